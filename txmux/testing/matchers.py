@@ -22,15 +22,7 @@ _TRACED = 2048
 
 
 def check_limits(predicate: Predicate, streams: Sequence[bytes]) -> None:
-    """Check every first byte, and beginnings of streams with unexpected continuations.
-
-    Args:
-        predicate: What a matcher made of its options.
-        streams: Samples, whatever the predicate says of them.
-
-    Raises:
-        AssertionError: It needs more than `longest`, or its cost grows faster than the bytes.
-    """
+    """Check every first byte, and beginnings of streams with unexpected continuations."""
     for byte in range(256):
         decided(predicate, bytes([byte]))
     starts = {b"\0"}
@@ -123,7 +115,7 @@ def check_matcher(
         options: The options of the ``match =`` line that is checked.
         undecided: First bytes that are not enough for either.
         examples: How many random streams hypothesis makes for each predicate, and values for each option; by default as many as
-            its profile says, which are 100 unless it is told otherwise. 0 makes none, and needs no hypothesis.
+            its profile says, which are 100 by default. 0 makes none, and needs no hypothesis.
 
     Raises:
         AssertionError: The contract is broken; the message says where.

@@ -18,15 +18,7 @@ _LONGEST_FACT = 255
 
 
 def ask(predicate: Predicate, sample: Peeked) -> Verdict:
-    """Return its verdict.
-
-    Args:
-        predicate: What a matcher made of its options.
-        sample: The first bytes of a stream, or the first datagrams of a flow.
-
-    Raises:
-        AssertionError: It raised, or gave something else.
-    """
+    """Return the verdict; an `AssertionError` if the predicate raises or gives something else."""
     try:
         verdict = predicate(sample)
     except Exception as error:
@@ -68,16 +60,7 @@ def facts(predicate: Predicate, sample: Peeked) -> dict[str, str]:
 
 
 def check_first_byte(predicate: Predicate, sample: Peeked, verdict: Verdict) -> None:
-    """Check that a sample is ruled out if its first byte is not among `first_bytes`.
-
-    Args:
-        predicate: What a matcher made of its options.
-        sample: As for `ask`.
-        verdict: On the sample.
-
-    Raises:
-        AssertionError: It is not.
-    """
+    """Check that a sample is ruled out if its first byte is not among `first_bytes`."""
     first = getattr(predicate, "first_bytes", None)
     data = sample.data
     if first is not None and data and data[0] not in first and verdict is not Verdict.NO:
@@ -87,20 +70,7 @@ def check_first_byte(predicate: Predicate, sample: Peeked, verdict: Verdict) -> 
 def check_key(
     predicate: Predicate, sample: Peeked, verdict: Verdict, before: str | None
 ) -> str | None:
-    """Check that the key's name, once read, stays the same, and that a strange name is a ``NO``.
-
-    Args:
-        predicate: What a matcher made of its options.
-        sample: As for `ask`.
-        verdict: On the sample.
-        before: The name in less of it; ``None`` if it was not known.
-
-    Returns:
-        The name, if it is known.
-
-    Raises:
-        AssertionError: The name has changed, or is strange.
-    """
+    """Check that the key's name, once read, is still the one `before`, and that a strange name is a ``NO``; return the name if known."""
     key: Key | None = getattr(predicate, "key", None)
     if key is None:
         return None

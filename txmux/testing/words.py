@@ -50,11 +50,7 @@ def with_example(
 
 
 def check_words(matcher: IProtocolMatcher) -> None:
-    """Check that a matcher has its attributes, and that its words are words.
-
-    Raises:
-        AssertionError: One of them cannot be used.
-    """
+    """Check that a matcher has its attributes, and that its words are words."""
     try:
         verifyObject(IProtocolMatcher, matcher)
     except Invalid as error:
@@ -90,11 +86,7 @@ def _check_line(text: object, what: str) -> None:
 
 
 def each_example(matcher: IProtocolMatcher) -> Iterator[tuple[str, dict[str, str]]]:
-    """Give for each option a line with its example, and the options in it.
-
-    Raises:
-        AssertionError: The example cannot be used.
-    """
+    """Yield for each option a line with its example, and the options in it; an `AssertionError` if it cannot be used."""
     for option in matcher.options:
         options = with_example(matcher, option.name)
         if options is None:
@@ -104,13 +96,7 @@ def each_example(matcher: IProtocolMatcher) -> Iterator[tuple[str, dict[str, str
 
 
 def check_values(matcher: IProtocolMatcher, name: str, examples: int | None) -> None:
-    """Check that no value of an option raises anything but `OptionError`.
-
-    Args:
-        matcher: The plugin.
-        name: The option.
-        examples: How many random values to try, as for `check_matcher`.
-    """
+    """Check that no value of an option raises anything but `OptionError`; `examples` is as for `check_matcher`."""
     others = with_example(matcher, name) or {}
 
     def check(value: str) -> None:
@@ -138,11 +124,7 @@ def _check_value(matcher: IProtocolMatcher, options: Mapping[str, str]) -> None:
 
 
 def hypothesis() -> Any:
-    """Import hypothesis.
-
-    Raises:
-        ImportError: It is not installed; the message says what to do.
-    """
+    """Import hypothesis; if it is not installed, the `ImportError` says what to do."""
     try:
         return importlib.import_module("hypothesis")
     except ImportError:
@@ -176,7 +158,7 @@ def try_many(check: Any, strategy: Any, examples: int | None) -> None:
         suppress_health_check=list(made.HealthCheck),
     )
 
-    def try_one(value: Any) -> None:
+    def try_one(value: Any) -> None:  # `given` needs a function
         check(value)
 
     settings(made.given(strategy)(try_one))()
