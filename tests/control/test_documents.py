@@ -193,9 +193,9 @@ class WorstTest(SynchronousTestCase):
         ]
 
     def test_worst_state_with_the_workers_that_report_it(self) -> None:
-        self.assertEqual(_worst("a", self.found("up", "ejected"))["why"], "worker 2: it is ejected")
-        self.assertEqual(_worst("a", self.found("down", "down"))["why"], "it is down")
-        told = _worst("a", self.found("ejected", "up", "ejected"))
+        self.assertEqual(_worst(self.found("up", "ejected"))["why"], "worker 2: it is ejected")
+        self.assertEqual(_worst(self.found("down", "down"))["why"], "it is down")
+        told = _worst(self.found("ejected", "up", "ejected"))
         self.assertEqual((told["state"], told["why"]), ("ejected", "worker 1, 3: it is ejected"))
 
 

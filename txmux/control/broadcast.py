@@ -1,6 +1,6 @@
 """Sends a request to all workers and collects their answers."""
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Any, Protocol
 
 import attrs
@@ -41,6 +41,11 @@ class Listing(list[dict[str, Any]]):
         self.missing = missing
 
 
+async def at_once(*coroutines: Coroutine[Any, Any, Any]) -> list[Any]:
+    """Await several coroutines at the same time, so that a worker that hangs delays the caller once."""
+    return await gatherResults(map(Deferred.fromCoroutine, coroutines), consumeErrors=True)
+
+
 async def broadcast(
     processes: Iterable[Askable], message: Message, *, seconds: float = PATIENCE, **values: Any
 ) -> Answers:
@@ -57,6 +62,5 @@ async def broadcast(
             missing.append(f"worker {number}: {problem}")
             return None
 
-    requests = [Deferred.fromCoroutine(ask(process)) for process in processes]
-    results = await gatherResults(requests, consumeErrors=True)
+    results = await at_once(*map(ask, processes))
     return Answers([result for result in results if result is not None], missing)

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
@@ -17,7 +17,7 @@ from txmux.access.lists.updates import ListUpdates
 from txmux.access.shared.sharing import Sharing
 from txmux.backends.pool.server_health import AS_RULED
 from txmux.backends.upstreams import Upstreams
-from txmux.control.broadcast import PATIENCE, Answers, Askable, Listing, broadcast
+from txmux.control.broadcast import PATIENCE, Answers, Askable, Listing, at_once, broadcast
 from txmux.control.documents import (
     address_states,
     backends_document,
@@ -153,11 +153,9 @@ class Control:
         self, counts: Counts | None = None, addresses: Answers | None = None
     ) -> dict[str, Any]:
         """Return the document for ``/api/status``; the workers are asked for what is not given."""
-        missing = Deferred.fromCoroutine(self.missing())
-        asking = Deferred.fromCoroutine(self.addresses(addresses))
-        serving = Deferred.fromCoroutine(self._served())
-        traffic, gauges = await self.traffic(counts)
-        served = await serving
+        missing, states, served, (traffic, gauges) = await at_once(
+            self.missing(), self.addresses(addresses), self._served(), self.traffic(counts)
+        )
         document = status_document(
             self.rules,
             served,
@@ -169,8 +167,8 @@ class Control:
             traffic=traffic,
         )
         troubles = [
-            *not_served(await missing),
-            *partly_down((await asking).answers),
+            *not_served(missing),
+            *partly_down(states.answers),
             *failed_reload(self.last_reload),
             *orphaned(self.counters.orphaned()),
             *clients_that_wait(self.overrides(), gauges.held),
@@ -321,22 +319,17 @@ class Control:
 
     async def connections(self, filters: Filters = EVERY, page: Page = Page()) -> Listing:  # noqa: B008 - it is frozen
         """List connections, by the process that accepted them, then by their order."""
-        parts = [_connections_of(worker, filters, page) for worker in self.workers()]
-        listings = await gatherResults([Deferred.fromCoroutine(part) for part in parts])
+        asked = [_connections_of(worker, filters, page) for worker in self.workers()]
+        listings = await at_once(*asked)
         rows = [row for part in listings for row in part]
         rows.sort(key=_order)
         return Listing(rows[: page.limit], [line for part in listings for line in part.missing])
 
     async def connection(self, identity: str) -> dict[str, Any] | None:
         """Report one connection by its ID, with the explanation of its decision; ``None`` if it has ended."""
-        # Both at the same time, so that a worker that hangs delays this once.
-        answers, explained = await gatherResults(
-            [
-                Deferred.fromCoroutine(
-                    self._ask(messages.CONNECTIONS, filters={}, limit=1, id=identity)
-                ),
-                Deferred.fromCoroutine(self._ask(messages.EXPLAIN_CONNECTION, id=identity)),
-            ]
+        answers, explained = await at_once(
+            self._ask(messages.CONNECTIONS, filters={}, limit=1, id=identity),
+            self._ask(messages.EXPLAIN_CONNECTION, id=identity),
         )
         explanation = next((answer for _, answer in explained.answers if answer is not None), None)
         for row in _rows_of(answers):

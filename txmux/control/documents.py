@@ -272,7 +272,7 @@ def backends_document(
         for server in backend.servers:
             key = (backend.name, server.text)
             here = [
-                {**_worst(address, seen), "check": checks.get((*key, address))}
+                {**_worst(seen), "check": checks.get((*key, address))}
                 for address, seen in addresses.get(key, {}).items()
             ]
             found_server = _server(
@@ -298,21 +298,15 @@ def _by_address(
     return addresses
 
 
-def _worst(address: str, seen: Sequence[tuple[int | None, Mapping[str, Any]]]) -> dict[str, Any]:
+def _worst(seen: Sequence[tuple[int | None, Mapping[str, Any]]]) -> dict[str, Any]:
     """Report the worst state of an address among processes, and the processes that report it."""
     worst = max(seen, key=lambda answer: _WORST_LAST.index(answer[1]["state"]))[1]
     alike = [number for number, row in seen if row["state"] == worst["state"]]
     where = ""
     if len(alike) < len(seen):
         where = f"worker {', '.join(str(number) for number in alike)}: "
-    return {
-        "address": address,
-        "state": worst["state"],
-        "why": f"{where}{worst['why']}",
-        "since": worst["since"],
-        "weight": worst["weight"],
-        "effective_weight": worst["effective_weight"],
-    }
+    row = {key: value for key, value in worst.items() if key not in {"backend", "server"}}
+    return {**row, "why": f"{where}{worst['why']}"}
 
 
 def _server(

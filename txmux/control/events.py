@@ -33,7 +33,8 @@ class Hub:
         self._processes = processes
         self._upstreams = upstreams
         self._followers: dict[object, Follower] = {}
-        self._sampling = Sampling(reactor, self._sampled)
+        # What is skipped may be of several workers.
+        self._sampling = Sampling(reactor, lambda event: self._send({"worker": None, **event}))
         self._beat: IDelayedCall | None = None
 
     def subscribe(self, follower: Follower) -> Callable[[], None]:
@@ -88,9 +89,6 @@ class Hub:
                 self._send(reported)
 
         return pass_on
-
-    def _sampled(self, event: dict[str, Any]) -> None:
-        self._send({"worker": None, **event})  # what is skipped here may be of several workers
 
     def _send(self, event: dict[str, Any] | None) -> None:
         for follower in [*self._followers.values()]:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import ip_address
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import attrs
-from twisted.internet.defer import Deferred, gatherResults
 
 from txmux.admin.page.query import PageQuery
 from txmux.admin.page.tables import MOST_ROWS
 from txmux.admin.page.view import PageExplanation, PageSnapshot
-from txmux.control.broadcast import Listing
+from txmux.control.broadcast import Listing, at_once
 from txmux.control.control import Control
 from txmux.control.documents import rules_document
 from txmux.control.filters import FilterError, Filters, Page
@@ -44,7 +43,7 @@ async def gather(control: Control, query: PageQuery, *, is_update: bool = False)
     """Collect all of the page, or for an update all but the text of the rules and the explanation, which do not change."""
     now = time.time()
     # The counts take longest, where there are many connections.
-    counts, addresses = await _all(control.counts(), control.addresses())
+    counts, addresses = await at_once(control.counts(), control.addresses())
     limit = _MOST_SORTED if query["sort"] else MOST_ROWS + 1
     warnings = []
     try:
@@ -53,7 +52,7 @@ async def gather(control: Control, query: PageQuery, *, is_update: bool = False)
     except FilterError as problem:
         listing = _nothing()
         warnings.append(f"The filter cannot be read: {problem}.")
-    connections, status, routes, backends = await _all(
+    connections, status, routes, backends = await at_once(
         listing,
         control.status(counts, addresses),
         control.routes(counts),
@@ -76,13 +75,6 @@ async def gather(control: Control, query: PageQuery, *, is_update: bool = False)
         warnings=warnings,
         connection=await _chosen(control, query["connection"]),
         explained=await _explained(control, query) if query["explain"] and not is_update else (),
-    )
-
-
-async def _all(*questions: Coroutine[Any, Any, Any]) -> list[Any]:
-    """Ask all at once, so that each process is waited for once."""
-    return await gatherResults(
-        [Deferred.fromCoroutine(question) for question in questions], consumeErrors=True
     )
 
 
