@@ -1,6 +1,7 @@
 """Handles keys: returns the next state, and maybe a request to the service. Pure."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from urllib.parse import quote
 
 import attrs
@@ -12,6 +13,7 @@ from txmux.cli.top.state import (
     PANES,
     ChangeRequest,
     ExplainRequest,
+    Pane,
     RequestResult,
     Snapshot,
     TopRequest,
@@ -37,6 +39,10 @@ HELP = (
 )
 """The keys, and what they do."""
 
+_CHOOSE = {
+    "connections": "choose a connection first: 1, then Up and Down",
+    "servers": "choose a server first: 3, then Up and Down",
+}
 _PAGE = 10  # rows
 _LONGEST_FILTER = 400
 
@@ -52,7 +58,12 @@ def pressed(state: TopState, snapshot: Snapshot, key: str) -> tuple[TopState, To
     if state.mode in {"help", "explanation"}:
         return _reading(state, key), None
     if key in _ACTIONS:
-        return _ACTIONS[key](state, snapshot)
+        pane, act = _ACTIONS[key]
+        lines = lines_of(pane, state, snapshot)
+        if state.pane != pane or not lines:
+            result = RequestResult(_CHOOSE[pane], is_bad=True)
+            return attrs.evolve(state, result=result), None
+        return act(state, snapshot, lines[position(pane, state, lines)])
     return _browsed(attrs.evolve(state, result=RequestResult()), snapshot, key), None
 
 
@@ -140,57 +151,35 @@ def _sorted_by(state: TopState, column: int, *, is_descending: bool) -> TopState
     return attrs.evolve(state, sorts={**state.sorts, state.pane: (column, is_descending)})
 
 
-def _chosen(state: TopState, snapshot: Snapshot) -> PaneLine | None:
-    lines = lines_of(state.pane, state, snapshot)
-    return lines[position(state.pane, state, lines)] if lines else None
-
-
-def _refused(state: TopState, why: str) -> tuple[TopState, None]:
-    return attrs.evolve(state, result=RequestResult(why, is_bad=True)), None
-
-
-def _explain(state: TopState, snapshot: Snapshot) -> tuple[TopState, TopRequest | None]:
-    line = _chosen(state, snapshot)
-    if state.pane != "connections" or line is None:
-        return _refused(state, "choose a connection first: 1, then Up and Down")
+def _explain(state: TopState, _: Snapshot, line: PaneLine) -> tuple[TopState, TopRequest]:
     result = RequestResult(f"asking for {printable(line.key)} …")
     return _held(state, line, result), ExplainRequest(line.key)
 
 
-def _end(state: TopState, snapshot: Snapshot) -> tuple[TopState, TopRequest | None]:
-    line = _chosen(state, snapshot)
-    if state.pane != "connections" or line is None:
-        return _refused(state, "choose a connection first: 1, then Up and Down")
+def _end(state: TopState, _: Snapshot, line: PaneLine) -> tuple[TopState, None]:
     what = printable(f"end connection {line.key} from {line.row.get('client')}")
     path = f"/api/connections/{quote(line.key, safe='')}/close"
     return _ask(state, line, ChangeRequest(path, {}, what))
 
 
 def _set_server(
-    server_state: str,
-) -> Callable[[TopState, Snapshot], tuple[TopState, TopRequest | None]]:
-    def act(state: TopState, snapshot: Snapshot) -> tuple[TopState, TopRequest | None]:
-        line = _chosen(state, snapshot)
-        if state.pane != "servers" or line is None:
-            return _refused(state, "choose a server first: 3, then Up and Down")
-        backend, server = str(line.row["backend"]), str(line.row["server"])
-        path = f"/api/backends/{quote(backend, safe='')}/servers/{quote(server, safe='')}"
-        what = f"{server_state}: backend {backend}, {server}"
-        if server_state != "ready" and _is_last(line, lines_of("servers", state, snapshot)):
-            what += ", its last server that gets new connections"
-        request = ChangeRequest(path, {"state": server_state}, printable(what))
-        if server_state == "ready":
-            return _held(state, line, RequestResult(f"{request.what} …")), request
-        return _ask(state, line, request)
-
-    return act
+    server_state: str, state: TopState, snapshot: Snapshot, line: PaneLine
+) -> tuple[TopState, TopRequest | None]:
+    backend, server = str(line.row["backend"]), str(line.row["server"])
+    path = f"/api/backends/{quote(backend, safe='')}/servers/{quote(server, safe='')}"
+    what = f"{server_state}: backend {backend}, {server}"
+    if server_state != "ready" and _is_last(line, lines_of("servers", state, snapshot)):
+        what += ", its last server that gets new connections"
+    request = ChangeRequest(path, {"state": server_state}, printable(what))
+    if server_state == "ready":
+        return _held(state, line, RequestResult(f"{request.what} …")), request
+    return _ask(state, line, request)
 
 
-def _hold(state: TopState, snapshot: Snapshot) -> tuple[TopState, TopRequest | None]:
+def _hold(
+    state: TopState, snapshot: Snapshot, line: PaneLine
+) -> tuple[TopState, TopRequest | None]:
     """Let the clients of the chosen server's backend wait, or release them."""
-    line = _chosen(state, snapshot)
-    if state.pane != "servers" or line is None:
-        return _refused(state, "choose a server first: 3, then Up and Down")
     backend = str(line.row["backend"])
     is_held = any(row.get("hold") for row in snapshot.backends if row["name"] == backend)
     how = "release" if is_held else "hold"
@@ -224,7 +213,15 @@ def _held(state: TopState, line: PaneLine, result: RequestResult) -> TopState:
     )
 
 
-_ACTIONS: dict[str, Callable[[TopState, Snapshot], tuple[TopState, TopRequest | None]]] = {
-    "e": _explain, "enter": _explain, "x": _end, "d": _set_server("drain"),
-    "m": _set_server("maintenance"), "u": _set_server("ready"), "w": _hold,
-}  # fmt: skip
+_Action = Callable[[TopState, Snapshot, PaneLine], tuple[TopState, TopRequest | None]]
+
+_ACTIONS: dict[str, tuple[Pane, _Action]] = {
+    "e": ("connections", _explain),
+    "enter": ("connections", _explain),
+    "x": ("connections", _end),
+    "d": ("servers", partial(_set_server, "drain")),
+    "m": ("servers", partial(_set_server, "maintenance")),
+    "u": ("servers", partial(_set_server, "ready")),
+    "w": ("servers", _hold),
+}
+"""By key: the pane whose chosen row it is about, and what it does."""
