@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import pwd
 import socket
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import attrs
 from twisted.internet import tcp
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
@@ -68,6 +69,7 @@ def _twisted_address(pair: tuple[str, int]) -> IAddress:
 
 
 @implementer(IStreamServerEndpoint)
+@attrs.define(eq=False)
 class AdoptingEndpoint:
     """Serves clients whose sockets txmux hands over with ``handover:/PATH``.
 
@@ -81,19 +83,11 @@ class AdoptingEndpoint:
         backlog: Clients that may wait.
     """
 
-    def __init__(
-        self,
-        reactor: Any,
-        path: str,
-        mode: int = 0o600,
-        users: Collection[str | int] = (),
-        backlog: int = 128,
-    ) -> None:
-        self._reactor = reactor
-        self._path = Path(path)
-        self._mode = mode
-        self._users = users
-        self._backlog = backlog
+    _reactor: Any
+    _path: Path = attrs.field(converter=Path)
+    _mode: int = 0o600
+    _users: Collection[str | int] = ()
+    _backlog: int = 128
 
     @classmethod
     def parsed(
@@ -131,27 +125,24 @@ def _user_id(name: str | int) -> int:
 
 
 @implementer(IListeningPort, IReadDescriptor)
+@attrs.define(eq=False, repr=False)
 class _Port:
     """Accepts the connections over which sockets come."""
 
-    def __init__(
-        self,
-        reactor: Any,
-        listening: socket.socket,
-        path: Path,
-        factory: IProtocolFactory,
-        users: Collection[int],
-    ) -> None:
-        self._reactor = reactor
-        self._listening = listening
-        self._path = path
-        self._made = path.stat().st_ino
-        self._factory = factory
-        self._users = users
-        self._senders: set[_Sender] = set()
-        self._again: Any = None
-        self._is_open = True
-        self.fileno = listening.fileno
+    _reactor: Any
+    _listening: socket.socket
+    _path: Path
+    _factory: IProtocolFactory
+    _users: Collection[int]
+    _senders: set[_Sender] = attrs.field(factory=set, init=False)
+    _again: Any = attrs.field(default=None, init=False)
+    _is_open: bool = attrs.field(default=True, init=False)
+    _inode: int = attrs.field(init=False)
+    fileno: Callable[[], int] = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._inode = self._path.stat().st_ino
+        self.fileno = self._listening.fileno
 
     def __repr__(self) -> str:
         return f"<txmux:{self._path}>"
@@ -171,7 +162,7 @@ class _Port:
                 sender.end()
             self._listening.close()
             with suppress(OSError):
-                if self._path.stat().st_ino == self._made:  # and not that of a successor
+                if self._path.stat().st_ino == self._inode:  # and not that of a successor
                     remove_own_socket(self._path)
             self._factory.doStop()
         return succeed(None)

@@ -106,7 +106,8 @@ def read(data: bytes) -> HandedOver:
     """
     try:
         message = parse_json(data)
-        _is(_VERSION, message["version"])
+        if message["version"] != _VERSION:
+            raise ValueError(message["version"])
         return HandedOver(
             id=_of(str, message["id"]),
             time=time_of(_of((int, float), message["time"])),
@@ -121,11 +122,6 @@ def read(data: bytes) -> HandedOver:
     except MISSHAPEN as problem:
         why = printable(repr(problem), _LONGEST_WHY)
         raise NotGivenError(f"the message cannot be read: {why}") from None
-
-
-def _is(expected: object, value: object) -> None:
-    if value != expected:
-        raise ValueError(value)
 
 
 def _of(kind: Any, value: Any) -> Any:
