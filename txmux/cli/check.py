@@ -23,7 +23,7 @@ from txmux.rules.lint.coverage import forget_lines
 from txmux.rules.lint.patterns import cut_signatures
 from txmux.rules.lint.privileges import missing_privileges, obstacles, own_privileges
 from txmux.rules.lint.warnings import closed_listeners, lint, warnings
-from txmux.rules.model import NOWHERE, Backend, Outcome, Rules, backends_of
+from txmux.rules.model import NOWHERE, Outcome, Rules, backends_of
 from txmux.rules.problems import Problem, RulesError
 from txmux.rules.reading.parser import load
 from txmux.telemetry.formatting import counted
@@ -118,6 +118,7 @@ def _check(path: str, matchers: Mapping[str, IProtocolMatcher]) -> _Checked:
         wrong += error.problems
     if wrong:
         return _Checked(path, None, wrong)
+    unprivileged, hints = _transparent_sources(rules)
     mistakes = [
         *lint(rules),
         *closed_listeners(rules),
@@ -125,11 +126,11 @@ def _check(path: str, matchers: Mapping[str, IProtocolMatcher]) -> _Checked:
         *missing_privileges(rules, attrs.evolve(own_privileges(), has_address=_has_address)),
         *cut_signatures(rules, matchers),
         *_exposed_secrets(rules),
-        *_unprivileged_sources(rules),
+        *unprivileged,
         *doubtful,
     ]
     forget_lines()
-    return _Checked(path, rules, warnings(rules, mistakes), _hints(rules))
+    return _Checked(path, rules, warnings(rules, mistakes), hints)
 
 
 def _has_address(address: str) -> bool:
@@ -175,28 +176,20 @@ def _unusable_files(rules: Rules) -> tuple[list[Problem], list[Problem]]:
     return unusable_files(rules)
 
 
-def _transparent(rules: Rules) -> list[Backend]:
-    return [backend for backend in rules.backends.values() if backend.source == ("client",)]
+def _transparent_sources(rules: Rules) -> tuple[list[Problem], list[str]]:
+    """Return what keeps this process from using clients' addresses as sources, and hints on routing."""
+    problems: list[Problem] = []
+    hints: list[str] = []
+    for backend in rules.backends.values():
+        if backend.source == ("client",):
+            from txmux.backends.connect import source  # noqa: PLC0415 - few need it
 
-
-def _unprivileged_sources(rules: Rules) -> Iterator[Problem]:
-    """Find servers to be connected to from clients' addresses, where this process may not."""
-    for backend in _transparent(rules):
-        from txmux.backends.connect.source import check_transparent  # noqa: PLC0415 - few need it
-
-        try:
-            check_transparent()
-        except MuxError as problem:
-            yield backend.section.problem(str(problem), "source")
-
-
-def _hints(rules: Rules) -> list[str]:
-    transparent = _transparent(rules)
-    if not transparent:
-        return []
-    from txmux.backends.connect.source import transparent_hints  # noqa: PLC0415 - few need it
-
-    return [line for backend in transparent for line in transparent_hints(backend)]
+            hints += source.transparent_hints(backend)
+            try:
+                source.check_transparent()
+            except MuxError as problem:
+                problems.append(backend.section.problem(str(problem), "source"))
+    return problems, hints
 
 
 def _write(checked: _Checked) -> None:

@@ -25,11 +25,12 @@ from txmux.processes.forking import can_fork, name_process
 from txmux.telemetry.lines import ServiceLog
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from twisted.internet.defer import Deferred
 
 _STDOUT = 1  # the descriptor
+_CLOSED = "the standard error stream is closed; start with 2>/dev/null instead\n"
 
 
 def _port(text: str) -> int:
@@ -70,7 +71,9 @@ class Options(usage.Options):
             open_closed_streams()
             program["logFile"] = program["logFile"] or sys.stdout or sys.stderr
         if sys.stderr is None:  # the reactor is there already, and has the descriptor
-            _stop_unheard("the standard error stream is closed; start with 2>/dev/null instead")
+            if sys.stdout is not None:
+                sys.stdout.write(_CLOSED)
+            sys.exit(os.EX_USAGE)
         import_reactor_without_tls()  # `twist` imports the reactor next
         if bool(self["rules"]) == bool(self["demo"]):
             raise usage.UsageError("give either --rules FILE or --demo")
@@ -93,14 +96,14 @@ class _StoppingService(MultiService):
         self._advice = advice
 
     def startService(self) -> None:
-        try:
-            super().startService()
-        except MuxError as error:
-            _stop(error, status_of(error), self._advice)
+        self._start(super().startService)
 
     def privilegedStartService(self) -> None:
+        self._start(super().privilegedStartService)
+
+    def _start(self, start: Callable[[], object]) -> None:
         try:
-            super().privilegedStartService()
+            start()
         except MuxError as error:
             _stop(error, status_of(error), self._advice)
 
@@ -118,12 +121,6 @@ def _stop(error: MuxError, status: int, advice: str = "") -> NoReturn:
     text = f"{str(error).splitlines()[0]}{advice}" if advice else error
     sys.stderr.write(f"{text}\n")
     sys.exit(status)
-
-
-def _stop_unheard(problem: str) -> NoReturn:
-    if sys.stdout is not None:
-        sys.stdout.write(f"{problem}\n")
-    sys.exit(os.EX_USAGE)
 
 
 def _wants_format(words: Sequence[str]) -> bool:

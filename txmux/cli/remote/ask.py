@@ -38,7 +38,12 @@ def ask(
         NoServiceError: There is no service, or it does not answer.
         ServiceRefusedError: It refuses.
     """
-    connection = _connection(endpoint, seconds)
+    address = endpoint.address
+    connection: HTTPConnection
+    if isinstance(address, Path):
+        connection = _UnixConnection(address, seconds)
+    else:
+        connection = HTTPConnection(address.host, address.port, timeout=seconds)
     headers = {"Accept": "application/json"}
     data = None
     if method != "GET":
@@ -75,13 +80,6 @@ class _UnixConnection(HTTPConnection):
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(self.timeout)
         self.sock.connect(str(self._path))
-
-
-def _connection(endpoint: AdminEndpoint, seconds: float) -> HTTPConnection:
-    address = endpoint.address
-    if isinstance(address, Path):
-        return _UnixConnection(address, seconds)
-    return HTTPConnection(address.host, address.port, timeout=seconds)
 
 
 def _where(endpoint: AdminEndpoint) -> str:

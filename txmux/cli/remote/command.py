@@ -109,22 +109,26 @@ def reach(arguments: argparse.Namespace) -> Ask:
         UsageError: There are several, or an argument is malformed.
     """
     problem: NoServiceError | None = None
-    places = find(arguments.admin, arguments.rules, arguments.token_file, os.environ)
+    endpoints = find(arguments.admin, arguments.rules, arguments.token_file, os.environ)
     try:
-        for place in places:
-            asking = partial(ask, place, seconds=arguments.timeout)
-            if place.beside:
-                _check_one_service(place, arguments.timeout)
-            if not place.is_a_guess:
-                return asking
+        for endpoint in endpoints:
+            send = partial(ask, endpoint, seconds=arguments.timeout)
+            if endpoint.beside:
+                _check_one_service(endpoint, arguments.timeout)
+            if not endpoint.is_a_guess:
+                return send
             try:
-                served = asking("GET", "/api/status").get("rules_path", "")
-                if place.rules is not None:
-                    _check_rules(place.rules, served)
+                served = send("GET", "/api/status").get("rules_path", "")
+                # There may be another service whose file has the same name.
+                if endpoint.rules and os.path.realpath(served) != os.path.realpath(endpoint.rules):
+                    problem = problem or NoServiceError(
+                        f"the service that answers runs {served}, not {endpoint.rules}: not contacting it; select the service with --admin ENDPOINT"
+                    )
+                    continue
             except NoServiceError as error:  # another endpoint of the rules may answer
                 problem = problem or error
             else:
-                return asking
+                return send
     except UsageError:  # such as a token that cannot be read
         if problem is None:
             raise
@@ -134,9 +138,9 @@ def reach(arguments: argparse.Namespace) -> Ask:
 def running_service(rules: Path) -> int | None:
     """Return the process that serves a rules file, if one answers."""
     try:
-        for place in find(None, rules, None, {**os.environ, "TXMUX_ADMIN": ""}):
+        for endpoint in find(None, rules, None, {**os.environ, "TXMUX_ADMIN": ""}):
             with suppress(NoServiceError, ServiceRefusedError), of_txmux():
-                status = ask(place, "GET", "/api/status", seconds=1)
+                status = ask(endpoint, "GET", "/api/status", seconds=1)
                 if os.path.realpath(status["rules_path"]) == os.path.realpath(rules):
                     return int(status["pid"])
     except (NoServiceError, UsageError):
@@ -182,14 +186,6 @@ class RemoteCommand(NamedTuple):
             lambda ask: self.question(ask, arguments),
             lambda answer: self.write(answer, arguments),
             code=self.code,
-        )
-
-
-def _check_rules(rules: Path, served: str) -> None:
-    """Check that a service runs a rules file, and not another one of the same name."""
-    if os.path.realpath(served) != os.path.realpath(rules):
-        raise NoServiceError(
-            f"the service that answers runs {served}, not {rules}: not contacting it; select the service with --admin ENDPOINT"
         )
 
 
