@@ -91,8 +91,8 @@ class AdminEndpoints:
         """Open all at the start; see `prepare`."""
         self.commit(self.prepare(rules))
         automatic = automatic_addresses(rules.path)
-        wanted = self._is_automatic and "auto" in rules.settings.admin
-        if not wanted or any(self.store.has(address.key) for address in automatic):
+        is_automatic = self._is_automatic and "auto" in rules.settings.admin
+        if not is_automatic or any(self.store.has(address.key) for address in automatic):
             return
         why = ", ".join(filter(None, map(why_not, automatic)))
         from_options = str(rules.path) == OPTIONS
@@ -102,11 +102,11 @@ class AdminEndpoints:
                 "commands such as 'txmux status' need {option}: {why}", option=named_by, why=why
             )
         else:
-            way = "give --admin" if from_options else "set 'admin' in [txmux] to"
+            advice = "give --admin" if from_options else "set 'admin' in [txmux] to"
             self._log.warn(
                 "commands such as 'txmux status' will not work: {why}; {way} unix:/PATH, where a socket can be made",
                 why=why,
-                way=way,
+                way=advice,
             )
 
     def commit(self, prepared: PreparedAdminEndpoints) -> None:

@@ -57,19 +57,19 @@ def run(arguments: argparse.Namespace) -> int:
     for problem in matchers.problems:
         print(f"warning: {problem}", file=sys.stderr)
     # A bad file does not hide the next one's errors.
-    every = []
+    results = []
     for path in arguments.files:
-        every.append(_check(path, matchers))
+        results.append(_check(path, matchers))
         if not arguments.json:
-            _write(every[-1])
-    good = [checked.rules for checked in every if checked.rules is not None]
+            _write(results[-1])
+    good = [checked.rules for checked in results if checked.rules is not None]
     servers = _connect(good) if arguments.connect else []
     if arguments.json:
-        print(json.dumps(_as_json(every, servers, connect=arguments.connect), indent=2))
+        print(json.dumps(_as_json(results, servers, connect=arguments.connect), indent=2))
     else:
         for server in servers:
             print(server)
-    return 0 if len(good) == len(every) and not any(server.problem for server in servers) else 1
+    return 0 if len(good) == len(results) and not any(server.problem for server in servers) else 1
 
 
 def _connect(several: list[Rules]) -> list[Reached]:
@@ -79,11 +79,11 @@ def _connect(several: list[Rules]) -> list[Reached]:
 
     from txmux.backends.health.tryout import try_servers  # noqa: PLC0415
 
-    every: list[Reached] = []
+    results: list[Reached] = []
 
     async def try_all() -> None:
         for rules in several:
-            every.extend(reached(rules, await try_servers(rules, reactor)))
+            results.extend(reached(rules, await try_servers(rules, reactor)))
 
     def end(result: object) -> object:
         reactor.callLater(0, reactor.stop)
@@ -95,7 +95,7 @@ def _connect(several: list[Rules]) -> list[Reached]:
     if several:
         reactor.callWhenRunning(begin)
         reactor.run()
-    return every
+    return results
 
 
 def _check(path: str, matchers: Mapping[str, IProtocolMatcher]) -> _Checked:
@@ -208,7 +208,7 @@ def _write(checked: _Checked) -> None:
     print(f"{checked.path}: OK, {', '.join(counts)}")
 
 
-def _as_json(every: list[_Checked], servers: list[Reached], *, connect: bool) -> dict[str, Any]:
+def _as_json(results: list[_Checked], servers: list[Reached], *, connect: bool) -> dict[str, Any]:
     document: dict[str, Any] = {
         "files": [
             {
@@ -218,7 +218,7 @@ def _as_json(every: list[_Checked], servers: list[Reached], *, connect: bool) ->
                 "routes": len(checked.rules.routes) if checked.rules else None,
                 "backends": len(checked.rules.backends) if checked.rules else None,
             }
-            for checked in every
+            for checked in results
         ],
         "problems": [
             {
@@ -229,7 +229,7 @@ def _as_json(every: list[_Checked], servers: list[Reached], *, connect: bool) ->
                 "severity": "warning" if problem.warning else "error",
                 "message": problem.message,
             }
-            for checked in every
+            for checked in results
             for problem in checked.problems
         ],
     }
@@ -262,8 +262,8 @@ class Reached:
             *(f"[route {name}]" for name in self.routes),
             *(f"[listen {name}]" for name in self.listeners),
         ]
-        place = f"{self.server} at {self.address}" if self.address else self.server
-        return f"{place}: {self.problem or 'OK'} ({', '.join(users)})"
+        name = f"{self.server} at {self.address}" if self.address else self.server
+        return f"{name}: {self.problem or 'OK'} ({', '.join(users)})"
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -278,11 +278,11 @@ def reached(rules: Rules, tried: Iterable[Tried]) -> list[Reached]:
     groups: dict[tuple[str, str, str], list[Tried]] = {}
     for result in tried:
         groups.setdefault((result.server, result.address, result.problem), []).append(result)
-    return [_joined(rules, some) for some in groups.values()]
+    return [_joined(rules, group) for group in groups.values()]
 
 
-def _joined(rules: Rules, some: list[Tried]) -> Reached:
-    backends = [result.backend for result in some]
+def _joined(rules: Rules, group: list[Tried]) -> Reached:
+    backends = [result.backend for result in group]
 
     def is_target(*outcomes: Outcome | None) -> bool:
         return any(target in backends for target in backends_of(outcomes))
@@ -293,9 +293,9 @@ def _joined(rules: Rules, some: list[Tried]) -> Reached:
                 yield listener.name
 
     return Reached(
-        some[0].server,
-        some[0].address,
-        some[0].problem,
+        group[0].server,
+        group[0].address,
+        group[0].problem,
         tuple(backend.name for backend in backends if backend.section is not NOWHERE),
         tuple(route.name for route in rules.routes if is_target(route.outcome)),
         tuple(listeners()),

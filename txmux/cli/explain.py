@@ -160,8 +160,8 @@ def run(arguments: argparse.Namespace) -> int:
         if sample.datagrams is None
     )
     for number, (sample, of_sample) in enumerate(traces):
-        for place, trace in enumerate(of_sample):
-            if number or place:
+        for at, trace in enumerate(of_sample):
+            if number or at:
                 output.line()
             outcome = traced_outcome(sample, trace)
             if is_taken and sample.datagrams is not None and outcome.by != "route":
@@ -351,8 +351,8 @@ def _listeners_inside(
 
 def _certificate(rules: Rules, end: Route, text: str) -> FoundCertificate | None:
     """Return the certificate that a client of a route presents; ``None`` if it is not asked for one."""
-    asking = [end]
-    for route in asking:
+    routes = [end]
+    for route in routes:
         tls = route.terminate_tls
         if tls is not None and tls.client_ca is not None:
             shown = _shown(tls, text)
@@ -361,7 +361,7 @@ def _certificate(rules: Rules, end: Route, text: str) -> FoundCertificate | None
                     f"--client-cert: the handshake fails, since [route {route.name}] wants a valid certificate, and this is {shown}"
                 )
             return shown
-        asking += [end for end in rules.routes if end.name in route.under and end not in asking]
+        routes += [end for end in rules.routes if end.name in route.under and end not in routes]
     if text != "none":
         raise MuxError(f"--client-cert: [route {end.name}] asks clients for no certificate")
     return None
@@ -401,14 +401,14 @@ def _title(sample: TracedSample, trace: Trace) -> str:
         count = f"a datagram of {count}"
     shown = repr(sample.data[:_SHOWN_BYTES])[2:-1]
     more = "..." if len(sample.data) > _SHOWN_BYTES else ""
-    who = f" from {sample.client}" if sample.client else ""
+    source = f" from {sample.client}" if sample.client else ""
     if sample.stream:
-        who = f" from {sample.stream.client} to {sample.stream.server}"
+        source = f" from {sample.stream.client} to {sample.stream.server}"
         if sample.client != sample.stream.client.host:
-            who += f", as if from {sample.client}"
+            source += f", as if from {sample.client}"
     if any(answer.route.during for answer in trace.found.routes):
-        who += f" on {datetime.fromtimestamp(sample.now).astimezone():%a %Y-%m-%d %H:%M %Z}"
-    return f"listener {trace.listener.name}: {count}{who}{': ' if shown else ''}{shown}{more}"
+        source += f" on {datetime.fromtimestamp(sample.now).astimezone():%a %Y-%m-%d %H:%M %Z}"
+    return f"listener {trace.listener.name}: {count}{source}{': ' if shown else ''}{shown}{more}"
 
 
 def _waiting(
@@ -421,8 +421,8 @@ def _waiting(
         if its.answer and its.answer.at is None and not its.route.dry_run
     )
     is_flow = sample.datagrams is not None
-    these = "datagrams" if is_flow else "bytes"
-    yield "decision", f"with these {these}: undecided, waits for more, for route {waits_for}"
+    units = "datagrams" if is_flow else "bytes"
+    yield "decision", f"with these {units}: undecided, waits for more, for route {waits_for}"
     end = "" if is_flow else ", or when the client finishes sending"
     yield "deadline", f"after {trace.listener.detect_timeout:g}s{end}: {target}"
 

@@ -415,14 +415,14 @@ class Control:
                 f"weight: must be from 1 to {_MOST_WEIGHT}, or 0 for that of the rules, not {weight}"
             )
         overrides = self.overrides()
-        had = overrides.servers.get((backend, server), AS_RULED).state
+        before = overrides.servers.get((backend, server), AS_RULED).state
         late = await self._override(
             overrides.with_server(backend, server, time.time(), state, weight)
         )
         caveat = "" if state is None else await self._caveat(backend, server, state)
         changes = []
         if state:
-            is_now = f"was {_STATES[state]} already" if state == had else f"is {_STATES[state]}"
+            is_now = f"was {_STATES[state]} already" if state == before else f"is {_STATES[state]}"
             changes.append(is_now + (caveat if state == "ready" else ""))
         if weight is not None:
             changes.append(f"has weight {weight or configured.weight}")

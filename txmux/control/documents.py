@@ -271,12 +271,12 @@ def backends_document(
         servers = []
         for server in backend.servers:
             key = (backend.name, server.text)
-            here = [
+            rows = [
                 {**_worst(seen), "check": checks.get((*key, address))}
                 for address, seen in addresses.get(key, {}).items()
             ]
             found_server = _server(
-                server, here, totals.get(key), overrides, key, stale.get(key, "")
+                server, rows, totals.get(key), overrides, key, stale.get(key, "")
             )
             servers.append({**found_server, "checked": backend.check is not None})
         until = overrides.held.get(backend.name, 0.0)

@@ -59,11 +59,11 @@ class WorkerAnswers:
         id: str = "",  # noqa: A002
     ) -> list[dict[str, Any]]:
         """List at most `limit` connections after an ID, or the single one of an ID."""
-        behind = connection_sort_key(after)
+        first = connection_sort_key(after)
         keyed = [
             (sort_key, connection)
             async for connection in self._matching(Filters.read(filters))
-            if (sort_key := connection_sort_key(connection.record.id)) > behind
+            if (sort_key := connection_sort_key(connection.record.id)) > first
             and id in {"", connection.record.id}
         ]
         turns, listed = Turns(), []
@@ -99,10 +99,8 @@ class WorkerAnswers:
         def is_there(address: str) -> bool:
             return address == server or any(member.is_at(address) for member in members)
 
-        these = self._matching(Filters(backend=backend))
-        return await _end(
-            [connection async for connection in these if is_there(connection.record.server or "")]
-        )
+        of_backend = self._matching(Filters(backend=backend))
+        return await _end([its async for its in of_backend if is_there(its.record.server or "")])
 
     def count(self, *, gauges: bool = False) -> dict[str, Any]:
         """Count what connections have relayed until now, which they do not count themselves."""

@@ -91,9 +91,9 @@ def check_datagrams(
                 raise AssertionError(f"{decision.verdict.name}, not {verdict.name}: {shown(flow)}")
         flows = [flow for _, flow in expected]
         _check_flows(predicate, flows, examples)
-    for line, wanted in each_example(matcher):
+    for line, given in each_example(matcher):
         with about(line):
-            _check_flows(_made(matcher, wanted), flows, examples)
+            _check_flows(_made(matcher, given), flows, examples)
     for option in matcher.options:
         check_values(matcher, option.name, examples)
 

@@ -133,9 +133,9 @@ def check_matcher(
     with about(line_of(matcher, options)):
         check_predicate(predicate, matched, not_samples, undecided=undecided, examples=examples)
     streams = [_row(sample)[0] for sample in matched]
-    for line, wanted in each_example(matcher):
+    for line, given in each_example(matcher):
         with about(line):
-            check_predicate(matcher.predicate(wanted), more=streams, examples=examples)
+            check_predicate(matcher.predicate(given), more=streams, examples=examples)
     for option in matcher.options:
         check_values(matcher, option.name, examples)
 

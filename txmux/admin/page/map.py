@@ -197,12 +197,12 @@ def _shown(
         for route in busiest
         if healths.get(route.backend) == health
     ]
-    kept = {chosen, *urgent[: _MOST_ROUTES - 4]}
-    kept |= {route.name for route in busiest[: max(_MOST_ROUTES - len(kept), 4)]}
-    kept |= {name for route in routes if route.name in kept for name in route.under}
+    names = {chosen, *urgent[: _MOST_ROUTES - 4]}
+    names |= {route.name for route in busiest[: max(_MOST_ROUTES - len(names), 4)]}
+    names |= {name for route in routes if route.name in names for name in route.under}
     shown: list[MapRoute | list[MapRoute]] = []
     for route in routes:
-        if route.name in kept:
+        if route.name in names:
             shown.append(route)
         elif shown and isinstance(shown[-1], list):
             shown[-1].append(route)
@@ -260,7 +260,7 @@ class _Drawing:
         """Put the listeners into the first column, spread over the height of the routes."""
         step = max(ROW + _GAP, min(rows, _MOST_ROUTES) * (ROW + 4) / max(len(listeners), 1))
         first = _TOP + (step - ROW - _GAP) / 2
-        places = (first + step * number for number in range(len(listeners)))
+        tops = (first + step * number for number in range(len(listeners)))
         return {
             name: self._box(
                 "listener",
@@ -270,7 +270,7 @@ class _Drawing:
                 health=health,
                 detail="" if health == "up" else "closed",
             )
-            for (name, health), y in zip(listeners.items(), places, strict=True)
+            for (name, health), y in zip(listeners.items(), tops, strict=True)
         }
 
     def routes(

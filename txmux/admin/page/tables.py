@@ -42,13 +42,13 @@ class Folded(Generic[_Row]):
         return self.total - len(self.rows)
 
 
-def rows_shown(there: int, query: PageQuery, part: str, most: int = MOST_ROWS) -> int:
-    return there if there <= most or query["all"] == part else min(most, _FEWER_ROWS)
+def rows_shown(total: int, query: PageQuery, part: str, most: int = MOST_ROWS) -> int:
+    return total if total <= most or query["all"] == part else min(most, _FEWER_ROWS)
 
 
-def connections_shown(there: int, query: PageQuery) -> int:
+def connections_shown(total: int, query: PageQuery) -> int:
     # Only the sorted ones are all there; of others the next page is asked for.
-    return rows_shown(there, query, "connections" if query["sort"] else "none")
+    return rows_shown(total, query, "connections" if query["sort"] else "none")
 
 
 def fold(

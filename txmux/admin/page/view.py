@@ -161,19 +161,19 @@ class View:
 
     @property
     def connections_summary(self) -> str:
-        there = len(self.snapshot.connections)
-        if not there:
+        total = len(self.snapshot.connections)
+        if not total:
             return "None match this filter." if self.query.filters else "None now."
-        shown = connections_shown(there, self.query)
-        what = "connection" if there == 1 else "connections"
+        shown = connections_shown(total, self.query)
+        what = "connection" if total == 1 else "connections"
         if self.snapshot.is_cut:
             if self.query["sort"]:
-                return f"{count(shown)} of the first {count(there)} {what}, sorted; there are more."
+                return f"{count(shown)} of the first {count(total)} {what}, sorted; there are more."
             active = self._status.get("connections", {}).get("active", 0)
-            if active > there and not (self.query.filters or self.query["after"]):
+            if active > total and not (self.query.filters or self.query["after"]):
                 return f"{count(shown)} of {count(active)} {what}."
             return f"The first {count(shown)} {what}; there are more."
-        return f"{count(shown)} of {count(there)} {what}." if shown < there else f"{there} {what}."
+        return f"{count(shown)} of {count(total)} {what}." if shown < total else f"{total} {what}."
 
     @property
     def next_page(self) -> str:

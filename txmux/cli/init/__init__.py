@@ -99,17 +99,17 @@ def greetings(servers: Sequence[Listening]) -> dict[Listening, bytes]:
 
 def _greeting(server: Listening) -> bytes:
     deadline = time.monotonic() + _PATIENCE
-    said = b""
+    greeting = b""
     try:
         with socket.create_connection(server.reached_at, timeout=_PATIENCE) as client:
-            while len(said) < _ENOUGH and (left := deadline - time.monotonic()) > 0:
+            while len(greeting) < _ENOUGH and (left := deadline - time.monotonic()) > 0:
                 client.settimeout(left)
-                data = client.recv(_ENOUGH - len(said))
+                data = client.recv(_ENOUGH - len(greeting))
                 if not data:
                     break
-                said += data
-                if b"\n" in said:  # a line is enough to know it by
+                greeting += data
+                if b"\n" in greeting:  # a line is enough to know it by
                     break
     except OSError:  # it refuses connections, or sends nothing
         pass
-    return said
+    return greeting

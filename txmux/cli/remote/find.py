@@ -93,16 +93,16 @@ def _of_rules(rules: Path, token: str, environ: Mapping[str, str]) -> Iterator[A
     if "off" not in keys.admin:
         name = rules.with_suffix(".sock").name
         candidates = [folder / name for folder in socket_folders(environ)]
-        there = [path for path in candidates if _may_be_there(path)][:1]
+        sockets = [path for path in candidates if _may_be_there(path)][:1]
         if not named:  # or one of them could pass for the service
-            there += [path for path in _sockets_of_users() if path.name == name]
-        if not there and not named:
+            sockets += [path for path in _sockets_of_users() if path.name == name]
+        if not sockets and not named:
             searched = " or ".join(_searched(environ, name))
             raise NoServiceError(
                 f"there is no socket {searched}; is the service of {rules} running? "
                 f"It may have another endpoint: {_NAME_IT}"
             )
-        for path in there:
+        for path in sockets:
             yield AdminEndpoint(path, _NO_TOKEN, named_by, rules, is_a_guess=True)
     elif not named:
         raise NoServiceError(

@@ -166,8 +166,8 @@ def _misuse(arguments: argparse.Namespace) -> str:
         ):
             return f"--{name.replace('_', '-')} has characters in it that cannot be printed"
     if arguments.file is not None and given:
-        there = "" if given[0] == "--print" else f"write it into {arguments.file}, or "
-        return f"{given[0]} is for running without a rules file; {there}leave the file out"
+        advice = "" if given[0] == "--print" else f"write it into {arguments.file}, or "
+        return f"{given[0]} is for running without a rules file; {advice}leave the file out"
     if given and not arguments.listen:
         return f"{given[0]} is for running without a rules file, which takes --listen, too: --listen :443"
     has_server = arguments.routes or any(

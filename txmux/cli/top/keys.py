@@ -96,10 +96,10 @@ def _browsed(  # noqa: PLR0911 - one for each key
     state: TopState, snapshot: Snapshot, key: str
 ) -> TopState:
     """Handle a key that only changes the view."""
-    place = PANES.index(state.pane)
+    number = PANES.index(state.pane)
     if key in {"tab", "right", "backtab", "left"}:
         step = 1 if key in {"tab", "right"} else -1
-        return attrs.evolve(state, pane=PANES[(place + step) % len(PANES)])
+        return attrs.evolve(state, pane=PANES[(number + step) % len(PANES)])
     if key in {"1", "2", "3", "4"}:
         return attrs.evolve(state, pane=PANES[int(key) - 1])
     if key in _MOVES:
@@ -132,8 +132,8 @@ def _moved(state: TopState, snapshot: Snapshot, step: int) -> TopState:
     lines = lines_of(state.pane, state, snapshot)
     if not lines:
         return state
-    place = min(max(0, position(state.pane, state, lines) + step), len(lines) - 1)
-    return attrs.evolve(state, chosen={**state.chosen, state.pane: (lines[place].key, place)})
+    index = min(max(0, position(state.pane, state, lines) + step), len(lines) - 1)
+    return attrs.evolve(state, chosen={**state.chosen, state.pane: (lines[index].key, index)})
 
 
 def _sorted(state: TopState, step: int) -> TopState:
@@ -207,9 +207,9 @@ def _ask(state: TopState, line: PaneLine, request: ChangeRequest) -> tuple[TopSt
 
 def _held(state: TopState, line: PaneLine, result: RequestResult) -> TopState:
     """Keep the row chosen, wherever it moves to."""
-    place = state.chosen.get(state.pane, ("", 0))[1]
+    index = state.chosen.get(state.pane, ("", 0))[1]
     return attrs.evolve(
-        state, result=result, chosen={**state.chosen, state.pane: (line.key, place)}
+        state, result=result, chosen={**state.chosen, state.pane: (line.key, index)}
     )
 
 

@@ -217,8 +217,8 @@ def troubled(servers: Sequence[PaneLine]) -> int:
 
 def position(pane: Pane, state: TopState, lines: Sequence[PaneLine]) -> int:
     """Return the place of the chosen row; -1 if there is no row."""
-    key, place = state.chosen.get(pane, ("", 0))
+    key, index = state.chosen.get(pane, ("", 0))
     for number, line in enumerate(lines):
         if line.key == key:
             return number
-    return min(place, len(lines) - 1)
+    return min(index, len(lines) - 1)

@@ -87,10 +87,10 @@ def _rates(snapshot: Snapshot, width: int) -> Text:
     for name, title in _RATES:
         values = [rates.get(name, 0.0) for rates in snapshot.history]
         write = byte_rate if name.startswith("bytes") else _per_second
-        said = f"{title} {write(values[-1]) if values else '-'} "
-        said = f"{said:<15}"
-        bars = max(0, third - len(said) - 1)
-        line.append(said)
+        text = f"{title} {write(values[-1]) if values else '-'} "
+        text = f"{text:<15}"
+        bars = max(0, third - len(text) - 1)
+        line.append(text)
         line.append(f"{sparkline(values, bars):<{bars}} ", "cyan")
     return line
 
@@ -197,12 +197,12 @@ def _pane(
         return []
     is_current = pane == state.pane
     # The others show what is first in them, such as servers that are down.
-    place = position(pane, state, lines) if is_current else 0
+    current = position(pane, state, lines) if is_current else 0
     title = set_cell_size(_title(pane, state, snapshot, lines), width)
     drawn = [Text(title, "bold black on cyan" if is_current else "bold on grey30")]
     room = height - (_HEAD if height > _HEAD else 1)
     if room > 0:
-        first = min(max(0, place - room // 2), max(0, len(lines) - room))
+        first = min(max(0, current - room // 2), max(0, len(lines) - room))
         shown = lines[first : first + room]
         titles = _titles(pane, state)
         columns, widths = widths_of(
@@ -212,7 +212,7 @@ def _pane(
             head = _cells(TABLES[pane].columns, columns, widths, titles)
             drawn.append(Text(head, "bold underline"))
         for number, line in enumerate(shown, first):
-            style = f"{line.style} reverse" if is_current and number == place else line.style
+            style = f"{line.style} reverse" if is_current and number == current else line.style
             text = _cells(TABLES[pane].columns, columns, widths, line.cells)
             drawn.append(Text(set_cell_size(text, width), style))
         if not lines:
@@ -233,8 +233,8 @@ def _title(pane: Pane, state: TopState, snapshot: Snapshot, lines: Sequence[Pane
         parts += [f"only {' '.join(words)}"] if words else []
     if pane in state.sorts:
         column, is_descending = state.sorts[pane]
-        way = "largest first" if is_descending else "smallest first"
-        parts.append(f"by {TABLES[pane].columns[column].title}, {way}")
+        order = "largest first" if is_descending else "smallest first"
+        parts.append(f"by {TABLES[pane].columns[column].title}, {order}")
     return printable(", ".join(parts))
 
 
