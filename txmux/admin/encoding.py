@@ -65,7 +65,6 @@ def _is_among(tag: str, written: str) -> bool:
 
 
 def takes_gzip(accepted: str) -> bool:
-    """Read the header ``Accept-Encoding``."""
     weights = {}
     for entry in accepted.lower().split(","):
         coding, *parameters = (part.strip() for part in entry.split(";"))

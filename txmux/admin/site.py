@@ -157,7 +157,6 @@ class Site:
 
 
 def make_site(setting: str, control: Control, seconds: Callable[[], float]) -> Site:
-    """Return the site of ``admin`` or ``metrics``."""
     name = socket.gethostname().lower()
     guard = AdminGuard(frozenset({name, name.partition(".")[0]}), seconds)
     is_admin = setting == "admin"

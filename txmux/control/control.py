@@ -261,7 +261,6 @@ class Control:
             self.counters.forget(versions)
 
     async def traffic(self, counts: Counts | None = None) -> tuple[Traffic, Gauges]:
-        """Return totals and rates over all listeners, and the state of the processes."""
         gauges = await self._gauges() if counts is None else counts.gauges
         traffic = self.rates.until_now(self._totals()[0])
         names = (listener.name for listener in self.rules.listeners)
@@ -298,7 +297,6 @@ class Control:
         return Listing([*rows, *({**row, **more} for row in others.values())], answers.missing)
 
     async def renew(self, name: str) -> Report:
-        """Renew the certificate of a name now."""
         names = self.rules.acme_names
         if name not in names or self._renewed is None:
             raise UnknownError(f"no certificate of {name!r} comes by ACME{suggestion(name, names)}")

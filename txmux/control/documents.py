@@ -289,7 +289,6 @@ def backends_document(
 def _by_address(
     answers: Iterable[tuple[int | None, Iterable[Mapping[str, Any]]]],
 ) -> dict[tuple[str, str], dict[str, list[tuple[int | None, Mapping[str, Any]]]]]:
-    """Collect what processes report of each address of a server."""
     addresses: dict[tuple[str, str], dict[str, list[tuple[int | None, Mapping[str, Any]]]]] = {}
     for worker, rows in answers:
         for row in rows:

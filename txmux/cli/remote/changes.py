@@ -151,7 +151,6 @@ def _drain(ask: Ask, arguments: Namespace) -> Any:
 
 
 def _wait_until_free(active: Callable[[], int], backend: str) -> None:
-    """Wait until servers have no connections."""
     if left := active():
         print(
             f"waiting for {counted(left, 'connection')} to end; see them: txmux connections --backend {backend}",

@@ -149,7 +149,6 @@ def running_service(rules: Path) -> int | None:
 
 
 def _check_one_service(endpoint: AdminEndpoint, seconds: float) -> None:
-    """Check that several sockets are those of one service."""
     others = [endpoint._replace(address=path) for path in endpoint.beside]
     try:
         statuses = [
@@ -162,7 +161,6 @@ def _check_one_service(endpoint: AdminEndpoint, seconds: float) -> None:
 
 
 def failed(error: NoServiceError | UsageError) -> int:
-    """Print why no service could be reached, and return the exit code."""
     print(f"txmux: {printable(str(error))}", file=sys.stderr)
     return NO_SERVICE if isinstance(error, NoServiceError) else USAGE
 

@@ -104,5 +104,5 @@ def _keys(values: Sequence[tuple[str, str | Sequence[str] | None]]) -> Iterator[
 
 
 def _value(text: str) -> str:
-    """Write a value so that nothing in it stands for something else."""
+    # A single $ would begin a variable.
     return text.replace("$", "$$")

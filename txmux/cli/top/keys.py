@@ -191,7 +191,6 @@ def _hold(
 
 
 def _is_last(line: PaneLine, servers: Sequence[PaneLine]) -> bool:
-    """Return whether a server is the only one of its backend that is up."""
     up = [
         other.key
         for other in servers

@@ -23,7 +23,7 @@ def watch(ask: Callable[..., Any], filters: Mapping[str, str], keyboard: int) ->
     try:
         with terminal.shown():
             polling.start(filters)
-            _Watching(terminal, polling, TopState(filters=filters)).run()
+            _watch(terminal, polling, TopState(filters=filters))
     finally:
         polling.stop()
         terminal.close()
@@ -36,44 +36,33 @@ def watch(ask: Callable[..., Any], filters: Mapping[str, str], keyboard: int) ->
     return 128 + number
 
 
-@attrs.define
-class _Watching:
-    terminal: Terminal
-    polling: Polling
-    state: TopState
-    snapshot: Snapshot = attrs.field(factory=Snapshot)
-    _newest: Snapshot = attrs.field(factory=Snapshot)
-
-    def run(self) -> None:
-        left = b""
-        while not self.state.should_exit and self.terminal.ended_by is None:
-            self.terminal.show(screen(self.state, self.snapshot, *self.terminal.size))
-            typed = self.terminal.wait(_ESCAPE if left else None)
-            if typed is None:
-                return
-            keys, left = read_keys(left + typed, is_last=not typed)
-            for key in keys:
-                self.press(key)
-            self.take_news()
-
-    def press(self, key: str) -> None:
-        self.state, request = pressed(self.state, self.snapshot, key)
-        if request is not None:
-            self.polling.send(request)
-        self.polling.want(self.state.filters)
-
-    def take_news(self) -> None:
-        while not self.polling.news.empty():
-            news = self.polling.news.get()
+def _watch(terminal: Terminal, polling: Polling, state: TopState) -> None:
+    snapshot = newest = Snapshot()
+    left = b""
+    while not state.should_exit and terminal.ended_by is None:
+        terminal.show(screen(state, snapshot, *terminal.size))
+        typed = terminal.wait(_ESCAPE if left else None)
+        if typed is None:
+            return
+        keys, left = read_keys(left + typed, is_last=not typed)
+        for key in keys:
+            state, request = pressed(state, snapshot, key)
+            if request is not None:
+                polling.send(request)
+            polling.want(state.filters)
+        while not polling.news.empty():
+            news = polling.news.get()
             if isinstance(news, Snapshot):
-                self._newest = news
+                newest = news
             else:
-                self.show_result(news)
-        if not self.state.is_paused:
-            self.snapshot = self._newest
+                state = _with_result(state, news)
+        if not state.is_paused:
+            snapshot = newest
 
-    def show_result(self, result: RequestResult) -> None:
-        if result.connection is None:
-            self.state = attrs.evolve(self.state, result=result)
-        elif self.state.mode == "browse":
-            self.state = attrs.evolve(self.state, result=result, mode="explanation", scrolled=0)
+
+def _with_result(state: TopState, result: RequestResult) -> TopState:
+    if result.connection is None:
+        return attrs.evolve(state, result=result)
+    if state.mode == "browse":
+        return attrs.evolve(state, result=result, mode="explanation", scrolled=0)
+    return state

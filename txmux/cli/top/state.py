@@ -71,11 +71,8 @@ class TopState:
     """The state of the screen.
 
     Attributes:
-        pane: The one that keys are for.
         chosen: In each pane the key of the chosen row, and where that was.
         sorts: In each pane the column, and whether its largest values come first.
-        mode: What keys mean.
-        is_paused: Whether the screen stays as it is.
         scrolled: Lines that are hidden above, of an explanation or of the help.
     """
 

@@ -161,5 +161,5 @@ def read_keys(data: bytes, *, is_last: bool = False) -> tuple[list[str], bytes]:
 
 
 def _size_of(first: int) -> int:
-    """Return the number of bytes of a character in UTF-8, by the first one."""
+    # The length of a character in UTF-8 follows from its first byte.
     return 2 + (first >= 0xE0) + (first >= 0xF0) if 0xC2 <= first < 0xF5 else 1
