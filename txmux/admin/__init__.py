@@ -1,1 +1,1 @@
-"""Watching and controlling a service that runs, over HTTP."""
+"""The HTTP API and the page of a running service."""

@@ -22,7 +22,7 @@ _MOST_CONNECTIONS = 64
 _LONGEST_BODY = 65536  # bytes
 _TOO_MANY = 429
 _SLOWED = 1.0
-"""Seconds until the answer to a client that has sent too many wrong tokens. It saves work; a client that hangs up does not wait."""
+"""Delay of the answer to a client with too many wrong tokens, in seconds. It saves work; a client that hangs up does not wait."""
 _IDLE = 30  # seconds that a connection may be quiet between two requests, or not take an answer
 _ARRIVING = 10.0  # seconds that a request may take to arrive
 
@@ -245,7 +245,7 @@ class AdminClients(ServerFactory):
         self.site = site
         self.reactor = reactor
         self._channels: OrderedDict[AdminChannel, None] = OrderedDict()
-        # Those on their way, whose clients may have left.
+        # Answers in progress; their clients may have left.
         self._answers: set[Deferred[None]] = set()
         self._empty: Deferred[None] | None = None
 

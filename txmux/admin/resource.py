@@ -29,7 +29,7 @@ _V = TypeVar("_V")
 
 
 class AnswerStream:
-    """A client that gets an answer bit by bit. Once it is gone, these do nothing."""
+    """A streamed answer; once its client has left, the methods do nothing."""
 
     def __init__(self, request: Any) -> None:
         self._request = request

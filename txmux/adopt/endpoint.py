@@ -76,10 +76,10 @@ class AdoptingEndpoint:
     As a string it is ``txmux:/PATH``, with ``mode=``, ``user=`` and ``backlog=``. The transports are `AdoptedTransport`.
 
     Args:
-        reactor: In which all runs.
-        path: Of the UNIX socket. A stale socket file is replaced.
-        mode: Of that file. Who can write to it can connect.
-        users: Names or numbers of those whose processes may hand over sockets, beside root and the user of this process.
+        reactor: The reactor.
+        path: The file of the UNIX socket; a stale one is replaced.
+        mode: The mode of that file; to connect takes write permission.
+        users: Names or numbers of further users whose processes may hand over sockets, beside root and the user of this process.
         backlog: Clients that may wait.
     """
 

@@ -52,11 +52,11 @@ class HandedOver:
 def receive(
     sender: socket.socket, users: Collection[int] | None = None
 ) -> tuple[socket.socket, HandedOver]:
-    """Receive a client's socket; then answer ``taken`` to the sender, and close that.
+    """Receive a client's socket. The caller then answers ``taken`` to the sender, and closes it.
 
     Args:
-        sender: What ``accept()`` has given of a UNIX socket of the type ``SOCK_SEQPACKET``. It stays the caller's to close.
-        users: Whose processes may send; by default root and the user of this process. txmux runs as one of them.
+        sender: A connection that was accepted on a UNIX socket of the type ``SOCK_SEQPACKET``.
+        users: The users whose processes may send, txmux's among them; by default root and the user of this process.
 
     Returns:
         The client's socket, not blocking, and its facts.

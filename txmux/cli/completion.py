@@ -11,10 +11,10 @@ from txmux.cli.remote import command
 from txmux.cli.remote.errors import of_txmux
 from txmux.errors import MuxError, how_to_install
 
-SHELLS = ("bash", "zsh", "fish")  # the shells that there is a script for
+SHELLS = ("bash", "zsh", "fish")  # the supported shells
 
 _PLAIN = re.compile(r"[\w@%+=:,./\[\]{}-]+")  # bash inserts names unquoted: $(…) would be run
-_FILES = {"FILE", "PATH"}  # arguments that are called so are completed with names of files
+_FILES = {"FILE", "PATH"}  # metavars that are completed with names of files
 _PATIENCE = 1.0  # seconds to wait for a service while a user is typing
 
 _FILTERED = ("close", "connections", "top")
@@ -62,7 +62,7 @@ complete -o bashdefault -F _txmux txmux"""
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("shell", metavar="SHELL", choices=SHELLS, help=", ".join(SHELLS))
-    # For the scripts: what is wanted, and the words of the line so far.
+    # For the scripts: the kind of names, and the words of the line so far.
     parser.add_argument("--names", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
 
 

@@ -57,7 +57,7 @@ class CapturedStream:
 
 
 def read_packets(file: BinaryIO, name: str) -> Iterator[Segment | Datagram]:
-    """Read the TCP segments and the datagrams of a pcap or pcapng file; whatever else is in it is passed over."""
+    """Read the TCP segments and the datagrams of a pcap or pcapng file; everything else in it is skipped."""
     try:
         dpkt = import_module("dpkt")
     except ModuleNotFoundError:

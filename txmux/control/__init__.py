@@ -1,1 +1,1 @@
-"""What an operator asks of a running service, and changes in it, over all its workers."""
+"""Reports on a running service, and changes to it, over all its workers."""

@@ -33,7 +33,7 @@ class Overrides:
 
     Attributes:
         shut: Listeners that do not accept.
-        held: Backends whose clients wait, and until when, in seconds since 1970; infinite is until they are released.
+        held: Backends whose clients wait, and until when, in seconds since 1970; infinite means until released.
     """
 
     servers: ServerOverrides = attrs.field(factory=ServerOverrides)

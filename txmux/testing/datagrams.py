@@ -52,8 +52,8 @@ def check_datagrams(
 
     Predicates are asked about samples, about each beginning of their datagrams, about datagrams that come twice or in
     another order, and about any bytes at all. Nothing raises; an answer is the same however many datagrams come at once,
-    it is never changed by later ones, and it is there with ``longest`` of them; first bytes, key and facts are as they are
-    told; and what a datagram costs grows with its bytes, not with their square.
+    it is never changed by later ones, and it is there with ``longest`` of them; first bytes, key and facts are as
+    declared; and what a datagram costs grows with its bytes, not with their square.
 
     Args:
         matcher: The plugin.

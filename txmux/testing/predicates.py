@@ -116,7 +116,7 @@ _SHORT_SAMPLE = 400
 
 
 class Decided(NamedTuple):
-    """What a predicate said in the end, and at which byte it first said so."""
+    """The verdict of a predicate, and the byte at which it was first given."""
 
     verdict: Verdict
     at: int

@@ -33,9 +33,9 @@ class WaterMarkTransport:
     Attributes:
         unsent: Bytes that the protocol has written and the peer has not taken.
         finished: Whether the peer has got the end of the stream.
-        lost: Why the connection is over; ``None`` while it is not.
-        paused: Whether the protocol does not want to be given bytes.
-        producer: Who is registered to be paused and resumed.
+        lost: Why the connection has ended; ``None`` before that.
+        paused: Whether the protocol has paused reading.
+        producer: The registered producer.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class WaterMarkTransport:
         self._deliver()
 
     def finish(self) -> None:
-        """Send the end, but keep reading. As with sockets, it ends a protocol that knows no half-close."""
+        """Finish sending, but keep reading. As with sockets, this ends a protocol without half-close."""
         self._arriving.append(None)
         self._deliver()
 
@@ -84,13 +84,13 @@ class WaterMarkTransport:
         self._lose(ConnectionLost())
 
     def take(self, count: int | None = None) -> bytes:
-        """Read.
+        """Read what the protocol has written.
 
         Args:
             count: The most bytes; by default all there are.
 
         Returns:
-            What the protocol has written. A producer that is resumed by this writes for the next time.
+            The bytes. What a producer writes that is resumed by this comes next time.
         """
         size = len(self.unsent) if count is None else count
         taken = bytes(self.unsent[:size])
@@ -174,12 +174,12 @@ class WaterMarkTransport:
         self._finishing = True
 
     def abortConnection(self) -> None:
-        """Break the connection off. The protocol hears of it when the peer next reads."""
+        """Abort the connection; the protocol is notified when the peer next reads."""
         self._aborting = True
         self.unsent.clear()
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:  # noqa: FBT001
-        """Name who is paused above the high-water mark and resumed when all is taken.
+        """Register a producer to pause above the high-water mark and resume when all is taken.
 
         Raises:
             RuntimeError: There is one already.

@@ -163,7 +163,7 @@ def _write_status(status: Mapping[str, Any], _: Namespace) -> None:
 
 
 def _lines(status: Mapping[str, Any], now: float) -> Iterator[tuple[str, str, str]]:
-    """Each is a label, the value, and its style; what needs a person comes first."""
+    """Yield the label, the value and the style of each line; what needs attention comes first."""
     yield from (("attention", line, "bold red") for line in troubles(status))
     yield "txmux", f"{status.get('version', '?')}, process {status.get('pid', '?')}", "bold"
     if status.get("draining"):

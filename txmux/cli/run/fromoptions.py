@@ -1,4 +1,4 @@
-"""Rules that are options of `txmux run`, in place of a file."""
+"""Rules from options of `txmux run`, in place of a file."""
 
 import argparse
 import pkgutil

@@ -60,7 +60,7 @@ def start_early(rules: Rules) -> Child:
     admin = _ADMIN if rules.settings.admin else ()
     for module in (reactor, "txmux.service", STARTER, *admin, *modules_for(rules)):
         import_module(module)
-    folders_of_python()  # it looks at every module
+    folders_of_python()  # it walks all modules
     gc.set_threshold(*COLLECTING)
     starter = spawn(STARTER)
     if rules.settings.metrics:
