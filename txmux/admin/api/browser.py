@@ -58,19 +58,17 @@ RESOURCES = Resources()
 @RESOURCES.get("/")
 async def _page(query: Query) -> ApiAnswer:
     try:
-        from txmux.admin.page.view import render, render_parts  # noqa: PLC0415 - of the extra
+        from txmux.admin.page.view import View, render, render_parts  # noqa: PLC0415 - of the extra
     except ImportError:
         raise needs("the page") from None
     from txmux.admin.page.gather import gather  # noqa: PLC0415 - only with the page
     from txmux.admin.page.query import PageQuery  # noqa: PLC0415 - as above
-    from txmux.admin.page.unrecognised import matcher_of  # noqa: PLC0415 - as above
-    from txmux.admin.page.view import View  # noqa: PLC0415 - as above
 
     page_query = PageQuery.of({name: values[-1] for name, values in query.parameters.items()})
     have = query.parameters.get("have")
     turns = Turns()
     snapshot = await gather(query.control, page_query, is_update=have is not None)
-    view = View(snapshot, page_query, matcher_of)
+    view = View(snapshot, page_query)
     if have is not None:
         return await _update(render_parts(view), have[-1].split(), turns)
     page = await _joined(render(view), turns)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -23,9 +23,14 @@ from txmux.admin.page.tables import (
     rows_of,
     server_rows,
 )
-from txmux.admin.page.unrecognised import ago, identical_clients, line_for, unrecognised_client
+from txmux.admin.page.unrecognised import (
+    ago,
+    identical_clients,
+    line_for,
+    matcher_of,
+    unrecognised_client,
+)
 from txmux.control.rates import Moment
-from txmux.interfaces import Transport
 from txmux.telemetry.formatting import byte_rate, count, duration, rate, size, worker_state
 
 _HINTS = {"client": "10.0.0.0/8", "older": "5m", "state": "relaying"}
@@ -34,11 +39,10 @@ _MOST_UNRECOGNISED = 10
 
 @attrs.frozen
 class View:
-    """What the template is given; `matcher_of` returns a ``match =`` line for bytes that a matcher knows, or nothing."""
+    """The variable `page` of the template."""
 
     snapshot: PageSnapshot
     query: PageQuery
-    matcher_of: Callable[[bytes, Transport], str] = lambda _, _over: ""
 
     # The head.
 
@@ -128,13 +132,9 @@ class View:
         }
         routes = map_routes(snapshot.routes, snapshot.traffic)
         everything = self.query["map"] == "all"
-        return draw(
-            listeners,
-            routes,
-            map_servers(snapshot.backends),
-            everything=everything,
-            chosen=self.query["route"],
-        )
+        servers = map_servers(snapshot.backends)
+        chosen = self.query["route"]
+        return draw(listeners, routes, servers, everything=everything, chosen=chosen)
 
     def of_box(self, box: Box) -> str:
         """Return the page that shows only what belongs to a box of the map."""
@@ -215,7 +215,7 @@ class View:
         alike = identical_clients(self._recent)
         folded = fold(alike, row_of, text, self.query, "unrecognised", _MOST_UNRECOGNISED)
         for row in folded.rows:
-            row["suggestion"] = self.matcher_of(row["data"], row["over"]) or line_for(row["data"])
+            row["suggestion"] = matcher_of(row["data"], row["over"]) or line_for(row["data"])
         return folded
 
     @property
@@ -235,16 +235,11 @@ class View:
 
     @property
     def _recent(self) -> list[Mapping[str, Any]]:
-        return [
-            end
-            for end in self.snapshot.recent
-            if self.query.fits(
-                **{
-                    name: str(end.get(name) or "")
-                    for name in ("listener", "route", "backend", "server")
-                }
-            )
-        ]
+        def fits(end: Mapping[str, Any]) -> bool:
+            names = ("listener", "route", "backend", "server")
+            return self.query.fits(**{name: str(end.get(name) or "") for name in names})
+
+        return [*filter(fits, self.snapshot.recent)]
 
     # Servers and rules.
 
