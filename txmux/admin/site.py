@@ -13,14 +13,14 @@ from urllib.parse import parse_qs, unquote
 from twisted.internet.defer import DeferredSemaphore
 from twisted.logger import Logger
 
-from txmux.admin.api import bans, browser, changes, connections, metrics, openapi, reports
+from txmux.admin.api import bans, browser, changes, connections, openapi, reports
 from txmux.admin.guard import AdminGuard, Caller, RefusedError
 from txmux.admin.resource import FORM, JSON, ApiAnswer, Query, Resource
 from txmux.control.control import Control
 from txmux.errors import printable
 from txmux.wire.jsontext import parse_json
 
-METRICS: Sequence[Resource] = (*reports.HEALTH, *metrics.RESOURCES)
+METRICS: Sequence[Resource] = (*reports.HEALTH, *reports.METRICS)
 """The resources of the endpoint ``metrics``."""
 
 

@@ -19,7 +19,7 @@ from txmux.cli.remote import ask as asking
 from txmux.cli.remote.errors import NoServiceError, ServiceRefusedError, of_txmux
 from txmux.cli.remote.find import AdminEndpoint, TcpAddress
 from txmux.cli.remote.reports import REPORTS
-from txmux.cli.top.plain import text_of
+from txmux.cli.top.panes import text_of
 from txmux.cli.top.polling import fetch_snapshot
 from txmux.cli.top.state import TopState
 from txmux.cli.top.view import screen

@@ -17,7 +17,7 @@ from tests.cli.top.answers import (
     STATUS,
 )
 from txmux.cli.top.keys import HELP
-from txmux.cli.top.plain import text_of
+from txmux.cli.top.panes import text_of
 from txmux.cli.top.state import PANES, Mode, Pane, RequestResult, Snapshot, TopState
 from txmux.cli.top.view import screen, sparkline
 

@@ -1,21 +1,29 @@
-"""What a service reports: its health, status, routes, backends, ends, events and rules, and how listeners decide on given bytes."""
+"""What a service reports: its health, metrics, status, routes, backends, ends, events and rules, and how listeners decide on given bytes."""
 
 import json
+import weakref
 from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
+from twisted.internet.threads import deferToThread
+
 from txmux.admin.api.connections import incomplete
 from txmux.admin.api.openapi import body, ref
 from txmux.admin.guard import RefusedError
-from txmux.admin.resource import AnswerStream, ApiAnswer, Query, Resources, check_names, text
+from txmux.admin.resource import AnswerStream, ApiAnswer, Query, Resources, check_names, needs, text
+from txmux.control.coalescing import Coalescer
+from txmux.control.control import Control
 from txmux.control.documents import rules_document
 from txmux.matchers.payload import bytes_from_hex, bytes_from_text
 from txmux.transport import unmapped
 
 _MOST_WAITING = 256 * 1024  # bytes buffered for a client before it is cut off
 
+_expositions: weakref.WeakKeyDictionary[Control, Coalescer[bytes]] = weakref.WeakKeyDictionary()
+
 HEALTH = Resources()
+METRICS = Resources()
 RESOURCES = Resources()
 
 
@@ -34,6 +42,35 @@ async def _is_ready(query: Query) -> ApiAnswer:
     missing = await query.control.missing()
     answer = {"ready": not missing, "missing": missing, "stale": query.control.stale()}
     return ApiAnswer.json(answer, 503 if missing else 200)
+
+
+@METRICS.get("/metrics")
+async def _metrics(query: Query) -> ApiAnswer:
+    try:
+        from txmux.admin.metrics import CONTENT_TYPE  # noqa: PLC0415 - an extra
+    except ImportError as missing:
+        raise needs("metrics") from missing
+    expositions = _expositions.get(query.control)
+    if expositions is None:
+        expositions = _expositions[query.control] = _expositions_of(query.control)
+    return ApiAnswer(await expositions.request(), CONTENT_TYPE)
+
+
+def _expositions_of(control: Control) -> Coalescer[bytes]:
+    """Make what all clients of a service share; it keeps no reference to the service."""
+    from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
+
+    from txmux.admin.metrics import exposition  # noqa: PLC0415 - an extra
+
+    reference = weakref.ref(control)
+
+    async def make() -> bytes:
+        service = reference()
+        assert service is not None  # noqa: S101 - the client has it
+        # With thousands of routes it takes so long that clients would wait for it.
+        return await deferToThread(exposition, await service.counts())
+
+    return Coalescer(make, reactor)
 
 
 @RESOURCES.get("/api/certificates", "the certificates that clients are shown", [ref("Certificate")])

@@ -7,7 +7,7 @@ from typing import Any
 
 from txmux.cli.remote import command
 from txmux.cli.remote.errors import NoServiceError, UsageError, of_txmux
-from txmux.cli.top.plain import text_of
+from txmux.cli.top.panes import text_of
 from txmux.cli.top.polling import fetch_snapshot
 from txmux.cli.top.state import Snapshot
 from txmux.errors import MuxError, how_to_install

@@ -1,13 +1,26 @@
-"""The rows of the panes: the answers of the service, sorted as the user chose. Pure."""
+"""The answers of the service as text: the rows of the panes, sorted as the user chose, and the lines above them. Pure."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
 
-from txmux.cli.top.state import Pane, Snapshot, TopState
+from txmux.cli.top.state import PANES, Pane, Snapshot, TopState
 from txmux.errors import printable
-from txmux.telemetry.formatting import compact_duration, server_state, si_number, worst_first
+from txmux.telemetry.formatting import (
+    aligned,
+    compact_duration,
+    connection_counts,
+    counted,
+    duration,
+    rates,
+    server_state,
+    si_number,
+    troubles,
+    worst_first,
+)
+
+_MOST_ROWS = 20  # of a pane in `txmux top --once`; `txmux connections` lists all
 
 _STATES = {
     "up": "green", "not checked": "", "checking": "", "down": "bold red", "ejected": "red",
@@ -222,3 +235,52 @@ def position(pane: Pane, state: TopState, lines: Sequence[PaneLine]) -> int:
         if line.key == key:
             return number
     return min(index, len(lines) - 1)
+
+
+def text_of(snapshot: Snapshot) -> Iterator[str]:
+    """Yield the lines of `txmux top --once`."""
+    yield title_of(snapshot)
+    yield from attention_of(snapshot)
+    yield counts_of(snapshot)
+    yield f"rates: {rates(snapshot.status) or '-'}"
+    for pane in PANES:
+        yield ""
+        yield from _text_of_pane(pane, snapshot)
+
+
+def _text_of_pane(pane: Pane, snapshot: Snapshot) -> Iterator[str]:
+    lines, columns = lines_of(pane, TopState(), snapshot), TABLES[pane].columns
+    yield f"{TABLES[pane].title}: {len(lines)}"
+    if lines:
+        rows = [[column.title for column in columns], *(line.cells for line in lines[:_MOST_ROWS])]
+        yield from aligned(rows, [at for at, column in enumerate(columns) if column.is_number])
+    if len(lines) > _MOST_ROWS:
+        yield f"and {len(lines) - _MOST_ROWS} more"
+
+
+def title_of(snapshot: Snapshot) -> str:
+    status = snapshot.status
+    if not status:
+        return "txmux"
+    parts = [f"txmux {status.get('version', '?')}", f"process {status.get('pid', '?')}"]
+    since = (
+        f" for {duration(int(snapshot.at - status['started']))}" if status.get("started") else ""
+    )
+    parts.append(f"{'stops' if status.get('draining') else 'serves'}{since}")
+    workers = len(status.get("workers", ()))
+    if workers:
+        parts.append(counted(workers, "worker"))
+    parts.append(f"{status.get('rules_path', '?')}, generation {status.get('generation', '?')}")
+    return printable(" · ".join(parts))
+
+
+def counts_of(snapshot: Snapshot) -> str:
+    return f"connections: {connection_counts(snapshot.status) or '-'}"
+
+
+def attention_of(snapshot: Snapshot) -> Iterator[str]:
+    if snapshot.problem:
+        yield printable(snapshot.problem)
+    yield from map(printable, troubles(snapshot.status))
+    for warning in snapshot.warnings:
+        yield printable(f"the answer is not complete: {warning}")

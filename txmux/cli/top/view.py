@@ -10,8 +10,17 @@ from rich.text import Text
 
 from txmux.cli._output import explained_style
 from txmux.cli.top.keys import HELP
-from txmux.cli.top.panes import TABLES, PaneColumn, PaneLine, lines_of, position, troubled
-from txmux.cli.top.plain import attention_of, counts_of, title_of
+from txmux.cli.top.panes import (
+    TABLES,
+    PaneColumn,
+    PaneLine,
+    attention_of,
+    counts_of,
+    lines_of,
+    position,
+    title_of,
+    troubled,
+)
 from txmux.cli.top.state import PANES, Pane, Snapshot, TopState
 from txmux.errors import printable
 from txmux.telemetry.formatting import EXPLANATION_COLUMNS, byte_rate, explanation_of, si_number
