@@ -197,10 +197,10 @@ def _of_connection(arguments: argparse.Namespace) -> int:
     if arguments.rules_file:
         arguments.rules = Path(arguments.rules_file)
     path = f"/api/connections/{quote(arguments.connection, safe='')}"
-    return command.run(arguments, lambda ask: ask("GET", path), _write_connection)
+    return command.run(arguments, lambda ask, _: ask("GET", path), _write_connection)
 
 
-def _write_connection(connection: Mapping[str, Any]) -> None:
+def _write_connection(connection: Mapping[str, Any], _: argparse.Namespace) -> None:
     output, why = Output(), explanation_of(connection)
     output.line(why.title, "bold")
     output.line()

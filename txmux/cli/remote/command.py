@@ -72,8 +72,8 @@ def _seconds(text: str) -> float:
 
 def run(
     arguments: argparse.Namespace,
-    question: Callable[[Ask], Any],
-    write: Callable[[Any], None],
+    question: Callable[[Ask, argparse.Namespace], Any],
+    write: Callable[[Any, argparse.Namespace], None],
     as_json: Callable[[Any], object] = lambda answer: answer,
     code: Callable[[Any], int] = lambda _: 0,
 ) -> int:
@@ -84,9 +84,9 @@ def run(
     """
     try:
         with of_txmux():
-            answer = question(reach(arguments))
+            answer = question(reach(arguments), arguments)
             if not arguments.json:
-                write(answer)
+                write(answer, arguments)
     except ServiceRefusedError as error:
         if arguments.json:
             _write_json(error.document)
@@ -179,12 +179,7 @@ class RemoteCommand(NamedTuple):
         configure(parser, seconds=self.seconds)
 
     def run(self, arguments: argparse.Namespace) -> int:
-        return run(
-            arguments,
-            lambda ask: self.question(ask, arguments),
-            lambda answer: self.write(answer, arguments),
-            code=self.code,
-        )
+        return run(arguments, self.question, self.write, code=self.code)
 
 
 def _write_json(document: object) -> None:

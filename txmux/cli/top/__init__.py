@@ -3,7 +3,6 @@
 import argparse
 import os
 import sys
-from typing import Any
 
 from txmux.cli.remote import command
 from txmux.cli.remote.errors import NoServiceError, UsageError, of_txmux
@@ -31,7 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Show the screen; outside of a terminal, or on request, the current state as text."""
     is_interactive = sys.stdin.isatty() and sys.stdout.isatty()
     if arguments.once or arguments.json or not is_interactive or os.environ.get("TERM") == "dumb":
-        return _once(arguments)
+        return command.run(arguments, _fetch, _write, as_json=Snapshot.as_json)
     try:
         from txmux.cli.top.loop import watch  # noqa: PLC0415 - what it needs is optional
     except ModuleNotFoundError as error:
@@ -48,12 +47,10 @@ def run(arguments: argparse.Namespace) -> int:
         return command.failed(error)
 
 
-def _once(arguments: argparse.Namespace) -> int:
-    def question(asks: command.Ask) -> Snapshot:
-        return fetch_snapshot(asks, command.read_filters(arguments.words, arguments))
+def _fetch(ask: command.Ask, arguments: argparse.Namespace) -> Snapshot:
+    return fetch_snapshot(ask, command.read_filters(arguments.words, arguments))
 
-    def write(snapshot: Any) -> None:
-        for line in text_of(snapshot):
-            print(line)
 
-    return command.run(arguments, question, write, as_json=lambda snapshot: snapshot.as_json())
+def _write(snapshot: Snapshot, _: argparse.Namespace) -> None:
+    for line in text_of(snapshot):
+        print(line)
