@@ -150,10 +150,8 @@ def _exposed_secrets(rules: Rules) -> Iterator[Problem]:
         return
     keys = ("admin_token", "consul_token", "crowdsec_key", "acme_folder")
     secrets = [(settings.section, key, getattr(settings, key)) for key in keys]
-    secrets += [
-        (backend.section, "consul_token", backend.consul_token)
-        for backend in rules.backends.values()
-    ]
+    backends = rules.backends.values()
+    secrets += [(its.section, "consul_token", its.consul_token) for its in backends]
     folders = [Path(path).resolve() for path in readable()]
     for section, key, path in secrets:
         if path is not None and key in section.entries:

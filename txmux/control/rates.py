@@ -52,12 +52,8 @@ class Rates:
     def as_json(self) -> list[dict[str, Any]]:
         now = self._seconds()
         return [
-            {
-                "ago": round(now - sample.time, 3),
-                "totals": dict(sample.totals),
-                "active": sample.active,
-            }
-            for sample in self._samples
+            {"ago": round(now - its.time, 3), "totals": dict(its.totals), "active": its.active}
+            for its in self._samples
         ]
 
     def restore(self, saved: Iterable[Mapping[str, Any]]) -> None:

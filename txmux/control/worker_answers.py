@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from heapq import nsmallest
+from itertools import chain
 from operator import itemgetter
 from typing import Any
 
@@ -81,9 +82,7 @@ class WorkerAnswers:
 
     async def close(self, filters: Mapping[str, str], id: str = "") -> int:  # noqa: A002
         chosen = [
-            connection
-            async for connection in self._matching(Filters.read(filters))
-            if id in {"", connection.record.id}
+            its async for its in self._matching(Filters.read(filters)) if id in {"", its.record.id}
         ]
         return await _end(chosen)
 
@@ -143,10 +142,7 @@ def _gauges_of(serving: Serving) -> dict[str, Any]:
     }
     return {
         "generations": sorted(
-            {
-                serving.version,
-                *(connection.configuration.version for connection in serving.connections()),
-            }
+            {serving.version, *(its.configuration.version for its in serving.connections())}
         ),
         "descriptors": serving.runtime.descriptors.count_and_limit(),
         "sources": {
@@ -154,16 +150,10 @@ def _gauges_of(serving: Serving) -> dict[str, Any]:
             for configuration in configurations
             if configuration.admission.per_source is not None
         },
-        "certificates": sorted(
-            {
-                certificate
-                for configuration in configurations
-                for certificate in _certificates(configuration)
-            }
-        ),
+        "certificates": sorted({*chain.from_iterable(map(_certificates, configurations))}),
         "troubles": serving.terminations.troubles(),
         "lost_lines": LOST_LINES.report(),
-        "up": [server for upstream in upstreams for server in _up(upstream)],
+        "up": [*chain.from_iterable(map(_up, upstreams))],
     }
 
 

@@ -195,9 +195,7 @@ def _check_cost(predicate: Predicate, flow: Sequence[bytes]) -> None:
         for filler in _FILLERS:
             long = [Datagrams((start + filler * size,)) for size in _SIZES]
             ask(predicate, Datagrams((long[0].data,)))
-            small, middle, large = (
-                steps_in(partial(ask, predicate, datagrams)) for datagrams in long
-            )
+            small, middle, large = (steps_in(partial(ask, predicate, flow)) for flow in long)
             if large - middle > 3 * (middle - small) + 200:
                 fail(
                     f"datagrams of {_SIZES} bytes take {small, middle, large} steps, which grows faster than the bytes",
@@ -209,12 +207,9 @@ def _check_random(
     predicate: Predicate, flows: Sequence[tuple[bytes, ...]], examples: int | None
 ) -> None:
     st = hypothesis().strategies
-    anything = st.binary(max_size=60)
+    piece = st.binary(max_size=60)
     datagrams = [datagram for flow in flows for datagram in flow if datagram]
-    piece = (
-        st.one_of(anything, changed(datagrams), st.sampled_from(datagrams))
-        if datagrams
-        else anything
-    )
+    if datagrams:
+        piece = piece | changed(datagrams) | st.sampled_from(datagrams)
     strategy = st.lists(piece, min_size=1, max_size=MOST_DATAGRAMS)
     try_many(lambda flow: flow_decided(predicate, flow), strategy, examples)

@@ -166,9 +166,8 @@ def health_of(servers: Iterable[MapServer]) -> Health:
         return "idle"
     up = sum(state in _WELL for state in states)
     if up == len(states):
-        return next(
-            (health for health in ("partly", "unchecked", "checking") if health in states), "up"
-        )
+        kinds: Sequence[Health] = ("partly", "unchecked", "checking")
+        return next((health for health in kinds if health in states), "up")
     if up:
         return "partly"
     return "drain" if all(state == "drain" for state in states) else "down"
