@@ -84,7 +84,7 @@ class AdoptingEndpoint:
     """
 
     _reactor: Any
-    _path: Path = attrs.field(converter=Path)
+    _path: str
     _mode: int = 0o600
     _users: Collection[str | int] = ()
     _backlog: int = 128
@@ -106,16 +106,17 @@ class AdoptingEndpoint:
         return maybeDeferred(self._listen, protocolFactory)
 
     def _listen(self, factory: IProtocolFactory) -> IListeningPort:
+        path = Path(self._path)
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             users = {0, os.geteuid(), *map(_user_id, self._users)}
             listening.settimeout(0)
-            bind(listening, self._path, self._mode)
+            bind(listening, path, self._mode)
             listening.listen(self._backlog)
         except (OSError, LookupError) as problem:
             listening.close()
-            raise CannotListenError("txmux", self._path, problem) from problem
-        port = _Port(self._reactor, listening, self._path, factory, users)
+            raise CannotListenError("txmux", path, problem) from problem
+        port = _Port(self._reactor, listening, path, factory, users)
         port.startListening()
         return port
 
