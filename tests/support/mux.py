@@ -163,7 +163,7 @@ class MuxTestCase(TestCase):
         await self.until_logged(count)
         self.assertEqual(len(self.records), count)
         if not self.factory.connections:
-            for factory in self.made:
+            for factory in {*self.made, *self.factories}:
                 factory.drop_idle_timers()
             self.assertEqual(self.time.clock.getDelayedCalls(), [])
         return self.records[-1]

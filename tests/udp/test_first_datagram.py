@@ -9,12 +9,11 @@ from unittest import skipUnless
 
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
-from txmux.udp.flows import listen
 
 import txmux
+from tests.support.datagrams import udp_listener
 from txmux.net.sockets.poller import Poller, is_available
 from txmux.rules.reading.parser import parse
-from txmux.tcp.listener import MuxFactory
 
 _RULES = """
 [listen u]
@@ -58,10 +57,10 @@ class FirstDatagramTests(SynchronousTestCase):
         """Return the files of the calls for the first datagrams of some flows."""
         clock = MemoryReactorClock()
         rules = parse(_RULES % server.getsockname()[1], Path("rules.ini"))
-        factory = MuxFactory(rules.routes, rules.listeners[0], reactor=clock)
+        listener = udp_listener(rules.routes, rules.listeners[0], clock)
         calls = [Calls() for _ in range(count)]
         with _bound() as bound:
-            port = listen(factory, bound)
+            port = listener.listen(bound)
             for counter in calls:
                 with _bound() as client:
                     client.sendto(_QUESTION, bound.getsockname())
@@ -71,7 +70,7 @@ class FirstDatagramTests(SynchronousTestCase):
                     finally:
                         sys.setprofile(None)
                 self.assertEqual(server.recv(100), _QUESTION)
-            factory.abort("killed")
+            listener.abort("killed")
             port.stopListening()
         return [counter.files for counter in calls]
 
