@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-import attrs
 from twisted.internet.address import UNIXAddress
 from twisted.internet.interfaces import IAddress, IDelayedCall
 from twisted.python.failure import Failure
@@ -127,7 +126,8 @@ def _apply_header(client: Client, header: ProxyHeader) -> None:
     if header.command is Command.LOCAL:
         return
     record = client.record
-    record.facts |= {name: printable(text) for name, text in header_facts(header).items()}
+    if header.tlvs:
+        record.facts |= {name: printable(text) for name, text in header_facts(header).items()}
     client.tlvs = header.tlvs
     if header.source is not None and header.destination is not None:
         client.source = _unmapped(header.source)
@@ -137,4 +137,5 @@ def _apply_header(client: Client, header: ProxyHeader) -> None:
 
 
 def _unmapped(end: Address) -> Address:
-    return attrs.evolve(end, host=unmapped(end.host))
+    host = unmapped(end.host)
+    return end if host is end.host else Address(host, end.port)

@@ -72,6 +72,8 @@ def header_facts(header: ProxyHeader) -> dict[str, str]:
     Raises:
         InvalidHeader: The SSL field is cut short, or a field in it does not fit into it.
     """
+    if not header.tlvs:
+        return {}
     values = [(name, header.value_of(kind)) for kind, name in _NAMES.items()]
     facts = {name: value.decode("latin-1") for name, value in values if value}
     facts.update(_cloud_facts(header))

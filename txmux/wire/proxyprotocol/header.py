@@ -183,14 +183,14 @@ class ProxyHeader:
     tlvs: tuple[Tlv, ...] = ()
 
     def __attrs_post_init__(self) -> None:
-        families = {end and end.host.version for end in (self.source, self.destination)}
-        if len(families) > 1:
+        source, destination = self.source, self.destination
+        if type(source and source.host) is not type(destination and destination.host):
             raise ValueError(
                 "source and destination must be of one family, or both None; use Header.between()"
             )
         if self.command is Command.LOCAL and self.source is not None:
             raise ValueError("a LOCAL header has no addresses; leave them out")
-        if self.value_of(TlvType.CRC32C) is not None:
+        if self.tlvs and self.value_of(TlvType.CRC32C) is not None:
             raise ValueError("leave CRC32C to encode_v2(header, checksum=True)")
 
     @classmethod
