@@ -293,7 +293,8 @@ class MuxProtocol(End, Client):
         self.counted = route.counts
         route.counts.matched(record)
         record.route = route.name
-        self.logged = fewer(self.logged, route.log)
+        if route.log is not True:
+            self.logged = fewer(self.logged, route.log)
         if route.termination is not None:
             # A client that requests TLS first, as PostgreSQL's does, has it now: its server gets no such request.
             self.replays = ()

@@ -41,8 +41,8 @@ from txmux.net.addresses import asked_host, text_of
 from txmux.net.relay.interface import RelayedBytes, RelayState, SideState
 from txmux.net.relay.kernel import BUFFER, FULL, MORE, VIEW
 from txmux.net.relay.peer import unanswered_by
-from txmux.net.sockets.client import OWN_PEER, UNDER_WAY, SocketConnector, is_own_peer, prepare
-from txmux.net.sockets.plainsocket import open_socket, reset_on_close, set_options
+from txmux.net.sockets.client import OWN_PEER, UNDER_WAY, SocketConnector, is_own_peer
+from txmux.net.sockets.plainsocket import open_socket, prepare, reset_on_close, set_options
 from txmux.net.sockets.poller import ERROR, FINISHED, READ, WRITE
 from txmux.net.sockets.transport import SocketTransport, address_of, host_of
 from txmux.rules.model import Server

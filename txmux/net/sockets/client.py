@@ -21,8 +21,8 @@ from txmux.net.sockets.memory import MEMORY, OUT_OF_MEMORY
 from txmux.net.sockets.plainsocket import (
     SocketOption,
     open_socket,
+    prepare,
     reset_on_close,
-    set_options,
 )
 from txmux.net.sockets.poller import READ, WRITE, Poller
 from txmux.net.sockets.transport import SocketTransport, address_of, sockaddr
@@ -39,20 +39,8 @@ _NO_PORT = {errno.EADDRNOTAVAIL, errno.EADDRINUSE}
 UNDER_WAY = {0, errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EALREADY}
 _AGAIN = 0.02  # seconds between two tries at a UNIX socket whose queue is full
 _KIND = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-_QUICKACK = getattr(socket, "TCP_QUICKACK", None)  # of Linux
 
 _address_of = functools.lru_cache(maxsize=256)(address_of)  # servers are few
-
-
-def prepare(
-    unconnected: socket.socket, options: Sequence[SocketOption] = (), *, eager: bool = True
-) -> None:
-    """Set the options of a TCP socket that is about to be connected, by a client that is eager if it has bytes to send at once."""
-    unconnected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    set_options(unconnected, options)
-    if eager and _QUICKACK is not None:
-        # The acknowledgement that ends the handshake goes with the first bytes.
-        unconnected.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 0)
 
 
 @functools.lru_cache(maxsize=1024)

@@ -7,7 +7,7 @@ import errno
 import ipaddress
 import socket
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -18,6 +18,7 @@ _RESET = struct.pack("ii", 1, 0)  # struct linger: for no time at all
 SocketOption: TypeAlias = tuple[int, int, int | bytes]  # as setsockopt() takes its arguments
 _CONGESTION = getattr(socket, "TCP_CONGESTION", None)
 _SYSTEM_CONGESTION = Path("/proc/sys/net/ipv4/tcp_congestion_control")
+_QUICKACK = getattr(socket, "TCP_QUICKACK", None)  # of Linux
 _MOST_HOSTS = 1000
 
 
@@ -127,6 +128,17 @@ def set_options(its: socket.socket, options: Iterable[SocketOption]) -> None:
             except OSError as problem:
                 why = f"this system does not take {_written(option)}: {problem.strerror}"
                 raise OSError(errno.ENOPROTOOPT, why) from problem
+
+
+def prepare(
+    unconnected: socket.socket, options: Sequence[SocketOption] = (), *, eager: bool = True
+) -> None:
+    """Set the options of a TCP socket that is about to be connected, by a client that is eager if it has bytes to send at once."""
+    unconnected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    set_options(unconnected, options)
+    if eager and _QUICKACK is not None:
+        # The acknowledgement that ends the handshake goes with the first bytes.
+        unconnected.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 0)
 
 
 def _written(option: SocketOption) -> str:
