@@ -6,26 +6,33 @@ from typing import TYPE_CHECKING
 from txmux.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from txmux.backends.connect.client import ProxyClientFactory
     from txmux.errors import MuxError
+    from txmux.net.header_first import HeaderFirst
     from txmux.rules.embedding import outcome, route
     from txmux.rules.model import Backend, Listener, Refusal, Server
     from txmux.rules.reading.parser import load
     from txmux.service import MuxService
     from txmux.serving.embedded import EmbeddedService
+    from txmux.tcp.connection import MuxProtocol
     from txmux.tcp.listener import MuxFactory
 
 __all__ = [
-    "Backend", "EmbeddedService", "Listener", "MuxError", "MuxFactory", "MuxService", "Refusal",
-    "Server", "load", "outcome", "route",
+    "Backend", "EmbeddedService", "HeaderFirst", "Listener", "MuxError", "MuxFactory",
+    "MuxProtocol", "MuxService", "ProxyClientFactory", "Refusal", "Server", "load", "outcome",
+    "route",
 ]  # fmt: skip
 
 _HOMES = {
     "Backend": "txmux.rules.model",
     "EmbeddedService": "txmux.serving.embedded",
+    "HeaderFirst": "txmux.net.header_first",
     "Listener": "txmux.rules.model",
     "MuxError": "txmux.errors",
     "MuxFactory": "txmux.tcp.listener",
+    "MuxProtocol": "txmux.tcp.connection",
     "MuxService": "txmux.service",
+    "ProxyClientFactory": "txmux.backends.connect.client",
     "Refusal": "txmux.rules.model",
     "Server": "txmux.rules.model",
     "load": "txmux.rules.reading.parser",

@@ -83,7 +83,10 @@ class ConnectionOwner(Protocol):
 
 
 class MuxProtocol(End, Client):
-    """A client's connection, from accept to its end; see also `Served` and `Client`."""
+    """A client's connection, from accept to its end, on any transport of Twisted's. `MuxFactory.buildProtocol` makes it.
+
+    Once a server is connected by a `ProxyClientFactory`, a `Relay` is the receiver of both ends.
+    """
 
     stage: Stage = OVER
     state: ConnectionState = "over"

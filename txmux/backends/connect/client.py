@@ -154,10 +154,13 @@ class ProxyClient(End):
 
 
 class ProxyClientFactory(ClientFactory):
-    """Makes one connection to one server on behalf of one client.
+    """Makes one connection to one server on behalf of one client, for a `Relay`.
 
-    Exactly one of the two callables is called, once, unless `drop_callbacks` is called before; `on_connected` sets the
-    receiver of the server's end before it returns.
+    Exactly one of the two callables is called, once, unless the attempt is broken off before; with TLS, when the handshake is complete.
+
+    Args:
+        on_connected: Called with the server's end, whose receiver it sets before it returns.
+        on_failed: Called with a ``Failure`` that says why there is no connection.
 
     Attributes:
         on_open: Called with the transport of a connection before the protocol uses it.
@@ -186,7 +189,11 @@ class ProxyClientFactory(ClientFactory):
         self._callbacks = self.client = None
 
     def break_off(self, stop_dialling: Callable[[], None] | None) -> None:
-        """Cancel without a call; `stop_dialling` is for the time before there is a protocol."""
+        """Cancel without a call.
+
+        Args:
+            stop_dialling: Called if there is no protocol yet; ``None`` is nothing.
+        """
         client = self.client
         self.drop_callbacks()
         if client is not None:
