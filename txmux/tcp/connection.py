@@ -231,7 +231,6 @@ class MuxProtocol(End, Client):
         senders = configuration.settings.accept_proxy_from
         if senders is not None and is_sender(self._peer_address(), senders):
             # Before the header has come, no byte is the client's, and the client's address is not known.
-            self.record.facts["proxy_peer"] = text_of(self._peer_address())
             self._open()
             self.advance(_HEADER_EXPECTED, "accepted")
         else:

@@ -53,7 +53,7 @@ from txmux.tcp.preconnection import HeldBytes, Preconnection
 from txmux.tcp.stage import Stage
 from txmux.tcp.stages.connecting import Connecting
 from txmux.tcp.stages.peeking import Peeking
-from txmux.tcp.stages.reading_proxy_header import ReadingProxyHeader, take_header
+from txmux.tcp.stages.reading_proxy_header import ReadingProxyHeader, note_sender, take_header
 from txmux.tcp.stages.relaying import Relaying
 from txmux.tcp.transitions import Connected, Detected, Ended, Identified, Outcome
 from txmux.telemetry.record import ConnectionRecord
@@ -170,6 +170,7 @@ class SocketConnection(MuxProtocol):
         if not self.received:
             return _GONE
         try:
+            note_sender(self, self._peer_address())
             length = take_header(self)
         except InvalidHeader:
             length = 0

@@ -9,7 +9,7 @@ from twisted.internet.interfaces import IAddress, IDelayedCall
 from twisted.python.failure import Failure
 from typing_extensions import override
 
-from txmux.net.addresses import ip_address_of
+from txmux.net.addresses import ip_address_of, text_of
 from txmux.rules.model import NetworkSet, Refusal, Senders
 from txmux.tcp.stage import Client, Stage
 from txmux.tcp.transitions import Ended, Identified, Outcome, TurnedAway
@@ -47,6 +47,7 @@ class ReadingProxyHeader(Stage):
     @override
     def begin(self) -> Outcome | None:
         client = self._client
+        note_sender(client, client.transport.getPeer())
         settings = client.configuration.settings
         self.wait(client.time_left(settings.proxy_timeout), self._too_late)
         # The time that detection has counts from accept for every client; one length for all keeps their timers in one queue.
@@ -106,6 +107,10 @@ class ReadingProxyHeader(Stage):
     def _refuse(self, problem: str) -> Outcome:
         self._client.record.facts["proxy_error"] = printable(problem)
         return TurnedAway(Refusal.CLOSE, "proxy-header")
+
+
+def note_sender(client: Client, sender: IAddress) -> None:
+    client.record.facts["proxy_peer"] = text_of(sender)
 
 
 def take_header(client: Client) -> int:
