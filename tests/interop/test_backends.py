@@ -138,20 +138,24 @@ class KilledTests(InteropTestCase):
 class HangingTests(InteropTestCase):
     """Servers that take connections and answer nobody, which only a check can find out."""
 
-    def assert_found_out(self, child: Child, port: int, check: str) -> None:
-        listening = f"127.0.0.1:{port}"
+    def test_redis(self) -> None:
+        redis = self.own(start_redis(self.folder))
+        listening = f"127.0.0.1:{redis.port}"
         # A server that works may be late on a busy machine, but not so much twice in a row.
-        options = "interval=200ms timeout=4s rise=1 fall=2"
-        more = f"check = {check} {options}\nfallback = reset"
+        check = "check = redis interval=200ms timeout=4s rise=1 fall=2"
+        more = f"{check}\nfallback = reset\nhalf_close_timeout = 1s"
         mux = self.own(Mux(self.folder, pool_rules(listening, more=more)))
-        self.assertEqual(self.reason(mux), "done")
-        child.process.send_signal(signal.SIGSTOP)
+        self.await_reason(mux, "done")
+        redis.child.process.send_signal(signal.SIGSTOP)
         mux.child.wait_for(rf"{listening} is down: 2 checks failed; ")
-        eventually(lambda: self.reason(mux) == "no-server", "the worker knows")
-        child.process.send_signal(signal.SIGCONT)
+        self.await_reason(mux, "no-server")
+        redis.child.process.send_signal(signal.SIGCONT)
         mux.child.wait_for(rf"{listening} is up: 1 check succeeded")
-        eventually(lambda: self.reason(mux) == "done", "the worker knows")
+        self.await_reason(mux, "done")
         self.assertEqual(mux.child.output.count(f"{listening} is "), 2)
+
+    def await_reason(self, mux: Mux, reason: str) -> None:
+        eventually(lambda: self.reason(mux) == reason, f"a connection ends with {reason}")
 
     def reason(self, mux: Mux) -> str:
         with mux.connect() as client:
@@ -162,15 +166,6 @@ class HangingTests(InteropTestCase):
                     pass
         reason: str = mux.take_one()["reason"]
         return "done" if reason in {"client-reset", "server-reset"} else reason
-
-    def test_redis(self) -> None:
-        redis = self.own(start_redis(self.folder))
-        self.assert_found_out(redis.child, redis.port, "redis")
-
-    def test_postgres(self) -> None:
-        port = free_port()
-        postgres = self.own(start_postgres(self.make_folder(), port))
-        self.assert_found_out(postgres, port, "postgres")
 
 
 _TLS_SITE = """
@@ -400,19 +395,11 @@ class RedisTests(ChecksTestCase):
 
 
 class SshTests(ChecksTestCase):
-    """An SSH server for each, since one hears of clients that left for some time."""
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.ssh = self.own(start_sshd(self.make_folder()))
-
     async def test_well_and_taken_for_a_client_that_left(self) -> None:
-        await self.assert_well("ssh", self.ssh.port)
-        self.ssh.child.wait_for(r"Connection closed by 127\.0\.0\.1 port \d+ \[preauth\]")
-        self.assertNotIn("error", self.ssh.child.output)
-
-    async def test_tcp_is_content_with_a_connection(self) -> None:
-        await self.assert_well("tcp", self.ssh.port)
+        ssh = self.own(start_sshd(self.make_folder()))
+        await self.assert_well("ssh", ssh.port)
+        ssh.child.wait_for(r"Connection closed by 127\.0\.0\.1 port \d+ \[preauth\]")
+        self.assertNotIn("error", ssh.child.output)
 
 
 class PostgresTests(ChecksTestCase):

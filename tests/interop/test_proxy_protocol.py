@@ -1,11 +1,9 @@
 """PROXY protocol headers to and from nginx and HAProxy, of clouds, and through a chain of three txmux: all know the real clients."""
 
 import itertools
-import re
 import socket
 from pathlib import Path
 from typing import ClassVar
-from unittest import SkipTest
 
 from tests.interop.children import (
     PATIENCE,
@@ -43,108 +41,23 @@ def ask_who(
     return seen, meant
 
 
-_SITE = """
-log_format proxied "proxied [$proxy_protocol_addr]:$proxy_protocol_port to "
-    "[$proxy_protocol_server_addr]:$proxy_protocol_server_port for $request";
-server {{
-    listen 127.0.0.1:{ports[plain]} proxy_protocol;
-    access_log /dev/stdout proxied;
-    location / {{ return 200 "hello\\n"; }}
-}}
-server {{
-    listen 127.0.0.1:{ports[secure]} ssl proxy_protocol;
-    ssl_certificate {certificate.chain};
-    ssl_certificate_key {certificate.key};
-    access_log /dev/stdout proxied;
-    location / {{ return 200 "hello\\n"; }}
-}}
-"""
-
 _RULES = """
 [listen v1]
 endpoint = :0
+default  = v1
 
 [listen v2]
 endpoint = :0
+default  = v2
 
-[route http-v1]
-match   = http
-under   = v1
-backend = plain-v1
-
-[route http-v2]
-match   = http
-under   = v2
-backend = plain-v2
-
-[route tls]
-match   = tls
-backend = secure
-
-[backend plain-v1]
-server         = 127.0.0.1:{ports[plain]}
+[backend v1]
+server         = 127.0.0.1:{port}
 proxy_protocol = v1
 
-[backend plain-v2]
-server         = 127.0.0.1:{ports[plain]}
-proxy_protocol = v2
-
-[backend secure]
-server         = 127.0.0.1:{ports[secure]}
+[backend v2]
+server         = 127.0.0.1:{port}
 proxy_protocol = v2
 """
-
-
-class ProxyProtocolTests(InteropTestCase):
-    """One nginx that wants the header, behind listeners on every address, IPv4 and IPv6."""
-
-    nginx: ClassVar[Child]
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        super().setUpClass()
-        cls.certificate = make_certificate(cls.folder, "www.example.com")
-        ports = {name: free_port() for name in ("plain", "secure")}
-        cls.nginx = cls.share(
-            start_nginx(cls.folder, _SITE.format(ports=ports, certificate=cls.certificate))
-        )
-        cls.mux = cls.share(Mux(cls.folder, _RULES.format(ports=ports)))
-
-    def assert_client_seen(self, scheme: str, listener: str, host: str) -> None:
-        port = self.mux.ports[listener]
-        said = output_of(
-            "curl",
-            *("-q", "-sS", "--cacert", self.certificate.chain),
-            *("--connect-to", f"www.example.com:{port}:[{host}]:{port}"),
-            *("--write-out", "%{local_ip} %{local_port}"),
-            f"{scheme}://www.example.com:{port}/{listener}",
-        ).decode()
-        greeting, client = said.splitlines()
-        address, client_port = client.split()
-        self.assertEqual((greeting, address), ("hello", host))
-        seen = f"proxied [{host}]:{client_port} to [{host}]:{port} for GET /{listener} "
-        self.nginx.wait_for(re.escape(seen))
-        shown = f"[{host}]" if ":" in host else host
-        self.assertEqual(
-            self.mux.take_fields("client", "local", listener=listener),
-            (f"{shown}:{client_port}", f"{shown}:{port}"),
-        )
-
-    def test_ipv4(self) -> None:
-        for listener in ("v1", "v2"):
-            self.assert_client_seen("http", listener, "127.0.0.1")
-
-    def test_ipv6(self) -> None:
-        if not has_ipv6():
-            raise SkipTest("this machine has no IPv6")
-        for listener in ("v1", "v2"):
-            self.assert_client_seen("http", listener, "::1")
-
-    def test_header_goes_before_tls(self) -> None:
-        self.assert_client_seen("https", "v2", "127.0.0.1")
-        if has_ipv6():
-            self.assert_client_seen("https", "v1", "::1")
-
 
 _FRONTEND = """
 frontend proxied
@@ -157,9 +70,7 @@ class HaproxyTests(InteropTestCase):
     def test_clients_in_both_versions_and_families(self) -> None:
         port = free_port()
         self.own(start_haproxy(self.folder, _FRONTEND.format(port=port)))
-        mux = self.own(
-            Mux(self.folder, _RULES.format(ports=dict.fromkeys(("plain", "secure"), port)))
-        )
+        mux = self.own(Mux(self.folder, _RULES.format(port=port)))
         for listener in mux.ports.values():
             for host in _HOSTS:
                 self.assertEqual(*ask_who(listener, host=host))

@@ -4,7 +4,6 @@ With ``TXMUX_LONG=1``, files are of 1 GiB instead of 100 MiB, and there are twen
 """
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -149,46 +148,6 @@ class SameMomentTests(InteropTestCase):
                 ended = True
             mux.terminate()
         mux.assert_stopped()
-
-
-class HangUpTests(InteropTestCase):
-    """SIGHUP, as ``logrotate`` sends it."""
-
-    def setUp(self) -> None:
-        self.mux = self.own(Mux(self.folder, ""))
-
-    def be_logged(self) -> None:
-        with self.mux.connect() as client:
-            client.sendall(b"x")
-            self.assertEqual(client.recv(1), b"")
-
-    def hang_up(self) -> None:
-        self.mux.child.process.send_signal(signal.SIGHUP)
-
-    def test_log_moved_away_is_opened_again(self) -> None:
-        log, old = self.mux.log, self.mux.log.with_suffix(".1")
-        self.be_logged()
-        self.mux.take_one()
-        log.rename(old)
-        self.be_logged()
-        eventually(lambda: len(old.read_text().splitlines()) == 2, "the old file has both lines")
-        self.hang_up()
-        self.mux.child.wait_for("rules reloaded: ")
-        self.be_logged()
-        eventually(lambda: log.read_text().endswith("\n"), "the new file has a line")
-        first, second = map(json.loads, old.read_text().splitlines())
-        third = json.loads(log.read_text())
-        self.assertEqual(len({line["id"] for line in (first, second, third)}), 3)
-        self.assertEqual(third["reason"], "no-route")
-
-    def test_old_log_goes_on_without_a_new_one(self) -> None:
-        log, old = self.mux.log, self.mux.log.with_suffix(".1")
-        log.rename(old)
-        log.mkdir()
-        self.hang_up()
-        self.mux.child.wait_for(f"access log {log} cannot be reopened: Is a directory")
-        self.be_logged()
-        eventually(lambda: old.read_text().endswith("\n"), "the old file has a line")
 
 
 _UPGRADE_RULES = """
