@@ -149,12 +149,6 @@ class TellingTest(LiveCase):
         self.assertEqual(listener["routes"][0]["says"], "no")
         self.assertEqual(listener["from"], "192.0.2.1")
 
-    async def test_live_connection_with_its_explanation(self) -> None:
-        await self.clients(1)
-        (row,) = (await self.get("/api/connections")).json
-        told = (await self.get(f"/api/connections/{row['id']}")).json
-        self.assertEqual(told["explanation"]["routes"][0]["says"], "match")
-
     async def test_rules_as_they_were_read(self) -> None:
         (file,) = (await self.get("/api/rules")).json
         self.assertEqual((file["file"], file["text"]), (str(self.file), self.file.read_text()))

@@ -6,11 +6,10 @@ import socket
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from tests.admin.processes import ask, get, post
 from tests.interop.children import eventually
-from tests.processes.running import RULES, family_of, halted, is_gone, workers_of
+from tests.processes.running import RULES, halted, is_gone, workers_of
 from tests.processes.upgrading import UpgradeTestCase, Upgrading
 
 
@@ -35,30 +34,6 @@ def inode_of(path: Path) -> int:
 
 
 class WorkersTest(AdminProcessCase):
-    def test_status_counts_over_all_workers(self) -> None:
-        listening = self.backend()
-        mux = self.service("workers = 2", self.led(listening, listener="detect_timeout = 1h\n"))
-        peers = [self.relayed(mux, listening) for _ in range(4)]
-        undecided = self.client(mux)
-        status: dict[str, Any] = {}
-
-        def are_counted() -> bool:
-            status.update(get(self.socket, "/api/status"))
-            return bool(status["connections"]["active"] == 5)  # a worker that is late is left out
-
-        eventually(are_counted, "5 are counted")
-        self.assertEqual(status["connections"]["undecided"], 1)
-        self.assertEqual(status["pid"], mux.pid)
-        workers = status["workers"]
-        self.assertEqual([one["number"] for one in workers], [1, 2])
-        self.assertLess({one["pid"] for one in workers}, {*family_of(mux.pid)[1:]})
-        self.assertEqual(sum(one["connections"] for one in workers), 5)
-        self.assertTrue(all(one["ready"] for one in workers))
-        undecided.close()
-        for client, server in peers:
-            self.over(client, server)
-        mux.take(5)
-
     def test_hung_worker_is_shown_but_not_waited_for(self) -> None:
         self.service("workers = 2", self.led(self.backend()))
         self.assertEqual(get(self.socket, "/readyz"), {"ready": True, "missing": [], "stale": []})
@@ -77,22 +52,6 @@ class WorkersTest(AdminProcessCase):
             while mux.child.output.count("serving with") < count:
                 self.assertEqual(ask(self.socket, "GET", "/readyz")[0], 200)
             eventually(lambda: len(workers_of(mux.pid)) == 2, "the old one has ended")
-
-    def test_reload_keeps_the_endpoint_when_workers_change(self) -> None:
-        mux = self.service("workers = 2")
-        inode = inode_of(self.socket)
-        text = mux.file.read_text()
-        for count in (3, 1, 2):
-            mux.file.write_text(text.replace("workers = 2", f"workers = {count}"))
-            told = post(self.socket, "/api/reload")
-            self.assertIn("workers of [txmux] changed", told["changes"])
-        self.assertEqual(inode_of(self.socket), inode)
-        mux.file.write_text("[txmux")
-        status, told = ask(self.socket, "POST", "/api/reload")
-        self.assertEqual(status, 422)
-        self.assertTrue(told["errors"])
-        self.assertFalse(get(self.socket, "/api/status")["last_reload"]["ok"])
-        mux.file.write_text(text)
 
 
 class UpgradeTest(AdminProcessCase):

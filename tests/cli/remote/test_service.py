@@ -4,17 +4,14 @@ import json
 import os
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 from tests.admin.processes import get
 from tests.interop.children import Child, eventually, run
-from tests.processes.running import WorkersTestCase, is_gone
+from tests.processes.running import WorkersTestCase
 from tests.processes.upgrading import Upgrading
 from tests.support.folders import make_folder
-from tests.support.ports import free_port
 
 _RULES = "[listen public]\nendpoint = 127.0.0.1:0\ndefault = 127.0.0.1:{port}\n"
 
@@ -177,66 +174,3 @@ class ExplainTests(ServiceTestCase):
 
         eventually(are_there, f"there are {count} connections")
         return found
-
-
-class DrainTests(ServiceTestCase):
-    def test_drain_and_ready_of_a_server(self) -> None:
-        port = self.server.getsockname()[1]
-        other = self.backend()
-        name = f"pool/127.0.0.1:{port}"
-        pool = f"[backend pool]\nserver = 127.0.0.1:{port}\nfallback = 127.0.0.1:{other.getsockname()[1]}\n"
-        rules = f"[listen public]\nendpoint = 127.0.0.1:0\ndefault = pool\n{pool}"
-        mux = self.own(Upgrading(self.folder, rules, "workers = 2\ndrain_timeout = 1s"))
-        mux.child.wait_for("serving with 2 worker")
-        first = self.relayed(mux, self.server)
-        none = "; no server of pool gets new clients now\n"
-        told = self.told(0, "drain", name)
-        self.assertEqual(told, f"backend pool: 127.0.0.1:{port} is drained{none}")
-        for _ in range(4):
-            self.relayed(mux, other)
-        self.answers(*first)
-        told = self.told(0, "drain", "--maintenance", "--close", name)
-        ended = f"is in maintenance, 1 connection ended{none}"
-        self.assertEqual(told, f"backend pool: 127.0.0.1:{port} {ended}")
-        self.assertEqual(mux.take_one()["reason"], "killed")
-        self.assertEqual(
-            self.told(0, "drain", "--ready", name), f"backend pool: 127.0.0.1:{port} is ready\n"
-        )
-        self.answers(*self.relayed(mux, self.server))
-
-
-class UpgradeTests(ServiceTestCase):
-    def test_connections_and_socket_stay(self) -> None:
-        mux = self.service("workers = 2")
-        ends = self.relayed(mux, self.server)
-        for count in (1, 2):
-            told = self.told(0, "upgrade")
-            old = mux.switched()
-            self.assertIn(f"upgraded: process {mux.pid} serves from now on; ", told)
-            self.assertIn(f"connections handed over: {count}", told)
-            eventually(partial(is_gone, old), "the old process has ended")
-            self.answers(*ends)
-            self.answers(*self.relayed(mux, self.server))
-            self.assertEqual(self.status()["pid"], mux.pid)
-
-
-class FindTests(ServiceTestCase):
-    def test_tcp_needs_the_token(self) -> None:
-        port = free_port()
-        mux = self.service(f"admin = 127.0.0.1:{port}\n    off\nadmin_token = token")
-        token = mux.file.with_name("token")
-        for endpoint in (f"http://127.0.0.1:{port}", f"tcp:localhost:{port}"):
-            told = self.told(1, "status", "--admin", endpoint)
-            self.assertIn("(--admin) needs a token; pass --token-file FILE", told)
-            given = ("--admin", endpoint, "--token-file", token)
-            self.assertEqual(self.status(*given)["pid"], mux.pid)
-        self.assertEqual(self.status("--rules", mux.file)["pid"], mux.pid)
-        with patch.dict(
-            os.environ, TXMUX_ADMIN=f"tcp:{port}", TXMUX_ADMIN_TOKEN=token.read_text().strip()
-        ):
-            self.assertEqual(self.status()["pid"], mux.pid)
-        with patch.dict(os.environ, TXMUX_ADMIN_TOKEN="wrong"):
-            self.assertIn("not the token", self.told(1, "stop", "--rules", mux.file))
-        self.assertEqual(
-            self.told(0, "reload", "--rules", mux.file), "rules reloaded: nothing changed\n"
-        )
