@@ -120,19 +120,6 @@ class CrashTest(WorkersTestCase):
 
 
 class StopTest(WorkersTestCase):
-    def test_drain(self) -> None:
-        """Connections that are under way go on to their end; new ones are refused meanwhile."""
-        listening = self.backend()
-        mux = self.start(self.relaying(listening), _PATIENT)
-        client, server = self.relayed(mux, listening)
-        pids, inode = workers_of(mux.child.pid), listening_inode(mux.port)
-        mux.terminate()
-        mux.child.wait_for(r"worker \d: draining connections: 1, .*\b600 s\b")
-        self.assert_refused(mux, inode, [mux.child.pid, *pids])
-        self.all_end([(client, server)])
-        mux.assert_stopped()
-        self.assertIn('"reason":"done"', mux.log.read_text())
-
     def assert_refused(self, mux: Mux, inode: str, pids: list[int]) -> None:
         """Wait until no process has the listening socket open, without coming as a client meanwhile."""
         eventually(
@@ -141,25 +128,16 @@ class StopTest(WorkersTestCase):
         )
         self.assertTrue(self.is_refused(mux.port))
 
-    def test_second_signal_ends_all_at_once(self) -> None:
-        listening = self.backend()
-        mux = self.start(self.relaying(listening), _PATIENT)
-        client, _ = self.relayed(mux, listening)
-        mux.terminate()
-        mux.child.wait_for("a second signal")
-        mux.terminate()
-        mux.assert_stopped()
-        self.assertRaises(ConnectionResetError, client.recv, 1)
-        self.assertEqual(mux.take_one()["reason"], "drained")
-
     def test_signal_for_all(self) -> None:
         """A signal that is sent to all processes at once, as systemd and terminals do it, does not hurry them."""
         listening = self.backend()
         mux = self.start(self.relaying(listening), _PATIENT)
         client, server = self.relayed(mux, listening)
-        for pid in reversed(family_of(mux.child.pid)):
+        pids, inode = family_of(mux.child.pid), listening_inode(mux.port)
+        for pid in reversed(pids):
             os.kill(pid, signal.SIGTERM)
-        mux.child.wait_for("draining connections: 1")
+        mux.child.wait_for(r"worker \d: draining connections: 1, .*\b600 s\b")
+        self.assert_refused(mux, inode, pids)
         self.all_end([(client, server)])
         mux.assert_stopped()
         self.assertEqual(mux.take_one()["reason"], "done")

@@ -5,7 +5,7 @@ from typing import Any
 from twisted.internet.error import CannotListenError
 from twisted.logger import capturedLogs, formatEvent
 
-from tests.backends.names.nameserver import SILENCE, NameServer, a, srv
+from tests.backends.names.nameserver import SILENCE, NameServer, a
 from tests.service.backends_case import HEAD, PUBLIC, BackendsCase
 from tests.support.mux import VirtualTime
 from tests.support.peers import PeerFactory, listen, reactor
@@ -174,17 +174,6 @@ class NamesTest(BackendsCase):
             self.addCleanup(listening.stopListening)
         return opened[0].getHost().port, factories
 
-    async def test_first_client(self) -> None:
-        """The first client after the start is served, though the name is not known yet."""
-        port, (server,) = self.servers("127.0.0.1")
-        self.dns.zone["web.test"] = a("127.0.0.1")
-        self.serve(f"web.test:{port}")
-        client = await self.client(self.port, b"at once")
-        peer = await server.peer()
-        await peer.has(7)
-        await self.finish(client, peer)
-        self.assertEqual((await self.logged(1))["server"], f"127.0.0.1:{port}")
-
     async def test_answers_change(self) -> None:
         """New clients follow the answers; old connections stay; a name that vanishes keeps what it had."""
         port, (first, second) = self.servers("127.0.0.1", "127.0.0.2")
@@ -244,33 +233,3 @@ server = web.test:80
         line = await self.logged(2)
         self.assertEqual((line["reason"], line["server"]), ("no-server", None))
         self.assertLess(line["duration_ms"], 4000)
-
-    async def test_hundreds(self) -> None:
-        """An answer with 500 addresses makes 500 servers, and clients are served meanwhile."""
-        port, (server,) = self.servers("127.0.0.1")
-        self.dns.zone["web.test"] = a(*(f"127.0.{i // 250}.{1 + i % 250}" for i in range(500)))
-        self.serve(f"web.test:{port}", "balance = first\nretries = 1000\neject = off")
-        client = await self.client(self.port)
-        peer = await server.peer()
-        self.assertEqual(len(self.hosts()), 500)
-        await self.finish(client, peer)
-        await self.logged(1)
-
-    async def test_service_records(self) -> None:
-        """Those with the lowest priority are used, the others when these are gone."""
-        port, (near, far) = self.servers("127.0.0.1", "127.0.0.2")
-        self.dns.zone["_ssh._tcp.test"] = [
-            srv("near.test", port, priority=1),
-            srv("far.test", port, priority=2),
-        ]
-        self.dns.zone["near.test"] = a("127.0.0.1")
-        self.dns.zone["far.test"] = a("127.0.0.2")
-        self.serve("srv:_ssh._tcp.test", "eject = failures=1")
-        for number in range(3):
-            await self.finish(await self.client(self.port), await near.peer(number))
-        (port_of_near,) = (p for p in reactor.getReaders() if getattr(p, "factory", None) is near)
-        await port_of_near.stopListening()
-        for number in range(2):
-            await self.finish(await self.client(self.port), await far.peer(number))
-        self.assertEqual(len(near.peers), 3)
-        await self.logged(5)
