@@ -30,16 +30,6 @@ class ServerNameTests(SynchronousTestCase):
         assert hello is not None
         return hello.sni
 
-    def test_name(self) -> None:
-        """It is in lower case and without a final dot."""
-        self.assertEqual(self.sni(server_name("WWW.Example.com")), "www.example.com")
-        self.assertEqual(self.sni(server_name("www.example.com.")), "www.example.com")
-
-    def test_none(self) -> None:
-        """A hello may have none."""
-        self.assertIsNone(self.sni())
-        self.assertIsNone(self.sni(alpn(b"h2")))
-
     def test_address(self) -> None:
         """An address is a name like any other."""
         self.assertEqual(self.sni(server_name("192.0.2.1")), "192.0.2.1")
@@ -69,16 +59,6 @@ class ServerNameTests(SynchronousTestCase):
 
 
 class ProtocolTests(SynchronousTestCase):
-    def test_list(self) -> None:
-        """They are in the order of the client, and case counts."""
-        hello = offered(alpn(b"h2", b"http/1.1", b"H2"))
-        self.assertEqual(hello and hello.alpn, ("h2", "http/1.1", "H2"))
-
-    def test_none(self) -> None:
-        """A hello may have none."""
-        hello = offered()
-        self.assertEqual(hello and hello.alpn, ())
-
     def test_grease(self) -> None:
         """Those that only test the server's tolerance are left out."""
         hello = offered(alpn(b"\x0a\x0a", b"h2", b"\xfa\xfa", b"\x0a\x1a", b"\x0b\x0b"))
@@ -102,17 +82,6 @@ class VersionTests(SynchronousTestCase):
             (0x03FF, "1.2"),
         ):
             self.assertEqual(self.version(legacy_version=number), name)
-
-    def test_extension(self) -> None:
-        """The highest in the extension counts, in any order, whatever the field says."""
-        self.assertEqual(self.version(versions(0x0304, 0x0303)), "1.3")
-        self.assertEqual(self.version(versions(0x0303, 0x0304)), "1.3")
-        self.assertEqual(self.version(versions(0x0302, 0x0301)), "1.1")
-
-    def test_unknown(self) -> None:
-        """Versions that there are not do not count."""
-        self.assertEqual(self.version(versions(0x7A7A, 0x0304, 0xFAFA)), "1.3")
-        self.assertEqual(self.version(versions(0x7F1C)), "1.2")
 
 
 class FormTests(SynchronousTestCase):

@@ -76,6 +76,7 @@ class PropertyTests(SynchronousTestCase):
     @example(pattern=b"(?:(?:a|b*)*?){2}-", within=3)
     @example(pattern=b"(?:a?){3}(?:b|){2,}-", within=4)
     @example(pattern=b"a{,4}b{,5}-", within=4)
+    @example(pattern=b"[ab]*bbb", within=4)
     def test_plain(self, pattern: bytes, within: int) -> None:
         """Verdicts are exact: a no only if no continuation matches, more only if some does."""
         matches = {data for data in strings(within) if re.fullmatch(pattern, data)}
@@ -91,6 +92,8 @@ class PropertyTests(SynchronousTestCase):
     @example(pattern=rb"(?:\b|a)*-", within=3)
     @example(pattern=rb"(?:a|\b){2}(?m:^)*-", within=4)
     @example(pattern=rb"(?s:.)(?m:^)(?:\B|a)-", within=4)
+    @example(pattern=rb"(?:a\Ab|aab|(?:^|b)+-)", within=4)
+    @example(pattern=rb"a(?:b|-\n(?m:^)b)\b.", within=4)
     def test_assertions(self, pattern: bytes, within: int) -> None:
         """So they are with assertions, and no match depends on the byte that comes next."""
         one_more = re.compile(rb"(?:%s)(?s:.)" % pattern)

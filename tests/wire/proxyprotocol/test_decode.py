@@ -11,13 +11,11 @@ from tests.wire.proxyprotocol.vectors import (
     V2_WITH_CHECKSUM,
     address,
 )
-from txmux.wire.proxyprotocol.decode import Decoded, Incomplete, decode, parse_ssl
+from txmux.wire.proxyprotocol.decode import Decoded, Incomplete, decode
 from txmux.wire.proxyprotocol.header import (
     Command,
     InvalidHeader,
     ProxyHeader,
-    SslClient,
-    SslInfo,
     Tlv,
     TlvType,
 )
@@ -39,14 +37,6 @@ class VectorTests(SynchronousTestCase):
         for encoded, header in self.vectors:
             for payload in (b"", b"\n", b"PROXY", encoded):
                 self.assertEqual(decode(encoded + payload), Decoded(header, len(encoded)))
-
-    def test_every_cut(self) -> None:
-        """A part of a header waits for more, and never for more than is missing."""
-        for encoded, _ in self.vectors:
-            for cut in range(len(encoded)):
-                answer = decode(encoded[:cut])
-                assert isinstance(answer, Incomplete), encoded[:cut]
-                self.assertTrue(1 <= answer.need <= len(encoded) - cut, encoded[:cut])
 
 
 class AcceptedV1Tests(SynchronousTestCase):
@@ -99,13 +89,6 @@ class AcceptedV2Tests(SynchronousTestCase):
             answer = decode(encoded)
             assert isinstance(answer, Decoded)
             self.assertEqual(answer.header.tlvs, (Tlv(TlvType.ALPN, b"h2"),))
-
-    def test_unknown_fields(self) -> None:
-        """Fields that nobody has heard of do no harm; empty ones neither."""
-        encoded = v2("21 11", IPV4_BLOCK + bytes.fromhex("ff0001aa 040000"))
-        tlvs = (Tlv(0xFF, b"\xaa"), Tlv(TlvType.NOOP, b""))
-        expected = ProxyHeader.between(IPV4.source, IPV4.destination, tlvs)
-        self.assertEqual(decode(encoded), Decoded(expected, len(encoded)))
 
     def test_largest(self) -> None:
         """A header of 4,096 bytes is taken."""
@@ -224,20 +207,3 @@ class RefusedTests(SynchronousTestCase):
         """A wrong checksum is refused in any header."""
         for start in ("20 00", "21 00"):
             self.check(v2(start, bytes.fromhex("03000400000000")), "CRC32C is wrong")
-
-
-class ParseSslTests(SynchronousTestCase):
-    def test_sub_fields(self) -> None:
-        """The flags, the result of the verification and the sub-fields are read."""
-        value = bytes.fromhex("01 00000001 210007") + b"TLSv1.3" + bytes.fromhex("220000")
-        tlvs = (Tlv(TlvType.SSL_VERSION, b"TLSv1.3"), Tlv(TlvType.SSL_CN, b""))
-        self.assertEqual(parse_ssl(value), SslInfo(SslClient.SSL, 1, tlvs))
-
-    def test_no_sub_fields(self) -> None:
-        """Sub-fields may be missing, and flags may be set that nobody has heard of."""
-        self.assertEqual(parse_ssl(b"\xf1\0\0\0\0"), SslInfo(SslClient(0xF1), 0))
-
-    def test_cut(self) -> None:
-        """A value that is cut, in front or in a sub-field, is refused."""
-        for value in (b"", bytes(4), bytes(6), bytes.fromhex("0100000000 210002 61")):
-            self.assertRaises(InvalidHeader, parse_ssl, value)
