@@ -234,7 +234,6 @@ class _Arrival:
         self._raw = b""
         self._said = b""
         self._wire: Wire | None = None
-        self._is_writing = False
         self.began = servers.loop.now
 
     def begin(self) -> None:

@@ -10,17 +10,17 @@ import base64
 import gc
 import json
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from time import process_time
 
 import attrs
 
-from campaign.fuzz.asking import of_datagrams, of_streams, samples_of
+from campaign.fuzz.asking import of_streams, samples_of
 from campaign.fuzz.catastrophic import predicate, streams
 from campaign.fuzz.changing import changed
-from txmux.interfaces import Datagrams, Peeked, Predicate, Verdict
+from txmux.interfaces import Peeked, Predicate, Verdict
 from txmux.testing import in_pieces, steps_in
 
 SIZE = 32 * 1024
@@ -160,26 +160,6 @@ def measured_of(predicate: Predicate, data: bytes) -> Cost:
     at_once = min(_timed(lambda: predicate(Peeked(data))) for _ in range(_TIMES))
     by_bytes = min(_by_bytes(predicate, data[:decided]) for _ in range(_TIMES))
     return Cost(at_once * 1000, by_bytes * 1000, decided)
-
-
-def measured_datagram(line: str) -> float:
-    """Measure what the dearest of some datagrams costs that are as large as can be, in milliseconds of CPU."""
-    predicate = of_datagrams()[line]
-    flows = [(dear.of(SIZE),) for dear in _of_datagrams(line)]
-    return 1000 * max(
-        min(_timed(partial(_ask_once, predicate, flow)) for _ in range(_TIMES)) for flow in flows
-    )
-
-
-def _ask_once(predicate: Predicate, flow: tuple[bytes, ...]) -> Verdict:
-    return predicate(Datagrams(flow))
-
-
-def _of_datagrams(line: str) -> Iterator[Dear]:
-    for _, sample in samples_of({line: of_datagrams()[line]}, "DATAGRAMS"):
-        first = sample if isinstance(sample, bytes) else sample[0]
-        for start in {first, first[: len(first) // 2]}:
-            yield from (Dear(start, again) for again in _FILLERS)
 
 
 def _timed(action: Callable[[], object]) -> float:

@@ -103,9 +103,9 @@ class SharedRatesTest(TestCase):
             (b"*1\r\n" * 10_000, "arrays of more than 4 levels"),
         ):
             self.patch(_Redis, "reply", reply)
-            await self.until(lambda: not self.source.up and why in self.source.why, step=0.1)  # noqa: B023
+            await self.until(lambda: not self.source.up and why in self.source.why, step=0.5)  # noqa: B023
             self.patch(_Redis, "reply", _RUN)
-            await self.until(lambda: self.source.up, step=0.1)
+            await self.until(lambda: self.source.up, step=0.5)
         self.assertEqual(self.lines()[-1], f"{self.source.name}: good again")
 
     async def test_flushed_script_is_loaded_again(self) -> None:
