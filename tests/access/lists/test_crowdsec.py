@@ -16,6 +16,7 @@ from tests.support.crowdsec import KEY, CrowdSecPlayed
 from tests.support.folders import make_folder
 from tests.support.mux import VirtualTime
 from tests.support.peers import reactor
+from txmux.access.lists import crowdsec
 from txmux.access.lists.crowdsec import CrowdSec, Decisions, DecisionsReader, seconds_in
 from txmux.access.lists.current import unpack
 
@@ -104,12 +105,14 @@ class DecisionsTests(SynchronousTestCase):
         self.assertEqual(self.banned(decisions), ["192.0.2.0/24", "198.51.100.1/32"])
         self.assertIn(ip_address("192.0.2.200"), decisions.networks(0))
 
-    def test_no_more_than_200000(self) -> None:
-        reader, part = DecisionsReader(0), json.dumps([decision("192.0.2.1")] * 5000)[1:-1] + ","
+    def test_no_more_than_a_limit(self) -> None:
+        self.patch(crowdsec, "_MOST_DECISIONS", 1000)
+        reader, part = DecisionsReader(0), json.dumps([decision("192.0.2.1")] * 200)[1:-1] + ","
         reader.feed(b'{"deleted": null, "new": [')
-        with self.assertRaisesRegex(ValueError, "more than 200000"):
-            for _ in range(41):
-                reader.feed(part.encode())
+        for _ in range(5):
+            reader.feed(part.encode())
+        with self.assertRaisesRegex(ValueError, "more than 1000"):
+            reader.feed(part.encode())
 
     @given(
         st.recursive(
