@@ -187,10 +187,10 @@ def resident(pid: int) -> int:
 def proportional(pid: int) -> int:
     """Give the resident memory of a process, in bytes, its part alone of what it shares with others (proc(5), `Pss`)."""
     with contextlib.suppress(OSError):
-        found = re.search(
+        match = re.search(
             r"^Pss: +(\d+)", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE
         )
-        return int(found[1]) * 1024 if found else 0
+        return int(match[1]) * 1024 if match else 0
     return 0
 
 

@@ -77,8 +77,8 @@ def asked(port: int) -> int:
     with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
         client.sendall(b"INFO commandstats\r\n")
         told = client.recv(65536).decode()
-    found = re.search(r"cmdstat_evalsha:calls=(\d+)", told)
-    return int(found[1]) if found else 0
+    match = re.search(r"cmdstat_evalsha:calls=(\d+)", told)
+    return int(match[1]) if match else 0
 
 
 def measure(rounds: int) -> dict[str, list[float | None]]:

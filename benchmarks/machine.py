@@ -76,8 +76,8 @@ def _optimised() -> str:
 
 
 def _processor() -> str:
-    found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-    return found[1] if found else platform.machine()
+    match = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    return match[1] if match else platform.machine()
 
 
 def _system() -> str:
@@ -89,5 +89,5 @@ def _system() -> str:
 def _version(command: Sequence[str]) -> str:
     # Some print it to their standard error; wrk also fails.
     done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
-    found = re.search(r"\b\d+\.\d+[.\d]*\b", done.stdout + done.stderr)
-    return f"{Path(command[0]).name} {found[0] if found else 'of unknown version'}"
+    match = re.search(r"\b\d+\.\d+[.\d]*\b", done.stdout + done.stderr)
+    return f"{Path(command[0]).name} {match[0] if match else 'of unknown version'}"

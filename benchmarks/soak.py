@@ -88,9 +88,9 @@ class Txmux:
         """Wait until it listens, and give its port."""
         deadline = time.monotonic() + PATIENCE
         while self._process.poll() is None and time.monotonic() < deadline:
-            found = re.search(r"listening on \S+:(\d+) ", self._output.read_text())
-            if found is not None:
-                return int(found[1])
+            match = re.search(r"listening on \S+:(\d+) ", self._output.read_text())
+            if match is not None:
+                return int(match[1])
             time.sleep(0.02)
         raise SoakError(f"txmux has not started:\n{self._output.read_text()}")
 
@@ -125,8 +125,8 @@ class Txmux:
             self._process.kill()
             self._process.wait()
             return "txmux has not stopped"
-        found = re.search(r"Traceback.*|Unhandled.*", self._output.read_text(), re.DOTALL)
-        return found[0][:2000] if found else ""
+        match = re.search(r"Traceback.*|Unhandled.*", self._output.read_text(), re.DOTALL)
+        return match[0][:2000] if match else ""
 
 
 def soak(connections: int, rounds: int, relay: str, seconds: float) -> list[str]:

@@ -121,11 +121,11 @@ class PlainStartTest(SynchronousTestCase):
     def _serve(self, process: subprocess.Popen[str], server: socket.socket) -> None:
         assert process.stdout is not None
         for line in process.stdout:
-            if found := re.search(r"listening on 127\.0\.0\.1:(\d+)", line):
+            if match := re.search(r"listening on 127\.0\.0\.1:(\d+)", line):
                 break
         else:
             self.fail("it does not listen")
-        place = ("127.0.0.1", int(found[1]))
+        place = ("127.0.0.1", int(match[1]))
         with socket.create_connection(place, _PATIENCE) as client:
             client.sendall(b"SSH-2.0-test\r\n")
             relayed, _ = server.accept()

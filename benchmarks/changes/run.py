@@ -199,8 +199,8 @@ def _memory(group: int) -> float:
     total = 0
     for pid in _processes(group):
         with contextlib.suppress(OSError):
-            found = re.search(
+            match = re.search(
                 r"^Pss:\s+(\d+)", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE
             )
-            total += int(found[1]) if found else 0
+            total += int(match[1]) if match else 0
     return total / 1024

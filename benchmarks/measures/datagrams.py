@@ -134,13 +134,13 @@ def dnsperf(bench: Bench, port: int) -> int:
     command = ["dnsperf", "-s", "127.0.0.1", "-p", str(port), "-c", "20", "-q", "20"]
     command += ["-l", str(bench.size(2, 1)), "-d", str(asked)]
     said = output_of(command, bench.load_cores)
-    found = re.search(r"Queries completed: +(\d+)", said)
+    match = re.search(r"Queries completed: +(\d+)", said)
     lost = re.search(r"Queries lost: +([1-9]\d*)", said)
-    if found is None or found[1] == "0":
+    if match is None or match[1] == "0":
         raise BenchmarkError("dnsperf got no answer")
     if lost:
-        bench.notes.append(f"beside {found[1]} questions {lost[1]} were not answered")
-    return int(found[1])
+        bench.notes.append(f"beside {match[1]} questions {lost[1]} were not answered")
+    return int(match[1])
 
 
 def held(bench: Bench, proxy: Proxy) -> dict[str, float]:

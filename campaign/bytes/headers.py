@@ -49,10 +49,10 @@ def decode(data: bytes) -> tuple[int, int] | None:
         line, end, _ = data.partition(b"\r\n")
         if not end:
             return None
-        found = _LINE.fullmatch(line + end)
-        if found is None:
+        match = _LINE.fullmatch(line + end)
+        if match is None:
             raise ValueError(f"no PROXY header: {line!r}")
-        return trial_at(found[1].decode()), len(line) + 2
+        return trial_at(match[1].decode()), len(line) + 2
     if not _SIGNATURE.startswith(data[:12]):
         raise ValueError(f"no PROXY header: {data[:50]!r}")
     if len(data) < 16:

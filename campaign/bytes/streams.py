@@ -85,5 +85,5 @@ class Header:
     @classmethod
     def decode(cls, data: bytes) -> Header | None:
         """Read it, if this is one."""
-        found = _HEADER.fullmatch(data)
-        return cls(found[1].decode(), int(found[2], 16), int(found[3], 16)) if found else None
+        match = _HEADER.fullmatch(data)
+        return cls(match[1].decode(), int(match[2], 16), int(match[3], 16)) if match else None

@@ -77,14 +77,6 @@ class AdmissionTest(SynchronousTestCase):
         for _ in range(3):
             self.assertIsNone(self.enter(admission, LOCAL))
 
-    def test_leaving_client_frees_its_source(self) -> None:
-        admission = self.admission(max_connections_per_source=1)
-        permit = self.enter(admission, CLIENT)
-        self.enter(admission, OTHER)
-        self.assert_refused("limit", admission, CLIENT)
-        admission.leave(permit)
-        self.enter(admission, CLIENT)
-
     def test_ipv4_counts_by_address_and_ipv6_by_network(self) -> None:
         admission = self.admission(max_connections_per_source=1)
         self.enter(admission, CLIENT)

@@ -37,11 +37,11 @@ class Started(Protocol):
 T = TypeVar("T", bound=Started)
 
 PATIENCE = 180.0
-"""Seconds that anything may take, on a machine that is too busy, too; far more than it does take."""
+"""Time limit of a step in seconds, long enough for a busy machine."""
 
 
 class Child:
-    """A program that runs beside the tests, for at most so many seconds; it reads nothing, unless it has a pipe as ``stdin``.
+    """A program that runs beside the tests, for a limited time; its standard input is empty unless ``stdin`` makes it a pipe.
 
     Attributes:
         lookers: Called with each line of each program.
@@ -102,7 +102,7 @@ class Child:
         return match
 
     def say(self, last_words: bytes) -> None:
-        """Write this to its standard input, and no more after it."""
+        """Write this to its standard input, and close it."""
         assert self.process.stdin is not None
         with self.process.stdin as stdin:
             stdin.write(last_words)
@@ -152,18 +152,18 @@ class InteropTestCase(SynchronousTestCase):
 
     @classmethod
     def share(cls, started: T) -> T:
-        """Take what has been started for all tests of the class, and end it after the last."""
+        """Register what all tests of the class share; it is ended after the last one."""
         cls.addClassCleanup(started.end)
         return started
 
     def own(self, started: T) -> T:
-        """Take what has been started for one test, and end it with the test."""
+        """Register what one test has started; it is ended with the test."""
         self.addCleanup(started.end)
         return started
 
 
 def leave_unmeasured(test: SynchronousTestCase) -> None:
-    """Have coverage not look at a test's child processes, which may not write where it writes."""
+    """Turn coverage off in a test's child processes, which may not write its files."""
     for name in ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START"):
         value = os.environ.pop(name, None)
         if value is not None:
@@ -190,7 +190,7 @@ def _start(words: list[str], *, stdin: bool) -> subprocess.Popen[bytes] | forks.
 def run(
     program: str, *arguments: str | Path, stdin: bytes = b"", timeout: float = 2 * PATIENCE
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run a program to its end, in at most so many seconds."""
+    """Run a program to its end, with a time limit in seconds."""
     words, environ = [require_program(program), *map(str, arguments)], _environment()
     if forks.can_fork(words, environ):
         return forks.run(words, environ, stdin, timeout)
@@ -200,7 +200,7 @@ def run(
 
 
 def output_of(program: str, *arguments: str | Path, stdin: bytes = b"") -> bytes:
-    """Run a program that must succeed, and give what it printed."""
+    """Return the output of a program that has to succeed."""
     done = run(program, *arguments, stdin=stdin)
     if done.returncode:
         said = done.stderr.decode(errors="replace")
@@ -209,7 +209,7 @@ def output_of(program: str, *arguments: str | Path, stdin: bytes = b"") -> bytes
 
 
 def first_of(child: Child) -> int | None:
-    """Give the first process of the namespace that ``unshare --fork`` has made, as this side numbers it, once it is there."""
+    """Return the first process of the namespace of ``unshare --fork``, by its ID outside; ``None`` before it exists."""
     with contextlib.suppress(OSError, ValueError):
         (number,) = Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()
         return int(number)
@@ -217,11 +217,11 @@ def first_of(child: Child) -> int | None:
 
 
 def eventually(condition: Callable[[], bool], what: str, patience: float = PATIENCE) -> None:
-    """Wait until something is so that nobody tells us of."""
+    """Poll until a condition holds."""
     deadline = time.monotonic() + patience
     while not condition():
         if time.monotonic() > deadline:
-            raise AssertionError(f"in {patience:g} s it has not come about that {what}")
+            raise AssertionError(f"{what}: not within {patience:g} s")
         time.sleep(0.01)
 
 

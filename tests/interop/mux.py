@@ -22,7 +22,7 @@ Record = dict[str, Any]
 
 
 def twist_command() -> list[str]:
-    """Give the command that runs the ``twist`` of this environment."""
+    """Return the command that runs the ``twist`` of this environment."""
     twist = str(Path(sys.executable).with_name("twist"))
     if "COVERAGE_PROCESS_CONFIG" in os.environ:
         return [sys.executable, str(Path(__file__).with_name("measured_twist.py")), twist]
@@ -39,7 +39,7 @@ class Twist:
         self.child.process.send_signal(signal.SIGTERM)
 
     def stop(self) -> None:
-        """Stop it, unless it has been stopped, and see to it that all is well with it."""
+        """Stop it, unless it has stopped, and check its exit status and log."""
         self.terminate()
         self.assert_stopped()
 
@@ -62,10 +62,10 @@ class LoggingTwist(Twist, ABC):
 
     @abstractmethod
     def lines(self, listener: str = "") -> list[Record]:
-        """Give all lines of the access log so far, or those of one listener."""
+        """Return the lines of the access log, of all listeners or one."""
 
     def take(self, count: int = 1, listener: str = "") -> list[Record]:
-        """Wait for the lines of this many connections in the access log that were not taken before, and no more, of one listener or all."""
+        """Wait for the lines of exactly this many further connections in the access log, of one listener or all."""
         taken = self._taken.get(listener, 0)
         eventually(
             lambda: _connections(self.lines(listener)[taken:]) >= count,
@@ -82,7 +82,7 @@ class LoggingTwist(Twist, ABC):
         return self.take(1, listener)[0]
 
     def take_fields(self, *names: str, listener: str = "") -> tuple[Any, ...]:
-        """Wait for the one new line of the access log, and give some of it."""
+        """Wait for one new line of the access log, and return some of its fields."""
         line = self.take_one(listener)
         return tuple(line[name] for name in names)
 
@@ -115,9 +115,9 @@ class Mux(LoggingTwist):
         self.ports: dict[str, int] = {}
         for name in _names_of_listeners(rules):
             place = r"(?:unix:\S+|\S+:(\d+))"
-            found = self.child.wait_for(rf"listening on {place} for \[listen {name}\]")
-            if found[1]:
-                self.ports[name] = int(found[1])
+            match = self.child.wait_for(rf"listening on {place} for \[listen {name}\]")
+            if match[1]:
+                self.ports[name] = int(match[1])
         self.child.wait_for("serving with ")
         self.pid = self.child.pid
 
@@ -130,11 +130,11 @@ class Mux(LoggingTwist):
         return socket.create_connection(("127.0.0.1", self.port), PATIENCE, (source, 0))
 
     def reload(self, *changes: Change) -> str:
-        """Have it read its rules with these changes, and give what the log says of that."""
+        """Reload with these changes, and return what the log says."""
         return self.reloaded(self.ask_to_reload(*changes))
 
     def ask_to_reload(self, *changes: Change) -> int:
-        """Ask for a reload with these changes, and tell how many there were before."""
+        """Request a reload with these changes, and return the number of earlier ones."""
         text = self.file.read_text() if changes else ""
         for old, new in changes:
             assert re.search(old, text)
@@ -146,7 +146,7 @@ class Mux(LoggingTwist):
         return count
 
     def reloaded(self, before: int) -> str:
-        """Wait for one more reload than there were, and give what the log says of it."""
+        """Wait for the next reload, and return what the log says."""
         eventually(lambda: len(self._reloads()) > before, "the rules are reloaded")
         return self._reloads()[-1]
 
@@ -165,7 +165,7 @@ def _names_of_listeners(rules: str) -> list[str]:
 
 
 def pool_rules(*servers: str, more: str = "") -> str:
-    """Write rules that lead every client to a pool of these servers, with more lines for it."""
+    """Return rules with one pool of these servers for all clients."""
     lines = "\n    ".join(servers)
     return f"""
 [listen public]

@@ -1,4 +1,4 @@
-"""Network namespaces: networks of their own for the programs of a test, made and removed by it."""
+"""Network namespaces for the programs of a test."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _CLONE_NEWNET = 0x40000000
 
 
 habits: list[Callable[[Namespace], None]] = []
-"""What is done with each namespace as soon as it is made."""
+"""Called with each new namespace."""
 
 
 class Namespace:
-    """A network of its own, with nothing but a loopback interface, removed with all that is in it after a test or a class."""
+    """A network namespace with a loopback interface, removed after the test or the class."""
 
     def __init__(self, test: Cleans | type[TestCase]) -> None:
         require_program("ip")
@@ -50,14 +50,14 @@ class Namespace:
         return (require_program("ip"), "netns", "exec", self.name)
 
     def make_lan(self, *addresses: str) -> None:
-        """Make a network for other namespaces, in which this one has these addresses."""
+        """Make a bridge for other namespaces, with these addresses."""
         self.ip("link add lan type bridge")
         for address in addresses:
             self.ip(f"addr add {address}/24 dev lan")
         self.ip("link set lan up")
 
     def plug(self, other: Namespace, address: str) -> str:
-        """Connect another one, by an address, to the network that was made here; give the interface on this side."""
+        """Connect another namespace to the bridge, with an address; return the interface on this side."""
         port = f"port{next(_numbers)}"
         self.ip(f"link add {port} type veth peer name eth0 netns {other.name}")
         self.ip(f"link set {port} master lan up")
@@ -66,12 +66,12 @@ class Namespace:
         return port
 
     def enter(self) -> None:
-        """Have the tests themselves, and all programs that they start from now on, be in it."""
+        """Move the tests, and all programs that they start from now on, into it."""
         self._clean(_enter, os.open("/proc/thread-self/ns/net", os.O_RDONLY))
         _enter(os.open(f"/run/netns/{self.name}", os.O_RDONLY))
 
     def own(self, started: T) -> T:
-        """Take what has been started for it, and end it before it is removed."""
+        """Register what was started in it; it is ended before the namespace is removed."""
         self._clean(started.end)
         return started
 
@@ -82,11 +82,11 @@ class Namespace:
         output_of(*self.command, "sh", "-ec", "\n".join(commands))
 
     def python(self, program: str, *arguments: str) -> Child:
-        """Start a Python program in it, which ends when it cannot read on."""
+        """Start a Python program in it, which ends with its standard input."""
         return Child(*self.command, sys.executable, "-c", program, *arguments, stdin=True)
 
     def said(self, program: str, *arguments: str) -> list[str]:
-        """Run a Python program in it to its end, and give its lines."""
+        """Run a Python program in it, and return the lines that it prints."""
         said = output_of(*self.command, sys.executable, "-c", program, *arguments)
         return said.decode().splitlines()
 
@@ -94,7 +94,7 @@ class Namespace:
 def cable(
     one: Namespace, one_addresses: list[str], other: Namespace, other_addresses: list[str]
 ) -> None:
-    """Connect two namespaces, whose new interfaces get these addresses with the lengths of their prefixes."""
+    """Connect two namespaces by a veth pair with these addresses, in CIDR notation."""
     number = next(_numbers)
     ends = (f"c{number}a", f"c{number}b")
     one.ip(f"link add {ends[0]} type veth peer name {ends[1]} netns {other.name}")
@@ -103,7 +103,7 @@ def cable(
         (other, ends[1], other_addresses),
     ):
         for address in addresses:
-            # An IPv6 address would have to wait until nobody else claims it.
+            # Without nodad, an IPv6 address waits for duplicate address detection.
             namespace.ip(f"addr add {address} dev {end}" + (" nodad" if ":" in address else ""))
         namespace.ip(f"link set {end} up")
     # Until the system has seen that the other end is up, too, it drops what is sent.
@@ -113,14 +113,14 @@ def cable(
 
 
 def mounted(places: Mapping[str, Path]) -> tuple[str, ...]:
-    """Give what goes before a command that is to find other files at some paths of the system."""
+    """Return the prefix of a command that sees other files at some paths."""
     mounts = [shlex.join(("mount", "--bind", str(there), at)) for at, there in places.items()]
     script = "\n".join((*mounts, 'exec "$@"'))
     return ("unshare", "--mount", "sh", "-ec", script, "sh") if mounts else ()
 
 
 def _enter(descriptor: int) -> None:
-    # os.setns() is there since Python 3.12 only.
+    # os.setns() needs Python 3.12.
     try:
         if ctypes.CDLL(None, use_errno=True).setns(descriptor, _CLONE_NEWNET):
             raise OSError(ctypes.get_errno(), "setns")

@@ -1,4 +1,4 @@
-"""Servers that say who they are, to be served by another program and by txmux with its converted configuration."""
+"""Servers that send their name, behind another program and behind txmux with its converted configuration."""
 
 import contextlib
 import socket
@@ -14,7 +14,7 @@ HTTP = b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n"
 
 
 def client_hello(name: str) -> bytes:
-    """Make the first bytes of a TLS client that asks for a server of this name."""
+    """Return a ClientHello with this server name."""
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     tls = ssl.create_default_context().wrap_bio(incoming, outgoing, server_hostname=name)
     with contextlib.suppress(ssl.SSLWantReadError):
@@ -27,7 +27,7 @@ HALF_HELLO = HELLO[:3]
 
 
 class Named:
-    """A server that says its name, or does what `answer` does; each connection has a thread, until the test ends."""
+    """A server that sends its name, or calls `answer`, in a thread for each connection."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class Named:
 def said_at_once(
     processes: Collection[int], clients: Sequence[tuple[int, bytes, str]]
 ) -> list[str]:
-    """Connect clients, of port, words and address, that have said all before these processes look; give the names of their servers, or nothing."""
+    """Connect clients (port, first bytes, source address) while these processes are stopped; return what each receives."""
     with contextlib.ExitStack() as opened:
         connected = []
         with halted(processes):

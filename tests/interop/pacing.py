@@ -1,4 +1,4 @@
-"""A server's slow door: what is copied through it is under way for as long as a test wants."""
+"""A slow proxy, so that a transfer lasts as long as a test needs."""
 
 import contextlib
 import socket
@@ -12,7 +12,7 @@ _LONG_PAUSE = 1.0
 
 
 class Paced:
-    """Leads clients to a server, slowly, and very slowly after `most` bytes each way of a connection, until it is told otherwise."""
+    """Forwards to a server slowly, and very slowly after `most` bytes each way of a connection, until it is released."""
 
     def __init__(self, server: int, most: int) -> None:
         self._server = server

@@ -1,4 +1,4 @@
-"""An example as it is: in a network of its own, which has every address and port that the file names."""
+"""Unchanged examples, in a network namespace with the addresses and ports that they name."""
 
 import re
 import shlex

@@ -1,4 +1,4 @@
-"""A real terminal, which tmux is, for programs that are used by keys."""
+"""A terminal (tmux) for interactive programs."""
 
 import contextlib
 import os
@@ -36,7 +36,7 @@ class Screen:
         self._tmux("send-keys", *names)
 
     def resize(self, width: int, height: int) -> None:
-        """Change its size; the program in it is told when tmux has time for that."""
+        """Change its size, and wait until the terminal has it."""
         name = self._tmux("display-message", "-p", "#{pane_tty}").strip()
 
         def has_it() -> bool:
@@ -55,7 +55,7 @@ class Screen:
         return self._tmux("capture-pane", "-p", "-e")
 
     def wait_for(self, pattern: str) -> str:
-        """Wait until it shows something that this regular expression finds, and give all of it."""
+        """Wait until its text matches a regular expression, and return the text."""
         shown = ""
 
         def is_there() -> bool:

@@ -156,10 +156,10 @@ class ChurnTests(InteropTestCase):
         hold = "exec 40</dev/null 50</dev/null; " if gaps else ""
         few = ("bash", "-c", f'ulimit -n {self.limit}; {hold}exec "$@"', "bash", *before)
         mux = self.own(Twist("--rules", rules, before=few))
-        found = mux.child.wait_for(r"listening on (?:\S+:(\d+)|(\S+)) for")
+        match = mux.child.wait_for(r"listening on (?:\S+:(\d+)|(\S+)) for")
         path = endpoint.removeprefix("unix:")
-        address = ("127.0.0.1", int(found[1])) if found[1] else path
-        family = socket.AF_INET if found[1] else socket.AF_UNIX
+        address = ("127.0.0.1", int(match[1])) if match[1] else path
+        family = socket.AF_INET if match[1] else socket.AF_UNIX
         mux.child.wait_for("Starting reactor")
         begin, began = threading.Barrier(self.clients), time.monotonic()
         with ThreadPoolExecutor(self.clients) as threads:
@@ -238,11 +238,11 @@ class AddressSpaceTests(InteropTestCase):
         self.addCleanup(mux.child.end)
         self.assertTrue(self.is_served(mux, PATIENCE))
         (pid,) = workers_of(mux.child.pid)
-        found = re.search(r"VmSize:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
-        assert found is not None
+        match = re.search(r"VmSize:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
+        assert match is not None
         unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
         resource.prlimit(
-            pid, resource.RLIMIT_AS, (int(found[1]) * 1024 + _ROOM, resource.RLIM_INFINITY)
+            pid, resource.RLIMIT_AS, (int(match[1]) * 1024 + _ROOM, resource.RLIM_INFINITY)
         )
         clients = [mux.connect() for _ in range(_MANY)]
         for client in clients:

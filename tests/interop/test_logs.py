@@ -44,9 +44,9 @@ class BareLogTests(InteropTestCase):
             wanted = re.compile(r"listening on 127\.0\.0\.1:(\d+) for \[listen public\]")
             ready = "serving with 2 worker" if workers > 1 else "listening on"
             eventually(lambda: ready in err.read_text(), "it serves")
-            found = wanted.search(err.read_text())
-            assert found is not None
-            place = ("127.0.0.1", int(found[1]))
+            match = wanted.search(err.read_text())
+            assert match is not None
+            place = ("127.0.0.1", int(match[1]))
             socket.create_connection(place, timeout=PATIENCE).close()
             with socket.create_connection(place, timeout=PATIENCE) as client:
                 client.sendall(b"hello\r\n")
@@ -127,9 +127,9 @@ class StalledLogTests(InteropTestCase):
                 ready = b"serving with " if workers > 1 else b"Starting reactor"
                 while ready not in said.replace(b"{count}", b""):
                     said += output.read(2**16)
-                found = re.search(rb"listening on 127\.0\.0\.1:(\d+)|\"127\.0\.0\.1:(\d+)\"", said)
-                assert found is not None
-                port = int(found[1] or found[2])
+                match = re.search(rb"listening on 127\.0\.0\.1:(\d+)|\"127\.0\.0\.1:(\d+)\"", said)
+                assert match is not None
+                port = int(match[1] or match[2])
                 with ThreadPoolExecutor(20) as threads:
                     served = sum(threads.map(lambda _: self.served(port), range(_CLIENTS)))
                 self.assertEqual(served, _CLIENTS)
@@ -164,10 +164,10 @@ class StalledLogTests(InteropTestCase):
         ):
             stack.callback(process.kill)
             assert process.stdout is not None
-            found = None
-            while found is None:
-                found = re.search(rb"listening on \S+:(\d+)", process.stdout.readline())
+            match = None
+            while match is None:
+                match = re.search(rb"listening on \S+:(\d+)", process.stdout.readline())
             for _ in range(400):
-                self.assertTrue(self.served(int(found[1])))
+                self.assertTrue(self.served(int(match[1])))
             process.send_signal(signal.SIGTERM)
             self.assertEqual(process.wait(PATIENCE), -signal.SIGTERM)

@@ -188,9 +188,9 @@ class BalancerTests(InteropTestCase):
         load.say(b"")
         load.process.wait(300)
         load.wait()
-        found = load.wait_for(r"good (\d+) of (\d+) in .*")
-        sys.stdout.write(f"{self.id()}: {found[0]}\n")
-        self.assertEqual((load.output.count("lost"), found[1]), (0, found[2]), load.output)
+        match = load.wait_for(r"good (\d+) of (\d+) in .*")
+        sys.stdout.write(f"{self.id()}: {match[0]}\n")
+        self.assertEqual((load.output.count("lost"), match[1]), (0, match[2]), load.output)
         for machine in self.machines:
             self.assertNotIn("Traceback", "".join(child.output for child in machine.children))
             self.assertTrue(machine.has_served())

@@ -64,9 +64,9 @@ class StalledTests(InteropTestCase):
 
     def status(self, field: str) -> int:
         text = Path(f"/proc/{self.mux.child.pid}/status").read_text()
-        found = re.search(rf"^{field}:\s+(\d+)", text, re.MULTILINE)
-        assert found is not None
-        return int(found[1])
+        match = re.search(rf"^{field}:\s+(\d+)", text, re.MULTILINE)
+        assert match is not None
+        return int(match[1])
 
     def resident(self) -> int:
         """Wait until txmux has nothing to do, and give its resident memory in bytes."""

@@ -158,12 +158,12 @@ class TerminationTests(InteropTestCase):
         def serial() -> str:
             output = self.client("-servername", "x.example.org")
             self.mux.take_one()
-            found = re.search(
+            match = re.search(
                 r"(?s)-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", output
             )
-            assert found is not None, output
+            assert match is not None, output
             return output_of(
-                "openssl", "x509", "-noout", "-serial", stdin=found[0].encode()
+                "openssl", "x509", "-noout", "-serial", stdin=match[0].encode()
             ).decode()
 
         before, old = serial(), path.read_bytes()
@@ -206,8 +206,8 @@ class WorkerTests(InteropTestCase):
         def subject() -> str:
             address = f"127.0.0.1:{mux.port}"
             done = run("openssl", "s_client", "-connect", address)
-            found = re.search(rb"subject=CN ?= ?(\S+)", done.stdout)
-            return found[1].decode() if found else ""
+            match = re.search(rb"subject=CN ?= ?(\S+)", done.stdout)
+            return match[1].decode() if match else ""
 
         mux.child.wait_for("serving with 2 worker")
         self.assertEqual(subject(), "old.example")

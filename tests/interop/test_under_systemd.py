@@ -309,9 +309,9 @@ class UnitTests(InteropTestCase):
 
     def exposure(self) -> float:
         text = self.analyze("security", "--offline=true").stdout.decode()
-        found = re.search(r"Overall exposure level for txmux.service: ([0-9.]+)", text)
-        assert found is not None, text
-        return float(found[1])
+        match = re.search(r"Overall exposure level for txmux.service: ([0-9.]+)", text)
+        assert match is not None, text
+        return float(match[1])
 
     def test_verify(self) -> None:
         done = run(

@@ -95,7 +95,7 @@ class HandoverCase(MuxTestCase):
         return here
 
     def adopted_by(self, adopting: Adopting, **changed: Callable[..., object]) -> Channel:
-        """Give a channel to a process that adopts, but for some of what it does."""
+        """Return a channel to a process that adopts, with some handlers replaced."""
         channel = self.channel_to(
             {**adopting.handlers, **{BY_KIND[kind]: does for kind, does in changed.items()}},
             adopting.channel_lost,
@@ -105,13 +105,13 @@ class HandoverCase(MuxTestCase):
         return channel
 
     def adopting(self, **changed: Callable[..., object]) -> Channel:
-        """Give a channel to a process that adopts, but for some of what it does."""
+        """Return a channel to a process that adopts, with some handlers replaced."""
         adopting = Adopting(lambda _: self.new)
         self.does = {message.kind: does for message, does in adopting.handlers.items()}
         return self.adopted_by(adopting, **changed)
 
     def before_adopting(self, action: Callable[[dict[str, Any]], object]) -> None:
-        """Do something with what the process that adopts is sent, before it does."""
+        """Call `action` with each ``adopt`` message before it is handled."""
         adopt = self.does["adopt"]
 
         def adopted(**values: Any) -> object:

@@ -29,14 +29,14 @@ def pids_of(pid: int) -> list[int]:
 
 
 def name_of(pid: int) -> str:
-    """Give what a process is called, of which the system keeps 15 bytes (proc(5)); nothing if it has ended."""
+    """Return the name of a process (at most 15 bytes, proc(5)); empty if it has ended."""
     with suppress(FileNotFoundError, ProcessLookupError):
         return Path(f"/proc/{pid}/comm").read_text().rstrip("\n")
     return ""
 
 
 def named(pid: int, name: str) -> list[int]:
-    """Give the children of a supervisor that have a name: ``starter`` or ``helper``."""
+    """Return the children of a supervisor with this name: ``starter`` or ``helper``."""
     return [child for child in pids_of(pid) if name_of(child) == f"txmux: {name}"]
 
 
@@ -46,7 +46,7 @@ def starter_of(pid: int) -> int:
 
 
 def workers_of(pid: int) -> list[int]:
-    """Give the workers of a supervisor, the oldest first: those that the starter which it has now has forked."""
+    """Return the workers that the present starter of a supervisor has forked, the oldest first."""
     found: list[int] = []
     for starter in named(pid, "starter"):
         with suppress(FileNotFoundError, ProcessLookupError):  # it has ended
@@ -59,7 +59,7 @@ def family_of(pid: int) -> list[int]:
 
 
 def is_gone(pid: int) -> bool:
-    """Tell whether a process has ended, though nobody may have asked for its status yet."""
+    """Return whether a process has ended; it may still be a zombie."""
     try:
         return _state(pid) == "Z"
     except (FileNotFoundError, ProcessLookupError):
@@ -72,7 +72,7 @@ def _state(pid: int) -> str:
 
 @contextmanager
 def halted(pids: Collection[int]) -> Iterator[None]:
-    """Have processes do nothing for a while: what they share, the others get. Workers are replaced after ten seconds."""
+    """Stop processes for a while, so that the others accept all clients. Workers are replaced after ten seconds."""
     try:
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)
@@ -90,7 +90,7 @@ def resident(pid: int) -> int:
 
 
 def worker_of(connection_id: str) -> str:
-    """Tell the processes that gave connections their names apart."""
+    """Return the part of a connection's ID that is its process's."""
     return connection_id.partition("-")[0]
 
 
@@ -105,12 +105,12 @@ def open_files(pid: int) -> set[str]:
 
 
 def has_connection(pid: int, end: socket.socket) -> bool:
-    """Tell whether a process has the socket at the other end of a server's."""
+    """Return whether a process has the peer of a server's socket."""
     return _has_socket(pid, _port(end.getpeername()[1]), column=1)
 
 
 def serves(pid: int, client: socket.socket) -> bool:
-    """Tell whether a process has accepted a client."""
+    """Return whether a process has accepted a client."""
     return _has_socket(pid, _port(client.getsockname()[1]), column=2)
 
 
@@ -120,7 +120,7 @@ def _has_socket(pid: int, port: str, column: int) -> bool:
 
 
 def holders(client: socket.socket) -> str:
-    """Tell people who has the other end of a client's connection, and how the system sees it."""
+    """Describe which processes have the peer of a client's socket, for failure messages."""
     own = _port(client.getsockname()[1])
     told = []
     for words in _tcp_sockets(own):
@@ -163,7 +163,7 @@ def _port(number: int) -> str:
 
 
 def _tcp_sockets(port: str) -> list[list[str]]:
-    """Give those with a port at either end, of many thousands that wait for their time to be over."""
+    """Return the rows with a port at either end; there may be thousands in TIME_WAIT."""
     lines = Path("/proc/net/tcp").read_text().splitlines()
     return [line.split() for line in lines if f"{port} " in line]
 
@@ -188,14 +188,14 @@ def use_plugin(test: SynchronousTestCase, name: str) -> Path:
 
 
 def customize(test: SynchronousTestCase, program: str) -> None:
-    """Have each Python that a test starts from now on run this first."""
+    """Run this first in each Python that a test starts from now on."""
     folder = make_folder(test)
     (folder / "sitecustomize.py").write_text(program)
     find_modules(test, folder)
 
 
 def set_limits(test: SynchronousTestCase, seconds: Mapping[str, float]) -> None:
-    """Have services wait for other times than their modules say.
+    """Change timeouts of the services that a test starts.
 
     Args:
         test: The test.
@@ -278,7 +278,7 @@ class WorkersTestCase(InteropTestCase):
         self.assertTrue(self.goes_on(client, server))
 
     def goes_on(self, client: socket.socket, server: socket.socket) -> bool:
-        """Send something each way, and tell whether it arrives, and nothing else."""
+        """Send bytes each way, and return whether they arrive, and nothing else."""
         for sender, receiver in ((client, server), (server, client)):
             try:
                 sender.sendall(b"more")
@@ -296,7 +296,7 @@ class WorkersTestCase(InteropTestCase):
         server.close()
 
     def all_end(self, pairs: Iterable[Pair]) -> None:
-        """See that connections carry bytes both ways, and end them."""
+        """Check that connections carry bytes both ways, and close them."""
         for pair in pairs:
             self.answers(*pair)
             self.over(*pair)

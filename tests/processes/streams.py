@@ -1,4 +1,4 @@
-"""Long streams through a service, each byte of which is known, and short connections beside them."""
+"""Load: long streams whose bytes are checked, and short connections."""
 
 import asyncio
 import contextlib

@@ -55,8 +55,8 @@ class ReloadTest(ReloadingTestCase):
             told = mux.reload((r"\[listen public\]", "[listen other]"))
             self.assertIn("listener other opened; listener public closed", told)
             self.accept_from(server, b"w")
-        found = mux.child.wait_for(r"listening on \S+:(\d+) for \[listen other\]")
-        with socket.create_connection(("127.0.0.1", int(found[1])), timeout=60) as client:
+        match = mux.child.wait_for(r"listening on \S+:(\d+) for \[listen other\]")
+        with socket.create_connection(("127.0.0.1", int(match[1])), timeout=60) as client:
             client.sendall(b"n")
             self.accept_from(server, b"n")
         eventually(lambda: self.is_refused(port), "the old listener is closed")

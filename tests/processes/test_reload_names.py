@@ -101,8 +101,8 @@ class NewNamesTest(ReloadingTestCase):
         ends = [self.client_at(mux.ports["l0"])]
         self.rename(mux, 1)
         self.rename(mux, 2)
-        found = mux.child.wait_for(r"listening on \S+:(\d+) for \[listen l2\]")
-        ends.append(self.client_at(int(found[1])))
+        match = mux.child.wait_for(r"listening on \S+:(\d+) for \[listen l2\]")
+        ends.append(self.client_at(int(match[1])))
         for client in [*ends]:
             client.sendall(header)
             ends.append(self.accept_from(self.server, b"x"))

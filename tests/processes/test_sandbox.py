@@ -90,8 +90,8 @@ class SandboxCase(SynchronousTestCase):
 
     def subject(self, mux: Mux) -> str:
         done = run("openssl", "s_client", "-connect", f"127.0.0.1:{mux.port}")
-        found = re.search(rb"subject=CN ?= ?(\S+)", done.stdout)
-        return found[1].decode() if found else ""
+        match = re.search(rb"subject=CN ?= ?(\S+)", done.stdout)
+        return match[1].decode() if match else ""
 
 
 class SandboxTests(SandboxCase):

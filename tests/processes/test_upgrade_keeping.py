@@ -51,8 +51,8 @@ class KeepingTest(UpgradeTestCase):
         client = self.client(mux)
         server = self.decided(client)
         mux.reload(("first", "second"), ("pool", "other"), ("public", "new"))
-        found = mux.child.wait_for(r"listening on \S+:(\d+) for \[listen new\]")
-        mux.ports = {"new": int(found[1])}
+        match = mux.child.wait_for(r"listening on \S+:(\d+) for \[listen new\]")
+        mux.ports = {"new": int(match[1])}
         mux.file.write_text(mux.file.read_text().replace("[txmux]", "[txmux]\nmax_connections = 1"))
         mux.upgrade()
         with mux.connect():

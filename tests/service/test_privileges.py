@@ -198,8 +198,8 @@ class DroppingTests(SynchronousTestCase):
 
     def shown(self, mux: Mux) -> bytes:
         done = run("openssl", "s_client", "-connect", f"127.0.0.1:{mux.port}")
-        found = re.search(rb"subject=CN ?= ?(\S+)", done.stdout)
-        return found[1] if found else done.stderr
+        match = re.search(rb"subject=CN ?= ?(\S+)", done.stdout)
+        return match[1] if match else done.stderr
 
     def test_restarted_worker_has_user_and_key(self) -> None:
         path = self.secret("old.example")

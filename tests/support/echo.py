@@ -1,4 +1,4 @@
-"""A server that gives back what it is sent, in threads of the tests."""
+"""An echo server, in threads of the tests."""
 
 import contextlib
 import socket

@@ -1,4 +1,4 @@
-"""Clients that come again and again while something happens to a service."""
+"""Clients that keep reconnecting while a service changes."""
 
 import socket
 import threading
@@ -7,10 +7,10 @@ _PATIENCE = 180.0
 
 
 class Load(threading.Thread):
-    """A client that comes again as soon as it has been served.
+    """A client that reconnects as soon as it has been served.
 
     Args:
-        hears: What it hears then; nothing is the end.
+        hears: The expected answer; empty if the connection is to be closed.
     """
 
     def __init__(self, port: int, says: bytes = b"x", hears: bytes = b"") -> None:

@@ -1,4 +1,4 @@
-"""What an ordinary user may not do."""
+"""Tests that need privileges."""
 
 from unittest import SkipTest
 
@@ -7,7 +7,7 @@ from txmux.errors import MuxError
 
 
 def require_transparent() -> None:
-    """Go on only if this process may send from the addresses of others."""
+    """Skip the test unless this process may use foreign source addresses."""
     try:
         check_transparent()
     except MuxError as missing:

@@ -1,4 +1,4 @@
-"""What the kernel has on its way, for tests whose next step expects it to have come."""
+"""Waiting for what the kernel has queued."""
 
 import fcntl
 import socket

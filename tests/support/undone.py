@@ -1,4 +1,4 @@
-"""What is undone at the end."""
+"""Cleanup for code that runs in tests and outside of them."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -8,14 +8,14 @@ from typing_extensions import Self
 
 
 class Cleans(Protocol):
-    """A test, or what else undoes at its end what was done for it."""
+    """A test, or whatever else runs cleanup functions at its end."""
 
     def addCleanup(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> object:
-        """Have this called at the end, in the reverse order."""
+        """Register a function to be called at the end, the last one first."""
 
 
 class Undone:
-    """What is undone at the end of a ``with``, for what wants a test to be cleaned up with."""
+    """A context manager with the `addCleanup` of a test."""
 
     def __init__(self) -> None:
         self._stack = ExitStack()

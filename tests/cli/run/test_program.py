@@ -81,9 +81,9 @@ class JournalTests(SynchronousTestCase):
             "[listen a]\nendpoint = 127.0.0.1:0\n[route r]\nmatch = any\nbackend = 127.0.0.1:9\n"
         )
         for line in self.run_service(rules).splitlines():
-            found = re.match(rb"<(\d)>\S+Z (info|warn) ", line)
-            assert found is not None, line
-            self.assertEqual(found[1], {b"info": b"6", b"warn": b"4"}[found[2]])
+            match = re.match(rb"<(\d)>\S+Z (info|warn) ", line)
+            assert match is not None, line
+            self.assertEqual(match[1], {b"info": b"6", b"warn": b"4"}[match[2]])
         for line in self.run_service(rules, is_named=False).splitlines():
             self.assertRegex(line, rb"^2\d{3}-")
 

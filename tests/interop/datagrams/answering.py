@@ -124,8 +124,8 @@ class Time(Program):
 
     def use(self) -> None:
         said = say("ntpdig", "--timeout=180", self.host)
-        found = re.search(r"\+(\d+)\.\d+ ", said)
-        if found is None or abs(int(found[1]) - _FAST) > 30:
+        match = re.search(r"\+(\d+)\.\d+ ", said)
+        if match is None or abs(int(match[1]) - _FAST) > 30:
             raise AssertionError(said)
 
 
