@@ -194,7 +194,9 @@ class CertificatesTest(ServiceTestCase):
 class CloseTest(LiveCase):
     async def test_by_id_and_logged_as_killed(self) -> None:
         port = await self.begin()
-        client, other = await self.client(port), await self.client(port)
+        client = await self.client(port)
+        await self.listed(1, state="relaying")  # so that its server is the first
+        other = await self.client(port)
         rows = await self.listed(2, state="relaying")
         self.assertEqual(await self.running.control.end_connections(EVERY, rows[0]["id"]), 1)
         self.assertEqual(await self.running.control.end_connections(EVERY, "5a9d7143-3"), 0)
