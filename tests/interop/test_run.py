@@ -464,14 +464,6 @@ class StartFailureTests(InteropTestCase):
             before=before,
         )
 
-    def test_access_log(self) -> None:
-        self.assertEqual(
-            self.failure(
-                f"[txmux]\naccess_log = {self.folder}", "[listen public]\nendpoint = 127.0.0.1:0"
-            ),
-            f"access_log: {self.folder} cannot be opened for appending: Is a directory\n",
-        )
-
     def test_twistd_fails_too(self) -> None:
         rules = self.folder / "rules.ini"
         rules.write_text("[listen public]\nendpoint = 192.0.2.1:0\n")
