@@ -12,7 +12,14 @@ from pathlib import Path
 from tests.admin.processes import ask, get
 from tests.interop.children import eventually
 from tests.processes.datagrams import DatagramLoad
-from tests.processes.running import WorkersTestCase, is_gone, open_files, workers_of
+from tests.processes.running import (
+    WorkersTestCase,
+    halted,
+    is_gone,
+    open_files,
+    serves,
+    workers_of,
+)
 from tests.processes.upgrading import UpgradeTestCase, Upgrading
 from tests.udp.test_migration import FIRST, SHORT, answer
 from tests.wire.quic_builder import HELLO, crypto, initial
@@ -265,10 +272,12 @@ class UpgradeTest(UpgradeTestCase):
         )
         mux.child.wait_for("serving with 2 worker")
         load.start(mux.ports["u"])
-        for _ in range(40):  # of which each worker gets some
+        workers = workers_of(mux.pid)
+        reader = max(workers, key=lambda pid: len(open_files(pid)))
+        with halted({*workers} - {reader}):
             undecided = self.enterContext(socket.create_connection(("127.0.0.1", mux.ports["t"])))
             undecided.sendall(b"SSH")
-        reader = max(workers_of(mux.pid), key=lambda pid: len(open_files(pid)))
+            eventually(lambda: serves(reader, undecided), "the reader accepts a client")
         os.kill(reader, signal.SIGTERM)
         eventually(lambda: len(open_files(reader)) < len(load.talks), "its flows have moved")
         self.assertIn(reader, workers_of(mux.pid))
