@@ -201,7 +201,7 @@ class MuxService(Service):
         async def leave(supervisor: Supervisor) -> None:
             await supervisor.leave(is_replaced=True)
             backends = self.control.rules.every_backend()
-            if self.control.overrides().held or any(one.hold for one in backends):
+            if self.control.overrides().held or any(backend.hold for backend in backends):
                 # Its clients may wait for a server; a `release` reaches it through here, and it would stop with this process.
                 await self._upgrades.predecessor_ended()
             await DeferredList([*self._upgrades.renewing])

@@ -483,14 +483,14 @@ class SealedTests(TestCase, InteropTestCase):
         self.assertTrue(await other.lock())
         self.assertFalse(await own.lock())
         await other.show(digest)
-        self.assertEqual((await own.look())[0], digest)
+        self.assertEqual((await own.poll())[0], digest)
         for away in (200, -100):
             clocks["own"] = now + away
-            self.assertEqual((await own.look())[0], digest)
+            self.assertEqual((await own.poll())[0], digest)
         with capturedLogs() as events:
             for away in (400, -200):
                 clocks["own"] = now + away
-                self.assertEqual((await own.look())[0], {})
+                self.assertEqual((await own.poll())[0], {})
         (line,) = (formatEvent(event) for event in events)
         self.assertIn("its time is 400 s before this machine's: set the clocks", line)
         clocks["own"] = now
@@ -501,11 +501,11 @@ class SealedTests(TestCase, InteropTestCase):
         as_certificate = await redis.execute("GET", f"txmux:acme:certificate:{_ONE}")
         for said in (plain, as_certificate, sealed[:-8], "", "[]"):
             await redis.execute("SET", "txmux:acme:challenges", said)
-            self.assertEqual((await own.look())[0], {})
+            self.assertEqual((await own.poll())[0], {})
         await redis.execute("SET", "txmux:acme:challenges", sealed)
-        self.assertEqual((await other.look())[0], {})
+        self.assertEqual((await other.poll())[0], {})
         await other.unlock()
-        self.assertEqual((await own.look())[0], {})
+        self.assertEqual((await own.poll())[0], {})
         self.assertTrue(own.source.state().up)
 
     async def test_lock(self) -> None:

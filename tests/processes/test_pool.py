@@ -62,7 +62,7 @@ class SettledTest(SynchronousTestCase):
         settled = Deferred.fromCoroutine(pool.settled())
         self.assertNoResult(settled)
         worker.is_leaving = False
-        pool.look_who_leaves()
+        pool.recheck_leaving()
         self.successResultOf(settled)
 
 

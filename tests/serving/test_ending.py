@@ -41,7 +41,7 @@ class DeniedTests(SynchronousTestCase):
         self.end_denied = True
         self.configuration = self.admission = self
         factories: Any = [self]
-        self.looking = DeniedClients(self.clock, lambda: factories)
+        self.checks = DeniedClients(self.clock, lambda: factories)
 
     def serves(self, client: Address) -> bool:
         self.asked += 1
@@ -55,7 +55,7 @@ class DeniedTests(SynchronousTestCase):
         """While somebody else is banned all the time, each is ended soon; one after another is not looked at for each."""
         for moment in range(1000):
             self.denied.add(str(ip_address(int(ip_address("192.0.0.0")) + moment)))
-            self.looking.check_all()
+            self.checks.check_all()
             self.clock.advance(0.005)
         self.assertGreater(len(self.ended()), 800)
         self.assertLess(self.asked, 30 * _MANY)
@@ -68,9 +68,9 @@ class DeniedTests(SynchronousTestCase):
 
     def test_stopped(self) -> None:
         """After the end nothing is looked at; where no listener wants it, neither."""
-        self.looking.check_all()
-        self.looking.stop_looking()
+        self.checks.check_all()
+        self.checks.stop_checks()
         self.end_denied = False
-        self.looking.check_all()
+        self.checks.check_all()
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.assertEqual(self.asked, 0)

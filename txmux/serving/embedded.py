@@ -109,7 +109,9 @@ class EmbeddedService(Service):
         if self._certificates is None and rules.acme_names:
             from txmux.serving.acme.renewal import Certificates  # noqa: PLC0415 - OpenSSL takes a while
 
-            self._certificates = Certificates(self._reactor, self._announce, self._look_again)
+            self._certificates = Certificates(
+                self._reactor, self._announce, self._reread_certificates
+            )
             self._renewing.start(1.0, now=False)
         if self._certificates is not None:
             self._certificates.use(rules)
@@ -123,7 +125,7 @@ class EmbeddedService(Service):
             self.serving.answer_challenges(challenges)
         return succeed(None)
 
-    def _look_again(self) -> None:
+    def _reread_certificates(self) -> None:
         if self.serving is not None:
             self.serving.terminations.look_again()
 
@@ -149,13 +151,13 @@ class EmbeddedService(Service):
 
         def admission(listener: Listener) -> Admission:
             limits = SourceLimits.for_listener(listener)
-            before, known = self._sources.get(listener.name, (None, None))
+            before, per_source = self._sources.get(listener.name, (None, None))
             made = Admission(
                 listener,
                 self._reactor.seconds,
                 service=tally(rules.settings.max_connections, ""),
                 listener=tally(listener.max_connections, listener.name),
-                per_source=known if before == limits else None,
+                per_source=per_source if before == limits else None,
             )
             self._sources[listener.name] = limits, made.per_source
             return made

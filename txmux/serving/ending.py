@@ -15,7 +15,7 @@ from txmux.rules.model import Rules
 _STEPS = 100
 """The most steps in which connections are ended one after another."""
 
-_LOOK = 1.0  # seconds between two looks at connections that wait for a server
+_RECHECK = 1.0  # seconds between two looks at connections that wait for a server
 
 
 class GradualEnd:
@@ -53,9 +53,9 @@ class GradualEnd:
         steps = min(len(left), _STEPS)
 
         def end(step: int) -> None:
-            for one in left[step::steps]:
-                if one.record.reason is None and one.state != "connecting":
-                    one.end("drained")
+            for connection in left[step::steps]:
+                if connection.record.reason is None and connection.state != "connecting":
+                    connection.end("drained")
 
         for step in range(steps):
             self.call_later(seconds * (step + 1) / steps, partial(end, step))
@@ -67,7 +67,7 @@ class GradualEnd:
         served = {*(states if before is None else before)} - waiting
         self.call_later(0.0 if before is None else seconds, partial(self._end, served))
         if waiting:
-            self.call_later(_LOOK, partial(self._end_served, seconds, waiting))
+            self.call_later(_RECHECK, partial(self._end_served, seconds, waiting))
 
     def _end(self, identities: Collection[str]) -> None:
         for connection in self._connections():
@@ -77,9 +77,9 @@ class GradualEnd:
     def end_each(self, connections: Iterator[Served]) -> None:
         """End the connections to servers that are down, some at a time."""
         some = [*islice(connections, _AT_ONCE)]
-        for one in some:
-            if one.record.reason is None:
-                one.end("server-down")
+        for connection in some:
+            if connection.record.reason is None:
+                connection.end("server-down")
         if len(some) == _AT_ONCE:
             self.call_later(0, partial(self.end_each, connections))
 
@@ -130,14 +130,14 @@ class DeniedClients:
         """Check all connections, since the admitted networks may have changed: at once, or again after the current check."""
         self._is_due = True
         if self._call is None:
-            self._begin_look()
+            self._start_check()
 
-    def _begin_look(self) -> None:
+    def _start_check(self) -> None:
         self._call = None
         if self._is_due and any(
             listener.configuration.settings.end_denied for listener in self._listeners()
         ):
-            self._call = self._reactor.callLater(0, self._look_at_next, self._each())
+            self._call = self._reactor.callLater(0, self._check_next, self._each())
         self._is_due = False
 
     def _each(self) -> Iterator[None]:
@@ -154,14 +154,14 @@ class DeniedClients:
                         connection.end("denied")
                 yield
 
-    def _look_at_next(self, each: Iterator[None]) -> None:
+    def _check_next(self, each: Iterator[None]) -> None:
         done = sum(1 for _ in islice(each, _AT_ONCE))
         if done == _AT_ONCE:
-            self._call = self._reactor.callLater(0, self._look_at_next, each)
+            self._call = self._reactor.callLater(0, self._check_next, each)
         else:
-            self._call = self._reactor.callLater(_PAUSE, self._begin_look)
+            self._call = self._reactor.callLater(_PAUSE, self._start_check)
 
-    def stop_looking(self) -> None:
+    def stop_checks(self) -> None:
         self._is_due = False
         if self._call is not None:
             self._call.cancel()

@@ -76,7 +76,7 @@ class ListenAddress:
 
 def listen_addresses(listener: Listener) -> list[ListenAddress]:
     """Return the addresses of a listener, in their order."""
-    found = []
+    addresses = []
     options = socket_options(listener)
     for number, text in enumerate(listener.endpoints):
         # Each endpoint with port 0 gets a port of its own.
@@ -84,8 +84,8 @@ def listen_addresses(listener: Listener) -> list[ListenAddress]:
         address = ListenAddress(listener.name, text, backlog, key, kind, listener.freebind)
         if listener.mptcp and kind == "tcp":
             address = attrs.evolve(address, mptcp=True, key=f"{key}{_MPTCP}")
-        found.append(attrs.evolve(address, options=options))
-    return found
+        addresses.append(attrs.evolve(address, options=options))
+    return addresses
 
 
 def are_plain(rules: Rules) -> bool:
@@ -288,9 +288,9 @@ def replace(old: socket.socket, new: socket.socket, backlog: int) -> None:
     new.listen(backlog)
     program = ctypes.create_string_buffer(struct.pack("=HBBI", _RETURN, 0, 0, 1))
     pointer = struct.pack("@HP", 1, ctypes.addressof(program))
-    for one in (old, new):  # sockets of MPTCP do not take it
+    for member in (old, new):  # sockets of MPTCP do not take it
         with suppress(OSError):
-            one.setsockopt(socket.SOL_SOCKET, _ATTACH_REUSEPORT_CBPF, pointer)
+            member.setsockopt(socket.SOL_SOCKET, _ATTACH_REUSEPORT_CBPF, pointer)
     may_share(new, may=False)
 
 
@@ -302,8 +302,8 @@ def _address(address: SocketAddress) -> Any:
     if address.family == socket.AF_INET:
         return (address.host, address.port)
     # The zone of a link-local address becomes a number of its own.
-    found = socket.getaddrinfo(address.host, address.port, socket.AF_INET6, socket.SOCK_STREAM)
-    return found[0][4]
+    resolved = socket.getaddrinfo(address.host, address.port, socket.AF_INET6, socket.SOCK_STREAM)
+    return resolved[0][4]
 
 
 _UNIX_MODE = "666"

@@ -128,7 +128,9 @@ class ListeningPorts:
 
     def arrived(self) -> Deferred[None]:
         """Wait until the flows that are awaited are here, if there are ports for them."""
-        if not self._awaits_flows or not any(one.is_for_datagrams for one in self._by_key.values()):
+        if not self._awaits_flows or not any(
+            port.is_for_datagrams for port in self._by_key.values()
+        ):
             return succeed(None)
         if self._arrived is None:
             self._arrived = Deferred()

@@ -308,7 +308,10 @@ class Serving:
         rules_changed: bool,
     ) -> None:
         rules, sockets = prepared.rules, prepared.sockets
-        known = {(one.configuration.settings.name, one.transport): one for one in self.listeners}
+        known = {
+            (active.configuration.settings.name, active.transport): active
+            for active in self.listeners
+        }
         for listener in rules.listeners:
             active = known.get((listener.name, listener.transport))
             if active is None:
@@ -344,7 +347,7 @@ class Serving:
         self.listeners[:] = prepared.listeners
         if self._challenges:
             self._show_challenges()
-        self._retiring = [*filter(lambda one: one.connections, self._retiring), *gone]
+        self._retiring = [*filter(lambda listener: listener.connections, self._retiring), *gone]
         for listener in (*self.listeners, *self._retiring):
             listener.log_to(prepared.access_log)
         for key, (port, forwarding) in prepared.ports.items():
@@ -390,17 +393,21 @@ class Serving:
             stop_listening(port)
 
     def older(self) -> list[Served]:
-        return [one for one in self.connections() if one.configuration.version < self.version]
+        return [
+            connection
+            for connection in self.connections()
+            if connection.configuration.version < self.version
+        ]
 
     def end_removed(self, routes: Collection[str], backends: Collection[str]) -> None:
         """End the connections of removed routes and backends after ``drain_timeout``."""
         version = self.version
 
         def end() -> None:
-            for one in connections_of_removed(
+            for connection in connections_of_removed(
                 self.connections(), self._rules, version, routes, backends
             ):
-                one.end("drained")
+                connection.end("drained")
 
         self._ending.call_later(self._rules.settings.drain_timeout, end)
 
@@ -416,14 +423,21 @@ class Serving:
         members = [member] if member.health.state is MemberState.DOWN else []
         is_for_backups = backend.end_on_down == "backup" and not member.server.backup
         if is_for_backups and member.state is MemberState.UP:
-            pools = [one.pool for one in self.upstreams.all() if one.backend == backend]
-            members = [one for pool in pools for one in pool.members if one.server.backup]
+            upstreams = [
+                upstream for upstream in self.upstreams.all() if upstream.backend == backend
+            ]
+            members = [
+                backup
+                for upstream in upstreams
+                for backup in upstream.pool.members
+                if backup.server.backup
+            ]
         self._ending.end_each(
-            one
-            for one in self.connections()
-            if one.record.backend == backend.name
-            and one.state == "relaying"
-            and any(member.is_at(one.record.server or "") for member in members)
+            connection
+            for connection in self.connections()
+            if connection.record.backend == backend.name
+            and connection.state == "relaying"
+            and any(member.is_at(connection.record.server or "") for member in members)
         )
 
     # The end.
@@ -457,7 +471,7 @@ class Serving:
         await gatherResults([listener.emptied() for listener in self._all()])
         await gatherResults([listener.stopped() for listener in self._all()])
         self._ending.cancel_calls()
-        self._denied.stop_looking()
+        self._denied.stop_checks()
         await self.runtime.stop_sharing()
         for listener in self.listeners:
             log_dry_runs(listener)

@@ -21,6 +21,7 @@ sources      the rate buckets of each listener, in base64: see `SourceTable.buck
 """
 
 import base64
+import itertools
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
@@ -47,40 +48,43 @@ def build_state(
         "servers": [*servers],
         "wanted": {**overrides},
         "sources": {
-            name: base64.b64encode(one.buckets()).decode()
-            for name, one in sources.items()
-            if one is not None
+            name: base64.b64encode(limits.buckets()).decode()
+            for name, limits in sources.items()
+            if limits is not None
         },
     }
 
 
 def sources_of(listeners: Iterable[ActiveListener]) -> dict[str, PerSource | None]:
     configurations = [listener.configuration for listener in listeners]
-    return {one.settings.name: one.admission.per_source for one in configurations}
+    return {
+        configuration.settings.name: configuration.admission.per_source
+        for configuration in configurations
+    }
 
 
 def restore_sources(state: TransferState, sources: Mapping[str, PerSource | None]) -> None:
     for name, buckets in state.get("sources", {}).items():
-        one = sources.get(name)
-        if one is not None:
-            one.restore(base64.b64decode(buckets))
+        limits = sources.get(name)
+        if limits is not None:
+            limits.restore(base64.b64decode(buckets))
 
 
-def merged(found: Iterable[Iterable[dict[str, Any]]]) -> list[dict[str, Any]]:
+def merged(reports: Iterable[Iterable[dict[str, Any]]]) -> list[dict[str, Any]]:
     """Merge what several processes report of the same servers: the worst state, the turns of the first, the sum of connections.
 
     Each process counts failed connections by itself, so a server that one of them has ejected is ejected in all their successors.
     """
     servers: dict[tuple[str, str, str], dict[str, Any]] = {}
-    for entry in (one for several in found for one in several):
+    for entry in itertools.chain.from_iterable(reports):
         key = (entry["backend"], entry["server"], entry["target"])
-        known = servers.get(key)
-        if known is None:
+        so_far = servers.get(key)
+        if so_far is None:
             servers[key] = {**entry}
             continue
-        turns = {name: known[name] for name in ("credit", "contrary")}
-        count = known.get("connections", 0) + entry.get("connections", 0)
-        worst = max(known, entry, key=_badness)
+        turns = {name: so_far[name] for name in ("credit", "contrary")}
+        count = so_far.get("connections", 0) + entry.get("connections", 0)
+        worst = max(so_far, entry, key=_badness)
         servers[key] = {**worst, **turns, "connections": count}
     return [*servers.values()]
 

@@ -30,10 +30,10 @@ def missing_in(rules: Rules, accepting: Collection[str], upstreams: Upstreams) -
 
 
 def _used(rules: Rules) -> Iterator[Backend]:
-    found: list[Outcome | None] = [route.outcome for route in rules.routes]
+    outcomes: list[Outcome | None] = [route.outcome for route in rules.routes]
     for listener in rules.listeners:
-        found += [*(line.outcome for line in listener.silent), listener.default]
-    yield from (outcome for outcome in found if isinstance(outcome, Backend))
+        outcomes += [*(line.outcome for line in listener.silent), listener.default]
+    yield from (outcome for outcome in outcomes if isinstance(outcome, Backend))
 
 
 def connection_counts(connections: Sequence[Served], version: int) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def connection_counts(connections: Sequence[Served], version: int) -> dict[str, 
         "generation": version,
         "active": len(connections),
         "undecided": sum(connection.record.detect_ms is None for connection in connections),
-        "older": sum(one.configuration.version < version for one in connections),
+        "older": sum(connection.configuration.version < version for connection in connections),
     }
 
 

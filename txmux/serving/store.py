@@ -73,7 +73,7 @@ class ListeningSockets:
 
     def listening(self) -> Mapping[str, socket.socket]:
         """Return the sockets, except those that refuse clients."""
-        return {key: one for key, one in self._sockets.items() if key not in self._refused}
+        return {key: opened for key, opened in self._sockets.items() if key not in self._refused}
 
     def prepare(self, listeners: Iterable[Listener]) -> PreparedSockets:
         """Open the sockets that are not open yet, except those of addresses that are not plain.
@@ -185,8 +185,8 @@ class ListeningSockets:
         """
         shut = [
             key
-            for key, one in self._sockets.items()
-            if key not in self._refused and _is_shut(key, one)
+            for key, opened in self._sockets.items()
+            if key not in self._refused and _is_shut(key, opened)
         ]
         return [key for key in shut if self._revive(key, self._sockets[key])]
 
@@ -205,7 +205,7 @@ class ListeningSockets:
                 self._failed.append(key)
                 _log.error("{problem}; trying again", problem=listen_error(address, problem))
             return False
-        self._failed = [one for one in self._failed if one != key]
+        self._failed = [failed for failed in self._failed if failed != key]
         _log.error(
             "listening on {address} for {section} again: a process of txmux had shut the socket down; "
             "if that happens again, restart the service, and look for what has taken over a worker",
@@ -253,11 +253,11 @@ class PreparedSockets:
         try:
             if address.key in self.sockets:
                 return OSError(errno.EADDRINUSE, "the same address is named twice: remove one")
-            known = store.known(address.key)
-            if known is None and (old := store.known(address.other_key)) is not None:
+            existing = store.known(address.key)
+            if existing is None and (old := store.known(address.other_key)) is not None:
                 may_share(old)
                 address = attrs.evolve(address, beside=True)
-            self.sockets[address.key] = known or store.open_address(address)
+            self.sockets[address.key] = existing or store.open_address(address)
         except (OSError, LookupError) as problem:
             return store.why_not(address, problem)
         self._addresses.append(address)
@@ -294,7 +294,7 @@ class PreparedSockets:
                     )  # the backlog may have changed
         had = {**store._adopted, **store._sockets}
         store._sockets, store._adopted = self.sockets, {}
-        store.unused |= {key: one for key, one in had.items() if key not in self.sockets}
+        store.unused |= {key: opened for key, opened in had.items() if key not in self.sockets}
 
     def abandon(self) -> None:
         """Close the sockets that were opened."""

@@ -119,7 +119,7 @@ class _Liar(Authority):
 
     answers: Iterator[Any]
 
-    async def _exchange(self, method: str, url: str, *_: Any, **__: Any) -> HttpResponse:
+    async def _request(self, method: str, url: str, *_: Any, **__: Any) -> HttpResponse:
         if not url.startswith("https://"):
             raise self._unusable(url)
         self._nonces = ["A"]

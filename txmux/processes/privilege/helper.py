@@ -168,7 +168,7 @@ class Helper:
         }
         kind = question.pop("kind", "")
         allowed = does if may_all else [messages.OPEN]
-        message = next((one for one in allowed if one.kind == kind), None)
+        message = next((candidate for candidate in allowed if candidate.kind == kind), None)
         if message is None or question.keys() - message.fields.keys():
             return {"refused": "that is not what this helper does"}, []
         try:

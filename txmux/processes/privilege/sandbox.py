@@ -105,18 +105,20 @@ def folders_of_python() -> Sequence[str]:
 
     It looks at every module, so it is called before processes that confine themselves are forked: their memory stays shared.
     """
-    found = {sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix}
-    found.update(filter(_has_distributions, sys.path))
+    folders = {sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix}
+    folders.update(filter(_has_distributions, sys.path))
     for name, module in list(sys.modules.items()):
         # Plugins are looked for in all folders of their package, also those in which there is none.
         if name == "twisted.plugins":
-            found.update(map(str, module.__path__))
+            folders.update(map(str, module.__path__))
         file = getattr(module, "__file__", None)
         depth = name.count(".") + hasattr(module, "__path__")
         if isinstance(file, str) and depth:
             package = Path(file).absolute().parents[depth - 1 :][:1]
-            found.update(str(one) for one in package if one.name == name.partition(".")[0])
-    return [path for path in map(os.path.realpath, found) if path not in _TOO_MUCH]
+            folders.update(
+                str(parent) for parent in package if parent.name == name.partition(".")[0]
+            )
+    return [path for path in map(os.path.realpath, folders) if path not in _TOO_MUCH]
 
 
 def _has_distributions(folder: str) -> bool:

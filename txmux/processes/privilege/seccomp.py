@@ -67,7 +67,9 @@ def restrict_calls() -> bool:
     if not table or sys.platform != "linux" or sys.maxsize < 2**32:
         return False
     code = _filter(table, architecture)
-    program = _Program(len(code), b"".join(struct.pack("HBBI", *one) for one in code))
+    program = _Program(
+        len(code), b"".join(struct.pack("HBBI", *instruction) for instruction in code)
+    )
     done = ctypes.CDLL(None).syscall(
         ctypes.c_long(_SECCOMP[table]),
         ctypes.c_uint(_SET_FILTER),

@@ -32,8 +32,8 @@ class ServiceLimits:
 
     def _in_use(self, names: Collection[str]) -> set[str]:
         """Return those that are in the rules in force or have connections, including those that are not admitted yet."""
-        known = {*names_counted(self._rules())}
-        return {name for name in names if name in known or self._counters.has_connections(name)}
+        in_rules = {*names_counted(self._rules())}
+        return {name for name in names if name in in_rules or self._counters.has_connections(name)}
 
     def as_json(self) -> dict[str, Any]:
         return self._limits.as_json() if self._limits is not None else {}

@@ -35,13 +35,13 @@ class Resources:
 
     def take(self, opened: Mapping[str, socket.socket]) -> None:
         """Take the sockets of another process, or those that systemd has stored, by their keys."""
-        for key, one in opened.items():
+        for key, listening in opened.items():
             if key == KEY:
-                self.privilege.take(one)
+                self.privilege.take(listening)
             elif key.startswith(PREFIX):
-                self.endpoints.adopt(key, one)
+                self.endpoints.adopt(key, listening)
             else:
-                self.sockets.adopt(key, one)
+                self.sockets.adopt(key, listening)
 
     def open(self, rules: Rules) -> None:
         self.sockets.prepare(rules.listeners).commit()

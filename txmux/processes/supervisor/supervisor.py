@@ -236,7 +236,7 @@ class Supervisor:
     def clients_wait(self, number: int, backend: str, *, waiting: bool) -> None:
         """Start the servers of a backend while clients of a worker wait: once, however many workers have some."""
         rules = self._pending.rules if self._pending is not None else self._rules
-        if not waiting or any(one.name == backend for one in rules.every_backend()):
+        if not waiting or any(served.name == backend for served in rules.every_backend()):
             self.state.upstreams.waker.report(backend, waiting, number)
 
     def sandbox(self) -> Sandbox:
@@ -254,7 +254,11 @@ class Supervisor:
         descriptors = [self._limits.descriptor, *map(socket.socket.fileno, worker.sockets.values())]
         message |= {"sockets": [*worker.sockets], "descriptors": descriptors}
         banned = rows_of((ban.network, ban) for ban in self.state.bans)
-        state = {**self._known(self._servers()), "names": self._names.as_json(), "banned": banned}
+        state = {
+            **self._shared_state(self._servers()),
+            "names": self._names.as_json(),
+            "banned": banned,
+        }
         certificates = self.state.certificates
         state["challenges"] = {} if certificates is None else certificates.challenges
         return {**message, "state": state}
@@ -266,7 +270,7 @@ class Supervisor:
             "limits": attrs.asdict(self._limits.layout),
         }
 
-    def _known(self, servers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    def _shared_state(self, servers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         return {
             "servers": [*servers],
             "wanted": self.state.overrides,
@@ -283,8 +287,8 @@ class Supervisor:
         """
         # When no worker accepts, clients wait: then no worker that hangs is asked.
         workers = self.pool.all() if self.transfers.accepting else self.transfers.able
-        found = await broadcast([worker for worker in workers if worker.ready], messages.SERVERS)
-        servers = merged([*(servers for _, servers in found.answers), self._servers()])
+        reports = await broadcast([worker for worker in workers if worker.ready], messages.SERVERS)
+        servers = merged([*(servers for _, servers in reports.answers), self._servers()])
         sources = self._limits.sources(self._reactor.seconds)
         state = build_state(servers, sources, self.state.overrides, self.state.lists.contents)
         return {
@@ -304,7 +308,7 @@ class Supervisor:
         self.state.recent.restore(state.get("recent", self.state.recent.state()))
         rows = rows_of(self.state.bans.restore(state.get("bans", {})))
         if self._is_started:
-            self.pool.tell(messages.RECALL, state=self._known(servers))
+            self.pool.tell(messages.RECALL, state=self._shared_state(servers))
             self.pool.tell(messages.BAN, rows=rows)
             restore_sources(state, self._limits.sources(self._reactor.seconds))
 
@@ -390,7 +394,7 @@ class Supervisor:
             undo.callback(self._drop_pending, pending)
             await self._prepare(pending, rules_changed=rules_changed)
             if self._draining_sockets or any(
-                one.type == SOCK_DGRAM for one in self._sockets.sockets().values()
+                opened.type == SOCK_DGRAM for opened in self._sockets.sockets().values()
             ):
                 # These rules may end the worker to which flows are on their way.
                 await self.pool.flows_moved(self.pool.all())
@@ -486,9 +490,12 @@ class Supervisor:
         """Make the workers prepare other rules, and start additional ones."""
         rules = pending.rules
         message = self._message(rules, 0) | {"rules_changed": rules_changed}
-        pending.preparing = {one: one.pid for one in self.pool.all() if one.ready}
-        answers = {one: one.ask_to_prepare(pending.sockets, **message) for one in pending.preparing}
-        old = {one: answers.pop(one) for one in self.pool.retiring if one in answers}
+        pending.preparing = {worker: worker.pid for worker in self.pool.all() if worker.ready}
+        answers = {
+            worker: worker.ask_to_prepare(pending.sockets, **message)
+            for worker in pending.preparing
+        }
+        old = {worker: answers.pop(worker) for worker in self.pool.retiring if worker in answers}
         problems = await failures(answers)
         able, most = len(self.pool.workers), self._limits.workers
         for worker, answer in old.items():
@@ -598,7 +605,7 @@ class Supervisor:
         self.pool.retired(worker)
 
     def has_answered_leave(self) -> None:
-        self.pool.look_who_leaves()
+        self.pool.recheck_leaving()
 
     def end_removed(self, routes: Collection[str], backends: Collection[str]) -> None:
         self.pool.tell(messages.END_REMOVED, routes=list(routes), backends=list(backends))

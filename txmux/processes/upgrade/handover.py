@@ -89,7 +89,7 @@ class Round:
     def __init__(self, connections: Iterable[MuxProtocol], takers: Sequence[Taker]) -> None:
         # So that several old processes do not begin with the same one.
         self._takers = random.sample(takers, k=len(takers))  # nosec B311
-        in_order: list[Any] = sorted(connections, key=lambda one: one.accepted_at)
+        in_order: list[Any] = sorted(connections, key=lambda connection: connection.accepted_at)
         self._left = deque(in_order)
         self._waiting: deque[Any] = deque()  # for a server: they move last, as they came
         self._size = min(_BATCH, 1 + len(in_order) // (_SHARES * max(1, len(self._takers))))
@@ -102,10 +102,10 @@ class Round:
             [Deferred.fromCoroutine(self._offer_batches()) for _ in range(_UNDER_WAY)]
         )
         await gatherResults([Deferred.fromCoroutine(taker.finish()) for taker in self._takers])
-        for one in (*self._left, *self._waiting):
-            if one.record.reason is None:
-                one.attach_stage()
-                self.stays[one.stays or "not taken"] += 1
+        for connection in (*self._left, *self._waiting):
+            if connection.record.reason is None:
+                connection.attach_stage()
+                self.stays[connection.stays or "not taken"] += 1
 
     async def _offer_batches(self) -> None:
         while (taker := self._next_taker()) is not None and (batch := self._next_batch()):
@@ -114,7 +114,7 @@ class Round:
 
     def _next_taker(self) -> Taker | None:
         able = [taker for taker in self._takers if taker.is_able]
-        return min(able, key=lambda one: one.has + one.offered, default=None)
+        return min(able, key=lambda taker: taker.has + taker.offered, default=None)
 
     def _next_batch(self) -> list[_Suspended]:
         """Suspend connections, when a process is ready to take them; in a batch, either all or none wait for a server."""
@@ -122,12 +122,11 @@ class Round:
         held = 0
         while len(batch) < self._size and held < _HELD and (self._left or self._waiting):
             queue = self._left or self._waiting
-            one = queue.popleft()
-            if one.record.reason is not None:
+            connection: MuxProtocol = queue.popleft()
+            if connection.record.reason is not None:
                 continue  # it has ended meanwhile
             try:
-                one.attach_stage()
-                connection: MuxProtocol = one
+                connection.attach_stage()
                 is_waiting = connection.state == "connecting"
                 if is_waiting and queue is self._left:
                     self._waiting.append(connection)
@@ -141,7 +140,7 @@ class Round:
                 moved, sockets = connection.suspend()
             except Exception as problem:  # noqa: BLE001 - one that cannot move must not keep the others here
                 _log.error(
-                    "{id} cannot be moved, and stays: {why!r}", id=one.record.id, why=problem
+                    "{id} cannot be moved, and stays: {why!r}", id=connection.record.id, why=problem
                 )
                 self.stays["error"] += 1
                 continue
@@ -245,18 +244,18 @@ class Taker:
 
     def take(self, number: int, connections: dict[int, MuxProtocol]) -> None:
         """Leave connections of a batch, by their indexes in it, to the process; they belong to it from here on, in any case."""
-        leased = {index for index, one in connections.items() if one.keeps_slot}
-        for one in connections.values():  # before the other process counts them
-            self._admissions.add(one.count_elsewhere())
+        leased = {index for index, connection in connections.items() if connection.keeps_slot}
+        for connection in connections.values():  # before the other process counts them
+            self._admissions.add(connection.count_elsewhere())
         self.channel.send(messages.GO_ON, batch=number, which=[*connections], kept=[*leased])
-        for index, one in connections.items():
+        for index, connection in connections.items():
             try:
-                release_slot = one.let_go(keeps_slot=index in leased)
+                release_slot = connection.let_go(keeps_slot=index in leased)
             except Exception as problem:  # noqa: BLE001 - as above
-                _log.error("{id} has moved: {why!r}", id=one.record.id, why=problem)
+                _log.error("{id} has moved: {why!r}", id=connection.record.id, why=problem)
                 continue
             if release_slot is not None:
-                self._leased[one.record.id] = release_slot
+                self._leased[connection.record.id] = release_slot
 
     async def finish(self) -> None:
         """Wait until the process has received everything, which would be lost if this one ended."""

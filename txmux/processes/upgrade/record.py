@@ -30,7 +30,9 @@ async def collect_state(
     state = await supervisor.state_to_hand_over(again=again)
     # The successor reads files by itself.
     networks = {
-        name: one for name, one in state["networks"].items() if name.partition(":")[0] != "file"
+        name: contents
+        for name, contents in state["networks"].items()
+        if name.partition(":")[0] != "file"
     }
     return {**state, "networks": networks, "rules": rules, "history": control.rates.as_json()}
 

@@ -82,7 +82,7 @@ class ConnectionTransfer:
         self._serving = serving
         self._reactor = reactor
         self._adopting: dict[Adopting, int] = {}  # with `ListeningPorts.awaited` at its start
-        self._giving = 0
+        self._handing_over = 0
         self._moving = DeferredLock()
         self._takers: set[Taker] = set()
         self._is_closed = False
@@ -92,7 +92,7 @@ class ConnectionTransfer:
 
     @property
     def is_busy(self) -> bool:
-        return self._giving > 0 or not all(one.has_all for one in self._adopting)
+        return self._handing_over > 0 or not all(adopting.has_all for adopting in self._adopting)
 
     async def close(self) -> None:
         """Take no further connections, since this process is about to end; wait for those on their way in either direction.
@@ -112,17 +112,21 @@ class ConnectionTransfer:
             self._quiet = None
 
     def _is_moving(self) -> bool:
-        return self._giving > 0 or any(one.waiting for one in self._adopting)
+        return self._handing_over > 0 or any(adopting.waiting for adopting in self._adopting)
 
     def _moved(self) -> None:
         if self._quiet is not None and not self._quiet.called and not self._is_moving():
             self._quiet.callback(None)
 
     async def _hand_over_flows(self, takers: Sequence[Taker]) -> tuple[int, Counter[StayReason]]:
-        flows = [one for one in self._serving.connections() if not isinstance(one, MuxProtocol)]
+        flows = [
+            connection
+            for connection in self._serving.connections()
+            if not isinstance(connection, MuxProtocol)
+        ]
         # Another process may have the flows already, on their way to others: then only that one knows when all have arrived.
         ports = self._serving.listening_ports
-        reader = next((one for one in takers if one.reads_datagrams), None)
+        reader = next((taker for taker in takers if taker.reads_datagrams), None)
         if reader is None:
             return 0, Counter({"not taken": len(flows)})
         moved = 0
@@ -145,7 +149,7 @@ class ConnectionTransfer:
         The ends are closed. Returns how many have `moved`, and how many `stay` by the reason.
         """
         takers = [*filter(None, map(self._make_taker, ends))]
-        self._giving += 1
+        self._handing_over += 1
         try:
             able = await opened(takers, self._reactor)
             if able:
@@ -157,11 +161,14 @@ class ConnectionTransfer:
                 # First, since datagrams wait nowhere for long.
                 flows, stays = await self._hand_over_flows(able)
                 connections = self._serving.connections()
-                moving = Round([one for one in connections if isinstance(one, MuxProtocol)], able)
+                streams = [
+                    connection for connection in connections if isinstance(connection, MuxProtocol)
+                ]
+                moving = Round(streams, able)
                 await moving.run()
             return {"moved": flows + moving.moved, "stays": +(stays + moving.stays)}
         finally:
-            self._giving -= 1
+            self._handing_over -= 1
             for taker in takers:
                 taker.close_when_done()
             self._moved()
@@ -234,7 +241,7 @@ class ConnectionTransfer:
             adopting.open(reads=ports.reads_datagrams)
 
     def _count(self) -> int:
-        on_their_way = sum(one.waiting for one in self._adopting)
+        on_their_way = sum(adopting.waiting for adopting in self._adopting)
         return len(self._serving.connections()) + on_their_way
 
     def _flows_are_here(self, adopting: Adopting) -> None:
@@ -251,8 +258,8 @@ class ConnectionTransfer:
             close_all(descriptors)
             return {"taken": []}
 
-        def find(listener: str, place: str) -> tuple[UDPListener, DatagramPort] | None:
-            port = serving.listening_ports.reader_at(place)
+        def find(listener: str, key: str) -> tuple[UDPListener, DatagramPort] | None:
+            port = serving.listening_ports.reader_at(key)
             return None if port is None else (serving.udp_listener_of(listener), port.port)
 
         return adopt_flows(descriptors, flows, find)

@@ -241,10 +241,10 @@ class Upgrade:
         accepting. If an `UpgradeError` is raised, this process keeps serving.
         """
         successor = self.successor
-        known = await state()
+        first_state = await state()
         if self._given_up:
             raise UpgradeError("the service is shutting down")
-        await successor.begin(sockets, known)
+        await successor.begin(sockets, first_state)
         try:
             if counters is not None:
                 await self._count_on(counters)

@@ -280,8 +280,8 @@ class Upgrades:
 
     def _settle(self) -> None:
         settled, self._settled = self._settled, []
-        for one in settled:
-            one.callback(None)
+        for waiting in settled:
+            waiting.callback(None)
 
     async def reload_successor(self) -> Report:
         return await self._pass_on("reload", messages.RELOAD, seconds=_RELOADS)

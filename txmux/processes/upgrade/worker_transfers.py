@@ -47,8 +47,8 @@ class WorkerTransfers:
         Hanging workers are found first, while all accept, so that no client waits for one.
         """
         ready = [worker for worker in self._pool.all() if worker.ready]
-        found = await broadcast(ready, messages.PING, seconds=_PROMPT)
-        answered = dict(found.answers)
+        pongs = await broadcast(ready, messages.PING, seconds=_PROMPT)
+        answered = dict(pongs.answers)
         self.able = [worker for worker in ready if worker.number + 1 in answered]
         await self._pool.flows_moved(self.able)
         self.accepting = False
@@ -83,9 +83,9 @@ class WorkerTransfers:
         self._pool.share_datagrams()  # before flows of another process come
         # The others are asked when they are ready, like the successor of one that has ended.
         ready = [worker for worker in self._pool.workers if worker.ready]
-        found = await broadcast(ready, messages.ACCEPT, seconds=_PATIENCE)
-        if found.missing:
-            raise ChannelError("; ".join(found.missing))
+        answers = await broadcast(ready, messages.ACCEPT, seconds=_PATIENCE)
+        if answers.missing:
+            raise ChannelError("; ".join(answers.missing))
 
     def await_flows(self, *, on: bool) -> None:
         """Hold datagrams of unknown clients, or no longer, since their flows may come from another process."""
@@ -103,11 +103,13 @@ class WorkerTransfers:
             self._pool.workers[0].tell(messages.EXPECT, servers=[*servers])
 
     def hand_over(
-        self, to: Takers, is_needed: Callable[[], bool], known: Iterable[Giver] = ()
+        self, to: Takers, is_needed: Callable[[], bool], givers: Iterable[Giver] = ()
     ) -> list[Giver]:
         """Make all workers hand over, except those that do already; one that hangs does so when it continues."""
-        processes = {giver.process for giver in known}
-        ready = [one for one in self._pool.all() if one.ready and one.pid not in processes]
+        processes = {giver.process for giver in givers}
+        ready = [
+            worker for worker in self._pool.all() if worker.ready and worker.pid not in processes
+        ]
         return [self._pool.hand_over(worker, to, is_needed) for worker in ready]
 
     def adopt(self, ends: Sequence[socket.socket]) -> None:

@@ -93,10 +93,10 @@ class Giver:
 
     async def _count(self) -> int:
         try:
-            found = await self._worker.ask(messages.STATUS, seconds=1.0)
+            status = await self._worker.ask(messages.STATUS, seconds=1.0)
         except ChannelError:
             return 0
-        return int(found["active"])
+        return int(status["active"])
 
     def _hand_over(self) -> Deferred[Any]:
         ends: list[socket.socket] = []

@@ -46,7 +46,7 @@ class WorkerPool:
     """Keeps a given number of workers running: starts, retires and replaces them.
 
     Args:
-        looked: Called after each round of pings.
+        on_ping: Called after each round of pings.
 
     Attributes:
         workers: The workers that serve, or will.
@@ -60,10 +60,10 @@ class WorkerPool:
         self,
         make: Callable[[int], Worker],
         reactor: Any,
-        looked: Callable[[], object] = lambda: None,
+        on_ping: Callable[[], object] = lambda: None,
     ) -> None:
         self._make = make
-        self._looked = looked
+        self._on_ping = on_ping
         self.workers: list[Worker] = []
         self.retiring: list[Worker] = []
         self.added: list[Worker] = []
@@ -87,7 +87,7 @@ class WorkerPool:
     def _ping(self) -> None:
         for worker in self.all():
             worker.ping()
-        self._looked()
+        self._on_ping()
 
     def all(self) -> list[Worker]:
         return [*self.workers, *self.added, *self.retiring]
@@ -104,7 +104,9 @@ class WorkerPool:
     def reuse_retiring(self, count: int, able: Collection[Worker]) -> list[Worker]:
         """Let retiring workers that can serve again, before others are started, and return them."""
         missing = max(0, count - len(self.workers))
-        ready = [one for one in reversed(self.retiring) if one in able and one.can_return]
+        ready = [
+            worker for worker in reversed(self.retiring) if worker in able and worker.can_return
+        ]
         again = ready[:missing]
         for worker in again:
             worker.tell(messages.LEAVE_DATAGRAMS)  # until `share_datagrams` chooses the reader
@@ -120,7 +122,7 @@ class WorkerPool:
         unneeded = []
         while len(self.workers) > count:
             # First the workers that are not ready yet.
-            worker = min(reversed(self.workers), key=lambda one: one.ready)
+            worker = min(reversed(self.workers), key=lambda candidate: candidate.ready)
             self.workers.remove(worker)
             self.retiring.append(worker)
             unneeded.append(worker)
@@ -162,7 +164,7 @@ class WorkerPool:
         self.drop_added()
         leaving, self.workers = self.all(), []
         self.retiring = [*leaving]
-        self._look()
+        self._check_serving()
         return leaving
 
     def replace_soon(self, worker: Worker, most: int) -> None:
@@ -198,7 +200,7 @@ class WorkerPool:
 
         def answered(_: object) -> None:
             self._accept_pending.discard(worker)
-            self._look()
+            self._check_serving()
 
         accepting = worker.ask(messages.ACCEPT)
         accepting.addCallbacks(lambda _: self._retire_replaced(worker), lambda _: None)
@@ -208,15 +210,15 @@ class WorkerPool:
         """Wait until all workers serve."""
         waiting: Deferred[None] = Deferred()
         self._serving.append(waiting)
-        self._look()
+        self._check_serving()
         return waiting
 
-    def _look(self) -> None:
+    def _check_serving(self) -> None:
         """Fire the waiting calls if all workers serve now."""
         if self.are_ready() and not self._accept_pending.intersection(self.workers):
             waiting, self._serving = self._serving, []
-            for one in waiting:
-                one.callback(None)
+            for waiter in waiting:
+                waiter.callback(None)
 
     def share_datagrams(self) -> None:
         """Make one of the workers read all datagrams, since a flow belongs to one process."""
@@ -328,10 +330,10 @@ class WorkerPool:
 
     def retired(self, worker: Worker) -> None:
         self.retiring.remove(worker)
-        self.look_who_leaves()
+        self.recheck_leaving()
 
-    def look_who_leaves(self) -> None:
-        """Have `settled` look again: a retiring worker has ended, or stays after all."""
+    def recheck_leaving(self) -> None:
+        """Have `settled` check again: a retiring worker has ended, or stays after all."""
         if self._settling is not None:
             settling, self._settling = self._settling, None
             settling.callback(None)
@@ -343,8 +345,8 @@ class WorkerPool:
     async def missing(self) -> list[str]:
         if not self.is_served():
             return ["no worker serves"]
-        found = await broadcast(self.workers, messages.MISSING)
-        reports: list[list[str]] = [lines for _, lines in found.answers]
+        answers = await broadcast(self.workers, messages.MISSING)
+        reports: list[list[str]] = [lines for _, lines in answers.answers]
         if not reports:
             return ["no worker answers"]
         lines = dict.fromkeys(itertools.chain(*reports))
@@ -356,10 +358,10 @@ class WorkerPool:
         workers = self.all()
         # A starting worker does not answer, and has no connections.
         answers: dict[int, dict[str, Any]] = {
-            one.number + 1: {} for one in workers if not one.ready
+            worker.number + 1: {} for worker in workers if not worker.ready
         }
-        found = await broadcast([one for one in workers if one.ready], messages.STATUS)
-        answers.update(found.answers)
+        reports = await broadcast([worker for worker in workers if worker.ready], messages.STATUS)
+        answers.update(reports.answers)
         rows: list[dict[str, Any]] = [
             {
                 "worker": worker.number + 1,

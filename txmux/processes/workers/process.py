@@ -104,11 +104,11 @@ class WorkerProcess:
 
     def _count_more(self, places: dict[str, int], cells: int, gone: Sequence[str]) -> None:
         """Use the counters of other rules, and drop those of removed ones."""
-        known = self._counters.layout
+        layout = self._counters.layout
         for key in gone:
-            known.places.pop(key, None)
-        known.places.update(places)
-        known.cells = cells
+            layout.places.pop(key, None)
+        layout.places.update(places)
+        layout.cells = cells
         self._counters.use()
 
     async def _start(self, descriptors: Sequence[int], **fields: Any) -> bool:
@@ -229,8 +229,8 @@ class WorkerProcess:
         with ExitStack() as undo:
             opened = sockets_of(descriptors)
             undo.callback(close, opened)
-            other, known = read_rules(rules), serving.listening_ports.get
-            by_key = named(sockets, opened, other, known)
+            other, port_at = read_rules(rules), serving.listening_ports.get
+            by_key = named(sockets, opened, other, port_at)
             undo.callback(lambda: close(by_key.values()))  # there may be duplicates by then
             self._abandon(serving)
             if version:
@@ -242,7 +242,7 @@ class WorkerProcess:
                 other, by_key, self._admission(other), rules_changed=rules_changed
             )
             undo.callback(serving.abandon, prepared)
-            prepared.ports = await open_ports(self._reactor, other.listeners, known)
+            prepared.ports = await open_ports(self._reactor, other.listeners, port_at)
             undo.pop_all()
         self._prepared = prepared
 

@@ -28,47 +28,47 @@ def read_rules(packed: str) -> Rules:
 
 def sockets_of(descriptors: Sequence[int]) -> list[socket.socket]:
     """Make sockets of descriptors; if one is something else, all are closed."""
-    found: list[socket.socket] = []
+    sockets: list[socket.socket] = []
     try:
         for descriptor in descriptors:
-            found.append(socket.socket(fileno=descriptor))  # noqa: PERF401 - some are known if it fails
+            sockets.append(socket.socket(fileno=descriptor))  # noqa: PERF401 - some are known if it fails
     except OSError as problem:
-        close(found)
-        close_all(descriptors[len(found) :])
+        close(sockets)
+        close_all(descriptors[len(sockets) :])
         raise InvalidMessageError(
             f"a descriptor is not that of a socket: {problem.strerror}"
         ) from problem
-    for one in found:
+    for opened in sockets:
         # Those that listen are so already, but Python does not know, and would make a duplicate wait for clients.
-        one.setblocking(False)  # noqa: FBT003 - the socket module's signature
-    return found
+        opened.setblocking(False)  # noqa: FBT003 - the socket module's signature
+    return sockets
 
 
 def named(
     keys: Sequence[str],
     sockets: Sequence[socket.socket],
     rules: Rules,
-    known: Callable[[str], object] = lambda _: None,
+    is_open: Callable[[str], object] = lambda _: None,
 ) -> dict[str, socket.socket]:
     """Return sockets by the keys of their addresses; each that the rules need has to be there, or to be known."""
     if len(keys) != len(sockets) or len({*keys}) != len(keys):
         raise InvalidMessageError(
             f"{len(sockets)} sockets came for these addresses: {', '.join(keys)}"
         )
-    found = dict(zip(keys, sockets, strict=True))
+    by_key = dict(zip(keys, sockets, strict=True))
     for listener in rules.listeners:
         for address in listen_addresses(listener):
-            is_here = address.key in found or known(address.key)
+            is_here = address.key in by_key or is_open(address.key)
             if address.is_plain and not is_here:  # it opens any other itself
                 raise InvalidMessageError(
                     f"no socket came for {address.key}, where the rules listen"
                 )
-    return found
+    return by_key
 
 
 def close(sockets: Iterable[socket.socket]) -> None:
-    for one in sockets:
-        one.close()
+    for opened in sockets:
+        opened.close()
 
 
 @attrs.frozen
@@ -100,8 +100,8 @@ class Start:
         """
         with ExitStack() as opened:
             memory, others = descriptors[:1], descriptors[1:]
-            for one in memory:
-                opened.callback(os.close, one)
+            for descriptor in memory:
+                opened.callback(os.close, descriptor)
             given = sockets_of(others)
             opened.callback(close, [*given])
             helper = given.pop() if opener and given else None

@@ -27,7 +27,9 @@ from txmux.processes.workers.process import run
 from txmux.wire.jsontext import parse_json
 
 _PACKET = 65536  # bytes
-_MESSAGES = {one.kind: one for one in messages.MESSAGES if one.receiver == "starter"}
+_MESSAGES = {
+    message.kind: message for message in messages.MESSAGES if message.receiver == "starter"
+}
 _STDERR = 2
 
 
@@ -101,8 +103,8 @@ def _fork(
         _send(connection, messages.FORKED, number=number, error=problem.strerror)
     else:
         if not pid:
-            for one in (connection, *others):
-                one.close()
+            for inherited in (connection, *others):
+                inherited.close()
             exit_after(lambda: _run_worker(descriptors[0], number, **how))
         _send(connection, messages.FORKED, number=number, pid=pid)
     finally:
@@ -111,8 +113,8 @@ def _fork(
 
 def _run_worker(channel: int, number: int, **how: Any) -> int:
     signal.set_wakeup_fd(-1)
-    for one in (signal.SIGCHLD, signal.SIGTERM):
-        signal.signal(one, signal.SIG_DFL)
+    for handled in (signal.SIGCHLD, signal.SIGTERM):
+        signal.signal(handled, signal.SIG_DFL)
     name_process(f"worker {number}")
     return run(number, socket.socket(fileno=channel), **how)
 

@@ -64,23 +64,25 @@ class InstalledCode:
 
     def __init__(self, package: Path = _PACKAGE) -> None:
         self._package = package
-        self._digest = self._look()
+        self._digest = self._fingerprint()
 
     def change(self) -> str:
         """Return a sentence if it has changed; otherwise an empty string.
 
         Nothing else should be imported then: it may not fit, or may be incomplete.
         """
-        if self._look() == self._digest:
+        if self._fingerprint() == self._digest:
             return ""
-        found = None
+        installed = None
         with suppress(OSError, UnicodeDecodeError):  # it is being replaced
-            found = re.search('__version__ = "(.+)"', (self._package / "version.py").read_text())
-        if found is None or found[1] == __version__:
+            installed = re.search(
+                '__version__ = "(.+)"', (self._package / "version.py").read_text()
+            )
+        if installed is None or installed[1] == __version__:
             return "the installed code has changed since the service started"
-        return f"txmux {found[1]} is installed, this service runs {__version__}"
+        return f"txmux {installed[1]} is installed, this service runs {__version__}"
 
-    def _look(self) -> int:
+    def _fingerprint(self) -> int:
         modules: set[tuple[str, int, int]] = set()
         for folder, _, files in os.walk(self._package):
             for name in files:

@@ -142,7 +142,7 @@ class Worker:
     def pause(self, seconds: float) -> Deferred[Any]:
         """Wait; it is a `GoneError` if the process ends meanwhile."""
         pausing: Deferred[Any] = deferLater(self._reactor, seconds)
-        self._pauses = [pausing, *(one for one in self._pauses if not one.called)]
+        self._pauses = [pausing, *(earlier for earlier in self._pauses if not earlier.called)]
         return pausing.addErrback(_process_ended)
 
     def serve_again(self) -> None:
@@ -240,8 +240,10 @@ class Worker:
 
     def ask_to_prepare(self, sockets: Mapping[str, socket.socket], **values: Any) -> Deferred[Any]:
         """Send other rules, and of their sockets those that it lacks: it may be at its limit of descriptors."""
-        lacking = {key: one for key, one in sockets.items() if self.sockets.get(key) is not one}
-        descriptors = [one.fileno() for one in lacking.values()]
+        lacking = {
+            key: opened for key, opened in sockets.items() if self.sockets.get(key) is not opened
+        }
+        descriptors = [opened.fileno() for opened in lacking.values()]
         self._can_listen = True
         return self.ask(messages.PREPARE, sockets=[*lacking], descriptors=descriptors, **values)
 
@@ -249,7 +251,7 @@ class Worker:
         """Have it accept who waits at these addresses, and close their ports, if it answers soon."""
         if not keys:
             return succeed(None)
-        self.sockets = {key: one for key, one in self.sockets.items() if key not in keys}
+        self.sockets = {key: opened for key, opened in self.sockets.items() if key not in keys}
         given_up = self.ask(messages.GIVE_UP, seconds=_PROMPT, keys=[*keys])
         return given_up.addErrback(lambda failure: failure.trap(ChannelError) and None)
 

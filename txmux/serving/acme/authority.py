@@ -242,7 +242,7 @@ class Authority:
             number.bit_length() // 8 + 1, "big"
         )  # as DER has it, with its sign
         identity = f"{_base64(issuer.value.key_identifier)}.{_base64(serial)}"
-        answer = await self._exchange("GET", f"{self._urls['renewalInfo']}/{identity}")
+        answer = await self._request("GET", f"{self._urls['renewalInfo']}/{identity}")
         window = _json(answer)["suggestedWindow"]
         start, end = _moment(window["start"]), _moment(window["end"])
         again = _seconds(answer.headers.get("retry-after", "")) or _ARI_AGAIN
@@ -268,7 +268,7 @@ class Authority:
         except DAMAGED:
             why = f"'{path}' is damaged; remove it, and there will be another account"
             raise AuthorityError(why, counts=False) from None
-        self._urls = _json(await self._exchange("GET", self.directory))
+        self._urls = _json(await self._request("GET", self.directory))
         meta = self._urls.get("meta", {})
         terms = meta.get("termsOfService")
         if terms and not settings.acme_terms:
@@ -295,12 +295,12 @@ class Authority:
         """Send a signed request (RFC 8555, section 6.2); without a payload, it is a POST-as-GET."""
         for left in reversed(range(_NONCES)):
             if not self._nonces:
-                await self._exchange("HEAD", self._urls["newNonce"], is_json=False)
+                await self._request("HEAD", self._urls["newNonce"], is_json=False)
             if not self._nonces:
                 raise self._unusable("it gives no nonces")
             body = self._signed(url, payload, self._nonces.pop())
             try:
-                return await self._exchange("POST", url, body, is_json=is_json)
+                return await self._request("POST", url, body, is_json=is_json)
             except _RefusedError as refused:
                 if refused.kind == "accountDoesNotExist":
                     # It has lost its accounts: the next try makes another one.
@@ -323,7 +323,7 @@ class Authority:
         }
         return _compact(signed)
 
-    async def _exchange(
+    async def _request(
         self, method: str, url: str, body: bytes = b"", *, is_json: bool = True
     ) -> HttpResponse:
         if not url.startswith("https://"):

@@ -53,17 +53,17 @@ class ShownCertificate:
     @classmethod
     def read(cls, pem: bytes) -> ShownCertificate:
         """Read a certificate and its key; a `ValueError` if they are not there, or do not belong together."""
-        found = x509.load_pem_x509_certificate(pem)
-        if found.public_key() != load_pem_private_key(pem, None).public_key():
+        certificate = x509.load_pem_x509_certificate(pem)
+        if certificate.public_key() != load_pem_private_key(pem, None).public_key():
             raise ValueError("the key is not that of the certificate")
-        names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         return cls(
             pem,
             tuple(names.get_values_for_type(x509.DNSName)),
-            found.issuer.rfc4514_string(),
-            found.not_valid_before_utc.timestamp(),
-            found.not_valid_after_utc.timestamp(),
-            found.issuer == found.subject,
+            certificate.issuer.rfc4514_string(),
+            certificate.not_valid_before_utc.timestamp(),
+            certificate.not_valid_after_utc.timestamp(),
+            certificate.issuer == certificate.subject,
         )
 
 
@@ -128,8 +128,8 @@ class AcmeFolder:
     def sign_missing(self, names: Iterable[str], now: float) -> None:
         """Sign a certificate for each name that has none which is still valid; an `OSError` if that cannot be known."""
         for name in names:
-            found = self._read(name)
-            if found.is_self_signed and found.ends <= now:
+            certificate = self._read(name)
+            if certificate.is_self_signed and certificate.ends <= now:
                 self.write_certificate(name, _self_signed(name, now))
 
     def account_key(self, directory: str) -> tuple[Path, bytes]:
@@ -144,10 +144,10 @@ class AcmeFolder:
     def state(self) -> dict[str, Any]:
         """Return what `write_state` was given."""
         try:
-            found = json.loads((self.path / _STATE).read_bytes())
+            state = json.loads((self.path / _STATE).read_bytes())
         except (OSError, ValueError):
             return {}
-        return found if isinstance(found, dict) else {}
+        return state if isinstance(state, dict) else {}
 
     def write_state(self, state: dict[str, Any]) -> None:
         self._write(self.path / _STATE, json.dumps(state, indent=1).encode())

@@ -81,13 +81,13 @@ class Renewal:
     @classmethod
     def read(cls, values: object) -> Renewal:
         """Read the result of `as_json`, of this version of txmux or another."""
-        found, usual = values if isinstance(values, dict) else {}, cls()
-        known = {
+        stored, defaults = values if isinstance(values, dict) else {}, cls()
+        valid = {
             name: value
-            for name, value in found.items()
-            if isinstance(value, _KINDS.get(type(getattr(usual, name, b"")), ()))
+            for name, value in stored.items()
+            if isinstance(value, _KINDS.get(type(getattr(defaults, name, b"")), ()))
         }
-        return cls(**known)
+        return cls(**valid)
 
     def due(self, shown: ShownCertificate, directory: str) -> float:
         """Return when the certificate is to be renewed."""
@@ -164,15 +164,15 @@ class Certificates:
         for name in {*self._waiting} - {*self._names}:
             self._answer(name, MuxError(f"the rules no longer ask for a certificate for {name}"))
         if self._names and not self._renewals:
-            found = self._folder.state()
-            self._renewals = {name: Renewal.read(found.get(name)) for name in found}
+            state = self._folder.state()
+            self._renewals = {name: Renewal.read(state.get(name)) for name in state}
         for name in self._names:
             self._renewals.setdefault(name, Renewal())
-        known = {name for name, shown in self._shown.items() if shown.is_self_signed}
+        had_none = {name for name, shown in self._shown.items() if shown.is_self_signed}
         self._shown = {name: self._folder.certificate(name) for name in self._names}
         self._stop_asking({*self._busy}.difference(self._names))
         for name in self._names:
-            if name not in known and self._shown[name].is_self_signed:
+            if name not in had_none and self._shown[name].is_self_signed:
                 self._log.warn("{name} {words}", name=name, words=_PROVISIONAL)
 
     def stop(self) -> Deferred[Any]:
@@ -200,8 +200,8 @@ class Certificates:
     def _stop_asking(self, names: Collection[str] | None = None) -> Deferred[Any]:
         """Break off what is under way, for some names or for all; fires when it has ended."""
         stopped = [self._busy.pop(name) for name in ([*self._busy] if names is None else names)]
-        for one in stopped:
-            one.cancel()
+        for work in stopped:
+            work.cancel()
         return DeferredList(stopped)
 
     def tick(self) -> None:
@@ -294,21 +294,21 @@ class Certificates:
     def _use_new(self, name: str, renewal: Renewal, pem: bytes, where: str = "") -> None:
         renewal.failures, renewal.unreached = 0, 0
         renewal.suggested, renewal.ask_again = None, 0.0
-        found = ShownCertificate.read(pem)
+        certificate = ShownCertificate.read(pem)
         self._write(name, renewal, pem)
         self._log.info(
             "the certificate of {name} is of {issuer}, valid until {until}{where}",
             name=name,
-            issuer=found.issuer,
-            until=_day(found.ends),
+            issuer=certificate.issuer,
+            until=_day(certificate.ends),
             where=where,
         )
 
     async def _answer_for_others(self, shared: SharedCertificates) -> None:
         """Answer the challenges of another machine, for names of these rules, and use certificates that it has got."""
         try:
-            found, is_changed = await shared.look()
-            others = {name: digest for name, digest in found.items() if name in self._names}
+            challenges, is_changed = await shared.poll()
+            others = {name: digest for name, digest in challenges.items() if name in self._names}
             if others != self._others:
                 self._others = others
                 await self._announce(self.challenges)
@@ -326,9 +326,9 @@ class Certificates:
     def _use_if_newer(self, name: str, pem: bytes) -> None:
         shown, renewal = self._shown[name], self._renewals[name]
         with suppress(*DAMAGED):
-            found = ShownCertificate.read(pem)
-            is_newer = shown.is_self_signed or found.ends > shown.ends
-            if is_newer and found.ends > self._now() and name in found.names:
+            certificate = ShownCertificate.read(pem)
+            is_newer = shown.is_self_signed or certificate.ends > shown.ends
+            if is_newer and certificate.ends > self._now() and name in certificate.names:
                 self._refused_since = None
                 renewal.directory = self._settings.acme or ""
                 self._use_new(name, renewal, pem, ", as another machine got it")
@@ -347,10 +347,10 @@ class Certificates:
         try:
             got = await shared.certificate(directory, name)
             if got is not None and name not in self._waiting:
-                known = attrs.evolve(renewal, not_before=0.0, directory=directory)
+                renewed = attrs.evolve(renewal, not_before=0.0, directory=directory)
                 is_other = got != self._shown.get(name, NO_CERTIFICATE).pem
                 with suppress(*DAMAGED):  # without a password, anybody may have written it
-                    due = known.due(ShownCertificate.read(got), directory)
+                    due = renewed.due(ShownCertificate.read(got), directory)
                     if is_other and due > self._now():
                         return got
             pem = await self._ask(name)
@@ -370,7 +370,7 @@ class Certificates:
         """Have listeners answer the challenge of a name, or no longer if `digest` is empty."""
         if self._own.get(name, "") == digest:
             return
-        self._own = {one: shown for one, shown in self._own.items() if one != name}
+        self._own = {other: shown for other, shown in self._own.items() if other != name}
         if digest:
             self._own = {**self._own, name: digest}
         shared = self._shared
@@ -431,13 +431,13 @@ class Certificates:
             self._is_wary, self._quiet_until = True, now + wait
         return self._quiet_until - now
 
-    def _answer(self, name: str, found: str | Exception) -> None:
+    def _answer(self, name: str, result: str | Exception) -> None:
         """Answer those who wait for the certificate of a name."""
-        for one in self._waiting.pop(name, ()):
-            if isinstance(found, str):
-                one.callback(found)
+        for waiting in self._waiting.pop(name, ()):
+            if isinstance(result, str):
+                waiting.callback(result)
             else:
-                one.errback(found)
+                waiting.errback(result)
 
     def _write(self, name: str, renewal: Renewal, pem: bytes) -> None:
         renewal.pending = pem
@@ -452,10 +452,10 @@ class Certificates:
             self._answer(name, MuxError(renewal.why))
             return
         renewal.pending, renewal.why, renewal.not_before = b"", "", 0.0
-        self._shown[name] = found = ShownCertificate.read(pem)
+        self._shown[name] = certificate = ShownCertificate.read(pem)
         self._save()
         self._renewed()
-        self._answer(name, f"{name}: renewed, valid until {_day(found.ends)}")
+        self._answer(name, f"{name}: renewed, valid until {_day(certificate.ends)}")
 
     async def _ask_time(self, renewal: Renewal, shown: ShownCertificate) -> None:
         try:

@@ -30,7 +30,7 @@ _LOCKED = 300  # seconds in which a machine gets a certificate, or has ended
 _STARTED = 120.0  # seconds after which it starts no other order before it has unlocked: other machines wait, and the lock expires
 _CHALLENGED = 180  # seconds; an order takes less
 _CLOCKS = 120  # seconds by which the clocks of two machines may differ
-_LOOKS = 10.0  # seconds between two looks at certificates, at least
+_POLLS = 10.0  # seconds between two looks at certificates, at least
 _NONCE = 12
 _LOCKING = """
 if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'EX', ARGV[2]) then return 1 end
@@ -62,7 +62,7 @@ class SharedCertificates:
         self._holders = 0
         self._locked_at = 0.0
         self._changes: bytes | None = b"none yet"
-        self._looked_at = -_LOOKS
+        self._polled_at = -_POLLS
         self._apart = b""  # the last machine whose clock is too far from this one's
         effect = "this machine asks for certificates by itself until it answers"
         self.source = Source("certificates", store.text, effect, reactor.seconds)
@@ -116,7 +116,7 @@ class SharedCertificates:
         else:
             await self._ask("DEL", _CHALLENGES)
 
-    async def look(self) -> tuple[dict[str, str], bool]:
+    async def poll(self) -> tuple[dict[str, str], bool]:
         """Return the challenges of the machine that asks now, by name, and whether others may have got certificates since the last look."""
         values = await self._ask("MGET", _LOCK, _CHALLENGES, _CHANGES)
         if not isinstance(values, list) or len(values) != 3:
@@ -125,9 +125,9 @@ class SharedCertificates:
         is_other = owner not in {None, self._machine.encode()}
         challenges = self._challenges(sealed, owner) if is_other else {}
         now = self._reactor.seconds()
-        is_changed = changes != self._changes and now - self._looked_at >= _LOOKS
+        is_changed = changes != self._changes and now - self._polled_at >= _POLLS
         if is_changed:
-            self._changes, self._looked_at = changes, now
+            self._changes, self._polled_at = changes, now
         return challenges, is_changed
 
     def _challenges(self, sealed: bytes | None, owner: bytes) -> dict[str, str]:
