@@ -59,10 +59,10 @@ class SettledTest(SynchronousTestCase):
         pool, worker = WorkerPool(make, Clock()), make(0)
         pool.retiring.append(worker)
         worker.is_leaving = True
-        settled = Deferred.fromCoroutine(pool.settled())
+        settled = pool.settled()
         self.assertNoResult(settled)
         worker.is_leaving = False
-        pool.recheck_leaving()
+        pool.changes.check()
         self.successResultOf(settled)
 
 

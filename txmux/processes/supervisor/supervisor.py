@@ -605,7 +605,7 @@ class Supervisor:
         self.pool.retired(worker)
 
     def has_answered_leave(self) -> None:
-        self.pool.recheck_leaving()
+        self.pool.changes.check()
 
     def end_removed(self, routes: Collection[str], backends: Collection[str]) -> None:
         self.pool.tell(messages.END_REMOVED, routes=list(routes), backends=list(backends))

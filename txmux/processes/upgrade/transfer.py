@@ -10,8 +10,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet import defer
-from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.defer import DeferredLock, TimeoutError  # noqa: A004 - this is what it raises
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
@@ -19,6 +18,7 @@ from txmux.net.channel import messages
 from txmux.net.channel.channel import Channel, ChannelError, attach
 from txmux.net.channel.descriptorstream import close_all
 from txmux.net.channel.message import Message
+from txmux.processes.conditions import Conditions
 from txmux.processes.upgrade.handover import Adopting, Round, Taker, opened
 from txmux.processes.workers.received_rules import sockets_of
 from txmux.serving.serving import Serving
@@ -86,7 +86,7 @@ class ConnectionTransfer:
         self._moving = DeferredLock()
         self._takers: set[Taker] = set()
         self._is_closed = False
-        self._quiet: Deferred[None] | None = None
+        self._changes = Conditions()
         self._resuming: IDelayedCall | None = None
         self._has_resumed = False
 
@@ -105,18 +105,11 @@ class ConnectionTransfer:
             adopting.is_closed = True
             if awaited == _NOT_YET:
                 adopting.channel.close()
-        if self._is_moving():
-            self._quiet = Deferred()
-            with suppress(defer.TimeoutError):
-                await self._quiet.addTimeout(_PATIENCE, self._reactor)
-            self._quiet = None
+        with suppress(TimeoutError):
+            await self._changes.until(self._is_quiet).addTimeout(_PATIENCE, self._reactor)
 
-    def _is_moving(self) -> bool:
-        return self._handing_over > 0 or any(adopting.waiting for adopting in self._adopting)
-
-    def _moved(self) -> None:
-        if self._quiet is not None and not self._quiet.called and not self._is_moving():
-            self._quiet.callback(None)
+    def _is_quiet(self) -> bool:
+        return not self._handing_over and not any(adopting.waiting for adopting in self._adopting)
 
     async def _hand_over_flows(self, takers: Sequence[Taker]) -> tuple[int, Counter[StayReason]]:
         flows = [
@@ -171,7 +164,7 @@ class ConnectionTransfer:
             self._handing_over -= 1
             for taker in takers:
                 taker.close_when_done()
-            self._moved()
+            self._changes.check()
 
     def _make_taker(self, end: socket.socket) -> Taker | None:
         taker = Taker()
@@ -219,7 +212,7 @@ class ConnectionTransfer:
             self._open(adopting)
 
     def _adopt(self, end: socket.socket) -> None:
-        adopting = Adopting(self._serving.factory_of, UNCOLLECTED, self._moved, self._count)
+        adopting = Adopting(self._serving.factory_of, UNCOLLECTED, self._changes.check, self._count)
         adopting.is_closed = self._is_closed
         self._adopting[adopting] = _NOT_YET
         handlers: dict[Message, Callable[..., object]] = {
@@ -274,7 +267,7 @@ class ConnectionTransfer:
         adopting.channel_lost()
         if awaited not in self._adopting.values():
             self._serving.listening_ports.flows_are_here(awaited)
-        self._moved()
+        self._changes.check()
 
     def _channel(
         self,

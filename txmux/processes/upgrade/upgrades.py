@@ -32,6 +32,7 @@ from txmux.errors import MuxError
 from txmux.net.channel import messages
 from txmux.net.channel.channel import ChannelError
 from txmux.net.channel.message import Message
+from txmux.processes.conditions import Conditions
 from txmux.processes.supervisor.notify import sockets_from_systemd
 from txmux.processes.supervisor.pidfile import PidFileError
 from txmux.processes.supervisor.resources import Resources
@@ -79,7 +80,7 @@ class Upgrades:
     _has_reported = _is_accepting = _predecessor_ended = _is_stopping = False
 
     def __attrs_post_init__(self) -> None:
-        self._settled: list[Deferred[None]] = []
+        self._changes = Conditions()
         self.renewing: set[Deferred[Report]] = set()
         self._successor: Successor | None = None
         self._predecessor: Predecessor | None = None
@@ -151,7 +152,7 @@ class Upgrades:
             await self._accept(transfers)
             left_out = self._leave_out()
             self._serves(is_healthy)
-            self._settle()
+            self._changes.check()
             return left_out
 
         def all_here() -> None:
@@ -224,7 +225,7 @@ class Upgrades:
             _log.warn("the old process has ended; this one serves from now on")
             failed = partial(_log.failure, "this process cannot take its place")
             Deferred.fromCoroutine(accept()).addErrback(failed)
-        self._settle()
+        self._changes.check()
         self._resources.counters.others_ended()
         all_here()
 
@@ -238,21 +239,20 @@ class Upgrades:
     def is_under_way(self) -> bool:
         return self._upgrade is not None or self.is_waiting or self.has_successor
 
-    async def settled(self) -> None:
+    def settled(self) -> Deferred[None]:
         """Wait until it is decided which process serves."""
-        await self._until(
+        return self._changes.until(
             lambda: self._upgrade is None and (self._predecessor_ended or not self.is_waiting)
         )
 
-    async def predecessor_ended(self) -> None:
-        """Wait for the end of the predecessor, to which this process passes on what an operator overrides."""
-        await self._until(lambda: self._predecessor is None or self._predecessor_ended)
+    def predecessor_ended(self) -> Deferred[None]:
+        return self._changes.until(lambda: self._predecessor is None or self._predecessor_ended)
 
     async def connections_arrived(self) -> None:
         """Wait for the connections that the predecessor is handing over, for a minute or so."""
         if self._arrives_until is None:
             return
-        arrived = Deferred.fromCoroutine(self._until(lambda: self._arrives_until is None))
+        arrived = self._changes.until(lambda: self._arrives_until is None)
         left = max(0.0, self._arrives_until - self._reactor.seconds())
         try:
             await arrived.addTimeout(left, self._reactor)
@@ -270,18 +270,7 @@ class Upgrades:
     def expect_no_more(self) -> None:
         """Continue without connections of the predecessor that are still on their way."""
         self._arrives_until = None
-        self._settle()
-
-    async def _until(self, condition: Callable[[], bool]) -> None:
-        while not condition():
-            settled: Deferred[None] = Deferred()
-            self._settled.append(settled)
-            await settled
-
-    def _settle(self) -> None:
-        settled, self._settled = self._settled, []
-        for waiting in settled:
-            waiting.callback(None)
+        self._changes.check()
 
     async def reload_successor(self) -> Report:
         return await self._pass_on("reload", messages.RELOAD, seconds=_RELOADS)
@@ -346,7 +335,7 @@ class Upgrades:
             if self._successor is None:
                 resources.name_process(must=False)
                 self._count_for(upgrade.successor)
-            self._settle()
+            self._changes.check()
         successor = upgrade.successor
         if not successor.channel.is_open:
             # Before workers are asked to leave: they serve again.

@@ -110,7 +110,7 @@ class WorkerTransfers:
         ready = [
             worker for worker in self._pool.all() if worker.ready and worker.pid not in processes
         ]
-        return [self._pool.hand_over(worker, to, is_needed) for worker in ready]
+        return [Giver(worker, to, is_needed) for worker in ready]
 
     def adopt(self, ends: Sequence[socket.socket]) -> None:
         self._pool.take(ends)

@@ -15,7 +15,8 @@ from txmux.errors import MuxError
 from txmux.net.channel import messages
 from txmux.net.channel.channel import ChannelError, GoneError
 from txmux.net.channel.message import Message
-from txmux.processes.workers.moving import Giver, Takers
+from txmux.processes.conditions import Conditions
+from txmux.processes.workers.moving import Giver
 from txmux.processes.workers.worker import Worker
 
 _FLOWS_MOVED = 5.0  # seconds; as long as a port waits for flows of another process
@@ -49,6 +50,7 @@ class WorkerPool:
         on_ping: Called after each round of pings.
 
     Attributes:
+        changes: Checked when a worker has begun to serve, has ended, or stays after all.
         workers: The workers that serve, or will.
         retiring: The workers that end after their last connection.
         added: The workers started for rules that are not in force yet.
@@ -71,8 +73,7 @@ class WorkerPool:
         self._reads: Worker | None = None
         self._awaits_flows: object = None
         self._accept_pending: set[Worker] = set()
-        self._serving: list[Deferred[None]] = []
-        self._settling: Deferred[None] | None = None
+        self.changes = Conditions()
         self._reactor = reactor
         self._pinging = LoopingCall(self._ping)
         self._pinging.clock = reactor
@@ -164,7 +165,7 @@ class WorkerPool:
         self.drop_added()
         leaving, self.workers = self.all(), []
         self.retiring = [*leaving]
-        self._check_serving()
+        self.changes.check()
         return leaving
 
     def replace_soon(self, worker: Worker, most: int) -> None:
@@ -200,7 +201,7 @@ class WorkerPool:
 
         def answered(_: object) -> None:
             self._accept_pending.discard(worker)
-            self._check_serving()
+            self.changes.check()
 
         accepting = worker.ask(messages.ACCEPT)
         accepting.addCallbacks(lambda _: self._retire_replaced(worker), lambda _: None)
@@ -208,17 +209,9 @@ class WorkerPool:
 
     def serving(self) -> Deferred[None]:
         """Wait until all workers serve."""
-        waiting: Deferred[None] = Deferred()
-        self._serving.append(waiting)
-        self._check_serving()
-        return waiting
-
-    def _check_serving(self) -> None:
-        """Fire the waiting calls if all workers serve now."""
-        if self.are_ready() and not self._accept_pending.intersection(self.workers):
-            waiting, self._serving = self._serving, []
-            for waiter in waiting:
-                waiter.callback(None)
+        return self.changes.until(
+            lambda: self.are_ready() and not self._accept_pending.intersection(self.workers)
+        )
 
     def share_datagrams(self) -> None:
         """Make one of the workers read all datagrams, since a flow belongs to one process."""
@@ -287,8 +280,7 @@ class WorkerPool:
                 giver.done.addCallback(lambda _: are_here())
 
     def _move(self, worker: Worker) -> Giver:
-        """Move the connections of a worker to those that serve."""
-        return self.hand_over(worker, self, lambda: worker in self.retiring)
+        return Giver(worker, self, lambda: worker in self.retiring)
 
     def move_retiring(self) -> None:
         """Move the connections of workers that were to end with this service to those that serve again."""
@@ -305,10 +297,6 @@ class WorkerPool:
             self._retire([replaced])
         self.share_datagrams()
 
-    def hand_over(self, worker: Worker, to: Takers, is_needed: Callable[[], bool]) -> Giver:
-        """Move the connections of a worker to others, as far as possible."""
-        return Giver(worker, to, is_needed)
-
     @property
     def takers(self) -> int:
         return len(self._answering())
@@ -322,21 +310,15 @@ class WorkerPool:
             # If it fails, the other end finds its channel closed.
             worker.ask(messages.TAKE_OVER, descriptors=[end.fileno()]).addErrback(lambda _: None)
 
-    async def settled(self) -> None:
+    def settled(self) -> Deferred[None]:
         """Wait until no retiring worker is unready or about to end."""
-        while not all(worker.ready and not worker.is_leaving for worker in self.retiring):
-            self._settling = Deferred()
-            await self._settling
+        return self.changes.until(
+            lambda: all(worker.ready and not worker.is_leaving for worker in self.retiring)
+        )
 
     def retired(self, worker: Worker) -> None:
         self.retiring.remove(worker)
-        self.recheck_leaving()
-
-    def recheck_leaving(self) -> None:
-        """Have `settled` check again: a retiring worker has ended, or stays after all."""
-        if self._settling is not None:
-            settling, self._settling = self._settling, None
-            settling.callback(None)
+        self.changes.check()
 
     def tell(self, message: Message, **values: Any) -> None:
         for worker in self.all():
