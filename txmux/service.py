@@ -26,10 +26,9 @@ from txmux.processes.forking import Child
 from txmux.processes.privilege.account import Account, account_of
 from txmux.processes.privilege.opener import OpenerError
 from txmux.processes.privilege.privilege import Privilege
-from txmux.processes.supervisor.limits import ServiceLimits
 from txmux.processes.supervisor.notify import Notifier, name_passed_sockets
 from txmux.processes.supervisor.pidfile import PidFile
-from txmux.processes.supervisor.resources import Resources
+from txmux.processes.supervisor.resources import Resources, ServiceLimits
 from txmux.processes.supervisor.signals import SignalWatch, StopSignals
 from txmux.processes.supervisor.supervisor import Supervisor
 from txmux.processes.upgrade.record import collect_state, last_reload_in, number_in

@@ -15,8 +15,7 @@ from txmux.net.channel import messages
 from txmux.net.channel.channel import Channel, attach
 from txmux.processes.upgrade import transfer
 from txmux.processes.upgrade.transfer import UNCOLLECTED, ConnectionTransfer
-from txmux.serving.listening_port import ListeningPort
-from txmux.serving.listening_ports import ListeningPorts
+from txmux.serving.listening_ports import ListeningPort, ListeningPorts
 
 
 class TransferTestCase(TestCase):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IListeningPort
+from twisted.logger import Logger
 
 from txmux.access.admission import Admission
 from txmux.access.bans import Row
@@ -27,14 +28,12 @@ from txmux.client.tls.terminations import PreparedTerminations, Terminations
 from txmux.errors import MuxError
 from txmux.interfaces import Transport
 from txmux.net.sockets.poller import after_turn
-from txmux.rules.model import NOWHERE, Backend, Listener, Rules, Settings
+from txmux.rules.model import NOWHERE, Backend, Listener, Outcome, Rules, Settings
 from txmux.serving.ending import DeniedClients, GradualEnd, connections_of_removed
 from txmux.serving.endpoints import ForwardingFactory, OpenedPorts, accept_waiting, stop_listening
 from txmux.serving.listen_addresses import listen_addresses, socket_address
-from txmux.serving.listening_port import ListeningPort
-from txmux.serving.listening_ports import ListeningPorts
+from txmux.serving.listening_ports import ListeningPort, ListeningPorts
 from txmux.serving.state import TransferState, restore_sources, sources_of
-from txmux.serving.status import connection_counts, log_draining, log_dry_runs, missing_in
 from txmux.tcp.listener import MuxFactory
 from txmux.telemetry.access_log import AccessLog, open_log
 from txmux.telemetry.counting.process_counters import ProcessCounters
@@ -61,6 +60,8 @@ class Serving:
         listeners: In the order in which they were added.
         admission: Makes the admission of listeners that are not in the rules.
     """
+
+    _log = Logger()
 
     def __init__(
         self,
@@ -341,7 +342,7 @@ class Serving:
         self._share(prepared.rules)
         self.runtime.use_rules(prepared.rules)
         for listener, configuration in prepared.configurations.items():
-            log_dry_runs(listener)
+            self._log_dry_runs(listener)
             listener.change(configuration)
         gone = [listener for listener in self.listeners if listener not in prepared.listeners]
         self.listeners[:] = prepared.listeners
@@ -356,7 +357,7 @@ class Serving:
         for unused in prepared.reserved.values():
             unused.close()
         for listener in gone:
-            log_dry_runs(listener)
+            self._log_dry_runs(listener)
         self._denied.check_all()
         access_log, self._access_log = self._access_log, prepared.access_log
         if access_log is prepared.access_log:
@@ -452,10 +453,30 @@ class Serving:
         return gatherResults([listener.emptied() for listener in self._all()])
 
     async def status(self) -> dict[str, Any]:
-        return connection_counts(self.connections(), self.version)
+        """Count the connections, for ``/api/status``."""
+        connections = self.connections()
+        return {
+            "generation": self.version,
+            "active": len(connections),
+            "undecided": sum(connection.record.detect_ms is None for connection in connections),
+            "older": len(self.older()),
+        }
 
     async def missing(self) -> list[str]:
-        return missing_in(self._rules, self.listening_ports.accepted(), self.upstreams)
+        """Return what prevents clients from being served, one line each."""
+        accepted = self.listening_ports.accepted()
+        closed = [
+            f"[listen {listener.name}]: no client is accepted"
+            for listener in self._rules.listeners
+            if listener.name not in accepted
+        ]
+        used = {backend.name: backend for backend in _used(self._rules)}
+        idle = [
+            f"[backend {name}]: no server is up"
+            for name, backend in used.items()
+            if not self.upstreams.upstream_of(backend).pool.has_server_up
+        ]
+        return closed + idle
 
     async def drain(self, longest_wait: int = 0) -> None:
         """Stop accepting, let connections finish, and end those that take longer than ``drain_timeout``.
@@ -467,19 +488,36 @@ class Serving:
         # The deadline is set before the first wait.
         self._ending.end_all_within(seconds, self.end_all, longest_wait)
         await gatherResults(self.listening_ports.close_all())
-        log_draining(len(self.connections()), seconds)
+        if count := len(self.connections()):
+            self._log.info(
+                "draining connections: {count}, for up to {seconds:g} s; a second signal closes them at once",
+                count=count,
+                seconds=seconds,
+            )
         await gatherResults([listener.emptied() for listener in self._all()])
         await gatherResults([listener.stopped() for listener in self._all()])
         self._ending.cancel_calls()
         self._denied.stop_checks()
         await self.runtime.stop_sharing()
         for listener in self.listeners:
-            log_dry_runs(listener)
+            self._log_dry_runs(listener)
         self.listeners.clear()
         self._retiring.clear()
         self.runtime.bad_ends.flush()
         if self._access_log is not None:
             self._access_log.close()
+
+    def _log_dry_runs(self, listener: ActiveListener) -> None:
+        """Log how many connections the dry-run routes of a listener would have taken."""
+        configuration = listener.configuration
+        for name, count in configuration.dry_runs:
+            self._log.info(
+                "[route {name}] would have taken {count} {noun} of [listen {listener}]",
+                name=name,
+                count=count,
+                noun="connection" if count == 1 else "connections",
+                listener=configuration.settings.name,
+            )
 
     def end_all(self) -> None:
         for listener in self._all():
@@ -535,6 +573,13 @@ def _open_port(opened: socket.socket, listener: ActiveListener) -> ListeningPort
 
         return UDPListeningPort(listener.listen(opened), listener)
     return ListeningPort(listener.listen(opened), listener, listener.configuration.options)
+
+
+def _used(rules: Rules) -> Iterator[Backend]:
+    outcomes: list[Outcome | None] = [route.outcome for route in rules.routes]
+    for listener in rules.listeners:
+        outcomes += [*(line.outcome for line in listener.silent), listener.default]
+    yield from (outcome for outcome in outcomes if isinstance(outcome, Backend))
 
 
 @attrs.define

@@ -8,7 +8,7 @@ import txmux.udp.listener  # noqa: F401 - the same
 from txmux.client.active_listener import ActiveListener
 from txmux.rules.model import Listener
 from txmux.serving.endpoints import stop_listening
-from txmux.serving.listening_port import ListeningPort
+from txmux.serving.listening_ports import ListeningPort
 
 
 class UDPListeningPort(ListeningPort):

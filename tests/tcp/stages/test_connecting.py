@@ -21,7 +21,7 @@ from txmux.client.socket_options import listener_keepalive
 from txmux.rules.embedding import route
 from txmux.rules.model import Backend, Server, ServerTLS
 from txmux.rules.reading.endpoints import server
-from txmux.serving import listening_port
+from txmux.serving import listening_ports
 
 
 class ServersTest(MuxTestCase):
@@ -184,7 +184,7 @@ class ServersTest(MuxTestCase):
             (socket.IPPROTO_IPV6, socket.IPV6_TCLASS, 184),
         )
         plain = listener_keepalive
-        for module in (configuration, listening_port):
+        for module in (configuration, listening_ports):
             self.patch(module, "socket_options", lambda listener: (*plain(listener), *options))
         for host, (level, name, value) in zip(("127.0.0.1", "::1"), options, strict=True):
             for self.relay in ("auto", "portable"):
