@@ -31,9 +31,8 @@ from txmux.processes.supervisor.pidfile import PidFile
 from txmux.processes.supervisor.resources import Resources, ServiceLimits
 from txmux.processes.supervisor.signals import SignalWatch, StopSignals
 from txmux.processes.supervisor.supervisor import Supervisor
-from txmux.processes.upgrade.record import collect_state, last_reload_in, number_in
 from txmux.processes.upgrade.upgrade import Upgrade, UpgradeError
-from txmux.processes.upgrade.upgrades import Upgrades
+from txmux.processes.upgrade.upgrades import Upgrades, collect_state, last_reload_in, number_in
 from txmux.processes.workers.starting import Starter
 from txmux.rules.changes import changes, unchangeable
 from txmux.rules.lint.warnings import lint

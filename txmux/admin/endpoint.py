@@ -79,7 +79,7 @@ class AdminEndpoints:
         if not self._is_automatic:
             return None
         for address in automatic:
-            if self.store.has(address.key):
+            if self.store.get(address.key):
                 return address
         for address in automatic:
             if not why_not(address):
@@ -92,7 +92,7 @@ class AdminEndpoints:
         self.commit(self.prepare(rules))
         automatic = automatic_addresses(rules.path)
         is_automatic = self._is_automatic and "auto" in rules.settings.admin
-        if not is_automatic or any(self.store.has(address.key) for address in automatic):
+        if not is_automatic or any(self.store.get(address.key) for address in automatic):
             return
         why = ", ".join(filter(None, map(why_not, automatic)))
         from_options = str(rules.path) == OPTIONS

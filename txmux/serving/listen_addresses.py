@@ -3,6 +3,7 @@
 import ctypes
 import errno
 import ipaddress
+import os
 import socket
 import struct
 from contextlib import suppress
@@ -147,20 +148,23 @@ def open_address(address: ListenAddress, reactor: Any) -> socket.socket:
         )
     if address.kind == "unix":
         return open_unix_socket(split_arguments(address.text), address.backlog)
+    # The descriptor of systemd stays open, and can be asked for again. Its family is the socket's to say: systemd makes
+    # an IPv6 socket of `ListenStream=443`, even if the endpoint's `domain` differs.
+    opened = socket.socket(fileno=os.dup(systemd_descriptor(reactor, address.text)))
+    opened.setblocking(False)  # noqa: FBT003 - the socket module's signature
+    return opened
+
+
+def systemd_descriptor(reactor: Any, text: str) -> int:
+    """Return the descriptor of a ``systemd:`` endpoint; it is a `LookupError` if systemd has passed none."""
     from twisted.internet.endpoints import (  # noqa: PLC0415 - it imports all of TLS
         AdoptedStreamServerEndpoint,
         serverFromString,
     )
 
-    named = serverFromString(reactor, address.text)
-    assert isinstance(named, AdoptedStreamServerEndpoint)  # noqa: S101 - what Twisted makes of ``systemd:``
-    # The descriptor of systemd stays open, and can be asked for again. What family it has is the socket's to say:
-    # systemd makes an IPv6 socket of `ListenStream=443`, even if the endpoint's `domain` differs.
-    with socket.socket(fileno=named.fileno) as inherited:
-        opened = inherited.dup()
-        inherited.detach()
-    opened.setblocking(False)  # noqa: FBT003 - the socket module's signature
-    return opened
+    passed = serverFromString(reactor, text)
+    assert isinstance(passed, AdoptedStreamServerEndpoint)  # noqa: S101 - what Twisted makes of ``systemd:``
+    return int(passed.fileno)
 
 
 _FREEBIND = {socket.AF_INET: (socket.IPPROTO_IP, 15), socket.AF_INET6: (socket.IPPROTO_IPV6, 78)}

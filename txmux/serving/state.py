@@ -7,7 +7,7 @@ version can add some, and processes of different versions understand each other.
 section      contents
 ===========  ================================================================================================
 version      of the format; it changes only if ignoring what is unknown is not enough
-rules        the version of the rules, and the last reload: see `txmux.processes.upgrade.record`
+rules        the version of the rules, and the last reload: see `txmux.processes.upgrade.upgrades`
 servers      the health of each server: see `txmux.backends.pool.server_health.ServerHealth.as_json`
 names        the addresses of names: see `txmux.backends.names.resolve.NameResolver.as_json`
 wanted       the operator's overrides: see `txmux.control.overrides`

@@ -94,41 +94,35 @@ class ListeningSockets:
             raise ListenError("\n".join(lines)) from failures[0][1]
         return prepared
 
-    def has(self, key: str) -> bool:
-        return self.known(key) is not None
-
-    def known(self, key: str) -> socket.socket | None:
+    def get(self, key: str) -> socket.socket | None:
         return self._sockets.get(key) or self._adopted.get(key)
 
     def why_not(self, address: ListenAddress, problem: Exception) -> Exception:
         """Explain an address conflict with a socket of this service."""
         if getattr(problem, "errno", None) != errno.EADDRINUSE:
             return problem
-        if address.key in self.left_out:
-            return OSError(
-                errno.EADDRINUSE,
-                f"process {self.predecessor}, which an upgrade has replaced, may have flows there: "
-                "reload again when it has ended",
-            )
-        if address.kind != "tcp":
-            return problem
         port = address.key.rpartition(":")[2]
-        for key in {**self._sockets, **self._adopted}:
-            if key.startswith("tcp:") and key.rpartition(":")[2] == port:
-                other = key.removeprefix("tcp:")
-                if key in self.passed:
-                    return OSError(
-                        errno.EADDRINUSE,
-                        f"systemd has passed a socket at {other}, which overlaps it: write that address, or change "
-                        "ListenStream= of its unit",
-                    )
-                return OSError(
-                    errno.EADDRINUSE,
-                    f"{other}, where the service listens now, overlaps it, and the system allows no two "
-                    "such sockets: restart the service, or remove the old endpoint in one reload "
-                    "and add the new one in the next; clients in between are refused",
-                )
-        return problem
+        ours = [key for key in {**self._sockets, **self._adopted} if key.startswith("tcp:")]
+        overlapping = [key for key in ours if key.rpartition(":")[2] == port]
+        if address.key in self.left_out:
+            why = (
+                f"process {self.predecessor}, which an upgrade has replaced, may have flows there: "
+                "reload again when it has ended"
+            )
+        elif address.kind != "tcp" or not overlapping:
+            return problem
+        elif overlapping[0] in self.passed:
+            why = (
+                f"systemd has passed a socket at {overlapping[0][4:]}, which overlaps it: write that address, or change "
+                "ListenStream= of its unit"
+            )
+        else:
+            why = (
+                f"{overlapping[0][4:]}, where the service listens now, overlaps it, and the system allows no two "
+                "such sockets: restart the service, or remove the old endpoint in one reload "
+                "and add the new one in the next; clients in between are refused"
+            )
+        return OSError(errno.EADDRINUSE, why)
 
     def refuse(self, keys: Iterable[str]) -> None:
         """Refuse clients of these addresses, except those for datagrams, until `listen_again`.
@@ -183,11 +177,7 @@ class ListeningSockets:
 
         Return the keys of those that had to be opened anew.
         """
-        shut = [
-            key
-            for key, opened in self._sockets.items()
-            if key not in self._refused and _is_shut(key, opened)
-        ]
+        shut = [key for key, opened in self.listening().items() if _is_shut(key, opened)]
         return [key for key in shut if self._revive(key, self._sockets[key])]
 
     def _revive(self, key: str, opened: socket.socket) -> bool:
@@ -198,9 +188,8 @@ class ListeningSockets:
                 opened.close()
             else:
                 opened.listen(address.backlog)
-        except (
-            OSError
-        ) as problem:  # another process listens there, maybe the one that has shut it down
+        except OSError as problem:
+            # Another process listens there, maybe the one that has shut it down.
             if key not in self._failed:
                 self._failed.append(key)
                 _log.error("{problem}; trying again", problem=listen_error(address, problem))
@@ -253,8 +242,8 @@ class PreparedSockets:
         try:
             if address.key in self.sockets:
                 return OSError(errno.EADDRINUSE, "the same address is named twice: remove one")
-            existing = store.known(address.key)
-            if existing is None and (old := store.known(address.other_key)) is not None:
+            existing = store.get(address.key)
+            if existing is None and (old := store.get(address.other_key)) is not None:
                 may_share(old)
                 address = attrs.evolve(address, beside=True)
             self.sockets[address.key] = existing or store.open_address(address)
@@ -272,7 +261,7 @@ class PreparedSockets:
         store._listens_at = {address.key: address for address in self._addresses}
         store.addresses = {key: shown(key, opened) for key, opened in self.sockets.items()}
         for address in self.opened:
-            old = store.known(address.other_key) if address.beside else None
+            old = store.get(address.other_key) if address.beside else None
             if old is not None:
                 replace(old, self.sockets[address.key], address.backlog)
             _log.info(
@@ -288,10 +277,9 @@ class PreparedSockets:
             )
         for address in self._addresses:
             if address not in self.opened and address.kind not in {"systemd", "udp"}:
-                with suppress(OSError):  # see `listen_again`
-                    self.sockets[address.key].listen(
-                        address.backlog
-                    )  # the backlog may have changed
+                # The backlog may have changed. For errors see `listen_again`.
+                with suppress(OSError):
+                    self.sockets[address.key].listen(address.backlog)
         had = {**store._adopted, **store._sockets}
         store._sockets, store._adopted = self.sockets, {}
         store.unused |= {key: opened for key, opened in had.items() if key not in self.sockets}
@@ -299,7 +287,7 @@ class PreparedSockets:
     def abandon(self) -> None:
         """Close the sockets that were opened."""
         for address in self.opened:
-            if address.beside and (old := self._store.known(address.other_key)) is not None:
+            if address.beside and (old := self._store.get(address.other_key)) is not None:
                 may_share(old, may=False)
             if address.key not in self._store._adopted and address.key in self.sockets:
                 close_socket(address.key, self.sockets[address.key])

@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from txmux.serving.listen_addresses import tcp_key
+from txmux.serving.listen_addresses import systemd_descriptor, tcp_key
 
 _PREFIX = "txmux."
 _LONGEST_NAME = 255
@@ -160,16 +160,9 @@ def sockets_from_systemd(
 
 
 def _passed(reactor: Any) -> Iterator[int]:
-    from twisted.internet.endpoints import (  # noqa: PLC0415 - it imports all of TLS
-        AdoptedStreamServerEndpoint,
-        serverFromString,
-    )
-
     with suppress(IndexError):
         for index in count():
-            passed = serverFromString(reactor, f"systemd:domain=UNIX:index={index}")
-            assert isinstance(passed, AdoptedStreamServerEndpoint)  # noqa: S101 - what Twisted makes of ``systemd:``
-            yield passed.fileno
+            yield systemd_descriptor(reactor, f"systemd:domain=UNIX:index={index}")
 
 
 def _is_usable(key: str, stored: socket.socket) -> bool:
