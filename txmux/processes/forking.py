@@ -22,7 +22,7 @@ from txmux.net.tls.deferred import import_reactor_without_tls
 
 
 def environment() -> dict[str, str]:
-    """Return an environment in which another Python process imports from where this one does, and from nowhere else."""
+    """Return an environment in which another Python process has the import path of this one."""
     paths = [path or str(Path.cwd()) for path in sys.path]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONSAFEPATH": "1"}
 
@@ -43,7 +43,7 @@ class Child:
     connection: socket.socket
 
     def wait(self) -> None:
-        """Wait for its end, which follows the closing of `connection`; kill it if it hangs and this process may do that."""
+        """Wait for its end, after `connection` was closed; kill it if it hangs and this process may do that."""
         until = time.monotonic() + _PATIENCE
         with suppress(ChildProcessError, PermissionError):
             while os.waitpid(self.pid, os.WNOHANG) == (0, 0):
@@ -55,7 +55,6 @@ class Child:
 
 
 def how_ended(status: int | None) -> str:
-    """Describe the end of a process by its status from `os.waitpid`, if that is known."""
     if status is None:
         return "ended"
     if os.WIFSIGNALED(status):
@@ -71,7 +70,7 @@ def can_fork() -> bool:
 def spawn(module: str, *arguments: str) -> Child:
     """Start a process that runs ``main(connection, *arguments)`` of a module; raises `OSError`.
 
-    It is forked if this process can be, which shares memory; otherwise it is a fresh Python.
+    It is forked if this process can be, so that they share memory; otherwise it is a fresh Python.
     """
     own, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with other:
@@ -101,7 +100,7 @@ def _run(
     other: socket.socket,
     arguments: tuple[str, ...],
 ) -> None:
-    # As in a fresh process; what this one was started with may lead to processes that a worker must not reach.
+    # As in a fresh process: an inherited descriptor could give a worker access to other processes.
     own.close()
     os.closerange(_STDERR + 1, other.fileno())
     os.closerange(other.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
@@ -117,7 +116,7 @@ def exit_after(run: Callable[[], Any]) -> None:
         status = run() or 0
     except SystemExit as exit_:
         status = exit_.code if isinstance(exit_.code, int) else 1
-    except BaseException:  # noqa: BLE001 - it must not continue as its parent
+    except BaseException:  # noqa: BLE001 - it must not run the code of its parent
         traceback.print_exc()
     finally:
         for stream in (sys.stdout, sys.stderr):
@@ -133,7 +132,7 @@ def ignore_signals(*others: signal.Signals) -> None:
 
 
 def adopt_orphans() -> None:
-    """Become the parent of processes further below whose own parents end, where the system can."""
+    """Become the parent of descendants whose own parents end, where the system can."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
@@ -141,8 +140,8 @@ def adopt_orphans() -> None:
 def name_process(title: str) -> None:
     """Set the name of this process in ``ps`` and ``pgrep`` to ``txmux: …``, where the system can.
 
-    With the package setproctitle, which the extra ``txmux[titles]`` installs, its command line says so, too; without it only
-    the name of the process does (prctl(2), ``PR_SET_NAME``), of which Linux keeps 15 bytes.
+    The package setproctitle, which the extra ``txmux[titles]`` installs, changes the command line; without it, only the name of
+    the process changes (prctl(2), ``PR_SET_NAME``), of which Linux keeps 15 bytes.
     """
     try:
         from setproctitle import (  # type: ignore[import-not-found,unused-ignore]  # noqa: PLC0415 - an extra

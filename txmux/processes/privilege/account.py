@@ -30,7 +30,6 @@ class Account:
         return (os.getuid(), os.geteuid()) == (self.uid, self.uid)
 
     def check(self) -> None:
-        """Check that the process can become this user."""
         if not self.is_current and os.geteuid() != 0:
             raise AccountError(
                 f"[txmux] user: this process is user {os.geteuid()}, and only root can become {self.user!r}; "
@@ -42,9 +41,9 @@ class Account:
         return (self.uid, self.gid)
 
     def become(self) -> bool:
-        """Become this user, for good; return whether the process was another one before.
+        """Become this user for good; return whether the process was another user before.
 
-        An `AccountError` also means that it could go back.
+        It is an `AccountError` if that fails, or can be undone.
         """
         self.check()
         if self.is_current:
@@ -75,10 +74,7 @@ class Account:
 
 
 def account_of(rules: Rules) -> Account | None:
-    """Find the account of the rules; ``None`` if the process stays what it is.
-
-    An `AccountError` also means that the rules need root later.
-    """
+    """Return the account in the rules, if any. It is an `AccountError` if it is unusable, or the rules need root later, too."""
     settings = rules.settings
     if settings.user is None:
         return None

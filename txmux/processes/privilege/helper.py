@@ -1,4 +1,4 @@
-"""Opens files and sockets that the rules name, and refuses all others: in the privileged helper, or in the supervisor for its workers.
+"""The side that opens the files and sockets of the rules: the privileged helper, or the supervisor for its workers.
 
 See `txmux.processes.privilege.opener` for the requests.
 """
@@ -38,10 +38,10 @@ class Named:
     """The files and addresses in the rules.
 
     Attributes:
-        files: Files that may be read.
-        secrets: Files that may be read, but not by workers: tokens of the admin API, and for other services.
-        addresses: The addresses that may be listened on, by listener and text.
-        token: The file that may be created, if it is missing.
+        files: Workers may read these.
+        secrets: Only the supervisor may read these: tokens of the admin API, and for other services.
+        addresses: By listener and text.
+        token: This file may be created.
     """
 
     files: frozenset[str]
@@ -53,7 +53,6 @@ class Named:
 
     @classmethod
     def by(cls, rules: Rules) -> Named:
-        """Look through rules."""
         ends = [route.terminate_tls for route in rules.routes if route.terminate_tls is not None]
         files: list[Path | None] = [
             path for end in ends for path in (*end.files, end.client_ca, end.client_crl)
@@ -93,11 +92,11 @@ def _addresses(rules: Rules) -> Iterator[ListenAddress]:
 
 _PACKET = 65536  # bytes
 _GONE = (OSError, ValueError, AttributeError, RecursionError, TypeError)
-"""Raised when the other end has closed, or sends nonsense."""
+"""Raised when the other end has closed, or sends an invalid request."""
 
 
 class Helper:
-    """Answers requests to open files and sockets; `data` is the text of the rules, if there is no such file."""
+    """Answers requests to open files and sockets; `data` is the text of rules that are in no file."""
 
     def __init__(
         self,
@@ -118,27 +117,27 @@ class Helper:
         self._connections: dict[int, tuple[socket.socket, bool]] = {}
 
     def serve(self, connection: socket.socket) -> None:
-        """Answer until the last connection is closed; this first one is the supervisor's."""
+        """Answer until the last connection is closed; the first one is the supervisor's."""
         self._add(connection, may_all=True)
         with suppress(MuxError):  # another process reports it to the operator
             self._read()
         while self._connections:
             for descriptor, _ in self._poll.poll():
-                asker, may_all = self._connections[descriptor]
-                if not self.serve_one(asker, may_all=may_all):
-                    self._poll.unregister(asker)
+                client, may_all = self._connections[descriptor]
+                if not self.serve_one(client, may_all=may_all):
+                    self._poll.unregister(client)
                     del self._connections[descriptor]
-                    asker.close()
+                    client.close()
 
     def _add(self, connection: socket.socket, *, may_all: bool) -> None:
         self._connections[connection.fileno()] = connection, may_all
         self._poll.register(connection, select.POLLIN)
 
     def serve_one(self, connection: socket.socket, *, may_all: bool = False) -> bool:
-        """Answer one request, with `may_all` for more than the files of workers; return whether there may be more."""
+        """Answer one request; return whether there may be more. Without `may_all`, only the files of workers are opened."""
         try:
             packet, received, _, _ = socket.recv_fds(connection, _PACKET, 1)
-            close_all(received)  # no question has any
+            close_all(received)  # no request has any
             if not packet:
                 return False
             question = parse_json(packet)
@@ -156,7 +155,7 @@ class Helper:
     def answer(
         self, question: dict[str, Any], *, may_all: bool
     ) -> tuple[dict[str, Any], list[int]]:
-        """Answer a request of an `Opener`, and return the descriptor that goes with the answer, too."""
+        """Return the answer to a request of an `Opener`, and the descriptor that goes with it."""
         does: dict[Message, Callable[..., list[int] | None]] = {
             messages.OPEN: partial(self._open, may_all),
             messages.BIND: self._bind,
@@ -180,7 +179,10 @@ class Helper:
 
     def _open(self, may_all: bool, path: str, *, write: bool) -> list[int]:  # noqa: FBT001 - bound by position
         if write:
-            return [self._open_log(path)]
+            owners = [named.owner for named in self._named if named.log == path]
+            if not owners:
+                raise _not_named(path)
+            return [open_log(Path(path), owners[0], alone=True)]
         if not any(
             path in named.files or (may_all and path in named.secrets) for named in self._named
         ):
@@ -190,12 +192,6 @@ class Helper:
         if self._is_privileged:
             return [open_safely(Path(path))[0]]
         return [os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)]
-
-    def _open_log(self, path: str) -> int:
-        for named in self._named:
-            if named.log == path:
-                return open_log(Path(path), named.owner, alone=True)
-        raise _not_named(path)
 
     def _bind(self, listener: str, text: str, *, beside: bool) -> list[int]:
         for named in reversed(self._named):
@@ -219,7 +215,7 @@ class Helper:
         self.use(rules)
 
     def use(self, rules: Rules) -> None:
-        """Allow what these rules name, too, and nothing else after `commit`."""
+        """Allow what these rules name, too; after `commit`, nothing else."""
         self._named = [*self._named[:1], Named.by(rules)]
         for address in self._named[-1].addresses.values():
             if address.kind == "unix":
@@ -254,13 +250,13 @@ def _send(connection: socket.socket, answer: dict[str, Any], descriptors: Sequen
     except OSError as problem:
         if problem.errno != errno.ETOOMANYREFS:
             raise
-        # Who has asked asks again.
+        # The opener tries again.
         again = {"number": answer["number"], "errno": problem.errno, "error": problem.strerror}
         connection.send(json.dumps(again).encode())
 
 
 def _written(value: object) -> int:
-    # On a disk there may be no room.
+    # In memory, since a disk may be full.
     with open(sharedmemory.make("txmux rules"), "r+", encoding="utf-8") as file:  # noqa: PTH123 - a descriptor
         json.dump(value, file)
         file.flush()

@@ -1,6 +1,6 @@
-"""Landlock of Linux: a process gives up, for good, to open files beyond those that it names, and to send signals to others.
+"""Restricts this process by Landlock of Linux to the files that it names, and keeps it from sending signals to others.
 
-By the system calls themselves, since the C library has no functions for them.
+It makes system calls, since the C library has no functions for Landlock.
 """
 
 import ctypes
@@ -38,7 +38,7 @@ class _PathBeneath(ctypes.Structure):
 
 
 def abi() -> int:
-    """Return the version of Landlock that the kernel has; 0 if it has none, or does not let this process use it."""
+    """Return the kernel's version of Landlock; 0 if it has none, or does not let this process use it."""
     if sys.platform != "linux" or os.uname().machine == "alpha":
         return 0
     try:
@@ -56,13 +56,13 @@ def give_up_privileges() -> None:
 
 
 def restrict(read: Iterable[str], write: Iterable[str] = ()) -> None:
-    """Let this thread, and all that it starts, read these files and folders and no others; it makes and removes none.
+    """Let this thread, and all that it starts, read only these files and folders, and create or remove none.
 
-    Needs `give_up_privileges` before. What is open stays so. Sockets are not files here, nor is what has no path. Modes, owners
-    and times of files can be changed all the same.
+    Needs `give_up_privileges` before. Open files stay open. Sockets, and files without a path, are not restricted, nor are
+    changes of modes, owners and times.
 
     Args:
-        read: Paths; what is in a folder may be read, too. One that is not there is passed over.
+        read: Paths of files, or of folders with all their contents; missing ones are ignored.
         write: Paths of files that may be written to, but not truncated.
 
     Raises:

@@ -1,10 +1,8 @@
-"""A privileged helper: it opens the files and ports in the rules, writes the file of ``--pidfile``, and does nothing else.
+"""The side that asks the privileged helper to open files and ports, or to write the file of ``--pidfile``.
 
-It is started before the rest of the service becomes the user of the rules (privilege separation). So later workers
+The helper is started before the rest of the service becomes the user of the rules (privilege separation). So later workers
 read the same keys, and changed rules may use a port below 1024 or a certificate that only root can read. It reads the rules itself,
 and refuses everything else.
-
-The answer to a request comes with the requested descriptor.
 """
 
 from __future__ import annotations
@@ -38,7 +36,6 @@ _STARTING = 60.0  # seconds that the first answer may take, since the helper has
 _MOST_TEXT = 65536
 """The most bytes of rules from the options of a command."""
 
-
 HELPER_ENDED = "the helper that opens files has ended"
 
 
@@ -47,7 +44,7 @@ class OpenerError(MuxError):
 
 
 class Opener:
-    """Sends requests to the helper; an answer may take so many seconds."""
+    """Sends requests to the helper, and blocks for the answer; `patience` is in seconds."""
 
     def __init__(self, connection: socket.socket, patience: float = _PATIENCE) -> None:
         connection.settimeout(patience)
@@ -59,7 +56,7 @@ class Opener:
 
     @classmethod
     def start(cls, path: Path, pidfile: Path | None = None, text: str | None = None) -> Opener:
-        """Start a helper, with the privilege that this process has now; raises `OSError`. There may be a text of rules, and no file."""
+        """Start a helper with the present privilege; raises `OSError`. `text` has rules that are in no file."""
         child = spawn(__name__, str(path), *([str(pidfile)] if pidfile else []))
         opener = cls(child.connection)
         opener._process = child
@@ -69,10 +66,7 @@ class Opener:
         return opener
 
     def open_file(self, path: Path, flags: int = os.O_RDONLY) -> int:
-        """Open a file in the rules: the access log for appending, others for reading.
-
-        What the rules do not name is an `OSError` (``EACCES``).
-        """
+        """Open a file in the rules: the access log for appending, others for reading; any other is an `OSError` (``EACCES``)."""
         return self._descriptor(
             messages.OPEN,
             path=os.path.abspath(self._folder / path),  # noqa: PTH100 - links stay
@@ -90,8 +84,8 @@ class Opener:
     def read_rules(self) -> Rules:
         """Make the helper read the rules file again, and return the rules.
 
-        Until `commit`, the files of both these and the previous rules may be opened. An
-        `OpenerError` has all that is wrong with the rules, or says that the helper has ended.
+        Until `commit`, it opens what either these or the previous rules name. An `OpenerError` has all errors in the rules, or
+        says that the helper has ended.
         """
         try:
             with open(self._descriptor(messages.READ_RULES), encoding="utf-8") as file:  # noqa: PTH123 - a descriptor
@@ -103,7 +97,6 @@ class Opener:
         self._ask(messages.REMOVE, path=str(path))
 
     def commit(self) -> None:
-        """Restrict the helper to the last rules read."""
         with suppress(OSError):  # the next request reports it
             self._ask(messages.HELPER_COMMIT)
 
@@ -146,10 +139,10 @@ class Opener:
                 json.dumps({"kind": message.kind, **values, "number": self._number}).encode()
             )
             answer, received = self._receive()
-            while answer.get("number") != self._number:  # the answer to a request that was given up
+            while answer.get("number") != self._number:  # it belongs to a request that timed out
                 close_all(received)
                 answer, received = self._receive()
-            if self._number == 1:  # it has started
+            if self._number == 1:  # the helper has started
                 self._connection.settimeout(self._patience)
         except (EOFError, ConnectionError):
             raise OSError(errno.EPIPE, f"{HELPER_ENDED}: restart the service") from None
@@ -173,8 +166,6 @@ class Opener:
 def opener_of(
     open_itself: Callable[[ListenAddress], socket.socket], opener: Opener
 ) -> Callable[[ListenAddress], socket.socket]:
-    """Return a function that opens the socket of an address, through the helper where this process may not."""
-
     def open_address(address: ListenAddress) -> socket.socket:
         try:
             return open_itself(address)
@@ -185,8 +176,7 @@ def opener_of(
 
 
 def main(connection: socket.socket, path: str, *pidfile: str) -> None:
-    """Run the helper for this supervisor; it ends after its last connection."""
-    # The helper ends with the processes that it serves.
+    # The helper ends with its last connection, not by the signal that stops the service.
     ignore_signals(signal.SIGTERM)
     name_process("helper")
     data = connection.recv(_MOST_TEXT) if path == OPTIONS else None

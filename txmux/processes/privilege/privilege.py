@@ -61,10 +61,7 @@ class Privilege:
 
     @contextmanager
     def handed_over(self) -> Iterator[dict[str, socket.socket]]:
-        """Yield a connection to the helper for the successor, by `KEY`, if there is a helper.
-
-        It is an `OpenerError` if the helper has ended.
-        """
+        """Yield a connection to the helper for the successor, if there is a helper; an `OpenerError` if that has ended."""
         if self.opener is None:
             yield {}
             return
@@ -77,7 +74,7 @@ class Privilege:
             yield {KEY: connection}
 
     def keep(self, rules: Rules, account: Account | None) -> None:
-        """Start the helper if the service is about to become another user; it needs a file with the rules."""
+        """Start the helper if the service is about to become another user, and its rules are from a file."""
         if account is None or account.is_current or not rules.files.texts or self.opener:
             return
         pidfile = self._pidfile.path if self._pidfile else None
@@ -86,7 +83,6 @@ class Privilege:
         self._use(Opener.start(rules.path, pidfile, text))
 
     def given_up(self, user: str) -> None:
-        """Log the change of user, and what that user cannot do."""
         self._log.info("switched to user {user}", user=user)
         if not os.access(sys.executable, os.X_OK):
             self._log.warn(
@@ -132,9 +128,7 @@ class Privilege:
             self.opener = None
 
 
-class _Asker(FileDescriptor):
-    """The requests of one worker's `txmux.processes.privilege.opener.Opener`."""
-
+class _WorkerRequests(FileDescriptor):
     def __init__(self, reactor: Any, helper: Helper, end: socket.socket) -> None:
         super().__init__(reactor)
         self._helper = helper
@@ -152,8 +146,8 @@ class _Asker(FileDescriptor):
 
 
 def open_for_worker(reactor: Any, helper: Helper) -> socket.socket:
-    """Return a connection over which a worker has this process open the files of the rules."""
+    """Return a connection for the `Opener` of a worker, for which this process opens the files of the rules."""
     own, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     own.setblocking(False)  # noqa: FBT003 - the socket module's signature
-    _Asker(reactor, helper, own)
+    _WorkerRequests(reactor, helper, own)
     return other

@@ -51,9 +51,9 @@ class SandboxError(MuxError):
 
 
 def sandbox_of(rules: Rules) -> Sandbox:
-    """Return whether workers confine themselves: ``auto`` lets them serve without where that fails.
+    """Return whether workers confine themselves; with ``auto``, they serve unconfined if that fails.
 
-    It is a `SandboxError` if the rules insist, but this machine has none.
+    It is a `SandboxError` if the rules insist on it, and this machine has none.
     """
     setting = rules.settings.sandbox
     if setting == "off":
@@ -70,16 +70,16 @@ def sandbox_of(rules: Rules) -> Sandbox:
 
 
 def confine(sandbox: Sandbox) -> bool:
-    """Confine this process to the files of Python and the system's libraries; return whether it is so.
+    """Confine this process to the files of Python and the system's libraries; return whether that worked.
 
-    A helper opens what rules name. To be called while the process has only one thread.
+    A helper opens what the rules name. Call it while the process has only one thread.
     """
     if sandbox == "off":
         return False
     try:
         landlock.give_up_privileges()
         read = [_OWN, *readable()]
-        # A rule is about an inode, and the kernel makes another one for what it has dropped from its cache.
+        # A rule holds for an inode. It stays open, since the kernel makes another inode after it has dropped this one.
         with suppress(FileNotFoundError):  # /proc may not be mounted
             _held.append(os.open(_OWN, os.O_PATH | os.O_CLOEXEC))
         landlock.restrict(read, [os.devnull])
@@ -95,15 +95,14 @@ def confine(sandbox: Sandbox) -> bool:
 
 
 def readable() -> Sequence[str]:
-    """Return the files and folders that a confined worker may read."""
-    return [*_SYSTEM, *folders_of_python(), *_of_tls()]
+    return [*_SYSTEM, *folders_of_python(), *_trusted_authorities()]
 
 
 @cache
 def folders_of_python() -> Sequence[str]:
     """Return the folders from which modules may still be imported: those of Python, of installed and of imported packages.
 
-    It looks at every module, so it is called before processes that confine themselves are forked: their memory stays shared.
+    It reads every module, so it is called before workers are forked: their memory stays shared.
     """
     folders = {sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix}
     folders.update(filter(_has_distributions, sys.path))
@@ -122,14 +121,13 @@ def folders_of_python() -> Sequence[str]:
 
 
 def _has_distributions(folder: str) -> bool:
-    """Return whether packages are installed into a folder of the search path. Any other may have more than modules, such as a token."""
+    """Return whether packages are installed into a folder of the search path. Any other may have secrets beside its modules."""
     with suppress(OSError):
         return any(name.endswith(".dist-info") for name in os.listdir(folder))  # noqa: PTH208 - names only
     return False
 
 
-def _of_tls() -> Iterator[str]:
-    """Yield the paths where OpenSSL looks for the trusted authorities of this machine."""
+def _trusted_authorities() -> Iterator[str]:
     for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
         for path in filter(None, os.environ.get(name, "").split(os.pathsep)):
             if os.path.realpath(path) not in _TOO_MUCH:

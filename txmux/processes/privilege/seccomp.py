@@ -1,7 +1,7 @@
-"""A filter of system calls (seccomp(2)): those by which a confined process could still stop the service of its own user.
+"""Filters the system calls (seccomp(2)) by which a confined process could still stop the service of its own user.
 
-Landlock does not restrict them, or only since Linux 6.12, as signals: limits and scheduling of other processes (``prlimit`` with
-``RLIMIT_CPU`` ends them), modes, owners and times of files, and UNIX sockets for datagrams, by which systemd may be told anything.
+Landlock does not restrict them, or only since Linux 6.12 (signals): limits and scheduling of other processes (``prlimit`` with
+``RLIMIT_CPU`` ends them), modes, owners and times of files, and UNIX sockets for datagrams, which can send anything to systemd.
 """
 
 import ctypes
@@ -46,9 +46,8 @@ _MACHINES = {  # linux/audit.h
 _SET_FILTER, _SPEC_ALLOW = 1, 1 << 2
 _LOAD, _AND, _IF_EQUAL, _IF_AT_LEAST, _RETURN = 0x20, 0x54, 0x15, 0x35, 0x06  # linux/bpf_common.h
 _NUMBER, _ARCHITECTURE, _FIRST, _SECOND = 0, 4, 16, 24  # places in struct seccomp_data
-_TYPE = (
-    0xE  # without flags, and with SOCK_RAW as SOCK_DGRAM, since a UNIX socket makes no difference
-)
+# Clears the flags, and turns SOCK_RAW into SOCK_DGRAM, which are the same for UNIX sockets.
+_TYPE = 0xE
 _X32 = 1 << 30
 """From here on are the numbers of another ABI."""
 _REFUSE, _ALLOW = 0x00050000 | errno.EPERM, 0x7FFF0000
@@ -59,10 +58,7 @@ class _Program(ctypes.Structure):
 
 
 def restrict_calls() -> bool:
-    """Refuse these calls, for good, to this thread and all that it starts; return whether this machine can.
-
-    Needs ``PR_SET_NO_NEW_PRIVS`` before.
-    """
+    """Refuse these calls to this thread and all that it starts; return whether this machine can. Needs ``PR_SET_NO_NEW_PRIVS``."""
     table, architecture = _MACHINES.get(os.uname().machine, ("", 0))
     if not table or sys.platform != "linux" or sys.maxsize < 2**32:
         return False
@@ -80,7 +76,7 @@ def restrict_calls() -> bool:
 
 
 def _filter(table: str, architecture: int) -> list[tuple[int, int, int, int]]:
-    """Return the instructions: operation, how many to pass over if it is true, and if not, and its value."""
+    """Return the instructions: operation, how many to skip if it is true, how many if not, and its value."""
     refused, own, sockets = _REFUSED[table] + _COMMON, _OWN[table], _SOCKETS[table]
     check_process = 5 + len(refused) + len(own) + len(sockets)
     check_socket, refuse = check_process + 3, check_process + 8

@@ -42,12 +42,11 @@ class Notifier:
         self.keeps = bool(self._address) and environment.get("FDSTORE", "0") != "0"
 
     def ready(self, status: str, *, is_new_main: bool = False) -> None:
-        """Report that the service serves; `is_new_main` if this process has replaced another one."""
+        """Report READY; `is_new_main` if this process has replaced another one."""
         main = [f"MAINPID={os.getpid()}"] if is_new_main else []
         self._send(*main, "READY=1", f"STATUS={status}")
 
     def reloading(self) -> None:
-        """Report that the rules are read again; `ready` ends this."""
         now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
         self._send("RELOADING=1", f"MONOTONIC_USEC={now}")
 
@@ -70,7 +69,7 @@ class Notifier:
             self._watchdog.stop()
 
     def taken(self, keys: Iterable[str], useless: Iterable[str] = ()) -> None:
-        """Record which sockets systemd has stored; useless ones are removed, since it would keep them beside new ones."""
+        """Record the sockets that systemd has stored; remove useless ones, which it would keep beside new ones of that name."""
         self._stored.update(keys)
         for key in useless:
             self._send("FDSTOREREMOVE=1", f"FDNAME={_name(key)}")
@@ -114,8 +113,8 @@ class Notifier:
 def name_passed_sockets(environment: MutableMapping[str, str]) -> None:
     """Name the descriptors that are passed to this process (sd_listen_fds(3)).
 
-    The names are optional, but without them Twisted takes no descriptor. It reads the variables when its endpoints are
-    imported, as by the first look at a rules file.
+    The names are optional, but Twisted takes no descriptor without one. It reads the variables when its endpoints are imported,
+    so this comes before rules are read.
     """
     number = environment.get("LISTEN_FDS", "")
     if number.isdecimal():
@@ -128,7 +127,7 @@ def sockets_from_systemd(
     """Take the sockets that systemd passes to this process (sd_listen_fds_with_names(3)).
 
     Returns:
-        Those that it has stored, the TCP sockets of its own, and the keys of stored ones that are unusable.
+        The stored sockets, the TCP sockets of its socket units, and the keys of stored sockets that are unusable.
     """
     names = environment.get("LISTEN_FDNAMES")
     stored: dict[str, socket.socket] = {}

@@ -16,8 +16,6 @@ class PidFileError(MuxError):
 class PidFile:
     """Written when a process starts to serve, and removed by the last one.
 
-    Readers always find a complete ID, since the file is replaced atomically.
-
     Attributes:
         by_helper: Writes the file where this process may not; with ``True``, removes it.
     """
@@ -38,7 +36,7 @@ class PidFile:
             raise PidFileError(f"--pidfile {self.path}: {problem.strerror}") from problem
 
     def remove(self) -> None:
-        """Remove it, unless another process has been named meanwhile."""
+        """Remove the file, unless it names another process by now."""
         with suppress(OSError, MuxError):
             try:
                 unname_process(self.path, os.getpid())
@@ -48,7 +46,7 @@ class PidFile:
 
 
 def name_process(path: Path, pid: int) -> None:
-    """Write a process's ID to a file, which has another one's or is not there; links are not followed."""
+    """Replace the file, without following links; readers always find a complete ID."""
     new = f".{path.name}.{pid}"
     with held_folder(path) as folder:
         with suppress(FileNotFoundError):
@@ -65,7 +63,7 @@ def name_process(path: Path, pid: int) -> None:
 
 
 def unname_process(path: Path, pid: int) -> None:
-    """Remove a file that has a process's ID; one that has another stays."""
+    """Remove the file if it has this ID."""
     with held_folder(path) as folder:
         how = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
         with open(os.open(path.name, how, dir_fd=folder), "rb") as file:  # noqa: PTH123 - a descriptor

@@ -1,4 +1,4 @@
-"""What a service has open beside its workers: it leaves that to the process that takes its place."""
+"""The resources of a service beside its workers, which an upgrade hands over to the next process."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MOST_WORKERS = 16
 
 
 class ServiceLimits:
-    """Owns the shared memory of limits while the service runs; the clock is the same in all processes."""
+    """Owns the shared memory of the limits; its times are those of a clock that all processes share."""
 
     def __init__(
         self, seconds: Callable[[], float], rules: Callable[[], Rules], counters: Counters
@@ -37,7 +37,6 @@ class ServiceLimits:
         self._limits: SharedLimits | None = None
 
     def limits(self, rules: Rules) -> SharedLimits:
-        """Return the limits, with room for these rules, too."""
         if self._limits is None:
             most = max(_MOST_WORKERS, 2 * rules.settings.workers)
             self._limits = SharedLimits.make(rules, most, self._in_use)
@@ -45,7 +44,6 @@ class ServiceLimits:
         return self._limits
 
     def _in_use(self, names: Collection[str]) -> set[str]:
-        """Return those that are in the rules in force or have connections, including those that are not admitted yet."""
         in_rules = {*names_counted(self._rules())}
         return {name for name in names if name in in_rules or self._counters.has_connections(name)}
 
@@ -69,7 +67,7 @@ class ServiceLimits:
 
 @attrs.frozen(eq=False, kw_only=True)
 class Resources:
-    """All that the supervisor owns, from the start of the service to its end; each part closes by itself."""
+    """The parts have their own ends: see `MuxService`."""
 
     sockets: ListeningSockets
     endpoints: AdminEndpoints
@@ -80,7 +78,7 @@ class Resources:
     pidfile: PidFile | None
 
     def take(self, opened: Mapping[str, socket.socket]) -> None:
-        """Take the sockets of another process, or those that systemd has stored, by their keys."""
+        """Adopt the sockets of another process, or those that systemd has stored, by their keys."""
         for key, listening in opened.items():
             if key == KEY:
                 self.privilege.take(listening)
@@ -100,14 +98,13 @@ class Resources:
             yield {**self._listening(), **helper}
 
     def store(self) -> None:
-        """Leave the sockets with systemd, in case that this process dies."""
         self.notifier.keep(self._listening())
 
     def _listening(self) -> dict[str, socket.socket]:
         return {**self.sockets.listening(), **self.endpoints.sockets()}
 
     def name_process(self, *, must: bool = True) -> None:
-        """Write the PID file; `must` says that a `PidFileError` is raised, and not just logged."""
+        """Write the PID file. Without `must`, a `PidFileError` is only logged."""
         if self.pidfile is not None:
             try:
                 self.pidfile.write()
@@ -123,7 +120,7 @@ class Resources:
         self.notifier.watch(is_healthy)
 
     def close_sockets(self, *, keep_files: bool) -> None:
-        """Stop listening; files of UNIX sockets are kept if another process has these open, too."""
+        """Stop listening; `keep_files` of UNIX sockets that another process has open, too."""
         self.notifier.stop()
         self.sockets.close(keep_files=keep_files)
         if self.pidfile is not None:

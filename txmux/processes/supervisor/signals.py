@@ -67,7 +67,7 @@ class StopSignals:
         self._trigger = self._reactor.callWhenRunning(self._watch)
 
     def _forget_trigger(self) -> None:
-        """A reactor that never runs must not keep this."""
+        # A reactor that never runs would keep this object alive.
         if self._trigger is not None:
             self._reactor.removeSystemEventTrigger(self._trigger)
             self._trigger = None
@@ -84,7 +84,7 @@ class StopSignals:
         """Stop watching, unless the reactor stops, too: then signals are ignored."""
         self._is_watching = False
         self._forget_trigger()
-        self.hurry = _nothing
+        self.hurry = lambda: None
         if not self._is_reactor_stopping():
             for number, handler in self._handlers.items():
                 if signal.getsignal(number) == self._arrived:  # and no other handler by now
@@ -107,7 +107,7 @@ class StopSignals:
         await over
 
     def _is_reactor_stopping(self) -> bool:
-        """Return whether a signal has made the reactor stop, now or in its next turn."""
+        # Also true between the signal and the next turn of the reactor.
         return getattr(self._reactor, "_exitSignal", None) is not None
 
     def _arrived(self, number: int, frame: Any) -> None:
@@ -123,7 +123,3 @@ class StopSignals:
         elif handler != signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-
-
-def _nothing() -> None:
-    """Ignores signals after the service has stopped."""

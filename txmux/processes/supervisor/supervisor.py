@@ -1,19 +1,16 @@
 """The supervisor: starts, watches, reloads and stops the workers.
 
-Theory of operation. The supervisor lives from the start of the service to its end, or until another one has taken its place
-(`txmux.processes.upgrade.upgrades`). It owns what outlives workers: the listening sockets, the memory of counters and limits, the
-health of servers and the addresses of names. A worker owns its connections, and nothing else owns them; so what a worker's death
-costs is its connections, and the state that it had learnt alone. The starter owns nothing, and the helper only its privilege.
+Theory of operation. What may surprise is how little happens here: the supervisor reads no byte of a client, and forks no worker.
 
-Any of them may end at any moment:
-
-- A worker: another one is started with the rules in force. During a reload it counts as one that has prepared.
-- The starter: it is started again. The workers that it has forked live on.
-- The helper: workers live on, and as soon as one cannot be replaced, the service ends with a failure.
-- The supervisor: its workers stop accepting, and end with their last connection.
-
-A reload has two phases. Until all workers have prepared, any failure leaves everything as it was. From the commit on there is no way
-back: a worker that fails then retires, keeps its connections under their rules, and is replaced.
+- It owns what outlives a worker: the listening sockets, the memory of counters and limits, the health of servers and the addresses
+  of names. All workers accept from the same sockets, so clients stay in the queue when a worker ends; its death costs its connections.
+- The starter forks the workers, since a process with a reactor cannot be forked safely, and a fresh Python takes long to start and
+  might import a newer version. It owns nothing: it is started again when it ends, and the workers live on.
+- A reload has two phases, since any worker may fail: until all have prepared, a failure leaves everything as it was. From the commit
+  on there is no way back: a worker that fails then retires, keeps its connections under their rules, and is replaced. One that ends
+  during a reload counts as prepared, since its successor catches up.
+- If the helper ends, workers live on, but the service fails as soon as it cannot replace one. If the supervisor itself ends, its
+  workers stop accepting, and end with their last connection, however long that takes.
 """
 
 from __future__ import annotations
@@ -75,7 +72,6 @@ _GRACE = 5.0
 
 _LONGEST_WAIT = 3600
 """Seconds beyond `drain_timeout` for which clients may wait for a server after an upgrade, held by an operator or not."""
-
 
 _OTHERS = 20
 """Descriptors of a worker beside its listening sockets."""
@@ -213,10 +209,10 @@ class Supervisor:
             certificates.use(self._rules)
 
     def _announce(self, challenges: Mapping[str, str]) -> Deferred[Any]:
-        """Make every worker answer the challenges of an authority; workers that start know them."""
+        # A worker that starts later gets them with its start message.
         ready = [worker for worker in self.pool.all() if worker.ready]
-        told = broadcast(ready, messages.CHALLENGES, seconds=30.0, challenges=challenges)
-        return Deferred.fromCoroutine(told)
+        asking = broadcast(ready, messages.CHALLENGES, seconds=30.0, challenges=challenges)
+        return Deferred.fromCoroutine(asking)
 
     def _worker(self, number: int) -> Worker:
         return Worker(self, number, self._reactor, is_first=not self._is_started)
@@ -234,7 +230,7 @@ class Supervisor:
         self.pool.tell(messages.CHECK, backend=backend, key=key, ok=ok, why=why)
 
     def clients_wait(self, number: int, backend: str, *, waiting: bool) -> None:
-        """Start the servers of a backend while clients of a worker wait: once, however many workers have some."""
+        """Start the servers of a backend while its clients wait: once, for the clients of all workers."""
         rules = self._pending.rules if self._pending is not None else self._rules
         if not waiting or any(served.name == backend for served in rules.every_backend()):
             self.state.upstreams.waker.report(backend, waiting, number)
@@ -331,7 +327,7 @@ class Supervisor:
 
     def ready(self, worker: Worker) -> None:
         if self._deadline is not None:
-            return  # it is already stopping, and the sockets may be closed
+            return  # the service is stopping, and the sockets may be closed
         pending = self._pending
         if pending is not None and worker in self.pool.added:
             self._note_added(pending)
@@ -354,7 +350,7 @@ class Supervisor:
         """Replace a worker that has received SIGTERM, unless the whole service has."""
         self.pool.replace_soon(worker, self._limits.workers if are_plain(self._rules) else 0)
 
-    # Other rules.
+    # Reloads.
 
     async def change(
         self,
@@ -396,7 +392,7 @@ class Supervisor:
             if self._draining_sockets or any(
                 opened.type == SOCK_DGRAM for opened in self._sockets.sockets().values()
             ):
-                # These rules may end the worker to which flows are on their way.
+                # The new rules may end the worker to which flows are moving.
                 await self.pool.flows_moved(self.pool.all())
             undo.pop_all()
         sockets.commit()
@@ -405,7 +401,7 @@ class Supervisor:
         return older
 
     def _close_removed(self) -> None:
-        """Close the sockets of removed listeners; those for datagrams after their last flow."""
+        """Close the sockets of removed listeners, except UDP sockets with flows; see `close_unused`."""
         unused = self._sockets.unused
         self._draining_sockets = {key for key in unused if unused[key].type == SOCK_DGRAM}
         for key in self._draining_sockets:  # the port stays bound while a worker keeps it open
@@ -434,14 +430,13 @@ class Supervisor:
             Deferred.fromCoroutine(self.close_unused())
 
     def _listen_on_new(self, keys: Collection[str]) -> None:
-        """Make workers listen on sockets that were opened in the place of others."""
         for worker in self.pool.workers if keys else ():
             if worker.ready:
                 worker.give_up(keys)
                 self._start_catch_up(worker)
 
     async def close_unused(self) -> None:
-        """Close the datagram sockets of removed listeners whose flows have all ended, or belong to a worker that is about to end."""
+        """Close the UDP sockets of removed listeners that no worker needs for a flow any longer."""
         if not self._draining_sockets:
             return
         version = self.version
@@ -452,7 +447,7 @@ class Supervisor:
                 self._sockets.give_up(key)
 
     async def all_serve(self) -> list[str]:
-        """Wait until all workers of the rules serve, for a minute at most; return what is wrong then, one line each."""
+        """Wait until all workers serve, for a minute at most; return the remaining problems, one line each."""
         await DeferredList([*self._catching_up])
         try:
             await self.pool.serving().addTimeout(_STARTING, self._reactor)
@@ -464,7 +459,7 @@ class Supervisor:
         return problems
 
     def _note_problem(self, what: str) -> None:
-        """Log something that keeps workers from serving under the rules in force, and report it to who asked for them."""
+        """Log why a worker does not serve under the rules in force, and keep it for the report of the reload."""
         self._problems.append(f"the rules are in force, but {what}")
         self._log.error("{why}", why=self._problems[-1])
 
@@ -478,7 +473,6 @@ class Supervisor:
             )
 
     def _extend(self, rules: Rules) -> None:
-        """Make room for the counters of other rules."""
         self._limits.extend(rules)
         layout = self.counters.layout
         more, gone = layout.changes(self._published_places)
@@ -532,7 +526,6 @@ class Supervisor:
             worker.tell(messages.ABANDON)
 
     async def _commit_pending(self, pending: PendingRules) -> int:
-        # All have prepared: from here on there is no way back, and a worker that fails is replaced, but keeps its connections.
         # Prepared workers commit, retiring ones serve again before new ones are needed, added ones join the pool, and those
         # that were started in between catch up.
         self.is_changing = False
@@ -614,7 +607,7 @@ class Supervisor:
         return {"generation": self.version, **await self.pool.status()}
 
     def ended(self, number: int, *, is_left: bool) -> None:
-        """Forget the connections of a worker that has ended; `is_left` means that none were left or on their way."""
+        """Clear the counts of a worker that has ended; `is_left` means that it had no connections, and none were moving to it."""
         self.pool.share_datagrams()
         self.state.upstreams.waker.process_ended(number)
         self._limits.clear(number + 1)
@@ -625,7 +618,7 @@ class Supervisor:
             self._log.warn("connections that ended with a worker: {lost}", lost=lost)
 
     def start_failed(self, worker: Worker, message: str) -> None:
-        """Fail the start, or the reload, for which a worker could not start; or the service, if it needs a helper that has ended."""
+        """Fail the start or the reload that needs the worker; or the service, if the helper has ended."""
         pending = self._pending
         if pending is not None and worker in self.pool.added:
             if not pending.ready.called:
@@ -634,11 +627,11 @@ class Supervisor:
             self._failing = True
             if self.lacks_helper():
                 message += f"; {HELPER_ENDED}"
-            # Later, since the reactor may not run yet.
+            # The reactor may not run yet.
             self._reactor.callLater(0, self._failed, WorkersError(message))
 
     async def leave(self, *, is_replaced: bool = False) -> None:
-        """End each worker after its last connection, and kill those that do not end; others may be started meanwhile.
+        """End each worker after its last connection, and kill those that do not end; `serve_again` may start others meanwhile.
 
         `is_replaced` means that another process serves, while clients may wait for a server here.
         """
@@ -660,7 +653,7 @@ class Supervisor:
         self.starter.kill()
 
     def serve_again(self) -> None:
-        """Start workers anew, after `leave`, which may still be under way."""
+        """Start new workers after `leave`, which may still be running."""
         self._deadline = None
         self.transfers.accepting = True
         self._use_certificates()
@@ -672,22 +665,20 @@ class Supervisor:
                 self.pool.let_accept(worker)
 
     def _listen_again(self) -> None:
-        """Listen where the process that has ended did not; what another one still has is tried again later."""
+        """Listen where the successor that has ended did not; addresses still in use are tried again later."""
         if self.transfers.left_out and self.transfers.accepting and self.transfers.listen_again():
             for worker in self.pool.workers:
                 if worker.ready:
                     self._start_catch_up(worker)
 
     async def drain(self) -> None:
-        """Stop all workers, each when its connections have finished, and kill those that do not end."""
-        await self.leave()  # clients that wait for a server learn by checks that it is up
+        await self.leave()  # health checks continue, for clients that wait for a server
         await (self.state.upstreams.stop() if self._is_started else succeed(None))
         self.pool.watch_no_more()
         self._is_started = False
         self.starter.close()
 
     def end_all(self) -> None:
-        """End every connection, and every worker soon."""
         self.pool.tell(messages.END_ALL)
         if self._deadline is not None and self._deadline.active():
             self._deadline.reset(_GRACE)
