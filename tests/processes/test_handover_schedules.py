@@ -300,7 +300,7 @@ class SchedulesTest(SynchronousTestCase):
             model.finish()
             kept = [one for one in moved if one.keeps_slot]
             self.assertEqual({one.given_back for one in kept}, {1} if kept else set())
-            self.assertEqual([adopting.waiting for adopting in model.new], [0, 0])
+            self.assertEqual([adopting.undecided for adopting in model.new], [0, 0])
             left = sum(one.is_here for one in model.known.values())
             self.assertEqual(sum(model.stays.values()), left)
             if model.is_anybody_there() and not model.was_late:

@@ -1,4 +1,4 @@
-"""Hands connections over to other processes: the giving side and the adopting side.
+"""Hands connections over to other processes: both sides.
 
 Over a channel to each process that takes some, a batch at a time::
 
@@ -9,11 +9,11 @@ Over a channel to each process that takes some, a batch at a time::
     old: go_on     which of them are the new one's, and are forgotten here; the others are resumed here
 
 Only the old process decides which process keeps a connection, in one message. The new one touches a socket only after that message. If
-it never arrives, since either process has ended, the new one closes its descriptors. So no byte is read or written by both, in any case.
+it never arrives, since either process has ended, the new one closes its descriptors. So no byte is read or written by both.
 No third process is needed once the channels are there.
 
-Each batch goes to the process with the fewest connections. What one does not take, since it has ended or does not answer, is
-offered to the others. A connection that cannot move stays alone, and the reason is counted.
+Each batch goes to the process with the fewest connections. If that has ended, or does not answer, the batch is offered to another one.
+A connection that cannot move stays, and the reason is counted.
 
 Where a server has a limit, the old process keeps the slot of a connection that has moved, until the new one reports its end: see `Taker`.
 
@@ -56,11 +56,11 @@ _Offered: TypeAlias = tuple[MuxFactory, MovedConnection, Sockets]
 _BATCH = 25
 """Connections in a batch: more are suspended for longer, fewer cost more messages."""
 _SHARES = 4
-"""Batches for each process, at least, so that each gets as many connections."""
+"""Batches for each process, at least, so that each gets about the same number of connections."""
 _UNDER_WAY = 2
 """Batches that are offered and not decided yet."""
 _HELD = 2**22
-"""Bytes held by connections that complete a batch; a connection may hold as much as two pipes."""
+"""Buffered bytes that complete a batch; one connection may buffer as much as two pipes."""
 _PATIENCE = 2.0
 """Seconds that another process may take for a batch, or to open after the first one has."""
 
@@ -68,7 +68,7 @@ _log = Logger()
 
 
 async def opened(takers: Sequence[Taker], clock: Any) -> list[Taker]:
-    """Wait until one of the other processes can take connections, then a moment for the others, and return all that can."""
+    """Wait until one process can take connections, then a moment for the others, and return all that can."""
     opening = [taker.opened for taker in takers]
     if not opening:
         return []
@@ -79,7 +79,7 @@ async def opened(takers: Sequence[Taker], clock: Any) -> list[Taker]:
 
 
 class Round:
-    """Moves all connections that can be moved to the processes that take them.
+    """Moves all connections that can be moved.
 
     Attributes:
         moved: How many were.
@@ -87,7 +87,7 @@ class Round:
     """
 
     def __init__(self, connections: Iterable[MuxProtocol], takers: Sequence[Taker]) -> None:
-        # So that several old processes do not begin with the same one.
+        # Several old processes should not begin with the same one.
         self._takers = random.sample(takers, k=len(takers))  # nosec B311
         in_order: list[Any] = sorted(connections, key=lambda connection: connection.accepted_at)
         self._left = deque(in_order)
@@ -117,7 +117,7 @@ class Round:
         return min(able, key=lambda taker: taker.has + taker.offered, default=None)
 
     def _next_batch(self) -> list[_Suspended]:
-        """Suspend connections, when a process is ready to take them; in a batch, either all or none wait for a server."""
+        """Suspend connections for a process that can take them now; in a batch, either all or none wait for a server."""
         batch: list[_Suspended] = []
         held = 0
         while len(batch) < self._size and held < _HELD and (self._left or self._waiting):
@@ -151,8 +151,8 @@ class Round:
     def _decide(
         self, taker: Taker, number: int, batch: list[_Suspended], taken: set[int] | None
     ) -> None:
-        """Decide which of a batch move to the other process; without an answer of that, they are offered to another one."""
-        if not taker.channel.is_open:  # it drops them
+        """Decide which connections of a batch move; without an answer, they are offered to another process."""
+        if not taker.channel.is_open:  # the process drops them
             taken = None
         going, again = [], []
         for index, (connection, moved, _) in enumerate(batch):
@@ -185,16 +185,16 @@ class Taker:
     """A process that takes connections, as the one that hands them over sees it.
 
     Each process counts a server's limit by itself. A connection that has moved still counts in its old process until it
-    ends: otherwise a client waiting there would be let in although the server is as busy as before. In its new process,
+    ends: otherwise a client waiting there would be admitted although the server is as busy as before. In its new process,
     the slot is free only if no client that has waited longer in the old one takes it.
 
     Attributes:
-        channel: To it; closed after the last slot, once `close_when_done` was called.
-        opened: Fires when it can take connections, or fails when it has ended before.
-        is_able: Whether it can: it has opened, and has not failed to answer since.
-        reads_datagrams: Whether flows of UDP are for it.
+        channel: Closed after the last slot, once `close_when_done` was called.
+        opened: Fires when the process can take connections, or fails when it ends before.
+        is_able: Whether it has opened, and has answered since.
+        reads_datagrams: Whether UDP flows move to it.
         has: How many connections it has, by its last answer.
-        offered: How many it is offered, and has not answered yet.
+        offered: How many connections are offered to it, and not answered yet.
     """
 
     channel: Channel
@@ -222,7 +222,7 @@ class Taker:
             self.opened.callback(None)
 
     async def offer(self, number: int, batch: list[_Suspended]) -> set[int] | None:
-        """Offer a batch; return which of it the process takes, or ``None`` if it does not answer; then it is not asked again."""
+        """Offer a batch; return the indexes of what the process takes, or ``None`` if it fails to answer, and is not asked again."""
         self.offered += len(batch)
         try:
             answer = await self.channel.ask(
@@ -232,7 +232,7 @@ class Taker:
                 batch=number,
                 connections=packed(moved for _, moved, _ in batch),
             )
-        except Exception as problem:  # noqa: BLE001 - whatever it is, the batch must not stay suspended
+        except Exception as problem:  # noqa: BLE001 - the batch must not stay suspended
             _log.info("a process takes no connections: {why}", why=problem)
             self.is_able = False
             return None
@@ -243,7 +243,7 @@ class Taker:
             self.offered -= len(batch)
 
     def take(self, number: int, connections: dict[int, MuxProtocol]) -> None:
-        """Leave connections of a batch, by their indexes in it, to the process; they belong to it from here on, in any case."""
+        """Leave connections of a batch, by their indexes in it, to the process: from here on they are its own, whatever fails."""
         leased = {index for index, connection in connections.items() if connection.keeps_slot}
         for connection in connections.values():  # before the other process counts them
             self._admissions.add(connection.count_elsewhere())
@@ -258,7 +258,7 @@ class Taker:
                 self._leased[connection.record.id] = release_slot
 
     async def finish(self) -> None:
-        """Wait until the process has received everything, which would be lost if this one ended."""
+        """Wait until the process has received everything; this one may end then."""
         if self._admissions:
             try:
                 await self.channel.ask(messages.RECEIVED, seconds=_PATIENCE)
@@ -267,7 +267,6 @@ class Taker:
                     admission.none_come()
 
     def _ended(self, id: str) -> Deferred[None] | None:  # noqa: A002 - the name in the message
-        """Release a slot; answer when no connection here uses it."""
         release_slot = self._leased.pop(id, None)
         if release_slot is None:
             return None
@@ -283,7 +282,6 @@ class Taker:
         self.channel.clock.callLater(0, self._close_if_done)
 
     def close_when_done(self) -> None:
-        """Close the channel as soon as no slot is kept."""
         self._is_closing = True
         self._close_if_done()
 
@@ -292,7 +290,6 @@ class Taker:
             self.channel.close()
 
     def channel_lost(self) -> None:
-        """Release all slots: the process that leased them has ended."""
         self.is_able = False
         if not self.opened.called:
             self.opened.errback(GoneError())
@@ -310,8 +307,8 @@ class Adopting:
         count: Returns how many connections this process has, with those that it is offered.
 
     Attributes:
-        is_closed: Whether no further connections are taken: this process is about to end.
-        has_all: Whether all have arrived. The other process may still keep slots of them.
+        is_closed: Whether further connections are refused, since this process is about to end.
+        has_all: Whether all connections have arrived. The other process may still keep slots of them.
     """
 
     channel: Channel
@@ -342,8 +339,7 @@ class Adopting:
         }
 
     @property
-    def waiting(self) -> int:
-        """How many connections the other process has not decided about."""
+    def undecided(self) -> int:
         return sum(map(len, self._offered.values()))
 
     def open(self, *, reads: bool = False) -> None:
@@ -351,8 +347,7 @@ class Adopting:
         self.channel.send(messages.TAKES, connections=self._count(), reads=reads)
 
     def channel_lost(self) -> None:
-        """Close what was offered: the other process has ended before its decision."""
-        if lost := self.waiting:
+        if lost := self.undecided:
             _log.warn(
                 "connections lost: {count}, since the old process ended before it had decided which process keeps them",
                 count=lost,
@@ -362,7 +357,7 @@ class Adopting:
         self._received()
 
     def _received(self) -> None:
-        """Record that all connections were offered; the answer confirms that all have arrived."""
+        # The answer says that all connections offered before have arrived.
         self.has_all = True
         if self._are_moving:
             self._are_moving = False
@@ -406,7 +401,7 @@ class Adopting:
         self._decided()
 
     def _report_end(self, identity: str, free: Callable[[], None]) -> None:
-        """Report the end of a connection whose slot the other process keeps; see `SlotRelease`."""
+        """See `SlotRelease`."""
         liveness = self._liveness = self._liveness or Liveness(self.channel)
 
         def is_free(_: object) -> None:
@@ -421,10 +416,9 @@ class Adopting:
 def _adopt(
     factory: MuxFactory, moved: MovedConnection, sockets: Sockets, release_slot: SlotRelease | None
 ) -> None:
-    """Adopt one connection; its failure must not affect the next one."""
     try:
         factory.adopt(moved, sockets, release_slot)
-    except Exception:  # noqa: BLE001 - as above
+    except Exception:  # noqa: BLE001 - its failure must not affect the next one
         _log.failure("{id} cannot be adopted, and is closed", id=moved.record.id)
         factory.configuration.admission.none_come()
         close(sockets)

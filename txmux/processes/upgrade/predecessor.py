@@ -1,4 +1,4 @@
-"""The predecessor of this process in an upgrade, and the connections that it hands over."""
+"""The process that this one replaces in an upgrade."""
 
 from __future__ import annotations
 
@@ -24,10 +24,7 @@ _STDERR = 2
 
 
 class Predecessor:
-    """The old process: serves until this one is ready, has it accept clients, and hands over connections.
-
-    Without a valid first message, a `MuxError` is raised.
-    """
+    """Reads the first message; a `MuxError` if that is not valid."""
 
     def __init__(self, end: socket.socket) -> None:
         self._end = end
@@ -53,7 +50,7 @@ class Predecessor:
 
     @classmethod
     def find(cls) -> Predecessor | None:
-        """Find it, once; ``None`` if this process was not started by an upgrade."""
+        """Return it to the first caller; ``None`` if this process was not started by an upgrade."""
         number = os.environ.pop(ENDS, None)
         if number is None:
             return None
@@ -71,24 +68,20 @@ class Predecessor:
         channel = self._channel = Channel(handlers, lost, reactor)
         attach(reactor, channel, self._end.dup())
         self._end.close()
-        itself = {"version": VERSION, "processes": processes}
-        channel.answer(self._number, value=itself)
+        channel.answer(self._number, value={"version": VERSION, "processes": processes})
 
     async def report_exit(self, *, on: bool) -> None:
-        """Report that this process ends on purpose, or not after all.
-
-        Otherwise the old one, if it has not ended yet, serves again when this one has ended.
-        """
+        """Report that this process ends on purpose, or not after all; otherwise the old one serves again after its end."""
         if self._channel is not None:
-            with suppress(ChannelError):  # it has ended
+            with suppress(ChannelError):  # the old process has ended
                 await self._channel.ask(messages.EXITS, seconds=_PATIENCE, on=on)
 
     def count_back(self, counters: Counters) -> None:
-        """Lend the counters, in which the old process sees connections that outlive this one."""
+        """Lend the counters: if this process dies, the old one counts the connections of its workers by them."""
         if self._channel is not None:
             with suppress(OSError):  # there may be no descriptor left
                 fields, descriptors = counters.handed_over()[0]
-                # It knows its own numbers.
+                # The old process has its own past.
                 lent = self._channel.ask(
                     messages.COUNT_BACK,
                     descriptors=descriptors,
@@ -101,7 +94,6 @@ class Predecessor:
             self._channel.send(messages.OVERRIDE, overrides=overrides)
 
     def fail(self, why: object) -> None:
-        """Report that this process cannot serve."""
         answer = {"kind": "answer", "to": self._number, "error": f"cannot serve: {why}"}
         with suppress(OSError):  # the old process has ended
             self._end.sendall(json.dumps(answer).encode() + b"\n")

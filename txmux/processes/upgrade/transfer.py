@@ -1,4 +1,4 @@
-"""Moves connections of a worker to other processes, and theirs to this one: at an upgrade, or when `workers` changes."""
+"""Moves connections between a worker and other processes: at an upgrade, or when `workers` changes."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ _MANY = 20_000
 class _Uncollected:
     """Turns the garbage collector off while connections move; a reentrant context.
 
-    All their objects are in use, and all clients would wait for a collection. If there are many, they stay excluded
-    afterwards: the objects of a connection are freed by its end.
+    All their objects are in use, and all clients would wait for a collection. If there are many, they stay excluded afterwards:
+    the end of a connection frees its objects anyway.
     """
 
     def __init__(self) -> None:
@@ -64,19 +64,19 @@ UNCOLLECTED = _Uncollected()
 
 
 _NOT_YET = -1
-"""For a process that has not been told that its connections are taken; nothing of that number is awaited."""
+"""For a process that has not been sent `takes` yet; no flows are awaited under this number."""
 
 _PATIENCE = 10.0
 """Seconds for connections on their way to arrive when this process ends."""
 
 _UNREPLACED = 8.0
-"""Seconds of a pause after which no other process will accept clients: the supervisor may have been halted."""
+"""Seconds of a pause after which this process accepts again: the supervisor may have been halted."""
 
 _log = Logger()
 
 
 class ConnectionTransfer:
-    """Hands connections of a worker over to other processes, and takes theirs."""
+    """The transfers of a worker, in both directions; see `txmux.processes.upgrade.handover`."""
 
     def __init__(self, serving: Serving, reactor: Any) -> None:
         self._serving = serving
@@ -95,7 +95,7 @@ class ConnectionTransfer:
         return self._handing_over > 0 or not all(adopting.has_all for adopting in self._adopting)
 
     async def close(self) -> None:
-        """Take no further connections, since this process is about to end; wait for those on their way in either direction.
+        """Refuse further connections, and wait for those that are moving in either direction.
 
         Connections promised to another process would be lost with this one, without a line in the log.
         """
@@ -109,7 +109,7 @@ class ConnectionTransfer:
             await self._changes.until(self._is_quiet).addTimeout(_PATIENCE, self._reactor)
 
     def _is_quiet(self) -> bool:
-        return not self._handing_over and not any(adopting.waiting for adopting in self._adopting)
+        return not self._handing_over and not any(adopting.undecided for adopting in self._adopting)
 
     async def _hand_over_flows(self, takers: Sequence[Taker]) -> tuple[int, Counter[StayReason]]:
         flows = [
@@ -117,7 +117,7 @@ class ConnectionTransfer:
             for connection in self._serving.connections()
             if not isinstance(connection, MuxProtocol)
         ]
-        # Another process may have the flows already, on their way to others: then only that one knows when all have arrived.
+        # If another process has taken the flows, and passes them on, only that one knows when all have arrived.
         ports = self._serving.listening_ports
         reader = next((taker for taker in takers if taker.reads_datagrams), None)
         if reader is None:
@@ -137,7 +137,7 @@ class ConnectionTransfer:
         return moved, Counter({"UDP": len(flows) - moved})
 
     async def hand_over(self, ends: Sequence[socket.socket]) -> dict[str, Any]:
-        """Move the connections that can be moved to the processes at the other ends, as soon as these can take them.
+        """Move connections to the processes at the other ends, as soon as these can take them.
 
         The ends are closed. Returns how many have `moved`, and how many `stay` by the reason.
         """
@@ -149,9 +149,9 @@ class ConnectionTransfer:
                 self._stay_paused()
                 if self._has_resumed:
                     self._serving.listening_ports.pause()
-            # What one process is offered, no other one is: an upgrade may begin while connections move to other workers.
+            # No connection is offered to two processes: an upgrade may begin while connections move to other workers.
             async with self._moving:
-                # First, since datagrams wait nowhere for long.
+                # Flows first, since datagrams are buffered for a short time only.
                 flows, stays = await self._hand_over_flows(able)
                 connections = self._serving.connections()
                 streams = [
@@ -174,7 +174,8 @@ class ConnectionTransfer:
             taker.channel_lost()
 
         try:
-            taker.channel = self._channel(end, taker.handlers, lost)
+            taker.channel = Channel(taker.handlers, lost, self._reactor)
+            attach(self._reactor, taker.channel, end)
         except OSError as problem:  # descriptors may have run out
             _log.info("a process takes no connections: {why}", why=problem)
             return None
@@ -182,12 +183,11 @@ class ConnectionTransfer:
         return taker
 
     def release_slots(self) -> None:
-        """Release the slots held for connections handed over."""
         for taker in self._takers:
             taker.channel.close()
 
     def pause(self) -> None:
-        """Leave new clients to another process, which reports that it takes connections, until `accept`."""
+        """Leave new clients to another process until `accept`, or until no other process takes connections for a while."""
         self._serving.listening_ports.pause()
         self._stay_paused()
         self._has_resumed = False
@@ -204,7 +204,6 @@ class ConnectionTransfer:
             self._resuming = None
 
     def accept(self) -> None:
-        """Accept clients, and connections of the processes that hand theirs over."""
         self._stay_paused()
         self._has_resumed = False
         self._serving.listening_ports.accept()
@@ -221,7 +220,8 @@ class ConnectionTransfer:
             messages.END_FLOWS: self._end_flows,
             messages.FLOWS_DONE: lambda: self._flows_are_here(adopting),
         }
-        adopting.channel = self._channel(end, handlers, partial(self._adopted, adopting))
+        adopting.channel = Channel(handlers, partial(self._adopted, adopting), self._reactor)
+        attach(self._reactor, adopting.channel, end)
         if self._is_closed:
             adopting.channel.close()
         elif self._serving.listening_ports.accepting:
@@ -234,7 +234,7 @@ class ConnectionTransfer:
             adopting.open(reads=ports.reads_datagrams)
 
     def _count(self) -> int:
-        on_their_way = sum(adopting.waiting for adopting in self._adopting)
+        on_their_way = sum(adopting.undecided for adopting in self._adopting)
         return len(self._serving.connections()) + on_their_way
 
     def _flows_are_here(self, adopting: Adopting) -> None:
@@ -243,7 +243,6 @@ class ConnectionTransfer:
     def _adopt_flows(
         self, descriptors: Sequence[int], flows: Sequence[dict[str, Any]]
     ) -> dict[str, Any]:
-        """Adopt flows of datagrams, if this is the process that reads them."""
         from txmux.udp.handover import adopt_flows  # noqa: PLC0415 - imported only where there are datagram ports
 
         serving = self._serving
@@ -269,30 +268,18 @@ class ConnectionTransfer:
             self._serving.listening_ports.flows_are_here(awaited)
         self._changes.check()
 
-    def _channel(
-        self,
-        end: socket.socket,
-        handlers: dict[Message, Callable[..., object]],
-        lost: Callable[[], object],
-    ) -> Channel:
-        channel = Channel(handlers, lost, self._reactor)
-        attach(self._reactor, channel, end)
-        return channel
-
     @property
     def handlers(self) -> dict[Message, Callable[..., object]]:
-        """The handlers for the channel to the supervisor."""
-
-        def give(descriptors: Sequence[int]) -> Coroutine[Any, Any, dict[str, Any]]:
+        def hand_over(descriptors: Sequence[int]) -> Coroutine[Any, Any, dict[str, Any]]:
             return self.hand_over(sockets_of(descriptors))
 
-        def take(descriptors: Sequence[int]) -> None:
+        def take_over(descriptors: Sequence[int]) -> None:
             for end in sockets_of(descriptors):
                 self._adopt(end)
 
         return {
             messages.ACCEPT: self.accept,
             messages.PAUSE: self.pause,
-            messages.HAND_OVER: give,
-            messages.TAKE_OVER: take,
+            messages.HAND_OVER: hand_over,
+            messages.TAKE_OVER: take_over,
         }

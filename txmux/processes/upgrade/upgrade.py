@@ -41,7 +41,7 @@ from txmux.serving.state import TransferState
 from txmux.telemetry.counting.counters import Counters
 
 ENDS = "TXMUX_PREDECESSOR"
-"""The environment variable with the descriptor that leads the new process to the old one."""
+"""The environment variable with the new process's descriptor of the channel to the old one."""
 
 VERSION = 2
 """Version of the messages between the two. Unknown fields are ignored, so it changes only if that is not enough."""
@@ -60,15 +60,15 @@ class UpgradeError(MuxError):
 class Successor(ProcessProtocol):
     """A new process, from its start until it serves.
 
-    Its standard error output is collected until it has read its rules, and is reported if it ends. Then it uses the stream of
-    this process, and reports over the channel why it cannot serve.
+    Its standard error output is collected until it has read its rules, and reported if it ends. From then on it writes to the
+    stream of this process, and reports over the channel why it cannot serve.
 
     Args:
         command: The program and its arguments; those of this process by default.
 
     Attributes:
-        counting: Its counters, for `Counters.take_over`, and their descriptors.
-        leaves: Whether it has announced its exit: it is stopped, or replaced in turn.
+        counting: The descriptors and fields of its counters, for `Counters.take_over`.
+        leaves: Whether it has announced its exit, since it was stopped, or replaced in turn.
         takers: How many of its workers take connections.
     """
 
@@ -89,10 +89,7 @@ class Successor(ProcessProtocol):
         self.channel = Channel(handlers, lambda: None, reactor)
 
     async def begin(self, sockets: Mapping[str, socket.socket], state: dict[str, Any]) -> None:
-        """Start the process, send it sockets and state, and wait until it is ready.
-
-        If an `UpgradeError` is raised, it has ended.
-        """
+        """Start the process, send it sockets and state, and wait until it is ready; after an `UpgradeError` it has ended."""
         try:
             own, other = socket.socketpair()
             with own, other:
@@ -134,7 +131,6 @@ class Successor(ProcessProtocol):
             )
 
     def take(self, ends: Sequence[socket.socket]) -> None:
-        """Have its workers take connections; see `Takers`."""
         if ends:
             descriptors = [end.fileno() for end in ends]
             taking = self.channel.ask(messages.ADOPT_CONNECTIONS, descriptors=descriptors)
@@ -159,19 +155,18 @@ class Successor(ProcessProtocol):
         self.leaves = on
 
     def _count_back(self, descriptors: list[int], **fields: Any) -> None:
-        """Keep its counters, in the place of those that it lent before its last reload."""
+        # After each reload it sends them again.
         if self.counting is not None:
             close_all(self.counting[0])
         self.counting = descriptors, fields
 
     def end(self) -> None:
-        """Kill it, if it has been started."""
         if self.transport is not None:
             with suppress(ProcessExitedAlready):
                 self.transport.signalProcess("KILL")
 
     def ended(self) -> Deferred[str]:
-        """Wait for its end; the result is how it ended, for all who wait."""
+        """Wait for its end, and return how it ended; each call has a Deferred of its own."""
         ended: Deferred[str] = Deferred()
 
         def end(how: str) -> str:
@@ -212,7 +207,7 @@ _log = Logger()
 
 
 class Upgrade:
-    """One attempt to upgrade, committed once the new process serves."""
+    """One attempt to upgrade; see the steps above."""
 
     def __init__(
         self,
@@ -235,10 +230,10 @@ class Upgrade:
         state: Callable[..., Awaitable[TransferState]],
         counters: Counters | None = None,
     ) -> None:
-        """Let a new process serve, and move connections to it, until all that can have moved, or none has for some seconds.
+        """Let a new process serve, and move connections to it, until all have moved that can, or none has for some seconds.
 
-        Those left are still offered to it afterwards. `state` is called now, and again when this process has stopped
-        accepting. If an `UpgradeError` is raised, this process keeps serving.
+        The others are offered again afterwards. `state` is called now, and again when this process has stopped accepting. After
+        an `UpgradeError`, this process keeps serving.
         """
         successor = self.successor
         first_state = await state()
@@ -248,11 +243,11 @@ class Upgrade:
         try:
             if counters is not None:
                 await self._count_on(counters)
-            # The new workers say by themselves when they take connections: then this process may have ended.
+            # Before the commit: afterwards this process may end at any moment, and the workers continue without it.
             self._hand_over()
             self._endpoints.pause()
             await self._transfers.pause()
-            self._hand_over()  # those that have become ready since may have clients, too
+            self._hand_over()  # workers that have become ready since may have clients, too
             left_out = await successor.channel.ask(
                 messages.SERVE, seconds=_ACCEPTS, state=await state(again=True)
             )
@@ -265,7 +260,7 @@ class Upgrade:
             raise
         self.is_committed = True
         self._pid, began = successor.pid, time.monotonic()
-        if left_out:  # another version may not say
+        if left_out:  # another version may not report it
             self._endpoints.leave_out(left_out)
             await self._transfers.leave_out(left_out)
         await self._settle()
@@ -279,7 +274,6 @@ class Upgrade:
         )
 
     async def _settle(self) -> None:
-        """Wait until all connections that can be moved have been, none has for some time, or the new process has ended."""
         all_done = DeferredList([giver.done for giver in self.givers])
         done: Deferred[Any] = DeferredList(
             [all_done, self.successor.ended()], fireOnOneCallback=True
@@ -302,7 +296,6 @@ class Upgrade:
             _log.warn("a worker does not accept clients yet: {why}", why=problem)
 
     async def _count_on(self, counters: Counters) -> None:
-        """Hand the counters over, if the version of the new process takes them."""
         try:
             for fields, descriptors in counters.handed_over():
                 await self.successor.channel.ask(
@@ -312,13 +305,11 @@ class Upgrade:
             _log.warn("the new process does not continue all counters: {why}", why=problem)
 
     def give_up(self) -> None:
-        """End the new process, unless it serves already: this one is shutting down."""
         self._given_up = True
         if not self.is_committed:
             self.successor.end()
 
     def report(self, drain_timeout: float) -> Report:
-        """Describe the result; the connections that stay have `drain_timeout` to end."""
         moved, left = sum(giver.moved for giver in self.givers), stays(self.givers)
         changes = (
             f"process {self._pid} serves from now on; "

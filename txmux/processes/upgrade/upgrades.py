@@ -4,14 +4,14 @@ Theory of operation. The old supervisor starts the new one and owns everything u
 new process has duplicates of the sockets and accepts no client; after, the old one has them and accepts none. So at any moment either
 process can continue without the other:
 
-- The new one dies before the commit: the old one continues as if there had been no upgrade, but for connections that its workers
+- The new one dies before the commit: the old one continues as if there had been no upgrade, but for connections that the new workers
   have taken while they began to accept; these are as after the commit.
 - The old one dies before the commit: the new one, once it is ready, serves with the state that it has.
-- The new one dies after the commit: the old one, as long as it lives, serves again. Connections that have moved stay in the workers
+- The new one dies after the commit: the old one, if it still lives, serves again. Connections that have moved stay in the workers
   of the dead one until they end, and are counted here by the memory of its counters.
-- The old one dies after the commit: its workers have their channels to the new workers, and hand over by themselves.
+- The old one dies after the commit: its workers have their channels to the new workers, and hand over without it.
 
-The old process lives as long as it has connections, `drain_timeout` at most, or has clients that wait for a server. Several may live,
+The old process lives until its last connection, `drain_timeout` at most, or longer for clients that wait for a server. Several may live;
 each knows the one before and the one after it.
 """
 
@@ -64,9 +64,8 @@ class Upgrades:
     """Coordinates both roles for `MuxService`.
 
     Args:
-        on_failed: Called if this process cannot name itself.
-        on_successor_ended: Called if the successor exits before this process; `has_successor` then says whether it exited on
-            purpose.
+        on_failed: Called if this process cannot write the PID file.
+        on_successor_ended: Called if the successor ends before this process; `has_successor` is true then if it did on purpose.
 
     Attributes:
         is_waiting: Whether the predecessor still serves.
@@ -96,7 +95,7 @@ class Upgrades:
     # As successor.
 
     def find_predecessor(self) -> None:
-        """Take the sockets of the predecessor, if there is one, or those that systemd passes."""
+        """Adopt the sockets of the predecessor, if there is one, or those that systemd passes."""
         predecessor = self._predecessor = Predecessor.find()
         if predecessor is not None:
             self.is_waiting = True
@@ -125,7 +124,7 @@ class Upgrades:
         is_healthy: Callable[[], bool],
         restore: Callable[[TransferState], object],
     ) -> None:
-        """Report readiness to the predecessor, or serve from now on if there is none. Only the first call counts.
+        """Report readiness to the predecessor, or serve from now on if there is none. Further calls do nothing.
 
         `restore` is called with the predecessor's state once that has stopped accepting.
         """
@@ -143,8 +142,9 @@ class Upgrades:
             return
 
         async def accept(state: TransferState | None = None) -> list[str]:
-            self._check_running()
-            # While there is a way back: if the other process has ended, no other one serves.
+            if self._is_stopping:  # the other process continues
+                raise UpgradeError("it is shutting down")
+            # An error here leaves the other process serving; if that has ended, this one has to serve anyway.
             resources.name_process(must=not self._predecessor_ended)
             restore(state or {})
             transfers.await_flows(on=True)
@@ -152,7 +152,7 @@ class Upgrades:
                 resources.limits.expect(state["connections"])
                 transfers.expect(state.get("servers", ()))
                 self.expect_connections()
-            # Before workers accept: they take connections from then on, though the answer is yet to come.
+            # Before workers accept, since they take connections from then on, before the commit.
             predecessor.count_back(resources.counters)
             await self._accept(transfers)
             left_out = self._leave_out()
@@ -183,23 +183,19 @@ class Upgrades:
             transfers.processes,
         )
 
-    def _check_running(self) -> None:
-        if self._is_stopping:  # the other process continues
-            raise UpgradeError("it is shutting down")
-
     def _leave_out(self) -> list[str]:
-        """Close the sockets that the rules lack, and return their keys: the predecessor still has them."""
+        """Close the sockets that the rules lack, and return their keys for the predecessor, which has them, too."""
         sockets, endpoints = self._resources.sockets, self._resources.endpoints
         left_out = [*sockets.unused, *endpoints.unused()]
         if not self._predecessor_ended:
             sockets.predecessor, sockets.left_out = os.getppid(), left_out
         for store in (sockets, endpoints.store):
-            # The predecessor removes the files of UNIX sockets, when it has accepted who waits there.
+            # The predecessor removes the files of UNIX sockets, after it has accepted the clients that wait there.
             store.close_unused(keep_files=not self._predecessor_ended)
         return left_out
 
     async def _accept(self, transfers: WorkerTransfers) -> None:
-        """Accept clients, even if the predecessor ends meanwhile: then no other process does."""
+        """Accept clients; if the predecessor ends meanwhile, errors no longer matter, since no other process accepts any."""
         self._is_accepting = True
         try:
             await transfers.accept()
@@ -216,7 +212,7 @@ class Upgrades:
         self._resources.serve(is_healthy, is_new_main=self._predecessor is not None)
 
     def store(self) -> None:
-        """Leave with others what serves if this process dies: sockets with systemd, counters with the predecessor."""
+        """Leave what is needed if this process dies: sockets with systemd, counters with the predecessor."""
         self._resources.store()
         if self._predecessor is not None:
             self._predecessor.count_back(self._resources.counters)
@@ -254,7 +250,6 @@ class Upgrades:
         return self._changes.until(lambda: self._predecessor is None or self._predecessor_ended)
 
     async def connections_arrived(self) -> None:
-        """Wait for the connections that the predecessor is handing over, for a minute or so."""
         if self._arrives_until is None:
             return
         arrived = self._changes.until(lambda: self._arrives_until is None)
@@ -273,7 +268,6 @@ class Upgrades:
         self._arrives_until = self._reactor.seconds() + _LONGEST
 
     def expect_no_more(self) -> None:
-        """Continue without connections of the predecessor that are still on their way."""
         self._arrives_until = None
         self._changes.check()
 
@@ -281,7 +275,7 @@ class Upgrades:
         return await self._pass_on("reload", messages.RELOAD, seconds=_RELOADS)
 
     def renew_in_successor(self, name: str) -> Awaitable[Report] | None:
-        """Have the successor renew a certificate, if there is one; this process does not end before it has its answer."""
+        """Have the successor, if there is one, renew a certificate; this process does not end before it has answered."""
         if self._successor is None:
             return None
         asking = self._pass_on("renew it", messages.RENEW, seconds=_RENEWS, name=name)
@@ -310,9 +304,9 @@ class Upgrades:
         state: Callable[..., Awaitable[TransferState]],
         override: Callable[[Mapping[str, Any]], Awaitable[object]],
     ) -> Upgrade:
-        """Start this program again, and hand over to it.
+        """Start this program again, and hand over to it; after an error, this process keeps serving.
 
-        `override` is called with what an operator overrides there later. If an error is raised, this process keeps serving.
+        `override` is called with the overrides that an operator makes in the new process later.
         """
         if self._upgrade is not None:
             raise UpgradeError("an upgrade is under way already")
@@ -343,7 +337,7 @@ class Upgrades:
             self._changes.check()
         successor = upgrade.successor
         if not successor.channel.is_open:
-            # Before workers are asked to leave: they serve again.
+            # Otherwise workers would be asked to leave, and have to serve again.
             await successor.ended()
         resources.notifier.stop()
         successor.ended().addCallback(self._has_ended)
@@ -351,7 +345,6 @@ class Upgrades:
         return upgrade
 
     def _has_ended(self, how: str) -> str:
-        """Serve again, if the successor ended by accident and this process is still there."""
         if self._successor is not None and not self._successor.leaves:
             self._count_for(self._successor)
             self._successor = None
@@ -362,7 +355,7 @@ class Upgrades:
         return how
 
     def _count_for(self, successor: Successor) -> None:
-        """Read the counters of a successor that has died: connections that have moved continue in its workers."""
+        """Read the counters of a successor that has died, since the connections that have moved continue in its workers."""
         if successor.counting is not None:
             descriptors, fields = successor.counting
             try:
@@ -378,12 +371,11 @@ class Upgrades:
     # The end.
 
     async def report_exit(self, *, on: bool) -> None:
-        """Tell the predecessor, if it still runs, that this process ends on purpose, or not after all."""
         if self._predecessor is not None and not self.is_waiting:
             await self._predecessor.report_exit(on=on)
 
     def override(self, overrides: Mapping[str, Any]) -> None:
-        """Tell the predecessor, if it still runs, what an operator overrides: clients may wait there, too."""
+        """Pass the operator's overrides on to the predecessor, where clients may wait, too."""
         if self._predecessor is not None:
             self._predecessor.override(overrides)
 
@@ -404,7 +396,6 @@ async def _reported(work: Callable[..., Awaitable[Report]], **values: Any) -> di
 
 
 def _check_transferable(listeners: Iterable[Listener]) -> None:
-    """Check that all sockets can be handed over: Twisted has opened none."""
     for listener in listeners:
         for address in listen_addresses(listener):
             if not address.is_plain:
@@ -425,7 +416,7 @@ async def collect_state(
         "last_reload": None if report is None else {"time": when, **report.as_json()},
     }
     state = await supervisor.state_to_hand_over(again=again)
-    # The successor reads files by itself.
+    # The successor reads the files itself.
     networks = {
         name: contents
         for name, contents in state["networks"].items()
@@ -435,27 +426,22 @@ async def collect_state(
 
 
 def number_in(state: Mapping[str, Any], rules: Rules) -> int:
-    """Return the version of the rules that this process has read: that of the predecessor, or the next one if they differ."""
+    """Return the version of these rules: that of the predecessor's, or the next one if they differ."""
     before: Mapping[str, Any] = state.get("rules", {})
     number = int(before.get("number", 0))
     return number + (not number or before.get("digest") != _digest(rules))
 
 
 def last_reload_in(state: Mapping[str, Any]) -> tuple[float, Report] | None:
-    """Return the last reload of the predecessor; ``None`` if there was none.
-
-    A failed one no longer matters: the new process has read the rules itself, and serves by them.
-    """
     reload = state.get("rules", {}).get("last_reload")
     if reload is None:
         return None
-    if not reload["ok"]:
+    if not reload["ok"]:  # it no longer matters: this process has read the rules itself
         return time.time(), Report(ok=True, changes="the rules were read by an upgrade")
     return reload["time"], Report(ok=True, changes=reload["changes"])
 
 
 def _digest(rules: Rules) -> str:
-    """Return a digest of the text of rules."""
     texts = json.dumps(attrs.asdict(rules.files), sort_keys=True)
     return hashlib.sha256(texts.encode()).hexdigest()
 
@@ -465,10 +451,7 @@ _INITS = {"catatonit", "docker-init", "dumb-init", "podman-init", "tini", "tini-
 
 
 def holds_container() -> bool:
-    """Return whether all other processes end when this one does, as its process namespace does.
-
-    That is so for the first process of the namespace (pid_namespaces(7)), and for the child of a small init.
-    """
+    """Return whether the process namespace ends with this process: the first one (pid_namespaces(7)), or the child of a small init."""
     return os.getpid() == 1 or (os.getppid() == 1 and _name_of_first() in _INITS)
 
 

@@ -1,4 +1,4 @@
-"""Moves clients and connections between all workers of this process and those of another one."""
+"""Moves clients and connections between the workers of two services in an upgrade."""
 
 import socket
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -21,10 +21,10 @@ _PATIENCE = 3.0
 
 
 class WorkerTransfers:
-    """The workers of a service, seen from an upgrade.
+    """Passes the steps of an upgrade to all workers.
 
     Attributes:
-        accepting: Whether they accept clients, and those that are started later.
+        accepting: Whether workers accept clients, now and when they are started.
         able: The workers that answered when all were paused.
         left_out: The keys of addresses at which no worker may listen, since the new process does not.
     """
@@ -42,10 +42,8 @@ class WorkerTransfers:
         return len(self._pool.workers)
 
     async def pause(self) -> None:
-        """Make all workers leave new clients in the queues.
-
-        Hanging workers are found first, while all accept, so that no client waits for one.
-        """
+        """Make all workers leave new clients in the queues."""
+        # Hanging workers are found first, while all accept, so that no client waits for one.
         ready = [worker for worker in self._pool.all() if worker.ready]
         pongs = await broadcast(ready, messages.PING, seconds=_PROMPT)
         answered = dict(pongs.answers)
@@ -60,9 +58,9 @@ class WorkerTransfers:
         await self._pool.flows_moved(self.able)  # a reader may have been replaced in between
 
     async def leave_out(self, keys: Iterable[str]) -> None:
-        """Accept who waits where the new process does not listen, and refuse others, until `listen_again`.
+        """Accept waiting clients where the new process does not listen, and refuse others until `listen_again`.
 
-        Flows of datagrams continue there, as long as this process has some.
+        Flows of datagrams continue there while this process has some.
         """
         self.left_out = [
             key for key in keys if key in self._sockets.addresses and key[:4] != "udp:"
@@ -73,7 +71,7 @@ class WorkerTransfers:
         self._sockets.refuse(self.left_out)
 
     def listen_again(self) -> bool:
-        """Listen there again, as far as that can be; return whether more of it could than before."""
+        """Listen there again where possible; return whether more addresses are free than before."""
         before, self.left_out = self.left_out, self._sockets.listen_again()
         return len(before) > len(self.left_out)
 
@@ -81,31 +79,29 @@ class WorkerTransfers:
         """Make all workers accept clients; it is a `ChannelError` if one does not answer."""
         self.accepting = True
         self._pool.share_datagrams()  # before flows of another process come
-        # The others are asked when they are ready, like the successor of one that has ended.
+        # Those that are not ready, like the successor of one that has ended, are asked when they are.
         ready = [worker for worker in self._pool.workers if worker.ready]
         answers = await broadcast(ready, messages.ACCEPT, seconds=_PATIENCE)
         if answers.missing:
             raise ChannelError("; ".join(answers.missing))
 
     def await_flows(self, *, on: bool) -> None:
-        """Hold datagrams of unknown clients, or no longer, since their flows may come from another process."""
+        """Hold datagrams of unknown clients while their flows may come from another process."""
         if on:
             self._flows_are_here = self._pool.await_flows()
         else:
             self._flows_are_here()
 
     def expect(self, servers: Iterable[Mapping[str, Any]]) -> None:
-        """Count connections that another service is about to hand over for the limits of servers.
-
-        Several workers have limits of their own, and which of them will take a connection is unknown.
-        """
+        """Count connections that another service is about to hand over for the limits of servers."""
+        # Several workers have limits of their own, and which of them will take a connection is unknown.
         if len(self._pool.workers) == 1:
             self._pool.workers[0].tell(messages.EXPECT, servers=[*servers])
 
     def hand_over(
         self, to: Takers, is_needed: Callable[[], bool], givers: Iterable[Giver] = ()
     ) -> list[Giver]:
-        """Make all workers hand over, except those that do already; one that hangs does so when it continues."""
+        """Make all workers hand over, except those of `givers`; one that hangs does so when it continues."""
         processes = {giver.process for giver in givers}
         ready = [
             worker for worker in self._pool.all() if worker.ready and worker.pid not in processes
