@@ -1,6 +1,6 @@
-"""Has a worker hand over its connections, in rounds until none is left that could move.
+"""Makes a worker hand over its connections, in rounds until none is left that can move.
 
-Each round has a new channel to each worker that takes connections. So it also reaches those that have been replaced since.
+Each round makes new channels to the workers that take connections, which may have been replaced since the last one.
 """
 
 import socket
@@ -29,22 +29,22 @@ class Takers(Protocol):
     def takers(self) -> int: ...
 
     def take(self, ends: Sequence[socket.socket]) -> object:
-        """Pass each of them one end of a channel; the caller closes the ends."""
+        """Pass an end of a channel to each of them; the caller closes the ends."""
 
 
 class Giver:
     """A worker that hands over.
 
     Args:
-        is_needed: Whether another round makes sense.
+        is_needed: Asked before each further round.
 
     Attributes:
         process: The ID of its process.
         done: Fires after the last round.
-        rounds: How many there have been.
-        moved: How many connections have been moved.
-        stays: How many have not, by the reason, in the last round.
-        ended: What is to be reported if the worker has ended meanwhile.
+        rounds: The number of rounds so far.
+        moved: The number of connections that have moved.
+        stays: The number of those that have not, by the reason, in the last round.
+        ended: A sentence for the report, if the worker has ended before the last round.
     """
 
     def __init__(self, worker: Worker, takers: Takers, is_needed: Callable[[], bool]) -> None:
@@ -104,7 +104,7 @@ class Giver:
             for _ in range(self._takers.takers):
                 ends += socket.socketpair()
             self._takers.take(ends[1::2])
-            # Without a limit: the takers may begin later, and a worker that hangs is killed.
+            # No time limit: the takers may begin later, and a worker that hangs is killed.
             descriptors = [end.fileno() for end in ends[::2]]
             return self._worker.ask(messages.HAND_OVER, seconds=None, descriptors=descriptors)
         finally:
@@ -113,7 +113,6 @@ class Giver:
 
 
 def stays(givers: Iterable[Giver]) -> dict[str, int]:
-    """Return how many connections of all stay, by the reason; the most frequent ones first."""
     return dict(sum((giver.stays for giver in givers), Counter[str]()).most_common())
 
 

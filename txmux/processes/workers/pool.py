@@ -1,4 +1,4 @@
-"""The pool of workers: those of the rules, and retiring ones that keep old connections."""
+"""The workers of a service: those that serve, and retiring ones that keep old connections."""
 
 import itertools
 import socket
@@ -27,7 +27,7 @@ class WorkersError(MuxError):
 
 
 async def failures(requests: Mapping[Worker, Deferred[Any]]) -> list[str]:
-    """Return the errors of failed workers; one that has ended has none, since its successor starts with the new rules."""
+    """Return the errors of failed workers; one that has ended did not fail, since its successor starts with the new rules."""
     answers = await DeferredList([*requests.values()], consumeErrors=True)
     failed: dict[str, list[str]] = {}
     for worker, (answered, answer) in zip(requests, answers, strict=True):
@@ -40,11 +40,11 @@ _PING = 1.0
 """Seconds between two pings of a worker."""
 
 _WHOLE = 0.5
-"""Seconds in which a signal to all processes of the service reaches this one, too."""
+"""Seconds to wait for a signal that was sent to all processes of the service."""
 
 
 class WorkerPool:
-    """Keeps a given number of workers running: starts, retires and replaces them.
+    """Keeps a given number of workers running.
 
     Args:
         on_ping: Called after each round of pings.
@@ -69,7 +69,7 @@ class WorkerPool:
         self.workers: list[Worker] = []
         self.retiring: list[Worker] = []
         self.added: list[Worker] = []
-        self._replaced: dict[Worker, Worker] = {}  # by their successors
+        self._replaced: dict[Worker, Worker] = {}  # by successor
         self._reads: Worker | None = None
         self._awaits_flows: object = None
         self._accept_pending: set[Worker] = set()
@@ -103,7 +103,7 @@ class WorkerPool:
         return self.is_served() and all(worker.answers for worker in self.workers)
 
     def reuse_retiring(self, count: int, able: Collection[Worker]) -> list[Worker]:
-        """Let retiring workers that can serve again, before others are started, and return them."""
+        """Have retiring workers serve again where possible, and return these."""
         missing = max(0, count - len(self.workers))
         ready = [
             worker for worker in reversed(self.retiring) if worker in able and worker.can_return
@@ -117,7 +117,7 @@ class WorkerPool:
         return again
 
     def resize(self, count: int) -> None:
-        """Set the number of workers. Surplus ones end when their connections have moved or ended."""
+        """Set the number of workers; surplus ones retire."""
         replaced = [*self._replaced.values()]
         self._replaced.clear()
         unneeded = []
@@ -134,7 +134,7 @@ class WorkerPool:
             self.replace(worker)
 
     def _start_one(self, among: list[Worker]) -> Worker:
-        """Start a worker; it joins the list first, since its rules depend on that."""
+        # It joins the list before it starts: `Supervisor.start_message` depends on that.
         numbers = {worker.number for worker in self.all()}
         number = min(set(range(len(numbers) + 1)) - numbers)
         worker = self._make(number)
@@ -153,14 +153,13 @@ class WorkerPool:
         return admitted
 
     def drop_added(self) -> None:
-        """End the workers that were added: their rules will not be in force."""
         dropped, self.added = self.added, []
         self.retiring += dropped
         for worker in dropped:
             worker.retire()
 
     def leave(self) -> list[Worker]:
-        """Empty the pool, and return its workers, which are about to be stopped."""
+        """Make all workers retiring ones, and return them for their `stop`."""
         self._replaced.clear()
         self.drop_added()
         leaving, self.workers = self.all(), []
@@ -171,7 +170,7 @@ class WorkerPool:
     def replace_soon(self, worker: Worker, most: int) -> None:
         """Replace a worker that has received a signal, unless the whole service has.
 
-        If there are the most workers already, it ends with its connections before it is replaced.
+        If there are `most` workers already, it ends with its connections before it is replaced.
         """
 
         def replace() -> None:
@@ -185,7 +184,7 @@ class WorkerPool:
         self._reactor.callLater(_WHOLE, replace)
 
     def replace(self, worker: Worker) -> None:
-        """Start another worker, and end this one when that one serves and its own connections have moved or ended."""
+        """Start another worker; when that serves, this one retires."""
         if worker in self.workers and worker not in self._replaced.values():
             successor = self._start_one(self.workers)
             self._replaced[successor] = worker
@@ -196,7 +195,6 @@ class WorkerPool:
             )
 
     def let_accept(self, worker: Worker) -> None:
-        """Let a worker accept clients; one that does not answer is replaced."""
         self._accept_pending.add(worker)
 
         def answered(_: object) -> None:
@@ -208,19 +206,18 @@ class WorkerPool:
         accepting.addBoth(answered)
 
     def serving(self) -> Deferred[None]:
-        """Wait until all workers serve."""
         return self.changes.until(
             lambda: self.are_ready() and not self._accept_pending.intersection(self.workers)
         )
 
     def share_datagrams(self) -> None:
-        """Make one of the workers read all datagrams, since a flow belongs to one process."""
+        """Make one worker read all datagrams, since a flow belongs to one process."""
         ready = [worker for worker in self.workers if worker.ready]
         if self._reads not in ready:
             self._reads = next(iter(ready), None)
             if self._awaits_flows and self._reads is not None:
                 self._reads.tell(messages.AWAIT_FLOWS)
-        for worker in ready:  # to all, since their processes may have been restarted
+        for worker in ready:  # all, since any may be a new process
             worker.tell(
                 messages.TAKE_DATAGRAMS if worker is self._reads else messages.LEAVE_DATAGRAMS
             )
@@ -228,7 +225,7 @@ class WorkerPool:
     def await_flows(self) -> Callable[[], None]:
         """Make workers hold datagrams of unknown clients, whose flows may come from another process.
 
-        The function that is returned ends this, unless others are awaited by then.
+        The returned function ends this, unless other flows are awaited by then.
         """
         self._awaits_flows = these = object()
         for worker in self.all():  # retiring ones may be about to serve again
@@ -243,20 +240,20 @@ class WorkerPool:
         return are_here
 
     async def flows_moved(self, able: Collection[Worker]) -> None:
-        """Wait until no flows of datagrams are on their way between workers, as far as these answer.
+        """Wait until no flows of datagrams are moving between these workers.
 
         Otherwise a worker would hand over only those that have arrived, and report that these were all.
         """
         reader = self._reads
         if reader is not None and reader in able:
-            with suppress(ChannelError):  # it may have ended
+            with suppress(ChannelError):  # the reader may have ended
                 await reader.ask(messages.FLOWS_MOVED, seconds=_FLOWS_MOVED)
 
     async def flows_left(self) -> list[str] | None:
-        """Return the keys of removed listeners' addresses that still have flows in the worker that reads datagrams; ``None`` if it does not answer."""
+        """Return the keys of removed addresses that still have flows; ``None`` if the worker with the flows does not answer."""
         reader = self._reads
         if reader is None or not reader.ready:
-            return []  # they have ended with the reader
+            return []  # the flows have ended with the reader
         try:
             left: list[str] = await reader.ask(messages.FLOWS_LEFT, seconds=PATIENCE)
         except ChannelError:
@@ -264,7 +261,7 @@ class WorkerPool:
         return left
 
     def _retire(self, workers: Sequence[Worker]) -> None:
-        """End workers after their connections have moved or ended; others serve already."""
+        """End workers when their connections have moved to those that serve, or have ended."""
         if not workers:
             return
         ready = [worker for worker in workers if worker.ready]
@@ -283,13 +280,11 @@ class WorkerPool:
         return Giver(worker, self, lambda: worker in self.retiring)
 
     def move_retiring(self) -> None:
-        """Move the connections of workers that were to end with this service to those that serve again."""
         for worker in self.retiring:
             if worker.ready:
                 self._move(worker)
 
     def _retire_replaced(self, worker: Worker) -> None:
-        """Retire the worker that this one, which serves, replaces."""
         replaced = self._replaced.pop(worker, None)
         if replaced in self.workers:
             self.workers.remove(replaced)
@@ -305,9 +300,8 @@ class WorkerPool:
         return [worker for worker in self.workers if worker.ready and worker.answers]
 
     def take(self, ends: Sequence[socket.socket]) -> None:
-        """Have workers that serve take over connections; see `Takers`."""
         for worker, end in zip(self._answering(), ends, strict=False):
-            # If it fails, the other end finds its channel closed.
+            # On failure, the other end finds its channel closed.
             worker.ask(messages.TAKE_OVER, descriptors=[end.fileno()]).addErrback(lambda _: None)
 
     def settled(self) -> Deferred[None]:
@@ -333,7 +327,7 @@ class WorkerPool:
             return ["no worker answers"]
         lines = dict.fromkeys(itertools.chain(*reports))
         everywhere = {*reports[0]}.intersection(*reports[1:])
-        # A listener is served if one worker accepts its clients: others may have just been started.
+        # A listener is served if one worker accepts its clients: others may be new.
         return [line for line in lines if line in everywhere or not line.startswith("[listen ")]
 
     async def status(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger, globalLogBeginner
 
 from txmux.access.across_processes import LimitsLayout, SharedLimits
-from txmux.access.admission import Admission, Tally
+from txmux.access.admission import Admission
 from txmux.backends.names.resolve import NameResolver
 from txmux.control.worker_answers import WorkerAnswers
 from txmux.errors import MuxError
@@ -47,11 +47,11 @@ from txmux.telemetry.counting.process_counters import CounterLayout, ProcessCoun
 from txmux.telemetry.lines import ServiceLog
 
 _PATIENCE = 5.0
-"""Seconds that a file may take to be opened: less than the time after which a hanging worker is replaced."""
+"""Seconds that the helper may take to open a file: less than the time after which a hanging worker is replaced."""
 
 
 class WorkerProcess:
-    """Serves clients for its supervisor, until that stops it or has ended; `problem` is why it cannot."""
+    """Serves clients until the supervisor stops it, or has ended; a `problem` is reported to the supervisor instead."""
 
     _log = Logger()
     _limits: SharedLimits  # from `START` on
@@ -86,12 +86,8 @@ class WorkerProcess:
         self.channel = Channel(handlers, self._on_supervisor_lost, reactor)
 
     def _count_in(self, descriptors: Sequence[int], places: dict[str, int], cells: int) -> None:
-        """Use the supervisor's memory for counters, from the start.
-
-        `life` stays open while this process may count.
-        """
         try:
-            memory, life = descriptors
+            memory, life = descriptors  # `life` stays open while this process may count
             self._counters = ProcessCounters(CounterLayout(places, cells), memory)
         except (MuxError, ValueError) as problem:
             close_all(descriptors)
@@ -103,7 +99,6 @@ class WorkerProcess:
         del self.channel.handlers[messages.COUNT_IN]
 
     def _count_more(self, places: dict[str, int], cells: int, gone: Sequence[str]) -> None:
-        """Use the counters of other rules, and drop those of removed ones."""
         layout = self._counters.layout
         for key in gone:
             layout.places.pop(key, None)
@@ -112,13 +107,12 @@ class WorkerProcess:
         self._counters.use()
 
     async def _start(self, descriptors: Sequence[int], **fields: Any) -> bool:
-        """Serve, and return whether this process is in the sandbox."""
         del self.channel.handlers[messages.START]
         try:
             await self._serve(Start.read(descriptors, **fields))
         except Exception:
             self.status = 1
-            self._reactor.callLater(0, self._over)  # once the supervisor has the answer
+            self._reactor.callLater(0, self._over)  # after the answer
             raise
         return self._is_confined
 
@@ -190,11 +184,13 @@ class WorkerProcess:
             serving.upstreams.known.on_waiting = lambda backend, waiting: self.channel.send(
                 messages.WAITING, backend=backend, waiting=waiting
             )
-            serving.upstreams.known.tally = self._held
+            serving.upstreams.known.tally = lambda backend, limit: self._limits.held(
+                backend, limit, self._number
+            )
             serving.runtime.bad_ends.report = lambda rows: self.channel.ask(
                 messages.BAD_ENDS, rows=rows
             )
-            # Later messages are newer than the start message, however long opening the ports takes.
+            # First the bans of the start message, then those of messages that arrive while ports are opened.
             serving.ban(start.state.get("banned", ()))
             self.channel.handlers[messages.BAN] = serving.ban
             serving.version = start.version
@@ -211,9 +207,6 @@ class WorkerProcess:
     def _admission(self, rules: Rules) -> Callable[[Listener], Admission]:
         most = rules.settings.max_connections
         return self._limits.admissions(self._number, self._reactor.seconds, most)
-
-    def _held(self, backend: str, limit: int) -> Tally:
-        return self._limits.held(backend, limit, self._number)
 
     async def _prepare(
         self,
@@ -247,15 +240,12 @@ class WorkerProcess:
         self._prepared = prepared
 
     def _commit(self, serving: Serving, transfer: ConnectionTransfer, *, listening: bool) -> int:
-        """Serve under the rules that were prepared, or retire if not `listening`.
-
-        Returns the number of connections that keep older rules.
-        """
+        """Use the prepared rules, and listen if `listening`; return the number of connections that keep older rules."""
         if self._prepared is not None:
             prepared, self._prepared = self._prepared, None
             if listening:
                 transfer.release_slots()
-            # Clients that arrive while this process ends are for another one.
+            # While this process ends, another one accepts clients.
             serving.commit(prepared, listening=listening and not self._stopping)
             close(prepared.sockets.values())
         return len(serving.older())
@@ -267,14 +257,14 @@ class WorkerProcess:
             close(prepared.sockets.values())
 
     def _leave(self, serving: Serving, transfer: ConnectionTransfer) -> bool:
-        """End the process, unless there are connections, or some on their way; return whether it ends."""
+        """End the process, unless it has connections, or some are moving; return whether it ends."""
         is_over = not serving.connections() and not transfer.is_busy
         if is_over:
             self.stop()
         return is_over
 
     def be_replaced(self) -> None:
-        """Request a replacement, to which the connections move; without a supervisor, stop."""
+        """Ask the supervisor for a replacement, to which the connections move; without a supervisor, stop."""
         if self.channel.is_open and self._serving is not None:
             self.channel.ask(messages.REPLACE).addErrback(lambda _: self.stop())
         else:
@@ -315,7 +305,7 @@ class WorkerProcess:
             Deferred.fromCoroutine(self._outlive())
 
     async def _outlive(self) -> None:
-        """Serve connections to their end, however long they take: no operator has ended them."""
+        # No time limit: no operator has ended these connections.
         if self._serving is not None and self._transfer is not None:
             self._serving.listening_ports.keep_flows()
             self._serving.listening_ports.pause()
@@ -325,11 +315,11 @@ class WorkerProcess:
 
 
 def run(number: int, end: socket.socket, *, reactor: str, sandbox: Sandbox) -> int:
-    """Run a worker to its end, with the reactor of this module; return the exit status."""
+    """Run a worker with the reactor of the module `reactor`; return the exit status."""
     problem = None
     is_confined = False
     try:
-        # Before anything can start a thread, which would stay unconfined.
+        # First, since a thread started before would stay unconfined.
         is_confined = confine(sandbox)
     except SandboxError as error:
         problem = error
@@ -341,7 +331,7 @@ def run(number: int, end: socket.socket, *, reactor: str, sandbox: Sandbox) -> i
     keep_running(any_reactor)
     worker = WorkerProcess(number, any_reactor, is_confined=is_confined, problem=problem)
     alone: Any = ServiceLog(sys.stderr, any_reactor)
-    attach(any_reactor, worker.channel, end)  # for what has been logged before
+    attach(any_reactor, worker.channel, end)  # `beginLoggingTo` sends earlier events at once
     globalLogBeginner.beginLoggingTo(
         [LogForwarder(worker.channel, alone)], redirectStandardIO=False
     )

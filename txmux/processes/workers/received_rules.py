@@ -1,4 +1,4 @@
-"""Reads the messages that carry rules from the supervisor to a worker, and their descriptors; nothing is applied yet."""
+"""Reads the messages that carry rules from the supervisor to a worker, with their descriptors, and applies nothing."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def read_rules(packed: str) -> Rules:
 
 
 def sockets_of(descriptors: Sequence[int]) -> list[socket.socket]:
-    """Make sockets of descriptors; if one is something else, all are closed."""
+    """Make sockets of descriptors; if one is no socket, all are closed."""
     sockets: list[socket.socket] = []
     try:
         for descriptor in descriptors:
-            sockets.append(socket.socket(fileno=descriptor))  # noqa: PERF401 - some are known if it fails
+            sockets.append(socket.socket(fileno=descriptor))  # noqa: PERF401 - the error handler needs the first ones
     except OSError as problem:
         close(sockets)
         close_all(descriptors[len(sockets) :])
@@ -39,7 +39,7 @@ def sockets_of(descriptors: Sequence[int]) -> list[socket.socket]:
             f"a descriptor is not that of a socket: {problem.strerror}"
         ) from problem
     for opened in sockets:
-        # Those that listen are so already, but Python does not know, and would make a duplicate wait for clients.
+        # Listening sockets are non-blocking already, but Python does not know that, and a duplicate would block.
         opened.setblocking(False)  # noqa: FBT003 - the socket module's signature
     return sockets
 
@@ -50,7 +50,7 @@ def named(
     rules: Rules,
     is_open: Callable[[str], object] = lambda _: None,
 ) -> dict[str, socket.socket]:
-    """Return sockets by the keys of their addresses; each that the rules need has to be there, or to be known."""
+    """Return sockets by the keys of their addresses; an `InvalidMessageError` if one that the rules need is missing."""
     if len(keys) != len(sockets) or len({*keys}) != len(keys):
         raise InvalidMessageError(
             f"{len(sockets)} sockets came for these addresses: {', '.join(keys)}"
@@ -59,7 +59,7 @@ def named(
     for listener in rules.listeners:
         for address in listen_addresses(listener):
             is_here = address.key in by_key or is_open(address.key)
-            if address.is_plain and not is_here:  # it opens any other itself
+            if address.is_plain and not is_here:  # the worker opens any other itself
                 raise InvalidMessageError(
                     f"no socket came for {address.key}, where the rules listen"
                 )
@@ -73,7 +73,7 @@ def close(sockets: Iterable[socket.socket]) -> None:
 
 @attrs.frozen
 class Start:
-    """What a worker needs to serve; for the state see `txmux.serving.state`. `opener` leads to the helper that opens files."""
+    """What a worker needs to serve; see `txmux.serving.state` for the state. `opener` is a connection to the helper."""
 
     rules: Rules
     version: int
@@ -94,10 +94,7 @@ class Start:
         *,
         opener: bool,
     ) -> Start:
-        """Read the message; its descriptors are the memory, the listening sockets, and what leads to the opener.
-
-        If they are not what the message says, they are closed.
-        """
+        """Read the message; its descriptors are the memory, the listening sockets, and the opener, and are closed on errors."""
         with ExitStack() as opened:
             memory, others = descriptors[:1], descriptors[1:]
             for descriptor in memory:

@@ -2,7 +2,8 @@
 
 It has imported the modules of a worker, and has neither a reactor nor a thread. So a worker starts in milliseconds, shares that
 memory, and has its supervisor's version even if the installed files have changed. It receives messages of the supervisor only, and no
-data of clients. Whatever workers start stays below it (see `txmux.admin.peer`), so it ends after them. With ``user`` in the rules it becomes that user before the first client can connect.
+data of clients. All descendants of workers are its own (see `txmux.admin.peer`), so it ends after them. With ``user`` in the rules it
+becomes that user before the first client can connect.
 """
 
 import gc
@@ -34,7 +35,6 @@ _STDERR = 2
 
 
 def main(connection: socket.socket) -> None:
-    """Fork workers until the supervisor has ended, and wait for their ends."""
     adopt_orphans()
     ignore_signals(signal.SIGTERM)
     name_process("starter")
@@ -79,7 +79,7 @@ def _serve(connection: socket.socket, others: Sequence[socket.socket]) -> bool:
             sys.stderr.write(f"{problem}\n")
             return False
     elif message is messages.IMPORT and not sys.modules.keys() >= {*values["modules"]}:
-        with suppress(Exception):  # the worker that needs it says why it cannot be imported
+        with suppress(Exception):  # the worker that needs the module reports the error
             for name in values["modules"]:
                 import_module(name)
         folders_of_python.cache_clear()

@@ -46,7 +46,7 @@ STARTER = "txmux.processes.workers.starter"
 
 @attrs.define
 class BackOff:
-    """Restart delays in seconds: zero after a life of at least `settled`; after short ones they double, from `first` to `longest`."""
+    """Restart delays in seconds: zero after a life of at least `settled`; otherwise they double, from `first` to `longest`."""
 
     first: float = 1.0
     longest: float = 30.0
@@ -60,21 +60,18 @@ class BackOff:
 
 
 class InstalledCode:
-    """The modules of a package, as they were when this was made: whether they are still those of this process."""
+    """The installed modules of a package when this process started, to detect that they have changed."""
 
     def __init__(self, package: Path = _PACKAGE) -> None:
         self._package = package
         self._digest = self._fingerprint()
 
     def change(self) -> str:
-        """Return a sentence if it has changed; otherwise an empty string.
-
-        Nothing else should be imported then: it may not fit, or may be incomplete.
-        """
+        """Return a sentence if they have changed, or else nothing; then nothing should be imported, since it may not fit."""
         if self._fingerprint() == self._digest:
             return ""
         installed = None
-        with suppress(OSError, UnicodeDecodeError):  # it is being replaced
+        with suppress(OSError, UnicodeDecodeError):  # the file is being replaced
             installed = re.search(
                 '__version__ = "(.+)"', (self._package / "version.py").read_text()
             )
@@ -100,12 +97,11 @@ class StarterError(MuxError):
 
 
 class Starter:
-    """Forks workers through the starter process, and restarts that when it has ended.
+    """Forks workers through the starter process, and restarts that process when it has ended.
 
     Args:
         child: The process, if it has been started already.
-        is_outdated: Called when the process cannot be restarted because the installed code has changed, so that only an
-            upgrade can start workers again.
+        is_outdated: Called when the process cannot be restarted because the installed code has changed: an upgrade is needed.
     """
 
     _log = Logger()
@@ -131,7 +127,7 @@ class Starter:
         """Prepare to fork.
 
         `ended` is called with the ID and the status of a worker that has ended, as from `os.waitpid`; `lost` when the starter
-        has ended by itself, and the ends of its workers are not reported.
+        has ended, so that the ends of its workers will not be reported.
         """
         self._rules, self._ended, self._lost = rules, ended, lost
         try:
@@ -152,13 +148,13 @@ class Starter:
         self.use(self._rules)
 
     def become_user(self) -> None:
-        """Drop root, which the first workers needed for endpoints that Twisted opens."""
+        """Drop root, which the first workers may need to open endpoints."""
         account, self._becomes_later = self._becomes_later, None
         if account is not None and self._connection is not None:
             self._connection.send(messages.BECOME, **attrs.asdict(account))
 
     def ping(self) -> None:
-        """Check that the process responds, and kill it if it does not; then it is restarted. Called each second."""
+        """Called each second; a process that does not answer is killed, and restarted."""
         if self._connection is not None:
             self._connection.ping()
 
@@ -167,14 +163,14 @@ class Starter:
             self._connection.kill()
 
     def use(self, rules: Rules) -> None:
-        """Import the modules that these rules need before workers are forked."""
+        """Make the starter import the modules that these rules need."""
         self._rules = rules
         modules = [*modules_for(rules)]
         if self._connection is not None and modules:
             self._connection.send(messages.IMPORT, modules=modules)
 
     def fork(self, number: int, channel: int, sandbox: Sandbox) -> Deferred[int]:
-        """Fork the worker of a number counted from 1; the result is its process ID, or a `StarterError`. The channel stays open until then."""
+        """Fork a worker, whose number counts from 1, and return its process ID, or a `StarterError`. Close the channel afterwards."""
         if self._connection is None:
             return fail(StarterError(_ENDED))
         from twisted.internet import reactor  # noqa: PLC0415 - it is there
@@ -220,7 +216,7 @@ class Starter:
         if self._again is not None:
             self._again.cancel()
             self._again = None
-        if self._child is not None:  # it was never needed
+        if self._child is not None:  # it was never used
             self._child.connection.close()
             self._child.wait()
             self._child = None
@@ -230,8 +226,6 @@ class Starter:
 
 
 class _Connection(FileDescriptor):
-    """The packets to and from the process."""
-
     def __init__(
         self,
         reactor: Any,
@@ -320,7 +314,7 @@ def reactor_of_workers(module: str) -> str:
 
 
 def modules_for(rules: Rules) -> Iterator[str]:
-    """Yield the modules that only some rules need, and that do not import a reactor: each worker installs its own."""
+    """Yield the modules that only some rules need. None may import a reactor: each worker installs its own."""
     if any(route.terminate_tls is not None for route in rules.routes):
         yield from ("txmux.client.tls.store", "txmux.client.tls.termination")
     if rules.acme_names:

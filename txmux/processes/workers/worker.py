@@ -1,4 +1,4 @@
-"""A worker, as its supervisor sees it."""
+"""The supervisor's side of a worker."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ _MOST_SILENT = 10
 """Seconds without an answer after which a worker that serves is replaced."""
 _MOST_SILENT_STARTING = 60
 _LONGEST_OUTAGE = 0.5
-"""Seconds that a worker waits for its start, at most, while no worker serves."""
+"""The longest delay before a restart, in seconds, while no worker serves."""
 
 _PROMPT = 1.0
-"""Seconds for what it does at once, or not at all."""
+"""Seconds that a healthy worker has for a request that it answers at once."""
 _AGAIN = 0.5
 """Seconds until a retiring worker is asked again whether it can end."""
 
@@ -47,8 +47,6 @@ def _closed(result: Any, end: ExitStack) -> Any:
 
 
 class _Supervisor(Protocol):
-    """What a worker needs of its supervisor."""
-
     counters: Counters
     folded_log: FoldedLog
     starter: Starter
@@ -80,8 +78,8 @@ class Worker:
     Attributes:
         is_confined: Whether it is in the sandbox, once it serves.
         sockets: Those on which it listens, by the keys of their addresses.
-        is_leaving: Whether it is about to end, so that it cannot serve again.
-        has_served: Whether it was ever ready; before, a worker that cannot start is not restarted.
+        is_leaving: Whether it is about to end, and cannot serve again.
+        has_served: Whether it was ever ready; before that, it is not restarted if it cannot start.
     """
 
     _log = Logger()
@@ -111,9 +109,9 @@ class Worker:
         return is_there and self._can_listen
 
     def retire(self) -> None:
-        """Stop accepting, and end after the last connection, without a replacement."""
+        """Stop accepting, and end after the last connection; no other worker is started for it."""
         self._retirement = retirement = object()
-        self.sockets, self._can_listen = {}, False  # until it has been sent all
+        self.sockets, self._can_listen = {}, False  # until `ask_to_prepare`
         if self._restart is not None and self._restart.active():
             self._restart.cancel()
         if self._channel is None:
@@ -125,7 +123,6 @@ class Worker:
             leaving.addErrback(lambda failure: failure.trap(ChannelError))  # the starter reports it
 
     async def _let_leave(self, retirement: object) -> None:
-        """End after the last connection, unless it serves again by then."""
         while self._retirement is retirement:
             await self.ask(messages.RETIRE, seconds=None)
             if self._retirement is not retirement:
@@ -136,11 +133,11 @@ class Worker:
                 self._supervisor.has_answered_leave()
                 if self.is_leaving:
                     return
-            # It has got connections of others, or may be needed.
+            # It has got connections of others, or a reload may need it.
             await self.pause(_AGAIN)
 
     def pause(self, seconds: float) -> Deferred[Any]:
-        """Wait; it is a `GoneError` if the process ends meanwhile."""
+        """Wait for these seconds; a `GoneError` if the process ends before."""
         pausing: Deferred[Any] = deferLater(self._reactor, seconds)
         self._pauses = [pausing, *(earlier for earlier in self._pauses if not earlier.called)]
         return pausing.addErrback(_process_ended)
@@ -192,7 +189,7 @@ class Worker:
         if self._channel is channel:
             self.pid = pid
             if self._hung or (self._retirement is not None and not self.ready):
-                self._end()  # it was to end before its ID was known
+                self._end()  # this was due before its ID was known
             elif self._stopped is None:
                 self._ask_to_start(channel).addCallbacks(self._is_ready, self._has_failed)
 
@@ -207,13 +204,13 @@ class Worker:
         self._missing(f"cannot be started: {why}", is_hopeless=True)
 
     def _lost(self, channel: Channel) -> None:
-        """Record the end of the channel; it stands for that of the process if the starter cannot report that."""
+        # Without the starter, nothing else reports the end of the process.
         if self._channel is channel and self.pid and not self._is_watched:
-            self._end()  # it may have been the channel alone
+            self._end()  # the process may have closed just the channel
             self.process_ended(None)
 
     def starter_ended(self) -> None:
-        """Record that the end of the process will not be reported, since the starter has ended."""
+        """Watch the channel from now on: the starter will not report the end of the process."""
         self._is_watched = False
         channel = self._channel
         if channel is not None and not channel.is_open:
@@ -239,7 +236,7 @@ class Worker:
         return self._channel.ask(message, seconds=seconds, **values)
 
     def ask_to_prepare(self, sockets: Mapping[str, socket.socket], **values: Any) -> Deferred[Any]:
-        """Send other rules, and of their sockets those that it lacks: it may be at its limit of descriptors."""
+        """Send other rules, with the sockets that the worker lacks: all might exceed its limit of descriptors."""
         lacking = {
             key: opened for key, opened in sockets.items() if self.sockets.get(key) is not opened
         }
@@ -248,7 +245,7 @@ class Worker:
         return self.ask(messages.PREPARE, sockets=[*lacking], descriptors=descriptors, **values)
 
     def give_up(self, keys: Collection[str]) -> Deferred[None]:
-        """Have it accept who waits at these addresses, and close their ports, if it answers soon."""
+        """Make it accept the clients that wait at these addresses, and close the ports; a worker that hangs is not waited for."""
         if not keys:
             return succeed(None)
         self.sockets = {key: opened for key, opened in self.sockets.items() if key not in keys}
@@ -256,7 +253,7 @@ class Worker:
         return given_up.addErrback(lambda failure: failure.trap(ChannelError) and None)
 
     def stop(self, longest_wait: int = 0) -> Deferred[None]:
-        """Let its connections finish, and wait for its end; see `txmux.serving.serving.Serving.drain`."""
+        """Let its connections finish, and wait for its end; see `Serving.drain`."""
         if self._restart is not None and self._restart.active():
             self._restart.cancel()
         self.tell(messages.STOP, longest_wait=longest_wait)
@@ -266,7 +263,7 @@ class Worker:
                 self._supervisor.retired(self)
                 self._stopped.callback(None)
         stopped: Deferred[None] = Deferred()
-        self._stopped.chainDeferred(stopped)  # the service may stop after an upgrade has stopped it
+        self._stopped.chainDeferred(stopped)  # called again if the service stops after an upgrade
         return stopped
 
     @property
@@ -274,11 +271,11 @@ class Worker:
         return self._silent <= 1
 
     def ping(self) -> None:
-        """Check that it responds, and kill it if it does not. Called each second."""
+        """Called each second; a process that does not answer is killed."""
         channel = self._channel
         if channel is None or self._hung:
             return
-        # Counted by calls, so that suspending the machine does not count.
+        # Calls are counted, and not seconds, in case the machine is suspended.
         self._silent += 1
         limit = _MOST_SILENT if self.ready else _MOST_SILENT_STARTING
         if self._silent > limit:
@@ -308,18 +305,18 @@ class Worker:
             self._end()
 
     def _end(self) -> None:
-        if self.pid:  # which is 0 as soon as its end is known
+        if self.pid:  # 0 as soon as the end of the process is known
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(self.pid, signal.SIGKILL)
 
     def process_ended(self, status: int | None) -> None:
-        """Restart the process, unless it was stopped or retired; its status is as from `os.waitpid`, if known."""
+        """Restart the process, unless it was stopped or retired; `status` is that of `os.waitpid`, if known."""
         self.pid = 0
         if self._channel is not None:
-            # Its end may be reported before its last lines are read. What they lead to still finds a worker with a channel.
+            # The last lines may be unread; handle them while the worker still has a channel.
             try:
                 self._channel.finish()
-            except Exception:  # noqa: BLE001 - it must be replaced, whatever it has written
+            except Exception:  # noqa: BLE001 - the worker must be replaced in any case
                 self._log.failure("worker {number}: its last messages", number=self.number + 1)
         self._channel = None
         for pausing in self._pauses:
@@ -339,9 +336,9 @@ class Worker:
         self._missing(how, is_hopeless=status is not None and os.WIFEXITED(status))
 
     def _missing(self, how: str, *, is_hopeless: bool) -> None:
-        """Restart the process later; if it has never been ready, fail the start or the reload."""
+        """Restart the process later; if it never served, fail the start or the reload."""
         name = f"worker {self.number + 1}"
-        # Without the helper, what this one could not open, the next ones cannot, either.
+        # Without the helper, the next process could not open its files, either.
         is_stuck = self._problem and self._supervisor.lacks_helper()
         if is_hopeless and (is_stuck or not self.has_served):
             self._supervisor.start_failed(self, f"{name} {how}")
@@ -357,11 +354,8 @@ class Worker:
         )
         self._restart = self._reactor.callLater(delay, self.start)
 
-    # Its messages.
-
     @property
     def handlers(self) -> dict[Message, Callable[..., object]]:
-        """The handlers for its channel."""
         return {
             messages.LOG: partial(self._supervisor.folded_log.write, self.number + 1),
             messages.ACCESS: lambda line: _access.info("{line}", line=line),
@@ -377,11 +371,11 @@ class Worker:
         self._supervisor.ready(self)
 
     def _has_failed(self, failure: Failure) -> None:
-        if not failure.check(GoneError):  # otherwise its exit status is reported
+        if not failure.check(GoneError):  # otherwise the exit status says more
             self._problem = failure.getErrorMessage()
 
     def listen(self, sink: Callable[[dict[str, Any]], object] | None) -> None:
-        """Send its events to a listener; ``None`` ends that."""
+        """Send its events to `sink`, or no longer."""
         self._sink = sink
         self.tell(messages.LISTEN, on=sink is not None)
 
