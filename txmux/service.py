@@ -115,7 +115,7 @@ class MuxService(Service):
         )
         control.on_override = self._upgrades.override
         control.renew_elsewhere = self._upgrades.renew_in_successor
-        # Until the end, so that none of them ends a process that drains.
+        # Watched until the end: by default, any of these would end a process that drains.
         self._signals = [SignalWatch(reactor, self._reloading.request, signal.SIGHUP)]
         if upgrades:
             self._signals += [
@@ -194,13 +194,13 @@ class MuxService(Service):
         return upgrade
 
     def _exit_when_drained(self) -> None:
-        """End after the last connection, unless this process has to serve again."""
+        """End after the last connection, unless the successor ends before."""
 
         async def leave(supervisor: Supervisor) -> None:
             await supervisor.leave(is_replaced=True)
             backends = self.control.rules.every_backend()
             if self.control.overrides().held or any(backend.hold for backend in backends):
-                # Its clients may wait for a server; a `release` reaches it through here, and it would stop with this process.
+                # Clients of the predecessor may wait for a server; a `release` reaches it only through this process.
                 await self._upgrades.predecessor_ended()
             await DeferredList([*self._upgrades.renewing])
             if self._upgrades.has_successor:
@@ -230,7 +230,7 @@ class MuxService(Service):
     async def _stop(self) -> None:
         self._watch.stop_watching()
         await self.control.stop_following()
-        self._upgrades.expect_no_more()  # fails pending waiters
+        self._upgrades.expect_no_more()  # a reload or an upgrade may wait for connections
         shared = self._upgrades.stop_upgrading()
         if self.failure is None:
             await self._upgrades.report_exit(on=True)
@@ -380,7 +380,7 @@ class MuxService(Service):
         return supervisor
 
     def _open_all(self) -> Supervisor:
-        """Open all sockets; workers are yet to be started."""
+        """Open all sockets; no worker is started yet."""
         rules, counters = self.control.rules, self.control.counters
         self._log_warnings(lint(rules))
         account = self._account = account_of(rules)
@@ -404,7 +404,7 @@ class MuxService(Service):
 
     def _can_serve(self) -> None:
         supervisor = self.supervisor
-        if supervisor is not None:  # not stopped meanwhile
+        if supervisor is not None:  # otherwise the service has stopped
             self._upgrades.can_serve(
                 supervisor.transfers, supervisor.pool.answers, supervisor.restore
             )

@@ -144,7 +144,7 @@ class EmbeddedService(Service):
                     )
 
     def _admission(self, rules: Rules) -> Callable[[Listener], Admission]:
-        """Return a function that makes the admission of a listener, and continues the counts of the previous rules."""
+        """Return a function that makes admissions, which continue the counts of the previous rules."""
 
         def tally(limit: int, name: str) -> Tally:
             return Tally(limit, self._counters.setdefault(name, Counter()))
@@ -184,7 +184,7 @@ class EmbeddedService(Service):
         if problems:
             raise RulesError(problems)
         self._check(rules)
-        left = serving.listening_ports.left()  # the rules may name such a port again
+        left = serving.listening_ports.left()  # the new rules may have such a port again
         for key, port in left.items():
             self._sockets.adopt(key, port.duplicate())
         try:

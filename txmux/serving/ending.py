@@ -1,4 +1,4 @@
-"""Ends connections: gradually at a stop, those of removed routes, and those of denied clients."""
+"""Closes connections: gradually at a stop, those of removed routes, and those of denied clients."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
@@ -13,13 +13,13 @@ from txmux.net.addresses import address_in
 from txmux.rules.model import Rules
 
 _STEPS = 100
-"""The most steps in which connections are ended one after another."""
+"""The most steps of a gradual end."""
 
-_RECHECK = 1.0  # seconds between two looks at connections that wait for a server
+_RECHECK = 1.0  # seconds between two checks of connections that wait for a server
 
 
 class GradualEnd:
-    """Ends the connections of a process later."""
+    """Timers that end the connections of a process; `connections` returns them."""
 
     def __init__(self, reactor: Any, connections: Callable[[], Sequence[Served]]) -> None:
         self._reactor = reactor
@@ -27,21 +27,19 @@ class GradualEnd:
         self._calls: set[IDelayedCall] = set()
 
     def call_later(self, seconds: float, end: Callable[[], object]) -> None:
-        """Call a function that ends connections, unless `cancel_calls` comes first."""
-
-        def ring() -> None:
+        def run() -> None:
             self._calls.discard(call)
             end()
 
-        call = self._reactor.callLater(seconds, ring)
+        call = self._reactor.callLater(seconds, run)
         self._calls.add(call)
 
     def end_all_within(
         self, seconds: float, end_all: Callable[[], object], longest_wait: int = 0
     ) -> None:
-        """End all connections: in the second half of the seconds one after another, so that not all clients reconnect at once.
+        """End all connections: gradually in the second half of the seconds, so that not all clients reconnect at once.
 
-        Those that wait for a server may do so for `longest_wait` more, and have the seconds once they are served.
+        Those that wait for a server may wait for `longest_wait` seconds more, and have `seconds` once they are served.
         """
         self.call_later(seconds / 2, partial(self._one_by_one, seconds / 2))
         if longest_wait:
@@ -61,7 +59,7 @@ class GradualEnd:
             self.call_later(seconds * (step + 1) / steps, partial(end, step))
 
     def _end_served(self, seconds: float, before: Collection[str] | None = None) -> None:
-        """End all that do not wait for a server; look every second which others do no longer, and end them after the seconds."""
+        """End all that do not wait for a server; the others `seconds` after their wait, for which they are checked each second."""
         states = {connection.record.id: connection.state for connection in self._connections()}
         waiting = {identity for identity, state in states.items() if state == "connecting"}
         served = {*(states if before is None else before)} - waiting
@@ -75,7 +73,7 @@ class GradualEnd:
                 connection.end("drained")
 
     def end_each(self, connections: Iterator[Served]) -> None:
-        """End the connections to servers that are down, some at a time."""
+        """End connections to servers that are down, some at a time."""
         some = [*islice(connections, _AT_ONCE)]
         for connection in some:
             if connection.record.reason is None:
@@ -96,7 +94,7 @@ def connections_of_removed(
     routes: Collection[str],
     backends: Collection[str],
 ) -> list[Served]:
-    """Find the connections of routes and backends that were removed, and are not back in the rules in force.
+    """Return the connections of removed routes and backends, unless the rules in force have these again.
 
     Connections of `version` and later ones belong to other routes of these names.
     """
@@ -111,14 +109,14 @@ def connections_of_removed(
 
 
 _AT_ONCE = 200
-"""Connections checked in one turn of the reactor, for about a millisecond."""
+"""Connections checked in one turn of the reactor, which takes about a millisecond."""
 
 _PAUSE = 0.2
 """Seconds between two checks of all connections: under attack, bans arrive all the time."""
 
 
 class DeniedClients:
-    """Ends connections of clients that have become denied, at listeners with ``end_denied``; checks a few at a time."""
+    """Ends connections of clients that are denied by now, at listeners with ``end_denied``; checks a few at a time."""
 
     def __init__(self, reactor: Any, listeners: Callable[[], Iterable[ActiveListener]]) -> None:
         self._reactor = reactor
@@ -127,7 +125,7 @@ class DeniedClients:
         self._is_due = False
 
     def check_all(self) -> None:
-        """Check all connections, since the admitted networks may have changed: at once, or again after the current check."""
+        """Check all connections: at once, or again after the current check. Called when the admitted networks may have changed."""
         self._is_due = True
         if self._call is None:
             self._start_check()
@@ -148,7 +146,7 @@ class DeniedClients:
             for connection in list(listener.connections):
                 record = connection.record
                 if connection.admitted and record.reason is None:
-                    # One that has moved here from another process knows its client from there.
+                    # The address of a client that has moved between networks is a fact of its connection.
                     address = address_in(record.facts.get("moved_to") or record.client)
                     if address is not None and not configuration.admission.serves(address):
                         connection.end("denied")

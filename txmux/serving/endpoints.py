@@ -32,7 +32,7 @@ _log = Logger()
 
 
 def server_endpoint(reactor: Any, text: str, backlog: int) -> IStreamServerEndpoint:
-    """Make the endpoint for one line of ``endpoint =`` that only Twisted can open."""
+    """Make the endpoint of a line of ``endpoint =`` that is not plain."""
     from twisted.internet.endpoints import serverFromString  # noqa: PLC0415 - it imports all of TLS
 
     named: IStreamServerEndpoint = serverFromString(reactor, _with_backlog(text, backlog))
@@ -40,7 +40,7 @@ def server_endpoint(reactor: Any, text: str, backlog: int) -> IStreamServerEndpo
 
 
 def _with_backlog(text: str, backlog: int) -> str:
-    """Add the backlog to an endpoint string that takes one and does not say it."""
+    """Add the backlog to an endpoint string that may have one and has none."""
     arguments = split_arguments(text)
     form = SERVER.get(arguments.kind.lower())
     if form is None or "backlog" not in form.names or "backlog" in arguments.named:
@@ -51,10 +51,10 @@ def _with_backlog(text: str, backlog: int) -> str:
 
 
 class ForwardingFactory(ServerFactory):
-    """Passes the clients of a port of Twisted, whose factory cannot change, to a listener.
+    """Passes the clients of a port that Twisted has opened, whose factory cannot change, to a listener.
 
     Attributes:
-        to: The listener; without one, clients are closed.
+        to: The listener; until there is one, clients are closed.
     """
 
     noisy = False
@@ -84,10 +84,7 @@ class ForwardingFactory(ServerFactory):
 async def open_ports(
     reactor: Any, listeners: Iterable[Listener], is_open: Callable[[str], object] = lambda _: None
 ) -> OpenedPorts:
-    """Open the ports of listeners that are not plain sockets, unless they are open; clients are closed until a listener is given.
-
-    If one cannot be opened, none is left open.
-    """
+    """Open the ports of endpoints that are not plain, unless they are open; if one cannot be opened, none is left open."""
     opened: OpenedPorts = {}
     for listener in listeners:
         for address in listen_addresses(listener):
@@ -98,7 +95,8 @@ async def open_ports(
                 endpoint = server_endpoint(reactor, address.text, listener.backlog)
                 port = await endpoint.listen(forwarding)
             except Exception as problem:
-                await close_ports(opened)
+                for opened_port, _ in opened.values():
+                    await stop_listening(opened_port)
                 raise listen_error(address, problem) from problem
             opened[address.key] = port, forwarding
             _log.info(
@@ -109,13 +107,8 @@ async def open_ports(
     return opened
 
 
-async def close_ports(opened: OpenedPorts) -> None:
-    for port, _ in opened.values():
-        await stop_listening(port)
-
-
 def check_servers(reactor: Any, servers: Iterable[Server]) -> None:
-    """Make the endpoints of servers that are named by endpoint strings, which reads the files they name."""
+    """Make the endpoints of servers that are named by endpoint strings, to find errors: that reads the files they name."""
     for server in servers:
         if server.kind == "endpoint":
             from twisted.internet.endpoints import clientFromString  # noqa: PLC0415 - it imports all of TLS
@@ -127,27 +120,26 @@ def check_servers(reactor: Any, servers: Iterable[Server]) -> None:
 
 
 def accept_waiting(port: IListeningPort) -> None:
-    """Accept the clients that wait in the queue of a port, which is about to be closed."""
     any_port: Any = port
     waiting = select.poll()
     waiting.register(any_port.fileno(), select.POLLIN)
-    # Bounded by what can have waited, since further clients may come all the time.
+    # Bounded by the longest queue, since further clients may come all the time.
     for _ in range(_MOST_WAITING):
-        # Another process may have ended that it listens.
+        # After a shutdown by another process, poll reports a hang-up.
         if not any(events & select.POLLIN for _, events in waiting.poll(0)):
             break
         any_port.doRead()
 
 
 def stop_listening(port: IListeningPort) -> Deferred[None]:
-    """Close a port; an error is logged, so that the others are closed, too."""
+    """Close a port; an error is logged, so that others are closed, too."""
     stop: Any = port.stopListening
     stopping: Deferred[None] = maybeDeferred(stop)
     return stopping.addErrback(_log_trouble)
 
 
 def _log_trouble(failure: Failure) -> None:
-    # The folder of a UNIX socket belongs to root, whose privileges were dropped for `user`.
+    # The folder of a UNIX socket may belong to root, whose privileges were dropped for `user`.
     _log.warn("a listening socket cannot be removed: {why}", why=failure.getErrorMessage())
 
 
@@ -161,7 +153,6 @@ _HINTS = {
 
 
 def listen_error(address: ListenAddress, cause: BaseException | None) -> ListenError:
-    """Return in one line why an endpoint could not listen, and a remedy."""
     key = "" if address.setting else "endpoint "
     why = _why_not(cause)
     if key and why.endswith(_HINTS[errno.EADDRNOTAVAIL]):

@@ -1,4 +1,4 @@
-"""Where listeners listen, what makes two such addresses the same, and how their sockets are opened without a reactor."""
+"""The addresses of listeners, their keys, and how their sockets are opened without a reactor."""
 
 import ctypes
 import errno
@@ -36,7 +36,7 @@ _MPTCP = " mptcp"
 
 @attrs.frozen
 class ListenAddress:
-    """One line of ``endpoint =``, or an endpoint that the service itself is reached by.
+    """One line of ``endpoint =``, or an endpoint of ``admin`` or ``metrics``.
 
     Attributes:
         listener: The name of its listener; empty if it has none.
@@ -44,10 +44,9 @@ class ListenAddress:
         freebind: Whether its address may be missing on this machine.
         mptcp: Whether its clients may use Multipath TCP.
         beside: Whether a socket of the service that is to be closed listens at the same address; see `SocketAddress`.
-        kind: ``tcp``, ``unix`` and ``systemd`` are sockets that several processes can accept from; anything else is for
-            Twisted to open.
+        kind: Several processes can accept from the plain kinds, ``tcp``, ``udp``, ``unix`` and ``systemd``; Twisted opens others.
         setting: The key of ``[txmux]`` with this address, if it has no listener.
-        options: The options that its connections inherit, even those before a worker serves.
+        options: The options that its connections inherit, including those in the queue before a worker serves.
     """
 
     listener: str
@@ -76,7 +75,6 @@ class ListenAddress:
 
 
 def listen_addresses(listener: Listener) -> list[ListenAddress]:
-    """Return the addresses of a listener, in their order."""
     addresses = []
     options = socket_options(listener)
     for number, text in enumerate(listener.endpoints):
@@ -90,14 +88,13 @@ def listen_addresses(listener: Listener) -> list[ListenAddress]:
 
 
 def are_plain(rules: Rules) -> bool:
-    """Return whether none of the listeners' endpoints is opened by Twisted."""
     return all(
         address.is_plain for listener in rules.listeners for address in listen_addresses(listener)
     )
 
 
 def identity(text: str, backlog: int, own: str) -> tuple[str, str, int]:
-    """Return the key, the kind and the backlog of a `ListenAddress`, unless its text has one.
+    """Return the key, the kind and the backlog of a `ListenAddress`; the `backlog` is used if its text has none.
 
     `own` distinguishes it from other endpoints with port 0.
     """
@@ -119,7 +116,7 @@ def identity(text: str, backlog: int, own: str) -> tuple[str, str, int]:
 
 
 def tcp_key(opened: socket.socket) -> str:
-    """Return the key of the address at which a TCP socket listens; nothing for others."""
+    """Return the key of the address at which a TCP socket listens; an empty one for other sockets."""
     is_tcp = opened.type == socket.SOCK_STREAM and opened.family in {
         socket.AF_INET,
         socket.AF_INET6,
@@ -173,17 +170,17 @@ _FREEBIND = {socket.AF_INET: (socket.IPPROTO_IP, 15), socket.AF_INET6: (socket.I
 
 @attrs.frozen
 class SocketAddress:
-    """Where a TCP or UDP socket listens.
+    """The address of a TCP or UDP socket.
 
     Attributes:
-        host: An IP address, or a name of this machine; empty is every address of the family.
-        port: 0 is any that is free.
-        both: Whether an IPv6 socket takes IPv4 clients, too.
-        freebind: Whether the address need not be one of this machine.
+        host: An IP address, or a name of this machine; empty for all addresses of the family.
+        port: 0 for a free port.
+        both: Whether an IPv6 socket accepts IPv4 clients, too.
+        freebind: Whether the address may be missing on this machine.
         options: Further options, which connections inherit.
         mptcp: Whether connections may use Multipath TCP.
-        beside: Whether another socket listens there, which `may_share` has been called with. This one is bound, and `replace`
-            has it listen.
+        beside: Whether another socket listens there, for which `may_share` was called. This one is only bound; `replace` makes
+            it listen.
     """
 
     family: socket.AddressFamily
@@ -199,7 +196,7 @@ class SocketAddress:
 
     @property
     def name(self) -> str:
-        """What two addresses have in common that are the same to the system: ``192.0.2.1:443``, ``[::]:443``; ``:443`` for both families."""
+        """The same for addresses that are the same to the system: ``192.0.2.1:443``, ``[::]:443``; ``:443`` for both families."""
         if self.both:
             return f":{self.port}"
         host = self.host or "0.0.0.0"  # noqa: S104 - every address of the family
@@ -214,7 +211,7 @@ class SocketAddress:
 
 @lru_cache(256)
 def socket_address(text: str, backlog: int) -> SocketAddress | None:
-    """Read one line of ``endpoint =``; ``None`` if it names anything but a plain TCP or UDP socket."""
+    """Parse one line of ``endpoint =``; ``None`` if it is not for a TCP or UDP socket."""
     if is_for_datagrams(text):
         host, port = udp_listen_address(text)
         family = _family(host) if host else socket.AF_INET6
@@ -246,7 +243,7 @@ def open_socket(address: SocketAddress) -> socket.socket:
     except OSError as problem:
         if not address.both or problem.errno != errno.EAFNOSUPPORT:
             raise
-    # Without IPv6 in this system, every IPv4 address is every address.
+    # This system has no IPv6, so IPv4 alone is for all clients.
     return _open(attrs.evolve(address, family=socket.AF_INET, host="", both=False))
 
 
@@ -258,7 +255,7 @@ def _open(address: SocketAddress) -> socket.socket:
         opened.setblocking(False)  # noqa: FBT003 - the socket module's signature
         if address.beside:
             may_share(opened)
-        if not address.datagrams:  # others could take datagrams away by it
+        if not address.datagrams:  # with it, other programs could take datagrams away
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if address.family == socket.AF_INET6:
             opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not address.both)
@@ -275,19 +272,19 @@ def _open(address: SocketAddress) -> socket.socket:
 
 
 def may_share(opened: socket.socket, *, may: bool = True) -> None:
-    """Let another socket of this user be bound to the address of one that listens, or no longer.
+    """Allow or forbid another socket of this user to be bound to the address of a listening one.
 
-    Linux may still let programs of the same user that ask for it share the address, since it remembers this of a port.
+    Linux remembers this of a port, so programs of the same user may still share the address if they ask for it.
     """
-    with suppress(OSError):  # a fallback of the system's, or closed
+    with suppress(OSError):  # the system may not support it for this socket, or it is closed
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, may)
 
 
 def replace(old: socket.socket, new: socket.socket, backlog: int) -> None:
-    """Have a socket listen at the address of another one, and get all connections that are begun from now on.
+    """Make a socket listen at the address of another one, and get all new connections.
 
-    The two are a group by SO_REUSEPORT, of which a filter chooses the second (socket(7), SO_ATTACH_REUSEPORT_CBPF). The old
-    one still gets those that are under way. When it is closed, the filter chooses none, and the group's only one is taken.
+    SO_REUSEPORT makes the two a group, from which a filter chooses the second (socket(7), SO_ATTACH_REUSEPORT_CBPF). The old one
+    still gets connections whose handshake has begun. When it is closed, the filter chooses none, and the remaining one is used.
     """
     new.listen(backlog)
     program = ctypes.create_string_buffer(struct.pack("=HBBI", _RETURN, 0, 0, 1))
@@ -318,7 +315,7 @@ def unix_path(arguments: Arguments) -> Path:
 
 
 def open_unix_socket(arguments: Arguments, backlog: int) -> socket.socket:
-    """Open the socket of a ``unix:`` endpoint; the file of a socket that is closed is replaced.
+    """Open the socket of a ``unix:`` endpoint; the file of a closed socket is replaced.
 
     ``lockfile`` is ignored: the socket itself shows whether it is in use.
     """
@@ -335,7 +332,6 @@ def open_unix_socket(arguments: Arguments, backlog: int) -> socket.socket:
 
 
 def is_in_use(path: Path) -> bool:
-    """Return whether some process listens at a UNIX socket."""
     with socket.socket(socket.AF_UNIX) as probe:
         probe.setblocking(False)  # noqa: FBT003 - the socket module's signature
         try:

@@ -89,7 +89,6 @@ class ListeningPorts:
         return self._by_key.get(key)
 
     def enter(self, key: str, port: ListeningPort) -> None:
-        """Add a port, which listens already."""
         self._gave_flows = False
         self._by_key[key] = port
         self.ports.append(port.port)
@@ -100,27 +99,23 @@ class ListeningPorts:
         self._apply(port)
 
     def reader_at(self, key: str) -> ListeningPort | None:
-        """Return the port for datagrams of an address; ``None`` if another process reads them."""
+        """Return the UDP port of an address; ``None`` if another process reads its datagrams."""
         port = self._by_key.get(key)
         return port if port is not None and port.is_for_datagrams and self._datagrams else None
 
     def take_all(self) -> dict[str, ListeningPort]:
-        """Remove all ports, and return them by their keys."""
         taken, self._by_key = self._by_key, {}
         self.ports.clear()
         return taken
 
     def close(self, key: str, port: ListeningPort, *, is_left: bool = False) -> None:
-        """Close a port; one for datagrams is closed when its last flow has ended.
-
-        `is_left` means that another process has the same socket.
-        """
+        """Close a port, but a UDP port after its last flow. `is_left` means that another process has the same socket."""
         port.close_port(is_left=is_left)
         if port.is_for_datagrams:
             self._left[key] = port
 
     def give_up(self, keys: Iterable[str]) -> None:
-        """Accept who waits at these addresses, and close their ports."""
+        """Accept the clients that wait at these addresses, and close the ports."""
         for key in keys:
             port = self._by_key.pop(key, None)
             if port is not None:
@@ -129,12 +124,12 @@ class ListeningPorts:
                 self.close(key, port)
 
     def left(self) -> dict[str, ListeningPort]:
-        """Return the closed ports that still have flows, by the keys of their addresses."""
+        """Return the closed ports that still have flows."""
         self._left = {key: port for key, port in self._left.items() if port.port.flows}
         return {**self._left}
 
     def returned(self, key: str, listener: ActiveListener) -> ListeningPort | None:
-        """Return a closing port that still has flows; it belongs to this listener now."""
+        """Reopen a closed port that still has flows, for this listener."""
         port = self._left.pop(key, None)
         return port if port is not None and port.listen_again(listener) else None
 
@@ -146,7 +141,7 @@ class ListeningPorts:
         self._apply_all()
 
     def take_datagrams(self) -> None:
-        """Read datagrams from now on; one of the processes that share the sockets does."""
+        """Read datagrams; only one of the processes that share the sockets may."""
         self._datagrams, self._gave_flows = True, False
         self._apply_all()
 
@@ -160,7 +155,7 @@ class ListeningPorts:
 
     @property
     def owns_flows(self) -> bool:
-        """Whether this process has all flows: it reads datagrams, or did until it retired, and has not handed its flows over."""
+        """Whether this process has all flows: it reads datagrams, or has retired, and has not handed its flows over."""
         return self._datagrams and not self._gave_flows
 
     @property
@@ -171,14 +166,14 @@ class ListeningPorts:
         self._gave_flows = True
 
     def await_flows(self) -> None:
-        """Hold datagrams of unknown clients, since their flows may be on their way from another process."""
+        """Hold datagrams of unknown clients, whose flows may come from another process."""
         self._awaits_flows = True
         self.awaited += 1
         for port in self._by_key.values():
             port.await_flows(on=True)
 
     def arrived(self) -> Deferred[None]:
-        """Wait until the flows that are awaited are here, if there are ports for them."""
+        """Wait for the awaited flows, if there are ports for them."""
         if not self._awaits_flows or not any(
             port.is_for_datagrams for port in self._by_key.values()
         ):
@@ -188,7 +183,7 @@ class ListeningPorts:
         return self._arrived
 
     def flows_are_here(self, awaited: int | None = None) -> None:
-        """Start flows of unknown clients again, unless others than the `awaited` are awaited by now."""
+        """Start flows of unknown clients again; not if flows of a later `await_flows` than `awaited` are yet to come."""
         if awaited not in {None, self.awaited}:
             return
         self._awaits_flows = False
@@ -199,17 +194,16 @@ class ListeningPorts:
             port.await_flows(on=False)
 
     def pause(self) -> None:
-        """Leave new clients in the queues of the sockets, for another process or until `accept`."""
+        """Leave new clients in the queues, for another process or until `accept`."""
         self.accepting = False
         self._apply_all()
 
     def shut(self, listeners: Iterable[str]) -> None:
-        """Leave the clients of these listeners in the queues, and accept those of all others."""
+        """Leave the clients of these listeners in the queues, and no others."""
         self._shut = frozenset(listeners)
         self._apply_all()
 
     def accepted(self) -> set[str]:
-        """Return the names of the listeners whose clients are accepted."""
         open_now = [port for port in self._by_key.values() if self._has_clients(port)]
         return {port.listener.configuration.settings.name for port in open_now}
 
@@ -221,7 +215,7 @@ class ListeningPorts:
             self._apply(port)
 
     def _apply(self, port: ListeningPort) -> None:
-        """Start or stop the port if needed; starting one that waits for room would end its wait."""
+        # A port that is open already is not started: that would end its wait for free descriptors.
         open_now = self._has_clients(port)
         if port.is_for_datagrams:
             port.admit_new(is_admitted=open_now)

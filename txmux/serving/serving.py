@@ -46,15 +46,15 @@ _Added = TypeVar("_Added", bound=ActiveListener)
 
 
 class Serving:
-    """Serves the clients of listening ports, under rules that may change.
+    """Serves the clients of listening ports.
 
     Args:
-        names: The addresses of servers' names, looked up by the supervisor, which also checks the servers and passes the
-            results to `upstreams`. If ``None``, this process resolves names and checks servers itself.
+        names: Addresses that the supervisor has looked up; it also checks the servers, and passes the results to `upstreams`.
+            If ``None``, this process resolves names and checks servers itself.
         loop_detector: Shared with other processes that serve the same rules, if there are any.
 
     Raises:
-        MuxError: A backend cannot be used, or files for TLS: one is missing, say.
+        MuxError: A backend or a file for TLS cannot be used.
 
     Attributes:
         listeners: In the order in which they were added.
@@ -100,7 +100,7 @@ class Serving:
         self._share(rules)
         self.upstreams.add_backends(rules)
         runtime.prepare_rules(rules, use=True)
-        self._note_admin(rules)
+        self._detect_loops_to_admin(rules)
         self._denied = DeniedClients(reactor, self._all)
         self.terminations = Terminations(reactor)
         self.terminations.read_certificates(rules)
@@ -116,8 +116,8 @@ class Serving:
     def _share(self, rules: Rules) -> None:
         self.upstreams.known.share(max(1, rules.settings.workers) if self._shared else 1)
 
-    def _note_admin(self, rules: Rules) -> None:
-        """Note where other processes of this service listen, so that no client is connected to that."""
+    def _detect_loops_to_admin(self, rules: Rules) -> None:
+        """No client may be connected to the endpoints of the supervisor."""
         for text in filter(None, (*rules.settings.admin, rules.settings.metrics)):
             where = socket_address(text, 0)
             if where is not None:
@@ -178,7 +178,7 @@ class Serving:
         )
 
     def listen(self, listener: ActiveListener, key: str, opened: socket.socket) -> None:
-        """Accept the clients of a socket, of which a duplicate is used."""
+        """Accept the clients of a duplicate of this socket."""
         self.listening_ports.enter(
             key, self.listening_ports.returned(key, listener) or _open_port(opened, listener)
         )
@@ -190,7 +190,7 @@ class Serving:
         ports: OpenedPorts,
         admission: Callable[[Listener], Admission],
     ) -> None:
-        """Accept the clients of all listeners of the first rules; sockets and ports are by the keys of their addresses."""
+        """Open the ports of the first rules; `sockets` and `ports` are by the keys of their addresses."""
         for listener in rules.listeners:
             active = self.add(listener, admission(listener))
             for address in listen_addresses(listener):
@@ -234,10 +234,7 @@ class Serving:
         return [connection for listener in self._all() for connection in listener.connections]
 
     def answer_challenges(self, challenges: Mapping[str, str]) -> None:
-        """Answer authorities that check these names, before any route, and no others.
-
-        By name, the digest that the certificate has to show; see `ChallengeStore`.
-        """
+        """Answer these challenges of ACME before any route, and no others: by name, the digest in the certificate."""
         if challenges or self._challenges:
             from txmux.client.tls.challenge import ChallengeStore  # noqa: PLC0415 - OpenSSL takes a while
             from txmux.client.tls.termination import Termination  # noqa: PLC0415 - the same
@@ -255,7 +252,7 @@ class Serving:
             if changed is not listener.configuration:
                 listener.change(changed)
 
-    # Other rules.
+    # Reloads.
 
     def prepare(
         self,
@@ -265,14 +262,13 @@ class Serving:
         *,
         rules_changed: bool = True,
     ) -> PreparedServing:
-        """Prepare to accept the next clients under other rules; nothing changes before `commit`.
+        """Prepare other rules; nothing changes before `commit`.
 
-        The sockets are those that the rules need and that have no port yet, except those that Twisted opens, by
-        the keys of their addresses; duplicates for other ports of theirs are added. Without `rules_changed`, only files are read again. A `MuxError` has one
-        line for each problem.
+        `sockets` has the plain sockets without a port, by the keys of their addresses; duplicates of others are added if their
+        ports have to be replaced. Without `rules_changed`, only files are read again. A `MuxError` has a line for each problem.
         """
         self.runtime.prepare_rules(rules)
-        self._note_admin(rules)
+        self._detect_loops_to_admin(rules)
         upstreams = self.upstreams.prepare(rules)
         terminations = self.terminations.prepare(rules)
         version = self.version + rules_changed
@@ -284,12 +280,11 @@ class Serving:
         try:
             prepared.access_log = self._prepare_log(rules.settings)
             self._prepare_listeners(prepared, admission, rules_changed=rules_changed)
-        except OSError as problem:
+        except (OSError, MuxError) as problem:
             self.abandon(prepared)
+            if isinstance(problem, MuxError):
+                raise
             raise MuxError(f"a socket cannot be handed on: {problem.strerror}") from problem
-        except MuxError:
-            self.abandon(prepared)
-            raise
         return prepared
 
     def _prepare_log(self, settings: Settings) -> AccessLog | None:
@@ -328,13 +323,13 @@ class Serving:
                 if address.is_plain and not (port and port.can_serve(active, listener)):
                     if port and address.key not in sockets:
                         sockets[address.key] = port.duplicate()
-                    # So that a descriptor is left for the port at `commit`.
+                    # A spare descriptor, so that `commit` can open the port.
                     prepared.reserved[address.key] = sockets[address.key].dup()
 
     def commit(self, prepared: PreparedServing, *, listening: bool = True) -> None:
-        """Accept the next clients under these rules, or if not `listening`, only continue connections.
+        """Use the prepared rules for the next clients; without `listening`, close all ports.
 
-        A port that is not needed is closed when the clients in its queue are accepted.
+        The clients in the queue of a port that the rules lack are accepted before it is closed.
         """
         prepared.upstreams.commit()
         prepared.terminations.commit()
@@ -383,7 +378,6 @@ class Serving:
             self.listening_ports.close(key, port)
 
     def abandon(self, prepared: PreparedServing) -> None:
-        """Leave everything as it was."""
         if prepared.access_log is not None and prepared.access_log is not self._access_log:
             prepared.access_log.close()
         prepared.upstreams.abandon()
@@ -415,7 +409,7 @@ class Serving:
     def _end_by_check(self, backend: Backend, member: Member) -> None:
         if backend.end_on_down == "no":
             return
-        # Again when those have been connected that were being connected meanwhile.
+        # Again later, for connections that are being made now.
         for seconds in (0.0, backend.connect_timeout):
             self._ending.call_later(seconds, partial(self._end_checked, backend, member))
 
@@ -447,7 +441,7 @@ class Serving:
         return [*self.listeners, *self._retiring]
 
     def retire(self) -> Deferred[Any]:
-        """Stop accepting; the result fires when all connections have ended, however long they take."""
+        """Stop accepting; fires when all connections have ended, however long they take."""
         for key, port in self.listening_ports.take_all().items():
             self.listening_ports.close(key, port, is_left=True)
         return gatherResults([listener.emptied() for listener in self._all()])
@@ -479,11 +473,7 @@ class Serving:
         return closed + idle
 
     async def drain(self, longest_wait: int = 0) -> None:
-        """Stop accepting, let connections finish, and end those that take longer than ``drain_timeout``.
-
-        In its second half they are ended one after another, so that not all of them come back at once. For `longest_wait` see
-        `GradualEnd.end_all_within`.
-        """
+        """Stop accepting, let connections finish, and end the others as `GradualEnd.end_all_within` does."""
         seconds = self._rules.settings.drain_timeout
         # The deadline is set before the first wait.
         self._ending.end_all_within(seconds, self.end_all, longest_wait)
@@ -508,7 +498,6 @@ class Serving:
             self._access_log.close()
 
     def _log_dry_runs(self, listener: ActiveListener) -> None:
-        """Log how many connections the dry-run routes of a listener would have taken."""
         configuration = listener.configuration
         for name, count in configuration.dry_runs:
             self._log.info(
@@ -524,11 +513,10 @@ class Serving:
             listener.abort("drained")
 
     def wait_no_longer(self) -> None:
-        """End all after ``drain_timeout``, whatever `drain` was told."""
+        """End all after ``drain_timeout``, even if `drain` has a `longest_wait`."""
         self._ending.end_all_within(self._rules.settings.drain_timeout, self.end_all)
 
     def give_up(self) -> None:
-        """Close all ports: one of them could not be opened."""
         self.listening_ports.close_all()
         self.listeners.clear()
         if self._access_log is not None:
@@ -544,7 +532,6 @@ class Serving:
         restore_sources(state, sources_of(self.listeners))
 
     def apply_overrides(self, overrides: Mapping[str, Any]) -> None:
-        """Apply an operator's overrides; see `txmux.control.overrides`."""
         self.overrides = overrides
         self.upstreams.apply_overrides(
             overrides_from_json(overrides.get("servers", ())), held_until(overrides)
@@ -562,7 +549,6 @@ class Serving:
             self._denied.check_all()
 
     def reopen_log(self) -> None:
-        """Reopen the access log's file, after it was moved away."""
         if self._access_log is not None:
             self._access_log.reopen()
 
@@ -584,13 +570,13 @@ def _used(rules: Rules) -> Iterator[Backend]:
 
 @attrs.define
 class PreparedServing:
-    """Prepared rules of a `Serving`, for its `commit` or `abandon`.
+    """Rules for `Serving.commit` or `Serving.abandon`.
 
     Attributes:
         listeners: In the order of the rules.
         configurations: The new configurations of existing listeners.
-        by_key: The listener of each listen address, by the address's key.
-        reserved: Descriptors reserved for ports.
+        by_key: The listener of each listen address.
+        reserved: A spare descriptor for each port that is to be opened.
         ports: The ports that Twisted has opened.
     """
 

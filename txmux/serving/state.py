@@ -71,9 +71,9 @@ def restore_sources(state: TransferState, sources: Mapping[str, PerSource | None
 
 
 def merged(reports: Iterable[Iterable[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Merge what several processes report of the same servers: the worst state, the turns of the first, the sum of connections.
+    """Merge the reports of several processes on the same servers: the worst state, the turns of the first, the sum of connections.
 
-    Each process counts failed connections by itself, so a server that one of them has ejected is ejected in all their successors.
+    Each process counts failed connections by itself; a server that one of them has ejected is ejected in all their successors.
     """
     servers: dict[tuple[str, str, str], dict[str, Any]] = {}
     for entry in itertools.chain.from_iterable(reports):
@@ -94,7 +94,7 @@ def _badness(entry: Mapping[str, Any]) -> tuple[int, float, int]:
 
 
 def found_by_checks(servers: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Leave out results of connections: the supervisor has none, so it would never notice that an ejection is over."""
+    """Leave out the results of connections: the supervisor makes none, so it would never notice the end of an ejection."""
     return [
         {**entry, "failed": (), "out": 0.0, "credit": 0}
         | (

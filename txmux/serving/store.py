@@ -36,10 +36,10 @@ class ListeningSockets:
     The kernel's queue of waiting clients belongs to the socket object. Queued clients are kept while some process has the object open.
 
     Attributes:
-        addresses: Those of the sockets, as they are shown, by the keys; kept when all are closed.
+        addresses: The sockets' addresses for the log and the operator; kept when all are closed.
         unused: Sockets that the rules no longer have; `close_unused` closes them.
-        passed: The keys of those that systemd has opened for this process.
-        left_out: The keys of those that were unused, while the process with the ID `predecessor` may have them open.
+        passed: The keys of sockets that systemd has opened.
+        left_out: The keys of closed sockets that the process with the ID `predecessor` may have open.
     """
 
     def __init__(self, reactor: Any) -> None:
@@ -58,12 +58,12 @@ class ListeningSockets:
         self._adopted: dict[str, socket.socket] = {}
 
     def adopt(self, key: str, opened: socket.socket) -> None:
-        """Take a socket that another process has opened; the next `commit` closes it if it is not in the rules."""
+        """Add a socket that another process has opened; it is unused if the next `commit` does not need it."""
         opened.setblocking(False)  # noqa: FBT003 - the socket module's signature
         self._adopted[key] = opened
 
     def give_up(self, key: str) -> None:
-        """Close an adopted socket that the service does not use."""
+        """Close an adopted socket."""
         opened = self._adopted.pop(key, None)
         if opened is not None:
             opened.close()
@@ -72,11 +72,10 @@ class ListeningSockets:
         return dict(self._sockets)
 
     def listening(self) -> Mapping[str, socket.socket]:
-        """Return the sockets, except those that refuse clients."""
         return {key: opened for key, opened in self._sockets.items() if key not in self._refused}
 
     def prepare(self, listeners: Iterable[Listener]) -> PreparedSockets:
-        """Open the sockets that are not open yet, except those of addresses that are not plain.
+        """Open the sockets of plain addresses that are not open yet.
 
         If some cannot be opened, each is a line of the `ListenError`, and no new one is left open.
         """
@@ -84,7 +83,6 @@ class ListeningSockets:
         return self.prepare_addresses(address for address in addresses if address.is_plain)
 
     def prepare_addresses(self, addresses: Iterable[ListenAddress]) -> PreparedSockets:
-        """Open the sockets of plain addresses that are not open yet; see `prepare`."""
         prepared = PreparedSockets(self)
         added = [(address, prepared.add(address)) for address in addresses]
         failures = [(address, failure) for address, failure in added if failure is not None]
@@ -125,38 +123,42 @@ class ListeningSockets:
         return OSError(errno.EADDRINUSE, why)
 
     def refuse(self, keys: Iterable[str]) -> None:
-        """Refuse clients of these addresses, except those for datagrams, until `listen_again`.
+        """Refuse clients at these addresses until `listen_again`; UDP sockets are left alone.
 
-        A TCP socket keeps its address, from which it keeps no other socket (SO_REUSEADDR).
+        A TCP socket stays bound, which keeps no other socket from its address (SO_REUSEADDR).
         """
         for key in keys:
             opened = self._sockets.get(key)
             if opened is not None and key.startswith("tcp:"):
                 self._refused[key] = opened.getsockname()
-                with suppress(OSError):  # it does not listen, see `listen_again`
+                with suppress(
+                    OSError
+                ):  # `listen_again` may have failed, so that it does not listen
                     opened.shutdown(socket.SHUT_RD)
             elif opened is not None and key.startswith("unix:"):
                 self._refused[key] = None
                 _remove_file(key)
-                # It stays open, since workers that start need one.
+                # It stays open for workers that start.
                 with suppress(OSError):
                     opened.shutdown(socket.SHUT_RD)
                     while True:
                         opened.accept()[0].close()
 
     def listen_again(self) -> list[str]:
-        """Undo `refuse`; return the keys of addresses where that cannot be, since another process has them."""
+        """Undo `refuse`; return the keys of addresses that another process still has."""
         failed = []
         for key, name in self._refused.items():
             address, opened = self._listens_at.get(key), self._sockets.get(key)
             if address is None or opened is None:
-                continue  # changed rules lack it
+                continue  # the rules have changed
             try:
                 if name is None:
                     self._sockets[key] = self.open_address(address)
                     opened.close()
                 else:
-                    with suppress(OSError):  # only a port that the system has chosen was lost
+                    with suppress(
+                        OSError
+                    ):  # it fails unless the system had chosen the port, which is lost then
                         opened.bind(name)
                     opened.listen(address.backlog)
             except OSError as problem:
@@ -168,14 +170,14 @@ class ListeningSockets:
         return failed
 
     def open(self, listeners: Iterable[Listener]) -> None:
-        """Open all sockets of the listeners, at the start; see `prepare`."""
+        """Open all sockets at the start; see `prepare`."""
         self.prepare(listeners).commit()
         self.close_unused()
 
     def revive(self) -> list[str]:
-        """Listen on sockets that a process of the service has shut down, which a compromised worker can do for all.
+        """Listen again on sockets that a process of the service has shut down: a compromised worker can do that.
 
-        Return the keys of those that had to be opened anew.
+        Return the keys of those that had to be replaced.
         """
         shut = [key for key, opened in self.listening().items() if _is_shut(key, opened)]
         return [key for key in shut if self._revive(key, self._sockets[key])]
@@ -204,13 +206,13 @@ class ListeningSockets:
         return is_unix
 
     def close_unused(self, *, keep_files: bool = False) -> None:
-        """Close the unused sockets, after the ports that accept from them."""
+        """Close the unused sockets; first close the ports that accept from them."""
         for key, opened in self.unused.items():
             self._close(key, opened, keep_file=keep_files)
         self.unused.clear()
 
     def close(self, *, keep_files: bool = False) -> None:
-        """Close all sockets; files of UNIX sockets are kept if another process has these open, too."""
+        """Close all sockets; `keep_files` of UNIX sockets that another process has open, too."""
         for key, opened in (*self._sockets.items(), *self._adopted.items()):
             self._close(key, opened, keep_file=keep_files)
         self._sockets.clear()
@@ -218,16 +220,16 @@ class ListeningSockets:
         self.close_unused(keep_files=True)
 
     def _close(self, key: str, opened: socket.socket, *, keep_file: bool) -> None:
-        # The file of one that refuses clients is another program's.
+        # The file of a socket that refuses clients belongs to another program.
         close_socket(key, opened, keep_file=keep_file or key in self._refused)
 
 
 @attrs.define
 class PreparedSockets:
-    """The sockets of prepared rules; ends by `commit` or `abandon`.
+    """The sockets of prepared rules, for `commit` or `abandon`.
 
     Attributes:
-        sockets: The sockets of the listeners, by the keys of their addresses; they belong to the store.
+        sockets: By the keys of their addresses; the store owns them.
         opened: The addresses that were not open before.
     """
 
@@ -237,7 +239,7 @@ class PreparedSockets:
     _addresses: list[ListenAddress] = attrs.field(factory=list, init=False)
 
     def add(self, address: ListenAddress) -> Exception | None:
-        """Open the socket of one more address; return the error if that fails."""
+        """Open the socket of an address; return the error if that fails."""
         store = self._store
         try:
             if address.key in self.sockets:
@@ -255,7 +257,7 @@ class PreparedSockets:
         return None
 
     def commit(self) -> None:
-        """Make these the sockets of the service; the others are unused from now on."""
+        """Make these the sockets of the service, and all others unused."""
         store = self._store
         addresses, before = store.addresses, store._listens_at
         store._listens_at = {address.key: address for address in self._addresses}
@@ -285,7 +287,6 @@ class PreparedSockets:
         store.unused |= {key: opened for key, opened in had.items() if key not in self.sockets}
 
     def abandon(self) -> None:
-        """Close the sockets that were opened."""
         for address in self.opened:
             if address.beside and (old := self._store.get(address.other_key)) is not None:
                 may_share(old, may=False)
@@ -294,7 +295,7 @@ class PreparedSockets:
 
 
 def _is_shut(key: str, opened: socket.socket) -> bool:
-    """Return whether a stream socket no longer listens. A UNIX socket that was shut down says that it does, and refuses all."""
+    """Return whether a stream socket no longer listens. SO_ACCEPTCONN stays set for a UNIX socket that was shut down."""
     if opened.type != socket.SOCK_STREAM:
         return False
     if not opened.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
@@ -308,7 +309,6 @@ _HANGS_UP: int = getattr(select, "POLLRDHUP", 0)
 
 
 def close_socket(key: str, opened: socket.socket, *, keep_file: bool = False) -> None:
-    """Close a socket, and remove the file of a UNIX socket unless it is kept."""
     if key.startswith("unix:") and not keep_file:
         _remove_file(key)
     opened.close()
@@ -318,12 +318,12 @@ def _remove_file(key: str) -> None:
     try:
         remove_socket(Path(key.removeprefix("unix:")))
     except OSError as problem:
-        # Its folder belongs to root, whose privileges were dropped for `user`.
+        # The folder may belong to root, whose privileges were dropped for `user`.
         _log.warn("a listening socket cannot be removed: {why}", why=problem)
 
 
 def shown(key: str, opened: socket.socket) -> str:
-    """Return the address of a socket as the log shows it; with ``udp:`` in front for datagrams."""
+    """Return the address of a socket for the log."""
     if opened.family == socket.AF_UNIX and key.startswith("unix:"):
         return key
     name = opened.getsockname()

@@ -3,7 +3,7 @@
 from twisted.internet.defer import Deferred
 from typing_extensions import override
 
-import txmux.udp.handover  # when it is needed, a newer version may have been installed
+import txmux.udp.handover  # by the time it is needed, a newer version may be installed
 import txmux.udp.listener  # noqa: F401 - the same
 from txmux.client.active_listener import ActiveListener
 from txmux.rules.model import Listener
@@ -12,7 +12,7 @@ from txmux.serving.listening_ports import ListeningPort
 
 
 class UDPListeningPort(ListeningPort):
-    """A port for datagrams. Reloads never replace it, since its flows send their answers from it."""
+    """A UDP port. Reloads never replace it, since its flows send their answers from it."""
 
     is_for_datagrams = True
 
