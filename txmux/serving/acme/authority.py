@@ -1,4 +1,4 @@
-"""Asks an authority for certificates by ACME (RFC 8555)."""
+"""A client of ACME (RFC 8555)."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from txmux.wire.jsontext import MISSHAPEN, parse_json
 
 _PATIENCE = 25.0  # seconds for one answer
 _MOST_BYTES = 1 << 18  # of one answer; chains have some kilobytes
-_ORDER = 150.0  # seconds until a certificate is there
+_ORDER = 150.0  # seconds for a certificate
 _NONCES = 30  # tries: an authority may refuse any, and gives another (RFC 8555, section 6.5)
 _MOST_NONCES = 16
 _MOST_HOSTS = 4
@@ -62,8 +62,7 @@ class AuthorityError(MuxError):
     """The authority gave no certificate.
 
     Args:
-        message: Why.
-        counts: Whether the authority counts this for its limits; what never reached it does not.
+        counts: Whether this may count for the authority's limits: the request has reached it.
         wait: Seconds that the authority asks to wait, at least.
     """
 
@@ -74,7 +73,7 @@ class AuthorityError(MuxError):
 
 
 class UnusableError(AuthorityError):
-    """It cannot be reached, or what answers is no authority. The source has logged it."""
+    """The authority cannot be reached, or does not speak ACME. The source has logged it."""
 
 
 class _RefusedError(AuthorityError):
@@ -86,12 +85,12 @@ class _RefusedError(AuthorityError):
 
 
 class Authority:
-    """An account with an authority. It may be asked for several names at once, but not before `is_connected`."""
+    """An account with an authority. Ask for several names at once only if it `is_connected`."""
 
     def __init__(
         self, reactor: Any, settings: Settings, folder: AcmeFolder, source: Source
     ) -> None:
-        assert settings.acme is not None  # noqa: S101 - else there is nothing to ask
+        assert settings.acme is not None  # noqa: S101 - not made otherwise
         self.directory = settings.acme
         self._reactor = reactor
         self._settings = settings
@@ -107,10 +106,10 @@ class Authority:
         return bool(self._account)
 
     async def issue(self, name: str, show: Callable[[str], Awaitable[object]]) -> bytes:
-        """Get a certificate, and return it with its chain and key as PEM.
+        """Return a new certificate with its chain and key as PEM.
 
-        `show` has listeners answer the challenge: what its certificate has to show, in hex (RFC 8737, section 3). It is not
-        called if the authority still knows that the name is ours.
+        `show` makes listeners answer the challenge; its argument is the digest in the certificate, in hex (RFC 8737, section 3).
+        It is not called if an earlier check of the name is still valid.
         """
         issuing = Deferred.fromCoroutine(self._guarded(self._issue(name, show)))
         try:
@@ -123,7 +122,7 @@ class Authority:
         """Ask when to renew a certificate (ARI, RFC 9773).
 
         Returns:
-            When, in seconds since 1970, or ``None`` if the authority does not say; and in how many seconds to ask again.
+            The time in seconds since 1970, or ``None`` without an answer; and in how many seconds to ask again.
         """
         result: tuple[float | None, float] = await self._guarded(self._renewal_time(pem))
         return result
@@ -131,19 +130,19 @@ class Authority:
     async def _guarded(self, work: Awaitable[Any]) -> Any:
         try:
             result = await work
-        except MISSHAPEN as problem:  # an answer without what the protocol has there
+        except MISSHAPEN as problem:  # an answer lacks a field, or has another type there
             raise self._unusable(f"its answer makes no sense ({problem!r})") from None
         except OSError as problem:
             text = f"'{problem.filename}': {problem.strerror}"
             raise AuthorityError(text, counts=False) from None
         except AuthorityError as problem:
             if problem.counts:
-                self._note_good()
+                self._report_up()
             raise
-        self._note_good()
+        self._report_up()
         return result
 
-    def _note_good(self) -> None:
+    def _report_up(self) -> None:
         if not self._source.up:
             self._source.asked()
             self._source.answered()
@@ -192,7 +191,7 @@ class Authority:
     async def _authorize(
         self, name: str, url: str, show: Callable[[str], Awaitable[object]]
     ) -> bool:
-        """Have the authority check a name (RFC 8555, section 7.5); return ``False`` if it has done so before."""
+        """Have the authority check a name (RFC 8555, section 7.5); return ``False`` if an earlier check is still valid."""
         answer = await self._post(url)
         check = _json(answer)
         if check["status"] == "valid":
@@ -235,12 +234,11 @@ class Authority:
             issuer: Any = certificate.extensions.get_extension_for_class(
                 x509.AuthorityKeyIdentifier
             )
-        except x509.ExtensionNotFound:  # it is of another authority
+        except x509.ExtensionNotFound:  # it is from another authority
             return None, _ARI_AGAIN
         number = certificate.serial_number
-        serial = number.to_bytes(
-            number.bit_length() // 8 + 1, "big"
-        )  # as DER has it, with its sign
+        # In DER there is a bit for the sign.
+        serial = number.to_bytes(number.bit_length() // 8 + 1, "big")
         identity = f"{_base64(issuer.value.key_identifier)}.{_base64(serial)}"
         answer = await self._request("GET", f"{self._urls['renewalInfo']}/{identity}")
         window = _json(answer)["suggestedWindow"]
@@ -277,17 +275,16 @@ class Authority:
                 counts=False,
             )
         contact = [] if settings.acme_email is None else [f"mailto:{settings.acme_email}"]
-        wanted: dict[str, Any] = {"contact": contact} if contact else {}
+        account: dict[str, Any] = {"contact": contact} if contact else {}
         if terms:
-            wanted["termsOfServiceAgreed"] = True
-        answer = await self._post(self._urls["newAccount"], wanted)
-        account = answer.headers["location"]
-        self._account = account
-        # One that was there before may have another address.
+            account["termsOfServiceAgreed"] = True
+        answer = await self._post(self._urls["newAccount"], account)
+        self._account = answer.headers["location"]
+        # An existing account may have another address.
         if answer.status == HTTPStatus.OK and (_json(answer).get("contact") or []) != contact:
-            await self._post(account, {"contact": contact})
+            await self._post(self._account, {"contact": contact})
 
-    # Exchanges.
+    # Requests.
 
     async def _post(
         self, url: str, payload: Json | None = None, *, is_json: bool = True
@@ -303,7 +300,7 @@ class Authority:
                 return await self._request("POST", url, body, is_json=is_json)
             except _RefusedError as refused:
                 if refused.kind == "accountDoesNotExist":
-                    # It has lost its accounts: the next try makes another one.
+                    # The authority has lost its accounts: the next try makes another one.
                     self._account = ""
                 if refused.kind != "badNonce" or not left:
                     raise
@@ -351,7 +348,7 @@ class Authority:
             raise self._failed(why)
         if self._source.up:
             self._source.answered()
-        else:  # it is good again when it has answered all: often one address answers, and another does not
+        else:  # `_report_up` follows when all requests were answered: often one address answers, and another does not
             self._source.dropped()
         nonce = answer.headers.get("replay-nonce", "")
         if _NONCE.fullmatch(nonce):
@@ -362,7 +359,7 @@ class Authority:
         return answer
 
     def _why_unusable(self, url: str, answer: HttpResponse, *, is_json: bool) -> str:
-        """Return why what has answered is no authority."""
+        """Return why this is no answer of an authority, if so."""
         status, target = answer.status, answer.headers.get("location", "")
         if 300 <= status < 400:
             advice = ""
@@ -396,7 +393,7 @@ def _why_none(problem: RequestFailedError) -> str:
 
 
 def _problem(answer: HttpResponse) -> Json | None:
-    """Return the problem document of an answer (RFC 7807), if that is one."""
+    """Return the problem document of an answer (RFC 7807), if it has one."""
     problem = _json(answer) if answer.status >= 400 else None
     is_one = isinstance(problem, dict) and isinstance(problem.get("type"), str)
     return problem if is_one else None
@@ -428,7 +425,7 @@ def _base64(data: bytes) -> str:
 
 
 def _jwk(key: Any) -> dict[str, str]:
-    """Describe the public key (RFC 7517); with its names in order, as a thumbprint needs them (RFC 7638)."""
+    """Return the public key (RFC 7517), with the fields in the order of a thumbprint (RFC 7638)."""
     if not isinstance(key, ec.EllipticCurvePrivateKey) or key.curve.name != "secp256r1":
         raise ValueError("no key on the curve P-256")
     public = key.public_key().public_numbers()
@@ -437,7 +434,7 @@ def _jwk(key: Any) -> dict[str, str]:
 
 
 def _moment(text: str) -> float:
-    """Read a time of RFC 3339."""
+    """Parse a time of RFC 3339."""
     parts = _MOMENT.fullmatch(text)
     if parts is None:
         raise ValueError(f"{text!r} is not a time")
@@ -445,7 +442,7 @@ def _moment(text: str) -> float:
 
 
 def _seconds(text: str) -> float:
-    """Read ``Retry-After`` (RFC 9110, section 10.2.3); 0 if it is neither a number nor a date."""
+    """Parse ``Retry-After`` (RFC 9110, section 10.2.3); 0 if it is neither a number nor a date."""
     if text.isdecimal():
         return min(float(text), _LONGEST_WAIT)
     try:

@@ -1,4 +1,4 @@
-"""The files of ``acme_folder``: the account's key, a certificate with its key for each name, and what is known of its renewal."""
+"""The files of ``acme_folder``: the keys of accounts, a certificate with its key for each name, and the state of renewals."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ from txmux.rules.model import Rules
 from txmux.rules.model.route import acme_file
 from txmux.rules.problems import Problem, RulesError
 
-_OWN = timedelta(days=90)  # of a certificate that this service has signed itself
+_OWN = timedelta(days=90)  # the validity of a self-signed certificate
 _STATE = "state.json"
 DAMAGED = (ValueError, TypeError, UnsupportedAlgorithm, x509.ExtensionNotFound)
-"""What reading a certificate or key raises that is none, or of a kind that nobody here has made."""
+"""Errors of damaged certificates and keys, or of kinds that txmux does not make."""
 
 
 @attrs.frozen
@@ -52,7 +52,7 @@ class ShownCertificate:
 
     @classmethod
     def read(cls, pem: bytes) -> ShownCertificate:
-        """Read a certificate and its key; a `ValueError` if they are not there, or do not belong together."""
+        """Read a certificate and its key; raises one of `DAMAGED` if either is missing, or they do not belong together."""
         certificate = x509.load_pem_x509_certificate(pem)
         if certificate.public_key() != load_pem_private_key(pem, None).public_key():
             raise ValueError("the key is not that of the certificate")
@@ -68,15 +68,14 @@ class ShownCertificate:
 
 
 NO_CERTIFICATE = ShownCertificate(b"", (), "", 0.0, 0.0, is_self_signed=True)
-"""Of a name that has none which can be used."""
+"""For a name without a usable certificate."""
 
 
 class AcmeFolder:
-    """Reads and writes the files. Each is replaced as a whole, and nobody else may read it.
+    """Reads and writes the files. Each is replaced atomically, and only its owner may read it.
 
     Args:
-        path: The folder; made if it is missing.
-        owner: The user and group IDs of what root makes there.
+        owner: The user and group IDs of files that root makes.
     """
 
     def __init__(self, path: Path, owner: tuple[int, int] | None = None) -> None:
@@ -84,7 +83,7 @@ class AcmeFolder:
         self._owner = owner if os.geteuid() == 0 else None
 
     def make(self, names: Iterable[str] = ()) -> None:
-        """Make the folder, and give it and its files to their owner, as when rules have a ``user`` by now."""
+        """Make the folder, and change the owner of it and its files: the rules may have a new ``user``."""
         if not self.path.is_dir():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.mkdir(mode=0o700)
@@ -103,7 +102,7 @@ class AcmeFolder:
                 os.close(there)
 
     def check(self) -> None:
-        """Raise an `OSError` if it is no folder, or others may write to it."""
+        """Raise an `OSError` if it is no folder, or other users may write to it."""
         mode = self.path.stat().st_mode
         if not stat.S_ISDIR(mode):
             raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(self.path))
@@ -112,7 +111,6 @@ class AcmeFolder:
             raise OSError(errno.EPERM, why, str(self.path))
 
     def certificate(self, name: str) -> ShownCertificate:
-        """Return the certificate of a name, or `NO_CERTIFICATE`."""
         with suppress(OSError):
             return self._read(name)
         return NO_CERTIFICATE
@@ -126,14 +124,14 @@ class AcmeFolder:
         self._write(acme_file(self.path, name), pem)
 
     def sign_missing(self, names: Iterable[str], now: float) -> None:
-        """Sign a certificate for each name that has none which is still valid; an `OSError` if that cannot be known."""
+        """Sign a certificate for each name without a valid one; an `OSError` if a file cannot be read."""
         for name in names:
             certificate = self._read(name)
             if certificate.is_self_signed and certificate.ends <= now:
                 self.write_certificate(name, _self_signed(name, now))
 
     def account_key(self, directory: str) -> tuple[Path, bytes]:
-        """Return the file of the account's key, which is made if it is missing, and its PEM. Each authority has an account of its own."""
+        """Return the file and the PEM of the key of the account with an authority; a missing one is made."""
         path = self.path / f"account-{sha256(directory.encode()).hexdigest()[:12]}.key"
         with suppress(FileNotFoundError):
             return path, path.read_bytes()
@@ -142,7 +140,7 @@ class AcmeFolder:
         return path, key
 
     def state(self) -> dict[str, Any]:
-        """Return what `write_state` was given."""
+        """Return the state that `write_state` has written; an empty one if the file is damaged or missing."""
         try:
             state = json.loads((self.path / _STATE).read_bytes())
         except (OSError, ValueError):
@@ -177,11 +175,7 @@ class AcmeFolder:
 
 
 def make_first(rules: Rules, owner: tuple[int, int] | None, now: float) -> None:
-    """Make the folder, and certificates for the names that have none, so that listeners can open.
-
-    Raises:
-        MuxError: They cannot be written.
-    """
+    """Make the folder, and certificates for the names that have none, so that listeners can start; raises a `MuxError`."""
     if not rules.acme_names:
         return
     settings = rules.settings
@@ -190,7 +184,7 @@ def make_first(rules: Rules, owner: tuple[int, int] | None, now: float) -> None:
         if settings.acme_ca is not None:
             read_authorities(settings.acme_ca, "acme_ca")
     except TLSFileError as problem:
-        if not problem.forbidden:  # else it is said when the authority is asked
+        if not problem.forbidden:  # otherwise it is reported when the authority is asked
             raise RulesError([settings.section.problem(str(problem), problem.key)]) from None
     try:
         folder.make(rules.acme_names)
@@ -200,7 +194,7 @@ def make_first(rules: Rules, owner: tuple[int, int] | None, now: float) -> None:
 
 
 def unusable_folder(rules: Rules) -> list[Problem]:
-    """Return what is wrong with the folder for any user."""
+    """Return problems of the folder that do not depend on the user of the service."""
     try:
         AcmeFolder(rules.settings.acme_folder).check()
     except OSError as problem:
@@ -216,7 +210,7 @@ def _unusable(rules: Rules, problem: OSError) -> Problem:
 
 
 def _give(name: str, folder: int, user: int, group: int) -> None:
-    """Give a file to a user, unless a link has led to it, which may be anybody's."""
+    """Change the owner of a file, unless it has other names or is a link, which another user may have made."""
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     file = os.open(name, flags, dir_fd=folder)
     try:

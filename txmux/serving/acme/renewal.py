@@ -21,21 +21,20 @@ from txmux.serving.acme.shared import SharedCertificates
 from txmux.telemetry.formatting import duration
 from txmux.telemetry.sources import Source
 
-_AT_ONCE = 4  # names that are asked for side by side
+_AT_ONCE = 4  # orders at once
 
 _FIRST_WAIT, _GROWTH, _LONGEST_WAIT = 15.0, 4.0, 6 * 3600.0
-"""Seconds between two tries. In an hour there are at most five, as many failed validations as Let's Encrypt allows."""
+"""Seconds between two tries: at most five in an hour, the failed validations that Let's Encrypt allows."""
 
 _UNREACHED_GROWTH, _UNREACHED_LONGEST = 2.0, 3600.0
-"""The same, for all names together and for each, where the authority gave no answer, so that it counts nothing."""
+"""The same while the authority cannot be reached, and counts nothing; for all names together, and for each."""
 
-_LOCKED = 5.0  # seconds between two tries while another machine asks
-_STUCK = 1800.0  # seconds after which an operator should know that another machine still asks
-_FULL = 60.0  # seconds between two tries to write what the authority has given
-_UNASKED = 3600.0  # the same to ask when to renew
-_RARELY, _OFTEN = 86400.0, 60.0  # seconds between two questions when to renew, at most and at least
-_THIRD = 3  # of its time that a certificate has left when it is renewed
-
+_LOCKED = 5.0  # seconds between two tries to get the lock that another machine has
+_STUCK = 1800.0  # seconds without the lock after which an operator should know
+_FULL = 60.0  # seconds between two tries to write an issued certificate
+_UNASKED = 3600.0  # the same to ask for the renewal time
+_RARELY, _OFTEN = 86400.0, 60.0  # the longest and the shortest time between two requests for that
+_THIRD = 3  # a certificate is renewed when a third of its time is left
 
 _PROVISIONAL = (
     "has no certificate of an authority yet; clients see one that txmux has signed itself"
@@ -48,22 +47,22 @@ _KINDS: Mapping[type, Any] = {
     float: (int, float),
     type(None): (int, float, type(None)),
 }
-"""What a file may have for a value that has such a default."""
+"""The types that the state file may have for a field, by the type of the default."""
 
 
 @attrs.define
 class Renewal:
-    """What is known of the certificate of one name; times are in seconds since 1970.
+    """The state of the renewal of one certificate; times are in seconds since 1970.
 
     Attributes:
-        directory: The authority that was asked last.
-        failures: How often it was asked in vain since it gave one.
-        unreached: How often it gave no answer since then.
-        not_before: When it may be asked again.
-        why: Why it gave none.
-        suggested: When it wants it renewed (ARI); ``None`` if it does not say.
-        ask_again: When to ask it for that.
-        pending: A certificate with its key that could not be written yet.
+        directory: The authority of the last request.
+        failures: Consecutive failures.
+        unreached: Consecutive requests without an answer.
+        not_before: When the authority may be asked again.
+        why: The last error.
+        suggested: The renewal time that the authority suggests (ARI), if it does.
+        ask_again: When to ask for that.
+        pending: An issued certificate with its key that could not be written yet.
     """
 
     directory: str = ""
@@ -80,7 +79,7 @@ class Renewal:
 
     @classmethod
     def read(cls, values: object) -> Renewal:
-        """Read the result of `as_json`, of this version of txmux or another."""
+        """Read the result of `as_json`; other versions of txmux may have other fields."""
         stored, defaults = values if isinstance(values, dict) else {}, cls()
         valid = {
             name: value
@@ -90,7 +89,6 @@ class Renewal:
         return cls(**valid)
 
     def due(self, shown: ShownCertificate, directory: str) -> float:
-        """Return when the certificate is to be renewed."""
         if shown.is_self_signed or self.directory != directory:
             return self.not_before
         third = shown.ends - (shown.ends - shown.begins) / _THIRD
@@ -99,15 +97,15 @@ class Renewal:
 
 
 class Certificates:
-    """Asks for certificates, a few at a time, by `tick`, which is called each second.
+    """Renews certificates, a few at a time, in `tick`, which is called each second.
 
     Args:
-        announce: Has all listeners answer the challenges of an authority, by name; fires when they do.
-        renewed: Called when there are certificates that clients should see.
+        announce: Makes all listeners answer these challenges, by name; fires when they do.
+        renewed: Called when files of certificates have changed.
         now: The time, in seconds since 1970.
 
     Attributes:
-        is_stopped: Whether another process has taken over, or none.
+        is_stopped: Whether this process no longer renews.
     """
 
     _log = Logger()
@@ -145,7 +143,6 @@ class Certificates:
         self._refused_since: float | None = None
 
     def use(self, rules: Rules) -> None:
-        """Have certificates for the names of these rules."""
         settings = rules.settings
         self.is_stopped = False
         keys = ("acme", "acme_email", "acme_folder", "acme_ca", "acme_terms")
@@ -176,7 +173,7 @@ class Certificates:
                 self._log.warn("{name} {words}", name=name, words=_PROVISIONAL)
 
     def stop(self) -> Deferred[Any]:
-        """Stop asking: another process does, or none. Fires when Redis is left."""
+        """Stop until `use`; fires when Redis is disconnected."""
         self.is_stopped = True
         self._names = ()
         for name in [*self._waiting]:
@@ -185,27 +182,24 @@ class Certificates:
         return stopping.addCallback(lambda _: self._share(self._settings, is_needed=False))
 
     def _share(self, settings: Settings, *, is_needed: bool) -> Deferred[Any]:
-        left: Deferred[Any] = succeed(None)
-        place = settings.shared_limits, settings.shared_limits_password
+        disconnected: Deferred[Any] = succeed(None)
+        store, password = settings.shared_limits, settings.shared_limits_password
         before = self._settings.shared_limits, self._settings.shared_limits_password
-        if self._shared is not None and not (is_needed and place == before):
-            left = self._shared.stop()
+        if self._shared is not None and not (is_needed and (store, password) == before):
+            disconnected = self._shared.stop()
             self._shared = self._refused_since = None
-        if self._shared is None and is_needed and settings.shared_limits is not None:
-            self._shared = SharedCertificates(
-                self._reactor, settings.shared_limits, place[1], self._now
-            )
-        return left
+        if self._shared is None and is_needed and store is not None:
+            self._shared = SharedCertificates(self._reactor, store, password, self._now)
+        return disconnected
 
     def _stop_asking(self, names: Collection[str] | None = None) -> Deferred[Any]:
-        """Break off what is under way, for some names or for all; fires when it has ended."""
+        """Cancel the requests for some names, or for all; fires when they have ended."""
         stopped = [self._busy.pop(name) for name in ([*self._busy] if names is None else names)]
         for work in stopped:
             work.cancel()
         return DeferredList(stopped)
 
     def tick(self) -> None:
-        """Do what is due."""
         if self._shared is not None and self._names and not self._is_polling:
             self._is_polling = True
             Deferred.fromCoroutine(self._answer_for_others(self._shared)).addErrback(
@@ -213,12 +207,12 @@ class Certificates:
             )
         try:
             self._start_due()
-        except Exception:  # noqa: BLE001 - the caller has other things to do each second, too
+        except Exception:  # noqa: BLE001 - the caller does other things in this second, too
             self._log.failure("certificates by ACME")
 
     def _start_due(self) -> None:
         now, directory = self._now(), self._settings.acme or ""
-        # One that has just failed comes last: after failures, one name is asked for at a time.
+        # A name that has just failed comes last: after failures, there is one order at a time.
         for name in sorted(self._names, key=self._turn):
             renewal = self._renewals[name]
             is_asked = name in self._waiting
@@ -240,7 +234,7 @@ class Certificates:
         return name not in self._waiting, self._renewals[name].not_before
 
     def _is_full(self) -> bool:
-        """Return whether no other name is asked for now; until the authority has answered, one is enough."""
+        # One order at a time until the authority has answered.
         is_good = self._connected().is_connected and not self._is_wary
         return len(self._busy) >= (_AT_ONCE if is_good else 1)
 
@@ -257,7 +251,7 @@ class Certificates:
         doing.addErrback(lambda why: self._log.failure("the certificate of {name}", why, name=name))
 
     def renew(self, name: str) -> Deferred[str]:
-        """Renew a certificate now; fires with what came of it, or fails with a `MuxError`. A `KeyError` if there is no such name."""
+        """Renew a certificate now; fires with a sentence, or fails with a `MuxError`. A `KeyError` if the rules lack the name."""
         if self.is_stopped:
             raise MuxError("the service is shutting down")
         if name not in self._names:
@@ -269,7 +263,7 @@ class Certificates:
     async def _renew(self, name: str, renewal: Renewal, directory: str) -> None:
         there = self._folder.certificate(name)
         if name not in self._waiting and there != self._shown[name]:
-            # Another process has got one meanwhile.
+            # Another process has renewed it.
             written = Renewal.read(self._folder.state().get(name))
             self._renewals[name] = attrs.evolve(written, directory=directory)
             self._shown[name] = there
@@ -283,7 +277,7 @@ class Certificates:
             self._failed(name, renewal, problem)
         except CancelledError:
             raise
-        except Exception as problem:  # noqa: BLE001 - whatever it is, the authority is not asked again at once
+        except Exception as problem:  # noqa: BLE001 - the authority must not be asked again at once
             why = f"{self._settings.acme}: unexpected, please report it: {problem!r}"
             self._failed(name, renewal, MuxError(why))
         else:
@@ -305,7 +299,7 @@ class Certificates:
         )
 
     async def _answer_for_others(self, shared: SharedCertificates) -> None:
-        """Answer the challenges of another machine, for names of these rules, and use certificates that it has got."""
+        """Answer the challenges of another machine, and use the certificates that it has got."""
         try:
             challenges, is_changed = await shared.poll()
             others = {name: digest for name, digest in challenges.items() if name in self._names}
@@ -334,7 +328,7 @@ class Certificates:
                 self._use_new(name, renewal, pem, ", as another machine got it")
 
     async def _ask_first(self, name: str, renewal: Renewal, directory: str) -> bytes | None:
-        """Get a certificate from the authority, or from a machine that has got it; ``None`` while another one asks."""
+        """Get a certificate from another machine that has it, or else from the authority; ``None`` while another machine asks."""
         shared = self._shared
         if shared is None:
             return await self._ask(name)
@@ -349,7 +343,7 @@ class Certificates:
             if got is not None and name not in self._waiting:
                 renewed = attrs.evolve(renewal, not_before=0.0, directory=directory)
                 is_other = got != self._shown.get(name, NO_CERTIFICATE).pem
-                with suppress(*DAMAGED):  # without a password, anybody may have written it
+                with suppress(*DAMAGED):  # without a password, anyone may have written it
                     due = renewed.due(ShownCertificate.read(got), directory)
                     if is_other and due > self._now():
                         return got
@@ -367,7 +361,7 @@ class Certificates:
             await self._show(name, "")
 
     async def _show(self, name: str, digest: str) -> None:
-        """Have listeners answer the challenge of a name, or no longer if `digest` is empty."""
+        """Make listeners answer the challenge of a name, or no longer if `digest` is empty."""
         if self._own.get(name, "") == digest:
             return
         self._own = {other: shown for other, shown in self._own.items() if other != name}
@@ -384,7 +378,6 @@ class Certificates:
 
     @property
     def challenges(self) -> Mapping[str, str]:
-        """What listeners answer, by name: challenges of this machine, and of others."""
         return {**self._others, **self._own}
 
     def _connected(self) -> Authority:
@@ -417,14 +410,14 @@ class Certificates:
                 why=renewal.why,
                 wait=duration(int(wait)),
             )
-        with suppress(OSError):  # it is written, or not, below
+        with suppress(OSError):  # `_save` reports that the folder cannot be written
             self._folder.sign_missing([name], now + _RARELY)
             self._shown[name] = self._folder.certificate(name)
         self._save()
         self._answer(name, problem)
 
     def _wait_for_all(self, now: float, wait: float) -> float:
-        """Leave the authority alone, for all names, and return for how long; of those asked for at once, only the first counts."""
+        """Ask for no name for a while, and return for how long; of several failures at once, only the first counts."""
         if now >= self._quiet_until:
             wait = max(wait, _after(self._unreached, _UNREACHED_GROWTH, _UNREACHED_LONGEST))
             self._unreached += 1
@@ -432,7 +425,6 @@ class Certificates:
         return self._quiet_until - now
 
     def _answer(self, name: str, result: str | Exception) -> None:
-        """Answer those who wait for the certificate of a name."""
         for waiting in self._waiting.pop(name, ()):
             if isinstance(result, str):
                 waiting.callback(result)
@@ -487,17 +479,16 @@ class Certificates:
             self._folder_problem = f"cannot write to '{self._folder.path}': {problem.strerror}"
             self._log.error("{why}", why=self._folder_problem)
 
-    # What is reported.
+    # For the operator.
 
     def sources(self) -> Iterator[Source]:
-        """Yield what is asked: the authority, and Redis with the certificates of other machines."""
         if self._source is not None and self._names:
             yield self._source
         if self._shared is not None:
             yield self._shared.source
 
     def attention(self) -> Iterator[tuple[str, str]]:
-        """Yield what needs a person: what it is about, and a sentence."""
+        """Yield what needs the operator's attention: a topic, and a sentence."""
         if self._folder_problem:
             yield "certificate", self._folder_problem
         stuck = 0.0 if self._refused_since is None else self._now() - self._refused_since
@@ -518,7 +509,7 @@ class Certificates:
                 )
 
     def seconds_left(self) -> dict[str, float]:
-        """Return by name in how many seconds its certificate expires; 0 if it has none of an authority."""
+        """Return by name in how many seconds its certificate expires; 0 for a self-signed one."""
         now = self._now()
         return {
             name: 0.0 if self._shown[name].is_self_signed else self._shown[name].ends - now
@@ -526,7 +517,6 @@ class Certificates:
         }
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return each certificate: its name, names, issuer, when it expires, and when it is renewed next."""
         directory = self._settings.acme or ""
         return [
             {

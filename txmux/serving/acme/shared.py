@@ -1,7 +1,7 @@
 """Shares certificates with other machines through Redis: one at a time asks for them, and all answer its challenges.
 
-What is in Redis is sealed by a key that is made of its password: a reader of its data cannot use a private key, and a
-writer cannot have a listener answer a challenge, or show a certificate.
+The values in Redis are encrypted and authenticated, by a key that is derived from its password: a reader of its data learns no private
+key, and a writer cannot make listeners answer a challenge or show a certificate.
 """
 
 import json
@@ -26,11 +26,11 @@ from txmux.wire.jsontext import MISSHAPEN, parse_json
 
 _PREFIX = "txmux:acme:"
 _LOCK, _CHALLENGES, _CHANGES = (f"{_PREFIX}{what}" for what in ("lock", "challenges", "changes"))
-_LOCKED = 300  # seconds in which a machine gets a certificate, or has ended
-_STARTED = 120.0  # seconds after which it starts no other order before it has unlocked: other machines wait, and the lock expires
+_LOCKED = 300  # seconds until the lock expires; an order takes less
+_STARTED = 120.0  # seconds with the lock after which a machine starts no other order: others wait, and the lock expires
 _CHALLENGED = 180  # seconds; an order takes less
 _CLOCKS = 120  # seconds by which the clocks of two machines may differ
-_POLLS = 10.0  # seconds between two looks at certificates, at least
+_POLLS = 10.0  # the least seconds between two checks for certificates
 _NONCE = 12
 _LOCKING = """
 if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'EX', ARGV[2]) then return 1 end
@@ -41,14 +41,14 @@ _UNLOCK = "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[
 
 
 class SharedCertificates:
-    """What a machine tells others, and learns of them. While Redis cannot be reached, it is as if there were no others.
+    """The lock, the challenges and the certificates in Redis. While that cannot be reached, this machine is on its own.
 
     Args:
         now: The time, in seconds since 1970.
     """
 
     _log = Logger()
-    spread = 2.5  # seconds until every machine answers a challenge: each looks once a second
+    spread = 2.5  # seconds until every machine answers a challenge: each polls once a second
 
     def __init__(
         self, reactor: Any, store: Store, password: Path | None, now: Callable[[], float]
@@ -92,7 +92,7 @@ class SharedCertificates:
         self.source.failed(why)
 
     async def lock(self) -> bool:
-        """Return whether this machine may ask for certificates; `unlock` for each time that it may."""
+        """Return whether this machine may ask for certificates; each success needs an `unlock`."""
         if self._holders and self._reactor.seconds() - self._locked_at > _STARTED:
             return False
         if await self._ask("EVAL", _LOCKING, 1, _LOCK, self._machine, _LOCKED, otherwise=1) != 1:
@@ -108,7 +108,7 @@ class SharedCertificates:
             await self._ask("EVAL", _UNLOCK, 1, _LOCK, self._machine)
 
     async def show(self, challenges: Mapping[str, str]) -> None:
-        """Have other machines answer these challenges, within `spread`, and no others of this machine."""
+        """Make other machines answer these challenges of this machine, within `spread`, and no others."""
         if challenges and self.is_up:
             text = json.dumps([self._machine, self._now(), {**challenges}])
             sealed = self._seal(text.encode(), _CHALLENGES.encode())
@@ -117,7 +117,7 @@ class SharedCertificates:
             await self._ask("DEL", _CHALLENGES)
 
     async def poll(self) -> tuple[dict[str, str], bool]:
-        """Return the challenges of the machine that asks now, by name, and whether others may have got certificates since the last look."""
+        """Return the challenges of the machine that has the lock, by name, and whether there may be new certificates."""
         values = await self._ask("MGET", _LOCK, _CHALLENGES, _CHANGES)
         if not isinstance(values, list) or len(values) != 3:
             return {}, False
@@ -131,7 +131,7 @@ class SharedCertificates:
         return challenges, is_changed
 
     def _challenges(self, sealed: bytes | None, owner: bytes) -> dict[str, str]:
-        """Read what `show` of the machine that has the lock has sealed, unless that was long ago: it may have been kept, and written again."""
+        """Return the challenges that the owner of the lock shows; old ones are refused, since they may be replayed."""
         try:
             machine, when, challenges = parse_json(self._open(sealed, _CHALLENGES.encode()) or "")
             age = self._now() - when
@@ -152,14 +152,13 @@ class SharedCertificates:
         return {}
 
     async def put(self, directory: str, name: str, pem: bytes, seconds: float) -> None:
-        """Give a certificate with its key to other machines, for as long as it is valid."""
+        """Share a certificate with its key for as long as it is valid."""
         if self.is_up:
             sealed = self._seal(pem, _of(directory, name))
             await self._ask("SET", _key(name), sealed, "EX", int(seconds))
             await self._ask("INCR", _CHANGES)
 
     async def certificate(self, directory: str, name: str) -> bytes | None:
-        """Return what another machine has got for a name from an authority, or this one before."""
         return self._open(await self._ask("GET", _key(name)), _of(directory, name))
 
     def _seal(self, data: bytes, purpose: bytes) -> bytes:
