@@ -54,8 +54,6 @@ class EmbeddedService(Service):
         self._reactor = reactor
         self._sockets = ListeningSockets(reactor)
         self._certificates: Certificates | None = None
-        self._renewing = LoopingCall(self._renew)
-        self._renewing.clock = reactor
         self._counters: dict[str, Counter] = {}
         self._sources: dict[str, tuple[SourceLimits | None, PerSource | None]] = {}
 
@@ -103,31 +101,24 @@ class EmbeddedService(Service):
             self._sockets.close()
             raise
         self.serving = serving
-        self._use_certificates(rules)
+        self._use_certificates(serving, rules)
 
-    def _use_certificates(self, rules: Rules) -> None:
+    def _use_certificates(self, serving: Serving, rules: Rules) -> None:
         if self._certificates is None and rules.acme_names:
             from txmux.serving.acme.renewal import Certificates  # noqa: PLC0415 - OpenSSL takes a while
 
+            def announce(challenges: Mapping[str, str]) -> Deferred[None]:
+                serving.answer_challenges(challenges)
+                return succeed(None)
+
             self._certificates = Certificates(
-                self._reactor, self._announce, self._reread_certificates
+                self._reactor, announce, serving.terminations.look_again
             )
+            self._renewing = LoopingCall(self._certificates.tick)
+            self._renewing.clock = self._reactor
             self._renewing.start(1.0, now=False)
         if self._certificates is not None:
             self._certificates.use(rules)
-
-    def _renew(self) -> None:
-        if self._certificates is not None:
-            self._certificates.tick()
-
-    def _announce(self, challenges: Mapping[str, str]) -> Deferred[None]:
-        if self.serving is not None:
-            self.serving.answer_challenges(challenges)
-        return succeed(None)
-
-    def _reread_certificates(self) -> None:
-        if self.serving is not None:
-            self.serving.terminations.look_again()
 
     def _check(self, rules: Rules) -> None:
         if rules.acme_names:
@@ -194,7 +185,7 @@ class EmbeddedService(Service):
                 self._sockets.give_up(key)
         different = changes(self.rules, rules)
         self.rules = rules
-        self._use_certificates(rules)
+        self._use_certificates(serving, rules)
         if rules.settings.drain_removed:
             serving.end_removed(different.routes.gone, different.backends.gone)
         return len(serving.older())

@@ -146,28 +146,33 @@ class ListeningSockets:
 
     def listen_again(self) -> list[str]:
         """Undo `refuse`; return the keys of addresses that another process still has."""
-        failed = []
-        for key, name in self._refused.items():
-            address, opened = self._listens_at.get(key), self._sockets.get(key)
-            if address is None or opened is None:
-                continue  # the rules have changed
-            try:
-                if name is None:
-                    self._sockets[key] = self.open_address(address)
-                    opened.close()
-                else:
-                    with suppress(
-                        OSError
-                    ):  # it fails unless the system had chosen the port, which is lost then
+        # Others are missing if the rules have changed.
+        refused = {key: name for key, name in self._refused.items() if key in self._sockets}
+        self._refused = {
+            key: name for key, name in refused.items() if not self._relisten(key, _log.warn, name)
+        }
+        return [*self._refused]
+
+    def _relisten(self, key: str, log: Callable[..., object], name: Any = None) -> bool:
+        """Listen again on a socket that was shut down; a UNIX socket is replaced, since it stays shut."""
+        address, opened = self._listens_at[key], self._sockets[key]
+        try:
+            if key.startswith("unix:"):
+                self._sockets[key] = self.open_address(address)
+                opened.close()
+            else:
+                # A port that the system has chosen is lost; any other is still bound, which is an error here.
+                if name is not None:
+                    with suppress(OSError):
                         opened.bind(name)
-                    opened.listen(address.backlog)
-            except OSError as problem:
-                if key not in self._failed:
-                    _log.warn("{problem}; trying again", problem=listen_error(address, problem))
-                failed.append(key)
-        self._failed = failed
-        self._refused = {key: self._refused[key] for key in failed}
-        return failed
+                opened.listen(address.backlog)
+        except OSError as problem:
+            if key not in self._failed:
+                self._failed.append(key)
+                log("{problem}; trying again", problem=listen_error(address, problem))
+            return False
+        self._failed = [failed for failed in self._failed if failed != key]
+        return True
 
     def open(self, listeners: Iterable[Listener]) -> None:
         """Open all sockets at the start; see `prepare`."""
@@ -180,30 +185,16 @@ class ListeningSockets:
         Return the keys of those that had to be replaced.
         """
         shut = [key for key, opened in self.listening().items() if _is_shut(key, opened)]
-        return [key for key in shut if self._revive(key, self._sockets[key])]
-
-    def _revive(self, key: str, opened: socket.socket) -> bool:
-        address, is_unix = self._listens_at[key], key.startswith("unix:")
-        try:
-            if is_unix:
-                self._sockets[key] = self.open_address(address)
-                opened.close()
-            else:
-                opened.listen(address.backlog)
-        except OSError as problem:
-            # Another process listens there, maybe the one that has shut it down.
-            if key not in self._failed:
-                self._failed.append(key)
-                _log.error("{problem}; trying again", problem=listen_error(address, problem))
-            return False
-        self._failed = [failed for failed in self._failed if failed != key]
-        _log.error(
-            "listening on {address} for {section} again: a process of txmux had shut the socket down; "
-            "if that happens again, restart the service, and look for what has taken over a worker",
-            address=self.addresses[key],
-            section=address.section,
-        )
-        return is_unix
+        # If that fails, another process listens there, maybe the one that has shut it down.
+        revived = [key for key in shut if self._relisten(key, _log.error)]
+        for key in revived:
+            _log.error(
+                "listening on {address} for {section} again: a process of txmux had shut the socket down; "
+                "if that happens again, restart the service, and look for what has taken over a worker",
+                address=self.addresses[key],
+                section=self._listens_at[key].section,
+            )
+        return [key for key in revived if key.startswith("unix:")]
 
     def close_unused(self, *, keep_files: bool = False) -> None:
         """Close the unused sockets; first close the ports that accept from them."""

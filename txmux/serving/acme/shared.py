@@ -66,7 +66,7 @@ class SharedCertificates:
         self._apart = b""  # the last machine whose clock is too far from this one's
         effect = "this machine asks for certificates by itself until it answers"
         self.source = Source("certificates", store.text, effect, reactor.seconds)
-        self._client = RedisClient(reactor, store, password, self._is_up, self._is_down)
+        self._client = RedisClient(reactor, store, password, self._connected, self.source.failed)
         self._client.start()
 
     @property
@@ -76,20 +76,17 @@ class SharedCertificates:
     def stop(self) -> Deferred[Any]:
         return self._client.stop()
 
-    def _is_up(self) -> None:
+    def _connected(self) -> None:
         try:
             secret = b"" if self._password is None else read_bytes(self._password).strip()
         except OSError as problem:
             self._cipher = self._secret = None
-            self._is_down(f"cannot read '{self._password}': {problem.strerror}")
+            self.source.failed(f"cannot read '{self._password}': {problem.strerror}")
             return
         if secret != self._secret:
             made = Scrypt(salt=_PREFIX.encode(), length=32, n=2**14, r=8, p=1).derive(secret)
             self._secret, self._cipher = secret, AESGCM(made)
         self.source.answered()
-
-    def _is_down(self, why: str) -> None:
-        self.source.failed(why)
 
     async def lock(self) -> bool:
         """Return whether this machine may ask for certificates; each success needs an `unlock`."""
@@ -182,7 +179,7 @@ class SharedCertificates:
         try:
             reply = await self._client.redis.execute(*words)
         except RedisError as problem:
-            self._is_down(str(problem))
+            self.source.failed(str(problem))
             return otherwise
         except BaseException:
             self.source.dropped()
