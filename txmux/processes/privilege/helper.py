@@ -95,26 +95,19 @@ _GONE = (OSError, ValueError, AttributeError, RecursionError, TypeError)
 """Raised when the other end has closed, or sends an invalid request."""
 
 
+@attrs.define(eq=False, slots=False)
 class Helper:
     """Answers requests to open files and sockets; `data` is the text of rules that are in no file."""
 
-    def __init__(
-        self,
-        path: Path,
-        pidfile: Path | None = None,
-        data: bytes | None = None,
-        *,
-        is_privileged: bool = True,
-    ) -> None:
-        self._is_privileged = is_privileged
-        self._path = path
-        self._data = data
-        self._pidfile = pidfile
-        self._named: list[Named] = []
-        self._sockets: set[str] = set()
-        self._files = Files()
-        self._poll = select.poll()
-        self._connections: dict[int, tuple[socket.socket, bool]] = {}
+    _path: Path
+    _pidfile: Path | None = None
+    _data: bytes | None = None
+    _is_privileged: bool = attrs.field(default=True, kw_only=True)
+    _named: list[Named] = attrs.field(factory=list, init=False)
+    _sockets: set[str] = attrs.field(factory=set, init=False)
+    _files: Files = attrs.field(factory=Files, init=False)
+    _poll: select.poll = attrs.field(factory=select.poll, init=False)
+    _connections: dict[int, tuple[socket.socket, bool]] = attrs.field(factory=dict, init=False)
 
     def serve(self, connection: socket.socket) -> None:
         """Answer until the last connection is closed; the first one is the supervisor's."""

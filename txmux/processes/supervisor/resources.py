@@ -25,16 +25,14 @@ _MOST_WORKERS = 16
 """The least number of workers for which there is room."""
 
 
+@attrs.define(eq=False, slots=False)
 class ServiceLimits:
     """Owns the shared memory of the limits; its times are those of a clock that all processes share."""
 
-    def __init__(
-        self, seconds: Callable[[], float], rules: Callable[[], Rules], counters: Counters
-    ) -> None:
-        self._seconds = seconds
-        self._rules = rules
-        self._counters = counters
-        self._limits: SharedLimits | None = None
+    _seconds: Callable[[], float]
+    _rules: Callable[[], Rules]
+    _counters: Counters
+    _limits: SharedLimits | None = attrs.field(default=None, init=False)
 
     def limits(self, rules: Rules) -> SharedLimits:
         if self._limits is None:

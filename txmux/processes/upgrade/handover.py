@@ -30,6 +30,7 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from typing import Any, TypeAlias
 
+import attrs
 from twisted.internet.defer import Deferred, DeferredList, TimeoutError, gatherResults  # noqa: A004 - this is what it raises
 from twisted.logger import Logger
 
@@ -298,6 +299,7 @@ class Taker:
             release_slot(_nothing)
 
 
+@attrs.define(eq=False, slots=False)
 class Adopting:
     """Takes connections that another process hands over.
 
@@ -311,23 +313,15 @@ class Adopting:
         has_all: Whether all connections have arrived. The other process may still keep slots of them.
     """
 
-    channel: Channel
-    is_closed = has_all = False
+    channel: Channel = attrs.field(init=False)
+    _factory: Callable[[str], MuxFactory]
+    _while_moving: AbstractContextManager[object] = attrs.field(factory=nullcontext)
+    _decided: Callable[[], object] = lambda: None
+    _count: Callable[[], int] = lambda: 0
+    _offered: dict[int, dict[int, _Offered]] = attrs.field(factory=dict, init=False)
+    _liveness: Liveness | None = attrs.field(default=None, init=False)
 
-    def __init__(
-        self,
-        factory: Callable[[str], MuxFactory],
-        while_moving: AbstractContextManager[object] | None = None,
-        decided: Callable[[], object] = lambda: None,
-        count: Callable[[], int] = lambda: 0,
-    ) -> None:
-        self._factory = factory
-        self._while_moving = while_moving or nullcontext()
-        self._decided = decided
-        self._count = count
-        self._offered: dict[int, dict[int, _Offered]] = {}
-        self._are_moving = False
-        self._liveness: Liveness | None = None
+    is_closed = has_all = _are_moving = False
 
     @property
     def handlers(self) -> dict[Message, Callable[..., object]]:

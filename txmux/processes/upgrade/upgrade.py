@@ -18,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import attrs
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.interfaces import IProcessTransport
@@ -206,23 +207,21 @@ _STILL = 10.0
 _log = Logger()
 
 
+@attrs.define(eq=False, slots=False)
 class Upgrade:
     """One attempt to upgrade; see the steps above."""
 
-    def __init__(
-        self,
-        transfers: WorkerTransfers,
-        endpoints: AdminEndpoints,
-        reactor: Any,
-        command: Sequence[str] = (),
-    ) -> None:
-        self._transfers = transfers
-        self._endpoints = endpoints
-        self._reactor = reactor
-        self.successor = Successor(reactor, command)
-        self.is_committed = self._given_up = False
+    _transfers: WorkerTransfers
+    _endpoints: AdminEndpoints
+    _reactor: Any
+    _command: Sequence[str] = ()
+
+    is_committed = _given_up = False
+    _pid, _seconds = 0, 0.0
+
+    def __attrs_post_init__(self) -> None:
+        self.successor = Successor(self._reactor, self._command)
         self.givers: list[Giver] = []
-        self._pid, self._seconds = 0, 0.0
 
     async def run(
         self,

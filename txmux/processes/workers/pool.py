@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+import attrs
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
@@ -43,6 +44,7 @@ _WHOLE = 0.5
 """Seconds to wait for a signal that was sent to all processes of the service."""
 
 
+@attrs.define(eq=False, slots=False)
 class WorkerPool:
     """Keeps a given number of workers running.
 
@@ -58,25 +60,22 @@ class WorkerPool:
 
     _log = Logger()
 
-    def __init__(
-        self,
-        make: Callable[[int], Worker],
-        reactor: Any,
-        on_ping: Callable[[], object] = lambda: None,
-    ) -> None:
-        self._make = make
-        self._on_ping = on_ping
-        self.workers: list[Worker] = []
-        self.retiring: list[Worker] = []
-        self.added: list[Worker] = []
-        self._replaced: dict[Worker, Worker] = {}  # by successor
-        self._reads: Worker | None = None
-        self._awaits_flows: object = None
-        self._accept_pending: set[Worker] = set()
-        self.changes = Conditions()
-        self._reactor = reactor
+    _make: Callable[[int], Worker]
+    _reactor: Any
+    _on_ping: Callable[[], object] = lambda: None
+    changes: Conditions = attrs.field(factory=Conditions, init=False)
+    workers: list[Worker] = attrs.field(factory=list, init=False)
+    retiring: list[Worker] = attrs.field(factory=list, init=False)
+    added: list[Worker] = attrs.field(factory=list, init=False)
+    # By successor.
+    _replaced: dict[Worker, Worker] = attrs.field(factory=dict, init=False)
+    _accept_pending: set[Worker] = attrs.field(factory=set, init=False)
+    _reads: Worker | None = attrs.field(default=None, init=False)
+    _awaits_flows: object = attrs.field(default=None, init=False)
+
+    def __attrs_post_init__(self) -> None:
         self._pinging = LoopingCall(self._ping)
-        self._pinging.clock = reactor
+        self._pinging.clock = self._reactor
 
     def watch(self) -> None:
         self._pinging.start(_PING, now=False)

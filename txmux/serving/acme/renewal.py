@@ -96,6 +96,7 @@ class Renewal:
         return max(when, self.not_before)
 
 
+@attrs.define(eq=False, slots=False)
 class Certificates:
     """Renews certificates, a few at a time, in `tick`, which is called each second.
 
@@ -110,37 +111,30 @@ class Certificates:
 
     _log = Logger()
 
-    def __init__(
-        self,
-        reactor: Any,
-        announce: Callable[[Mapping[str, str]], Deferred[Any]],
-        renewed: Callable[[], object],
-        *,
-        now: Callable[[], float] = time.time,
-    ) -> None:
-        self._reactor = reactor
-        self._shared: SharedCertificates | None = None
-        self._others: Mapping[str, str] = {}
-        self._is_polling = False
-        self._announce = announce
-        self._renewed = renewed
-        self._now = now
-        self._settings = Settings()
+    _reactor: Any
+    _announce: Callable[[Mapping[str, str]], Deferred[Any]]
+    _renewed: Callable[[], object]
+    _now: Callable[[], float] = attrs.field(default=time.time, kw_only=True)
+    _settings: Settings = attrs.field(factory=Settings, init=False)
+    _authority: Authority | None = attrs.field(default=None, init=False)
+    _source: Source | None = attrs.field(default=None, init=False)
+    _shared: SharedCertificates | None = attrs.field(default=None, init=False)
+    _names: tuple[str, ...] = attrs.field(default=(), init=False)
+    _renewals: dict[str, Renewal] = attrs.field(factory=dict, init=False)
+    _shown: dict[str, ShownCertificate] = attrs.field(factory=dict, init=False)
+    _waiting: dict[str, list[Deferred[str]]] = attrs.field(factory=dict, init=False)
+    _busy: dict[str, Deferred[Any]] = attrs.field(factory=dict, init=False)
+    _own: Mapping[str, str] = attrs.field(factory=dict, init=False)
+    _others: Mapping[str, str] = attrs.field(factory=dict, init=False)
+    _refused_since: float | None = attrs.field(default=None, init=False)
+
+    is_stopped = _is_polling = _is_wary = False
+    _folder_problem = ""
+    _unreached = 0
+    _quiet_until = 0.0
+
+    def __attrs_post_init__(self) -> None:
         self._folder = AcmeFolder(self._settings.acme_folder)
-        self._authority: Authority | None = None
-        self._source: Source | None = None
-        self._names: tuple[str, ...] = ()
-        self._renewals: dict[str, Renewal] = {}
-        self._shown: dict[str, ShownCertificate] = {}
-        self._waiting: dict[str, list[Deferred[str]]] = {}
-        self._busy: dict[str, Deferred[Any]] = {}
-        self.is_stopped = False
-        self._folder_problem = ""
-        self._unreached = 0
-        self._is_wary = False
-        self._quiet_until = 0.0
-        self._own: Mapping[str, str] = {}
-        self._refused_since: float | None = None
 
     def use(self, rules: Rules) -> None:
         settings = rules.settings
