@@ -73,7 +73,6 @@ class GradualEnd:
                 connection.end("drained")
 
     def end_each(self, connections: Iterator[Served]) -> None:
-        """End connections to servers that are down, some at a time."""
         some = [*islice(connections, _AT_ONCE)]
         for connection in some:
             if connection.record.reason is None:

@@ -32,7 +32,6 @@ _log = Logger()
 
 
 def server_endpoint(reactor: Any, text: str, backlog: int) -> IStreamServerEndpoint:
-    """Make the endpoint of a line of ``endpoint =`` that is not plain."""
     from twisted.internet.endpoints import serverFromString  # noqa: PLC0415 - it imports all of TLS
 
     named: IStreamServerEndpoint = serverFromString(reactor, _with_backlog(text, backlog))

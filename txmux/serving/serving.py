@@ -447,7 +447,6 @@ class Serving:
         return gatherResults([listener.emptied() for listener in self._all()])
 
     async def status(self) -> dict[str, Any]:
-        """Count the connections, for ``/api/status``."""
         connections = self.connections()
         return {
             "generation": self.version,

@@ -63,7 +63,6 @@ class ListeningSockets:
         self._adopted[key] = opened
 
     def give_up(self, key: str) -> None:
-        """Close an adopted socket."""
         opened = self._adopted.pop(key, None)
         if opened is not None:
             opened.close()
@@ -175,7 +174,6 @@ class ListeningSockets:
         return True
 
     def open(self, listeners: Iterable[Listener]) -> None:
-        """Open all sockets at the start; see `prepare`."""
         self.prepare(listeners).commit()
         self.close_unused()
 

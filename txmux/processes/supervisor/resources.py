@@ -65,7 +65,7 @@ class ServiceLimits:
 
 @attrs.frozen(eq=False, kw_only=True)
 class Resources:
-    """The parts have their own ends: see `MuxService`."""
+    """What the supervisor owns from the start of the service to its end; `MuxService` closes each part."""
 
     sockets: ListeningSockets
     endpoints: AdminEndpoints

@@ -481,7 +481,6 @@ class Supervisor:
             self.pool.tell(messages.COUNT_MORE, places=more, cells=layout.cells, gone=gone)
 
     async def _prepare(self, pending: PendingRules, *, rules_changed: bool) -> None:
-        """Make the workers prepare other rules, and start additional ones."""
         rules = pending.rules
         message = self._message(rules, 0) | {"rules_changed": rules_changed}
         pending.preparing = {worker: worker.pid for worker in self.pool.all() if worker.ready}

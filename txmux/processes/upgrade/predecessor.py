@@ -24,7 +24,7 @@ _STDERR = 2
 
 
 class Predecessor:
-    """Reads the first message; a `MuxError` if that is not valid."""
+    """The old process, from its first message on; it is a `MuxError` if that is not valid."""
 
     def __init__(self, end: socket.socket) -> None:
         self._end = end

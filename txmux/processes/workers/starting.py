@@ -212,7 +212,6 @@ class Starter:
             self._again = self._reactor.callLater(delay, self._start_again)
 
     def close(self) -> None:
-        """Close the connection to the process, which then ends."""
         if self._again is not None:
             self._again.cancel()
             self._again = None
