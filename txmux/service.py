@@ -28,7 +28,7 @@ from txmux.processes.privilege.opener import OpenerError
 from txmux.processes.privilege.privilege import Privilege
 from txmux.processes.supervisor.notify import Notifier, name_passed_sockets
 from txmux.processes.supervisor.pidfile import PidFile
-from txmux.processes.supervisor.resources import Resources, ServiceLimits
+from txmux.processes.supervisor.resources import Resources
 from txmux.processes.supervisor.signals import SignalWatch, StopSignals
 from txmux.processes.supervisor.supervisor import Supervisor
 from txmux.processes.upgrade.upgrade import Upgrade, UpgradeError
@@ -99,7 +99,6 @@ class MuxService(Service):
             endpoints=endpoints,
             privilege=Privilege(sockets, endpoints.store, pidfile=named),
             counters=counters,
-            limits=ServiceLimits(reactor.seconds, lambda: control.rules, counters),
             notifier=Notifier(os.environ if use_sd_notify else {}, reactor),
             pidfile=named,
         )
@@ -247,7 +246,6 @@ class MuxService(Service):
                 supervisor.end_all()
             await draining
             self.supervisor = self.control.state = None
-            self._resources.limits.close()
         await self._resources.endpoints.stop(keep_files=keep_files)
         self._resources.privilege.give_up()
         self._stop_signals.stop()
@@ -365,7 +363,7 @@ class MuxService(Service):
             self.control.is_stopping = False
             self._upgrades.find_predecessor()
             try:
-                supervisor = self.supervisor = self._open_all()
+                supervisor = self._open_all()
                 control, state = self.control, self._upgrades.state
                 control.state = supervisor.state
                 supervisor.restore(state)
@@ -374,7 +372,9 @@ class MuxService(Service):
             except Exception as problem:
                 self._upgrades.cannot_serve(problem)
                 self._resources.endpoints.store.close(keep_files=self._upgrades.is_waiting)
-                self._resources.limits.close()
+                if self.supervisor is not None:
+                    self.supervisor.limits.close()
+                    self.supervisor = None
                 self._starter.close()
                 raise
         return supervisor
@@ -387,7 +387,7 @@ class MuxService(Service):
         check_servers(self._reactor, rules.servers())
         self._resources.privilege.keep(rules, account)
         counters.extend(rules)
-        supervisor = Supervisor(
+        supervisor = self.supervisor = Supervisor(
             rules,
             self._reactor,
             self._resources,
@@ -405,9 +405,7 @@ class MuxService(Service):
     def _can_serve(self) -> None:
         supervisor = self.supervisor
         if supervisor is not None:  # otherwise the service has stopped
-            self._upgrades.can_serve(
-                supervisor.transfers, supervisor.pool.answers, supervisor.restore
-            )
+            self._upgrades.can_serve(supervisor)
 
     def _fail(self, error: MuxError) -> None:
         self.failure = error

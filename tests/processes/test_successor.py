@@ -237,10 +237,10 @@ class StoppingTest(SynchronousTestCase):
         upgrades = Upgrades(reactor, *[nothing] * 5)
         predecessor: Any = SimpleNamespace(attach=lambda _, given, *__: handlers.update(given))
         upgrades._predecessor, upgrades.is_waiting = predecessor, True
-        transfers: Any = SimpleNamespace(processes=1)
+        supervisor: Any = SimpleNamespace(transfers=SimpleNamespace(processes=1))
         resources: Any = SimpleNamespace(counters=SimpleNamespace(take_over=nothing))
         upgrades._resources = resources
-        upgrades.can_serve(transfers, lambda: True, lambda _: None)
+        upgrades.can_serve(supervisor)
         self.assertTrue(upgrades.stop_upgrading())
         serving = Deferred.fromCoroutine(handlers[messages.SERVE](state={}))
         self.failureResultOf(serving, UpgradeError)

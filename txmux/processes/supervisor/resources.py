@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 import attrs
 from twisted.logger import Logger
 
-from txmux.access.across_processes import SharedLimits, names_counted
 from txmux.admin.endpoint import PREFIX, AdminEndpoints
 from txmux.processes.privilege.privilege import KEY, Privilege
 from txmux.processes.supervisor.notify import Notifier
@@ -21,47 +19,6 @@ from txmux.telemetry.counting.counters import Counters
 
 _log = Logger()
 
-_MOST_WORKERS = 16
-"""The least number of workers for which there is room."""
-
-
-@attrs.define(eq=False, slots=False)
-class ServiceLimits:
-    """Owns the shared memory of the limits; its times are those of a clock that all processes share."""
-
-    _seconds: Callable[[], float]
-    _rules: Callable[[], Rules]
-    _counters: Counters
-    _limits: SharedLimits | None = attrs.field(default=None, init=False)
-
-    def limits(self, rules: Rules) -> SharedLimits:
-        if self._limits is None:
-            most = max(_MOST_WORKERS, 2 * rules.settings.workers)
-            self._limits = SharedLimits.make(rules, most, self._in_use)
-        self._limits.extend(rules)
-        return self._limits
-
-    def _in_use(self, names: Collection[str]) -> set[str]:
-        in_rules = {*names_counted(self._rules())}
-        return {name for name in names if name in in_rules or self._counters.has_connections(name)}
-
-    def as_json(self) -> dict[str, Any]:
-        return self._limits.as_json() if self._limits is not None else {}
-
-    def expect(self, values: Mapping[str, Any]) -> None:
-        if self._limits is not None:
-            self._limits.expect(values, self._seconds())
-
-    def expect_no_more(self) -> None:
-        if self._limits is not None:
-            self._limits.expect_no_more()
-
-    def close(self) -> None:
-        """Release the memory; the next start makes it anew."""
-        if self._limits is not None:
-            self._limits.close()
-            self._limits = None
-
 
 @attrs.frozen(eq=False, kw_only=True)
 class Resources:
@@ -71,7 +28,6 @@ class Resources:
     endpoints: AdminEndpoints
     privilege: Privilege
     counters: Counters
-    limits: ServiceLimits
     notifier: Notifier
     pidfile: PidFile | None
 

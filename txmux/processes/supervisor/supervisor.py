@@ -31,6 +31,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from txmux.access.across_processes import SharedLimits, names_counted
 from txmux.access.bans import rows_of
 from txmux.backends.names.resolve import NameResolver
 from txmux.backends.upstreams import PreparedUpstreams, Upstreams
@@ -76,6 +77,9 @@ _LONGEST_WAIT = 3600
 _OTHERS = 20
 """Descriptors of a worker beside its listening sockets."""
 
+_FEWEST_WORKERS = 16
+"""The limits have room for as many workers, and for twice those of the rules."""
+
 
 class Supervisor:
     """Runs the workers; serves no clients itself.
@@ -113,7 +117,8 @@ class Supervisor:
         self._served = served
         self._failing = False
         self._sockets = sockets = resources.sockets
-        self._limits = resources.limits.limits(rules)
+        workers = max(_FEWEST_WORKERS, 2 * rules.settings.workers)
+        self.limits = SharedLimits.make(rules, workers, self._limits_in_use)
         self._privilege = resources.privilege
         self._files = Helper(rules.path, is_privileged=False)
         self.counters = counters = resources.counters
@@ -162,7 +167,7 @@ class Supervisor:
                 "rules that are not all read from a file cannot be handed to workers; serve them by txmux.EmbeddedService"
             )
         sandbox_of(rules)
-        most = self._limits.workers
+        most = self.limits.workers
         if rules.settings.workers > most:
             raise WorkersError(
                 f"workers: no more than {most} while the service runs; restart it for more"
@@ -188,7 +193,7 @@ class Supervisor:
         return [*self._ending, *shown]
 
     def start(self) -> None:
-        self._limits.extend(self._rules)
+        self.limits.extend(self._rules)
         self.starter.start_forking(self._rules, self._ended, self._starter_ended)
         self.pool.resize(self._rules.settings.workers)
         self._is_started = True
@@ -247,7 +252,7 @@ class Supervisor:
         else:
             message = self._message(self._rules, self.version)
             worker.sockets = self._sockets.sockets()
-        descriptors = [self._limits.descriptor, *map(socket.socket.fileno, worker.sockets.values())]
+        descriptors = [self.limits.descriptor, *map(socket.socket.fileno, worker.sockets.values())]
         message |= {"sockets": [*worker.sockets], "descriptors": descriptors}
         banned = rows_of((ban.network, ban) for ban in self.state.bans)
         state = {
@@ -263,7 +268,7 @@ class Supervisor:
         return {
             "rules": b64encode(pack(rules)).decode(),
             "version": version,
-            "limits": attrs.asdict(self._limits.layout),
+            "limits": attrs.asdict(self.limits.layout),
         }
 
     def _shared_state(self, servers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
@@ -276,6 +281,10 @@ class Supervisor:
     def _servers(self) -> list[dict[str, Any]]:
         return found_by_checks(self.state.upstreams.as_json())
 
+    def _limits_in_use(self, names: Collection[str]) -> set[str]:
+        in_rules = {*names_counted(self._rules)}
+        return {name for name in names if name in in_rules or self.counters.has_connections(name)}
+
     async def state_to_hand_over(self, *, again: bool = False) -> TransferState:
         """Return the state that the next process continues from; see `txmux.serving.state`.
 
@@ -285,13 +294,14 @@ class Supervisor:
         workers = self.pool.all() if self.transfers.accepting else self.transfers.able
         reports = await broadcast([worker for worker in workers if worker.ready], messages.SERVERS)
         servers = merged([*(servers for _, servers in reports.answers), self._servers()])
-        sources = self._limits.sources(self._reactor.seconds)
+        sources = self.limits.sources(self._reactor.seconds)
         state = build_state(servers, sources, self.state.overrides, self.state.lists.contents)
         return {
             **state,
             "names": self._names.as_json(),
             "bans": self.state.bans.as_json(again=again),
             "recent": self.state.recent.state(),
+            "connections": self.limits.as_json(),
         }
 
     def restore(self, state: TransferState) -> None:
@@ -306,7 +316,7 @@ class Supervisor:
         if self._is_started:
             self.pool.tell(messages.RECALL, state=self._shared_state(servers))
             self.pool.tell(messages.BAN, rows=rows)
-            restore_sources(state, self._limits.sources(self._reactor.seconds))
+            restore_sources(state, self.limits.sources(self._reactor.seconds))
 
     def connect_to_opener(self) -> socket.socket | None:
         """Make a connection to the opener of files for a worker; ``None`` if workers open files themselves."""
@@ -348,7 +358,7 @@ class Supervisor:
 
     def replace(self, worker: Worker) -> None:
         """Replace a worker that has received SIGTERM, unless the whole service has."""
-        self.pool.replace_soon(worker, self._limits.workers if are_plain(self._rules) else 0)
+        self.pool.replace_soon(worker, self.limits.workers if are_plain(self._rules) else 0)
 
     # Reloads.
 
@@ -473,7 +483,7 @@ class Supervisor:
             )
 
     def _extend(self, rules: Rules) -> None:
-        self._limits.extend(rules)
+        self.limits.extend(rules)
         layout = self.counters.layout
         more, gone = layout.changes(self._published_places)
         if more or gone:
@@ -490,7 +500,7 @@ class Supervisor:
         }
         old = {worker: answers.pop(worker) for worker in self.pool.retiring if worker in answers}
         problems = await failures(answers)
-        able, most = len(self.pool.workers), self._limits.workers
+        able, most = len(self.pool.workers), self.limits.workers
         for worker, answer in old.items():
             # A retiring worker that fails keeps the rules of its connections, and cannot serve again.
             if await failures({worker: answer}):
@@ -609,9 +619,9 @@ class Supervisor:
         """Clear the counts of a worker that has ended; `is_left` means that it had no connections, and none were moving to it."""
         self.pool.share_datagrams()
         self.state.upstreams.waker.process_ended(number)
-        self._limits.clear(number + 1)
+        self.limits.clear(number + 1)
         if not is_left:
-            self._limits.none_come()
+            self.limits.none_come()
         lost = self.counters.ended(number + 1)
         if lost:
             self._log.warn("connections that ended with a worker: {lost}", lost=lost)
@@ -676,6 +686,7 @@ class Supervisor:
         self.pool.watch_no_more()
         self._is_started = False
         self.starter.close()
+        self.limits.close()
 
     def end_all(self) -> None:
         self.pool.tell(messages.END_ALL)

@@ -21,7 +21,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -118,27 +118,19 @@ class Upgrades:
         if self._predecessor is not None and not self._has_reported:
             self._predecessor.fail(why)
 
-    def can_serve(
-        self,
-        transfers: WorkerTransfers,
-        is_healthy: Callable[[], bool],
-        restore: Callable[[TransferState], object],
-    ) -> None:
-        """Report readiness to the predecessor, or serve from now on if there is none. Further calls do nothing.
-
-        `restore` is called with the predecessor's state once that has stopped accepting.
-        """
+    def can_serve(self, supervisor: Supervisor) -> None:
+        """Report readiness to the predecessor, or serve from now on if there is none. Further calls do nothing."""
         if self._has_reported:
             return
         self._has_reported = True
-        predecessor, resources = self._predecessor, self._resources
+        predecessor, resources, transfers = self._predecessor, self._resources, supervisor.transfers
         if predecessor is None:
             try:
                 resources.name_process()
             except PidFileError as problem:
                 self._on_failed(problem)
             else:
-                self._serves(is_healthy)
+                self._serves(supervisor.pool.answers)
             return
 
         async def accept(state: TransferState | None = None) -> list[str]:
@@ -146,34 +138,34 @@ class Upgrades:
                 raise UpgradeError("it is shutting down")
             # An error here leaves the other process serving; if that has ended, this one has to serve anyway.
             resources.name_process(must=not self._predecessor_ended)
-            restore(state or {})
+            supervisor.restore(state or {})
             transfers.await_flows(on=True)
             if state and "connections" in state:
-                resources.limits.expect(state["connections"])
+                supervisor.limits.expect(state["connections"], self._reactor.seconds())
                 transfers.expect(state.get("servers", ()))
                 self.expect_connections()
             # Before workers accept, since they take connections from then on, before the commit.
             predecessor.count_back(resources.counters)
             await self._accept(transfers)
             left_out = self._leave_out()
-            self._serves(is_healthy)
+            self._serves(supervisor.pool.answers)
             self._changes.check()
             return left_out
 
         def all_here() -> None:
-            resources.limits.expect_no_more()
+            if supervisor.pool.all():  # otherwise the service has stopped
+                supervisor.limits.expect_no_more()
             transfers.expect(())
             transfers.await_flows(on=False)
             self.expect_no_more()
-
-        def take_over(descriptors: Sequence[int]) -> None:
-            transfers.adopt(sockets_of(descriptors))
 
         predecessor.attach(
             self._reactor,
             {
                 messages.SERVE: accept,
-                messages.ADOPT_CONNECTIONS: take_over,
+                messages.ADOPT_CONNECTIONS: lambda descriptors: transfers.adopt(
+                    sockets_of(descriptors)
+                ),
                 messages.COUNT_ON: resources.counters.take_over,
                 messages.HANDED_OVER: all_here,
                 messages.RELOAD: partial(_reported, self._reload),
@@ -321,13 +313,10 @@ class Upgrades:
         self._upgrade = upgrade = Upgrade(transfers, resources.endpoints, self._reactor)
         upgrade.successor.channel.handlers[messages.OVERRIDE] = override
 
-        async def collect_state(*, again: bool = False) -> TransferState:
-            return {**await state(again=again), "connections": resources.limits.as_json()}
-
         try:
             _check_transferable(listeners)
             with resources.handed_over() as sockets:
-                await upgrade.run(sockets, collect_state, resources.counters)
+                await upgrade.run(sockets, state, resources.counters)
             self._successor = upgrade.successor
         finally:
             self._upgrade = None
