@@ -73,14 +73,25 @@ def spawn(module: str, *arguments: str) -> Child:
     It is forked if this process can be, so that they share memory; otherwise it is a fresh Python.
     """
     own, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    main: Callable[..., object]
+
+    def run() -> None:
+        # As in a fresh process: an inherited descriptor could give a worker access to other processes.
+        own.close()
+        os.closerange(_STDERR + 1, other.fileno())
+        os.closerange(other.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
+        with open(os.devnull) as nothing:  # noqa: PTH123 - for its descriptor
+            os.dup2(nothing.fileno(), 0)
+        main(other, *arguments)
+
     with other:
         try:
             if can_fork():
-                main: Callable[..., object] = import_module(module).main
+                main = import_module(module).main
                 gc.freeze()  # its pages stay shared while the collector does not touch them
                 pid = os.fork()
                 if not pid:
-                    exit_after(lambda: _run(main, own, other, arguments))
+                    exit_after(run)
             else:
                 pid = subprocess.Popen(  # nosec B603  # noqa: S603 - this very program
                     [sys.executable, "-m", __name__, module, str(other.fileno()), *arguments],
@@ -92,21 +103,6 @@ def spawn(module: str, *arguments: str) -> Child:
             own.close()
             raise
     return Child(pid, own)
-
-
-def _run(
-    main: Callable[..., object],
-    own: socket.socket,
-    other: socket.socket,
-    arguments: tuple[str, ...],
-) -> None:
-    # As in a fresh process: an inherited descriptor could give a worker access to other processes.
-    own.close()
-    os.closerange(_STDERR + 1, other.fileno())
-    os.closerange(other.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
-    with open(os.devnull) as nothing:  # noqa: PTH123 - for its descriptor
-        os.dup2(nothing.fileno(), 0)
-    main(other, *arguments)
 
 
 def exit_after(run: Callable[[], Any]) -> None:

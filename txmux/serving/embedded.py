@@ -179,7 +179,15 @@ class EmbeddedService(Service):
         for key, port in left.items():
             self._sockets.adopt(key, port.duplicate())
         try:
-            self._change(serving, rules)
+            sockets = self._sockets.prepare(rules.listeners)
+            try:
+                prepared = serving.prepare(rules, sockets.sockets, self._admission(rules))
+            except Exception:
+                sockets.abandon()
+                raise
+            sockets.commit()
+            serving.commit(prepared)
+            self._sockets.close_unused()
         finally:
             for key in left:
                 self._sockets.give_up(key)
@@ -189,17 +197,6 @@ class EmbeddedService(Service):
         if rules.settings.drain_removed:
             serving.end_removed(different.routes.gone, different.backends.gone)
         return len(serving.older())
-
-    def _change(self, serving: Serving, rules: Rules) -> None:
-        sockets = self._sockets.prepare(rules.listeners)
-        try:
-            prepared = serving.prepare(rules, sockets.sockets, self._admission(rules))
-        except Exception:
-            sockets.abandon()
-            raise
-        sockets.commit()
-        serving.commit(prepared)
-        self._sockets.close_unused()
 
     def stopService(self) -> Deferred[None]:
         """Stop accepting, let connections finish, and end those that take longer than ``drain_timeout``."""
