@@ -12,7 +12,7 @@ from txmux.net.channel.channel import GoneError
 from txmux.net.channel.message import Message
 from txmux.processes.upgrade.upgrade import Upgrade
 from txmux.processes.upgrade.worker_transfers import WorkerTransfers
-from txmux.processes.workers.moving import Giver
+from txmux.processes.workers.moving import WorkerHandover
 from txmux.processes.workers.pool import WorkerPool
 from txmux.serving.store import ListeningSockets
 
@@ -66,16 +66,16 @@ class SettledTest(SynchronousTestCase):
         self.successResultOf(settled)
 
 
-class GiverTest(SynchronousTestCase):
+class HandoverTest(SynchronousTestCase):
     def test_worker_that_ends_is_reported(self) -> None:
         """An upgrade during which a worker ends with connections is not complete, and says which worker that was."""
         make: Any = _Worker
         worker = make(0)
         takers: Any = SimpleNamespace(takers=0, take=lambda _: None)
-        giver = Giver(worker, takers, lambda: True)
+        handover = WorkerHandover(worker, takers, lambda: True)
         worker.asked["hand_over"].errback(GoneError())
-        self.successResultOf(giver.done)
-        upgrade: Any = SimpleNamespace(givers=[giver], _pid=1, _seconds=0.1)
+        self.successResultOf(handover.done)
+        upgrade: Any = SimpleNamespace(handovers=[handover], _pid=1, _seconds=0.1)
         report = Upgrade.report(upgrade, 30.0)
         self.assertFalse(report.details["complete"])
         self.assertIn("worker 1 ended before all its connections had moved", report.changes)

@@ -92,8 +92,8 @@ class EndTest(SynchronousTestCase):
         """The old process, which accepts nobody, does not wait for workers that do not answer."""
         time = VirtualTime()
         upgrade = upgrade_of(Old(), time)
-        giver: Any = SimpleNamespace(done=Deferred(), moved=0, rounds=0)
-        upgrade.givers = [giver]
+        handover: Any = SimpleNamespace(done=Deferred(), moved=0, rounds=0)
+        upgrade.handovers = [handover]
         settled = Deferred.fromCoroutine(upgrade._settle())
         self.assertNoResult(settled)
         self.end(upgrade.successor)

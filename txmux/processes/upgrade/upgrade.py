@@ -37,7 +37,7 @@ from txmux.net.channel.message import Message
 from txmux.processes.forking import how_ended
 from txmux.processes.privilege.privilege import KEY, READS_BY
 from txmux.processes.upgrade.worker_transfers import WorkerTransfers
-from txmux.processes.workers.moving import Giver, could_move, stays
+from txmux.processes.workers.moving import WorkerHandover, could_move, stays
 from txmux.serving.state import TransferState
 from txmux.telemetry.counting.counters import Counters
 
@@ -221,7 +221,7 @@ class Upgrade:
 
     def __attrs_post_init__(self) -> None:
         self.successor = Successor(self._reactor, self._command)
-        self.givers: list[Giver] = []
+        self.handovers: list[WorkerHandover] = []
 
     async def run(
         self,
@@ -268,19 +268,19 @@ class Upgrade:
 
     def _hand_over(self) -> None:
         successor = self.successor
-        self.givers += self._transfers.hand_over(
-            successor, lambda: successor.takers > 0 and successor.channel.is_open, self.givers
+        self.handovers += self._transfers.hand_over(
+            successor, lambda: successor.takers > 0 and successor.channel.is_open, self.handovers
         )
 
     async def _settle(self) -> None:
-        all_done = DeferredList([giver.done for giver in self.givers])
+        all_done = DeferredList([handover.done for handover in self.handovers])
         done: Deferred[Any] = DeferredList(
             [all_done, self.successor.ended()], fireOnOneCallback=True
         )
         moved, end = -1, self._reactor.seconds() + _LONGEST
         while not done.called and self._reactor.seconds() < end:
-            have = sum(giver.moved for giver in self.givers)
-            if have == moved and all(giver.rounds for giver in self.givers):
+            have = sum(handover.moved for handover in self.handovers)
+            if have == moved and all(handover.rounds for handover in self.handovers):
                 return
             moved = have
             pause: Deferred[Any] = deferLater(self._reactor, _STILL)
@@ -309,7 +309,7 @@ class Upgrade:
             self.successor.end()
 
     def report(self, drain_timeout: float) -> Report:
-        moved, left = sum(giver.moved for giver in self.givers), stays(self.givers)
+        moved, left = sum(handover.moved for handover in self.handovers), stays(self.handovers)
         changes = (
             f"process {self._pid} serves from now on; "
             f"connections handed over: {moved}, in {1000 * self._seconds:.0f} ms"
@@ -319,9 +319,9 @@ class Upgrade:
             reasons = ", ".join(f"{count} {why}" for why, count in left.items())
             clock = time.strftime("%H:%M:%S UTC", time.gmtime(until))
             changes += f"; staying in the old process until {clock}: {reasons}"
-        if not all(giver.done.called for giver in self.givers):
+        if not all(handover.done.called for handover in self.handovers):
             changes += "; those not taken are offered again until then"
-        ended = [giver.ended for giver in self.givers if giver.ended]
+        ended = [handover.ended for handover in self.handovers if handover.ended]
         changes = "; ".join([changes, *ended])
         is_complete = not (ended or could_move(left))
         details = {"moved": moved, "stays": left, "until": until, "complete": is_complete}

@@ -9,7 +9,7 @@ from twisted.internet.defer import gatherResults
 from txmux.control.broadcast import broadcast
 from txmux.net.channel import messages
 from txmux.net.channel.channel import ChannelError
-from txmux.processes.workers.moving import Giver, Takers
+from txmux.processes.workers.moving import Takers, WorkerHandover
 from txmux.processes.workers.pool import WorkerPool
 from txmux.processes.workers.worker import Worker
 from txmux.serving.store import ListeningSockets
@@ -99,14 +99,14 @@ class WorkerTransfers:
             self._pool.workers[0].tell(messages.EXPECT, servers=[*servers])
 
     def hand_over(
-        self, to: Takers, is_needed: Callable[[], bool], givers: Iterable[Giver] = ()
-    ) -> list[Giver]:
-        """Make all workers hand over, except those of `givers`; one that hangs does so when it continues."""
-        processes = {giver.process for giver in givers}
+        self, to: Takers, is_needed: Callable[[], bool], handovers: Iterable[WorkerHandover] = ()
+    ) -> list[WorkerHandover]:
+        """Make all workers hand over, except those of `handovers`; one that hangs does so when it continues."""
+        processes = {handover.process for handover in handovers}
         ready = [
             worker for worker in self._pool.all() if worker.ready and worker.pid not in processes
         ]
-        return [Giver(worker, to, is_needed) for worker in ready]
+        return [WorkerHandover(worker, to, is_needed) for worker in ready]
 
     def adopt(self, ends: Sequence[socket.socket]) -> None:
         self._pool.take(ends)

@@ -32,8 +32,8 @@ class Takers(Protocol):
         """Pass an end of a channel to each of them; the caller closes the ends."""
 
 
-class Giver:
-    """A worker that hands over.
+class WorkerHandover:
+    """The hand-over of one worker's connections.
 
     Args:
         is_needed: Asked before each further round.
@@ -112,8 +112,8 @@ class Giver:
                 end.close()
 
 
-def stays(givers: Iterable[Giver]) -> dict[str, int]:
-    return dict(sum((giver.stays for giver in givers), Counter[str]()).most_common())
+def stays(handovers: Iterable[WorkerHandover]) -> dict[str, int]:
+    return dict(sum((handover.stays for handover in handovers), Counter[str]()).most_common())
 
 
 def could_move(reasons: Iterable[str]) -> bool:

@@ -17,7 +17,7 @@ from txmux.net.channel import messages
 from txmux.net.channel.channel import ChannelError, GoneError
 from txmux.net.channel.message import Message
 from txmux.processes.conditions import Conditions
-from txmux.processes.workers.moving import Giver
+from txmux.processes.workers.moving import WorkerHandover
 from txmux.processes.workers.worker import Worker
 
 _FLOWS_MOVED = 5.0  # seconds; as long as a port waits for flows of another process
@@ -271,12 +271,12 @@ class WorkerPool:
         # Before the connections move, since the next reader has to await the flows.
         self.share_datagrams()
         for worker in ready:
-            giver = self._move(worker)
+            handover = self._move(worker)
             if are_here is not None and worker is reader:
-                giver.done.addCallback(lambda _: are_here())
+                handover.done.addCallback(lambda _: are_here())
 
-    def _move(self, worker: Worker) -> Giver:
-        return Giver(worker, self, lambda: worker in self.retiring)
+    def _move(self, worker: Worker) -> WorkerHandover:
+        return WorkerHandover(worker, self, lambda: worker in self.retiring)
 
     def move_retiring(self) -> None:
         for worker in self.retiring:
