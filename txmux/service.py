@@ -145,7 +145,7 @@ class MuxService(Service):
             ListenError: A socket cannot be opened; none is left open.
             AccessLogError: The access log's file cannot be opened.
             WorkersError: The rules cannot be handed to workers.
-            SandboxError: The rules want a sandbox that cannot be.
+            SandboxError: This machine cannot have the sandbox that the rules require.
         """
         self._open().start()
         account = self._account

@@ -47,7 +47,7 @@ _log = Logger(namespace="txmux")
 
 
 class SandboxError(MuxError):
-    """The sandbox of the rules is impossible."""
+    """This machine cannot have the sandbox that the rules require."""
 
 
 def sandbox_of(rules: Rules) -> Sandbox:

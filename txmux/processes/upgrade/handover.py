@@ -313,7 +313,7 @@ class Adopting:
         has_all: Whether all connections have arrived. The other process may still keep slots of them.
     """
 
-    channel: Channel = attrs.field(init=False)
+    channel: Channel = attrs.field(init=False, repr=False)
     _factory: Callable[[str], MuxFactory]
     _while_moving: AbstractContextManager[object] = attrs.field(factory=nullcontext)
     _decided: Callable[[], object] = lambda: None
