@@ -140,8 +140,8 @@ class _Connection:
             self.record, 0.0, logged=True, timeouts=Timeouts(1.0, 1.0), relay=state
         ), self.sockets
 
-    def expand(self) -> _Connection:
-        return self
+    def attach_stage(self) -> None:
+        """It has its stage already."""
 
     def resume(self, _: MovedConnection) -> None:
         assert not self.is_here
