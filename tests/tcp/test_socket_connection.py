@@ -10,6 +10,7 @@ import struct
 import time
 from collections.abc import Callable
 from functools import partial
+from ipaddress import IPv4Address, ip_network
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -29,10 +30,18 @@ from txmux.client.io_runtime import IORuntime
 from txmux.control.connection_row import row_of
 from txmux.net.sockets.plainsocket import LeanSocket, set_options
 from txmux.rules.embedding import route
-from txmux.rules.model import Backend, Listener, Rate, Silence
+from txmux.rules.model import Backend, Listener, NetworkSet, Rate, Silence
 from txmux.tcp import socket_connection
 from txmux.tcp.listener import MuxFactory
 from txmux.telemetry.counting.counter_groups import LISTENER, ROUTE
+from txmux.wire.proxyprotocol.encode import SIGNATURE, encode_v2
+from txmux.wire.proxyprotocol.header import (
+    Address,
+    Command,
+    ProxyHeader,
+    Tlv,
+    TlvType,
+)
 
 _STREAMS = (
     b"SSH-2.0-client\r\n",
@@ -41,6 +50,21 @@ _STREAMS = (
     b"\x00nobody's",
 )
 _ANSWER = b"answer"
+_V1 = b"PROXY TCP4 192.0.2.1 198.51.100.7 51234 443\r\n"
+_SENT = ProxyHeader(
+    Command.PROXY,
+    Address(IPv4Address("192.0.2.1"), 51234),
+    Address(IPv4Address("198.51.100.7"), 443),
+    (Tlv(TlvType.AUTHORITY, b"www.example.com"), Tlv(0xE0, b"own")),
+)
+_HEADERS = (
+    _V1,
+    encode_v2(_SENT, checksum=True),
+    encode_v2(attrs.evolve(_SENT, tlvs=(Tlv(TlvType.SSL, b"\1"),))),  # which cannot be read
+    encode_v2(ProxyHeader()),  # LOCAL
+    b"PROXY UNKNOWN\r\n",
+    b"PROXY TCP4 192.0.2.1 198.51.100.256 51234 443\r\n",
+)
 # A peer is sent little, which its system takes even if it does not read; or much, which stops the multiplexer until it reads all.
 # Between these, chance would decide when an end is noticed.
 _LITTLE, _MUCH = 300, 3_000_000
@@ -79,6 +103,9 @@ class Features:
     proxied_first: bool = False  # whether the default is a server, too
     settings: tuple[tuple[str, Any], ...] = ()
     limits: tuple[tuple[str, Any], ...] = ()
+    header: bytes = (
+        b""  # of the PROXY protocol, with which clients have to begin if it is not empty
+    )
 
 
 class _Peer:
@@ -187,6 +214,9 @@ class _World:
             route("http", "close", name="others"),
         ]
         options = dict(features.settings)
+        self.header = features.header
+        if features.header:
+            options["accept_proxy_from"] = NetworkSet([ip_network("127.0.0.0/8")])
         if features.proxied_first:
             options["default"] = backend
         self.factory = MuxFactory(
@@ -217,7 +247,7 @@ class _World:
         connecting = socket.socket()
         set_options(connecting, _OPTIONS)
         connecting.connect(self.where)
-        return _Peer(connecting, stream)
+        return _Peer(connecting, self.header + stream)
 
     @property
     def peers(self) -> list[_Peer]:
@@ -311,6 +341,9 @@ class _World:
                 fields[name] = _amount(fields[name])
             for name in ("time", "id", "client", "local", "server_local"):
                 fields[name] = fields[name] is not None
+            fields["facts"] = {
+                name: name == "proxy_peer" or fact for name, fact in fields["facts"].items()
+            }
             records.append(re.sub(r"\d{4,5}", self._number, repr(fields)))
         own = self.factory.runtime.counters._own.items()
         counted = {
@@ -324,7 +357,12 @@ class _World:
         killed = any(record.reason == "killed" for record in self.log.records)
         peers = [
             # A reset discards what is on its way, as an operator's end does.
-            (_told(bytes(one.received))[: 2 if killed or one.end == "ECONNRESET" else 3], one.end)
+            (
+                _told(bytes(one.received), self.header)[
+                    : 2 if killed or one.end == "ECONNRESET" else 3
+                ],
+                one.end,
+            )
             for one in self.peers
         ]
         return {
@@ -386,16 +424,23 @@ def _amount(count: int) -> int | str:
     return count if count % _MUCH <= _MOST else "some"
 
 
-def _told(received: bytes) -> tuple[bytes, bool, int | str]:
-    """Return the beginning of what came, whether all of it is what somebody sent, and how much it is; without the ports of a PROXY header."""
+def _told(received: bytes, before: bytes) -> tuple[bytes, bool, int | str]:
+    """Return the beginning of what came, whether all of it is what somebody sent after a client's header, and how much it is.
+
+    The ports of a PROXY header of the multiplexer's are left out.
+    """
     header = 0
-    if received.startswith(b"\r\n\r\n\0\r\nQUIT\n"):  # version 2
-        received, header = received[:24] + received[28:], 24
+    if received.startswith(SIGNATURE):
+        header = 12 + int.from_bytes(received[14:16], "big")
+        received = received[:24] + received[28:]
     received = re.sub(rb"^(PROXY TCP4 \S+ \S+) [\d ]+", rb"\1", received)
     if received.startswith(b"PROXY"):
         header = received.find(b"\n") + 1 or len(received)
     body = received[header:]
-    right = any(body == _stream(one, 0, len(body)) for one in (*_STREAMS, _ANSWER))
+    start, end = len(before), len(before) + len(body)
+    right = body == _stream(_ANSWER, 0, len(body)) or any(
+        body == _stream(before + one, start, end) for one in _STREAMS
+    )
     return received[:80], right, _amount(len(body))
 
 
@@ -432,6 +477,11 @@ _FEATURES = st.builds(
                 ("connection_rate_per_source", Rate(0.1, 2)),
                 ("log", "errors"),
                 ("silent", (Silence(Backend("other", (server_at(9),)), after=1.0),)),
+                ("race", True),
+                ("first", "server"),
+                ("mptcp", True),
+                ("proxy_timeout", 1.5),
+                ("proxy_timeout", 8.0),
             ]
         ),
         max_size=2,
@@ -444,6 +494,7 @@ _FEATURES = st.builds(
         max_size=2,
         unique_by=lambda pair: pair[0],
     ).map(tuple),
+    header=st.sampled_from([b"", b"", *_HEADERS]),
 )
 
 

@@ -155,6 +155,7 @@ class SocketConnection(MuxProtocol):
         if self.transport is not None:
             return ReadingProxyHeader(self)
         self.state = "introduction"
+        note_sender(self, self._peer_address())
         return self._read_header()
 
     def _read_header(self) -> Step | None:
@@ -170,7 +171,6 @@ class SocketConnection(MuxProtocol):
         if not self.received:
             return _GONE
         try:
-            note_sender(self, self._peer_address())
             length = take_header(self)
         except InvalidHeader:
             length = 0
