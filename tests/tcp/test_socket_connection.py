@@ -519,6 +519,20 @@ class SocketConnectionTest(SynchronousTestCase):
         _STREAMS[1],
         [("mux", "another", 0)],
     )
+    @example(  # the idle time begins when the server is connected
+        Features(
+            header=_V1,
+            settings=(("detect_timeout", 9.0), ("proxy_timeout", 9.0)),
+            limits=(("idle_timeout", 10.0),),
+        ),
+        _STREAMS[0],
+        [
+            *[("mux", "advance", 1)] * 3,
+            ("client", "send", 100),
+            *[("mux", "advance", 7)] * 2,
+            *[("mux", "advance", 1), ("mux", "look", 0)] * 5,
+        ],
+    )
     @settings(deadline=None, max_examples=scaled(300))
     @given(features=_FEATURES, stream=st.sampled_from(_STREAMS), steps=_STEPS)
     def test_nobody_can_tell(self, features: Features, stream: bytes, steps: Any) -> None:

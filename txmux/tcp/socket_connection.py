@@ -328,7 +328,9 @@ class SocketConnection(MuxProtocol):
         record.server_local = (
             f"{own[0]}:{own[1]}" if len(own) == 2 else text_of(address_of(server.family, own))
         )
-        connect_ms = (self._path.seconds() - self.accepted_at) * 1000 - (record.detect_ms or 0.0)
+        # As with a stage, the idle time of the relay begins now.
+        self.last_received_at = now = self._path.seconds()
+        connect_ms = (now - self.accepted_at) * 1000 - (record.detect_ms or 0.0)
         record.connect_ms, self.received = connect_ms, data[sent:]
         upstream.counts.connected(connect_ms)
         upstream.pool.connected(member)
