@@ -394,48 +394,52 @@ class SocketConnection(MuxProtocol):
             unsent, self.received = self.received, b""
             return self._relaying(server, unsent)
         watch = self._path.poller.watch
-        watch(server.fileno(), READ, partial(self._carry, server, client))
-        watch(client.fileno(), READ, partial(self._carry, client, server))
+        watch(server.fileno(), READ, self._from_server)
+        watch(client.fileno(), READ, self._from_client)
         return None
 
-    def _carry(self, source: socket.socket, sink: socket.socket, events: int) -> None:
+    def _from_client(self, events: int) -> None:
+        self._carry(self.client, self.server, events)
+
+    def _from_server(self, events: int) -> None:
+        self._carry(self.server, self.client, events)
+
+    def _carry(self, source: Any, sink: Any, events: int) -> None:  # noqa: C901 - each message would pay for another call
         try:
             if events & ERROR or source is self.finished:
                 self._side_of(source).ready(events)
-            else:
-                self._pass_on(source, sink, events & FINISHED)
+                return
+            more = True
+            while more:
+                try:
+                    count = source.recv_into(BUFFER)
+                except BlockingIOError:
+                    return
+                except OSError:
+                    self._side_of(source).lost()
+                    return
+                if not count:
+                    self._peer_finished(source, sink)
+                    return
+                self.last_received_at = self._path.seconds()
+                if source is self.client:
+                    self.record.bytes_in += count
+                else:
+                    self.record.bytes_out += count
+                # The last bytes wait for the end in the kernel, and leave with it in one packet.
+                more = bool(events & FINISHED) and count < FULL
+                try:
+                    sent = sink.send(VIEW[:count], MORE if more else 0)
+                except BlockingIOError:
+                    sent = 0
+                except OSError:
+                    self._side_of(sink).set_unwritable()
+                    return
+                if sent < count or count == FULL:  # the sink is slow, or much comes
+                    self.advance(self._relaying(sink, bytes(VIEW[sent:count])))
+                    return
         except Exception as problem:  # noqa: BLE001 - it ends this connection alone
             self._break_off(problem)
-
-    def _pass_on(self, source: socket.socket, sink: socket.socket, end_is_near: int) -> None:
-        try:
-            count = source.recv_into(BUFFER)
-        except BlockingIOError:
-            return
-        except OSError:
-            self._side_of(source).lost()
-            return
-        if not count:
-            self._peer_finished(source, sink)
-            return
-        self.last_received_at = self._path.seconds()
-        if source is self.client:
-            self.record.bytes_in += count
-        else:
-            self.record.bytes_out += count
-        # The last bytes wait for the end in the kernel, and leave with it in one packet.
-        more = end_is_near and count < FULL
-        try:
-            sent = sink.send(VIEW[:count], MORE if more else 0)
-        except BlockingIOError:
-            sent = 0
-        except OSError:
-            self._side_of(sink).set_unwritable()
-            return
-        if sent < count or count == FULL:  # the sink is slow, or much comes
-            self.advance(self._relaying(sink, bytes(VIEW[sent:count])))
-        elif more:
-            self._pass_on(source, sink, end_is_near)
 
     def _peer_finished(self, source: socket.socket, sink: socket.socket) -> None:
         if self.finished is not None:
