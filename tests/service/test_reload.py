@@ -17,6 +17,7 @@ from tests.support.peers import PeerFactory, connect, listen
 from tests.support.secure import SecurePeer, client_context, connect_tls
 from tests.support.service import ServiceTestCase
 from txmux import MuxService, load
+from txmux.access.per_source import SourceLimits
 from txmux.rules.embedding import outcome
 from txmux.rules.model import Listener, Rules, Settings
 
@@ -217,9 +218,15 @@ class InProcessTest(ServiceTestCase):
     def test_values_as_a_program_writes_them(self) -> None:
         self.run_service(LISTEN)
         for written in ("7s", "8s"):
-            self.running.reload(_to(Site(), detect_timeout=written))
+            self.running.reload(
+                _to(Site(), detect_timeout=written, connection_rate_per_source="9/m")
+            )
         [listener] = self.running.listeners
-        self.assertEqual(listener.configuration.settings.detect_timeout, 8)
+        configuration = listener.configuration
+        self.assertEqual(configuration.settings.detect_timeout, 8)
+        per_source = configuration.admission.per_source
+        assert per_source is not None
+        self.assertEqual(per_source._limits, SourceLimits.for_listener(configuration.settings))
 
     async def test_listener_that_is_for_the_other_transport(self) -> None:
         """Its connections go on, and the same name serves datagrams."""

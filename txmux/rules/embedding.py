@@ -28,6 +28,7 @@ from txmux.rules.model import (
     Refusal,
     Resolve,
     Route,
+    Rules,
     Server,
     ServerTLS,
     Via,
@@ -130,6 +131,19 @@ def from_python(
         return tuple(map(_route, routes)), listener
     except (MuxError, InvalidValueError) as error:
         raise TypeError(str(error)) from None
+
+
+def rules_from_python(rules: Rules) -> Rules:
+    """Convert the listeners and the routes of rules that a program has made, as `from_python` does; those of a file stay."""
+    listeners = []
+    for listener in rules.listeners:
+        if listener.section is NOWHERE:
+            routes, converted = from_python(rules.routes, listener)
+            rules = attrs.evolve(rules, routes=routes)
+        else:
+            converted = listener
+        listeners.append(converted)
+    return attrs.evolve(rules, listeners=tuple(listeners))
 
 
 def _route(made: Any) -> Route:

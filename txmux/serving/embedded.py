@@ -17,6 +17,7 @@ from txmux.client.active_listener import ActiveListener
 from txmux.errors import ListenError
 from txmux.net.sockets.poller import after_turn
 from txmux.rules.changes import changes, unchangeable
+from txmux.rules.embedding import rules_from_python
 from txmux.rules.model import Listener, Rules
 from txmux.rules.problems import RulesError
 from txmux.serving.endpoints import check_servers
@@ -49,7 +50,7 @@ class EmbeddedService(Service):
     def __init__(self, rules: Rules, *, reactor: Any = None) -> None:
         if reactor is None:
             from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
-        self.rules = rules
+        self.rules = rules_from_python(rules)
         self.serving: Serving | None = None
         self._reactor = reactor
         self._sockets = ListeningSockets(reactor)
@@ -167,7 +168,7 @@ class EmbeddedService(Service):
         Raises:
             MuxError: They cannot be served, or have another `relay`; nothing has changed.
         """
-        serving = self.serving
+        rules, serving = rules_from_python(rules), self.serving
         if serving is None:
             self.rules = rules
             return 0

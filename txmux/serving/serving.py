@@ -28,7 +28,7 @@ from txmux.client.tls.terminations import PreparedTerminations, Terminations
 from txmux.errors import MuxError
 from txmux.interfaces import Transport
 from txmux.net.sockets.poller import after_turn
-from txmux.rules.model import NOWHERE, Backend, Listener, Outcome, Rules, Settings
+from txmux.rules.model import Backend, Listener, Outcome, Rules, Settings
 from txmux.serving.ending import DeniedClients, GradualEnd, connections_of_removed
 from txmux.serving.endpoints import ForwardingFactory, OpenedPorts, accept_waiting, stop_listening
 from txmux.serving.listen_addresses import listen_addresses, socket_address
@@ -162,13 +162,8 @@ class Serving:
     def _compile(
         self, rules: Rules, settings: Listener, admission: Admission, version: int
     ) -> Configuration:
-        routes = rules.routes
-        if settings.section is NOWHERE:
-            from txmux.rules.embedding import from_python  # noqa: PLC0415 - a worker does not load what reads rules
-
-            routes, settings = from_python(routes, settings)
         return Configuration.make(
-            routes,
+            rules.routes,
             settings,
             admission,
             self.runtime,
