@@ -250,13 +250,8 @@ class SocketConnection(MuxProtocol):
         self, upstream: Upstream, preconnection: Preconnection | None = None
     ) -> Step | None:
         loop_detector = self.runtime.loop_detector
-        if (
-            self.transport is not None
-            or not upstream.is_plain
-            or loop_detector.slots[
-                self._name[1]
-            ]  # it may be a connection of this service to itself
-        ):
+        may_loop = loop_detector.slots[self._name[1]]
+        if self.transport is not None or may_loop or not upstream.is_plain:
             return Connecting(self, upstream, preconnection)
         self.state, self._upstream = "connecting", upstream
         self.record.backend = upstream.backend.name
