@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 from functools import partial
 from ipaddress import IPv4Address, ip_network
-from itertools import product
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -26,6 +25,7 @@ from tests.net.relay.reactors import PrivateReactor
 from tests.net.sockets.scarcity import make_scarce
 from tests.support.examples import scaled
 from tests.support.mux import ListLog, server_at
+from txmux.client import io_runtime
 from txmux.client.io_runtime import IORuntime
 from txmux.control.connection_row import row_of
 from txmux.net.sockets.plainsocket import LeanSocket, set_options
@@ -33,6 +33,7 @@ from txmux.rules.embedding import route
 from txmux.rules.model import Backend, Listener, NetworkSet, Rate, Silence
 from txmux.tcp import socket_connection
 from txmux.tcp.listener import MuxFactory
+from txmux.tcp.stages import connecting
 from txmux.telemetry.counting.counter_groups import LISTENER, ROUTE
 from txmux.wire.proxyprotocol.encode import SIGNATURE, encode_v2
 from txmux.wire.proxyprotocol.header import (
@@ -86,6 +87,7 @@ _PACKETS, _DESCRIPTORS = Path("/proc/net/softnet_stat"), Path("/proc/self/fd")
 _INFO = struct.Struct("=B23xI")  # the state and the unacknowledged packets of `struct tcp_info`
 _LISTENING = 10
 _RESET = struct.pack("ii", 1, 0)
+_PARTS = "Relaying", "SocketTransport", "ProxyClient", "RelayState"
 _BYTES = {
     (group.kind, group.at[name])
     for group in (LISTENER, ROUTE)
@@ -244,10 +246,10 @@ class _World:
         )
 
     def _client(self, stream: bytes) -> _Peer:
-        connecting = socket.socket()
-        set_options(connecting, _OPTIONS)
-        connecting.connect(self.where)
-        return _Peer(connecting, self.header + stream)
+        its = socket.socket()
+        set_options(its, _OPTIONS)
+        its.connect(self.where)
+        return _Peer(its, self.header + stream)
 
     @property
     def peers(self) -> list[_Peer]:
@@ -562,22 +564,38 @@ class SocketConnectionTest(SynchronousTestCase):
 
     def test_shortage(self) -> None:
         """A connection that lacks the memory for a stage ends, and nothing of it is left."""
-        parts = "Relaying", "SocketTransport", "ProxyClient", "RelayState"
-        for part, step in product(parts, (("server", "reset", 0), ("mux", "end", 0))):
-            world = _World(Features(), _STREAMS[0], fast=True)
-            self.addCleanup(world.close)
+        relayed, refused = Features(), Features(refusing=1)
+        parts = [
+            *((relayed, socket_connection, name) for name in _PARTS),
+            (relayed, io_runtime, "Relay"),
+            (refused, connecting, "connector_for"),
+        ]
+        for features, module, part in parts:
+            for step in (("server", "reset", 0), ("mux", "end", 0)):
+                self.lacks(features, module, part, step)
+
+    def lacks(self, features: Features, module: object, part: str, step: Any) -> None:
+        world = _World(features, _STREAMS[0], fast=True)
+        self.addCleanup(world.close)
+        (upstream,) = world.factory.upstreams.all()
+        missing = Mock(side_effect=MemoryError)
+        if features.refusing:
+            patched = self.patch(module, part, missing)
             world.step("client", "send", 16)
-            (upstream,) = world.factory.upstreams.all()
+        else:
+            world.step("client", "send", 16)
             self.assertEqual(upstream.pool.connections, 1)
-            patched = self.patch(socket_connection, part, Mock(side_effect=MemoryError))
+            patched = self.patch(module, part, missing)
             world.step(*step)
-            patched.restore()
-            world.finish()
-            story = world.story()
-            self.assertEqual([record.reason for record in world.log.records], ["error"])
-            self.assertEqual((story["left"], story["reserved"], story["calls"]), (0, 0, 0))
-            self.assertEqual(upstream.pool.connections, 0)
-            self.assertEqual(world.client.end, "ECONNRESET")
+        patched.restore()
+        poller: Any = world.factory.runtime.poller
+        self.assertEqual([*poller._handlers], [world.port.fileno()])
+        world.finish()
+        story = world.story()
+        self.assertEqual([record.reason for record in world.log.records], ["error"])
+        self.assertEqual((story["left"], story["reserved"], story["calls"]), (0, 0, 0))
+        self.assertEqual(upstream.pool.connections, 0)
+        self.assertEqual(world.client.end, "ECONNRESET")
 
     def test_unwatched(self) -> None:
         """Without memory of the system for its sockets, a connection ends, and the port waits before it accepts another."""

@@ -352,16 +352,19 @@ class SocketConnection(MuxProtocol):
         return self._connecting(lambda connector: connector.start_after(member, failure))
 
     def _connecting(self, start: Callable[[BackendConnector], None]) -> Stage:
-        return Connecting(self, self._upstream, None, start)
+        return Connecting(self, self._upstream, None, partial(self._start, start))
+
+    def _start(
+        self, start: Callable[[BackendConnector], None], connector: BackendConnector
+    ) -> None:
+        self._member = None  # the connector has it from here on
+        start(connector)
 
     def _go_on_dialling(
-        self,
-        server: socket.socket,
-        _target: Server,
-        factory: Any,
-        timeout: float,
-        **_: Any,
+        self, _target: Server, factory: Any, timeout: float, **_: Any
     ) -> Callable[[], None]:
+        server, self.server = self.server, None  # the connector has it from here on
+        assert server is not None  # noqa: S101 - it is being connected
         self._set_options(server)
         family, name = self._place
         waited = self.elapsed_ms() - (self.record.detect_ms or 0.0)
@@ -468,10 +471,11 @@ class SocketConnection(MuxProtocol):
             return self._peeking()
         if self.state == "relaying":
             return self._relaying()
-        member, server = self._member, self.server
-        assert member is not None and server is not None  # noqa: S101, PT018 - it is being connected
-        dial = partial(self._go_on_dialling, server)
-        return self._connecting(lambda connector: connector.start_with(member, dial))
+        member = self._member
+        assert member is not None  # noqa: S101 - it is being connected
+        return self._connecting(
+            lambda connector: connector.start_with(member, self._go_on_dialling)
+        )
 
     def _relaying(self, sink: socket.socket | None = None, unsent: bytes = b"") -> Relaying:
         """Make the stage that goes on with the relay, with bytes that a peer is still to be sent."""
@@ -499,6 +503,7 @@ class SocketConnection(MuxProtocol):
         transport.set_protocol(end)
         stage = Relaying(self, upstream, member, end, None, state, upstream.timeouts)
         self._make_transport(reading=False)
+        self._member = self.server = None  # the stage has them from here on
         return stage
 
     @override
@@ -512,7 +517,6 @@ class SocketConnection(MuxProtocol):
             self._path.poller, self.client, self.client.family, self._peer_address(), self._host
         )
         transport.set_protocol(self)
-        self._member = self.server = None  # a stage has them from here on
         if reading:
             transport.startReading()
 
@@ -585,15 +589,19 @@ class SocketConnection(MuxProtocol):
     def _leave(self) -> None:
         if self.transport is not None:
             super()._leave()
-            return
-        for connected in (self.client, self.server):
-            if connected is not None:
-                self._path.poller.closing(connected.fileno())
-                connected.close()
+        else:
+            self._close(self.client)
+        # If it has a stage, that has had no memory to take these over.
+        if self.server is not None:
+            self._close(self.server)
         member = self._member
         if member is not None:
             pool = self._upstream.pool
             (pool.released if self.state == "relaying" else pool.abandoned)(member)
+
+    def _close(self, connected: socket.socket) -> None:
+        self._path.poller.closing(connected.fileno())
+        connected.close()
 
 
 SocketConnection._steps = {

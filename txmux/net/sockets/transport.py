@@ -426,9 +426,9 @@ class SocketTransport(tcp.Connection):
         producer, self.producer = self.producer, None
         if producer is not None:
             producer.stopProducing()
-        if self._events:
-            self._poller.closing(self._descriptor)
-            self._events = 0
+        # Also without events: the watch may still be that of an owner before.
+        self._poller.closing(self._descriptor)
+        self._events = 0
         if isinstance(reason.value, error.ConnectionAborted):
             # A reset shows the peer that this was not a clean end.
             reset_on_close(self.socket)

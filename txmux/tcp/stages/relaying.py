@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import attrs
 from typing_extensions import override
 
+from txmux.net.relay.ends import NO_RECEIVER
 from txmux.net.relay.interface import RelayedBytes, RelayResult, RelayState, Timeouts
 from txmux.net.relay.kernel import has_plain_socket
 from txmux.tcp.stage import Stage
@@ -45,7 +46,7 @@ class Relaying(Stage):
     _timeouts: Timeouts | None = None
     _release_elsewhere: SlotRelease | None = None
     _has_moved: bool = attrs.field(default=False, init=False)
-    relay: Relay = attrs.field(init=False)
+    relay: Relay = attrs.field(default=cast("Relay", None), init=False)  # until it begins
 
     @override
     def begin(self) -> None:
@@ -72,6 +73,9 @@ class Relaying(Stage):
     def leave(self) -> None:
         if self._has_moved:
             return
+        if self.relay is None:  # there was no memory for one, which would end both connections
+            self.server.receiver = NO_RECEIVER
+            self.server.transport.abortConnection()
         if self._release_elsewhere is not None:
             # Connections that wait there came before those that wait here.
             self._release_elsewhere(partial(self._keep_slot(), lambda: None))
