@@ -599,16 +599,21 @@ class SocketConnectionTest(SynchronousTestCase):
 
     def test_unwatched(self) -> None:
         """Without memory of the system for its sockets, a connection ends, and the port waits before it accepts another."""
-        world = _World(Features(), _STREAMS[0], fast=True)
-        self.addCleanup(world.close)
-        poller: Any = world.factory.runtime.poller
-        make_scarce(self, poller).room = 0
-        world.client.send(16)
-        world.turn()
-        self.assertEqual([record.reason for record in world.log.records], ["error"])
-        self.assertFalse(world.port._is_reading)
-        world.port.startReading()
-        world.finish()
+        for rules, sent, reason in (
+            ((), 16, "error"),
+            ((("detect_timeout", 1.0),), 0, "client-gone"),  # a stage watches it
+            ((("mptcp", True),), 0, "client-gone"),  # it has a transport from the beginning
+        ):
+            world = _World(Features(settings=rules), _STREAMS[0], fast=True)
+            self.addCleanup(world.close)
+            poller: Any = world.factory.runtime.poller
+            make_scarce(self, poller).room = 0
+            world.client.send(sent)
+            world.turn()
+            self.assertEqual([record.reason for record in world.log.records], [reason])
+            self.assertFalse(world.port._is_reading, rules)
+            world.port.startReading()
+            world.finish()
 
     def test_usual_connection_stays_one(self) -> None:
         """As long as nothing unusual happens to it; a question changes nothing."""

@@ -519,6 +519,7 @@ class SocketConnection(MuxProtocol):
         transport.set_protocol(self)
         if reading:
             transport.startReading()
+            self._path.trouble = transport.trouble or self._path.trouble
 
     # Once a second.
 
