@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from ipaddress import IPv4Address, ip_network
+from itertools import product
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -34,7 +35,9 @@ from txmux.rules.model import Backend, Listener, NetworkSet, Rate, Silence
 from txmux.tcp import socket_connection
 from txmux.tcp.listener import MuxFactory
 from txmux.tcp.stages import connecting
+from txmux.telemetry.access_log import should_log
 from txmux.telemetry.counting.counter_groups import LISTENER, ROUTE
+from txmux.telemetry.record import ConnectionRecord
 from txmux.wire.proxyprotocol.encode import SIGNATURE, encode_v2
 from txmux.wire.proxyprotocol.header import (
     Address,
@@ -113,11 +116,12 @@ class Features:
 class _Peer:
     """One end of a connection, which does what it is told; what the system does not take of it at once follows."""
 
-    def __init__(self, connected: socket.socket, beginning: bytes) -> None:
+    def __init__(self, connected: socket.socket, beginning: bytes, other_end: str = "") -> None:
         connected.setblocking(False)  # noqa: FBT003 - the socket module's signature
         # What it sends must not wait for an answer, which the other end's system may delay.
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket = connected
+        self.other_end = other_end
         self.beginning = beginning
         self.received = bytearray()
         self.asked = self.sent = self.wanted = 0
@@ -226,6 +230,9 @@ class _World:
         )
         if not fast:
             self.factory.serve = None  # type: ignore[assignment, method-assign]
+        self.ended: list[Any] = []
+        factory: Any = self.factory
+        self._closed, factory.closed = factory.closed, self._note_end
         for upstream in self.factory.upstreams.all():
             for member in upstream.pool.members:
                 member.options = (*member.options, *_MUX_OPTIONS)
@@ -266,7 +273,8 @@ class _World:
             self.private.turn()
             _deliver()
             with contextlib.suppress(BlockingIOError):
-                self.servers.append(_Peer(self.listening.accept()[0], _ANSWER))
+                accepted, name = self.listening.accept()
+                self.servers.append(_Peer(accepted, _ANSWER, "{}:{}".format(*name)))
             now = self._progress()
             quiet, before = quiet + 1 if now == before else 0, now
 
@@ -292,9 +300,7 @@ class _World:
             peer.wanted = 0
 
     def _ask(self, what: str, number: int) -> None:
-        connections: list[Any] = sorted(
-            self.factory.connections, key=lambda one: int(one.record.id[9:], 16)
-        )
+        connections: list[Any] = sorted(self.factory.connections, key=_number_of)
         self.transports.update(one.transport for one in connections)
         if what == "advance":
             self.clock.advance(number / 2)
@@ -332,6 +338,36 @@ class _World:
         for server in self.servers:
             server.close()
         self.turn()
+
+    def _note_end(self, ended: Any) -> None:
+        self.ended.append(ended)
+        self._closed(ended)
+
+    def disagreements(self, *, is_usual: bool) -> list[str]:
+        """Compare what was recorded of each client with what the peers themselves have sent and received.
+
+        Args:
+            is_usual: Whether nothing happened after which a connection with a server would end otherwise than well.
+        """
+        clients = [self.client, *self.others]
+        ended = sorted(self.ended, key=_number_of)
+        wanted = {one.record.id for one in ended if should_log(one.record, one.logged)}
+        lines = [record.id for record in self.log.records]
+        found = [] if len(ended) == len(clients) else [f"{len(ended)} ends"]
+        if sorted(lines) != sorted(wanted):
+            found.append(f"lines of {lines}, and not of {wanted}")
+        servers = {server.other_end: server for server in self.servers}
+        for client, one in zip(clients, ended, strict=False):
+            why = _disagreement(
+                one.record,
+                client,
+                servers.get(one.record.server_local),
+                self.header,
+                is_usual=is_usual,
+            )
+            if why:
+                found.append(f"{why}: {one.record}")
+        return found
 
     def story(self) -> dict[str, Any]:
         records = []
@@ -372,7 +408,11 @@ class _World:
             "peers": peers,
             "counted": counted,
             "rows": self.rows,
-            "left": len(self.factory.connections),
+            "left": [
+                len(self.factory.connections),
+                *(tally.count for tally in self.factory.configuration.admission._tallies),
+                *(upstream.pool.connections for upstream in self.factory.upstreams.all()),
+            ],
             "reserved": self.factory.runtime.descriptors.reserved,
             "calls": len(self.clock.getDelayedCalls()),
         }
@@ -386,6 +426,30 @@ class _World:
         for one in (*(peer.socket for peer in self.peers), self.listening, *self.refusing):
             one.close()
         self.private.close()
+
+
+def _number_of(connection: Any) -> int:
+    return int(connection.record.id[9:], 16)
+
+
+def _disagreement(
+    record: ConnectionRecord, client: _Peer, server: _Peer | None, header: bytes, *, is_usual: bool
+) -> str:
+    """Say what a record and the two peers that it is about disagree on; without a server there is only one."""
+    if server is None:
+        return "there was no server" if record.reason == "done" or record.server_local else ""
+    sent = client.sent - len(header)
+    taken, given = len(_body(bytes(server.received))), len(client.received)
+    if not (taken <= record.bytes_in <= sent and given <= record.bytes_out <= server.sent):
+        return f"{sent} {taken} {server.sent} {given}"
+    if is_usual and record.reason != "done":
+        return "it did not end well"
+    is_whole = record.reason == "done" and "reset" not in record.facts
+    if is_whole and client.end == server.end == "finished":
+        return (
+            "" if (taken, given) == (sent, server.sent) else f"{sent} {taken} {server.sent} {given}"
+        )
+    return ""
 
 
 def _deliver() -> None:
@@ -426,19 +490,24 @@ def _amount(count: int) -> int | str:
     return count if count % _MUCH <= _MOST else "some"
 
 
+def _body(received: bytes) -> bytes:
+    """Return what came after a PROXY header, if there is one."""
+    if received.startswith(SIGNATURE):
+        return received[16 + int.from_bytes(received[14:16], "big") :]
+    if received.startswith(b"PROXY"):
+        return received[received.find(b"\n") + 1 or len(received) :]
+    return received
+
+
 def _told(received: bytes, before: bytes) -> tuple[bytes, bool, int | str]:
     """Return the beginning of what came, whether all of it is what somebody sent after a client's header, and how much it is.
 
     The ports of a PROXY header of the multiplexer's are left out.
     """
-    header = 0
+    body = _body(received)
     if received.startswith(SIGNATURE):
-        header = 12 + int.from_bytes(received[14:16], "big")
         received = received[:24] + received[28:]
     received = re.sub(rb"^(PROXY TCP4 \S+ \S+) [\d ]+", rb"\1", received)
-    if received.startswith(b"PROXY"):
-        header = received.find(b"\n") + 1 or len(received)
-    body = received[header:]
     start, end = len(before), len(before) + len(body)
     right = body == _stream(_ANSWER, 0, len(body)) or any(
         body == _stream(before + one, start, end) for one in _STREAMS
@@ -456,6 +525,7 @@ _STEP = st.one_of(
     st.tuples(st.just("mux"), st.sampled_from(["look", "look", "attach", "end"]), st.just(0)),
     st.tuples(st.just("mux"), st.just("another"), st.sampled_from(range(len(_STREAMS)))),
 )
+_USUAL = {*product(("client", "server"), ("send", "read")), ("mux", "look"), ("mux", "attach")}
 _STEPS = st.builds(
     operator.add,
     st.sampled_from([[], [("client", "send", 100)], [("client", "send", 100)]]),  # which is routed
@@ -507,6 +577,8 @@ class SocketConnectionTest(SynchronousTestCase):
             for step in steps:
                 world.step(*step)
             world.finish()
+            is_usual = all(step[:2] in _USUAL for step in steps)
+            self.assertEqual(world.disagreements(is_usual=is_usual), [])
             return world.story()
         finally:
             world.close()
@@ -541,7 +613,8 @@ class SocketConnectionTest(SynchronousTestCase):
         """Both have the same bytes, ends, lines, counters and rows, and leave nothing behind."""
         usual = self.told(features, stream, steps, fast=True)
         self.assertEqual(usual, self.told(features, stream, steps, fast=False))
-        self.assertEqual((usual["left"], usual["calls"]), (0, 0))
+        self.assertEqual((sum(usual["left"]), usual["reserved"], usual["calls"]), (0, 0, 0))
+        self.assertTrue(all(right for (_, right, *_), _ in usual["peers"]))
 
     def test_server_that_is_the_connection_itself_is_refused(self) -> None:
         """Nothing is sent there: the client would get its own bytes back."""
@@ -593,8 +666,7 @@ class SocketConnectionTest(SynchronousTestCase):
         world.finish()
         story = world.story()
         self.assertEqual([record.reason for record in world.log.records], ["error"])
-        self.assertEqual((story["left"], story["reserved"], story["calls"]), (0, 0, 0))
-        self.assertEqual(upstream.pool.connections, 0)
+        self.assertEqual((sum(story["left"]), story["reserved"], story["calls"]), (0, 0, 0))
         self.assertEqual(world.client.end, "ECONNRESET")
 
     def test_unwatched(self) -> None:
