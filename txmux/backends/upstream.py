@@ -181,9 +181,7 @@ class Upstream:
         if backend.via is not None:
             from txmux.backends.connect.via import ForwardProxy  # noqa: PLC0415 - as above
 
-            self.via = ForwardProxy(
-                backend.via, backend.congestion, lambda: self.pool.proxies, self.sources
-            )
+            self.via = ForwardProxy(backend.via, lambda: self.pool.proxies, self.sources)
         self.use_files(*read_backend_files(backend))
         self._affinity = affinity_of(backend.balance)
         self.depends_on_client = (

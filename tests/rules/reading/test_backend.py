@@ -11,7 +11,6 @@ from tests.rules.reading.cases import BackendTestCase, ReadingTestCase
 from txmux.rules.lint.warnings import lint
 from txmux.rules.model import Backend, Check, Ejection, Refusal, Resolve, Server, ServerTLS, Wake
 from txmux.rules.problems import InvalidValueError
-from txmux.rules.reading import backend
 from txmux.rules.reading.endpoints import name_server
 
 
@@ -191,17 +190,6 @@ class MistakeTests(BackendTestCase):
             ),
         }.items():
             self.refuses(text, *complaints.split("\n"))
-
-    def test_congestion_that_the_system_does_not_allow(self) -> None:
-        allowed = Path(self.mktemp())
-        self.patch(backend, "_ALLOWED_CONGESTION", allowed)
-        self.refuses("congestion = reno", "6 congestion: must be auto or system, not 'reno'")
-        allowed.write_text("reno bbr\n")
-        self.assertEqual(self.backend("congestion = reno").congestion, "reno")
-        message = (
-            "6 congestion: must be auto, system, bbr or reno, not 'Reno'; did you mean 'reno'?"
-        )
-        self.refuses("congestion = Reno", message)
 
     def test_useless_without_another_key(self) -> None:
         for text, complaints in {

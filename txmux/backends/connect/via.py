@@ -42,13 +42,12 @@ class ForwardProxy:
     def __init__(
         self,
         via: Via,
-        congestion: str,
         addresses: Callable[[], Sequence[Server]],
         sources: Sources | None,
     ) -> None:
         self.via = via
         self.password = ""
-        self._options = congestion_by_host(congestion)
+        self._options = congestion_by_host()
         self._addresses = addresses
         self._sources = sources
         self._last_good: Server | None = None

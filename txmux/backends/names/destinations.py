@@ -94,7 +94,7 @@ class Destinations:
             (self._networks or _PUBLIC).has_public or backend.servers[0].kind == "udp"
         )
         self._literals: dict[str, KnownName] = {}
-        self._options = congestion_by_host(backend.congestion)
+        self._options = congestion_by_host()
         self.needs_local = any(
             server.host == LOCAL or not server.port for server in backend.servers
         )

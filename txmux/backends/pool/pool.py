@@ -509,7 +509,7 @@ class BackendPool:
             server, target, server.host, server.weight, rank, health=health, counts=counts
         )
         if target.kind == "tcp" and self.backend.via is None:
-            member.options = congestion_options(self.backend.congestion, target.host)
+            member.options = congestion_options(target.host)
         return member
 
 

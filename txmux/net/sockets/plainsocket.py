@@ -8,7 +8,7 @@ import ipaddress
 import socket
 import struct
 from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -75,21 +75,16 @@ def reset_on_close(connected: socket.socket) -> None:
         connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
 
 
-def congestion_options(algorithm: str, host: str) -> tuple[SocketOption, ...]:
-    """Return the option by which a socket connected to `host` uses a congestion control algorithm, as a backend's rules name it."""
-    if algorithm == "auto":
-        algorithm = "reno" if _is_paced() and is_on_this_machine(host) else "system"
-    if algorithm == "system" or _CONGESTION is None:
+def congestion_options(host: str) -> tuple[SocketOption, ...]:
+    """Return the option by which a socket connected to `host` does not pace what crosses no network."""
+    if _CONGESTION is None or not (_is_paced() and is_on_this_machine(host)):
         return ()
-    return ((socket.IPPROTO_TCP, _CONGESTION, algorithm.encode()),)
+    return ((socket.IPPROTO_TCP, _CONGESTION, b"reno"),)
 
 
-def congestion_by_host(algorithm: str) -> Callable[[str], tuple[SocketOption, ...]]:
-    """Return `congestion_options` of an algorithm, which remembers hosts.
-
-    It asks the system, and that is too slow for each connection.
-    """
-    return lru_cache(_MOST_HOSTS)(partial(congestion_options, algorithm))
+def congestion_by_host() -> Callable[[str], tuple[SocketOption, ...]]:
+    """Return `congestion_options` with a memory of hosts: it asks the system, which is too slow for each connection."""
+    return lru_cache(_MOST_HOSTS)(congestion_options)
 
 
 def _is_paced() -> bool:

@@ -277,8 +277,6 @@ class Backend:
         source: Local addresses to connect from, in turn, or only ``client``: the client's own address.
         via: The proxy that connects to the servers, and looks up their names; ``None`` is none.
         mptcp: Whether connections to servers may use several paths (Multipath TCP, RFC 8684).
-        congestion: The congestion control algorithm of connections to servers; ``system`` is the system's default, and ``auto``, too, but
-            for servers on this machine one that does not pace.
         check: ``None`` means no check.
         end_on_down: Whether connections to a server end when its checks find it down; ``backup`` is also those to backups
             when they find another server up again.
@@ -318,7 +316,6 @@ class Backend:
     source: tuple[str, ...] = ()
     via: Via | None = None
     mptcp: bool = False
-    congestion: str = "auto"
     connect_timeout: float = 5.0
     retries: int = 2
     idle_timeout: float = attrs.field()

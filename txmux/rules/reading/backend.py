@@ -1,11 +1,9 @@
 """The section ``[backend NAME]``: its servers, which of them is chosen, and how they are reached."""
 
-import contextlib
 import ipaddress
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -58,7 +56,6 @@ from txmux.wire.globs import Globs, host_beginnings, hosts
 
 _PORTS_END = 1 << 16
 _BETWEEN_NAMES = re.compile(r",(?![^\[({]*[\])}])")  # but not within what an expression repeats
-_ALLOWED_CONGESTION = Path("/proc/sys/net/ipv4/tcp_allowed_congestion_control")
 _TLS_FIELDS = {
     "tls_name": "name",
     "tls_ca": "ca",
@@ -328,13 +325,6 @@ def _resolve(text: str) -> Resolve:
     return Resolve(seconds, math.inf if keep is None else keep)
 
 
-def _congestion(text: str) -> str:
-    known = ["auto", "system"]
-    with contextlib.suppress(OSError):  # it is not Linux
-        known += sorted(_ALLOWED_CONGESTION.read_text().split())
-    return values.choice(*known)(text)
-
-
 def _wake(text: str) -> Wake:
     """Read what starts a server: ``wol MAC BROADCAST`` or ``http GET|POST URL``."""
     kind, *rest = split_words(text) or [""]
@@ -387,7 +377,6 @@ _TLVS = ValueKind(_FIELDS.read, f"list of {_FIELDS.shape}", "list")
 _SOURCE = ValueKind(
     _source, "list of addresses, each with an optional range of ports, or `client`", "list"
 )
-_CONGESTION = ValueKind(_congestion, "`auto`, `system` or an algorithm")
 _MAX_DURATION = ValueKind(values.positive_duration_or_none, "duration or `none`")
 _CHECK = ValueKind(check, "[check](#checks)")
 _EJECT = ValueKind(
@@ -431,8 +420,6 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Backend("", ()), {
         "[a proxy](#via) that connects to the servers"),
     "mptcp": SectionKey(LINUX_ONLY, streams_only="is for TCP; remove it", meaning=
         "connect by [Multipath TCP](#multipath-tcp) to servers that have it. Linux only"),
-    "congestion": SectionKey(_CONGESTION, example="system", streams_only="is for TCP; remove it", meaning=
-        "the congestion control of connections to the servers: `system` is Linux's default, and other words are algorithms that it lets every program use (`sysctl net.ipv4.tcp_allowed_congestion_control`). `auto` is the default, too, but where that is `bbr`, servers on this machine (a loopback address, or another of its own) get `reno`, since pacing what crosses no network [costs CPU time](../explanation/performance.md#where-the-time-goes)"),
     "connect_timeout": SectionKey(DURATION, streams_only="is for TCP; write unanswered_timeout", meaning=
         "how long one attempt to connect may take, including the TLS handshake"),
     "retries": SectionKey(number(0, 1000), meaning=

@@ -185,6 +185,7 @@ KEY_HINTS: Mapping[str, Mapping[str, str]] = {
         **_each(_CHECK_WORDS, _CHECKS),
         **_each("algorithm hash lb lb_policy load_balancing method scheduler strategy", "write balance"),
         **_each("dial_timeout proxy_connect_timeout timeout_connect", "write connect_timeout"),
+        "congestion": "remove it; servers get the system's congestion control, those on this machine one that does not pace",
         "dns": "write resolvers",
         **_each("fail_timeout max_fails observe outlier_detection", _EJECTS),
         **_each("max_rate proxy_download_rate", "write upload_rate or download_rate"),
