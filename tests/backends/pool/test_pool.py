@@ -68,10 +68,10 @@ class LimitTests(SynchronousTestCase):
             *servers("10.0.0.1:80", max_connections=1),
             *servers("10.0.0.9:80", max_connections=1, backup=True),
         )
-        pool = Watched(*of)
+        pool = Watched(*of, queue=1)
         (main, backup), pick = pool.members, pool.pool.pick
         self.assertEqual([pick(), pick()], [main, Unavailable.FULL])
-        pool = Watched(*of, overflow=True, eject=Ejection(1))
+        pool = Watched(*of, eject=Ejection(1))
         (main, backup), pick = pool.members, pool.pool.pick
         self.assertEqual([pick(), pick(), pick()], [main, backup, Unavailable.FULL])
         pool.pool.failed(backup)

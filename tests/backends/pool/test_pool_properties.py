@@ -79,7 +79,10 @@ class PoolMachine(RuleBasedStateMachine):
             assert (found is Unavailable.FULL) == bool(up)
             return multiple()
         assert found in up
-        assert not found.server.backup or all(member.server.backup for member in up)
+        # A backup is for when none of the others is up, or has room.
+        assert not found.server.backup or not any(
+            member.has_room() for member in up if not member.server.backup
+        )
         self.held.append(found)
         return found
 

@@ -86,15 +86,6 @@ class UpstreamTests(SynchronousTestCase):
             self.assertEqual([(s.weight, s.max_connections) for s in output.servers], expected)
             self.assertFalse(any(server.down for server in output.servers))
 
-    def test_backups_get_what_full_servers_cannot_take(self) -> None:
-        for servers, expected in (
-            ("server 127.0.0.1:1 max_conns=2; server 127.0.0.1:2 backup;", True),
-            ("server 127.0.0.1:1; server 127.0.0.1:2 max_conns=2 backup;", False),
-            ("server 127.0.0.1:1 max_conns=2; server 127.0.0.1:2 backup down;", False),
-            ("server 127.0.0.1:1 max_conns=2; server 127.0.0.1:2;", False),
-        ):
-            self.assertIs(backend("", servers).overflow, expected, servers)
-
     def test_connections_that_count(self) -> None:
         """For nginx a connection is over, and counts no longer, when one side has finished."""
         two = "server 127.0.0.1:1; server 127.0.0.1:2;"

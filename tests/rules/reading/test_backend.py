@@ -33,7 +33,7 @@ class MeaningTests(BackendTestCase):
             "check = tcp\neject = off\nresolve = 1m\n"
             "tls = yes\ntls_name = www.example.com\ntls_ca = ca.pem\n"
             "tls_client_certificate = client.pem\n  /etc/key.pem\nalpn = h2, http/1.1\n"
-            "max_connections = 7\noverflow = yes\nend_on_down = backup\nqueue = 3\nqueue_timeout = 1s\n"
+            "max_connections = 7\nend_on_down = backup\nqueue = 3\nqueue_timeout = 1s\n"
             "upload_rate = 10MiB/s\ndownload_rate = 500/s\nfallback = reset"
         )
         self.assertEqual(
@@ -53,7 +53,6 @@ class MeaningTests(BackendTestCase):
                     ("h2", "http/1.1"),
                 ),
                 max_connections=7,
-                overflow=True,
                 end_on_down="backup",
                 queue=3,
                 queue_timeout=1.0,
@@ -252,8 +251,6 @@ class MistakeTests(BackendTestCase):
             ("queue = 1", "h:1 max_connections=1", []),
             ("queue = 1\nmax_connections = 1", "h:1", []),
             ("queue_timeout = 1s", "h:1", ["6 queue_timeout"]),
-            ("overflow = yes", "h:1\n  h:2 backup", ["7 overflow"]),
-            ("overflow = yes", "h:1 max_connections=1\n  h:2 backup", []),
             ("end_on_down = backup", "h:1", ["6 end_on_down"]),
             ("end_on_down = yes\ncheck = tcp", "h:1", []),
             ("wake = http GET http://h/", "h:1", ["6 wake"]),

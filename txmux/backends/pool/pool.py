@@ -172,7 +172,8 @@ class BackendPool:
         for tiers in (self._tiers.usable, self._tiers.last_resort):
             untried = [left for tier in tiers if (left := [m for m in tier if m not in tried])]
             if untried:
-                asked = untried if self.backend.overflow else untried[:1]
+                # Where clients can wait, they wait for room at the servers that are to be used first.
+                asked = untried[:1] if self.backend.queue else untried
                 with_room = ([member for member in tier if member.has_room()] for tier in asked)
                 return next(filter(None, with_room), [])
         return None

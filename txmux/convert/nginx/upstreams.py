@@ -172,9 +172,6 @@ def add_members(
     udp = "udp:" if is_udp else ""
     for member in group.members:
         section.add("server", f"{udp}{member}", member.line)
-    if any(member.most and not member.backup for member in group.members):
-        for backup in [member for member in group.members if member.backup and not member.down][:1]:
-            section.add("overflow", "yes", backup.line)
     if len(group.members) < 2:
         return
     if group.balance != "round-robin":

@@ -183,9 +183,6 @@ def _idle_backends(rules: Rules) -> Iterator[Problem]:
         if backend.queue and not any(limits):
             without = "no client ever waits without 'max_connections'"
             yield section.problem(f"{without}, which says when they do; add that", "queue")
-        if backend.overflow and not any(server.max_connections for server in backend.servers):
-            message = "no server is ever full without 'max_connections='; add that to a server"
-            yield section.problem(message, "overflow")
         if backend.end_on_down != "no" and backend.check is None:
             message = "no server is ever down without 'check'; add that"
             yield section.problem(message, "end_on_down")

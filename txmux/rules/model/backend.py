@@ -290,7 +290,6 @@ class Backend:
         upload_idle_timeout: Without a byte from the client; ``None`` means no limit of its own.
         download_idle_timeout: The same from the server.
         max_connections: 0 means no limit.
-        overflow: Whether backups, and servers of a higher priority number, get clients for whom those before them have no room.
         queue: How many clients may wait when `max_connections` is reached, here or for all servers.
         hold: How long clients wait while no server is up.
         hold_limit: How many may wait so.
@@ -332,7 +331,6 @@ class Backend:
     consul_token: Path | None = None
     tls: ServerTLS | None = None
     max_connections: int = 0
-    overflow: bool = False
     queue: int = 0
     queue_timeout: float = 5.0
     hold: float = 0.0

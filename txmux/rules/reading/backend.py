@@ -460,8 +460,6 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Backend("", ()), {
         "the protocols that are offered to the server by ALPN: `h2, http/1.1`"),
     "max_connections": SectionKey(CONNECTIONS, example="1000", meaning=
         "connections of all servers together; `0` means no limit"),
-    "overflow": SectionKey(BOOLEAN, example="yes", meaning=
-        "whether `backup` servers also get the clients for whom the others have no room (`max_connections=`)"),
     "queue": SectionKey(CONNECTIONS, example="100", streams_only="is for TCP: datagrams do not wait; remove it", meaning=
         "how many further clients wait for room under these limits, here or `max_connections=` of the servers. Waiting clients are served in the order in which they came, before new ones; one that waits for a full server does not delay those that can use another"),
     "queue_timeout": SectionKey(DURATION, streams_only="is for TCP: datagrams do not wait; remove it", meaning=
