@@ -7,6 +7,9 @@ from typing import Protocol, TypeAlias
 
 import attrs
 
+MOST_PER_SOURCE = 150
+"""Handshakes that a worker does at once for a source: OpenSSL takes 50 KiB for each."""
+
 PATIENCE = 2.0  # seconds after which a handshake makes room for one that waits
 _STEPS = 32
 

@@ -55,7 +55,7 @@ LimitName = Literal[
     "max_connections",
     "max_connections_per_source",
     "max_undecided_per_source",
-    "max_handshakes_per_source",
+    "handshakes",
     "connection_rate_per_source",
     "txmux.max_connections",
     "max_flows",

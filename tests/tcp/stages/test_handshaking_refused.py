@@ -11,6 +11,7 @@ from tests.support.mux import CLOSE
 from tests.support.peers import Peer, reactor
 from tests.support.secure import SecurePeer, client_context, connect_tls
 from tests.tcp.stages.handshaking_case import SSH, TerminationCase
+from txmux.access import handshakes
 from txmux.rules.embedding import route
 from txmux.rules.reading.route import allowed_client
 
@@ -289,7 +290,7 @@ class HandshakeTests(TerminationCase):
 
 
 class LimitTests(TerminationCase):
-    """``max_handshakes_per_source``."""
+    """How many handshakes of a source are done at once."""
 
     async def unfinished(
         self, port: int, source: str = "127.0.0.2", part: int = 0, more: bytes = b""
@@ -319,7 +320,8 @@ class LimitTests(TerminationCase):
         return peers
 
     async def test_further_ones_wait_in_order(self) -> None:
-        port = self.mux([self.tls_route()], max_handshakes_per_source=2)
+        self.patch(handshakes, "MOST_PER_SOURCE", 2)
+        port = self.mux([self.tls_route()])
         begun = [await self.unfinished(port) for _ in range(2)]
         await self.answered(*begun)
         second, third, last = await self.waiting(port, 3)
@@ -333,7 +335,8 @@ class LimitTests(TerminationCase):
         self.assertEqual(bytes(last.received), b"")
 
     async def test_handshake_that_takes_long_makes_room(self) -> None:
-        port = self.mux([self.tls_route()], max_handshakes_per_source=2)
+        self.patch(handshakes, "MOST_PER_SOURCE", 2)
+        port = self.mux([self.tls_route()])
         old = [await self.unfinished(port) for _ in range(2)]
         await self.answered(*old)
         self.time.advance(1.9)
@@ -351,7 +354,8 @@ class LimitTests(TerminationCase):
         await self.assert_logged(3, reason="limit", route="tls")
 
     async def test_client_waits_for_detect_timeout(self) -> None:
-        port = self.mux([self.tls_route()], max_handshakes_per_source=1)
+        self.patch(handshakes, "MOST_PER_SOURCE", 1)
+        port = self.mux([self.tls_route()])
         await self.answered(await self.unfinished(port))
         *begun, last = await self.waiting(port, 3)
         for number, peer in enumerate(begun, 1):
@@ -365,7 +369,8 @@ class LimitTests(TerminationCase):
         self.assertEqual({record.reason for record in self.records}, {"limit"})
 
     async def test_client_that_waits_may_not_send_much(self) -> None:
-        port = self.mux([self.tls_route()], max_handshakes_per_source=1)
+        self.patch(handshakes, "MOST_PER_SOURCE", 1)
+        port = self.mux([self.tls_route()])
         await self.answered(await self.unfinished(port))
         (peer,) = await self.waiting(port, 1)
         peer.send(bytes(4096))
@@ -374,7 +379,8 @@ class LimitTests(TerminationCase):
         await self.assert_ended(at_once, 2, reason="limit", route="tls")
 
     async def test_every_kind_of_end_makes_room(self) -> None:
-        port = self.mux([self.tls_route(), self.inner()], max_handshakes_per_source=1)
+        self.patch(handshakes, "MOST_PER_SOURCE", 1)
+        port = self.mux([self.tls_route(), self.inner()])
         for number, end in enumerate((Peer.close, Peer.reset, Peer.finish, None), 1):
             peer = await self.unfinished(port, "127.0.0.1")
             await self.answered(peer)
@@ -390,7 +396,8 @@ class LimitTests(TerminationCase):
         self.assertEqual(self.factory.runtime.handshakes._sources, {})
 
     async def test_who_waits_may_leave(self) -> None:
-        port = self.mux([self.tls_route()], max_handshakes_per_source=1)
+        self.patch(handshakes, "MOST_PER_SOURCE", 1)
+        port = self.mux([self.tls_route()])
         first = await self.unfinished(port)
         await self.answered(first)
         waiting = await self.waiting(port, 3)
@@ -407,7 +414,8 @@ class LimitTests(TerminationCase):
         self.assertEqual(self.factory.runtime.handshakes._sources, {})
 
     async def test_handshake_begins_when_the_first_record_is_complete(self) -> None:
-        port = self.mux([self.tls_route(match="any")], max_handshakes_per_source=1)
+        self.patch(handshakes, "MOST_PER_SOURCE", 1)
+        port = self.mux([self.tls_route(match="any")])
         for part in (1, 4, 100):
             await self.unfinished(port, part=part)
         while sum(one.record.bytes_in for one in self.factory.connections) < 105:

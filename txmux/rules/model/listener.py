@@ -77,7 +77,6 @@ class Listener:
         max_connections: 0 means no limit.
         max_connections_per_source: The same, for each client's address; IPv6 addresses count by /64.
         max_undecided_per_source: The same, only those that detection has not decided about yet.
-        max_handshakes_per_source: TLS handshakes that a worker does at once for each; 0 means no limit.
         connection_rate_per_source: How fast new ones may come from each; ``None`` means no limit.
         keepalive: Of the connections to clients and to servers; ``None`` is none.
         freebind: Whether addresses are listened on that this machine does not have, or not yet.
@@ -106,7 +105,6 @@ class Listener:
     max_connections: int = 0
     max_connections_per_source: int = 0
     max_undecided_per_source: int = 0
-    max_handshakes_per_source: int = 150
     connection_rate_per_source: Rate | None = None
     backlog: int = 65535  # the system takes less: `somaxconn`
     keepalive: Keepalive | None = attrs.field(factory=Keepalive)

@@ -130,6 +130,7 @@ KEY_HINTS: Mapping[str, Mapping[str, str]] = {
         **_each("is_udp udp", "write 'endpoint = udp:PORT'"),
         "log_format": "write 'access_log_format' in [txmux]",
         "maxconn": "write max_connections",
+        "max_handshakes_per_source": "remove it; it is 150, or max_undecided_per_source where that is more",
         "mode": _TRANSPORT,
         "name": "the name is in the header, [listen NAME]",
         **_each("on_timeout", "write 'silent'"),

@@ -136,8 +136,6 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Listener(""), {
         "connections of each [source](#sources); `0` means no limit. Further clients are closed at once"),
     "max_undecided_per_source": SectionKey(CONNECTIONS, example="20", streams_only="is for TCP; write max_flows_per_source", meaning=
         "the same for connections that are not recognised yet"),
-    "max_handshakes_per_source": SectionKey(CONNECTIONS, streams_only="is for TCP; remove it", meaning=
-        "where TLS is [terminated](#tls-termination): the handshakes that a worker does at once for each [source](#sources); further ones wait. `0` means no limit"),
     "connection_rate_per_source": SectionKey(_CONNECTION_RATE, example="20/s burst=40", meaning=
         "how fast each [source](#sources) may make connections: `20/s burst=40`"),
     "backlog": SectionKey(number(1, 65535), streams_only="is for TCP; remove it", meaning=

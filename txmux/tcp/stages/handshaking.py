@@ -11,6 +11,7 @@ from twisted.python.failure import Failure
 from typing_extensions import override
 from zope.interface import implementer
 
+from txmux.access import handshakes
 from txmux.access.handshakes import PATIENCE
 from txmux.access.per_source import source_of
 from txmux.rules.model import Refusal
@@ -71,7 +72,9 @@ class Handshaking(Stage):
         settings, address = client.configuration.settings, client.address
         if self._key is None:
             self._key = settings.name, source_of(address.host) if address else -1
-            limit = settings.max_handshakes_per_source if address else 0
+            # A source that may have more undecided connections is many clients.
+            most = max(handshakes.MOST_PER_SOURCE, settings.max_undecided_per_source)
+            limit = most if address else 0
             pause = client.runtime.handshakes.enter(self._key, self, limit)
             if not pause:
                 self._start()
@@ -98,11 +101,11 @@ class Handshaking(Stage):
         self.wait(0.0, self._start)
 
     def _refuse(self) -> Outcome:
-        self._client.configuration.counts.refused("max_handshakes_per_source")
+        self._client.configuration.counts.refused("handshakes")
         return TurnedAway(Refusal.CLOSE, "limit")
 
     def make_room(self) -> None:
-        self._client.configuration.counts.refused("max_handshakes_per_source")
+        self._client.configuration.counts.refused("handshakes")
         self._reason = "limit"
         self._client.transport.abortConnection()
 
