@@ -435,7 +435,7 @@ class SharedTests(AcmeCase):
     def test_shared(self) -> None:
         """One asks, and the other reads what it got; each answers the challenges of the other, and Redis has no key as it is."""
         port, password = _redis_with_password(self)
-        shared = f"shared_limits = redis://127.0.0.1:{port}\nshared_limits_password = {password}\n"
+        shared = f"shared_limits = redis://127.0.0.1:{port} password={password}\n"
         self.start(shared)
         self.wait_for_certificates()
         issued = self.pebble.issued
@@ -515,8 +515,7 @@ class SealedTests(TestCase, InteropTestCase):
         settings = Settings(
             acme="https://a.example/dir",
             acme_folder=self.folder,
-            shared_limits=Store("redis", host="127.0.0.1", port=port),
-            shared_limits_password=password,
+            shared_limits=Store("redis", host="127.0.0.1", port=port, password=password),
         )
         now = [time.time()]
         made = Certificates(reactor, lambda _: succeed(None), lambda: None, now=lambda: now[0])

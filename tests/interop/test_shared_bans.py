@@ -173,9 +173,8 @@ class SharedBansTest(SharingTestCase):
         """With a password from a file, and by a UNIX socket; without it, one line says what Redis says."""
         self.cli("config", "set", "requirepass", "secret")
         (self.folder / "password").write_text("secret\n")
-        settings = "shared_limits_password = password\n"
-        one = self.machine(settings=settings)
-        other = self.machine(f"unix:{self.redis.socket}?db=3", settings)
+        one = self.machine(f"{self.url} password=password")
+        other = self.machine(f"unix:{self.redis.socket}?db=3 password=password")
         await self.shared(one, other)
         with capturedLogs() as events:
             self.machine()
@@ -369,8 +368,7 @@ _TLS_RULES = """\
 [txmux]
 admin = off
 access_log = off
-shared_limits = rediss://127.0.0.1:{redis}
-shared_limits_password = password
+shared_limits = rediss://127.0.0.1:{redis} password=password
 [listen x]
 endpoint = 127.0.0.1:0
 connection_rate_per_source = 100/s burst=10

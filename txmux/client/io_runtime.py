@@ -125,8 +125,8 @@ class IORuntime:
     def use_rules(self, rules: Rules) -> None:
         """Share limits as rules want."""
         if self.shared is not None:
-            settings = rules.settings
-            self.shared.use(settings.shared_limits, settings.shared_limits_password)
+            store = rules.settings.shared_limits
+            self.shared.use(store, None if store is None else store.password)
 
     async def stop_sharing(self) -> None:
         if self.shared is not None:

@@ -30,7 +30,7 @@ _HINTS = {
     "LOADING": "it is loading its data",
     "MASTERDOWN": "it is a replica without its master: name the master",
     "MOVED": "it is a cluster of Redis: name a single server",
-    "NOAUTH": "it needs a password: name its file as 'shared_limits_password'",
+    "NOAUTH": "it needs a password: name its file by 'password=' in 'shared_limits'",
     "NOPERM": "its user may not do that",
     "READONLY": "it is a read-only replica: name the master",
     "WRONGPASS": "it refuses the password",

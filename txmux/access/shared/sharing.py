@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from txmux.access.bans import ServiceBans
     from txmux.access.shared.bans import SharedBans
     from txmux.rules.model import Rules
+    from txmux.rules.model.settings import Store
     from txmux.telemetry.sources import Source
 
 
@@ -20,7 +21,7 @@ class Sharing:
     def __init__(self, reactor: Any, bans: ServiceBans) -> None:
         self._reactor = reactor
         self._bans = bans
-        self._settings: object = None
+        self._store: Store | None = None
         self._shared: SharedBans | None = None
 
     @property
@@ -35,22 +36,20 @@ class Sharing:
         return () if self._shared is None else (self._shared.source,)
 
     def use(self, rules: Rules) -> None:
-        settings = rules.settings
-        place = (settings.shared_limits, settings.shared_limits_password)
-        if place == self._settings:
+        store = rules.settings.shared_limits
+        if store == self._store:
             return
         self.stop()
-        self._settings = place
-        if settings.shared_limits is not None:
+        self._store = store
+        if store is not None:
             from txmux.access.shared.bans import SharedBans  # noqa: PLC0415 - few machines share
 
-            store, password = settings.shared_limits, settings.shared_limits_password
-            self._shared = SharedBans(self._reactor, store, password, self._bans)
+            self._shared = SharedBans(self._reactor, store, store.password, self._bans)
             self._bans.publish = self._shared.announce
             self._shared.start()
 
     def stop(self) -> Deferred[Any]:
-        shared, self._shared, self._settings = self._shared, None, None
+        shared, self._shared, self._store = self._shared, None, None
         self._bans.publish = None
         if shared is None:
             return succeed(None)

@@ -65,7 +65,8 @@ class Named:
                 files.append(backend.via.password)
             if backend.tls is not None:
                 files += [backend.tls.ca, *backend.tls.certificate]
-        files += [rules.settings.shared_limits_password, *rules.settings.geo_databases]
+        store = rules.settings.shared_limits
+        files += [store.password if store else None, *rules.settings.geo_databases]
         files += map(Path, rules.files.texts)
         account = account_of(rules)
         return cls(

@@ -208,8 +208,9 @@ def readable_secrets(rules: Rules) -> Iterator[Problem]:
         message = f"every user of this machine can read '{token}', and so control the service; run 'chmod o= {token}'"
         yield rules.settings.section.problem(message, "admin_token")
     settings = rules.settings
-    if settings.shared_limits and settings.shared_limits_password is None and rules.acme_names:
-        message = "anyone who can read this Redis can read the keys of ACME certificates, and anyone who can write to it can get certificates for their names; set a password in Redis, and name the file that has it in 'shared_limits_password'"
+    store = settings.shared_limits
+    if store is not None and store.password is None and rules.acme_names:
+        message = "anyone who can read this Redis can read the keys of ACME certificates, and anyone who can write to it can get certificates for their names; set a password in Redis, and name the file that has it after the address: 'password=/etc/txmux/redis.password'"
         yield settings.section.problem(message, "shared_limits")
     for backend in rules.backends.values():
         password = backend.via.password if backend.via is not None else None

@@ -22,6 +22,7 @@ class Store:
         tls: Whether it is spoken to by TLS.
         user: By which it knows this service; empty is its default user.
         database: The number of the database.
+        password: The file with the password; ``None`` is none.
     """
 
     text: str
@@ -31,6 +32,7 @@ class Store:
     tls: bool = False
     user: str = ""
     database: int = 0
+    password: Path | None = None
 
 
 @attrs.frozen
@@ -56,7 +58,6 @@ class Settings:
         metrics: The server endpoint that has metrics and health, without a secret; ``None`` is off.
         crowdsec_key: The file with the key of ``crowdsec:`` networks.
         shared_limits: Where bans and limits are shared with other machines; ``None`` is nowhere.
-        shared_limits_password: The file with the password for that.
         geo_databases: Databases of the country or autonomous system of an address.
         watch_rules: Seconds between two checks whether the rules' files have changed; 0 is never.
         grace: Seconds that clients are still accepted when the service stops, while it reports that it is not ready.
@@ -89,7 +90,6 @@ class Settings:
     crowdsec_key: Path | None = None
     geo_databases: tuple[Path, ...] = ()
     shared_limits: Store | None = None
-    shared_limits_password: Path | None = None
     acme: str | None = None
     acme_email: str | None = None
     acme_folder: Path = Path("/var/lib/txmux/acme")

@@ -111,6 +111,7 @@ KEY_HINTS: Mapping[str, Mapping[str, str]] = {
         **_each("nbproc nbthread processes threads worker_processes", "write workers"),
         "pidfile": "remove it; the option is --pidfile",
         **_each("limit rate rate_limit", f"{_RATES} in [listen NAME]"),
+        "shared_limits_password": "write it after the address: 'shared_limits = redis://HOST password=FILE'",
         "timeout": "write 'detect_timeout' in [listen NAME] for recognising clients",
         **_each("client_timeout timeout_client timeout_server", _IDLE),
         "transparent": "write 'source = client' in a [backend NAME]",

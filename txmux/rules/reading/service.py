@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import SplitResult, urlsplit
 
+import attrs
+
 from txmux.rules.model import Section, Settings
 from txmux.rules.model.settings import Store
 from txmux.rules.problems import InvalidValueError, Problem, did_you_mean, joined, with_advice
@@ -80,6 +82,8 @@ _EXAMPLE = "write for example 'redis://10.0.0.9:6379/0', 'rediss://redis.example
 
 
 def _store(reading: RulesReading, text: str) -> Store:
+    text, *words = values.split_words(text) or [""]
+    options = values.read_options(words, {"password": reading.secret}, of="shared_limits")
     scheme, colon, rest = text.partition(":")
     found = None
     if colon and scheme == "unix":
@@ -91,14 +95,14 @@ def _store(reading: RulesReading, text: str) -> Store:
             found = _at_host(text, urlsplit(text))
     if found is None:
         raise InvalidValueError(f"{text!r} is not the address of a Redis; {_EXAMPLE}")
-    return found
+    return attrs.evolve(found, **options)
 
 
 def _at_host(text: str, parts: SplitResult) -> Store | None:
     if parts.password is not None:
         raise InvalidValueError(
-            "has a password in it, which every user could read; write it into a file, and name that as "
-            "'shared_limits_password'"
+            "has a password in it, which every user could read; write it into a file, and name that after the address: "
+            "'password=/etc/txmux/redis.password'"
         )
     database = _DATABASE.fullmatch(parts.path)
     if not parts.hostname or not database or parts.query or parts.fragment or parts.port == 0:
@@ -289,7 +293,9 @@ _METRICS = ValueKind(
     in_context=True,
 )
 _STORE = ValueKind(
-    _store, "`redis://HOST:PORT/DB`, `rediss:` with TLS, or `unix:/path`", in_context=True
+    _store,
+    "`redis://HOST:PORT/DB`, `rediss:` with TLS, or `unix:/path`; `[password=FILE]`",
+    in_context=True,
 )
 
 _ACME = ValueKind(_directory, "`letsencrypt`, `letsencrypt-staging`, a URL, or `off`")
@@ -338,10 +344,8 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Settings(), {
         "when the service stops: how long `/readyz` answers 503 while clients are still accepted, so that balancers in front notice"),
     "crowdsec_key": SectionKey(SECRET, example="/etc/txmux/crowdsec.key", meaning=
         "a file with the key for [`crowdsec:` networks](#networks-from-other-sources), as `cscli bouncers add` prints it"),
-    "shared_limits": SectionKey(_STORE, example="redis://10.0.0.9:6379/0", meaning=
-        "a Redis by which several machines share [bans and limits](#shared-limits). If it is unreachable, each machine counts by itself"),
-    "shared_limits_password": SectionKey(SECRET, example="/etc/txmux/redis.password", meaning=
-        "a file with the password for it"),
+    "shared_limits": SectionKey(_STORE, example="redis://10.0.0.9:6379/0 password=/etc/txmux/redis.password", meaning=
+        "a Redis by which several machines share [bans and limits](#shared-limits), and the file with its password. If it is unreachable, each machine counts by itself"),
     "acme": SectionKey(_ACME, default="off", example="letsencrypt", meaning=
         "the authority that [`terminate_tls = acme`](#certificates-by-acme) gets certificates from: Let's Encrypt, or the URL of another ACME directory"),
     "acme_email": SectionKey(_EMAIL, example="ops@example.com", meaning=

@@ -177,13 +177,12 @@ class Certificates:
 
     def _share(self, settings: Settings, *, is_needed: bool) -> Deferred[Any]:
         disconnected: Deferred[Any] = succeed(None)
-        store, password = settings.shared_limits, settings.shared_limits_password
-        before = self._settings.shared_limits, self._settings.shared_limits_password
-        if self._shared is not None and not (is_needed and (store, password) == before):
+        store = settings.shared_limits
+        if self._shared is not None and not (is_needed and store == self._settings.shared_limits):
             disconnected = self._shared.stop()
             self._shared = self._refused_since = None
         if self._shared is None and is_needed and store is not None:
-            self._shared = SharedCertificates(self._reactor, store, password, self._now)
+            self._shared = SharedCertificates(self._reactor, store, store.password, self._now)
         return disconnected
 
     def _stop_asking(self, names: Collection[str] | None = None) -> Deferred[Any]:
