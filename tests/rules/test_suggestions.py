@@ -114,9 +114,9 @@ backend server = x{local}:443
 backend server = {name}:443
 backend server = {sni} : allow_names = *
 backend server = 1.2.3:80
-backend server = 127.0.0.1:1 : consul = ftp://x
-backend server = 127.0.0.1:1 : consul = http://a:b@c
-backend consul = unix: : server = consul:web
+backend server = consul:web : consul = ftp://x
+backend server = consul:web : consul = http://a:b@c
+backend server = consul:web : consul = unix:
 backend server = 127.0.0.1:1 : via = x
 backend server = 127.0.0.1:1 : via = http://{local}:80
 backend server = 127.0.0.1:1 : via = socks4://a@127.0.0.1:1
@@ -157,7 +157,7 @@ udp server = udp:127.0.0.1:1 : conect_timeout = 3s
 backend server = 127.0.0.1:1 : tls = yes : tls_name = a.example:443
 """
 
-_OF_TXMUX = ("acme ", "crowdsec_", "geo_", "shared_limits ")
+_OF_TXMUX = ("acme ", "consul ", "crowdsec_", "geo_", "shared_limits ")
 
 _NEEDS_MORE = (
     "would get the PROXY header inside of TLS",

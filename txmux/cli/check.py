@@ -148,17 +148,19 @@ def _exposed_secrets(rules: Rules) -> Iterator[Problem]:
     settings = rules.settings
     if settings.sandbox == "off":
         return
-    keys = ("admin_token", "consul_token", "crowdsec_key", "acme_folder")
-    secrets = [(settings.section, key, getattr(settings, key)) for key in keys]
-    backends = rules.backends.values()
-    secrets += [(its.section, "consul_token", its.consul_token) for its in backends]
+    secrets = (
+        ("admin_token", settings.admin_token),
+        ("consul", settings.consul.token),
+        ("crowdsec_key", settings.crowdsec_key),
+        ("acme_folder", settings.acme_folder),
+    )
     folders = [Path(path).resolve() for path in readable()]
-    for section, key, path in secrets:
-        if path is not None and key in section.entries:
+    for key, path in secrets:
+        if path is not None and key in settings.section.entries:
             real = path.resolve()
             for folder in [folder for folder in folders if real.is_relative_to(folder)][:1]:
                 message = f"workers can read what is in '{folder}', also in the sandbox, since Python or the system has files there; move '{path}' to another folder"
-                yield section.problem(message, key)
+                yield settings.section.problem(message, key)
 
 
 def _unusable_files(rules: Rules) -> tuple[list[Problem], list[Problem]]:

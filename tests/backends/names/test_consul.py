@@ -17,7 +17,7 @@ from tests.support.folders import make_folder
 from txmux.backends.names import consul
 from txmux.backends.names.consul import InstancesReader, NotConsulError, next_index
 from txmux.backends.pool.pool import BackendPool
-from txmux.rules.model import Resolve
+from txmux.rules.model import ConsulAPI, Resolve
 from txmux.rules.reading.endpoints import server
 
 
@@ -34,7 +34,8 @@ class ConsulCase(NamesTestCase):
         self.assertEqual([line for line in self.said() if line.startswith("warn")], [])
 
     def consul_pool(self, line: str = "consul:web", **options: Any) -> BackendPool:
-        return self.pool(server(line), **{"consul": self.consul.url, **options})
+        api = ConsulAPI(options.pop("url", self.consul.url), options.pop("token", None))
+        return self.pool(server(line), consul=api, **options)
 
     def texts(self, pool: BackendPool) -> list[str]:
         return [member.target.text for member in pool.members]
@@ -119,19 +120,19 @@ class QuestionTests(ConsulCase):
         self.server.zone["consul.test"] = a("127.0.0.1")
         self.consul.register("web", [Instance(80)])
         url = self.consul.url.replace("127.0.0.1", "consul.test")
-        await self.found(self.consul_pool(consul=url), "127.0.0.1:80")
+        await self.found(self.consul_pool(url=url), "127.0.0.1:80")
 
     async def test_socket(self) -> None:
         consul = Consul(self, self.time, make_folder(self) / "consul.sock")
         consul.register("web", [Instance(80)])
-        await self.found(self.consul_pool(consul=consul.url), "127.0.0.1:80")
+        await self.found(self.consul_pool(url=consul.url), "127.0.0.1:80")
 
     async def test_token(self) -> None:
         file = make_folder(self) / "token"
         file.write_text("first\n")
         self.consul.token = "first"
         self.consul.register("web", [Instance(80)])
-        pool = self.consul_pool(consul_token=file)
+        pool = self.consul_pool(token=file)
         await self.found(pool, "127.0.0.1:80")
         file.write_text("second\n")
         self.consul.token = "second"
@@ -264,7 +265,7 @@ class TroubleTests(ConsulCase):
 
     async def test_what_holds_for_one_service_says_nothing_of_consul(self) -> None:
         for token in (None, Path("/nowhere/token")):
-            self.consul_pool(consul_token=token)
+            self.consul_pool(token=token)
             await self.until(lambda: self.names.unanswered == 0)
         [source] = self.names.sources()
         self.assertTrue(source.up)
@@ -286,8 +287,8 @@ class TroubleTests(ConsulCase):
         await self.rests()
         [line] = self.said()
         self.assertIn("none is known yet; ", line)
-        self.assertIn("answers 403 (ACL not found); see 'consul_token'", line)
-        self.consul_pool(consul_token=Path("/nowhere/token"))
+        self.assertIn("answers 403 (ACL not found); see 'token=' of 'consul'", line)
+        self.consul_pool(token=Path("/nowhere/token"))
         await self.until(lambda: len(self.logs) > self.said_before)
         [line] = self.said()
         self.assertIn("the token in /nowhere/token cannot be read: No such file", line)

@@ -1,13 +1,12 @@
 """Tests of servers that are services of Consul, and of where Consul is."""
 
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.rules.reading.cases import BackendTestCase
-from txmux.rules.model import Backend, ConsulService, Server
+from txmux.rules.model import Backend, ConsulAPI, ConsulService, Server
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading.consul import api_url
 from txmux.rules.reading.endpoints import server
@@ -38,7 +37,7 @@ class ServiceTests(BackendTestCase):
     def test_mistakes(self) -> None:
         for text, messages in {
             "consul:": (
-                "'consul:' names no service; write for example 'consul:web', and where Consul is as key 'consul'"
+                "'consul:' names no service; write for example 'consul:web', and where Consul is as 'consul' in [txmux]"
             ),
             "consul:web:80": (
                 "'consul:web:80': Consul knows the port of each instance; write consul:web"
@@ -81,7 +80,7 @@ class PlaceTests(BackendTestCase):
             "ftp://x": "is not a URL of Consul's API; write for example 'http://127.0.0.1:8500'",
             "http://x:99999": "is not a URL",
             "http://": "is not a URL",
-            "http://user:secret@x": "write the token into a file, and name it as consul_token",
+            "http://user:secret@x": "write the token into a file, and add token=FILE after the URL",
             "http://x/v1/health": "has a path",
             "unix:": "names no socket",
             "unix:run/x": "names no socket",
@@ -100,24 +99,15 @@ class PlaceTests(BackendTestCase):
             parts = urlsplit(url)
             self.assertTrue(parts.hostname or parts.scheme == "unix")
 
-    def test_those_of_txmux_are_the_default(self) -> None:
+    def test_token(self) -> None:
         rules = self.read(
-            "consul = https://b.test\nconsul_token = b.token\n"
-            "[backend other]\nserver = consul:web\nfallback = consul:short\n"
-            "[backend plain]\nserver = 10.0.0.1:1\n"
-            "[txmux]\nconsul = unix:/run/consul.sock\nconsul_token = t.token",
+            "fallback = consul:short\n[backend plain]\nserver = 10.0.0.1:1\n"
+            "[txmux]\nconsul = unix:/run/consul.sock token=t.token",
             servers="consul:a",
         )
-        own, other, plain = (rules.backends[name] for name in ("b", "other", "plain"))
-        folder = rules.path.parent
-        self.assertEqual((own.consul, own.consul_token), ("https://b.test", folder / "b.token"))
-        usual = ("unix:/run/consul.sock", folder / "t.token")
-        self.assertEqual((other.consul, other.consul_token), usual)
-        assert isinstance(other.fallback, Backend)
-        self.assertEqual((other.fallback.consul, other.fallback.consul_token), usual)
-        self.assertEqual((plain.consul, plain.consul_token), (Backend("", ()).consul, None))
-
-    def test_useless_without_such_a_server(self) -> None:
-        for key in ("consul = http://127.0.0.1:8501", f"consul_token = {Path(__file__)}"):
-            [complaint] = self.complaints(key)
-            self.assertIn("has no effect without a server such as 'consul:web'", complaint)
+        made, plain = rules.backends["b"], rules.backends["plain"]
+        api = ConsulAPI("unix:/run/consul.sock", rules.path.parent / "t.token")
+        self.assertEqual((made.consul, rules.settings.consul), (api, api))
+        assert isinstance(made.fallback, Backend)
+        self.assertEqual(made.fallback.consul, api)
+        self.assertEqual(plain.consul, ConsulAPI())

@@ -184,8 +184,8 @@ class ConsulFinder:
     ) -> None:
         self._reactor = reactor
         self._lookup = lookup
-        self._url = backend.consul
-        self._token = backend.consul_token
+        self._url = backend.consul.url
+        self._token = backend.consul.token
         self._wait = min(backend.resolve.interval, _MOST_WAIT)
         self._service = service
         self._random = random or Random()  # nosec B311  # noqa: S311 - not for secrets
@@ -283,7 +283,7 @@ class ConsulFinder:
 def _refusal(answer: HttpResponse) -> str:
     text = answer.body[: 4 * _FIRST].decode("utf-8", "replace")
     shown = printable(" ".join(text.split()), _FIRST)
-    hint = "; see 'consul_token'" if answer.status == _NOT_ALLOWED else ""
+    hint = "; see 'token=' of 'consul'" if answer.status == _NOT_ALLOWED else ""
     return f"answers {answer.status}{f' ({shown})' if shown else ''}{hint}"
 
 

@@ -137,11 +137,10 @@ class NameResolver:
             return AddressFinder(lookup, server)
         from txmux.backends.names import consul  # noqa: PLC0415 - few need HTTP
 
-        if backend.consul not in self._consuls:
-            self._consuls[backend.consul] = consul.ConsulAgent(
-                backend.consul, self._reactor.seconds
-            )
-        agent = self._consuls[backend.consul]
+        url = backend.consul.url
+        if url not in self._consuls:
+            self._consuls[url] = consul.ConsulAgent(url, self._reactor.seconds)
+        agent = self._consuls[url]
         return consul.ConsulFinder(self._reactor, lookup, backend, server.consul, agent)
 
     def _found(self, key: str, addresses: _Addresses) -> None:
@@ -374,7 +373,7 @@ def _names_of(backend: Backend) -> Iterator[tuple[str, Server]]:
     # With a proxy, the proxy looks up servers' names.
     for server in backend.servers if backend.via is None else (backend.via.server,):
         if is_name(server):
-            consul = (server.consul, backend.consul, backend.consul_token) if server.consul else ()
+            consul = (server.consul, backend.consul) if server.consul else ()
             key = (server.kind, server.host.lower(), backend.resolve, backend.resolvers, *consul)
             yield repr(key), server
 

@@ -60,7 +60,7 @@ class Named:
         log, token = rules.settings.access_log, rules.settings.admin_token
         secrets: list[Path | None] = [token, rules.settings.crowdsec_key]
         for backend in rules.every_backend():
-            secrets.append(backend.consul_token)
+            secrets.append(backend.consul.token)
             if backend.via is not None:
                 files.append(backend.via.password)
             if backend.tls is not None:

@@ -210,7 +210,7 @@ def readable_secrets(rules: Rules) -> Iterator[Problem]:
     settings = rules.settings
     store = settings.shared_limits
     if store is not None and store.password is None and rules.acme_names:
-        message = "anyone who can read this Redis can read the keys of ACME certificates, and anyone who can write to it can get certificates for their names; set a password in Redis, and name the file that has it after the address: 'password=/etc/txmux/redis.password'"
+        message = "anyone who can read this Redis can read the keys of ACME certificates, and anyone who can write to it can get certificates for their names; set a password in Redis, and add password=FILE after the address"
         yield settings.section.problem(message, "shared_limits")
     for backend in rules.backends.values():
         password = backend.via.password if backend.via is not None else None

@@ -9,6 +9,7 @@ from txmux.rules.model.backend import (
     Balance,
     Check,
     CheckKind,
+    ConsulAPI,
     ConsulService,
     Ejection,
     Outcome,
@@ -48,9 +49,10 @@ from txmux.transport import Keepalive
 __all__ = [
     "LOCAL", "NAMES", "NOWHERE", "NO_CERTIFICATE", "PORT", "REVOKED", "AllowedClient",
     "AllowedNames", "Alternative", "Backend", "Balance", "CertificateCondition", "Check",
-    "CheckKind", "Clients", "ConsulService", "Ejection", "Files", "FoundCertificate", "GeoRegion",
-    "Handover", "IPNetwork", "InProcess", "Keepalive", "KeyEntry", "Listener", "Logged",
-    "NetworkSet", "Outcome", "Period", "Public", "Rate", "Reachable", "Refusal", "Resolve", "Route",
-    "Rules", "Section", "Senders", "Server", "ServerTLS", "Settings", "Silence", "TLSMinimum",
-    "TlsEnd", "UnixClients", "ValueLine", "Varying", "Via", "Wake", "backends_of", "fewer",
+    "CheckKind", "Clients", "ConsulAPI", "ConsulService", "Ejection", "Files", "FoundCertificate",
+    "GeoRegion", "Handover", "IPNetwork", "InProcess", "Keepalive", "KeyEntry", "Listener",
+    "Logged", "NetworkSet", "Outcome", "Period", "Public", "Rate", "Reachable", "Refusal",
+    "Resolve", "Route", "Rules", "Section", "Senders", "Server", "ServerTLS", "Settings", "Silence",
+    "TLSMinimum", "TlsEnd", "UnixClients", "ValueLine", "Varying", "Via", "Wake", "backends_of",
+    "fewer",
 ]  # fmt: skip

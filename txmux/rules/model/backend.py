@@ -66,6 +66,19 @@ class ConsulService:
 
 
 @attrs.frozen
+class ConsulAPI:
+    """Where Consul answers queries.
+
+    Attributes:
+        url: Of its HTTP API: ``http:``, ``https:`` or ``unix:``.
+        token: The file with its token; ``None`` is without.
+    """
+
+    url: str = "http://127.0.0.1:8500"
+    token: Path | None = None
+
+
+@attrs.frozen
 class Server:
     """One server of a backend.
 
@@ -284,8 +297,7 @@ class Backend:
         slow_start: How long the share of a server grows that came up, or came new; 0 is not at all.
         resolve: How their names are looked up again.
         resolvers: The IP addresses and ports of the name servers; none is those of the system.
-        consul: The URL of Consul's HTTP API: ``http:``, ``https:`` or ``unix:``.
-        consul_token: The file with the token for that; ``None`` is without.
+        consul: Where the HTTP API of Consul is.
         tls: How TLS is spoken to the servers; ``None`` is not at all.
         upload_idle_timeout: Without a byte from the client; ``None`` means no limit of its own.
         download_idle_timeout: The same from the server.
@@ -327,8 +339,7 @@ class Backend:
     eject: Ejection | None = attrs.field(factory=partial(Ejection, lone=False))
     resolve: Resolve = attrs.field(factory=Resolve)
     resolvers: tuple[tuple[str, int], ...] = ()
-    consul: str = "http://127.0.0.1:8500"
-    consul_token: Path | None = None
+    consul: ConsulAPI = attrs.field(factory=ConsulAPI)
     tls: ServerTLS | None = None
     max_connections: int = 0
     queue: int = 0

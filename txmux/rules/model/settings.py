@@ -7,6 +7,7 @@ from typing import Literal
 
 import attrs
 
+from txmux.rules.model.backend import ConsulAPI
 from txmux.rules.model.section import NOWHERE, Section
 
 
@@ -49,8 +50,7 @@ class Settings:
         access_log: ``None`` is off, ``"-"`` the service's own log, ``"stdout"`` the standard output, else a file.
         access_log_format: How an access log line is written.
         resolvers: The name servers of backends that name none; these have them already.
-        consul: The URL of Consul's HTTP API for backends that name none; these have it already.
-        consul_token: The same of the file with the token.
+        consul: Where its HTTP API is, for all backends; these have it already.
         user: The user to switch to once all ports are open, by name or number; ``None`` means no change.
         group: The group to switch to; ``None`` is that of `user`.
         admin: The server endpoints of page, API and commands; ``"auto"`` is a UNIX socket in a folder for such files.
@@ -78,8 +78,7 @@ class Settings:
     access_log: Path | Literal["-", "stdout"] | None = "-"
     access_log_format: Literal["text", "json"] = "text"
     resolvers: tuple[tuple[str, int], ...] = ()
-    consul: str = "http://127.0.0.1:8500"
-    consul_token: Path | None = None
+    consul: ConsulAPI = attrs.field(factory=ConsulAPI)
     user: str | None = None
     group: str | None = None
     admin: tuple[str, ...] = ("auto",)

@@ -24,13 +24,11 @@ from txmux.rules.reading import endpoints, values
 from txmux.rules.reading.checks import check, ejection, ejection_text
 from txmux.rules.reading.conflicts import mixed_fallback
 from txmux.rules.reading.context import (
-    CONSUL,
     OUTCOME,
     PEM,
     PEMS,
     REACHABLE,
     RESOLVERS,
-    SECRET,
     VIA,
 )
 from txmux.rules.reading.endpointstrings import host_name, link_scope
@@ -113,7 +111,6 @@ def contradictions(section: Section, found: Mapping[str, Any]) -> Iterator[Probl
         *_sources(found),
         *_through_proxy(section, found),
         *_of_check(found),
-        *_consul(found),
     ]
     if isinstance(found.get("fallback"), Handover):
         message = "the client's bytes have been read by then, and cannot be put back into its socket; name a server"
@@ -154,16 +151,6 @@ def _of_check(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         sni = f"sni={server_check.sni}"
         message = f"{sni!r} is for servers that are not spoken to by TLS; write 'tls_name = {server_check.sni}' as a key instead"
         yield "check", message
-
-
-def _consul(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    if "servers" in found and not any(one.kind == "consul" for one in found["servers"]):
-        for key in ("consul", "consul_token"):
-            if key in found and found[key] != KEYS[key].default:
-                message = (
-                    "has no effect without a server such as 'consul:web'; add one, or remove this"
-                )
-                yield key, message
 
 
 def _of_clients(section: Section, found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -444,10 +431,6 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Backend("", ()), {
         "the longest time until a host name is looked up again, or until Consul is queried again while nothing has changed; addresses that cannot be found again are used for as long as `keep` says"),
     "resolvers": SectionKey(RESOLVERS, example="127.0.0.1:8600", meaning=
         "the [name servers](#how-names-are-looked-up) for this backend's servers, in this order. Without it those of `[txmux]`"),
-    "consul": SectionKey(CONSUL, meaning=
-        "Consul's HTTP API, for servers such as [`consul:web`](#services-of-consul). Without it the one of `[txmux]`"),
-    "consul_token": SectionKey(SECRET, example="/etc/txmux/consul.token", meaning=
-        "a file with Consul's token as its only line. Without it the one of `[txmux]`"),
     "tls": SectionKey(BOOLEAN, default="no", example="yes", streams_only="is for TCP; remove it", meaning=
         "whether connections to the servers use TLS; the name in their certificates is verified"),
     "tls_name": SectionKey(_TLS_NAME, example="www.example.com", meaning=

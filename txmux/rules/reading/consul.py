@@ -35,7 +35,7 @@ def api_url(text: str) -> str:
         raise InvalidValueError(f"{text!r} is not a URL of Consul's API; {_EXAMPLE}")
     if parts.username is not None or parts.password is not None:
         raise InvalidValueError(
-            "takes no user and password; write the token into a file, and name it as consul_token"
+            "takes no user and password; write the token into a file, and add token=FILE after the URL"
         )
     if parts.path.rstrip("/") or parts.query or parts.fragment:
         raise InvalidValueError(
@@ -55,7 +55,7 @@ def consul_server(text: str) -> Server:
         )
     if not _NAME.fullmatch(name):
         raise InvalidValueError(
-            f"{text!r} names no service; write for example 'consul:web', and where Consul is as key 'consul'"
+            f"{text!r} names no service; write for example 'consul:web', and where Consul is as 'consul' in [txmux]"
         )
     return Server(text, "consul", host=name, consul=ConsulService(name))
 

@@ -10,6 +10,7 @@ import attrs
 from txmux.interfaces import IProtocolMatcher
 from txmux.rules.model import (
     Backend,
+    ConsulAPI,
     IPNetwork,
     NetworkSet,
     Outcome,
@@ -29,7 +30,14 @@ from txmux.rules.reading.endpointstrings import handover, is_handover
 from txmux.rules.reading.files import FileReader, check_file
 from txmux.rules.reading.hints import REFUSAL_WORDS
 from txmux.rules.reading.networks import CROWDSEC, PLACE, SYSTEM, NetworkLists, crowdsec, geo_region
-from txmux.rules.reading.values import NAME, ValueKind, file_path, network, split_words
+from txmux.rules.reading.values import (
+    NAME,
+    ValueKind,
+    file_path,
+    network,
+    read_options,
+    split_words,
+)
 
 REFUSALS = {refusal.value: refusal for refusal in Refusal}
 """Outcomes other than backends, by their words."""
@@ -99,6 +107,11 @@ class RulesReading:
 
     def secret(self, text: str) -> Path:
         return self.beside(text, "a file that has the secret as its only line")
+
+    def consul(self, text: str) -> ConsulAPI:
+        url, *words = split_words(text) or [""]
+        options = read_options(words, {"token": self.secret}, of="consul")
+        return ConsulAPI(api_url(url), options.get("token"))
 
     def via(self, text: str) -> Via:
         """Read a proxy and, beside the main file, the path of its password."""
@@ -214,7 +227,7 @@ def finding(servers: Iterable[Server], settings: Settings) -> dict[str, Any]:
     """Return the defaults of name resolution for a backend: the values by the names of its fields."""
     found: dict[str, Any] = {"resolvers": settings.resolvers}
     if any(server.kind == "consul" for server in servers):
-        found |= {"consul": settings.consul, "consul_token": settings.consul_token}
+        found["consul"] = settings.consul
     return found
 
 
@@ -237,7 +250,12 @@ RESOLVERS = ValueKind(
     lambda servers: tuple(dict.fromkeys(servers)),
 )
 PEM = ValueKind(RulesReading.pem, "path", in_context=True)
-CONSUL = ValueKind(api_url, "URL: `http:`, `https:` or `unix:`")
+CONSUL = ValueKind(
+    RulesReading.consul,
+    "URL: `http:`, `https:` or `unix:`; `[token=FILE]`",
+    in_context=True,
+    write=lambda consul: consul.url,
+)
 VIA = ValueKind(
     RulesReading.via,
     "`socks5://`, `socks4://` or `http://` and `[USER:FILE@]HOST:PORT`",

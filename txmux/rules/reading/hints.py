@@ -95,6 +95,7 @@ KEY_HINTS: Mapping[str, Mapping[str, str]] = {
     "txmux": {
         **_each("admin_address admin_bind admin_listen admin_port api dashboard stats", _ADMIN),
         "chroot": "remove it; 'user' takes the privilege from the service",
+        "consul_token": "write it after the URL: 'consul = http://127.0.0.1:8500 token=FILE'",
         "daemon": "remove it; systemd or another supervisor runs txmux in the background",
         **_each("debug log_level loglevel verbose", "remove it; the option is --log-level"),
         **_each("dns nameserver nameservers", "write resolvers"),
@@ -188,6 +189,7 @@ KEY_HINTS: Mapping[str, Mapping[str, str]] = {
         **_each("algorithm hash lb lb_policy load_balancing method scheduler strategy", "write balance"),
         **_each("dial_timeout proxy_connect_timeout timeout_connect", "write connect_timeout"),
         "congestion": "remove it; servers get the system's congestion control, those on this machine one that does not pace",
+        **_each("consul consul_token", "write 'consul = http://127.0.0.1:8500 token=FILE' in [txmux]"),
         "dns": "write resolvers",
         **_each("fail_timeout max_fails observe outlier_detection", _EJECTS),
         **_each("max_rate proxy_download_rate", "write upload_rate or download_rate"),

@@ -101,8 +101,7 @@ def _store(reading: RulesReading, text: str) -> Store:
 def _at_host(text: str, parts: SplitResult) -> Store | None:
     if parts.password is not None:
         raise InvalidValueError(
-            "has a password in it, which every user could read; write it into a file, and name that after the address: "
-            "'password=/etc/txmux/redis.password'"
+            "has a password in it, which every user could read; write it into a file, and add password=FILE after the address"
         )
     database = _DATABASE.fullmatch(parts.path)
     if not parts.hostname or not database or parts.query or parts.fragment or parts.port == 0:
@@ -325,10 +324,8 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Settings(), {
         "the format of its lines"),
     "resolvers": SectionKey(RESOLVERS, example="127.0.0.1:8600", meaning=
         "the [name servers](#how-names-are-looked-up) for the addresses of servers, unless the backend names others. The default is the system's"),
-    "consul": SectionKey(CONSUL, meaning=
-        "Consul's HTTP API, for servers such as [`consul:web`](#services-of-consul), unless the backend names another"),
-    "consul_token": SectionKey(SECRET, example="/etc/txmux/consul.token", meaning=
-        "a file with Consul's token as its only line. It is read again for each question"),
+    "consul": SectionKey(CONSUL, example="http://127.0.0.1:8500 token=/etc/txmux/consul.token", meaning=
+        "Consul's HTTP API, for servers such as [`consul:web`](#services-of-consul), and the file with its token"),
     "user": SectionKey(_USER, example="txmux", meaning=
         "the [user](#user-and-group) that the process and all workers switch to once it listens. Needs root"),
     "group": SectionKey(_GROUP, example="txmux", meaning=
