@@ -48,7 +48,6 @@ access_log = {folder}/access.log
 
 [listen public]
 endpoint = 127.0.0.1:{port}
-backlog  = 4096
 detect_timeout = 1m
 {limits}
 

@@ -44,7 +44,6 @@ access_log_format = json
 
 [listen public]
 endpoint = 127.0.0.1:0
-backlog  = 4096
 
 [route backend]
 match   = payload text=B

@@ -54,7 +54,6 @@ admin = unix:{folder}/admin.sock
 
 [listen public]
 endpoint = 127.0.0.1:{port}
-backlog  = 8192
 
 [route all]
 match   = any

@@ -31,7 +31,6 @@ drain_timeout = $LIMIT
 
 [listen public]
 endpoint = 127.0.0.1:$PORT
-backlog  = 4096
 default  = 127.0.0.1:$SERVER
 
 [route spare$NUMBER]

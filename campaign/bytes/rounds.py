@@ -37,13 +37,11 @@ _MOST_WAYS = "KKKKVVWWPPOSLTURQ"
 _LISTENERS = """
 [listen plain]
 endpoint = 127.0.0.1:0
-backlog = 4096
 detect_timeout = 3m
 {strict}
 
 [listen told]
 endpoint = 127.0.0.1:0
-backlog = 4096
 detect_timeout = 3m
 proxy_timeout = 3m
 accept_proxy_from = 127.0.0.0/8
@@ -51,40 +49,34 @@ accept_proxy_from = 127.0.0.0/8
 
 [listen unix]
 endpoint = unix:{entry}
-backlog = 4096
 detect_timeout = 3m
 proxy_timeout = 3m
 accept_proxy_from = unix
 
 [listen few]
 endpoint = 127.0.0.1:0
-backlog = 4096
 detect_timeout = 3m
 max_connections_per_source = 1
 
 [listen rated]
 endpoint = 127.0.0.1:0
-backlog = 4096
 detect_timeout = 3m
 connection_rate_per_source = 1/h
 
 [listen race]
 endpoint = 127.0.0.1:0
-backlog = 4096
 detect_timeout = 3m
 silent = F
 race = yes
 
 [listen hush]
 endpoint = 127.0.0.1:0
-backlog = 4096
 detect_timeout = 3m
 silent = F after=100ms
 race = yes
 
 [listen first]
 endpoint = 127.0.0.1:0
-backlog = 4096
 first = server
 default = F
 """

@@ -37,7 +37,6 @@ _PATHS = (Path(__file__).with_name("hook"), Path(__file__).parents[2])
 _RULES = """
 [listen public]
 endpoint = 127.0.0.1:0
-backlog = 1024
 
 [route all]
 match = payload text=E

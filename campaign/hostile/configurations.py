@@ -13,30 +13,25 @@ drain_timeout = 0s
 
 [listen plain]
 endpoint                   = :{PLAIN}
-backlog                    = 4096
 detect_timeout             = 1m
 connection_rate_per_source = 5000/s
 max_connections_per_source = 10000
 
 [listen proxied]
 endpoint          = :{PROXIED}
-backlog           = 4096
 detect_timeout    = 1m
 accept_proxy_from = 127.0.0.0/8
 
 [listen tls]
 endpoint       = :{TLS}
-backlog        = 4096
 detect_timeout = 1m
 
 [listen mutual]
 endpoint       = :{MUTUAL}
-backlog        = 4096
 detect_timeout = 1m
 
 [listen web]
 endpoint       = :{WEB}
-backlog        = 4096
 detect_timeout = 1m
 
 [route ended]

@@ -96,7 +96,6 @@ class Proxy:
 _TXMUX = """
 [listen public]
 endpoint = 127.0.0.1:0
-backlog  = 1024
 detect_timeout = 10m
 
 [route good]

@@ -20,7 +20,6 @@ ECHO, BAD = b"E", b"B"
 _RULES = """
 [listen public]
 endpoint = 127.0.0.1:0
-backlog  = 1024
 detect_timeout = 10m
 
 [route echo]

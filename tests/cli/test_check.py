@@ -13,10 +13,10 @@ from txmux.detection.registry import PluginProblem, Registry, UnusableMatcherErr
 from txmux.rules.lint.privileges import Privileges
 
 GOOD = "[listen a]\nendpoint = :8443\ndefault = web\n[backend web]\nserver = 127.0.0.1:80\n"
-BAD = "[listen a]\nendpoint = 443\nbacklgo = 5\n"
+BAD = "[listen a]\nendpoint = 443\npeek_limti = 5\n"
 BAD_LINES = (
     "{0}:2: [listen a] endpoint: '443' is not an address and port; did you mean ':443'?\n"
-    "{0}:3: [listen a] backlgo: unknown key; did you mean 'backlog'?\n"
+    "{0}:3: [listen a] peek_limti: unknown key; did you mean 'peek_limit'?\n"
 )
 
 
@@ -171,9 +171,9 @@ class JSONTests(CheckTestCase):
                 "file": str(self.bad),
                 "line": 3,
                 "section": "listen a",
-                "key": "backlgo",
+                "key": "peek_limti",
                 "severity": "error",
-                "message": "unknown key; did you mean 'backlog'?",
+                "message": "unknown key; did you mean 'peek_limit'?",
             },
         )
         self.assertNotIn("servers", found)

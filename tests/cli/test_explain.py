@@ -401,7 +401,7 @@ class WrongTests(ServiceTestCase):
             self.assertEqual(err.count("\n"), 1)
 
     def test_errors_of_the_rules_and_exit_code_78(self) -> None:
-        self.rules.write_text("[listen a]\nendpoint = 443\nbacklgo = 5\n")
+        self.rules.write_text("[listen a]\nendpoint = 443\npeek_limti = 5\n")
         code, out, err = self.run_main("explain", self.rules, "--text", "x")
         self.assertEqual((code, out), (78, ""))
         self.assertEqual(err.count(f"{self.rules}:"), 2)

@@ -24,7 +24,6 @@ _CLIENTS = 300
 _RULES = """
 [listen public]
 endpoint = 127.0.0.1:0
-backlog  = {clients}
 
 [route all]
 match   = any
@@ -40,7 +39,7 @@ class DescriptorTests(InteropTestCase):
         self.addCleanup(stop_listening, self.backend)
         self.served: list[socket.socket] = []
         threading.Thread(target=self.serve, daemon=True).start()
-        rules = _RULES.format(clients=_CLIENTS, port=self.backend.getsockname()[1])
+        rules = _RULES.format(port=self.backend.getsockname()[1])
         few = ("sh", "-c", f'ulimit -n {_LIMIT}; exec "$@"', "sh")
         self.mux = self.own(Mux(self.folder, rules, before=few))
 
@@ -151,7 +150,7 @@ class ChurnTests(InteropTestCase):
         rules = self.folder / "rules.ini"
         rules.write_text(
             f"[txmux]\naccess_log = off\nrelay = {relay}\n[listen public]\nendpoint = {endpoint}\n"
-            f"backlog = 1024\n[route all]\nmatch = any\nbackend = 127.0.0.1:{echo.port}\n"
+            f"[route all]\nmatch = any\nbackend = 127.0.0.1:{echo.port}\n"
         )
         hold = "exec 40</dev/null 50</dev/null; " if gaps else ""
         few = ("bash", "-c", f'ulimit -n {self.limit}; {hold}exec "$@"', "bash", *before)

@@ -26,7 +26,6 @@ MIB = 2**20
 RULES = """
 [listen public]
 endpoint = 127.0.0.1:0
-backlog  = 4096
 detect_timeout = 20m
 {limits}
 

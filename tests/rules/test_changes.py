@@ -30,7 +30,7 @@ class ChangesTest(SynchronousTestCase):
         more = "[listen y]\nendpoint = :80\n"
         self.assertEqual(self.told("", more), "listener y opened")
         self.assertEqual(self.told(more, ""), "listener y closed")
-        self.assertEqual(self.told(more, more + "backlog = 5\n"), "listener y changed")
+        self.assertEqual(self.told(more, more + "peek_limit = 5\n"), "listener y changed")
 
     def test_settings(self) -> None:
         self.assertEqual(

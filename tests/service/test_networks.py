@@ -213,7 +213,7 @@ class CrowdSecTest(NetworksCase):
         await self.after(11, self.denies)
         self.assertFalse(await self.is_let_in(port))
         played.new = None
-        await self.change(_LISTEN % settings + listener + "backlog = 7\n" + self.route % "")
+        await self.change(_LISTEN % settings + listener + "peek_limit = 7\n" + self.route % "")
         self.assertTrue(self.denies())
         played.deleted = [decision("127.0.0.0/8")]
         await self.after(11, lambda: not self.denies())

@@ -3,9 +3,7 @@
 import os
 import signal
 import socket
-import struct
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import attrs
@@ -24,20 +22,10 @@ from txmux.serving.listen_addresses import listen_addresses
 
 _LOG = "[txmux]\naccess_log = LOG\n"
 
-_SYSTEM = Path("/proc/sys/net/core/somaxconn")
-_MOST = min(65535, int(_SYSTEM.read_text())) if _SYSTEM.exists() else 0
-
 PORT_OPTIONS: dict[str, tuple[str, Callable[[Any, Any], int], int, int]] = {
-    "backlog": ("7", lambda listening, _: _backlog(listening), _MOST, 7),
     "keepalive": ("no", lambda _, transport: transport.getTcpKeepAlive(), 1, 0),
 }
 """By keys of ``[listen]``: another value, how the listening socket or a connection shows it, and what that is before and after."""
-
-
-def _backlog(listening: socket.socket) -> int:
-    """Return how many clients may wait: ``tcpi_sacked`` of tcp_info, for a socket that listens."""
-    info = listening.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32)
-    return int(struct.unpack_from("I", info, 28)[0])
 
 
 def _other(value: object) -> Any:

@@ -45,8 +45,8 @@ class StoreTest(SynchronousTestCase):
         self.store = ListeningSockets(reactor)
         self.addCleanup(self.store.close)
 
-    def listener(self, *endpoints: str, name: str = "x", backlog: int = 16) -> Listener:
-        return Listener(name, endpoints, backlog=backlog)
+    def listener(self, *endpoints: str, name: str = "x") -> Listener:
+        return Listener(name, endpoints)
 
     def test_overlap_of_all_addresses_with_one_is_refused(self) -> None:
         port = free_port()
@@ -198,10 +198,10 @@ class StoreTest(SynchronousTestCase):
         self.assertFalse(is_refused(adopted.getsockname()))
 
     def test_changed_backlog_holds_for_the_same_socket(self) -> None:
-        endpoint = f"127.0.0.1:{free_port()}"
-        self.store.open([self.listener(endpoint, backlog=16)])
+        endpoint = f"tcp:{free_port()}:interface=127.0.0.1:backlog="
+        self.store.open([self.listener(f"{endpoint}16")])
         before = inodes(self.store.sockets())
-        self.store.open([self.listener(endpoint, backlog=1)])
+        self.store.open([self.listener(f"{endpoint}1")])
         self.assertEqual(inodes(self.store.sockets()), before)
         (opened,) = self.store.sockets().values()
         self.assertEqual(self.longest_queue(opened), 1)

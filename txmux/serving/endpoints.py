@@ -21,7 +21,7 @@ from txmux.errors import ListenError
 from txmux.net.addresses import text_of
 from txmux.rules.model import Listener, Server
 from txmux.rules.reading.endpointstrings import SERVER, split_arguments
-from txmux.serving.listen_addresses import ListenAddress, listen_addresses
+from txmux.serving.listen_addresses import BACKLOG, ListenAddress, listen_addresses
 
 OpenedPorts: TypeAlias = "dict[str, tuple[IListeningPort, ForwardingFactory]]"
 """Ports and their factories by the keys of their addresses."""
@@ -31,14 +31,14 @@ _MOST_WAITING = 1 << 16
 _log = Logger()
 
 
-def server_endpoint(reactor: Any, text: str, backlog: int) -> IStreamServerEndpoint:
+def server_endpoint(reactor: Any, text: str) -> IStreamServerEndpoint:
     from twisted.internet.endpoints import serverFromString  # noqa: PLC0415 - it imports all of TLS
 
-    named: IStreamServerEndpoint = serverFromString(reactor, _with_backlog(text, backlog))
+    named: IStreamServerEndpoint = serverFromString(reactor, _with_backlog(text))
     return named
 
 
-def _with_backlog(text: str, backlog: int) -> str:
+def _with_backlog(text: str) -> str:
     """Add the backlog to an endpoint string that may have one and has none."""
     arguments = split_arguments(text)
     form = SERVER.get(arguments.kind.lower())
@@ -46,7 +46,7 @@ def _with_backlog(text: str, backlog: int) -> str:
         return text
     if len(arguments.positional) > form.names.index("backlog"):
         return text
-    return f"{text}:backlog={backlog}"
+    return f"{text}:backlog={BACKLOG}"
 
 
 class ForwardingFactory(ServerFactory):
@@ -91,7 +91,7 @@ async def open_ports(
                 continue
             forwarding = ForwardingFactory()
             try:
-                endpoint = server_endpoint(reactor, address.text, listener.backlog)
+                endpoint = server_endpoint(reactor, address.text)
                 port = await endpoint.listen(forwarding)
             except Exception as problem:
                 for opened_port, _ in opened.values():

@@ -31,6 +31,9 @@ from txmux.rules.reading.endpointstrings import (
     udp_listen_address,
 )
 
+BACKLOG = 65535
+"""Clients that may wait to be accepted; the system takes less: on Linux ``net.core.somaxconn``."""
+
 _MPTCP = " mptcp"
 
 
@@ -79,7 +82,7 @@ def listen_addresses(listener: Listener) -> list[ListenAddress]:
     options = socket_options(listener)
     for number, text in enumerate(listener.endpoints):
         # Each endpoint with port 0 gets a port of its own.
-        key, kind, backlog = identity(text, listener.backlog, f"{listener.name} {number}")
+        key, kind, backlog = identity(text, BACKLOG, f"{listener.name} {number}")
         address = ListenAddress(listener.name, text, backlog, key, kind, listener.freebind)
         if listener.mptcp and kind == "tcp":
             address = attrs.evolve(address, mptcp=True, key=f"{key}{_MPTCP}")

@@ -43,7 +43,7 @@ class MuxFactory(ServerFactory, ActiveListener):
 
     Args:
         routes: In the order of their priority; `txmux.route` makes them in Python. Those ``under`` others are there too.
-        settings: As in a ``[listen]`` section; its ``endpoints`` and ``backlog`` mean nothing here.
+        settings: As in a ``[listen]`` section; its ``endpoints`` mean nothing here.
         access_log: Records each connection when it ends.
         admission: Decides which clients are let in; made from the settings if not given.
         runtime: The process's; one for this listener alone if not given.

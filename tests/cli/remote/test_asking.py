@@ -11,7 +11,7 @@ from unittest import SkipTest
 from tests.cli.remote.answering import RemoteTestCase
 
 _ERRORS = [
-    "rules.ini:3: [listen a] backlgo: unknown key; did you mean 'backlog'?",
+    "rules.ini:3: [listen a] peek_limti: unknown key; did you mean 'peek_limit'?",
     "rules.ini:9: \x1b[2J",
 ]
 

@@ -32,7 +32,7 @@ class FileTests(SynchronousTestCase):
         output = frontend("maxconn 7", "backlog 8")
         listener = rules_of(output).listeners[0]
         self.assertIn("txmux closes them", output.warnings[0])
-        self.assertEqual((listener.max_connections, listener.backlog), (7, 8))
+        self.assertEqual(listener.max_connections, 7)
 
     def test_mode_of_the_frontend_counts(self) -> None:
         output = converted(
@@ -71,13 +71,11 @@ class FileTests(SynchronousTestCase):
 
     def test_defaults_above_or_by_name(self) -> None:
         output = converted(
-            "defaults one\n    maxconn 1\ndefaults two from one\n    backlog 2\n"
+            "defaults one\n    maxconn 1\ndefaults two from one\n    maxconn 2\n"
             "listen x from one\n    bind :1\nlisten y\n    bind :2\n"
         )
         x, y = rules_of(output).listeners
-        self.assertEqual(
-            (x.max_connections, x.backlog, y.max_connections, y.backlog), (1, 65535, 1, 2)
-        )
+        self.assertEqual((x.max_connections, y.max_connections), (1, 2))
 
     def test_the_rest_is_reported_once(self) -> None:
         output = converted(

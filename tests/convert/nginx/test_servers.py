@@ -51,8 +51,8 @@ class ListenTests(SynchronousTestCase):
     def test_different_parameters_make_listeners(self) -> None:
         output = server("listen 444 backlog=99; listen 445 so_keepalive=30m::10; proxy_pass a;")
         listeners = rules_of(output).listeners
-        self.assertEqual([listener.backlog for listener in listeners], [65535, 99, 65535])
-        self.assertEqual(listeners[2].keepalive, Keepalive(idle=1800, count=10))
+        self.assertEqual(len(listeners), 2)
+        self.assertEqual(listeners[1].keepalive, Keepalive(idle=1800, count=10))
         self.assertEqual(
             rules_of(server("listen 444 so_keepalive=off; proxy_pass a;")).listeners[1].keepalive,
             None,

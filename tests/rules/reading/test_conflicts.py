@@ -38,7 +38,7 @@ class ConflictTests(SynchronousTestCase):
         )
 
     def test_later_listener_is_reported(self) -> None:
-        text = "[listen a]\nendpoint = :1\n[listen b]\nbacklog = 1\n[listen c]\nendpoint = :1\n"
+        text = "[listen a]\nendpoint = :1\n[listen b]\npeek_limit = 1\n[listen c]\nendpoint = :1\n"
         (problem,) = conflicts(read_ini(text, "x.ini")[0])
         self.assertEqual((problem.section, problem.line), ("listen c", 6))
         self.assertIn("at x.ini:2", problem.message)
@@ -237,10 +237,10 @@ class DatagramTests(ReadingTestCase):
 
     def test_keys_of_the_other(self) -> None:
         self.refuses(
-            f"{_UDP}silent = close\nmax_connections = 5\nbacklog = 5\n",
+            f"{_UDP}silent = close\nmax_connections = 5\nkeepalive = no\n",
             "3 silent: a datagram is a whole message, so no client is silent; remove it",
             "4 max_connections: is for TCP; write max_flows",
-            "5 backlog: is for TCP; remove it",
+            "5 keepalive: is for TCP; remove it",
         )
         self.refuses(
             "[listen t]\nendpoint = :1\nmax_flows = 5\n", "3 max_flows: is for UDP; remove it"

@@ -42,10 +42,10 @@ BAD_FILES = {
         "5: [route b] backend: has no value; write for example 'backend = 127.0.0.1:22'\n"
         "6: [route b] from: has no value; write for example 'from = 10.0.0.0/8'"
     ),
-    "{listen}quux = 1\nbacklog = 1\n  2\n  3": (
+    "{listen}quux = 1\npeek_limit = 1\n  2\n  3": (
         "3: [listen public] quux: unknown key; [listen NAME] has nothing like it; remove it\n"
-        "5: [listen public] backlog: takes one value; remove this line\n"
-        "6: [listen public] backlog: takes one value; remove this line"
+        "5: [listen public] peek_limit: takes one value; remove this line\n"
+        "6: [listen public] peek_limit: takes one value; remove this line"
     ),
     "{listen}[route b]\nmatch = any\nbackend = wbe\n[backend web]\nserver = a:1": (
         "5: [route b] backend: there is no [backend wbe]; did you mean 'web'? "
@@ -94,12 +94,12 @@ BAD_FILES = {
         "4: [listen public]: a line needs '=', as in KEY = VALUE; to continue the value above, indent it\n"
         "5: a header is a name between '[' and ']', as in [route ssh]"
     ),
-    "{listen}backlog = 5 # few\ndetect_timeout = 5s;": (
-        "3: [listen public] backlog: a comment needs its own line; put '# few' above this one\n"
+    "{listen}peek_limit = 5 # few\ndetect_timeout = 5s;": (
+        "3: [listen public] peek_limit: a comment needs its own line; put '# few' above this one\n"
         "4: [listen public] detect_timeout: remove the ';' at the end; write 5s"
     ),
-    "{listen}backlog = 5\nbacklog = 6": (
-        "4: [listen public] backlog: is already at line 3; keep one of the two"
+    "{listen}peek_limit = 5\npeek_limit = 6": (
+        "4: [listen public] peek_limit: is already at line 3; keep one of the two"
     ),
     "{listen}[route b]\nmatch = any\nbackend = close\nserver = a:1\nmax_connections = 1\nbogus = 1": (
         "6: [route b] server: unknown key; write 'backend = a:1'\n"
@@ -119,7 +119,7 @@ BAD_FILES = {
 
 # Files with one mistake that would look like several.
 FOLLOW_ON = {
-    "[listen a]\nendpoint = :1\n[listen a]\nbacklog = 1": (
+    "[listen a]\nendpoint = :1\n[listen a]\npeek_limit = 1": (
         "3: [listen a]: is already at rules.ini:1; give one another name"
     ),
     "[listen a]\n[listen a]": (

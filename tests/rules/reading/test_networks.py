@@ -104,8 +104,8 @@ class ErrorTests(ListsTestCase):
     def test_wrong_lines(self) -> None:
         text = "10.0.0.0/8\n10.0.0.1/8\nx\n1.2.3.4, 5.6.7.8\n" + "y" * 100
         self.refuses(
-            f"{LISTEN}deny = @list.txt\nallow = @list.txt\nbacklog = x",
-            "rules.ini:5: [listen a] backlog: must be a whole number from 1 to 65535, not 'x'",
+            f"{LISTEN}deny = @list.txt\nallow = @list.txt\nmax_connections = x",
+            "rules.ini:5: [listen a] max_connections: must be a whole number from 0 to 1000000000, not 'x'",
             "list.txt:2: '10.0.0.1/8' is an address inside a network; write '10.0.0.0/8' for the network "
             "or '10.0.0.1' for the one address",
             "list.txt:3: 'x' is not a network; write it as 10.0.0.0/8, 192.0.2.1 or 2001:db8::/32",

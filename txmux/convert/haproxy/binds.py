@@ -255,10 +255,9 @@ def listen(bind: Bind, name: str, listeners: list[DraftSection], draft: Draft) -
     unknown = [flag for flag in flags if flag not in understood]
     if unknown:
         section.warn(line, f"no counterpart of {', '.join(unknown)}")
-    for flag, key in (("backlog", "backlog"), ("maxconn", "max_connections")):
-        if flag in flags:
-            section.entries.pop(key, None)
-            section.add(key, bind.last(flag), line.number)
+    if "maxconn" in flags:
+        section.entries.pop("max_connections", None)
+        section.add("max_connections", bind.last("maxconn"), line.number)
 
 
 def _listener(

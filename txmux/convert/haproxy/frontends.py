@@ -98,14 +98,12 @@ class Frontend(FrontendRoutes):
         return section
 
     def _listener_keys(self, decisions: ClientDecisions) -> None:
-        for name, key in (("maxconn", "max_connections"), ("backlog", "backlog")):
-            line = self.proxy.value(name)
-            if line:
-                self.made.used.add(line.number)
-                for listener in self.listeners:
-                    listener.add_default(key, line.value, line)
-                    if name == "maxconn":
-                        listener.warn(line, LIMIT_CLOSES)
+        self.made.used.update(line.number for line in self.proxy.all("backlog"))
+        if line := self.proxy.value("maxconn"):
+            self.made.used.add(line.number)
+            for listener in self.listeners:
+                listener.add_default("max_connections", line.value, line)
+                listener.warn(line, LIMIT_CLOSES)
         self._options()
         targets = {line.value for word in _TARGET_DIRECTIVES for line in self.proxy.all(word)}
         proxies = [self.proxy, *(p for name, p in self.made.proxies.items() if name in targets)]

@@ -120,9 +120,7 @@ class ServerBlock:
         self._admission(section, proxied=first.proxied)
         counted = "max_flows" if first.datagrams else "max_connections"
         self._limits(section, counted, shared=len(endpoints) > 1)
-        section.add_set(
-            first.line, backlog=first.backlog, keepalive=first.keepalive, mptcp=first.mptcp
-        )
+        section.add_set(first.line, keepalive=first.keepalive, mptcp=first.mptcp)
         if self._scope.text("access_log") == "off" and self._scope.own:
             section.add("log", "no", self._scope.line("access_log"))
         if first.ended:
@@ -285,7 +283,6 @@ class Endpoint:
     ended: bool = False
     proxied: bool = False
     keepalive: str = ""
-    backlog: str = ""
     datagrams: bool = False
     mptcp: str = ""
 
@@ -323,7 +320,6 @@ def _endpoints(directive: Directive, draft: Draft) -> Iterable[Endpoint]:
         ended="ssl" in flags,
         proxied="proxy_protocol" in flags,
         keepalive=_keepalive(flags, directive, draft),
-        backlog=flags.get("backlog", "").removeprefix("-1"),
         datagrams="udp" in flags,
         mptcp="yes" if "multipath" in flags else "",
     )

@@ -106,7 +106,6 @@ class Listener:
     max_connections_per_source: int = 0
     max_undecided_per_source: int = 0
     connection_rate_per_source: Rate | None = None
-    backlog: int = 65535  # the system takes less: `somaxconn`
     keepalive: Keepalive | None = attrs.field(factory=Keepalive)
     freebind: bool = False
     mptcp: bool = False

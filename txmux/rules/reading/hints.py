@@ -122,6 +122,7 @@ KEY_HINTS: Mapping[str, Mapping[str, str]] = {
         **_each("ipv6_only ipv6only", "write 'endpoint = [::]:443' for IPv6 alone"),
         **_each("accept_proxy proxy_protocol", "write 'accept_proxy_from = NETWORKS'"),
         **_each("allow_from allowlist whitelist", "write allow"),
+        "backlog": "remove it; it is the system's maximum (net.core.somaxconn); an endpoint string can have less, as in 'endpoint = tcp:443:backlog=50'",
         **_each("ban blacklist blocklist", _BANS),
         **_each("bandwidth", "write upload_rate or download_rate in a [backend NAME]"),
         **_each("cert certificate crt key ssl ssl_certificate tls tls_cert", f"TLS is ended by {_HERE}"),

@@ -27,7 +27,6 @@ from txmux.rules.reading.values import (
     SectionKey,
     ValueKind,
     amount,
-    number,
     read_options,
     with_defaults,
     words,
@@ -138,8 +137,6 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Listener(""), {
         "the same for connections that are not recognised yet"),
     "connection_rate_per_source": SectionKey(_CONNECTION_RATE, example="20/s burst=40", meaning=
         "how fast each [source](#sources) may make connections: `20/s burst=40`"),
-    "backlog": SectionKey(number(1, 65535), streams_only="is for TCP; remove it", meaning=
-        "how many connections the system queues until they are accepted; it takes its own maximum where that is less (on Linux `net.core.somaxconn`, usually 4096). An endpoint string may say otherwise; a systemd socket has its own"),
     "keepalive": SectionKey(_KEEPALIVE, default="yes", example="idle=60s interval=20s count=3", streams_only="is for TCP; remove it", meaning=
         "TCP keepalive, on the connections to clients and to servers: a peer that has been quiet for `idle=` is probed every `interval=`, and after `count=` probes without an answer the connection is broken. `yes` means `idle=60s interval=15s count=4`, also the defaults for missing words. On Linux, a relayed connection with unacknowledged bytes is broken, too, once these have been sent again `count=` times and nothing has come from the peer for `idle=` and `count=` times `interval=`. A peer that is alive but does not read stays connected"),
     "freebind": SectionKey(LINUX_ONLY, meaning=
