@@ -124,15 +124,6 @@ class StateTests(HandoverCase):
             assert found.header.source is not None
             self.assertEqual((found.header.source.port, heard[found.length :]), (client.port, data))
 
-    async def test_proxy_header_in_the_first_datagram_is_not_repeated(self) -> None:
-        server, client, port = self.served(
-            lambda _: b"ok", backend="proxy_protocol = v2\nproxy_every = first"
-        )
-        await client.asks(b"one", port)
-        await self.hand_over()
-        await client.asks(b"two", port)
-        self.assertEqual([decode_datagram(heard) is None for heard in server.heard], [False, True])
-
 
 class MovingTests(HandoverCase, MovingCase):
     async def test_client_may_move_after_the_handover(self) -> None:

@@ -38,17 +38,9 @@ class ProxyTests(FlowCase):
             )
             self.assertEqual((found.length, data[13]), (28, 0x12))
 
-    async def test_proxy_every_first_sends_one_header(self) -> None:
-        server, client, port = self.served(
-            _behind_header, backend="proxy_protocol = v2\nproxy_every = first"
-        )
-        await client.asks(b"one", port)
-        await client.asks(b"two", port)
-        self.assertEqual([len(data) for data in server.heard], [31, 3])
-
     async def test_next_server_gets_the_header(self) -> None:
         server, client = Talker.listening(self, answer=_behind_header), Talker.listening(self)
-        lines = "proxy_protocol = v2\nproxy_every = first\nbalance = first"
+        lines = "proxy_protocol = v2\nbalance = first"
         port = self.begin(free_port(kind=socket.SOCK_DGRAM), server.port, backend=lines)
         client.say(b"one", port)
         await server.hears(1)

@@ -330,14 +330,8 @@ class ServerSocket:
             flow.count_lost(lost)  # which may have ended
 
     def _with_headers(self, data: Any, size: int) -> Iterator[tuple[Any, int]]:
-        """Yield what is sent at once, with its size; the header comes before each datagram, or before the first one."""
+        """Yield what is sent at once, with its size; the header comes before each datagram."""
         header, parts = self._header, ancillary.split(data, size)
-        if self.upstream.backend.proxy_every == "first":
-            self._header = b""
-            yield header + bytes(parts[0]), 0
-            if len(parts) > 1:
-                yield data[size:], size
-            return
         longer = len(header) + len(parts[0])
         count = max(1, min(ancillary.MOST_AT_ONCE, ancillary.MOST_BYTES_AT_ONCE // longer))
         for start in range(0, len(parts), count):
@@ -433,7 +427,7 @@ class ServerSocket:
         tried = {member.target.text: cause for member, cause in self._tried.items()}
         held = self._held if self.is_waiting else None
         waited = None if held is None else self._flow.live.seconds() - held.since
-        return {"is_introduced": not self._header, "tried": tried, "waited": waited}
+        return {"tried": tried, "waited": waited}
 
     def suspend(self) -> None:
         """Read nothing of the server; what it says waits in the socket."""
@@ -473,10 +467,7 @@ class ServerSocket:
             place = other.target.text
             if place in tried:
                 self._tried[other] = tried[place]
-        backend, has_sent_header = self.upstream.backend, fields.get("is_introduced", False)
-        if backend.proxy_protocol == "v2" and not (
-            has_sent_header and backend.proxy_every == "first"
-        ):
+        if self.upstream.backend.proxy_protocol == "v2":
             self._prepare_header()
 
     def end(self, *, is_unanswered: bool = False) -> None:

@@ -85,9 +85,7 @@ class ListenTests(SynchronousTestCase):
             [server.text for server in dns.servers], ["udp:10.0.0.1:53", "udp:10.0.0.2:53"]
         )
         self.assertEqual((dns.answers, dns.idle_timeout, other.answers), (1, 20, 0))
-        self.assertEqual(
-            (vpn.proxy_protocol, vpn.proxy_every, vpn.idle_timeout), ("v2", "first", 600)
-        )
+        self.assertEqual((vpn.proxy_protocol, vpn.idle_timeout), ("v2", 600))
 
     def test_udp_without_counterpart(self) -> None:
         for setting in ("proxy_requests 5;", "health_check udp;"):

@@ -176,7 +176,10 @@ def _add_datagram_keys(section: DraftSection, group: UpstreamGroup, scope: Direc
         section.warn(scope.line("proxy_responses"), message)
     if scope.is_on("proxy_protocol"):
         section.add("proxy_protocol", "v2", scope.line("proxy_protocol"))
-        section.add("proxy_every", "first", scope.line("proxy_protocol"))
+        section.warn(
+            scope.line("proxy_protocol"),
+            "proxy_protocol: nginx puts the header before the first datagram alone, txmux before each",
+        )
     if group.check is not None:
         group.check.write(section, is_udp=True)
     for directive in filter(None, map(scope.get, ("proxy_requests", "health_check"))):

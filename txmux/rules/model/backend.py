@@ -311,7 +311,6 @@ class Backend:
         fallback: The outcome for clients when no server can be reached.
         unanswered_timeout: Of a flow of datagrams that the server has never answered.
         answers: The datagrams from the server after which a flow is over; 0 means no such end.
-        proxy_every: Which datagrams of a flow have a header of the PROXY protocol.
         section: Its section of a file; `NOWHERE` if it was made in Python.
     """
 
@@ -352,7 +351,6 @@ class Backend:
     fallback: Outcome = Refusal.CLOSE
     unanswered_timeout: float = 30.0
     answers: int = 0
-    proxy_every: Literal["all", "first"] = "all"
     section: Section = attrs.field(default=NOWHERE, eq=False, repr=False)
 
     @property

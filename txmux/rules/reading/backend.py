@@ -461,8 +461,6 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Backend("", ()), {
         "for UDP: how long a flow lasts that the server has never answered"),
     "answers": SectionKey(number(0, 1_000_000_000), example="1", datagrams_only=True, meaning=
         "for UDP: after this many datagrams from the server a flow ends, unless the client has sent more; `0` means no such end. Use `1` for DNS"),
-    "proxy_every": SectionKey(words("all", "first"), example="first", datagrams_only=True, meaning=
-        "for UDP: which datagrams of a flow begin with the header of `proxy_protocol = v2`. With `first`, the server does not learn the address if that datagram is lost"),
     "fallback": SectionKey(OUTCOME, meaning=
         "where the client goes when no server can be reached. A fallback can have one too; a circle is an error"),
 })

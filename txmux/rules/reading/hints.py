@@ -204,6 +204,7 @@ KEY_HINTS: Mapping[str, Mapping[str, str]] = {
         **_each("proxy_bind transparent usesrc", "write 'source = ADDRESS', or 'source = client'"),
         **_each("proxy_next_upstream redispatch", "write retries"),
         "overflow": "remove it; a 'backup' gets the clients that the others have no room for, unless they can wait in the 'queue'",
+        "proxy_every": "remove it; the header is in each datagram, since any of them can be lost",
         "proxy_responses": "write answers",
         **_each("proxy_timeout read_timeout send_timeout server_timeout timeout_server timeout_tunnel udp_timeout", "write idle_timeout"),
         **_each("proxy_ssl ssl", "write 'tls = yes'"),
