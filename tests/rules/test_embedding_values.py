@@ -124,7 +124,6 @@ class ValuesTests(SynchronousTestCase):
             "proxy_protocol": (True, "write a text, such as 'off'"),
             "idle_timeout": ("never", "the longest is 3650d"),
             "max_duration": (True, "write seconds, or a text such as '5s'"),
-            "download_idle_timeout": ("5s", 5.0),
             "upload_rate": (b"1M", "write a whole number"),
             "download_rate": (None, None),
             "fallback": ("reset", Refusal.RESET),

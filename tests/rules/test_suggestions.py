@@ -128,8 +128,7 @@ backend server = 127.0.0.1:1 : check = path=/x
 backend server = 127.0.0.1:1 : check = http method=get
 backend server = 127.0.0.1:1 : check = tcp sni=a
 backend server = 127.0.0.1:1 : check = http send=a host=x
-udp server = udp:127.0.0.1:1 : upload_idle_timeout = 3s
-udp server = udp:127.0.0.1:1 : download_idle_timeout = 3s
+backend server = 127.0.0.1:1 : upload_idle_timeout = 3s
 route match = tls sni=a : terminate_tls = acme : shared_limits = redis://10.0.0.9 : acme = https://ca.example/d
 route match = ssh : backend = close
 backend server = 127.0.0.1:1 : check = send=a

@@ -164,8 +164,6 @@ class Upstream:
             backend.idle_timeout,
             backend.half_close_timeout,
             backend.max_duration,
-            backend.upload_idle_timeout,
-            backend.download_idle_timeout,
         )
         self.rates: RelayRates | None = None
         if backend.upload_rate or backend.download_rate:
@@ -189,7 +187,6 @@ class Upstream:
             or self._affinity is not None
             or self.sources is not None
         )
-        limits = backend.max_duration, backend.upload_idle_timeout, backend.download_idle_timeout
         unusual = (
             self.tls,
             backend.via,
@@ -197,7 +194,7 @@ class Upstream:
             self.rates,
             self.sources,
             self._affinity,
-            *limits,
+            backend.max_duration,
         )
         self.is_plain = (
             all(setting is None for setting in unusual)

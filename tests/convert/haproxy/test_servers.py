@@ -101,7 +101,8 @@ class SpokenToTests(SynchronousTestCase):
 
     def test_independent_streams(self) -> None:
         output = backend("option independent-streams", "timeout server 9s", "timeout client 7s")
-        self.assertIn("idle_timeout = 9s\ndownload_idle_timeout = 9s\n", output.text)
+        self.assertIn("\nidle_timeout = 9s\n", output.text)
+        self.assertIn("counts the bytes of both sides together", output.warnings[0])
 
 
 class ProcessTests(SynchronousTestCase):

@@ -333,46 +333,6 @@ class OrderContract(RelayCase):
         await self.over(client, server, reason="idle-timeout")
         self.assertEqual(clock.getDelayedCalls(), [])
 
-    async def one_way(self, timeouts: Timeouts, *, upload: bool) -> None:
-        clock = Clock()
-        client, server = await self.start(timeouts=timeouts, clock=clock)
-        watched, other = (client, server) if upload else (server, client)
-        clock.advance(9)
-        watched.send(b"x")
-        await other.has(1)
-        for count in range(1, 4):
-            clock.advance(3)
-            other.send(b"y")
-            await watched.has(count)
-        self.assertEqual(self.results, [])
-        await self.acknowledged()
-        clock.advance(1.1)
-        await self.over(client, server, reason="idle-timeout")
-        self.assertEqual(clock.getDelayedCalls(), [])
-
-    async def test_idle_upload(self) -> None:
-        await self.one_way(Timeouts(idle=100, upload_idle=10), upload=True)
-
-    async def test_idle_download(self) -> None:
-        await self.one_way(Timeouts(idle=100, download_idle=10), upload=False)
-
-    async def test_idle_upload_with_a_slow_server(self) -> None:
-        clock = Clock()
-        client, server = await self.start(timeouts=Timeouts(upload_idle=10), clock=clock)
-        server.transport.pauseProducing()
-        client.send(b"x" * 20_000_000)
-        await self.standstill(client)
-        clock.advance(10.1)
-        await self.turn(5)
-        self.assertEqual(self.results, [])
-        server.transport.resumeProducing()
-        await server.has(20_000_000)
-        await self.acknowledged()
-        clock.advance(9.9)
-        self.assertEqual(self.results, [])
-        clock.advance(0.2)
-        await self.over(client, server, reason="idle-timeout")
-
     async def test_half_closed_and_silent(self) -> None:
         clock = Clock()
         client, server = await self.start(timeouts=Timeouts(half_close=5), clock=clock)

@@ -134,8 +134,6 @@ def _times(backend: BackendDraft) -> None:
         return sorted(pairs, key=lambda pair: seconds(pair[0]))
 
     idle = lines("client", "server")
-    independent = proxy.all("option", "independent-streams")
-    backend.use(*independent)
     given = {
         "connect_timeout": lines("connect"),
         # Once bytes go both ways, the one for tunnels is the only one.
@@ -143,9 +141,11 @@ def _times(backend: BackendDraft) -> None:
         "half_close_timeout": lines("client-fin", "server-fin"),
         "queue_timeout": lines("queue"),
     }
+    independent = proxy.all("option", "independent-streams")
+    backend.use(*independent)
     if independent and not lines("tunnel"):
-        given["upload_idle_timeout"] = lines("client")
-        given["download_idle_timeout"] = lines("server")
+        message = "idle_timeout counts the bytes of both sides together"
+        backend.section.warn(independent[0], message)
     for key, pairs in given.items():
         for text, line in pairs[:1]:
             backend.section.add(key, text, line)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 import attrs
@@ -11,7 +10,7 @@ if TYPE_CHECKING:
     from txmux.telemetry.reasons import RelayReason
 
 
-@attrs.frozen(slots=False)
+@attrs.frozen
 class Timeouts:
     """How long a relay lasts, in seconds.
 
@@ -19,20 +18,11 @@ class Timeouts:
         idle: Without a byte either way.
         half_close: Without a byte either way, after one side has finished sending.
         max_duration: In all; ``None`` means no limit.
-        upload_idle: Without a byte from the client; ``None`` means no limit.
-        download_idle: Without a byte from the server; ``None`` means no limit.
     """
 
     idle: float = 3600.0
     half_close: float = 60.0
     max_duration: float | None = None
-    upload_idle: float | None = None
-    download_idle: float | None = None
-
-    @cached_property  # each relay needs it
-    def shortest_idle(self) -> float:
-        limits = (self.idle, self.upload_idle, self.download_idle)
-        return min(limit for limit in limits if limit is not None)
 
 
 @attrs.frozen

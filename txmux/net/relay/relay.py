@@ -47,7 +47,7 @@ class RelaySide(abc.ABC):
     """
 
     __slots__ = (
-        "_unsent_before", "before_end", "has_finished", "is_closed", "last_byte_at", "other",
+        "before_end", "has_finished", "is_closed", "last_byte_at", "other",
         "received", "refused", "relay",
     )  # fmt: skip
 
@@ -59,7 +59,6 @@ class RelaySide(abc.ABC):
         self.received = self.before_end = 0
         self.refused: float | None = None
         self.last_byte_at = 0.0
-        self._unsent_before = 0
         self.has_finished = False
         self.is_closed = False
 
@@ -110,10 +109,6 @@ class RelaySide(abc.ABC):
 
     @abc.abstractmethod
     def unanswered(self) -> UnansweredBytes: ...
-
-    def is_taking(self) -> bool:
-        before, self._unsent_before = self._unsent_before, self.unsent()
-        return self._unsent_before not in {0, before}
 
 
 class MovableSide(RelaySide):
@@ -196,7 +191,7 @@ class Relay:
                 server.write(pending)
             if server.is_closed:
                 return
-            self._set_timer(self.timeouts.shortest_idle)
+            self._set_timer(self.timeouts.idle)
             if longest is not None:
                 self._max_duration_timer = self._clock.callLater(longest, self._reach_max_duration)
             if client_finished:
@@ -460,7 +455,7 @@ class Relay:
             self._timer = None
 
     def _patience(self) -> float:
-        return self.timeouts.half_close if self._is_closing() else self.timeouts.shortest_idle
+        return self.timeouts.half_close if self._is_closing() else self.timeouts.idle
 
     def _is_closing(self) -> bool:
         return self.ending or self._client.has_finished or self._server.has_finished
@@ -471,17 +466,8 @@ class Relay:
     def _last_byte_at(self) -> float:
         return max(self._since, self._client.last_byte_at, self._server.last_byte_at)
 
-    def _directions(self) -> list[tuple[RelaySide, float]]:
-        limits = self.timeouts.upload_idle, self.timeouts.download_idle
-        if limits == (None, None) or self._is_closing():
-            return []
-        sides = zip((self._client, self._server), limits, strict=True)
-        return [(side, limit) for side, limit in sides if limit is not None]
-
     def _due(self) -> float:
-        limit = self.timeouts.half_close if self._is_closing() else self.timeouts.idle
-        dues = [self._last_received_at(side) + own for side, own in self._directions()]
-        return min([self._last_byte_at() + limit, *dues])
+        return self._last_byte_at() + self._patience()
 
     def check_peers(self) -> None:
         """Check for lost peers now instead of at the next timer."""
@@ -527,18 +513,7 @@ class Relay:
             self._update_unsent()  # progress counts from here
             self._watch()
             return
-        for side, limit in self._directions():
-            if now - self._last_received_at(side) >= limit:
-                if not side.other.is_taking():
-                    self._close_both("idle-timeout")
-                    return
-                # A slow reader has taken something meanwhile.
-                side.last_byte_at = now
-        limit = self.timeouts.half_close if self._is_closing() else self.timeouts.idle
-        has_progress = self._update_unsent()
-        if now - self._last_byte_at() < limit:
-            self._watch()
-        elif has_progress:
+        if self._update_unsent():
             self._since = now
             self._watch()
         elif self.ending:

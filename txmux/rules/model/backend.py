@@ -299,8 +299,6 @@ class Backend:
         resolvers: The IP addresses and ports of the name servers; none is those of the system.
         consul: Where the HTTP API of Consul is.
         tls: How TLS is spoken to the servers; ``None`` is not at all.
-        upload_idle_timeout: Without a byte from the client; ``None`` means no limit of its own.
-        download_idle_timeout: The same from the server.
         max_connections: 0 means no limit.
         queue: How many clients may wait when `max_connections` is reached, here or for all servers.
         hold: How long clients wait while no server is up.
@@ -329,8 +327,6 @@ class Backend:
     connect_timeout: float = 5.0
     retries: int = 2
     idle_timeout: float = attrs.field()
-    upload_idle_timeout: float | None = None
-    download_idle_timeout: float | None = None
     half_close_timeout: float = 60.0
     max_duration: float | None = None
     check: Check | None = None

@@ -413,10 +413,6 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Backend("", ()), {
         "how many other servers are tried when one cannot be reached"),
     "idle_timeout": SectionKey(DURATION, meaning=
         "the connection is closed when neither side has sent a byte for this long. A peer that is slow, but still reading, is not idle"),
-    "upload_idle_timeout": SectionKey(DURATION, example="10m", streams_only="is for TCP; write idle_timeout", meaning=
-        "the same for one direction: no byte from the client for this long, whatever the server sends"),
-    "download_idle_timeout": SectionKey(DURATION, example="10m", streams_only="is for TCP; write idle_timeout", meaning=
-        "the same for the other direction: no byte from the server for this long, whatever the client sends"),
     "half_close_timeout": SectionKey(DURATION, streams_only="is for TCP: datagrams have no end; remove it", meaning=
         "the same, once one side has finished sending"),
     "max_duration": SectionKey(_MAX_DURATION, default="none", example="1d", streams_only="is for TCP; remove it", meaning=

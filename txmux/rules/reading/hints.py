@@ -192,6 +192,7 @@ KEY_HINTS: Mapping[str, Mapping[str, str]] = {
         "congestion": "remove it; servers get the system's congestion control, those on this machine one that does not pace",
         **_each("consul consul_token", "write 'consul = http://127.0.0.1:8500 token=FILE' in [txmux]"),
         "dns": "write resolvers",
+        **_each("download_idle_timeout upload_idle_timeout", "write 'idle_timeout', which is for bytes of either side"),
         **_each("fail_timeout max_fails observe outlier_detection", _EJECTS),
         **_each("max_rate proxy_download_rate", "write upload_rate or download_rate"),
         "proxy_upload_rate": "write upload_rate",
