@@ -49,7 +49,7 @@ WAYS = (
     Way("F", proxy="v2"),
     Way("R"),
     Way("H"),
-    Way("Q", more="max_connections = 4\nqueue = 10000\nqueue_timeout = 10m"),
+    Way("Q", more="max_connections = 4\nqueue = 10000"),
     Way("P", more="retries = 4\nbalance = random"),
     Way("O", more="hold = 2m"),
     Way("N", tls=True),

@@ -259,7 +259,7 @@ class KeepingTest(HandoverCase):
 
     async def test_old_is_halted(self) -> None:
         """When the old process does not answer any more, its places are free in the new one, and the log says so."""
-        channel = await self.moved(max_connections=1, queue_timeout=100.0)
+        channel = await self.moved(max_connections=1, connect_timeout=100.0)
         time: Any = self.time
         self.there.clock = time
         channel.transport.stopReading()
@@ -280,7 +280,7 @@ class KeepingTest(HandoverCase):
 
     async def test_old_is_slow(self) -> None:
         """As long as the old process answers that it lives, it may keep a place as long as it likes."""
-        await self.moved(max_connections=1, queue_timeout=100.0)
+        await self.moved(max_connections=1, connect_timeout=100.0)
         time: Any = self.time
         self.there.clock = time
         await self.end(self.first, self.server)

@@ -79,7 +79,7 @@ class PlacesTest(UpgradeTestCase):
         gate = self.late_moves()
         mux = self.upgrading(
             f"{RULES}[route all]\nmatch = any\nbackend = b\n"
-            f"[backend b]\nserver = {address}\nmax_connections = 1\nqueue = 5\nqueue_timeout = 10m\n",
+            f"[backend b]\nserver = {address}\nmax_connections = 1\nqueue = 5\nconnect_timeout = 10m\n",
             f"drain_timeout = 10m\nadmin = unix:{self.folder / 'admin.sock'}",
         )
         peers = [self.relayed(mux, listening)]

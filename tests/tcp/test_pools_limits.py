@@ -49,7 +49,7 @@ class QueueTest(PoolCase):
         await self.logged(4)
         self.assertEqual([record.reason for record in self.records], ["limit", *3 * ["done"]])
 
-    async def test_queue_timeout_refuses(self) -> None:
+    async def test_client_that_has_waited_for_too_long_is_refused(self) -> None:
         client, peer = await self.full(queue=5)
         late = await self.waiting(b"late")
         self.time.advance(5)
@@ -58,10 +58,10 @@ class QueueTest(PoolCase):
         await self.logged(2)
         self.assert_story(self.records[0], reason="limit", backend="backend", server=None)
 
-    async def test_queue_timeout_leads_to_the_fallback(self) -> None:
+    async def test_wait_for_too_long_leads_to_the_fallback(self) -> None:
         spare = PeerFactory()
         fallback = Backend("spare", (server_at(listen(self, spare)),))
-        client, peer = await self.full(queue=5, queue_timeout=1.0, fallback=fallback)
+        client, peer = await self.full(queue=5, connect_timeout=1.0, fallback=fallback)
         late = await self.waiting(b"late")
         self.time.advance(1)
         other = await spare.peer()
@@ -191,7 +191,7 @@ class QueueTest(PoolCase):
             attrs.evolve(server_at(listen(self, other)), max_connections=1),
         )
         self.serve(
-            Backend("b", servers, balance="first", queue=9, queue_timeout=60.0, eject=AT_ONCE)
+            Backend("b", servers, balance="first", queue=9, connect_timeout=60.0, eject=AT_ONCE)
         )
         holder = await self.client(b"h")
         held = await other.peer()
@@ -202,7 +202,7 @@ class QueueTest(PoolCase):
 
     async def test_queue_is_refused_when_all_servers_go_down(self) -> None:
         check = Check("tcp", interval=3.0, timeout=1.0, rise=1, fall=1)
-        client, peer = await self.full(queue=1, queue_timeout=500.0, check=check)
+        client, peer = await self.full(queue=1, connect_timeout=500.0, check=check)
         waiter = await self.waiting(b"waits")
         backend = next(iter(self.factory.upstreams._upstreams.values())).backend
         member = self.factory.upstreams.upstream_of(backend).pool.members[0]

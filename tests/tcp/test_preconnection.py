@@ -187,7 +187,7 @@ class RaceTest(ServerFirstCase):
         self.assert_story(await self.ended(client, peer), reason="done", route="ssh", facts={})
 
     async def test_silent_client_waits_for_a_server_that_is_still_connecting(self) -> None:
-        full = self.greeting(max_connections=1, queue=5, queue_timeout=60.0)
+        full = self.greeting(max_connections=1, queue=5, connect_timeout=60.0)
         port = self.race(full)
         first = await self.connect(port)
         await self.held()

@@ -171,7 +171,10 @@ class Upstream:
         self.queue: ClientQueue | None = None
         if backend.queue:
             self.queue = ClientQueue(
-                backend.queue, backend.queue_timeout, clock.callLater, self.pool.seconds_until_probe
+                backend.queue,
+                backend.connect_timeout,
+                clock.callLater,
+                self.pool.seconds_until_probe,
             )
             self.pool.on_room = self.queue.serve
         self.sources = Sources(backend.source) if backend.source else None

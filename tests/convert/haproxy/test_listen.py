@@ -274,8 +274,8 @@ class BackendTests(SynchronousTestCase):
             ("weight 3", (), "server = 127.0.0.1:1 weight=3"),
             ("weight 0", (), "server = 127.0.0.1:1 down"),
             ("maxconn 3", (), "server = 127.0.0.1:1 max_connections=3\nqueue = 1000000"),
-            ("maxconn 3", ("timeout connect 4s",), "queue = 1000000\nqueue_timeout = 4s"),
-            ("maxconn 3", ("timeout connect 4s", "timeout queue 3s"), "queue_timeout = 3s"),
+            ("maxconn 3", ("timeout connect 4s",), "connect_timeout = 4s"),
+            ("maxconn 3", ("timeout connect 4s", "timeout queue 4s"), "queue = 1000000"),
             ("disabled", (), "server = 127.0.0.1:1 down"),
             ("disabled enabled", (), "server = 127.0.0.1:1"),
             ("backup", (), "server = 127.0.0.1:1 backup"),
@@ -329,6 +329,12 @@ class BackendTests(SynchronousTestCase):
     def test_unknown_parameters_are_named(self) -> None:
         output = backend(server="server s 127.0.0.1:1 cookie x tfo")
         self.assertIn("127.0.0.1:1: no counterpart of cookie, tfo", output.warnings[0])
+
+    def test_other_time_in_the_queue_is_warned_of(self) -> None:
+        found = backend(
+            "timeout connect 4s", "timeout queue 3s", server="server s 127.0.0.1:1 maxconn 3"
+        )
+        self.assertIn("clients wait for connect_timeout at most", found.warnings[0])
 
     def test_impossible_weight_is_a_look(self) -> None:
         output = backend(server="server s 127.0.0.1:1 weight 70000")

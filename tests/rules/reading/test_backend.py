@@ -21,9 +21,7 @@ class MeaningTests(BackendTestCase):
         self.assertEqual((backend.balance, backend.source), ("round-robin", ()))
         self.assertEqual((backend.check, backend.eject), (None, Ejection(3, 10.0, 10.0)))
         self.assertEqual((backend.resolve, backend.tls), (Resolve(), None))
-        self.assertEqual(
-            (backend.max_connections, backend.queue, backend.queue_timeout), (0, 0, 5.0)
-        )
+        self.assertEqual((backend.max_connections, backend.queue), (0, 0))
         self.assertEqual((backend.upload_rate, backend.download_rate), (None, None))
         self.assertEqual(backend.fallback, Refusal.CLOSE)
 
@@ -33,7 +31,7 @@ class MeaningTests(BackendTestCase):
             "check = tcp\neject = off\nresolve = 1m\n"
             "tls = yes\ntls_name = www.example.com\ntls_ca = ca.pem\n"
             "tls_client_certificate = client.pem\n  /etc/key.pem\nalpn = h2, http/1.1\n"
-            "max_connections = 7\nend_on_down = backup\nqueue = 3\nqueue_timeout = 1s\n"
+            "max_connections = 7\nend_on_down = backup\nqueue = 3\n"
             "upload_rate = 10MiB/s\ndownload_rate = 500/s\nfallback = reset"
         )
         self.assertEqual(
@@ -55,7 +53,6 @@ class MeaningTests(BackendTestCase):
                 max_connections=7,
                 end_on_down="backup",
                 queue=3,
-                queue_timeout=1.0,
                 upload_rate=10 * 1024**2,
                 download_rate=500,
                 fallback=Refusal.RESET,
@@ -250,7 +247,6 @@ class MistakeTests(BackendTestCase):
             ("queue = 1", "h:1", ["6 queue"]),
             ("queue = 1", "h:1 max_connections=1", []),
             ("queue = 1\nmax_connections = 1", "h:1", []),
-            ("queue_timeout = 1s", "h:1", ["6 queue_timeout"]),
             ("end_on_down = backup", "h:1", ["6 end_on_down"]),
             ("end_on_down = yes\ncheck = tcp", "h:1", []),
             ("wake = http GET http://h/", "h:1", ["6 wake"]),

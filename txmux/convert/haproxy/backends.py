@@ -93,7 +93,6 @@ def _queue(backend: BackendDraft, servers: Sequence[ServerLine]) -> None:
     """Write a queue for full servers, as HAProxy has one."""
     limited = [s for s in servers if s.parameters.get("maxconn", "0") != "0"]
     if not limited:
-        backend.section.entries.pop("queue_timeout", None)  # no client ever waits
         return
     section, clients = backend.section, backend.clients
     most = [line for client in clients if (line := client.value("maxconn"))]
@@ -101,9 +100,9 @@ def _queue(backend: BackendDraft, servers: Sequence[ServerLine]) -> None:
     is_limited = len(numbers) == len(clients) and all(numbers) and clients
     size = min(sum(numbers), _WITHOUT_LIMIT) if is_limited else _WITHOUT_LIMIT
     section.add("queue", str(size), limited[0].line)
-    connect = backend.proxy.value("timeout", "connect")
-    if "queue_timeout" not in section.entries and connect:
-        section.add("queue_timeout", duration(connect.words[2]), connect)
+    waits, connect = (backend.proxy.value("timeout", name) for name in ("queue", "connect"))
+    if waits and not (connect and duration(waits.words[2]) == duration(connect.words[2])):
+        section.warn(waits, "clients wait for connect_timeout at most")
 
 
 def _slow_start(backend: BackendDraft, servers: Sequence[ServerLine]) -> None:
@@ -139,13 +138,13 @@ def _times(backend: BackendDraft) -> None:
         # Once bytes go both ways, the one for tunnels is the only one.
         "idle_timeout": lines("tunnel") or idle,
         "half_close_timeout": lines("client-fin", "server-fin"),
-        "queue_timeout": lines("queue"),
     }
     independent = proxy.all("option", "independent-streams")
     backend.use(*independent)
     if independent and not lines("tunnel"):
         message = "idle_timeout counts the bytes of both sides together"
         backend.section.warn(independent[0], message)
+    lines("queue")
     for key, pairs in given.items():
         for text, line in pairs[:1]:
             backend.section.add(key, text, line)

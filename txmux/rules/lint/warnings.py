@@ -186,9 +186,6 @@ def _idle_backends(rules: Rules) -> Iterator[Problem]:
         if backend.end_on_down != "no" and backend.check is None:
             message = "no server is ever down without 'check'; add that"
             yield section.problem(message, "end_on_down")
-        if "queue_timeout" in section.entries and not backend.queue:
-            message = "no client ever waits without 'queue', which says how many can; add that"
-            yield section.problem(message, "queue_timeout")
         if backend.wake is not None and not backend.hold:
             message = "no client ever waits without 'hold', so nothing is sent; add for example hold = 60s"
             yield section.problem(message, "wake")

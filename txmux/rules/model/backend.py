@@ -338,7 +338,6 @@ class Backend:
     tls: ServerTLS | None = None
     max_connections: int = 0
     queue: int = 0
-    queue_timeout: float = 5.0
     hold: float = 0.0
     hold_limit: int = 1000
     wake: Wake | None = None

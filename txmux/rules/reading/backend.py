@@ -408,7 +408,7 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Backend("", ()), {
     "mptcp": SectionKey(LINUX_ONLY, streams_only="is for TCP; remove it", meaning=
         "connect by [Multipath TCP](#multipath-tcp) to servers that have it. Linux only"),
     "connect_timeout": SectionKey(DURATION, streams_only="is for TCP; write unanswered_timeout", meaning=
-        "how long one attempt to connect may take, including the TLS handshake"),
+        "how long one attempt to connect may take, including the TLS handshake, and how long a client waits in the `queue` before that"),
     "retries": SectionKey(number(0, 1000), meaning=
         "how many other servers are tried when one cannot be reached"),
     "idle_timeout": SectionKey(DURATION, meaning=
@@ -441,8 +441,6 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Backend("", ()), {
         "connections of all servers together; `0` means no limit"),
     "queue": SectionKey(CONNECTIONS, example="100", streams_only="is for TCP: datagrams do not wait; remove it", meaning=
         "how many further clients wait for room under these limits, here or `max_connections=` of the servers. Waiting clients are served in the order in which they came, before new ones; one that waits for a full server does not delay those that can use another"),
-    "queue_timeout": SectionKey(DURATION, streams_only="is for TCP: datagrams do not wait; remove it", meaning=
-        "how long each of them waits at most"),
     "hold": SectionKey(_HOLD, default="0s", example="60s", meaning=
         "how long clients [wait](#clients-that-wait-for-a-server) while no server is up, before they are refused or go to the `fallback`"),
     "hold_limit": SectionKey(number(1, 1_000_000), meaning=

@@ -212,6 +212,7 @@ KEY_HINTS: Mapping[str, Mapping[str, str]] = {
         **_each("proxy_ssl_name server_name sni tls_sni", "write 'tls_name = NAME' beside 'tls = yes'"),
         "send_proxy": "write 'proxy_protocol = v1', or v2",
         **_each("send_proxy_v2", "write 'proxy_protocol = v2'"),
+        "queue_timeout": "remove it; clients wait in the 'queue' for connect_timeout at most",
         **_each(_REDIRECTS, _NO_HTTP),
         **_each("disabled enable enabled", _SWITCHED),
         "servers": "write 'server', with one a line",
