@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 
 from tests.support.mux import MuxTestCase, backend_at
 from tests.support.peers import Peer, PeerFactory, connect, make_stalled_port, reactor
+from txmux.backends import upstream
 from txmux.net.relay.relay import Relay
 from txmux.net.sockets.descriptors import DESCRIPTORS
 from txmux.rules.embedding import outcome, route
@@ -57,6 +58,7 @@ class LeakTest(MuxTestCase):
         inside.peers = self.backend.peers
         port = self.backend_port()
         # Only clients that say nothing, and those of the stalled port, are in a hurry.
+        self.patch(upstream, "HALF_CLOSE", 0.05)
         patient: dict[str, Any] = {"connect_timeout": 600}
         self.silent_port = self.mux(detect_timeout=0.1, reactor=reactor)
         self.silent_factory = self.factory
@@ -66,7 +68,7 @@ class LeakTest(MuxTestCase):
                 route("payload text=N", backend_at(1, **patient), name="refused"),
                 route("payload text=H", backend_at(make_stalled_port(self), connect_timeout=0.1)),
                 route("payload text=I", backend_at(port, idle_timeout=0.05, **patient)),
-                route("payload text=J", backend_at(port, half_close_timeout=0.05, **patient)),
+                route("payload text=J", backend_at(port, **patient)),
                 route("payload text=M", backend_at(port, max_duration=0.05, **patient)),
                 route("payload text=B", backend_at(port, proxy_protocol="off", **patient)),
             ],

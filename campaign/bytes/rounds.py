@@ -124,7 +124,6 @@ _BACKEND = """
 [backend {letter}]
 {servers}
 connect_timeout = 3m
-half_close_timeout = 5m
 {more}
 """
 

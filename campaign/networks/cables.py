@@ -77,7 +77,6 @@ server = {at}:{tcp}
 [backend watched]
 server = {at}:{tcp}
 idle_timeout = 1s
-half_close_timeout = 1s
 connect_timeout = 2s
 [backend flow]
 server = udp:{at}:{udp}

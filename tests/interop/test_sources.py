@@ -130,7 +130,7 @@ class ManyPortsTests(_Case):
     def test_service(self) -> None:
         self.serve(self.network, "10.1.0.9 9001")
         rules = _RULES.format(
-            server="10.1.0.9:9001", source="10.1.0.1, 10.1.0.2", more="half_close_timeout = 1s"
+            server="10.1.0.9:9001", source="10.1.0.1, 10.1.0.2", more="idle_timeout = 1s"
         )
         mux = self.own(Mux(self.folder, rules, _AT_ONCE, before=self.network.command))
         # These have the same few ports, but are connections to another address.
@@ -264,7 +264,7 @@ class TransparentTests(_Case):
             ("10.2.1.1", "10.2.2.9:9001", "10.2.1.7"),
             ("fd02:1::1", "[fd02:2::9]:9001", "fd02:1::7"),
         ):
-            rules = _RULES.format(server=target, source="client", more="half_close_timeout = 1s")
+            rules = _RULES.format(server=target, source="client", more="idle_timeout = 1s")
             mux = Mux(self.folder, rules, _AT_ONCE, before=middle.command)
             self.assertEqual(clients.said(_CLIENTS, host, "7000", "3"), 3 * [f"you are {client}"])
             mux.stop()

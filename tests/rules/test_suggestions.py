@@ -150,7 +150,7 @@ backend server = 127.0.0.1:1 : check = send=a expect=b tcp
 udp server = udp:127.0.0.1:1 : check = tcp
 udp server = udp:127.0.0.1:1 : check = dns
 udp server = udp:127.0.0.1:1 : connect_timeout = 3s
-udp server = udp:127.0.0.1:1 : half_close_timeout = 3s
+backend server = 127.0.0.1:1 : half_close_timeout = 3s
 udp server = udp:127.0.0.1:1 : unanswered_timeot = 3s
 udp server = udp:127.0.0.1:1 : conect_timeout = 3s
 backend server = 127.0.0.1:1 : tls = yes : tls_name = a.example:443

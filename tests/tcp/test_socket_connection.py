@@ -560,9 +560,7 @@ _FEATURES = st.builds(
         unique_by=lambda pair: pair[0],
     ).map(tuple),
     limits=st.lists(
-        st.sampled_from(
-            [("idle_timeout", 10.0), ("half_close_timeout", 5.0), ("max_duration", 9.0)]
-        ),
+        st.sampled_from([("idle_timeout", 10.0), ("max_duration", 9.0)]),
         max_size=2,
         unique_by=lambda pair: pair[0],
     ).map(tuple),

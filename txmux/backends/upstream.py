@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     from txmux.backends.names.destinations import Destinations
 
 _MOST_EARLY = 1000  # servers; names that change repeatedly must not fill the memory
+
+HALF_CLOSE = 60.0
+"""Seconds without a byte, once one side has finished sending, after which a connection ends: as long as Linux keeps such an end."""
+
 MARGIN = 2.0
 """Seconds by which a plain connection may notice a deadline late; its backend's time limits are longer."""
 _OF_CHECKER = {MemberState.DOWN, MemberState.DRAIN, MemberState.MAINTENANCE}
@@ -162,7 +166,7 @@ class Upstream:
             self.pool.on_members = self._apply_early
         self.timeouts = Timeouts(
             backend.idle_timeout,
-            backend.half_close_timeout,
+            min(HALF_CLOSE, backend.idle_timeout),
             backend.max_duration,
         )
         self.rates: RelayRates | None = None
@@ -202,7 +206,7 @@ class Upstream:
         self.is_plain = (
             all(setting is None for setting in unusual)
             and not (backend.proxy_tlvs or backend.mptcp)
-            and min(backend.idle_timeout, backend.half_close_timeout) > MARGIN
+            and backend.idle_timeout > MARGIN
         )
 
     def use_files(self, tls: BackendTLS | None, password: str) -> None:

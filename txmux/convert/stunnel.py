@@ -205,7 +205,6 @@ def _backend(service: _Service, option: str, draft: Draft) -> DraftSection:
         source=source or service.text("local"),
         connect_timeout=f"{service.text('timeoutconnect', '10')}s",
         idle_timeout=f"{service.text('timeoutidle', '43200')}s",
-        half_close_timeout=f"{service.text('timeoutclose', '60').lstrip('0') or 1}s",
         fallback=service.ending,
     )
     return section

@@ -331,10 +331,10 @@ class BackendTests(SynchronousTestCase):
         self.assertIn("127.0.0.1:1: no counterpart of cookie, tfo", output.warnings[0])
 
     def test_other_time_in_the_queue_is_warned_of(self) -> None:
-        found = backend(
+        output = backend(
             "timeout connect 4s", "timeout queue 3s", server="server s 127.0.0.1:1 maxconn 3"
         )
-        self.assertIn("clients wait for connect_timeout at most", found.warnings[0])
+        self.assertIn("clients wait for connect_timeout at most", output.warnings[0])
 
     def test_impossible_weight_is_a_look(self) -> None:
         output = backend(server="server s 127.0.0.1:1 weight 70000")
@@ -343,14 +343,12 @@ class BackendTests(SynchronousTestCase):
 
     def test_shorter_timeout_counts_and_tunnel_before_it(self) -> None:
         output = converted(
-            "defaults\n    timeout connect 4s\n    timeout client 1m\n    timeout client-fin 9s\n"
+            "defaults\n    timeout connect 4s\n    timeout client 1m\n"
             "listen x\n    bind :1\n    server s 127.0.0.1:9\n    timeout server 50s\n    retries 7\n"
             "listen y\n    bind :2\n    server s 127.0.0.1:9\n    timeout server 50s\n    timeout tunnel 1h\n"
         )
         x, y = rules_of(output).backends.values()
-        self.assertEqual(
-            (x.connect_timeout, x.idle_timeout, x.half_close_timeout, x.retries), (4, 50, 9, 7)
-        )
+        self.assertEqual((x.connect_timeout, x.idle_timeout, x.retries), (4, 50, 7))
         self.assertEqual((y.idle_timeout, output.warnings), (3600, ()))
 
     def test_impossible_time_is_a_comment(self) -> None:

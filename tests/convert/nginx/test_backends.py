@@ -86,20 +86,6 @@ class UpstreamTests(SynchronousTestCase):
             self.assertEqual([(s.weight, s.max_connections) for s in output.servers], expected)
             self.assertFalse(any(server.down for server in output.servers))
 
-    def test_connections_that_count(self) -> None:
-        """For nginx a connection is over, and counts no longer, when one side has finished."""
-        two = "server 127.0.0.1:1; server 127.0.0.1:2;"
-        for text, upstream, expected in (
-            ("", two, 60.0),
-            ("", f"least_conn; {two}", 3.0),
-            ("", f"random two; {two}", 3.0),
-            ("", "server 127.0.0.1:1 max_conns=2;", 3.0),
-            ("", "least_conn; server 127.0.0.1:1;", 60.0),
-            ("proxy_half_close on; proxy_timeout 1h;", f"least_conn; {two}", 3600.0),
-        ):
-            output = backend(text, upstream)
-            self.assertEqual(output.half_close_timeout, expected, (text, upstream))
-
     def test_datagrams(self) -> None:
         """No datagram goes to a second server; one that does not answer as it should gets no clients for a while."""
         two = "upstream x { server 127.0.0.1:1 max_fails=2; server 127.0.0.1:2 max_fails=2; }"

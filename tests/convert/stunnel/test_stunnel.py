@@ -64,7 +64,6 @@ class ServiceTests(SynchronousTestCase):
         for option, key in (
             ("TIMEOUTconnect = 3", "connect_timeout = 3s"),
             ("TIMEOUTidle = 60", "idle_timeout = 60s"),
-            ("TIMEOUTclose = 0", "half_close_timeout = 1s"),
             ("TIMEOUTbusy = 20", "detect_timeout = 20s"),
             ("reset = no", "default = close"),
             ("protocol = PROXY", "proxy_protocol = v1"),

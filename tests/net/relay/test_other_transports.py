@@ -31,7 +31,7 @@ class TlsServerTest(MuxTestCase):
         self.addCleanup(port.stopListening)
         text = f"ssl:127.0.0.1:{port.getHost().port}"
         # Times of the real clock, in which nothing here must end.
-        times = {"connect_timeout": 600, "half_close_timeout": 600, "unanswered_timeout": 600}
+        times = {"connect_timeout": 600, "unanswered_timeout": 600}
         backend = Backend("secure", (server(text),), **times)  # type: ignore[arg-type]
         routes = [route("any", backend)]
         client = await self.connect(

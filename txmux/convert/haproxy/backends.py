@@ -137,13 +137,14 @@ def _times(backend: BackendDraft) -> None:
         "connect_timeout": lines("connect"),
         # Once bytes go both ways, the one for tunnels is the only one.
         "idle_timeout": lines("tunnel") or idle,
-        "half_close_timeout": lines("client-fin", "server-fin"),
     }
     independent = proxy.all("option", "independent-streams")
     backend.use(*independent)
     if independent and not lines("tunnel"):
         message = "idle_timeout counts the bytes of both sides together"
         backend.section.warn(independent[0], message)
+    for _, line in lines("client-fin", "server-fin"):
+        backend.section.warn(line, "is one minute, or idle_timeout where that is less")
     lines("queue")
     for key, pairs in given.items():
         for text, line in pairs[:1]:

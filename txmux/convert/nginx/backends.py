@@ -18,7 +18,6 @@ from txmux.convert.values import COMMON_NAME, is_public, split_address
 from txmux.convert.writer import Draft, DraftSection
 from txmux.transport import is_address
 
-_FINISHED = "3s"
 _FAR = 3
 """Servers that txmux tries by default."""
 
@@ -107,7 +106,6 @@ class Backends:
         if is_udp:
             _add_datagram_keys(section, group, scope)
         else:
-            _add_half_close(section, group, scope)
             self._add_stream_keys(section, group, scope)
         _add_source(section, scope)
         if named:
@@ -154,17 +152,6 @@ class Backends:
         scope.add_files(
             section, "tls_client_certificate", "proxy_ssl_certificate", "proxy_ssl_certificate_key"
         )
-
-
-def _add_half_close(section: DraftSection, group: UpstreamGroup, scope: DirectiveScope) -> None:
-    """Write how long a half-closed connection counts; in nginx it ends at once."""
-    counts = len(group.members) > 1 and group.balance in {"least-connections", "random"}
-    if scope.is_on("proxy_half_close"):
-        scope.add(section, "half_close_timeout", "proxy_timeout", "10m")
-    elif counts or any(member.most for member in group.members):
-        section.add("half_close_timeout", _FINISHED, group.line)
-        message = f"nginx ends a connection when one side has finished; txmux lets the other one finish, and counts it for {_FINISHED}"
-        section.warn(group.line, message)
 
 
 def _add_datagram_keys(section: DraftSection, group: UpstreamGroup, scope: DirectiveScope) -> None:

@@ -327,7 +327,6 @@ class Backend:
     connect_timeout: float = 5.0
     retries: int = 2
     idle_timeout: float = attrs.field()
-    half_close_timeout: float = 60.0
     max_duration: float | None = None
     check: Check | None = None
     end_on_down: Literal["no", "yes", "backup"] = "no"

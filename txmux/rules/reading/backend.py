@@ -412,9 +412,7 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Backend("", ()), {
     "retries": SectionKey(number(0, 1000), meaning=
         "how many other servers are tried when one cannot be reached"),
     "idle_timeout": SectionKey(DURATION, meaning=
-        "the connection is closed when neither side has sent a byte for this long. A peer that is slow, but still reading, is not idle"),
-    "half_close_timeout": SectionKey(DURATION, streams_only="is for TCP: datagrams have no end; remove it", meaning=
-        "the same, once one side has finished sending"),
+        "the connection is closed when neither side has sent a byte for this long, or for a minute once one side has finished sending. A peer that is slow, but still reading, is not idle"),
     "max_duration": SectionKey(_MAX_DURATION, default="none", example="1d", streams_only="is for TCP; remove it", meaning=
         "the connection ends after this time, whatever it is doing"),
     "check": SectionKey(_CHECK, example="http path=/health", meaning=

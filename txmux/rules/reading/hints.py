@@ -199,6 +199,7 @@ KEY_HINTS: Mapping[str, Mapping[str, str]] = {
         **_each("affinity cookie ip_hash persistence session_affinity stick_table sticky", "write 'balance = source-hash'"),
         **_each("least_conn leastconn", "write 'balance = least-connections'"),
         "maxconn": "write max_connections",
+        "half_close_timeout": "remove it; it is one minute, or idle_timeout where that is less",
         "mode": _TRANSPORT,
         "on_marked_down": "write 'end_on_down = yes'",
         **_each("option", "write for example 'check = http path=/health'"),
