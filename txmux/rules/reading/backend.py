@@ -398,53 +398,53 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Backend("", ()), {
     "slow_start": SectionKey(_SLOW_START, example="30s", meaning=
         "[how long the share](#slow-start) of a server grows that came up or came new"),
     "proxy_protocol": SectionKey(words("off", "v1", "v2"), example="v2", meaning=
-        "whether to send the server the client's address, in a PROXY protocol header of that version, before everything else, including TLS. The server [must expect it](../how-to/real-client-address.md). Not with a server such as `tls:HOST:PORT`: the header would go inside of TLS"),
+        "the version of the PROXY protocol header with the client's address that comes before everything else, including TLS. The server [must expect it](../how-to/real-client-address.md). Not with a server such as `tls:HOST:PORT`"),
     "proxy_tlvs": SectionKey(_TLVS, example="authority, unique-id", streams_only="is for TCP; remove it", meaning=
-        "[what the header contains](#fields-of-the-proxy-protocol-header) besides the addresses. Only with `proxy_protocol = v2`"),
+        "[what the header contains](#fields-of-the-proxy-protocol-header) besides the addresses, with `proxy_protocol = v2`"),
     "source": SectionKey(_SOURCE, example="192.0.2.1", meaning=
-        "local addresses to connect from, used in turn; for each server, those of its family. `client` is the client's own address. Only for servers with an address, not for UNIX sockets and endpoint strings"),
+        "local addresses to connect from, used in turn; for each server, those of its family. `client` is the client's own. Only for servers with an address"),
     "via": SectionKey(VIA, example="socks5://127.0.0.1:1080", streams_only="is for TCP; remove it", meaning=
         "[a proxy](#via) that connects to the servers"),
     "mptcp": SectionKey(LINUX_ONLY, streams_only="is for TCP; remove it", meaning=
         "connect by [Multipath TCP](#multipath-tcp) to servers that have it. Linux only"),
     "connect_timeout": SectionKey(DURATION, streams_only="is for TCP; write unanswered_timeout", meaning=
-        "how long one attempt to connect may take, including the TLS handshake, and how long a client waits in the `queue` before that"),
+        "how long one attempt to connect may take, with the TLS handshake; and how long a client waits in the `queue` before that"),
     "retries": SectionKey(number(0, 1000), meaning=
         "how many other servers are tried when one cannot be reached"),
     "idle_timeout": SectionKey(DURATION, meaning=
-        "the connection is closed when neither side has sent a byte for this long, or for a minute once one side has finished sending. A peer that is slow, but still reading, is not idle"),
+        "the connection is closed when neither side has sent a byte for this long, or for a minute once one side has finished sending. A slow peer that still reads is not idle"),
     "max_duration": SectionKey(_MAX_DURATION, default="none", example="1d", streams_only="is for TCP; remove it", meaning=
         "the connection ends after this time, whatever it is doing"),
     "check": SectionKey(_CHECK, example="http path=/health", meaning=
         "how each server's health is checked, at regular intervals"),
     "end_on_down": SectionKey(words("no", "yes", "backup"), example="yes", meaning=
-        "whether connections to a server end when its checks say that it is down; with `backup` also those to `backup` servers when another one is up again"),
+        "whether connections to a server end when its checks say *down*; with `backup` also those to `backup` servers when another is up again"),
     "eject": SectionKey(_EJECT, meaning=
         "after this many failed connections to a server `within` this time, or in a row, it gets none `for` [this time](#when-servers-fail). For UDP, `unanswered=5` does the same after five flows in a row that it has not answered"),
     "resolve": SectionKey(_RESOLVE, meaning=
-        "the longest time until a host name is looked up again, or until Consul is queried again while nothing has changed; addresses that cannot be found again are used for as long as `keep` says"),
+        "the longest time until a host name is looked up, or Consul queried, again; addresses that cannot be found again are used for as long as `keep` says"),
     "resolvers": SectionKey(RESOLVERS, example="127.0.0.1:8600", meaning=
-        "the [name servers](#how-names-are-looked-up) for this backend's servers, in this order. Without it those of `[txmux]`"),
+        "the [name servers](#how-names-are-looked-up) for these servers, in this order. Without it those of `[txmux]`"),
     "tls": SectionKey(BOOLEAN, default="no", example="yes", streams_only="is for TCP; remove it", meaning=
         "whether connections to the servers use TLS; the name in their certificates is verified"),
     "tls_name": SectionKey(_TLS_NAME, example="www.example.com", meaning=
-        "the name that is verified, and sent as SNI. Without it, it is the host of the server, or of the SRV record. UNIX sockets and endpoint strings have no host name, so they need this"),
+        "the name that is verified, and sent as SNI; without it, the host of the server. UNIX sockets and endpoint strings need this"),
     "tls_ca": SectionKey(PEM, example="ca.pem", meaning=
         "a PEM file with the certificates that are trusted, instead of those of the system"),
     "tls_client_certificate": SectionKey(PEMS, example="client.pem", meaning=
-        "PEM files with the certificate chain and the key that txmux shows to the server"),
+        "PEM files with the certificate chain and the key for the server"),
     "alpn": SectionKey(PROTOCOLS, example="h2, http/1.1", streams_only="is for TCP; remove it", meaning=
-        "the protocols that are offered to the server by ALPN: `h2, http/1.1`"),
+        "the protocols that are offered to the server by ALPN"),
     "max_connections": SectionKey(CONNECTIONS, example="1000", meaning=
         "connections of all servers together; `0` means no limit"),
     "queue": SectionKey(CONNECTIONS, example="100", streams_only="is for TCP: datagrams do not wait; remove it", meaning=
-        "how many further clients wait for room under these limits, here or `max_connections=` of the servers. Waiting clients are served in the order in which they came, before new ones; one that waits for a full server does not delay those that can use another"),
+        "how many further clients wait for room under these limits, here or `max_connections=` of the servers, in the order in which they came. One that waits for a full server does not delay those that can use another"),
     "hold": SectionKey(_HOLD, default="0s", example="60s", meaning=
-        "how long clients [wait](#clients-that-wait-for-a-server) while no server is up, before they are refused or go to the `fallback`"),
+        "how long clients [wait](#clients-that-wait-for-a-server) while no server is up"),
     "hold_limit": SectionKey(number(1, 1_000_000), meaning=
-        "how many clients wait so at most; further ones are refused"),
+        "how many clients wait so at most"),
     "wake": SectionKey(_WAKE, example="wol 00:11:22:33:44:55 192.168.1.255", meaning=
-        "what is sent [to start the server](#clients-that-wait-for-a-server) when the first client waits, and every 30 seconds while one does"),
+        "what is sent [to start the server](#clients-that-wait-for-a-server) while clients wait"),
     "upload_rate": SectionKey(_RATE, example="10MiB/s", streams_only="is for TCP; remove it", meaning=
         "the most bytes per second that one client can send"),
     "download_rate": SectionKey(_RATE, example="10MiB/s", streams_only="is for TCP; remove it", meaning=

@@ -108,13 +108,13 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Listener(""), {
     "endpoint": SectionKey(_ENDPOINT, example=":443", field="endpoints", required=True, meaning=
         "[where to listen](#where-to-listen)"),
     "detect_timeout": SectionKey(DURATION, meaning=
-        "how long a client has to be recognised, since it was accepted"),
+        "how long a client has to be recognised, from accept"),
     "peek_limit": SectionKey(_PEEK, meaning=
-        "the most bytes that are inspected; then a decision is made"),
+        "the most bytes that are inspected"),
     "first": SectionKey(words("client", "server"), streams_only="is for TCP: with datagrams the client always speaks first; remove it", meaning=
-        "[who speaks first](#when-the-server-speaks-first). `server`: every client goes to `default` as soon as it is accepted, and the server's greeting passes at once"),
+        "[who speaks first](#when-the-server-speaks-first). `server`: every client goes to `default` as soon as it is accepted"),
     "silent": SectionKey(_SILENT, example="127.0.0.1:3306 from=10.0.0.0/8 after=500ms", streams_only="a datagram is a whole message, so no client is silent; remove it", meaning=
-        "where a client goes that has sent nothing within `detect_timeout`. The [first line that fits](#when-the-server-speaks-first) the client counts; without one it is `close`"),
+        "where a client goes that has sent nothing within `detect_timeout`: the [first line that fits](#when-the-server-speaks-first) counts; without one, `close`"),
     "race": SectionKey(BOOLEAN, streams_only="is for TCP; remove it", meaning=
         "whether to connect to the server of `silent` [while the client is silent](#when-the-server-speaks-first)"),
     "default": SectionKey(OUTCOME, meaning=
@@ -122,7 +122,7 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Listener(""), {
     "accept_proxy_from": SectionKey(_SENDERS, example="10.0.0.1", meaning=
         "sources that must begin with a [PROXY protocol header](#proxy-protocol-headers-from-proxies-in-front)"),
     "proxy_timeout": SectionKey(DURATION, streams_only="is for TCP: a PROXY header is in the datagram itself; remove it", meaning=
-        "how long they have for that header, since the connection was accepted"),
+        "time limit for that header, from accept"),
     "allow": SectionKey(NETWORKS, example="10.0.0.0/8", meaning=
         "if given, only clients from these networks may connect"),
     "deny": SectionKey(DENIED, example="10.0.0.0/8", meaning=
@@ -130,29 +130,29 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Listener(""), {
     "end_denied": SectionKey(BOOLEAN, meaning=
         "whether existing connections and flows end, with the reason `denied`, when their clients are denied by a ban, a changed list of networks or changed rules. Otherwise only new ones are refused"),
     "max_connections": SectionKey(CONNECTIONS, example="10000", streams_only="is for TCP; write max_flows", meaning=
-        "connections of this listener; `0` means no limit. Further clients are closed at once"),
+        "connections of this listener; `0` means no limit. Further clients are closed"),
     "max_connections_per_source": SectionKey(CONNECTIONS, example="100", streams_only="is for TCP; write max_flows_per_source", meaning=
-        "connections of each [source](#sources); `0` means no limit. Further clients are closed at once"),
+        "connections of each [source](#sources); `0` means no limit. Further clients are closed"),
     "max_undecided_per_source": SectionKey(CONNECTIONS, example="20", streams_only="is for TCP; write max_flows_per_source", meaning=
         "the same for connections that are not recognised yet"),
     "connection_rate_per_source": SectionKey(_CONNECTION_RATE, example="20/s burst=40", meaning=
         "how fast each [source](#sources) may make connections: `20/s burst=40`"),
     "keepalive": SectionKey(_KEEPALIVE, default="yes", example="idle=60s interval=20s count=3", streams_only="is for TCP; remove it", meaning=
-        "TCP keepalive, on the connections to clients and to servers: a peer that has been quiet for `idle=` is probed every `interval=`, and after `count=` probes without an answer the connection is broken. `yes` means `idle=60s interval=15s count=4`, also the defaults for missing words. On Linux, a relayed connection with unacknowledged bytes is broken, too, once these have been sent again `count=` times and nothing has come from the peer for `idle=` and `count=` times `interval=`. A peer that is alive but does not read stays connected"),
+        "TCP keepalive, to clients and to servers: a peer that has been quiet for `idle=` is probed every `interval=`, and after `count=` probes without an answer the connection is broken. `yes` means `idle=60s interval=15s count=4`, also the defaults for missing words. On Linux, unacknowledged bytes that have been sent again `count=` times break it, too, when nothing has come from the peer for `idle=` and `count=` times `interval=`. A peer that does not read stays connected"),
     "freebind": SectionKey(LINUX_ONLY, meaning=
-        "listen on an IP address that this machine does not have (yet), such as a virtual address that moves between machines. Linux only"),
+        "listen on an IP address that this machine does not have (yet), such as a virtual one. Linux only"),
     "mptcp": SectionKey(LINUX_ONLY, streams_only="is for TCP; remove it", meaning=
         "accept [Multipath TCP](#multipath-tcp), too. Linux only"),
     "capture": SectionKey(BOOLEAN, meaning=
         "whether [`/api/recent`](admin-api.md#recent) keeps the first 64 bytes of clients that no route takes"),
     "log": SectionKey(LOG, meaning=
-        "which connections get a line in the [access log](access-log.md). `errors` leaves out those that ended with `done` or `handed-over`, and clients that left without a byte, such as a balancer's checks"),
+        "which connections get a line in the [access log](access-log.md). `errors` leaves out `done`, `handed-over`, and clients that left without a byte, such as a balancer's checks"),
     "tls_strict": SectionKey(BOOLEAN, streams_only="is for TCP; remove it", meaning=
-        "where TLS is [terminated](#tls-termination): whether a client that closes without a close-notify counts as broken off, so that the server's connection is reset"),
+        "where TLS is [terminated](#tls-termination): whether a client that closes without a close-notify counts as broken off"),
     "max_flows": SectionKey(CONNECTIONS, example="10000", datagrams_only=True, meaning=
-        "for UDP: the most flows of this listener. Beyond it, the unanswered flow that has been quiet for the longest time makes room; if there is none, new flows are refused. Without it, 70 % of the process's limit of descriptors; `0` means no limit but that of the descriptors"),
+        "for UDP: the most flows of this listener. Beyond it, the unanswered flow that has been quiet for longest makes room, or the new one is refused. Without it, 70 % of the process's descriptors; `0` means no limit but these"),
     "max_flows_per_source": SectionKey(CONNECTIONS, example="100", datagrams_only=True, meaning=
-        "for UDP: the most flows of each [source](#sources); `0` means no limit. Datagrams of further flows are dropped"),
+        "for UDP: the most flows of each [source](#sources); `0` means no limit"),
 })
 # fmt: on
 """The keys of ``[listen NAME]``."""

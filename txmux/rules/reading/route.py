@@ -458,29 +458,29 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Route("", (), None), {
     "not_from": SectionKey(NETWORKS, example="10.0.0.0/8", meaning=
         "the route does not serve clients from these networks, even if `from` names them"),
     "during": SectionKey(_DURING, example="mon-fri 08:00-18:00", meaning=
-        "if given, the route serves clients only at [these times](#during); one line that fits is enough"),
+        "if given, the route serves clients only at [these times](#during)"),
     "under": SectionKey(_UNDER, example="public", meaning=
-        "if given, the route belongs only to these listeners, and to these routes that terminate TLS, whose plaintext it matches. It cannot be under itself, directly or through others"),
+        "if given, the route belongs only to these listeners, and to these routes that terminate TLS, whose plaintext it matches"),
     "terminate_tls": SectionKey(_CERTIFICATES, example="cert.pem, key.pem", meaning=
-        "PEM files with certificates and their keys, or `acme` for [certificates that renew themselves](#certificates-by-acme): txmux [terminates TLS](#tls-termination), and the routes `under` this one decide on the plaintext"),
+        "PEM files with certificates and their keys, or [`acme`](#certificates-by-acme): txmux [terminates TLS](#tls-termination), and the routes `under` this one decide on the plaintext"),
     "alpn": SectionKey(PROTOCOLS, example="h2, http/1.1", meaning=
-        "for `terminate_tls`: the protocols that may be negotiated, in order of preference: `h2, http/1.1`. Without it, none is negotiated"),
+        "for `terminate_tls`: the protocols that may be negotiated, in order of preference; without it, none"),
     "tls_client_ca": SectionKey(PEM, example="clients-ca.pem", meaning=
         "for `terminate_tls`: a PEM file with authorities; clients are asked for a certificate of one of them"),
     "tls_client": SectionKey(_TLS_CLIENT, default="required", example="optional", meaning=
-        "with `tls_client_ca`: whether clients without a valid certificate are turned away, or go on for [`client_cert`](#client_cert) to decide"),
+        "whether clients without a valid certificate are turned away, or go on for [`client_cert`](#client_cert) to decide"),
     "tls_client_crl": SectionKey(PEM, example="clients-crl.pem", meaning=
-        "with `tls_client_ca`: a PEM file with the certificate revocation list of each of these authorities; revoked certificates are refused"),
+        "a PEM file with the [revocation list](#allow_client) of each of these authorities"),
     "allow_client": SectionKey(_ALLOW_CLIENT, example="cn=alice ou=ops", meaning=
-        "with `tls_client_ca`: which of these certificates are [let in, by their names](#allow_client); one line that fits is enough"),
+        "which of these certificates are [let in, by their names](#allow_client)"),
     "tls_minimum": SectionKey(words("1.2", "1.3"), default="1.2", example="1.3", meaning=
-        "for `terminate_tls`: the oldest version of TLS that is accepted"),
+        "for `terminate_tls`: the oldest version of TLS"),
     "client_cert": SectionKey(_CLIENT_CERT, example="san=*.staff.example.com", meaning=
-        "under a route with `tls_client_ca`: the route serves only clients with [such a certificate](#client_cert), or without one. All that is written has to hold"),
+        "under a route with `tls_client_ca`: the route serves only clients with [such a certificate](#client_cert), or without one"),
     "log": SectionKey(LOG, meaning=
-        "which of its connections get a line in the access log, as for a listener. If the two differ, the one with fewer lines counts"),
+        "as for a listener; if the two differ, the one with fewer lines counts"),
     "dry_run": SectionKey(BOOLEAN, meaning=
-        "the route decides nothing and delays nothing: the fact `dry_run` of the access log names it where it would have been the first to match, and the service's log has their number at the stop"),
+        "the route decides nothing and delays nothing: the fact `dry_run` names it where it would have matched first, and the service's log has their number at the stop"),
 })
 # fmt: on
 """The keys of ``[route NAME]``."""

@@ -309,52 +309,51 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Settings(), {
     "relay": SectionKey(_RELAY, meaning=
         "[what carries the bytes](#relays) of a connection"),
     "workers": SectionKey(_WORKERS, example="auto", meaning=
-        "[processes that serve clients](#workers). `auto` is one for each CPU core that this process may use"),
+        "[processes that serve clients](#workers); `auto` is one for each CPU core that this process may use"),
     "sandbox": SectionKey(_SANDBOX, example="yes", meaning=
         "whether workers can [open only what the rules name](#sandbox)"),
     "max_connections": SectionKey(CONNECTIONS, example="10000", meaning=
-        "connections of all listeners together; `0` means no limit. Further clients are closed at once"),
+        "connections of all listeners together; `0` means no limit. Further clients are closed"),
     "drain_timeout": SectionKey(_ANY_DURATION, meaning=
-        "when the service stops: how long existing connections may continue. Those left are ended one after another in its second half"),
+        "how long connections may continue when the service stops; those left end one after another in its second half"),
     "drain_removed": SectionKey(BOOLEAN, meaning=
-        "after a reload: whether connections of removed routes and backends get `drain_timeout` to end; otherwise they continue"),
+        "whether connections of routes and backends that a reload removes get `drain_timeout` to end; otherwise they continue"),
     "access_log": SectionKey(_ACCESS_LOG, example="/var/log/txmux.log", meaning=
-        "where the [access log](access-log.md) goes: into the service's own log, to standard output as bare lines, nowhere, or to a file, which SIGHUP reopens. A word such as `none` is an error; a file of that name is written `./none`"),
+        "where the [access log](access-log.md) goes: into the service's own log, to standard output as bare lines, nowhere, or to a file, which SIGHUP reopens"),
     "access_log_format": SectionKey(words("text", "json"), example="json", meaning=
         "the format of its lines"),
     "resolvers": SectionKey(RESOLVERS, example="127.0.0.1:8600", meaning=
-        "the [name servers](#how-names-are-looked-up) for the addresses of servers, unless the backend names others. The default is the system's"),
+        "the [name servers](#how-names-are-looked-up) for the names of servers; without it the system's"),
     "consul": SectionKey(CONSUL, example="http://127.0.0.1:8500 token=/etc/txmux/consul.token", meaning=
-        "Consul's HTTP API, for servers such as [`consul:web`](#services-of-consul), and the file with its token"),
+        "Consul's HTTP API, for servers such as [`consul:web`](#services-of-consul)"),
     "user": SectionKey(_USER, example="txmux", meaning=
-        "the [user](#user-and-group) that the process and all workers switch to once it listens. Needs root"),
+        "the [user](#user-and-group) to switch to once the service listens. Needs root"),
     "group": SectionKey(_GROUP, example="txmux", meaning=
-        "the group to switch to; by default that of `user`. An error without `user`"),
+        "the group to switch to; without it that of `user`"),
     "admin": SectionKey(_ADMIN, default="auto", example="127.0.0.1:8440", meaning=
-        "where the page, the [API](admin-api.md) and the commands [reach the service](#admin-and-metrics): `unix:/path`, or `ADDRESS:PORT` with `admin_token`. "
-        "The socket of `auto` is there beside them unless `off` is among them"),
+        "[endpoints](#admin-and-metrics) of the page, the [API](admin-api.md) and the commands: `unix:/path`, or `ADDRESS:PORT` with `admin_token`"),
     "admin_token": SectionKey(_TOKEN, example="/var/lib/txmux/token", meaning=
-        "a file with the secret that TCP clients must send, created with mode 0600 if it does not exist"),
+        "a file with the secret of TCP clients, created with mode 0600 if it does not exist"),
     "metrics": SectionKey(_METRICS, default="off", example="127.0.0.1:9443", meaning=
         "an endpoint with only `/metrics`, `/healthz` and `/readyz`, without a secret"),
     "grace": SectionKey(_ANY_DURATION, example="10s", meaning=
-        "when the service stops: how long `/readyz` answers 503 while clients are still accepted, so that balancers in front notice"),
+        "when the service stops: how long `/readyz` answers 503 while clients are still accepted, for balancers in front"),
     "crowdsec_key": SectionKey(SECRET, example="/etc/txmux/crowdsec.key", meaning=
-        "a file with the key for [`crowdsec:` networks](#networks-from-other-sources), as `cscli bouncers add` prints it"),
+        "a file with the key for [`crowdsec:` networks](#networks-from-other-sources)"),
     "shared_limits": SectionKey(_STORE, example="redis://10.0.0.9:6379/0 password=/etc/txmux/redis.password", meaning=
-        "a Redis by which several machines share [bans and limits](#shared-limits), and the file with its password. If it is unreachable, each machine counts by itself"),
+        "a Redis by which several machines share [bans and limits](#shared-limits)"),
     "acme": SectionKey(_ACME, default="off", example="letsencrypt", meaning=
-        "the authority that [`terminate_tls = acme`](#certificates-by-acme) gets certificates from: Let's Encrypt, or the URL of another ACME directory"),
+        "the authority of [`terminate_tls = acme`](#certificates-by-acme): Let's Encrypt, or the URL of an ACME directory"),
     "acme_email": SectionKey(_EMAIL, example="ops@example.com", meaning=
         "where the authority may write to"),
     "acme_folder": SectionKey(_TOKEN, default="/var/lib/txmux/acme", meaning=
         "the folder of the account's key, and of certificates with their keys; made with mode 0700"),
     "acme_ca": SectionKey(PEM, example="pebble-root.pem", meaning=
-        "a PEM file with the root of the directory's own certificate, instead of those of the system (Debian: the package `ca-certificates`) or of the environment variable `SSL_CERT_FILE`: for a private authority"),
+        "a PEM file with the root of a private authority's own certificate, instead of those of the system or of the environment variable `SSL_CERT_FILE`"),
     "acme_terms": SectionKey(BOOLEAN, meaning=
-        "whether you agree to the authority's terms of service. Without it, one that has terms is not asked, and the error names their address"),
+        "whether you agree to the authority's terms of service, if it has some"),
     "geo_databases": SectionKey(_DATABASES, example="/var/lib/GeoIP/GeoLite2-Country.mmdb", meaning=
-        "files in MaxMind's format for [`geo:` and `as:` networks](#networks-from-other-sources), which are read again when they change. Needs the extra `txmux[geo]`"),
+        "files in MaxMind's format for [`geo:` and `as:` networks](#networks-from-other-sources). Needs the extra `txmux[geo]`"),
 })
 # fmt: on
 """The keys of ``[txmux]``."""
