@@ -282,33 +282,12 @@ class Wake:
 class Backend:
     """A group of servers, and the settings of connections to it. Times are seconds, rates bytes per second.
 
+    An attribute is the key of its name, and ``txmux.rules.reading.backend.KEYS`` says what that means.
+
     Attributes:
+        servers: The lines of ``server =``.
         transport: What its servers are spoken to by.
-        allow_names: The names that servers with one of `NAMES` may have; ``None`` if there are no such servers.
-        allow_networks: Where such servers may be; ``None`` is the public Internet, and anywhere for other servers.
-        proxy_tlvs: The fields beside the addresses in the header of the PROXY protocol, version 2.
-        source: Local addresses to connect from, in turn, or only ``client``: the client's own address.
-        via: The proxy that connects to the servers, and looks up their names; ``None`` is none.
-        mptcp: Whether connections to servers may use several paths (Multipath TCP, RFC 8684).
-        check: ``None`` means no check.
-        end_on_down: Whether connections to a server end when its checks find it down; ``backup`` is also those to backups
-            when they find another server up again.
-        eject: ``None`` is never.
-        slow_start: How long the share of a server grows that came up, or came new; 0 is not at all.
-        resolve: How their names are looked up again.
-        resolvers: The IP addresses and ports of the name servers; none is those of the system.
-        consul: Where the HTTP API of Consul is.
-        tls: How TLS is spoken to the servers; ``None`` is not at all.
-        max_connections: 0 means no limit.
-        queue: How many clients may wait when `max_connections` is reached, here or for all servers.
-        hold: How long clients wait while no server is up.
-        hold_limit: How many may wait so.
-        wake: What is sent while one does; ``None`` is nothing.
-        upload_rate: From the client; ``None`` means no limit.
-        download_rate: To the client; ``None`` means no limit.
-        fallback: The outcome for clients when no server can be reached.
-        unanswered_timeout: Of a flow of datagrams that the server has never answered.
-        answers: The datagrams from the server after which a flow is over; 0 means no such end.
+        tls: ``tls =`` and the keys for that; ``None`` is not at all.
         section: Its section of a file; `NOWHERE` if it was made in Python.
     """
 

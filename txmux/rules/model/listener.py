@@ -62,30 +62,13 @@ class Rate:
 class Listener:
     """One ``[listen]`` section. Times are seconds, sizes are bytes.
 
+    An attribute is the key of its name, and ``txmux.rules.reading.listener.KEYS`` says what that means.
+
     Attributes:
-        endpoints: Twisted server endpoint strings or the short forms ``ADDRESS:PORT``, ``[V6]:PORT``, ``:PORT``,
-            as written; or ``udp:`` and one of these or a port.
+        endpoints: The lines of ``endpoint =``.
         transport: Streams or datagrams.
-        first: Who speaks first. ``server``: clients go to `default` as soon as they are accepted.
-        silent: Where silent clients go: the first line that fits counts; one outcome is for all of them.
-        race: Whether the server for silent clients is connected at once.
-        accept_proxy_from: Clients that have to begin with a header of the PROXY protocol; ``None`` is none. Clients on a
-            UNIX socket have to only if these are `Senders` that say so.
-        proxy_timeout: For that header.
-        clients: ``allow =`` and ``deny =``: the clients that are admitted.
-        end_denied: Whether connections are closed when their clients lose admission.
-        max_connections: 0 means no limit.
-        max_connections_per_source: The same, for each client's address; IPv6 addresses count by /64.
-        max_undecided_per_source: The same, only those that detection has not decided about yet.
-        connection_rate_per_source: How fast new ones may come from each; ``None`` means no limit.
-        keepalive: Of the connections to clients and to servers; ``None`` is none.
-        freebind: Whether addresses are listened on that this machine does not have, or not yet.
-        mptcp: Whether clients may use several paths (Multipath TCP, RFC 8684).
-        tls_strict: Whether a client of TLS that is ended here has to send a close-notify; without one it has broken off.
-        capture: Whether the first bytes of clients that no route matches are stored for a while, for the API.
-        log: Which of its connections get a line in the access log.
-        max_flows: The highest number of flows of datagrams; ``None`` is a part of the descriptors that there may be.
-        max_flows_per_source: The same, for each client's address; 0 means no limit.
+        silent: One outcome is for all clients.
+        clients: ``allow =`` and ``deny =``.
         section: Its section of a file; `NOWHERE` if it was made in Python.
     """
 

@@ -70,16 +70,10 @@ TLSMinimum = Literal["1.2", "1.3"]
 class TlsEnd:
     """TLS that is ended here.
 
+    Its attributes but these are the keys of ``[route]`` of their names, ``tls_`` before them.
+
     Attributes:
-        files: PEM files with certificate chains and their keys, of which SNI chooses; the first is for clients
-            that name no other one's host. At least one.
-        alpn: The protocols that are offered, in the order of preference; empty is no ALPN.
-        client_ca: A PEM file with the certificates that those of clients are verified by; ``None`` asks clients
-            for none.
-        minimum: The oldest version that is spoken.
-        allow_client: The accepted certificates among those of `client_ca`; one entry that matches is enough. Empty accepts all.
-        client_crl: A PEM file with the lists of certificates that the authorities have revoked (RFC 5280, section 5).
-        client: Whether a client needs a verified certificate, or is served without one, too.
+        files: The PEM files of ``terminate_tls =``, at least one; those of `acme` are made.
         acme: The names of whose certificates, by ACME, these are the files.
     """
 
@@ -128,20 +122,14 @@ class Alternative:
 
 @attrs.frozen
 class Route:
-    """The conditions under which clients get an outcome. One alternative that matches is enough.
+    """The conditions under which clients get an outcome.
+
+    An attribute is the key of its name, and ``txmux.rules.reading.route.KEYS`` says what that means.
 
     Attributes:
-        name: Its name in the file.
-        alternatives: The ``match =`` lines, at least one.
-        outcome: The outcome for its clients. If it terminates TLS, only those that no route under it takes, or that say nothing inside
-            of TLS; ``None`` is then the listener's outcome for such clients.
-        clients: ``from =`` and ``not_from =``: the clients that it serves.
-        client_cert: The certificates of the clients that it serves; ``None`` is whatever they show.
-        during: The only times at which it serves anyone, of which one is enough; empty is always.
-        terminate_tls: The TLS that it terminates; ``None`` is none. The routes under it see what is inside.
-        under: Names of the listeners, and of routes that end TLS, that it belongs to; empty is every listener.
-        log: Which of its connections get a line in the access log, unless the listener wants fewer.
-        dry_run: Whether it only reports what it would have matched.
+        alternatives: The lines of ``match =``, at least one.
+        outcome: ``backend =``. If it terminates TLS, ``None`` is the listener's outcome for clients that no route under it takes.
+        clients: ``from =`` and ``not_from =``.
         section: Its section of a file; `NOWHERE` if it was made in Python.
     """
 

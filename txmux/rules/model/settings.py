@@ -38,34 +38,15 @@ class Store:
 
 @attrs.frozen
 class Settings:
-    """The ``[txmux]`` section.
+    """The ``[txmux]`` section. Times are seconds.
+
+    An attribute is the key of its name, and ``txmux.rules.reading.service.KEYS`` says what that means.
 
     Attributes:
-        relay: Which relay carries the bytes once a connection is established.
-        workers: Processes that accept from the listening ports.
-        sandbox: Whether workers give up to open files by themselves; with ``"yes"`` the service does not start if they cannot.
-        max_connections: For the whole service; 0 means no limit.
-        drain_timeout: Seconds that existing connections get to finish when the service stops.
-        drain_removed: Whether that holds, too, for connections of what a reload has removed.
         access_log: ``None`` is off, ``"-"`` the service's own log, ``"stdout"`` the standard output, else a file.
-        access_log_format: How an access log line is written.
-        resolvers: The name servers of backends that name none; these have them already.
-        consul: Where its HTTP API is, for all backends; these have it already.
-        user: The user to switch to once all ports are open, by name or number; ``None`` means no change.
-        group: The group to switch to; ``None`` is that of `user`.
-        admin: The server endpoints of page, API and commands; ``"auto"`` is a UNIX socket in a folder for such files.
-        admin_token: The file with the secret that clients by TCP have to know.
-        metrics: The server endpoint that has metrics and health, without a secret; ``None`` is off.
-        crowdsec_key: The file with the key of ``crowdsec:`` networks.
-        shared_limits: Where bans and limits are shared with other machines; ``None`` is nowhere.
-        geo_databases: Databases of the country or autonomous system of an address.
-        watch_rules: Seconds between two checks whether the rules' files have changed; 0 is never.
-        grace: Seconds that clients are still accepted when the service stops, while it reports that it is not ready.
-        acme: The URL of the ACME directory of an authority (RFC 8555, section 7.1.1); ``None`` asks none for certificates.
-        acme_email: Where the authority may write to; ``None`` is nowhere.
-        acme_folder: The folder of its certificates, and of the account's key.
-        acme_ca: A PEM file with the root of the directory's own certificate; ``None`` is those of the system.
-        acme_terms: Whether the operator agrees to the authority's terms of service.
+        admin: ``"auto"`` is a UNIX socket in a folder for such files.
+        watch_rules: 0 is never.
+        acme: The URL of the authority's directory (RFC 8555, section 7.1.1).
         section: Its section of a file; `NOWHERE` if it was made in Python.
     """
 
