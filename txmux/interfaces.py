@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import attrs
 from twisted.plugin import IPlugin
@@ -255,11 +255,18 @@ class Option:
         name: The word before ``=``.
         meaning: One line that says what it selects.
         example: A value that works.
+        kind: What its patterns are compared with, so that ``txmux check`` can warn of those that fit nothing; empty is
+            anything. A ``domain`` is a host that may have any character, a ``protocol`` one of ALPN, ``software`` that of SSH.
+        widens: Whether a matcher takes clients with it that it does not take without.
+        needs: The bytes that clients often send before its value is known; 0 is a few.
     """
 
     name: str
     meaning: str
     example: str
+    kind: Literal["", "host", "domain", "path", "protocol", "software"] = ""
+    widens: bool = False
+    needs: int = 0
 
 
 class IProtocolMatcher(IPlugin):

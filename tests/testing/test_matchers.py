@@ -307,8 +307,10 @@ class WordTests(CheckTestCase):
     def test_lines(self) -> None:
         """Its summary, and what is said of its options, is one line each."""
         self.assertIn("the summary of greeting must", self.complaint(Matcher(summary="a\nb")))
-        for field in ("meaning", "example"):
-            option = attrs.evolve(OPTION, **{field: " "})
+        for field, option in (
+            ("meaning", attrs.evolve(OPTION, meaning=" ")),
+            ("example", attrs.evolve(OPTION, example=" ")),
+        ):
             said = self.complaint(Matcher(options=(option,)))
             self.assertIn(f"the {field} of the option 'word' of greeting must be one line", said)
 

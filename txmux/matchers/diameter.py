@@ -48,8 +48,8 @@ diameter = MessageMatcher(
     begins=Fields(_read_header, longest=_HEADER),
     most=_LONGEST,
     options=(
-        Option("origin_host", "patterns of the peer's host name", "*.example.com"),
-        Option("origin_realm", "patterns of its realm", "example.com"),
+        Option("origin_host", "patterns of the peer's host name", "*.example.com", "host"),
+        Option("origin_realm", "patterns of its realm", "example.com", "host"),
     ),
     patterns=dict.fromkeys(_NAMES.values(), hosts),
     facts=tuple(_NAMES.values()),

@@ -234,7 +234,10 @@ class DnsMatcher:
     transports = tuple(Transport)
     options = (
         Option(
-            "name", "globs of the name in the first question", "example.internal,*.example.internal"
+            "name",
+            "globs of the name in the first question",
+            "example.internal,*.example.internal",
+            "domain",
         ),
         Option(
             "type",
@@ -245,6 +248,7 @@ class DnsMatcher:
             "within",
             "a message over TCP has at most this many bytes (17 to 65535, 1KiB if left out)",
             "16KiB",
+            widens=True,
         ),
     )
 

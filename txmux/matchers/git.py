@@ -107,7 +107,9 @@ class GitMatcher:
     name = "git"
     summary = "Git clients, by the request for a git:// URL"
     options = (
-        Option("host", "globs of the host that is asked for, without port", "git.example.com"),
+        Option(
+            "host", "globs of the host that is asked for, without port", "git.example.com", "host"
+        ),
         Option("path", "globs of the path of the repository, as sent", "/team/*,/project.git"),
     )
 

@@ -34,6 +34,9 @@ _VERSION_2 = "2"
 _VERSIONS_1 = tuple(f"1.{minor}" for minor in range(10))
 
 
+_HEAD = 1024  # bytes: what clients send before a Host that comes late
+
+
 @attrs.frozen
 class _HttpPredicate:
     http1: bool
@@ -189,11 +192,24 @@ class HttpMatcher:
     name = "http"
     summary = "HTTP/1.0, 1.1 and 2 without TLS, by the first request"
     options = (
-        Option("host", "globs of the host that is asked for, without port", "www.example.com"),
-        Option("path", "globs of the path, as sent and without the query", "/api/*,/health"),
+        Option(
+            "host",
+            "globs of the host that is asked for, without port",
+            "www.example.com",
+            "host",
+            needs=_HEAD,
+        ),
+        Option(
+            "path", "globs of the path, as sent and without the query", "/api/*,/health", "path"
+        ),
         Option("method", "globs of the method", "GET,HEAD"),
         Option("version", "globs of the version: 1.0 1.1 2", "1.*"),
-        Option("upgrade", "globs of protocols that the client offers to change to", "websocket"),
+        Option(
+            "upgrade",
+            "globs of protocols that the client offers to change to",
+            "websocket",
+            needs=_HEAD,
+        ),
     )
 
     def predicate(self, options: Mapping[str, str]) -> Predicate:

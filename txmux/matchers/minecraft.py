@@ -111,7 +111,9 @@ class MinecraftMatcher:
     name = "minecraft"
     summary = "Minecraft (Java Edition), by the handshake"
     options = (
-        Option("host", "globs of the server address that was asked for", "*.mc.example.com"),
+        Option(
+            "host", "globs of the server address that was asked for", "*.mc.example.com", "host"
+        ),
     )
 
     def predicate(self, options: Mapping[str, str]) -> Predicate:

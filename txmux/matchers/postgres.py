@@ -9,7 +9,7 @@ from txmux.errors import OptionError
 from txmux.interfaces import Exchange, IProtocolMatcher, Key, Option, Peeked, Predicate, Verdict
 from txmux.wire.facts import printable
 from txmux.wire.globs import Globs, option_globs
-from txmux.wire.hello_options import ServerNames, hello_facts, name_in, server_names
+from txmux.wire.hello_options import HELLO, ServerNames, hello_facts, name_in, server_names
 from txmux.wire.postgres_startup import (
     LONGEST_BEGINNING,
     LONGEST_PACKET,
@@ -127,6 +127,8 @@ class PostgresMatcher:
             "sni",
             "globs of the server name in the TLS that the client asks for; 'none' is no name",
             "db.example.com,*.db.example.org",
+            "host",
+            needs=HELLO,
         ),
     )
 

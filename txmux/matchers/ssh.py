@@ -72,7 +72,11 @@ class SshMatcher:
 
     name = "ssh"
     summary = "SSH, by the identification string of the client"
-    options = (Option("software", "globs of the client's software version", "OpenSSH_*,libssh-*"),)
+    options = (
+        Option(
+            "software", "globs of the client's software version", "OpenSSH_*,libssh-*", "software"
+        ),
+    )
 
     def predicate(self, options: Mapping[str, str]) -> Predicate:
         return _SshPredicate(option_globs(options, "software"))

@@ -8,7 +8,15 @@ from zope.interface import implementer
 from txmux.interfaces import IProtocolMatcher, Key, Option, Peeked, Predicate, Verdict
 from txmux.wire.client_hello import LONGEST_HELLO, parse_client_hello, read_record_header
 from txmux.wire.cursor import Cursor, MalformedError, ShortError
-from txmux.wire.hello_options import ECH, SNI, HelloOptions, hello_facts, hello_options, name_in
+from txmux.wire.hello_options import (
+    ECH,
+    HELLO,
+    SNI,
+    HelloOptions,
+    hello_facts,
+    hello_options,
+    name_in,
+)
 from txmux.wire.sslv2_hello import FIRST_BYTES as SSLV2_FIRST_BYTES
 from txmux.wire.sslv2_hello import read_sslv2_beginning
 
@@ -79,13 +87,22 @@ class TlsMatcher:
     options = (
         SNI,
         Option(
-            "alpn", "globs of application protocols; one that is offered is enough", "h2,http/1.1"
+            "alpn",
+            "globs of application protocols; one that is offered is enough",
+            "h2,http/1.1",
+            "protocol",
+            needs=HELLO,
         ),
         Option(
-            "version", "globs of the highest version offered: ssl2 ssl3 1.0 1.1 1.2 1.3", "1.2,1.3"
+            "version",
+            "globs of the highest version offered: ssl2 ssl3 1.0 1.1 1.2 1.3",
+            "1.2,1.3",
+            needs=HELLO,
         ),
         ECH,
-        Option("ja4", "globs of the client's JA4 fingerprint", "t13d1516h2_8daaf6152771_*"),
+        Option(
+            "ja4", "globs of the client's JA4 fingerprint", "t13d1516h2_8daaf6152771_*", needs=HELLO
+        ),
     )
 
     def predicate(self, options: Mapping[str, str]) -> Predicate:

@@ -79,6 +79,7 @@ class WireguardMatcher:
             "reserved",
             "the three bytes after the type, as numbers or in base64 (0,0,0)",
             "197,20,8",
+            widens=True,
         ),
     )
 

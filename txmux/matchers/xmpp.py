@@ -118,7 +118,9 @@ class XmppMatcher:
 
     name = "xmpp"
     summary = "XMPP, by the stream header"
-    options = (Option("to", "globs of the domain that is asked for", "example.com,*.example.org"),)
+    options = (
+        Option("to", "globs of the domain that is asked for", "example.com,*.example.org", "host"),
+    )
 
     def predicate(self, options: Mapping[str, str]) -> Predicate:
         to = option_globs(options, "to", hosts)

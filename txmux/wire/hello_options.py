@@ -12,12 +12,17 @@ from txmux.wire.client_hello import VERSIONS, HelloReader
 from txmux.wire.facts import printable
 from txmux.wire.globs import Globs, hosts, names, option_globs
 
+HELLO = 2048
+"""Bytes of a ClientHello with a key share of ML-KEM, as browsers send it, and some room."""
+
 SNI = Option(
     "sni",
     "globs of the requested server name; 'none' is a hello without one",
     "www.example.com,*.example.org",
+    "host",
+    needs=HELLO,
 )
-ECH = Option("ech", "yes or no: whether the hello has an encrypted one with it", "yes")
+ECH = Option("ech", "yes or no: whether the hello has an encrypted one with it", "yes", needs=HELLO)
 
 _NO_NAME = "none"
 

@@ -9,31 +9,23 @@ that come with txmux; what the options of others mean, only their authors know.
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import product
 from typing import Any, Generic, TypeVar
 
 import attrs
 
-from txmux.interfaces import Predicate
+from txmux.detection.registry import installed_matchers
+from txmux.interfaces import Option, Predicate
 from txmux.rules.model import Alternative, Route
 from txmux.rules.reading.values import split_words
 
 T = TypeVar("T")
 
-HOST_OPTIONS = frozenset(
-    {
-        *((matcher, "host") for matcher in ("git", "http", "minecraft")),
-        *((matcher, "sni") for matcher in ("dtls", "postgres", "quic", "tls")),
-        *(("dns", "name"), ("xmpp", "to")),
-        *(("diameter", "origin_host"), ("diameter", "origin_realm")),
-    }
-)
-"""Options whose patterns are those of hosts."""
+HOSTS = frozenset({"host", "domain"})
+"""Kinds of options whose patterns are those of hosts."""
 
 _OPTIONS_THAT_COUNT_TOGETHER = frozenset({"payload", "regex"})
-_OPTIONS_THAT_CHANGE = frozenset({("dns", "within"), ("wireguard", "reserved")})
-"""Options with which a matcher takes clients that it does not take without them."""
 _MOST_CASES = 1000
 _WILDCARD = re.compile(r"[*?]")
 _NO_NAME = ""  # stands for `sni=none`; no pattern of names is empty
@@ -59,12 +51,13 @@ class ParsedLine:
     text: str
     name: str
     options: dict[str, str]
+    known: Mapping[str, Option]
     cases: tuple[PatternCase, ...]
     predicate: Predicate
     negated: bool
 
     def positive(self) -> tuple[PatternCase, ...]:
-        return _cases(self.name, self.options, self.predicate)
+        return _cases(self.name, self.options, self.known, self.predicate)
 
 
 _read: dict[int, tuple[Alternative, ParsedLine]] = {}
@@ -91,43 +84,46 @@ forget_lines = _read.clear
 def _apart(alternative: Alternative) -> ParsedLine:
     name, *words = split_words(alternative.text)[alternative.negated :]
     options = dict(word.partition("=")[::2] for word in words)
+    known = {option.name: option for option in installed_matchers()[name].options}
     if alternative.negated:
         cases: tuple[PatternCase, ...] = (
             PatternCase(name, frozenset(options.items()), compared=False, negated=True),
         )
     else:
-        cases = _cases(name, options, alternative.predicate)
+        cases = _cases(name, options, known, alternative.predicate)
     return ParsedLine(
-        alternative.text, name, options, cases, alternative.predicate, alternative.negated
+        alternative.text, name, options, known, cases, alternative.predicate, alternative.negated
     )
 
 
-def _cases(name: str, options: dict[str, str], predicate: Predicate) -> tuple[PatternCase, ...]:
+def _cases(
+    name: str, options: dict[str, str], known: Mapping[str, Option], predicate: Predicate
+) -> tuple[PatternCase, ...]:
     room = type(predicate).__module__
     own = room.startswith("txmux.matchers.") or (room.startswith("txmux.wire.") and not options)
     choices = [
-        [(option, pattern) for pattern in _patterns(name, option, value)]
+        [(option, pattern) for pattern in _patterns(known[option], value)]
         for option, value in options.items()
     ]
     if (
         not own
         or name in _OPTIONS_THAT_COUNT_TOGETHER
-        or any((name, option) in _OPTIONS_THAT_CHANGE for option in options)
+        or any(known[option].widens for option in options)
         or math.prod(map(len, choices)) > _MOST_CASES
     ):
         return (PatternCase(name, frozenset(options.items()), compared=False),)
     return tuple(PatternCase(name, frozenset(chosen)) for chosen in product(*choices))
 
 
-def _patterns(name: str, option: str, value: str) -> Iterator[str]:
+def _patterns(option: Option, value: str) -> Iterator[str]:
     if value.startswith("~"):
         yield value
         return
     for item in value.split(","):
         pattern = item.strip()
-        if (option, pattern) == ("sni", "none"):
+        if (option.name, pattern) == ("sni", "none"):
             yield _NO_NAME
-        elif (name, option) not in HOST_OPTIONS:
+        elif option.kind not in HOSTS:
             yield pattern
         else:
             host = pattern.lower().removesuffix(".").removeprefix("[").removesuffix("]")

@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterator, Mapping
 
 from txmux.detection.registry import transports_of
-from txmux.interfaces import IProtocolMatcher, Peeked, Transport, Verdict
+from txmux.interfaces import IProtocolMatcher, Option, Peeked, Transport, Verdict
 from txmux.matchers.payload import bytes_from_hex, bytes_from_text
-from txmux.rules.lint.coverage import HOST_OPTIONS, lines_of
+from txmux.rules.lint.coverage import HOSTS, lines_of
 from txmux.rules.model import Rules
 from txmux.rules.problems import Problem
 from txmux.transport import is_address
@@ -53,8 +53,6 @@ def _undecided(data: bytes, matchers: Mapping[str, IProtocolMatcher]) -> str | N
     return found
 
 
-_PATHS = frozenset({("http", "path"), ("grpc", "path")})
-_PROTOCOLS = frozenset({("tls", "alpn"), ("quic", "alpn")})
 _SOFTWARE = ("OpenSSH", "PuTTY", "WinSCP", "AsyncSSH", "JSCH", "Cyberduck", "paramiko", "libssh")
 """Programs whose names are often written in another case than their clients send them."""
 
@@ -65,7 +63,6 @@ _MEANT_PROTOCOLS = {
 }
 """What is written for the names of protocols in ALPN (IANA, "TLS Application-Layer Protocol Negotiation (ALPN) Protocol IDs")."""
 
-_SSH = ("ssh", "software")
 _LEAST = 4
 _BEGINNING = re.compile(r"~\^?(?P<word>\w+)(?![?*{\w])")
 """The word that an expression begins with, and what it matches too."""
@@ -79,44 +76,43 @@ def odd_patterns(rules: Rules) -> Iterator[Problem]:
     for route, number, line in lines_of(rules.routes):
         for option, value in line.options.items():
             if value.startswith("~"):
-                messages = [_of_expression((line.name, option), value)]
+                messages = [_of_expression(line.known[option], value)]
             else:
                 messages = [
-                    _of_pattern((line.name, option), one.strip()) for one in value.split(",")
+                    _of_pattern(line.known[option], one.strip()) for one in value.split(",")
                 ]
             for message in filter(None, messages):
                 yield route.section.problem(f"{option}=: {message}", "match", number)
 
 
-def _of_expression(option: tuple[str, str], value: str) -> str:
+def _of_expression(option: Option, value: str) -> str:
     begun = _BEGINNING.match(value)
-    if option in _PATHS and begun and "|" not in value:
+    if option.kind == "path" and begun and "|" not in value:
         return f"{value!r} matches nothing, since a path begins with '/'; write '~/{value[1:].lstrip('^')}'"
     if value.startswith("~^") and not value.endswith(("$", "*", "+")):
         return (
             f"{value!r} has to match the whole value, not only its beginning; write '{value}.*', "
             f"or '{value}$' if that is meant"
         )
-    if option == _SSH and begun:
+    if option.kind == "software" and begun:
         return _of_software(begun["word"])
     return ""
 
 
-def _of_pattern(option: tuple[str, str], pattern: str) -> str:
-    known = option in HOST_OPTIONS or option in {*_PATHS, *_PROTOCOLS, _SSH}
-    if known and pattern.startswith("!"):
+def _of_pattern(option: Option, pattern: str) -> str:
+    if option.kind and pattern.startswith("!"):
         return f"'!' has no meaning here; put 'not' before the matcher, and write {pattern[1:]!r}"
     begins, ends = pattern.startswith("^"), pattern.endswith("$")
-    if (known and begins) or (option in HOST_OPTIONS and ends):
+    if (option.kind and begins) or (option.kind in HOSTS and ends):
         meant = f"~{'' if begins else '.*'}{pattern}{'' if ends else '.*'}"
         return f"{pattern!r} is not a regular expression without '~' in front; write {meant!r}"
-    if option in HOST_OPTIONS:
+    if option.kind in HOSTS:
         return _of_host(option, pattern)
-    if option in _PATHS:
+    if option.kind == "path":
         return _of_path(pattern)
-    if option in _PROTOCOLS and pattern in _MEANT_PROTOCOLS:
+    if option.kind == "protocol" and pattern in _MEANT_PROTOCOLS:
         return f"no client offers a protocol of the name {pattern!r}; write {_MEANT_PROTOCOLS[pattern]!r}"
-    return _of_software(pattern, is_whole=True) if option == _SSH else ""
+    return _of_software(pattern, is_whole=True) if option.kind == "software" else ""
 
 
 def _of_path(pattern: str) -> str:
@@ -132,16 +128,16 @@ def _of_path(pattern: str) -> str:
     return f"{pattern!r} matches nothing, since a path begins with '/'; write {meant!r}"
 
 
-def _of_host(option: tuple[str, str], pattern: str) -> str:
+def _of_host(option: Option, pattern: str) -> str:
     if re.search(r"\s", pattern):
         return f"{pattern!r} has a blank, which is not in any name; write commas between names"
-    if option[1] == "sni" and is_address(pattern.removeprefix("[").removesuffix("]")):
+    if option.name == "sni" and is_address(pattern.removeprefix("[").removesuffix("]")):
         return (
             f"{pattern!r} matches nothing: clients that connect to an address send no name (RFC 6066, section 3); "
             "write sni=none"
         )
     wrong = None if _LIKE_V6.fullmatch(pattern) else _NOT_IN_NAMES.search(pattern)
-    if wrong is None or option == ("dns", "name"):  # names in the DNS may have any character
+    if wrong is None or option.kind == "domain":
         return ""
     hints = {
         **dict.fromkeys("|;", "write commas between names"),

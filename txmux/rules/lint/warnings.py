@@ -26,15 +26,6 @@ from txmux.rules.model import Backend, Listener, Outcome, Refusal, Route, Rules
 from txmux.rules.problems import Problem
 from txmux.rules.reading.sections import QUOTES, split_list
 
-_HELLO = 2048  # with a key share of ML-KEM, as browsers send it, and some room
-_HEAD = 1024
-_LEAST_PEEKED = {
-    "tls": dict.fromkeys(("sni", "alpn", "version", "ja4", "ech"), _HELLO),
-    "postgres": {"sni": _HELLO},
-    "http": dict.fromkeys(("host", "upgrade"), _HEAD),
-}
-"""The bytes that clients often send before the value of an option is known."""
-
 
 def lint(rules: Rules) -> list[Problem]:
     """Return warnings in the order of files and lines; rules made in Python get none."""
@@ -154,8 +145,7 @@ def _beyond_peek_limit(rules: Rules) -> Iterator[Problem]:
                 {one.name: one for one in scope.listeners if one.transport is Transport.TCP}
             )
     for route, number, line in lines_of(rules.routes):
-        least = _LEAST_PEEKED.get(line.name, {})
-        needed = max((least.get(option, 0) for option in line.options), default=0)
+        needed = max((line.known[option].needs for option in line.options), default=0)
         what = f"looks at what often is in the first {needed} bytes only"
         advice = "raise that"
         if line.name == "payload" or (line.name == "regex" and "within" in line.options):
