@@ -173,10 +173,10 @@ def _network_set(made: Any) -> NetworkSet | None:
     """Convert texts, which no address would ever be found in; `unix` is clients of UNIX sockets."""
     if made is None or isinstance(made, NetworkSet):
         return made
-    found = map(str.strip, made.split(",")) if isinstance(made, str) else made
-    if not isinstance(found, Iterable):
+    networks = map(str.strip, made.split(",")) if isinstance(made, str) else made
+    if not isinstance(networks, Iterable):
         raise TypeError(f"{made!r} is not networks; write them as ['10.0.0.0/8', '192.0.2.1']")
-    return Senders(map(_sender, found))
+    return Senders(map(_sender, networks))
 
 
 def _sender(one: Any) -> Any:

@@ -38,7 +38,7 @@ _known: WeakValueDictionary[str, Alternative] = WeakValueDictionary()
 
 
 def _read(text: str) -> Alternative:
-    found = _known.get(text)
-    if found is None:
-        found = _known[text] = read_alternative(text, installed_matchers())
-    return found
+    alternative = _known.get(text)
+    if alternative is None:
+        alternative = _known[text] = read_alternative(text, installed_matchers())
+    return alternative

@@ -65,10 +65,10 @@ _read: dict[int, tuple[Alternative, ParsedLine]] = {}
 
 def read_line(alternative: Alternative) -> ParsedLine:
     """Take a line of a file apart, once until `forget_lines` is called."""
-    known = _read.get(id(alternative))
-    if known is None or known[0] is not alternative:
-        known = _read[id(alternative)] = (alternative, _apart(alternative))
-    return known[1]
+    parsed = _read.get(id(alternative))
+    if parsed is None or parsed[0] is not alternative:
+        parsed = _read[id(alternative)] = (alternative, _apart(alternative))
+    return parsed[1]
 
 
 def lines_of(routes: Iterable[Route]) -> Iterator[tuple[Route, int, ParsedLine]]:
@@ -202,7 +202,7 @@ class CoverageIndex(Generic[T]):
 
 def _first_bytes(predicate: Any) -> frozenset[int] | None:
     try:
-        found: frozenset[int] | None = getattr(predicate, "first_bytes", None)
+        beginnings: frozenset[int] | None = getattr(predicate, "first_bytes", None)
     except Exception:  # noqa: BLE001 - a plugin may raise anything
         return None
-    return found
+    return beginnings

@@ -37,7 +37,7 @@ def _undecided(data: bytes, matchers: Mapping[str, IProtocolMatcher]) -> str | N
     """Name the only matcher for TCP that does not rule some first bytes out, if more of them would decide."""
     if len(data) < _LEAST_BYTES or _WORDS.fullmatch(data):
         return None
-    found = None
+    candidate = None
     for name, matcher in matchers.items():
         if name in _NOT_ASKED or Transport.TCP not in transports_of(matcher):
             continue
@@ -47,10 +47,10 @@ def _undecided(data: bytes, matchers: Mapping[str, IProtocolMatcher]) -> str | N
             continue
         if verdict is Verdict.NO:
             continue
-        if verdict is Verdict.MATCH or found is not None:
+        if verdict is Verdict.MATCH or candidate is not None:
             return None
-        found = name
-    return found
+        candidate = name
+    return candidate
 
 
 _SOFTWARE = ("OpenSSH", "PuTTY", "WinSCP", "AsyncSSH", "JSCH", "Cyberduck", "paramiko", "libssh")

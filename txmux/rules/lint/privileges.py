@@ -89,7 +89,7 @@ def own_privileges(proc: Path = Path("/proc")) -> Privileges:
 
 def missing_privileges(rules: Rules, privileges: Privileges) -> list[Problem]:
     """Find what the rules need and the process may not have: warnings in the order of files and lines."""
-    found = [
+    problems = [
         *_addresses(rules, privileges),
         *_unwritable(rules, privileges),
         *_accounts(rules, privileges),
@@ -97,7 +97,7 @@ def missing_privileges(rules: Rules, privileges: Privileges) -> list[Problem]:
         *_single_paths(rules, privileges),
         *(problem for problem, is_made in _paths(rules) if is_made),
     ]
-    return warnings(rules, found)
+    return warnings(rules, problems)
 
 
 def obstacles(rules: Rules) -> list[Problem]:
@@ -229,11 +229,11 @@ def _sockets_of_servers(rules: Rules) -> Iterator[tuple[Section, str, int | None
 def _paths(rules: Rules) -> Iterator[tuple[Problem, bool]]:
     """Find paths that cannot be made, each with whether the unit of systemd makes its folder before the service starts."""
     for place, path in _sockets(rules):
-        if found := _no_socket(path):
-            yield place.problem(found[0]), found[1]
+        if reason := _no_socket(path):
+            yield place.problem(reason[0]), reason[1]
     for key, path in _files(rules):
-        if found := _no_file(path):
-            yield rules.settings.section.problem(found[0], key), found[1]
+        if reason := _no_file(path):
+            yield rules.settings.section.problem(reason[0], key), reason[1]
 
 
 def _files(rules: Rules) -> Iterator[tuple[str, Path]]:

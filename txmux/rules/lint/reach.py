@@ -172,12 +172,12 @@ class _ReachabilityCheck:
 @cache
 def _pairs(over: Transport) -> dict[str, list[tuple[str, str, str]]]:
     """Return, by the name of the later matcher, earlier ones that share clients with it, their order, and why."""
-    found: dict[str, list[tuple[str, str, str]]] = defaultdict(list)
+    pairs: dict[str, list[tuple[str, str, str]]] = defaultdict(list)
     for pair in ambiguities_over(over):
-        found[pair.first].append((pair.second, "should come before", pair.why))
+        pairs[pair.first].append((pair.second, "should come before", pair.why))
         if pair.always:
-            found[pair.second].append((pair.first, "shares clients with", pair.always))
-    return found
+            pairs[pair.second].append((pair.first, "shares clients with", pair.always))
+    return pairs
 
 
 def _at(route: Route, number: int) -> str:
@@ -187,7 +187,7 @@ def _at(route: Route, number: int) -> str:
 
 def _takers(index: CoverageIndex[_DecidingLine], owner: _DecidingLine) -> dict[str, Route]:
     """Find the earlier routes that take all clients of a line; none if some clients reach it."""
-    found: dict[str, Route] = {}
+    takers: dict[str, Route] = {}
     for case in owner.line.cases:
         left = owner.clients
         for _, others in index.covering(case, owner.line.predicate):
@@ -200,7 +200,7 @@ def _takers(index: CoverageIndex[_DecidingLine], owner: _DecidingLine) -> dict[s
                     continue
                 rest = left - other.clients
                 if rest != left:
-                    found[other.route.name] = other.route
+                    takers[other.route.name] = other.route
                 left = rest
                 if not left:
                     break
@@ -208,7 +208,7 @@ def _takers(index: CoverageIndex[_DecidingLine], owner: _DecidingLine) -> dict[s
                 break
         if left:
             return _NO_TAKERS
-    return found
+    return takers
 
 
 def _redundant(lines: Sequence[ParsedLine]) -> Iterator[tuple[int, str]]:

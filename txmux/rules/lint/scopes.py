@@ -115,18 +115,18 @@ def scopes(rules: Rules) -> tuple[RouteScope, ...]:
     allowed = [route.clients.allowed for route in rules.routes if route.clients.allowed is not None]
     # Some of a place may be in whatever networks a listener lets in.
     places = PLACES if any(any(_region_spans(one)) for one in allowed) else NO_CLIENTS
-    found = []
+    layers = []
     for listener in rules.listeners:
         some = set_of(listener.clients)
-        found.append(RouteScope(listener, some | places if some else some, (listener,)))
+        layers.append(RouteScope(listener, some | places if some else some, (listener,)))
     inside = {route.name: route for route in rules.routes if route.terminate_tls}
     while inside:
         # No route is under itself, so that there always is one whose own scopes are known.
         for name, route in list(inside.items()):
             if inside.keys().isdisjoint(route.under):
                 del inside[name]
-                found.append(_tls_scope(route, found))
-    return tuple(found)
+                layers.append(_tls_scope(route, layers))
+    return tuple(layers)
 
 
 def _tls_scope(route: Route, known: list[RouteScope]) -> RouteScope:

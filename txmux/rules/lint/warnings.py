@@ -31,7 +31,7 @@ def lint(rules: Rules) -> list[Problem]:
     """Return warnings in the order of files and lines; rules made in Python get none."""
     if not rules.files.texts:
         return []
-    found = [
+    problems = [
         *admin_reachable(rules),
         *readable_secrets(rules),
         *unreachable_routes(rules),
@@ -54,7 +54,7 @@ def lint(rules: Rules) -> list[Problem]:
     ]
     set_of.cache_clear()
     forget_lines()
-    return warnings(rules, found)
+    return warnings(rules, problems)
 
 
 def warnings(rules: Rules, problems: Iterable[Problem]) -> list[Problem]:
@@ -211,11 +211,11 @@ def closed_listeners(rules: Rules) -> Iterator[Problem]:
     """Find listeners that refuse every client, whatever it sends."""
     outcomes: dict[str, list[Outcome | None]] = {}
     for scope in scopes(rules):
-        found: list[Outcome | None] = [route.outcome for route in rules.routes_of(scope.owner)]
+        reached: list[Outcome | None] = [route.outcome for route in rules.routes_of(scope.owner)]
         if isinstance(scope.owner, Listener):
-            found += [scope.owner.default, *(line.outcome for line in scope.owner.silent)]
+            reached += [scope.owner.default, *(line.outcome for line in scope.owner.silent)]
         for listener in scope.listeners:
-            outcomes.setdefault(listener.name, []).extend(found)
+            outcomes.setdefault(listener.name, []).extend(reached)
     for listener in rules.listeners:
         if all(one is None or isinstance(one, Refusal) for one in outcomes[listener.name]):
             message = (

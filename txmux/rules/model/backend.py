@@ -353,10 +353,10 @@ Outcome = Backend | Handover | InProcess | Refusal
 
 def backends_of(outcomes: Iterable[Outcome | None]) -> list[Backend]:
     """Return the backends of outcomes, with their fallbacks, each once."""
-    found: dict[int, Backend] = {}
+    backends: dict[int, Backend] = {}
     waiting = list(outcomes)
     for outcome in waiting:
-        if isinstance(outcome, Backend) and id(outcome) not in found:
-            found[id(outcome)] = outcome
+        if isinstance(outcome, Backend) and id(outcome) not in backends:
+            backends[id(outcome)] = outcome
             waiting.append(outcome.fallback)
-    return [*found.values()]
+    return [*backends.values()]

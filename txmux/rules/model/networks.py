@@ -216,14 +216,14 @@ def embedded(address: IPAddress) -> list[ipaddress.IPv4Address]:
     """Return the IPv4 addresses in an IPv6 address: mapped (RFC 4291), NAT64 (RFC 6052), 6to4 (RFC 3056), and Teredo (RFC 4380), which has two."""
     number = int(address)
     if isinstance(address, ipaddress.IPv4Address):
-        found = []
+        numbers = []
     elif address in _NAT64 or address.ipv4_mapped is not None:
-        found = [number]
+        numbers = [number]
     elif address in _6TO4:
-        found = [number >> 80]
+        numbers = [number >> 80]
     else:
-        found = [number >> 64, ~number] if address in _TEREDO else []
-    return [ipaddress.IPv4Address(one & 0xFFFFFFFF) for one in found]
+        numbers = [number >> 64, ~number] if address in _TEREDO else []
+    return [ipaddress.IPv4Address(one & 0xFFFFFFFF) for one in numbers]
 
 
 def is_public(address: IPAddress) -> bool:

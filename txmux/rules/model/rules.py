@@ -82,11 +82,11 @@ class Rules:
 
     def outcomes(self) -> list[Outcome]:
         """Return the outcomes of routes, of listeners and of the fallbacks of backends; some occur several times."""
-        found = [route.outcome for route in self.routes if route.outcome is not None]
+        outcomes = [route.outcome for route in self.routes if route.outcome is not None]
         for listener in self.listeners:
-            found += [*(line.outcome for line in listener.silent), listener.default]
-        found += [backend.fallback for backend in self.backends.values()]
-        return found
+            outcomes += [*(line.outcome for line in listener.silent), listener.default]
+        outcomes += [backend.fallback for backend in self.backends.values()]
+        return outcomes
 
     def every_backend(self) -> list[Backend]:
         """Return the backends that clients may be forwarded to, those of short forms and fallbacks included, each once."""
@@ -104,5 +104,5 @@ class Rules:
 
     def routes_over(self, owner: Listener | Route, transport: Transport) -> tuple[Route, ...]:
         """Return the routes of `routes_of` with the lines that are for a transport, of which a route needs one."""
-        found = (route.for_transport(transport) for route in self.routes_of(owner))
-        return tuple(filter(None, found))
+        routes = (route.for_transport(transport) for route in self.routes_of(owner))
+        return tuple(filter(None, routes))

@@ -280,23 +280,23 @@ def _source(text: str) -> str:
             f"{text!r} has no valid ports; write them as in {text.rpartition(':')[0]}:40000-50000"
         )
     try:
-        found = ipaddress.ip_address(address)
+        ip = ipaddress.ip_address(address)
     except ValueError:
         hint = did_you_mean(text, ("client",))
         raise InvalidValueError(
             f"{text!r} is not an IP address; write 'client' for the client's own, or one of this machine's{hint}"
         ) from None
-    mapped = getattr(found, "ipv4_mapped", None)
+    mapped = getattr(ip, "ipv4_mapped", None)
     if mapped is not None:
         raise InvalidValueError(f"{text!r} is IPv4 inside IPv6; write '{mapped}'")
-    if "%" in text or link_scope(text) or found.is_unspecified or found.is_multicast:
+    if "%" in text or link_scope(text) or ip.is_unspecified or ip.is_multicast:
         raise InvalidValueError(
             f"{text!r} is not an address to connect from; write one of this machine's, such as 192.0.2.1"
         )
     if ports is None:
-        return str(found)
+        return str(ip)
     last = f"-{ports[-1]}" if len(ports) > 1 else ""
-    return f"{f'[{found}]' if found.version == 6 else found}:{ports[0]}{last}"
+    return f"{f'[{ip}]' if ip.version == 6 else ip}:{ports[0]}{last}"
 
 
 def _resolve(text: str) -> Resolve:

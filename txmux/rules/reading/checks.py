@@ -34,23 +34,23 @@ def check(text: str) -> Check:
     path = next((word for word in rest if kind == "http" and word.startswith("/")), "")
     if path:
         raise InvalidValueError(f"{path!r} is not an option; write 'path={path}'")
-    found = read_options(rest, {**_KINDS[kind], **_COMMON}, of=_CALLED.get(kind, kind))
-    expect = found.get("expect")
+    options = read_options(rest, {**_KINDS[kind], **_COMMON}, of=_CALLED.get(kind, kind))
+    expect = options.get("expect")
     if kind == "http" and expect is not None:
-        found["statuses"] = found.pop("expect")
-    if "send" in found and (
-        beside := [name for name in ("method", "path", "host") if name in found]
+        options["statuses"] = options.pop("expect")
+    if "send" in options and (
+        beside := [name for name in ("method", "path", "host") if name in options]
     ):
         raise InvalidValueError(f"{beside[0]}: is a part of what send= says; write it there")
-    if "sni" in found and not found.get("tls"):
+    if "sni" in options and not options.get("tls"):
         raise InvalidValueError("sni: is sent with TLS only; add tls=yes, or remove this")
     if kind == "exchange" and not expect:
         raise InvalidValueError("send= needs the answer to look for; add expect=TEXT")
-    if kind == "dns" and not found.get("name"):
+    if kind == "dns" and not options.get("name"):
         raise InvalidValueError(
             "needs a name to ask for; write for example dns name=www.example.com"
         )
-    return Check(kind, **found)
+    return Check(kind, **options)
 
 
 def ejection(text: str) -> Ejection | None:
@@ -70,9 +70,9 @@ def ejection(text: str) -> Ejection | None:
         "for": positive_duration,
         "unanswered": whole_number(1, 1000),
     }
-    found = read_options(words, readers, of="eject")
-    seconds = found.pop("for", Ejection().seconds)
-    return Ejection(**found, seconds=seconds)
+    options = read_options(words, readers, of="eject")
+    seconds = options.pop("for", Ejection().seconds)
+    return Ejection(**options, seconds=seconds)
 
 
 def ejection_text(eject: Ejection) -> str:
@@ -139,12 +139,12 @@ def _status(text: str) -> range:
 
 def _text(text: str) -> bytes:
     try:
-        found = bytes_from_text(text)
+        data = bytes_from_text(text)
     except OptionError as error:
         raise InvalidValueError(str(error).partition(" ")[2]) from None
-    if not found:
+    if not data:
         raise InvalidValueError(r"is empty; write text, in which \r \n \t \0 \xNN have a meaning")
-    return found
+    return data
 
 
 _KINDS: Mapping[CheckKind, Mapping[str, Callable[[str], Any]]] = {

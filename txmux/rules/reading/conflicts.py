@@ -209,8 +209,8 @@ def _addresses_of(host: str, server: Server) -> Claims:
     _, claims_there = of_port(host, server.port)
     is_loopback = is_address(host) and unmapped(ipaddress.ip_address(host)).is_loopback
     # Of other addresses it cannot be seen whether they are this machine's.
-    found = {claim for claim in claims_there if claim[2] != "every" or is_loopback}
-    return of_datagrams(found) if server.kind == "udp" else found
+    addresses = {claim for claim in claims_there if claim[2] != "every" or is_loopback}
+    return of_datagrams(addresses) if server.kind == "udp" else addresses
 
 
 def wrong_transports(listeners: Iterable[Listener], routes: Iterable[Route]) -> Iterator[Problem]:
@@ -356,15 +356,15 @@ def misplaced(
     listeners: Iterable[Listener], routes: Iterable[Route], relay: str = "auto"
 ) -> Iterator[Problem]:
     """Find keys that hand over sockets which may have lost bytes by then, or are not plain ones."""
-    known = tuple(routes)
-    ends = {route.name: route for route in known if route.terminate_tls}
+    names = tuple(routes)
+    ends = {route.name: route for route in names if route.terminate_tls}
     reported: set[tuple[str, str, int | None]] = set()
-    for route in known:
+    for route in names:
         if isinstance(route.outcome, Handover) and (message := _why_not_inside_tls(route, ends)):
             yield route.section.problem(message, "backend")
             reported.add((route.section.header, "backend", None))
     for listener in listeners:
-        own = [route for route in known if route.stands_under(listener) and not route.dry_run]
+        own = [route for route in names if route.stands_under(listener) and not route.dry_run]
         destinations = [*_handovers(listener, own)]
         message = _why_not(listener, own, relay) if destinations else ""
         for section, key, number in destinations if message else ():

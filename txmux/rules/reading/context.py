@@ -115,12 +115,12 @@ class RulesReading:
 
     def via(self, text: str) -> Via:
         """Read a proxy and, beside the main file, the path of its password."""
-        found = endpoints.proxy(text)
-        if found.password is None:
-            return found
-        file = str(found.password)
+        proxy = endpoints.proxy(text)
+        if proxy.password is None:
+            return proxy
+        file = str(proxy.password)
         try:
-            return attrs.evolve(found, password=self.secret(file))
+            return attrs.evolve(proxy, password=self.secret(file))
         except InvalidValueError:
             if "/" in file:
                 raise
@@ -138,15 +138,15 @@ class RulesReading:
             raise InvalidValueError(f"{text!r} is for 'deny' alone: CrowdSec lists banned networks")
         if not text.startswith("@"):
             try:
-                found = network(text)
+                named = network(text)
             except InvalidValueError as error:
                 hint = f"if it is a file of networks, write '@{text}'" if _FILE.search(text) else ""
                 raise InvalidValueError(with_advice(str(error), hint)) from None
-            if found.num_addresses == 1 and found.network_address.is_unspecified:
+            if named.num_addresses == 1 and named.network_address.is_unspecified:
                 raise InvalidValueError(
-                    f"{text!r} is the address of no client; for all of them write '{found.network_address}/0'"
+                    f"{text!r} is the address of no client; for all of them write '{named.network_address}/0'"
                 )
-            return found
+            return named
         name = text[1:].strip()
         if not name:
             raise InvalidValueError("'@' names no file; its path belongs behind it")
@@ -205,9 +205,9 @@ class RulesReading:
         return InvalidValueError(with_advice(f"there is no [backend {text}]{hint}", advice))
 
     def _in_short_form(self, text: str) -> Backend:
-        known = self._short.get(text)
-        if known is not None:
-            return known
+        before = self._short.get(text)
+        if before is not None:
+            return before
         words = split_words(text)
         if len(words) > 1 and ":" in words[0].rstrip(":"):
             raise InvalidValueError(
@@ -225,10 +225,10 @@ class RulesReading:
 
 def finding(servers: Iterable[Server], settings: Settings) -> dict[str, Any]:
     """Return the defaults of name resolution for a backend: the values by the names of its fields."""
-    found: dict[str, Any] = {"resolvers": settings.resolvers}
+    defaults: dict[str, Any] = {"resolvers": settings.resolvers}
     if any(server.kind == "consul" for server in servers):
-        found["consul"] = settings.consul
-    return found
+        defaults["consul"] = settings.consul
+    return defaults
 
 
 def _together(networks: Iterable[IPNetwork | NetworkSet | Varying]) -> NetworkSet:

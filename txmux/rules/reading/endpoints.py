@@ -70,9 +70,9 @@ def listening(text: str) -> str:
     if kind is not None:
         arguments = split_arguments(text)
         if kind not in _BUILT_IN and kind.lower() not in _installed_server_kinds():
-            known = _BUILT_IN | _installed_server_kinds()
-            _refuse_name(text, known)
-            _refuse_kind(kind, known, "ADDRESS:PORT or :PORT")
+            kinds = _BUILT_IN | _installed_server_kinds()
+            _refuse_name(text, kinds)
+            _refuse_kind(kind, kinds, "ADDRESS:PORT or :PORT")
         if kind.lower() in SERVER:
             SERVER[kind.lower()].check(arguments)
         return text
@@ -116,12 +116,12 @@ def server(text: str) -> Server:
     if words[1:2] == ["="]:
         del words[1]
     messages: list[str] = []
-    found, options = Server("", "tcp"), {}
+    made, options = Server("", "tcp"), {}
     if len(words) > 1 and _NAME_OF_SERVER.fullmatch(words[0]) and _SHORT.fullmatch(words[1]):
         messages.append(f"{words[0]!r}: a server has no name here; write {words[1]!r}")
         del words[0]
     try:
-        found = _server(words[0])
+        made = _server(words[0])
     except InvalidValueError as error:
         messages += error.messages
     try:
@@ -130,9 +130,9 @@ def server(text: str) -> Server:
         messages += error.messages
     if messages:
         raise InvalidValueError(*messages)
-    if found.kind == "consul":
-        found, options = with_options(found, options)
-    return attrs.evolve(found, **options)
+    if made.kind == "consul":
+        made, options = with_options(made, options)
+    return attrs.evolve(made, **options)
 
 
 def _refuse_other_servers(text: str, words: Sequence[str]) -> None:
@@ -201,12 +201,12 @@ def _server_options(words: Sequence[str], first: str) -> dict[str, Any]:
     is_consul = first.startswith(CONSUL)
     readers = {**_READERS, **_OF_CONSUL} if is_consul else _READERS
     flags = (*_FLAGS, "passing") if is_consul else _FLAGS
-    known = (*readers, *flags)
+    names = (*readers, *flags)
     strays = [
         f"{word!r} is not expected after the server; "
-        + (hint or f"write one server a line{did_you_mean(word.partition('=')[0], known)}")
+        + (hint or f"write one server a line{did_you_mean(word.partition('=')[0], names)}")
         for word, hint in strays_after_server(words)
-        if word.partition("=")[0] not in known
+        if word.partition("=")[0] not in names
     ]
     if strays:
         raise InvalidValueError(*strays)

@@ -75,20 +75,20 @@ def host_name(text: str) -> str:
 
 def server_host(text: str) -> str:
     """Check what `host_name` does, or a text with a placeholder for a client's name or address."""
-    found = _PLACEHOLDER.findall(text)
-    for one in found:
+    placeholders = _PLACEHOLDER.findall(text)
+    for one in placeholders:
         if one not in {LOCAL, *NAMES}:
             meant = "; the port goes behind the host" if one == PORT else ""
             raise InvalidValueError(
                 f"{one!r} stands for nothing; write {LOCAL} for the address that the client connected to; "
                 f"{' or '.join(NAMES)} are the name that it asks for{meant}"
             )
-    if len(found) > 1:
+    if len(placeholders) > 1:
         raise InvalidValueError(f"{text!r} has several placeholders; write one")
-    if found == [LOCAL] and text != LOCAL:
+    if placeholders == [LOCAL] and text != LOCAL:
         raise InvalidValueError(f"{text!r}: an address has nothing beside it; write {LOCAL}")
-    if found:
-        host_name(text.replace(found[0], "a"))
+    if placeholders:
+        host_name(text.replace(placeholders[0], "a"))
         return text
     return host_name(text)
 

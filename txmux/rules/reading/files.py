@@ -123,13 +123,13 @@ class FileReader:
     def include(self, pattern: str) -> list[SourceFile]:
         """Read the files of one item of ``include =``, in sorted order, without those that were included before."""
         if self._known is None:
-            found = self._matching(pattern)
+            files = self._matching(pattern)
         else:
             paths = [path for path in self._known.included[pattern] if path not in self._texts]
-            found = [SourceFile(path, self._known.texts[path]) for path in paths]
-        self._texts.update((source.path, source.text) for source in found)
-        self._included.setdefault(pattern, [source.path for source in found])
-        return found
+            files = [SourceFile(path, self._known.texts[path]) for path in paths]
+        self._texts.update((source.path, source.text) for source in files)
+        self._included.setdefault(pattern, [source.path for source in files])
+        return files
 
     def _matching(self, pattern: str) -> list[SourceFile]:
         try:

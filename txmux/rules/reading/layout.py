@@ -50,8 +50,8 @@ def meaning(text: str) -> list[tuple[str, list[tuple[str, list[str]]]]]:
 
 def _values(header: str, key: str, text: str) -> list[str]:
     """Split a line of a value, if it is a list that can be split without changing what it means."""
-    known = TABLES.get(header.partition(" ")[0], {}).get(key)
-    if known is None or known.kind.takes != "list" or _VARIABLE.search(text):
+    section_key = TABLES.get(header.partition(" ")[0], {}).get(key)
+    if section_key is None or section_key.kind.takes != "list" or _VARIABLE.search(text):
         return [text]  # the default of a variable may have commas
     parts = split_list(text)
     if not parts or any(part.startswith(COMMENT) for part in parts):

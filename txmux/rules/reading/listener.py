@@ -49,19 +49,19 @@ def _silence(reading: RulesReading, text: str) -> Silence:
     """Read ``OUTCOME [from=NETWORKS] [after=DURATION]``."""
     place, *rest = text.split(None, 1)
     messages: list[str] = []
-    found: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     try:
         outcome = reading.outcome(place)
     except InvalidValueError as error:
         messages += error.messages
     readers = {"from": lambda value: _networks(reading, value), "after": values.positive_duration}
     try:
-        found = read_options(values.split_words("".join(rest)), readers, of="a line of 'silent'")
+        options = read_options(values.split_words("".join(rest)), readers, of="a line of 'silent'")
     except InvalidValueError as error:
         messages += error.messages
     if messages:
         raise InvalidValueError(*messages)
-    return Silence(outcome, Clients(found.get("from")), found.get("after"))
+    return Silence(outcome, Clients(options.get("from")), options.get("after"))
 
 
 def _networks(reading: RulesReading, text: str) -> NetworkSet:

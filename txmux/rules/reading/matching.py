@@ -249,9 +249,9 @@ def read_alternative(text: str, matchers: Mapping[str, IProtocolMatcher]) -> Alt
 def _options(
     matcher: IProtocolMatcher, words: Sequence[str], matchers: Iterable[str]
 ) -> dict[str, str]:
-    known = _option_names(matcher)
-    takes = f"{matcher.name} takes {'=, '.join(known) + '=' if known else 'no options'}"
-    wrong = _unquoted(words, _JOINERS.union(matchers)) or _misplaced(words, known, matchers)
+    names = _option_names(matcher)
+    takes = f"{matcher.name} takes {'=, '.join(names) + '=' if names else 'no options'}"
+    wrong = _unquoted(words, _JOINERS.union(matchers)) or _misplaced(words, names, matchers)
     if wrong:
         raise InvalidValueError(f"{wrong} ({takes})")
     options: dict[str, str] = {}
@@ -260,15 +260,15 @@ def _options(
     for word in words:
         name, equals, value = word.partition("=")
         if not equals:
-            hint = _without_equals(matcher.name, word, before, known, options)
+            hint = _without_equals(matcher.name, word, before, names, options)
             messages.append(f"{word!r} is not an option; {hint} ({takes})")
-        elif name in _KEYS - {*known}:
+        elif name in _KEYS - {*names}:
             messages.append(
                 f"{word!r} is not an option; write '{name} = {value}' as a key ({takes})"
             )
-        elif name not in known:
+        elif name not in names:
             right = _ALIASES.get(name, "")
-            hint = f"; write {right}={value}" if right in known else did_you_mean(name, known)
+            hint = f"; write {right}={value}" if right in names else did_you_mean(name, names)
             messages.append(f"unknown option {name!r}{hint} ({takes})")
         elif name in options:
             both = f"; several values have commas between them: '{name}={options[name]},{value}'"

@@ -271,18 +271,18 @@ class _RulesParser:
         name, section = next(self._named("txmux"), ("", None))
         if section is None:
             return Settings()
-        found = self._read("txmux", name, section)
-        self._problems += service.contradictions(section, found)
-        for source in itertools.chain.from_iterable(found.get("include", ())):
+        fields = self._read("txmux", name, section)
+        self._problems += service.contradictions(section, fields)
+        for source in itertools.chain.from_iterable(fields.get("include", ())):
             self._add(source)
-        return service.make_settings(section, found)
+        return service.make_settings(section, fields)
 
     def _backend(self, name: str, section: Section) -> Backend:
-        found = self._read("backend", name, section)
+        fields = self._read("backend", name, section)
         self._problems += wrong_transport(section, "backend")
-        self._problems += backend.contradictions(section, found)
+        self._problems += backend.contradictions(section, fields)
         return backend.make_backend(
-            name, section, {**finding(found.get("servers", ()), self._reading.settings), **found}
+            name, section, {**finding(fields.get("servers", ()), self._reading.settings), **fields}
         )
 
     def _backend_called(self, name: str) -> Backend | None:
@@ -300,24 +300,24 @@ class _RulesParser:
         return self._backends.get(name)
 
     def _listener(self, name: str, section: Section) -> Listener:
-        found = self._read("listen", name, section)
+        fields = self._read("listen", name, section)
         self._problems += wrong_transport(section, "listen")
-        return listener.make_listener(name, section, found)
+        return listener.make_listener(name, section, fields)
 
     def _route(self, name: str, section: Section) -> Route:
-        found = self._read("route", name, section)
-        self._problems += route.contradictions(section, found)
-        return route.make_route(name, section, found, self._reading.settings)
+        fields = self._read("route", name, section)
+        self._problems += route.contradictions(section, fields)
+        return route.make_route(name, section, fields, self._reading.settings)
 
     def _read(self, kind: str, name: str, section: Section) -> dict[str, Any]:
         # The outcome of a section may be a backend that is read in between, from another folder.
         outer, self._reading.folder = self._reading.folder, Path(section.path).parent
-        found = read_keys(section, kind, self._reading)
+        fields = read_keys(section, kind, self._reading)
         self._reading.folder = outer
         # What a second section of the same name has not, it may have in the first.
         if section is self._sections[kind][name][0]:
             self._problems += missing_keys(section, kind)
-        return found
+        return fields
 
 
 def _fallback_depth(outcome: Outcome | None) -> int:

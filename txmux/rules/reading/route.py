@@ -57,8 +57,8 @@ def allowed_client(text: str) -> AllowedClient:
         if not equals:
             messages.append(f"{word!r} is not of the form KIND=PATTERN; {_FORM}")
         elif kind not in _KINDS:
-            known = ", ".join(f"{one}=" for one in _KINDS)
-            messages.append(f"unknown {kind!r}{did_you_mean(kind, _KINDS)} (possible are {known})")
+            kinds = ", ".join(f"{one}=" for one in _KINDS)
+            messages.append(f"unknown {kind!r}{did_you_mean(kind, _KINDS)} (possible are {kinds})")
         else:
             try:
                 name, patterns = _named(kind, patterns)
@@ -93,9 +93,9 @@ def _named(kind: str, text: str) -> tuple[str, str]:
         return its.lower(), patterns
     # `lint` warns of other names than those of DNS.
     if colon and not patterns.startswith("//") and not is_address(text):
-        known = ", ".join(f"{one}:" for one in ALTERNATIVE_NAMES)
+        kinds = ", ".join(f"{one}:" for one in ALTERNATIVE_NAMES)
         hint = did_you_mean(its.lower(), ALTERNATIVE_NAMES)
-        raise OptionError(kind, f"unknown kind {its!r}{hint} (possible are {known})")
+        raise OptionError(kind, f"unknown kind {its!r}{hint} (possible are {kinds})")
     return "dns", text
 
 
@@ -116,9 +116,9 @@ def _patterns(kind: str, text: str) -> NamePatterns:
     read: Callable[[str], Globs] = whole_name if kind in {"subject", "issuer"} else names
     if kind in _NORMAL:
         read = partial(names, normal=_NORMAL[kind])
-    found = option_globs({option: text}, option, read)
-    assert found is not None  # noqa: S101 - it was given
-    return found
+    globs = option_globs({option: text}, option, read)
+    assert globs is not None  # noqa: S101 - it was given
+    return globs
 
 
 def _normal_email(name: str) -> str:
@@ -155,9 +155,9 @@ def certificate_condition(text: str) -> CertificateCondition:
         if part in _STATES:
             continue
         if not equals or kind not in _NAMES:
-            known = [*_STATES, *(f"{one}=" for one in _NAMES)]
+            possible = [*_STATES, *(f"{one}=" for one in _NAMES)]
             hint = did_you_mean(kind, (*_STATES, *_NAMES))
-            messages.append(f"unknown {part!r}{hint} (possible are {', '.join(known)})")
+            messages.append(f"unknown {part!r}{hint} (possible are {', '.join(possible)})")
             continue
         if kind == "fingerprint":
             pattern = _fingerprints(pattern, messages)
@@ -210,12 +210,12 @@ def period(text: str) -> Period:
 
 
 def _days(text: str) -> frozenset[int]:
-    found: set[int] = set()
+    days: set[int] = set()
     for part in text.split(","):
         first, _, last = part.partition("-")
         begin, end = _day(first), _day(last) if "-" in part else _day(first)
-        found.update((begin + n) % 7 for n in range((end - begin) % 7 + 1))
-    return frozenset(found)
+        days.update((begin + n) % 7 for n in range((end - begin) % 7 + 1))
+    return frozenset(days)
 
 
 def _day(text: str) -> int:
@@ -241,24 +241,24 @@ def _times(text: str) -> tuple[int, int]:
 
 
 def _minutes(hours: str, minutes: str) -> int:
-    found = int(hours) * 60 + int(minutes)
-    if int(minutes) > 59 or found > MIDNIGHT:
+    minute_of_day = int(hours) * 60 + int(minutes)
+    if int(minutes) > 59 or minute_of_day > MIDNIGHT:
         raise InvalidValueError(f"'{hours}:{minutes}' is not a time of day; from 00:00 to 24:00")
-    return found
+    return minute_of_day
 
 
 def _zone(text: str) -> ZoneInfo:
     try:
         return ZoneInfo(text)
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        known = available_timezones()
-    hint = did_you_mean(text, known) or "; write one such as Europe/Paris or UTC"
+        zones = available_timezones()
+    hint = did_you_mean(text, zones) or "; write one such as Europe/Paris or UTC"
     shifted = re.fullmatch(r"(?:UTC|GMT)([+-])([0-9]{1,2})", text)
     if shifted:  # POSIX counts to the west
         hint = f"; write 'Etc/GMT{'-' if shifted[1] == '+' else '+'}{int(shifted[2])}'"
     if text[:3].lower() in _DAYS:
         hint = f"; if it is a day, it comes first: {_FORMS}"
-    elif not known:
+    elif not zones:
         hint = ", nor any other on this system; install its tzdata"
     raise InvalidValueError(f"there is no time zone {text!r}{hint}")
 
@@ -397,8 +397,8 @@ def _under(reading: RulesReading, text: str) -> str:
             f"[route {text}] does not terminate TLS, so no route can be under it; add 'terminate_tls' there, or name a listener"
         )
     last = text.rsplit(maxsplit=1)[-1].strip("[]")
-    known = [*dict.fromkeys((*listeners, *over))]
-    hint = f"; did you mean {last!r}?" if last in known else suggestion(text, known)
+    owners = [*dict.fromkeys((*listeners, *over))]
+    hint = f"; did you mean {last!r}?" if last in owners else suggestion(text, owners)
     raise InvalidValueError(f"there is no [listen {text}] and no [route {text}]{hint}")
 
 

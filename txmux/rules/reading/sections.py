@@ -50,24 +50,24 @@ _BRACKETED = re.compile(r"\[((?![0-9A-Fa-f:.%]*\]).+)\]")
 def read_keys(section: Section, kind: str, reading: RulesReading) -> dict[str, Any]:
     """Return the values of a section that can be read, by the model's attributes; `reading` collects the problems."""
     keys = TABLES[kind]
-    known = tuple(keys)
+    names = tuple(keys)
     for name in section.entries:
         if name not in keys:
             message = _unknown(name, kind, section, reading.matchers)
             reading.problems.append(section.problem(message, name))
-    found: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     for name, key in keys.items():
         if name in section.entries:
-            some = _values(section, section.entries[name], key, known, reading)
+            some = _values(section, section.entries[name], key, names, reading)
             if some:
                 one = key.kind.takes == "one"
-                found[key.field or name] = some[0] if one else key.kind.collect(some)
-    return found
+                fields[key.field or name] = some[0] if one else key.kind.collect(some)
+    return fields
 
 
 def missing_keys(section: Section, kind: str) -> list[Problem]:
     """Find the required keys that a section does not have, and has not meant to have either."""
-    known = tuple(TABLES[kind])
+    names = tuple(TABLES[kind])
     lacking = {
         name: key
         for name, key in TABLES[kind].items()
@@ -78,7 +78,7 @@ def missing_keys(section: Section, kind: str) -> list[Problem]:
     meant: set[str | None] = set()
     for entry in section.entries.values():
         meant.update(stands_for(kind, plain_key(entry.key)))
-        meant.add(entry.key if entry.key in known else nearest(entry.key, known))
+        meant.add(entry.key if entry.key in names else nearest(entry.key, names))
         for item in entry.items[1:]:
             meant.add(_like_key(item) if item.line != entry.line else None)
     return [

@@ -85,17 +85,17 @@ def _store(reading: RulesReading, text: str) -> Store:
     text, *words = values.split_words(text) or [""]
     options = values.read_options(words, {"password": reading.secret}, of="shared_limits")
     scheme, colon, rest = text.partition(":")
-    found = None
+    store = None
     if colon and scheme == "unix":
         path, _, database = rest.removeprefix("//").partition("?db=")
         if path and _DATABASE.fullmatch(database):
-            found = Store(text, path=reading.home / path, database=int(database or 0))
+            store = Store(text, path=reading.home / path, database=int(database or 0))
     elif scheme in _SCHEMES:
         with suppress(ValueError):
-            found = _at_host(text, urlsplit(text))
-    if found is None:
+            store = _at_host(text, urlsplit(text))
+    if store is None:
         raise InvalidValueError(f"{text!r} is not the address of a Redis; {_EXAMPLE}")
-    return attrs.evolve(found, **options)
+    return attrs.evolve(store, **options)
 
 
 def _at_host(text: str, parts: SplitResult) -> Store | None:

@@ -25,9 +25,9 @@ def read_options(
     of: str,
 ) -> dict[str, Any]:
     """Read words that each set one option; flags have no value, and are true. `of` is for messages."""
-    known = (*readers, *flags)
+    names = (*readers, *flags)
     takes = f"{of} takes {', '.join([*(f'{name}=' for name in readers), *flags])}"
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     messages: list[str] = []
     given = list(words)
     for number, word in enumerate(given):
@@ -36,25 +36,25 @@ def read_options(
         if name in readers and word == name and after and "=" not in after:
             message = f"{word!r} is not an option; did you mean '{word}={after}'? ({takes})"
             raise InvalidValueError(message)
-        if after and value.strip(",") and value.endswith(",") and name in known:
+        if after and value.strip(",") and value.endswith(",") and name in names:
             right = word[:-1] if "=" in after else f"{word}{after}"
             raise InvalidValueError(f"no comma before a blank; write {right!r} ({takes})")
-        if name not in known:
-            messages.append(f"unknown option {word!r}{did_you_mean(name, known)} ({takes})")
-        elif name in found:
+        if name not in names:
+            messages.append(f"unknown option {word!r}{did_you_mean(name, names)} ({takes})")
+        elif name in values:
             messages.append(f"option {name!r} is given twice; keep one")
         elif bool(equals) is (name in flags):
             right = name if equals else f"{name}=VALUE"
             messages.append(f"{word!r} is not an option; did you mean {right!r}? ({takes})")
         else:
             try:
-                found[name] = readers[name](value) if equals else True
+                values[name] = readers[name](value) if equals else True
             except InvalidValueError as error:
-                found[name] = None
+                values[name] = None
                 messages += [f"{name}: {message}" for message in error.messages]
     if messages:
         raise InvalidValueError(*messages)
-    return found
+    return values
 
 
 NAME = re.compile(r"[A-Za-z0-9._-]+")
@@ -299,15 +299,15 @@ def network(text: str) -> IPNetwork:
     if "%" in text:  # `ipaddress` would take it and forget it
         raise InvalidValueError(f"{text!r}: leave out its zone, '%' and what follows")
     try:
-        found = ipaddress.ip_network(text)
+        ip_network = ipaddress.ip_network(text)
     except ValueError:
         raise InvalidValueError(no_network(text)) from None
-    mapped = getattr(found.network_address, "ipv4_mapped", None)
-    if mapped is not None and found.prefixlen >= 96:
+    mapped = getattr(ip_network.network_address, "ipv4_mapped", None)
+    if mapped is not None and ip_network.prefixlen >= 96:
         raise InvalidValueError(
-            f"{text!r} is IPv4 inside IPv6; clients are compared as IPv4: write '{mapped}/{found.prefixlen - 96}'"
+            f"{text!r} is IPv4 inside IPv6; clients are compared as IPv4: write '{mapped}/{ip_network.prefixlen - 96}'"
         )
-    return found
+    return ip_network
 
 
 def no_network(text: str) -> str:
@@ -338,11 +338,11 @@ def _networks_meant(text: str) -> str:
         return f"write {'.'.join([*parts, *['0'] * (4 - len(parts))])}/{8 * len(parts)}"
     try:
         ends = [ipaddress.ip_address(end) for end in (first, last)]
-        found = [*ipaddress.summarize_address_range(*ends)][: _MOST_MEANT + 1]
+        networks = [*ipaddress.summarize_address_range(*ends)][: _MOST_MEANT + 1]
     except (ValueError, TypeError):
-        found = []
-    if 0 < len(found) <= _MOST_MEANT:
-        return f"write {', '.join(map(str, found))}"
+        networks = []
+    if 0 < len(networks) <= _MOST_MEANT:
+        return f"write {', '.join(map(str, networks))}"
     return "write it as 10.0.0.0/8, 192.0.2.1 or 2001:db8::/32"
 
 
@@ -476,8 +476,8 @@ PROTOCOLS = ValueKind(protocol_name, "list of protocols", "list")
 
 def with_defaults(model: object, keys: Mapping[str, SectionKey]) -> Mapping[str, SectionKey]:
     """Add the defaults of an empty section's model to its keys, where none is given."""
-    found = {}
+    table = {}
     for name, key in keys.items():
         default = key.default or key.kind.write(getattr(model, key.field or name, None))
-        found[name] = attrs.evolve(key, default=default, example=key.example or default or "")
-    return found
+        table[name] = attrs.evolve(key, default=default, example=key.example or default or "")
+    return table
