@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import attrs
 
 from campaign.bytes.headers import MOST_TRIALS, trial_at
 from campaign.bytes.plans import ORDERLY, PASSED, UNFINISHED, Ending, Mix, Plan, plan
-from campaign.bytes.talks import RACES, Seen
+from campaign.bytes.talks import Seen
 from campaign.bytes.troubles import Losses
 
 _MOST_DEFECTS = 30  # of one round, since the first ones tell enough
@@ -84,9 +84,7 @@ def judge(
     """
     verdict = Verdict()
     complaints: list[str] = []
-    at_server = _by_trial(
-        servers, verdict, complaints, lambda trial: plan(seed, trial, mix), losses
-    )
+    at_server = _by_trial(servers, verdict, complaints, losses)
     lines: dict[int, list[dict[str, Any]]] = {}
     nobodys: list[dict[str, Any]] = []
     for line in log:
@@ -141,7 +139,6 @@ def _by_trial(
     servers: Iterable[Seen],
     verdict: Verdict,
     complaints: list[str],
-    plan_of: Callable[[int], Plan],
     losses: Losses,
 ) -> dict[int, Seen]:
     found: dict[int, Seen] = {}
@@ -155,7 +152,7 @@ def _by_trial(
                 found.setdefault(trial, server)
         elif trial not in found or not found[trial].received:
             found[trial] = server
-        elif server.received or not _lost_a_race(plan_of(server.trial)):
+        else:
             complaints.append(f"trial {trial} is twice at servers: {found[trial]}, {server}")
     return found
 
@@ -175,11 +172,6 @@ def _of_the_cut(its: Plan, client: Seen, server: Seen | None) -> Iterable[str]:
             continue
         if not one.problem.startswith(_CUT) or (is_secure and _looks_whole(one)):
             yield f"the {name} saw: {one.problem}"
-
-
-def _lost_a_race(its: Plan) -> bool:
-    """Tell whether the server may have broken off before its client had decided for it, who then got another connection."""
-    return its.entry in RACES and its.server.ending not in ORDERLY
 
 
 def _of_the_second(what: str, lines: list[dict[str, Any]]) -> Iterable[str]:

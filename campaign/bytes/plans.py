@@ -196,8 +196,6 @@ def _led(entry: str, way: str) -> str:
     """Give the way out that clients of an entry can take instead of another."""
     if way == "H" and entry not in {"plain", "v1", "v2"}:
         way = "K"  # there is no socket of the client's own to give
-    if entry == "race" and way == "K":
-        return "F"  # the client decides for the server that was connected already
     return _ONLY.get(entry, way)
 
 

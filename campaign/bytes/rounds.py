@@ -63,17 +63,10 @@ endpoint = 127.0.0.1:0
 detect_timeout = 3m
 connection_rate_per_source = 1/h
 
-[listen race]
-endpoint = 127.0.0.1:0
-detect_timeout = 3m
-silent = F
-race = yes
-
 [listen hush]
 endpoint = 127.0.0.1:0
 detect_timeout = 3m
 silent = F after=100ms
-race = yes
 
 [listen first]
 endpoint = 127.0.0.1:0
@@ -104,7 +97,7 @@ terminate_tls = {{folder}}/server.pem
 """
 _ROUTE = """
 [route {letter}]
-under = plain, told, unix, few, rated, race, ended, inside
+under = plain, told, unix, few, rated, ended, inside
 match = {match}
 backend = {letter}
 """
@@ -116,7 +109,7 @@ backend = handover:{path}
 """
 _RACED = """
 [route F]
-under = race, hush
+under = hush
 match = payload text=F
 backend = F
 """
@@ -162,7 +155,7 @@ class Round:
 def choose(number: int, by: random.Random) -> Round:
     """Choose what is tried in a round."""
     is_secure = by.random() < 0.3
-    entries = ["plain"] * 8 + ["first", "v1", "v2", "unix-v1", "unix-v2", "race", "hush", *ENTRIES]
+    entries = ["plain"] * 8 + ["first", "v1", "v2", "unix-v1", "unix-v2", "hush", *ENTRIES]
     if is_secure:
         entries += ["tls", "tls", "tls-v2", "tls-nested", "through", "named"]
     strict = by.random() < 0.5

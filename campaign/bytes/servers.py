@@ -37,7 +37,7 @@ class Servers:
         self.seed = seed
         self.mix: Mix | None = None
         self.seen: list[Seen] = []
-        self.live: set[Talk | _Arrival | _Teaser] = set()
+        self.live: set[Talk | _Arrival] = set()
         self._control = control
         self._context = places.server_context()
         self._ways = {way.letter: way for way in WAYS}
@@ -181,11 +181,6 @@ class Servers:
         if self.mix is None:
             raise AssertionError("somebody came before the round")
         its = plan(self.seed, trial, self.mix)
-        if its.entry == "race" and letter == "F" and its.way != letter:
-            teaser = _Teaser(self, wire, trial)
-            self.live.add(teaser)
-            teaser.begin()
-            return
         if its.way != letter:
             self.note(arrival, trial, "left", f"is at {letter} instead of {its.way}", letter)
             wire.socket.close()
@@ -196,7 +191,7 @@ class Servers:
 
     def note(
         self,
-        arrival: _Arrival | _Teaser,
+        arrival: _Arrival,
         trial: int,
         heard: str,
         problem: str,
@@ -310,41 +305,6 @@ class _Arrival:
     def hang(self) -> None:
         """Give it up."""
         self._end("hung", "it never says all of the header")
-
-
-class _Teaser:
-    """The server of a race whose client decides for another: what it says, nobody may hear."""
-
-    def __init__(self, servers: Servers, wire: Wire, trial: int) -> None:
-        self._servers, self._wire, self._trial = servers, wire, trial
-        self.began = servers.loop.now
-
-    def begin(self) -> None:
-        """Say something at once, and wait for the end."""
-        self._servers.loop.watch(self._wire.socket.fileno(), READ, self._ready)
-        with contextlib.suppress(OSError):
-            self._wire.send(b"nobody may hear that" * (self._trial % 5000))
-
-    def _ready(self, _: int) -> None:
-        try:
-            said = self._wire.recv(1)
-        except OSError:
-            said = b""
-        if said is not None:
-            self._end(
-                "a server of a race hears its client, who has decided for another" * bool(said)
-            )
-
-    def hang(self) -> None:
-        """Give it up."""
-        self._end("a server of a race is kept, though its client has decided for another")
-
-    def _end(self, problem: str) -> None:
-        self._servers.loop.forget(self._wire.socket.fileno())
-        self._wire.socket.close()
-        self._servers.live.discard(self)
-        if problem:
-            self._servers.note(self, self._trial, "left", problem, "F")
 
 
 def serve(control: Connection, places: Places, members: list[int], seed: int) -> None:

@@ -15,7 +15,6 @@ from campaign.bytes.streams import HEADER_SIZE, Header, Stream
 from campaign.bytes.wires import Wire, break_off
 
 CLIENT, SERVER = 0, 1
-RACES = ("race", "hush")
 """The ways in where a server is connected before its client has said anything."""
 _TROUBLE = select.EPOLLERR | select.EPOLLHUP
 _TURN = 2**20  # bytes until the others have their turn
@@ -310,10 +309,6 @@ class Talk:
             return self._plan.client.ending not in ORDERLY
         if self._plan.entry.startswith("unix") and self._role == CLIENT:
             return self._plan.server.ending not in ORDERLY
-        if (
-            self._plan.entry in RACES and self._role == SERVER
-        ):  # which its client may never have got to
-            return not self.received and self._plan.client.ending not in ORDERLY
         # many just close after the other end's close-notify, which is taken for theirs
         truncated = self._other.ending is Ending.TRUNCATE and self._finished
         return truncated and self.received == self._other.size

@@ -169,17 +169,15 @@ deadline  after 5s, or when the client finishes sending: default, reset
         out = self.explain("--text", "", "--from", "192.0.2.1")
         return out.partition("\ndecision  ")[2]
 
-    def test_first_silent_line_for_the_client_and_a_race(self) -> None:
+    def test_first_silent_line_for_the_client(self) -> None:
         self.assertEqual(
             self.of_listener(
-                "race = yes",
                 "silent = reset from=10.0.0.0/8 after=1s",
                 "  127.0.0.1:3306 after=300ms",
             ),
             "no byte: undecided, waits for more\n"
             "deadline  after 0.3s: silent, to 127.0.0.1:3306\n"
-            "          if the client finishes sending before that: close\n"
-            "race      its server is connected at once; what that says is held back until then\n",
+            "          if the client finishes sending before that: close\n",
         )
         self.assertIn(
             "after 5s: silent, close\n", self.of_listener("silent = reset from=10.0.0.0/8")

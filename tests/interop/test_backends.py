@@ -143,7 +143,7 @@ class HangingTests(InteropTestCase):
         listening = f"127.0.0.1:{redis.port}"
         # A server that works may be late on a busy machine, but not so much twice in a row.
         check = "check = redis interval=200ms timeout=4s rise=1 fall=2"
-        more = f"{check}\nfallback = reset\nhalf_close_timeout = 1s"
+        more = f"{check}\nfallback = reset\nidle_timeout = 1s"
         mux = self.own(Mux(self.folder, pool_rules(listening, more=more)))
         self.await_reason(mux, "done")
         redis.child.process.send_signal(signal.SIGSTOP)

@@ -108,7 +108,6 @@ class ValuesTests(SynchronousTestCase):
         """Each value is read as in a rules file, or refused with what is right."""
         listener: dict[str, tuple[Any, object]] = {
             "silent": (["127.0.0.1:22"], 1),
-            "race": ("yes", True),
             "first": ("x", "must be client or server"),
             "max_connections": (-1, "write a whole number"),
             "peek_limit": (1.5, "write a whole number"),

@@ -46,17 +46,6 @@ class ServerFirstCase(MuxTestCase):
         close(client, server)
         return await self.logged()
 
-    async def held(self, count: int = len(GREETING)) -> None:
-        """Wait until a server has said so much that nobody has heard."""
-        await self.accepted()
-        (connection,) = self.factory.connections
-        while (
-            connection.preconnection is None
-            or connection.preconnection._held is None
-            or len(connection.preconnection._held._received) < count
-        ):
-            await self.turn()
-
     def assert_nobody_counted(self) -> None:
         for upstream in self.factory.upstreams._upstreams.values():
             for member in upstream.pool.members:

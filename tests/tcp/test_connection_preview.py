@@ -9,7 +9,6 @@ from tests.support.mux import MuxTestCase, backend_at
 from tests.support.peers import close, reactor
 from tests.support.queues import until_taken
 from tests.support.taker import Taker
-from tests.tcp import test_preconnection
 from tests.tcp.stages import (
     test_handshaking_refused,
     test_peeking,
@@ -46,9 +45,6 @@ class UndecidedTest(PreviewedCase, test_peeking.UndecidedTest): ...
 
 
 class LeavingTest(PreviewedCase, test_peeking.LeavingTest): ...
-
-
-class RaceTest(PreviewedCase, test_preconnection.RaceTest): ...
 
 
 class AcceptedTest(PreviewedCase, test_reading_proxy_header.AcceptedTest): ...

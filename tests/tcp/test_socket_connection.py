@@ -549,7 +549,6 @@ _FEATURES = st.builds(
                 ("connection_rate_per_source", Rate(0.1, 2)),
                 ("log", "errors"),
                 ("silent", (Silence(Backend("other", (server_at(9),)), after=1.0),)),
-                ("race", True),
                 ("first", "server"),
                 ("mptcp", True),
                 ("proxy_timeout", 1.5),

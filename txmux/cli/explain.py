@@ -24,7 +24,6 @@ from txmux.matchers.payload import bytes_from_hex, bytes_from_text
 from txmux.rules.model import (
     NO_CERTIFICATE,
     REVOKED,
-    Backend,
     FoundCertificate,
     Listener,
     Route,
@@ -427,9 +426,7 @@ def _waiting(
     yield "deadline", f"after {trace.listener.detect_timeout:g}s{end}: {target}"
 
 
-def _silent(
-    sample: TracedSample, listener: Listener, silence: Silence, then: str, target: TracedOutcome
-) -> Iterator[tuple[str, str]]:
+def _silent(sample: TracedSample, then: str, target: TracedOutcome) -> Iterator[tuple[str, str]]:
     """Yield the outcome for a client that has sent nothing yet."""
     if sample.datagrams is not None:
         yield "decision", "with these datagrams: undecided, since they say nothing"
@@ -438,8 +435,6 @@ def _silent(
     yield "decision", "no byte: undecided, waits for more"
     yield "deadline", f"{then}{target}"
     yield "", "if the client finishes sending before that: close"
-    if listener.race and isinstance(silence.outcome, Backend):
-        yield "race", "its server is connected at once; what that says is held back until then"
 
 
 def _conclusion(sample: TracedSample, trace: Trace) -> Iterator[tuple[str, str]]:
@@ -454,7 +449,7 @@ def _conclusion(sample: TracedSample, trace: Trace) -> Iterator[tuple[str, str]]
         return
     silent_for = f"{silence.after or listener.detect_timeout:g}s"
     if target.by == "silent":
-        yield from _silent(sample, listener, silence, f"after {silent_for}: ", target)
+        yield from _silent(sample, f"after {silent_for}: ", target)
     elif verdicts.decided_at is not None:
         is_limit = is_stream and verdicts.decided_at == listener.peek_limit
         limit = ", which is peek_limit" if is_limit else ""

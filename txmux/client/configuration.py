@@ -54,7 +54,6 @@ class RuleLayer:
     silent: tuple[Silent, ...]  # the destinations of silent clients; the first that fits counts
     default: Destination  # the destination of a client that no route takes
     server_first: bool = False  # whether all clients go to `default` at once
-    race: bool = False  # whether silent clients are connected before their silence is certain
     depends_on_client: bool = attrs.field(init=False)
 
     @depends_on_client.default
@@ -129,8 +128,8 @@ class Configuration:
             Silent(upstreams.destination_of(line.outcome), line.clients, line.after)
             for line in settings.silent
         )
-        default, race = upstreams.destination_of(settings.default), settings.race
-        top = RuleLayer(detector(settings), silent, default, settings.first == "server", race)
+        default = upstreams.destination_of(settings.default)
+        top = RuleLayer(detector(settings), silent, default, settings.first == "server")
         inside: dict[str, RuleLayer] = {}
         waiting = [top]
         for layer in waiting:
@@ -138,7 +137,7 @@ class Configuration:
                 if route.termination is not None and route.name not in inside:
                     to = route.destination
                     inside[route.name] = RuleLayer(
-                        detector(route), (Silent(to),) if to else silent, to or default, race=race
+                        detector(route), (Silent(to),) if to else silent, to or default
                     )
                     waiting.append(inside[route.name])
         options = socket_options(settings)

@@ -1,7 +1,4 @@
-"""One client's connection, from accept to its line in the access log, through the stages of `txmux.tcp.transitions.TRANSITIONS`.
-
-While a client has sent nothing, `Peeking` may have a server connected already (``race``); `Connecting` takes it, or it is dropped.
-"""
+"""One client's connection, from accept to its line in the access log, through the stages of `txmux.tcp.transitions.TRANSITIONS`."""
 
 from __future__ import annotations
 
@@ -314,10 +311,7 @@ class MuxProtocol(End, Client):
             return ToProcess(destination)
         if destination.backend.proxy_tlvs and lacks_hello(self, destination):
             return HelloIncomplete(destination)
-        preconnection = self.preconnection
-        if preconnection is not None:  # see `Client`
-            self.preconnection = None
-        return ToBackend(destination, preconnection)
+        return ToBackend(destination)
 
     def _refuse(self, how: Refusal, reason: EndReason) -> Outcome:
         if how is Refusal.REJECT and self.received:
@@ -397,7 +391,7 @@ class MuxProtocol(End, Client):
         if moved.waited is None or upstream is None:
             self._owner.opened(self)
             self.advance(
-                MovedHere(upstream, member, server, None, relay, moved.timeouts, release_elsewhere),
+                MovedHere(upstream, member, server, relay, moved.timeouts, release_elsewhere),
                 "accepted",
             )
             return

@@ -15,7 +15,6 @@ from txmux.backends.pool.member import Member
 from txmux.client.recording import note_multipath
 from txmux.net.addresses import asked_host
 from txmux.rules.model import Backend
-from txmux.tcp.preconnection import Preconnection
 from txmux.telemetry.reasons import ConnectFailure
 from txmux.wire.client_hello import HelloReader, parse_client_hello
 from txmux.wire.proxyprotocol.fields import passed_on_fields
@@ -69,16 +68,6 @@ def _asked_of(client: Client) -> Asked:
     local = client.local
     port = 0 if local is None else local.port
     return Asked(client.record.facts, asked_host(client.host()), port)
-
-
-def preconnect(client: Client, upstream: Upstream) -> Preconnection:
-    """Begin to connect a client whose bytes may yet lead elsewhere."""
-    preconnection = Preconnection(upstream, client.configuration.settings.peek_limit)
-    preconnection.connector = connector_for(
-        client, upstream, preconnection.connected, preconnection.failed
-    )
-    preconnection.connector.start()
-    return preconnection
 
 
 def _note_server(client: Client, backend: Backend, transport: ITransport) -> None:

@@ -53,8 +53,6 @@ class FastPath:
         self.host_text = ""
         # Otherwise a client that is not decided when it is accepted has timers from then on, or one that has sent nothing.
         self.can_wait = settings.detect_timeout > MARGIN
-        self.can_be_silent = (
-            self.can_wait and not top.race and all(silent.after is None for silent in top.silent)
-        )
+        self.can_be_silent = self.can_wait and all(silent.after is None for silent in top.silent)
         self.is_open = not (configuration.hands_over or settings.mptcp)
         self.decides_at_once = not top.server_first and top.detector.decides_always

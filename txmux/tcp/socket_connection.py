@@ -49,7 +49,6 @@ from txmux.rules.model import Server
 from txmux.tcp.connection import MuxProtocol, Step
 from txmux.tcp.dialling import header_for
 from txmux.tcp.fast_path import FastPath
-from txmux.tcp.preconnection import HeldBytes, Preconnection
 from txmux.tcp.stage import Stage
 from txmux.tcp.stages.connecting import Connecting
 from txmux.tcp.stages.peeking import Peeking
@@ -246,13 +245,11 @@ class SocketConnection(MuxProtocol):
 
     # A server.
 
-    def _connect(
-        self, upstream: Upstream, preconnection: Preconnection | None = None
-    ) -> Step | None:
+    def _connect(self, upstream: Upstream) -> Step | None:
         loop_detector = self.runtime.loop_detector
         may_loop = loop_detector.slots[self._name[1]]
         if self.transport is not None or may_loop or not upstream.is_plain:
-            return Connecting(self, upstream, preconnection)
+            return Connecting(self, upstream)
         self.state, self._upstream = "connecting", upstream
         self.record.backend = upstream.backend.name
         member = upstream.pool.pick()
@@ -352,7 +349,7 @@ class SocketConnection(MuxProtocol):
         return self._connecting(lambda connector: connector.start_after(member, failure))
 
     def _connecting(self, start: Callable[[BackendConnector], None]) -> Stage:
-        return Connecting(self, self._upstream, None, partial(self._start, start))
+        return Connecting(self, self._upstream, partial(self._start, start))
 
     def _start(
         self, start: Callable[[BackendConnector], None], connector: BackendConnector
@@ -374,15 +371,9 @@ class SocketConnection(MuxProtocol):
 
     # Their bytes.
 
-    def _relay(
-        self,
-        upstream: Upstream,
-        member: Member,
-        end: ProxyClient | None,
-        held: HeldBytes | None = None,
-    ) -> Step | None:
+    def _relay(self, upstream: Upstream, member: Member, end: ProxyClient | None) -> Step | None:
         if end is not None:
-            return Relaying(self, upstream, member, end, held)
+            return Relaying(self, upstream, member, end)
         self.state = "relaying"
         self._may_connect = False
         self.runtime.descriptors.reserved -= 1
@@ -501,7 +492,7 @@ class SocketConnection(MuxProtocol):
         end, (family, name) = ProxyClient(), self._place
         transport = SocketTransport(path.poller, server, family, address_of(family, name))
         transport.set_protocol(end)
-        stage = Relaying(self, upstream, member, end, None, state, upstream.timeouts)
+        stage = Relaying(self, upstream, member, end, state, upstream.timeouts)
         self._make_transport(reading=False)
         self._member = self.server = None  # the stage has them from here on
         return stage

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from txmux.net.relay.ends import IRelayTransport
     from txmux.net.relay.interface import RelayState, Timeouts
     from txmux.tcp.moving import MovedConnection, Sockets, StayReason
-    from txmux.tcp.preconnection import Preconnection
     from txmux.telemetry.reasons import AbortReason
     from txmux.telemetry.record import ConnectionRecord, ConnectionState
     from txmux.wire.proxyprotocol.header import Address, Tlv
@@ -49,7 +48,6 @@ class Client(Protocol):
     destination: Address | None = None
     tlvs: tuple[Tlv, ...] = ()
     agreed_tls: AgreedTLS | None = None  # of the client's TLS, if it was terminated here
-    preconnection: Preconnection | None = None  # a connection to the server of silent clients
     is_previewed: bool = False  # whether `received` is still in its socket, too
     waited: float = 0.0  # seconds that it has waited for a server in another process
     hop: int = 0  # what `LoopDetector.note` returned for its connection to a server

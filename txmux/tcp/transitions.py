@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from txmux.client.tls.termination import Termination
     from txmux.net.relay.interface import RelayState, Timeouts
     from txmux.rules.model import Handover, InProcess, Refusal
-    from txmux.tcp.preconnection import HeldBytes, Preconnection
     from txmux.telemetry.reasons import EndReason
     from txmux.telemetry.record import ConnectionState
 
@@ -59,19 +58,17 @@ class TLSEstablished(NamedTuple):
 
 
 class ToBackend(NamedTuple):
-    """A server of a backend is to be connected, or perhaps has been while the client was silent."""
+    """A server of a backend is to be connected."""
 
     upstream: Upstream
-    preconnection: Preconnection | None = None
 
 
 class Connected(NamedTuple):
-    """A server is connected; ``held`` is what it has sent already."""
+    """A server is connected."""
 
     upstream: Upstream
     member: Member
     server: ProxyClient | None  # ``None`` if it is a plain socket, which `SocketConnection` has
-    held: HeldBytes | None = None
 
 
 class MovedHere(NamedTuple):
@@ -80,7 +77,6 @@ class MovedHere(NamedTuple):
     upstream: Upstream | None  # the backend, if these rules have it; then ``member`` is the server
     member: Member | None
     server: ProxyClient
-    held: None  # ``None``: both this and `Connected` are the arguments of `Relaying`, in its order
     state: RelayState
     timeouts: Timeouts
     release_elsewhere: Callable[[Callable[[], None]], None] | None  # see `Relaying`

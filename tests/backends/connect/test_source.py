@@ -119,7 +119,7 @@ class PortRangeTests(TestCase):
 
     async def ended(self, ends: list[Any]) -> None:
         for end in ends:
-            end.close_unused()
+            end.give_up()
         for peer in self.peers.peers:
             await peer.is_lost()
 
@@ -183,7 +183,7 @@ class DialTests(TestCase):
         return done
 
     def peer_finished(self) -> None:
-        self.end.transport.loseConnection()
+        self.end.give_up()
 
     def connection_lost(self, reason: object) -> None: ...
 

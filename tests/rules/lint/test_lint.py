@@ -130,16 +130,12 @@ FILES = {
         "raise that, or look at fewer"
     ),
     # who speaks first
-    "{listen}first = server\nsilent = h:1\nrace = yes\n": (
+    "{listen}first = server\nsilent = h:1\n": (
         "3: [listen l] first: 'default' has no server that could speak; name one there\n"
-        "4: [listen l] silent: has no effect with 'first = server', which sends every client to 'default'; remove one of the two\n"
-        "5: [listen l] race: has no effect with 'first = server', which sends every client to 'default'; remove one of the two"
+        "4: [listen l] silent: has no effect with 'first = server', which sends every client to 'default'; remove one of the two"
     ),
     "{listen}first = server\ndefault = h:1\n[route a]\nmatch = ssh\n{to}[route b]\nmatch = tls\nunder = l\n{to}": (
         "3: [listen l] first: no client reaches [route a], [route b]: every one goes to 'default' at once; remove one of the two"
-    ),
-    "{listen}race = yes\ndefault = h:1\nsilent = reset\n[route a]\nmatch = ssh\n{to}": (
-        "3: [listen l] race: 'silent' has no server to connect to; name one there"
     ),
     # lines of `silent`
     "{listen}silent = h:1\n  h:2 from=10.0.0.0/8\n": (
@@ -187,9 +183,9 @@ FINE = (
     "{listen}silent = h:1\n[route a]\nmatch = ssh\nfrom = 10.0.0.0/8\nbackend = h:1\n[route b]\nmatch = tls\nbackend = h:1\n",
     "{listen}silent = h:1\n[route a]\nmatch = ssh\nfrom = 0.0.0.0/0, ::/0\nbackend = h:1\n",
     "{listen}silent = h:1 from=10.1.0.0/16\n[route a]\nmatch = ssh\nfrom = 10.0.0.0/8\nbackend = h:1\n",
-    # who speaks first: a route that another listener asks, or that is inside of TLS; a race inside of TLS
+    # who speaks first: a route that another listener asks, or that is inside of TLS
     "{listen}first = server\ndefault = h:1\n[listen m]\nendpoint = :2\n[route a]\nmatch = ssh\n{to}",
-    "{listen}race = yes\nsilent = h:1 from=10.0.0.0/8\n  h:2 after=1s\n[route a]\nmatch = ssh\n{to}",
+    "{listen}silent = h:1 from=10.0.0.0/8\n  h:2 after=1s\n[route a]\nmatch = ssh\n{to}",
     # a default that is more than is looked at
     "{listen}peek_limit = 10\n[route a]\nmatch = regex pattern=a\n{to}",
 )

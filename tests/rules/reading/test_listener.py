@@ -52,14 +52,14 @@ class ListenerTests(ReadingTestCase):
     def test_silent(self) -> None:
         found = self.listener(
             "silent = 127.0.0.1:3306 from=10.0.0.0/8,::1 after=300ms\n  b after=1s\n  reset\n"
-            "first = server\nrace = yes\n[backend b]\nserver = 127.0.0.1:25"
+            "first = server\n[backend b]\nserver = 127.0.0.1:25"
         )
         networks = NetworkSet(map(ip_network, ("10.0.0.0/8", "::1")))
         self.assertEqual(
             [(_name(line.outcome), line.clients.allowed, line.after) for line in found.silent],
             [("127.0.0.1:3306", networks, 0.3), ("b", None, 1.0), ("reset", None, None)],
         )
-        self.assertEqual((found.first, found.race), ("server", True))
+        self.assertEqual(found.first, "server")
         self.assertEqual(self.listener("").silent, ())
 
     def test_silent_wrong(self) -> None:

@@ -123,16 +123,6 @@ class InsideTLSTest(TerminationCase):
         client = await self.client(self.mux([ends]))
         await client.has(len(GREETING))
 
-    async def test_preconnects_once_tls_is_established(self) -> None:
-        greeter = PeerFactory(Greeter)
-        ends = self.tls_route(outcome=backend_at(listen(self, greeter)))
-        client = await self.client(self.mux([ends, self.inner()], race=True))
-        await greeter.peer()
-        await self.turn(5)
-        self.assertEqual(bytes(client.received), b"")
-        self.time.advance(5.1)
-        await client.has(len(GREETING))
-
 
 class LinesTest(ServerFirstCase):
     ROUTES = (route("ssh", CLOSE),)

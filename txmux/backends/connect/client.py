@@ -145,13 +145,6 @@ class ProxyClient(End):
         self.receiver = NO_RECEIVER
         self.transport.abortConnection()
 
-    def close_unused(self) -> None:
-        self.receiver = NO_RECEIVER
-        if ISSLTransport.providedBy(self.transport):
-            self.transport.abortConnection()  # TLS would wait for the server's close-notify
-        else:
-            self.transport.loseConnection()
-
 
 class ProxyClientFactory(ClientFactory):
     """Makes one connection to one server on behalf of one client, for a `Relay`.

@@ -138,16 +138,6 @@ class BackendConnector:
         self._member = member
         self._failed(failure)
 
-    def is_like(self, other: BackendConnector) -> bool:
-        return (
-            self._upstream is other._upstream
-            and self._header == other._header
-            and self.requests == other.requests
-            and self.alpn == other.alpn
-            and self.affinity == other.affinity
-            and self.asked == other.asked
-        )
-
     def cancel(self) -> None:
         self._given_up = True
         member, factory, stop_dialling = self._member, self._factory, self._stop_dialling

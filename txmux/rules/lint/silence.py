@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from txmux.interfaces import Transport
 from txmux.rules.lint.scopes import ClientSet, scopes, set_of
-from txmux.rules.model import Backend, Listener, Refusal, Route, Rules, Silence
+from txmux.rules.model import Listener, Refusal, Route, Rules, Silence
 from txmux.rules.problems import Problem
 
 
@@ -17,10 +17,9 @@ def server_first(rules: Rules) -> Iterator[Problem]:
         if isinstance(listener.default, Refusal):
             message = "'default' has no server that could speak; name one there"
             yield section.problem(message, "first")
-        for key in ("silent", "race"):
-            if key in section.entries:
-                message = "has no effect with 'first = server', which sends every client to 'default'; remove one of the two"
-                yield section.problem(message, key)
+        if "silent" in section.entries:
+            message = "has no effect with 'first = server', which sends every client to 'default'; remove one of the two"
+            yield section.problem(message, "silent")
         bypassed = (route for route in rules.routes_of(listener) if _is_bypassed(route, rules))
         never = [f"[route {route.name}]" for route in bypassed]
         if never:
@@ -37,7 +36,7 @@ def _is_bypassed(route: Route, rules: Rules) -> bool:
 
 
 def silence(rules: Rules) -> Iterator[Problem]:
-    """Find lines of ``silent`` that no client comes to, and races without a server."""
+    """Find lines of ``silent`` that no client comes to."""
     for listener in rules.listeners:
         section, everyone = listener.section, set_of(listener.clients)
         for number, (_, clients) in enumerate(silent_clients(listener, everyone)):
@@ -47,9 +46,6 @@ def silence(rules: Rules) -> Iterator[Problem]:
                     "put it first, or remove it"
                 )
                 yield section.problem(message, "silent", number)
-        if listener.race and listener.first != "server" and not _has_runner(rules, listener):
-            message = "'silent' has no server to connect to; name one there"
-            yield section.problem(message, "race")
 
 
 def silent_clients(listener: Listener, clients: ClientSet) -> Iterator[tuple[Silence, ClientSet]]:
@@ -58,15 +54,6 @@ def silent_clients(listener: Listener, clients: ClientSet) -> Iterator[tuple[Sil
         fit = set_of(line.clients)
         yield line, clients & fit
         clients -= fit
-
-
-def _has_runner(rules: Rules, listener: Listener) -> bool:
-    outcomes = [line.outcome for line in listener.silent]
-    if not listener.silent:
-        outcomes.append(listener.default)  # where all routes are for other clients
-    # Inside of TLS, it is the backend of the route that terminates it.
-    outcomes += [route.outcome for route in rules.routes if route.terminate_tls and route.outcome]
-    return any(isinstance(outcome, Backend) for outcome in outcomes)
 
 
 def lines_of_the_other(rules: Rules) -> Iterator[Problem]:

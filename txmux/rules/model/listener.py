@@ -79,7 +79,6 @@ class Listener:
     peek_limit: int = attrs.field()
     first: Literal["client", "server"] = "client"
     silent: tuple[Silence, ...] = attrs.field(default=(), converter=silences)
-    race: bool = False
     default: Outcome = Refusal.CLOSE
     accept_proxy_from: NetworkSet | None = None
     proxy_timeout: float = 3.0

@@ -143,6 +143,7 @@ KEY_HINTS: Mapping[str, Mapping[str, str]] = {
         "proxy_pass": "write 'default' for all clients, or 'backend' in a [route NAME]",
         "multipath": "write 'mptcp = yes'",
         **_each("reuseport tcp_nodelay", "remove it; txmux does so where it helps"),
+        "race": "remove it; the server of 'silent' is connected when the client's time is over, and 'after=' shortens that",
         **_each("route routes", _BELONGS),
         **_each("send_proxy", "write 'proxy_protocol = v1' in a [backend NAME]"),
         **_each(_REDIRECTS, _NO_HTTP),

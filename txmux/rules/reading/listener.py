@@ -115,8 +115,6 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Listener(""), {
         "[who speaks first](#when-the-server-speaks-first). `server`: every client goes to `default` as soon as it is accepted"),
     "silent": SectionKey(_SILENT, example="127.0.0.1:3306 from=10.0.0.0/8 after=500ms", streams_only="a datagram is a whole message, so no client is silent; remove it", meaning=
         "where a client goes that has sent nothing within `detect_timeout`: the [first line that fits](#when-the-server-speaks-first) counts; without one, `close`"),
-    "race": SectionKey(BOOLEAN, streams_only="is for TCP; remove it", meaning=
-        "whether to connect to the server of `silent` [while the client is silent](#when-the-server-speaks-first)"),
     "default": SectionKey(OUTCOME, meaning=
         "where a client goes that has sent something but matched no route"),
     "accept_proxy_from": SectionKey(_SENDERS, example="10.0.0.1", meaning=

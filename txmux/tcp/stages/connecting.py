@@ -22,7 +22,6 @@ from txmux.net.relay.interface import RelayState, SideState, Timeouts
 from txmux.net.sockets.transport import CLOSED, SocketTransport
 from txmux.rules.model import Refusal
 from txmux.tcp.dialling import connector_for
-from txmux.tcp.preconnection import Preconnection
 from txmux.tcp.stage import Client, Stage
 from txmux.tcp.transitions import Connected, Outcome, Routed, ToBackend, TurnedAway
 from txmux.telemetry.reasons import ConnectFailure
@@ -89,7 +88,7 @@ class AwaitingHello(Stage):
 
 @attrs.define(eq=False, slots=False)
 class Connecting(Stage):
-    """Waits for a server, perhaps connected in advance. What the client sends is buffered, up to the peek limit.
+    """Waits for a server. What the client sends is buffered, up to the peek limit.
 
     Args:
         start: Starts the connector; a server may have been chosen or tried already.
@@ -98,7 +97,6 @@ class Connecting(Stage):
     state: ClassVar[ConnectionState] = "connecting"
 
     _upstream: Upstream
-    _preconnection: Preconnection | None = None
     _start: Callable[[BackendConnector], None] = BackendConnector.start
     _connector: BackendConnector | None = attrs.field(default=None, init=False)
     _held: HeldClient | None = attrs.field(default=None, init=False)
@@ -118,20 +116,11 @@ class Connecting(Stage):
             self.on_finished()
         if client.waited and upstream.hold(self._held_client(), "no-server") is None:
             return None
-        preconnection = self._preconnection
-        if preconnection is not None and preconnection.suits(connector):
-            self._connector = preconnection.connector
-            preconnection.hand_over(self._connected, self._failed)
-            return None
-        if preconnection is not None:
-            preconnection.drop()
         self._connector = connector
         self._start(connector)
         return None
 
     def _break_loop(self, hops: int) -> Outcome:
-        if self._preconnection is not None:
-            self._preconnection.drop()
         record = self._client.record
         record.facts["hops"] = str(hops)
         _log.warn(
@@ -198,8 +187,7 @@ class Connecting(Stage):
         if connector.tried and self._held is None:
             self._note_tried(connector)
         self._leave_line(is_connected=True)
-        early = self._preconnection.take_held() if self._preconnection is not None else None
-        client.advance(Connected(self._upstream, member, server, early))
+        client.advance(Connected(self._upstream, member, server))
 
     def _failed(self, cause: ConnectFailure) -> None:
         connector, self._connector = self._connector, None

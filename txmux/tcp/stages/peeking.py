@@ -8,14 +8,11 @@ import attrs
 from twisted.internet.interfaces import IDelayedCall
 from typing_extensions import override
 
-from txmux.access.loops import MOST_HOPS
-from txmux.backends.upstream import Upstream
 from txmux.client.configuration import CompiledRoute, RuleLayer, Silent
 from txmux.detection.detector import Decision
 from txmux.interfaces import Exchange
 from txmux.net.sockets.transport import SocketTransport
 from txmux.rules.model import Refusal
-from txmux.tcp.dialling import preconnect
 from txmux.tcp.stage import Stage
 from txmux.tcp.transitions import Detected, Outcome, Routed, TurnedAway
 
@@ -40,9 +37,8 @@ class Peeking(Stage):
 
     @override
     def begin(self) -> Outcome | None:
-        # In this order: a client that no route looks at is routed at once; the server of silent clients is connected in advance
-        # if the rules have `race`; then the client has until `silent.after` to send something, or else until `detect_timeout`;
-        # its first bytes may be here already.
+        # In this order: a client that no route looks at is routed at once; then the client has until `silent.after` to send
+        # something, or else until `detect_timeout`; its first bytes may be here already.
         client, layer, timer = self._client, self.layer, self._timer
         self._deadline = timer
         address = client.address if layer.depends_on_client else None
@@ -62,13 +58,6 @@ class Peeking(Stage):
             and not detection.has_routes_for_client()
         ):
             return Routed(layer.default, "no-route")
-        if (
-            layer.race
-            and not client.received
-            and isinstance(silent.destination, Upstream)
-            and client.runtime.loop_detector.hops_of(client.transport) < MOST_HOPS
-        ):
-            client.preconnection = preconnect(client, silent.destination)
         if silent.after is not None and not client.received:
             self._since = 0.0 if layer is client.configuration.top else client.elapsed_ms()
             self._has_own_time = True
@@ -92,14 +81,6 @@ class Peeking(Stage):
 
     def _passed(self) -> float:
         return (self._client.elapsed_ms() - self._since) / 1000
-
-    @override
-    def leave(self) -> None:
-        super().leave()
-        preconnection = self._client.preconnection
-        if preconnection is not None:
-            self._client.preconnection = None
-            preconnection.drop()
 
     @override
     def on_data(self) -> Outcome | None:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from txmux.backends.upstream import Upstream
     from txmux.net.relay.relay import Relay
     from txmux.tcp.moving import MovedConnection, SlotRelease, Sockets, StayReason
-    from txmux.tcp.preconnection import HeldBytes
     from txmux.telemetry.reasons import AbortReason
     from txmux.telemetry.record import ConnectionState
 
@@ -41,7 +40,6 @@ class Relaying(Stage):
     _upstream: Upstream | None
     _member: Member | None
     server: ProxyClient
-    _held: HeldBytes | None = None
     _state: RelayState | None = None
     _timeouts: Timeouts | None = None
     _release_elsewhere: SlotRelease | None = None
@@ -60,14 +58,11 @@ class Relaying(Stage):
         assert upstream is not None  # noqa: S101 - it has just been connected
         settings = client.configuration
         client.runtime.prepare(server.transport, settings.options)
-        self.relay = relay = client.runtime.relay(
+        self.relay = client.runtime.relay(
             end, server, upstream.timeouts, self._over, upstream.rates, settings.settings.keepalive
         )
         received, client.received = client.received, b""
-        relay.start(received, client_finished=client.has_finished)
-        held, self._held = self._held, None
-        if held is not None and not relay.ending:
-            held.pass_to(server.receiver)
+        self.relay.start(received, client_finished=client.has_finished)
 
     @override
     def leave(self) -> None:
