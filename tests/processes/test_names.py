@@ -49,16 +49,17 @@ class NamesTest(ReloadCase):
         self.addCleanup(started.stop)
         return started
 
-    def rules(self, server: str = "", more: str = "") -> str:
+    def rules(self, server: str = "", more: str = "", settings: str = "") -> str:
         host, port = self.dns.place
         return (
-            f"[txmux]\nworkers = 2\nresolvers = {host}:{port}\naccess_log = LOG\n"
+            f"[txmux]\nworkers = 2\nresolvers = {host}:{port}\naccess_log = LOG\n{settings}"
             "[listen public]\nendpoint = 127.0.0.1:0\ndefault = named\n"
             f"[backend named]\nserver = {server or f'{HOST}:{self.server}'}\nretries = 0\n{more}"
         )
 
-    async def begin(self, server: str = "", more: str = "") -> None:
-        self.port, *_ = await self.run_service(self.rules(server, more), use=self.time)
+    async def begin(self, server: str = "", more: str = "", settings: str = "") -> None:
+        rules = self.rules(server, more, settings)
+        self.port, *_ = await self.run_service(rules, use=self.time)
 
     async def until(self, condition: Callable[[], object]) -> None:
         """Wait until something is so that needs no time to pass."""
@@ -227,7 +228,7 @@ class NamesTest(ReloadCase):
         """A service of Consul has one blocking query, whose answer reaches all workers."""
         consul = Consul(self, self.time)
         consul.register("web", [Instance(self.server, _HOSTS[0])])
-        await self.begin("consul:web", f"consul = {consul.url}\n")
+        await self.begin("consul:web", settings=f"consul = {consul.url}\n")
         await self.known(f"{_HOSTS[0]}:{self.server}")
         await self.all_lead_to(self.first)
         self.time.advance(1)

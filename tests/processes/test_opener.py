@@ -92,19 +92,17 @@ class OpenerTest(SynchronousTestCase):
         self.assertEqual(self.key.read_text(), "precious")
 
     def test_consul(self) -> None:
-        """So can tokens for Consul, those of backends and that of all of them; but workers, which do not ask it, get none."""
-        tokens = [self.folder / name for name in ("usual.token", "own.token", "none.token")]
+        """So can a token for Consul; but workers, which do not ask it, get none."""
+        tokens = [self.folder / name for name in ("usual.token", "none.token")]
         for token in tokens:
             token.write_text(token.name)
-        more = (
-            "[route other]\nmatch = ssh\nbackend = consul:short\n"
-            "[backend own]\nserver = consul:web\nconsul_token = own.token\n"
-        )
-        text = self.rules.read_text().replace("[txmux]", "[txmux]\nconsul_token = usual.token")
+        more = "[route other]\nmatch = ssh\nbackend = consul:short\n"
+        consul = "consul = http://127.0.0.1:8500 token=usual.token"
+        text = self.rules.read_text().replace("[txmux]", f"[txmux]\n{consul}")
         self.rules.write_text(text + more)
         self.opener.read_rules()
-        self.assertEqual([self.text(token) for token in tokens[:2]], ["usual.token", "own.token"])
-        self.assert_denied(tokens[2])
+        self.assertEqual(self.text(tokens[0]), "usual.token")
+        self.assert_denied(tokens[1])
         self.assert_not_for_workers(tokens)
 
     def test_password_of_a_proxy(self) -> None:

@@ -44,7 +44,7 @@ class ServiceTests(BackendTestCase):
             ),
             "consul://127.0.0.1/web tag=, dc=.": (
                 "'consul://127.0.0.1/web' names no service; write for example 'consul:web', and where Consul is as "
-                "key 'consul'\n"
+                "'consul' in [txmux]\n"
                 "tag: ',' is not a list of tags; write for example tag=v1,blue\n"
                 "dc: '.' is not the name of a datacenter of Consul"
             ),
