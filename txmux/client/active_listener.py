@@ -96,8 +96,8 @@ class ActiveListener:
             self.connections.discard(connection)
             if self._left:
                 self._ended(connection.configuration)
-            if not self.connections and not self._is_started:
-                self.drop_idle_timers()
+            if not self.connections:
+                self._rest()
         self.runtime.descriptors.connection_ended()
         if connection.admitted:
             connection.configuration.admission.leave(connection.permit)
@@ -145,8 +145,12 @@ class ActiveListener:
         # Until then, clients may wait for a name, or for a server that a check has to find up.
         self._stopping = self.emptied().addCallback(lambda _: self.upstreams.stop())
 
+    def _rest(self) -> None:
+        """Leave no timer behind the last connection."""
+        self.drop_idle_timers()
+
     def drop_idle_timers(self) -> None:
-        """Cancel the timers that no connection waits for; while clients may come, the next one soon needs them."""
+        """Cancel the timers that no connection waits for."""
         self.runtime.clock.drop_idle()
 
     def stopped(self) -> Deferred[None]:

@@ -102,7 +102,7 @@ class MuxFactory(ServerFactory, ActiveListener):
         )
         super().__init__(configuration, runtime, upstreams, access_log)
         self._fast_path: FastPath | None = None
-        self.sweep = Sweep(runtime.clock, self.connections)
+        self.sweep = Sweep(runtime.clock, self.connections, runtime.clock.drop_idle)
 
     def buildProtocol(self, addr: IAddress | None) -> MuxProtocol:
         """Make the end of a client's connection, which lets it in or refuses it."""
@@ -173,6 +173,12 @@ class MuxFactory(ServerFactory, ActiveListener):
 
     def stopFactory(self) -> None:
         self.stop_destinations()
+
+    @override
+    def _rest(self) -> None:
+        if not self._is_started or self.sweep.timer is None:
+            self.drop_idle_timers()
+        # Otherwise the sweep does that, unless another client comes within a second, who needs the timers.
 
     @override
     def drop_idle_timers(self) -> None:
