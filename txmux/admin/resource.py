@@ -14,7 +14,7 @@ from txmux.control.control import Control
 from txmux.control.filters import FilterError
 from txmux.control.report import UnknownError
 from txmux.errors import OptionError, how_to_install
-from txmux.net.sockets.transport import waiting
+from txmux.net.sockets.transport import unsent_bytes
 from txmux.rules.problems import joined, suggestion
 
 _Handler = Callable[["Query"], Awaitable["ApiAnswer"]]
@@ -45,10 +45,10 @@ class AnswerStream:
         if not self._ended:
             self._request.finish()
 
-    def waiting(self) -> int:
+    def unsent_bytes(self) -> int:
         """Return the number of bytes buffered in this process for the client."""
         transport = self._request.channel.transport
-        return 0 if self._ended or transport is None else waiting(transport)
+        return 0 if self._ended or transport is None else unsent_bytes(transport)
 
     def abort(self) -> None:
         if not self._ended:

@@ -106,7 +106,7 @@ class IORuntime:
             opened.dup(),
             factory,
             options=options,
-            at_once=_SHARED_AT_ONCE if self._shared else _AT_ONCE,
+            batch_size=_SHARED_AT_ONCE if self._shared else _AT_ONCE,
             descriptors=self.descriptors,
         )
         port.startListening()

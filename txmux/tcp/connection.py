@@ -198,7 +198,7 @@ class MuxProtocol(End, Client):
 
     def _break_off(self, problem: Exception) -> None:
         if isinstance(problem, MemoryError):
-            MEMORY.lacks(ended=1)
+            MEMORY.report_shortage(ended=1)
         else:
             _log.failure("{id} could not continue", id=self.record.id)
         self._abort()

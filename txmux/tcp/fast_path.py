@@ -48,7 +48,7 @@ class FastPath:
         self.early_options = tuple(
             option for option in configuration.options if option not in self.late_options
         )
-        self.trouble: OSError | None = None  # that a socket could not be watched
+        self.watch_error: OSError | None = None  # that a socket could not be watched
         self.host: IAddress | None = None  # of the last client
         self.host_text = ""
         # Otherwise a client that is not decided when it is accepted has timers from then on, or one that has sent nothing.

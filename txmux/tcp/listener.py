@@ -127,15 +127,15 @@ class MuxFactory(ServerFactory, ActiveListener):
         path = self._fast_path
         if path is None or path.configuration is not self.configuration:
             path = self._fast_path = FastPath(self, self.configuration)
-        path.trouble = None  # of an earlier one
+        path.watch_error = None  # of an earlier one
         connection = SocketConnection(path, client, name, host)
         self.runtime.descriptors.client_accepted()
         if path.is_open:
             connection.begin()
         else:
             connection.begin_with_transport()
-        if path.trouble is not None:
-            raise path.trouble
+        if path.watch_error is not None:
+            raise path.watch_error
 
     def adopt(
         self, moved: MovedConnection, sockets: Sockets, release_elsewhere: SlotRelease | None = None

@@ -563,7 +563,7 @@ class SocketConnection(MuxProtocol):
         if self.state == "over" and self.record.reason is not None:
             return
         if isinstance(problem, OSError) and self.transport is None:
-            self._path.trouble = problem
+            self._path.watch_error = problem
             self._abort()
             self.over("error")
         else:

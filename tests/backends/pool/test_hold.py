@@ -69,8 +69,8 @@ class LineTests(SynchronousTestCase):
     def test_those_that_may_have_left_come_last(self) -> None:
         self.join("a", may_have_left=True)
         b, c = map(self.join, "bc")
-        b.look = partial(self.line.doubt, b)
-        c.look = partial(self.line.remove, c)
+        b.check_client = partial(self.line.doubt, b)
+        c.check_client = partial(self.line.remove, c)
         self.join("d")
         self.is_up = True
         self.assertEqual(self.pass_time(1), ["d", "a", "b"])

@@ -97,12 +97,12 @@ class KernelScarceTest(KernelCase, LeanCase, TestCase):
 
     async def test_out_of_memory_at_end(self) -> None:
         def put_away(_side: object) -> None:
-            lacks.restore()
+            patched.restore()
             raise MemoryError
 
         self.before = lambda: None
         self.addCleanup(setattr, MEMORY, "_since", None)
         client, server = await self.start()
-        lacks = self.patch(KernelSide, "_put_pipe_away", put_away)
+        patched = self.patch(KernelSide, "_put_pipe_away", put_away)
         client.reset()
         await self.over(client, server, reason="error")

@@ -48,7 +48,7 @@ class MemoryTest(SynchronousTestCase):
         self.memory.fill()
         kept = 100 - self.system.left
         self.assertGreater(kept, 0)
-        self.memory.lacks()
+        self.memory.report_shortage()
         self.assertEqual(self.system.left, 100)
         self.assertTrue(self.memory.is_enough())
         self.assertEqual(self.system.left, 100 - kept)
@@ -56,20 +56,20 @@ class MemoryTest(SynchronousTestCase):
     def test_not_enough(self) -> None:
         """As long as most of the reserve cannot be taken, there is not enough, but nobody waits for longer than a second."""
         self.memory.fill()
-        self.memory.lacks()
+        self.memory.report_shortage()
         self.system.left = 1
         self.assertFalse(self.memory.is_enough())
         self.system.left = 6
         self.assertTrue(self.memory.is_enough())
         self.system.left = 0
         with capturedLogs() as events:
-            self.memory.lacks()
+            self.memory.report_shortage()
             self.system.left = 0
             self.system.now += 0.9
             self.assertFalse(self.memory.is_enough())
             self.system.now += 0.2
             self.assertTrue(self.memory.is_enough())
-            self.memory.lacks()
+            self.memory.report_shortage()
             self.system.left = 0
             self.assertFalse(self.memory.is_enough())
         self.assertEqual(len(events), 0)  # it has been told, and is not over
@@ -78,7 +78,7 @@ class MemoryTest(SynchronousTestCase):
         with capturedLogs() as events:
             self.memory.fill()
             for _ in range(3):
-                self.memory.lacks(ended=1)
+                self.memory.report_shortage(ended=1)
                 self.assertTrue(self.memory.is_enough())
                 self.system.now += 0.5
             self.assertEqual(
@@ -91,7 +91,7 @@ class MemoryTest(SynchronousTestCase):
                 (said(events, "out of memory"), said(events, "available again")), (1, 1)
             )
             self.assertEqual(events[-1]["count"], 3)
-            self.memory.lacks()
+            self.memory.report_shortage()
             self.assertEqual(said(events, "out of memory"), 2)
 
     def test_main_loop(self) -> None:
@@ -131,7 +131,7 @@ class ShortTest(TestCase):
         self.number: int = self.port.getHost().port
 
     def run_out(self) -> None:
-        MEMORY.lacks()
+        MEMORY.report_shortage()
         self.system.left = 0
 
     async def test_client(self) -> None:
@@ -203,10 +203,10 @@ class ShortTest(TestCase):
 
     def lack_once(self, owner: Any, name: str) -> None:
         def method(*arguments: Any) -> Any:
-            lacks.restore()
+            patched.restore()
             raise MemoryError(arguments)
 
-        lacks = self.patch(owner, name, method)
+        patched = self.patch(owner, name, method)
 
     def fail_to_keep(self, _data: bytes) -> None:
         raise MemoryError

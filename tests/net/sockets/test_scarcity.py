@@ -78,7 +78,10 @@ class ScarcityTest(TestCase):
 
     async def test_last_of_a_turn(self) -> None:
         """When the last client that waits is accepted as others have their turn, the port knows that nobody waits any more."""
-        cases: list[dict[str, Any]] = [{"longest": 0.0}, {"at_once": 1, "longest": 3600.0}]
+        cases: list[dict[str, Any]] = [
+            {"max_batch_time": 0.0},
+            {"batch_size": 1, "max_batch_time": 3600.0},
+        ]
         for options in cases:
             limit, factory = [100], PeerFactory()
             scarce = Descriptors(lambda: 100, lambda n=limit: n[0])  # type: ignore[misc]
@@ -204,13 +207,13 @@ class MemoryTest(TestCase):
             (PeerClientFactory, "buildProtocol", there),
         ):
             factory = PeerClientFactory()
-            lacks = self.patch(owner, name, self.run_short)
+            patched = self.patch(owner, name, self.run_short)
             connector = SocketConnector(
                 poller, clock, socket.AF_INET, ("127.0.0.1", number), factory
             )
             connector.connect(5)
             failure = await self.assertFailure(factory.connected, OutOfMemory)
-            lacks.restore()
+            patched.restore()
             self.assertEqual(str(failure), "there is no memory left")
         self.assertEqual(clock.getDelayedCalls(), [])
         peer = await listening.peer()
@@ -237,11 +240,11 @@ class MemoryTest(TestCase):
             owner, instead = (
                 (poller, watch_no_transport) if method == "watch" else (ours, self.run_short)
             )
-            lacks = self.patch(owner, method, instead)
+            patched = self.patch(owner, method, instead)
             factory = ClientFactory.forProtocol(lambda: ours)  # noqa: B023
             SocketConnector(poller, Clock(), socket.AF_INET, name, factory).connect(5)
             await ours.until(lambda: ours.lost is not None)  # noqa: B023
-            lacks.restore()
+            patched.restore()
             assert ours.lost is not None
             self.assertIs(ours.lost.type, OutOfMemory)
         for index in range(2):

@@ -76,9 +76,9 @@ class SocketsTest(TestCase):
     async def test_turns(self) -> None:
         """Many clients are accepted at once, unless that takes long: then others have their turn after each."""
         cases: list[tuple[dict[str, Any], int]] = [
-            ({"longest": 3600.0}, 3),
-            ({"longest": 0.0}, 1),
-            ({"at_once": 2, "longest": 3600.0}, 2),
+            ({"max_batch_time": 3600.0}, 3),
+            ({"max_batch_time": 0.0}, 1),
+            ({"batch_size": 2, "max_batch_time": 3600.0}, 2),
         ]
         for options, expected in cases:
             self.factory = PeerFactory()
@@ -302,7 +302,7 @@ class SocketsTest(TestCase):
 
     async def test_clients_wait_without_descriptors(self) -> None:
         name = self.listen()
-        self.port._wait(os.strerror(errno.ENFILE))
+        self.port._pause_accepting(os.strerror(errno.ENFILE))
         client = await self.connect(name)
         client.send(b"x")
         await (await self.factory.peer()).has(1)

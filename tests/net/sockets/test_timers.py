@@ -41,11 +41,11 @@ class TimersTest(SynchronousTestCase):
 
     def lack_once(self) -> None:
         def call_later(*arguments: Any) -> Any:
-            lacks.restore()
+            patched.restore()
             raise MemoryError(arguments)
 
         self.addCleanup(setattr, MEMORY, "_since", None)
-        lacks = self.patch(self.clock, "callLater", call_later)
+        patched = self.patch(self.clock, "callLater", call_later)
 
     def test_reset(self) -> None:
         timer = self.timers.callLater(5, self.called.append, "x")

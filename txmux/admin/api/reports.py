@@ -99,7 +99,7 @@ async def _recent(query: Query) -> ApiAnswer:
 async def _events(query: Query) -> ApiAnswer:
     def begin(stream: AnswerStream) -> None:
         def send(event: dict[str, Any] | None) -> None:
-            if stream.waiting() > _MOST_WAITING:
+            if stream.unsent_bytes() > _MOST_WAITING:
                 stream.abort()
             elif event is None:
                 stream.write(b": still here\n\n")

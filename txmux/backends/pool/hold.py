@@ -46,7 +46,7 @@ class HeldClient:
         turn: Called when it is its turn. It returns whether it tries a server, or has left the line.
         refuse: Called when it has waited too long, or another client has taken its place.
         source: Where it comes from; the places of a full line are shared out by that.
-        look: Called before its turn, to check whether it has left.
+        check_client: Called before its turn, to check whether it has left.
         may_have_left: Whether nothing shows that the client is still connected; set before it waits, or by `HoldLine.doubt`.
     """
 
@@ -55,7 +55,7 @@ class HeldClient:
     turn: Callable[[], bool]
     refuse: Callable[[ConnectFailure], None]
     source: int = -1
-    look: Callable[[], object] = lambda: None
+    check_client: Callable[[], object] = lambda: None
     may_have_left: bool = False
     number: int = attrs.field(default=0, init=False)  # breaks ties
     since: float = attrs.field(default=-1.0, init=False)
@@ -351,7 +351,7 @@ class HoldLine:
         while self._waiting:
             entry = heapq.heappop(self._waiting)
             if _is_current(entry):
-                entry[-1].look()
+                entry[-1].check_client()
                 if _is_current(entry):
                     return entry[-1]
         return None

@@ -205,7 +205,7 @@ class KernelSide(MovableSide):
         try:
             self._serve(events)
         except MemoryError:
-            MEMORY.lacks(ended=1)
+            MEMORY.report_shortage(ended=1)
             if not self.is_closed:  # what has been read may not have been buffered
                 self._end(OUT_OF_MEMORY)
             if not self.is_closed:  # there was no memory to report the end, either

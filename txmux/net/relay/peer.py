@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 import attrs
 
 from txmux.net.sockets.plainsocket import IPPROTO_MPTCP, is_multipath, multipath_info
-from txmux.net.sockets.transport import below_tls, waiting
+from txmux.net.sockets.transport import below_tls, unsent_bytes
 from txmux.transport import Keepalive
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def unsent(transport: IRelayTransport) -> int:
     bottom = below_tls(transport)
     handle = bottom.getHandle()
     queued = queued_in(handle) if isinstance(handle, socket.socket) else 0
-    return waiting(bottom) + queued
+    return unsent_bytes(bottom) + queued
 
 
 def queued_in(connected: socket.socket) -> int:

@@ -22,7 +22,7 @@ from txmux.net.relay.peer import (
     unsent,
 )
 from txmux.net.relay.relay import RelaySide
-from txmux.net.sockets.transport import below_tls, waiting
+from txmux.net.sockets.transport import below_tls, unsent_bytes
 
 if TYPE_CHECKING:
     from txmux.net.relay.ends import End, IRelayTransport
@@ -108,7 +108,7 @@ class PortableSide(RelaySide):
         if queued and getattr(bottom, "_writeDisconnected", False):
             queued -= 1  # the FIN
         # A failed write may have dropped bytes.
-        return max(waiting(bottom) + queued, getattr(bottom, "_broken", False))
+        return max(unsent_bytes(bottom) + queued, getattr(bottom, "_broken", False))
 
     def _measure_loss(self, bottom: Any, reason: Failure) -> None:
         if vars(bottom).pop("connectionLost", None) and reason.type is ConnectionLost:

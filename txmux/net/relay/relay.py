@@ -219,7 +219,7 @@ class Relay:
                 side.suspend(max(0.0, now - self._last_received_at(side))) for side in sides
             )
         except MemoryError:  # bytes may be missing
-            MEMORY.lacks()
+            MEMORY.report_shortage()
             self.abort("error")
             raise
         except Exception:
@@ -315,7 +315,7 @@ class Relay:
         try:
             do(*arguments)
         except MemoryError:
-            MEMORY.lacks()
+            MEMORY.report_shortage()
             self.abort("error")  # or nothing might ever end what is left
 
     def _side_lost(self, side: RelaySide, reason: Failure) -> None:

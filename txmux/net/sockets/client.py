@@ -121,7 +121,7 @@ class SocketConnector:
         except MemoryError:
             if self._is_over or self._socket is None:
                 raise
-            MEMORY.lacks()
+            MEMORY.report_shortage()
             self._end(OUT_OF_MEMORY)
 
     def take_over(self, connecting: socket.socket, timeout: float) -> None:
@@ -240,7 +240,7 @@ class SocketConnector:
             protocol = self._factory.buildProtocol(peer)
             transport = SocketTransport(self._poller, self._socket, self._family, peer, host)
         except MemoryError:
-            MEMORY.lacks()
+            MEMORY.report_shortage()
             self._end(OUT_OF_MEMORY)
             return
         except Exception:  # noqa: BLE001 - the attempt has ended, which its factory must learn
@@ -250,7 +250,7 @@ class SocketConnector:
         try:
             transport.connect_protocol(protocol)
         except MemoryError:
-            MEMORY.lacks(ended=1)
+            MEMORY.report_shortage(ended=1)
             transport.connectionLost(OUT_OF_MEMORY)
 
 

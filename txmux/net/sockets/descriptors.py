@@ -178,7 +178,7 @@ class AcceptPause:
             if not self.has_clients():
                 self.queue_emptied()
         except MemoryError:
-            MEMORY.lacks()
+            MEMORY.report_shortage()
             self.start_pause(None)  # or no client would ever be accepted again
 
     def has_clients(self) -> bool:

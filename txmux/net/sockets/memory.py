@@ -69,7 +69,7 @@ class Memory:
             try:
                 bytearray(_PIECE)
             except MemoryError:
-                self.lacks()
+                self.report_shortage()
         return self.is_enough()
 
     def fill(self) -> bool:
@@ -82,7 +82,7 @@ class Memory:
     def count_ended(self) -> None:
         self._ended += 1
 
-    def lacks(self, *, ended: int = 0) -> None:
+    def report_shortage(self, *, ended: int = 0) -> None:
         self._pieces.clear()
         self._ended += ended
         is_new, self._since = self._since is None, self._seconds()
@@ -112,6 +112,6 @@ def keep_running(reactor: Any) -> None:
             with suppress(MemoryError):
                 once()
                 return
-            MEMORY.lacks()
+            MEMORY.report_shortage()
 
     reactor.mainLoop = main_loop

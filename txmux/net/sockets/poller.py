@@ -203,7 +203,7 @@ class Poller:
 
 def _report(problem: Exception, what: str) -> None:
     if isinstance(problem, MemoryError):
-        MEMORY.lacks()
+        MEMORY.report_shortage()
         return
     with contextlib.suppress(Exception):  # there may be no memory left for it
         _log.failure(what)

@@ -1,4 +1,4 @@
-"""Ports that a `Poller` watches: what those of connections and of datagrams share, and the one that accepts connections."""
+"""Listening ports that a `Poller` watches: the base class of TCP and UDP ports, and the port that accepts connections."""
 
 import errno
 import os
@@ -26,7 +26,7 @@ _log = Logger()
 
 
 class WatchedPort(ABC):
-    """A socket that clients send to, which the port closes in the end. Its methods are those of Twisted's ports."""
+    """A bound socket, which the port owns. It has the methods of Twisted's ports."""
 
     def __init__(self, poller: Poller, bound: socket.socket) -> None:
         bound.setblocking(False)  # noqa: FBT003 - the socket module's signature
@@ -47,14 +47,14 @@ class WatchedPort(ABC):
 
     def _close(self) -> None:
         self._is_open = self._is_reading = False
-        # Another process may have the same socket, so that closing it here does not end the watch.
+        # epoll watches a socket until its last descriptor is closed, and another process may have one.
         self._poller.unwatch(self._socket.fileno())
         self._socket.close()
 
     def stopReading(self) -> None:
         if self._is_open:
             self._is_reading = False
-            # Still watched, for nothing: otherwise the epoll object might be closed, and there might be no other.
+            # Watched for no event rather than not at all: the epoll object might be closed otherwise, and opening another may fail.
             self._poller.watch(self._socket.fileno(), 0, self._ready)
 
     def startReading(self) -> None:
@@ -75,9 +75,9 @@ class SocketPort(WatchedPort):
     """Accepts connections for a factory.
 
     Args:
-        options: Set on the listening socket, from which those it accepts inherit them on Linux.
-        at_once: Connections accepted before other sockets are served.
-        longest: Seconds after which they are in any case: a client that has sent much already is read as it is accepted.
+        options: Set on the listening socket; accepted sockets inherit them on Linux.
+        batch_size: The most connections that are accepted before other sockets have their turn.
+        max_batch_time: The most seconds of one batch, since accepting a client also reads what it has sent already.
     """
 
     def __init__(
@@ -87,8 +87,8 @@ class SocketPort(WatchedPort):
         factory: IProtocolFactory,
         *,
         options: Iterable[SocketOption] = (),
-        at_once: int = 64,
-        longest: float = 0.005,
+        batch_size: int = 64,
+        max_batch_time: float = 0.005,
         descriptors: Descriptors = DESCRIPTORS,
     ) -> None:
         super().__init__(poller, listening)
@@ -97,23 +97,23 @@ class SocketPort(WatchedPort):
             set_options(listening, options)
         self._family = int(listening.family)
         self._kind = int(listening.type), listening.proto
-        # All that `accept()` does beyond this is to ask the listening socket each time of which kind it is.
+        # `socket.accept` would read the type of the listening socket from the kernel for each connection.
         self._accept = listening._accept  # type: ignore[attr-defined]
         name = listening.getsockname()
-        # Only a client's own socket knows to which of several addresses it connected.
+        # With a wildcard address, only the accepted socket has the address that the client connected to.
         every = self._family != socket.AF_UNIX and name[0] in _EVERY_ADDRESS
         self._host = None if every else address_of(self._family, name)
         self._factory = factory
-        # A factory may serve plain TCP itself, without protocols and transports.
+        # `MuxFactory.serve` takes plain TCP sockets, so that most connections need no protocol and no transport.
         is_tcp = self._family != socket.AF_UNIX
         self._serve = getattr(factory, "serve", None) if is_tcp else None
         label = str(name) if self._family == socket.AF_UNIX else f"port {name[1]}"
         self._pause = AcceptPause(
             poller.reactor, descriptors, label, listening.fileno, self.startReading
         )
-        self._at_once = at_once
-        self._longest = longest
-        self._room = descriptors.room
+        self._batch_size = batch_size
+        self._max_batch_time = max_batch_time
+        self._has_room = descriptors.room
 
     def startListening(self) -> None:
         self._open()
@@ -142,20 +142,20 @@ class SocketPort(WatchedPort):
     @override
     def _ready(self, events: int) -> None:
         self._accept_some()
-        # No event reports that the last client that waits has been accepted.
+        # No event reports that the accept queue is empty again.
         pause = self._pause
         if pause.is_short and self._is_open and pause.timer is None and not pause.has_clients():
             pause.queue_emptied()
 
     def _accept_some(self) -> None:
-        room = self._room
-        until = monotonic() + self._longest
-        for _ in range(self._at_once):
-            if not room():
-                self._wait(os.strerror(errno.EMFILE))
+        has_room = self._has_room
+        until = monotonic() + self._max_batch_time
+        for _ in range(self._batch_size):
+            if not has_room():
+                self._pause_accepting(os.strerror(errno.EMFILE))
                 return
             if not MEMORY.is_enough():
-                self._wait(None)
+                self._pause_accepting(None)
                 return
             try:
                 descriptor, peer = self._accept()
@@ -164,17 +164,15 @@ class SocketPort(WatchedPort):
                 return
             except OSError as problem:
                 if problem.errno in SHORTAGE:
-                    self._wait(os.strerror(problem.errno))
-                # Any other error is of a client that has left again.
+                    self._pause_accepting(os.strerror(problem.errno))
+                # Any other error belongs to a client that has already left (accept(2)).
                 return
             try:
                 self._connect(accepted, peer)
-            except OSError as problem:  # it cannot be watched
-                self._wait(os.strerror(problem.errno or errno.ENOMEM))
-            if (
-                not self._is_open or self._pause.timer is not None
-            ):  # a protocol may have paused or closed it
-                return
+            except OSError as problem:  # the poller cannot watch it
+                self._pause_accepting(os.strerror(problem.errno or errno.ENOMEM))
+            if not self._is_open or self._pause.timer is not None:
+                return  # a protocol may have closed or paused the port
             if monotonic() >= until:
                 return
 
@@ -196,9 +194,9 @@ class SocketPort(WatchedPort):
             return
         transport = SocketTransport(self._poller, accepted, self._family, peer, self._host)
         transport.connect_protocol(protocol)
-        if transport.trouble is not None and self._is_open:
-            self._wait(os.strerror(transport.trouble.errno or errno.ENOMEM))
+        if transport.watch_error is not None and self._is_open:
+            self._pause_accepting(os.strerror(transport.watch_error.errno or errno.ENOMEM))
 
-    def _wait(self, shortage: str | None) -> None:
+    def _pause_accepting(self, shortage: str | None) -> None:
         self._pause.start_pause(shortage)
         super().stopReading()

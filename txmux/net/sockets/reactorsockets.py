@@ -23,7 +23,7 @@ class _Sparing(tcp.Connection):
                 return super().doRead()
             MEMORY.count_ended()
         except MemoryError:
-            MEMORY.lacks(ended=1)
+            MEMORY.report_shortage(ended=1)
         return self._give_up()
 
     @override
@@ -31,7 +31,7 @@ class _Sparing(tcp.Connection):
         try:
             return super().doWrite()
         except MemoryError:
-            MEMORY.lacks(ended=1)
+            MEMORY.report_shortage(ended=1)
             return self._give_up()
 
     @override
@@ -39,7 +39,7 @@ class _Sparing(tcp.Connection):
         try:
             super().connectionLost(reason)
         except MemoryError:
-            MEMORY.lacks()
+            MEMORY.report_shortage()
             tcp.Connection.connectionLost(self, reason)  # unless the socket has been closed before
 
     def _give_up(self) -> Any:
@@ -118,7 +118,7 @@ class _Gate:
             return self._read_if_room()
         except Exception as problem:  # noqa: BLE001 - out of memory, even to log that: the reactor would close the port
             if isinstance(problem, MemoryError):
-                MEMORY.lacks()
+                MEMORY.report_shortage()
             return None
 
     def _read_if_room(self) -> Any:

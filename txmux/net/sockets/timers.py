@@ -163,7 +163,7 @@ class _TimerQueue:
         try:
             self._run_out()
         except MemoryError:
-            MEMORY.lacks()
+            MEMORY.report_shortage()
             # Due timers must not wait for the next one of their length, which may never come.
             self._alarm = None
             self._alarm = self._clock.callLater(_SHORT_OF_MEMORY, self._ring)

@@ -1,4 +1,4 @@
-"""A connected TCP or UNIX socket with all that Twisted's transports offer, watched by a `Poller`."""
+"""A full Twisted transport for a connected TCP or UNIX socket that a `Poller` watches."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _log = Logger()
 
 
 def address_of(family: int, name: Any) -> IAddress:
-    """Make Twisted's address of what ``getsockname()`` returns for a family."""
+    """Convert what ``getsockname()`` returns to a Twisted address."""
     if family == socket.AF_INET:
         return address.IPv4Address("TCP", *name)
     if family == socket.AF_INET6:
@@ -43,7 +43,7 @@ def address_of(family: int, name: Any) -> IAddress:
 
 
 def sockaddr(host: str, port: int) -> tuple[Any, ...]:
-    """Return the socket address of an IP address, which may name the interface of its link (RFC 4007, section 11).
+    """Return the socket address of an IP address, which may have a zone, as in ``fe80::1%eth0`` (RFC 4007, section 11).
 
     Raises:
         OSError: This machine has no such interface.
@@ -58,18 +58,18 @@ def sockaddr(host: str, port: int) -> tuple[Any, ...]:
 
 
 def host_of(name: tuple[Any, ...]) -> str:
-    """Return the host of a socket's name as `sockaddr` takes it: a link-local IPv6 address with its interface, ``fe80::1%eth0``."""
+    """Return the host of a socket address as `sockaddr` takes it: a link-local IPv6 address has its zone, ``fe80::1%eth0``."""
     if len(name) < 4 or not name[3]:
         return str(name[0])
     return socket.getnameinfo(name, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)[0]
 
 
 def release_socket(transport: tcp.Connection) -> bytes:
-    """Release the socket of a transport to a new owner, which watches it next, and return what it has not sent."""
+    """Release the socket of a transport to a new owner, which is to watch it, and return the unsent bytes."""
     is_empty = not transport.dataBuffer and not transport._tempDataBuffer
     unsent = b"" if is_empty else _take_unsent(transport)
     if isinstance(transport, SocketTransport):
-        transport._events = 0  # the watch stays as it is until then
+        transport._events = 0  # the poller keeps watching until the new owner replaces the handler
     else:
         transport.stopReading()
         transport.stopWriting()
@@ -84,13 +84,13 @@ def _take_unsent(transport: tcp.Connection) -> bytes:
 
 
 class SocketPreview:
-    """Looks at the first bytes of a TCP socket, and leaves them there for another process to read.
+    """Peeks at the first bytes of a TCP socket, so that another process can still read them.
 
-    The system reports a socket as long as there is anything to read (epoll(7)), so it is asked to report only
-    more than has been seen: `SO_RCVLOWAT`, socket(7).
+    A level-triggered epoll(7) would report the peeked bytes again and again. `SO_RCVLOWAT` (socket(7)) is therefore one more
+    than what was peeked.
 
     Attributes:
-        seen: How many bytes have been seen, and not been taken.
+        seen: The number of peeked bytes that are still in the socket.
     """
 
     __slots__ = ("_most", "_socket", "on_full", "seen")
@@ -101,24 +101,24 @@ class SocketPreview:
         self.on_full = on_full
         self.seen = 0
 
-    def more(self) -> bytes:
+    def peek_new(self) -> bytes:
         try:
-            there = self._socket.recv(self._most, socket.MSG_PEEK)
+            peeked = self._socket.recv(self._most, socket.MSG_PEEK)
         except BlockingIOError:
             return b""
-        new = there[self.seen :]
+        new = peeked[self.seen :]
         if new:
-            self._saw(len(there))
+            self._set_seen(len(peeked))
         return new
 
     def is_full(self) -> bool:
-        """Return whether nothing further can be seen, though the peer has sent more."""
+        """Return whether the peer has sent more than can be peeked."""
         readable = select.poll()
         readable.register(self._socket, select.POLLIN)
         return bool(readable.poll(0))
 
     def read_seen(self, count: int) -> None:
-        self._saw(self.seen - count)
+        self._set_seen(self.seen - count)
         left = count
         while left:
             left -= len(self._socket.recv(left)) or left
@@ -127,27 +127,27 @@ class SocketPreview:
         if self.seen:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
 
-    def _saw(self, count: int) -> None:
+    def _set_seen(self, count: int) -> None:
         self.seen = count
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count + 1)
 
 
 class SocketTransport(tcp.Connection):
-    """A transport of Twisted's, except that a `Poller` watches its socket, and that it sends at once what it can.
+    """A Twisted transport whose socket a `Poller` watches. `write` sends immediately when nothing is buffered.
 
     Attributes:
-        trouble: Why the socket cannot be watched, so that the connection is about to end.
-        reads_later: Whether an owner that has paused reading will read again, or end the connection. Otherwise a failed
-            write ends it.
+        watch_error: Why the socket cannot be watched; the connection is about to end.
+        reads_later: Whether an owner that has paused reading promises to read again or to close. If not, a failed write
+            ends the connection, since nothing would ever notice the end.
     """
 
-    trouble: OSError | None = None
+    watch_error: OSError | None = None
     reads_later = False
     connected = 1
 
     _tlsClientDefault = False
     _events = 0
-    # A failed write takes the error away from the reader.
+    # Writing has failed. The kernel reports the error once, so a later read cannot tell a reset from an end.
     _broken = False
     _read_to_end = False
     _preview: SocketPreview | None = None
@@ -176,7 +176,7 @@ class SocketTransport(tcp.Connection):
         protocol.makeConnection(self)
 
     def set_protocol(self, protocol: IProtocol) -> None:
-        """Set a protocol whose connection was made elsewhere; reading starts when it asks."""
+        """Set a protocol without calling its `makeConnection`, and without starting to read."""
         self.protocol = protocol
         protocol.transport = self  # type: ignore[attr-defined]  # every protocol has one
 
@@ -192,20 +192,20 @@ class SocketTransport(tcp.Connection):
         return self._peer
 
     def take_received(self) -> bytes:
-        """Return what has come already, without waiting for an event; empty for an end or an error."""
+        """Return the bytes that can be read now; empty also for an end or an error, which the next event reports."""
         try:
             if self._preview is not None:
-                return self._preview.more()
+                return self._preview.peek_new()
             return self.socket.recv(self.bufferSize)
         except OSError:
             return b""
 
-    # Seeing what comes without taking it.
+    # Preview: the protocol gets bytes that stay in the socket.
 
     def start_preview(self, most: int, on_full: Callable[[], object]) -> bool:
-        """Show the protocol the first bytes, and leave them in the socket; returns whether that is possible.
+        """Pass the first bytes to the protocol, and leave them in the socket, too; returns whether that is possible.
 
-        `on_full` is called when no further ones can be seen before some are taken.
+        `on_full` is called when the peer has sent more than `most` bytes.
         """
         if self._family not in _TCP:
             return False
@@ -214,7 +214,7 @@ class SocketTransport(tcp.Connection):
 
     def skip(self, count: int) -> None:
         if self._preview is not None:
-            with contextlib.suppress(OSError):  # the next reader gets it
+            with contextlib.suppress(OSError):  # the next read reports it
                 self._preview.read_seen(count)
 
     def leave_unread(self) -> None:
@@ -230,11 +230,11 @@ class SocketTransport(tcp.Connection):
         with contextlib.suppress(OSError):  # as above
             preview.read_seen(preview.seen)
 
-    def _look(self, preview: SocketPreview, events: int) -> object:
+    def _read_preview(self, preview: SocketPreview, events: int) -> object:
         try:
-            new = preview.more()
+            new = preview.peek_new()
             if not new and not events & (FINISHED | TROUBLE) and preview.is_full():
-                new = preview.more()  # or it came meanwhile
+                new = preview.peek_new()  # it may have come since the first try
                 if not new:
                     preview.on_full()
                     if self._preview is preview:
@@ -245,13 +245,13 @@ class SocketTransport(tcp.Connection):
         if new:
             self.protocol.dataReceived(new)
             if self._preview is not preview or not self._events & READ:
-                # The next reader gets the rest.
+                # The protocol has stopped the preview or reading; an end is reported when it reads again.
                 return None
         if events & TROUBLE:
             return main.CONNECTION_LOST
         return main.CONNECTION_DONE if events & FINISHED else None
 
-    # What Twisted's transports ask of the reactor.
+    # Watching. Twisted's transports call these methods on the reactor.
 
     def startReading(self) -> None:
         self._want((self._events | READ) & ~TROUBLE)
@@ -259,19 +259,19 @@ class SocketTransport(tcp.Connection):
     def stopReading(self) -> None:
         self._want(self._events & ~READ)
 
-    def stand_by(self) -> None:
-        """Stop reading, but notice if the peer resets the connection."""
+    def watch_for_reset(self) -> None:
+        """Stop reading, but end if the peer resets the connection."""
         if self.connected:
             self._want((self._events & ~READ) | TROUBLE)
 
-    def look(self) -> None:
-        """Handle at once what no event has reported yet."""
+    def handle_pending_events(self) -> None:
+        """Poll the socket and handle the result now, instead of in the poller's next turn."""
         if self.connected:
             for _, events in self._poll(self._events):
                 self._ready(events)
 
-    def hides_end(self) -> bool:
-        """Return whether the peer's end may be unable to come, since what it has sent fills most of the system's buffer."""
+    def may_hide_end(self) -> bool:
+        """Return whether the peer may have closed unnoticed: a FIN cannot arrive while unread bytes fill the receive buffer."""
         if self._family not in _TCP or not self.connected or self._poll(FINISHED):
             return False
         filled, size = struct.unpack("II", self.socket.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, 8))
@@ -304,15 +304,15 @@ class SocketTransport(tcp.Connection):
         try:
             self._poller.watch(self._descriptor, events, self._ready)
         except MemoryError:
-            MEMORY.lacks(ended=1)
-            self._unwatched(_NO_MEMORY, OUT_OF_MEMORY)
+            MEMORY.report_shortage(ended=1)
+            self._fail_watch(_NO_MEMORY, OUT_OF_MEMORY)
         except OSError as problem:
-            self._unwatched(problem, Failure(problem))
+            self._fail_watch(problem, Failure(problem))
 
-    def _unwatched(self, problem: OSError, why: Failure) -> None:
-        # No event would ever come, so it ends: later, since the caller does not expect it.
+    def _fail_watch(self, problem: OSError, why: Failure) -> None:
+        # No event would ever come, so the connection ends; not at once, since the caller still uses the transport.
         self._events = 0
-        self.trouble = problem
+        self.watch_error = problem
         self._poller.call_soon(functools.partial(self.connectionLost, why))
 
     def _ready(self, events: int) -> None:
@@ -321,7 +321,7 @@ class SocketTransport(tcp.Connection):
         try:
             why = self._read_and_write(events)
         except MemoryError:
-            MEMORY.lacks(ended=1)
+            MEMORY.report_shortage(ended=1)
             self.connectionLost(OUT_OF_MEMORY)
             return
         except Exception as problem:  # noqa: BLE001 - it ends this connection alone
@@ -339,7 +339,7 @@ class SocketTransport(tcp.Connection):
             return main.CONNECTION_LOST
         if events & (READ | TROUBLE) and self._events & READ:
             preview = self._preview
-            why = self.doRead() if preview is None else self._look(preview, events)
+            why = self.doRead() if preview is None else self._read_preview(preview, events)
             if why is main.CONNECTION_DONE and not self._broken:
                 self._read_to_end = True
                 self.stopReading()
@@ -371,7 +371,7 @@ class SocketTransport(tcp.Connection):
             super().write(data)
 
     def _is_broken(self) -> bool:
-        """Record that the peer has stopped accepting bytes; return whether what it sent is still to be read."""
+        """Record a failed write; return whether the connection goes on until the bytes that the peer sent before are read."""
         is_unread = self.disconnecting or not (self._events & READ or self.reads_later)
         if self._read_to_end or is_unread:
             return False
@@ -395,7 +395,8 @@ class SocketTransport(tcp.Connection):
             self._poller.call_soon(self._shut_down)
 
     def _shut_down(self) -> None:
-        # What was written meanwhile is sent first. A close needs no half-close, and before a reset that would look like an end.
+        # If bytes were written meanwhile, Twisted half-closes after them. If the connection is closing, a FIN is not needed;
+        # before a reset, it would look like a clean end.
         is_ending = self.disconnecting or self._aborting or not self.connected
         if not is_ending and not self._events & WRITE:
             self._writeDisconnected = True
@@ -413,7 +414,7 @@ class SocketTransport(tcp.Connection):
         try:
             self._close_socket(reason)
         except MemoryError:
-            MEMORY.lacks()
+            MEMORY.report_shortage()
             self._close_socket(reason)
         protocol = self.protocol
         if self._preview is not None:
@@ -422,7 +423,7 @@ class SocketTransport(tcp.Connection):
         protocol.connectionLost(reason)
 
     def _close_socket(self, reason: Failure) -> None:
-        """Close the socket; part of it may have been done already."""
+        """Close the socket. May be called again if it raised."""
         producer, self.producer = self.producer, None
         if producer is not None:
             producer.stopProducing()
@@ -436,14 +437,14 @@ class SocketTransport(tcp.Connection):
 
 
 def below_tls(transport: Any) -> Any:
-    """Return the transport of the connection that TLS is spoken on, at any depth; any other transport as it is."""
+    """Return the transport under all layers of TLS; a transport without TLS as it is."""
     bottom = transport
     while ISSLTransport.providedBy(bottom) and hasattr(bottom, "transport"):
         bottom = bottom.transport
     return bottom
 
 
-def waiting(transport: Any) -> int:
-    """Count the bytes that wait in the own buffer of a transport without TLS; 0 where it cannot be known."""
+def unsent_bytes(transport: Any) -> int:
+    """Count the bytes in the write buffer of a transport without TLS; 0 if it is unknown."""
     count: int = len(getattr(transport, "dataBuffer", b"")) - getattr(transport, "offset", 0)
     return count + getattr(transport, "_tempDataLen", 0)

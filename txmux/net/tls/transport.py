@@ -14,7 +14,7 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from txmux.net.sockets.transport import below_tls, waiting
+from txmux.net.sockets.transport import below_tls, unsent_bytes
 
 Distrusted = tuple[int, "x509.Certificate | None"]
 """OpenSSL's number of the reason (``X509_V_ERR_*``), and the certificate that it is about; ``None`` if that cannot be read."""
@@ -118,7 +118,7 @@ class TLSTransport(TLSMemoryBIOProtocol):
         data = self._encrypted()
         if not data:
             return
-        self._unread = self._unread + len(data) if waiting(below_tls(self.transport)) else 0
+        self._unread = self._unread + len(data) if unsent_bytes(below_tls(self.transport)) else 0
         if self._unread > _MOST_UNREAD and not self._lostTLSConnection:
             self._break_off()
         else:

@@ -163,14 +163,14 @@ class Connecting(Stage):
         """
         if self._held is not None:
             self._upstream.pool.line.doubt(self._held)
-        stand_by = getattr(self._client.transport, "stand_by", None)
-        if stand_by is not None:
-            stand_by()
-        return stand_by is not None
+        watch_for_reset = getattr(self._client.transport, "watch_for_reset", None)
+        if watch_for_reset is not None:
+            watch_for_reset()
+        return watch_for_reset is not None
 
     def _see_to_end(self) -> Outcome | None:
-        hides_end = getattr(self._client.transport, "hides_end", None)
-        if self._held is not None and hides_end is not None and hides_end():
+        may_hide_end = getattr(self._client.transport, "may_hide_end", None)
+        if self._held is not None and may_hide_end is not None and may_hide_end():
             return Routed(self._upstream.fallback, self._upstream.pool.line.cause)
         self.wait(_HIDDEN, self._see_to_end)
         return None
@@ -217,7 +217,7 @@ class Connecting(Stage):
                 self._try_again,
                 self._waited_in_vain,
                 -1 if address is None else source_of(address.host),
-                getattr(client.transport, "look", lambda: None),
+                getattr(client.transport, "handle_pending_events", lambda: None),
                 may_have_left=client.has_finished or self._paused,
             )
             if client.waited:
