@@ -579,21 +579,19 @@ class SocketConnection(MuxProtocol):
 
     @override
     def _leave(self) -> None:
+        client: socket.socket | None = self.client
         if self.transport is not None:
             super()._leave()
-        else:
-            self._close(self.client)
-        # If it has a stage, that has had no memory to take these over.
-        if self.server is not None:
-            self._close(self.server)
+            client = None  # the transport closes it
+        # If it has a stage, that has had no memory to take the others over.
+        for connected in (client, self.server):
+            if connected is not None:
+                self._path.poller.closing(connected.fileno())
+                connected.close()
         member = self._member
         if member is not None:
             pool = self._upstream.pool
             (pool.released if self.state == "relaying" else pool.abandoned)(member)
-
-    def _close(self, connected: socket.socket) -> None:
-        self._path.poller.closing(connected.fileno())
-        connected.close()
 
 
 SocketConnection._steps = {
