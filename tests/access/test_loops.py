@@ -47,13 +47,13 @@ class HopsTests(SynchronousTestCase):
         noted, client = [], _OUTSIDE
         for count in range(5):
             self.assertEqual(self.loop_detector.hops_of(client), count)
-            noted.append(self.loop_detector.note(_ends(_v4(6000 + count), _v4(443)), client))
+            noted.append(self.loop_detector.record(_ends(_v4(6000 + count), _v4(443)), client))
             client = _ends(_v4(443), _v4(6000 + count))
         self.loop_detector.forget(noted[-1])
         self.assertEqual(self.loop_detector.hops_of(client), 0)
 
     def test_other_address_or_port_is_another_connection(self) -> None:
-        self.loop_detector.note(_ends(_v4(6000), _v4(443)), _OUTSIDE)
+        self.loop_detector.record(_ends(_v4(6000), _v4(443)), _OUTSIDE)
         for other in (
             _ends(_v4(443), _v4(6001)),
             _ends(_v4(443), _v4(6000, "127.0.0.2")),
@@ -64,20 +64,20 @@ class HopsTests(SynchronousTestCase):
             self.assertEqual(self.loop_detector.hops_of(other), 0)
 
     def test_listener_on_every_address_sees_mapped_ipv4(self) -> None:
-        self.loop_detector.note(_ends(_v4(6000), _v4(443)), _OUTSIDE)
+        self.loop_detector.record(_ends(_v4(6000), _v4(443)), _OUTSIDE)
         host, peer = (IPv6Address("TCP", "::ffff:127.0.0.1", port) for port in (443, 6000))
         self.assertEqual(self.loop_detector.hops_of(_ends(host, peer)), 1)
 
     def test_other_ports_and_unix_sockets_are_not_noted(self) -> None:
-        self.assertEqual(self.loop_detector.note(_ends(_v4(6000), _v4(80)), _OUTSIDE), 0)
+        self.assertEqual(self.loop_detector.record(_ends(_v4(6000), _v4(80)), _OUTSIDE), 0)
         unix = _ends(UNIXAddress(None), UNIXAddress(b"/run/x.sock"))
-        self.assertEqual(self.loop_detector.note(unix, _OUTSIDE), 0)
+        self.assertEqual(self.loop_detector.record(unix, _OUTSIDE), 0)
 
     def test_addresses_at_which_it_listens(self) -> None:
         loops = LoopDetector()
-        loops.listens_at("192.0.2.1", 443)
+        loops.add_address("192.0.2.1", 443)
         for every in ("0.0.0.0", "::", ""):
-            loops.listens_at(every, 80)
+            loops.add_address(every, 80)
         loops.ports.add(22)
         for host, port, here in (
             ("192.0.2.1", 443, True),
@@ -88,13 +88,13 @@ class HopsTests(SynchronousTestCase):
             ("192.0.2.1", 22, False),
             ("127.0.0.1", 23, False),
         ):
-            self.assertIs(loops.leads_here(host, port), here, (host, port))
+            self.assertIs(loops.is_own_address(host, port), here, (host, port))
 
     def test_processes_share_the_memory(self) -> None:
         memory = memoryview(bytearray(LoopDetector.SIZE))
         one, other = LoopDetector(memory), LoopDetector(memory)
         one.ports = {443}
-        one.note(_ends(_v4(6000), _v4(443)), _OUTSIDE)
+        one.record(_ends(_v4(6000), _v4(443)), _OUTSIDE)
         self.assertEqual(other.hops_of(_ends(_v4(443), _v4(6000))), 1)
 
 

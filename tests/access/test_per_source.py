@@ -92,13 +92,13 @@ class PerSourceTest(SynchronousTestCase):
             per_source = PerSource(SourceLimits(connections=9), lambda: 0.0, table, 1)
             first, second = self.entered(per_source), self.entered(per_source)
             shared[:] = byte * len(shared)
-            first.settle()
+            first.mark_decided()
             first.release()
             second.release()
             per_source.enter(1)
             other = SourceTable(memory(2), 2)
-            other.expect(table.held(), 1, 0)
-            other.empty(table.buckets(0), 1)
+            other.reserve(table.connection_counts(), 1, 0)
+            other.drain_buckets(table.buckets(0), 1)
 
 
 class FullTableTest(SynchronousTestCase):

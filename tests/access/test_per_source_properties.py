@@ -59,11 +59,11 @@ class Model(RuleBasedStateMachine):
             known.undecided.append(permit)
 
     @rule(source=sources, which=st.integers(0, 3))
-    def settle(self, source: int, which: int) -> None:
+    def mark_decided(self, source: int, which: int) -> None:
         known = self.known.get(source)
         if known is not None and which < len(known.open):
             _, permit = known.open[which]
-            permit.settle()
+            permit.mark_decided()
             if permit in known.undecided:
                 known.undecided.remove(permit)
 

@@ -13,7 +13,7 @@ from tests.control.test_connections import LiveCase
 from tests.processes.running import halted
 from tests.support.peers import Peer, connect, reactor
 from txmux.access.lists.current import pack, varying_of
-from txmux.control.broadcast import PATIENCE
+from txmux.control.broadcast import ANSWER_TIMEOUT
 from txmux.control.filters import EVERY, Filters, Page
 from txmux.net.channel.message import Message
 from txmux.rules.model import NetworkSet
@@ -125,7 +125,7 @@ class WorkersTest(WorkersCase):
 
 
 class LateWorkersTest(WorkersCase):
-    patience = PATIENCE
+    patience = ANSWER_TIMEOUT
 
     async def begun(self) -> int:
         self.port = await self.begin()

@@ -21,22 +21,22 @@ class RatesTest(SynchronousTestCase):
     def test_growth_per_second_since_the_oldest_of_three_samples(self) -> None:
         self.assertEqual(self.of({"a": 5}), {})
         for number in range(10):
-            self.rates.note({"a": 100 * number})
+            self.rates.record({"a": 100 * number})
             self.clock.advance(5)
         self.assertEqual(self.of({"a": 1000, "b": 15}), {"a": 20.0, "b": 1.0})
 
     def test_no_rate_without_time(self) -> None:
-        self.rates.note({"a": 1})
+        self.rates.record({"a": 1})
         self.assertEqual(self.of({"a": 2}), {})
 
     def test_removed_counters_make_no_negative_rate(self) -> None:
-        self.rates.note({"a": 10})
+        self.rates.record({"a": 10})
         self.clock.advance(1)
         self.assertEqual(self.of({"a": 3}), {"a": 0.0})
 
     def test_history_of_ten_minutes(self) -> None:
         for number in range(500):
-            self.rates.note({"connections": 10 * number, "bytes_in": 40 * number}, number)
+            self.rates.record({"connections": 10 * number, "bytes_in": 40 * number}, number)
             self.clock.advance(5)
         history = self.rates.history()
         self.assertEqual(len(history), 120)
@@ -45,7 +45,7 @@ class RatesTest(SynchronousTestCase):
 
     def test_history_in_another_process_without_invalid_samples(self) -> None:
         for number in range(200):
-            self.rates.note({"connections": 10 * number, "bytes_in": 0}, number)
+            self.rates.record({"connections": 10 * number, "bytes_in": 0}, number)
             self.clock.advance(5)
         told = json.loads(json.dumps(self.rates.as_json()))
         self.clock = Clock()
@@ -55,6 +55,6 @@ class RatesTest(SynchronousTestCase):
         other.restore([{"ago": 1}, {"ago": 2, "totals": 7, "active": 0}, odd, *told])
         self.assertEqual(other.history(), self.rates.history())
         self.assertEqual(other.until_now({"connections": 2000}).rates, {"connections": 2.0})
-        other.note({"connections": 2000, "bytes_in": 0}, 5)
+        other.record({"connections": 2000, "bytes_in": 0}, 5)
         self.assertEqual(other.history()[-1], Moment(0, 2.0, 5, 0.0))
         self.assertEqual(len(other.history()), 120)

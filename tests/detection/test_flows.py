@@ -164,7 +164,7 @@ class FlowTests(SynchronousTestCase):
             asks("a", Nth(1), clients=inside),
             asks("b", Nth(1)),
         ]
-        detector = Detector(routes, would_take=reported.append)
+        detector = Detector(routes, on_would_take=reported.append)
         decision = detector.start_flow_detection(ip_address("198.51.100.1")).feed([b"x"])
         self.assertEqual(name_of(decision), "b")
         assert decision is not None

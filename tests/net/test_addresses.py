@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from twisted.internet import address
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.net.addresses import asked_host, ip_address_of, text_of
+from txmux.net.addresses import host_text, ip_address_of, text_of
 
 
 class AddressTest(SynchronousTestCase):
@@ -44,9 +44,9 @@ class AddressTest(SynchronousTestCase):
             ("::1", 0, "::1"),
             ("::ffff:192.0.2.1", 0, "192.0.2.1"),
         ):
-            self.assertEqual(asked_host(address.IPv6Address("TCP", host, 443, 0, zone)), asked)
-        self.assertEqual(asked_host(address.IPv4Address("TCP", "192.0.2.1", 443)), "192.0.2.1")
-        self.assertEqual(asked_host(address.UNIXAddress(b"/run/x.sock")), "")
+            self.assertEqual(host_text(address.IPv6Address("TCP", host, 443, 0, zone)), asked)
+        self.assertEqual(host_text(address.IPv4Address("TCP", "192.0.2.1", 443)), "192.0.2.1")
+        self.assertEqual(host_text(address.UNIXAddress(b"/run/x.sock")), "")
 
     def test_none(self) -> None:
         self.assertIsNone(ip_address_of(address.UNIXAddress(b"/run/x.sock")))

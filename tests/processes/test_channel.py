@@ -21,7 +21,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from tests.support.messages import made_up
 from tests.support.peers import reactor
 from txmux.errors import MuxError
-from txmux.net.channel.channel import Channel, ChannelError, GoneError, attach
+from txmux.net.channel.channel import Channel, ChannelError, PeerGoneError, attach
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
@@ -219,7 +219,7 @@ class PairTest(TestCase):
         self.assertFalse(self.here.is_open)
         self.here.send(X)
         self.here.close()
-        self.failureResultOf(self.here.ask(X), GoneError)
+        self.failureResultOf(self.here.ask(X), PeerGoneError)
 
     async def test_answers(self) -> None:
         """Each question gets its own answer, in whatever order these come."""
@@ -266,7 +266,7 @@ class PairTest(TestCase):
         self.there.handlers[X] = Deferred
         answer = self.here.ask(X, seconds=20)
         self.there.close()
-        with self.assertRaises(GoneError):
+        with self.assertRaises(PeerGoneError):
             await answer
 
     async def test_rest_is_heard_when_the_end_is_known_first(self) -> None:
@@ -384,9 +384,9 @@ class PairTest(TestCase):
         with self.at_most(0):
             answer = self.here.ask(X, descriptors=[memory, memory])
         self.assertFalse(self.here.is_open)
-        self.failureResultOf(self.here.ask(X), GoneError)
+        self.failureResultOf(self.here.ask(X), PeerGoneError)
         await self.is_lost
-        self.failureResultOf(answer, GoneError)
+        self.failureResultOf(answer, PeerGoneError)
         self.assertEqual(len(await arrived), 2**20)
         self.assertEqual(len(open_files()), 1)
 
@@ -398,7 +398,7 @@ class PairTest(TestCase):
         self.assertEqual(len(open_files()), 2)
         self.here.transport.abortConnection()
         await self.is_lost
-        self.failureResultOf(answer, GoneError)
+        self.failureResultOf(answer, PeerGoneError)
         self.assertEqual(open_files(), [])
 
 

@@ -99,7 +99,7 @@ class LimitsTest(HandoverCase):
         peers = await self.relayed(1)
 
         def go_on(batch: int, which: list[int], kept: list[int]) -> None:
-            self.limits.none_come()
+            self.limits.clear_expected()
             self.found.append(("killed", self.count()))
             self.does["go_on"](batch, which, kept)
 

@@ -124,7 +124,7 @@ class _Connection:
     is_here: bool = True
     state: str = "relaying"
     accepted_at: float = 0.0
-    stays: str | None = None
+    stay_reason: str | None = None
     counts_elsewhere: bool = False
     let_gone: bool = False
     there: Sockets | None = None
@@ -155,7 +155,7 @@ class _Connection:
         self.counts_elsewhere = True
         return _ADMISSION
 
-    def let_go(self, *, keeps_slot: bool) -> SlotRelease | None:
+    def detach(self, *, keeps_slot: bool) -> SlotRelease | None:
         assert not self.is_here
         assert not self.let_gone
         assert self.counts_elsewhere

@@ -89,7 +89,7 @@ with limits._lock:
 WAITING = """
 tally = limits.tally(3, "", worker)
 most = sum(tally.take() for _ in range(4))
-limits.none_come()
+limits.clear_expected()
 """
 
 RACER = """

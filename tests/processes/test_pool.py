@@ -8,7 +8,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from typing_extensions import override
 
-from txmux.net.channel.channel import GoneError
+from txmux.net.channel.channel import PeerGoneError
 from txmux.net.channel.message import Message
 from txmux.processes.upgrade.upgrade import Upgrade
 from txmux.processes.upgrade.worker_transfers import WorkerTransfers
@@ -36,7 +36,7 @@ class _Worker:
         self.heard: list[str] = []
         self.asked: dict[str, Deferred[Any]] = {}
 
-    def tell(self, message: Message, **_: Any) -> None:
+    def send(self, message: Message, **_: Any) -> None:
         self.heard.append(message.kind)
 
     def ask(self, message: Message, **_: Any) -> Deferred[Any]:
@@ -73,7 +73,7 @@ class HandoverTest(SynchronousTestCase):
         worker = make(0)
         takers: Any = SimpleNamespace(takers=0, take=lambda _: None)
         handover = WorkerHandover(worker, takers, lambda: True)
-        worker.asked["hand_over"].errback(GoneError())
+        worker.asked["hand_over"].errback(PeerGoneError())
         self.successResultOf(handover.done)
         upgrade: Any = SimpleNamespace(handovers=[handover], _pid=1, _seconds=0.1)
         report = Upgrade.report(upgrade, 30.0)
@@ -112,7 +112,7 @@ class FlowsTest(SynchronousTestCase):
 
     def test_worker_that_cannot_answer_is_not_waited_for(self) -> None:
         self.pausing()
-        self.first.asked.pop("flows_moved").errback(GoneError())
+        self.first.asked.pop("flows_moved").errback(PeerGoneError())
         self.assertIn("pause", self.second.heard)
 
     def test_knows_which_flows(self) -> None:

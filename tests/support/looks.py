@@ -7,7 +7,7 @@ from twisted.internet.task import Clock
 
 from txmux.net.relay.relay import Relay
 
-_LOOK = Relay._end_when_taken.__name__
+_LOOK = Relay._end_when_drained.__name__
 
 
 def look_again(clock: Clock, timers: Any = None) -> None:

@@ -33,7 +33,7 @@ class MovingTest(MuxTestCase):
     def suspend(self) -> tuple[MuxProtocol, MovedConnection, Sockets]:
         connection = next(iter(self.old.connections))
         connection.attach_stage()
-        self.assertIsNone(connection.stays)
+        self.assertIsNone(connection.stay_reason)
         return connection, *connection.suspend()
 
     def move(self, **settings: Any) -> Any:
@@ -44,7 +44,7 @@ class MovingTest(MuxTestCase):
         self.mux([route("ssh", self.backend_settings, name="ssh")], **settings)
         (row,) = message["rows"]
         self.factory.adopt(Unpacking(message["names"]).read(row), copies)
-        connection.let_go()
+        connection.detach()
         return self.factory
 
     async def end(self, client: Peer, server: Peer, **expected: Any) -> None:
@@ -145,7 +145,7 @@ class MovingTest(MuxTestCase):
         port = self.mux([route("ssh", backend_at(1))])
         client = await self.connect_read(port, b"SS")
         connection = self.only()
-        self.assertEqual(connection.stays, "undecided")
+        self.assertEqual(connection.stay_reason, "undecided")
         client.close()
         await self.logged()
 

@@ -16,7 +16,7 @@ from txmux.telemetry.record import STATES
 _OUTCOMES = {outcome.__name__: outcome for row in TRANSITIONS.values() for outcome in row}
 _STEPS = MuxProtocol._steps
 _WITHOUT_STAGE: dict[Node, tuple[Callable[..., object], ...]] = {
-    "introduction": (SocketConnection._introduce, SocketConnection._read_header),
+    "introduction": (SocketConnection._await_header, SocketConnection._read_header),
     "peeking": (
         SocketConnection._peek,
         SocketConnection._peeking,

@@ -67,7 +67,7 @@ class _Listener:
     def count_lost(self, count: int) -> None:
         self.dropped += count
 
-    def count_shed(self, count: int) -> None:
+    def count_dropped(self, count: int) -> None:
         self.shed_count += count
 
     count_cut = count_lost

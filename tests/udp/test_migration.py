@@ -70,7 +70,7 @@ class RoamingTestCase(SynchronousTestCase):
         now = self.clock.seconds()
         if source != path.home:
             is_near = source.rpartition(":")[0] == str(path.home).rpartition(":")[0]
-            return path.from_elsewhere(source, size, count, now, is_near=is_near)
+            return path.receive_at_new_address(source, size, count, now, is_near=is_near)
         path.last_received_at = now
         if path.watches:
             path.from_home(size, count, now)

@@ -113,7 +113,7 @@ class SharedTally(Tally):
             self.give_back()
 
     @override
-    def none_come(self) -> None:
+    def clear_expected(self) -> None:
         with self._lock:
             self._counts[_MOVING] = 0
 
@@ -311,7 +311,7 @@ class SharedLimits:
         return {
             "counts": {name: sum(self._row(name)) for name in self.layout.rows},
             "sources": {
-                name: base64.b64encode(table.held()).decode()
+                name: base64.b64encode(table.connection_counts()).decode()
                 for name, table in self._tables.items()
             },
         }
@@ -326,7 +326,7 @@ class SharedLimits:
         with self._lock:
             for name, held in values.get("sources", {}).items():
                 if name in self._tables:
-                    self._tables[name].expect(base64.b64decode(held), column, int(now * 10**9))
+                    self._tables[name].reserve(base64.b64decode(held), column, int(now * 10**9))
 
     def expect_no_more(self) -> None:
         """Drop connections that were expected and have not come: they end where they are."""
@@ -339,7 +339,7 @@ class SharedLimits:
         for table in self._tables.values():
             table.clear(worker)
 
-    def none_come(self) -> None:
+    def clear_expected(self) -> None:
         """Reset the count of connections in transit, after a sending or receiving worker has ended. Other workers still adopt theirs."""
         with self._lock:
             for name in self.layout.rows:

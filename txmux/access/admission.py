@@ -68,7 +68,7 @@ class Tally:
         """Count one less; another process adopts it next."""
         self.give_back()
 
-    def none_come(self) -> None:
+    def clear_expected(self) -> None:
         """Forget the connections that moved away and were not adopted: their adopting process has ended."""
 
     def give_back(self) -> None:
@@ -109,26 +109,26 @@ class Admission:
         self.per_source = per_source
         # Also without a limit, since the next rules may have one.
         self._tallies = (service or Tally(), listener or Tally(settings.max_connections))
-        self._asks_who = self._clients.limited or per_source is not None
+        self._needs_address = self._clients.limited or per_source is not None
 
     @property
-    def asks_who(self) -> bool:
-        return self._asks_who or self.banned.any
+    def needs_address(self) -> bool:
+        return self._needs_address or self.banned.any
 
     def enter(self, client: Address | None) -> Permit | None:
         """Admit a client. Call `leave` when it ends.
 
         Args:
-            client: Its real address; ``None`` if it has none, or if nothing `asks_who` it is.
+            client: Its real address; ``None`` if it has none, or if nothing `needs_address` it is.
 
         Returns:
-            What counts it for its source, if that is counted; to `settle` when it has been recognised.
+            What counts it for its source, if that is counted; to `mark_decided` when it has been recognised.
 
         Raises:
             Refused: It may not connect.
         """
         host = None
-        if self._asks_who or self.banned.any:
+        if self._needs_address or self.banned.any:
             host = None if client is None else client.host
             if not self._clients.serves(host) or (host is not None and host in self.banned):
                 raise Refused("denied")
@@ -172,7 +172,7 @@ class Admission:
         moved = self.per_source.adopt(source) if is_known else self.per_source.enter(source)
         if moved is None:
             raise Refused("limit", self.per_source.reached)
-        moved.settle()
+        moved.mark_decided()
         return moved
 
     def leave(self, permit: Permit | None) -> None:
@@ -189,7 +189,7 @@ class Admission:
         for tally in self._tallies:
             tally.move_away()
 
-    def none_come(self) -> None:
+    def clear_expected(self) -> None:
         """Forget clients that moved away and were not adopted: their adopting process has ended."""
         for tally in self._tallies:
-            tally.none_come()
+            tally.clear_expected()

@@ -36,10 +36,10 @@ class LoopDetector:
         self.ports: set[int] = set()  # the known ports at which clients arrive
         self.listens: dict[int, set[str]] = {}  # addresses by port
 
-    def listens_at(self, host: str, port: int) -> None:
+    def add_address(self, host: str, port: int) -> None:
         self.listens.setdefault(port, set()).add("" if host in _EVERY_ADDRESS else host)
 
-    def leads_here(self, host: str, port: int) -> bool:
+    def is_own_address(self, host: str, port: int) -> bool:
         """Return whether this service itself listens at an IP address and port."""
         hosts = self.listens.get(port)
         if hosts is None:  # a port may be redirected, so clients may arrive at another one
@@ -53,7 +53,7 @@ class LoopDetector:
             return slot & 0xFF
         return 0
 
-    def note(self, server: ITransport, client: ITransport) -> int:
+    def record(self, server: ITransport, client: ITransport) -> int:
         """Record a connection to a server; returns what to `forget` when it ends, or 0 if it cannot come back."""
         peer: Any = server.getPeer()
         if not isinstance(peer, _WITH_PORT) or peer.port not in self.ports:

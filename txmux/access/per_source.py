@@ -1,6 +1,6 @@
 """Limits the number and the rate of connections by source.
 
-A source is an IPv4 address, or an IPv6 network of 64 bits, which is what one customer is given at least.
+A source is an IPv4 address or an IPv6 /64 network, the smallest that a provider assigns to a customer.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     _Part: TypeAlias = tuple[int, int]
 
 _WORD = 8  # bytes
-_WAYS = 16  # slots in which a source may be found
+_WAYS = 16  # slots of a set, as in a set-associative cache; a source hashes to one set
 _MOST_SLOTS = 1 << 17
 _MOST_MEMORY = 1 << 26
 _SECOND = 1_000_000_000  # nanoseconds, to avoid rounding errors
@@ -33,11 +33,13 @@ _SECOND = 1_000_000_000  # nanoseconds, to avoid rounding errors
 _ALL = (1 << 64) - 1
 _CONNECTIONS = (1 << 32) - 1
 _UNDECIDED = 1 << 32
-_IPV4 = 0xFF << 56  # where IPv6 has its multicast networks, from which no client comes
+_IPV4 = (
+    0xFF << 56
+)  # IPv6 multicast (ff00::/8), from which no client comes, so the numbers of IPv4 are unique
 
 
 def source_of(host: IPAddress) -> int:
-    """Return the number of the source that an address belongs to, less than 2 to the 64th."""
+    """Return the 64-bit number of the source that an address belongs to."""
     if isinstance(host, IPv6Address):
         mapped = host.ipv4_mapped
         if mapped is None:
@@ -48,12 +50,12 @@ def source_of(host: IPAddress) -> int:
 
 @attrs.frozen
 class SourceLimits:
-    """What one source may have; 0 means no limit."""
+    """The limits of one source; 0 means no limit. The rate is a token bucket."""
 
     connections: int = 0
-    undecided: int = 0  # the highest number of those that have not been recognised yet
-    interval: int = 0  # nanoseconds to wait, in the long run, for each connection
-    burst: int = 1  # connections that it may make without having waited
+    undecided: int = 0  # connections that have not been routed yet
+    interval: int = 0  # nanoseconds until a token comes back to the bucket
+    burst: int = 1  # size of the bucket
 
     @classmethod
     def for_listener(cls, settings: Listener) -> SourceLimits | None:
@@ -68,16 +70,16 @@ class SourceLimits:
 
 
 class SourceTable:
-    """Numbers in memory that several processes may share: a row, here a *slot*, for each source.
+    """A hash table in memory that several processes may share, with a *slot* of 64-bit numbers for each source.
 
-    A slot has the number of the source, the time from which its bucket is full again, and a count for each process, which
-    only that process changes. A slot without connections and with a full bucket says nothing, so it is free without
-    a process having to clear it. A source has its slot among few, so that each look-up takes the same short time.
+    A slot has the number of the source, the time at which its token bucket is full again, and a column for each process: its
+    count of connections, which only that process changes. A slot without connections and with a full bucket is free; no process
+    has to clear it. The table is set-associative, so that a look-up takes constant time.
 
     Args:
-        memory: `size` bytes, all 0 at first.
-        written: Gives the parts that were ever written, as where each begins and ends among the numbers; the whole if not given.
-            To read the others, too, would make the system fill shared memory with zeros.
+        memory: `size` bytes, initially 0.
+        written: Returns the ranges of numbers that were ever written; by default the whole table. Reading the others would
+            make the kernel allocate pages for them.
     """
 
     def __init__(
@@ -89,7 +91,7 @@ class SourceTable:
         self._written = written or (lambda: whole)
         sets = self.slots(columns) // _WAYS
         self._shift = 65 - sets.bit_length()
-        # A secret, so that an attacker cannot choose sources that share slots.
+        # The factor of the hash is secret, so that an attacker cannot fill one set.
         if not self.numbers[-1]:
             self.numbers[-1] = secrets.randbits(64) | 1
         self._factor = self.numbers[-1]
@@ -107,16 +109,16 @@ class SourceTable:
 
     @classmethod
     def size(cls, columns: int) -> int:
-        """Return the size in bytes; parts that were never written take no memory."""
+        """Return the size in bytes. The kernel allocates pages only when they are written."""
         return (cls.slots(columns) * (2 + columns) + 1) * _WORD
 
     def find(self, source: int, now: int) -> int | None:
-        """Find or make the slot of a source; ``None`` if all that it may have are of sources with connections.
+        """Find or make the slot of a source; ``None`` if its set is full of sources with connections.
 
-        If all are taken, it reuses the slot without connections whose bucket is nearest to full.
+        If no slot is free, the one without connections whose bucket is nearest to full is reused.
         """
         numbers, width = self.numbers, self.width
-        # Multiplied once, neighbours would come at regular distances, which may be those of few sets.
+        # Multiplied only once, neighbouring addresses would have regular distances and might share few sets.
         mixed = source * self._factor & _ALL
         mixed = (mixed ^ mixed >> 32) * self._factor & _ALL
         start = (mixed >> self._shift) * _WAYS * width
@@ -144,7 +146,7 @@ class SourceTable:
         return len(tracked)
 
     def _each(self, number: int) -> Iterator[tuple[int, int]]:
-        """Yield one of the numbers of each slot, with where it is, unless it is 0, as most are."""
+        """Yield the index and the value of one column of each slot, if it is not 0, as most are."""
         width = self.width
         for start, end in self._written():
             places = range(start + (number - start) % width, end, width)
@@ -155,44 +157,47 @@ class SourceTable:
         return sum(self.numbers[slot + 2 : slot + self.width].tolist())
 
     def buckets(self, now: int) -> bytes:
-        """Return the sources whose buckets are not full, for `empty`: pairs of 64 bits, a source and the time that it needs."""
+        """Return the sources whose buckets are not full, for `drain_buckets`.
+
+        These are pairs of 64-bit numbers, a source and the nanoseconds until its bucket is full.
+        """
         numbers = self.numbers
         buckets = ((numbers[at - 1], full - now) for at, full in self._each(1) if full > now)
         return array("Q", itertools.chain.from_iterable(buckets)).tobytes()
 
-    def empty(self, buckets: bytes, now: int) -> None:
-        """Drain buckets by what their sources had used in another table."""
+    def drain_buckets(self, buckets: bytes, now: int) -> None:
+        """Take the tokens from the buckets that their sources have used in another table."""
         for source, needs in _pairs(buckets):
             slot = self.find(source, now)
             if slot is not None:
                 self.numbers[slot + 1] = min(max(self.numbers[slot + 1], now + needs), _ALL)
 
-    def held(self) -> bytes:
-        """Return the sources that have connections, for `expect`: pairs of 64 bits, a source and their number."""
-        held: dict[int, int] = {}
+    def connection_counts(self) -> bytes:
+        """Return the sources with connections, for `reserve`: pairs of 64-bit numbers, a source and its count."""
+        connection_counts: dict[int, int] = {}
         for number in range(2, self.width):
             for at, count in self._each(number):
                 source = self.numbers[at - number]
-                held[source] = held.get(source, 0) + count
-        totals = ((source, total & _CONNECTIONS) for source, total in held.items())
+                connection_counts[source] = connection_counts.get(source, 0) + count
+        totals = ((source, total & _CONNECTIONS) for source, total in connection_counts.items())
         pairs = (pair for pair in totals if pair[1])
         return array("Q", itertools.chain.from_iterable(pairs)).tobytes()
 
-    def expect(self, held: bytes, column: int, now: int) -> None:
-        """Count connections of another table that will come, in this column until they are adopted."""
-        for source, count in _pairs(held):
+    def reserve(self, connection_counts: bytes, column: int, now: int) -> None:
+        """Count connections of another process in this column, until they arrive and are adopted."""
+        for source, count in _pairs(connection_counts):
             slot = self.find(source, now)
             if slot is not None:
                 self.numbers[slot + 2 + column] = count
 
     def clear(self, column: int) -> None:
-        self._zero(2 + column)
+        self._clear_column(2 + column)
 
     def refill(self) -> None:
-        """Fill all buckets: another listener uses the table now."""
-        self._zero(1)
+        """Fill all buckets, when another listener gets the table."""
+        self._clear_column(1)
 
-    def _zero(self, number: int) -> None:
+    def _clear_column(self, number: int) -> None:
         for at, _ in self._each(number):
             self.numbers[at] = 0
 
@@ -208,12 +213,12 @@ class PerSource:
     """Admits or refuses connections by the counts of their sources.
 
     Args:
-        lock: Is held while the table is changed by more than this process's own counts.
-        expected: The column of connections that will come from another process; ``None`` if there is none such.
+        lock: Held while a slot is found and checked, since other processes change slots, too.
+        expected: The column that `SourceTable.reserve` has filled; ``None`` if there is none.
 
     Attributes:
-        reached: The limit for which the last one was refused.
-        shared: The limits that other machines count, too; they are checked in addition.
+        reached: The limit that refused the last client.
+        shared: Limits that are shared with other machines; they are checked in addition.
     """
 
     reached: LimitName = "max_connections_per_source"
@@ -231,16 +236,16 @@ class PerSource:
         self._limits = limits
         self._seconds = seconds
         self._table = table or SourceTable(mmap.mmap(-1, SourceTable.size(1)))
-        self._count = 2 + column
+        self._column = 2 + column
         self._expected = None if expected is None else 2 + expected
         self._lock = lock
-        self._elsewhere = memoryview(bytearray(_WORD)).cast("Q")
+        self._uncounted = memoryview(bytearray(_WORD)).cast("Q")
 
     def enter(self, source: int) -> Permit | None:
-        """Let a connection in, unless a limit is reached; then it changes nothing and returns ``None``.
+        """Admit a connection and count it, or return ``None`` if a limit is reached.
 
-        If there is no slot for the source, because too many others have connections, it is let in without being counted:
-        limits for each address do not stop an attacker with that many, and other clients must not suffer.
+        If the source can get no slot, since too many others have connections, it is admitted without being counted: limits by
+        source do not stop an attacker with so many addresses, and other clients must not suffer.
         """
         now = int(self._seconds() * _SECOND)
         table, limits = self._table, self._limits
@@ -248,9 +253,9 @@ class PerSource:
         with self._lock:
             slot = table.find(source, now)
             if slot is None:
-                return Permit(self._elsewhere, 0)
+                return Permit(self._uncounted, 0)
             total = table.total(slot)
-            if limits.connections and limits.connections <= self._everywhere(source, total):
+            if limits.connections and limits.connections <= self._count_everywhere(source, total):
                 self.reached = "max_connections_per_source"
                 return None
             if 0 < limits.undecided <= total // _UNDECIDED:
@@ -258,19 +263,19 @@ class PerSource:
                 return None
             if limits.interval:
                 empty_until = now + limits.interval * limits.burst
-                # A time further ahead means that the clock was set back.
+                # The time can be further ahead only if the clock was set back.
                 full_at = min(max(numbers[slot + 1], now), empty_until)
-                welcome = full_at + limits.interval <= empty_until
-                if welcome and self.shared is not None:
+                is_admitted = full_at + limits.interval <= empty_until
+                if is_admitted and self.shared is not None:
                     used = (full_at - now) // limits.interval
-                    welcome = self.shared.take(source, used, limits.interval, limits.burst)
-                numbers[slot + 1] = full_at + limits.interval * welcome
-                if not welcome:
+                    is_admitted = self.shared.take(source, used, limits.interval, limits.burst)
+                numbers[slot + 1] = full_at + limits.interval * is_admitted
+                if not is_admitted:
                     self.reached = "connection_rate_per_source"
                     return None
-            return Permit(numbers, slot + self._count)
+            return Permit(numbers, slot + self._column)
 
-    def _everywhere(self, source: int, total: int) -> int:
+    def _count_everywhere(self, source: int, total: int) -> int:
         here = total & _CONNECTIONS
         if self.shared is None:
             return here
@@ -288,29 +293,32 @@ class PerSource:
 
     def restore(self, buckets: bytes) -> None:
         with self._lock:
-            self._table.empty(buckets, int(self._seconds() * _SECOND))
+            self._table.drain_buckets(buckets, int(self._seconds() * _SECOND))
 
     def tracked(self) -> int:
         """Count the sources in the table: those with connections, or whose bucket is not full."""
         return self._table.tracked(int(self._seconds() * _SECOND))
 
     def adopt(self, source: int) -> Permit:
-        """Count a connection that another process has admitted and recognised."""
+        """Count a connection that another process has admitted and routed."""
         with self._lock:
             slot = self._table.find(source, int(self._seconds() * _SECOND))
             if slot is None:
-                permit = Permit(self._elsewhere, 0)
+                permit = Permit(self._uncounted, 0)
             else:
                 numbers = self._table.numbers
-                permit = Permit(numbers, slot + self._count)
+                permit = Permit(numbers, slot + self._column)
                 if self._expected is not None and numbers[slot + self._expected]:
                     numbers[slot + self._expected] -= 1
-        permit.settle()
+        permit.mark_decided()
         return permit
 
 
 class Permit:
-    """Counts one connection, from now on. Another process may have overwritten the count, which must not end the connection."""
+    """Counts one connection until `release`.
+
+    The shared memory may be corrupted by another process. So the numbers are clamped: an overflow must not end the connection.
+    """
 
     __slots__ = ("_at", "_numbers", "_undecided")
 
@@ -320,12 +328,12 @@ class Permit:
         self._undecided = True
         numbers[at] = min(numbers[at] + _UNDECIDED + 1, _ALL)
 
-    def settle(self) -> None:
+    def mark_decided(self) -> None:
         if self._undecided:
             self._undecided = False
             self._numbers[self._at] = max(self._numbers[self._at] - _UNDECIDED, 0)
 
     def release(self) -> None:
-        """Stop counting. To be called once."""
-        self.settle()
+        """Stop counting; must be called once."""
+        self.mark_decided()
         self._numbers[self._at] = max(self._numbers[self._at] - 1, 0)

@@ -1,8 +1,8 @@
-"""The resources of both endpoints, and the dispatch of requests to them.
+"""The resources of the endpoints ``admin`` and ``metrics``, and the dispatch of requests to them.
 
-A new resource is an entry of ``RESOURCES`` in a file of ``txmux/admin/api/``. Its handler gets a `Query` and returns an `ApiAnswer`, or
-raises `RefusedError`. It asks ``query.control`` and no other part of the service. What needs an extra is imported in the handler: see
-`txmux.admin.resource.needs`.
+To add a resource, add an entry to ``RESOURCES`` in a file of ``txmux/admin/api/``. Its handler takes a `Query`, and returns an
+`ApiAnswer` or raises `RefusedError`. It may use only ``query.control``, no other part of the service. Optional dependencies are
+imported in the handler: see `txmux.admin.resource.needs`.
 """
 
 import re
@@ -40,8 +40,8 @@ ADMIN: Sequence[Resource] = (
 """The resources of the endpoint ``admin``."""
 
 _MOST_READING = 4
-"""Reads that are answered at the same time; changes, health and open resources do not count. Dozens would block the reactor for so long
-that the supervisor took its workers, whose answers wait, for dead."""
+"""The most concurrent reads, without health and open resources. Dozens would block the reactor so long that the supervisor would not
+read its workers' answers in time, and take them for dead."""
 
 _METHODS = {"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT", "QUERY"}
 
@@ -53,11 +53,11 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
-"""The headers of every answer, unless it sets others."""
+"""Default headers of every answer."""
 
 
 class Site:
-    """Answers requests."""
+    """Dispatches the requests of one endpoint to its resources; knows nothing of sockets or of `twisted.web`."""
 
     _log = Logger()
 
@@ -73,7 +73,7 @@ class Site:
     async def answer(
         self, method: str, target: str, headers: Mapping[str, str], body: bytes, caller: Caller
     ) -> ApiAnswer:
-        """Answer one request, given as it was sent; never raises."""
+        """Answer one request; never raises. `target` is still percent-encoded."""
         path, _, parameters = target.partition("?")
         try:
             answer = await self._answer(method, path, parameters, headers, body, caller)
@@ -129,7 +129,7 @@ class Site:
                     self._guard,
                     names,
                     parse_qs(parameters, keep_blank_values=True),
-                    _read(body, resource),
+                    _parse_body(body, resource),
                 )
                 return await self._handle(query, resource, path)
         allowed = sorted({resource.method for resource, _ in matching})
@@ -168,7 +168,7 @@ def headers_of(answer: ApiAnswer) -> dict[str, str]:
 
 
 def _pattern(path: str) -> re.Pattern[str]:
-    """Compile a path. It is matched before decoding, so that dots, slashes and encoding hide nothing."""
+    """Compile a path. Requests match it before they are decoded, so ``%2F`` or ``..`` cannot bypass a check."""
     parts = re.split(r"\{(\w+)\}", path)
     return re.compile(
         "".join(
@@ -178,7 +178,7 @@ def _pattern(path: str) -> re.Pattern[str]:
     )
 
 
-def _read(body: bytes, resource: Resource) -> Mapping[str, object]:
+def _parse_body(body: bytes, resource: Resource) -> Mapping[str, object]:
     if resource.method != "POST" or not body:
         return {}
     try:

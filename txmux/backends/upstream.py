@@ -117,7 +117,7 @@ class Upstream:
 
     Args:
         fallback: The destination of a client when no server can be reached.
-        first_names: Returns what fires when names have been looked up for the first time; ``None`` if they have.
+        first_look_ups: Returns what fires when names have been looked up for the first time; ``None`` if they have.
         checking: Whether its servers are checked in this process, which then reports the results.
         tell: Called with an event when a server has changed its state; see `txmux.telemetry.events.server_event`.
 
@@ -136,7 +136,7 @@ class Upstream:
         backend: Backend,
         clock: IReactorTime,
         fallback: Destination,
-        first_names: Callable[[], Deferred[None] | None] = lambda: None,
+        first_look_ups: Callable[[], Deferred[None] | None] = lambda: None,
         *,
         checking: bool = True,
         backend_health: BackendHealth | None = None,
@@ -150,7 +150,7 @@ class Upstream:
         self.current: Callable[[], Upstream | None] = lambda: None
         self.fallback = fallback
         self._early: dict[str, list[str]] = {}
-        self.first_names = first_names
+        self.first_look_ups = first_look_ups
         self.pool = BackendPool(
             backend,
             clock.seconds,

@@ -42,7 +42,7 @@ class Upstreams:
             what is wrong.
         checking: Whether servers are checked here; otherwise another process's results come by `apply_check`.
         names: Has the addresses of servers' names; without it, they are looked up here.
-        leads_here: Whether this service itself listens at an IP address and port.
+        is_own_address: Whether this service itself listens at an IP address and port.
 
     Attributes:
         on_checked: Called with a backend and a server that its checks have found down, or up again.
@@ -58,7 +58,7 @@ class Upstreams:
         checking: bool = True,
         counters: ProcessCounters | None = None,
         names: NameResolver | None = None,
-        leads_here: Callable[[str, int], bool] = lambda _host, _port: False,
+        is_own_address: Callable[[str, int], bool] = lambda _host, _port: False,
     ) -> None:
         self._counters = counters or ProcessCounters()
         self._reactor = reactor
@@ -75,7 +75,7 @@ class Upstreams:
         self._checks: dict[Upstream, HealthChecks] = {}
         self._prepared: PreparedUpstreams | None = None
         self._names = names or NameResolver(reactor)
-        self._leads_here = leads_here
+        self._is_own_address = is_own_address
         self._name_cache: NameCache | None = None
         self._users = 0
 
@@ -86,7 +86,7 @@ class Upstreams:
                 backend,
                 self._clock,
                 self.destination_of(backend.fallback),
-                self.first_names,
+                self.first_look_ups,
                 checking=self._checking,
                 backend_health=self.known.health_of(backend.name),
                 tell=self._report,
@@ -107,7 +107,7 @@ class Upstreams:
         if self._name_cache is None:
             self._name_cache = NameCache(self._reactor, logs=self._checking)
         seconds = self._clock.seconds
-        return Destinations(backend, self._name_cache, self._leads_here, seconds)
+        return Destinations(backend, self._name_cache, self._is_own_address, seconds)
 
     def sources(self) -> Iterator[Source]:
         """Return the name servers and other sources of this process."""
@@ -338,7 +338,7 @@ class Upstreams:
             if upstream.tls is not None and upstream.tls.identity is not None
         ]
 
-    def first_names(self) -> Deferred[None] | None:
+    def first_look_ups(self) -> Deferred[None] | None:
         return self._names.first_answer() if self._names.unanswered else None
 
 

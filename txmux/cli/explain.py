@@ -1,4 +1,4 @@
-"""`txmux explain`: the verdict of each route on some bytes, and the winner; or those on a live connection."""
+"""`txmux explain`: shows the verdict of each route on given bytes or on a live connection, and the route that wins."""
 
 import argparse
 import json
@@ -97,7 +97,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--at",
         metavar="TIME",
         dest="now",
-        type=_moment,
+        type=_timestamp,
         help="the time for 'during': 2026-11-20T14:30 here or 2026-11-20T14:30+00:00; by default now",
     )
     parser.add_argument(
@@ -112,28 +112,28 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     command.configure(parser, seconds=10)
     parser.usage = parser.format_usage().removeprefix("usage: ").strip()
-    sources.required = False  # `_misuse` says more
+    sources.required = False  # `_usage_error` says more
 
 
-_OF_CLIENTS = frozenset(
+_CLIENT_OPTIONS = frozenset(
     {"--alpn", "--host", "--http", "--path", "--quic", "--sni", "--ssh", "--tls"}
 )
 
 
 def unknown(words: Sequence[str]) -> str:
-    """Return how to give bytes, for options that would have to make them."""
+    """Return a hint for options of other programs that generate the bytes of a protocol, which `txmux explain` does not."""
     named = {word.partition("=")[0] for word in words}
     by = "give the client's first bytes by --text, --hex, --file or --pcap"
-    return "" if named.isdisjoint(_OF_CLIENTS) else by
+    return "" if named.isdisjoint(_CLIENT_OPTIONS) else by
 
 
 def run(arguments: argparse.Namespace) -> int:
-    wrong = _misuse(arguments)
+    wrong = _usage_error(arguments)
     if wrong:
         print(f"txmux: {wrong}", file=sys.stderr)
         return command.USAGE
     if arguments.connection is not None:
-        return _of_connection(arguments)
+        return _explain_connection(arguments)
     rules = load(arguments.rules_file)
     listeners = _listeners(rules, arguments.listener)
     listeners, end, certificate = _listeners_inside(rules, listeners, arguments)
@@ -143,7 +143,7 @@ def run(arguments: argparse.Namespace) -> int:
     except OSError as error:
         raise MuxError(f"{error.filename} cannot be read: {error.strerror}") from None
     traces = [
-        (sample, [traced(listener, sample) for listener in _serving(listeners, sample)])
+        (sample, [traced(listener, sample) for listener in _of_transport(listeners, sample)])
         for sample in samples
     ]
     if arguments.json:
@@ -151,7 +151,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     output = Output()
     if not traces:
-        output.line(f"{arguments.pcap}: {_nothing(listeners)} in it")
+        output.line(f"{arguments.pcap}: {_no_traffic(listeners)} in it")
     is_taken = arguments.pcap is None and any(
         traced_outcome(sample, trace).by == "route"
         for sample, of_sample in traces
@@ -171,7 +171,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _misuse(arguments: argparse.Namespace) -> str:
+def _usage_error(arguments: argparse.Namespace) -> str:
     sources = ("text", "hex", "file", "pcap", "connection")
     if all(getattr(arguments, name) is None for name in sources):
         return (
@@ -192,7 +192,7 @@ def _misuse(arguments: argparse.Namespace) -> str:
     return ""
 
 
-def _of_connection(arguments: argparse.Namespace) -> int:
+def _explain_connection(arguments: argparse.Namespace) -> int:
     if arguments.rules_file:
         arguments.rules = Path(arguments.rules_file)
     path = f"/api/connections/{quote(arguments.connection, safe='')}"
@@ -211,7 +211,7 @@ def _write_connection(connection: Mapping[str, Any], _: argparse.Namespace) -> N
 
 def _address(text: str) -> IPv4Address | IPv6Address:
     try:
-        # As the service does: IPv4 clients are IPv4 on any listener.
+        # As in the service, an IPv4-mapped IPv6 address is IPv4.
         return unmapped(ip_address(text))
     except ValueError:
         raise argparse.ArgumentTypeError(
@@ -219,7 +219,7 @@ def _address(text: str) -> IPv4Address | IPv6Address:
         ) from None
 
 
-def _moment(text: str) -> float:
+def _timestamp(text: str) -> float:
     try:
         return datetime.fromisoformat(text).timestamp()
     except (ValueError, OverflowError):
@@ -238,19 +238,19 @@ def _listeners(rules: Rules, name: str | None) -> tuple[Listener, ...]:
     return tuple(listener for listener in rules.listeners if listener.name == name)
 
 
-def _serving(listeners: tuple[Listener, ...], sample: TracedSample) -> list[Listener]:
+def _of_transport(listeners: tuple[Listener, ...], sample: TracedSample) -> list[Listener]:
     over = Transport.TCP if sample.datagrams is None else Transport.UDP
     return [listener for listener in listeners if listener.transport is over]
 
 
-def _nothing(listeners: tuple[Listener, ...]) -> str:
+def _no_traffic(listeners: tuple[Listener, ...]) -> str:
     transports = {listener.transport for listener in listeners}
     names = {Transport.TCP: "TCP connection", Transport.UDP: "UDP flow"}
     return "no " + " and no ".join(names[over] for over in Transport if over in transports)
 
 
 def _samples(arguments: argparse.Namespace, listeners: tuple[Listener, ...]) -> list[TracedSample]:
-    """Read the bytes of clients; each sample is for the listeners of its transport."""
+    """Read the bytes of the clients. Bytes that may be of TCP or UDP give a sample for each transport."""
     limit = max(listener.peek_limit for listener in listeners)
     client = arguments.client
     now = time.time() if arguments.now is None else arguments.now
@@ -264,12 +264,12 @@ def _samples(arguments: argparse.Namespace, listeners: tuple[Listener, ...]) -> 
             TracedSample(s.data, client or unmapped(s.client.host), s, now, s.datagrams)
             for s in streams
         ]
-        return [sample for sample in samples if _serving(listeners, sample)]
+        return [sample for sample in samples if _of_transport(listeners, sample)]
     given = _bytes(arguments, max(limit, _LONGEST_DATAGRAM))
     samples = [TracedSample(given[0], client, now=now, datagrams=given)]
     if len(given) == 1:
         samples.insert(0, TracedSample(given[0][:limit], client, now=now))
-    samples = [sample for sample in samples if _serving(listeners, sample)]
+    samples = [sample for sample in samples if _of_transport(listeners, sample)]
     if not samples:
         raise MuxError(
             "several datagrams are for listeners with udp: endpoints, and there is none here; "
@@ -319,7 +319,7 @@ def _trace(
 def _listeners_inside(
     rules: Rules, listeners: tuple[Listener, ...], arguments: argparse.Namespace
 ) -> tuple[tuple[Listener, ...], Route | None, FoundCertificate | None]:
-    """Return the listeners as they are inside of a route's TLS, if one is named, and the client's certificate there."""
+    """For ``--inside``, return listeners with the route's destination as default, the route, and the client's certificate."""
     name, certificate = arguments.inside, arguments.client_cert
     if name is None and certificate is not None:
         raise MuxError(
@@ -349,12 +349,12 @@ def _listeners_inside(
 
 
 def _certificate(rules: Rules, end: Route, text: str) -> FoundCertificate | None:
-    """Return the certificate that a client of a route presents; ``None`` if it is not asked for one."""
+    """Return the certificate that a client of a route presents; ``None`` if the route requests none."""
     routes = [end]
     for route in routes:
         tls = route.terminate_tls
         if tls is not None and tls.client_ca is not None:
-            shown = _shown(tls, text)
+            shown = _presented_certificate(tls, text)
             if tls.client == "required" and "any" not in shown.kinds and text != "none":
                 raise MuxError(
                     f"--client-cert: the handshake fails, since [route {route.name}] wants a valid certificate, and this is {shown}"
@@ -366,7 +366,7 @@ def _certificate(rules: Rules, end: Route, text: str) -> FoundCertificate | None
     return None
 
 
-def _shown(tls: TlsEnd, text: str) -> FoundCertificate:
+def _presented_certificate(tls: TlsEnd, text: str) -> FoundCertificate:
     if text in {"none", "revoked"}:
         return NO_CERTIFICATE if text == "none" else REVOKED
     from txmux.client.tls.client_certificates import ClientVerification  # noqa: PLC0415 - OpenSSL takes a while
@@ -413,11 +413,11 @@ def _title(sample: TracedSample, trace: Trace) -> str:
 def _waiting(
     sample: TracedSample, trace: Trace, target: TracedOutcome
 ) -> Iterator[tuple[str, str]]:
-    """Yield what an undecided client waits for, and what comes of it at the deadline."""
+    """Yield what an undecided client waits for, and the outcome at the deadline."""
     waits_for = next(
-        its.route.name
-        for its in trace.found.routes
-        if its.answer and its.answer.at is None and not its.route.dry_run
+        verdict.route.name
+        for verdict in trace.found.routes
+        if verdict.answer and verdict.answer.at is None and not verdict.route.dry_run
     )
     is_flow = sample.datagrams is not None
     units = "datagrams" if is_flow else "bytes"

@@ -1,4 +1,4 @@
-"""A listener at work: the configuration for its next clients, and its connections and flows that are not over."""
+"""A running listener: the configuration for its next clients, and its live connections and flows."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _log = Logger()
 
 
 class ActiveListener:
-    """A listener in this process, which logs and counts the end of its connections and flows.
+    """A listener in this process; logs and counts the end of each of its connections and flows.
 
     Attributes:
-        configuration: The configuration under which the next clients are accepted.
-        transport: Streams or datagrams.
-        connections: The connections and flows that are not over.
+        configuration: The configuration for the next clients.
+        transport: TCP or UDP.
+        connections: The live connections and flows.
     """
 
     transport: ClassVar[Transport]
@@ -44,46 +44,48 @@ class ActiveListener:
         self.connections: set[Served] = set()
         self._access_log = access_log
         self._is_started = False
-        self._left: list[tuple[Configuration, int]] = []
+        self._retired: list[tuple[Configuration, int]] = []
         self._emptied: Deferred[None] | None = None
         self._stopping: Deferred[None] = succeed(None)
 
     def listen(self, opened: socket.socket) -> IListeningPort:
-        """Accept the clients of a socket, of which a duplicate is taken."""
+        """Accept clients from a duplicate of the socket."""
         raise NotImplementedError
 
     def log_to(self, access_log: AccessLog | None) -> None:
         self._access_log = access_log
 
     def change(self, configuration: Configuration) -> None:
-        """Accept the next clients under other rules; existing connections keep theirs."""
+        """Accept the next clients under another configuration; existing connections keep theirs."""
         before, self.configuration = self.configuration, configuration
         if self._is_started:
-            # In this order, so that a factory which both have is not stopped in between.
+            # Start before stop, so that a factory in both configurations keeps running.
             for outcome in configuration.in_process:
                 outcome.factory.doStart()
-            self._leave(before)
+            self._retire(before)
 
-    def _leave(self, configuration: Configuration) -> None:
-        """Stop the destinations of a configuration when its last connection has ended."""
+    def _retire(self, configuration: Configuration) -> None:
+        """Stop the in-process factories of a replaced configuration, once its last connection has ended."""
         if not configuration.in_process:
             return
-        left = sum(one.configuration is configuration for one in self.connections)
-        if left:
-            self._left.append((configuration, left))
+        remaining = sum(
+            connection.configuration is configuration for connection in self.connections
+        )
+        if remaining:
+            self._retired.append((configuration, remaining))
         else:
-            _stop(configuration)
+            _stop_factories(configuration)
 
-    def _ended(self, ended: Configuration) -> None:
-        """Record the end of a connection while some configurations wait for their last ones."""
-        waiting, self._left = self._left, []
-        for configuration, left in waiting:
+    def _count_retired(self, ended: Configuration) -> None:
+        """Record the end of a connection of a configuration that may have been replaced."""
+        waiting, self._retired = self._retired, []
+        for configuration, remaining in waiting:
             if configuration is not ended:
-                self._left.append((configuration, left))
-            elif left > 1:
-                self._left.append((configuration, left - 1))
+                self._retired.append((configuration, remaining))
+            elif remaining > 1:
+                self._retired.append((configuration, remaining - 1))
             else:
-                _stop(configuration)
+                _stop_factories(configuration)
 
     def opened(self, connection: Served) -> None:
         self.connections.add(connection)
@@ -91,11 +93,11 @@ class ActiveListener:
             self.runtime.events.begun(connection.record)
 
     def closed(self, connection: Served) -> None:
-        """Log a connection, and forget it."""
+        """Log an ended connection, and remove it."""
         if connection in self.connections:
             self.connections.discard(connection)
-            if self._left:
-                self._ended(connection.configuration)
+            if self._retired:
+                self._count_retired(connection.configuration)
             if not self.connections:
                 self._rest()
         self.runtime.descriptors.connection_ended()
@@ -110,14 +112,14 @@ class ActiveListener:
         if self._access_log is not None and is_logged:
             try:
                 self._access_log.write(record)
-            except Exception:  # noqa: BLE001 - a log of the embedding program must not keep the service from ending
+            except Exception:  # noqa: BLE001 - the embedding program's log must not stop the clean-up
                 _log.failure("the access log raised; the line is lost")
         if self._emptied is not None and not self.connections:
             emptied, self._emptied = self._emptied, None
             emptied.callback(None)
 
     def emptied(self) -> Deferred[None]:
-        """Wait until there are no connections."""
+        """Fire once there are no connections."""
         if not self.connections:
             return succeed(None)
         if self._emptied is None:
@@ -130,19 +132,19 @@ class ActiveListener:
             connection.end(reason)
 
     def start_destinations(self) -> None:
-        """Start the backends, and the protocols of this process that routes name; its first port is about to open."""
+        """Start the backends and the in-process protocols of the routes, before the first port opens."""
         self._is_started = True
         self.upstreams.start()
         for outcome in self.configuration.in_process:
             outcome.factory.doStart()
 
     def stop_destinations(self) -> None:
-        """Stop them again when the last connection has ended, since no port is left."""
+        """Stop what `start_destinations` has started, once the last connection has ended; no port is open."""
         self._is_started = False
-        self._leave(self.configuration)
+        self._retire(self.configuration)
         if not self.connections:
             self.drop_idle_timers()
-        # Until then, clients may wait for a name, or for a server that a check has to find up.
+        # Not earlier: clients may still wait for a look-up, or for a health check to find a server up.
         self._stopping = self.emptied().addCallback(lambda _: self.upstreams.stop())
 
     def _rest(self) -> None:
@@ -157,6 +159,6 @@ class ActiveListener:
         return self._stopping
 
 
-def _stop(configuration: Configuration) -> None:
+def _stop_factories(configuration: Configuration) -> None:
     for outcome in configuration.in_process:
         outcome.factory.doStop()

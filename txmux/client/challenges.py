@@ -36,9 +36,9 @@ def with_challenges(configuration: Configuration, challenges: Mapping[str, Any])
         )
         for name, termination in challenges.items()
     ]
-    detector = Detector([*first, *routes], top.detector.peek_limit, top.detector.would_take)
+    detector = Detector([*first, *routes], top.detector.peek_limit, top.detector.on_would_take)
     detector.would_have_taken = top.detector.would_have_taken
-    detector.decides_always = top.detector.decides_always
+    detector.takes_any_client = top.detector.takes_any_client
     nothing = RuleLayer(Detector([]), (), Refusal.CLOSE)
     return attrs.evolve(
         plain,

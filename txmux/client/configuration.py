@@ -1,4 +1,4 @@
-"""The configuration of a listener, as its connections use it."""
+"""The compiled configuration of a listener: routes resolved to backends and certificates."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @attrs.frozen(eq=False)
 class CompiledRoute(Route):
-    """A route, with the backend and the TLS of this process that it names."""
+    """A route, with its destination and its TLS termination in this process."""
 
     destination: Destination | None = None
     termination: Termination | None = None
@@ -39,7 +39,7 @@ class CompiledRoute(Route):
 
 @attrs.frozen
 class Silent:
-    """The destination of silent clients, and when they count as silent."""
+    """A destination of clients that send nothing, and the time after which they count as silent."""
 
     destination: Destination
     clients: Clients = EVERY_CLIENT
@@ -48,12 +48,12 @@ class Silent:
 
 @attrs.frozen(eq=False)
 class RuleLayer:
-    """The routes of one layer: before any TLS is terminated, or inside the TLS that a route has terminated."""
+    """The routes for the plain stream of clients, or for the plaintext of the TLS that one route terminates."""
 
     detector: Detector[CompiledRoute]
     silent: tuple[Silent, ...]  # the destinations of silent clients; the first that fits counts
-    default: Destination  # the destination of a client that no route takes
-    server_first: bool = False  # whether all clients go to `default` at once
+    default: Destination  # for clients that match no route
+    server_first: bool = False  # whether all clients go to `default`, without detection
     depends_on_client: bool = attrs.field(init=False)
 
     @depends_on_client.default
@@ -70,10 +70,10 @@ class RuleLayer:
 
 @attrs.frozen(eq=False)
 class Configuration:
-    """A listener under one version of the rules. A connection keeps the one it was accepted under.
+    """A listener under one version of the rules. Each connection keeps the configuration that it was accepted under.
 
-    Upstreams and terminations are looked up when it is made, by what the rules say of them, so the next configuration
-    finds those that have not changed.
+    Upstreams and terminations belong to the process, and are found by their settings. So configurations before and after a
+    reload share those that have not changed.
     """
 
     settings: Listener
@@ -85,7 +85,7 @@ class Configuration:
     counts: ListenerCounts
     version: int = 1  # the version of the rules, counted from 1
     hands_over: bool = False  # whether sockets of clients may be handed over
-    plain: Configuration | None = None  # without routes for the challenges of authorities
+    plain: Configuration | None = None  # the same without the routes for ACME challenges
 
     @classmethod
     def make(
@@ -98,7 +98,11 @@ class Configuration:
         terminations: Terminations,
         version: int = 1,
     ) -> Configuration:
-        """Look up what the routes of a listener name, and of routes under them; raises `MuxError` if that cannot be used."""
+        """Compile the routes of a listener, and those inside their TLS.
+
+        Raises:
+            MuxError: A backend or a certificate cannot be used.
+        """
         known, counters = tuple(routes), runtime.counters
         admission.banned = runtime.banned
         if runtime.shared is not None and admission.per_source is not None:
@@ -148,7 +152,8 @@ class Configuration:
         hands_over = has_handover(destinations)
         if hands_over:
             runtime.check_handing_off()
-            for problem in misplaced([settings], known):  # of rules that no file has
+            # The parser has not checked rules that were made in Python.
+            for problem in misplaced([settings], known):
                 raise MuxError(f"[{settings.name}] {problem.message}")
         return cls(settings, admission, options, dial, top, inside, counts, version, hands_over)
 
@@ -158,7 +163,7 @@ class Configuration:
 
     @property
     def in_process(self) -> list[InProcess]:
-        """The protocols of this process that routes name; each as often as it is named."""
+        """The in-process protocols of all routes, with repetitions."""
         outcomes: list[object] = [
             route.outcome for layer in self.layers for route in layer.detector.routes
         ]

@@ -24,7 +24,7 @@ from txmux.net.sockets.descriptors import DESCRIPTORS
 from txmux.net.sockets.plainsocket import SocketOption, set_options
 from txmux.net.sockets.poller import Poller
 from txmux.net.sockets.port import SocketPort
-from txmux.net.sockets.reactorsockets import SharedUNIXPort, gate
+from txmux.net.sockets.reactorsockets import SharedUNIXPort, throttle_accepts
 from txmux.net.sockets.timers import Timers
 from txmux.net.sockets.transport import SocketTransport, address_of
 from txmux.rules.model import Keepalive, Rules
@@ -92,14 +92,14 @@ class IORuntime:
         if opened.family in {socket.AF_INET, socket.AF_INET6}:
             host, port = opened.getsockname()[:2]
             self.loop_detector.ports.add(port)
-            self.loop_detector.listens_at(host, port)
+            self.loop_detector.add_address(host, port)
         if self.poller is None:
             if opened.family == socket.AF_UNIX:
                 portable: IListeningPort = SharedUNIXPort(opened, factory, self.reactor)
                 portable.startListening()
             else:
                 portable = self.reactor.adoptStreamPort(opened.fileno(), opened.family, factory)
-            self.gate(portable)
+            self.throttle_accepts(portable)
             return portable
         port = SocketPort(
             self.poller,
@@ -155,8 +155,8 @@ class IORuntime:
         family = int(connected.family)
         return SocketTransport(self.poller, connected, family, address_of(family, peer))
 
-    def gate(self, port: IListeningPort) -> None:
-        gate(port, self.reactor, self.descriptors)
+    def throttle_accepts(self, port: IListeningPort) -> None:
+        throttle_accepts(port, self.reactor, self.descriptors)
 
     @staticmethod
     def prepare(transport: IRelayTransport, options: Sequence[SocketOption]) -> None:

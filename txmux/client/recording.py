@@ -26,14 +26,14 @@ def _make_ids() -> Iterator[str]:
 new_id = _make_ids().__next__
 
 
-def note_multipath(record: ConnectionRecord, transport: Any) -> None:
+def record_multipath(record: ConnectionRecord, transport: Any) -> None:
     """Note a connection by MPTCP, of the client or to its server."""
     handle = transport.getHandle() if hasattr(transport, "getHandle") else None
     if isinstance(handle, socket.socket) and is_multipath(handle):
         record.facts = {**record.facts, "mptcp": "yes"}
 
 
-def note_decision(served: Served, bytes_in: int, reason: EndReason) -> None:
+def record_decision(served: Served, bytes_in: int, reason: EndReason) -> None:
     """Record that a client is routed, and the reason if it is to a refusal; only the first call counts."""
     record = served.record
     if record.detect_ms is None:
@@ -44,7 +44,7 @@ def note_decision(served: Served, bytes_in: int, reason: EndReason) -> None:
             served.runtime.events.decided(record)
         served.configuration.counts.decided(record)
     if served.permit is not None:
-        served.permit.settle()
+        served.permit.mark_decided()
 
 
 def count_bytes(served: Counted) -> None:
@@ -59,7 +59,7 @@ def count_bytes(served: Counted) -> None:
         served.counted_in, served.counted_out = relayed.bytes_in, relayed.bytes_out
 
 
-def note_end(served: Counted, reason: EndReason) -> None:
+def record_end(served: Counted, reason: EndReason) -> None:
     """Record how a connection has ended, and count it."""
     record, counted = served.record, served.counted
     record.reason, record.duration_ms, served.counted = reason, served.elapsed_ms(), None

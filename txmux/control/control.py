@@ -17,7 +17,14 @@ from txmux.access.lists.updates import ListUpdates
 from txmux.access.shared.sharing import Sharing
 from txmux.backends.pool.server_health import AS_RULED
 from txmux.backends.upstreams import Upstreams
-from txmux.control.broadcast import PATIENCE, Answers, Askable, Listing, at_once, broadcast
+from txmux.control.broadcast import (
+    ANSWER_TIMEOUT,
+    Answers,
+    Listing,
+    WorkerLink,
+    broadcast,
+    concurrently,
+)
 from txmux.control.documents import (
     address_states,
     backends_document,
@@ -128,13 +135,15 @@ class Control:
         self._lists.stop()
         await self._sharing.stop()
 
-    def workers(self) -> Sequence[Askable]:
+    def workers(self) -> Sequence[WorkerLink]:
         return [] if self.state is None else self.state.workers()
 
     def checked_upstreams(self) -> Upstreams | None:
         return None if self.state is None else self.state.upstreams
 
-    async def _ask(self, message: Message, *, seconds: float = PATIENCE, **values: Any) -> Answers:
+    async def _ask(
+        self, message: Message, *, seconds: float = ANSWER_TIMEOUT, **values: Any
+    ) -> Answers:
         return await broadcast(self.workers(), message, seconds=seconds, **values)
 
     # The service.
@@ -153,7 +162,7 @@ class Control:
         self, counts: Counts | None = None, addresses: Answers | None = None
     ) -> dict[str, Any]:
         """Return the document for ``/api/status``; the workers are asked for what is not given."""
-        missing, states, served, (traffic, gauges) = await at_once(
+        missing, states, served, (traffic, gauges) = await concurrently(
             self.missing(), self.addresses(addresses), self._served(), self.traffic(counts)
         )
         document = status_document(
@@ -270,7 +279,7 @@ class Control:
         """Record the counters for the rates in `status` and the history; called every few seconds."""
         answers = await self._ask(messages.COUNT)
         self._source_log.record(Gauges.of(answer for _, answer in answers.answers).outside)
-        self.rates.note(*self._totals())
+        self.rates.record(*self._totals())
 
     def _totals(self) -> tuple[dict[str, int], int]:
         names = (listener.name for listener in self.rules.listeners)
@@ -318,14 +327,14 @@ class Control:
     async def connections(self, filters: Filters = EVERY, page: Page = Page()) -> Listing:  # noqa: B008 - it is frozen
         """List connections, by the process that accepted them, then by their order."""
         asked = [_connections_of(worker, filters, page) for worker in self.workers()]
-        listings = await at_once(*asked)
+        listings = await concurrently(*asked)
         rows = [row for part in listings for row in part]
         rows.sort(key=_order)
         return Listing(rows[: page.limit], [line for part in listings for line in part.missing])
 
     async def connection(self, identity: str) -> dict[str, Any] | None:
         """Report one connection by its ID, with the explanation of its decision; ``None`` if it has ended."""
-        answers, explained = await at_once(
+        answers, explained = await concurrently(
             self._ask(messages.CONNECTIONS, filters={}, limit=1, id=identity),
             self._ask(messages.EXPLAIN_CONNECTION, id=identity),
         )
@@ -516,7 +525,7 @@ class Control:
         return [*(await self._ask(messages.BAN, rows=rows)).missing] if rows else []
 
 
-async def _connections_of(worker: Askable, filters: Filters, page: Page) -> Listing:
+async def _connections_of(worker: WorkerLink, filters: Filters, page: Page) -> Listing:
     words, after = filters.words(), page.after
     rows: list[dict[str, Any]] = []
     while len(rows) < page.limit:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.interfaces import IDelayedCall
 
 from txmux.backends.upstreams import Upstreams
-from txmux.control.broadcast import Askable
+from txmux.control.broadcast import WorkerLink
 from txmux.control.report import Report
 from txmux.telemetry.events import Sampling
 
@@ -26,7 +26,7 @@ class Hub:
     def __init__(
         self,
         reactor: Any,
-        processes: Callable[[], Sequence[Askable]],
+        processes: Callable[[], Sequence[WorkerLink]],
         upstreams: Callable[[], Upstreams | None],
     ) -> None:
         self._reactor = reactor

@@ -18,7 +18,7 @@ from txmux.backends.pool.server_health import (
     overrides_from_json,
 )
 from txmux.backends.upstreams import Upstreams
-from txmux.control.broadcast import Askable
+from txmux.control.broadcast import WorkerLink
 from txmux.telemetry.recent import Recent
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class ServiceState:
         problems: Returns what is wrong with the helper that opens files.
     """
 
-    workers: Callable[[], Sequence[Askable]]
+    workers: Callable[[], Sequence[WorkerLink]]
     status: Callable[[], Awaitable[dict[str, Any]]]
     missing: Callable[[], Awaitable[list[str]]]
     upstreams: Upstreams

@@ -46,7 +46,7 @@ class Rates:
         self._seconds = seconds
         self._samples: deque[_Sample] = deque(maxlen=_MOMENTS + 1)
 
-    def note(self, totals: Mapping[str, int], active: int = 0) -> None:
+    def record(self, totals: Mapping[str, int], active: int = 0) -> None:
         self._samples.append(_Sample(self._seconds(), totals, active))
 
     def as_json(self) -> list[dict[str, Any]]:

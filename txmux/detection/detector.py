@@ -1,7 +1,7 @@
-"""Decides which route a client belongs to, from its first bytes; sans I/O.
+"""Chooses the route of a client by its first bytes; sans I/O.
 
-The promise (see the rules reference): the first route in file order that is not ``NO`` decides, and while it is
-undecided the client waits. So the same bytes lead to the same route however the network cut them.
+The first route in file order that is not ``NO`` decides, and the client waits while that route needs more bytes. So the same
+bytes always match the same route, however the network segments them; see "The promise" in the rules reference.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Decision(Generic[R]):
     Attributes:
         route: ``None`` if every route was ``NO``.
         facts: For the access log.
-        answered: The requests at the beginning of the stream that the client has an answer to.
+        answered: The requests at the beginning of the stream that have been answered during detection.
     """
 
     route: R | None
@@ -38,12 +38,12 @@ class Decision(Generic[R]):
 
 
 class Detector(Generic[R]):
-    """The routes of one listener, compiled. One detector serves all connections.
+    """The compiled routes of one listener, for all its connections.
 
     Args:
-        routes: In the order of their priority.
+        routes: In the order of the rules file.
         peek_limit: The most bytes that matchers see.
-        would_take: Called with each dry-run route that would have taken a client.
+        on_would_take: Called for each client that a dry-run route would have taken, with the route.
     """
 
     _log = Logger()
@@ -52,14 +52,14 @@ class Detector(Generic[R]):
         self,
         routes: Iterable[R],
         peek_limit: int = 32 * 1024,
-        would_take: Callable[[R], object] = lambda _: None,
+        on_would_take: Callable[[R], object] = lambda _: None,
     ) -> None:
-        self.would_take = would_take
+        self.on_would_take = on_would_take
         self.routes = tuple(routes)
         self.peek_limit = peek_limit
         self.depends_on_client = any(route.clients.limited for route in self.routes)
-        # Whether some route can take clients from anywhere, at any time.
-        self.decides_always = any(
+        # Whether some route is restricted neither to clients nor to times.
+        self.takes_any_client = any(
             not (route.dry_run or route.clients.limited or route.client_cert or route.during)
             for route in self.routes
         )
@@ -75,11 +75,11 @@ class Detector(Generic[R]):
         now: float | None = None,
         certificate: object = None,
     ) -> Detection[R]:
-        """Start with a new client; without an address it is in no network, and without a time it matches no ``during``."""
+        """Start detection for a client. Without `client` it is in no network, and without `now` no ``during`` holds."""
         return Detection(self, client, now, certificate)
 
-    def converses(self, data: bytes) -> bool:
-        """Return whether requests at the beginning of a stream may have to be answered before it is decided."""
+    def may_need_answers(self, data: bytes) -> bool:
+        """Return whether a client whose stream begins so may wait for an answer (such as PostgreSQL's to a request for TLS)."""
         return bool(self.plan(data[0]).exchanges)
 
     def start_flow_detection(
@@ -88,14 +88,11 @@ class Detector(Generic[R]):
         now: float | None = None,
         peeked: Datagrams | None = None,
     ) -> FlowDetection[R]:
-        """The same for a flow; `peeked` has what was read in its first datagram already."""
+        """Start detection for a UDP flow; `peeked` has what parsers have already read in its first datagram."""
         return FlowDetection(self, client, now, peeked=peeked)
 
     def decide_at_once(self, peeked: Peeked) -> Decision[R] | None:
-        """Decide by the first bytes or datagram alone, as a detection would; ``None`` if that is needed.
-
-        This is enough for most clients.
-        """
+        """Decide by the first bytes or datagram without a `Detection`, which most clients do not need; ``None`` if it is needed."""
         data = peeked.data
         plan = (self._plans.get(data[0]) or self.plan(data[0])) if data else None
         if plan is None or plan.dry_runs or plan.exchanges or len(data) >= self.peek_limit:
@@ -106,12 +103,14 @@ class Detector(Generic[R]):
             for predicate in predicates:
                 try:
                     verdict = predicate(peeked)
-                except Exception:  # noqa: BLE001 - a plugin's, to be reported by the one that takes more
+                except Exception:  # noqa: BLE001 - a plugin's error; the `Detection` reports it
                     return None
                 if verdict is _NEED_MORE:
                     return None
                 if verdict is _MATCH:
-                    return Decision(plan.routes[position], _learnt(plan.learners, position, peeked))
+                    return Decision(
+                        plan.routes[position], _collect_facts(plan.learners, position, peeked)
+                    )
         return None
 
     def plan(self, first_byte: int | None) -> Plan[R]:
@@ -120,7 +119,7 @@ class Detector(Generic[R]):
         if plan is None:
             if self._first_bytes is None:
                 self._first_bytes = [first_bytes(route) for route in self.routes]
-            # Most first bytes leave the same routes, of which there may be thousands.
+            # There may be thousands of routes, and most first bytes have the same candidates.
             which = bytes([first is None or first_byte in first for first in self._first_bytes])
             plan = self._plans_by_routes.get(which)
             if plan is None:
@@ -152,11 +151,11 @@ class _RouteScan(Generic[R]):
     _position: int = attrs.field(default=0, init=False)  # all routes of the plan before it are NO
     # Alternatives, by id, whose matcher raised.
     _broken: set[int] = attrs.field(factory=set, init=False)
-    # The requests that have to be answered before more bytes are fed.
+    # The requests to answer before the next `feed`.
     answered: tuple[Exchange, ...] = attrs.field(default=(), init=False)
 
     def can_decide(self) -> bool:
-        return self._detector.decides_always or any(
+        return self._detector.takes_any_client or any(
             not route.dry_run and self._serves(route) for route in self._detector.routes
         )
 
@@ -164,15 +163,15 @@ class _RouteScan(Generic[R]):
         return any(self._serves(route) for route in self._detector.routes)
 
     def finish(self) -> Decision[R]:
-        """Decide now: undecided routes count as a no."""
+        """Decide now; undecided routes count as ``NO``."""
         decision = None
         if self._plan is not None and self._peeked is not None:
             decision = self._resolve(self._plan, self._peeked, last=True)
         return decision or Decision(None, {})
 
     def _resolve(self, plan: Plan[R], peeked: Peeked, *, last: bool) -> Decision[R] | None:
-        # A later route is not tried while an earlier one is undecided: it could not win yet, and its
-        # answer to more bytes includes its answer to these.
+        # Later routes are not evaluated while an earlier one is undecided: they could not win yet, and
+        # will be evaluated with all bytes anyway.
         routes, plain, keyed = plan.routes, plan.plain, plan.keyed
         position, end = self._position, len(routes)
         named: Collection[int] | None = None
@@ -181,19 +180,19 @@ class _RouteScan(Generic[R]):
             if predicate is not None:
                 try:
                     verdict = predicate(peeked)
-                except Exception:  # noqa: BLE001 - a plugin's bug must not become this client's
-                    self._give_up_on(routes[position], routes[position].alternatives[0])
+                except Exception:  # noqa: BLE001 - a plugin's bug must not end the connection
+                    self._disable(routes[position], routes[position].alternatives[0])
                     verdict = _NO
             else:
                 if keyed[position]:
                     named = plan.named(peeked) if named is None else named
-                    worth_asking = position if named is None else plan.next(position, named)
-                    if worth_asking != position:
-                        position = worth_asking
+                    candidate = position if named is None else plan.next(position, named)
+                    if candidate != position:
+                        position = candidate
                         continue
                 route = routes[position]
                 decides = not route.dry_run and self._serves(route)
-                verdict = self._ask(route, peeked) if decides else _NO
+                verdict = self._evaluate(route, peeked) if decides else _NO
             if verdict is _MATCH:
                 facts = self._facts(plan, position, peeked)
                 return Decision(routes[position], facts, self.answered)
@@ -205,16 +204,16 @@ class _RouteScan(Generic[R]):
         return Decision(None, self._facts(plan, end, peeked), self.answered)
 
     def _facts(self, plan: Plan[R], decided: int, peeked: Peeked) -> dict[str, str]:
-        """Collect the facts, and the dry-run route that would have been first."""
-        # Facts of later routes are not read just for the log.
-        facts = _learnt(plan.learners, decided, peeked)
+        """Collect the facts of the routes up to the decided one, and the dry-run route that would have won."""
+        # Facts of later routes are left out: parsing for the log alone would cost too much.
+        facts = _collect_facts(plan.learners, decided, peeked)
         for position in plan.dry_runs:
             route = plan.routes[position]
             if position >= decided:
                 break
-            if self._serves(route) and self._ask(route, peeked) is Verdict.MATCH:
+            if self._serves(route) and self._evaluate(route, peeked) is Verdict.MATCH:
                 self._detector.would_have_taken[route.name] += 1
-                self._detector.would_take(route)
+                self._detector.on_would_take(route)
                 facts["dry_run"] = route.name
                 break
         return facts
@@ -226,7 +225,7 @@ class _RouteScan(Generic[R]):
             and (not route.during or serves_at(route, self._now))
         )
 
-    def _ask(self, route: R, peeked: Peeked) -> Verdict:
+    def _evaluate(self, route: R, peeked: Peeked) -> Verdict:
         result = _NO
         for alternative in route.alternatives:
             if id(alternative) in self._broken:
@@ -235,8 +234,8 @@ class _RouteScan(Generic[R]):
                 verdict = alternative.predicate(peeked)
                 if alternative.negated:
                     verdict = _NEGATED[verdict]
-            except Exception:  # noqa: BLE001 - a plugin's bug must not become this client's
-                self._give_up_on(route, alternative)
+            except Exception:  # noqa: BLE001 - a plugin's bug must not end the connection
+                self._disable(route, alternative)
                 continue
             if verdict is _MATCH:
                 return verdict
@@ -244,17 +243,17 @@ class _RouteScan(Generic[R]):
                 result = verdict
         return result
 
-    def _give_up_on(self, route: R, alternative: AlternativeLike) -> None:
+    def _disable(self, route: R, alternative: AlternativeLike) -> None:
         self._broken.add(id(alternative))
         self._detector.report(route, alternative)
 
 
 @attrs.define(eq=False)
 class Detection(_RouteScan[R]):
-    """Scans the routes for one client of TCP."""
+    """Scans the routes for one TCP client."""
 
     def feed(self, data: bytes) -> Decision[R] | None:
-        """Decide by all bytes so far, at least one; ``None`` if more are needed."""
+        """Decide by all bytes so far (at least one, not just the new ones); ``None`` if more are needed."""
         limit = self._detector.peek_limit
         if self._plan is None:
             self._plan = self._detector.plan(data[0])
@@ -266,12 +265,12 @@ class Detection(_RouteScan[R]):
         return self._resolve(self._plan, self._peeked, last=len(data) >= limit)
 
     def _resolve_exchanges(self, plan: Plan[R], data: bytes) -> Decision[R] | None:
-        """Find which requests have to be answered, each as if no byte had come after it."""
+        """Find the requests to answer. Each is evaluated without the bytes after it, so that segmentation does not matter."""
         seen = len(self._peeked) if self._peeked is not None else 0
         ends: set[int] = set()
         whole = Peeked(data, self._peeked)
         for find in plan.exchanges:
-            with contextlib.suppress(Exception):  # without its requests, none is answered
+            with contextlib.suppress(Exception):  # a plugin's error; its requests get no answer
                 ends.update(itertools.accumulate(len(exchange.request) for exchange in find(whole)))
         for end in sorted(ends):
             if seen < end <= len(data):
@@ -283,13 +282,13 @@ class Detection(_RouteScan[R]):
         return None
 
     def _answer(self, plan: Plan[R], peeked: Peeked) -> None:
-        """Record an answer, if a route wants it that can still win, before any that matches."""
+        """Record an answer that an undecided route declares, unless an earlier route matches."""
         count = len(self.answered)
         for position in range(self._position, len(plan.routes)):
             route = plan.routes[position]
             if route.dry_run or not self._serves(route):
                 continue
-            verdict = self._ask(route, peeked)
+            verdict = self._evaluate(route, peeked)
             if verdict is _MATCH:
                 return
             if verdict is _NEED_MORE:
@@ -302,17 +301,17 @@ class Detection(_RouteScan[R]):
 
 @attrs.define(eq=False)
 class FlowDetection(_RouteScan[R]):
-    """Scans the routes for one client of UDP, whose first datagrams are held until there is a decision."""
+    """Scans the routes for one UDP flow, whose first datagrams are buffered until the decision."""
 
     _seen: int = attrs.field(default=0, init=False)
-    ignored: int = attrs.field(default=0, init=False)  # keepalives, which do not count
+    ignored: int = attrs.field(default=0, init=False)  # number of keepalives at the beginning
 
     def feed(self, datagrams: Sequence[bytes]) -> Decision[R] | None:
-        """Look at what the client has sent, one datagram after the other, however many have come at once.
+        """Decide by all datagrams so far, evaluated one by one, however many have arrived at once; ``None`` if more are needed.
 
-        An empty first datagram leads to a route that takes anything (RFC 867 and 868 require it). If no route takes the
-        datagrams by which a client keeps its address open, the next datagram counts as the first. Otherwise, with
-        `MOST_DATAGRAMS`, or with as many bytes as the limit, there is a decision.
+        An empty first datagram can match a route for any datagram (RFC 867 and 868 require it). Keepalives for a NAT that match
+        no route are ignored, and the next datagram counts as the first. After `MOST_DATAGRAMS` datagrams or `peek_limit` bytes
+        there is always a decision.
         """
         for count in range(self._seen + 1, len(datagrams) + 1):
             self._seen = count
@@ -344,7 +343,7 @@ def is_limit_reached(datagrams: Sequence[bytes], peek_limit: int) -> bool:
 
 
 def is_keepalive_only(datagrams: Iterable[bytes]) -> bool:
-    # SIP phones keep their address open by CR and LF, others by NUL or nothing.
+    # SIP phones keep a NAT's mapping open by CR and LF (RFC 5626), other programs by NUL or empty datagrams.
     return not any(datagram.strip(b"\r\n\0") for datagram in datagrams)
 
 
@@ -360,7 +359,7 @@ def serves_at(route: RouteLike, now: float | None) -> bool:
     return now is not None and any(period.covers(now) for period in route.during)
 
 
-def _learnt(
+def _collect_facts(
     learners: Iterable[tuple[int, Callable[[Peeked], Mapping[object, object]]]],
     decided: int,
     peeked: Peeked,
@@ -373,6 +372,6 @@ def _learnt(
         try:
             for name, value in learnt(peeked).items():
                 facts[_fact_name(str(name))] = str(value)
-        except Exception:  # nosec B110  # noqa: BLE001, S110 - facts are worth no connection
+        except Exception:  # nosec B110  # noqa: BLE001, S110 - a missing fact must not end the connection
             pass
     return facts

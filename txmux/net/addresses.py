@@ -19,7 +19,7 @@ def ip_address_of(peer: IAddress) -> Address | None:
     return Address(_read(peer.host), peer.port)
 
 
-def asked_host(local: IAddress) -> str:
+def host_text(local: IAddress) -> str:
     """Return the IP address that a client has connected to, a link-local one with its interface; empty if it is none."""
     end = ip_address_of(local)
     if end is None:

@@ -46,19 +46,19 @@ _Added = TypeVar("_Added", bound=ActiveListener)
 
 
 class Serving:
-    """Serves the clients of listening ports.
+    """The listeners, backends and certificates of one process.
 
     Args:
-        names: Addresses that the supervisor has looked up; it also checks the servers, and passes the results to `upstreams`.
-            If ``None``, this process resolves names and checks servers itself.
+        names: The addresses that the supervisor publishes; it also publishes the results of health checks, to `upstreams`. If
+            ``None``, this process resolves names and checks servers itself.
         loop_detector: Shared with other processes that serve the same rules, if there are any.
 
     Raises:
         MuxError: A backend or a file for TLS cannot be used.
 
     Attributes:
-        listeners: In the order in which they were added.
-        admission: Makes the admission of listeners that are not in the rules.
+        listeners: The listeners of the rules, in their order.
+        admission: Makes the admission of listeners that the rules no longer have.
     """
 
     _log = Logger()
@@ -93,35 +93,35 @@ class Serving:
             checking=names is None,
             names=names,
             counters=runtime.counters,
-            leads_here=runtime.loop_detector.leads_here,
+            is_own_address=runtime.loop_detector.is_own_address,
         )
-        self.upstreams.on_checked = self._end_by_check
+        self.upstreams.on_checked = self._schedule_ends_after_check
         self._shared = shared
-        self._share(rules)
+        self._split_limits(rules)
         self.upstreams.add_backends(rules)
         runtime.prepare_rules(rules, use=True)
         self._detect_loops_to_admin(rules)
-        self._denied = DeniedClients(reactor, self._all)
+        self._denied = DeniedClients(reactor, self._all_listeners)
         self.terminations = Terminations(reactor)
         self.terminations.read_certificates(rules)
         self.listening_ports = ListeningPorts(accepting=accepting, datagrams=not shared)
         self._retiring: list[ActiveListener] = []
-        self._ending = GradualEnd(reactor, self.connections)
+        self._gradual_end = GradualEnd(reactor, self.connections)
         self.listeners: list[ActiveListener] = []
         self.version = 1
         self.overrides: Mapping[str, Any] = {}
         self._challenges: dict[str, Termination] = {}
         self.admission: Callable[[Listener], Admission] | None = None
 
-    def _share(self, rules: Rules) -> None:
+    def _split_limits(self, rules: Rules) -> None:
         self.upstreams.known.share(max(1, rules.settings.workers) if self._shared else 1)
 
     def _detect_loops_to_admin(self, rules: Rules) -> None:
-        """No client may be connected to the endpoints of the supervisor."""
+        """Register the supervisor's endpoints, so that no client is connected to them."""
         for text in filter(None, (*rules.settings.admin, rules.settings.metrics)):
             where = socket_address(text, 0)
             if where is not None:
-                self.runtime.loop_detector.listens_at(where.host, where.port)
+                self.runtime.loop_detector.add_address(where.host, where.port)
 
     def add(self, settings: Listener, admission: Admission) -> ActiveListener:
         return self._add(self._make(self._rules, settings, admission, self.version))
@@ -173,7 +173,7 @@ class Serving:
         )
 
     def listen(self, listener: ActiveListener, key: str, opened: socket.socket) -> None:
-        """Accept the clients of a duplicate of this socket."""
+        """Accept clients from a duplicate of the socket."""
         self.listening_ports.enter(
             key, self.listening_ports.returned(key, listener) or _open_port(opened, listener)
         )
@@ -185,7 +185,7 @@ class Serving:
         ports: OpenedPorts,
         admission: Callable[[Listener], Admission],
     ) -> None:
-        """Open the ports of the first rules; `sockets` and `ports` are by the keys of their addresses."""
+        """Open all ports at the start; `sockets` and `ports` are keyed by listen address."""
         for listener in rules.listeners:
             active = self.add(listener, admission(listener))
             for address in listen_addresses(listener):
@@ -202,34 +202,40 @@ class Serving:
         listener: ActiveListener,
     ) -> None:
         forwarding.forward_to(listener)
-        self.runtime.gate(port)
+        self.runtime.throttle_accepts(port)
         self.listening_ports.enter(key, ListeningPort(port, listener, forwarding=forwarding))
 
     def factory_of(self, name: str) -> MuxFactory:
-        return self._find(name, MuxFactory) or self._add(self._make_tcp(*self._removed(name)))
+        return self._find(name, MuxFactory) or self._add(
+            self._make_tcp(*self._removed_listener(name))
+        )
 
     def udp_listener_of(self, name: str) -> UDPListener:
         from txmux.udp.listener import UDPListener  # noqa: PLC0415 - as above
 
-        return self._find(name, UDPListener) or self._add(self._make_udp(*self._removed(name)))
+        return self._find(name, UDPListener) or self._add(
+            self._make_udp(*self._removed_listener(name))
+        )
 
     def _find(self, name: str, kind: type[_Added]) -> _Added | None:
-        for listener in self._all():
+        for listener in self._all_listeners():
             if isinstance(listener, kind) and listener.configuration.settings.name == name:
                 return listener
         return None
 
-    def _removed(self, name: str) -> tuple[Rules, Listener, Admission, int]:
-        """Return what to make a listener of that the rules no longer have, for its connections or flows."""
+    def _removed_listener(self, name: str) -> tuple[Rules, Listener, Admission, int]:
+        """Return the arguments for a listener that the rules no longer have, for connections or flows from another process."""
         settings, make = Listener(name), self.admission
         admission = make(settings) if make else Admission(settings, self._reactor.seconds)
         return self._rules, settings, admission, self.version
 
     def connections(self) -> list[Served]:
-        return [connection for listener in self._all() for connection in listener.connections]
+        return [
+            connection for listener in self._all_listeners() for connection in listener.connections
+        ]
 
     def answer_challenges(self, challenges: Mapping[str, str]) -> None:
-        """Answer these challenges of ACME before any route, and no others: by name, the digest in the certificate."""
+        """Answer exactly these ACME challenges, before any route: for each name, the digest for the certificate."""
         if challenges or self._challenges:
             from txmux.client.tls.challenge import ChallengeStore  # noqa: PLC0415 - OpenSSL takes a while
             from txmux.client.tls.termination import Termination  # noqa: PLC0415 - the same
@@ -239,9 +245,9 @@ class Serving:
                 name: Termination(make(name, digest), self._reactor)
                 for name, digest in challenges.items()
             }
-            self._show_challenges()
+            self._apply_challenges()
 
-    def _show_challenges(self) -> None:
+    def _apply_challenges(self) -> None:
         for listener in self.listeners:
             changed = with_challenges(listener.configuration, self._challenges)
             if changed is not listener.configuration:
@@ -259,8 +265,11 @@ class Serving:
     ) -> PreparedServing:
         """Prepare other rules; nothing changes before `commit`.
 
-        `sockets` has the plain sockets without a port, by the keys of their addresses; duplicates of others are added if their
-        ports have to be replaced. Without `rules_changed`, only files are read again. A `MuxError` has a line for each problem.
+        `sockets` has the plain sockets of new listen addresses; duplicates of sockets whose ports must be replaced are added.
+        Without `rules_changed`, only certificates and other files are read again.
+
+        Raises:
+            MuxError: The rules cannot be used; there is a line for each problem.
         """
         self.runtime.prepare_rules(rules)
         self._detect_loops_to_admin(rules)
@@ -288,7 +297,7 @@ class Serving:
             before.access_log,
             before.access_log_format,
         ):
-            return self._access_log  # which counts the lines that it has lost so far
+            return self._access_log  # not a new one, since this one counts its lost lines
         return open_log(settings, after_turn(self._reactor), clock=self._reactor)
 
     def _prepare_listeners(
@@ -318,27 +327,27 @@ class Serving:
                 if address.is_plain and not (port and port.can_serve(active, listener)):
                     if port and address.key not in sockets:
                         sockets[address.key] = port.duplicate()
-                    # A spare descriptor, so that `commit` can open the port.
+                    # Reserved, so that `commit` cannot run out of descriptors when it opens the port.
                     prepared.reserved[address.key] = sockets[address.key].dup()
 
     def commit(self, prepared: PreparedServing, *, listening: bool = True) -> None:
         """Use the prepared rules for the next clients; without `listening`, close all ports.
 
-        The clients in the queue of a port that the rules lack are accepted before it is closed.
+        Before the port of a removed listener is closed, the clients in its accept queue are accepted.
         """
         prepared.upstreams.commit()
         prepared.terminations.commit()
         self._rules, self.version = prepared.rules, prepared.version
-        self._share(prepared.rules)
+        self._split_limits(prepared.rules)
         self.runtime.use_rules(prepared.rules)
         for listener, configuration in prepared.configurations.items():
             self._log_dry_runs(listener)
             listener.change(configuration)
-        gone = [listener for listener in self.listeners if listener not in prepared.listeners]
+        removed = [listener for listener in self.listeners if listener not in prepared.listeners]
         self.listeners[:] = prepared.listeners
         if self._challenges:
-            self._show_challenges()
-        self._retiring = [*filter(lambda listener: listener.connections, self._retiring), *gone]
+            self._apply_challenges()
+        self._retiring = [*filter(lambda listener: listener.connections, self._retiring), *removed]
         for listener in (*self.listeners, *self._retiring):
             listener.log_to(prepared.access_log)
         for key, (port, forwarding) in prepared.ports.items():
@@ -346,7 +355,7 @@ class Serving:
         self._change_ports(prepared, prepared.by_key if listening else {})
         for unused in prepared.reserved.values():
             unused.close()
-        for listener in gone:
+        for listener in removed:
             self._log_dry_runs(listener)
         self._denied.check_all()
         access_log, self._access_log = self._access_log, prepared.access_log
@@ -399,17 +408,17 @@ class Serving:
             ):
                 connection.end("drained")
 
-        self._ending.call_later(self._rules.settings.drain_timeout, end)
+        self._gradual_end.call_later(self._rules.settings.drain_timeout, end)
 
-    def _end_by_check(self, backend: Backend, member: Member) -> None:
+    def _schedule_ends_after_check(self, backend: Backend, member: Member) -> None:
         if backend.end_on_down == "no":
             return
-        # Again later, for connections that are being made now.
+        # A second time for connections that are now being made.
         for seconds in (0.0, backend.connect_timeout):
-            self._ending.call_later(seconds, partial(self._end_checked, backend, member))
+            self._gradual_end.call_later(seconds, partial(self._end_after_check, backend, member))
 
-    def _end_checked(self, backend: Backend, member: Member) -> None:
-        """End the connections to a server that is down, or to the backups if it is up again."""
+    def _end_after_check(self, backend: Backend, member: Member) -> None:
+        """End the connections to a server that is down, or those to the backup servers once it is up again."""
         members = [member] if member.health.state is MemberState.DOWN else []
         is_for_backups = backend.end_on_down == "backup" and not member.server.backup
         if is_for_backups and member.state is MemberState.UP:
@@ -422,7 +431,7 @@ class Serving:
                 for backup in upstream.pool.members
                 if backup.server.backup
             ]
-        self._ending.end_each(
+        self._gradual_end.end_each(
             connection
             for connection in self.connections()
             if connection.record.backend == backend.name
@@ -432,14 +441,14 @@ class Serving:
 
     # The end.
 
-    def _all(self) -> list[ActiveListener]:
+    def _all_listeners(self) -> list[ActiveListener]:
         return [*self.listeners, *self._retiring]
 
     def retire(self) -> Deferred[Any]:
-        """Stop accepting; fires when all connections have ended, however long they take."""
+        """Stop accepting; fires when all connections have ended, without a time limit."""
         for key, port in self.listening_ports.take_all().items():
             self.listening_ports.close(key, port, is_left=True)
-        return gatherResults([listener.emptied() for listener in self._all()])
+        return gatherResults([listener.emptied() for listener in self._all_listeners()])
 
     async def status(self) -> dict[str, Any]:
         connections = self.connections()
@@ -451,14 +460,14 @@ class Serving:
         }
 
     async def missing(self) -> list[str]:
-        """Return what prevents clients from being served, one line each."""
+        """Return the reasons why clients cannot be served, one line each."""
         accepted = self.listening_ports.accepted()
         closed = [
             f"[listen {listener.name}]: no client is accepted"
             for listener in self._rules.listeners
             if listener.name not in accepted
         ]
-        used = {backend.name: backend for backend in _used(self._rules)}
+        used = {backend.name: backend for backend in _used_backends(self._rules)}
         idle = [
             f"[backend {name}]: no server is up"
             for name, backend in used.items()
@@ -467,10 +476,10 @@ class Serving:
         return closed + idle
 
     async def drain(self, longest_wait: int = 0) -> None:
-        """Stop accepting, let connections finish, and end the others as `GradualEnd.end_all_within` does."""
+        """Stop accepting, and end the connections that last longer than ``drain_timeout``; see `GradualEnd.end_all_within`."""
         seconds = self._rules.settings.drain_timeout
-        # The deadline is set before the first wait.
-        self._ending.end_all_within(seconds, self.end_all, longest_wait)
+        # Before the first `await`, which may take long itself.
+        self._gradual_end.end_all_within(seconds, self.end_all, longest_wait)
         await gatherResults(self.listening_ports.close_all())
         if count := len(self.connections()):
             self._log.info(
@@ -478,9 +487,9 @@ class Serving:
                 count=count,
                 seconds=seconds,
             )
-        await gatherResults([listener.emptied() for listener in self._all()])
-        await gatherResults([listener.stopped() for listener in self._all()])
-        self._ending.cancel_calls()
+        await gatherResults([listener.emptied() for listener in self._all_listeners()])
+        await gatherResults([listener.stopped() for listener in self._all_listeners()])
+        self._gradual_end.cancel_calls()
         self._denied.stop_checks()
         await self.runtime.stop_sharing()
         for listener in self.listeners:
@@ -503,12 +512,12 @@ class Serving:
             )
 
     def end_all(self) -> None:
-        for listener in self._all():
+        for listener in self._all_listeners():
             listener.abort("drained")
 
-    def wait_no_longer(self) -> None:
-        """End all after ``drain_timeout``, even if `drain` has a `longest_wait`."""
-        self._ending.end_all_within(self._rules.settings.drain_timeout, self.end_all)
+    def stop_waiting(self) -> None:
+        """End all connections after ``drain_timeout``, even if `drain` has a `longest_wait`."""
+        self._gradual_end.end_all_within(self._rules.settings.drain_timeout, self.end_all)
 
     def give_up(self) -> None:
         self.listening_ports.close_all()
@@ -517,7 +526,7 @@ class Serving:
             self._access_log.close()
 
     def restore(self, state: TransferState) -> None:
-        """Continue from the state of another process."""
+        """Apply the state of another process at an upgrade."""
         self.apply_overrides(state.get("wanted", self.overrides))
         self.feed(state.get("networks", {}))
         if "challenges" in state:
@@ -538,7 +547,7 @@ class Serving:
             self._denied.check_all()
 
     def feed(self, published: Mapping[str, Any]) -> None:
-        """Replace networks of the rules; see `Lists.feed`."""
+        """Replace the contents of network lists; see `Lists.feed`."""
         if self.runtime.lists.feed(published):
             self._denied.check_all()
 
@@ -555,7 +564,7 @@ def _open_port(opened: socket.socket, listener: ActiveListener) -> ListeningPort
     return ListeningPort(listener.listen(opened), listener, listener.configuration.options)
 
 
-def _used(rules: Rules) -> Iterator[Backend]:
+def _used_backends(rules: Rules) -> Iterator[Backend]:
     outcomes: list[Outcome | None] = [route.outcome for route in rules.routes]
     for listener in rules.listeners:
         outcomes += [*(line.outcome for line in listener.silent), listener.default]
@@ -564,14 +573,14 @@ def _used(rules: Rules) -> Iterator[Backend]:
 
 @attrs.define
 class PreparedServing:
-    """Rules for `Serving.commit` or `Serving.abandon`.
+    """Prepared rules, for `Serving.commit` or `Serving.abandon`.
 
     Attributes:
         listeners: In the order of the rules.
         configurations: The new configurations of existing listeners.
         by_key: The listener of each listen address.
-        reserved: A spare descriptor for each port that is to be opened.
-        ports: The ports that Twisted has opened.
+        reserved: A descriptor for each port that is to be opened.
+        ports: Ports of Twisted endpoints, which have no plain socket.
     """
 
     rules: Rules

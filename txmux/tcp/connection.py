@@ -17,7 +17,7 @@ from txmux.backends.connect.client import ProxyClient
 from txmux.backends.pool.member import Member
 from txmux.backends.upstream import Destination, Upstream
 from txmux.client.configuration import CompiledRoute, Configuration, RuleLayer
-from txmux.client.recording import count_bytes, note_decision, note_end, note_multipath
+from txmux.client.recording import count_bytes, record_decision, record_end, record_multipath
 from txmux.client.served import Counted
 from txmux.net.addresses import address_in, ip_address_of, text_of, twisted_address
 from txmux.net.relay.ends import End
@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     from txmux.client.io_runtime import IORuntime
 
 Step: TypeAlias = "Stage | Outcome"
-"""What is next for a connection: a stage that it enters, or an outcome, after which `TRANSITIONS` says what follows."""
+"""The next step of a connection: a stage to enter, or an outcome, which `TRANSITIONS` maps to the next node."""
 
 _HEADER_EXPECTED, _IDENTIFIED = HeaderExpected(), Identified()
 _log = Logger()  # of the module: an event must not keep a connection's objects alive
@@ -76,7 +76,7 @@ class ConnectionOwner(Protocol):
     def opened(self, connection: Counted, /) -> None: ...
 
     def closed(self, connection: Counted, /) -> None:
-        """Record that one is over, whether `opened` was called for it or not."""
+        """Log a connection that has ended, even one for which `opened` was not called."""
 
 
 class MuxProtocol(End, Client):
@@ -90,16 +90,16 @@ class MuxProtocol(End, Client):
     logged: Logged = True
     admitted = False
     permit: Permit | None = None
-    counted: RouteCounts | None  # the counters of its route; ``None`` once it is over
+    counted: RouteCounts | None  # the counters of its route; ``None`` after the end
     decided_after = 0
     refusal_reason: EndReason | None = None
     unrecognised: bytes | None = None
-    was_moved_here = False  # another process has relayed it until then
-    _may_connect = False  # a descriptor is reserved for a further socket
+    was_moved_here = False  # another process has accepted and relayed it
+    _may_connect = False  # a descriptor is reserved for the server's socket
     _is_out_of_memory = False
     counted_in = counted_out = 0
     _steps: ClassVar[Mapping[Node, Callable[..., Step | None]]]
-    """For each node of the table a choice, which returns its outcome, or a stage. Called with the connection and the values of the outcome before."""
+    """For each node of `TRANSITIONS`, makes a stage or returns an outcome; called with the connection and the fields of the previous outcome."""
 
     def __init__(
         self,
@@ -161,10 +161,10 @@ class MuxProtocol(End, Client):
         return max(0.0, timeout - self.elapsed_ms() // 10 / 100)
 
     def truncated(self) -> None:
-        """Record that its TLS, which is terminated here, has no proper end; `TLSTransport` calls this."""
+        """Record that the client's TLS, which is terminated here, ended without close-notify; `TLSTransport` calls this."""
         self.record.facts = {**self.record.facts, "tls_truncated": "yes"}
 
-    # The machine.
+    # The state machine.
 
     @override
     def advance(self, step: Step | None, at: Node | None = None) -> None:
@@ -179,8 +179,8 @@ class MuxProtocol(End, Client):
                 else:
                     at = TRANSITIONS[at][type(step)]
                     step = self._steps[at](self, *step)
-        except Exception as problem:  # noqa: BLE001 - whatever it is, no connection may be left that nothing ends
-            self._break_off(problem)
+        except Exception as problem:  # noqa: BLE001 - a connection with no working stage would never end
+            self._abort_on_error(problem)
 
     def _attach(self, stage: Stage) -> Outcome | None:
         self.stage.leave()
@@ -194,20 +194,20 @@ class MuxProtocol(End, Client):
         return stage.begin()
 
     def attach_stage(self) -> None:
-        """Attach the stage object of its state, if there is none: some transports do without in the usual case."""
+        """Attach the stage object of the current state, if there is none; see `SocketConnection`."""
 
-    def _break_off(self, problem: Exception) -> None:
+    def _abort_on_error(self, problem: Exception) -> None:
         if isinstance(problem, MemoryError):
             MEMORY.report_shortage(ended=1)
         else:
             _log.failure("{id} could not continue", id=self.record.id)
         self._abort()
-        self.over("error")
+        self.finish("error")
 
     def _abort(self) -> None:
         self.transport.abortConnection()
 
-    # The beginning.
+    # Accepting.
 
     @override
     def connectionMade(self) -> None:
@@ -216,7 +216,7 @@ class MuxProtocol(End, Client):
         self.record.local = text_of(host)
         self.runtime.loop_detector.ports.add(getattr(host, "port", 0))
         if configuration.settings.mptcp:
-            note_multipath(self.record, transport)
+            record_multipath(self.record, transport)
         if configuration.hands_over:
             self._preview()
         self.begin()
@@ -227,24 +227,24 @@ class MuxProtocol(End, Client):
         configuration.counts.accepted()
         senders = configuration.settings.accept_proxy_from
         if senders is not None and is_sender(self._peer_address(), senders):
-            # Before the header has come, no byte is the client's, and the client's address is not known.
+            # Admission waits for the header, which has the client's address.
             self._open()
             self.advance(_HEADER_EXPECTED, "accepted")
         else:
             self.advance(_IDENTIFIED, "accepted")
 
     def _preview(self) -> None:
-        """Leave the client's bytes in its socket, since it may be handed off."""
+        """Leave the client's bytes in the socket, since another process may get it."""
         transport, settings = self.transport, self.configuration.settings
         if isinstance(transport, SocketTransport):
             header = LONGEST_HEADER if settings.accept_proxy_from is not None else 0
             most = settings.peek_limit + header
-            self.is_previewed = transport.start_preview(most, self.detection_over)
+            self.is_previewed = transport.start_preview(most, self.stop_detection)
 
     @override
-    def detection_over(self) -> None:
+    def stop_detection(self) -> None:
         if isinstance(self.stage, Peeking):
-            self.advance(self.stage.too_late())
+            self.advance(self.stage.on_timeout())
 
     def _open(self) -> None:
         self._may_connect = True
@@ -256,13 +256,13 @@ class MuxProtocol(End, Client):
         self._may_connect = False
         self.runtime.descriptors.reserved -= 1
 
-    # The choices.
+    # The choices of `TRANSITIONS`.
 
     def _admit(self, header_length: int, deadline: IDelayedCall | None) -> Outcome:
         configuration = self.configuration
         admission = configuration.admission
         try:
-            self.permit = admission.enter(self.address if admission.asks_who else None)
+            self.permit = admission.enter(self.address if admission.needs_address else None)
         except Refused as refused:
             if refused.limit is not None:
                 configuration.counts.refused(refused.limit)
@@ -274,7 +274,7 @@ class MuxProtocol(End, Client):
             self._open()
         if not header_length:
             return Admitted(configuration.top, None)
-        # What comes after the header is the client's own.
+        # The bytes after the PROXY header are the client's.
         self.received = self.received[header_length:]
         if self.is_previewed and isinstance(self.transport, SocketTransport):
             self.transport.skip(header_length)
@@ -287,7 +287,7 @@ class MuxProtocol(End, Client):
             if record.route is None:
                 self.unrecognised = self.received[: CAPTURED * self.configuration.settings.capture]
             return Routed(layer.default, "no-route")
-        if record.route is not None and self.counted is not None:  # which ends TLS
+        if record.route is not None and self.counted is not None:  # it has terminated TLS
             self.counted.left()
         self.counted = route.counts
         route.counts.matched(record)
@@ -295,14 +295,14 @@ class MuxProtocol(End, Client):
         if route.log is not True:
             self.logged = fewer(self.logged, route.log)
         if route.termination is not None:
-            # A client that requests TLS first, as PostgreSQL's does, has it now: its server gets no such request.
+            # The client's request for TLS (as PostgreSQL's) has been answered; the server must not get it.
             self.replays = ()
             return TerminatesTLS(route.termination, self.configuration.inside[route.name])
-        assert route.destination is not None  # noqa: S101 - one that names none terminates TLS
+        assert route.destination is not None  # noqa: S101 - only routes that terminate TLS may lack one
         return Routed(route.destination, "denied")
 
     def _route(self, destination: Destination, reason: EndReason) -> Outcome:
-        note_decision(self, self.record.bytes_in, reason)
+        record_decision(self, self.record.bytes_in, reason)
         if isinstance(destination, Refusal):
             return TurnedAway(destination, reason)
         if isinstance(destination, InProcess):
@@ -321,12 +321,12 @@ class MuxProtocol(End, Client):
     # Moving to another process.
 
     @property
-    def stays(self) -> StayReason | None:
-        """Why it cannot move; ``None`` if it can."""
-        return self.stage.stays
+    def stay_reason(self) -> StayReason | None:
+        """Why the connection cannot move to another process; ``None`` if it can."""
+        return self.stage.stay_reason
 
     def suspend(self) -> tuple[MovedConnection, Sockets]:
-        """Stop, and return what another process needs, unless it `stays`. `resume` or `let_go` is next."""
+        """Stop, and return what another process needs. Only without a `stay_reason`; `resume` or `detach` follows."""
         relay, timeouts, waited, sockets = self.stage.suspend()
         age, now = self.elapsed_ms() / 1000, self.runtime.clock.seconds()
         version = self.configuration.version
@@ -340,18 +340,18 @@ class MuxProtocol(End, Client):
 
     @property
     def keeps_slot(self) -> bool:
-        """Whether its server has a limit, for which it counts wherever it is relayed."""
+        """Whether it occupies a slot of a server with `max_connections`, also while another process relays it."""
         return isinstance(self.stage, Relaying) and self.stage.keeps_slot
 
     def count_elsewhere(self) -> Admission:
-        """Stop counting it for the limits of its listener, and return what did: another process counts it. `let_go` follows."""
+        """Stop counting it for the listener's limits, since another process counts it; returns this process's admission. `detach` follows."""
         if self.admitted:
             self.admitted = False
             self.configuration.admission.move_away(self.permit)
         return self.configuration.admission
 
-    def let_go(self, *, keeps_slot: bool = False) -> SlotRelease | None:
-        """Forget a connection that another process has, and logs; return what releases the slot that it keeps here."""
+    def detach(self, *, keeps_slot: bool = False) -> SlotRelease | None:
+        """Forget a connection that another process has taken, and logs; with `keeps_slot`, return a function that releases its slot."""
         stage = self.stage
         release_slot = None
         if keeps_slot and isinstance(stage, Relaying):
@@ -361,8 +361,8 @@ class MuxProtocol(End, Client):
             self.configuration.counts.moved_away(self.counted)
             self.counted = None
         self.logged = False
-        stage.let_go()
-        self.over("done")
+        stage.detach()
+        self.finish("done")
         return release_slot
 
     def adopt(
@@ -372,7 +372,7 @@ class MuxProtocol(End, Client):
         here: tuple[Upstream, Member | None] | None,
         release_elsewhere: SlotRelease | None = None,
     ) -> None:
-        """Continue where another process stopped; `here` are the backend and the server, if the rules of this process have them."""
+        """Continue a connection of another process; `here` has its backend and server, if this process's rules have them."""
         runtime, record, relay = self.runtime, self.record, moved.relay
         self.was_moved_here = True
         self.accepted_at = accepted_at(moved.age, moved.at, runtime.clock.seconds())
@@ -381,7 +381,7 @@ class MuxProtocol(End, Client):
         self.admitted = True
         self.counted = runtime.counters.route(record.listener, record.route or "")
         self.configuration.counts.adopted(self.counted)
-        # The other process has counted what was relayed until now.
+        # The other process has counted the bytes so far.
         self.counted_in = record.bytes_in + relay.client.received
         self.counted_out = record.bytes_out + relay.server.received
         server = ProxyClient()
@@ -407,12 +407,12 @@ class MuxProtocol(End, Client):
         count_bytes(self)
 
     def end(self, reason: AbortReason) -> None:
-        """End it at once, in whatever state it is."""
+        """End the connection now, in any state."""
         try:
             self.attach_stage()
             self.stage.abort(reason)
-        except Exception as problem:  # noqa: BLE001 - one that cannot be ended must not save the others
-            self._break_off(problem)
+        except Exception as problem:  # noqa: BLE001 - the caller has other connections to end
+            self._abort_on_error(problem)
 
     @override
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -420,16 +420,16 @@ class MuxProtocol(End, Client):
             self._is_out_of_memory = True
         self.receiver.connection_lost(reason)
 
-    def over(self, reason: EndReason) -> None:
-        """Record that nothing is left of the connection. Only the first call counts."""
+    def finish(self, reason: EndReason) -> None:
+        """Record, count and log the end. Later calls do nothing."""
         record = self.record
         if record.reason is not None:
             return
         try:
-            note_end(self, "error" if self._is_out_of_memory else reason)
+            record_end(self, "error" if self._is_out_of_memory else reason)
             if self.hop:
                 self.runtime.loop_detector.forget(self.hop)
-        finally:  # if there is no memory for that, it must not count for ever
+        finally:  # also after a MemoryError: otherwise limits would count the connection for ever
             try:
                 self._leave()
             finally:
@@ -459,5 +459,5 @@ MuxProtocol._steps = {
     "refusal": MuxProtocol._refuse,
     "rejecting": Rejecting,
     "closing": Closing,
-    "over": MuxProtocol.over,
+    "over": MuxProtocol.finish,
 }

@@ -10,10 +10,10 @@ from twisted.internet.interfaces import ITransport
 
 from txmux.backends.connect.client import ProxyClient
 from txmux.backends.connect.connector import BackendConnector, proxy_header
-from txmux.backends.names.destinations import Asked
+from txmux.backends.names.destinations import ClientTarget
 from txmux.backends.pool.member import Member
-from txmux.client.recording import note_multipath
-from txmux.net.addresses import asked_host
+from txmux.client.recording import record_multipath
+from txmux.net.addresses import host_text
 from txmux.rules.model import Backend
 from txmux.telemetry.reasons import ConnectFailure
 from txmux.wire.client_hello import HelloReader, parse_client_hello
@@ -54,7 +54,7 @@ def connector_for(
     )
     connector.affinity = affinity
     if upstream.destinations is not None:
-        connector.asked = _asked_of(client)
+        connector.client_target = _target_of(client)
     connector.on_open = partial(_note_server, client, upstream.backend)
     if client.replays:
         connector.requests = client.replays
@@ -64,20 +64,20 @@ def connector_for(
     return connector
 
 
-def _asked_of(client: Client) -> Asked:
+def _target_of(client: Client) -> ClientTarget:
     local = client.local
     port = 0 if local is None else local.port
-    return Asked(client.record.facts, asked_host(client.host()), port)
+    return ClientTarget(client.record.facts, host_text(client.host()), port)
 
 
 def _note_server(client: Client, backend: Backend, transport: ITransport) -> None:
     """Note the connection to a server, before anything is sent on it: it is recognised if it leads back here."""
     if backend.mptcp:
-        note_multipath(client.record, transport)
+        record_multipath(client.record, transport)
     loop_detector = client.runtime.loop_detector
     if client.hop:
         loop_detector.forget(client.hop)
-    noted = loop_detector.note(transport, client.transport)
+    noted = loop_detector.record(transport, client.transport)
     if noted != client.hop:  # see `Client`
         client.hop = noted
 

@@ -9,7 +9,7 @@ from twisted.internet.interfaces import IAddress
 from txmux.backends.upstream import MARGIN
 from txmux.client.configuration import Configuration
 from txmux.client.socket_options import listener_keepalive
-from txmux.net.relay.peer import patience
+from txmux.net.relay.peer import lost_after
 from txmux.tcp.connection import ConnectionOwner
 from txmux.tcp.sweep import Sweep
 
@@ -37,10 +37,10 @@ class FastPath:
         self.owner, self.configuration, self.runtime = owner, configuration, owner.runtime
         self.poller: Any = owner.runtime.poller
         self.seconds = owner.runtime.clock.seconds
-        self.top, self.detector, self.asks_who = top, top.detector, top.depends_on_client
+        self.top, self.detector, self.needs_address = top, top.detector, top.depends_on_client
         self.detect_timeout = settings.detect_timeout
         self.header_timeout = min(settings.proxy_timeout, settings.detect_timeout)
-        self.patience = patience(settings.keepalive)
+        self.peer_check_interval = lost_after(settings.keepalive)
         # Keepalive does nothing while a connection is young, and most do not grow old.
         keepalive = settings.keepalive
         is_late = keepalive is None or keepalive.idle > MARGIN
@@ -55,4 +55,4 @@ class FastPath:
         self.can_wait = settings.detect_timeout > MARGIN
         self.can_be_silent = self.can_wait and all(silent.after is None for silent in top.silent)
         self.is_open = not (configuration.hands_over or settings.mptcp)
-        self.decides_at_once = not top.server_first and top.detector.decides_always
+        self.decides_at_once = not top.server_first and top.detector.takes_any_client

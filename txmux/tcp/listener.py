@@ -90,7 +90,7 @@ class MuxFactory(ServerFactory, ActiveListener):
             runtime.clock,
             runtime.dial,
             counters=runtime.counters,
-            leads_here=runtime.loop_detector.leads_here,
+            is_own_address=runtime.loop_detector.is_own_address,
         )
         configuration = Configuration.make(
             routes,
@@ -161,7 +161,7 @@ class MuxFactory(ServerFactory, ActiveListener):
         except BaseException:
             if here is not None and here[1] is not None and connection.stage is OVER:
                 here[0].pool.released(here[1])
-            connection.over("error")  # so that its end is logged
+            connection.finish("error")  # so that its end is logged
             raise
 
     @override

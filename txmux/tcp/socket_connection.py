@@ -1,15 +1,15 @@
-"""The connection of a client whose socket is plain TCP on Linux: `MuxProtocol` without a transport, as long as it needs none.
+"""A `MuxProtocol` on a plain TCP socket, which has a transport and stage objects only after something unusual has happened.
 
-What is surprising here is what is missing. A usual connection lasts a millisecond and exchanges a few messages; a transport, two
-protocols, a stage object and a timer for each of its stages would cost more than all its system calls. So at the stages
-``introduction``, ``peeking``, ``connecting`` and ``relaying`` a function stands in for the stage object: it handles the socket
-itself, and returns an outcome, after which the table says what follows, as after a stage's. When anything unusual happens - a
-refusal, a failed server, a full buffer, a reset, a deadline that is near - it returns the stage instead, made of what is known by
-then; `_attach` gives the connection its `SocketTransport`, and from there on stages do the rest. The system reports events again
-until they are handled (epoll is level-triggered), so a function need not handle what it leaves to a stage.
+Theory of operation. Most connections last a millisecond and exchange a few messages. A transport, two protocols, and a stage
+object with a timer for each stage would cost more than all their system calls. So at the stages ``introduction``, ``peeking``,
+``connecting`` and ``relaying``, a method stands in for the stage object. It uses the socket directly, and returns an outcome,
+which `TRANSITIONS` handles as it does a stage's. When anything unusual happens - a refusal, a failed server, a full buffer, a
+reset, a deadline that is near - the method returns a stage object with the current state instead. `_attach` then creates the
+`SocketTransport`, and stage objects do the rest. epoll is level-triggered: an event that a method leaves to a stage object is
+reported to it again.
 
-There is no timer either: a `Sweep` checks all connections of a listener once a second, and attaches a stage `MARGIN` before
-a deadline, which then has an exact timer. A deadline shorter than that needs a stage from the beginning (`FastPath`).
+There are no timers, either. A `Sweep` checks all connections of a listener once a second. `MARGIN` before a deadline, it attaches
+a stage object, which has an exact timer. Shorter deadlines need a stage object from the beginning (`FastPath`).
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from typing_extensions import override
 
 from txmux.backends.connect.client import ProxyClient
 from txmux.backends.connect.connector import BackendConnector
-from txmux.backends.names.destinations import Asked
+from txmux.backends.names.destinations import ClientTarget
 from txmux.backends.pool.member import Member
 from txmux.backends.upstream import MARGIN, Upstream
 from txmux.client.configuration import CompiledRoute, RuleLayer
 from txmux.client.recording import new_id
 from txmux.detection.detector import Detection
 from txmux.interfaces import Peeked
-from txmux.net.addresses import asked_host, text_of
+from txmux.net.addresses import host_text, text_of
 from txmux.net.relay.interface import RelayedBytes, RelayState, SideState
 from txmux.net.relay.kernel import BUFFER, FULL, MORE, VIEW
 from txmux.net.relay.peer import unanswered_by
@@ -52,24 +52,24 @@ from txmux.tcp.fast_path import FastPath
 from txmux.tcp.stage import Stage
 from txmux.tcp.stages.connecting import Connecting
 from txmux.tcp.stages.peeking import Peeking
-from txmux.tcp.stages.reading_proxy_header import ReadingProxyHeader, note_sender, take_header
+from txmux.tcp.stages.reading_proxy_header import ReadingProxyHeader, record_sender, take_header
 from txmux.tcp.stages.relaying import Relaying
 from txmux.tcp.transitions import Connected, Detected, Ended, Identified, Outcome
 from txmux.telemetry.record import ConnectionRecord
 from txmux.wire.proxyprotocol.header import InvalidHeader
 
 _KIND = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-_GONE = Ended("client-gone")
+_CLIENT_GONE = Ended("client-gone")
 
 
 class SocketConnection(MuxProtocol):
     """A client's connection on a plain socket.
 
     Attributes:
-        transport: ``None`` until a stage is attached.
+        transport: ``None`` until a stage object is attached.
         client: The client's socket.
-        server: The server's, once it is opened and as long as no stage has it.
-        finished: The socket of the peer that has finished sending, if one has.
+        server: The server's socket, from its opening until a stage object owns it.
+        finished: The socket of the peer that has half-closed its connection, if one has.
     """
 
     __slots__ = (
@@ -81,7 +81,7 @@ class SocketConnection(MuxProtocol):
         "_member",
         "_name",
         "_path",
-        "_place",
+        "_server_address",
         "_upstream",
         "client",
         "finished",
@@ -91,7 +91,7 @@ class SocketConnection(MuxProtocol):
     transport: Any = None
     _before_end: int
     _upstream: Upstream
-    _place: tuple[int, tuple[str, int]]  # the server's family and address
+    _server_address: tuple[int, tuple[str, int]]  # family and socket address
 
     def __init__(
         self, path: FastPath, client: socket.socket, name: tuple[Any, ...], host: IAddress | None
@@ -100,7 +100,7 @@ class SocketConnection(MuxProtocol):
         if host is None or host is not path.host:
             path.host = self._local_address()
             path.host_text = text_of(path.host)
-            if host is None:  # which may be another port than the listener's
+            if host is None:  # with TPROXY, the client's port may differ from the listener's
                 path.runtime.loop_detector.ports.add(getattr(path.host, "port", 0))
         text = f"{name[0]}:{name[1]}" if len(name) == 2 else text_of(self._peer_address())
         configuration = path.configuration
@@ -134,10 +134,10 @@ class SocketConnection(MuxProtocol):
             return super().relayed()
         return RelayedBytes(self.record.bytes_in, self.record.bytes_out, self.last_received_at)
 
-    # Its beginning.
+    # Accepting.
 
     def begin_with_transport(self) -> None:
-        """Serve the client from now on, as on any transport."""
+        """Serve the client with a transport and stage objects from the beginning."""
         self._make_transport(reading=True)
         self.connectionMade()
 
@@ -150,11 +150,11 @@ class SocketConnection(MuxProtocol):
         if path.owner.sweep.timer is None:
             path.owner.sweep.begin()
 
-    def _introduce(self) -> Step | None:
+    def _await_header(self) -> Step | None:
         if self.transport is not None:
             return ReadingProxyHeader(self)
         self.state = "introduction"
-        note_sender(self, self._peer_address())
+        record_sender(self, self._peer_address())
         return self._read_header()
 
     def _read_header(self) -> Step | None:
@@ -166,16 +166,16 @@ class SocketConnection(MuxProtocol):
             self._path.poller.watch(self.client.fileno(), READ, self._client_ready)
             return None
         except OSError:
-            return _GONE
+            return _CLIENT_GONE
         if not self.received:
-            return _GONE
+            return _CLIENT_GONE
         try:
             length = take_header(self)
         except InvalidHeader:
             length = 0
         return Identified(length) if length else ReadingProxyHeader(self)
 
-    # The client's first bytes.
+    # Detection.
 
     def _peek(self, layer: RuleLayer, timer: IDelayedCall | None = None) -> Step | None:
         path = self._path
@@ -188,7 +188,7 @@ class SocketConnection(MuxProtocol):
 
     def _peeking(self) -> Peeking:
         left = self.time_left(self._path.detect_timeout)
-        timer = self.runtime.clock.callLater(left, self.detection_over)
+        timer = self.runtime.clock.callLater(left, self.stop_detection)
         return Peeking(self, self._path.top, timer)
 
     def _client_ready(self, events: int) -> None:  # noqa: ARG002 - the socket is asked
@@ -197,10 +197,10 @@ class SocketConnection(MuxProtocol):
                 self.advance(self._read())
             elif self.state == "introduction":
                 self.advance(self._read_header())
-            else:  # it has sent more, or has left, while its server is being connected
+            else:  # more bytes or an end while the server is being connected
                 self.attach_stage()
-        except Exception as problem:  # noqa: BLE001 - it ends this connection alone
-            self._break_off(problem)
+        except Exception as problem:  # noqa: BLE001 - one connection's error must not affect others
+            self._abort_on_error(problem)
 
     def _read(self) -> Step | None:
         path = self._path
@@ -209,10 +209,10 @@ class SocketConnection(MuxProtocol):
         except BlockingIOError:
             pass
         except OSError:
-            return _GONE
+            return _CLIENT_GONE
         else:
-            if not data:  # without a byte it was a port scan, or a balancer's check
-                return self._peeking() if self.received else _GONE
+            if not data:  # without any byte it was a port scan or a load balancer's health check
+                return self._peeking() if self.received else _CLIENT_GONE
             self.record.bytes_in += len(data)
             self.last_received_at = path.seconds()
             self.received += data
@@ -229,9 +229,9 @@ class SocketConnection(MuxProtocol):
         decision = detector.decide_at_once(Peeked(self.received)) if detection is None else None
         if decision is None:
             if detection is None:
-                if detector.converses(self.received):
+                if detector.may_need_answers(self.received):
                     return self._peeking()
-                address = self.address if self._path.asks_who else None
+                address = self.address if self._path.needs_address else None
                 detection = self._detection = detector.start_detection(
                     address.host if address else None, self.record.time
                 )
@@ -243,11 +243,11 @@ class SocketConnection(MuxProtocol):
         record.facts = {**record.facts, **decision.facts} if record.facts else decision.facts
         return Detected(self._path.top, decision.route)
 
-    # A server.
+    # Connecting.
 
     def _connect(self, upstream: Upstream) -> Step | None:
-        loop_detector = self.runtime.loop_detector
-        may_loop = loop_detector.slots[self._name[1]]
+        # A connection to a server went out from the same port number, so the client may be its other end: a loop.
+        may_loop = self.runtime.loop_detector.slots[self._name[1]]
         if self.transport is not None or may_loop or not upstream.is_plain:
             return Connecting(self, upstream)
         self.state, self._upstream = "connecting", upstream
@@ -255,33 +255,33 @@ class SocketConnection(MuxProtocol):
         member = upstream.pool.pick()
         if not isinstance(member, Member):
             return Connecting(self, upstream)
-        if member.place is None and upstream.destinations is not None:
+        if member.socket_address is None and upstream.destinations is not None:
             destination = self._destination_of(member)
             if destination is None:
                 upstream.pool.abandoned(member)
                 return Connecting(self, upstream)
             member = destination
-        self._member, place = member, member.place
+        self._member, address = member, member.socket_address
         is_own = upstream.destinations is None or not upstream.destinations.avoids_own
-        if place is None or (is_own and place[1][1] in loop_detector.ports):
+        if address is None or (is_own and address[1][1] in self.runtime.loop_detector.ports):
             return self._connecting(partial(BackendConnector.start_with, member=member))
-        self._place = place
+        self._server_address = address
         return self._dial()
 
     def _destination_of(self, member: Member) -> Member | None:
-        """Return what a server stands for to this client; ``None`` if there is nothing, or if a name is to be looked up first."""
+        """Return the address that a server of the rules means for this client; ``None`` without one, or before a look-up."""
         destinations = self._upstream.destinations
         assert destinations is not None  # noqa: S101 - it has been checked
         host, port = "", 0
         if destinations.needs_local and (end := self.local) is not None:
-            host, port = asked_host(self.host()), end.port
-        chosen = destinations.choose(member, Asked(self.record.facts, host, port))
+            host, port = host_text(self.host()), end.port
+        chosen = destinations.choose(member, ClientTarget(self.record.facts, host, port))
         return chosen if isinstance(chosen, Member) else None
 
     def _dial(self) -> Step | None:
         member = self._member
         assert member is not None  # noqa: S101 - it has just been chosen
-        family, name = self._place
+        family, name = self._server_address
         why = ""
         try:
             server = self.server = open_socket(family, _KIND)
@@ -294,13 +294,13 @@ class SocketConnection(MuxProtocol):
         return self._failed(number, why)
 
     def _send_first(self) -> Step | None:
-        """Send the server what the client has sent, which shows whether it is connected."""
+        """Send the client's bytes to the server. Success also shows that the server is connected, which saves a wake-up."""
         server, upstream, data = self.server, self._upstream, self.received
         assert server is not None  # noqa: S101 - it has just been opened
         if upstream.backend.proxy_protocol != "off":
             data = header_for(self, upstream.backend) + data
         own = server.getsockname()
-        if own[1] == self._place[1][1] and is_own_peer(server):
+        if own[1] == self._server_address[1][1] and is_own_peer(server):
             return self._failed(errno.ECONNREFUSED, OWN_PEER)
         try:
             sent = server.send(data)
@@ -313,14 +313,13 @@ class SocketConnection(MuxProtocol):
             return None
         except OSError as problem:
             return self._failed(problem.errno or errno.EINVAL)
-        # It is connected.
         member, record = self._member, self.record
         assert member is not None  # noqa: S101 - it was chosen
         record.server = member.target.text
         record.server_local = (
             f"{own[0]}:{own[1]}" if len(own) == 2 else text_of(address_of(server.family, own))
         )
-        # As with a stage, the idle time of the relay begins now.
+        # The relay's idle timeout counts from here, as in `Relay.start`.
         self.last_received_at = now = self._path.seconds()
         connect_ms = (now - self.accepted_at) * 1000 - (record.detect_ms or 0.0)
         record.connect_ms, self.received = connect_ms, data[sent:]
@@ -333,11 +332,11 @@ class SocketConnection(MuxProtocol):
             assert self.server is not None  # noqa: S101 - it is being connected
             number = self.server.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             self.advance(self._failed(number) if number else self._send_first())
-        except Exception as problem:  # noqa: BLE001 - it ends this connection alone
-            self._break_off(problem)
+        except Exception as problem:  # noqa: BLE001 - as in `_client_ready`
+            self._abort_on_error(problem)
 
     def _failed(self, number: int, why: str = "") -> Stage:
-        """Leave it to the stage to log that, and to try the next server."""
+        """Return a stage object, which logs the failure and tries the next server."""
         server, self.server = self.server, None
         if server is not None:
             self._path.poller.closing(server.fileno())
@@ -357,19 +356,19 @@ class SocketConnection(MuxProtocol):
         self._member = None  # the connector has it from here on
         start(connector)
 
-    def _go_on_dialling(
+    def _resume_dialling(
         self, _target: Server, factory: Any, timeout: float, **_: Any
     ) -> Callable[[], None]:
         server, self.server = self.server, None  # the connector has it from here on
         assert server is not None  # noqa: S101 - it is being connected
         self._set_options(server)
-        family, name = self._place
+        family, name = self._server_address
         waited = self.elapsed_ms() - (self.record.detect_ms or 0.0)
         connector = SocketConnector(self._path.poller, self.runtime.clock, family, name, factory)
         connector.take_over(server, max(0.0, timeout - waited / 1000))
         return connector.disconnect
 
-    # Their bytes.
+    # Relaying.
 
     def _relay(self, upstream: Upstream, member: Member, end: ProxyClient | None) -> Step | None:
         if end is not None:
@@ -388,12 +387,12 @@ class SocketConnection(MuxProtocol):
         return None
 
     def _from_client(self, events: int) -> None:
-        self._carry(self.client, self.server, events)
+        self._forward(self.client, self.server, events)
 
     def _from_server(self, events: int) -> None:
-        self._carry(self.server, self.client, events)
+        self._forward(self.server, self.client, events)
 
-    def _carry(self, source: Any, sink: Any, events: int) -> None:  # noqa: C901 - each message would pay for another call
+    def _forward(self, source: Any, sink: Any, events: int) -> None:  # noqa: C901 - each message would pay for another call
         try:
             if events & ERROR or source is self.finished:
                 self._side_of(source).ready(events)
@@ -415,7 +414,7 @@ class SocketConnection(MuxProtocol):
                     self.record.bytes_in += count
                 else:
                     self.record.bytes_out += count
-                # The last bytes wait for the end in the kernel, and leave with it in one packet.
+                # If the source has half-closed, the kernel keeps its last bytes (MSG_MORE) for a packet with the FIN.
                 more = bool(events & FINISHED) and count < FULL
                 try:
                     sent = sink.send(VIEW[:count], MORE if more else 0)
@@ -424,25 +423,25 @@ class SocketConnection(MuxProtocol):
                 except OSError:
                     self._side_of(sink).set_unwritable()
                     return
-                if sent < count or count == FULL:  # the sink is slow, or much comes
+                if sent < count or count == FULL:  # the sink is slow, or this is a bulk transfer
                     self.advance(self._relaying(sink, bytes(VIEW[sent:count])))
                     return
-        except Exception as problem:  # noqa: BLE001 - it ends this connection alone
-            self._break_off(problem)
+        except Exception as problem:  # noqa: BLE001 - as in `_client_ready`
+            self._abort_on_error(problem)
 
     def _peer_finished(self, source: socket.socket, sink: socket.socket) -> None:
         if self.finished is not None:
-            self.over("done")
+            self.finish("done")
             return
         self.finished, self.last_received_at = source, self._path.seconds()
         record = self.record
         self._before_end = record.bytes_out if source is self.client else record.bytes_in
         self._path.poller.change(source.fileno(), 0)
-        with suppress(OSError):  # it broke; reading finds out
+        with suppress(OSError):  # the next read reports the error
             sink.shutdown(socket.SHUT_WR)
 
     def _side_of(self, peer: socket.socket) -> Any:
-        """Attach the relay, and return its side of one of the sockets."""
+        """Attach a `Relaying` stage, and return the relay's side of one of the sockets."""
         is_client, stage = peer is self.client, self._relaying()
         self.advance(stage)
         return self.receiver if is_client else stage.server.receiver
@@ -455,7 +454,7 @@ class SocketConnection(MuxProtocol):
             self.advance(self._stage())
 
     def _stage(self) -> Stage:
-        """Make the stage object of the state that the connection is in."""
+        """Make the stage object of the current state."""
         if self.state == "introduction":
             return ReadingProxyHeader(self)
         if self.state == "peeking":
@@ -465,11 +464,11 @@ class SocketConnection(MuxProtocol):
         member = self._member
         assert member is not None  # noqa: S101 - it is being connected
         return self._connecting(
-            lambda connector: connector.start_with(member, self._go_on_dialling)
+            lambda connector: connector.start_with(member, self._resume_dialling)
         )
 
     def _relaying(self, sink: socket.socket | None = None, unsent: bytes = b"") -> Relaying:
-        """Make the stage that goes on with the relay, with bytes that a peer is still to be sent."""
+        """Make a stage object that continues the relay; it first sends the unsent bytes to the sink."""
         upstream, member, client, server = self._upstream, self._member, self.client, self.server
         assert server is not None  # noqa: S101 - it is relayed
         self._set_options(server)
@@ -489,7 +488,7 @@ class SocketConnection(MuxProtocol):
             for end in (client, server)
         )
         state = RelayState(of_client, of_server, path.seconds() - self.last_received_at, None)
-        end, (family, name) = ProxyClient(), self._place
+        end, (family, name) = ProxyClient(), self._server_address
         transport = SocketTransport(path.poller, server, family, address_of(family, name))
         transport.set_protocol(end)
         stage = Relaying(self, upstream, member, end, state, upstream.timeouts)
@@ -510,17 +509,17 @@ class SocketConnection(MuxProtocol):
         transport.set_protocol(self)
         if reading:
             transport.startReading()
-            self._path.trouble = transport.trouble or self._path.trouble
+            self._path.watch_error = transport.watch_error or self._path.watch_error
 
     # Once a second.
 
     def check(self, now: float) -> None:
-        """See to what can wait for a second, and to deadlines."""
+        """Check deadlines and the server's socket; `Sweep` calls this once a second."""
         try:
             if self.transport is None:
                 self._check(now)
-        except Exception as problem:  # noqa: BLE001 - it ends this connection alone
-            self._break_off(problem)
+        except Exception as problem:  # noqa: BLE001 - as in `_client_ready`
+            self._abort_on_error(problem)
 
     def _check(self, now: float) -> None:
         state, path = self.state, self._path
@@ -542,7 +541,7 @@ class SocketConnection(MuxProtocol):
         self._set_options(server)
         if self.finished is not None or quiet >= self._upstream.timeouts.idle - MARGIN:
             self.attach_stage()
-        elif now - self._checked_at >= self._path.patience:
+        elif now - self._checked_at >= self._path.peer_check_interval:
             self._checked_at = now
             if any(unanswered_by(peer).tries for peer in (client, server)):
                 stage = self._relaying()
@@ -550,24 +549,24 @@ class SocketConnection(MuxProtocol):
                 stage.relay.check_peers()
 
     def _set_options(self, server: socket.socket) -> None:
-        """Set those options of the server's socket that do not matter in the first seconds."""
+        """Set the options of the server's socket that do not matter in its first second, as keepalive. Most never last so long."""
         if not self._has_options:
             self._has_options = True
-            with suppress(OSError):  # it broke; reading finds out
+            with suppress(OSError):  # the next read reports the error
                 set_options(server, self._path.late_options)
 
-    # Its end.
+    # The end.
 
     @override
-    def _break_off(self, problem: Exception) -> None:
+    def _abort_on_error(self, problem: Exception) -> None:
         if self.state == "over" and self.record.reason is not None:
             return
         if isinstance(problem, OSError) and self.transport is None:
             self._path.watch_error = problem
             self._abort()
-            self.over("error")
+            self.finish("error")
         else:
-            super()._break_off(problem)
+            super()._abort_on_error(problem)
 
     @override
     def _abort(self) -> None:
@@ -596,7 +595,7 @@ class SocketConnection(MuxProtocol):
 
 SocketConnection._steps = {
     **MuxProtocol._steps,
-    "introduction": SocketConnection._introduce,
+    "introduction": SocketConnection._await_header,
     "peeking": SocketConnection._peek,
     "connecting": SocketConnection._connect,
     "relaying": SocketConnection._relay,

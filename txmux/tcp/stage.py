@@ -35,22 +35,24 @@ class Client(Protocol):
     no memory in it.
     """
 
-    transport: IRelayTransport  # leads to the client, or to what is inside its TLS
+    transport: IRelayTransport  # the client's; a `TLSTransport` once its TLS is terminated
     record: ConnectionRecord
     configuration: Configuration
     runtime: IORuntime
     accepted_at: float  # by the runtime's clock
     received: bytes = b""  # bytes of the client that have not been passed on yet
-    last_received_at: float = 0.0  # by the runtime's clock; also writes of a protocol here
+    last_received_at: float = (
+        0.0  # by the runtime's clock; writes of an in-process protocol count, too
+    )
     has_finished: bool = False  # whether the client has half-closed; it may still read the answer
-    replays: tuple[Exchange, ...] = ()  # answered here, and sent again to the server
+    replays: tuple[Exchange, ...] = ()  # requests answered here; they are repeated to the server
     source: Address | None = None  # the client's address, if a PROXY protocol header says so
     destination: Address | None = None
     tlvs: tuple[Tlv, ...] = ()
     agreed_tls: AgreedTLS | None = None  # of the client's TLS, if it was terminated here
-    is_previewed: bool = False  # whether `received` is still in its socket, too
+    is_previewed: bool = False  # whether the bytes of `received` were only peeked at (MSG_PEEK)
     waited: float = 0.0  # seconds that it has waited for a server in another process
-    hop: int = 0  # what `LoopDetector.note` returned for its connection to a server
+    hop: int = 0  # what `LoopDetector.record` returned for its connection to a server
 
     @property
     def address(self) -> Address | None: ...
@@ -69,21 +71,22 @@ class Client(Protocol):
         """
 
     def advance(self, outcome: Outcome | None) -> None:
-        """Leave the stage with an outcome; ``None`` stays in it."""
+        """Leave the stage with an outcome; ``None`` is ignored."""
 
-    def detection_over(self) -> None: ...
+    def stop_detection(self) -> None: ...
 
 
 @attrs.define(eq=False)
 class Stage:
-    """The receiver of what happens at the client's end, until the connection goes to the next stage.
+    """Receives the events of the client's connection, until the connection enters the next stage.
 
-    What a stage overrides returns its outcome, or ``None`` to stay. What others call back, a connector for one, calls `Client.advance`.
+    Methods for subclasses return the stage's outcome, or ``None`` to stay. Callbacks for other objects, such as a connector's,
+    call `Client.advance` themselves.
     """
 
     state: ClassVar[ConnectionState] = "over"
     only_previews: ClassVar[bool] = False  # the client's bytes may stay in its socket
-    may_connect: ClassVar[bool] = True  # room is reserved for a further socket
+    may_connect: ClassVar[bool] = True  # a descriptor stays reserved for the server's socket
 
     _client: Client
     _deadline: IDelayedCall | None = attrs.field(default=None, init=False)
@@ -91,13 +94,13 @@ class Stage:
     def begin(self) -> Outcome | None: ...
 
     def leave(self) -> None:
-        """End what was waited for; the connection has gone to the next stage."""
+        """Release what the stage holds, such as its timer; the next stage follows."""
         deadline, self._deadline = self._deadline, None
         if deadline is not None and deadline.active():
             deadline.cancel()
 
     def wait(self, seconds: float, call: Callable[[], Outcome | None]) -> None:
-        """Call something later, unless the stage is left before. Replaces an earlier wait."""
+        """Set the stage's only timer; `leave` cancels it, and another call replaces it."""
         Stage.leave(self)
         self._deadline = self._client.runtime.clock.callLater(seconds, self._wait_is_over, call)
 
@@ -108,7 +111,7 @@ class Stage:
         self._client.advance(self.receive(data))
 
     def receive(self, data: bytes) -> Outcome | None:
-        """Keep what the client sends, and look at it."""
+        """Buffer what the client sends, and call `on_data`."""
         client = self._client
         client.record.bytes_in += len(data)
         client.received += data
@@ -136,18 +139,18 @@ class Stage:
     # Moving to another process.
 
     @property
-    def stays(self) -> StayReason | None:
-        """Why it cannot move; ``None`` if it can."""
+    def stay_reason(self) -> StayReason | None:
+        """Why the connection cannot move to another process; ``None`` if it can."""
         return _STAYS.get(self.state, "undecided")
 
     def suspend(self) -> tuple[RelayState, Timeouts, float | None, Sockets]:
-        """Stop, and return the parts of a `MovedConnection` that this stage has, unless it `stays`. `resume` or `let_go` is next."""
+        """Stop, and return this stage's parts of a `MovedConnection`. Only without a `stay_reason`; `resume` or `detach` follows."""
         raise NotImplementedError
 
     def resume(self, moved: MovedConnection) -> None: ...
 
-    def let_go(self) -> None:
-        """Forget the sockets, which another process has, too."""
+    def detach(self) -> None:
+        """Close this process's descriptors. No FIN is sent, since another process has them, too."""
 
 
 _STAYS: dict[ConnectionState, StayReason] = {
@@ -160,7 +163,7 @@ _STAYS: dict[ConnectionState, StayReason] = {
 
 
 class _Over(Stage):
-    """The connection has not begun or is over, and nothing that happens counts."""
+    """Ignores all events, before a connection's first stage and after its end."""
 
     @override
     def data_received(self, data: bytes) -> None: ...
@@ -176,4 +179,4 @@ class _Over(Stage):
 
 
 OVER = _Over(cast("Client", None))  # it never uses its client
-"""The stage of all connections that are over, so that the objects of their last stage are freed at once."""
+"""Shared by all ended connections, so that their last stage is freed at once."""

@@ -102,7 +102,7 @@ class Admitted(NamedTuple):
     """The client is let in."""
 
     layer: RuleLayer  # has the routes that decide
-    deadline: IDelayedCall | None  # calls `detection_over`, or has; ``None``: the time begins now
+    deadline: IDelayedCall | None  # calls `stop_detection`, or has; ``None``: the time begins now
 
 
 class TerminatesTLS(NamedTuple):

@@ -30,7 +30,7 @@ ConnectFailure = Literal[
 ]
 """Why no server could be reached."""
 
-OF_CLIENTS: frozenset[ConnectFailure] = frozenset({"no-name", "name-denied", "address-denied"})
+CLIENT_FAULTS: frozenset[ConnectFailure] = frozenset({"no-name", "name-denied", "address-denied"})
 """Causes in what a client asks for, which say nothing about servers."""
 
 EndReason = Literal[

@@ -20,7 +20,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
 
 @attrs.define
 class ConnectionRecord:
-    """The record of one connection, filled while it lives, and written to the access log at its end.
+    """The record of one connection or flow, filled during its lifetime and written to the access log at its end.
 
     Attributes:
         time: When the client was accepted, seconds since the epoch.
@@ -31,9 +31,9 @@ class ConnectionRecord:
         backend: The backend that the connection was forwarded to.
         server: The server that took it.
         server_local: The address that the server saw it come from; ``None`` if there is none, as on a UNIX socket.
-        datagrams_in: Datagrams from the client, if it is a flow of them.
+        datagrams_in: Datagrams from the client; ``None`` for TCP.
         detect_ms: From accept to the decision.
-        connect_ms: From the decision until a server had accepted.
+        connect_ms: From the decision until the connection to a server was established.
         duration_ms: From accept to the end.
         facts: The facts that detection found: ``sni``, ``host`` …
     """
@@ -59,7 +59,7 @@ class ConnectionRecord:
 
     @property
     def is_clean(self) -> bool:
-        """Whether it ended normally. Silence is the only end of a flow."""
+        """Whether it ended normally. UDP has no end of its own, so an idle timeout is normal for a flow."""
         return self.reason in {"done", "handed-over"} or (
             self.datagrams_in is not None and self.reason == "idle-timeout"
         )
@@ -72,7 +72,11 @@ _TYPES = [
 
 
 def check_types(record: ConnectionRecord) -> None:
-    """Check the types of a record from another process, since at its end it would be too late."""
+    """Check the types of a record from another process, before they fail in the access log.
+
+    Raises:
+        TypeError: A value has a wrong type.
+    """
     for name, kinds in _TYPES:
         if not isinstance(getattr(record, name), kinds):
             raise TypeError(f"the record has another type of value as {name!r}")
@@ -81,7 +85,7 @@ def check_types(record: ConnectionRecord) -> None:
 
 
 ConnectionState = Literal[
-    "introduction",  # `ReadingProxyHeader`; the API shows the name, so it stays
+    "introduction",  # `ReadingProxyHeader`; the API shows this name
     "peeking",
     "handshaking",
     "awaiting-hello",

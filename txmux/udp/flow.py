@@ -9,7 +9,7 @@ UDP has no connections. A datagram from an unknown address opens a flow, and onl
 - Flows share the port's socket, but each has one of its own to its server, which tells clients apart by its port.
 - No flow has a timer. Each datagram moves its flow to the end of a queue of flows with the same timeout (`txmux.udp.live_flows`).
 - The key of a flow may change, as clients of QUIC and WireGuard move (`Following`), and be that of others too (`SharedAddress`).
-- A flow cannot end while it moves to another process; if it should, that process learns why and ends it (`Flow.let_go`).
+- A flow cannot end while it moves to another process; if it should, that process learns why and ends it (`Flow.detach`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import attrs
 from txmux.access.per_source import Permit
 from txmux.backends.pool.member import Member
 from txmux.backends.upstream import Destination, Upstream
-from txmux.client.recording import note_decision
+from txmux.client.recording import record_decision
 from txmux.detection.detector import Decision, FlowDetection, is_keepalive_only
 from txmux.interfaces import Datagrams
 from txmux.net.relay.interface import RelayedBytes
@@ -297,7 +297,7 @@ class Flow:
         detector = self._layer.detector
         host = self.client.host if self._layer.depends_on_client else None
         detection = detector.start_flow_detection(host, self.record.time, peeked)
-        return detection if detector.decides_always or detection.has_routes_for_client() else None
+        return detection if detector.takes_any_client or detection.has_routes_for_client() else None
 
     def _detect(self) -> None:
         decision, detection = None, self._detection
@@ -344,7 +344,7 @@ class Flow:
     def _route(
         self, destination: Destination, reason: EndReason, waited: float | None = None
     ) -> None:
-        note_decision(self, self.bytes_in, reason)
+        record_decision(self, self.bytes_in, reason)
         if not isinstance(destination, Upstream):
             self._reject(reason)
             return
@@ -516,7 +516,7 @@ class Flow:
         return None if self._server_socket is None else self._server_socket.sock
 
     def suspend(self) -> None:
-        """Read nothing from the server, and do not end, until `resume` or `let_go`."""
+        """Read nothing from the server, and do not end, until `resume` or `detach`."""
         self._suspended_queue = self.queue
         self.live.table.leave(self)
         if self._server_socket is not None:
@@ -532,7 +532,7 @@ class Flow:
         if self._pending_end_reason is not None:
             self.end(self._pending_end_reason)
 
-    def let_go(self) -> EndReason | None:
+    def detach(self) -> EndReason | None:
         """Forget it, as the other process continues it; returns why it has to end there, if it should have ended meanwhile."""
         self._suspended_queue = None
         self.count_bytes()
@@ -599,7 +599,7 @@ class Flow:
             return
         self._detection = None
         if self.permit is not None:
-            self.permit.settle()
+            self.permit.mark_decided()
         if fields.get("trail") is not None:
             home, trail = (self.port, self.key), fields["trail"]
             self._following = Following.restored(self.live, self, home, trail, port_of)

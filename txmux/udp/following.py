@@ -99,7 +99,9 @@ class Following:
         self.path.from_home(length, count, self._live.seconds())
         self._send_buffered()
 
-    def from_elsewhere(self, port: DatagramPort, key: Key, data: memoryview, size: int) -> bool:
+    def receive_at_new_address(
+        self, port: DatagramPort, key: Key, data: memoryview, size: int
+    ) -> bool:
         """Take datagrams that may belong to the flow; returns false if their address is not admitted."""
         path, source, client = self.path, (port, key), _address(key)
         if source == path.home:  # which several flows share
@@ -109,7 +111,7 @@ class Following:
             return False
         count, now = ancillary.datagrams_in(len(data), size), self._live.seconds()
         is_near = client.host == self._flow.client.host
-        if path.from_elsewhere(source, len(data), count, now, is_near=is_near):
+        if path.receive_at_new_address(source, len(data), count, now, is_near=is_near):
             self._follow()
             self._send_buffered()
             self._flow.take(data, size, is_home=False)

@@ -92,7 +92,7 @@ async def _hand_over(batch: Sequence[Flow], to: FlowTaker) -> int:
         ended = {}
         for index, flow in enumerate(batch):
             if index in taken:
-                reason = flow.let_go()
+                reason = flow.detach()
                 if reason is not None:
                     ended[flow.record.id] = reason
             else:

@@ -1,4 +1,4 @@
-"""A listener for UDP: admits clients, and begins their flows."""
+"""The UDP listener: admits clients, and creates their flows."""
 
 from __future__ import annotations
 
@@ -36,28 +36,28 @@ from txmux.wire.proxyprotocol.fields import header_facts
 from txmux.wire.proxyprotocol.header import Address, ProxyHeader
 from txmux.wire.quic.header import LONG_HEADER
 
-_PART = 0.7  # of the limit of descriptors
+_DESCRIPTOR_SHARE = 0.7  # of RLIMIT_NOFILE; each flow has a socket to its server
 _LIMITS: Mapping[LimitName | None, LimitName] = {
     "max_connections_per_source": "max_flows_per_source"
 }
-"""Limits that have another name for flows."""
+"""Limits whose option has another name for UDP."""
 
-_QUIET = 60.0  # seconds until the same refusals are logged again
-_MOST_LINES = 1000  # of the access log, in that time
+_LOG_INTERVAL = 60.0  # seconds between two warnings of refused flows
+_MOST_LINES = 1000  # of refused flows in the access log, per interval
 
 _log = Logger()
 
 
 def _most_by_descriptors() -> float:
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return math.inf if limit == resource.RLIM_INFINITY else max(1, int(_PART * limit))
+    return math.inf if limit == resource.RLIM_INFINITY else max(1, int(_DESCRIPTOR_SHARE * limit))
 
 
 class UDPListener(ActiveListener):
-    """Begins the flows of one listener, by whichever of its ports they have come.
+    """Owns the flows of all ports of one UDP listener.
 
     Raises:
-        MuxError: This system has no epoll.
+        MuxError: The system has no epoll.
     """
 
     transport = Transport.UDP
@@ -80,7 +80,7 @@ class UDPListener(ActiveListener):
     @override
     def listen(self, opened: socket.socket) -> DatagramPort:
         port = DatagramPort(self.live.poller, opened.dup(), self)
-        self.runtime.loop_detector.listens_at(*opened.getsockname()[:2])
+        self.runtime.loop_detector.add_address(*opened.getsockname()[:2])
         port.startListening()
         return port
 
@@ -96,7 +96,7 @@ class UDPListener(ActiveListener):
             self.stop_destinations()
 
     def begin_flow(self, port: DatagramPort, key: Key, data: memoryview, size: int) -> Flow | None:
-        """Begin a flow if the client is admitted."""
+        """Create the flow of a new client, if the client is admitted; `data` has its first datagrams, of `size` bytes each."""
         configuration = self.configuration
         peer, local = key
         host, text = host_and_text(peer[0])
@@ -118,7 +118,7 @@ class UDPListener(ActiveListener):
                     client_text = str(client)
         if refused is None:
             try:
-                permit = self._let_in(configuration, client, peer)
+                permit = self._admit(configuration, client, peer)
             except Refused as problem:
                 refused = problem
         if refused is not None and not self._refusals.count(
@@ -132,7 +132,8 @@ class UDPListener(ActiveListener):
         record = ConnectionRecord(time.time(), new_id(), name, client_text, local_text)
         flow = Flow(self.live, port, key, configuration, record, client, permit)
         flow.proxy_header = header
-        if header is not None:  # the client is known by the proxy's address alone
+        if header is not None:
+            # The datagrams come from the proxy's address, so connection IDs cannot show a migration of the client.
             record.facts = {name: printable(text) for name, text in header_facts(header).items()}
         elif data and data[0] >= LONG_HEADER:
             flow.ids = ConnectionIds.from_first(ancillary.first(data, size))
@@ -144,12 +145,16 @@ class UDPListener(ActiveListener):
         port.enter(key, flow)
         return flow
 
-    def _let_in(
+    def _admit(
         self, configuration: Configuration, client: Address | None, peer: Any
     ) -> Permit | None:
-        """Admit a client, or raise `Refused`; an admitted one may end a spare flow to make room."""
+        """Admit a client. At ``max_flows``, this ends the least valuable flow.
+
+        Raises:
+            Refused: A limit is reached, or the client may not connect.
+        """
         admission, live = configuration.admission, self.live
-        if client is None and admission.asks_who:
+        if client is None and admission.needs_address:
             client = address_of_peer(peer)
         permit = admission.enter(client)
         most: float | None = configuration.settings.max_flows
@@ -158,7 +163,7 @@ class UDPListener(ActiveListener):
                 self._most = _most_by_descriptors()
             most = self._most
         if (most and live.table.count >= most) or not self._descriptors.room():
-            spare = live.table.spare()  # the least valuable flow makes room
+            spare = live.table.spare()
             if spare is None:
                 admission.leave(permit)
                 raise Refused("limit", "max_flows")
@@ -166,12 +171,12 @@ class UDPListener(ActiveListener):
         return permit
 
     def take_over(self, port: DatagramPort, key: Key, data: memoryview, size: int) -> bool:
-        """Take datagrams of an unknown address if they belong to a flow that may have moved; returns whether they do."""
+        """Pass datagrams from an unknown address to the flow whose client has migrated to it; returns whether there is one."""
         migration = self.live.migration
         if not migration.paths:
             return False
         path = migration.find(ancillary.first(data, size))
-        return path is not None and bool(path.flow.from_elsewhere(port, key, data, size))
+        return path is not None and bool(path.flow.receive_at_new_address(port, key, data, size))
 
     def adopt(
         self,
@@ -181,7 +186,11 @@ class UDPListener(ActiveListener):
         fields: Mapping[str, Any],
         ids: ConnectionIds | None,
     ) -> Flow:
-        """Add a flow of another process, which `Flow.restore` has to follow; raises `ValueError` for an unreadable client."""
+        """Add a flow of another process; call `Flow.restore` afterwards.
+
+        Raises:
+            ValueError: The client's address cannot be read.
+        """
         text = str(fields.get("client", record.client))
         client = address_in(text)
         if client is None:
@@ -199,18 +208,18 @@ class UDPListener(ActiveListener):
     def count_lost(self, count: int) -> None:
         self.configuration.counts.lost(count)
 
-    def count_shed(self, count: int) -> None:
+    def count_dropped(self, count: int) -> None:
         """Count datagrams of new clients that were dropped because the queue is too long."""
         configuration = self.configuration
         configuration.counts.lost(count)
-        self._refusals.note(configuration, "a long queue", count)
+        self._refusals.add(configuration, "a long queue", count)
 
     def count_cut(self, count: int) -> None:
         self.configuration.counts.cut(count)
 
 
 class Refusals:
-    """Counts flows that are not begun."""
+    """Counts refused flows, and limits their lines in the logs."""
 
     def __init__(self, seconds: Callable[[], float]) -> None:
         self._seconds = seconds
@@ -225,30 +234,32 @@ class Refusals:
         limit: LimitName | None,
         client: Address,
     ) -> bool:
-        """Count a refusal; returns whether it gets a line in the access log, as the first of a source in a minute does."""
+        """Count a refusal; returns whether the access log gets a line, which is for the first of each source in a minute."""
         if limit is not None:
             configuration.counts.refused(limit)
         why = limit or ("no PROXY header" if reason == "proxy-header" else "allow, deny or a ban")
-        self.note(configuration, why, 1, f", the last one from {client.host}")
-        return limit != "max_flows" and self._is_news(client)
+        self.add(configuration, why, 1, f", the last one from {client.host}")
+        return limit != "max_flows" and self._is_first_of_source(client)
 
-    def note(self, configuration: Configuration, why: str, count: int, whose: str = "") -> None:
-        """Count refusals for a warning once a minute; `whose` describes the last one."""
+    def add(
+        self, configuration: Configuration, why: str, count: int, last_client: str = ""
+    ) -> None:
+        """Count refusals for a warning once a minute; `last_client` describes the last one."""
         self._counted[why] = self._counted.get(why, 0) + count
         now = self._seconds()
-        if now - self._logged_at >= _QUIET:
+        if now - self._logged_at >= _LOG_INTERVAL:
             self._logged_at = now
             counted, self._counted = self._counted, {}
             _log.warn(
                 "[{listener}] refused flows, by reason: {why}{whose}; this is logged once a minute",
                 listener=configuration.settings.name,
                 why=", ".join(f"{name}: {count}" for name, count in counted.items()),
-                whose=whose,
+                whose=last_client,
             )
 
-    def _is_news(self, client: Address) -> bool:
+    def _is_first_of_source(self, client: Address) -> bool:
         now = self._seconds()
-        if now - self._listed_at >= _QUIET:
+        if now - self._listed_at >= _LOG_INTERVAL:
             self._listed_at = now
             self._listed.clear()
         source = source_of(client.host)

@@ -186,7 +186,7 @@ class MigratingPath(Generic[F]):
                 self._unproven = None
         self._watch()
 
-    def from_elsewhere(
+    def receive_at_new_address(
         self, source: Hashable, size: int, count: int, now: float, *, is_near: bool = False
     ) -> bool:
         """Record datagrams of another address that `Migration.find` has found to belong here; return whether the server gets them."""

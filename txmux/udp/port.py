@@ -51,7 +51,7 @@ if TYPE_CHECKING:
         ) -> PortFlow | None: ...
 
         def count_lost(self, count: int, /) -> None: ...
-        def count_shed(self, count: int, /) -> None: ...
+        def count_dropped(self, count: int, /) -> None: ...
         def count_cut(self, count: int, /) -> None: ...
 
 
@@ -232,7 +232,7 @@ class DatagramPort(WatchedPort):
         if had_more and not self._has_more and self._is_open:
             self._measure_queue()
         if self._shed:
-            self._to.count_shed(self._shed)
+            self._to.count_dropped(self._shed)
 
     def _measure_queue(self) -> int:
         """Return how many bytes wait, and count the datagrams that the system has dropped since the last call."""

@@ -15,7 +15,7 @@ from txmux.access.per_source import source_of
 from txmux.backends.connect.connector import proxy_header
 from txmux.backends.connect.dial import LASTING_ERRORS, LOCAL_ERRORS, NO_PORT
 from txmux.backends.connect.source import PortRange, SourceAddress, Sources
-from txmux.backends.names.destinations import Asked, Denial, Unknown
+from txmux.backends.names.destinations import ClientTarget, Denial, Unknown
 from txmux.backends.pool.hold import HeldClient
 from txmux.backends.pool.member import Member
 from txmux.backends.pool.pool import Unavailable
@@ -24,7 +24,7 @@ from txmux.net.addresses import address_in
 from txmux.net.sockets.client import IN_USE
 from txmux.net.sockets.poller import READ
 from txmux.net.sockets.transport import sockaddr
-from txmux.telemetry.reasons import OF_CLIENTS, ConnectFailure, EndReason
+from txmux.telemetry.reasons import CLIENT_FAULTS, ConnectFailure, EndReason
 from txmux.udp import ancillary
 from txmux.udp.port import DatagramPort, Key, send
 from txmux.wire.proxyprotocol.header import Address
@@ -105,7 +105,7 @@ class ServerSocket:
         looked_up = None
         if picked is Unavailable.NO_SERVER and may_wait:
             # Only clients that come as the service starts wait for a name.
-            looked_up = upstream.first_names()
+            looked_up = upstream.first_look_ups()
         if looked_up is not None:
             flow.server_chosen(upstream, None)
             looked_up.addCallback(lambda _: self._names_are_known())
@@ -215,8 +215,10 @@ class ServerSocket:
     ) -> Member | ConnectFailure | None:
         """Return the client's own choice for a server of the rules, or why it gets none; ``None`` while its name is looked up."""
         flow = self._flow
-        asked = Asked(flow.record.facts, *self._local()) if destinations.needs_local else None
-        asked = asked or Asked(flow.record.facts, "", 0)
+        asked = (
+            ClientTarget(flow.record.facts, *self._local()) if destinations.needs_local else None
+        )
+        asked = asked or ClientTarget(flow.record.facts, "", 0)
         chosen = destinations.choose(template, asked, self._tried)
         if isinstance(chosen, Member):
             return chosen
@@ -230,7 +232,7 @@ class ServerSocket:
         if isinstance(chosen, Denial):
             cause, server = chosen
             flow.record.server = server or flow.record.server  # else the last one tried
-        if not self._tried and cause not in OF_CLIENTS:
+        if not self._tried and cause not in CLIENT_FAULTS:
             template.counts.failed(cause)
         return cause
 
@@ -344,7 +346,7 @@ class ServerSocket:
         is_own = cause == "error" and not self._lasts
         in_turn = self._held is not None and self._held.is_trying
         return self.upstream.pool.next_after(
-            member, self._affinity(), self._tried, is_own=is_own, in_turn=in_turn
+            member, self._affinity(), self._tried, is_local_fault=is_own, in_turn=in_turn
         )
 
     def _refused(self) -> None:

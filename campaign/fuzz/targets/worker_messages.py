@@ -61,7 +61,7 @@ class _Supervisor:
     def replace(self, worker: Worker) -> None:
         """Do nothing."""
 
-    def clients_wait(self, number: int, backend: str, *, waiting: bool) -> None:
+    def report_waiting_clients(self, number: int, backend: str, *, waiting: bool) -> None:
         """Do nothing."""
 
 

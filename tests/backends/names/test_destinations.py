@@ -17,7 +17,7 @@ from tests.support.peers import connect, listen, reactor
 from tests.wire.hello_builder import client_hello, records, server_name
 from txmux.backends.names import cache
 from txmux.backends.names.cache import KnownName, NameCache
-from txmux.backends.names.destinations import Asked, Denial, Destinations, Unknown
+from txmux.backends.names.destinations import ClientTarget, Denial, Destinations, Unknown
 from txmux.backends.pool.member import Member
 from txmux.backends.pool.pool import BackendPool
 from txmux.rules.embedding import route
@@ -246,7 +246,7 @@ class AddressesTest(DestinationCase):
         )
         [template] = BackendPool(backend, Clock().seconds).members
         for host in ("8.8.8.8", "64:ff9b::808:808", "2002:808:808::1"):
-            found = destinations.choose(template, Asked({"sni": host}, "", 0))
+            found = destinations.choose(template, ClientTarget({"sni": host}, "", 0))
             self.assertEqual(getattr(found, "cause", None), "address-denied", host)
 
 
@@ -325,7 +325,7 @@ class HostileTest(SynchronousTestCase):
         known = NameCache(Clock())
         destinations = Destinations(backend, known, lambda *_: False, Clock().seconds)
         [template] = BackendPool(backend, Clock().seconds).members
-        asked = Asked({"sni": printable(name)} if name else {}, "", 0)
+        asked = ClientTarget({"sni": printable(name)} if name else {}, "", 0)
         found = destinations.choose(template, asked)
         if isinstance(found, Unknown):
             self.assertRegex(found.name, r"\A[a-z0-9_.-]{1,253}\Z")
@@ -333,7 +333,7 @@ class HostileTest(SynchronousTestCase):
             found = destinations.choose(template, asked)
         if isinstance(found, Member):
             self.assertTrue(is_public(ip_address(found.target.host)), found)
-            self.assertIsNotNone(found.place)
+            self.assertIsNotNone(found.socket_address)
         else:
             self.assertIsInstance(found, Denial)
 

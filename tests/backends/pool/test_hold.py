@@ -69,7 +69,7 @@ class LineTests(SynchronousTestCase):
     def test_those_that_may_have_left_come_last(self) -> None:
         self.join("a", may_have_left=True)
         b, c = map(self.join, "bc")
-        b.check_client = partial(self.line.doubt, b)
+        b.check_client = partial(self.line.mark_possibly_gone, b)
         c.check_client = partial(self.line.remove, c)
         self.join("d")
         self.is_up = True
@@ -195,7 +195,7 @@ class LineTests(SynchronousTestCase):
 
     @given(
         st.lists(
-            st.sampled_from(["join", "leave", "up", "refuse", "hold", "release", "wait", "doubt"])
+            st.sampled_from(["join", "leave", "up", "refuse", "hold", "release", "wait", "mark"])
         )
     )
     def test_all_go_on_in_order_whatever_was_before_and_although_others_come(
@@ -210,8 +210,8 @@ class LineTests(SynchronousTestCase):
                 joined[f"{number:03}"] = clients[-1]
             elif action == "leave" and clients:
                 self.line.remove(clients.pop())
-            elif action == "doubt" and clients:
-                self.line.doubt(clients[number % len(clients)])
+            elif action == "mark" and clients:
+                self.line.mark_possibly_gone(clients[number % len(clients)])
             elif action in {"up", "refuse"}:
                 self.is_up, self.refuses = True, action == "refuse"
             elif action in {"hold", "release"}:

@@ -261,7 +261,7 @@ class Player:
             relay.resume(state)
             return
         self._ends = [self._moved(end) for end in self._ends]
-        relay.let_go()
+        relay.detach()
         self._relay = self._make_relay()
         self._relay.adopt(state)
 

@@ -74,7 +74,7 @@ class KernelScarceTest(KernelCase, LeanCase, TestCase):
         def start(_side: object, *, reading: bool) -> None:
             raise MemoryError(reading)
 
-        self.before = lambda: self.patch(KernelSide, "start_carrying", start)
+        self.before = lambda: self.patch(KernelSide, "start_forwarding", start)
         await self.assert_ended()
         self.assertEqual(len(self.flushLoggedErrors(MemoryError)), 1)
 

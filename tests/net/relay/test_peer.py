@@ -18,7 +18,7 @@ from txmux.net.relay.peer import (
     ANSWERED,
     UnansweredBytes,
     keepalive_of,
-    patience,
+    lost_after,
     queued_in,
     unanswered_by,
 )
@@ -66,7 +66,7 @@ class UnansweredTest(SynchronousTestCase):
             self.assertEqual(silence.pause(_KEEPALIVE), pause, silence)
 
     def test_no_keepalive(self) -> None:
-        self.assertEqual(patience(None), float("inf"))
+        self.assertEqual(lost_after(None), float("inf"))
 
 
 class _Transport:
@@ -197,7 +197,7 @@ class LostPeerCase(RelayCase):
         client, server = await self.start(timeouts=timeouts, clock=self.clock, small_buffers=True)
         await self.stall(client, server)
         connected = self.ends[0].transport.getHandle()
-        while _since_heard(connected) < patience(keepalive):
+        while _since_heard(connected) < lost_after(keepalive):
             await deferLater(reactor, 0.05)
             self.clock.advance(0.05)
         self.clock.pump([1] * 10)

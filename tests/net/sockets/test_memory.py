@@ -12,7 +12,7 @@ from tests.support.peers import PeerClientFactory, PeerFactory, connect, reactor
 from txmux.net.sockets.descriptors import Descriptors
 from txmux.net.sockets.memory import MEMORY, Memory, OutOfMemory, keep_running
 from txmux.net.sockets.poller import Poller
-from txmux.net.sockets.reactorsockets import connect_tcp, connect_unix, gate
+from txmux.net.sockets.reactorsockets import connect_tcp, connect_unix, throttle_accepts
 
 
 class _System:
@@ -127,7 +127,7 @@ class ShortTest(TestCase):
         self.factory = PeerFactory()
         self.port: Any = reactor.listenTCP(0, self.factory, interface="127.0.0.1")
         self.addCleanup(self.port.stopListening)
-        gate(self.port, reactor, Descriptors())
+        throttle_accepts(self.port, reactor, Descriptors())
         self.number: int = self.port.getHost().port
 
     def run_out(self) -> None:

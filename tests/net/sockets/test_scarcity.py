@@ -28,7 +28,7 @@ from txmux.net.sockets.client import SocketConnector
 from txmux.net.sockets.descriptors import DESCRIPTORS, Descriptors
 from txmux.net.sockets.memory import MEMORY, OutOfMemory
 from txmux.net.sockets.poller import READ, WRITE, Poller
-from txmux.net.sockets.reactorsockets import gate
+from txmux.net.sockets.reactorsockets import throttle_accepts
 from txmux.net.sockets.transport import SocketTransport
 
 
@@ -259,7 +259,7 @@ class MemoryTest(TestCase):
         real = port.doRead
         fails = [True]
         port.doRead = lambda: self.run_short() if fails else real()
-        gate(port, reactor, Descriptors())
+        throttle_accepts(port, reactor, Descriptors())
         client = await connect(self, port.getHost().port)
         await deferLater(reactor, 0.01)
         self.assertEqual(factory.peers, [])

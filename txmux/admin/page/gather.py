@@ -14,7 +14,7 @@ import attrs
 from txmux.admin.page.query import PageQuery
 from txmux.admin.page.tables import MOST_ROWS
 from txmux.admin.page.view import PageExplanation, PageSnapshot
-from txmux.control.broadcast import Listing, at_once
+from txmux.control.broadcast import Listing, concurrently
 from txmux.control.control import Control
 from txmux.control.documents import rules_document
 from txmux.control.filters import FilterError, Filters, Page
@@ -43,7 +43,7 @@ async def gather(control: Control, query: PageQuery, *, is_update: bool = False)
     """Collect all of the page, or for an update all but the text of the rules and the explanation, which do not change."""
     now = time.time()
     # The counts take longest, where there are many connections.
-    counts, addresses = await at_once(control.counts(), control.addresses())
+    counts, addresses = await concurrently(control.counts(), control.addresses())
     limit = _MOST_SORTED if query["sort"] else MOST_ROWS + 1
     warnings = []
     try:
@@ -52,7 +52,7 @@ async def gather(control: Control, query: PageQuery, *, is_update: bool = False)
     except FilterError as problem:
         listing = _nothing()
         warnings.append(f"The filter cannot be read: {problem}.")
-    connections, status, routes, backends = await at_once(
+    connections, status, routes, backends = await concurrently(
         listing,
         control.status(counts, addresses),
         control.routes(counts),

@@ -1,4 +1,4 @@
-"""Connecting to a backend: its servers in turn, until one answers."""
+"""Connects to a backend: tries its servers one after another until one accepts."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from twisted.python.failure import Failure
 
 from txmux.backends.connect.client import ProxyClient, ProxyClientFactory, RequestRefusedError
 from txmux.backends.connect.dial import LASTING_ERRORS, LOCAL_ERRORS, Dial, reason_of
-from txmux.backends.names.destinations import Asked, Denial, Unknown
+from txmux.backends.names.destinations import ClientTarget, Denial, Unknown
 from txmux.backends.pool.member import Member
 from txmux.backends.pool.pool import Unavailable
 from txmux.net.header_first import HeaderFirst
 from txmux.net.tls.errors import HandshakeError
 from txmux.rules.model import Backend
-from txmux.telemetry.reasons import OF_CLIENTS, ConnectFailure
+from txmux.telemetry.reasons import CLIENT_FAULTS, ConnectFailure
 from txmux.wire.proxyprotocol.encode import encode_v1, encode_v2
 from txmux.wire.proxyprotocol.header import Address, ProxyHeader, Tlv
 
@@ -35,22 +35,22 @@ _log = Logger()  # of the module: an event must not keep a connection's objects 
 
 @attrs.define(eq=False, weakref_slot=False)
 class BackendConnector:
-    """Makes one connection to a backend, for one client: one server is tried, and after failures up to ``retries`` others.
+    """Makes one connection to a backend for one client. After a failure, up to ``retries`` other servers are tried.
 
-    Exactly one of the two callables is called, once, unless it is cancelled before. On success the new owner of the
-    connection must call `BackendPool.released` when it ends.
+    Exactly one of `on_connected` and `on_failed` is called, once, unless the connector is cancelled first. On success, the new
+    owner of the connection must call `BackendPool.released` when the connection ends.
 
     Args:
-        header: Bytes that go before all others on the connection; empty for none.
-        eager: Whether there are bytes of the client's to send at once.
-        on_connected: Called with the server's end and the server; sets the end's receiver before it returns.
-        on_failed: Called with the cause of the last attempt's failure.
+        header: The PROXY protocol header, which is sent first; empty for none.
+        eager: Whether the client has sent bytes that the server can get at once.
+        on_connected: Called with the server's end and the server; must set the end's receiver before it returns.
+        on_failed: Called with the cause of the last failure.
 
     Attributes:
-        asked: What the client has asked for, where servers depend on it.
-        refused: What stands for the server in the log if the client has got none; ``None`` is nothing.
-        on_open: Called with the transport of each connection before anything is sent.
-        requests: Those that the client was answered before detection; a server gets them before anything else.
+        client_target: Where the client wants to go, if the choice of a server depends on it.
+        refused: The server for the log if the rules forbid the one that the client wants.
+        on_open: Called with the transport of each attempt before anything is sent.
+        requests: Requests that txmux has answered during detection; the server gets them before the client's other bytes.
     """
 
     _upstream: Upstream
@@ -61,18 +61,18 @@ class BackendConnector:
     _eager: bool = attrs.field(kw_only=True)
     on_connected: Callable[[ProxyClient, Member], None] = attrs.field(kw_only=True)
     on_failed: Callable[[ConnectFailure], None] = attrs.field(kw_only=True)
-    _given_up: bool = attrs.field(default=False, init=False)
+    _is_cancelled: bool = attrs.field(default=False, init=False)
     _member: Member | None = attrs.field(default=None, init=False)
     _factory: ProxyClientFactory | None = attrs.field(default=None, init=False)
     _deadline: IDelayedCall | None = attrs.field(default=None, init=False)
     _stop_dialling: Callable[[], None] | None = attrs.field(default=None, init=False)
     _waiter: Waiter | None = attrs.field(default=None, init=False)
     _is_in_turn: bool = attrs.field(default=False, init=False)
-    _missing: str = attrs.field(default="", init=False)
+    _awaited: str = attrs.field(default="", init=False)
     _failure: tuple[str, str] = attrs.field(default=("", ""), init=False)  # server, and why
     affinity: str = attrs.field(default="", init=False)  # the key of the choice by a hash
     alpn: tuple[bytes, ...] = attrs.field(default=(), init=False)  # offered if the rules name none
-    asked: Asked | None = attrs.field(default=None, init=False)
+    client_target: ClientTarget | None = attrs.field(default=None, init=False)
     refused: str | None = attrs.field(default=None, init=False)
     _look_up: Deferred[None] | None = attrs.field(default=None, init=False)
     on_open: Callable[[Any], object] | None = attrs.field(default=None, init=False)
@@ -80,32 +80,32 @@ class BackendConnector:
     tried: dict[Member, ConnectFailure] = attrs.field(factory=dict, init=False)
 
     def start(self) -> None:
-        self._pick_first(self._upstream.first_names)
+        self._pick_first(self._upstream.first_look_ups)
 
-    def _pick_first(self, first_names: Callable[[], Deferred[None] | None]) -> None:
-        if self._given_up:
+    def _pick_first(self, first_look_ups: Callable[[], Deferred[None] | None]) -> None:
+        if self._is_cancelled:
             return
         upstream = self._upstream
-        is_unnamed = upstream.via is not None and not upstream.pool.proxies
-        if is_unnamed and (looked_up := first_names()) is not None:
+        lacks_proxy_address = upstream.via is not None and not upstream.pool.proxies
+        if lacks_proxy_address and (looked_up := first_look_ups()) is not None:
             looked_up.addCallback(lambda _: self._pick_first(lambda: None))
             return
         queue = self._upstream.queue
-        if queue:  # clients that came before
+        if queue:  # earlier clients have priority
             queue.serve()
         found = self._upstream.pool.pick(self.affinity)
         if isinstance(found, Member):
             self._choose(found)
         elif found is Unavailable.FULL:
             self._wait()
-        elif (looked_up := first_names()) is not None:
-            # Only clients that come while the service starts ever wait for a name.
+        elif (looked_up := first_look_ups()) is not None:
+            # A client waits for a look-up only while the service starts; later ones run in the background.
             looked_up.addCallback(lambda _: self._pick_first(lambda: None))
         else:
             self.on_failed("no-server")
 
     def start_in_turn(self) -> bool:
-        """Start for the client whose turn it is in the line of the pool; false if no server is up."""
+        """Start for the held client whose turn it is; returns false if no server is up."""
         self._is_in_turn = True
         found = self._upstream.pool.pick_in_turn(self.affinity)
         if isinstance(found, Member):
@@ -120,7 +120,7 @@ class BackendConnector:
         return self._waiter is not None
 
     def start_with(self, member: Member, dial: Dial | None = None) -> None:
-        """Start with a server that the pool has chosen already, and perhaps with another way to dial it, this once."""
+        """Start with a server that the pool has already chosen; `dial` replaces the usual one for the first attempt."""
         if dial is None:
             self._try(member)
             return
@@ -134,12 +134,12 @@ class BackendConnector:
         self._try(member)
 
     def start_after(self, member: Member, failure: Failure) -> None:
-        """Start after a server that the pool has chosen could not be connected: log that, and try others."""
+        """Start after a failed attempt of the caller's: log the failure, and try other servers."""
         self._member = member
         self._failed(failure)
 
     def cancel(self) -> None:
-        self._given_up = True
+        self._is_cancelled = True
         member, factory, stop_dialling = self._member, self._factory, self._stop_dialling
         look_up, self._look_up = self._look_up, None
         self._end_attempt()
@@ -152,18 +152,18 @@ class BackendConnector:
         if member is not None:
             self._upstream.pool.abandoned(member)
 
-    # Waiting for room.
+    # Waiting for a server with room.
 
     def _wait(self) -> None:
         queue = self._upstream.queue
         if queue is not None:
-            # The servers that a client may still use depend on what it has tried.
+            # Clients that have tried the same servers wait for the same others, so they share a queue.
             group = frozenset(self.tried)
-            self._waiter = queue.add_client(self._has_turn, self._waited_too_long, group)
+            self._waiter = queue.add_client(self._on_turn, self._queue_timed_out, group)
         if self._waiter is None:
             self.on_failed(self._last_cause("limit"))
 
-    def _has_turn(self) -> bool:
+    def _on_turn(self) -> bool:
         pool = self._upstream.pool
         pick = pool.pick_in_turn if self._is_in_turn else pool.pick
         found = pick(self.affinity, self.tried)
@@ -176,7 +176,7 @@ class BackendConnector:
             self.on_failed(self._last_cause("no-server"))
         return True
 
-    def _waited_too_long(self) -> None:
+    def _queue_timed_out(self) -> None:
         self._waiter = None
         self.on_failed(self._last_cause("limit"))
 
@@ -185,22 +185,22 @@ class BackendConnector:
 
     # One attempt.
 
-    def _choose(self, member: Member, *, may_ask: bool = True) -> None:
-        """Try a server that the pool has chosen, or what it stands for to this client."""
+    def _choose(self, member: Member, *, may_look_up: bool = True) -> None:
+        """Try the server that the pool has chosen, or the address that it means for this client."""
         destinations = self._upstream.destinations
         if destinations is None:
             self._try(member)
             return
-        assert self.asked is not None  # noqa: S101 - its maker sees to that
-        chosen = destinations.choose(member, self.asked, self.tried)
+        assert self.client_target is not None  # noqa: S101 - `connector_for` has set it
+        chosen = destinations.choose(member, self.client_target, self.tried)
         if isinstance(chosen, Member):
             self._try(chosen)
-        elif isinstance(chosen, Unknown) and may_ask:
+        elif isinstance(chosen, Unknown) and may_look_up:
             self._member = member
             timeout = self._upstream.backend.connect_timeout
-            self._deadline = self._clock.callLater(timeout, self._name_is_late)
+            self._deadline = self._clock.callLater(timeout, self._look_up_timed_out)
             self._look_up = look_up = destinations.look_up(chosen, self._client)
-            look_up.addCallbacks(lambda _: self._name_is_known(), lambda _: None)
+            look_up.addCallbacks(lambda _: self._look_up_done(), lambda _: None)
         else:
             self._upstream.pool.abandoned(member)
             cause: ConnectFailure = "limit"  # of look-ups
@@ -208,17 +208,17 @@ class BackendConnector:
                 cause, self.refused = chosen
             if self.tried:
                 self._log_failure(is_last=True)
-            elif cause not in OF_CLIENTS:
+            elif cause not in CLIENT_FAULTS:
                 member.counts.failed(cause)
             self.on_failed(self._last_cause(cause))
 
-    def _name_is_known(self) -> None:
+    def _look_up_done(self) -> None:
         member, self._look_up = self._member, None
-        assert member is not None  # noqa: S101 - it waits with the look-up
+        assert member is not None  # noqa: S101 - set with the look-up
         self._end_attempt()
-        self._choose(member, may_ask=False)
+        self._choose(member, may_look_up=False)
 
-    def _name_is_late(self) -> None:
+    def _look_up_timed_out(self) -> None:
         look_up, member, self._look_up = self._look_up, self._member, None
         assert look_up is not None and member is not None  # noqa: S101, PT018 - as above
         self._deadline = None
@@ -242,9 +242,9 @@ class BackendConnector:
             factory = upstream.tls.wrap(factory, member.name or target.host, self.alpn)
         via = upstream.via
         if (via or upstream.tls) is not None or target.kind == "endpoint" or self.requests:
-            # Dialling ends with the TCP connection; the time limit also holds for what comes after it.
-            self._deadline = self._clock.callLater(timeout, self._too_late)
-        self._missing = f"connection through {via.via.server.text}" if via else "connection"
+            # `dial` limits only the TCP handshake. This timer also covers TLS, the proxy's answer and repeated requests.
+            self._deadline = self._clock.callLater(timeout, self._attempt_timed_out)
+        self._awaited = f"connection through {via.via.server.text}" if via else "connection"
         if self._header or upstream.tls is not None:
             factory = HeaderFirst(factory, self._opened)
         elif self.on_open is not None or self.requests:
@@ -257,15 +257,15 @@ class BackendConnector:
             elif upstream.sources is not None and target.host:
                 options["sources"] = upstream.sources.sources_towards(target.host, self._client)
             stop_dialling = dial(target, factory, timeout, eager=eager, **options)
-        except Exception:  # noqa: BLE001 - a plugin's endpoint may raise anything, and so may a lack of descriptors
+        except Exception:  # noqa: BLE001 - a plugin's endpoint may raise anything, and a socket may not be available
             self._failed(Failure())
             return
-        if self._factory is client:  # the attempt has not ended yet
+        if self._factory is client:  # otherwise `dial` has already reported an end
             self._stop_dialling = stop_dialling
 
     def _opened(self, transport: object) -> bytes:
-        """Return the header, which is sent before TLS."""
-        self._missing = "TLS handshake" if self._upstream.tls is not None else "answer"
+        """Return the PROXY header, which precedes the TLS handshake."""
+        self._awaited = "TLS handshake" if self._upstream.tls is not None else "answer"
         if self.on_open is not None and self._upstream.via is None:
             self.on_open(transport)
         return self._header
@@ -276,7 +276,7 @@ class BackendConnector:
             self._deadline = None
         self._member = self._factory = self._stop_dialling = None
 
-    def _too_late(self) -> None:
+    def _attempt_timed_out(self) -> None:
         self._deadline = None
         assert self._factory is not None  # noqa: S101 - the deadline goes with the attempt
         self._factory.break_off(self._stop_dialling)
@@ -296,13 +296,13 @@ class BackendConnector:
         cause = self.tried[member] = _cause(failure)
         member.counts.failed(cause)
         lasts = getattr(failure.value, "osError", None) in LASTING_ERRORS
-        is_own, in_turn = cause == "error" and not lasts, self._is_in_turn
+        is_local_fault, in_turn = cause == "error" and not lasts, self._is_in_turn
         found = self._upstream.pool.next_after(
-            member, self.affinity, self.tried, is_own=is_own, in_turn=in_turn
+            member, self.affinity, self.tried, is_local_fault=is_local_fault, in_turn=in_turn
         )
         why = reason_of(failure)
         if failure.check(error.TimeoutError):
-            why = f"no {self._missing} within {self._upstream.backend.connect_timeout:g} s"
+            why = f"no {self._awaited} within {self._upstream.backend.connect_timeout:g} s"
         self._failure = member.target.text, why
         self._log_failure(is_last=not isinstance(found, Member))
         if isinstance(found, Member):
@@ -314,7 +314,7 @@ class BackendConnector:
 
     def _log_failure(self, *, is_last: bool) -> None:
         server, why = self._failure
-        # One that waits tries the same server again and again.
+        # A held client tries the same server again and again, which must not fill the log.
         (_log.warn if is_last and not self._is_in_turn else _log.debug)(
             "backend {backend}: cannot connect to {server}: {why}",
             backend=self._upstream.backend.name,
@@ -331,7 +331,7 @@ def proxy_header(
     *,
     datagrams: bool = False,
 ) -> bytes:
-    """Write the PROXY protocol header for a backend; `tlvs` are for version 2, `datagrams` means one of UDP."""
+    """Encode the PROXY protocol header for a backend; only version 2 has `tlvs`, and `datagrams` for UDP."""
     header = ProxyHeader.between(client, local, tlvs)
     if backend.proxy_protocol == "v1":
         return encode_v1(header)

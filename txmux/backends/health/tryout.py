@@ -44,7 +44,7 @@ async def try_servers(rules: Rules, reactor: Any) -> list[Tried]:
             made.append(upstreams.upstream_of(backend))
         except MuxError as problem:  # noqa: PERF203 - all errors are reported
             results.append(Tried(backend, backend.servers[0].text, str(problem)))
-    looked_up = upstreams.first_names()
+    looked_up = upstreams.first_look_ups()
     if looked_up is not None:
         await looked_up
     unresolved = {key: f"no address: {why}" for key, (_, why) in upstreams.stale().items()}

@@ -31,7 +31,7 @@ _LITERALS = 1000
 _FRESH = 1.0  # seconds for which it is cached whether an address is one of this machine
 
 
-class Asked(NamedTuple):
+class ClientTarget(NamedTuple):
     """What a client has asked for.
 
     Attributes:
@@ -70,7 +70,7 @@ class Destinations:
     """Chooses servers of one backend.
 
     Args:
-        leads_here: Whether this service itself listens at an IP address and port.
+        is_own_address: Whether this service itself listens at an IP address and port.
         seconds: The time.
 
     Attributes:
@@ -82,11 +82,11 @@ class Destinations:
         self,
         backend: Backend,
         cache: NameCache,
-        leads_here: Callable[[str, int], bool],
+        is_own_address: Callable[[str, int], bool],
         seconds: Callable[[], float],
     ) -> None:
         self._backend, self._cache = backend, cache
-        self._leads_here, self._seconds = leads_here, seconds
+        self._is_own_address, self._seconds = is_own_address, seconds
         by_name = any(server.placeholder for server in backend.servers)
         self._networks = backend.allow_networks or (_PUBLIC if by_name else None)
         # Hops are only counted for TCP.
@@ -100,17 +100,17 @@ class Destinations:
         )
 
     def choose(
-        self, template: Member, asked: Asked, tried: Collection[Member] = ()
+        self, template: Member, target: ClientTarget, tried: Collection[Member] = ()
     ) -> Member | Denial | Unknown:
         """Choose an allowed address of what a client asks for that has not been tried; `template` is the server of the rules."""
         server = template.server
-        port = server.port or asked.port
+        port = server.port or target.port
         if not server.placeholder:
-            name = asked.host if server.host == LOCAL else server.host
+            name = target.host if server.host == LOCAL else server.host
             if not (name and port):
                 return Denial("no-name", None)
         else:
-            name = server.name_for(asked.facts)
+            name = server.name_for(target.facts)
             if not (name and port):
                 return Denial("no-name", None)
             names = self._backend.allow_names
@@ -197,7 +197,7 @@ class Destinations:
         if now >= candidate.own_until:
             port = candidate.member.target.port
             ways = candidate.address, *embedded(candidate.address)
-            candidate.is_own = any(self._leads_here(str(address), port) for address in ways)
+            candidate.is_own = any(self._is_own_address(str(address), port) for address in ways)
             candidate.own_until = now + _FRESH
         return not candidate.is_own
 

@@ -47,7 +47,7 @@ class HeldClient:
         refuse: Called when it has waited too long, or another client has taken its place.
         source: Where it comes from; the places of a full line are shared out by that.
         check_client: Called before its turn, to check whether it has left.
-        may_have_left: Whether nothing shows that the client is still connected; set before it waits, or by `HoldLine.doubt`.
+        may_have_left: Whether nothing shows that the client is still connected; set before it waits, or by `HoldLine.mark_possibly_gone`.
     """
 
     came_at: float
@@ -216,7 +216,7 @@ class HoldLine:
         last.refuse("limit")
         return True
 
-    def doubt(self, client: HeldClient) -> None:
+    def mark_possibly_gone(self, client: HeldClient) -> None:
         """Move a client behind the others, since it may have left."""
         if client.may_have_left:
             return

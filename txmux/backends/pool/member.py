@@ -46,14 +46,18 @@ class Member:
     health: ServerHealth = attrs.field(factory=ServerHealth)
     counts: ServerCounts = attrs.field(factory=lambda: ProcessCounters().server("", ""))
     options: tuple[SocketOption, ...] = ()  # of sockets to it, in addition to the listener's
-    place: tuple[int, tuple[str, int]] | None = attrs.field(init=False)  # family, and TCP address
+    socket_address: tuple[int, tuple[str, int]] | None = attrs.field(
+        init=False
+    )  # family, and TCP address
     seed: int = attrs.field(init=False)  # in the choice by a hash; the same on every machine
 
     def __attrs_post_init__(self) -> None:
         digest = blake2b(self.target.text.encode(), digest_size=8).digest()
         target = self.target
         is_literal = target.kind == "tcp" and "%" not in target.host
-        self.place = socket_name("tcp", target.host, target.port, "") if is_literal else None
+        self.socket_address = (
+            socket_name("tcp", target.host, target.port, "") if is_literal else None
+        )
         self.seed = int.from_bytes(digest, "big")
 
     @property

@@ -1,4 +1,4 @@
-"""The servers of a backend, address by address: which of them are up, and the choice of one for a connection."""
+"""The pool of a backend: a member for each address of its servers, their states, and the choice of one for a connection."""
 
 import enum
 import math
@@ -30,23 +30,23 @@ class Unavailable(enum.Enum):
 
 
 class BackendPool:
-    """Chooses members of a backend for connections, and counts these.
+    """Chooses a member for each connection to a backend, and counts the connections.
 
-    The order of calls for a connection is `pick`; then `connected`, `failed` or `abandoned`; and once it is established, in the end `released`,
-    or `moved_away` and `release_slot`.
-    A member counts it from `pick` on, so that no limit is exceeded by connections that are being made.
+    The calls for one connection are `pick`, then `connected`, `failed` or `abandoned`. An established one ends with `released`,
+    or with `moved_away` and later `release_slot`. A member counts a connection from `pick` on, so that connections being made
+    cannot exceed a limit.
 
     Args:
-        on_change: Called with a member whose state has changed, and the state before; its ``why`` is the cause. Also with one that an
-            operator has drained, with the same state, when its checks find it down, or up again.
-        backend_health: The health of the same servers, shared with pools of other rules; a new one if not given.
+        on_change: Called with a member whose state has changed, and the previous state; ``member.health.why`` is the cause. Also
+            called for a member drained by an operator, with the same state, when health checks find it down, or up again.
+        backend_health: The health of the same servers, shared with the pools of previous rules; a new one if not given.
 
     Attributes:
         on_members: Called when a look-up has changed the members.
-        on_checked: Called with a member that checks have found down, or up again.
-        on_shortage: Called with true when the last member that was up is not, and with false when one is up again.
+        on_checked: Called with a member that health checks have found down, or up again.
+        on_shortage: Called with true when no member is up any longer, and with false when one is up again.
         proxies: The addresses of the proxy of ``via``.
-        on_room: Called when there may be room, or none to wait for: see `txmux.backends.pool.queue`.
+        on_room: Called when a queued connection may get a member, or can get none: see `txmux.backends.pool.queue`.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class BackendPool:
         self.on_shortage: Callable[[bool], None] | None = None
         self._seconds = seconds
         self._on_change = on_change
-        # A failure at one client's address says nothing about other clients'.
+        # If the server depends on the client, a failure says nothing about the servers of other clients.
         depends = any(server.depends_on_client for server in backend.servers)
         self._eject = None if depends else backend.eject
         self._pick = balancer(backend.balance, random or Random())  # nosec B311  # noqa: S311 - not for secrets
@@ -86,17 +86,17 @@ class BackendPool:
         # Members that no look-up returns any longer, but that still have connections.
         self._leaving: list[Member] = []
         self._tiers = Tiers()
-        # With a fallback, its servers are used instead.
+        # With a fallback backend, connections go there rather than to an ejected member.
         self._has_last_resort = isinstance(backend.fallback, Refusal) or backend.hold > 0
         self._is_in_turn = False
         self._is_retired = self._is_resolved = False
         self._in_shortage = self._is_short()
-        # Until its rules are in use, it must not change the state of the current pool's members.
+        # A pool of prepared rules shares health with the current pool, and must not change it before `take_over`.
         self._is_current = not self._backend_health.others(self)
         self._start_until = self._seconds() + _START if self._is_current else 0.0
         self._answered: set[Server] = set()
         if self._is_current:
-            self._note_new(is_start=True)
+            self._record_new_members(is_start=True)
         self._arrange()
 
     @property
@@ -112,7 +112,7 @@ class BackendPool:
         return [member for members in self._members.values() for member in members]
 
     def pick(self, affinity: str = "", tried: Collection[Member] = ()) -> Member | Unavailable:
-        """Choose a member for a connection that has tried some already; `affinity` is for the choice by a hash."""
+        """Choose a member, other than those already tried; `affinity` is the key for balancing by a hash."""
         # Most backends have no ejected server, so the clock is rarely read.
         arrange_at = self._arrange_at
         if arrange_at < math.inf and self._seconds() >= arrange_at:
@@ -141,7 +141,7 @@ class BackendPool:
     def pick_in_turn(
         self, affinity: str = "", tried: Collection[Member] = ()
     ) -> Member | Unavailable:
-        """Choose a member for a client of the `line`, whatever that blocks."""
+        """Choose a member for the held client whose turn it is; meanwhile, the `line` may block all other clients."""
         if not self.line.blocks:
             return self.pick(affinity, tried)
         self._is_in_turn = True
@@ -165,7 +165,7 @@ class BackendPool:
         return max(0.0, self._tiers.probe_at - self._seconds())
 
     def _eligible(self, tried: Collection[Member]) -> Sequence[Member] | None:
-        """Return the members with room that are to be used first; ``None`` if all have been tried."""
+        """Return the members with room of the first tier that may be used; ``None`` if all were tried."""
         if not tried and not self._limited:
             tiers = self._tiers.usable or self._tiers.last_resort
             return tiers[0] if tiers else None
@@ -173,15 +173,15 @@ class BackendPool:
             untried = [left for tier in tiers if (left := [m for m in tier if m not in tried])]
             if untried:
                 # Where clients can wait, they wait for room at the servers that are to be used first.
-                asked = untried[:1] if self.backend.queue else untried
-                with_room = ([member for member in tier if member.has_room()] for tier in asked)
+                allowed = untried[:1] if self.backend.queue else untried
+                with_room = ([member for member in tier if member.has_room()] for tier in allowed)
                 return next(filter(None, with_room), [])
         return None
 
     def adopt(self, server: str, *, is_established: bool = True) -> Member | None:
-        """Count a connection that another process has made to a server's address; `released` ends it.
+        """Count a connection of another process to a server's address; end it by `released`.
 
-        One that is not established continues as after `pick`.
+        One that is not established yet continues as after `pick`.
         """
         for member in self.members:
             if member.is_at(server):
@@ -193,7 +193,7 @@ class BackendPool:
 
     def connected(self, member: Member) -> None:
         member.counts.connected()
-        member.health.unanswered = member.health.in_a_row = 0
+        member.health.unanswered = member.health.consecutive_failures = 0
         state = member.health.state
         if state is MemberState.UP:
             return
@@ -215,15 +215,15 @@ class BackendPool:
         affinity: str = "",
         tried: Collection[Member] = (),
         *,
-        is_own: bool = False,
+        is_local_fault: bool = False,
         in_turn: bool = False,
     ) -> Member | Unavailable:
-        """Record a failed connection, and choose the next member, before waiting clients do, unless enough have been tried.
+        """Record a failed connection, and choose the next member, ahead of queued clients, if ``retries`` allows another.
 
-        One that failed by this machine's `is_own` fault says nothing about the server.
+        With `is_local_fault`, the cause is on this machine, so the failure does not count against the server.
         """
         again = len(tried) <= self.backend.retries
-        if is_own:
+        if is_local_fault:
             self.abandoned(member)
         elif again and not in_turn:
             self._uncount(member)
@@ -238,14 +238,14 @@ class BackendPool:
         return (self.pick_in_turn if in_turn else self.pick)(affinity, tried)
 
     def abandoned(self, member: Member) -> None:
-        """Record a connection that was given up before it was established, which says nothing about the member."""
+        """Record a connection that was cancelled before it was established; it does not count against the member."""
         self._uncount(member)
         if member.health.state is MemberState.PROBING:
             self._change(member, MemberState.EJECTED, "probe connection abandoned")
         self._report_room()
 
     def unanswered(self, member: Member) -> None:
-        """Record a flow that a server never answered; several in a row may eject it."""
+        """Record a flow that a server never answered. Several in succession may eject the server."""
         health, eject = member.health, self._eject
         health.unanswered += 1
         if eject is not None and 0 < eject.unanswered <= health.unanswered:
@@ -269,7 +269,7 @@ class BackendPool:
         member.counts.released()  # its slot stays taken until `release_slot`
 
     def release_slot(self, member: Member, free: Callable[[], None]) -> None:
-        """Release the slot of a connection that has `moved_away`, and call `free` unless a client waited for it."""
+        """Release the slot of a connection that has `moved_away`. Call `free` unless a queued client takes the slot."""
         self._backend_health.call_when_freed(free)
         self._uncount(member)
         self._report_room()
@@ -286,7 +286,7 @@ class BackendPool:
         health.contrary = 0
         if is_down:
             health.failed_at.clear()
-            health.in_a_row = 0
+            health.consecutive_failures = 0
             self._change(member, MemberState.UP, f"{counted(check.rise, 'check')} succeeded")
         else:
             self._change(
@@ -297,7 +297,7 @@ class BackendPool:
         self._report_room()
 
     def set_addresses(self, server: Server, addresses: Iterable[ResolvedAddress]) -> None:
-        """Replace the members of a name, or the addresses of the proxy. A member that stays keeps its state."""
+        """Apply the result of a look-up: replace the members of a name, or the addresses of the proxy. Known addresses keep their state."""
         if server not in self._members:
             self.proxies = tuple(_target(server, address) for address in addresses)
             return
@@ -310,7 +310,7 @@ class BackendPool:
             if member.server == server
         }
         members = []
-        # Members that stay keep their order, whatever the order of the answer.
+        # Known members keep their order, since name servers rotate their answers.
         for key in dict.fromkeys((*(key for key in existing if key in resolved), *resolved)):
             address = resolved[key]
             member = existing.get(key) or self._member(server, _target(server, address))
@@ -325,7 +325,7 @@ class BackendPool:
                 member.health.came_at = None
         if self._is_current:
             is_first = server not in self._answered and self._seconds() < self._start_until
-            self._note_new(is_start=is_first)
+            self._record_new_members(is_start=is_first)
         self._answered.add(server)
         self._is_resolved |= bool(members)
         self._leaving = [
@@ -334,7 +334,7 @@ class BackendPool:
             if member.connections and member not in members
         ]
         self._arrange()
-        self._look_for_shortage()
+        self._update_shortage()
         self._report_room()
         if self.on_members is not None:
             self.on_members()
@@ -349,19 +349,20 @@ class BackendPool:
         now = self._seconds()
         failed_at = member.health.failed_at
         failed_at.append(now)
-        member.health.in_a_row += 1
+        member.health.consecutive_failures += 1
         if state is MemberState.PROBING:
             why = "probe connection failed"
         elif len(failed_at) >= eject.failures and now - failed_at[0] <= eject.within:
             why = f"{counted(eject.failures, 'connection')} failed within {eject.within:g} s"
-        elif member.health.in_a_row >= eject.failures:  # however long each has waited
+        elif member.health.consecutive_failures >= eject.failures:
+            # Slow timeouts may together take longer than `within`.
             why = f"{counted(eject.failures, 'connection')} in a row failed"
         else:
             if len(failed_at) >= eject.failures:
                 failed_at.popleft()
             return
         failed_at.clear()
-        member.health.in_a_row = 0
+        member.health.consecutive_failures = 0
         member.health.out_until = now + eject.seconds
         self._change(member, MemberState.EJECTED, why)
 
@@ -377,13 +378,13 @@ class BackendPool:
         self._arrange()
         if member.state is not before or by_checks:
             self._on_change(member, before)
-        self._look_for_shortage()
+        self._update_shortage()
         for other in self._backend_health.others(self):
             other.rearrange()
 
     def rearrange(self) -> None:
         self._arrange()
-        self._look_for_shortage()
+        self._update_shortage()
 
     def override_changed(self, server: str, previous_state: MemberState | None) -> None:
         """Apply an operator's override, which has been stored; `previous_state` is that of the override before."""
@@ -391,10 +392,10 @@ class BackendPool:
             if member.server.text != server:
                 continue
             is_lifted = previous_state is not None and member.health.held is None
-            if is_lifted and member.state is MemberState.UP:  # up again from now on
+            if is_lifted and member.state is MemberState.UP:  # it starts slowly from now on
                 member.health.came_at = member.health.since = self._seconds()
             if not self._is_retired:
-                # The state before this change: that of the rules, else of the previous override, else the server's own.
+                # Of the state before this change: the rules' `down` goes first, then the previous override, then the health.
                 before = previous_state or member.health.state
                 before = MemberState.DISABLED if member.server.down else before
                 if member.state is not before:
@@ -410,7 +411,7 @@ class BackendPool:
         since = member.health.since
         return max(0.0, self._seconds() - since) if since else None
 
-    def _look_for_shortage(self) -> None:
+    def _update_shortage(self) -> None:
         was, self._in_shortage = self._in_shortage, self._is_short()
         if self._in_shortage is not was and self.on_shortage is not None:
             self.on_shortage(self._in_shortage)
@@ -425,7 +426,7 @@ class BackendPool:
         return member.ramp(self._seconds(), self.backend.slow_start)
 
     def pace(self) -> float:
-        """Return the rate at which held clients are released, as a share of the usual one: less while all servers start slowly; 0 under older rules."""
+        """Return the share of the usual rate at which held clients are released: less than 1 during a slow start of all servers, 0 after `retire`."""
         if self._is_retired:
             return 0.0
         ramps = [self.ramp(member) for member in self.members if member.state is MemberState.UP]
@@ -447,8 +448,8 @@ class BackendPool:
             tiers = Tiers(in_shortage=tiers.in_shortage)
         self._tiers, self._arrange_at = tiers, min(tiers.probe_at, step_at)
 
-    def _note_new(self, *, is_start: bool = False) -> None:
-        """Record when new members came, and those that the rules had disabled; with the backend, if it `is_start`."""
+    def _record_new_members(self, *, is_start: bool = False) -> None:
+        """Start the slow start of new and re-enabled members; with `is_start`, of none, since all are new."""
         for member in self.members:
             health = member.health
             if member.server.down:
@@ -474,7 +475,7 @@ class BackendPool:
             health.call_freed()
 
     def take_over(self) -> None:
-        """Start to choose servers; until then, pools of older rules did."""
+        """Become the current pool of the backend, when a reload is committed."""
         for member in self.members:
             self._restore_if_unchecked(member)
         self._is_current = True
@@ -483,12 +484,12 @@ class BackendPool:
             for member in other.members:
                 if id(member.health) not in here:
                     member.health.came_at = None
-        self._note_new()
+        self._record_new_members()
         self.rearrange()
         self._report_room()
 
     def retire(self) -> None:
-        """Keep the pool for connections of older rules; another pool reports the servers' changes."""
+        """Stop reporting changes; the pool is only used for connections of previous rules."""
         self.on_shortage = self.on_members = None
         self._is_retired, self._is_current = True, False
 

@@ -47,7 +47,7 @@ class ServerHealth:
     why: str = ""
     credit: float = 0
     failed_at: deque[float] = attrs.field(factory=deque)  # the last ones, as ejection counts
-    in_a_row: int = 0  # connections that failed since the last success
+    consecutive_failures: int = 0  # connections that failed since the last success
     out_until: float = 0.0
     contrary: int = 0  # checks in a row that contradict the state
     since: float = 0.0  # when the state was last changed; 0 if it never was

@@ -38,7 +38,7 @@ class ChannelError(MuxError):
     """There is no answer: the other process reports an error, took too long, or has ended."""
 
 
-class GoneError(ChannelError):
+class PeerGoneError(ChannelError):
     """The other process has ended."""
 
     def __init__(self) -> None:
@@ -110,7 +110,7 @@ class Channel(Protocol):
         number = secrets.randbits(_NUMBER_BITS)
         answer: Deferred[Any] = Deferred(lambda _: self._give_up(number))
         if not self.is_open:
-            answer.errback(GoneError())
+            answer.errback(PeerGoneError())
             return answer
         self._pending[number] = message, answer
         if seconds is not None:
@@ -295,7 +295,7 @@ class Channel(Protocol):
         pending, self._pending = self._pending, {}
         for _, answer in pending.values():
             if not answer.called:  # one that ends may cancel others
-                answer.errback(GoneError())
+                answer.errback(PeerGoneError())
         close_all(itertools.chain(*self._received))
         self._received.clear()
         self._on_closed()

@@ -170,7 +170,7 @@ class KernelSide(MovableSide):
         self._unwritable = False  # its peer has stopped accepting bytes, but may have sent some
 
     @override
-    def start_carrying(self, *, reading: bool) -> None:
+    def start_forwarding(self, *, reading: bool) -> None:
         self._held = release_socket(self.transport)
         self._reading = reading
         self._watch((READ if reading else 0) | (WRITE if self._held else 0))
@@ -387,7 +387,7 @@ class KernelSide(MovableSide):
 
     def set_unwritable(self) -> None:
         # What its peer has sent before that is read first.
-        self.refused = max(1, self.unacknowledged())
+        self.unacknowledged_at_reset = max(1, self.unacknowledged())
         self._unwritable = True
         self._held = b""
         other = self.other
@@ -476,7 +476,7 @@ class KernelSide(MovableSide):
             is_half_closing=self._half_closing,
             is_unwritable=self._unwritable,
             quiet=quiet,
-            after_end=self.received - self.before_end,
+            after_end=self.received - self.received_before_end,
         )
 
     @override
@@ -488,7 +488,7 @@ class KernelSide(MovableSide):
         release_socket(self.transport)
         self._events = _UNWATCHED
         self.received = state.received
-        self.before_end = state.received - state.after_end
+        self.received_before_end = state.received - state.after_end
         self.has_finished = state.has_finished
         self._held = state.held
         self._reading = state.is_reading
@@ -496,15 +496,15 @@ class KernelSide(MovableSide):
         self._unwritable = state.is_unwritable
 
     @override
-    def let_go(self) -> None:
+    def detach(self) -> None:
         self.is_closed = True
         self.transport.protocol.receiver = NO_RECEIVER
         self.transport._shouldShutdown = False  # or Twisted would end the connection itself
         self.transport.connectionLost(CLOSED)
 
     def _end(self, reason: Failure) -> None:
-        if reason is LOST and self.refused is None:
-            self.refused = self.unacknowledged()
+        if reason is LOST and self.unacknowledged_at_reset is None:
+            self.unacknowledged_at_reset = self.unacknowledged()
         self.transport.connectionLost(reason)  # closes the descriptor, and notifies the protocol
 
     def _put_pipe_away(self) -> None:

@@ -97,11 +97,11 @@ class UnansweredBytes:
     tries: int  # how often bytes were sent again, or room was probed for
 
     def is_lost(self, keepalive: Keepalive) -> bool:
-        return self.tries >= max(keepalive.count, _LEAST) and self.seconds >= patience(keepalive)
+        return self.tries >= max(keepalive.count, _LEAST) and self.seconds >= lost_after(keepalive)
 
     def pause(self, keepalive: Keepalive) -> float:
         """Return the seconds until the next check; few different lengths, so that many timers share them."""
-        whole = patience(keepalive)
+        whole = lost_after(keepalive)
         if not self.tries:
             return whole
         steps = math.ceil((whole - self.seconds) / keepalive.interval)
@@ -111,7 +111,7 @@ class UnansweredBytes:
 ANSWERED = UnansweredBytes(0.0, 0)  # of a peer that has nothing to answer
 
 
-def patience(keepalive: Keepalive | None) -> float:
+def lost_after(keepalive: Keepalive | None) -> float:
     """Return how many seconds after its last bytes a peer counts as gone."""
     if keepalive is None:
         return math.inf

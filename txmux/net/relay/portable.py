@@ -46,7 +46,7 @@ class PortableSide(RelaySide):
             # When the relay is notified of a loss, the socket is closed.
             bottom.connectionLost = partial(self._measure_loss, bottom)
 
-    def start_carrying(self, *, reading: bool) -> None:
+    def start_forwarding(self, *, reading: bool) -> None:
         if reading:
             self.transport.resumeProducing()
         other = self.other.transport
@@ -112,7 +112,7 @@ class PortableSide(RelaySide):
 
     def _measure_loss(self, bottom: Any, reason: Failure) -> None:
         if vars(bottom).pop("connectionLost", None) and reason.type is ConnectionLost:
-            self.refused = self.unacknowledged()
+            self.unacknowledged_at_reset = self.unacknowledged()
         bottom.connectionLost(reason)
 
     @override
@@ -268,14 +268,14 @@ class Paced:
             due = bytes(self._held[:count])
             del self._held[:count]
             if self._held:
-                self._timer = self._clock.callLater(self._tick, self._timer_rang)
+                self._timer = self._clock.callLater(self._tick, self._timer_expired)
             if due:
                 self._transport.write(due)
             if not self._held and self._end_call is not None:
                 self._end_call()
         self._pause_or_resume()
 
-    def _timer_rang(self) -> None:
+    def _timer_expired(self) -> None:
         self._timer = None
         self._pass_on_due()
 

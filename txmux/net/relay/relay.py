@@ -1,4 +1,4 @@
-"""A relay between two ends: what follows from an end, a loss or a silence, independent of what carries the bytes."""
+"""A relay between two ends: handles half-closes, resets and timeouts, whichever kind of `RelaySide` moves the bytes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txmux.net.relay.interface import RelayedBytes, RelayResult, RelayState, SideState, Timeouts
-from txmux.net.relay.peer import UnansweredBytes, has_ended, keepalive_of, patience
+from txmux.net.relay.peer import UnansweredBytes, has_ended, keepalive_of, lost_after
 from txmux.net.sockets.memory import MEMORY, OutOfMemory
 from txmux.transport import Keepalive
 
@@ -26,29 +26,30 @@ if TYPE_CHECKING:
     OnOver = Callable[[RelayResult], None]
 
 _DRAIN_POLL_INTERVAL = 0.05
-"""Seconds until it is first checked again whether a peer has taken everything; doubled each time."""
+"""Seconds between the first checks whether a peer has acknowledged everything; doubled each time."""
 _MAX_DRAIN_POLL_INTERVAL = 1.0
-_GRACE = 0.05  # seconds until a peer that ends has closed its connection, too
-_FAREWELL = 128
-"""The most bytes of a peer's last words: TLS's close-notify (RFC 8446, section 6.1) has up to 85, most answers have more."""
-_STEPS = 32  # lengths of timers of connections that have been moved
+_GRACE = 0.05  # seconds after one peer's reset in which the other may close its connection, too
+_MAX_FINAL_BYTES = 128
+"""The most bytes that may be lost to a reset that counts as late. TLS's close-notify (RFC 8446, section 6.1) has up to 85; most
+answers have more."""
+_STEPS = 32  # different timer lengths for adopted connections
 
 _log = Logger()
 
 
 class RelaySide(abc.ABC):
-    """One end as its relay sees it; implements `EndReceiver`, and becomes that end's receiver when its relay is made.
+    """One end of a relay. It implements `EndReceiver`, and becomes the receiver of its `End` when the relay is made.
 
     Attributes:
         received: Bytes that came from its peer and were passed on.
-        before_end: How many of them had come when the other side's peer finished sending.
+        received_before_end: How many of them had come when the other side's peer finished sending.
         last_byte_at: When the last of them came, in the relay's seconds. Updated while the relay is not `Relay.ending`.
-        refused: What was `unacknowledged` when its peer reset the connection; ``None`` if it has not.
+        unacknowledged_at_reset: What was `unacknowledged` when its peer reset the connection; ``None`` if it has not.
     """
 
     __slots__ = (
-        "before_end", "has_finished", "is_closed", "last_byte_at", "other",
-        "received", "refused", "relay",
+        "has_finished", "is_closed", "last_byte_at", "other", "received", "received_before_end",
+        "relay", "unacknowledged_at_reset",
     )  # fmt: skip
 
     relay: Relay
@@ -56,13 +57,13 @@ class RelaySide(abc.ABC):
     transport: Any
 
     def __init__(self) -> None:
-        self.received = self.before_end = 0
-        self.refused: float | None = None
+        self.received = self.received_before_end = 0
+        self.unacknowledged_at_reset: float | None = None
         self.last_byte_at = 0.0
         self.has_finished = False
         self.is_closed = False
 
-    # What comes from its peer.
+    # Events of its peer.
 
     @abc.abstractmethod
     def data_received(self, data: bytes) -> None: ...
@@ -70,7 +71,7 @@ class RelaySide(abc.ABC):
     def peer_finished(self) -> None:
         if not self.has_finished:
             self.has_finished = True
-            self.other.before_end = self.other.received
+            self.other.received_before_end = self.other.received
             self.relay.side_finished(self)
 
     def connection_lost(self, reason: Failure) -> None:
@@ -80,22 +81,22 @@ class RelaySide(abc.ABC):
     # What the relay calls.
 
     @abc.abstractmethod
-    def start_carrying(self, *, reading: bool) -> None: ...
+    def start_forwarding(self, *, reading: bool) -> None: ...
 
     @abc.abstractmethod
-    def write(self, data: bytes) -> None: ...  # before what comes from the other side
+    def write(self, data: bytes) -> None: ...  # only before bytes of the other side
 
     @abc.abstractmethod
     def stop_reading(self) -> None: ...  # for good
 
     @abc.abstractmethod
-    def half_close(self) -> None: ...  # after all that is held
+    def half_close(self) -> None: ...  # after the buffered bytes
 
     @abc.abstractmethod
-    def close(self) -> None: ...  # cleanly; its peer has taken everything
+    def close(self) -> None: ...  # cleanly; its peer has acknowledged everything
 
     @abc.abstractmethod
-    def close_when_sent(self) -> None: ...  # cleanly, after all that is held
+    def close_when_sent(self) -> None: ...  # cleanly, after the buffered bytes
 
     @abc.abstractmethod
     def abort(self) -> None: ...
@@ -105,14 +106,14 @@ class RelaySide(abc.ABC):
 
     @abc.abstractmethod
     def unacknowledged(self) -> float:
-        """Count the bytes that its peer has not acknowledged, reset or not; infinite is unknown."""
+        """Count the bytes that its peer has not acknowledged, also after a reset; infinite if unknown."""
 
     @abc.abstractmethod
     def unanswered(self) -> UnansweredBytes: ...
 
 
 class MovableSide(RelaySide):
-    """One end that can be moved to another relay."""
+    """A side that can be suspended, and continued by another relay, also in another process."""
 
     __slots__ = ("transport",)
 
@@ -120,7 +121,7 @@ class MovableSide(RelaySide):
 
     @abc.abstractmethod
     def suspend(self, quiet: float) -> SideState:
-        """Leave the socket alone; `quiet` are the seconds since its peer's last byte."""
+        """Stop using the socket; `quiet` are the seconds since its peer's last byte."""
 
     @abc.abstractmethod
     def adopt(self, state: SideState) -> None: ...
@@ -129,20 +130,20 @@ class MovableSide(RelaySide):
     def resume(self) -> None: ...
 
     @abc.abstractmethod
-    def let_go(self) -> None: ...
+    def detach(self) -> None: ...
 
 
 class Relay:
-    """Carries bytes between two ends until both are closed, then reports its `RelayResult` once.
+    """Forwards bytes between two ends until both are closed, then reports its `RelayResult` once.
 
-    It sends ``pending`` first, then every byte that comes, each exactly once and in order; holds a bounded
-    number of bytes for a side that does not read; passes a half-close on, and a reset as a reset, once the other peer
-    has taken the bytes that came before it; and leaves no timer and no open descriptor behind.
+    It sends ``pending`` first, then each received byte exactly once and in order. The buffer for a slow reader is bounded.
+    A half-close is passed on. A reset is passed on as a reset, once the other peer has acknowledged the bytes before it. At
+    the end, no timer and no open descriptor is left.
 
     Args:
         on_over: Called once, when both ends are closed.
-        sides: Carry the bytes at the client's end, which may be paused, and at the server's; nothing moves yet.
-        keepalive: When a peer that leaves bytes unanswered counts as gone; ``None`` leaves that to the system.
+        sides: The client's side, whose end may be paused, and the server's. They forward nothing before `start`.
+        keepalive: When a peer that leaves bytes unacknowledged is lost; with ``None``, the kernel decides.
 
     Attributes:
         ending: Whether one side is closed and the other is being closed.
@@ -169,24 +170,26 @@ class Relay:
         self._client, self._server = client, server = sides
         client.relay = server.relay = self
         client.other, server.other = server, client
-        self._keepalive, self._peer_check_interval = keepalive, patience(keepalive)
+        self._keepalive, self._peer_check_interval = keepalive, lost_after(keepalive)
         self._reason: RelayReason | None = None
-        # A peer reset its connection, which cut nothing; or not if the other one is still there.
+        # Whether a reset came when both peers had sent everything, so that no byte was lost. ``None``: this depends on whether
+        # the other peer closes within `_GRACE`.
         self._is_late: bool | None = False
-        self._is_unseen = False  # a connection was broken off whose peer cannot tell
+        # A UNIX socket was aborted, which its peer cannot distinguish from a clean end.
+        self._is_unseen = False
         self._timer: IDelayedCall | None = None
         self._max_duration_timer: IDelayedCall | None = None
         self._unsent: int | None = None
         self.ending = False
 
     def start(self, pending: bytes, *, client_finished: bool) -> None:
-        """Carry bytes from now on, first those that the client has sent already."""
+        """Start forwarding; `pending` are bytes that the client has sent already."""
         self._since = self.seconds()
         client, server, longest = self._client, self._server, self.timeouts.max_duration
         try:
-            # Both can be held back before the first byte is forwarded: without that a transport's buffer has no bound.
-            client.start_carrying(reading=not client_finished)
-            server.start_carrying(reading=True)
+            # Both sides register as producers before the first byte; otherwise a transport's buffer would be unbounded.
+            client.start_forwarding(reading=not client_finished)
+            server.start_forwarding(reading=True)
             if pending:
                 server.write(pending)
             if server.is_closed:
@@ -196,7 +199,7 @@ class Relay:
                 self._max_duration_timer = self._clock.callLater(longest, self._reach_max_duration)
             if client_finished:
                 client.peer_finished()
-        except Exception:  # noqa: BLE001 - no pair may be left that nothing ends
+        except Exception:  # noqa: BLE001 - without a timer, the connections might never end
             _log.failure("a relay could not start")
             self.abort("error")
 
@@ -207,18 +210,18 @@ class Relay:
 
     @property
     def is_movable(self) -> bool:
-        """Whether it can be moved, since its bytes do not pass through transports and it is not ending."""
+        """Whether it can be moved: it is not ending, and forwards in the kernel, not through transports."""
         return not self.ending and isinstance(self._client, MovableSide)
 
     def suspend(self) -> RelayState:
-        """Leave both sockets alone, if it `is_movable`; next is `resume`, or `let_go` when another relay has them."""
+        """Stop using both sockets. Only if it `is_movable`; `resume` follows, or `detach` once another relay has the sockets."""
         sides = self._movable()
         now = self.seconds()
         try:
             client, server = (
                 side.suspend(max(0.0, now - self._last_received_at(side))) for side in sides
             )
-        except MemoryError:  # bytes may be missing
+        except MemoryError:  # bytes may be lost
             MEMORY.report_shortage()
             self.abort("error")
             raise
@@ -235,22 +238,22 @@ class Relay:
         return RelayState(client, server, max(0.0, now - self._last_byte_at()), left)
 
     def resume(self, state: RelayState) -> None:
-        """Continue after all, from what `suspend` returned."""
+        """Continue in this relay, from what `suspend` returned."""
         self._set_timers(state)
         for side in self._movable():
             side.resume()
 
-    def let_go(self) -> None:
-        """Forget both connections, which another relay has now; no end is reported."""
+    def detach(self) -> None:
+        """Forget both connections, which another relay has; no result is reported."""
         for side in self._movable():
-            side.let_go()
+            side.detach()
         self._break_references()
 
     def adopt(self, state: RelayState) -> None:
         """Continue where another relay was suspended, on the same sockets."""
         sides = self._movable()
         self._keepalive = keepalive = keepalive_of(*(side.transport for side in sides))
-        self._peer_check_interval = patience(keepalive)
+        self._peer_check_interval = lost_after(keepalive)
         try:
             for side, its in zip(sides, (state.client, state.server), strict=True):
                 side.adopt(its)
@@ -271,23 +274,23 @@ class Relay:
                 self._since = min(self._since, side.last_byte_at)
         if state.left is not None:
             self._max_duration_timer = self._clock.callLater(state.left, self._reach_max_duration)
-        # Thousands come at a time, and timers of few lengths cost less. One that rings too early is set again.
-        left, step = self._due() - now, self._patience() / _STEPS
+        # Thousands of relays are adopted at a time, and timers of equal length share a queue. A timer that is early is set again.
+        left, step = self._due() - now, self._time_limit() / _STEPS
         self._set_timer(max(0.0, left // step * step or left))
 
     def relayed(self) -> RelayedBytes:
         return RelayedBytes(self._client.received, self._server.received, self._last_byte_at())
 
     def abort(self, reason: RelayReason) -> None:
-        """End both connections at once; bytes on their way are lost."""
+        """End both connections now; bytes in transit are lost."""
         self._reason = self._reason or reason
         self._is_late = bool(self._is_late)
         self.ending = True
         for side in (self._client, self._server):
             if not side.is_closed:
-                self._break_off(side)
+                self._abort_side(side)
 
-    def _break_off(self, side: RelaySide) -> None:
+    def _abort_side(self, side: RelaySide) -> None:
         if getattr(side.transport.getHandle(), "family", None) == socket.AF_UNIX:
             self._is_unseen = True
         side.abort()
@@ -298,7 +301,7 @@ class Relay:
         """Pass a half-close on, or end when both sides have finished."""
         other = side.other
         if other.is_closed:
-            return  # this side is being ended already
+            return  # this side is already closing
         if other.has_finished:
             self._close_both("done")
             return
@@ -308,7 +311,7 @@ class Relay:
         self._watch_from_now()
 
     def side_lost(self, side: RelaySide, reason: Failure) -> None:
-        """End the other side too, once its peer has taken what is left for it."""
+        """End the other side, too, once its peer has acknowledged all bytes for it."""
         self._call_or_abort(self._side_lost, side, reason)
 
     def _call_or_abort(self, do: Callable[..., None], *arguments: Any) -> None:
@@ -316,21 +319,21 @@ class Relay:
             do(*arguments)
         except MemoryError:
             MEMORY.report_shortage()
-            self.abort("error")  # or nothing might ever end what is left
+            self.abort("error")  # otherwise nothing might ever end the other side
 
     def _side_lost(self, side: RelaySide, reason: Failure) -> None:
         other = side.other
         if reason.type is OutOfMemory and not other.is_closed:
-            self.abort("error")  # what is held for the other side's peer takes memory, too
+            self.abort("error")  # the other side's buffer takes memory, too
             return
         clean = reason.type is ConnectionDone
         if self._reason is None:
             self._reason = "done" if clean else self._reason_for(side, reason)
-            self._is_late = self._comes_late(side)
+            self._is_late = self._is_late_reset(side)
         elif self._is_late is None:
             self._is_late = reason.type is not ConnectionAborted
-        elif self._reason == "done" and not clean and side.refused is not None:
-            self._is_late = not _FAREWELL < side.refused < math.inf
+        elif self._reason == "done" and not clean and side.unacknowledged_at_reset is not None:
+            self._is_late = not _MAX_FINAL_BYTES < side.unacknowledged_at_reset < math.inf
             self._reason = "done" if self._is_late else self._reason_for(side, reason)
         if other.is_closed:
             self._finish()
@@ -342,39 +345,39 @@ class Relay:
             # What the other side still sends has no reader.
             other.stop_reading()
             self._stop_watching()
-            end = other.close if complete else partial(self._break_off, other)
+            end = other.close if complete else partial(self._abort_side, other)
             if self._is_late is None:
-                self._timer = self._clock.callLater(_GRACE, self._end_when_taken, other, end)
+                self._timer = self._clock.callLater(_GRACE, self._end_when_drained, other, end)
             else:
-                self._end_when_taken(other, end)
+                self._end_when_drained(other, end)
 
-    def _comes_late(self, side: RelaySide) -> bool | None:
-        """Return whether a reset comes when both have said all; ``None`` if that depends on whether the other peer ends now, too.
+    def _is_late_reset(self, side: RelaySide) -> bool | None:
+        """Return whether a reset came when both peers had sent everything; ``None`` if that depends on the other peer's close.
 
-        A reset discards what its sender has yet to send, which only that one knows. So one peer must have finished, and the other
-        one have sent no more than a farewell since then.
+        A reset discards what its sender has not sent yet, and only the sender knows whether there was any. So one peer must have
+        finished, and the other have sent at most `_MAX_FINAL_BYTES` since then.
         """
         other = side.other
-        if side.refused is None or other.is_closed:
+        if side.unacknowledged_at_reset is None or other.is_closed:
             return False
         first = next((end for end in (side, other) if end.has_finished), None)
-        since = 0 if first is None else first.other.received - first.other.before_end
-        if max(since, side.refused, other.unacknowledged()) > _FAREWELL:
+        since = 0 if first is None else first.other.received - first.other.received_before_end
+        if max(since, side.unacknowledged_at_reset, other.unacknowledged()) > _MAX_FINAL_BYTES:
             return False
         return first is not None or has_ended(other.transport.getHandle()) or None
 
-    def _end_when_taken(
+    def _end_when_drained(
         self, side: RelaySide, end: Callable[[], None], paused: float = _DRAIN_POLL_INTERVAL / 2
     ) -> None:
-        """End a side when its peer has taken everything: a reset, or closing with unread bytes, discards what is on its way."""
+        """End a side when its peer has acknowledged everything: a reset, or a close with unread bytes, discards bytes in transit."""
         self._timer = None
         if self._is_late is None:
             self._is_late = not side.is_closed and has_ended(side.transport.getHandle())
-        self._call_or_abort(self._end_if_taken, side, end, paused)
+        self._call_or_abort(self._end_if_drained, side, end, paused)
 
-    def _end_if_taken(self, side: RelaySide, end: Callable[[], None], paused: float) -> None:
-        # The other side is closed. This one ends when its peer has taken everything, is aborted when the peer has taken nothing
-        # for `half_close`, and else is looked at again later.
+    def _end_if_drained(self, side: RelaySide, end: Callable[[], None], paused: float) -> None:
+        # The other side is closed. This one ends when its peer has acknowledged everything, and is aborted after `half_close`
+        # without progress. Until then it is polled, since no event reports an acknowledgement.
         if side.is_closed:
             return
         has_progress = self._update_unsent()
@@ -386,12 +389,12 @@ class Relay:
             end()
             self._watch()
         elif not has_progress and now - self._last_byte_at() >= self.timeouts.half_close:
-            self._break_off(side)
+            self._abort_side(side)
         else:
-            self._timer = self._clock.callLater(pause, self._end_when_taken, side, end, pause)
+            self._timer = self._clock.callLater(pause, self._end_when_drained, side, end, pause)
 
     def _close_both(self, reason: RelayReason) -> None:
-        """Close each side once its buffer is empty. A peer that does not read all in time is cut off."""
+        """Close each side once its buffer is empty; a peer that does not read everything within `half_close` is aborted."""
         self._reason = self._reason or reason
         self._is_late = bool(self._is_late)
         self.ending = True
@@ -421,7 +424,7 @@ class Relay:
         on_over(result)
 
     def _break_references(self) -> None:
-        """Delete the references between relay and sides, which only the garbage collector would free."""
+        """Break the reference cycles, so that the objects are freed without the garbage collector."""
         for side in (self._client, self._server):
             del side.other, side.relay
         del self._on_over
@@ -430,8 +433,8 @@ class Relay:
         if self._client.is_closed and self._server.is_closed:
             return
         self._since = self.seconds()
-        # No sum and difference of times, so that all connections' timers are of one length.
-        self._set_timer(self._patience())
+        # Not computed from points in time, so that all timers have exactly the same length and share a queue.
+        self._set_timer(self._time_limit())
 
     def _reach_max_duration(self) -> None:
         self._max_duration_timer = None
@@ -445,7 +448,7 @@ class Relay:
         self._due_at = self.seconds() + delay
         delay = min(delay, self._peer_check_interval)
         if self._timer is None:
-            self._timer = self._clock.callLater(delay, self._timer_rang)
+            self._timer = self._clock.callLater(delay, self._timer_expired)
         else:
             self._timer.reset(delay)
 
@@ -454,7 +457,7 @@ class Relay:
             self._timer.cancel()
             self._timer = None
 
-    def _patience(self) -> float:
+    def _time_limit(self) -> float:
         return self.timeouts.half_close if self._is_closing() else self.timeouts.idle
 
     def _is_closing(self) -> bool:
@@ -467,14 +470,14 @@ class Relay:
         return max(self._since, self._client.last_byte_at, self._server.last_byte_at)
 
     def _due(self) -> float:
-        return self._last_byte_at() + self._patience()
+        return self._last_byte_at() + self._time_limit()
 
     def check_peers(self) -> None:
-        """Check for lost peers now instead of at the next timer."""
+        """Check for lost peers now rather than when the timer expires."""
         self._stop_watching()
-        self._timer_rang()
+        self._timer_expired()
 
-    def _timer_rang(self) -> None:
+    def _timer_expired(self) -> None:
         self._timer = None
         self._call_or_abort(self._check_peers_and_timers)
 
@@ -495,7 +498,7 @@ class Relay:
         keepalive = self._keepalive
         if keepalive is None:
             return None
-        self._peer_check_interval = patience(keepalive)
+        self._peer_check_interval = lost_after(keepalive)
         for side in (self._client, self._server):
             unanswered = side.unanswered()
             if unanswered.is_lost(keepalive):
@@ -504,9 +507,9 @@ class Relay:
         return None
 
     def _check(self) -> None:
-        """Close the connections whose time limit is over, or set the timer to the next limit.
+        """Close the connections after a timeout, or set the timer for the next one.
 
-        Bytes that came since the timer was set have put the limit off; so does a peer that takes bytes sent to it before.
+        Bytes received since the timer was set postpone the timeout, and so does a peer that reads bytes sent to it before.
         """
         now = self.seconds()
         if self._due() > now:
@@ -524,7 +527,7 @@ class Relay:
             self._close_both("idle-timeout")
 
     def _update_unsent(self) -> bool:
-        """Sum up what the peers have yet to take; return whether there is some, and the sum has changed."""
+        """Sum up the unsent bytes of both sides; return whether the sum is not 0 and has changed."""
         before = self._unsent
         self._unsent = sum(
             side.unsent() for side in (self._client, self._server) if not side.is_closed

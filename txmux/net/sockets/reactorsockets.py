@@ -91,7 +91,7 @@ def connect_unix(reactor: Any, path: str, factory: Any, timeout: float) -> Any:
     return connector
 
 
-def gate(port: IListeningPort, reactor: Any, descriptors: Descriptors) -> None:
+def throttle_accepts(port: IListeningPort, reactor: Any, descriptors: Descriptors) -> None:
     """Make one of Twisted's ports leave clients in its queue while there is no room, instead of accepting and closing them."""
     made: Any = port
     if getattr(made, "transport", None) in _SPARING:

@@ -1,16 +1,17 @@
 """The supervisor: starts, watches, reloads and stops the workers.
 
-Theory of operation. What may surprise is how little happens here: the supervisor reads no byte of a client, and forks no worker.
+Theory of operation. The supervisor reads no byte of a client, and forks no worker.
 
-- It owns what outlives a worker: the listening sockets, the memory of counters and limits, the health of servers and the addresses
-  of names. All workers accept from the same sockets, so clients stay in the queue when a worker ends; its death costs its connections.
-- The starter forks the workers, since a process with a reactor cannot be forked safely, and a fresh Python takes long to start and
-  might import a newer version. It owns nothing: it is started again when it ends, and the workers live on.
-- A reload has two phases, since any worker may fail: until all have prepared, a failure leaves everything as it was. From the commit
-  on there is no way back: a worker that fails then retires, keeps its connections under their rules, and is replaced. One that ends
-  during a reload counts as prepared, since its successor catches up.
-- If the helper ends, workers live on, but the service fails as soon as it cannot replace one. If the supervisor itself ends, its
-  workers stop accepting, and end with their last connection, however long that takes.
+- It owns what outlives a worker: the listening sockets, the memory of counters and limits, the health of servers, and the addresses
+  of names. All workers accept from the same sockets. When a worker dies, its connections are lost, but clients in the accept queue
+  are not.
+- The starter forks the workers. A process with a reactor cannot be forked safely, and a new Python process starts slowly and might
+  import a newer version. The starter has no state: it is restarted when it ends, and the workers go on.
+- A reload has two phases. Until all workers have prepared, any failure leaves everything unchanged. After the commit there is no
+  rollback: a worker that fails to commit keeps its connections under their rules, and is replaced. A worker that ends during a
+  reload counts as prepared, since the worker that replaces it gets the new rules.
+- If the helper ends, the workers go on, but the service fails when it cannot replace a worker. If the supervisor ends, its workers
+  stop accepting, and exit after their last connection, without a time limit.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from txmux.control.broadcast import broadcast
 from txmux.control.overrides import ServiceState
 from txmux.errors import MuxError
 from txmux.net.channel import messages
-from txmux.net.channel.channel import ChannelError, GoneError
+from txmux.net.channel.channel import ChannelError, PeerGoneError
 from txmux.net.sockets.descriptors import soft_limit
 from txmux.net.tls.errors import CLIENT_CERTIFICATE
 from txmux.processes.privilege.helper import Helper
@@ -66,35 +67,35 @@ from txmux.telemetry.folding import FoldedLog
 from txmux.telemetry.formatting import counted
 
 _STARTING = 60.0
-"""Seconds that workers may take to serve."""
+"""Seconds that workers may take to start."""
 
 _GRACE = 5.0
-"""Seconds that a worker has to end, beyond those that its connections have."""
+"""Seconds that a worker has to exit, after the time limit of its connections."""
 
 _LONGEST_WAIT = 3600
-"""Seconds beyond `drain_timeout` for which clients may wait for a server after an upgrade, held by an operator or not."""
+"""Seconds after `drain_timeout` for which the old process of an upgrade keeps held clients that could not move."""
 
-_OTHERS = 20
-"""Descriptors of a worker beside its listening sockets."""
+_OTHER_DESCRIPTORS = 20
+"""Descriptors that a starting worker needs besides its listening sockets."""
 
 _FEWEST_WORKERS = 16
-"""The limits have room for as many workers, and for twice those of the rules."""
+"""The shared memory of the limits has columns for this many workers, or for twice those of the rules if that is more."""
 
 
 class Supervisor:
     """Runs the workers; serves no clients itself.
 
     Args:
-        reactor: The process's own; workers use one of the same kind.
-        resources: What the service has open; the caller closes it.
-        failed: Called once if a worker cannot start while the service does.
+        reactor: This process's reactor; workers use one of the same kind.
+        resources: The sockets, files and helper of the service; the caller closes them.
+        failed: Called once, with the error, if a worker cannot be started.
         served: Called when all workers are ready.
-        accepting: Whether they accept clients at once.
+        accepting: Whether ready workers accept clients immediately.
 
     Attributes:
-        version: The version of the rules, counted from 1.
-        state: The state that workers share beside the rules. This process checks the servers of its backends and resolves names.
-        is_changing: Whether a reload is being prepared; meanwhile no retiring worker ends, since it may serve again.
+        version: The version of the rules, from 1.
+        state: What workers share besides the rules: overrides, bans, and the results of health checks and look-ups of this process.
+        is_changing: Whether a reload is being prepared. Meanwhile no retiring worker exits, since the reload may reuse it.
     """
 
     _log = Logger()
@@ -129,7 +130,7 @@ class Supervisor:
         self.transfers = WorkerTransfers(pool, sockets, accepting=accepting)
         self._is_started = False
         self._draining_sockets: set[str] = set()
-        self._ending: list[Problem] = []
+        self._expiring: list[Problem] = []
         self._pending: PendingRules | None = None
         self._catching_up: set[Deferred[None]] = set()
         self._problems: list[str] = []
@@ -137,7 +138,7 @@ class Supervisor:
         self._deadline: IDelayedCall | None = None
         runtime = IORuntime(reactor, rules.settings.relay)
         self._names = NameResolver(
-            reactor, publish=lambda names: self.pool.tell(messages.NAMES, names=names)
+            reactor, publish=lambda names: self.pool.send_to_all(messages.NAMES, names=names)
         )
         upstreams = Upstreams(
             reactor,
@@ -152,9 +153,9 @@ class Supervisor:
         )
 
     def check(self, owner: tuple[int, int] | None = None) -> None:
-        """Check what would stop every worker, before the sockets are opened.
+        """Check the rules for problems that would stop every worker, before the sockets are opened.
 
-        `owner` has the user and group IDs of the workers, if not those of this process.
+        `owner` has the user and group IDs of the workers, if they differ from this process's.
         """
         self.state.upstreams.add_backends(self._rules)
         self.state.lists.hold(self._rules)
@@ -175,11 +176,13 @@ class Supervisor:
         if rules.acme_names:
             from txmux.serving.acme.folder import make_first  # noqa: PLC0415 - OpenSSL takes a while
 
-            import_module("txmux.serving.acme.renewal")  # as long as there is a way back
+            import_module(
+                "txmux.serving.acme.renewal"
+            )  # it may fail, and after the commit there is no rollback
             make_first(rules, owner, time.time())
         terminations = Terminations(self._reactor)
         terminations.read_certificates(rules)
-        self._ending = terminations.ending_certificates(rules)
+        self._expiring = terminations.ending_certificates(rules)
         access_log = open_log(rules.settings, owner=owner)
         if access_log is not None:
             access_log.close()
@@ -190,7 +193,7 @@ class Supervisor:
             for backend, certificate in self.state.upstreams.certificates()
             for problem in expiry_warnings(backend.section, CLIENT_CERTIFICATE, [certificate])
         ]
-        return [*self._ending, *shown]
+        return [*self._expiring, *shown]
 
     def start(self) -> None:
         self.limits.extend(self._rules)
@@ -199,7 +202,7 @@ class Supervisor:
         self._is_started = True
         self.pool.watch()
         self._use_certificates()
-        # A server is checked once, and a name looked up once, however many workers route connections to it.
+        # Health checks and look-ups run only here, so that their number does not depend on that of the workers.
         self.state.upstreams.start()
 
     def _use_certificates(self) -> None:
@@ -208,13 +211,13 @@ class Supervisor:
             from txmux.serving.acme.renewal import Certificates  # noqa: PLC0415 - as above
 
             certificates = self.state.certificates = Certificates(
-                self._reactor, self._announce, lambda: self.pool.tell(messages.CERTIFICATES)
+                self._reactor, self._announce, lambda: self.pool.send_to_all(messages.CERTIFICATES)
             )
         if certificates is not None:
             certificates.use(self._rules)
 
     def _announce(self, challenges: Mapping[str, str]) -> Deferred[Any]:
-        # A worker that starts later gets them with its start message.
+        # Workers that are still starting get the challenges with their start message.
         ready = [worker for worker in self.pool.all() if worker.ready]
         asking = broadcast(ready, messages.CHALLENGES, seconds=30.0, challenges=challenges)
         return Deferred.fromCoroutine(asking)
@@ -232,10 +235,10 @@ class Supervisor:
             worker.starter_ended()
 
     def _publish(self, backend: str, key: str, ok: bool, why: str) -> None:  # noqa: FBT001 - a message's fields
-        self.pool.tell(messages.CHECK, backend=backend, key=key, ok=ok, why=why)
+        self.pool.send_to_all(messages.CHECK, backend=backend, key=key, ok=ok, why=why)
 
-    def clients_wait(self, number: int, backend: str, *, waiting: bool) -> None:
-        """Start the servers of a backend while its clients wait: once, for the clients of all workers."""
+    def report_waiting_clients(self, number: int, backend: str, *, waiting: bool) -> None:
+        """Run ``wake`` of a backend while clients of any worker wait for a server; once for all workers."""
         rules = self._pending.rules if self._pending is not None else self._rules
         if not waiting or any(served.name == backend for served in rules.every_backend()):
             self.state.upstreams.waker.report(backend, waiting, number)
@@ -286,11 +289,11 @@ class Supervisor:
         return {name for name in names if name in in_rules or self.counters.has_connections(name)}
 
     async def state_to_hand_over(self, *, again: bool = False) -> TransferState:
-        """Return the state that the next process continues from; see `txmux.serving.state`.
+        """Return the state for the next process at an upgrade; see `txmux.serving.state`.
 
-        `again` means that it has an earlier state, so that of bans it needs only the changes.
+        With `again`, it has an earlier state, and gets only the changes of bans.
         """
-        # When no worker accepts, clients wait: then no worker that hangs is asked.
+        # Once no worker accepts, clients wait, so workers that have not answered before are left out.
         workers = self.pool.all() if self.transfers.accepting else self.transfers.able
         reports = await broadcast([worker for worker in workers if worker.ready], messages.SERVERS)
         servers = merged([*(servers for _, servers in reports.answers), self._servers()])
@@ -305,7 +308,7 @@ class Supervisor:
         }
 
     def restore(self, state: TransferState) -> None:
-        """Continue from the state of another process, in all workers."""
+        """Apply the state of another process, here and in all workers."""
         servers = state.get("servers", ())
         self.state.apply_overrides(state.get("wanted", self.state.overrides))
         self.state.lists.feed(state.get("networks", {}))
@@ -314,12 +317,12 @@ class Supervisor:
         self.state.recent.restore(state.get("recent", self.state.recent.state()))
         rows = rows_of(self.state.bans.restore(state.get("bans", {})))
         if self._is_started:
-            self.pool.tell(messages.RECALL, state=self._shared_state(servers))
-            self.pool.tell(messages.BAN, rows=rows)
+            self.pool.send_to_all(messages.RECALL, state=self._shared_state(servers))
+            self.pool.send_to_all(messages.BAN, rows=rows)
             restore_sources(state, self.limits.sources(self._reactor.seconds))
 
     def connect_to_opener(self) -> socket.socket | None:
-        """Make a connection to the opener of files for a worker; ``None`` if workers open files themselves."""
+        """Return a worker's connection to the process that opens files for it; ``None`` if workers open files themselves."""
         try:
             if self._privilege.opener is not None and not self.lacks_helper():
                 return self._privilege.opener.another()
@@ -340,20 +343,20 @@ class Supervisor:
             return  # the service is stopping, and the sockets may be closed
         pending = self._pending
         if pending is not None and worker in self.pool.added:
-            self._note_added(pending)
+            self._check_added(pending)
             return
         if worker.version != self.version or worker.sockets != self._sockets.sockets():
-            # The rules have changed since it was started.
+            # A reload was committed after it had been started.
             self._start_catch_up(worker)
         else:
             worker.give_up(self.transfers.left_out)
             if self.transfers.accepting:
-                self.pool.let_accept(worker)
+                self.pool.start_accepting(worker)
         if self.pool.are_ready():
             self._log.info(
                 "serving with {workers}", workers=counted(len(self.pool.workers), "worker")
             )
-            self.starter.become_user()
+            self.starter.drop_privileges()
             self._served()
 
     def replace(self, worker: Worker) -> None:
@@ -370,10 +373,15 @@ class Supervisor:
         *,
         rules_changed: bool,
     ) -> int:
-        """Switch the workers to other rules; call `all_serve` afterwards.
+        """Reload: switch the workers to other rules. Call `all_serve` afterwards.
 
-        The sockets are committed or abandoned. Without `rules_changed`, only files are read again. Returns the number of
-        connections that keep older rules. If a `MuxError` is raised, nothing has changed.
+        The sockets are committed or abandoned. Without `rules_changed`, only certificates and other files are read again.
+
+        Returns:
+            The number of connections that keep older rules.
+
+        Raises:
+            MuxError: The rules cannot be used; nothing has changed.
         """
         pending = None
         with ExitStack() as undo:
@@ -388,11 +396,11 @@ class Supervisor:
                 raise MuxError("\n".join(upstreams.problems))
             self._files.use(rules)
             self._extend(rules)
-            looked_up = self.state.upstreams.first_names()
+            looked_up = self.state.upstreams.first_look_ups()
             if looked_up is not None:
                 await looked_up
             await self.pool.settled()
-            # A worker prepares one set of rules at a time.
+            # A worker can prepare only one set of rules at a time.
             await DeferredList([*self._catching_up])
             pending = self._pending = PendingRules(
                 rules, sockets.sockets, self.version + rules_changed, upstreams
@@ -402,7 +410,7 @@ class Supervisor:
             if self._draining_sockets or any(
                 opened.type == SOCK_DGRAM for opened in self._sockets.sockets().values()
             ):
-                # The new rules may end the worker to which flows are moving.
+                # The commit may retire the worker that flows are moving to.
                 await self.pool.flows_moved(self.pool.all())
             undo.pop_all()
         sockets.commit()
@@ -411,7 +419,7 @@ class Supervisor:
         return older
 
     def _close_removed(self) -> None:
-        """Close the sockets of removed listeners, except UDP sockets with flows; see `close_unused`."""
+        """Close the sockets of removed listeners; `close_unused` closes UDP sockets once they have no flows."""
         unused = self._sockets.unused
         self._draining_sockets = {key for key in unused if unused[key].type == SOCK_DGRAM}
         for key in self._draining_sockets:  # the port stays bound while a worker keeps it open
@@ -425,7 +433,7 @@ class Supervisor:
         if self.transfers.accepting and not self.is_changing:
             self._listen_on_new(self._sockets.revive())
         if gone := self.state.bans.expire(time.time()):
-            self.pool.tell(messages.BAN, rows=rows_of(gone))
+            self.pool.send_to_all(messages.BAN, rows=rows_of(gone))
         if self.transfers.accepting:  # otherwise another process logs it
             for backend in self.state.take_ended_holds(time.time()):
                 self._log.info(
@@ -446,7 +454,7 @@ class Supervisor:
                 self._start_catch_up(worker)
 
     async def close_unused(self) -> None:
-        """Close the UDP sockets of removed listeners that no worker needs for a flow any longer."""
+        """Close the UDP sockets of removed listeners on which no worker has a flow."""
         if not self._draining_sockets:
             return
         version = self.version
@@ -462,20 +470,20 @@ class Supervisor:
         try:
             await self.pool.serving().addTimeout(_STARTING, self._reactor)
         except defer.TimeoutError:
-            self._note_problem(
+            self._report_problem(
                 f"not all workers serve after {_STARTING:g} s: see the service's log"
             )
         problems, self._problems = self._problems, []
         return problems
 
-    def _note_problem(self, what: str) -> None:
-        """Log why a worker does not serve under the rules in force, and keep it for the report of the reload."""
+    def _report_problem(self, what: str) -> None:
+        """Log why a worker does not serve the current rules, and add it to the reload's result."""
         self._problems.append(f"the rules are in force, but {what}")
         self._log.error("{why}", why=self._problems[-1])
 
     def _check_room(self, listening: int) -> None:
-        """Check that a new worker could have more sockets than now, with two descriptors each while it starts."""
-        needed = 2 * listening + _OTHERS
+        """Check that the limit of descriptors allows more listening sockets; a starting worker has two descriptors of each."""
+        needed = 2 * listening + _OTHER_DESCRIPTORS
         if listening > len(self._sockets.sockets()) and needed > soft_limit():
             raise WorkersError(
                 f"with {listening} listening sockets, a worker that starts needs some {needed} descriptors, and may have "
@@ -488,7 +496,7 @@ class Supervisor:
         more, gone = layout.changes(self._published_places)
         if more or gone:
             self._published_places = dict(layout.places)
-            self.pool.tell(messages.COUNT_MORE, places=more, cells=layout.cells, gone=gone)
+            self.pool.send_to_all(messages.COUNT_MORE, places=more, cells=layout.cells, gone=gone)
 
     async def _prepare(self, pending: PendingRules, *, rules_changed: bool) -> None:
         rules = pending.rules
@@ -517,13 +525,13 @@ class Supervisor:
         if rules.settings.workers > able:
             self.starter.use(rules)
             self.pool.add(rules.settings.workers - able)
-            self._note_added(pending)
+            self._check_added(pending)
             try:
                 await pending.ready.addTimeout(_STARTING, self._reactor)
             except defer.TimeoutError:
                 raise WorkersError(f"workers: new ones did not start in {_STARTING:g} s") from None
 
-    def _note_added(self, pending: PendingRules) -> None:
+    def _check_added(self, pending: PendingRules) -> None:
         if not pending.ready.called and all(worker.ready for worker in self.pool.added):
             pending.ready.callback(None)
 
@@ -532,11 +540,11 @@ class Supervisor:
         self.starter.use(self._rules)
         self.pool.drop_added()
         for worker in pending.preparing:
-            worker.tell(messages.ABANDON)
+            worker.send(messages.ABANDON)
 
     async def _commit_pending(self, pending: PendingRules) -> int:
-        # Prepared workers commit, retiring ones serve again before new ones are needed, added ones join the pool, and those
-        # that were started in between catch up.
+        # Prepared workers commit; retiring ones are reused before new ones are started; added ones join the pool; and workers
+        # that were started during the reload catch up.
         self.is_changing = False
         self._pending = None
         self._problems = []
@@ -547,7 +555,7 @@ class Supervisor:
         self._use_certificates()
         self.version = pending.version
         pending.upstreams.commit()
-        # A worker that has ended in between has a successor, which starts with the previous rules.
+        # If the process ID has changed, the prepared worker has ended, and the one that replaced it has the previous rules.
         ready = [worker for worker, pid in pending.preparing.items() if worker.pid == pid]
         count = pending.rules.settings.workers
         added = self.pool.admit()
@@ -556,7 +564,7 @@ class Supervisor:
         for worker in (*again, *added):
             worker.version = self.version
             if self.transfers.accepting:
-                self.pool.let_accept(worker)
+                self.pool.start_accepting(worker)
         for worker in self.pool.workers:
             if worker.ready and worker not in ready and worker not in added:
                 self._start_catch_up(worker)
@@ -569,8 +577,8 @@ class Supervisor:
         worker.sockets = self._sockets.sockets() if listening else {}
 
         def failed(failure: Failure) -> int:
-            worker.sockets = {}  # which of them it has is unknown
-            if not failure.check(GoneError):  # otherwise its successor starts with these rules
+            worker.sockets = {}  # it is unknown which of them the worker has
+            if not failure.check(PeerGoneError):  # its replacement starts with the new rules
                 self._replace_failed(worker, failure.getErrorMessage())
             return 0
 
@@ -579,8 +587,8 @@ class Supervisor:
         return committed
 
     def _replace_failed(self, worker: Worker, why: str) -> None:
-        if worker in self.pool.workers:  # others keep the rules of their connections
-            self._note_problem(
+        if worker in self.pool.workers:  # retiring workers accept no clients
+            self._report_problem(
                 f"worker {worker.number + 1} could not take them and is replaced: {why}"
             )
             self.replace(worker)
@@ -594,40 +602,40 @@ class Supervisor:
         message = self._message(self._rules, self.version) | {"rules_changed": True}
         try:
             await worker.ask_to_prepare(self._sockets.sockets(), **message)
-        except GoneError:
+        except PeerGoneError:
             return
         except ChannelError as problem:
             self._replace_failed(worker, str(problem))
             return
         await self._commit(worker)
         if self.transfers.accepting:
-            self.pool.let_accept(worker)
+            self.pool.start_accepting(worker)
 
     def retired(self, worker: Worker) -> None:
         self.pool.retired(worker)
 
-    def has_answered_leave(self) -> None:
+    def leave_answered(self) -> None:
         self.pool.changes.check()
 
     def end_removed(self, routes: Collection[str], backends: Collection[str]) -> None:
-        self.pool.tell(messages.END_REMOVED, routes=list(routes), backends=list(backends))
+        self.pool.send_to_all(messages.END_REMOVED, routes=list(routes), backends=list(backends))
 
     async def _status(self) -> dict[str, Any]:
         return {"generation": self.version, **await self.pool.status()}
 
     def ended(self, number: int, *, is_left: bool) -> None:
-        """Clear the counts of a worker that has ended; `is_left` means that it had no connections, and none were moving to it."""
+        """Clear the counts of a worker that has ended. With `is_left`, it had no connections, and none were moving to it."""
         self.pool.share_datagrams()
         self.state.upstreams.waker.process_ended(number)
         self.limits.clear(number + 1)
         if not is_left:
-            self.limits.none_come()
+            self.limits.clear_expected()
         lost = self.counters.ended(number + 1)
         if lost:
             self._log.warn("connections that ended with a worker: {lost}", lost=lost)
 
     def start_failed(self, worker: Worker, message: str) -> None:
-        """Fail the start or the reload that needs the worker; or the service, if the helper has ended."""
+        """Fail the reload that has added the worker, or else the service."""
         pending = self._pending
         if pending is not None and worker in self.pool.added:
             if not pending.ready.called:
@@ -636,13 +644,13 @@ class Supervisor:
             self._failing = True
             if self.lacks_helper():
                 message += f"; {HELPER_ENDED}"
-            # The reactor may not run yet.
+            # Deferred, since the reactor may not run yet.
             self._reactor.callLater(0, self._failed, WorkersError(message))
 
     async def leave(self, *, is_replaced: bool = False) -> None:
-        """End each worker after its last connection, and kill those that do not end; `serve_again` may start others meanwhile.
+        """Stop all workers: each exits after its last connection, and is killed after a time limit. `serve_again` may be called meanwhile.
 
-        `is_replaced` means that another process serves, while clients may wait for a server here.
+        With `is_replaced`, another process serves, and held clients of this one have more time.
         """
         workers = self.pool.leave()
         certificates = self.state.certificates
@@ -658,11 +666,11 @@ class Supervisor:
     def _kill_all(self, workers: Sequence[Worker]) -> None:
         for worker in workers:
             worker.kill()
-        # It may be suspended, and would not report their ends.
+        # The starter may be suspended (SIGSTOP), and would not report that the workers have ended.
         self.starter.kill()
 
     def serve_again(self) -> None:
-        """Start new workers after `leave`, which may still be running."""
+        """Start new workers after `leave`, which may not have finished."""
         self._deadline = None
         self.transfers.accepting = True
         self._use_certificates()
@@ -671,35 +679,35 @@ class Supervisor:
         self.pool.move_retiring()
         for worker in self.pool.workers:
             if worker.ready:
-                self.pool.let_accept(worker)
+                self.pool.start_accepting(worker)
 
     def _listen_again(self) -> None:
-        """Listen where the successor that has ended did not; addresses still in use are tried again later."""
+        """After a failed upgrade, listen again on the addresses that the new process had not taken; those in use are retried later."""
         if self.transfers.left_out and self.transfers.accepting and self.transfers.listen_again():
             for worker in self.pool.workers:
                 if worker.ready:
                     self._start_catch_up(worker)
 
     async def drain(self) -> None:
-        await self.leave()  # health checks continue, for clients that wait for a server
+        await self.leave()  # health checks go on until then, for held clients
         await (self.state.upstreams.stop() if self._is_started else succeed(None))
-        self.pool.watch_no_more()
+        self.pool.stop_watching()
         self._is_started = False
         self.starter.close()
         self.limits.close()
 
     def end_all(self) -> None:
-        self.pool.tell(messages.END_ALL)
+        self.pool.send_to_all(messages.END_ALL)
         if self._deadline is not None and self._deadline.active():
             self._deadline.reset(_GRACE)
 
     def reopen_log(self) -> None:
-        self.pool.tell(messages.REOPEN)
+        self.pool.send_to_all(messages.REOPEN)
 
 
 @attrs.define(eq=False)
 class PendingRules:
-    """The rules that workers prepare; `preparing` has the IDs of their processes."""
+    """The rules of a reload that is being prepared; `preparing` has the process ID of each worker."""
 
     rules: Rules
     sockets: Mapping[str, socket.socket]

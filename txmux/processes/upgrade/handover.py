@@ -37,7 +37,7 @@ from twisted.logger import Logger
 from txmux.access.admission import Admission
 from txmux.errors import MuxError
 from txmux.net.channel import messages
-from txmux.net.channel.channel import Channel, ChannelError, GoneError, Liveness
+from txmux.net.channel.channel import Channel, ChannelError, Liveness, PeerGoneError
 from txmux.net.channel.message import Message
 from txmux.processes.workers.received_rules import close, sockets_of
 from txmux.tcp.connection import MuxProtocol
@@ -106,7 +106,7 @@ class Round:
         for connection in (*self._left, *self._waiting):
             if connection.record.reason is None:
                 connection.attach_stage()
-                self.stays[connection.stays or "not taken"] += 1
+                self.stays[connection.stay_reason or "not taken"] += 1
 
     async def _offer_batches(self) -> None:
         while (taker := self._next_taker()) is not None and (batch := self._next_batch()):
@@ -135,7 +135,7 @@ class Round:
                 if batch and (batch[0][1].waited is not None) != is_waiting:
                     queue.appendleft(connection)
                     break
-                if (why := connection.stays) is not None:
+                if (why := connection.stay_reason) is not None:
                     self.stays[why] += 1
                     continue
                 moved, sockets = connection.suspend()
@@ -179,7 +179,7 @@ def _resume(connection: MuxProtocol, moved: MovedConnection) -> None:
     except Exception as problem:  # noqa: BLE001 - its failure must not affect the next one
         _log.error("{id} cannot go on, and is ended: {why!r}", id=moved.record.id, why=problem)
         connection.transport.abortConnection()
-        connection.over("error")
+        connection.finish("error")
 
 
 class Taker:
@@ -251,7 +251,7 @@ class Taker:
         self.channel.send(messages.GO_ON, batch=number, which=[*connections], kept=[*leased])
         for index, connection in connections.items():
             try:
-                release_slot = connection.let_go(keeps_slot=index in leased)
+                release_slot = connection.detach(keeps_slot=index in leased)
             except Exception as problem:  # noqa: BLE001 - as above
                 _log.error("{id} has moved: {why!r}", id=connection.record.id, why=problem)
                 continue
@@ -265,7 +265,7 @@ class Taker:
                 await self.channel.ask(messages.RECEIVED, seconds=_PATIENCE)
             except ChannelError:
                 for admission in self._admissions:
-                    admission.none_come()
+                    admission.clear_expected()
 
     def _ended(self, id: str) -> Deferred[None] | None:  # noqa: A002 - the name in the message
         release_slot = self._leased.pop(id, None)
@@ -293,7 +293,7 @@ class Taker:
     def channel_lost(self) -> None:
         self.is_able = False
         if not self.opened.called:
-            self.opened.errback(GoneError())
+            self.opened.errback(PeerGoneError())
         leased, self._leased = self._leased, {}
         for release_slot in leased.values():
             release_slot(_nothing)
@@ -414,7 +414,7 @@ def _adopt(
         factory.adopt(moved, sockets, release_slot)
     except Exception:  # noqa: BLE001 - its failure must not affect the next one
         _log.failure("{id} cannot be adopted, and is closed", id=moved.record.id)
-        factory.configuration.admission.none_come()
+        factory.configuration.admission.clear_expected()
         close(sockets)
         if release_slot is not None:  # a second call does nothing
             release_slot(_nothing)

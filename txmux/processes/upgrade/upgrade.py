@@ -31,7 +31,13 @@ from txmux.admin.endpoint import AdminEndpoints
 from txmux.control.report import Report
 from txmux.errors import MuxError
 from txmux.net.channel import messages
-from txmux.net.channel.channel import AnswerTimeoutError, Channel, ChannelError, GoneError, attach
+from txmux.net.channel.channel import (
+    AnswerTimeoutError,
+    Channel,
+    ChannelError,
+    PeerGoneError,
+    attach,
+)
 from txmux.net.channel.descriptorstream import close_all
 from txmux.net.channel.message import Message
 from txmux.processes.forking import how_ended
@@ -109,7 +115,7 @@ class Successor(ProcessProtocol):
                 state=state,
             )
         except ChannelError as problem:
-            is_gone = isinstance(problem, GoneError)
+            is_gone = isinstance(problem, PeerGoneError)
             if not is_gone:
                 self.end()
             kill = self._reactor.callLater(_ENDING, self.end)

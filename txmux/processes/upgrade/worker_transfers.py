@@ -53,7 +53,7 @@ class WorkerTransfers:
         paused = [worker for worker in self._pool.workers if worker in self.able]
         for worker in self._pool.workers:
             if worker not in paused:
-                worker.tell(messages.PAUSE)
+                worker.send(messages.PAUSE)
         await broadcast(paused, messages.PAUSE, seconds=_PROMPT)
         await self._pool.flows_moved(self.able)  # a reader may have been replaced in between
 
@@ -96,7 +96,7 @@ class WorkerTransfers:
         """Count connections that another service is about to hand over for the limits of servers."""
         # Several workers have limits of their own, and which of them will take a connection is unknown.
         if len(self._pool.workers) == 1:
-            self._pool.workers[0].tell(messages.EXPECT, servers=[*servers])
+            self._pool.workers[0].send(messages.EXPECT, servers=[*servers])
 
     def hand_over(
         self, to: Takers, is_needed: Callable[[], bool], handovers: Iterable[WorkerHandover] = ()

@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from txmux.net.channel import messages
-from txmux.net.channel.channel import ChannelError, GoneError
+from txmux.net.channel.channel import ChannelError, PeerGoneError
 from txmux.processes.workers.worker import Worker
 from txmux.tcp.moving import COULD_MOVE
 
@@ -63,7 +63,7 @@ class WorkerHandover:
             pause = _PAUSES[min(self.rounds, len(_PAUSES)) - 1]
             try:
                 await self._worker.pause(pause)
-            except GoneError:
+            except PeerGoneError:
                 self._has_ended()
                 return
             if not self._is_needed():
@@ -79,7 +79,7 @@ class WorkerHandover:
             answer = await self._hand_over()
             self.moved += answer["moved"]
             self.stays = Counter(answer["stays"])
-        except GoneError:
+        except PeerGoneError:
             self._has_ended()
         except (ChannelError, OSError) as problem:
             self.stays = Counter({"not taken": await self._count()})

@@ -11,10 +11,10 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from txmux.control.broadcast import PATIENCE, broadcast
+from txmux.control.broadcast import ANSWER_TIMEOUT, broadcast
 from txmux.errors import MuxError
 from txmux.net.channel import messages
-from txmux.net.channel.channel import ChannelError, GoneError
+from txmux.net.channel.channel import ChannelError, PeerGoneError
 from txmux.net.channel.message import Message
 from txmux.processes.conditions import Conditions
 from txmux.processes.workers.moving import WorkerHandover
@@ -32,7 +32,7 @@ async def failures(requests: Mapping[Worker, Deferred[Any]]) -> list[str]:
     answers = await DeferredList([*requests.values()], consumeErrors=True)
     failed: dict[str, list[str]] = {}
     for worker, (answered, answer) in zip(requests, answers, strict=True):
-        if not answered and not answer.check(GoneError):
+        if not answered and not answer.check(PeerGoneError):
             failed.setdefault(answer.getErrorMessage(), []).append(str(worker.number + 1))
     return [f"worker {', '.join(numbers)}: {why}" for why, numbers in failed.items()]
 
@@ -80,7 +80,7 @@ class WorkerPool:
     def watch(self) -> None:
         self._pinging.start(_PING, now=False)
 
-    def watch_no_more(self) -> None:
+    def stop_watching(self) -> None:
         if self._pinging.running:
             self._pinging.stop()
 
@@ -109,7 +109,7 @@ class WorkerPool:
         ]
         again = ready[:missing]
         for worker in again:
-            worker.tell(messages.LEAVE_DATAGRAMS)  # until `share_datagrams` chooses the reader
+            worker.send(messages.LEAVE_DATAGRAMS)  # until `share_datagrams` chooses the reader
             self.retiring.remove(worker)
             self.workers.append(worker)
             worker.serve_again()
@@ -178,7 +178,7 @@ class WorkerPool:
             if len(self.all()) < most:
                 self.replace(worker)
             else:
-                worker.tell(messages.STOP)
+                worker.send(messages.STOP)
 
         self._reactor.callLater(_WHOLE, replace)
 
@@ -193,7 +193,7 @@ class WorkerPool:
                 successor=successor.number + 1,
             )
 
-    def let_accept(self, worker: Worker) -> None:
+    def start_accepting(self, worker: Worker) -> None:
         self._accept_pending.add(worker)
 
         def answered(_: object) -> None:
@@ -215,9 +215,9 @@ class WorkerPool:
         if self._reads not in ready:
             self._reads = next(iter(ready), None)
             if self._awaits_flows and self._reads is not None:
-                self._reads.tell(messages.AWAIT_FLOWS)
+                self._reads.send(messages.AWAIT_FLOWS)
         for worker in ready:  # all, since any may be a new process
-            worker.tell(
+            worker.send(
                 messages.TAKE_DATAGRAMS if worker is self._reads else messages.LEAVE_DATAGRAMS
             )
 
@@ -228,13 +228,13 @@ class WorkerPool:
         """
         self._awaits_flows = these = object()
         for worker in self.all():  # retiring ones may be about to serve again
-            worker.tell(messages.AWAIT_FLOWS)
+            worker.send(messages.AWAIT_FLOWS)
 
         def are_here() -> None:
             if self._awaits_flows is these:
                 self._awaits_flows = None
                 for worker in self.all():
-                    worker.tell(messages.FLOWS_ARE_HERE)
+                    worker.send(messages.FLOWS_ARE_HERE)
 
         return are_here
 
@@ -254,7 +254,7 @@ class WorkerPool:
         if reader is None or not reader.ready:
             return []  # the flows have ended with the reader
         try:
-            left: list[str] = await reader.ask(messages.FLOWS_LEFT, seconds=PATIENCE)
+            left: list[str] = await reader.ask(messages.FLOWS_LEFT, seconds=ANSWER_TIMEOUT)
         except ChannelError:
             return None
         return left
@@ -313,9 +313,9 @@ class WorkerPool:
         self.retiring.remove(worker)
         self.changes.check()
 
-    def tell(self, message: Message, **values: Any) -> None:
+    def send_to_all(self, message: Message, **values: Any) -> None:
         for worker in self.all():
-            worker.tell(message, **values)
+            worker.send(message, **values)
 
     async def missing(self) -> list[str]:
         if not self.is_served():

@@ -276,7 +276,7 @@ class WorkerProcess:
             self._stopping = True
             Deferred.fromCoroutine(self._drain(longest_wait))
         elif self._serving is not None and not longest_wait:
-            self._serving.wait_no_longer()
+            self._serving.stop_waiting()
 
     async def _drain(self, longest_wait: int) -> None:
         if self._serving is not None:

@@ -144,10 +144,10 @@ class Starter:
         self._becomes_later = None if account is None or account.is_current else account
         # A worker that opens ports through Twisted drops root by itself afterwards.
         if are_plain(self._rules):
-            self.become_user()
+            self.drop_privileges()
         self.use(self._rules)
 
-    def become_user(self) -> None:
+    def drop_privileges(self) -> None:
         """Drop root, which the first workers may need to open endpoints."""
         account, self._becomes_later = self._becomes_later, None
         if account is not None and self._connection is not None:

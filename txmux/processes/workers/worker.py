@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 
 from txmux.control.overrides import ServiceState
 from txmux.net.channel import messages
-from txmux.net.channel.channel import Channel, ChannelError, GoneError, attach
+from txmux.net.channel.channel import Channel, ChannelError, PeerGoneError, attach
 from txmux.net.channel.message import Message
 from txmux.processes.forking import how_ended
 from txmux.processes.privilege.sandbox import Sandbox
@@ -61,11 +61,11 @@ class _Supervisor(Protocol):
     def lacks_helper(self) -> bool: ...
     def ready(self, worker: Worker, /) -> None: ...
     def retired(self, worker: Worker, /) -> None: ...
-    def has_answered_leave(self) -> None: ...
+    def leave_answered(self) -> None: ...
     def ended(self, number: int, /, *, is_left: bool) -> None: ...
     def start_failed(self, worker: Worker, message: str, /) -> None: ...
     def replace(self, worker: Worker, /) -> None: ...
-    def clients_wait(self, number: int, backend: str, /, *, waiting: bool) -> None: ...
+    def report_waiting_clients(self, number: int, backend: str, /, *, waiting: bool) -> None: ...
 
 
 class Worker:
@@ -130,14 +130,14 @@ class Worker:
             if not self._supervisor.is_changing:
                 self.is_leaving = True
                 self.is_leaving = await self.ask(messages.LEAVE)
-                self._supervisor.has_answered_leave()
+                self._supervisor.leave_answered()
                 if self.is_leaving:
                     return
             # It has got connections of others, or a reload may need it.
             await self.pause(_AGAIN)
 
     def pause(self, seconds: float) -> Deferred[Any]:
-        """Wait for these seconds; a `GoneError` if the process ends before."""
+        """Wait for these seconds; a `PeerGoneError` if the process ends before."""
         pausing: Deferred[Any] = deferLater(self._reactor, seconds)
         self._pauses = [pausing, *(earlier for earlier in self._pauses if not earlier.called)]
         return pausing.addErrback(_process_ended)
@@ -223,7 +223,7 @@ class Worker:
                 message["descriptors"].append(opener.fileno())
             return channel.ask(messages.START, opener=opener is not None, **message)
 
-    def tell(self, message: Message, **values: Any) -> None:
+    def send(self, message: Message, **values: Any) -> None:
         if self._channel is not None:
             self._channel.send(message, **values)
 
@@ -231,7 +231,7 @@ class Worker:
         self, message: Message, *, seconds: float | None = 30.0, **values: Any
     ) -> Deferred[Any]:
         if self._channel is None:
-            gone: Deferred[Any] = fail(GoneError())
+            gone: Deferred[Any] = fail(PeerGoneError())
             return gone
         return self._channel.ask(message, seconds=seconds, **values)
 
@@ -256,7 +256,7 @@ class Worker:
         """Let its connections finish, and wait for its end; see `Serving.drain`."""
         if self._restart is not None and self._restart.active():
             self._restart.cancel()
-        self.tell(messages.STOP, longest_wait=longest_wait)
+        self.send(messages.STOP, longest_wait=longest_wait)
         if self._stopped is None:
             self._stopped = Deferred()
             if self._channel is None:
@@ -361,7 +361,7 @@ class Worker:
             messages.ACCESS: lambda line: _access.info("{line}", line=line),
             messages.EVENT: self._happened,
             messages.BAD_ENDS: partial(self._supervisor.state.recent.add, self.number + 1),
-            messages.WAITING: partial(self._supervisor.clients_wait, self.number),
+            messages.WAITING: partial(self._supervisor.report_waiting_clients, self.number),
             messages.REPLACE: lambda: self._supervisor.replace(self),
         }
 
@@ -371,13 +371,13 @@ class Worker:
         self._supervisor.ready(self)
 
     def _has_failed(self, failure: Failure) -> None:
-        if not failure.check(GoneError):  # otherwise the exit status says more
+        if not failure.check(PeerGoneError):  # otherwise the exit status says more
             self._problem = failure.getErrorMessage()
 
     def listen(self, sink: Callable[[dict[str, Any]], object] | None) -> None:
         """Send its events to `sink`, or no longer."""
         self._sink = sink
-        self.tell(messages.LISTEN, on=sink is not None)
+        self.send(messages.LISTEN, on=sink is not None)
 
     def _happened(self, event: dict[str, Any]) -> None:
         if self._sink is not None:
@@ -385,4 +385,4 @@ class Worker:
 
 
 def _process_ended(_: Failure) -> NoReturn:
-    raise GoneError
+    raise PeerGoneError

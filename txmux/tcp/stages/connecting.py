@@ -1,4 +1,4 @@
-"""Two stages: the rest of a ClientHello is awaited, if the PROXY header depends on it; and a server is connected."""
+"""Two stages: `AwaitingHello` waits for a whole ClientHello, if the PROXY header depends on it, and `Connecting` for a server."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ if TYPE_CHECKING:
 _WITH_PORT = IPv4Address, IPv6Address
 _HELLO = b"\x16"  # the first byte of a TLS record with a handshake message
 
-_HIDDEN = 30.0  # seconds that a client waits whose end could not come
+_HIDDEN_END_CHECK = 30.0  # seconds between checks whether a paused client may have left unnoticed
 
 _log = Logger()  # of the module: an event must not keep a connection's objects alive
 
 
 def lacks_hello(client: Client, upstream: Upstream) -> bool:
-    """Return whether a backend is to be sent what is in a ClientHello that has begun, but has not come in full."""
+    """Return whether the PROXY header needs fields of a ClientHello that is still incomplete."""
     names = upstream.backend.proxy_tlvs
     if client.has_finished or client.agreed_tls is not None:
         return False
     settings, received = client.configuration.settings, client.received
     if {"authority", "alpn"}.isdisjoint(names) or not received.startswith(_HELLO):
         return False
-    too_late = client.elapsed_ms() >= settings.detect_timeout * 1000
-    if len(received) >= settings.peek_limit or too_late:
+    is_late = client.elapsed_ms() >= settings.detect_timeout * 1000
+    if len(received) >= settings.peek_limit or is_late:
         return False
     reader = parse_client_hello(received, None)
     return not (reader.hello or reader.malformed)
@@ -57,9 +57,9 @@ def lacks_hello(client: Client, upstream: Upstream) -> bool:
 
 @attrs.define(eq=False, slots=False)
 class AwaitingHello(Stage):
-    """Waits for the rest of a ClientHello; without it the PROXY header would depend on how the network cut it.
+    """Waits for the rest of a ClientHello, so that the PROXY header does not depend on how the network segmented it.
 
-    What is left of the client's `detect_timeout` is the limit, as it is for all bytes before the client is routed.
+    The rest of `detect_timeout` is the limit, as for all bytes before routing.
     """
 
     state: ClassVar[ConnectionState] = "awaiting-hello"
@@ -91,7 +91,7 @@ class Connecting(Stage):
     """Waits for a server. What the client sends is buffered, up to the peek limit.
 
     Args:
-        start: Starts the connector; a server may have been chosen or tried already.
+        start: Starts the connector. `SocketConnection` replaces it if it has chosen or tried a server already.
     """
 
     state: ClassVar[ConnectionState] = "connecting"
@@ -108,7 +108,7 @@ class Connecting(Stage):
         client.record.backend = upstream.backend.name
         hops = client.runtime.loop_detector.hops_of(client.transport)
         if hops >= MOST_HOPS:
-            return self._break_loop(hops)
+            return self._refuse_loop(hops)
         connector = connector_for(client, upstream, self._connected, self._failed)
         if len(client.received) >= client.configuration.settings.peek_limit:
             self.on_data()
@@ -120,7 +120,7 @@ class Connecting(Stage):
         self._start(connector)
         return None
 
-    def _break_loop(self, hops: int) -> Outcome:
+    def _refuse_loop(self, hops: int) -> Outcome:
         record = self._client.record
         record.facts["hops"] = str(hops)
         _log.warn(
@@ -137,10 +137,10 @@ class Connecting(Stage):
         super().leave()
         if self._connector is not None:
             self._connector.cancel()
-            self._connector = None  # it knows this stage, too
-        self._leave_line()
+            self._connector = None  # breaks a reference cycle
+        self._leave_held()
         if self._paused and not self._client.has_finished:
-            # The next stage does not know that it was stopped.
+            # The next stage expects a transport that reads.
             self._client.transport.resumeProducing()
 
     @override
@@ -148,51 +148,53 @@ class Connecting(Stage):
         client = self._client
         if len(client.received) >= client.configuration.settings.peek_limit:
             self._paused = True
-            if not self._stand_by():
+            if not self._watch_for_reset():
                 client.transport.pauseProducing()
-            self.wait(_HIDDEN, self._see_to_end)
+            self.wait(_HIDDEN_END_CHECK, self._check_for_hidden_end)
 
     @override
     def on_finished(self) -> None:
-        self._stand_by()
+        self._watch_for_reset()
 
-    def _stand_by(self) -> bool:
-        """Stop reading, but notice a reset, since it may wait for long; return whether the transport can do that.
+    def _watch_for_reset(self) -> bool:
+        """Stop reading, but notice a reset, since the client may wait for long; return whether the transport supports this.
 
-        TCP shows no difference between a half-close and a close, and neither comes while the client's bytes fill the buffer.
+        A FIN does not say whether the client has half-closed or left, and it cannot arrive while the client's bytes fill the
+        receive buffer.
         """
         if self._held is not None:
-            self._upstream.pool.line.doubt(self._held)
+            self._upstream.pool.line.mark_possibly_gone(self._held)
         watch_for_reset = getattr(self._client.transport, "watch_for_reset", None)
         if watch_for_reset is not None:
             watch_for_reset()
         return watch_for_reset is not None
 
-    def _see_to_end(self) -> Outcome | None:
+    def _check_for_hidden_end(self) -> Outcome | None:
+        # Such a client gives up its place among the held ones, which others may need.
         may_hide_end = getattr(self._client.transport, "may_hide_end", None)
         if self._held is not None and may_hide_end is not None and may_hide_end():
             return Routed(self._upstream.fallback, self._upstream.pool.line.cause)
-        self.wait(_HIDDEN, self._see_to_end)
+        self.wait(_HIDDEN_END_CHECK, self._check_for_hidden_end)
         return None
 
     def _connected(self, server: ProxyClient, member: Member) -> None:
         client, record = self._client, self._client.record
         connector, self._connector = self._connector, None
-        assert connector is not None  # noqa: S101 - it has reported
+        assert connector is not None  # noqa: S101 - it is the caller
         record.server = member.target.text
         host = server.transport.getHost()  # as the server sees it
         record.server_local = text_of(host) if isinstance(host, _WITH_PORT) else None
         record.connect_ms = client.elapsed_ms() - (record.detect_ms or 0.0)
         self._upstream.counts.connected(record.connect_ms)
         if connector.tried and self._held is None:
-            self._note_tried(connector)
-        self._leave_line(is_connected=True)
+            self._record_tried(connector)
+        self._leave_held(is_connected=True)
         client.advance(Connected(self._upstream, member, server))
 
     def _failed(self, cause: ConnectFailure) -> None:
         connector, self._connector = self._connector, None
         is_again = self._held is not None and self._held.is_trying
-        tried = [] if connector is None or is_again else self._note_tried(connector)
+        tried = [] if connector is None or is_again else self._record_tried(connector)
         if connector is not None and connector.refused and not tried:
             tried = [connector.refused]
         if tried and isinstance(self._upstream.fallback, Refusal):
@@ -205,7 +207,7 @@ class Connecting(Stage):
     def _refuse(self, why: ConnectFailure) -> None:
         self._client.advance(Routed(self._upstream.fallback, why))
 
-    # Waiting for a server.
+    # Held clients: no server is up, and the backend has `hold`.
 
     def _held_client(self) -> HeldClient:
         if self._held is None:
@@ -215,14 +217,14 @@ class Connecting(Stage):
                 client.accepted_at,
                 self._upstream.backend.hold,
                 self._try_again,
-                self._waited_in_vain,
+                self._hold_timed_out,
                 -1 if address is None else source_of(address.host),
                 getattr(client.transport, "handle_pending_events", lambda: None),
                 may_have_left=client.has_finished or self._paused,
             )
             if client.waited:
                 self._held.since = client.runtime.clock.seconds() - client.waited
-                client.waited = 0.0  # of this backend, and not of its fallback
+                client.waited = 0.0  # it counts for this backend, not for its fallback
         return self._held
 
     def _try_again(self) -> bool:
@@ -230,8 +232,8 @@ class Connecting(Stage):
         connector = connector_for(self._client, self._upstream, self._connected, self._failed)
         self._connector = connector
         if connector.start_in_turn():
-            if connector.is_queued:  # servers are up
-                self._leave_line(is_connected=True)
+            if connector.is_queued:  # servers are up, but full
+                self._leave_held(is_connected=True)
             return True
         self._connector = None
         if self._held_client().seconds:
@@ -239,14 +241,14 @@ class Connecting(Stage):
         self._refuse(self._upstream.pool.line.cause)
         return True
 
-    def _waited_in_vain(self, why: ConnectFailure) -> None:
+    def _hold_timed_out(self, why: ConnectFailure) -> None:
         self._upstream = self._upstream.current() or self._upstream
         self._refuse(why)
 
     @property
     @override
-    def stays(self) -> StayReason | None:
-        """Only a client that waits in a line can move."""
+    def stay_reason(self) -> StayReason | None:
+        """Only a held client can move."""
         held, client = self._held, self._client
         if client.agreed_tls:
             return "TLS ends here"
@@ -257,12 +259,12 @@ class Connecting(Stage):
 
     @override
     def suspend(self) -> tuple[RelayState, Timeouts, float | None, Sockets]:
-        """Leave the line, and stop reading."""
+        """Leave the held clients, and stop reading."""
         held, client = self._held, self._client
         transport: Any = client.transport
         assert held is not None  # noqa: S101 - it has been checked
         self._upstream.pool.line.remove(held)
-        super().leave()  # nothing may end it here while another process may have it
+        super().leave()  # a timer must not end it while another process may own it
         transport.pauseProducing()
         waited = client.runtime.clock.seconds() - held.since
         of_client, of_server = SideState(0, b"", client.has_finished), SideState(0, client.received)
@@ -274,19 +276,19 @@ class Connecting(Stage):
         client = self._client
         client.transport.resumeProducing()
         if client.has_finished:
-            self._stand_by()
+            self._watch_for_reset()
         self.on_data()
         why = self._upstream.hold(self._held_client(), "no-server")
         if why is not None:
             self._refuse(why)
 
     @override
-    def let_go(self) -> None:
+    def detach(self) -> None:
         transport: Any = self._client.transport
         transport.protocol.receiver = NO_RECEIVER
         transport.connectionLost(CLOSED)
 
-    def _leave_line(self, *, is_connected: bool = False) -> None:
+    def _leave_held(self, *, is_connected: bool = False) -> None:
         held, self._held = self._held, None
         if held is not None:
             if held.since >= 0:
@@ -294,7 +296,7 @@ class Connecting(Stage):
                 facts["held"] = held.waited(facts, now)
             self._upstream.pool.line.remove(held, is_connected=is_connected)
 
-    def _note_tried(self, connector: BackendConnector) -> list[str]:
+    def _record_tried(self, connector: BackendConnector) -> list[str]:
         tried = {member.target.text: cause for member, cause in connector.tried.items()}
         if tried:
             facts = self._client.record.facts

@@ -54,7 +54,7 @@ class Handshaking(Stage):
     @override
     def begin(self) -> Outcome | None:
         client = self._client
-        self.wait(client.configuration.settings.detect_timeout, self._too_late)
+        self.wait(client.configuration.settings.detect_timeout, self._on_timeout)
         return self.on_finished() if client.has_finished else self.on_data()
 
     @override
@@ -113,7 +113,7 @@ class Handshaking(Stage):
         client = self._client
         below: Any = client.transport
         settings = client.configuration.settings
-        self.wait(settings.detect_timeout, self._too_late)
+        self.wait(settings.detect_timeout, self._on_timeout)
         self._tls = tls = self._termination.make_transport(self)
         tls.strict = settings.tls_strict
         if isinstance(below, ProtocolWrapper):
@@ -167,6 +167,6 @@ class Handshaking(Stage):
         self._reason = reason
         self._client.transport.abortConnection()
 
-    def _too_late(self) -> None:
+    def _on_timeout(self) -> None:
         self._cause = "the TLS handshake took longer than detect_timeout"
         self._client.transport.abortConnection()

@@ -24,7 +24,7 @@ _CLOSE = Silent(Refusal.CLOSE)  # the destination of silent clients if the rules
 
 @attrs.define(eq=False, slots=False)
 class Peeking(Stage):
-    """Waits for bytes. The timer calls `Client.detection_over`, or has; without one, all of `detect_timeout` is left."""
+    """Waits for bytes. The timer calls `Client.stop_detection`, or has; without one, all of `detect_timeout` is left."""
 
     state: ClassVar[ConnectionState] = "peeking"
     only_previews: ClassVar[bool] = True
@@ -48,7 +48,7 @@ class Peeking(Stage):
             host, client.record.time, None if tls is None else tls.found
         )
         self._silent = silent = layer.silent_for(host) or _CLOSE
-        can_decide = layer.detector.decides_always or detection.can_decide()
+        can_decide = layer.detector.takes_any_client or detection.can_decide()
         if silent is _CLOSE and not can_decide:
             self._silent = silent = Silent(layer.default)
         if layer.server_first or (
@@ -70,14 +70,14 @@ class Peeking(Stage):
             first = transport.take_received() if isinstance(transport, SocketTransport) else b""
             outcome = self.receive(first) if first else None
             if outcome is None:
-                self.wait(client.configuration.settings.detect_timeout, self.too_late)
+                self.wait(client.configuration.settings.detect_timeout, self.on_timeout)
             return outcome
         outcome = self.on_data() if client.received else None
-        return self.too_late() if outcome is None and not timer.active() else outcome
+        return self.on_timeout() if outcome is None and not timer.active() else outcome
 
     def _wait_until(self, seconds: float) -> None:
         """Decide this many seconds after the client came to this layer, if nothing is decided before."""
-        self.wait(max(0.0, seconds - self._passed()), self.too_late)
+        self.wait(max(0.0, seconds - self._passed()), self.on_timeout)
 
     def _passed(self) -> float:
         return (self._client.elapsed_ms() - self._since) / 1000
@@ -108,7 +108,7 @@ class Peeking(Stage):
         # It was a port scan, which opens no connection to a backend.
         return TurnedAway(Refusal.CLOSE, "client-gone")
 
-    def too_late(self) -> Outcome:
+    def on_timeout(self) -> Outcome:
         if self._client.received:
             return self._decided(self._detection.finish())
         return Routed(self._silent.destination, "silent")

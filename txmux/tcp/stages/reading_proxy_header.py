@@ -47,12 +47,12 @@ class ReadingProxyHeader(Stage):
     @override
     def begin(self) -> Outcome | None:
         client = self._client
-        note_sender(client, client.transport.getPeer())
+        record_sender(client, client.transport.getPeer())
         settings = client.configuration.settings
-        self.wait(client.time_left(settings.proxy_timeout), self._too_late)
+        self.wait(client.time_left(settings.proxy_timeout), self._on_timeout)
         # The time that detection has counts from accept for every client; one length for all keeps their timers in one queue.
         self._detection = client.runtime.clock.callLater(
-            client.time_left(settings.detect_timeout), client.detection_over
+            client.time_left(settings.detect_timeout), client.stop_detection
         )
         return self.on_data() if client.received else None
 
@@ -100,7 +100,7 @@ class ReadingProxyHeader(Stage):
             client.record.facts["proxy_error"] = _CUT
         client.advance(Ended("proxy-header" if client.received else "client-gone"))
 
-    def _too_late(self) -> Outcome:
+    def _on_timeout(self) -> Outcome:
         seconds = self._client.configuration.settings.proxy_timeout
         return self._refuse(f"no header within {seconds:g} s: see accept_proxy_from")
 
@@ -109,7 +109,7 @@ class ReadingProxyHeader(Stage):
         return TurnedAway(Refusal.CLOSE, "proxy-header")
 
 
-def note_sender(client: Client, sender: IAddress) -> None:
+def record_sender(client: Client, sender: IAddress) -> None:
     client.record.facts["proxy_peer"] = text_of(sender)
 
 

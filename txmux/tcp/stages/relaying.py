@@ -126,7 +126,7 @@ class Relaying(Stage):
 
     @property
     @override
-    def stays(self) -> StayReason | None:
+    def stay_reason(self) -> StayReason | None:
         relay = self.relay
         if relay.ending:  # one of its ends may have no socket any more
             return "ending"
@@ -150,5 +150,5 @@ class Relaying(Stage):
         self.relay.resume(moved.relay)
 
     @override
-    def let_go(self) -> None:
-        self.relay.let_go()
+    def detach(self) -> None:
+        self.relay.detach()
