@@ -491,11 +491,13 @@ def _amount(count: int) -> int | str:
 
 
 def _body(received: bytes) -> bytes:
-    """Return what came after a PROXY header, if there is one."""
+    """Return what came after a PROXY header, if there is one; of a server that has read a part of it, nothing."""
     if received.startswith(SIGNATURE):
         return received[16 + int.from_bytes(received[14:16], "big") :]
     if received.startswith(b"PROXY"):
         return received[received.find(b"\n") + 1 or len(received) :]
+    if SIGNATURE.startswith(received) or (len(received) > 1 and b"PROXY".startswith(received)):
+        return b""
     return received
 
 
