@@ -183,6 +183,8 @@ class LeakTest(MuxTestCase):
 
     def left(self) -> dict[str, int]:
         DESCRIPTORS.close_cached()  # pipes that are kept for the next connection
+        for factory in (self.factory, self.silent_factory):
+            factory.drop_idle_timers()  # so are those
         gc.collect()
         kinds = collections.Counter(type(thing) for thing in gc.get_objects())
         return {
