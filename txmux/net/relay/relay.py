@@ -210,7 +210,7 @@ class Relay:
 
     @property
     def is_movable(self) -> bool:
-        """Whether it can be moved: it is not ending, and forwards in the kernel, not through transports."""
+        """Whether it can be moved; it is not ending, and forwards in the kernel, not through transports."""
         return not self.ending and isinstance(self._client, MovableSide)
 
     def suspend(self) -> RelayState:
