@@ -56,6 +56,7 @@ from txmux.tcp.stages.reading_proxy_header import ReadingProxyHeader, record_sen
 from txmux.tcp.stages.relaying import Relaying
 from txmux.tcp.transitions import Connected, Detected, Ended, Identified, Outcome
 from txmux.telemetry.record import ConnectionRecord
+from txmux.wire.proxyprotocol.decode import Decoded, Incomplete
 from txmux.wire.proxyprotocol.header import InvalidHeader
 
 _KIND = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
@@ -170,10 +171,12 @@ class SocketConnection(MuxProtocol):
         if not self.received:
             return _CLIENT_GONE
         try:
-            length = take_header(self)
-        except InvalidHeader:
-            length = 0
-        return Identified(length) if length else ReadingProxyHeader(self)
+            answer: Decoded | Incomplete | None = take_header(self)
+        except InvalidHeader:  # the stage logs it
+            answer = None
+        return (
+            Identified(answer.length) if isinstance(answer, Decoded) else ReadingProxyHeader(self)
+        )
 
     # Detection.
 

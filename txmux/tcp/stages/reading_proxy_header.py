@@ -15,7 +15,7 @@ from txmux.tcp.stage import Client, Stage
 from txmux.tcp.transitions import Ended, Identified, Outcome, TurnedAway
 from txmux.transport import unmapped
 from txmux.wire.facts import printable
-from txmux.wire.proxyprotocol.decode import Incomplete, decode
+from txmux.wire.proxyprotocol.decode import Decoded, Incomplete, decode
 from txmux.wire.proxyprotocol.fields import header_facts
 from txmux.wire.proxyprotocol.header import Address, Command, InvalidHeader, ProxyHeader
 
@@ -74,15 +74,14 @@ class ReadingProxyHeader(Stage):
         if len(received) < self._length:
             return None
         try:
-            answer = decode(received)
-            if isinstance(answer, Incomplete):
-                # The fields may be many, and would be read again with every byte.
-                if received.startswith(b"\r") and len(received) >= _START_OF_V2:
-                    self._length = len(received) + answer.need
-                return None
-            _apply_header(self._client, answer.header)
+            answer = take_header(self._client)
         except InvalidHeader as problem:
             return self._refuse(str(problem))
+        if isinstance(answer, Incomplete):
+            # The fields may be many, and would be read again with every byte.
+            if received.startswith(b"\r") and len(received) >= _START_OF_V2:
+                self._length = len(received) + answer.need
+            return None
         deadline, self._detection = self._detection, None
         return Identified(answer.length, deadline)
 
@@ -113,17 +112,16 @@ def record_sender(client: Client, sender: IAddress) -> None:
     client.record.facts["proxy_peer"] = text_of(sender)
 
 
-def take_header(client: Client) -> int:
-    """Take over a header that has come in full, and return its length.
+def take_header(client: Client) -> Decoded | Incomplete:
+    """Read the header with which `received` begins, and take over its fields for the client if it has come in full.
 
     Raises:
-        InvalidHeader: `ReadingProxyHeader` would refuse it.
+        InvalidHeader: It is none, or a field cannot be read.
     """
     answer = decode(client.received)
-    if isinstance(answer, Incomplete):
-        return 0
-    _apply_header(client, answer.header)
-    return answer.length
+    if isinstance(answer, Decoded):
+        _apply_header(client, answer.header)
+    return answer
 
 
 def _apply_header(client: Client, header: ProxyHeader) -> None:
