@@ -30,6 +30,9 @@ ConnectFailure = Literal[
 ]
 """Why no server could be reached."""
 
+ServerFailure = Literal[ConnectFailure, "reset"]
+"""How a server fails: it cannot be reached, or it resets a connection before its first byte."""
+
 CLIENT_FAULTS: frozenset[ConnectFailure] = frozenset({"no-name", "name-denied", "address-denied"})
 """Causes in what a client asks for, which say nothing about servers."""
 

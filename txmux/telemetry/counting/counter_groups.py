@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, get_args
 
 import attrs
 
-from txmux.telemetry.reasons import ConnectFailure, CountedReason, LimitName
+from txmux.telemetry.reasons import CountedReason, LimitName, ServerFailure
 
 if TYPE_CHECKING:
     Cells = Sequence[int] | memoryview[int]
@@ -132,7 +132,13 @@ SERVER = _block(
     "adopted",
     "released",
     "check time",  # of the last one, in microseconds
-    _each("failed", get_args(ConnectFailure)),
+    "checks failed",
+    "asked",  # clients of which it has been sent a byte
+    "answered",  # connections with a byte from it
+    "unanswered",  # connections that ended without one, other than by its reset
+    "bytes in",  # from clients
+    "bytes out",
+    _each("failed", get_args(ServerFailure)),
 )
 PROCESS = _block("process", "spliced", "restarts", "lost lines")
 

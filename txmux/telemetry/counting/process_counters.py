@@ -24,7 +24,7 @@ from txmux.telemetry.counting.counter_groups import (
     ROUTE,
     SERVER,
 )
-from txmux.telemetry.reasons import ConnectFailure, EndReason, LimitName
+from txmux.telemetry.reasons import EndReason, LimitName, ServerFailure
 from txmux.telemetry.record import ConnectionRecord
 from txmux.telemetry.sharedmemory import mapped
 
@@ -60,6 +60,9 @@ _CONNECTED = SERVER.at["connected"]
 _SERVER_ADOPTED = SERVER.at["adopted"]
 _RELEASED = SERVER.at["released"]
 _CHECK_TIME = SERVER.at["check time"]
+_CHECKS_FAILED = SERVER.at["checks failed"]
+_ASKED, _ANSWERED, _UNANSWERED = (SERVER.at[name] for name in ("asked", "answered", "unanswered"))
+_SERVER_IN, _SERVER_OUT = SERVER.at["bytes in"], SERVER.at["bytes out"]
 _FAILED = SERVER.those("failed")
 
 _SPLICED, _RESTARTS, _LOST_LINES = (
@@ -196,10 +199,27 @@ class ServerCounts(_CountedCells):
     def released(self) -> None:
         self.cells[_RELEASED] += 1
 
-    def failed(self, cause: ConnectFailure) -> None:
+    def failed(self, cause: ServerFailure) -> None:
         self.cells[_FAILED[cause]] += 1
 
-    def checked(self, seconds: float) -> None:
+    def asked(self) -> None:
+        """It has been sent the first byte of a client."""
+        self.cells[_ASKED] += 1
+
+    def answered(self) -> None:
+        """It has sent the first byte of a connection."""
+        self.cells[_ANSWERED] += 1
+
+    def unanswered(self) -> None:
+        """A connection has ended without a byte from it, and not by its reset."""
+        self.cells[_UNANSWERED] += 1
+
+    def relayed(self, bytes_in: int, bytes_out: int) -> None:
+        self.cells[_SERVER_IN] += bytes_in
+        self.cells[_SERVER_OUT] += bytes_out
+
+    def checked(self, seconds: float, *, ok: bool = True) -> None:
+        self.cells[_CHECKS_FAILED] += not ok
         self.cells[_CHECK_TIME] = max(1, int(seconds * 1_000_000))
 
 
