@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from unittest.mock import patch
 
+import attrs
 from prometheus_client.parser import text_string_to_metric_families
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
@@ -14,6 +15,11 @@ from tests.admin.asking import LISTEN, AdminCase, Told
 from tests.backends.connect.tls_case import authority
 from tests.programs import run_program
 from tests.support.peers import PeerFactory, connect, listen, reactor
+from txmux.access.bans import Ban, banned_network
+from txmux.admin.metrics import exposition
+from txmux.rules.reading.parser import parse
+from txmux.telemetry.counting.counters import OWN, Counters
+from txmux.telemetry.counting.snapshot import Gauges, counts_of
 from txmux.version import __version__
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -44,9 +50,9 @@ NAMES = frozenset(
         "connections_ended_total", "route_matches_total", "bytes_total", "detect_seconds_bucket",
         "connect_seconds_bucket", "duration_seconds_bucket", "detect_bytes_bucket",
         "backend_connections_active", "backend_connect_failures_total", "backend_server_up",
-        "backend_server_weight", "backend_clients_held", "limit_refused_total", "sources_tracked",
+        "backend_server_state", "backend_server_weight", "backend_clients_held", "limit_refused_total", "sources_tracked",
         "relay_spliced_bytes_total", "worker_restarts_total", "open_descriptors", "max_descriptors",
-        "access_log_lost_total", "reload_success", "reload_timestamp_seconds", "generations", "build_info", "rules_info",
+        "access_log_lost_total", "bans", "reload_success", "reload_timestamp_seconds", "generations", "build_info", "rules_info",
     }
 )  # fmt: skip
 """Those that every service has, as the reference lists them; others need a check or a certificate."""
@@ -107,7 +113,7 @@ class MetricsTest(AdminCase):
         python = ".".join(map(str, sys.version_info[:3]))
         self.assertEqual(self.of(samples, "build_info", version=__version__, python=python), 1)
 
-    async def test_refused_clients_by_limit_and_servers_that_are_up(self) -> None:
+    async def test_refused_clients_by_limit(self) -> None:
         port = await self.serve(PeerFactory())
         await connect(self, port)
         await connect(self, port)
@@ -117,12 +123,46 @@ class MetricsTest(AdminCase):
         limit = "max_connections_per_source"
         self.assertEqual(self.of(samples, "limit_refused_total", listener="x", limit=limit), 1)
         self.assertEqual(self.of(samples, "connections_undecided", listener="x"), 2)
-        up = {
-            dict(labels)["backend"]: value
-            for (name, labels), value in samples.items()
-            if name == "backend_server_up"
-        }
-        self.assertEqual(up, {"b": 1, "down": 0})
+
+    async def test_failed_servers_and_planned_work(self) -> None:
+        """A server has one state, and counts as up unless it has failed: whoever drains it knows."""
+        port = listen(self, PeerFactory())
+        more = "[backend c]\nserver = nowhere.example:1\nresolvers = 127.0.0.1:1\n"
+        more += "[backend d]\nserver = 127.0.0.1:1\n"
+        await self.start(rules=RULES.replace("PORT", str(port)) + more)
+        await self.running.control.set_server("d", "127.0.0.1:1", state="drain")
+        network = banned_network("192.0.2.0/24")
+        await self.running.control.bans.add(Ban(network, 0.0))
+        samples = await self.samples()
+        states, up = (
+            {
+                dict(labels)["backend"]: value if name.endswith("up") else dict(labels)["state"]
+                for (name, labels), value in samples.items()
+                if name == wanted and (value or name.endswith("up"))
+            }
+            for wanted in ("backend_server_state", "backend_server_up")
+        )
+        self.assertEqual(states, {"b": "up", "c": "unresolved", "d": "drain", "down": "disabled"})
+        self.assertEqual(up, {"b": 1, "c": 0, "d": 1, "down": 1})
+        self.assertEqual(self.of(samples, "bans"), 1)
+
+    def test_each_state_of_a_server(self) -> None:
+        counters = Counters()
+        counters.column(OWN)
+        counts = counts_of(counters, parse(LISTEN, "rules.ini"))
+        partly = attrs.evolve(counts, gauges=Gauges(up={("b", "s"): 1}))
+        up: dict[str, list[bool]] = {}
+        for state in ("up", "down", "ejected", "probing", "drain", "failing", "silent"):
+            document = [{"name": "b", "servers": [{"server": "s", "state": state}]}]
+            for its in (counts, partly):
+                text = exposition(its, document).decode()
+                self.assertEqual(text.count("txmux_backend_server_state{"), 10)
+                labels = f'backend="b",server="s",state="{state}"'
+                self.assertIn(f"txmux_backend_server_state{{{labels}}} 1.0\n", text)
+                if 'txmux_backend_server_up{backend="b",server="s"} 1.0' in text:
+                    up.setdefault(state, []).append(its is partly)
+        both = [False, True]
+        self.assertEqual(up, {"up": both, "ejected": [True], "probing": [True], "drain": both})
 
     async def test_lines_that_a_full_disk_does_not_take(self) -> None:
         port = await self.serve(PeerFactory(), "access_log = /dev/full")
@@ -170,6 +210,7 @@ class MetricsTest(AdminCase):
         self.assertEqual(NAMES - names, set())
         labels = {label for name, found in samples for label, _ in found}
         known = {"listener", "route", "backend", "server", "reason", "cause", "limit", "direction"}
+        known.add("state")
         self.assertEqual(labels - known, {"le", "version", "python", "sha"})
         _, errors, status = await run_program("promtool", "check", "metrics", stdin=self.page)
         self.assertEqual((errors.decode(), status), ("", 0))

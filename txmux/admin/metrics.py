@@ -5,8 +5,8 @@ txmux; nothing that a client sends is ever in one.
 """
 
 import platform
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import (
@@ -25,15 +25,19 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SERVER_CAUSES = ("connect-refused", "connect-timeout", "tls-failed", "error")
 """Causes that concern one server; others concern the backend."""
 
+_PLANNED = ("drain", "maintenance", "disabled")
+_STATES = ("up", "down", "ejected", "probing", *_PLANNED, "unresolved", "failing", "silent")
+
 
 _Family = TypeVar("_Family", bound=Metric)
 
 
-def exposition(counts: Counts) -> bytes:
-    """Takes long with thousands of routes."""
+def exposition(counts: Counts, backends: Iterable[Mapping[str, Any]] = ()) -> bytes:
+    """Takes long with thousands of routes; `backends` is the document for ``/api/backends``."""
     metrics = _Metrics()
     for part in (_listeners, _routes, _backends, _service):
         part(metrics, counts)
+    _server_states(metrics, counts, backends)
     registry = CollectorRegistry(auto_describe=False)
     registry.register(metrics)
     ProcessCollector(registry=registry)
@@ -143,7 +147,6 @@ def _backends(add: _Metrics, counts: Counts) -> None:
         "Connections to a server that could not be established, by the cause.",
         "backend server cause",
     )
-    is_up = add.gauge("backend_server_up", "Whether a server gets clients.", "backend server")
     weight = add.gauge(
         "backend_server_weight",
         "The weight of a server now, less while it starts slowly; 0 while it gets no clients.",
@@ -168,10 +171,30 @@ def _backends(add: _Metrics, counts: Counts) -> None:
         active.add_metric(labels, server.active)
         for cause in _SERVER_CAUSES:
             failures.add_metric([*labels, cause], server.failed[cause])
-        is_up.add_metric(labels, (server.backend, server.server) in counts.gauges.up)
         weight.add_metric(labels, counts.gauges.up.get((server.backend, server.server), 0))
         if server.check_seconds is not None:
             check.add_metric(labels, server.check_seconds)
+
+
+def _server_states(add: _Metrics, counts: Counts, backends: Iterable[Mapping[str, Any]]) -> None:
+    is_up = add.gauge(
+        "backend_server_up",
+        "0 for a server that has failed; 1 also for one that is out of use by the rules or an operator.",
+        "backend server",
+    )
+    is_in_state = add.gauge(
+        "backend_server_state",
+        "1 for the state of a server, 0 for the others.",
+        "backend server state",
+    )
+    for backend in backends:
+        for server in backend["servers"]:
+            labels, state = (backend["name"], server["server"]), server["state"]
+            # The state is that in the worst process; a server is up as long as one process sends it clients.
+            is_partly_up = state in {"ejected", "probing"} and labels in counts.gauges.up
+            is_up.add_metric(labels, state == "up" or state in _PLANNED or is_partly_up)
+            for name in _STATES:
+                is_in_state.add_metric([*labels, name], name == state)
 
 
 def _service(add: _Metrics, counts: Counts) -> None:
@@ -196,6 +219,9 @@ def _service(add: _Metrics, counts: Counts) -> None:
         "generations",
         "Versions of the rules in use by a connection, or for new ones.",
         value=gauges.generations,
+    )
+    add.gauge(
+        "bans", "Addresses and networks that are banned, beside the rules.", value=gauges.bans
     )
     add.gauge(
         "cluster_up",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -63,6 +63,8 @@ from txmux.transport import IPAddress
 if TYPE_CHECKING:
     from txmux.serving.acme.renewal import Certificates
 
+_T = TypeVar("_T")
+
 _MOST_WEIGHT = 65535
 
 _STATES = {"ready": "ready", "drain": "drained", "maintenance": "in maintenance"}
@@ -70,7 +72,7 @@ _STATES = {"ready": "ready", "drain": "drained", "maintenance": "in maintenance"
 _ENDING = 20.0  # seconds that a worker has to end connections
 
 _MANY_ROUTES = 1000
-"""With more of them, reading their counters would keep clients waiting, so a thread does it."""
+"""With more of them, reading counters and building documents would keep clients waiting, so a thread does it."""
 
 _ROWS_AT_ONCE = 1000
 """Connections in one answer of a worker, which must not be busy with it for long."""
@@ -210,14 +212,15 @@ class Control:
         gauges = await self._gauges()
         self.counters.column(OWN).process.lost_lines(LOST_LINES.take_count())
         when, report = self.last_reload or (self.started, Report(ok=True))
-        counts = (
-            counts_of(self.counters, self.rules)
-            if len(self.rules.routes) <= _MANY_ROUTES
-            else await deferToThread(counts_of, self.counters, self.rules)
-        )
+        counts = await self._compute(counts_of, self.counters, self.rules)
         return attrs.evolve(
             counts, gauges=gauges, rules=self.rules.files.sha256, reloaded=(report.ok, when)
         )
+
+    async def _compute(self, function: Callable[..., _T], *arguments: Any) -> _T:
+        if len(self.rules.routes) <= _MANY_ROUTES:
+            return function(*arguments)
+        return await deferToThread(function, *arguments)
 
     async def _gauges(self) -> Gauges:
         answers = await self._ask(messages.COUNT, gauges=True)
@@ -234,6 +237,7 @@ class Control:
             acme=acme,
             outside=outside,
             held=self.counters.held(),
+            bans=len(self.bans),
         )
 
     def _sources(self) -> Iterator[Source]:
@@ -367,7 +371,12 @@ class Control:
         asking = Deferred.fromCoroutine(self.addresses(addresses))
         counts, answers = counts or await self.counts(), await asking
         checked = [] if self.state is None else address_states(self.state.upstreams)
-        document = backends_document(self.rules, counts, self.overrides(), answers.answers, checked)
+        states: list[tuple[int | None, Any]] = [*answers.answers]
+        if not states:  # this process's own are the next best
+            states.append((None, checked))
+        document = await self._compute(
+            backends_document, self.rules, counts, self.overrides(), states, checked
+        )
         return Listing(document, answers.missing)
 
     async def explain(

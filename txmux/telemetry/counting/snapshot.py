@@ -137,6 +137,7 @@ class Gauges:
         to_servers: Client certificates presented to servers: the backend, the file and when it expires.
         outside: The states of the outside sources that txmux uses.
         lost_lines: How many lines each log has lost that cannot be written now, by its name and the reason.
+        bans: How many there are now, beside those of the rules.
     """
 
     generations: int = 1
@@ -151,6 +152,7 @@ class Gauges:
     acme: Mapping[str, float] = attrs.field(factory=dict)
     outside: Sequence[SourceState] = ()
     lost_lines: Mapping[str, int] = attrs.field(factory=dict)
+    bans: int = 0
 
     @property
     def cluster(self) -> bool | None:
