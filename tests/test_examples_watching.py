@@ -31,6 +31,66 @@ def panels() -> list[dict[str, Any]]:
     return found
 
 
+Series = dict[str, str]
+
+
+def server(state: str, *, up: bool, name: str = "s") -> Series:
+    """Write the series of a server; see `txmux.admin.metrics`."""
+    series = {f'txmux_backend_server_up{{backend="b",server="{name}"}}': f"{up:d}x60"}
+    for each in ("up", "down", "failing", "silent", "drain", "maintenance"):
+        labels = f'backend="b",server="{name}",state="{each}"'
+        series[f"txmux_backend_server_state{{{labels}}}"] = f"{each == state:d}x60"
+    return series
+
+
+_DAY = 86400
+_UP, _WELL = server("up", up=True), server("up", up=True, name="t")
+_DRAINED = server("drain", up=True)
+_EXPIRY = 'txmux_certificate_expiry_timestamp_seconds{file="f",route="r"}'
+_ENDED = 'txmux_connections_ended_total{listener="l",reason="%s"}'
+_REFUSED = 'txmux_limit_refused_total{limit="rate",listener="l"}'
+
+_CASES: list[tuple[str, Series, list[Series]]] = [
+    ("TxmuxDown", {'up{job="txmux"}': "0x60"}, [{'up{job="txmux"}': "1x60"}]),
+    (
+        "TxmuxBackendWithoutServer TxmuxServerDown",
+        # A drained server does not serve either.
+        server("down", up=False) | server("drain", up=True, name="t"),
+        [_UP, _DRAINED, server("maintenance", up=True)],
+    ),
+    ("TxmuxServerFailing", _WELL | server("silent", up=False), [_UP, _WELL | _DRAINED]),
+    ("TxmuxServerDown", _WELL | server("down", up=False), [_WELL | _DRAINED]),
+    ("TxmuxReloadFailed", {"txmux_reload_success": "0x60"}, [{"txmux_reload_success": "1x60"}]),
+    (
+        "TxmuxDescriptorsShort",
+        {"txmux_open_descriptors": "95x60"},
+        [{"txmux_open_descriptors": "20x60"}],
+    ),
+    ("TxmuxCertificateEnded", {_EXPIRY: "600x60"}, [{_EXPIRY: f"{90 * _DAY}x60"}]),
+    ("TxmuxCertificateEnds", {_EXPIRY: f"{10 * _DAY}x60"}, [{_EXPIRY: f"{90 * _DAY}x60"}]),
+    (
+        "TxmuxSourceFails",
+        {'txmux_source_up{source="s"}': "0x60"},
+        [{'txmux_source_up{source="s"}': "1x60"}],
+    ),
+    ("TxmuxNotShared", {"txmux_cluster_up": "0x60"}, [{"txmux_cluster_up": "1x60"}]),
+    ("TxmuxWorkersCrash", {"txmux_worker_restarts_total": "0+1x60"}, []),
+    (
+        "TxmuxLogLinesLost",
+        {"txmux_access_log_lost_total": "0+9x60"},
+        [{"txmux_access_log_lost_total": "9x60"}],
+    ),
+    ("TxmuxClientsRefused", {_REFUSED: "0+600x60"}, [{_REFUSED: "0+6x60"}]),
+    ("TxmuxManyBans", {"txmux_bans": "90000x60"}, [{"txmux_bans": "500x60"}]),
+    (
+        "TxmuxNoRoute",
+        {_ENDED % "no-route": "0+9x60", _ENDED % "done": "0+9x60"},
+        [{_ENDED % "no-route": "0+1x60", _ENDED % "done": "0+9x60"}],
+    ),
+]
+"""Alerts, with series for which they fire and no others, and series for which none does."""
+
+
 class AlertTests(TestCase):
     async def test_promtool(self) -> None:
         out, errors, status = await run_program("promtool", "check", "rules", str(_ALERTS))
@@ -38,41 +98,38 @@ class AlertTests(TestCase):
         self.assertIn(b"SUCCESS", out)
 
     async def test_fire(self) -> None:
-        """Alerts come when there is no server, a reload failed, descriptors are short and a certificate ends, and not otherwise."""
-        cases: dict[str, tuple[str, int | str, int | str]] = {
-            "TxmuxBackendWithoutServer": ('txmux_backend_server_up{backend="b",server="s"}', 0, 1),
-            "TxmuxReloadFailed": ("txmux_reload_success", 0, 1),
-            "TxmuxSourceFails": ('txmux_source_up{source="s"}', 0, 1),
-            "TxmuxNotShared": ("txmux_cluster_up", 0, 1),
-            "TxmuxLogLinesLost": ("txmux_access_log_lost_total", "0+9", "9+0"),
-            "TxmuxDescriptorsShort": ("txmux_open_descriptors", 95, 20),
-            "TxmuxCertificateEnds": (
-                'txmux_certificate_expiry_timestamp_seconds{route="r",file="f"}',
-                10 * 86400,
-                90 * 86400,
-            ),
-        }
-        for alert, (series, bad, good) in cases.items():
-            for value, count in ((bad, 1), (good, 0)):
-                text = self.unit_test(alert, series, value, count)
-                file = make_folder(self) / "test.yml"
-                file.write_text(text)
-                out, errors, status = await run_program("promtool", "test", "rules", str(file))
-                self.assertEqual(status, 0, (alert, value, out.decode(), errors.decode()))
+        """Each alert comes for the series that it is for, and for no others."""
+        tests = [
+            {
+                "name": f"{alerts}, {series}",
+                "interval": "1m",
+                "input_series": [
+                    {"series": name, "values": values}
+                    for name, values in {"txmux_max_descriptors": "100x60", **series}.items()
+                ],
+                "promql_expr_test": [
+                    {
+                        "expr": 'sort_desc(count by (alertname) (ALERTS{alertstate="firing"}))',
+                        "eval_time": "30m",
+                        "exp_samples": [
+                            {"labels": f'{{alertname="{name}"}}', "value": 1}
+                            for name in (alerts.split() if is_firing else ())
+                        ],
+                    }
+                ],
+            }
+            for alerts, bad, good in _CASES
+            for series, is_firing in [(bad, True), *((series, False) for series in good)]
+        ]
+        file = make_folder(self) / "test.yml"
+        rules = {"rule_files": [str(_ALERTS)], "evaluation_interval": "1m", "tests": tests}
+        file.write_text(json.dumps(rules))
+        out, errors, status = await run_program("promtool", "test", "rules", str(file))
+        self.assertEqual(status, 0, (out + errors).decode())
 
-    @staticmethod
-    def unit_test(alert: str, series: str, value: int | str, count: int) -> str:
-        expression = f'count(ALERTS{{alertname="{alert}",alertstate="firing"}}) or vector(0)'
-        quoted = json.dumps(series)
-        return "\n".join(
-            [
-                f"rule_files: [{_ALERTS}]", "evaluation_interval: 1m", "tests:", "  - interval: 1m",
-                "    input_series:", f"      - {{series: {quoted}, values: '{value}x20'}}",
-                "      - {series: txmux_max_descriptors, values: '100x20'}",
-                "    promql_expr_test:", f"      - expr: {json.dumps(expression)}",
-                "        eval_time: 15m", f"        exp_samples: [{{value: {count}}}]", "",
-            ]
-        )  # fmt: skip
+    def test_each_has_a_case(self) -> None:
+        alerts = re.findall(r"alert: (\w+)", _ALERTS.read_text())
+        self.assertEqual({name for its, _, _ in _CASES for name in its.split()}, {*alerts})
 
     def test_metrics_exist(self) -> None:
         self.assertEqual(metrics_in(_ALERTS.read_text()) - told(), set())
