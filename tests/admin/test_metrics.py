@@ -171,10 +171,11 @@ class MetricsTest(AdminCase):
             client.send(b"no route takes this")
             await client.is_lost()
             self.assertEqual(self.of(await self.samples(), "access_log_lost_total"), count)
-        lost = f"access log /dev/full: {os.strerror(errno.ENOSPC)}; 2 lines lost"
+        lost = ("warning", "access log /dev/full: 2 lines lost", os.strerror(errno.ENOSPC))
         for _ in range(2):
             status = json.loads((await self.get("/api/status")).body)
-            self.assertIn({"what": "log", "text": lost}, status["attention"])
+            found = [(one["level"], one["text"], one["cause"]) for one in status["attention"]]
+            self.assertIn(lost, found)
             self.file.write_text(f"{self.file.read_text()}# changed\n")
             self.assertTrue((await self.running.reload()).ok)
 

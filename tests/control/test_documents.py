@@ -1,6 +1,5 @@
-import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -13,8 +12,7 @@ from tests.control.test_connections import LiveCase
 from tests.support.mux import VirtualTime
 from tests.support.peers import reactor
 from tests.support.taker import Taker
-from txmux.control.documents import _worst, clients_that_wait, partly_down
-from txmux.control.overrides import Overrides
+from txmux.control.documents import _worst
 from txmux.net.channel.message import Message
 from txmux.processes.workers.worker import Worker
 
@@ -157,8 +155,19 @@ class WorkersTest(WorkersCase):
         with capturedLogs():
             while not (told := (await self.running.control.status())["attention"]):
                 await self.client(port)
-        text = "backend b: 1 of 2 servers is down: 127.0.0.1:1"
-        self.assertEqual(told, [{"what": "servers", "text": text}])
+        (item,) = told
+        self.assertLess(abs(time.time() - item.pop("since")), 60)
+        self.assertIn("worker", item.pop("cause"))
+        self.assertEqual(
+            item,
+            {
+                "level": "warning",
+                "what": "backend",
+                "text": "backend b: 1 of 2 servers is down: 127.0.0.1:1 (ejected)",
+                "do": "txmux servers b",
+                "link": "?backend=b#servers",
+            },
+        )
 
 
 class StatusTest(LiveCase):
@@ -197,58 +206,3 @@ class WorstTest(SynchronousTestCase):
         self.assertEqual(_worst(self.found("down", "down"))["why"], "it is down")
         told = _worst(self.found("ejected", "up", "ejected"))
         self.assertEqual((told["state"], told["why"]), ("ejected", "worker 1, 3: it is ejected"))
-
-
-class PartlyDownTest(SynchronousTestCase):
-    def found(self, *states: str) -> list[str]:
-        return self.told({(f"10.0.0.{at}:80", ""): state for at, state in enumerate(states, 1)})
-
-    def told(self, *workers: Mapping[tuple[str, str], str]) -> list[str]:
-        """Of each worker, the states by server and address."""
-        answers = [
-            (
-                number,
-                [
-                    {"backend": "web", "server": server, "address": address, "state": state}
-                    for (server, address), state in states.items()
-                ],
-            )
-            for number, states in enumerate(workers)
-        ]
-        return [text for _, text in partly_down(answers)]
-
-    def test_named_while_others_serve(self) -> None:
-        self.assertEqual(
-            self.found("up", "down"), ["backend web: 1 of 2 servers is down: 10.0.0.2:80"]
-        )
-        (told,) = self.found("ejected", *["down"] * 6, "up")
-        self.assertIn("7 of 8 servers are down: 10.0.0.1:80, ", told)
-        self.assertTrue(told.endswith("10.0.0.5:80, and 2 more"))
-
-    def test_all_down_is_told_as_such_and_drained_is_meant(self) -> None:
-        self.assertEqual(self.found("down", "down"), [])
-        self.assertEqual(self.found("down", "drain"), [])
-        self.assertEqual(self.found("up", "drain", "maintenance"), [])
-
-    def test_name_with_one_address_up_serves(self) -> None:
-        self.assertEqual(self.told({("web.test:80", "a"): "down", ("web.test:80", "b"): "up"}), [])
-
-    def test_down_for_one_of_the_workers(self) -> None:
-        up = {("a:80", ""): "up", ("b:80", ""): "up"}
-        told = self.told(up, {**up, ("b:80", ""): "ejected"}, up)
-        self.assertEqual(told, ["backend web: 1 of 2 servers is down: b:80"])
-
-
-class ClientsThatWaitTest(SynchronousTestCase):
-    def test_backends_held_or_without_a_server(self) -> None:
-        overrides = Overrides(held={"a": math.inf, "b": math.inf, "over": 1.0})
-        waiting = clients_that_wait(overrides, {"a": 1, "over": 1, "down": 2})
-        self.assertEqual(
-            [text for _, text in waiting],
-            [
-                "backend a: held by an operator: 1 client waits; txmux release a",
-                "backend b: held by an operator: 0 clients wait; txmux release b",
-                "backend over: 1 client waits for a server",
-                "backend down: 2 clients wait for a server",
-            ],
-        )

@@ -531,7 +531,7 @@ class SealedTests(TestCase, InteropTestCase):
             await DeferredList([*made._busy.values()])
             self.assertEqual(len([*made.attention()]), count)
             now[0] += 1000
-        self.assertIn("delete the key 'txmux:acme:lock'", next(made.attention())[1])
+        self.assertIn("delete the key 'txmux:acme:lock'", next(made.attention()).do)
 
 
 class _Front(ThreadingHTTPServer):
@@ -678,7 +678,7 @@ class ScheduleTests(TestCase, InteropTestCase):
         """Ask for a certificate in vain, and return why."""
         certificates.renew(_ONE).addErrback(lambda _: None)
         await self.tick(certificates)
-        return next(certificates.attention())[1]
+        return next(certificates.attention()).cause
 
     def serial(self) -> int:
         return x509.load_pem_x509_certificate(acme_file(self.path, _ONE).read_bytes()).serial_number
@@ -710,7 +710,9 @@ class ScheduleTests(TestCase, InteropTestCase):
         asked = await self.run_for(certificates, 86400)
         self.assertLess(len(asked), 40)
         self.assertLessEqual(max(b - a for a, b in pairwise(asked)), 3660)
-        self.assertIn("cannot be reached", " ".join(text for _, text in certificates.attention()))
+        self.assertIn(
+            "cannot be reached", " ".join(item.cause for item in certificates.attention())
+        )
         self.assertEqual(certificates.seconds_left(), {_ONE: 0.0, _OTHER: 0.0})
         self.own(Pebble(self.make_folder(), port=port, valid=True, ca=self.pebble.authority))
         await self.run_for(certificates, 7200)
@@ -753,7 +755,7 @@ class ScheduleTests(TestCase, InteropTestCase):
         certificates = self.certificates(f"{front.url}/dir", _ONE, _OTHER)
         asked = await self.run_for(certificates, 7200)
         self.assertEqual(len(asked), 1)
-        self.assertIn("rateLimited: too many orders", next(certificates.attention())[1])
+        self.assertIn("rateLimited: too many orders", next(certificates.attention()).cause)
         await self.run_for(certificates, 3600)
         self.assertEqual(front.asked.count("/busy"), 2)
         await self.run_for(self.certificates(f"{front.url}/dir"), 600)

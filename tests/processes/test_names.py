@@ -209,8 +209,7 @@ class NamesTest(ReloadCase):
         """Give what the status and the backends tell of names that cannot be found; it is the same."""
         status, listing = await self.running.control.status(), await self.running.control.backends()
         found = [one["why"] for backend in listing for one in backend["servers"] if one["why"]]
-        lines = [one["text"].split(": ", 2) for one in status["attention"]]
-        self.assertEqual([words[2] for words in lines if len(words) > 2], found)
+        self.assertEqual([one["cause"] for one in status["attention"]], found)
         return found
 
     async def refused_clients(self) -> list[Peer]:

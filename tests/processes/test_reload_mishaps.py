@@ -106,7 +106,7 @@ class MishapsTest(WorkersTestCase):
         why = "the rules are in force, but worker 2 could not take them and is replaced: no space"
         self.assertEqual((status, report), (422, {"error": why, "errors": [why]}))
         (trouble,) = get(admin, "/api/status")["attention"]
-        self.assertEqual(trouble, {"what": "reload", "text": f"the last reload: {why}"})
+        self.assertEqual((trouble["what"], trouble["cause"]), ("reload", why))
         replaced = {workers[1]}
         eventually(lambda: replaced.isdisjoint(workers_of(mux.pid)), "it has ended")
         self.assertEqual(len(workers_of(mux.pid)), 2)
@@ -133,7 +133,7 @@ class MishapsTest(WorkersTestCase):
         gone = "the helper that opens files has ended: "
         mux.child.wait_for(f"#error. {gone}restart the service; until then ")
         (trouble,) = get(admin, "/api/status")["attention"]
-        self.assertEqual((trouble["what"], trouble["text"][: len(gone)]), ("helper", gone))
+        self.assertEqual((trouble["level"], trouble["text"]), ("critical", gone.rstrip(": ")))
         self.assertTrue(get(admin, "/readyz")["ready"])
         for _ in range(2):
             self.assertIn(f"{gone}restart the service", mux.reload())

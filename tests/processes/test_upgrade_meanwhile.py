@@ -263,7 +263,7 @@ class MeanwhileTest(UpgradeTestCase):
 
         def others() -> list[str]:
             found = get(admin, "/api/status")["attention"]
-            return [one["text"] for one in found if one["what"] == "workers"]
+            return [one["text"] for one in found if one["what"] == "upgrade"]
 
         self.assertEqual(others(), ["3 connections go on in workers whose supervisor has ended"])
         self.all_end(pairs)

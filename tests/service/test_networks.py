@@ -231,7 +231,7 @@ class CrowdSecTest(NetworksCase):
         await self.after(71, lambda: source.state().is_overdue)
         (told,) = (await self.running.control.status())["attention"]
         self.assertIn(f"crowdsec {played.url}: no good answer for ", told["text"])
-        self.assertIn(": it answers 500", told["text"])
+        self.assertEqual(told["cause"], "it answers 500")
         played.wrong = None
         await self.after(81, lambda: not source.state().is_overdue)
         self.assertEqual((await self.running.control.status())["attention"], [])

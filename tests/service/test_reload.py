@@ -102,8 +102,9 @@ class RoutesTest(ReloadCase):
         moment, report = self.running.control.last_reload or (0, None)
         self.assertGreater(moment, 1_000_000_000)
         self.assertEqual(report and report.ok, False)
-        texts = [one["text"] for one in (await self.running.control.status())["attention"]]
-        self.assertRegex(" ".join(texts), r"the last reload failed, .*; and \d more$")
+        (item,) = (await self.running.control.status())["attention"]
+        self.assertEqual((item["level"], item["what"]), ("warning", "reload"))
+        self.assertRegex(item["cause"], r"; and \d more$")
         await greeted(self, port)
         await (await self.old.peer()).has(1)
 

@@ -228,7 +228,7 @@ class FilesTest(ReloadCase):
         )
         self.assertIn(f"tls_client_certificate: the certificate '{client}' ends in 3 d", lines[1])
         attention = (await self.running.control.status())["attention"]
-        told = [one["text"] for one in attention if one["what"] == "certificate"]
+        told = [one["text"] for one in attention if one["what"] == "certificates"]
         self.assertIn(f"the certificate {own} of route t ended on ", told[0])
         self.assertIn(f"the certificate {client} of backend web ends in 3 days, on ", told[1])
 

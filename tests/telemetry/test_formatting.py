@@ -66,20 +66,16 @@ class AttentionTests(SynchronousTestCase):
             stale={("web", "a.example:80"): (90.0, "no answer"), ("web", "b"): (None, "why")},
         )
         self.assertEqual(
-            [*gauges.attention(now=day)],
+            [(item.level, item.what, item.text, item.cause) for item in gauges.attention(now=day)],
             [
-                ("certificate", "the certificate x.pem of route r ends in 1 day, on 1970-01-03"),
-                ("certificate", "the certificate y.pem of route r ended on 1970-01-01"),
-                (
-                    "certificate",
-                    "the certificate c.pem of backend web ends in 2 h, on 1970-01-02",
-                ),
-                ("descriptors", "file descriptors are running out: 900 of 1000 are open"),
-                ("tls", "it burns"),
-                ("names", "backend web: a.example:80: addresses 1 min 30 s old: no answer"),
-                ("names", "backend web: b: no address: why"),
+                ("warning", "certificates", "the certificate x.pem of route r ends in 1 day, on 1970-01-03", ""),
+                ("critical", "certificates", "the certificate y.pem of route r ended on 1970-01-01", ""),
+                ("warning", "certificates", "the certificate c.pem of backend web ends in 2 h, on 1970-01-02", ""),
+                ("warning", "certificates", "it burns", ""),
+                ("warning", "descriptors", "file descriptors are running out: 900 of 1000 are open", ""),
+                ("warning", "names", "backend web: a.example:80: addresses 1 min 30 s old", "no answer"),
             ],
-        )
+        )  # fmt: skip
         self.assertEqual([*Gauges(descriptors=(799, 1000)).attention(day)], [])
 
 

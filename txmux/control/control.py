@@ -17,6 +17,7 @@ from txmux.access.lists.updates import ListUpdates
 from txmux.access.shared.sharing import Sharing
 from txmux.backends.pool.server_health import AS_RULED
 from txmux.backends.upstreams import Upstreams
+from txmux.control import attention
 from txmux.control.broadcast import (
     ANSWER_TIMEOUT,
     Answers,
@@ -28,13 +29,7 @@ from txmux.control.broadcast import (
 from txmux.control.documents import (
     address_states,
     backends_document,
-    clients_that_wait,
-    failed_reload,
-    not_served,
-    orphaned,
-    partly_down,
     routes_document,
-    silent_workers,
     status_document,
 )
 from txmux.control.events import Hub
@@ -48,11 +43,11 @@ from txmux.interfaces import Transport
 from txmux.net.channel import messages
 from txmux.net.channel.message import Message
 from txmux.net.turns import Turns
-from txmux.rules.lint.access import readable_secrets
 from txmux.rules.model import Backend, Rules, Server
 from txmux.rules.problems import listed, suggestion
 from txmux.rules.tracing import Trace, TracedSample, as_json
 from txmux.serving.store import ListeningSockets
+from txmux.telemetry.attention import AttentionItem, AttentionLog
 from txmux.telemetry.counting.counters import OWN, Counters
 from txmux.telemetry.counting.snapshot import Counts, Gauges, counts_of, totals, unrouted
 from txmux.telemetry.formatting import counted, duration
@@ -124,6 +119,7 @@ class Control:
         self._lists = ListUpdates(reactor, self.feed)
         self._sharing = Sharing(reactor, self.bans)
         self._source_log = SourceLog()
+        self._attention_log = AttentionLog()
 
     def use_rules(self, rules: Rules) -> None:
         self.rules = rules
@@ -177,26 +173,41 @@ class Control:
             shut=self.shut(),
             traffic=traffic,
         )
-        troubles = [
-            *not_served(missing),
-            *partly_down(states.answers),
-            *failed_reload(self.last_reload),
-            *orphaned(self.counters.orphaned()),
-            *clients_that_wait(self.overrides(), gauges.held),
-            *silent_workers(served.get("workers", ())),
-            *(("helper", problem) for problem in (self.state.problems() if self.state else ())),
-            *gauges.attention(time.time()),
-            *(("token", problem.message) for problem in readable_secrets(self.rules)),
-            *(self._renewed.attention() if self._renewed is not None else ()),
-            *(("bans", problem) for problem in self._sharing.problems),
-        ]
-        attention = [{"what": what, "text": text} for what, text in troubles]
+        needed = self._attention(missing, states, served, gauges)
         shared = self._sharing.state
         bans = {
             "active": len(self.bans),
             "shared": "lost" if shared == "complete" and not gauges.cluster else shared,
         }
-        return {**document, **gauges.as_json(), "bans": bans, "attention": attention}
+        items = [item.as_json() for item in needed]
+        return {**document, **gauges.as_json(), "bans": bans, "attention": items}
+
+    def _attention(
+        self, missing: Sequence[str], states: Answers, served: Mapping[str, Any], gauges: Gauges
+    ) -> list[AttentionItem]:
+        """Return what needs attention, the worst first."""
+        workers, now = served.get("workers", ()), time.time()
+        found = [
+            *attention.backends(self._backends(states, gauges), missing),
+            *attention.not_served(missing, self.shut()),
+            *attention.failed_reload(self.last_reload, str(self.rules.path)),
+            *attention.orphaned(self.counters.orphaned()),
+            *attention.clients_that_wait(self.overrides().held, gauges.held, now),
+            *attention.silent_workers(workers),
+            *attention.helper_gone(self.state.problems() if self.state else ()),
+            *gauges.attention(now),
+            *attention.secrets(self.rules),
+            *(self._renewed.attention() if self._renewed is not None else ()),
+            *attention.bans_without_room(self._sharing.problems),
+        ]
+        is_complete = not states.missing and self.state is not None
+        return self._attention_log.record(found, complete=is_complete)
+
+    def _backends(self, states: Answers, gauges: Gauges) -> list[dict[str, Any]]:
+        counts = attrs.evolve(
+            counts_of(self.counters, self.rules, with_routes=False), gauges=gauges
+        )
+        return backends_document(*self._reported_states(counts, states))
 
     async def _served(self) -> dict[str, Any]:
         return {} if self.state is None else await self.state.status()
@@ -221,6 +232,14 @@ class Control:
         if len(self.rules.routes) <= _MANY_ROUTES:
             return function(*arguments)
         return await deferToThread(function, *arguments)
+
+    async def counts_with_attention(self, addresses: Answers | None = None) -> Counts:
+        counts: Counts
+        missing, states, served, counts = await concurrently(
+            self.missing(), self.addresses(addresses), self._served(), self.counts()
+        )
+        needed = self._attention(missing, states, served, counts.gauges)
+        return attrs.evolve(counts, attention=needed)
 
     async def _gauges(self) -> Gauges:
         answers = await self._ask(messages.COUNT, gauges=True)
@@ -284,6 +303,7 @@ class Control:
         answers = await self._ask(messages.COUNT)
         self._source_log.record(Gauges.of(answer for _, answer in answers.answers).outside)
         self.rates.record(*self._totals())
+        await self.counts_with_attention()
 
     def _totals(self) -> tuple[dict[str, int], int]:
         names = (listener.name for listener in self.rules.listeners)
@@ -370,14 +390,17 @@ class Control:
     ) -> Listing:
         asking = Deferred.fromCoroutine(self.addresses(addresses))
         counts, answers = counts or await self.counts(), await asking
+        reported = self._reported_states(counts, answers)
+        document = await self._compute(backends_document, *reported)
+        return Listing(document, answers.missing)
+
+    def _reported_states(self, counts: Counts, answers: Answers) -> tuple[Any, ...]:
+        """Return the arguments of `backends_document`."""
         checked = [] if self.state is None else address_states(self.state.upstreams)
         states: list[tuple[int | None, Any]] = [*answers.answers]
         if not states:  # this process's own are the next best
             states.append((None, checked))
-        document = await self._compute(
-            backends_document, self.rules, counts, self.overrides(), states, checked
-        )
-        return Listing(document, answers.missing)
+        return self.rules, counts, self.overrides(), states, checked
 
     async def explain(
         self, data: bytes, listener: str | None = None, client: IPAddress | None = None

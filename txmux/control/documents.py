@@ -2,9 +2,8 @@
 
 import math
 import os
-import re
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from txmux.backends.pool.server_health import AS_RULED
@@ -18,11 +17,7 @@ from txmux.rules.model.section import NOWHERE
 from txmux.serving.listen_addresses import listen_addresses
 from txmux.serving.store import ListeningSockets
 from txmux.telemetry.counting.snapshot import Counts, RouteTotals, ServerTotals
-from txmux.telemetry.formatting import counted, duration
 from txmux.version import __version__
-
-_MOST_NAMED = 5
-_SECTION = re.compile(r"\[([^\]]+)\]:")
 
 
 def status_document(
@@ -76,78 +71,6 @@ def _listener(listener: Listener, opened: Mapping[str, str], *, accepting: bool)
         "addresses": [opened.get(address.key, address.text) for address in addresses],
         "accepting": accepting,
     }
-
-
-Trouble = tuple[str, str]
-"""What needs attention: a word for its topic, and a sentence."""
-
-
-def not_served(missing: Iterable[str]) -> Iterator[Trouble]:
-    for line in missing:
-        header = _SECTION.match(line)
-        what = "" if header is None else header[1].partition(" ")[0]
-        named = {"listen": "listener", "backend": "backend"}
-        yield named.get(what, "service"), _SECTION.sub(r"\1:", line, count=1)
-
-
-def partly_down(answers: Iterable[tuple[int, Iterable[Mapping[str, Any]]]]) -> Iterator[Trouble]:
-    """Find backends of which some servers get no clients, by their checks or by failed connections of a worker, and others do."""
-    by_backend: dict[str, dict[str, set[str]]] = {}
-    for (backend, server), addresses in _by_address(answers).items():
-        reported = ([row["state"] for _, row in seen] for seen in addresses.values())
-        states = {max(per_worker, key=_WORST_LAST.index) for per_worker in reported}
-        by_backend.setdefault(backend, {})[server] = states
-    for backend, servers in by_backend.items():
-        down = [
-            name for name, states in servers.items() if states <= {"down", "ejected", "probing"}
-        ]
-        if down and any("up" in states for states in servers.values()):
-            verb = "is" if len(down) == 1 else "are"
-            share = f"{len(down)} of {len(servers)} servers {verb} down"
-            names = ", ".join(down[:_MOST_NAMED])
-            more = len(down) - _MOST_NAMED
-            others = f", and {more} more" if more > 0 else ""
-            yield "servers", f"backend {backend}: {share}: {names}{others}"
-
-
-def clients_that_wait(overrides: Overrides, held: Mapping[str, int]) -> Iterator[Trouble]:
-    """Find backends whose clients wait: since an operator wants that, or since no server is up."""
-    now = time.time()
-    ends = {name: until for name, until in overrides.held.items() if until > now}
-    for name in dict.fromkeys([*ends, *held]):
-        count, until = held.get(name, 0), ends.get(name)
-        waiting = f"{counted(count, 'client')} {'waits' if count == 1 else 'wait'}"
-        if until is None:
-            yield "hold", f"backend {name}: {waiting} for a server"
-        else:
-            left = "" if until == math.inf else f", for {duration(until - now)} more"
-            yield (
-                "hold",
-                f"backend {name}: held by an operator{left}: {waiting}; txmux release {name}",
-            )
-
-
-def silent_workers(workers: Iterable[Mapping[str, Any]]) -> Iterator[Trouble]:
-    for worker in workers:
-        if worker.get("ready", True) and "active" not in worker:
-            yield "worker", f"worker {worker.get('worker', '?')} does not answer"
-
-
-def orphaned(count: int) -> Iterator[Trouble]:
-    if count:
-        go = "goes" if count == 1 else "go"
-        yield (
-            "workers",
-            f"{counted(count, 'connection')} {go} on in workers whose supervisor has ended",
-        )
-
-
-def failed_reload(last_reload: tuple[float, Report] | None) -> Iterator[Trouble]:
-    if last_reload is not None and not last_reload[1].ok:
-        why, *others = last_reload[1].errors or ["no reason is known"]
-        why += f"; and {len(others)} more" if others else ""
-        failed = "" if last_reload[1].changes else " failed, the previous rules are in force"
-        yield "reload", f"the last reload{failed}: {why}"
 
 
 def routes_document(rules: Rules, counts: Counts) -> list[dict[str, Any]]:

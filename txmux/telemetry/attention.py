@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal, get_args
 
 import attrs
+from twisted.logger import Logger
+
+from txmux.telemetry.formatting import duration
 
 Level = Literal["critical", "warning", "note"]
 """``critical``: clients are turned away or lost now; ``warning``: they will be, or protection is off."""
@@ -49,6 +53,7 @@ class AttentionItem:
         do: A sentence or a command that helps; empty if there is none.
         link: The page that shows it, relative to that of the service, such as ``?backend=web#servers``; empty if there is none.
         subject: With `what`, the same as long as the item is the same one, such as the name of a backend; the text if empty.
+        is_logged: Whether another part logs its beginning and its end.
     """
 
     level: Level
@@ -59,13 +64,100 @@ class AttentionItem:
     do: str = ""
     link: str = ""
     subject: str = ""
+    is_logged: bool = False
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.what, self.subject or self.text
 
     def as_json(self) -> dict[str, Any]:
-        values = attrs.asdict(self)
-        del values["subject"]
-        return values
+        fields = ("level", "what", "text", "cause", "since", "do", "link")
+        return {name: getattr(self, name) for name in fields}
 
 
 def worst_first(items: Iterable[AttentionItem]) -> list[AttentionItem]:
     """Sort by level, then by age, the oldest first."""
     return sorted(items, key=lambda item: (LEVELS.index(item.level), item.since or 0.0))
+
+
+def attention_text(item: Mapping[str, Any]) -> str:
+    """Write what is wrong, and the cause, of an item of ``/api/status``."""
+    cause = item.get("cause")
+    return f"{item['text']} ({cause})" if cause else str(item["text"])
+
+
+def attention_line(item: Mapping[str, Any], now: float) -> str:
+    """Write an item of ``/api/status`` in one line, with its level, for how long it has been, and what to do.
+
+    >>> item = AttentionItem("warning", "log", "access log: 3 lines lost", "no space", 60.0, "free some")
+    >>> attention_line(item.as_json(), 150.0)
+    'warning: access log: 3 lines lost (no space), for 1 min 30 s; free some'
+    """
+    since, do = item.get("since"), item.get("do")
+    age = "" if since is None else f", for {duration(max(0, int(now - since)))}"
+    return f"{item.get('level', 'warning')}: {attention_text(item)}{age}{f'; {do}' if do else ''}"
+
+
+def attention_items(status: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the items of ``/api/status``; those of older versions have a text, and perhaps a topic."""
+    bare = {"level": "warning", "what": "service", "cause": "", "since": None, "do": "", "link": ""}
+    return [
+        bare | ({"text": item} if isinstance(item, str) else item)
+        for item in status.get("attention", ())
+    ]
+
+
+@attrs.define
+class _Lasting:
+    since: float
+    item: AttentionItem
+
+
+class AttentionLog:
+    """Remembers since when each item has been, and logs where it begins and ends, unless another part does.
+
+    Args:
+        now: Returns seconds since 1970.
+    """
+
+    _log = Logger()
+
+    def __init__(self, now: Callable[[], float] = time.time) -> None:
+        self._now = now
+        self._lasting: dict[tuple[str, str], _Lasting] = {}
+
+    def record(
+        self, items: Iterable[AttentionItem], *, complete: bool = True
+    ) -> list[AttentionItem]:
+        """Return what needs attention now, the worst first, each item with its `since`.
+
+        Unless the view is `complete`, what is not in it may only be unknown, and does not end.
+        """
+        now, found = self._now(), {item.key: item for item in items}
+        for key in [key for key in self._lasting if complete and key not in found]:
+            self._end(self._lasting.pop(key), now)
+        return worst_first(self._noted(found, now))
+
+    def _noted(
+        self, found: Mapping[tuple[str, str], AttentionItem], now: float
+    ) -> Iterator[AttentionItem]:
+        for key, item in found.items():
+            before = self._lasting.get(key)
+            if before is None or LEVELS.index(item.level) < LEVELS.index(before.item.level):
+                self._begin(item)
+            since = item.since if item.since is not None else before.since if before else now
+            self._lasting[key] = _Lasting(since, item)
+            yield attrs.evolve(item, since=since)
+
+    def _begin(self, item: AttentionItem) -> None:
+        if not item.is_logged:
+            log = self._log.info if item.level == "note" else self._log.warn
+            do = f"; {item.do}" if item.do else ""
+            log("needs attention: {text}{do}", text=attention_text(item.as_json()), do=do)
+
+    def _end(self, lasting: _Lasting, now: float) -> None:
+        if not lasting.item.is_logged:
+            seconds = max(0, int(now - lasting.since))
+            self._log.info(
+                "over after {time}: {text}", time=duration(seconds), text=lasting.item.text
+            )

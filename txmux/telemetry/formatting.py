@@ -183,14 +183,6 @@ def worst_first(backends: Iterable[Mapping[str, Any]]) -> list[tuple[str, Mappin
     return [(name, server) for _, _, name, server in ranked]
 
 
-def troubles(status: Mapping[str, Any]) -> list[str]:
-    """Return what needs attention; a service of an older version reports bare sentences."""
-    return [
-        trouble if isinstance(trouble, str) else trouble["text"]
-        for trouble in status.get("attention", ())
-    ]
-
-
 def rates(status: Mapping[str, Any]) -> str:
     per_second = status.get("rates") or {}
     return ", ".join(

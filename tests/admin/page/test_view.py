@@ -26,7 +26,7 @@ def _page(query: dict[str, str] | None = None, **parts: Any) -> str:
 class PageTests(SynchronousTestCase):
     def test_attention_of_the_service_and_missing_parts_of_the_page(self) -> None:
         page = _page(
-            status={"attention": [{"what": "backend", "text": "backend web: no server is up"}]},
+            status={"attention": [{"level": "critical", "text": "backend web: no server is up"}]},
             warnings=["Not all is shown: worker 1 does not answer."],
         )
         self.assertIn("<li>Backend web: no server is up.</li>", page)
@@ -35,10 +35,17 @@ class PageTests(SynchronousTestCase):
 
     def test_attention_is_red_before_amber_and_the_rest_is_folded(self) -> None:
         found = [
-            {"what": "servers", "text": f"backend b{n}: 2 of 4 servers are down"} for n in range(12)
+            {
+                "level": "warning",
+                "what": "backend",
+                "text": f"backend b{n}: 2 of 4 servers are down",
+            }
+            for n in range(12)
         ]
-        found.append({"what": "backend", "text": "backend db: no server is up"})
-        found.append({"what": "acme", "text": "a.example has no certificate"})
+        found += [
+            {"level": "critical", "what": "backend", "text": text}
+            for text in ("backend db: no server is up", "a.example has no certificate")
+        ]
         page = _page(status={"attention": found})
         red, amber = page.split('<ul class="attention ')[1:]
         said = "<li>Backend db: no server is up.</li><li>a.example has no certificate.</li></ul>"

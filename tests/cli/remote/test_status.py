@@ -32,7 +32,10 @@ _STATUS = {
         "unrouted": {"ended": 4000, "bytes_in": 20, "bytes_out": 5000},
         "limit": 10000,
     },
-    "attention": [{"what": "backend", "text": "backend db has no server up"}],
+    "attention": [{
+        "level": "critical", "what": "backend", "text": "backend db: no server is up",
+        "cause": "connection refused", "since": _STARTED, "do": "txmux servers db", "link": "",
+    }],
     "bans": {"active": 1500, "shared": "complete"},
     "rates": {"connections": 12.34, "bytes_in": 1234567.0, "bytes_out": 0.0},
     "last_reload": {"time": _STARTED + 60, "ok": True, "changes": "2 routes new (a, b), 1 changed (c), 1 gone (d); listener x opened; 31 connections keep older rules", "errors": []},
@@ -42,7 +45,7 @@ _STATUS = {
 }  # fmt: skip
 
 _SHOWN = """\
-attention    backend db has no server up
+attention    critical: backend db: no server is up (connection refused), for 1 d 1 h; txmux servers db
 txmux        1.2.3, process 4711
 state        serves since 2026-11-20 19:40:07 UTC, for 1 d 1 h
 rules        /etc/txmux/rules.ini, generation 3, sha256 b5bb9d8014a0

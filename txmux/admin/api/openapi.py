@@ -196,7 +196,10 @@ _FORMS: dict[str, Any] = {
         "certificates": [{"route": str, "file": str, "expires": float}],
         "bans": {"active": int, "shared": str | None},
         "sources": [{"source": str, "up": bool, "age": float | None, "why": str}],
-        "attention": [{"what": str, "text": str}],
+        "attention": [{
+            "level": str, "what": str, "text": str, "cause": str, "since": float | None,
+            "do": str, "link": str,
+        }],
     },
     "Ready": {"ready": bool, "missing": [str], "stale": [str]},
 }

@@ -12,7 +12,6 @@ from txmux.admin.api.connections import incomplete
 from txmux.admin.api.openapi import body, ref
 from txmux.admin.guard import RefusedError
 from txmux.admin.resource import AnswerStream, ApiAnswer, Query, Resources, check_names, needs, text
-from txmux.control.broadcast import concurrently
 from txmux.control.coalescing import Coalescer
 from txmux.control.control import Control
 from txmux.control.documents import rules_document
@@ -69,7 +68,8 @@ def _expositions_of(control: Control) -> Coalescer[bytes]:
         service = reference()
         assert service is not None  # noqa: S101 - the client has it
         # With thousands of routes it takes so long that clients would wait for it.
-        counts, addresses = await concurrently(service.counts(), service.addresses())
+        addresses = await service.addresses()
+        counts = await service.counts_with_attention(addresses)
         backends = await service.backends(counts, addresses)
         return await deferToThread(exposition, counts, backends)
 

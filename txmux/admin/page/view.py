@@ -31,6 +31,7 @@ from txmux.admin.page.unrecognised import (
     unrecognised_client,
 )
 from txmux.control.rates import Moment
+from txmux.telemetry.attention import attention_items, attention_text
 from txmux.telemetry.formatting import byte_rate, count, duration, rate, size, worker_state
 
 _HINTS = {"client": "10.0.0.0/8", "older": "5m", "state": "relaying"}
@@ -74,9 +75,9 @@ class View:
     def attention(self) -> list[tuple[Health, list[str]]]:
         """Sentences by how bad it is, the worst first."""
         levels: dict[Health, list[str]] = {"down": [], "partly": []}
-        for trouble in self._status.get("attention", ()):
-            level: Health = "partly" if trouble["what"] in {"servers", "hold"} else "down"
-            text = trouble["text"]
+        for item in attention_items(self._status):
+            level: Health = "down" if item["level"] == "critical" else "partly"
+            text = attention_text(item)
             is_name = "." in text.partition(" ")[0]  # of a host, which is written as it is
             levels[level].append(f"{text if is_name else text[:1].upper() + text[1:]}.")
         levels["down"] += self.snapshot.warnings

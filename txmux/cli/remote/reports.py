@@ -14,6 +14,7 @@ from urllib.parse import quote, urlencode
 from txmux.cli._output import Output, Row
 from txmux.cli.remote.command import Ask, RemoteCommand, add_filters, read_filters
 from txmux.cli.remote.errors import ServiceRefusedError
+from txmux.telemetry.attention import attention_items, attention_line
 from txmux.telemetry.formatting import (
     connection_counts,
     duration,
@@ -21,7 +22,6 @@ from txmux.telemetry.formatting import (
     server_state,
     si_number,
     slow_start,
-    troubles,
     worker_state,
     worst_first,
 )
@@ -33,6 +33,7 @@ _MOST_SERVERS = 20
 _SERVER_HEAD = ("backend", "server", "state", "active", "failed", "why")
 _STYLES = {"up": "", "drain": "yellow", "maintenance": "yellow", "disabled": "dim"}
 _WORKER_STYLES = {"starts": "yellow", "does not answer": "bold red", "retires": "dim"}
+_LEVEL_STYLES = {"critical": "bold red", "warning": "yellow"}
 _HEAD = ("id", "client", "route", "server", "state", "age", "in", "out")
 
 
@@ -164,7 +165,8 @@ def _write_status(status: Mapping[str, Any], _: Namespace) -> None:
 
 def _lines(status: Mapping[str, Any], now: float) -> Iterator[tuple[str, str, str]]:
     """Yield the label, the value and the style of each line; what needs attention comes first."""
-    yield from (("attention", line, "bold red") for line in troubles(status))
+    for item in attention_items(status):
+        yield "attention", attention_line(item, now), _LEVEL_STYLES.get(item["level"], "")
     yield "txmux", f"{status.get('version', '?')}, process {status.get('pid', '?')}", "bold"
     if status.get("draining"):
         yield "state", f"stops; served{_since(status.get('started'), now)}", "yellow"

@@ -7,6 +7,7 @@ import attrs
 
 from txmux.cli.top.state import PANES, Pane, Snapshot, TopState
 from txmux.errors import printable
+from txmux.telemetry.attention import attention_items, attention_text
 from txmux.telemetry.formatting import (
     aligned,
     compact_duration,
@@ -16,7 +17,6 @@ from txmux.telemetry.formatting import (
     rates,
     server_state,
     si_number,
-    troubles,
     worst_first,
 )
 
@@ -281,6 +281,7 @@ def counts_of(snapshot: Snapshot) -> str:
 def attention_of(snapshot: Snapshot) -> Iterator[str]:
     if snapshot.problem:
         yield printable(snapshot.problem)
-    yield from map(printable, troubles(snapshot.status))
+    for item in attention_items(snapshot.status):
+        yield printable(attention_text(item))
     for warning in snapshot.warnings:
         yield printable(f"the answer is not complete: {warning}")

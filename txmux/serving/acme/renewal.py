@@ -18,6 +18,7 @@ from txmux.rules.model import Rules, Settings
 from txmux.serving.acme.authority import Authority, UnusableError
 from txmux.serving.acme.folder import DAMAGED, NO_CERTIFICATE, AcmeFolder, ShownCertificate
 from txmux.serving.acme.shared import SharedCertificates
+from txmux.telemetry.attention import AttentionItem
 from txmux.telemetry.formatting import duration
 from txmux.telemetry.sources import Source
 
@@ -480,25 +481,37 @@ class Certificates:
         if self._shared is not None:
             yield self._shared.source
 
-    def attention(self) -> Iterator[tuple[str, str]]:
-        """Yield what needs the operator's attention: a topic, and a sentence."""
+    def attention(self) -> Iterator[AttentionItem]:
+        """Yield what needs the operator's attention."""
+        item = partial(AttentionItem, what="certificates", link="#certificates", is_logged=True)
         if self._folder_problem:
-            yield "certificate", self._folder_problem
+            yield item("warning", text=self._folder_problem, subject="folder")
         stuck = 0.0 if self._refused_since is None else self._now() - self._refused_since
         if stuck > _STUCK:
-            yield (
-                "certificate",
-                f"another machine has asked for certificates for {duration(int(stuck))}, and given none; if there is none, delete the key 'txmux:acme:lock' in Redis",
+            yield item(
+                "warning",
+                text=f"another machine has asked for certificates for {duration(int(stuck))}, and given none",
+                since=self._refused_since,
+                do="if there is none, delete the key 'txmux:acme:lock' in Redis",
+                subject="lock",
             )
         for name in self._names:
             renewal, shown = self._renewals[name], self._shown[name]
-            why = f": {renewal.why}" if renewal.why else ""
             if shown.is_self_signed:
-                yield "certificate", f"{name} {_PROVISIONAL}{why}"
-            elif why:
-                yield (
-                    "certificate",
-                    f"the certificate of {name} ends on {_day(shown.ends)}, and could not be renewed{why}",
+                yield item(
+                    "critical" if renewal.why else "warning",
+                    text=f"{name} {_PROVISIONAL}",
+                    cause=renewal.why,
+                    subject=name,
+                )
+            elif renewal.why:
+                ended = shown.ends <= self._now()
+                yield item(
+                    "critical" if ended else "warning",
+                    text=f"the certificate of {name} {'ended' if ended else 'ends'} on {_day(shown.ends)}, and could not be renewed",
+                    cause=renewal.why,
+                    do=f"txmux certificates --renew {name}",
+                    subject=name,
                 )
 
     def seconds_left(self) -> dict[str, float]:

@@ -6,10 +6,12 @@ import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 import attrs
 
 from txmux.rules.model import Rules
+from txmux.telemetry.attention import AttentionItem
 from txmux.telemetry.counting.counter_groups import (
     BACKEND,
     CONNECT,
@@ -173,20 +175,67 @@ class Gauges:
         ages = self.stale_ages().items()
         return [f"backend {backend}: {server}: {why}" for (backend, server), why in ages]
 
-    def attention(self, now: float) -> Iterator[tuple[str, str]]:
-        """Yield what needs an operator's attention, now or soon: its subject, and a sentence."""
+    def attention(self, now: float) -> Iterator[AttentionItem]:
+        """Yield what needs an operator's attention, now or soon."""
         shown = {"route": self.certificates, "backend": self.to_servers}
         for where, name, file, until in [(k, *end) for k, ends in shown.items() for end in ends]:
             if when := certificate_end(until, now):
-                yield "certificate", f"the certificate {file} of {where} {name} {when}"
+                yield AttentionItem(
+                    "critical" if until <= now else "warning",
+                    "certificates",
+                    f"the certificate {file} of {where} {name} {when}",
+                    since=until if until <= now else None,
+                    do="renew it: txmux reads the file again by itself",
+                    link="#certificates",
+                    subject=f"{where} {name} {file}",
+                )
+        for trouble in self.troubles:
+            yield AttentionItem(
+                "warning", "certificates", trouble, link="#certificates", is_logged=True
+            )
         opened, most = self.descriptors
         if most and opened >= _FULL * most:
-            yield "descriptors", f"file descriptors are running out: {opened} of {most} are open"
-        yield from (("tls", trouble) for trouble in self.troubles)
-        yield from (("names", sentence) for sentence in self.stale_sentences())
+            yield AttentionItem(
+                "warning",
+                "descriptors",
+                f"file descriptors are running out: {opened} of {most} are open",
+                do="raise the limit (LimitNOFILE=, ulimit -n) or set max_connections",
+                subject="share",
+            )
+        for (backend, server), (age, why) in self.stale.items():
+            if age is None:
+                continue  # it has no address, so its server is not up, which is an item of its own
+            yield AttentionItem(
+                "warning",
+                "names",
+                f"backend {backend}: {server}: addresses {duration(age)} old",
+                why,
+                now - age,
+                link=f"?backend={quote(backend)}#servers",
+                subject=f"{backend} {server}",
+                is_logged=True,
+            )
         for log, count in self.lost_lines.items():
-            yield "log", f"{log}; {counted(count, 'line')} lost"
-        yield from (("sources", state.sentence) for state in self.outside if state.is_overdue)
+            name, _, why = log.partition(": ")
+            yield AttentionItem(
+                "warning",
+                "log",
+                f"{name}: {counted(count, 'line')} lost",
+                why,
+                subject=name,
+                is_logged=True,
+            )
+        for state in self.outside:
+            if state.is_overdue:
+                yield AttentionItem(
+                    "warning",
+                    "sources",
+                    f"{state.name}: no good answer for {duration(state.failing)}; {state.effect}",
+                    state.why,
+                    now - state.failing,
+                    subject=state.name,
+                    is_logged=True,
+                )
 
     def as_json(self) -> dict[str, Any]:
         opened, most = self.descriptors
@@ -252,6 +301,7 @@ class Counts:
         spliced: Bytes that the kernel has spliced.
         rules: The SHA-256 of the current rules; empty without a file.
         reloaded: Whether the last reload succeeded, and when it was, in seconds since 1970.
+        attention: What needs an operator's attention, where it was asked for.
     """
 
     listeners: Sequence[ListenerTotals]
@@ -265,12 +315,13 @@ class Counts:
     gauges: Gauges = attrs.field(factory=Gauges)
     rules: str = ""
     reloaded: tuple[bool, float] = (True, 0.0)
+    attention: Sequence[AttentionItem] = ()
 
 
-def counts_of(counters: Counters, rules: Rules) -> Counts:
+def counts_of(counters: Counters, rules: Rules, *, with_routes: bool = True) -> Counts:
     pairs = [
         (listener.name, name)
-        for listener in rules.listeners
+        for listener in (rules.listeners if with_routes else ())
         for name in (*(route.name for route in routes_of(rules, listener)), NO_ROUTE)
     ]
     backends = {backend.name: backend for backend in rules.every_backend()}

@@ -1,0 +1,105 @@
+"""What needs an operator's attention, by what the processes of a service report."""
+
+import math
+from typing import Any
+
+from twisted.logger import capturedLogs
+from twisted.trial.unittest import SynchronousTestCase
+
+from txmux.control.attention import backends, clients_that_wait, not_served
+from txmux.telemetry.attention import AttentionItem, AttentionLog
+
+
+class BackendTest(SynchronousTestCase):
+    def items(self, *states: str, used: bool = True, hold: bool = False) -> list[AttentionItem]:
+        servers: list[dict[str, Any]] = [
+            {"server": f"10.0.0.{at}:80", "state": state, "why": f"why {at}", "since": float(at)}
+            for at, state in enumerate(states, 1)
+        ]
+        document = {"name": "web", "hold": {"until": None} if hold else None, "servers": servers}
+        missing = ["[backend web]: no server is up"] if used and "up" not in states else []
+        return [*backends([document], missing)]
+
+    def test_some_servers_cannot_serve(self) -> None:
+        (item,) = self.items("up", "down")
+        self.assertEqual(
+            item,
+            AttentionItem(
+                "warning",
+                "backend",
+                "backend web: 1 of 2 servers is down: 10.0.0.2:80",
+                "why 2",
+                2.0,
+                "txmux servers web",
+                "?backend=web#servers",
+                subject="web",
+                is_logged=True,
+            ),
+        )
+        (item,) = self.items("ejected", *["down"] * 6, "up")
+        self.assertIn("7 of 8 servers are down: 10.0.0.1:80 (ejected), ", item.text)
+        self.assertTrue(item.text.endswith("10.0.0.5:80, and 2 more"))
+        self.assertEqual(item.cause, "why 7")
+
+    def test_no_server_is_up(self) -> None:
+        for states in (("down", "failing"), ("silent", "drain"), ("maintenance",), ("unresolved",)):
+            (item,) = self.items(*states)
+            self.assertEqual(item.level, "critical")
+            self.assertIn("backend web: no server is up: 10.0.0.1:80", item.text)
+
+    def test_what_turns_no_client_away_is_not_critical(self) -> None:
+        """Servers that somebody took out are meant, clients of a backend that is held wait, and an unused backend has none."""
+        self.assertEqual(self.items("up", "drain", "maintenance", "disabled"), [])
+        self.assertEqual([item.level for item in self.items("down", hold=True)], ["warning"])
+        self.assertEqual([item.level for item in self.items("down", used=False)], ["warning"])
+
+
+class OthersTest(SynchronousTestCase):
+    def test_clients_that_wait(self) -> None:
+        held = {"a": math.inf, "b": math.inf, "over": 1.0}
+        waiting = clients_that_wait(held, {"a": 1, "over": 1, "down": 2}, 10.0)
+        self.assertEqual(
+            [(item.level, item.text, item.do) for item in waiting],
+            [
+                ("note", "backend a: held by an operator: 1 client waits", "txmux release a"),
+                ("note", "backend b: held by an operator: 0 clients wait", "txmux release b"),
+                ("warning", "backend over: 1 client waits for a server", ""),
+                ("warning", "backend down: 2 clients wait for a server", ""),
+            ],
+        )
+
+    def test_not_served(self) -> None:
+        missing = ["no worker serves", "[listen a]: no client is accepted", "[listen b]: as before"]
+        self.assertEqual(
+            [(item.level, item.what, item.text) for item in not_served(missing, ["b"])],
+            [
+                ("critical", "workers", "no worker serves"),
+                ("critical", "accept", "listener a: no client is accepted"),
+                ("note", "accept", "listener b: paused by an operator"),
+            ],
+        )
+
+
+class AttentionLogTest(SynchronousTestCase):
+    def test_begins_and_ends_once(self) -> None:
+        now = [100.0]
+        log = AttentionLog(lambda: now[0])
+        slow = AttentionItem("warning", "workers", "worker 1 does not answer", subject="worker 1")
+        known = AttentionItem("critical", "backend", "backend b: no server is up", is_logged=True)
+        with capturedLogs() as logged:
+            self.assertEqual([item.since for item in log.record([slow, known])], [100.0, 100.0])
+            now[0] = 105.0
+            self.assertEqual(
+                [item.what for item in log.record([slow, known])], ["backend", "workers"]
+            )
+            self.assertEqual(log.record([], complete=False), [])
+            self.assertEqual([item.since for item in log.record([slow])], [100.0])
+            log.record([])
+        lines = [event["log_format"].format(**event) for event in logged]
+        self.assertEqual(
+            lines,
+            [
+                "needs attention: worker 1 does not answer",
+                "over after 5 s: worker 1 does not answer",
+            ],
+        )

@@ -1,0 +1,193 @@
+"""Finds what needs an operator's attention in what the processes of a service report."""
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+from urllib.parse import quote
+
+from txmux.control.report import Report
+from txmux.rules.lint.access import readable_secrets
+from txmux.rules.model import Rules
+from txmux.telemetry.attention import AttentionItem
+from txmux.telemetry.formatting import counted, duration
+
+_MOST_NAMED = 5
+_SECTION = re.compile(r"\[(\w+) ([^\]]+)\]: ")
+
+_UNABLE = frozenset({"down", "ejected", "probing", "unresolved", "failing", "silent"})
+"""States of servers that cannot serve; one that an operator or the rules took out is no trouble."""
+
+
+def backends(
+    documents: Iterable[Mapping[str, Any]], not_serving: Iterable[str]
+) -> Iterator[AttentionItem]:
+    """Find backends of which no server can serve, or some cannot.
+
+    `not_serving` are lines of ``/readyz``: an unused backend that is down turns no client away.
+    """
+    used_and_down = {name for kind, name in map(_section, not_serving) if kind == "backend"}
+    for backend in documents:
+        name, servers = str(backend["name"]), backend["servers"]
+        unable = [server for server in servers if server["state"] in _UNABLE]
+        serves = any(server["state"] == "up" for server in servers)
+        if not unable and (serves or name not in used_and_down):
+            continue
+        if serves or (name not in used_and_down and len(unable) < len(servers)):
+            verb = "is" if len(unable) == 1 else "are"
+            text = f"{len(unable)} of {len(servers)} servers {verb} down: {_names(unable)}"
+        else:
+            text = f"no server is up: {_names(servers)}"
+        newest = max(unable or servers, key=lambda server: server["since"] or 0.0)
+        is_critical = not serves and name in used_and_down and backend["hold"] is None
+        yield AttentionItem(
+            "critical" if is_critical else "warning",
+            "backend",
+            f"backend {name}: {text}",
+            str(newest["why"] or ""),
+            newest["since"],
+            f"txmux servers {name}",
+            f"?backend={quote(name)}#servers",
+            subject=name,
+            is_logged=bool(unable),  # a line for each server
+        )
+
+
+def _names(servers: Sequence[Mapping[str, Any]]) -> str:
+    named = ", ".join(
+        str(server["server"])
+        if server["state"] == "down"
+        else f"{server['server']} ({server['state']})"
+        for server in servers[:_MOST_NAMED]
+    )
+    more = len(servers) - _MOST_NAMED
+    return f"{named}, and {more} more" if more > 0 else named
+
+
+def _section(line: str) -> tuple[str, str]:
+    header = _SECTION.match(line)
+    return ("", line) if header is None else (header[1], header[2])
+
+
+def not_served(missing: Iterable[str], shut: Iterable[str]) -> Iterator[AttentionItem]:
+    """Find what else prevents clients from being served; `shut` are the listeners that an operator paused."""
+    paused = {*shut}
+    for line in missing:
+        kind, name = _section(line)
+        text = _SECTION.sub(r"\1 \2: ", line, count=1).replace("listen ", "listener ", 1)
+        if kind == "listen":
+            is_paused = name in paused
+            yield AttentionItem(
+                "note" if is_paused else "critical",
+                "accept",
+                f"listener {name}: paused by an operator" if is_paused else text,
+                do=f"txmux resume {name}" if is_paused else "",
+                link="#listeners",
+                subject=name,
+                is_logged=is_paused,
+            )
+        elif line.startswith("no worker"):
+            yield AttentionItem(
+                "critical", "workers", text, link="#workers", subject="all", is_logged=True
+            )
+        elif kind != "backend":
+            yield AttentionItem("warning", "service", text, subject="service", is_logged=True)
+
+
+def clients_that_wait(
+    held: Mapping[str, float], waiting: Mapping[str, int], now: float
+) -> Iterator[AttentionItem]:
+    """Find backends whose clients wait.
+
+    Args:
+        held: Until when an operator holds the clients of a backend, in seconds since 1970.
+        waiting: How many clients wait, by backend.
+        now: Seconds since 1970.
+    """
+    ends = {name: until for name, until in held.items() if until > now}
+    for name in dict.fromkeys([*ends, *waiting]):
+        count, until = waiting.get(name, 0), ends.get(name)
+        clients = f"{counted(count, 'client')} {'waits' if count == 1 else 'wait'}"
+        link = f"?backend={quote(name)}#servers"
+        if until is None:
+            yield AttentionItem(
+                "warning",
+                "hold",
+                f"backend {name}: {clients} for a server",
+                link=link,
+                subject=name,
+                is_logged=True,
+            )
+        else:
+            left = "" if until == math.inf else f", for {duration(until - now)} more"
+            yield AttentionItem(
+                "note",
+                "hold",
+                f"backend {name}: held by an operator{left}: {clients}",
+                do=f"txmux release {name}",
+                link=link,
+                subject=name,
+                is_logged=True,
+            )
+
+
+def silent_workers(workers: Iterable[Mapping[str, Any]]) -> Iterator[AttentionItem]:
+    for worker in workers:
+        if worker.get("ready", True) and "active" not in worker:
+            number = worker.get("worker", "?")
+            yield AttentionItem(
+                "warning",
+                "workers",
+                f"worker {number} does not answer",
+                do="it is replaced after 10 s",
+                link="#workers",
+                subject=f"worker {number}",
+            )
+
+
+def orphaned(count: int) -> Iterator[AttentionItem]:
+    if count:
+        go = "goes" if count == 1 else "go"
+        yield AttentionItem(
+            "warning",
+            "upgrade",
+            f"{counted(count, 'connection')} {go} on in workers whose supervisor has ended",
+            subject="orphaned",
+        )
+
+
+def failed_reload(last_reload: tuple[float, Report] | None, path: str) -> Iterator[AttentionItem]:
+    if last_reload is not None and not last_reload[1].ok:
+        when, report = last_reload
+        why, *others = report.errors or ["no reason is known"]
+        why += f"; and {len(others)} more" if others else ""
+        in_force = (
+            "is not complete" if report.changes else "failed, the previous rules are in force"
+        )
+        yield AttentionItem(
+            "warning",
+            "reload",
+            f"the last reload {in_force}",
+            why,
+            when,
+            "see the log" if report.changes else f"txmux check {path}, then txmux reload",
+            "#rules",
+            subject="reload",
+            is_logged=True,
+        )
+
+
+def helper_gone(problems: Iterable[str]) -> Iterator[AttentionItem]:
+    for problem in problems:
+        what, _, do = problem.partition(": ")
+        yield AttentionItem("critical", "helper", what, do=do, subject="helper", is_logged=True)
+
+
+def secrets(rules: Rules) -> Iterator[AttentionItem]:
+    for problem in readable_secrets(rules):
+        yield AttentionItem("note", "token", problem.message, is_logged=True)
+
+
+def bans_without_room(problems: Iterable[str]) -> Iterator[AttentionItem]:
+    for problem in problems:
+        yield AttentionItem("warning", "bans", problem, subject="room", is_logged=True)
