@@ -53,6 +53,7 @@ NAMES = frozenset(
         "backend_server_state", "backend_server_weight", "backend_clients_held", "limit_refused_total", "sources_tracked",
         "relay_spliced_bytes_total", "worker_restarts_total", "open_descriptors", "max_descriptors",
         "access_log_lost_total", "bans", "reload_success", "reload_timestamp_seconds", "generations", "build_info", "rules_info",
+        "attention",
     }
 )  # fmt: skip
 """Those that every service has, as the reference lists them; others need a check or a certificate."""
@@ -211,7 +212,7 @@ class MetricsTest(AdminCase):
         self.assertEqual(NAMES - names, set())
         labels = {label for name, found in samples for label, _ in found}
         known = {"listener", "route", "backend", "server", "reason", "cause", "limit", "direction"}
-        known.add("state")
+        known |= {"state", "what", "level"}
         self.assertEqual(labels - known, {"le", "version", "python", "sha"})
         _, errors, status = await run_program("promtool", "check", "metrics", stdin=self.page)
         self.assertEqual((errors.decode(), status), ("", 0))

@@ -17,6 +17,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from txmux.telemetry.attention import attention_counts
 from txmux.telemetry.counting.snapshot import Counts, Observed
 from txmux.version import __version__
 
@@ -253,3 +254,6 @@ def _service(add: _Metrics, counts: Counts) -> None:
     )
     for name, seconds in gauges.acme.items():
         left.add_metric([name], seconds)
+    needed = add.gauge("attention", "How many items need attention.", "what level")
+    for labels, count in attention_counts(counts.attention).items():
+        needed.add_metric(labels, count)

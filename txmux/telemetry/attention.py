@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal, get_args
 
@@ -38,6 +39,17 @@ What = Literal[
 
 LEVELS: tuple[Level, ...] = get_args(Level)
 TOPICS: tuple[What, ...] = get_args(What)
+
+_CRITICAL: tuple[Level, ...] = ("critical", "warning")
+OCCURRING: Mapping[What, tuple[Level, ...]] = {
+    **dict.fromkeys(TOPICS, ("warning",)),
+    **dict.fromkeys(("backend", "accept", "workers", "certificates"), _CRITICAL),
+    **dict.fromkeys(("ports", "helper"), ("critical",)),
+    **dict.fromkeys(("limits", "rules", "token"), ("note",)),
+    "hold": ("warning", "note"),
+    "accept": ("critical", "note"),
+}
+"""The levels that items of a topic may have."""
 
 
 @attrs.frozen
@@ -105,6 +117,27 @@ def attention_items(status: Mapping[str, Any]) -> list[dict[str, Any]]:
         bare | ({"text": item} if isinstance(item, str) else item)
         for item in status.get("attention", ())
     ]
+
+
+def attention_counts(items: Iterable[AttentionItem]) -> Counter[tuple[What, Level]]:
+    """Count items by topic and level; those that may occur and do not are 0."""
+    counts = Counter({(what, level): 0 for what in TOPICS for level in OCCURRING[what]})
+    counts.update((item.what, item.level) for item in items)
+    return counts
+
+
+def attention_verdict(status: Mapping[str, Any]) -> tuple[int, str]:
+    """Return the exit code that monitoring expects, and the worst item of ``/api/status`` in one line.
+
+    >>> attention_verdict({"attention": []})
+    (0, 'OK: nothing needs attention')
+    """
+    items = attention_items(status)
+    if not items:
+        return 0, "OK: nothing needs attention"
+    code = {"critical": 2, "warning": 1}.get(items[0]["level"], 0)
+    more = f"; {len(items) - 1} more" if len(items) > 1 else ""
+    return code, f"{('OK', 'WARNING', 'CRITICAL')[code]}: {attention_text(items[0])}{more}"
 
 
 @attrs.define

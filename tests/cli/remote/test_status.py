@@ -128,6 +128,26 @@ class StatusTests(RemoteTestCase):
             [("GET", f"/api/{name}", None) for name in ("status", "routes", "backends")],
         )
 
+    def test_check(self) -> None:
+        """The exit codes and the line of plugins for Nagios."""
+        bad, half, note = (
+            {"level": level, "what": "x", "text": text, "cause": cause}
+            for level, text, cause in (
+                ("critical", "it is gone", "why"), ("warning", "it may go", ""), ("note", "by the way", ""),
+            )
+        )  # fmt: skip
+        for items, code, line in (
+            ([], 0, "OK: nothing needs attention"),
+            ([note], 0, "OK: by the way"),
+            ([half, note], 1, "WARNING: it may go; 1 more"),
+            ([bad, half, note], 2, "CRITICAL: it is gone (why); 2 more"),
+        ):
+            self.status["attention"] = items
+            self.assertEqual(self.ask("status", "--check"), (code, f"{line}\n", ""))
+        self.assertEqual(self.ask("status")[0], 0)
+        self.server.document, self.server.status = {"error": "no"}, 403
+        self.assertEqual(self.ask("status", "--check")[::2], (3, "txmux: no\n"))
+
     def test_resolved_addresses_down_ones_first_and_limited(self) -> None:
         many = [{"address": f"10.0.0.{n}:80", "state": "up"} for n in range(1, 12)]
         many[9]["state"] = "down"

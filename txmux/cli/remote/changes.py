@@ -305,6 +305,6 @@ CHANGES = {
         lambda answer, _: Output().line(f"upgraded: {answer.get('changes')}"),
         180,
         # An older service does not report it.
-        code=lambda answer: 0 if answer.get("complete", True) else REFUSED,
+        code=lambda answer, _: 0 if answer.get("complete", True) else REFUSED,
     ),
 }

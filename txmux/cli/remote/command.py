@@ -172,14 +172,16 @@ class RemoteCommand(NamedTuple):
     write: Callable[[Any, argparse.Namespace], None]
     seconds: float = 10
     arguments: Callable[[argparse.ArgumentParser], None] = lambda _: None
-    code: Callable[[Any], int] = lambda _: 0
+    code: Callable[[Any, argparse.Namespace], int] = lambda *_: 0
 
     def configure(self, parser: argparse.ArgumentParser) -> None:
         self.arguments(parser)
         configure(parser, seconds=self.seconds)
 
     def run(self, arguments: argparse.Namespace) -> int:
-        return run(arguments, self.question, self.write, code=self.code)
+        return run(
+            arguments, self.question, self.write, code=lambda answer: self.code(answer, arguments)
+        )
 
 
 def _write_json(document: object) -> None:

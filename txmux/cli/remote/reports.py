@@ -13,8 +13,8 @@ from urllib.parse import quote, urlencode
 
 from txmux.cli._output import Output, Row
 from txmux.cli.remote.command import Ask, RemoteCommand, add_filters, read_filters
-from txmux.cli.remote.errors import ServiceRefusedError
-from txmux.telemetry.attention import attention_items, attention_line
+from txmux.cli.remote.errors import NoServiceError, ServiceRefusedError
+from txmux.telemetry.attention import attention_items, attention_line, attention_verdict
 from txmux.telemetry.formatting import (
     connection_counts,
     duration,
@@ -127,16 +127,36 @@ def _cells(connection: Mapping[str, Any]) -> list[str]:
     return [*texts, duration(connection["age_ms"] // 1000), *counts]
 
 
+def _status_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="write the worst item that needs attention in one line; the exit code is 0 if there is none but notes, 1 for a warning, 2 for a critical one, 3 if the service does not answer",
+    )
+
+
 def _status(ask: Ask, arguments: Namespace) -> Any:
-    status = ask("GET", "/api/status")
-    if arguments.json:
+    try:
+        status = ask("GET", "/api/status")
+    except ServiceRefusedError as refused:
+        if arguments.check:  # 1 would be a warning
+            raise NoServiceError(str(refused)) from refused
+        raise
+    if arguments.json or arguments.check:
         return status
     more = {name: ask("GET", f"/api/{name}") for name in ("routes", "backends")}
     return {**status, **more}
 
 
-def _write_status(status: Mapping[str, Any], _: Namespace) -> None:
+def _status_code(status: Mapping[str, Any], arguments: Namespace) -> int:
+    return attention_verdict(status)[0] if arguments.check else 0
+
+
+def _write_status(status: Mapping[str, Any], arguments: Namespace) -> None:
     output = Output()
+    if arguments.check:
+        output.line(attention_verdict(status)[1])
+        return
     columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
     for label, text, style in _lines(status, time.time()):
         folded = textwrap.wrap(
@@ -313,5 +333,5 @@ REPORTS = {
     "certificates": RemoteCommand(_certificates, _write_certificates, 300, _certificates_arguments),
     "connections": RemoteCommand(_connections, _write_connections, 30, _connections_arguments),
     "servers": RemoteCommand(_servers, _write_servers, 10, _servers_arguments),
-    "status": RemoteCommand(_status, _write_status),
+    "status": RemoteCommand(_status, _write_status, 10, _status_arguments, _status_code),
 }
