@@ -14,6 +14,7 @@ from txmux.access.handshakes import Handshakes
 from txmux.access.lists.current import Lists
 from txmux.access.loops import LoopDetector
 from txmux.backends.connect.dial import dial
+from txmux.client.client_table import ClientTable
 from txmux.errors import MuxError
 from txmux.net.relay.ends import End, IRelayTransport
 from txmux.net.relay.interface import RelayResult, Timeouts
@@ -79,6 +80,7 @@ class IORuntime:
         self._shared = shared
         self.clock = Timers(reactor)
         self.handshakes = Handshakes(self.clock.seconds)
+        self.clients = ClientTable(self.clock.seconds)
         self.events = Events(reactor)
         self.descriptors = DESCRIPTORS
         plain = relay != "portable" and is_supported()

@@ -69,3 +69,4 @@ def record_end(served: Counted, reason: EndReason) -> None:
             counted, record.bytes_in - served.counted_in, record.bytes_out - served.counted_out
         )
         counts.connection_ended(counted, record, reason)
+        served.runtime.clients.ended(served, reason)

@@ -259,13 +259,14 @@ class MuxProtocol(End, Client):
     # The choices of `TRANSITIONS`.
 
     def _admit(self, header_length: int, deadline: IDelayedCall | None) -> Outcome:
-        configuration = self.configuration
+        configuration, record = self.configuration, self.record
         admission = configuration.admission
         try:
             self.permit = admission.enter(self.address if admission.needs_address else None)
         except Refused as refused:
             if refused.limit is not None:
                 configuration.counts.refused(refused.limit)
+                self.runtime.clients.limited(record.listener, refused.limit, record.client)
             if deadline is not None and deadline.active():
                 deadline.cancel()
             return TurnedAway(Refusal.CLOSE, refused.reason)
@@ -278,7 +279,7 @@ class MuxProtocol(End, Client):
         self.received = self.received[header_length:]
         if self.is_previewed and isinstance(self.transport, SocketTransport):
             self.transport.skip(header_length)
-        self.record.bytes_in += len(self.received)
+        record.bytes_in += len(self.received)
         return Admitted(configuration.top, deadline)
 
     def _decide(self, layer: RuleLayer, route: CompiledRoute | None) -> Outcome:

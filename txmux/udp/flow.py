@@ -497,6 +497,7 @@ class Flow:
                 self.count_bytes()
             self._counted = None
             self.configuration.counts.connection_ended(counted, record, reason)
+            self.runtime.clients.ended(self, reason)
         self.port.forget(self.key, self)
         if self._following is not None:
             self.stop_following()

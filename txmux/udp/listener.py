@@ -121,11 +121,8 @@ class UDPListener(ActiveListener):
                 permit = self._admit(configuration, client, peer)
             except Refused as problem:
                 refused = problem
-        if refused is not None and not self._refusals.count(
-            configuration,
-            refused.reason,
-            _LIMITS.get(refused.limit, refused.limit),
-            client or address_of_peer(peer),
+        if refused is not None and not self._count_refused(
+            configuration, refused, client or address_of_peer(peer)
         ):
             return None
         name = configuration.settings.name
@@ -144,6 +141,18 @@ class UDPListener(ActiveListener):
             return None
         port.enter(key, flow)
         return flow
+
+    def _count_refused(
+        self, configuration: Configuration, refused: Refused, client: Address
+    ) -> bool:
+        """Count a refused client; returns whether the access log gets a line."""
+        clients, limit = self.runtime.clients, _LIMITS.get(refused.limit, refused.limit)
+        if limit is not None:
+            clients.limited(configuration.settings.name, limit, str(client))
+        is_logged = self._refusals.count(configuration, refused.reason, limit, client)
+        if not is_logged:  # nor is there a flow that counts it when it ends
+            clients.turned_away(str(client), time.time())
+        return is_logged
 
     def _admit(
         self, configuration: Configuration, client: Address | None, peer: Any

@@ -100,12 +100,17 @@ class Handshaking(Stage):
     def has_turn(self) -> None:
         self.wait(0.0, self._start)
 
+    def _count_refused(self) -> None:
+        client = self._client
+        client.configuration.counts.refused("handshakes")
+        client.runtime.clients.limited(client.record.listener, "handshakes", client.record.client)
+
     def _refuse(self) -> Outcome:
-        self._client.configuration.counts.refused("handshakes")
+        self._count_refused()
         return TurnedAway(Refusal.CLOSE, "limit")
 
     def make_room(self) -> None:
-        self._client.configuration.counts.refused("handshakes")
+        self._count_refused()
         self._reason = "limit"
         self._client.transport.abortConnection()
 

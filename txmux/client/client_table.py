@@ -1,0 +1,235 @@
+"""The clients of a process by source: which are the busiest, and which are refused at limits."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import socket
+from collections.abc import Callable, Generator, Iterable, Iterator
+from ipaddress import IPv6Address
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    from txmux.net.relay.interface import RelayedBytes
+    from txmux.telemetry.reasons import EndReason, LimitName
+    from txmux.telemetry.record import ConnectionRecord
+
+Source: TypeAlias = str | bytes
+"""An IPv4 address, ``unix``, or the first 64 bits of an IPv6 address: turning those into text would cost more than counting."""
+
+Row: TypeAlias = tuple[str, int, int, float, int, int, int, int, float]
+"""A source, its live and its ended connections, its newest connections a second (see `rate_of`), the bytes from it and to it, how
+many of its connections were refused, and how many no route took, and since when, in seconds since 1970."""
+
+MOST_SOURCES = 1000
+"""The most sources that a process reports."""
+
+_MEMORY = 15.0  # seconds in which the weight of a connection falls to 1/e
+_SHORTEST = 5.0  # seconds: of one connection in less, nothing is known about a rate
+_STEP = 0.25  # seconds for which all connections have the same weight
+_MOST_POWER = 200.0  # of e, long before weights overflow
+
+_MOST_REFUSED = 100  # sources of one limit that are remembered
+_REPORTED = 5  # of those
+_LEAST = 0.001  # refusals a second; fewer are of minutes ago
+_REFUSED: frozenset[EndReason] = frozenset({"limit", "denied"})
+
+
+def rate_of(recent: float, since: float, now: float) -> float:
+    """Return connections a second: `recent` alone is too low for a source that has not been there for long."""
+    return recent / -math.expm1(-max(now - since, _SHORTEST) / _MEMORY)
+
+
+class Client(Protocol):
+    """What is asked of a `txmux.client.served.Served`."""
+
+    record: ConnectionRecord
+
+    @property
+    def unrecognised(self) -> bytes | None: ...
+
+    def elapsed_ms(self) -> float: ...
+    def relayed(self) -> RelayedBytes: ...
+
+
+class Entry:
+    """The counts of a source since it is in the table.
+
+    Attributes:
+        score: The sum of the weights of its connections.
+        inherited: The most that it may have had before.
+    """
+
+    __slots__ = (
+        "bytes_in", "bytes_out", "ended", "inherited", "refused", "score", "since", "unrecognised",
+    )  # fmt: skip
+
+    def __init__(self, since: float, inherited: float) -> None:
+        self.since, self.inherited, self.score = since, inherited, 0.0
+        self.ended = self.bytes_in = self.bytes_out = self.refused = self.unrecognised = 0
+
+
+class BusiestSources:
+    """The sources with the most events, by Space-Saving (Metwally, Agrawal, El Abbadi, 2005).
+
+    Any source with more than a `most`-th of the weight of all events is in it. One that is new has the rank that it may have had:
+    the highest of those that were left out. Half of the entries are left out at once, so an event takes constant time on average.
+
+    Weights grow with time (Cormode et al., *Forward Decay*, 2009): so the rank of an old flood falls, and nothing has to be done
+    to its entry.
+
+    Attributes:
+        total: The weight of all events.
+    """
+
+    def __init__(self, seconds: Callable[[], float], most: int = MOST_SOURCES) -> None:
+        self._seconds, self._most = seconds, most
+        self.entries: dict[Source, Entry] = {}
+        self.total = 0.0
+        self._floor = 0.0
+        self._start = self._changes_at = seconds()
+        self._weight = 1.0
+
+    def add(self, source: Source, since: float, age: float = 0.0) -> Entry:
+        """Count an event that began some seconds ago, at `since` in seconds since 1970."""
+        entry = self.entries.get(source)
+        if entry is None:
+            entry = self._enter(source, since)
+        now = self._seconds()
+        if now >= self._changes_at:
+            self._grow(now)
+        weight = self._weight if age < _STEP else self._weight * math.exp(-age / _MEMORY)
+        entry.score += weight
+        self.total += weight
+        return entry
+
+    def recent(self, weight: float) -> float:
+        """Return a sum of weights as events a second, with those of the last seconds counting most."""
+        return weight * math.exp((self._start - self._seconds()) / _MEMORY) / _MEMORY
+
+    def best(self, most: int) -> list[tuple[Source, Entry]]:
+        ranked = sorted(self.entries.items(), key=lambda pair: -pair[1].score)
+        return ranked[:most]
+
+    def _enter(self, source: Source, since: float) -> Entry:
+        if len(self.entries) >= 2 * self._most:
+            ranked = sorted(self.entries.items(), key=_rank, reverse=True)
+            self._floor = _rank(ranked[self._most])
+            self.entries = dict(ranked[: self._most])
+        entry = self.entries[source] = Entry(since, self._floor)
+        return entry
+
+    def _grow(self, now: float) -> None:
+        self._changes_at = now + _STEP
+        power = (now - self._start) / _MEMORY
+        if power > _MOST_POWER:
+            self._start, factor, power = now, math.exp(-power), 0.0
+            self.total *= factor
+            self._floor *= factor
+            for entry in self.entries.values():
+                entry.score *= factor
+                entry.inherited *= factor
+        self._weight = math.exp(power)
+
+
+def _rank(pair: tuple[Source, Entry]) -> float:
+    return pair[1].inherited + pair[1].score
+
+
+class ClientTable:
+    """Counts the connections and flows of a process by source."""
+
+    def __init__(self, seconds: Callable[[], float]) -> None:
+        self._seconds = seconds
+        self._sources = BusiestSources(seconds)
+        self._refusing: dict[tuple[str, LimitName], BusiestSources] = {}
+
+    def ended(self, client: Client, reason: EndReason) -> None:
+        """Count a connection or flow that has ended in this process."""
+        record = client.record
+        entry = self._sources.add(
+            _source_of(record.client), record.time, (record.duration_ms or 0.0) / 1000
+        )
+        entry.ended += 1
+        entry.bytes_in += record.bytes_in
+        entry.bytes_out += record.bytes_out
+        if reason in _REFUSED:
+            entry.refused += 1
+        if client.unrecognised is not None:
+            entry.unrecognised += 1
+
+    def turned_away(self, client: str, now: float) -> None:
+        """Count a client that was refused at `now`, in seconds since 1970, before it had a connection or flow."""
+        entry = self._sources.add(_source_of(client), now)
+        entry.ended += 1
+        entry.refused += 1
+
+    def limited(self, listener: str, limit: LimitName, client: str) -> None:
+        """Record whom a limit has refused; its end is counted, too."""
+        key = listener, limit
+        if key not in self._refusing:
+            self._refusing[key] = BusiestSources(self._seconds, _MOST_REFUSED)
+        self._refusing[key].add(_source_of(client), 0.0)
+
+    def refusing(self) -> Iterator[tuple[str, LimitName, str, float]]:
+        """Yield whom limits refuse: the listener, the limit, the source or an empty text for all, and how many a second."""
+        for (listener, limit), sources in [*self._refusing.items()]:
+            of_all = sources.recent(sources.total)
+            if of_all < _LEAST:
+                del self._refusing[listener, limit]
+                continue
+            yield listener, limit, "", of_all
+            for source, entry in sources.best(_REPORTED):
+                yield listener, limit, _text_of(source), sources.recent(entry.score)
+
+    def rows(self, live: Iterable[Client]) -> Generator[None, None, list[Row]]:
+        """Return the busiest sources, as of the first step: those with the most live connections, then the newest.
+
+        Args:
+            live: All connections and flows of the process.
+        """
+        total: dict[Source, list[float]] = {
+            source: [
+                0, entry.ended, self._sources.recent(entry.score), entry.bytes_in,
+                entry.bytes_out, entry.refused, entry.unrecognised, entry.since,
+            ]
+            for source, entry in self._sources.entries.items()
+        }  # fmt: skip
+        for client in [its for its in live if its.record.reason is None]:
+            record = client.record
+            counted = client.relayed() if record.reason is None else record
+            source, age = _source_of(record.client), client.elapsed_ms() / 1000
+            row = total.get(source)
+            if row is None:
+                row = total[source] = [0, 0, 0.0, 0, 0, 0, 0, record.time]
+            row[0] += 1
+            row[2] += math.exp(-age / _MEMORY) / _MEMORY
+            row[3] += counted.bytes_in
+            row[4] += counted.bytes_out
+            row[6] += client.unrecognised is not None
+            row[7] = min(row[7], record.time)
+            yield
+        ranked: list[tuple[Source, list[float]]] = []
+        every = iter(total.items())
+        while more := [*itertools.islice(every, MOST_SOURCES)]:
+            ranked = sorted([*ranked, *more], key=_by_live, reverse=True)[:MOST_SOURCES]
+            yield
+        return [(_text_of(source), *row) for source, row in ranked]  # type: ignore[misc]
+
+
+def _by_live(pair: tuple[Source, list[float]]) -> tuple[float, float]:
+    return pair[1][0], pair[1][2]
+
+
+def _source_of(client: str) -> Source:
+    if client[:1] != "[":
+        return client.partition(":")[0]
+    host = client[1:].partition("]")[0]
+    try:
+        return socket.inet_pton(socket.AF_INET6, host)[:8]
+    except OSError:  # it has a zone
+        return host.partition("%")[0]
+
+
+def _text_of(source: Source) -> str:
+    return source if isinstance(source, str) else f"{IPv6Address(source + bytes(8))}/64"
