@@ -25,6 +25,7 @@ COMMANDS = {
     "bans": "List the bans of a running service.",
     "certificates": "List the certificates of a running service, or renew one that comes by ACME.",
     "check": "Report all errors and warnings in rules files, one per line; nothing is started.",
+    "clients": "List where the clients of a running service come from, the busiest first.",
     "close": "End connections of a running service, by ID or by filters.",
     "completion": "Write the script that completes these commands in a shell.",
     "connections": "List the connections of a running service.",
@@ -52,7 +53,9 @@ _TABLES = {
         ("ban", "close", "drain", "hold", "release", "reload", "stop", "unban", "upgrade"),
         "CHANGES",
     ),
-    **dict.fromkeys(("bans", "certificates", "connections", "servers", "status"), "REPORTS"),
+    **dict.fromkeys(
+        ("bans", "certificates", "clients", "connections", "servers", "status"), "REPORTS"
+    ),
 }
 """Commands that are in a table of `txmux.cli.remote`, in the module of its name, and not in a module of their own."""
 

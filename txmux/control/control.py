@@ -26,6 +26,7 @@ from txmux.control.broadcast import (
     broadcast,
     concurrently,
 )
+from txmux.control.clients import RefusedClients, clients_document
 from txmux.control.documents import (
     address_states,
     backends_document,
@@ -120,6 +121,7 @@ class Control:
         self._sharing = Sharing(reactor, self.bans)
         self._source_log = SourceLog()
         self._attention_log = AttentionLog()
+        self._refused = RefusedClients(counters, reactor.seconds)
 
     def use_rules(self, rules: Rules) -> None:
         self.rules = rules
@@ -199,6 +201,7 @@ class Control:
             *attention.secrets(self.rules),
             *(self._renewed.attention() if self._renewed is not None else ()),
             *attention.bans_without_room(self._sharing.problems),
+            *self.refusing(gauges),
         ]
         is_complete = not states.missing and self.state is not None
         return self._attention_log.record(found, complete=is_complete)
@@ -208,6 +211,11 @@ class Control:
             counts_of(self.counters, self.rules, with_routes=False), gauges=gauges
         )
         return backends_document(*self._reported_states(counts, states))
+
+    def refusing(self, gauges: Gauges) -> Iterator[AttentionItem]:
+        """Yield the limits that refuse clients now."""
+        listeners = [listener.name for listener in self.rules.listeners]
+        return self._refused.attention(listeners, gauges.refusing)
 
     async def _served(self) -> dict[str, Any]:
         return {} if self.state is None else await self.state.status()
@@ -304,6 +312,7 @@ class Control:
         self._source_log.record(Gauges.of(answer for _, answer in answers.answers).outside)
         self.rates.record(*self._totals())
         await self.counts_with_attention()
+        self._refused.record(listener.name for listener in self.rules.listeners)
 
     def _totals(self) -> tuple[dict[str, int], int]:
         names = (listener.name for listener in self.rules.listeners)
@@ -355,6 +364,12 @@ class Control:
         rows = [row for part in listings for row in part]
         rows.sort(key=_order)
         return Listing(rows[: page.limit], [line for part in listings for line in part.missing])
+
+    async def clients(self, limit: int = 100) -> Listing:
+        """List the sources with the most connections."""
+        answers = await self._ask(messages.CLIENTS)
+        rows = clients_document((rows for _, rows in answers.answers), limit)
+        return Listing(rows, answers.missing)
 
     async def connection(self, identity: str) -> dict[str, Any] | None:
         """Report one connection by its ID, with the explanation of its decision; ``None`` if it has ended."""

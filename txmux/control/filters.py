@@ -99,12 +99,17 @@ class Page:
     @classmethod
     def read(cls, words: Mapping[str, str]) -> Page:
         """Read ``limit`` and ``after``, either of which may be missing."""
-        limit, after = words.get("limit", "1000"), words.get("after", "")
-        if not limit.isdecimal() or not limit.isascii() or not 1 <= int(limit[:6]) <= _MOST:
-            raise FilterError(f"limit: must be a whole number from 1 to {_MOST}, not {limit!r}")
+        limit, after = read_limit(words, 1000, _MOST), words.get("after", "")
         if after and not is_identity(after):
             raise FilterError(f"after: {after!r} is not the ID of a connection")
-        return cls(int(limit[:6]), after)
+        return cls(limit, after)
+
+
+def read_limit(words: Mapping[str, str], default: int, most: int) -> int:
+    text = words.get("limit", str(default))
+    if not text.isdecimal() or not text.isascii() or not 1 <= int(text[:6]) <= most:
+        raise FilterError(f"limit: must be a whole number from 1 to {most}, not {text!r}")
+    return int(text[:6])
 
 
 def is_identity(text: str) -> bool:

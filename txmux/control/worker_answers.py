@@ -10,6 +10,7 @@ import attrs
 
 from txmux.backends.pool.server_health import MemberState
 from txmux.backends.upstream import Upstream
+from txmux.client.client_table import Row
 from txmux.client.configuration import Configuration
 from txmux.client.served import Served
 from txmux.control.connection_row import row_of
@@ -50,6 +51,7 @@ class WorkerAnswers:
             messages.BAN: self._serving.ban,
             messages.FEED: self._serving.feed,
             messages.COUNT: self.count,
+            messages.CLIENTS: self.clients,
         }
 
     async def connections(
@@ -73,6 +75,10 @@ class WorkerAnswers:
             if not number % _OFTEN:
                 await turns.pause()
         return listed
+
+    async def clients(self) -> list[Row]:
+        serving = self._serving
+        return await Turns().run(serving.runtime.clients.rows(serving.connections()))
 
     def explain_connection(self, id: str) -> dict[str, Any] | None:  # noqa: A002
         for connection in self._serving.connections():
@@ -153,6 +159,7 @@ def _gauges_of(serving: Serving) -> dict[str, Any]:
         "certificates": sorted({*chain.from_iterable(map(_certificates, configurations))}),
         "troubles": serving.terminations.troubles(),
         "lost_lines": LOST_LINES.report(),
+        "refusing": [*serving.runtime.clients.refusing()],
         "up": [*chain.from_iterable(map(_up, upstreams))],
     }
 

@@ -1,4 +1,5 @@
 import json
+import time
 from urllib.parse import parse_qsl, urlsplit
 
 from tests.cli.remote.answering import RemoteTestCase
@@ -14,6 +15,10 @@ id      client           route  server         state     age       in      out
 5f3a-1  192.0.2.1:50001  site   10.0.0.5:8443  relaying  1 h 2 min  1.23 k  5.68 M
 5f3a-2  192.0.2.1:50001  -      -              peeking   0 s        0       0
 """.replace("age       in", "age        in")
+_CLIENTS = """\
+source       active  connections  /s      in  out     refused  unrecognised  for
+203.0.113.7  200     41.2 k       3.89 k  0   5.68 M  41 k     0             11 s
+"""
 
 
 class ConnectionsTests(RemoteTestCase):
@@ -66,6 +71,23 @@ class ConnectionsTests(RemoteTestCase):
         server.headers["Txmux-Missing"] = "worker 2: no answer"
         _, _, err = self.ask("connections")
         self.assertEqual(err, "warning: the answer is not complete: worker 2: no answer\n")
+
+
+class ClientsTests(RemoteTestCase):
+    def test_busiest_sources(self) -> None:
+        self.patch(time, "time", lambda: 1795203607.25)
+        row = {
+            "source": "203.0.113.7", "active": 200, "connections": 41_200, "rate": 3890.25,
+            "bytes_in": 0, "bytes_out": 5_680_000, "refused": 41_000, "unrecognised": 0,
+            "since": 1795203596.0,
+        }  # fmt: skip
+        server = self.answering(document=[row])
+        code, out, err = self.ask("clients", "--limit", "5")
+        self.assertEqual((code, err, server.asked.pop().path), (0, "", "/api/clients?limit=5"))
+        self.assertEqual(out, _CLIENTS)
+        server.document = []
+        self.assertEqual(self.ask("clients"), (0, "no client has connected yet\n", ""))
+        self.assertEqual(server.asked.pop().path, "/api/clients?limit=100")
 
 
 class CloseTests(RemoteTestCase):

@@ -1,4 +1,4 @@
-"""``/api/connections``: lists live connections, and ends them."""
+"""``/api/connections`` lists live connections, and ends them; ``/api/clients`` lists where they come from."""
 
 import json
 from collections.abc import Sequence
@@ -6,8 +6,9 @@ from urllib.parse import urlencode
 
 from txmux.admin.api.openapi import Schema, body, ref, schema_of
 from txmux.admin.guard import RefusedError
-from txmux.admin.resource import JSON, ApiAnswer, Query, Resources, only_values
-from txmux.control.filters import EVERY, Filters, Page, is_identity
+from txmux.admin.resource import JSON, ApiAnswer, Query, Resources, check_names, only_values
+from txmux.control.clients import MOST_SOURCES
+from txmux.control.filters import EVERY, Filters, Page, is_identity, read_limit
 from txmux.net.turns import Turns
 from txmux.telemetry.formatting import counted
 from txmux.telemetry.record import STATES
@@ -112,3 +113,16 @@ def _not_found() -> RefusedError:
     return RefusedError(
         404, "no live connection has this ID; the access log has those that have ended"
     )
+
+
+@RESOURCES.get(
+    "/api/clients",
+    "the sources with the most connections",
+    [ref("Client")],
+    parameters={"limit": Schema(type="integer", minimum=1, maximum=MOST_SOURCES)},
+)
+async def _clients(query: Query) -> ApiAnswer:
+    words = only_values(query.parameters)
+    check_names(words, ("limit",))
+    listing = await query.control.clients(read_limit(words, 100, MOST_SOURCES))
+    return ApiAnswer(await _as_json(listing), JSON, headers=incomplete(listing.missing))

@@ -169,6 +169,10 @@ _FORMS: dict[str, Any] = {
             "addresses": [{"address": str, **_SERVER_STATE}],
         }],
     },
+    "Client": {
+        "source": str, "active": int, "connections": int, "rate": float, "bytes_in": int,
+        "bytes_out": int, "refused": int, "unrecognised": int, "since": float,
+    },
     "Certificate": {
         "route": str, "names": [str], "issuer": str, "not_after": float,
         "next_renewal": float | None, "is_self_signed": bool, "acme": bool, "file": str,

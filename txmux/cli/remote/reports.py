@@ -31,6 +31,12 @@ _DIGEST = 12  # characters; enough to distinguish versions
 _MOST_ADDRESSES = 8  # of one server
 _MOST_SERVERS = 20
 _SERVER_HEAD = ("backend", "server", "state", "active", "failed", "why")
+_CLIENT_NUMBERS = (
+    "active", "connections", "rate", "bytes_in", "bytes_out", "refused", "unrecognised",
+)  # fmt: skip
+_CLIENT_HEAD = (
+    "source", "active", "connections", "/s", "in", "out", "refused", "unrecognised", "for",
+)  # fmt: skip
 _STYLES = {"up": "", "drain": "yellow", "maintenance": "yellow", "disabled": "dim"}
 _WORKER_STYLES = {"starts": "yellow", "does not answer": "bold red", "retires": "dim"}
 _LEVEL_STYLES = {"critical": "bold red", "warning": "yellow"}
@@ -87,18 +93,35 @@ def _certificate_cells(row: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _clients_arguments(parser: ArgumentParser) -> None:
+    _limit_argument(parser, 100)
+
+
+def _limit_argument(parser: ArgumentParser, default: int) -> None:
+    parser.add_argument(
+        "--limit",
+        metavar="NUMBER",
+        type=int,
+        default=default,
+        help=f"at most this many; by default {default}",
+    )
+
+
+def _write_clients(answer: Sequence[Mapping[str, Any]], _: Namespace) -> None:
+    _write_list([_client_cells(row) for row in answer], _CLIENT_HEAD, "no client has connected yet")
+
+
+def _client_cells(row: Mapping[str, Any]) -> list[str]:
+    counted_for = duration(int(time.time() - row["since"]))
+    return [row["source"], *(si_number(row[name]) for name in _CLIENT_NUMBERS), counted_for]
+
+
 def _connections_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "words", metavar="FILTER=VALUE", nargs="*", help="a filter, written as in the API"
     )
     add_filters(parser)
-    parser.add_argument(
-        "--limit",
-        metavar="NUMBER",
-        type=int,
-        default=1000,
-        help="at most this many; by default 1000",
-    )
+    _limit_argument(parser, 1000)
     parser.add_argument("--after", metavar="ID", help="continue after this ID")
 
 
@@ -328,9 +351,17 @@ def _time(seconds: float) -> str:
     return f"{datetime.fromtimestamp(seconds).astimezone():%Y-%m-%d %H:%M:%S %Z}"
 
 
+_CLIENTS = RemoteCommand(
+    lambda ask, arguments: ask("GET", f"/api/clients?limit={arguments.limit}"),
+    _write_clients,
+    30,
+    _clients_arguments,
+)
+
 REPORTS = {
     "bans": RemoteCommand(lambda ask, _: ask("GET", "/api/bans"), _write_bans),
     "certificates": RemoteCommand(_certificates, _write_certificates, 300, _certificates_arguments),
+    "clients": _CLIENTS,
     "connections": RemoteCommand(_connections, _write_connections, 30, _connections_arguments),
     "servers": RemoteCommand(_servers, _write_servers, 10, _servers_arguments),
     "status": RemoteCommand(_status, _write_status, 10, _status_arguments, _status_code),

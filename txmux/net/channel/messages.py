@@ -46,11 +46,16 @@ _HEALTH = _object(
 
 _SOURCE = Field(list, row=(_NAME, _FLAG, _optional(_TIME), _TIME, _FLAG, _NAME, _NAME))
 _TIMES = _optional(Field(list, of=Field(list, row=(_NAME, _NAME, _TIME))))
+_CLIENT = Field(
+    list, row=(_NAME, _NUMBER, _NUMBER, _TIME, _NUMBER, _NUMBER, _NUMBER, _NUMBER, _TIME)
+)
+"""See `txmux.client.client_table.Row`."""
 _GAUGES = _object(
     source_states=Field(list, of=_SOURCE), generations=_optional(_NUMBERS),
     descriptors=_optional(Field(list, row=(_NUMBER, _NUMBER))), sources=_optional(_PLACES),
     certificates=_TIMES, troubles=_optional(Field(list, of=_TEXT)), up=_TIMES,
     lost_lines=_optional(_PLACES),
+    refusing=_optional(Field(list, of=Field(list, row=(_NAME, _NAME, _NAME, _TIME)))),
 )  # fmt: skip
 """See `Gauges`: what other processes count is combined, so it has to fit."""
 
@@ -184,6 +189,9 @@ ADDRESSES = _to_worker(
 COUNT = _to_worker(
     "count", "count the bytes of connections until now, and report gauges",
     gauges=_optional(_FLAG), answer=_GAUGES, longest_answer=_LARGE)
+CLIENTS = _to_worker(
+    "clients", "list the busiest sources of clients, with what is counted of each",
+    answer=Field(list, of=_CLIENT), longest_answer=_LARGE)
 LISTEN = _to_worker("listen", "report events from now on, or no longer", on=_FLAG)
 
 # From a worker to the supervisor, which trusts it least.

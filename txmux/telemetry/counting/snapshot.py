@@ -140,6 +140,7 @@ class Gauges:
         outside: The states of the outside sources that txmux uses.
         lost_lines: How many lines each log has lost that cannot be written now, by its name and the reason.
         bans: How many there are now, beside those of the rules.
+        refusing: Refusals a second, by listener, limit and source, or an empty text for all sources.
     """
 
     generations: int = 1
@@ -155,6 +156,7 @@ class Gauges:
     outside: Sequence[SourceState] = ()
     lost_lines: Mapping[str, int] = attrs.field(factory=dict)
     bans: int = 0
+    refusing: Mapping[tuple[str, str, str], float] = attrs.field(factory=dict)
 
     @property
     def cluster(self) -> bool | None:
@@ -262,6 +264,12 @@ class Gauges:
         lost_lines = Counter[str]()
         for counts in _all(answers, "lost_lines"):
             lost_lines.update(counts)
+        refusing: dict[tuple[str, str, str], float] = {}
+        for listener, limit, source, recent in itertools.chain.from_iterable(
+            _all(answers, "refusing")
+        ):
+            key = listener, limit, source
+            refusing[key] = refusing.get(key, 0.0) + recent
         certificates = {
             (route, file): until
             for certificates in _all(answers, "certificates")
@@ -282,6 +290,7 @@ class Gauges:
                 row for rows in _all(answers, "source_states") for row in rows
             ),
             lost_lines=lost_lines,
+            refusing=refusing,
         )
 
 

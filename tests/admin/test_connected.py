@@ -1,0 +1,89 @@
+"""Who is connected, and who is refused, over two workers."""
+
+from typing import Any
+
+from tests.admin.asking import AdminCase
+from tests.support.datagrams import Talker, turn
+from tests.support.peers import PeerFactory, connect, listen
+
+_RULES = """[listen x]
+endpoint = 127.0.0.1:0
+max_connections_per_source = 2
+[listen u]
+endpoint = udp:127.0.0.1:0
+max_flows_per_source = 1
+deny = 127.0.0.5
+[route ssh]
+match = ssh
+backend = 127.0.0.1:%d
+[route names]
+match = payload text=abc
+backend = udp:127.0.0.1:%d
+"""
+
+
+class ConnectedTest(AdminCase):
+    async def rows(self) -> dict[str, dict[str, Any]]:
+        return {row["source"]: row for row in (await self.get("/api/clients")).json}
+
+    async def test_sources_of_tcp_and_udp_with_refusals(self) -> None:
+        backend = PeerFactory()
+        names = Talker.listening(self, answer=lambda data: data)
+        await self.start("workers = 2", _RULES % (listen(self, backend), names.port))
+        self.port, datagrams = self.ports()
+        for _ in range(2):
+            client = await connect(self, self.port, source="127.0.0.2")
+            client.send(b"SSH-2.0-a\r\n")
+            await (await backend.peer()).has(11)
+        for _ in range(3):
+            refused = await connect(self, self.port, source="127.0.0.2")
+            await refused.is_lost()
+        stranger = await connect(self, self.port, source="127.0.0.3")
+        stranger.send(b"what is this?\r\n")
+        await stranger.is_lost()
+        flow = Talker.listening(self, "127.0.0.4")
+        await flow.asks(b"abc", datagrams)
+        for host in ("127.0.0.4", "127.0.0.5"):
+            for _ in range(2):
+                Talker.listening(self, host).say(b"abc", datagrams)
+        while len(rows := await self.rows()) < 4 or rows["127.0.0.5"]["refused"] < 2:
+            await turn()
+        found = {
+            source: [row[name] for name in ("active", "connections", "refused", "unrecognised")]
+            for source, row in rows.items()
+        }
+        self.assertEqual(
+            found,
+            {
+                "127.0.0.2": [2, 5, 3, 0],
+                "127.0.0.3": [0, 1, 0, 1],
+                "127.0.0.4": [1, 3, 2, 0],
+                "127.0.0.5": [0, 2, 2, 0],
+            },
+        )
+        self.assertEqual([*rows][:2], ["127.0.0.2", "127.0.0.4"])
+        first = rows["127.0.0.2"]
+        self.assertEqual((first["bytes_in"], first["bytes_out"]), (22, 0))
+        self.assertGreater(first["rate"], 0.3)
+        self.assertEqual(len((await self.get("/api/clients?limit=1")).json), 1)
+        for words in ("limit=0", "limit=1001", "limit=x", "color=blue"):
+            self.assertEqual((await self.get(f"/api/clients?{words}")).status, 400, words)
+        await self.assert_attention()
+
+    async def assert_attention(self) -> None:
+        status = (await self.get("/api/status")).json
+        refused = [item["text"] for item in status["attention"] if item["what"] == "limits"]
+        self.assertEqual(len(refused), 2)
+        _, gauges = await self.running.control.traffic()
+        streams, flows = self.running.control.refusing(gauges)
+        self.assertEqual(
+            (streams.level, streams.text, streams.do),
+            (
+                "note",
+                "listener x refuses clients at max_connections_per_source",
+                "see what it does: txmux clients; keep it out: txmux ban 127.0.0.2 1h",
+            ),
+        )
+        self.assertRegex(streams.cause, r"^3 refused in \d+ s, 100 % from 127\.0\.0\.2$")
+        self.assertRegex(flows.cause, r"^2 refused in \d+ s, 100 % from 127\.0\.0\.4$")
+        self.assertEqual(flows.text, "listener u refuses clients at max_flows_per_source")

@@ -1,0 +1,108 @@
+"""Who is connected, and who is refused at limits, over all workers."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from ipaddress import ip_network
+from typing import Any
+
+from txmux.client.client_table import MOST_SOURCES, Row, rate_of
+from txmux.telemetry.attention import AttentionItem
+from txmux.telemetry.counting.counter_groups import LISTENER
+from txmux.telemetry.counting.counters import Counters
+from txmux.telemetry.formatting import duration
+
+__all__ = ["MOST_SOURCES", "RefusedClients", "clients_document"]
+
+_SAMPLES = 7  # half a minute, as `txmux.admin.endpoint` takes samples
+_MOST = 0.5  # of the refusals
+_REFUSED = LISTENER.those("refused")
+
+
+def clients_document(answers: Iterable[Iterable[Row]], limit: int) -> list[dict[str, Any]]:
+    """Build the document for ``/api/clients`` from the rows of each worker: the busiest sources first."""
+    merged: dict[str, list[Any]] = {}
+    for rows in answers:
+        for source, *counts, since in rows:
+            before = merged.setdefault(source, [*[0] * len(counts), since])
+            before[:] = *map(sum, zip(before, counts, strict=False)), min(before[-1], since)
+    now = time.time()
+    listed = [_client(source, values, now) for source, values in merged.items()]
+    listed.sort(key=lambda row: (-row["active"], -row["rate"], -row["connections"]))
+    return listed[:limit]
+
+
+def _client(source: str, values: Sequence[Any], now: float) -> dict[str, Any]:
+    active, ended, recent, bytes_in, bytes_out, refused, unrecognised, since = values
+    return {
+        "source": source,
+        "active": active,
+        "connections": ended + active,
+        "rate": round(rate_of(recent, since, now), 3),
+        "bytes_in": bytes_in,
+        "bytes_out": bytes_out,
+        "refused": refused,
+        "unrecognised": unrecognised,
+        "since": since,
+    }
+
+
+class RefusedClients:
+    """How many clients each limit of each listener has refused in the last half minute."""
+
+    def __init__(self, counters: Counters, seconds: Callable[[], float]) -> None:
+        self._counters = counters
+        self._seconds = seconds
+        self._samples: deque[tuple[float, Mapping[tuple[str, str], int]]] = deque(maxlen=_SAMPLES)
+
+    def record(self, listeners: Iterable[str]) -> None:
+        """Take a sample; every few seconds."""
+        self._samples.append((self._seconds(), self._counts(listeners)))
+
+    def _counts(self, listeners: Iterable[str]) -> dict[tuple[str, str], int]:
+        return {
+            (name, limit): cells[at]
+            for name in listeners
+            for cells in [self._counters.cells(LISTENER.key(name))]
+            for limit, at in _REFUSED.items()
+        }
+
+    def attention(
+        self, listeners: Iterable[str], refusing: Mapping[tuple[str, str, str], float]
+    ) -> Iterator[AttentionItem]:
+        """Yield an item for each limit that refuses clients; `refusing` is that of `Gauges`."""
+        if not self._samples:
+            return
+        then, before = self._samples[0]
+        span = duration(max(1, round(self._seconds() - then)))
+        for (listener, limit), count in self._counts(listeners).items():
+            refused = count - before.get((listener, limit), 0)
+            if refused > 0:
+                by_source = {
+                    key[2]: n for key, n in refusing.items() if key[:2] == (listener, limit)
+                }
+                yield _item(listener, limit, f"{refused:,} refused in {span}", by_source)
+
+
+def _item(listener: str, limit: str, cause: str, by_source: dict[str, float]) -> AttentionItem:
+    of_all, do = by_source.pop("", 0.0), "see who they are: txmux clients"
+    if by_source and of_all:
+        first = max(by_source, key=by_source.__getitem__)
+        share = min(1.0, by_source[first] / of_all)
+        cause += f", {share * 100:.0f} % from {first}"
+        if share >= _MOST and _is_network(first):
+            do = f"see what it does: txmux clients; keep it out: txmux ban {first} 1h"
+    section, _, key = limit.rpartition(".")
+    at = f"{key} of [{section}]" if section else key
+    text = f"listener {listener} refuses clients at {at}"
+    subject = f"{listener} {limit}"
+    return AttentionItem("note", "limits", text, cause, do=do, link="#clients", subject=subject)
+
+
+def _is_network(source: str) -> bool:
+    """Return whether a source can be banned; a compromised worker may send a command here."""
+    try:
+        ip_network(source)
+    except ValueError:
+        return False
+    return True
