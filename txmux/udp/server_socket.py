@@ -342,8 +342,8 @@ class ServerSocket:
 
     def _next(self, member: Member, cause: ConnectFailure) -> Member | Unavailable:
         self._tried[member] = cause
-        member.counts.failed(cause)
         is_own = cause == "error" and not self._lasts
+        member.counts.failed(cause, is_local=is_own)
         in_turn = self._held is not None and self._held.is_trying
         return self.upstream.pool.next_after(
             member, self._affinity(), self._tried, is_local_fault=is_own, in_turn=in_turn

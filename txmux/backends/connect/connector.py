@@ -294,9 +294,9 @@ class BackendConnector:
         assert member is not None  # noqa: S101 - the factory goes with the attempt
         self._end_attempt()
         cause = self.tried[member] = _cause(failure)
-        member.counts.failed(cause)
         lasts = getattr(failure.value, "osError", None) in LASTING_ERRORS
         is_local_fault, in_turn = cause == "error" and not lasts, self._is_in_turn
+        member.counts.failed(cause, is_local=is_local_fault)
         found = self._upstream.pool.next_after(
             member, self.affinity, self.tried, is_local_fault=is_local_fault, in_turn=in_turn
         )

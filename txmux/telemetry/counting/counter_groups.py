@@ -138,6 +138,7 @@ SERVER = _block(
     "unanswered",  # connections that ended without one, other than by its reset
     "bytes in",  # from clients
     "bytes out",
+    "local faults",  # of the failed: causes on this machine
     _each("failed", get_args(ServerFailure)),
 )
 PROCESS = _block("process", "spliced", "restarts", "lost lines")

@@ -134,6 +134,10 @@ class Counters:
         blocks += [totals[key] for totals in self._before() if key in totals]
         return [sum(cells) for cells in zip(*blocks, strict=True)]
 
+    def images(self) -> dict[int, bytes]:
+        """Return the cells of the processes of this program as they are in memory, by the number of their column."""
+        return {number: column.tobytes() for number, column in self._columns.items()}
+
     def has_connections(self, listener: str) -> bool:
         key = LISTENER.key(listener)
         cells = self.cells(key) if key in self.layout.places else []

@@ -62,6 +62,7 @@ _RELEASED = SERVER.at["released"]
 _CHECK_TIME = SERVER.at["check time"]
 _CHECKS_FAILED = SERVER.at["checks failed"]
 _ASKED, _ANSWERED, _UNANSWERED = (SERVER.at[name] for name in ("asked", "answered", "unanswered"))
+_LOCAL = SERVER.at["local faults"]
 _SERVER_IN, _SERVER_OUT = SERVER.at["bytes in"], SERVER.at["bytes out"]
 _FAILED = SERVER.those("failed")
 
@@ -199,8 +200,10 @@ class ServerCounts(_CountedCells):
     def released(self) -> None:
         self.cells[_RELEASED] += 1
 
-    def failed(self, cause: ServerFailure) -> None:
+    def failed(self, cause: ServerFailure, *, is_local: bool = False) -> None:
+        """Count a failed connection; with `is_local` the fault is this machine's, and says nothing about the server."""
         self.cells[_FAILED[cause]] += 1
+        self.cells[_LOCAL] += is_local
 
     def asked(self) -> None:
         """It has been sent the first byte of a client."""
@@ -328,6 +331,9 @@ class ProcessCounters:
 
     def tolist(self) -> list[int]:
         return self._cells[: self.layout.cells].tolist()
+
+    def tobytes(self) -> bytes:
+        return self._cells[: self.layout.cells].tobytes()
 
     def listener(self, name: str) -> ListenerCounts:
         return ListenerCounts(self.block(LISTENER.key(name)), self.route(name, NO_ROUTE))

@@ -1,0 +1,49 @@
+"""What is read of servers each second."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from txmux.telemetry.counting.counter_groups import LISTENER, SERVER
+from txmux.telemetry.counting.counters import Counters
+from txmux.telemetry.counting.server_changes import ServerChanges
+
+_NAMES = st.sampled_from(("a", "b", "c"))
+_ROUNDS = st.lists(st.lists(st.tuples(st.integers(0, 2), _NAMES)))
+"""For each reading, the processes that a server has answered before."""
+
+
+class ServerChangesTest(SynchronousTestCase):
+    @given(_ROUNDS)
+    def test_sums_over_processes_since_the_last_reading(
+        self, rounds: list[list[tuple[int, str]]]
+    ) -> None:
+        counters = Counters()
+        changes = ServerChanges(counters)
+        known: set[str] = set()
+        for events in rounds:
+            expected: dict[tuple[str, str], int] = {}
+            for process, name in events:
+                column = counters.column(process)
+                if name not in known:
+                    known.add(name)
+                    counters.layout.extend([LISTENER.key(name), SERVER.key("x", name)])
+                    for number in range(3):
+                        counters._grow(counters.column(number))
+                column.server("x", name).answered()
+                expected["x", name] = expected.get(("x", name), 0) + 1
+            found = {key: cells[SERVER.at["answered"]] for key, cells in changes.take().items()}
+            self.assertEqual(found, expected)
+
+    def test_block_that_gets_another_server(self) -> None:
+        counters = Counters()
+        changes = ServerChanges(counters)
+        counters.layout.extend([SERVER.key("x", "a")])
+        counts = counters.column(1).server("x", "a")
+        for _ in range(5):
+            counts.asked()
+        changes.take()
+        counts.cells[:] = memoryview(bytes(counts.cells.nbytes)).cast("Q")
+        counts.asked()
+        (cells,) = changes.take().values()
+        self.assertEqual(cells[SERVER.at["asked"]], 1)

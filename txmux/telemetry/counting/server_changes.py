@@ -1,0 +1,52 @@
+"""What the processes of this program have counted for servers since the last reading."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator
+
+from txmux.telemetry.counting.counter_groups import CELL, SERVER
+from txmux.telemetry.counting.counters import Counters
+
+_SIZE = len(SERVER.names)
+_PREFIX = f"{SERVER.kind}\n"
+
+
+class ServerChanges:
+    """Reads only blocks that have changed, so that a quiet service with very many servers costs next to nothing."""
+
+    def __init__(self, counters: Counters) -> None:
+        self._counters = counters
+        self._read: dict[int, bytes] = {}
+
+    def take(self) -> dict[tuple[str, str], list[int]]:
+        """Return by how much the cells of each server have grown since the last call, by backend and server."""
+        changes: dict[tuple[str, str], list[int]] = {}
+        for number, now in self._counters.images().items():
+            before = self._read.get(number, b"")
+            if now == before:
+                continue
+            self._read[number] = now
+            before = before.ljust(len(now), b"\0")
+            for key, start in self._blocks():
+                place = slice(start * CELL, (start + _SIZE) * CELL)
+                if now[place] != before[place]:
+                    grown = _grown(_cells(before[place]), _cells(now[place]))
+                    known = changes.get(key)
+                    changes[key] = grown if known is None else list(map(operator.add, known, grown))
+        return changes
+
+    def _blocks(self) -> Iterator[tuple[tuple[str, str], int]]:
+        for key, start in self._counters.layout.places.items():
+            if key.startswith(_PREFIX):
+                _, backend, server = key.split("\n", 2)
+                yield (backend, server), start
+
+
+def _cells(image: bytes) -> list[int]:
+    return memoryview(image).cast("Q").tolist()
+
+
+def _grown(before: list[int], now: list[int]) -> list[int]:
+    grown = list(map(operator.sub, now, before))
+    return now if min(grown) < 0 else grown  # the block was another server's
