@@ -12,7 +12,9 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 
 from txmux.backends.connect.dial import Dial
+from txmux.backends.health.checking import CheckResult, CheckRun, ProbeTarget
 from txmux.backends.health.checks import HealthChecks
+from txmux.backends.health.probes import OPENING
 from txmux.backends.names.cache import NameCache
 from txmux.backends.names.destinations import Destinations
 from txmux.backends.names.resolve import NameResolver
@@ -22,7 +24,7 @@ from txmux.backends.pool.server_health import HealthRegistry, ServerHealth, Serv
 from txmux.backends.upstream import Destination, Upstream, read_backend_files
 from txmux.backends.wake import Waker
 from txmux.errors import MuxError
-from txmux.rules.model import Backend, Outcome, Rules, Wake
+from txmux.rules.model import Backend, Check, Outcome, Rules, Wake
 from txmux.rules.problems import Problem, RulesError
 from txmux.telemetry.counting.process_counters import ProcessCounters
 from txmux.telemetry.sources import Source
@@ -89,7 +91,7 @@ class Upstreams:
                 self.first_look_ups,
                 checking=self._checking,
                 backend_health=self.known.health_of(backend.name),
-                tell=self._report,
+                tell=self.report,
                 counters=self._counters,
             )
             upstream.current = partial(self._current, backend)
@@ -149,7 +151,7 @@ class Upstreams:
     def all(self) -> list[Upstream]:
         return [*self._upstreams.values()]
 
-    def _report(self, event: dict[str, Any]) -> None:
+    def report(self, event: dict[str, Any]) -> None:
         if self.tell is not None:
             self.tell(event)
 
@@ -304,6 +306,17 @@ class Upstreams:
             self._checks[upstream] = checks
             checks.start()
         self._names.add_pool(pool)
+
+    def try_member(
+        self, upstream: Upstream, member: Member, on_result: Callable[[CheckResult], None]
+    ) -> CheckRun:
+        """Connect once as a client's connection begins; there may be a result before this returns."""
+        check = Check("tcp", timeout=upstream.backend.connect_timeout)
+        wrap = partial(_wrap_by, upstream) if upstream.tls else None
+        target = ProbeTarget(upstream.backend, check, wrap)
+        attempt = target.make_check(self._reactor, member, on_result, OPENING)
+        target.start_check(attempt, partial(self._dial_check, upstream), member)
+        return attempt
 
     def _dial_check(self, upstream: Upstream, server: Any, *args: Any, **options: Any) -> Any:
         """Connect a check as clients' connections, through a proxy or from their address, unless that is the clients' own."""

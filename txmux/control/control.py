@@ -15,6 +15,7 @@ from twisted.logger import Logger
 from txmux.access.bans import Bans, Change, ServiceBans, rows_of
 from txmux.access.lists.updates import ListUpdates
 from txmux.access.shared.sharing import Sharing
+from txmux.backends.health.observer import ObservedServer, ServerKey
 from txmux.backends.pool.server_health import AS_RULED
 from txmux.backends.upstreams import Upstreams
 from txmux.control import attention
@@ -32,6 +33,7 @@ from txmux.control.documents import (
     backends_document,
     routes_document,
     status_document,
+    with_observed,
 )
 from txmux.control.events import Hub
 from txmux.control.filters import EVERY, Filters, Page, connection_sort_key
@@ -398,7 +400,16 @@ class Control:
         return routes_document(self.rules, counts or await self.counts())
 
     async def addresses(self, answers: Answers | None = None) -> Answers:
-        return answers or await self._ask(messages.ADDRESSES)
+        """Ask for the states of servers' addresses, unless they are given, and add what is observed."""
+        if answers is None:
+            answers = await self._ask(messages.ADDRESSES)
+            rows = with_observed(answers.answers, self.observed())
+            answers = attrs.evolve(answers, answers=rows)
+        return answers
+
+    def observed(self) -> Mapping[ServerKey, ObservedServer]:
+        """Return the servers that are failing or silent."""
+        return {} if self.state is None else self.state.observed()
 
     async def backends(
         self, counts: Counts | None = None, addresses: Answers | None = None

@@ -6,6 +6,9 @@ import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+import attrs
+
+from txmux.backends.health.observer import ObservedServer, ServerKey
 from txmux.backends.pool.server_health import AS_RULED
 from txmux.backends.upstreams import Upstreams
 from txmux.control.overrides import Overrides
@@ -151,7 +154,24 @@ def text_of(rules: Rules, section: Section) -> str:
 
 UNRESOLVED = "unresolved"  # the state of a server whose name has no address yet
 
-_WORST_LAST = ["up", "probing", "ejected", "down", "drain", "maintenance", "disabled"]
+_WORST_LAST = [
+    "up", "silent", "probing", "ejected", "failing", "down", "drain", "maintenance", "disabled",
+]  # fmt: skip
+
+
+def with_observed(
+    answers: Iterable[tuple[int, Iterable[Mapping[str, Any]]]],
+    observed: Mapping[ServerKey, ObservedServer],
+) -> list[tuple[int, list[Mapping[str, Any]]]]:
+    """Give addresses the state that is observed of their server, unless they have a worse one."""
+
+    def of(row: Mapping[str, Any]) -> Mapping[str, Any]:
+        found = observed.get((row["backend"], row["server"]))
+        if found is None or _WORST_LAST.index(found.state) < _WORST_LAST.index(row["state"]):
+            return row
+        return {**row, **attrs.asdict(found)}
+
+    return [(worker, [of(row) for row in rows]) for worker, rows in answers]
 
 
 def address_states(upstreams: Upstreams) -> list[dict[str, Any]]:

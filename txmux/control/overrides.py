@@ -10,6 +10,7 @@ import attrs
 
 from txmux.access.bans import Bans
 from txmux.access.lists.current import Lists
+from txmux.backends.health.observer import ObservedServer, ServerKey
 from txmux.backends.pool.server_health import (
     AS_RULED,
     ServerOverrides,
@@ -92,6 +93,7 @@ class ServiceState:
         recent: The last connections that did not end as they should.
         certificates: Renews the certificates; ``None`` if none come by ACME.
         problems: Returns what is wrong with the helper that opens files.
+        observed: Returns the servers that are failing or silent.
     """
 
     workers: Callable[[], Sequence[WorkerLink]]
@@ -104,6 +106,7 @@ class ServiceState:
     recent: Recent = attrs.field(factory=Recent)
     certificates: Certificates | None = None
     problems: Callable[[], Sequence[str]] = tuple
+    observed: Callable[[], Mapping[ServerKey, ObservedServer]] = dict
 
     def take_ended_holds(self, now: float) -> list[str]:
         """Return the backends whose hold has reached its end since the last call."""

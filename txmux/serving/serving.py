@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,6 +17,7 @@ from txmux.access.bans import Row
 from txmux.access.loops import LoopDetector
 from txmux.backends.names.resolve import NameResolver
 from txmux.backends.pool.member import Member
+from txmux.backends.pool.pool import no_server_up
 from txmux.backends.pool.server_health import MemberState, held_until, overrides_from_json
 from txmux.backends.upstreams import PreparedUpstreams, Upstreams
 from txmux.client.active_listener import ActiveListener
@@ -28,7 +29,7 @@ from txmux.client.tls.terminations import PreparedTerminations, Terminations
 from txmux.errors import MuxError
 from txmux.interfaces import Transport
 from txmux.net.sockets.poller import after_turn
-from txmux.rules.model import Backend, Listener, Outcome, Rules, Settings
+from txmux.rules.model import Backend, Listener, Rules, Settings
 from txmux.serving.ending import DeniedClients, GradualEnd, connections_of_removed
 from txmux.serving.endpoints import ForwardingFactory, OpenedPorts, accept_waiting, stop_listening
 from txmux.serving.listen_addresses import listen_addresses, socket_address
@@ -467,9 +468,9 @@ class Serving:
             for listener in self._rules.listeners
             if listener.name not in accepted
         ]
-        used = {backend.name: backend for backend in _used_backends(self._rules)}
+        used = {backend.name: backend for backend in self._rules.used_backends()}
         idle = [
-            f"[backend {name}]: no server is up"
+            no_server_up(name)
             for name, backend in used.items()
             if not self.upstreams.upstream_of(backend).pool.has_server_up
         ]
@@ -562,13 +563,6 @@ def _open_port(opened: socket.socket, listener: ActiveListener) -> ListeningPort
 
         return UDPListeningPort(listener.listen(opened), listener)
     return ListeningPort(listener.listen(opened), listener, listener.configuration.options)
-
-
-def _used_backends(rules: Rules) -> Iterator[Backend]:
-    outcomes: list[Outcome | None] = [route.outcome for route in rules.routes]
-    for listener in rules.listeners:
-        outcomes += [*(line.outcome for line in listener.silent), listener.default]
-    yield from (outcome for outcome in outcomes if isinstance(outcome, Backend))
 
 
 @attrs.define

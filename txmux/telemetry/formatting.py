@@ -140,6 +140,8 @@ def connection_counts(status: Mapping[str, Any]) -> str:
 
 _WORST_FIRST = (
     "down",
+    "failing",
+    "silent",
     "unresolved",
     "ejected",
     "probing",

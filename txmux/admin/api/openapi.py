@@ -123,7 +123,7 @@ _TARGET = _or_null({
     "to": str | None, "servers": [str],
 })
 _SERVER_STATE = {
-    "state": Literal["up", "down", "ejected", "probing", "disabled", "drain", "maintenance", "unresolved"],
+    "state": Literal["up", "down", "failing", "silent", "ejected", "probing", "disabled", "drain", "maintenance", "unresolved"],
     "why": str, "since": float | None, "weight": int, "effective_weight": float,
     "check": _or_null({
         "ok": bool, "last": float, "duration_ms": float, "result": str, "history": [bool],

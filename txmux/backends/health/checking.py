@@ -30,10 +30,11 @@ LONGEST_ANSWER = 64 * 1024  # the most bytes of an answer that are looked at
 
 @attrs.frozen
 class CheckResult:
-    """The result of a check; `ok` is ``None`` if this machine could not connect."""
+    """The result of a check; `ok` is ``None`` if this machine could not connect, and `has_answered` whether a byte came."""
 
     ok: bool | None
     why: str = ""
+    has_answered: bool = attrs.field(default=False, eq=False)
 
 
 @attrs.define(eq=False)
@@ -81,6 +82,8 @@ class CheckRun:
         end.receiver = self
         if self._probe.request:
             end.transport.write(self._probe.request)
+        if self._probe.quiet and self._deadline is not None:
+            self._deadline.reset(self._probe.quiet)
         self._judge()
 
     def _failed(self, failure: Failure) -> None:
@@ -124,7 +127,7 @@ class CheckRun:
             self._report_unhealthy(str(problem))
         else:
             self._finish()
-            self._report(CheckResult(ok=True))
+            self._report(CheckResult(ok=True, has_answered=bool(self._answer)))
 
     def _finish(self) -> None:
         """Finish sending, and discard what comes: closing with unread bytes would be a reset, which servers log."""
@@ -140,6 +143,11 @@ class CheckRun:
         self._deadline = None
         if self._transport is None:
             self._give_up()
+        elif self._probe.quiet and self._on_result is not None:
+            self._deadline = self._clock.callLater(self._probe.quiet, self._too_late)
+            self._finish()
+            self._report(CheckResult(ok=True))
+            return
         elif self._is_tls():
             self._transport.abortConnection()  # a server that hangs would never end TLS
         else:
@@ -232,10 +240,15 @@ class ProbeTarget:
             self._wrap = BackendTLS(ServerTLS(), verified=False).wrap
 
     def make_check(
-        self, clock: IReactorTime, member: Member, on_result: Callable[[CheckResult], None]
+        self,
+        clock: IReactorTime,
+        member: Member,
+        on_result: Callable[[CheckResult], None],
+        made: Probe | None = None,
     ) -> CheckRun:
+        """Make a check: that of the rules, or another one that is `made`."""
         check, target = self._check, self._target(member)
-        made = probe(check, member.name, target.port, tls=self._wrap is not None)
+        made = made or probe(check, member.name, target.port, tls=self._wrap is not None)
         if target.kind == "udp" and self._header == "v2":
             header = encode_v2(ProxyHeader(Command.LOCAL), datagrams=True)
             made = attrs.evolve(made, request=header + made.request)

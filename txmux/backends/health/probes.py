@@ -28,11 +28,17 @@ class Probe:
         is_healthy: Called with all of the answer so far, first without any bytes: returns whether the server is healthy,
             false as long as that is open. Raises `UnhealthyError` as soon as it is not. It may keep its position.
         expected: What is missing while `is_healthy` returns false, for logs.
+        quiet: Seconds after which a connection without an answer shows a healthy server; 0 if only an answer does.
     """
 
     request: bytes
     is_healthy: Callable[[bytes], bool]
     expected: str
+    quiet: float = 0.0
+
+
+OPENING = Probe(b"", bool, "answer", quiet=1.0)
+"""Connects as for a client that says nothing: a server that closes or resets at once is not healthy."""
 
 
 def probe(check: Check, name: str, port: int, *, tls: bool) -> Probe:

@@ -111,6 +111,9 @@ class BackendPool:
     def members(self) -> list[Member]:
         return [member for members in self._members.values() for member in members]
 
+    def members_of(self, server: Server) -> list[Member]:
+        return self._members.get(server, [])
+
     def pick(self, affinity: str = "", tried: Collection[Member] = ()) -> Member | Unavailable:
         """Choose a member, other than those already tried; `affinity` is the key for balancing by a hash."""
         # Most backends have no ejected server, so the clock is rarely read.
@@ -513,6 +516,11 @@ class BackendPool:
         if target.kind == "tcp" and self.backend.via is None:
             member.options = congestion_options(target.host)
         return member
+
+
+def no_server_up(backend: str) -> str:
+    """Write why a backend serves no client, for `missing`."""
+    return f"[backend {backend}]: no server is up"
 
 
 def is_name(server: Server) -> bool:

@@ -25,6 +25,7 @@ _MOST_ROWS = 20  # of a pane in `txmux top --once`; `txmux connections` lists al
 _STATES = {
     "up": "green", "not checked": "", "checking": "", "down": "bold red", "ejected": "red",
     "probing": "yellow", "unresolved": "red", "drain": "yellow", "drained, and down": "yellow",
+    "failing": "bold red", "silent": "red",
     "maintenance": "yellow", "disabled": "dim", "peeking": "yellow", "connecting": "yellow",
 }  # fmt: skip
 

@@ -34,7 +34,9 @@ from twisted.python.failure import Failure
 
 from txmux.access.across_processes import SharedLimits, names_counted
 from txmux.access.bans import rows_of
+from txmux.backends.health.observer import ServerObserver
 from txmux.backends.names.resolve import NameResolver
+from txmux.backends.pool.pool import no_server_up
 from txmux.backends.upstreams import PreparedUpstreams, Upstreams
 from txmux.client.io_runtime import IORuntime
 from txmux.client.tls.terminations import Terminations, expiry_warnings
@@ -148,8 +150,14 @@ class Supervisor:
             counters=counters.column(OWN),
             names=self._names,
         )
+        self._observer = ServerObserver(upstreams, counters, reactor)
         self.state = ServiceState(
-            pool.all, self._status, pool.missing, upstreams, problems=resources.privilege.problems
+            pool.all,
+            self._status,
+            self._missing,
+            upstreams,
+            problems=resources.privilege.problems,
+            observed=self._observer.observed,
         )
 
     def check(self, owner: tuple[int, int] | None = None) -> None:
@@ -441,6 +449,7 @@ class Supervisor:
                     backend=backend,
                 )
         if self.pool.workers:  # otherwise the service is shutting down
+            self._observer.tick()
             certificates = self.state.certificates
             if certificates and self.transfers.accepting and self.pool.are_ready():
                 certificates.tick()
@@ -620,6 +629,11 @@ class Supervisor:
     def end_removed(self, routes: Collection[str], backends: Collection[str]) -> None:
         self.pool.send_to_all(messages.END_REMOVED, routes=list(routes), backends=list(backends))
 
+    async def _missing(self) -> list[str]:
+        lines = await self.pool.missing()
+        idle = map(no_server_up, self._observer.idle(self._rules.used_backends()))
+        return [*dict.fromkeys([*lines, *idle])]
+
     async def _status(self) -> dict[str, Any]:
         return {"generation": self.version, **await self.pool.status()}
 
@@ -653,6 +667,7 @@ class Supervisor:
         With `is_replaced`, another process serves, and held clients of this one have more time.
         """
         workers = self.pool.leave()
+        self._observer.stop()
         certificates = self.state.certificates
         stopped = succeed(None) if certificates is None else certificates.stop()
         longest_wait = _LONGEST_WAIT if is_replaced else 0

@@ -82,11 +82,18 @@ class Rules:
 
     def outcomes(self) -> list[Outcome]:
         """Return the outcomes of routes, of listeners and of the fallbacks of backends; some occur several times."""
+        fallbacks = [backend.fallback for backend in self.backends.values()]
+        return [*self._first_outcomes(), *fallbacks]
+
+    def _first_outcomes(self) -> list[Outcome]:
         outcomes = [route.outcome for route in self.routes if route.outcome is not None]
         for listener in self.listeners:
             outcomes += [*(line.outcome for line in listener.silent), listener.default]
-        outcomes += [backend.fallback for backend in self.backends.values()]
         return outcomes
+
+    def used_backends(self) -> list[Backend]:
+        """Return the backends of routes and listeners, without fallbacks; some occur several times."""
+        return [outcome for outcome in self._first_outcomes() if isinstance(outcome, Backend)]
 
     def every_backend(self) -> list[Backend]:
         """Return the backends that clients may be forwarded to, those of short forms and fallbacks included, each once."""

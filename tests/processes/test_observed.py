@@ -1,0 +1,162 @@
+"""Servers that are failing or silent by what their clients meet, over all workers and in all reports."""
+
+import socket
+from typing import Any
+
+from twisted.internet.task import deferLater
+from twisted.logger import capturedLogs, formatEvent
+
+from tests.support.mux import VirtualTime
+from tests.support.peers import Peer, PeerFactory, connect, listen, reactor
+from tests.support.ports import free_port
+from tests.support.supervised import SupervisedTestCase
+from txmux.telemetry.counting.process_counters import ServerCounts
+
+
+class _ResetsAll(Peer):
+    def connectionMade(self) -> None:
+        super().connectionMade()
+        self.reset()
+
+
+class ObservedTest(SupervisedTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.time = VirtualTime()
+
+    async def begin(self, *servers: str, more: str = "") -> int:
+        self.servers = servers
+        listed = "\n    ".join(servers)
+        (port,) = await self.run_service(
+            "[txmux]\naccess_log = LOG\nworkers = 2\n[listen public]\nendpoint = 127.0.0.1:0\n"
+            f"[route all]\nmatch = any\nbackend = web\n[backend web]\nserver = {listed}\n{more}",
+            use=self.time,
+        )
+        return port
+
+    async def clients(self, port: int, count: int) -> None:
+        for _ in range(count):
+            client = await connect(self, port)
+            client.send(b"x")
+            await client.is_lost()
+
+    def counts(self, number: int = 0) -> ServerCounts:
+        """Return the cells of a worker, in which a test counts what it has not the time to do."""
+        return self.running.control.counters.column(1).server("web", self.servers[number])
+
+    async def pass_seconds(self, seconds: int) -> None:
+        for _ in range(seconds):
+            self.time.advance(1)
+            for _ in range(20):  # what has begun by then ends on sockets
+                await deferLater(reactor, 0.001)
+
+    async def server(self, number: int = 0) -> dict[str, Any]:
+        (backend,) = await self.running.control.backends()
+        found: dict[str, Any] = backend["servers"][number]
+        return found
+
+    async def state(self, number: int = 0) -> str:
+        found: str = (await self.server(number))["state"]
+        return found
+
+    async def attention(self) -> str:
+        status = await self.running.control.status()
+        return "\n".join(item["text"] for item in status["attention"])
+
+    async def test_lone_server_that_is_dead(self) -> None:
+        """It is seen within five seconds, everywhere, and comes back without a client."""
+        at = free_port()
+        port = await self.begin(f"127.0.0.1:{at}")
+        events: list[Any] = []
+        self.addCleanup(self.running.control.events.subscribe(events.append))
+        with capturedLogs() as logged:
+            await self.clients(port, 3)
+            self.assertEqual(await self.state(), "up")
+            await self.pass_seconds(4)
+            server = await self.server()
+            self.assertEqual(server["state"], "failing")
+            self.assertRegex(server["why"], "^connection refused, 3 of 3 in [12] s$")
+            missing = await self.running.control.missing()
+            self.assertEqual(missing, ["[backend web]: no server is up"])
+            self.assertIn("backend web: no server is up", await self.attention())
+            self.write(self.file.read_text() + "connect_timeout = 4s\n")
+            self.assertTrue((await self.running.reload()).ok)
+            self.assertEqual(await self.state(), "failing")
+            back = PeerFactory()
+            opened = reactor.listenTCP(at, back, interface="127.0.0.1")
+            self.addCleanup(opened.stopListening)
+            await self.pass_seconds(9)
+            self.assertEqual(await self.state(), "up")
+            self.assertEqual(await self.running.control.missing(), [])
+        lines = [formatEvent(event) for event in logged]
+        name = f"backend web: 127.0.0.1:{at} is"
+        (begun,) = (line for line in lines if f"{name} failing" in line)
+        self.assertRegex(begun, r"refused, 3 of 3 in [12] s; it is tried every 5 s$")
+        self.assertTrue(any(f"{name} no longer failing" in line for line in lines), lines)
+        changes = [one for one in events if one and one["event"] == "server"]
+        states = [(one["before"], one["state"]) for one in changes]
+        self.assertEqual(states, [("up", "failing"), ("failing", "up")])
+
+    async def test_one_of_two_that_resets_every_client(self) -> None:
+        resets, well = PeerFactory(_ResetsAll), PeerFactory()
+        servers = [f"127.0.0.1:{listen(self, one)}" for one in (resets, well)]
+        await self.begin(*servers, more="eject = off\n")
+        with capturedLogs():
+            for _ in range(3):
+                for count in (self.counts().connected, self.counts().asked):
+                    count()
+                self.counts().failed("reset")
+            await self.pass_seconds(12)
+        found = await self.server()
+        self.assertEqual((found["state"], await self.state(1)), ("failing", "up"))
+        self.assertRegex(
+            found["why"], "^connection (reset|closed without an answer), 3 of 3 in 1 s$"
+        )
+        self.assertIn(f"1 of 2 servers is down: {servers[0]}", await self.attention())
+        self.assertEqual(await self.running.control.missing(), [])
+        self.assertGreaterEqual(len(resets.peers), 2)
+
+    async def test_server_that_never_answers_behind_a_check(self) -> None:
+        server = f"127.0.0.1:{listen(self, PeerFactory())}"
+        await self.begin(server, more="check = tcp\n")
+        with capturedLogs() as logged:
+            for _ in range(5):
+                self.counts().asked()
+            await self.pass_seconds(14)
+            self.assertEqual(await self.state(), "up")
+            await self.pass_seconds(3)
+            self.assertEqual(await self.state(), "silent")
+            self.assertEqual(
+                await self.running.control.missing(), ["[backend web]: no server is up"]
+            )
+            self.counts().answered()
+            await self.pass_seconds(1)
+            self.assertEqual(await self.state(), "up")
+        lines = [formatEvent(event) for event in logged]
+        expected = f"backend web: {server} is silent: no byte from it to 5 clients in a row, in 1 s"
+        self.assertIn(expected, lines)
+
+    async def test_planned_work_goes_first(self) -> None:
+        port = free_port()
+        await self.begin(f"127.0.0.1:{port}")
+        control = self.running.control
+        with capturedLogs() as logged:
+            await control.set_server("web", self.servers[0], state="drain")
+            for _ in range(3):
+                self.counts().failed("connect-refused")
+            await self.pass_seconds(9)
+            self.assertEqual(await self.state(), "drain")
+            await control.set_server("web", self.servers[0], state="ready")
+            await self.pass_seconds(9)
+            self.assertEqual(await self.state(), "up")
+        self.assertFalse([one for one in map(formatEvent, logged) if one and "failing" in one])
+
+    async def test_nothing_is_left_at_the_end(self) -> None:
+        """A server that does not answer is being tried while the service stops."""
+        with socket.create_server(("127.0.0.1", 0)) as full:
+            await self.begin(f"127.0.0.1:{full.getsockname()[1]}", more="connect_timeout = 1h\n")
+            with capturedLogs():
+                for _ in range(3):
+                    self.counts().failed("connect-timeout")
+                await self.pass_seconds(4)
+                await self.running.stopService()

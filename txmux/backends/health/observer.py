@@ -1,0 +1,241 @@
+"""Observes the servers of a service by what all its processes count, and tries those that are failing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from functools import partial
+from typing import TYPE_CHECKING
+
+import attrs
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from txmux.backends.health.observing import (
+    FAILURES,
+    Activity,
+    ObservedState,
+    ServerObservation,
+    has_answered,
+    is_suspicious,
+)
+from txmux.backends.pool.server_health import MemberState
+from txmux.rules.model import Backend, Server
+from txmux.telemetry.counting.counter_groups import SERVER
+from txmux.telemetry.counting.counters import Counters
+from txmux.telemetry.counting.server_changes import ServerChanges
+from txmux.telemetry.events import server_event
+from txmux.telemetry.formatting import duration
+
+if TYPE_CHECKING:
+    from txmux.backends.health.checking import CheckResult, CheckRun
+    from txmux.backends.pool.member import Member
+    from txmux.backends.upstream import Upstream
+    from txmux.backends.upstreams import Upstreams
+
+ServerKey = tuple[str, str]
+"""A backend's name, and the server as the rules write it."""
+
+_TRY_EVERY = 5.0
+_MOST_STARTED = 100  # tries that begin in one turn of the reactor
+
+
+@attrs.frozen
+class ObservedServer:
+    """The state of a server by its connections; `since` is in seconds since 1970."""
+
+    state: ObservedState
+    why: str
+    since: float
+
+
+@attrs.define(eq=False)
+class _Watched:
+    observation: ServerObservation
+    shown: ObservedServer | None = None
+    next_try: float = 0.0
+    attempts: list[CheckRun] = attrs.field(factory=list)
+    awaited: int = 0  # results of attempts
+
+    def stop_trying(self) -> None:
+        attempts, self.attempts, self.awaited = self.attempts, [], 0
+        for attempt in attempts:
+            attempt.abort()
+
+
+class ServerObserver:
+    """Finds servers that are failing or silent; see `ServerObservation`. Only those with a trouble are remembered."""
+
+    _log = Logger()
+
+    def __init__(self, upstreams: Upstreams, counters: Counters, clock: IReactorTime) -> None:
+        self._upstreams = upstreams
+        self._counters = counters
+        self._clock = clock
+        self._changes = ServerChanges(counters)
+        self._watched: dict[ServerKey, _Watched] = {}
+        self._known: list[Upstream] = []
+        self._servers: dict[ServerKey, tuple[Upstream, Server]] = {}
+
+    def observed(self) -> dict[ServerKey, ObservedServer]:
+        return {key: one.shown for key, one in self._watched.items() if one.shown is not None}
+
+    def idle(self, backends: Iterable[Backend]) -> list[str]:
+        """Return the names of those backends of which no server serves, some of them by what is observed."""
+        observed = self.observed()
+        names = {backend.name: backend for backend in backends} if observed else {}
+        return [
+            name
+            for name, backend in names.items()
+            if any((name, server.text) in observed for server in backend.servers)
+            and not any(self._serves((name, server.text)) for server in backend.servers)
+        ]
+
+    def _serves(self, key: ServerKey) -> bool:
+        members = self._members(key) or ()
+        is_up = any(member.state is MemberState.UP for member in members)
+        return is_up and (key not in self._watched or self._watched[key].shown is None)
+
+    def stop(self) -> None:
+        """Forget all, and end tries."""
+        for key in [*self._watched]:
+            self._forget(key)
+
+    def tick(self) -> None:
+        """Read the counters, and try servers; called each second."""
+        changes = self._changes.take()
+        if not (changes or self._watched):
+            return
+        now = self._clock.seconds()
+        self._use(self._upstreams.all())
+        for key, cells in changes.items():
+            if key in self._servers and (key in self._watched or is_suspicious(cells)):
+                self._record(key, now, Activity.of(cells))
+        left = _MOST_STARTED
+        for key, watched in [*self._watched.items()]:
+            members = self._members(key)
+            if members is None:
+                self._forget(key)
+                continue
+            is_down = bool(members) and all(member.state is MemberState.DOWN for member in members)
+            if members and not is_down and left and self._shall_try(watched, now):
+                left -= 1
+                self._start_try(key, watched, members)
+            # One that its checks have found down is reported already.
+            if not is_down or watched.shown is not None:
+                self._update(key, watched, members, now)
+            if watched.observation.is_idle and watched.shown is None:
+                self._forget(key)
+
+    def _use(self, upstreams: list[Upstream]) -> None:
+        if upstreams != self._known:
+            self._known = upstreams
+            self._servers = {
+                (upstream.backend.name, server.text): (upstream, server)
+                for upstream in upstreams
+                for server in upstream.backend.servers
+                if not server.depends_on_client
+            }
+
+    def _members(self, key: ServerKey) -> list[Member] | None:
+        """Return the addresses of a server; ``None`` if it is gone, or out as an operator or the rules want it."""
+        if key not in self._servers:
+            return None
+        upstream, server = self._servers[key]
+        members = upstream.pool.members_of(server)
+        is_out = bool(members) and all(member.state.is_out for member in members)
+        return None if server.down or is_out else members
+
+    def _record(self, key: ServerKey, now: float, activity: Activity) -> None:
+        watched = self._watched.get(key)
+        if watched is None:
+            upstream, server = self._servers[key]
+            is_udp, eject = server.kind == "udp", upstream.backend.eject
+            # Many servers of datagrams never answer, such as those of logs.
+            may_be_silent = (
+                not is_udp
+                or (eject is not None and eject.unanswered > 0)
+                or has_answered(self._counters.cells(SERVER.key(*key)))
+            )
+            watched = _Watched(ServerObservation(may_be_silent, is_tried=not is_udp))
+        watched.observation.record(now, activity)
+        if not watched.observation.is_idle:
+            self._watched[key] = watched
+
+    def _forget(self, key: ServerKey) -> None:
+        self._watched.pop(key).stop_trying()
+
+    def _update(self, key: ServerKey, watched: _Watched, members: list[Member], now: float) -> None:
+        observation, before = watched.observation, watched.shown
+        state = observation.state(now)
+        if state is None:
+            watched.shown = None
+        else:
+            since = time.time() - (now - observation.began(state))
+            if before is not None and before.state == state:
+                since = before.since
+            watched.shown = ObservedServer(state, observation.why(state), since)
+        if (before and before.state) != state:
+            self._report(key, before, watched, members)
+
+    def _report(
+        self,
+        key: ServerKey,
+        before: ObservedServer | None,
+        watched: _Watched,
+        members: list[Member],
+    ) -> None:
+        backend, server = key
+        now, usual = watched.shown, members[0].state.value if members else "up"
+        address = members[0].target.text if len(members) == 1 else server
+        why = now.why if now else "it serves again"
+        states = before.state if before else usual, now.state if now else usual
+        self._upstreams.report(server_event(backend, server, address, *states, why))
+        if now is not None:
+            is_tried = now.state == "failing" and watched.observation.is_tried
+            tried = f"; it is tried every {_TRY_EVERY:g} s" if is_tried else ""
+            self._log.warn(
+                "backend {backend}: {server} is {state}: {why}{tried}",
+                backend=backend,
+                server=server,
+                state=now.state,
+                why=why,
+                tried=tried,
+            )
+        elif before is not None:
+            self._log.info(
+                "backend {backend}: {server} is no longer {state}, after {seconds}",
+                backend=backend,
+                server=server,
+                state=before.state,
+                seconds=duration(round(time.time() - before.since)),
+            )
+
+    # Tries.
+
+    def _shall_try(self, watched: _Watched, now: float) -> bool:
+        """Whether to try it now: before it counts as failing, too, since it may just have been restarted."""
+        observation = watched.observation
+        is_due = not watched.awaited and now >= watched.next_try
+        return observation.is_tried and observation.failures >= FAILURES and is_due
+
+    def _start_try(self, key: ServerKey, watched: _Watched, members: list[Member]) -> None:
+        watched.stop_trying()  # those that have their result, but whose server has not closed
+        watched.next_try = self._clock.seconds() + _TRY_EVERY
+        watched.awaited = len(members)
+        upstream, _ = self._servers[key]
+        finished = partial(self._tried, key, watched)
+        for member in members:
+            watched.attempts.append(self._upstreams.try_member(upstream, member, finished))
+
+    def _tried(self, key: ServerKey, watched: _Watched, result: CheckResult) -> None:
+        """Take the result of one address of a server; one that works is enough."""
+        watched.awaited -= 1
+        is_last = not watched.awaited and result.ok is not None
+        if self._watched.get(key) is watched and (result.ok or is_last):
+            watched.observation.tried(
+                self._clock.seconds(),
+                ok=bool(result.ok),
+                why=result.why,
+                has_answered=result.has_answered,
+            )

@@ -1,0 +1,204 @@
+"""What real connections say of a server: whether it is failing or silent. Pure.
+
+Readings come about once a second, so the order of what happened within one is unknown; a success then outweighs failures.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Literal, get_args
+
+import attrs
+
+from txmux.telemetry.counting.counter_groups import SERVER
+from txmux.telemetry.formatting import counted, duration
+from txmux.telemetry.reasons import ServerFailure
+
+ObservedState = Literal["failing", "silent"]
+
+FAILURES = 3
+"""Attempts in a row that have failed when a server is failing."""
+
+_FAILING_AFTER = 2.0  # seconds since the first of them
+_SETTLED = 3.0  # seconds without a reset after which a connection is a success
+
+_SILENT_CLIENTS = 5
+_SILENT_AFTER = 15.0  # seconds since the first of them has sent something
+_PATIENCE = 3.0  # seconds that the last of them had for a byte
+_STALE = 300.0  # seconds after which what the last client met says nothing any more
+
+_WORDS: Mapping[ServerFailure, str] = {
+    "connect-refused": "connection refused",
+    "connect-timeout": "no connection in time",
+    "tls-failed": "TLS failed",
+    "error": "cannot be connected",
+    "reset": "reset before its first byte",
+}
+"""The causes that say something about a server."""
+
+_FAILED = {
+    cause: at
+    for name, at in SERVER.those("failed").items()
+    for cause in get_args(ServerFailure)
+    if cause == name and cause in _WORDS
+}
+
+
+_ASKED, _ANSWERED, _LOCAL = (SERVER.at[name] for name in ("asked", "answered", "local faults"))
+_CELLS = tuple(SERVER.at[name] for name in ("connected", "asked", "answered", "unanswered"))
+
+
+def has_answered(cells: Sequence[int]) -> bool:
+    return cells[_ANSWERED] > 0
+
+
+def is_suspicious(cells: Sequence[int]) -> bool:
+    """Whether growth of cells may be the beginning of a trouble."""
+    if cells[_ANSWERED]:
+        return False
+    return bool(cells[_ASKED]) or any(cells[at] for at in _FAILED.values())
+
+
+@attrs.frozen
+class Activity:
+    """What has happened at a server since the last reading; `failed` are its failures by cause."""
+
+    connected: int = 0
+    asked: int = 0
+    answered: int = 0
+    unanswered: int = 0
+    failed: Mapping[ServerFailure, int] = attrs.field(factory=dict)
+
+    @classmethod
+    def of(cls, cells: Sequence[int]) -> Activity:
+        failed = {cause: cells[at] for cause, at in _FAILED.items() if cells[at]}
+        if local := cells[_LOCAL]:
+            failed["error"] = max(0, failed.get("error", 0) - local)
+        connected, asked, answered, unanswered = (cells[at] for at in _CELLS)
+        return cls(connected, asked, answered, unanswered, failed)
+
+
+@attrs.define(eq=False)
+class ServerObservation:
+    """Judges one server by its connections.
+
+    Attributes:
+        failures: Attempts in a row that have failed.
+        may_be_silent: Whether an answer can be expected of it.
+        is_tried: Whether attempts of txmux itself show that it works again.
+    """
+
+    may_be_silent: bool = True
+    is_tried: bool = True
+    failures: int = attrs.field(default=0, init=False)
+    _first_failure: float = attrs.field(default=0.0, init=False)
+    _last_failure: float = attrs.field(default=0.0, init=False)
+    _kind: ServerFailure = attrs.field(default="error", init=False)
+    _cause: str = attrs.field(default="", init=False)
+    # Of connections since the first failure: those that are still young, the number of others, and of resets.
+    _young: deque[tuple[float, int]] = attrs.field(factory=deque, init=False)
+    _settled: int = attrs.field(default=0, init=False)
+    _resets: int = attrs.field(default=0, init=False)
+    _is_misleading: bool = attrs.field(default=False, init=False)
+    _asked: int = attrs.field(default=0, init=False)
+    _first_asked: float = attrs.field(default=0.0, init=False)
+    _enough_asked: float = attrs.field(default=0.0, init=False)
+    _last_asked: float = attrs.field(default=0.0, init=False)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is nothing to remember."""
+        return not (self.failures or self._asked or self._is_misleading)
+
+    def record(self, now: float, activity: Activity) -> None:
+        if activity.answered or activity.unanswered:
+            self._succeeded()
+        else:
+            self._record_failures(now, activity)
+        if activity.answered:
+            self._asked = 0
+        elif activity.asked:
+            self._record_asked(now, activity.asked)
+
+    def _record_failures(self, now: float, activity: Activity) -> None:
+        failed = activity.failed
+        if count := sum(failed.values()):
+            if not self.failures:
+                self._first_failure = now
+            self.failures += count
+            self._last_failure = now
+            kind = max(failed, key=lambda cause: failed[cause])
+            if kind != self._kind or not self._cause:
+                self._kind, self._cause = kind, _WORDS[kind]
+        if self.failures:
+            self._resets += failed.get("reset", 0)
+            if activity.connected:
+                self._young.append((now, activity.connected))
+
+    def _record_asked(self, now: float, asked: int) -> None:
+        before, self._asked = self._asked, self._asked + asked
+        self._first_asked = self._first_asked if before else now
+        if before < _SILENT_CLIENTS <= self._asked:
+            self._enough_asked = now
+        self._last_asked = now
+
+    def _succeeded(self) -> None:
+        self._clear()
+        self._is_misleading = False
+
+    def _clear(self) -> None:
+        self.failures = self._settled = self._resets = 0
+        self._cause = ""
+        self._young.clear()
+
+    def tried(self, now: float, *, ok: bool, why: str = "", has_answered: bool = False) -> None:
+        """Record an attempt of txmux itself.
+
+        A server that resets whoever sends something stays open without a byte, too. So that shows no more than once that a
+        server works again that has reset its clients.
+        """
+        if not ok:
+            self._cause = why
+            return
+        if self._kind == "reset" and not has_answered:
+            if self._is_misleading or self.state(now) != "failing":
+                return
+            self._is_misleading = True
+        self._clear()
+        self._asked = 0  # those clients had no connection
+
+    def state(self, now: float) -> ObservedState | None:
+        while self._young and now - self._young[0][0] >= _SETTLED:
+            self._settled += self._young.popleft()[1]
+        is_old = now - self._last_failure >= _STALE
+        if self._settled > self._resets:
+            self._succeeded()
+        elif is_old and (self._is_misleading or not self.is_tried):
+            self._clear()
+        if self.failures >= FAILURES and now - self._first_failure >= _FAILING_AFTER:
+            return "failing"
+        if self._asked < _SILENT_CLIENTS or not self.may_be_silent:
+            return None
+        if now - self._last_asked >= _STALE:
+            self._asked = _SILENT_CLIENTS - 1  # the next client shows whether it is still so
+            return None
+        is_silent = (
+            now - self._first_asked >= _SILENT_AFTER and now - self._enough_asked >= _PATIENCE
+        )
+        return "silent" if is_silent else None
+
+    def why(self, state: ObservedState) -> str:
+        is_silent = state == "silent"
+        first, last = (
+            (self._first_asked, self._last_asked)
+            if is_silent
+            else (self._first_failure, self._last_failure)
+        )
+        seconds = duration(max(1, round(last - first)))
+        if is_silent:
+            return f"no byte from it to {counted(self._asked, 'client')} in a row, in {seconds}"
+        return f"{self._cause}, {self.failures} of {self.failures} in {seconds}"
+
+    def began(self, state: ObservedState) -> float:
+        return self._first_failure if state == "failing" else self._first_asked
