@@ -9,8 +9,10 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.admin.asking import JSON, AdminCase, request
+from txmux.admin.access import NOBODY, AdminAccess, cookie_of
 from txmux.admin.guard import AdminGuard, Caller, RefusedError
 from txmux.rules.lint.warnings import lint
+from txmux.rules.reading.tokens import AdminToken
 
 TOKEN = "the-secret-of-this-test"
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
@@ -192,7 +194,7 @@ class TokenTest(AdminCase):
             self.assertNotIn("set-cookie", told.headers)
         html = {**FORM, "Accept": "text/html"}
         told = await self.ask("POST", "/login", html, "token=x", to=self.port)
-        self.assertIn(b'<p role="alert">that is not the token', told.body)
+        self.assertIn(b'<p role="alert">that is not a token of', told.body)
         told = await self.ask("POST", "/login", JSON, "{}", to=self.port)
         self.assertEqual(told.status, 415)
 
@@ -265,12 +267,12 @@ class GuardTest(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.guard = AdminGuard(frozenset({"box.example", "box"}), self.clock.seconds)
-        self.guard.token = TOKEN
+        self.guard.access = AdminAccess.of([AdminToken("admin", "all", TOKEN)], ())
 
     def tried(self, source: str, token: str) -> int:
         caller = Caller(source, source, "192.0.2.7", 9)
         try:
-            self.guard.check_token({"authorization": f"Bearer {token}"}, caller)
+            self.guard.identify({"authorization": f"Bearer {token}"}, caller)
         except RefusedError as refused:
             return refused.status
         return 200
@@ -304,15 +306,16 @@ class GuardTest(SynchronousTestCase):
         self.assertEqual(len(self.guard._token_failures._failures), 1000)
 
     def test_tcp_is_refused_without_a_token(self) -> None:
-        self.guard.token = ""
+        self.guard.access = NOBODY
         caller = Caller("192.0.2.1", "", "192.0.2.7", 9)
-        name = self.guard.cookie_name
+        name = self.guard._cookie_name(caller)
         for headers in (
             {"authorization": "Bearer "},
             {"authorization": "Bearer x"},
-            {"cookie": f"{name}={self.guard._cookie()}"},
+            {"cookie": f"{name}={cookie_of(AdminToken('admin', 'all', ''))}"},
+            {"cookie": f"{name}="},
         ):
-            self.assertRaises(RefusedError, self.guard.check_token, headers, caller)
+            self.assertRaises(RefusedError, self.guard.identify, headers, caller)
         self.assertRaises(RefusedError, self.guard.log_in, "", caller)
 
     def test_accepted_names_of_public_and_loopback_addresses(self) -> None:

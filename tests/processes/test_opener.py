@@ -124,11 +124,11 @@ class OpenerTest(SynchronousTestCase):
 
     def test_secrets(self) -> None:
         """Workers do not get what only the service needs: the secret of its clients, and its own for CrowdSec."""
-        tokens = [self.folder / name for name in ("admin.token", "crowdsec.key")]
+        tokens = [self.folder / name for name in ("admin.token", "tokens", "crowdsec.key")]
         for token in tokens:
             token.write_text(token.name)
         told = (
-            "admin = 127.0.0.1:0\nadmin_token = admin.token\ncrowdsec_key = crowdsec.key\n"
+            "admin = 127.0.0.1:0\nadmin_token = admin.token\nadmin_tokens = tokens\ncrowdsec_key = crowdsec.key\n"
             "[listen other]\nendpoint = 127.0.0.1:0\ndeny = crowdsec:http://127.0.0.1:1\n"
         )
         self.rules.write_text(self.rules.read_text().replace("[listen", f"{told}[listen", 1))

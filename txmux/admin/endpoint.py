@@ -11,18 +11,18 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
+from txmux.admin.access import NOBODY, AdminAccess
 from txmux.admin.listen_addresses import (
     admin_addresses,
     automatic_addresses,
     make_own_folder,
-    read_token,
     why_not,
 )
+from txmux.admin.tokens import AdminTokens
 from txmux.control.control import Control
 from txmux.net.sockets.reactorsockets import SharedUNIXPort
 from txmux.rules.model import Rules
 from txmux.rules.model.rules import OPTIONS
-from txmux.rules.reading.service import is_by_tcp
 from txmux.serving.endpoints import stop_listening
 from txmux.serving.listen_addresses import ListenAddress
 from txmux.serving.store import ListeningSockets, PreparedSockets
@@ -51,7 +51,8 @@ class AdminEndpoints:
         self._sampling = LoopingCall(self._sample)
         self._sampling.clock = reactor
         self._settings: dict[str, str] = {}  # by the key of the address, as all of these
-        self._token = ""
+        self._tokens: AdminTokens | None = None
+        self._access = NOBODY
         self._ports: dict[str, Any] = {}
         self._clients: dict[str, AdminClients] = {}
         self._ending: set[Deferred[None]] = set()
@@ -67,12 +68,11 @@ class AdminEndpoints:
         """Open the sockets of rules that are not open yet; nothing else changes. Without a token for TCP this is an error, too."""
         addresses = [*admin_addresses(rules, self._find)]
         settings = rules.settings
-        token = ""
-        if settings.admin_token is not None and any(map(is_by_tcp, settings.admin)):
-            token = read_token(settings.admin_token)
+        tokens = AdminTokens(settings)
+        access = AdminAccess.of(tokens.read(), settings.admin_users)
         sockets = self.store.prepare_addresses(address for _, address in addresses)
         listening = {address.key: setting for setting, address in addresses}
-        return PreparedAdminEndpoints(sockets, listening, token)
+        return PreparedAdminEndpoints(sockets, listening, tokens, access)
 
     def _find(self, automatic: list[ListenAddress]) -> ListenAddress | None:
         """Choose where ``admin = auto`` listens: where it already does, since privileges may have been dropped."""
@@ -111,7 +111,8 @@ class AdminEndpoints:
 
     def commit(self, prepared: PreparedAdminEndpoints) -> None:
         prepared.sockets.commit()
-        self._settings, self._token = prepared.settings, prepared.token
+        self._settings, self._access = prepared.settings, prepared.access
+        self._tokens, self._control.token_problem = prepared.tokens, ""
         if self._settings:
             _load()  # while this process is still root: the user of the rules may be unable to read Python's files
         if self._accepting:
@@ -137,15 +138,26 @@ class AdminEndpoints:
                 continue
             if key not in self._ports:
                 self._ports[key] = self._listen(key, setting, sockets[key])
-            self._clients[key].site.guard.token = self._token
+            self._clients[key].site.guard.access = self._access
         if not self._sampling.running:
             self._sampling.start(_SAMPLING)
 
     def _sample(self) -> Deferred[None]:
         if self._failed:
             self.accept()
+        self._read_tokens_again()
         sampling = Deferred.fromCoroutine(self._control.sample())
         return sampling.addErrback(lambda why: self._log.failure("nothing is counted", why))
+
+    def _read_tokens_again(self) -> None:
+        if self._tokens is None:
+            return
+        changed = self._tokens.read_again()
+        if changed is not None:
+            self._access = self._access.with_tokens(changed)
+            for clients in self._clients.values():
+                clients.site.guard.access = self._access
+        self._control.token_problem = self._tokens.problem
 
     def _listen(self, key: str, setting: str, opened: socket.socket) -> Any:
         AdminClients, make_site = _load()  # noqa: N806
@@ -191,7 +203,8 @@ class PreparedAdminEndpoints:
 
     sockets: PreparedSockets
     settings: dict[str, str]
-    token: str
+    tokens: AdminTokens
+    access: AdminAccess
 
 
 def _accept_few(port: Any) -> None:

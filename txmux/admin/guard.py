@@ -1,9 +1,8 @@
-"""Authorises requests to the admin endpoint, by their headers and their sender. Pure."""
+"""Authorises requests to the admin endpoint, by their headers and their sender."""
 
 from __future__ import annotations
 
 import hashlib
-import hmac
 import ipaddress
 import math
 import pwd
@@ -19,9 +18,13 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
 
-from txmux.admin.peer import is_worker
+from txmux.admin.access import NOBODY, AdminAccess, cookie_of
+from txmux.admin.peer import groups_of, is_worker
 from txmux.errors import MuxError
 from txmux.net.addresses import text_of
+from txmux.rules.model.settings import RIGHTS, Right
+from txmux.rules.problems import joined
+from txmux.rules.reading.tokens import AdminToken
 from txmux.transport import unmapped
 
 _MOST_FAILURES = 10
@@ -32,6 +35,7 @@ _log = Logger()
 
 _CREDENTIALS = struct.Struct("3i")
 """``struct ucred`` of unix(7): process, user and group."""
+_TOKENS = "a token of 'admin_token' or 'admin_tokens'"
 _IPV6_PREFIX = 64  # bits that all addresses of one client may have in common
 
 
@@ -91,12 +95,12 @@ class TokenFailures:
 
 
 class AdminGuard:
-    """Guards the endpoint ``admin``; while its token is empty, all clients over TCP are refused."""
+    """Guards the endpoint ``admin``; `access` says who may use it."""
 
     def __init__(self, names: frozenset[str], seconds: Callable[[], float]) -> None:
         self._names = names
         self._token_failures = TokenFailures(seconds)
-        self.token = ""
+        self.access: AdminAccess = NOBODY
 
     def check_host(self, headers: Mapping[str, str], caller: Caller) -> None:
         """Check the ``Host``: a name may have been rebound to the address of this endpoint (DNS rebinding)."""
@@ -107,8 +111,8 @@ class AdminGuard:
                 f"{host[:100]!r} is not a name of this endpoint; use its address or localhost in the URL",
             )
 
-    def check_token(self, headers: Mapping[str, str], caller: Caller) -> None:
-        """Check the token; the right one is accepted whatever others from its address have sent."""
+    def identify(self, headers: Mapping[str, str], caller: Caller) -> Caller:
+        """Return the caller with its name and its right; a right token is accepted whatever others from its address have sent."""
         if caller.is_worker:
             raise RefusedError(
                 403,
@@ -116,19 +120,49 @@ class AdminGuard:
                 "from one: the process that connected has ended, or hides itself; ask again from one that stays",
             )
         if caller.is_by_unix:
-            return
+            return self._as_user(caller)
         scheme, _, given = headers.get("authorization", "").partition(" ")
-        cookie = _cookies(headers).get(self.cookie_name, "")
         if scheme.lower() == "bearer" and given:
-            if self._is_token(given.strip()):
-                return
-        elif cookie:
-            if self.token and _same(cookie, self._cookie()):
-                return
+            token = self.access.token(given.strip())
+            if token is None:
+                self._token_failures.failed(caller)
+                raise _unauthorized(f"that is not {_TOKENS}")
         else:
-            raise _unauthorized("send the token of 'admin_token' as 'Authorization: Bearer TOKEN'")
-        self._token_failures.failed(caller)
-        raise _unauthorized("that is not the token of 'admin_token'")
+            # That of a token which has been removed is no guess.
+            token = self.access.token_of_cookie(
+                _cookies(headers).get(self._cookie_name(caller), "")
+            )
+            if token is None:
+                raise _unauthorized(f"send {_TOKENS} as 'Authorization: Bearer TOKEN'")
+        identity = f"token {token.name!r}"
+        return attrs.evolve(
+            caller,
+            identity=f"the {identity}",
+            name=f"{identity} from {caller.name}",
+            right=token.right,
+            token=token,
+        )
+
+    def still_admits(self, caller: Caller) -> bool:
+        """Return whether what has identified a caller still does, for answers that last."""
+        if caller.token is not None:
+            return self.access.token(caller.token.secret) == caller.token
+        return self.access.right_of(caller.uid, caller.groups) is not None
+
+    def _as_user(self, caller: Caller) -> Caller:
+        right = self.access.right_of(caller.uid, caller.groups)
+        if right is None:
+            raise RefusedError(
+                403, f"'admin_users' of the rules names neither {caller.identity} nor a group of it"
+            )
+        return attrs.evolve(caller, right=right)
+
+    @staticmethod
+    def check_right(caller: Caller, needed: Right, what: str) -> None:
+        """Check that an identified caller may do something."""
+        if RIGHTS.index(caller.right) < RIGHTS.index(needed):
+            may = joined(RIGHTS[: RIGHTS.index(caller.right) + 1], "and")
+            raise RefusedError(403, f"{caller.identity} may only {may}; {what} needs {needed!r}")
 
     @staticmethod
     def check_post(headers: Mapping[str, str], body_type: str) -> None:
@@ -144,26 +178,17 @@ class AdminGuard:
             raise RefusedError(415, f"send it with 'Content-Type: {body_type}'")
 
     def log_in(self, token: str, caller: Caller) -> str:
-        if not self._is_token(token.strip()):
+        found = self.access.token(token.strip())
+        if found is None:
             self._token_failures.failed(caller)
-            raise RefusedError(403, "that is not the token of 'admin_token'")
-        return f"{self.cookie_name}={self._cookie()}; Path=/; HttpOnly; SameSite=Strict"
+            raise RefusedError(403, f"that is not {_TOKENS}")
+        name = self._cookie_name(caller)
+        return f"{name}={cookie_of(found)}; Path=/; HttpOnly; SameSite=Strict"
 
-    def _is_token(self, given: str) -> bool:
-        return bool(self.token) and _same(given, self.token)
-
-    # The cookie is made of the token, so that it is valid as long as that is, whichever process serves; but it is not the token.
-
-    @property
-    def cookie_name(self) -> str:
-        """Another one for each token, since browsers send it to all ports of a host."""
-        return f"txmux-{self._derived('name')[:12]}"
-
-    def _cookie(self) -> str:
-        return self._derived("session")
-
-    def _derived(self, what: str) -> str:
-        return hmac.new(self.token.encode(), what.encode(), hashlib.sha256).hexdigest()
+    def _cookie_name(self, caller: Caller) -> str:
+        """Another one for each service, since browsers send it to all ports of a host, and a tunnel leads to other machines."""
+        own = f"{sorted(self._names)} {caller.port}"
+        return f"txmux-{hashlib.sha256(own.encode()).hexdigest()[:12]}"
 
     def _is_own_host(self, host: str, caller: Caller) -> bool:
         name, port = _host_and_port(host)
@@ -180,10 +205,6 @@ class AdminGuard:
 
 def _unauthorized(message: str) -> RefusedError:
     return RefusedError(401, message, headers={"WWW-Authenticate": 'Bearer realm="txmux"'})
-
-
-def _same(one: str, other: str) -> bool:
-    return hmac.compare_digest(one.encode(), other.encode())
 
 
 def _cookies(headers: Mapping[str, str]) -> dict[str, str]:
@@ -227,6 +248,11 @@ class Caller:
         host: The address of this end; empty for a UNIX socket.
         port: That of this end; 0 for a UNIX socket.
         is_worker: Whether it is a worker, or may be, by a UNIX socket.
+        identity: What messages to it call it.
+        uid: Its user, by a UNIX socket; ``None`` if it is not known.
+        groups: That user's, as the kernel has them for the process that has connected.
+        right: What it may do, once it is identified.
+        token: What has identified it over TCP.
     """
 
     source: str
@@ -234,10 +260,15 @@ class Caller:
     host: str = ""
     port: int = 0
     is_worker: bool = False
+    identity: str = "a client of the UNIX socket"
+    uid: int | None = None
+    groups: frozenset[int] = frozenset()
+    right: Right = "read"
+    token: AdminToken | None = None
 
     @property
     def is_by_unix(self) -> bool:
-        """Then the mode of its file authorises it."""
+        """Then the mode of its file authorises it, and ``admin_users``."""
         return not self.port
 
     @classmethod
@@ -253,11 +284,19 @@ class Caller:
         if not hasattr(socket, "SO_PEERCRED"):
             return cls("unix", "a client of the UNIX socket")
         packed = handle.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        pid, uid, _ = _CREDENTIALS.unpack(packed)
-        user = ""
+        pid, uid, gid = _CREDENTIALS.unpack(packed)
+        user, name = f"UID {uid}", f"UID {uid}, PID {pid}"
         with suppress(KeyError):  # as in a container without a list of users
-            user = f" ({pwd.getpwuid(uid).pw_name})"
-        return cls(f"uid {uid}", f"UID {uid}{user}, PID {pid}", is_worker=is_worker(handle, pid))
+            user = pwd.getpwuid(uid).pw_name
+            name = f"{user} ({name})"
+        return cls(
+            f"uid {uid}",
+            name,
+            is_worker=is_worker(handle, pid),
+            identity=user,
+            uid=uid,
+            groups=groups_of(handle, gid),
+        )
 
 
 def network_of(source: str) -> str:

@@ -10,6 +10,7 @@ from txmux import files
 from txmux.errors import MuxError
 from txmux.files import held_folder, make_by_helper, read_secret, socket_folders
 from txmux.rules.model import Rules
+from txmux.rules.reading.tokens import SHORTEST_TOKEN, is_secret
 from txmux.serving.listen_addresses import ListenAddress, identity, is_in_use
 
 _BACKLOG = 1024
@@ -17,7 +18,6 @@ _BACKLOG = 1024
 _NAMED_MODE, _OWN_MODE = "660", "600"
 
 _TOKEN_BYTES = 32
-_SHORTEST_TOKEN = 16
 
 
 def admin_addresses(
@@ -101,9 +101,9 @@ def read_token(path: Path) -> str:
         if not (why and isinstance(problem, FileNotFoundError)):
             why = f"read: {problem.strerror}"
         raise MuxError(f"[txmux] admin_token: {path} cannot be {why}") from problem
-    if len(token) < _SHORTEST_TOKEN or " " in token:
+    if not is_secret(token):
         raise MuxError(
-            f"[txmux] admin_token: {path} does not hold one line of at least {_SHORTEST_TOKEN} ASCII characters without blanks; "
+            f"[txmux] admin_token: {path} does not hold one line of at least {SHORTEST_TOKEN} ASCII characters without blanks; "
             "remove the file, and a new one is created"
         )
     return token

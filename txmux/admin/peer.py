@@ -6,12 +6,16 @@ import errno
 import os
 import re
 import socket
+import struct
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from functools import partial
 
 _PEER_PIDFD = 77
 """``SO_PEERPIDFD``, since Linux 6.5. Without, another process may have got the ID of one that has connected and ended."""
+_PEER_GROUPS = 59
+"""``SO_PEERGROUPS``, since Linux 4.13."""
+_GROUPS_ROOM = 1024  # bytes, the most that Python passes
 _STARTER = b"txmux: starter"
 _MOST_LOOKS = 5
 """As many are needed if processes above the peer end meanwhile."""
@@ -43,6 +47,17 @@ def is_worker(client: socket.socket, pid: int) -> bool:
             with suppress(FileNotFoundError, ProcessLookupError):
                 return _descends(pid, is_peer)
     return True
+
+
+def groups_of(client: socket.socket, group: int) -> frozenset[int]:
+    """Return the groups that the process had when it connected; of one with more than 256, only its first one, `group`.
+
+    The kernel has kept them with the connection, so that no other process can have got its ID, as by proc(5).
+    """
+    packed = b""
+    with suppress(OSError):
+        packed = client.getsockopt(socket.SOL_SOCKET, _PEER_GROUPS, _GROUPS_ROOM)
+    return frozenset({group, *struct.unpack(f"{len(packed) // 4}I", packed)})
 
 
 def _held_pid(held: int) -> int:

@@ -15,6 +15,7 @@ from txmux.control.filters import FilterError
 from txmux.control.report import UnknownError
 from txmux.errors import OptionError, how_to_install
 from txmux.net.sockets.transport import unsent_bytes
+from txmux.rules.model.settings import Right
 from txmux.rules.problems import joined, suggestion
 
 _Handler = Callable[["Query"], Awaitable["ApiAnswer"]]
@@ -128,7 +129,7 @@ class Resource:
     Attributes:
         method: ``GET``, also for ``HEAD``, or ``POST``.
         path: With ``{name}`` for a variable part.
-        is_change: Whether it changes anything, and is logged with its caller.
+        right: What a caller has to have the right for; more than ``read`` is a change, which is logged with its caller.
         summary: What it is, for programs; empty for what people or Prometheus read.
         gives: The form of the answer: see `txmux.admin.api.openapi.schema_of`.
     """
@@ -136,7 +137,7 @@ class Resource:
     method: str
     path: str
     handle: _Handler
-    is_change: bool = False
+    right: Right = "read"
     is_form: bool = False
     is_open: bool = False
     is_stream: bool = False
@@ -154,6 +155,10 @@ class Resource:
             raise RefusedError(status, str(problem)) from None
 
     @property
+    def is_change(self) -> bool:
+        return self.right != "read"
+
+    @property
     def variables(self) -> list[str]:
         return re.findall(r"\{(\w+)\}", self.path)
 
@@ -167,8 +172,10 @@ class Resources(list[Resource]):
     def post(self, path: str, summary: str = "", gives: Any = None, **more: Any) -> _Decorator:
         return self._added("POST", path, summary=summary, gives=gives, **more)
 
-    def change(self, path: str, summary: str, gives: Any = None, **more: Any) -> _Decorator:
-        return self._added("POST", path, is_change=True, summary=summary, gives=gives, **more)
+    def change(
+        self, path: str, summary: str, gives: Any = None, right: Right = "steer", **more: Any
+    ) -> _Decorator:
+        return self._added("POST", path, right=right, summary=summary, gives=gives, **more)
 
     def _added(self, method: str, path: str, **more: Any) -> _Decorator:
         def decorate(handle: _Handler) -> _Handler:

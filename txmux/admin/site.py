@@ -114,7 +114,7 @@ class Site:
             if (match := pattern.fullmatch(path))
         ]
         if self._is_admin and not any(resource.is_open for resource, _ in matching):
-            self._guard.check_token(headers, caller)
+            caller = self._guard.identify(headers, caller)
         if not matching:
             raise RefusedError(404, "there is nothing at this path; see the reference of the API")
         method = "GET" if method == "HEAD" else method
@@ -147,6 +147,7 @@ class Site:
                 self._reading.release()
         what = f"{resource.method} {unquote(path)}"
         try:
+            self._guard.check_right(query.caller, resource.right, what)
             answer = await resource.answer(query)
         except RefusedError as refused:
             reasons = refused.summary or "; ".join(refused.errors) or str(refused)

@@ -18,7 +18,7 @@ from txmux.detection.registry import installed_matchers
 from txmux.errors import MuxError
 from txmux.interfaces import IProtocolMatcher
 from txmux.processes.privilege.sandbox import readable
-from txmux.rules.lint.access import token_as_path
+from txmux.rules.lint.access import token_as_path, wrong_tokens
 from txmux.rules.lint.coverage import forget_lines
 from txmux.rules.lint.patterns import cut_signatures
 from txmux.rules.lint.privileges import missing_privileges, obstacles, own_privileges
@@ -107,7 +107,7 @@ def _check(path: str, matchers: Mapping[str, IProtocolMatcher]) -> _Checked:
     except RulesError as error:
         return _Checked(path, None, error.problems)
     wrong, doubtful = _unusable_files(rules)
-    wrong += obstacles(rules)
+    wrong += [*obstacles(rules), *wrong_tokens(rules)]
     if rules.acme_names:
         from txmux.serving.acme.folder import unusable_folder  # noqa: PLC0415 - OpenSSL takes a while
 
@@ -150,6 +150,7 @@ def _exposed_secrets(rules: Rules) -> Iterator[Problem]:
         return
     secrets = (
         ("admin_token", settings.admin_token),
+        ("admin_tokens", settings.admin_tokens),
         ("consul", settings.consul.token),
         ("crowdsec_key", settings.crowdsec_key),
         ("acme_folder", settings.acme_folder),

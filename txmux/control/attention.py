@@ -183,9 +183,11 @@ def helper_gone(problems: Iterable[str]) -> Iterator[AttentionItem]:
         yield AttentionItem("critical", "helper", what, do=do, subject="helper", is_logged=True)
 
 
-def secrets(rules: Rules) -> Iterator[AttentionItem]:
+def secrets(rules: Rules, token_problem: str) -> Iterator[AttentionItem]:
     for problem in readable_secrets(rules):
         yield AttentionItem("note", "token", problem.message, is_logged=True)
+    if token_problem:
+        yield AttentionItem("warning", "token", token_problem, subject="file")
 
 
 def bans_without_room(problems: Iterable[str]) -> Iterator[AttentionItem]:

@@ -85,6 +85,7 @@ class Control:
         on_override: Called with changed overrides, for the process that this one replaces.
         renew_elsewhere: Renews a certificate in the process that has replaced this one; ``None`` if there is none.
         state: The workers and what they are given beside the rules; ``None`` before the start and after the end.
+        token_problem: Why the tokens of clients could not be read again; empty if they could.
         started: When the service was started, in seconds since 1970.
         last_reload: The time of the last reload, in seconds since 1970, and its result.
     """
@@ -114,6 +115,7 @@ class Control:
         self.started = 0.0
         self.last_reload: tuple[float, Report] | None = None
         self.is_stopping = False
+        self.token_problem = ""
         self.rates = Rates(reactor.seconds)
         self.events = Hub(reactor, self.workers, self.checked_upstreams)
         self.bans = ServiceBans(
@@ -200,7 +202,7 @@ class Control:
             *attention.silent_workers(workers),
             *attention.helper_gone(self.state.problems() if self.state else ()),
             *gauges.attention(now),
-            *attention.secrets(self.rules),
+            *attention.secrets(self.rules, self.token_problem),
             *(self._renewed.attention() if self._renewed is not None else ()),
             *attention.bans_without_room(self._sharing.problems),
             *self.refusing(gauges),

@@ -15,9 +15,11 @@ from typing_extensions import override
 from campaign.fuzz.served import Reactor, serving
 from campaign.fuzz.target import Target, cuttings, see
 from campaign.fuzz.targets.api import administered
+from txmux.admin.access import AdminAccess
 from txmux.admin.guard import AdminGuard
 from txmux.admin.http import AdminClients
 from txmux.admin.site import ADMIN, Site
+from txmux.rules.reading.tokens import AdminToken
 
 _TOKEN = "a-secret-that-nobody-guesses"
 _ANSWER = re.compile(rb"HTTP/\d\.\d (\d{3}) [^\r\n]*\r\n")
@@ -56,7 +58,7 @@ def _asked(data: bytes, cuts: Sequence[int]) -> list[bytes]:
     """Give the status codes of the answers."""
     control, reactor = _control()
     guard = AdminGuard(frozenset(), reactor.seconds)
-    guard.token = _TOKEN
+    guard.access = AdminAccess.of([AdminToken("admin", "all", _TOKEN)], ())
     clients = AdminClients(Site(control, ADMIN, guard, is_admin=True), reactor)
     channel: Any = clients.buildProtocol(None)
     transport = _Transport()

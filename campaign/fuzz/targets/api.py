@@ -28,7 +28,7 @@ from txmux.serving.serving import Serving
 from txmux.serving.store import ListeningSockets
 from txmux.telemetry.counting.counters import OWN, Counters
 
-_CALLER = Caller("uid 0", "UID 0")
+_CALLER = Caller("uid 0", "UID 0", uid=0)
 
 
 def _counters() -> Counters:

@@ -56,7 +56,7 @@ class ChangeTests(RemoteTestCase):
         code, _, err = self.ask("stop")
         self.assertEqual(code, 1)
         self.assertIn(f"the service at {server.at} (the only socket) needs a token; pass", err)
-        self.assertIn("; pass --token-file FILE, the file that 'admin_token' of its rules", err)
+        self.assertIn("; pass --token-file FILE, a file with a token of 'admin_token'", err)
         self.assertNotIn("a secret is needed", err)
         err = self.ask("stop", "--admin", f"unix:{server.at}", TXMUX_ADMIN_TOKEN="wrong")[2]
         self.assertIn(f"this is not the token of the service at {server.at}", err)

@@ -144,6 +144,17 @@ class AccountTests(SynchronousTestCase):
             ],
         )
 
+    def test_unknown_users_of_admin(self) -> None:
+        found = self.found("admin_users = txmux:all, nemo:read, @nulla:read, 900:all", 1000)
+        advice = "on this machine; create it and reload, or name another one"
+        self.assertEqual(
+            found,
+            [
+                f"2: warning: [txmux] admin_users: there is no {who} {advice}"
+                for who in ("user 'nemo'", "group 'nulla'")
+            ],
+        )
+
     def test_only_root_becomes_another(self) -> None:
         told = "user 1000 may not become 'txmux'; run as root, or remove this"
         self.assertEqual(self.found("user = txmux", 1000), [f"2: warning: [txmux] user: {told}"])

@@ -11,11 +11,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.rules.reading.cases import ReadingTestCase
 from txmux.rules.lint.warnings import lint
 from txmux.rules.model import Settings
-from txmux.rules.model.settings import Store
+from txmux.rules.model.settings import AdminUser, Store
 from txmux.rules.problems import RulesError
 from txmux.rules.reading.endpointstrings import SERVER, split_arguments
 from txmux.rules.reading.parser import parse
 from txmux.rules.reading.service import address_of, is_by_tcp
+from txmux.rules.reading.tokens import AdminToken, read_tokens
 
 
 def read(lines: str) -> Settings:
@@ -164,6 +165,80 @@ class WarningsTest(SynchronousTestCase):
         for admin in ("auto", "off", "unix:/run/a.sock"):
             (warning,) = warnings(f"admin = {admin}\n{TOKEN}")
             self.assertIn("[txmux] admin_token: it is not used", warning)
+
+    def test_unused_users(self) -> None:
+        (warning,) = warnings(f"admin = off\n    127.0.0.1:9\n{TOKEN}\nadmin_users = a:all")
+        self.assertIn("[txmux] admin_users: it is not used", warning)
+
+
+class UsersTests(SynchronousTestCase):
+    def test_forms(self) -> None:
+        self.assertEqual(
+            read("admin_users = alice:steer, @ops:read\n    1000:all").admin_users,
+            (
+                AdminUser("alice", "steer"),
+                AdminUser("ops", "read", is_group=True),
+                AdminUser("1000", "all"),
+            ),
+        )
+
+    def test_wrong(self) -> None:
+        for text, why in (
+            ("alice", "'alice' has no right; write for example alice:steer"),
+            ("alice:", "'' is no right; write"),
+            ("alice:stear", "'stear' is no right; did you mean 'steer'?"),
+            ("alice:read bob:all", "has blanks and no commas; write alice:read, bob:all"),
+            (":all", "'' is not a name or number"),
+            ("@@ops:all", "'@ops' is not a name or number"),
+        ):
+            self.assertIn(why, str(self.assertRaises(RulesError, read, f"admin_users = {text}")))
+
+
+class TokensTests(SynchronousTestCase):
+    def test_forms(self) -> None:
+        data = b"\r\n# a comment\n  ci\tread  0123456789abcdef\n\n#\nops@x.example all \xc2\xa0#secret-of-the-operator"
+        tokens, problems = read_tokens(data)
+        self.assertEqual(problems, [])
+        self.assertEqual(
+            tokens,
+            [
+                AdminToken("ci", "read", "0123456789abcdef"),
+                AdminToken("ops@x.example", "all", "#secret-of-the-operator"),
+            ],
+        )
+        self.assertNotIn("0123", repr(tokens))
+
+    @given(
+        st.lists(
+            st.sampled_from(
+                (
+                    "a",
+                    "read",
+                    "all",
+                    "stop",
+                    "\xe9",
+                    "#",
+                    "the-first-secret-here",
+                    "the-second-secret-here",
+                    "short",
+                )
+            ),
+            max_size=5,
+        ).map(" ".join)
+    )
+    def test_problems_name_the_line_and_no_word(self, line: str) -> None:
+        first = "the-second-secret-here all the-first-secret-here"
+        tokens, problems = read_tokens(f"{first}\n\n{line}\n".encode())
+        for problem in problems:
+            self.assertTrue(problem.startswith(":3: "), problem)
+            self.assertNotIn("secret-here", problem)
+        is_line = bool(line) and not line.startswith("#")
+        self.assertEqual(len(tokens) + len(problems), 1 + is_line)
+
+    @given(st.binary())
+    def test_anything(self, data: bytes) -> None:
+        tokens, _ = read_tokens(data)
+        self.assertEqual(len({token.secret for token in tokens}), len(tokens))
 
 
 class StoreTests(SynchronousTestCase):

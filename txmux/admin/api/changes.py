@@ -26,17 +26,19 @@ _WEIGHT = Annotated[int, 1, _MOST_WEIGHT]
 RESOURCES = Resources()
 
 
-@RESOURCES.change("/api/reload", "read the rules again")
+@RESOURCES.change("/api/reload", "read the rules again", right="all")
 async def _reload(query: Query) -> ApiAnswer:
     return _reported(await query.control.reload(), 422, "the rules are not reloaded")
 
 
-@RESOURCES.change("/api/upgrade", "move the service into a new process", ref("Upgraded"))
+@RESOURCES.change(
+    "/api/upgrade", "move the service into a new process", ref("Upgraded"), right="all"
+)
 async def _upgrade(query: Query) -> ApiAnswer:
     return _reported(await query.control.upgrade(), 409, "the old process keeps serving")
 
 
-@RESOURCES.change("/api/stop", "stop the service")
+@RESOURCES.change("/api/stop", "stop the service", right="all")
 async def _stop(query: Query) -> ApiAnswer:
     query.control.stop_service()
     return ApiAnswer.done("the service is shutting down")
@@ -77,7 +79,11 @@ async def _set_server(query: Query) -> ApiAnswer:
     return _reported(report, 409)
 
 
-@RESOURCES.change("/api/certificates/{certificate}/renew", "renew a certificate that comes by ACME")
+@RESOURCES.change(
+    "/api/certificates/{certificate}/renew",
+    "renew a certificate that comes by ACME",
+    right="all",
+)
 async def _renew(query: Query) -> ApiAnswer:
     report = await query.control.renew(query.names["certificate"].lower().removesuffix("."))
     return _reported(report, 409, "the certificate is not renewed")

@@ -35,7 +35,7 @@ _ROUTE_COUNTS = {
 _REFUSALS = {
     400: "invalid parameter, path or body",
     401: "the token is missing or wrong",
-    403: "the Host or Origin header does not match this endpoint",
+    403: "the caller's right is too low, or the Host or Origin header does not match this endpoint",
     404: "not found",
     405: "method not allowed",
     408: "the request has not arrived in time",

@@ -100,9 +100,12 @@ async def _recent(query: Query) -> ApiAnswer:
 
 @RESOURCES.get("/api/events", "events as they happen", is_stream=True)
 async def _events(query: Query) -> ApiAnswer:
+    def is_admitted() -> bool:
+        return query.guard.still_admits(query.caller)
+
     def begin(stream: AnswerStream) -> None:
         def send(event: dict[str, Any] | None) -> None:
-            if stream.unsent_bytes() > _MOST_WAITING:
+            if stream.unsent_bytes() > _MOST_WAITING or not is_admitted():
                 stream.abort()
             elif event is None:
                 stream.write(b": still here\n\n")

@@ -136,6 +136,6 @@ def _read_answer(endpoint: AdminEndpoint, status: int, text: bytes) -> Any:
         problem = (
             f"this is not the token of {service}" if endpoint.token else f"{service} needs a token"
         )
-        advice = "pass --token-file FILE, the file that 'admin_token' of its rules names"
+        advice = "pass --token-file FILE, a file with a token of 'admin_token' or 'admin_tokens' of its rules"
         errors = [f"{problem}; {advice}"]
     raise ServiceRefusedError(errors, status, document)

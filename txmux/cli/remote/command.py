@@ -48,7 +48,7 @@ def configure(parser: argparse.ArgumentParser, *, seconds: float) -> None:
         "--token-file",
         metavar="FILE",
         type=Path,
-        help="a file with the admin token, which is needed over TCP: see 'admin_token' of the rules",
+        help="a file with one admin token, which is needed over TCP: see 'admin_token' of the rules",
     )
     parser.add_argument(
         "--timeout",

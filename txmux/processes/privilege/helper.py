@@ -58,7 +58,8 @@ class Named:
             path for end in ends for path in (*end.files, end.client_ca, end.client_crl)
         ]
         log, token = rules.settings.access_log, rules.settings.admin_token
-        secrets: list[Path | None] = [token, rules.settings.crowdsec_key]
+        settings = rules.settings
+        secrets: list[Path | None] = [token, settings.admin_tokens, settings.crowdsec_key]
         for backend in rules.every_backend():
             secrets.append(backend.consul.token)
             if backend.via is not None:

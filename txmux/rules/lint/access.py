@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from txmux.files import read_list
 from txmux.interfaces import Transport
 from txmux.rules.lint.coverage import ParsedLine, lines_of
 from txmux.rules.lint.scopes import scopes, set_of
@@ -14,12 +15,15 @@ from txmux.rules.model.backend import backends_of
 from txmux.rules.problems import Problem, joined
 from txmux.rules.reading.route import dns_patterns
 from txmux.rules.reading.service import address_of, is_by_tcp
+from txmux.rules.reading.tokens import LARGEST_TOKENS, OWN, AdminToken, read_tokens
 from txmux.rules.reading.values import network
 from txmux.transport import is_address
 
 _HANDSHAKE = 0x16  # how every record of a TLS client begins that is not spoken to yet (RFC 8446, section 5.1)
 _NAMING = {"sni": ("tls", "quic", "dtls", "postgres"), "host": ("http",)}
 _ANY_NAMES = ("a.invalid", "www.example.net")
+_MOST_LINES = 10
+"""Problems of one file of tokens that are listed."""
 _HTTP2 = frozenset({"http2", "grpc"})
 _EVERY_ADDRESS = {
     family: set_of(Clients(NetworkSet([network(text)])))
@@ -187,9 +191,13 @@ def admin_reachable(rules: Rules) -> Iterator[Problem]:
                 "127.0.0.1:PORT or unix:/path, and connect through a tunnel or a proxy with TLS"
             )
             yield settings.section.problem(message, "admin", number)
-    if settings.admin_token is not None and not by_tcp:
-        message = "it is not used without 'admin = ADDRESS:PORT'; add that, or remove this"
-        yield settings.section.problem(message, "admin_token")
+    for key in ("admin_token", "admin_tokens"):
+        if getattr(settings, key) is not None and not by_tcp:
+            message = "it is not used without 'admin = ADDRESS:PORT'; add that, or remove this"
+            yield settings.section.problem(message, key)
+    if settings.admin_users and len(by_tcp) == len(settings.admin):
+        message = "it is not used without a UNIX socket in 'admin'; add one, or remove this"
+        yield settings.section.problem(message, "admin_users")
 
 
 def token_as_path(rules: Rules) -> Iterator[Problem]:
@@ -201,13 +209,29 @@ def token_as_path(rules: Rules) -> Iterator[Problem]:
             yield section.problem(message, "admin_token")
 
 
+def wrong_tokens(rules: Rules) -> Iterator[Problem]:
+    """Find what is wrong in the file of ``admin_tokens``, if this process may read it."""
+    settings = rules.settings
+    path = settings.admin_tokens if any(map(is_by_tcp, settings.admin)) else None
+    own = None if settings.admin_token is None else AdminToken(OWN, "all", "")
+    try:
+        problems = [] if path is None else read_tokens(read_list(path, LARGEST_TOKENS), own)[1]
+    except PermissionError:
+        return
+    except OSError as error:
+        problems = [f" cannot be read: {error.strerror}"]
+    for problem in problems[:_MOST_LINES]:
+        yield settings.section.problem(f"{path}{problem}", "admin_tokens")
+
+
 def readable_secrets(rules: Rules) -> Iterator[Problem]:
     """Find secrets that every user of this machine can read."""
-    token = rules.settings.admin_token
-    if any(map(is_by_tcp, rules.settings.admin)) and _is_readable(token):
-        message = f"every user of this machine can read '{token}', and so control the service; run 'chmod o= {token}'"
-        yield rules.settings.section.problem(message, "admin_token")
     settings = rules.settings
+    for key in ("admin_token", "admin_tokens"):
+        token: Path | None = getattr(settings, key)
+        if any(map(is_by_tcp, settings.admin)) and _is_readable(token):
+            message = f"every user of this machine can read '{token}', and so control the service; run 'chmod o= {token}'"
+            yield settings.section.problem(message, key)
     store = settings.shared_limits
     if store is not None and store.password is None and rules.acme_names:
         message = "anyone who can read this Redis can read the keys of ACME certificates, and anyone who can write to it can get certificates for their names; set a password in Redis, and add password=FILE after the address"

@@ -184,6 +184,12 @@ def _unwritable(rules: Rules, privileges: Privileges) -> Iterator[Problem]:
 def _accounts(rules: Rules, privileges: Privileges) -> Iterator[Problem]:
     """Find users and groups that there are not, and a process that stays root."""
     user, group, section = rules.settings.user, rules.settings.group, rules.settings.section
+    for admin in rules.settings.admin_users:
+        look_up = privileges.group_id if admin.is_group else privileges.user_id
+        if look_up(admin.name) is None:
+            kind = "group" if admin.is_group else "user"
+            message = f"there is no {kind} {admin.name!r} on this machine; create it and reload, or name another one"
+            yield section.problem(message, "admin_users")
     if user is None:
         if privileges.user == _ROOT:
             message = "if you start it as root, it stays root; write 'user = NAME' for the user to switch to once it listens"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import attrs
 
@@ -36,6 +36,21 @@ class Store:
     password: Path | None = None
 
 
+Right = Literal["read", "steer", "all"]
+"""What a client of ``admin`` may do; each right includes those before it."""
+
+RIGHTS: tuple[Right, ...] = get_args(Right)
+
+
+@attrs.frozen
+class AdminUser:
+    """Who may do what by a UNIX socket of ``admin``: a user or a group, by name or number."""
+
+    name: str
+    right: Right
+    is_group: bool = False
+
+
 @attrs.frozen
 class Settings:
     """The ``[txmux]`` section. Times are seconds.
@@ -45,6 +60,7 @@ class Settings:
     Attributes:
         access_log: ``None`` is off, ``"-"`` the service's own log, ``"stdout"`` the standard output, else a file.
         admin: ``"auto"`` is a UNIX socket in a folder for such files.
+        admin_users: Without any, whoever may open a UNIX socket of ``admin`` may do everything.
         watch_rules: 0 is never.
         acme: The URL of the authority's directory (RFC 8555, section 7.1.1).
         section: Its section of a file; `NOWHERE` if it was made in Python.
@@ -64,6 +80,8 @@ class Settings:
     group: str | None = None
     admin: tuple[str, ...] = ("auto",)
     admin_token: Path | None = None
+    admin_tokens: Path | None = None
+    admin_users: tuple[AdminUser, ...] = ()
     metrics: str | None = None
     grace: float = 0.0
     watch_rules: float = 0.0

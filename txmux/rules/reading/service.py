@@ -12,7 +12,7 @@ from urllib.parse import SplitResult, urlsplit
 import attrs
 
 from txmux.rules.model import Section, Settings
-from txmux.rules.model.settings import Store
+from txmux.rules.model.settings import RIGHTS, AdminUser, Store
 from txmux.rules.problems import InvalidValueError, Problem, did_you_mean, joined, with_advice
 from txmux.rules.reading import values
 from txmux.rules.reading.context import CONSUL, PEM, RESOLVERS, SECRET, RulesReading
@@ -169,7 +169,7 @@ def make_settings(section: Section, found: Mapping[str, Any]) -> Settings:
 def contradictions(section: Section, found: Mapping[str, Any]) -> Iterator[Problem]:
     """Find values that are right by themselves, but not together."""
     by_tcp = [one for one in found.get("admin", ()) if is_by_tcp(one)]
-    if by_tcp and "admin_token" not in section.entries:
+    if by_tcp and not section.entries.keys() & {"admin_token", "admin_tokens"}:
         items = enumerate(section.items("admin"))
         number = next((number for number, item in items if item.text == by_tcp[0]), None)
         message = (
@@ -259,6 +259,18 @@ def _with_automatic(found: Iterable[str | None]) -> tuple[str, ...]:
     return tuple(endpoint for endpoint in endpoints if endpoint is not None)
 
 
+def _admin_user(text: str) -> AdminUser:
+    named, colon, right = text.partition(":")
+    for known in RIGHTS:
+        if right == known:
+            return AdminUser(_account(named.removeprefix("@")), known, named.startswith("@"))
+    problem = f"{right!r} is no right" if colon else f"{text!r} has no right"
+    message = f"{problem}{did_you_mean(right, RIGHTS)}"
+    raise InvalidValueError(
+        with_advice(message, "write for example alice:steer, @ops:read, 1000:all")
+    )
+
+
 def _database(reading: RulesReading, text: str) -> Path:
     return reading.beside(text, "a database in MaxMind's format, such as GeoLite2-Country.mmdb")
 
@@ -284,6 +296,7 @@ _ADMIN = ValueKind(
 _TOKEN = ValueKind(
     lambda reading, text: reading.home / values.file_path(text), "path", in_context=True
 )
+_USERS = ValueKind(_admin_user, "list of `USER:RIGHT` or `@GROUP:RIGHT`", "list")
 _DATABASES = ValueKind(_database, "list of paths", "list", in_context=True)
 _SANDBOX = words("auto", "yes", "off")
 _METRICS = ValueKind(
@@ -331,9 +344,13 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Settings(), {
     "group": SectionKey(_GROUP, example="txmux", meaning=
         "the group to switch to; without it that of `user`"),
     "admin": SectionKey(_ADMIN, default="auto", example="127.0.0.1:8440", meaning=
-        "[endpoints](#admin-and-metrics) of the page, the [API](admin-api.md) and the commands: `unix:/path`, or `ADDRESS:PORT` with `admin_token`"),
+        "[endpoints](#admin-and-metrics) of the page, the [API](admin-api.md) and the commands: `unix:/path`, or `ADDRESS:PORT` with `admin_token` or `admin_tokens`"),
     "admin_token": SectionKey(_TOKEN, example="/var/lib/txmux/token", meaning=
         "a file with the secret of TCP clients, created with mode 0600 if it does not exist"),
+    "admin_tokens": SectionKey(_TOKEN, example="/etc/txmux/tokens", meaning=
+        "a file with [more secrets](#rights), a line `NAME RIGHT SECRET` for each client"),
+    "admin_users": SectionKey(_USERS, example="alice:steer, @ops:read", meaning=
+        "[who may do what](#rights) by a UNIX socket of `admin`; without it, whoever may open the file may do everything"),
     "metrics": SectionKey(_METRICS, default="off", example="127.0.0.1:9443", meaning=
         "an endpoint with only `/metrics`, `/healthz` and `/readyz`, without a secret"),
     "grace": SectionKey(_ANY_DURATION, example="10s", meaning=

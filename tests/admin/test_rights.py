@@ -1,0 +1,279 @@
+"""Who may do what: tokens with rights over TCP, and users by a UNIX socket."""
+
+import grp
+import os
+import pwd
+from collections.abc import Iterable
+from typing import Any
+
+from twisted.logger import LogEvent, capturedLogs, formatEvent
+
+from tests.admin.asking import JSON, LISTEN, AdminCase, Told
+from txmux.admin import access
+from txmux.rules.lint.warnings import lint
+
+LINE = "ci   read  the-secret-of-the-build\n"
+TOKENS = (
+    f"# who may come in\n\n{LINE}alice steer the-secret-of-alice\nbob all the-secret-of-bob-bob\n"
+)
+RULES = f"{LISTEN}[route all]\nmatch = any\nbackend = b\n[backend b]\nserver = 127.0.0.1:1\n"
+STEERING = (
+    ("/api/backends/b/servers/127.0.0.1:1", '{"weight": 2}'),
+    ("/api/backends/b/hold", "{}"),
+    ("/api/backends/b/release", "{}"),
+    ("/api/listeners/x", '{"accepting": true}'),
+    ("/api/bans", '{"network": "192.0.2.1"}'),
+    ("/api/bans/remove", '{"network": "192.0.2.1"}'),
+    ("/api/connections/close", '{"route": "no"}'),
+)
+READING = ("/api/status", "/api/backends", "/healthz", "/api/events")
+FORM = {"Content-Type": "application/x-www-form-urlencoded"}
+
+
+def lines_of(events: Iterable[LogEvent]) -> list[str]:
+    """Return the lines of this endpoint in the log."""
+    lines = map(str, map(formatEvent, events))
+    return [line for line in lines if line.startswith(("admin: ", "[txmux]"))]
+
+
+class TokensCase(AdminCase):
+    async def setUp(self) -> None:  # type: ignore[override]
+        super().setUp()
+        self.tokens = self.folder / "tokens"
+        self.tokens.write_text(TOKENS)
+        self.tokens.chmod(0o600)
+        self.settings = f"admin = 127.0.0.1:0\n    unix:{self.socket}\nadmin_tokens = {self.tokens}"
+        self.clock = self.virtual()
+        await self.start(self.settings, RULES, use=self.clock)
+        self.port = self.port_of("admin")
+
+    def port_of(self, setting: str) -> int:
+        ports = self.running._resources.endpoints._ports.items()
+        found: int = next(port.getHost().port for key, port in ports if "unix" not in key)
+        return found
+
+    def write_tokens(self, text: str) -> None:
+        """Replace the file in place, and let the service look."""
+        self.tokens.write_text(text)
+        self.tokens.chmod(0o600)
+        self.clock.advance(5)
+
+    async def asked(self, secret: str, path: str, body: str | None = None, **headers: str) -> Told:
+        has = {"Authorization": f"Bearer {secret}", **headers, **(JSON if body else {})}
+        return await self.ask("POST" if body else "GET", path, has, body or "", to=self.port)
+
+    async def status_of(self, secret: str) -> int:
+        return (await self.asked(secret, "/api/status")).status
+
+    async def attention(self) -> list[str]:
+        status = (await self.get("/api/status")).json
+        return [one["text"] for one in status["attention"] if one["what"] == "token"]
+
+
+class TokensTest(TokensCase):
+    async def test_each_right_includes_those_before(self) -> None:
+        rights = {
+            "the-secret-of-the-build": 0,
+            "the-secret-of-alice": 1,
+            "the-secret-of-bob-bob": 2,
+        }
+        for secret, right in rights.items():
+            for path in READING[:-1]:
+                self.assertEqual((await self.asked(secret, path)).status, 200, path)
+            told = await self.asked(secret, "/api/explain", '{"text": "x"}')
+            self.assertEqual(told.status, 200)
+            for path, body in STEERING:
+                told = await self.asked(secret, path, body)
+                self.assertEqual(told.status, 200 if right else 403, path)
+            for path in ("/api/reload", "/api/certificates/a.example/renew"):
+                told = await self.asked(secret, path, "{}")
+                self.assertEqual(told.status == 403, right < 2, path)
+
+    async def test_refusal_names_the_right_and_is_logged(self) -> None:
+        with capturedLogs() as events:
+            told = await self.asked("the-secret-of-the-build", "/api/reload", "{}")
+            steered = await self.asked("the-secret-of-alice", "/api/stop", "{}")
+        why = "the token 'ci' may only read; POST /api/reload needs 'all'"
+        self.assertEqual(told.error, why)
+        self.assertIn("'alice' may only read and steer; POST /api/stop", steered.error)
+        self.assertRegex(lines_of(events)[0], rf"by token 'ci' from 127.0.0.1:\d+: refused: {why}")
+        self.assertIsNone(self.running.control.last_reload)
+
+    async def test_name_is_in_the_line_of_a_change(self) -> None:
+        with capturedLogs() as events:
+            await self.asked("the-secret-of-alice", *STEERING[0])
+        self.assertRegex(
+            lines_of(events)[0],
+            r"^admin: POST /api/backends/b/servers/127.0.0.1:1 by token 'alice' from 127.0.0.1:\d+: backend",
+        )
+
+    async def test_cookie_carries_the_name_and_ends_with_the_token(self) -> None:
+        cookies = {}
+        for secret in ("the-secret-of-the-build", "the-secret-of-bob-bob"):
+            told = await self.ask("POST", "/login", FORM, f"token={secret}", to=self.port)
+            self.assertEqual(told.status, 303)
+            cookies[secret] = cookie = told.headers["set-cookie"].partition(";")[0]
+            self.assertNotIn(secret, cookie)
+            has = {**JSON, "Cookie": cookie}
+            told = await self.ask("POST", "/api/reload", has, "{}", to=self.port)
+            self.assertEqual(told.status, 403 if "build" in secret else 200)
+        reading, all_ = cookies.values()
+        name, _, value = reading.partition("=")
+        for cookie in (
+            f"{name}={value.replace('ci:', 'bob:')}",
+            f"{name}={all_.partition('=')[2].replace('bob:', 'ci:')}",
+            f"{name}=ci",
+            f"{name}=ci:",
+            f"txmux={value}",
+        ):
+            told = await self.ask("GET", "/api/status", {"Cookie": cookie}, to=self.port)
+            self.assertEqual(told.status, 401, cookie)
+        self.write_tokens(TOKENS.replace(LINE, ""))
+        with capturedLogs() as events:
+            for _ in range(12):
+                told = await self.ask("GET", "/", {"Cookie": reading}, to=self.port)
+                self.assertEqual(told.status, 401)
+        self.assertEqual(lines_of(events), [])  # the browser of a removed token does not guess
+        told = await self.ask("GET", "/api/status", {"Cookie": all_}, to=self.port)
+        self.assertEqual(told.status, 200)
+
+    async def test_stream_of_a_removed_token_ends(self) -> None:
+        peers = []
+        for secret in ("the-secret-of-the-build", "the-secret-of-alice"):
+            peers.append(await self.connect(self.port))
+            peers[-1].send(
+                b"GET /api/events HTTP/1.1\r\nHost: localhost\r\n"
+                b"Authorization: Bearer %s\r\n\r\n" % secret.encode()
+            )
+        while len(self.running.control.events._followers) < 2:
+            await self.get("/healthz")
+        self.write_tokens(TOKENS.replace(LINE, ""))
+        self.clock.advance(5)
+        await peers[0].is_lost()
+        self.assertIsNone(peers[1].lost)
+
+    async def test_other_guards_hold_for_each_token(self) -> None:
+        secret = "the-secret-of-bob-bob"
+        for headers, status in (
+            ({"Host": "evil.example"}, 403),
+            ({"Authorization": "Bearer the-secret-of-bob-bo"}, 401),
+            ({"Authorization": "Bearer bob"}, 401),
+            ({"Authorization": ""}, 401),
+        ):
+            told = await self.asked(secret, f"/api/status?token={secret}", **headers)
+            self.assertEqual(told.status, status, headers)
+
+
+class FileTest(TokensCase):
+    async def test_changed_file_is_read_without_a_reload(self) -> None:
+        self.assertEqual(await self.status_of("the-secret-of-the-build"), 200)
+        new = self.folder / "new"
+        new.write_text("carol read the-secret-of-carol\n")
+        new.rename(self.tokens)
+        self.clock.advance(5)
+        self.assertEqual(await self.status_of("the-secret-of-the-build"), 401)
+        self.assertEqual(await self.status_of("the-secret-of-carol"), 200)
+        self.write_tokens("")
+        self.assertEqual(await self.status_of("the-secret-of-carol"), 401)
+
+    async def test_wrong_file_keeps_the_tokens_and_says_so_once(self) -> None:
+        secret = "the-secret-of-bob-bob"
+        with capturedLogs() as events:
+            for _ in range(3):
+                self.write_tokens(f"{TOKENS}dave {secret}x\n")
+        why = f"[txmux] admin_tokens: {self.tokens}:6: a line has three words: a name, its right and its secret; the tokens read before stay valid until this is right"
+        self.assertEqual(lines_of(events), [why])
+        self.assertEqual(await self.attention(), [why])
+        self.assertEqual(await self.status_of(secret), 200)
+        report = await self.running.reload()
+        self.assertFalse(report.ok)
+        self.assertNotIn(secret, str(report.errors))
+        self.tokens.unlink()
+        self.clock.advance(5)
+        self.assertIn("cannot be read: No such file", (await self.attention())[0])
+        self.assertEqual(await self.status_of(secret), 200)
+        self.write_tokens(TOKENS)
+        self.assertEqual(await self.attention(), [])
+
+    async def test_readable_by_all_needs_attention(self) -> None:
+        self.tokens.chmod(0o644)
+        [text] = await self.attention()
+        self.assertIn(f"every user of this machine can read '{self.tokens}'", text)
+        warned = [one for one in lint(self.running.control.rules) if one.key == "admin_tokens"]
+        self.assertEqual([one.message for one in warned], [text])
+
+    async def test_ten_thousand_lines(self) -> None:
+        lines = "".join(
+            f"n{number} read the-secret-of-number-{number}\n" for number in range(10_000)
+        )
+        self.write_tokens(lines)
+        for number in (0, 9_999):
+            self.assertEqual(await self.status_of(f"the-secret-of-number-{number}"), 200)
+        self.write_tokens(lines * 20)  # more than a megabyte
+        self.assertIn("larger than 1 MiB", (await self.attention())[0])
+
+    async def test_own_token_is_admin_with_all_rights(self) -> None:
+        own = self.folder / "token"
+        own.write_text("the-secret-of-the-admin\n")
+        own.chmod(0o600)
+        self.write_rules(f"{self.settings}\nadmin_token = {own}", RULES)
+        self.assertEqual((await self.running.reload()).errors, ())
+        with capturedLogs() as events:
+            told = await self.asked("the-secret-of-the-admin", "/api/reload", "{}")
+        self.assertEqual(told.status, 200)
+        self.assertIn("by token 'admin' from", lines_of(events)[-1])
+        self.write_tokens("admin read another-secret-of-it\n")
+        self.assertIn("the name is that of 'admin_token'", (await self.attention())[0])
+        self.write_tokens("dave read the-secret-of-the-admin\n")
+        self.assertIn("the secret is that of 'admin_token'", (await self.attention())[0])
+
+
+class UsersTest(AdminCase):
+    """The service's own user, as which the tests run, may always do everything."""
+
+    def as_another(self) -> None:
+        self.patch(access, "_ROOT", -2)
+        self.patch(os, "geteuid", lambda: -2)
+
+    async def statuses(self, users: str) -> tuple[int, int, int]:
+        self.write_rules(f"admin_users = {users}" if users else "", RULES)
+        self.assertEqual((await self.running.reload()).errors, ())
+        told: list[Any] = [
+            await self.get("/api/status"),
+            await self.post("/api/backends/b/release"),
+            await self.post("/api/certificates/a.example/renew"),  # there is none
+        ]
+        return tuple(one.status for one in told)
+
+    async def test_users_and_groups_by_name_and_number(self) -> None:
+        await self.start(rules=RULES)
+        user, group = pwd.getpwuid(os.getuid()).pw_name, grp.getgrgid(os.getgid()).gr_name
+        self.assertEqual(await self.statuses("12345:read"), (200, 200, 404))
+        self.as_another()
+        for users, statuses in (
+            ("", (200, 200, 404)),
+            ("12345:all, nobody-of-that-name:all", (403, 403, 403)),
+            (f"{user}:read", (200, 403, 403)),
+            (f"{os.getuid()}:steer", (200, 200, 403)),
+            (f"@{group}:all", (200, 200, 404)),
+            (f"@{os.getgid()}:steer\n    {user}:read", (200, 200, 403)),
+            (f"@{12345}:all", (403, 403, 403)),
+        ):
+            self.assertEqual(await self.statuses(users), statuses, users)
+
+    async def test_messages(self) -> None:
+        await self.start("admin_users = 12345:all", RULES)
+        self.as_another()
+        user = pwd.getpwuid(os.getuid()).pw_name
+        told = await self.get("/healthz")
+        self.assertEqual(
+            (told.status, told.error),
+            (403, f"'admin_users' of the rules names neither {user} nor a group of it"),
+        )
+        self.write_rules(f"admin_users = {os.getuid()}:read", RULES)
+        self.assertEqual((await self.running.reload()).errors, ())
+        with capturedLogs() as events:
+            told = await self.post("/api/stop")
+        self.assertEqual(told.error, f"{user} may only read; POST /api/stop needs 'all'")
+        who = rf"{user} \(UID {os.getuid()}, PID {os.getpid()}\)"
+        self.assertRegex(lines_of(events)[0], f"^admin: POST /api/stop by {who}: refused: ")

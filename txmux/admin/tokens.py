@@ -1,0 +1,84 @@
+"""The tokens of clients over TCP: that of ``admin_token``, and those of the file that ``admin_tokens`` names."""
+
+from collections.abc import Sequence
+
+from twisted.logger import Logger
+
+from txmux.access.lists.updates import WatchedFile
+from txmux.admin.listen_addresses import read_token
+from txmux.errors import MuxError
+from txmux.rules.model import Settings
+from txmux.rules.reading.service import is_by_tcp
+from txmux.rules.reading.tokens import LARGEST_TOKENS, OWN, AdminToken, read_tokens
+
+
+class AdminTokens:
+    """The tokens that settings name; none without an endpoint of TCP.
+
+    Attributes:
+        problem: Why the file could not be read again; empty if it could.
+    """
+
+    _log = Logger()
+
+    def __init__(self, settings: Settings) -> None:
+        is_needed = any(map(is_by_tcp, settings.admin))
+        self._own_file = settings.admin_token if is_needed else None
+        self._path = settings.admin_tokens if is_needed else None
+        self._watched = None if self._path is None else WatchedFile(self._path, LARGEST_TOKENS)
+        self._own: AdminToken | None = None
+        self._others: Sequence[AdminToken] = ()
+        self.problem = ""
+
+    def read(self) -> Sequence[AdminToken]:
+        """Read all of them.
+
+        Raises:
+            MuxError: A file cannot be read, or is wrong.
+        """
+        if self._own_file is not None:
+            self._own = AdminToken(OWN, "all", read_token(self._own_file))
+        self._others = self._read_others() or ()
+        return self._all()
+
+    def read_again(self) -> Sequence[AdminToken] | None:
+        """Return all of them if the file has changed; one that cannot be read, or is wrong, changes nothing, and `problem` says why."""
+        problem = self.problem
+        try:
+            others = self._read_others()
+        except MuxError as error:
+            self.problem = f"{error}; the tokens read before stay valid until this is right"
+            if self.problem != problem:
+                self._log.warn("{problem}", problem=self.problem)
+            return None
+        if others is None:
+            return None
+        self.problem = ""
+        if not problem and others == self._others:
+            return None
+        self._log.info("{path}: {count} tokens", path=str(self._path), count=len(others))
+        self._others = others
+        return self._all()
+
+    def _read_others(self) -> Sequence[AdminToken] | None:
+        """Return the tokens of the file if it may have changed."""
+        if self._watched is None:
+            return None
+        try:
+            data = self._watched.read()
+        except OSError as error:
+            raise _wrong(f"{self._path} cannot be read: {error.strerror}") from error
+        if data is None:
+            return None
+        tokens, problems = read_tokens(data, self._own)
+        if problems:
+            more = f" (and {len(problems) - 1} more lines: txmux check)" if problems[1:] else ""
+            raise _wrong(f"{self._path}{problems[0]}{more}")
+        return tokens
+
+    def _all(self) -> Sequence[AdminToken]:
+        return [*filter(None, [self._own]), *self._others]
+
+
+def _wrong(why: str) -> MuxError:
+    return MuxError(f"[txmux] admin_tokens: {why}")
