@@ -1,7 +1,9 @@
 """What the page says, without a service."""
 
+import json
 import re
 import sys
+from html import unescape
 from typing import Any
 
 from hypothesis import given
@@ -23,35 +25,44 @@ def _page(query: dict[str, str] | None = None, **parts: Any) -> str:
     return "".join(render(view))
 
 
+def menus(page: str) -> dict[str, list[list[Any]]]:
+    found = re.findall(r'aria-label="Actions for ([^"]*)" data-menu="([^"]*)"', page)
+    return {unescape(about): json.loads(unescape(entries)) for about, entries in found}
+
+
 class PageTests(SynchronousTestCase):
-    def test_attention_of_the_service_and_missing_parts_of_the_page(self) -> None:
+    def test_attention_has_its_level_its_cause_and_a_link(self) -> None:
+        item = {
+            "level": "critical", "what": "backend", "text": "backend web: no server can serve",
+            "cause": "connection refused, 37 of 37 in 12 s", "since": 880.0,
+            "do": "txmux explain", "link": "?backend=web#servers",
+        }  # fmt: skip
         page = _page(
-            status={"attention": [{"level": "critical", "text": "backend web: no server is up"}]},
+            status={"attention": [item, {"level": "note", "what": "token", "text": "the token"}]},
             warnings=["Not all is shown: worker 1 does not answer."],
         )
-        self.assertIn("<li>Backend web: no server is up.</li>", page)
-        self.assertIn("<li>Not all is shown: worker 1 does not answer.</li>", page)
+        levels = re.findall(r'<li class="(\w+)"><b class="level">\1</b>', page)
+        self.assertEqual(levels, ["critical", "warning", "note"])
+        self.assertIn(
+            '<a href="./?backend=web#servers">Backend web: no server can serve.</a> '
+            "<span>connection refused, 37 of 37 in 12 s,</span> <span>for 2 min</span>"
+            '<span class="do">txmux explain</span></li>',
+            page,
+        )
+        self.assertIn("<b>Not all is shown: worker 1 does not answer.</b></li>", page)
         self.assertIn("Nothing needs attention", _page())
 
-    def test_attention_is_red_before_amber_and_the_rest_is_folded(self) -> None:
+    def test_attention_without_levels_is_sorted_and_the_rest_is_folded(self) -> None:
         found = [
-            {
-                "level": "warning",
-                "what": "backend",
-                "text": f"backend b{n}: 2 of 4 servers are down",
-            }
-            for n in range(12)
+            {"what": "servers", "text": f"backend b{n}: 2 of 4 servers are down"} for n in range(12)
         ]
-        found += [
-            {"level": "critical", "what": "backend", "text": text}
-            for text in ("backend db: no server is up", "a.example has no certificate")
-        ]
+        found.append({"what": "backend", "text": "a.example: no server is up"})
         page = _page(status={"attention": found})
-        red, amber = page.split('<ul class="attention ')[1:]
-        said = "<li>Backend db: no server is up.</li><li>a.example has no certificate.</li></ul>"
-        self.assertTrue(red.startswith(f'down">{said}'), red)
-        self.assertTrue(amber.startswith('partly"><li>Backend b0: 2 of 4 servers are down.</li>'))
-        self.assertIn("<summary>and 6 more</summary><ul><li>Backend b6: 2 of", amber)
+        first, folded = page.split('<ul class="attention">')[1:]
+        self.assertTrue(first.startswith('<li class="critical">'))
+        self.assertIn('<b>a.example: no server is up.</b></li><li class="warning">', first)
+        self.assertIn("<summary>and 7 more</summary>", first)
+        self.assertIn("Backend b5: 2 of 4", folded)
         self.assertNotIn("Nothing needs attention", page)
 
     def test_what_clients_name_is_text(self) -> None:
@@ -81,7 +92,7 @@ class PageTests(SynchronousTestCase):
         page = _page(rules=rules, connections=connections, recent=recent, backends=backends)
         names = re.findall(r'role="region" aria-label="([^"]+)"', page)
         titles = re.findall(r'<section id="(\w+)" aria-labelledby="\1-title"', page)
-        self.assertEqual((len(names), len(titles)), (4, 6))
+        self.assertEqual((len(names), len(titles)), (5, 11))
         both = [*(one.lower() for one in names), *titles]
         self.assertEqual(sorted(both), sorted(set(both)))
 
@@ -142,13 +153,51 @@ class PartTests(SynchronousTestCase):
         self.assertEqual(self.servers({"route": "outer"}, **parts), [("b", "maintenance")])
         self.assertEqual(self.servers({"servers": "MAINT"}, **parts), [("b", "maintenance")])
 
-    def test_button_lets_clients_of_a_backend_wait_or_go_on(self) -> None:
+    def test_menus_of_a_backend_and_its_servers(self) -> None:
         servers = [{"server": f"10.0.0.{n}:80", "state": "up"} for n in (1, 2)]
-        for hold, path in ((None, "hold"), ({"until": None}, "release")):
-            page = _page(backends=[{"name": "a/b", "hold": hold, "servers": servers}])
-            self.assertEqual(page.count(f'data-post="api/backends/a%2Fb/{path}"'), 1)
-            self.assertIn(f">{path.title()} a/b<", page)
-            self.assertIn(f'aria-label="{path.title()} clients of a/b"', page)
+        drain = ["Drain: all", "api/backends/a%2Fb", {"state": "drain"}, "", ""]
+        for hold, label in ((None, "Hold new clients"), ({"until": None}, "Release its clients")):
+            parts: dict[str, Any] = {
+                "backends": [{"name": "a/b", "hold": hold, "servers": servers}]
+            }
+            found = menus(_page(**parts))
+            names = ["backend a/b", "a/b 10.0.0.1:80", "a/b 10.0.0.2:80", "listener public"]
+            self.assertEqual([*found], names)
+            self.assertIn(drain, found["backend a/b"])
+            path = f"api/backends/a%2Fb/{label.partition(' ')[0].lower()}"
+            self.assertIn([label, path, {}, "", ""], found["backend a/b"])
+        parts["backends"][0]["servers"] = servers[:1]
+        entries = menus(_page(**parts))["a/b 10.0.0.1:80"]
+        labels = ["Drain", "Maintenance", "Set its weight", "End its connections", label]
+        self.assertEqual([entry[0] for entry in entries], labels)
+
+    def test_servers_are_below_their_backend_with_what_they_measure(self) -> None:
+        measured = {
+            "state": "failing", "why": "connection refused, 3 of 3", "active": 1, "total": 3,
+            "failed": 3, "rate": 0.25, "bytes_in": 2048, "bytes_out": 1, "first_byte_ms": 12.34,
+            "last_failure": {"time": 990.0, "cause": "connection reset"},
+        }  # fmt: skip
+        servers = [{"server": "x", **measured}, {"server": "y", **measured, "state": "up"}]
+        (group,) = self.view({}, backends=[{"name": "b", "servers": servers}]).backends
+        self.assertEqual(group.cells, ["2", "0.5/s", "4.0 KiB", "2 B", "-"])
+        first, _ = group.servers
+        self.assertEqual((first["state"], first["health"]), ("failing", "down"))
+        self.assertEqual(first["cells"], ["1", "0.2/s", "2.0 KiB", "1 B", "12.3 ms"])
+        self.assertEqual(first["last_failure"], "connection reset, 10 s ago")
+
+    def test_page_of_a_route_has_its_parts_alone(self) -> None:
+        routes = [
+            {"name": "a", "backend": "b", "matches": 1, "listeners": [{"listener": "public"}]},
+            {"name": "c", "backend": "close"},
+        ]
+        page = _page({"route": "a"}, routes=routes)
+        titles = re.findall(r'<section id="(\w+)"', page)
+        parts = ["route", "servers", "ends", "connections", "map", "rules"]
+        self.assertEqual(titles, parts)
+        self.assertEqual(len(re.findall(r'<rect [^>]*class="route ', page)), 1)
+        self.assertEqual(
+            len(re.findall(r'<section id="', _page({"route": "x"}, routes=routes))), 11
+        )
 
     def test_more_than_fifty_servers_are_folded_and_can_be_searched(self) -> None:
         servers = [{"server": f"10.0.0.{n}:80", "state": "up"} for n in range(60)]
@@ -206,14 +255,14 @@ class PartTests(SynchronousTestCase):
             snapshot = PageSnapshot(1000.0, status, connections=rows, is_cut=True)
             view = View(snapshot, PageQuery.of(query))
             self.assertEqual((query, view.connections_summary), (query, summary))
-            self.assertEqual(len(view.connections), 25)
+            self.assertEqual(len(view.connections.body.rows), 25)
         self.assertEqual(view.next_page, "./?sort=age_ms&all=connections")
         for query, number in (
             ({"all": "connections", "sort": "age_ms"}, 51),
             ({"all": "connections"}, 25),
         ):
             view = View(snapshot, PageQuery.of(query))
-            self.assertEqual((query, len(view.connections)), (query, number))
+            self.assertEqual((query, len(view.connections.body.rows)), (query, number))
         self.assertEqual(view.next_page, "./?all=connections&after=1-24")
 
     def test_facts_of_a_connection_are_for_people(self) -> None:

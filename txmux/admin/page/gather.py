@@ -52,11 +52,13 @@ async def gather(control: Control, query: PageQuery, *, is_update: bool = False)
     except FilterError as problem:
         listing = _nothing()
         warnings.append(f"The filter cannot be read: {problem}.")
-    connections, status, routes, backends = await concurrently(
+    connections, status, routes, backends, clients, certificates = await concurrently(
         listing,
         control.status(counts, addresses),
         control.routes(counts),
         control.backends(counts, addresses),
+        getattr(control, "clients", _nothing)(),
+        control.certificates(),
     )
     missing = dict.fromkeys([*connections.missing, *backends.missing])
     warnings += [f"Not all is shown: {problem}." for problem in missing]
@@ -70,6 +72,9 @@ async def gather(control: Control, query: PageQuery, *, is_update: bool = False)
         connections,
         len(connections) == limit,
         control.recent_failures(),
+        clients,
+        certificates,
+        [ban.as_json() for ban in control.bans.current()],
         () if is_update else rules_document(control.rules),
         control.rates.history(),
         warnings=warnings,

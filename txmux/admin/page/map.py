@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 import attrs
 
+from txmux.telemetry.formatting import byte_rate
+
 Health = Literal["up", "unchecked", "checking", "partly", "down", "drain", "idle"]
 
 WIDTH = 1000
@@ -23,11 +25,16 @@ _WELL = {"up", "unchecked", "checking", "partly"}
 _URGENCY = {
     health: at for at, health in enumerate((*_TROUBLE, "unchecked", "checking", "up", "idle"))
 }
+_CLOSED: Mapping[Health, str] = {"drain": "paused", "down": "cannot accept"}  # of a listener
 _LETTER = 7.3  # width of a letter, in the units of the drawing
 
 CHART_WIDTH = 300
 CHART_HEIGHT = 60
 _CHART_SECONDS = 600
+
+
+def flow_text(active: int, rate: str) -> str:
+    return " · ".join(filter(None, [f"{active} active" if active else "", rate]))
 
 
 @attrs.frozen
@@ -40,6 +47,10 @@ class RouteFlow:
     @property
     def weight(self) -> float:
         return self.traffic + self.active
+
+    @property
+    def text(self) -> str:
+        return flow_text(self.active, byte_rate(self.traffic) if self.traffic >= 1 else "")
 
 
 @attrs.frozen
@@ -143,7 +154,7 @@ def draw(
     healths = {name: health_of(servers) for name, servers in backends.items()}
     shown = _shown(routes, healths, chosen, everything=everything)
     drawing = _Drawing(max((route.flow.weight for route in routes), default=0))
-    left = drawing.listeners(listeners, len(shown))
+    left = drawing.listeners(listeners, listener_flows(routes), len(shown))
     named = [route.backend for route in shown if isinstance(route, MapRoute) and route.backend]
     right = drawing.backends(dict.fromkeys(named), backends, healths)
     middle = drawing.routes(shown, healths)
@@ -173,7 +184,7 @@ def health_of(servers: Iterable[MapServer]) -> Health:
     return "drain" if all(state == "drain" for state in states) else "down"
 
 
-def _how_many(states: Sequence[Health]) -> str:
+def how_many(states: Sequence[Health]) -> str:
     if not states:
         return ""
     if not {"unchecked", "checking"} & {*states}:
@@ -247,15 +258,20 @@ class _Drawing:
         to: str = "",
     ) -> Box:
         x, end = column[0] + inset, column[1]
-        room = int((end - x - 20) / _LETTER) - (len(detail) + 2 if detail else 0)
+        room = int((end - x - 20) / _LETTER)
+        whole = f"{kind} {name}: {detail}" if detail else f"{kind} {name}"
+        if len(name) + len(detail) + 2 > room:
+            detail = detail.rpartition(" · ")[2]
+        room -= len(detail) + 2 if detail else 0
         label = name if len(name) <= room else name[: max(room - 1, 1)] + "…"
-        full = f"{kind} {name}: {detail}" if detail else f"{kind} {name}"
-        box = Box(kind, name, label, detail, health, x, y, end - x, title or full, of, to)
+        box = Box(kind, name, label, detail, health, x, y, end - x, title or whole, of, to)
         self.boxes.append(box)
         self.height = max(self.height, y + ROW + _GAP)
         return box
 
-    def listeners(self, listeners: Mapping[str, Health], rows: int) -> dict[str, Box]:
+    def listeners(
+        self, listeners: Mapping[str, Health], flows: Mapping[str, RouteFlow], rows: int
+    ) -> dict[str, Box]:
         """Put the listeners into the first column, spread over the height of the routes."""
         step = max(ROW + _GAP, min(rows, _MOST_ROUTES) * (ROW + 4) / max(len(listeners), 1))
         first = _TOP + (step - ROW - _GAP) / 2
@@ -267,7 +283,7 @@ class _Drawing:
                 y,
                 _LISTENERS,
                 health=health,
-                detail="" if health == "up" else "closed",
+                detail=_CLOSED.get(health) or flows.get(name, RouteFlow()).text,
             )
             for (name, health), y in zip(listeners.items(), tops, strict=True)
         }
@@ -288,7 +304,7 @@ class _Drawing:
                     route.name,
                     y,
                     _ROUTES,
-                    detail=f"{route.active} active" if route.active else "",
+                    detail=route.flow.text,
                     health=healths.get(route.backend, "up" if route.matches else "idle"),
                     inset=20 if inner else 0,
                     to=route.backend,
@@ -314,7 +330,7 @@ class _Drawing:
                 name,
                 y,
                 _BACKENDS,
-                detail=_how_many([server.health for server in servers]),
+                detail=how_many([server.health for server in servers]),
                 health=healths.get(name, "idle"),
             )
             y += ROW
@@ -368,6 +384,15 @@ class _Drawing:
         if not weight or not self.most:
             return 1
         return round(1.2 + 7.8 * math.sqrt(weight / self.most), 1)
+
+
+def listener_flows(routes: Iterable[MapRoute]) -> dict[str, RouteFlow]:
+    flows: dict[str, RouteFlow] = {}
+    for route in routes:
+        for name, flow in route.by_listener.items():
+            before = flows.get(name, RouteFlow())
+            flows[name] = RouteFlow(before.active + flow.active, before.traffic + flow.traffic)
+    return flows
 
 
 def map_routes(

@@ -10,7 +10,7 @@ import attrs
 FILTERS = ("listener", "route", "backend", "server", "client", "state", "older")
 """The filters of connections, as in ``GET /api/connections``."""
 
-PARTS = ("servers", "unrecognised", "rules")
+PARTS = ("servers", "ends", "unrecognised", "clients", "listeners", "rules", "certificates", "bans")
 """Parts with many rows, each searched for the text of its own parameter; ``all`` names the one that is not folded."""
 
 _OTHERS = ("sort", "after", "map", "all", "connection", "explain", "on", "from")

@@ -1,23 +1,38 @@
-"""The tables of the page: servers, connections, and the rules with the hits of each route."""
+"""The tables of the page, and the rules with the hits of each route."""
+
+from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, Generic, TypeVar
+from itertools import groupby
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 from urllib.parse import quote
 
 import attrs
 
-from txmux.admin.page.map import Health, MapServer
+from txmux.admin.page.map import Health, MapServer, flow_text, health_of, how_many
 from txmux.admin.page.query import PageQuery
-from txmux.admin.page.unrecognised import ago
-from txmux.telemetry.formatting import count, duration, server_state, size, slow_start, worst_first
+from txmux.admin.page.unrecognised import ago, host_of
+from txmux.telemetry.formatting import (
+    count,
+    counted,
+    duration,
+    rate,
+    server_state,
+    size,
+    slow_start,
+    worst_first,
+)
 
 _HEALTH: Mapping[str, Health] = {
     "up": "up", "not checked": "unchecked", "checking": "checking", "probing": "partly",
     "drain": "drain", "drained, and down": "drain", "maintenance": "drain", "disabled": "drain",
 }  # fmt: skip
-_ACTIONS = (("Ready", "ready"), ("Drain", "drain"), ("Maintenance", "maintenance"))
-
+_STATES = (("Ready", "ready"), ("Drain", "drain"), ("Maintenance", "maintenance"))
 _STEERED = {"drain", "maintenance"}
+_BANS: Sequence[tuple[str, Mapping[str, int]]] = (
+    ("Ban for an hour", {"seconds": 3600}),
+    ("Ban until lifted", {}),
+)
 _MOST_SHOWN = 5
 _SECOND = 1000  # ms
 MOST_ROWS = 50
@@ -27,6 +42,16 @@ _FEWER_ROWS = 25
 
 _Found = TypeVar("_Found")
 _Row = TypeVar("_Row")
+
+
+class Action(NamedTuple):
+    """An entry of a menu: what is posted where, after a question if there is one; with a `field`, the answer is a number for it."""
+
+    label: str
+    path: str
+    body: Mapping[str, object] = {}
+    question: str = ""
+    field: str = ""
 
 
 @attrs.frozen
@@ -66,6 +91,99 @@ def fold(
     return Folded(shown, len(items), bool(query[part]) or len(items) > most)
 
 
+def milliseconds(value: float) -> str:
+    return f"{value:.3g} ms" if value < _SECOND else duration(value / _SECOND)
+
+
+Column: TypeAlias = "tuple[str, str, Callable[[Any], str] | None]"
+"""The title, the field of the API, and what writes it if it is no text."""
+
+_NUMBERS: Collection[object] = (count, rate, size, milliseconds)
+
+
+@attrs.frozen
+class PageColumn:
+    """A column: its name, whether it has numbers, a link that sorts by it, and how it is sorted now."""
+
+    name: str
+    number: bool
+    link: str = ""
+    sorted: str = ""
+
+
+@attrs.frozen
+class TableRow:
+    """A row: its cells as text, a link of the first one, its actions, and the colour of a cell *state*."""
+
+    cells: Sequence[str]
+    link: str = ""
+    menu: Sequence[Action] = ()
+    health: str = ""
+
+
+@attrs.frozen
+class Table:
+    """A table, of which some rows may be folded."""
+
+    columns: Sequence[PageColumn]
+    body: Folded[TableRow]
+
+
+def table(
+    part: str,
+    columns: Sequence[Column],
+    items: Sequence[Mapping[str, Any]],
+    query: PageQuery,
+    *,
+    more: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda _: {},
+    most: int = MOST_ROWS,
+) -> Table:
+    """Make a table of documents; `more` returns what a row has beside its cells."""
+    shown = fold(
+        items,
+        lambda item: TableRow(cells_of(columns, item), **more(item)),
+        lambda row: " ".join(row.cells),
+        query,
+        part,
+        most,
+    )
+    return Table([PageColumn(title, write in _NUMBERS) for title, _, write in columns], shown)
+
+
+def cells_of(columns: Iterable[Column], item: Mapping[str, Any]) -> list[str]:
+    values = ((item.get(key), write) for _, key, write in columns)
+    return [
+        "-" if value is None or value == "" else str(value) if write is None else write(value)
+        for value, write in values
+    ]
+
+
+def _path(*parts: str) -> str:
+    return "/".join(["api", *(quote(part, safe="") for part in parts)])
+
+
+def client_menu(source: str) -> list[Action]:
+    end = Action(
+        "End its connections",
+        "api/connections/close",
+        {"client": source},
+        f"End all connections of {source}?",
+    )
+    return [end, *ban_menu(source)]
+
+
+def ban_menu(source: str) -> list[Action]:
+    return [
+        Action(label, "api/bans", {"network": source, **how}, f"{label}: {source}?")
+        for label, how in (_BANS if source else ())
+    ]
+
+
+def listener_menu(name: str, *, is_paused: bool) -> list[Action]:
+    label, question = ("Resume", "") if is_paused else ("Pause", f"Accept no clients of {name}?")
+    return [Action(label, _path("listeners", name), {"accepting": is_paused}, question)]
+
+
 def _health_of_server(server: Mapping[str, Any]) -> Health:
     return _HEALTH.get(server_state(server), "down")
 
@@ -85,12 +203,13 @@ def server_rows(
     query: PageQuery,
     now: float,
 ) -> Folded[dict[str, Any]]:
-    """Return the servers that fit the filter, what is down or drained first."""
+    """Return the servers that fit the filter by backend; in each, and of all backends, those down or drained come first."""
     of_route = backends_of_route(routes, query["route"]) if query["route"] else None
-    held = {backend["name"] for backend in backends if backend.get("hold")}
+    ordered = worst_first(backends)
+    place = {backend: at for at, (backend, _) in reversed([*enumerate(ordered)])}
     servers = [
         (backend, server)
-        for backend, server in worst_first(backends)
+        for backend, server in sorted(ordered, key=lambda pair: place[pair[0]])
         if query.fits(backend=backend, server=server["server"])
         and (of_route is None or backend in of_route)
     ]
@@ -99,42 +218,106 @@ def server_rows(
     def text(row: dict[str, Any]) -> str:
         return " ".join(row[name] for name in texts)
 
-    shown = fold(servers, lambda pair: _server_row(*pair, now), text, query, "servers")
-    first = {row["backend"]: row for row in reversed(shown.rows)}
-    for backend, row in first.items():  # one button is enough for all servers of a backend
-        hold = "Release" if backend in held else "Hold"
-        path = f"api/backends/{quote(backend, safe='')}/{hold.lower()}"
-        row["actions"].append((f"{hold} {backend}", path, {}, f"{hold} clients of {backend}", ""))
-    return shown
+    return fold(servers, lambda pair: _server_row(*pair, now), text, query, "servers")
+
+
+SERVER_COLUMNS: Sequence[Column] = (
+    ("active", "active", count), ("new", "rate", rate), ("in", "bytes_in", size),
+    ("out", "bytes_out", size), ("first byte", "first_byte_ms", milliseconds),
+)  # fmt: skip
 
 
 def _server_row(backend: str, server: Mapping[str, Any], now: float) -> dict[str, Any]:
     state, check = str(server["state"]), server.get("check") or {}
     checks = [bool(passed) for passed in check.get("history", ())]  # oldest first
-    counts = {name: count(server.get(name, 0)) for name in ("active", "total", "failed")}
-    path = f"api/backends/{quote(backend, safe='')}/servers/{quote(server['server'], safe='')}"
-    steered = state if state in _STEERED else "ready"
-    full = server.get("weight", 1)
-    weight = slow_start(server) or (f"weight {count(full)}" if full != 1 else "")
+    why, last = str(server.get("why") or ""), server.get("last_failure") or {}
+    cause = str(last.get("cause", ""))
     return {
         "backend": backend,
         "name": server["server"],
         "found": _resolved_addresses(server),
         "state": server_state(server),
         "health": _health_of_server(server),
-        "why": str(server.get("why") or ""),
+        "why": why,
         "since": ago(now, server.get("since")),
-        "weight": weight,
-        **counts,
+        "weight": slow_start(server) or _weight(server),
+        "cells": cells_of(SERVER_COLUMNS, server),
+        "failed": _share(server.get("failed", 0), server.get("total", 0)),
+        "last_failure": "" if cause in why else f"{cause}, {ago(now, last.get('time'))}",
         "checks": checks,
         "checks_label": f"{sum(checks)} of the last {len(checks)} checks were good",
-        "last_check": _last(check, str(server.get("why") or "")),
-        "actions": [
-            (label, path, {"state": to}, f"{label} {backend} {server['server']}", "")
-            for label, to in _ACTIONS
-            if to != steered
-        ],
+        "last_check": _last(check, why),
+        "menu": _server_menu(backend, str(server["server"]), state),
     }
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{count(part)} of {count(whole)}" if part else "0"
+
+
+def _weight(server: Mapping[str, Any]) -> str:
+    full = server.get("weight", 1)
+    return f"weight {count(full)}" if full != 1 else ""
+
+
+def _server_menu(backend: str, server: str, state: str) -> list[Action]:
+    path = _path("backends", backend, "servers", server)
+    steered = state if state in _STEERED else "ready"
+    weight = f"Weight of {server}, from 1 to 65535"
+    return [
+        *(Action(label, path, {"state": to}) for label, to in _STATES if to != steered),
+        Action("Set its weight", path, question=weight, field="weight"),
+        Action(
+            "End its connections",
+            path,
+            {"close_connections": True},
+            f"End all connections to {server}?",
+        ),
+    ]
+
+
+@attrs.frozen
+class BackendGroup:
+    """A backend and those of its servers that are shown; `menu` is for all of them."""
+
+    name: str
+    health: Health
+    summary: str
+    cells: Sequence[str]
+    menu: Sequence[Action]
+    servers: Sequence[Mapping[str, Any]]
+    is_single: bool
+    note: str
+
+
+def by_backend(
+    rows: Iterable[Mapping[str, Any]], backends: Iterable[Mapping[str, Any]]
+) -> list[BackendGroup]:
+    known = {backend["name"]: backend for backend in backends}
+    groups = groupby(rows, key=lambda row: row["backend"])
+    return [_backend_group(known[name], [*of_backend]) for name, of_backend in groups]
+
+
+def _backend_group(backend: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> BackendGroup:
+    servers, name, hold = backend["servers"], str(backend["name"]), backend.get("hold")
+    shown = map_servers([backend])[name]
+    waiting = f"{counted(backend['held'], 'client')} waiting" if backend.get("held") else ""
+    note = ", ".join(filter(None, ["held" if hold else "", waiting]))
+    sums = {
+        key: sum(server.get(key) or 0 for server in servers) if key in servers[0] else None
+        for _, key, write in SERVER_COLUMNS
+        if write is not milliseconds and servers
+    }
+    hold_action = ("Release its clients", "release") if hold else ("Hold new clients", "hold")
+    several = _STATES if len(servers) > 1 else ()
+    menu = [
+        *(Action(f"{label}: all", _path("backends", name), {"state": to}) for label, to in several),
+        Action(hold_action[0], _path("backends", name, hold_action[1])),
+    ]
+    states = how_many([server.health for server in shown])
+    summary = f"{states}, {note}" if note else states
+    cells, is_single = cells_of(SERVER_COLUMNS, sums), len(servers) == 1
+    return BackendGroup(name, health_of(shown), summary, cells, menu, rows, is_single, note)
 
 
 def _resolved_addresses(server: Mapping[str, Any]) -> str:
@@ -163,7 +346,9 @@ def map_servers(backends: Iterable[Mapping[str, Any]]) -> dict[str, list[MapServ
             MapServer(
                 server["server"],
                 _health_of_server(server),
-                f"{server.get('active', 0)} active" if server.get("active") else "",
+                flow_text(
+                    server.get("active") or 0, rate(server["rate"]) if server.get("rate") else ""
+                ),
             )
             for server in backend["servers"]
         ]
@@ -171,50 +356,16 @@ def map_servers(backends: Iterable[Mapping[str, Any]]) -> dict[str, list[MapServ
     }
 
 
-def milliseconds(value: float) -> str:
-    return f"{value:.3g} ms" if value < _SECOND else duration(value / _SECOND)
-
-
-_COLUMNS: Sequence[tuple[str, str, Callable[[Any], str] | None]] = (
+_COLUMNS: Sequence[Column] = (
     ("client", "client", None), ("listener", "listener", None), ("route", "route", None),
     ("server", "server", None), ("state", "state", None), ("age", "age_ms", milliseconds),
     ("idle", "idle_ms", milliseconds), ("in", "bytes_in", size), ("out", "bytes_out", size),
 )  # fmt: skip
-"""Of the connections: the title, the field of the API, and what writes it if it is a number."""
+"""Of the connections."""
 
 
-@attrs.frozen
-class PageColumn:
-    """A column: its name, whether it has numbers, a link that sorts by it, and how it is sorted now."""
-
-    name: str
-    number: bool
-    link: str
-    sorted: str
-
-
-@attrs.frozen
-class ConnectionRow:
-    """A connection: its ID, a link that chooses it, and its cells as text."""
-
-    id: str
-    link: str
-    cells: Sequence[str]
-
-
-def columns_of(query: PageQuery) -> list[PageColumn]:
-    """Return the columns of the connections. A second click on one turns its order around."""
-    chosen, columns = query["sort"], []
-    for name, key, write in _COLUMNS:
-        now = {key: "ascending", f"-{key}": "descending"}.get(chosen, "")
-        first, other = (f"-{key}", key) if write else (key, f"-{key}")
-        link = query.link(sort=other if chosen == first else first, after="")
-        columns.append(PageColumn(name, write is not None, link, now))
-    return columns
-
-
-def rows_of(connections: Iterable[Mapping[str, Any]], query: PageQuery) -> list[ConnectionRow]:
-    """Return the connections in the requested order; of many, the first."""
+def connections_table(connections: Iterable[Mapping[str, Any]], query: PageQuery) -> Table:
+    """Show the connections in the requested order; of many, the first."""
     chosen = query["sort"].lstrip("-")
     listed = list(connections)
     numbers = {key: write is not None for _, key, write in _COLUMNS}
@@ -225,16 +376,34 @@ def rows_of(connections: Iterable[Mapping[str, Any]], query: PageQuery) -> list[
             reverse=query["sort"].startswith("-"),
         )
     shown = listed[: connections_shown(len(listed), query)]
-    return [_connection_row(connection, query) for connection in shown]
+    rows = [_connection_row(connection, query) for connection in shown]
+    return Table(_sorting_columns(query), Folded(rows, len(rows), is_searched=False))
 
 
-def _connection_row(connection: Mapping[str, Any], query: PageQuery) -> ConnectionRow:
+def _sorting_columns(query: PageQuery) -> list[PageColumn]:
+    """A second click on a column turns its order around."""
+    chosen, columns = query["sort"], []
+    for name, key, write in _COLUMNS:
+        now = {key: "ascending", f"-{key}": "descending"}.get(chosen, "")
+        first, other = (f"-{key}", key) if write else (key, f"-{key}")
+        link = query.link(sort=other if chosen == first else first, after="")
+        columns.append(PageColumn(name, write is not None, f"{link}#connections", now))
+    return columns
+
+
+def _connection_row(connection: Mapping[str, Any], query: PageQuery) -> TableRow:
     identity = str(connection.get("id") or "-")
-    cells = [
-        write(connection.get(key) or 0) if write else str(connection.get(key) or "-")
-        for _, key, write in _COLUMNS
-    ]
-    return ConnectionRow(identity, query.link(connection=identity), cells)
+    return TableRow(
+        cells_of(_COLUMNS, connection),
+        f"{query.link(connection=identity)}#connections",
+        connection_menu(identity, str(connection.get("client") or "")),
+    )
+
+
+def connection_menu(identity: str, client: str) -> list[Action]:
+    path = _path("connections", identity, "close")
+    end = Action("End it", path, question="End this connection?")
+    return [end, *ban_menu(host_of(client))]
 
 
 @attrs.frozen

@@ -30,6 +30,16 @@ def identical_clients(ends: Iterable[Mapping[str, Any]]) -> list[list[Mapping[st
     return [*groups.values()]
 
 
+def similar_ends(ends: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Group other ends by where and why, in the order of the last of each group, with the number of each."""
+    groups: dict[tuple[object, ...], dict[str, Any]] = {}
+    for end in ends:
+        if "first" not in end:
+            key = tuple(end.get(name) for name in ("listener", "route", "server", "reason"))
+            groups.setdefault(key, {**end, "count": 0})["count"] += 1
+    return [*groups.values()]
+
+
 def unrecognised_client(
     alike: Sequence[Mapping[str, Any]], now: float, query: PageQuery
 ) -> dict[str, Any]:
@@ -37,7 +47,7 @@ def unrecognised_client(
     end, clients = alike[0], [str(row.get("client", "")) for row in alike]
     client, listener = clients[0], str(end.get("listener", ""))
     data = bytes.fromhex(end["first"])
-    address, addresses = _address(client), len({*map(_address, clients)})
+    address, addresses = host_of(client), len({*map(host_of, clients)})
     several = f"{count(len(alike))} times" if len(alike) > 1 else ""
     return {
         "count": f"{several}, from {count(addresses)} addresses" if addresses > 1 else several,
@@ -53,7 +63,7 @@ def unrecognised_client(
     }
 
 
-def _address(client: str) -> str:
+def host_of(client: str) -> str:
     return client.rpartition(":")[0].strip("[]")
 
 

@@ -5,37 +5,79 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
+from urllib.parse import quote
 
 import attrs
 import jinja2
 
-from txmux.admin.page.map import Box, Chart, Health, Map, chart, draw, map_routes
+from txmux.admin.page.map import (
+    Box,
+    Chart,
+    Health,
+    Map,
+    MapRoute,
+    RouteFlow,
+    chart,
+    draw,
+    listener_flows,
+    map_routes,
+)
 from txmux.admin.page.query import FILTERS, PageQuery
 from txmux.admin.page.tables import (
     MOST_ROWS,
+    SERVER_COLUMNS,
+    Action,
+    BackendGroup,
+    Column,
     Folded,
-    columns_of,
+    Table,
+    by_backend,
+    client_menu,
+    connection_menu,
     connections_shown,
+    connections_table,
     files_of,
     fold,
+    listener_menu,
     map_servers,
     milliseconds,
-    rows_of,
     server_rows,
+    table,
 )
 from txmux.admin.page.unrecognised import (
     ago,
     identical_clients,
     line_for,
     matcher_of,
+    similar_ends,
     unrecognised_client,
 )
 from txmux.control.rates import Moment
-from txmux.telemetry.attention import attention_items, attention_text
 from txmux.telemetry.formatting import byte_rate, count, duration, rate, size, worker_state
 
 _HINTS = {"client": "10.0.0.0/8", "older": "5m", "state": "relaying"}
-_MOST_UNRECOGNISED = 10
+_MOST_ENDS = 10
+_LEVELS = ("critical", "warning", "note")
+
+_ALL = (
+    "now", "servers", "ends", "unrecognised", "connections", "clients",
+    "listeners", "map", "rules", "certificates", "bans",
+)  # fmt: skip
+_OF_ROUTE = ("route", "servers", "ends", "connections", "map", "rules")
+_LED_TO = {"listener": "#connections", "backend": "#servers"}
+
+_WORKER_COLUMNS: Sequence[Column] = (
+    ("worker", "worker", None), ("process", "pid", None), ("state", "state", None), ("active", "active", count),
+)  # fmt: skip
+_LISTENER_COLUMNS: Sequence[Column] = (
+    ("listener", "name", None), ("address", "addresses", ", ".join), ("state", "state", None),
+    ("active", "active", count), ("traffic", "traffic", byte_rate),
+)  # fmt: skip
+_CLIENT_COLUMNS: Sequence[Column] = (
+    ("client", "source", None), ("active", "active", count), ("new", "rate", rate),
+    ("total", "connections", count), ("in", "bytes_in", size), ("out", "bytes_out", size),
+    ("refused", "refused", count), ("unrecognised", "unrecognised", count),
+)  # fmt: skip
 
 
 @attrs.frozen
@@ -49,7 +91,8 @@ class View:
 
     @property
     def title(self) -> str:
-        return f"txmux: {self._status.get('rules_path', '')}"
+        about = self._status.get("rules_path", "")
+        return f"txmux: {about}" if self.route is None else f"txmux: route {self.query['route']}"
 
     @property
     def about(self) -> str:
@@ -69,19 +112,64 @@ class View:
     def filter_fields(self) -> list[tuple[str, str, str]]:
         return [(name, self.query[name], _HINTS.get(name, "")) for name in FILTERS]
 
+    @property
+    def route(self) -> Mapping[str, Any] | None:
+        """The route that the page is about, if it is about one."""
+        name = self.query["route"]
+        return next((route for route in self.snapshot.routes if route["name"] == name), None)
+
+    @property
+    def parts(self) -> Mapping[str, str]:
+        """The names of the parts of this page, and their titles."""
+        return {name: name.title() for name in (_ALL if self.route is None else _OF_ROUTE)}
+
+    @property
+    def route_facts(self) -> list[tuple[str, str]]:
+        route = self.route or {}
+        dry = route.get("dry_run_matches")
+        return [
+            ("listeners", ", ".join(self._listeners_of_route)),
+            ("leads to", route.get("backend") or "the routes below it"),
+            (
+                "matches",
+                count(route.get("matches") or 0) + (f", dry run {count(dry)}" if dry else ""),
+            ),
+            ("last match", ago(self.snapshot.now, route.get("last_match")) or "none"),
+            ("active", count(route.get("active") or 0)),
+            ("now", byte_rate(sum(self.snapshot.traffic.get(self.query["route"], {}).values()))),
+            ("in", size(route.get("bytes_in") or 0)),
+            ("out", size(route.get("bytes_out") or 0)),
+        ]
+
+    @property
+    def _listeners_of_route(self) -> list[str]:
+        return [counts["listener"] for counts in (self.route or {}).get("listeners") or ()]
+
     # Now.
 
     @property
-    def attention(self) -> list[tuple[Health, list[str]]]:
-        """Sentences by how bad it is, the worst first."""
-        levels: dict[Health, list[str]] = {"down": [], "partly": []}
-        for item in attention_items(self._status):
-            level: Health = "down" if item["level"] == "critical" else "partly"
-            text = attention_text(item)
-            is_name = "." in text.partition(" ")[0]  # of a host, which is written as it is
-            levels[level].append(f"{text if is_name else text[:1].upper() + text[1:]}.")
-        levels["down"] += self.snapshot.warnings
-        return [(level, sentences) for level, sentences in levels.items() if sentences]
+    def attention(self) -> list[dict[str, str]]:
+        """What needs attention, as the service orders it; one of an older version reports no levels."""
+        found = [self._attention_item(item) for item in self._status.get("attention", ())]
+        found += [
+            self._attention_item({"level": "warning", "text": text})
+            for text in self.snapshot.warnings
+        ]
+        return sorted(found, key=lambda item: [*_LEVELS].index(item["level"]))
+
+    def _attention_item(self, item: Mapping[str, Any]) -> dict[str, str]:
+        text = str(item["text"]).removesuffix(".")
+        is_name = "." in text.partition(" ")[0]  # of a host, which is written as it is
+        guessed = "warning" if item.get("what") in {"servers", "hold"} else "critical"
+        level, since = item.get("level", guessed), item.get("since")
+        return {
+            "level": level if level in _LEVELS else "warning",
+            "text": f"{text if is_name else text[:1].upper() + text[1:]}.",
+            "cause": str(item.get("cause") or ""),
+            "since": f"for {duration(self.snapshot.now - since)}" if since else "",
+            "do": str(item.get("do") or ""),
+            "link": f"./{item['link']}" if item.get("link") else "",
+        }
 
     @property
     def charts(self) -> list[Chart]:
@@ -111,30 +199,52 @@ class View:
         ]
 
     @property
-    def workers(self) -> list[dict[str, Any]]:
+    def workers(self) -> Table:
+        workers = [
+            {**worker, "state": worker_state(worker)} for worker in self._status.get("workers", ())
+        ]
+        return table("workers", _WORKER_COLUMNS, workers, self.query)
+
+    # Listeners and the map.
+
+    @property
+    def listeners(self) -> Table:
+        def more(listener: Mapping[str, Any]) -> dict[str, Any]:
+            name = listener["name"]
+            menu = listener_menu(name, is_paused=not listener.get("accepting", True))
+            link = f"{self.query.link(listener=name, after='')}#connections"
+            return {"link": link, "menu": menu, "health": _health_of_listener(listener)}
+
+        return table("listeners", _LISTENER_COLUMNS, self._listeners, self.query, more=more)
+
+    @property
+    def _listeners(self) -> list[dict[str, Any]]:
+        flows = listener_flows(self._map_routes)
         return [
             {
-                "name": worker.get("worker", ""),
-                "pid": worker.get("pid", ""),
-                "state": worker_state(worker),
-                "active": count(worker.get("active", 0)),
+                **listener,
+                **attrs.asdict(flows.get(listener["name"], RouteFlow())),
+                "state": "accepts"
+                if listener.get("accepting", True)
+                else listener.get("why") or "paused",
             }
-            for worker in self._status.get("workers", ())
+            for listener in self._status.get("listeners", ())
         ]
 
-    # The map.
+    @property
+    def _map_routes(self) -> list[MapRoute]:
+        return map_routes(self.snapshot.routes, self.snapshot.traffic)
 
     @property
     def map(self) -> Map:
-        snapshot = self.snapshot
-        listeners: dict[str, Health] = {
-            listener["name"]: "up" if listener.get("accepting", True) else "drain"
-            for listener in self._status.get("listeners", ())
-        }
-        routes = map_routes(snapshot.routes, snapshot.traffic)
+        listeners = {row["name"]: _health_of_listener(row) for row in self._listeners}
+        routes, chosen = self._map_routes, self.query["route"]
+        if self.route is not None:
+            near = {chosen, *self.route.get("under", ())}
+            routes = [route for route in routes if route.name in near or chosen in route.under]
+            listeners = {name: listeners[name] for name in self._listeners_of_route}
         everything = self.query["map"] == "all"
-        servers = map_servers(snapshot.backends)
-        chosen = self.query["route"]
+        servers = map_servers(self.snapshot.backends)
         return draw(listeners, routes, servers, everything=everything, chosen=chosen)
 
     def of_box(self, box: Box) -> str:
@@ -145,7 +255,7 @@ class View:
             return self.query.link(map="all") + "#map"
         if box.kind == "server":
             return self.query.link(backend=box.of, server=box.name, after="") + "#connections"
-        return self.query.link(**{box.kind: box.name, "after": ""}) + "#connections"
+        return self.query.link(**{box.kind: box.name, "after": ""}) + _LED_TO.get(box.kind, "")
 
     def is_chosen(self, box: Box) -> bool:
         return self.query[box.kind] == box.name
@@ -153,12 +263,8 @@ class View:
     # Connections.
 
     @property
-    def columns(self) -> Any:
-        return columns_of(self.query)
-
-    @property
-    def connections(self) -> Any:
-        return rows_of(self.snapshot.connections, self.query)
+    def connections(self) -> Table:
+        return connections_table(self.snapshot.connections, self.query)
 
     @property
     def connections_summary(self) -> str:
@@ -199,7 +305,14 @@ class View:
         if facts == [("id", chosen["id"])]:
             return {"id": chosen["id"], "facts": (), "explained": None, "is_live": False}
         explained = chosen.get("explained")
-        return {"id": chosen["id"], "facts": shown, "explained": explained, "is_live": True}
+        menu = connection_menu(chosen["id"], str(chosen.get("client") or ""))
+        return {
+            "id": chosen["id"],
+            "facts": shown,
+            "explained": explained,
+            "is_live": True,
+            "menu": menu,
+        }
 
     # Ends.
 
@@ -214,25 +327,108 @@ class View:
             return "\n".join([*row["clients"], row["listener"], row["reason"], *row["lines"]])
 
         alike = identical_clients(self._recent)
-        folded = fold(alike, row_of, text, self.query, "unrecognised", _MOST_UNRECOGNISED)
+        folded = fold(alike, row_of, text, self.query, "unrecognised", _MOST_ENDS)
         for row in folded.rows:
             row["suggestion"] = matcher_of(row["data"], row["over"]) or line_for(row["data"])
         return folded
 
     @property
-    def ends(self) -> Folded[dict[str, str]]:
-        """Other connections that did not end as they should, the last one first."""
+    def ends(self) -> Table:
+        """Other connections that did not end as they should, alike ones once, the last one first."""
+        columns: Sequence[Column] = (
+            ("route", "route", None), ("reason", "reason", None), ("times", "count", count),
+            ("last", "ended", self._ago), ("server", "server", None),
+            ("listener", "listener", None), ("client", "client", None),
+        )  # fmt: skip
+        return table(
+            "ends",
+            columns,
+            similar_ends(self._recent),
+            self.query,
+            more=self._route_link,
+            most=_MOST_ENDS,
+        )
 
-        def row_of(end: Mapping[str, Any]) -> dict[str, str]:
-            names = ("client", "listener", "route", "server", "reason")
-            values = {name: str(end.get(name) or "-") for name in names}
-            return {"when": ago(self.snapshot.now, end.get("ended")), **values}
+    def _route_link(self, end: Mapping[str, Any]) -> dict[str, Any]:
+        return {"link": self.query.link(route=end["route"])} if end.get("route") else {}
 
-        def text(row: dict[str, str]) -> str:
-            return " ".join(row.values())
+    def _ago(self, time: float) -> str:
+        return ago(self.snapshot.now, time)
 
-        ends = [end for end in self._recent if "first" not in end]
-        return fold(ends, row_of, text, self.query, "unrecognised")
+    @property
+    def clients(self) -> Table:
+        def more(client: Mapping[str, Any]) -> dict[str, Any]:
+            source = str(client["source"])
+            return {
+                "link": f"{self.query.link(client=source, after='')}#connections",
+                "menu": client_menu(source),
+            }
+
+        return table(
+            "clients",
+            [*_CLIENT_COLUMNS, ("since", "since", self._ago)],
+            self.snapshot.clients,
+            self.query,
+            more=more,
+            most=_MOST_ENDS,
+        )
+
+    @property
+    def certificates(self) -> Table:
+        now = self.snapshot.now
+
+        def ends(until: float) -> str:
+            return f"{'ended' if until <= now else 'in'} {duration(abs(until - now))}"
+
+        def more(certificate: Mapping[str, Any]) -> dict[str, Any]:
+            names = certificate.get("names") or ()
+            return {
+                "menu": [Action("Renew", f"api/certificates/{quote(names[0], safe='')}/renew")]
+                if certificate.get("acme") and names
+                else ()
+            }
+
+        columns = [
+            ("certificate", "names", ", ".join),
+            ("route", "route", None),
+            ("issuer", "issuer", None),
+            ("ends", "not_after", ends),
+            ("file", "file", None),
+        ]
+        return table("certificates", columns, self.snapshot.certificates, self.query, more=more)
+
+    @property
+    def bans(self) -> Table:
+        now = self.snapshot.now
+
+        def more(ban: Mapping[str, Any]) -> dict[str, Any]:
+            return {
+                "menu": [
+                    Action(
+                        "Lift",
+                        "api/bans/remove",
+                        {"network": ban["network"]},
+                        f"Lift the ban of {ban['network']}?",
+                    )
+                ]
+            }
+
+        bans = [
+            {
+                **ban,
+                "until": "lifted"
+                if ban.get("until") is None
+                else f"in {duration(ban['until'] - now)}",
+            }
+            for ban in self.snapshot.bans
+        ]
+        columns = [
+            ("network", "network", None),
+            ("ends", "until", None),
+            ("reason", "reason", None),
+            ("since", "since", self._ago),
+        ]
+        return table("bans", columns, bans, self.query, more=more, most=_MOST_ENDS)
 
     @property
     def _recent(self) -> list[Mapping[str, Any]]:
@@ -248,6 +444,19 @@ class View:
     def servers(self) -> Any:
         snapshot = self.snapshot
         return server_rows(snapshot.backends, snapshot.routes, self.query, snapshot.now)
+
+    @property
+    def backends(self) -> list[BackendGroup]:
+        return by_backend(self.servers.rows, self.snapshot.backends)
+
+    @property
+    def server_titles(self) -> list[str]:
+        return [title for title, _, _ in SERVER_COLUMNS]
+
+    def routes_to(self, backend: str) -> list[tuple[str, str]]:
+        """Return the routes to a backend, and links to them."""
+        names = (str(row["name"]) for row in self.snapshot.routes if row.get("backend") == backend)
+        return [(name, self.query.link(route=name)) for name in names]
 
     @property
     def rules(self) -> Any:
@@ -305,6 +514,9 @@ class PageSnapshot:
     connections: Sequence[Mapping[str, Any]] = ()
     is_cut: bool = False
     recent: Sequence[Mapping[str, Any]] = ()
+    clients: Sequence[Mapping[str, Any]] = ()
+    certificates: Sequence[Mapping[str, Any]] = ()
+    bans: Sequence[Mapping[str, Any]] = ()
     rules: Sequence[Mapping[str, Any]] = ()
     history: Sequence[Moment] = ()
     warnings: Sequence[str] = ()
@@ -330,6 +542,12 @@ def _fact(name: str, value: object) -> tuple[str, str]:
     return name.replace("_", " "), str(value)
 
 
+def _health_of_listener(listener: Mapping[str, Any]) -> Health:
+    if listener.get("accepting", True):
+        return "up"
+    return "down" if listener.get("why") else "drain"
+
+
 @cache
 def _template() -> jinja2.Template:
     templates = jinja2.Environment(
@@ -352,4 +570,5 @@ def render_parts(view: View) -> Iterator[tuple[str, Iterator[str]]]:
     """Write the parts that change: the name of each, and its pieces."""
     template = _template()
     for name, write in template.blocks.items():
-        yield name, write(template.new_context({"page": view}))
+        if name in view.parts:
+            yield name, write(template.new_context({"page": view}))

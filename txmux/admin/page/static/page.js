@@ -5,6 +5,8 @@ const PERIOD = 2000; // ms
 const SHORTEST = 60; // seconds of a chart
 const said = document.getElementById("said");
 const live = document.getElementById("live");
+const menu = document.getElementById("menu");
+let opener = null; // the button whose menu is open
 const charts = new Map();
 const shown = new Map([...document.querySelectorAll("[data-live]")].map((part) => [part, part.innerHTML.trim()])); // as they came
 const tags = new Map(); // of what is shown, by the part
@@ -21,7 +23,7 @@ function drawChart(figure) {
   still.style.display = "none";
   const axis = { stroke: colour("--dim"), grid: { stroke: colour("--edge"), width: 1 }, ticks: { show: false }, font: "11px system-ui" };
   const chart = new uPlot({
-    width: figure.clientWidth, height: 104, padding: [8, 12, 0, 0], legend: { show: false }, cursor: { y: false },
+    width: figure.clientWidth, height: 104, padding: [8, 26, 0, 0], legend: { show: false }, cursor: { y: false },
     scales: { x: { range: (_, first, last) => [Math.min(first, last - SHORTEST), last] }, y: { range: (_, low, high) => [0, roundUp(high)] } },
     axes: [
       { ...axis, size: 22, space: 60, incrs: [10, 20, 30, 60, 120, 300], values: (_, marks, at, space, step) => marks.map((mark) => clock(mark, step)) },
@@ -57,17 +59,30 @@ function drawCharts() {
 }
 
 function show(root) {
-  root.querySelectorAll("button[hidden]").forEach((button) => { button.hidden = false; });
+  root.querySelectorAll("button[hidden], form[hidden]").forEach((one) => { one.hidden = false; });
 }
 
 function say(text) {
   said.textContent = text;
 }
 
+// While its menu is open or its text is marked, a part stays as it is.
 function busy(part) {
   const selection = document.getSelection();
-  return part.contains(document.activeElement) && document.activeElement.matches("input, select, button, a")
-    || (selection && !selection.isCollapsed && part.contains(selection.anchorNode));
+  return (opener && part.contains(opener)) || (selection && !selection.isCollapsed && part.contains(selection.anchorNode));
+}
+
+function same(one, other) {
+  return one.tagName === other.tagName && one.ariaLabel === other.ariaLabel && one.href === other.href && (one.ariaLabel || one.textContent === other.textContent);
+}
+
+function replace(part, content) {
+  const open = [...part.querySelectorAll("details")].map((one) => one.open);
+  const focused = part.contains(document.activeElement) ? document.activeElement : null;
+  part.replaceChildren(content);
+  part.querySelectorAll("details").forEach((one, number) => { if (open[number]) one.open = true; });
+  show(part);
+  if (focused) [...part.querySelectorAll(focused.tagName)].find((one) => same(one, focused))?.focus({ preventScroll: true });
 }
 
 async function update() {
@@ -84,10 +99,7 @@ async function update() {
     next.innerHTML = html.trim();
     if (shown.get(part) === next.innerHTML) continue;
     shown.set(part, next.innerHTML);
-    const open = [...part.querySelectorAll("details")].map((one) => one.open);
-    part.replaceChildren(next.content);
-    part.querySelectorAll("details").forEach((one, number) => { if (open[number]) one.open = true; });
-    show(part);
+    replace(part, next.content);
     if (name === "now") drawCharts();
   }
 }
@@ -105,28 +117,72 @@ async function keepUpdating() {
   setTimeout(keepUpdating, PERIOD);
 }
 
-async function post(button) {
-  if (button.dataset.question && !confirm(button.dataset.question)) return;
-  button.disabled = true;
+async function post(path, body) {
   try {
-    const answer = await fetch(button.dataset.post, {
-      method: "POST", credentials: "same-origin", headers: { "Content-Type": "application/json" }, body: button.dataset.body,
+    const answer = await fetch(path, {
+      method: "POST", credentials: "same-origin", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body),
     });
     const told = await answer.json();
     say(answer.ok ? (told.changes || "done") : (told.error || "refused"));
-    button.blur();
     await update();
+    return answer.ok;
   } catch (problem) {
     say(problem.message);
-  } finally {
-    button.disabled = false;
+    return false;
   }
 }
+
+// An action is what `Action` in tables.py is.
+function act([, path, body, question, field]) {
+  if (field) {
+    const number = prompt(question);
+    if (number) post(path, { ...body, [field]: Number(number) });
+  } else if (!question || confirm(question)) post(path, body);
+}
+
+function fill(button) {
+  if (opener && opener !== button) menu.hidePopover();
+  menu.replaceChildren(...JSON.parse(button.dataset.menu).map((action) => {
+    const entry = document.createElement("button");
+    entry.type = "button";
+    entry.textContent = action[0];
+    entry.addEventListener("click", () => { menu.hidePopover(); act(action); });
+    return entry;
+  }));
+  menu.firstChild.autofocus = true;
+  menu.ariaLabel = button.ariaLabel;
+  const { top, right, bottom } = button.getBoundingClientRect();
+  const fits = bottom + 36 * menu.children.length + 16 < innerHeight;
+  menu.style.right = Math.max(document.documentElement.clientWidth - right, 8) + "px";
+  menu.style.top = fits ? bottom + 2 + "px" : "auto";
+  menu.style.bottom = fits ? "auto" : innerHeight - top + 2 + "px";
+  opener = button;
+}
+
+menu.addEventListener("toggle", (event) => { if (event.newState === "closed") opener = null; });
+menu.addEventListener("keydown", (event) => {
+  const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+  if (!step) return;
+  const entries = [...menu.children];
+  entries.at((entries.indexOf(document.activeElement) + step) % entries.length).focus();
+  event.preventDefault();
+});
+addEventListener("scroll", () => menu.hidePopover(), { passive: true });
+
+document.addEventListener("submit", async (event) => {
+  const form = event.target;
+  if (!form.dataset.form) return;
+  event.preventDefault();
+  const body = Object.fromEntries([...new FormData(form)].filter(([, value]) => value));
+  if (body.seconds) body.seconds = Number(body.seconds);
+  if (await post(form.dataset.form, body)) form.reset();
+});
 
 document.addEventListener("click", async (event) => {
   const button = event.target.closest("button");
   if (!button) return;
-  if (button.dataset.post) post(button);
+  if (button.dataset.menu) fill(button);
+  if (button.dataset.act) act(JSON.parse(button.dataset.act));
   if (button.dataset.copy) {
     try {
       await navigator.clipboard.writeText(button.dataset.copy);
