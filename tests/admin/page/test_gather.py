@@ -55,7 +55,15 @@ class CostTest(AdminCase):
         self.patch(Worker, "ask", counting)
         told = await self.ask("GET", "/")
         self.assertEqual(told.status, 200)
-        kinds = ["count", "connections", "addresses", "status", "missing", "certificates_shown"]
+        kinds = [
+            "count",
+            "connections",
+            "addresses",
+            "status",
+            "missing",
+            "certificates_shown",
+            "clients",
+        ]
         self.assertEqual(asked, Counter(kinds))
 
     async def test_few_at_a_time(self) -> None:
