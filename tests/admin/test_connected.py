@@ -46,7 +46,10 @@ class ConnectedTest(AdminCase):
         for host in ("127.0.0.4", "127.0.0.5"):
             for _ in range(2):
                 Talker.listening(self, host).say(b"abc", datagrams)
-        while len(rows := await self.rows()) < 4 or rows["127.0.0.5"]["refused"] < 2:
+        await self.post("/api/bans", {"network": "127.0.0.6"})
+        banned = await connect(self, self.port, source="127.0.0.6")
+        await banned.is_lost()
+        while len(rows := await self.rows()) < 5 or rows["127.0.0.5"]["refused"] < 2:
             await turn()
         found = {
             source: [row[name] for name in ("active", "connections", "refused", "unrecognised")]
@@ -59,6 +62,7 @@ class ConnectedTest(AdminCase):
                 "127.0.0.3": [0, 1, 0, 1],
                 "127.0.0.4": [1, 3, 2, 0],
                 "127.0.0.5": [0, 2, 2, 0],
+                "127.0.0.6": [0, 1, 1, 0],
             },
         )
         self.assertEqual([*rows][:2], ["127.0.0.2", "127.0.0.4"])

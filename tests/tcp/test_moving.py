@@ -114,6 +114,15 @@ class MovingTest(MuxTestCase):
         await self.end(client, server)
         self.assertEqual([tally.count for tally in admission._tallies], [0, 0])
 
+    async def test_client_is_counted_once(self) -> None:
+        client, server = await self.relayed()
+        self.move()
+        before, after = (its.runtime.clients._sources for its in (self.old, self.factory))
+        self.assertEqual(before.entries, {})
+        await self.end(client, server)
+        (entry,) = after.entries.values()
+        self.assertEqual((entry.ended, entry.bytes_in), (1, 11))
+
     async def test_idle_time_before_the_move_counts(self) -> None:
         client, server = await self.relayed()
         await self.taken()

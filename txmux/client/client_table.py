@@ -32,6 +32,7 @@ _MOST_POWER = 200.0  # of e, long before weights overflow
 _MOST_REFUSED = 100  # sources of one limit that are remembered
 _REPORTED = 5  # of those
 _LEAST = 0.001  # refusals a second; fewer are of minutes ago
+_OFTEN = 32  # connections between two steps
 _REFUSED: frozenset[EndReason] = frozenset({"limit", "denied"})
 
 
@@ -186,7 +187,7 @@ class ClientTable:
         """Return the busiest sources, as of the first step: those with the most live connections, then the newest.
 
         Args:
-            live: All connections and flows of the process.
+            live: All connections and flows of the process, listed just before that.
         """
         total: dict[Source, list[float]] = {
             source: [
@@ -195,8 +196,11 @@ class ClientTable:
             ]
             for source, entry in self._sources.entries.items()
         }  # fmt: skip
-        for client in [its for its in live if its.record.reason is None]:
+        for number, client in enumerate(live):
+            if not number % _OFTEN:
+                yield
             record = client.record
+            # It may have ended since the first step.
             counted = client.relayed() if record.reason is None else record
             source, age = _source_of(record.client), client.elapsed_ms() / 1000
             row = total.get(source)
@@ -208,7 +212,6 @@ class ClientTable:
             row[4] += counted.bytes_out
             row[6] += client.unrecognised is not None
             row[7] = min(row[7], record.time)
-            yield
         ranked: list[tuple[Source, list[float]]] = []
         every = iter(total.items())
         while more := [*itertools.islice(every, MOST_SOURCES)]:

@@ -69,6 +69,8 @@ _STATES = {"ready": "ready", "drain": "drained", "maintenance": "in maintenance"
 
 _ENDING = 20.0  # seconds that a worker has to end connections
 
+_LISTING = 10.0  # seconds that a worker has to go through very many connections
+
 _MANY_ROUTES = 1000
 """With more of them, reading counters and building documents would keep clients waiting, so a thread does it."""
 
@@ -371,7 +373,7 @@ class Control:
 
     async def clients(self, limit: int = 100) -> Listing:
         """List the sources with the most connections."""
-        answers = await self._ask(messages.CLIENTS)
+        answers = await self._ask(messages.CLIENTS, seconds=_LISTING)
         rows = clients_document((rows for _, rows in answers.answers), limit)
         return Listing(rows, answers.missing)
 
