@@ -7,6 +7,7 @@ from typing import Any
 
 from tests.support.mux import MuxTestCase, backend_at
 from tests.support.peers import Peer
+from tests.support.servers import counted, waited
 from txmux.errors import MuxError
 from txmux.net.relay.kernel import is_supported
 from txmux.rules.embedding import route
@@ -69,6 +70,23 @@ class MovingTest(MuxTestCase):
         self.assertEqual(story.duration_ms, 5000)
         self.assertEqual(len(self.records), 1)
         self.assertEqual(self.old.connections, set())
+
+    async def test_answer_counts_once(self) -> None:
+        client, server = await self.relayed()
+        self.move()
+        self.assertEqual(counted(self.old), {"asked": 1})
+        self.time.advance(0.5)
+        server.send(b"answer")
+        await client.has(6)
+        self.assertEqual(counted(self.factory), {"answered": 1})
+        self.assertEqual(waited(self.factory), (0.5, 1))
+        first, self.old = self.old, self.factory
+        self.move()
+        server.send(b" and more")
+        await client.has(15)
+        await self.end(client, server, bytes_out=15)
+        total = counted(first, self.old, self.factory)
+        self.assertEqual(total, {"asked": 1, "answered": 1})
 
     async def test_duration_includes_the_move(self) -> None:
         client, server = await self.relayed()

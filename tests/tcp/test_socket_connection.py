@@ -36,7 +36,7 @@ from txmux.tcp import socket_connection
 from txmux.tcp.listener import MuxFactory
 from txmux.tcp.stages import connecting
 from txmux.telemetry.access_log import should_log
-from txmux.telemetry.counting.counter_groups import LISTENER, ROUTE
+from txmux.telemetry.counting.counter_groups import LISTENER, ROUTE, SERVER
 from txmux.telemetry.record import ConnectionRecord
 from txmux.wire.proxyprotocol.encode import SIGNATURE, encode_v2
 from txmux.wire.proxyprotocol.header import (
@@ -93,9 +93,10 @@ _RESET = struct.pack("ii", 1, 0)
 _PARTS = "Relaying", "SocketTransport", "ProxyClient", "RelayState"
 _BYTES = {
     (group.kind, group.at[name])
-    for group in (LISTENER, ROUTE)
+    for group in (LISTENER, ROUTE, SERVER)
     for name in ("bytes in", "bytes out")
 }
+_TIMES = {(ROUTE.kind, ROUTE.at["last match"]), (SERVER.kind, SERVER.at["last failure"])}
 
 
 @attrs.frozen
@@ -390,7 +391,7 @@ class _World:
             )
             for name, cells in own
             for number, cell in enumerate(cells)
-            if cell and not (name.startswith(ROUTE.kind) and number == ROUTE.at["last match"])
+            if cell and (name.split("\n")[0], number) not in _TIMES
         }
         killed = any(record.reason == "killed" for record in self.log.records)
         peers = [

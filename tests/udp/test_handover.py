@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred, fail
 
 from tests.processes.handover_case import descriptors
 from tests.support.datagrams import Talker, turn
+from tests.support.servers import counted
 from tests.udp.handover_case import HandoverCase, There
 from txmux.errors import MuxError
 from txmux.net.channel.message import Message
@@ -48,6 +49,7 @@ class HandoverTests(HandoverCase):
         self.assertEqual({line["id"] for line in lines}, before)
         found = sorted((line["datagrams_in"], line["datagrams_out"]) for line in lines)
         self.assertEqual(found, [(2, 1), (2, 3)])
+        self.assertEqual(counted(self.old, self.new), {"asked": 2, "answered": 2})
         [backend] = self.new.upstreams.all()
         self.assertEqual(backend.pool.connections, 0)
 

@@ -56,6 +56,8 @@ def count_bytes(served: Counted) -> None:
             relayed.bytes_out - served.counted_out,
         )
         served.configuration.counts.relayed(served.counted, more_in, more_out)
+        if served.server_counts is not None:
+            served.server_counts.relayed(more_in, more_out)
         served.counted_in, served.counted_out = relayed.bytes_in, relayed.bytes_out
 
 
@@ -65,8 +67,12 @@ def record_end(served: Counted, reason: EndReason) -> None:
     record.reason, record.duration_ms, served.counted = reason, served.elapsed_ms(), None
     if counted is not None:
         counts = served.configuration.counts
-        counts.relayed(
-            counted, record.bytes_in - served.counted_in, record.bytes_out - served.counted_out
+        more_in, more_out = (
+            record.bytes_in - served.counted_in,
+            record.bytes_out - served.counted_out,
         )
+        counts.relayed(counted, more_in, more_out)
+        if served.server_counts is not None:
+            served.server_counts.relayed(more_in, more_out)
         counts.connection_ended(counted, record, reason)
         served.runtime.clients.ended(served, reason)

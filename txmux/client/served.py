@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from txmux.client.tls.termination import AgreedTLS
     from txmux.net.relay.interface import RelayedBytes
     from txmux.rules.model import Logged
-    from txmux.telemetry.counting.process_counters import RouteCounts
+    from txmux.telemetry.counting.process_counters import RouteCounts, ServerCounts
     from txmux.telemetry.reasons import AbortReason, EndReason
     from txmux.telemetry.record import ConnectionRecord, ConnectionState
     from txmux.wire.proxyprotocol.header import Address
@@ -68,3 +68,4 @@ class Counted(Served, Protocol):
     counted: RouteCounts | None  # the counters of its route; ``None`` once it is over
     counted_in: int  # bytes that are in the counters already
     counted_out: int
+    server_counts: ServerCounts | None  # the counters of its server, once it has one

@@ -328,6 +328,7 @@ class SocketConnection(MuxProtocol):
         record.connect_ms, self.received = connect_ms, data[sent:]
         upstream.counts.connected(connect_ms)
         upstream.pool.connected(member)
+        member.counts.asked()
         return Connected(upstream, member, None)
 
     def _server_ready(self, events: int) -> None:  # noqa: ARG002 - the socket is asked
@@ -379,7 +380,7 @@ class SocketConnection(MuxProtocol):
         self.state = "relaying"
         self._may_connect = False
         self.runtime.descriptors.reserved -= 1
-        client, server = self.client, self.server
+        client, server, self.server_counts = self.client, self.server, member.counts
         assert server is not None  # noqa: S101 - it is connected
         if self.received:
             unsent, self.received = self.received, b""
@@ -416,6 +417,8 @@ class SocketConnection(MuxProtocol):
                 if source is self.client:
                     self.record.bytes_in += count
                 else:
+                    if not self.record.bytes_out:
+                        self._count_answer()
                     self.record.bytes_out += count
                 # If the source has half-closed, the kernel keeps its last bytes (MSG_MORE) for a packet with the FIN.
                 more = bool(events & FINISHED) and count < FULL
@@ -431,6 +434,14 @@ class SocketConnection(MuxProtocol):
                     return
         except Exception as problem:  # noqa: BLE001 - as in `_client_ready`
             self._abort_on_error(problem)
+
+    def _count_answer(self) -> None:
+        record, counts = self.record, self.server_counts
+        asked_ms = (record.detect_ms or 0.0) + (record.connect_ms or 0.0)
+        waited = (self.last_received_at - self.accepted_at) * 1000 - asked_ms
+        assert counts is not None  # noqa: S101 - it is relayed
+        counts.answered(waited)
+        self._upstream.counts.answered(waited)
 
     def _peer_finished(self, source: socket.socket, sink: socket.socket) -> None:
         if self.finished is not None:
@@ -593,7 +604,12 @@ class SocketConnection(MuxProtocol):
         member = self._member
         if member is not None:
             pool = self._upstream.pool
-            (pool.released if self.state == "relaying" else pool.abandoned)(member)
+            if self.state != "relaying":
+                pool.abandoned(member)
+                return
+            if not self.record.bytes_out:
+                member.counts.unanswered()
+            pool.released(member)
 
 
 SocketConnection._steps = {

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from txmux.net.relay.ends import IRelayTransport
     from txmux.net.relay.interface import RelayState, Timeouts
     from txmux.tcp.moving import MovedConnection, Sockets, StayReason
+    from txmux.telemetry.counting.process_counters import ServerCounts
     from txmux.telemetry.reasons import AbortReason
     from txmux.telemetry.record import ConnectionRecord, ConnectionState
     from txmux.wire.proxyprotocol.header import Address, Tlv
@@ -52,6 +53,7 @@ class Client(Protocol):
     agreed_tls: AgreedTLS | None = None  # of the client's TLS, if it was terminated here
     is_previewed: bool = False  # whether the bytes of `received` were only peeked at (MSG_PEEK)
     waited: float = 0.0  # seconds that it has waited for a server in another process
+    server_counts: ServerCounts | None = None  # the counters of its server, once it has one
     hop: int = 0  # what `LoopDetector.record` returned for its connection to a server
 
     @property

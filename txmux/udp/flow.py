@@ -160,7 +160,11 @@ class Flow:
         if self._counted is not None and self.record.detect_ms is not None:
             now = (self.bytes_in, self.bytes_out, self.datagrams_in, self.datagrams_out)
             before, self._counted_before = self._counted_before, now
-            self.configuration.counts.relayed(self._counted, *map(operator.sub, now, before))
+            more = (*map(operator.sub, now, before),)
+            self.configuration.counts.relayed(self._counted, *more)
+            server = None if self._server_socket is None else self._server_socket.counts
+            if server is not None:
+                server.relayed(*more[:2])
 
     # From the client.
 
@@ -480,6 +484,8 @@ class Flow:
         record.datagrams_in, record.datagrams_out = self.datagrams_in, self.datagrams_out
         record.duration_ms = self.elapsed_ms()
         self.live.table.leave(self)
+        self.count_bytes()
+        counted, self._counted = self._counted, None
         server_socket, self._server_socket = self._server_socket, None
         if server_socket is None or server_socket.sock is None:
             self.count_lost(len(self.held))
@@ -487,15 +493,11 @@ class Flow:
             # A system call, so only if a line is written.
             if self.logged is True or (self.logged and not record.is_clean):
                 record.server_local = server_socket.local_address()
-            server_socket.end(is_unanswered=reason == "unanswered")
+            server_socket.end(is_unanswered=reason == "unanswered", is_moved=counted is None)
         self.held = ()
         self._detection = None
         self.state = "over"
-        counted = self._counted
         if counted is not None:
-            if record.detect_ms is not None:
-                self.count_bytes()
-            self._counted = None
             self.configuration.counts.connection_ended(counted, record, reason)
             self.runtime.clients.ended(self, reason)
         self.port.forget(self.key, self)

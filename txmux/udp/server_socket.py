@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from txmux.backends.names.destinations import Destinations
     from txmux.backends.upstream import Upstream
+    from txmux.telemetry.counting.process_counters import ServerCounts
     from txmux.telemetry.record import ConnectionRecord
     from txmux.udp.live_flows import LiveFlows
 
@@ -52,6 +53,8 @@ if TYPE_CHECKING:
         def server_chosen(self, upstream: Upstream, server: str | None, /) -> None: ...
         @property
         def started_at(self) -> float: ...
+        @property
+        def entered_at(self) -> float: ...
         def waits(self, upstream: Upstream, /) -> None: ...
         def server_answered(self, upstream: Upstream, /) -> None: ...
         def from_server(self, data: memoryview, size: int, /) -> None: ...
@@ -137,6 +140,8 @@ class ServerSocket:
                 member = self._next(member, cause)
                 continue
             flow.server_chosen(self.upstream, member.target.text)
+            if flow.held:
+                member.counts.asked()
             opened = self.sock
             for data in flow.held:
                 self.send(data, 0, is_held=True)
@@ -411,11 +416,22 @@ class ServerSocket:
                 self._leave_line(self._held, is_connected=True)
             if self._member is not None:
                 self.upstream.pool.connected(self._member)
+                self._count_answer(self._member)
             self._flow.server_answered(self.upstream)
         if self._batches == _MANY:
             ancillary.gather(server)
 
+    def _count_answer(self, member: Member) -> None:
+        # The flow has been in its queue since the server was chosen.
+        waited = (self._flow.live.seconds() - self._flow.entered_at) * 1000
+        member.counts.answered(waited)
+        self.upstream.counts.answered(waited)
+
     # The end.
+
+    @property
+    def counts(self) -> ServerCounts | None:
+        return None if self._member is None else self._member.counts
 
     def local_address(self) -> str | None:
         if self.sock is None:
@@ -472,8 +488,11 @@ class ServerSocket:
         if self.upstream.backend.proxy_protocol == "v2":
             self._prepare_header()
 
-    def end(self, *, is_unanswered: bool = False) -> None:
-        """Close the socket, and report to the pool whether the server had time to answer and did not."""
+    def end(self, *, is_unanswered: bool = False, is_moved: bool = False) -> None:
+        """Close the socket, and report to the pool whether the server had time to answer and did not.
+
+        With `is_moved`, another process has the flow.
+        """
         if self._held is not None:
             self._leave_line(self._held)
         if self.sock is not None:
@@ -483,6 +502,8 @@ class ServerSocket:
         member, self._member, self.sock = self._member, None, None
         if member is not None:
             pool = self.upstream.pool
+            if not (self.is_answered or is_moved):
+                member.counts.unanswered()
             if self.is_answered:
                 pool.released(member)
             elif is_unanswered:

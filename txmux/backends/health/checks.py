@@ -146,7 +146,7 @@ class _MemberChecks:
             result="healthy" if result.ok else result.why,
         )
         passed = checks.clock.seconds() - self._started_at
-        self.member.counts.checked(passed)
+        self.member.counts.checked(passed, ok=result.ok is not False)
         if result.ok is not None:
             before = () if self.last is None else self.last.history
             history = (*before, result.ok)[-_KEPT:]

@@ -187,6 +187,8 @@ class KernelSide(MovableSide):
 
     @override
     def data_received(self, data: bytes) -> None:
+        if not self.received:
+            self.relay.side_began(self)
         self.received += len(data)
         self.other.write(data)
 
@@ -264,8 +266,10 @@ class KernelSide(MovableSide):
                 self.peer_finished()
                 self._update()  # or the poller would report the end again
             return False
-        self.received += count
         relay = self.relay
+        if not self.received:
+            relay.side_began(self)
+        self.received += count
         self.last_byte_at = relay.seconds()
         self._much = _MUCH if count == FULL else 0
         # The last bytes wait for the end in the kernel, and leave with it in one packet.

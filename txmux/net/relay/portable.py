@@ -56,8 +56,10 @@ class PortableSide(RelaySide):
     @override
     def data_received(self, data: bytes) -> None:
         if not self.other.is_closed:
-            self.received += len(data)
             relay = self.relay
+            if not self.received:
+                relay.side_began(self)
+            self.received += len(data)
             if not relay.ending:
                 self.last_byte_at = relay.seconds()
             self.other.transport.write(data)

@@ -147,12 +147,14 @@ class Relay:
 
     Attributes:
         ending: Whether one side is closed and the other is being closed.
+        on_first_byte: Called at the first byte of each peer, with whether it is the server's. A relay that was adopted may
+            call it for a peer that has sent bytes before.
     """
 
     __slots__ = (
         "_client", "_clock", "_due_at", "_is_late", "_is_unseen", "_keepalive",
         "_max_duration_timer", "_on_over", "_peer_check_interval", "_reason", "_server", "_since",
-        "_timer", "_unsent", "ending", "seconds", "timeouts",
+        "_timer", "_unsent", "ending", "on_first_byte", "seconds", "timeouts",
     )  # fmt: skip
 
     def __init__(
@@ -181,6 +183,7 @@ class Relay:
         self._max_duration_timer: IDelayedCall | None = None
         self._unsent: int | None = None
         self.ending = False
+        self.on_first_byte: Callable[[bool], object] = bool
 
     def start(self, pending: bytes, *, client_finished: bool) -> None:
         """Start forwarding; `pending` are bytes that the client has sent already."""
@@ -296,6 +299,9 @@ class Relay:
         side.abort()
 
     # What the sides report.
+
+    def side_began(self, side: RelaySide) -> None:
+        self.on_first_byte(side is self._server)
 
     def side_finished(self, side: RelaySide) -> None:
         """Pass a half-close on, or end when both sides have finished."""
@@ -427,7 +433,7 @@ class Relay:
         """Break the reference cycles, so that the objects are freed without the garbage collector."""
         for side in (self._client, self._server):
             del side.other, side.relay
-        del self._on_over
+        del self._on_over, self.on_first_byte
 
     def _watch_from_now(self) -> None:
         if self._client.is_closed and self._server.is_closed:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from txmux.backends.upstream import Upstream
     from txmux.net.relay.relay import Relay
     from txmux.tcp.moving import MovedConnection, SlotRelease, Sockets, StayReason
-    from txmux.telemetry.reasons import AbortReason
-    from txmux.telemetry.record import ConnectionState
+    from txmux.telemetry.reasons import AbortReason, RelayReason
+    from txmux.telemetry.record import ConnectionRecord, ConnectionState
 
 
 @attrs.define(eq=False)
@@ -44,6 +44,8 @@ class Relaying(Stage):
     _timeouts: Timeouts | None = None
     _release_elsewhere: SlotRelease | None = None
     _has_moved: bool = attrs.field(default=False, init=False)
+    _asked_ms: float | None = attrs.field(default=None, init=False)
+    _is_answered: bool = attrs.field(default=False, init=False)
     relay: Relay = attrs.field(default=cast("Relay", None), init=False)  # until it begins
 
     @override
@@ -53,6 +55,8 @@ class Relaying(Stage):
         if state is not None and self._timeouts is not None:
             self._state = None
             self.relay = client.runtime.relay(end, server, self._timeouts, self._over)
+            self._is_answered = client.record.bytes_out + state.server.received > 0
+            self._watch_first_bytes(client.record.bytes_in + state.client.received > 0)
             self.relay.adopt(state)
             return
         assert upstream is not None  # noqa: S101 - it has just been connected
@@ -62,7 +66,43 @@ class Relaying(Stage):
             end, server, upstream.timeouts, self._over, upstream.rates, settings.settings.keepalive
         )
         received, client.received = client.received, b""
+        if received and self._member is not None:
+            self._member.counts.asked()
+        self._watch_first_bytes(bool(received))
         self.relay.start(received, client_finished=client.has_finished)
+
+    # What the server answers, for its counters.
+
+    def _watch_first_bytes(self, is_asked: bool) -> None:  # noqa: FBT001
+        if self._member is None:
+            return
+        client = self._client
+        client.server_counts = self._member.counts
+        if is_asked:
+            self._asked_ms = _connected_ms(client.record)
+        if not self._is_answered:
+            self.relay.on_first_byte = self._first_byte_came
+
+    def _first_byte_came(self, is_servers: bool) -> None:  # noqa: FBT001 - of a callback
+        client, upstream, member = self._client, self._upstream, self._member
+        if self._is_answered or upstream is None or member is None:
+            return
+        now = client.elapsed_ms()
+        if self._asked_ms is None:
+            self._asked_ms = _connected_ms(client.record) if is_servers else now
+            member.counts.asked()
+        if is_servers:
+            self._is_answered = True
+            member.counts.answered(now - self._asked_ms)
+            upstream.counts.answered(now - self._asked_ms)
+
+    def _count_end(self, reason: RelayReason) -> None:
+        if self._is_answered or self._member is None:
+            return
+        if reason == "server-reset":
+            self._member.counts.failed("reset")
+        elif self._asked_ms is not None:
+            self._member.counts.unanswered()
 
     @override
     def leave(self) -> None:
@@ -100,6 +140,7 @@ class Relaying(Stage):
             reason, reset = ("done", reset) if record.bytes_out else (reason, "")
         if reset:
             record.facts = {**record.facts, "reset": reset}
+        self._count_end(reason)
         self._client.advance(Ended(reason))
 
     # Moving to another process.
@@ -152,3 +193,8 @@ class Relaying(Stage):
     @override
     def detach(self) -> None:
         self.relay.detach()
+
+
+def _connected_ms(record: ConnectionRecord) -> float:
+    """Return how long after accept the server was connected."""
+    return (record.detect_ms or 0.0) + (record.connect_ms or 0.0)

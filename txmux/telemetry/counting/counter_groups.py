@@ -50,6 +50,8 @@ DETECT = Buckets("detect", _MILLISECONDS, base=1000, parts=1000)
 """Milliseconds from accept to the decision."""
 CONNECT = attrs.evolve(DETECT, name="connect")
 """Milliseconds from the decision until a server had accepted."""
+FIRST_BYTE = attrs.evolve(DETECT, name="first byte")
+"""Milliseconds from the first byte to a server until its first byte."""
 DURATION = Buckets("duration", tuple(1000 * seconds for seconds in _LONG), base=1000, parts=1000)
 """Milliseconds from accept to the end."""
 DETECT_BYTES = Buckets("bytes", tuple(2**power for power in range(16)))
@@ -125,7 +127,7 @@ ROUTE = _block(
     "bytes out",
     _each("ended", get_args(CountedReason)),
 )
-BACKEND = _block("backend", "held", "released", CONNECT)
+BACKEND = _block("backend", "held", "released", CONNECT, FIRST_BYTE)
 SERVER = _block(
     "server",
     "connected",
@@ -133,9 +135,11 @@ SERVER = _block(
     "released",
     "check time",  # of the last one, in microseconds
     "checks failed",
-    "asked",  # clients of which it has been sent a byte
+    "asked",  # connections on which it has been sent a byte of the client, or has spoken first
     "answered",  # connections with a byte from it
-    "unanswered",  # connections that ended without one, other than by its reset
+    "unanswered",  # those of "asked" that ended without one, other than by its reset
+    "answer time",  # until its first bytes, of all together, in microseconds
+    "last failure",  # see `last_failure_of`
     "bytes in",  # from clients
     "bytes out",
     "local faults",  # of the failed: causes on this machine
@@ -203,3 +207,17 @@ def held(backend: Cells) -> int:
 
 def live_on_server(server: Cells) -> int:
     return max(0, server[_CONNECTED] + server[_SERVER_ADOPTED] - server[_RELEASED])
+
+
+_CAUSES: tuple[ServerFailure, ...] = get_args(ServerFailure)
+
+
+def failure_cell(when: float, cause: ServerFailure) -> int:
+    """Return one number for time and cause, so that the highest one of several processes is the last failure."""
+    return int(when * 1000) * len(_CAUSES) + _CAUSES.index(cause)
+
+
+def last_failure_of(cell: int) -> tuple[float, ServerFailure] | None:
+    """Return when a server failed last, in seconds since 1970, and how."""
+    when, cause = divmod(cell, len(_CAUSES))
+    return (when / 1000, _CAUSES[cause]) if cell else None

@@ -42,6 +42,7 @@ _CRASHED = ROUTE.at["ended crashed"]
 _GONE, _UNDECIDED_GONE = LISTENER.at["gone"], LISTENER.at["undecided gone"]
 _HELD, _NO_LONGER_HELD = BACKEND.at["held"], BACKEND.at["released"]
 _RELEASED, _CHECK_TIME = SERVER.at["released"], SERVER.at["check time"]
+_LAST_FAILURE = SERVER.at["last failure"]
 _LAST = ROUTE.at["last match"]
 
 
@@ -409,4 +410,5 @@ def _added(several: Sequence[dict[str, list[int]]]) -> dict[str, list[int]]:
                 sums[key][_LAST] = max(before[_LAST], block[_LAST])
             elif before is not None and key.startswith(SERVER.kind):
                 sums[key][_CHECK_TIME] = block[_CHECK_TIME]
+                sums[key][_LAST_FAILURE] = max(before[_LAST_FAILURE], block[_LAST_FAILURE])
     return sums

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 import weakref
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,10 +20,12 @@ from txmux.telemetry.counting.counter_groups import (
     DETECT,
     DETECT_BYTES,
     DURATION,
+    FIRST_BYTE,
     LISTENER,
     PROCESS,
     ROUTE,
     SERVER,
+    failure_cell,
 )
 from txmux.telemetry.reasons import EndReason, LimitName, ServerFailure
 from txmux.telemetry.record import ConnectionRecord
@@ -54,17 +57,19 @@ _ROUTE_OUT = ROUTE.at["bytes out"]
 _ENDED = ROUTE.those("ended")
 
 _HELD, _NO_LONGER_HELD = BACKEND.at["held"], BACKEND.at["released"]
-_CONNECT = BACKEND.histogram(CONNECT)
+_CONNECT, _FIRST_BYTE = BACKEND.histogram(CONNECT), BACKEND.histogram(FIRST_BYTE)
 
 _CONNECTED = SERVER.at["connected"]
 _SERVER_ADOPTED = SERVER.at["adopted"]
 _RELEASED = SERVER.at["released"]
 _CHECK_TIME = SERVER.at["check time"]
 _CHECKS_FAILED = SERVER.at["checks failed"]
-_ASKED, _ANSWERED, _UNANSWERED = (SERVER.at[name] for name in ("asked", "answered", "unanswered"))
+_ASKED, _ANSWERED, _UNANSWERED, _ANSWER_TIME = (
+    SERVER.at[name] for name in ("asked", "answered", "unanswered", "answer time")
+)
 _LOCAL = SERVER.at["local faults"]
 _SERVER_IN, _SERVER_OUT = SERVER.at["bytes in"], SERVER.at["bytes out"]
-_FAILED = SERVER.those("failed")
+_FAILED, _LAST_FAILURE = SERVER.those("failed"), SERVER.at["last failure"]
 
 _SPLICED, _RESTARTS, _LOST_LINES = (
     PROCESS.at[name] for name in ("spliced", "restarts", "lost lines")
@@ -73,6 +78,7 @@ _SPLICED, _RESTARTS, _LOST_LINES = (
 # Local names, for speed.
 _DETECT_BOUNDS, _BYTES_BOUNDS = DETECT.bounds, DETECT_BYTES.bounds
 _DURATION_BOUNDS, _CONNECT_BOUNDS = DURATION.bounds, CONNECT.bounds
+_FIRST_BYTE_BOUNDS = FIRST_BYTE.bounds
 
 
 class _CountedCells:
@@ -178,6 +184,13 @@ class BackendCounts(_CountedCells):
         if milliseconds > 0.0:
             cells[_CONNECT] += int(milliseconds * 1000)
 
+    def answered(self, milliseconds: float) -> None:
+        """A server has sent the first byte of a connection, so long after it had been asked."""
+        cells = self.cells
+        cells[_FIRST_BYTE + 1 + bisect_left(_FIRST_BYTE_BOUNDS, milliseconds)] += 1
+        if milliseconds > 0.0:
+            cells[_FIRST_BYTE] += int(milliseconds * 1000)
+
     def held(self) -> None:
         """A client begins to wait for a server."""
         self.cells[_HELD] += 1
@@ -204,22 +217,25 @@ class ServerCounts(_CountedCells):
         """Count a failed connection; with `is_local` the fault is this machine's, and says nothing about the server."""
         self.cells[_FAILED[cause]] += 1
         self.cells[_LOCAL] += is_local
+        self.cells[_LAST_FAILURE] = failure_cell(time.time(), cause)
 
     def asked(self) -> None:
-        """It has been sent the first byte of a client."""
+        """It has been sent the first byte of a client, or has spoken first."""
         self.cells[_ASKED] += 1
 
-    def answered(self) -> None:
-        """It has sent the first byte of a connection."""
+    def answered(self, milliseconds: float = 0.0) -> None:
+        """It has sent the first byte of a connection, so long after it had been asked."""
         self.cells[_ANSWERED] += 1
+        if milliseconds > 0.0:
+            self.cells[_ANSWER_TIME] += int(milliseconds * 1000)
 
     def unanswered(self) -> None:
-        """A connection has ended without a byte from it, and not by its reset."""
+        """A connection on which it was asked has ended without a byte from it, and not by its reset."""
         self.cells[_UNANSWERED] += 1
 
     def relayed(self, bytes_in: int, bytes_out: int) -> None:
-        self.cells[_SERVER_IN] += bytes_in
-        self.cells[_SERVER_OUT] += bytes_out
+        self.cells[_SERVER_IN] += max(0, bytes_in)
+        self.cells[_SERVER_OUT] += max(0, bytes_out)
 
     def checked(self, seconds: float, *, ok: bool = True) -> None:
         self.cells[_CHECKS_FAILED] += not ok

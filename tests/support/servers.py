@@ -1,0 +1,26 @@
+"""What listeners have counted of their servers."""
+
+from typing import Any
+
+from txmux.telemetry.counting.counter_groups import BACKEND, FIRST_BYTE, SERVER
+
+_NAMES = ("asked", "answered", "unanswered", "failed reset", "failed connect-refused")
+
+
+def counted(*listeners: Any) -> dict[str, int]:
+    """Add up the counters of the servers of these listeners; those that are 0 are left out."""
+    blocks = [
+        member.counts.cells
+        for listener in listeners
+        for upstream in listener.upstreams.all()
+        for member in upstream.pool.members
+    ]
+    sums = {name: sum(cells[SERVER.at[name]] for cells in blocks) for name in _NAMES}
+    return {name: count for name, count in sums.items() if count}
+
+
+def waited(listener: Any) -> tuple[float, int]:
+    """Return the sum of seconds until first bytes of the only backend, and their number."""
+    (upstream,) = listener.upstreams.all()
+    cells, start = upstream.counts.cells, BACKEND.histogram(FIRST_BYTE)
+    return cells[start] / 1e6, sum(cells[start + 1 : start + len(FIRST_BYTE.cells())])

@@ -1,0 +1,116 @@
+"""What is counted of servers from the connections of clients, at the moment it happens."""
+
+import time
+
+from tests.support.mux import MuxTestCase, backend_at
+from tests.support.peers import Peer
+from tests.support.servers import counted, waited
+from tests.tcp.silent_case import ServerFirstCase
+from txmux.net.relay.kernel import is_supported
+from txmux.rules.embedding import route
+from txmux.telemetry.counting.counter_groups import SERVER, last_failure_of
+
+_SSH = b"SSH-2.0-a\r\n"
+
+
+class ServerCountsTest(MuxTestCase):
+    """On the fast path, where the platform has it."""
+
+    max_duration: float | None = None
+
+    async def begin(self) -> tuple[Peer, Peer]:
+        self.server = backend_at(self.backend_port(), max_duration=self.max_duration)
+        port = self.mux([route("ssh", self.server, name="ssh")])
+        client = await self.connect(port, _SSH)
+        return client, await self.backend.heard(len(_SSH))
+
+    def cell(self, name: str) -> int:
+        text = self.server.servers[0].text
+        key = SERVER.key("backend", text)
+        return int(self.factory.runtime.counters.block(key)[SERVER.at[name]])
+
+    async def test_first_byte_at_once_and_bytes_of_live_connections(self) -> None:
+        client, server = await self.begin()
+        self.assertEqual(counted(self.factory), {"asked": 1})
+        self.time.advance(0.25)
+        server.send(b"answer")
+        await client.has(6)
+        self.assertEqual(counted(self.factory), {"asked": 1, "answered": 1})
+        server.send(b" and more")
+        await client.has(15)
+        client.send(b"more")
+        await server.has(15)
+        self.assertEqual(waited(self.factory), (0.25, 1))
+        self.assertEqual(self.cell("answer time"), 250_000)
+        (connection,) = self.factory.connections
+        connection.count_bytes()
+        self.assertEqual((self.cell("bytes in"), self.cell("bytes out")), (15, 15))
+        client.send(b"!")
+        await server.has(16)
+        client.close()
+        await self.assert_ended(server, bytes_in=16, reason="done")
+        self.assertEqual(counted(self.factory), {"asked": 1, "answered": 1})
+        self.assertEqual((self.cell("bytes in"), self.cell("bytes out")), (16, 15))
+
+    async def test_reset_before_the_first_byte(self) -> None:
+        client, server = await self.begin()
+        server.reset()
+        await self.is_gone(client)
+        await self.assert_logged(reason="server-reset")
+        self.assertEqual(counted(self.factory), {"asked": 1, "failed reset": 1})
+        when, cause = last_failure_of(self.cell("last failure")) or (0.0, "error")
+        self.assertEqual(cause, "reset")
+        self.assertLess(abs(time.time() - when), 60)
+
+    async def test_reset_after_the_first_byte(self) -> None:
+        client, server = await self.begin()
+        server.send(b"answer")
+        await client.has(6)
+        server.reset()
+        await self.is_gone(client)
+        await self.assert_logged(reason="server-reset")
+        self.assertEqual(counted(self.factory), {"asked": 1, "answered": 1})
+
+    async def test_client_leaves_without_a_byte(self) -> None:
+        client, server = await self.begin()
+        client.close()
+        await self.assert_ended(server, reason="done")
+        self.assertEqual(counted(self.factory), {"asked": 1, "unanswered": 1})
+
+
+class KernelServerCountsTest(ServerCountsTest):
+    """The relay of the kernel from the beginning."""
+
+    skip = None if is_supported() else "this needs Linux"
+    max_duration = 1000.0
+
+
+class PortableServerCountsTest(ServerCountsTest):
+    relay = "portable"
+
+
+class ServerFirstTest(ServerFirstCase):
+    async def test_counts_as_asked_once(self) -> None:
+        client = await self.connect(self.mux(default=self.greeting()))
+        await self.greeted(client)
+        server = await self.greeter.peer()
+        client.send(b"EHLO x")
+        await server.has(6)
+        self.assertEqual(counted(self.factory), {"asked": 1, "answered": 1})
+        self.assertEqual(waited(self.factory), (0.0, 1))
+        await self.ended(client, server)
+        self.assertEqual(counted(self.factory), {"asked": 1, "answered": 1})
+
+    async def test_wait_counts_from_the_first_byte_of_the_client(self) -> None:
+        client = await self.connect(self.mux(default=backend_at(self.backend_port())))
+        server = await self.backend.peer()
+        self.time.advance(5)
+        self.assertEqual(counted(self.factory), {})
+        client.send(b"EHLO x")
+        await server.has(6)
+        self.assertEqual(counted(self.factory), {"asked": 1})
+        self.time.advance(0.25)
+        server.send(b"hello")
+        await client.has(5)
+        self.assertEqual(waited(self.factory), (0.25, 1))
+        await self.ended(client, server)
