@@ -100,8 +100,9 @@ class RefusedClientsTests(SynchronousTestCase):
             self.assertEqual(item.cause, f"10 refused in 1 s{cause}")
             self.assertTrue(item.do.endswith(f": {do}"), item.do)
 
-    def test_limit_of_the_service(self) -> None:
+    def test_limits_that_are_no_keys_of_the_listener(self) -> None:
         self.refused.record(("public",))
+        self.counts.refused("handshakes")
         self.counts.refused("txmux.max_connections")
-        (item,) = self.attention()
-        self.assertEqual(item.text, "listener public refuses clients at max_connections of [txmux]")
+        ends = sorted(item.text.partition(" at ")[2] for item in self.attention())
+        self.assertEqual(ends, ["max_connections of [txmux]", "the limit of TLS handshakes"])

@@ -16,6 +16,10 @@ __all__ = ["MOST_SOURCES", "RefusedClients", "clients_document"]
 
 _SAMPLES = 7  # half a minute, as `txmux.admin.endpoint` takes samples
 _MOST = 0.5  # of the refusals
+_LIMITS = {
+    "txmux.max_connections": "max_connections of [txmux]",
+    "handshakes": "the limit of TLS handshakes",
+}
 _REFUSED = LISTENER.those("refused")
 
 
@@ -92,8 +96,7 @@ def _item(listener: str, limit: str, cause: str, by_source: dict[str, float]) ->
         cause += f", {share * 100:.0f} % from {first}"
         if share >= _MOST and _is_network(first):
             do = f"see what it does: txmux clients; keep it out: txmux ban {first} 1h"
-    section, _, key = limit.rpartition(".")
-    at = f"{key} of [{section}]" if section else key
+    at = _LIMITS.get(limit, limit)
     text = f"listener {listener} refuses clients at {at}"
     subject = f"{listener} {limit}"
     return AttentionItem("note", "limits", text, cause, do=do, link="#clients", subject=subject)

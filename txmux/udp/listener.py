@@ -122,7 +122,7 @@ class UDPListener(ActiveListener):
             except Refused as problem:
                 refused = problem
         if refused is not None and not self._count_refused(
-            configuration, refused, client or address_of_peer(peer)
+            configuration, refused, client or address_of_peer(peer), client_text
         ):
             return None
         name = configuration.settings.name
@@ -143,15 +143,15 @@ class UDPListener(ActiveListener):
         return flow
 
     def _count_refused(
-        self, configuration: Configuration, refused: Refused, client: Address
+        self, configuration: Configuration, refused: Refused, client: Address, text: str
     ) -> bool:
         """Count a refused client; returns whether the access log gets a line."""
         clients, limit = self.runtime.clients, _LIMITS.get(refused.limit, refused.limit)
         if limit is not None:
-            clients.limited(configuration.settings.name, limit, str(client))
+            clients.limited(configuration.settings.name, limit, text)
         is_logged = self._refusals.count(configuration, refused.reason, limit, client)
         if not is_logged:  # nor is there a flow that counts it when it ends
-            clients.turned_away(str(client), time.time())
+            clients.turned_away(text, time.time())
         return is_logged
 
     def _admit(
