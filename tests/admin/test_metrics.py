@@ -49,7 +49,8 @@ NAMES = frozenset(
         "connections_total", "connections_active", "connections_undecided",
         "connections_ended_total", "route_matches_total", "bytes_total", "detect_seconds_bucket",
         "connect_seconds_bucket", "duration_seconds_bucket", "detect_bytes_bucket",
-        "backend_connections_active", "backend_connect_failures_total", "backend_server_up",
+        "backend_connections_active", "backend_connections_total", "backend_bytes_total",
+        "first_byte_seconds_bucket", "backend_connect_failures_total", "backend_server_up",
         "backend_server_state", "backend_server_weight", "backend_clients_held", "limit_refused_total", "sources_tracked",
         "relay_spliced_bytes_total", "worker_restarts_total", "open_descriptors", "max_descriptors",
         "access_log_lost_total", "bans", "reload_success", "reload_timestamp_seconds", "generations", "build_info", "rules_info",
@@ -75,7 +76,8 @@ class MetricsTest(AdminCase):
         return samples.get((name, frozenset(labels.items())))
 
     async def serve(self, factory: PeerFactory, settings: str = "") -> int:
-        await self.start(settings, rules=RULES.replace("PORT", str(listen(self, factory))))
+        self.server = listen(self, factory)
+        await self.start(settings, rules=RULES.replace("PORT", str(self.server)))
         return self.port
 
     async def test_traffic_includes_live_connections(self) -> None:
@@ -104,6 +106,12 @@ class MetricsTest(AdminCase):
         self.assertEqual(self.of(samples, "detect_seconds_count", listener="x"), 2)
         self.assertEqual(self.of(samples, "detect_bytes_sum"), 26)
         self.assertEqual(self.of(samples, "connect_seconds_count", backend="b"), 1)
+        self.assertEqual(self.of(samples, "first_byte_seconds_count", backend="b"), 1)
+        of_server = {"backend": "b", "server": f"127.0.0.1:{self.server}"}
+        self.assertEqual(self.of(samples, "backend_connections_total", **of_server), 1)
+        for direction, count in (("in", 9), ("out", 5)):
+            name = "backend_bytes_total"
+            self.assertEqual(self.of(samples, name, direction=direction, **of_server), count)
         self.assertEqual(self.of(samples, "duration_seconds_count", listener="x"), 1)
         self.assertEqual(self.of(samples, "sources_tracked", listener="x"), 1)
         self.assertGreater(self.of(samples, "max_descriptors") or 0, 100)

@@ -108,6 +108,26 @@ class BackendsTest(LiveCase):
         self.assertEqual(bad["failures"], {"connect-refused": bad["failed"]})
         self.assertGreater(bad["failed"], 0)
         self.assertIsNone(good["check"])
+        self.assertEqual((good["last_failure"], bad["first_byte_ms"]), (None, None))
+        self.assertEqual(bad["last_failure"]["cause"], "connection refused")
+        self.assertLess(abs(time.time() - bad["last_failure"]["time"]), 60)
+
+    async def test_rate_bytes_and_first_byte(self) -> None:
+        port = await self.begin_checked("eject = off\n")
+        await self.running.control.sample()
+        with capturedLogs():
+            clients = [await self.client(port) for _ in range(2)]
+            servers = [await self.backend.peer(number) for number in range(2)]
+            for server in servers:
+                await server.has(11)
+        for client, server in zip(clients, servers, strict=True):
+            server.send(b"answer")
+            await client.has(6)
+        self.time.advance(0.5)
+        (good, _) = await self.servers()
+        found = [good[name] for name in ("rate", "bytes_in", "bytes_out")]
+        self.assertEqual(found, [4.0, 22, 12])
+        self.assertGreater(good["first_byte_ms"], 0)
 
     async def test_drained_by_an_operator_with_the_time(self) -> None:
         await self.begin_checked("")

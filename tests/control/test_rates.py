@@ -2,10 +2,12 @@ import json
 import math
 from collections.abc import Mapping
 
+import attrs
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.control.rates import Moment, Rates
+from txmux.telemetry.counting.snapshot import ServerTotals
 
 
 class RatesTest(SynchronousTestCase):
@@ -24,6 +26,23 @@ class RatesTest(SynchronousTestCase):
             self.rates.record({"a": 100 * number})
             self.clock.advance(5)
         self.assertEqual(self.of({"a": 1000, "b": 15}), {"a": 20.0, "b": 1.0})
+
+    def test_server_over_15_seconds_and_its_answers_over_a_minute(self) -> None:
+        def server(number: int) -> ServerTotals:
+            # One connection per second, each answered after as many milliseconds as there were before.
+            waited = 1000 * number * (number - 1) // 2
+            return ServerTotals("b", "s", number, 0, {}, None, 0, 0, 0, number, waited, None)
+
+        self.assertEqual(self.rates.of_server(server(1)), (0.0, None))
+        for number in range(0, 200, 5):
+            totals = server(number)
+            sample = totals.total, totals.answered, totals.answer_time
+            self.rates.record_servers({("b", "s"): sample} if number else {})
+            self.clock.advance(5)
+        self.assertEqual(self.rates.of_server(server(200)), (1.0, (135 + 199) / 2))
+        self.assertEqual(self.rates.of_server(server(100)), (0.0, None))
+        other = attrs.evolve(server(30), server="other")
+        self.assertEqual(self.rates.of_server(other), (2.0, 14.5))
 
     def test_no_rate_without_time(self) -> None:
         self.rates.record({"a": 1})

@@ -23,7 +23,7 @@ from txmux.version import __version__
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
-_SERVER_CAUSES = ("connect-refused", "connect-timeout", "tls-failed", "error")
+_SERVER_CAUSES = ("connect-refused", "connect-timeout", "tls-failed", "reset", "error")
 """Causes that concern one server; others concern the backend."""
 
 _PLANNED = ("drain", "maintenance", "disabled")
@@ -142,10 +142,25 @@ def _backends(add: _Metrics, counts: Counts) -> None:
     )
     for name, observed in counts.connect.items():
         _observe(connect, [name], observed)
-    active = add.gauge("backend_connections_active", "Connections to a server.", "backend server")
+    first_byte = add.histogram(
+        "first_byte_seconds",
+        "Time from the first byte to a server, or its connect if it speaks first, until its first byte.",
+        "backend",
+    )
+    for name, observed in counts.first_byte.items():
+        _observe(first_byte, [name], observed)
+    total = add.counter("backend_connections", "Connections to a server.", "backend server")
+    moved = add.counter(
+        "backend_bytes",
+        "Bytes of clients to a server (in) and from it (out).",
+        "backend server direction",
+    )
+    active = add.gauge(
+        "backend_connections_active", "Open connections to a server.", "backend server"
+    )
     failures = add.counter(
         "backend_connect_failures",
-        "Connections to a server that could not be established, by the cause.",
+        "Connections to a server that could not be established, or that it reset before its first byte, by the cause.",
         "backend server cause",
     )
     weight = add.gauge(
@@ -155,6 +170,9 @@ def _backends(add: _Metrics, counts: Counts) -> None:
     )
     check = add.gauge(
         "backend_check_seconds", "How long the last check of a server took.", "backend server"
+    )
+    checks_failed = add.counter(
+        "backend_checks_failed", "Checks of a server that failed.", "backend server"
     )
     stale = add.gauge(
         "backend_addresses_stale_seconds",
@@ -170,11 +188,15 @@ def _backends(add: _Metrics, counts: Counts) -> None:
     for server in counts.servers:
         labels = [server.backend, server.server]
         active.add_metric(labels, server.active)
+        total.add_metric(labels, server.total)
+        moved.add_metric([*labels, "in"], server.bytes_in)
+        moved.add_metric([*labels, "out"], server.bytes_out)
         for cause in _SERVER_CAUSES:
             failures.add_metric([*labels, cause], server.failed[cause])
         weight.add_metric(labels, counts.gauges.up.get((server.backend, server.server), 0))
         if server.check_seconds is not None:
             check.add_metric(labels, server.check_seconds)
+            checks_failed.add_metric(labels, server.checks_failed)
 
 
 def _server_states(add: _Metrics, counts: Counts, backends: Iterable[Mapping[str, Any]]) -> None:

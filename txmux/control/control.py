@@ -52,7 +52,14 @@ from txmux.rules.tracing import Trace, TracedSample, as_json
 from txmux.serving.store import ListeningSockets
 from txmux.telemetry.attention import AttentionItem, AttentionLog
 from txmux.telemetry.counting.counters import OWN, Counters
-from txmux.telemetry.counting.snapshot import Counts, Gauges, counts_of, totals, unrouted
+from txmux.telemetry.counting.snapshot import (
+    Counts,
+    Gauges,
+    counts_of,
+    server_samples,
+    totals,
+    unrouted,
+)
 from txmux.telemetry.formatting import counted, duration
 from txmux.telemetry.lines import LOST_LINES
 from txmux.telemetry.sources import Source, SourceLog, worst
@@ -317,6 +324,7 @@ class Control:
         answers = await self._ask(messages.COUNT)
         self._source_log.record(Gauges.of(answer for _, answer in answers.answers).outside)
         self.rates.record(*self._totals())
+        self.rates.record_servers(server_samples(self.counters, self.rules))
         await self.counts_with_attention()
         self._refused.record(listener.name for listener in self.rules.listeners)
 
@@ -430,7 +438,7 @@ class Control:
         states: list[tuple[int | None, Any]] = [*answers.answers]
         if not states:  # this process's own are the next best
             states.append((None, checked))
-        return self.rules, counts, self.overrides(), states, checked
+        return self.rules, counts, self.overrides(), states, checked, self.rates
 
     async def explain(
         self, data: bytes, listener: str | None = None, client: IPAddress | None = None

@@ -12,7 +12,7 @@ from txmux.backends.health.observer import ObservedServer, ServerKey
 from txmux.backends.pool.server_health import AS_RULED
 from txmux.backends.upstreams import Upstreams
 from txmux.control.overrides import Overrides
-from txmux.control.rates import Traffic
+from txmux.control.rates import Rates, Traffic
 from txmux.control.report import Report
 from txmux.rules.model import Listener, Outcome, Refusal, Route, Rules, Section, Server
 from txmux.rules.model.rules import OPTIONS
@@ -20,6 +20,7 @@ from txmux.rules.model.section import NOWHERE
 from txmux.serving.listen_addresses import listen_addresses
 from txmux.serving.store import ListeningSockets
 from txmux.telemetry.counting.snapshot import Counts, RouteTotals, ServerTotals
+from txmux.telemetry.reasons import FAILURE_TEXTS
 from txmux.version import __version__
 
 
@@ -199,6 +200,7 @@ def backends_document(
     overrides: Overrides,
     answers: Iterable[tuple[int | None, Sequence[Mapping[str, Any]]]],
     checked: Iterable[Mapping[str, Any]],
+    rates: Rates,
 ) -> list[dict[str, Any]]:
     """Report each backend and its servers, in the order of the rules."""
     addresses = _by_address(answers)
@@ -221,7 +223,8 @@ def backends_document(
             found_server = _server(
                 server, rows, totals.get(key), overrides, key, stale.get(key, "")
             )
-            servers.append({**found_server, "checked": backend.check is not None})
+            measured = _measured(totals.get(key), rates)
+            servers.append({**found_server, **measured, "checked": backend.check is not None})
         until = overrides.held.get(backend.name, 0.0)
         hold = {"until": None if until == math.inf else until} if until > time.time() else None
         waiting = counts.gauges.held.get(backend.name, 0)
@@ -284,4 +287,17 @@ def _server(
         "failures": {cause: n for cause, n in totals.failed.items() if n} if totals else {},
         "check": state["check"],
         "addresses": list(addresses),
+    }
+
+
+def _measured(totals: ServerTotals | None, rates: Rates) -> dict[str, Any]:
+    """Report what connections to a server show."""
+    failure = totals and totals.last_failure
+    rate, first_byte_ms = (0.0, None) if totals is None else rates.of_server(totals)
+    return {
+        "rate": rate,
+        "bytes_in": totals.bytes_in if totals else 0,
+        "bytes_out": totals.bytes_out if totals else 0,
+        "first_byte_ms": first_byte_ms,
+        "last_failure": failure and {"time": failure[0], "cause": FAILURE_TEXTS[failure[1]]},
     }

@@ -8,8 +8,12 @@ from typing import Any
 
 import attrs
 
-_SAMPLES = 3
+from txmux.telemetry.counting.snapshot import ServerSample, ServerTotals
 
+_SAMPLES = 3
+_NONE: ServerSample = (0, 0, 0)
+
+_ANSWERS = 13  # samples in which the mean time until a server's first byte is taken: a minute
 _MOMENTS = 120  # ten minutes, as `txmux.admin.endpoint` takes samples
 
 
@@ -45,9 +49,31 @@ class Rates:
     def __init__(self, seconds: Callable[[], float]) -> None:
         self._seconds = seconds
         self._samples: deque[_Sample] = deque(maxlen=_MOMENTS + 1)
+        self._servers: deque[tuple[float, Mapping[tuple[str, str], ServerSample]]] = deque(
+            maxlen=_ANSWERS
+        )
 
     def record(self, totals: Mapping[str, int], active: int = 0) -> None:
         self._samples.append(_Sample(self._seconds(), totals, active))
+
+    def record_servers(self, samples: Mapping[tuple[str, str], ServerSample]) -> None:
+        self._servers.append((self._seconds(), samples))
+
+    def of_server(self, totals: ServerTotals) -> tuple[float, float | None]:
+        """Return the connections per second, and the mean time until a first byte in milliseconds; ``None`` if none came of late."""
+        if not self._servers:
+            return 0.0, None
+        key, last = (totals.backend, totals.server), len(self._servers) - 1
+        (then, of_then), (_, before) = self._servers[max(0, last + 1 - _SAMPLES)], self._servers[0]
+        seconds = self._seconds() - then
+        # A reload may have removed what was counted.
+        grown = max(0, totals.total - of_then.get(key, _NONE)[0])
+        _, answered, waited = before.get(key, _NONE)
+        answers, waited = totals.answered - answered, totals.answer_time - waited
+        return (
+            round(grown / seconds, 3) if seconds > 0 else 0.0,
+            round(waited / answers / 1000, 3) if answers > 0 and waited >= 0 else None,
+        )
 
     def as_json(self) -> list[dict[str, Any]]:
         now = self._seconds()

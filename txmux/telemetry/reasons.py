@@ -33,6 +33,19 @@ ConnectFailure = Literal[
 ServerFailure = Literal[ConnectFailure, "reset"]
 """How a server fails: it cannot be reached, or it resets a connection before its first byte."""
 
+FAILURE_TEXTS: dict[ServerFailure, str] = {
+    "connect-refused": "connection refused",
+    "connect-timeout": "no connection in time",
+    "tls-failed": "TLS failed",
+    "no-server": "no server is up",
+    "no-name": "its name has no address",
+    "name-denied": "its name is not allowed",
+    "address-denied": "its address is not allowed",
+    "limit": "a limit is reached",
+    "error": "this machine could not connect",
+    "reset": "reset before its first byte",
+}
+
 CLIENT_FAULTS: frozenset[ConnectFailure] = frozenset({"no-name", "name-denied", "address-denied"})
 """Causes in what a client asks for, which say nothing about servers."""
 

@@ -165,7 +165,9 @@ _FORMS: dict[str, Any] = {
         "name": str, "hold": _or_null({"until": float | None}), "held": int,
         "servers": [{
             "server": str, **_SERVER_STATE, "checked": bool, "backup": bool, "active": int,
-            "total": int, "failed": int, "failures": dict[str, int],
+            "total": int, "failed": int, "failures": dict[str, int], "rate": float,
+            "bytes_in": int, "bytes_out": int, "first_byte_ms": float | None,
+            "last_failure": _or_null({"time": float, "cause": str}),
             "addresses": [{"address": str, **_SERVER_STATE}],
         }],
     },

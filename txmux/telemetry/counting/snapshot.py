@@ -18,12 +18,14 @@ from txmux.telemetry.counting.counter_groups import (
     DETECT,
     DETECT_BYTES,
     DURATION,
+    FIRST_BYTE,
     LISTENER,
     PROCESS,
     ROUTE,
     SERVER,
     Buckets,
     CounterGroup,
+    last_failure_of,
     live,
     live_on_route,
     live_on_server,
@@ -32,12 +34,20 @@ from txmux.telemetry.counting.counter_groups import (
 from txmux.telemetry.counting.counters import Counters, CountersReading
 from txmux.telemetry.counting.process_counters import NO_ROUTE, routes_of
 from txmux.telemetry.formatting import certificate_end, counted, duration
+from txmux.telemetry.reasons import ServerFailure
 from txmux.telemetry.sources import SourceState
 
 _MATCHES, _DRY, _LAST, _IN, _OUT = (
     ROUTE.at[name] for name in ("matches", "dry run matches", "last match", "bytes in", "bytes out")
 )
+_CONNECTED, _ANSWERED, _ANSWER_TIME = (
+    SERVER.at[name] for name in ("connected", "answered", "answer time")
+)
 _FULL = 0.8  # of the descriptors
+
+
+ServerSample = tuple[int, int, int]
+"""Connections to a server, those that it has answered, and how long these waited for that, in microseconds."""
 
 
 @attrs.frozen
@@ -112,7 +122,14 @@ class RouteTotals:
 
 @attrs.frozen
 class ServerTotals:
-    """The numbers of a server; `failed` are connections that could not be established, by the cause."""
+    """The numbers of a server.
+
+    Attributes:
+        failed: Connections that could not be established, or that it reset before its first byte, by the cause.
+        answered: Connections with a byte from it.
+        answer_time: How long all of these together waited for it, in microseconds.
+        last_failure: When, in seconds since 1970, and the cause; ``None`` if it has never failed.
+    """
 
     backend: str
     server: str
@@ -120,6 +137,12 @@ class ServerTotals:
     active: int
     failed: Mapping[str, int]
     check_seconds: float | None
+    checks_failed: int
+    bytes_in: int
+    bytes_out: int
+    answered: int
+    answer_time: int
+    last_failure: tuple[float, ServerFailure] | None
 
 
 @attrs.frozen
@@ -307,6 +330,7 @@ class Counts:
         routes: In the order of the rules, listener by listener; after the routes of each, those that none has taken.
         detect_bytes: Bytes that clients had sent when they were decided.
         connect: Seconds from the decision until a server had accepted, by backend.
+        first_byte: Seconds from the first byte to a server until its first byte, by backend.
         spliced: Bytes that the kernel has spliced.
         rules: The SHA-256 of the current rules; empty without a file.
         reloaded: Whether the last reload succeeded, and when it was, in seconds since 1970.
@@ -317,6 +341,7 @@ class Counts:
     routes: Sequence[RouteTotals]
     detect_bytes: Observed
     connect: Mapping[str, Observed]
+    first_byte: Mapping[str, Observed]
     servers: Sequence[ServerTotals]
     spliced: int
     restarts: int
@@ -343,12 +368,19 @@ def counts_of(counters: Counters, rules: Rules, *, with_routes: bool = True) -> 
         [_listener(reading, listener.name) for listener in rules.listeners],
         [_route(reading, *pair) for pair in pairs],
         _observed(LISTENER, DETECT_BYTES, _sum(reading, rules)),
-        {name: _observed(BACKEND, CONNECT, reading.cells(BACKEND.key(name))) for name in backends},
+        _by_backend(reading, backends, CONNECT),
+        _by_backend(reading, backends, FIRST_BYTE),
         [_server(reading, *pair) for pair in dict.fromkeys(servers)],
         process[PROCESS.at["spliced"]],
         process[PROCESS.at["restarts"]],
         process[PROCESS.at["lost lines"]],
     )
+
+
+def _by_backend(
+    reading: CountersReading, names: Iterable[str], buckets: Buckets
+) -> dict[str, Observed]:
+    return {name: _observed(BACKEND, buckets, reading.cells(BACKEND.key(name))) for name in names}
 
 
 def _listener(reading: CountersReading, name: str) -> ListenerTotals:
@@ -388,7 +420,26 @@ def _server(reading: CountersReading, backend: str, text: str) -> ServerTotals:
         live_on_server(cells),
         _named(SERVER, "failed", cells),
         check_time / 1_000_000 if check_time else None,
+        cells[SERVER.at["checks failed"]],
+        cells[SERVER.at["bytes in"]],
+        cells[SERVER.at["bytes out"]],
+        cells[_ANSWERED],
+        cells[_ANSWER_TIME],
+        last_failure_of(reading.latest(key, SERVER.at["last failure"])),
     )
+
+
+def server_samples(counters: Counters, rules: Rules) -> dict[tuple[str, str], ServerSample]:
+    """Read what the rates of servers need; those that have had no connection are left out."""
+    reading = counters.read()
+    samples = {}
+    for backend in rules.every_backend():
+        for server in backend.servers:
+            cells = reading.cells(SERVER.key(backend.name, server.text))
+            if cells[_CONNECTED]:
+                sample = cells[_CONNECTED], cells[_ANSWERED], cells[_ANSWER_TIME]
+                samples[backend.name, server.text] = sample
+    return samples
 
 
 def _named(block: CounterGroup, prefix: str, cells: Sequence[int]) -> Mapping[str, int]:
