@@ -203,8 +203,11 @@ def counted(times: int) -> float:
         listener.decided(record)
         server.connected()
         backend.connected(0.2)
+        server.asked()
+        server.answered(backend, 0.3)
         server.released()
         listener.relayed(route, 40, 400)
+        server.relayed(40, 400)
         listener.connection_ended(route, record, "done")
     return 1e6 * (time.process_time() - began) / times
 

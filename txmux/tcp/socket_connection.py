@@ -440,8 +440,7 @@ class SocketConnection(MuxProtocol):
         asked_ms = (record.detect_ms or 0.0) + (record.connect_ms or 0.0)
         waited = (self.last_received_at - self.accepted_at) * 1000 - asked_ms
         assert counts is not None  # noqa: S101 - it is relayed
-        counts.answered(waited)
-        self._upstream.counts.answered(waited)
+        counts.answered(self._upstream.counts, waited)
 
     def _peer_finished(self, source: socket.socket, sink: socket.socket) -> None:
         if self.finished is not None:

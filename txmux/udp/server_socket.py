@@ -424,8 +424,7 @@ class ServerSocket:
     def _count_answer(self, member: Member) -> None:
         # The flow has been in its queue since the server was chosen.
         waited = (self._flow.live.seconds() - self._flow.entered_at) * 1000
-        member.counts.answered(waited)
-        self.upstream.counts.answered(waited)
+        member.counts.answered(self.upstream.counts, waited)
 
     # The end.
 

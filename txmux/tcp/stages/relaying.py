@@ -93,8 +93,7 @@ class Relaying(Stage):
             member.counts.asked()
         if is_servers:
             self._is_answered = True
-            member.counts.answered(now - self._asked_ms)
-            upstream.counts.answered(now - self._asked_ms)
+            member.counts.answered(upstream.counts, now - self._asked_ms)
 
     def _count_end(self, reason: RelayReason) -> None:
         if self._is_answered or self._member is None:

@@ -184,13 +184,6 @@ class BackendCounts(_CountedCells):
         if milliseconds > 0.0:
             cells[_CONNECT] += int(milliseconds * 1000)
 
-    def answered(self, milliseconds: float) -> None:
-        """A server has sent the first byte of a connection, so long after it had been asked."""
-        cells = self.cells
-        cells[_FIRST_BYTE + 1 + bisect_left(_FIRST_BYTE_BOUNDS, milliseconds)] += 1
-        if milliseconds > 0.0:
-            cells[_FIRST_BYTE] += int(milliseconds * 1000)
-
     def held(self) -> None:
         """A client begins to wait for a server."""
         self.cells[_HELD] += 1
@@ -223,19 +216,25 @@ class ServerCounts(_CountedCells):
         """It has been sent the first byte of a client, or has spoken first."""
         self.cells[_ASKED] += 1
 
-    def answered(self, milliseconds: float = 0.0) -> None:
+    def answered(self, backend: BackendCounts, milliseconds: float) -> None:
         """It has sent the first byte of a connection, so long after it had been asked."""
-        self.cells[_ANSWERED] += 1
+        mine, cells = self.cells, backend.cells
+        mine[_ANSWERED] += 1
+        cells[_FIRST_BYTE + 1 + bisect_left(_FIRST_BYTE_BOUNDS, milliseconds)] += 1
         if milliseconds > 0.0:
-            self.cells[_ANSWER_TIME] += int(milliseconds * 1000)
+            waited = int(milliseconds * 1000)
+            mine[_ANSWER_TIME] += waited
+            cells[_FIRST_BYTE] += waited
 
     def unanswered(self) -> None:
         """A connection on which it was asked has ended without a byte from it, and not by its reset."""
         self.cells[_UNANSWERED] += 1
 
     def relayed(self, bytes_in: int, bytes_out: int) -> None:
-        self.cells[_SERVER_IN] += max(0, bytes_in)
-        self.cells[_SERVER_OUT] += max(0, bytes_out)
+        if bytes_in > 0:
+            self.cells[_SERVER_IN] += bytes_in
+        if bytes_out > 0:
+            self.cells[_SERVER_OUT] += bytes_out
 
     def checked(self, seconds: float, *, ok: bool = True) -> None:
         self.cells[_CHECKS_FAILED] += not ok
