@@ -230,8 +230,9 @@ class MetricsTest(AdminCase):
         text = f"{LISTEN}default = b\n[backend b]\nserver = 127.0.0.1:{port}\ncheck = tcp\n"
         await self.start(rules=text)
         name, labels = "backend_check_seconds", {"backend": "b", "server": f"127.0.0.1:{port}"}
-        while not self.of(await self.samples(), name, **labels):
+        while not self.of(samples := await self.samples(), name, **labels):
             await deferLater(reactor, 0.05)
+        self.assertEqual(self.of(samples, "backend_checks_failed_total", **labels), 0)
 
     def test_every_metric_is_documented(self) -> None:
         page = Path(__file__).parents[2] / "docs" / "reference" / "metrics.md"

@@ -86,6 +86,9 @@ class BackendsTest(LiveCase):
                 self.time.advance(0.5)
                 await deferLater(reactor, 0)
             up, down = await self.servers()
+        counts = await self.running.control.counts()
+        failed = [server.checks_failed for server in counts.servers]
+        self.assertEqual((failed[0], failed[1] > 1), (0, True))
         self.assertEqual((up["state"], up["check"]["ok"]), ("up", True))
         self.assertEqual(up["check"]["result"], "healthy")
         self.assertTrue(all(up["check"]["history"]))

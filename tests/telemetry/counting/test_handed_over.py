@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -87,9 +88,11 @@ class HandedOverTest(SynchronousTestCase):
     def test_third_program_has_the_counts_of_both(self) -> None:
         begin(self.column)
         end(self.column)
+        self.column.server("127.0.0.1:22", "127.0.0.1:22").failed("connect-refused")
         self.hand_over()
         del self.column
         begin(self.new.column(1))
+        self.new.column(1).server("127.0.0.1:22", "127.0.0.1:22").failed("reset")
         self.old, self.new = self.new, Counters()
         self.new.extend(self.rules)
         self.new.column(1)
@@ -97,7 +100,10 @@ class HandedOverTest(SynchronousTestCase):
         self.assertEqual(self.told(), (2, 1, 2, 1, 1))
         del self.old
         self.assertEqual(self.told(), (2, 0, 2, 1, 0))
-        self.assertEqual(counts_of(self.new, self.rules).routes[0].last_match, 1000.5)
+        counts = counts_of(self.new, self.rules)
+        self.assertEqual(counts.routes[0].last_match, 1000.5)
+        when, cause = counts.servers[0].last_failure or (0.0, "error")
+        self.assertEqual((abs(time.time() - when) < 60, cause), (True, "reset"))
 
     def test_two_draining_programs_end_in_any_order(self) -> None:
         begin(self.column)
