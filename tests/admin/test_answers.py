@@ -75,6 +75,7 @@ class StatusTest(AdminCase):
                     "endpoints": ["127.0.0.1:0"],
                     "addresses": [f"127.0.0.1:{self.port}"],
                     "accepting": True,
+                    "why": "",
                 }
             ],
             "last_reload": None,

@@ -6,7 +6,7 @@ from typing import Any
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.control.attention import backends, clients_that_wait, not_served
+from txmux.control.attention import backends, clients_that_wait, not_accepted, not_served
 from txmux.telemetry.attention import AttentionItem, AttentionLog
 
 
@@ -69,15 +69,36 @@ class OthersTest(SynchronousTestCase):
         )
 
     def test_not_served(self) -> None:
-        missing = ["no worker serves", "[listen a]: no client is accepted", "[listen b]: as before"]
+        missing = [
+            "no worker serves",
+            "[listen a]: no client is accepted",
+            "[backend b]: as before",
+        ]
         self.assertEqual(
-            [(item.level, item.what, item.text) for item in not_served(missing, ["b"])],
-            [
-                ("critical", "workers", "no worker serves"),
-                ("critical", "accept", "listener a: no client is accepted"),
-                ("note", "accept", "listener b: paused by an operator"),
-            ],
+            [(item.level, item.what, item.text) for item in not_served(missing)],
+            [("critical", "workers", "no worker serves")],
         )
+
+    def test_not_accepted(self) -> None:
+        """A listener is served as long as one worker accepts."""
+        missing = [
+            "[listen full]: cannot accept: too many open files",
+            "[listen shut]: no client is accepted",
+            "[listen new]: no client is accepted",
+        ]
+        short = dict.fromkeys(("full", "half"), ("too many open files", 5.0))
+        self.assertEqual(
+            [
+                (item.level, item.text, item.cause, item.since)
+                for item in not_accepted(missing, ["shut"], short)
+            ],
+            [
+                ("critical", "listener full: cannot accept", "too many open files", 5.0),
+                ("note", "listener shut: paused by an operator", "", None),
+                ("critical", "listener new: no client is accepted", "", None),
+                ("warning", "listener half: a worker cannot accept, others do", "too many open files", 5.0),
+            ],
+        )  # fmt: skip
 
 
 class AttentionLogTest(SynchronousTestCase):

@@ -84,7 +84,7 @@ class Views:
             ) from None
         print(
             f"{what}, {level}: {', '.join(f'{name} {took:.1f} s' for name, took in shown.items())}"
-        )  # noqa: T201
+        )
 
     def clear(self, what: str) -> None:
         """Wait until no item of a topic is left, and nothing is worse than a note."""

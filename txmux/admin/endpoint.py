@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 PREFIX = "admin "  # begins the keys of these sockets among all that are handed to another process
 _SAMPLING = 5.0  # seconds between two samples of the counters, for the rates
+_LOOKING = 3.0  # and between two looks for what needs attention, which is logged and has its time from then
 _ANSWERING = 5.0  # seconds for clients to take their answers at the end
 _AT_ONCE = 16
 """Connections accepted before the present ones are read: beyond 64 the oldest is closed, which may have sent its request."""
@@ -49,7 +50,8 @@ class AdminEndpoints:
         self._accepting = False
         self._failed: Sequence[str] = ()
         self._sampling = LoopingCall(self._sample)
-        self._sampling.clock = reactor
+        self._looking = LoopingCall(self._look)
+        self._sampling.clock = self._looking.clock = reactor
         self._settings: dict[str, str] = {}  # by the key of the address, as all of these
         self._tokens: AdminTokens | None = None
         self._access = NOBODY
@@ -141,6 +143,7 @@ class AdminEndpoints:
             self._clients[key].site.guard.access = self._access
         if not self._sampling.running:
             self._sampling.start(_SAMPLING)
+            self._looking.start(_LOOKING)
 
     def _sample(self) -> Deferred[None]:
         if self._failed:
@@ -158,6 +161,10 @@ class AdminEndpoints:
             for clients in self._clients.values():
                 clients.site.guard.access = self._access
         self._control.token_problem = self._tokens.problem
+
+    def _look(self) -> Deferred[None]:
+        looking = Deferred.fromCoroutine(self._control.look())
+        return looking.addErrback(lambda why: self._log.failure("nothing is looked at", why))
 
     def _listen(self, key: str, setting: str, opened: socket.socket) -> Any:
         AdminClients, make_site = _load()  # noqa: N806
@@ -184,6 +191,7 @@ class AdminEndpoints:
         self._accepting = False
         if self._sampling.running:
             self._sampling.stop()
+            self._looking.stop()
         for port in self._ports.values():
             stop_listening(port)
         self._ports.clear()

@@ -3,12 +3,15 @@
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
 from txmux.control.report import Report
+from txmux.net.sockets.queues import Overflow
 from txmux.rules.lint.access import readable_secrets
 from txmux.rules.model import Rules
+from txmux.serving.listen_addresses import listen_addresses
 from txmux.telemetry.attention import AttentionItem
 from txmux.telemetry.formatting import counted, duration
 
@@ -69,29 +72,71 @@ def _section(line: str) -> tuple[str, str]:
     return ("", line) if header is None else (header[1], header[2])
 
 
-def not_served(missing: Iterable[str], shut: Iterable[str]) -> Iterator[AttentionItem]:
-    """Find what else prevents clients from being served; `shut` are the listeners that an operator paused."""
-    paused = {*shut}
-    for line in missing:
-        kind, name = _section(line)
-        text = _SECTION.sub(r"\1 \2: ", line, count=1).replace("listen ", "listener ", 1)
-        if kind == "listen":
-            is_paused = name in paused
-            yield AttentionItem(
-                "note" if is_paused else "critical",
-                "accept",
-                f"listener {name}: paused by an operator" if is_paused else text,
-                do=f"txmux resume {name}" if is_paused else "",
-                link="#listeners",
+_PAUSED = "paused by an operator"
+
+
+def closed_listeners(missing: Iterable[str], shut: Iterable[str]) -> dict[str, str]:
+    """Return why listeners do not accept, by name, from lines of ``/readyz``; `shut` are those that an operator paused."""
+    lines = [(_section(line), line.partition("]: ")[2]) for line in missing]
+    closed = {name: why for (kind, name), why in lines if kind == "listen"}
+    return {**closed, **dict.fromkeys(shut, _PAUSED)}
+
+
+def not_accepted(
+    missing: Iterable[str], shut: Iterable[str], short: Mapping[str, tuple[str, float]]
+) -> Iterator[AttentionItem]:
+    """Find listeners that do not accept; `short` are those for which some worker lacks something, and since when."""
+    closed = closed_listeners(missing, shut)
+    item = partial(AttentionItem, what="accept", link="#listeners")
+    for name in dict.fromkeys([*closed, *short]):
+        why, since = short.get(name, ("", None))
+        if closed.get(name) == _PAUSED:
+            do = f"txmux resume {name}"
+            yield item(
+                "note", text=f"listener {name}: {_PAUSED}", do=do, subject=name, is_logged=True
+            )
+        elif why:
+            yield item(
+                "critical" if name in closed else "warning",
+                text=f"listener {name}: {'cannot accept' if name in closed else 'a worker cannot accept, others do'}",
+                cause=why,
+                since=since,
+                do="raise the limit (LimitNOFILE=, ulimit -n) or set max_connections",
                 subject=name,
-                is_logged=is_paused,
+                is_logged=True,
             )
-        elif line.startswith("no worker"):
+        else:
+            yield item("critical", text=f"listener {name}: {closed[name]}", subject=name)
+
+
+def overflowed(rules: Rules, lost: Mapping[str, Overflow]) -> Iterator[AttentionItem]:
+    """Find listeners whose queue has had no room for clients; `lost` is by the key of the address."""
+    for listener in rules.listeners if lost else ():
+        for address in listen_addresses(listener):
+            overflow = lost.get(address.key)
+            if overflow is not None:
+                yield AttentionItem(
+                    "critical",
+                    "accept",
+                    f"listener {listener.name}: the queue of {address.text} has overflowed",
+                    f"{counted(overflow.count, 'client')} dropped within a minute",
+                    overflow.since,
+                    "add workers, which accept faster, or let more clients wait: sysctl net.core.somaxconn, and a backlog in the endpoint",
+                    "#listeners",
+                    subject=f"queue {address.key}",
+                )
+
+
+def not_served(missing: Iterable[str]) -> Iterator[AttentionItem]:
+    """Find what else prevents clients from being served."""
+    for line in missing:
+        kind, _ = _section(line)
+        if line.startswith("no worker"):
             yield AttentionItem(
-                "critical", "workers", text, link="#workers", subject="all", is_logged=True
+                "critical", "workers", line, link="#workers", subject="all", is_logged=True
             )
-        elif kind != "backend":
-            yield AttentionItem("warning", "service", text, subject="service", is_logged=True)
+        elif not kind:
+            yield AttentionItem("warning", "service", line, subject="service", is_logged=True)
 
 
 def clients_that_wait(

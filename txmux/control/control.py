@@ -185,7 +185,7 @@ class Control:
             last_reload=self.last_reload,
             draining=self.is_stopping,
             sockets=self._sockets,
-            shut=self.shut(),
+            closed=attention.closed_listeners(missing, self.shut()),
             traffic=traffic,
         )
         needed = self._attention(missing, states, served, gauges)
@@ -204,7 +204,9 @@ class Control:
         workers, now = served.get("workers", ()), time.time()
         found = [
             *attention.backends(self._backends(states, gauges), missing),
-            *attention.not_served(missing, self.shut()),
+            *attention.not_served(missing),
+            *attention.not_accepted(missing, self.shut(), gauges.cannot_accept),
+            *attention.overflowed(self.rules, self.state.queues.lost() if self.state else {}),
             *attention.failed_reload(self.last_reload, str(self.rules.path)),
             *attention.orphaned(self.counters.orphaned()),
             *attention.clients_that_wait(self.overrides().held, gauges.held, now),
@@ -229,6 +231,13 @@ class Control:
         """Yield the limits that refuse clients now."""
         listeners = [listener.name for listener in self.rules.listeners]
         return self._refused.attention(listeners, gauges.refusing)
+
+    async def look(self) -> None:
+        """Notice what needs attention, though nobody asks; called every few seconds."""
+        missing, states, served, gauges = await concurrently(
+            self.missing(), self.addresses(), self._served(), self._gauges()
+        )
+        self._attention(missing, states, served, gauges)
 
     async def _served(self) -> dict[str, Any]:
         return {} if self.state is None else await self.state.status()
@@ -325,7 +334,6 @@ class Control:
         self._source_log.record(Gauges.of(answer for _, answer in answers.answers).outside)
         self.rates.record(*self._totals())
         self.rates.record_servers(server_samples(self.counters, self.rules))
-        await self.counts_with_attention()
         self._refused.record(listener.name for listener in self.rules.listeners)
 
     def _totals(self) -> tuple[dict[str, int], int]:

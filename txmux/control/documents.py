@@ -3,7 +3,7 @@
 import math
 import os
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -32,10 +32,10 @@ def status_document(
     last_reload: tuple[float, Report] | None,
     draining: bool,
     sockets: ListeningSockets,
-    shut: Collection[str],
+    closed: Mapping[str, str],
     traffic: Traffic,
 ) -> dict[str, Any]:
-    """Build the document for ``/api/status``; `shut` are the listeners that do not accept."""
+    """Build the document for ``/api/status``; `closed` has why listeners do not accept."""
     path = str(rules.path)
     # During grace the sockets are still there.
     is_closed = draining and not sockets.sockets()
@@ -47,7 +47,9 @@ def status_document(
         "workers": [*served.get("workers", ())],
         "listeners": [
             _listener(
-                listener, sockets.addresses, accepting=not is_closed and listener.name not in shut
+                listener,
+                sockets.addresses,
+                "the service is shutting down" if is_closed else closed.get(listener.name),
             )
             for listener in rules.listeners
         ],
@@ -66,14 +68,15 @@ def status_document(
     }
 
 
-def _listener(listener: Listener, opened: Mapping[str, str], *, accepting: bool) -> dict[str, Any]:
+def _listener(listener: Listener, opened: Mapping[str, str], why: str | None) -> dict[str, Any]:
     addresses = listen_addresses(listener)
     return {
         "name": listener.name,
         "endpoints": [address.text for address in addresses],
         # Twisted alone knows those that are not plain.
         "addresses": [opened.get(address.key, address.text) for address in addresses],
-        "accepting": accepting,
+        "accepting": why is None,
+        "why": why or "",
     }
 
 

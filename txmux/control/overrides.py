@@ -20,6 +20,7 @@ from txmux.backends.pool.server_health import (
 )
 from txmux.backends.upstreams import Upstreams
 from txmux.control.broadcast import WorkerLink
+from txmux.net.sockets.queues import ListenQueues
 from txmux.telemetry.recent import Recent
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ class ServiceState:
         certificates: Renews the certificates; ``None`` if none come by ACME.
         problems: Returns what is wrong with the helper that opens files.
         observed: Returns the servers that are failing or silent.
+        queues: Notices overflows of the accept queues.
     """
 
     workers: Callable[[], Sequence[WorkerLink]]
@@ -107,6 +109,7 @@ class ServiceState:
     certificates: Certificates | None = None
     problems: Callable[[], Sequence[str]] = tuple
     observed: Callable[[], Mapping[ServerKey, ObservedServer]] = dict
+    queues: ListenQueues = attrs.field(factory=ListenQueues)
 
     def take_ended_holds(self, now: float) -> list[str]:
         """Return the backends whose hold has reached its end since the last call."""

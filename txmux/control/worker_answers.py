@@ -160,6 +160,9 @@ def _gauges_of(serving: Serving) -> dict[str, Any]:
         "troubles": serving.terminations.troubles(),
         "lost_lines": LOST_LINES.report(),
         "refusing": [*serving.runtime.clients.refusing()],
+        "cannot_accept": [
+            (name, why, since) for name, (why, since) in serving.listening_ports.held_up().items()
+        ],
         "up": [*chain.from_iterable(map(_up, upstreams))],
     }
 

@@ -13,6 +13,7 @@ from twisted.internet.interfaces import IListeningPort
 
 from txmux.client.active_listener import ActiveListener
 from txmux.client.socket_options import socket_options
+from txmux.net.sockets.descriptors import cannot_accept
 from txmux.net.sockets.plainsocket import SocketOption
 from txmux.rules.model import Listener
 from txmux.serving.endpoints import ForwardingFactory, accept_waiting, stop_listening
@@ -206,6 +207,15 @@ class ListeningPorts:
     def accepted(self) -> set[str]:
         open_now = [port for port in self._by_key.values() if self._has_clients(port)]
         return {port.listener.configuration.settings.name for port in open_now}
+
+    def held_up(self) -> dict[str, tuple[str, float]]:
+        """Return the listeners that cannot accept clients: why, and since when, in seconds since 1970."""
+        found, held_up = cannot_accept(), {}
+        for port in self._by_key.values() if found else ():
+            trouble = None if port.is_for_datagrams else found.get(port.port.fileno())
+            if trouble is not None and self._has_clients(port):
+                held_up[port.listener.configuration.settings.name] = trouble
+        return held_up
 
     def _has_clients(self, port: ListeningPort) -> bool:
         return self.accepting and port.listener.configuration.settings.name not in self._shut

@@ -462,11 +462,13 @@ class Serving:
 
     async def missing(self) -> list[str]:
         """Return the reasons why clients cannot be served, one line each."""
-        accepted = self.listening_ports.accepted()
+        accepted, held_up = self.listening_ports.accepted(), self.listening_ports.held_up()
         closed = [
             f"[listen {listener.name}]: no client is accepted"
-            for listener in self._rules.listeners
             if listener.name not in accepted
+            else f"[listen {listener.name}]: cannot accept: {held_up[listener.name][0]}"
+            for listener in self._rules.listeners
+            if listener.name not in accepted or listener.name in held_up
         ]
         used = {backend.name: backend for backend in self._rules.used_backends()}
         idle = [

@@ -47,7 +47,7 @@ OCCURRING: Mapping[What, tuple[Level, ...]] = {
     **dict.fromkeys(("ports", "helper"), ("critical",)),
     **dict.fromkeys(("limits", "rules", "token"), ("note",)),
     "hold": ("warning", "note"),
-    "accept": ("critical", "note"),
+    "accept": LEVELS,
 }
 """The levels that items of a topic may have."""
 

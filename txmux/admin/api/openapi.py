@@ -191,7 +191,7 @@ _FORMS: dict[str, Any] = {
             "sandbox": bool, "connections": int | None, "generation?": int, "active?": int,
             "undecided?": int, "older?": int,
         }],
-        "listeners": [{"name": str, "accepting": bool}],
+        "listeners": [{"name": str, "accepting": bool, "why": str}],
         "connections": {
             "active": int, "undecided": int,
             "unrouted": {"ended": int, "bytes_in": int, "bytes_out": int}, "limit": int,

@@ -6,6 +6,7 @@ import errno
 import resource
 import select
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -145,16 +146,31 @@ class AcceptPause:
     _fileno: Callable[[], int]
     _accept_again: Callable[[], object]
     timer: IDelayedCall | None = attrs.field(default=None, init=False)
+    _why: str = attrs.field(default="", init=False)
+    _since: float = attrs.field(default=0.0, init=False)
+    _last: float = attrs.field(default=0.0, init=False)
 
     @property
     def is_short(self) -> bool:
         return self in _short
+
+    def trouble(self) -> tuple[int, str, float] | None:
+        """Return the descriptor of the port, why it cannot accept, and since when; ``None`` if it accepts again.
+
+        The time is in seconds since 1970.
+        """
+        if self.timer is None and self._clock.seconds() - self._last >= _CALM:
+            return None  # clients wait, but they are accepted
+        return self._fileno(), self._why, self._since
 
     def start_pause(self, shortage: str | None) -> None:
         """Stop accepting for a while; a reason is logged unless another port has done so."""
         if self.timer is None:
             self.timer = self._clock.callLater(_BREATH, self._end_pause)
             self._descriptors.call_when_freed(self._hurry)
+        if self not in _short:
+            self._since = time.time()
+        self._why, self._last = shortage or "out of memory", self._clock.seconds()
         is_new = not _short and not _end
         _stop_end()
         _short.add(self)
@@ -205,6 +221,12 @@ class AcceptPause:
             if not _short:
                 _stop_end()
                 _log_end()
+
+
+def cannot_accept() -> dict[int, tuple[str, float]]:
+    """Return by its descriptor each port of this process that cannot accept: why, and since when."""
+    found = [trouble for pause in _short if (trouble := pause.trouble())]
+    return {descriptor: (why.lower(), since) for descriptor, why, since in found}
 
 
 def _stop_end() -> None:

@@ -438,6 +438,7 @@ class Supervisor:
         self.starter.ping()
         self.folded_log.report()
         self._privilege.problems()
+        self.state.queues.look(self._sockets.sockets())
         if self.transfers.accepting and not self.is_changing:
             self._listen_on_new(self._sockets.revive())
         if gone := self.state.bans.expire(time.time()):

@@ -324,10 +324,16 @@ class WorkerPool:
         reports: list[list[str]] = [lines for _, lines in answers.answers]
         if not reports:
             return ["no worker answers"]
-        lines = dict.fromkeys(itertools.chain(*reports))
-        everywhere = {*reports[0]}.intersection(*reports[1:])
+        # By section, since workers may have different reasons.
+        lines = {line.partition(": ")[0]: line for line in itertools.chain(*reports)}
+        by_worker = [{line.partition(": ")[0] for line in report} for report in reports]
+        everywhere = by_worker[0].intersection(*by_worker[1:])
         # A listener is served if one worker accepts its clients: others may be new.
-        return [line for line in lines if line in everywhere or not line.startswith("[listen ")]
+        return [
+            line
+            for section, line in lines.items()
+            if section in everywhere or not section.startswith("[listen ")
+        ]
 
     async def status(self) -> dict[str, Any]:
         workers = self.all()

@@ -164,6 +164,7 @@ class Gauges:
         lost_lines: How many lines each log has lost that cannot be written now, by its name and the reason.
         bans: How many there are now, beside those of the rules.
         refusing: Refusals a second, by listener, limit and source, or an empty text for all sources.
+        cannot_accept: By listener, why some worker cannot accept its clients, and since when, in seconds since 1970.
     """
 
     generations: int = 1
@@ -180,6 +181,7 @@ class Gauges:
     lost_lines: Mapping[str, int] = attrs.field(factory=dict)
     bans: int = 0
     refusing: Mapping[tuple[str, str, str], float] = attrs.field(factory=dict)
+    cannot_accept: Mapping[str, tuple[str, float]] = attrs.field(factory=dict)
 
     @property
     def cluster(self) -> bool | None:
@@ -314,6 +316,11 @@ class Gauges:
             ),
             lost_lines=lost_lines,
             refusing=refusing,
+            cannot_accept={
+                listener: (why, since)
+                for rows in _all(answers, "cannot_accept")
+                for listener, why, since in rows
+            },
         )
 
 

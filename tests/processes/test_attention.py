@@ -1,0 +1,111 @@
+"""What breaks a service is seen within five seconds: in its status, by ``txmux status --check``, ``/readyz`` and the metrics, and in the log."""
+
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from tests.admin.processes import ask, get, text_of
+from tests.interop.children import eventually
+from tests.interop.mux import Mux
+from tests.processes.running import RULES, WorkersTestCase, halted, workers_of
+from tests.support.echo import EchoServer
+from tests.support.folders import make_folder
+
+_AT_MOST = 5.0  # seconds
+_FEW = ("sh", "-c", 'ulimit -n 96; exec "$@"', "sh")
+_CODES = {"critical": 2, "warning": 1, "note": 0}
+
+
+class AttentionTest(WorkersTestCase):
+    def begin(self, rules: str = RULES, settings: str = "", before: Sequence[str] = ()) -> Mux:
+        self.admin = make_folder(self) / "admin.sock"
+        return self.start(rules, f"admin = unix:{self.admin}\n{settings}", before)
+
+    def items(self, what: str) -> list[dict[str, Any]]:
+        return [
+            item for item in get(self.admin, "/api/status")["attention"] if item["what"] == what
+        ]
+
+    def seen(self, what: str, level: str) -> dict[str, Any]:
+        """Wait for the one item of a topic, and see that all views have it."""
+        began, now = time.monotonic(), time.time()
+        eventually(lambda: level in [item["level"] for item in self.items(what)], f"{what} is seen")
+        self.assertLess(time.monotonic() - began, _AT_MOST)
+        (item,) = self.items(what)
+        self.assertLess(abs(item["since"] - now), 2 * _AT_MOST)
+        self.assertEqual(self.counted(what, level), 1)
+        code, line = self.check()
+        self.assertEqual(code, _CODES[level])
+        self.assertEqual(line.partition(":")[0], level.upper())
+        return item
+
+    def over(self, what: str) -> None:  # type: ignore[override]
+        eventually(lambda: not self.items(what), f"{what} is over")
+        self.assertEqual([self.counted(what, level) for level in _CODES], [0, 0, 0])
+        self.assertEqual(self.check(), (0, "OK: nothing needs attention"))
+
+    def counted(self, what: str, level: str) -> float:
+        labels = f'level="{level}",what="{what}"'
+        found = re.search(
+            rf"^txmux_attention{{{labels}}} (\S+)$", text_of(self.admin, "/metrics"), re.MULTILINE
+        )
+        return float(found[1]) if found else 0
+
+    def check(self) -> tuple[int, str]:
+        command = (
+            sys.executable,
+            "-m",
+            "txmux",
+            "status",
+            "--check",
+            "--admin",
+            f"unix:{self.admin}",
+        )
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        self.assertEqual(done.stderr, "")
+        return done.returncode, done.stdout.rstrip("\n")
+
+    def ready(self) -> tuple[int, list[str]]:
+        status, answer = ask(self.admin, "GET", "/readyz")
+        return status, answer["missing"]
+
+    def test_descriptors_run_out(self) -> None:
+        port = self.own(EchoServer()).port
+        mux = self.begin(f"{RULES}default = 127.0.0.1:{port}\n", before=_FEW)
+        clients = [self.client(mux) for _ in range(60)]
+        for client in clients:
+            client.sendall(b"x")
+        item = self.seen("accept", "critical")
+        self.assertEqual(
+            (item["text"], item["cause"]), ("listener public: cannot accept", "too many open files")
+        )
+        line = "[listen public]: cannot accept: too many open files"
+        self.assertEqual(self.ready(), (503, [line]))
+        (listener,) = get(self.admin, "/api/status")["listeners"]
+        self.assertEqual(
+            (listener["accepting"], listener["why"]), (False, "cannot accept: too many open files")
+        )
+        for client in clients:
+            client.close()
+        self.over("accept")
+        self.assertEqual(self.ready(), (200, []))
+        mux.child.wait_for("no client is waiting to be accepted any longer")
+        said = mux.child.output
+        self.assertEqual(said.count("cannot accept"), said.count("no client is waiting"), said)
+
+    def test_queue_overflows(self) -> None:
+        mux = self.begin("[listen public]\nendpoint = tcp:0:interface=127.0.0.1:backlog=2\n")
+        with halted(workers_of(mux.pid)):
+            for _ in range(8):
+                client = socket.socket()
+                self.addCleanup(client.close)
+                client.setblocking(False)  # noqa: FBT003
+                client.connect_ex(("127.0.0.1", mux.port))
+            mux.child.wait_for(r"needs attention: listener public: the queue of \S+ has overflowed")
+        item = self.seen("accept", "critical")
+        self.assertRegex(item["cause"], r"^\d+ clients dropped within a minute$")
+        self.assertEqual(self.ready(), (200, []))

@@ -1,0 +1,83 @@
+"""Notices clients that the system turned away since the accept queue of a listening socket was full."""
+
+import socket
+import struct
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import attrs
+
+_PERIOD = 60.0  # seconds for which an overflow is reported
+_MEMINFO, _DROPS = 55, struct.Struct("9I")  # SO_MEMINFO; the last one is SK_MEMINFO_DROPS
+_NETSTAT = Path("/proc/net/netstat")
+
+
+@attrs.frozen
+class Overflow:
+    """Clients that were turned away within the last minute, and when this began, in seconds since 1970."""
+
+    count: int
+    since: float
+
+
+class ListenQueues:
+    """Watches listening sockets.
+
+    A socket counts what it drops, but also what was never a client; the system counts overflows, but those of all programs.
+    Only where both grow at once was it a client of this socket.
+
+    Args:
+        now: Returns seconds since 1970.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.time) -> None:
+        self._now = now
+        self._total = -1
+        self._drops: dict[str, int] = {}
+        self._lost: dict[str, deque[tuple[float, int]]] = {}
+        self._since: dict[str, float] = {}
+
+    def look(self, sockets: Mapping[str, socket.socket]) -> None:
+        """Compare the counts with those of the last look; called each second."""
+        before, self._total = self._total, _listen_overflows()
+        drops, now = dict(_drops(sockets)), self._now()
+        for key, count in drops.items():
+            grown = count - self._drops.get(key, count)
+            if grown > 0 and self._total > before >= 0:
+                self._lost.setdefault(key, deque()).append((now, grown))
+        self._drops = drops
+
+    def lost(self) -> dict[str, Overflow]:
+        """Return the sockets, by their keys, of which an overflow was noticed within the last minute."""
+        now, found = self._now(), {}
+        for key, times in self._lost.items():
+            while times and times[0][0] <= now - _PERIOD:
+                times.popleft()
+            if times:
+                self._since.setdefault(key, times[0][0])
+                found[key] = Overflow(sum(count for _, count in times), self._since[key])
+            else:
+                self._since.pop(key, None)
+        return found
+
+
+def _drops(sockets: Mapping[str, socket.socket]) -> Iterator[tuple[str, int]]:
+    for key, listening in sockets.items():
+        if listening.family != socket.AF_UNIX and listening.type == socket.SOCK_STREAM:
+            with suppress(OSError):
+                *_, drops = _DROPS.unpack(
+                    listening.getsockopt(socket.SOL_SOCKET, _MEMINFO, _DROPS.size)
+                )
+                yield key, drops
+
+
+def _listen_overflows() -> int:
+    """Read ``ListenOverflows`` of this network namespace; 0 where the system does not say."""
+    with suppress(OSError, ValueError, IndexError):
+        lines = _NETSTAT.read_text().splitlines()
+        names, counts = (line.split() for line in lines if line.startswith("TcpExt:"))
+        return int(counts[names.index("ListenOverflows")])
+    return 0
