@@ -6,8 +6,9 @@ from typing import Any
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.control.attention import backends, clients_that_wait, not_accepted, not_served
+from txmux.control.attention import backends, clients_that_wait, measured, not_accepted, not_served
 from txmux.telemetry.attention import AttentionItem, AttentionLog
+from txmux.telemetry.counting.snapshot import Gauges
 
 
 class BackendTest(SynchronousTestCase):
@@ -99,6 +100,30 @@ class OthersTest(SynchronousTestCase):
                 ("warning", "listener half: a worker cannot accept, others do", "too many open files", 5.0),
             ],
         )  # fmt: skip
+
+
+class MeasuredTest(SynchronousTestCase):
+    def test_items(self) -> None:
+        day = 86400
+        gauges = Gauges(
+            descriptors=(900, 1000),
+            certificates=[("r", "x.pem", 2 * day), ("r", "y.pem", 0), ("r", "z.pem", 16 * day)],
+            troubles=["it burns"],
+            to_servers=[("web", "c.pem", day + 7200)],
+            stale={("web", "a.example:80"): (90.0, "no answer"), ("web", "b"): (None, "why")},
+        )
+        self.assertEqual(
+            [(item.level, item.what, item.text, item.cause) for item in measured(gauges, day)],
+            [
+                ("warning", "certificates", "the certificate x.pem of route r ends in 1 day, on 1970-01-03", ""),
+                ("critical", "certificates", "the certificate y.pem of route r ended on 1970-01-01", ""),
+                ("warning", "certificates", "the certificate c.pem of backend web ends in 2 h, on 1970-01-02", ""),
+                ("warning", "certificates", "it burns", ""),
+                ("warning", "descriptors", "file descriptors are running out: 900 of 1000 are open", ""),
+                ("warning", "names", "backend web: a.example:80: addresses 1 min 30 s old", "no answer"),
+            ],
+        )  # fmt: skip
+        self.assertEqual([*measured(Gauges(descriptors=(799, 1000)), day)], [])
 
 
 class AttentionLogTest(SynchronousTestCase):

@@ -82,9 +82,8 @@ class Views:
             raise AssertionError(
                 f"{problem}; not: {missing()}\n{self.api()['attention']}\n{self.command('status')[1]}"
             ) from None
-        print(
-            f"{what}, {level}: {', '.join(f'{name} {took:.1f} s' for name, took in shown.items())}"
-        )
+        took = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in shown.items())
+        print(f"{what}, {level}: {took}")  # noqa: T201 - seen by -s
 
     def clear(self, what: str) -> None:
         """Wait until no item of a topic is left, and nothing is worse than a note."""

@@ -1,5 +1,6 @@
 """What breaks a service is seen within five seconds: in its status, by ``txmux status --check``, ``/readyz`` and the metrics, and in the log."""
 
+import contextlib
 import re
 import socket
 import subprocess
@@ -109,3 +110,30 @@ class AttentionTest(WorkersTestCase):
         item = self.seen("accept", "critical")
         self.assertRegex(item["cause"], r"^\d+ clients dropped within a minute$")
         self.assertEqual(self.ready(), (200, []))
+
+    def test_no_source_port_is_left(self) -> None:
+        backend = self.backend()
+        port = backend.getsockname()[1]
+        rules = (
+            f"default = web\n[backend web]\nserver = 127.0.0.1:{port}\nsource = 127.0.0.1:{{}}\n"
+        )
+        with socket.create_server(("127.0.0.1", 0)) as reserved:
+            own = reserved.getsockname()[1]
+        mux = self.begin(f"{RULES}{rules.format(f'{own}-{own}')}")
+        first, server = self.relayed(mux, backend)
+        for _ in range(3):
+            client = self.client(mux)
+            client.sendall(b"x")
+            with contextlib.suppress(ConnectionResetError):
+                self.assertEqual(client.recv(1), b"")
+        item = self.seen("ports", "critical")
+        self.assertEqual(
+            item["text"], f"backend web: no source port is left towards 127.0.0.1:{port}"
+        )
+        self.assertEqual(
+            item["cause"],
+            "all ports of all addresses in source are in use towards this server: 3 connections failed",
+        )
+        self.assertEqual(mux.child.output.count("cannot connect to"), 1)
+        first.close()
+        server.close()

@@ -2,7 +2,6 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.telemetry.counting.snapshot import Gauges
 from txmux.telemetry.formatting import (
     aligned,
     byte_rate,
@@ -53,30 +52,6 @@ class AmountTests(SynchronousTestCase):
     def test_numbers_at_the_right_of_wide_enough_columns(self) -> None:
         lines = [*aligned([("name", "n", ""), ("a", "10", "")], numbers=[1])]
         self.assertEqual(lines, ["name   n", "a     10"])
-
-
-class AttentionTests(SynchronousTestCase):
-    def test_sentences(self) -> None:
-        day = 86400
-        gauges = Gauges(
-            descriptors=(900, 1000),
-            certificates=[("r", "x.pem", 2 * day), ("r", "y.pem", 0), ("r", "z.pem", 16 * day)],
-            troubles=["it burns"],
-            to_servers=[("web", "c.pem", day + 7200)],
-            stale={("web", "a.example:80"): (90.0, "no answer"), ("web", "b"): (None, "why")},
-        )
-        self.assertEqual(
-            [(item.level, item.what, item.text, item.cause) for item in gauges.attention(now=day)],
-            [
-                ("warning", "certificates", "the certificate x.pem of route r ends in 1 day, on 1970-01-03", ""),
-                ("critical", "certificates", "the certificate y.pem of route r ended on 1970-01-01", ""),
-                ("warning", "certificates", "the certificate c.pem of backend web ends in 2 h, on 1970-01-02", ""),
-                ("warning", "certificates", "it burns", ""),
-                ("warning", "descriptors", "file descriptors are running out: 900 of 1000 are open", ""),
-                ("warning", "names", "backend web: a.example:80: addresses 1 min 30 s old", "no answer"),
-            ],
-        )  # fmt: skip
-        self.assertEqual([*Gauges(descriptors=(799, 1000)).attention(day)], [])
 
 
 class ServerTests(SynchronousTestCase):

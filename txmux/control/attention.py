@@ -13,9 +13,11 @@ from txmux.rules.lint.access import readable_secrets
 from txmux.rules.model import Rules
 from txmux.serving.listen_addresses import listen_addresses
 from txmux.telemetry.attention import AttentionItem
-from txmux.telemetry.formatting import counted, duration
+from txmux.telemetry.counting.snapshot import Gauges
+from txmux.telemetry.formatting import certificate_end, counted, duration
 
 _MOST_NAMED = 5
+_FULL = 0.8  # of the descriptors
 _SECTION = re.compile(r"\[(\w+) ([^\]]+)\]: ")
 
 _UNABLE = frozenset({"down", "ejected", "probing", "unresolved", "failing", "silent"})
@@ -73,6 +75,7 @@ def _section(line: str) -> tuple[str, str]:
 
 
 _PAUSED = "paused by an operator"
+_MORE_ROOM = "raise the limit (LimitNOFILE=, ulimit -n) or set max_connections"
 
 
 def closed_listeners(missing: Iterable[str], shut: Iterable[str]) -> dict[str, str]:
@@ -101,7 +104,7 @@ def not_accepted(
                 text=f"listener {name}: {'cannot accept' if name in closed else 'a worker cannot accept, others do'}",
                 cause=why,
                 since=since,
-                do="raise the limit (LimitNOFILE=, ulimit -n) or set max_connections",
+                do=_MORE_ROOM,
                 subject=name,
                 is_logged=True,
             )
@@ -238,3 +241,96 @@ def secrets(rules: Rules, token_problem: str) -> Iterator[AttentionItem]:
 def bans_without_room(problems: Iterable[str]) -> Iterator[AttentionItem]:
     for problem in problems:
         yield AttentionItem("warning", "bans", problem, subject="room", is_logged=True)
+
+
+def measured(gauges: Gauges, now: float) -> Iterator[AttentionItem]:
+    """Find what the values that processes measure show; `now` is in seconds since 1970."""
+    yield from _certificates(gauges, now)
+    yield from _descriptors(gauges)
+    yield from _names_not_found(gauges, now)
+    yield from _ports(gauges)
+    yield from _logs(gauges)
+    yield from _sources(gauges, now)
+
+
+def _certificates(gauges: Gauges, now: float) -> Iterator[AttentionItem]:
+    shown = {"route": gauges.certificates, "backend": gauges.to_servers}
+    for where, name, file, until in [(k, *end) for k, ends in shown.items() for end in ends]:
+        if when := certificate_end(until, now):
+            yield AttentionItem(
+                "critical" if until <= now else "warning",
+                "certificates",
+                f"the certificate {file} of {where} {name} {when}",
+                since=until if until <= now else None,
+                do="renew it: txmux reads the file again by itself",
+                link="#certificates",
+                subject=f"{where} {name} {file}",
+            )
+    for trouble in gauges.troubles:
+        yield AttentionItem(
+            "warning", "certificates", trouble, link="#certificates", is_logged=True
+        )
+
+
+def _descriptors(gauges: Gauges) -> Iterator[AttentionItem]:
+    opened, most = gauges.descriptors
+    if most and opened >= _FULL * most:
+        yield AttentionItem(
+            "warning",
+            "descriptors",
+            f"file descriptors are running out: {opened} of {most} are open",
+            do=_MORE_ROOM,
+            subject="share",
+        )
+
+
+def _names_not_found(gauges: Gauges, now: float) -> Iterator[AttentionItem]:
+    for (backend, server), (age, why) in gauges.stale.items():
+        if age is None:
+            continue  # it has no address, so its server is not up, which is an item of its own
+        yield AttentionItem(
+            "warning",
+            "names",
+            f"backend {backend}: {server}: addresses {duration(age)} old",
+            why,
+            now - age,
+            link=f"?backend={quote(backend)}#servers",
+            subject=f"{backend} {server}",
+            is_logged=True,
+        )
+
+
+def _ports(gauges: Gauges) -> Iterator[AttentionItem]:
+    for (backend, server), (why, count, since) in gauges.ports.items():
+        yield AttentionItem(
+            "critical",
+            "ports",
+            f"backend {backend}: no source port is left towards {server}",
+            f"{why}: {counted(count, 'connection')} failed",
+            since,
+            "name more addresses in 'source', or widen net.ipv4.ip_local_port_range",
+            f"?backend={quote(backend)}#servers",
+            subject=f"{backend} {server}",
+            is_logged=True,
+        )
+
+
+def _logs(gauges: Gauges) -> Iterator[AttentionItem]:
+    for log, count in gauges.lost_lines.items():
+        name, _, why = log.partition(": ")
+        lost = f"{name}: {counted(count, 'line')} lost"
+        yield AttentionItem("warning", "log", lost, why, subject=name, is_logged=True)
+
+
+def _sources(gauges: Gauges, now: float) -> Iterator[AttentionItem]:
+    for state in gauges.outside:
+        if state.is_overdue:
+            yield AttentionItem(
+                "warning",
+                "sources",
+                f"{state.name}: no good answer for {duration(state.failing)}; {state.effect}",
+                state.why,
+                now - state.failing,
+                subject=state.name,
+                is_logged=True,
+            )

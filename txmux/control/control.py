@@ -212,7 +212,7 @@ class Control:
             *attention.clients_that_wait(self.overrides().held, gauges.held, now),
             *attention.silent_workers(workers),
             *attention.helper_gone(self.state.problems() if self.state else ()),
-            *gauges.attention(now),
+            *attention.measured(gauges, now),
             *attention.secrets(self.rules, self.token_problem),
             *(self._renewed.attention() if self._renewed is not None else ()),
             *attention.bans_without_room(self._sharing.problems),

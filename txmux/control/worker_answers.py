@@ -8,6 +8,7 @@ from typing import Any
 
 import attrs
 
+from txmux.backends.pool.ports import LACKING_PORTS
 from txmux.backends.pool.server_health import MemberState
 from txmux.backends.upstream import Upstream
 from txmux.client.client_table import Row
@@ -160,6 +161,7 @@ def _gauges_of(serving: Serving) -> dict[str, Any]:
         "troubles": serving.terminations.troubles(),
         "lost_lines": LOST_LINES.report(),
         "refusing": [*serving.runtime.clients.refusing()],
+        "ports": LACKING_PORTS.report(),
         "cannot_accept": [
             (name, why, since) for name, (why, since) in serving.listening_ports.held_up().items()
         ],

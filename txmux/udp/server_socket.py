@@ -19,6 +19,7 @@ from txmux.backends.names.destinations import ClientTarget, Denial, Unknown
 from txmux.backends.pool.hold import HeldClient
 from txmux.backends.pool.member import Member
 from txmux.backends.pool.pool import Unavailable
+from txmux.backends.pool.ports import LACKING_PORTS
 from txmux.errors import cause_of
 from txmux.net.addresses import address_in
 from txmux.net.sockets.client import IN_USE
@@ -262,12 +263,16 @@ class ServerSocket:
                 isinstance(problem, ConnectBindError) or lacks_port or problem.errno in LOCAL_ERRORS
             )
             self._lasts = getattr(problem, "errno", None) in LASTING_ERRORS
-            (_log.warn if is_own else _log.debug)(
-                "backend {backend}: cannot connect to {server}: {why}",
-                backend=self.upstream.backend.name,
-                server=target.text,
-                why=NO_PORT if lacks_port else cause_of(problem),
-            )
+            name, why = self.upstream.backend.name, NO_PORT if lacks_port else cause_of(problem)
+            if lacks_port or getattr(problem, "strerror", "") == IN_USE:
+                LACKING_PORTS.failed(name, member.server.text, why)
+            else:
+                (_log.warn if is_own else _log.debug)(
+                    "backend {backend}: cannot connect to {server}: {why}",
+                    backend=name,
+                    server=target.text,
+                    why=why,
+                )
             return "error" if is_own else "connect-refused"
         self._member, self.sock = member, server
         if self.upstream.backend.proxy_protocol == "v2":

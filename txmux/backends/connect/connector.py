@@ -14,11 +14,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txmux.backends.connect.client import ProxyClient, ProxyClientFactory, RequestRefusedError
-from txmux.backends.connect.dial import LASTING_ERRORS, LOCAL_ERRORS, Dial, reason_of
+from txmux.backends.connect.dial import LASTING_ERRORS, LOCAL_ERRORS, NO_PORT, Dial, reason_of
 from txmux.backends.names.destinations import ClientTarget, Denial, Unknown
 from txmux.backends.pool.member import Member
 from txmux.backends.pool.pool import Unavailable
+from txmux.backends.pool.ports import LACKING_PORTS
 from txmux.net.header_first import HeaderFirst
+from txmux.net.sockets.client import IN_USE
 from txmux.net.tls.errors import HandshakeError
 from txmux.rules.model import Backend
 from txmux.telemetry.reasons import CLIENT_FAULTS, ConnectFailure
@@ -304,7 +306,10 @@ class BackendConnector:
         if failure.check(error.TimeoutError):
             why = f"no {self._awaited} within {self._upstream.backend.connect_timeout:g} s"
         self._failure = member.target.text, why
-        self._log_failure(is_last=not isinstance(found, Member))
+        if why in {NO_PORT, IN_USE}:
+            LACKING_PORTS.failed(self._upstream.backend.name, member.server.text, why)
+        else:
+            self._log_failure(is_last=not isinstance(found, Member))
         if isinstance(found, Member):
             self._choose(found)
         elif found is Unavailable.FULL:

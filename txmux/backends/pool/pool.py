@@ -11,6 +11,7 @@ import attrs
 from txmux.backends.pool.balance import balancer
 from txmux.backends.pool.hold import HoldLine
 from txmux.backends.pool.member import Member, ResolvedAddress, Tiers, is_due
+from txmux.backends.pool.ports import LACKING_PORTS
 from txmux.backends.pool.server_health import BackendHealth, MemberState
 from txmux.net.sockets.plainsocket import congestion_options
 from txmux.rules.model import Backend, Refusal, Server
@@ -196,6 +197,8 @@ class BackendPool:
 
     def connected(self, member: Member) -> None:
         member.counts.connected()
+        if LACKING_PORTS:
+            LACKING_PORTS.connected(self.backend.name, member.server.text)
         member.health.unanswered = member.health.consecutive_failures = 0
         state = member.health.state
         if state is MemberState.UP:

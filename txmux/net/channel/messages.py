@@ -54,6 +54,7 @@ _GAUGES = _object(
     source_states=Field(list, of=_SOURCE), generations=_optional(_NUMBERS),
     descriptors=_optional(Field(list, row=(_NUMBER, _NUMBER))), sources=_optional(_PLACES),
     certificates=_TIMES, troubles=_optional(Field(list, of=_TEXT)), up=_TIMES,
+    ports=_optional(Field(list, of=Field(list, row=(_NAME, _NAME, _NAME, _NUMBER, _TIME)))),
     lost_lines=_optional(_PLACES), cannot_accept=_TIMES,
     refusing=_optional(Field(list, of=Field(list, row=(_NAME, _NAME, _NAME, _TIME)))),
 )  # fmt: skip

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
-from urllib.parse import quote
 
 import attrs
 
@@ -33,7 +32,7 @@ from txmux.telemetry.counting.counter_groups import (
 )
 from txmux.telemetry.counting.counters import Counters, CountersReading
 from txmux.telemetry.counting.process_counters import NO_ROUTE, routes_of
-from txmux.telemetry.formatting import certificate_end, counted, duration
+from txmux.telemetry.formatting import duration
 from txmux.telemetry.reasons import ServerFailure
 from txmux.telemetry.sources import SourceState
 
@@ -43,7 +42,6 @@ _MATCHES, _DRY, _LAST, _IN, _OUT = (
 _CONNECTED, _ANSWERED, _ANSWER_TIME = (
     SERVER.at[name] for name in ("connected", "answered", "answer time")
 )
-_FULL = 0.8  # of the descriptors
 
 
 ServerSample = tuple[int, int, int]
@@ -165,6 +163,7 @@ class Gauges:
         bans: How many there are now, beside those of the rules.
         refusing: Refusals a second, by listener, limit and source, or an empty text for all sources.
         cannot_accept: By listener, why some worker cannot accept its clients, and since when, in seconds since 1970.
+        ports: By backend and server, why no source port is left, how many connections failed so, and since when.
     """
 
     generations: int = 1
@@ -182,6 +181,7 @@ class Gauges:
     bans: int = 0
     refusing: Mapping[tuple[str, str, str], float] = attrs.field(factory=dict)
     cannot_accept: Mapping[str, tuple[str, float]] = attrs.field(factory=dict)
+    ports: Mapping[tuple[str, str], tuple[str, int, float]] = attrs.field(factory=dict)
 
     @property
     def cluster(self) -> bool | None:
@@ -201,68 +201,6 @@ class Gauges:
     def stale_sentences(self) -> list[str]:
         ages = self.stale_ages().items()
         return [f"backend {backend}: {server}: {why}" for (backend, server), why in ages]
-
-    def attention(self, now: float) -> Iterator[AttentionItem]:
-        """Yield what needs an operator's attention, now or soon."""
-        shown = {"route": self.certificates, "backend": self.to_servers}
-        for where, name, file, until in [(k, *end) for k, ends in shown.items() for end in ends]:
-            if when := certificate_end(until, now):
-                yield AttentionItem(
-                    "critical" if until <= now else "warning",
-                    "certificates",
-                    f"the certificate {file} of {where} {name} {when}",
-                    since=until if until <= now else None,
-                    do="renew it: txmux reads the file again by itself",
-                    link="#certificates",
-                    subject=f"{where} {name} {file}",
-                )
-        for trouble in self.troubles:
-            yield AttentionItem(
-                "warning", "certificates", trouble, link="#certificates", is_logged=True
-            )
-        opened, most = self.descriptors
-        if most and opened >= _FULL * most:
-            yield AttentionItem(
-                "warning",
-                "descriptors",
-                f"file descriptors are running out: {opened} of {most} are open",
-                do="raise the limit (LimitNOFILE=, ulimit -n) or set max_connections",
-                subject="share",
-            )
-        for (backend, server), (age, why) in self.stale.items():
-            if age is None:
-                continue  # it has no address, so its server is not up, which is an item of its own
-            yield AttentionItem(
-                "warning",
-                "names",
-                f"backend {backend}: {server}: addresses {duration(age)} old",
-                why,
-                now - age,
-                link=f"?backend={quote(backend)}#servers",
-                subject=f"{backend} {server}",
-                is_logged=True,
-            )
-        for log, count in self.lost_lines.items():
-            name, _, why = log.partition(": ")
-            yield AttentionItem(
-                "warning",
-                "log",
-                f"{name}: {counted(count, 'line')} lost",
-                why,
-                subject=name,
-                is_logged=True,
-            )
-        for state in self.outside:
-            if state.is_overdue:
-                yield AttentionItem(
-                    "warning",
-                    "sources",
-                    f"{state.name}: no good answer for {duration(state.failing)}; {state.effect}",
-                    state.why,
-                    now - state.failing,
-                    subject=state.name,
-                    is_logged=True,
-                )
 
     def as_json(self) -> dict[str, Any]:
         opened, most = self.descriptors
@@ -316,12 +254,23 @@ class Gauges:
             ),
             lost_lines=lost_lines,
             refusing=refusing,
+            ports=_lacking_ports(_all(answers, "ports")),
             cannot_accept={
                 listener: (why, since)
                 for rows in _all(answers, "cannot_accept")
                 for listener, why, since in rows
             },
         )
+
+
+def _lacking_ports(
+    reports: Iterable[Iterable[Sequence[Any]]],
+) -> dict[tuple[str, str], tuple[str, int, float]]:
+    ports: dict[tuple[str, str], tuple[str, int, float]] = {}
+    for backend, server, why, count, since in itertools.chain(*reports):
+        _, before, first = ports.get((backend, server), (why, 0, since))
+        ports[backend, server] = why, before + count, min(first, since)
+    return ports
 
 
 def _all(answers: Iterable[Mapping[str, Any]], name: str) -> list[Any]:

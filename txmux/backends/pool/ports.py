@@ -1,0 +1,75 @@
+"""Servers towards which this machine has no source port left: logged once, and reported until one is free again."""
+
+import time
+from collections.abc import Callable
+
+import attrs
+from twisted.logger import Logger
+
+from txmux.telemetry.formatting import counted
+
+_PERIOD = 60.0  # seconds without such a failure after which it is over
+_CALM = 5.0  # seconds after which a connection shows that ports are free again: until then, some are free by chance
+
+
+@attrs.define
+class _Lack:
+    why: str
+    since: float
+    last: float
+    count: int = 1
+
+
+class LackingPorts:
+    """Counts the connections of this process that failed since no source port was left.
+
+    Args:
+        now: Returns seconds since 1970.
+    """
+
+    _log = Logger()
+
+    def __init__(self, now: Callable[[], float] = time.time) -> None:
+        self._now = now
+        self._lacks: dict[tuple[str, str], _Lack] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._lacks)
+
+    def failed(self, backend: str, server: str, why: str) -> None:
+        now, lack = self._now(), self._lacks.get((backend, server))
+        if lack is None:
+            self._lacks[backend, server] = _Lack(why, now, now)
+            self._log.warn(
+                "backend {backend}: cannot connect to {server}: {why}",
+                backend=backend,
+                server=server,
+                why=why,
+            )
+        else:
+            lack.count += 1
+            lack.last = now
+
+    def connected(self, backend: str, server: str) -> None:
+        lack = self._lacks.get((backend, server))
+        if lack is not None and self._now() - lack.last >= _CALM:
+            self._end((backend, server))
+
+    def report(self) -> list[tuple[str, str, str, int, float]]:
+        """Return backend, server, reason, number of failures and the time of the first, in seconds since 1970."""
+        now = self._now()
+        for key in [key for key, lack in self._lacks.items() if now - lack.last >= _PERIOD]:
+            self._end(key)
+        return [(*key, lack.why, lack.count, lack.since) for key, lack in self._lacks.items()]
+
+    def _end(self, key: tuple[str, str]) -> None:
+        lack = self._lacks.pop(key)
+        self._log.info(
+            "backend {backend}: there are ports towards {server} again; {count} had none",
+            backend=key[0],
+            server=key[1],
+            count=counted(lack.count, "connection"),
+        )
+
+
+LACKING_PORTS = LackingPorts()  # of this process
