@@ -15,6 +15,7 @@ from txmux.backends.connect.dial import Dial
 from txmux.backends.health.checking import CheckResult, CheckRun, ProbeTarget
 from txmux.backends.health.checks import HealthChecks
 from txmux.backends.health.probes import OPENING
+from txmux.backends.health.silence import SilenceWatch
 from txmux.backends.names.cache import NameCache
 from txmux.backends.names.destinations import Destinations
 from txmux.backends.names.resolve import NameResolver
@@ -28,6 +29,7 @@ from txmux.rules.model import Backend, Check, Outcome, Rules, Wake
 from txmux.rules.problems import Problem, RulesError
 from txmux.telemetry.counting.process_counters import ProcessCounters
 from txmux.telemetry.sources import Source
+from txmux.transport import Transport
 
 if TYPE_CHECKING:
     from txmux.backends.connect.tls import BackendTLS
@@ -75,6 +77,7 @@ class Upstreams:
         self.tell: Callable[[dict[str, Any]], object] | None = None
         self.on_checked: Callable[[Backend, Member], object] = lambda _backend, _member: None
         self._checks: dict[Upstream, HealthChecks] = {}
+        self._silence: dict[Upstream, SilenceWatch] = {}
         self._prepared: PreparedUpstreams | None = None
         self._names = names or NameResolver(reactor)
         self._is_own_address = is_own_address
@@ -221,9 +224,9 @@ class Upstreams:
         for upstream in [*self._upstreams.values()]:
             if upstream not in prepared.current:
                 del self._upstreams[upstream.backend]
-                checks = self._checks.pop(upstream, None)
-                if checks is not None:
-                    checks.stop()
+                for watches in (self._checks, self._silence):
+                    if upstream in watches:
+                        watches.pop(upstream).stop()
                 self._names.remove_pool(upstream.pool)
                 upstream.pool.retire()
         for upstream in prepared.made:
@@ -280,9 +283,10 @@ class Upstreams:
         if self._users:
             return succeed(None)
         self.waker.stop()
-        for checks in self._checks.values():
-            checks.stop()
-        self._checks.clear()
+        for watches in (self._checks, self._silence):
+            for watch in watches.values():
+                watch.stop()
+            watches.clear()
         return Deferred.fromCoroutine(self._stop_names())
 
     async def _stop_names(self) -> None:
@@ -305,6 +309,12 @@ class Upstreams:
             pool.on_members = checks.refresh
             self._checks[upstream] = checks
             checks.start()
+        eject = upstream.backend.eject
+        is_tcp = upstream.backend.transport is Transport.TCP
+        # A supervisor, which publishes results, serves no clients.
+        if eject is not None and eject.unanswered and is_tcp and self._publish is None:
+            self._silence[upstream] = watch = SilenceWatch(self._reactor, pool, eject)
+            watch.start()
         self._names.add_pool(pool)
 
     def try_member(

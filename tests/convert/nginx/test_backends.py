@@ -89,7 +89,11 @@ class UpstreamTests(SynchronousTestCase):
     def test_datagrams(self) -> None:
         """No datagram goes to a second server; one that does not answer as it should gets no clients for a while."""
         two = "upstream x { server 127.0.0.1:1 max_fails=2; server 127.0.0.1:2 max_fails=2; }"
-        for text, unanswered in (("", 0), ("proxy_responses 0;", 0), ("proxy_responses 1;", 2)):
+        for text, unanswered in (
+            ("", None),
+            ("proxy_responses 0;", None),
+            ("proxy_responses 1;", 2),
+        ):
             output = stream(
                 f"{two} server {{ listen 53 udp; proxy_timeout 5s; proxy_pass x; {text} }}"
             )

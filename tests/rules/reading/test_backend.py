@@ -92,6 +92,8 @@ class MeaningTests(BackendTestCase):
             "failures=1 within=2s for=3s": Ejection(1, 2.0, 3.0),
             "for=1m failures=5": Ejection(5, 10.0, 60.0),
             "within=1s": Ejection(3, 1.0, 10.0),
+            "unanswered=2 after=20s": Ejection(unanswered=2, after=20.0),
+            "unanswered=0": Ejection(unanswered=0),
         }.items():
             self.assertEqual(self.backend(f"eject = {text}").eject, expected)
 
@@ -161,7 +163,10 @@ class MistakeTests(BackendTestCase):
                 "6 eject: failures: must be a whole number from 1 to 1000, not '0'\n"
                 "6 eject: within: '5' is not a duration; write a duration as 250ms, 5s, 1.5s, 10m, 1h or 2d; "
                 "did you mean '5s'?\n"
-                "6 eject: 'for' is not an option; did you mean 'for=VALUE'? (eject takes failures=, within=, for=, unanswered=)"
+                "6 eject: 'for' is not an option; did you mean 'for=VALUE'? (eject takes failures=, within=, for=, unanswered=, after=)"
+            ),
+            "eject = after=9s": (
+                "6 eject: after= is how long clients get no byte; add unanswered=, as in unanswered=5"
             ),
             "eject = off for=1s": (
                 "6 eject: off goes with nothing else; keep it alone, or remove it"

@@ -151,11 +151,10 @@ class ServerObserver:
         if watched is None:
             upstream, server = self._servers[key]
             is_udp, eject = server.kind == "udp", upstream.backend.eject
+            expected = None if eject is None else eject.unanswered
             # Many servers of datagrams never answer, such as those of logs.
-            may_be_silent = (
-                not is_udp
-                or (eject is not None and eject.unanswered > 0)
-                or has_answered(self._counters.cells(SERVER.key(*key)))
+            may_be_silent = expected != 0 and bool(
+                not is_udp or expected or has_answered(self._counters.cells(SERVER.key(*key)))
             )
             watched = _Watched(ServerObservation(may_be_silent, is_tried=not is_udp))
         watched.observation.record(now, activity)

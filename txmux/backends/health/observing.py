@@ -11,6 +11,7 @@ from typing import Literal, get_args
 
 import attrs
 
+from txmux.backends.health.silence import Silence
 from txmux.telemetry.counting.counter_groups import SERVER
 from txmux.telemetry.formatting import counted, duration
 from txmux.telemetry.reasons import ServerFailure
@@ -101,25 +102,19 @@ class ServerObservation:
     _settled: int = attrs.field(default=0, init=False)
     _resets: int = attrs.field(default=0, init=False)
     _is_misleading: bool = attrs.field(default=False, init=False)
-    _asked: int = attrs.field(default=0, init=False)
-    _first_asked: float = attrs.field(default=0.0, init=False)
-    _enough_asked: float = attrs.field(default=0.0, init=False)
-    _last_asked: float = attrs.field(default=0.0, init=False)
+    _silence: Silence = attrs.field(factory=lambda: Silence(_SILENT_CLIENTS), init=False)
 
     @property
     def is_idle(self) -> bool:
         """Whether there is nothing to remember."""
-        return not (self.failures or self._asked or self._is_misleading)
+        return not (self.failures or self._silence.clients or self._is_misleading)
 
     def record(self, now: float, activity: Activity) -> None:
         if activity.answered or activity.unanswered:
             self._succeeded()
         else:
             self._record_failures(now, activity)
-        if activity.answered:
-            self._asked = 0
-        elif activity.asked:
-            self._record_asked(now, activity.asked)
+        self._silence.record(now, activity.asked, activity.answered)
 
     def _record_failures(self, now: float, activity: Activity) -> None:
         failed = activity.failed
@@ -135,13 +130,6 @@ class ServerObservation:
             self._resets += failed.get("reset", 0)
             if activity.connected:
                 self._young.append((now, activity.connected))
-
-    def _record_asked(self, now: float, asked: int) -> None:
-        before, self._asked = self._asked, self._asked + asked
-        self._first_asked = self._first_asked if before else now
-        if before < _SILENT_CLIENTS <= self._asked:
-            self._enough_asked = now
-        self._last_asked = now
 
     def _succeeded(self) -> None:
         self._clear()
@@ -166,7 +154,7 @@ class ServerObservation:
                 return
             self._is_misleading = True
         self._clear()
-        self._asked = 0  # those clients had no connection
+        self._silence.clients = 0  # those had no connection
 
     def state(self, now: float) -> ObservedState | None:
         while self._young and now - self._young[0][0] >= _SETTLED:
@@ -178,27 +166,26 @@ class ServerObservation:
             self._clear()
         if self.failures >= FAILURES and now - self._first_failure >= _FAILING_AFTER:
             return "failing"
-        if self._asked < _SILENT_CLIENTS or not self.may_be_silent:
+        silence = self._silence
+        if not silence.is_enough or not self.may_be_silent:
             return None
-        if now - self._last_asked >= _STALE:
-            self._asked = _SILENT_CLIENTS - 1  # the next client shows whether it is still so
+        if now - silence.last >= _STALE:
+            silence.clients = silence.enough - 1  # the next one shows whether it is still so
             return None
-        is_silent = (
-            now - self._first_asked >= _SILENT_AFTER and now - self._enough_asked >= _PATIENCE
-        )
+        is_silent = now - silence.first >= _SILENT_AFTER and now - silence.reached >= _PATIENCE
         return "silent" if is_silent else None
 
     def why(self, state: ObservedState) -> str:
-        is_silent = state == "silent"
-        first, last = (
-            (self._first_asked, self._last_asked)
-            if is_silent
-            else (self._first_failure, self._last_failure)
-        )
-        seconds = duration(max(1, round(last - first)))
-        if is_silent:
-            return f"no byte from it to {counted(self._asked, 'client')} in a row, in {seconds}"
-        return f"{self._cause}, {self.failures} of {self.failures} in {seconds}"
+        if state == "silent":
+            silence = self._silence
+            clients = counted(silence.clients, "client")
+            return f"no byte from it to {clients} in a row, in {_span(silence.first, silence.last)}"
+        span = _span(self._first_failure, self._last_failure)
+        return f"{self._cause}, {self.failures} of {self.failures} in {span}"
 
     def began(self, state: ObservedState) -> float:
-        return self._first_failure if state == "failing" else self._first_asked
+        return self._first_failure if state == "failing" else self._silence.first
+
+
+def _span(first: float, last: float) -> str:
+    return duration(max(1, round(last - first)))

@@ -254,13 +254,19 @@ class BackendPool:
         """Record a flow that a server never answered. Several in succession may eject the server."""
         health, eject = member.health, self._eject
         health.unanswered += 1
-        if eject is not None and 0 < eject.unanswered <= health.unanswered:
-            if health.state is MemberState.UP and (eject.lone or not self._is_last_usable(member)):
-                health.out_until = self._seconds() + eject.seconds
-                why = f"{counted(health.unanswered, 'flow')} in a row unanswered"
-                self._change(member, MemberState.EJECTED, why)
+        if eject is not None and 0 < (eject.unanswered or 0) <= health.unanswered:
+            self.eject_silent(member, f"{counted(health.unanswered, 'flow')} in a row unanswered")
             health.unanswered = 0
         self.abandoned(member)
+
+    def eject_silent(self, member: Member, why: str) -> None:
+        """Eject a server that does not answer, unless it is out already or the last one."""
+        health, eject = member.health, self._eject
+        if eject is None or health.state is not MemberState.UP:
+            return
+        if eject.lone or not self._is_last_usable(member):
+            health.out_until = self._seconds() + eject.seconds
+            self._change(member, MemberState.EJECTED, why)
 
     def released(self, member: Member) -> None:
         member.counts.released()

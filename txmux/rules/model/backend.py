@@ -200,14 +200,17 @@ class Ejection:
         within: within this time,
         seconds: take the server out for this time.
         lone: Whether the only server of a backend is taken out, too.
-        unanswered: Flows of datagrams in a row without any answer that do the same; 0 is never.
+        unanswered: Flows of datagrams without any answer, or clients of TCP without a byte, in a row that do the same; 0 is
+            never, as such servers do not answer, and ``None`` is never, although they should.
+        after: How long a client of TCP has to have had no byte.
     """
 
     failures: int = 3
     within: float = 10.0
     seconds: float = 10.0
     lone: bool = attrs.field(default=True, eq=False)
-    unanswered: int = 0
+    unanswered: int | None = None
+    after: float = 15.0
 
 
 @attrs.frozen

@@ -111,6 +111,7 @@ def contradictions(section: Section, found: Mapping[str, Any]) -> Iterator[Probl
         *_sources(found),
         *_through_proxy(section, found),
         *_of_check(found),
+        *_of_eject(section, found),
     ]
     if isinstance(found.get("fallback"), Handover):
         message = "the client's bytes have been read by then, and cannot be put back into its socket; name a server"
@@ -151,6 +152,12 @@ def _of_check(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         sni = f"sni={server_check.sni}"
         message = f"{sni!r} is for servers that are not spoken to by TLS; write 'tls_name = {server_check.sni}' as a key instead"
         yield "check", message
+
+
+def _of_eject(section: Section, found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    is_udp = any(server.kind == "udp" for server in found.get("servers", ()))
+    if is_udp and any("after=" in item.text for item in section.items("eject")):
+        yield "eject", "after= is for TCP; a flow is unanswered after 'unanswered_timeout'"
 
 
 def _of_clients(section: Section, found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -368,7 +375,7 @@ _MAX_DURATION = ValueKind(values.positive_duration_or_none, "duration or `none`"
 _CHECK = ValueKind(check, "[check](#checks)")
 _EJECT = ValueKind(
     ejection,
-    "`failures=` `within=` `for=` `unanswered=` in any order, or `off`",
+    "`failures=` `within=` `for=` `unanswered=` `after=` in any order, or `off`",
     write=ejection_text,
 )
 _RESOLVE = ValueKind(
@@ -420,7 +427,7 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Backend("", ()), {
     "end_on_down": SectionKey(words("no", "yes", "backup"), example="yes", meaning=
         "whether connections to a server end when its checks say *down*; with `backup` also those to `backup` servers when another is up again"),
     "eject": SectionKey(_EJECT, meaning=
-        "after this many failed connections to a server `within` this time, or in a row, it gets none `for` [this time](#when-servers-fail). For UDP, `unanswered=5` does the same after five flows in a row that it has not answered"),
+        "after this many failed connections to a server `within` this time, or in a row, it gets none `for` [this time](#when-servers-fail). `unanswered=5` does the same after five clients in a row that have sent something and have had no byte `after` `15s`; for UDP, after five flows that ended unanswered. `unanswered=0` is for servers that never answer, as of logs: they are never [silent](#what-connections-say)"),
     "resolve": SectionKey(_RESOLVE, meaning=
         "the longest time until a host name is looked up, or Consul queried, again; addresses that cannot be found again are used for as long as `keep` says"),
     "resolvers": SectionKey(RESOLVERS, example="127.0.0.1:8600", meaning=

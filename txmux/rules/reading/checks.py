@@ -68,9 +68,14 @@ def ejection(text: str) -> Ejection | None:
         "failures": whole_number(1, 1000),
         "within": positive_duration,
         "for": positive_duration,
-        "unanswered": whole_number(1, 1000),
+        "unanswered": whole_number(0, 1000),
+        "after": positive_duration,
     }
     options = read_options(words, readers, of="eject")
+    if "after" in options and not options.get("unanswered"):
+        raise InvalidValueError(
+            "after= is how long clients get no byte; add unanswered=, as in unanswered=5"
+        )
     seconds = options.pop("for", Ejection().seconds)
     return Ejection(**options, seconds=seconds)
 

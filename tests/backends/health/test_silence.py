@@ -1,0 +1,94 @@
+"""Servers of TCP that are ejected since clients get no byte from them."""
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.backends.pool.pools import Watched, servers
+from txmux.backends.health.silence import SilenceWatch
+from txmux.backends.pool.member import Member
+from txmux.backends.pool.server_health import MemberState
+from txmux.rules.model import Ejection
+
+EJECT = Ejection(unanswered=3, after=5.0, seconds=60.0)
+_OUT = "10.0.0.1:80: up -> ejected"
+
+
+class SilenceTest(SynchronousTestCase):
+    def begin(self, eject: Ejection = EJECT, *texts: str) -> tuple[Watched, Member]:
+        options: dict[str, Any] = {"eject": eject}
+        watched = Watched(*servers(*texts), **options)
+        watch = SilenceWatch(watched.clock, watched.pool, eject)
+        watch.start()
+        self.addCleanup(lambda: self.assertEqual(watched.clock.getDelayedCalls(), []))
+        self.addCleanup(watch.stop)
+        return watched, watched.members[0]
+
+    def ask(self, watched: Watched, member: Member, *times: float) -> None:
+        """Have clients ask, each after so many seconds."""
+        for seconds in times:
+            watched.clock.pump([1.0] * int(seconds))
+            member.counts.asked()
+        watched.clock.advance(1)
+
+    def test_clients_in_a_row(self) -> None:
+        watched, member = self.begin()
+        self.ask(watched, member, 0, 0, 9)
+        watched.clock.pump([1.0] * 4)
+        self.assertEqual(watched.changes, [])
+        watched.clock.advance(1)
+        self.assertEqual(watched.changes, [_OUT])
+        self.assertEqual(member.health.why, "no byte to 3 clients in a row for 5 s")
+
+    def test_answer_between(self) -> None:
+        watched, member = self.begin()
+        self.ask(watched, member, 0, 0)
+        member.counts.answered()
+        self.ask(watched, member, 2, 0)
+        watched.clock.pump([1.0] * 60)
+        self.assertEqual(watched.changes, [])
+
+    def test_one_client_is_enough_once_it_is_back(self) -> None:
+        watched, member = self.begin()
+        self.ask(watched, member, 0, 0, 0)
+        watched.clock.pump([1.0] * 70)
+        others = [other for other in watched.members if other is not member]
+        watched.pool.connected(watched.pick(*others))
+        self.assertIs(member.state, MemberState.UP)
+        self.ask(watched, member, 0)
+        watched.clock.pump([1.0] * 5)
+        self.assertIs(member.state, MemberState.EJECTED)
+        watched.clock.pump([1.0] * 60)
+        watched.pool.connected(watched.pick(*others))
+        self.ask(watched, member, 0)
+        member.counts.answered()
+        self.ask(watched, member, 1, 0)
+        watched.clock.pump([1.0] * 30)
+        self.assertIs(member.state, MemberState.UP)
+
+    def test_last_server(self) -> None:
+        """It stays, unless the rules say otherwise."""
+        for lone, state in ((False, MemberState.UP), (True, MemberState.EJECTED)):
+            eject = Ejection(unanswered=1, after=2.0, lone=lone)
+            watched, member = self.begin(eject, "10.0.0.1:80")
+            self.ask(watched, member, 0)
+            watched.clock.pump([1.0] * 9)
+            self.assertIs(member.state, state)
+
+    @given(st.lists(st.tuples(st.integers(0, 2), st.booleans()), max_size=40))
+    def test_never_while_it_answers_in_time(self, seconds: list[tuple[int, bool]]) -> None:
+        """Whatever comes, a server is out only if it has answered nobody for `after`."""
+        watched, member = self.begin()
+        quiet = 0
+        for asked, answered in seconds:
+            for _ in range(asked):
+                member.counts.asked()
+            if answered:
+                member.counts.answered()
+            quiet = 0 if answered else quiet + 1
+            watched.clock.advance(1)
+            if watched.changes:
+                self.assertGreaterEqual(quiet, EJECT.after)
+                return

@@ -1,0 +1,104 @@
+"""Clients that get no byte from a server: how many in a row, and the ejection for it over TCP."""
+
+from __future__ import annotations
+
+import attrs
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from txmux.backends.pool.pool import BackendPool
+from txmux.rules.model import Ejection, Server
+from txmux.telemetry.counting.counter_groups import SERVER
+from txmux.telemetry.formatting import counted, duration
+
+_PERIOD = 1.0
+_ASKED, _ANSWERED = SERVER.at["asked"], SERVER.at["answered"]
+
+
+@attrs.define(eq=False)
+class Silence:
+    """Clients in a row that have sent something to a server and have had no byte from it.
+
+    Args:
+        enough: So many of them say something about the server.
+
+    Attributes:
+        first: When the first of them had sent something.
+        reached: When they were enough.
+    """
+
+    enough: int
+    clients: int = attrs.field(default=0, init=False)
+    first: float = attrs.field(default=0.0, init=False)
+    reached: float = attrs.field(default=0.0, init=False)
+    last: float = attrs.field(default=0.0, init=False)
+
+    @property
+    def is_enough(self) -> bool:
+        return self.clients >= self.enough
+
+    def record(self, now: float, asked: int, answered: int) -> None:
+        """Record what came since the last time, in which an answer may have been the last."""
+        if answered:
+            self.clients = 0
+        elif asked:
+            was_enough = self.is_enough
+            self.first = self.first if self.clients else now
+            self.clients += asked
+            self.last = now
+            if self.is_enough and not was_enough:
+                self.reached = now
+
+
+class SilenceWatch:
+    """Ejects servers of TCP for which a backend has ``eject`` with ``unanswered=``, by what this process counts.
+
+    One timer is for all servers of a backend, and connections cost nothing.
+    """
+
+    def __init__(self, clock: IReactorTime, pool: BackendPool, eject: Ejection) -> None:
+        self._clock, self._pool, self._eject = clock, pool, eject
+        self._servers: dict[Server, _Watched] = {}
+        self._timer: IDelayedCall | None = None
+
+    def start(self) -> None:
+        self._timer = self._clock.callLater(_PERIOD, self.start)
+        now = self._clock.seconds()
+        for server in self._pool.backend.servers:
+            if not server.depends_on_client:
+                self._look_at(server, now)
+
+    def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look_at(self, server: Server, now: float) -> None:
+        members = self._pool.members_of(server)
+        if not members:
+            return
+        cells = members[0].counts.cells  # of all its addresses
+        asked, answered = cells[_ASKED], cells[_ANSWERED]
+        watched = self._servers.get(server)
+        if watched is None:
+            silence = Silence(self._eject.unanswered or 0)
+            self._servers[server] = _Watched(silence, asked, answered)
+            return
+        silence = watched.silence
+        if answered > watched.answered:
+            silence.enough = self._eject.unanswered or 0
+        silence.record(now, asked - watched.asked, answered - watched.answered)
+        watched.asked, watched.answered = asked, answered
+        if silence.is_enough and now - silence.reached >= self._eject.after:
+            clients = counted(silence.clients, "client")
+            why = f"no byte to {clients} in a row for {duration(self._eject.after)}"
+            for member in members:
+                self._pool.eject_silent(member, why)
+            # Once it is back, the next client shows whether it answers.
+            silence.clients, silence.enough = 0, 1
+
+
+@attrs.define(eq=False)
+class _Watched:
+    silence: Silence
+    asked: int
+    answered: int
