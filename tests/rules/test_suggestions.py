@@ -215,7 +215,8 @@ def _problems(text: str, path: str) -> list[Problem]:
         rules = parser.parse(text, path, {**MATCHERS, **installed_matchers()})
     except RulesError as error:
         return [*error.problems]
-    return [*lint.lint(rules), *lint.warnings(rules, lint.closed_listeners(rules))]
+    more = [*lint.closed_listeners(rules), *lint.unchecked_backends(rules)]
+    return [*lint.lint(rules), *lint.warnings(rules, more)]
 
 
 def _provoked() -> dict[tuple[str, str], list[Problem]]:
@@ -253,7 +254,7 @@ def _provoked() -> dict[tuple[str, str], list[Problem]]:
 
 
 def _is_right(before: list[Problem], after: list[Problem], problem: Problem) -> bool:
-    errors = [sum(not one.warning for one in every) for every in (before, after)]
+    errors = [sum(one.severity == "error" for one in every) for every in (before, after)]
     return errors[1] < errors[0] or (
         not any(errors) and problem.message not in {one.message for one in after}
     )

@@ -22,7 +22,7 @@ from txmux.rules.lint.access import token_as_path, wrong_tokens
 from txmux.rules.lint.coverage import forget_lines
 from txmux.rules.lint.patterns import cut_signatures
 from txmux.rules.lint.privileges import missing_privileges, obstacles, own_privileges
-from txmux.rules.lint.warnings import closed_listeners, lint, warnings
+from txmux.rules.lint.warnings import closed_listeners, lint, unchecked_backends, warnings
 from txmux.rules.model import NOWHERE, Outcome, Rules, backends_of
 from txmux.rules.problems import Problem, RulesError
 from txmux.rules.reading.parser import load
@@ -122,6 +122,7 @@ def _check(path: str, matchers: Mapping[str, IProtocolMatcher]) -> _Checked:
     mistakes = [
         *lint(rules),
         *closed_listeners(rules),
+        *unchecked_backends(rules),
         *token_as_path(rules),
         *missing_privileges(rules, attrs.evolve(own_privileges(), has_address=_has_address)),
         *cut_signatures(rules, matchers),
@@ -204,8 +205,8 @@ def _write(checked: _Checked) -> None:
         counted(len(rules.routes), "route"),
         counted(len(rules.backends), "backend"),
     ]
-    if checked.problems:
-        counts.append(counted(len(checked.problems), "warning"))
+    if found := sum(problem.warning for problem in checked.problems):
+        counts.append(counted(found, "warning"))
     print(f"{checked.path}: OK, {', '.join(counts)}")
 
 
@@ -227,7 +228,7 @@ def _as_json(results: list[_Checked], servers: list[Reached], *, connect: bool) 
                 "line": problem.line or None,
                 "section": problem.section or None,
                 "key": problem.key or None,
-                "severity": "warning" if problem.warning else "error",
+                "severity": problem.severity,
                 "message": problem.message,
             }
             for checked in results

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
+from typing import Literal
 
 import attrs
 
@@ -18,7 +19,7 @@ class Problem:
     """One thing that is wrong in a rules file, or that is probably a mistake.
 
     Its ``str()`` is one printable line, ``FILE:LINE: [section] key: message``, without the parts that are absent, and
-    with ``warning:`` behind the line if it is one.
+    with ``warning:`` or ``note:`` behind the line if it is one.
 
     Attributes:
         path: The file, as the user named it.
@@ -27,6 +28,7 @@ class Problem:
         key: The key, or nothing.
         message: What is wrong, and what would be right.
         warning: Whether the file can be used all the same.
+        note: Whether it is advice, and no mistake.
     """
 
     path: str
@@ -35,11 +37,18 @@ class Problem:
     key: str
     message: str
     warning: bool = False
+    note: bool = False
+
+    @property
+    def severity(self) -> Literal["error", "warning", "note"]:
+        if self.note:
+            return "note"
+        return "warning" if self.warning else "error"
 
     def __str__(self) -> str:
         place = f"{self.path}:{self.line}" if self.line else self.path
         subject = " ".join(filter(None, (self.section and f"[{self.section}]", self.key)))
-        kind = "warning" if self.warning else ""
+        kind = "" if self.severity == "error" else self.severity
         text = ": ".join(filter(None, (place, kind, subject, self.message)))
         return printable(text)
 

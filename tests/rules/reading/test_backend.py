@@ -8,10 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.rules.reading.cases import BackendTestCase, ReadingTestCase
+from txmux.rules.lint import warnings
 from txmux.rules.lint.warnings import lint
 from txmux.rules.model import Backend, Check, Ejection, Refusal, Resolve, Server, ServerTLS, Wake
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading.endpoints import name_server
+from txmux.rules.reading.parser import parse
 
 
 class MeaningTests(BackendTestCase):
@@ -259,6 +261,25 @@ class MistakeTests(BackendTestCase):
         ):
             found = lint(self.read(text, servers=servers))
             self.assertEqual([f"{problem.line} {problem.key}" for problem in found], expected)
+
+    def test_notes_on_servers_that_nothing_checks(self) -> None:
+        for text, servers, advice in (
+            ("", "h:1\n  h:2", "check = tcp"),
+            ("", "udp:h:1\n  udp:h:2", "eject = unanswered=5"),
+            ("eject = unanswered=1", "udp:h:1\n  udp:h:2", ""),
+            ("check = tcp", "h:1\n  h:2", ""),
+            ("", "h:1\n  h:2 down", ""),
+            ("", "h:1", ""),
+            ("", "consul:a\n  consul:b", ""),
+        ):
+            udp = "udp:" * servers.startswith("udp")
+            rules = parse(
+                f"[listen l]\nendpoint = {udp}127.0.0.1:4443\ndefault = b\n[backend b]\nserver = {servers}\n{text}\n",
+                "rules.ini",
+            )
+            found = warnings.warnings(rules, warnings.unchecked_backends(rules))
+            self.assertEqual([one.severity for one in found], ["note"] * bool(advice), servers)
+            self.assertTrue(all(one.message.endswith(advice) for one in found))
 
 
 class FallbackTests(BackendTestCase):

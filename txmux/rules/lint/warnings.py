@@ -58,9 +58,9 @@ def lint(rules: Rules) -> list[Problem]:
 
 
 def warnings(rules: Rules, problems: Iterable[Problem]) -> list[Problem]:
-    """Make problems warnings, and sort them by files and lines."""
+    """Make problems warnings, unless they are notes, and sort them by files and lines."""
     order = {path: number for number, path in enumerate(rules.files.texts)}
-    found = [attrs.evolve(problem, warning=True) for problem in problems]
+    found = [attrs.evolve(problem, warning=not problem.note) for problem in problems]
     return sorted(found, key=lambda problem: (order[problem.path], problem.line))
 
 
@@ -205,6 +205,22 @@ def _idle_servers(rules: Rules) -> Iterator[Problem]:
             if server.text in texts[:number]:
                 message = f"{server.text!r} is there twice; remove one, and write weight=2 if it is to get twice as many clients"
                 yield section.problem(message, "server", number)
+
+
+def unchecked_backends(rules: Rules) -> Iterator[Problem]:
+    """Find backends of several servers of which clients alone notice that one is dead."""
+    for backend in rules.backends.values():
+        servers = [server for server in backend.servers if not server.down]
+        is_watched = backend.check is not None or any(
+            server.depends_on_client or server.kind == "consul" for server in servers
+        )
+        advice = "check = tcp"
+        if backend.transport is Transport.UDP:
+            is_watched |= bool(backend.eject and backend.eject.unanswered)
+            advice = "eject = unanswered=5"
+        if len(servers) > 1 and not is_watched:
+            message = f"without 'check', one of its {len(servers)} servers that is dead is found only by clients that fail there; add for example {advice}"
+            yield attrs.evolve(backend.section.problem(message, "server"), note=True)
 
 
 def closed_listeners(rules: Rules) -> Iterator[Problem]:
