@@ -13,6 +13,7 @@ from tests.support.mux import VirtualTime
 from tests.support.peers import PeerFactory, connect, listen, reactor
 from tests.support.ports import free_port
 from tests.support.supervised import SupervisedTestCase
+from txmux.control.broadcast import concurrently
 from txmux.control.overrides import Overrides, ServerState
 from txmux.control.report import UnknownError
 
@@ -63,6 +64,28 @@ class SteeringTest(SupervisedTestCase):
         self.assertEqual(len(await self.running.control.connections()), 6)
         await self.set_server(1, "ready")
         self.assertEqual(await self.led(port, 3), [1, 2])
+
+    async def test_whole_backend(self) -> None:
+        port = await self.begin("    127.0.0.1:1 down\n")
+        await self.led(port, 3)
+        control, no_other = self.running.control, "; no server of b gets new clients now"
+        down = "; 1 server marked down in the rules"
+        for state, changes, close in (
+            ("drain", f"are drained{no_other}{down}", False),
+            ("drain", f"were already drained{no_other}{down}; 3 connections ended", True),
+            ("ready", f"are ready{down}", False),
+        ):
+            report = await control.set_backend("b", state, close_connections=close)  # type: ignore[arg-type]
+            self.assertEqual(report.changes, f"backend b: 2 servers {changes}")
+        self.assertEqual(await self.led(port, 3), [1, 2])
+        with self.assertRaises(UnknownError):
+            await control.set_backend("c", "drain")
+        all_down = self.text().replace(self.servers[0], f"{self.servers[0]} down")
+        self.write(all_down.replace("weight=2", "weight=2 down"))
+        await self.running.reload()
+        self.assertIn(
+            "all servers are marked down", str((await control.set_backend("b", "drain")).errors)
+        )
 
     async def test_close_ends_connections_of_the_server_only(self) -> None:
         port = await self.begin()
@@ -218,6 +241,26 @@ class WorkersTest(WorkersCase):
             await self.running.control.set_server("b", server, state="ready")
             await self.client(port)
             await (await self.backend.peer()).has(11)
+
+    async def test_concurrent_changes_of_a_backend_end_with_one_of_them(self) -> None:
+        others = [f"127.0.0.{number}:1" for number in range(2, 32)]
+        await self.begin(backend="".join(f"    {server}\n" for server in others))
+        control = self.running.control
+        both: list[tuple[ServerState, ...]] = [("drain", "ready"), ("ready", "drain")]
+        for states in both * 3:
+            reports = await concurrently(
+                *(control.set_backend("b", state) for state in states * 5),
+                *(control.set_server("b", others[0], weight=weight) for weight in range(1, 9)),
+            )
+            self.assertNotIn("not yet", str(reports))
+            [backend] = await control.backends()
+            shown = "up" if states[-1] == "ready" else states[-1]
+            self.assertEqual({row["state"] for row in backend["servers"]}, {shown})
+            self.assertEqual(backend["servers"][1]["weight"], 8)
+            answers = await control.addresses()
+            told = {(n, row["state"]) for n, rows in answers.answers for row in rows}
+            self.assertEqual({state for _, state in told}, {shown})
+            self.assertEqual({number for number, _ in told}, {1, 2})
 
     async def test_no_present_or_later_worker_accepts(self) -> None:
         port = await self.begin()

@@ -36,8 +36,10 @@ COMMANDS = {
     "hold": "Let new clients of a backend wait, while you restart its server.",
     "init": "Write a first rules file, from what listens on this machine.",
     "matchers": "List the installed matchers; with a name, show how to use that one.",
+    "pause": "Leave new clients of a listener in its queue.",
     "reload": "Reload the rules of a running service; nothing changes if they have errors.",
     "release": "Let the clients that wait by 'txmux hold' go on.",
+    "resume": "Let a listener accept clients again.",
     "run": "Run the service, from a rules file or from options.",
     "servers": "List the servers of a running service, what is down or drained first.",
     "status": "Show the state of a running service.",
@@ -45,12 +47,26 @@ COMMANDS = {
     "top": "Watch and control a running service, full-screen.",
     "unban": "Lift a ban of a running service.",
     "upgrade": "Upgrade a running service to the installed version, in a new process.",
+    "weight": "Change the weight of a server.",
 }
 """The commands, and what each does."""
 
 _TABLES = {
     **dict.fromkeys(
-        ("ban", "close", "drain", "hold", "release", "reload", "stop", "unban", "upgrade"),
+        (
+            "ban",
+            "close",
+            "drain",
+            "hold",
+            "pause",
+            "release",
+            "reload",
+            "resume",
+            "stop",
+            "unban",
+            "upgrade",
+            "weight",
+        ),
         "CHANGES",
     ),
     **dict.fromkeys(

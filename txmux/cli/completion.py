@@ -21,8 +21,12 @@ _FILTERED = ("close", "connections", "top")
 _OF_SERVICE = {
     ("drain", "name"): "targets",
     ("hold", "backend"): "backends",
+    ("events", "route"): "routes",
+    ("pause", "listener"): "listeners",
     ("release", "backend"): "backends",
+    ("resume", "listener"): "listeners",
     ("servers", "backend"): "backends",
+    ("weight", "name"): "targets",
     **{
         (name, filter_): f"{filter_}s"
         for name in _FILTERED

@@ -504,7 +504,7 @@ class Control:
         late = await self._override(
             overrides.with_server(backend, server, time.time(), state, weight)
         )
-        caveat = "" if state is None else await self._caveat(backend, server, state)
+        caveat = "" if state is None else await self._caveat(backend, [server], state)
         changes = []
         if state:
             is_now = f"was {_STATES[state]} already" if state == before else f"is {_STATES[state]}"
@@ -512,18 +512,54 @@ class Control:
         if weight is not None:
             changes.append(f"has weight {weight or configured.weight}")
         if close_connections:
-            answers = await self._ask(
-                messages.CLOSE_SERVER, seconds=_ENDING, backend=backend, server=server
-            )
-            count = sum(count for _, count in answers.answers)
-            changes.append(f"{counted(count, 'connection')} ended")
-            late += answers.missing
+            changes.append(await self._close_servers(backend, [server], late))
         changed = (", ".join(changes) or "is as before") + ("" if state == "ready" else caveat)
         name = backend if server == backend else f"{backend}: {server}"
         return _report(f"backend {name} {changed}", late)
 
-    async def _caveat(self, backend: str, server: str, state: ServerState) -> str:
-        """Return why a ready server gets no clients yet, or that the backend has no other server for new ones."""
+    async def set_backend(
+        self, backend: str, state: ServerState, *, close_connections: bool = False
+    ) -> Report:
+        """Override the state of all servers of a backend at once, as `set_server` does for one; those marked down in the rules stay so.
+
+        Of concurrent calls, the last one holds for all of them.
+        """
+        every = _backend(self.rules, backend).servers
+        servers = [server.text for server in every if not server.down]
+        if not servers:
+            return Report.refused(
+                f"backend {backend}: all servers are marked down in the rules; remove 'down' and reload"
+            )
+        # No other change can come before this one is in force: nothing is awaited until then.
+        before, overrides, now = self.overrides(), self.overrides(), time.time()
+        for server in servers:
+            overrides = overrides.with_server(backend, server, now, state, None)
+        late = await self._override(overrides)
+        one = len(servers) == 1
+        is_now = "is" if one else "are"
+        if overrides == before:
+            is_now = "was already" if one else "were already"
+        changed = f"{counted(len(servers), 'server')} {is_now} {_STATES[state]}"
+        changed += await self._caveat(backend, servers, state)
+        if len(servers) < len(every):
+            down = counted(len(every) - len(servers), "server")
+            changed += f"; {down} marked down in the rules"
+        if close_connections:
+            changed += f"; {await self._close_servers(backend, servers, late)}"
+        return _report(f"backend {backend}: {changed}", late)
+
+    async def _close_servers(self, backend: str, servers: Sequence[str], late: list[str]) -> str:
+        asked = (
+            self._ask(messages.CLOSE_SERVER, seconds=_ENDING, backend=backend, server=server)
+            for server in servers
+        )
+        every = await concurrently(*asked)
+        late += dict.fromkeys(line for answers in every for line in answers.missing)
+        count = sum(count for answers in every for _, count in answers.answers)
+        return f"{counted(count, 'connection')} ended"
+
+    async def _caveat(self, backend: str, servers: Sequence[str], state: ServerState) -> str:
+        """Return why ready servers get no clients yet, or that the backend has no other server for new ones."""
         states = {
             row["server"]: row
             for document in await self.backends()
@@ -533,11 +569,14 @@ class Control:
         if state != "ready":
             is_last = all(row["state"] not in {"up", "probing"} for row in states.values())
             return f"; no server of {backend} gets new clients now" if is_last else ""
-        row = states.get(server)
-        if row is None or row["state"] == "up":
+        rows = [states[server] for server in servers if server in states]
+        others = [row for row in rows if row["state"] != "up"]
+        if not others:
             return ""
+        row = others[0]
+        which = "" if len(servers) == 1 else f"{len(others)} not up: {row['server']} "
         why = f" ({row['why']})" if row["why"] else ""
-        return f", but {row['state']}{why}"
+        return f", but {which}{row['state']}{why}"
 
     async def hold(self, backend: str, seconds: float = math.inf) -> Report:
         """Hold new clients of a backend, even if servers are up, until `release` or for some seconds; reloads and upgrades keep it."""

@@ -32,7 +32,7 @@ class Answering(ThreadingMixIn, TCPServer):
 
     Attributes:
         headers: Further ones of the answer.
-        others: Answers to some paths.
+        others: Answers to some paths, maybe each with its status.
         first: What they answer before that.
         asked: The requests so far.
         at: The path.
@@ -80,8 +80,11 @@ class _Handler(BaseHTTPRequestHandler):
         document = self.server.others.get(self.path, document)
         if first := self.server.first.get(self.path):
             document = first.pop(0)
+        status = self.server.status
+        if isinstance(document, tuple):
+            status, document = document
         data = document if isinstance(document, bytes) else json.dumps(document).encode()
-        self.send_response(self.server.status)
+        self.send_response(status)
         for name, value in {"Content-Length": str(len(data)), **self.server.headers}.items():
             self.send_header(name, value)
         self.end_headers()

@@ -39,11 +39,17 @@ class DrainTests(RemoteTestCase):
             path = "/api/backends/web/servers/unix%3A%2Frun%2Fa.sock"
             self.assertEqual(self.asked(*option, "web/unix:/run/a.sock"), [(path, wanted)])
 
-    def test_all_servers_of_a_backend_that_are_not_down(self) -> None:
+    def test_backend_in_one_request(self) -> None:
         wanted = {"state": "drain", "close_connections": True}
-        paths = ["10.0.0.5%3A8443", "unix%3A%2Frun%2Fa.sock"]
-        told = [(f"/api/backends/web/servers/{path}", wanted) for path in paths]
-        self.assertEqual(self.asked("--close", "web"), told)
+        self.assertEqual(self.asked("--close", "web"), [("/api/backends/web", wanted)])
+
+    def test_older_service_gets_a_request_for_each_server_that_is_not_down(self) -> None:
+        self.server.others["/api/backends/web"] = (404, {"error": "there is nothing at this path"})
+        wanted = {"state": "ready", "close_connections": False}
+        paths = ["", "/servers/10.0.0.5%3A8443", "/servers/unix%3A%2Frun%2Fa.sock"]
+        self.assertEqual(self.ask("drain", "--ready", "web"), (0, "done\ndone\n", ""))
+        posts = [(one.path, one.body) for one in self.server.asked if one.method == "POST"]
+        self.assertEqual(posts, [(f"/api/backends/web{path}", wanted) for path in paths])
 
     def test_longest_backend_name_with_slashes(self) -> None:
         self.server.others["/api/backends"] = [
@@ -53,9 +59,9 @@ class DrainTests(RemoteTestCase):
         wanted = {"state": "ready", "close_connections": False}
         sock, folder = "unix%3A%2Frun%2Fa.sock", "unix%3A%2Frun"
         for name, path in (
-            ("unix:/run/a.sock", f"{sock}/servers/{sock}"),
+            ("unix:/run/a.sock", sock),
             ("unix:/run/a.sock/unix:/run/a.sock", f"{sock}/servers/{sock}"),
-            ("unix:/run", f"{folder}/servers/{folder}"),
+            ("unix:/run", folder),
             ("unix:/run/b.sock", f"{folder}/servers/b.sock"),
         ):
             with self.subTest(name):
@@ -71,19 +77,9 @@ class DrainTests(RemoteTestCase):
         self.assertEqual(self.ask("drain", "--ready", "--maintenance", "web")[0], 2)
         self.assertEqual(self.ask("drain")[0], 2)
 
-    def test_refusal_after_other_servers_were_changed(self) -> None:
-        self.server.others["/api/backends/web/servers/10.0.0.5%3A8443"] = {"changes": "a: drain"}
-        self.server.others["/api/backends/web/servers/unix%3A%2Frun%2Fa.sock"] = {
-            "ok": False,
-            "errors": ["b: refused"],
-        }
-        told = "b: refused\ndone before that: a: drain\n"
-        self.assertEqual(self.ask("drain", "web"), (1, "", told))
-        document = json.loads(self.ask("drain", "--json", "web")[1])
-        self.assertEqual(document["done"], [{"changes": "a: drain"}])
-        self.server.others["/api/backends/web/servers/unix%3A%2Frun%2Fa.sock"] = b"<html>"
-        code, _, err = self.ask("drain", "web")
-        self.assertEqual((code, "; done before that: a: drain\n" in err), (3, True), err)
+    def test_refusal(self) -> None:
+        self.server.others["/api/backends/web"] = {"ok": False, "errors": ["b: refused"]}
+        self.assertEqual(self.ask("drain", "web"), (1, "", "b: refused\n"))
 
     def test_wait_only_for_servers_that_drain_and_exist(self) -> None:
         self.assertEqual(self.ask("drain", "--wait", "--ready", "web")[0], 2)
@@ -94,3 +90,39 @@ class DrainTests(RemoteTestCase):
         self.patch(changes, "_PERIOD", 0)
         self.assertEqual(self.ask("drain", "--wait", "web/10.0.0.5:8443"), (0, "done\n", told))
         self.assertEqual(self.ask("drain", "--wait", "web/10.0.0.5:8443"), (0, "done\n", ""))
+
+
+class WeightTests(RemoteTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.server = self.answering(document={"ok": True, "changes": "done"})
+        self.server.others["/api/backends"] = _BACKENDS
+
+    def test_requests(self) -> None:
+        for name, weight, path, number in (
+            ("web/unix:/run/a.sock", "7", "web/servers/unix%3A%2Frun%2Fa.sock", 7),
+            ("web/10.0.0.5:8443", "0", "web/servers/10.0.0.5%3A8443", None),
+            ("other/10.0.0.9:1", "default", "other/servers/10.0.0.9%3A1", None),
+            ("other", "65535", "other/servers/10.0.0.9%3A1", 65535),
+        ):
+            self.assertEqual(self.ask("weight", name, weight), (0, "done\n", ""))
+            *_, asked = self.server.asked
+            self.assertEqual(
+                (asked.path, asked.body), (f"/api/backends/{path}", {"weight": number})
+            )
+
+    def test_wrong(self) -> None:
+        for weight in ("65536", "-1", "x", "1.5", "\N{SUPERSCRIPT TWO}"):
+            self.assertEqual(self.ask("weight", "--", "other", weight)[0], 2)
+        code, _, err = self.ask("weight", "web", "2")
+        self.assertEqual(code, 2)
+        self.assertIn("several servers; name one of web/10.0.0.5:8443, web/unix:/run/a.sock\n", err)
+        self.assertEqual(self.ask("weight", "wed", "2")[0], 1)
+
+    def test_pause_and_resume(self) -> None:
+        for command, accepting in (("pause", False), ("resume", True)):
+            self.assertEqual(self.ask(command, "a b"), (0, "done\n", ""))
+            *_, asked = self.server.asked
+            self.assertEqual(
+                (asked.path, asked.body), ("/api/listeners/a%20b", {"accepting": accepting})
+            )

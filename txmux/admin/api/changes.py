@@ -80,6 +80,23 @@ async def _set_server(query: Query) -> ApiAnswer:
 
 
 @RESOURCES.change(
+    "/api/backends/{backend}",
+    "drain all servers of a backend, put them into maintenance, or undo that",
+    takes=body({"state": _STATES, "close_connections": bool}, required=["state"]),
+)
+async def _set_backend(query: Query) -> ApiAnswer:
+    check_names(query.body, ("state", "close_connections"))
+    state = choice(query.body, "state", _STATES)
+    if state is None:
+        raise RefusedError(400, 'state: is missing; send for example {"state": "drain"}')
+    closing = boolean(query.body, "close_connections") or False
+    report = await query.control.set_backend(
+        query.names["backend"], state, close_connections=closing
+    )
+    return _reported(report, 409)
+
+
+@RESOURCES.change(
     "/api/certificates/{certificate}/renew",
     "renew a certificate that comes by ACME",
     right="all",

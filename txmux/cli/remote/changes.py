@@ -14,6 +14,7 @@ from txmux.cli.remote.errors import LateAnswerError, NoServiceError, ServiceRefu
 from txmux.telemetry.formatting import counted
 
 _PERIOD = 0.5  # seconds between two polls of the service while waiting
+_MOST_WEIGHT = 65535
 _STOPS = "the service is shutting down; existing connections get 'drain_timeout' to finish"
 
 
@@ -139,15 +140,27 @@ def _drain(ask: Ask, arguments: Namespace) -> Any:
     document = _backend(ask("GET", "/api/backends"), arguments.name)
     backend = document["name"]
     server = arguments.name[len(backend) + 1 :]
-    path = f"/api/backends/{quote(backend, safe='')}/servers/"
-    # A service refuses to change servers that the rules call 'down'.
-    servers = [row["server"] for row in document["servers"] if row["state"] != "disabled"]
-    servers = [server] if server else servers
+    path = f"/api/backends/{quote(backend, safe='')}"
+    servers = [server] if server else _usable_servers(document)
     body = {"state": arguments.state, "close_connections": arguments.close}
-    done = _change_each(ask, [path + quote(name, safe="") for name in servers], body)
+    if server:
+        done = ask("POST", f"{path}/servers/{quote(server, safe='')}", body)
+    else:
+        try:
+            done = ask("POST", path, body)
+        except ServiceRefusedError as error:
+            if error.status != HTTPStatus.NOT_FOUND:
+                raise
+            # A service of an older version can change only one after another.
+            done = [ask("POST", f"{path}/servers/{quote(name, safe='')}", body) for name in servers]
     if arguments.wait:
         _wait_until_free(lambda: _active(ask("GET", "/api/backends"), backend, servers), backend)
-    return done[0] if server else done
+    return done
+
+
+def _usable_servers(backend: Mapping[str, Any]) -> list[str]:
+    """Return those that a service can change, without those that the rules call ``down``."""
+    return [row["server"] for row in backend["servers"] if row["state"] != "disabled"]
 
 
 def _wait_until_free(active: Callable[[], int], backend: str) -> None:
@@ -157,30 +170,6 @@ def _wait_until_free(active: Callable[[], int], backend: str) -> None:
             file=sys.stderr,
         )
         _wait_until(lambda: not active())
-
-
-def _change_each(
-    ask: Ask, paths: Sequence[str], body: Mapping[str, object]
-) -> list[Mapping[str, Any]]:
-    """Change one server after another; if one fails, the error names those changed before."""
-    done: list[Mapping[str, Any]] = []
-    for path in paths:
-        try:
-            done.append(ask("POST", path, body))
-        except ServiceRefusedError as error:  # noqa: PERF203 - what was done before is reported
-            document = error.document
-            if done and isinstance(document, dict):
-                document = {**document, "done": done}
-            raise ServiceRefusedError(
-                [str(error), *_done_before(done)], error.status, document
-            ) from None
-        except NoServiceError as error:
-            raise NoServiceError("; ".join([str(error), *_done_before(done)])) from None
-    return done
-
-
-def _done_before(done: Sequence[Mapping[str, Any]]) -> list[str]:
-    return [f"done before that: {change['changes']}" for change in done]
 
 
 def _active(backends: Sequence[Mapping[str, Any]], name: str, servers: Sequence[str]) -> int:
@@ -205,6 +194,52 @@ def _backend(backends: Sequence[Mapping[str, Any]], name: str) -> Mapping[str, A
         why = f"there is no backend {name!r} (there are {names or 'none'})"
         raise ServiceRefusedError([why], HTTPStatus.NOT_FOUND, {"error": why})
     return max(named, key=lambda backend: len(backend["name"]))
+
+
+# weight
+
+
+def _weight_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "name", metavar="BACKEND/SERVER", help="a server of a backend: web/10.0.0.5:8443"
+    )
+    parser.add_argument(
+        "weight", metavar="NUMBER", help="1 to 65535; 0 or default is that of the rules again"
+    )
+
+
+def _weight(ask: Ask, arguments: Namespace) -> Any:
+    number = "0" if arguments.weight == "default" else arguments.weight
+    if not (number.isascii() and number.isdecimal() and int(number) <= _MOST_WEIGHT):
+        raise UsageError(
+            f"{number!r} is no weight; write a number up to {_MOST_WEIGHT}, or default"
+        )
+    document = _backend(ask("GET", "/api/backends"), arguments.name)
+    backend = document["name"]
+    servers = _usable_servers(document)
+    server = arguments.name[len(backend) + 1 :] or (servers[0] if len(servers) == 1 else "")
+    if not server:
+        named = ", ".join(f"{backend}/{name}" for name in servers)
+        raise UsageError(f"backend {backend} has several servers; name one of {named}")
+    path = f"/api/backends/{quote(backend, safe='')}/servers/{quote(server, safe='')}"
+    return ask("POST", path, {"weight": int(number) or None})
+
+
+# pause and resume
+
+
+def _listener_argument(parser: ArgumentParser) -> None:
+    parser.add_argument("listener", metavar="LISTENER", help="by its name in the rules")
+
+
+def _accepts(*, accepting: bool) -> RemoteCommand:
+    return RemoteCommand(
+        lambda ask, given: ask(
+            "POST", f"/api/listeners/{quote(given.listener, safe='')}", {"accepting": accepting}
+        ),
+        _write_changes,
+        arguments=_listener_argument,
+    )
 
 
 # hold and release
@@ -286,6 +321,7 @@ CHANGES = {
     "close": RemoteCommand(_close, _write_closed, 60, _close_arguments),
     "drain": RemoteCommand(_drain, _write_changes, 60, _drain_arguments),
     "hold": RemoteCommand(_hold, _write_changes, 60, _hold_arguments),
+    "pause": _accepts(accepting=False),
     "release": RemoteCommand(
         lambda ask, given: ask("POST", f"/api/backends/{quote(given.backend, safe='')}/release"),
         _write_changes,
@@ -293,6 +329,7 @@ CHANGES = {
         _release_arguments,
     ),
     "reload": RemoteCommand(lambda ask, _: ask("POST", "/api/reload"), _write_reload, 120),
+    "resume": _accepts(accepting=True),
     "stop": RemoteCommand(_stop, _write_stop, arguments=_stop_arguments),
     "unban": RemoteCommand(
         lambda ask, given: ask("POST", "/api/bans/remove", {"network": given.network}),
@@ -307,4 +344,5 @@ CHANGES = {
         # An older service does not report it.
         code=lambda answer, _: 0 if answer.get("complete", True) else REFUSED,
     ),
+    "weight": RemoteCommand(_weight, _write_changes, arguments=_weight_arguments),
 }
