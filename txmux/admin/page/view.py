@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -53,7 +54,17 @@ from txmux.admin.page.unrecognised import (
     unrecognised_client,
 )
 from txmux.control.rates import Moment
-from txmux.telemetry.formatting import byte_rate, count, duration, rate, size, worker_state
+from txmux.telemetry.formatting import (
+    byte_rate,
+    count,
+    counted,
+    duration,
+    rate,
+    server_state,
+    size,
+    worker_state,
+    worst_first,
+)
 
 _HINTS = {"client": "10.0.0.0/8", "older": "5m", "state": "relaying"}
 _MOST_ENDS = 10
@@ -444,6 +455,16 @@ class View:
     def servers(self) -> Any:
         snapshot = self.snapshot
         return server_rows(snapshot.backends, snapshot.routes, self.query, snapshot.now)
+
+    @property
+    def servers_summary(self) -> str:
+        """How many servers there are in each state, if the part is about all."""
+        if self.query.filters:
+            return ""
+        servers = [server for _, server in worst_first(self.snapshot.backends)]
+        states = Counter(map(server_state, servers))
+        each = ", ".join(f"{count(number)} {state}" for state, number in states.items())
+        return f"{counted(len(servers), 'server')}: {each}." if servers else ""
 
     @property
     def backends(self) -> list[BackendGroup]:
