@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from txmux.errors import printable
+from txmux.telemetry import presentation
 from txmux.telemetry.formatting import ExplainedRoute, aligned
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, JustifyMethod
 
 
 Row = tuple[Sequence[str], str]
@@ -33,22 +34,45 @@ class Output:
 
             self._console.print(Text(printable(text), style))
 
-    def table(self, rows: Sequence[Row], head: Sequence[str] = ()) -> None:
+    def table(
+        self,
+        rows: Sequence[Row],
+        head: Sequence[str] = (),
+        numbers: Collection[int] = (),
+    ) -> None:
+        """Write a table; `numbers` are the columns that are aligned at the right."""
         rows = [([printable(cell) for cell in cells], style) for cells, style in rows]
         if self._console is None:
             lines = [cells for cells, _ in rows]
-            for line in aligned([head, *lines] if head else lines):
+            for line in aligned([head, *lines] if head else lines, numbers):
                 print(line)
             return
         from rich.table import Table  # noqa: PLC0415 - it is optional
         from rich.text import Text  # noqa: PLC0415
 
         table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), show_header=bool(head))
-        for column in head or rows[0][0]:
-            table.add_column(column, overflow="fold")
+        for number, column in enumerate(head or rows[0][0]):
+            justify: JustifyMethod = "right" if number in numbers else "left"
+            table.add_column(column, overflow="fold", justify=justify)
         for cells, style in rows:
             table.add_row(*map(Text, cells), style=style)
         self._console.print(table)
+
+    def listing(self, table: presentation.Table, rows: Sequence[presentation.Row]) -> None:
+        """Write rows of a document; what has no value, and on a terminal what has no room, is left out."""
+        columns = table.columns
+        cells = [table.cells(row, presentation.COMMAND) for row in rows]
+        titles = [column.title for column in columns]
+        width = sys.maxsize if self._console is None else self._console.width
+        shown, _ = presentation.fitted(columns, [titles, *cells], width, _GAP)
+        self.table(
+            [
+                ([line[at] for at in shown], table.style(row))
+                for row, line in zip(rows, cells, strict=True)
+            ],
+            [titles[at] for at in shown],
+            [number for number, at in enumerate(shown) if columns[at].is_number],
+        )
 
 
 def explained_style(route: ExplainedRoute) -> str:

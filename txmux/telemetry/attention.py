@@ -11,6 +11,7 @@ import attrs
 from twisted.logger import Logger
 
 from txmux.telemetry.formatting import duration
+from txmux.telemetry.presentation import attention_text
 
 Level = Literal["critical", "warning", "note"]
 """``critical``: clients are turned away or lost now; ``warning``: they will be, or protection is off."""
@@ -92,52 +93,11 @@ def worst_first(items: Iterable[AttentionItem]) -> list[AttentionItem]:
     return sorted(items, key=lambda item: (LEVELS.index(item.level), item.since or 0.0))
 
 
-def attention_text(item: Mapping[str, Any]) -> str:
-    """Write what is wrong, and the cause, of an item of ``/api/status``."""
-    cause = item.get("cause")
-    return f"{item['text']} ({cause})" if cause else str(item["text"])
-
-
-def attention_line(item: Mapping[str, Any], now: float) -> str:
-    """Write an item of ``/api/status`` in one line, with its level, for how long it has been, and what to do.
-
-    >>> item = AttentionItem("warning", "log", "access log: 3 lines lost", "no space", 60.0, "free some")
-    >>> attention_line(item.as_json(), 150.0)
-    'warning: access log: 3 lines lost (no space), for 1 min 30 s; free some'
-    """
-    since, do = item.get("since"), item.get("do")
-    age = "" if since is None else f", for {duration(max(0, int(now - since)))}"
-    return f"{item.get('level', 'warning')}: {attention_text(item)}{age}{f'; {do}' if do else ''}"
-
-
-def attention_items(status: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the items of ``/api/status``; those of older versions have a text, and perhaps a topic."""
-    bare = {"level": "warning", "what": "service", "cause": "", "since": None, "do": "", "link": ""}
-    return [
-        bare | ({"text": item} if isinstance(item, str) else item)
-        for item in status.get("attention", ())
-    ]
-
-
 def attention_counts(items: Iterable[AttentionItem]) -> Counter[tuple[What, Level]]:
     """Count items by topic and level; those that may occur and do not are 0."""
     counts = Counter({(what, level): 0 for what in TOPICS for level in OCCURRING[what]})
     counts.update((item.what, item.level) for item in items)
     return counts
-
-
-def attention_verdict(status: Mapping[str, Any]) -> tuple[int, str]:
-    """Return the exit code that monitoring expects, and the worst item of ``/api/status`` in one line.
-
-    >>> attention_verdict({"attention": []})
-    (0, 'OK: nothing needs attention')
-    """
-    items = attention_items(status)
-    if not items:
-        return 0, "OK: nothing needs attention"
-    code = {"critical": 2, "warning": 1}.get(items[0]["level"], 0)
-    more = f"; {len(items) - 1} more" if len(items) > 1 else ""
-    return code, f"{('OK', 'WARNING', 'CRITICAL')[code]}: {attention_text(items[0])}{more}"
 
 
 @attrs.define

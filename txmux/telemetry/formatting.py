@@ -1,23 +1,16 @@
 """Formats durations, amounts, rates and explanations for the commands, the page and messages. Pure."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
 _UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
-_SIZES = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _DAY = 86400
 _SOON = 14 * _DAY
 _SHORT = 10  # below it, one decimal is shown
+_SECOND = 1000  # ms
 
-
-def worker_state(worker: Mapping[str, Any]) -> str:
-    """By a worker's part of ``/api/status``."""
-    if not worker.get("ready", True):
-        return "starts"
-    if "active" not in worker:
-        return "does not answer"
-    return "retires" if worker.get("retiring") else "serves"
+AND_DOWN = ", and down"  # in the reason of a drained server
 
 
 EXPLANATION_COLUMNS = ("", "route", "match", "says")
@@ -76,30 +69,26 @@ def byte_rate(per_second: float) -> str:
     >>> byte_rate(8010)
     '8.01 kB/s'
     """
-    number = si_number(per_second)
-    return f"{number}{'' if ' ' in number else ' '}B/s"
+    return f"{byte_count(per_second)}/s"
 
 
-def size(number: float) -> str:
-    """Write a number of bytes in the unit that leaves one to four digits.
+def byte_count(number: float) -> str:
+    """Write a number of bytes.
 
-    >>> size(1536)
-    '1.5 KiB'
+    >>> byte_count(1536)
+    '1.54 kB'
     """
-    unit = 0
-    while number >= 1000 and unit < len(_SIZES) - 1:
-        number /= 1024
-        unit += 1
-    return f"{number:.{int(unit > 0 and number < _SHORT)}f} {_SIZES[unit]}"
+    text = si_number(number)
+    return f"{text}{'' if ' ' in text else ' '}B"
 
 
-def count(number: float, digits: int = 0) -> str:
+def count(number: float) -> str:
     """Write a number with its thousands apart.
 
     >>> count(1234567)
     '1 234 567'
     """
-    return f"{number:,.{digits}f}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+    return f"{number:,.0f}".replace(",", "\N{NARROW NO-BREAK SPACE}")
 
 
 def counted(number: int, noun: str) -> str:
@@ -107,12 +96,12 @@ def counted(number: int, noun: str) -> str:
 
 
 def rate(per_second: float) -> str:
-    """Write how often something happens in a second.
+    return f"{si_number(per_second)}/s"
 
-    >>> rate(0.25)
-    '0.2/s'
-    """
-    return f"{count(per_second, int(0 < per_second < _SHORT))}/s"
+
+def milliseconds(value: float) -> str:
+    """Write a length of time, in milliseconds where it is shorter than a second."""
+    return f"{value:.3g} ms" if 0 < value < _SECOND else duration(value / _SECOND)
 
 
 def aligned(rows: Sequence[Sequence[str]], numbers: Collection[int] = ()) -> Iterator[str]:
@@ -124,74 +113,6 @@ def aligned(rows: Sequence[Sequence[str]], numbers: Collection[int] = ()) -> Ite
             for place, (cell, width) in enumerate(zip(cells, widths, strict=True))
         )
         yield "  ".join(padded).rstrip()
-
-
-# A service of another version may report less or more; missing parts are left out.
-
-
-def connection_counts(status: Mapping[str, Any]) -> str:
-    counts = status.get("connections", {})
-    words = {"active": "{} active", "undecided": "{} undecided", "total": "{} so far"}
-    parts = [text.format(counts[name]) for name, text in words.items() if name in counts]
-    if counts.get("limit"):
-        parts.append(f"at most {counts['limit']}")
-    return ", ".join(parts)
-
-
-_WORST_FIRST = (
-    "down",
-    "failing",
-    "silent",
-    "unresolved",
-    "ejected",
-    "probing",
-    "drained, and down",
-    "maintenance",
-    "drain",
-    "disabled",
-)
-
-
-AND_DOWN = ", and down"  # in the reason of a drained server
-
-
-def server_state(server: Mapping[str, Any]) -> str:
-    """Write the state of a server; one without a check, or before its first, is not known to be up."""
-    state, check = str(server["state"]), server.get("check")
-    if state == "up" and not check:
-        return "checking" if server.get("checked") else "not checked"
-    is_down = state == "drain" and AND_DOWN in str(server.get("why"))
-    return f"drained{AND_DOWN}" if is_down else state
-
-
-def slow_start(server: Mapping[str, Any]) -> str:
-    """Describe the weight of a server that starts slowly; empty if none does."""
-    weight = server.get("weight", 1)
-    now = server.get("effective_weight", weight)
-    return f"starting slowly: weight {now:g} of {weight}" if now < weight else ""
-
-
-def worst_first(backends: Iterable[Mapping[str, Any]]) -> list[tuple[str, Mapping[str, Any]]]:
-    """Return servers with the names of their backends, what is down or drained first; of these, first the backends without a server."""
-    order = {state: number for number, state in enumerate(_WORST_FIRST)}
-    well = {"up": len(order), "checking": len(order), "not checked": len(order)}
-    ranked = []
-    for backend in backends:
-        ranks = [{**order, **well}.get(server_state(server), 0) for server in backend["servers"]]
-        serves = len(order) in ranks
-        for rank, server in zip(ranks, backend["servers"], strict=True):
-            ranked.append((rank, serves, str(backend["name"]), server))
-    ranked.sort(key=lambda row: row[:2])
-    return [(name, server) for _, _, name, server in ranked]
-
-
-def rates(status: Mapping[str, Any]) -> str:
-    per_second = status.get("rates") or {}
-    return ", ".join(
-        f"{name.replace('_', ' ')} "
-        + (byte_rate(value) if name.startswith("bytes") else f"{si_number(value)}/s")
-        for name, value in per_second.items()
-    )
 
 
 class ExplainedRoute(NamedTuple):

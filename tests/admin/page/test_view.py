@@ -52,11 +52,12 @@ class PageTests(SynchronousTestCase):
         self.assertIn("<b>Not all is shown: worker 1 does not answer.</b></li>", page)
         self.assertIn("Nothing needs attention", _page())
 
-    def test_attention_without_levels_is_sorted_and_the_rest_is_folded(self) -> None:
+    def test_attention_is_sorted_and_the_rest_is_folded(self) -> None:
         found = [
-            {"what": "servers", "text": f"backend b{n}: 2 of 4 servers are down"} for n in range(12)
+            {"level": "warning", "text": f"backend b{n}: 2 of 4 servers are down"}
+            for n in range(12)
         ]
-        found.append({"what": "backend", "text": "a.example: no server is up"})
+        found.append({"level": "critical", "text": "a.example: no server is up"})
         page = _page(status={"attention": found})
         first, folded = page.split('<ul class="attention">')[1:]
         self.assertTrue(first.startswith('<li class="critical">'))
@@ -179,10 +180,10 @@ class PartTests(SynchronousTestCase):
         }  # fmt: skip
         servers = [{"server": "x", **measured}, {"server": "y", **measured, "state": "up"}]
         (group,) = self.view({}, backends=[{"name": "b", "servers": servers}]).backends
-        self.assertEqual(group.cells, ["2", "0.5/s", "4.0 KiB", "2 B", "-"])
+        self.assertEqual(group.cells, ["2", "0.5/s", "4.1 kB", "2 B", "-"])
         first, _ = group.servers
         self.assertEqual((first["state"], first["health"]), ("failing", "down"))
-        self.assertEqual(first["cells"], ["1", "0.2/s", "2.0 KiB", "1 B", "12.3 ms"])
+        self.assertEqual(first["cells"], ["1", "0.25/s", "2.05 kB", "1 B", "12.3 ms"])
         self.assertEqual(first["last_failure"], "connection reset, 10 s ago")
 
     def test_page_of_a_route_has_its_parts_alone(self) -> None:
@@ -271,7 +272,7 @@ class PartTests(SynchronousTestCase):
         assert found is not None
         self.assertEqual(
             found["facts"],
-            [("id", "1-1"), ("age", "4 min 3 s"), ("idle", "3.2 ms"), ("in", "2.0 KiB")],
+            [("id", "1-1"), ("age", "4 min 3 s"), ("idle", "3.2 ms"), ("in", "2.05 kB")],
         )
 
     def test_rules_of_a_filter_or_a_search_alone(self) -> None:

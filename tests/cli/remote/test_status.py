@@ -32,10 +32,14 @@ _STATUS = {
         "unrouted": {"ended": 4000, "bytes_in": 20, "bytes_out": 5000},
         "limit": 10000,
     },
-    "attention": [{
-        "level": "critical", "what": "backend", "text": "backend db: no server is up",
-        "cause": "connection refused", "since": _STARTED, "do": "txmux servers db", "link": "",
-    }],
+    "attention": [
+        {"level": "note", "what": "rules", "text": "the rules have changed on disk"},
+        {
+            "level": "critical", "what": "backend", "text": "backend db: no server can serve",
+            "cause": "connection refused, 37 of 37 in 12 s", "since": _STARTED + 89925,
+            "do": "txmux servers db",
+        },
+    ],
     "bans": {"active": 1500, "shared": "complete"},
     "rates": {"connections": 12.34, "bytes_in": 1234567.0, "bytes_out": 0.0},
     "last_reload": {"time": _STARTED + 60, "ok": True, "changes": "2 routes new (a, b), 1 changed (c), 1 gone (d); listener x opened; 31 connections keep older rules", "errors": []},
@@ -45,7 +49,9 @@ _STATUS = {
 }  # fmt: skip
 
 _SHOWN = """\
-attention    critical: backend db: no server is up (connection refused), for 1 d 1 h; txmux servers db
+critical     backend db: no server can serve (connection refused, 37 of 37 in 12 s), for 1 min 15 s
+             txmux servers db
+note         the rules have changed on disk
 txmux        1.2.3, process 4711
 state        serves since 2026-11-20 19:40:07 UTC, for 1 d 1 h
 rules        /etc/txmux/rules.ini, generation 3, sha256 b5bb9d8014a0
@@ -54,26 +60,25 @@ connections  12 active, 1 undecided, 4711 so far, at most 10000
 rates        connections 12.3/s, bytes in 1.23 MB/s, bytes out 0 B/s
 bans         1500, shared with other machines: complete
 
-listener  address
-public    0.0.0.0:443       accepts
-          [::]:443
-other     unix:/run/x.sock  does not accept
+listener  address                state
+public    0.0.0.0:443, [::]:443  accepts
+other     unix:/run/x.sock       does not accept
 
-route  to        matches  active  in     out
-web    db        12       3       1.5 M  300
--      no route  4.01 k   8       20     5 k
+route  to        active  matches      in    out
+web    db             3       12  1.5 MB  300 B
+-      no route       8   4.01 k    20 B   5 kB
 
 backend  server         state        active  failed  why
-db       10.0.0.2:5432  down         0       0       3 checks failed; last: tls
-web      10.0.0.4:80    drain        1       0       drained by an operator
-web      10.0.0.1:80    not checked  2       17
-web      10.0.0.3:80    up           0       0
+db       10.0.0.2:5432  down              0       0  3 checks failed; last: tls
+web      10.0.0.4:80    drained           1       0  drained by an operator
+web      10.0.0.1:80    not checked       2      17  -
+web      10.0.0.3:80    up                0       0  -
 
-worker  pid   state            sandbox  rules  active  undecided  older rules
-1       4712  serves           yes      3      10      1          4
-2       4713  retires          no       2      2       0          2
-3       4714  starts
-4       4715  does not answer
+worker  process  state            sandbox  rules  active  undecided  older rules
+1       4712     serves           yes      3          10          1            4
+2       4713     retires          no       2           2          0            2
+3       4714     starts           -        -           -          -            -
+4       4715     does not answer  -        -           -          -            -
 """
 
 
@@ -84,7 +89,7 @@ _ROUTES = [
 
 
 def _server(address: str, state: str, **more: object) -> dict[str, object]:
-    return {"server": address, "state": state, "active": 0, **more}
+    return {"server": address, "state": state, "active": 0, "failed": 0, **more}
 
 
 _CHECK = {"ok": True}
@@ -148,32 +153,12 @@ class StatusTests(RemoteTestCase):
         self.server.document, self.server.status = {"error": "no"}, 403
         self.assertEqual(self.ask("status", "--check")[::2], (3, "txmux: no\n"))
 
-    def test_resolved_addresses_down_ones_first_and_limited(self) -> None:
-        many = [{"address": f"10.0.0.{n}:80", "state": "up"} for n in range(1, 12)]
-        many[9]["state"] = "down"
-        plain = {"address": "10.0.0.1:80", "state": "up"}
-        self.backends.append(
-            {
-                "name": "web",
-                "servers": [
-                    {"server": "consul:web,tag=v1", "state": "up", "addresses": many},
-                    {"server": "10.0.0.1:80", "state": "up", "addresses": [plain]},
-                    {"server": "db.test:80", "state": "unresolved", "addresses": []},
-                ],
-            }
-        )
+    def test_found_addresses(self) -> None:
+        found = [{"address": "10.0.0.1:80", "state": "up"}, {"address": "b", "state": "down"}]
+        servers = [_server("consul:web", "up", addresses=found), _server("10.0.0.1:80", "up")]
+        self.backends.append({"name": "web", "servers": servers})
         _, out, _ = self.ask("status")
-        lines = out.splitlines()
-        begin = lines.index("backend  server             found")
-        self.assertEqual(
-            [line.split() for line in lines[begin + 1 : lines.index("", begin)]],
-            [
-                ["web", "consul:web,tag=v1", "10.0.0.10:80", "down"],
-                *([f"10.0.0.{n}:80", "up"] for n in range(1, 8)),
-                ["and", "3", "more"],
-                ["web", "db.test:80", "none", "not", "found", "yet"],
-            ],
-        )
+        self.assertIn("web      consul:web  b (down), 10.0.0.1:80\n\n", out)
 
     def test_many_servers_are_left_to_their_own_command(self) -> None:
         servers = [_server(f"10.0.0.{n}:80", "down" if n == 25 else "up") for n in range(1, 26)]

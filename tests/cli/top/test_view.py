@@ -59,8 +59,9 @@ class ScreenTests(SynchronousTestCase):
         self.assertTrue(drawn[0].startswith("txmux 1.0 · process 4711 · serves for 1 h 2 min · "))
         for wanted in (
             "connections: 3 active, 1 undecided, 4711 so far, at most 100",
-            "192.0.2.1:50001  site   10.0.0.5:8443  relaying  1h2m    0s  1.23 k  5.68 M",
-            "1 connections: 3", "2 routes: 2", "3 servers: 2", "refused, 2s", "4 recent ends: 1",
+            "192.0.2.1:50001  site   10.0.0.5:8443  relaying  1h2m  12ms  1.23 kB  5.68 MB",
+            "[1] connections  3", "[2] routes  2, busiest first", "[3] servers  2", "refused, 2s",
+            "[4] recent ends  1",
             "no-route", "h help  q quit",
         ):  # fmt: skip
             self.assertIn(wanted, text)
@@ -75,7 +76,7 @@ class ScreenTests(SynchronousTestCase):
         )
         for told in ("\n".join(_drawn(TopState(), snapshot)), "\n".join(text_of(snapshot))):
             self.assertIn("\nnobody there; trying again", told)
-            self.assertIn("\nbackend web: no server is up", told)
+            self.assertIn("\nwarning: backend web: no server is up", told)
             self.assertIn("\nthe answer is not complete: worker 2", told)
 
     def test_trouble_is_first_and_whole(self) -> None:
@@ -90,15 +91,15 @@ class ScreenTests(SynchronousTestCase):
             routes=[{**ROUTES[0], "name": f"r{number}"} for number in range(100)],
             recent=[{**RECENT[0], "id": f"1-{number}"} for number in range(100)],
         )
-        wanted = [("down", 6), ("ejected", 4), ("maintenance", 3), ("drain", 1)]
+        wanted = [("down", 6), ("ejected", 4), ("maintenance", 3), ("drained", 1)]
         for width, height in ((80, 24), (130, 45), (200, 50)):
             for pane in PANES:
                 drawn = _drawn(TopState(pane=pane), snapshot, width, height)
                 self.assertNotIn("", [line.strip() for line in drawn])
-                self.assertEqual(drawn[1:3], [one["text"] for one in _ATTENTION])
+                self.assertEqual(drawn[1:3], [f"warning: {one['text']}" for one in _ATTENTION])
                 text = "\n".join(drawn)
-                self.assertIn("3 servers: 16, 8 down or drained", text)
-                self.assertIn("2 routes: 100", text)
+                self.assertIn("[3] servers  16, 8 down or drained", text)
+                self.assertIn("[2] routes  100", text)
                 rows = re.findall(r"(web|api) +s(\d) +(\w+)", text)[:8]
                 in_order = [(b, str(n), s) for s, n in wanted for b in ("web", "api")]
                 self.assertEqual(rows, in_order, text)
@@ -148,7 +149,10 @@ class ScreenTests(SynchronousTestCase):
         modes: tuple[tuple[Mode, int, int], ...] = (("browse", 26, 10), ("help", 28, 6))
         for mode, hidden, height in modes:
             drawn = _drawn(TopState(mode=mode), snapshot)
-            self.assertEqual(drawn[1:3], [f"trouble 0{7 * ' and so on'}", "  and so on and so on"])
+            self.assertEqual(
+                drawn[1:3],
+                [f"warning: trouble 0{6 * ' and so on'}", "  and so on and so on and so on"],
+            )
             self.assertEqual(drawn[height], f"{hidden} more: txmux status")
             self.assertTrue(drawn[height + 1].startswith("connections: 3 active"))
 

@@ -2,13 +2,12 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import attrs
 
 from txmux.telemetry.formatting import byte_rate
-
-Health = Literal["up", "unchecked", "checking", "partly", "down", "drain", "idle"]
+from txmux.telemetry.presentation import Health
 
 WIDTH = 1000
 ROW = 26
@@ -181,7 +180,7 @@ def health_of(servers: Iterable[MapServer]) -> Health:
         return next((health for health in kinds if health in states), "up")
     if up:
         return "partly"
-    return "drain" if all(state == "drain" for state in states) else "down"
+    return "drain" if {*states} <= {"drain", "idle"} else "down"
 
 
 def how_many(states: Sequence[Health]) -> str:

@@ -4,37 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import groupby
-from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 from urllib.parse import quote
 
 import attrs
 
-from txmux.admin.page.map import Health, MapServer, flow_text, health_of, how_many
+from txmux.admin.page.map import MapServer, flow_text, health_of, how_many
 from txmux.admin.page.query import PageQuery
 from txmux.admin.page.unrecognised import ago, host_of
-from txmux.telemetry.formatting import (
-    count,
-    counted,
-    duration,
-    rate,
+from txmux.telemetry.formatting import count, counted, milliseconds, rate
+from txmux.telemetry.presentation import (
+    PAGE,
+    TABLES,
+    Health,
+    Row,
+    Table,
+    found_addresses,
+    ordered,
+    server_health,
     server_state,
-    size,
     slow_start,
-    worst_first,
 )
+from txmux.telemetry.presentation import server_rows as rows_of_servers
 
-_HEALTH: Mapping[str, Health] = {
-    "up": "up", "not checked": "unchecked", "checking": "checking", "probing": "partly",
-    "drain": "drain", "drained, and down": "drain", "maintenance": "drain", "disabled": "drain",
-}  # fmt: skip
 _STATES = (("Ready", "ready"), ("Drain", "drain"), ("Maintenance", "maintenance"))
 _STEERED = {"drain", "maintenance"}
 _BANS: Sequence[tuple[str, Mapping[str, int]]] = (
     ("Ban for an hour", {"seconds": 3600}),
     ("Ban until lifted", {}),
 )
-_MOST_SHOWN = 5
-_SECOND = 1000  # ms
 MOST_ROWS = 50
 """Of a part; of more, the first `_FEWER_ROWS` are shown."""
 
@@ -91,16 +89,6 @@ def fold(
     return Folded(shown, len(items), bool(query[part]) or len(items) > most)
 
 
-def milliseconds(value: float) -> str:
-    return f"{value:.3g} ms" if value < _SECOND else duration(value / _SECOND)
-
-
-Column: TypeAlias = "tuple[str, str, Callable[[Any], str] | None]"
-"""The title, the field of the API, and what writes it if it is no text."""
-
-_NUMBERS: Collection[object] = (count, rate, size, milliseconds)
-
-
 @attrs.frozen
 class PageColumn:
     """A column: its name, whether it has numbers, a link that sorts by it, and how it is sorted now."""
@@ -113,49 +101,49 @@ class PageColumn:
 
 @attrs.frozen
 class TableRow:
-    """A row: its cells as text, a link of the first one, its actions, and the colour of a cell *state*."""
+    """A row: its cells as text, a link of the first one, its actions, and the colour of its state."""
 
     cells: Sequence[str]
+    health: Health | None = None
     link: str = ""
     menu: Sequence[Action] = ()
-    health: str = ""
 
 
 @attrs.frozen
-class Table:
+class PageTable:
     """A table, of which some rows may be folded."""
 
     columns: Sequence[PageColumn]
     body: Folded[TableRow]
 
 
-def table(
+def page_table(
     part: str,
-    columns: Sequence[Column],
-    items: Sequence[Mapping[str, Any]],
+    table: Table,
+    items: Sequence[Row],
     query: PageQuery,
+    now: float,
     *,
-    more: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda _: {},
+    more: Callable[[Row], Mapping[str, Any]] = lambda _: {},
     most: int = MOST_ROWS,
-) -> Table:
-    """Make a table of documents; `more` returns what a row has beside its cells."""
-    shown = fold(
-        items,
-        lambda item: TableRow(cells_of(columns, item), **more(item)),
-        lambda row: " ".join(row.cells),
-        query,
-        part,
-        most,
-    )
-    return Table([PageColumn(title, write in _NUMBERS) for title, _, write in columns], shown)
+) -> PageTable:
+    """Show rows of the API; `more` returns what each has beside its cells. Columns that may be left out are, if they are empty."""
 
+    def row_of(item: Row) -> TableRow:
+        return TableRow(
+            table.cells(item, PAGE, now), **{"health": table.health(item), **more(item)}
+        )
 
-def cells_of(columns: Iterable[Column], item: Mapping[str, Any]) -> list[str]:
-    values = ((item.get(key), write) for _, key, write in columns)
-    return [
-        "-" if value is None or value == "" else str(value) if write is None else write(value)
-        for value, write in values
+    body = fold(items, row_of, lambda row: " ".join(row.cells), query, part, most)
+    shown = [
+        at
+        for at, column in enumerate(table.columns)
+        if not column.goes or any(row.cells[at] not in {"", "-"} for row in body.rows)
     ]
+    rows = [attrs.evolve(row, cells=[row.cells[at] for at in shown]) for row in body.rows]
+    titles = [table.columns[at] for at in shown]
+    columns = [PageColumn(column.title, column.is_number) for column in titles]
+    return PageTable(columns, attrs.evolve(body, rows=rows))
 
 
 def _path(*parts: str) -> str:
@@ -179,13 +167,18 @@ def ban_menu(source: str) -> list[Action]:
     ]
 
 
+def lifting(network: str) -> Action:
+    body = {"network": network}
+    return Action("Lift", "api/bans/remove", body, f"Lift the ban of {network}?")
+
+
+def renewal(name: str) -> Action:
+    return Action("Renew", _path("certificates", name, "renew"))
+
+
 def listener_menu(name: str, *, is_paused: bool) -> list[Action]:
     label, question = ("Resume", "") if is_paused else ("Pause", f"Accept no clients of {name}?")
     return [Action(label, _path("listeners", name), {"accepting": is_paused}, question)]
-
-
-def _health_of_server(server: Mapping[str, Any]) -> Health:
-    return _HEALTH.get(server_state(server), "down")
 
 
 def backends_of_route(routes: Iterable[Mapping[str, Any]], name: str) -> set[str]:
@@ -198,66 +191,55 @@ def backends_of_route(routes: Iterable[Mapping[str, Any]], name: str) -> set[str
 
 
 def server_rows(
-    backends: Sequence[Mapping[str, Any]],
-    routes: Sequence[Mapping[str, Any]],
-    query: PageQuery,
-    now: float,
+    backends: Sequence[Row], routes: Sequence[Row], query: PageQuery, now: float
 ) -> Folded[dict[str, Any]]:
     """Return the servers that fit the filter by backend; in each, and of all backends, those down or drained come first."""
     of_route = backends_of_route(routes, query["route"]) if query["route"] else None
-    ordered = worst_first(backends)
-    place = {backend: at for at, (backend, _) in reversed([*enumerate(ordered)])}
+    ranked = rows_of_servers(backends)
+    place = {server["backend"]: at for at, server in reversed([*enumerate(ranked)])}
     servers = [
-        (backend, server)
-        for backend, server in sorted(ordered, key=lambda pair: place[pair[0]])
-        if query.fits(backend=backend, server=server["server"])
-        and (of_route is None or backend in of_route)
+        server
+        for server in sorted(ranked, key=lambda server: place[server["backend"]])
+        if query.fits(backend=server["backend"], server=server["server"])
+        and (of_route is None or server["backend"] in of_route)
     ]
     texts = ("backend", "name", "state", "why", "found")
 
     def text(row: dict[str, Any]) -> str:
         return " ".join(row[name] for name in texts)
 
-    return fold(servers, lambda pair: _server_row(*pair, now), text, query, "servers")
+    return fold(servers, lambda server: _server_row(server, now), text, query, "servers")
 
 
-SERVER_COLUMNS: Sequence[Column] = (
-    ("active", "active", count), ("new", "rate", rate), ("in", "bytes_in", size),
-    ("out", "bytes_out", size), ("first byte", "first_byte_ms", milliseconds),
-)  # fmt: skip
+MEASURED = TABLES["servers"].only("active", "rate", "in", "out", "first byte")
 
 
-def _server_row(backend: str, server: Mapping[str, Any], now: float) -> dict[str, Any]:
-    state, check = str(server["state"]), server.get("check") or {}
+def _server_row(server: Row, now: float) -> dict[str, Any]:
+    backend, name, check = server["backend"], server["server"], server.get("check") or {}
     checks = [bool(passed) for passed in check.get("history", ())]  # oldest first
     why, last = str(server.get("why") or ""), server.get("last_failure") or {}
-    cause = str(last.get("cause", ""))
+    cause, full = str(last.get("cause", "")), server.get("weight", 1)
     return {
         "backend": backend,
-        "name": server["server"],
-        "found": _resolved_addresses(server),
+        "name": name,
+        "found": found_addresses(server),
         "state": server_state(server),
-        "health": _health_of_server(server),
+        "health": server_health(server),
         "why": why,
         "since": ago(now, server.get("since")),
-        "weight": slow_start(server) or _weight(server),
-        "cells": cells_of(SERVER_COLUMNS, server),
+        "weight": slow_start(server) or (f"weight {count(full)}" if full != 1 else ""),
+        "cells": MEASURED.cells(server, PAGE, now),
         "failed": _share(server.get("failed", 0), server.get("total", 0)),
         "last_failure": "" if cause in why else f"{cause}, {ago(now, last.get('time'))}",
         "checks": checks,
         "checks_label": f"{sum(checks)} of the last {len(checks)} checks were good",
         "last_check": _last(check, why),
-        "menu": _server_menu(backend, str(server["server"]), state),
+        "menu": _server_menu(backend, name, str(server["state"])),
     }
 
 
 def _share(part: int, whole: int) -> str:
     return f"{count(part)} of {count(whole)}" if part else "0"
-
-
-def _weight(server: Mapping[str, Any]) -> str:
-    full = server.get("weight", 1)
-    return f"weight {count(full)}" if full != 1 else ""
 
 
 def _server_menu(backend: str, server: str, state: str) -> list[Action]:
@@ -304,9 +286,9 @@ def _backend_group(backend: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
     waiting = f"{counted(backend['held'], 'client')} waiting" if backend.get("held") else ""
     note = ", ".join(filter(None, ["held" if hold else "", waiting]))
     sums = {
-        key: sum(server.get(key) or 0 for server in servers) if key in servers[0] else None
-        for _, key, write in SERVER_COLUMNS
-        if write is not milliseconds and servers
+        field: sum(server.get(field) or 0 for server in servers)
+        for field in ("active", "rate", "bytes_in", "bytes_out")
+        if any(field in server for server in servers)
     }
     hold_action = ("Release its clients", "release") if hold else ("Hold new clients", "hold")
     several = _STATES if len(servers) > 1 else ()
@@ -316,17 +298,8 @@ def _backend_group(backend: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
     ]
     states = how_many([server.health for server in shown])
     summary = f"{states}, {note}" if note else states
-    cells, is_single = cells_of(SERVER_COLUMNS, sums), len(servers) == 1
+    cells, is_single = MEASURED.cells(sums, PAGE), len(servers) == 1
     return BackendGroup(name, health_of(shown), summary, cells, menu, rows, is_single, note)
-
-
-def _resolved_addresses(server: Mapping[str, Any]) -> str:
-    # The addresses of its name or service; nothing if it is an address itself.
-    addresses = [str(address["address"]) for address in server.get("addresses", ())]
-    if not addresses or addresses == [server["server"]]:
-        return ""
-    more = len(addresses) - _MOST_SHOWN
-    return ", ".join(addresses[:_MOST_SHOWN]) + (f" and {count(more)} more" if more > 0 else "")
 
 
 def _last(check: Mapping[str, Any], why: str) -> str:
@@ -345,7 +318,7 @@ def map_servers(backends: Iterable[Mapping[str, Any]]) -> dict[str, list[MapServ
         backend["name"]: [
             MapServer(
                 server["server"],
-                _health_of_server(server),
+                server_health(server),
                 flow_text(
                     server.get("active") or 0, rate(server["rate"]) if server.get("rate") else ""
                 ),
@@ -356,47 +329,41 @@ def map_servers(backends: Iterable[Mapping[str, Any]]) -> dict[str, list[MapServ
     }
 
 
-_COLUMNS: Sequence[Column] = (
-    ("client", "client", None), ("listener", "listener", None), ("route", "route", None),
-    ("server", "server", None), ("state", "state", None), ("age", "age_ms", milliseconds),
-    ("idle", "idle_ms", milliseconds), ("in", "bytes_in", size), ("out", "bytes_out", size),
-)  # fmt: skip
-"""Of the connections."""
+_CONNECTIONS = TABLES["connections"].only(
+    "client", "listener", "route", "server", "state", "age", "idle", "in", "out"
+)
 
 
-def connections_table(connections: Iterable[Mapping[str, Any]], query: PageQuery) -> Table:
+def connections_table(connections: Sequence[Row], query: PageQuery, now: float) -> PageTable:
     """Show the connections in the requested order; of many, the first."""
-    chosen = query["sort"].lstrip("-")
-    listed = list(connections)
-    numbers = {key: write is not None for _, key, write in _COLUMNS}
-    if chosen in numbers:
-        nothing: Any = 0 if numbers[chosen] else ""
-        listed.sort(
-            key=lambda connection: connection.get(chosen) or nothing,
-            reverse=query["sort"].startswith("-"),
-        )
-    shown = listed[: connections_shown(len(listed), query)]
-    rows = [_connection_row(connection, query) for connection in shown]
-    return Table(_sorting_columns(query), Folded(rows, len(rows), is_searched=False))
+    by_field = {column.field: column for column in _CONNECTIONS.columns}
+    column = by_field.get(query["sort"].lstrip("-"))
+    if column is not None:
+        is_descending = query["sort"].startswith("-")
+        connections = ordered(connections, column, is_descending=is_descending)
+    shown = connections[: connections_shown(len(connections), query)]
+    rows = [_connection_row(connection, query, now) for connection in shown]
+    return PageTable(_sorting_columns(query), Folded(rows, len(rows), is_searched=False))
 
 
 def _sorting_columns(query: PageQuery) -> list[PageColumn]:
     """A second click on a column turns its order around."""
     chosen, columns = query["sort"], []
-    for name, key, write in _COLUMNS:
+    for column in _CONNECTIONS.columns:
+        key, is_number = column.field, column.is_number
         now = {key: "ascending", f"-{key}": "descending"}.get(chosen, "")
-        first, other = (f"-{key}", key) if write else (key, f"-{key}")
+        first, other = (f"-{key}", key) if is_number else (key, f"-{key}")
         link = query.link(sort=other if chosen == first else first, after="")
-        columns.append(PageColumn(name, write is not None, f"{link}#connections", now))
+        columns.append(PageColumn(column.title, is_number, f"{link}#connections", now))
     return columns
 
 
-def _connection_row(connection: Mapping[str, Any], query: PageQuery) -> TableRow:
-    identity = str(connection.get("id") or "-")
+def _connection_row(connection: Row, query: PageQuery, now: float) -> TableRow:
+    identity, client = str(connection["id"]), str(connection.get("client") or "")
     return TableRow(
-        cells_of(_COLUMNS, connection),
-        f"{query.link(connection=identity)}#connections",
-        connection_menu(identity, str(connection.get("client") or "")),
+        _CONNECTIONS.cells(connection, PAGE, now),
+        link=f"{query.link(connection=identity)}#connections",
+        menu=connection_menu(identity, client),
     )
 
 

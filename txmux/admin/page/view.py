@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
-from urllib.parse import quote
 
 import attrs
 import jinja2
@@ -14,7 +13,6 @@ import jinja2
 from txmux.admin.page.map import (
     Box,
     Chart,
-    Health,
     Map,
     MapRoute,
     RouteFlow,
@@ -25,13 +23,11 @@ from txmux.admin.page.map import (
 )
 from txmux.admin.page.query import FILTERS, PageQuery
 from txmux.admin.page.tables import (
+    MEASURED,
     MOST_ROWS,
-    SERVER_COLUMNS,
-    Action,
     BackendGroup,
-    Column,
     Folded,
-    Table,
+    PageTable,
     by_backend,
     client_menu,
     connection_menu,
@@ -39,11 +35,12 @@ from txmux.admin.page.tables import (
     connections_table,
     files_of,
     fold,
+    lifting,
     listener_menu,
     map_servers,
-    milliseconds,
+    page_table,
+    renewal,
     server_rows,
-    table,
 )
 from txmux.admin.page.unrecognised import (
     ago,
@@ -55,21 +52,27 @@ from txmux.admin.page.unrecognised import (
 )
 from txmux.control.rates import Moment
 from txmux.telemetry.formatting import (
+    byte_count,
     byte_rate,
     count,
     counted,
     duration,
+    milliseconds,
     rate,
-    server_state,
-    size,
-    worker_state,
-    worst_first,
 )
+from txmux.telemetry.presentation import (
+    TABLES,
+    Column,
+    Health,
+    Row,
+    Table,
+    attention_items,
+    server_state,
+)
+from txmux.telemetry.presentation import server_rows as rows_of_servers
 
 _HINTS = {"client": "10.0.0.0/8", "older": "5m", "state": "relaying"}
 _MOST_ENDS = 10
-_LEVELS = ("critical", "warning", "note")
-
 _ALL = (
     "now", "servers", "ends", "unrecognised", "connections", "clients",
     "listeners", "map", "rules", "certificates", "bans",
@@ -77,18 +80,20 @@ _ALL = (
 _OF_ROUTE = ("route", "servers", "ends", "connections", "map", "rules")
 _LED_TO = {"listener": "#connections", "backend": "#servers"}
 
-_WORKER_COLUMNS: Sequence[Column] = (
-    ("worker", "worker", None), ("process", "pid", None), ("state", "state", None), ("active", "active", count),
-)  # fmt: skip
-_LISTENER_COLUMNS: Sequence[Column] = (
-    ("listener", "name", None), ("address", "addresses", ", ".join), ("state", "state", None),
-    ("active", "active", count), ("traffic", "traffic", byte_rate),
-)  # fmt: skip
-_CLIENT_COLUMNS: Sequence[Column] = (
-    ("client", "source", None), ("active", "active", count), ("new", "rate", rate),
-    ("total", "connections", count), ("in", "bytes_in", size), ("out", "bytes_out", size),
-    ("refused", "refused", count), ("unrecognised", "unrecognised", count),
-)  # fmt: skip
+_LISTENERS = TABLES["listeners"]._replace(
+    columns=[
+        *TABLES["listeners"].columns,
+        Column("active", "active", "count"),
+        Column("traffic", "traffic", "byte rate"),
+    ]
+)
+_ENDS = TABLES["ends"]._replace(
+    columns=[
+        *TABLES["ends"].only("route", "reason", "ended").columns,
+        Column("times", "count", "count"),
+        *TABLES["ends"].only("server", "listener", "client").columns,
+    ]
+)
 
 
 @attrs.frozen
@@ -148,8 +153,8 @@ class View:
             ("last match", ago(self.snapshot.now, route.get("last_match")) or "none"),
             ("active", count(route.get("active") or 0)),
             ("now", byte_rate(sum(self.snapshot.traffic.get(self.query["route"], {}).values()))),
-            ("in", size(route.get("bytes_in") or 0)),
-            ("out", size(route.get("bytes_out") or 0)),
+            ("in", byte_count(route.get("bytes_in") or 0)),
+            ("out", byte_count(route.get("bytes_out") or 0)),
         ]
 
     @property
@@ -160,26 +165,19 @@ class View:
 
     @property
     def attention(self) -> list[dict[str, str]]:
-        """What needs attention, as the service orders it; one of an older version reports no levels."""
-        found = [self._attention_item(item) for item in self._status.get("attention", ())]
-        found += [
-            self._attention_item({"level": "warning", "text": text})
-            for text in self.snapshot.warnings
-        ]
-        return sorted(found, key=lambda item: [*_LEVELS].index(item["level"]))
+        """What needs attention, the worst first."""
+        missing = [{"level": "warning", "text": text} for text in self.snapshot.warnings]
+        found = [*self._status.get("attention", ()), *missing]
+        return [self._attention_item(item) for item in attention_items({"attention": found})]
 
-    def _attention_item(self, item: Mapping[str, Any]) -> dict[str, str]:
-        text = str(item["text"]).removesuffix(".")
+    def _attention_item(self, item: Row) -> dict[str, str]:
+        text, since = str(item["text"]).removesuffix("."), item["since"]
         is_name = "." in text.partition(" ")[0]  # of a host, which is written as it is
-        guessed = "warning" if item.get("what") in {"servers", "hold"} else "critical"
-        level, since = item.get("level", guessed), item.get("since")
         return {
-            "level": level if level in _LEVELS else "warning",
+            **item,
             "text": f"{text if is_name else text[:1].upper() + text[1:]}.",
-            "cause": str(item.get("cause") or ""),
             "since": f"for {duration(self.snapshot.now - since)}" if since else "",
-            "do": str(item.get("do") or ""),
-            "link": f"./{item['link']}" if item.get("link") else "",
+            "link": f"./{item['link']}" if item["link"] else "",
         }
 
     @property
@@ -209,38 +207,29 @@ class View:
             ("generation", str(status.get("generation", ""))),
         ]
 
+    def _table(self, part: str, table: Table, items: Sequence[Row], **more: Any) -> PageTable:
+        return page_table(part, table, items, self.query, self.snapshot.now, **more)
+
     @property
-    def workers(self) -> Table:
-        workers = [
-            {**worker, "state": worker_state(worker)} for worker in self._status.get("workers", ())
-        ]
-        return table("workers", _WORKER_COLUMNS, workers, self.query)
+    def workers(self) -> PageTable:
+        return self._table("workers", TABLES["workers"], self._status.get("workers", ()))
 
     # Listeners and the map.
 
     @property
-    def listeners(self) -> Table:
-        def more(listener: Mapping[str, Any]) -> dict[str, Any]:
+    def listeners(self) -> PageTable:
+        def more(listener: Row) -> dict[str, Any]:
             name = listener["name"]
             menu = listener_menu(name, is_paused=not listener.get("accepting", True))
             link = f"{self.query.link(listener=name, after='')}#connections"
             return {"link": link, "menu": menu, "health": _health_of_listener(listener)}
 
-        return table("listeners", _LISTENER_COLUMNS, self._listeners, self.query, more=more)
-
-    @property
-    def _listeners(self) -> list[dict[str, Any]]:
         flows = listener_flows(self._map_routes)
-        return [
-            {
-                **listener,
-                **attrs.asdict(flows.get(listener["name"], RouteFlow())),
-                "state": "accepts"
-                if listener.get("accepting", True)
-                else listener.get("why") or "paused",
-            }
-            for listener in self._status.get("listeners", ())
+        rows = [
+            {**row, **attrs.asdict(flows.get(row["name"], RouteFlow()))}
+            for row in self._status.get("listeners", ())
         ]
+        return self._table("listeners", _LISTENERS, rows, more=more)
 
     @property
     def _map_routes(self) -> list[MapRoute]:
@@ -248,7 +237,8 @@ class View:
 
     @property
     def map(self) -> Map:
-        listeners = {row["name"]: _health_of_listener(row) for row in self._listeners}
+        listed = self._status.get("listeners", ())
+        listeners = {row["name"]: _health_of_listener(row) for row in listed}
         routes, chosen = self._map_routes, self.query["route"]
         if self.route is not None:
             near = {chosen, *self.route.get("under", ())}
@@ -274,8 +264,8 @@ class View:
     # Connections.
 
     @property
-    def connections(self) -> Table:
-        return connections_table(self.snapshot.connections, self.query)
+    def connections(self) -> PageTable:
+        return connections_table(self.snapshot.connections, self.query, self.snapshot.now)
 
     @property
     def connections_summary(self) -> str:
@@ -344,102 +334,39 @@ class View:
         return folded
 
     @property
-    def ends(self) -> Table:
+    def ends(self) -> PageTable:
         """Other connections that did not end as they should, alike ones once, the last one first."""
-        columns: Sequence[Column] = (
-            ("route", "route", None), ("reason", "reason", None), ("times", "count", count),
-            ("last", "ended", self._ago), ("server", "server", None),
-            ("listener", "listener", None), ("client", "client", None),
-        )  # fmt: skip
-        return table(
-            "ends",
-            columns,
-            similar_ends(self._recent),
-            self.query,
-            more=self._route_link,
-            most=_MOST_ENDS,
-        )
 
-    def _route_link(self, end: Mapping[str, Any]) -> dict[str, Any]:
-        return {"link": self.query.link(route=end["route"])} if end.get("route") else {}
+        def more(end: Row) -> dict[str, Any]:
+            return {"link": self.query.link(route=end["route"])} if end.get("route") else {}
 
-    def _ago(self, time: float) -> str:
-        return ago(self.snapshot.now, time)
+        return self._table("ends", _ENDS, similar_ends(self._recent), more=more, most=_MOST_ENDS)
 
     @property
-    def clients(self) -> Table:
-        def more(client: Mapping[str, Any]) -> dict[str, Any]:
+    def clients(self) -> PageTable:
+        def more(client: Row) -> dict[str, Any]:
             source = str(client["source"])
-            return {
-                "link": f"{self.query.link(client=source, after='')}#connections",
-                "menu": client_menu(source),
-            }
+            link = f"{self.query.link(client=source, after='')}#connections"
+            return {"link": link, "menu": client_menu(source)}
 
-        return table(
-            "clients",
-            [*_CLIENT_COLUMNS, ("since", "since", self._ago)],
-            self.snapshot.clients,
-            self.query,
-            more=more,
-            most=_MOST_ENDS,
-        )
+        rows = self.snapshot.clients
+        return self._table("clients", TABLES["clients"], rows, more=more, most=_MOST_ENDS)
 
     @property
-    def certificates(self) -> Table:
-        now = self.snapshot.now
+    def certificates(self) -> PageTable:
+        def more(certificate: Row) -> dict[str, Any]:
+            names = certificate.get("names") if certificate.get("acme") else ()
+            return {"menu": [renewal(names[0])] if names else ()}
 
-        def ends(until: float) -> str:
-            return f"{'ended' if until <= now else 'in'} {duration(abs(until - now))}"
-
-        def more(certificate: Mapping[str, Any]) -> dict[str, Any]:
-            names = certificate.get("names") or ()
-            return {
-                "menu": [Action("Renew", f"api/certificates/{quote(names[0], safe='')}/renew")]
-                if certificate.get("acme") and names
-                else ()
-            }
-
-        columns = [
-            ("certificate", "names", ", ".join),
-            ("route", "route", None),
-            ("issuer", "issuer", None),
-            ("ends", "not_after", ends),
-            ("file", "file", None),
-        ]
-        return table("certificates", columns, self.snapshot.certificates, self.query, more=more)
+        rows = self.snapshot.certificates
+        return self._table("certificates", TABLES["certificates"], rows, more=more)
 
     @property
-    def bans(self) -> Table:
-        now = self.snapshot.now
+    def bans(self) -> PageTable:
+        def more(ban: Row) -> dict[str, Any]:
+            return {"menu": [lifting(ban["network"])]}
 
-        def more(ban: Mapping[str, Any]) -> dict[str, Any]:
-            return {
-                "menu": [
-                    Action(
-                        "Lift",
-                        "api/bans/remove",
-                        {"network": ban["network"]},
-                        f"Lift the ban of {ban['network']}?",
-                    )
-                ]
-            }
-
-        bans = [
-            {
-                **ban,
-                "until": "lifted"
-                if ban.get("until") is None
-                else f"in {duration(ban['until'] - now)}",
-            }
-            for ban in self.snapshot.bans
-        ]
-        columns = [
-            ("network", "network", None),
-            ("ends", "until", None),
-            ("reason", "reason", None),
-            ("since", "since", self._ago),
-        ]
-        return table("bans", columns, bans, self.query, more=more, most=_MOST_ENDS)
+        return self._table("bans", TABLES["bans"], self.snapshot.bans, more=more, most=_MOST_ENDS)
 
     @property
     def _recent(self) -> list[Mapping[str, Any]]:
@@ -461,7 +388,7 @@ class View:
         """How many servers there are in each state, if the part is about all."""
         if self.query.filters:
             return ""
-        servers = [server for _, server in worst_first(self.snapshot.backends)]
+        servers = rows_of_servers(self.snapshot.backends)
         states = Counter(map(server_state, servers))
         each = ", ".join(f"{count(number)} {state}" for state, number in states.items())
         return f"{counted(len(servers), 'server')}: {each}." if servers else ""
@@ -472,7 +399,7 @@ class View:
 
     @property
     def server_titles(self) -> list[str]:
-        return [title for title, _, _ in SERVER_COLUMNS]
+        return [column.title for column in MEASURED.columns]
 
     def routes_to(self, backend: str) -> list[tuple[str, str]]:
         """Return the routes to a backend, and links to them."""
@@ -559,7 +486,7 @@ def _fact(name: str, value: object) -> tuple[str, str]:
         if name.endswith("_ms"):
             return name.removesuffix("_ms"), milliseconds(value)
         if name.startswith("bytes_"):
-            return name.removeprefix("bytes_"), size(value)
+            return name.removeprefix("bytes_"), byte_count(value)
     return name.replace("_", " "), str(value)
 
 

@@ -8,7 +8,7 @@ import attrs
 
 from txmux.cli.remote.command import read_filters
 from txmux.cli.remote.errors import UsageError
-from txmux.cli.top.panes import TABLES, PaneLine, lines_of, position
+from txmux.cli.top.panes import PaneLine, lines_of, position
 from txmux.cli.top.state import (
     PANES,
     ChangeRequest,
@@ -20,6 +20,7 @@ from txmux.cli.top.state import (
     TopState,
 )
 from txmux.errors import printable
+from txmux.telemetry.presentation import TABLES
 
 HELP = (
     ("Tab, 1 to 4", "go to another pane"),

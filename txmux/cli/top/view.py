@@ -11,19 +11,17 @@ from rich.text import Text
 from txmux.cli._output import explained_style
 from txmux.cli.top.keys import HELP
 from txmux.cli.top.panes import (
-    TABLES,
-    PaneColumn,
     PaneLine,
     attention_of,
     counts_of,
     lines_of,
     position,
     title_of,
-    troubled,
 )
 from txmux.cli.top.state import PANES, Pane, Snapshot, TopState
 from txmux.errors import printable
-from txmux.telemetry.formatting import EXPLANATION_COLUMNS, byte_rate, explanation_of, si_number
+from txmux.telemetry.formatting import EXPLANATION_COLUMNS, byte_rate, explanation_of, rate
+from txmux.telemetry.presentation import STYLES, TABLES, Column, Health, fitted, needs_attention
 
 _BARS = "▁▂▃▄▅▆▇█"
 _GAP = 2
@@ -74,19 +72,22 @@ def head_of(snapshot: Snapshot, width: int) -> Iterator[Text]:
     yield _rates(snapshot, width)
 
 
-def _troubles(snapshot: Snapshot, width: int) -> Iterator[tuple[int, str]]:
-    """Yield the lines of the troubles, each with the number of its sentence."""
-    for number, sentence in enumerate(attention_of(snapshot)):
+_TroubleLine = tuple[int, Health, str]
+"""The number of the sentence, how bad it is, and one of its lines."""
+
+
+def _troubles(snapshot: Snapshot, width: int) -> Iterator[_TroubleLine]:
+    for number, (health, sentence) in enumerate(attention_of(snapshot)):
         for line in textwrap.wrap(sentence, max(3, width), subsequent_indent="  "):
-            yield number, line
+            yield number, health, line
 
 
-def _first(troubles: Sequence[tuple[int, str]], height: int) -> Iterator[Text]:
+def _first(troubles: Sequence[_TroubleLine], height: int) -> Iterator[Text]:
     is_whole = len(troubles) <= height
     shown = troubles if is_whole else troubles[: max(0, height - 1)]
-    yield from (Text(line, "bold red") for _, line in shown)
+    yield from (Text(line, STYLES[health]) for _, health, line in shown)
     if height > 0 and not is_whole:
-        hidden = len({number for number, _ in troubles[len(shown) :]})
+        hidden = len({number for number, _, _ in troubles[len(shown) :]})
         yield Text(f"{hidden} more: txmux status", "bold red")
 
 
@@ -95,17 +96,13 @@ def _rates(snapshot: Snapshot, width: int) -> Text:
     line = Text()
     for name, title in _RATES:
         values = [rates.get(name, 0.0) for rates in snapshot.history]
-        write = byte_rate if name.startswith("bytes") else _per_second
+        write = byte_rate if name.startswith("bytes") else rate
         text = f"{title} {write(values[-1]) if values else '-'} "
         text = f"{text:<15}"
         bars = max(0, third - len(text) - 1)
         line.append(text)
         line.append(f"{sparkline(values, bars):<{bars}} ", "cyan")
     return line
-
-
-def _per_second(value: float) -> str:
-    return f"{si_number(value)}/s"
 
 
 def sparkline(values: Sequence[float], width: int) -> str:
@@ -146,7 +143,7 @@ def _panes(
     wide: list[tuple[Pane, ...]] = [("connections",), ("routes", "servers"), ("ends",)]
     bands = wide if width >= _WIDE else [(pane,) for pane in PANES]
     rows = {pane: lines_of(pane, state, snapshot) for pane in PANES}
-    down = troubled(rows["servers"])
+    down = _troubled(rows["servers"])
     needs = [
         max(_need(rows[pane], is_chosen=pane == state.pane) for pane in band) for band in bands
     ]
@@ -214,8 +211,8 @@ def _pane(
         first = min(max(0, current - room // 2), max(0, len(lines) - room))
         shown = lines[first : first + room]
         titles = _titles(pane, state)
-        columns, widths = widths_of(
-            TABLES[pane].columns, [titles, *(line.cells for line in shown)], width
+        columns, widths = fitted(
+            TABLES[pane].columns, [titles, *(line.cells for line in shown)], width, _GAP, cell_len
         )
         if height > _HEAD:
             head = _cells(TABLES[pane].columns, columns, widths, titles)
@@ -231,9 +228,9 @@ def _pane(
 
 def _title(pane: Pane, state: TopState, snapshot: Snapshot, lines: Sequence[PaneLine]) -> str:
     count = len(lines)
-    parts = [f"{PANES.index(pane) + 1} {TABLES[pane].title}: {count}"]
-    if pane == "servers" and troubled(lines):
-        parts.append(f"{troubled(lines)} down or drained")
+    parts = [f"[{PANES.index(pane) + 1}] {TABLES[pane].title}  {count}"]
+    if pane == "servers" and _troubled(lines):
+        parts.append(f"{_troubled(lines)} down or drained")
     if pane == "connections":
         active = snapshot.status.get("connections", {}).get("active", 0)
         if not snapshot.filters and active > count:
@@ -244,7 +241,13 @@ def _title(pane: Pane, state: TopState, snapshot: Snapshot, lines: Sequence[Pane
         column, is_descending = state.sorts[pane]
         order = "largest first" if is_descending else "smallest first"
         parts.append(f"by {TABLES[pane].columns[column].title}, {order}")
+    elif pane == "routes" and lines:
+        parts.append("busiest first")
     return printable(", ".join(parts))
+
+
+def _troubled(servers: Sequence[PaneLine]) -> int:
+    return sum(needs_attention(line.row) for line in servers)
 
 
 def _titles(pane: Pane, state: TopState) -> list[str]:
@@ -256,11 +259,11 @@ def _titles(pane: Pane, state: TopState) -> list[str]:
 
 
 def _cells(
-    columns: Sequence[PaneColumn], shown: Sequence[int], widths: Sequence[int], cells: Sequence[str]
+    columns: Sequence[Column], shown: Sequence[int], widths: Sequence[int], cells: Sequence[str]
 ) -> str:
     drawn = []
     for number, width in zip(shown, widths, strict=True):
-        cell = _cut(cells[number], width)
+        cell = _cut(cells[number], width, keeps_end=columns[number].keeps_end)
         if columns[number].is_number:
             cell = cell.strip()
             cell = " " * (width - cell_len(cell)) + cell
@@ -268,46 +271,15 @@ def _cells(
     return (" " * _GAP).join(drawn)
 
 
-def _cut(cell: str, width: int) -> str:
+def _cut(cell: str, width: int, *, keeps_end: bool = False) -> str:
     """Make a cell exactly as wide, and show if something is missing."""
-    if cell_len(cell) > width > 0:
+    if not cell_len(cell) > width > 0:
+        return set_cell_size(cell, width)
+    if not keeps_end:
         return set_cell_size(cell, width - 1) + "…"
-    return set_cell_size(cell, width)
-
-
-def widths_of(
-    columns: Sequence[PaneColumn], rows: Sequence[Sequence[str]], width: int
-) -> tuple[list[int], list[int]]:
-    """Share a width among columns: those that may go do so first, the last ones before others; then the widest are cut.
-
-    Return the numbers of the columns that are shown, and their widths. The titles are the first of the rows.
-    """
-    full_widths = [max(map(cell_len, cells)) for cells in zip(*rows, strict=True)]
-    # Optional columns stay only if all columns get their full widths.
-    shown = [*range(len(columns))]
-    for number in reversed(shown.copy()):
-        sizes = [
-            min(full_widths[index], columns[index].least)
-            if columns[index].may_go
-            else full_widths[index]
-            for index in shown
-        ]
-        if sum(sizes) + _GAP * (len(sizes) - 1) > width and columns[number].may_go:
-            shown.remove(number)
-    widths = [full_widths[number] for number in shown]
-    over = sum(widths) + _GAP * (len(widths) - 1) - width
-    while over > 0 and max(widths, default=0) > 1:
-        widest = max(
-            range(len(shown)),
-            key=lambda at: (
-                widths[at] > columns[shown[at]].least,
-                columns[shown[at]].may_go,
-                widths[at],
-            ),
-        )
-        widths[widest] -= 1
-        over -= 1
-    return shown, widths
+    while cell_len(cell) > width - 1:
+        cell = cell[1:]
+    return set_cell_size(f"…{cell}", width)
 
 
 def _scrolled(lines: Sequence[Text], scrolled: int, room: int) -> list[Text]:

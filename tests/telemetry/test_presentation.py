@@ -1,0 +1,146 @@
+"""How documents are shown, whatever medium shows them."""
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from txmux.telemetry.presentation import (
+    COMMAND,
+    PAGE,
+    SCREEN,
+    STYLES,
+    TABLES,
+    Column,
+    attention_items,
+    attention_line,
+    busy_routes,
+    fitted,
+    found_addresses,
+    ordered,
+    server_health,
+    server_rows,
+    server_state,
+)
+
+_NOW = 1_795_208_468.0
+
+
+class ServerTests(SynchronousTestCase):
+    def test_words_order_and_health(self) -> None:
+        """A server that nothing checks may be up or not; a drained one is down when its checks have failed often enough, as the reason tells."""
+        states = {
+            "a": ("up", None), "b": ("up", True), "c": ("drain", True), "d": ("drain", False),
+            "e": ("drain", None), "f": ("ejected", True), "g": ("down", False), "s": ("silent", True),
+        }  # fmt: skip
+        servers: list[dict[str, Any]] = [
+            {"server": name, "state": state, "check": None if ok is None else {"ok": ok}}
+            for name, (state, ok) in states.items()
+        ]
+        servers[3]["why"] = "drained by an operator, and down: 2 checks failed; last: timed out"
+        servers[4]["check"] = {"ok": False}  # the first of two
+        servers.append({"server": "i", "state": "up", "check": None, "checked": True})
+        servers.append({"server": "n", "state": "of a newer version"})
+        dead = [{"server": "h", "state": "failing"}, {"server": "j", "state": "disabled"}]
+        listed = server_rows([{"name": "web", "servers": servers}, {"name": "db", "servers": dead}])
+        self.assertEqual(
+            [(row["server"], server_state(row), server_health(row)) for row in listed],
+            [
+                ("h", "failing", "down"),  # its backend has none that is up
+                ("n", "of a newer version", "down"),
+                ("g", "down", "down"),
+                ("s", "silent", "down"),
+                ("f", "ejected", "down"),
+                ("d", "drained, and down", "drain"),
+                ("c", "drained", "drain"),
+                ("e", "drained", "drain"),
+                ("j", "disabled", "idle"),
+                ("a", "not checked", "unchecked"),
+                ("b", "up", "up"),
+                ("i", "checking", "checking"),  # its first check has no result yet
+            ],
+        )
+        self.assertEqual({row["backend"] for row in listed}, {"web", "db"})
+
+    def test_numbers_of_one_server_in_each_medium(self) -> None:
+        table = TABLES["servers"].only("active", "rate", "in", "first byte", "last failure", "why")
+        failure = {"time": _NOW - 90, "cause": "connection refused"}
+        row = {
+            "state": "up", "active": 12345, "rate": 2.51, "bytes_in": 1536, "first_byte_ms": 3.2,
+            "last_failure": failure, "weight": 8, "effective_weight": 2,
+        }  # fmt: skip
+        why = "starting slowly: weight 2 of 8"
+        for medium, active, first_byte, failed in (
+            (COMMAND, "12.3 k", "3.2 ms", "connection refused, 1 min 30 s ago"),
+            (SCREEN, "12.3 k", "3.2ms", "connection refused, 1m30s"),
+            (
+                PAGE,
+                "12\N{NARROW NO-BREAK SPACE}345",
+                "3.2 ms",
+                "connection refused, 1 min 30 s ago",
+            ),
+        ):
+            self.assertEqual(
+                table.cells(row, medium, _NOW),
+                [active, "2.51/s", "1.54 kB", first_byte, failed, why],
+            )
+        older = {"state": "up", "active": 1, "last_failure": None}
+        self.assertEqual(table.cells(older, COMMAND, _NOW), ["1", *5 * ["-"]])
+
+    def test_found_addresses_down_ones_first_and_limited(self) -> None:
+        many = [{"address": f"10.0.0.{n}:80", "state": "up"} for n in range(1, 12)]
+        many[9]["state"] = "down"
+        found = found_addresses({"server": "consul:web", "addresses": many})
+        self.assertTrue(found.startswith("10.0.0.10:80 (down), 10.0.0.1:80, "), found)
+        self.assertTrue(found.endswith(", 10.0.0.7:80 and 3 more"), found)
+        plain = [{"address": "10.0.0.1:80", "state": "up"}]
+        self.assertEqual(found_addresses({"server": "10.0.0.1:80", "addresses": plain}), "")
+
+
+class RowTests(SynchronousTestCase):
+    def test_routes_with_connections_first_then_by_matches(self) -> None:
+        names = {"a": (0, 0), "b": (1, 2), "c": (0, 9), "d": (0, 0)}
+        routes = [{"name": name, "active": n, "matches": m} for name, (n, m) in names.items()]
+        self.assertEqual([row["name"] for row in busy_routes(routes)], ["b", "c", "a", "d"])
+
+    def test_rows_without_a_value_are_last_either_way(self) -> None:
+        rows: list[dict[str, Any]] = [{"n": 2}, {"n": None}, {"n": 7}, {}]
+        for is_descending, wanted in ((False, [2, 7]), (True, [7, 2])):
+            listed = ordered(rows, Column("n", "n", "count"), is_descending=is_descending)
+            self.assertEqual([row.get("n") for row in listed], [*wanted, None, None])
+
+    def test_attention_of_this_and_of_older_versions(self) -> None:
+        item = {
+            "level": "critical", "what": "backend", "text": "backend web: no server can serve",
+            "cause": "connection refused, 37 of 37 in 12 s", "since": _NOW - 75,
+            "do": "txmux servers web",
+        }  # fmt: skip
+        listed = attention_items({"attention": ["it burns", {"what": "x", "text": "old"}, item]})
+        self.assertEqual(
+            [(one["level"], attention_line(one, _NOW)) for one in listed],
+            [
+                (
+                    "critical",
+                    "backend web: no server can serve (connection refused, 37 of 37 in 12 s), for 1 min 15 s",
+                ),
+                ("warning", "it burns"),
+                ("warning", "old"),
+            ],
+        )
+
+    @given(st.sampled_from(sorted(TABLES)), st.integers(1, 200), st.text(max_size=40))
+    def test_tables_of_any_width_with_missing_fields(
+        self, name: str, width: int, text: str
+    ) -> None:
+        """Whatever a service leaves out, there is a cell; none is wider than there is room, while each column has one at least."""
+        table = TABLES[name]
+        row = {"state": text, "is_self_signed": False, "acme": False, "file": text, "server": text}
+        cells = table.cells(row, COMMAND, _NOW)
+        titles = [column.title for column in table.columns]
+        shown, widths = fitted(table.columns, [titles, cells], width)
+        always = [at for at, column in enumerate(table.columns) if not column.goes]
+        self.assertLessEqual({*always}, {*shown})
+        if width >= 3 * len(shown):
+            self.assertLessEqual(sum(widths) + 2 * (len(shown) - 1), width)
+        self.assertIn(table.style(row), STYLES.values())

@@ -1,0 +1,594 @@
+"""How the API's documents are shown: the columns of each table, the words, units and colours of their rows. Pure.
+
+`TABLES` says what there is; a `Medium` says how numbers are written there: `COMMAND` for commands, `SCREEN` for `txmux top`, `PAGE` for
+the page. A service of another version may report less or more; what is missing is left out.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Literal, NamedTuple
+
+from txmux.telemetry.formatting import (
+    AND_DOWN,
+    byte_count,
+    byte_rate,
+    compact_duration,
+    count,
+    duration,
+    milliseconds,
+    rate,
+    si_number,
+)
+
+_MOST_ADDRESSES = 8  # of one server
+
+Row = Mapping[str, Any]
+"""An object of a document."""
+
+Health = Literal["up", "unchecked", "checking", "partly", "down", "drain", "idle"]
+"""How well something is, which gives it its colour; these are classes of the page's stylesheet."""
+
+STYLES: Mapping[Health | None, str] = {
+    "up": "green", "unchecked": "", "checking": "", "partly": "yellow", "down": "bold red",
+    "drain": "yellow", "idle": "dim", None: "",
+}  # fmt: skip
+"""The colour of each in a terminal, in the terms of `rich`."""
+
+HEALTH_OF_LEVEL: Mapping[str, Health] = {"critical": "down", "warning": "partly", "note": "idle"}
+"""By the level of what needs attention, the worst first."""
+
+_LEVELS = {level: at for at, level in enumerate(HEALTH_OF_LEVEL)}
+
+Kind = Literal[
+    "text", "count", "number", "bytes", "rate", "byte rate", "ms", "ago", "left", "time", "event"
+]
+"""What the value of a cell is.
+
+``count``: how many; ``number``: written as it is; ``ms``: a length of time; ``ago``, ``left``, ``time``: a moment in seconds since 1970,
+written as how long ago it was, how long it is until then, or as a date; ``event``: a word, and the moment.
+"""
+
+
+class Medium(NamedTuple):
+    """How one medium writes counts and lengths of time, in seconds, and what follows the latter if it is past."""
+
+    number: Callable[[float], str]
+    length: Callable[[float], str]
+    ago: str = ""
+
+
+def _length(seconds: float) -> str:
+    return milliseconds(seconds * 1000)
+
+
+def _compact(seconds: float) -> str:
+    is_short = 0 < seconds < 1
+    return milliseconds(seconds * 1000).replace(" ", "") if is_short else compact_duration(seconds)
+
+
+COMMAND = Medium(si_number, _length, " ago")
+SCREEN = Medium(si_number, _compact)
+PAGE = Medium(count, _length, " ago")
+
+
+def date(seconds: float) -> str:
+    return f"{datetime.fromtimestamp(seconds).astimezone():%Y-%m-%d %H:%M:%S %Z}"
+
+
+def _event(value: tuple[str, float], medium: Medium, now: float) -> str:
+    word, moment = value
+    return f"{word}, {medium.length(int(max(now - moment, 0)))}{medium.ago}"
+
+
+_WRITERS: Mapping[Kind, Callable[[Any, Medium, float], str]] = {
+    "text": lambda value, *_: ", ".join(map(str, value)) if _is_list(value) else str(value),
+    "number": lambda value, *_: f"{value:g}",
+    "count": lambda value, medium, _: medium.number(value),
+    "bytes": lambda value, *_: byte_count(value),
+    "rate": lambda value, *_: rate(value),
+    "byte rate": lambda value, *_: byte_rate(value),
+    "ms": lambda value, medium, _: medium.length(value / 1000),
+    "ago": lambda value, medium, now: f"{medium.length(int(max(now - value, 0)))}{medium.ago}",
+    "left": lambda value, medium, now: medium.length(int(value - now)),
+    "time": lambda value, *_: date(value),
+    "event": _event,
+}
+_LEFT: frozenset[Kind] = frozenset({"text", "time", "event"})  # aligned so
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, (list, tuple))
+
+
+class Column(NamedTuple):
+    """A column of a table.
+
+    Attributes:
+        field: Of the row; with `value`, a name for the column only.
+        value: Returns the value by the row; ``None`` or an empty one is shown as ``-``.
+        least: The width that it has even where there is little room.
+        goes: 0 if it is always there. Others are left out where all of their cells are empty, and where there is too little room: those
+            with the highest number first.
+        keeps_end: Whether the left end is cut where it is too long, as of a path.
+    """
+
+    title: str
+    field: str
+    kind: Kind = "text"
+    value: Callable[[Row], Any] | None = None
+    least: int = 6
+    goes: int = 0
+    keeps_end: bool = False
+
+    def of(self, row: Row) -> Any:
+        return row.get(self.field) if self.value is None else self.value(row)
+
+    def order(self, row: Row) -> Any:
+        """Return the sort key of a row; ``None`` comes last."""
+        value = self.of(row)
+        if self.kind == "event" and value:
+            return value[1]
+        return self.cell(row, COMMAND, 0) if _is_list(value) or value == "" else value
+
+    def cell(self, row: Row, medium: Medium, now: float) -> str:
+        value = self.of(row)
+        is_empty = value is None or value in ("", [], ())
+        return "-" if is_empty else _WRITERS[self.kind](value, medium, now)
+
+    @property
+    def is_number(self) -> bool:
+        return self.kind not in _LEFT
+
+
+class Table(NamedTuple):
+    """A list of the API as a table.
+
+    Attributes:
+        key: Returns what names a row as long as it is there.
+        health: Returns how well a row is; ``None`` if that is not said of it.
+    """
+
+    title: str
+    columns: Sequence[Column]
+    key: Callable[[Row], str] = lambda _: ""
+    health: Callable[[Row], Health | None] = lambda _: None
+
+    def style(self, row: Row) -> str:
+        return STYLES[self.health(row)]
+
+    def cells(self, row: Row, medium: Medium, now: float | None = None) -> list[str]:
+        now = time.time() if now is None else now
+        return [column.cell(row, medium, now) for column in self.columns]
+
+    def only(self, *titles: str) -> "Table":
+        """Return the table with these columns, in this order."""
+        by_title = {column.title: column for column in self.columns}
+        return self._replace(columns=[by_title[title] for title in titles])
+
+
+def ordered(rows: Iterable[Row], column: Column, *, is_descending: bool) -> list[Row]:
+    """Sort rows; those without a value are last either way."""
+    listed = [(column.order(row), row) for row in rows]
+    known = sorted(
+        (pair for pair in listed if pair[0] is not None),
+        key=lambda pair: pair[0],
+        reverse=is_descending,
+    )
+    return [row for _, row in [*known, *(pair for pair in listed if pair[0] is None)]]
+
+
+def fitted(
+    columns: Sequence[Column],
+    lines: Sequence[Sequence[str]],
+    width: float,
+    gap: int = 2,
+    measure: Callable[[str], int] = len,
+) -> tuple[list[int], list[int]]:
+    """Choose the columns to show, and share a width among them: first some are left out, then the widest are cut.
+
+    Returns:
+        The numbers of the columns that are shown, and their widths.
+
+    Args:
+        columns: All columns.
+        lines: The cells of each line; the first are the titles.
+        width: The columns of the terminal.
+        gap: Those between two columns of the table.
+        measure: Returns the width of a cell.
+    """
+    full = [max(map(measure, cells)) for cells in zip(*lines, strict=True)]
+    empty = {
+        number
+        for number, column in enumerate(columns)
+        if column.goes and all(cells[number] in {"", "-"} for cells in lines[1:])
+    }
+    shown = [number for number in range(len(columns)) if number not in empty]
+    leaving = sorted(shown, key=lambda number: (columns[number].goes, number))
+
+    def least(number: int) -> int:
+        return min(full[number], columns[number].least) if columns[number].goes else full[number]
+
+    while columns[leaving[-1]].goes and sum(map(least, shown)) + gap * (len(shown) - 1) > width:
+        shown.remove(leaving.pop())
+    widths = [full[number] for number in shown]
+    over = sum(widths) + gap * (len(widths) - 1) - width
+    while over > 0 and max(widths, default=0) > 1:
+        widest = max(
+            range(len(shown)),
+            key=lambda at: (
+                widths[at] > columns[shown[at]].least,
+                bool(columns[shown[at]].goes),
+                widths[at],
+            ),
+        )
+        widths[widest] -= 1
+        over -= 1
+    return shown, widths
+
+
+# States and their health.
+
+_SERVER_HEALTH: Mapping[str, Health] = {
+    "failing": "down", "down": "down", "silent": "down", "unresolved": "down", "ejected": "down",
+    "probing": "partly", f"drained{AND_DOWN}": "drain", "maintenance": "drain", "drained": "drain",
+    "disabled": "idle", "not checked": "unchecked", "checking": "checking", "up": "up",
+}  # fmt: skip
+"""The health of a server by its state, in words; the worst first."""
+
+_WELL = 10  # the first of the states above in which a server gets clients and nothing is wrong
+_RANKS = {state: min(at, _WELL) for at, state in enumerate(_SERVER_HEALTH)}
+
+
+def server_state(server: Row) -> str:
+    """Write the state of a server; one without a check, or before its first, is not known to be up."""
+    state = str(server.get("state", "?"))
+    if state == "up" and not server.get("check"):
+        return "checking" if server.get("checked") else "not checked"
+    if state == "drain":
+        return f"drained{AND_DOWN}" if AND_DOWN in str(server.get("why")) else "drained"
+    return state
+
+
+def server_health(server: Row) -> Health:
+    return _SERVER_HEALTH.get(server_state(server), "down")
+
+
+def server_rows(backends: Iterable[Row]) -> list[Row]:
+    """Return the servers of backends as rows of one table: the worst first; of these, first the backends without a server."""
+    ranked = []
+    for backend in backends:
+        ranks = [_RANKS.get(server_state(server), 0) for server in backend["servers"]]
+        serves = _WELL in ranks
+        for rank, server in zip(ranks, backend["servers"], strict=True):
+            row = {**server, "backend": backend["name"], "hold": backend.get("hold")}
+            ranked.append((rank, serves, row))
+    ranked.sort(key=lambda one: one[:2])
+    return [row for _, _, row in ranked]
+
+
+def needs_attention(server: Row) -> bool:
+    """Return whether a server gets no clients; those that the rules take out do so on purpose."""
+    return server_health(server) in {"down", "partly", "drain"}
+
+
+def slow_start(server: Row) -> str:
+    """Describe the weight of a server that starts slowly; empty if none does."""
+    weight = server.get("weight", 1)
+    now = server.get("effective_weight", weight)
+    return f"starting slowly: weight {now:g} of {weight}" if now < weight else ""
+
+
+def worker_state(worker: Row) -> str:
+    """By a worker's part of ``/api/status``."""
+    if not worker.get("ready", True):
+        return "starts"
+    if "active" not in worker:
+        return "does not answer"
+    return "retires" if worker.get("retiring") else "serves"
+
+
+_YES_OR_NO: Mapping[object, str] = {True: "yes", False: "no"}
+_WORKER_HEALTH: Mapping[str, Health] = {
+    "starts": "partly", "does not answer": "down", "retires": "idle",
+}  # fmt: skip
+
+
+def _connection_health(row: Row) -> Health | None:
+    return "partly" if row.get("state") in {"peeking", "connecting"} else None
+
+
+def listener_state(listener: Row) -> str:
+    accepts = listener.get("accepting")
+    if accepts is None or accepts:
+        return "" if accepts is None else "accepts"
+    why = listener.get("why")
+    return f"does not accept: {why}" if why else "does not accept"
+
+
+def listener_health(listener: Row) -> Health | None:
+    return "down" if listener.get("accepting") is False else None
+
+
+def found_addresses(server: Row) -> str:
+    """Name the addresses of a server's name or service, those first that are not up; nothing if it is an address itself."""
+    listed = sorted(server.get("addresses", ()), key=lambda address: address["state"] == "up")
+    if all(address["address"] == server.get("server") for address in listed):
+        return ""
+    named = [
+        address["address"] + (f" ({address['state']})" if address["state"] != "up" else "")
+        for address in listed[:_MOST_ADDRESSES]
+    ]
+    more = len(listed) - len(named)
+    return ", ".join(named) + (f" and {more} more" if more else "")
+
+
+def busy_routes(routes: Iterable[Row]) -> list[Row]:
+    """Sort routes: first those with the most connections, then with the most matches, the others as in the rules."""
+    return sorted(
+        routes,
+        key=lambda row: (row.get("active") or 0, row.get("matches") or 0),
+        reverse=True,
+    )
+
+
+def unrouted(status: Row, routes: Iterable[Row]) -> Iterator[Row]:
+    """Yield a row of the table of routes for the clients that no route took, if there are any."""
+    connections = status.get("connections", {})
+    ended = connections.get("unrouted")
+    if ended is None:
+        return
+    routed = sum(route.get("active", 0) for route in routes)
+    active = max(0, connections["active"] - connections["undecided"] - routed)
+    if ended["ended"] or active:
+        matches = ended["ended"] + active
+        yield {**ended, "name": "-", "backend": "no route", "matches": matches, "active": active}
+
+
+# The tables.
+
+
+def _unless_zero(name: str) -> Callable[[Row], Any]:
+    return lambda row: row.get(name) or None
+
+
+def _check(row: Row) -> tuple[str, float] | None:
+    check = row.get("check")
+    if not check or check.get("last") is None:
+        return None
+    return ("ok" if check["ok"] else str(check["result"])), check["last"]
+
+
+def _last_failure(row: Row) -> tuple[str, float] | None:
+    failure = row.get("last_failure")
+    return failure and (str(failure["cause"]), failure["time"])
+
+
+def _weight(row: Row) -> float | None:
+    weight: float = row.get("effective_weight", row.get("weight", 1))
+    return None if weight == 1 else weight
+
+
+def _why(row: Row) -> str:
+    return slow_start(row) if row.get("state") == "up" else str(row.get("why") or "")
+
+
+def _facts(row: Row) -> str:
+    return " ".join(f"{name}={value}" for name, value in (row.get("facts") or {}).items())
+
+
+_FROM_TO = (
+    Column("client", "client", least=12),
+    Column("listener", "listener", least=8, goes=4),
+    Column("route", "route"),
+    Column("server", "server", least=9, keeps_end=True),
+)
+_BYTES = (Column("in", "bytes_in", "bytes"), Column("out", "bytes_out", "bytes"))
+_BYTES_AND_FACTS = (
+    *_BYTES,
+    Column("id", "id", least=12, goes=5),
+    Column("facts", "facts", value=_facts, least=12, goes=6),
+)
+
+TABLES: Mapping[str, Table] = {
+    "connections": Table(
+        "connections",
+        (
+            *_FROM_TO,
+            Column("state", "state", least=8),
+            Column("age", "age_ms", "ms"),
+            Column("idle", "idle_ms", "ms", goes=3),
+            *_BYTES_AND_FACTS,
+        ),
+        lambda row: str(row["id"]),
+        _connection_health,
+    ),
+    "routes": Table(
+        "routes",
+        (
+            Column("route", "name", least=8),
+            Column("to", "backend", least=8, keeps_end=True),
+            Column("active", "active", "count"),
+            Column("matches", "matches", "count"),
+            Column("dry run", "dry_run_matches", "count", _unless_zero("dry_run_matches"), goes=2),
+            *_BYTES,
+            Column("last match", "last_match", "ago", goes=1),
+        ),
+        lambda row: str(row["name"]),
+        lambda row: None if row.get("matches") or row.get("dry_run_matches") else "idle",
+    ),
+    "servers": Table(
+        "servers",
+        (
+            Column("backend", "backend", least=7),
+            Column("server", "server", least=9, keeps_end=True),
+            Column("state", "state", value=server_state, least=5),
+            Column("active", "active", "count"),
+            Column("rate", "rate", "rate", goes=1),
+            Column("in", "bytes_in", "bytes", goes=7),
+            Column("out", "bytes_out", "bytes", goes=7),
+            Column("first byte", "first_byte_ms", "ms", goes=2),
+            Column("failed", "failed", "count"),
+            Column("total", "total", "count", goes=8),
+            Column("weight", "weight", "number", _weight, goes=6),
+            Column("check", "check", "event", _check, least=8, goes=4),
+            Column("last failure", "last_failure", "event", _last_failure, least=10, goes=5),
+            Column("since", "since", "ago", goes=9),
+            Column("why", "why", value=_why, least=10, goes=3),
+        ),
+        lambda row: f"{row['backend']}/{row['server']}",
+        server_health,
+    ),
+    "ends": Table(
+        "recent ends",
+        (
+            Column("ended", "ended", "ago"),
+            *_FROM_TO,
+            Column("reason", "reason", least=10),
+            Column("lasted", "duration_ms", "ms"),
+            *_BYTES_AND_FACTS,
+        ),
+        lambda row: str(row["id"]),
+    ),
+    "clients": Table(
+        "clients",
+        (
+            Column("source", "source", least=12),
+            Column("active", "active", "count"),
+            Column("connections", "connections", "count"),
+            Column("rate", "rate", "rate"),
+            *_BYTES,
+            Column("refused", "refused", "count"),
+            Column("unrecognised", "unrecognised", "count"),
+            Column("since", "since", "ago", goes=1),
+        ),
+        lambda row: str(row["source"]),
+        lambda row: "partly" if row.get("refused") else None,
+    ),
+    "listeners": Table(
+        "listeners",
+        (
+            Column("listener", "name"),
+            Column("address", "addresses", value=lambda row: row.get("addresses") or row.get("endpoints")),
+            Column("state", "accepting", value=listener_state, goes=1),
+        ),
+        lambda row: str(row["name"]),
+        listener_health,
+    ),
+    "workers": Table(
+        "workers",
+        (
+            Column("worker", "worker"),
+            Column("process", "pid"),
+            Column("state", "state", value=worker_state),
+            Column("sandbox", "sandbox", value=lambda row: _YES_OR_NO.get(row.get("sandbox")), goes=1),
+            Column("rules", "generation"),
+            Column("active", "active", "count"),
+            Column("undecided", "undecided", "count"),
+            Column("older rules", "older", "count"),
+        ),
+        lambda row: str(row["worker"]),
+        lambda row: _WORKER_HEALTH.get(worker_state(row)),
+    ),
+    "bans": Table(
+        "bans",
+        (
+            Column("network", "network"),
+            Column("left", "until", "left"),
+            Column("reason", "reason"),
+        ),
+        lambda row: str(row["network"]),
+    ),
+    "certificates": Table(
+        "certificates",
+        (
+            Column("names", "names"),
+            Column(
+                "issuer",
+                "issuer",
+                value=lambda row: "itself, until there is another" if row.get("is_self_signed") else row.get("issuer"),
+            ),
+            Column("ends", "not_after", "time"),
+            Column("next renewal", "next_renewal", "time"),
+            Column("route", "route"),
+            Column("from", "file", value=lambda row: "acme" if row.get("acme") else row.get("file")),
+        ),
+    ),
+    "addresses": Table(
+        "addresses",
+        (
+            Column("backend", "backend"),
+            Column("server", "server"),
+            Column("found", "addresses", value=found_addresses),
+        ),
+        lambda row: f"{row['backend']}/{row['server']}",
+    ),
+}  # fmt: skip
+"""By the name of what is listed."""
+
+
+# The status.
+
+
+def attention_items(status: Row) -> list[Row]:
+    """Return what needs attention, the worst first; items of older versions have a text, and perhaps a topic."""
+    bare: Row = {
+        "level": "warning",
+        "what": "service",
+        "cause": "",
+        "since": None,
+        "do": "",
+        "link": "",
+    }
+    items = [
+        {**bare, **(item if isinstance(item, Mapping) else {"text": item})}
+        for item in status.get("attention", ())
+    ]
+    return sorted(items, key=lambda item: _LEVELS.get(item["level"], 0))
+
+
+def attention_text(item: Row) -> str:
+    """Write what is wrong, and the cause."""
+    return f"{item['text']} ({item['cause']})" if item.get("cause") else str(item["text"])
+
+
+def attention_line(item: Row, now: float) -> str:
+    """Write what is wrong, the cause, and for how long it has been.
+
+    >>> item = {"text": "access log: 3 lines lost", "cause": "no space", "since": 60.0}
+    >>> attention_line(item, 150.0)
+    'access log: 3 lines lost (no space), for 1 min 30 s'
+    """
+    since = item.get("since")
+    age = "" if since is None else f", for {duration(int(max(now - since, 0)))}"
+    return attention_text(item) + age
+
+
+def attention_verdict(status: Row) -> tuple[int, str]:
+    """Return the exit code that monitoring expects, and the worst item in one line.
+
+    >>> attention_verdict({"attention": []})
+    (0, 'OK: nothing needs attention')
+    """
+    items = attention_items(status)
+    if not items:
+        return 0, "OK: nothing needs attention"
+    code = {"critical": 2, "warning": 1}.get(items[0]["level"], 0)
+    more = f"; {len(items) - 1} more" if len(items) > 1 else ""
+    return code, f"{('OK', 'WARNING', 'CRITICAL')[code]}: {attention_text(items[0])}{more}"
+
+
+def connection_counts(status: Row) -> str:
+    counts = status.get("connections", {})
+    words = {"active": "{} active", "undecided": "{} undecided", "total": "{} so far"}
+    parts = [text.format(counts[name]) for name, text in words.items() if name in counts]
+    if counts.get("limit"):
+        parts.append(f"at most {counts['limit']}")
+    return ", ".join(parts)
+
+
+def rates(status: Row) -> str:
+    return ", ".join(
+        f"{name.replace('_', ' ')} {byte_rate(value) if name.startswith('bytes') else rate(value)}"
+        for name, value in (status.get("rates") or {}).items()
+    )
