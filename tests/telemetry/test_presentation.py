@@ -73,7 +73,7 @@ class ServerTests(SynchronousTestCase):
         why = "starting slowly: weight 2 of 8"
         for medium, active, first_byte, failed in (
             (COMMAND, "12.3 k", "3.2 ms", "connection refused, 1 min 30 s ago"),
-            (SCREEN, "12.3 k", "3.2ms", "connection refused, 1m30s"),
+            (SCREEN, "12.3 k", "3ms", "connection refused, 1m30s"),
             (
                 PAGE,
                 "12\N{NARROW NO-BREAK SPACE}345",

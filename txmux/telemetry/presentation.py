@@ -22,6 +22,7 @@ from txmux.telemetry.formatting import (
 )
 
 _MOST_ADDRESSES = 8  # of one server
+_PATH = 24  # columns of its end
 
 Row = Mapping[str, Any]
 """An object of a document."""
@@ -63,8 +64,7 @@ def _length(seconds: float) -> str:
 
 
 def _compact(seconds: float) -> str:
-    is_short = 0 < seconds < 1
-    return milliseconds(seconds * 1000).replace(" ", "") if is_short else compact_duration(seconds)
+    return f"{max(1, round(seconds * 1000))}ms" if 0 < seconds < 1 else compact_duration(seconds)
 
 
 COMMAND = Medium(si_number, _length, " ago")
@@ -198,33 +198,45 @@ def fitted(
         measure: Returns the width of a cell.
     """
     full = [max(map(measure, cells)) for cells in zip(*lines, strict=True)]
-    empty = {
-        number
-        for number, column in enumerate(columns)
-        if column.goes and all(cells[number] in {"", "-"} for cells in lines[1:])
-    }
-    shown = [number for number in range(len(columns)) if number not in empty]
-    leaving = sorted(shown, key=lambda number: (columns[number].goes, number))
-
-    def least(number: int) -> int:
-        return min(full[number], columns[number].least) if columns[number].goes else full[number]
-
-    while columns[leaving[-1]].goes and sum(map(least, shown)) + gap * (len(shown) - 1) > width:
+    needed = [
+        _needed(column, [line[at] for line in lines], full[at], measure)
+        for at, column in enumerate(columns)
+    ]
+    shown = [
+        at
+        for at, column in enumerate(columns)
+        if not column.goes or any(line[at] not in {"", "-"} for line in lines[1:])
+    ]
+    leaving = sorted(shown, key=lambda at: (columns[at].goes, at))
+    while leaving and columns[leaving[-1]].goes:
+        if sum(needed[at] for at in shown) + gap * (len(shown) - 1) <= width:
+            break
         shown.remove(leaving.pop())
-    widths = [full[number] for number in shown]
-    over = sum(widths) + gap * (len(widths) - 1) - width
-    while over > 0 and max(widths, default=0) > 1:
-        widest = max(
-            range(len(shown)),
-            key=lambda at: (
-                widths[at] > columns[shown[at]].least,
-                bool(columns[shown[at]].goes),
-                widths[at],
-            ),
+    widths = {at: full[at] for at in shown}
+    over = sum(widths.values()) + gap * (len(shown) - 1) - width
+
+    def excess(at: int) -> tuple[bool, bool, bool, int]:
+        column, width = columns[at], widths[at]
+        return (
+            width > needed[at],
+            width > column.least,
+            bool(column.goes or column.keeps_end),
+            width,
         )
-        widths[widest] -= 1
+
+    while over > 0 and max(widths.values(), default=0) > 1:
+        widths[max(shown, key=excess)] -= 1
         over -= 1
-    return shown, widths
+    return shown, [*widths.values()]
+
+
+def _needed(column: Column, cells: Sequence[str], full: int, measure: Callable[[str], int]) -> int:
+    """Return the width below which a column is cut only if there is nothing else to leave out or to cut."""
+    if column.goes:
+        return min(full, column.least)
+    if column.keeps_end:  # addresses are whole; of a path, the end is enough
+        return max(min(measure(cell), _PATH) if "/" in cell else measure(cell) for cell in cells)
+    return full
 
 
 # States and their health.
@@ -424,17 +436,17 @@ TABLES: Mapping[str, Table] = {
             Column("server", "server", least=9, keeps_end=True),
             Column("state", "state", value=server_state, least=5),
             Column("active", "active", "count"),
-            Column("rate", "rate", "rate", goes=1),
+            Column("rate", "rate", "rate", goes=2),
             Column("in", "bytes_in", "bytes", goes=7),
             Column("out", "bytes_out", "bytes", goes=7),
-            Column("first byte", "first_byte_ms", "ms", goes=2),
+            Column("first byte", "first_byte_ms", "ms", goes=3),
             Column("failed", "failed", "count"),
             Column("total", "total", "count", goes=8),
             Column("weight", "weight", "number", _weight, goes=6),
-            Column("check", "check", "event", _check, least=8, goes=4),
-            Column("last failure", "last_failure", "event", _last_failure, least=10, goes=5),
+            Column("check", "check", "event", _check, least=8, goes=5),
+            Column("last failure", "last_failure", "event", _last_failure, least=10, goes=4),
             Column("since", "since", "ago", goes=9),
-            Column("why", "why", value=_why, least=10, goes=3),
+            Column("why", "why", value=_why, least=16, goes=1),
         ),
         lambda row: f"{row['backend']}/{row['server']}",
         server_health,

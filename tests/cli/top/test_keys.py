@@ -11,7 +11,7 @@ from txmux.cli.top.panes import lines_of
 from txmux.cli.top.state import ChangeRequest, ExplainRequest, Snapshot, TopRequest, TopState
 from txmux.cli.top.view import screen
 
-_KEYS = [*"1234sSr/exdmuwpqyYnh?jk =a", "tab", "backtab", "left", "right", "up", "down", "home"]
+_KEYS = [*"1234sSr/exbdmuwWpqyYnh?jk =a", "tab", "backtab", "left", "right", "up", "down", "home"]
 _KEYS += ["end", "page-up", "page-down", "enter", "escape", "backspace", "clear", "redraw"]
 
 
@@ -86,6 +86,35 @@ class KeysTests(SynchronousTestCase):
         what = "release clients of backend web"
         self.assertEqual(sent, [ChangeRequest("/api/backends/web/release", {}, what)])
 
+    def test_weight_is_typed(self) -> None:
+        path = "/api/backends/web/servers/unix%3A%2Frun%2Fa.sock"
+        state, sent = _all(TopState(), *"3Wx")
+        self.assertEqual((state.mode, sent), ("value", []))
+        wrong, sent = _all(state, "enter")
+        self.assertEqual((wrong.mode, wrong.result.is_bad, sent), ("value", True, []))
+        for keys, weight, word in ((["5"], 5, "5"), ([], None, "of the rules")):
+            what = f"weight {word}: backend web, unix:/run/a.sock"
+            asked = _all(state, "backspace", *keys, "enter")[1]
+            self.assertEqual(asked, [ChangeRequest(path, {"weight": weight}, what)])
+        self.assertEqual(_all(state, "escape", "enter")[1], [])
+
+    def test_ban_of_the_address_of_a_connection_or_an_end(self) -> None:
+        network = {"network": "192.0.2.1"}
+        for keys, body in (
+            ("b", network),
+            ("4b", network),
+            ("b1h", {**network, "seconds": 3600}),
+            ("b30m scans a lot", {**network, "seconds": 1800, "reason": "scans a lot"}),
+        ):
+            asked = _all(TopState(), *keys, "enter")[1]
+            self.assertEqual(asked, [ChangeRequest("/api/bans", body, "ban 192.0.2.1")])
+        state, sent = _all(TopState(), *"bscans", "enter")
+        self.assertEqual((state.mode, state.result.is_bad, sent), ("value", True, []))
+        self.assertEqual(_all(TopState(), *"b1h", "escape")[1], [])
+        local = attrs.evolve(SNAPSHOT, connections=[{**CONNECTIONS[0], "client": "unix"}])
+        state, sent = _all(TopState(), "b", "enter", snapshot=local)
+        self.assertEqual((state.mode, sent), ("browse", [ExplainRequest("5f3a-1")]))
+
     def test_last_server_of_a_backend_is_named_so(self) -> None:
         last = ", its last server that gets new connections? y/n"
         others: tuple[tuple[list[dict[str, Any]], str], ...] = (
@@ -104,7 +133,7 @@ class KeysTests(SynchronousTestCase):
                 self.assertEqual(shown[-1], f"{what}: backend web, a{end}")
 
     def test_nothing_chosen(self) -> None:
-        for keys in ("2x", "2e", "1d", "4m", "1w"):
+        for keys in ("2x", "2e", "2b", "1d", "1W", "4m", "1w"):
             state, sent = _all(TopState(), *keys)
             self.assertEqual((sent, state.result.is_bad), ([], True))
         state, sent = _all(TopState(), "x", snapshot=Snapshot())
@@ -136,5 +165,6 @@ class KeysTests(SynchronousTestCase):
             if isinstance(wish, ChangeRequest):
                 is_server = before.pane == "servers" and key == "u"
                 is_answer = before.pending_confirmation == wish and key in {"y", "Y"}
-                self.assertTrue(is_server or is_answer, (key, wish))
+                is_typed = before.mode == "value" and key == "enter"
+                self.assertTrue(is_server or is_answer or is_typed, (key, wish))
         self.assertEqual(len(screen(state, snapshot, 80, 24)), 24)

@@ -45,7 +45,7 @@ _ATTENTION = [
     {"what": "servers", "text": "backend web: 4 of 8 servers are down: s6, s4"},
     {"what": "certificate", "text": "the certificate site.pem of route site ended 2 d ago"},
 ]
-_MODES: list[Mode] = ["browse", "filter", "question", "help", "explanation"]
+_MODES: list[Mode] = ["browse", "filter", "question", "value", "help", "explanation"]
 
 
 def _drawn(state: TopState, snapshot: Snapshot, width: int = 80, height: int = 24) -> list[str]:
@@ -56,7 +56,8 @@ class ScreenTests(SynchronousTestCase):
     def test_all_panes_in_80_by_24(self) -> None:
         drawn = _drawn(TopState(), SNAPSHOT)
         text = "\n".join(drawn)
-        self.assertTrue(drawn[0].startswith("txmux 1.0 · process 4711 · serves for 1 h 2 min · "))
+        title = "txmux 1.0 · serves for 1 h 2 min · /etc/txmux/rules.ini, generation 3 "
+        self.assertTrue(drawn[0].startswith(title), drawn[0])
         for wanted in (
             "connections: 3 active, 1 undecided, 4711 so far, at most 100",
             "192.0.2.1:50001  site   10.0.0.5:8443  relaying  1h2m  12ms  1.23 kB  5.68 MB",
@@ -66,17 +67,47 @@ class ScreenTests(SynchronousTestCase):
         ):  # fmt: skip
             self.assertIn(wanted, text)
 
+    def test_paths_keep_their_end_and_addresses_are_whole(self) -> None:
+        folder = "/srv/a-long-folder-name/of-a-service"
+        long = "[2001:db8:1234:5678:9abc::1]:8443"
+        servers = [
+            {
+                **SERVER,
+                "server": one,
+                "state": "failing",
+                "why": "3 connections failed within 10 s, " * 3,
+            }
+            for one in (f"unix:{folder}/run/app.sock", long)
+        ]
+        snapshot = attrs.evolve(
+            SNAPSHOT,
+            status={**STATUS, "rules_path": f"{folder}/etc/txmux/rules.ini"},
+            backends=[{"name": "web", "servers": servers}],
+        )
+        drawn = _drawn(TopState(pane="servers"), snapshot)
+        self.assertRegex(drawn[0], r"· …[\w/-]+/etc/txmux/rules\.ini, generation 3 +[\d:]+$")
+        text = "\n".join(drawn)
+        self.assertIn(f" {long}  failing ", text)
+        self.assertRegex(text, r" …[\w/-]+/run/app\.sock +failing +2 +0  3 connection.*…")
+
     def test_attention(self) -> None:
         status = {
             **STATUS,
-            "attention": [{"what": "backend", "text": "backend web: no server is up"}],
-        }
+            "attention": [
+                {"level": "note", "what": "hold", "text": "backend api: held"},
+                {
+                    "level": "critical", "what": "backend", "text": "backend web: no server is up",
+                    "cause": "connection refused", "since": SNAPSHOT.at - 90,
+                },
+            ],
+        }  # fmt: skip
         snapshot = attrs.evolve(
             SNAPSHOT, status=status, problem="nobody there; trying again", warnings=["worker 2"]
         )
         for told in ("\n".join(_drawn(TopState(), snapshot)), "\n".join(text_of(snapshot))):
             self.assertIn("\nnobody there; trying again", told)
-            self.assertIn("\nwarning: backend web: no server is up", told)
+            line = "critical: backend web: no server is up (connection refused), for 1 min 30 s"
+            self.assertIn(f"\n{line}\nnote: backend api: held\n", told)
             self.assertIn("\nthe answer is not complete: worker 2", told)
 
     def test_trouble_is_first_and_whole(self) -> None:
@@ -185,6 +216,12 @@ class ScreenTests(SynchronousTestCase):
             if line.plain.startswith("web ")
         }
         self.assertEqual(styles, {**states, "unknown": ""})
+
+        levels = ("critical", "warning", "note")
+        attention = [{"level": level, "text": level} for level in levels]
+        snapshot = attrs.evolve(SNAPSHOT, status={**STATUS, "attention": attention})
+        lines = screen(TopState(), snapshot, 80, 24)[1:4]
+        self.assertEqual([str(line.style) for line in lines], ["bold red", "yellow", "dim"])
 
     def test_rows_around_the_chosen_one(self) -> None:
         rows = [{**CONNECTION, "id": f"1-{n}", "client": f"192.0.2.1:{n:05}"} for n in range(900)]

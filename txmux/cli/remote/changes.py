@@ -48,12 +48,19 @@ def _ban_arguments(parser: ArgumentParser) -> None:
 
 
 def _ban(ask: Ask, arguments: Namespace) -> Any:
-    body: dict[str, Any] = {"network": arguments.network}
-    if arguments.duration is not None:
-        body["seconds"] = _seconds(arguments.duration, arguments.reason, "a reason comes after it")
-    if arguments.reason:
-        body["reason"] = " ".join(arguments.reason)
-    return ask("POST", "/api/bans", body)
+    words = [] if arguments.duration is None else [arguments.duration, *arguments.reason]
+    return ask("POST", "/api/bans", ban_body(arguments.network, words))
+
+
+def ban_body(network: str, words: Sequence[str]) -> dict[str, Any]:
+    """Return the request for a ban; the words are its duration and then its reason, if given."""
+    body: dict[str, Any] = {"network": network}
+    if words:
+        text, *reason = words
+        body["seconds"] = _seconds(text, reason, "a reason comes after it")
+        if reason:
+            body["reason"] = " ".join(reason)
+    return body
 
 
 def _seconds(text: str, reason: Sequence[str] = (), advice: str = "") -> int:

@@ -6,6 +6,7 @@ from urllib.parse import quote
 
 import attrs
 
+from txmux.cli.remote.changes import ban_body
 from txmux.cli.remote.command import read_filters
 from txmux.cli.remote.errors import UsageError
 from txmux.cli.top.panes import PaneLine, lines_of, position
@@ -18,6 +19,7 @@ from txmux.cli.top.state import (
     Snapshot,
     TopRequest,
     TopState,
+    ValueRequest,
 )
 from txmux.errors import printable
 from txmux.telemetry.presentation import TABLES
@@ -30,9 +32,11 @@ HELP = (
     ("/", "list only some connections: NAME=VALUE, with blanks between several; nothing lists all"),
     ("e, Enter", "explain the decision on the chosen connection"),
     ("x", "end the chosen connection, after a question"),
+    ("b", "ban the address of the chosen connection or end: type for how long, and why"),
     ("d", "drain the chosen server, after a question: no new connections"),
     ("m", "the same, and it is not checked either: maintenance"),
     ("u", "send connections to the chosen server again"),
+    ("W", "set the weight of the chosen server: type a number, or nothing for that of the rules"),
     ("w", "let new clients of its backend wait, after a question; or let them go on"),
     ("p, Space", "pause, and continue"),
     ("h, ?", "this help"),
@@ -50,8 +54,8 @@ _LONGEST_FILTER = 400
 
 def pressed(state: TopState, snapshot: Snapshot, key: str) -> tuple[TopState, TopRequest | None]:
     """Handle a key as `read_keys` names it: return the next state, and the request to the service, if any."""
-    if state.mode == "filter":
-        return _typed(state, key), None
+    if state.mode in {"filter", "value"}:
+        return _typed(state, key)
     if state.mode == "question":
         sent = state.pending_confirmation if key in {"y", "Y"} else None
         result = RequestResult("" if sent else "nothing was changed")
@@ -59,31 +63,47 @@ def pressed(state: TopState, snapshot: Snapshot, key: str) -> tuple[TopState, To
     if state.mode in {"help", "explanation"}:
         return _reading(state, key), None
     if key in _ACTIONS:
-        pane, act = _ACTIONS[key]
-        lines = lines_of(pane, state, snapshot)
-        if state.pane != pane or not lines:
-            result = RequestResult(_CHOOSE[pane], is_bad=True)
+        panes, act = _ACTIONS[key]
+        lines = lines_of(state.pane, state, snapshot)
+        if state.pane not in panes or not lines:
+            result = RequestResult(_CHOOSE[panes[0]], is_bad=True)
             return attrs.evolve(state, result=result), None
-        return act(state, snapshot, lines[position(pane, state, lines)])
+        return act(state, snapshot, lines[position(state.pane, state, lines)])
     return _browsed(attrs.evolve(state, result=RequestResult()), snapshot, key), None
 
 
-def _typed(state: TopState, key: str) -> TopState:  # noqa: PLR0911 - one for each key
-    if key == "escape":
-        return attrs.evolve(state, mode="browse", typed="")
-    if key == "clear":
-        return attrs.evolve(state, typed="")
-    if key == "backspace":
-        return attrs.evolve(state, typed=state.typed[:-1])
+def _typed(state: TopState, key: str) -> tuple[TopState, TopRequest | None]:
     if key == "enter":
-        try:
+        return _entered(state)
+    typed = state.typed
+    if key == "escape":
+        return attrs.evolve(state, mode="browse", typed="", pending_value=None), None
+    if key == "clear":
+        typed = ""
+    elif key == "backspace":
+        typed = typed[:-1]
+    elif len(key) == 1 and len(typed) < _LONGEST_FILTER:
+        typed += key
+    return attrs.evolve(state, typed=typed), None
+
+
+def _entered(state: TopState) -> tuple[TopState, TopRequest | None]:
+    """Use what was typed, or say what is wrong with it."""
+    request: ChangeRequest | None = None
+    filters = state.filters
+    try:
+        if state.pending_value is None:
             filters = read_filters(state.typed.split())
-        except UsageError as problem:
-            return attrs.evolve(state, result=RequestResult(printable(str(problem)), is_bad=True))
-        return attrs.evolve(state, mode="browse", filters=filters, result=RequestResult())
-    if len(key) == 1 and len(state.typed) < _LONGEST_FILTER:
-        return attrs.evolve(state, typed=state.typed + key)
-    return state
+        else:
+            request = state.pending_value.request(state.typed.strip())
+    except UsageError as problem:
+        result = RequestResult(printable(str(problem)), is_bad=True)
+        return attrs.evolve(state, result=result), None
+    result = RequestResult() if request is None else RequestResult(f"{request.what} …")
+    entered = attrs.evolve(
+        state, mode="browse", typed="", pending_value=None, filters=filters, result=result
+    )
+    return entered, request
 
 
 def _reading(state: TopState, key: str) -> TopState:
@@ -163,15 +183,54 @@ def _end(state: TopState, _: Snapshot, line: PaneLine) -> tuple[TopState, None]:
     return _ask(state, line, ChangeRequest(path, {}, what))
 
 
+def _ban(state: TopState, _: Snapshot, line: PaneLine) -> tuple[TopState, TopRequest | None]:
+    host, colon, _port = str(line.row.get("client")).rpartition(":")
+    if not colon:
+        return _held(state, line, RequestResult("it has no address", is_bad=True)), None
+    address = host.strip("[]")
+
+    def request(text: str) -> ChangeRequest:
+        body = ban_body(address, text.split())
+        return ChangeRequest("/api/bans", body, printable(f"ban {address}"))
+
+    return _ask_value(state, line, f"ban {address} for, as '1h scans'; nothing: for good", request)
+
+
+def _weight(state: TopState, _: Snapshot, line: PaneLine) -> tuple[TopState, TopRequest | None]:
+    backend, server = str(line.row["backend"]), str(line.row["server"])
+
+    def request(text: str) -> ChangeRequest:
+        if text and not (text.isascii() and text.isdecimal()):
+            raise UsageError(
+                f"{text!r} is not a weight; write a number, or nothing for that of the rules"
+            )
+        what = printable(f"weight {text or 'of the rules'}: backend {backend}, {server}")
+        return ChangeRequest(_path_of(line), {"weight": int(text) if text else None}, what)
+
+    return _ask_value(state, line, f"weight of {server}, now {line.row.get('weight')}", request)
+
+
+def _ask_value(
+    state: TopState, line: PaneLine, prompt: str, request: Callable[[str], ChangeRequest]
+) -> tuple[TopState, None]:
+    held = _held(state, line, RequestResult())
+    value = ValueRequest(printable(prompt), request)
+    return attrs.evolve(held, mode="value", typed="", pending_value=value), None
+
+
+def _path_of(server: PaneLine) -> str:
+    backend, name = (quote(str(server.row[key]), safe="") for key in ("backend", "server"))
+    return f"/api/backends/{backend}/servers/{name}"
+
+
 def _set_server(
     server_state: str, state: TopState, snapshot: Snapshot, line: PaneLine
 ) -> tuple[TopState, TopRequest | None]:
     backend, server = str(line.row["backend"]), str(line.row["server"])
-    path = f"/api/backends/{quote(backend, safe='')}/servers/{quote(server, safe='')}"
     what = f"{server_state}: backend {backend}, {server}"
     if server_state != "ready" and _is_last(line, lines_of("servers", state, snapshot)):
         what += ", its last server that gets new connections"
-    request = ChangeRequest(path, {"state": server_state}, printable(what))
+    request = ChangeRequest(_path_of(line), {"state": server_state}, printable(what))
     if server_state == "ready":
         return _held(state, line, RequestResult(f"{request.what} …")), request
     return _ask(state, line, request)
@@ -215,13 +274,15 @@ def _held(state: TopState, line: PaneLine, result: RequestResult) -> TopState:
 
 _Action = Callable[[TopState, Snapshot, PaneLine], tuple[TopState, TopRequest | None]]
 
-_ACTIONS: dict[str, tuple[Pane, _Action]] = {
-    "e": ("connections", _explain),
-    "enter": ("connections", _explain),
-    "x": ("connections", _end),
-    "d": ("servers", partial(_set_server, "drain")),
-    "m": ("servers", partial(_set_server, "maintenance")),
-    "u": ("servers", partial(_set_server, "ready")),
-    "w": ("servers", _hold),
+_ACTIONS: dict[str, tuple[tuple[Pane, ...], _Action]] = {
+    "e": (("connections",), _explain),
+    "enter": (("connections",), _explain),
+    "x": (("connections",), _end),
+    "b": (("connections", "ends"), _ban),
+    "d": (("servers",), partial(_set_server, "drain")),
+    "m": (("servers",), partial(_set_server, "maintenance")),
+    "u": (("servers",), partial(_set_server, "ready")),
+    "W": (("servers",), _weight),
+    "w": (("servers",), _hold),
 }
-"""By key: the pane whose chosen row it is about, and what it does."""
+"""By key: the panes whose chosen row it is about, and what it does."""

@@ -74,7 +74,8 @@ def position(pane: Pane, state: TopState, lines: Sequence[PaneLine]) -> int:
 
 def text_of(snapshot: Snapshot) -> Iterator[str]:
     """Yield the lines of `txmux top --once`."""
-    yield title_of(snapshot)
+    parts, path, end = title_of(snapshot)
+    yield " · ".join([*parts, *filter(None, [f"{path}{end}"])])
     yield from (text for _, text in attention_of(snapshot))
     yield counts_of(snapshot)
     yield f"rates: {rates(snapshot.status) or '-'}"
@@ -95,20 +96,25 @@ def _text_of_pane(pane: Pane, snapshot: Snapshot) -> Iterator[str]:
         yield f"and {len(lines) - _MOST_ROWS} more"
 
 
-def title_of(snapshot: Snapshot) -> str:
+def title_of(snapshot: Snapshot) -> tuple[list[str], str, str]:
+    """Return parts of the title, the least important first behind the name, then the path of the rules and what follows it."""
     status = snapshot.status
     if not status:
-        return "txmux"
-    parts = [f"txmux {status.get('version', '?')}", f"process {status.get('pid', '?')}"]
-    since = (
-        f" for {duration(int(snapshot.at - status['started']))}" if status.get("started") else ""
-    )
-    parts.append(f"{'stops' if status.get('draining') else 'serves'}{since}")
+        return ["txmux"], "", ""
+    for_ = f" for {duration(int(snapshot.at - status['started']))}" if status.get("started") else ""
     workers = len(status.get("workers", ()))
-    if workers:
-        parts.append(counted(workers, "worker"))
-    parts.append(f"{status.get('rules_path', '?')}, generation {status.get('generation', '?')}")
-    return printable(" · ".join(parts))
+    parts = [
+        f"txmux {status.get('version', '?')}",
+        f"process {status.get('pid', '?')}",
+        *([counted(workers, "worker")] if workers else []),
+        f"{'stops' if status.get('draining') else 'serves'}{for_}",
+    ]
+    path = str(status.get("rules_path", "?"))
+    return (
+        [*map(printable, parts)],
+        printable(path),
+        f", generation {status.get('generation', '?')}",
+    )
 
 
 def counts_of(snapshot: Snapshot) -> str:

@@ -1,6 +1,6 @@
 """The data of `txmux top`: the answers of the service, and the state of the screen."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import attrs
@@ -8,7 +8,7 @@ import attrs
 Pane = Literal["connections", "routes", "servers", "ends"]
 PANES: tuple[Pane, ...] = ("connections", "routes", "servers", "ends")
 
-Mode = Literal["browse", "filter", "question", "help", "explanation"]
+Mode = Literal["browse", "filter", "question", "value", "help", "explanation"]
 
 
 @attrs.frozen
@@ -48,6 +48,14 @@ class ChangeRequest:
 
 
 @attrs.frozen
+class ValueRequest:
+    """A value that is typed before a change; `request` returns the change, or raises `UsageError`."""
+
+    prompt: str
+    request: Callable[[str], ChangeRequest]
+
+
+@attrs.frozen
 class ExplainRequest:
     """A request to explain how a connection was decided."""
 
@@ -83,6 +91,7 @@ class TopState:
     mode: Mode = "browse"
     typed: str = ""
     pending_confirmation: ChangeRequest | None = None
+    pending_value: ValueRequest | None = None
     result: RequestResult = RequestResult()
     is_paused: bool = False
     should_exit: bool = False

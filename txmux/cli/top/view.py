@@ -28,6 +28,7 @@ _GAP = 2
 _SHORT = 4  # lines that a pane has before others have more than they need most
 _HEAD = 2  # lines of a pane that are no rows
 _LABEL = 10
+_PATH = 24  # columns for the path of the rules, before less important parts of the title
 _KEYS = 18  # columns of the help before what they do
 _MATCH = 2  # the column that is cut if there is little room, and the least that it has
 _LEAST_MATCH = 10
@@ -67,13 +68,26 @@ def head_of(snapshot: Snapshot, width: int) -> Iterator[Text]:
     """Yield the lines above the panes: the service, its numbers and rates."""
     now = time.strftime("%H:%M:%S", time.localtime(snapshot.at)) if snapshot.at else ""
     room = max(0, width - len(now) - 1)
-    yield Text(f"{set_cell_size(title_of(snapshot), room)} {now}", "bold reverse")
+    yield Text(f"{set_cell_size(_head(snapshot, room), room)} {now}", "bold reverse")
     yield Text(counts_of(snapshot))
     yield _rates(snapshot, width)
 
 
 _TroubleLine = tuple[int, Health, str]
 """The number of the sentence, how bad it is, and one of its lines."""
+
+
+def _head(snapshot: Snapshot, width: int) -> str:
+    """Write the title; of a long path of the rules, the right end is shown."""
+    parts, path, end = title_of(snapshot)
+    if not path:
+        return parts[0]
+    while True:
+        before = " · ".join([*parts, ""])
+        room = width - cell_len(before) - cell_len(end)
+        if room >= min(cell_len(path), _PATH) or len(parts) == 1:
+            return f"{before}{_cut(path, min(max(room, 1), cell_len(path)), keeps_end=True)}{end}"
+        del parts[1]
 
 
 def _troubles(snapshot: Snapshot, width: int) -> Iterator[_TroubleLine]:
@@ -115,8 +129,9 @@ def sparkline(values: Sequence[float], width: int) -> str:
 def _foot(state: TopState, width: int) -> list[Text]:
     style = "bold red" if state.result.is_bad else "bold"
     result = [Text(state.result.message, style)] if state.result.message else []
-    if state.mode == "filter":
-        asks = f"filter (Enter, Esc): {printable(state.typed)}"
+    if state.mode in {"filter", "value"}:
+        what = "filter" if state.pending_value is None else state.pending_value.prompt
+        asks = f"{what} (Enter, Esc): {printable(state.typed)}"
         room = width - 2
         shown = asks if cell_len(asks) <= room else f"…{asks[-max(0, room - 1) :]}"
         line = Text(f"{shown}_", "bold")
@@ -126,7 +141,7 @@ def _foot(state: TopState, width: int) -> list[Text]:
         return [Text(line, "bold yellow") for line in textwrap.wrap(question, max(1, width))]
     if state.mode in {"help", "explanation"}:
         return [Text("Up, Down: scroll   any other key: back", "reverse")]
-    keys = "Tab pane  s sort  / filter  e explain  x end  d drain  u ready  h help  q quit"
+    keys = "s sort  / filter  e explain  x end  b ban  d drain  u ready  h help  q quit"
     line = Text(keys, "reverse")
     if state.is_paused:
         line = Text("paused, p continues  ", "bold yellow reverse") + line
@@ -153,7 +168,7 @@ def _panes(
     stages = (
         (least, [_SHORT if is_chosen else 1 for is_chosen in chosen]),
         (least, [_HEAD + down if down and "servers" in band else 0 for band in bands]),
-        (whole, [room // 2 * is_chosen for is_chosen in chosen]),
+        (whole, [room // 3 * is_chosen for is_chosen in chosen]),
         (whole, [_SHORT] * len(bands)),
         (whole, needs),
     )
