@@ -87,8 +87,8 @@ class ScreenTests(SynchronousTestCase):
         drawn = _drawn(TopState(pane="servers"), snapshot)
         self.assertRegex(drawn[0], r"· …[\w/-]+/etc/txmux/rules\.ini, generation 3 +[\d:]+$")
         text = "\n".join(drawn)
-        self.assertIn(f" {long}  failing ", text)
-        self.assertRegex(text, r" …[\w/-]+/run/app\.sock +failing +2 +0  3 connection.*…")
+        self.assertRegex(text, rf" {re.escape(long)} +failing ")
+        self.assertRegex(text, r" …[\w/-]+/run/app\.sock +failing ")
 
     def test_attention(self) -> None:
         status = {
