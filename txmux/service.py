@@ -351,7 +351,10 @@ class MuxService(Service):
             supervisor.end_removed(different.routes.gone, different.backends.gone)
         failed = await supervisor.all_serve()
         described = different.described(older) if rules_changed else "nothing changed"
-        return Report(ok=not failed, changes=described, errors=tuple(failed))
+        kept = supervisor.kept_files
+        for sentence in kept:
+            self._log.warn("{kept}", kept=sentence)
+        return Report(ok=not failed, changes="; ".join([described, *kept]), errors=tuple(failed))
 
     def _log_warnings(self, warnings: Iterable[Problem]) -> None:
         for warning in warnings:

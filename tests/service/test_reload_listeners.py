@@ -19,6 +19,7 @@ from tests.support.service import ServiceTestCase
 from txmux.errors import MuxError
 from txmux.rules.model import Keepalive, Listener, Settings
 from txmux.serving.listen_addresses import listen_addresses
+from txmux.telemetry.formatting import utc_time
 
 _LOG = "[txmux]\naccess_log = LOG\n"
 
@@ -233,12 +234,17 @@ class FilesTest(ReloadCase):
         self.assertIn(f"the certificate {client} of backend web ends in 3 days, on ", told[1])
 
     async def test_certificates(self) -> None:
-        """Certificates are read again; if one cannot be used, clients are shown those that were."""
+        """Certificates are read again. What is in use is kept where it cannot be used, by workers that start then, too."""
         first, second = (authority().issue("a.example") for _ in range(2))
         pem = first.write(self.folder / "a.pem", key=True)
         ca = authority().write(self.folder / "ca.pem")
+        trusted = authority().write(self.folder / "trusted.pem")
         route = f"[route t]\nmatch = tls\nterminate_tls = {pem}\nbackend = close\n"
-        [port] = await self.run_service(LISTEN + route)
+        backend = (
+            f"[backend b]\nserver = 127.0.0.1:1\ntls = yes\ntls_name = b\ntls_ca = {trusted}\n"
+        )
+        rules = LISTEN + route + backend
+        [port] = await self.run_service(rules)
 
         async def shown() -> int:
             peer = SecurePeer((client_context(ca), "a.example"))
@@ -248,11 +254,41 @@ class FilesTest(ReloadCase):
             await self.gone(peer)
             return int(str(certificate["serialNumber"]), 16)
 
+        async def troubles() -> list[str]:
+            items = (await self.running.control.status())["attention"]
+            return [item["text"] for item in items]
+
         before = await shown()
+        until = utc_time(first.certificate.not_valid_after_utc.timestamp())
         pem.write_text("nonsense")
-        told = await self.refused(LISTEN + route)
-        self.assertIn("[route t] terminate_tls", told)
+        trusted.unlink()
+        kept = [
+            f"[route t] terminate_tls: '{pem}': no certificate in it; what is in use is kept, until {until}",
+            f"[backend b] tls_ca: cannot read '{trusted}': No such file or directory; what is in use is kept",
+        ]
+        other = "[route other]\nmatch = http\nbackend = close\n"
+        with capturedLogs() as events:
+            told = await self.change(rules + other)
+        self.assertEqual(told.split("; ", 1), ["1 route new (other)", "; ".join(kept)])
+        logged = [formatEvent(event) for event in events]
+        self.assertEqual([line for line in logged if line in kept], kept)
+        self.assertEqual([text for text in await troubles() if text in kept], kept)
         self.assertEqual(await shown(), before)
+        (worker,) = self.supervisor.pool.workers
+        os.kill(worker.pid, signal.SIGKILL)
+        while worker.ready:
+            await deferLater(reactor, 0)
+        self.assertEqual(await shown(), before)
+        self.assertEqual([text for text in await troubles() if text in kept], kept)
+        # What these files were not in use for is refused.
+        for bad in (
+            rules.replace("[route t]", "[route u]"),
+            rules.replace(f"= {pem}", f"= {ca} {pem}"),
+            rules.replace("tls_name = b", "tls_name = c"),
+        ):
+            self.assertIn("]", await self.refused(bad))
         second.write(self.folder / "a.pem", key=True)
-        self.assertEqual(await self.change(LISTEN + route), "nothing changed")
+        authority().write(trusted)
+        self.assertEqual(await self.change(rules + other), "nothing changed")
         self.assertNotEqual(await shown(), before)
+        self.assertEqual([text for text in await troubles() if text in kept], [])

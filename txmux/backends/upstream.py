@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -21,11 +22,12 @@ from txmux.backends.pool.server_health import BY_OPERATOR, BackendHealth, Member
 from txmux.errors import MuxError
 from txmux.net.relay.interface import Timeouts
 from txmux.net.relay.portable import RelayRates
+from txmux.net.tls.errors import TLSFileError
 from txmux.rules.model import NOWHERE, Backend, Handover, InProcess, Refusal
 from txmux.rules.problems import RulesError
 from txmux.telemetry.counting.process_counters import ProcessCounters
 from txmux.telemetry.events import server_event
-from txmux.telemetry.formatting import counted
+from txmux.telemetry.formatting import counted, utc_time
 from txmux.telemetry.reasons import ConnectFailure
 from txmux.wire.proxyprotocol.header import Address
 
@@ -50,8 +52,25 @@ _WAITED_FOR = {"connect-refused", "connect-timeout", "no-server"}
 _log = Logger()
 
 
-def read_backend_files(backend: Backend) -> tuple[BackendTLS | None, str]:
+@attrs.frozen
+class BackendFiles:
+    """What the files of a backend have: for TLS, and the password of its proxy.
+
+    Attributes:
+        trouble: Why what was in use already is kept; empty if it is not.
+    """
+
+    tls: BackendTLS | None = None
+    password: str = ""
+    trouble: str = ""
+
+
+def read_backend_files(
+    backend: Backend, in_use: Callable[[Backend], BackendTLS | None] = lambda _: None
+) -> BackendFiles:
     """Read a backend's files for TLS and the password of its proxy, and check the privilege for its ``source``.
+
+    Where its files for TLS cannot be used, what is `in_use` already is kept, if anything is.
 
     Raises:
         RulesError: A file cannot be used, and the rules are from a file, too.
@@ -67,10 +86,18 @@ def read_backend_files(backend: Backend) -> tuple[BackendTLS | None, str]:
 
             password = read_password(backend.via)
         if not backend.tls:
-            return None, password
+            return BackendFiles(None, password)
         from txmux.backends.connect.tls import BackendTLS  # noqa: PLC0415 - OpenSSL takes a while
 
-        return BackendTLS(backend.tls), password
+        try:
+            return BackendFiles(BackendTLS(backend.tls), password)
+        except TLSFileError as problem:
+            tls = in_use(backend)
+            if tls is None:
+                raise
+            end = "" if tls.identity is None else f", until {utc_time(tls.identity.valid_until[1])}"
+            why = f"{name} {problem.key}: {problem.what}; what is in use is kept{end}"
+            return BackendFiles(tls, password, why)
     except MuxError as problem:
         key = getattr(problem, "key", "")  # of a file
         if not key or backend.section is NOWHERE:
@@ -120,6 +147,7 @@ class Upstream:
         first_look_ups: Returns what fires when names have been looked up for the first time; ``None`` if they have.
         checking: Whether its servers are checked in this process, which then reports the results.
         tell: Called with an event when a server has changed its state; see `txmux.telemetry.events.server_event`.
+        read_files: Reads the backend's files.
 
     Raises:
         MuxError: A file for TLS cannot be used, or the privilege for ``source = client`` is missing.
@@ -128,10 +156,11 @@ class Upstream:
         is_plain: Whether its connections need no TLS, headers or the like, and all their time limits are longer than some seconds.
         destinations: Chooses servers that depend on the client; ``None`` if none does.
         current: Finds the upstream of the same name under the current rules; ``None`` if they have none.
+        trouble: Why its files for TLS are those that were in use already; empty if they are not.
         depends_on_client: Whether anything depends on the client's identity.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - by name, as one place makes it
         self,
         backend: Backend,
         clock: IReactorTime,
@@ -142,6 +171,7 @@ class Upstream:
         backend_health: BackendHealth | None = None,
         counters: ProcessCounters | None = None,
         tell: Callable[[dict[str, Any]], object] = lambda _: None,
+        read_files: Callable[[Backend], BackendFiles] = read_backend_files,
     ) -> None:
         counters = counters or ProcessCounters()
         self.counts = counters.backend(backend.name)
@@ -187,7 +217,7 @@ class Upstream:
             from txmux.backends.connect.via import ForwardProxy  # noqa: PLC0415 - as above
 
             self.via = ForwardProxy(backend.via, lambda: self.pool.proxies, self.sources)
-        self.use_files(*read_backend_files(backend))
+        self.use_files(read_files(backend))
         self._affinity = affinity_of(backend.balance)
         self.depends_on_client = (
             backend.proxy_protocol != "off"
@@ -209,11 +239,11 @@ class Upstream:
             and backend.idle_timeout > MARGIN
         )
 
-    def use_files(self, tls: BackendTLS | None, password: str) -> None:
-        """Use what `read_backend_files` has returned for connections from now on."""
-        self.tls = tls
+    def use_files(self, files: BackendFiles) -> None:
+        """Use them for connections from now on."""
+        self.tls, self.trouble = files.tls, files.trouble
         if self.via is not None:
-            self.via.password = password
+            self.via.password = files.password
 
     def affinity(self, client: Address | None, facts: Mapping[str, str]) -> str:
         if self._affinity is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from txmux.backends.names.resolve import NameResolver
 from txmux.backends.pool.member import Member
 from txmux.backends.pool.pool import is_name
 from txmux.backends.pool.server_health import HealthRegistry, ServerHealth, ServerOverrides
-from txmux.backends.upstream import Destination, Upstream, read_backend_files
+from txmux.backends.upstream import BackendFiles, Destination, Upstream, read_backend_files
 from txmux.backends.wake import Waker
 from txmux.errors import MuxError
 from txmux.rules.model import Backend, Check, Outcome, Rules, Wake
@@ -71,6 +72,7 @@ class Upstreams:
         self._publish = publish
         self._checking = checking
         self._upstreams: dict[Backend, Upstream] = {}
+        self._files_in_use: Mapping[str, Mapping[Path, bytes]] = {}
         self.known = HealthRegistry()
         self.waker = Waker(reactor, self._wake_of)
         self.known.on_waiting = self.waker.report
@@ -96,6 +98,7 @@ class Upstreams:
                 backend_health=self.known.health_of(backend.name),
                 tell=self.report,
                 counters=self._counters,
+                read_files=self._read_files,
             )
             upstream.current = partial(self._current, backend)
             upstream.pool.on_checked = lambda member: self.on_checked(backend, member)
@@ -105,6 +108,33 @@ class Upstreams:
             elif self._users:
                 self._start_upstream(upstream)
         return upstream
+
+    def _read_files(self, backend: Backend) -> BackendFiles:
+        return read_backend_files(backend, self._tls_in_use)
+
+    def _tls_in_use(self, backend: Backend) -> BackendTLS | None:
+        """Return the TLS that a backend of this name has already, by the same files, here or in another process."""
+        for upstream in self._upstreams.values():
+            if (upstream.backend.name, upstream.backend.tls) == (backend.name, backend.tls):
+                return upstream.tls
+        files = self._files_in_use.get(backend.name)
+        if files is None or backend.tls is None:
+            return None
+        from txmux.backends.connect.tls import BackendTLS  # noqa: PLC0415 - OpenSSL takes a while
+
+        return BackendTLS(backend.tls, read=files.__getitem__)
+
+    def unreadable(self) -> Mapping[str, Mapping[Path, bytes]]:
+        """Return the files for TLS in use of the backends whose files cannot be read now, for a process that starts."""
+        unreadable = {}
+        for upstream in self._upstreams.values():
+            with suppress(MuxError):  # of another file, which the process reports
+                if upstream.tls and self._read_files(upstream.backend).trouble:
+                    unreadable[upstream.backend.name] = upstream.tls.files
+        return unreadable
+
+    def troubles(self) -> list[str]:
+        return [upstream.trouble for upstream in self._upstreams.values() if upstream.trouble]
 
     def _destinations_of(self, backend: Backend) -> Destinations | None:
         if not any(server.depends_on_client for server in backend.servers):
@@ -177,14 +207,21 @@ class Upstreams:
                 return upstream, member if its is None else its.adopted(member, server)
         return None
 
-    def add_backends(self, rules: Rules) -> None:
-        """Make the upstreams of all backends of the rules; a `RulesError` names all files that cannot be used."""
+    def add_backends(
+        self, rules: Rules, in_use: Mapping[str, Mapping[Path, bytes]] = MappingProxyType({})
+    ) -> None:
+        """Make the upstreams of all backends of the rules; a `RulesError` names all files that cannot be used.
+
+        Of a backend whose files for TLS cannot be read, `in_use` may have those that another process uses.
+        """
+        self._files_in_use = in_use
         problems: list[Problem] = []
         for backend in rules.every_backend():
             try:
                 self.upstream_of(backend)
             except RulesError as error:  # noqa: PERF203 - all errors are reported
                 problems += error.problems
+        self._files_in_use = {}
         if problems:
             raise RulesError(problems)
 
@@ -200,7 +237,7 @@ class Upstreams:
                 upstream = self.upstream_of(backend)
                 has_files = (backend.tls or backend.via) is not None
                 if has_files and upstream not in prepared.made:
-                    prepared.files[upstream] = read_backend_files(backend)
+                    prepared.files[upstream] = self._read_files(backend)
             except MuxError as problem:  # noqa: PERF203 - all errors are reported
                 prepared.problems.append(str(problem))
             else:
@@ -216,7 +253,7 @@ class Upstreams:
     def commit(self, prepared: PreparedUpstreams) -> None:
         self._prepared = None
         for upstream, files in prepared.files.items():
-            upstream.use_files(*files)
+            upstream.use_files(files)
         # First, so that the look-ups of names that both have are not interrupted.
         for upstream in prepared.made:
             if self._users:
@@ -376,8 +413,14 @@ class PreparedUpstreams:
         self._upstreams = upstreams
         self.made: list[Upstream] = []
         self.current: set[Upstream] = set()
-        self.files: dict[Upstream, tuple[BackendTLS | None, str]] = {}
+        self.files: dict[Upstream, BackendFiles] = {}
         self.problems: list[str] = []
+
+    @property
+    def kept(self) -> list[str]:
+        """A sentence for each backend whose files for TLS cannot be used, so that it keeps what it has."""
+        troubles = [files.trouble for files in self.files.values()]
+        return [*filter(None, [*troubles, *(upstream.trouble for upstream in self.made)])]
 
     def commit(self) -> None:
         self._upstreams.commit(self)

@@ -158,7 +158,7 @@ def _gauges_of(serving: Serving) -> dict[str, Any]:
             if configuration.admission.per_source is not None
         },
         "certificates": sorted({*chain.from_iterable(map(_certificates, configurations))}),
-        "troubles": serving.terminations.troubles(),
+        "troubles": [*serving.terminations.troubles(), *serving.upstreams.troubles()],
         "lost_lines": LOST_LINES.report(),
         "refusing": [*serving.runtime.clients.refusing()],
         "ports": LACKING_PORTS.report(),

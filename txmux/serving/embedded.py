@@ -10,6 +10,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
 
 from txmux.access.admission import Admission, Counter, Tally
 from txmux.access.per_source import PerSource, SourceLimits
@@ -46,6 +47,8 @@ class EmbeddedService(Service):
         rules: The rules in force.
         serving: The listeners, while the service runs.
     """
+
+    _log = Logger()
 
     def __init__(self, rules: Rules, *, reactor: Any = None) -> None:
         if reactor is None:
@@ -188,6 +191,8 @@ class EmbeddedService(Service):
                 raise
             sockets.commit()
             serving.commit(prepared)
+            for kept in prepared.kept:
+                self._log.warn("{kept}", kept=kept)
             self._sockets.close_unused()
         finally:
             for key in left:

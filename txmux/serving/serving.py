@@ -25,7 +25,7 @@ from txmux.client.challenges import with_challenges
 from txmux.client.configuration import Configuration
 from txmux.client.io_runtime import IORuntime
 from txmux.client.served import Served
-from txmux.client.tls.terminations import PreparedTerminations, Terminations
+from txmux.client.tls.terminations import FilesInUse, PreparedTerminations, Terminations
 from txmux.errors import MuxError
 from txmux.interfaces import Transport
 from txmux.net.sockets.poller import after_turn
@@ -53,6 +53,7 @@ class Serving:
         names: The addresses that the supervisor publishes; it also publishes the results of health checks, to `upstreams`. If
             ``None``, this process resolves names and checks servers itself.
         loop_detector: Shared with other processes that serve the same rules, if there are any.
+        in_use: Files for TLS that cannot be read, as the other processes use them: by route, and by backend.
 
     Raises:
         MuxError: A backend or a file for TLS cannot be used.
@@ -64,7 +65,7 @@ class Serving:
 
     _log = Logger()
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - by name, and few need more than the first
         self,
         rules: Rules,
         access_log: AccessLog | None,
@@ -75,6 +76,7 @@ class Serving:
         shared: bool = False,
         loop_detector: LoopDetector | None = None,
         counters: ProcessCounters | None = None,
+        in_use: tuple[FilesInUse, FilesInUse] = ({}, {}),
     ) -> None:
         self._rules = rules
         self._access_log = access_log
@@ -99,12 +101,12 @@ class Serving:
         self.upstreams.on_checked = self._schedule_ends_after_check
         self._shared = shared
         self._split_limits(rules)
-        self.upstreams.add_backends(rules)
+        self.upstreams.add_backends(rules, in_use[1])
         runtime.prepare_rules(rules, use=True)
         self._detect_loops_to_admin(rules)
         self._denied = DeniedClients(reactor, self._all_listeners)
         self.terminations = Terminations(reactor)
-        self.terminations.read_certificates(rules)
+        self.terminations.read_certificates(rules, in_use[0])
         self.listening_ports = ListeningPorts(accepting=accepting, datagrams=not shared)
         self._retiring: list[ActiveListener] = []
         self._gradual_end = GradualEnd(reactor, self.connections)
@@ -590,3 +592,8 @@ class PreparedServing:
     by_key: dict[str, ActiveListener] = attrs.field(factory=dict, init=False)
     reserved: dict[str, socket.socket] = attrs.field(factory=dict, init=False)
     ports: OpenedPorts = attrs.field(factory=dict, init=False)
+
+    @property
+    def kept(self) -> list[str]:
+        """A sentence for each route and backend whose files for TLS cannot be used, so that it keeps what it has."""
+        return [*self.terminations.kept, *self.upstreams.kept]

@@ -35,6 +35,15 @@ def duration(seconds: float) -> str:
     return " ".join(f"{number} {unit}" for number, unit in parts[:2] if number or len(parts) == 1)
 
 
+def utc_time(moment: float) -> str:
+    """Write a time, in seconds since 1970.
+
+    >>> utc_time(1796083200)
+    '2026-12-01 00:00 UTC'
+    """
+    return f"{datetime.fromtimestamp(moment, timezone.utc):%Y-%m-%d %H:%M} UTC"
+
+
 def certificate_end(until: float, now: float) -> str:
     """Say when a certificate ends, or has ended, if an operator has to act; both are in seconds since 1970.
 

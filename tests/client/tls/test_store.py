@@ -25,6 +25,7 @@ from txmux.client.tls.store import CertificateStore
 from txmux.net.tls.errors import TLSFileError
 from txmux.rules.model import TlsEnd
 from txmux.rules.reading.route import allowed_client
+from txmux.telemetry.formatting import utc_time
 
 
 class StoreCase(SynchronousTestCase):
@@ -312,10 +313,11 @@ class StoreTests(StoreCase):
             self.clock.advance(1)
             self.assertEqual(name_of(shown(store.context())), "a.example")
         (line,) = self.logged()
+        until = utc_time(x509.load_pem_x509_certificate(good).not_valid_after_utc.timestamp())
         self.assertEqual(
             line,
-            f"[route site] terminate_tls: '{path}': no private key for its certificate; name a PEM file with "
-            "a certificate and its key; clients still get the previous certificates",
+            f"[route site] terminate_tls: '{path}': no private key for its certificate; "
+            f"what is in use is kept, until {until}",
         )
         path.unlink()
         self.clock.advance(1)

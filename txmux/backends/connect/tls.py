@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from cryptography import x509
@@ -27,8 +28,9 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from txmux.files import read_bytes
 from txmux.net.tls.errors import HandshakeError
-from txmux.net.tls.pem import read_authorities, read_identity
+from txmux.net.tls.pem import Reader, read_authorities, read_identity
 from txmux.net.tls.transport import TLSTransport
 from txmux.net.tls.verification import ClientTLS, WrongNameError
 from txmux.rules.model import ServerTLS
@@ -53,20 +55,28 @@ class BackendTLS:
         tls: The settings of the rules. The files are read now, and not again.
         verified: Whether servers must present a trusted certificate of their own. Otherwise they must not be sent
             anything secret.
+        read: Reads the files, or has what another process uses.
 
     Raises:
         TLSFileError: A file is missing, or its content.
 
     Attributes:
+        files: The files as they were read.
         identity: The certificate that servers are shown; ``None`` if there is none.
     """
 
-    def __init__(self, tls: ServerTLS, *, verified: bool = True) -> None:
+    def __init__(self, tls: ServerTLS, *, verified: bool = True, read: Reader = read_bytes) -> None:
+        self.files: dict[Path, bytes] = {}
+
+        def read_once(path: Path) -> bytes:
+            data = self.files[path] = read(path)
+            return data
+
         self._verified = verified
         self._name = tls.name
         self._alpn = tuple(name.encode() for name in tls.alpn)
-        self._authorities = read_authorities(tls.ca) if tls.ca is not None else None
-        self.identity = read_identity(tls.certificate) if tls.certificate else None
+        self._authorities = None if tls.ca is None else read_authorities(tls.ca, read=read_once)
+        self.identity = read_identity(tls.certificate, read=read_once) if tls.certificate else None
         # Making a context takes far longer than a handshake, above all with all of the system's authorities.
         self._options = functools.lru_cache(_MOST_OPTIONS)(self._make_options)
 

@@ -7,7 +7,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from OpenSSL import SSL, crypto
 
-from txmux.net.tls.pem import read_authorities, read_revocations
+from txmux.files import read_bytes
+from txmux.net.tls.pem import Reader, read_authorities, read_revocations
 from txmux.net.tls.transport import Distrusted
 from txmux.rules.model import NO_CERTIFICATE, REVOKED, AllowedClient, FoundCertificate, TlsEnd
 from txmux.rules.model.client_certificate import ALTERNATIVE_NAMES
@@ -36,11 +37,11 @@ class ClientVerification:
         revoked: The lists in ``tls_client_crl``.
     """
 
-    def __init__(self, end: TlsEnd) -> None:
+    def __init__(self, end: TlsEnd, read: Reader = read_bytes) -> None:
         assert end.client_ca is not None  # noqa: S101 - only then it is made
         self._end = end
-        self.authorities = read_authorities(end.client_ca, "tls_client_ca")
-        self.revoked = [] if end.client_crl is None else read_revocations(end.client_crl)
+        self.authorities = read_authorities(end.client_ca, "tls_client_ca", read)
+        self.revoked = [] if end.client_crl is None else read_revocations(end.client_crl, read)
         self._intermediates: dict[bytes, crypto.X509] = {}
         self._store, self._lasting = crypto.X509Store(), crypto.X509Store()
         for store in (self._store, self._lasting):

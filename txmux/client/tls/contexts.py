@@ -1,6 +1,7 @@
 """OpenSSL's contexts to terminate TLS: the certificate for each client, and which client certificates are allowed."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from cryptography import x509
@@ -8,8 +9,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL
 
 from txmux.client.tls.client_certificates import ClientVerification
+from txmux.files import read_bytes
 from txmux.net.tls.errors import TLSFileError
-from txmux.net.tls.pem import KeyPair, read_key_pairs
+from txmux.net.tls.pem import KeyPair, Reader, read_key_pairs
 from txmux.rules.model import TlsEnd
 
 # Of TLS 1.2; all have forward secrecy (RFC 9325, section 4.2).
@@ -31,18 +33,20 @@ class Contexts:
 
     Attributes:
         default: For a client that asks for no name, or for an unknown one; switches to the context of a name by itself.
+        files: The files that they were read from, where that is needed.
         valid_until: For each certificate its file, and when it expires, in seconds since 1970.
         shown: For each certificate its names and its issuer.
     """
 
-    def __init__(self, end: TlsEnd) -> None:
-        self.clients = ClientVerification(end) if end.client_ca is not None else None
+    def __init__(self, end: TlsEnd, read: Reader = read_bytes) -> None:
+        self.clients = ClientVerification(end, read) if end.client_ca is not None else None
         authorities = self.clients.authorities if self.clients else []
         revoked = self.clients.revoked if self.clients else []
+        self.files: Mapping[Path, bytes] = {}
         self._exact: dict[str, SSL.Context] = {}
         self._under: dict[str, SSL.Context] = {}
         made = []
-        key_pairs = read_key_pairs("terminate_tls", end.files)
+        key_pairs = read_key_pairs("terminate_tls", end.files, read)
         self.valid_until = [pair.valid_until for pair in key_pairs]
         leaves = [pair.certificate.to_cryptography() for pair in key_pairs]
         self.shown = [(sorted(_names_of(leaf)), leaf.issuer.rfc4514_string()) for leaf in leaves]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
 
@@ -21,15 +22,28 @@ if TYPE_CHECKING:
     from txmux.client.tls.termination import Termination
 
 
+FilesInUse: TypeAlias = Mapping[str, Mapping[Path, bytes]]
+"""The contents of files by the name of the route, or of the backend, that uses them."""
+
+
 class Terminations:
-    """All TLS that a process terminates. Certificates are read once for all listeners."""
+    """All TLS that a process terminates. Certificates are read once for all listeners.
 
-    def __init__(self, reactor: IReactorTime) -> None:
+    Args:
+        is_copied: Whether other processes need what is in use here; see `unreadable`.
+    """
+
+    def __init__(self, reactor: IReactorTime, *, is_copied: bool = False) -> None:
         self._reactor = reactor
+        self._is_copied = is_copied
         self._made: dict[tuple[str, TlsEnd], Termination] = {}
+        self._in_use: FilesInUse = {}
 
-    def read_certificates(self, rules: Rules) -> None:
+    def read_certificates(self, rules: Rules, in_use: FilesInUse | None = None) -> None:
+        """Read all files; of a route whose files cannot be read, use those that another process uses."""
+        self._in_use = in_use or {}
         problems = _problems(rules, self._termination_of)
+        self._in_use = {}
         if problems:
             raise RulesError(problems)
 
@@ -56,24 +70,34 @@ class Terminations:
             from txmux.client.tls.store import CertificateStore  # noqa: PLC0415 - OpenSSL takes a while
             from txmux.client.tls.termination import Termination  # noqa: PLC0415 - the same
 
-            store = CertificateStore(end, self._reactor.seconds, route.name)
+            store = CertificateStore(
+                end,
+                self._reactor.seconds,
+                route.name,
+                self._in_use.get(route.name),
+                is_copied=self._is_copied,
+            )
             made = self._made[route.name, end] = Termination(store, self._reactor)
         return made
 
     def prepare(self, rules: Rules) -> PreparedTerminations:
-        """Read all files that rules name; nothing changes until `commit`. With ``problems`` it must be abandoned."""
+        """Read all files that rules name; nothing changes until `commit`. With ``problems`` it must be abandoned.
+
+        A route whose files are in use and cannot be read keeps what it has, as ``kept`` says.
+        """
         prepared = PreparedTerminations(self._made)
 
-        def read(route: Route, end: TlsEnd) -> None:
+        def read_files(route: Route, end: TlsEnd) -> None:
             key = (route.name, end)
             if key in self._made:
                 termination = self._made[key]
-                prepared.read[termination] = termination.store.prepare()
+                prepared.read[termination] = read = termination.store.prepare()
+                prepared.kept += filter(None, read[2:])
             else:
                 prepared.made[key] = self._termination_of(route, end)
             prepared.current.add(key)
 
-        prepared.problems = _problems(rules, read)
+        prepared.problems = _problems(rules, read_files)
         return prepared
 
     def shown(self) -> list[dict[str, Any]]:
@@ -90,6 +114,23 @@ class Terminations:
         for (_, end), made in self._made.items():
             if end.acme:
                 made.store.look_again()
+
+    def look(self) -> None:
+        """Read the files again that have changed, unless a helper, which might not answer, has to look."""
+        for made in self._made.values():
+            if not made.store.is_helped:
+                made.store.context()
+
+    def unreadable(self, rules: Rules) -> FilesInUse:
+        """Return the files in use of the routes whose files cannot be read now, for a process that starts."""
+        unreadable = {}
+        for route in rules.routes:
+            if route.terminate_tls is not None:
+                store = self._termination_of(route, route.terminate_tls).store
+                store.context()
+                if store.trouble:
+                    unreadable[route.name] = store.files
+        return unreadable
 
     def troubles(self) -> list[str]:
         return [trouble for made in self._made.values() if (trouble := made.store.trouble)]
@@ -113,12 +154,13 @@ def _problems(rules: Rules, read: Callable[[Route, TlsEnd], object]) -> list[Pro
 
 @attrs.define
 class PreparedTerminations:
-    """The terminations of changed rules."""
+    """The terminations of changed rules; `kept` has a sentence for each route whose files cannot be read."""
 
     _all: dict[tuple[str, TlsEnd], Termination]
     made: dict[tuple[str, TlsEnd], Termination] = attrs.field(factory=dict, init=False)
     current: set[tuple[str, TlsEnd]] = attrs.field(factory=set, init=False)
-    read: dict[Termination, tuple[Contexts, object]] = attrs.field(factory=dict, init=False)
+    read: dict[Termination, tuple[Contexts, object, str]] = attrs.field(factory=dict, init=False)
+    kept: list[str] = attrs.field(factory=list, init=False)
     problems: list[Problem] = attrs.field(factory=list, init=False)
 
     def commit(self) -> None:

@@ -24,3 +24,8 @@ class TLSFileError(MuxError):
         super().__init__(message)
         self.key = key
         self.forbidden = cause is not None and cause.errno in {errno.EACCES, errno.EPERM}
+
+    @property
+    def what(self) -> str:
+        """What is wrong, without what to change."""
+        return str(self).rpartition("; ")[0]

@@ -1,9 +1,9 @@
 """Reads PEM files (RFC 7468): certificates, and the keys of some."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import attrs
 from cryptography import x509
@@ -16,6 +16,9 @@ from OpenSSL import crypto
 
 from txmux.files import read_bytes
 from txmux.net.tls.errors import CLIENT_CERTIFICATE, TLSFileError
+
+Reader: TypeAlias = Callable[[Path], bytes]
+"""Reads a file, or has its contents from an earlier time; raises `OSError`."""
 
 _PAIR = "a certificate and its key"
 _STRANGERS = "the private key does not belong to the certificate"
@@ -47,20 +50,22 @@ class _File:
     keys: dict[bytes, Any]
 
 
-def read_authorities(path: Path, key: str = "tls_ca") -> list[crypto.X509]:
+def read_authorities(
+    path: Path, key: str = "tls_ca", read: Reader = read_bytes
+) -> list[crypto.X509]:
     content = "certificates"
-    certificates = _read(key, path, content, keys=False).certificates
+    certificates = _read(key, path, content, read, keys=False).certificates
     if not certificates:
         raise TLSFileError(key, f"'{path}' has no certificate in it; {_name(content)}")
     return [crypto.X509.from_cryptography(certificate) for _, certificate in certificates]
 
 
-def read_revocations(path: Path) -> list[x509.CertificateRevocationList]:
+def read_revocations(path: Path, read: Reader = read_bytes) -> list[x509.CertificateRevocationList]:
     key, content = "tls_client_crl", "certificate revocation lists"
     try:
         lists = [
             x509.load_pem_x509_crl(block)
-            for kind, block in _blocks(key, path, content)
+            for kind, block in _blocks(key, path, content, read)
             if kind == b"X509 CRL"
         ]
     except ValueError:
@@ -70,9 +75,11 @@ def read_revocations(path: Path) -> list[x509.CertificateRevocationList]:
     return lists
 
 
-def read_identity(paths: Iterable[Path], key: str = CLIENT_CERTIFICATE) -> KeyPair:
+def read_identity(
+    paths: Iterable[Path], key: str = CLIENT_CERTIFICATE, read: Reader = read_bytes
+) -> KeyPair:
     """Read a client's certificate, chain and key from several files."""
-    files = [_read(key, path, _PAIR) for path in paths]
+    files = [_read(key, path, _PAIR, read) for path in paths]
     shown = " and ".join(f"'{file.path}'" for file in files)
     certificates = [entry for file in files for entry in file.certificates]
     keys = {public: private for file in files for public, private in file.keys.items()}
@@ -86,12 +93,12 @@ def read_identity(paths: Iterable[Path], key: str = CLIENT_CERTIFICATE) -> KeyPa
     return pairs[0]
 
 
-def read_key_pairs(key: str, paths: Iterable[Path]) -> list[KeyPair]:
+def read_key_pairs(key: str, paths: Iterable[Path], read: Reader = read_bytes) -> list[KeyPair]:
     """Read certificates with their keys, each of which is in the same file or in one without certificates.
 
     Each file with certificates holds a chain of its own.
     """
-    files = [_read(key, path, _PAIR) for path in paths]
+    files = [_read(key, path, _PAIR, read) for path in paths]
     keys = {public: private for file in files for public, private in file.keys.items()}
     with_certificate = {public for file in files for public, _ in file.certificates}
     all_pairs = []
@@ -128,9 +135,9 @@ def _pairs(file: _File, keys: dict[bytes, Any]) -> list[KeyPair]:
     ]
 
 
-def _blocks(key: str, path: Path, content: str) -> list[tuple[bytes, bytes]]:
+def _blocks(key: str, path: Path, content: str, read: Reader) -> list[tuple[bytes, bytes]]:
     try:
-        data = read_bytes(path)
+        data = read(path)
     except OSError as problem:
         advice = _name(content)
         if isinstance(problem, PermissionError):
@@ -140,8 +147,8 @@ def _blocks(key: str, path: Path, content: str) -> list[tuple[bytes, bytes]]:
     return [(block[1], block[0]) for block in _BLOCK.finditer(data)]
 
 
-def _read(key: str, path: Path, content: str, *, keys: bool = True) -> _File:
-    blocks = _blocks(key, path, content)
+def _read(key: str, path: Path, content: str, read: Reader, *, keys: bool = True) -> _File:
+    blocks = _blocks(key, path, content, read)
     try:
         certificates = [
             (_public(certificate), certificate)

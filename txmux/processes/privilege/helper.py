@@ -205,7 +205,7 @@ class Helper:
         remove_own_socket(Path(path))
 
     def _read(self) -> None:
-        rules = load(self._path, data=self._data)
+        rules = load(self._path, data=self._data, are_pem_files_there=False)
         self._files = rules.files
         self.use(rules)
 

@@ -39,7 +39,7 @@ from txmux.backends.names.resolve import NameResolver
 from txmux.backends.pool.pool import no_server_up
 from txmux.backends.upstreams import PreparedUpstreams, Upstreams
 from txmux.client.io_runtime import IORuntime
-from txmux.client.tls.terminations import Terminations, expiry_warnings
+from txmux.client.tls.terminations import PreparedTerminations, Terminations, expiry_warnings
 from txmux.control.broadcast import broadcast
 from txmux.control.overrides import ServiceState
 from txmux.errors import MuxError
@@ -54,11 +54,12 @@ from txmux.processes.privilege.sandbox import Sandbox, sandbox_of
 from txmux.processes.supervisor.resources import Resources
 from txmux.processes.upgrade.worker_transfers import WorkerTransfers
 from txmux.processes.workers.pool import WorkerPool, WorkersError, failures
+from txmux.processes.workers.received_rules import packed_files
 from txmux.processes.workers.starting import Starter
 from txmux.processes.workers.worker import Worker
 from txmux.rules.model import Rules
 from txmux.rules.packing import pack
-from txmux.rules.problems import Problem
+from txmux.rules.problems import Problem, RulesError
 from txmux.rules.reading.parser import is_as_read
 from txmux.serving.listen_addresses import are_plain
 from txmux.serving.state import TransferState, build_state, found_by_checks, merged, restore_sources
@@ -76,6 +77,9 @@ _GRACE = 5.0
 
 _LONGEST_WAIT = 3600
 """Seconds after `drain_timeout` for which the old process of an upgrade keeps held clients that could not move."""
+
+_LOOK, _REST = 5.0, 50
+"""Seconds between two looks at the files of certificates, and at least so many times as long as the last one took."""
 
 _OTHER_DESCRIPTORS = 20
 """Descriptors that a starting worker needs besides its listening sockets."""
@@ -96,6 +100,7 @@ class Supervisor:
 
     Attributes:
         version: The version of the rules, from 1.
+        kept_files: What each route or backend has kept whose files for TLS the last reload could not use, a sentence each.
         state: What workers share besides the rules: overrides, bans, and the results of health checks and look-ups of this process.
         is_changing: Whether a reload is being prepared. Meanwhile no retiring worker exits, since the reload may reuse it.
     """
@@ -132,7 +137,9 @@ class Supervisor:
         self.transfers = WorkerTransfers(pool, sockets, accepting=accepting)
         self._is_started = False
         self._draining_sockets: set[str] = set()
-        self._expiring: list[Problem] = []
+        self._terminations = Terminations(reactor, is_copied=True)
+        self._look_at_files = 0.0
+        self.kept_files: list[str] = []
         self._pending: PendingRules | None = None
         self._catching_up: set[Deferred[None]] = set()
         self._problems: list[str] = []
@@ -168,6 +175,7 @@ class Supervisor:
         self.state.upstreams.add_backends(self._rules)
         self.state.lists.hold(self._rules)
         self._check(self._rules, owner)
+        self._terminations.read_certificates(self._rules)
         self._files.use(self._rules)
 
     def _check(self, rules: Rules, owner: tuple[int, int] | None) -> None:
@@ -188,9 +196,6 @@ class Supervisor:
                 "txmux.serving.acme.renewal"
             )  # it may fail, and after the commit there is no rollback
             make_first(rules, owner, time.time())
-        terminations = Terminations(self._reactor)
-        terminations.read_certificates(rules)
-        self._expiring = terminations.ending_certificates(rules)
         access_log = open_log(rules.settings, owner=owner)
         if access_log is not None:
             access_log.close()
@@ -201,7 +206,7 @@ class Supervisor:
             for backend, certificate in self.state.upstreams.certificates()
             for problem in expiry_warnings(backend.section, CLIENT_CERTIFICATE, [certificate])
         ]
-        return [*self._expiring, *shown]
+        return [*self._terminations.ending_certificates(self._rules), *shown]
 
     def start(self) -> None:
         self.limits.extend(self._rules)
@@ -258,11 +263,10 @@ class Supervisor:
         """Return the message that starts a worker; see `txmux.processes.workers.received_rules.Start`."""
         pending = self._pending
         if pending is not None and worker in self.pool.added:
-            message = self._message(pending.rules, pending.version)
-            worker.sockets = pending.sockets
+            rules, version, worker.sockets = pending.rules, pending.version, pending.sockets
         else:
-            message = self._message(self._rules, self.version)
-            worker.sockets = self._sockets.sockets()
+            rules, version, worker.sockets = self._rules, self.version, self._sockets.sockets()
+        message = self._message(rules, version)
         descriptors = [self.limits.descriptor, *map(socket.socket.fileno, worker.sockets.values())]
         message |= {"sockets": [*worker.sockets], "descriptors": descriptors}
         banned = rows_of((ban.network, ban) for ban in self.state.bans)
@@ -271,6 +275,8 @@ class Supervisor:
             "names": self._names.as_json(),
             "banned": banned,
         }
+        in_use = self._terminations.unreadable(rules), self.state.upstreams.unreadable()
+        state["files"] = [*map(packed_files, in_use)]
         certificates = self.state.certificates
         state["challenges"] = {} if certificates is None else certificates.challenges
         return {**message, "state": state}
@@ -398,6 +404,10 @@ class Supervisor:
             undo.callback(setattr, self, "is_changing", False)  # noqa: FBT003 - as setattr has it
             self._check(rules, owner)
             self._check_room(len(sockets.sockets))
+            terminations = self._terminations.prepare(rules)
+            undo.callback(terminations.abandon)
+            if terminations.problems:
+                raise RulesError(terminations.problems)
             upstreams = self.state.upstreams.prepare(rules)
             undo.callback(upstreams.abandon)
             if upstreams.problems:
@@ -411,7 +421,7 @@ class Supervisor:
             # A worker can prepare only one set of rules at a time.
             await DeferredList([*self._catching_up])
             pending = self._pending = PendingRules(
-                rules, sockets.sockets, self.version + rules_changed, upstreams
+                rules, sockets.sockets, self.version + rules_changed, upstreams, terminations
             )
             undo.callback(self._drop_pending, pending)
             await self._prepare(pending, rules_changed=rules_changed)
@@ -439,6 +449,7 @@ class Supervisor:
         self.folded_log.report()
         self._privilege.problems()
         self.state.queues.look(self._sockets.sockets())
+        self._look()
         if self.transfers.accepting and not self.is_changing:
             self._listen_on_new(self._sockets.revive())
         if gone := self.state.bans.expire(time.time()):
@@ -456,6 +467,14 @@ class Supervisor:
                 certificates.tick()
             self._listen_again()
             Deferred.fromCoroutine(self.close_unused())
+
+    def _look(self) -> None:
+        """Read changed certificates again, for workers that start while they cannot be read."""
+        now = self._reactor.seconds()
+        if now >= self._look_at_files and not self.is_changing:
+            self._terminations.look()
+            took = self._reactor.seconds() - now
+            self._look_at_files = now + max(_LOOK, _REST * took)
 
     def _listen_on_new(self, keys: Collection[str]) -> None:
         for worker in self.pool.workers if keys else ():
@@ -565,6 +584,8 @@ class Supervisor:
         self._use_certificates()
         self.version = pending.version
         pending.upstreams.commit()
+        pending.terminations.commit()
+        self.kept_files = [*pending.terminations.kept, *pending.upstreams.kept]
         # If the process ID has changed, the prepared worker has ended, and the one that replaced it has the previous rules.
         ready = [worker for worker, pid in pending.preparing.items() if worker.pid == pid]
         count = pending.rules.settings.workers
@@ -729,5 +750,6 @@ class PendingRules:
     sockets: Mapping[str, socket.socket]
     version: int
     upstreams: PreparedUpstreams
+    terminations: PreparedTerminations
     preparing: dict[Worker, int] = attrs.field(factory=dict)
     ready: Deferred[None] = attrs.field(factory=Deferred)

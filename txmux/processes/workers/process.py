@@ -180,6 +180,7 @@ class WorkerProcess:
                 shared=True,
                 loop_detector=self._limits.loop_detector,
                 counters=self._counters,
+                in_use=start.files_in_use(),
             )
             serving.upstreams.known.on_waiting = lambda backend, waiting: self.channel.send(
                 messages.WAITING, backend=backend, waiting=waiting

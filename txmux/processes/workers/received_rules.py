@@ -7,11 +7,13 @@ import os
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import attrs
 
 from txmux.access.across_processes import LimitsLayout, SharedLimits
+from txmux.client.tls.terminations import FilesInUse
 from txmux.net.channel.descriptorstream import close_all
 from txmux.net.channel.message import InvalidMessageError
 from txmux.rules.model import Rules
@@ -71,6 +73,20 @@ def close(sockets: Iterable[socket.socket]) -> None:
         opened.close()
 
 
+def packed_files(files: FilesInUse) -> dict[str, dict[str, str]]:
+    return {
+        name: {str(path): base64.b64encode(data).decode() for path, data in its.items()}
+        for name, its in files.items()
+    }
+
+
+def _unpacked(files: Mapping[str, Mapping[str, str]]) -> FilesInUse:
+    return {
+        name: {Path(path): base64.b64decode(text) for path, text in its.items()}
+        for name, its in files.items()
+    }
+
+
 @attrs.frozen
 class Start:
     """What a worker needs to serve; see `txmux.serving.state` for the state. `opener` is a connection to the helper."""
@@ -81,6 +97,11 @@ class Start:
     sockets: Mapping[str, socket.socket]
     opener: socket.socket | None
     state: dict[str, Any]
+
+    def files_in_use(self) -> tuple[FilesInUse, FilesInUse]:
+        """Return the files for TLS that cannot be read now, as they are in use: by route, and by backend."""
+        routes, backends = self.state.get("files", ({}, {}))
+        return _unpacked(routes), _unpacked(backends)
 
     @classmethod
     def read(

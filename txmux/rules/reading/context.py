@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import attrs
 
@@ -42,6 +42,8 @@ from txmux.rules.reading.values import (
 REFUSALS = {refusal.value: refusal for refusal in Refusal}
 """Outcomes other than backends, by their words."""
 
+OnDisk: TypeAlias = Literal["", "all but PEM", "all"]
+
 _FILE = re.compile(r"\.[a-z]+$")
 
 
@@ -50,7 +52,7 @@ class RulesReading:
 
     Args:
         backend: Returns the backend of a section, if there is one of this name.
-        on_disk: Whether files have to be there that only the service needs.
+        on_disk: Which files have to be there that only the service needs.
         alone: Whether the file is read without others, which may define the names that it uses.
 
     Attributes:
@@ -65,7 +67,7 @@ class RulesReading:
         matchers: Mapping[str, IProtocolMatcher],
         backend: Callable[[str], Backend | None],
         *,
-        on_disk: bool,
+        on_disk: OnDisk,
         alone: bool = False,
     ) -> None:
         self.files = files
@@ -90,12 +92,15 @@ class RulesReading:
             raise InvalidValueError(
                 f"takes the paths of PEM files, not {text!r}; write them, or remove this"
             )
-        return self.beside(text, "the path of a PEM file")
+        return self._beside(text, "the path of a PEM file", check=self._on_disk == "all")
 
     def beside(self, text: str, what: str) -> Path:
         """Read the path of a file that has to be there; a relative one starts at the folder of the main file."""
+        return self._beside(text, what, check=bool(self._on_disk))
+
+    def _beside(self, text: str, what: str, *, check: bool) -> Path:
         path = self.home / file_path(text)
-        if self._on_disk:
+        if check:
             try:
                 check_file(path, what)
             except InvalidValueError as error:

@@ -21,7 +21,7 @@ from txmux.rules.reading.conflicts import (
     unshareable,
     wrong_transports,
 )
-from txmux.rules.reading.context import REFUSALS, RulesReading, finding
+from txmux.rules.reading.context import REFUSALS, OnDisk, RulesReading, finding
 from txmux.rules.reading.endpoints import missing_files
 from txmux.rules.reading.files import FileReader, SourceFile, expand_section, read_source, source_of
 from txmux.rules.reading.hints import KEY_HINTS, SECTION_ALIASES, foreign_format, kind_of_server
@@ -41,6 +41,8 @@ def load(
     path: Path | str,
     matchers: Mapping[str, IProtocolMatcher] | None = None,
     data: bytes | None = None,
+    *,
+    are_pem_files_there: bool = True,
 ) -> Rules:
     """Read a rules file and all that it includes.
 
@@ -48,6 +50,7 @@ def load(
         path: The file.
         matchers: The matchers by name; by default those that are installed.
         data: What is in it, if that has been read already.
+        are_pem_files_there: Whether missing files for TLS are errors. A service that runs may have what was in them.
 
     Raises:
         RulesError: All that is wrong, also a file that cannot be read.
@@ -57,7 +60,8 @@ def load(
     except OSError as error:
         message = f"cannot be read: {error.strerror}"
         raise RulesError([Problem(str(path), 0, "", "", message)]) from None
-    return _remembered(_RulesParser(source, matchers, on_disk=True).rules())
+    on_disk: OnDisk = "all" if are_pem_files_there else "all but PEM"
+    return _remembered(_RulesParser(source, matchers, on_disk=on_disk).rules())
 
 
 def parse(
@@ -139,7 +143,7 @@ class _RulesParser:
         matchers: Mapping[str, IProtocolMatcher] | None,
         *,
         known: Files | None = None,
-        on_disk: bool = False,
+        on_disk: OnDisk = "",
         alone: bool = False,
     ) -> None:
         self._path = main.path
