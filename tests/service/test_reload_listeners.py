@@ -292,3 +292,6 @@ class FilesTest(ReloadCase):
         self.assertEqual(await self.change(rules + other), "nothing changed")
         self.assertNotEqual(await shown(), before)
         self.assertEqual([text for text in await troubles() if text in kept], [])
+        pem.write_text("nonsense")
+        while not any("no certificate in it" in text for text in await troubles()):
+            await deferLater(reactor, 0.05)

@@ -143,6 +143,7 @@ async def _end(chosen: Iterable[Served]) -> int:
 
 def _gauges_of(serving: Serving) -> dict[str, Any]:
     """See `txmux.telemetry.counting.snapshot.Gauges`."""
+    serving.terminations.look()  # no client may have come since a file was changed
     configurations = [listener.configuration for listener in serving.listeners]
     upstreams = {
         upstream for listener in serving.listeners for upstream in listener.upstreams.all()

@@ -116,7 +116,7 @@ class Terminations:
                 made.store.look_again()
 
     def look(self) -> None:
-        """Read the files again that have changed, unless a helper, which might not answer, has to look."""
+        """Read changed files again, except those at which only a helper can look, which might not answer."""
         for made in self._made.values():
             if not made.store.is_helped:
                 made.store.context()
