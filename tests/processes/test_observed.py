@@ -10,7 +10,7 @@ from tests.support.mux import VirtualTime
 from tests.support.peers import Peer, PeerFactory, connect, listen, reactor
 from tests.support.ports import free_port
 from tests.support.supervised import SupervisedTestCase
-from txmux.telemetry.counting.process_counters import ServerCounts
+from txmux.telemetry.counting.process_counters import ProcessCounters, ServerCounts
 
 
 class _ResetsAll(Peer):
@@ -129,7 +129,7 @@ class ObservedTest(SupervisedTestCase):
             self.assertEqual(
                 await self.running.control.missing(), ["[backend web]: no server is up"]
             )
-            self.counts().answered()
+            self.counts().answered(ProcessCounters().backend("web"), 0.0)
             await self.pass_seconds(1)
             self.assertEqual(await self.state(), "up")
         lines = [formatEvent(event) for event in logged]

@@ -11,6 +11,7 @@ from txmux.backends.health.silence import SilenceWatch
 from txmux.backends.pool.member import Member
 from txmux.backends.pool.server_health import MemberState
 from txmux.rules.model import Ejection
+from txmux.telemetry.counting.process_counters import ProcessCounters
 
 EJECT = Ejection(unanswered=3, after=5.0, seconds=60.0)
 _OUT = "10.0.0.1:80: up -> ejected"
@@ -45,7 +46,7 @@ class SilenceTest(SynchronousTestCase):
     def test_answer_between(self) -> None:
         watched, member = self.begin()
         self.ask(watched, member, 0, 0)
-        member.counts.answered()
+        member.counts.answered(ProcessCounters().backend("web"), 0.0)
         self.ask(watched, member, 2, 0)
         watched.clock.pump([1.0] * 60)
         self.assertEqual(watched.changes, [])
@@ -63,7 +64,7 @@ class SilenceTest(SynchronousTestCase):
         watched.clock.pump([1.0] * 60)
         watched.pool.connected(watched.pick(*others))
         self.ask(watched, member, 0)
-        member.counts.answered()
+        member.counts.answered(ProcessCounters().backend("web"), 0.0)
         self.ask(watched, member, 1, 0)
         watched.clock.pump([1.0] * 30)
         self.assertIs(member.state, MemberState.UP)
@@ -86,7 +87,7 @@ class SilenceTest(SynchronousTestCase):
             for _ in range(asked):
                 member.counts.asked()
             if answered:
-                member.counts.answered()
+                member.counts.answered(ProcessCounters().backend("web"), 0.0)
             quiet = 0 if answered else quiet + 1
             watched.clock.advance(1)
             if watched.changes:

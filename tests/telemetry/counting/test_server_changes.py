@@ -6,6 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.telemetry.counting.counter_groups import LISTENER, SERVER
 from txmux.telemetry.counting.counters import Counters
+from txmux.telemetry.counting.process_counters import ProcessCounters
 from txmux.telemetry.counting.server_changes import ServerChanges
 
 _NAMES = st.sampled_from(("a", "b", "c"))
@@ -30,7 +31,7 @@ class ServerChangesTest(SynchronousTestCase):
                     counters.layout.extend([LISTENER.key(name), SERVER.key("x", name)])
                     for number in range(3):
                         counters._grow(counters.column(number))
-                column.server("x", name).answered()
+                column.server("x", name).answered(ProcessCounters().backend("web"), 0.0)
                 expected["x", name] = expected.get(("x", name), 0) + 1
             found = {key: cells[SERVER.at["answered"]] for key, cells in changes.take().items()}
             self.assertEqual(found, expected)
