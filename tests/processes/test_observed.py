@@ -11,6 +11,8 @@ from tests.support.peers import Peer, PeerFactory, connect, listen, reactor
 from tests.support.ports import free_port
 from tests.support.supervised import SupervisedTestCase
 from txmux.telemetry.counting.process_counters import ProcessCounters, ServerCounts
+from txmux.wire.proxyprotocol.encode import encode_v2
+from txmux.wire.proxyprotocol.header import Command, ProxyHeader
 
 
 class _ResetsAll(Peer):
@@ -150,6 +152,27 @@ class ObservedTest(SupervisedTestCase):
             await self.pass_seconds(9)
             self.assertEqual(await self.state(), "up")
         self.assertFalse([one for one in map(formatEvent, logged) if one and "failing" in one])
+
+    async def test_try_begins_as_a_client_does(self) -> None:
+        """With a PROXY header and with TLS, which a server of plain TCP fails."""
+        peers = PeerFactory()
+        server = f"127.0.0.1:{listen(self, peers)}"
+        await self.begin(server, more="proxy_protocol = v2\n")
+        with capturedLogs():
+            for _ in range(3):
+                self.counts().failed("connect-timeout")
+            await self.pass_seconds(4)
+            self.assertEqual(await self.state(), "up")
+            local = encode_v2(ProxyHeader(Command.LOCAL))
+            self.assertEqual([peer.received for peer in peers.peers], [local])
+            self.write(self.file.read_text().replace("proxy_protocol = v2", "tls = yes"))
+            self.assertTrue((await self.running.reload()).ok)
+            for _ in range(3):
+                self.counts().failed("tls-failed")
+            await self.pass_seconds(3)
+            self.assertEqual(await self.state(), "failing")
+            hello = peers.peers[-1].received
+            self.assertEqual(hello[:1], b"\x16")
 
     async def test_nothing_is_left_at_the_end(self) -> None:
         """A server that does not answer is being tried while the service stops."""

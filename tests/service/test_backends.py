@@ -128,6 +128,34 @@ class EndOnDownTest(BackendsCase):
         self.assertEqual((await self.logged(1))["reason"], "server-down")
 
 
+class SilentServerTest(BackendsCase):
+    async def test_clients_without_a_byte_eject_a_server(self) -> None:
+        """Others get the next ones, be it in a relay of the kernel or not, and it stays connected to those that it has."""
+        for relay in ("kernel", "portable"):
+            virtual = VirtualTime()
+            silent, well = PeerFactory(), PeerFactory()
+            ports = [listen(self, one) for one in (silent, well)]
+            (public,) = self.run_service(
+                f"{HEAD}relay = {relay}\n{PUBLIC}{_ALL.format('pool')}[backend pool]\n"
+                f"server = 127.0.0.1:{ports[0]}\n    127.0.0.1:{ports[1]}\nbalance = first\n"
+                "eject = unanswered=2 after=5s for=1m\n",
+                use=virtual,
+            )
+            with capturedLogs() as logged:
+                clients = [await self.client(public) for _ in range(2)]
+                for number in (0, 1):
+                    await silent.heard(1, number)
+                for _ in range(7):
+                    virtual.advance(1)
+                clients.append(await self.client(public))
+                peer = await well.heard(1)
+            why = f"backend pool: 127.0.0.1:{ports[0]} is ejected: no byte to 2 clients in a row for 5 s"
+            self.assertIn(why, [formatEvent(event) for event in logged])
+            self.assertEqual(len(silent.peers), 2)
+            await self.finish(*clients, peer, *silent.peers)
+            await self.stop()
+
+
 class NamesOfClientsTest(BackendsCase):
     async def test_name_server_is_away(self) -> None:
         """A service without a supervisor logs that itself, and asks no longer once no rules name it."""

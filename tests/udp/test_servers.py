@@ -10,6 +10,7 @@ from tests.support.datagrams import Talker, turn
 from tests.support.ports import free_port
 from tests.support.privileges import require_transparent
 from tests.udp.test_relaying import FlowCase
+from txmux.backends.health.checks import key_of
 from txmux.wire.proxyprotocol.decode import decode_datagram
 from txmux.wire.proxyprotocol.encode import encode_v2
 from txmux.wire.proxyprotocol.header import Address, Command, ProxyHeader
@@ -168,6 +169,18 @@ def _sharing(test: FlowCase) -> socket.socket:
     client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     client.bind(("127.0.0.66", 0))
     return client
+
+
+class EndOnDownTests(FlowCase):
+    async def test_flow_ends_when_checks_find_its_server_down(self) -> None:
+        check = f"check = tcp port={free_port()} interval=1h fall=1\nend_on_down = yes"
+        _, client, port = self.served(backend=check)
+        await client.asks(b"one", port)
+        upstreams = self.running.listeners[0].upstreams
+        (upstream,) = upstreams.all()
+        (member,) = upstream.pool.members
+        upstreams.apply_check(upstream.backend.name, key_of(member), ok=False, why="it said no")
+        await self.assert_ended(reason="server-down")
 
 
 class UnansweredTests(FlowCase):

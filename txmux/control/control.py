@@ -567,7 +567,10 @@ class Control:
             for row in document["servers"]
         }
         if state != "ready":
-            is_last = all(row["state"] not in {"up", "probing"} for row in states.values())
+            is_last = all(
+                row["state"] not in {"up", "probing", "failing", "silent"}
+                for row in states.values()
+            )
             return f"; no server of {backend} gets new clients now" if is_last else ""
         rows = [states[server] for server in servers if server in states]
         others = [row for row in rows if row["state"] != "up"]

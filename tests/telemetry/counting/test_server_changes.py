@@ -36,6 +36,18 @@ class ServerChangesTest(SynchronousTestCase):
             found = {key: cells[SERVER.at["answered"]] for key, cells in changes.take().items()}
             self.assertEqual(found, expected)
 
+    def test_check_that_takes_less_time(self) -> None:
+        counters = Counters()
+        changes = ServerChanges(counters)
+        counters.layout.extend([SERVER.key("x", "a")])
+        counts = counters.column(1).server("x", "a")
+        counts.answered(1.0)
+        counts.checked(2.0)
+        changes.take()
+        counts.checked(1.0)
+        (cells,) = changes.take().values()
+        self.assertEqual(cells[SERVER.at["answered"]], 0)
+
     def test_block_that_gets_another_server(self) -> None:
         counters = Counters()
         changes = ServerChanges(counters)
