@@ -10,7 +10,7 @@ from tests.support.mux import VirtualTime
 from tests.support.peers import Peer, PeerFactory, connect, listen, reactor
 from tests.support.ports import free_port
 from tests.support.supervised import SupervisedTestCase
-from txmux.telemetry.counting.process_counters import ProcessCounters, ServerCounts
+from txmux.telemetry.counting.process_counters import ServerCounts
 from txmux.wire.proxyprotocol.encode import encode_v2
 from txmux.wire.proxyprotocol.header import Command, ProxyHeader
 
@@ -131,7 +131,8 @@ class ObservedTest(SupervisedTestCase):
             self.assertEqual(
                 await self.running.control.missing(), ["[backend web]: no server is up"]
             )
-            self.counts().answered(ProcessCounters().backend("web"), 0.0)
+            column = self.running.control.counters.column(1)
+            self.counts().answered(column.backend("web"), 1.0)
             await self.pass_seconds(1)
             self.assertEqual(await self.state(), "up")
         lines = [formatEvent(event) for event in logged]

@@ -17,7 +17,7 @@ def _refused(count: int = 1) -> Activity:
 
 
 def _reset(count: int = 1) -> Activity:
-    return Activity(connected=count, asked=count, failed={"reset": count})
+    return Activity(connected=count, failed={"reset": count})
 
 
 class ObservingTest(SynchronousTestCase):
@@ -53,8 +53,8 @@ class ObservingTest(SynchronousTestCase):
             observation.record(second, _reset())
             self.assertEqual(observation.state(second), "failing" if second >= 2 else None)
         observation.record(10, Activity(connected=1))
-        self.assertEqual(observation.state(12), "failing")
-        self.assertIsNone(observation.state(13))
+        self.assertEqual(observation.state(19), "failing")
+        self.assertIsNone(observation.state(20))
 
     def test_quiet_try_of_a_server_that_resets_misleads_once(self) -> None:
         observation = ServerObservation()
@@ -79,8 +79,8 @@ class ObservingTest(SynchronousTestCase):
         observation = ServerObservation()
         observation.record(0, _refused(3))
         observation.record(9, Activity(connected=1, asked=1))
-        self.assertEqual(observation.state(11), "failing")
-        self.assertIsNone(observation.state(12))
+        self.assertEqual(observation.state(18), "failing")
+        self.assertIsNone(observation.state(19))
         observation.record(20, _refused(3))
         observation.record(23, Activity(unanswered=1))
         self.assertIsNone(observation.state(23))

@@ -17,6 +17,10 @@ EJECT = Ejection(unanswered=3, after=5.0, seconds=60.0)
 _OUT = "10.0.0.1:80: up -> ejected"
 
 
+def _answer(member: Member) -> None:
+    member.counts.answered(ProcessCounters().backend("b"), 1.0)
+
+
 class SilenceTest(SynchronousTestCase):
     def begin(self, eject: Ejection = EJECT, *texts: str) -> tuple[Watched, Member]:
         options: dict[str, Any] = {"eject": eject}
@@ -46,7 +50,7 @@ class SilenceTest(SynchronousTestCase):
     def test_answer_between(self) -> None:
         watched, member = self.begin()
         self.ask(watched, member, 0, 0)
-        member.counts.answered(ProcessCounters().backend("web"), 0.0)
+        _answer(member)
         self.ask(watched, member, 2, 0)
         watched.clock.pump([1.0] * 60)
         self.assertEqual(watched.changes, [])
@@ -64,7 +68,7 @@ class SilenceTest(SynchronousTestCase):
         watched.clock.pump([1.0] * 60)
         watched.pool.connected(watched.pick(*others))
         self.ask(watched, member, 0)
-        member.counts.answered(ProcessCounters().backend("web"), 0.0)
+        _answer(member)
         self.ask(watched, member, 1, 0)
         watched.clock.pump([1.0] * 30)
         self.assertIs(member.state, MemberState.UP)
@@ -87,7 +91,7 @@ class SilenceTest(SynchronousTestCase):
             for _ in range(asked):
                 member.counts.asked()
             if answered:
-                member.counts.answered(ProcessCounters().backend("web"), 0.0)
+                _answer(member)
             quiet = 0 if answered else quiet + 1
             watched.clock.advance(1)
             if watched.changes:

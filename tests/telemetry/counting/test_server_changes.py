@@ -6,12 +6,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.telemetry.counting.counter_groups import LISTENER, SERVER
 from txmux.telemetry.counting.counters import Counters
-from txmux.telemetry.counting.process_counters import ProcessCounters
 from txmux.telemetry.counting.server_changes import ServerChanges
 
 _NAMES = st.sampled_from(("a", "b", "c"))
 _ROUNDS = st.lists(st.lists(st.tuples(st.integers(0, 2), _NAMES)))
-"""For each reading, the processes that a server has answered before."""
+"""For each reading, the processes in which a connection to a server has ended without an answer."""
 
 
 class ServerChangesTest(SynchronousTestCase):
@@ -31,9 +30,9 @@ class ServerChangesTest(SynchronousTestCase):
                     counters.layout.extend([LISTENER.key(name), SERVER.key("x", name)])
                     for number in range(3):
                         counters._grow(counters.column(number))
-                column.server("x", name).answered(ProcessCounters().backend("web"), 0.0)
+                column.server("x", name).unanswered()
                 expected["x", name] = expected.get(("x", name), 0) + 1
-            found = {key: cells[SERVER.at["answered"]] for key, cells in changes.take().items()}
+            found = {key: cells[SERVER.at["unanswered"]] for key, cells in changes.take().items()}
             self.assertEqual(found, expected)
 
     def test_check_that_takes_less_time(self) -> None:
@@ -41,12 +40,12 @@ class ServerChangesTest(SynchronousTestCase):
         changes = ServerChanges(counters)
         counters.layout.extend([SERVER.key("x", "a")])
         counts = counters.column(1).server("x", "a")
-        counts.answered(1.0)
+        counts.asked()
         counts.checked(2.0)
         changes.take()
         counts.checked(1.0)
         (cells,) = changes.take().values()
-        self.assertEqual(cells[SERVER.at["answered"]], 0)
+        self.assertEqual(cells[SERVER.at["asked"]], 0)
 
     def test_block_that_gets_another_server(self) -> None:
         counters = Counters()

@@ -22,7 +22,8 @@ FAILURES = 3
 """Attempts in a row that have failed when a server is failing."""
 
 _FAILING_AFTER = 2.0  # seconds since the first of them
-_SETTLED = 3.0  # seconds without a reset after which a connection is a success
+_SETTLED = 10.0
+"""Seconds without a reset after which a connection is a success: gateways accept first, and reset when their server does not answer."""
 
 _SILENT_CLIENTS = 5
 _SILENT_AFTER = 15.0  # seconds since the first of them has sent something
