@@ -9,6 +9,7 @@ section      contents
 version      of the format; it changes only if ignoring what is unknown is not enough
 rules        the version of the rules, and the last reload: see `txmux.processes.upgrade.upgrades`
 servers      the health of each server: see `txmux.backends.pool.server_health.ServerHealth.as_json`
+observed     servers that are failing or silent: see `txmux.backends.health.observer.ServerObserver.as_json`
 names        the addresses of names: see `txmux.backends.names.resolve.NameResolver.as_json`
 wanted       the operator's overrides: see `txmux.control.overrides`
 bans         banned clients: see `txmux.access.bans.Bans.as_json`; a worker receives them as ``banned``, see `Row` there

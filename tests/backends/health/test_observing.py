@@ -96,6 +96,17 @@ class ObservingTest(SynchronousTestCase):
         self.assertIsNone(observation.state(402))
         self.assertEqual(observation.state(403), "silent")
 
+    def test_another_process_continues(self) -> None:
+        observation, other = ServerObservation(), ServerObservation()
+        observation.record(0, Activity(asked=6, failed={"tls-failed": 4}))
+        other.restore(observation.as_json(20), 1020)
+        states = [other.state(1020), other.why("failing"), other.why("silent")]
+        expected = [observation.state(20), observation.why("failing"), observation.why("silent")]
+        self.assertEqual(states, expected)
+        self.assertEqual(states[0], "failing")
+        other.record(1021, Activity(answered=1))
+        self.assertIsNone(other.state(1021))
+
     def test_server_that_cannot_be_tried(self) -> None:
         observation = ServerObservation(is_tried=False)
         observation.record(0, _refused(3))

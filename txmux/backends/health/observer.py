@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 from twisted.internet.interfaces import IReactorTime
@@ -149,17 +150,39 @@ class ServerObserver:
     def _record(self, key: ServerKey, now: float, activity: Activity) -> None:
         watched = self._watched.get(key)
         if watched is None:
-            upstream, server = self._servers[key]
-            is_udp, eject = server.kind == "udp", upstream.backend.eject
-            expected = None if eject is None else eject.unanswered
-            # Many servers of datagrams never answer, such as those of logs.
-            may_be_silent = expected != 0 and bool(
-                not is_udp or expected or has_answered(self._counters.cells(SERVER.key(*key)))
-            )
-            watched = _Watched(ServerObservation(may_be_silent, is_tried=not is_udp))
+            watched = self._make(key)
         watched.observation.record(now, activity)
         if not watched.observation.is_idle:
             self._watched[key] = watched
+
+    def _make(self, key: ServerKey) -> _Watched:
+        upstream, server = self._servers[key]
+        is_udp, eject = server.kind == "udp", upstream.backend.eject
+        expected = None if eject is None else eject.unanswered
+        # Many servers of datagrams never answer, such as those of logs.
+        may_be_silent = expected != 0 and bool(
+            not is_udp or expected or has_answered(self._counters.cells(SERVER.key(*key)))
+        )
+        return _Watched(ServerObservation(may_be_silent, is_tried=not is_udp))
+
+    def as_json(self) -> list[dict[str, Any]]:
+        """Return what is known of servers that are failing or silent, for another process."""
+        now = self._clock.seconds()
+        return [
+            {"backend": backend, "server": server, **watched.observation.as_json(now)}
+            for (backend, server), watched in self._watched.items()
+            if watched.shown is not None
+        ]
+
+    def restore(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Continue what another process has observed of servers that the rules here have, too."""
+        self._use(self._upstreams.all())
+        for fields in rows:
+            with suppress(KeyError, TypeError, ValueError):  # of another version
+                key = fields["backend"], fields["server"]
+                watched = self._make(key)
+                watched.observation.restore(fields, self._clock.seconds())
+                self._watched.setdefault(key, watched)
 
     def _forget(self, key: ServerKey) -> None:
         self._watched.pop(key).stop_trying()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import attrs
 
@@ -186,6 +186,28 @@ class ServerObservation:
 
     def began(self, state: ObservedState) -> float:
         return self._first_failure if state == "failing" else self._silence.first
+
+    def as_json(self, now: float) -> dict[str, Any]:
+        """Return what another process needs to continue; its clock is another, so times are ages."""
+        silence = self._silence
+        return {
+            "failures": self.failures,
+            "kind": self._kind,
+            "cause": self._cause,
+            "failed": [now - self._first_failure, now - self._last_failure],
+            "clients": silence.clients,
+            "asked": [now - silence.first, now - silence.reached, now - silence.last],
+        }
+
+    def restore(self, fields: Mapping[str, Any], now: float) -> None:
+        """Raises `KeyError`, `TypeError` or `ValueError`."""
+        first, last = (now - float(age) for age in fields["failed"])
+        asked = [now - float(age) for age in fields["asked"]]
+        self.failures, self._silence.clients = int(fields["failures"]), int(fields["clients"])
+        self._first_failure, self._last_failure = first, last
+        self._kind = next((cause for cause in _WORDS if cause == fields["kind"]), "error")
+        self._cause = str(fields["cause"])
+        self._silence.first, self._silence.reached, self._silence.last = asked
 
 
 def _span(first: float, last: float) -> str:

@@ -318,6 +318,7 @@ class Supervisor:
             "names": self._names.as_json(),
             "bans": self.state.bans.as_json(again=again),
             "recent": self.state.recent.state(),
+            "observed": self._observer.as_json(),
             "connections": self.limits.as_json(),
         }
 
@@ -327,6 +328,7 @@ class Supervisor:
         self.state.apply_overrides(state.get("wanted", self.state.overrides))
         self.state.lists.feed(state.get("networks", {}))
         self.state.upstreams.restore(found_by_checks(servers))
+        self._observer.restore(state.get("observed", ()))
         self._names.take_results(state.get("names", {}))
         self.state.recent.restore(state.get("recent", self.state.recent.state()))
         rows = rows_of(self.state.bans.restore(state.get("bans", {})))
