@@ -170,7 +170,8 @@ class MuxService(Service):
             report = (await self._upgraded()).report(self.control.rules.settings.drain_timeout)
         except (OpenerError, UpgradeError) as problem:
             self._log.error("upgrade failed, the old process keeps serving: {why}", why=problem)
-            return Report.refused(problem)
+            self.control.record_upgrade(report := Report.refused(problem))
+            return report
         self._log.info("upgraded: {changes}", changes=report.changes)
         # Answer the API request before stopping.
         self._reactor.callLater(0, self._exit_when_drained)
@@ -215,6 +216,7 @@ class MuxService(Service):
             self._end()
         elif supervisor is not None:
             supervisor.serve_again()
+            self.control.record_upgrade(Report.refused("the new process has ended"))
             self._upgrades.serve_again(supervisor.pool.answers)
 
     def _start_upgrade(self) -> None:
@@ -372,6 +374,7 @@ class MuxService(Service):
                 supervisor.restore(state)
                 control.last_reload = last_reload_in(state)
                 control.rates.restore(state.get("history", ()))
+                control.restore_attention(state.get("attention", {}))
             except Exception as problem:
                 self._upgrades.cannot_serve(problem)
                 self._resources.endpoints.store.close(keep_files=self._upgrades.is_waiting)

@@ -1,7 +1,9 @@
 """What breaks a service is seen within five seconds: in its status, by ``txmux status --check``, ``/readyz`` and the metrics, and in the log."""
 
 import contextlib
+import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -12,7 +14,8 @@ from typing import Any
 from tests.admin.processes import ask, get, text_of
 from tests.interop.children import eventually
 from tests.interop.mux import Mux
-from tests.processes.running import RULES, WorkersTestCase, halted, workers_of
+from tests.processes.running import RULES, halted, workers_of
+from tests.processes.upgrading import UpgradeTestCase, Upgrading
 from tests.support.echo import EchoServer
 from tests.support.folders import make_folder
 
@@ -21,10 +24,14 @@ _FEW = ("sh", "-c", 'ulimit -n 96; exec "$@"', "sh")
 _CODES = {"critical": 2, "warning": 1, "note": 0}
 
 
-class AttentionTest(WorkersTestCase):
+class AttentionTest(UpgradeTestCase):
     def begin(self, rules: str = RULES, settings: str = "", before: Sequence[str] = ()) -> Mux:
         self.admin = make_folder(self) / "admin.sock"
         return self.start(rules, f"admin = unix:{self.admin}\n{settings}", before)
+
+    def begin_to_upgrade(self, rules: str = RULES, settings: str = "") -> Upgrading:
+        self.admin = make_folder(self) / "admin.sock"
+        return self.upgrading(rules, f"admin = unix:{self.admin}\n{settings}")
 
     def items(self, what: str) -> list[dict[str, Any]]:
         return [
@@ -137,3 +144,79 @@ class AttentionTest(WorkersTestCase):
         self.assertEqual(mux.child.output.count("cannot connect to"), 1)
         first.close()
         server.close()
+
+    def test_full_disk_before_and_after_an_upgrade(self) -> None:
+        mux = self.begin_to_upgrade()
+        mux.reload(("access_log = .*", "access_log = /dev/full"))
+        self.be_closed(mux)
+        item = self.seen("log", "warning")
+        lost = ("access log /dev/full: 1 line lost", "No space left on device")
+        self.assertEqual((item["text"], item["cause"]), lost)
+        mux.replace()
+        (after,) = self.items("log")
+        self.assertEqual((after["text"], after["cause"], after["since"]), (*lost, item["since"]))
+        self.be_closed(mux)
+        eventually(lambda: "2 lines lost" in self.items("log")[0]["text"], "they are added")
+
+    def test_worker_that_does_not_answer(self) -> None:
+        mux = self.begin(settings="workers = 2")
+        one, _ = workers_of(mux.pid)
+        with halted([one]):
+            item = self.seen("workers", "warning")
+            self.assertRegex(item["text"], r"^worker \d does not answer$")
+        self.over("workers")
+        with halted(workers_of(mux.pid)):
+            self.seen("workers", "critical")
+        self.over("workers")
+
+    def test_worker_that_ends_again_and_again(self) -> None:
+        mux = self.begin()
+        for _ in range(3):
+            (worker,) = workers_of(mux.pid)
+            os.kill(worker, signal.SIGKILL)
+            eventually(lambda w=worker: workers_of(mux.pid) not in ([], [w]), "there is another")  # type: ignore[misc]
+        eventually(lambda: "replaced 3 times" in str(self.items("workers")), "it is seen")
+        (item,) = [item for item in self.items("workers") if item["level"] == "warning"]
+        self.assertEqual(item["text"], "worker 1 was replaced 3 times within a minute")
+        self.assertEqual(item["cause"], "was killed by signal 9 (SIGKILL)")
+
+    def test_refused_reload(self) -> None:
+        mux = self.begin()
+        text = mux.file.read_text()
+        mux.file.write_text(f"{text}\nnonsense = 1\n")
+        mux.reload()
+        item = self.seen("reload", "warning")
+        self.assertIn("nonsense: unknown key", item["cause"])
+        self.assertEqual(item["do"], f"txmux check {mux.file}, then txmux reload")
+        mux.file.write_text(text)
+        mux.reload()
+        self.over("reload")
+
+    def test_server_that_is_down(self) -> None:
+        gone, there = self.backend(), self.backend()
+        places = [listening.getsockname()[1] for listening in (gone, there)]
+        servers = "\n    ".join(f"127.0.0.1:{port}" for port in places)
+        check = "check = tcp interval=1s fall=1 rise=1"
+        mux = self.begin(f"{RULES}default = web\n[backend web]\nserver = {servers}\n{check}\n")
+        gone.close()
+        item = self.seen("backend", "warning")
+        self.assertIn("backend web: 1 of 2 servers is down", item["text"])
+        self.assertIn("refused", item["cause"])
+        there.close()
+        item = self.seen("backend", "critical")
+        self.assertEqual(item["do"], "txmux servers web")
+        self.assertEqual(self.ready(), (503, ["[backend web]: no server is up"]))
+        mux.child.wait_for("backend web: no server is up")
+
+    def test_connections_that_stay_in_an_old_process(self) -> None:
+        backend = self.backend()
+        mux = self.begin_to_upgrade(self.relaying(backend), "relay = portable")
+        client, server = self.relayed(mux, backend)
+        mux.replace()
+        item = self.seen("upgrade", "warning")
+        self.assertEqual(
+            item["text"], "1 connection stays in the process that an upgrade has replaced"
+        )
+        client.close()
+        server.close()
+        self.over("upgrade")

@@ -18,6 +18,8 @@ from txmux.telemetry.formatting import certificate_end, counted, duration
 
 _MOST_NAMED = 5
 _FULL = 0.8  # of the descriptors
+_MINUTE = 60.0  # seconds
+_MANY_RESTARTS = 3
 _SECTION = re.compile(r"\[(\w+) ([^\]]+)\]: ")
 
 _UNABLE = frozenset({"down", "ejected", "probing", "unresolved", "failing", "silent"})
@@ -179,8 +181,12 @@ def clients_that_wait(
             )
 
 
-def silent_workers(workers: Iterable[Mapping[str, Any]]) -> Iterator[AttentionItem]:
-    for worker in workers:
+def silent_workers(
+    workers: Iterable[Mapping[str, Any]], missing: Sequence[str]
+) -> Iterator[AttentionItem]:
+    """Find workers that do not answer while others do."""
+    none_answers = any(line.startswith("no worker") for line in missing)
+    for worker in workers if not none_answers else ():
         if worker.get("ready", True) and "active" not in worker:
             number = worker.get("worker", "?")
             yield AttentionItem(
@@ -191,6 +197,58 @@ def silent_workers(workers: Iterable[Mapping[str, Any]]) -> Iterator[AttentionIt
                 link="#workers",
                 subject=f"worker {number}",
             )
+
+
+def replaced_workers(
+    restarts: Iterable[tuple[float, int, str]], now: float
+) -> Iterator[AttentionItem]:
+    """Find workers that were replaced three times within a minute; see `ServiceState.restarts`."""
+    by_worker: dict[int, list[tuple[float, str]]] = {}
+    for when, number, how in restarts:
+        if now - when < _MINUTE:
+            by_worker.setdefault(number, []).append((when, how))
+    for number, times in by_worker.items():
+        if len(times) >= _MANY_RESTARTS:
+            yield AttentionItem(
+                "warning",
+                "workers",
+                f"worker {number} was replaced {len(times)} times within a minute",
+                times[-1][1],
+                times[0][0],
+                "see the log for what it logged before it ended",
+                "#workers",
+                subject=f"replaced {number}",
+                is_logged=True,
+            )
+
+
+def stayed_behind(count: int) -> Iterator[AttentionItem]:
+    if count:
+        verb = "stays" if count == 1 else "stay"
+        yield AttentionItem(
+            "warning",
+            "upgrade",
+            f"{counted(count, 'connection')} {verb} in the process that an upgrade has replaced",
+            do="they end by themselves, or after drain_timeout; their counters and limits still apply",
+            link="#connections",
+            subject="stayed",
+            is_logged=True,
+        )
+
+
+def failed_upgrade(last_upgrade: tuple[float, Report] | None) -> Iterator[AttentionItem]:
+    if last_upgrade is not None and not last_upgrade[1].ok:
+        when, report = last_upgrade
+        yield AttentionItem(
+            "warning",
+            "upgrade",
+            "the last upgrade failed, this process keeps serving",
+            "; ".join(report.errors),
+            when,
+            "txmux upgrade, once the cause is mended",
+            subject="failed",
+            is_logged=True,
+        )
 
 
 def orphaned(count: int) -> Iterator[AttentionItem]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -97,6 +98,7 @@ class Control:
         token_problem: Why the tokens of clients could not be read again; empty if they could.
         started: When the service was started, in seconds since 1970.
         last_reload: The time of the last reload, in seconds since 1970, and its result.
+        last_upgrade: The same of an upgrade.
     """
 
     _log = Logger()
@@ -123,6 +125,7 @@ class Control:
         self.state: ServiceState | None = None
         self.started = 0.0
         self.last_reload: tuple[float, Report] | None = None
+        self.last_upgrade: tuple[float, Report] | None = None
         self.is_stopping = False
         self.token_problem = ""
         self.rates = Rates(reactor.seconds)
@@ -135,6 +138,8 @@ class Control:
         self._source_log = SourceLog()
         self._attention_log = AttentionLog()
         self._refused = RefusedClients(counters, reactor.seconds)
+        self._lost_before: dict[str, int] = {}  # lines of logs that the predecessor could not write
+        self._lost: Mapping[str, int] = {}
 
     def use_rules(self, rules: Rules) -> None:
         self.rules = rules
@@ -202,15 +207,19 @@ class Control:
     ) -> list[AttentionItem]:
         """Return what needs attention, the worst first."""
         workers, now = served.get("workers", ()), time.time()
+        stayed, orphaned = self.counters.left_behind()
         found = [
             *attention.backends(self._backends(states, gauges), missing),
             *attention.not_served(missing),
             *attention.not_accepted(missing, self.shut(), gauges.cannot_accept),
             *attention.overflowed(self.rules, self.state.queues.lost() if self.state else {}),
             *attention.failed_reload(self.last_reload, str(self.rules.path)),
-            *attention.orphaned(self.counters.orphaned()),
+            *attention.failed_upgrade(self.last_upgrade),
+            *attention.stayed_behind(stayed),
+            *attention.orphaned(orphaned),
             *attention.clients_that_wait(self.overrides().held, gauges.held, now),
-            *attention.silent_workers(workers),
+            *attention.silent_workers(workers, missing),
+            *attention.replaced_workers(self.state.restarts if self.state else (), now),
             *attention.helper_gone(self.state.problems() if self.state else ()),
             *attention.measured(gauges, now),
             *attention.secrets(self.rules, self.token_problem),
@@ -232,6 +241,16 @@ class Control:
         listeners = [listener.name for listener in self.rules.listeners]
         return self._refused.attention(listeners, gauges.refusing)
 
+    def attention_state(self) -> dict[str, Any]:
+        """Return what the successor has to know of what needs attention, for `restore_attention`."""
+        return {"since": self._attention_log.state(), "lost_lines": {**self._lost}}
+
+    def restore_attention(self, state: Mapping[str, Any]) -> None:
+        self._attention_log.restore(state.get("since", ()))
+        log = f"access log {self.rules.settings.access_log}: "
+        lost = state.get("lost_lines", {}).items()
+        self._lost_before = {name: count for name, count in lost if name.startswith(log)}
+
     async def look(self) -> None:
         """Notice what needs attention, though nobody asks; called every few seconds."""
         missing, states, served, gauges = await concurrently(
@@ -245,6 +264,9 @@ class Control:
     def record_reload(self, report: Report) -> None:
         self.last_reload = (time.time(), report)
         self.events.reloaded(report)
+
+    def record_upgrade(self, report: Report) -> None:
+        self.last_upgrade = (time.time(), report)
 
     # Counters.
 
@@ -276,6 +298,12 @@ class Control:
         own = {"lost_lines": LOST_LINES.report()}
         gauges = Gauges.of([own, *(answer for _, answer in answers.answers)])
         shown = [] if self.state is None else self.state.upstreams.certificates()
+        self._lost_before = {
+            log: count
+            for log, count in self._lost_before.items()
+            if log.partition(": ")[0] not in gauges.written_logs
+        }
+        self._lost = Counter(self._lost_before) + Counter(gauges.lost_lines)
         to_servers = [(backend.name, *certificate) for backend, certificate in shown]
         acme = {} if self._renewed is None else self._renewed.seconds_left()
         outside = worst([*(source.state() for source in self._sources()), *gauges.outside])
@@ -285,6 +313,7 @@ class Control:
             to_servers=to_servers,
             acme=acme,
             outside=outside,
+            lost_lines=self._lost,
             held=self.counters.held(),
             bans=len(self.bans),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -96,6 +97,7 @@ class ServiceState:
         problems: Returns what is wrong with the helper that opens files.
         observed: Returns the servers that are failing or silent.
         queues: Notices overflows of the accept queues.
+        restarts: Of each worker that was started again: when, in seconds since 1970, its number, and why.
     """
 
     workers: Callable[[], Sequence[WorkerLink]]
@@ -110,6 +112,7 @@ class ServiceState:
     problems: Callable[[], Sequence[str]] = tuple
     observed: Callable[[], Mapping[ServerKey, ObservedServer]] = dict
     queues: ListenQueues = attrs.field(factory=ListenQueues)
+    restarts: deque[tuple[float, int, str]] = attrs.field(factory=lambda: deque(maxlen=1000))
 
     def take_ended_holds(self, now: float) -> list[str]:
         """Return the backends whose hold has reached its end since the last call."""

@@ -162,6 +162,7 @@ def _gauges_of(serving: Serving) -> dict[str, Any]:
         "troubles": [*serving.terminations.troubles(), *serving.upstreams.troubles()],
         "lost_lines": LOST_LINES.report(),
         "refusing": [*serving.runtime.clients.refusing()],
+        "written_logs": [*LOST_LINES.written],
         "ports": LACKING_PORTS.report(),
         "cannot_accept": [
             (name, why, since) for name, (why, since) in serving.listening_ports.held_up().items()

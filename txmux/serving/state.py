@@ -16,6 +16,7 @@ bans         banned clients: see `txmux.access.bans.Bans.as_json`; a worker rece
 networks     contents of lists that change without a reload: see `txmux.access.lists.current.Lists.contents`
 connections  the connections to be handed over, as limits count them: see `txmux.access.across_processes.SharedLimits.as_json`
 history      measurements of the last minutes: see `txmux.control.rates.Rates.as_json`
+attention    what needs attention: see `txmux.control.control.Control.attention_state`
 recent       the last connections that did not end as they should: see `txmux.telemetry.recent.Recent.state`
 sources      the rate buckets of each listener, in base64: see `SourceTable.buckets`
 ===========  ================================================================================================

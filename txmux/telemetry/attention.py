@@ -118,6 +118,7 @@ class AttentionLog:
     def __init__(self, now: Callable[[], float] = time.time) -> None:
         self._now = now
         self._lasting: dict[tuple[str, str], _Lasting] = {}
+        self._before: dict[tuple[str, str], float] = {}  # of the process that this one has replaced
 
     def record(
         self, items: Iterable[AttentionItem], *, complete: bool = True
@@ -131,14 +132,23 @@ class AttentionLog:
             self._end(self._lasting.pop(key), now)
         return worst_first(self._noted(found, now))
 
+    def state(self) -> list[list[Any]]:
+        """Return for another process, for `restore`, since when each item has been."""
+        return [[*key, lasting.since] for key, lasting in self._lasting.items()]
+
+    def restore(self, rows: Iterable[Iterable[Any]]) -> None:
+        self._before = {(str(what), str(subject)): float(since) for what, subject, since in rows}
+
     def _noted(
         self, found: Mapping[tuple[str, str], AttentionItem], now: float
     ) -> Iterator[AttentionItem]:
         for key, item in found.items():
-            before = self._lasting.get(key)
-            if before is None or LEVELS.index(item.level) < LEVELS.index(before.item.level):
+            before, earlier = self._lasting.get(key), self._before.pop(key, now)
+            is_worse = before and LEVELS.index(item.level) < LEVELS.index(before.item.level)
+            if is_worse or (before is None and earlier == now):
                 self._begin(item)
-            since = item.since if item.since is not None else before.since if before else now
+            known = before.since if before else earlier
+            since = known if item.since is None else item.since
             self._lasting[key] = _Lasting(since, item)
             yield attrs.evolve(item, since=since)
 

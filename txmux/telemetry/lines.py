@@ -25,18 +25,24 @@ _LAST = 1.0  # seconds for a slow reader when the log is closed
 
 
 class LostLines:
-    """Counts the lines that logs of this process could not write."""
+    """Counts the lines that logs of this process could not write.
+
+    Attributes:
+        written: The logs that took the last line.
+    """
 
     def __init__(self) -> None:
         self._count = 0
         self._losing: dict[str, tuple[str, int]] = {}
+        self.written: set[str] = set()
 
     def add(self, log: str, count: int, why: str) -> None:
         self._count += count
+        self.written.discard(log)
         self._losing[log] = why, self._losing.get(log, ("", 0))[1] + count
 
     def end(self, log: str) -> None:
-        """Record that a log is written again, or closed."""
+        """Record that a log loses no more lines."""
         self._losing.pop(log, None)
 
     def report(self) -> dict[str, int]:
@@ -84,6 +90,7 @@ class LineWriter:
         self._begun = 0  # bytes of the first line that were written already
         self._writing = threading.Lock()
         self.lost = 0
+        self._is_proven = False
         self._descriptor = descriptor
         self._put, self._close = _way_to(descriptor)
 
@@ -115,8 +122,11 @@ class LineWriter:
             return False
         self._size = 0
         lost, self.lost = self.lost, 0
-        if lost:
+        if lost or not self._is_proven:
+            self._is_proven = True
             LOST_LINES.end(self._name)
+            LOST_LINES.written.add(self._name)
+        if lost:
             self._mended(lost)
         return not self._lines  # 'mended' may have written one more
 
@@ -141,7 +151,8 @@ class LineWriter:
     def close(self) -> None:
         """Stop writing, and discard the buffer, whose lines count as lost."""
         self.flush()
-        LOST_LINES.add(self._name, len(self._lines), "it is closed")
+        if self._lines:
+            LOST_LINES.add(self._name, len(self._lines), "it is closed")
         LOST_LINES.end(self._name)
         self._close()
 

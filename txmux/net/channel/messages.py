@@ -55,8 +55,8 @@ _GAUGES = _object(
     descriptors=_optional(Field(list, row=(_NUMBER, _NUMBER))), sources=_optional(_PLACES),
     certificates=_TIMES, troubles=_optional(Field(list, of=_TEXT)), up=_TIMES,
     ports=_optional(Field(list, of=Field(list, row=(_NAME, _NAME, _NAME, _NUMBER, _TIME)))),
-    lost_lines=_optional(_PLACES), cannot_accept=_TIMES,
     refusing=_optional(Field(list, of=Field(list, row=(_NAME, _NAME, _NAME, _TIME)))),
+    lost_lines=_optional(_PLACES), written_logs=_optional(_NAMES), cannot_accept=_TIMES,
 )  # fmt: skip
 """See `Gauges`: what other processes count is combined, so it has to fit."""
 

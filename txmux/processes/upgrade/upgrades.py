@@ -411,7 +411,13 @@ async def collect_state(
         for name, contents in state["networks"].items()
         if name.partition(":")[0] != "file"
     }
-    return {**state, "networks": networks, "rules": rules, "history": control.rates.as_json()}
+    return {
+        **state,
+        "networks": networks,
+        "rules": rules,
+        "history": control.rates.as_json(),
+        "attention": control.attention_state(),
+    }
 
 
 def number_in(state: Mapping[str, Any], rules: Rules) -> int:

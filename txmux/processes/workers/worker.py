@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack, nullcontext, suppress
 from functools import partial
@@ -100,6 +101,7 @@ class Worker:
         self._pauses: list[Deferred[Any]] = []
         self.sockets: Mapping[str, socket.socket] = {}
         self._can_listen = False
+        self._how_ended = ""
         self.ready = self.is_leaving = self.is_confined = False
         self.version = self.pid = 0
 
@@ -164,6 +166,8 @@ class Worker:
             return
         if is_again:
             own.process.restarted()
+            restart = time.time(), self.number + 1, self._how_ended
+            self._supervisor.state.restarts.append(restart)
         if column.descriptor is not None:
             counting = channel.ask(
                 messages.COUNT_IN,
@@ -329,6 +333,7 @@ class Worker:
                 self._stopped.callback(None)
             return
         if self._hung:
+            self._how_ended = "did not answer"
             self.start()
             return
         early = "" if self.has_served else " before it had served"
@@ -337,7 +342,7 @@ class Worker:
 
     def _missing(self, how: str, *, is_hopeless: bool) -> None:
         """Restart the process later; if it never served, fail the start or the reload."""
-        name = f"worker {self.number + 1}"
+        name, self._how_ended = f"worker {self.number + 1}", how
         # Without the helper, the next process could not open its files, either.
         is_stuck = self._problem and self._supervisor.lacks_helper()
         if is_hopeless and (is_stuck or not self.has_served):

@@ -220,12 +220,13 @@ class Counters:
         for column in self._columns.values():
             self._grow(column)
 
-    def orphaned(self) -> int:
-        """Count the connections of workers that have outlived their supervisor."""
-        orphans = [
-            other for other in self._others if other.has_no_supervisor() and not other.has_ended()
-        ]
-        return sum(_live(column) for orphan in orphans for column in orphan.columns)
+    def left_behind(self) -> tuple[int, int]:
+        """Count the connections of earlier programs that still run, and of workers that have outlived their supervisor."""
+        counts = [0, 0]
+        for other in self._others:
+            if not other.has_ended():
+                counts[other.has_no_supervisor()] += sum(map(_live, other.columns))
+        return counts[0], counts[1]
 
     def held(self) -> Mapping[str, int]:
         """Count the clients that wait for a server, by backend, also in earlier programs that still run."""
