@@ -1,12 +1,14 @@
 """What needs an operator's attention, by what the processes of a service report."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.control.attention import backends, clients_that_wait, measured, not_accepted, not_served
+from txmux.rules.model import Route, Rules, Settings, TlsEnd
 from txmux.telemetry.attention import AttentionItem, AttentionLog
 from txmux.telemetry.counting.snapshot import Gauges
 
@@ -105,15 +107,23 @@ class OthersTest(SynchronousTestCase):
 class MeasuredTest(SynchronousTestCase):
     def test_items(self) -> None:
         day = 86400
+        end = TlsEnd((Path("a.pem"), Path("x.pem")), acme=("a.example",))
+        route = Route("r", (), None, terminate_tls=end)
+        rules = Rules(Path("x.ini"), Settings(), (), (route,))
         gauges = Gauges(
             descriptors=(900, 1000),
-            certificates=[("r", "x.pem", 2 * day), ("r", "y.pem", 0), ("r", "z.pem", 16 * day)],
+            certificates=[
+                ("r", "a.pem", 2 * day),
+                ("r", "x.pem", 2 * day),
+                ("r", "y.pem", 0),
+                ("r", "z.pem", 16 * day),
+            ],
             troubles=["it burns"],
             to_servers=[("web", "c.pem", day + 7200)],
             stale={("web", "a.example:80"): (90.0, "no answer"), ("web", "b"): (None, "why")},
         )
         self.assertEqual(
-            [(item.level, item.what, item.text, item.cause) for item in measured(gauges, day)],
+            [(item.level, item.what, item.text, item.cause) for item in measured(gauges, rules, day)],
             [
                 ("warning", "certificates", "the certificate x.pem of route r ends in 1 day, on 1970-01-03", ""),
                 ("critical", "certificates", "the certificate y.pem of route r ended on 1970-01-01", ""),
@@ -123,7 +133,7 @@ class MeasuredTest(SynchronousTestCase):
                 ("warning", "names", "backend web: a.example:80: addresses 1 min 30 s old", "no answer"),
             ],
         )  # fmt: skip
-        self.assertEqual([*measured(Gauges(descriptors=(799, 1000)), day)], [])
+        self.assertEqual([*measured(Gauges(descriptors=(799, 1000)), rules, day)], [])
 
 
 class AttentionLogTest(SynchronousTestCase):

@@ -301,9 +301,9 @@ def bans_without_room(problems: Iterable[str]) -> Iterator[AttentionItem]:
         yield AttentionItem("warning", "bans", problem, subject="room", is_logged=True)
 
 
-def measured(gauges: Gauges, now: float) -> Iterator[AttentionItem]:
+def measured(gauges: Gauges, rules: Rules, now: float) -> Iterator[AttentionItem]:
     """Find what the values that processes measure show; `now` is in seconds since 1970."""
-    yield from _certificates(gauges, now)
+    yield from _certificates(gauges, rules, now)
     yield from _descriptors(gauges)
     yield from _names_not_found(gauges, now)
     yield from _ports(gauges)
@@ -311,8 +311,12 @@ def measured(gauges: Gauges, now: float) -> Iterator[AttentionItem]:
     yield from _sources(gauges, now)
 
 
-def _certificates(gauges: Gauges, now: float) -> Iterator[AttentionItem]:
-    shown = {"route": gauges.certificates, "backend": gauges.to_servers}
+def _certificates(gauges: Gauges, rules: Rules, now: float) -> Iterator[AttentionItem]:
+    # Some authorities give certificates for a few days; whoever renews them reports if one cannot be renewed.
+    ends = [route.terminate_tls for route in rules.routes if route.terminate_tls is not None]
+    renewed = {str(file) for end in ends for _, file in zip(end.acme, end.files, strict=False)}
+    of_files = [row for row in gauges.certificates if row[1] not in renewed]
+    shown = {"route": of_files, "backend": gauges.to_servers}
     for where, name, file, until in [(k, *end) for k, ends in shown.items() for end in ends]:
         if when := certificate_end(until, now):
             yield AttentionItem(
