@@ -4,8 +4,10 @@ import errno
 import json
 import socket
 import sys
-from collections.abc import Callable
-from http.client import HTTPConnection, HTTPException
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException, HTTPResponse, IncompleteRead
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,39 @@ def ask(
         NoServiceError: There is no service, or it does not answer.
         ServiceRefusedError: It refuses.
     """
+    with _answered(endpoint, method, path, body, seconds) as response:
+        text = response.read(_LONGEST)
+    if missing := response.headers.get("Txmux-Missing"):
+        warn(missing)
+    return _read_answer(endpoint, response.status, text)
+
+
+def follow(
+    endpoint: AdminEndpoint, path: str, *, seconds: float
+) -> Iterator[dict[str, Any] | None]:
+    """Yield the events of a stream as they come, and ``None`` every few seconds; it ends with the stream.
+
+    Raises:
+        NoServiceError: There is no service, or nothing has come from it for `seconds`.
+        ServiceRefusedError: It refuses.
+    """
+    with _answered(endpoint, "GET", path, None, seconds) as response:
+        if response.status != HTTPStatus.OK:
+            _read_answer(endpoint, response.status, response.read(_LONGEST))
+        # The service has ended, or another process serves.
+        with suppress(IncompleteRead, ConnectionResetError):
+            for line in iter(lambda: response.readline(_LONGEST), b""):
+                if line.startswith(b"data: "):
+                    yield parse_json(line.removeprefix(b"data: "))
+                elif line.startswith(b":"):
+                    yield None
+
+
+@contextmanager
+def _answered(
+    endpoint: AdminEndpoint, method: str, path: str, body: object, seconds: float
+) -> Iterator[HTTPResponse]:
+    """Send a request, and raise what goes wrong until the answer has been read as an error of its own."""
     address = endpoint.address
     connection: HTTPConnection
     if isinstance(address, Path):
@@ -53,9 +88,7 @@ def ask(
         headers["Authorization"] = f"Bearer {endpoint.token}"
     try:
         connection.request(method, path, data, headers)
-        response = connection.getresponse()
-        text = response.read(_LONGEST)
-        missing = response.headers.get("Txmux-Missing")
+        yield connection.getresponse()
     except TimeoutError:
         raise LateAnswerError(
             f"the service at {_where(endpoint)} has not answered within {seconds:g} s"
@@ -64,9 +97,6 @@ def ask(
         raise NoServiceError(_connection_problem(endpoint, problem)) from None
     finally:
         connection.close()
-    if missing:
-        warn(missing)
-    return _read_answer(endpoint, response.status, text)
 
 
 class _UnixConnection(HTTPConnection):

@@ -102,7 +102,12 @@ def run(
 
 
 def reach(arguments: argparse.Namespace) -> Ask:
-    """Return a function that sends requests to the selected service.
+    """Return a function that sends requests to the selected service; see `endpoint_of`."""
+    return partial(ask, endpoint_of(arguments), seconds=arguments.timeout)
+
+
+def endpoint_of(arguments: argparse.Namespace) -> AdminEndpoint:
+    """Find the selected service.
 
     Raises:
         NoServiceError: There is none.
@@ -112,13 +117,13 @@ def reach(arguments: argparse.Namespace) -> Ask:
     endpoints = find(arguments.admin, arguments.rules, arguments.token_file, os.environ)
     try:
         for endpoint in endpoints:
-            send = partial(ask, endpoint, seconds=arguments.timeout)
             if endpoint.beside:
                 _check_one_service(endpoint, arguments.timeout)
             if not endpoint.is_a_guess:
-                return send
+                return endpoint
             try:
-                served = send("GET", "/api/status").get("rules_path", "")
+                status = ask(endpoint, "GET", "/api/status", seconds=arguments.timeout)
+                served = status.get("rules_path", "")
                 # There may be another service whose file has the same name.
                 if endpoint.rules and os.path.realpath(served) != os.path.realpath(endpoint.rules):
                     problem = problem or NoServiceError(
@@ -128,7 +133,7 @@ def reach(arguments: argparse.Namespace) -> Ask:
             except NoServiceError as error:  # another endpoint of the rules may answer
                 problem = problem or error
             else:
-                return send
+                return endpoint
     except UsageError:  # such as a token that cannot be read
         if problem is None:
             raise
