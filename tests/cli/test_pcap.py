@@ -1,11 +1,13 @@
 import io
 import itertools
+import re
 import struct
 import sys
 from ipaddress import ip_address
 from typing import Any
 from unittest.mock import patch
 
+import attrs
 import dpkt  # type: ignore[import-untyped]
 from hypothesis import given
 from hypothesis import strategies as st
@@ -230,6 +232,46 @@ class ReadTests(CommandTestCase):
             self.assertRaisesRegex(MuxError, r"pip install 'txmux\[pcap\]'", self.read, b"")
 
 
+class FoldedTests(CommandTestCase):
+    def test_routes_that_say_no_are_counted_in_a_long_capture(self) -> None:
+        """100 clients before 26 routes: a block of a few lines for each, and how many each route takes."""
+        rules = "[listen a]\nendpoint = :443\n" + "".join(
+            f"[route r{n}]\nmatch = payload text=r{n:02}\nbackend = 127.0.0.1:{n + 1}\n"
+            for n in range(25)
+        )
+        rules += "[route local]\nmatch = payload text=r03\nfrom = 10.0.0.0/8\nbackend = close\n"
+        said = [b"r01 "] * 60 + [b"r02 "] * 30 + [b"other"] * 9 + [b"r"]
+        clients = [attrs.evolve(CLIENT, port=40000 + n) for n in range(100)]
+        packets = [packet(c, SERVER, ACK, 1, data) for c, data in zip(clients, said, strict=True)]
+        path = self.write("x.pcap", capture(*map(FRAMES[1], packets)))
+        file = self.write("rules.ini", rules)
+        code, out, err = self.run_main("explain", file, "--pcap", path)
+        self.assertEqual((code, err), (0, ""))
+        self.assertLess(len(out.splitlines()), 950)
+        first, *_, last, summary = re.split(r"\n\n(?=listener a|clients )", out)
+        self.assertEqual(
+            first.splitlines()[2:5],
+            [
+                "   route  match             says",
+                ">  r1     payload text=r01  match at byte 3",
+                "and 24 routes said no, 1 route not asked",
+            ],
+        )
+        self.assertIn("  r0     payload text=r00  undecided, needs up to 3\n", last)
+        self.assertEqual(
+            summary.splitlines(),
+            [
+                "clients  listener  decision",
+                "     60  a         route r1",
+                "     30  a         route r2",
+                "      9  a         default",
+                "      1  a         undecided; at the deadline: default",
+            ],
+        )
+        code, out, _ = self.run_main("explain", file, "--pcap", path, "--all")
+        self.assertGreater(len(out.splitlines()), 2600)
+
+
 class CommandTests(CommandTestCase):
     def explain(self, data: bytes, *arguments: str) -> str:
         rules = self.write(
@@ -270,6 +312,10 @@ decision  at byte 1: default, close
 note      the capture lacks what the client sent after byte 2
 note      the server spoke first; a client that waits for that says nothing here:
           after 5s: silent, to 127.0.0.1:25
+
+clients  listener  decision
+      1  a         route ssh
+      1  a         default
 """,
         )
         other = self.explain(data, "--from", "10.0.0.1")

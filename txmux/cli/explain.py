@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
@@ -43,12 +44,20 @@ from txmux.rules.tracing import (
     trace_json,
     traced_outcome,
 )
-from txmux.telemetry.formatting import EXPLANATION_COLUMNS, counted, explained_trace, explanation_of
+from txmux.telemetry.formatting import (
+    EXPLANATION_COLUMNS,
+    counted,
+    explained_trace,
+    explanation_of,
+    folded_routes,
+)
 from txmux.transport import unmapped
 
 _LONGEST_DATAGRAM = 65535
 
 _SHOWN_BYTES = 48
+_MOST_ROWS = 50  # of a capture, before the routes that say no are folded
+_FOLDED = {"no": "said no", "not asked": "not asked"}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -84,6 +93,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--connection",
         metavar="ID",
         help="the ID of a live connection, as 'txmux connections' lists it",
+    )
+    parser.add_argument(
+        "--all",
+        action="store_true",
+        help="with --pcap: also list the routes that say no, where there are many",
     )
     parser.add_argument("--listener", metavar="NAME", help="only for this listener")
     parser.add_argument(
@@ -149,9 +163,21 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(as_json(arguments.rules_file, traces), indent=2))
         return 0
+    _write_traces(arguments, listeners, traces)
+    return 0
+
+
+_Traces = Sequence[tuple[TracedSample, Sequence[Trace]]]
+
+
+def _write_traces(
+    arguments: argparse.Namespace, listeners: tuple[Listener, ...], traces: _Traces
+) -> None:
     output = Output()
     if not traces:
         output.line(f"{arguments.pcap}: {_no_traffic(listeners)} in it")
+    rows = sum(len(trace.found.routes) for _, of_sample in traces for trace in of_sample)
+    is_folded = arguments.pcap is not None and rows > _MOST_ROWS and not arguments.all
     is_taken = arguments.pcap is None and any(
         traced_outcome(sample, trace).by == "route"
         for sample, of_sample in traces
@@ -167,8 +193,29 @@ def run(arguments: argparse.Namespace) -> int:
                 name = trace.listener.name
                 output.line(f"listener {name}: as a datagram: {outcome}; see --listener {name}")
             else:
-                write(output, sample, trace)
-    return 0
+                write(output, sample, trace, is_folded=is_folded)
+    if len(traces) > 1 and arguments.pcap is not None:
+        _summarise(output, traces)
+
+
+def _summarise(output: Output, traces: _Traces) -> None:
+    """Write how many clients each route takes."""
+    numbers = Counter(
+        (trace.listener.name, _taken_by(sample, trace))
+        for sample, of_sample in traces
+        for trace in of_sample
+    )
+    rows = [((str(number), *words), "") for words, number in numbers.most_common()]
+    output.line()
+    output.table(rows, ("clients", "listener", "decision"), numbers=[0])
+
+
+def _taken_by(sample: TracedSample, trace: Trace) -> str:
+    outcome = traced_outcome(sample, trace)
+    by = f"route {outcome.route}" if outcome.route else outcome.by
+    is_open = trace.found.decided_at is None and outcome.by in {"route", "default"}
+    is_open = is_open and silence_of(sample, trace) is not None
+    return f"undecided; at the deadline: {by}" if is_open else by
 
 
 def _usage_error(arguments: argparse.Namespace) -> str:
@@ -376,17 +423,23 @@ def _presented_certificate(tls: TlsEnd, text: str) -> FoundCertificate:
     return ClientVerification(tls).judge(first, chain)
 
 
-def write(output: Output, sample: TracedSample, trace: Trace) -> None:
+def write(output: Output, sample: TracedSample, trace: Trace, *, is_folded: bool = False) -> None:
+    """Write the verdicts on a client; with `is_folded`, routes that do not take it are only counted."""
     output.line(_title(sample, trace), "bold")
     unit, limit = (
         ("byte", trace.listener.peek_limit) if sample.datagrams is None else ("datagram", 0)
     )
     rows = explained_trace(trace_json(sample, trace), unit, limit)
+    shown, left = folded_routes(rows, _FOLDED if is_folded else ())
     output.line()
-    if rows:
-        output.table([(row.cells, explained_style(row)) for row in rows], EXPLANATION_COLUMNS)
-    else:
+    if shown:
+        output.table([(row.cells, explained_style(row)) for row in shown], EXPLANATION_COLUMNS)
+    elif not rows:
         output.line("there is no route")
+    if left:
+        counts = {answer: sum(bool(row.name) for row in rows) for answer, rows in left.items()}
+        words = [f"{counted(number, 'route')} {_FOLDED[kind]}" for kind, number in counts.items()]
+        output.line(f"{'and ' if shown else ''}{', '.join(words)}")
     output.line()
     output.table([((label, text), "") for label, text in _conclusion(sample, trace)])
 

@@ -171,6 +171,21 @@ def explained_trace(
     return rows
 
 
+def folded_routes(
+    routes: Sequence[ExplainedRoute], answers: Collection[str]
+) -> tuple[list[ExplainedRoute], dict[str, list[ExplainedRoute]]]:
+    """Return the rows to show, and by their answer those of routes with these answers, unless they win."""
+    shown: list[ExplainedRoute] = []
+    folded: dict[str, list[ExplainedRoute]] = {}
+    rows = shown
+    for route in routes:
+        if route.name:  # else it is a line of the route before
+            is_shown = route.wins or route.answer not in answers
+            rows = shown if is_shown else folded.setdefault(route.answer, [])
+        rows.append(route)
+    return shown, folded
+
+
 def _explained(
     route: Mapping[str, Any],
     *,

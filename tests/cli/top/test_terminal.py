@@ -55,6 +55,16 @@ class TopTests(InteropTestCase):
     def top(self, screen: Screen) -> None:
         screen.run(sys.executable, "-m", "txmux", "top", "--admin", self.admin)
 
+    def set_weight_and_ban(self, screen: Screen, port: int) -> None:
+        screen.type("3W7")
+        screen.press("Enter")
+        screen.wait_for(rf"^backend pool: 127\.0\.0\.1:{port} .*weight 7")
+        screen.type("4b1h scans")
+        screen.wait_for(r"^ban 127\.0\.0\.1 for, .*: 1h scans_")
+        screen.press("Enter")
+        screen.wait_for(r"^127\.0\.0\.1 is banned")
+        self.assertEqual([ban["reason"] for ban in get(self.admin, "/api/bans")], ["scans"])
+
     def test_drain_explain_end_and_filter_by_keys(self) -> None:
         clients = [self.relayed() for _ in range(3)]
         screen = self.own(Screen(self.folder))
@@ -104,14 +114,7 @@ class TopTests(InteropTestCase):
         self.assertEqual(self.mux.take_one()["reason"], "killed")
         screen.wait_for(r"^\[1\] connections  2")
         self.assertRegex(screen.wait_for(r"^\[4\] recent ends  1"), r"(?m) killed ")
-        screen.type("3W7")
-        screen.press("Enter")
-        screen.wait_for(rf"^backend pool: 127\.0\.0\.1:{port} .*weight 7")
-        screen.type("4b1h scans")
-        screen.wait_for(r"^ban 127\.0\.0\.1 for, .*: 1h scans_")
-        screen.press("Enter")
-        screen.wait_for(r"^127\.0\.0\.1 is banned")
-        self.assertEqual([ban["reason"] for ban in get(self.admin, "/api/bans")], ["scans"])
+        self.set_weight_and_ban(screen, port)
         screen.type("q")
         screen.wait_for(r"exit=0$")
         self.assertNotIn("connections:", screen.text)

@@ -28,6 +28,7 @@ from txmux.telemetry.formatting import (
     counted,
     explained_trace,
     explanation_of,
+    folded_routes,
 )
 
 _MOST_SORTED = 1000
@@ -112,15 +113,9 @@ def explanation(
     routes: Sequence[ExplainedRoute], conclusion: Iterable[str], title: str = ""
 ) -> PageExplanation:
     """Format an explanation; routes that were not asked are folded, and in a long one those that said no."""
-    kinds: dict[str, list[ExplainedRoute]] = {}
-    kind = ""
     is_long = sum(route.answer != "not asked" for route in routes) > MOST_ROWS
-    for route in routes:
-        if route.name:  # else it is a line of the route before
-            is_folded = route.answer == "not asked" or (is_long and route.answer == "no")
-            kind = route.answer if is_folded and not route.wins else ""
-        kinds.setdefault(kind, []).append(route)
-    shown = _table(kinds.pop("", ()))
+    rows, kinds = folded_routes(routes, {"not asked", "no"} if is_long else {"not asked"})
+    shown = _table(rows)
     folded = []
     for kind, rows in kinds.items():
         number = counted(sum(bool(row.name) for row in rows), "route")
