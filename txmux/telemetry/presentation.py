@@ -42,12 +42,23 @@ HEALTH_OF_LEVEL: Mapping[str, Health] = {"critical": "down", "warning": "partly"
 _LEVELS = {level: at for at, level in enumerate(HEALTH_OF_LEVEL)}
 
 Kind = Literal[
-    "text", "count", "number", "bytes", "rate", "byte rate", "ms", "ago", "left", "time", "event"
+    "text",
+    "count",
+    "number",
+    "bytes",
+    "rate",
+    "byte rate",
+    "ms",
+    "ago",
+    "for",
+    "left",
+    "time",
+    "event",
 ]
 """What the value of a cell is.
 
-``count``: how many; ``number``: written as it is; ``ms``: a length of time; ``ago``, ``left``, ``time``: a moment in seconds since 1970,
-written as how long ago it was, how long it is until then, or as a date; ``event``: a word, and the moment.
+``count``: how many; ``number``: written as it is; ``ms``: a length of time; ``ago``, ``for``, ``left``, ``time``: a moment in seconds since
+1970, written as how long ago it was, how long it has been so, how long it is until then, or as a date; ``event``: a word, and the moment.
 """
 
 
@@ -90,6 +101,7 @@ _WRITERS: Mapping[Kind, Callable[[Any, Medium, float], str]] = {
     "byte rate": lambda value, *_: byte_rate(value),
     "ms": lambda value, medium, _: medium.length(value / 1000),
     "ago": lambda value, medium, now: f"{medium.length(int(max(now - value, 0)))}{medium.ago}",
+    "for": lambda value, medium, now: medium.length(int(max(now - value, 0))),
     "left": lambda value, medium, now: medium.length(int(value - now)),
     "time": lambda value, *_: date(value),
     "event": _event,
@@ -165,6 +177,12 @@ class Table(NamedTuple):
         """Return the table with these columns, in this order."""
         by_title = {column.title: column for column in self.columns}
         return self._replace(columns=[by_title[title] for title in titles])
+
+    def first(self, title: str) -> "Table":
+        """Return the table with this column at the left, and always there."""
+        (chosen,) = self.only(title).columns
+        others = [column for column in self.columns if column != chosen]
+        return self._replace(columns=[chosen._replace(goes=0), *others])
 
 
 def ordered(rows: Iterable[Row], column: Column, *, is_descending: bool) -> list[Row]:
@@ -445,7 +463,7 @@ TABLES: Mapping[str, Table] = {
             Column("weight", "weight", "number", _weight, goes=6),
             Column("check", "check", "event", _check, least=8, goes=5),
             Column("last failure", "last_failure", "event", _last_failure, least=10, goes=4),
-            Column("since", "since", "ago", goes=9),
+            Column("for", "since", "for", goes=9),
             Column("why", "why", value=_why, least=16, goes=1),
         ),
         lambda row: f"{row['backend']}/{row['server']}",
@@ -472,7 +490,7 @@ TABLES: Mapping[str, Table] = {
             *_BYTES,
             Column("refused", "refused", "count"),
             Column("unrecognised", "unrecognised", "count"),
-            Column("since", "since", "ago", goes=1),
+            Column("for", "since", "for", goes=1),
         ),
         lambda row: str(row["source"]),
         lambda row: "partly" if row.get("refused") else None,

@@ -11,13 +11,13 @@ _OTHER = {
     "bytes_in": 0, "bytes_out": 0,
 }  # fmt: skip
 _SHOWN = """\
-id      client           route  server         state     age       in      out
-5f3a-1  192.0.2.1:50001  site   10.0.0.5:8443  relaying  1 h 2 min  1.23 k  5.68 M
-5f3a-2  192.0.2.1:50001  -      -              peeking   0 s        0       0
-""".replace("age       in", "age        in")
+id      client           listener  route  server         state           age   idle       in      out
+5f3a-1  192.0.2.1:50001  public    site   10.0.0.5:8443  relaying  1 h 2 min  12 ms  1.23 kB  5.68 MB
+5f3a-2  192.0.2.1:50001  public    -      -              peeking      900 ms  12 ms      0 B      0 B
+"""
 _CLIENTS = """\
-source       active  connections  /s      in  out     refused  unrecognised  for
-203.0.113.7  200     41.2 k       3.89 k  0   5.68 M  41 k     0             11 s
+source       active  connections      rate   in      out  refused  unrecognised   for
+203.0.113.7     200       41.2 k  3.89 k/s  0 B  5.68 MB     41 k             0  11 s
 """
 
 

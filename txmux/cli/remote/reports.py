@@ -19,6 +19,7 @@ from txmux.telemetry.presentation import (
     STYLES,
     TABLES,
     Row,
+    Table,
     attention_items,
     attention_line,
     attention_verdict,
@@ -36,11 +37,14 @@ _DIGEST = 12  # characters; enough to distinguish versions
 _MOST_SERVERS = 20
 
 
-def _write_list(name: str, rows: Sequence[Row], nothing: str = "") -> None:
+_CONNECTIONS = TABLES["connections"].first("id")  # which `txmux close` takes
+
+
+def _write_list(table: Table, rows: Sequence[Row], nothing: str = "") -> None:
     if rows:
-        Output().listing(TABLES[name], rows)
+        Output().listing(table, rows)
     else:
-        Output().line(nothing or f"there are no {name}")
+        Output().line(nothing or f"there are no {table.title}")
 
 
 def _certificates_arguments(parser: ArgumentParser) -> None:
@@ -57,7 +61,7 @@ def _write_certificates(answer: Any, arguments: Namespace) -> None:
     if arguments.renew is not None:
         Output().line(str(answer["changes"]))
         return
-    _write_list("certificates", answer)
+    _write_list(TABLES["certificates"], answer)
 
 
 def _clients_arguments(parser: ArgumentParser) -> None:
@@ -75,7 +79,7 @@ def _limit_argument(parser: ArgumentParser, default: int) -> None:
 
 
 def _write_clients(answer: Sequence[Mapping[str, Any]], _: Namespace) -> None:
-    _write_list("clients", answer, "no client has connected yet")
+    _write_list(TABLES["clients"], answer, "no client has connected yet")
 
 
 def _connections_arguments(parser: ArgumentParser) -> None:
@@ -103,7 +107,7 @@ def _connections(ask: Ask, arguments: Namespace) -> Any:
 def _write_connections(answer: Sequence[Mapping[str, Any]], arguments: Namespace) -> None:
     is_filtered = read_filters(arguments.words, arguments) or arguments.after is not None
     nothing = "there is no such connection" if is_filtered else "there are no connections"
-    _write_list("connections", answer, nothing)
+    _write_list(_CONNECTIONS, answer, nothing)
 
 
 def _status_arguments(parser: ArgumentParser) -> None:
@@ -212,7 +216,7 @@ def _servers(ask: Ask, arguments: Namespace) -> Any:
 
 def _write_servers(answer: Sequence[Mapping[str, Any]], _: Namespace) -> None:
     servers = server_rows(answer)
-    _write_list("servers", servers)
+    _write_list(TABLES["servers"], servers)
     if found := [*filter(found_addresses, servers)]:
         Output().line()
         Output().listing(TABLES["addresses"], found)
@@ -235,7 +239,8 @@ _CLIENTS = RemoteCommand(
 
 REPORTS = {
     "bans": RemoteCommand(
-        lambda ask, _: ask("GET", "/api/bans"), lambda answer, _: _write_list("bans", answer)
+        lambda ask, _: ask("GET", "/api/bans"),
+        lambda answer, _: _write_list(TABLES["bans"], answer),
     ),
     "certificates": RemoteCommand(_certificates, _write_certificates, 300, _certificates_arguments),
     "clients": _CLIENTS,
