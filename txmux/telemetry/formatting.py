@@ -48,16 +48,15 @@ def certificate_end(until: float, now: float) -> str:
     """Say when a certificate ends, or has ended, if an operator has to act; both are in seconds since 1970.
 
     >>> certificate_end(1796083200, 1795820000)
-    'ends in 3 days, on 2026-12-01'
+    'ends in 3 days, on 2026-12-01 00:00 UTC'
     """
     left = until - now
     if left >= _SOON:
         return ""
-    day = f"on {datetime.fromtimestamp(until, timezone.utc):%Y-%m-%d}"
     if left <= 0:
-        return f"ended {day}"
+        return f"ended on {utc_time(until)}"
     days = int(left / _DAY)
-    return f"ends in {counted(days, 'day') if days else duration(left)}, {day}"
+    return f"ends in {counted(days, 'day') if days else duration(left)}, on {utc_time(until)}"
 
 
 def compact_duration(seconds: float) -> str:

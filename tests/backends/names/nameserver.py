@@ -70,6 +70,10 @@ class NameServer(server.DNSServerFactory):
                 self.place = (host, port)
                 has_both = True
 
+    @property
+    def shown(self) -> str:
+        return "{}:{}".format(*self.place)
+
     def stop(self) -> Any:
         for connection in self.connections:
             connection.transport.abortConnection()

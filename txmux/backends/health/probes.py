@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from txmux.wire.dns_codes import code_name
+
 if TYPE_CHECKING:
     from txmux.rules.model import Check
 
@@ -69,7 +71,7 @@ def _is_dns_answer(answer: bytes) -> bool:
         return False
     code = answer[3] & 0x0F
     if code not in _DNS_FINE:
-        raise UnhealthyError(f"DNS response code {code}")
+        raise UnhealthyError(f"DNS {code_name(code)}")
     return True
 
 

@@ -186,7 +186,7 @@ class Lookup:
         for candidate in configuration.candidates(name):
             results = await self._ask_all(servers, candidate, record_types)
             answered = {kind: it for kind, it in results.items() if isinstance(it, _Records)}
-            troubles = [it for it in results.values() if isinstance(it, LookupFailedError)]
+            troubles = _located(results)
             if any(records.payloads for records in answered.values()):
                 return answered, troubles
             for trouble in troubles:
@@ -218,7 +218,7 @@ class Lookup:
         def cancelled(failure: Failure) -> Failure:
             failure.trap(CancelledError)
             if any(not grace.active() for grace in graces):
-                raise LookupFailedError("there is no answer for one of the address families")
+                raise LookupFailedError("there is no answer yet")
             return failure
 
         for query in queries:
@@ -259,6 +259,18 @@ async def all_settled(waited: Iterable[Deferred[T]]) -> list[T | LookupFailedErr
         if not succeeded and not isinstance(result.value, LookupFailedError):
             result.raiseException()
     return [result if succeeded else result.value for succeeded, result in results]
+
+
+def _located(results: Mapping[int, _Records | LookupFailedError]) -> list[LookupFailedError]:
+    """Return the failures, which say for which types of record they are, unless they are for all."""
+    failed = {kind: it for kind, it in results.items() if isinstance(it, LookupFailedError)}
+    answered = [dns.QUERY_TYPES[kind] for kind in results if kind not in failed]
+    if not answered:
+        return [*failed.values()]
+    but = f"; {' and '.join(answered)} was answered"
+    if not any(it.payloads for it in results.values() if isinstance(it, _Records)):
+        but += ", and has no address"
+    return [type(it)(f"{it} for {dns.QUERY_TYPES[kind]}{but}") for kind, it in failed.items()]
 
 
 @attrs.frozen

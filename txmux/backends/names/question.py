@@ -23,6 +23,7 @@ from zope.interface import implementer
 from txmux.errors import MuxError, cause_of
 from txmux.net.sockets.descriptors import SHORTAGE
 from txmux.telemetry.sources import Source
+from txmux.wire.dns_codes import code_name
 
 ServerAddress = tuple[str, int]  # the IP address and the port of a name server
 _PATIENCE = (1.0, 3.0)
@@ -35,13 +36,6 @@ _UDP_SIZE = 1232
 _MOST_DATAGRAM = 4096  # bytes of an answer over UDP that are looked at
 _MOST_READ = 10  # messages with the number of a query that are looked at: each may take 10 ms
 _AGAIN = 10.0  # seconds until a name server without an answer is asked again whether it has one
-
-_FAILURES = {
-    dns.EFORMAT: "FORMERR",
-    dns.ESERVER: "SERVFAIL",
-    dns.ENOTIMP: "NOTIMP",
-    dns.EREFUSED: "REFUSED",
-}
 
 _WITHOUT_EDNS = {dns.EFORMAT, dns.ENOTIMP, dns.EBADVERSION}
 """Response codes of a server that does not know EDNS (RFC 6891, section 7), or another version of it."""
@@ -282,9 +276,9 @@ class TrackedServers:
 
     def server(self, address: ServerAddress) -> _TrackedServer:
         if address not in self._servers:
-            host, port = address
-            shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-            source = Source("names", shown, self._effect, self._reactor.seconds, logs=self._logs)
+            source = Source(
+                "names", _shown(address), self._effect, self._reactor.seconds, logs=self._logs
+            )
             self._servers[address] = _TrackedServer(self._reactor, address, source)
         return self._servers[address]
 
@@ -332,7 +326,8 @@ class NameServers:
                     left.remove(address)
                 if isinstance(answer, _FailureAnswerError):
                     problem = ServerFailureError
-                why = f"the name server {address[0]}: {cause_of(answer)}"
+                said = " answered" if isinstance(answer, _FailureAnswerError) else ":"
+                why = f"the name server {_shown(address)}{said} {cause_of(answer)}"
         raise problem(why)
 
     async def _try(
@@ -358,7 +353,12 @@ class NameServers:
             return message
         if query.edns and code in _WITHOUT_EDNS:
             return await self._ask_one(address, attrs.evolve(query, edns=False), seconds)
-        raise _FailureAnswerError(_FAILURES.get(code, f"response code {code}"))
+        raise _FailureAnswerError(code_name(code))
+
+
+def _shown(address: ServerAddress) -> str:
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 async def _exchange(

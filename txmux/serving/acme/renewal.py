@@ -19,7 +19,7 @@ from txmux.serving.acme.authority import Authority, UnusableError
 from txmux.serving.acme.folder import DAMAGED, NO_CERTIFICATE, AcmeFolder, ShownCertificate
 from txmux.serving.acme.shared import SharedCertificates
 from txmux.telemetry.attention import AttentionItem
-from txmux.telemetry.formatting import duration
+from txmux.telemetry.formatting import duration, utc_time
 from txmux.telemetry.sources import Source
 
 _AT_ONCE = 4  # orders at once
@@ -288,7 +288,7 @@ class Certificates:
             "the certificate of {name} is of {issuer}, valid until {until}{where}",
             name=name,
             issuer=certificate.issuer,
-            until=_day(certificate.ends),
+            until=utc_time(certificate.ends),
             where=where,
         )
 
@@ -441,7 +441,7 @@ class Certificates:
         self._shown[name] = certificate = ShownCertificate.read(pem)
         self._save()
         self._renewed()
-        self._answer(name, f"{name}: renewed, valid until {_day(certificate.ends)}")
+        self._answer(name, f"{name}: renewed, valid until {utc_time(certificate.ends)}")
 
     async def _ask_time(self, renewal: Renewal, shown: ShownCertificate) -> None:
         try:
@@ -508,7 +508,7 @@ class Certificates:
                 ended = shown.ends <= self._now()
                 yield item(
                     "critical" if ended else "warning",
-                    text=f"the certificate of {name} {'ended' if ended else 'ends'} on {_day(shown.ends)}, and could not be renewed",
+                    text=f"the certificate of {name} {'ended' if ended else 'ends'} on {utc_time(shown.ends)}, and could not be renewed",
                     cause=renewal.why,
                     do=f"txmux certificates --renew {name}",
                     subject=name,
@@ -540,7 +540,3 @@ class Certificates:
 
 def _after(failures: int, growth: float, longest: float) -> float:
     return min(longest, _FIRST_WAIT * growth ** min(failures, 20))
-
-
-def _day(moment: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(moment))
