@@ -125,9 +125,9 @@ class MeasuredTest(SynchronousTestCase):
         self.assertEqual(
             [(item.level, item.what, item.text, item.cause) for item in measured(gauges, rules, day)],
             [
-                ("warning", "certificates", "the certificate x.pem of route r ends in 1 day, on 1970-01-03", ""),
-                ("critical", "certificates", "the certificate y.pem of route r ended on 1970-01-01", ""),
-                ("warning", "certificates", "the certificate c.pem of backend web ends in 2 h, on 1970-01-02", ""),
+                ("warning", "certificates", "the certificate x.pem of route r ends in 1 day, on 1970-01-03 00:00 UTC", ""),
+                ("critical", "certificates", "the certificate y.pem of route r ended on 1970-01-01 00:00 UTC", ""),
+                ("warning", "certificates", "the certificate c.pem of backend web ends in 2 h, on 1970-01-02 02:00 UTC", ""),
                 ("warning", "certificates", "it burns", ""),
                 ("warning", "descriptors", "file descriptors are running out: 900 of 1000 are open", ""),
                 ("warning", "names", "backend web: a.example:80: addresses 1 min 30 s old", "no answer"),
