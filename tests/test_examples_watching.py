@@ -43,15 +43,38 @@ def server(state: str, *, up: bool, name: str = "s") -> Series:
     return series
 
 
+def attention(what: str, level: str = "warning", count: int = 1) -> Series:
+    return {f'txmux_attention{{level="{level}",what="{what}"}}': f"{count}x60"}
+
+
+def first_byte(fast: int, slow: int) -> Series:
+    """Write a histogram: so many answers a minute within 10 ms for 20 minutes, and then in 2 to 5 s."""
+    after = {"0.01": 0, "2": 0, "5": slow, "+Inf": slow}
+    name = "txmux_first_byte_seconds_bucket"
+    return {
+        f'{name}{{backend="b",le="{bound}"}}': f"0+{fast}x20 {20 * fast}+{count}x40"
+        for bound, count in after.items()
+    }
+
+
 _DAY = 86400
 _UP, _WELL = server("up", up=True), server("up", up=True, name="t")
 _DRAINED = server("drain", up=True)
 _EXPIRY = 'txmux_certificate_expiry_timestamp_seconds{file="f",route="r"}'
+_FAILED = 'txmux_backend_checks_failed_total{backend="b",server="s"}'
 _ENDED = 'txmux_connections_ended_total{listener="l",reason="%s"}'
 _REFUSED = 'txmux_limit_refused_total{limit="rate",listener="l"}'
 
 _CASES: list[tuple[str, Series, list[Series]]] = [
     ("TxmuxDown", {'up{job="txmux"}': "0x60"}, [{'up{job="txmux"}': "1x60"}]),
+    (
+        "TxmuxAttentionCritical",
+        attention("workers", "critical"),
+        [attention("workers", "critical", 0), attention("limits", "note")],
+    ),
+    ("TxmuxAttention", attention("upgrade"), [attention("upgrade", count=0)]),
+    ("TxmuxCannotAccept", attention("accept", "critical"), [attention("accept", "note")]),
+    ("TxmuxNoSourcePort", attention("ports", "critical"), []),
     (
         "TxmuxBackendWithoutServer TxmuxServerDown",
         # A drained server does not serve either.
@@ -60,6 +83,12 @@ _CASES: list[tuple[str, Series, list[Series]]] = [
     ),
     ("TxmuxServerFailing", _WELL | server("silent", up=False), [_UP, _WELL | _DRAINED]),
     ("TxmuxServerDown", _WELL | server("down", up=False), [_WELL | _DRAINED]),
+    (
+        "TxmuxChecksFail",
+        _UP | {_FAILED: "0+1x60"},
+        [_DRAINED | {_FAILED: "0+1x60"}, _UP | {_FAILED: "0x60"}],
+    ),
+    ("TxmuxFirstByteSlow", first_byte(10, 10), [first_byte(10, 0), first_byte(0, 10)]),
     ("TxmuxReloadFailed", {"txmux_reload_success": "0x60"}, [{"txmux_reload_success": "1x60"}]),
     (
         "TxmuxDescriptorsShort",
@@ -68,6 +97,7 @@ _CASES: list[tuple[str, Series, list[Series]]] = [
     ),
     ("TxmuxCertificateEnded", {_EXPIRY: "600x60"}, [{_EXPIRY: f"{90 * _DAY}x60"}]),
     ("TxmuxCertificateEnds", {_EXPIRY: f"{10 * _DAY}x60"}, [{_EXPIRY: f"{90 * _DAY}x60"}]),
+    ("TxmuxCertificateUnusable", attention("certificates"), []),
     (
         "TxmuxSourceFails",
         {'txmux_source_up{source="s"}': "0x60"},
