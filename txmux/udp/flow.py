@@ -393,11 +393,14 @@ class Flow:
         backend = upstream.backend
         self.live.enter(self, max(backend.hold, backend.idle_timeout) + 1, is_spare=True)
 
-    def server_answered(self, upstream: Upstream) -> None:
+    def server_answered(self, upstream: Upstream, member: Member | None) -> None:
         self.held = ()
-        record = self.record
-        record.connect_ms = self.elapsed_ms() - (record.detect_ms or 0.0)
+        record, now = self.record, self.live.seconds()
+        record.connect_ms = (now - self.started_at) * 1000 - (record.detect_ms or 0.0)
         upstream.counts.connected(record.connect_ms)
+        if member is not None:
+            # It has been in its queue since the server was chosen.
+            member.counts.answered(upstream.counts, (now - self.entered_at) * 1000)
         if upstream.backend.answers != 1 or self.datagrams_in > 1:  # else it ends at once
             self.live.enter(self, upstream.backend.idle_timeout, is_spare=False)
 
