@@ -1,5 +1,6 @@
 """What listeners have counted of their servers."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from txmux.telemetry.counting.counter_groups import BACKEND, FIRST_BYTE, SERVER
@@ -7,7 +8,7 @@ from txmux.telemetry.counting.counter_groups import BACKEND, FIRST_BYTE, SERVER
 _NAMES = ("asked", "answered", "unanswered", "failed reset", "failed connect-refused")
 
 
-def counted(*listeners: Any) -> dict[str, int]:
+def counted(*listeners: Any, names: Iterable[str] = _NAMES) -> dict[str, int]:
     """Add up the counters of the servers of these listeners; those that are 0 are left out."""
     blocks = [
         member.counts.cells
@@ -15,7 +16,7 @@ def counted(*listeners: Any) -> dict[str, int]:
         for upstream in listener.upstreams.all()
         for member in upstream.pool.members
     ]
-    sums = {name: sum(cells[SERVER.at[name]] for cells in blocks) for name in _NAMES}
+    sums = {name: sum(cells[SERVER.at[name]] for cells in blocks) for name in names}
     return {name: count for name, count in sums.items() if count}
 
 

@@ -54,7 +54,7 @@ from txmux.tcp.transitions import (
     TurnedAway,
 )
 from txmux.telemetry.access_log import CAPTURED
-from txmux.telemetry.counting.process_counters import RouteCounts, ServerCounts
+from txmux.telemetry.counting.process_counters import RouteCounts
 from txmux.telemetry.reasons import AbortReason, EndReason
 from txmux.telemetry.record import ConnectionRecord, ConnectionState
 from txmux.wire.proxyprotocol.decode import LONGEST_HEADER
@@ -97,8 +97,6 @@ class MuxProtocol(End, Client):
     was_moved_here = False  # another process has accepted and relayed it
     _may_connect = False  # a descriptor is reserved for the server's socket
     _is_out_of_memory = False
-    counted_in = counted_out = 0
-    server_counts: ServerCounts | None = None
     _steps: ClassVar[Mapping[Node, Callable[..., Step | None]]]
     """For each node of `TRANSITIONS`, makes a stage or returns an outcome; called with the connection and the fields of the previous outcome."""
 

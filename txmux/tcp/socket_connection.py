@@ -382,6 +382,8 @@ class SocketConnection(MuxProtocol):
         self.runtime.descriptors.reserved -= 1
         client, server, self.server_counts = self.client, self.server, member.counts
         assert server is not None  # noqa: S101 - it is connected
+        if self.counted_in:  # while the server was being connected
+            member.counts.relayed(self.counted_in, self.counted_out)
         if self.received:
             unsent, self.received = self.received, b""
             return self._relaying(server, unsent)

@@ -54,6 +54,8 @@ class Client(Protocol):
     is_previewed: bool = False  # whether the bytes of `received` were only peeked at (MSG_PEEK)
     waited: float = 0.0  # seconds that it has waited for a server in another process
     server_counts: ServerCounts | None = None  # the counters of its server, once it has one
+    counted_in: int = 0  # bytes that are in the counters already
+    counted_out: int = 0
     hop: int = 0  # what `LoopDetector.record` returned for its connection to a server
 
     @property

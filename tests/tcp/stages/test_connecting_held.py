@@ -7,6 +7,7 @@ from typing import Any
 from tests.support.mux import RESET, MuxTestCase, backend_at
 from tests.support.peers import Peer, close, make_stalled_port, reactor
 from tests.support.ports import free_port
+from tests.support.servers import counted
 from txmux.net.sockets.transport import SocketTransport
 from txmux.rules.embedding import route
 
@@ -43,6 +44,8 @@ class HeldTests(MuxTestCase):
         self.assertEqual([one.state for one in self.factory.connections], ["connecting"] * 2)
         self.time.advance(10)
         await self.turn(3)
+        for connection in self.factory.connections:
+            connection.count_bytes()  # as every few seconds
         peers = await self.come_up(2)
         await peers[0].has(4)
         await peers[1].has(1)
@@ -53,6 +56,9 @@ class HeldTests(MuxTestCase):
             self.assert_story(record, reason="done", server=f"127.0.0.1:{self.server}")
             self.assertRegex(record.facts["held"], r"1[0-9]\.[0-9]s")
         self.assertEqual(len(self.line), 0)
+        names = ("asked", "unanswered", "bytes in")
+        wanted = {"asked": 2, "unanswered": 2, "bytes in": 5}
+        self.assertEqual(counted(self.factory, names=names), wanted)
 
     async def test_refused_as_ever_when_the_time_is_over(self) -> None:
         port = self.hold(hold=5.0)

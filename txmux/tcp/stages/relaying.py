@@ -69,6 +69,8 @@ class Relaying(Stage):
         if received and self._member is not None:
             self._member.counts.asked()
         self._watch_first_bytes(bool(received))
+        if client.counted_in and client.server_counts is not None:  # it has waited for a server
+            client.server_counts.relayed(client.counted_in, client.counted_out)
         self.relay.start(received, client_finished=client.has_finished)
 
     # What the server answers, for its counters.
