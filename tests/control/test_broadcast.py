@@ -146,6 +146,12 @@ class LateWorkersTest(WorkersCase):
         channel = self.supervisor.pool.workers[1]._channel
         assert channel is not None
         happened: list[str] = []
+
+        async def look() -> None:
+            """Ask nothing by itself."""
+
+        for name in ("look", "sample"):
+            self.patch(self.running.control, name, look)
         ask, given_up = channel.ask, channel._give_up
 
         def asked(message: Message, *, seconds: float | None = None, **more: Any) -> Any:

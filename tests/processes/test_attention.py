@@ -167,6 +167,11 @@ class AttentionTest(UpgradeTestCase):
         self.over("workers")
         with halted(workers_of(mux.pid)):
             self.seen("workers", "critical")
+            (listener,) = get(self.admin, "/api/status")["listeners"]
+            self.assertFalse(listener["accepting"])
+            status, (line,) = self.ready()
+            # After ten seconds they are killed, and others start.
+            self.assertIn((status, line), [(503, "no worker answers"), (503, "no worker serves")])
         self.over("workers")
 
     def test_worker_that_ends_again_and_again(self) -> None:

@@ -191,7 +191,8 @@ class HeldTests(UpgradeTestCase):
             self.assertEqual(mux.take_fields("reason"), ("drained",))
             self.assertFalse(any(map(is_gone, old)))
             self.waiting(1)
-            (attention,) = get(self.admin, "/api/status")["attention"]
+            found = get(self.admin, "/api/status")["attention"]
+            (attention,) = (item for item in found if item["what"] == "hold")
             self.assertIn(": 1 client waits", attention["text"])
             if how == "hold":
                 server = self.come_up()

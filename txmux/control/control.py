@@ -183,6 +183,8 @@ class Control:
         missing, states, served, (traffic, gauges) = await concurrently(
             self.missing(), self.addresses(addresses), self._served(), self.traffic(counts)
         )
+        names = [listener.name for listener in self.rules.listeners]
+        unserved = [line for line in missing if line.startswith("no worker")]
         document = status_document(
             self.rules,
             served,
@@ -190,7 +192,10 @@ class Control:
             last_reload=self.last_reload,
             draining=self.is_stopping,
             sockets=self._sockets,
-            closed=attention.closed_listeners(missing, self.shut()),
+            closed={
+                **attention.closed_listeners(missing, self.shut()),
+                **dict.fromkeys(names if unserved else (), "".join(unserved)),
+            },
             traffic=traffic,
         )
         needed = self._attention(missing, states, served, gauges)
