@@ -112,6 +112,19 @@ class DroppedTest(SynchronousTestCase):
         self.assertEqual(ask(port, "GET", "/api/status", token=token)[0], 401)
         mux.stop()
 
+    def test_tokens_are_read_again_by_the_helper(self) -> None:
+        tokens = self.closed / "tokens"
+        tokens.write_text("ci read the-secret-of-the-build\n")
+        port = free_low_port(self)
+        mux = self.start(f"admin = 127.0.0.1:{port}\nadmin_tokens = {tokens}")
+        token = "the-secret-of-the-build"
+        self.assertEqual(ask(port, "GET", "/api/status", token=token)[0], 200)
+        tokens.write_text("ci read another-secret-of-the-build\n")
+        eventually(lambda: ask(port, "GET", "/healthz", token=token)[0] == 401, "it is read again")
+        token = "another-secret-of-the-build"
+        self.assertEqual(ask(port, "GET", "/healthz", token=token)[0], 200)
+        mux.stop()
+
     def test_new_process_keeps_sockets_and_helper(self) -> None:
         self.token.write_text("a-token-that-only-root-can-read")
         token = "a-token-that-only-root-can-read"

@@ -3,12 +3,16 @@
 import grp
 import os
 import pwd
+import subprocess
+import sys
 from collections.abc import Iterable
 from typing import Any
 
+from twisted.internet.threads import deferToThread
 from twisted.logger import LogEvent, capturedLogs, formatEvent
 
 from tests.admin.asking import JSON, LISTEN, AdminCase, Told
+from tests.service.test_privileges import require_root
 from txmux.admin import access
 from txmux.rules.lint.warnings import lint
 
@@ -19,6 +23,7 @@ TOKENS = (
 RULES = f"{LISTEN}[route all]\nmatch = any\nbackend = b\n[backend b]\nserver = 127.0.0.1:1\n"
 STEERING = (
     ("/api/backends/b/servers/127.0.0.1:1", '{"weight": 2}'),
+    ("/api/backends/b", '{"state": "drain"}'),
     ("/api/backends/b/hold", "{}"),
     ("/api/backends/b/release", "{}"),
     ("/api/listeners/x", '{"accepting": true}'),
@@ -27,6 +32,17 @@ STEERING = (
     ("/api/connections/close", '{"route": "no"}'),
 )
 READING = ("/api/status", "/api/backends", "/healthz", "/api/events")
+_AS_ANOTHER = """
+import socket, sys
+for method, path in (
+    ("GET", "/api/status"), ("POST", "/api/backends/b/release"), ("POST", "/api/reload")
+):
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(sys.argv[1])
+        head = f"{method} {path} HTTP/1.1\\r\\nHost: localhost\\r\\nConnection: close\\r\\n"
+        client.sendall(f"{head}Content-Type: application/json\\r\\n\\r\\n".encode())
+        print(client.recv(100).split()[1].decode(), end=" ")
+"""
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
 
@@ -260,6 +276,32 @@ class UsersTest(AdminCase):
             (f"@{12345}:all", (403, 403, 403)),
         ):
             self.assertEqual(await self.statuses(users), statuses, users)
+
+    async def test_other_users_and_their_groups(self) -> None:
+        require_root()
+        self.folder.chmod(0o755)
+        settings = f"admin = unix:{self.socket}:mode=666\nadmin_users = nobody:read, @games:steer"
+        await self.start(settings, RULES)
+        games = grp.getgrnam("games").gr_gid
+        for user, groups, statuses in (
+            ("nobody", [], "200 403 403"),
+            ("nobody", [games], "200 200 403"),
+            ("daemon", [games], "200 200 403"),
+            ("daemon", [], "403 403 403"),
+            ("root", [], "200 200 200"),
+        ):
+            child = await deferToThread(
+                subprocess.run,
+                [sys.executable, "-S", "-c", _AS_ANOTHER, str(self.socket)],
+                user=user,
+                group="nogroup",
+                extra_groups=groups,
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+            self.assertEqual(child.stdout.strip(), statuses, (user, groups, child.stderr))
 
     async def test_messages(self) -> None:
         await self.start("admin_users = 12345:all", RULES)

@@ -97,6 +97,26 @@ class CheckTests(CheckTestCase):
             self.good.write_text(text.replace("auto", setting))
             self.assertEqual(told in self.run_main("check", self.good)[1], is_told)
 
+    def test_wrong_tokens_are_errors_as_at_the_start(self) -> None:
+        tokens = self.good.parent / "tokens"
+        self.good.write_text(
+            "[txmux]\nadmin = 127.0.0.1:0\nadmin_token = token\nadmin_tokens = tokens\n"
+            "[listen a]\nendpoint = 127.0.0.1:0\n"
+        )
+        told = f"{self.good}:4: [txmux] admin_tokens: {tokens}"
+        missing = f"{told} cannot be read: No such file or directory\n"
+        self.assertEqual(self.run_main("check", self.good), (1, missing, ""))
+        tokens.write_text(
+            "a read too-short\nb read long-enough-a-secret\nadmin all long-enough-a-secret\n"
+        )
+        out = (
+            f"{told}:1: the secret must have at least 16 ASCII characters\n"
+            f"{told}:3: the name is that of 'admin_token'; choose another one\n"
+        )
+        self.assertEqual(self.run_main("check", self.good), (1, out, ""))
+        tokens.write_text("")
+        self.assertEqual(self.run_main("check", self.good)[0], 0)
+
     def test_missing_folder_is_an_error_as_at_the_start(self) -> None:
         self.good.write_text("[txmux]\naccess_log = no/log\n[listen a]\nendpoint = 127.0.0.1:0\n")
         told = f"{self.good}:2: [txmux] access_log: there is no folder '{self.good.parent}/no'; create it, or correct the path\n"
