@@ -1,5 +1,6 @@
 """The commands that ask a running service for a change: `CHANGES`, one line each."""
 
+import re
 import sys
 import time
 from argparse import ArgumentParser, Namespace
@@ -217,7 +218,7 @@ def _weight_arguments(parser: ArgumentParser) -> None:
 
 def _weight(ask: Ask, arguments: Namespace) -> Any:
     number = "0" if arguments.weight == "default" else arguments.weight
-    if not (number.isascii() and number.isdecimal() and int(number) <= _MOST_WEIGHT):
+    if not re.fullmatch("[0-9]{1,5}", number) or int(number) > _MOST_WEIGHT:
         raise UsageError(
             f"{number!r} is no weight; write a number up to {_MOST_WEIGHT}, or default"
         )

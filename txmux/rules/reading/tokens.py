@@ -1,6 +1,7 @@
 """The file of ``admin_tokens``: a line ``NAME RIGHT SECRET`` for each client; its errors never quote it, since a word may be a secret."""
 
 import re
+from collections.abc import Iterator
 
 import attrs
 
@@ -40,7 +41,7 @@ def read_tokens(data: bytes, own: AdminToken | None = None) -> tuple[list[AdminT
         words = line.decode("utf-8", "replace").split()
         if not words or words[0].startswith("#"):
             continue
-        problem = _wrong(words, names, secrets)
+        problem = next(_wrong(words, names, secrets), "")
         if problem:
             problems.append(f":{number}: {problem}")
             continue
@@ -50,15 +51,18 @@ def read_tokens(data: bytes, own: AdminToken | None = None) -> tuple[list[AdminT
     return tokens, problems
 
 
-def _wrong(words: list[str], names: dict[str, str], secrets: dict[str, str]) -> str:
+def _wrong(words: list[str], names: dict[str, str], secrets: dict[str, str]) -> Iterator[str]:
     if len(words) != 3:
-        return "a line has three words: a name, its right and its secret"
+        yield "a line has three words: a name, its right and its secret"
+        return
     name, right, secret = words
-    conditions = (
-        (right in RIGHTS, f"the second word must be {joined(RIGHTS)}"),
-        (is_secret(secret), f"the secret must have at least {SHORTEST_TOKEN} ASCII characters"),
-        (_NAME.fullmatch(name), "the name must have 1 to 64 letters, digits and ._@-"),
-        (name not in names, f"the name is that of {names.get(name)}; choose another one"),
-        (secret not in secrets, f"the secret is that of {secrets.get(secret)}; choose another one"),
-    )
-    return next((message for holds, message in conditions if not holds), "")
+    if right not in RIGHTS:
+        yield f"the second word must be {joined(RIGHTS)}"
+    if not is_secret(secret):
+        yield f"the secret must have at least {SHORTEST_TOKEN} ASCII characters"
+    if not _NAME.fullmatch(name):
+        yield "the name must have 1 to 64 letters, digits and ._@-"
+    if name in names:
+        yield f"the name is that of {names[name]}; choose another one"
+    if secret in secrets:
+        yield f"the secret is that of {secrets[secret]}; choose another one"
