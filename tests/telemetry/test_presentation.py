@@ -83,7 +83,7 @@ class ServerTests(SynchronousTestCase):
         ):
             self.assertEqual(
                 table.cells(row, medium, _NOW),
-                [active, "2.51/s", "1.54 kB", first_byte, failed, why],
+                [active, "2.5/s", "1.54 kB", first_byte, failed, why],
             )
         older = {"state": "up", "active": 1, "last_failure": None}
         self.assertEqual(table.cells(older, COMMAND, _NOW), ["1", *5 * ["-"]])

@@ -104,7 +104,7 @@ def counted(number: int, noun: str) -> str:
 
 
 def rate(per_second: float) -> str:
-    return f"{si_number(per_second)}/s"
+    return f"{per_second:.2g}/s" if per_second < _SHORT else f"{si_number(per_second)}/s"
 
 
 def milliseconds(value: float) -> str:

@@ -42,19 +42,8 @@ HEALTH_OF_LEVEL: Mapping[str, Health] = {"critical": "down", "warning": "partly"
 _LEVELS = {level: at for at, level in enumerate(HEALTH_OF_LEVEL)}
 
 Kind = Literal[
-    "text",
-    "count",
-    "number",
-    "bytes",
-    "rate",
-    "byte rate",
-    "ms",
-    "ago",
-    "for",
-    "left",
-    "time",
-    "event",
-]
+    "text", "count", "number", "bytes", "rate", "byte rate", "ms", "ago", "for", "left", "time", "event",
+]  # fmt: skip
 """What the value of a cell is.
 
 ``count``: how many; ``number``: written as it is; ``ms``: a length of time; ``ago``, ``for``, ``left``, ``time``: a moment in seconds since
@@ -93,7 +82,7 @@ def _event(value: tuple[str, float], medium: Medium, now: float) -> str:
 
 
 _WRITERS: Mapping[Kind, Callable[[Any, Medium, float], str]] = {
-    "text": lambda value, *_: ", ".join(map(str, value)) if _is_list(value) else str(value),
+    "text": lambda value, *_: ", ".join(value) if isinstance(value, list) else str(value),
     "number": lambda value, *_: f"{value:g}",
     "count": lambda value, medium, _: medium.number(value),
     "bytes": lambda value, *_: byte_count(value),
@@ -107,10 +96,6 @@ _WRITERS: Mapping[Kind, Callable[[Any, Medium, float], str]] = {
     "event": _event,
 }
 _LEFT: frozenset[Kind] = frozenset({"text", "time", "event"})  # aligned so
-
-
-def _is_list(value: object) -> bool:
-    return isinstance(value, (list, tuple))
 
 
 class Column(NamedTuple):
@@ -141,12 +126,11 @@ class Column(NamedTuple):
         value = self.of(row)
         if self.kind == "event" and value:
             return value[1]
-        return self.cell(row, COMMAND, 0) if _is_list(value) or value == "" else value
+        return None if value == "" else value
 
     def cell(self, row: Row, medium: Medium, now: float) -> str:
         value = self.of(row)
-        is_empty = value is None or value in ("", [], ())
-        return "-" if is_empty else _WRITERS[self.kind](value, medium, now)
+        return "-" if value in (None, "", []) else _WRITERS[self.kind](value, medium, now)
 
     @property
     def is_number(self) -> bool:
@@ -157,14 +141,17 @@ class Table(NamedTuple):
     """A list of the API as a table.
 
     Attributes:
-        key: Returns what names a row as long as it is there.
+        names: The fields that name a row as long as it is there.
         health: Returns how well a row is; ``None`` if that is not said of it.
     """
 
     title: str
     columns: Sequence[Column]
-    key: Callable[[Row], str] = lambda _: ""
+    names: Sequence[str]
     health: Callable[[Row], Health | None] = lambda _: None
+
+    def key(self, row: Row) -> str:
+        return "/".join(str(row.get(name)) for name in self.names)
 
     def style(self, row: Row) -> str:
         return STYLES[self.health(row)]
@@ -250,7 +237,7 @@ def fitted(
 
 def _needed(column: Column, cells: Sequence[str], full: int, measure: Callable[[str], int]) -> int:
     """Return the width below which a column is cut only if there is nothing else to leave out or to cut."""
-    if column.goes:
+    if column.goes and not column.is_number:
         return min(full, column.least)
     if column.keeps_end:  # addresses are whole; of a path, the end is enough
         return max(min(measure(cell), _PATH) if "/" in cell else measure(cell) for cell in cells)
@@ -329,11 +316,12 @@ def _connection_health(row: Row) -> Health | None:
 
 
 def listener_state(listener: Row) -> str:
-    accepts = listener.get("accepting")
-    if accepts is None or accepts:
-        return "" if accepts is None else "accepts"
-    why = listener.get("why")
-    return f"does not accept: {why}" if why else "does not accept"
+    accepts, why = listener.get("accepting"), listener.get("why")
+    states: Mapping[object, str] = {
+        True: "accepts",
+        False: f"does not accept: {why}" if why else "does not accept",
+    }
+    return states.get(accepts, "")
 
 
 def listener_health(listener: Row) -> Health | None:
@@ -355,11 +343,7 @@ def found_addresses(server: Row) -> str:
 
 def busy_routes(routes: Iterable[Row]) -> list[Row]:
     """Sort routes: first those with the most connections, then with the most matches, the others as in the rules."""
-    return sorted(
-        routes,
-        key=lambda row: (row.get("active") or 0, row.get("matches") or 0),
-        reverse=True,
-    )
+    return sorted(routes, key=lambda row: (-(row.get("active") or 0), -(row.get("matches") or 0)))
 
 
 def unrouted(status: Row, routes: Iterable[Row]) -> Iterator[Row]:
@@ -376,10 +360,6 @@ def unrouted(status: Row, routes: Iterable[Row]) -> Iterator[Row]:
 
 
 # The tables.
-
-
-def _unless_zero(name: str) -> Callable[[Row], Any]:
-    return lambda row: row.get(name) or None
 
 
 def _check(row: Row) -> tuple[str, float] | None:
@@ -407,152 +387,81 @@ def _facts(row: Row) -> str:
     return " ".join(f"{name}={value}" for name, value in (row.get("facts") or {}).items())
 
 
+def _issuer(row: Row) -> Any:
+    return "itself, until there is another" if row.get("is_self_signed") else row.get("issuer")
+
+
+def _column(title: str, kind: Kind = "text", field: str = "", **how: Any) -> Column:
+    return Column(title, field or title, kind, **how)
+
+
+def _count(title: str, field: str = "", **how: Any) -> Column:
+    return _column(title, "count", field, **how)
+
+
 _FROM_TO = (
-    Column("client", "client", least=12),
-    Column("listener", "listener", least=8, goes=4),
-    Column("route", "route"),
-    Column("server", "server", least=9, keeps_end=True),
+    _column("client", least=12),
+    _column("listener", least=8, goes=4),
+    _column("route"),
+    _column("server", least=9, keeps_end=True),
 )
-_BYTES = (Column("in", "bytes_in", "bytes"), Column("out", "bytes_out", "bytes"))
+_BYTES = (_column("in", "bytes", "bytes_in"), _column("out", "bytes", "bytes_out"))
 _BYTES_AND_FACTS = (
     *_BYTES,
-    Column("id", "id", least=12, goes=5),
-    Column("facts", "facts", value=_facts, least=12, goes=6),
+    _column("id", least=12, goes=5),
+    _column("facts", value=_facts, least=12, goes=6),
 )
-
 TABLES: Mapping[str, Table] = {
-    "connections": Table(
-        "connections",
-        (
-            *_FROM_TO,
-            Column("state", "state", least=8),
-            Column("age", "age_ms", "ms"),
-            Column("idle", "idle_ms", "ms", goes=3),
-            *_BYTES_AND_FACTS,
-        ),
-        lambda row: str(row["id"]),
-        _connection_health,
-    ),
-    "routes": Table(
-        "routes",
-        (
-            Column("route", "name", least=8),
-            Column("to", "backend", least=8, keeps_end=True),
-            Column("active", "active", "count"),
-            Column("matches", "matches", "count"),
-            Column("dry run", "dry_run_matches", "count", _unless_zero("dry_run_matches"), goes=2),
-            *_BYTES,
-            Column("last match", "last_match", "ago", goes=1),
-        ),
-        lambda row: str(row["name"]),
-        lambda row: None if row.get("matches") or row.get("dry_run_matches") else "idle",
-    ),
-    "servers": Table(
-        "servers",
-        (
-            Column("backend", "backend", least=7),
-            Column("server", "server", least=9, keeps_end=True),
-            Column("state", "state", value=server_state, least=5),
-            Column("active", "active", "count"),
-            Column("rate", "rate", "rate", goes=2),
-            Column("in", "bytes_in", "bytes", goes=7),
-            Column("out", "bytes_out", "bytes", goes=7),
-            Column("first byte", "first_byte_ms", "ms", goes=3),
-            Column("failed", "failed", "count"),
-            Column("total", "total", "count", goes=8),
-            Column("weight", "weight", "number", _weight, goes=6),
-            Column("check", "check", "event", _check, least=8, goes=5),
-            Column("last failure", "last_failure", "event", _last_failure, least=10, goes=4),
-            Column("for", "since", "for", goes=9),
-            Column("why", "why", value=_why, least=16, goes=1),
-        ),
-        lambda row: f"{row['backend']}/{row['server']}",
-        server_health,
-    ),
-    "ends": Table(
-        "recent ends",
-        (
-            Column("ended", "ended", "ago"),
-            *_FROM_TO,
-            Column("reason", "reason", least=10),
-            Column("lasted", "duration_ms", "ms"),
-            *_BYTES_AND_FACTS,
-        ),
-        lambda row: str(row["id"]),
-    ),
-    "clients": Table(
-        "clients",
-        (
-            Column("source", "source", least=12),
-            Column("active", "active", "count"),
-            Column("connections", "connections", "count"),
-            Column("rate", "rate", "rate"),
-            *_BYTES,
-            Column("refused", "refused", "count"),
-            Column("unrecognised", "unrecognised", "count"),
-            Column("for", "since", "for", goes=1),
-        ),
-        lambda row: str(row["source"]),
-        lambda row: "partly" if row.get("refused") else None,
-    ),
-    "listeners": Table(
-        "listeners",
-        (
-            Column("listener", "name"),
-            Column("address", "addresses", value=lambda row: row.get("addresses") or row.get("endpoints")),
-            Column("state", "accepting", value=listener_state, goes=1),
-        ),
-        lambda row: str(row["name"]),
-        listener_health,
-    ),
-    "workers": Table(
-        "workers",
-        (
-            Column("worker", "worker"),
-            Column("process", "pid"),
-            Column("state", "state", value=worker_state),
-            Column("sandbox", "sandbox", value=lambda row: _YES_OR_NO.get(row.get("sandbox")), goes=1),
-            Column("rules", "generation"),
-            Column("active", "active", "count"),
-            Column("undecided", "undecided", "count"),
-            Column("older rules", "older", "count"),
-        ),
-        lambda row: str(row["worker"]),
-        lambda row: _WORKER_HEALTH.get(worker_state(row)),
-    ),
-    "bans": Table(
-        "bans",
-        (
-            Column("network", "network"),
-            Column("left", "until", "left"),
-            Column("reason", "reason"),
-        ),
-        lambda row: str(row["network"]),
-    ),
-    "certificates": Table(
-        "certificates",
-        (
-            Column("names", "names"),
-            Column(
-                "issuer",
-                "issuer",
-                value=lambda row: "itself, until there is another" if row.get("is_self_signed") else row.get("issuer"),
-            ),
-            Column("ends", "not_after", "time"),
-            Column("next renewal", "next_renewal", "time"),
-            Column("route", "route"),
-            Column("from", "file", value=lambda row: "acme" if row.get("acme") else row.get("file")),
-        ),
-    ),
-    "addresses": Table(
-        "addresses",
-        (
-            Column("backend", "backend"),
-            Column("server", "server"),
-            Column("found", "addresses", value=found_addresses),
-        ),
-        lambda row: f"{row['backend']}/{row['server']}",
-    ),
+    "connections": Table("connections", (
+        *_FROM_TO, _column("state", least=8), _column("age", "ms", "age_ms"),
+        _column("idle", "ms", "idle_ms", goes=3), *_BYTES_AND_FACTS,
+    ), ["id"], _connection_health),
+    "routes": Table("routes", (
+        _column("route", field="name", least=8),
+        _column("to", field="backend", least=8, keeps_end=True), _count("active"), _count("matches"),
+        _count("dry run", value=lambda row: row.get("dry_run_matches") or None, goes=2),
+        *_BYTES, _column("last match", "ago", "last_match", goes=1),
+    ), ["name"], lambda row: None if row.get("matches") or row.get("dry_run_matches") else "idle"),
+    "servers": Table("servers", (
+        _column("backend", least=7), _column("server", least=9, keeps_end=True),
+        _column("state", value=server_state, least=5), _count("active"), _column("rate", "rate", goes=2),
+        *(column._replace(goes=7) for column in _BYTES),
+        _column("first byte", "ms", "first_byte_ms", goes=3), _count("failed"), _count("total", goes=8),
+        _column("weight", "number", value=_weight, goes=6),
+        _column("check", "event", value=_check, least=8, goes=5),
+        _column("last failure", "event", value=_last_failure, least=20, goes=4),
+        _column("for", "for", "since", goes=9), _column("why", value=_why, least=24, goes=1),
+    ), ["backend", "server"], server_health),
+    "ends": Table("recent ends", (
+        _column("ended", "ago"), *_FROM_TO, _column("reason", least=10),
+        _column("lasted", "ms", "duration_ms"), *_BYTES_AND_FACTS,
+    ), ["id"]),
+    "clients": Table("clients", (
+        _column("source", least=12), _count("active"), _count("connections"), _column("rate", "rate"),
+        *_BYTES, _count("refused"), _count("unrecognised"), _column("for", "for", "since", goes=1),
+    ), ["source"], lambda row: "partly" if row.get("refused") else None),
+    "listeners": Table("listeners", (
+        _column("listener", field="name"),
+        _column("address", value=lambda row: row.get("addresses") or row.get("endpoints")),
+        _column("state", field="accepting", value=listener_state, goes=1),
+    ), ["name"], listener_health),
+    "workers": Table("workers", (
+        _column("worker"), _column("process", field="pid"), _column("state", value=worker_state),
+        _column("sandbox", value=lambda row: _YES_OR_NO.get(row.get("sandbox")), goes=1),
+        _column("rules", field="generation"), _count("active"), _count("undecided"),
+        _count("older rules", "older"),
+    ), ["worker"], lambda row: _WORKER_HEALTH.get(worker_state(row))),
+    "bans": Table("bans", (
+        _column("network"), _column("left", "left", "until"), _column("reason"),
+    ), ["network"]),
+    "certificates": Table("certificates", (
+        _column("names"), _column("issuer", value=_issuer), _column("ends", "time", "not_after"),
+        _column("next renewal", "time", "next_renewal"), _column("route"),
+        _column("from", value=lambda row: "acme" if row.get("acme") else row.get("file")),
+    ), ["names"]),
+    "addresses": Table("addresses", (
+        _column("backend"), _column("server"), _column("found", value=found_addresses),
+    ), ["backend", "server"]),
 }  # fmt: skip
 """By the name of what is listed."""
 
