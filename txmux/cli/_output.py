@@ -39,8 +39,9 @@ class Output:
         rows: Sequence[Row],
         head: Sequence[str] = (),
         numbers: Collection[int] = (),
+        widths: Sequence[int] = (),
     ) -> None:
-        """Write a table; `numbers` are the columns that are aligned at the right."""
+        """Write a table; `numbers` are the columns that are aligned at the right, `widths` for a terminal that folds cells."""
         rows = [([printable(cell) for cell in cells], style) for cells, style in rows]
         if self._console is None:
             lines = [cells for cells, _ in rows]
@@ -53,7 +54,8 @@ class Output:
         table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), show_header=bool(head))
         for number, column in enumerate(head or rows[0][0]):
             justify: JustifyMethod = "right" if number in numbers else "left"
-            table.add_column(column, overflow="fold", justify=justify)
+            width = widths[number] if widths else None
+            table.add_column(column, overflow="fold", justify=justify, width=width)
         for cells, style in rows:
             table.add_row(*map(Text, cells), style=style)
         self._console.print(table)
@@ -64,7 +66,7 @@ class Output:
         cells = [table.cells(row, presentation.COMMAND) for row in rows]
         titles = [column.title for column in columns]
         width = sys.maxsize if self._console is None else self._console.width
-        shown, _ = presentation.fitted(columns, [titles, *cells], width, _GAP)
+        shown, widths = presentation.fitted(columns, [titles, *cells], width, _GAP)
         self.table(
             [
                 ([line[at] for at in shown], table.style(row))
@@ -72,6 +74,7 @@ class Output:
             ],
             [titles[at] for at in shown],
             [number for number, at in enumerate(shown) if columns[at].is_number],
+            widths,
         )
 
 

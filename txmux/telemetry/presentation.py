@@ -407,7 +407,7 @@ _FROM_TO = (
 )
 _BYTES = (_column("in", "bytes", "bytes_in"), _column("out", "bytes", "bytes_out"))
 _BYTES_AND_FACTS = (
-    *_BYTES,
+    *(column._replace(goes=2) for column in _BYTES),
     _column("id", least=12, goes=5),
     _column("facts", value=_facts, least=12, goes=6),
 )
