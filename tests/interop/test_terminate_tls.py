@@ -217,7 +217,7 @@ class WorkerTests(InteropTestCase):
         self.assertEqual({subject() for _ in range(8)}, {"new.example"})
         path.write_bytes(b"")
         mux.child.process.send_signal(signal.SIGHUP)
-        mux.child.wait_for(r"reload failed, keeping the previous rules: .*no certificate in it")
+        mux.child.wait_for(r"rules reloaded: .*no certificate in it; what is in use is kept")
         self.assertEqual({subject() for _ in range(8)}, {"new.example"})
 
 

@@ -189,6 +189,13 @@ class OtherTests(ProbeTestCase):
         self.assert_said(question, b"ERROR\r\n", "undecided")
         self.assertEqual(question.expected, "'STAT uptime' in the answer")
 
+    def test_codes_of_name_servers(self) -> None:
+        question = probe(Check("dns", name="a.example"), "", 0, tls=False)
+        for code, said in ((5, "^DNS REFUSED$"), (2, "^DNS SERVFAIL$"), (12, "response code 12")):
+            answer = question.request[:2] + bytes([0x81, 0x80 | code]) + bytes(8)
+            with self.assertRaisesRegex(UnhealthyError, said):
+                question.is_healthy(answer)
+
     def test_shown(self) -> None:
         self.assertEqual(shown(b"\r\n one\x1b[31m\xff\r\ntwo"), "one\\x1b[31m\\xff")
         self.assertEqual(shown(b"x" * 81), "x" * 80 + "…")
