@@ -261,11 +261,15 @@ def _with_automatic(found: Iterable[str | None]) -> tuple[str, ...]:
 
 def _admin_user(text: str) -> AdminUser:
     named, colon, right = text.partition(":")
+    name = named.removeprefix("@")
     for known in RIGHTS:
-        if right == known:
-            return AdminUser(_account(named.removeprefix("@")), known, named.startswith("@"))
-    problem = f"{right!r} is no right" if colon else f"{text!r} has no right"
-    message = f"{problem}{did_you_mean(right, RIGHTS)}"
+        if right == known and _ACCOUNT.fullmatch(name):
+            return AdminUser(name, known, named.startswith("@"))
+    if right in RIGHTS:
+        message = f"{name!r} is not a name or number of a user or group"
+    else:
+        problem = f"{right!r} is no right" if colon else f"{text!r} has no right"
+        message = f"{problem}{did_you_mean(right, RIGHTS)}"
     raise InvalidValueError(
         with_advice(message, "write for example alice:steer, @ops:read, 1000:all")
     )
