@@ -23,6 +23,7 @@ from txmux.telemetry.formatting import (
 
 _MOST_ADDRESSES = 8  # of one server
 _PATH = 24  # columns of its end
+_SPARE = 5  # see `Column.goes`
 
 Row = Mapping[str, Any]
 """An object of a document."""
@@ -106,7 +107,7 @@ class Column(NamedTuple):
         value: Returns the value by the row; ``None`` or an empty one is shown as ``-``.
         least: The width that it has even where there is little room.
         goes: 0 if it is always there. Others are left out where all of their cells are empty, and where there is too little room: those
-            with the highest number first.
+            with the lowest number get it first, and from 5 on it must not be taken from others.
         keeps_end: Whether the left end is cut where it is too long, as of a path.
     """
 
@@ -207,16 +208,17 @@ def fitted(
         _needed(column, [line[at] for line in lines], full[at], measure)
         for at, column in enumerate(columns)
     ]
-    shown = [
-        at
-        for at, column in enumerate(columns)
-        if not column.goes or any(line[at] not in {"", "-"} for line in lines[1:])
-    ]
-    leaving = sorted(shown, key=lambda at: (columns[at].goes, at))
-    while leaving and columns[leaving[-1]].goes:
-        if sum(needed[at] for at in shown) + gap * (len(shown) - 1) <= width:
-            break
-        shown.remove(leaving.pop())
+    shown: list[int] = []
+    room = whole = width + gap
+    for at in sorted(range(len(columns)), key=lambda at: columns[at].goes):
+        goes = columns[at].goes
+        is_empty = all(line[at] in {"", "-"} for line in lines[1:])
+        has_room = needed[at] + gap <= (room if goes < _SPARE else min(room, whole))
+        if not goes or (has_room and not is_empty):
+            shown.append(at)
+            room -= needed[at] + gap
+            whole -= full[at] + gap
+    shown.sort()
     widths = {at: full[at] for at in shown}
     over = sum(widths.values()) + gap * (len(shown) - 1) - width
 
@@ -430,7 +432,7 @@ TABLES: Mapping[str, Table] = {
         _column("weight", "number", value=_weight, goes=6),
         _column("check", "event", value=_check, least=8, goes=5),
         _column("last failure", "event", value=_last_failure, least=20, goes=4),
-        _column("for", "for", "since", goes=9), _column("why", value=_why, least=24, goes=1),
+        _column("for", "for", "since", goes=9), _column("why", value=_why, least=20, goes=1),
     ), ["backend", "server"], server_health),
     "ends": Table("recent ends", (
         _column("ended", "ago"), *_FROM_TO, _column("reason", least=10),
