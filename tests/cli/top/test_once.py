@@ -12,8 +12,8 @@ connections: 3 active, 1 undecided, 4711 so far, at most 100
 rates: connections 12.3/s, bytes in 1.23 kB/s, bytes out 5.68 MB/s
 
 connections: 3
-client           listener  route  server         state      age  idle       in      out  id      facts
-192.0.2.1:50001  public    site   10.0.0.5:8443  relaying  1h2m  12ms  1.23 kB  5.68 MB  5f3a-1  sni=www.example.com
+client           listener  route  server         state           age   idle       in      out  id      facts
+192.0.2.1:50001  public    site   10.0.0.5:8443  relaying  1 h 2 min  12 ms  1.23 kB  5.68 MB  5f3a-1  sni=www.example.com
 """
 
 

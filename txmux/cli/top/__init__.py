@@ -4,12 +4,16 @@ import argparse
 import os
 import sys
 
+from txmux.cli._output import Output
 from txmux.cli.remote import command
 from txmux.cli.remote.errors import NoServiceError, UsageError, of_txmux
-from txmux.cli.top.panes import text_of
+from txmux.cli.top.panes import rows_of, text_of
 from txmux.cli.top.polling import fetch_snapshot
-from txmux.cli.top.state import Snapshot
+from txmux.cli.top.state import PANES, Snapshot
 from txmux.errors import MuxError, how_to_install
+from txmux.telemetry.presentation import TABLES
+
+_MOST_ROWS = 20  # of a pane in `txmux top --once`; `txmux connections` lists all
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -52,5 +56,14 @@ def _fetch(ask: command.Ask, arguments: argparse.Namespace) -> Snapshot:
 
 
 def _write(snapshot: Snapshot, _: argparse.Namespace) -> None:
+    output = Output()
     for line in text_of(snapshot):
-        print(line)
+        output.line(line)
+    for pane in PANES:
+        rows = rows_of(pane, snapshot)
+        output.line()
+        output.line(f"{TABLES[pane].title}: {len(rows)}")
+        if rows:
+            output.listing(TABLES[pane], rows[:_MOST_ROWS])
+        if len(rows) > _MOST_ROWS:
+            output.line(f"and {len(rows) - _MOST_ROWS} more")

@@ -1,13 +1,12 @@
 """The answers of the service as text: the rows of the panes, sorted as the user chose, and the lines above them. Pure."""
 
-import math
 from collections.abc import Iterator, Sequence
 
 import attrs
 
-from txmux.cli.top.state import PANES, Pane, Snapshot, TopState
+from txmux.cli.top.state import Pane, Snapshot, TopState
 from txmux.errors import printable
-from txmux.telemetry.formatting import aligned, counted, duration
+from txmux.telemetry.formatting import counted, duration
 from txmux.telemetry.presentation import (
     HEALTH_OF_LEVEL,
     SCREEN,
@@ -18,13 +17,10 @@ from txmux.telemetry.presentation import (
     attention_line,
     busy_routes,
     connection_counts,
-    fitted,
     ordered,
     rates,
     server_rows,
 )
-
-_MOST_ROWS = 20  # of a pane in `txmux top --once`; `txmux connections` lists all
 
 
 @attrs.frozen
@@ -37,7 +33,7 @@ class PaneLine:
     style: str
 
 
-def _rows(pane: Pane, snapshot: Snapshot) -> Sequence[Row]:
+def rows_of(pane: Pane, snapshot: Snapshot) -> Sequence[Row]:
     if pane == "routes":
         return busy_routes(snapshot.routes)
     if pane == "servers":
@@ -48,7 +44,7 @@ def _rows(pane: Pane, snapshot: Snapshot) -> Sequence[Row]:
 def lines_of(pane: Pane, state: TopState, snapshot: Snapshot) -> list[PaneLine]:
     """Return the rows of a pane in their order."""
     table = TABLES[pane]
-    rows = _rows(pane, snapshot)
+    rows = rows_of(pane, snapshot)
     if pane in state.sorts:
         column, is_descending = state.sorts[pane]
         rows = ordered(rows, table.columns[column], is_descending=is_descending)
@@ -73,27 +69,12 @@ def position(pane: Pane, state: TopState, lines: Sequence[PaneLine]) -> int:
 
 
 def text_of(snapshot: Snapshot) -> Iterator[str]:
-    """Yield the lines of `txmux top --once`."""
+    """Yield the first lines of `txmux top --once`."""
     parts, path, end = title_of(snapshot)
     yield " · ".join([*parts, *filter(None, [f"{path}{end}"])])
     yield from (text for _, text in attention_of(snapshot))
     yield counts_of(snapshot)
     yield f"rates: {rates(snapshot.status) or '-'}"
-    for pane in PANES:
-        yield ""
-        yield from _text_of_pane(pane, snapshot)
-
-
-def _text_of_pane(pane: Pane, snapshot: Snapshot) -> Iterator[str]:
-    lines, columns = lines_of(pane, TopState(), snapshot), TABLES[pane].columns
-    yield f"{TABLES[pane].title}: {len(lines)}"
-    if lines:
-        rows = [[column.title for column in columns], *(line.cells for line in lines[:_MOST_ROWS])]
-        shown, _ = fitted(columns, rows, math.inf)
-        numbers = [at for at, number in enumerate(shown) if columns[number].is_number]
-        yield from aligned([[cells[at] for at in shown] for cells in rows], numbers)
-    if len(lines) > _MOST_ROWS:
-        yield f"and {len(lines) - _MOST_ROWS} more"
 
 
 def title_of(snapshot: Snapshot) -> tuple[list[str], str, str]:
