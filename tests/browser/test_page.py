@@ -173,6 +173,7 @@ class PageTests(BrowserCase):
 
     def test_ban_and_pause(self) -> None:
         browser = self.browser
+        browser.click("#bans summary")
         browser.find("input[name=network]").send_keys("192.0.2.0/24")
         browser.find("input[name=reason]").send_keys("a test\n")
         browser.shows("#bans tbody", "192.0.2.0/24")
@@ -211,6 +212,7 @@ class PageTests(BrowserCase):
         file.write_text(before)
         browser.click("#rules button[data-act]")
         browser.shows("#rules .fine", "Reloaded")
+        browser.click("#explain summary")
         browser.find("input[name=explain]").send_keys(b"SSH-2.0-x\r\n".hex())
         browser.click("#explain button")
         browser.shows("#rules pre[aria-label=Explanation]", "by route ssh")
@@ -273,7 +275,8 @@ class PageTests(BrowserCase):
             ],
         )
         self.assertEqual(
-            [one for one in browser.all("[data-act], .menu, #bans form") if one.is_displayed()], []
+            [one for one in browser.all("[data-act], .menu, #bans details") if one.is_displayed()],
+            [],
         )
         self.assertTrue(browser.find("figure svg").is_displayed())
         browser.click("svg.map a[aria-label^='route web']")
@@ -341,7 +344,7 @@ class ManyRoutesTests(BrowserCase):
         browser, ports = self.browser, (self.holding.port, free_port(), free_port())
         watched = self.own(Watched(self.folder, many_routes(120, *ports)))
         self.log_in(watched)
-        browser.shows("#now details summary", "and 14 more")
+        browser.shows("#now", "Show all 20")
         browser.shows(".attention .warning", "Backend pool-0: 2 of 3 servers are down")
         self.assertEqual(browser.all("#now .fine, .attention .critical"), [])
         self.assertEqual(browser.text("#servers tbody .state .key"), "down")

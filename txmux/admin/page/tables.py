@@ -229,17 +229,13 @@ def _server_row(server: Row, now: float) -> dict[str, Any]:
         "since": ago(now, server.get("since")),
         "weight": slow_start(server) or (f"weight {count(full)}" if full != 1 else ""),
         "cells": MEASURED.cells(server, PAGE, now),
-        "failed": _share(server.get("failed", 0), server.get("total", 0)),
+        "failed": count(server.get("failed", 0)),
         "last_failure": "" if cause in why else f"{cause}, {ago(now, last.get('time'))}",
         "checks": checks,
         "checks_label": f"{sum(checks)} of the last {len(checks)} checks were good",
         "last_check": _last(check, why),
         "menu": _server_menu(backend, name, str(server["state"])),
     }
-
-
-def _share(part: int, whole: int) -> str:
-    return f"{count(part)} of {count(whole)}" if part else "0"
 
 
 def _server_menu(backend: str, server: str, state: str) -> list[Action]:
@@ -385,11 +381,10 @@ class RulesLine:
 
 @attrs.frozen
 class RulesFile:
-    """A rules file, and whether it is shown before a click opens it."""
+    """A rules file; without lines if it is so long that they are shown on request."""
 
     path: str
     lines: Sequence[RulesLine]
-    is_open: bool = False
 
 
 def files_of(
@@ -410,7 +405,9 @@ def files_of(
         if is_whole or keeps:
             files.append(_file(file, hits, None if is_whole else keeps))
     is_short = sum(len(file.lines) for file in files) <= MOST_ROWS
-    return [attrs.evolve(file, is_open=is_short or not is_whole) for file in files]
+    if is_short or not is_whole or query["all"] == "rules":
+        return files
+    return [attrs.evolve(file, lines=()) for file in files]
 
 
 def _sections_of(routes: Sequence[Mapping[str, Any]], query: PageQuery) -> set[str]:

@@ -23,7 +23,7 @@ function drawChart(figure) {
   still.style.display = "none";
   const axis = { stroke: colour("--dim"), grid: { stroke: colour("--edge"), width: 1 }, ticks: { show: false }, font: "11px system-ui" };
   const chart = new uPlot({
-    width: figure.clientWidth, height: 104, padding: [8, 26, 0, 0], legend: { show: false }, cursor: { y: false },
+    width: figure.clientWidth, height: innerWidth > 600 ? 104 : 66, padding: [8, 26, 0, 0], legend: { show: false }, cursor: { y: false },
     scales: { x: { range: (_, first, last) => [Math.min(first, last - SHORTEST), last] }, y: { range: (_, low, high) => [0, roundUp(high)] } },
     axes: [
       { ...axis, size: 22, space: 60, incrs: [10, 20, 30, 60, 120, 300], values: (_, marks, at, space, step) => marks.map((mark) => clock(mark, step)) },
@@ -59,7 +59,7 @@ function drawCharts() {
 }
 
 function show(root) {
-  root.querySelectorAll("button[hidden], form[hidden]").forEach((one) => { one.hidden = false; });
+  root.querySelectorAll("button[hidden], details[hidden]").forEach((one) => { one.hidden = false; });
 }
 
 function say(text) {
