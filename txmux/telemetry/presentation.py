@@ -327,7 +327,10 @@ def listener_state(listener: Row) -> str:
 
 
 def listener_health(listener: Row) -> Health | None:
-    return "down" if listener.get("accepting") is False else None
+    if listener.get("accepting") is not False:
+        return None
+    why = str(listener.get("why") or "paused")
+    return "drain" if why.startswith("paused") else "down"
 
 
 def found_addresses(server: Row) -> str:

@@ -32,7 +32,7 @@ from txmux.telemetry.formatting import (
 )
 
 _MOST_SORTED = 1000
-"""Connections that can be sorted; of more, the first ones are."""
+"""Connections that can be sorted, and bans that can be searched; of more connections the first ones, of more bans the last."""
 
 _traffic: WeakKeyDictionary[Control, RouteTraffic] = WeakKeyDictionary()
 
@@ -58,10 +58,11 @@ async def gather(control: Control, query: PageQuery, *, is_update: bool = False)
         control.status(counts, addresses),
         control.routes(counts),
         control.backends(counts, addresses),
-        getattr(control, "clients", _nothing)(),
+        control.clients(),
         control.certificates(),
     )
-    missing = dict.fromkeys([*connections.missing, *backends.missing])
+    listings = (connections, backends, clients, certificates)
+    missing = dict.fromkeys(line for listing in listings for line in listing.missing)
     warnings += [f"Not all is shown: {problem}." for problem in missing]
     traffic = _traffic.setdefault(control, RouteTraffic(status["started"]))
     return PageSnapshot(
@@ -75,7 +76,7 @@ async def gather(control: Control, query: PageQuery, *, is_update: bool = False)
         control.recent_failures(),
         clients,
         certificates,
-        [ban.as_json() for ban in control.bans.current()],
+        [ban.as_json() for ban in reversed(control.bans.current()[-_MOST_SORTED:])],
         () if is_update else rules_document(control.rules),
         control.rates.history(),
         warnings=warnings,

@@ -63,10 +63,10 @@ from txmux.telemetry.formatting import (
 from txmux.telemetry.presentation import (
     TABLES,
     Column,
-    Health,
     Row,
     Table,
     attention_items,
+    listener_health,
     server_state,
 )
 from txmux.telemetry.presentation import server_rows as rows_of_servers
@@ -219,10 +219,10 @@ class View:
     @property
     def listeners(self) -> PageTable:
         def more(listener: Row) -> dict[str, Any]:
-            name = listener["name"]
-            menu = listener_menu(name, is_paused=not listener.get("accepting", True))
+            name, health = listener["name"], listener_health(listener) or "up"
             link = f"{self.query.link(listener=name, after='')}#connections"
-            return {"link": link, "menu": menu, "health": _health_of_listener(listener)}
+            menu = listener_menu(name, is_paused=health == "drain")
+            return {"link": link, "menu": menu, "health": health}
 
         flows = listener_flows(self._map_routes)
         rows = [
@@ -238,7 +238,7 @@ class View:
     @property
     def map(self) -> Map:
         listed = self._status.get("listeners", ())
-        listeners = {row["name"]: _health_of_listener(row) for row in listed}
+        listeners = {row["name"]: listener_health(row) or "up" for row in listed}
         routes, chosen = self._map_routes, self.query["route"]
         if self.route is not None:
             near = {chosen, *self.route.get("under", ())}
@@ -488,12 +488,6 @@ def _fact(name: str, value: object) -> tuple[str, str]:
         if name.startswith("bytes_"):
             return name.removeprefix("bytes_"), byte_count(value)
     return name.replace("_", " "), str(value)
-
-
-def _health_of_listener(listener: Mapping[str, Any]) -> Health:
-    if listener.get("accepting", True):
-        return "up"
-    return "down" if listener.get("why") else "drain"
 
 
 @cache
