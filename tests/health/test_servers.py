@@ -15,7 +15,9 @@ class HealthTestCase(WorkersTestCase):
 
     def views(self, rules: str, settings: str = "workers = 2") -> Views:
         admin = self.folder / "admin.sock"
-        return Views(self.start(rules, f"admin = unix:{admin}\n{settings}"), admin)
+        return Views(
+            self.start(rules, f"admin = unix:{admin}\ndrain_timeout = 0s\n{settings}"), admin
+        )
 
     def ask_until(self, views: Views, what: str) -> None:
         """Connect clients that say something, one after the other, until a topic needs attention."""
