@@ -8,20 +8,30 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.control.attention import backends, clients_that_wait, measured, not_accepted, not_served
-from txmux.rules.model import Route, Rules, Settings, TlsEnd
+from txmux.rules.model import Backend, Refusal, Route, Rules, Settings, TlsEnd
 from txmux.telemetry.attention import AttentionItem, AttentionLog
 from txmux.telemetry.counting.snapshot import Gauges
 
 
 class BackendTest(SynchronousTestCase):
-    def items(self, *states: str, used: bool = True, hold: bool = False) -> list[AttentionItem]:
+    def items(
+        self, *states: str, used: bool = True, hold: bool = False, fallback: str = ""
+    ) -> list[AttentionItem]:
         servers: list[dict[str, Any]] = [
             {"server": f"10.0.0.{at}:80", "state": state, "why": f"why {at}", "since": float(at)}
             for at, state in enumerate(states, 1)
         ]
         document = {"name": "web", "hold": {"until": None} if hold else None, "servers": servers}
-        missing = ["[backend web]: no server is up"] if used and "up" not in states else []
-        return [*backends([document], missing)]
+        other = Backend("other", ())
+        web = Backend("web", (), fallback=other if fallback else Refusal.CLOSE)
+        routes = (Route("all", (), web),) if used else ()
+        rules = Rules(Path("x.ini"), Settings(), (), routes, {"web": web, "other": other})
+        there = {
+            "name": "other",
+            "hold": None,
+            "servers": [{"server": "s", "state": fallback, "why": "", "since": None}],
+        }
+        return [*backends([document, *([there] if fallback else [])], rules)]
 
     def test_some_servers_cannot_serve(self) -> None:
         (item,) = self.items("up", "down")
@@ -55,6 +65,15 @@ class BackendTest(SynchronousTestCase):
         self.assertEqual(self.items("up", "drain", "maintenance", "disabled"), [])
         self.assertEqual([item.level for item in self.items("down", hold=True)], ["warning"])
         self.assertEqual([item.level for item in self.items("down", used=False)], ["warning"])
+        (item,) = self.items("down", fallback="up")
+        self.assertEqual(
+            (item.level, item.text),
+            (
+                "warning",
+                "backend web: no server is up: 10.0.0.1:80; its clients go to its fallback",
+            ),
+        )
+        self.assertEqual(self.items("down", fallback="drain")[0].level, "critical")
 
 
 class OthersTest(SynchronousTestCase):
@@ -151,6 +170,10 @@ class AttentionLogTest(SynchronousTestCase):
             self.assertEqual(log.record([], complete=False), [])
             self.assertEqual([item.since for item in log.record([slow])], [100.0])
             log.record([])
+            after = AttentionLog(lambda: now[0])
+            after.restore([["workers", "worker 1", 50.0]])  # by the process that it has replaced
+            self.assertEqual([item.since for item in after.record([slow])], [50.0])
+            self.assertEqual(after.state(), [["workers", "worker 1", 50.0]])
         lines = [event["log_format"].format(**event) for event in logged]
         self.assertEqual(
             lines,

@@ -229,7 +229,9 @@ class FilesTest(ReloadCase):
         )
         self.assertIn(f"tls_client_certificate: the certificate '{client}' ends in 3 d", lines[1])
         attention = (await self.running.control.status())["attention"]
-        told = [one["text"] for one in attention if one["what"] == "certificates"]
+        found = [one for one in attention if one["what"] == "certificates"]
+        self.assertEqual([one["level"] for one in found], ["critical", "warning"])
+        told = [one["text"] for one in found]
         self.assertIn(f"the certificate {own} of route t ended on ", told[0])
         self.assertIn(f"the certificate {client} of backend web ends in 3 days, on ", told[1])
 

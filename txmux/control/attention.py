@@ -10,7 +10,7 @@ from urllib.parse import quote
 from txmux.control.report import Report
 from txmux.net.sockets.queues import Overflow
 from txmux.rules.lint.access import readable_secrets
-from txmux.rules.model import Rules
+from txmux.rules.model import Backend, Rules
 from txmux.serving.listen_addresses import listen_addresses
 from txmux.telemetry.attention import AttentionItem
 from txmux.telemetry.counting.snapshot import Gauges
@@ -26,29 +26,33 @@ _UNABLE = frozenset({"down", "ejected", "probing", "unresolved", "failing", "sil
 """States of servers that cannot serve; one that an operator or the rules took out is no trouble."""
 
 
-def backends(
-    documents: Iterable[Mapping[str, Any]], not_serving: Iterable[str]
-) -> Iterator[AttentionItem]:
+def backends(documents: Sequence[Mapping[str, Any]], rules: Rules) -> Iterator[AttentionItem]:
     """Find backends of which no server can serve, or some cannot.
 
-    `not_serving` are lines of ``/readyz``: an unused backend that is down turns no client away.
+    It is critical where clients are turned away: no route leads to an unused backend, its fallback may serve, and held clients wait.
     """
-    used_and_down = {name for kind, name in map(_section, not_serving) if kind == "backend"}
+    up = {row["name"] for row in documents if any(_is_up(server) for server in row["servers"])}
+    used = rules.used_backends().keys()
+    covered = {
+        backend.name
+        for backend in rules.every_backend()
+        if isinstance(backend.fallback, Backend) and backend.fallback.name in up
+    }
     for backend in documents:
         name, servers = str(backend["name"]), backend["servers"]
         unable = [server for server in servers if server["state"] in _UNABLE]
-        serves = any(server["state"] == "up" for server in servers)
-        if not unable and (serves or name not in used_and_down):
-            continue
-        if serves or (name not in used_and_down and len(unable) < len(servers)):
+        if not unable and (name in up or name not in used):
+            continue  # somebody took them out, and others serve
+        if name in up:
             verb = "is" if len(unable) == 1 else "are"
             text = f"{len(unable)} of {len(servers)} servers {verb} down: {_names(unable)}"
         else:
-            text = f"no server is up: {_names(servers)}"
+            more = "; its clients go to its fallback" if name in covered else ""
+            text = f"no server is up: {_names(servers)}{more}"
         newest = max(unable or servers, key=lambda server: server["since"] or 0.0)
-        is_critical = not serves and name in used_and_down and backend["hold"] is None
+        turns_away = name in used - up - covered and backend["hold"] is None
         yield AttentionItem(
-            "critical" if is_critical else "warning",
+            "critical" if turns_away else "warning",
             "backend",
             f"backend {name}: {text}",
             str(newest["why"] or ""),
@@ -56,8 +60,12 @@ def backends(
             f"txmux servers {name}",
             f"?backend={quote(name)}#servers",
             subject=name,
-            is_logged=bool(unable),  # a line for each server
+            is_logged=True,
         )
+
+
+def _is_up(server: Mapping[str, Any]) -> bool:
+    return bool(server["state"] == "up")
 
 
 def _names(servers: Sequence[Mapping[str, Any]]) -> str:

@@ -214,7 +214,7 @@ class Control:
         workers, now = served.get("workers", ()), time.time()
         stayed, orphaned = self.counters.left_behind()
         found = [
-            *attention.backends(self._backends(states, gauges), missing),
+            *attention.backends(self._backends(states, gauges), self.rules),
             *attention.not_served(missing),
             *attention.not_accepted(missing, self.shut(), gauges.cannot_accept),
             *attention.overflowed(self.rules, self.state.queues.lost() if self.state else {}),

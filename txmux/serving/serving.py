@@ -472,10 +472,9 @@ class Serving:
             for listener in self._rules.listeners
             if listener.name not in accepted or listener.name in held_up
         ]
-        used = {backend.name: backend for backend in self._rules.used_backends()}
         idle = [
             no_server_up(name)
-            for name, backend in used.items()
+            for name, backend in self._rules.used_backends().items()
             if not self.upstreams.upstream_of(backend).pool.has_server_up
         ]
         return closed + idle

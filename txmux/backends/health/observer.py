@@ -81,13 +81,12 @@ class ServerObserver:
     def observed(self) -> dict[ServerKey, ObservedServer]:
         return {key: one.shown for key, one in self._watched.items() if one.shown is not None}
 
-    def idle(self, backends: Iterable[Backend]) -> list[str]:
+    def idle(self, backends: Mapping[str, Backend]) -> list[str]:
         """Return the names of those backends of which no server serves, some of them by what is observed."""
         observed = self.observed()
-        names = {backend.name: backend for backend in backends} if observed else {}
         return [
             name
-            for name, backend in names.items()
+            for name, backend in (backends if observed else {}).items()
             if any((name, server.text) in observed for server in backend.servers)
             and not any(self._serves((name, server.text)) for server in backend.servers)
         ]

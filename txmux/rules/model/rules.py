@@ -82,18 +82,18 @@ class Rules:
 
     def outcomes(self) -> list[Outcome]:
         """Return the outcomes of routes, of listeners and of the fallbacks of backends; some occur several times."""
-        fallbacks = [backend.fallback for backend in self.backends.values()]
-        return [*self._first_outcomes(), *fallbacks]
+        return [*self._destinations(), *(backend.fallback for backend in self.backends.values())]
 
-    def _first_outcomes(self) -> list[Outcome]:
+    def used_backends(self) -> dict[str, Backend]:
+        """Return the backends that a route or a listener names, by their names; not those that are a fallback alone."""
+        named = (outcome for outcome in self._destinations() if isinstance(outcome, Backend))
+        return {backend.name: backend for backend in named}
+
+    def _destinations(self) -> list[Outcome]:
         outcomes = [route.outcome for route in self.routes if route.outcome is not None]
         for listener in self.listeners:
             outcomes += [*(line.outcome for line in listener.silent), listener.default]
         return outcomes
-
-    def used_backends(self) -> list[Backend]:
-        """Return the backends of routes and listeners, without fallbacks; some occur several times."""
-        return [outcome for outcome in self._first_outcomes() if isinstance(outcome, Backend)]
 
     def every_backend(self) -> list[Backend]:
         """Return the backends that clients may be forwarded to, those of short forms and fallbacks included, each once."""
