@@ -10,8 +10,13 @@ from pathlib import Path
 
 import attrs
 
+from txmux.net.sockets.plainsocket import IPPROTO_MPTCP
+
 _PERIOD = 60.0  # seconds for which an overflow is reported
 _MEMINFO, _DROPS = 55, struct.Struct("9I")  # SO_MEMINFO; the last one is SK_MEMINFO_DROPS
+_QUEUE = struct.Struct(
+    "24x2I"
+)  # tcpi_unacked and tcpi_sacked, which are this of a listening socket
 _NETSTAT = Path("/proc/net/netstat")
 
 
@@ -43,11 +48,12 @@ class ListenQueues:
     def look(self, sockets: Mapping[str, socket.socket]) -> None:
         """Compare the counts with those of the last look; called each second."""
         before, self._total = self._total, _listen_overflows()
-        drops, now = dict(_drops(sockets)), self._now()
-        for key, count in drops.items():
-            grown = count - self._drops.get(key, count)
-            if grown > 0 and self._total > before >= 0:
-                self._lost.setdefault(key, deque()).append((now, grown))
+        now, drops = self._now(), dict(_drops(sockets))
+        lost = self._total - before if before >= 0 else 0
+        for key, count in drops.items() if lost > 0 else ():
+            grown = lost if _is_full(sockets[key]) else count - self._drops.get(key, count)
+            if grown > 0:
+                self._lost.setdefault(key, deque()).append((now, min(grown, lost)))
         self._drops = drops
 
     def lost(self) -> dict[str, Overflow]:
@@ -72,6 +78,16 @@ def _drops(sockets: Mapping[str, socket.socket]) -> Iterator[tuple[str, int]]:
                     listening.getsockopt(socket.SOL_SOCKET, _MEMINFO, _DROPS.size)
                 )
                 yield key, drops
+
+
+def _is_full(listening: socket.socket) -> bool:
+    """Return whether the queue of a socket of MPTCP is full: it does not count what it drops."""
+    if listening.proto != IPPROTO_MPTCP:
+        return False
+    waiting, most = _QUEUE.unpack(
+        listening.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _QUEUE.size)
+    )
+    return bool(waiting > most)
 
 
 def _listen_overflows() -> int:
