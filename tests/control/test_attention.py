@@ -50,7 +50,7 @@ class BackendTest(SynchronousTestCase):
             ),
         )
         (item,) = self.items("ejected", *["down"] * 6, "up")
-        self.assertIn("7 of 8 servers are down: 10.0.0.1:80 (ejected), ", item.text)
+        self.assertIn("7 of 8 servers are down: 10.0.0.1:80 is ejected, ", item.text)
         self.assertTrue(item.text.endswith("10.0.0.5:80, and 2 more"))
         self.assertEqual(item.cause, "why 7")
 

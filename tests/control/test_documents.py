@@ -186,7 +186,7 @@ class WorkersTest(WorkersCase):
             {
                 "level": "warning",
                 "what": "backend",
-                "text": "backend b: 1 of 2 servers is down: 127.0.0.1:1 (ejected)",
+                "text": "backend b: 1 of 2 servers is down: 127.0.0.1:1 is ejected",
                 "do": "txmux servers b",
                 "link": "?backend=b#servers",
             },

