@@ -23,6 +23,7 @@ _IMAGES = Path(__file__).parent.parent.parent / "docs/images"
 _SECONDS = 40
 """Of traffic, for the charts."""
 
+_ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\n"
 _PATH = "/etc/txmux/rules.ini"
 _SHORT_PATH = rf"""
 const about = document.querySelector(".about");
@@ -92,8 +93,8 @@ def shown_by_top(folder: Path, watched: Watched) -> None:
         screen.type(f"{_TXMUX} top --admin {watched.address} --token-file {token}\n")
         talk(watched, 20)
         screen.wait_for(" relaying ")
-        path = f"{folder}\\S*"
-        shown = re.sub(path, lambda one: _PATH.ljust(len(one[0])), screen.coloured)
+        path = r"[\w/….-]*rules\.ini"
+        shown = re.sub(path, lambda one: _PATH.rjust(len(one[0])), screen.coloured)
         picture_of_terminal("top", "txmux top", shown, 110)
     finally:
         screen.end()
@@ -102,7 +103,7 @@ def shown_by_top(folder: Path, watched: Watched) -> None:
 def main() -> None:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        redis, holding = start_redis(folder), Holding()
+        redis, holding = start_redis(folder), Holding(_ANSWER)
         stack.callback(redis.end)
         stack.callback(holding.end)
         watched = Watched(folder, three_routes(redis, holding.port, free_port()))

@@ -15,11 +15,15 @@ from tests.support.ports import free_port
 class Holding:
     """A server that takes connections, and keeps each until its client leaves.
 
+    Args:
+        answer: What it sends for whatever comes.
+
     Attributes:
         port: Its port.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, answer: bytes = b"") -> None:
+        self._answer = answer
         self._socket = socket.create_server(("127.0.0.1", 0), backlog=1000)
         self.port: int = self._socket.getsockname()[1]
         self._taken = selectors.DefaultSelector()
@@ -43,6 +47,7 @@ class Holding:
     def _hear(self, one: socket.socket) -> None:
         with suppress(OSError):
             if one.recv(65536):
+                one.sendall(self._answer)
                 return
         self._taken.unregister(one)
         one.close()
