@@ -20,6 +20,7 @@ from txmux.telemetry.presentation import (
     Row,
     Table,
     found_addresses,
+    listener_health,
     ordered,
     server_health,
     server_state,
@@ -123,16 +124,16 @@ def page_table(
     items: Sequence[Row],
     query: PageQuery,
     now: float,
-    *,
-    more: Callable[[Row], Mapping[str, Any]] = lambda _: {},
     most: int = MOST_ROWS,
 ) -> PageTable:
-    """Show rows of the API; `more` returns what each has beside its cells. Columns that may be left out are, if they are empty."""
+    """Show rows of the API, with their links and menus. Columns that may be left out are, if they are empty."""
+    parameter, field, anchor = _LINKS.get(part, ("", "", ""))
+    menu_of = _MENUS.get(part, lambda _: ())
 
     def row_of(item: Row) -> TableRow:
-        return TableRow(
-            table.cells(item, PAGE, now), **{"health": table.health(item), **more(item)}
-        )
+        value = str(item.get(field) or "")
+        link = query.link(**{parameter: value, "after": ""}) + anchor if value else ""
+        return TableRow(table.cells(item, PAGE, now), table.health(item), link, menu_of(item))
 
     body = fold(items, row_of, lambda row: " ".join(row.cells), query, part, most)
     shown = [
@@ -150,35 +151,48 @@ def _path(*parts: str) -> str:
     return "/".join(["api", *(quote(part, safe="") for part in parts)])
 
 
-def client_menu(source: str) -> list[Action]:
-    end = Action(
-        "End its connections",
-        "api/connections/close",
-        {"client": source},
-        f"End all connections of {source}?",
-    )
-    return [end, *ban_menu(source)]
+def _client_menu(client: Row) -> list[Action]:
+    source, path = str(client["source"]), "api/connections/close"
+    end = ("End its connections", path, {"client": source}, f"End all connections of {source}?")
+    return [Action(*end), *_ban_menu(source)]
 
 
-def ban_menu(source: str) -> list[Action]:
+def _ban_menu(source: str) -> list[Action]:
     return [
         Action(label, "api/bans", {"network": source, **how}, f"{label}: {source}?")
         for label, how in (_BANS if source else ())
     ]
 
 
-def lifting(network: str) -> Action:
-    body = {"network": network}
-    return Action("Lift", "api/bans/remove", body, f"Lift the ban of {network}?")
+def _lifting(ban: Row) -> list[Action]:
+    network = ban["network"]
+    question = f"Lift the ban of {network}?"
+    return [Action("Lift", "api/bans/remove", {"network": network}, question)]
 
 
-def renewal(name: str) -> Action:
-    return Action("Renew", _path("certificates", name, "renew"))
+def _renewal(certificate: Row) -> list[Action]:
+    names = certificate.get("names") if certificate.get("acme") else ()
+    return [Action("Renew", _path("certificates", names[0], "renew"))] if names else []
 
 
-def listener_menu(name: str, *, is_paused: bool) -> list[Action]:
+def _listener_menu(listener: Row) -> list[Action]:
+    name, is_paused = str(listener["name"]), listener_health(listener) == "drain"
     label, question = ("Resume", "") if is_paused else ("Pause", f"Accept no clients of {name}?")
     return [Action(label, _path("listeners", name), {"accepting": is_paused}, question)]
+
+
+_MENUS: Mapping[str, Callable[[Row], Sequence[Action]]] = {
+    "clients": _client_menu,
+    "bans": _lifting,
+    "certificates": _renewal,
+    "listeners": _listener_menu,
+}
+_LINKS = {
+    "clients": ("client", "source", "#connections"),
+    "listeners": ("listener", "name", "#connections"),
+    "ends": ("route", "route", ""),
+}
+"""By the part: the parameter of the page that a row sets, the field with its value, and the part that is shown."""
 
 
 def backends_of_route(routes: Iterable[Mapping[str, Any]], name: str) -> set[str]:
@@ -366,7 +380,7 @@ def _connection_row(connection: Row, query: PageQuery, now: float) -> TableRow:
 def connection_menu(identity: str, client: str) -> list[Action]:
     path = _path("connections", identity, "close")
     end = Action("End it", path, question="End this connection?")
-    return [end, *ban_menu(host_of(client))]
+    return [end, *_ban_menu(host_of(client))]
 
 
 @attrs.frozen

@@ -29,17 +29,13 @@ from txmux.admin.page.tables import (
     Folded,
     PageTable,
     by_backend,
-    client_menu,
     connection_menu,
     connections_shown,
     connections_table,
     files_of,
     fold,
-    lifting,
-    listener_menu,
     map_servers,
     page_table,
-    renewal,
     server_rows,
 )
 from txmux.admin.page.unrecognised import (
@@ -61,6 +57,7 @@ from txmux.telemetry.formatting import (
     rate,
 )
 from txmux.telemetry.presentation import (
+    PAGE,
     TABLES,
     Column,
     Row,
@@ -80,20 +77,23 @@ _ALL = (
 _OF_ROUTE = ("route", "servers", "ends", "connections", "map", "rules")
 _LED_TO = {"listener": "#connections", "backend": "#servers"}
 
-_LISTENERS = TABLES["listeners"]._replace(
-    columns=[
-        *TABLES["listeners"].columns,
-        Column("active", "active", "count"),
-        Column("traffic", "traffic", "byte rate"),
-    ]
-)
-_ENDS = TABLES["ends"]._replace(
-    columns=[
-        *TABLES["ends"].only("route", "reason", "ended").columns,
-        Column("times", "count", "count"),
-        *TABLES["ends"].only("server", "listener", "client").columns,
-    ]
-)
+_TIMES, _ACTIVE = Column("times", "count", "count"), Column("active", "active", "count")
+_TRAFFIC, _ENDS = Column("traffic", "traffic", "byte rate"), TABLES["ends"]
+_TABLES: Mapping[str, Table] = {
+    "listeners": TABLES["listeners"]._replace(
+        columns=[*TABLES["listeners"].columns, _ACTIVE, _TRAFFIC]
+    ),
+    "ends": _ENDS._replace(
+        columns=[
+            *_ENDS.only("route", "reason", "ended").columns,
+            _TIMES,
+            *_ENDS.only("server", "listener", "client").columns,
+        ]
+    ),
+}
+"""Those with other columns than in commands."""
+
+_ROUTE = TABLES["routes"].only("to", "matches", "dry run", "last match", "active", "in", "out")
 
 
 @attrs.frozen
@@ -141,21 +141,11 @@ class View:
 
     @property
     def route_facts(self) -> list[tuple[str, str]]:
-        route = self.route or {}
-        dry = route.get("dry_run_matches")
-        return [
-            ("listeners", ", ".join(self._listeners_of_route)),
-            ("leads to", route.get("backend") or "the routes below it"),
-            (
-                "matches",
-                count(route.get("matches") or 0) + (f", dry run {count(dry)}" if dry else ""),
-            ),
-            ("last match", ago(self.snapshot.now, route.get("last_match")) or "none"),
-            ("active", count(route.get("active") or 0)),
-            ("now", byte_rate(sum(self.snapshot.traffic.get(self.query["route"], {}).values()))),
-            ("in", byte_count(route.get("bytes_in") or 0)),
-            ("out", byte_count(route.get("bytes_out") or 0)),
-        ]
+        now = byte_rate(sum(self.snapshot.traffic.get(self.query["route"], {}).values()))
+        cells = _ROUTE.cells(self.route or {}, PAGE, self.snapshot.now)
+        titles = [column.title for column in _ROUTE.columns]
+        listeners = ", ".join(self._listeners_of_route)
+        return [("listeners", listeners), *zip(titles, cells, strict=True), ("now", now)]
 
     @property
     def _listeners_of_route(self) -> list[str]:
@@ -207,29 +197,24 @@ class View:
             ("generation", str(status.get("generation", ""))),
         ]
 
-    def _table(self, part: str, table: Table, items: Sequence[Row], **more: Any) -> PageTable:
-        return page_table(part, table, items, self.query, self.snapshot.now, **more)
+    def _table(self, part: str, items: Sequence[Row], most: int = MOST_ROWS) -> PageTable:
+        table = _TABLES.get(part) or TABLES[part]
+        return page_table(part, table, items, self.query, self.snapshot.now, most)
 
     @property
     def workers(self) -> PageTable:
-        return self._table("workers", TABLES["workers"], self._status.get("workers", ()))
+        return self._table("workers", self._status.get("workers", ()))
 
     # Listeners and the map.
 
     @property
     def listeners(self) -> PageTable:
-        def more(listener: Row) -> dict[str, Any]:
-            name, health = listener["name"], listener_health(listener) or "up"
-            link = f"{self.query.link(listener=name, after='')}#connections"
-            menu = listener_menu(name, is_paused=health == "drain")
-            return {"link": link, "menu": menu, "health": health}
-
         flows = listener_flows(self._map_routes)
         rows = [
             {**row, **attrs.asdict(flows.get(row["name"], RouteFlow()))}
             for row in self._status.get("listeners", ())
         ]
-        return self._table("listeners", _LISTENERS, rows, more=more)
+        return self._table("listeners", rows)
 
     @property
     def _map_routes(self) -> list[MapRoute]:
@@ -336,37 +321,19 @@ class View:
     @property
     def ends(self) -> PageTable:
         """Other connections that did not end as they should, alike ones once, the last one first."""
-
-        def more(end: Row) -> dict[str, Any]:
-            return {"link": self.query.link(route=end["route"])} if end.get("route") else {}
-
-        return self._table("ends", _ENDS, similar_ends(self._recent), more=more, most=_MOST_ENDS)
+        return self._table("ends", similar_ends(self._recent), _MOST_ENDS)
 
     @property
     def clients(self) -> PageTable:
-        def more(client: Row) -> dict[str, Any]:
-            source = str(client["source"])
-            link = f"{self.query.link(client=source, after='')}#connections"
-            return {"link": link, "menu": client_menu(source)}
-
-        rows = self.snapshot.clients
-        return self._table("clients", TABLES["clients"], rows, more=more, most=_MOST_ENDS)
+        return self._table("clients", self.snapshot.clients, _MOST_ENDS)
 
     @property
     def certificates(self) -> PageTable:
-        def more(certificate: Row) -> dict[str, Any]:
-            names = certificate.get("names") if certificate.get("acme") else ()
-            return {"menu": [renewal(names[0])] if names else ()}
-
-        rows = self.snapshot.certificates
-        return self._table("certificates", TABLES["certificates"], rows, more=more)
+        return self._table("certificates", self.snapshot.certificates)
 
     @property
     def bans(self) -> PageTable:
-        def more(ban: Row) -> dict[str, Any]:
-            return {"menu": [lifting(ban["network"])]}
-
-        return self._table("bans", TABLES["bans"], self.snapshot.bans, more=more, most=_MOST_ENDS)
+        return self._table("bans", self.snapshot.bans, _MOST_ENDS)
 
     @property
     def _recent(self) -> list[Mapping[str, Any]]:
