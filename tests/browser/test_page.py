@@ -153,6 +153,10 @@ class PageTests(BrowserCase):
         browser.shows(".attention", "Backend redis: no server is up")
         self.choose(menu, "Ready")
         eventually(lambda: "Backend redis" not in browser.text(".attention"), "it is ready")
+        self.choose("button[aria-label='Actions for backend web']", "Drain: all")
+        browser.shows("#servers", "1 drained, and down, 1 drained")
+        self.choose("button[aria-label='Actions for backend web']", "Ready: all")
+        eventually(lambda: "drained" not in browser.text("#servers"), "all are ready")
 
     def test_menu_by_keyboard_stays_open_while_the_page_is_updated(self) -> None:
         browser = self.browser
