@@ -107,7 +107,8 @@ class MuxService(Service):
         self._account: Account | None = None
         self._reloading = Coalescer(self._reload)
         self._pending_rules: Rules | None = None
-        self._watch = RulesWatch(reactor, self._rules_changed)
+        self._watch = watch = RulesWatch(reactor, self._rules_changed)
+        control.has_outdated_rules = lambda: watch.has_changed
         self._stop_signals = StopSignals(reactor)
         self._upgrades = Upgrades(
             reactor, resources, self._fail, self._successor_ended, self.reload, control.renew

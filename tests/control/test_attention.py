@@ -55,7 +55,7 @@ class BackendTest(SynchronousTestCase):
         self.assertEqual(item.cause, "why 7")
 
     def test_no_server_is_up(self) -> None:
-        for states in (("down", "failing"), ("silent", "drain"), ("maintenance",), ("unresolved",)):
+        for states in (("down", "failing"), ("silent", "drain"), ("unresolved",)):
             (item,) = self.items(*states)
             self.assertEqual(item.level, "critical")
             self.assertIn("backend web: no server is up: 10.0.0.1:80", item.text)
@@ -63,6 +63,7 @@ class BackendTest(SynchronousTestCase):
     def test_what_turns_no_client_away_is_not_critical(self) -> None:
         """Servers that somebody took out are meant, clients of a backend that is held wait, and an unused backend has none."""
         self.assertEqual(self.items("up", "drain", "maintenance", "disabled"), [])
+        self.assertEqual([item.level for item in self.items("maintenance", "drain")], ["note"])
         self.assertEqual([item.level for item in self.items("down", hold=True)], ["warning"])
         self.assertEqual([item.level for item in self.items("down", used=False)], ["warning"])
         (item,) = self.items("down", fallback="up")

@@ -50,6 +50,23 @@ class WatchCase(ReloadCase):
         return new
 
 
+class NoticeTests(WatchCase):
+    async def attention(self) -> list[tuple[str, str]]:
+        items = (await self.running.control.status())["attention"]
+        return [(item["what"], item["level"]) for item in items]
+
+    async def test_change_that_is_not_reloaded(self) -> None:
+        plain = "[txmux]\naccess_log = LOG\n" + LISTEN
+        await self.begin(plain)
+        self.write(plain + "default = reject\n")
+        await self.after(5)
+        self.assertEqual(await self.attention(), [("rules", "note")])
+        self.write(plain)
+        await self.after(5)
+        self.assertEqual(await self.attention(), [])
+        self.assertEqual(self.told(), [])
+
+
 class FileTests(WatchCase):
     async def test_change(self) -> None:
         """Changed rules hold within the period and a second, and are read once; rules that stay the same are not read again."""

@@ -12,7 +12,7 @@ from txmux.net.sockets.queues import Overflow
 from txmux.rules.lint.access import readable_secrets
 from txmux.rules.model import Backend, Rules
 from txmux.serving.listen_addresses import listen_addresses
-from txmux.telemetry.attention import AttentionItem
+from txmux.telemetry.attention import AttentionItem, Level
 from txmux.telemetry.counting.snapshot import Gauges
 from txmux.telemetry.formatting import certificate_end, counted, duration
 
@@ -34,6 +34,7 @@ def backends(documents: Sequence[Mapping[str, Any]], rules: Rules) -> Iterator[A
     """Find backends of which no server can serve, or some cannot.
 
     It is critical where clients are turned away: no route leads to an unused backend, its fallback may serve, and held clients wait.
+    It is a note where only planned work leaves no server.
     """
     up = {row["name"] for row in documents if any(_is_up(server) for server in row["servers"])}
     used = rules.used_backends().keys()
@@ -55,8 +56,10 @@ def backends(documents: Sequence[Mapping[str, Any]], rules: Rules) -> Iterator[A
             text = f"no server is up: {_names(servers)}{more}"
         newest = max(unable or servers, key=lambda server: server["since"] or 0.0)
         turns_away = name in used - up - covered and backend["hold"] is None
+        # What an operator or the rules took out on purpose is planned work.
+        worst: Level = "warning" if unable else "note"
         yield AttentionItem(
-            "critical" if turns_away else "warning",
+            "critical" if unable and turns_away else worst,
             "backend",
             f"backend {name}: {text}",
             str(newest["why"] or ""),
@@ -245,6 +248,18 @@ def stayed_behind(count: int) -> Iterator[AttentionItem]:
             link="#connections",
             subject="stayed",
             is_logged=True,
+        )
+
+
+def outdated_rules(path: str, has_changed: bool) -> Iterator[AttentionItem]:  # noqa: FBT001 - what was found
+    if has_changed:
+        yield AttentionItem(
+            "note",
+            "rules",
+            f"{path}: the files have changed since they were read",
+            do="txmux check, then txmux reload",
+            link="#rules",
+            subject="files",
         )
 
 

@@ -95,6 +95,7 @@ class Control:
         on_override: Called with changed overrides, for the process that this one replaces.
         renew_elsewhere: Renews a certificate in the process that has replaced this one; ``None`` if there is none.
         state: The workers and what they are given beside the rules; ``None`` before the start and after the end.
+        has_outdated_rules: Whether the files of the rules have changed since they were read.
         token_problem: Why the tokens of clients could not be read again; empty if they could.
         started: When the service was started, in seconds since 1970.
         last_reload: The time of the last reload, in seconds since 1970, and its result.
@@ -128,6 +129,7 @@ class Control:
         self.last_upgrade: tuple[float, Report] | None = None
         self.is_stopping = False
         self.token_problem = ""
+        self.has_outdated_rules: Callable[[], bool] = lambda: False
         self.rates = Rates(reactor.seconds)
         self.events = Hub(reactor, self.workers, self.checked_upstreams)
         self.bans = ServiceBans(
@@ -219,6 +221,7 @@ class Control:
             *attention.not_accepted(missing, self.shut(), gauges.cannot_accept),
             *attention.overflowed(self.rules, self.state.queues.lost() if self.state else {}),
             *attention.failed_reload(self.last_reload, str(self.rules.path)),
+            *attention.outdated_rules(str(self.rules.path), self.has_outdated_rules()),
             *attention.failed_upgrade(self.last_upgrade),
             *attention.stayed_behind(stayed),
             *attention.orphaned(orphaned),

@@ -1,4 +1,4 @@
-"""Reloads the rules when the contents of their files change."""
+"""Notices when the contents of the rules' files change, and reloads them if that is wanted."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
@@ -7,15 +7,20 @@ from typing import Any
 
 from txmux.files import read_bytes
 from txmux.rules.model import Files, Rules
+from txmux.rules.model.rules import OPTIONS
 from txmux.rules.reading.files import included_paths, source_of
 
+_NOTICED = 4.0  # seconds between two looks, where changed files are only to be noticed
 _SETTLED = 1.0  # seconds that files must have stayed the same: a program may still be writing them
 
 
 class RulesWatch:
     """Watches the files of the rules by their contents, so that it does not matter how they are replaced.
 
-    `reload` starts a reload; it returns false if that is impossible now.
+    `reload` starts a reload, with ``watch_rules``; it returns false if that is impossible now.
+
+    Attributes:
+        has_changed: Whether the files differ from the rules in force, where no reload follows by itself.
     """
 
     def __init__(self, reactor: Any, reload: Callable[[], bool]) -> None:
@@ -26,13 +31,15 @@ class RulesWatch:
         self._seconds = 0.0
         self._loaded_digest = self._last_digest = ""
         self._next: Any = None
+        self.has_changed = False
 
     def watch_files_of(self, rules: Rules) -> None:
         self.stop_watching()
         self._files, self._seconds = rules.files, rules.settings.watch_rules
-        if self._seconds and not rules.unreadable:
+        self.has_changed = False
+        if self._files.texts and str(rules.path) != OPTIONS and not rules.unreadable:
             self._loaded_digest = self._last_digest = _digest(_loaded(rules.files))
-            self._wait(self._seconds)
+            self._wait(self._seconds or _NOTICED)
 
     def stop_watching(self) -> None:
         if self._next is not None:
@@ -45,6 +52,10 @@ class RulesWatch:
     def _check_files(self) -> None:
         before, self._last_digest = self._last_digest, self._current_digest()
         is_new = self._last_digest != self._loaded_digest
+        if not self._seconds:
+            self.has_changed = is_new
+            self._wait(_NOTICED)
+            return
         self._wait(min(_SETTLED, self._seconds) if is_new else self._seconds)
         # Also recorded for rules with errors, so that these are logged once.
         if is_new and self._last_digest == before and self._reload():

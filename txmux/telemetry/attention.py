@@ -44,11 +44,11 @@ TOPICS: tuple[What, ...] = get_args(What)
 _CRITICAL: tuple[Level, ...] = ("critical", "warning")
 OCCURRING: Mapping[What, tuple[Level, ...]] = {
     **dict.fromkeys(TOPICS, ("warning",)),
-    **dict.fromkeys(("backend", "accept", "workers", "certificates"), _CRITICAL),
+    **dict.fromkeys(("workers", "certificates"), _CRITICAL),
     **dict.fromkeys(("ports", "helper"), ("critical",)),
-    **dict.fromkeys(("limits", "rules", "token"), ("note",)),
-    "hold": ("warning", "note"),
-    "accept": LEVELS,
+    **dict.fromkeys(("limits", "rules"), ("note",)),
+    **dict.fromkeys(("hold", "token"), ("warning", "note")),
+    **dict.fromkeys(("backend", "accept"), LEVELS),
 }
 """The levels that items of a topic may have."""
 
