@@ -23,6 +23,7 @@ from txmux.control.overrides import ServiceState
 from txmux.control.report import Report
 from txmux.control.worker_answers import WorkerAnswers
 from txmux.net import turns
+from txmux.net.channel import messages
 from txmux.net.channel.message import Message
 from txmux.serving.serving import Serving
 from txmux.serving.store import ListeningSockets
@@ -45,10 +46,14 @@ class _Worker:
 
     def __init__(self, running: Serving) -> None:
         self._inside = WorkerAnswers(running)
+        self._handlers: dict[Message, Any] = {
+            **self._inside.handlers,
+            messages.CERTIFICATES_SHOWN: list,
+        }
         self.listen = self._inside.listen
 
     async def ask(self, message: Message, *, seconds: float | None, **values: Any) -> Any:
-        answer = self._inside.handlers[message](**values)
+        answer = self._handlers[message](**values)
         return await answer if isawaitable(answer) else answer
 
 
