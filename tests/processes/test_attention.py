@@ -117,7 +117,7 @@ class AttentionTest(UpgradeTestCase):
                 client.connect_ex(("127.0.0.1", mux.port))
             mux.child.wait_for(r"needs attention: listener public: the queue of \S+ has overflowed")
         item = self.seen("accept", "critical")
-        self.assertRegex(item["cause"], r"^\d+ clients dropped within a minute$")
+        self.assertRegex(item["cause"], r"^\d+ attempts to connect dropped within a minute$")
         self.assertEqual(self.ready(), (200, []))
 
     def test_no_source_port_is_left(self) -> None:
@@ -169,6 +169,7 @@ class AttentionTest(UpgradeTestCase):
         self.over("workers")
         with halted(workers_of(mux.pid)):
             self.seen("workers", "critical")
+            mux.child.wait_for("needs attention: no worker (answers|serves)")
             (listener,) = get(self.admin, "/api/status")["listeners"]
             self.assertFalse(listener["accepting"])
             status, (line,) = self.ready()

@@ -29,6 +29,8 @@ _UNABLE = frozenset({"down", "ejected", "probing", "unresolved", "failing", "sil
 _STATES = {"drain": "drained", "maintenance": "in maintenance"}
 """How states are written, where it is not their name."""
 
+_ADVICE = {"silent": "; 'eject = unanswered=0' for servers that never answer by design"}
+
 
 def backends(documents: Sequence[Mapping[str, Any]], rules: Rules) -> Iterator[AttentionItem]:
     """Find backends of which no server can serve, or some cannot.
@@ -64,7 +66,7 @@ def backends(documents: Sequence[Mapping[str, Any]], rules: Rules) -> Iterator[A
             f"backend {name}: {text}",
             str(newest["why"] or ""),
             newest["since"],
-            f"txmux servers {name}",
+            f"txmux servers {name}{_ADVICE.get(newest['state'], '')}",
             f"?backend={quote(name)}#servers",
             subject=name,
             is_logged=True,
@@ -139,7 +141,7 @@ def overflowed(rules: Rules, lost: Mapping[str, Overflow]) -> Iterator[Attention
                     "critical",
                     "accept",
                     f"listener {listener.name}: the queue of {address.text} has overflowed",
-                    f"{counted(overflow.count, 'client')} dropped within a minute",
+                    f"{counted(overflow.count, 'attempt')} to connect dropped within a minute",
                     overflow.since,
                     "add workers, which accept faster, or let more clients wait: sysctl net.core.somaxconn, and a backlog in the endpoint",
                     "#listeners",
@@ -152,8 +154,16 @@ def not_served(missing: Iterable[str]) -> Iterator[AttentionItem]:
     for line in missing:
         kind, _ = _section(line)
         if line.startswith("no worker"):
+            hung = "each is replaced after ten seconds without an answer"
+            cause = hung if line == "no worker answers" else ""
             yield AttentionItem(
-                "critical", "workers", line, link="#workers", subject="all", is_logged=True
+                "critical",
+                "workers",
+                line,
+                cause,
+                do="see the service's log",
+                link="#workers",
+                subject="all",
             )
         elif not kind:
             yield AttentionItem("warning", "service", line, subject="service", is_logged=True)
