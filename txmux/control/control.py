@@ -6,6 +6,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
@@ -200,7 +201,7 @@ class Control:
             },
             traffic=traffic,
         )
-        needed = self._attention(missing, states, served, gauges)
+        needed = await self._attention(missing, states, served, gauges, counts)
         shared = self._sharing.state
         bans = {
             "active": len(self.bans),
@@ -209,14 +210,24 @@ class Control:
         items = [item.as_json() for item in needed]
         return {**document, **gauges.as_json(), "bans": bans, "attention": items}
 
-    def _attention(
-        self, missing: Sequence[str], states: Answers, served: Mapping[str, Any], gauges: Gauges
+    async def _attention(
+        self,
+        missing: Sequence[str],
+        states: Answers,
+        served: Mapping[str, Any],
+        gauges: Gauges,
+        counts: Counts | None = None,
     ) -> list[AttentionItem]:
         """Return what needs attention, the worst first."""
+        if counts is None:
+            counts = await self._compute(
+                partial(counts_of, with_routes=False), self.counters, self.rules
+            )
+        backends = await self._backends(attrs.evolve(counts, gauges=gauges), states)
         workers, now = served.get("workers", ()), time.time()
         stayed, orphaned = self.counters.left_behind()
         found = [
-            *attention.backends(self._backends(states, gauges), self.rules),
+            *attention.backends(backends, self.rules),
             *attention.not_served(missing),
             *attention.not_accepted(missing, self.shut(), gauges.cannot_accept),
             *attention.overflowed(self.rules, self.state.queues.lost() if self.state else {}),
@@ -238,12 +249,6 @@ class Control:
         is_complete = not states.missing and self.state is not None
         return self._attention_log.record(found, complete=is_complete)
 
-    def _backends(self, states: Answers, gauges: Gauges) -> list[dict[str, Any]]:
-        counts = attrs.evolve(
-            counts_of(self.counters, self.rules, with_routes=False), gauges=gauges
-        )
-        return backends_document(*self._reported_states(counts, states))
-
     def refusing(self, gauges: Gauges) -> Iterator[AttentionItem]:
         """Yield the limits that refuse clients now."""
         listeners = [listener.name for listener in self.rules.listeners]
@@ -264,7 +269,7 @@ class Control:
         missing, states, served, gauges = await concurrently(
             self.missing(), self.addresses(), self._served(), self._gauges()
         )
-        self._attention(missing, states, served, gauges)
+        await self._attention(missing, states, served, gauges)
 
     async def _served(self) -> dict[str, Any]:
         return {} if self.state is None else await self.state.status()
@@ -298,7 +303,7 @@ class Control:
         missing, states, served, counts = await concurrently(
             self.missing(), self.addresses(addresses), self._served(), self.counts()
         )
-        needed = self._attention(missing, states, served, counts.gauges)
+        needed = await self._attention(missing, states, served, counts.gauges, counts)
         return attrs.evolve(counts, attention=needed)
 
     async def _gauges(self) -> Gauges:
@@ -370,7 +375,8 @@ class Control:
         answers = await self._ask(messages.COUNT)
         self._source_log.record(Gauges.of(answer for _, answer in answers.answers).outside)
         self.rates.record(*self._totals())
-        self.rates.record_servers(server_samples(self.counters, self.rules))
+        samples = await self._compute(server_samples, self.counters, self.rules)
+        self.rates.record_servers(samples)
         self._refused.record(listener.name for listener in self.rules.listeners)
 
     def _totals(self) -> tuple[dict[str, int], int]:
@@ -473,17 +479,16 @@ class Control:
     ) -> Listing:
         asking = Deferred.fromCoroutine(self.addresses(addresses))
         counts, answers = counts or await self.counts(), await asking
-        reported = self._reported_states(counts, answers)
-        document = await self._compute(backends_document, *reported)
-        return Listing(document, answers.missing)
+        return Listing(await self._backends(counts, answers), answers.missing)
 
-    def _reported_states(self, counts: Counts, answers: Answers) -> tuple[Any, ...]:
-        """Return the arguments of `backends_document`."""
+    async def _backends(self, counts: Counts, answers: Answers) -> list[dict[str, Any]]:
         checked = [] if self.state is None else address_states(self.state.upstreams)
         states: list[tuple[int | None, Any]] = [*answers.answers]
         if not states:  # this process's own are the next best
             states.append((None, checked))
-        return self.rules, counts, self.overrides(), states, checked, self.rates
+        return await self._compute(
+            backends_document, self.rules, counts, self.overrides(), states, checked, self.rates
+        )
 
     async def explain(
         self, data: bytes, listener: str | None = None, client: IPAddress | None = None

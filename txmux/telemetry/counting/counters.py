@@ -6,7 +6,7 @@ import operator
 import os
 import weakref
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -131,8 +131,9 @@ class Counters:
 
     def cells(self, key: str) -> list[int]:
         """Add up the cells of one key; for many, use `read`."""
-        blocks = [column.block(key).tolist() for column in self._columns.values()]
-        blocks += [totals[key] for totals in self._before() if key in totals]
+        columns = [*self._columns.values(), *self._running_others()]
+        blocks = [column.block(key).tolist() for column in columns]
+        blocks += [totals[key] for totals in self._past if key in totals]
         return [sum(cells) for cells in zip(*blocks, strict=True)]
 
     def images(self) -> dict[int, bytes]:
@@ -147,15 +148,15 @@ class Counters:
     def read(self) -> CountersReading:
         """Return the current numbers. May run in a thread."""
         # In a copy of the layout, a block that is reused meanwhile still belongs to its old key.
-        places, count = dict(self.layout.places), self.layout.cells
-        columns = [column.tolist() for column in list(self._columns.values())]
-        others = [_arranged(blocks, places, count) for blocks in self._before()]
-        return CountersReading(places, [*columns, *others])
+        places = dict(self.layout.places)
+        columns = [(places, column.tobytes()) for column in list(self._columns.values())]
+        columns += [(its.layout.places, its.tobytes()) for its in self._running_others()]
+        return CountersReading(columns, [*self._past])
 
-    def _before(self) -> list[dict[str, list[int]]]:
+    def _running_others(self) -> list[ProcessCounters]:
+        """Return the columns of earlier programs that still run."""
         self.others_ended()
-        columns = (column for other in self._others for column in other.columns)
-        return [*self._past, *map(_blocks, columns)]
+        return [column for other in self._others for column in other.columns]
 
     # Processes that end.
 
@@ -216,7 +217,8 @@ class Counters:
             _close(*descriptors)
             # Connections that move here are counted here; others cannot be seen.
             self._past += [_without_live(_read(named)) for named in all]
-        self.layout.extend(key for blocks in self._before() for key in blocks)
+        before = [*self._past, *map(_blocks, self._running_others())]
+        self.layout.extend(key for blocks in before for key in blocks)
         for column in self._columns.values():
             self._grow(column)
 
@@ -230,10 +232,8 @@ class Counters:
 
     def held(self) -> Mapping[str, int]:
         """Count the clients that wait for a server, by backend, also in earlier programs that still run."""
-        self.others_ended()
         clients: Counter[str] = Counter()
-        others = (column for other in self._others for column in other.columns)
-        for column in [*self._columns.values(), *others]:
+        for column in [*self._columns.values(), *self._running_others()]:
             for key in column.layout.places:
                 kind, _, backend = key.partition("\n")
                 if kind == BACKEND.kind:
@@ -292,36 +292,36 @@ def _close(*descriptors: int) -> None:
 
 
 class CountersReading:
-    """The numbers of one moment."""
+    """The numbers of one moment. Only what is asked for is added up, since there may be very many routes.
 
-    def __init__(self, positions: Mapping[str, int], columns: Sequence[list[int]]) -> None:
-        self._positions = positions
-        self._columns = columns
-        first, *others = columns
-        for other in others:
-            first = list(map(operator.add, first, other))
-        self._sums = first
+    Args:
+        columns: Of each process, the places of its blocks, and its cells.
+        past: Blocks of programs that have ended.
+    """
+
+    def __init__(
+        self,
+        columns: Iterable[tuple[Mapping[str, int], bytes]],
+        past: Sequence[Mapping[str, list[int]]],
+    ) -> None:
+        self._columns = [(places, memoryview(image).cast("Q")) for places, image in columns]
+        self._past = past
 
     def cells(self, key: str) -> Sequence[int]:
         size = len(BLOCKS[key.partition("\n")[0]].names)
-        start = self._positions.get(key)
-        return [0] * size if start is None else self._sums[start : start + size]
+        return [*map(sum, zip(*self._blocks(key, 0, size), strict=True))] or [0] * size
 
     def latest(self, key: str, position: int) -> int:
-        start = self._positions.get(key)
-        return 0 if start is None else max(cells[start + position] for cells in self._columns)
+        return max((cell for (cell,) in self._blocks(key, position, position + 1)), default=0)
 
-
-def _arranged(
-    blocks: Mapping[str, list[int]], positions: Mapping[str, int], count: int
-) -> list[int]:
-    """Unknown keys are left out."""
-    cells = [0] * count
-    for key, block in blocks.items():
-        start = positions.get(key)
-        if start is not None:
-            cells[start : start + len(block)] = block
-    return cells
+    def _blocks(self, key: str, begin: int, end: int) -> list[list[int]]:
+        blocks = [block[key][begin:end] for block in self._past if key in block]
+        for places, cells in self._columns:
+            start = places.get(key)
+            # A thread may read while a block is added, before the memory has grown.
+            if start is not None and start + end <= len(cells):
+                blocks.append(cells[start + begin : start + end].tolist())
+        return blocks
 
 
 def _settle(column: ProcessCounters) -> int:
