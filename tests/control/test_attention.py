@@ -1,5 +1,6 @@
 """What needs an operator's attention, by what the processes of a service report."""
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -181,5 +182,28 @@ class AttentionLogTest(SynchronousTestCase):
             [
                 "needs attention: worker 1 does not answer",
                 "over after 5 s: worker 1 does not answer",
+            ],
+        )
+
+    def test_process_that_goes_on(self) -> None:
+        """It has a minute to notice what another has reported, and then that is over; later it begins anew."""
+        now = [100.0]
+        old, new = AttentionLog(lambda: now[0]), AttentionLog(lambda: now[0])
+        lasts = AttentionItem("warning", "workers", "worker 1 does not answer", subject="worker 1")
+        ended = AttentionItem("note", "limits", "listener a refuses clients")
+        old.record([lasts, ended])
+        now[0] = 200.0
+        with capturedLogs() as logged:
+            new.restore([*json.loads(json.dumps(old.state())), {"of": "another version"}])
+            self.assertEqual([item.since for item in new.record([lasts])], [100.0])
+            now[0] = 260.0
+            new.record([lasts])
+            now[0] = 300.0
+            self.assertEqual([item.since for item in new.record([lasts, ended])], [100.0, 300.0])
+        self.assertEqual(
+            [event["log_format"].format(**event) for event in logged],
+            [
+                "over after 2 min 40 s: listener a refuses clients",
+                "needs attention: listener a refuses clients",
             ],
         )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any, Literal, get_args
 
 import attrs
@@ -100,10 +101,7 @@ def attention_counts(items: Iterable[AttentionItem]) -> Counter[tuple[What, Leve
     return counts
 
 
-@attrs.define
-class _Lasting:
-    since: float
-    item: AttentionItem
+_SETTLED = 60.0  # seconds after which all is noticed again that lasts, in a process that has replaced another
 
 
 class AttentionLog:
@@ -117,8 +115,8 @@ class AttentionLog:
 
     def __init__(self, now: Callable[[], float] = time.time) -> None:
         self._now = now
-        self._lasting: dict[tuple[str, str], _Lasting] = {}
-        self._before: dict[tuple[str, str], float] = {}  # of the process that this one has replaced
+        self._lasting: dict[tuple[str, str], AttentionItem] = {}
+        self._settled_at = 0.0
 
     def record(
         self, items: Iterable[AttentionItem], *, complete: bool = True
@@ -128,29 +126,30 @@ class AttentionLog:
         Unless the view is `complete`, what is not in it may only be unknown, and does not end.
         """
         now, found = self._now(), {item.key: item for item in items}
-        for key in [key for key in self._lasting if complete and key not in found]:
-            self._end(self._lasting.pop(key), now)
-        return worst_first(self._noted(found, now))
+        if complete and now >= self._settled_at:
+            for key in [key for key in self._lasting if key not in found]:
+                self._end(self._lasting.pop(key), now)
+        return worst_first([self._noted(item, now) for item in found.values()])
 
-    def state(self) -> list[list[Any]]:
-        """Return for another process, for `restore`, since when each item has been."""
-        return [[*key, lasting.since] for key, lasting in self._lasting.items()]
+    def state(self) -> list[dict[str, Any]]:
+        """Return for another process, for `restore`, what has needed attention."""
+        return [attrs.asdict(item) for item in self._lasting.values()]
 
-    def restore(self, rows: Iterable[Iterable[Any]]) -> None:
-        self._before = {(str(what), str(subject)): float(since) for what, subject, since in rows}
+    def restore(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        for fields in rows:
+            with suppress(TypeError):  # of another version
+                item = AttentionItem(**fields)
+                self._lasting[item.key] = item
+                self._settled_at = self._now() + _SETTLED
 
-    def _noted(
-        self, found: Mapping[tuple[str, str], AttentionItem], now: float
-    ) -> Iterator[AttentionItem]:
-        for key, item in found.items():
-            before, earlier = self._lasting.get(key), self._before.pop(key, now)
-            is_worse = before and LEVELS.index(item.level) < LEVELS.index(before.item.level)
-            if is_worse or (before is None and earlier == now):
-                self._begin(item)
-            known = before.since if before else earlier
-            since = known if item.since is None else item.since
-            self._lasting[key] = _Lasting(since, item)
-            yield attrs.evolve(item, since=since)
+    def _noted(self, item: AttentionItem, now: float) -> AttentionItem:
+        before = self._lasting.get(item.key)
+        if before is None or LEVELS.index(item.level) < LEVELS.index(before.level):
+            self._begin(item)
+        if item.since is None:
+            item = attrs.evolve(item, since=before.since if before else now)
+        self._lasting[item.key] = item
+        return item
 
     def _begin(self, item: AttentionItem) -> None:
         if not item.is_logged:
@@ -158,9 +157,7 @@ class AttentionLog:
             do = f"; {item.do}" if item.do else ""
             log("needs attention: {text}{do}", text=attention_text(item.as_json()), do=do)
 
-    def _end(self, lasting: _Lasting, now: float) -> None:
-        if not lasting.item.is_logged:
-            seconds = max(0, int(now - lasting.since))
-            self._log.info(
-                "over after {time}: {text}", time=duration(seconds), text=lasting.item.text
-            )
+    def _end(self, item: AttentionItem, now: float) -> None:
+        if not item.is_logged:
+            seconds = max(0, int(now - (item.since or now)))
+            self._log.info("over after {time}: {text}", time=duration(seconds), text=item.text)

@@ -122,7 +122,8 @@ class ConnectionTests(ServiceTestCase):
         self.assertEqual({one["client"] for one in listed}, {f"127.0.0.1:{port}" for port in ports})
         shown = self.told(0, "connections", "--state", "relaying")
         self.assertRegex(
-            shown, rf"(?m)^{listed[0]['id']} +{listed[0]['client']} +public +- +127\.0\.0\.1:\d+ +relaying "
+            shown,
+            rf"(?m)^{listed[0]['id']} +{listed[0]['client']} +public +- +127\.0\.0\.1:\d+ +relaying ",
         )
         self.assertEqual(
             self.told(0, "connections", "state=peeking"), "there is no such connection\n"
