@@ -22,8 +22,9 @@ from tests.support.certificates import make_authority
 from tests.support.folders import make_folder
 from txmux.client.tls.contexts import Contexts
 from txmux.client.tls.store import CertificateStore
+from txmux.client.tls.terminations import Terminations
 from txmux.net.tls.errors import TLSFileError
-from txmux.rules.model import TlsEnd
+from txmux.rules.model import Route, Rules, Settings, TlsEnd
 from txmux.rules.reading.route import allowed_client
 from txmux.telemetry.formatting import utc_time
 
@@ -266,6 +267,30 @@ class StoreTests(StoreCase):
 
     def store(self, *files: Path, **settings: Any) -> CertificateStore:
         return CertificateStore(TlsEnd(files, **settings), self.clock.seconds, "site")
+
+    def test_many_files_that_change_at_once(self) -> None:
+        """They are read in several turns, since the process has clients."""
+
+        class Slow(Clock):
+            def seconds(self) -> float:
+                self.rightNow += 0.004
+                return self.rightNow
+
+        slow = Slow()
+        files = [self.pem(f"{name}.example") for name in "abcde"]
+        routes = [Route(f.stem, (), None, terminate_tls=TlsEnd((f,))) for f in files]
+        terminations = Terminations(slow)
+        terminations.read_certificates(Rules(Path("x.ini"), Settings(), (), (*routes,)))
+        slow.advance(10)
+        for file in files:
+            file.write_bytes(b"")
+        found = []
+        for _ in range(3):
+            terminations.look()
+            found.append(len(terminations.troubles()))
+        self.assertEqual(found[-1], 5)
+        self.assertTrue(0 < found[0] < 5, found)
+        self.logged()
 
     def test_unchanged(self) -> None:
         store = self.store(self.pem("a.example"))

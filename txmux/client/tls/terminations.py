@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from txmux.client.tls.termination import Termination
 
 
+_LOOK = 0.02  # seconds that one look at files takes
+
 FilesInUse: TypeAlias = Mapping[str, Mapping[Path, bytes]]
 """The contents of files by the name of the route, or of the backend, that uses them."""
 
@@ -38,6 +40,7 @@ class Terminations:
         self._is_copied = is_copied
         self._made: dict[tuple[str, TlsEnd], Termination] = {}
         self._in_use: FilesInUse = {}
+        self._left: list[tuple[str, TlsEnd]] = []  # at which `look` has not looked yet
 
     def read_certificates(self, rules: Rules, in_use: FilesInUse | None = None) -> None:
         """Read all files; of a route whose files cannot be read, use those that another process uses."""
@@ -116,9 +119,15 @@ class Terminations:
                 made.store.look_again()
 
     def look(self) -> None:
-        """Read changed files again, except those at which only a helper can look, which might not answer."""
-        for made in self._made.values():
-            if not made.store.is_helped:
+        """Read changed files again, except those at which only a helper can look, which might not answer.
+
+        Many files that are renewed at once take several calls, since clients wait for each.
+        """
+        self._left = self._left or [*self._made]
+        until = self._reactor.seconds() + _LOOK
+        while self._left and self._reactor.seconds() < until:
+            made = self._made.get(self._left.pop())
+            if made is not None and not made.store.is_helped:
                 made.store.context()
 
     def unreadable(self, rules: Rules) -> FilesInUse:

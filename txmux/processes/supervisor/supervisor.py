@@ -78,8 +78,7 @@ _GRACE = 5.0
 _LONGEST_WAIT = 3600
 """Seconds after `drain_timeout` for which the old process of an upgrade keeps held clients that could not move."""
 
-_LOOK, _REST = 5.0, 50
-"""Seconds between two looks at the files of certificates, and at least so many times as long as the last one took."""
+_LOOK = 5.0  # seconds between two looks at the files of certificates
 
 _OTHER_DESCRIPTORS = 20
 """Descriptors that a starting worker needs besides its listening sockets."""
@@ -474,9 +473,8 @@ class Supervisor:
         """Read changed certificates again, for workers that start while they cannot be read."""
         now = self._reactor.seconds()
         if now >= self._look_at_files and not self.is_changing:
+            self._look_at_files = now + _LOOK
             self._terminations.look()
-            took = self._reactor.seconds() - now
-            self._look_at_files = now + max(_LOOK, _REST * took)
 
     def _listen_on_new(self, keys: Collection[str]) -> None:
         for worker in self.pool.workers if keys else ():
