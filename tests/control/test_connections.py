@@ -5,7 +5,7 @@ from unittest.mock import patch
 
 from twisted.internet.task import deferLater
 
-from tests.support.certificates import make_authority
+from tests.support.certificates import Identity, make_authority
 from tests.support.mux import VirtualTime
 from tests.support.peers import Peer, PeerFactory, connect, listen, reactor
 from tests.support.service import ServiceTestCase
@@ -171,24 +171,25 @@ class CertificatesTest(ServiceTestCase):
         assert self.running.serving is not None
         return WorkerAnswers(self.running.serving)
 
-    def test_ended_long_ago(self) -> None:
+    def written(self, identity: Identity) -> Path:
+        return identity.write(Path(self.mktemp()).absolute(), key=True)
+
+    async def test_ended_long_ago(self) -> None:
         """The supervisor can read what a worker reports of one that ended before 1970."""
         old = make_authority().issue("www.example.com", begins=-26_000, ends=-25_000)
-        inside = self.inside(old.write(Path(self.mktemp()).absolute(), key=True))
-        answer = json.loads(json.dumps(inside.count(gauges=True)))
+        inside = self.inside(self.written(old))
+        answer = json.loads(json.dumps(await inside.count(gauges=True)))
         self.assertEqual(messages.COUNT.read_answer(answer, 1), answer)
 
-    def test_while_an_authority_checks_a_name(self) -> None:
+    async def test_while_an_authority_checks_a_name(self) -> None:
         """The certificate of a challenge is not one of the rules."""
-        pem = make_authority("Test", "www.example.com").write(
-            Path(self.mktemp()).absolute(), key=True
-        )
+        pem = self.written(make_authority("Test", "www.example.com"))
         inside = self.inside(pem)
-        before = inside.count(gauges=True)["certificates"]
+        before = (await inside.count(gauges=True))["certificates"]
         self.assertEqual([(route, file) for route, file, _ in before], [("site", str(pem))])
         assert self.running.serving is not None
         self.running.serving.answer_challenges({"www.example.com": "00" * 32})
-        self.assertEqual(inside.count(gauges=True)["certificates"], before)
+        self.assertEqual((await inside.count(gauges=True))["certificates"], before)
 
 
 class CloseTest(LiveCase):

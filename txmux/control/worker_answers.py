@@ -108,9 +108,12 @@ class WorkerAnswers:
         of_backend = self._matching(Filters(backend=backend))
         return await _end([its async for its in of_backend if is_there(its.record.server or "")])
 
-    def count(self, *, gauges: bool = False) -> dict[str, Any]:
+    async def count(self, *, gauges: bool = False) -> dict[str, Any]:
         """Count what connections have relayed until now, which they do not count themselves."""
-        for connection in self._serving.connections():
+        turns = Turns()
+        for number, connection in enumerate(self._serving.connections()):
+            if not number % _OFTEN:
+                await turns.pause()
             connection.count_bytes()
         self._serving.runtime.counters.process.spliced(SPLICED.take_count())
         self._serving.runtime.counters.process.lost_lines(LOST_LINES.take_count())
