@@ -110,7 +110,7 @@ class OthersTest(SynchronousTestCase):
             "[listen shut]: no client is accepted",
             "[listen new]: no client is accepted",
         ]
-        short = dict.fromkeys(("full", "half"), ("too many open files", 5.0))
+        short = dict.fromkeys(("full", "half"), ("too many open files", 5.0)) | {"odd": ("", 5.0)}
         self.assertEqual(
             [
                 (item.level, item.text, item.cause, item.since)
@@ -121,6 +121,7 @@ class OthersTest(SynchronousTestCase):
                 ("note", "listener shut: paused by an operator", "", None),
                 ("critical", "listener new: no client is accepted", "", None),
                 ("warning", "listener half: a worker cannot accept, others do", "too many open files", 5.0),
+                ("warning", "listener odd: a worker cannot accept, others do", "", 5.0),
             ],
         )  # fmt: skip
 

@@ -16,6 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.access.across_processes import SharedLimits
 from txmux.backends.pool.server_health import ServerHealth
+from txmux.control.documents import with_observed
 from txmux.errors import MuxError
 from txmux.net.channel import messages
 from txmux.net.channel.message import InvalidMessageError
@@ -130,6 +131,17 @@ class StartingTests(SynchronousTestCase):
         for wrong in ({}, {**row, "out": "x"}, {**row, "state": []}, {**row, "failed": 1}):
             self.assertRaises(InvalidMessageError, messages.SERVERS.read_answer, [row, wrong], 1)
         merged([messages.SERVERS.read_answer([row], 1)] * 2)
+
+    def test_addresses(self) -> None:
+        """A row that no worker reports breaks no document."""
+        row: dict[str, Any] = dict.fromkeys(("backend", "server", "address", "why"), "x")
+        row |= {"state": "up", "since": None, "weight": 1, "effective_weight": 1, "check": None}
+        wrong: dict[str, Any]
+        for wrong in ({}, {**row, "state": 1}, {**row, "why": None}, {**row, "server": []}):
+            self.assertRaises(InvalidMessageError, messages.ADDRESSES.read_answer, [row, wrong], 1)
+        others = [{**row, "state": "odd"}, {**row, "since": "now"}]
+        rows = messages.ADDRESSES.read_answer([row, *others], 1)
+        self.assertEqual(with_observed([(1, rows)], {}), [(1, [row])])
 
     def test_gauges(self) -> None:
         """Nothing that cannot be combined with the counts of others is an answer of a worker."""

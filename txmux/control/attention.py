@@ -117,7 +117,7 @@ def not_accepted(
             yield item(
                 "note", text=f"listener {name}: {_PAUSED}", do=do, subject=name, is_logged=True
             )
-        elif why:
+        elif name in short:
             yield item(
                 "critical" if name in closed else "warning",
                 text=f"listener {name}: {'cannot accept' if name in closed else 'a worker cannot accept, others do'}",

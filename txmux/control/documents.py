@@ -167,7 +167,10 @@ def with_observed(
     answers: Iterable[tuple[int, Iterable[Mapping[str, Any]]]],
     observed: Mapping[ServerKey, ObservedServer],
 ) -> list[tuple[int, list[Mapping[str, Any]]]]:
-    """Give addresses the state that is observed of their server, unless they have a worse one."""
+    """Give addresses the state that is observed of their server, unless they have a worse one.
+
+    Rows that no worker of this version reports are left out.
+    """
 
     def of(row: Mapping[str, Any]) -> Mapping[str, Any]:
         found = observed.get((row["backend"], row["server"]))
@@ -175,7 +178,10 @@ def with_observed(
             return row
         return {**row, **attrs.asdict(found)}
 
-    return [(worker, [of(row) for row in rows]) for worker, rows in answers]
+    def is_known(row: Mapping[str, Any]) -> bool:
+        return row["state"] in _WORST_LAST and isinstance(row["since"], (int, float, type(None)))
+
+    return [(worker, [of(row) for row in rows if is_known(row)]) for worker, rows in answers]
 
 
 def address_states(upstreams: Upstreams) -> list[dict[str, Any]]:

@@ -46,6 +46,11 @@ _HEALTH = _object(
 
 _SOURCE = Field(list, row=(_NAME, _FLAG, _optional(_TIME), _TIME, _FLAG, _NAME, _NAME))
 _TIMES = _optional(Field(list, of=Field(list, row=(_NAME, _NAME, _TIME))))
+_ADDRESS = _object(
+    backend=_NAME, server=_NAME, address=_NAME, state=_NAME, why=_TEXT, since=_ANY, weight=_TIME,
+    effective_weight=_TIME, check=_ANY,
+)  # fmt: skip
+"""See `txmux.control.documents.address_states`."""
 _CLIENT = Field(
     list, row=(_NAME, _NUMBER, _NUMBER, _TIME, _NUMBER, _NUMBER, _NUMBER, _NUMBER, _TIME)
 )
@@ -186,7 +191,8 @@ CLOSE_SERVER = _to_worker(
     "close_server", "end the connections of a server; the answer is their number",
     backend=_NAME, server=_NAME, answer=_NUMBER)
 ADDRESSES = _to_worker(
-    "addresses", "report the addresses of servers", answer=_OBJECTS, longest_answer=_LARGE)
+    "addresses", "report the addresses of servers", answer=Field(list, of=_ADDRESS),
+    longest_answer=_LARGE)
 COUNT = _to_worker(
     "count", "count the bytes of connections until now, and report gauges",
     gauges=_optional(_FLAG), answer=_GAUGES, longest_answer=_LARGE)
