@@ -173,10 +173,6 @@ class AttentionLogTest(SynchronousTestCase):
             self.assertEqual(log.record([], complete=False), [])
             self.assertEqual([item.since for item in log.record([slow])], [100.0])
             log.record([])
-            after = AttentionLog(lambda: now[0])
-            after.restore([["workers", "worker 1", 50.0]])  # by the process that it has replaced
-            self.assertEqual([item.since for item in after.record([slow])], [50.0])
-            self.assertEqual(after.state(), [["workers", "worker 1", 50.0]])
         lines = [event["log_format"].format(**event) for event in logged]
         self.assertEqual(
             lines,
@@ -195,7 +191,7 @@ class AttentionLogTest(SynchronousTestCase):
         old.record([lasts, ended])
         now[0] = 200.0
         with capturedLogs() as logged:
-            new.restore([*json.loads(json.dumps(old.state())), {"of": "another version"}])
+            new.restore(json.loads(json.dumps([{"of": "another version"}, *old.state()])))
             self.assertEqual([item.since for item in new.record([lasts])], [100.0])
             now[0] = 260.0
             new.record([lasts])
