@@ -111,7 +111,9 @@ class ServerObservation:
         return not (self.failures or self._silence.clients or self._is_misleading)
 
     def record(self, now: float, activity: Activity) -> None:
-        if activity.answered or activity.unanswered:
+        # A flow of UDP ends unanswered where the system limits how often it says that nothing listens, too.
+        is_new = self.is_tried or now - self._last_failure >= _SETTLED
+        if activity.answered or (activity.unanswered and is_new):
             self._succeeded()
         else:
             self._record_failures(now, activity)
