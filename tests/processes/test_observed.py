@@ -6,10 +6,12 @@ from typing import Any
 from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs, formatEvent
 
+from tests.support.datagrams import Talker
 from tests.support.mux import VirtualTime
 from tests.support.peers import Peer, PeerFactory, connect, listen, reactor
 from tests.support.ports import free_port
 from tests.support.supervised import SupervisedTestCase
+from txmux.telemetry.counting.counter_groups import SERVER
 from txmux.telemetry.counting.process_counters import ServerCounts
 from txmux.wire.proxyprotocol.encode import encode_v2
 from txmux.wire.proxyprotocol.header import Command, ProxyHeader
@@ -26,11 +28,11 @@ class ObservedTest(SupervisedTestCase):
         super().setUp()
         self.time = VirtualTime()
 
-    async def begin(self, *servers: str, more: str = "") -> int:
+    async def begin(self, *servers: str, more: str = "", endpoint: str = "127.0.0.1:0") -> int:
         self.servers = servers
         listed = "\n    ".join(servers)
         (port,) = await self.run_service(
-            "[txmux]\naccess_log = LOG\nworkers = 2\n[listen public]\nendpoint = 127.0.0.1:0\n"
+            f"[txmux]\naccess_log = LOG\nworkers = 2\n[listen public]\nendpoint = {endpoint}\n"
             f"[route all]\nmatch = any\nbackend = web\n[backend web]\nserver = {listed}\n{more}",
             use=self.time,
         )
@@ -45,6 +47,11 @@ class ObservedTest(SupervisedTestCase):
     def counts(self, number: int = 0) -> ServerCounts:
         """Return the cells of a worker, in which a test counts what it has not the time to do."""
         return self.running.control.counters.column(1).server("web", self.servers[number])
+
+    def refused(self, column: int) -> int:
+        counters = self.running.control.counters
+        cells = counters.column(column).server("web", self.servers[0]).cells
+        return int(cells[SERVER.at["failed connect-refused"]])
 
     async def pass_seconds(self, seconds: int) -> None:
         for _ in range(seconds):
@@ -174,6 +181,37 @@ class ObservedTest(SupervisedTestCase):
             self.assertEqual(await self.state(), "failing")
             hello = peers.peers[-1].received
             self.assertEqual(hello[:1], b"\x16")
+
+    async def test_dead_server_of_datagrams(self) -> None:
+        """It is tried by datagrams without content, so that it comes back without a client."""
+        for more, expected in (
+            ("", b""),
+            ("proxy_protocol = v2\n", encode_v2(ProxyHeader(Command.LOCAL), datagrams=True)),
+        ):
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as kept:
+                kept.bind(("127.0.0.1", 0))
+                at = kept.getsockname()[1]
+            port = await self.begin(f"udp:127.0.0.1:{at}", more=more, endpoint="udp:127.0.0.1:0")
+            with capturedLogs() as logged:
+                for _ in range(3):
+                    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+                        client.sendto(b"x", ("127.0.0.1", port))
+                while sum(map(self.refused, (1, 2))) < 3:
+                    await deferLater(reactor, 0.01)
+                await self.pass_seconds(12)
+                self.assertEqual(await self.state(), "failing")
+                self.assertEqual(
+                    await self.running.control.missing(), ["[backend web]: no server is up"]
+                )
+                back = Talker.listening(self, port=at)
+                await self.pass_seconds(7)
+                self.assertEqual(await self.state(), "up")
+                self.assertEqual(await self.running.control.missing(), [])
+            self.assertEqual(set(back.heard), {expected})
+            lines = [line for line in map(formatEvent, logged) if line and "failing" in line]
+            self.assertRegex(lines[0], r"refused, 3 of 3 in 1 s; it is tried every 5 s$")
+            self.assertEqual(len(lines), 2, lines)
+            await self.running.stopService()
 
     async def test_nothing_is_left_at_the_end(self) -> None:
         """A server that does not answer is being tried while the service stops."""

@@ -357,7 +357,7 @@ class Upstreams:
     def try_member(
         self, upstream: Upstream, member: Member, on_result: Callable[[CheckResult], None]
     ) -> CheckRun:
-        """Connect once as a client's connection begins; there may be a result before this returns."""
+        """Connect once as a client's connection begins, or send an empty datagram; there may be a result before this returns."""
         check = Check("tcp", timeout=upstream.backend.connect_timeout)
         wrap = partial(_wrap_by, upstream) if upstream.tls else None
         target = ProbeTarget(upstream.backend, check, wrap)

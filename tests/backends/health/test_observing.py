@@ -107,11 +107,16 @@ class ObservingTest(SynchronousTestCase):
         other.record(1021, Activity(answered=1))
         self.assertIsNone(other.state(1021))
 
-    def test_server_that_cannot_be_tried(self) -> None:
-        observation = ServerObservation(is_tried=False)
+    def test_quiet_try_of_datagrams_among_refused_clients(self) -> None:
+        """Systems refuse only so many datagrams a second, so it counts only if clients are refused no more."""
+        observation = ServerObservation(is_udp=True)
         observation.record(0, _refused(3))
-        self.assertEqual(observation.state(299), "failing")
-        self.assertIsNone(observation.state(300))
+        observation.record(4, _refused())
+        observation.tried(6, ok=True)
+        observation.record(6, Activity(unanswered=1))
+        self.assertEqual(observation.state(6), "failing")
+        observation.tried(11, ok=True)
+        self.assertIsNone(observation.state(11))
 
     def test_flows_without_an_answer_beside_refused_ones(self) -> None:
         observation = ServerObservation(is_tried=False)

@@ -80,7 +80,8 @@ class CheckRun:
     def _connected(self, end: ProxyClient) -> None:
         self._transport = end.transport
         end.receiver = self
-        if self._probe.request:
+        # Over UDP an empty datagram may be refused, too.
+        if self._probe.request or self._probe.quiet:
             end.transport.write(self._probe.request)
         if self._probe.quiet and self._deadline is not None:
             self._deadline.reset(self._probe.quiet)

@@ -162,7 +162,7 @@ class ServerObserver:
         may_be_silent = expected != 0 and bool(
             not is_udp or expected or has_answered(self._counters.cells(SERVER.key(*key)))
         )
-        return _Watched(ServerObservation(may_be_silent, is_tried=not is_udp))
+        return _Watched(ServerObservation(may_be_silent, is_udp=is_udp))
 
     def as_json(self) -> list[dict[str, Any]]:
         """Return what is known of servers that are failing or silent, for another process."""
@@ -213,8 +213,7 @@ class ServerObserver:
         states = before.state if before else usual, now.state if now else usual
         self._upstreams.report(server_event(backend, server, address, *states, why))
         if now is not None:
-            is_tried = now.state == "failing" and watched.observation.is_tried
-            tried = f"; it is tried every {_TRY_EVERY:g} s" if is_tried else ""
+            tried = f"; it is tried every {_TRY_EVERY:g} s" if now.state == "failing" else ""
             self._log.warn(
                 "backend {backend}: {server} is {state}: {why}{tried}",
                 backend=backend,
@@ -236,9 +235,8 @@ class ServerObserver:
 
     def _shall_try(self, watched: _Watched, now: float) -> bool:
         """Whether to try it now: before it counts as failing, too, since it may just have been restarted."""
-        observation = watched.observation
         is_due = not watched.awaited and now >= watched.next_try
-        return observation.is_tried and observation.failures >= FAILURES and is_due
+        return watched.observation.failures >= FAILURES and is_due
 
     def _start_try(self, key: ServerKey, watched: _Watched, members: list[Member]) -> None:
         watched.stop_trying()  # those that have their result, but whose server has not closed

@@ -25,6 +25,9 @@ _FAILING_AFTER = 2.0  # seconds since the first of them
 _SETTLED = 10.0
 """Seconds without a reset after which a connection is a success: gateways accept first, and reset when their server does not answer."""
 
+_REFUSED_LATELY = 3.0
+"""Seconds since a client was refused in which a datagram that nothing refuses says little: systems limit such refusals, by ICMP."""
+
 _SILENT_CLIENTS = 5
 _SILENT_AFTER = 15.0  # seconds since the first of them has sent something
 _PATIENCE = 3.0  # seconds that the last of them had for a byte
@@ -88,11 +91,11 @@ class ServerObservation:
     Attributes:
         failures: Attempts in a row that have failed.
         may_be_silent: Whether an answer can be expected of it.
-        is_tried: Whether attempts of txmux itself show that it works again.
+        is_udp: Whether it gets datagrams, which may go unanswered without a server, too.
     """
 
     may_be_silent: bool = True
-    is_tried: bool = True
+    is_udp: bool = False
     failures: int = attrs.field(default=0, init=False)
     _first_failure: float = attrs.field(default=0.0, init=False)
     _last_failure: float = attrs.field(default=0.0, init=False)
@@ -111,9 +114,7 @@ class ServerObservation:
         return not (self.failures or self._silence.clients or self._is_misleading)
 
     def record(self, now: float, activity: Activity) -> None:
-        # A flow of UDP ends unanswered where the system limits how often it says that nothing listens, too.
-        is_new = self.is_tried or now - self._last_failure >= _SETTLED
-        if activity.answered or (activity.unanswered and is_new):
+        if activity.answered or (activity.unanswered and not self.is_udp):
             self._succeeded()
         else:
             self._record_failures(now, activity)
@@ -152,6 +153,8 @@ class ServerObservation:
         if not ok:
             self._cause = why
             return
+        if self.is_udp and not has_answered and now - self._last_failure < _REFUSED_LATELY:
+            return
         if self._kind == "reset" and not has_answered:
             if self._is_misleading or self.state(now) != "failing":
                 return
@@ -165,7 +168,7 @@ class ServerObservation:
         is_old = now - self._last_failure >= _STALE
         if self._settled > self._resets:
             self._succeeded()
-        elif is_old and (self._is_misleading or not self.is_tried):
+        elif is_old and self._is_misleading:
             self._clear()
         if self.failures >= FAILURES and now - self._first_failure >= _FAILING_AFTER:
             return "failing"

@@ -40,7 +40,7 @@ class Probe:
 
 
 OPENING = Probe(b"", bool, "answer", quiet=1.0)
-"""Connects as for a client that says nothing: a server that closes or resets at once is not healthy."""
+"""Connects as for a client that says nothing: a server that closes, resets or refuses at once is not healthy."""
 
 
 def probe(check: Check, name: str, port: int, *, tls: bool) -> Probe:
