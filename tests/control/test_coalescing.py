@@ -46,7 +46,7 @@ class CoalescingTest(SynchronousTestCase):
 
     def test_pause_of_three_times_the_last_run_up_to_two_seconds(self) -> None:
         clock = Clock()
-        coalescing = Coalescer(self.do, clock)
+        coalescing = Coalescer(self.do, clock, clock.seconds)
         for took, rest in ((0.1, 0.3), (10.0, 2.0)):
             last = coalescing.request()
             clock.advance(took)

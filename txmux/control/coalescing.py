@@ -1,6 +1,7 @@
 """Merges concurrent requests into one run."""
 
 from collections.abc import Awaitable, Callable
+from time import process_time
 from typing import Any, Generic, TypeVar
 
 from twisted.internet.defer import Deferred, succeed
@@ -17,12 +18,19 @@ _LONGEST_REST = 2.0  # seconds
 class Coalescer(Generic[_T]):
     """Does one run at a time. Requests that come during a run share the next one, so no result is older than its request.
 
-    With a clock there are pauses between runs, which leave time for other work.
+    With a clock there are pauses between runs, which leave time for other work; `spent` gives the seconds of the processor, so that
+    waiting for others is not counted.
     """
 
-    def __init__(self, run: Callable[[], Awaitable[_T]], clock: Any = None) -> None:
+    def __init__(
+        self,
+        run: Callable[[], Awaitable[_T]],
+        clock: Any = None,
+        spent: Callable[[], float] = process_time,
+    ) -> None:
         self._run = run
         self._clock = clock
+        self._spent = spent
         self._not_before = 0.0
         self._is_busy = False
         self._waiting: list[Deferred[_T]] = []
@@ -47,15 +55,16 @@ class Coalescer(Generic[_T]):
     async def _run_all(self) -> None:
         while self._waiting:
             await self._rest()
-            began = self._now()
+            began = self._spent()
             waiting, self._waiting = self._waiting, []
             result: _T | Failure
             try:
                 result = await self._run()
             except Exception:  # noqa: BLE001 - passed to the waiting callers
                 result = Failure()
-            ended = self._now()
-            self._not_before = ended + min(_LONGEST_REST, _REST * (ended - began))
+            if self._clock is not None:
+                rest = min(_LONGEST_REST, _REST * (self._spent() - began))
+                self._not_before = self._clock.seconds() + rest
             for deferred in waiting:
                 deferred.callback(result)  # which takes a failure, too
         self._is_busy = False
@@ -63,10 +72,7 @@ class Coalescer(Generic[_T]):
         for deferred_idle in idle:
             deferred_idle.callback(None)
 
-    def _now(self) -> float:
-        return 0.0 if self._clock is None else self._clock.seconds()
-
     async def _rest(self) -> None:
-        rest = self._not_before - self._now()
+        rest = 0.0 if self._clock is None else self._not_before - self._clock.seconds()
         if rest > 0:
             await deferLater(self._clock, rest)
