@@ -76,8 +76,8 @@ class ConnectedTest(AdminCase):
         status = (await self.get("/api/status")).json
         refused = [item["text"] for item in status["attention"] if item["what"] == "limits"]
         self.assertEqual(len(refused), 2)
-        _, gauges = await self.running.control.traffic()
-        streams, flows = self.running.control.refusing(gauges)
+        reports = await self.running.control.ask()
+        streams, flows = self.running.control.refusing(reports.gauges)
         self.assertEqual(
             (streams.level, streams.text, streams.do),
             (

@@ -87,6 +87,23 @@ _ROWS_AT_ONCE = 1000
 """Connections in one answer of a worker, which must not be busy with it for long."""
 
 
+@attrs.frozen
+class WorkerReports:
+    """What the workers report, asked at one moment.
+
+    Attributes:
+        missing: What prevents clients from being served.
+        addresses: The states of servers' addresses.
+        served: What is served by which worker.
+        gauges: What is counted at the moment.
+    """
+
+    missing: Sequence[str]
+    addresses: Answers
+    served: Mapping[str, Any]
+    gauges: Gauges
+
+
 class Control:
     """Asks all workers of a service and puts their answers together; passes an operator's changes to all of them.
 
@@ -179,13 +196,18 @@ class Control:
             return [self.why_idle()]
         return await self.state.missing()
 
-    async def status(
-        self, counts: Counts | None = None, addresses: Answers | None = None
-    ) -> dict[str, Any]:
-        """Return the document for ``/api/status``; the workers are asked for what is not given."""
-        missing, states, served, (traffic, gauges) = await concurrently(
-            self.missing(), self.addresses(addresses), self._served(), self.traffic(counts)
+    async def ask(self) -> WorkerReports:
+        """Ask the workers for what the status, the counts and the backends need."""
+        return WorkerReports(
+            *await concurrently(self.missing(), self.addresses(), self._served(), self._gauges())
         )
+
+    async def status(
+        self, reports: WorkerReports | None = None, counts: Counts | None = None
+    ) -> dict[str, Any]:
+        """Return the document for ``/api/status``; `counts` are read if not given."""
+        reports = reports or await self.ask()
+        missing, served, gauges = reports.missing, reports.served, reports.gauges
         names = [listener.name for listener in self.rules.listeners]
         unserved = [line for line in missing if line.startswith("no worker")]
         document = status_document(
@@ -199,32 +221,27 @@ class Control:
                 **attention.closed_listeners(missing, self.shut()),
                 **dict.fromkeys(names if unserved else (), "".join(unserved)),
             },
-            traffic=traffic,
+            traffic=self._traffic(),
         )
-        needed = await self._attention(missing, states, served, gauges, counts)
         shared = self._sharing.state
         bans = {
             "active": len(self.bans),
             "shared": "lost" if shared == "complete" and not gauges.cluster else shared,
         }
-        items = [item.as_json() for item in needed]
+        items = [item.as_json() for item in await self.attention(reports, counts)]
         return {**document, **gauges.as_json(), "bans": bans, "attention": items}
 
-    async def _attention(
-        self,
-        missing: Sequence[str],
-        states: Answers,
-        served: Mapping[str, Any],
-        gauges: Gauges,
-        counts: Counts | None = None,
+    async def attention(
+        self, reports: WorkerReports, counts: Counts | None = None
     ) -> list[AttentionItem]:
         """Return what needs attention, the worst first."""
         if counts is None:
             counts = await self._compute(
                 partial(counts_of, with_routes=False), self.counters, self.rules
             )
+        missing, states, gauges = reports.missing, reports.addresses, reports.gauges
         backends = await self._backends(attrs.evolve(counts, gauges=gauges), states)
-        workers, now = served.get("workers", ()), time.time()
+        workers, now = reports.served.get("workers", ()), time.time()
         stayed, orphaned = self.counters.left_behind()
         found = [
             *attention.backends(backends, self.rules),
@@ -266,10 +283,7 @@ class Control:
 
     async def look(self) -> None:
         """Notice what needs attention, though nobody asks; called every few seconds."""
-        missing, states, served, gauges = await concurrently(
-            self.missing(), self.addresses(), self._served(), self._gauges()
-        )
-        await self._attention(missing, states, served, gauges)
+        await self.attention(await self.ask())
 
     async def _served(self) -> dict[str, Any]:
         return {} if self.state is None else await self.state.status()
@@ -283,9 +297,9 @@ class Control:
 
     # Counters.
 
-    async def counts(self) -> Counts:
+    async def counts(self, reports: WorkerReports | None = None) -> Counts:
         """Return the counts of all processes, including open connections."""
-        gauges = await self._gauges()
+        gauges = reports.gauges if reports else await self._gauges()
         self.counters.column(OWN).process.lost_lines(LOST_LINES.take_count())
         when, report = self.last_reload or (self.started, Report(ok=True))
         counts = await self._compute(counts_of, self.counters, self.rules)
@@ -297,14 +311,6 @@ class Control:
         if len(self.rules.routes) <= _MANY_ROUTES:
             return function(*arguments)
         return await deferToThread(function, *arguments)
-
-    async def counts_with_attention(self, addresses: Answers | None = None) -> Counts:
-        counts: Counts
-        missing, states, served, counts = await concurrently(
-            self.missing(), self.addresses(addresses), self._served(), self.counts()
-        )
-        needed = await self._attention(missing, states, served, counts.gauges, counts)
-        return attrs.evolve(counts, attention=needed)
 
     async def _gauges(self) -> Gauges:
         answers = await self._ask(messages.COUNT, gauges=True)
@@ -364,11 +370,10 @@ class Control:
         if versions and not answers.missing:
             self.counters.forget(versions)
 
-    async def traffic(self, counts: Counts | None = None) -> tuple[Traffic, Gauges]:
-        gauges = await self._gauges() if counts is None else counts.gauges
+    def _traffic(self) -> Traffic:
         traffic = self.rates.until_now(self._totals()[0])
         names = (listener.name for listener in self.rules.listeners)
-        return attrs.evolve(traffic, unrouted=unrouted(self.counters, names)), gauges
+        return attrs.evolve(traffic, unrouted=unrouted(self.counters, names))
 
     async def sample(self) -> None:
         """Record the counters for the rates in `status` and the history; called every few seconds."""
@@ -462,13 +467,11 @@ class Control:
     async def routes(self, counts: Counts | None = None) -> list[dict[str, Any]]:
         return routes_document(self.rules, counts or await self.counts())
 
-    async def addresses(self, answers: Answers | None = None) -> Answers:
-        """Ask for the states of servers' addresses, unless they are given, and add what is observed."""
-        if answers is None:
-            answers = await self._ask(messages.ADDRESSES)
-            rows = with_observed(answers.answers, self.observed())
-            answers = attrs.evolve(answers, answers=rows)
-        return answers
+    async def addresses(self) -> Answers:
+        """Ask for the states of servers' addresses, and add what is observed."""
+        answers = await self._ask(messages.ADDRESSES)
+        rows = with_observed(answers.answers, self.observed())
+        return attrs.evolve(answers, answers=rows)
 
     def observed(self) -> Mapping[ServerKey, ObservedServer]:
         """Return the servers that are failing or silent."""
@@ -477,9 +480,9 @@ class Control:
     async def backends(
         self, counts: Counts | None = None, addresses: Answers | None = None
     ) -> Listing:
-        asking = Deferred.fromCoroutine(self.addresses(addresses))
-        counts, answers = counts or await self.counts(), await asking
-        return Listing(await self._backends(counts, answers), answers.missing)
+        if counts is None or addresses is None:
+            counts, addresses = await concurrently(self.counts(), self.addresses())
+        return Listing(await self._backends(counts, addresses), addresses.missing)
 
     async def _backends(self, counts: Counts, answers: Answers) -> list[dict[str, Any]]:
         checked = [] if self.state is None else address_states(self.state.upstreams)
@@ -693,7 +696,11 @@ async def _connections_of(worker: WorkerLink, filters: Filters, page: Page) -> L
     while len(rows) < page.limit:
         limit = min(page.limit - len(rows), _ROWS_AT_ONCE)
         answers = await broadcast(
-            [worker], messages.CONNECTIONS, filters=words, limit=limit, after=after
+            [worker],
+            messages.CONNECTIONS,
+            filters=words,
+            limit=limit,
+            after=after,
         )
         listed = sorted(_rows_of(answers), key=_order)
         rows += listed

@@ -118,17 +118,6 @@ class ObservingTest(SynchronousTestCase):
         observation.tried(11, ok=True)
         self.assertIsNone(observation.state(11))
 
-    def test_flows_without_an_answer_beside_refused_ones(self) -> None:
-        observation = ServerObservation(is_tried=False)
-        for second in range(40):
-            ended = 9 if second >= 30 else 0
-            observation.record(second, Activity(unanswered=ended, failed={"connect-refused": 1}))
-        self.assertEqual(observation.state(40), "failing")
-        observation.record(48, Activity(unanswered=1))
-        self.assertEqual(observation.state(48), "failing")
-        observation.record(49, Activity(unanswered=1))
-        self.assertIsNone(observation.state(49))
-
     def test_causes_of_this_machine_and_of_clients_say_nothing(self) -> None:
         cells = [0] * len(SERVER.names)
         for name in ("no-name", "name-denied", "address-denied", "limit", "no-server"):

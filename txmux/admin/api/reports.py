@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
+import attrs
 from twisted.internet.threads import deferToThread
 
 from txmux.admin.api.connections import incomplete
@@ -67,10 +68,12 @@ def _expositions_of(control: Control) -> Coalescer[bytes]:
     async def make() -> bytes:
         service = reference()
         assert service is not None  # noqa: S101 - the client has it
+        reports = await service.ask()
+        counts = await service.counts(reports)
+        needed = await service.attention(reports, counts)
+        counts = attrs.evolve(counts, attention=needed)
+        backends = await service.backends(counts, reports.addresses)
         # With thousands of routes it takes so long that clients would wait for it.
-        addresses = await service.addresses()
-        counts = await service.counts_with_attention(addresses)
-        backends = await service.backends(counts, addresses)
         return await deferToThread(exposition, counts, backends)
 
     return Coalescer(make, reactor)

@@ -43,8 +43,6 @@ _MEASURED = 30.0  # seconds that a rate covers
 async def gather(control: Control, query: PageQuery, *, is_update: bool = False) -> PageSnapshot:
     """Collect all of the page, or for an update all but the text of the rules and the explanation, which do not change."""
     now = time.time()
-    # The counts take longest, where there are many connections.
-    counts, addresses = await concurrently(control.counts(), control.addresses())
     limit = _MOST_SORTED if query["sort"] else MOST_ROWS + 1
     warnings = []
     try:
@@ -53,13 +51,18 @@ async def gather(control: Control, query: PageQuery, *, is_update: bool = False)
     except FilterError as problem:
         listing = _nothing()
         warnings.append(f"The filter cannot be read: {problem}.")
-    connections, status, routes, backends, clients, certificates = await concurrently(
+    reports, connections, clients, certificates, chosen = await concurrently(
+        control.ask(),
         listing,
-        control.status(counts, addresses),
-        control.routes(counts),
-        control.backends(counts, addresses),
         control.clients(),
         control.certificates(),
+        _chosen(control, query["connection"]),
+    )
+    counts = await control.counts(reports)
+    status, routes, backends = await concurrently(
+        control.status(reports, counts),
+        control.routes(counts),
+        control.backends(counts, reports.addresses),
     )
     listings = (connections, backends, clients, certificates)
     missing = dict.fromkeys(line for listing in listings for line in listing.missing)
@@ -80,7 +83,7 @@ async def gather(control: Control, query: PageQuery, *, is_update: bool = False)
         () if is_update else rules_document(control.rules),
         control.rates.history(),
         warnings=warnings,
-        connection=await _chosen(control, query["connection"]),
+        connection=chosen,
         explained=await _explained(control, query) if query["explain"] and not is_update else (),
     )
 
