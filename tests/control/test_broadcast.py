@@ -2,7 +2,6 @@
 
 import os
 import signal
-from functools import partial
 from ipaddress import ip_network
 from typing import Any
 
@@ -15,7 +14,6 @@ from tests.support.peers import Peer, connect, reactor
 from txmux.access.lists.current import pack, varying_of
 from txmux.control.broadcast import ANSWER_TIMEOUT
 from txmux.control.filters import EVERY, Filters, Page
-from txmux.net.channel.message import Message
 from txmux.rules.model import NetworkSet
 
 
@@ -140,38 +138,31 @@ class LateWorkersTest(WorkersCase):
         self.assertEqual({row["worker"] for row in found}, {1})
         self.assertEqual(found.missing, ["worker 2: no answer to 'connections' in 2 s"])
 
-    async def test_late_worker_is_waited_for_once(self) -> None:
+    async def test_late_worker_gets_changes_but_no_more_questions(self) -> None:
         pid = await self.begun()
-        rows = await self.running.control.connections()
-        channel = self.supervisor.pool.workers[1]._channel
+        control, worker = self.running.control, self.supervisor.pool.workers[1]
+        channel = worker._channel
         assert channel is not None
-        happened: list[str] = []
+        server, sent = f"127.0.0.1:{self.server}", []
 
-        async def look() -> None:
-            """Ask nothing by itself."""
+        def send(kind: str, values: dict[str, Any]) -> None:
+            sent.append(kind)
+            write(kind, values)
 
-        for name in ("look", "sample"):
-            self.patch(self.running.control, name, look)
-        ask, given_up = channel.ask, channel._give_up
-
-        def asked(message: Message, *, seconds: float | None = None, **more: Any) -> Any:
-            if seconds is not None:  # else it is not waited for
-                happened.append("asked")
-            return ask(message, seconds=seconds, **more)
-
-        def was_too_late(number: int) -> None:
-            happened.append("too late")
-            given_up(number)
-
-        self.patch(channel, "ask", asked)
-        self.patch(channel, "_give_up", was_too_late)
-        for question in (
-            self.running.control.backends,
-            partial(self.running.control.connection, rows[0]["id"]),
-            self.running.control.routes,
-        ):
-            happened.clear()
-            with halted([pid]):
-                await question()
-            self.assertIn("too late", happened)
-            self.assertEqual(happened, sorted(happened))  # nothing is asked after that
+        write = channel._send
+        with halted([pid]):
+            while not worker.is_late:  # what it sent before may be read first
+                await control.backends()
+            self.patch(channel, "_send", send)
+            await control.status()
+            self.assertEqual((await control.backends()).missing, ["worker 2: does not answer"])
+            report = await control.set_server("b", server, state="drain")
+            self.assertIn("; not yet: worker 2: does not answer", report.changes)
+            await control.end_connections(EVERY)
+        self.assertEqual([kind for kind in sent if kind != "ping"], ["apply_overrides", "close"])
+        while worker.is_late:
+            await deferLater(reactor, 0.01)
+        answers = await control.addresses()
+        states = [(number, row["state"]) for number, rows in answers.answers for row in rows]
+        self.assertEqual(sorted(states), [(1, "drain"), (2, "drain")])
+        await self.listed(0)

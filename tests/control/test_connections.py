@@ -26,7 +26,7 @@ class LiveCase(SupervisedTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        patched = patch.dict(broadcast.__kwdefaults__, seconds=self.patience)
+        patched = patch.dict(broadcast.__kwdefaults__, seconds=self.patience, prompt=self.patience)
         patched.start()
         self.addCleanup(patched.stop)
         self.backend = PeerFactory()

@@ -1,6 +1,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock, deferLater
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
@@ -153,13 +154,17 @@ class ListenTest(SynchronousTestCase):
 
 class Process:
     number = 0
+    is_late = False
     sink: Callable[[dict[str, Any]], object] | None = None
 
     def listen(self, sink: Callable[[dict[str, Any]], object] | None) -> None:
         self.sink = sink
 
-    async def ask(self, message: Message, *, seconds: float | None = None, **values: Any) -> Any:
+    def send(self, message: Message, **values: Any) -> None:
         pass
+
+    def ask(self, *_: object, **__: Any) -> Deferred[Any]:
+        return Deferred()
 
 
 class HubTest(SynchronousTestCase):

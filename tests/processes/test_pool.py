@@ -29,6 +29,7 @@ class _Worker:
     """
 
     ready = answers = True
+    is_late = False
     pid = 1
 
     def __init__(self, number: int) -> None:

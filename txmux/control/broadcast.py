@@ -1,11 +1,13 @@
 """Sends a request to all workers, and collects their answers."""
 
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from typing import Any, Literal, Protocol
 
 import attrs
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import CancelledError, Deferred, gatherResults
+from twisted.python.failure import Failure
 
+from txmux.net.channel import messages
 from txmux.net.channel.channel import ChannelError, PeerGoneError
 from txmux.net.channel.message import Message
 
@@ -19,9 +21,15 @@ class WorkerLink(Protocol):
     def number(self) -> int:
         """The worker's number, from 0."""
 
+    @property
+    def is_late(self) -> bool:
+        """Whether it has not answered a request in time, nor sent anything since."""
+
     def listen(self, sink: Callable[[dict[str, Any]], object] | None) -> None: ...
 
-    def ask(self, message: Message, *, seconds: float | None, **values: Any) -> Awaitable[Any]:
+    def send(self, message: Message, **values: Any) -> None: ...
+
+    def ask(self, message: Message, *, seconds: float | None, **values: Any) -> Deferred[Any]:
         """Send a request, and return the answer.
 
         Raises:
@@ -55,20 +63,44 @@ async def concurrently(*coroutines: Coroutine[Any, Any, Any]) -> list[Any]:
     return await gatherResults(map(Deferred.fromCoroutine, coroutines), consumeErrors=True)
 
 
+class SilentError(ChannelError):
+    """The worker has not answered a request in time, nor sent anything since."""
+
+    def __init__(self) -> None:
+        super().__init__("does not answer")
+
+
 async def broadcast(
     processes: Iterable[WorkerLink],
     message: Message,
     *,
     seconds: float = ANSWER_TIMEOUT,
+    prompt: float = ANSWER_TIMEOUT,
+    if_late: Literal["wait", "send", "skip"] = "wait",
     **values: Any,
 ) -> Answers:
-    """Send a request to all workers concurrently. A worker that has ended is not reported as missing."""
+    """Send a request to all workers concurrently. A worker that has ended is not reported as missing.
+
+    Args:
+        processes: The workers.
+        message: The request.
+        seconds: How long the answer may take.
+        prompt: How long a worker may be silent, unless late ones are waited for.
+        if_late: Whether a worker that is late already is waited for, only sent the request, or left out; it has its pings to answer.
+        values: The fields of the request.
+    """
     missing: list[str] = []
 
     async def ask(worker: WorkerLink) -> tuple[int, Any] | None:
         number = worker.number + 1
         try:
-            return number, await worker.ask(message, seconds=seconds, **values)
+            if if_late == "wait":
+                return number, await worker.ask(message, seconds=seconds, **values)
+            if not worker.is_late:
+                return number, await _ask_unless_silent(worker, message, seconds, prompt, values)
+            if if_late == "send":
+                worker.send(message, **values)
+            raise SilentError
         except PeerGoneError:
             return None
         except ChannelError as problem:
@@ -77,3 +109,25 @@ async def broadcast(
 
     results = await concurrently(*map(ask, processes))
     return Answers([result for result in results if result is not None], missing)
+
+
+async def _ask_unless_silent(
+    worker: WorkerLink, message: Message, seconds: float, prompt: float, values: Mapping[str, Any]
+) -> Any:
+    answer = worker.ask(message, seconds=seconds, **values)
+    is_silent = False
+
+    def pong_is_late(_: Failure) -> None:
+        nonlocal is_silent
+        if worker.is_late:
+            is_silent = True
+            answer.cancel()
+
+    if seconds > prompt:  # one that works for so long responds meanwhile
+        worker.ask(messages.PING, seconds=prompt).addErrback(pong_is_late)
+    try:
+        return await answer
+    except CancelledError:
+        if is_silent:
+            raise SilentError from None
+        raise

@@ -182,7 +182,13 @@ class Control:
     async def _ask(
         self, message: Message, *, seconds: float = ANSWER_TIMEOUT, **values: Any
     ) -> Answers:
-        return await broadcast(self.workers(), message, seconds=seconds, **values)
+        return await broadcast(self.workers(), message, seconds=seconds, if_late="skip", **values)
+
+    async def _change(
+        self, message: Message, *, seconds: float = ANSWER_TIMEOUT, **values: Any
+    ) -> Answers:
+        """Send a change, also to workers that are late: they make it when they go on."""
+        return await broadcast(self.workers(), message, seconds=seconds, if_late="send", **values)
 
     # The service.
 
@@ -457,7 +463,7 @@ class Control:
 
     async def end_connections(self, filters: Filters, identity: str = "") -> int:
         """End the connections that the filters select, or the one of an ID, and count them."""
-        answers = await self._ask(
+        answers = await self._change(
             messages.CLOSE, seconds=_ENDING, filters=filters.words(), id=identity
         )
         return sum(count for _, count in answers.answers)
@@ -595,7 +601,7 @@ class Control:
 
     async def _close_servers(self, backend: str, servers: Sequence[str], late: list[str]) -> str:
         asked = (
-            self._ask(messages.CLOSE_SERVER, seconds=_ENDING, backend=backend, server=server)
+            self._change(messages.CLOSE_SERVER, seconds=_ENDING, backend=backend, server=server)
             for server in servers
         )
         every = await concurrently(*asked)
@@ -671,7 +677,7 @@ class Control:
         values = overrides.as_json()
         self.on_override(values)
         self.state.apply_overrides(values)
-        return [*(await self._ask(messages.APPLY_OVERRIDES, overrides=values)).missing]
+        return [*(await self._change(messages.APPLY_OVERRIDES, overrides=values)).missing]
 
     async def follow_overrides(self, overrides: Mapping[str, Any]) -> None:
         """Apply the overrides of the successor: clients that are left here may wait for a server."""
@@ -681,13 +687,13 @@ class Control:
         if self.state is not None:
             self.state.lists.feed(published)
             # A worker that does not answer is replaced, and its successor starts with all lists.
-            Deferred.fromCoroutine(self._ask(messages.FEED, published=published))
+            Deferred.fromCoroutine(self._change(messages.FEED, published=published))
 
     async def _change_bans(self, changes: Sequence[Change]) -> list[str]:
         if self.state is None:
             return ["the service does not run"]
         rows = rows_of(self.state.bans.change(changes))
-        return [*(await self._ask(messages.BAN, rows=rows)).missing] if rows else []
+        return [*(await self._change(messages.BAN, rows=rows)).missing] if rows else []
 
 
 async def _connections_of(worker: WorkerLink, filters: Filters, page: Page) -> Listing:
@@ -698,6 +704,7 @@ async def _connections_of(worker: WorkerLink, filters: Filters, page: Page) -> L
         answers = await broadcast(
             [worker],
             messages.CONNECTIONS,
+            if_late="skip",
             filters=words,
             limit=limit,
             after=after,

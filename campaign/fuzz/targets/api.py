@@ -43,6 +43,7 @@ class _Worker:
     """A worker in this process."""
 
     number = 0
+    is_late = False
 
     def __init__(self, running: Serving) -> None:
         self._inside = WorkerAnswers(running)
@@ -52,7 +53,13 @@ class _Worker:
         }
         self.listen = self._inside.listen
 
-    async def ask(self, message: Message, *, seconds: float | None, **values: Any) -> Any:
+    def send(self, message: Message, **values: Any) -> None:
+        self.ask(message, seconds=None, **values)
+
+    def ask(self, message: Message, *, seconds: float | None, **values: Any) -> Deferred[Any]:
+        return Deferred.fromCoroutine(self._answer(message, values))
+
+    async def _answer(self, message: Message, values: dict[str, Any]) -> Any:
         answer = self._handlers[message](**values)
         return await answer if isawaitable(answer) else answer
 

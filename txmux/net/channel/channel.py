@@ -88,7 +88,14 @@ class Channel(Protocol):
         self._begun: list[bytes] = []
         self._is_ignoring = False
         self._waiting = 0
+        self._reads = 0
+        self._late_since = -1
         self.is_open = True
+
+    @property
+    def is_late(self) -> bool:
+        """Whether a question was not answered in time, and nothing has come since it was asked."""
+        return self._late_since == self._reads
 
     def send(self, message: Message, **values: Any) -> None:
         self._send(message.kind, values)
@@ -114,7 +121,9 @@ class Channel(Protocol):
             return answer
         self._pending[number] = message, answer
         if seconds is not None:
-            answer.addTimeout(seconds, self.clock, partial(_timed_out, message.kind))
+            answer.addTimeout(
+                seconds, self.clock, partial(self._timed_out, message.kind, self._reads)
+            )
         values["ask"] = number
         if descriptors:
             self.transport.send(
@@ -162,6 +171,7 @@ class Channel(Protocol):
 
     @override
     def dataReceived(self, data: bytes) -> None:
+        self._reads += 1
         *lines, rest = data.split(b"\n")
         if lines:
             self._begun.append(lines[0])
@@ -289,6 +299,12 @@ class Channel(Protocol):
         self._read_rest()  # what came while this process was halted is in time
         self._pending.pop(number, None)
 
+    def _timed_out(self, kind: str, reads: int, answer: object, seconds: float) -> object:
+        if isinstance(answer, Failure) and answer.check(CancelledError):
+            self._late_since = max(self._late_since, reads)
+            raise AnswerTimeoutError(kind, seconds)
+        return answer
+
     @override
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.is_open = False
@@ -317,12 +333,6 @@ def _read(line: bytes) -> tuple[str, int | None, int, dict[str, Any]]:
     if not (is_message and isinstance(number or 0, int) and isinstance(count, int)) or count < 0:
         raise TypeError(f"{line[:100]!r} has a value of the wrong type")
     return kind, number, count, values
-
-
-def _timed_out(kind: str, answer: object, seconds: float) -> object:
-    if isinstance(answer, Failure) and answer.check(CancelledError):
-        raise AnswerTimeoutError(kind, seconds)
-    return answer
 
 
 def _called(handler: Callable[..., object], values: dict[str, Any]) -> object:

@@ -320,7 +320,7 @@ class WorkerPool:
     async def missing(self) -> list[str]:
         if not self.is_served():
             return ["no worker serves"]
-        answers = await broadcast(self.workers, messages.MISSING)
+        answers = await broadcast(self.workers, messages.MISSING, if_late="skip")
         reports: list[list[str]] = [lines for _, lines in answers.answers]
         if not reports:
             return ["no worker answers"]
@@ -341,7 +341,8 @@ class WorkerPool:
         answers: dict[int, dict[str, Any]] = {
             worker.number + 1: {} for worker in workers if not worker.ready
         }
-        reports = await broadcast([worker for worker in workers if worker.ready], messages.STATUS)
+        ready = [worker for worker in workers if worker.ready]
+        reports = await broadcast(ready, messages.STATUS, if_late="skip")
         answers.update(reports.answers)
         rows: list[dict[str, Any]] = [
             {

@@ -271,6 +271,10 @@ class Worker:
         return stopped
 
     @property
+    def is_late(self) -> bool:
+        return self._channel is not None and self._channel.is_late
+
+    @property
     def answers(self) -> bool:
         return self._silent <= 1
 

@@ -1,0 +1,52 @@
+"""A worker that hangs keeps no request waiting but the first one."""
+
+from functools import partial
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+
+from tests.admin.asking import AdminCase
+from tests.processes.running import halted
+from tests.support.datagrams import turn
+from txmux.control.broadcast import ANSWER_TIMEOUT
+
+_PATHS = "/", "/?connection=1-1", "/metrics", "/readyz"
+_LISTS = "connections", "clients", "backends", "certificates"
+_RULES = """[listen x]
+endpoint = 127.0.0.1:0
+[route all]
+match = any
+backend = b
+[backend b]
+server = 127.0.0.1:1
+"""
+
+
+class LateTest(AdminCase):
+    async def test_all_is_asked_at_once_and_nothing_twice(self) -> None:
+        """With a clock of its own for the worker, which a test advances once, whoever asks something after that waits for ever."""
+        await self.start("workers = 2", _RULES)
+        for name in ("look", "sample"):
+            self.patch(self.running.control, name, partial(turn))
+        worker = self.supervisor.pool.workers[1]
+        channel, clock = worker._channel, Clock()
+        assert channel is not None
+        self.patch(channel, "clock", clock)
+        for path in ("/api/status", "/api/connections/1-1", "/api/clients", *_PATHS):
+            with halted([worker.pid]):
+                await turn()
+                await turn()  # what it has sent is read
+                asking = Deferred.fromCoroutine(self.get(path))
+                while not clock.getDelayedCalls():
+                    await turn()
+                clock.advance(ANSWER_TIMEOUT)
+                await asking
+                for other in (path, *_PATHS):
+                    await self.get(other)
+                for name in _LISTS:
+                    late = await self.get(f"/api/{name}")
+                    self.assertEqual(late.headers["txmux-missing"], "worker 2: does not answer")
+                self.assertEqual(clock.getDelayedCalls(), [])
+            while worker.is_late:
+                await turn()
+            self.assertNotIn("txmux-missing", (await self.get("/api/backends")).headers)
