@@ -57,6 +57,8 @@ class ServerTests(HealthTestCase):
         views.clear("backend")
         eventually(views.is_ready, "the service is ready")
         self.assertEqual(self.server_state(views), "up")
+        # Each trouble has its own line, and a start is none.
+        self.assertNotIn("needs attention", views.mux.child.output)
 
     def test_server_that_resets_every_client(self) -> None:
         listening = self.backend()

@@ -143,7 +143,7 @@ class AdminEndpoints:
             self._clients[key].site.guard.access = self._access
         if not self._sampling.running:
             self._sampling.start(_SAMPLING)
-            self._looking.start(_LOOKING)
+            self._looking.start(_LOOKING, now=False)  # workers are only starting
 
     def _sample(self) -> Deferred[None]:
         if self._failed:
