@@ -42,7 +42,7 @@ FAILURE_TEXTS: dict[ServerFailure, str] = {
     "name-denied": "its name is not allowed",
     "address-denied": "its address is not allowed",
     "limit": "a limit is reached",
-    "error": "this machine could not connect",
+    "error": "cannot be connected",
     "reset": "reset before its first byte",
 }
 

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import attrs
 
 from txmux.backends.health.silence import Silence
 from txmux.telemetry.counting.counter_groups import SERVER
 from txmux.telemetry.formatting import counted, duration
-from txmux.telemetry.reasons import ServerFailure
+from txmux.telemetry.reasons import FAILURE_TEXTS, ServerFailure
 
 ObservedState = Literal["failing", "silent"]
 
@@ -33,23 +33,12 @@ _SILENT_AFTER = 15.0  # seconds since the first of them has sent something
 _PATIENCE = 3.0  # seconds that the last of them had for a byte
 _STALE = 300.0  # seconds after which what the last client met says nothing any more
 
-_WORDS: Mapping[ServerFailure, str] = {
-    "connect-refused": "connection refused",
-    "connect-timeout": "no connection in time",
-    "tls-failed": "TLS failed",
-    "error": "cannot be connected",
-    "reset": "reset before its first byte",
-}
-"""The causes that say something about a server."""
+_CAUSES: tuple[ServerFailure, ...] = (
+    "connect-refused", "connect-timeout", "tls-failed", "error", "reset",
+)  # fmt: skip
+"""Those that say something about the server."""
 
-_FAILED = {
-    cause: at
-    for name, at in SERVER.those("failed").items()
-    for cause in get_args(ServerFailure)
-    if cause == name and cause in _WORDS
-}
-
-
+_FAILED = {cause: SERVER.at[f"failed {cause}"] for cause in _CAUSES}
 _ASKED, _ANSWERED, _LOCAL = (SERVER.at[name] for name in ("asked", "answered", "local faults"))
 _CELLS = tuple(SERVER.at[name] for name in ("connected", "asked", "answered", "unanswered"))
 
@@ -129,7 +118,7 @@ class ServerObservation:
             self._last_failure = now
             kind = max(failed, key=lambda cause: failed[cause])
             if kind != self._kind or not self._cause:
-                self._kind, self._cause = kind, _WORDS[kind]
+                self._kind, self._cause = kind, FAILURE_TEXTS[kind]
         if self.failures:
             self._resets += failed.get("reset", 0)
             if activity.connected:
@@ -210,7 +199,7 @@ class ServerObservation:
         asked = [now - float(age) for age in fields["asked"]]
         self.failures, self._silence.clients = int(fields["failures"]), int(fields["clients"])
         self._first_failure, self._last_failure = first, last
-        self._kind = next((cause for cause in _WORDS if cause == fields["kind"]), "error")
+        self._kind = next((cause for cause in _CAUSES if cause == fields["kind"]), "error")
         self._cause = str(fields["cause"])
         self._silence.first, self._silence.reached, self._silence.last = asked
 
