@@ -15,24 +15,33 @@ from txmux.telemetry.counting.snapshot import Gauges
 
 
 class BackendTest(SynchronousTestCase):
+    now = 10.0
+
     def items(
-        self, *states: str, used: bool = True, hold: bool = False, fallback: str = ""
+        self,
+        *states: str,
+        used: bool = True,
+        hold: bool = False,
+        fallback: str = "",
+        waiting: int = 0,
     ) -> list[AttentionItem]:
         servers: list[dict[str, Any]] = [
             {"server": f"10.0.0.{at}:80", "state": state, "why": f"why {at}", "since": float(at)}
             for at, state in enumerate(states, 1)
         ]
-        document = {"name": "web", "hold": {"until": None} if hold else None, "servers": servers}
+        held = {"hold": {"until": None} if hold else None, "held": waiting}
+        document = {"name": "web", **held, "servers": servers}
         other = Backend("other", ())
-        web = Backend("web", (), fallback=other if fallback else Refusal.CLOSE)
+        web = Backend("web", (), fallback=other if fallback else Refusal.CLOSE, hold=30.0)
         routes = (Route("all", (), web),) if used else ()
         rules = Rules(Path("x.ini"), Settings(), (), routes, {"web": web, "other": other})
         there = {
             "name": "other",
             "hold": None,
+            "held": 0,
             "servers": [{"server": "s", "state": fallback, "why": "", "since": None}],
         }
-        return [*backends([document, *([there] if fallback else [])], rules)]
+        return [*backends([document, *([there] if fallback else [])], rules, self.now)]
 
     def test_some_servers_cannot_serve(self) -> None:
         (item,) = self.items("up", "down")
@@ -76,6 +85,10 @@ class BackendTest(SynchronousTestCase):
             ),
         )
         self.assertEqual(self.items("down", fallback="drain")[0].level, "critical")
+        # Its clients wait for 'hold', and those that come last may still do so later.
+        self.assertEqual(self.items("failing", waiting=1)[0].level, "warning")
+        self.now = 31.0
+        self.assertEqual(self.items("failing", waiting=1)[0].level, "critical")
 
 
 class OthersTest(SynchronousTestCase):

@@ -32,17 +32,20 @@ _STATES = {"drain": "drained", "maintenance": "in maintenance"}
 _ADVICE = {"silent": "; 'eject = unanswered=0' for servers that never answer by design"}
 
 
-def backends(documents: Sequence[Mapping[str, Any]], rules: Rules) -> Iterator[AttentionItem]:
+def backends(
+    documents: Sequence[Mapping[str, Any]], rules: Rules, now: float
+) -> Iterator[AttentionItem]:
     """Find backends of which no server can serve, or some cannot.
 
     It is critical where clients are turned away: no route leads to an unused backend, its fallback may serve, and held clients wait.
-    It is a note where only planned work leaves no server.
+    It is a note where only planned work leaves no server. `now` is in seconds since 1970.
     """
     up = {row["name"] for row in documents if any(_is_up(server) for server in row["servers"])}
     used = rules.used_backends().keys()
+    every = {backend.name: backend for backend in rules.every_backend()}
     covered = {
-        backend.name
-        for backend in rules.every_backend()
+        name
+        for name, backend in every.items()
         if isinstance(backend.fallback, Backend) and backend.fallback.name in up
     }
     for backend in documents:
@@ -57,7 +60,9 @@ def backends(documents: Sequence[Mapping[str, Any]], rules: Rules) -> Iterator[A
             more = "; its clients go to its fallback" if name in covered else ""
             text = f"no server is up: {_names(servers)}{more}"
         newest = max(unable or servers, key=lambda server: server["since"] or 0.0)
-        turns_away = name in used - up - covered and backend["hold"] is None
+        is_new = now - (newest["since"] or now) < every[name].hold
+        is_held = backend["hold"] is not None or (backend["held"] and is_new)
+        turns_away = name in used - up - covered and not is_held
         # What an operator or the rules took out on purpose is planned work.
         worst: Level = "warning" if unable else "note"
         yield AttentionItem(

@@ -250,7 +250,7 @@ class Control:
         workers, now = reports.served.get("workers", ()), time.time()
         stayed, orphaned = self.counters.left_behind()
         found = [
-            *attention.backends(backends, self.rules),
+            *attention.backends(backends, self.rules, now),
             *attention.not_served(missing),
             *attention.not_accepted(missing, self.shut(), gauges.cannot_accept),
             *attention.overflowed(self.rules, self.state.queues.lost() if self.state else {}),
