@@ -23,6 +23,16 @@ class _ResetsAll(Peer):
         self.reset()
 
 
+class _Stopped(Peer):
+    """As a program that does not run: the system accepts for it."""
+
+
+class _Well(Peer):
+    def connectionMade(self) -> None:
+        super().connectionMade()
+        self.send(b"HTTP/1.1 200 OK\r\n\r\n")
+
+
 class ObservedTest(SupervisedTestCase):
     def setUp(self) -> None:
         super().setUp()
@@ -145,6 +155,26 @@ class ObservedTest(SupervisedTestCase):
         lines = [formatEvent(event) for event in logged]
         expected = f"backend web: {server} is silent: no byte from it to 5 clients in a row, in 1 s"
         self.assertIn(expected, lines)
+
+    async def test_check_that_finds_a_server_well(self) -> None:
+        """What clients have met before says nothing then, whether it was shown before its checks failed or not."""
+        for fall, is_shown in ((2, False), (4, True)):
+            peers = PeerFactory(_Stopped)
+            server = f"127.0.0.1:{listen(self, peers)}"
+            await self.begin(server, more=f"check = http timeout=5s interval=1s fall={fall}\n")
+            with capturedLogs() as logged:
+                for _ in range(30):
+                    self.counts().asked()
+                    await self.pass_seconds(1)
+                self.assertEqual(await self.state(), "down")
+                peers.build = _Well
+                await self.pass_seconds(20)
+                self.assertEqual(await self.state(), "up")
+            lines = [line for line in map(formatEvent, logged) if line and server in line]
+            self.assertTrue(any("is up: 2 checks succeeded" in line for line in lines), lines)
+            self.assertEqual(sum("is silent" in line for line in lines), is_shown, lines)
+            self.assertEqual(sum("no longer silent" in line for line in lines), is_shown, lines)
+            await self.running.stopService()
 
     async def test_planned_work_goes_first(self) -> None:
         port = free_port()

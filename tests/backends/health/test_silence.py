@@ -10,7 +10,7 @@ from tests.backends.pool.pools import Watched, servers
 from txmux.backends.health.silence import SilenceWatch
 from txmux.backends.pool.member import Member
 from txmux.backends.pool.server_health import MemberState
-from txmux.rules.model import Ejection
+from txmux.rules.model import Check, Ejection
 from txmux.telemetry.counting.process_counters import ProcessCounters
 
 EJECT = Ejection(unanswered=3, after=5.0, seconds=60.0)
@@ -22,8 +22,10 @@ def _answer(member: Member) -> None:
 
 
 class SilenceTest(SynchronousTestCase):
-    def begin(self, eject: Ejection = EJECT, *texts: str) -> tuple[Watched, Member]:
-        options: dict[str, Any] = {"eject": eject}
+    def begin(
+        self, eject: Ejection = EJECT, *texts: str, check: Check | None = None
+    ) -> tuple[Watched, Member]:
+        options: dict[str, Any] = {"eject": eject, "check": check}
         watched = Watched(*servers(*texts), **options)
         watch = SilenceWatch(watched.clock, watched.pool, eject)
         watch.start()
@@ -71,6 +73,20 @@ class SilenceTest(SynchronousTestCase):
         _answer(member)
         self.ask(watched, member, 1, 0)
         watched.clock.pump([1.0] * 30)
+        self.assertIs(member.state, MemberState.UP)
+
+    def test_once_its_checks_find_it_well(self) -> None:
+        """Clients from before then do not eject it."""
+        watched, member = self.begin(check=Check("tcp", fall=3, rise=3))
+        for ok in (False, True):
+            self.ask(watched, member, 0, 0, 0)
+            for _ in range(3):
+                watched.pool.check_result(member, ok=ok, why="refused")
+            watched.clock.advance(1)
+        watched.clock.pump([1.0] * 20)
+        self.assertIs(member.state, MemberState.UP)
+        self.ask(watched, member, 0, 0)
+        watched.clock.pump([1.0] * 20)
         self.assertIs(member.state, MemberState.UP)
 
     def test_last_server(self) -> None:

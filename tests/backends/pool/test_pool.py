@@ -388,6 +388,14 @@ class CheckTests(SynchronousTestCase):
             pool.pool.check_result(pool.members[0], ok=result == "+", why="refused")
         return [line.partition(": ")[2] for line in pool.changes]
 
+    def test_flows_without_an_answer_before_it_came_up(self) -> None:
+        pool = Watched(check=Check("tcp", rise=1, fall=1), eject=Ejection(unanswered=2))
+        first, second = pool.members
+        pool.pool.unanswered(pool.pick(second))
+        self.results(pool, "-+")
+        pool.pool.unanswered(pool.pick(second))
+        self.assertIs(first.state, MemberState.UP)
+
     def test_fall_and_rise(self) -> None:
         pool = Watched(check=Check("tcp", rise=2, fall=3))
         member = pool.members[0]

@@ -118,11 +118,14 @@ class ServerObserver:
                 self._forget(key)
                 continue
             is_down = bool(members) and all(member.state is MemberState.DOWN for member in members)
-            if members and not is_down and left and self._shall_try(watched, now):
-                left -= 1
-                self._start_try(key, watched, members)
-            # One that its checks have found down is reported already.
-            if not is_down or watched.shown is not None:
+            if is_down:
+                # Its checks have the say: what its clients meet meanwhile says nothing once it is up.
+                watched.stop_trying()
+                watched.observation = self._observation(key)
+            else:
+                if members and left and self._shall_try(watched, now):
+                    left -= 1
+                    self._start_try(key, watched, members)
                 self._update(key, watched, members, now)
             if watched.observation.is_idle and watched.shown is None:
                 self._forget(key)
@@ -149,12 +152,12 @@ class ServerObserver:
     def _record(self, key: ServerKey, now: float, activity: Activity) -> None:
         watched = self._watched.get(key)
         if watched is None:
-            watched = self._make(key)
+            watched = _Watched(self._observation(key))
         watched.observation.record(now, activity)
         if not watched.observation.is_idle:
             self._watched[key] = watched
 
-    def _make(self, key: ServerKey) -> _Watched:
+    def _observation(self, key: ServerKey) -> ServerObservation:
         upstream, server = self._servers[key]
         is_udp, eject = server.kind == "udp", upstream.backend.eject
         expected = None if eject is None else eject.unanswered
@@ -162,7 +165,7 @@ class ServerObserver:
         may_be_silent = expected != 0 and bool(
             not is_udp or expected or has_answered(self._counters.cells(SERVER.key(*key)))
         )
-        return _Watched(ServerObservation(may_be_silent, is_udp=is_udp))
+        return ServerObservation(may_be_silent, is_udp=is_udp)
 
     def as_json(self) -> list[dict[str, Any]]:
         """Return what is known of servers that are failing or silent, for another process."""
@@ -179,7 +182,7 @@ class ServerObserver:
         for fields in rows:
             with suppress(KeyError, TypeError, ValueError):  # of another version
                 key = fields["backend"], fields["server"]
-                watched = self._make(key)
+                watched = _Watched(self._observation(key))
                 watched.observation.restore(fields, self._clock.seconds())
                 self._watched.setdefault(key, watched)
 

@@ -6,6 +6,7 @@ import attrs
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from txmux.backends.pool.pool import BackendPool
+from txmux.backends.pool.server_health import MemberState
 from txmux.rules.model import Ejection, Server
 from txmux.telemetry.counting.counter_groups import SERVER
 from txmux.telemetry.formatting import counted, duration
@@ -74,7 +75,8 @@ class SilenceWatch:
 
     def _look_at(self, server: Server, now: float) -> None:
         members = self._pool.members_of(server)
-        if not members:
+        if all(member.health.state is MemberState.DOWN for member in members):
+            self._servers.pop(server, None)  # clients from before it is up say nothing then
             return
         cells = members[0].counts.cells  # of all its addresses
         asked, answered = cells[_ASKED], cells[_ANSWERED]

@@ -298,7 +298,7 @@ class BackendPool:
         health.contrary = 0
         if is_down:
             health.failed_at.clear()
-            health.consecutive_failures = 0
+            health.consecutive_failures = health.unanswered = 0
             self._change(member, MemberState.UP, f"{counted(check.rise, 'check')} succeeded")
         else:
             self._change(
