@@ -153,7 +153,9 @@ class ObservedTest(SupervisedTestCase):
             await self.pass_seconds(1)
             self.assertEqual(await self.state(), "up")
         lines = [formatEvent(event) for event in logged]
-        expected = f"backend web: {server} is silent: no byte from it to 5 clients in a row, in 1 s"
+        expected = (
+            f"backend web: {server} is silent: no byte from it to 5 clients in a row for 15 s"
+        )
         self.assertIn(expected, lines)
 
     async def test_check_that_finds_a_server_well(self) -> None:

@@ -42,9 +42,9 @@ class ObservingTest(SynchronousTestCase):
         observation = ServerObservation()
         observation.record(0, _refused(30))
         observation.record(12, Activity(failed={"connect-timeout": 6, "connect-refused": 1}))
-        self.assertEqual(observation.why("failing"), "no connection in time, 37 of 37 in 12 s")
+        self.assertEqual(observation.why("failing", 13), "no connection in time, 37 of 37 in 12 s")
         observation.tried(13, ok=False, why="no route to host")
-        self.assertEqual(observation.why("failing"), "no route to host, 37 of 37 in 12 s")
+        self.assertEqual(observation.why("failing", 13), "no route to host, 37 of 37 in 12 s")
 
     def test_server_that_resets_every_client(self) -> None:
         """Its connections are no successes, but one that stays open for some seconds is."""
@@ -90,7 +90,8 @@ class ObservingTest(SynchronousTestCase):
         observation = ServerObservation()
         observation.record(0, Activity(asked=5))
         self.assertEqual(observation.state(299), "silent")
-        self.assertEqual(observation.why("silent"), "no byte from it to 5 clients in a row, in 1 s")
+        expected = "no byte from it to 5 clients in a row for 4 min 59 s"
+        self.assertEqual(observation.why("silent", 299), expected)
         self.assertIsNone(observation.state(300))
         observation.record(400, Activity(asked=1))
         self.assertIsNone(observation.state(402))
@@ -100,8 +101,12 @@ class ObservingTest(SynchronousTestCase):
         observation, other = ServerObservation(), ServerObservation()
         observation.record(0, Activity(asked=6, failed={"tls-failed": 4}))
         other.restore(observation.as_json(20), 1020)
-        states = [other.state(1020), other.why("failing"), other.why("silent")]
-        expected = [observation.state(20), observation.why("failing"), observation.why("silent")]
+        states = [other.state(1020), other.why("failing", 1020), other.why("silent", 1020)]
+        expected = [
+            observation.state(20),
+            observation.why("failing", 20),
+            observation.why("silent", 20),
+        ]
         self.assertEqual(states, expected)
         self.assertEqual(states[0], "failing")
         other.record(1021, Activity(answered=1))

@@ -198,7 +198,7 @@ class ServerObserver:
             since = time.time() - (now - observation.began(state))
             if before is not None and before.state == state:
                 since = before.since
-            watched.shown = ObservedServer(state, observation.why(state), since)
+            watched.shown = ObservedServer(state, observation.why(state, now), since)
         if (before and before.state) != state:
             self._report(key, before, watched, members)
 

@@ -170,11 +170,11 @@ class ServerObservation:
         is_silent = now - silence.first >= _SILENT_AFTER and now - silence.reached >= _PATIENCE
         return "silent" if is_silent else None
 
-    def why(self, state: ObservedState) -> str:
+    def why(self, state: ObservedState, now: float) -> str:
         if state == "silent":
             silence = self._silence
             clients = counted(silence.clients, "client")
-            return f"no byte from it to {clients} in a row, in {_span(silence.first, silence.last)}"
+            return f"no byte from it to {clients} in a row for {_span(silence.first, now)}"
         span = _span(self._first_failure, self._last_failure)
         return f"{self._cause}, {self.failures} of {self.failures} in {span}"
 
