@@ -212,7 +212,8 @@ class ServerObserver:
         backend, server = key
         now, usual = watched.shown, members[0].state.value if members else "up"
         address = members[0].target.text if len(members) == 1 else server
-        why = now.why if now else "it serves again"
+        is_stale = now is None and watched.observation.is_stale
+        why = now.why if now else "no client has come" if is_stale else "it serves again"
         states = before.state if before else usual, now.state if now else usual
         self._upstreams.report(server_event(backend, server, address, *states, why))
         if now is not None:
@@ -227,11 +228,12 @@ class ServerObserver:
             )
         elif before is not None:
             self._log.info(
-                "backend {backend}: {server} is no longer {state}, after {seconds}",
+                "backend {backend}: {server} is no longer {state}, after {seconds}{unknown}",
                 backend=backend,
                 server=server,
                 state=before.state,
                 seconds=duration(round(time.time() - before.since)),
+                unknown="; no client has come to show whether it answers" if is_stale else "",
             )
 
     # Tries.

@@ -28,10 +28,13 @@ _SETTLED = 10.0
 _REFUSED_LATELY = 3.0
 """Seconds since a client was refused in which a datagram that nothing refuses says little: systems limit such refusals, by ICMP."""
 
+_RESET_LATELY = 30.0
+"""Seconds since a client was reset in which a connection that stays open without a byte says little: some reset who sends something."""
+
 _SILENT_CLIENTS = 5
 _SILENT_AFTER = 15.0  # seconds since the first of them has sent something
 _PATIENCE = 3.0  # seconds that the last of them had for a byte
-_STALE = 300.0  # seconds after which what the last client met says nothing any more
+_STALE = 60.0  # seconds after which what the last client met says nothing any more
 
 _CAUSES: tuple[ServerFailure, ...] = (
     "connect-refused", "connect-timeout", "tls-failed", "error", "reset",
@@ -94,17 +97,21 @@ class ServerObservation:
     _young: deque[tuple[float, int]] = attrs.field(factory=deque, init=False)
     _settled: int = attrs.field(default=0, init=False)
     _resets: int = attrs.field(default=0, init=False)
-    _is_misleading: bool = attrs.field(default=False, init=False)
     _silence: Silence = attrs.field(factory=lambda: Silence(_SILENT_CLIENTS), init=False)
 
     @property
     def is_idle(self) -> bool:
         """Whether there is nothing to remember."""
-        return not (self.failures or self._silence.clients or self._is_misleading)
+        return not (self.failures or self._silence.clients)
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether a silent server is no longer called so since no client has come."""
+        return 0 < self._silence.clients < self._silence.enough
 
     def record(self, now: float, activity: Activity) -> None:
         if activity.answered or (activity.unanswered and not self.is_udp):
-            self._succeeded()
+            self._clear()
         else:
             self._record_failures(now, activity)
         self._silence.record(now, activity.asked, activity.answered)
@@ -124,40 +131,25 @@ class ServerObservation:
             if activity.connected:
                 self._young.append((now, activity.connected))
 
-    def _succeeded(self) -> None:
-        self._clear()
-        self._is_misleading = False
-
     def _clear(self) -> None:
         self.failures = self._settled = self._resets = 0
         self._cause = ""
         self._young.clear()
 
     def tried(self, now: float, *, ok: bool, why: str = "", has_answered: bool = False) -> None:
-        """Record an attempt of txmux itself.
-
-        A server that resets whoever sends something stays open without a byte, too. So that shows no more than once that a
-        server works again that has reset its clients.
-        """
+        """Record an attempt of txmux itself, which without a byte says less than what clients have just met."""
         if not ok:
             self._cause = why
             return
-        if self.is_udp and not has_answered and now - self._last_failure < _REFUSED_LATELY:
-            return
-        if self._kind == "reset" and not has_answered:
-            if self._is_misleading or self.state(now) != "failing":
-                return
-            self._is_misleading = True
-        self._clear()
-        self._silence.clients = 0  # those had no connection
+        lately = _REFUSED_LATELY if self.is_udp else _RESET_LATELY if self._kind == "reset" else 0.0
+        if has_answered or now - self._last_failure >= lately:
+            self._clear()
+            self._silence.clients = 0  # those had no connection
 
     def state(self, now: float) -> ObservedState | None:
         while self._young and now - self._young[0][0] >= _SETTLED:
             self._settled += self._young.popleft()[1]
-        is_old = now - self._last_failure >= _STALE
         if self._settled > self._resets:
-            self._succeeded()
-        elif is_old and self._is_misleading:
             self._clear()
         if self.failures >= FAILURES and now - self._first_failure >= _FAILING_AFTER:
             return "failing"
