@@ -53,6 +53,23 @@ class _Worker:
         self.asked.pop(kind).callback(None)
 
 
+class PingTest(SynchronousTestCase):
+    def test_goes_on_after_an_error(self) -> None:
+        make: Any = _Worker
+        clock, done = Clock(), []
+
+        def fail() -> None:
+            done.append(1)
+            raise ZeroDivisionError
+
+        pool = WorkerPool(make, clock, fail)
+        pool.watch()
+        clock.pump([1.0] * 3)
+        pool.stop_watching()
+        self.assertEqual(len(done), 3)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 3)
+
+
 class SettledTest(SynchronousTestCase):
     def test_worker_that_stays_after_all(self) -> None:
         """A reload does not wait for the end of a worker that was asked to leave, and has got connections of others."""

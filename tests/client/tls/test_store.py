@@ -268,6 +268,20 @@ class StoreTests(StoreCase):
     def store(self, *files: Path, **settings: Any) -> CertificateStore:
         return CertificateStore(TlsEnd(files, **settings), self.clock.seconds, "site")
 
+    def test_certificate_that_is_damaged_within(self) -> None:
+        """Its names are read only when they are needed, and OpenSSL takes less than what loads it."""
+        path = self.pem("a.example", file="site.pem")
+        store = self.store(path)
+        identity = authority().issue("b.example")
+        der = identity.certificate.public_bytes(serialization.Encoding.DER)
+        for wrong in (b"\xff.example", b"b\x00xample"):
+            text = ssl.DER_cert_to_PEM_cert(der.replace(b"b.example", wrong))
+            path.write_bytes(text.encode() + identity.key_pem())
+            self.clock.advance(1)
+            self.assertEqual(name_of(shown(store.context())), "a.example")
+            self.assertIn("a certificate is damaged", store.trouble)
+        self.logged()
+
     def test_many_files_that_change_at_once(self) -> None:
         """They are read in several turns, since the process has clients."""
 

@@ -94,7 +94,12 @@ def _names_of(certificate: x509.Certificate) -> frozenset[str]:
     try:
         extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
         names = extension.value.get_values_for_type(x509.DNSName)
-    except (x509.ExtensionNotFound, ValueError):
+    except (
+        x509.ExtensionNotFound,
+        x509.DuplicateExtension,
+        x509.UnsupportedGeneralNameType,
+        ValueError,
+    ):
         common = certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
         names = [attribute.value for attribute in common]
     return frozenset(str(name).lower().removesuffix(".") for name in names)

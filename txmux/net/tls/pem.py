@@ -154,7 +154,7 @@ def _read(key: str, path: Path, content: str, read: Reader, *, keys: bool = True
             (_public(certificate), certificate)
             for kind, block in blocks
             if kind == b"CERTIFICATE"
-            for certificate in [x509.load_pem_x509_certificate(block)]
+            for certificate in [_certificate(block)]
         ]
     except Exception:  # noqa: BLE001 - what is raised depends on what is damaged
         message = f"'{path}': a certificate is damaged; {_name(content)}"
@@ -165,6 +165,15 @@ def _read(key: str, path: Path, content: str, read: Reader, *, keys: bool = True
         if keys and kind.endswith(b"PRIVATE KEY")
     ]
     return _File(path, certificates, {_public(private): private for private in loaded})
+
+
+def _certificate(block: bytes) -> x509.Certificate:
+    """Load a certificate whole: its names are parsed at their first use, and OpenSSL may refuse what `cryptography` takes."""
+    certificate = x509.load_pem_x509_certificate(block)
+    crypto.X509.from_cryptography(certificate)
+    for name in (certificate.subject, certificate.issuer):
+        name.rfc4514_string()
+    return certificate
 
 
 def _private(key: str, path: Path, block: bytes, content: str) -> Any:

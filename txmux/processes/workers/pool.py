@@ -87,7 +87,10 @@ class WorkerPool:
     def _ping(self) -> None:
         for worker in self.all():
             worker.ping()
-        self._on_ping()
+        try:
+            self._on_ping()
+        except Exception:  # noqa: BLE001 - else no worker would be pinged again
+            self._log.failure("what is done each second has failed")
 
     def all(self) -> list[Worker]:
         return [*self.workers, *self.added, *self.retiring]
