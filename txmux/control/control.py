@@ -209,9 +209,11 @@ class Control:
         )
 
     async def status(
-        self, reports: WorkerReports | None = None, counts: Counts | None = None
+        self,
+        reports: WorkerReports | None = None,
+        backends: Sequence[Mapping[str, Any]] | None = None,
     ) -> dict[str, Any]:
-        """Return the document for ``/api/status``; `counts` are read if not given."""
+        """Return the document for ``/api/status``; that of the backends is made if it is not given."""
         reports = reports or await self.ask()
         missing, served, gauges = reports.missing, reports.served, reports.gauges
         names = [listener.name for listener in self.rules.listeners]
@@ -234,19 +236,19 @@ class Control:
             "active": len(self.bans),
             "shared": "lost" if shared == "complete" and not gauges.cluster else shared,
         }
-        items = [item.as_json() for item in await self.attention(reports, counts)]
+        items = [item.as_json() for item in await self.attention(reports, backends)]
         return {**document, **gauges.as_json(), "bans": bans, "attention": items}
 
     async def attention(
-        self, reports: WorkerReports, counts: Counts | None = None
+        self, reports: WorkerReports, backends: Sequence[Mapping[str, Any]] | None = None
     ) -> list[AttentionItem]:
         """Return what needs attention, the worst first."""
-        if counts is None:
+        missing, states, gauges = reports.missing, reports.addresses, reports.gauges
+        if backends is None:
             counts = await self._compute(
                 partial(counts_of, with_routes=False), self.counters, self.rules
             )
-        missing, states, gauges = reports.missing, reports.addresses, reports.gauges
-        backends = await self._backends(attrs.evolve(counts, gauges=gauges), states)
+            backends = await self._backends(attrs.evolve(counts, gauges=gauges), states)
         workers, now = reports.served.get("workers", ()), time.time()
         stayed, orphaned = self.counters.left_behind()
         found = [

@@ -70,9 +70,9 @@ def _expositions_of(control: Control) -> Coalescer[bytes]:
         assert service is not None  # noqa: S101 - the client has it
         reports = await service.ask()
         counts = await service.counts(reports)
-        needed = await service.attention(reports, counts)
-        counts = attrs.evolve(counts, attention=needed)
         backends = await service.backends(counts, reports.addresses)
+        needed = await service.attention(reports, backends)
+        counts = attrs.evolve(counts, attention=needed)
         # With thousands of routes it takes so long that clients would wait for it.
         return await deferToThread(exposition, counts, backends)
 

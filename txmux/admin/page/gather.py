@@ -59,11 +59,10 @@ async def gather(control: Control, query: PageQuery, *, is_update: bool = False)
         _chosen(control, query["connection"]),
     )
     counts = await control.counts(reports)
-    status, routes, backends = await concurrently(
-        control.status(reports, counts),
-        control.routes(counts),
-        control.backends(counts, reports.addresses),
+    routes, backends = await concurrently(
+        control.routes(counts), control.backends(counts, reports.addresses)
     )
+    status = await control.status(reports, backends)
     listings = (connections, backends, clients, certificates)
     missing = dict.fromkeys(line for listing in listings for line in listing.missing)
     warnings += [f"Not all is shown: {problem}." for problem in missing]
