@@ -123,7 +123,7 @@ class ShortTest(TestCase):
         self.patch(MEMORY, "_new_piece", self.system.give)
         self.patch(MEMORY, "_seconds", lambda: self.system.now)
         self.patch(MEMORY, "_pieces", [])
-        self.addCleanup(setattr, MEMORY, "_since", None)
+        self.patch(MEMORY, "_since", None)
         self.factory = PeerFactory()
         self.port: Any = reactor.listenTCP(0, self.factory, interface="127.0.0.1")
         self.addCleanup(self.port.stopListening)
