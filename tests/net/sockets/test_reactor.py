@@ -80,6 +80,31 @@ class WorkersReactorTest(SynchronousTestCase):
         counts = [self.served.count(end.fileno()) for end in ends]
         self.assertLessEqual(max(counts) - min(counts), 1)
 
+    def test_calls_made_or_moved_meanwhile(self) -> None:
+        """A reactor that runs makes the calls that sockets ask it for in time, though the sockets never rest."""
+        calls: list[str] = []
+        ours, _ = self.pair()
+
+        def serve(_: int) -> None:
+            self.served.append(1)
+            match len(self.served):
+                case 3:
+                    moved.reset(0)
+                case 6:
+                    self.reactor.callLater(0, calls.append, "made")
+                case 9:
+                    self.reactor.callFromThread(calls.append, "thread")
+                case 12:
+                    self.reactor.stop()
+
+        moved = self.reactor.callLater(3600, calls.append, "moved")
+        self.poller.watch(ours.fileno(), WRITE, serve)
+        self.addCleanup(self.poller.unwatch, ours.fileno())
+        self.reactor.startRunning(installSignalHandlers=False)
+        self.reactor.mainLoop()
+        self.assertEqual(calls, ["moved", "made", "thread"])
+        self.assertLess(len(self.served), 16)
+
     def test_calls_after(self) -> None:
         """Calls of handlers, readers and timers come soon, those for the end of the turn last; an error affects no other."""
         calls: list[str] = []

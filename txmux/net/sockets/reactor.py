@@ -21,7 +21,7 @@ class SocketReactor(EPollReactor):
         self._sockets: _SharingPoller | None = None
         super().__init__()
         self._sockets = POLLERS[self] = _SharingPoller(self)
-        self.doIteration = self._sockets.serve_ready  # type: ignore[method-assign]  # one call less
+        self.doIteration = self._sockets.serve_until_due  # type: ignore[method-assign]  # one call less
 
     def _add(self, xer: Any, *rest: Any) -> None:
         descriptor = xer.fileno()
@@ -35,6 +35,24 @@ class _SharingPoller(Poller):
         super().__init__(reactor)
         self._epoll = reactor._poller
         self.is_new = self._outdated.add
+
+    def serve_until_due(self, timeout: float | None) -> None:
+        """Serve what is ready until the reactor has something to do itself: asking it after each batch would cost as much as a batch."""
+        reactor = self.reactor
+        while True:
+            self.serve_ready(timeout)
+            if (
+                not reactor._started
+                or reactor._justStopped
+                or reactor.threadCallQueue
+                or reactor._newTimedCalls
+            ):
+                return
+            # A call may have been moved to an earlier time meanwhile.
+            waiting = reactor._pendingTimedCalls
+            timeout = waiting[0].time - reactor.seconds() if waiting else None
+            if timeout is not None and timeout <= 0:
+                return
 
     @override
     def _serve_other(self, descriptor: int, events: int) -> None:
