@@ -101,7 +101,7 @@ def run(rules: str) -> None:
     Twist.main(["twist", "--log-format=text", "txmux", "--rules", rules])
 
 
-def _nothing(*_: object) -> None:
+def _nothing(*_: object, **__: object) -> None:
     """Stand for what counts."""
 
 
@@ -201,13 +201,11 @@ def counted(times: int) -> float:
         listener.accepted()
         route.matched(record)
         listener.decided(record)
-        server.connected()
+        server.connected(is_asked=True)
         backend.connected(0.2)
-        server.asked()
         server.answered(backend, 0.3)
         server.released()
-        listener.relayed(route, 40, 400)
-        server.relayed(40, 400)
+        listener.relayed(route, server, 40, 400)
         listener.connection_ended(route, record, "done")
     return 1e6 * (time.process_time() - began) / times
 

@@ -36,10 +36,10 @@ class ConnectedTest(AdminCase):
         names = Talker.listening(self, answer=lambda data: data)
         await self.start("workers = 2", _RULES % (listen(self, backend), names.port))
         self.port, datagrams = self.ports()
-        for _ in range(2):
+        for index in range(2):
             client = await connect(self, self.port, source="127.0.0.2")
             client.send(b"SSH-2.0-a\r\n")
-            await (await backend.peer()).has(11)
+            await (await backend.peer(index)).has(11)
         for _ in range(3):
             refused = await connect(self, self.port, source="127.0.0.2")
             await refused.is_lost()

@@ -29,7 +29,7 @@ def _live(client: str, age: float = 0.0, first: bytes | None = None) -> Any:
     )
 
 
-def _rows(table: ClientTable, *live: Any) -> list[Any]:
+def rows_of(table: ClientTable, *live: Any) -> list[Any]:
     steps = table.rows(live)
     try:
         while True:
@@ -50,7 +50,7 @@ class BusiestSourcesTests(SynchronousTestCase):
         for number, pause in events:
             clock.advance(pause)
             before = sources.total
-            entry = sources.add(str(number), 0.0)
+            entry = sources.add(str(number), 0.0, sources.weight())
             weight = sources.total - before
             weights[str(number)] += weight  # type: ignore[assignment]
             same, score = counted.get(number, (entry, 0.0))
@@ -64,9 +64,9 @@ class BusiestSourcesTests(SynchronousTestCase):
         clock = Clock()
         sources = BusiestSources(clock.seconds)
         for _ in range(10):
-            sources.add("192.0.2.1", 0.0)
+            sources.add("192.0.2.1", 0.0, sources.weight())
         clock.advance(1_000_000)
-        old, new = sources.entries["192.0.2.1"], sources.add("192.0.2.2", 0.0)
+        old, new = sources.entries["192.0.2.1"], sources.add("192.0.2.2", 0.0, sources.weight())
         self.assertEqual(
             (sources.recent(old.score), round(sources.recent(new.score), 3)), (0, 0.067)
         )
@@ -80,11 +80,11 @@ class ClientTableTests(SynchronousTestCase):
     def test_flood_of_addresses_hides_no_busy_client_and_is_bounded(self) -> None:
         for number in range(100_000):
             high, low = divmod(number, 256)
-            self.table.ended(_ended(f"10.{high // 256}.{high % 256}.{low}:5000"), "limit")
+            self.table.ended(_ended(f"10.{high // 256}.{high % 256}.{low}:5000", reason="limit"))
             if not number % 500:
-                self.table.ended(_ended("203.0.113.7:5000", bytes_in=7, bytes_out=9), "done")
+                self.table.ended(_ended("203.0.113.7:5000", bytes_in=7, bytes_out=9, reason="done"))
             self.clock.advance(0.0001)
-        rows = {source: row for source, *row in _rows(self.table)}
+        rows = {source: row for source, *row in rows_of(self.table)}
         self.assertEqual(len(rows), MOST_SOURCES)
         self.assertLessEqual(len(self.table._sources.entries), 2 * MOST_SOURCES)
         active, ended, recent, bytes_in, bytes_out, refused, *_ = rows["203.0.113.7"]
@@ -93,12 +93,13 @@ class ClientTableTests(SynchronousTestCase):
 
     def test_live_connections_come_first_and_old_floods_fall(self) -> None:
         for _ in range(10_000):
-            self.table.ended(_ended("192.0.2.1:50000"), "denied")
+            self.table.ended(_ended("192.0.2.1:50000", reason="denied"))
+        self.assertEqual([*self.table.refusing()], [])  # as is asked every few seconds
         self.clock.advance(120)
         for _ in range(5):
-            self.table.ended(_ended("192.0.2.2:50000"), "done")
+            self.table.ended(_ended("192.0.2.2:50000", reason="done"))
         live = (_live("192.0.2.3:50000"), _live("192.0.2.3:50001", 3600.0, b"x"))
-        rows = _rows(self.table, *live)
+        rows = rows_of(self.table, *live)
         sources = [source for source, *_ in rows]
         self.assertEqual(sources, ["192.0.2.3", "192.0.2.2", "192.0.2.1"])
         _, active, ended, recent, bytes_in, bytes_out, refused, unrecognised, since = rows[0]
@@ -108,8 +109,8 @@ class ClientTableTests(SynchronousTestCase):
         self.assertEqual(rows[2][6], 10_000)
 
     def test_connection_that_lasted_long_is_no_new_one(self) -> None:
-        self.table.ended(_ended("192.0.2.1:50000", duration_ms=3_600_000.0), "done")
-        self.assertAlmostEqual(_rows(self.table)[0][3], 0)
+        self.table.ended(_ended("192.0.2.1:50000", duration_ms=3_600_000.0, reason="done"))
+        self.assertAlmostEqual(rows_of(self.table)[0][3], 0)
 
     def test_connection_that_ends_while_the_rows_are_made(self) -> None:
         client = _live("192.0.2.1:50000")
@@ -131,9 +132,9 @@ class ClientTableTests(SynchronousTestCase):
             ("unix", "unix"),
         ):
             table = ClientTable(self.clock.seconds)
-            table.ended(_ended(client), "done")
+            table.ended(_ended(client, reason="done"))
             table.turned_away(client, 1001.0)
-            (row,) = _rows(table, _live(client))
+            (row,) = rows_of(table, _live(client))
             self.assertEqual((row[0], row[1], row[2], row[6]), (source, 1, 2, 1))
 
     def test_whom_limits_refuse_until_that_is_long_ago(self) -> None:

@@ -5,6 +5,7 @@ import json
 import socket
 from typing import Any
 
+from tests.client.test_client_table import rows_of
 from tests.support.mux import MuxTestCase, backend_at
 from tests.support.peers import Peer
 from tests.support.servers import counted, waited
@@ -135,11 +136,11 @@ class MovingTest(MuxTestCase):
     async def test_client_is_counted_once(self) -> None:
         client, server = await self.relayed()
         self.move()
-        before, after = (its.runtime.clients._sources for its in (self.old, self.factory))
-        self.assertEqual(before.entries, {})
+        before, after = (its.runtime.clients for its in (self.old, self.factory))
+        self.assertEqual(rows_of(before), [])
         await self.end(client, server)
-        (entry,) = after.entries.values()
-        self.assertEqual((entry.ended, entry.bytes_in), (1, 11))
+        ((_, live, ended, _, bytes_in, *_),) = rows_of(after)
+        self.assertEqual((live, ended, bytes_in), (0, 1, 11))
 
     async def test_idle_time_before_the_move_counts(self) -> None:
         client, server = await self.relayed()

@@ -33,6 +33,7 @@ _MOST_REFUSED = 100  # sources of one limit that are remembered
 _REPORTED = 5  # of those
 _LEAST = 0.001  # refusals a second; fewer are of minutes ago
 _OFTEN = 32  # connections between two steps
+_AT_ONCE = 64  # ended connections
 _REFUSED: frozenset[EndReason] = frozenset({"limit", "denied"})
 
 
@@ -91,15 +92,18 @@ class BusiestSources:
         self._start = self._changes_at = seconds()
         self._weight = 1.0
 
-    def add(self, source: Source, since: float, age: float = 0.0) -> Entry:
-        """Count an event that began some seconds ago, at `since` in seconds since 1970."""
-        entry = self.entries.get(source)
-        if entry is None:
-            entry = self._enter(source, since)
+    def weight(self) -> float:
+        """Return the weight of an event that begins now."""
         now = self._seconds()
         if now >= self._changes_at:
             self._grow(now)
-        weight = self._weight if age < _STEP else self._weight * math.exp(-age / _MEMORY)
+        return self._weight
+
+    def add(self, source: Source, since: float, weight: float) -> Entry:
+        """Count an event, which began at `since`, in seconds since 1970; see `weight`."""
+        entry = self.entries.get(source)
+        if entry is None:
+            entry = self._enter(source, since)
         entry.score += weight
         self.total += weight
         return entry
@@ -143,25 +147,39 @@ class ClientTable:
     def __init__(self, seconds: Callable[[], float]) -> None:
         self._seconds = seconds
         self._sources = BusiestSources(seconds)
+        # Counted together, which costs each a half: the records of those that have ended, and of which no route took the client.
+        self._ended: list[ConnectionRecord] = []
+        self._unrecognised: list[ConnectionRecord] = []
         self._refusing: dict[tuple[str, LimitName], BusiestSources] = {}
 
-    def ended(self, client: Client, reason: EndReason) -> None:
-        """Count a connection or flow that has ended in this process."""
-        record = client.record
-        entry = self._sources.add(
-            _source_of(record.client), record.time, (record.duration_ms or 0.0) / 1000
-        )
-        entry.ended += 1
-        entry.bytes_in += record.bytes_in
-        entry.bytes_out += record.bytes_out
-        if reason in _REFUSED:
-            entry.refused += 1
+    def ended(self, client: Client) -> None:
+        """Count a connection or flow that has just ended in this process."""
+        ended, record = self._ended, client.record
+        ended.append(record)
         if client.unrecognised is not None:
-            entry.unrecognised += 1
+            self._unrecognised.append(record)
+        if len(ended) >= _AT_ONCE:
+            self._count_ended()
+
+    def _count_ended(self) -> None:
+        sources, now = self._sources, self._sources.weight()
+        for record in self._ended:
+            age = (record.duration_ms or 0.0) / 1000
+            weight = now if age < _STEP else now * math.exp(-age / _MEMORY)
+            entry = sources.add(_source_of(record.client), record.time, weight)
+            entry.ended += 1
+            entry.bytes_in += record.bytes_in
+            entry.bytes_out += record.bytes_out
+            if record.reason in _REFUSED:
+                entry.refused += 1
+        for record in self._unrecognised:
+            sources.add(_source_of(record.client), record.time, 0.0).unrecognised += 1
+        self._ended.clear()
+        self._unrecognised.clear()
 
     def turned_away(self, client: str, now: float) -> None:
         """Count a client that was refused at `now`, in seconds since 1970, before it had a connection or flow."""
-        entry = self._sources.add(_source_of(client), now)
+        entry = self._sources.add(_source_of(client), now, self._sources.weight())
         entry.ended += 1
         entry.refused += 1
 
@@ -170,10 +188,12 @@ class ClientTable:
         key = listener, limit
         if key not in self._refusing:
             self._refusing[key] = BusiestSources(self._seconds, _MOST_REFUSED)
-        self._refusing[key].add(_source_of(client), 0.0)
+        sources = self._refusing[key]
+        sources.add(_source_of(client), 0.0, sources.weight())
 
     def refusing(self) -> Iterator[tuple[str, LimitName, str, float]]:
         """Yield whom limits refuse: the listener, the limit, the source or an empty text for all, and how many a second."""
+        self._count_ended()  # often enough that their weight is right
         for (listener, limit), sources in [*self._refusing.items()]:
             of_all = sources.recent(sources.total)
             if of_all < _LEAST:
@@ -189,6 +209,7 @@ class ClientTable:
         Args:
             live: All connections and flows of the process, listed just before that.
         """
+        self._count_ended()
         total: dict[Source, list[float]] = {
             source: [
                 0, entry.ended, self._sources.recent(entry.score), entry.bytes_in,

@@ -55,9 +55,8 @@ def count_bytes(served: Counted) -> None:
             relayed.bytes_in - served.counted_in,
             relayed.bytes_out - served.counted_out,
         )
-        served.configuration.counts.relayed(served.counted, more_in, more_out)
-        if served.server_counts is not None:
-            served.server_counts.relayed(more_in, more_out)
+        counts = served.configuration.counts
+        counts.relayed(served.counted, served.server_counts, more_in, more_out)
         served.counted_in, served.counted_out = relayed.bytes_in, relayed.bytes_out
 
 
@@ -71,8 +70,6 @@ def record_end(served: Counted, reason: EndReason) -> None:
             record.bytes_in - served.counted_in,
             record.bytes_out - served.counted_out,
         )
-        counts.relayed(counted, more_in, more_out)
-        if served.server_counts is not None:
-            served.server_counts.relayed(more_in, more_out)
+        counts.relayed(counted, served.server_counts, more_in, more_out)
         counts.connection_ended(counted, record, reason)
-        served.runtime.clients.ended(served, reason)
+        served.runtime.clients.ended(served)

@@ -327,8 +327,7 @@ class SocketConnection(MuxProtocol):
         connect_ms = (now - self.accepted_at) * 1000 - (record.detect_ms or 0.0)
         record.connect_ms, self.received = connect_ms, data[sent:]
         upstream.counts.connected(connect_ms)
-        upstream.pool.connected(member)
-        member.counts.asked()
+        upstream.pool.connected(member, is_asked=True)
         return Connected(upstream, member, None)
 
     def _server_ready(self, events: int) -> None:  # noqa: ARG002 - the socket is asked
@@ -419,9 +418,12 @@ class SocketConnection(MuxProtocol):
                 if source is self.client:
                     self.record.bytes_in += count
                 else:
-                    if not self.record.bytes_out:
-                        self._count_answer()
-                    self.record.bytes_out += count
+                    record = self.record
+                    if not record.bytes_out:
+                        asked_ms = (record.detect_ms or 0.0) + (record.connect_ms or 0.0)
+                        waited = (self.last_received_at - self.accepted_at) * 1000 - asked_ms
+                        self.server_counts.answered(self._upstream.counts, waited)  # type: ignore[union-attr]  # it is relayed
+                    record.bytes_out += count
                 # If the source has half-closed, the kernel keeps its last bytes (MSG_MORE) for a packet with the FIN.
                 more = bool(events & FINISHED) and count < FULL
                 try:
@@ -436,13 +438,6 @@ class SocketConnection(MuxProtocol):
                     return
         except Exception as problem:  # noqa: BLE001 - as in `_client_ready`
             self._abort_on_error(problem)
-
-    def _count_answer(self) -> None:
-        record, counts = self.record, self.server_counts
-        asked_ms = (record.detect_ms or 0.0) + (record.connect_ms or 0.0)
-        waited = (self.last_received_at - self.accepted_at) * 1000 - asked_ms
-        assert counts is not None  # noqa: S101 - it is relayed
-        counts.answered(self._upstream.counts, waited)
 
     def _peer_finished(self, source: socket.socket, sink: socket.socket) -> None:
         if self.finished is not None:

@@ -161,10 +161,8 @@ class Flow:
             now = (self.bytes_in, self.bytes_out, self.datagrams_in, self.datagrams_out)
             before, self._counted_before = self._counted_before, now
             more = (*map(operator.sub, now, before),)
-            self.configuration.counts.relayed(self._counted, *more)
             server = None if self._server_socket is None else self._server_socket.counts
-            if server is not None:
-                server.relayed(*more[:2])
+            self.configuration.counts.relayed(self._counted, server, *more)
 
     # From the client.
 
@@ -502,7 +500,7 @@ class Flow:
         self.state = "over"
         if counted is not None:
             self.configuration.counts.connection_ended(counted, record, reason)
-            self.runtime.clients.ended(self, reason)
+            self.runtime.clients.ended(self)
         self.port.forget(self.key, self)
         if self._following is not None:
             self.stop_following()

@@ -24,9 +24,9 @@ class LackingPortsTest(SynchronousTestCase):
                 self.now += 59 if not is_by_connection else 5
                 if is_by_connection:
                     self.ports.connected("web", "other")
-                    self.assertTrue(self.ports)
+                    self.assertTrue(self.ports.lacks)
                     self.ports.connected("web", "s")
                 self.assertEqual(self.ports.report(), [])
-            self.assertFalse(self.ports)
+            self.assertFalse(self.ports.lacks)
             lines = [event["log_format"].format(**event) for event in events]
             self.assertEqual(lines, ["backend web: cannot connect to s: in use", ended])

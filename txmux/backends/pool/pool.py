@@ -195,9 +195,10 @@ class BackendPool:
                 return member
         return None
 
-    def connected(self, member: Member) -> None:
-        member.counts.connected()
-        if LACKING_PORTS:
+    def connected(self, member: Member, *, is_asked: bool = False) -> None:
+        """Record an established connection; with `is_asked` it has been sent the client's first byte already."""
+        member.counts.connected(is_asked=is_asked)
+        if LACKING_PORTS.lacks:
             LACKING_PORTS.connected(self.backend.name, member.server.text)
         member.health.unanswered = member.health.consecutive_failures = 0
         state = member.health.state

@@ -25,21 +25,21 @@ class LackingPorts:
 
     Args:
         now: Returns seconds since 1970.
+
+    Attributes:
+        lacks: What is lacking now, by backend and server.
     """
 
     _log = Logger()
 
     def __init__(self, now: Callable[[], float] = time.time) -> None:
         self._now = now
-        self._lacks: dict[tuple[str, str], _Lack] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._lacks)
+        self.lacks: dict[tuple[str, str], _Lack] = {}
 
     def failed(self, backend: str, server: str, why: str) -> None:
-        now, lack = self._now(), self._lacks.get((backend, server))
+        now, lack = self._now(), self.lacks.get((backend, server))
         if lack is None:
-            self._lacks[backend, server] = _Lack(why, now, now)
+            self.lacks[backend, server] = _Lack(why, now, now)
             self._log.warn(
                 "backend {backend}: cannot connect to {server}: {why}",
                 backend=backend,
@@ -51,19 +51,19 @@ class LackingPorts:
             lack.last = now
 
     def connected(self, backend: str, server: str) -> None:
-        lack = self._lacks.get((backend, server))
+        lack = self.lacks.get((backend, server))
         if lack is not None and self._now() - lack.last >= _CALM:
             self._end((backend, server))
 
     def report(self) -> list[tuple[str, str, str, int, float]]:
         """Return backend, server, reason, number of failures and the time of the first, in seconds since 1970."""
         now = self._now()
-        for key in [key for key, lack in self._lacks.items() if now - lack.last >= _PERIOD]:
+        for key in [key for key, lack in self.lacks.items() if now - lack.last >= _PERIOD]:
             self._end(key)
-        return [(*key, lack.why, lack.count, lack.since) for key, lack in self._lacks.items()]
+        return [(*key, lack.why, lack.count, lack.since) for key, lack in self.lacks.items()]
 
     def _end(self, key: tuple[str, str]) -> None:
-        lack = self._lacks.pop(key)
+        lack = self.lacks.pop(key)
         self._log.info(
             "backend {backend}: there are ports towards {server} again; {count} had none",
             backend=key[0],

@@ -131,15 +131,25 @@ class ListenerCounts(_CountedCells):
         cells[_BYTES] += said
 
     def relayed(
-        self, route: RouteCounts, bytes_in: int, bytes_out: int, came: int = 0, went: int = 0
+        self,
+        route: RouteCounts,
+        server: ServerCounts | None,
+        bytes_in: int,
+        bytes_out: int,
+        came: int = 0,
+        went: int = 0,
     ) -> None:
         """Count bytes, and for a flow the datagrams of both sides."""
         if bytes_in > 0:
             self.cells[_IN] += bytes_in
             route.cells[_ROUTE_IN] += bytes_in
+            if server is not None:
+                server.cells[_SERVER_IN] += bytes_in
         if bytes_out > 0:
             self.cells[_OUT] += bytes_out
             route.cells[_ROUTE_OUT] += bytes_out
+            if server is not None:
+                server.cells[_SERVER_OUT] += bytes_out
         if came or went:
             self.cells[_DATAGRAMS_IN] += came
             self.cells[_DATAGRAMS_OUT] += went
@@ -197,8 +207,12 @@ class ServerCounts(_CountedCells):
 
     __slots__ = ()
 
-    def connected(self) -> None:
-        self.cells[_CONNECTED] += 1
+    def connected(self, *, is_asked: bool = False) -> None:
+        """Count a connection; with `is_asked` it has been sent the client's first byte already."""
+        cells = self.cells
+        cells[_CONNECTED] += 1
+        if is_asked:
+            cells[_ASKED] += 1
 
     def adopted(self) -> None:
         self.cells[_SERVER_ADOPTED] += 1
