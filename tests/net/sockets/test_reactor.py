@@ -97,7 +97,7 @@ class WorkersReactorTest(SynchronousTestCase):
                 case 12:
                     self.reactor.stop()
 
-        moved = self.reactor.callLater(3600, calls.append, "moved")
+        moved = self.reactor.callLater(40 * 86_400, calls.append, "moved")
         self.poller.watch(ours.fileno(), WRITE, serve)
         self.addCleanup(self.poller.unwatch, ours.fileno())
         self.reactor.startRunning(installSignalHandlers=False)

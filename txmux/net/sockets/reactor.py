@@ -41,17 +41,10 @@ class _SharingPoller(Poller):
         reactor = self.reactor
         while True:
             self.serve_ready(timeout)
-            if (
-                not reactor._started
-                or reactor._justStopped
-                or reactor.threadCallQueue
-                or reactor._newTimedCalls
-            ):
+            if not reactor._started or reactor._justStopped or reactor.threadCallQueue:
                 return
-            # A call may have been moved to an earlier time meanwhile.
-            waiting = reactor._pendingTimedCalls
-            timeout = waiting[0].time - reactor.seconds() if waiting else None
-            if timeout is not None and timeout <= 0:
+            timeout = reactor.timeout()
+            if timeout == 0:
                 return
 
     @override
