@@ -193,6 +193,19 @@ class ObservedTest(SupervisedTestCase):
             self.assertEqual(await self.state(), "up")
         self.assertFalse([one for one in map(formatEvent, logged) if one and "failing" in one])
 
+    async def test_failing_server_that_is_drained(self) -> None:
+        await self.begin(f"127.0.0.1:{free_port()}")
+        with capturedLogs() as logged:
+            for _ in range(3):
+                self.counts().failed("connect-refused")
+            await self.pass_seconds(4)
+            self.assertEqual(await self.state(), "failing")
+            await self.running.control.set_server("web", self.servers[0], state="drain")
+            await self.pass_seconds(1)
+        lines = [line for line in map(formatEvent, logged) if line and "no longer failing" in line]
+        self.assertEqual(len(lines), 1, lines)
+        self.assertRegex(lines[0], "no longer failing, after .*; it has been taken out of use$")
+
     async def test_try_begins_as_a_client_does(self) -> None:
         """With a PROXY header and with TLS, which a server of plain TCP fails."""
         peers = PeerFactory()

@@ -115,6 +115,8 @@ class ServerObserver:
         for key, watched in [*self._watched.items()]:
             members = self._members(key)
             if members is None:
+                if watched.shown is not None:
+                    self._log_end(key, watched.shown, "; it has been taken out of use")
                 self._forget(key)
                 continue
             is_down = bool(members) and all(member.state is MemberState.DOWN for member in members)
@@ -227,14 +229,18 @@ class ServerObserver:
                 tried=tried,
             )
         elif before is not None:
-            self._log.info(
-                "backend {backend}: {server} is no longer {state}, after {seconds}{unknown}",
-                backend=backend,
-                server=server,
-                state=before.state,
-                seconds=duration(round(time.time() - before.since)),
-                unknown="; no client has come to show whether it answers" if is_stale else "",
-            )
+            unknown = "; no client has come to show whether it answers"
+            self._log_end(key, before, unknown if is_stale else "")
+
+    def _log_end(self, key: ServerKey, before: ObservedServer, more: str) -> None:
+        self._log.info(
+            "backend {backend}: {server} is no longer {state}, after {seconds}{more}",
+            backend=key[0],
+            server=key[1],
+            state=before.state,
+            seconds=duration(round(time.time() - before.since)),
+            more=more,
+        )
 
     # Tries.
 
