@@ -52,7 +52,7 @@ def backends(
         name, servers = str(backend["name"]), backend["servers"]
         unable = [server for server in servers if server["state"] in _UNABLE]
         if not unable and (name in up or name not in used):
-            continue  # somebody took them out, and others serve
+            continue  # those that are out were taken out on purpose, and others serve
         if name in up:
             verb = "is" if len(unable) == 1 else "are"
             text = f"{len(unable)} of {len(servers)} servers {verb} down: {_names(unable)}"
@@ -354,7 +354,7 @@ def measured(gauges: Gauges, rules: Rules, now: float) -> Iterator[AttentionItem
 
 
 def _certificates(gauges: Gauges, rules: Rules, now: float) -> Iterator[AttentionItem]:
-    # Some authorities give certificates for a few days; whoever renews them reports if one cannot be renewed.
+    # Certificates by ACME may last a few days; a failed renewal is an item of its own.
     ends = [route.terminate_tls for route in rules.routes if route.terminate_tls is not None]
     renewed = {str(file) for end in ends for _, file in zip(end.acme, end.files, strict=False)}
     of_files = [row for row in gauges.certificates if row[1] not in renewed]

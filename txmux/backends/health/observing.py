@@ -34,7 +34,7 @@ _RESET_LATELY = 30.0
 _SILENT_CLIENTS = 5
 _SILENT_AFTER = 15.0  # seconds since the first of them has sent something
 _PATIENCE = 3.0  # seconds that the last of them had for a byte
-_STALE = 60.0  # seconds after which what the last client met says nothing any more
+_STALE = 60.0  # seconds after which the last client's result no longer counts
 
 _CAUSES: tuple[ServerFailure, ...] = (
     "connect-refused", "connect-timeout", "tls-failed", "error", "reset",

@@ -60,7 +60,7 @@ class Settings:
     Attributes:
         access_log: ``None`` is off, ``"-"`` the service's own log, ``"stdout"`` the standard output, else a file.
         admin: ``"auto"`` is a UNIX socket in a folder for such files.
-        admin_users: Without any, whoever may open a UNIX socket of ``admin`` may do everything.
+        admin_users: Rights by a UNIX socket of ``admin``; without any, everyone who can open it has all rights.
         watch_rules: 0 is never.
         acme: The URL of the authority's directory (RFC 8555, section 7.1.1).
         section: Its section of a file; `NOWHERE` if it was made in Python.

@@ -354,7 +354,7 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Settings(), {
     "admin_tokens": SectionKey(_TOKEN, example="/etc/txmux/tokens", meaning=
         "a file with [more secrets](#rights), a line `NAME RIGHT SECRET` for each client"),
     "admin_users": SectionKey(_USERS, example="alice:steer, @ops:read", meaning=
-        "[who may do what](#rights) by a UNIX socket of `admin`; without it, whoever may open the file may do everything"),
+        "[who may do what](#rights) by a UNIX socket of `admin`; without it, everyone who can open the socket has all rights"),
     "metrics": SectionKey(_METRICS, default="off", example="127.0.0.1:9443", meaning=
         "an endpoint with only `/metrics`, `/healthz` and `/readyz`, without a secret"),
     "grace": SectionKey(_ANY_DURATION, example="10s", meaning=
