@@ -10,6 +10,7 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from itertools import product
 from typing import Any, Generic, TypeVar
 
@@ -78,13 +79,21 @@ def lines_of(routes: Iterable[Route]) -> Iterator[tuple[Route, int, ParsedLine]]
             yield route, number, read_line(alternative)
 
 
-forget_lines = _read.clear
+@cache
+def _options_of(name: str) -> Mapping[str, Option]:
+    # Whether other plugins have been installed is looked at once, not for each line.
+    return {option.name: option for option in installed_matchers()[name].options}
+
+
+def forget_lines() -> None:
+    _read.clear()
+    _options_of.cache_clear()
 
 
 def _apart(alternative: Alternative) -> ParsedLine:
     name, *words = split_words(alternative.text)[alternative.negated :]
     options = dict(word.partition("=")[::2] for word in words)
-    known = {option.name: option for option in installed_matchers()[name].options}
+    known = _options_of(name)
     if alternative.negated:
         cases: tuple[PatternCase, ...] = (
             PatternCase(name, frozenset(options.items()), compared=False, negated=True),

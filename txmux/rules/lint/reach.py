@@ -49,8 +49,9 @@ class _ReachabilityCheck:
         # By route and number of the line: for each of its scopes the routes that take all of its clients, if there are any.
         self._takers: dict[tuple[str, int], list[dict[str, Route]]] = defaultdict(list)
         self._misplaced: dict[tuple[str, int], str] = {}
-        self._scopes = scopes(rules)
-        for scope in self._scopes:
+        self._positions = {route.name: number for number, route in enumerate(rules.routes)}
+        self._over: dict[str, list[RouteScope]] = defaultdict(list)
+        for scope in scopes(rules):
             self._check_scope(scope)
 
     def problems(self) -> Iterator[Problem]:
@@ -90,7 +91,8 @@ class _ReachabilityCheck:
     def _unreachable(
         self, route: Route, number: int, what: str, takers: dict[str, Route]
     ) -> Problem:
-        earlier = [_at(other, 0) for other in self._rules.routes if other.name in takers]
+        names = sorted(takers, key=self._positions.__getitem__)
+        earlier = [_at(takers[name], 0) for name in names]
         message = (
             f"{what}: all its clients go to the earlier {_listed(earlier)}; "
             "put this route first, or remove this"
@@ -103,6 +105,7 @@ class _ReachabilityCheck:
         # Inside of TLS, which a route ends, there are streams.
         over = scope.owner.transport if isinstance(scope.owner, Listener) else Transport.TCP
         for route in self._rules.routes_of(scope.owner):
+            self._over[route.name].append(scope)
             served = self._clients[route.name] & scope.clients
             if not served:
                 continue
@@ -149,7 +152,7 @@ class _ReachabilityCheck:
     def _check_clients(self, route: Route) -> Iterator[Problem]:
         section = route.section
         key = "from" if "from" in section.entries else "not_from"
-        mine = [scope for scope in self._scopes if route.stands_under(scope.owner)]
+        mine = self._over[route.name]
         dry = [scope.owner.name for scope in mine if getattr(scope.owner, "dry_run", False)]
         if not self._clients[route.name] and "not_from" in section.entries:
             key, message = "not_from", "excludes everything in 'from'; correct one of the two"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from zlib import crc32
 
@@ -120,17 +120,26 @@ def scopes(rules: Rules) -> tuple[RouteScope, ...]:
         some = set_of(listener.clients)
         layers.append(RouteScope(listener, some | places if some else some, (listener,)))
     inside = {route.name: route for route in rules.routes if route.terminate_tls}
+    outer: dict[str, list[RouteScope]] = {name: [] for name in inside}
+    for layer in layers:
+        _enter(layer, rules, outer)
     while inside:
         # No route is under itself, so that there always is one whose own scopes are known.
         for name, route in list(inside.items()):
             if inside.keys().isdisjoint(route.under):
                 del inside[name]
-                layers.append(_tls_scope(route, layers))
+                layers.append(_tls_scope(route, outer[name]))
+                _enter(layers[-1], rules, outer)
     return tuple(layers)
 
 
-def _tls_scope(route: Route, known: list[RouteScope]) -> RouteScope:
-    outer = [scope for scope in known if route.stands_under(scope.owner)]
+def _enter(scope: RouteScope, rules: Rules, outer: Mapping[str, list[RouteScope]]) -> None:
+    for route in rules.routes_of(scope.owner):
+        if route.name in outer:
+            outer[route.name].append(scope)
+
+
+def _tls_scope(route: Route, outer: list[RouteScope]) -> RouteScope:
     some = NO_CLIENTS
     for scope in outer:
         some |= scope.clients & set_of(route.clients)

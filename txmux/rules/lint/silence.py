@@ -58,10 +58,12 @@ def silent_clients(listener: Listener, clients: ClientSet) -> Iterator[tuple[Sil
 
 def lines_of_the_other(rules: Rules) -> Iterator[Problem]:
     """Find matchers for UDP in routes that only have clients of TCP, and the other way round."""
-    owners = [scope.owner for scope in scopes(rules)]
+    over: dict[str, set[Transport]] = {route.name: set() for route in rules.routes}
+    for owner in (scope.owner for scope in scopes(rules)):
+        for route in rules.routes_of(owner):
+            over[route.name].add(owner.transport if isinstance(owner, Listener) else Transport.TCP)
     for route in rules.routes:
-        places = [owner for owner in owners if route.stands_under(owner)]
-        transports = {p.transport if isinstance(p, Listener) else Transport.TCP for p in places}
+        transports = over[route.name]
         if len(transports) != 1:
             continue
         [there] = transports

@@ -197,14 +197,15 @@ def _idle_servers(rules: Rules) -> Iterator[Problem]:
                 if key in section.entries:
                     message = f"it has no effect with {backend.servers[0].text!r}, which is another server for each client; remove it"
                     yield section.problem(message, key)
-        texts = [server.text for server in backend.servers]
+        earlier: set[str] = set()
         for number, server in enumerate(backend.servers):
             if server.weight > 1 and is_first:
                 message = "the weight has no effect with 'balance = first', which uses the order; remove it"
                 yield section.problem(message, "server", number)
-            if server.text in texts[:number]:
+            if server.text in earlier:
                 message = f"{server.text!r} is there twice; remove one, and write weight=2 if it is to get twice as many clients"
                 yield section.problem(message, "server", number)
+            earlier.add(server.text)
 
 
 def unchecked_backends(rules: Rules) -> Iterator[Problem]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from heapq import merge
 from pathlib import Path
 
 import attrs
@@ -64,6 +66,10 @@ class Rules:
     routes: tuple[Route, ...]
     backends: dict[str, Backend] = attrs.field(factory=dict)
     files: Files = attrs.field(factory=Files, eq=False, repr=False)
+    # The routes by what they are under, with their positions: there may be thousands of owners.
+    _under: dict[str, list[tuple[int, Route]]] = attrs.field(
+        factory=lambda: defaultdict(list), init=False, eq=False, repr=False
+    )
 
     @property
     def unreadable(self) -> str:
@@ -107,7 +113,14 @@ class Rules:
 
     def routes_of(self, owner: Listener | Route) -> tuple[Route, ...]:
         """Return the routes that belong to a listener, or to a route that ends TLS, in their order."""
-        return tuple(route for route in self.routes if route.stands_under(owner))
+        if not self._under:
+            for position, route in enumerate(self.routes):
+                for name in dict.fromkeys(route.under or ("",)):
+                    self._under[name].append((position, route))
+        own = self._under.get(owner.name, [])
+        if isinstance(owner, Listener):
+            own = [*merge(self._under.get("", []), own)]
+        return tuple(route for _, route in own if route.stands_under(owner))
 
     def routes_over(self, owner: Listener | Route, transport: Transport) -> tuple[Route, ...]:
         """Return the routes of `routes_of` with the lines that are for a transport, of which a route needs one."""

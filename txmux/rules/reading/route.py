@@ -385,17 +385,18 @@ def circles(routes: Sequence[Route]) -> Iterator[Problem]:
 
 def _under(reading: RulesReading, text: str) -> str:
     listeners, routes = reading.sections["listen"], reading.sections["route"]
-    over = [name for name, same in routes.items() if "terminate_tls" in same[0].entries]
-    if text in listeners and text in over:
+    ends_tls = text in routes and "terminate_tls" in routes[text][0].entries
+    if text in listeners and ends_tls:
         raise InvalidValueError(
             f"{text!r} is a listener, and a route that ends TLS, too; give one of the two another name"
         )
-    if text in listeners or text in over or reading.alone:
+    if text in listeners or ends_tls or reading.alone:
         return text
     if text in routes:
         raise InvalidValueError(
             f"[route {text}] does not terminate TLS, so no route can be under it; add 'terminate_tls' there, or name a listener"
         )
+    over = [name for name, same in routes.items() if "terminate_tls" in same[0].entries]
     last = text.rsplit(maxsplit=1)[-1].strip("[]")
     owners = [*dict.fromkeys((*listeners, *over))]
     hint = f"; did you mean {last!r}?" if last in owners else suggestion(text, owners)

@@ -1,0 +1,131 @@
+"""How the steps of a check, a start, a reload and a decision grow with the rules."""
+
+import ipaddress
+import itertools
+import socket
+from collections.abc import Callable, Iterable
+from functools import partial
+
+from twisted.internet import reactor
+from twisted.trial.unittest import SynchronousTestCase
+
+from benchmarks.detection import hello
+from tests.support.growth import AT_ALL, AT_NONE, RULES, growth
+from txmux.access.admission import Admission
+from txmux.access.bans import Banned
+from txmux.interfaces import Peeked
+from txmux.rules.changes import changes
+from txmux.rules.lint.warnings import lint
+from txmux.rules.model import Listener, Rules
+from txmux.rules.packing import pack, unpack
+from txmux.rules.reading.parser import parse
+from txmux.serving.serving import Serving
+from txmux.wire.proxyprotocol.header import Address
+
+_MORE = "[route last]\nmatch = ssh\nbackend = 127.0.0.1:22\n"
+
+
+def _rules(what: str, count: int, more: str = "") -> Rules:
+    return parse(RULES[what](count) + more, "x.ini")
+
+
+def _admission(listener: Listener) -> Admission:
+    return Admission(listener, lambda: 0.0)
+
+
+def _serving(rules: Rules) -> Serving:
+    serving = Serving(rules, None, reactor, accepting=False)
+    for listener in rules.listeners:
+        serving.add(listener, _admission(listener))
+    return serving
+
+
+def _check(what: str, count: int) -> Callable[[], object]:
+    text = RULES[what](count)
+    return lambda: lint(parse(text, "x.ini"))
+
+
+def _start(what: str, count: int) -> Callable[[], object]:
+    rules = _rules(what, count)
+    return lambda: _serving(unpack(pack(rules)))
+
+
+class _Sockets(dict[str, socket.socket]):
+    """Stand-ins for the sockets of new addresses, since no port is opened here."""
+
+    def __missing__(self, key: str) -> socket.socket:
+        self[key] = made = socket.socket()
+        return made
+
+    def close(self) -> None:
+        for opened in self.values():
+            opened.close()
+
+
+def _reload(what: str, count: int) -> Callable[[], object]:
+    serving = _serving(unpack(pack(old := _rules(what, count))))
+    text = RULES[what](count) + _MORE
+
+    def run() -> None:
+        new, sockets = parse(text, "x.ini"), _Sockets()
+        changes(old, new)
+        serving.commit(serving.prepare(unpack(pack(new)), sockets, _admission), listening=False)
+        sockets.close()
+
+    return run
+
+
+def _decide(what: str, count: int) -> Callable[[], object]:
+    [factory] = _serving(_rules(what, count)).listeners
+    detector = factory.configuration.top.detector
+    client = ipaddress.ip_address("10.1.0.1")
+    data = hello(f"h{len(detector.routes) - 1}.example.com")
+
+    def run() -> None:
+        decision = detector.decide_at_once(Peeked(data))
+        decision = decision or detector.start_detection(client).feed(data)
+        assert decision is not None
+        assert decision.route is not None
+
+    run()  # the first client of a kind makes the plan
+    return run
+
+
+def _admit(count: int, *, banned: bool) -> Callable[[], object]:
+    text = RULES["networks"](count)
+    head, _, networks = text.partition("from =\n")
+    [listener] = parse(head.replace("[route", f"deny =\n{networks}[route"), "x.ini").listeners
+    admission = _admission(listener)
+    addresses = (ipaddress.ip_address(0x0A000000 + number) for number in range(count))
+    admission.banned = Banned(lambda: 0.0)
+    admission.banned.change((4, 0, int(address), None) for address in addresses if banned)
+    return lambda: admission.enter(Address(ipaddress.ip_address("192.0.2.1"), 1))
+
+
+class GrowthTests(SynchronousTestCase):
+    def _assert_growth(
+        self, most: float, works: Iterable[tuple[str, Callable[[int], Callable[[], object]]]]
+    ) -> None:
+        found = {name: growth(work) for name, work in works}
+        self.assertEqual({name: grown for name, grown in found.items() if grown > most}, {})
+
+    def test_what_looks_at_all(self) -> None:
+        of = [
+            *itertools.product((_check,), RULES),
+            *itertools.product(
+                (_start, _reload), ("routes", "backends", "servers", "listeners", "networks")
+            ),
+        ]
+        self._assert_growth(
+            AT_ALL, ((f"{do.__name__} {what}", partial(do, what)) for do, what in of)
+        )
+
+    def test_a_client(self) -> None:
+        self._assert_growth(
+            AT_NONE,
+            (
+                *((what, partial(_decide, what)) for what in ("routes", "servers", "networks")),
+                ("networks denied", partial(_admit, banned=False)),
+                ("networks denied, and bans", partial(_admit, banned=True)),
+            ),
+        )
