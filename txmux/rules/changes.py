@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from operator import attrgetter
 from typing import Any
 
 import attrs
@@ -104,10 +105,19 @@ def _different(old: Settings, new: Settings) -> Iterable[str]:
     return [name for name in names if getattr(old, name) != getattr(new, name)]
 
 
+_plain = attrgetter(
+    *(
+        one.name
+        for one in attrs.fields(Route)
+        if one.eq and one.name not in {"alternatives", "outcome"}
+    )
+)
+
+
 def _route(route: Route) -> object:
     return (
-        attrs.evolve(route, alternatives=(), outcome=None),
-        [(line.text, line.negated) for line in route.alternatives],
+        _plain(route),
+        [line.text for line in route.alternatives],
         _comparable(route.outcome),
     )
 

@@ -19,7 +19,10 @@ _NOT_ASKED = frozenset({"any", "payload", "random", "regex"})
 
 def cut_signatures(rules: Rules, matchers: Mapping[str, IProtocolMatcher]) -> Iterator[Problem]:
     """Find bytes that are the beginning of what one matcher recognises, and of no other."""
-    for route, number, line in lines_of(rules.routes):
+    named = [
+        route for route in rules.routes if any("payload" in one.text for one in route.alternatives)
+    ]
+    for route, number, line in lines_of(named):
         if line.name != "payload" or line.options.keys() & {"mask", "offset"}:
             continue
         text, digits = line.options.get("text"), line.options.get("hex", "")

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 import attrs
 
 from txmux.interfaces import Transport
+from txmux.rules.collecting import uncollected
 from txmux.rules.lint.access import (
     admin_reachable,
     nameless,
@@ -31,27 +32,28 @@ def lint(rules: Rules) -> list[Problem]:
     """Return warnings in the order of files and lines; rules made in Python get none."""
     if not rules.files.texts:
         return []
-    problems = [
-        *admin_reachable(rules),
-        *readable_secrets(rules),
-        *unreachable_routes(rules),
-        *odd_patterns(rules),
-        *lines_of_the_other(rules),
-        *_without_clients(rules),
-        *_open_to_all(rules),
-        *open_proxies(rules),
-        *nameless(rules),
-        *other_names(rules),
-        *_beyond_peek_limit(rules),
-        *proxy_listeners(rules),
-        *tls_ends(rules),
-        *server_first(rules),
-        *silence(rules),
-        *_idle_backends(rules),
-        *_idle_servers(rules),
-        *_empty_includes(rules),
-        *_typographic_quotes(rules),
-    ]
+    with uncollected():
+        problems = [
+            *admin_reachable(rules),
+            *readable_secrets(rules),
+            *unreachable_routes(rules),
+            *odd_patterns(rules),
+            *lines_of_the_other(rules),
+            *_without_clients(rules),
+            *_open_to_all(rules),
+            *open_proxies(rules),
+            *nameless(rules),
+            *other_names(rules),
+            *_beyond_peek_limit(rules),
+            *proxy_listeners(rules),
+            *tls_ends(rules),
+            *server_first(rules),
+            *silence(rules),
+            *_idle_backends(rules),
+            *_idle_servers(rules),
+            *_empty_includes(rules),
+            *_typographic_quotes(rules),
+        ]
     set_of.cache_clear()
     forget_lines()
     return warnings(rules, problems)
@@ -253,11 +255,7 @@ def _empty_includes(rules: Rules) -> Iterator[Problem]:
 
 def _typographic_quotes(rules: Rules) -> Iterator[Problem]:
     """Find quotes that are a part of a value, where plain ones would enclose it."""
-    sections = [rules.settings.section]
-    sections += [listener.section for listener in rules.listeners]
-    sections += [route.section for route in rules.routes]
-    sections += [backend.section for backend in rules.backends.values()]
-    for section in sections:
+    for section in rules.sections:
         for entry in section.entries.values():
             for item in entry.items:
                 if QUOTES.search(item.text):

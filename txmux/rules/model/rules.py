@@ -14,6 +14,7 @@ from attrs.validators import deep_iterable, deep_mapping, instance_of, optional
 from txmux.rules.model.backend import Backend, Outcome, Server, backends_of
 from txmux.rules.model.listener import Listener
 from txmux.rules.model.route import Route
+from txmux.rules.model.section import Section
 from txmux.rules.model.settings import Settings
 from txmux.transport import Transport
 
@@ -85,6 +86,15 @@ class Rules:
         """The names that get their certificates by ACME, each once."""
         ends = [route.terminate_tls for route in self.routes if route.terminate_tls is not None]
         return tuple(dict.fromkeys(name for end in ends for name in end.acme))
+
+    @property
+    def sections(self) -> list[Section]:
+        return [
+            self.settings.section,
+            *(listener.section for listener in self.listeners),
+            *(route.section for route in self.routes),
+            *(backend.section for backend in self.backends.values()),
+        ]
 
     def outcomes(self) -> list[Outcome]:
         """Return the outcomes of routes, of listeners and of the fallbacks of backends; some occur several times."""

@@ -59,6 +59,7 @@ class RulesReading:
         home: The folder of the main file.
         folder: That of the file which is being read.
         sections: By kind and name; several of one name are an error already.
+        checked: The files that are there, and what each is.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class RulesReading:
         self._short: dict[str, Backend] = {}
         self._on_disk = on_disk
         self._lists = NetworkLists(files, self.problems)
+        self.checked: dict[Path, str] = {}
 
     def pem(self, text: str) -> Path:
         if text in {"letsencrypt", "certbot"}:
@@ -103,6 +105,7 @@ class RulesReading:
         if check:
             try:
                 check_file(path, what)
+                self.checked[path] = what
             except InvalidValueError as error:
                 paths, message = text.split(), str(error)
                 if len(paths) > 1 and all("." in one.rpartition("/")[2] for one in paths):

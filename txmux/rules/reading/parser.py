@@ -10,6 +10,7 @@ import attrs
 
 from txmux.detection.registry import installed_matchers
 from txmux.interfaces import IProtocolMatcher
+from txmux.rules.collecting import uncollected
 from txmux.rules.model import Backend, Files, Listener, Outcome, Route, Rules, Section, Settings
 from txmux.rules.problems import InvalidValueError, Problem, RulesError, nearest
 from txmux.rules.reading import backend, listener, route, service
@@ -23,7 +24,14 @@ from txmux.rules.reading.conflicts import (
 )
 from txmux.rules.reading.context import REFUSALS, OnDisk, RulesReading, finding
 from txmux.rules.reading.endpoints import missing_files
-from txmux.rules.reading.files import FileReader, SourceFile, expand_section, read_source, source_of
+from txmux.rules.reading.files import (
+    FileReader,
+    SourceFile,
+    check_file,
+    expand_section,
+    read_source,
+    source_of,
+)
 from txmux.rules.reading.hints import KEY_HINTS, SECTION_ALIASES, foreign_format, kind_of_server
 from txmux.rules.reading.ini import read_ini
 from txmux.rules.reading.sections import HEADERS, TABLES, missing_keys, read_keys, wrong_transport
@@ -61,7 +69,11 @@ def load(
         message = f"cannot be read: {error.strerror}"
         raise RulesError([Problem(str(path), 0, "", "", message)]) from None
     on_disk: OnDisk = "all" if are_pem_files_there else "all but PEM"
-    return _remembered(_RulesParser(source, matchers, on_disk=on_disk).rules())
+    if matchers is None:
+        matchers = installed_matchers()
+    if _last is not None and _last.is_still_so(source, matchers):
+        return _last.rules
+    return _remembered(_RulesParser(source, matchers, on_disk=on_disk))
 
 
 def parse(
@@ -83,19 +95,59 @@ def parse(
 
 def read_again(files: Files) -> Rules:
     """Read rules from what was in their files, as another process does."""
-    if _last is not None and _comparable(_last.files) == _comparable(files):
-        return _last
+    if _last is not None and _comparable(_last.rules.files) == _comparable(files):
+        return _last.rules
     path, text = next(iter(files.texts.items()))
-    return _remembered(_RulesParser(SourceFile(path, text), None, known=files).rules())
+    return _remembered(_RulesParser(SourceFile(path, text), None, known=files))
 
 
-_last: Rules | None = None
-"""The rules that were read last, so that the same text is not read again to compare them."""
+@attrs.frozen
+class _LastRules:
+    """The rules that were read last, so that the same text is not parsed again.
+
+    Attributes:
+        checked: The files that were found to be there, each with what it is; ``None`` if none was looked for.
+    """
+
+    rules: Rules
+    matchers: Mapping[str, IProtocolMatcher]
+    checked: Mapping[Path, str] | None
+
+    def is_still_so(self, main: SourceFile, matchers: Mapping[str, IProtocolMatcher]) -> bool:
+        """Return whether reading all files again would come to the same rules."""
+        rules, files, settings = self.rules, self.rules.files, self.rules.settings
+        read = service.KEYS["workers"].kind.read
+        if self.checked is None or matchers is not self.matchers or main.path != str(rules.path):
+            return False
+        now = FileReader(main)
+        try:
+            sources = [main, *(one for pattern in files.included for one in now.include(pattern))]
+            for name in files.texts:
+                now.text(Path(name))
+            for path, what in self.checked.items():
+                check_file(path, what)
+        except (OSError, ValueError, InvalidValueError):
+            return False
+        for name in files.variables:
+            now.variable(name)
+        return (
+            _comparable(now.files()) == _comparable(files)
+            and not any(source.problems for source in sources)
+            and not any(missing_files(rules.sections))
+            # As many as there are processors now, with `auto`.
+            and all(
+                read(item.text) == settings.workers for item in settings.section.items("workers")
+            )
+        )
 
 
-def _remembered(rules: Rules) -> Rules:
+_last: _LastRules | None = None
+
+
+def _remembered(parser: "_RulesParser") -> Rules:
     global _last  # noqa: PLW0603 - it is about the process
-    _last = rules
+    reading, checked = parser._reading, parser._reading.checked if parser._on_disk else None
+    _last = _LastRules(rules := parser.rules(), reading.matchers, checked)
     return rules
 
 
@@ -119,7 +171,7 @@ def errors_alone(
 
 
 def is_as_read(rules: Rules) -> bool:
-    if rules is _last:
+    if _last is not None and rules is _last.rules:
         return True
     try:
         return bool(rules.files.texts) and _outline(read_again(rules.files)) == _outline(rules)
@@ -165,7 +217,8 @@ class _RulesParser:
 
     def rules(self) -> Rules:
         try:
-            return self._rules()
+            with uncollected():
+                return self._rules()
         finally:
             # The two refer to each other: all that was read would stay until a garbage collection.
             del self._reading
