@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -58,6 +58,7 @@ class MuxService(Service):
         use_sd_notify: Whether the state is reported to systemd, which then keeps the sockets.
         resolve_admin_auto: Whether ``admin = auto`` opens an endpoint.
         starter: The process of which workers are forked, if it has been started already; see `start_early`.
+        warnings: What `lint` has found in the rules, if it was asked already.
 
     Attributes:
         failure: The error for which the service stopped the reactor, if any.
@@ -77,6 +78,7 @@ class MuxService(Service):
         use_sd_notify: bool = False,
         resolve_admin_auto: bool = False,
         starter: Child | None = None,
+        warnings: Sequence[Problem] | None = None,
     ) -> None:
         if reactor is None:
             from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
@@ -105,6 +107,7 @@ class MuxService(Service):
         self._starter = Starter(reactor, starter, self._start_upgrade)
         self.supervisor: Supervisor | None = None
         self._account: Account | None = None
+        self._warnings = warnings
         self._reloading = Coalescer(self._reload)
         self._pending_rules: Rules | None = None
         self._watch = watch = RulesWatch(reactor, self._rules_changed)
@@ -389,7 +392,7 @@ class MuxService(Service):
     def _open_all(self) -> Supervisor:
         """Open all sockets; no worker is started yet."""
         rules, counters = self.control.rules, self.control.counters
-        self._log_warnings(lint(rules))
+        self._log_warnings(lint(rules) if self._warnings is None else self._warnings)
         account = self._account = account_of(rules)
         check_servers(self._reactor, rules.servers())
         self._resources.privilege.keep(rules, account)

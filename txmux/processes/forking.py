@@ -37,10 +37,15 @@ _FOR_THE_SUPERVISOR = (signal.SIGHUP, signal.SIGINT, signal.SIGUSR1, signal.SIGU
 
 @attrs.frozen(eq=False)
 class Child:
-    """A child process, and this one's end of the pair of packet sockets (``SOCK_SEQPACKET``, unix(7)) between them."""
+    """A child process, and this one's end of the pair of packet sockets (``SOCK_SEQPACKET``, unix(7)) between them.
+
+    Attributes:
+        is_forked: Whether it has what was in the memory of this process.
+    """
 
     pid: int
     connection: socket.socket
+    is_forked: bool = False
 
     def wait(self) -> None:
         """Wait for its end, after `connection` was closed; kill it if it hangs and this process may do that."""
@@ -85,8 +90,9 @@ def spawn(module: str, *arguments: str) -> Child:
         main(other, *arguments)
 
     with other:
+        is_forked = can_fork()
         try:
-            if can_fork():
+            if is_forked:
                 main = import_module(module).main
                 gc.freeze()  # its pages stay shared while the collector does not touch them
                 pid = os.fork()
@@ -102,7 +108,7 @@ def spawn(module: str, *arguments: str) -> Child:
         except OSError:
             own.close()
             raise
-    return Child(pid, own)
+    return Child(pid, own, is_forked)
 
 
 def exit_after(run: Callable[[], Any]) -> None:

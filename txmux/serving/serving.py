@@ -59,6 +59,7 @@ class Serving:
         MuxError: A backend or a file for TLS cannot be used.
 
     Attributes:
+        rules: Those in force.
         listeners: The listeners of the rules, in their order.
         admission: Makes the admission of listeners that the rules no longer have.
     """
@@ -78,7 +79,7 @@ class Serving:
         counters: ProcessCounters | None = None,
         in_use: tuple[FilesInUse, FilesInUse] = ({}, {}),
     ) -> None:
-        self._rules = rules
+        self.rules = rules
         self._access_log = access_log
         self._reactor = reactor
         self.runtime = runtime = IORuntime(
@@ -127,7 +128,7 @@ class Serving:
                 self.runtime.loop_detector.add_address(where.host, where.port)
 
     def add(self, settings: Listener, admission: Admission) -> ActiveListener:
-        return self._add(self._make(self._rules, settings, admission, self.version))
+        return self._add(self._make(self.rules, settings, admission, self.version))
 
     def _add(self, listener: _Added) -> _Added:
         listener.log_to(self._access_log)
@@ -230,7 +231,7 @@ class Serving:
         """Return the arguments for a listener that the rules no longer have, for connections or flows from another process."""
         settings, make = Listener(name), self.admission
         admission = make(settings) if make else Admission(settings, self._reactor.seconds)
-        return self._rules, settings, admission, self.version
+        return self.rules, settings, admission, self.version
 
     def connections(self) -> list[Served]:
         return [
@@ -295,7 +296,7 @@ class Serving:
         return prepared
 
     def _prepare_log(self, settings: Settings) -> AccessLog | None:
-        before = self._rules.settings
+        before = self.rules.settings
         if (settings.access_log, settings.access_log_format) == (
             before.access_log,
             before.access_log_format,
@@ -340,7 +341,7 @@ class Serving:
         """
         prepared.upstreams.commit()
         prepared.terminations.commit()
-        self._rules, self.version = prepared.rules, prepared.version
+        self.rules, self.version = prepared.rules, prepared.version
         self._split_limits(prepared.rules)
         self.runtime.use_rules(prepared.rules)
         for listener, configuration in prepared.configurations.items():
@@ -407,11 +408,11 @@ class Serving:
 
         def end() -> None:
             for connection in connections_of_removed(
-                self.connections(), self._rules, version, routes, backends
+                self.connections(), self.rules, version, routes, backends
             ):
                 connection.end("drained")
 
-        self._gradual_end.call_later(self._rules.settings.drain_timeout, end)
+        self._gradual_end.call_later(self.rules.settings.drain_timeout, end)
 
     def _schedule_ends_after_check(self, backend: Backend, member: Member) -> None:
         if backend.end_on_down == "no":
@@ -469,19 +470,19 @@ class Serving:
             f"[listen {listener.name}]: no client is accepted"
             if listener.name not in accepted
             else f"[listen {listener.name}]: cannot accept: {held_up[listener.name][0]}"
-            for listener in self._rules.listeners
+            for listener in self.rules.listeners
             if listener.name not in accepted or listener.name in held_up
         ]
         idle = [
             no_server_up(name)
-            for name, backend in self._rules.used_backends().items()
+            for name, backend in self.rules.used_backends().items()
             if not self.upstreams.upstream_of(backend).pool.has_server_up
         ]
         return closed + idle
 
     async def drain(self, longest_wait: int = 0) -> None:
         """Stop accepting, and end the connections that last longer than ``drain_timeout``; see `GradualEnd.end_all_within`."""
-        seconds = self._rules.settings.drain_timeout
+        seconds = self.rules.settings.drain_timeout
         # Before the first `await`, which may take long itself.
         self._gradual_end.end_all_within(seconds, self.end_all, longest_wait)
         await gatherResults(self.listening_ports.close_all())
@@ -521,7 +522,7 @@ class Serving:
 
     def stop_waiting(self) -> None:
         """End all connections after ``drain_timeout``, even if `drain` has a `longest_wait`."""
-        self._gradual_end.end_all_within(self._rules.settings.drain_timeout, self.end_all)
+        self._gradual_end.end_all_within(self.rules.settings.drain_timeout, self.end_all)
 
     def give_up(self) -> None:
         self.listening_ports.close_all()

@@ -23,7 +23,9 @@ from txmux.processes.privilege.privilege import read_by_helper
 from txmux.processes.privilege.sandbox import folders_of_python
 from txmux.processes.supervisor.notify import name_passed_sockets
 from txmux.processes.workers.starting import STARTER, modules_for, reactor_of_workers
+from txmux.rules.lint.warnings import lint
 from txmux.rules.model import Rules
+from txmux.rules.packing import share_with_forks
 from txmux.rules.problems import RulesError
 from txmux.rules.reading.parser import load
 from txmux.telemetry.journal import is_journal, with_priority, write_error
@@ -62,6 +64,7 @@ def start_early(rules: Rules) -> Child:
         import_module(module)
     folders_of_python()  # it walks all modules
     gc.set_threshold(*COLLECTING)
+    share_with_forks(rules)
     starter = spawn(STARTER)
     if rules.settings.metrics:
         with suppress(
@@ -76,6 +79,8 @@ def run_service(rules: Rules, *, level: str, pidfile: str | Path | None = None) 
 
     SIGINT, by which a person ends it, ends the process as a shell expects.
     """
+    # Before processes are forked: it touches all of the rules, whose memory they share.
+    warnings = lint(rules)
     starter = start_early(rules)
     name_process("supervisor")
     from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
@@ -93,6 +98,7 @@ def run_service(rules: Rules, *, level: str, pidfile: str | Path | None = None) 
         use_sd_notify=True,
         resolve_admin_auto=True,
         starter=starter,
+        warnings=warnings,
     )
     # Events before the log is open are buffered for it. A service that cannot start prints only the reason.
     service.startService()

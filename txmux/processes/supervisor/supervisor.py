@@ -265,7 +265,7 @@ class Supervisor:
             rules, version, worker.sockets = pending.rules, pending.version, pending.sockets
         else:
             rules, version, worker.sockets = self._rules, self.version, self._sockets.sockets()
-        message = self._message(rules, version)
+        message = self._message(rules, version, self.starter.inherited)
         descriptors = [self.limits.descriptor, *map(socket.socket.fileno, worker.sockets.values())]
         message |= {"sockets": [*worker.sockets], "descriptors": descriptors}
         banned = rows_of((ban.network, ban) for ban in self.state.bans)
@@ -280,9 +280,10 @@ class Supervisor:
         state["challenges"] = {} if certificates is None else certificates.challenges
         return {**message, "state": state}
 
-    def _message(self, rules: Rules, version: int) -> dict[str, Any]:
+    def _message(self, rules: Rules, version: int, known: Rules | None = None) -> dict[str, Any]:
+        """Return what a worker needs of rules, without those that are `known` to it."""
         return {
-            "rules": b64encode(pack(rules)).decode(),
+            "rules": "" if rules is known else b64encode(pack(rules)).decode(),
             "version": version,
             "limits": attrs.asdict(self.limits.layout),
         }
@@ -529,8 +530,10 @@ class Supervisor:
 
     async def _prepare(self, pending: PendingRules, *, rules_changed: bool) -> None:
         rules = pending.rules
-        message = self._message(rules, 0) | {"rules_changed": rules_changed}
         pending.preparing = {worker: worker.pid for worker in self.pool.all() if worker.ready}
+        have_them = all(worker.version == self.version for worker in pending.preparing)
+        message = self._message(rules, 0, self._rules if have_them else None)
+        message["rules_changed"] = rules_changed
         answers = {
             worker: worker.ask_to_prepare(pending.sockets, **message)
             for worker in pending.preparing

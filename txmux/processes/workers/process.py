@@ -223,7 +223,7 @@ class WorkerProcess:
         with ExitStack() as undo:
             opened = sockets_of(descriptors)
             undo.callback(close, opened)
-            other, port_at = read_rules(rules), serving.listening_ports.get
+            other, port_at = read_rules(rules, serving.rules), serving.listening_ports.get
             by_key = named(sockets, opened, other, port_at)
             undo.callback(lambda: close(by_key.values()))  # there may be duplicates by then
             self._abandon(serving)

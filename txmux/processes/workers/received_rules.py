@@ -17,14 +17,17 @@ from txmux.client.tls.terminations import FilesInUse
 from txmux.net.channel.descriptorstream import close_all
 from txmux.net.channel.message import InvalidMessageError
 from txmux.rules.model import Rules
-from txmux.rules.packing import unpack
+from txmux.rules.packing import rules_at_fork, unpack
 from txmux.serving.listen_addresses import listen_addresses
 
 
-def read_rules(packed: str) -> Rules:
+def read_rules(packed: str, known: Rules | None) -> Rules:
+    """Read rules; an empty text stands for those that this process has."""
+    if not packed and known is not None:
+        return known
     try:
         return unpack(base64.b64decode(packed))
-    except (TypeError, ValueError) as problem:
+    except (EOFError, TypeError, ValueError) as problem:
         raise InvalidMessageError(f"rules: {problem!s:.200}") from problem
 
 
@@ -125,7 +128,7 @@ class Start:
             helper = given.pop() if opener and given else None
             if not memory or (helper is None and opener):
                 raise InvalidMessageError("not all descriptors came that a worker needs")
-            unpacked = read_rules(rules)
+            unpacked = read_rules(rules, rules_at_fork())
             by_key = named(sockets, given, unpacked)
             shared = SharedLimits(memory[0], LimitsLayout(**limits))
             opened.pop_all()

@@ -31,6 +31,7 @@ from txmux.processes.forking import Child, spawn
 from txmux.processes.privilege.account import Account, account_of
 from txmux.processes.privilege.sandbox import Sandbox
 from txmux.rules.model import Rules
+from txmux.rules.packing import rules_at_fork
 from txmux.serving.listen_addresses import are_plain
 from txmux.version import __version__
 from txmux.wire.jsontext import parse_json
@@ -106,6 +107,8 @@ class Starter:
 
     _log = Logger()
     _rules: Rules  # from `start_forking` on
+    inherited: Rules | None = None
+    """The rules that the workers have which are forked now."""
 
     def __init__(
         self, reactor: Any, child: Child | None, is_outdated: Callable[[], object]
@@ -138,6 +141,7 @@ class Starter:
 
     def _connect(self, child: Child) -> None:
         self._connection = _Connection(self._reactor, child, self._ended, self._has_ended)
+        self.inherited = rules_at_fork() if child.is_forked else None
         self._started_at = self._reactor.seconds()
         self._connection.send(messages.STDERR, [_STDERR])
         account = account_of(self._rules)
