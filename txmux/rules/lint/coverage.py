@@ -162,14 +162,15 @@ class CoverageIndex(Generic[T]):
 
     def __init__(self) -> None:
         self._cases: dict[PatternCase, list[T]] = defaultdict(list)
-        self._patterns: dict[tuple[str, str], set[str]] = defaultdict(set)
+        self._wild: dict[tuple[str, str], set[str]] = defaultdict(set)
         self._unless_begun_with: dict[frozenset[int], list[T]] = defaultdict(list)
 
     def add(self, line: ParsedLine, owner: T) -> None:
         for case in line.cases:
             self._cases[case].append(owner)
             for option, pattern in case.options:
-                self._patterns[case.name, option].add(pattern)
+                if _WILDCARD.search(pattern):
+                    self._wild[case.name, option].add(pattern)
         beginnings = _first_bytes(line.predicate) if line.negated else None
         if beginnings is not None:
             self._unless_begun_with[beginnings].append(owner)
@@ -198,15 +199,17 @@ class CoverageIndex(Generic[T]):
         choices = [
             [
                 (),
-                *(
-                    ((option, wider),)
-                    for wider in self._patterns[case.name, option].intersection(_wider(pattern))
-                ),
+                ((option, pattern),),
+                *(((option, wider),) for wider in self._wider(case.name, option, pattern)),
             ]
             for option, pattern in case.options
         ]
         for chosen in product(*choices):
             yield PatternCase(case.name, frozenset(pair for pairs in chosen for pair in pairs))
+
+    def _wider(self, name: str, option: str, pattern: str) -> Iterable[str]:
+        wild = self._wild.get((name, option))
+        return wild.intersection(_wider(pattern)).difference((pattern,)) if wild else ()
 
 
 def _first_bytes(predicate: Any) -> frozenset[int] | None:

@@ -216,6 +216,8 @@ def _takers(index: CoverageIndex[_DecidingLine], owner: _DecidingLine) -> dict[s
 
 def _redundant(lines: Sequence[ParsedLine]) -> Iterator[tuple[int, str]]:
     """Yield the numbers of lines that do not do what they seem to, because one line of several is enough, and why."""
+    if len(lines) == 1 and not lines[0].negated:
+        return
     index: CoverageIndex[int] = CoverageIndex()
     for number, line in enumerate(lines):
         index.add(line, number)

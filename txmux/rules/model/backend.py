@@ -281,7 +281,7 @@ class Wake:
         return f"{self.method} {scheme}://{rest.partition('/')[0].partition('?')[0]}"
 
 
-@attrs.frozen
+@attrs.frozen(cache_hash=True)  # thousands of routes may look one with thousands of servers up
 class Backend:
     """A group of servers, and the settings of connections to it. Times are seconds, rates bytes per second.
 

@@ -71,6 +71,9 @@ class Rules:
     _under: dict[str, list[tuple[int, Route]]] = attrs.field(
         factory=lambda: defaultdict(list), init=False, eq=False, repr=False
     )
+    _over: dict[object, tuple[Route, ...]] = attrs.field(
+        factory=dict, init=False, eq=False, repr=False
+    )
 
     @property
     def unreadable(self) -> str:
@@ -127,10 +130,13 @@ class Rules:
             for position, route in enumerate(self.routes):
                 for name in dict.fromkeys(route.under or ("",)):
                     self._under[name].append((position, route))
-        own = self._under.get(owner.name, [])
-        if isinstance(owner, Listener):
-            own = [*merge(self._under.get("", []), own)]
-        return tuple(route for _, route in own if route.stands_under(owner))
+        if not isinstance(owner, Listener):
+            return tuple(route for _, route in self._under.get(owner.name, ()))
+        key = owner.name, owner.transport
+        if key not in self._over:
+            own = merge(self._under.get("", ()), self._under.get(owner.name, ()))
+            self._over[key] = tuple(route for _, route in own if route.stands_under(owner))
+        return self._over[key]
 
     def routes_over(self, owner: Listener | Route, transport: Transport) -> tuple[Route, ...]:
         """Return the routes of `routes_of` with the lines that are for a transport, of which a route needs one."""

@@ -141,6 +141,8 @@ def loops(listeners: Iterable[Listener], routes: Sequence[Route]) -> Iterator[Pr
         own: Claims = set()
         for text in listener.endpoints:
             own |= claims(text)[0]
+        # Thousands of routes may have the same few backends.
+        whys: dict[int, str] = {}
         destinations: list[tuple[str, Outcome | None, Listener | Route]] = [
             *(("silent", line.outcome, listener) for line in listener.silent),
             ("default", listener.default, listener),
@@ -151,9 +153,10 @@ def loops(listeners: Iterable[Listener], routes: Sequence[Route]) -> Iterator[Pr
             if route.stands_under(listener) and not (route.terminate_tls or route.dry_run)
         ]
         for key, outcome, owner in destinations:
-            message = next(
-                filter(None, (_why(one, own, listener) for one in _servers(outcome))), ""
-            )
+            message = whys.get(id(outcome))
+            if message is None:
+                reasons = (_why(one, own, listener) for one in _servers(outcome))
+                message = whys[id(outcome)] = next(filter(None, reasons), "")
             if message and (owner.section.header, key) not in reported:
                 reported.add((owner.section.header, key))
                 yield owner.section.problem(message, key)

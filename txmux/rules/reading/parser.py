@@ -3,6 +3,7 @@
 import itertools
 import re
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -368,13 +369,18 @@ class _RulesParser:
 
     def _read(self, kind: str, name: str, section: Section) -> dict[str, Any]:
         # The outcome of a section may be a backend that is read in between, from another folder.
-        outer, self._reading.folder = self._reading.folder, Path(section.path).parent
+        outer, self._reading.folder = self._reading.folder, _folder_of(section.path)
         fields = read_keys(section, kind, self._reading)
         self._reading.folder = outer
         # What a second section of the same name has not, it may have in the first.
         if section is self._sections[kind][name][0]:
             self._problems += missing_keys(section, kind)
         return fields
+
+
+@lru_cache(1)
+def _folder_of(path: str) -> Path:
+    return Path(path).parent
 
 
 def _fallback_depth(outcome: Outcome | None) -> int:
