@@ -1,7 +1,7 @@
 """The process that forks workers: ``txmux: starter``.
 
-It has imported the modules of a worker, and has neither a reactor nor a thread. So a worker starts in milliseconds, shares that
-memory, and has its supervisor's version even if the installed files have changed. It receives messages of the supervisor only, and no
+It has imported the modules of a worker, has the rules that the service starts with (unless it had to be restarted), and has neither a
+reactor nor a thread. So a worker starts in milliseconds, shares that memory, and has its supervisor's version even if the installed files have changed. It receives messages of the supervisor only, and no
 data of clients. All descendants of workers are its own (see `txmux.admin.peer`), so it ends after them. With ``user`` in the rules it
 becomes that user before the first client can connect.
 """
