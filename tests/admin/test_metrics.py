@@ -15,11 +15,12 @@ from tests.admin.asking import LISTEN, AdminCase, Told
 from tests.backends.connect.tls_case import authority
 from tests.programs import run_program
 from tests.support.peers import PeerFactory, connect, listen, reactor
+from tests.support.steps import counts_of
 from txmux.access.bans import Ban, banned_network
 from txmux.admin.metrics import exposition
 from txmux.rules.reading.parser import parse
 from txmux.telemetry.counting.counters import OWN, Counters
-from txmux.telemetry.counting.snapshot import Gauges, counts_of
+from txmux.telemetry.counting.snapshot import Gauges
 from txmux.version import __version__
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]

@@ -52,7 +52,7 @@ class HandedOverTest(LiveCase):
         given, told = await taker.taken()
         self.assertEqual(await taker.heard(given, 11), b"SSH-2.0-a\r\n")
         await self.logged(1, "handed-over")
-        route = (await self.running.control.routes())[0]
+        route = next(await self.running.control.routes())
         self.assertEqual((route["name"], route["backend"]), (told["route"], taker.outcome))
         found = (route["matches"], route["active"], route["bytes_in"], route["bytes_out"])
         self.assertEqual(found, (1, 0, 0, 0))

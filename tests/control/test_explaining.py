@@ -8,9 +8,10 @@ from tests.backends.connect.tls_case import authority
 from tests.control.test_connections import LiveCase
 from tests.support.peers import reactor
 from tests.support.secure import SecurePeer, client_context, connect_tls
-from txmux.control.documents import rules_document, text_of
+from txmux.control.documents import rules_document
 from txmux.control.filters import EVERY
 from txmux.control.report import UnknownError
+from txmux.control.rules_index import RulesIndex
 from txmux.rules.reading.parser import parse
 
 PATH = Path("/etc/txmux/rules.ini")
@@ -127,14 +128,16 @@ class SectionsTest(SynchronousTestCase):
             "[route ssh]\nmatch = ssh\nbackend = b\n\n[backend b]\nserver = 127.0.0.1:2\n"
         )
         rules = parse(text, PATH)
-        (file,) = rules_document(rules)
+        index = RulesIndex(rules)
+        (file,) = rules_document(index)
+        file["sections"] = [*file["sections"]]
         self.assertEqual((file["file"], file["text"]), (str(PATH), text))
         self.assertEqual(
             [(one["name"], one["line"]) for one in file["sections"]],
             [("listen x", 2), ("route ssh", 8), ("backend b", 12)],
         )
         self.assertEqual(
-            text_of(rules, rules.routes[0].section), "[route ssh]\nmatch = ssh\nbackend = b"
+            index.text_of(rules.routes[0].section), "[route ssh]\nmatch = ssh\nbackend = b"
         )
         self.assertIn("    [::1]:1", file["sections"][0]["text"])
 

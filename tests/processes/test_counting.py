@@ -12,9 +12,10 @@ from typing_extensions import override
 
 from tests.processes.running import halted
 from tests.support.peers import Peer, PeerFactory, connect, listen, reactor
+from tests.support.steps import counts_of
 from tests.support.supervised import SupervisedTestCase
 from txmux.admin.metrics import exposition
-from txmux.telemetry.counting.snapshot import Counts, counts_of
+from txmux.telemetry.counting.snapshot import Counts
 
 RULES = """
 [txmux]

@@ -6,12 +6,10 @@ import math
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import attrs
 from twisted.internet.defer import Deferred
-from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
 from txmux.access.bans import Bans, Change, ServiceBans, rows_of
@@ -42,6 +40,7 @@ from txmux.control.filters import EVERY, Filters, Page, connection_sort_key
 from txmux.control.overrides import Overrides, ServerState, ServiceState
 from txmux.control.rates import Rates, Traffic
 from txmux.control.report import Report, UnknownError
+from txmux.control.rules_index import RulesIndex
 from txmux.detection.explain import explain_in_steps
 from txmux.errors import MuxError
 from txmux.interfaces import Transport
@@ -57,7 +56,7 @@ from txmux.telemetry.counting.counters import OWN, Counters
 from txmux.telemetry.counting.snapshot import (
     Counts,
     Gauges,
-    counts_of,
+    counts_in_steps,
     server_samples,
     totals,
     unrouted,
@@ -70,8 +69,6 @@ from txmux.transport import IPAddress
 if TYPE_CHECKING:
     from txmux.serving.acme.renewal import Certificates
 
-_T = TypeVar("_T")
-
 _MOST_WEIGHT = 65535
 
 _STATES = {"ready": "ready", "drain": "drained", "maintenance": "in maintenance"}
@@ -79,9 +76,6 @@ _STATES = {"ready": "ready", "drain": "drained", "maintenance": "in maintenance"
 _ENDING = 20.0  # seconds that a worker has to end connections
 
 _LISTING = 10.0  # seconds that a worker has to go through very many connections
-
-_MANY_ROUTES = 1000
-"""With more of them, reading counters and building documents would keep clients waiting, so a thread does it."""
 
 _ROWS_AT_ONCE = 1000
 """Connections in one answer of a worker, which must not be busy with it for long."""
@@ -109,6 +103,7 @@ class Control:
 
     Attributes:
         rates: The rates of counters.
+        index: Finds in the current rules what belongs together.
         bans: Clients that may not connect, beside the rules.
         on_override: Called with changed overrides, for the process that this one replaces.
         renew_elsewhere: Renews a certificate in the process that has replaced this one; ``None`` if there is none.
@@ -134,6 +129,7 @@ class Control:
         stop_service: Callable[[], object],
     ) -> None:
         self.rules = rules
+        self.index = RulesIndex(rules)
         self.counters = counters
         self._sockets = sockets
         self.reload = reload
@@ -163,6 +159,7 @@ class Control:
 
     def use_rules(self, rules: Rules) -> None:
         self.rules = rules
+        self.index = RulesIndex(rules)
         self._lists.use(rules)
         self._sharing.use(rules)
 
@@ -245,9 +242,7 @@ class Control:
         """Return what needs attention, the worst first."""
         missing, states, gauges = reports.missing, reports.addresses, reports.gauges
         if backends is None:
-            counts = await self._compute(
-                partial(counts_of, with_routes=False), self.counters, self.rules
-            )
+            counts = await Turns().run(counts_in_steps(self.counters, self.rules))
             backends = await self._backends(attrs.evolve(counts, gauges=gauges), states)
         workers, now = reports.served.get("workers", ()), time.time()
         stayed, orphaned = self.counters.left_behind()
@@ -310,15 +305,10 @@ class Control:
         gauges = reports.gauges if reports else await self._gauges()
         self.counters.column(OWN).process.lost_lines(LOST_LINES.take_count())
         when, report = self.last_reload or (self.started, Report(ok=True))
-        counts = await self._compute(counts_of, self.counters, self.rules)
+        counts = await Turns().run(counts_in_steps(self.counters, self.rules))
         return attrs.evolve(
             counts, gauges=gauges, rules=self.rules.files.sha256, reloaded=(report.ok, when)
         )
-
-    async def _compute(self, function: Callable[..., _T], *arguments: Any) -> _T:
-        if len(self.rules.routes) <= _MANY_ROUTES:
-            return function(*arguments)
-        return await deferToThread(function, *arguments)
 
     async def _gauges(self) -> Gauges:
         answers = await self._ask(messages.COUNT, gauges=True)
@@ -388,8 +378,7 @@ class Control:
         answers = await self._ask(messages.COUNT)
         self._source_log.record(Gauges.of(answer for _, answer in answers.answers).outside)
         self.rates.record(*self._totals())
-        samples = await self._compute(server_samples, self.counters, self.rules)
-        self.rates.record_servers(samples)
+        self.rates.record_servers(server_samples(self.counters))
         self._refused.record(listener.name for listener in self.rules.listeners)
 
     def _totals(self) -> tuple[dict[str, int], int]:
@@ -472,8 +461,10 @@ class Control:
 
     # Routes and backends.
 
-    async def routes(self, counts: Counts | None = None) -> list[dict[str, Any]]:
-        return routes_document(self.rules, counts or await self.counts())
+    async def routes(self, counts: Counts | None = None) -> Iterator[dict[str, Any]]:
+        index = self.index  # a reload may come meanwhile
+        counts = counts or await self.counts()
+        return routes_document(index, counts, index.rules.routes)
 
     async def addresses(self) -> Answers:
         """Ask for the states of servers' addresses, and add what is observed."""
@@ -497,9 +488,8 @@ class Control:
         states: list[tuple[int | None, Any]] = [*answers.answers]
         if not states:  # this process's own are the next best
             states.append((None, checked))
-        return await self._compute(
-            backends_document, self.rules, counts, self.overrides(), states, checked, self.rates
-        )
+        steps = backends_document(self.rules, counts, self.overrides(), states, checked, self.rates)
+        return await Turns().run(steps)
 
     async def explain(
         self, data: bytes, listener: str | None = None, client: IPAddress | None = None

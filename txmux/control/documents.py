@@ -3,7 +3,8 @@
 import math
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import attrs
@@ -14,6 +15,7 @@ from txmux.backends.upstreams import Upstreams
 from txmux.control.overrides import Overrides
 from txmux.control.rates import Rates, Traffic
 from txmux.control.report import Report
+from txmux.control.rules_index import RulesIndex
 from txmux.rules.model import Listener, Outcome, Refusal, Route, Rules, Section, Server
 from txmux.rules.model.rules import OPTIONS
 from txmux.rules.model.section import NOWHERE
@@ -80,26 +82,25 @@ def _listener(listener: Listener, opened: Mapping[str, str], why: str | None) ->
     }
 
 
-def routes_document(rules: Rules, counts: Counts) -> list[dict[str, Any]]:
-    by_route: dict[str, list[RouteTotals]] = {}
-    for totals in counts.routes:
-        by_route.setdefault(totals.route, []).append(totals)
-    return [_route(rules, route, by_route.get(route.name, [])) for route in rules.routes]
-
-
-def _route(rules: Rules, route: Route, counted: list[RouteTotals]) -> dict[str, Any]:
-    return {
-        "name": route.name,
-        **_sums(counted),
-        "under": list(route.under),
-        "backend": _outcome_name(route.outcome),
-        "dry_run": route.dry_run,
-        "ends_tls": route.terminate_tls is not None,
-        "listeners": [{"listener": totals.listener, **_sums([totals])} for totals in counted],
-        "file": route.section.path or None,
-        "line": route.section.line or None,
-        "rule": text_of(rules, route.section),
-    }
+def routes_document(
+    index: RulesIndex, counts: Counts, routes: Iterable[Route]
+) -> Iterator[dict[str, Any]]:
+    """Yield a row of each route."""
+    for route in routes:
+        listeners = index.listeners_of(route)
+        counted = [counts.routes.of(listener, route.name) for listener in listeners]
+        yield {
+            "name": route.name,
+            **_sums(counted),
+            "under": list(route.under),
+            "backend": _outcome_name(route.outcome),
+            "dry_run": route.dry_run,
+            "ends_tls": route.terminate_tls is not None,
+            "listeners": [{"listener": totals.listener, **_sums([totals])} for totals in counted],
+            "file": route.section.path or None,
+            "line": route.section.line or None,
+            "rule": index.text_of(route.section),
+        }
 
 
 def _sums(counted: Iterable[RouteTotals]) -> dict[str, Any]:
@@ -120,20 +121,21 @@ def _outcome_name(outcome: Outcome | None) -> str | None:
     return outcome.value if isinstance(outcome, Refusal) else outcome.name
 
 
-def rules_document(rules: Rules) -> list[dict[str, Any]]:
-    named = _sections(rules)
-    return [
-        {
+def rules_document(index: RulesIndex) -> Iterator[dict[str, Any]]:
+    rules = index.rules
+    by_path: dict[str, list[Section]] = {}
+    for section in sorted(_sections(rules), key=lambda section: section.line):
+        by_path.setdefault(section.path, []).append(section)
+    for path, text in rules.files.texts.items():
+        yield {
             "file": path,
             "text": text,
-            "sections": [
-                {"name": section.header, "line": section.line, "text": text_of(rules, section)}
-                for section in sorted(named, key=lambda section: section.line)
-                if section.path == path
-            ],
+            "sections": map(partial(_section, index), by_path.get(path, ())),
         }
-        for path, text in rules.files.texts.items()
-    ]
+
+
+def _section(index: RulesIndex, section: Section) -> dict[str, Any]:
+    return {"name": section.header, "line": section.line, "text": index.text_of(section)}
 
 
 def _sections(rules: Rules) -> list[Section]:
@@ -143,18 +145,7 @@ def _sections(rules: Rules) -> list[Section]:
     return [section for section in sections if section is not NOWHERE]
 
 
-def text_of(rules: Rules, section: Section) -> str:
-    """Return the text of a section, from its header to the next one, without blank lines at its end."""
-    lines = rules.files.texts.get(section.path, "").splitlines()
-    if section is NOWHERE or not lines:
-        return ""
-    end = section.line
-    while end < len(lines) and not lines[end].startswith("["):
-        end += 1
-    while end > section.line and not lines[end - 1].strip():
-        end -= 1
-    return "\n".join(lines[section.line - 1 : end])
-
+_Addresses = dict[tuple[str, str], dict[str, list[tuple[int | None, Mapping[str, Any]]]]]
 
 UNRESOLVED = "unresolved"  # the state of a server whose name has no address yet
 
@@ -210,14 +201,14 @@ def backends_document(
     answers: Iterable[tuple[int | None, Sequence[Mapping[str, Any]]]],
     checked: Iterable[Mapping[str, Any]],
     rates: Rates,
-) -> list[dict[str, Any]]:
+) -> Generator[None, None, list[dict[str, Any]]]:
     """Report each backend and its servers, in the order of the rules."""
-    addresses = _by_address(answers)
-    checks = {
-        (row["backend"], row["server"], row["address"]): row["check"]
-        for row in checked
-        if row["check"] is not None
-    }
+    addresses = yield from _by_address(answers)
+    checks = {}
+    for row in checked:
+        if row["check"] is not None:
+            checks[row["backend"], row["server"], row["address"]] = row["check"]
+        yield
     totals = {(total.backend, total.server): total for total in counts.servers}
     stale = counts.gauges.stale_ages()
     listed = []
@@ -234,21 +225,24 @@ def backends_document(
             )
             measured = _measured(totals.get(key), rates)
             servers.append({**found_server, **measured, "checked": backend.check is not None})
+            yield
         until = overrides.held.get(backend.name, 0.0)
         hold = {"until": None if until == math.inf else until} if until > time.time() else None
         waiting = counts.gauges.held.get(backend.name, 0)
         listed.append({"name": backend.name, "hold": hold, "held": waiting, "servers": servers})
+        yield
     return listed
 
 
 def _by_address(
     answers: Iterable[tuple[int | None, Iterable[Mapping[str, Any]]]],
-) -> dict[tuple[str, str], dict[str, list[tuple[int | None, Mapping[str, Any]]]]]:
-    addresses: dict[tuple[str, str], dict[str, list[tuple[int | None, Mapping[str, Any]]]]] = {}
+) -> Generator[None, None, _Addresses]:
+    addresses: _Addresses = {}
     for worker, rows in answers:
         for row in rows:
             of = addresses.setdefault((row["backend"], row["server"]), {})
             of.setdefault(row["address"], []).append((worker, row))
+            yield
     return addresses
 
 

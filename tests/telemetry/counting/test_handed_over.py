@@ -7,11 +7,12 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.steps import counts_of
 from tests.telemetry.counting.test_counters import PATH, RULES
 from txmux.rules.reading.parser import parse
 from txmux.telemetry.counting.counters import Counters
 from txmux.telemetry.counting.process_counters import ProcessCounters
-from txmux.telemetry.counting.snapshot import Counts, counts_of
+from txmux.telemetry.counting.snapshot import Counts
 from txmux.telemetry.record import ConnectionRecord
 
 RECORD = ConnectionRecord(
@@ -55,7 +56,7 @@ class HandedOverTest(SynchronousTestCase):
     def told(self) -> tuple[int, int, int, int, int]:
         """Give what the new one tells: clients, connections, matches, ends that were done and connections to the server."""
         counts: Counts = counts_of(self.new, self.rules)
-        route = counts.routes[0]
+        route = next(iter(counts.routes))
         self.assertEqual(counts.servers[0].total, route.matches)
         return (
             counts.listeners[0].total,
@@ -82,7 +83,7 @@ class HandedOverTest(SynchronousTestCase):
         self.hand_over()
         del self.old, self.column
         self.assertEqual(self.told(), (2, 0, 2, 1, 0))
-        crashed = counts_of(self.new, self.rules).routes[0].ended["crashed"]
+        crashed = next(iter(counts_of(self.new, self.rules).routes)).ended["crashed"]
         self.assertEqual(crashed, 1)
 
     def test_third_program_has_the_counts_of_both(self) -> None:
@@ -101,7 +102,7 @@ class HandedOverTest(SynchronousTestCase):
         del self.old
         self.assertEqual(self.told(), (2, 0, 2, 1, 0))
         counts = counts_of(self.new, self.rules)
-        self.assertEqual(counts.routes[0].last_match, 1000.5)
+        self.assertEqual(next(iter(counts.routes)).last_match, 1000.5)
         when, cause = counts.servers[0].last_failure or (0.0, "error")
         self.assertEqual((abs(time.time() - when) < 60, cause), (True, "reset"))
 

@@ -1,6 +1,5 @@
 """``/api/bans``: lists, sets and lifts bans."""
 
-import json
 import math
 import time
 from collections.abc import Awaitable, Mapping
@@ -9,28 +8,22 @@ from typing import Any
 from txmux.access.bans import Ban, BanError, banned_network
 from txmux.admin.api.openapi import body, ref
 from txmux.admin.guard import RefusedError
+from txmux.admin.listing import listed
 from txmux.admin.resource import ApiAnswer, Query, Resources, check_names, text, whole_number
 from txmux.control.connection_row import Positive
-from txmux.net.turns import Turns
 from txmux.rules.model import IPNetwork
 from txmux.rules.reading.values import no_network
 
 _LONGEST = 10 * 366 * 86400  # seconds
 _LONGEST_REASON = 200
 _ALL = 'this would ban all clients; POST {"accepting": false} to /api/listeners/NAME instead'
-_OFTEN = 100  # bans that are written between two pauses
 
 RESOURCES = Resources()
 
 
 @RESOURCES.get("/api/bans", "the bans", [ref("Ban")])
 async def _list(query: Query) -> ApiAnswer:
-    turns, texts = Turns(), []
-    for number, ban in enumerate(query.control.bans.current()):
-        texts.append(json.dumps(ban.as_json()))
-        if not number % _OFTEN:
-            await turns.pause()
-    return ApiAnswer(b"[%b]\n" % ", ".join(texts).encode())
+    return await listed(ban.as_json() for ban in query.control.bans.current())
 
 
 @RESOURCES.change(

@@ -1,19 +1,16 @@
 """``/api/connections`` lists live connections, and ends them; ``/api/clients`` lists where they come from."""
 
-import json
 from collections.abc import Sequence
 from urllib.parse import urlencode
 
 from txmux.admin.api.openapi import Schema, body, ref, schema_of
 from txmux.admin.guard import RefusedError
-from txmux.admin.resource import JSON, ApiAnswer, Query, Resources, check_names, only_values
+from txmux.admin.listing import listed
+from txmux.admin.resource import ApiAnswer, Query, Resources, check_names, only_values
 from txmux.control.clients import MOST_SOURCES
 from txmux.control.filters import EVERY, Filters, Page, is_identity, read_limit
-from txmux.net.turns import Turns
 from txmux.telemetry.formatting import counted
 from txmux.telemetry.record import STATES
-
-_AT_ONCE = 100  # connections that are written between two pauses
 
 _TEXT = Schema(type="string", minLength=1)
 _FILTERS = {
@@ -44,16 +41,7 @@ async def _list(query: Query) -> ApiAnswer:
     if len(listing) == page.limit:
         following = urlencode({**words, "after": listing[-1]["id"]})
         headers["Link"] = f'</api/connections?{following}>; rel="next"'
-    return ApiAnswer(await _as_json(listing), JSON, headers=headers)
-
-
-async def _as_json(rows: Sequence[object]) -> bytes:
-    """Write a list as JSON, with pauses for the reactor: there may be thousands."""
-    turns, parts = Turns(), []
-    for start in range(0, len(rows), _AT_ONCE):
-        parts.append(json.dumps(rows[start : start + _AT_ONCE])[1:-1])
-        await turns.pause()
-    return f"[{', '.join(parts)}]\n".encode()
+    return await listed(listing, headers)
 
 
 @RESOURCES.get(
@@ -125,4 +113,4 @@ async def _clients(query: Query) -> ApiAnswer:
     words = only_values(query.parameters)
     check_names(words, ("limit",))
     listing = await query.control.clients(read_limit(words, 100, MOST_SOURCES))
-    return ApiAnswer(await _as_json(listing), JSON, headers=incomplete(listing.missing))
+    return await listed(listing, incomplete(listing.missing))

@@ -12,6 +12,7 @@ from twisted.internet.threads import deferToThread
 from txmux.admin.api.connections import incomplete
 from txmux.admin.api.openapi import body, ref
 from txmux.admin.guard import RefusedError
+from txmux.admin.listing import listed
 from txmux.admin.resource import AnswerStream, ApiAnswer, Query, Resources, check_names, needs, text
 from txmux.control.coalescing import Coalescer
 from txmux.control.control import Control
@@ -30,7 +31,7 @@ RESOURCES = Resources()
 
 @RESOURCES.get("/api/status", "the state of the service", ref("Status"))
 async def _status(query: Query) -> ApiAnswer:
-    return ApiAnswer.json(await query.control.status())
+    return await listed(await query.control.status())
 
 
 @HEALTH.get("/healthz", "the process is up", object)
@@ -82,18 +83,18 @@ def _expositions_of(control: Control) -> Coalescer[bytes]:
 @RESOURCES.get("/api/certificates", "the certificates that clients are shown", [ref("Certificate")])
 async def _certificates(query: Query) -> ApiAnswer:
     listing = await query.control.certificates()
-    return ApiAnswer.json(listing, headers=incomplete(listing.missing))
+    return await listed(listing, incomplete(listing.missing))
 
 
 @RESOURCES.get("/api/routes", "the routes, with their counters", [ref("Route")])
 async def _routes(query: Query) -> ApiAnswer:
-    return ApiAnswer.json(await query.control.routes())
+    return await listed(await query.control.routes())
 
 
 @RESOURCES.get("/api/backends", "the backends, with the state of their servers", [ref("Backend")])
 async def _backends(query: Query) -> ApiAnswer:
     listing = await query.control.backends()
-    return ApiAnswer.json(listing, headers=incomplete(listing.missing))
+    return await listed(listing, incomplete(listing.missing))
 
 
 @RESOURCES.get("/api/recent", "the last connections that ended with an error", [ref("End")])
@@ -136,7 +137,7 @@ async def _explain(query: Query) -> ApiAnswer:
     check_names(query.body, ("listener", "from", "hex", "text"))
     data = _bytes(query.body)
     explanation = await query.control.explain(data, text(query.body, "listener"), _from(query.body))
-    return ApiAnswer.json(explanation)
+    return await listed(explanation)
 
 
 def _bytes(body: Mapping[str, Any]) -> bytes:
@@ -158,4 +159,4 @@ def _from(body: Mapping[str, Any]) -> IPv4Address | IPv6Address | None:
 
 @RESOURCES.get("/api/rules", "the rules as they were read", [ref("File")])
 async def _rules(query: Query) -> ApiAnswer:
-    return ApiAnswer.json(rules_document(query.control.rules))
+    return await listed(rules_document(query.control.index))

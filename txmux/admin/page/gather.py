@@ -62,6 +62,7 @@ async def gather(control: Control, query: PageQuery, *, is_update: bool = False)
     routes, backends = await concurrently(
         control.routes(counts), control.backends(counts, reports.addresses)
     )
+    routes = [*routes]
     status = await control.status(reports, backends)
     listings = (connections, backends, clients, certificates)
     missing = dict.fromkeys(line for listing in listings for line in listing.missing)
@@ -79,7 +80,9 @@ async def gather(control: Control, query: PageQuery, *, is_update: bool = False)
         clients,
         certificates,
         [ban.as_json() for ban in reversed(control.bans.current()[-_MOST_SORTED:])],
-        () if is_update else rules_document(control.rules),
+        ()
+        if is_update
+        else [{**file, "sections": [*file["sections"]]} for file in rules_document(control.index)],
         control.rates.history(),
         warnings=warnings,
         connection=chosen,

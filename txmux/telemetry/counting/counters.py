@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import operator
 import os
 import weakref
-from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from operator import add, itemgetter
 from typing import Any
 
 import attrs
@@ -15,11 +16,13 @@ from txmux.rules.model import Rules
 from txmux.telemetry.counting.counter_groups import (
     BACKEND,
     BLOCKS,
+    CELL,
     FORMAT,
     LISTENER,
     PROCESS,
     ROUTE,
     SERVER,
+    CounterGroup,
     held,
     live,
     live_on_route,
@@ -146,12 +149,15 @@ class Counters:
         return bool(cells) and live(cells) > 0
 
     def read(self) -> CountersReading:
-        """Return the current numbers. May run in a thread."""
+        """Return the current numbers."""
+        images = self._images()  # which may add to what is past
+        return CountersReading(images, [*self._past])
+
+    def _images(self) -> list[tuple[dict[str, int], bytes]]:
         # In a copy of the layout, a block that is reused meanwhile still belongs to its old key.
         places = dict(self.layout.places)
-        columns = [(places, column.tobytes()) for column in list(self._columns.values())]
-        columns += [(its.layout.places, its.tobytes()) for its in self._running_others()]
-        return CountersReading(columns, [*self._past])
+        columns = [(places, column.tobytes()) for column in self._columns.values()]
+        return columns + [(its.layout.places, its.tobytes()) for its in self._running_others()]
 
     def _running_others(self) -> list[ProcessCounters]:
         """Return the columns of earlier programs that still run."""
@@ -232,13 +238,9 @@ class Counters:
 
     def held(self) -> Mapping[str, int]:
         """Count the clients that wait for a server, by backend, also in earlier programs that still run."""
-        clients: Counter[str] = Counter()
-        for column in [*self._columns.values(), *self._running_others()]:
-            for key in column.layout.places:
-                kind, _, backend = key.partition("\n")
-                if kind == BACKEND.kind:
-                    clients[backend] += held(column.block(key))
-        return +clients
+        reading = CountersReading(self._images(), ())
+        clients = {names[0]: held(cells) for names, cells in reading.counted(BACKEND)}
+        return {backend: count for backend, count in clients.items() if count > 0}
 
     def others_ended(self) -> None:
         """Keep only the sums of programs that have ended."""
@@ -304,7 +306,7 @@ class CountersReading:
         columns: Iterable[tuple[Mapping[str, int], bytes]],
         past: Sequence[Mapping[str, list[int]]],
     ) -> None:
-        self._columns = [(places, memoryview(image).cast("Q")) for places, image in columns]
+        self._columns = [*columns]
         self._past = past
 
     def cells(self, key: str) -> Sequence[int]:
@@ -314,14 +316,42 @@ class CountersReading:
     def latest(self, key: str, position: int) -> int:
         return max((cell for (cell,) in self._blocks(key, position, position + 1)), default=0)
 
+    def counted(self, group: CounterGroup) -> Iterator[tuple[list[str], Sequence[int]]]:
+        """Yield the names and cells of the blocks of a group in which anything is counted; all others together cost next to nothing."""
+        keys = dict.fromkeys(chain(*self._past))
+        for places, image in self._columns:
+            keys |= dict.fromkeys(_counted(places, image))
+        for key in keys:
+            kind, *names = key.split("\n")
+            if kind == group.kind and any(cells := self.cells(key)):
+                yield names, cells
+
     def _blocks(self, key: str, begin: int, end: int) -> list[list[int]]:
         blocks = [block[key][begin:end] for block in self._past if key in block]
-        for places, cells in self._columns:
+        for places, image in self._columns:
             start = places.get(key)
-            # A thread may read while a block is added, before the memory has grown.
-            if start is not None and start + end <= len(cells):
-                blocks.append(cells[start + begin : start + end].tolist())
+            if start is None:
+                continue
+            cells = image[(start + begin) * CELL : (start + end) * CELL]
+            if cells.strip(b"\0"):
+                blocks.append(memoryview(cells).cast("Q").tolist())
         return blocks
+
+
+_CHUNK = 4096  # bytes
+_NOTHING = bytes(_CHUNK)
+
+
+def _counted(places: Mapping[str, int], image: bytes) -> Iterator[str]:
+    """Yield the keys of the blocks in which something is counted, and of some beside these."""
+    order = sorted(zip(places.values(), places, strict=True))
+    starts = [*map(itemgetter(0), order)]
+    for at in range(0, len(image), _CHUNK):
+        if image[at : at + _CHUNK] in _NOTHING:
+            continue
+        first = bisect_right(starts, at // CELL) - 1
+        last = bisect_left(starts, (at + _CHUNK) // CELL)
+        yield from (key for _, key in order[max(first, 0) : last])
 
 
 def _settle(column: ProcessCounters) -> int:
@@ -406,7 +436,7 @@ def _added(several: Sequence[dict[str, list[int]]]) -> dict[str, list[int]]:
     for blocks in several:
         for key, block in blocks.items():
             before = sums.get(key)
-            sums[key] = block if before is None else list(map(operator.add, before, block))
+            sums[key] = block if before is None else list(map(add, before, block))
             if before is not None and key.startswith(ROUTE.kind):
                 sums[key][_LAST] = max(before[_LAST], block[_LAST])
             elif before is not None and key.startswith(SERVER.kind):

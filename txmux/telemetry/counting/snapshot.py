@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import attrs
 
@@ -42,7 +42,10 @@ _MATCHES, _DRY, _LAST, _IN, _OUT = (
 _CONNECTED, _ANSWERED, _ANSWER_TIME = (
     SERVER.at[name] for name in ("connected", "answered", "answer time")
 )
-
+_ENDED, _FAILED = ROUTE.those("ended"), SERVER.those("failed")
+_REFUSED, _DATAGRAMS = LISTENER.those("refused"), LISTENER.those("datagrams")
+_Item = TypeVar("_Item")
+_Made = TypeVar("_Made")
 
 ServerSample = tuple[int, int, int]
 """Connections to a server, those that it has answered, and how long these waited for that, in microseconds."""
@@ -115,7 +118,7 @@ class RouteTotals:
 
     @property
     def ended(self) -> Mapping[str, int]:
-        return _named(ROUTE, "ended", self._cells)
+        return _named(_ENDED, self._cells)
 
 
 @attrs.frozen
@@ -297,7 +300,7 @@ class Counts:
     """
 
     listeners: Sequence[ListenerTotals]
-    routes: Sequence[RouteTotals]
+    routes: RoutesCounted
     detect_bytes: Observed
     connect: Mapping[str, Observed]
     first_byte: Mapping[str, Observed]
@@ -311,35 +314,69 @@ class Counts:
     attention: Sequence[AttentionItem] = ()
 
 
-def counts_of(counters: Counters, rules: Rules, *, with_routes: bool = True) -> Counts:
-    pairs = [
-        (listener.name, name)
-        for listener in (rules.listeners if with_routes else ())
-        for name in (*(route.name for route in routes_of(rules, listener)), NO_ROUTE)
-    ]
-    backends = {backend.name: backend for backend in rules.every_backend()}
-    servers = [
-        (name, server.text) for name, backend in backends.items() for server in backend.servers
-    ]
+class RoutesCounted(Iterable[RouteTotals]):
+    """The numbers of routes, in the order of the rules, listener by listener; after the routes of each, those that none has taken.
+
+    They are read as they are asked for, since there may be very many.
+    """
+
+    def __init__(self, reading: CountersReading, rules: Rules) -> None:
+        self._reading = reading
+        self._rules = rules
+
+    def __iter__(self) -> Iterator[RouteTotals]:
+        for listener in self._rules.listeners:
+            for route in routes_of(self._rules, listener):
+                yield self.of(listener.name, route.name)
+            yield self.of(listener.name, NO_ROUTE)
+
+    def of(self, listener: str, name: str) -> RouteTotals:
+        key = ROUTE.key(listener, name)
+        last = self._reading.latest(key, _LAST)
+        return RouteTotals(listener, name, last / 1000 if last else None, self._reading.cells(key))
+
+    def used(self) -> Iterator[RouteTotals]:
+        """Yield those that have had a client, in no order, of all rules that are counted."""
+        return (self.of(*names) for names, _ in self._reading.counted(ROUTE))
+
+
+def counts_in_steps(counters: Counters, rules: Rules) -> Generator[None, None, Counts]:
     reading = counters.read()
+    backends = {backend.name: backend for backend in rules.every_backend()}
+    servers = {
+        (name, server.text): None
+        for name, backend in backends.items()
+        for server in backend.servers
+    }
     process = reading.cells(PROCESS.key())
     return Counts(
-        [_listener(reading, listener.name) for listener in rules.listeners],
-        [_route(reading, *pair) for pair in pairs],
+        (yield from _each(lambda one: _listener(reading, one.name), rules.listeners)),
+        RoutesCounted(reading, rules),
         _observed(LISTENER, DETECT_BYTES, _sum(reading, rules)),
-        _by_backend(reading, backends, CONNECT),
-        _by_backend(reading, backends, FIRST_BYTE),
-        [_server(reading, *pair) for pair in dict.fromkeys(servers)],
+        (yield from _by_backend(reading, backends, CONNECT)),
+        (yield from _by_backend(reading, backends, FIRST_BYTE)),
+        (yield from _each(lambda names: _server(reading, *names), servers)),
         process[PROCESS.at["spliced"]],
         process[PROCESS.at["restarts"]],
         process[PROCESS.at["lost lines"]],
     )
 
 
+def _each(
+    make: Callable[[_Item], _Made], items: Iterable[_Item]
+) -> Generator[None, None, list[_Made]]:
+    made = []
+    for item in items:
+        made.append(make(item))
+        yield
+    return made
+
+
 def _by_backend(
-    reading: CountersReading, names: Iterable[str], buckets: Buckets
-) -> dict[str, Observed]:
-    return {name: _observed(BACKEND, buckets, reading.cells(BACKEND.key(name))) for name in names}
+    reading: CountersReading, names: Collection[str], buckets: Buckets
+) -> Generator[None, None, dict[str, Observed]]:
+    made = _each(lambda name: _observed(BACKEND, buckets, reading.cells(BACKEND.key(name))), names)
+    return dict(zip(names, (yield from made), strict=True))
 
 
 def _listener(reading: CountersReading, name: str) -> ListenerTotals:
@@ -351,8 +388,8 @@ def _listener(reading: CountersReading, name: str) -> ListenerTotals:
         undecided(cells),
         cells[LISTENER.at["bytes in"]],
         cells[LISTENER.at["bytes out"]],
-        _named(LISTENER, "refused", cells),
-        _named(LISTENER, "datagrams", cells),
+        _named(_REFUSED, cells),
+        _named(_DATAGRAMS, cells),
         _observed(LISTENER, DETECT, cells),
         _observed(LISTENER, DURATION, cells),
     )
@@ -363,12 +400,6 @@ def _sum(reading: CountersReading, rules: Rules) -> Sequence[int]:
     return [sum(same) for same in zip(*cells, strict=True)] or [0] * len(LISTENER.names)
 
 
-def _route(reading: CountersReading, listener: str, name: str) -> RouteTotals:
-    key = ROUTE.key(listener, name)
-    last = reading.latest(key, _LAST)
-    return RouteTotals(listener, name, last / 1000 if last else None, reading.cells(key))
-
-
 def _server(reading: CountersReading, backend: str, text: str) -> ServerTotals:
     key = SERVER.key(backend, text)
     cells, check_time = reading.cells(key), reading.latest(key, SERVER.at["check time"])
@@ -377,7 +408,7 @@ def _server(reading: CountersReading, backend: str, text: str) -> ServerTotals:
         text,
         cells[SERVER.at["connected"]],
         live_on_server(cells),
-        _named(SERVER, "failed", cells),
+        _named(_FAILED, cells),
         check_time / 1_000_000 if check_time else None,
         cells[SERVER.at["checks failed"]],
         cells[SERVER.at["bytes in"]],
@@ -388,21 +419,17 @@ def _server(reading: CountersReading, backend: str, text: str) -> ServerTotals:
     )
 
 
-def server_samples(counters: Counters, rules: Rules) -> dict[tuple[str, str], ServerSample]:
+def server_samples(counters: Counters) -> dict[tuple[str, str], ServerSample]:
     """Read what the rates of servers need; those that have had no connection are left out."""
-    reading = counters.read()
-    samples = {}
-    for backend in rules.every_backend():
-        for server in backend.servers:
-            cells = reading.cells(SERVER.key(backend.name, server.text))
-            if cells[_CONNECTED]:
-                sample = cells[_CONNECTED], cells[_ANSWERED], cells[_ANSWER_TIME]
-                samples[backend.name, server.text] = sample
-    return samples
+    return {
+        (backend, server): (cells[_CONNECTED], cells[_ANSWERED], cells[_ANSWER_TIME])
+        for (backend, server), cells in counters.read().counted(SERVER)
+        if cells[_CONNECTED]
+    }
 
 
-def _named(block: CounterGroup, prefix: str, cells: Sequence[int]) -> Mapping[str, int]:
-    return {name: cells[at] for name, at in block.those(prefix).items()}
+def _named(positions: Mapping[str, int], cells: Sequence[int]) -> Mapping[str, int]:
+    return {name: cells[at] for name, at in positions.items()}
 
 
 def _observed(block: CounterGroup, buckets: Buckets, cells: Sequence[int]) -> Observed:

@@ -1,0 +1,72 @@
+"""Finds what belongs to a route, a backend or a section without a look at all others, of which there may be very many."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+
+from txmux.rules.model import Backend, Route, Rules, Section
+from txmux.rules.model.section import NOWHERE
+from txmux.transport import Transport
+
+
+class RulesIndex:
+    """What rules contain, by name; each part is made when it is first needed."""
+
+    def __init__(self, rules: Rules) -> None:
+        self.rules = rules
+        self._lines: dict[str, Sequence[str]] = {}
+        self._everywhere: dict[Transport | None, Sequence[str]] = {}
+
+    @cached_property
+    def places(self) -> Mapping[str, int]:
+        """The place of each route in the order of the rules."""
+        return {route.name: place for place, route in enumerate(self.rules.routes)}
+
+    @cached_property
+    def _listeners(self) -> Mapping[str, int]:
+        return {listener.name: place for place, listener in enumerate(self.rules.listeners)}
+
+    @cached_property
+    def _to_backend(self) -> Mapping[str, Sequence[Route]]:
+        found: dict[str, list[Route]] = {}
+        for route in self.rules.routes:
+            if isinstance(route.outcome, Backend):
+                found.setdefault(route.outcome.name, []).append(route)
+        return found
+
+    def route(self, name: str) -> Route | None:
+        place = self.places.get(name)
+        return None if place is None else self.rules.routes[place]
+
+    def routes_to(self, backend: str) -> Sequence[Route]:
+        return self._to_backend.get(backend, ())
+
+    def listeners_of(self, route: Route) -> Sequence[str]:
+        """Return the names of the listeners whose clients a route may take, in their order; see `routes_of` for the other way."""
+        if not route.under:
+            over = route.transport
+            if over not in self._everywhere:
+                listeners = self.rules.listeners
+                self._everywhere[over] = [one.name for one in listeners if route.stands_under(one)]
+            return self._everywhere[over]
+        found: set[str] = set()
+        for name in route.under:
+            owner = None if name in self._listeners else self.route(name)
+            found.update([name] if owner is None else self.listeners_of(owner))
+        return sorted(found & self._listeners.keys(), key=lambda name: self._listeners[name])
+
+    def text_of(self, section: Section) -> str:
+        """Return the text of a section, from its header to the next one, without blank lines at its end."""
+        lines = self._lines.get(section.path)
+        if lines is None:
+            text = self.rules.files.texts.get(section.path, "")
+            lines = self._lines[section.path] = text.splitlines()
+        if section is NOWHERE or not lines:
+            return ""
+        end = section.line
+        while end < len(lines) and not lines[end].startswith("["):
+            end += 1
+        while end > section.line and not lines[end - 1].strip():
+            end -= 1
+        return "\n".join(lines[section.line - 1 : end])
