@@ -22,6 +22,7 @@ from txmux.control.control import Control
 from txmux.control.report import Report
 from txmux.control.watching import RulesWatch
 from txmux.errors import MuxError
+from txmux.net.turns import in_thread
 from txmux.processes.forking import Child
 from txmux.processes.privilege.account import Account, account_of
 from txmux.processes.privilege.opener import OpenerError
@@ -326,14 +327,17 @@ class MuxService(Service):
     async def _change(self, supervisor: Supervisor, given: Rules | None) -> Report:
         if changed := self._starter.code.change():
             raise MuxError(f"{changed}: run 'txmux upgrade'")
-        rules = given or self._resources.privilege.read(self.control.rules.path)
+        rules = given
+        if rules is None:
+            read = self._resources.privilege.read
+            rules = await in_thread(read, self.control.rules.path)
         problems = unchangeable(self.control.rules.settings, rules.settings)
         if problems:
             raise RulesError(problems)
         account = self._account = account_of(rules)
         check_servers(self._reactor, rules.servers())
         await supervisor.close_unused()
-        different = changes(self.control.rules, rules)
+        different = await in_thread(changes, self.control.rules, rules)
         rules_changed = bool(str(different))
         endpoints = self._resources.endpoints.prepare(rules)
         try:
@@ -351,7 +355,7 @@ class MuxService(Service):
         self._resources.privilege.commit()
         self.control.use_rules(rules)
         self._watch.watch_files_of(rules)
-        warnings = lint(rules) if rules_changed else []
+        warnings = await in_thread(lint, rules) if rules_changed else []
         self._log_warnings([*warnings, *supervisor.ending_certificates()])
         if rules_changed and rules.settings.drain_removed:
             supervisor.end_removed(different.routes.gone, different.backends.gone)

@@ -9,6 +9,7 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.control.attention import backends, clients_that_wait, measured, not_accepted, not_served
+from txmux.control.rules_index import RulesIndex
 from txmux.rules.model import Backend, Refusal, Route, Rules, Settings, TlsEnd
 from txmux.telemetry.attention import AttentionItem, AttentionLog
 from txmux.telemetry.counting.snapshot import Gauges
@@ -41,7 +42,7 @@ class BackendTest(SynchronousTestCase):
             "held": 0,
             "servers": [{"server": "s", "state": fallback, "why": "", "since": None}],
         }
-        return [*backends([document, *([there] if fallback else [])], rules, self.now)]
+        return [*backends([document, *([there] if fallback else [])], RulesIndex(rules), self.now)]
 
     def test_some_servers_cannot_serve(self) -> None:
         (item,) = self.items("up", "down")

@@ -20,4 +20,5 @@ def finished(steps: Generator[None, None, T]) -> T:
 
 
 def counts_of(counters: Counters, rules: Rules) -> Counts:
-    return finished(counts_in_steps(counters, rules))
+    backends = {backend.name: backend for backend in rules.every_backend()}
+    return finished(counts_in_steps(counters, rules, backends))

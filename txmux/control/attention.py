@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from txmux.control.report import Report
+from txmux.control.rules_index import RulesIndex
 from txmux.net.sockets.queues import Overflow
 from txmux.rules.lint.access import readable_secrets
 from txmux.rules.model import Backend, Rules
@@ -33,7 +34,7 @@ _ADVICE = {"silent": "; 'eject = unanswered=0' for servers that never answer by 
 
 
 def backends(
-    documents: Sequence[Mapping[str, Any]], rules: Rules, now: float
+    documents: Sequence[Mapping[str, Any]], index: RulesIndex, now: float
 ) -> Iterator[AttentionItem]:
     """Find backends of which no server can serve, or some cannot.
 
@@ -41,8 +42,8 @@ def backends(
     It is a note where only planned work leaves no server. `now` is in seconds since 1970.
     """
     up = {row["name"] for row in documents if any(_is_up(server) for server in row["servers"])}
-    used = rules.used_backends().keys()
-    every = {backend.name: backend for backend in rules.every_backend()}
+    used = index.used_backends.keys()
+    every = index.backends
     covered = {
         name
         for name, backend in every.items()

@@ -216,7 +216,7 @@ class Control:
         names = [listener.name for listener in self.rules.listeners]
         unserved = [line for line in missing if line.startswith("no worker")]
         document = status_document(
-            self.rules,
+            self.index,
             served,
             started=self.started,
             last_reload=self.last_reload,
@@ -242,12 +242,14 @@ class Control:
         """Return what needs attention, the worst first."""
         missing, states, gauges = reports.missing, reports.addresses, reports.gauges
         if backends is None:
-            counts = await Turns().run(counts_in_steps(self.counters, self.rules))
+            counts = await Turns().run(
+                counts_in_steps(self.counters, self.rules, self.index.backends)
+            )
             backends = await self._backends(attrs.evolve(counts, gauges=gauges), states)
         workers, now = reports.served.get("workers", ()), time.time()
         stayed, orphaned = self.counters.left_behind()
         found = [
-            *attention.backends(backends, self.rules, now),
+            *attention.backends(backends, self.index, now),
             *attention.not_served(missing),
             *attention.not_accepted(missing, self.shut(), gauges.cannot_accept),
             *attention.overflowed(self.rules, self.state.queues.lost() if self.state else {}),
@@ -305,9 +307,9 @@ class Control:
         gauges = reports.gauges if reports else await self._gauges()
         self.counters.column(OWN).process.lost_lines(LOST_LINES.take_count())
         when, report = self.last_reload or (self.started, Report(ok=True))
-        counts = await Turns().run(counts_in_steps(self.counters, self.rules))
+        counts = await Turns().run(counts_in_steps(self.counters, self.rules, self.index.backends))
         return attrs.evolve(
-            counts, gauges=gauges, rules=self.rules.files.sha256, reloaded=(report.ok, when)
+            counts, gauges=gauges, rules=self.index.sha256, reloaded=(report.ok, when)
         )
 
     async def _gauges(self) -> Gauges:
@@ -488,7 +490,7 @@ class Control:
         states: list[tuple[int | None, Any]] = [*answers.answers]
         if not states:  # this process's own are the next best
             states.append((None, checked))
-        steps = backends_document(self.rules, counts, self.overrides(), states, checked, self.rates)
+        steps = backends_document(self.index, counts, self.overrides(), states, checked, self.rates)
         return await Turns().run(steps)
 
     async def explain(
@@ -533,7 +535,7 @@ class Control:
 
         ``drain`` routes no new connections to it, but checks it; ``maintenance`` does not check it either. Weight 0 restores that of the rules.
         """
-        configured = _server(self.rules, backend, server)
+        configured = _server(self.index, backend, server)
         if configured.down and state is not None:
             return Report.refused(
                 f"backend {backend}: {server} is marked down in the rules; remove 'down' and reload"
@@ -567,7 +569,7 @@ class Control:
 
         Of concurrent calls, the last one holds for all of them.
         """
-        every = _backend(self.rules, backend).servers
+        every = _backend(self.index, backend).servers
         servers = [server.text for server in every if not server.down]
         if not servers:
             return Report.refused(
@@ -626,7 +628,7 @@ class Control:
 
     async def hold(self, backend: str, seconds: float = math.inf) -> Report:
         """Hold new clients of a backend, even if servers are up, until `release` or for some seconds; reloads and upgrades keep it."""
-        _backend(self.rules, backend)
+        _backend(self.index, backend)
         now = time.time()
         late = await self._override(self.overrides().with_hold(backend, now, now + seconds))
         end = "until it is released" if seconds == math.inf else f"for {duration(seconds)}"
@@ -634,10 +636,10 @@ class Control:
 
     async def release(self, backend: str) -> Report:
         """Release the clients that `hold` keeps waiting."""
-        names = {candidate.name for candidate in self.rules.every_backend()}
+        names = self.index.backends.keys()
         overrides, now = self.overrides(), time.time()
         if backend not in names | overrides.held.keys():
-            _backend(self.rules, backend)
+            _backend(self.index, backend)
         was_held = overrides.held.get(backend, 0.0) > now
         late = await self._override(overrides.with_hold(backend, now, 0.0))
         how = "its clients go on" if was_held else "was not held"
@@ -721,15 +723,15 @@ def _report(changes: str, late: Sequence[str]) -> Report:
     return Report(ok=True, changes="; ".join([changes, *(f"not yet: {reason}" for reason in late)]))
 
 
-def _backend(rules: Rules, name: str) -> Backend:
-    backends = {backend.name: backend for backend in rules.every_backend()}
+def _backend(index: RulesIndex, name: str) -> Backend:
+    backends = index.backends
     if name not in backends:
         raise UnknownError(f"there is no backend {name!r}{suggestion(name, backends)}")
     return backends[name]
 
 
-def _server(rules: Rules, backend: str, server: str) -> Server:
-    servers = {candidate.text: candidate for candidate in _backend(rules, backend).servers}
+def _server(index: RulesIndex, backend: str, server: str) -> Server:
+    servers = {candidate.text: candidate for candidate in _backend(index, backend).servers}
     if server not in servers:
         # All of them: an address that is like another one is no slip of the fingers.
         raise UnknownError(f"backend {backend} has no server {server!r}{listed(servers)}")

@@ -27,7 +27,7 @@ from txmux.version import __version__
 
 
 def status_document(
-    rules: Rules,
+    index: RulesIndex,
     served: Mapping[str, Any],
     *,
     started: float,
@@ -38,6 +38,7 @@ def status_document(
     traffic: Traffic,
 ) -> dict[str, Any]:
     """Build the document for ``/api/status``; `closed` has why listeners do not accept."""
+    rules = index.rules
     path = str(rules.path)
     # During grace the sockets are still there.
     is_closed = draining and not sockets.sockets()
@@ -66,7 +67,7 @@ def status_document(
         "last_reload": last_reload and {"time": last_reload[0], **last_reload[1].as_json()},
         "draining": draining,
         "rules_path": path if path == OPTIONS else os.path.abspath(path),  # noqa: PTH100 - links stay
-        "rules_sha256": rules.files.sha256,
+        "rules_sha256": index.sha256,
     }
 
 
@@ -195,7 +196,7 @@ def address_states(upstreams: Upstreams) -> list[dict[str, Any]]:
 
 
 def backends_document(
-    rules: Rules,
+    index: RulesIndex,
     counts: Counts,
     overrides: Overrides,
     answers: Iterable[tuple[int | None, Sequence[Mapping[str, Any]]]],
@@ -212,7 +213,7 @@ def backends_document(
     totals = {(total.backend, total.server): total for total in counts.servers}
     stale = counts.gauges.stale_ages()
     listed = []
-    for backend in {backend.name: backend for backend in rules.every_backend()}.values():
+    for backend in index.backends.values():
         servers = []
         for server in backend.servers:
             key = (backend.name, server.text)

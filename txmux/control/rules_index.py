@@ -19,6 +19,19 @@ class RulesIndex:
         self._everywhere: dict[Transport | None, Sequence[str]] = {}
 
     @cached_property
+    def sha256(self) -> str:
+        return self.rules.files.sha256
+
+    @cached_property
+    def backends(self) -> Mapping[str, Backend]:
+        """Those that clients may be forwarded to, by name."""
+        return {backend.name: backend for backend in self.rules.every_backend()}
+
+    @cached_property
+    def used_backends(self) -> Mapping[str, Backend]:
+        return self.rules.used_backends()
+
+    @cached_property
     def places(self) -> Mapping[str, int]:
         """The place of each route in the order of the rules."""
         return {route.name: place for place, route in enumerate(self.rules.routes)}

@@ -7,7 +7,6 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
 import attrs
-from twisted.internet.threads import deferToThread
 
 from txmux.admin.api.connections import incomplete
 from txmux.admin.api.openapi import body, ref
@@ -18,6 +17,7 @@ from txmux.control.coalescing import Coalescer
 from txmux.control.control import Control
 from txmux.control.documents import rules_document
 from txmux.matchers.payload import bytes_from_hex, bytes_from_text
+from txmux.net.turns import in_thread
 from txmux.transport import unmapped
 
 _MOST_WAITING = 256 * 1024  # bytes buffered for a client before it is cut off
@@ -75,7 +75,7 @@ def _expositions_of(control: Control) -> Coalescer[bytes]:
         needed = await service.attention(reports, backends)
         counts = attrs.evolve(counts, attention=needed)
         # With thousands of routes it takes so long that clients would wait for it.
-        return await deferToThread(exposition, counts, backends)
+        return await in_thread(exposition, counts, backends)
 
     return Coalescer(make, reactor)
 

@@ -21,7 +21,7 @@ from txmux.backends.health.observing import (
     is_suspicious,
 )
 from txmux.backends.pool.server_health import MemberState
-from txmux.rules.model import Backend, Server
+from txmux.rules.model import Rules, Server
 from txmux.telemetry.counting.counter_groups import SERVER
 from txmux.telemetry.counting.counters import Counters
 from txmux.telemetry.counting.server_changes import ServerChanges
@@ -81,12 +81,12 @@ class ServerObserver:
     def observed(self) -> dict[ServerKey, ObservedServer]:
         return {key: one.shown for key, one in self._watched.items() if one.shown is not None}
 
-    def idle(self, backends: Mapping[str, Backend]) -> list[str]:
-        """Return the names of those backends of which no server serves, some of them by what is observed."""
+    def idle(self, rules: Rules) -> list[str]:
+        """Return the names of those used backends of which no server serves, some of them by what is observed."""
         observed = self.observed()
         return [
             name
-            for name, backend in (backends if observed else {}).items()
+            for name, backend in (rules.used_backends() if observed else {}).items()
             if any((name, server.text) in observed for server in backend.servers)
             and not any(self._serves((name, server.text)) for server in backend.servers)
         ]

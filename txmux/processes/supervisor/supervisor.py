@@ -47,6 +47,7 @@ from txmux.net.channel import messages
 from txmux.net.channel.channel import ChannelError, PeerGoneError
 from txmux.net.sockets.descriptors import soft_limit
 from txmux.net.tls.errors import CLIENT_CERTIFICATE
+from txmux.net.turns import in_thread
 from txmux.processes.privilege.helper import Helper
 from txmux.processes.privilege.opener import HELPER_ENDED
 from txmux.processes.privilege.privilege import open_for_worker
@@ -142,6 +143,7 @@ class Supervisor:
         self._pending: PendingRules | None = None
         self._catching_up: set[Deferred[None]] = set()
         self._problems: list[str] = []
+        self._packed: tuple[Rules, str] | None = None  # the last ones: each worker gets them
         self.version = 1
         self._deadline: IDelayedCall | None = None
         runtime = IORuntime(reactor, rules.settings.relay)
@@ -176,6 +178,7 @@ class Supervisor:
         self._check(self._rules, owner)
         self._terminations.read_certificates(self._rules)
         self._files.use(self._rules)
+        self._packed_rules(self._rules)
 
     def _check(self, rules: Rules, owner: tuple[int, int] | None) -> None:
         if not is_as_read(rules):
@@ -283,10 +286,15 @@ class Supervisor:
     def _message(self, rules: Rules, version: int, known: Rules | None = None) -> dict[str, Any]:
         """Return what a worker needs of rules, without those that are `known` to it."""
         return {
-            "rules": "" if rules is known else b64encode(pack(rules)).decode(),
+            "rules": "" if rules is known else self._packed_rules(rules),
             "version": version,
             "limits": attrs.asdict(self.limits.layout),
         }
+
+    def _packed_rules(self, rules: Rules) -> str:
+        if self._packed is None or self._packed[0] is not rules:
+            self._packed = rules, b64encode(pack(rules)).decode()
+        return self._packed[1]
 
     def _shared_state(self, servers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         return {
@@ -419,6 +427,7 @@ class Supervisor:
             looked_up = self.state.upstreams.first_look_ups()
             if looked_up is not None:
                 await looked_up
+            await in_thread(self._packed_rules, rules)
             await self.pool.settled()
             # A worker can prepare only one set of rules at a time.
             await DeferredList([*self._catching_up])
@@ -656,7 +665,7 @@ class Supervisor:
 
     async def _missing(self) -> list[str]:
         lines = await self.pool.missing()
-        idle = map(no_server_up, self._observer.idle(self._rules.used_backends()))
+        idle = map(no_server_up, self._observer.idle(self._rules))
         return [*dict.fromkeys([*lines, *idle])]
 
     async def _status(self) -> dict[str, Any]:

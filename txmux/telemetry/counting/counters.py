@@ -7,7 +7,7 @@ import weakref
 from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
-from operator import add, itemgetter
+from operator import add
 from typing import Any
 
 import attrs
@@ -319,8 +319,12 @@ class CountersReading:
     def counted(self, group: CounterGroup) -> Iterator[tuple[list[str], Sequence[int]]]:
         """Yield the names and cells of the blocks of a group in which anything is counted; all others together cost next to nothing."""
         keys = dict.fromkeys(chain(*self._past))
+        known: Mapping[str, int] | None = None
         for places, image in self._columns:
-            keys |= dict.fromkeys(_counted(places, image))
+            if places is not known:  # most columns share it
+                known, order = places, sorted(places, key=places.__getitem__)
+                starts = [*map(places.__getitem__, order)]
+            keys |= dict.fromkeys(_counted(order, starts, image))
         for key in keys:
             kind, *names = key.split("\n")
             if kind == group.kind and any(cells := self.cells(key)):
@@ -342,16 +346,14 @@ _CHUNK = 4096  # bytes
 _NOTHING = bytes(_CHUNK)
 
 
-def _counted(places: Mapping[str, int], image: bytes) -> Iterator[str]:
+def _counted(order: Sequence[str], starts: Sequence[int], image: bytes) -> Iterator[str]:
     """Yield the keys of the blocks in which something is counted, and of some beside these."""
-    order = sorted(zip(places.values(), places, strict=True))
-    starts = [*map(itemgetter(0), order)]
     for at in range(0, len(image), _CHUNK):
         if image[at : at + _CHUNK] in _NOTHING:
             continue
         first = bisect_right(starts, at // CELL) - 1
         last = bisect_left(starts, (at + _CHUNK) // CELL)
-        yield from (key for _, key in order[max(first, 0) : last])
+        yield from order[max(first, 0) : last]
 
 
 def _settle(column: ProcessCounters) -> int:

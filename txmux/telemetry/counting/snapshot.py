@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import attrs
 
-from txmux.rules.model import Rules
+from txmux.rules.model import Backend, Rules
 from txmux.telemetry.attention import AttentionItem
 from txmux.telemetry.counting.counter_groups import (
     BACKEND,
@@ -340,9 +340,11 @@ class RoutesCounted(Iterable[RouteTotals]):
         return (self.of(*names) for names, _ in self._reading.counted(ROUTE))
 
 
-def counts_in_steps(counters: Counters, rules: Rules) -> Generator[None, None, Counts]:
+def counts_in_steps(
+    counters: Counters, rules: Rules, backends: Mapping[str, Backend]
+) -> Generator[None, None, Counts]:
+    """Read the counters; `backends` are those that clients may be forwarded to."""
     reading = counters.read()
-    backends = {backend.name: backend for backend in rules.every_backend()}
     servers = {
         (name, server.text): None
         for name, backend in backends.items()
