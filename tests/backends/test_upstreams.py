@@ -124,8 +124,7 @@ class ChangedTest(SynchronousTestCase):
         old.pool.failed(self.pick(old))
         self.assertIs(self.change("10.0.0.1:80", eject=None).pool.members[0].state, MemberState.UP)
         old = self.change("10.0.0.1:80", check=Check("tcp", fall=1))
-        key = key_of(old.pool.members[0])
-        old.apply_check(key, ok=False, why="refused")
+        old.pool.check_result(old.pool.members[0], ok=False, why="refused")
         with_check = self.change("10.0.0.1:80", check=Check("tcp", fall=1), retries=1)
         self.assertIs(with_check.pool.members[0].state, MemberState.DOWN)
         self.assertIs(self.change("10.0.0.1:80").pool.members[0].state, MemberState.UP)
@@ -138,16 +137,15 @@ class ChangedTest(SynchronousTestCase):
             [MemberState.UP, MemberState.DISABLED],
         )
 
-    def test_check_counts_once_for_all_rules(self) -> None:
+    def test_checks_hold_for_all_rules(self) -> None:
         upstreams = self.upstreams = Upstreams(self.clock, self.clock, _dial, checking=False)
         upstreams.start()
         check = Check("tcp", fall=2)
-        self.change("10.0.0.1:80", check=check)
+        old = self.change("10.0.0.1:80", check=check)
         (member,) = self.change("10.0.0.1:80", check=check, retries=5).pool.members
-        upstreams.apply_check("b", key_of(member), ok=False, why="refused")
-        self.assertIs(member.state, MemberState.UP)
-        upstreams.apply_check("b", key_of(member), ok=False, why="refused")
-        self.assertIs(member.state, MemberState.DOWN)
+        for ok, state in ((False, MemberState.DOWN), (True, MemberState.UP)):
+            upstreams.apply_check("b", key_of(member), ok=ok, why="refused")
+            self.assertEqual([member.state, old.pool.members[0].state], [state, state])
 
     def test_told_once(self) -> None:
         old = self.change("10.0.0.1:80", eject=ONCE)
@@ -161,8 +159,9 @@ class ChangedTest(SynchronousTestCase):
         """Apply results of checks, ``+`` or ``-`` for a server of an upstream, and return what is logged at info or above."""
         with capturedLogs() as events:
             for upstream, server, results in steps:
+                [member] = [one for one in upstream.pool.members if one.server.text == server]
                 for result in results:
-                    upstream.apply_check(f"{server} {server}", ok=result == "+", why="refused")
+                    upstream.pool.check_result(member, ok=result == "+", why="refused")
         return [
             f"{event['log_level'].name} {formatEvent(event)}"
             for event in events
@@ -342,16 +341,16 @@ class ToldTest(SynchronousTestCase):
     def test_checks_count_on(self) -> None:
         check = Check("tcp", rise=2, fall=3)
         old, new = Process(100, check=check), Process(3, check=check)
-        for host, times in (("10.0.0.1:80", 3), ("10.0.0.2:80", 2)):
+        for member, times in zip(old.pool.members, (3, 2), strict=True):
             for _ in range(times):
-                old.upstreams.apply_check("b", f"{host} {host}", ok=False, why="refused")
+                old.pool.check_result(member, ok=False, why="refused")
         old.clock.advance(60)
         new.upstreams.restore(old.as_json())
         self.assertEqual(new.states(), [MemberState.DOWN, MemberState.UP])
         health = new.pool.members[0].health
         self.assertEqual(new.clock.seconds() - health.since, 60)
         self.assertIn("refused", health.why)
-        new.upstreams.apply_check("b", "10.0.0.2:80 10.0.0.2:80", ok=False, why="refused")
+        new.pool.check_result(new.pool.members[1], ok=False, why="refused")
         self.assertEqual(new.states(), [MemberState.DOWN, MemberState.DOWN])
 
     def test_ready_again(self) -> None:
@@ -515,9 +514,8 @@ class HeardTest(SynchronousTestCase):
         self.upstream = self.upstreams.upstream_of(Backend("b", servers(text), check=check))
         self.pool = self.upstream.pool
 
-    def hear(self, times: int, *, ok: bool, key: str = "web.test:80 10.0.0.1:80") -> None:
-        for _ in range(times):
-            self.upstreams.apply_check("b", key, ok=ok, why="refused")
+    def hear(self, *, ok: bool, key: str = "web.test:80 10.0.0.1:80") -> None:
+        self.upstreams.apply_check("b", key, ok=ok, why="refused")
 
     def resolve(self, *hosts: str) -> list[MemberState]:
         (server,) = self.pool.backend.servers
@@ -528,9 +526,9 @@ class HeardTest(SynchronousTestCase):
         self.backend("10.0.0.1:80")
         key = key_of(self.pool.members[0])
         with capturedLogs() as events:
-            self.hear(3, ok=False, key=key)
+            self.hear(ok=False, key=key)
             self.assertEqual(self.pool.members[0].state, MemberState.DOWN)
-            self.hear(2, ok=True, key=key)
+            self.hear(ok=True, key=key)
             self.assertEqual(self.pool.members[0].state, MemberState.UP)
         levels = [event["log_level"].name for event in events]
         self.assertEqual(levels, ["debug", "debug"])
@@ -548,18 +546,15 @@ class HeardTest(SynchronousTestCase):
 
     def test_name_comes_later(self) -> None:
         self.backend("web.test:80")
-        self.hear(7, ok=False)
+        self.hear(ok=False)
         self.assertEqual(self.resolve("10.0.0.1", "10.0.0.2"), [MemberState.DOWN, MemberState.UP])
-        self.hear(1, ok=True)
-        self.assertEqual(self.resolve("10.0.0.1"), [MemberState.DOWN])
-        self.hear(1, ok=True)
+        self.hear(ok=True)
         self.assertEqual(self.resolve("10.0.0.1"), [MemberState.UP])
 
     def test_healthy_again_before_lookup(self) -> None:
         self.backend("web.test:80")
-        self.hear(3, ok=False)
-        self.hear(1, ok=True)
-        self.hear(2, ok=False)
+        self.hear(ok=False)
+        self.hear(ok=True)
         self.assertEqual(self.resolve("10.0.0.1"), [MemberState.UP])
 
     def test_freed(self) -> None:
@@ -575,5 +570,5 @@ class HeardTest(SynchronousTestCase):
     def test_bounded(self) -> None:
         self.backend("web.test:80")
         for number in range(2000):
-            self.hear(1, ok=False, key=f"web.test:80 {number}")
+            self.hear(ok=False, key=f"web.test:80 {number}")
         self.assertEqual(len(self.upstream._early), 1000)

@@ -1,14 +1,26 @@
 """Checks of servers, which one process makes for all workers."""
 
 import contextlib
+import os
+import signal
 import socket
 import threading
 import time
+from typing import Any
+
+from twisted.internet.task import deferLater
 
 from tests.interop.children import eventually
 from tests.interop.mux import Mux, Record
 from tests.processes.running import WorkersTestCase, worker_of, workers_of
+from tests.support.mux import VirtualTime
+from tests.support.peers import PeerFactory, listen, reactor
 from tests.support.ports import free_port
+from tests.support.supervised import SupervisedTestCase
+from txmux.backends.pool.server_health import MemberState
+from txmux.net.channel import messages
+from txmux.net.channel.message import Message
+from txmux.processes.workers.worker import Worker
 
 _RULES = """
 [listen public]
@@ -118,3 +130,70 @@ class ChecksTest(WorkersTestCase):
             eventually(lambda m=mux: self.all_say(m, "no-server"), "all know it")  # type: ignore[misc]
             self.kill(mux, workers_of(mux.child.pid)[0])
             self.assertTrue(self.all_say(mux, "no-server"))
+
+
+class KnownTest(SupervisedTestCase):
+    """What workers are told of checks: nothing while nothing changes, and each knows the state of every server."""
+
+    def rules(self, settings: str = "") -> str:
+        servers = "\n    ".join(f"127.0.0.1:{port}" for port in self.at)
+        return (
+            f"[txmux]\nworkers = 2\n[listen public]\nendpoint = 127.0.0.1:0\n[route all]\nmatch = any\n"
+            f"backend = pool\n[backend pool]\nserver = {servers}\ncheck = tcp interval=1s fall=1 rise=1\n{settings}"
+        )
+
+    async def pass_seconds(self, seconds: int) -> None:
+        for _ in range(10 * seconds):
+            self.time.advance(0.1)
+            await deferLater(reactor, 0.002)
+
+    def send(self, message: Message, **values: Any) -> None:
+        self.sent += message is messages.CHECK
+        self.send_to_all(message, **values)
+
+    async def assert_known(self, *states: str) -> None:
+        workers = self.supervisor.pool.workers
+        reports = [await worker.ask(messages.SERVERS) for worker in workers]
+        for process in (self.supervisor.state.upstreams.as_json(), *reports):
+            self.assertEqual([server["state"] for server in process], [*states])
+
+    async def test_known(self) -> None:
+        self.time, self.sent = VirtualTime(), 0
+        up = PeerFactory()
+        self.at = [listen(self, up), free_port()]
+        await self.run_service(self.rules(), use=self.time)
+        self.send_to_all = self.supervisor.pool.send_to_all
+        self.supervisor.pool.send_to_all = self.send  # type: ignore[method-assign]
+        await self.pass_seconds(3)
+        await self.assert_known("up", "down")
+        self.assertEqual(self.sent, 2)
+        await self.pass_seconds(10)
+        self.assertGreater(len(up.peers), 10)
+        self.assertEqual(self.sent, 2)
+        for rules in (self.rules(), self.rules("retries = 7")):
+            self.write(rules)
+            await self.running.reload()
+            await self.assert_known("up", "down")
+        # A change while a worker starts, after its start message.
+        supervisor, (first, _) = self.supervisor, self.supervisor.pool.workers
+        start_message = supervisor.start_message
+
+        def start(worker: Worker) -> dict[str, Any]:
+            reactor.callLater(0, change)
+            return start_message(worker)
+
+        def change() -> None:
+            for upstream in supervisor.state.upstreams.all():
+                for member in upstream.pool.members:
+                    ok = member.state is not MemberState.UP
+                    supervisor.state.upstreams._take_result(
+                        upstream, member, ok=ok, why="refused", is_first=False
+                    )
+
+        supervisor.start_message = start  # type: ignore[method-assign]
+        os.kill(first.pid, signal.SIGKILL)
+        for is_ready in (False, True):
+            while first.ready is not is_ready:
+                self.time.advance(0.01)  # as little as it takes, or the worker would be late
+                await deferLater(reactor, 0.01)
+        await self.assert_known("down", "up")

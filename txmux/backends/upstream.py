@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from txmux.backends.connect.source import Sources, check_transparent
-from txmux.backends.health.checks import apply_result, key_of
+from txmux.backends.health.checks import key_of
 from txmux.backends.pool.balance import affinity_of
 from txmux.backends.pool.hold import HeldClient
 from txmux.backends.pool.member import SUSPECT, Member
@@ -179,7 +179,8 @@ class Upstream:
         self.destinations: Destinations | None = None
         self.current: Callable[[], Upstream | None] = lambda: None
         self.fallback = fallback
-        self._early: dict[str, list[str]] = {}
+        self._early: dict[str, str] = {}
+        self._by_key: dict[str, Member] | None = None
         self.first_look_ups = first_look_ups
         self.pool = BackendPool(
             backend,
@@ -193,7 +194,7 @@ class Upstream:
         self.pool.on_shortage = self._log_shortage
         self.pool.line.clock, self.pool.line.counts = clock, self.counts
         if not checking:
-            self.pool.on_members = self._apply_early
+            self.pool.on_members = self._members_changed
         self.timeouts = Timeouts(
             backend.idle_timeout,
             min(HALF_CLOSE, backend.idle_timeout),
@@ -275,18 +276,17 @@ class Upstream:
             line.cause = cause
         return None
 
-    def has_server(self, key: str) -> bool:
-        return any(key_of(member) == key for member in self.pool.members)
+    def find_member(self, key: str) -> Member | None:
+        if self._by_key is None:
+            self._by_key = {key_of(member): member for member in self.pool.members}
+        return self._by_key.get(key)
 
-    def apply_check(self, key: str, *, ok: bool, why: str) -> None:
-        """Apply the result of a check by `key_of`. A failure of a server that no name has yet is kept until one has."""
-        if self.has_server(key):
-            apply_result(self.pool, key, ok=ok, why=why)
-        elif ok:
+    def keep_early(self, key: str, *, ok: bool, why: str) -> None:
+        """Keep what checks have found of a server that no name has yet, until one has."""
+        if ok:
             self._early.pop(key, None)
         elif key in self._early or len(self._early) < _MOST_EARLY:
-            self._early.setdefault(key, []).append(why)
-            del self._early[key][: -self.backend.check.fall if self.backend.check else None]
+            self._early[key] = why
 
     def _log_shortage(self, began: bool) -> None:  # noqa: FBT001 - of a callback
         """Log a shortage that this process has noticed; the checking process logs its own."""
@@ -314,10 +314,12 @@ class Upstream:
             what = "; until one is, clients also try the ejected ones"
         _log.warn("backend {backend}: no server is up{what}", backend=name, what=what)
 
-    def _apply_early(self) -> None:
-        for key in [key_of(member) for member in self.pool.members]:
-            for why in self._early.pop(key, ()):
-                apply_result(self.pool, key, ok=False, why=why)
+    def _members_changed(self) -> None:
+        self._by_key = None
+        for member in self.pool.members if self._early else ():
+            why = self._early.pop(key_of(member), None)
+            if why is not None:
+                self.pool.set_checked(member, ok=False, why=why)
 
 
 Destination = Upstream | Handover | InProcess | Refusal  # an Outcome in a running process

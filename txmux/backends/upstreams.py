@@ -14,7 +14,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from txmux.backends.connect.dial import Dial
 from txmux.backends.health.checking import CheckResult, CheckRun, ProbeTarget
-from txmux.backends.health.checks import HealthChecks
+from txmux.backends.health.checks import HealthChecks, key_of
 from txmux.backends.health.probes import OPENING
 from txmux.backends.health.silence import SilenceWatch
 from txmux.backends.names.cache import NameCache
@@ -22,7 +22,12 @@ from txmux.backends.names.destinations import Destinations
 from txmux.backends.names.resolve import NameResolver
 from txmux.backends.pool.member import Member
 from txmux.backends.pool.pool import is_name
-from txmux.backends.pool.server_health import HealthRegistry, ServerHealth, ServerOverrides
+from txmux.backends.pool.server_health import (
+    HealthRegistry,
+    MemberState,
+    ServerHealth,
+    ServerOverrides,
+)
 from txmux.backends.upstream import BackendFiles, Destination, Upstream, read_backend_files
 from txmux.backends.wake import Waker
 from txmux.errors import MuxError
@@ -43,9 +48,9 @@ class Upstreams:
 
     Args:
         clock: For the timers of connections.
-        publish: Sends other processes the result of a check: the backend's name, the server's key, whether it is healthy and
-            what is wrong.
-        checking: Whether servers are checked here; otherwise another process's results come by `apply_check`.
+        publish: Sends other processes what checks have found, when that changes: the backend's name, the server's key, whether
+            it is up, and why.
+        checking: Whether servers are checked here; otherwise another process's findings come by `apply_check`.
         names: Has the addresses of servers' names; without it, they are looked up here.
         is_own_address: Whether this service itself listens at an IP address and port.
 
@@ -374,18 +379,28 @@ class Upstreams:
             options["sources"] = sources.sources_towards(server.host, None)
         return self._dial(server, *args, **options)
 
-    def _take_result(self, upstream: Upstream, key: str, *, ok: bool, why: str) -> None:
-        upstream.apply_check(key, ok=ok, why=why)
-        if self._publish is not None:
-            self._publish(upstream.backend.name, key, ok, why)
+    def _take_result(
+        self, upstream: Upstream, member: Member, *, ok: bool, why: str, is_first: bool
+    ) -> None:
+        has_changed = upstream.pool.check_result(member, ok=ok, why=why)
+        # The first one, since other processes may know the server from earlier rules, or an earlier answer for its name.
+        if self._publish is not None and (has_changed or is_first):
+            health = member.health
+            is_up = health.state is not MemberState.DOWN
+            self._publish(upstream.backend.name, key_of(member), is_up, health.why)
 
     def apply_check(self, backend: str, key: str, *, ok: bool, why: str) -> None:
+        """Apply what another process's checks have found of the server of this `key_of`: it is down, or up again."""
         named = [
             upstream for upstream in self._upstreams.values() if upstream.backend.name == backend
         ]
-        # The first that has the server shares its health with the others.
-        for upstream in [upstream for upstream in named if upstream.has_server(key)][:1] or named:
-            upstream.apply_check(key, ok=ok, why=why)
+        for upstream in named:
+            member = upstream.find_member(key)
+            if member is not None:  # it shares its health with those of the others
+                upstream.pool.set_checked(member, ok=ok, why=why)
+                return
+        for upstream in named:
+            upstream.keep_early(key, ok=ok, why=why)
 
     def stale(self) -> dict[tuple[str, str], tuple[float | None, str]]:
         return self._names.stale()

@@ -1,6 +1,5 @@
 """When servers are checked, and what comes of the results."""
 
-import functools
 from collections.abc import Callable
 from random import Random
 from typing import Any
@@ -13,11 +12,12 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from tests.backends.pool.pools import Watched, servers
 from tests.support.mux import VirtualTime, server_at
 from tests.support.peers import PeerFactory, listen, reactor
-from txmux.backends.health.checks import HealthChecks, apply_result, key_of
-from txmux.backends.pool.member import ResolvedAddress
+from txmux.backends.health.checks import HealthChecks, key_of
+from txmux.backends.pool.member import Member, ResolvedAddress
 from txmux.backends.pool.server_health import MemberState
+from txmux.backends.upstreams import Upstreams
 from txmux.client.io_runtime import IORuntime
-from txmux.rules.model import Check, Server
+from txmux.rules.model import Backend, Check, Server
 
 REFUSED = Failure(error.ConnectionRefusedError(111, "Connection refused"))
 
@@ -45,7 +45,7 @@ class Checked(Watched):
         check = check or Check("tcp")
         super().__init__(*of, check=check, **options)
         self.attempts: list[Dialled] = []
-        self.results: list[tuple[str, bool, str]] = []
+        self.results: list[tuple[bool, str]] = []
         self.at_once: Callable[[Dialled], None] = lambda _: None
         self.checks = HealthChecks(
             self.dial, self.clock, self.pool, check, self.take, random=Random(1)
@@ -58,9 +58,9 @@ class Checked(Watched):
         self.at_once(dialled)
         return dialled.cancel
 
-    def take(self, key: str, *, ok: bool, why: str) -> None:
-        self.results.append((key, ok, why))
-        apply_result(self.pool, key, ok=ok, why=why)
+    def take(self, member: Member, *, ok: bool, why: str, is_first: bool) -> None:
+        self.results.append((ok, why))
+        self.pool.check_result(member, ok=ok, why=why)
 
     def advance(self, seconds: float) -> None:
         end = self.clock.seconds() + seconds
@@ -135,7 +135,7 @@ class ScheduleTests(SynchronousTestCase):
         checked.advance(11)
         flags = [dialled.cancelled for dialled in checked.attempts]
         self.assertEqual(flags, [True] * (len(flags) - 1) + [False])
-        self.assertEqual(checked.results[0][1:], (False, "timed out after 5 s"))
+        self.assertEqual(checked.results[0], (False, "timed out after 5 s"))
 
     def test_disabled(self) -> None:
         up, down = servers("10.0.0.1:80"), servers("10.0.0.2:80", down=True)
@@ -218,22 +218,6 @@ class MembersTests(SynchronousTestCase):
 
 
 class ResultTests(SynchronousTestCase):
-    def test_results_reach_other_processes(self) -> None:
-        here, there = Checked(), Watched(check=Check("tcp"))
-        here.at_once = Dialled.refuse
-        here.advance(6)
-        for key, ok, why in here.results:
-            apply_result(there.pool, key, ok=ok, why=why)
-        self.assertEqual(there.changes, here.changes)
-        self.assertEqual(
-            sorted(there.changes), ["10.0.0.1:80: up -> down", "10.0.0.2:80: up -> down", "short"]
-        )
-
-    def test_removed_member(self) -> None:
-        pool = Watched(check=Check("tcp", fall=1))
-        apply_result(pool.pool, "10.0.0.9:80 10.0.0.9:80", ok=False, why="timed out")
-        self.assertEqual(pool.changes, [])
-
     def test_keys_differ_by_server(self) -> None:
         first, second = servers("a.example:80", "b.example:80")
         pool = Watched(first, second)
@@ -245,7 +229,7 @@ class ResultTests(SynchronousTestCase):
 
 
 class FlappingTests(TestCase):
-    """A real server that comes, goes, and comes back."""
+    """A real server that comes, goes, and comes back, and what other processes get of its checks."""
 
     timeout = 300
 
@@ -254,17 +238,28 @@ class FlappingTests(TestCase):
         self.server = PeerFactory()
         self.port = listen(self, self.server)
         check = Check("redis", interval=1, timeout=0.5, rise=2, fall=3)
-        self.watched = Watched(server_at(self.port), check=check)
+        backend = Backend("b", (server_at(self.port),), check=check)
         self.runtime = IORuntime(self.time)
-        dial = self.runtime.dial
-        take = functools.partial(apply_result, self.watched.pool)
-        clock = self.time.clock
-        self.checks = HealthChecks(dial, clock, self.watched.pool, check, take, random=Random(1))
-        self.checks.start()
+        self.sent: list[tuple[bool, str]] = []
+        clock, dial = self.time.clock, self.runtime.dial
+        self.upstreams = Upstreams(clock, self.runtime.clock, dial, publish=self.publish)
+        self.other = Upstreams(clock, self.runtime.clock, dial, checking=False)
+        self.members = [
+            process.upstream_of(backend).pool.members[0] for process in (self.upstreams, self.other)
+        ]
+        self.upstreams.start()
         self.addCleanup(self.stop)
 
+    def publish(self, backend: str, key: str, ok: bool, why: str) -> None:  # noqa: FBT001 - a message's fields
+        self.sent.append((ok, why))
+        self.other.apply_check(backend, key, ok=ok, why=why)
+
+    def take_sent(self) -> list[tuple[bool, str]]:
+        sent, self.sent = self.sent, []
+        return sent
+
     async def stop(self) -> None:
-        self.checks.stop()
+        await self.upstreams.stop()
         self.runtime.clock.drop_idle()
         self.assertEqual(self.time.clock.getDelayedCalls(), [])
         for peer in self.server.peers:
@@ -283,20 +278,25 @@ class FlappingTests(TestCase):
         await peer.is_lost()
 
     async def test_flapping(self) -> None:
-        (member,) = self.watched.members
-        down = f"127.0.0.1:{self.port}: up -> down"
-        up = f"127.0.0.1:{self.port}: down -> up"
+        """Other processes get the first result, and then only what changes the state, which they take over."""
         good, bad = b"+PONG\r\n", b"-LOADING Redis is loading\r\n"
-        for answer in (good, bad, bad, good, bad, b"", good):
-            await self.check(answer)
-        self.assertEqual(self.watched.changes, [])
-        for answer in (bad, b"", bad, bad):
-            await self.check(answer)
-        self.assertEqual(self.watched.changes, [down, "short"])
-        self.assertEqual(member.why, "3 checks failed; last: no PONG: -LOADING Redis is loading")
-        for answer in (good, bad, good, good, good):
-            await self.check(answer)
-        self.assertEqual(self.watched.changes, [down, "short", up, "up again"])
+        failed = "3 checks failed; last: no PONG: -LOADING Redis is loading"
+        for answers, finding in (
+            ((good, bad, bad, good, bad, b"", good), (True, "")),
+            ((bad, b"", bad, bad, bad), (False, failed)),
+            ((good, bad, good, good, good), (True, "2 checks succeeded")),
+        ):
+            for answer in answers:
+                await self.check(answer)
+            self.assertEqual(self.take_sent(), [finding])
+            for member in self.members:
+                self.assertEqual((member.state is MemberState.UP, member.why), finding)
+
+    async def test_other_process_has_an_older_state(self) -> None:
+        self.other.apply_check("b", key_of(self.members[1]), ok=False, why="refused")
+        self.assertIs(self.members[1].state, MemberState.DOWN)
+        await self.check(b"+PONG\r\n")
+        self.assertIs(self.members[1].state, MemberState.UP)
 
     async def test_stop_in_the_middle(self) -> None:
         while not self.server.peers:

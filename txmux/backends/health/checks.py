@@ -25,13 +25,13 @@ _AGAIN = 1.0  # seconds at most between the first checks of a server that has no
 
 
 class OnResult(Protocol):
-    """Gets the results of checks: `apply_result`, or a function that sends them to other processes."""
+    """Gets the results of checks; `is_first` is true for the first one of a member."""
 
-    def __call__(self, key: str, *, ok: bool, why: str) -> None: ...
+    def __call__(self, member: Member, *, ok: bool, why: str, is_first: bool) -> object: ...
 
 
 class HealthChecks:
-    """Checks the members of a pool, and reports the results; `apply_result` applies them to pools of all processes.
+    """Checks the members of a pool, and reports the results.
 
     One process checks for all, so that a server has one connection for it in each interval.
     """
@@ -83,7 +83,7 @@ class HealthChecks:
             if key in watches:
                 watches[key].member = member
             else:
-                watches[key] = _MemberChecks(self, key, member)
+                watches[key] = _MemberChecks(self, member)
 
 
 @attrs.frozen
@@ -109,9 +109,8 @@ class LastCheck:
 class _MemberChecks:
     _log = Logger()
 
-    def __init__(self, checks: HealthChecks, key: str, member: Member) -> None:
+    def __init__(self, checks: HealthChecks, member: Member) -> None:
         self._checks = checks
-        self._key = key
         self.member = member
         check = checks.check
         self.last: LastCheck | None = None
@@ -147,6 +146,7 @@ class _MemberChecks:
         )
         passed = checks.clock.seconds() - self._started_at
         self.member.counts.checked(passed, ok=result.ok is not False)
+        is_first = self.last is None
         if result.ok is not None:
             before = () if self.last is None else self.last.history
             history = (*before, result.ok)[-_KEPT:]
@@ -156,7 +156,7 @@ class _MemberChecks:
             max(0.0, self._wait(result) - passed), self._start_check
         )
         if result.ok is not None:
-            checks.on_result(self._key, ok=result.ok, why=result.why)
+            checks.on_result(self.member, ok=result.ok, why=result.why, is_first=is_first)
 
     def _wait(self, result: CheckResult) -> float:
         interval = self._checks.check.interval
@@ -175,9 +175,3 @@ class _MemberChecks:
 
 def key_of(member: Member) -> str:
     return f"{member.server.text} {member.target.text}"
-
-
-def apply_result(pool: BackendPool, key: str, *, ok: bool, why: str) -> None:
-    for member in pool.members:
-        if key_of(member) == key:
-            pool.check_result(member, ok=ok, why=why)

@@ -287,24 +287,32 @@ class BackendPool:
         self._uncount(member)
         self._report_room()
 
-    def check_result(self, member: Member, *, ok: bool, why: str) -> None:
-        check = self.backend.check
+    def check_result(self, member: Member, *, ok: bool, why: str) -> bool:
+        """Count the result of a check; return whether so many contradict the member's state that it changes."""
+        check, health = self.backend.check, member.health
         if check is None or not member.state.is_checked:
-            return
-        health = member.health
+            return False
         is_down = health.state is MemberState.DOWN
         health.contrary = health.contrary + 1 if ok is is_down else 0
         if health.contrary < (check.rise if is_down else check.fall):
+            return False
+        how = f"{counted(check.rise, 'check')} succeeded"
+        if not is_down:
+            how = f"{counted(check.fall, 'check')} failed; last: {why}"
+        self.set_checked(member, ok=ok, why=how)
+        return True
+
+    def set_checked(self, member: Member, *, ok: bool, why: str) -> None:
+        """Apply what checks have found, here or in another process: the member is down, or is not."""
+        health = member.health
+        is_down = health.state is MemberState.DOWN
+        if self.backend.check is None or not member.state.is_checked or ok is not is_down:
             return
         health.contrary = 0
-        if is_down:
+        if ok:
             health.failed_at.clear()
             health.consecutive_failures = health.unanswered = 0
-            self._change(member, MemberState.UP, f"{counted(check.rise, 'check')} succeeded")
-        else:
-            self._change(
-                member, MemberState.DOWN, f"{counted(check.fall, 'check')} failed; last: {why}"
-            )
+        self._change(member, MemberState.UP if ok else MemberState.DOWN, why)
         if self.on_checked is not None:
             self.on_checked(member)
         self._report_room()

@@ -161,7 +161,7 @@ SERVERS = _to_worker(
 RECALL = _to_worker(
     "recall", "continue with what another process knew", state=_OBJECT, longest=_WHOLE)
 CHECK = _to_worker(
-    "check", "the result of a health check", backend=_NAME, key=_NAME, ok=_FLAG, why=_TEXT)
+    "check", "what health checks have found of a server, when that changes: `ok` if it is up again", backend=_NAME, key=_NAME, ok=_FLAG, why=_TEXT)
 NAMES = _to_worker("names", "results of look-ups", names=_OBJECT, longest=_WHOLE)
 CHALLENGES = _to_worker(
     "challenges", "answer an authority for these names, and no others",

@@ -127,7 +127,6 @@ class WorkerProcess:
             {
                 messages.END_ALL: serving.end_all,
                 messages.REOPEN: serving.reopen_log,
-                messages.CHECK: serving.upstreams.apply_check,
                 messages.SERVERS: serving.upstreams.as_json,
                 messages.RECALL: serving.restore,
                 messages.CHALLENGES: serving.answer_challenges,
@@ -194,6 +193,9 @@ class WorkerProcess:
             # First the bans of the start message, then those of messages that arrive while ports are opened.
             serving.ban(start.state.get("banned", ()))
             self.channel.handlers[messages.BAN] = serving.ban
+            # The same with what checks have found, which is not told again.
+            serving.upstreams.restore(start.state.pop("servers", ()))
+            self.channel.handlers[messages.CHECK] = serving.upstreams.apply_check
             serving.version = start.version
             serving.admission = admission
             ports = await open_ports(self._reactor, rules.listeners)
