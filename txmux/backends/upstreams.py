@@ -31,6 +31,7 @@ from txmux.backends.pool.server_health import (
 from txmux.backends.upstream import BackendFiles, Destination, Upstream, read_backend_files
 from txmux.backends.wake import Waker
 from txmux.errors import MuxError
+from txmux.net.sockets.timers import Timers
 from txmux.rules.model import Backend, Check, Outcome, Rules, Wake
 from txmux.rules.problems import Problem, RulesError
 from txmux.telemetry.counting.process_counters import ProcessCounters
@@ -329,6 +330,8 @@ class Upstreams:
             for watch in watches.values():
                 watch.stop()
             watches.clear()
+        if isinstance(self._clock, Timers):
+            self._clock.drop_idle()
         return Deferred.fromCoroutine(self._stop_names())
 
     async def _stop_names(self) -> None:
@@ -347,6 +350,7 @@ class Upstreams:
                 check,
                 partial(self._take_result, upstream),
                 wrap=partial(_wrap_by, upstream) if upstream.tls else None,
+                timers=self._clock,
             )
             pool.on_members = checks.refresh
             self._checks[upstream] = checks

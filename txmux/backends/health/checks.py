@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from random import Random
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -33,7 +34,8 @@ class OnResult(Protocol):
 class HealthChecks:
     """Checks the members of a pool, and reports the results.
 
-    One process checks for all, so that a server has one connection for it in each interval.
+    One process checks for all, so that a server has one connection for it in each interval. `timers` are for the time limits of
+    checks, which are all of one length.
     """
 
     def __init__(
@@ -44,11 +46,13 @@ class HealthChecks:
         check: Check,
         on_result: OnResult,
         *,
+        timers: IReactorTime | None = None,
         wrap: Wrap | None = None,
         random: Random | None = None,
     ) -> None:
         self.dial = dial
         self.clock = clock
+        self.timers = timers or clock
         self.backend = pool.backend
         self.check = check
         self.on_result = on_result
@@ -94,7 +98,7 @@ class LastCheck:
     started_at: float  # by the clock of the checks
     seconds: float
     why: str
-    history: tuple[bool, ...]  # the results of the last checks, the latest last
+    history: deque[bool]  # the results of the last checks, the latest last
 
     def as_json(self, now: float) -> dict[str, Any]:
         return {
@@ -114,9 +118,11 @@ class _MemberChecks:
         self.member = member
         check = checks.check
         self.last: LastCheck | None = None
+        self._history: deque[bool] = deque(maxlen=_KEPT)
         self._is_new = True
         self._hasty = check.fall - 1
         self._checking: CheckRun | None = None
+        self._result: CheckResult | None = None
         self._started_at = 0.0
         # At random, so that servers are not checked at the same time.
         first = checks.random.random() * min(check.interval, _SOON)
@@ -133,24 +139,25 @@ class _MemberChecks:
             self._checking.abort()  # the check has its result, but the server has not closed
         checks, member = self._checks, self.member
         self._started_at = checks.clock.seconds()
-        self._checking = checks.probe_target.make_check(checks.clock, member, self._take_result)
+        self._checking = checks.probe_target.make_check(checks.timers, member, self._take_result)
         checks.probe_target.start_check(self._checking, checks.dial, member)
 
     def _take_result(self, result: CheckResult) -> None:
         checks = self._checks
-        self._log.debug(
-            "backend {backend}: check of {server}: {result}",
-            backend=checks.backend.name,
-            server=self.member.target.text,
-            result="healthy" if result.ok else result.why,
-        )
+        if result != self._result:
+            self._result = result
+            self._log.debug(
+                "backend {backend}: check of {server}: {result}",
+                backend=checks.backend.name,
+                server=self.member.target.text,
+                result="healthy" if result.ok else result.why,
+            )
         passed = checks.clock.seconds() - self._started_at
         self.member.counts.checked(passed, ok=result.ok is not False)
         is_first = self.last is None
         if result.ok is not None:
-            before = () if self.last is None else self.last.history
-            history = (*before, result.ok)[-_KEPT:]
-            self.last = LastCheck(result.ok, self._started_at, passed, result.why, history)
+            self._history.append(result.ok)
+            self.last = LastCheck(result.ok, self._started_at, passed, result.why, self._history)
         # Set before the result is reported, whose receiver may stop all checks.
         self._timer = checks.clock.callLater(
             max(0.0, self._wait(result) - passed), self._start_check
