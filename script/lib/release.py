@@ -94,6 +94,19 @@ def _chosen(asked: str | None) -> str:
     return version
 
 
+def _check_figures() -> None:
+    """End the program if what decides the speed has changed since the published figures."""
+    table = "benchmarks/published/table.md"
+    published = _git("log", "-1", "--format=%H", "--", table)
+    since = ["log", "--format=%h %s", f"{published}..HEAD", "--"]
+    later = _git(*since, "txmux/tcp", "txmux/net", "txmux/udp").splitlines()
+    if later:
+        _fail(
+            f"{table} is older than the last change of tcp/, net/ or udp/ ({later[0]}): run "
+            "script/bench --rounds 5 --output benchmarks/published, and commit it with docs/explanation/performance.md"
+        )
+
+
 def _current(folder: Path) -> str:
     found = _VERSION.search((folder / "txmux/version.py").read_text())
     if found is None:
@@ -241,6 +254,8 @@ def main() -> None:
     parser.add_argument("version", nargs="?", help="by default the one that the fragments ask for")
     arguments = parser.parse_args()
     version = _tagged() if arguments.tagged else _chosen(arguments.version)
+    if not arguments.tagged:
+        _check_figures()
     dirty = _git("status", "--porcelain")
     if dirty and not arguments.dry_run:
         _fail(f"commit or remove this first:\n{dirty}")

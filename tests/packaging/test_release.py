@@ -67,6 +67,8 @@ class ReleaseTests(SynchronousTestCase):
         self.fragment = self.folder / "newsfragments/+new.feature.md"
         self.fragment.write_text("New.\n")
         self.changelog = self.folder / "CHANGELOG.md"
+        with (self.folder / "benchmarks/published/table.md").open("a") as table:
+            table.write("Measured anew.\n")
         self.git("add", "--all")
         self.git("commit", "--quiet", "--allow-empty", "--message", "The script as it is now")
         self.before = self.git("rev-parse", "HEAD")
@@ -259,10 +261,14 @@ class ReleaseTests(SynchronousTestCase):
         self.assertEqual(set().union(*needed.values()), components)
 
     def test_refused(self) -> None:
-        """It refuses what is not committed, a version of another form, and one that there is."""
+        """It refuses what is not committed, a version of another form, one that there is, and older figures."""
         self.assert_refused("'7.8.9rc1' is not a version to release", "7.8.9rc1")
         self.assert_refused("'seven' is not a version to release", "seven")
+        (self.folder / "txmux/net/turns.py").write_text("")
+        self.git("commit", "--quiet", "--all", "--message", "net: be faster")
+        self.assert_refused("net: be faster): run script/bench --rounds 5", "--dry-run", "7.8.9")
         self.git("tag", "v7.8.9")
         self.assert_refused("there is a tag v7.8.9 already", "7.8.9")
+        self.git("reset", "--quiet", "--hard", "HEAD~")
         (self.folder / "left-over").touch()
         self.assert_refused("commit or remove this first:\n?? left-over", "7.9.0")
