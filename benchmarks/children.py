@@ -103,9 +103,9 @@ class Child:
         """Give the CPU time of all its processes so far, see `cpu_time`, in seconds."""
         return sum(map(cpu_time, self.started()))
 
-    def memory(self, *, shared: bool = True) -> int:
-        """Give the resident memory of all its processes, in bytes; what they share counts for each, or else once."""
-        return sum(map(resident if shared else proportional, self.started()))
+    def memory(self) -> int:
+        """Give the resident memory of all its processes, in bytes; what they share counts once."""
+        return sum(map(proportional, self.started()))
 
     def settled(self) -> float:
         """Wait until it has nothing to do, and give the CPU time that all its processes took, in seconds.

@@ -1,4 +1,4 @@
-"""The resident memory of a connection: idle after one request, and undecided after one byte of HTTP."""
+"""The resident memory (PSS of all processes) of a connection: idle after one request, and undecided after one byte of HTTP."""
 
 from __future__ import annotations
 
