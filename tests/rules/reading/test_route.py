@@ -3,6 +3,7 @@
 import contextlib
 import os
 import time
+import zoneinfo
 from datetime import datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -348,7 +349,7 @@ class RefusalTests(ReadingTestCase):
             self.assertIn(told, self.complaint(period, text), text)
 
     def test_no_zones(self) -> None:
-        self.patch(route, "available_timezones", set)
+        self.patch(zoneinfo, "available_timezones", set)
         self.assertEqual(
             self.complaint(period, "08:00-18:00 Europe/Nowhere"),
             "there is no time zone 'Europe/Nowhere', nor any other on this system; install its tzdata",

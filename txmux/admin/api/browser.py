@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable
 from html import escape
-from importlib.resources import files
+from pathlib import Path
 
 from txmux.admin.encoding import digest
 from txmux.admin.guard import RefusedError
@@ -102,7 +102,7 @@ async def _static(query: Query) -> ApiAnswer:
     name = query.names["name"]
     if name not in _TYPES:
         raise RefusedError(404, "the page has no such file")
-    folder = files("txmux.admin.page") / "static"
+    folder = Path(__file__).parents[1] / "page" / "static"
     if name.startswith("uPlot"):
         folder /= "uplot"
     # An upgrade may change it, so browsers have to revalidate it.

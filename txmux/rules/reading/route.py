@@ -1,11 +1,12 @@
 """The section ``[route NAME]``: which clients go to which backend, and how routes are nested."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
+from typing import TYPE_CHECKING, Any
 
 from txmux.errors import OptionError
 from txmux.rules.model import (
@@ -42,6 +43,9 @@ from txmux.rules.reading.values import (
 )
 from txmux.transport import is_address
 from txmux.wire.globs import Globs, names, option_globs, whole_name
+
+if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
 
 _SCHEME = "spiffe://"
 _KINDS = ("cn", "ou", "san", "spiffe")
@@ -248,6 +252,8 @@ def _minutes(hours: str, minutes: str) -> int:
 
 
 def _zone(text: str) -> ZoneInfo:
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones  # noqa: PLC0415 - for few rules
+
     try:
         return ZoneInfo(text)
     except (ZoneInfoNotFoundError, ValueError, OSError):
