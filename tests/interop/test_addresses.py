@@ -103,11 +103,15 @@ default  = [{server}]:{port}
 
 [listen datagrams]
 endpoint = udp:127.0.0.1:0
-default  = udp:[{server}]:{port}
+default  = once
 
 [listen nowhere]
 endpoint = 127.0.0.1:0
 default  = [fe80::5%no-link]:{port}
+
+[backend once]
+server  = udp:[{server}]:{port}
+answers = 1
 """
 
 _ASKED = """
