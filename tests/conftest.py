@@ -28,6 +28,9 @@ WHOLE = (
 )  # fmt: skip
 """Tests that need root or a real server, run the whole of what is installed, or change services under load; all others run in `script/test`."""
 
+_LONG = ("matchers/", "packaging/", "test_")
+"""How those of them begin that take longest, many a minute for a class."""
+
 _LISTED = frozenset(
     Path(os.environ["TXMUX_LISTED"]).read_text().splitlines()
     if os.environ.get("TXMUX_LISTED")
@@ -60,7 +63,7 @@ hypothesis.settings.load_profile("txmux")
 
 def is_whole(item: pytest.Item) -> bool:
     """Tell whether only `script/test --all` runs a test, or one that another run has listed has still to run."""
-    return item.nodeid in _LISTED or item.nodeid.removeprefix(f"{_FOLDER.name}/").startswith(WHOLE)
+    return item.nodeid in _LISTED or _begins(item, WHOLE)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -118,7 +121,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark these tests, and run them first, then those of processes: the longest must not begin last."""
     for item in filter(is_whole, items):
         item.add_marker(pytest.mark.whole)
-    items.sort(key=lambda item: (not is_whole(item), not _has_processes(item)))
+    items.sort(key=lambda item: (not is_whole(item), not _is_long(item), not _has_processes(item)))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -128,6 +131,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
+
+
+def _begins(item: pytest.Item, names: tuple[str, ...]) -> bool:
+    return item.nodeid.removeprefix(f"{_FOLDER.name}/").startswith(names)
+
+
+def _is_long(item: pytest.Item) -> bool:
+    return is_whole(item) and _begins(item, _LONG)
 
 
 def _has_processes(item: pytest.Item) -> bool:
