@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Sequence
 from typing import Any
@@ -192,6 +193,56 @@ class ChangedTests(SharedAddressTestCase):
         for flow in flows:  # the last one is taken first
             tries = [self.says(flow, flow.name.encode() * 7 + b"1", after=0.3) for _ in range(4)]
             self.assertEqual(tries[-1], flow.name, tries)
+
+    def test_each_server_is_tried_once_while_a_client_repeats_itself(self) -> None:
+        """A client waits twice as long each time, so its connection is idle for too long after a few repetitions."""
+        names = "abcd"
+        for asking, just_answered in itertools.permutations(names, 2):
+            self.setUp()
+            flows = dict(zip(names, self.connect(names), strict=True))
+            self.clock.advance(2 * RECENT)
+            for _ in range(3):
+                self.shared.answered(flows[just_answered])
+                self.whose(flows[just_answered].short())
+            new, after = flows[asking].short(b"changed!"), 0.001
+            tries: list[str] = []
+            while asking not in tries and len(tries) < 20:
+                self.clock.advance(after)
+                # As the other server has just answered, the first ones may be acknowledgements.
+                tries.append([self.whose(new) for _ in range(2)][-1])
+                after = max(2 * after, 0.25)
+            self.assertLessEqual(len(tries), 1 + len(names), (asking, just_answered, tries))
+
+    def test_servers_own_repetitions_do_not_settle_a_wrong_guess(self) -> None:
+        """What the server of one says again, as its client's answers go to the other, is no answer to that one."""
+        a, b = self.connect("ab")
+        self.clock.advance(2 * RECENT)
+        for just_answered, asking in ((a, b), (b, a)):
+            self.clock.advance(0.2)
+            self.shared.answered(just_answered)
+            self.clock.advance(0.001)
+            self.assertEqual(
+                self.whose(asking.short(b"changed" + asking.name.encode())), just_answered.name
+            )
+        for number in range(12):
+            if self.says(a, b"changeda", after=0.3) == "a":
+                break
+            self.clock.advance(0.02 if number < 4 else 0.2)  # by chance, it may seem to be one
+            self.shared.answered(b)
+            self.says(b, b"changedb")
+        self.assertEqual(self.says(a, b"changeda", after=0.4), "a")
+        self.assertEqual(self.says(b, b"changedb", after=0.4), "b")
+
+    def test_lost_datagrams_are_no_evidence_forever(self) -> None:
+        a, b = self.connect("ab")
+        self.clock.advance(2 * RECENT)
+        got = [self.says(a, b"changed!", after=0.3, answers=False) for _ in range(8)]
+        self.assertGreaterEqual(got.count("a"), 3)
+        self.assertGreaterEqual(got.count("b"), 3)
+        while self.says(a, b"changed!", after=0.3) != "a":
+            pass
+        self.assertEqual(self.says(a, b"changed!", after=0.3), "a")
+        self.assertEqual(self.says(b, b.served), "b")
 
     def test_datagram_may_need_no_answer(self) -> None:
         a, _ = self.connect("ab")

@@ -63,6 +63,8 @@ class _Guess(Generic[F]):
         name: The ID, or the beginning of it.
         votes: Evidence for a flow, less evidence against it.
         asked_at: When it was used unprompted, and not as an answer; ``None`` once the server has answered that.
+        is_answered: Whether a server has answered it.
+        silent: Flows whose servers have not answered it, while none has.
     """
 
     name: bytes
@@ -71,12 +73,26 @@ class _Guess(Generic[F]):
     flow: F | None = None
     votes: dict[F, int] = attrs.field(factory=dict)
     asked_at: float | None = None
+    is_answered: bool = False
+    silent: set[F] = attrs.field(factory=set)
 
     def vote(self, flow: F, change: int) -> None:
         self.votes[flow] = max(-_SURE, min(self.votes.get(flow, 0) + change, _SURE))
 
     def votes_for(self, flow: F) -> int:
         return self.votes.get(flow, 0)
+
+    def rank(self, flow: F) -> tuple[bool, int]:
+        return flow not in self.silent, self.votes_for(flow)
+
+    def count_silence(self, flow: F) -> None:
+        """Record that the server of a flow has not answered in time."""
+        if self.is_answered:
+            self.vote(flow, -_CLEAR)
+        else:
+            # The client waits twice as long each time, so each flow is tried once, whatever the times of other uses have said.
+            self.votes.clear()
+            self.silent.add(flow)
 
 
 class SharedAddress(Generic[F]):
@@ -125,6 +141,7 @@ class SharedAddress(Generic[F]):
         self._guessed.pop(flow, None)
         for guess in [*self._guesses.values()]:
             guess.votes.pop(flow, None)
+            guess.silent.discard(flow)
             if guess.flow is flow:
                 del self._guesses[guess.name]
 
@@ -241,7 +258,8 @@ class SharedAddress(Generic[F]):
         flow = self._choose(guess, quiet, now)
         self._guessed[flow], guess.flow, guess.used_at = guess, flow, now
         is_sure = guess.votes_for(flow) >= _SURE and now - guess.since > RECENT
-        if is_sure and self._used_at[flow] <= guess.since + REORDERED:  # else it has another ID
+        has_other = self._used_at[flow] > guess.since + REORDERED
+        if is_sure and not has_other and not self._is_disputed(flow, guess):
             self._settle(guess, head, now)
         return flow
 
@@ -254,7 +272,7 @@ class SharedAddress(Generic[F]):
                 guess.vote(flow, 1 if flow in just_answered else -1)
         guessed, asked_at = guess.flow, guess.asked_at
         if guessed is not None and asked_at is not None and now - asked_at > guessed.answer_timeout:
-            guess.vote(guessed, -_CLEAR)
+            guess.count_silence(guessed)
             guess.asked_at = asked_at = None
         if not just_answered and asked_at is None:
             guess.asked_at = now
@@ -265,6 +283,8 @@ class SharedAddress(Generic[F]):
         With equal votes it is a new flow that has not changed its ID yet, the one whose server answered first; or else
         the one that was active last.
         """
+        if guess.silent.issuperset(quiet):
+            guess.silent.intersection_update((guess.flow,))  # datagrams were lost
         free = [flow for flow in quiet if self._is_free(flow, guess, now)]
         if not free:
             free = sorted(quiet, key=lambda flow: self._guessed[flow].used_at)
@@ -272,9 +292,9 @@ class SharedAddress(Generic[F]):
             flow for flow in reversed(free) if _is_new(flow) and now - self._used_at[flow] < RECENT
         ]
         new.sort(key=lambda flow: self._answered_at.get(flow, 0.0))
-        chosen = max([*new, *free], key=guess.votes_for)
+        chosen = max([*new, *free], key=guess.rank)
         before = guess.flow
-        if before in free and guess.votes_for(before) == guess.votes_for(chosen):
+        if before in free and guess.rank(before) == guess.rank(chosen):
             return before
         if before is not None:
             del self._guessed[before]
@@ -289,7 +309,15 @@ class SharedAddress(Generic[F]):
         if other is None or other is guess:
             return True
         is_left = other.used_at <= min(guess.since + REORDERED, now - _UNUSED)
-        return is_left or other.votes_for(flow) < guess.votes_for(flow)
+        return is_left or other.rank(flow) < guess.rank(flow)
+
+    def _is_disputed(self, flow: F, guess: _Guess[F]) -> bool:
+        """Return whether another ID in use may be that of a flow, whose server then repeats itself and answers nothing."""
+        return any(
+            other.votes_for(flow) >= _CLEAR and other.used_at > guess.since + REORDERED
+            for other in self._guesses.values()
+            if other is not guess
+        )
 
     def _settle(self, guess: _Guess[F], head: bytes, now: float) -> None:
         """Trust an ID as one that the server has chosen."""
@@ -312,7 +340,8 @@ class SharedAddress(Generic[F]):
         asked_at = None if guess is None else guess.asked_at
         if guess is not None and asked_at is not None and now - asked_at <= flow.answer_timeout:
             guess.vote(flow, _CLEAR)
-            guess.asked_at = None
+            guess.asked_at, guess.is_answered = None, True
+            guess.silent.clear()
 
 
 def _is_new(flow: Beside) -> bool:
