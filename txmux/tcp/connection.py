@@ -23,6 +23,7 @@ from txmux.net.addresses import address_in, ip_address_of, text_of, twisted_addr
 from txmux.net.relay.ends import End
 from txmux.net.relay.interface import RelayedBytes
 from txmux.net.sockets.memory import MEMORY, OutOfMemory
+from txmux.net.sockets.plainsocket import is_reset
 from txmux.net.sockets.transport import SocketTransport
 from txmux.rules.model import Handover, InProcess, Logged, Refusal, fewer
 from txmux.tcp.moving import MovedConnection, SlotRelease, Sockets, StayReason, accepted_at
@@ -214,6 +215,11 @@ class MuxProtocol(End, Client):
         host: Any = transport.getHost()
         self.record.local = text_of(host)
         self.runtime.loop_detector.ports.add(getattr(host, "port", 0))
+        if self.runtime.poller is None and is_reset(getattr(transport, "socket", None)):
+            configuration.counts.accepted()
+            self._abort()
+            self.finish("client-gone")
+            return
         if configuration.settings.mptcp:
             record_multipath(self.record, transport)
         if configuration.hands_over:

@@ -113,13 +113,16 @@ class MuxFactory(ServerFactory, ActiveListener):
         record = ConnectionRecord(time.time(), new_id(), name, text_of(addr))
         return MuxProtocol(self, configuration, self.runtime, record)
 
-    def serve(self, client: socket.socket, name: Any, host: IAddress | None) -> None:
+    def serve(
+        self, client: socket.socket, name: Any, host: IAddress | None, *, is_gone: bool = False
+    ) -> None:
         """Serve a client of plain TCP that has been accepted.
 
         Args:
             client: A socket that does not block.
             name: The client's address, as ``accept()`` returns it.
             host: The address that it has connected to; ``None`` if only its socket knows.
+            is_gone: Whether it has left already, and is only counted and logged.
 
         Raises:
             OSError: The socket cannot be watched. The connection has ended.
@@ -129,6 +132,10 @@ class MuxFactory(ServerFactory, ActiveListener):
             path = self._fast_path = FastPath(self, self.configuration)
         path.watch_error = None  # of an earlier one
         connection = SocketConnection(path, client, name, host)
+        if is_gone:
+            self.configuration.counts.accepted()
+            connection.finish("client-gone")
+            return
         self.runtime.descriptors.client_accepted()
         if path.is_open:
             connection.begin()

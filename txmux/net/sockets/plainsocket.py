@@ -10,7 +10,7 @@ import struct
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from txmux.net.sockets.descriptors import DESCRIPTORS
 
@@ -20,6 +20,8 @@ _CONGESTION = getattr(socket, "TCP_CONGESTION", None)
 _SYSTEM_CONGESTION = Path("/proc/sys/net/ipv4/tcp_congestion_control")
 _QUICKACK = getattr(socket, "TCP_QUICKACK", None)  # of Linux
 _MOST_HOSTS = 1000
+_TCP_INFO = getattr(socket, "TCP_INFO", -1)
+_CLOSED = b"\7"  # TCP_CLOSE of Linux, with which `struct tcp_info` begins
 
 
 class LeanSocket(socket.socket):
@@ -68,6 +70,14 @@ def multipath_info(connected: socket.socket, length: int) -> bytes | None:
 
 def is_multipath(connected: socket.socket) -> bool:
     return multipath_info(connected, 1) is not None
+
+
+def is_reset(accepted: Any) -> bool:
+    """Return whether the peer has reset an accepted connection of TCP; unlike SO_ERROR, this leaves the error to the next read."""
+    try:
+        return bool(accepted.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, 1) == _CLOSED)
+    except (OSError, AttributeError):  # not of TCP
+        return False
 
 
 def reset_on_close(connected: socket.socket) -> None:

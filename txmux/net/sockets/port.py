@@ -16,11 +16,12 @@ from zope.interface import implementer
 
 from txmux.net.sockets.descriptors import DESCRIPTORS, SHORTAGE, AcceptPause, Descriptors
 from txmux.net.sockets.memory import MEMORY
-from txmux.net.sockets.plainsocket import LeanSocket, SocketOption, set_options
+from txmux.net.sockets.plainsocket import LeanSocket, SocketOption, is_reset, set_options
 from txmux.net.sockets.poller import READ, Poller
 from txmux.net.sockets.transport import SocketTransport, address_of, host_of
 
 _EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - only looked for
+_SERVED = 32  # clients a second that have left and are served all the same
 
 _log = Logger()
 
@@ -106,7 +107,8 @@ class SocketPort(WatchedPort):
         self._factory = factory
         # `MuxFactory.serve` takes plain TCP sockets, so that most connections need no protocol and no transport.
         is_tcp = self._family != socket.AF_UNIX
-        self._serve = getattr(factory, "serve", None) if is_tcp else None
+        self._serve: Any = getattr(factory, "serve", None) if is_tcp else None
+        self._gone_left, self._renewed_at = _SERVED, 0.0  # how many may be served until then
         label = str(name) if self._family == socket.AF_UNIX else f"port {name[1]}"
         self._pause = AcceptPause(
             poller.reactor, descriptors, label, listening.fileno, self.startReading
@@ -141,16 +143,24 @@ class SocketPort(WatchedPort):
 
     @override
     def _ready(self, events: int) -> None:
-        self._accept_some()
+        until = monotonic() + self._max_batch_time
+        if until >= self._renewed_at:
+            self._gone_left, self._renewed_at = _SERVED, until + 1.0
+        gone: list[tuple[socket.socket, Any]] = []
+        self._accept_some(until, gone)
+        for accepted, name in gone:  # after the living
+            if self._is_open and self._pause.timer is None and monotonic() < until:
+                self._connect(accepted, name)
+            else:
+                self._serve(accepted, name, self._host, is_gone=True)
         # No event reports that the accept queue is empty again.
         pause = self._pause
         if pause.is_short and self._is_open and pause.timer is None and not pause.has_clients():
             pause.queue_emptied()
 
-    def _accept_some(self) -> None:
+    def _accept_some(self, until: float, gone: list[tuple[socket.socket, Any]]) -> None:
         has_room = self._has_room
-        until = monotonic() + self._max_batch_time
-        for _ in range(self._batch_size):
+        for number in range(self._batch_size):
             if not has_room():
                 self._pause_accepting(os.strerror(errno.EMFILE))
                 return
@@ -167,20 +177,30 @@ class SocketPort(WatchedPort):
                     self._pause_accepting(os.strerror(problem.errno))
                 # Any other error belongs to a client that has already left (accept(2)).
                 return
-            try:
+            # A client that has sent something and left: its server would be asked in vain, while others wait.
+            is_asked = (number or not self._gone_left) and self._serve is not None
+            if not is_asked or not is_reset(accepted):
                 self._connect(accepted, peer)
-            except OSError as problem:  # the poller cannot watch it
-                self._pause_accepting(os.strerror(problem.errno or errno.ENOMEM))
-            if not self._is_open or self._pause.timer is not None:
-                return  # a protocol may have closed or paused the port
-            if monotonic() >= until:
+            elif self._gone_left:
+                self._gone_left -= 1
+                gone.append((accepted, peer))
+            else:
+                self._serve(accepted, peer, self._host, is_gone=True)
+            # A protocol may have closed or paused the port.
+            if not self._is_open or self._pause.timer is not None or monotonic() >= until:
                 return
 
     def _connect(self, accepted: socket.socket, name: Any) -> None:
         accepted.setblocking(False)  # noqa: FBT003
-        if self._serve is not None:
-            self._serve(accepted, name, self._host)
-            return
+        try:
+            if self._serve is None:
+                self._build_protocol(accepted, name)
+            else:
+                self._serve(accepted, name, self._host)
+        except OSError as problem:  # the poller cannot watch it
+            self._pause_accepting(os.strerror(problem.errno or errno.ENOMEM))
+
+    def _build_protocol(self, accepted: socket.socket, name: Any) -> None:
         peer = address_of(
             self._family, (host_of(name), *name[1:]) if self._family == socket.AF_INET6 else name
         )

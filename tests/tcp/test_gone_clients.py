@@ -1,0 +1,101 @@
+"""Clients that have reset their connections before these were accepted, among others that wait for an answer."""
+
+import socket
+import struct
+from types import SimpleNamespace
+from typing import Any
+
+from tests.support.mux import MuxTestCase
+from tests.support.queues import until_queued
+from txmux.net.sockets import port
+from txmux.telemetry.access_log import MergingLog
+from txmux.telemetry.counting.counter_groups import LISTENER, ROUTE
+
+_RESET = struct.pack("ii", 1, 0)
+_SAID = b"SSH-2.0-x\r\n"
+_SERVED = 3
+
+
+class GoneClientsTest(MuxTestCase):
+    served = 1 + _SERVED
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.patch(port, "_SERVED", _SERVED)
+
+    def fill(self, number: int, order: str) -> list[socket.socket]:
+        """Queue clients: a letter each, ``g`` for one that is gone."""
+        living = []
+        self.listening._max_batch_time = 3600.0  # however slow the machine is
+        self.listening.stopReading()
+        for letter in order:
+            client = socket.create_connection(("127.0.0.1", number))
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            client.sendall(_SAID)
+            if letter == "g":
+                client.close()
+            else:
+                living.append(client)
+                self.addCleanup(client.close)
+        until_queued(self.handle(), len(order))
+        self.listening.startReading()
+        return living
+
+    def handle(self) -> Any:
+        return getattr(self.listening, "_socket", None) or self.listening.socket
+
+    async def test_storm(self) -> None:
+        """The living are served, and the first of the gone, whose servers get what they said; of the others there is a line."""
+        number = self.ssh_mux()
+        living = self.fill(number, 30 * "g" + "l" + 20 * "g" + "l")
+        await self.until_logged(50)
+        while len(self.factory.connections) < len(living):
+            await self.turn()
+        gone = [record for record in self.records if not record.bytes_in]
+        served = [record for record in self.records if record.bytes_in]
+        self.assertEqual({record.reason for record in gone}, {"client-gone"})
+        self.assertEqual([record.reason for record in served], self.served * ["client-reset"])
+        while len(self.backend.peers) < len(served) + len(living):
+            await self.turn()
+        for peer in self.backend.peers:
+            await peer.has(len(_SAID))
+        self.assertEqual(len(self.backend.peers), len(served) + len(living))
+        cells = self.factory.configuration.counts.cells
+        self.assertEqual(cells[LISTENER.at["accepted"]], 52)
+        ended = self.factory.configuration.counts.unrouted.cells
+        self.assertEqual(ended[ROUTE.those("ended")["client-gone"]], len(gone))
+
+    async def test_few(self) -> None:
+        """What a client has said before its reset arrives, as long as there are few of those."""
+        number = self.ssh_mux()
+        self.fill(number, "gg")
+        await self.until_logged(2)
+        self.assertEqual([record.reason for record in self.records], 2 * ["client-reset"])
+        self.assertEqual([bytes(peer.received) for peer in self.backend.peers], 2 * [_SAID])
+
+    async def test_one_line(self) -> None:
+        """Those that are not served share a line a second."""
+        number = self.ssh_mux()
+        lines: list[int] = []
+        log = SimpleNamespace(write=lambda _, count=1: lines.append(count))
+        self.factory.log_to(MergingLog(log, self.time.clock))  # type: ignore[arg-type]
+        self.patch(port, "_SERVED", 0)
+        self.fill(number, 40 * "g")
+        while self.factory.configuration.counts.cells[LISTENER.at["accepted"]] < 40:
+            await self.turn()
+        self.time.clock.advance(1.0)
+        self.assertEqual((lines, self.backend.peers), ([1, 39], []))
+        self.factory.log_to(None)
+        self.time.clock.advance(1.0)
+
+
+class PortableGoneClientsTest(GoneClientsTest):
+    relay = "portable"
+    served = 0
+
+    async def test_few(self) -> None:
+        """No server hears of them, since their end is seen while it is connected."""
+        self.fill(self.ssh_mux(), "gg")
+        await self.until_logged(2)
+        self.assertEqual([record.reason for record in self.records], 2 * ["client-gone"])
+        self.assertEqual(self.backend.peers, [])
