@@ -152,6 +152,22 @@ class ClientTableTests(SynchronousTestCase):
         self.assertEqual([*self.table.refusing()], [])
         self.assertEqual(self.table._refusing, {})
 
+    def test_whose_connections_keep_the_process_busy(self) -> None:
+        """They are reported from 90 % of a core on until it is less than 70 %, if they are many."""
+        cpu = 0.0
+        table = ClientTable(self.clock.seconds, lambda: cpu)
+        found = []
+        for load, many in ((1.0, 0), (0.5, 900), (1.0, 900), (0.8, 900), (0.6, 900)):
+            for number in range(many):
+                table.ended(_ended(f"192.0.2.{number % 3 or 9}:50000"))
+            self.clock.advance(5)
+            cpu += 5 * load
+            found.append([*table.flooding()])
+        self.assertEqual([bool(rows) for rows in found], [False, False, True, True, False])
+        (everyone, of_all), (first, its) = found[2][:2]
+        self.assertEqual((everyone, round(of_all / its)), ("", 3))
+        self.assertIn(first, {"192.0.2.1", "192.0.2.2", "192.0.2.9"})
+
 
 class RateTests(SynchronousTestCase):
     def test_rate_of_a_source_that_is_new_or_old(self) -> None:

@@ -7,7 +7,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.client.client_table import Row
-from txmux.control.clients import RefusedClients, clients_document
+from txmux.control.clients import RefusedClients, clients_document, flooding
 from txmux.rules.reading.parser import parse
 from txmux.telemetry.attention import AttentionItem
 from txmux.telemetry.counting.counters import Counters
@@ -106,3 +106,15 @@ class RefusedClientsTests(SynchronousTestCase):
         self.counts.refused("txmux.max_connections")
         ends = sorted(item.text.partition(" at ")[2] for item in self.attention())
         self.assertEqual(ends, ["max_connections of [txmux]", "the limit of TLS handshakes"])
+
+
+class FloodingTests(SynchronousTestCase):
+    def test_who_keeps_a_process_busy(self) -> None:
+        self.assertEqual([*flooding({})], [])
+        for first, do in ((900.0, "txmux ban 192.0.2.1 1h"), (90.0, "connection_rate_per_source")):
+            (item,) = flooding({"": 1000.0, "192.0.2.1": first, "192.0.2.2": 1.0})
+            self.assertEqual((item.level, item.what), ("warning", "accept"))
+            share = first / 10
+            cause = f"1,000 connections and flows a second, {share:.0f} % from 192.0.2.1"
+            self.assertEqual(item.cause, cause)
+            self.assertTrue(item.do.endswith(f": {do}"), item.do)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import socket
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from ipaddress import IPv6Address
 from typing import TYPE_CHECKING, Protocol, TypeAlias
@@ -34,6 +35,9 @@ _REPORTED = 5  # of those
 _LEAST = 0.001  # refusals a second; fewer are of minutes ago
 _OFTEN = 32  # connections between two steps
 _AT_ONCE = 64  # ended connections
+_BUSY, _CALM = 0.9, 0.7  # of a core: from that on a process is busy, and until this
+_MANY = 50.0  # connections and flows a second
+_SAMPLE = 2.0  # seconds
 _REFUSED: frozenset[EndReason] = frozenset({"limit", "denied"})
 
 
@@ -144,8 +148,12 @@ def _rank(pair: tuple[Source, Entry]) -> float:
 class ClientTable:
     """Counts the connections and flows of a process by source."""
 
-    def __init__(self, seconds: Callable[[], float]) -> None:
-        self._seconds = seconds
+    def __init__(
+        self, seconds: Callable[[], float], cpu: Callable[[], float] = time.process_time
+    ) -> None:
+        self._seconds, self._cpu = seconds, cpu
+        self._sampled = seconds(), cpu()
+        self._is_busy = False
         self._sources = BusiestSources(seconds)
         # Counted together, which costs each a half: the records of those that have ended, and of which no route took the client.
         self._ended: list[ConnectionRecord] = []
@@ -202,6 +210,21 @@ class ClientTable:
             yield listener, limit, "", of_all
             for source, entry in sources.best(_REPORTED):
                 yield listener, limit, _text_of(source), sources.recent(entry.score)
+
+    def flooding(self) -> Iterator[tuple[str, float]]:
+        """Yield whose connections keep this process busy: the source or an empty text for all, and how many end a second."""
+        self._count_ended()
+        now, cpu = self._seconds(), self._cpu()
+        then, before = self._sampled
+        if now - then >= _SAMPLE:
+            self._sampled = now, cpu
+            self._is_busy = (cpu - before) / (now - then) >= (_CALM if self._is_busy else _BUSY)
+        sources = self._sources
+        of_all = sources.recent(sources.total)
+        if self._is_busy and of_all >= _MANY:
+            yield "", of_all
+            for source, entry in sources.best(_REPORTED):
+                yield _text_of(source), sources.recent(entry.score)
 
     def rows(self, live: Iterable[Client]) -> Generator[None, None, list[Row]]:
         """Return the busiest sources, as of the first step: those with the most live connections, then the newest.

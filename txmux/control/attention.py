@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 from urllib.parse import quote
 
+from txmux.control.clients import flooding
 from txmux.control.report import Report
 from txmux.control.rules_index import RulesIndex
 from txmux.net.sockets.queues import Overflow
@@ -352,6 +353,7 @@ def measured(gauges: Gauges, rules: Rules, now: float) -> Iterator[AttentionItem
     yield from _ports(gauges)
     yield from _logs(gauges)
     yield from _sources(gauges, now)
+    yield from flooding(gauges.flooding)
 
 
 def _certificates(gauges: Gauges, rules: Rules, now: float) -> Iterator[AttentionItem]:

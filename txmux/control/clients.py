@@ -89,17 +89,37 @@ class RefusedClients:
 
 
 def _item(listener: str, limit: str, cause: str, by_source: dict[str, float]) -> AttentionItem:
-    of_all, do = by_source.pop("", 0.0), "see who they are: txmux clients"
-    if by_source and of_all:
-        first = max(by_source, key=by_source.__getitem__)
-        share = min(1.0, by_source[first] / of_all)
-        cause += f", {share * 100:.0f} % from {first}"
-        if share >= _MOST and _is_network(first):
-            do = f"see what it does: txmux clients; keep it out: txmux ban {first} 1h"
+    who, do = _who(by_source, "see who they are: txmux clients")
     at = _LIMITS.get(limit, limit)
     text = f"listener {listener} refuses clients at {at}"
     subject = f"{listener} {limit}"
-    return AttentionItem("note", "limits", text, cause, do=do, link="#clients", subject=subject)
+    return AttentionItem(
+        "note", "limits", text, cause + who, do=do, link="#clients", subject=subject
+    )
+
+
+def flooding(by_source: Mapping[str, float]) -> Iterator[AttentionItem]:
+    """Yield an item if the connections of clients keep a process busy; `by_source` is that of `Gauges`."""
+    if by_source:
+        cause = f"{by_source.get('', 0.0):,.0f} connections and flows a second"
+        limit = "see who they are: txmux clients; limit them: connection_rate_per_source"
+        who, do = _who(dict(by_source), limit)
+        text = "a process is busy with new clients, so that they wait"
+        yield AttentionItem(
+            "warning", "accept", text, cause + who, do=do, link="#clients", subject="busy"
+        )
+
+
+def _who(by_source: dict[str, float], do: str) -> tuple[str, str]:
+    """Describe the first source, and what to do, which is `do` unless that source has most of all."""
+    of_all, who = by_source.pop("", 0.0), ""
+    if by_source and of_all:
+        first = max(by_source, key=by_source.__getitem__)
+        share = min(1.0, by_source[first] / of_all)
+        who = f", {share * 100:.0f} % from {first}"
+        if share >= _MOST and _is_network(first):
+            do = f"see what it does: txmux clients; keep it out: txmux ban {first} 1h"
+    return who, do
 
 
 def _is_network(source: str) -> bool:

@@ -165,6 +165,7 @@ def _gauges_of(serving: Serving) -> dict[str, Any]:
         "troubles": [*serving.terminations.troubles(), *serving.upstreams.troubles()],
         "lost_lines": LOST_LINES.report(),
         "refusing": [*serving.runtime.clients.refusing()],
+        "flooding": [*serving.runtime.clients.flooding()],
         "written_logs": [*LOST_LINES.written],
         "ports": LACKING_PORTS.report(),
         "cannot_accept": [

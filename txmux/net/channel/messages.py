@@ -61,6 +61,7 @@ _GAUGES = _object(
     certificates=_TIMES, troubles=_optional(Field(list, of=_TEXT)), up=_TIMES,
     ports=_optional(Field(list, of=Field(list, row=(_NAME, _NAME, _NAME, _NUMBER, _TIME)))),
     refusing=_optional(Field(list, of=Field(list, row=(_NAME, _NAME, _NAME, _TIME)))),
+    flooding=_optional(Field(list, of=Field(list, row=(_NAME, _TIME)))),
     lost_lines=_optional(_PLACES), written_logs=_optional(_NAMES), cannot_accept=_TIMES,
 )  # fmt: skip
 """See `Gauges`: what other processes count is combined, so it has to fit."""

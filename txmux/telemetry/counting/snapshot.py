@@ -165,6 +165,7 @@ class Gauges:
         lost_lines: How many lines each log has lost that cannot be written now, by its name and the reason.
         bans: How many there are now, beside those of the rules.
         refusing: Refusals a second, by listener, limit and source, or an empty text for all sources.
+        flooding: Connections and flows a second that keep some process busy, by source, or an empty text for all sources.
         written_logs: The logs that took the last line of some process.
         cannot_accept: By listener, why some worker cannot accept its clients, and since when, in seconds since 1970.
         ports: By backend and server, why no source port is left, how many connections failed so, and since when.
@@ -184,6 +185,7 @@ class Gauges:
     lost_lines: Mapping[str, int] = attrs.field(factory=dict)
     bans: int = 0
     refusing: Mapping[tuple[str, str, str], float] = attrs.field(factory=dict)
+    flooding: Mapping[str, float] = attrs.field(factory=dict)
     written_logs: frozenset[str] = frozenset()
     cannot_accept: Mapping[str, tuple[str, float]] = attrs.field(factory=dict)
     ports: Mapping[tuple[str, str], tuple[str, int, float]] = attrs.field(factory=dict)
@@ -238,6 +240,9 @@ class Gauges:
         ):
             key = listener, limit, source
             refusing[key] = refusing.get(key, 0.0) + recent
+        flooding = Counter[str]()
+        for rows in _all(answers, "flooding"):
+            flooding.update(dict(rows))
         certificates = {
             (route, file): until
             for certificates in _all(answers, "certificates")
@@ -259,6 +264,7 @@ class Gauges:
             ),
             lost_lines=lost_lines,
             refusing=refusing,
+            flooding=flooding,
             written_logs=frozenset(itertools.chain(*_all(answers, "written_logs"))),
             ports=_lacking_ports(_all(answers, "ports")),
             cannot_accept={
