@@ -27,6 +27,13 @@ if TYPE_CHECKING:
     from benchmarks.servers import Servers
 
 
+ACCEPTS_PROXY = {
+    "ACCEPT_PROXY": "accept-proxy",
+    "ACCEPT_PROXY_LINE": "accept_proxy_from = 127.0.0.0/8",
+}
+"""Values of templates with which clients have to send PROXY headers."""
+
+
 @attrs.frozen
 class Proxy:
     """A proxy in one configuration.
@@ -211,6 +218,7 @@ def running(
     own = dict(zip(SERVICES, found, strict=True))
     ports = dict.fromkeys(SERVICES, shared) if proxy.detects else own
     values = {
+        **dict.fromkeys(ACCEPTS_PROXY, ""),
         **proxy.values,
         **servers.ports,
         **{f"PORT_{service}": port for service, port in own.items()},
