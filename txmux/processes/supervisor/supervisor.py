@@ -178,7 +178,6 @@ class Supervisor:
         self._check(self._rules, owner)
         self._terminations.read_certificates(self._rules)
         self._files.use(self._rules)
-        self._packed_rules(self._rules)
 
     def _check(self, rules: Rules, owner: tuple[int, int] | None) -> None:
         if not is_as_read(rules):
@@ -427,7 +426,8 @@ class Supervisor:
             looked_up = self.state.upstreams.first_look_ups()
             if looked_up is not None:
                 await looked_up
-            await in_thread(self._packed_rules, rules)
+            if rules is not self._rules:
+                await in_thread(self._packed_rules, rules)
             await self.pool.settled()
             # A worker can prepare only one set of rules at a time.
             await DeferredList([*self._catching_up])
