@@ -199,7 +199,7 @@ class ReturningTest(ReloadingTestCase):
         eventually(lambda: len(self.serving(admin)) == 3, "three workers serve")
         self.assert_served(self.one_for_each(mux, workers_of(mux.pid)), server)
         mux.take(3)
-        said = re.findall(r" (?:warn|error|critical) .*", mux.child.output)
+        said = re.findall(r" (?:error|critical) .*", mux.child.output)
         self.assertEqual(len(said), 3, said)  # one for each that was killed
 
     def assert_served(self, clients: list[socket.socket], server: socket.socket) -> None:

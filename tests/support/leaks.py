@@ -25,6 +25,7 @@ from twisted.trial.unittest import TestCase
 
 from tests.support.ports import listen_tcp
 from txmux.net.sockets.descriptors import DESCRIPTORS
+from txmux.net.turns import in_thread
 
 _reactor: Any = any_reactor
 _NAMESPACES = Path("/run/netns")
@@ -154,9 +155,10 @@ def _describe_socket(descriptor: int) -> str:
 
 
 class _WarmUp(TestCase):
-    """Has opened what is kept for good: by the reactor what wakes it, and a descriptor in reserve; by the tests their range of ports."""
+    """Has opened what is kept for good: by the reactor what wakes it, and a descriptor in reserve; by the tests their range of ports; by txmux its thread."""
 
     async def listen(self) -> None:
+        await in_thread(int)
         await listen_tcp(_reactor, Factory(), interface="127.0.0.1").stopListening()
 
 

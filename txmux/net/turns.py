@@ -1,14 +1,18 @@
 """Long work in small pieces, so that the process's connections do not wait for it."""
 
+import os
 import sys
 from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from time import perf_counter
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
+from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
-from twisted.internet.threads import deferToThread
 
 T = TypeVar("T")
+_Outcome = tuple[T | None, Exception | None]
 _PIECE = 0.005  # seconds that one piece takes
 
 
@@ -50,9 +54,40 @@ async def in_thread(function: Callable[..., T], *arguments: Any) -> T:
     _running += 1
     sys.setswitchinterval(_OFTEN)
     try:
-        result: T = await deferToThread(function, *arguments)
-        return result
+        result, error = await _outcome(function, *arguments)
     finally:
         _running -= 1
         if not _running:
             sys.setswitchinterval(_usual)
+    if error is None:
+        return cast("T", result)
+    try:
+        raise error
+    finally:
+        del error
+
+
+def _outcome(function: Callable[..., T], *arguments: Any) -> Deferred[_Outcome[T]]:
+    from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
+
+    ended: Deferred[_Outcome[T]] = Deferred()
+
+    def work() -> None:
+        cast("Any", reactor).callFromThread(ended.callback, _attempt(function, *arguments))
+
+    _thread(os.getpid()).submit(work)
+    return ended
+
+
+@cache
+def _thread(_pid: int) -> ThreadPoolExecutor:
+    """Return a thread of this process: one, since each takes 72 MiB of addresses."""
+    return ThreadPoolExecutor(1)
+
+
+def _attempt(function: Callable[..., T], *arguments: Any) -> _Outcome[T]:
+    """Return an error, since a `Failure` of it would be garbage that refers to itself."""
+    try:
+        return function(*arguments), None
+    except Exception as error:  # noqa: BLE001 - it is raised where the result is waited for
+        return None, error
