@@ -129,8 +129,9 @@ def run(budget: Budget) -> Report:
         seconds = _seconds(budget.seconds)
         soaked = Soaked(Path(made), ends, seconds)
         one = _Run(soaked, Report())
-        # A process that has taken another one's place has a little more than the first.
+        # A process that has taken another one's place has a little more than the first, and one that has reloaded rules a thread.
         soaked.await_end(soaked.upgrade())
+        soaked.reload()
         one.quiet("before")
         with Reloads(soaked, seconds / 4) as reloads:
             number = 0
