@@ -9,18 +9,22 @@ from time import monotonic
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IAddress, IListeningPort, IProtocolFactory
+from twisted.internet.interfaces import IAddress, IDelayedCall, IListeningPort, IProtocolFactory
 from twisted.logger import Logger
 from typing_extensions import override
 from zope.interface import implementer
 
 from txmux.net.sockets.descriptors import DESCRIPTORS, SHORTAGE, AcceptPause, Descriptors
+from txmux.net.sockets.fairness import ClientsInTurns, WaitingClient
 from txmux.net.sockets.memory import MEMORY
 from txmux.net.sockets.plainsocket import LeanSocket, SocketOption, is_reset, set_options
 from txmux.net.sockets.poller import READ, Poller
 from txmux.net.sockets.transport import SocketTransport, address_of, host_of
 
 _EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - only looked for
+_BACKLOG = 64  # clients accepted since the queue was last empty; from then on sources take turns
+_TURN = 0.001  # seconds of accepting, and of serving, before other sockets have their turn
+_BREATH = 0.1  # seconds until serving is tried again that lacked something
 _SERVED = 32  # clients a second that have left and are served all the same
 
 _log = Logger()
@@ -109,6 +113,9 @@ class SocketPort(WatchedPort):
         is_tcp = self._family != socket.AF_UNIX
         self._serve: Any = getattr(factory, "serve", None) if is_tcp else None
         self._gone_left, self._renewed_at = _SERVED, 0.0  # how many may be served until then
+        self._backlog = 0
+        self._waiting = ClientsInTurns()
+        self._next_turn: IDelayedCall | None = None
         label = str(name) if self._family == socket.AF_UNIX else f"port {name[1]}"
         self._pause = AcceptPause(
             poller.reactor, descriptors, label, listening.fileno, self.startReading
@@ -123,6 +130,10 @@ class SocketPort(WatchedPort):
 
     def stopListening(self) -> Deferred[None]:
         if self._is_open:
+            if self._next_turn is not None and self._next_turn.active():
+                self._next_turn.cancel()
+            while self._waiting:
+                self._serve_next()
             self._pause.port_closed()
             self._close()
             self._factory.doStop()
@@ -143,52 +154,102 @@ class SocketPort(WatchedPort):
 
     @override
     def _ready(self, events: int) -> None:
-        until = monotonic() + self._max_batch_time
-        if until >= self._renewed_at:
-            self._gone_left, self._renewed_at = _SERVED, until + 1.0
-        gone: list[tuple[socket.socket, Any]] = []
-        self._accept_some(until, gone)
-        for accepted, name in gone:  # after the living
-            if self._is_open and self._pause.timer is None and monotonic() < until:
-                self._connect(accepted, name)
-            else:
-                self._serve(accepted, name, self._host, is_gone=True)
+        if self._waiting or (self._backlog >= _BACKLOG and self._serve is not None):
+            self._accept_waiting(monotonic() + _TURN)
+        else:
+            self._accept_and_serve()
         # No event reports that the accept queue is empty again.
         pause = self._pause
         if pause.is_short and self._is_open and pause.timer is None and not pause.has_clients():
             pause.queue_emptied()
 
-    def _accept_some(self, until: float, gone: list[tuple[socket.socket, Any]]) -> None:
-        has_room = self._has_room
+    def _accept_waiting(self, until: float) -> None:
+        """Accept all clients that wait, to serve them in turns."""
+        waiting = self._waiting
+        if self._next_turn is None:
+            self._next_turn = self._poller.reactor.callLater(0, self._take_turn)
+        while monotonic() < until and not (waiting and len(waiting) >= self._has_room()):
+            client = self._accept_one()
+            if client is None:
+                return
+            if is_reset(client[0]):
+                self._serve(*client, self._host, is_gone=True)
+            else:
+                waiting.add(client)
+
+    def _take_turn(self) -> None:
+        self._next_turn = None
+        until = monotonic() + _TURN
+        try:
+            while self._waiting and self._can_serve() and monotonic() < until:
+                self._serve_next()
+        except MemoryError:
+            MEMORY.report_shortage()
+        if self._waiting:
+            delay = 0.0 if self._can_serve() else _BREATH
+            self._next_turn = self._poller.reactor.callLater(delay, self._take_turn)
+
+    def _can_serve(self) -> bool:
+        return self._pause.timer is None and MEMORY.is_enough()
+
+    def _serve_next(self) -> None:
+        client = self._waiting.take()
+        if is_reset(client[0]):
+            self._serve(*client, self._host, is_gone=True)
+        else:
+            self._connect(*client)
+
+    def _accept_and_serve(self) -> None:
+        until = monotonic() + self._max_batch_time
+        if until >= self._renewed_at:
+            self._gone_left, self._renewed_at = _SERVED, until + 1.0
+        gone: list[WaitingClient] = []
+        self._serve_some(until, gone)
+        for client in gone:  # after the living
+            if self._is_open and self._pause.timer is None and monotonic() < until:
+                self._connect(*client)
+            else:
+                self._serve(*client, self._host, is_gone=True)
+
+    def _serve_some(self, until: float, gone: list[WaitingClient]) -> None:
         for number in range(self._batch_size):
-            if not has_room():
-                self._pause_accepting(os.strerror(errno.EMFILE))
-                return
-            if not MEMORY.is_enough():
-                self._pause_accepting(None)
-                return
-            try:
-                descriptor, peer = self._accept()
-                accepted = LeanSocket(self._family, *self._kind, descriptor)
-            except BlockingIOError:
-                return
-            except OSError as problem:
-                if problem.errno in SHORTAGE:
-                    self._pause_accepting(os.strerror(problem.errno))
-                # Any other error belongs to a client that has already left (accept(2)).
+            client = self._accept_one()
+            if client is None:
                 return
             # A client that has sent something and left: its server would be asked in vain, while others wait.
             is_asked = (number or not self._gone_left) and self._serve is not None
-            if not is_asked or not is_reset(accepted):
-                self._connect(accepted, peer)
+            if not is_asked or not is_reset(client[0]):
+                self._connect(*client)
             elif self._gone_left:
                 self._gone_left -= 1
-                gone.append((accepted, peer))
+                gone.append(client)
             else:
-                self._serve(accepted, peer, self._host, is_gone=True)
+                self._serve(*client, self._host, is_gone=True)
             # A protocol may have closed or paused the port.
             if not self._is_open or self._pause.timer is not None or monotonic() >= until:
                 return
+
+    def _accept_one(self) -> WaitingClient | None:
+        """Accept a client; ``None`` if none waits, or accepting is paused now."""
+        if not self._has_room():
+            self._pause_accepting(os.strerror(errno.EMFILE))
+            return None
+        if not MEMORY.is_enough():
+            self._pause_accepting(None)
+            return None
+        try:
+            descriptor, peer = self._accept()
+            accepted = LeanSocket(self._family, *self._kind, descriptor)
+        except BlockingIOError:
+            self._backlog = 0
+        except OSError as problem:
+            if problem.errno in SHORTAGE:
+                self._pause_accepting(os.strerror(problem.errno))
+            # Any other error belongs to a client that has already left (accept(2)).
+        else:
+            self._backlog += 1
+            return accepted, peer
+        return None
 
     def _connect(self, accepted: socket.socket, name: Any) -> None:
         accepted.setblocking(False)  # noqa: FBT003

@@ -1,4 +1,4 @@
-"""Clients that have reset their connections before these were accepted, among others that wait for an answer."""
+"""Very many clients that wait to be accepted: those that have reset their connections meanwhile, and those of one source."""
 
 import socket
 import struct
@@ -8,6 +8,7 @@ from typing import Any
 from tests.support.mux import MuxTestCase
 from tests.support.queues import until_queued
 from txmux.net.sockets import port
+from txmux.net.sockets.poller import READ
 from txmux.telemetry.access_log import MergingLog
 from txmux.telemetry.counting.counter_groups import LISTENER, ROUTE
 
@@ -99,3 +100,52 @@ class PortableGoneClientsTest(GoneClientsTest):
         await self.until_logged(2)
         self.assertEqual([record.reason for record in self.records], 2 * ["client-gone"])
         self.assertEqual(self.backend.peers, [])
+
+
+class TurnsTest(MuxTestCase):
+    timeout = 20
+
+    def fill(self) -> None:
+        """Queue clients of one source, and then one of another, in a storm."""
+        for name, value in (("_BACKLOG", 0), ("_TURN", 3600.0)):
+            self.patch(port, name, value)
+        number = self.ssh_mux()
+        self.listening.stopReading()
+        for source in (*20 * ["127.0.0.1"], "127.0.0.2"):
+            client = socket.create_connection(("127.0.0.1", number), source_address=(source, 0))
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            client.sendall(_SAID)
+            self.addCleanup(client.close)
+        until_queued(self.listening._socket, 21)
+
+    def served(self) -> list[str]:
+        records = [each.record for each in self.factory.connections]
+        records.sort(key=lambda record: int(record.id.partition("-")[2], 16))
+        return [record.client.partition(":")[0] for record in records]
+
+    async def test_sources_take_turns(self) -> None:
+        """A client does not wait for all that another source has sent before."""
+        self.fill()
+        self.listening._ready(READ)
+        self.time.advance(0)
+        self.assertEqual(len(self.served()), 21)
+        self.assertEqual(self.served()[:3], ["127.0.0.1", "127.0.0.2", "127.0.0.1"])
+
+    async def test_closing(self) -> None:
+        """Those that have been accepted are served, also if the port closes."""
+        self.fill()
+        self.listening._ready(READ)
+        self.assertEqual(self.served(), [])
+        self.listening.stopListening()
+        self.assertEqual(len(self.served()), 21)
+
+    async def test_shortage(self) -> None:
+        """They are served later if something is lacking."""
+        self.fill()
+        self.listening._ready(READ)
+        self.listening._pause_accepting(None)
+        self.time.advance(0)
+        self.assertEqual(self.served(), [])
+        self.time.advance(1.0)
+        self.time.advance(1.0)
+        self.assertEqual(len(self.served()), 21)
