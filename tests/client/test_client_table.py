@@ -153,11 +153,11 @@ class ClientTableTests(SynchronousTestCase):
         self.assertEqual(self.table._refusing, {})
 
     def test_whose_connections_keep_the_process_busy(self) -> None:
-        """They are reported from 90 % of a core on until it is less than 70 %, if they are many."""
+        """They are reported from 80 % of the time on until it is less than 60 %, if they are many."""
         cpu = 0.0
         table = ClientTable(self.clock.seconds, lambda: cpu)
         found = []
-        for load, many in ((1.0, 0), (0.5, 900), (1.0, 900), (0.8, 900), (0.6, 900)):
+        for load, many in ((1.0, 0), (0.5, 900), (0.9, 900), (0.7, 900), (0.5, 900)):
             for number in range(many):
                 table.ended(_ended(f"192.0.2.{number % 3 or 9}:50000"))
             self.clock.advance(5)

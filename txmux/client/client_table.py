@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from ipaddress import IPv6Address
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 if TYPE_CHECKING:
@@ -35,9 +36,10 @@ _REPORTED = 5  # of those
 _LEAST = 0.001  # refusals a second; fewer are of minutes ago
 _OFTEN = 32  # connections between two steps
 _AT_ONCE = 64  # ended connections
-_BUSY, _CALM = 0.9, 0.7  # of a core: from that on a process is busy, and until this
+_BUSY, _CALM = 0.8, 0.6  # of the time: from that on a process is busy, and until this
 _MANY = 50.0  # connections and flows a second
 _SAMPLE = 2.0  # seconds
+_SCHEDULED = Path("/proc/self/schedstat")
 _REFUSED: frozenset[EndReason] = frozenset({"limit", "denied"})
 
 
@@ -149,10 +151,10 @@ class ClientTable:
     """Counts the connections and flows of a process by source."""
 
     def __init__(
-        self, seconds: Callable[[], float], cpu: Callable[[], float] = time.process_time
+        self, seconds: Callable[[], float], cpu: Callable[[], float] | None = None
     ) -> None:
-        self._seconds, self._cpu = seconds, cpu
-        self._sampled = seconds(), cpu()
+        self._seconds, self._cpu = seconds, cpu or _busy_seconds
+        self._sampled = seconds(), self._cpu()
         self._is_busy = False
         self._sources = BusiestSources(seconds)
         # Counted together, which costs each a half: the records of those that have ended, and of which no route took the client.
@@ -262,6 +264,15 @@ class ClientTable:
             ranked = sorted([*ranked, *more], key=_by_live, reverse=True)[:MOST_SOURCES]
             yield
         return [(_text_of(source), *row) for source, row in ranked]  # type: ignore[misc]
+
+
+def _busy_seconds() -> float:
+    """Return how long this process has had something to do, whether or not it got a core for that."""
+    try:
+        worked, waited, _ = map(int, _SCHEDULED.read_text().split())
+    except (OSError, ValueError):
+        return time.process_time()
+    return (worked + waited) / 1e9
 
 
 def _by_live(pair: tuple[Source, list[float]]) -> tuple[float, float]:

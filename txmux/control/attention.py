@@ -150,7 +150,7 @@ def overflowed(rules: Rules, lost: Mapping[str, Overflow]) -> Iterator[Attention
                     f"listener {listener.name}: the queue of {address.text} has overflowed",
                     f"{counted(overflow.count, 'attempt')} to connect dropped within a minute",
                     overflow.since,
-                    "add workers, which accept faster, or let more clients wait: sysctl net.core.somaxconn, and a backlog in the endpoint",
+                    "see who they are: txmux clients; add workers, which accept faster, or let more clients wait: sysctl net.core.somaxconn, and a backlog in the endpoint",
                     "#listeners",
                     subject=f"queue {address.key}",
                 )
