@@ -16,9 +16,8 @@ from txmux.control.overrides import Overrides
 from txmux.control.rates import Rates, Traffic
 from txmux.control.report import Report
 from txmux.control.rules_index import RulesIndex
-from txmux.rules.model import Listener, Outcome, Refusal, Route, Rules, Section, Server
+from txmux.rules.model import Listener, Outcome, Refusal, Route, Section, Server
 from txmux.rules.model.rules import OPTIONS
-from txmux.rules.model.section import NOWHERE
 from txmux.serving.listen_addresses import listen_addresses
 from txmux.serving.store import ListeningSockets
 from txmux.telemetry.counting.snapshot import Counts, RouteTotals, ServerTotals
@@ -123,27 +122,16 @@ def _outcome_name(outcome: Outcome | None) -> str | None:
 
 
 def rules_document(index: RulesIndex) -> Iterator[dict[str, Any]]:
-    rules = index.rules
-    by_path: dict[str, list[Section]] = {}
-    for section in sorted(_sections(rules), key=lambda section: section.line):
-        by_path.setdefault(section.path, []).append(section)
-    for path, text in rules.files.texts.items():
+    for path, text in index.rules.files.texts.items():
         yield {
             "file": path,
             "text": text,
-            "sections": map(partial(_section, index), by_path.get(path, ())),
+            "sections": map(partial(_section, index), index.sections(path)),
         }
 
 
 def _section(index: RulesIndex, section: Section) -> dict[str, Any]:
     return {"name": section.header, "line": section.line, "text": index.text_of(section)}
-
-
-def _sections(rules: Rules) -> list[Section]:
-    sections = [rules.settings.section, *(listener.section for listener in rules.listeners)]
-    sections += [route.section for route in rules.routes]
-    sections += [backend.section for backend in rules.backends.values()]
-    return [section for section in sections if section is not NOWHERE]
 
 
 _Addresses = dict[tuple[str, str], dict[str, list[tuple[int | None, Mapping[str, Any]]]]]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from operator import attrgetter
 
 from txmux.rules.model import Backend, Route, Rules, Section
 from txmux.rules.model.section import NOWHERE
@@ -32,6 +33,17 @@ class RulesIndex:
         return self.rules.used_backends()
 
     @cached_property
+    def _sections(self) -> Mapping[str, Sequence[Section]]:
+        rules, found = self.rules, dict[str, list[Section]]()
+        sections = [rules.settings.section, *(listener.section for listener in rules.listeners)]
+        sections += [route.section for route in rules.routes]
+        sections += [backend.section for backend in rules.backends.values()]
+        for section in sorted(sections, key=attrgetter("line")):
+            if section is not NOWHERE:
+                found.setdefault(section.path, []).append(section)
+        return found
+
+    @cached_property
     def places(self) -> Mapping[str, int]:
         """The place of each route in the order of the rules."""
         return {route.name: place for place, route in enumerate(self.rules.routes)}
@@ -41,19 +53,31 @@ class RulesIndex:
         return {listener.name: place for place, listener in enumerate(self.rules.listeners)}
 
     @cached_property
-    def _to_backend(self) -> Mapping[str, Sequence[Route]]:
-        found: dict[str, list[Route]] = {}
+    def _to_backend(self) -> Mapping[str, Sequence[str]]:
+        found: dict[str, list[str]] = {}
         for route in self.rules.routes:
             if isinstance(route.outcome, Backend):
-                found.setdefault(route.outcome.name, []).append(route)
+                found.setdefault(route.outcome.name, []).append(route.name)
+        return found
+
+    @cached_property
+    def _under(self) -> Mapping[str, Sequence[str]]:
+        found: dict[str, list[str]] = {}
+        for route in self.rules.routes:
+            for name in route.under:
+                found.setdefault(name, []).append(route.name)
         return found
 
     def route(self, name: str) -> Route | None:
         place = self.places.get(name)
         return None if place is None else self.rules.routes[place]
 
-    def routes_to(self, backend: str) -> Sequence[Route]:
+    def routes_to(self, backend: str) -> Sequence[str]:
+        """Return the names of the routes to a backend."""
         return self._to_backend.get(backend, ())
+
+    def routes_under(self, route: str) -> Sequence[str]:
+        return self._under.get(route, ())
 
     def listeners_of(self, route: Route) -> Sequence[str]:
         """Return the names of the listeners whose clients a route may take, in their order; see `routes_of` for the other way."""
@@ -68,6 +92,10 @@ class RulesIndex:
             owner = None if name in self._listeners else self.route(name)
             found.update([name] if owner is None else self.listeners_of(owner))
         return sorted(found & self._listeners.keys(), key=lambda name: self._listeners[name])
+
+    def sections(self, path: str) -> Iterator[Section]:
+        """Yield the sections of a file in their order."""
+        yield from self._sections.get(path, ())
 
     def text_of(self, section: Section) -> str:
         """Return the text of a section, from its header to the next one, without blank lines at its end."""

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.originals import client_hello
+from tests.support.steps import finished
 from txmux.admin.page.query import PageQuery
+from txmux.admin.page.tables import are_long, files_in_steps
 from txmux.admin.page.unrecognised import dump, line_for, matcher_of
 from txmux.admin.page.view import PageExplanation, PageSnapshot, View, render
 from txmux.interfaces import Transport
@@ -19,10 +21,18 @@ from txmux.interfaces import Transport
 _STATUS: dict[str, Any] = {"listeners": [{"name": "public"}], "rules_path": "rules.ini"}
 
 
+def _view(query: dict[str, str], **parts: Any) -> View:
+    status, asked = {**_STATUS, **parts.pop("status", {})}, PageQuery.of(query)
+    files = parts.pop("rules", [])
+    steps = files_in_steps(files, parts.get("routes", ()), {}, asked)
+    long = are_long(files)
+    return View(
+        PageSnapshot(1000.0, status, rules=finished(steps), has_long_rules=long, **parts), asked
+    )
+
+
 def _page(query: dict[str, str] | None = None, **parts: Any) -> str:
-    status = {**_STATUS, **parts.pop("status", {})}
-    view = View(PageSnapshot(1000.0, status, **parts), PageQuery.of(query or {}))
-    return "".join(render(view))
+    return "".join(render(_view(query or {}, **parts)))
 
 
 def menus(page: str) -> dict[str, list[list[Any]]]:
@@ -131,7 +141,7 @@ class PageTests(SynchronousTestCase):
 
 class PartTests(SynchronousTestCase):
     def view(self, query: dict[str, str], **parts: Any) -> View:
-        return View(PageSnapshot(1000.0, _STATUS, **parts), PageQuery.of(query))
+        return _view(query, **parts)
 
     def servers(self, query: dict[str, str], **parts: Any) -> list[tuple[str, str]]:
         return [(row["backend"], row["state"]) for row in self.view(query, **parts).servers.rows]

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from ipaddress import ip_address
 from typing import Any
 from weakref import WeakKeyDictionary
 
-import attrs
-
+from txmux.admin.page.map import health_of
 from txmux.admin.page.query import PageQuery
-from txmux.admin.page.tables import MOST_ROWS
+from txmux.admin.page.routes import RouteTraffic, shown_routes, used_routes, uses
+from txmux.admin.page.tables import MOST_ROWS, are_long, files_in_steps, map_servers
 from txmux.admin.page.view import PageExplanation, PageSnapshot
 from txmux.control.broadcast import Listing, concurrently
 from txmux.control.control import Control
-from txmux.control.documents import rules_document
+from txmux.control.documents import routes_document, rules_document
 from txmux.control.filters import FilterError, Filters, Page
 from txmux.control.report import UnknownError
 from txmux.errors import OptionError
 from txmux.matchers.payload import bytes_from_hex
+from txmux.net.turns import Turns
 from txmux.telemetry.formatting import (
     EXPLANATION_COLUMNS,
     ExplainedRoute,
@@ -30,14 +30,12 @@ from txmux.telemetry.formatting import (
     explanation_of,
     folded_routes,
 )
+from txmux.telemetry.presentation import Health
 
 _MOST_SORTED = 1000
 """Connections that can be sorted, and bans that can be searched; of more connections the first ones, of more bans the last."""
 
 _traffic: WeakKeyDictionary[Control, RouteTraffic] = WeakKeyDictionary()
-
-_SAMPLES_APART = 2.0  # seconds between two samples
-_MEASURED = 30.0  # seconds that a rate covers
 
 
 async def gather(control: Control, query: PageQuery, *, is_update: bool = False) -> PageSnapshot:
@@ -58,21 +56,32 @@ async def gather(control: Control, query: PageQuery, *, is_update: bool = False)
         control.certificates(),
         _chosen(control, query["connection"]),
     )
+    index = control.index
     counts = await control.counts(reports)
-    routes, backends = await concurrently(
-        control.routes(counts), control.backends(counts, reports.addresses)
-    )
-    routes = [*routes]
+    backends = await control.backends(counts, reports.addresses)
     status = await control.status(reports, backends)
+    turns = Turns()
+    used = await turns.run(used_routes(index, counts.routes))
+    traffic = await turns.run(
+        _traffic.setdefault(control, RouteTraffic(status["started"])).now(now, used)
+    )
+    by_route, flows = await turns.run(uses(used, traffic))
+    healths = await turns.run(_healths(backends))
+    routes: list[Mapping[str, Any]] = []
+    for route in shown_routes(index, by_route, healths, query):
+        routes += [route] if isinstance(route, dict) else routes_document(index, counts, [route])
+        await turns.pause()
+    rules = [] if is_update else [*rules_document(index)]
     listings = (connections, backends, clients, certificates)
     missing = dict.fromkeys(line for listing in listings for line in listing.missing)
     warnings += [f"Not all is shown: {problem}." for problem in missing]
-    traffic = _traffic.setdefault(control, RouteTraffic(status["started"]))
     return PageSnapshot(
         now,
         status,
         routes,
-        traffic.now(now, routes),
+        traffic,
+        flows,
+        index.routes_to,
         backends,
         connections,
         len(connections) == limit,
@@ -80,9 +89,8 @@ async def gather(control: Control, query: PageQuery, *, is_update: bool = False)
         clients,
         certificates,
         [ban.as_json() for ban in reversed(control.bans.current()[-_MOST_SORTED:])],
-        ()
-        if is_update
-        else [{**file, "sections": [*file["sections"]]} for file in rules_document(control.index)],
+        await turns.run(files_in_steps(rules, routes, by_route, query)),
+        are_long(rules),
         control.rates.history(),
         warnings=warnings,
         connection=chosen,
@@ -164,30 +172,11 @@ def _target(outcome: Mapping[str, Any]) -> str:
     return f"{outcome['to']} by {by}" if outcome["to"] else by
 
 
-@attrs.define
-class RouteTraffic:
-    """Computes the byte rates of routes from earlier totals."""
-
-    started: float
-    _samples: deque[tuple[float, Mapping[tuple[str, str], int]]] = attrs.field(
-        factory=deque, init=False
-    )
-
-    def now(self, time: float, routes: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-        """Return the bytes a second of each route by listener, both ways: over the last half minute, or since the last look before it."""
-        moved = {
-            (route["name"], counts["listener"]): counts["bytes_in"] + counts["bytes_out"]
-            for route in routes
-            for counts in route.get("listeners", ())
-        }
-        while len(self._samples) > 1 and self._samples[1][0] <= time - _MEASURED:
-            self._samples.popleft()
-        before, then = self._samples[0] if self._samples else (self.started, {})
-        if not self._samples or self._samples[-1][0] <= time - _SAMPLES_APART:
-            self._samples.append((time, moved))
-        seconds = max(time - before, 1.0)
-        rates: dict[str, dict[str, float]] = {}
-        for (name, listener), count in moved.items():
-            grown = max(count - then.get((name, listener), 0), 0)
-            rates.setdefault(name, {})[listener] = grown / seconds
-        return rates
+def _healths(backends: Iterable[Mapping[str, Any]]) -> Generator[None, None, dict[str, Health]]:
+    healths: dict[str, Health] = {}
+    for backend in backends:
+        healths.update(
+            (name, health_of(servers)) for name, servers in map_servers([backend]).items()
+        )
+        yield
+    return healths

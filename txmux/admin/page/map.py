@@ -16,13 +16,13 @@ _TOP = 28
 _LISTENERS = (8, 190)  # left and right edge of each column
 _ROUTES = (330, 590)
 _BACKENDS = (730, 992)
-_MOST_ROUTES = 24
+MOST_ROUTES = 24
 _MANY_SERVERS = 24
 _MOST_SERVERS = 6  # of one backend
-_TROUBLE: Sequence[Health] = ("down", "partly", "drain")  # the worst first
+TROUBLE: Sequence[Health] = ("down", "partly", "drain")  # the worst first
 _WELL = {"up", "unchecked", "checking", "partly"}
 _URGENCY = {
-    health: at for at, health in enumerate((*_TROUBLE, "unchecked", "checking", "up", "idle"))
+    health: at for at, health in enumerate((*TROUBLE, "unchecked", "checking", "up", "idle"))
 }
 _CLOSED: Mapping[Health, str] = {"drain": "paused", "down": "cannot accept"}  # of a listener
 _LETTER = 7.3  # width of a letter, in the units of the drawing
@@ -61,6 +61,7 @@ class MapRoute:
         backend: Its target: the name of a backend, a server's short form, ``close`` or ``reset``; empty if it ends TLS and other
             routes follow.
         by_listener: The traffic by listener; one that is missing here has all of it.
+        left_out: If it stands for routes that are not shown, how many these are; `backend` is then the worst of theirs.
     """
 
     name: str
@@ -70,6 +71,7 @@ class MapRoute:
     traffic: float = 0
     matches: int = 0
     by_listener: Mapping[str, RouteFlow] = attrs.field(factory=dict)
+    left_out: int = 0
 
     @property
     def flow(self) -> RouteFlow:
@@ -142,6 +144,7 @@ def draw(
     routes: Sequence[MapRoute],
     backends: Mapping[str, Sequence[MapServer]],
     *,
+    flows: Mapping[str, RouteFlow] | None = None,
     everything: bool = False,
     chosen: str = "",
 ) -> Map:
@@ -149,11 +152,12 @@ def draw(
 
     Where there are many routes, only the chosen one, the busiest and those to a backend with a server that is not up are shown; the others
     are folded into rows that say how many they are. What a route names beside the backends has a box of its own.
+    `flows` are those of the listeners, if not all routes are given.
     """
     healths = {name: health_of(servers) for name, servers in backends.items()}
     shown = _shown(routes, healths, chosen, everything=everything)
     drawing = _Drawing(max((route.flow.weight for route in routes), default=0))
-    left = drawing.listeners(listeners, listener_flows(routes), len(shown))
+    left = drawing.listeners(listeners, flows or listener_flows(routes), len(shown))
     named = [route.backend for route in shown if isinstance(route, MapRoute) and route.backend]
     right = drawing.backends(dict.fromkeys(named), backends, healths)
     middle = drawing.routes(shown, healths)
@@ -166,7 +170,7 @@ def draw(
             drawing.join(source, box, flow or route.flow, box.health)
         if route.backend in right:
             drawing.join(box, right[route.backend], route.flow, box.health)
-    folded = sum(len(group) for group in shown if isinstance(group, list))
+    folded = sum(_length(group) for group in shown if isinstance(group, list))
     return Map(drawing.boxes, drawing.lines, drawing.height, folded)
 
 
@@ -188,7 +192,7 @@ def how_many(states: Sequence[Health]) -> str:
         return ""
     if not {"unchecked", "checking"} & {*states}:
         return f"{states.count('up')}/{len(states)} up"
-    out = sum(state in _TROUBLE for state in states)
+    out = sum(state in TROUBLE for state in states)
     well = "checking" if "checking" in states else "not checked"
     return f"{out}/{len(states)} out" if out else well
 
@@ -197,18 +201,19 @@ def _shown(
     routes: Sequence[MapRoute], healths: Mapping[str, Health], chosen: str, *, everything: bool
 ) -> list[MapRoute | list[MapRoute]]:
     """Return the routes to show, in their order, and between them those that are left out."""
-    if everything or len(routes) <= _MOST_ROUTES:
-        return [*routes]
+    if everything or len(routes) <= MOST_ROUTES:
+        return [[route] if route.left_out else route for route in routes]
     busiest = sorted(routes, key=lambda route: (route.flow.weight, route.matches), reverse=True)
     urgent = [
         route.name
-        for health in _TROUBLE
+        for health in TROUBLE
         for route in busiest
         if healths.get(route.backend) == health
     ]
-    names = {chosen, *urgent[: _MOST_ROUTES - 4]}
-    names |= {route.name for route in busiest[: max(_MOST_ROUTES - len(names), 4)]}
+    names = {chosen, *urgent[: MOST_ROUTES - 4]}
+    names |= {route.name for route in busiest[: max(MOST_ROUTES - len(names), 4)]}
     names |= {name for route in routes if route.name in names for name in route.under}
+    names.discard("")
     shown: list[MapRoute | list[MapRoute]] = []
     for route in routes:
         if route.name in names:
@@ -218,12 +223,19 @@ def _shown(
         else:
             shown.append([route])
     # One route by itself takes only as much room as its number.
-    return [row[0] if isinstance(row, list) and len(row) == 1 else row for row in shown]
+    return [
+        row[0] if isinstance(row, list) and _length(row) == 1 and row[0].name else row
+        for row in shown
+    ]
+
+
+def _length(folded: Iterable[MapRoute]) -> int:
+    return sum(route.left_out or 1 for route in folded)
 
 
 def _worst(routes: Iterable[MapRoute], healths: Mapping[str, Health]) -> Health:
     present = {healths.get(route.backend) for route in routes}
-    return next((health for health in _TROUBLE if health in present), "idle")
+    return next((health for health in TROUBLE if health in present), "idle")
 
 
 def _sources(route: MapRoute, listeners: Mapping[str, Box], routes: Mapping[str, Box]) -> list[Box]:
@@ -272,7 +284,7 @@ class _Drawing:
         self, listeners: Mapping[str, Health], flows: Mapping[str, RouteFlow], rows: int
     ) -> dict[str, Box]:
         """Put the listeners into the first column, spread over the height of the routes."""
-        step = max(ROW + _GAP, min(rows, _MOST_ROUTES) * (ROW + 4) / max(len(listeners), 1))
+        step = max(ROW + _GAP, min(rows, MOST_ROUTES) * (ROW + 4) / max(len(listeners), 1))
         first = _TOP + (step - ROW - _GAP) / 2
         tops = (first + step * number for number in range(len(listeners)))
         return {
@@ -294,7 +306,7 @@ class _Drawing:
         y: float = _TOP
         for route in shown:
             if isinstance(route, list):
-                named, health = f"{len(route)} more", _worst(route, healths)
+                named, health = f"{_length(route)} more", _worst(route, healths)
                 self._box("folded", named, y, _ROUTES, health=health, title=f"{named}: show all")
             else:
                 inner = any(name in boxes for name in route.under)
@@ -344,7 +356,7 @@ class _Drawing:
         """Put the servers of a backend below it; in a long drawing, only those with trouble."""
         listed = sorted(servers, key=lambda server: _URGENCY[server.health])
         if is_long:
-            listed = [server for server in listed if server.health in _TROUBLE]
+            listed = [server for server in listed if server.health in TROUBLE]
         for server in listed[:_MOST_SERVERS]:
             self._box(
                 "server",
@@ -359,7 +371,7 @@ class _Drawing:
             y += ROW
         if len(listed) > _MOST_SERVERS:
             named, health = f"{len(listed) - _MOST_SERVERS} more", listed[_MOST_SERVERS].health
-            health = health if health in _TROUBLE else "idle"
+            health = health if health in TROUBLE else "idle"
             self._box("folded", named, y, _BACKENDS, health=health, inset=16, of=backend)
             y += ROW
         return y
@@ -414,6 +426,7 @@ def _map_route(route: Mapping[str, Any], traffic: Mapping[str, float]) -> MapRou
             )
             for counts in route.get("listeners") or ()
         },
+        route.get("left_out") or 0,
     )
 
 

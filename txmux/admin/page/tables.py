@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any, Generic, NamedTuple, TypeVar
 from urllib.parse import quote
@@ -11,6 +11,7 @@ import attrs
 
 from txmux.admin.page.map import MapServer, flow_text, health_of, how_many
 from txmux.admin.page.query import PageQuery
+from txmux.admin.page.routes import RouteUse
 from txmux.admin.page.unrecognised import ago, host_of
 from txmux.telemetry.formatting import count, counted, milliseconds, rate
 from txmux.telemetry.presentation import (
@@ -401,51 +402,64 @@ class RulesFile:
     lines: Sequence[RulesLine]
 
 
-def files_of(
-    rules: Sequence[Mapping[str, Any]], routes: Sequence[Mapping[str, Any]], query: PageQuery
-) -> list[RulesFile]:
-    """Return the files; with a filter or a search, only the sections that it is about."""
-    hits = {f"route {route['name']}": route for route in routes}
+def are_long(files: Iterable[Mapping[str, Any]]) -> bool:
+    lines: int = sum(file["text"].count("\n") for file in files)
+    return lines > MOST_ROWS
+
+
+def files_in_steps(
+    files: Sequence[Mapping[str, Any]],
+    routes: Iterable[Row],
+    hits: Mapping[str, RouteUse],
+    query: PageQuery,
+) -> Generator[None, None, list[RulesFile]]:
+    """Return the files; with a filter or a search, only the sections that it is about.
+
+    Args:
+        files: The document for ``/api/rules``.
+        routes: Those that a filter is about, at least.
+        hits: Of routes, by name.
+        query: The query of the page.
+    """
     named = _sections_of(routes, query)
     is_whole = not (named or query["rules"])
-    files = []
-    for file in rules:
-        keeps = {
-            section["name"]
-            for section in file.get("sections", ())
-            if (not named or section["name"] in named)
-            and query.finds("rules", section["name"], str(section.get("text", "")))
-        }
-        if is_whole or keeps:
-            files.append(_file(file, hits, None if is_whole else keeps))
-    is_short = sum(len(file.lines) for file in files) <= MOST_ROWS
-    if is_short or not is_whole or query["all"] == "rules":
-        return files
-    return [attrs.evolve(file, lines=()) for file in files]
+    is_folded = is_whole and are_long(files) and query["all"] != "rules"
+    shown = []
+    for file in files:
+        begins: dict[int, str] = {}
+        for section in () if is_folded else file["sections"]:
+            name = section["name"]
+            if is_whole or (
+                (not named or name in named)
+                and query.finds("rules", name, str(section.get("text", "")))
+            ):
+                begins[section["line"]] = name
+            elif begins:
+                begins[section["line"]] = ""
+            yield
+        is_read = bool(begins) or (is_whole and not is_folded)
+        lines, within = [], is_whole
+        for number, text in enumerate(file["text"].splitlines() if is_read else (), 1):
+            name = begins.get(number, "")
+            within = bool(name) if number in begins else within
+            if within:
+                lines.append(RulesLine(number, text, _hits(name, hits), name.replace(" ", "-")))
+            yield
+        if is_whole or lines:
+            shown.append(RulesFile(file["file"], lines))
+    return shown
 
 
-def _sections_of(routes: Sequence[Mapping[str, Any]], query: PageQuery) -> set[str]:
+def _sections_of(routes: Iterable[Row], query: PageQuery) -> set[str]:
     kinds = {"listener": "listen", "route": "route", "backend": "backend"}
     named = {f"{word} {query[kind]}" for kind, word in kinds.items() if query[kind]}
     return named | {f"backend {backend}" for backend in backends_of_route(routes, query["route"])}
 
 
-def _file(
-    file: Mapping[str, Any], hits: Mapping[str, Mapping[str, Any]], keeps: Collection[str] | None
-) -> RulesFile:
-    begins = {section["line"]: section["name"] for section in file.get("sections", ())}
-    lines, within = [], ""
-    for number, text in enumerate(file["text"].splitlines(), 1):
-        name = begins.get(number, "")
-        within = name or within
-        if keeps is None or within in keeps:
-            lines.append(RulesLine(number, text, _hits(hits.get(name)), name.replace(" ", "-")))
-    return RulesFile(file["file"], lines)
-
-
-def _hits(route: Mapping[str, Any] | None) -> str:
-    if route is None:
+def _hits(section: str, hits: Mapping[str, RouteUse]) -> str:
+    kind, _, name = section.partition(" ")
+    if kind != "route":
         return ""
-    dry = route.get("dry_run_matches") or 0
-    matches = count(route.get("matches") or 0)
+    use = hits.get(name, RouteUse())
+    matches, dry = count(use.matches), use.dry_run_matches
     return f"{matches} (dry run: {count(dry)})" if dry else matches

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache, cached_property
 from typing import Any
 
 import attrs
@@ -28,11 +28,11 @@ from txmux.admin.page.tables import (
     BackendGroup,
     Folded,
     PageTable,
+    RulesFile,
     by_backend,
     connection_menu,
     connections_shown,
     connections_table,
-    files_of,
     fold,
     map_servers,
     page_table,
@@ -96,7 +96,7 @@ _TABLES: Mapping[str, Table] = {
 _ROUTE = TABLES["routes"].only("to", "matches", "dry run", "last match", "active", "in", "out")
 
 
-@attrs.frozen
+@attrs.frozen(slots=False)
 class View:
     """The variable `page` of the template."""
 
@@ -128,7 +128,7 @@ class View:
     def filter_fields(self) -> list[tuple[str, str, str]]:
         return [(name, self.query[name], _HINTS.get(name, "")) for name in FILTERS]
 
-    @property
+    @cached_property
     def route(self) -> Mapping[str, Any] | None:
         """The route that the page is about, if it is about one."""
         name = self.query["route"]
@@ -209,14 +209,13 @@ class View:
 
     @property
     def listeners(self) -> PageTable:
-        flows = listener_flows(self._map_routes)
-        rows = [
-            {**row, **attrs.asdict(flows.get(row["name"], RouteFlow()))}
-            for row in self._status.get("listeners", ())
-        ]
+        flows, rows = self.snapshot.flows or listener_flows(self._map_routes), []
+        for row in self._status.get("listeners", ()):
+            flow = flows.get(row["name"], RouteFlow())
+            rows.append({**row, "active": flow.active, "traffic": flow.traffic})
         return self._table("listeners", rows)
 
-    @property
+    @cached_property
     def _map_routes(self) -> list[MapRoute]:
         return map_routes(self.snapshot.routes, self.snapshot.traffic)
 
@@ -230,8 +229,17 @@ class View:
             routes = [route for route in routes if route.name in near or chosen in route.under]
             listeners = {name: listeners[name] for name in self._listeners_of_route}
         everything = self.query["map"] == "all"
-        servers = map_servers(self.snapshot.backends)
-        return draw(listeners, routes, servers, everything=everything, chosen=chosen)
+        named = {route.backend for route in routes}
+        backends = (row for row in self.snapshot.backends if row["name"] in named)
+        flows = None if self.route is not None else self.snapshot.flows
+        return draw(
+            listeners,
+            routes,
+            map_servers(backends),
+            flows=flows,
+            everything=everything,
+            chosen=chosen,
+        )
 
     def of_box(self, box: Box) -> str:
         """Return the page that shows only what belongs to a box of the map."""
@@ -345,7 +353,7 @@ class View:
 
     # Servers and rules.
 
-    @property
+    @cached_property
     def servers(self) -> Any:
         snapshot = self.snapshot
         return server_rows(snapshot.backends, snapshot.routes, self.query, snapshot.now)
@@ -370,17 +378,15 @@ class View:
 
     def routes_to(self, backend: str) -> list[tuple[str, str]]:
         """Return the routes to a backend, and links to them."""
-        names = (str(row["name"]) for row in self.snapshot.routes if row.get("backend") == backend)
-        return [(name, self.query.link(route=name)) for name in names]
+        return [(name, self.query.link(route=name)) for name in self.snapshot.routes_to(backend)]
 
     @property
     def rules(self) -> Any:
-        return files_of(self.snapshot.rules, self.snapshot.routes, self.query)
+        return self.snapshot.rules
 
     @property
     def rules_are_searched(self) -> bool:
-        lines = sum(file["text"].count("\n") for file in self.snapshot.rules)
-        return bool(self.query["rules"]) or lines > MOST_ROWS
+        return bool(self.query["rules"]) or self.snapshot.has_long_rules
 
     @property
     def reload_ok(self) -> bool:
@@ -415,7 +421,10 @@ class PageSnapshot:
     """The answers of the API at one moment, under the names of its resources.
 
     Attributes:
+        routes: Those of which something is shown; one without a name stands for others between them.
         traffic: Bytes a second of each route, by listener.
+        flows: The traffic of each listener, if not all routes are here.
+        routes_to: Gives the names of the routes to a backend.
         is_cut: Whether there are more connections.
         warnings: Parameters that could not be used, a sentence each.
         explained: The explanation of bytes that the operator sent.
@@ -425,6 +434,8 @@ class PageSnapshot:
     status: Mapping[str, Any]
     routes: Sequence[Mapping[str, Any]] = ()
     traffic: Mapping[str, Mapping[str, float]] = attrs.field(factory=dict)
+    flows: Mapping[str, RouteFlow] | None = None
+    routes_to: Callable[[str], Sequence[str]] = lambda _: ()
     backends: Sequence[Mapping[str, Any]] = ()
     connections: Sequence[Mapping[str, Any]] = ()
     is_cut: bool = False
@@ -432,7 +443,8 @@ class PageSnapshot:
     clients: Sequence[Mapping[str, Any]] = ()
     certificates: Sequence[Mapping[str, Any]] = ()
     bans: Sequence[Mapping[str, Any]] = ()
-    rules: Sequence[Mapping[str, Any]] = ()
+    rules: Sequence[RulesFile] = ()
+    has_long_rules: bool = False
     history: Sequence[Moment] = ()
     warnings: Sequence[str] = ()
     connection: Mapping[str, Any] | None = None
