@@ -22,6 +22,7 @@ from txmux.control.control import Control
 from txmux.control.report import Report
 from txmux.control.watching import RulesWatch
 from txmux.errors import MuxError
+from txmux.net.collecting import UNCOLLECTED_FOR_GOOD
 from txmux.net.turns import in_thread
 from txmux.processes.forking import Child
 from txmux.processes.privilege.account import Account, account_of
@@ -303,7 +304,8 @@ class MuxService(Service):
             return Report(ok=True, changes=why)
         self._resources.notifier.reloading()
         try:
-            report = await self._change(supervisor, given)
+            with UNCOLLECTED_FOR_GOOD:
+                report = await self._change(supervisor, given)
         except MuxError as problem:
             report = Report.refused(problem)
         except ImportError as problem:

@@ -11,10 +11,12 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.support.peers import reactor
+from txmux.net import collecting
 from txmux.net.channel import messages
 from txmux.net.channel.channel import Channel, attach
+from txmux.net.collecting import UNCOLLECTED_FOR_GOOD
 from txmux.processes.upgrade import transfer
-from txmux.processes.upgrade.transfer import UNCOLLECTED, ConnectionTransfer
+from txmux.processes.upgrade.transfer import ConnectionTransfer
 from txmux.serving.listening_ports import ListeningPort, ListeningPorts
 
 
@@ -100,15 +102,15 @@ class CollectingTest(SynchronousTestCase):
     def moved(self, count: int) -> weakref.ref[_Ring]:
         ring = _Ring()
         found = weakref.ref(ring)
-        with UNCOLLECTED:
+        with UNCOLLECTED_FOR_GOOD:
             del ring
             self.came = [[number] for number in range(count)]
         return found
 
     def test_looks_for_none(self) -> None:
         """No garbage is looked for meanwhile, also where one such time is within another one; then it is again."""
-        with UNCOLLECTED:
-            with UNCOLLECTED:
+        with UNCOLLECTED_FOR_GOOD:
+            with UNCOLLECTED_FOR_GOOD:
                 self.assertFalse(gc.isenabled())
             self.assertFalse(gc.isenabled())
         self.assertTrue(gc.isenabled())
@@ -122,6 +124,6 @@ class CollectingTest(SynchronousTestCase):
 
     def test_many(self) -> None:
         """Very many are not looked through afterwards."""
-        ring = self.moved(transfer._MANY + 1000)
+        ring = self.moved(collecting._MANY + 1000)
         gc.collect()
         self.assertIsNotNone(ring())

@@ -12,10 +12,7 @@ _FEW = 20  # items of a list that are written at once
 
 async def listed(data: Iterable[Any], headers: Mapping[str, str] | None = None) -> ApiAnswer:
     """Answer with a list or an object of any length; rows may be made while they are written."""
-    turns, pieces = Turns(), []
-    for piece in json_pieces(data):
-        pieces.append(piece)
-        await turns.pause()
+    pieces = await Turns().collect(json_pieces(data))
     return ApiAnswer("".join([*pieces, "\n"]).encode(), JSON, headers=headers or {})
 
 

@@ -249,7 +249,7 @@ class Control:
         workers, now = reports.served.get("workers", ()), time.time()
         stayed, orphaned = self.counters.left_behind()
         found = [
-            *attention.backends(backends, self.index, now),
+            *await Turns().collect(attention.backends(backends, self.index, now)),
             *attention.not_served(missing),
             *attention.not_accepted(missing, self.shut(), gauges.cannot_accept),
             *attention.overflowed(self.rules, self.state.queues.lost() if self.state else {}),
@@ -486,12 +486,14 @@ class Control:
         return Listing(await self._backends(counts, addresses), addresses.missing)
 
     async def _backends(self, counts: Counts, answers: Answers) -> list[dict[str, Any]]:
-        checked = [] if self.state is None else address_states(self.state.upstreams)
+        turns, checked = Turns(), []
+        if self.state is not None:
+            checked = await turns.collect(address_states(self.state.upstreams))
         states: list[tuple[int | None, Any]] = [*answers.answers]
         if not states:  # this process's own are the next best
             states.append((None, checked))
         steps = backends_document(self.index, counts, self.overrides(), states, checked, self.rates)
-        return await Turns().run(steps)
+        return await turns.run(steps)
 
     async def explain(
         self, data: bytes, listener: str | None = None, client: IPAddress | None = None

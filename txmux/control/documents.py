@@ -164,9 +164,9 @@ def with_observed(
     return [(worker, [of(row) for row in rows if is_known(row)]) for worker, rows in answers]
 
 
-def address_states(upstreams: Upstreams) -> list[dict[str, Any]]:
+def address_states(upstreams: Upstreams) -> Iterator[dict[str, Any]]:
     now = time.time()
-    return [
+    return (
         {
             "backend": upstream.backend.name,
             "server": member.server.text,
@@ -180,7 +180,7 @@ def address_states(upstreams: Upstreams) -> list[dict[str, Any]]:
         }
         for upstream in upstreams.all()
         for member in upstream.pool.members
-    ]
+    )
 
 
 def backends_document(

@@ -44,7 +44,7 @@ class WorkerAnswers:
         """For the channel to the supervisor."""
         return {
             messages.CONNECTIONS: self.connections,
-            messages.ADDRESSES: lambda: address_states(self._serving.upstreams),
+            messages.ADDRESSES: self.addresses,
             messages.CLOSE: self.close,
             messages.EXPLAIN_CONNECTION: self.explain_connection,
             messages.CLOSE_SERVER: self.close_server,
@@ -76,6 +76,9 @@ class WorkerAnswers:
             if not number % _OFTEN:
                 await turns.pause()
         return listed
+
+    async def addresses(self) -> list[dict[str, Any]]:
+        return await Turns().collect(address_states(self._serving.upstreams))
 
     async def clients(self) -> list[Row]:
         serving = self._serving

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from time import perf_counter
@@ -10,6 +10,8 @@ from typing import Any, TypeVar, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
+
+from txmux.net.collecting import UNCOLLECTED
 
 T = TypeVar("T")
 _Outcome = tuple[T | None, Exception | None]
@@ -26,13 +28,23 @@ class Turns:
         self._until = perf_counter() + _PIECE
 
     async def run(self, steps: Generator[None, None, T]) -> T:
-        try:
-            while True:
-                next(steps)
+        with UNCOLLECTED:
+            try:
+                while True:
+                    next(steps)
+                    await self.pause()
+            except StopIteration as end:
+                result: T = end.value
+                return result
+
+    async def collect(self, rows: Iterable[T]) -> list[T]:
+        """Make a list of rows that are made one by one."""
+        made = []
+        with UNCOLLECTED:
+            for row in rows:
+                made.append(row)
                 await self.pause()
-        except StopIteration as end:
-            result: T = end.value
-            return result
+        return made
 
     async def pause(self) -> None:
         if perf_counter() >= self._until:
@@ -54,7 +66,8 @@ async def in_thread(function: Callable[..., T], *arguments: Any) -> T:
     _running += 1
     sys.setswitchinterval(_OFTEN)
     try:
-        result, error = await _outcome(function, *arguments)
+        with UNCOLLECTED:
+            result, error = await _outcome(function, *arguments)
     finally:
         _running -= 1
         if not _running:

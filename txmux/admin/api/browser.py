@@ -89,11 +89,7 @@ async def _update(
 
 
 async def _joined(pieces: Iterable[str], turns: Turns) -> str:
-    page = []
-    for piece in pieces:
-        page.append(piece)
-        await turns.pause()
-    return "".join(page)
+    return "".join(await turns.collect(pieces))
 
 
 # They hold no data of the service, and the login page needs them.

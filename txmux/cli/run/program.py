@@ -63,6 +63,7 @@ def start_early(rules: Rules) -> Child:
     for module in (reactor, "txmux.service", STARTER, *admin, *modules_for(rules)):
         import_module(module)
     folders_of_python()  # it walks all modules
+    gc.freeze()  # a collection that went through very many rules would keep all others waiting
     gc.set_threshold(*COLLECTING)
     share_with_forks(rules)
     starter = spawn(STARTER)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import socket
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
@@ -18,6 +17,7 @@ from txmux.net.channel import messages
 from txmux.net.channel.channel import Channel, ChannelError, attach
 from txmux.net.channel.descriptorstream import close_all
 from txmux.net.channel.message import Message
+from txmux.net.collecting import UNCOLLECTED_FOR_GOOD
 from txmux.processes.conditions import Conditions
 from txmux.processes.upgrade.handover import Adopting, Round, Taker, opened
 from txmux.processes.workers.received_rules import sockets_of
@@ -28,40 +28,6 @@ from txmux.tcp.moving import StayReason
 if TYPE_CHECKING:
     from txmux.udp.listener import UDPListener
     from txmux.udp.port import DatagramPort
-
-_MANY = 20_000
-"""New objects for which a garbage collection takes over 5 ms, which clients would notice."""
-
-
-class _Uncollected:
-    """Turns the garbage collector off while connections move; a reentrant context.
-
-    All their objects are in use, and all clients would wait for a collection. If there are many, they stay excluded afterwards:
-    the end of a connection frees its objects anyway.
-    """
-
-    def __init__(self) -> None:
-        self._count = 0
-        self._was_enabled = False
-
-    def __enter__(self) -> None:
-        if not self._count:
-            self._was_enabled = gc.isenabled()
-            gc.disable()
-        self._count += 1
-
-    def __exit__(self, *_: object) -> None:
-        self._count -= 1
-        if not self._count:
-            if gc.get_count()[0] > _MANY:
-                gc.freeze()
-            if self._was_enabled:
-                gc.enable()
-
-
-UNCOLLECTED = _Uncollected()
-"""The one of this process."""
-
 
 _NOT_YET = -1
 """For a process that has not been sent `takes` yet; no flows are awaited under this number."""
@@ -211,7 +177,9 @@ class ConnectionTransfer:
             self._open(adopting)
 
     def _adopt(self, end: socket.socket) -> None:
-        adopting = Adopting(self._serving.factory_of, UNCOLLECTED, self._changes.check, self._count)
+        adopting = Adopting(
+            self._serving.factory_of, UNCOLLECTED_FOR_GOOD, self._changes.check, self._count
+        )
         adopting.is_closed = self._is_closed
         self._adopting[adopting] = _NOT_YET
         handlers: dict[Message, Callable[..., object]] = {
