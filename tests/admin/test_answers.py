@@ -42,6 +42,38 @@ class HealthTest(AdminCase):
         self.assertTrue(peer.received.endswith(b"Content-Length: 13\r\n\r\n"))
 
 
+class PartsTest(AdminCase):
+    """Long lists may be asked for in parts."""
+
+    async def names(self, path: str) -> list[list[str]]:
+        """Follow the links from part to part."""
+        parts = []
+        while path:
+            told = await self.get(path)
+            parts.append([row["name"] for row in told.json])
+            link = told.headers.get("link", "")
+            path = link.removeprefix("<").removesuffix('>; rel="next"')
+        return parts
+
+    async def test_parts(self) -> None:
+        routes = "".join(
+            f"[route r{number}]\nmatch = any\nfrom = 192.0.2.{number}\nbackend = b{number}\n"
+            f"[backend b{number}]\nserver = 127.0.0.1:1\n"
+            for number in range(5)
+        )
+        await self.start(rules=f"{LISTEN}{routes}")
+        for path, letter in (("/api/routes", "r"), ("/api/backends", "b")):
+            names = [f"{letter}{number}" for number in range(5)]
+            self.assertEqual(await self.names(path), [names])
+            parts = await self.names(f"{path}?limit=2")
+            self.assertEqual(parts, [names[:2], names[2:4], names[4:]])
+            self.assertEqual(await self.names(f"{path}?after={letter}3"), [names[4:]])
+            for wrong in ("limit=0", "limit=10001", "after=gone", "size=2"):
+                refused = await self.get(f"{path}?{wrong}")
+                self.assertEqual(refused.status, 400)
+                self.assertIn(wrong.partition("=")[0], refused.json["error"])
+
+
 class StatusTest(AdminCase):
     async def test_fields(self) -> None:
         await self.start("max_connections = 7")

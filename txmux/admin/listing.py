@@ -1,13 +1,40 @@
-"""Writes long documents as JSON in pieces, so that nobody else waits for them."""
+"""Writes long documents as JSON in pieces, so that nobody else waits for them, or the part of a list that is asked for."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
+from urllib.parse import urlencode
 
-from txmux.admin.resource import JSON, ApiAnswer
+from txmux.admin.api.openapi import Schema
+from txmux.admin.guard import RefusedError
+from txmux.admin.resource import JSON, ApiAnswer, Query, check_names, only_values
+from txmux.control.filters import MOST_ROWS, read_limit
 from txmux.net.turns import Turns
 
 _FEW = 20  # items of a list that are written at once
+BY_NAME = {
+    "limit": Schema(type="integer", minimum=1, maximum=MOST_ROWS),
+    "after": Schema(type="string", minLength=1, description="a name in the list"),
+}
+"""The parameters of a list that may be asked for in parts."""
+
+
+def part_of(query: Query, path: str, names: Sequence[str]) -> tuple[slice, dict[str, str]]:
+    """Return which of the names are asked for by `BY_NAME`, all without it, and the header that links to the following ones."""
+    words = only_values(query.parameters)
+    check_names(words, BY_NAME)
+    after = words.get("after")
+    try:
+        start = 0 if after is None else names.index(after) + 1
+    except ValueError:
+        raise RefusedError(
+            400, f"after: {after!r} is not in the list now; begin without it"
+        ) from None
+    end = start + read_limit(words, len(names), MOST_ROWS) if "limit" in words else len(names)
+    if end >= len(names):
+        return slice(start, None), {}
+    following = urlencode({**words, "after": names[end - 1]})
+    return slice(start, end), {"Link": f'<{path}?{following}>; rel="next"'}
 
 
 async def listed(data: Iterable[Any], headers: Mapping[str, str] | None = None) -> ApiAnswer:

@@ -463,10 +463,10 @@ class Control:
 
     # Routes and backends.
 
-    async def routes(self, counts: Counts | None = None) -> Iterator[dict[str, Any]]:
+    async def routes(self, part: slice = slice(None)) -> Iterator[dict[str, Any]]:
+        """Report the routes in a part of the rules."""
         index = self.index  # a reload may come meanwhile
-        counts = counts or await self.counts()
-        return routes_document(index, counts, index.rules.routes)
+        return routes_document(index, await self.counts(), index.rules.routes[part])
 
     async def addresses(self) -> Answers:
         """Ask for the states of servers' addresses, and add what is observed."""

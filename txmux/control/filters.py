@@ -18,7 +18,7 @@ from txmux.telemetry.record import STATES, ConnectionRecord, ConnectionState
 NONE = "-"
 """Stands for a missing value, as in the access log: ``route=-`` matches connections that no route took."""
 
-_MOST = 10_000
+MOST_ROWS = 10_000
 _ID = re.compile(r"[0-9a-f]{1,32}-[0-9a-f]{1,32}")
 
 
@@ -99,7 +99,7 @@ class Page:
     @classmethod
     def read(cls, words: Mapping[str, str]) -> Page:
         """Read ``limit`` and ``after``, either of which may be missing."""
-        limit, after = read_limit(words, 1000, _MOST), words.get("after", "")
+        limit, after = read_limit(words, 1000, MOST_ROWS), words.get("after", "")
         if after and not is_identity(after):
             raise FilterError(f"after: {after!r} is not the ID of a connection")
         return cls(limit, after)

@@ -8,7 +8,7 @@ from txmux.admin.guard import RefusedError
 from txmux.admin.listing import listed
 from txmux.admin.resource import ApiAnswer, Query, Resources, check_names, only_values
 from txmux.control.clients import MOST_SOURCES
-from txmux.control.filters import EVERY, Filters, Page, is_identity, read_limit
+from txmux.control.filters import EVERY, MOST_ROWS, Filters, Page, is_identity, read_limit
 from txmux.telemetry.formatting import counted
 from txmux.telemetry.record import STATES
 
@@ -22,7 +22,7 @@ _FILTERS = {
     ),
 }
 _PAGE = {
-    "limit": Schema(type="integer", minimum=1, maximum=10_000),
+    "limit": Schema(type="integer", minimum=1, maximum=MOST_ROWS),
     "after": Schema(type="string", pattern="^[0-9a-f]{1,32}-[0-9a-f]{1,32}$"),
 }
 

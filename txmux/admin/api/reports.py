@@ -11,7 +11,7 @@ import attrs
 from txmux.admin.api.connections import incomplete
 from txmux.admin.api.openapi import body, ref
 from txmux.admin.guard import RefusedError
-from txmux.admin.listing import listed
+from txmux.admin.listing import BY_NAME, listed, part_of
 from txmux.admin.resource import AnswerStream, ApiAnswer, Query, Resources, check_names, needs, text
 from txmux.control.coalescing import Coalescer
 from txmux.control.control import Control
@@ -86,15 +86,23 @@ async def _certificates(query: Query) -> ApiAnswer:
     return await listed(listing, incomplete(listing.missing))
 
 
-@RESOURCES.get("/api/routes", "the routes, with their counters", [ref("Route")])
+@RESOURCES.get("/api/routes", "the routes, with their counters", [ref("Route")], parameters=BY_NAME)
 async def _routes(query: Query) -> ApiAnswer:
-    return await listed(await query.control.routes())
+    control = query.control
+    part, headers = part_of(query, "/api/routes", [*control.index.places])
+    return await listed(await control.routes(part), headers)
 
 
-@RESOURCES.get("/api/backends", "the backends, with the state of their servers", [ref("Backend")])
+@RESOURCES.get(
+    "/api/backends",
+    "the backends, with the state of their servers",
+    [ref("Backend")],
+    parameters=BY_NAME,
+)
 async def _backends(query: Query) -> ApiAnswer:
     listing = await query.control.backends()
-    return await listed(listing, incomplete(listing.missing))
+    part, headers = part_of(query, "/api/backends", [row["name"] for row in listing])
+    return await listed(listing[part], {**headers, **incomplete(listing.missing)})
 
 
 @RESOURCES.get("/api/recent", "the last connections that ended with an error", [ref("End")])
