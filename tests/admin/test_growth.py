@@ -1,0 +1,90 @@
+"""How the steps of what an operator sees grow with the rules."""
+
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeAlias
+from unittest import mock
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support.growth import AT_ALL, RULES, growth
+from txmux.admin.listing import json_pieces
+from txmux.admin.metrics import exposition
+from txmux.admin.page.gather import gather
+from txmux.admin.page.query import PageQuery
+from txmux.admin.page.view import View, render
+from txmux.control.control import Control
+from txmux.net import turns
+from txmux.rules.reading.parser import parse
+from txmux.serving.store import ListeningSockets
+from txmux.telemetry.counting.counters import Counters
+
+_Make: TypeAlias = Callable[[Control], Coroutine[Any, Any, object]]
+
+
+async def _status(control: Control) -> object:
+    return [*json_pieces(await control.status())]
+
+
+async def _routes(control: Control) -> object:
+    return [*json_pieces(await control.routes())]
+
+
+async def _backends(control: Control) -> object:
+    return [*json_pieces(await control.backends())]
+
+
+async def _metrics(control: Control) -> object:
+    reports = await control.ask()
+    counts = await control.counts(reports)
+    return exposition(counts, await control.backends(counts, reports.addresses))
+
+
+async def _page(control: Control) -> object:
+    query = PageQuery.of({})
+    return [*render(View(await gather(control, query), query))]
+
+
+def _view(make: _Make, what: str, count: int) -> Any:
+    rules = parse(RULES[what](count), "x.ini")
+    counters = Counters()
+    counters.extend(rules)
+    counters.column(1)
+    control = Control(
+        reactor, rules, counters, ListeningSockets(reactor),
+        reload=mock.Mock(), upgrade=mock.Mock(), stop_service=mock.Mock(),
+    )  # fmt: skip
+    made = partial(_finished, make, control)
+    made()  # templates and the index of the rules are made once
+    return made
+
+
+def _finished(make: _Make, control: Control) -> None:
+    results: list[Any] = []
+    Deferred.fromCoroutine(make(control)).addBoth(results.append)
+    [result] = results  # it waits for nothing
+    if isinstance(result, Failure):
+        result.raiseException()
+
+
+_VIEWS: Mapping[_Make, Sequence[str]] = {
+    _status: ("routes", "servers", "listeners"),
+    _routes: ("routes", "listeners"),
+    _backends: ("backends", "servers"),
+    _metrics: ("routes", "servers"),
+    _page: ("routes", "servers"),
+}
+
+
+class GrowthTests(SynchronousTestCase):
+    def test_views(self) -> None:
+        self.patch(turns, "_PIECE", float("inf"))  # no reactor runs here
+        found = {
+            f"{make.__name__} {what}": growth(partial(_view, make, what))
+            for make, kinds in _VIEWS.items()
+            for what in kinds
+        }
+        self.assertEqual({name: grown for name, grown in found.items() if grown > AT_ALL}, {})
