@@ -77,6 +77,11 @@ class PageTests(SynchronousTestCase):
         self.assertEqual(page.count('<li class="warning">'), 12)
         self.assertNotIn("Nothing needs attention", page)
 
+    def test_whole_service_where_routes_are_left_out(self) -> None:
+        """A row that stands for routes between others has no name, as the page of the whole service has no route."""
+        rows = [{"name": "a", "backend": "b"}, {"name": "", "backend": None, "left_out": 300}]
+        self.assertIn('<section id="now"', _page(routes=rows))
+
     def test_what_clients_name_is_text(self) -> None:
         evil = "\"><script>alert(1)</script>'"
         parts: dict[str, Any] = {

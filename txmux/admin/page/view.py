@@ -132,6 +132,8 @@ class View:
     def route(self) -> Mapping[str, Any] | None:
         """The route that the page is about, if it is about one."""
         name = self.query["route"]
+        if not name:
+            return None
         return next((route for route in self.snapshot.routes if route["name"] == name), None)
 
     @property
