@@ -33,8 +33,12 @@ def part_of(query: Query, path: str, names: Sequence[str]) -> tuple[slice, dict[
     end = start + read_limit(words, len(names), MOST_ROWS) if "limit" in words else len(names)
     if end >= len(names):
         return slice(start, None), {}
-    following = urlencode({**words, "after": names[end - 1]})
-    return slice(start, end), {"Link": f'<{path}?{following}>; rel="next"'}
+    return slice(start, end), link_to_next(path, words, names[end - 1])
+
+
+def link_to_next(path: str, words: Mapping[str, str], last: str) -> dict[str, str]:
+    """Return the header that links to the part after the last item of this one."""
+    return {"Link": f'<{path}?{urlencode({**words, "after": last})}>; rel="next"'}
 
 
 async def listed(data: Iterable[Any], headers: Mapping[str, str] | None = None) -> ApiAnswer:

@@ -1,14 +1,13 @@
 """``/api/connections`` lists live connections, and ends them; ``/api/clients`` lists where they come from."""
 
 from collections.abc import Sequence
-from urllib.parse import urlencode
 
 from txmux.admin.api.openapi import Schema, body, ref, schema_of
 from txmux.admin.guard import RefusedError
-from txmux.admin.listing import listed
+from txmux.admin.listing import BY_NAME, link_to_next, listed
 from txmux.admin.resource import ApiAnswer, Query, Resources, check_names, only_values
 from txmux.control.clients import MOST_SOURCES
-from txmux.control.filters import EVERY, MOST_ROWS, Filters, Page, is_identity, read_limit
+from txmux.control.filters import EVERY, Filters, Page, is_identity, read_limit
 from txmux.telemetry.formatting import counted
 from txmux.telemetry.record import STATES
 
@@ -22,7 +21,7 @@ _FILTERS = {
     ),
 }
 _PAGE = {
-    "limit": Schema(type="integer", minimum=1, maximum=MOST_ROWS),
+    **BY_NAME,
     "after": Schema(type="string", pattern="^[0-9a-f]{1,32}-[0-9a-f]{1,32}$"),
 }
 
@@ -39,8 +38,7 @@ async def _list(query: Query) -> ApiAnswer:
     listing = await query.control.connections(filters, page)
     headers = incomplete(listing.missing)
     if len(listing) == page.limit:
-        following = urlencode({**words, "after": listing[-1]["id"]})
-        headers["Link"] = f'</api/connections?{following}>; rel="next"'
+        headers |= link_to_next("/api/connections", words, listing[-1]["id"])
     return await listed(listing, headers)
 
 
