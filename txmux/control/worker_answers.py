@@ -70,12 +70,8 @@ class WorkerAnswers:
             if (sort_key := connection_sort_key(connection.record.id)) > first
             and id in {"", connection.record.id}
         ]
-        turns, listed = Turns(), []
-        for number, (_, connection) in enumerate(nsmallest(limit, keyed, key=itemgetter(0))):
-            listed.append(row_of(connection))
-            if not number % _OFTEN:
-                await turns.pause()
-        return listed
+        chosen = nsmallest(limit, keyed, key=itemgetter(0))
+        return await Turns().collect(row_of(connection) for _, connection in chosen)
 
     async def addresses(self) -> list[dict[str, Any]]:
         return await Turns().collect(address_states(self._serving.upstreams))
