@@ -266,7 +266,7 @@ class LeftOutTest(UpgradeTestCase):
             new.child.wait_for("trying again")
             for place in (("127.0.0.1", new.port), ("127.0.0.1", self.port)):
                 eventually(lambda p=place: self.fate(p) == "answered", f"{place} is served")  # type: ignore[misc]
-        self.local.unlink()
+            self.local.unlink()  # while it listens: afterwards the old process would itself
         eventually(lambda: self.fate(str(self.local)) == "answered", "it is served, too")
         self.undecided.close()
         new.pid = old
@@ -291,7 +291,7 @@ class AdminLeftOutTest(UpgradeTestCase):
             other.listen()
             os.kill(new.pid, signal.SIGKILL)
             new.child.wait_for("trying again")
-        admin.unlink()
+            admin.unlink()  # while it listens: afterwards the old process would itself
 
         def answers() -> bool:
             with contextlib.suppress(ConnectionError, FileNotFoundError):
