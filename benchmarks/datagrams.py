@@ -145,7 +145,11 @@ def asked_anew(port: int, count: int, at_once: int = 20) -> None:
             if not ready:
                 raise BenchmarkError(f"{len(clients)} of the last questions were not answered")
             for descriptor, _ in ready:
-                clients.pop(descriptor).close()
+                with clients.pop(descriptor) as client:
+                    try:
+                        client.recv(2048)
+                    except OSError as problem:
+                        raise BenchmarkError(f"a question was refused: {problem}") from problem
     finally:
         poll.close()
         for client in clients.values():
