@@ -7,7 +7,6 @@ from typing import Any
 
 from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.main import installReactor
-from twisted.python import log
 from typing_extensions import override
 
 from txmux.net.sockets.poller import POLLERS, Poller
@@ -52,7 +51,8 @@ class _SharingPoller(Poller):
         reactor = self.reactor
         selectable = reactor._selectables.get(descriptor)
         if selectable is not None:
-            log.callWithLogger(selectable, reactor._doReadOrWrite, selectable, descriptor, events)
+            # Without Twisted's context for its older log, which takes ten calls.
+            reactor._doReadOrWrite(selectable, descriptor, events)
 
     @override
     def _stop_if_unused(self) -> None:
