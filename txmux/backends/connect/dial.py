@@ -94,7 +94,7 @@ def dial(  # noqa: PLR0913 - all that a connection depends on, by name
     if server.kind == "tcp" and name is not None:
         connector = connect_tcp(reactor, server.host, server.port, factory, timeout, bind_address)
         with contextlib.suppress(AttributeError):  # it has failed already
-            _set_early(connector.transport, options + member_options)
+            _set_early(connector.transport, member_options)
         return functools.partial(_break_off, connector)
     from twisted.internet.endpoints import (  # noqa: PLC0415 - it imports all of TLS
         HostnameEndpoint,

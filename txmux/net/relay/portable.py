@@ -22,6 +22,7 @@ from txmux.net.relay.peer import (
     unsent,
 )
 from txmux.net.relay.relay import RelaySide
+from txmux.net.sockets.reactorsockets import close, half_close
 from txmux.net.sockets.transport import below_tls, unsent_bytes
 
 if TYPE_CHECKING:
@@ -80,19 +81,19 @@ class PortableSide(RelaySide):
             # the peer sends after it is still delivered.
             self.transport.loseConnection()
         else:
-            self.transport.loseWriteConnection()
+            half_close(self.transport)
 
     @override
     def close(self) -> None:
         self._unregister_producer()
         if interfaces.ISSLTransport.providedBy(self.transport):
             self.transport.resumeProducing()  # TLS waits for the close-notify of the other side
-        self.transport.loseConnection()
+        close(self.transport)
 
     @override
     def close_when_sent(self) -> None:
         self._unregister_producer()
-        self.transport.loseConnection()
+        close(self.transport)
 
     @override
     def abort(self) -> None:

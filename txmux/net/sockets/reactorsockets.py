@@ -13,9 +13,55 @@ from typing_extensions import override
 
 from txmux.net.sockets.descriptors import AT_ONCE, AcceptPause, Descriptors
 from txmux.net.sockets.memory import MEMORY, OUT_OF_MEMORY
+from txmux.net.sockets.transport import CLOSED, LOST
 
 
 class _Sparing(tcp.Connection):
+    _broken = False  # writing has failed: the kernel reports the error once, so a read would take the reset for an end
+    _host: Any = None
+    _peer: Any = None
+
+    @override
+    def write(self, data: bytes) -> None:
+        # At once: Twisted waits for the socket to be writable, which takes three system calls more.
+        if self.connected and data and not self.has_to_write():
+            try:
+                sent = self.writeSomeData(data)
+            except MemoryError:
+                sent = 0
+            if sent == len(data):
+                return
+            if isinstance(sent, int):
+                data = data[sent:]
+            else:
+                self._broken = True
+        super().write(
+            data
+        )  # the reactor reports what failed: the caller is in the midst of its work
+
+    def has_to_write(self) -> bool:
+        waiting = self.dataBuffer or self._tempDataBuffer
+        return bool(waiting or self.TLS or self.disconnecting or self._writeDisconnecting)
+
+    @override
+    def getHost(self) -> Any:
+        if self._host is None and self.connected:
+            self._host = super().getHost()
+        return self._host or super().getHost()
+
+    @override
+    def getPeer(self) -> Any:
+        if self._peer is None:
+            self._peer = super().getPeer()
+        return self._peer
+
+    @override
+    def readConnectionLost(self, reason: Failure) -> None:
+        if self._broken:
+            self.connectionLost(LOST)
+        else:
+            super().readConnectionLost(reason)
+
     @override
     def doRead(self) -> Any:
         try:
@@ -51,6 +97,23 @@ _SPARING: dict[Any, Any] = {
     kind: type(f"Sparing{kind.__name__}", (_Sparing, kind), {})
     for kind in (tcp.Server, unix.Server, tcp.Client, unix.Client)
 }
+
+
+def half_close(transport: Any) -> None:
+    """Half-close a transport: at once, with a call of its protocol, unless bytes have to be sent before."""
+    if not isinstance(transport, _Sparing) or transport.has_to_write():
+        transport.loseWriteConnection()
+    elif transport.connected:
+        transport._writeDisconnecting = transport._writeDisconnected = True
+        transport._closeWriteConnection()
+
+
+def close(transport: Any) -> None:
+    """Close a transport, as `half_close`."""
+    if isinstance(transport, _Sparing) and transport.connected and not transport.has_to_write():
+        transport.connectionLost(CLOSED)
+    else:
+        transport.loseConnection()
 
 
 class _TCPConnector(tcp.Connector):
