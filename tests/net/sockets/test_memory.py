@@ -177,7 +177,7 @@ class ShortTest(TestCase):
         connect_unix(reactor, name, client, 5)
         ours, theirs = await client.connected, await factory.peer()
         self.patch(ours.transport, "writeSomeData", self.fail_to_keep)
-        ours.send(b"x")
+        ours.transport.writeSequence([b"x"])
         await theirs.is_lost()
         assert ours.lost is not None
         self.assertIs(ours.lost.type, OutOfMemory)

@@ -48,3 +48,12 @@ class WriteTest(TestCase):
         await ours.is_lost()
         self.assertTrue(ours.was_reset())
         self.assertEqual(ends, [])
+
+    async def test_end_before(self) -> None:
+        """An end that came before a write failed is still reported as one."""
+        ours, theirs = await self.connect()
+        theirs.close()
+        ours.send(b"x")  # which the peer answers by a reset
+        ours.send(b"y")
+        await ours.has_all()
+        self.assertIsNone(ours.lost)

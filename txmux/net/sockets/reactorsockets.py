@@ -15,6 +15,9 @@ from txmux.net.sockets.descriptors import AT_ONCE, AcceptPause, Descriptors
 from txmux.net.sockets.memory import MEMORY, OUT_OF_MEMORY
 from txmux.net.sockets.transport import CLOSED, LOST
 
+_STILL_READ = errno.EAGAIN, errno.ENOBUFS, errno.EPIPE
+"""Errors of writing after which a read still tells a reset from an end: with EPIPE the end has come before."""
+
 
 class _Sparing(tcp.Connection):
     _broken = False  # writing has failed: the kernel reports the error once, so a read would take the reset for an end
@@ -25,16 +28,16 @@ class _Sparing(tcp.Connection):
     def write(self, data: bytes) -> None:
         # At once: Twisted waits for the socket to be writable, which takes three system calls more.
         if self.connected and data and not self.has_to_write():
+            sent = 0
             try:
-                sent = self.writeSomeData(data)
+                sent = self.socket.send(data)
+            except OSError as problem:
+                self._broken = problem.errno not in _STILL_READ
             except MemoryError:
-                sent = 0
+                pass
             if sent == len(data):
                 return
-            if isinstance(sent, int):
-                data = data[sent:]
-            else:
-                self._broken = True
+            data = data[sent:]
         super().write(
             data
         )  # the reactor reports what failed: the caller is in the midst of its work
