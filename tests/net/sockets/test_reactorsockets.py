@@ -57,3 +57,14 @@ class WriteTest(TestCase):
         ours.send(b"y")
         await ours.has_all()
         self.assertIsNone(ours.lost)
+
+    async def test_aborted(self) -> None:
+        """A reset is sent, and nothing before it, also if the connection is written to and closed after it was aborted."""
+        ours, theirs = await self.connect()
+        ours.reset()
+        ours.send(b"x")
+        half_close(ours.transport)
+        close(ours.transport)
+        await ours.is_lost()
+        with self.assertRaises(ConnectionResetError):
+            theirs.recv(10)

@@ -43,8 +43,9 @@ class _Sparing(tcp.Connection):
         )  # the reactor reports what failed: the caller is in the midst of its work
 
     def has_to_write(self) -> bool:
-        waiting = self.dataBuffer or self._tempDataBuffer
-        return bool(waiting or self.TLS or self.disconnecting or self._writeDisconnecting)
+        waiting = self.dataBuffer or self._tempDataBuffer or self.TLS
+        ending = self.disconnecting or self._writeDisconnecting or self._aborting
+        return bool(waiting or ending)
 
     @override
     def getHost(self) -> Any:
