@@ -7,6 +7,7 @@ import os
 import pwd
 import signal
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
 
@@ -90,6 +91,19 @@ class OpenerTest(SynchronousTestCase):
         for path in (self.key, self.rules, other):
             self.assert_denied(path, os.O_WRONLY)
         self.assertEqual(self.key.read_text(), "precious")
+
+    def test_thread(self) -> None:
+        """While a thread reads the rules, files are opened as at any time, and neither gets the other's answer."""
+        more = "".join(
+            f"[route r{i}]\nmatch = http host=h{i}\nbackend = close\n" for i in range(200)
+        )
+        self.rules.write_text(self.rules.read_text() + more)
+        self.opener.read_rules()
+        with ThreadPoolExecutor(1) as thread:
+            reading = thread.submit(self.opener.read_rules)
+            while not reading.done():
+                self.assertEqual(self.text(self.key), "precious")
+            self.assertEqual(len(reading.result().routes), 201)
 
     def test_consul(self) -> None:
         """So can a token for Consul; but workers, which do not ask it, get none."""

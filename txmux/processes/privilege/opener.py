@@ -13,8 +13,9 @@ import os
 import select
 import signal
 import socket
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,10 @@ class OpenerError(MuxError):
 
 
 class Opener:
-    """Sends requests to the helper, and blocks for the answer; `patience` is in seconds."""
+    """Sends requests to the helper, and blocks for the answer; `patience` is in seconds.
+
+    A thread may read the rules by it: each answer belongs to the last request, so others wait meanwhile.
+    """
 
     def __init__(self, connection: socket.socket, patience: float = _PATIENCE) -> None:
         connection.settimeout(patience)
@@ -52,6 +56,7 @@ class Opener:
         self._connection = connection
         self._folder = Path.cwd()
         self._number = 0
+        self._asking = threading.Lock()
         self._process: Child | None = None
 
     @classmethod
@@ -133,6 +138,17 @@ class Opener:
         return descriptor
 
     def _ask(self, message: Message, **values: Any) -> list[int]:
+        with self._asking:
+            answer, received = self._answer(message, values)
+        if "refused" in answer:
+            raise OpenerError(answer["refused"])
+        if "errno" in answer:
+            raise OSError(answer["errno"], answer["error"])
+        return received
+
+    def _answer(
+        self, message: Message, values: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], list[int]]:
         self._number += 1
         try:
             self._connection.send(
@@ -150,11 +166,7 @@ class Opener:
             raise OSError(
                 errno.EPIPE, f"the helper that opens files cannot be reached: {problem}"
             ) from problem
-        if "refused" in answer:
-            raise OpenerError(answer["refused"])
-        if "errno" in answer:
-            raise OSError(answer["errno"], answer["error"])
-        return received
+        return answer, received
 
     def _receive(self) -> tuple[dict[str, Any], list[int]]:
         packet, descriptors, _, _ = socket.recv_fds(self._connection, _PACKET, 1)
