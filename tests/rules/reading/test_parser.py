@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.rules.fakes import MATCHERS, FakePredicate
 from tests.support.folders import make_folder
+from txmux.detection.registry import installed_matchers
 from txmux.interfaces import Peeked
 from txmux.rules.embedding import route
 from txmux.rules.lint.privileges import Privileges, missing_privileges
@@ -275,6 +276,13 @@ class AgainTest(SynchronousTestCase):
             attrs.evolve(rules, settings=attrs.evolve(rules.settings, drain_timeout=1.0)),
         ]
         self.assertEqual([is_as_read(one) for one in changed], [False] * 3)
+
+    def test_matchers_of_a_program(self) -> None:
+        """Other processes do not have them, though these rules were read last, and from a file."""
+        self.main.write_text("[listen a]\nendpoint = :1\n[route r]\nmatch = own\nbackend = close\n")
+        rules = load(self.main, {"own": installed_matchers()["ssh"]})
+        self.assertFalse(is_as_read(rules))
+        self.assertRaises(RulesError, read_again, rules.files)
 
 
 REQUIRED = {

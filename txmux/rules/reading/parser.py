@@ -72,8 +72,9 @@ def load(
     on_disk: OnDisk = "all" if are_pem_files_there else "all but PEM"
     if matchers is None:
         matchers = installed_matchers()
-    if _last is not None and _last.is_still_so(source, matchers):
-        return _last.rules
+    last = _last  # a thread may read others meanwhile
+    if last is not None and last.is_still_so(source, matchers):
+        return last.rules
     return _remembered(_RulesParser(source, matchers, on_disk=on_disk))
 
 
@@ -96,8 +97,13 @@ def parse(
 
 def read_again(files: Files) -> Rules:
     """Read rules from what was in their files, as another process does."""
-    if _last is not None and _comparable(_last.rules.files) == _comparable(files):
-        return _last.rules
+    last = _last
+    if (
+        last is not None
+        and last.is_installed
+        and _comparable(last.rules.files) == _comparable(files)
+    ):
+        return last.rules
     path, text = next(iter(files.texts.items()))
     return _remembered(_RulesParser(SourceFile(path, text), None, known=files))
 
@@ -113,6 +119,11 @@ class _LastRules:
     rules: Rules
     matchers: Mapping[str, IProtocolMatcher]
     checked: Mapping[Path, str] | None
+
+    @property
+    def is_installed(self) -> bool:
+        """Whether other processes have its matchers, too."""
+        return self.matchers is installed_matchers()
 
     def is_still_so(self, main: SourceFile, matchers: Mapping[str, IProtocolMatcher]) -> bool:
         """Return whether reading all files again would come to the same rules."""
@@ -172,7 +183,8 @@ def errors_alone(
 
 
 def is_as_read(rules: Rules) -> bool:
-    if _last is not None and rules is _last.rules:
+    last = _last
+    if last is not None and rules is last.rules and last.is_installed:
         return True
     try:
         return bool(rules.files.texts) and _outline(read_again(rules.files)) == _outline(rules)
