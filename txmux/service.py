@@ -398,7 +398,6 @@ class MuxService(Service):
     def _open_all(self) -> Supervisor:
         """Open all sockets; no worker is started yet."""
         rules, counters = self.control.rules, self.control.counters
-        self._log_warnings(lint(rules) if self._warnings is None else self._warnings)
         account = self._account = account_of(rules)
         check_servers(self._reactor, rules.servers())
         self._resources.privilege.keep(rules, account)
@@ -414,7 +413,8 @@ class MuxService(Service):
         )
         supervisor.version = number_in(self._upgrades.state, rules)
         supervisor.check(account.owner if account else None)
-        self._log_warnings(supervisor.ending_certificates())
+        warnings = lint(rules) if self._warnings is None else self._warnings
+        self._log_warnings([*warnings, *supervisor.ending_certificates()])
         self._upgrades.open(rules)
         return supervisor
 

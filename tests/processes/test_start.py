@@ -27,6 +27,7 @@ from tests.support.supervised import SupervisedTestCase
 from txmux import MuxService, load
 from txmux.access.across_processes import SharedLimits
 from txmux.cli import twist
+from txmux.detection.registry import installed_matchers
 from txmux.errors import ListenError, MuxError
 from txmux.processes.workers import process
 from txmux.processes.workers import worker as worker_module
@@ -102,6 +103,14 @@ class ServiceTest(SupervisedTestCase):
     def test_made_in_python(self) -> None:
         """Rules that come from no file are for programs that embed txmux."""
         rules = Rules(Path("x"), Settings(workers=2), (Listener("x", ("127.0.0.1:0",)),), ())
+        with self.assertRaisesRegex(WorkersError, "EmbeddedService"):
+            MuxService(rules, reactor=reactor).startService()
+
+    def test_matchers_of_a_program(self) -> None:
+        """Nor can workers have what it has given to `load`."""
+        path = self.folder / "rules.ini"
+        path.write_text("[listen a]\nendpoint = :1\n[route r]\nmatch = own\nbackend = close\n")
+        rules = load(path, {"own": installed_matchers()["ssh"]})
         with self.assertRaisesRegex(WorkersError, "EmbeddedService"):
             MuxService(rules, reactor=reactor).startService()
 
