@@ -6,11 +6,9 @@ from typing import Any, TypeAlias
 from unittest import mock
 
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
-from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.growth import AT_ALL, RULES, growth
+from tests.support.growth import AT_ALL, RULES, finished, growth
 from txmux.admin.listing import json_pieces
 from txmux.admin.metrics import exposition
 from txmux.admin.page.gather import gather
@@ -57,17 +55,8 @@ def _view(make: _Make, what: str, count: int) -> Any:
         reactor, rules, counters, ListeningSockets(reactor),
         reload=mock.Mock(), upgrade=mock.Mock(), stop_service=mock.Mock(),
     )  # fmt: skip
-    made = partial(_finished, make, control)
-    made()  # templates and the index of the rules are made once
-    return made
-
-
-def _finished(make: _Make, control: Control) -> None:
-    results: list[Any] = []
-    Deferred.fromCoroutine(make(control)).addBoth(results.append)
-    [result] = results  # it waits for nothing
-    if isinstance(result, Failure):
-        result.raiseException()
+    finished(make(control))  # templates and the index of the rules are made once
+    return lambda: finished(make(control))
 
 
 _VIEWS: Mapping[_Make, Sequence[str]] = {

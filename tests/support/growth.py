@@ -1,8 +1,12 @@
 """How the steps of some work grow with what rules have: `growth` counts them, `RULES` have much of one thing each."""
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
 from txmux.testing import steps_in
 
@@ -45,11 +49,20 @@ RULES: dict[str, Callable[[int], str]] = {
 """Writes rules with so many of each."""
 
 
-def growth(work: Callable[[int], Callable[[], object]]) -> float:
-    """Return how many times as many steps an action has with `MANY` as with `FEW`; `work` prepares it for a number."""
+def growth(work: Callable[[int], Callable[[], object]], few: int = FEW, many: int = MANY) -> float:
+    """Return how many times as many steps an action has with `many` as with `few`; `work` prepares it for a number."""
     work(2)()  # what is imported or cached at the first use does not count
-    few, many = (_steps(work(size)) for size in (FEW, MANY))
-    return many / few
+    before, after = (_steps(work(size)) for size in (few, many))
+    return after / before
+
+
+def finished(coroutine: Coroutine[Any, Any, object]) -> None:
+    """Run what waits for nothing."""
+    results: list[Any] = []
+    Deferred.fromCoroutine(coroutine).addBoth(results.append)
+    [result] = results
+    if isinstance(result, Failure):
+        result.raiseException()
 
 
 def _steps(action: Callable[[], object]) -> int:
