@@ -13,7 +13,7 @@ from tests.support.service import ServiceTestCase
 from txmux.control.worker_answers import WorkerAnswers
 from txmux.net import turns
 
-_FEW, _MANY = 100, 200  # each has up to three descriptors
+_FEW, _MANY = 80, 160  # 480 descriptors of the usual 1024
 _SECONDS = [1.0] * 8
 _RULES = (
     "[txmux]\naccess_log = off\ndrain_timeout = 8s\n[listen public]\nendpoint = 127.0.0.1:0\n"
