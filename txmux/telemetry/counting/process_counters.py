@@ -359,10 +359,14 @@ class ProcessCounters:
         return self._own[key]
 
     def tolist(self) -> list[int]:
-        return self._cells[: self.layout.cells].tolist()
+        return memoryview(self.tobytes()).cast("Q").tolist()
 
     def tobytes(self) -> bytes:
-        return self._cells[: self.layout.cells].tobytes()
+        cells = self._cells[: self.layout.cells]
+        if self.descriptor is None:
+            return cells.tobytes()
+        # Through the mapping, each page that nobody has counted in would take memory from now on.
+        return os.pread(self.descriptor, cells.nbytes, 0)
 
     def listener(self, name: str) -> ListenerCounts:
         return ListenerCounts(self.block(LISTENER.key(name)), self.route(name, NO_ROUTE))
