@@ -58,6 +58,18 @@ class WriteTest(TestCase):
         await ours.has_all()
         self.assertIsNone(ours.lost)
 
+    async def test_bytes_before(self) -> None:
+        """All that the peer had sent is delivered before what a failed write means, however much that is."""
+        ours, theirs = await self.connect()
+        theirs.settimeout(0)
+        sent = theirs.send(bytes(100_000))
+        self.assertGreater(sent, 65_536)
+        theirs.close()
+        ours.send(b"x")
+        ours.send(b"y")
+        await ours.is_lost()
+        self.assertEqual(len(ours.received), sent)
+
     async def test_aborted(self) -> None:
         """A reset is sent, and nothing before it, also if the connection is written to and closed after it was aborted."""
         ours, theirs = await self.connect()

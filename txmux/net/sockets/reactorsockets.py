@@ -18,6 +18,8 @@ from txmux.net.sockets.transport import CLOSED, LOST
 _STILL_READ = errno.EAGAIN, errno.ENOBUFS, errno.EPIPE
 """Errors of writing after which a read still tells a reset from an end: with EPIPE the end has come before."""
 
+_MOST_LEFT = 8 * 1024 * 1024  # bytes read after writing has failed: more than a queue holds
+
 
 class _Sparing(tcp.Connection):
     _broken = False  # writing has failed: the kernel reports the error once, so a read would take the reset for an end
@@ -38,9 +40,8 @@ class _Sparing(tcp.Connection):
             if sent == len(data):
                 return
             data = data[sent:]
-        super().write(
-            data
-        )  # the reactor reports what failed: the caller is in the midst of its work
+        # The reactor reports what failed: the caller is in the midst of its work.
+        super().write(data)
 
     def has_to_write(self) -> bool:
         waiting = self.dataBuffer or self._tempDataBuffer or self.TLS
@@ -79,10 +80,19 @@ class _Sparing(tcp.Connection):
     @override
     def doWrite(self) -> Any:
         try:
-            return super().doWrite()
+            lost = super().doWrite()
         except MemoryError:
             MEMORY.report_shortage(ended=1)
             return self._give_up()
+        if lost:
+            self._read_rest()
+        return lost
+
+    def _read_rest(self) -> None:
+        """Read what the peer had sent before writing failed, as far as it is wanted: nothing comes after that."""
+        for _ in range(_MOST_LEFT // self.bufferSize):
+            if not self.connected or self not in self.reactor.getReaders() or self.doRead():
+                return
 
     @override
     def connectionLost(self, reason: Failure) -> None:
