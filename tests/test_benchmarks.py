@@ -92,7 +92,7 @@ class ResultsTests(SynchronousTestCase):
         text = markdown(results())
         for line in (
             "| CPU | some |",
-            "| one connection, CPU | bar | at most 1.70 × HAProxy | 2.00 × HAProxy | 1.50–2.00 | **missed** |",  # noqa: RUF001
+            "| one connection, CPU | bar | at most 1.60 × HAProxy | 2.00 × HAProxy | 1.50–2.00 | **missed** |",  # noqa: RUF001
             "| bulk, throughput (Gbit/s) | 10.0 (0.83) | 12.0 (1.00) | 18.0 (1.50) |",
             "| idle connection, memory (KiB) | – | – | 3.5 |",  # noqa: RUF001
             "- Envoy: left out",
