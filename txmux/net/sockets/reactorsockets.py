@@ -23,6 +23,7 @@ _MOST_LEFT = 8 * 1024 * 1024  # bytes read after writing has failed: more than a
 
 class _Sparing(tcp.Connection):
     _broken = False  # writing has failed: the kernel reports the error once, so a read would take the reset for an end
+    _is_reading = False
     _host: Any = None
     _peer: Any = None
 
@@ -84,15 +85,25 @@ class _Sparing(tcp.Connection):
         except MemoryError:
             MEMORY.report_shortage(ended=1)
             return self._give_up()
-        if lost:
+        if lost is main.CONNECTION_LOST:
             self._read_rest()
         return lost
 
     def _read_rest(self) -> None:
         """Read what the peer had sent before writing failed, as far as it is wanted: nothing comes after that."""
         for _ in range(_MOST_LEFT // self.bufferSize):
-            if not self.connected or self not in self.reactor.getReaders() or self.doRead():
+            if not self._is_reading or self.doRead():
                 return
+
+    @override
+    def startReading(self) -> None:
+        self._is_reading = True
+        super().startReading()
+
+    @override
+    def stopReading(self) -> None:
+        self._is_reading = False
+        super().stopReading()
 
     @override
     def connectionLost(self, reason: Failure) -> None:
