@@ -115,7 +115,7 @@ class FiltersTest(SynchronousTestCase):
         self.assertEqual(Page.read({}), Page(1000, ""))
         self.assertEqual(Page.read({"limit": "7", "after": "5a9d7143-3"}), Page(7, "5a9d7143-3"))
         for words in (
-            {"limit": "0"}, {"limit": "10001"}, {"limit": "99999999999999999999"}, {"limit": "-1"},
+            {"limit": "0"}, {"limit": "10001"}, {"limit": "99999999999999999999"}, {"limit": "-1"}, {"limit": "0000051"},
             {"limit": "²"}, {"limit": ""}, {"after": "x"}, {"after": "5a9d7143-3\n"},
         ):  # fmt: skip
             (name,) = words

@@ -70,7 +70,8 @@ class EndOnDownTest(BackendsCase):
         (public,) = self.run_service(
             f"{HEAD}{PUBLIC}{_ALL.format('pool')}[backend pool]\n"
             f"server = 127.0.0.1:{ports[0]}\n    127.0.0.1:{ports[1]} backup\n"
-            f"check = tcp port={ports[2]} interval=1h rise=1 fall=1\n{words}"
+            # The server that it asks never answers.
+            f"check = http port={ports[2]} interval=1h timeout=1h rise=1 fall=1\n{words}"
         )
         return public
 

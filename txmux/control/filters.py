@@ -107,9 +107,9 @@ class Page:
 
 def read_limit(words: Mapping[str, str], default: int, most: int) -> int:
     text = words.get("limit", str(default))
-    if not text.isdecimal() or not text.isascii() or not 1 <= int(text[:6]) <= most:
+    if not text.isdecimal() or not text.isascii() or len(text) > 6 or not 1 <= int(text) <= most:
         raise FilterError(f"limit: must be a whole number from 1 to {most}, not {text!r}")
-    return int(text[:6])
+    return int(text)
 
 
 def is_identity(text: str) -> bool:
