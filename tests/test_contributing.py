@@ -31,21 +31,19 @@ class RecipeTests(SynchronousTestCase):
                 (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(_ROOT / name, self.folder / name)
 
-    def test_matcher(self) -> None:
-        self.follow("A new matcher")
-        self.check("tests/matchers/test_samples.py")
+    def test_recipes(self) -> None:
+        """In one copy, since to check it takes longest."""
+        self.changed: list[str] = []
+        for heading in ("A new matcher", "A new key", "A new field of the API"):
+            self.follow(heading)
+        self.run_python("docs/tables.py")
+        self.check(
+            "tests/matchers/test_samples.py", "tests/tcp/test_dscp.py",
+            "tests/service/test_reload_listeners.py::InProcessTest",
+            "tests/control/test_connections.py::ListTest::test_state_and_known_fields",
+        )  # fmt: skip
         found = self.run_python("-m", "txmux", "matchers", "gearman")
         self.assertIn("the type of the first packet", found)
-
-    def test_key(self) -> None:
-        self.follow("A new key")
-        self.check(
-            "tests/tcp/test_dscp.py", "tests/service/test_reload_listeners.py::InProcessTest"
-        )
-
-    def test_field(self) -> None:
-        self.follow("A new field of the API")
-        self.check("tests/control/test_connections.py::ListTest::test_state_and_known_fields")
 
     def follow(self, heading: str) -> None:
         """Do each step: write the new file, or add its lines to one that is there."""
@@ -53,13 +51,12 @@ class RecipeTests(SynchronousTestCase):
         recipe = text.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
         steps = re.findall(r"^(\d)\. `(\S+)`:(.*?)(?=^\S)", recipe, re.MULTILINE | re.DOTALL)
         self.assertEqual([int(number) for number, *_ in steps], [*range(1, len(steps) + 1)])
-        self.changed = [path for _, path, _ in steps if path.endswith(".py")]
+        self.changed += [path for _, path, _ in steps if path.endswith(".py")]
         for _, path, step in steps:
             blocks = _BLOCK.findall(step)
             self.assertTrue(blocks, path)
             for language, block in blocks:
                 self.apply(self.folder / path, language, textwrap.dedent(block))
-        self.run_python("docs/tables.py")
 
     def apply(self, file: Path, language: str, block: str) -> None:
         if language != "diff":

@@ -6,7 +6,7 @@ from pathlib import Path
 from tests.interop.children import InteropTestCase, run
 
 _CHECKOUT = Path(__file__).parent.parent
-_CONNECTIONS = 6000
+_CONNECTIONS = 3000
 
 
 class SoakTests(InteropTestCase):
@@ -14,7 +14,7 @@ class SoakTests(InteropTestCase):
         # Its forked processes, when they are ended, would wait for each other in what coverage does then.
         unmeasured = ("env", "-u", "COVERAGE_PROCESS_CONFIG", "-u", "COVERAGE_PROCESS_START")
         command = (*unmeasured, f"PYTHONPATH={_CHECKOUT}", sys.executable, "-m", "benchmarks.soak")
-        options = ("--connections", str(_CONNECTIONS), "--rounds", "6", "--relay", relay)
+        options = ("--connections", str(_CONNECTIONS), "--rounds", "5", "--relay", relay)
         done = run(*command, *options, timeout=900)
         self.assertEqual(done.returncode, 0, done.stdout.decode() + done.stderr.decode())
         self.assertIn(f"| {_CONNECTIONS} |".encode(), done.stdout)

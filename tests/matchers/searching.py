@@ -3,7 +3,7 @@
     python -m tests.matchers.searching
 
 writes `txmux/detection/overlaps.py`, by which ``txmux check`` warns. It takes a minute or two: a test of `script/test --all`
-does the same and compares.
+does a quarter of it and compares.
 
 Matchers are only asked, so the search knows nothing of protocols. A sample of one and a sample of another are brought
 together byte by byte: each byte takes the other's value, or one of those at which fields end, the first byte any, where
