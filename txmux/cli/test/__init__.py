@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import ipaddress
 import itertools
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib.resources import files
@@ -14,61 +16,62 @@ from importlib.resources import files
 import attrs
 
 from txmux.cli._output import Output
-from txmux.cli.test.dialogues import HAS_POST_QUANTUM, Handshake, Sample, server_name
-from txmux.cli.test.sending import Answer, Where, exchange, resolve
-from txmux.errors import MuxError, cause_of, printable
+from txmux.cli.test.dialogues import HAS_POST_QUANTUM, Answer, Handshake, Sample
+from txmux.cli.test.sending import NO_ANSWER, Where, exchange, resolve
+from txmux.errors import MuxError, cause_of, how_to_install, printable
 from txmux.telemetry.formatting import counted
 
 _AT_ONCE, _IN_ALL = 4, 200
 _MOST_CUTS = 62
 _WHOLE = 3  # connections without a cut, since a server may answer differently each time
-_BESIDE = 2 * _WHOLE + 6  # connections for each name besides those that are cut once
+_BESIDE = 2 * _WHOLE + 5  # connections for each name besides those that are cut once
 _SEGMENT = 1440  # bytes, on most paths
-_BROWSER_HELLO, _LONG_HELLO, _LONG_PIECES = 1843, 8192, 58
+_BROWSERS, _LONG, _PIECES = 1843, 8192, 58
 _SHORT_PATIENCE = 1.0  # seconds
 _DIFFERS, _UNANSWERED = 1, 3
 
+_Call = Callable[[float], Answer]
+"""Opens a connection and gives the answer, for which it waits so many seconds."""
+_Rows = list[tuple[str, list[_Call]]]
+"""What is sent, from the whole to the half, and how."""
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "address", metavar="HOST:PORT", type=_address, help="a proxy or server of any kind"
-    )
-    parser.add_argument(
-        "--sni",
-        metavar="NAME",
-        action="append",
-        type=_name,
-        help="the name that the client asks for, by default HOST; may be repeated",
-    )
-    speaks = parser.add_mutually_exclusive_group()
-    speaks.add_argument(
+    add = parser.add_argument
+    add("address", metavar="HOST:PORT", type=_address, help="a proxy or server of any kind")
+    name_help = "the name that the client asks for, by default HOST; may be repeated"
+    add("--sni", metavar="NAME", action="append", type=_name, help=name_help)
+    add_one = parser.add_mutually_exclusive_group().add_argument
+    protocol_help = "a matcher, whose sample is sent (tls)"
+    add_one(
         "--protocol",
-        metavar="NAME",
         default="tls",
         choices=["tls", *_samples()],
-        help="a matcher, whose sample is sent (tls)",
+        metavar="NAME",
+        help=protocol_help,
     )
-    speaks.add_argument("--udp", action="store_true", help="send the hello of QUIC over UDP")
-    parser.add_argument(
-        "--timeout",
-        metavar="SECONDS",
-        type=float,
-        default=10.0,
-        help="until a server counts as silent (10)",
-    )
-    parser.add_argument("--json", action="store_true", help="write JSON")
+    add_one("--udp", action="store_true", help="send the hello of QUIC over UDP")
+    timeout_help = "until a server counts as silent (10)"
+    add("--timeout", metavar="SECONDS", type=float, default=10.0, help=timeout_help)
+    add("--json", action="store_true", help="write JSON")
 
 
 def _address(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    _name(host)
     if not (host and port.isdecimal() and 0 < int(port) < 1 << 16):
         raise argparse.ArgumentTypeError(f"{text!r}: write it as mux.example:443")
-    return host.removeprefix("[").removesuffix("]"), int(port)
+    return host, int(port)
 
 
 def _name(text: str) -> str:
+    """Return what SNI has of a host, which is nothing of an address."""
+    with contextlib.suppress(ValueError):
+        ipaddress.ip_address(text)
+        return ""
     try:
-        return server_name(text)
+        return text.encode("idna").decode("ascii")
     except UnicodeError as error:
         raise argparse.ArgumentTypeError(f"{text!r} is no name: {error}") from error
 
@@ -81,46 +84,111 @@ def _samples() -> dict[str, str]:
 def run(arguments: argparse.Namespace) -> int:
     host, port = arguments.address
     names = [*dict.fromkeys(arguments.sni or [_name(host)])]
-    most = _IN_ALL // len(names) - _BESIDE
+    most = min(_MOST_CUTS, _IN_ALL // len(names) - _BESIDE)
     if most < 1 or not arguments.timeout > 0:
-        at_most = _IN_ALL // (_BESIDE + 1)
-        arguments.parser.error(f"at most {at_most} names, and a timeout of more than 0 seconds")
-    sample = _samples().get(arguments.protocol, "")
-    test = _Test(arguments.timeout, None if arguments.json else Output())
-    about = ""
+        limit = f"at most {_IN_ALL // (_BESIDE + 1)} names"
+        arguments.parser.error(f"{limit}, and a timeout of more than 0 seconds")
+    output = None if arguments.json else Output()
+    found: dict[str, list[_Row]] = {}
+    asking, about = _Asking(arguments.timeout), f"{host} port {port}"
     try:
         where, count = resolve(host, port, arguments.timeout, is_udp=arguments.udp)
-        send = partial(exchange, where)
         for name in names:
-            about = f", asked for {name}" if name else ""
-            if arguments.udp:
-                plan = _quic_plan(where, name)
-            elif sample:
-                first = sample.replace("{name}", name or host).encode("latin-1")
-                plan = _plan(partial(Sample, first), send, most)
-            else:
-                plan = _tls_plan(name, send, most)
-            test.run(name or host, plan, has_several=len(names) > 1)
+            about = f"{host} port {port}" + (f", asked for {name}" if name else "")
+            asking.patience = arguments.timeout
+            found[name or host] = written = []
+            if output and len(names) > 1:
+                output.line(name, "bold")
+            for row in _tested(asking, _rows_of(arguments, where, name, most)):
+                written.append(row)
+                if output:
+                    output.line(row.line(), "red" if row.differing else "")
     except (OSError, MuxError) as error:
-        after = f", after {counted(test.opened, 'connection')}" if test.opened else ""
-        text = f"txmux test: {host} port {port}{about}: {cause_of(error)}{after}"
-        print(printable(text), file=sys.stderr)
+        after = f", after {counted(asking.opened, 'connection')}" if asking.opened else ""
+        print(printable(f"txmux test: {about}: {cause_of(error)}{after}"), file=sys.stderr)
         return _UNANSWERED
-    first_of = f", the first of {count} addresses that answers" if count > 1 else ""
-    return test.report(f"{where[1][0]} port {port}{first_of}")
+    reached = f"{where[1][0]} port {port}" + f", the first of {count} that answers" * (count > 1)
+    depends = any(row.differing for rows in found.values() for row in rows)
+    if output is None:
+        tests = {name: [*map(attrs.asdict, rows)] for name, rows in found.items()}
+        document = {"address": reached, "connections": asking.opened, "tests": tests}
+        print(json.dumps({"depends_on_packets": depends, **document}, indent=1))
+    else:
+        does, style = ("depends", "red") if depends else ("does not depend", "green")
+        output.line(f"result: the decision {does} on packets", style)
+        limits = f"at most {_AT_ONCE} at a time and {_IN_ALL} in all"
+        output.line(f"({asking.opened} connections to {reached}; {limits})", "dim")
+    return _DIFFERS if depends else 0
 
 
-_Call = Callable[[float], Answer]
-"""Opens a connection and gives the answer, for which it waits so many seconds."""
+def _rows_of(arguments: argparse.Namespace, where: Where, name: str, most: int) -> _Rows:
+    send, sample = partial(exchange, where), _samples().get(arguments.protocol)
+    if arguments.udp:
+        return _quic_rows(where, name)
+    if sample is None:
+        return _tls_rows(name, send, most)
+    first = sample.replace("{name}", name or arguments.address[0]).encode("latin-1")
+    return _rows(partial(Sample, first), send, most)
 
 
-@attrs.frozen
-class _Plan:
-    """What is sent for a name: whole, cut in these ways, and half."""
+def _rows(
+    make: Callable[[], Sample],
+    send: Callable[..., Answer],
+    most: int,
+    others: Sequence[tuple[str, list[_Call]]] = (),
+) -> _Rows:
+    first = make().to_send()
+    cut: list[_Call] = [partial(send, make, (place,)) for place in _places(len(first), most)]
+    half = partial(Sample, first[: len(first) // 2])
+    return [
+        ("whole", [partial(send, make, ())] * _WHOLE),
+        (f"cut at {len(cut)} places", cut),
+        ("one byte at a time", [partial(send, make, range(1, len(first)))]),
+        *others,
+        ("half, then silence", [partial(send, half, ())]),
+    ]
 
-    whole: _Call
-    cut: Sequence[tuple[str, Sequence[_Call]]]
-    half: _Call
+
+def _places(length: int, most: int) -> list[int]:
+    """Choose where to cut: at each of the first bytes, which have the fields of most protocols, then evenly."""
+    begin = min(most // 4, length - 1)
+    left = min(most, length - 1) - begin
+    even = (begin + (length - begin) * n // (left + 1) for n in range(1, left + 1))
+    return [*range(1, begin + 1), *even]
+
+
+def _tls_rows(name: str, send: Callable[..., Answer], most: int) -> _Rows:
+    modern = partial(Handshake, name, post_quantum=True)
+    sent: Iterable[tuple[str, int, Sequence[Sequence[int]]]] = (
+        ("X25519MLKEM768 (1.8 KiB)", _BROWSERS, ((), (_SEGMENT,))),
+        (
+            f"… and 8 KiB: {_PIECES} segments",
+            _LONG,
+            ([_LONG * n // _PIECES for n in range(1, _PIECES)],),
+        ),
+    )
+    others: _Rows = [
+        (
+            title,
+            [partial(send, partial(modern, size=size), cuts) for cuts in ways if HAS_POST_QUANTUM],
+        )
+        for title, size, ways in sent
+    ]
+    return _rows(partial(Handshake, name), send, most, others)
+
+
+def _quic_rows(where: Where, name: str) -> _Rows:
+    try:
+        from txmux.cli.test.quic import exchange as send  # noqa: PLC0415 - it needs a package
+    except ModuleNotFoundError as error:
+        raise MuxError(f"--udp needs aioquic: {how_to_install('quic')}") from error
+    cut: _Rows = [
+        (f"in {count} datagrams, any order",
+         [partial(send, where, name, count, order) for order in itertools.permutations(range(count))])
+        for count in (2, 3)
+    ]  # fmt: skip
+    whole, half = partial(send, where, name, 1, (0,)), partial(send, where, name, 2, (0,))
+    return [("whole", [whole] * _WHOLE), *cut, ("half, then silence", [half])]
 
 
 @attrs.frozen
@@ -134,148 +202,70 @@ class _Row:
     connections: int = 1
     differing: int = 0
 
+    def line(self) -> str:
+        time = "" if self.seconds is None else f"{_time(self.seconds):<8}"
+        return f"{self.sent:<27}{self.result:<11}{time}{self.answer}".rstrip()
+
 
 @attrs.define
-class _Test:
-    """Runs plans, and writes what comes of them.
+class _Asking:
+    """Opens connections, a few at a time; `patience` is in seconds."""
 
-    Attributes:
-        opened: Connections so far.
-    """
-
-    _timeout: float
-    _output: Output | None
+    patience: float
     opened: int = 0
-    _patience: float = 0
-    _rows: dict[str, list[_Row]] = attrs.field(factory=dict)
 
-    def run(self, name: str, plan: _Plan, *, has_several: bool) -> None:
-        """Raise `MuxError` if there is nothing to compare with."""
-        self._rows[name] = []
-        self._patience = self._timeout
-        if has_several and self._output:
-            self._output.line(name, "bold")
-        wholes = self._ask([plan.whole] * _WHOLE)
-        level = _agreed(wholes)
-        self._add(_Row("whole", "answered", _texts(wholes), wholes[0].seconds, _WHOLE))
-        for sent, calls in plan.cut:
-            self._add(_compared(sent, self._ask(calls), wholes[0], level))
-        if any(row.differing for row in [*self._rows.values()][-1]):
-            again = self._ask([plan.whole] * _WHOLE)
-            if any(one.keys[level:] != wholes[0].keys[level:] for one in again):
-                raise MuxError(f"now {_texts(again)}, although whole: is there a limit of clients?")
-        [half] = self._ask([plan.half])
-        self._add(_Row("half, then silence", f"{half.text} after {_time(half.seconds)}"))
-
-    def _ask(self, calls: Sequence[_Call]) -> list[Answer]:
+    def ask(self, calls: Sequence[_Call]) -> list[Answer]:
         with ThreadPoolExecutor(_AT_ONCE) as threads:
             return [*threads.map(self._call, calls)]
 
     def _call(self, call: _Call) -> Answer:
-        answer = call(self._patience)
+        answer = call(self.patience)
         self.opened += 1
-        if not answer.keys and answer.seconds >= self._patience:
+        if answer.text == NO_ANSWER:
             # A port that lets every cut client wait would be tested for minutes.
-            self._patience = min(self._patience, _SHORT_PATIENCE)
+            self.patience = min(self.patience, _SHORT_PATIENCE)
         return answer
 
-    def _add(self, row: _Row) -> None:
-        [*self._rows.values()][-1].append(row)
-        if self._output:
-            time = "" if row.seconds is None else f"{_time(row.seconds):<8}"
-            line = f"{row.sent:<27}{row.result:<11}{time}{row.answer}".rstrip()
-            self._output.line(line, "red" if row.differing else "")
 
-    def report(self, reached: str) -> int:
-        """Return the exit code."""
-        differing = sum(row.differing for rows in self._rows.values() for row in rows)
-        if self._output is None:
-            tests = {name: [*map(attrs.asdict, rows)] for name, rows in self._rows.items()}
-            found = {"depends_on_packets": bool(differing), "address": reached}
-            print(json.dumps({**found, "connections": self.opened, "tests": tests}, indent=1))
-            return _DIFFERS if differing else 0
-        if differing:
-            self._output.line(f"result: the decision depends on packets, {differing} times", "red")
-        else:
-            self._output.line("result: the decision does not depend on packets", "green")
-        limits = f"at most {_AT_ONCE} at a time and {_IN_ALL} in all"
-        self._output.line(f"({self.opened} connections to {reached}; {limits})", "dim")
-        return _DIFFERS if differing else 0
-
-
-def _agreed(wholes: Sequence[Answer]) -> int:
-    """Return the first of the keys in which these answers agree; raises `MuxError`."""
-    for whole in wholes:
-        if not whole.keys:
-            raise MuxError(f"{whole.text}, although nothing was cut")
-    levels = range(len(wholes[0].keys))
-    return next(n for n in levels if len({whole.keys[n] for whole in wholes}) == 1)
+def _tested(asking: _Asking, rows: _Rows) -> Iterator[_Row]:
+    """Send all that is sent for a name; raises `MuxError` if there is nothing to compare with."""
+    (title, whole), *cut, (half_title, half) = rows
+    first, *more = asking.ask(whole)
+    for one in (first, *more):
+        if not one.keys:
+            raise MuxError(f"{one.text}, although nothing was cut")
+    level = next(n for n, key in enumerate(first.keys) if all(one.keys[n] == key for one in more))
+    yield _Row(title, "answered", _texts((first, *more)), first.seconds, _WHOLE)
+    differing = 0
+    for sent, calls in cut:
+        row = _compared(sent, asking.ask(calls), first, level)
+        differing += row.differing
+        yield row
+    again = asking.ask(whole) if differing else ()
+    if any(one.keys[level:] != first.keys[level:] for one in again):
+        raise MuxError(
+            f"now {_texts(again)}, although nothing was cut: is there a limit of clients?"
+        )
+    [answer] = asking.ask(half)
+    yield _Row(half_title, f"{answer.text} after {_time(answer.seconds)}")
 
 
 def _compared(sent: str, answers: Sequence[Answer], whole: Answer, level: int) -> _Row:
     if not answers:
         return _Row(sent, "not sent: the package cryptography needs OpenSSL 3.5", connections=0)
     others = [answer for answer in answers if answer.keys[level:] != whole.keys[level:]]
-    texts = ", ".join(sorted({answer.text for answer in others}))
-    if len(answers) == 1:
-        [one] = answers
-        return _Row(sent, "other" if others else "answered", texts, one.seconds, 1, len(others))
-    same = f"the same {whole.noun}" if level < len(whole.keys) - 1 else f"a {whole.noun}"
-    result = f"{len(answers) - len(others)} of {len(answers)}"
-    return _Row(sent, result, f"else {texts}" if others else same, None, len(answers), len(others))
+    count, differing = len(answers), len(others)
+    if count == 1:
+        result = "otherwise" if others else "answered"
+        return _Row(sent, result, _texts(others), answers[0].seconds, count, differing)
+    same = f"the same {whole.noun}" if level < len(whole.keys) - 1 else f"any {whole.noun}"
+    text = f"else {_texts(others)}" if others else same
+    return _Row(sent, f"{count - differing} of {count}", text, None, count, differing)
 
 
-def _texts(answers: Sequence[Answer]) -> str:
+def _texts(answers: Iterable[Answer]) -> str:
     return ", ".join(sorted({answer.text for answer in answers}))
 
 
 def _time(seconds: float) -> str:
     return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
-
-
-def _tls_plan(name: str, send: Callable[..., Answer], most: int) -> _Plan:
-    usual = _plan(partial(Handshake, name), send, most)
-    modern = partial(Handshake, name, post_quantum=True)
-    sent = (
-        ("X25519MLKEM768 (1.8 KiB)", partial(modern, size=_BROWSER_HELLO), [(), (_SEGMENT,)]),
-        (f"… and 8 KiB: {_LONG_PIECES} segments", partial(modern, size=_LONG_HELLO),
-         [[_LONG_HELLO * n // _LONG_PIECES for n in range(1, _LONG_PIECES)]]),
-    )  # fmt: skip
-    rows = [
-        (title, [partial(send, make, cuts) for cuts in ways if HAS_POST_QUANTUM])
-        for title, make, ways in sent
-    ]
-    return attrs.evolve(usual, cut=[*usual.cut, *rows])
-
-
-def _plan(make: Callable[[], Sample], send: Callable[..., Answer], most: int) -> _Plan:
-    first = make().to_send()
-    cut = [partial(send, make, (place,)) for place in _places(len(first), min(most, _MOST_CUTS))]
-    each = partial(send, make, range(1, len(first)))
-    rows = [(f"cut at {len(cut)} places", cut), ("one byte at a time", [each])]
-    return _Plan(
-        partial(send, make, ()), rows, partial(send, partial(Sample, first[: len(first) // 2]), ())
-    )
-
-
-def _places(length: int, most: int) -> Iterator[int]:
-    """Choose where to cut: at each of the first bytes, which have the fields of most protocols, then evenly."""
-    if length <= most:
-        return iter(range(1, length))
-    begin = most // 4
-    left = most - begin
-    even = (begin + (length - begin) * n // (left + 1) for n in range(1, left + 1))
-    return itertools.chain(range(1, begin + 1), even)
-
-
-def _quic_plan(where: Where, name: str) -> _Plan:
-    from txmux.cli.test.quic import exchange  # noqa: PLC0415 - it needs a package
-
-    rows = [
-        (f"in {count} datagrams, any order",
-         [partial(exchange, where, name, count, o) for o in itertools.permutations(range(count))])
-        for count in (2, 3)
-    ]  # fmt: skip
-    return _Plan(
-        partial(exchange, where, name, 1, (0,)), rows, partial(exchange, where, name, 2, (0,))
-    )
