@@ -21,11 +21,11 @@ _PIECE = 2**18
 _ASKED = b"GET %s HTTP/1.0\r\nHost: www.example.com\r\n\r\n"
 
 
-def make_certificate(path: Path) -> None:
+def make_certificate(path: Path, name: str = "www.example.com") -> None:
     """Write a certificate with a key on the curve P-256, and the key."""
     command = ["openssl", "req", "-x509", "-nodes", "-newkey", "ec", "-pkeyopt"]
-    command += ["ec_paramgen_curve:P-256", "-days", "30", "-subj", "/CN=www.example.com"]
-    command += ["-addext", "subjectAltName=DNS:www.example.com"]
+    command += ["ec_paramgen_curve:P-256", "-days", "30", "-subj", f"/CN={name}"]
+    command += ["-addext", f"subjectAltName=DNS:{name}"]
     key = path.with_suffix(".key")
     try:
         subprocess.run(

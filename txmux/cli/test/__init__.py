@@ -8,6 +8,7 @@ import ipaddress
 import itertools
 import json
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -27,7 +28,7 @@ _WHOLE = 3  # connections without a cut, since a server may answer differently e
 _BESIDE = 2 * _WHOLE + 5  # connections for each name besides those that are cut once
 _SEGMENT = 1440  # bytes, on most paths
 _BROWSERS, _LONG, _PIECES = 1843, 8192, 58
-_SHORT_PATIENCE = 1.0  # seconds
+_APART, _SHORT_PATIENCE = 1.1, 1.0  # seconds
 _DIFFERS, _UNANSWERED = 1, 3
 
 _Call = Callable[[float], Answer]
@@ -203,8 +204,8 @@ class _Row:
     differing: int = 0
 
     def line(self) -> str:
-        time = "" if self.seconds is None else f"{_time(self.seconds):<8}"
-        return f"{self.sent:<27}{self.result:<11}{time}{self.answer}".rstrip()
+        took = "" if self.seconds is None else f"{_time(self.seconds):<8}"
+        return f"{self.sent:<27}{self.result:<11}{took}{self.answer}".rstrip()
 
 
 @attrs.define
@@ -218,6 +219,14 @@ class _Asking:
         with ThreadPoolExecutor(_AT_ONCE) as threads:
             return [*threads.map(self._call, calls)]
 
+    def ask_slowly(self, calls: Sequence[_Call]) -> list[Answer]:
+        """Ask in turn, so long apart that a time in an answer shows."""
+        answers: list[Answer] = []
+        for call in calls:
+            time.sleep(_APART if answers else 0)
+            answers.append(self._call(call))
+        return answers
+
     def _call(self, call: _Call) -> Answer:
         answer = call(self.patience)
         self.opened += 1
@@ -230,24 +239,31 @@ class _Asking:
 def _tested(asking: _Asking, rows: _Rows) -> Iterator[_Row]:
     """Send all that is sent for a name; raises `MuxError` if there is nothing to compare with."""
     (title, whole), *cut, (half_title, half) = rows
-    first, *more = asking.ask(whole)
-    for one in (first, *more):
-        if not one.keys:
-            raise MuxError(f"{one.text}, although nothing was cut")
-    level = next(n for n, key in enumerate(first.keys) if all(one.keys[n] == key for one in more))
-    yield _Row(title, "answered", _texts((first, *more)), first.seconds, _WHOLE)
+    wholes = asking.ask_slowly(whole)
+    usual, level = _most_common(wholes)
+    row = _compared(title, wholes, usual, level)
+    text = usual.text + f", {row.answer}" * bool(row.differing)
+    yield attrs.evolve(row, result="answered", answer=text, seconds=usual.seconds)
     differing = 0
     for sent, calls in cut:
-        row = _compared(sent, asking.ask(calls), first, level)
+        row = _compared(sent, asking.ask(calls), usual, level)
         differing += row.differing
         yield row
-    again = asking.ask(whole) if differing else ()
-    if any(one.keys[level:] != first.keys[level:] for one in again):
-        raise MuxError(
-            f"now {_texts(again)}, although nothing was cut: is there a limit of clients?"
-        )
+    if differing:
+        _most_common(asking.ask(whole), " any more: is there a limit of clients?")
     [answer] = asking.ask(half)
     yield _Row(half_title, f"{answer.text} after {_time(answer.seconds)}")
+
+
+def _most_common(wholes: Sequence[Answer], hint: str = "") -> tuple[Answer, int]:
+    """Return the answer of which most are, and the first of the keys in which these agree."""
+    answered = [one for one in wholes if one.keys]
+    for level in range(max((len(one.keys) for one in answered), default=0)):
+        for one in answered:
+            if sum(one.keys[level:] == other.keys[level:] for other in answered) > len(wholes) / 2:
+                return one, level
+    what = "no two answers are the same" if answered else _texts(wholes)
+    raise MuxError(f"{what}, although nothing was cut{hint}")
 
 
 def _compared(sent: str, answers: Sequence[Answer], whole: Answer, level: int) -> _Row:
@@ -255,12 +271,12 @@ def _compared(sent: str, answers: Sequence[Answer], whole: Answer, level: int) -
         return _Row(sent, "not sent: the package cryptography needs OpenSSL 3.5", connections=0)
     others = [answer for answer in answers if answer.keys[level:] != whole.keys[level:]]
     count, differing = len(answers), len(others)
-    if count == 1:
-        result = "otherwise" if others else "answered"
-        return _Row(sent, result, _texts(others), answers[0].seconds, count, differing)
-    same = f"the same {whole.noun}" if level < len(whole.keys) - 1 else f"any {whole.noun}"
+    same = f"the same {whole.noun}" if whole.keys[level] else f"any {whole.noun}"
     text = f"else {_texts(others)}" if others else same
-    return _Row(sent, f"{count - differing} of {count}", text, None, count, differing)
+    if count > 1:
+        return _Row(sent, f"{count - differing} of {count}", text, None, count, differing)
+    result, text = ("other", _texts(others)) if others else ("answered", "")
+    return _Row(sent, result, text, answers[0].seconds, count, differing)
 
 
 def _texts(answers: Iterable[Answer]) -> str:

@@ -15,7 +15,7 @@ from txmux.errors import MuxError, cause_of
 _ALPN = (b"h2", b"http/1.1")
 _LONGEST_NAME = 255  # bytes of a name of ALPN: RFC 7301, section 3.1
 _READ = 65536
-_COMPARED = (64, 32, 16, 8, 4, 2, 1, 0)  # bytes of an answer
+_COMPARED = (64, 32, 16, 8, 4, 0)  # bytes of an answer
 _SAME_HEADERS = (b"server:", b"content-type:", b"content-length:", b"location:")
 
 HAS_POST_QUANTUM = SSL.OPENSSL_VERSION_NUMBER >= 0x30500000
@@ -32,7 +32,7 @@ class Answer:
 
     Attributes:
         text: What it is, for people.
-        keys: What it is compared by, from the finest on to what any answer has; empty if there was none.
+        keys: What it is compared by, from the finest on; empty if there was none.
         noun: What kind of answer it is.
         seconds: From the first byte that was sent.
     """
@@ -78,7 +78,7 @@ class Sample:
         if head.startswith(b"HTTP/"):
             lines = head.partition(b"\r\n\r\n")[0].lower().split(b"\r\n")
             headers = frozenset(one for one in lines if one.startswith(_SAME_HEADERS))
-            return Answer(text, ((line, headers), line, b""))
+            return Answer(text, ((line, headers), line))
         return Answer(text, [head[:size] for size in _COMPARED])
 
 
@@ -149,5 +149,5 @@ def of_certificate(certificate: x509.Certificate) -> Answer:
     except Exception:  # noqa: BLE001 - of parsers of what the server has sent
         names = ()
     shown = names[0] if names else certificate.subject.rfc4514_string()
-    keys = (certificate.fingerprint(hashes.SHA256()), names or shown, b"")
+    keys = (certificate.fingerprint(hashes.SHA256()), names or shown)
     return Answer(f"certificate {shown}", keys, "certificate")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import socket
+import struct
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -24,30 +25,21 @@ def resolve(host: str, port: int, patience: float, *, is_udp: bool) -> tuple[Whe
     kind = socket.SOCK_DGRAM if is_udp else socket.SOCK_STREAM
     found = [(row[0], row[4]) for row in socket.getaddrinfo(host, port, type=kind)]
     for where in found[:-1]:
-        with contextlib.suppress(OSError), _connected(where, patience, kind):
+        with contextlib.suppress(OSError), socket.socket(where[0], kind) as trying:
+            trying.settimeout(patience)
+            trying.connect(where[1])
             return where, len(found)
     return found[-1], len(found)
-
-
-def _connected(
-    where: Where, patience: float, kind: socket.SocketKind = socket.SOCK_STREAM
-) -> socket.socket:
-    connection = socket.socket(where[0], kind)
-    try:
-        connection.settimeout(patience)
-        connection.connect(where[1])
-    except BaseException:
-        connection.close()
-        raise
-    return connection
 
 
 def timed(converse: Callable[[], Answer]) -> Answer:
     began = time.monotonic()
     try:
         answer = converse()
-    except TimeoutError:
+    except (TimeoutError, BlockingIOError):
         answer = Answer(NO_ANSWER)
+    except ConnectionRefusedError:
+        raise
     except ConnectionError:
         answer = Answer("reset")
     except RefusedError as error:
@@ -67,20 +59,36 @@ def exchange(
         cuts: Where the first bytes are cut: how many of them are before each cut.
         patience: Seconds until a server counts as silent.
     """
-    dialogue, began = make(), time.monotonic()
+    dialogue = make()
     first = dialogue.to_send()
-    with _connected(where, patience) as connection:
-        pause = max(_PAUSE, 2 * (time.monotonic() - began)) if len(cuts) < _MANY else _SHORT_PAUSE
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    pieces = [first[start:end] for start, end in itertools.pairwise((0, *cuts, len(first)))]
+    with socket.socket(where[0], socket.SOCK_STREAM) as connection:
 
         def converse() -> Answer:
-            for start, end in itertools.pairwise((0, *cuts, len(first))):
-                time.sleep(pause if start else 0)
-                connection.sendall(first[start:end])
+            pause = max(_PAUSE, 2 * _connect(connection, where, pieces[0], patience))
+            for piece in pieces[1:]:
+                time.sleep(pause if len(pieces) < _MANY else _SHORT_PAUSE)
+                connection.sendall(piece)
             _converse(connection, dialogue, time.monotonic() + patience)
             return dialogue.answer()
 
         return timed(converse)
+
+
+def _connect(connection: socket.socket, where: Where, piece: bytes, patience: float) -> float:
+    """Connect and send the first piece; returns the seconds that it took."""
+    limit = struct.pack("@ll", int(patience), int(patience % 1 * 1e6))
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    began = time.monotonic()
+    # What waits for the connection goes with the last packet of TCP's handshake: the whole is then there at once for a port
+    # that looks only at what has come with the client.
+    connection.settimeout(0)
+    connection.connect_ex(where[1])
+    connection.settimeout(None)
+    connection.sendall(piece)
+    connection.settimeout(patience)
+    return time.monotonic() - began
 
 
 def _converse(connection: socket.socket, dialogue: Sample, until: float) -> None:
