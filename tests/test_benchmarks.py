@@ -20,6 +20,7 @@ from benchmarks.bar import BAR, STRETCH, Goal
 from benchmarks.chart import SHOWN, chart
 from benchmarks.children import BenchmarkError, Child
 from benchmarks.counting import interval
+from benchmarks.cuts import PEERS
 from benchmarks.machine import congestion_controls
 from benchmarks.measures import MEASURES
 from benchmarks.measures.latency import percentiles
@@ -153,6 +154,7 @@ class PeersTests(SynchronousTestCase):
         folder = _CHECKOUT / "benchmarks" / "peers"
         used = {proxy.template for proxy in PROXIES} | {"backend-nginx.conf"}
         used |= {name for proxy in PROXIES for name in (proxy.tls, proxy.udp) if name}
+        used |= {peer.template for peer in PEERS} | {"cuts-servers.conf"}
         self.assertEqual({path.name for path in folder.iterdir()}, used)
         for path in folder.iterdir():
             self.assertTrue(Template(path.read_text()).is_valid(), path)

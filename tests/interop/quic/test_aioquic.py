@@ -2,6 +2,8 @@
 
 import asyncio
 import random
+import subprocess
+import sys
 from typing import ClassVar
 
 from tests.interop.children import eventually
@@ -53,6 +55,22 @@ class AioquicTests(QuicCase):
         async with client(self.mux.port, settings) as one:
             await self.assert_served(one, "shop", 100_000)
         self.assert_logged("shop", sni="shop.example.com", quic="1", tls="1.3")
+
+    def test_port_test(self) -> None:
+        """`txmux test --udp` gets the same certificate, in whatever order the datagrams of a hello come."""
+        command = [sys.executable, "-m", "txmux", "test", f"127.0.0.1:{self.mux.port}", "--udp"]
+        command += ["--sni=shop.example.com", "--timeout=1"]
+        output = subprocess.run(
+            command, capture_output=True, text=True, check=True, timeout=60
+        ).stdout
+        for line in (
+            r"whole +answered +\d+ ms +certificate example\.com",
+            "in 2 datagrams, any order +2 of 2 +the same certificate",
+            "in 3 datagrams, any order +6 of 6 +the same certificate",
+            "half, then silence +no answer after 1.0 s",
+            "result: the decision does not depend on packets",
+        ):
+            self.assertRegex(output, line)
 
     @on_asyncio
     async def test_scrambled_hello(self) -> None:

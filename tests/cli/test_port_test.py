@@ -1,0 +1,276 @@
+"""`txmux test` against a service and against ports that are not safe, or that say nothing."""
+
+import contextlib
+import itertools
+import json
+import socket
+import socketserver
+import struct
+import sys
+import threading
+import time
+from collections.abc import Callable
+from io import StringIO
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.ssl import CertificateOptions
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.cli.support import CommandTestCase
+from tests.matchers.all_samples import all_samples, for_streams
+from tests.support.certificates import make_authority
+from tests.support.peers import reactor
+from tests.support.service import ServiceTestCase
+from txmux import route
+from txmux.cli import main
+from txmux.cli import test as port_test
+from txmux.detection.detector import Detector
+
+_NO_CLIENTS = {"any", "payload", "random", "regex", "tls"}
+_RULES = """
+[listen p]
+endpoint = 127.0.0.1:0
+[route site]
+match = tls sni=www.example.com
+backend = 127.0.0.1:{}
+"""
+_ANSWER = b"HTTP/1.1 200 OK\r\nServer: %s\r\nDate: %f\r\n\r\n"
+
+
+class _Port(socketserver.ThreadingTCPServer):
+    """Serves each client by a function, and counts them."""
+
+    daemon_threads, allow_reuse_address, request_queue_size = True, True, 64
+    block_on_close = False
+
+    def __init__(
+        self, serve: Callable[[socket.socket, int], object], host: str = "127.0.0.1"
+    ) -> None:
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self.serve, self.numbers = serve, itertools.count(1)
+        self.open = self.most = self.count = 0
+        self._lock = threading.Lock()
+        super().__init__((host, 0), socketserver.BaseRequestHandler)
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        with self._lock:
+            self.open, self.count = self.open + 1, self.count + 1
+            self.most = max(self.most, self.open)
+        with contextlib.suppress(OSError):
+            self.serve(request, self.count)
+        with self._lock:
+            self.open -= 1
+
+
+def _first_packet(client: socket.socket, _number: int) -> None:
+    whole = client.recv(65536).endswith(b"\r\n\r\n")
+    client.sendall(_ANSWER % (b"right" if whole else b"wrong", time.time()))
+
+
+def _whole(client: socket.socket, _number: int) -> None:
+    data = b""
+    while not data.endswith(b"\r\n\r\n"):
+        if not (more := client.recv(65536)):
+            return
+        data += more
+    client.sendall(_ANSWER % (b"right", time.time()))
+
+
+def _loses_some(client: socket.socket, number: int) -> None:
+    if number % 50:
+        _whole(client, number)
+
+
+def _limits(client: socket.socket, number: int) -> None:
+    if number < 20:
+        _whole(client, number)
+
+
+def _resets(client: socket.socket, _number: int) -> None:
+    client.recv(1)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()
+
+
+def _closes(client: socket.socket, _number: int) -> None:
+    client.recv(65536)
+
+
+def _silent(client: socket.socket, _number: int) -> None:
+    while client.recv(65536):
+        pass
+
+
+def _alert(client: socket.socket, _number: int) -> None:
+    client.recv(65536)
+    client.sendall(b"\x15\x03\x03\x00\x02\x02\x70")
+    client.recv(1)
+
+
+def _greets(client: socket.socket, _number: int) -> None:
+    client.sendall(b"220 mail.example.com ESMTP\r\n")
+    client.recv(1)
+
+
+def _banner(client: socket.socket, number: int) -> None:
+    client.sendall(b"SSH-2.0-Server_1\r\n" + number.to_bytes(2, "big") * 40)
+    _silent(client, number)
+
+
+class PortTests(CommandTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.patch(port_test, "_APART", 0.0)
+        self.patch(port_test, "_SHORT_PATIENCE", 0.03)
+
+    def port(self, serve: Callable[[socket.socket, int], object], host: str = "127.0.0.1") -> _Port:
+        port = _Port(serve, host)
+        self.addCleanup(port.server_close)
+        self.addCleanup(port.shutdown)
+        threading.Thread(target=port.serve_forever, args=(0.01,), daemon=True).start()
+        return port
+
+    def run_test(self, port: _Port, *options: str) -> tuple[int, str, str]:
+        host, number = port.server_address[:2]
+        address = f"[{host!s}]:{number}" if ":" in str(host) else f"{host!s}:{number}"
+        return self.run_main("test", address, "--timeout=0.3", *options)
+
+    def test_answer_that_depends(self) -> None:
+        """A port that looks at the first packet is found out; four connections at most are open, and 200 in all."""
+        port = self.port(_first_packet)
+        code, output, _ = self.run_test(
+            port, "--protocol=http", "--json", "--sni=a.example", "--sni=b.example"
+        )
+        found = json.loads(output)
+        self.assertEqual((code, found["depends_on_packets"]), (1, True))
+        self.assertEqual([*found["tests"]], ["a.example", "b.example"])
+        for rows in found["tests"].values():
+            cut, each = rows[1:3]
+            self.assertEqual((cut["differing"], each["result"]), (cut["connections"], "other"))
+        self.assertLessEqual(port.most, 4)
+        self.assertEqual(port.count, found["connections"])
+        self.assertLessEqual(port.count, 200)
+
+    def test_answer_that_does_not(self) -> None:
+        code, output, _ = self.run_test(self.port(_whole, "::1"), "--protocol=http")
+        self.assertEqual(code, 0, output)
+        self.assertIn("cut at 62 places           62 of 62   the same answer\n", output)
+        self.assertIn("result: the decision does not depend on packets\n", output)
+        self.assertIn("at most 4 at a time and 200 in all", output)
+
+    def test_server_that_speaks_first(self) -> None:
+        code, output, _ = self.run_test(self.port(_banner), "--protocol=ssh")
+        self.assertEqual(code, 0, output)
+        self.assertIn("SSH-2.0-Server_1", output)
+
+    def test_clients_that_are_lost(self) -> None:
+        """One that is lost now and then, cut or not, is no dependence; and neither is a limit of clients."""
+        code, output, _ = self.run_test(self.port(_loses_some), "--protocol=http")
+        self.assertEqual(code, 0, output)
+        self.assertIn(" at a second try", output)
+        code, _, problem = self.run_test(self.port(_limits), "--protocol=http")
+        self.assertEqual(code, 3)
+        self.assertIn(
+            "closed, although nothing was cut any more: is there a limit of clients?", problem
+        )
+
+    def test_no_answer(self) -> None:
+        """Nothing that could be compared is an error of its own, soon."""
+        for serve, problem in (
+            (_silent, "no answer"),
+            (_closes, "closed"),
+            (_resets, "reset"),
+            (_alert, "unrecognized name"),
+            (_greets, "no TLS: 220 mail.example.com ESMTP"),
+        ):
+            code, output, error = self.run_test(self.port(serve), "--sni=www.example.com")
+            self.assertEqual((code, output), (3, ""))
+            self.assertRegex(
+                error,
+                rf"asked for www.example.com: .*{problem}, although nothing was cut",
+            )
+
+    def test_silent_when_cut(self) -> None:
+        """A port that leaves all cut clients waiting is tested in bounded time: each waits for less than the first."""
+
+        def serve(client: socket.socket, number: int) -> None:
+            if client.recv(65536).endswith(b"\r\n\r\n"):
+                client.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+            _silent(client, number)
+
+        code, output, _ = self.run_test(self.port(serve), "--protocol=http")
+        self.assertEqual(code, 1)
+        self.assertIn("0 of 62    else no answer", output)
+
+    def test_nobody(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as closed:
+            address = f"127.0.0.1:{closed.getsockname()[1]}"
+        code, _, error = self.run_main("test", address)
+        self.assertEqual(code, 3)
+        self.assertIn("connection refused", error)
+
+    def test_wrong_arguments(self) -> None:
+        for arguments, problem in (
+            (("localhost",), "write it as mux.example:443"),
+            (("localhost:99999",), "write it as mux.example:443"),
+            (("localhost:1", "--sni", "a..b"), "no name"),
+            (("localhost:1", "--protocol", "nothing"), "invalid choice"),
+            (("localhost:1", "--timeout", "0"), "more than 0 seconds"),
+            (("localhost:1", *(f"--sni=a{n}" for n in range(20))), "at most 11 names"),
+        ):
+            code, _, error = self.run_main("test", *arguments)
+            self.assertEqual(code, 2)
+            self.assertIn(problem, error)
+
+
+class ServiceTests(ServiceTestCase):
+    timeout = 60
+
+    async def test_service(self) -> None:
+        """What txmux answers is the same for each hello, whatever its size, as often as it is cut."""
+        own = make_authority().issue("www.example.com").private()
+        options = CertificateOptions(
+            own.privateKey.original, own.original, acceptableProtocols=[b"h2"]
+        )
+        factory = Factory.forProtocol(Protocol)
+        server: Any = reactor.listenSSL(0, factory, options, interface="127.0.0.1")
+        self.addCleanup(server.stopListening)
+        [port] = self.run_service(_RULES.format(server.getHost().port))
+        self.patch(port_test, "_APART", 0.0)
+        self.patch(sys, "stdout", output := StringIO())
+        arguments = ["test", f"127.0.0.1:{port}", "--sni=www.example.com", "--timeout=1"]
+        code = await deferToThread(main, arguments)
+        self.assertEqual(code, 0, output.getvalue())
+        for line in (
+            r"whole +answered +\d+ ms +certificate www.example.com",
+            "cut at 62 places +62 of 62 +the same certificate",
+            r"one byte at a time +answered +\d\.\d s",
+            r"X25519MLKEM768 \(1\.8 KiB\) +(2 of 2 +the same certificate|not sent)",
+            r"… and 8 KiB: 58 segments +(answered +\d\.\d s|not sent)",
+            "half, then silence +no answer after 1.0 s",
+            "result: the decision does not depend on packets",
+        ):
+            self.assertRegex(output.getvalue(), line)
+
+
+class SampleTests(SynchronousTestCase):
+    def test_samples(self) -> None:
+        """Each matcher of streams whose clients speak first has a sample, which matches it, whatever the name."""
+        samples = port_test._samples()
+        clients = {name for name in all_samples() if name in for_streams()}
+        self.assertEqual({*samples}, clients - _NO_CLIENTS)
+        for name, text in samples.items():
+            data = text.replace("{name}", "www.example.com").encode("latin-1")
+            decision = Detector([route(name, "close")]).start_detection().feed(data)
+            self.assertTrue(decision and decision.route, name)
+
+    @given(st.integers(1, 9000), st.integers(1, 62))
+    def test_places(self, length: int, most: int) -> None:
+        places = port_test._places(length, most)
+        self.assertEqual(places, sorted({*places}))
+        self.assertEqual(len(places), min(most, length - 1))
+        self.assertTrue(all(0 < place < length for place in places))
