@@ -62,6 +62,7 @@ TEN = [
     "http host=www.example.org",
     "ssh",
 ]
+_CORPUS = Path(__file__).parent.parent / "tests/corpus/streams.json"
 SSH = b"SSH-2.0-OpenSSH_9.2p1 Debian-2+deb12u3\r\n"
 HTTP = b"GET /index.html HTTP/1.1\r\nHost: www.example.org\r\nUser-Agent: curl/7.88.1\r\nAccept: */*\r\n\r\n"
 
@@ -73,6 +74,12 @@ def hello(name: str) -> bytes:
     with contextlib.suppress(ssl.SSLWantReadError):
         secure.do_handshake()
     return outgoing.read()
+
+
+def post_quantum_hellos() -> list[bytes]:
+    """Give hellos of browsers and of OpenSSL with a key share of X25519MLKEM768, for www.example.com."""
+    streams = json.loads(_CORPUS.read_text())["streams"]
+    return [bytes.fromhex(s["hex"]) for s in streams if s.get("sni") == "www.example.com"]
 
 
 def made_hello(ciphers: int = 1, *extensions: bytes, record: int = 2**14) -> bytes:
@@ -143,6 +150,7 @@ def mixed_figures() -> dict[str, float]:
         "detection.ssh": microseconds(detector, SSH),
         "detection.http": microseconds(detector, HTTP),
         "detection.tls": microseconds(detector, hello("www.example.com")),
+        "detection.pq": max(microseconds(detector, data) for data in post_quantum_hellos()),
         "detection.alpn": costs["15,000 names by ALPN"],
         "detection.odd": max(costs.values()),
         "detection.quic": quic_microseconds(),

@@ -17,6 +17,7 @@ FIGURES = (
     Figure("detection.ssh", "decision for `ssh` among ten mixed routes, CPU", "µs"),
     Figure("detection.http", "decision for `http` among ten mixed routes, CPU", "µs"),
     Figure("detection.tls", "decision for `tls sni=` among ten mixed routes, CPU", "µs"),
+    Figure("detection.pq", "the same for post-quantum hellos of browsers, CPU, the dearest", "µs"),
     Figure("detection.alpn", "hello of 15,000 names by ALPN, CPU for 16 KiB of it", "ms", 2),
     Figure("detection.odd", "dearest of several odd hellos, CPU for 16 KiB of it", "ms", 2),
     Figure("detection.quic", "decision for `quic sni=` among ten routes of UDP, CPU", "µs"),
