@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ipaddress
-import itertools
 import json
 import sys
 import time
@@ -13,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib.resources import files
+from itertools import permutations
 
 import attrs
 
@@ -25,9 +25,7 @@ from txmux.telemetry.formatting import counted
 _AT_ONCE, _IN_ALL = 4, 200
 _MOST_CUTS = 62
 _WHOLE = 3  # connections without a cut, since a server may answer differently each time
-_BESIDE = (
-    2 * _WHOLE + 9
-)  # connections for each name besides those that are cut once, tried twice if odd
+_BESIDE = 2 * _WHOLE + 9  # connections for each name, besides those that are cut once
 _SEGMENT = 1440  # bytes, on most paths
 _BROWSERS, _LONG, _PIECES = 1843, 8192, 58
 _APART, _SHORT_PATIENCE = 1.1, 1.0  # seconds
@@ -35,7 +33,7 @@ _DIFFERS, _UNANSWERED = 1, 3
 
 _Call = Callable[[float], Answer]
 """Opens a connection and gives the answer, for which it waits so many seconds."""
-_Rows = list[tuple[str, list[_Call]]]
+_Rows = Sequence[tuple[str, Sequence[_Call]]]
 """What is sent, from the whole to the half, and how."""
 
 
@@ -44,15 +42,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("address", metavar="HOST:PORT", type=_address, help="a proxy or server of any kind")
     name_help = "the name that the client asks for, by default HOST; may be repeated"
     add("--sni", metavar="NAME", action="append", type=_name, help=name_help)
-    add_one = parser.add_mutually_exclusive_group().add_argument
-    protocol_help = "a matcher, whose sample is sent (tls)"
-    add_one(
-        "--protocol",
-        default="tls",
-        choices=["tls", *_samples()],
-        metavar="NAME",
-        help=protocol_help,
-    )
+    add_one, protocols = parser.add_mutually_exclusive_group().add_argument, ["tls", *_samples()]
+    sample_help = "a matcher, whose sample is sent (tls)"
+    add_one("--protocol", default="tls", choices=protocols, metavar="NAME", help=sample_help)
     add_one("--udp", action="store_true", help="send the hello of QUIC over UDP")
     timeout_help = "until a server counts as silent (10)"
     add("--timeout", metavar="SECONDS", type=float, default=10.0, help=timeout_help)
@@ -110,7 +102,7 @@ def run(arguments: argparse.Namespace) -> int:
         after = f", after {counted(asking.opened, 'connection')}" if asking.opened else ""
         print(printable(f"txmux test: {about}: {cause_of(error)}{after}"), file=sys.stderr)
         return _UNANSWERED
-    reached = f"{where[1][0]} port {port}" + f", the first of {count} that answers" * (count > 1)
+    reached = f"{where[1][0]} port {port}" + f", of {count} addresses" * (count > 1)
     depends = any(row.differing for rows in found.values() for row in rows)
     if output is None:
         tests = {name: [*map(attrs.asdict, rows)] for name, rows in found.items()}
@@ -125,31 +117,36 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _rows_of(arguments: argparse.Namespace, where: Where, name: str, most: int) -> _Rows:
-    send, sample = partial(exchange, where), _samples().get(arguments.protocol)
     if arguments.udp:
         return _quic_rows(where, name)
+    sample = _samples().get(arguments.protocol)
     if sample is None:
-        return _tls_rows(name, send, most)
+        return _tcp_rows(where, partial(Handshake, name), most, _modern_hellos(where, name))
     first = sample.replace("{name}", name or arguments.address[0]).encode("latin-1")
-    return _rows(partial(Sample, first), send, most)
+    return _tcp_rows(where, partial(Sample, first), most)
 
 
-def _rows(
-    make: Callable[[], Sample],
-    send: Callable[..., Answer],
-    most: int,
-    others: Sequence[tuple[str, list[_Call]]] = (),
-) -> _Rows:
+def _rows(whole: _Call, cut: _Rows, half: _Call) -> _Rows:
+    wholes: list[_Call] = [partial(_after, number * _APART, whole) for number in range(_WHOLE)]
+    return [("whole", wholes), *cut, ("half, then silence", [half])]
+
+
+def _after(seconds: float, call: _Call, patience: float) -> Answer:
+    """Call so much later than others that a time in an answer shows."""
+    time.sleep(seconds)
+    return call(patience)
+
+
+def _tcp_rows(where: Where, make: Callable[[], Sample], most: int, others: _Rows = ()) -> _Rows:
     first = make().to_send()
-    cut: list[_Call] = [partial(send, make, (place,)) for place in _places(len(first), most)]
-    half = partial(Sample, first[: len(first) // 2])
-    return [
-        ("whole", [partial(send, make, ())] * _WHOLE),
-        (f"cut at {len(cut)} places", cut),
-        ("one byte at a time", [partial(send, make, range(1, len(first)))]),
-        *others,
-        ("half, then silence", [partial(send, half, ())]),
+    places = _places(len(first), most)
+    cut: _Rows = [
+        (f"cut at {len(places)} places", [partial(exchange, where, make, (at,)) for at in places]),
+        ("one byte at a time", [partial(exchange, where, make, range(1, len(first)))]),
     ]
+    half = partial(Sample, first[: len(first) // 2])
+    whole = partial(exchange, where, make, ())
+    return _rows(whole, [*cut, *others], partial(exchange, where, half, ()))
 
 
 def _places(length: int, most: int) -> list[int]:
@@ -160,24 +157,16 @@ def _places(length: int, most: int) -> list[int]:
     return [*range(1, begin + 1), *even]
 
 
-def _tls_rows(name: str, send: Callable[..., Answer], most: int) -> _Rows:
-    modern = partial(Handshake, name, post_quantum=True)
-    sent: Iterable[tuple[str, int, Sequence[Sequence[int]]]] = (
-        ("X25519MLKEM768 (1.8 KiB)", _BROWSERS, ((), (_SEGMENT,))),
-        (
-            f"… and 8 KiB: {_PIECES} segments",
-            _LONG,
-            ([_LONG * n // _PIECES for n in range(1, _PIECES)],),
-        ),
-    )
-    others: _Rows = [
-        (
-            title,
-            [partial(send, partial(modern, size=size), cuts) for cuts in ways if HAS_POST_QUANTUM],
-        )
-        for title, size, ways in sent
+def _modern_hellos(where: Where, name: str) -> _Rows:
+    def calls(size: int, *ways: Sequence[int]) -> list[_Call]:
+        make = partial(Handshake, name, post_quantum=True, size=size)
+        return [partial(exchange, where, make, cuts) for cuts in ways if HAS_POST_QUANTUM]
+
+    pieces = [_LONG * number // _PIECES for number in range(1, _PIECES)]
+    return [
+        ("X25519MLKEM768 (1.8 KiB)", calls(_BROWSERS, (), (_SEGMENT,))),
+        (f"… and 8 KiB: {_PIECES} segments", calls(_LONG, pieces)),
     ]
-    return _rows(partial(Handshake, name), send, most, others)
 
 
 def _quic_rows(where: Where, name: str) -> _Rows:
@@ -185,13 +174,12 @@ def _quic_rows(where: Where, name: str) -> _Rows:
         from txmux.cli.test.quic import exchange as send  # noqa: PLC0415 - it needs a package
     except ModuleNotFoundError as error:
         raise MuxError(f"--udp needs aioquic: {how_to_install('quic')}") from error
-    cut: _Rows = [
-        (f"in {count} datagrams, any order",
-         [partial(send, where, name, count, order) for order in itertools.permutations(range(count))])
-        for count in (2, 3)
-    ]  # fmt: skip
-    whole, half = partial(send, where, name, 1, (0,)), partial(send, where, name, 2, (0,))
-    return [("whole", [whole] * _WHOLE), *cut, ("half, then silence", [half])]
+
+    def calls(count: int) -> list[_Call]:
+        return [partial(send, where, name, count, one) for one in permutations(range(count))]
+
+    cut: _Rows = [(f"in {count} datagrams, any order", calls(count)) for count in (2, 3)]
+    return _rows(calls(1)[0], cut, partial(send, where, name, 2, (0,)))
 
 
 @attrs.frozen
@@ -218,30 +206,21 @@ class _Asking:
     opened: int = 0
 
     def ask(self, calls: Sequence[_Call]) -> list[Answer]:
+        answers = []
         with ThreadPoolExecutor(_AT_ONCE) as threads:
-            return [*threads.map(self._call, calls)]
-
-    def ask_slowly(self, calls: Sequence[_Call]) -> list[Answer]:
-        """Ask in turn, so long apart that a time in an answer shows."""
-        answers: list[Answer] = []
-        for call in calls:
-            time.sleep(_APART if answers else 0)
-            answers.append(self._call(call))
+            for answer in threads.map(lambda call: call(self.patience), calls):
+                answers.append(answer)
+                self.opened += 1
+                if answer.text == NO_ANSWER:
+                    # A port that lets every cut client wait would be tested for minutes.
+                    self.patience = min(self.patience, _SHORT_PATIENCE)
         return answers
-
-    def _call(self, call: _Call) -> Answer:
-        answer = call(self.patience)
-        self.opened += 1
-        if answer.text == NO_ANSWER:
-            # A port that lets every cut client wait would be tested for minutes.
-            self.patience = min(self.patience, _SHORT_PATIENCE)
-        return answer
 
 
 def _tested(asking: _Asking, rows: _Rows) -> Iterator[_Row]:
     """Send all that is sent for a name; raises `MuxError` if there is nothing to compare with."""
     (title, whole), *cut, (half_title, half) = rows
-    wholes = asking.ask_slowly(whole)
+    wholes = asking.ask(whole)
     usual, level = _most_common(wholes)
     row = _compared(title, wholes, usual, level)
     text = usual.text + f", {row.answer}" * bool(row.differing)
@@ -254,10 +233,9 @@ def _tested(asking: _Asking, rows: _Rows) -> Iterator[_Row]:
         for n, answer in zip(odd, asking.ask([calls[n] for n in odd]), strict=True):
             answers[n] = answer
         row = _compared(sent, answers, usual, level)
-        if len(odd) > row.differing:
-            text = f"{row.answer}, {len(odd) - row.differing} at a second try".removeprefix(", ")
-            row = attrs.evolve(row, answer=text)
         differing += row.differing
+        if gained := len(odd) - row.differing:
+            row = attrs.evolve(row, answer=f"{row.answer}, {gained} at a second try".strip(", "))
         yield row
     if differing:
         _most_common(asking.ask(whole), " any more: is there a limit of clients?")
@@ -269,7 +247,7 @@ def _most_common(wholes: Sequence[Answer], hint: str = "") -> tuple[Answer, int]
     """Return the answer of which most are, and the first of the keys in which these agree."""
     answered = [one for one in wholes if one.keys]
     for level in range(max((len(one.keys) for one in answered), default=0)):
-        for one in answered:
+        for one in (one for one in answered if len(one.keys) > level):
             if sum(one.keys[level:] == other.keys[level:] for other in answered) > len(wholes) / 2:
                 return one, level
     what = "no two answers are the same" if answered else _texts(wholes)
