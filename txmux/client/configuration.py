@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from txmux.client.io_runtime import IORuntime
     from txmux.client.tls.termination import Termination
     from txmux.client.tls.terminations import Terminations
+    from txmux.client.tunnel_users import TunnelUsers
     from txmux.telemetry.counting.process_counters import ListenerCounts, RouteCounts
 
 
@@ -34,6 +35,7 @@ class CompiledRoute(Route):
 
     destination: Destination | None = None
     termination: Termination | None = None
+    users: TunnelUsers | None = None
     counts: RouteCounts = attrs.field(kw_only=True)
 
 
@@ -48,7 +50,7 @@ class Silent:
 
 @attrs.frozen(eq=False)
 class RuleLayer:
-    """The routes for the plain stream of clients, or for the plaintext of the TLS that one route terminates."""
+    """The routes for the plain stream of clients, or for what is inside of the TLS or the tunnels of one route."""
 
     detector: Detector[CompiledRoute]
     silent: tuple[Silent, ...]  # the destinations of silent clients; the first that fits counts
@@ -81,7 +83,7 @@ class Configuration:
     options: Sequence[SocketOption]  # of the clients' sockets and of the servers'
     dial: Dial
     top: RuleLayer  # the layer in which detection begins
-    inside: Mapping[str, RuleLayer]  # by the name of the route that terminates TLS
+    inside: Mapping[str, RuleLayer]  # by the name of the route that they are under
     counts: ListenerCounts
     version: int = 1  # the version of the rules, counted from 1
     hands_over: bool = False  # whether sockets of clients may be handed over
@@ -116,6 +118,7 @@ class Configuration:
                 if route.outcome is None
                 else upstreams.destination_of(route.outcome),
                 termination=terminations.termination_of(route) if route.terminate_tls else None,
+                users=_users_of(route),
                 counts=counters.route(settings.name, route.name),
             )
 
@@ -138,7 +141,7 @@ class Configuration:
         waiting = [top]
         for layer in waiting:
             for route in layer.detector.routes:
-                if route.termination is not None and route.name not in inside:
+                if route.is_outer and route.name not in inside:
                     to = route.destination
                     inside[route.name] = RuleLayer(
                         detector(route), (Silent(to),) if to else silent, to or default
@@ -174,3 +177,11 @@ class Configuration:
     @property
     def dry_runs(self) -> list[tuple[str, int]]:
         return [found for layer in self.layers for found in layer.detector.would_have_taken.items()]
+
+
+def _users_of(route: Route) -> TunnelUsers | None:
+    if route.tunnel_users is None:
+        return None
+    from txmux.client.tunnel_users import TunnelUsers  # noqa: PLC0415 - for few rules
+
+    return TunnelUsers(route.name, route.tunnel_users)

@@ -162,6 +162,16 @@ class _RouteScan(Generic[R]):
     def has_routes_for_client(self) -> bool:
         return any(self._serves(route) for route in self._detector.routes)
 
+    def decide_before_bytes(self) -> Decision[R] | None:
+        """Decide if no byte of the client can change the decision; ``None`` if one can."""
+        for route in self._detector.routes:
+            if not route.dry_run and self._serves(route):
+                is_for_all = any(
+                    one.text == "any" and not one.negated for one in route.alternatives
+                )
+                return Decision(route, {}) if is_for_all else None
+        return Decision(None, {})
+
     def finish(self) -> Decision[R]:
         """Decide now; undecided routes count as ``NO``."""
         decision = None

@@ -67,7 +67,7 @@ async def in_thread(function: Callable[..., T], *arguments: Any) -> T:
     sys.setswitchinterval(_OFTEN)
     try:
         with UNCOLLECTED:
-            result, error = await _outcome(function, *arguments)
+            result, error = await outcome_in_thread(function, *arguments)
     finally:
         _running -= 1
         if not _running:
@@ -80,7 +80,8 @@ async def in_thread(function: Callable[..., T], *arguments: Any) -> T:
         del error
 
 
-def _outcome(function: Callable[..., T], *arguments: Any) -> Deferred[_Outcome[T]]:
+def outcome_in_thread(function: Callable[..., T], *arguments: Any) -> Deferred[_Outcome[T]]:
+    """Run a function that seldom holds the interpreter; its result or its error comes."""
     from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
 
     ended: Deferred[_Outcome[T]] = Deferred()

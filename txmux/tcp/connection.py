@@ -39,6 +39,7 @@ from txmux.tcp.stages.turning_away import Closing, Rejecting
 from txmux.tcp.transitions import (
     TRANSITIONS,
     Admitted,
+    AsksForTunnel,
     HeaderExpected,
     HelloIncomplete,
     Identified,
@@ -304,7 +305,10 @@ class MuxProtocol(End, Client):
             # The client's request for TLS (as PostgreSQL's) has been answered; the server must not get it.
             self.replays = ()
             return TerminatesTLS(route.termination, self.configuration.inside[route.name])
-        assert route.destination is not None  # noqa: S101 - only routes that terminate TLS may lack one
+        if route.tunnel:
+            self.replays = ()
+            return AsksForTunnel(route, self.configuration.inside[route.name])
+        assert route.destination is not None  # noqa: S101 - other routes have one
         return Routed(route.destination, "denied")
 
     def _route(self, destination: Destination, reason: EndReason) -> Outcome:
@@ -312,6 +316,8 @@ class MuxProtocol(End, Client):
         if isinstance(destination, Refusal):
             return TurnedAway(destination, reason)
         if isinstance(destination, InProcess):
+            if self.tunnel is not None:
+                self.tunnel.grant(self)
             return ToProtocol(destination)
         if isinstance(destination, Handover):
             return ToProcess(destination)
@@ -320,9 +326,17 @@ class MuxProtocol(End, Client):
         return ToBackend(destination)
 
     def _refuse(self, how: Refusal, reason: EndReason) -> Outcome:
-        if how is Refusal.REJECT and self.received:
+        is_unanswered = self.tunnel is not None and not self.tunnel.is_answered
+        if (how is Refusal.REJECT and self.received) or (
+            is_unanswered and how is not Refusal.RESET
+        ):
             return ToRejecting(reason)
         return ToClosing(how, reason)
+
+    def _tunnelling(self, route: CompiledRoute, inside: RuleLayer) -> Stage:
+        from txmux.tcp.stages.tunnelling import Tunnelling  # noqa: PLC0415 - for few rules
+
+        return Tunnelling(self, route, inside)
 
     # Moving to another process.
 
@@ -456,6 +470,7 @@ MuxProtocol._steps = {
     "peeking": Peeking,
     "decision": MuxProtocol._decide,
     "handshaking": Handshaking,
+    "tunnelling": MuxProtocol._tunnelling,
     "routing": MuxProtocol._route,
     "awaiting-hello": AwaitingHello,
     "connecting": Connecting,

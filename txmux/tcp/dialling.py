@@ -67,6 +67,8 @@ def connector_for(
 def _target_of(client: Client) -> ClientTarget:
     local = client.local
     port = 0 if local is None else local.port
+    if client.tunnel is not None:
+        port = client.tunnel.port
     return ClientTarget(client.record.facts, host_text(client.host()), port)
 
 

@@ -57,6 +57,12 @@ class TLSEstablished(NamedTuple):
     layer: RuleLayer
 
 
+class TunnelOpened(NamedTuple):
+    """The client has been told that its tunnel is open; what is inside it is detected by the routes of ``layer``."""
+
+    layer: RuleLayer
+
+
 class ToBackend(NamedTuple):
     """A server of a backend is to be connected."""
 
@@ -112,6 +118,13 @@ class TerminatesTLS(NamedTuple):
     inside: RuleLayer
 
 
+class AsksForTunnel(NamedTuple):
+    """The client's route answers as a proxy."""
+
+    route: CompiledRoute
+    inside: RuleLayer
+
+
 class HelloIncomplete(NamedTuple):
     """The backend needs what is in the client's ClientHello, which has not come in full."""
 
@@ -144,8 +157,8 @@ class ToRejecting(NamedTuple):
 
 
 Outcome: TypeAlias = (
-    "HeaderExpected | Identified | Detected | Routed | TLSEstablished | ToBackend | Connected | MovedHere | TurnedAway | Ended"
-    " | Admitted | TerminatesTLS | HelloIncomplete | ToProtocol | ToProcess | ToClosing | ToRejecting"
+    "HeaderExpected | Identified | Detected | Routed | TLSEstablished | TunnelOpened | ToBackend | Connected | MovedHere | TurnedAway | Ended"
+    " | Admitted | TerminatesTLS | AsksForTunnel | HelloIncomplete | ToProtocol | ToProcess | ToClosing | ToRejecting"
 )
 
 Choice = Literal["admission", "decision", "routing", "refusal"]
@@ -162,8 +175,14 @@ TRANSITIONS: Mapping[Node, Mapping[type[Outcome], Node]] = {
     "introduction": {Identified: "admission", TurnedAway: "refusal", Ended: "over"},
     "admission": {Admitted: "peeking", TurnedAway: "refusal"},
     "peeking": {Detected: "decision", Routed: "routing", TurnedAway: "refusal", Ended: "over"},
-    "decision": {TerminatesTLS: "handshaking", Routed: "routing"},
+    "decision": {TerminatesTLS: "handshaking", AsksForTunnel: "tunnelling", Routed: "routing"},
     "handshaking": {TLSEstablished: "peeking", TurnedAway: "refusal", Ended: "over"},
+    "tunnelling": {
+        Detected: "decision",
+        TunnelOpened: "peeking",
+        TurnedAway: "refusal",
+        Ended: "over",
+    },
     "routing": {
         ToBackend: "connecting",
         HelloIncomplete: "awaiting-hello",

@@ -88,6 +88,7 @@ ConnectionState = Literal[
     "introduction",  # `ReadingProxyHeader`; the API shows this name
     "peeking",
     "handshaking",
+    "tunnelling",
     "awaiting-hello",
     "connecting",
     "relaying",

@@ -52,6 +52,7 @@ class BackendConnector:
         client_target: Where the client wants to go, if the choice of a server depends on it.
         refused: The server for the log if the rules forbid the one that the client wants.
         on_open: Called with the transport of each attempt before anything is sent.
+        number: The system's number of the last failure; 0 if it has none.
         requests: Requests that txmux has answered during detection; the server gets them before the client's other bytes.
     """
 
@@ -80,6 +81,7 @@ class BackendConnector:
     on_open: Callable[[Any], object] | None = attrs.field(default=None, init=False)
     requests: tuple[Exchange, ...] = attrs.field(default=(), init=False)
     tried: dict[Member, ConnectFailure] = attrs.field(factory=dict, init=False)
+    number: int = attrs.field(default=0, init=False)
 
     def start(self) -> None:
         self._pick_first(self._upstream.first_look_ups)
@@ -296,7 +298,8 @@ class BackendConnector:
         assert member is not None  # noqa: S101 - the factory goes with the attempt
         self._end_attempt()
         cause = self.tried[member] = _cause(failure)
-        lasts = getattr(failure.value, "osError", None) in LASTING_ERRORS
+        self.number = getattr(failure.value, "osError", None) or 0
+        lasts = self.number in LASTING_ERRORS
         is_local_fault, in_turn = cause == "error" and not lasts, self._is_in_turn
         member.counts.failed(cause, is_local=is_local_fault)
         found = self._upstream.pool.next_after(

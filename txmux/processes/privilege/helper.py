@@ -57,6 +57,7 @@ class Named:
         files: list[Path | None] = [
             path for end in ends for path in (*end.files, end.client_ca, end.client_crl)
         ]
+        files += [route.tunnel_users for route in rules.routes]
         log, token = rules.settings.access_log, rules.settings.admin_token
         settings = rules.settings
         secrets: list[Path | None] = [token, settings.admin_tokens, settings.crowdsec_key]

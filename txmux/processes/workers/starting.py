@@ -320,6 +320,10 @@ def modules_for(rules: Rules) -> Iterator[str]:
     """Yield the modules that only some rules need. None may import a reactor: each worker installs its own."""
     if any(route.terminate_tls is not None for route in rules.routes):
         yield from ("txmux.client.tls.store", "txmux.client.tls.termination")
+    if any(route.tunnel for route in rules.routes):
+        yield "txmux.tcp.stages.tunnelling"
+    if any(route.tunnel_users for route in rules.routes):
+        yield "txmux.client.tunnel_users"
     if rules.acme_names:
         yield "txmux.client.tls.challenge"
     store = rules.settings.shared_limits

@@ -128,7 +128,7 @@ class Route:
 
     Attributes:
         alternatives: The lines of ``match =``, at least one.
-        outcome: ``backend =``. If it terminates TLS, ``None`` is the listener's outcome for clients that no route under it takes.
+        outcome: ``backend =``. If it `is_outer`, ``None`` is the listener's outcome for clients that no route under it takes.
         clients: ``from =`` and ``not_from =``.
         section: Its section of a file; `NOWHERE` if it was made in Python.
     """
@@ -140,13 +140,20 @@ class Route:
     client_cert: CertificateCondition | None = None
     during: tuple[Period, ...] = ()
     terminate_tls: TlsEnd | None = None
+    tunnel: bool = False
+    tunnel_users: Path | None = None
     under: tuple[str, ...] = ()
     log: Logged = True
     dry_run: bool = False
     section: Section = attrs.field(default=NOWHERE, eq=False, repr=False)
 
+    @property
+    def is_outer(self) -> bool:
+        """Whether routes may be under it, since it ends TLS or answers as a proxy."""
+        return self.terminate_tls is not None or self.tunnel
+
     def stands_under(self, owner: Listener | Route) -> bool:
-        """Return whether it belongs to a listener, or to a route that ends TLS."""
+        """Return whether it belongs to a listener, or to a route that `is_outer`."""
         # No listener has the name of such a route, if any route is under that name.
         if self.under:
             return owner.name in self.under
@@ -154,8 +161,8 @@ class Route:
 
     @property
     def transport(self) -> Transport | None:
-        """What its clients come by, since TLS ends here or its servers are spoken to by that; ``None`` if it may be either."""
-        if self.terminate_tls is not None or isinstance(self.outcome, Handover):
+        """What its clients come by, since TLS or a tunnel ends here or its servers are spoken to by that; ``None`` if it may be either."""
+        if self.is_outer or isinstance(self.outcome, Handover):
             return Transport.TCP
         return self.outcome.transport if isinstance(self.outcome, Backend) else None
 

@@ -116,6 +116,9 @@ class RulesReading:
     def secret(self, text: str) -> Path:
         return self.beside(text, "a file that has the secret as its only line")
 
+    def users(self, text: str) -> Path:
+        return self.beside(text, "a file of users and their passwords")
+
     def consul(self, text: str) -> ConsulAPI:
         url, *words = split_words(text) or [""]
         options = read_options(words, {"token": self.secret}, of="consul")
@@ -270,4 +273,5 @@ VIA = ValueKind(
     in_context=True,
 )
 SECRET = ValueKind(RulesReading.secret, "path", in_context=True)
+USERS = ValueKind(RulesReading.users, "path", in_context=True)
 PEMS = ValueKind(RulesReading.pem, "list of paths", "list", in_context=True)

@@ -14,7 +14,7 @@ from txmux.interfaces import IProtocolMatcher
 from txmux.rules.collecting import uncollected
 from txmux.rules.model import Backend, Files, Listener, Outcome, Route, Rules, Section, Settings
 from txmux.rules.problems import InvalidValueError, Problem, RulesError, nearest
-from txmux.rules.reading import backend, listener, route, service
+from txmux.rules.reading import backend, listener, route, service, tunnels
 from txmux.rules.reading.conflicts import (
     conflicts,
     loops,
@@ -252,6 +252,7 @@ class _RulesParser:
         self._problems += wrong_transports(listeners, routes)
         self._problems += misplaced(listeners, routes, settings.relay)
         self._problems += () if self._alone else unknown_certificates(routes)
+        self._problems += () if self._alone else tunnels.open_tunnels(listeners, routes)
         opened = [same[0] for same in self._sections["listen"].values()]
         own = [same[0] for same in self._sections["txmux"].values()]
         self._problems += conflicts([*opened, *own])
@@ -377,6 +378,7 @@ class _RulesParser:
     def _route(self, name: str, section: Section) -> Route:
         fields = self._read("route", name, section)
         self._problems += route.contradictions(section, fields)
+        self._problems += tunnels.contradictions(section, fields)
         return route.make_route(name, section, fields, self._reading.settings)
 
     def _read(self, kind: str, name: str, section: Section) -> dict[str, Any]:

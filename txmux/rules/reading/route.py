@@ -28,8 +28,9 @@ from txmux.rules.model.client_certificate import (
 from txmux.rules.model.networks import EVERY_CLIENT
 from txmux.rules.model.route import MIDNIGHT, WEEK, Period, acme_file
 from txmux.rules.problems import InvalidValueError, Problem, did_you_mean, suggestion, with_advice
-from txmux.rules.reading.context import NETWORKS, OUTCOME, PEM, RulesReading
+from txmux.rules.reading.context import NETWORKS, OUTCOME, PEM, USERS, RulesReading
 from txmux.rules.reading.matching import read_alternative
+from txmux.rules.reading.tunnels import asks_for_tunnel
 from txmux.rules.reading.values import (
     BOOLEAN,
     LOG,
@@ -358,8 +359,13 @@ def make_route(name: str, section: Section, found: Mapping[str, Any], settings: 
     clients = EVERY_CLIENT
     if included is not None or excluded is not None:
         clients = Clients(included, excluded)
-    fields.setdefault("outcome", None if "terminate_tls" in section.entries else Refusal.CLOSE)
+    fields.setdefault("outcome", None if is_outer(section) else Refusal.CLOSE)
     return Route(name, clients=clients, section=section, **fields)
+
+
+def is_outer(section: Section) -> bool:
+    """Return whether a section is, as it is written, that of a route which others may be under."""
+    return "terminate_tls" in section.entries or asks_for_tunnel(section)
 
 
 def contradictions(section: Section, found: Mapping[str, Any]) -> Iterator[Problem]:
@@ -378,7 +384,7 @@ def contradictions(section: Section, found: Mapping[str, Any]) -> Iterator[Probl
 def circles(routes: Sequence[Route]) -> Iterator[Problem]:
     """Find routes that are under themselves, at once or over others: one problem a circle, at its first route."""
     sections = {route.name: route.section for route in reversed(routes)}
-    under = {r.name: r.under for r in routes if "terminate_tls" in sections[r.name].entries}
+    under = {r.name: r.under for r in routes if is_outer(sections[r.name])}
     done: set[str] = set()
     for name in under:
         way = _circle(name, under) if name not in done else []
@@ -391,18 +397,18 @@ def circles(routes: Sequence[Route]) -> Iterator[Problem]:
 
 def _under(reading: RulesReading, text: str) -> str:
     listeners, routes = reading.sections["listen"], reading.sections["route"]
-    ends_tls = text in routes and "terminate_tls" in routes[text][0].entries
-    if text in listeners and ends_tls:
+    is_route = text in routes and is_outer(routes[text][0])
+    if text in listeners and is_route:
         raise InvalidValueError(
-            f"{text!r} is a listener, and a route that ends TLS, too; give one of the two another name"
+            f"{text!r} is a listener, and a route that ends TLS or opens tunnels, too; give one of the two another name"
         )
-    if text in listeners or ends_tls or reading.alone:
+    if text in listeners or is_route or reading.alone:
         return text
     if text in routes:
         raise InvalidValueError(
-            f"[route {text}] does not terminate TLS, so no route can be under it; add 'terminate_tls' there, or name a listener"
+            f"[route {text}] does not terminate TLS, so no route can be under it; add 'terminate_tls' or 'tunnel = yes' there, or name a listener"
         )
-    over = [name for name, same in routes.items() if "terminate_tls" in same[0].entries]
+    over = [name for name, same in routes.items() if is_outer(same[0])]
     last = text.rsplit(maxsplit=1)[-1].strip("[]")
     owners = [*dict.fromkeys((*listeners, *over))]
     hint = f"; did you mean {last!r}?" if last in owners else suggestion(text, owners)
@@ -458,8 +464,8 @@ _UNDER = ValueKind(_under, "list of names", "list", in_context=True)
 KEYS: Mapping[str, SectionKey] = with_defaults(Route("", (), None), {
     "match": SectionKey(_MATCH, example="ssh", field="alternatives", required=True, meaning=
         "[what the client has to send](#match); one line that matches is enough"),
-    "backend": SectionKey(OUTCOME, example="127.0.0.1:22", field="outcome", required=True, unless="terminate_tls", meaning=
-        "where the client goes. Not required with `terminate_tls`"),
+    "backend": SectionKey(OUTCOME, example="127.0.0.1:22", field="outcome", required=True, unless="terminate_tls tunnel", meaning=
+        "where the client goes. Not required with `terminate_tls` and `tunnel`"),
     "from": SectionKey(NETWORKS, example="10.0.0.0/8", meaning=
         "if given, the route serves only clients from these networks"),
     "not_from": SectionKey(NETWORKS, example="10.0.0.0/8", meaning=
@@ -467,7 +473,7 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Route("", (), None), {
     "during": SectionKey(_DURING, example="mon-fri 08:00-18:00", meaning=
         "if given, the route serves clients only at [these times](#during)"),
     "under": SectionKey(_UNDER, example="public", meaning=
-        "if given, the route belongs only to these listeners, and to these routes that terminate TLS, whose plaintext it matches"),
+        "if given, the route belongs only to these listeners, and to these routes that terminate TLS or open tunnels, inside of which it matches"),
     "terminate_tls": SectionKey(_CERTIFICATES, example="cert.pem, key.pem", meaning=
         "PEM files with certificates and their keys, or [`acme`](#certificates-by-acme): txmux [terminates TLS](#tls-termination), and the routes `under` this one decide on the plaintext"),
     "alpn": SectionKey(PROTOCOLS, example="h2, http/1.1", meaning=
@@ -484,6 +490,10 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Route("", (), None), {
         "for `terminate_tls`: the oldest version of TLS"),
     "client_cert": SectionKey(_CLIENT_CERT, example="san=*.staff.example.com", meaning=
         "under a route with `tls_client_ca`: the route serves only clients with [such a certificate](#client_cert), or without one"),
+    "tunnel": SectionKey(BOOLEAN, meaning=
+        "txmux answers CONNECT, SOCKS 5 and 4 [as a proxy does](#tunnels), and the routes `under` this one decide on what comes then"),
+    "tunnel_users": SectionKey(USERS, example="tunnel.htpasswd", meaning=
+        "for `tunnel`: a file of `htpasswd -B` with those who may log in; without it, nobody is asked. Needs the extra `txmux[tunnel]`"),
     "log": SectionKey(LOG, meaning=
         "as for a listener; if the two differ, the one with fewer lines counts"),
     "dry_run": SectionKey(BOOLEAN, meaning=

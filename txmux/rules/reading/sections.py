@@ -71,7 +71,7 @@ def missing_keys(section: Section, kind: str) -> list[Problem]:
     lacking = {
         name: key
         for name, key in TABLES[kind].items()
-        if key.required and section.entries.keys().isdisjoint({name, key.unless})
+        if key.required and section.entries.keys().isdisjoint({name, *key.unless.split()})
     }
     if section.unread or not lacking:
         return []
@@ -84,7 +84,7 @@ def missing_keys(section: Section, kind: str) -> list[Problem]:
     return [
         section.problem(f"is missing; write for example '{name} = {key.example}'", name)
         for name, key in lacking.items()
-        if meant.isdisjoint({name, key.unless} - {""})
+        if meant.isdisjoint({name, *key.unless.split()})
     ]
 
 

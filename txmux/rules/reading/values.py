@@ -437,7 +437,7 @@ class SectionKey:
         example: A value that works, for messages; by default the default.
         field: The model's attribute; by default the key's name.
         required: Whether a section cannot do without it.
-        unless: A key that makes it unnecessary.
+        unless: The keys that make it unnecessary.
         streams_only: Why it is wrong in a section for UDP, and what to do instead; empty if it is not.
         datagrams_only: Whether it is wrong in a section for TCP.
     """

@@ -189,10 +189,14 @@ class Connecting(Stage):
         if connector.tried and self._held is None:
             self._record_tried(connector)
         self._leave_held(is_connected=True)
+        if client.tunnel is not None:
+            client.tunnel.grant(client)
         client.advance(Connected(self._upstream, member, server))
 
     def _failed(self, cause: ConnectFailure) -> None:
         connector, self._connector = self._connector, None
+        if connector is not None and self._client.tunnel is not None:
+            self._client.tunnel.number = connector.number
         is_again = self._held is not None and self._held.is_trying
         tried = [] if connector is None or is_again else self._record_tried(connector)
         if connector is not None and connector.refused and not tried:
@@ -255,7 +259,11 @@ class Connecting(Stage):
         is_plain = isinstance(client.transport, SocketTransport)
         if held is None or not held.is_waiting or not is_plain:
             return "being connected"
-        return "being connected" if client.is_previewed or client.source or client.replays else None
+        return (
+            "being connected"
+            if client.is_previewed or client.source or client.replays or client.tunnel
+            else None
+        )
 
     @override
     def suspend(self) -> tuple[RelayState, Timeouts, float | None, Sockets]:

@@ -69,6 +69,10 @@ class Peeking(Stage):
             transport = client.transport
             first = transport.take_received() if isinstance(transport, SocketTransport) else b""
             outcome = self.receive(first) if first else None
+            if client.tunnel is not None and outcome is None:
+                # It may have said more before the answer, and even have half-closed.
+                outcome = self.on_data() if client.received and not first else None
+                outcome = self.on_finished() if outcome is None and client.has_finished else outcome
             if outcome is None:
                 self.wait(client.configuration.settings.detect_timeout, self.on_timeout)
             return outcome
@@ -120,4 +124,6 @@ class Peeking(Stage):
         if answered:
             client.replays = tuple(exchange for exchange in answered if exchange.repeat)
             client.received = client.received[sum(len(exchange.request) for exchange in answered) :]
+        if client.tunnel is not None:
+            record.facts = {**record.facts, **client.tunnel.facts}
         return Detected(self.layer, decision.route)

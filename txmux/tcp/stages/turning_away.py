@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from txmux.interfaces import Peeked
 from txmux.rules.model import Refusal
-from txmux.tcp.answers import answer_to
+from txmux.tcp.answers import RejectionAnswer, answer_to
 from txmux.tcp.stage import Stage
 from txmux.tcp.transitions import Ended
 
@@ -89,7 +89,11 @@ class Rejecting(Stage):
     def _answer(self) -> None:
         assert self._received is not None  # noqa: S101 - it goes only once there is an answer
         client = self._client
-        answer = answer_to(self._received, unavailable=self._reason not in _NOT_ALLOWED)
+        tunnel = client.tunnel
+        if tunnel is not None and not tunnel.is_answered:
+            answer = RejectionAnswer(tunnel.refusal(self._reason), complete=True)
+        else:
+            answer = answer_to(self._received, unavailable=self._reason not in _NOT_ALLOWED)
         fresh = answer.data[self._answered :]
         if fresh:
             self._answered = len(answer.data)

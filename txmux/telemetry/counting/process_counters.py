@@ -276,7 +276,7 @@ _STEP = 1 << 16  # bytes by which memory grows; pages that are not written to ta
 
 
 def routes_of(rules: Rules, listener: Listener) -> Iterator[Route]:
-    """Yield the routes that may take a listener's clients, those inside of TLS included, each once."""
+    """Yield the routes that may take a listener's clients, those inside of TLS and tunnels included, each once."""
     seen: set[str] = set()
     levels: list[Listener | Route] = [listener]
     for level in levels:
@@ -284,7 +284,7 @@ def routes_of(rules: Rules, listener: Listener) -> Iterator[Route]:
             if route.name not in seen:
                 seen.add(route.name)
                 yield route
-                if route.terminate_tls:
+                if route.is_outer:
                     levels.append(route)
 
 
