@@ -18,7 +18,8 @@ import attrs
 from txmux.cli._output import Output, explained_style
 from txmux.cli.pcap import Datagram, Segment, client_flows, client_streams, read_packets
 from txmux.cli.remote import command
-from txmux.detection.explain import explain
+from txmux.detection.detector import Detector
+from txmux.detection.explain import Explanation, explain
 from txmux.errors import MuxError, OptionError
 from txmux.interfaces import Transport
 from txmux.matchers.payload import bytes_from_hex, bytes_from_text
@@ -52,6 +53,7 @@ from txmux.telemetry.formatting import (
     folded_routes,
 )
 from txmux.transport import unmapped
+from txmux.wire.tunnel.dialog import asked_for
 
 _LONGEST_DATAGRAM = 65535
 
@@ -360,7 +362,38 @@ def _trace(
         sample.now,
         certificate,
     )
-    return Trace(listener, verdicts)
+    if end is not None and end.tunnel:
+        verdicts = _inside_tunnel(verdicts, routes, sample, certificate)
+    route = verdicts.decision.route
+    asked = asked_for(sample.data) if route is not None and route.tunnel else None
+    if route is None or asked is None:
+        return Trace(listener, verdicts)
+    verdicts.decision.facts.update(asked[0])
+    inner = attrs.evolve(sample, data=asked[1], stream=None)
+    inside = _trace(rules, route, certificate, _inside(listener, route), inner)
+    inside.found.decision.facts.update(asked[0])
+    return Trace(listener, verdicts, (inner, inside))
+
+
+def _inside_tunnel(
+    verdicts: Explanation[Route],
+    routes: Sequence[Route],
+    sample: TracedSample,
+    certificate: FoundCertificate | None,
+) -> Explanation[Route]:
+    """Return what decides where the client need not say anything inside of its tunnel."""
+    detection = Detector(routes).start_detection(sample.client, sample.now, certificate)
+    decision = detection.decide_before_bytes()
+    return verdicts if decision is None else Explanation(verdicts.routes, 0, decision)
+
+
+def _inside(listener: Listener, end: Route) -> Listener:
+    return attrs.evolve(
+        listener,
+        first="client",
+        default=end.outcome or listener.default,
+        silent=(Silence(end.outcome),) if end.outcome else listener.silent,
+    )
 
 
 def _listeners_inside(
@@ -374,22 +407,15 @@ def _listeners_inside(
         )
     if name is None:
         return listeners, None, None
-    ends = {route.name: route for route in rules.routes if route.terminate_tls is not None}
+    ends = {route.name: route for route in rules.routes if route.is_outer}
     if name not in ends:
         hint = did_you_mean(name, ends)
         names = f" (there are {', '.join(ends)})" if ends else ""
-        raise MuxError(f"there is no [route {name}] that terminates TLS{hint}{names}")
-    end = ends[name]
-    reached = [
-        attrs.evolve(
-            listener,
-            first="client",
-            default=end.outcome or listener.default,
-            silent=(Silence(end.outcome),) if end.outcome else listener.silent,
+        raise MuxError(
+            f"there is no [route {name}] that terminates TLS or opens tunnels{hint}{names}"
         )
-        for listener in listeners
-        if comes_to(end, listener, ends)
-    ]
+    end = ends[name]
+    reached = [_inside(listener, end) for listener in listeners if comes_to(end, listener, ends)]
     if not reached:
         raise MuxError(f"no client of this listener comes to [route {name}]; leave out --listener")
     return tuple(reached), end, _certificate(rules, end, certificate or "none")
@@ -442,6 +468,10 @@ def write(output: Output, sample: TracedSample, trace: Trace, *, is_folded: bool
         output.line(f"{'and ' if shown else ''}{', '.join(words)}")
     output.line()
     output.table([((label, text), "") for label, text in _conclusion(sample, trace)])
+    if trace.inner is not None:
+        output.line()
+        output.line("inside of the tunnel", "bold")
+        write(output, *trace.inner)
 
 
 def _title(sample: TracedSample, trace: Trace) -> str:
@@ -497,7 +527,7 @@ def _conclusion(sample: TracedSample, trace: Trace) -> Iterator[tuple[str, str]]
         yield "decision", f"at once: the listener's 'allow' or 'deny' keeps {sample.client} out"
         return
     silence = silence_of(sample, trace)
-    if silence is None:
+    if silence is None or verdicts.decided_at == 0:
         yield "decision", f"at once, before any byte: {target}"
         return
     silent_for = f"{silence.after or listener.detect_timeout:g}s"

@@ -40,7 +40,7 @@ class TunnelUsers:
         self._is_right: Any = bcrypt.checkpw
         self._route, self._path = route, path
         self._hashes: Mapping[str, bytes] = {}
-        self._state: object = None
+        self._state: object = None  # of the file, or the number of the error
         self._looked_at = -_PAUSE
         self._waiting: list[int] = []
         # Digests of logins that were right: a client that comes again need not wait, nor take a quarter of a second of CPU.
@@ -53,24 +53,26 @@ class TunnelUsers:
         if now - self._looked_at < _PAUSE:
             return
         self._looked_at = now
+        hashes, state = self._hashes, self._state
         try:
-            state, _ = state_at(self._path)
+            state = state_at(self._path)[0]
             if state == self._state:
                 return
             hashes, problems = read_users(read_list(self._path, LARGEST_USERS))
-        except OSError as problem:
-            state, hashes = problem.errno, self._hashes
-            problems = [f": {problem.strerror}; the users that are known are kept"]
-        if state != self._state:
-            self._state, self._hashes = state, hashes
-            self._known.clear()
-            for problem in problems:
-                self._log.error(
-                    "[route {route}] tunnel_users: {path}{problem}",
-                    route=self._route,
-                    path=self._path,
-                    problem=problem,
-                )
+        except OSError as error:
+            state = error.errno
+            problems = [f" cannot be read: {error.strerror}; users that are known are kept"]
+        if state == self._state:
+            return
+        self._state, self._hashes = state, hashes
+        self._known.clear()
+        for problem in problems:
+            self._log.error(
+                "[route {route}] tunnel_users: {path}{problem}",
+                route=self._route,
+                path=self._path,
+                problem=problem,
+            )
 
     def check(self, source: int, login: Login) -> Deferred[bool] | bool | None:
         """Return whether a login is right, now or later; ``None`` if too many are being checked."""

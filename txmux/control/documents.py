@@ -96,6 +96,7 @@ def routes_document(
             "backend": _outcome_name(route.outcome),
             "dry_run": route.dry_run,
             "ends_tls": route.terminate_tls is not None,
+            "tunnel": route.tunnel,
             "listeners": [{"listener": totals.listener, **_sums([totals])} for totals in counted],
             "file": route.section.path or None,
             "line": route.section.line or None,

@@ -1,5 +1,7 @@
 """What listeners do with given bytes, as values and as JSON. Pure."""
 
+from __future__ import annotations
+
 import itertools
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -45,10 +47,11 @@ class TracedSample:
 
 @attrs.frozen
 class Trace:
-    """What one listener makes of a sample."""
+    """What one listener makes of a sample; `inner` is what it makes of the bytes inside of a tunnel."""
 
     listener: Listener
     found: Explanation[Any]
+    inner: tuple[TracedSample, Trace] | None = None
 
 
 def as_json(rules: str, traces: Iterable[tuple[TracedSample, Iterable[Trace]]]) -> dict[str, Any]:
@@ -76,17 +79,19 @@ def _text(value: object) -> str | None:
 
 @attrs.frozen
 class TracedOutcome:
-    """The outcome for a client, and what decides it; the outcome is ``None`` if the route terminates TLS."""
+    """The outcome for a client, and what decides it; the outcome is ``None`` if routes under that one decide."""
 
     by: Literal["route", "default", "silent", "denied"]
     route: str | None
     outcome: Outcome | None
     facts: Mapping[str, str] = attrs.field(factory=dict)
+    is_tunnel: bool = False
 
     def __str__(self) -> str:
         by = f"route {self.route}" if self.route else self.by
         if self.outcome is None:
-            return f"{by}, which ends TLS; the routes under it decide on what is inside"
+            what = "opens tunnels" if self.is_tunnel else "ends TLS"
+            return f"{by}, which {what}; the routes under it decide on what is inside"
         if isinstance(self.outcome, Refusal):
             return f"{by}, {self.outcome.value}"
         servers = ", ".join(self.servers)
@@ -124,9 +129,10 @@ def traced_outcome(sample: TracedSample, trace: Trace) -> TracedOutcome:
     if client is not None and not listener.clients.serves(client):
         return TracedOutcome("denied", None, Refusal.CLOSE)
     silence = silence_of(sample, trace)
-    if silence is None:
+    is_open = trace.found.decided_at != 0
+    if silence is None and is_open:
         return TracedOutcome("default", None, listener.default)
-    if not sample.data and sample.datagrams is None:
+    if not sample.data and sample.datagrams is None and is_open and silence is not None:
         return TracedOutcome("silent", None, silence.outcome)
     route = trace.found.decision.route
     if route is None:
@@ -134,8 +140,9 @@ def traced_outcome(sample: TracedSample, trace: Trace) -> TracedOutcome:
         if is_undecided and sample.datagrams is not None and is_keepalive_only(sample.datagrams):
             return TracedOutcome("silent", None, Refusal.CLOSE)
         return TracedOutcome("default", None, listener.default)
-    outcome = None if route.terminate_tls else route.outcome
-    return TracedOutcome("route", route.name, outcome, trace.found.decision.facts)
+    outcome = None if route.is_outer else route.outcome
+    facts = trace.found.decision.facts
+    return TracedOutcome("route", route.name, outcome, facts, route.tunnel)
 
 
 def silence_of(sample: TracedSample, trace: Trace) -> Silence | None:
@@ -164,6 +171,7 @@ def trace_json(sample: TracedSample, trace: Trace) -> dict[str, Any]:
         "decision": None if at is None else traced.as_json(at),
         "at_deadline": traced.as_json(None) if at is None else None,
         "facts": trace.found.decision.facts,
+        **({} if trace.inner is None else {"inside": trace_json(*trace.inner)}),
     }
 
 

@@ -158,7 +158,7 @@ _FORMS: dict[str, Any] = {
     },
     "Route": {
         "name": str, **_ROUTE_COUNTS, "under": [str], "backend": str | None, "dry_run": bool,
-        "ends_tls": bool, "listeners": [{"listener": str, **_ROUTE_COUNTS}], "file": str | None,
+        "ends_tls": bool, "tunnel": bool, "listeners": [{"listener": str, **_ROUTE_COUNTS}], "file": str | None,
         "line": int | None, "rule": str,
     },
     "Backend": {

@@ -11,11 +11,12 @@ from txmux.interfaces import Transport
 from txmux.rules.lint.coverage import ParsedLine, lines_of
 from txmux.rules.lint.scopes import scopes, set_of
 from txmux.rules.model import Backend, Clients, Listener, NetworkSet, Route, Rules, TlsEnd
-from txmux.rules.model.backend import backends_of
+from txmux.rules.model.backend import PORT, backends_of
 from txmux.rules.problems import Problem, joined
 from txmux.rules.reading.route import dns_patterns
 from txmux.rules.reading.service import address_of, is_by_tcp
 from txmux.rules.reading.tokens import LARGEST_TOKENS, OWN, AdminToken, read_tokens
+from txmux.rules.reading.tunnels import LARGEST_USERS, read_users
 from txmux.rules.reading.values import network
 from txmux.transport import is_address
 
@@ -130,7 +131,14 @@ def open_proxies(rules: Rules) -> Iterator[Problem]:
     reported = set()
     for scope in scopes(rules):
         owner = scope.owner
-        ways = [(one.outcome, one.clients.allowed is None) for one in rules.routes_of(owner)]
+        has_users = isinstance(owner, Route) and owner.tunnel_users is not None
+        ways = [
+            (
+                one.outcome,
+                one.clients.allowed is None and not (one.tunnel_users or has_users),
+            )
+            for one in rules.routes_of(owner)
+        ]
         if isinstance(owner, Listener):
             ways.append((owner.default, True))
         for outcome, is_for_all in ways:
@@ -144,6 +152,48 @@ def open_proxies(rules: Rules) -> Iterator[Problem]:
                         if (backend.name, message) not in reported:
                             reported.add((backend.name, message))
                             yield backend.section.problem(message, "allow_names")
+
+
+def free_ports(rules: Rules) -> Iterator[Problem]:
+    """Find tunnels by which everyone can come to every port of a server, of whatever names."""
+    asking = {route.name for route in rules.routes if _asks_for_certificate(route)}
+    for scope in scopes(rules):
+        owner = scope.owner
+        if not isinstance(owner, Route) or not owner.tunnel or owner.tunnel_users is not None:
+            continue
+        outer = (owner.clients, *(listener.clients for listener in scope.listeners))
+        is_kept = any(clients.allowed is not None for clients in outer)
+        is_kept |= not asking.isdisjoint(owner.under) or owner.client_cert is not None
+        ways = [one.outcome for one in rules.routes_of(owner) if one.clients.allowed is None]
+        for backend in () if is_kept else backends_of([owner.outcome, *ways]):
+            if any(not server.port and server.kind == "tcp" for server in backend.servers):
+                message = (
+                    f"everyone may come to every port behind [backend {backend.name}]; write 'from' or 'tunnel_users' here, "
+                    f"or a port in place of {PORT} there"
+                )
+                yield owner.section.problem(message, "tunnel")
+
+
+def _asks_for_certificate(route: Route) -> bool:
+    end = route.terminate_tls
+    return end is not None and end.client_ca is not None and end.client == "required"
+
+
+def wrong_users(rules: Rules) -> Iterator[Problem]:
+    """Find what is wrong in files of ``tunnel_users``, if this process may read them."""
+    for route in rules.routes:
+        path = route.tunnel_users
+        try:
+            problems = [] if path is None else read_users(read_list(path, LARGEST_USERS))[1]
+        except PermissionError:
+            continue
+        except OSError as error:
+            problems = [f" cannot be read: {error.strerror}"]
+        for problem in problems[:_MOST_LINES]:
+            yield route.section.problem(f"{path}{problem}", "tunnel_users")
+        if _is_readable(path):
+            message = f"every user of this machine can read '{path}'; run 'chmod o= {path}'"
+            yield route.section.problem(message, "tunnel_users")
 
 
 def _dangers(listener: Listener, *, is_for_all: bool) -> Iterator[str]:
@@ -165,10 +215,12 @@ def _dangers(listener: Listener, *, is_for_all: bool) -> Iterator[str]:
 def nameless(rules: Rules) -> Iterator[Problem]:
     """Find routes to a server that clients name, whose clients name none."""
     in_the_clear = {route.name for route in rules.routes if route.terminate_tls}
+    tunnels = {route.name for route in rules.routes if route.tunnel}
     for route in rules.routes:
         is_inside = not in_the_clear.isdisjoint(route.under)
+        is_tunnelled = route.tunnel or not tunnels.isdisjoint(route.under)
         for fact in route.outcome.names if isinstance(route.outcome, Backend) else ():
-            if fact == "sni" and is_inside:
+            if (fact == "sni" and is_inside) or (fact == "host" and is_tunnelled):
                 continue
             for _, number, line in lines_of([route]):
                 is_known = type(line.predicate).__module__.startswith("txmux.")

@@ -102,7 +102,7 @@ class _ReachabilityCheck:
     def _check_scope(self, scope: RouteScope) -> None:
         index: CoverageIndex[_DecidingLine] = CoverageIndex()
         plain: dict[str, list[_DecidingLine]] = defaultdict(list)
-        # Inside of TLS, which a route ends, there are streams.
+        # Inside of TLS and tunnels there are streams.
         over = scope.owner.transport if isinstance(scope.owner, Listener) else Transport.TCP
         for route in self._rules.routes_of(scope.owner):
             self._over[route.name].append(scope)
@@ -126,11 +126,15 @@ class _ReachabilityCheck:
     def _find_misplaced(
         self, plain: dict[str, list[_DecidingLine]], later: _DecidingLine, over: Transport
     ) -> None:
-        effect = later.route.outcome, later.route.terminate_tls
+        effect = later.route.outcome, later.route.terminate_tls, later.route.tunnel
         pairs = () if later.line.negated else _pairs(over).get(later.line.name, ())
         for other, before, why in pairs:
             for owner in plain[other]:
-                same = (owner.route.outcome, owner.route.terminate_tls) == effect
+                same = (
+                    owner.route.outcome,
+                    owner.route.terminate_tls,
+                    owner.route.tunnel,
+                ) == effect
                 one, two = owner.route.client_cert, later.route.client_cert
                 if one is not None and two is not None and one.excludes(two):
                     continue

@@ -1,4 +1,4 @@
-"""The scopes of routes, which are listeners and terminated TLS, and the clients of each as sets of addresses."""
+"""The scopes of routes, which are listeners, terminated TLS and tunnels, and the clients of each as sets of addresses."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ WITH_ADDRESS = ClientSet(((0, _END),))
 
 @attrs.frozen
 class RouteScope:
-    """What routes belong to: a listener, or a route that ends TLS."""
+    """What routes belong to: a listener, or a route that ends TLS or opens tunnels."""
 
     owner: Listener | Route
     clients: ClientSet
@@ -119,7 +119,7 @@ def scopes(rules: Rules) -> tuple[RouteScope, ...]:
     for listener in rules.listeners:
         some = set_of(listener.clients)
         layers.append(RouteScope(listener, some | places if some else some, (listener,)))
-    inside = {route.name: route for route in rules.routes if route.terminate_tls}
+    inside = {route.name: route for route in rules.routes if route.is_outer}
     outer: dict[str, list[RouteScope]] = {name: [] for name in inside}
     for layer in layers:
         _enter(layer, rules, outer)

@@ -11,12 +11,14 @@ from txmux.interfaces import Transport
 from txmux.rules.collecting import uncollected
 from txmux.rules.lint.access import (
     admin_reachable,
+    free_ports,
     nameless,
     open_proxies,
     other_names,
     proxy_listeners,
     readable_secrets,
     tls_ends,
+    wrong_users,
 )
 from txmux.rules.lint.coverage import forget_lines, lines_of
 from txmux.rules.lint.patterns import odd_patterns
@@ -44,6 +46,8 @@ def lint(rules: Rules) -> list[Problem]:
             *open_proxies(rules),
             *nameless(rules),
             *other_names(rules),
+            *free_ports(rules),
+            *wrong_users(rules),
             *_beyond_peek_limit(rules),
             *proxy_listeners(rules),
             *tls_ends(rules),

@@ -150,7 +150,7 @@ def loops(listeners: Iterable[Listener], routes: Sequence[Route]) -> Iterator[Pr
         destinations += [
             ("backend", route.outcome, route)
             for route in routes
-            if route.stands_under(listener) and not (route.terminate_tls or route.dry_run)
+            if route.stands_under(listener) and not (route.is_outer or route.dry_run)
         ]
         for key, outcome, owner in destinations:
             message = whys.get(id(outcome))
@@ -228,7 +228,7 @@ def wrong_transports(listeners: Iterable[Listener], routes: Iterable[Route]) -> 
                 message = f"{other}, but [listen {listener.name}] is for {listener.transport.value.upper()}; {_other_server(outcome)}"
                 yield listener.section.problem(message, key)
     transports = {listener.transport for listener in of.values()}
-    ends = {route.name for route in routes if route.terminate_tls}
+    ends = {route.name for route in routes if route.is_outer}
     for route in routes:
         owners = {f"[listen {name}]": of[name].transport for name in route.under if name in of}
         owners |= {f"[route {name}]": Transport.TCP for name in route.under if name in ends}
@@ -240,16 +240,19 @@ def _of_route(
     route: Route, owners: Mapping[str, Transport], transports: Collection[Transport]
 ) -> Iterator[tuple[str, str]]:
     """Find what does not go together; the owners are those that the route is under."""
-    if route.terminate_tls and _server_of_another(route.outcome, Transport.TCP):
-        yield "backend", "its servers are for UDP, but TLS ends over TCP only; use another backend"
+    if route.is_outer and _server_of_another(route.outcome, Transport.TCP):
+        what = "tunnels are" if route.tunnel else "TLS ends"
+        yield "backend", f"its servers are for UDP, but {what} over TCP only; use another backend"
         return
     own = route.transport
     other = next((owner for owner, over in owners.items() if own not in {None, over}), "")
     is_nowhere = not owners and own is not None and bool(transports) and own not in transports
-    if route.terminate_tls and (other or is_nowhere):
+    if route.is_outer and (other or is_nowhere):
         where = f"{other} is for UDP" if other else "no [listen] is for TCP"
         message = f"TLS ends over TCP only, and {where}; use a server that ends DTLS or QUIC itself"
-        yield "terminate_tls", message
+        if route.tunnel:
+            message = f"clients ask for tunnels over TCP only, and {where}; put it under another"
+        yield "tunnel" if route.tunnel else "terminate_tls", message
         return
     if other:
         message = f"its servers are for {_word(own)}, but {other} is for {_word(owners[other])}; {_other_server(route.outcome)}"
@@ -319,7 +322,7 @@ def _other_server(outcome: Outcome | None) -> str:
 def unknown_certificates(routes: Sequence[Route]) -> Iterator[Problem]:
     """Find routes whose ``client_cert`` never holds: no client is asked for a certificate, or the conditions exclude each other."""
     # By what is written, since files that cannot be read leave nothing else.
-    ends = {one.name: one for one in routes if "terminate_tls" in one.section.entries}
+    ends = {one.name: one for one in routes if one.tunnel or "terminate_tls" in one.section.entries}
     for route in routes:
         condition = route.client_cert
         if condition is None:
@@ -360,7 +363,7 @@ def misplaced(
 ) -> Iterator[Problem]:
     """Find keys that hand over sockets which may have lost bytes by then, or are not plain ones."""
     names = tuple(routes)
-    ends = {route.name: route for route in names if route.terminate_tls}
+    ends = {route.name: route for route in names if route.is_outer}
     reported: set[tuple[str, str, int | None]] = set()
     for route in names:
         if isinstance(route.outcome, Handover) and (message := _why_not_inside_tls(route, ends)):
@@ -379,6 +382,8 @@ def misplaced(
 
 
 def _why_not_inside_tls(route: Route, ends: Mapping[str, Route]) -> str:
+    if route.tunnel or any(ends[name].tunnel for name in route.under if name in ends):
+        return "clients of a tunnel have been answered here, and their requests cannot be taken back; name a server"
     if route.terminate_tls is not None:
         return "this route terminates TLS, so no other program could use the socket; name a server"
     over = next((name for name in route.under if name in ends), "")
@@ -424,18 +429,18 @@ def _why_not(listener: Listener, routes: Iterable[Route], relay: str) -> str:
 
 
 def _left_inside(listener: Listener, ends: Mapping[str, Route]) -> Iterator[Problem]:
-    """Find routes that end TLS and leave clients to a listener that hands over their sockets."""
+    """Find routes that end TLS or open tunnels and leave clients to a listener that hands over their sockets."""
     for route in ends.values():
         if route.outcome is None and comes_to(route, listener, ends):
             yield route.section.problem(
-                f"clients that no route takes inside TLS go to 'silent' or 'default' of [listen {listener.name}], which hands "
+                f"clients that no route takes inside {'the tunnel' if route.tunnel else 'TLS'} go to 'silent' or 'default' of [listen {listener.name}], which hands "
                 "over sockets: no other program could use these; add 'backend'",
-                "terminate_tls",
+                "tunnel" if route.tunnel else "terminate_tls",
             )
 
 
 def comes_to(route: Route, listener: Listener, ends: Mapping[str, Route]) -> bool:
-    """Return whether clients of a listener come to a route that ends TLS, at once or inside of others."""
+    """Return whether clients of a listener come to a route that ends TLS or opens tunnels, at once or inside of others."""
     ways = [route]
     for way in ways:
         if way.stands_under(listener):

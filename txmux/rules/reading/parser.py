@@ -378,7 +378,7 @@ class _RulesParser:
     def _route(self, name: str, section: Section) -> Route:
         fields = self._read("route", name, section)
         self._problems += route.contradictions(section, fields)
-        self._problems += tunnels.contradictions(section, fields)
+        self._problems += tunnels.contradictions(section)
         return route.make_route(name, section, fields, self._reading.settings)
 
     def _read(self, kind: str, name: str, section: Section) -> dict[str, Any]:

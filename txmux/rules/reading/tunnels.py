@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
 
 from txmux.rules.model import Backend, Listener, Route, Section
 from txmux.rules.model.backend import backends_of
@@ -41,7 +40,7 @@ def asks_for_tunnel(section: Section) -> bool:
     return [item.text for item in section.items("tunnel")] == ["yes"]
 
 
-def contradictions(section: Section, found: Mapping[str, Any]) -> Iterator[Problem]:
+def contradictions(section: Section) -> Iterator[Problem]:
     """Find what does not go together with ``tunnel`` in one section."""
     if not asks_for_tunnel(section):
         if "tunnel_users" in section.entries:

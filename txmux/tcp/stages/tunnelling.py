@@ -16,14 +16,21 @@ from txmux.tcp.stage import Client, Stage
 from txmux.tcp.transitions import Detected, Outcome, TunnelOpened, TurnedAway
 from txmux.wire.facts import printable
 from txmux.wire.http2_opening import PREFACE
-from txmux.wire.tunnel.dialog import Asked, Failure, Login, Refused, Reply, TunnelDialog, TunnelKind
+from txmux.wire.tunnel.dialog import (
+    Asked,
+    Failure,
+    Login,
+    Refused,
+    Reply,
+    TunnelDialog,
+    kind_of,
+)
 
 if TYPE_CHECKING:
     from txmux.client.configuration import CompiledRoute, RuleLayer
     from txmux.telemetry.reasons import EndReason
     from txmux.telemetry.record import ConnectionState
 
-_KINDS: Mapping[bytes, TunnelKind] = {b"\4": "socks4", b"\5": "socks5"}
 _FAILURES: Mapping[EndReason, Failure] = {
     "denied": "denied",
     "no-route": "denied",
@@ -83,14 +90,14 @@ class Tunnelling(Stage):
 
     _route: CompiledRoute
     _inside: RuleLayer
-    _judging: Deferred[bool | None] | None = attrs.field(default=None, init=False)
+    _judging: Deferred[bool] | None = attrs.field(default=None, init=False)
 
     @override
     def begin(self) -> Outcome | None:
         client = self._client
         if client.received.startswith(PREFACE):
             return TurnedAway(Refusal.REJECT, "denied")
-        kind = _KINDS.get(client.received[:1], "connect")
+        kind = kind_of(client.received)
         self._dialog = TunnelDialog(kind, wants_login=self._route.users is not None)
         self._tunnel = client.tunnel = Tunnel(self._dialog, {"tunnel": kind})
         client.record.facts = {**client.record.facts, "tunnel": kind}

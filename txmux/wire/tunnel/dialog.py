@@ -207,6 +207,22 @@ class TunnelDialog:
             yield Asked(host, port)
 
 
+def kind_of(data: bytes) -> TunnelKind:
+    """Return what a client asks by that begins so, if it asks for a tunnel."""
+    return "socks5" if data[:1] == b"\5" else "socks4" if data[:1] == b"\4" else "connect"
+
+
+def asked_for(data: bytes) -> tuple[dict[str, str], bytes] | None:
+    """Return the facts of a request, and the bytes behind it; ``None`` if these bytes have no whole one. Logins count as right."""
+    dialog = TunnelDialog(kind_of(data), wants_login=False)
+    dialog.received = data
+    while isinstance(event := dialog.proceed(), Reply):
+        pass
+    if not isinstance(event, Asked):
+        return None
+    return {"tunnel": dialog.kind, "host": event.host, "port": str(event.port)}, dialog.received
+
+
 def _login(text: bytes) -> Login | None:
     try:
         user, _, password = base64.b64decode(text, validate=True).partition(b":")
