@@ -10,11 +10,13 @@ from txmux.tcp import connection, socket_connection
 from txmux.tcp.connection import MuxProtocol
 from txmux.tcp.socket_connection import SocketConnection
 from txmux.tcp.stage import Stage
+from txmux.tcp.stages.tunnelling import Tunnelling
 from txmux.tcp.transitions import CHOICES, TRANSITIONS, Ended, Node, TurnedAway
 from txmux.telemetry.record import STATES
 
 _OUTCOMES = {outcome.__name__: outcome for row in TRANSITIONS.values() for outcome in row}
-_STEPS = MuxProtocol._steps
+# Its stage is imported where it is needed.
+_STEPS = {**MuxProtocol._steps, "tunnelling": Tunnelling}
 _WITHOUT_STAGE: dict[Node, tuple[Callable[..., object], ...]] = {
     "introduction": (SocketConnection._await_header, SocketConnection._read_header),
     "peeking": (
@@ -81,6 +83,10 @@ class TransitionsTest(SynchronousTestCase):
             self.assertEqual({_STEPS[node].__name__}, stages)
             self.assertIs(SocketConnection._steps[node], functions[0])
         self.assertEqual(
-            {node for node, step in _STEPS.items() if SocketConnection._steps[node] is not step},
+            {
+                node
+                for node, step in MuxProtocol._steps.items()
+                if SocketConnection._steps[node] is not step
+            },
             {*_WITHOUT_STAGE},
         )

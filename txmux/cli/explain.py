@@ -368,10 +368,10 @@ def _trace(
     asked = asked_for(sample.data) if route is not None and route.tunnel else None
     if route is None or asked is None:
         return Trace(listener, verdicts)
-    verdicts.decision.facts.update(asked[0])
-    inner = attrs.evolve(sample, data=asked[1], stream=None)
+    verdicts.decision.facts.update(asked.facts)
+    inner = attrs.evolve(sample, data=asked.received, stream=None)
     inside = _trace(rules, route, certificate, _inside(listener, route), inner)
-    inside.found.decision.facts.update(asked[0])
+    inside.found.decision.facts.update(asked.facts)
     return Trace(listener, verdicts, (inner, inside))
 
 
@@ -411,9 +411,7 @@ def _listeners_inside(
     if name not in ends:
         hint = did_you_mean(name, ends)
         names = f" (there are {', '.join(ends)})" if ends else ""
-        raise MuxError(
-            f"there is no [route {name}] that terminates TLS or opens tunnels{hint}{names}"
-        )
+        raise MuxError(f"there is no [route {name}] that terminates TLS{hint}{names}")
     end = ends[name]
     reached = [_inside(listener, end) for listener in listeners if comes_to(end, listener, ends)]
     if not reached:

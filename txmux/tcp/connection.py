@@ -316,8 +316,7 @@ class MuxProtocol(End, Client):
         if isinstance(destination, Refusal):
             return TurnedAway(destination, reason)
         if isinstance(destination, InProcess):
-            if self.tunnel is not None:
-                self.tunnel.grant(self)
+            self.open_tunnel()
             return ToProtocol(destination)
         if isinstance(destination, Handover):
             return ToProcess(destination)
@@ -332,6 +331,13 @@ class MuxProtocol(End, Client):
         ):
             return ToRejecting(reason)
         return ToClosing(how, reason)
+
+    @override
+    def open_tunnel(self) -> None:
+        answer = b"" if self.tunnel is None else self.tunnel.grant()
+        if answer:
+            self.record.bytes_out += len(answer)
+            self.transport.write(answer)
 
     def _tunnelling(self, route: CompiledRoute, inside: RuleLayer) -> Stage:
         from txmux.tcp.stages.tunnelling import Tunnelling  # noqa: PLC0415 - for few rules

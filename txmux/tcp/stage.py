@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from txmux.net.relay.ends import IRelayTransport
     from txmux.net.relay.interface import RelayState, Timeouts
     from txmux.tcp.moving import MovedConnection, Sockets, StayReason
-    from txmux.tcp.stages.tunnelling import Tunnel
     from txmux.telemetry.counting.process_counters import ServerCounts
     from txmux.telemetry.reasons import AbortReason
     from txmux.telemetry.record import ConnectionRecord, ConnectionState
     from txmux.wire.proxyprotocol.header import Address, Tlv
+    from txmux.wire.tunnel.dialog import TunnelDialog
 
 
 class Client(Protocol):
@@ -52,7 +52,7 @@ class Client(Protocol):
     destination: Address | None = None
     tlvs: tuple[Tlv, ...] = ()
     agreed_tls: AgreedTLS | None = None  # of the client's TLS, if it was terminated here
-    tunnel: Tunnel | None = None  # that it has asked for
+    tunnel: TunnelDialog | None = None  # that it has asked for
     is_previewed: bool = False  # whether the bytes of `received` were only peeked at (MSG_PEEK)
     waited: float = 0.0  # seconds that it has waited for a server in another process
     server_counts: ServerCounts | None = None  # the counters of its server, once it has one
@@ -78,6 +78,9 @@ class Client(Protocol):
 
     def advance(self, outcome: Outcome | None) -> None:
         """Leave the stage with an outcome; ``None`` is ignored."""
+
+    def open_tunnel(self) -> None:
+        """Tell the client that the tunnel that it has asked for is open, if it has and does not know."""
 
     def stop_detection(self) -> None: ...
 

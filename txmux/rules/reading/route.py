@@ -400,13 +400,13 @@ def _under(reading: RulesReading, text: str) -> str:
     is_route = text in routes and is_outer(routes[text][0])
     if text in listeners and is_route:
         raise InvalidValueError(
-            f"{text!r} is a listener, and a route that ends TLS or opens tunnels, too; give one of the two another name"
+            f"{text!r} is a listener, and a route that ends TLS, too; give one of the two another name"
         )
     if text in listeners or is_route or reading.alone:
         return text
     if text in routes:
         raise InvalidValueError(
-            f"[route {text}] does not terminate TLS, so no route can be under it; add 'terminate_tls' or 'tunnel = yes' there, or name a listener"
+            f"[route {text}] does not terminate TLS, so no route can be under it; add 'terminate_tls' there, or name a listener"
         )
     over = [name for name, same in routes.items() if is_outer(same[0])]
     last = text.rsplit(maxsplit=1)[-1].strip("[]")

@@ -189,8 +189,7 @@ class Connecting(Stage):
         if connector.tried and self._held is None:
             self._record_tried(connector)
         self._leave_held(is_connected=True)
-        if client.tunnel is not None:
-            client.tunnel.grant(client)
+        client.open_tunnel()
         client.advance(Connected(self._upstream, member, server))
 
     def _failed(self, cause: ConnectFailure) -> None:

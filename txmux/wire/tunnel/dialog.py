@@ -1,238 +1,222 @@
 """Answers a client that asks for a tunnel, as a proxy does: CONNECT of HTTP/1, SOCKS 5, 4 and 4a."""
 
 import base64
-import binascii
+import errno
 import re
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
+from http import HTTPStatus
 from ipaddress import IPv4Address, IPv6Address
-from typing import Literal, NamedTuple, TypeAlias
-
-TunnelKind = Literal["connect", "socks5", "socks4"]
-Failure = Literal["denied", "refused", "timeout", "network", "host", "busy", "general"]
-"""Why there is no tunnel, as far as clients are told."""
-
-MOST_LOGINS = 3  # in one connection
-
-
-class Reply(NamedTuple):
-    """An answer that is sent at once; the client goes on after it."""
-
-    data: bytes
+from typing import NamedTuple, TypeAlias
 
 
 class Login(NamedTuple):
-    """A user and a password, which are to be checked; `TunnelDialog.proceed` gets whether they are right."""
+    """A user and a password, which are to be checked."""
 
     user: str
     password: bytes
 
 
-class Asked(NamedTuple):
-    """The client's request is complete: the host, a name or an address as it is written, and the port."""
-
-    host: str
-    port: int
-
-
-class Refused(NamedTuple):
-    """The last answer to a client that gets no tunnel."""
-
-    data: bytes
-
-
-_Event: TypeAlias = "Reply | Login | Asked | Refused | None"
+_Event: TypeAlias = "bytes | Login | bool | None"
 _Steps: TypeAlias = Generator[_Event, "bool | None", None]
+_Taken: TypeAlias = Generator[None, "bool | None", bytes]
 
-_AUTHORITY = re.compile(rb"(?:\[([0-9A-Fa-f:.]{2,45})\]|([A-Za-z0-9._-]{1,254})):([0-9]{1,5})")
-_HEAD = re.compile(rb"([A-Z]+) ([^ \r\n]+) HTTP/1\.([0-9])\r?\n")
+_MOST_LOGINS = 3  # in one connection
 _BLANK_LINE = re.compile(rb"\r?\n\r?\n")
+_REQUEST = re.compile(
+    rb"CONNECT (?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]{1,254})):([0-9]{1,5}) HTTP/1\.([0-9])\r?\n"
+)
 _BASIC = re.compile(rb"(?im)^proxy-authorization:[ \t]*basic[ \t]+([A-Za-z0-9+/=]+)[ \t]*\r?$")
 _NAME = re.compile(rb"[A-Za-z0-9._-]{1,254}")
-_STATUS = {
-    400: "Bad Request",
-    403: "Forbidden",
-    407: "Proxy Authentication Required",
-    408: "Request Timeout",
-    431: "Request Header Fields Too Large",
-    502: "Bad Gateway",
-    503: "Service Unavailable",
-    504: "Gateway Timeout",
+
+_CODES: Mapping[str, tuple[int, int]] = {
+    **dict.fromkeys(("denied", "no-route", "silent", "name-denied", "address-denied"), (403, 2)),
+    "no-server": (502, 4),
+    "no-name": (502, 4),
+    "connect-refused": (502, 5),
+    "connect-timeout": (504, 6),
+    "limit": (503, 1),
 }
-_OF_HTTP = {"denied": 403, "timeout": 504, "busy": 503}
-_OF_SOCKS5 = {"denied": 2, "network": 3, "host": 4, "refused": 5, "timeout": 6}
+"""By the reason, the status of HTTP and the reply of SOCKS 5; others are (502, 1)."""
+_BY_NUMBER = {errno.ENETUNREACH: 3, errno.EHOSTUNREACH: 4}
 _NO_ADDRESS = b"\0\1" + bytes(6)
 
 
 class TunnelDialog:
-    """One client's dialog up to its request; it has neither a connection nor a clock.
-
-    `proceed` is called whenever there are more bytes, until it returns ``None``, `Asked` or `Refused`.
+    """One client's request for a tunnel, and the answer to it; it has neither a connection nor a clock.
 
     Args:
-        kind: What the client begins with.
+        data: The first bytes of a client that asks for a tunnel.
         wants_login: Whether a user and a password are asked for.
 
     Attributes:
-        received: The client's bytes that are not read yet; behind the request, those for the server.
-        user: The user who has logged in.
+        kind: ``connect``, ``socks5`` or ``socks4``.
+        received: The bytes that are not read yet; behind the request, those for the server.
+        user: Who has logged in.
+        host: A name, or an address in its usual form.
+        last: The answer, if the request itself is refused.
+        number: The system's number of the last failure to connect.
+        is_answered: Whether the client has been told that its tunnel is open.
     """
 
-    def __init__(self, kind: TunnelKind, *, wants_login: bool) -> None:
-        self.kind, self._wants_login = kind, wants_login
-        self.received, self.user = b"", ""
-        self._steps: _Steps = getattr(self, f"_{kind}")()
-        self._is_begun = False
+    def __init__(self, data: bytes, *, wants_login: bool) -> None:
+        self.kind = {b"\4": "socks4", b"\5": "socks5"}.get(data[:1], "connect")
+        self._wants_login = wants_login
+        self.received, self.user, self.host, self.port = b"", "", "", 0
+        self.last: bytes | None = None
+        self.number = 0
+        self.is_answered = False
+        self._steps: _Steps = getattr(self, f"_{self.kind}")()
+        next(self._steps)
 
     def proceed(self, answer: bool | None = None) -> _Event:  # noqa: FBT001 - as `Generator.send`
-        """Read on; `answer` is for `Login`. ``None`` means that more bytes are needed."""
-        if not self._is_begun:
-            self._is_begun = True
-            return next(self._steps)
+        """Read on.
+
+        Args:
+            answer: Whether the last `Login` was right.
+
+        Returns:
+            Bytes to send, after which it is called again; a `Login`; whether the request is granted, as far as it goes;
+            or ``None`` if more bytes are needed.
+        """
         return self._steps.send(answer)
 
     @property
-    def granted(self) -> bytes:
-        """The answer for a tunnel that is open (RFC 9110, section 9.3.6; RFC 1928, section 6)."""
+    def facts(self) -> dict[str, str]:
+        """What the access log has; nothing inside of the tunnel replaces it."""
+        found = {"tunnel": self.kind, "host": self.host, "port": str(self.port), "user": self.user}
+        return {name: fact for name, fact in found.items() if fact not in {"", "0"}}
+
+    def grant(self) -> bytes:
+        """Return the answer for a tunnel that is open; nothing if the client has it."""
+        if self.is_answered:
+            return b""
+        self.is_answered = True
         if self.kind == "connect":
             return b"HTTP/1.1 200 Connection established\r\n\r\n"
         return b"\5\0" + _NO_ADDRESS if self.kind == "socks5" else b"\0\x5a" + bytes(6)
 
-    def refusal(self, failure: Failure) -> bytes:
-        """Return the answer to a request whose server cannot be reached, or must not be."""
+    def refusal(self, reason: str) -> bytes:
+        """Return the answer for a tunnel that ends for a reason of the access log (RFC 9110, section 9.3.6; RFC 1928, section 6)."""
+        status, code = _CODES.get(reason, (502, 1))
+        if self.last is not None:
+            return self.last
         if self.kind == "connect":
-            return _status(_OF_HTTP.get(failure, 502))
+            return _status(status)
         if self.kind == "socks4":
             return b"\0\x5b" + bytes(6)
-        return bytes([5, _OF_SOCKS5.get(failure, 1)]) + _NO_ADDRESS
+        return bytes([5, _BY_NUMBER.get(self.number, code)]) + _NO_ADDRESS
 
-    def complaint(self, status: int) -> bytes:
-        """Return the answer to what is no request; SOCKS has none."""
-        return _status(status) if self.kind == "connect" else b""
+    def fail(self, status: int) -> None:
+        """Refuse what is no whole request, by a status of HTTP; SOCKS has no answer for that."""
+        self.last = _status(status) if self.kind == "connect" else b""
 
-    def _take(self, count: int) -> Generator[None, "bool | None", bytes]:
+    def _take(self, count: int) -> _Taken:
         while len(self.received) < count:
             yield None
         taken, self.received = self.received[:count], self.received[count:]
         return taken
 
-    def _take_text(self) -> Generator[None, "bool | None", bytes]:
+    def _take_text(self) -> _Taken:
         while (end := self.received.find(b"\0")) < 0:
             yield None
         return (yield from self._take(end + 1))[:-1]
 
     def _socks4(self) -> _Steps:
+        yield None
         head = yield from self._take(8)
         yield from self._take_text()  # the name of a user, which nothing proves
-        port, host = int.from_bytes(head[2:4], "big"), str(IPv4Address(head[4:]))
+        self.port, self.host = int.from_bytes(head[2:4], "big"), str(IPv4Address(head[4:]))
         if not any(head[4:7]) and head[7]:
-            name = yield from self._take_text()
-            host = name.decode() if _NAME.fullmatch(name) else ""
-        if head[1] != 1 or not host or not port or self._wants_login:
-            yield Refused(self.refusal("general"))
-        yield Asked(host, port)
+            self.host = _host((yield from self._take_text()))
+        if head[1] == 1 and self.host and self.port and not self._wants_login:
+            yield True
+        self.last = b"\0\x5b" + bytes(6)
+        yield False
 
     def _socks5(self) -> _Steps:
         """Agree on a method, log in (RFC 1929), and read the request (RFC 1928, sections 3 to 6)."""
-        _, count = yield from self._take(2)
-        methods = yield from self._take(count)
+        yield None
+        methods = yield from self._take((yield from self._take(2))[1])
         method = 2 if self._wants_login else 0
+        self.last = b"\5\xff"
         if method not in methods:
-            yield Refused(b"\5\xff")
-        yield Reply(bytes([5, method]))
+            yield False
+        yield bytes([5, method])
         if method:
             version, length = yield from self._take(2)
             user = (yield from self._take(length)).decode("utf-8", "replace")
             password = yield from self._take((yield from self._take(1))[0])
-            is_right = yield Login(user, password)
-            if version != 1 or not is_right:
-                yield Refused(b"\1\1")
+            self.last = b"\1\1"
+            if version != 1 or not (yield Login(user, password)):
+                yield False
             self.user = user
-            yield Reply(b"\1\0")
+            yield b"\1\0"
         version, command, _, kind = yield from self._take(4)
-        host = yield from self._take_host(kind)
-        port = 0 if host is None else int.from_bytes((yield from self._take(2)), "big")
         code = 1
-        if command != 1:
-            code = 7
-        elif host is None:
+        if kind == 3:
+            self.host = _host((yield from self._take((yield from self._take(1))[0])))
+        elif kind == 1:
+            self.host = str(IPv4Address((yield from self._take(4))))
+        elif kind == 4:
+            self.host = str(IPv6Address((yield from self._take(16))))
+        else:
             code = 8
-        elif version == 5 and host and port:
-            yield Asked(host, port)
-        yield Refused(bytes([5, code]) + _NO_ADDRESS)
-
-    def _take_host(self, kind: int) -> Generator[None, "bool | None", str | None]:
-        if kind == 1:
-            return str(IPv4Address((yield from self._take(4))))
-        if kind == 4:
-            return str(IPv6Address((yield from self._take(16))))
-        if kind != 3:
-            return None
-        name = yield from self._take((yield from self._take(1))[0])
-        return name.decode() if _NAME.fullmatch(name) else _address(name)
+        self.port = int.from_bytes((yield from self._take(2)), "big") if code == 1 else 0
+        code = 7 if command != 1 else code
+        self.last = bytes([5, code]) + _NO_ADDRESS
+        if version == 5 and code == 1 and self.host and self.port:
+            self.last = None
+            yield True
+        yield False
 
     def _connect(self) -> _Steps:
         """Read requests until one is logged in; each has only a head (RFC 9110, section 9.3.6)."""
-        logins = 0
+        yield None
+        logins = at = 0
         while True:
-            at = 0
-            while True:
-                self.received = self.received.lstrip(b"\r\n")  # RFC 9112, section 2.2
-                end = _BLANK_LINE.search(self.received, max(0, at - 3))
-                if end is not None:
-                    break
+            self.received = self.received.lstrip(b"\r\n")  # RFC 9112, section 2.2
+            end = _BLANK_LINE.search(self.received, max(0, at - 3))
+            if end is None:
                 at = len(self.received)
                 yield None
-            head, self.received = self.received[: end.end()], self.received[end.end() :]
-            line = _HEAD.match(head)
-            authority = _AUTHORITY.fullmatch(line[2]) if line and line[1] == b"CONNECT" else None
-            port = int(authority[3]) if authority else 0
-            host = (
-                ""
-                if authority is None
-                else (authority[2] or b"").decode() or _address(authority[1])
-            )
-            if line is None or not host or not 0 < port < 65536:
-                yield Refused(_status(400))
-            if self._wants_login:
-                found = _BASIC.findall(head)
-                login = _login(found[0]) if len(found) == 1 else None
-                if login is None or not (yield login):
-                    logins += login is not None
-                    # Others than HTTP/1.1 may take the end of the connection for that of the answer.
-                    is_last = logins == MOST_LOGINS or (line is not None and line[3] == b"0")
-                    answer = _status(407, is_last=is_last)
-                    yield Refused(answer) if is_last else Reply(answer)
-                    continue
-                self.user = login.user
-            yield Asked(host, port)
+                continue
+            head, self.received, at = self.received[: end.end()], self.received[end.end() :], 0
+            request = _REQUEST.match(head)
+            if request is None:
+                self.fail(400)
+                yield False
+                continue
+            address, name, port, version = request.groups()
+            self.host, self.port = _address(address) if address else name.decode(), int(port)
+            if not self.host or not 0 < self.port < 65536:
+                self.fail(400)
+                yield False
+            login = _login(_BASIC.findall(head)) if self._wants_login else None
+            if not self._wants_login or (login is not None and (yield login)):
+                self.user = login.user if login else ""
+                yield True
+            logins += login is not None
+            # A client of HTTP/1.0 takes the end of the connection for that of the answer.
+            if logins == _MOST_LOGINS or version == b"0":
+                self.fail(407)
+                yield False
+            yield _status(407, is_last=False)
 
 
-def kind_of(data: bytes) -> TunnelKind:
-    """Return what a client asks by that begins so, if it asks for a tunnel."""
-    return "socks5" if data[:1] == b"\5" else "socks4" if data[:1] == b"\4" else "connect"
-
-
-def asked_for(data: bytes) -> tuple[dict[str, str], bytes] | None:
-    """Return the facts of a request, and the bytes behind it; ``None`` if these bytes have no whole one. Logins count as right."""
-    dialog = TunnelDialog(kind_of(data), wants_login=False)
-    dialog.received = data
-    while isinstance(event := dialog.proceed(), Reply):
-        pass
-    if not isinstance(event, Asked):
-        return None
-    return {"tunnel": dialog.kind, "host": event.host, "port": str(event.port)}, dialog.received
-
-
-def _login(text: bytes) -> Login | None:
+def _login(found: list[bytes]) -> Login | None:
     try:
-        user, _, password = base64.b64decode(text, validate=True).partition(b":")
-    except binascii.Error:
+        user, _, password = base64.b64decode(found[0], validate=True).partition(b":")
+    except (ValueError, IndexError):
         return None
-    return Login(user.decode("utf-8", "replace"), password)
+    return Login(user.decode("utf-8", "replace"), password) if len(found) == 1 else None
+
+
+def _host(text: bytes) -> str:
+    """Return a name, or an IPv6 address in its usual form; nothing if the text is neither."""
+    return text.decode() if _NAME.fullmatch(text) else _address(text)
 
 
 def _address(text: bytes) -> str:
-    """Return an IPv6 address, in its usual form; nothing if the text is none."""
     try:
         return str(IPv6Address(text.decode("ascii")))
     except ValueError:
@@ -241,11 +225,20 @@ def _address(text: bytes) -> str:
 
 def _status(status: int, *, is_last: bool = True) -> bytes:
     """Return an answer; one that is not the last leaves the connection open for another request."""
-    body = f"{status} {_STATUS[status]}\n"
-    more = 'Proxy-Authenticate: Basic realm="txmux", charset="UTF-8"\r\n' if status == 407 else ""
-    if is_last:
-        more += "Connection: close\r\n"
+    body = f"{status} {HTTPStatus(status).phrase}\n"
+    more = "Connection: close\r\n" * is_last
+    if status == 407:
+        more += 'Proxy-Authenticate: Basic realm="txmux", charset="UTF-8"\r\n'
     return (
-        f"HTTP/1.1 {status} {_STATUS[status]}\r\nContent-Type: text/plain\r\n"
+        f"HTTP/1.1 {body[:-1]}\r\nContent-Type: text/plain\r\n"
         f"Content-Length: {len(body)}\r\n{more}\r\n{body}"
     ).encode()
+
+
+def asked_for(data: bytes) -> TunnelDialog | None:
+    """Return what a client without a login has asked for by these bytes; ``None`` if they have no whole request."""
+    dialog = TunnelDialog(data, wants_login=False)
+    dialog.received = data
+    while isinstance(event := dialog.proceed(), bytes):
+        pass
+    return dialog if event is True else None

@@ -1,0 +1,333 @@
+"""A client asks for a tunnel, and is answered here as by a proxy."""
+
+from __future__ import annotations
+
+import base64
+import struct
+from ipaddress import ip_network
+from typing import Any
+
+import attrs
+
+from tests.support.folders import make_folder
+from tests.support.mux import CLOSE, MuxTestCase, backend_at, server_at
+from tests.support.peers import Peer, close
+from tests.support.ports import free_port
+from tests.wire.hello_builder import client_hello, records, server_name
+from txmux.rules.embedding import route
+from txmux.rules.model import Backend, Reachable, Refusal, Route, Server
+from txmux.rules.reading.backend import KEYS
+
+SSH = b"SSH-2.0-test\r\n"
+OPEN = b"HTTP/1.1 200 Connection established\r\n\r\n"
+NO_ADDRESS = b"\0\1" + bytes(6)
+MATCHES = ("http method=CONNECT", "socks5", "socks4")
+
+
+def connect_to(target: str, *fields: str, version: str = "1.1") -> bytes:
+    lines = [f"CONNECT {target} HTTP/{version}", f"Host: {target}", *fields, "", ""]
+    return "\r\n".join(lines).encode()
+
+
+def socks5(host: str, port: int, command: int = 1) -> bytes:
+    return b"\5%c\0\3%c%b%b" % (command, len(host), host.encode(), struct.pack("!H", port))
+
+
+def socks4a(host: str, port: int) -> bytes:
+    return b"\4\1" + struct.pack("!H", port) + b"\0\0\0\1me\0" + host.encode() + b"\0"
+
+
+def by_name(names: str, host: str = "{host}", port: int = 0) -> Backend:
+    text = f"{host}:{port or '{port}'}"
+    server = Server(text, "tcp", host=host, port=port)
+    kind = KEYS["allow_names"].kind
+    return Backend("named", (server,), allow_names=kind.collect([kind.read(names)]))
+
+
+def tunnel_route(outcome: Any = None, **more: Any) -> Route:
+    return attrs.evolve(route(MATCHES, CLOSE, name="tunnel"), outcome=outcome, tunnel=True, **more)
+
+
+def inner(match: str, outcome: Any, under: str = "tunnel") -> Route:
+    return attrs.evolve(route(match, outcome, name=f"in-{match}"), under=(under,))
+
+
+class TunnelCase(MuxTestCase):
+    async def answered(self, port: int, said: bytes, answer: bytes) -> Peer:
+        client = await self.connect(port, said)
+        await client.has(len(answer))
+        self.assertEqual(bytes(client.received), answer)
+        return client
+
+    async def refused(self, port: int, said: bytes, answer: bytes, reason: str) -> None:
+        count = len(self.records)
+        client = await self.connect(port, said)
+        await client.is_lost()
+        self.assertEqual(bytes(client.received[: len(answer)]), answer)
+        self.assertEqual(client.received.count(b"HTTP/"), answer.count(b"HTTP/"))
+        record = await self.logged(count + 1)
+        self.assertEqual(record.reason, reason)
+
+
+class FixedServerTest(TunnelCase):
+    """Nothing that a client says inside can change where it goes."""
+
+    async def test_answer_comes_once_a_server_is_connected(self) -> None:
+        port = self.mux([tunnel_route(backend_at(self.backend_port()))])
+        for number, (said, answer, kind) in enumerate(
+            (
+                (connect_to("db.example:5432"), OPEN, "connect"),
+                (socks4a("db.example", 5432), b"\0\x5a" + bytes(6), "socks4"),
+                (
+                    b"\5\2\0\2" + socks5("db.example", 5432),
+                    b"\5\0\5\0" + NO_ADDRESS,
+                    "socks5",
+                ),
+            )
+        ):
+            with self.subTest(kind):
+                client = await self.answered(port, said, answer)
+                server = await self.backend.peer(number)
+                server.send(b"220 speaks first\r\n")
+                await client.has(len(answer) + 18)
+                client.send(b"x")
+                await server.has(1)
+                self.assertEqual(server.received, b"x")
+                close(client, server)
+                record = await self.logged(number + 1)
+                facts = {"tunnel": kind, "host": "db.example", "port": "5432"}
+                self.assertEqual(record.facts, record.facts | facts)
+                self.assertEqual((record.route, record.reason), ("tunnel", "done"))
+                self.assertEqual(record.bytes_out, len(answer) + 18)
+
+    async def test_bytes_behind_the_request_are_the_first_for_the_server(self) -> None:
+        port = self.mux([tunnel_route(), inner("any", backend_at(self.backend_port()))])
+        said = connect_to("a:22") + SSH
+        for number, size in enumerate((1000, 1, len(said) - 3)):
+            client = await self.connect(port)
+            for start in range(0, len(said), size):
+                client.send(said[start : start + size])
+                await self.turn()
+            server = await self.backend.heard(len(SSH), number)
+            self.assertEqual(server.received, SSH)
+            await client.has(len(OPEN))
+            self.assertEqual(client.received, OPEN)
+            close(client, server)
+            await self.logged(number + 1)
+
+    async def test_codes_of_a_server_that_refuses(self) -> None:
+        backend = Backend("none", (server_at(free_port()),), retries=0)
+        port = self.mux([tunnel_route(backend)])
+        for said, answer in (
+            (connect_to("a:1"), b"HTTP/1.1 502 Bad Gateway\r\n"),
+            (b"\5\1\0" + socks5("a", 1), b"\5\0\5\5" + NO_ADDRESS),
+            (socks4a("a", 1), b"\0\x5b" + bytes(6)),
+        ):
+            await self.refused(port, said, answer, "connect-refused")
+
+    async def test_codes_of_what_is_not_allowed(self) -> None:
+        port = self.mux([tunnel_route(by_name("*.example"))])
+        for host in ("127.0.0.1", "a.test", "example", "2130706433", "0x7f.1"):
+            for said, answer in (
+                (connect_to(f"{host}:1"), b"HTTP/1.1 403 Forbidden\r\n"),
+                (b"\5\1\0" + socks5(host, 1), b"\5\0\5\2" + NO_ADDRESS),
+                (socks4a(host, 1), b"\0\x5b" + bytes(6)),
+            ):
+                await self.refused(port, said, answer, "name-denied")
+
+    async def test_addresses_in_any_form_are_not_reached(self) -> None:
+        port = self.mux([tunnel_route(by_name("*"))])
+        for host in ("127.0.0.1", "[::1]", "[::ffff:127.0.0.1]", "[64:ff9b::7f00:1]", "0.0.0.0"):
+            await self.refused(
+                port, connect_to(f"{host}:1"), b"HTTP/1.1 403 Forbidden\r\n", "address-denied"
+            )
+        packed = b"\5\1\0\5\1\0\1\x7f\0\0\1\0\1"
+        await self.refused(port, packed, b"\5\0\5\2" + NO_ADDRESS, "address-denied")
+        await self.refused(port, b"\4\1\0\1\x7f\0\0\1\0", b"\0\x5b" + bytes(6), "address-denied")
+
+    async def test_timeout_of_a_server(self) -> None:
+        backend = Backend("far", (server_at(9, "192.0.2.1"),), retries=0, connect_timeout=1.0)
+        port = self.mux([tunnel_route(backend)])
+        client = await self.connect(port, connect_to("a:1"))
+        while not any(one.state == "connecting" for one in self.factory.connections):
+            await self.turn()
+        self.time.advance(1.1)
+        await client.is_lost()
+        self.assertIn(client.received[:12], (b"HTTP/1.1 504", b"HTTP/1.1 502"))
+
+    async def test_destination_is_what_was_asked_for_whatever_is_said_inside(self) -> None:
+        asked = self.backend_port()
+        loopback = Reachable([ip_network("127.0.0.0/8")])
+        backend = attrs.evolve(by_name("127.0.0.*"), allow_networks=loopback)
+        port = self.mux([tunnel_route(), inner("http", backend)])
+        client = await self.answered(port, connect_to(f"127.0.0.1:{asked}"), OPEN)
+        client.send(b"GET / HTTP/1.1\r\nHost: 127.0.0.9\r\n\r\n")
+        server = await self.backend.heard(3)
+        close(client, server)
+        record = await self.logged()
+        self.assertEqual(record.server, f"127.0.0.1:{asked}")
+        self.assertEqual(record.facts["host"], "127.0.0.1")
+
+
+class DetectionTest(TunnelCase):
+    """Routes under the tunnel look at what comes inside, so the client is answered before."""
+
+    async def test_routes_decide_on_what_is_inside(self) -> None:
+        backend = backend_at(self.backend_port())
+        port = self.mux([tunnel_route(), inner("ssh", backend), inner("tls", Refusal.RESET)])
+        client = await self.answered(port, connect_to("a:22"), OPEN)
+        self.assertEqual(self.backend.peers, [])
+        client.send(SSH)
+        server = await self.backend.heard(len(SSH))
+        close(client, server)
+        await self.assert_logged(route="in-ssh", reason="done")
+        client = await self.answered(port, connect_to("a:443"), OPEN)
+        client.send(records(client_hello(server_name("a.example"))))
+        await client.is_lost()
+        record = await self.logged(2)
+        self.assertEqual((record.route, record.facts["sni"]), ("in-tls", "a.example"))
+
+    async def test_client_that_does_not_wait_and_half_closes(self) -> None:
+        port = self.mux([tunnel_route(), inner("ssh", backend_at(self.backend_port()))])
+        client = await self.connect(port, connect_to("a:22") + SSH)
+        client.finish()
+        server = await self.backend.heard(len(SSH))
+        self.assertEqual(server.received, SSH)
+        await client.has(len(OPEN))
+        close(client, server)
+        await self.assert_logged(route="in-ssh", reason="done")
+
+    async def test_failure_behind_an_answer_closes(self) -> None:
+        backend = Backend("none", (server_at(free_port()),), retries=0)
+        port = self.mux([tunnel_route(), inner("ssh", backend)])
+        await self.refused(port, connect_to("a:22") + SSH, OPEN, "connect-refused")
+
+    async def test_tunnel_in_a_tunnel(self) -> None:
+        other = attrs.evolve(tunnel_route(), name="second", under=("tunnel",))
+        backend = backend_at(self.backend_port())
+        port = self.mux([tunnel_route(), other, inner("any", backend, "second")])
+        said = connect_to("a:1") + connect_to("b:2") + SSH
+        client = await self.answered(port, said, OPEN + OPEN)
+        server = await self.backend.heard(len(SSH))
+        close(client, server)
+        record = await self.logged()
+        self.assertEqual((record.facts["host"], record.facts["port"]), ("b", "2"))
+
+
+class MalformedTest(TunnelCase):
+    async def test_no_request(self) -> None:
+        port = self.mux([tunnel_route(backend_at(self.backend_port()))], peek_limit=4096)
+        for said in (
+            connect_to("http://a/"),
+            connect_to("/"),
+            connect_to("a"),
+            connect_to("a:0"),
+            connect_to("a:65536"),
+            connect_to("a:-1"),
+            connect_to("me@a:1"),
+            connect_to("[::1%25lo]:1"),
+            connect_to("[a]:1"),
+            connect_to("a\xfc.example:1"),
+        ):
+            await self.refused(port, said, b"HTTP/1.1 400 Bad Request\r\n", "denied")
+        long = connect_to("a:1", *(f"X-{n}: {'y' * 40}" for n in range(200)))
+        await self.refused(port, long, b"HTTP/1.1 431 ", "denied")
+        for said, answer in (
+            (b"\5\1\2", b"\5\xff"),
+            (b"\5\1\0" + socks5("a", 1, command=2), b"\5\0\5\7" + NO_ADDRESS),
+            (b"\5\1\0" + socks5("a", 0), b"\5\0\5\1" + NO_ADDRESS),
+            (b"\5\1\0" + socks5("a b", 1), b"\5\0\5\1" + NO_ADDRESS),
+            (b"\5\1\0\5\1\0\2", b"\5\0\5\x08" + NO_ADDRESS),
+            (b"\4\2\0\1\1\2\3\4\0", b"\0\x5b" + bytes(6)),
+        ):
+            client = await self.connect(port, said)
+            await client.has(len(answer))
+            self.assertEqual(bytes(client.received), answer)
+            client.close()
+        self.assertEqual(self.backend.peers, [])
+
+    async def test_client_that_says_no_more(self) -> None:
+        port = self.mux([tunnel_route(backend_at(self.backend_port()))], detect_timeout=2.0)
+        client = await self.connect(port, b"CONNECT a:1 HTTP/1.1\r\n")
+        while not any(one.state == "tunnelling" for one in self.factory.connections):
+            await self.turn()
+        self.time.advance(2.1)
+        await client.has_all()
+        self.assertEqual(client.received[:13], b"HTTP/1.1 408 ")
+        client.close()
+        record = await self.logged()
+        self.assertIn("detect_timeout", record.facts["tunnel_error"])
+
+    async def test_http2(self) -> None:
+        port = self.mux(
+            [attrs.evolve(tunnel_route(), alternatives=route("http", CLOSE).alternatives)]
+        )
+        client = await self.connect(port, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+        await client.has(9)
+        self.assertEqual(client.received[3], 4)  # SETTINGS
+        client.close()
+        await self.logged()
+
+
+class LoginTest(TunnelCase):
+    def setUp(self) -> None:
+        super().setUp()
+        import bcrypt  # noqa: PLC0415 - of an extra
+
+        hashed = bcrypt.hashpw(b"secret", bcrypt.gensalt(4)).replace(b"$2b$", b"$2y$")
+        self.file = make_folder(self) / "users"
+        self.file.write_bytes(b"# who\nann:" + hashed + b"\n")
+
+    def port(self) -> int:
+        backend = backend_at(self.backend_port())
+        return self.mux([tunnel_route(backend, tunnel_users=self.file)])
+
+    async def test_client_tries_again_on_the_same_connection(self) -> None:
+        client = await self.connect(self.port(), connect_to("a:1"))
+        await client.until(lambda: client.received.endswith(b"Required\n"))
+        self.assertIn(b"407 Proxy Authentication Required\r\n", client.received)
+        self.assertIn(b'Proxy-Authenticate: Basic realm="txmux"', client.received)
+        self.assertNotIn(b"Connection: close", client.received)
+        self.assertEqual(self.backend.peers, [])
+        login = base64.b64encode(b"ann:secret").decode()
+        client.send(connect_to("a:1", f"Proxy-Authorization: Basic {login}"))
+        await client.until(lambda: client.received.endswith(OPEN))
+        close(client, await self.backend.peer(0))
+        self.assertEqual((await self.logged()).facts["user"], "ann")
+
+    async def test_wrong_logins(self) -> None:
+        port = self.port()
+        for login in (b"ann:wrong", b"bob:secret", b"ann:" + b"x" * 100, b"ann:secret\0", b"ann"):
+            field = f"Proxy-Authorization: Basic {base64.b64encode(login).decode()}"
+            said = connect_to("a:1", field) * 4
+            client = await self.connect(port, said)
+            await client.is_lost()
+            self.assertEqual(client.received.count(b"HTTP/1.1 407 "), 3)
+        twice = "Proxy-Authorization: Basic YW5uOnNlY3JldA=="
+        for fields in ((twice, twice), ("Proxy-Authorization: Digest x",)):
+            client = await self.connect(port, connect_to("a:1", *fields, version="1.0"))
+            await client.is_lost()
+            self.assertIn(b"Connection: close", client.received)
+        self.assertEqual(self.backend.peers, [])
+
+    async def test_socks5(self) -> None:
+        port = self.port()
+        right, wrong = b"\1\3ann\6secret", b"\1\3ann\5other"
+        said = b"\5\2\0\2" + right + socks5("a", 1)
+        client = await self.answered(port, said, b"\5\2\1\0\5\0" + NO_ADDRESS)
+        close(client, await self.backend.peer(0))
+        for said, answer in ((b"\5\2\0\2" + wrong, b"\5\2\1\1"), (b"\5\1\0", b"\5\xff")):
+            client = await self.connect(port, said)
+            await client.is_lost()
+            self.assertEqual(client.received, answer)
+        client = await self.connect(port, socks4a("a", 1))
+        await client.is_lost()
+        self.assertEqual(client.received, b"\0\x5b" + bytes(6))
+
+    async def test_client_leaves_while_its_password_is_checked(self) -> None:
+        login = base64.b64encode(b"ann:wrong").decode()
+        said = connect_to("a:1", f"Proxy-Authorization: Basic {login}")
+        client = await self.connect(self.port(), said)
+        client.reset()
+        await self.logged()
+        self.assertEqual(self.backend.peers, [])

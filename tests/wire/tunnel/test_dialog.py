@@ -1,0 +1,68 @@
+"""What a client says that asks for a tunnel, however it is cut."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from txmux.wire.tunnel.dialog import Login, TunnelDialog
+
+_REQUESTS = (
+    b"CONNECT db.example:5432 HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"\r\nCONNECT [2001:DB8::1]:22 HTTP/1.0\n\nSSH",
+    b"\5\2\0\2\5\1\0\3\1a\0\x50rest",
+    b"\5\1\0\5\1\0\4" + bytes(15) + b"\1\1\xbb",
+    b"\4\1\0\x50\0\0\0\1me\0host\0rest",
+    b"\4\1\0\x50\x7f\0\0\1\0",
+)
+_Story = tuple[list[object], TunnelDialog]
+
+
+def told(pieces: list[bytes], *, wants_login: bool = False) -> _Story:
+    dialog = TunnelDialog(pieces[0], wants_login=wants_login)
+    events: list[object] = []
+    for piece in pieces:
+        dialog.received += piece
+        answer = None
+        while not (events and isinstance(events[-1], bool)):
+            event = dialog.proceed(answer)
+            answer = True if isinstance(event, Login) else None
+            if event is None:
+                break
+            events.append(event)
+    return events, dialog
+
+
+def cut(data: bytes, places: list[int]) -> list[bytes]:
+    ends = sorted({*(place % len(data) for place in places), len(data)} - {0})
+    return [data[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+
+
+class DialogTest(SynchronousTestCase):
+    def test_requests(self) -> None:
+        found = [told([data])[1] for data in _REQUESTS]
+        self.assertEqual(
+            [(one.kind, one.host, one.port, one.received) for one in found],
+            [
+                ("connect", "db.example", 5432, b""),
+                ("connect", "2001:db8::1", 22, b"SSH"),
+                ("socks5", "a", 80, b"rest"),
+                ("socks5", "::1", 443, b""),
+                ("socks4", "host", 80, b"rest"),
+                ("socks4", "127.0.0.1", 80, b""),
+            ],
+        )
+
+    @given(
+        st.sampled_from(_REQUESTS) | st.binary(min_size=1, max_size=60), st.data(), st.booleans()
+    )
+    def test_cuts_change_nothing(self, data: bytes, drawn: st.DataObject, login: bool) -> None:  # noqa: FBT001
+        places = drawn.draw(st.lists(st.integers(0, 200), max_size=9))
+        whole, at_once = told([data], wants_login=login)
+        events, dialog = told(cut(data, places), wants_login=login)
+        self.assertEqual(events, whole)
+        self.assertEqual(dialog.facts, at_once.facts)
+        if True in events:
+            self.assertGreater(dialog.port, 0)
+            self.assertRegex(dialog.host, r"\A[A-Za-z0-9._:-]+\Z")
+        if False in events:
+            self.assertIsInstance(dialog.refusal("error"), bytes)
