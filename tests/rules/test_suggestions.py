@@ -154,6 +154,7 @@ backend server = 127.0.0.1:1 : half_close_timeout = 3s
 udp server = udp:127.0.0.1:1 : unanswered_timeot = 3s
 udp server = udp:127.0.0.1:1 : conect_timeout = 3s
 backend server = 127.0.0.1:1 : tls = yes : tls_name = a.example:443
+route match = socks5 : tunnel_users = users
 """
 
 _OF_TXMUX = ("acme ", "consul ", "crowdsec_", "geo_", "shared_limits ")

@@ -13,11 +13,11 @@ from twisted.logger import Logger
 from txmux.errors import MuxError
 from txmux.files import read_list, state_at
 from txmux.net.turns import outcome_in_thread
-from txmux.rules.reading.tunnels import LARGEST_USERS, read_users
+from txmux.rules.reading.tunnels import read_users
 from txmux.wire.tunnel.dialog import Login
 
 _PAUSE = 5.0  # minimum seconds between two looks at the file
-_MOST_WAITING, _MOST_PER_SOURCE = 16, 2  # logins whose passwords are being checked
+_MOST_WAITING, _MOST_PER_SOURCE = 16, 2  # logins that are being checked
 _MOST_KNOWN = 1000
 _LONGEST = 72  # bytes of a password that bcrypt looks at
 
@@ -34,71 +34,57 @@ class TunnelUsers:
         try:
             import bcrypt  # noqa: PLC0415 - optional: `txmux[tunnel]`
         except ImportError:
-            raise MuxError(
-                f"[route {route}] tunnel_users: needs the package bcrypt; install txmux[tunnel]"
-            ) from None
-        self._is_right: Any = bcrypt.checkpw
-        self._route, self._path = route, path
+            what = "needs bcrypt; install txmux[tunnel]"
+            raise MuxError(f"[route {route}] tunnel_users: {what}") from None
+        self._compare: Any = bcrypt.checkpw
+        self._name, self._path = f"[route {route}] tunnel_users: {path}", path
         self._hashes: Mapping[str, bytes] = {}
         self._state: object = None  # of the file, or the number of the error
         self._looked_at = -_PAUSE
         self._waiting: list[int] = []
-        # Digests of logins that were right: a client that comes again need not wait, nor take a quarter of a second of CPU.
+        # Digests of right logins: a client that comes again does not wait, nor cost a quarter of a second of CPU.
         self._known: set[bytes] = set()
         self._salt = secrets.token_bytes(16)
         self._look()
 
     def _look(self) -> None:
-        now = monotonic()
-        if now - self._looked_at < _PAUSE:
+        if monotonic() - self._looked_at < _PAUSE:
             return
-        self._looked_at = now
-        hashes, state = self._hashes, self._state
+        self._looked_at = monotonic()
+        hashes, state, problems = self._hashes, self._state, list[str]()
         try:
             state = state_at(self._path)[0]
-            if state == self._state:
-                return
-            hashes, problems = read_users(read_list(self._path, LARGEST_USERS))
+            if state != self._state:
+                hashes, problems = read_users(read_list(self._path))
         except OSError as error:
             state = error.errno
             problems = [f" cannot be read: {error.strerror}; users that are known are kept"]
-        if state == self._state:
-            return
-        self._state, self._hashes = state, hashes
-        self._known.clear()
-        for problem in problems:
-            self._log.error(
-                "[route {route}] tunnel_users: {path}{problem}",
-                route=self._route,
-                path=self._path,
-                problem=problem,
-            )
+        if state != self._state:
+            self._state, self._hashes = state, hashes
+            for problem in problems:
+                self._log.error("{name}{problem}", name=self._name, problem=problem)
 
     def check(self, source: int, login: Login) -> Deferred[bool] | bool | None:
         """Return whether a login is right, now or later; ``None`` if too many are being checked."""
         self._look()
-        hashed = self._hashes.get(login.user)
         # A user that does not exist takes as long as another.
-        other = next(iter(self._hashes.values()), None)
-        if other is None:
-            return False
-        digest = sha256(self._salt + (hashed or b"") + login.password).digest()
-        if hashed and digest in self._known:
-            return True
-        waiting = self._waiting
+        other = next(iter(self._hashes.values()), b"")
+        hashed = self._hashes.get(login.user, b"")
+        digest = sha256(self._salt + hashed + login.password).digest()
+        if not other or (hashed and digest in self._known):
+            return bool(other)
+        waiting, password = self._waiting, login.password[:_LONGEST].replace(b"\0", b"\1")
         if len(waiting) >= _MOST_WAITING or waiting.count(source) >= _MOST_PER_SOURCE:
             return None
         waiting.append(source)
-        password = login.password[:_LONGEST].replace(b"\0", b"\1")
-        checked = outcome_in_thread(self._is_right, password, hashed or other)
 
         def judged(outcome: tuple[bool | None, Exception | None]) -> bool:
             waiting.remove(source)
             is_right = bool(outcome[0] and hashed and password == login.password)
-            if is_right and self._hashes.get(login.user) == hashed:
+            if is_right:
                 if len(self._known) >= _MOST_KNOWN:
                     self._known.clear()
                 self._known.add(digest)
             return is_right
 
-        return checked.addCallback(judged)
+        return outcome_in_thread(self._compare, password, hashed or other).addCallback(judged)

@@ -11,12 +11,12 @@ from txmux.interfaces import Transport
 from txmux.rules.lint.coverage import ParsedLine, lines_of
 from txmux.rules.lint.scopes import scopes, set_of
 from txmux.rules.model import Backend, Clients, Listener, NetworkSet, Route, Rules, TlsEnd
-from txmux.rules.model.backend import PORT, backends_of
+from txmux.rules.model.backend import backends_of
 from txmux.rules.problems import Problem, joined
 from txmux.rules.reading.route import dns_patterns
 from txmux.rules.reading.service import address_of, is_by_tcp
 from txmux.rules.reading.tokens import LARGEST_TOKENS, OWN, AdminToken, read_tokens
-from txmux.rules.reading.tunnels import LARGEST_USERS, read_users
+from txmux.rules.reading.tunnels import read_users
 from txmux.rules.reading.values import network
 from txmux.transport import is_address
 
@@ -133,10 +133,7 @@ def open_proxies(rules: Rules) -> Iterator[Problem]:
         owner = scope.owner
         has_users = isinstance(owner, Route) and owner.tunnel_users is not None
         ways = [
-            (
-                one.outcome,
-                one.clients.allowed is None and not (one.tunnel_users or has_users),
-            )
+            (one.outcome, not (one.clients.allowed or one.tunnel_users or has_users))
             for one in rules.routes_of(owner)
         ]
         if isinstance(owner, Listener):
@@ -155,45 +152,37 @@ def open_proxies(rules: Rules) -> Iterator[Problem]:
 
 
 def free_ports(rules: Rules) -> Iterator[Problem]:
-    """Find tunnels by which everyone can come to every port of a server, of whatever names."""
-    asking = {route.name for route in rules.routes if _asks_for_certificate(route)}
+    """Find tunnels by which everyone can come to every port of what clients may name."""
+    asking = {one.name for one in rules.routes if one.terminate_tls and one.terminate_tls.client_ca}
     for scope in scopes(rules):
         owner = scope.owner
         if not isinstance(owner, Route) or not owner.tunnel or owner.tunnel_users is not None:
             continue
         outer = (owner.clients, *(listener.clients for listener in scope.listeners))
-        is_kept = any(clients.allowed is not None for clients in outer)
-        is_kept |= not asking.isdisjoint(owner.under) or owner.client_cert is not None
+        if not asking.isdisjoint(owner.under) or any(one.allowed is not None for one in outer):
+            continue
         ways = [one.outcome for one in rules.routes_of(owner) if one.clients.allowed is None]
-        for backend in () if is_kept else backends_of([owner.outcome, *ways]):
+        for backend in backends_of([owner.outcome, *ways]):
             if any(not server.port and server.kind == "tcp" for server in backend.servers):
-                message = (
-                    f"everyone may come to every port behind [backend {backend.name}]; write 'from' or 'tunnel_users' here, "
-                    f"or a port in place of {PORT} there"
-                )
+                message = f"everyone may come to any port behind [backend {backend.name}]; add 'from' or 'tunnel_users'"
                 yield owner.section.problem(message, "tunnel")
-
-
-def _asks_for_certificate(route: Route) -> bool:
-    end = route.terminate_tls
-    return end is not None and end.client_ca is not None and end.client == "required"
 
 
 def wrong_users(rules: Rules) -> Iterator[Problem]:
     """Find what is wrong in files of ``tunnel_users``, if this process may read them."""
     for route in rules.routes:
         path = route.tunnel_users
-        try:
-            problems = [] if path is None else read_users(read_list(path, LARGEST_USERS))[1]
-        except PermissionError:
+        if path is None:
             continue
+        try:
+            problems = read_users(read_list(path))[1][:_MOST_LINES]
         except OSError as error:
-            problems = [f" cannot be read: {error.strerror}"]
-        for problem in problems[:_MOST_LINES]:
-            yield route.section.problem(f"{path}{problem}", "tunnel_users")
+            is_hidden = isinstance(error, PermissionError)
+            problems = [] if is_hidden else [f" cannot be read: {error.strerror}"]
         if _is_readable(path):
-            message = f"every user of this machine can read '{path}'; run 'chmod o= {path}'"
-            yield route.section.problem(message, "tunnel_users")
+            problems.append(f": every user of this machine can read it; run 'chmod o= {path}'")
+        for problem in problems:
+            yield route.section.problem(f"{path}{problem}", "tunnel_users")
 
 
 def _dangers(listener: Listener, *, is_for_all: bool) -> Iterator[str]:
