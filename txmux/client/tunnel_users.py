@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from txmux.errors import MuxError
-from txmux.files import read_list, state_at
+from txmux.files import read_bytes, state_at
 from txmux.net.turns import outcome_in_thread
 from txmux.rules.reading.tunnels import read_users
 from txmux.wire.tunnel.dialog import Login
@@ -55,7 +55,7 @@ class TunnelUsers:
         try:
             state = state_at(self._path)[0]
             if state != self._state:
-                hashes, problems = read_users(read_list(self._path))
+                hashes, problems = read_users(read_bytes(self._path))
         except OSError as error:
             state = error.errno
             problems = [f" cannot be read: {error.strerror}; users that are known are kept"]
