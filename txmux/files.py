@@ -239,6 +239,20 @@ def state_at(path: Path) -> tuple[FileState, bool]:
         os.close(descriptor)
 
 
+def names_in(folder: Path) -> list[str]:
+    """Return the names in a folder, by the helper if this process may not read it."""
+    try:
+        return os.listdir(folder)  # noqa: PTH208 - as below
+    except PermissionError:
+        if _helper is None:
+            raise
+    descriptor = _helper(folder, os.O_RDONLY)
+    try:
+        return os.listdir(descriptor)  # noqa: PTH208 - of a descriptor
+    finally:
+        os.close(descriptor)
+
+
 def _state_of(status: os.stat_result) -> FileState:
     """Return what changes when a file is written to, or another one is put in its place."""
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns

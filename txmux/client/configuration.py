@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from txmux.backends.upstream import Destination
     from txmux.backends.upstreams import Upstreams
     from txmux.client.io_runtime import IORuntime
+    from txmux.client.tls.ech import EchKeys
     from txmux.client.tls.termination import Termination
     from txmux.client.tls.terminations import Terminations
     from txmux.client.tunnel_users import TunnelUsers
@@ -87,6 +88,7 @@ class Configuration:
     counts: ListenerCounts
     version: int = 1  # the version of the rules, counted from 1
     hands_over: bool = False  # whether sockets of clients may be handed over
+    ech: EchKeys | None = None
     plain: Configuration | None = None  # the same without the routes for ACME challenges
 
     @classmethod
@@ -158,7 +160,8 @@ class Configuration:
             # The parser has not checked rules that were made in Python.
             for problem in misplaced([settings], known):
                 raise MuxError(f"[{settings.name}] {problem.message}")
-        return cls(settings, admission, options, dial, top, inside, counts, version, hands_over)
+        made = settings, admission, options, dial, top, inside, counts, version, hands_over
+        return cls(*made, ech=terminations.ech_of(settings))
 
     @property
     def layers(self) -> list[RuleLayer]:

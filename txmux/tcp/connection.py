@@ -28,6 +28,7 @@ from txmux.net.sockets.transport import SocketTransport
 from txmux.rules.model import Handover, InProcess, Logged, Refusal, fewer
 from txmux.tcp.moving import MovedConnection, SlotRelease, Sockets, StayReason, accepted_at
 from txmux.tcp.stage import OVER, Client, Stage
+from txmux.tcp.stages.awaiting_retry import AwaitingRetry
 from txmux.tcp.stages.connecting import AwaitingHello, Connecting, lacks_hello
 from txmux.tcp.stages.handing_off import HandingOff
 from txmux.tcp.stages.handshaking import Handshaking
@@ -480,6 +481,7 @@ MuxProtocol._steps = {
     "routing": MuxProtocol._route,
     "awaiting-hello": AwaitingHello,
     "connecting": Connecting,
+    "awaiting-retry": AwaitingRetry,
     "relaying": Relaying,
     "serving": ServingHere,
     "handing-over": HandingOff,

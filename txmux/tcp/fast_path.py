@@ -55,4 +55,6 @@ class FastPath:
         self.can_wait = settings.detect_timeout > MARGIN
         self.can_be_silent = self.can_wait and all(silent.after is None for silent in top.silent)
         self.is_open = not (configuration.hands_over or settings.mptcp)
-        self.decides_at_once = not top.server_first and top.detector.takes_any_client
+        self.decides_at_once = (
+            not top.server_first and top.detector.takes_any_client and configuration.ech is None
+        )

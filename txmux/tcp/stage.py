@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from txmux.telemetry.counting.process_counters import ServerCounts
     from txmux.telemetry.reasons import AbortReason
     from txmux.telemetry.record import ConnectionRecord, ConnectionState
+    from txmux.wire.ech import Unsealed
     from txmux.wire.proxyprotocol.header import Address, Tlv
     from txmux.wire.tunnel.dialog import TunnelDialog
 
@@ -53,6 +54,7 @@ class Client(Protocol):
     tlvs: tuple[Tlv, ...] = ()
     agreed_tls: AgreedTLS | None = None  # of the client's TLS, if it was terminated here
     tunnel: TunnelDialog | None = None  # that it has asked for
+    ech: Unsealed | None = None  # the hidden hello, which has taken the place of the one that came
     is_previewed: bool = False  # whether the bytes of `received` were only peeked at (MSG_PEEK)
     waited: float = 0.0  # seconds that it has waited for a server in another process
     server_counts: ServerCounts | None = None  # the counters of its server, once it has one

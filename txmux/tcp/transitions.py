@@ -77,6 +77,14 @@ class Connected(NamedTuple):
     server: ProxyClient | None  # ``None`` if it is a plain socket, which `SocketConnection` has
 
 
+class ConnectedHidden(NamedTuple):
+    """A server is connected, for a client whose hidden hello has been opened."""
+
+    upstream: Upstream
+    member: Member
+    server: ProxyClient
+
+
 class MovedHere(NamedTuple):
     """Another process has relayed the connection until now."""
 
@@ -157,8 +165,8 @@ class ToRejecting(NamedTuple):
 
 
 Outcome: TypeAlias = (
-    "HeaderExpected | Identified | Detected | Routed | TLSEstablished | TunnelOpened | ToBackend | Connected | MovedHere | TurnedAway | Ended"
-    " | Admitted | TerminatesTLS | AsksForTunnel | HelloIncomplete | ToProtocol | ToProcess | ToClosing | ToRejecting"
+    "HeaderExpected | Identified | Detected | Routed | TLSEstablished | TunnelOpened | ToBackend | Connected | ConnectedHidden | MovedHere"
+    " | TurnedAway | Ended | Admitted | TerminatesTLS | AsksForTunnel | HelloIncomplete | ToProtocol | ToProcess | ToClosing | ToRejecting"
 )
 
 Choice = Literal["admission", "decision", "routing", "refusal"]
@@ -191,7 +199,14 @@ TRANSITIONS: Mapping[Node, Mapping[type[Outcome], Node]] = {
         TurnedAway: "refusal",
     },
     "awaiting-hello": {ToBackend: "connecting", TurnedAway: "refusal", Ended: "over"},
-    "connecting": {Connected: "relaying", Routed: "routing", TurnedAway: "refusal", Ended: "over"},
+    "connecting": {
+        Connected: "relaying",
+        ConnectedHidden: "awaiting-retry",
+        Routed: "routing",
+        TurnedAway: "refusal",
+        Ended: "over",
+    },
+    "awaiting-retry": {Connected: "relaying", Ended: "over"},
     "handing-over": {TurnedAway: "refusal", Ended: "over"},
     "refusal": {ToClosing: "closing", ToRejecting: "rejecting"},
     "relaying": {Ended: "over"},

@@ -91,6 +91,7 @@ ConnectionState = Literal[
     "tunnelling",
     "awaiting-hello",
     "connecting",
+    "awaiting-retry",
     "relaying",
     "serving",
     "handing-over",

@@ -22,6 +22,14 @@ class MalformedError(Exception):
     """The bytes are malformed, whatever follows."""
 
 
+class IllegalHelloError(MalformedError):
+    """A hello of someone who has the public key, and does not keep to the RFC; `alert` is the record to answer."""
+
+    def __init__(self, description: int, why: str) -> None:
+        super().__init__(why)
+        self.alert = bytes([21, 3, 3, 0, 2, 2, description])
+
+
 class Cursor:
     """A position in the bytes so far; reading a complete field advances it.
 

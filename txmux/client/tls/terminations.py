@@ -11,7 +11,7 @@ import attrs
 
 from txmux.errors import MuxError
 from txmux.net.tls.errors import TLSFileError
-from txmux.rules.model import NOWHERE, Route, Rules, Section, TlsEnd
+from txmux.rules.model import NOWHERE, Listener, Route, Rules, Section, TlsEnd
 from txmux.rules.problems import Problem, RulesError
 from txmux.telemetry.formatting import certificate_end
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
     from txmux.client.tls.contexts import Contexts
+    from txmux.client.tls.ech import EchKeys
     from txmux.client.tls.termination import Termination
 
 
@@ -40,12 +41,14 @@ class Terminations:
         self._is_copied = is_copied
         self._made: dict[tuple[str, TlsEnd], Termination] = {}
         self._in_use: FilesInUse = {}
+        self._ech: dict[Path, EchKeys] = {}
         self._left: list[tuple[str, TlsEnd]] = []  # at which `look` has not looked yet
 
     def read_certificates(self, rules: Rules, in_use: FilesInUse | None = None) -> None:
         """Read all files; of a route whose files cannot be read, use those that another process uses."""
         self._in_use = in_use or {}
         problems = _problems(rules, self._termination_of)
+        problems += _ech_problems(rules, lambda one: self.ech_of(one, may_lack=in_use is not None))
         self._in_use = {}
         if problems:
             raise RulesError(problems)
@@ -83,12 +86,23 @@ class Terminations:
             made = self._made[route.name, end] = Termination(store, self._reactor)
         return made
 
+    def ech_of(self, listener: Listener, *, may_lack: bool = False) -> EchKeys | None:
+        """Return the keys by which a listener opens hidden names, if it does."""
+        path = listener.ech_keys
+        if path is not None and path not in self._ech:
+            from txmux.client.tls.ech import EchKeys  # noqa: PLC0415 - few need it
+
+            self._ech[path] = EchKeys(
+                path, self._reactor.seconds, may_lack=may_lack, is_quiet=self._is_copied
+            )
+        return None if path is None else self._ech[path]
+
     def prepare(self, rules: Rules) -> PreparedTerminations:
         """Read all files that rules name; nothing changes until `commit`. With ``problems`` it must be abandoned.
 
         A route whose files are in use and cannot be read keeps what it has, as ``kept`` says.
         """
-        prepared = PreparedTerminations(self._made)
+        prepared = PreparedTerminations(self._made, self._ech)
 
         def read_files(route: Route, end: TlsEnd) -> None:
             key = (route.name, end)
@@ -100,7 +114,14 @@ class Terminations:
                 prepared.made[key] = self._termination_of(route, end)
             prepared.current.add(key)
 
-        prepared.problems = _problems(rules, read_files)
+        def read_keys(listener: Listener) -> None:
+            keys = self.ech_of(listener)
+            if keys is not None:
+                keys.look_again()
+                prepared.kept += filter(None, [keys.trouble])
+                prepared.current_ech.add(listener.ech_keys)
+
+        prepared.problems = [*_problems(rules, read_files), *_ech_problems(rules, read_keys)]
         return prepared
 
     def shown(self) -> list[dict[str, Any]]:
@@ -142,7 +163,10 @@ class Terminations:
         return unreadable
 
     def troubles(self) -> list[str]:
-        return [trouble for made in self._made.values() if (trouble := made.store.trouble)]
+        found = [made.store.trouble for made in self._made.values()]
+        return [
+            trouble for trouble in (*found, *(one.trouble for one in self._ech.values())) if trouble
+        ]
 
 
 def _problems(rules: Rules, read: Callable[[Route, TlsEnd], object]) -> list[Problem]:
@@ -161,13 +185,25 @@ def _problems(rules: Rules, read: Callable[[Route, TlsEnd], object]) -> list[Pro
     return problems
 
 
+def _ech_problems(rules: Rules, read: Callable[[Listener], object]) -> list[Problem]:
+    problems = []
+    for listener in rules.listeners:
+        try:
+            read(listener)
+        except TLSFileError as error:  # noqa: PERF203 - as above
+            problems.append(listener.section.problem(str(error), error.key))
+    return problems
+
+
 @attrs.define
 class PreparedTerminations:
     """The terminations of changed rules; `kept` has a sentence for each route whose files cannot be read."""
 
     _all: dict[tuple[str, TlsEnd], Termination]
+    _all_ech: dict[Path, EchKeys]
     made: dict[tuple[str, TlsEnd], Termination] = attrs.field(factory=dict, init=False)
     current: set[tuple[str, TlsEnd]] = attrs.field(factory=set, init=False)
+    current_ech: set[Path | None] = attrs.field(factory=set, init=False)
     read: dict[Termination, tuple[Contexts, object, str]] = attrs.field(factory=dict, init=False)
     kept: list[str] = attrs.field(factory=list, init=False)
     problems: list[Problem] = attrs.field(factory=list, init=False)
@@ -177,6 +213,8 @@ class PreparedTerminations:
             termination.store.use_contexts(*read)
         for key in [key for key in self._all if key not in self.current]:
             del self._all[key]
+        for path in [path for path in self._all_ech if path not in self.current_ech]:
+            del self._all_ech[path]
 
     def abandon(self) -> None:
         for key in self.made:

@@ -39,12 +39,14 @@ class Named:
 
     Attributes:
         files: Workers may read these.
+        folders: Workers may read what is right in these.
         secrets: Only the supervisor may read these: tokens of the admin API, and for other services.
         addresses: By listener and text.
         token: This file may be created.
     """
 
     files: frozenset[str]
+    folders: frozenset[str]
     secrets: frozenset[str]
     log: str | None
     addresses: dict[tuple[str, str], ListenAddress]
@@ -67,12 +69,15 @@ class Named:
                 files.append(backend.via.password)
             if backend.tls is not None:
                 files += [backend.tls.ca, *backend.tls.certificate]
+        folders = {listener.ech_keys for listener in rules.listeners}
+        files += folders
         store = rules.settings.shared_limits
         files += [store.password if store else None, *rules.settings.geo_databases]
         files += map(Path, rules.files.texts)
         account = account_of(rules)
         return cls(
             frozenset(_absolute(files)),
+            frozenset(_absolute(folders)),
             frozenset(_absolute(secrets)),
             os.path.abspath(log) if isinstance(log, Path) else None,  # noqa: PTH100 - links stay
             {(address.listener, address.text): address for address in _addresses(rules)},
@@ -180,7 +185,10 @@ class Helper:
                 raise _not_named(path)
             return [open_log(Path(path), owners[0], alone=True)]
         if not any(
-            path in named.files or (may_all and path in named.secrets) for named in self._named
+            path in named.files
+            or os.path.dirname(path) in named.folders  # noqa: PTH120 - links stay
+            or (may_all and path in named.secrets)
+            for named in self._named
         ):
             raise _not_named(path)
         if any(path == named.token for named in self._named):

@@ -324,6 +324,8 @@ def modules_for(rules: Rules) -> Iterator[str]:
         yield "txmux.tcp.stages.tunnelling"
     if any(route.tunnel_users for route in rules.routes):
         yield "txmux.client.tunnel_users"
+    if any(listener.ech_keys for listener in rules.listeners):
+        yield "txmux.client.tls.ech"
     if rules.acme_names:
         yield "txmux.client.tls.challenge"
     store = rules.settings.shared_limits

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import attrs
@@ -92,6 +93,7 @@ class Listener:
     freebind: bool = False
     mptcp: bool = False
     tls_strict: bool = False
+    ech_keys: Path | None = None
     capture: bool = True
     log: Logged = True
     max_flows: int | None = None

@@ -1,6 +1,7 @@
 """The section ``[listen NAME]``: endpoints, admission, and detection."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from txmux.rules.model import (
@@ -43,6 +44,10 @@ def make_listener(name: str, section: Section, found: Mapping[str, Any]) -> List
 
 def _sender(reading: RulesReading, text: str) -> IPNetwork | NetworkSet | Varying | UnixClients:
     return UnixClients.UNIX if text == UnixClients.UNIX.value else reading.networks(text)
+
+
+def _ech_keys(reading: RulesReading, text: str) -> Path:
+    return reading.home / values.file_path(text)
 
 
 def _silence(reading: RulesReading, text: str) -> Silence:
@@ -101,6 +106,7 @@ _SILENT = ValueKind(
     "lines",
     in_context=True,
 )
+_ECH_KEYS = ValueKind(_ech_keys, "path", in_context=True)
 _CONNECTION_RATE = ValueKind(values.connection_rate, "rate of connections")
 
 # fmt: off
@@ -147,6 +153,8 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Listener(""), {
         "which connections get a line in the [access log](access-log.md). `errors` leaves out `done`, `handed-over`, and clients that left without a byte, such as a balancer's checks"),
     "tls_strict": SectionKey(BOOLEAN, streams_only="is for TCP; remove it", meaning=
         "where TLS is [terminated](#tls-termination): whether a client that closes without a close-notify counts as broken off"),
+    "ech_keys": SectionKey(_ECH_KEYS, example="/etc/txmux/ech", streams_only="is for TCP; remove it", meaning=
+        "[open hidden names](#encrypted-clienthello): the path of a file with a key of Encrypted ClientHello, or of a folder of such files (PEM, RFC 9934)"),
     "max_flows": SectionKey(CONNECTIONS, example="10000", datagrams_only=True, meaning=
         "for UDP: the most flows of this listener. Beyond it, the unanswered flow that has been quiet for longest makes room, or the new one is refused. Without it, 70 % of the process's descriptors; `0` means no limit but these"),
     "max_flows_per_source": SectionKey(CONNECTIONS, example="100", datagrams_only=True, meaning=

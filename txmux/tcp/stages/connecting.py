@@ -23,7 +23,7 @@ from txmux.net.sockets.transport import CLOSED, SocketTransport
 from txmux.rules.model import Refusal
 from txmux.tcp.dialling import connector_for
 from txmux.tcp.stage import Client, Stage
-from txmux.tcp.transitions import Connected, Outcome, Routed, ToBackend, TurnedAway
+from txmux.tcp.transitions import Connected, ConnectedHidden, Outcome, Routed, ToBackend, TurnedAway
 from txmux.telemetry.reasons import ConnectFailure
 from txmux.wire.client_hello import parse_client_hello
 
@@ -190,7 +190,10 @@ class Connecting(Stage):
             self._record_tried(connector)
         self._leave_held(is_connected=True)
         client.open_tunnel()
-        client.advance(Connected(self._upstream, member, server))
+        if client.ech is not None:
+            client.advance(ConnectedHidden(self._upstream, member, server))
+        else:
+            client.advance(Connected(self._upstream, member, server))
 
     def _failed(self, cause: ConnectFailure) -> None:
         connector, self._connector = self._connector, None
@@ -256,7 +259,7 @@ class Connecting(Stage):
         if client.agreed_tls:
             return "TLS ends here"
         is_plain = isinstance(client.transport, SocketTransport)
-        if held is None or not held.is_waiting or not is_plain:
+        if held is None or not held.is_waiting or not is_plain or client.ech is not None:
             return "being connected"
         return (
             "being connected"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, ClassVar
 
 import attrs
@@ -9,15 +10,18 @@ from twisted.internet.interfaces import IDelayedCall
 from typing_extensions import override
 
 from txmux.client.configuration import CompiledRoute, RuleLayer, Silent
-from txmux.detection.detector import Decision
+from txmux.detection.detector import Decision, Detection
 from txmux.interfaces import Exchange
 from txmux.net.sockets.transport import SocketTransport
-from txmux.rules.model import Refusal
+from txmux.rules.model import Handover, InProcess, Refusal
 from txmux.tcp.stage import Stage
 from txmux.tcp.transitions import Detected, Outcome, Routed, TurnedAway
+from txmux.wire.cursor import IllegalHelloError
 
 if TYPE_CHECKING:
+    from txmux.backends.upstream import Destination
     from txmux.telemetry.record import ConnectionState
+    from txmux.wire.ech import Unsealed, Unsealing
 
 _CLOSE = Silent(Refusal.CLOSE)  # the destination of silent clients if the rules do not say
 
@@ -34,6 +38,7 @@ class Peeking(Stage):
     _answers = 0  # given to the client
     _since = 0.0  # in milliseconds after the client was accepted
     _has_own_time = False  # while the client is silent
+    _unsealing: Unsealing | None = None  # until the hello is whole
 
     @override
     def begin(self) -> Outcome | None:
@@ -43,10 +48,10 @@ class Peeking(Stage):
         self._deadline = timer
         address = client.address if layer.depends_on_client else None
         host = address.host if address else None
-        tls = client.agreed_tls
-        self._detection = detection = layer.detector.start_detection(
-            host, client.record.time, None if tls is None else tls.found
-        )
+        self._detection = detection = self._start_detection(host)
+        ech = client.configuration.ech
+        if ech is not None and layer is client.configuration.top:
+            self._unsealing = ech.unsealing(client.configuration.settings.peek_limit)
         self._silent = silent = layer.silent_for(host) or _CLOSE
         can_decide = layer.detector.takes_any_client or detection.can_decide()
         if silent is _CLOSE and not can_decide:
@@ -79,6 +84,12 @@ class Peeking(Stage):
         outcome = self.on_data() if client.received else None
         return self.on_timeout() if outcome is None and not timer.active() else outcome
 
+    def _start_detection(self, host: IPv4Address | IPv6Address | None) -> Detection[CompiledRoute]:
+        client = self._client
+        tls = client.agreed_tls
+        certificate = None if tls is None else tls.found
+        return self.layer.detector.start_detection(host, client.record.time, certificate)
+
     def _wait_until(self, seconds: float) -> None:
         """Decide this many seconds after the client came to this layer, if nothing is decided before."""
         self.wait(max(0.0, seconds - self._passed()), self.on_timeout)
@@ -94,10 +105,32 @@ class Peeking(Stage):
             usual = self._client.configuration.settings.detect_timeout
             if usual > self._passed():
                 self._wait_until(usual)
+        if self._unsealing is not None:
+            outcome = self._unseal()
+            if outcome is not None or self._unsealing is not None:
+                return outcome
         decision = self._detection.feed(self._client.received)
         if self._detection.answered:
             self._answer(self._detection.answered)
         return None if decision is None else self._decided(decision)
+
+    def _unseal(self, *, last: bool = False) -> Outcome | None:
+        """Put a hidden hello in the place of the one that came, as soon as that is whole."""
+        client, unsealing = self._client, self._unsealing
+        assert unsealing is not None  # noqa: S101 - it has been checked
+        try:
+            unsealed = unsealing.read(client.received, last=last)
+        except IllegalHelloError as illegal:
+            client.record.facts = {**client.record.facts, "tls_error": str(illegal)}
+            client.transport.write(illegal.alert)
+            return TurnedAway(Refusal.CLOSE, "tls-failed")
+        if unsealed is not None:
+            self._unsealing = None
+            if unsealed.facts:
+                client.record.facts = {**client.record.facts, **unsealed.facts}
+            if unsealed.opened is not None:
+                client.ech, client.received = unsealed, unsealed.stream
+        return None
 
     def _answer(self, answered: tuple[Exchange, ...]) -> None:
         for exchange in answered[self._answers :]:
@@ -106,19 +139,39 @@ class Peeking(Stage):
         self._answers = len(answered)
 
     @override
-    def on_finished(self) -> Outcome:
+    def on_finished(self) -> Outcome | None:
         if self._client.received:
-            return self._decided(self._detection.finish())
+            return self._finish()
         # It was a port scan, which opens no connection to a backend.
         return TurnedAway(Refusal.CLOSE, "client-gone")
 
-    def on_timeout(self) -> Outcome:
+    def on_timeout(self) -> Outcome | None:
         if self._client.received:
-            return self._decided(self._detection.finish())
+            return self._finish()
         return Routed(self._silent.destination, "silent")
 
-    def _decided(self, decision: Decision[CompiledRoute]) -> Outcome:
+    def _finish(self) -> Outcome | None:
+        decision = None
+        if self._unsealing is not None:
+            self._unseal(last=True)
+            decision = self._detection.feed(self._client.received)
+        decided = self._decided(decision or self._detection.finish())
+        # If it goes by the outer name, that may not have decided, either.
+        return decided or self._decided(self._detection.finish())
+
+    def _go_by_outer_name(self, unsealed: Unsealed) -> Outcome | None:
+        """Take the hello as it came, since what the hidden name leads to could not show its client that it has seen that."""
         client = self._client
+        client.ech, client.received = None, unsealed.unopened(client.received)
+        client.record.facts = {**client.record.facts, "ech": "outer"}
+        address = client.address
+        self._detection = self._start_detection(address.host if address else None)
+        return self.on_data()
+
+    def _decided(self, decision: Decision[CompiledRoute]) -> Outcome | None:
+        client = self._client
+        if client.ech is not None and not _takes_hidden(decision.route, self.layer.default):
+            return self._go_by_outer_name(client.ech)
         record, answered = client.record, decision.answered
         record.facts = {**record.facts, **decision.facts} if record.facts else decision.facts
         if answered:
@@ -127,3 +180,10 @@ class Peeking(Stage):
         if client.tunnel is not None:
             record.facts = {**record.facts, **client.tunnel.facts}
         return Detected(self.layer, decision.route)
+
+
+def _takes_hidden(route: CompiledRoute | None, default: Destination) -> bool:
+    """Return whether a hidden hello can go on: not to TLS that ends here, nor to a process that gets the socket."""
+    if route is not None and route.termination is not None:
+        return False
+    return not isinstance(default if route is None else route.destination, InProcess | Handover)

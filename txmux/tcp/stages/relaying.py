@@ -66,10 +66,12 @@ class Relaying(Stage):
             end, server, upstream.timeouts, self._over, upstream.rates, settings.settings.keepalive
         )
         received, client.received = client.received, b""
-        if received and self._member is not None:
+        self._is_answered = client.server_counts is not None  # in the stage before
+        if received and self._member is not None and not self._is_answered:
             self._member.counts.asked()
         self._watch_first_bytes(bool(received))
-        if client.counted_in and client.server_counts is not None:  # it has waited for a server
+        if client.counted_in and client.server_counts is not None and not self._is_answered:
+            # It has waited for a server.
             client.server_counts.relayed(client.counted_in, client.counted_out)
         self.relay.start(received, client_finished=client.has_finished)
 

@@ -1,0 +1,199 @@
+"""The keys of Encrypted ClientHello of a listener, read again when their files change (PEM of RFC 9934)."""
+
+import base64
+import binascii
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import attrs
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from twisted.logger import Logger
+
+from txmux.files import names_in, read_bytes, state_at
+from txmux.net.tls.errors import TLSFileError
+from txmux.wire.cursor import MalformedError
+from txmux.wire.ech import Key, Unsealing, read_configs
+
+KEY = "ech_keys"
+SUFFIXES = (".ech", ".pem")
+
+_PAUSE = 1.0  # seconds between two looks at the files
+_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----(.+?)-----END \1-----", re.DOTALL)
+_ADVICE = "write a file as 'txmux ech new' does"
+_log = Logger()
+
+
+@attrs.frozen
+class KeyFile:
+    """A file with a key.
+
+    Attributes:
+        made: When it was written, in seconds since 1970.
+        configs: Its ECHConfigList, in Base64.
+    """
+
+    path: Path
+    made: float
+    keys: tuple[Key, ...]
+    configs: str
+
+
+def read_key_file(path: Path) -> KeyFile:
+    """Read a file with a private key and its configurations.
+
+    Raises:
+        TLSFileError: It cannot be used.
+    """
+    try:
+        made = state_at(path)[0][3] / 1e9
+        data = read_bytes(path)
+    except OSError as problem:
+        message = f"cannot read '{path}': {problem.strerror}; let the user that txmux runs as read it, or correct the path"
+        raise TLSFileError(KEY, message, problem) from None
+    blocks = [
+        (found[1], found[0], data[: found.start()].count(b"\n") + 1, found[2])
+        for found in _BLOCK.finditer(data)
+    ]
+    parts = {}
+    for name, word in (("PRIVATE KEY", "private key"), ("ECHCONFIG", "ECHCONFIG")):
+        of_name = [block for block in blocks if block[0] == name.encode()]
+        if len(of_name) != 1:
+            many = f"line {of_name[1][2]}: a second {word}" if of_name else f"no {word}"
+            raise TLSFileError(
+                KEY, f"'{path}': {many}, where each file has one (RFC 9934); {_ADVICE}"
+            )
+        parts[name] = of_name[0]
+    private = _private(path, *parts["PRIVATE KEY"][1:3])
+    _, _, line, text = parts["ECHCONFIG"]
+    try:
+        encoded = b"".join(text.split())
+        configs = [*read_configs(base64.b64decode(encoded, validate=True))]
+    except (binascii.Error, MalformedError):
+        raise TLSFileError(
+            KEY, f"'{path}', line {line}: the ECHCONFIG is damaged; {_ADVICE}"
+        ) from None
+    public = private.public_key().public_bytes_raw()
+    keys = tuple(Key(config, private) for config in configs if config.public_key == public)
+    if not keys:
+        message = f"'{path}', line {line}: the ECHCONFIG has no configuration for the private key; {_ADVICE}"
+        raise TLSFileError(KEY, message)
+    return KeyFile(path, made, keys, encoded.decode())
+
+
+def _private(path: Path, block: bytes, line: int) -> X25519PrivateKey:
+    try:
+        private = load_pem_private_key(block, None)
+    except (ValueError, TypeError):
+        raise TLSFileError(
+            KEY, f"'{path}', line {line}: the private key is damaged; {_ADVICE}"
+        ) from None
+    if not isinstance(private, X25519PrivateKey):
+        raise TLSFileError(
+            KEY, f"'{path}', line {line}: the private key is not of X25519; {_ADVICE}"
+        )
+    return private
+
+
+def key_paths(path: Path) -> list[Path]:
+    """Return the files with keys: the path itself, or those in it if it is a folder.
+
+    Raises:
+        TLSFileError: The folder has none, or cannot be read.
+    """
+    try:
+        names = names_in(path)
+    except NotADirectoryError:
+        return [path]
+    except OSError as problem:
+        message = f"cannot read '{path}': {problem.strerror}; correct the path, or let the user that txmux runs as read it"
+        raise TLSFileError(KEY, message, problem) from None
+    paths = [path / name for name in sorted(names) if name.endswith(SUFFIXES) and name[0] != "."]
+    if not paths:
+        raise TLSFileError(
+            KEY,
+            f"the folder '{path}' has no file *.pem or *.ech; make a key by 'txmux ech new NAME'",
+        )
+    return paths
+
+
+def read_key_files(path: Path) -> list[KeyFile]:
+    """Read all keys, the newest, which is published, first."""
+    files = [read_key_file(one) for one in key_paths(path)]
+    return sorted(files, key=lambda file: file.made, reverse=True)
+
+
+class EchKeys:
+    """Reads the files again when they have changed, which it checks when a client connects.
+
+    Args:
+        path: A file, or a folder of files.
+        seconds: The clock.
+        may_lack: Whether files that cannot be read are no error, as for a process that starts beside others.
+        is_quiet: Whether another process logs what happens.
+
+    Attributes:
+        files: What is in use, the newest first.
+        trouble: Why the current files are not in use; empty if they are.
+
+    Raises:
+        TLSFileError: A file cannot be used.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        seconds: Callable[[], float],
+        *,
+        may_lack: bool = False,
+        is_quiet: bool = False,
+    ) -> None:
+        self._path, self._seconds, self._is_quiet = path, seconds, is_quiet
+        self._looked_at = seconds()
+        self._seen = self._states()
+        self._by_id: Mapping[int, Key] = {}
+        self.files: list[KeyFile] = []
+        self.trouble = ""
+        try:
+            self._use(read_key_files(path))
+        except TLSFileError as problem:
+            if not may_lack:
+                raise
+            self.trouble = str(problem)
+
+    def unsealing(self, limit: int) -> Unsealing:
+        """Begin to look into a client's first bytes, by the keys of now."""
+        now = self._seconds()
+        if now - self._looked_at >= _PAUSE:
+            self.look_again()
+        return Unsealing(self._by_id, limit)
+
+    def look_again(self) -> None:
+        self._looked_at = self._seconds()
+        states = self._states()
+        if states == self._seen:
+            return
+        self._seen = states
+        try:
+            self._use(read_key_files(self._path))
+        except TLSFileError as problem:
+            self.trouble = f"{KEY}: {problem.what}; what is in use is kept"
+            if not self._is_quiet:
+                _log.error("{trouble}", trouble=self.trouble)
+        else:
+            self.trouble = ""
+            if not self._is_quiet:
+                _log.info("{key} = {path}: keys reloaded", key=KEY, path=str(self._path))
+
+    def _use(self, files: list[KeyFile]) -> None:
+        self.files = files
+        self._by_id = {key.config.id: key for file in reversed(files) for key in file.keys}
+
+    def _states(self) -> list[object]:
+        states: list[object] = []
+        try:
+            states += (state_at(path)[0] for path in [self._path, *key_paths(self._path)])
+        except (OSError, TLSFileError) as problem:
+            states.append(str(problem))
+        return states

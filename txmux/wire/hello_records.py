@@ -1,0 +1,77 @@
+"""The records that the first messages of TLS 1.3 are in (RFC 8446, section 5.1)."""
+
+from txmux.wire.cursor import MalformedError
+
+_CLIENT_HELLO, _SERVER_HELLO = 1, 2
+_HANDSHAKE = 22
+OTHER_RECORDS = b"", b"\x14", b"\x17"
+"""What a record begins with that is no message of a handshake: early data, or one for old middleboxes."""
+_LONGEST = 1 << 14
+_HEADER, _RECORD_HEADER = 4, 5
+_RETRY = bytes.fromhex("cf21ad74e59a6111be1d8c021e65b891c2a211167abb8c5e079e09e2c8a8339c")
+"""The random of a ServerHello that is a HelloRetryRequest (RFC 8446, section 4.1.3)."""
+
+
+def take_hello(data: bytes) -> tuple[bytes, int] | None:
+    """Take the message out of the records that a stream begins with.
+
+    Returns:
+        The message, and where it ends in the stream; ``None`` while it is not whole.
+
+    Raises:
+        MalformedError: There is none, or it is in a record with something else (RFC 8446, section 5.1).
+    """
+    content, at = b"", 0
+    while len(data) - at >= _RECORD_HEADER:
+        size = int.from_bytes(data[at + 3 : at + _RECORD_HEADER], "big")
+        if data[at] != _HANDSHAKE or not 0 < size <= _LONGEST:
+            raise MalformedError
+        end = at + _RECORD_HEADER + size
+        content, at = content + data[at + _RECORD_HEADER : end], end
+        whole = _HEADER + int.from_bytes(content[1:_HEADER], "big")
+        if content[0] != _CLIENT_HELLO:
+            raise MalformedError
+        if len(content) >= whole > _HEADER and len(data) >= end:
+            if len(content) > whole:
+                raise MalformedError
+            return content, end
+    return None
+
+
+def before_hello(data: bytes) -> int:
+    """Return how many bytes of whole records are before the next message of a handshake: early data, or for old middleboxes."""
+    at = 0
+    while len(data) >= at + _RECORD_HEADER and data[at : at + 1] in OTHER_RECORDS:
+        end = at + _RECORD_HEADER + int.from_bytes(data[at + 3 : at + _RECORD_HEADER], "big")
+        if len(data) < end:
+            break
+        at = end
+    return at
+
+
+def records(message: bytes, version: bytes) -> bytes:
+    """Put a message into records of a version, two bytes."""
+    pieces = (message[at : at + _LONGEST] for at in range(0, len(message), _LONGEST))
+    head = bytes([_HANDSHAKE]) + version
+    return b"".join(head + len(piece).to_bytes(2, "big") + piece for piece in pieces)
+
+
+def asks_again(data: bytes) -> bool | None:
+    """Return whether a server's first bytes are a HelloRetryRequest; ``None`` while that is not known."""
+    content, at = b"", 0
+    goal = _HEADER + 2 + len(_RETRY)
+    while len(content) < goal:
+        if data[at : at + 1] not in {b"", bytes([_HANDSHAKE])}:
+            return False
+        if len(data) - at < _RECORD_HEADER:
+            return None
+        start = at + _RECORD_HEADER
+        at = start + int.from_bytes(data[at + 3 : start], "big")
+        content += data[start:at]
+        if content and content[0] != _SERVER_HELLO:
+            return False
+        if len(data) < at:
+            break
+    if len(content) < goal:
+        return None
+    return content[_HEADER + 2 : goal] == _RETRY
