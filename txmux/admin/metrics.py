@@ -88,6 +88,8 @@ def _listeners(counts: Counts) -> Sequence[_Family]:
         (_GAUGE, "connections_undecided", "Connections that are not decided yet.", "listener", each(lambda one: one.undecided)),
         (_COUNTER, "limit_refused", "Clients that were not let in, by the limit.", "listener limit",
          [([one.name, limit], count) for one in listeners for limit, count in one.refused.items()]),
+        (_COUNTER, "hidden_hellos", "Encrypted ClientHellos, by whether a key has opened them.", "listener result",
+         [([one.name, result], n) for one in listeners if any(one.ech.values()) for result, n in one.ech.items()]),
         (_COUNTER, "datagrams", "Datagrams that came from clients (in), went to them (out), were dropped (lost), or were longer than can be taken (cut).", "listener way",
          [([one.name, way], n) for one in listeners if any(one.datagrams.values()) for way, n in one.datagrams.items()]),
         (_GAUGE, "sources_tracked", "Sources of clients that are remembered for limits.", "listener",

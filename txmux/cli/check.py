@@ -171,6 +171,7 @@ def _unusable_files(rules: Rules) -> tuple[list[Problem], list[Problem]]:
         for listener in rules.listeners
         for text in listener.endpoints
     )
+    ends = ends or any(listener.ech_keys for listener in rules.listeners)
     if not ends and all(backend.tls is None for backend in rules.backends.values()):
         return [], []
     from txmux.cli.tls_files import unusable_files  # noqa: PLC0415 - OpenSSL takes a while

@@ -1,16 +1,18 @@
 """`txmux explain`: shows the verdict of each route on given bytes or on a live connection, and the route that wins."""
 
+from __future__ import annotations
+
 import argparse
 import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import attrs
@@ -33,6 +35,7 @@ from txmux.rules.model import (
     Silence,
     TlsEnd,
 )
+from txmux.rules.model.route import takes_hidden
 from txmux.rules.problems import did_you_mean
 from txmux.rules.reading.conflicts import comes_to
 from txmux.rules.reading.parser import load
@@ -53,9 +56,15 @@ from txmux.telemetry.formatting import (
     folded_routes,
 )
 from txmux.transport import unmapped
+from txmux.wire.cursor import IllegalHelloError
 from txmux.wire.tunnel.dialog import asked_for
 
+if TYPE_CHECKING:
+    from txmux.client.tls.ech import EchKeys
+    from txmux.wire.ech import Unsealed
+
 _LONGEST_DATAGRAM = 65535
+_FOR_BYTES = "listener", "client", "inside", "ech_keys"
 
 _SHOWN_BYTES = 48
 _MOST_ROWS = 50  # of a capture, before the routes that say no are folded
@@ -126,6 +135,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="CERT",
         help="with --inside, for 'client_cert': a PEM file with the client's certificate, or revoked, or none, as by default",
     )
+    parser.add_argument(
+        "--ech-keys",
+        metavar="PATH",
+        type=Path,
+        help="open hidden hellos by these keys: a file or a folder, as for 'ech_keys'",
+    )
     command.configure(parser, seconds=10)
     parser.usage = parser.format_usage().removeprefix("usage: ").strip()
     sources.required = False  # `_usage_error` says more
@@ -153,7 +168,7 @@ def run(arguments: argparse.Namespace) -> int:
     rules = load(arguments.rules_file)
     listeners = _listeners(rules, arguments.listener)
     listeners, end, certificate = _listeners_inside(rules, listeners, arguments)
-    traced = partial(_trace, rules, end, certificate)
+    traced = partial(_trace, rules, end, certificate, _keys(arguments.ech_keys))
     try:
         samples = _samples(arguments, listeners)
     except OSError as error:
@@ -234,8 +249,10 @@ def _usage_error(arguments: argparse.Namespace) -> str:
             return (
                 "--admin, --rules and --token-file are for --connection; write the rules file alone"
             )
-    elif arguments.listener or arguments.client or arguments.inside or arguments.now is not None:
-        return "--listener, --from, --at and --inside are for bytes, not for --connection"
+    elif any(getattr(arguments, name) for name in _FOR_BYTES) or arguments.now is not None:
+        return (
+            "--listener, --from, --at, --inside and --ech-keys are for bytes, not for --connection"
+        )
     elif arguments.rules_file and arguments.rules:
         return "the rules file is given twice; keep one"
     return ""
@@ -349,19 +366,23 @@ def _trace(
     rules: Rules,
     end: Route | None,
     certificate: FoundCertificate | None,
+    keys: EchKeys | None,
     listener: Listener,
     sample: TracedSample,
 ) -> Trace:
     routes = rules.routes_over(end or listener, listener.transport)
-    received = sample.data if sample.datagrams is None else sample.datagrams
-    verdicts = explain(
-        routes,
-        received,
-        sample.client,
-        listener.peek_limit,
-        sample.now,
-        certificate,
-    )
+
+    def explained(received: bytes | Sequence[bytes]) -> Explanation[Any]:
+        return explain(
+            routes, received, sample.client, listener.peek_limit, sample.now, certificate
+        )
+
+    if sample.datagrams is not None:
+        return Trace(listener, explained(sample.datagrams))
+    if keys is not None and end is None:
+        verdicts = _unhidden(keys, listener, sample.data, explained)
+    else:
+        verdicts = explained(sample.data)
     if end is not None and end.tunnel:
         verdicts = _inside_tunnel(verdicts, routes, sample, certificate)
     route = verdicts.decision.route
@@ -370,7 +391,7 @@ def _trace(
         return Trace(listener, verdicts)
     verdicts.decision.facts.update(asked.facts)
     inner = attrs.evolve(sample, data=asked.received, stream=None)
-    inside = _trace(rules, route, certificate, _inside(listener, route), inner)
+    inside = _trace(rules, route, certificate, None, _inside(listener, route), inner)
     inside.found.decision.facts.update(asked.facts)
     return Trace(listener, verdicts, (inner, inside))
 
@@ -394,6 +415,39 @@ def _inside(listener: Listener, end: Route) -> Listener:
         default=end.outcome or listener.default,
         silent=(Silence(end.outcome),) if end.outcome else listener.silent,
     )
+
+
+def _unhidden(
+    keys: EchKeys, listener: Listener, data: bytes, explained: Callable[[bytes], Explanation[Any]]
+) -> Explanation[Any]:
+    """Return what decides by the hidden hello, if there is one that opens."""
+    unsealed = _unsealed(keys, listener, data)
+    found, facts = explained(unsealed.stream), {**unsealed.facts}
+    if unsealed.opened is not None and not takes_hidden(found.decision.route, listener.default):
+        found, facts = explained(data), {"ech": "outer"}
+    elif unsealed.opened is not None:  # at the end of the hello that came
+        found = attrs.evolve(found, decided_at=len(data) - len(unsealed.stream) + unsealed.end)
+    decision = attrs.evolve(found.decision, facts={**facts, **found.decision.facts})
+    return attrs.evolve(found, decision=decision)
+
+
+def _keys(path: Path | None) -> EchKeys | None:
+    if path is None:
+        return None
+    from txmux.client.tls.ech import EchKeys  # noqa: PLC0415 - cryptography takes a while
+
+    return EchKeys(path, time.monotonic)
+
+
+def _unsealed(keys: EchKeys, listener: Listener, data: bytes) -> Unsealed:
+    from txmux.wire.ech import Unsealed  # noqa: PLC0415 - as above
+
+    try:
+        unsealed = keys.unsealing(listener.peek_limit).read(data, last=True)
+    except IllegalHelloError as illegal:
+        return Unsealed(data, data, {"tls_error": str(illegal)})
+    assert unsealed is not None  # noqa: S101 - it is the last
+    return unsealed
 
 
 def _listeners_inside(

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import ssl
+import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from txmux.client.tls.client_certificates import ClientVerification
 from txmux.client.tls.contexts import Contexts
+from txmux.client.tls.ech import KeyFile, read_key_files
 from txmux.client.tls.terminations import expiry_warnings
+from txmux.detection.explain import explain
 from txmux.net.tls.errors import CLIENT_CERTIFICATE, TLSFileError
 from txmux.net.tls.pem import read_authorities, read_identity
-from txmux.rules.model import Rules, Section, TlsEnd
+from txmux.rules.model import Listener, Refusal, Rules, Section, TlsEnd
 from txmux.rules.problems import Problem
 from txmux.rules.reading.endpointstrings import SERVER, split_arguments
 
@@ -30,7 +35,33 @@ def unusable_files(rules: Rules) -> tuple[list[Problem], list[Problem]]:
         except TLSFileError as error:  # noqa: PERF203 - all errors are reported
             problem = section.problem(str(error), error.key, number)
             (doubtful if error.forbidden else wrong).append(problem)
+    for listener in rules.listeners:
+        if listener.ech_keys is None:
+            continue
+        try:
+            keys = read_key_files(listener.ech_keys)
+        except TLSFileError as error:
+            problem = listener.section.problem(str(error), error.key)
+            (doubtful if error.forbidden else wrong).append(problem)
+        else:
+            doubtful += _unrouted_names(rules, listener, keys)
     return wrong, doubtful
+
+
+def _unrouted_names(
+    rules: Rules, listener: Listener, files: Iterable[KeyFile]
+) -> Iterator[Problem]:
+    """Find public names that no route takes."""
+    routes = rules.routes_over(listener, listener.transport)
+    names = dict.fromkeys(key.config.public_name for file in files for key in file.keys)
+    for name in names if isinstance(listener.default, Refusal) else ():
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        client = ssl.create_default_context().wrap_bio(incoming, outgoing, server_hostname=name)
+        with suppress(ssl.SSLWantReadError):
+            client.do_handshake()
+        if explain(routes, outgoing.read(), now=time.time()).decision.route is None:
+            message = f"no route takes the public name {name!r}, to which clients come whose hello does not open; add one with 'match = tls sni={name}'"
+            yield listener.section.problem(message, "ech_keys")
 
 
 def _readers(

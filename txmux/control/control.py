@@ -57,6 +57,7 @@ from txmux.telemetry.counting.snapshot import (
     Counts,
     Gauges,
     counts_in_steps,
+    hidden_hellos,
     server_samples,
     totals,
     unrouted,
@@ -72,6 +73,8 @@ if TYPE_CHECKING:
 _MOST_WEIGHT = 65535
 
 _STATES = {"ready": "ready", "drain": "drained", "maintenance": "in maintenance"}
+
+_ECH_KEY = "id", "public_name", "written"
 
 _ENDING = 20.0  # seconds that a worker has to end connections
 
@@ -228,6 +231,10 @@ class Control:
             },
             traffic=self._traffic(),
         )
+        for row in document["listeners"]:
+            if row["name"] in gauges.ech:
+                keys = [dict(zip(_ECH_KEY, key, strict=False)) for key in gauges.ech[row["name"]]]
+                row["ech"] = {"keys": keys, **hidden_hellos(self.counters, row["name"])}
         shared = self._sharing.state
         bans = {
             "active": len(self.bans),

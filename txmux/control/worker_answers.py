@@ -162,6 +162,7 @@ def _gauges_of(serving: Serving) -> dict[str, Any]:
         },
         "certificates": sorted({*chain.from_iterable(map(_certificates, configurations))}),
         "troubles": [*serving.terminations.troubles(), *serving.upstreams.troubles()],
+        "ech": {its.settings.name: its.ech.shown() for its in configurations if its.ech},
         "lost_lines": LOST_LINES.report(),
         "refusing": [*serving.runtime.clients.refusing()],
         "flooding": [*serving.runtime.clients.flooding()],

@@ -326,6 +326,18 @@ def listener_state(listener: Row) -> str:
     return states.get(accepts, "")
 
 
+def _hidden_names(listener: Row) -> str:
+    """Name the published key of Encrypted ClientHello, and how many hellos were opened."""
+    ech: Row = listener.get("ech") or {}
+    keys = [f"{key['public_name']} ({key['id']})" for key in ech.get("keys", ())]
+    if not keys:
+        return ""
+    age = duration(time.time() - ech["keys"][0]["written"])
+    older = f", {len(keys) - 1} older" if keys[1:] else ""
+    count = f"{ech['opened']} of {ech['opened'] + ech['unopened']} opened"
+    return f"{keys[0]}, {age} old{older}; {count}"
+
+
 def listener_health(listener: Row) -> Health | None:
     if listener.get("accepting") is not False:
         return None
@@ -449,6 +461,7 @@ TABLES: Mapping[str, Table] = {
         _column("listener", field="name"),
         _column("address", value=lambda row: row.get("addresses") or row.get("endpoints")),
         _column("state", field="accepting", value=listener_state, goes=1),
+        _column("hidden names", field="ech", value=_hidden_names, goes=2),
     ), ["name"], listener_health),
     "workers": Table("workers", (
         _column("worker"), _column("process", field="pid"), _column("state", value=worker_state),

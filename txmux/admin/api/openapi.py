@@ -191,7 +191,13 @@ _FORMS: dict[str, Any] = {
             "sandbox": bool, "connections": int | None, "generation?": int, "active?": int,
             "undecided?": int, "older?": int,
         }],
-        "listeners": [{"name": str, "accepting": bool, "why": str}],
+        "listeners": [{
+            "name": str, "accepting": bool, "why": str,
+            "ech?": {
+                "keys": [{"id": int, "public_name": str, "written": float}],
+                "opened": int, "unopened": int,
+            },
+        }],
         "connections": {
             "active": int, "undecided": int,
             "unrouted": {"ended": int, "bytes_in": int, "bytes_out": int}, "limit": int,

@@ -20,6 +20,7 @@ KEY = "ech_keys"
 SUFFIXES = (".ech", ".pem")
 
 _PAUSE = 1.0  # seconds between two looks at the files
+_PAUSE_OF_HELPER = 5.0  # the same where the helper looks, while clients wait
 _BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----(.+?)-----END \1-----", re.DOTALL)
 _ADVICE = "write a file as 'txmux ech new' does"
 _log = Logger()
@@ -164,10 +165,18 @@ class EchKeys:
 
     def unsealing(self, limit: int) -> Unsealing:
         """Begin to look into a client's first bytes, by the keys of now."""
-        now = self._seconds()
-        if now - self._looked_at >= _PAUSE:
-            self.look_again()
+        self.look()
         return Unsealing(self._by_id, limit)
+
+    def look(self) -> None:
+        """Look at the files again, unless that was just done."""
+        if self._seconds() - self._looked_at >= self._pause:
+            self.look_again()
+
+    def shown(self) -> list[tuple[int, str, float]]:
+        """Return the number and the public name of each key, and when it was written, the published one first."""
+        configs = ((key.config, file.made) for file in self.files for key in file.keys)
+        return [(config.id, config.public_name, made) for config, made in configs]
 
     def look_again(self) -> None:
         self._looked_at = self._seconds()
@@ -192,8 +201,16 @@ class EchKeys:
 
     def _states(self) -> list[object]:
         states: list[object] = []
+        self._pause = _PAUSE
         try:
-            states += (state_at(path)[0] for path in [self._path, *key_paths(self._path)])
+            paths = [self._path]
+            for path in paths:
+                state, is_helped = state_at(path)
+                states.append(state)
+                if is_helped:
+                    self._pause = _PAUSE_OF_HELPER
+                if path is self._path:
+                    paths += [inside for inside in key_paths(path) if inside != path]
         except (OSError, TLSFileError) as problem:
             states.append(str(problem))
         return states

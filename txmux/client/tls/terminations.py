@@ -150,6 +150,8 @@ class Terminations:
             made = self._made.get(self._left.pop())
             if made is not None and not made.store.is_helped:
                 made.store.context()
+        for keys in self._ech.values():
+            keys.look()
 
     def unreadable(self, rules: Rules) -> FilesInUse:
         """Return the files in use of the routes whose files cannot be read now, for a process that starts."""

@@ -10,8 +10,18 @@ from txmux.files import read_list
 from txmux.interfaces import Transport
 from txmux.rules.lint.coverage import ParsedLine, lines_of
 from txmux.rules.lint.scopes import scopes, set_of
-from txmux.rules.model import Backend, Clients, Listener, NetworkSet, Route, Rules, TlsEnd
+from txmux.rules.model import (
+    Backend,
+    Clients,
+    Listener,
+    NetworkSet,
+    Refusal,
+    Route,
+    Rules,
+    TlsEnd,
+)
 from txmux.rules.model.backend import backends_of
+from txmux.rules.model.route import takes_hidden
 from txmux.rules.problems import Problem, joined
 from txmux.rules.reading.route import dns_patterns
 from txmux.rules.reading.service import address_of, is_by_tcp
@@ -263,6 +273,23 @@ def wrong_tokens(rules: Rules) -> Iterator[Problem]:
         problems = [f" cannot be read: {error.strerror}"]
     for problem in problems[:_MOST_LINES]:
         yield settings.section.problem(f"{path}{problem}", "admin_tokens")
+
+
+def unhidden_names(rules: Rules) -> Iterator[Problem]:
+    """Find routes to which no hidden hello can go, and keys that every user of this machine can read."""
+    for listener in rules.listeners:
+        path = listener.ech_keys
+        if path is None:
+            continue
+        files = [path, *path.glob("*.pem"), *path.glob("*.ech")]
+        for file in files:
+            if file.is_file() and _is_readable(file):
+                message = f"every user of this machine can read '{file}', and so see hidden names; run 'chmod o= {file}'"
+                yield listener.section.problem(message, "ech_keys")
+        for route, number, line in lines_of(rules.routes_of(listener)):
+            if line.name == "tls" and not line.negated and not takes_hidden(route, Refusal.CLOSE):
+                message = f"hellos in which [listen {listener.name}] finds such a name hidden go by their outer name, since they cannot be sent on; do not hide it"
+                yield route.section.problem(message, "match", number)
 
 
 def readable_secrets(rules: Rules) -> Iterator[Problem]:

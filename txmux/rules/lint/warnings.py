@@ -18,6 +18,7 @@ from txmux.rules.lint.access import (
     proxy_listeners,
     readable_secrets,
     tls_ends,
+    unhidden_names,
     wrong_users,
 )
 from txmux.rules.lint.coverage import forget_lines, lines_of
@@ -38,6 +39,7 @@ def lint(rules: Rules) -> list[Problem]:
         problems = [
             *admin_reachable(rules),
             *readable_secrets(rules),
+            *unhidden_names(rules),
             *unreachable_routes(rules),
             *odd_patterns(rules),
             *lines_of_the_other(rules),

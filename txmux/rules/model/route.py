@@ -13,7 +13,7 @@ from txmux.rules.model.backend import Backend, Outcome
 from txmux.rules.model.client_certificate import AllowedClient, CertificateCondition
 from txmux.rules.model.listener import Listener, Logged
 from txmux.rules.model.networks import EVERY_CLIENT, Clients
-from txmux.rules.model.outcomes import Handover
+from txmux.rules.model.outcomes import Handover, InProcess
 from txmux.rules.model.section import NOWHERE, Section
 from txmux.transport import Transport
 
@@ -175,3 +175,10 @@ class Route:
         if not lines:
             return None
         return self if lines == self.alternatives else attrs.evolve(self, alternatives=lines)
+
+
+def takes_hidden(route: Route | None, default: Outcome) -> bool:
+    """Return whether a client's hidden hello can be sent on, by a route or to the default: not to TLS that ends here, nor with the socket."""
+    if route is not None and route.terminate_tls is not None:
+        return False
+    return not isinstance(default if route is None else route.outcome, (Handover, InProcess))

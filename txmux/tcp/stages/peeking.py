@@ -13,13 +13,13 @@ from txmux.client.configuration import CompiledRoute, RuleLayer, Silent
 from txmux.detection.detector import Decision, Detection
 from txmux.interfaces import Exchange
 from txmux.net.sockets.transport import SocketTransport
-from txmux.rules.model import Handover, InProcess, Refusal
+from txmux.rules.model import Refusal
+from txmux.rules.model.route import takes_hidden
 from txmux.tcp.stage import Stage
 from txmux.tcp.transitions import Detected, Outcome, Routed, TurnedAway
 from txmux.wire.cursor import IllegalHelloError
 
 if TYPE_CHECKING:
-    from txmux.backends.upstream import Destination
     from txmux.telemetry.record import ConnectionState
     from txmux.wire.ech import Unsealed, Unsealing
 
@@ -128,6 +128,7 @@ class Peeking(Stage):
             self._unsealing = None
             if unsealed.facts:
                 client.record.facts = {**client.record.facts, **unsealed.facts}
+                client.configuration.counts.hidden_hello(opened=unsealed.opened is not None)
             if unsealed.opened is not None:
                 client.ech, client.received = unsealed, unsealed.stream
         return None
@@ -170,7 +171,9 @@ class Peeking(Stage):
 
     def _decided(self, decision: Decision[CompiledRoute]) -> Outcome | None:
         client = self._client
-        if client.ech is not None and not _takes_hidden(decision.route, self.layer.default):
+        if client.ech is not None and not takes_hidden(
+            decision.route, client.configuration.settings.default
+        ):
             return self._go_by_outer_name(client.ech)
         record, answered = client.record, decision.answered
         record.facts = {**record.facts, **decision.facts} if record.facts else decision.facts
@@ -180,10 +183,3 @@ class Peeking(Stage):
         if client.tunnel is not None:
             record.facts = {**record.facts, **client.tunnel.facts}
         return Detected(self.layer, decision.route)
-
-
-def _takes_hidden(route: CompiledRoute | None, default: Destination) -> bool:
-    """Return whether a hidden hello can go on: not to TLS that ends here, nor to a process that gets the socket."""
-    if route is not None and route.termination is not None:
-        return False
-    return not isinstance(default if route is None else route.destination, InProcess | Handover)

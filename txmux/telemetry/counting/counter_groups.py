@@ -112,6 +112,7 @@ LISTENER = _block(
     "datagrams lost",
     "datagrams cut",
     _each("refused", get_args(LimitName)),
+    _each("ech", ("opened", "unopened")),
     DETECT,
     DETECT_BYTES,
     DURATION,

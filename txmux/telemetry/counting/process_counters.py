@@ -43,6 +43,7 @@ _DATAGRAMS_OUT = LISTENER.at["datagrams out"]
 _LOST = LISTENER.at["datagrams lost"]
 _CUT = LISTENER.at["datagrams cut"]
 _REFUSED = LISTENER.those("refused")
+_ECH = LISTENER.those("ech")
 _DETECT = LISTENER.histogram(DETECT)
 _BYTES = LISTENER.histogram(DETECT_BYTES)
 _DURATION = LISTENER.histogram(DURATION)
@@ -120,6 +121,9 @@ class ListenerCounts(_CountedCells):
 
     def refused(self, limit: LimitName) -> None:
         self.cells[_REFUSED[limit]] += 1
+
+    def hidden_hello(self, *, opened: bool) -> None:
+        self.cells[_ECH["opened" if opened else "unopened"]] += 1
 
     def decided(self, record: ConnectionRecord) -> None:
         cells = self.cells

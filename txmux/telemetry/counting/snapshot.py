@@ -44,6 +44,7 @@ _CONNECTED, _ANSWERED, _ANSWER_TIME = (
 )
 _ENDED, _FAILED = ROUTE.those("ended"), SERVER.those("failed")
 _REFUSED, _DATAGRAMS = LISTENER.those("refused"), LISTENER.those("datagrams")
+_ECH = LISTENER.those("ech")
 _Item = TypeVar("_Item")
 _Made = TypeVar("_Made")
 
@@ -66,6 +67,7 @@ class ListenerTotals:
 
     Attributes:
         refused: Clients that were refused, by the limit that was reached.
+        ech: Hidden hellos, ``opened`` and ``unopened``.
         datagrams: Datagrams, by what became of them: ``in``, ``out``, ``lost`` and ``cut``.
         detect: Seconds from accept to the decision.
         duration: Seconds from accept to the end.
@@ -78,6 +80,7 @@ class ListenerTotals:
     bytes_in: int
     bytes_out: int
     refused: Mapping[str, int]
+    ech: Mapping[str, int]
     datagrams: Mapping[str, int]
     detect: Observed
     duration: Observed
@@ -168,6 +171,8 @@ class Gauges:
         flooding: Connections and flows a second that keep some process busy, by source, or an empty text for all sources.
         written_logs: The logs that took the last line of some process.
         cannot_accept: By listener, why some worker cannot accept its clients, and since when, in seconds since 1970.
+        ech: By listener, the keys by which it opens hidden hellos, the published one first: each its number, its public name, and
+            when it was written, in seconds since 1970.
         ports: By backend and server, why no source port is left, how many connections failed so, and since when.
     """
 
@@ -189,6 +194,7 @@ class Gauges:
     written_logs: frozenset[str] = frozenset()
     cannot_accept: Mapping[str, tuple[str, float]] = attrs.field(factory=dict)
     ports: Mapping[tuple[str, str], tuple[str, int, float]] = attrs.field(factory=dict)
+    ech: Mapping[str, Sequence[Sequence[Any]]] = attrs.field(factory=dict)
 
     @property
     def cluster(self) -> bool | None:
@@ -267,6 +273,7 @@ class Gauges:
             flooding=flooding,
             written_logs=frozenset(itertools.chain(*_all(answers, "written_logs"))),
             ports=_lacking_ports(_all(answers, "ports")),
+            ech={name: keys for rows in _all(answers, "ech") for name, keys in rows.items()},
             cannot_accept={
                 listener: (why, since)
                 for rows in _all(answers, "cannot_accept")
@@ -397,6 +404,7 @@ def _listener(reading: CountersReading, name: str) -> ListenerTotals:
         cells[LISTENER.at["bytes in"]],
         cells[LISTENER.at["bytes out"]],
         _named(_REFUSED, cells),
+        _named(_ECH, cells),
         _named(_DATAGRAMS, cells),
         _observed(LISTENER, DETECT, cells),
         _observed(LISTENER, DURATION, cells),
@@ -458,6 +466,10 @@ def totals(counters: Counters, listeners: Iterable[str]) -> tuple[int, int, int,
         for name in ("accepted", "bytes in", "bytes out")
     )
     return accepted, sum(map(live, blocks)), bytes_in, bytes_out
+
+
+def hidden_hellos(counters: Counters, listener: str) -> Mapping[str, int]:
+    return _named(_ECH, counters.cells(LISTENER.key(listener)))
 
 
 def unrouted(counters: Counters, listeners: Iterable[str]) -> dict[str, int]:
