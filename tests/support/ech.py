@@ -1,0 +1,101 @@
+"""A client of Encrypted ClientHello, right or wrong, and the files of keys (RFC 9849, RFC 9934)."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from tests.wire.hello_builder import client_hello, extension, server_name, sized, versions
+from txmux.wire.ech import Key, make_config, read_configs
+from txmux.wire.hpke import AES_128_GCM, CHACHA20_POLY1305, HKDF_SHA256, Context, kem_secret
+
+ECH, OUTER_EXTENSIONS, KEY_SHARE = 0xFE0D, 0xFD00, 51
+INNER = extension(ECH, b"\1")
+SESSION = bytes(range(32))
+HIDDEN, PUBLIC = "hidden.example", "public.example"
+
+RETRY_RANDOM = bytes.fromhex("cf21ad74e59a6111be1d8c021e65b891c2a211167abb8c5e079e09e2c8a8339c")
+
+
+class MadeKey:
+    """A key with its configuration."""
+
+    def __init__(self, number: int = 7, public_name: str = PUBLIC) -> None:
+        self.private = X25519PrivateKey.generate()
+        public = self.private.public_key().public_bytes_raw()
+        self.configs = make_config(number, public, (AES_128_GCM, CHACHA20_POLY1305), public_name)
+        (config,) = read_configs(self.configs)
+        self.key = Key(config, self.private)
+
+    @property
+    def pem(self) -> str:
+        private = self.private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        encoded = base64.b64encode(self.configs).decode()
+        return f"{private.decode()}-----BEGIN ECHCONFIG-----\n{encoded}\n-----END ECHCONFIG-----\n"
+
+    def write(self, path: Path) -> Path:
+        path.write_text(self.pem)
+        return path
+
+
+def outer_extensions(*kinds: int) -> bytes:
+    return extension(
+        OUTER_EXTENSIONS, sized(1, b"".join(kind.to_bytes(2, "big") for kind in kinds))
+    )
+
+
+def inner(
+    *extensions: bytes, name: str = HIDDEN, padding: bytes = bytes(9), session: bytes = b""
+) -> bytes:
+    """Make an EncodedClientHelloInner; without extensions it has those of a usual one."""
+    parts = extensions or (server_name(name), INNER, outer_extensions(43, KEY_SHARE))
+    return client_hello(*parts, session_id=session)[4:] + padding
+
+
+class Sealer:
+    """Seals the hellos of one connection."""
+
+    def __init__(self, made: MadeKey, aead: int = AES_128_GCM) -> None:
+        self.aead, self.config = aead, made.key.config
+        private = X25519PrivateKey.generate()
+        agreed = private.exchange(X25519PublicKey.from_public_bytes(self.config.public_key))
+        self.encapsulated = private.public_key().public_bytes_raw()
+        secret = kem_secret(agreed, self.encapsulated, self.config.public_key)
+        self._context = Context(secret, b"tls ech\0" + self.config.raw, aead)
+
+    def hello(
+        self,
+        encoded: bytes,
+        *,
+        encapsulated: bytes | None = None,
+        aead: int | None = None,
+        more: tuple[bytes, ...] = (),
+    ) -> bytes:
+        """Make the message of an outer hello."""
+        enc = self.encapsulated if encapsulated is None else encapsulated
+        suite = b"".join(n.to_bytes(2, "big") for n in (HKDF_SHA256, aead or self.aead))
+        head = b"\0" + suite + bytes([self.config.id]) + sized(2, enc)
+
+        def with_payload(payload: bytes) -> bytes:
+            share = extension(KEY_SHARE, sized(2, b"share"))
+            sealed = extension(ECH, head + sized(2, payload))
+            parts = server_name(PUBLIC), versions(0x0304), share, *more, sealed
+            return client_hello(*parts, session_id=SESSION)
+
+        context, empty = self._context, bytes(len(encoded) + 16)
+        nonce = context._next_nonce()
+        context._sequence += 1
+        sealed = context._aead.encrypt(nonce, encoded, with_payload(empty)[4:])
+        return with_payload(sealed)
+
+    def second(self, encoded: bytes, aead: int | None = None) -> bytes:
+        """Make the hello that follows a HelloRetryRequest."""
+        return self.hello(encoded, encapsulated=b"", aead=aead)
+
+
+def server_hello(random: bytes = RETRY_RANDOM, kind: int = 2) -> bytes:
+    """Make the beginning of a ServerHello, which is enough to tell a HelloRetryRequest."""
+    return bytes([kind]) + sized(3, b"\3\3" + random + b"\0\x13\1\0\0\0")

@@ -1,0 +1,244 @@
+"""Hidden hellos through sockets: what the server gets, and a second hello after a HelloRetryRequest."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from tests.support.ech import (
+    HIDDEN,
+    PUBLIC,
+    MadeKey,
+    Sealer,
+    inner,
+    outer_extensions,
+    server_hello,
+)
+from tests.support.folders import make_folder
+from tests.support.mux import MuxTestCase, backend_at
+from tests.support.peers import Peer, PeerFactory, listen
+from tests.wire.hello_builder import client_hello, records, server_name, versions
+from txmux.rules.embedding import route
+from txmux.wire.client_hello import parse_client_hello
+
+_MADE = MadeKey()
+_CHANGED = bytes.fromhex("140303000101")  # for old middleboxes
+_ANSWER = records(server_hello(bytes(32))) + b"the rest"
+_RETRY = records(server_hello()) + _CHANGED
+
+
+class HiddenCase(MuxTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.sealer = Sealer(_MADE)
+        self.keys = _MADE.write(make_folder(self) / "key.pem")
+        self.public = PeerFactory()
+
+    def hidden_mux(self, *routes: Any, **settings: Any) -> int:
+        names = (
+            route(f"tls sni={HIDDEN}", backend_at(self.backend_port()), name="hidden"),
+            route(f"tls sni={PUBLIC}", backend_at(listen(self, self.public)), name="public"),
+        )
+        return self.mux([*routes, *names], ech_keys=self.keys, **settings)
+
+    def first(self, encoded: bytes | None = None) -> bytes:
+        return records(self.sealer.hello(inner() if encoded is None else encoded))
+
+    async def began(self, said: bytes = b"", **settings: Any) -> tuple[Peer, Peer]:
+        """Return a client whose hello was opened, and the server that has the hidden one."""
+        client = await self.connect(self.hidden_mux(**settings), self.first() + said)
+        server = await self.backend.peer()
+        await server.until(lambda: bool(parse_client_hello(bytes(server.received), None).hello))
+        self.hello = len(server.received)
+        return client, server
+
+    async def asked_again(self, **settings: Any) -> tuple[Peer, Peer]:
+        client, server = await self.began(**settings)
+        server.send(_RETRY)
+        await client.has(len(_RETRY))
+        return client, server
+
+
+class AwaitingRetryTest(HiddenCase):
+    async def test_hidden_name_decides_and_server_gets_the_hidden_hello(self) -> None:
+        client, server = await self.began()
+        self.assertEqual(parse_client_hello(bytes(server.received), None).sni, HIDDEN)
+        self.assertEqual(self.only().state, "awaiting-retry")
+        server.send(_ANSWER)
+        await client.has(len(_ANSWER))
+        client.send(b"x" * 100_000)
+        await server.has(self.hello + 100_000)
+        self.assertEqual(self.only().state, "relaying")
+        client.finish()
+        await server.has_all()
+        server.close()
+        record = await self.assert_ended(
+            client, reason="done", route="hidden", bytes_out=len(_ANSWER)
+        )
+        facts = {"ech": "inner", "sni": HIDDEN, "outer_sni": PUBLIC}
+        self.assertLessEqual(facts.items(), record.facts.items())
+        self.assertEqual(bytes(client.received), _ANSWER)
+
+    async def test_second_hello_is_opened_however_it_is_cut(self) -> None:
+        for size in (1, 16384):
+            self.sealer = Sealer(_MADE)
+            client, server = await self.asked_again()
+            self.assertEqual(self.only().state, "awaiting-retry")
+            self.assertEqual(self.only().stay_reason, "undecided")
+            said = _CHANGED + records(self.sealer.second(inner()), 100) + b"more"
+            for at in range(0, len(said), size):
+                client.send(said[at : at + size])
+                if size == 1:
+                    await self.turn()
+            await server.until(lambda s=server: s.received.endswith(b"more"))  # type: ignore[misc]
+            got = bytes(server.received)[self.hello :]
+            self.assertEqual(got[: len(_CHANGED)], _CHANGED)
+            second = parse_client_hello(got[len(_CHANGED) :], None)
+            self.assertEqual((second.sni, second.malformed), (HIDDEN, False))
+            server.send(_ANSWER)
+            await client.has(len(_RETRY + _ANSWER))
+            client.close()
+            await server.has_all()
+            server.close()
+            record = await self.assert_logged(reason="done", route="hidden")
+            self.assertEqual(record.facts["ech"], "inner, retry")
+            self.records.clear()
+            self.backend.peers.clear()
+
+    async def test_illegal_second_hello_gets_an_alert(self) -> None:
+        client, server = await self.asked_again()
+        client.send(records(Sealer(_MADE).second(inner())))
+        await client.has_all()
+        await server.has_all()
+        self.assertEqual(bytes(client.received)[len(_RETRY) :], bytes.fromhex("15030300020233"))
+        record = await self.assert_ended(client, reason="tls-failed")
+        self.assertEqual(record.facts["tls_error"], "the second hello does not open")
+
+    async def test_anything_but_a_hello_is_the_servers(self) -> None:
+        """A client that gives up says so to the server."""
+        client, server = await self.asked_again()
+        alert = bytes.fromhex("1503030002022f")
+        client.send(alert)
+        await server.until(lambda: bytes(server.received).endswith(alert))
+        client.close()
+        server.close()
+        await self.assert_logged(reason="done")
+
+    async def test_second_hello_has_its_time(self) -> None:
+        client, server = await self.asked_again(detect_timeout=5.0)
+        self.time.advance(4.9)
+        await self.turn(3)
+        self.assertEqual(self.records, [])
+        self.time.advance(0.2)
+        await server.has_all()
+        await self.assert_ended(client, reason="idle-timeout", route="hidden")
+
+    async def test_too_much_before_the_second_hello(self) -> None:
+        client, server = await self.asked_again(peek_limit=4096)
+        early = b"\x17\3\3\x03\xe8" + bytes(1000)
+        client.send(early * 5)
+        await client.has_all()
+        await server.has_all()
+        await self.assert_ended(client, reason="limit")
+
+    async def test_what_comes_early_waits_for_the_answer(self) -> None:
+        early = b"\x17\3\3\0\4abcd"
+        client, server = await self.began(early, peek_limit=2048)
+        client.send(early * 400)
+        await self.turn(20)
+        self.assertEqual(len(server.received), self.hello)
+        server.send(_ANSWER)
+        await server.has(self.hello + 401 * len(early))
+        self.assertEqual(bytes(server.received)[self.hello :], early * 401)
+        client.close()
+        server.close()
+        await self.assert_logged(reason="done")
+
+    async def test_ends_meanwhile(self) -> None:
+        """Whichever side goes, and however, the other one learns it, and nothing is left."""
+        for who, reason in (
+            ("client closes", "done"),
+            ("client resets", "client-gone"),
+            ("server closes", "done"),
+            ("server resets", "server-reset"),
+            ("killed", "killed"),
+        ):
+            for begin in (self.began, self.asked_again):
+                self.sealer = Sealer(_MADE)
+                client, server = await begin()
+                if who == "killed":
+                    self.only().end("killed")
+                else:
+                    name, does = who.split()
+                    peer = client if name == "client" else server
+                    (peer.close if does == "closes" else peer.transport.abortConnection)()
+                await client.has_all()
+                await server.has_all()
+                client.close()
+                server.close()
+                record = await self.logged()
+                self.assertEqual((who, record.reason), (who, reason))
+                self.records.clear()
+                self.backend.peers.clear()
+
+    async def test_client_that_has_finished_gets_the_answer(self) -> None:
+        client = await self.connect(self.hidden_mux(), self.first())
+        client.finish()
+        server = await self.backend.peer()
+        await server.has_all()
+        server.send(_ANSWER)
+        server.close()
+        await client.has(len(_ANSWER))
+        await self.assert_ended(client, reason="done")
+
+    async def test_not_opened_goes_by_the_outer_name_unchanged(self) -> None:
+        other = records(Sealer(MadeKey(7)).hello(inner()))
+        client = await self.connect(self.hidden_mux(), other)
+        server = await self.public.heard(len(other))
+        self.assertEqual(bytes(server.received), other)
+        client.close()
+        server.close()
+        record = await self.assert_logged(reason="done", route="public")
+        self.assertEqual((record.facts["ech"], record.facts["sni"]), ("outer", PUBLIC))
+
+    async def test_name_that_ends_here_goes_by_the_outer_name(self) -> None:
+        here = PeerFactory()
+        first = self.first()
+        mux = self.hidden_mux(route(f"tls sni={HIDDEN}", here, name="here"))
+        client = await self.connect(mux, first[:100])
+        await self.seen(100)
+        client.send(first[100:])
+        server = await self.public.heard(len(first))
+        self.assertEqual(bytes(server.received), first)
+        client.close()
+        server.close()
+        record = await self.assert_logged(reason="done", route="public")
+        self.assertEqual((record.facts["ech"], record.facts["sni"]), ("outer", PUBLIC))
+        self.assertEqual(here.peers, [])
+
+    async def test_illegal_hello_gets_an_alert(self) -> None:
+        encoded = inner(server_name(HIDDEN), versions(0x0304), outer_extensions(43))
+        client = await self.connect(self.hidden_mux(), self.first(encoded))
+        await client.has_all()
+        self.assertEqual(bytes(client.received), bytes.fromhex("1503030002022f"))
+        record = await self.assert_ended(client, reason="tls-failed")
+        self.assertEqual(record.facts["tls_error"], "the hidden hello is not legal")
+
+    async def test_half_a_hello_is_decided_as_without_keys(self) -> None:
+        client = await self.connect(self.hidden_mux(route("tls", "reset")), self.first()[:200])
+        await self.seen(200)
+        self.time.advance(6)
+        await self.assert_ended(client, reason="denied")
+
+    async def test_usual_hello_is_as_ever(self) -> None:
+        hello = records(client_hello(server_name(HIDDEN), versions(0x0304)))
+        client = await self.connect(self.hidden_mux(), hello)
+        server = await self.backend.heard(len(hello))
+        self.assertEqual(bytes(server.received), hello)
+        client.close()
+        server.close()
+        record = await self.assert_logged(reason="done", route="hidden")
+        self.assertNotIn("ech", record.facts)
+
+
+class PortableTest(AwaitingRetryTest):
+    relay: ClassVar[Literal["auto", "portable"]] = "portable"  # type: ignore[misc]

@@ -1,0 +1,244 @@
+"""Hidden hellos are opened as RFC 9849 says, and nothing else is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support.ech import (
+    ECH,
+    HIDDEN,
+    INNER,
+    KEY_SHARE,
+    PUBLIC,
+    SESSION,
+    MadeKey,
+    Sealer,
+    inner,
+    outer_extensions,
+    server_hello,
+)
+from tests.support.examples import scaled
+from tests.wire.hello_builder import client_hello, extension, records, server_name, sized, versions
+from txmux.wire.client_hello import parse_client_hello
+from txmux.wire.cursor import IllegalHelloError, MalformedError
+from txmux.wire.ech import Key, Unsealed, Unsealing, open_hello, read_configs
+from txmux.wire.hello_records import asks_again, before_hello
+from txmux.wire.hpke import AES_256_GCM, CHACHA20_POLY1305
+
+_MADE = MadeKey()
+_KEYS = {7: _MADE.key}
+_LIMIT = 32768
+
+
+def _read(stream: bytes, keys: dict[int, Key] = _KEYS) -> Unsealed:
+    unsealed = Unsealing(keys, _LIMIT).read(stream, last=True)
+    assert unsealed is not None
+    return unsealed
+
+
+class _Counting:
+    """A private key that counts exchanges."""
+
+    def __init__(self, private: X25519PrivateKey) -> None:
+        self.exchanges, self._private = 0, private
+
+    def exchange(self, public: Any) -> bytes:
+        self.exchanges += 1
+        return self._private.exchange(public)
+
+    def public_key(self) -> Any:
+        return self._private.public_key()
+
+
+class OpeningTest(SynchronousTestCase):
+    def test_hidden_hello_is_restored(self) -> None:
+        """It has the session ID and the referenced extensions of the outer one, in the place of the reference."""
+        for aead in (1, CHACHA20_POLY1305):
+            stream = records(Sealer(_MADE, aead).hello(inner())) + b"more"
+            unsealed = _read(stream)
+            share = extension(KEY_SHARE, sized(2, b"share"))
+            expected = client_hello(
+                server_name(HIDDEN), INNER, versions(0x0304), share, session_id=SESSION
+            )
+            self.assertEqual(unsealed.stream, records(expected) + b"more")
+            self.assertEqual(unsealed.end, len(records(expected)))
+            self.assertEqual(unsealed.facts, {"ech": "inner", "outer_sni": PUBLIC})
+            self.assertEqual(unsealed.unopened(unsealed.stream + b" yet"), stream + b" yet")
+
+    def test_decision_does_not_depend_on_cuts_and_costs_one_exchange(self) -> None:
+        message = Sealer(_MADE).hello(inner())
+        for stream in (records(message), records(message, 50)):
+            counting: Any = _Counting(_MADE.private)
+            unsealing = Unsealing({7: Key(_MADE.key.config, counting)}, _LIMIT)
+            answers = [unsealing.read(stream[:end]) for end in range(1, len(stream) + 1)]
+            self.assertEqual(answers[:-1], [None] * (len(stream) - 1))
+            assert answers[-1] is not None
+            self.assertEqual(answers[-1].stream, _read(stream).stream)
+            self.assertEqual(counting.exchanges, 1)
+
+    def test_large_hello_is_in_records_of_its_own(self) -> None:
+        large = extension(0x1A1A, bytes(20_000))
+        encoded = inner(server_name(HIDDEN), INNER, versions(0x0304), outer_extensions(0x1A1A))
+        stream = records(Sealer(_MADE).hello(encoded, more=(large,)))
+        unsealed = _read(stream)
+        self.assertEqual(unsealed.facts["ech"], "inner")
+        self.assertEqual(unsealed.stream[3:5], (1 << 14).to_bytes(2, "big"))
+        reader = parse_client_hello(unsealed.stream, None)
+        self.assertEqual((reader.sni, reader.malformed), (HIDDEN, False))
+
+    def test_not_opened(self) -> None:
+        """A hello for another key, or a changed one, stays as it is."""
+        message = Sealer(_MADE).hello(inner())
+        other = MadeKey(8)
+        unopened = {
+            "other number": (records(message), {8: _MADE.key}),
+            "other key": (records(message), {7: MadeKey().key}),
+            "other suite": (records(Sealer(_MADE, AES_256_GCM).hello(inner())), _KEYS),
+            "changed": (records(message[:-1] + bytes([message[-1] ^ 1])), _KEYS),
+            "outer changed": (records(message.replace(b"share", b"shade")), _KEYS),
+            "no point": (records(Sealer(_MADE).hello(inner(), encapsulated=bytes(32))), _KEYS),
+            "with more in its record": (records(message + b"x"), _KEYS),
+            "not sealed for this": (records(Sealer(other).hello(inner())), _KEYS),
+        }
+        for why, (stream, keys) in unopened.items():
+            unsealed = _read(stream, keys)
+            self.assertEqual((why, unsealed.stream), (why, stream))
+            self.assertEqual((why, unsealed.facts), (why, {"ech": "outer"}))
+        for plain in (records(client_hello(server_name("a.example"))), b"SSH-2.0-x", b"\x16\3\1"):
+            self.assertEqual((_read(plain).stream, _read(plain).facts), (plain, {}))
+
+    def test_illegal_inside(self) -> None:
+        name, tls13 = server_name(HIDDEN), versions(0x0304)
+        illegal = {
+            "padding": inner(padding=b"\0\0\1"),
+            "session": inner(session=b"x"),
+            "no mark": inner(name, tls13),
+            "mark with more": inner(name, tls13, extension(ECH, b"\1\0")),
+            "TLS 1.2, too": inner(name, INNER, versions(0x0304, 0x0303)),
+            "no TLS 1.3": inner(name, INNER),
+            "twice": inner(name, INNER, tls13, tls13),
+            "twice, by reference": inner(name, INNER, tls13, outer_extensions(43)),
+            "wrong order": inner(name, INNER, outer_extensions(KEY_SHARE, 43)),
+            "reference twice": inner(name, INNER, outer_extensions(43, 43)),
+            "no such extension": inner(name, INNER, tls13, outer_extensions(9)),
+            "reference to ECH": inner(name, tls13, INNER, outer_extensions(KEY_SHARE, ECH)),
+            "empty reference": inner(name, tls13, INNER, extension(0xFD00, b"\0")),
+            "odd reference": inner(name, tls13, INNER, extension(0xFD00, b"\3\0\x2b\0")),
+            "cut": inner()[:60],
+            "empty": b"",
+        }
+        for why, encoded in illegal.items():
+            with self.assertRaises(IllegalHelloError, msg=why) as caught:
+                open_hello(Sealer(_MADE).hello(encoded), _KEYS)
+            self.assertEqual(caught.exception.alert, bytes.fromhex("15 0303 0002 02 2f"))
+
+    @settings(max_examples=scaled(400))
+    @given(st.data())
+    def test_mutated(self, draw: st.DataObject) -> None:
+        """Whatever is changed, nothing breaks, and the name is the hidden one or none."""
+        data = bytearray(
+            records(Sealer(_MADE).hello(inner()), draw.draw(st.sampled_from([16384, 60])))
+        )
+        for _ in range(draw.draw(st.integers(0, 3))):
+            at = draw.draw(st.integers(0, len(data) - 1))
+            change = draw.draw(st.sampled_from(["byte", "cut", "insert"]))
+            if change == "byte":
+                data[at] = draw.draw(st.integers(0, 255))
+            elif change == "cut":
+                del data[at : at + draw.draw(st.integers(1, 40))]
+            else:
+                data[at:at] = draw.draw(st.binary(min_size=1, max_size=20))
+            if not data:
+                return
+        try:
+            unsealed = _read(bytes(data))
+        except IllegalHelloError:
+            self.fail("only who has sealed it can make it illegal")
+        if unsealed.opened is not None:
+            self.assertEqual(parse_client_hello(unsealed.stream, None).sni, HIDDEN)
+        else:
+            self.assertEqual(unsealed.stream, bytes(data))
+
+
+class RetryTest(SynchronousTestCase):
+    def opened(self) -> tuple[Sealer, Any]:
+        sealer = Sealer(_MADE)
+        return sealer, open_hello(sealer.hello(inner()), _KEYS)
+
+    def test_second_hello(self) -> None:
+        sealer, opened = self.opened()
+        stream = records(sealer.second(inner())) + b"more"
+        second = opened.open_again(stream)
+        self.assertEqual(parse_client_hello(second, None).sni, HIDDEN)
+        self.assertTrue(second.endswith(b"more"))
+
+    def test_illegal(self) -> None:
+        _, opened = self.opened()
+        plain = client_hello(server_name(HIDDEN), versions(0x0304))
+        good = Sealer(_MADE).hello(inner())
+        illegal = {
+            109: (plain,),
+            51: (Sealer(_MADE).second(inner()),),
+            47: (good, Sealer(_MADE).second(inner(), aead=3), Sealer(MadeKey(8)).second(inner())),
+        }
+        for alert, messages in illegal.items():
+            for message in messages:
+                with self.assertRaises(IllegalHelloError) as caught:
+                    opened.open_again(records(message))
+                self.assertEqual(caught.exception.alert[-1], alert)
+        for stream in (records(plain + b"x"), records(plain)[:-1] + b"x" + records(b"x"), b"SSH"):
+            with self.assertRaises(IllegalHelloError):
+                opened.open_again(stream)
+
+    def test_server_asks_again(self) -> None:
+        for message, asks in (
+            (server_hello(), True),
+            (server_hello(bytes(32)), False),
+            (server_hello(kind=1), False),
+        ):
+            for size in (16384, 1, 7):
+                stream = records(message, size)
+                answers = [asks_again(stream[:end]) for end in range(len(stream) + 1)]
+                first = next(end for end, answer in enumerate(answers) if answer is not None)
+                self.assertEqual(set(answers[:first]), {None})
+                self.assertEqual(set(answers[first:]), {asks})
+        self.assertEqual(asks_again(b"\x15\3\3\0\2\2\x28"), False)
+
+    def test_records_before_the_second_hello(self) -> None:
+        changed, early = bytes.fromhex("140303000101"), b"\x17\3\3\0\2xx"
+        for data, whole in (
+            (b"", 0),
+            (changed, 6),
+            (changed + early + b"\x16\3\3", 13),
+            (changed + early[:-1], 6),
+            (b"\x16\3\3\0\1x", 0),
+        ):
+            self.assertEqual(before_hello(data), whole)
+
+
+class ConfigTest(SynchronousTestCase):
+    def test_read(self) -> None:
+        config = _MADE.key.config
+        self.assertEqual((config.id, config.public_name), (7, PUBLIC))
+        self.assertEqual(config.suites, {(1, 1), (1, 3)})
+
+    def test_unknown_are_left_out(self) -> None:
+        raw = _MADE.key.config.raw
+        other_version = b"\xfe\x0a" + raw[2:]
+        other_kem = raw[:5] + b"\0\x10" + raw[7:]
+        mandatory = raw[:4] + raw[4:-2] + sized(2, extension(0x8001, b""))
+        mandatory = raw[:2] + sized(2, mandatory[4:])
+        for unknown in (other_version, other_kem, mandatory):
+            configs = [*read_configs(sized(2, unknown + raw))]
+            self.assertEqual(configs, [_MADE.key.config])
+
+    def test_damaged(self) -> None:
+        whole = _MADE.configs
+        for wrong in (b"", whole[:-1], whole + b"x", b"\0\4" + whole[2:6], b"\0\0"):
+            with self.assertRaises(MalformedError):
+                list(read_configs(wrong))
