@@ -20,11 +20,19 @@ HIDDEN, PUBLIC = "hidden.example", "public.example"
 RETRY_RANDOM = bytes.fromhex("cf21ad74e59a6111be1d8c021e65b891c2a211167abb8c5e079e09e2c8a8339c")
 
 
+def _private(secret: bytes | None) -> X25519PrivateKey:
+    if secret is None:
+        return X25519PrivateKey.generate()
+    return X25519PrivateKey.from_private_bytes(secret)
+
+
 class MadeKey:
     """A key with its configuration."""
 
-    def __init__(self, number: int = 7, public_name: str = PUBLIC) -> None:
-        self.private = X25519PrivateKey.generate()
+    def __init__(
+        self, number: int = 7, public_name: str = PUBLIC, secret: bytes | None = None
+    ) -> None:
+        self.private = _private(secret)
         public = self.private.public_key().public_bytes_raw()
         self.configs = make_config(number, public, (AES_128_GCM, CHACHA20_POLY1305), public_name)
         (config,) = read_configs(self.configs)
@@ -58,9 +66,11 @@ def inner(
 class Sealer:
     """Seals the hellos of one connection."""
 
-    def __init__(self, made: MadeKey, aead: int = AES_128_GCM) -> None:
+    def __init__(
+        self, made: MadeKey, aead: int = AES_128_GCM, *, secret: bytes | None = None
+    ) -> None:
         self.aead, self.config = aead, made.key.config
-        private = X25519PrivateKey.generate()
+        private = _private(secret)
         agreed = private.exchange(X25519PublicKey.from_public_bytes(self.config.public_key))
         self.encapsulated = private.public_key().public_bytes_raw()
         secret = kem_secret(agreed, self.encapsulated, self.config.public_key)

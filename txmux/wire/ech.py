@@ -22,6 +22,7 @@ ILLEGAL_PARAMETER, DECRYPT_ERROR, MISSING_EXTENSION = 47, 51, 109
 _OUTER_EXTENSIONS = 0xFD00
 _SUPPORTED_VERSIONS, _TLS13 = 43, 0x0304
 _OUTER, _INNER = 0, b"\1"
+_MOST_EXTENSIONS = 128  # of a hello; clients have about thirty
 _MANDATORY = 0x8000  # of an extension of a configuration
 _CLIENT_HELLO = 1
 _HEADER = 4
@@ -137,6 +138,8 @@ def _parsed(data: bytes) -> _Hello:
             kind, size = cursor.number(2, 0, 0xFFFF), cursor.number(2, 0, end - cursor.at - 2)
             extensions.append((kind, cursor.at, cursor.at + size))
             cursor.take(size)
+            if len(extensions) > _MOST_EXTENSIONS:
+                raise MalformedError
     except ShortError:
         raise MalformedError from None
     if len({kind for kind, _, _ in extensions}) < len(extensions):

@@ -6,7 +6,7 @@ _CLIENT_HELLO, _SERVER_HELLO = 1, 2
 _HANDSHAKE = 22
 OTHER_RECORDS = b"", b"\x14", b"\x17"
 """What a record begins with that is no message of a handshake: early data, or one for old middleboxes."""
-_LONGEST = 1 << 14
+_LONGEST, _MOST_RECORDS = 1 << 14, 64
 _HEADER, _RECORD_HEADER = 4, 5
 _RETRY = bytes.fromhex("cf21ad74e59a6111be1d8c021e65b891c2a211167abb8c5e079e09e2c8a8339c")
 """The random of a ServerHello that is a HelloRetryRequest (RFC 8446, section 4.1.3)."""
@@ -19,23 +19,25 @@ def take_hello(data: bytes) -> tuple[bytes, int] | None:
         The message, and where it ends in the stream; ``None`` while it is not whole.
 
     Raises:
-        MalformedError: There is none, or it is in a record with something else (RFC 8446, section 5.1).
+        MalformedError: There is none, or it is in a record with something else (RFC 8446, section 5.1), or in very many.
     """
-    content, at = b"", 0
-    while len(data) - at >= _RECORD_HEADER:
-        size = int.from_bytes(data[at + 3 : at + _RECORD_HEADER], "big")
+    content, at = bytearray(), 0
+    for _ in range(_MOST_RECORDS):
+        if len(data) < (start := at + _RECORD_HEADER):
+            return None
+        size = int.from_bytes(data[at + 3 : start], "big")
         if data[at] != _HANDSHAKE or not 0 < size <= _LONGEST:
             raise MalformedError
-        end = at + _RECORD_HEADER + size
-        content, at = content + data[at + _RECORD_HEADER : end], end
-        whole = _HEADER + int.from_bytes(content[1:_HEADER], "big")
+        at = start + size
+        content += data[start:at]
         if content[0] != _CLIENT_HELLO:
             raise MalformedError
-        if len(content) >= whole > _HEADER and len(data) >= end:
+        whole = _HEADER + int.from_bytes(content[1:_HEADER], "big")
+        if len(content) >= whole > _HEADER and len(data) >= at:
             if len(content) > whole:
                 raise MalformedError
-            return content, end
-    return None
+            return bytes(content), at
+    raise MalformedError
 
 
 def before_hello(data: bytes) -> int:
