@@ -1,0 +1,196 @@
+"""Pages by hidden names: curl with BoringSSL, and servers with OpenSSL 4, which accept the hidden hello."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import subprocess
+import sys
+import threading
+from io import BytesIO
+from pathlib import Path
+from typing import ClassVar
+from unittest import SkipTest
+
+from cryptography.hazmat.primitives.asymmetric import ec
+from OpenSSL import SSL
+
+from tests.interop.children import InteropTestCase, eventually
+from tests.interop.mux import Mux
+from tests.interop.quic.case import require_curl
+from tests.interop.servers import Certificate, make_certificate
+
+_HIDDEN, _ASKS_AGAIN, _PUBLIC = "hidden.example", "retry.example", "public.example"
+_RULES = """
+[listen public]
+endpoint = 127.0.0.1:0
+ech_keys = {keys}
+
+[route hidden]
+match   = tls sni=hidden.example
+backend = 127.0.0.1:{hidden}
+
+[route retry]
+match   = tls sni=retry.example
+backend = 127.0.0.1:{retry}
+
+[route public]
+match   = tls sni=public.example
+backend = 127.0.0.1:{public}
+"""
+
+
+class _Server:
+    """Answers every request with its name; with a curve, it asks clients for a key share of that."""
+
+    def __init__(self, name: str, certificate: Certificate, curve: ec.EllipticCurve | None) -> None:
+        self._name = name.encode()
+        self._context = SSL.Context(SSL.TLS_SERVER_METHOD)
+        self._context.use_certificate_chain_file(str(certificate.chain))
+        self._context.use_privatekey_file(str(certificate.key))
+        if curve is not None:
+            self._context.set_tmp_ecdh(curve)
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self._socket.getsockname()[1]
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                client, _ = self._socket.accept()
+            except OSError:
+                return
+            with client, contextlib.suppress(SSL.Error):
+                client.settimeout(None)
+                tls = SSL.Connection(self._context, client)
+                tls.set_accept_state()
+                tls.recv(4096)
+                length = f"Content-Length: {len(self._name)}".encode()
+                tls.sendall(b"HTTP/1.1 200 OK\r\n%s\r\n\r\n%s" % (length, self._name))
+                tls.shutdown()
+
+    def end(self) -> None:
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+        self._thread.join()
+
+
+class _Tap:
+    """Passes one connection on, and keeps what its client says first."""
+
+    def __init__(self, port: int) -> None:
+        self._port, self.seen = port, b""
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self._socket.getsockname()[1]
+        self._thread = threading.Thread(target=self._pass_on, daemon=True)
+        self._thread.start()
+
+    def _pass_on(self) -> None:
+        client, _ = self._socket.accept()
+        server = socket.create_connection(("127.0.0.1", self._port))
+        with client, server:
+            back = threading.Thread(target=self._copy, args=(server, client), daemon=True)
+            back.start()
+            self.seen = self._copy(client, server)
+            back.join()
+
+    @staticmethod
+    def _copy(source: socket.socket, sink: socket.socket) -> bytes:
+        seen = b""
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                seen += data
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+        return seen
+
+    def end(self) -> None:
+        self._socket.close()
+        self._thread.join()
+
+
+def _new_key(path: Path) -> str:
+    """Make a key by the command, and return what its record has."""
+    command = (sys.executable, "-m", "txmux", "ech", "new", _PUBLIC, "--output", str(path))
+    record = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return record.partition(' ech="')[2].partition('"')[0]
+
+
+class EchTests(InteropTestCase):
+    configs: ClassVar[str]
+    keys: ClassVar[Path]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        require_curl()
+        if SSL.OPENSSL_VERSION_NUMBER < 0x4000_0000:
+            raise SkipTest("this OpenSSL does not accept hidden hellos")
+        super().setUpClass()
+        cls.certificate = make_certificate(cls.folder, _HIDDEN, _ASKS_AGAIN, _PUBLIC)
+        cls.keys = cls.make_folder("keys")
+        cls.configs = _new_key(cls.keys / "a.pem")
+        curves = {_HIDDEN: None, _ASKS_AGAIN: ec.SECP384R1(), _PUBLIC: None}
+        ports = {
+            name.partition(".")[0]: cls.share(_Server(name, cls.certificate, curve)).port
+            for name, curve in curves.items()
+        }
+        cls.mux = cls.share(Mux(cls.folder, _RULES.format(keys=cls.keys, **ports)))
+
+    def page(self, name: str, ech: str, port: int | None = None) -> bytes | int:
+        """Return the page, or the number of curl's error."""
+        from curl_cffi import Curl, CurlError, CurlOpt  # noqa: PLC0415 - it may not be there
+
+        curl, body, at = Curl(), BytesIO(), port or self.mux.port
+        for option, value in (
+            (CurlOpt.URL, f"https://{name}:{at}/".encode()),
+            (CurlOpt.RESOLVE, [f"{one}:{at}:127.0.0.1".encode() for one in (name, _PUBLIC)]),
+            (CurlOpt.CAINFO, str(self.certificate.chain).encode()),
+            (CurlOpt.PROXY, b""),
+            (CurlOpt.ECH, ech.encode()),
+            (CurlOpt.WRITEDATA, body),
+            (CurlOpt.TIMEOUT, 30),
+        ):
+            curl.setopt(option, value)
+        try:
+            curl.perform()
+        except CurlError as error:
+            return int(error.code)
+        finally:
+            curl.close()
+        return body.getvalue()
+
+    def test_page_by_hidden_name(self) -> None:
+        """The access log has the hidden name, and the network the public one alone."""
+        tap = _Tap(self.mux.port)
+        self.assertEqual(self.page(_HIDDEN, f"ecl:{self.configs}", tap.port), _HIDDEN.encode())
+        tap.end()
+        self.assertNotIn(_HIDDEN.encode(), tap.seen)
+        self.assertIn(_PUBLIC.encode(), tap.seen)
+        route, facts = self.mux.take_fields("route", "facts")
+        self.assertEqual(route, "hidden")
+        wanted = {"ech": "inner", "sni": _HIDDEN, "outer_sni": _PUBLIC}
+        self.assertLessEqual(wanted.items(), facts.items())
+
+    def test_second_hello(self) -> None:
+        self.assertEqual(self.page(_ASKS_AGAIN, f"ecl:{self.configs}"), _ASKS_AGAIN.encode())
+        route, facts = self.mux.take_fields("route", "facts")
+        self.assertEqual((route, facts["ech"]), ("retry", "inner, retry"))
+
+    def test_others_come_to_the_public_name(self) -> None:
+        """So do clients with another key, and those that only pretend."""
+        other = _new_key(self.make_folder() / "other.pem")
+        self.assertIsInstance(self.page(_HIDDEN, f"ecl:{other}"), int)
+        self.assertEqual(self.page(_PUBLIC, "grease"), _PUBLIC.encode())
+        self.assertEqual(self.page(_HIDDEN, "false"), _HIDDEN.encode())
+        found = [(line["route"], line["facts"].get("ech")) for line in self.mux.take(3)]
+        self.assertEqual(found, [("public", "outer"), ("public", "outer"), ("hidden", None)])
+
+    def test_new_key(self) -> None:
+        """A key that is put beside the others opens within a second or so, without a reload."""
+        configs = _new_key(self.keys / "b.pem")
+        eventually(
+            lambda: self.page(_HIDDEN, f"ecl:{configs}") == _HIDDEN.encode(), "it opens hellos"
+        )
+        self.assertEqual(self.page(_HIDDEN, f"ecl:{self.configs}"), _HIDDEN.encode())
+        self.mux.take(len(self.mux.lines()) - self.mux._taken.get("", 0))
