@@ -22,7 +22,7 @@ from txmux.wire.ech import make_config
 from txmux.wire.hpke import AES_128_GCM, CHACHA20_POLY1305
 
 _NAME = re.compile(
-    r"(?=.{1,254}$)([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9])?\.)*[a-z]([a-z0-9-]*[a-z0-9])?"
+    r"(?=.{1,254}$)([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9])?\.)*[a-z]([a-z0-9-]{0,61}[a-z0-9])?"
 )
 
 

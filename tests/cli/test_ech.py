@@ -1,0 +1,123 @@
+"""`txmux ech`, and hidden hellos in `txmux explain` and `txmux check`."""
+
+from __future__ import annotations
+
+import base64
+import os
+import stat
+
+from tests.backends.connect.tls_case import authority
+from tests.cli.support import CommandTestCase
+from tests.support.ech import HIDDEN, MadeKey, Sealer, inner
+from tests.wire.hello_builder import records, server_name, versions
+from txmux.client.tls.ech import read_key_file
+from txmux.wire.ech import read_configs
+
+_RULES = """\
+[listen public]
+endpoint = :443
+ech_keys = keys
+
+[route hidden]
+match   = tls sni=hidden.example
+backend = 127.0.0.1:1
+
+[route public]
+match   = tls sni=public.example
+backend = 127.0.0.1:2
+
+[route ends]
+match   = tls sni=ends.example
+terminate_tls = good.pem
+backend = 127.0.0.1:3
+"""
+
+
+class EchTest(CommandTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.keys = self.folder / "keys"
+        self.keys.mkdir()
+        self.made = MadeKey()
+        self.made.write(self.keys / "a.pem").chmod(0o600)
+        authority().issue("ends.example").write(self.folder / "good.pem", key=True)
+        self.rules = self.write("rules.ini", _RULES)
+
+    def test_new(self) -> None:
+        path = self.keys / "b.pem"
+        code, out, err = self.run_main("ech", "new", "Other.Example.", "--output", path)
+        self.assertEqual((code, err), (0, ""))
+        file = read_key_file(path)
+        self.assertEqual(out, f'NAME. 300 IN HTTPS 1 . alpn="h2,http/1.1" ech="{file.configs}"\n')
+        (config,) = read_configs(base64.b64decode(file.configs))
+        self.assertEqual(config.public_name, "other.example")
+        self.assertEqual(config.suites, {(1, 1), (1, 3)})
+        self.assertNotEqual(config.id, 7)
+        self.assertEqual(stat.S_IMODE(path.stat().st_mode), 0o600)
+        code, _, err = self.run_main("ech", "new", "a.example", "--output", path)
+        self.assertEqual(code, 1)
+        self.assertIn("name a new file", err)
+
+    def test_new_on_standard_output(self) -> None:
+        code, out, err = self.run_main("ech", "new", "public.example")
+        self.assertEqual(code, 0)
+        self.assertIn("BEGIN PRIVATE KEY", out)
+        self.assertTrue(err.startswith("NAME. 300 IN HTTPS 1 . "))
+        for name in ("a..example", "*.example", "x" * 70, "1.2.3.4", ""):
+            code, _, err = self.run_main("ech", "new", name)
+            self.assertEqual((name, code), (name, 1))
+            self.assertIn("is not the name of a host", err)
+
+    def test_show(self) -> None:
+        new = MadeKey(9, "new.example")
+        os.utime(self.keys / "a.pem", (1, 1))
+        new.write(self.keys / "b.ech")
+        code, out, _ = self.run_main("ech", "show", self.rules)
+        self.assertEqual(code, 0)
+        rows = [line.split() for line in out.splitlines()]
+        self.assertEqual(rows[1][:3] + rows[1][-2:-1], ["public", "9", "new.example", "published"])
+        self.assertEqual(rows[2][:3] + rows[2][-2:-1], ["public", "7", "public.example", "opens"])
+        self.assertIn(base64.b64encode(new.configs).decode(), out)
+        plain = self.write("plain.ini", _RULES.replace("ech_keys = keys\n", ""))
+        code, _, err = self.run_main("ech", "show", plain)
+        self.assertEqual(code, 1)
+        self.assertIn("no [listen] has ech_keys; add it", err)
+
+    def explained(self, data: bytes, *options: object) -> str:
+        hello = self.write("hello", data)
+        options = options or ("--ech-keys", self.keys)
+        code, out, err = self.run_main("explain", self.rules, "--file", hello, *map(str, options))
+        self.assertEqual((code, err), (0, ""))
+        return out
+
+    def test_explain(self) -> None:
+        hello = records(Sealer(self.made).hello(inner()))
+        out = self.explained(hello)
+        self.assertIn(f"decision  at byte {len(hello)}: route hidden, to 127.0.0.1:1\n", out)
+        self.assertIn(f"ech=inner outer_sni=public.example sni={HIDDEN}", out)
+        out = self.explained(hello, "--ech-keys", MadeKey().write(self.folder / "other.pem"))
+        self.assertIn("route public", out)
+        self.assertIn("ech=outer sni=public.example", out)
+        self.assertIn("route public", self.explained(hello, "--listener", "public"))
+        ends = records(Sealer(self.made).hello(inner(name="ends.example")))
+        self.assertIn("route public", self.explained(ends))
+        illegal = inner(server_name(HIDDEN), versions(0x0304))
+        out = self.explained(records(Sealer(self.made).hello(illegal)))
+        self.assertIn("tls_error=the hidden hello is not legal", out)
+
+    def checked(self) -> list[str]:
+        _, out, _ = self.run_main("check", self.rules)
+        return [
+            line.partition("] ")[2] for line in out.splitlines() if "ech" in line or "hid" in line
+        ]
+
+    def test_check(self) -> None:
+        (ends,) = self.checked()
+        self.assertIn("hellos in which [listen public] finds such a name hidden go by", ends)
+        MadeKey(8, "lost.example").write(self.keys / "b.pem").chmod(0o644)
+        readable, lost, _ = self.checked()
+        self.assertIn("every user of this machine can read", readable)
+        self.assertIn("no route takes the public name 'lost.example'", lost)
+        (self.keys / "b.pem").write_text("nonsense")
+        (wrong,) = self.checked()
+        self.assertIn("b.pem': no private key, where each file has one", wrong)
