@@ -156,6 +156,7 @@ class Upstream:
         is_plain: Whether its connections need no TLS, headers or the like, and all their time limits are longer than some seconds.
         destinations: Chooses servers that depend on the client; ``None`` if none does.
         current: Finds the upstream of the same name under the current rules; ``None`` if they have none.
+        greeting: The text with which a server has last greeted a client that speaks of TLS in the clear first.
         trouble: Why its files for TLS are those that were in use already; empty if they are not.
         depends_on_client: Whether anything depends on the client's identity.
     """
@@ -179,6 +180,7 @@ class Upstream:
         self.destinations: Destinations | None = None
         self.current: Callable[[], Upstream | None] = lambda: None
         self.fallback = fallback
+        self.greeting = ""
         self._early: dict[str, str] = {}
         self._by_key: dict[str, Member] | None = None
         self.first_look_ups = first_look_ups
@@ -245,6 +247,9 @@ class Upstream:
         self.tls, self.trouble = files.tls, files.trouble
         if self.via is not None:
             self.via.password = files.password
+
+    def note_greeting(self, text: str) -> None:
+        self.greeting = text
 
     def affinity(self, client: Address | None, facts: Mapping[str, str]) -> str:
         if self._affinity is None:

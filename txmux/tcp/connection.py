@@ -29,6 +29,7 @@ from txmux.rules.model import Handover, InProcess, Logged, Refusal, fewer
 from txmux.tcp.moving import MovedConnection, SlotRelease, Sockets, StayReason, accepted_at
 from txmux.tcp.stage import OVER, Client, Stage
 from txmux.tcp.stages.awaiting_retry import AwaitingRetry
+from txmux.tcp.stages.awaiting_tls import AwaitingTLS
 from txmux.tcp.stages.connecting import AwaitingHello, Connecting, lacks_hello
 from txmux.tcp.stages.handing_off import HandingOff
 from txmux.tcp.stages.handshaking import Handshaking
@@ -41,6 +42,7 @@ from txmux.tcp.transitions import (
     TRANSITIONS,
     Admitted,
     AsksForTunnel,
+    BeginsInClear,
     HeaderExpected,
     HelloIncomplete,
     Identified,
@@ -280,13 +282,14 @@ class MuxProtocol(End, Client):
         self.admitted = True
         if not self._may_connect:
             self._open()
-        if not header_length:
-            return Admitted(configuration.top, None)
-        # The bytes after the PROXY header are the client's.
-        self.received = self.received[header_length:]
-        if self.is_previewed and isinstance(self.transport, SocketTransport):
-            self.transport.skip(header_length)
-        record.bytes_in += len(self.received)
+        if header_length:
+            # The bytes after the PROXY header are the client's.
+            self.received = self.received[header_length:]
+            if self.is_previewed and isinstance(self.transport, SocketTransport):
+                self.transport.skip(header_length)
+            record.bytes_in += len(self.received)
+        if configuration.settings.starttls is not None:
+            return BeginsInClear(configuration.top, deadline)
         return Admitted(configuration.top, deadline)
 
     def _decide(self, layer: RuleLayer, route: CompiledRoute | None) -> Outcome:
@@ -474,6 +477,7 @@ class MuxProtocol(End, Client):
 MuxProtocol._steps = {
     "introduction": ReadingProxyHeader,
     "admission": MuxProtocol._admit,
+    "starttls": AwaitingTLS,
     "peeking": Peeking,
     "decision": MuxProtocol._decide,
     "handshaking": Handshaking,

@@ -19,6 +19,7 @@ from txmux.telemetry.reasons import ConnectFailure
 from txmux.wire.client_hello import HelloReader, parse_client_hello
 from txmux.wire.proxyprotocol.fields import passed_on_fields
 from txmux.wire.proxyprotocol.header import Tlv, TlvType
+from txmux.wire.steps import repeated
 
 if TYPE_CHECKING:
     from txmux.backends.upstream import Upstream
@@ -56,8 +57,13 @@ def connector_for(
     if upstream.destinations is not None:
         connector.client_target = _target_of(client)
     connector.on_open = partial(_note_server, client, upstream.backend)
-    if client.replays:
-        connector.requests = client.replays
+    if client.starttls is not None:
+        dialogue, in_clear = client.starttls, client.agreed_tls is not None
+        connector.requests = dialogue.protocol.server_steps(
+            upstream.note_greeting, dialogue.name, in_clear=in_clear
+        )
+    elif client.replays:
+        connector.requests = tuple(map(repeated, client.replays))
     if upstream.tls is not None:
         agreed = client.agreed_tls
         connector.alpn = (agreed.alpn,) if agreed is not None and agreed.alpn else ()

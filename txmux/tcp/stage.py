@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from txmux.telemetry.record import ConnectionRecord, ConnectionState
     from txmux.wire.ech import Unsealed
     from txmux.wire.proxyprotocol.header import Address, Tlv
+    from txmux.wire.starttls.dialogue import ClientDialogue
     from txmux.wire.tunnel.dialog import TunnelDialog
 
 
@@ -60,6 +61,7 @@ class Client(Protocol):
     server_counts: ServerCounts | None = None  # the counters of its server, once it has one
     counted_in: int = 0  # bytes that are in the counters already
     counted_out: int = 0
+    starttls: ClientDialogue | None = None  # that which it had before its TLS, in the clear
     hop: int = 0  # what `LoopDetector.record` returned for its connection to a server
 
     @property

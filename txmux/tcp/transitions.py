@@ -119,6 +119,13 @@ class Admitted(NamedTuple):
     deadline: IDelayedCall | None  # calls `stop_detection`, or has; ``None``: the time begins now
 
 
+class BeginsInClear(NamedTuple):
+    """The client is let in, and has a dialogue in the clear before its TLS."""
+
+    layer: RuleLayer
+    deadline: IDelayedCall | None
+
+
 class TerminatesTLS(NamedTuple):
     """The client's route terminates TLS."""
 
@@ -166,7 +173,8 @@ class ToRejecting(NamedTuple):
 
 Outcome: TypeAlias = (
     "HeaderExpected | Identified | Detected | Routed | TLSEstablished | TunnelOpened | ToBackend | Connected | ConnectedHidden | MovedHere"
-    " | TurnedAway | Ended | Admitted | TerminatesTLS | AsksForTunnel | HelloIncomplete | ToProtocol | ToProcess | ToClosing | ToRejecting"
+    " | TurnedAway | Ended | Admitted | BeginsInClear | TerminatesTLS | AsksForTunnel | HelloIncomplete | ToProtocol | ToProcess | ToClosing"
+    " | ToRejecting"
 )
 
 Choice = Literal["admission", "decision", "routing", "refusal"]
@@ -181,7 +189,8 @@ TRANSITIONS: Mapping[Node, Mapping[type[Outcome], Node]] = {
         ToBackend: "connecting",
     },
     "introduction": {Identified: "admission", TurnedAway: "refusal", Ended: "over"},
-    "admission": {Admitted: "peeking", TurnedAway: "refusal"},
+    "admission": {Admitted: "peeking", BeginsInClear: "starttls", TurnedAway: "refusal"},
+    "starttls": {Admitted: "peeking", TurnedAway: "refusal", Ended: "over"},
     "peeking": {Detected: "decision", Routed: "routing", TurnedAway: "refusal", Ended: "over"},
     "decision": {TerminatesTLS: "handshaking", AsksForTunnel: "tunnelling", Routed: "routing"},
     "handshaking": {TLSEstablished: "peeking", TurnedAway: "refusal", Ended: "over"},

@@ -86,6 +86,7 @@ def check_types(record: ConnectionRecord) -> None:
 
 ConnectionState = Literal[
     "introduction",  # `ReadingProxyHeader`; the API shows this name
+    "starttls",
     "peeking",
     "handshaking",
     "tunnelling",

@@ -6,9 +6,10 @@ from twisted.internet.error import ConnectionLost
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.backends.connect.client import Replay, RequestRefusedError
+from txmux.backends.connect.client import Replay
 from txmux.interfaces import Exchange
 from txmux.testing import WaterMarkTransport
+from txmux.wire.steps import RequestRefusedError, repeated
 
 FIRST, SECOND = Exchange(b"a?", b"yes", repeat=True), Exchange(b"b?", b"too", repeat=True)
 
@@ -19,7 +20,9 @@ class AskingTests(SynchronousTestCase):
         self.done = 0
         self.failures: list[Failure] = []
         transport: Any = self.transport
-        self.asking = Replay(transport, [FIRST, SECOND], self._note, self.failures.append)
+        self.asking = Replay(
+            transport, [repeated(FIRST), repeated(SECOND)], self._note, self.failures.append
+        )
         self.asking.start()
 
     def _note(self) -> None:

@@ -20,22 +20,18 @@ from twisted.internet.protocol import ClientFactory, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import alsoProvides, implementer
 
-from txmux.errors import MuxError
 from txmux.net.relay.ends import NO_RECEIVER, End, IRelayTransport
 from txmux.net.sockets.client import OWN_PEER
 from txmux.net.sockets.transport import SocketTransport
+from txmux.wire.steps import RequestRefusedError
 
 if TYPE_CHECKING:
-    from txmux.interfaces import Exchange
+    from txmux.wire.steps import Step
 
     _Callbacks = tuple[Callable[["ProxyClient"], None], Callable[[Failure], None]]
 
 
-_SHOWN = 40  # bytes
-
-
-class RequestRefusedError(MuxError):
-    """A server has answered otherwise than the client was answered before."""
+_LONGEST = 16 * 1024  # bytes of an answer
 
 
 @attrs.define(eq=False)
@@ -43,31 +39,36 @@ class Replay:
     """Sends a server the requests that its client was answered before detection, and discards its answers.
 
     Args:
-        left: The requests, and the only valid answers.
+        left: The requests.
         failed: Called with the reason if an answer differs; the connection is broken off then.
     """
 
     _transport: IRelayTransport
-    _left: list[Exchange]
+    _left: list[Step]
     _done: Callable[[], None]
     _failed: Callable[[Failure], None]
     _received: bytes = attrs.field(default=b"", init=False)
 
     def start(self) -> None:
-        self._transport.write(self._left[0].request)
+        if self._left[0].request:
+            self._transport.write(self._left[0].request)
 
     def data_received(self, data: bytes) -> None:
         self._received += data
-        expected = self._left[0].answer
-        if self._received == expected:
+        try:
+            length = self._left[0].length_of(self._received)
+        except RequestRefusedError as refusal:
+            self._refuse(str(refusal))
+            return
+        if len(self._received) > (length or _LONGEST):
+            self._refuse(f"it sent more than its answer, {len(self._received)} bytes,")
+        elif length:
             self._received = b""
             del self._left[0]
             if self._left:
                 self.start()
             else:
                 self._done()
-        elif not expected.startswith(self._received):
-            self._refuse(f"it answered {self._received[:_SHOWN]!r}")
 
     def peer_finished(self) -> None:
         self._refuse("it closed the connection")
@@ -76,12 +77,7 @@ class Replay:
         self._failed(reason)
 
     def _refuse(self, how: str) -> None:
-        question = self._left[0]
-        why = (
-            f"{how} when it was asked {question.request!r}, to which the client had been told {question.answer!r}; "
-            "let the server accept that, which for PostgreSQL is 'ssl = on', or match without sni="
-        )
-        self._failed(Failure(RequestRefusedError(why)))
+        self._failed(Failure(RequestRefusedError(f"{how} {self._left[0].hint}")))
         self._transport.abortConnection()
 
 
@@ -162,7 +158,7 @@ class ProxyClientFactory(ClientFactory):
     """
 
     noisy = False
-    requests: Sequence[Exchange] = ()
+    requests: Sequence[Step] = ()
     on_open: Callable[[Any], object] | None = None
 
     def __init__(

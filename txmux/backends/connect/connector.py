@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txmux.backends.connect.client import ProxyClient, ProxyClientFactory, RequestRefusedError
+from txmux.backends.connect.client import ProxyClient, ProxyClientFactory
 from txmux.backends.connect.dial import LASTING_ERRORS, LOCAL_ERRORS, NO_PORT, Dial, reason_of
 from txmux.backends.names.destinations import ClientTarget, Denial, Unknown
 from txmux.backends.pool.member import Member
@@ -26,11 +26,12 @@ from txmux.rules.model import Backend
 from txmux.telemetry.reasons import CLIENT_FAULTS, ConnectFailure
 from txmux.wire.proxyprotocol.encode import encode_v1, encode_v2
 from txmux.wire.proxyprotocol.header import Address, ProxyHeader, Tlv
+from txmux.wire.steps import RequestRefusedError
 
 if TYPE_CHECKING:
     from txmux.backends.pool.queue import Waiter
     from txmux.backends.upstream import Upstream
-    from txmux.interfaces import Exchange
+    from txmux.wire.steps import Step
 
 _log = Logger()  # of the module: an event must not keep a connection's objects alive
 
@@ -53,7 +54,7 @@ class BackendConnector:
         refused: The server for the log if the rules forbid the one that the client wants.
         on_open: Called with the transport of each attempt before anything is sent.
         number: The system's number of the last failure; 0 if it has none.
-        requests: Requests that txmux has answered during detection; the server gets them before the client's other bytes.
+        requests: What the server is asked before it gets the client's bytes: what txmux has answered during detection, or STARTTLS.
     """
 
     _upstream: Upstream
@@ -79,7 +80,7 @@ class BackendConnector:
     refused: str | None = attrs.field(default=None, init=False)
     _look_up: Deferred[None] | None = attrs.field(default=None, init=False)
     on_open: Callable[[Any], object] | None = attrs.field(default=None, init=False)
-    requests: tuple[Exchange, ...] = attrs.field(default=(), init=False)
+    requests: tuple[Step, ...] = attrs.field(default=(), init=False)
     tried: dict[Member, ConnectFailure] = attrs.field(factory=dict, init=False)
     number: int = attrs.field(default=0, init=False)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from txmux.rules.model import (
     Clients,
@@ -13,6 +13,7 @@ from txmux.rules.model import (
     Section,
     Senders,
     Silence,
+    StartTLS,
     UnixClients,
     Varying,
 )
@@ -96,6 +97,12 @@ def _seconds(text: str) -> int:
     return int(seconds)
 
 
+def _banner(text: str) -> str:
+    if not (text.isascii() and text.isprintable()):
+        raise InvalidValueError("must be printable ASCII")
+    return text
+
+
 _ENDPOINT = ValueKind(endpoints.listening, "one a line", "lines")
 _PEEK = amount(1, 1024**2)
 _SENDERS = ValueKind(_sender, "list of networks, and `unix`", "list", Senders, in_context=True)
@@ -108,6 +115,8 @@ _SILENT = ValueKind(
 )
 _ECH_KEYS = ValueKind(_ech_keys, "path", in_context=True)
 _CONNECTION_RATE = ValueKind(values.connection_rate, "rate of connections")
+_STARTTLS = words(*get_args(StartTLS), meant={"submission": "smtp"})
+_BANNER = ValueKind(_banner, "text")
 
 # fmt: off
 KEYS: Mapping[str, SectionKey] = with_defaults(Listener(""), {
@@ -147,6 +156,10 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Listener(""), {
         "listen on an IP address that this machine does not have (yet), such as a virtual one. Linux only"),
     "mptcp": SectionKey(LINUX_ONLY, streams_only="is for TCP; remove it", meaning=
         "accept [Multipath TCP](#multipath-tcp), too. Linux only"),
+    "starttls": SectionKey(_STARTTLS, example="smtp", streams_only="is for TCP; remove it", meaning=
+        "the protocol whose clients begin in the clear and ask for TLS: [STARTTLS](#starttls)"),
+    "starttls_banner": SectionKey(_BANNER, example="mail.example.com ESMTP", streams_only="is for TCP; remove it", meaning=
+        "the text with which its clients are greeted; without it that of the first server"),
     "capture": SectionKey(BOOLEAN, meaning=
         "whether [`/api/recent`](admin-api.md#recent) keeps the first 64 bytes of clients that no route takes"),
     "log": SectionKey(LOG, meaning=

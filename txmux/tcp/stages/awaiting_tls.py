@@ -1,0 +1,139 @@
+"""A stage: a dialogue in the clear until the client's TLS begins, by STARTTLS of its protocol."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+import attrs
+from twisted.internet.interfaces import IDelayedCall
+from typing_extensions import override
+
+from txmux.backends.connect.client import ProxyClient
+from txmux.backends.pool.member import Member
+from txmux.backends.upstream import Upstream
+from txmux.client.configuration import Configuration, RuleLayer
+from txmux.rules.model import Refusal
+from txmux.tcp.dialling import connector_for
+from txmux.tcp.stage import Stage
+from txmux.tcp.transitions import Admitted, Outcome, TurnedAway
+from txmux.wire.facts import printable
+
+if TYPE_CHECKING:
+    from txmux.backends.connect.connector import BackendConnector
+    from txmux.telemetry.reasons import ConnectFailure
+    from txmux.telemetry.record import ConnectionState
+
+_HANDSHAKE = b"\x16"  # the first byte of a record (RFC 8446, section 5.1)
+_BANNER_WAIT = 1.0  # seconds that a server has to greet, whose banner is not known yet
+
+
+@attrs.define(eq=False, slots=False)
+class AwaitingTLS(Stage):
+    """Waits for the command that starts TLS, and for the first byte of that. No byte before reaches a server.
+
+    The first client of a process waits until the first server has greeted, if its banner is to be shown.
+    """
+
+    state: ClassVar[ConnectionState] = "starttls"
+
+    _layer: RuleLayer
+    _detection: IDelayedCall | None
+    _connector: BackendConnector | None = attrs.field(default=None, init=False)
+    _upstream: Upstream | None = attrs.field(default=None, init=False)
+
+    @override
+    def begin(self) -> Outcome | None:
+        from txmux.wire.starttls.protocols import PROTOCOLS  # noqa: PLC0415 - few listeners have it
+
+        client, detection = self._client, self._detection
+        settings = client.configuration.settings
+        assert settings.starttls is not None  # noqa: S101 - it is the reason for this stage
+        if detection is not None and detection.active():
+            detection.cancel()  # detection has its whole time once TLS begins
+        client.record.facts = {**client.record.facts, "starttls": settings.starttls}
+        self._protocol = protocol = PROTOCOLS[settings.starttls]
+        self._upstream = upstream = _first_upstream(client.configuration)
+        is_known = not protocol.banner or settings.starttls_banner is not None
+        # A connection of this process itself may be the one by which another client's banner is learnt.
+        may_loop = client.runtime.loop_detector.hops_of(client.transport)
+        if is_known or upstream is None or upstream.greeting or may_loop:
+            return self._greet()
+        self.wait(_BANNER_WAIT, self._greet)
+        connector = connector_for(client, upstream, self._connected, self._failed)
+        connector.requests = protocol.server_steps(upstream.note_greeting, in_clear=True)
+        self._connector = connector
+        connector.start()
+        return None
+
+    @override
+    def leave(self) -> None:
+        super().leave()
+        connector, self._connector = self._connector, None
+        if connector is not None:
+            connector.cancel()
+
+    def _connected(self, server: ProxyClient, member: Member) -> None:
+        assert self._upstream is not None  # noqa: S101 - it was connected
+        self._connector = None
+        server.give_up()
+        self._upstream.pool.released(member)
+        self._client.advance(self._greet())
+
+    def _failed(self, _cause: ConnectFailure) -> None:
+        self._connector = None
+        self._client.advance(self._greet())
+
+    def _greet(self) -> Outcome | None:
+        self.leave()
+        client = self._client
+        settings = client.configuration.settings
+        learnt = "" if self._upstream is None else self._upstream.greeting
+        banner = settings.starttls_banner or learnt
+        client.starttls = dialogue = self._protocol.dialogue(banner)
+        self.wait(client.time_left(settings.detect_timeout), self._on_timeout)
+        self._send(dialogue.first)
+        return self.on_data() if client.received else None
+
+    def _send(self, data: bytes) -> None:
+        if data:
+            self._client.record.bytes_out += len(data)
+            self._client.transport.write(data)
+
+    @override
+    def on_data(self) -> Outcome | None:
+        client = self._client
+        dialogue, settings = client.starttls, client.configuration.settings
+        if dialogue is None:
+            is_long = len(client.received) > settings.peek_limit
+            return self._refuse("it did not wait for the greeting") if is_long else None
+        if dialogue.then == "tls" and client.received.startswith(_HANDSHAKE):
+            clock = client.runtime.clock
+            deadline = clock.callLater(settings.detect_timeout, client.stop_detection)
+            return Admitted(self._layer, deadline)
+        data, client.received = client.received, b""
+        self._send(dialogue.receive(data))
+        if dialogue.then != "end":
+            return None
+        return self._refuse(dialogue.problem) if dialogue.problem else self.on_finished()
+
+    @override
+    def on_finished(self) -> Outcome:
+        return TurnedAway(Refusal.CLOSE, "client-gone")
+
+    def _on_timeout(self) -> Outcome:
+        return self._refuse("no TLS began within detect_timeout")
+
+    def _refuse(self, problem: str) -> Outcome:
+        client = self._client
+        client.received = b""
+        client.record.facts = {**client.record.facts, "tls_error": printable(problem)}
+        return TurnedAway(Refusal.CLOSE, "tls-failed")
+
+
+def _first_upstream(configuration: Configuration) -> Upstream | None:
+    """Return the backend that is named first; ``None`` if its server depends on the client."""
+    routes = [route for layer in configuration.layers for route in layer.detector.routes]
+    for destination in (*(route.destination for route in routes), configuration.top.default):
+        if isinstance(destination, Upstream):
+            return destination if destination.destinations is None else None
+    return None
