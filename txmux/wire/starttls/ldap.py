@@ -32,16 +32,19 @@ def _length_of(data: bytes) -> int:
 
 
 def _read(message: bytes) -> tuple[bytes, int, bytes]:
-    """Return the number of a message as it stands there, the tag of the operation, and its content without controls."""
+    """Return the number of a message as it stands there, the tag of its operation, which is 0 if it is malformed, and the content."""
     cursor = Cursor(message)
-    cursor.number(1, 0x30, 0x30)
-    read_length(cursor, 5, len(message))
-    start = cursor.at
-    cursor.number(1, 2, 2)
-    cursor.take(cursor.number(1, 1, 4))
-    number = message[start : cursor.at]
-    tag = cursor.number(1, 0, 255)
-    return number, tag, cursor.take(read_length(cursor, 0, len(message)))
+    try:
+        cursor.number(1, 0x30, 0x30)
+        read_length(cursor, 5, len(message))
+        start = cursor.at
+        cursor.number(1, 2, 2)
+        cursor.take(cursor.number(1, 1, 4))
+        number = message[start : cursor.at]
+        tag = cursor.number(1, 0, 255)
+        return number, tag, cursor.take(read_length(cursor, 0, len(message)))
+    except (MalformedError, ShortError):
+        return b"", 0, b""
 
 
 def _message(number: bytes, tag: int, content: bytes) -> bytes:
@@ -50,10 +53,7 @@ def _message(number: bytes, tag: int, content: bytes) -> bytes:
 
 
 def _answer(dialogue: ClientDialogue, command: bytes) -> Answer:
-    try:
-        number, tag, content = _read(command)
-    except (MalformedError, ShortError):
-        tag = -1
+    number, tag, content = _read(command)
     if tag in {_UNBIND, _ABANDON}:
         return Answer(b"", "end" if tag == _UNBIND else "")
     if tag not in _RESPONSES:

@@ -6,11 +6,19 @@ from functools import partial
 from txmux.wire.starttls.dialogue import MALFORMED, Answer, ClearProtocol, ClientDialogue, answered
 from txmux.wire.steps import RequestRefusedError, Step
 
-_TLS = "xmlns='urn:ietf:params:xml:ns:xmpp-tls'"
+_NAMESPACE = "urn:ietf:params:xml:ns:xmpp-tls"
+_START_TLS, _PROCEED_TLS = f"<starttls xmlns='{_NAMESPACE}'/>", f"<proceed xmlns='{_NAMESPACE}'/>"
+_OFFER = f"<stream:features><starttls xmlns='{_NAMESPACE}'><required/></starttls></stream:features>"
+_DECLARATION = "<?xml version='1.0'?>"
 _STREAMS = "xmlns:stream='http://etherx.jabber.org/streams' version='1.0'"
+_REFUSAL = "<stream:error><policy-violation xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error></stream:stream>"
+
 _TAG = re.compile(rb"\s*<[^<>]*>")
 _PART_OF_TAG = re.compile(rb"\s*(?:<[^<>]*)?")
-_START = re.compile(rb"\s*<starttls\s[^<>]*(/)?>")
+_PART_OF_STREAM = re.compile(rb"\s*(?:<|$)")
+_FEATURES = re.compile(rb"(?s).*?</stream:features>")
+_PROCEED = re.compile(rb"\s*<proceed\s[^<>]*(?:/>|></proceed>)")
+_ERROR = re.compile(rb"<stream:error|<failure|<stream:features\s*/>")
 # Values that need no quoting, so that they can be repeated to a server.
 _ATTRIBUTES = re.compile(r"""\s(xmlns|to|from)=(['"])([\w.:@/-]{1,1023})\2""")
 
@@ -27,52 +35,38 @@ def _answer(dialogue: ClientDialogue, command: bytes) -> Answer:
     if tag.startswith(b"<?xml"):
         return Answer(b"")
     if tag.startswith(b"<stream:stream") and not dialogue.name:
-        found = {
-            name: value for name, _, value in _ATTRIBUTES.findall(tag.decode(errors="replace"))
-        }
+        given = _ATTRIBUTES.findall(tag.decode(errors="replace"))
+        found = {"xmlns": "jabber:client", **{name: value for name, _, value in given}}
         if "to" in found:
             dialogue.name = "".join(f" {name}='{value}'" for name, value in found.items())
-            opened = f"<?xml version='1.0'?><stream:stream xmlns='{found.get('xmlns', 'jabber:client')}' from='{found['to']}' id='starttls' {_STREAMS}>"
-            features = f"<stream:features><starttls {_TLS}><required/></starttls></stream:features>"
-            return Answer(f"{opened}{features}".encode())
-    start = _START.match(tag)
-    if dialogue.name and start is not None:
-        return _go(closed=bool(start[1]))
-    if dialogue.name and tag == b"</starttls>":
-        return _go(closed=True)
-    if tag == b"</stream:stream>":
-        return Answer(b"</stream:stream>", "end")
+            opened = f"<stream:stream xmlns='{found['xmlns']}' from='{found['to']}' id='starttls' {_STREAMS}>"
+            return Answer(f"{_DECLARATION}{opened}{_OFFER}".encode())
+    elif dialogue.name and tag.startswith((b"<starttls ", b"</starttls>")):
+        is_whole = tag.startswith(b"</") or tag.endswith(b"/>")
+        return Answer(_PROCEED_TLS.encode(), "tls") if is_whole else Answer(b"")
+    elif tag == b"</stream:stream>":
+        return Answer(tag, "end")
     dialogue.refuse("it sent something else than a stream's header with 'to', and <starttls/>")
-    return Answer(
-        b"<stream:error><policy-violation xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error></stream:stream>",
-        "end",
-    )
-
-
-def _go(*, closed: bool) -> Answer:
-    return Answer(f"<proceed {_TLS}/>".encode(), "tls") if closed else Answer(b"")
+    return Answer(_REFUSAL.encode(), "end")
 
 
 def _steps(name: str) -> list[Step]:
-    header = f"<?xml version='1.0'?><stream:stream{name} {_STREAMS}>".encode()
+    header = f"{_DECLARATION}<stream:stream{name} {_STREAMS}>".encode()
     return [
-        Step(header, partial(_read, b"</stream:features>"), "when a stream to it began"),
-        Step(f"<starttls {_TLS}/>".encode(), partial(_read, b"<proceed "), "to STARTTLS"),
+        Step(header, partial(_length_of_answer, _FEATURES), f"to a stream{name}"),
+        Step(_START_TLS.encode(), partial(_length_of_answer, _PROCEED), "to STARTTLS"),
     ]
 
 
-def _read(expected: bytes, received: bytes) -> int:
-    at = received.find(expected)
-    if at < 0:
-        if not received.lstrip().startswith(b"<"[: len(received.lstrip())]) or any(
-            error in received for error in (b"<stream:error", b"<failure", b"<stream:features/>")
-        ):
-            raise answered(received)
+def _length_of_answer(expected: re.Pattern[bytes], received: bytes) -> int:
+    if not _PART_OF_STREAM.match(received) or _ERROR.search(received):
+        raise answered(received)
+    answer = expected.match(received)
+    if answer is None:
         return 0
-    end = received.find(b">", at) + 1
-    if end and expected.startswith(b"</") and _TLS.encode()[7:-1] not in received:
-        raise RequestRefusedError("it offers no STARTTLS")
-    return end
+    if _NAMESPACE.encode() not in answer[0]:
+        raise RequestRefusedError("it answered with features that have no STARTTLS")
+    return answer.end()
 
 
 XMPP = ClearProtocol(lambda _: b"", _length_of, _answer, _steps)
