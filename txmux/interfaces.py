@@ -1,4 +1,4 @@
-"""What a matcher is: the contract between txmux and the plugins that recognise protocols.
+"""The contracts with plugins: what a matcher is, which recognises a protocol, and what a provider is, which writes rules.
 
 A matcher is found by Twisted's plugin system (a module in ``twisted/plugins/`` that holds an instance
 which provides `IProtocolMatcher`). It is asked once for each ``match =`` line of a rules file, and gives a
@@ -9,7 +9,8 @@ them decides.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping, Sequence
+from argparse import ArgumentParser, Namespace
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Literal, Protocol, TypeVar
 
 import attrs
@@ -19,8 +20,9 @@ from zope.interface import Attribute
 from txmux.transport import Transport
 
 __all__ = [
-    "MOST_DATAGRAMS", "Converses", "Datagrams", "Exchange", "IProtocolMatcher", "Key", "Learns",
-    "Narrows", "Option", "Peeked", "Predicate", "Transport", "Verdict",
+    "MOST_DATAGRAMS", "Converses", "Datagrams", "Exchange", "IProtocolMatcher", "IProvider", "Key",
+    "Learns", "Narrows", "Option", "Peeked", "Predicate", "ProvidedObject", "RulesWriter", "Transport",
+    "Verdict",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -292,4 +294,54 @@ class IProtocolMatcher(IPlugin):
 
         Raises:
             OptionError: A value that cannot be used, or a missing option. The user sees it with file and line.
+        """
+
+
+@attrs.frozen
+class ProvidedObject:
+    """An object of the system that a provider watches, such as a container.
+
+    Attributes:
+        name: What it is called in the log and in the comments of the file.
+        text: Its sections, as in a rules file; empty if it has none.
+        problem: Why it is left out; empty if it is not.
+    """
+
+    name: str
+    text: str = ""
+    problem: str = ""
+
+
+class RulesWriter(Protocol):
+    """What a provider writes by. Errors of its file are errors of objects: those are left out, and the others are served."""
+
+    def write(self, objects: Callable[[Any], Sequence[ProvidedObject]], /) -> None:
+        """Write the file soon: at most once a second, and always the newest state.
+
+        Args:
+            objects: Gives all objects, in the order of their routes. It gets the `Rules` of the service without
+                those of this file.
+        """
+
+    def lost(self, why: str, /) -> None:
+        """Report that the source does not answer; the last file stays. The next `write` ends that."""
+
+    def ask(self, method: str, path: str, body: object = None, /) -> Awaitable[Any]:
+        """Ask the running service, as its API takes it; raises `MuxError` if it gives no whole answer."""
+
+
+class IProvider(IPlugin):
+    """A program beside the service that watches another system, and writes a rules file: ``txmux provider NAME``."""
+
+    name: str = Attribute("The word after ``txmux provider``.")
+    summary: str = Attribute("One line that says what it watches.")
+
+    def options(parser: ArgumentParser) -> None:  # noqa: N805
+        """Add the options of its own."""
+
+    async def run(reactor: Any, arguments: Namespace, writer: RulesWriter) -> None:  # noqa: N805
+        """Watch and write, until this is cancelled.
+
+        Raises:
+            MuxError: It cannot begin; the message says what to change, and the program ends.
         """

@@ -39,6 +39,7 @@ COMMANDS = {
     "init": "Write a first rules file, from what listens on this machine.",
     "matchers": "List the installed matchers; with a name, show how to use that one.",
     "pause": "Leave new clients of a listener in its queue.",
+    "provider": "Write rules from what another system knows, such as the labels of containers.",
     "reload": "Reload the rules of a running service; nothing changes if they have errors.",
     "release": "Let the clients that wait by 'txmux hold' go on.",
     "resume": "Let a listener accept clients again.",

@@ -93,10 +93,16 @@ def text_of(data: bytes) -> str:
 
 
 class FileReader:
-    """Reads the files that a rules file names, and keeps what was in them; what is known is not read from the disk."""
+    """Reads the files that a rules file names, and keeps what was in them; what is known is not read from the disk.
 
-    def __init__(self, main: SourceFile, known: Files | None = None) -> None:
+    A draft stands for the file of its path, which may be missing yet.
+    """
+
+    def __init__(
+        self, main: SourceFile, known: Files | None = None, draft: SourceFile | None = None
+    ) -> None:
         self._main = Path(main.path)
+        self._draft = draft
         self.folder = self._main.parent
         self._known = known
         self._seen: set[Path] = set()
@@ -133,7 +139,7 @@ class FileReader:
 
     def _matching(self, pattern: str) -> list[SourceFile]:
         try:
-            sources = [self._read(path) for path in included_paths(self.folder, pattern)]
+            sources = [self._read(path) for path in self._paths(pattern)]
         except OSError as error:
             raise InvalidValueError(
                 f"cannot read {str(error.filename)!r}: {error.strerror}; {self._advice(error, pattern)}"
@@ -141,6 +147,15 @@ class FileReader:
         except ValueError:
             raise InvalidValueError(f"{pattern!r} is not a path of a file") from None
         return [source for source in sources if source is not None]
+
+    def _paths(self, pattern: str) -> list[Path]:
+        paths, draft = included_paths(self.folder, pattern), self._draft
+        if draft is not None:
+            own = Path(draft.path).absolute()
+            if own.match(str((self.folder / pattern).absolute())):
+                others = [path for path in paths if path.absolute() != own]
+                return sorted([*others, self.folder / own], key=str)
+        return paths
 
     def _advice(self, error: OSError, pattern: str) -> str:
         if isinstance(error, IsADirectoryError):
@@ -153,8 +168,9 @@ class FileReader:
         return f"a relative path starts at the folder of the rules file, {folder!r}"
 
     def _read(self, path: Path) -> SourceFile | None:
-        source = read_source(path)
-        real = path.resolve()
+        draft, real = self._draft, path.resolve()
+        is_draft = draft is not None and real == Path(draft.path).resolve()
+        source = draft if draft is not None and is_draft else read_source(path)
         if real == self._main.resolve():
             raise InvalidValueError(
                 f"{str(path)!r} is this file itself; put what is included into a folder of its own"

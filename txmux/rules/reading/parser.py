@@ -95,6 +95,32 @@ def parse(
     return _RulesParser(SourceFile(str(path), text), matchers).rules()
 
 
+@attrs.frozen
+class Draft:
+    """What rules would be with a file that is not written yet.
+
+    Attributes:
+        rules: ``None`` if they would have errors.
+        is_included: Whether the rules include that file.
+    """
+
+    rules: Rules | None
+    problems: tuple[Problem, ...]
+    is_included: bool
+
+
+def try_draft(path: Path, draft: SourceFile) -> Draft:
+    """Read a rules file with a draft in the place of a file that it includes; `OSError` if it cannot be read."""
+    parser = _RulesParser(read_source(path), None, draft=draft)
+    rules: Rules | None = None
+    problems: tuple[Problem, ...] = ()
+    try:
+        rules = parser.rules()
+    except RulesError as error:
+        problems = error.problems
+    return Draft(rules, problems, draft.path in parser._files.files().texts)
+
+
 def read_again(files: Files) -> Rules:
     """Read rules from what was in their files, as another process does."""
     last = _last
@@ -208,12 +234,13 @@ class _RulesParser:
         matchers: Mapping[str, IProtocolMatcher] | None,
         *,
         known: Files | None = None,
+        draft: SourceFile | None = None,
         on_disk: OnDisk = "",
         alone: bool = False,
     ) -> None:
         self._path = main.path
         self._alone, self._on_disk = alone, on_disk
-        self._files = FileReader(main, known)
+        self._files = FileReader(main, known, draft)
         if matchers is None:
             matchers = installed_matchers()
         self._reading = RulesReading(

@@ -1,0 +1,120 @@
+"""A daemon that a test plays over a UNIX socket: what Podman 4.3.1 answered, recorded, with other names and states."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import maybeDeferred
+from twisted.internet.interfaces import IListeningPort
+from twisted.trial.unittest import TestCase
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Site
+
+from tests.support.peers import reactor
+
+NETWORK = "podman"
+
+
+def inspected(name: str, labels: dict[str, str], **changed: Any) -> dict[str, Any]:
+    """Answer ``/containers/{id}/json``, of which only what is read is here."""
+    state = changed.get("state", "running")
+    return {
+        "Id": name.encode().hex(),
+        "Name": f"/{name}",
+        "State": {"Status": state, "Health": {"Status": changed.get("health", "")}},
+        "HostConfig": {"PortBindings": {"80/tcp": changed.get("bound")}},
+        "Config": {"Labels": labels, "ExposedPorts": {changed.get("exposed", "80/tcp"): {}}},
+        "NetworkSettings": {
+            "Ports": {"80/tcp": changed.get("bound")} if state == "running" else {},
+            "Networks": {NETWORK: {"IPAddress": changed.get("address", "10.88.0.6")}},
+        },
+    }
+
+
+class DockerPlayed(Resource):
+    """Answers a provider.
+
+    Attributes:
+        containers: By ID, what is answered for each.
+        wrong: Bytes that are answered instead, or "silent".
+        asked: The methods and paths that came.
+    """
+
+    isLeaf = True
+
+    def __init__(self, case: TestCase, path: Path) -> None:
+        super().__init__()
+        self.containers: dict[str, Any] = {}
+        self.wrong: bytes | str = ""
+        self.asked: list[str] = []
+        self._case = case
+        self._path = path
+        self._streams: list[Any] = []
+        self.listen()
+        case.addCleanup(self.leave)
+
+    def listen(self) -> None:
+        self._port: IListeningPort = reactor.listenUNIX(str(self._path), Site(self, timeout=None))
+
+    async def leave(self) -> None:
+        await maybeDeferred(self._port.stopListening)
+        for stream in self._streams:
+            stream.channel.transport.abortConnection()
+        self._streams.clear()
+
+    def put(self, answer: dict[str, Any], action: str = "start") -> str:
+        """Have a container, and tell so."""
+        self.containers[answer["Id"]] = answer
+        self.tell(action, answer["Id"])
+        return str(answer["Id"])
+
+    def remove(self, key: str) -> None:
+        del self.containers[key]
+        self.tell("die", key)
+
+    def tell(self, action: str, key: str, **attributes: str) -> None:
+        actor = {"ID": key, "Attributes": attributes}
+        for stream in self._streams:
+            stream.write(
+                json.dumps({"Type": "container", "Action": action, "Actor": actor}).encode() + b"\n"
+            )
+
+    def _ended(self, stream: Any) -> None:
+        if stream in self._streams:
+            self._streams.remove(stream)
+
+    def render(self, request: Any) -> Any:  # noqa: PLR0911
+        path = request.path.decode()
+        self.asked.append(f"{request.method.decode()} {path}")
+        if self.wrong == "silent":
+            return NOT_DONE_YET
+        if isinstance(self.wrong, bytes):
+            return self.wrong
+        if path == "/events":
+            self._streams.append(request)
+            request.notifyFinish().addErrback(lambda _: self._ended(request))
+            request.write(b"")
+            return NOT_DONE_YET
+        _, _, key, *word = path.split("/")
+        if request.method == b"POST":
+            self.containers[key]["State"]["Status"] = "running" if word == ["start"] else "exited"
+            self.tell("start" if word == ["start"] else "die", key)
+            request.setResponseCode(204)
+            return b""
+        if key == "json":
+            return json.dumps([*map(_listed, self.containers.values())]).encode()
+        if key not in self.containers:
+            request.setResponseCode(404)
+            return b"{}"
+        return json.dumps(self.containers[key]).encode()
+
+
+def _listed(answer: dict[str, Any]) -> dict[str, Any]:
+    """Answer one of ``/containers/json``."""
+    return {
+        "Id": answer["Id"],
+        "Names": [answer["Name"]],
+        "Labels": answer["Config"]["Labels"],
+        "State": answer["State"]["Status"],
+        "Status": "Up 1 second",
+    }

@@ -1,0 +1,1 @@
+"""Programs beside the service that write rules from what other systems know."""

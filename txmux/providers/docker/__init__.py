@@ -1,0 +1,1 @@
+"""Rules from the labels of containers, of Docker or Podman."""

@@ -1,0 +1,226 @@
+"""Writes the rules file of a provider: checked together with the rules that include it, and as a whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import attrs
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from txmux.errors import MuxError, printable
+from txmux.interfaces import ProvidedObject
+from txmux.rules.problems import Problem
+from txmux.rules.reading.files import SourceFile
+from txmux.rules.reading.parser import try_draft
+from txmux.telemetry.formatting import counted
+
+_EVERY = 1.0  # seconds between two writes, at least
+_LOAD = (
+    4  # times as long as the last one took, so that very many rules leave the processor to others
+)
+_AGAIN = 5.0  # seconds until rules with errors are looked at again
+_LONGEST_WHY = 300
+_MODE = 0o644  # the service is another user
+
+_Objects = Callable[[Any], Sequence[ProvidedObject]]
+
+
+class _PostponedError(MuxError):
+    """The file cannot be written now."""
+
+
+class ProviderWriter:
+    """Writes a provider's file, and asks the service to reload it.
+
+    Args:
+        path: The file.
+        rules: The rules file that includes it.
+        ask: Asks the running service.
+        tell: Gets a line on the state, for systemd.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        path: Path,
+        rules: Path,
+        ask: Callable[..., Awaitable[Any]],
+        tell: Callable[[str], object] = lambda _: None,
+    ) -> None:
+        self._reactor = reactor
+        self._path = path
+        self._rules = rules
+        self._ask = ask
+        self._tell = tell
+        self._objects: _Objects = lambda _: ()
+        self._timer: Any = None
+        self._next = 0.0
+        self._logged: dict[str, str] = {}
+        self._postponed = self._lost = self._unasked = ""
+
+    async def ask(self, method: str, path: str, body: object = None) -> Any:
+        """Ask the running service; see `RulesWriter`."""
+        return await self._ask(method, path, body)
+
+    def write(self, objects: _Objects) -> None:
+        """Write the file soon; see `RulesWriter`."""
+        self._objects = objects
+        if self._lost:
+            self._log.info("the source answers again")
+            self._lost = ""
+        self._schedule(self._next - self._reactor.seconds())
+
+    def lost(self, why: str) -> None:
+        """Report that the source does not answer; see `RulesWriter`."""
+        if why != self._lost:
+            self._lost = why
+            stays = f"{self._path} stays as it is" if self._path.exists() else "nothing is written"
+            self._log.warn("{why}; {stays} until it answers", why=why, stays=stays)
+            self._tell(f"{why}; {stays}")
+
+    def stop(self) -> None:
+        """Write no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _schedule(self, seconds: float) -> None:
+        if self._timer is None:
+            self._timer = self._reactor.callLater(max(seconds, 0), self._write)
+
+    def _write(self) -> None:
+        self._timer = None
+        begun = self._reactor.seconds()
+        try:
+            self._replace(self._objects)
+        except (OSError, MuxError) as problem:
+            why = str(problem)
+            if why != self._postponed:
+                self._log.warn("{path} is not written: {why}", path=self._path, why=why)
+                self._tell(f"{self._path} is not written: {why}")
+            self._postponed = why
+            self._schedule(_AGAIN)
+        else:
+            self._postponed = ""
+        now = self._reactor.seconds()
+        self._next = begun + max(_EVERY, _LOAD * (now - begun))
+
+    def _replace(self, make: _Objects) -> None:
+        before = try_draft(self._rules, SourceFile(str(self._path), ""))
+        if not before.is_included:
+            folder = self._path.absolute().parent
+            raise _PostponedError(
+                f"{self._rules} does not include it; write there in [txmux]: include = {folder}/*.ini"
+            )
+        if before.rules is None:
+            others = f", and {len(before.problems) - 1} more" if before.problems[1:] else ""
+            raise _PostponedError(f"the rules have errors: {before.problems[0]}{others}")
+        draft = _Draft(str(self._path), make(before.rules))
+        while problems := try_draft(self._rules, draft.source).problems:
+            draft = draft.without(problems)
+        self._log_left_out(draft.objects)
+        text = draft.source.text
+        served = counted(sum(bool(one.text) for one in draft.objects), "object")
+        with suppress(OSError):
+            if self._path.read_text("utf-8") == text:
+                return
+        _replace_file(self._path, text.encode())
+        self._log.info("{path}: {served}", path=self._path, served=served)
+        self._tell(f"{self._path}: {served}")
+        Deferred.fromCoroutine(self._reload())
+
+    def _log_left_out(self, objects: Sequence[ProvidedObject]) -> None:
+        left_out = {one.name: one.problem for one in objects if one.problem}
+        for name, problem in left_out.items():
+            if self._logged.get(name) != problem:
+                self._log.warn("{name} is left out: {why}", name=printable(name), why=problem)
+        self._logged = left_out
+
+    async def _reload(self) -> None:
+        """Ask for a reload at once; a service that does not let this process has ``watch_rules``."""
+        try:
+            await self._ask("POST", "/api/reload")
+        except MuxError as problem:
+            why = printable(str(problem), _LONGEST_WHY)
+            if why != self._unasked:
+                self._log.info("the service reloads by itself, with watch_rules: {why}", why=why)
+            self._unasked = why
+        else:
+            self._unasked = ""
+
+
+@attrs.frozen
+class _Draft:
+    """A file that may have errors."""
+
+    path: str
+    objects: Sequence[ProvidedObject]
+
+    @property
+    def source(self) -> SourceFile:
+        lines = ["# This file is written by a program: changes are lost.", *self._comments()]
+        text = "\n".join([*lines, *(one.text for one in self.objects if one.text)])
+        return SourceFile(self.path, f"{text}\n")
+
+    def _comments(self) -> list[str]:
+        return [
+            f"# left out: {printable(one.name)}: {printable(one.problem, _LONGEST_WHY)}"
+            for one in self.objects
+            if one.problem
+        ]
+
+    def without(self, problems: Sequence[Problem]) -> _Draft:
+        """Leave the objects out that have problems, each with its first; raises if none of them has."""
+        whys: dict[int, str] = {}
+        owners = self._owners()
+        here = re.compile(re.escape(self.path) + r":(\d+)")
+        for problem in problems:
+            # A name that another file has, too, may be reported there.
+            line = problem.line if problem.path == self.path else None
+            if line is None and (found := here.search(problem.message)):
+                line = int(found[1])
+            if line is not None and line in owners:
+                key = f"{problem.key}: " if problem.key else ""
+                whys.setdefault(owners[line], f"{key}{problem.message}")
+        if not whys:
+            raise _PostponedError(f"the rules would have errors: {problems[0]}")
+        objects = [
+            attrs.evolve(one, text="", problem=whys[number]) if number in whys else one
+            for number, one in enumerate(self.objects)
+        ]
+        return attrs.evolve(self, objects=objects)
+
+    def _owners(self) -> dict[int, int]:
+        """Return the number of the object that each line is of."""
+        line = 2 + len(self._comments())
+        owners = {}
+        for number, one in enumerate(self.objects):
+            if one.text:
+                lines = one.text.count("\n") + 1
+                owners.update(dict.fromkeys(range(line, line + lines), number))
+                line += lines
+        return owners
+
+
+def _replace_file(path: Path, data: bytes) -> None:
+    number, made = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(number, "wb") as file:
+            file.write(data)
+            os.fchmod(number, _MODE)
+            file.flush()
+            os.fsync(number)
+        Path(made).replace(path)
+    except BaseException:
+        with suppress(OSError):
+            Path(made).unlink()
+        raise
