@@ -9,6 +9,7 @@ from twisted.trial.unittest import TestCase
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
+from tests.support.folders import make_folder
 from tests.support.peers import PeerFactory, listen, reactor
 from tests.support.ports import free_port
 from txmux.backends.wake import Waker
@@ -86,8 +87,8 @@ class WakeTests(TestCase):
             held.add("db")
             waker.hold(held)
 
-    async def asked(self, path: str) -> tuple[list[Any], str]:
-        """Wake by an HTTP request; give the requests, and what is logged."""
+    async def asked(self, path: str, socket_path: str = "") -> tuple[list[Any], str]:
+        """Wake by an HTTP request, or one over a UNIX socket; give the requests, and what is logged."""
         requests: list[Any] = []
 
         class Start(Resource):
@@ -98,8 +99,13 @@ class WakeTests(TestCase):
                 request.setResponseCode(200 if request.uri.startswith(b"/start") else 500)
                 return b"started"
 
-        port = listen(self, Site(Start()))
-        waker = self.waker(Wake("POST", f"http://127.0.0.1:{port}{path}"))
+        if socket_path:
+            opened = reactor.listenUNIX(socket_path, Site(Start()))
+            self.addCleanup(opened.stopListening)
+            url = f"unix:{socket_path}:{path}"
+        else:
+            url = f"http://127.0.0.1:{listen(self, Site(Start()))}{path}"
+        waker = self.waker(Wake("POST", url))
         with capturedLogs() as events:
             waker.report("db", waiting=True)
             sending = waker._sending["db"]
@@ -112,6 +118,12 @@ class WakeTests(TestCase):
         self.assertEqual(requests, [(b"POST", b"/start?token=secret", b"")])
         self.assertIn("sent POST http://127.0.0.1:", logged)
         self.assertNotIn("secret", logged)
+
+    async def test_over_a_unix_socket(self) -> None:
+        path = f"{make_folder(self)}/wake.sock"
+        requests, logged = await self.asked("/start?token=secret", path)
+        self.assertEqual(requests, [(b"POST", b"/start?token=secret", b"")])
+        self.assertTrue(logged.endswith(f"sent POST unix:{path}"), logged)
 
     async def test_status_decides_whatever_follows(self) -> None:
         """Answers that end with the connection, or never, as those of small servers and scripts do."""

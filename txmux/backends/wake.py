@@ -104,8 +104,12 @@ class Waker:
     async def _request(self, wake: Wake) -> None:
         from txmux.net.http import request  # noqa: PLC0415 - few rules need it
 
+        url, address = wake.target, None
+        if url.startswith("unix:"):
+            address, _, path = url.removeprefix("unix:").partition(":")
+            url = f"http://localhost{path}"
         answer = await request(
-            self._reactor, wake.method, wake.target, {}, seconds=_PATIENCE, most=None
+            self._reactor, wake.method, url, {}, seconds=_PATIENCE, most=None, address=address
         )
         if not 200 <= answer.status < 300:
             raise MuxError(f"the answer is {answer.status}")

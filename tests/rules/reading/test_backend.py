@@ -113,6 +113,7 @@ class MeaningTests(BackendTestCase):
             ),
             "http POST https://10.0.0.2/start?x=1": Wake("POST", "https://10.0.0.2/start?x=1"),
             "http GET http://[::1]:8000/": Wake("GET", "http://[::1]:8000/"),
+            "http POST unix:/run/w.sock:/db?x=/:": Wake("POST", "unix:/run/w.sock:/db?x=/:"),
         }.items():
             self.assertEqual(self.backend(f"hold = 1s\nwake = {text}").wake, expected)
 
@@ -133,6 +134,8 @@ class MistakeTests(BackendTestCase):
             "http GET ftp://h/": "'ftp://h/' is not a URL; write for example",
             "http GET http://h:x/": "'http://h:x/' is not a URL; write for example",
             "http GET http://me:secret@h/": "takes no user and password in the URL; remove them",
+            "http POST unix:/run/w.sock": "names no socket and path; write for example unix:/run/",
+            "http POST unix:w.sock:/db": "names no socket and path",
             "htpp GET http://h/": "did you mean 'http'?",
         }.items():
             (found,) = self.complaints(f"hold = 1s\nwake = {text}")
@@ -258,6 +261,7 @@ class MistakeTests(BackendTestCase):
             ("end_on_down = yes\ncheck = tcp", "h:1", []),
             ("wake = http GET http://h/", "h:1", ["6 wake"]),
             ("hold = 1s\nwake = http GET http://h/", "h:1", []),
+            ("hold = 1s", "h:1 down", []),
         ):
             found = lint(self.read(text, servers=servers))
             self.assertEqual([f"{problem.line} {problem.key}" for problem in found], expected)

@@ -193,7 +193,7 @@ def _idle_servers(rules: Rules) -> Iterator[Problem]:
     """Find servers of which all are down, or which are there twice, and keys without effect on their choice."""
     for backend in rules.backends.values():
         section, is_first = backend.section, backend.balance == "first"
-        if all(server.down for server in backend.servers):
+        if not backend.hold and all(server.down for server in backend.servers):
             message = "all of them are down, so every client goes to 'fallback'; remove one 'down'"
             yield section.problem(message, "server")
         if backend.slow_start and is_first:
@@ -252,7 +252,7 @@ def closed_listeners(rules: Rules) -> Iterator[Problem]:
 
 def _empty_includes(rules: Rules) -> Iterator[Problem]:
     section = rules.settings.section
-    for item in section.items("include"):
+    for item in () if rules.settings.watch_rules else section.items("include"):
         for pattern in split_list(item.text):
             if not rules.files.included.get(pattern, (pattern,)):
                 message = f"{pattern!r} matches no file; correct it, or create one"

@@ -265,7 +265,7 @@ class Wake:
 
     Attributes:
         method: ``wol`` is a magic packet, any other word the method of an HTTP request.
-        target: The MAC address, as 12 hexadecimal digits, or the URL.
+        target: The MAC address, as 12 hexadecimal digits, or the URL; ``unix:/SOCKET:/PATH`` is over a UNIX socket.
         broadcast: Where the magic packet goes: an IP address, and a port of UDP.
     """
 
@@ -277,6 +277,8 @@ class Wake:
         """Describe it for a log: a URL may have a secret behind its host."""
         if self.method == "wol":
             return f"a magic packet for {self.target} to {self.broadcast[0]}"
+        if self.target.startswith("unix:"):
+            return f"{self.method} {self.target.rpartition(':')[0]}"
         scheme, _, rest = self.target.partition("://")
         return f"{self.method} {scheme}://{rest.partition('/')[0].partition('?')[0]}"
 

@@ -320,7 +320,7 @@ def _resolve(text: str) -> Resolve:
 
 
 def _wake(text: str) -> Wake:
-    """Read what starts a server: ``wol MAC BROADCAST`` or ``http GET|POST URL``."""
+    """Read what starts a server: ``wol MAC BROADCAST`` or ``http GET|POST URL``; the URL may be ``unix:/SOCKET:/PATH``."""
     kind, *rest = split_words(text) or [""]
     if kind == "wol" and len(rest) == 2:
         return _magic_packet(*rest)
@@ -348,6 +348,12 @@ def _magic_packet(mac: str, target: str) -> Wake:
 
 
 def _wake_url(text: str) -> str:
+    if text.startswith("unix:"):
+        if not _UNIX_URL.fullmatch(text):
+            raise InvalidValueError(
+                f"{text!r} names no socket and path; write for example unix:/run/txmux/wake.sock:/web"
+            )
+        return text
     try:
         parts = urlsplit(text)
         port = parts.port
@@ -362,6 +368,7 @@ def _wake_url(text: str) -> str:
 
 
 _MAC = re.compile("[0-9A-Fa-f]{2}([:-]?[0-9A-Fa-f]{2}){5}|[0-9A-Fa-f]{4}([.][0-9A-Fa-f]{4}){2}")
+_UNIX_URL = re.compile("unix:/[!-9;-~]+:/[!-~]*")
 _WAKES = (
     "write for example 'wol 00:11:22:33:44:55 192.168.1.255' or 'http POST https://10.0.0.2/start'"
 )
@@ -390,7 +397,10 @@ _NAMES = ValueKind(
 _TLS_NAME = ValueKind(host_name, "host name or address")
 _RATE = ValueKind(values.rate, "rate")
 _HOLD = ValueKind(values.duration, "duration, `0s` for none")
-_WAKE = ValueKind(_wake, "`wol MAC BROADCAST`, or `http POST URL` or `http GET URL`")
+_WAKE = ValueKind(
+    _wake,
+    "`wol MAC BROADCAST`, or `http POST URL` or `http GET URL`, also with `unix:/SOCKET:/PATH`",
+)
 
 # fmt: off
 KEYS: Mapping[str, SectionKey] = with_defaults(Backend("", ()), {

@@ -168,9 +168,10 @@ class FileReader:
         return f"a relative path starts at the folder of the rules file, {folder!r}"
 
     def _read(self, path: Path) -> SourceFile | None:
-        draft, real = self._draft, path.resolve()
-        is_draft = draft is not None and real == Path(draft.path).resolve()
+        draft = self._draft
+        is_draft = draft is not None and path.absolute() == Path(draft.path).absolute()
         source = draft if draft is not None and is_draft else read_source(path)
+        real = path.resolve()
         if real == self._main.resolve():
             raise InvalidValueError(
                 f"{str(path)!r} is this file itself; put what is included into a folder of its own"
