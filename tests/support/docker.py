@@ -37,6 +37,8 @@ class DockerPlayed(Resource):
     Attributes:
         containers: By ID, what is answered for each.
         wrong: Bytes that are answered instead, or "silent".
+        broken: Whether no container can be started.
+        streams: The requests for events.
         asked: The methods and paths that came.
     """
 
@@ -47,9 +49,9 @@ class DockerPlayed(Resource):
         self.containers: dict[str, Any] = {}
         self.wrong: bytes | str = ""
         self.asked: list[str] = []
-        self._case = case
+        self.broken = False
         self._path = path
-        self._streams: list[Any] = []
+        self.streams: list[Any] = []
         self.listen()
         case.addCleanup(self.leave)
 
@@ -58,9 +60,9 @@ class DockerPlayed(Resource):
 
     async def leave(self) -> None:
         await maybeDeferred(self._port.stopListening)
-        for stream in self._streams:
+        for stream in self.streams:
             stream.channel.transport.abortConnection()
-        self._streams.clear()
+        self.streams.clear()
 
     def put(self, answer: dict[str, Any], action: str = "start") -> str:
         """Have a container, and tell so."""
@@ -74,14 +76,14 @@ class DockerPlayed(Resource):
 
     def tell(self, action: str, key: str, **attributes: str) -> None:
         actor = {"ID": key, "Attributes": attributes}
-        for stream in self._streams:
+        for stream in self.streams:
             stream.write(
                 json.dumps({"Type": "container", "Action": action, "Actor": actor}).encode() + b"\n"
             )
 
     def _ended(self, stream: Any) -> None:
-        if stream in self._streams:
-            self._streams.remove(stream)
+        if stream in self.streams:
+            self.streams.remove(stream)
 
     def render(self, request: Any) -> Any:  # noqa: PLR0911
         path = request.path.decode()
@@ -91,11 +93,14 @@ class DockerPlayed(Resource):
         if isinstance(self.wrong, bytes):
             return self.wrong
         if path == "/events":
-            self._streams.append(request)
+            self.streams.append(request)
             request.notifyFinish().addErrback(lambda _: self._ended(request))
             request.write(b"")
             return NOT_DONE_YET
         _, _, key, *word = path.split("/")
+        if request.method == b"POST" and self.broken:
+            request.setResponseCode(500)
+            return b"{}"
         if request.method == b"POST":
             self.containers[key]["State"]["Status"] = "running" if word == ["start"] else "exited"
             self.tell("start" if word == ["start"] else "die", key)
@@ -115,6 +120,7 @@ def _listed(answer: dict[str, Any]) -> dict[str, Any]:
         "Id": answer["Id"],
         "Names": [answer["Name"]],
         "Labels": answer["Config"]["Labels"],
+        "NetworkSettings": {"Networks": answer["NetworkSettings"]["Networks"]},
         "State": answer["State"]["Status"],
         "Status": "Up 1 second",
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
@@ -15,6 +16,7 @@ from txmux.errors import MuxError
 from txmux.interfaces import IProvider
 
 _OWN = {"docker": "txmux.providers.docker.provider"}
+_PATIENCE = 10.0  # seconds for an answer of the service
 
 
 def providers() -> Mapping[str, IProvider]:
@@ -24,25 +26,22 @@ def providers() -> Mapping[str, IProvider]:
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "name",
-        metavar="NAME",
-        choices=[*providers()],
-        help="what is watched: docker, or a provider that is installed",
-    )
+    known = providers()
+    what = "; ".join(f"{name}: {its.summary}" for name, its in known.items())
+    parser.add_argument("name", metavar="NAME", choices=[*known], help=what)
     parser.add_argument(
         "--write",
         metavar="FILE",
         type=Path,
         required=True,
-        help="the file, which the rules include by a pattern such as /run/txmux/providers/*.ini",
+        help="the file, which the rules include by a pattern",
     )
     parser.add_argument(
         "--rules",
         metavar="FILE",
         type=Path,
         default=Path("/etc/txmux/rules.ini"),
-        help="the rules file of the service, with which it is checked; by default %(default)s",
+        help="the service's rules file, with which it is checked; by default %(default)s",
     )
 
 
@@ -55,43 +54,55 @@ def configure_more(parser: argparse.ArgumentParser, words: Sequence[str] | None)
 
 def run(arguments: argparse.Namespace) -> int:
     from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
-    from twisted.internet.defer import CancelledError, Deferred  # noqa: PLC0415
-    from twisted.internet.threads import deferToThread  # noqa: PLC0415
+
+    any_reactor: Any = reactor
+    from twisted.internet.defer import CancelledError, Deferred  # noqa: PLC0415 - as the reactor
+    from twisted.internet.threads import deferToThread  # noqa: PLC0415 - as the reactor
     from twisted.logger import globalLogBeginner  # noqa: PLC0415
 
-    from txmux.cli.remote.ask import ask  # noqa: PLC0415
-    from txmux.cli.remote.command import endpoint_of  # noqa: PLC0415
     from txmux.cli.run.program import TextLog  # noqa: PLC0415
+    from txmux.processes.supervisor.notify import Notifier  # noqa: PLC0415
     from txmux.providers.writer import ProviderWriter  # noqa: PLC0415
+    from txmux.telemetry.journal import is_journal  # noqa: PLC0415
 
-    select = argparse.Namespace(admin=None, rules=arguments.rules, token_file=None, timeout=5.0)
-
-    def question(method: str, path: str, body: object) -> Any:
-        return ask(endpoint_of(select), method, path, body, seconds=30.0)
-
-    async def asked(method: str, path: str, body: object = None) -> Any:
-        return await deferToThread(question, method, path, body)
-
-    globalLogBeginner.beginLoggingTo([TextLog(sys.stderr)])
-    writer = ProviderWriter(reactor, arguments.write, arguments.rules, asked)
+    globalLogBeginner.beginLoggingTo([TextLog(sys.stderr, has_priorities=is_journal(2))])
+    writer = ProviderWriter(
+        any_reactor,
+        arguments.write,
+        arguments.rules,
+        lambda *question: deferToThread(_asked, arguments.rules, *question),
+        Notifier(os.environ, any_reactor).ready,
+    )
     failures: list[MuxError] = []
 
     async def watch() -> None:
         try:
-            await providers()[arguments.name].run(reactor, arguments, writer)
+            await providers()[arguments.name].run(any_reactor, arguments, writer)
         except MuxError as error:
             failures.append(error)
-        finally:
-            if reactor.running:
-                reactor.callLater(0, reactor.stop)
+            any_reactor.callLater(0, any_reactor.stop)
 
     def begin() -> None:
-        running = Deferred.fromCoroutine(watch())
-        reactor.addSystemEventTrigger("before", "shutdown", running.cancel)
-        running.addErrback(lambda failure: failure.trap(CancelledError))
+        watching = Deferred.fromCoroutine(watch())
+        watching.addErrback(lambda failure: failure.trap(CancelledError))
+        any_reactor.addSystemEventTrigger("before", "shutdown", watching.cancel)
+        any_reactor.addSystemEventTrigger("before", "shutdown", writer.stop)
 
-    reactor.callWhenRunning(begin)
-    reactor.run()
+    any_reactor.callWhenRunning(begin)
+    any_reactor.run()
     if failures:
         raise failures[0]
     return 0
+
+
+def _asked(rules: Path, method: str, path: str, body: object = None) -> Any:
+    from txmux.cli.remote.ask import ask  # noqa: PLC0415
+    from txmux.cli.remote.command import endpoint_of  # noqa: PLC0415
+    from txmux.cli.remote.errors import NoServiceError, of_txmux  # noqa: PLC0415
+
+    def incomplete(missing: str) -> None:
+        raise NoServiceError(f"the answer is not complete: {missing}")
+
+    select = argparse.Namespace(admin=None, rules=rules, token_file=None, timeout=_PATIENCE)
+    with of_txmux():
+        return ask(endpoint_of(select), method, path, body, seconds=_PATIENCE, warn=incomplete)

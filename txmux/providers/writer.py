@@ -142,7 +142,11 @@ class ProviderWriter:
         left_out = {one.name: one.problem for one in objects if one.problem}
         for name, problem in left_out.items():
             if self._logged.get(name) != problem:
-                self._log.warn("{name} is left out: {why}", name=printable(name), why=problem)
+                self._log.warn(
+                    "{name} is left out: {why}",
+                    name=printable(name),
+                    why=printable(problem, _LONGEST_WHY),
+                )
         self._logged = left_out
 
     async def _reload(self) -> None:

@@ -1,17 +1,23 @@
 """A provider whose daemon the test plays."""
 
+import json
 from argparse import ArgumentParser
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
+from twisted.logger import capturedLogs, eventAsText
 from twisted.trial.unittest import TestCase
 
 from tests.support.docker import NETWORK, DockerPlayed, inspected
 from tests.support.folders import make_folder
 from tests.support.peers import reactor
 from txmux.errors import MuxError
+from txmux.net.http import RequestFailedError, request
+from txmux.providers import writer as writing
+from txmux.providers.docker import api, provider, sleep
 from txmux.providers.docker.provider import docker
 from txmux.providers.writer import ProviderWriter
 
@@ -21,25 +27,55 @@ include = *.provided
 [listen public]
 endpoint = 127.0.0.1:8443
 """
+LABELS = {"txmux.match": "any"}
+
+
+class ServiceAsked:
+    """A service that a test plays: what it reports of its backends, by the file, and the connections that the test sets."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self.is_away = False
+        self.active = self.held = self.total = 0
+
+    async def ask(self, method: str, path: str, _: object = None) -> Any:
+        if self.is_away:
+            raise MuxError("no service answers")
+        if (method, path) == ("POST", "/api/reload"):
+            return {}
+        assert (method, path) == ("GET", "/api/backends")
+        server, _, down = self._file.read_text().partition("server = ")[2].strip().partition(" ")
+        row = {"server": server, "state": "disabled" if down else "up", "active": self.active}
+        return [{"name": "web", "held": self.held, "servers": [{**row, "total": self.total}]}]
 
 
 class ProviderTest(TestCase):
-    timeout = 30
+    timeout = 60
 
     def setUp(self) -> None:
         self.folder = make_folder(self)
         (self.folder / "rules.ini").write_text(RULES)
         self.file = self.folder / "docker.provided"
         self.daemon = DockerPlayed(self, self.folder / "docker.sock")
+        self.service = ServiceAsked(self.file)
+        self.patch(provider, "_PAUSE", 0.05)
+        self.patch(provider, "_SHORTEST_PAUSE", 0.05)
+        self.patch(writing, "_EVERY", 0.1)
+        self.patch(sleep, "_SHORTEST", 0.02)
+        self.patch(sleep, "_LONGEST", 0.05)
+        self.log: list[str] = []
+        logged = capturedLogs()
+        events = logged.__enter__()
+        self.addCleanup(logged.__exit__, None, None, None)
+        self.logged = lambda: "\n".join(map(eventAsText, events))
 
-    def run_provider(self, *more: str, ask: Callable[..., Awaitable[Any]] | None = None) -> None:
-        async def refused(*_: object) -> None:
-            raise MuxError("there is no service")
-
+    def run_provider(self, *more: str) -> None:
         parser = ArgumentParser()
         docker.options(parser)
-        arguments = parser.parse_args(["--socket", f"unix:{self.folder}/docker.sock", *more])
-        writer = ProviderWriter(reactor, self.file, self.folder / "rules.ini", ask or refused)
+        path = self.folder
+        own = ["--socket", f"unix:{path}/docker.sock", "--wake", f"unix:{path}/wake.sock"]
+        arguments = parser.parse_args([*own, "--network", NETWORK, *more])
+        writer = ProviderWriter(reactor, self.file, path / "rules.ini", self.service.ask)
         self.running: Deferred[Any] = Deferred.fromCoroutine(docker.run(reactor, arguments, writer))
         self.running.addErrback(lambda failure: failure.trap(CancelledError))
         self.addCleanup(writer.stop)
@@ -49,15 +85,200 @@ class ProviderTest(TestCase):
         self.running.cancel()
         return self.running
 
-    async def written(self, is_so: Callable[[str], bool]) -> str:
-        while not (self.file.exists() and is_so(self.file.read_text())):
+    async def until(self, is_so: Callable[[], object]) -> None:
+        while not is_so():
+            assert not self.running.called, self.running.result
             await deferLater(reactor, 0.01)
-        return self.file.read_text()
 
-    async def test_labels_become_routes(self) -> None:
-        self.daemon.put(inspected("web", {"txmux.match": "tls sni=a.example"}))
-        self.run_provider("--network", NETWORK)
-        text = await self.written(lambda text: "web" in text)
-        self.assertIn("[route web]\nmatch = tls sni=a.example\nbackend = web\n", text)
-        self.assertIn("[backend web]\nserver = 10.88.0.6:80\n", text)
-        self.assertEqual([*self.folder.glob("*.provided*"), *self.folder.glob(".*")], [self.file])
+    def text(self) -> str:
+        return self.file.read_text() if self.file.exists() else ""
+
+    async def written(self, text: str) -> None:
+        await self.until(lambda: text in self.text())
+
+    async def test_containers_come_and_go(self) -> None:
+        web = self.daemon.put(inspected("web", {"txmux.match": "tls sni=a.example"}))
+        self.daemon.put(inspected("other", {"match": "any"}))
+        self.run_provider()
+        await self.written("[backend web]\nserver = 10.88.0.6:80\n")
+        self.assertIn("[route web]\nmatch = tls sni=a.example\nbackend = web\n", self.text())
+        self.daemon.put(inspected("api", LABELS, address="10.88.0.7"))
+        await self.written("10.88.0.7:80")
+        self.daemon.put(
+            inspected("api", LABELS, address="10.88.0.8", health="unhealthy"), "health_status"
+        )
+        await self.written("10.88.0.8:80 down")
+        self.daemon.tell("kill", web, signal="1")
+        self.daemon.put(inspected("api", LABELS, address="10.88.0.8"), "health_status")
+        await self.until(lambda: "down" not in self.text())
+        self.daemon.tell("kill", web, signal="15")
+        await self.written("10.88.0.6:80 down")
+        self.daemon.remove(web)
+        await self.until(lambda: "[route web]" not in self.text())
+        self.assertIn("[route api]", self.text())
+        self.assertNotIn(f"GET /containers/{b'other'.hex()}/json", self.daemon.asked)
+
+    async def test_flapping(self) -> None:
+        self.patch(writing, "_EVERY", 0.3)
+        self.run_provider()
+        await self.until(self.file.exists)
+        states = {self.file.stat().st_ino}
+        for number in range(20):
+            self.daemon.put(inspected("web", LABELS, address=f"10.88.1.{number}"))
+            await deferLater(reactor, 0.03)
+            states.add(self.file.stat().st_ino)
+        await self.written("10.88.1.19:80")
+        self.assertLessEqual(len(states), 4)
+
+    async def test_a_thousand(self) -> None:
+        for number in range(1000):
+            answer = inspected(f"c{number}", {"txmux.match": f"tls sni=c{number}.example"})
+            self.daemon.containers[answer["Id"]] = answer
+        self.run_provider()
+        await self.written("[route c999]")
+        asked = len(self.daemon.asked)
+        self.daemon.put(inspected("c7", {"txmux.match": "tls sni=other.example"}))
+        await self.written("sni=other.example")
+        self.assertLess(len(self.daemon.asked) - asked, 10)
+
+    async def test_what_cannot_be_read_is_left_out(self) -> None:
+        self.daemon.put(inspected("web", LABELS))
+        strange = inspected("strange", LABELS)
+        self.daemon.put({**strange, "State": strange["State"], "HostConfig": []})
+        self.run_provider()
+        await self.written("[route web]")
+        self.assertIn(
+            f"# left out: container {strange['Id'][:12]}: what the daemon says", self.text()
+        )
+
+    async def test_daemon_away_at_the_start(self) -> None:
+        await self.daemon.leave()
+        self.run_provider()
+        await self.until(lambda: "nothing is written until it answers" in self.logged())
+        self.assertFalse(self.file.exists())
+        self.daemon.put(inspected("web", LABELS))
+        self.daemon.listen()
+        await self.written("[route web]")
+        self.assertIn("the source answers again", self.logged())
+
+    async def test_daemon_restarts(self) -> None:
+        self.daemon.put(inspected("web", LABELS))
+        self.run_provider()
+        await self.written("[route web]")
+        await self.daemon.leave()
+        await self.until(lambda: "stays as it is until it answers" in self.logged())
+        self.assertIn("[route web]", self.text())
+        self.daemon.containers.clear()
+        self.daemon.listen()
+        await self.until(lambda: "[route web]" not in self.text())
+
+    async def test_daemon_answers_anything(self) -> None:
+        self.patch(api, "_PATIENCE", 0.2)
+        self.patch(api, "_MOST", 1 << 16)
+        for wrong, why in (
+            (b"hello", "what answers is not Docker's API: no JSON"),
+            (b"[1]", "what answers is not Docker's API: no list of containers"),
+            (json.dumps([{"Id": "../x", "Labels": LABELS}]).encode(), "no list of containers"),
+            (b"[" * 100_000, "its answer is longer than 65536 bytes"),
+            ("silent", "no answer in 0.2 s"),
+        ):
+            self.daemon.wrong = b""
+            self.daemon.wrong = wrong
+            if not hasattr(self, "running"):
+                self.run_provider()
+            await self.until(lambda why=why: why in self.logged())  # type: ignore[misc]
+        self.daemon.wrong = ""
+        self.daemon.put(inspected("web", LABELS))
+        await self.written("[route web]")
+
+    async def test_events_without_sense_or_end(self) -> None:
+        self.patch(api, "_LONGEST_EVENT", 1000)
+        self.daemon.put(inspected("web", LABELS))
+        self.run_provider()
+        for sent, why in (
+            (b"x\n", "an event is no JSON"),
+            (b"{}\n", "an event has no actor"),
+            (b"x" * 2000, "an event has no end"),
+        ):
+            await self.until(lambda: self.daemon.streams)
+            self.daemon.streams[-1].write(sent)
+            await self.until(lambda why=why: why in self.logged())  # type: ignore[misc]
+            await self.until(lambda: len(self.daemon.streams) == 1)
+
+    async def test_a_stream_that_has_been_forgotten(self) -> None:
+        """Whatever the daemon does not tell is found by the next look at all."""
+        self.patch(provider, "_PERIOD", 0.2)
+        self.run_provider()
+        await self.until(self.file.exists)
+        answer = inspected("web", LABELS)
+        self.daemon.containers[answer["Id"]] = answer
+        await self.written("[route web]")
+        answer["NetworkSettings"]["Networks"][NETWORK]["IPAddress"] = "10.88.0.99"
+        await self.written("10.88.0.99")
+
+    async def wake(self, path: str, method: str = "POST") -> int:
+        socket = f"{self.folder}/wake.sock"
+        answer = await request(
+            reactor, method, f"http://x{path}", {}, seconds=20, most=1000, address=socket
+        )
+        return answer.status
+
+    async def test_wake(self) -> None:
+        web = self.daemon.put(inspected("web", {**LABELS, "txmux.wake": "yes"}, state="exited"))
+        asleep = self.daemon.put(inspected("x", LABELS, state="exited"))
+        self.run_provider()
+        await self.written(f"wake = http POST unix:{self.folder}/wake.sock:/web")
+        self.assertEqual((self.folder / "wake.sock").stat().st_mode & 0o777, 0o660)
+        for path, method, status in (("/x", "POST", 404), ("/", "POST", 404), ("/web", "GET", 405)):
+            self.assertEqual(await self.wake(path, method), status)
+        self.assertEqual(await self.wake("/web"), 204)
+        await self.written("server = 10.88.0.6:80\n")
+        self.daemon.broken = True
+        self.assertEqual(await self.wake("/web"), 502)
+        self.assertIn("web: cannot be started: the daemon at ", self.logged())
+        self.assertIn(f"POST /containers/{web}/start", self.daemon.asked)
+        self.assertNotIn(f"POST /containers/{asleep}/start", self.daemon.asked)
+        await self.end()
+        with self.assertRaises(RequestFailedError):
+            await self.wake("/web")
+
+    async def test_sleep(self) -> None:
+        labels = {**LABELS, "txmux.wake": "yes", "txmux.sleep": "100ms"}
+        web = self.daemon.put(inspected("web", labels))
+        stop = f"POST /containers/{web}/stop"
+        for name, busy in (("active", 1), ("held", 1), ("is_away", True)):
+            setattr(self.service, name, busy)
+            if name == "active":
+                self.run_provider()
+                await self.written("[route web]")
+            await deferLater(reactor, 0.4)
+            self.assertNotIn(stop, self.daemon.asked, name)
+            setattr(self.service, name, 0)
+        await self.until(lambda: stop in self.daemon.asked)
+        await self.written("server = 127.0.0.1:80 down")
+        self.assertIn("container web: stopped, had no connection for 0.1 s", self.logged())
+
+    async def test_a_client_that_comes_before_the_stop(self) -> None:
+        labels = {**LABELS, "txmux.wake": "yes", "txmux.sleep": "100ms"}
+        web = self.daemon.put(inspected("web", labels))
+        self.patch(sleep, "_SHORTEST", 0.3)
+        self.patch(sleep, "_LONGEST", 0.3)
+        self.run_provider()
+        await self.written("10.88.0.6:80 down")
+        self.assertEqual(await self.wake("/web"), 204)
+        await self.until(lambda: "down" not in self.text())
+        self.assertNotIn(f"POST /containers/{web}/stop", self.daemon.asked)
+
+    async def test_sockets_that_are_none(self) -> None:
+        for option in ("--socket", "--wake"):
+            self.run_provider(option, "tcp:1")
+            with self.assertRaisesRegex(MuxError, f"{option}: 'tcp:1' is no UNIX socket; write"):
+                await self.running
+            self.running = Deferred()
+            self.running.callback(None)
+
+    async def test_a_place_where_nobody_may_listen(self) -> None:
+        self.daemon.put(inspected("web", {**LABELS, "txmux.wake": "yes"}))
+        self.run_provider("--wake", "unix:/proc/wake.sock")
+        await self.written("[route web]")
+        self.assertEqual(self.logged().count("cannot listen at /proc/wake.sock: "), 1)

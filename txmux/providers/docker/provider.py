@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import re
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.task import deferLater
-from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txmux.errors import MuxError, printable
 from txmux.interfaces import IProvider, ProvidedObject, RulesWriter
 from txmux.providers.docker.api import DockerApi, NoDaemonError
-from txmux.providers.docker.labels import Container, LabelRules, objects_of
+from txmux.providers.docker.labels import SETTABLE, Container, LabelRules, read_labels
+from txmux.providers.docker.sleep import Sleepers, WakeSocket
 from txmux.wire.jsontext import MISSHAPEN
 
-_PERIOD = 30.0  # seconds of a stream of events: then all is looked at again, whatever was missed
+_PERIOD = (
+    10.0  # seconds of a stream of events: then all is looked at again, whatever it has not told
+)
 _PAUSE = 0.5  # seconds between two looks
-_LONGEST_PAUSE = 30.0  # seconds between two tries to reach the daemon
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds between two tries to reach the daemon
 _AT_ONCE = 16  # questions
-_log = Logger()
+_ID = re.compile("[0-9a-f]{1,64}")
+_STOPS = frozenset({"2", "3", "9", "15", "SIGINT", "SIGQUIT", "SIGKILL", "SIGTERM"})
 
 
 @implementer(IProvider)
@@ -42,83 +47,133 @@ class DockerProvider:
         parser.add_argument(
             "--network",
             metavar="NAME",
-            help="the network on which txmux reaches the containers; without it, their published ports are used",
+            help="the network of containers that txmux is on, too; without it, it uses their published ports",
         )
         parser.add_argument(
             "--allow-label",
             metavar="KEY",
             action="append",
             default=[],
-            help="a key of [route] or [backend] that labels may set, too; may be repeated",
+            choices=sorted(SETTABLE),
+            help="let labels set this key of [route] or [backend], too; may be repeated",
+        )
+        parser.add_argument(
+            "--wake",
+            metavar="ENDPOINT",
+            default="unix:/run/txmux/wake.sock",
+            help="where the service asks for containers with txmux.wake; its group may, too; by default %(default)s",
         )
 
     async def run(self, reactor: Any, arguments: Namespace, writer: RulesWriter) -> None:
-        path = arguments.socket.removeprefix("unix:")
-        if not path.startswith("/"):
-            raise MuxError(
-                f"--socket: {arguments.socket!r} is no UNIX socket; write for example unix:/var/run/docker.sock"
-            )
-        settings = LabelRules(arguments.network, frozenset(arguments.allow_label))
-        await _Follower(reactor, DockerApi(reactor, path), settings, writer).run()
+        path, wake = (
+            _socket_path(f"--{name}", getattr(arguments, name)) for name in ("socket", "wake")
+        )
+        settings = LabelRules(arguments.network, frozenset(arguments.allow_label), f"unix:{wake}:")
+        await Follower(reactor, DockerApi(reactor, path), settings, writer, wake).run()
 
 
-class _Follower:
+def _socket_path(option: str, text: str) -> str:
+    path = text.removeprefix("unix:")
+    if not path.startswith("/") or ":" in path:
+        raise MuxError(f"{option}: {text!r} is no UNIX socket; write for example unix:/run/x.sock")
+    return path
+
+
+class Follower:
+    """Keeps the rules of a daemon's containers written, and has them start and stop as their labels say."""
+
     def __init__(
-        self, reactor: Any, api: DockerApi, settings: LabelRules, writer: RulesWriter
+        self, reactor: Any, api: DockerApi, settings: LabelRules, writer: RulesWriter, wake: str
     ) -> None:
         self._reactor = reactor
         self._api = api
         self._settings = settings
         self._writer = writer
-        self._known: dict[str, tuple[object, Container | str]] = {}
+        self._known: dict[str, tuple[object, Container | None]] = {}
         self._stopping: set[str] = set()
-        self._looking: Deferred[None] | None = None
         self._is_due = False
+        self._changed: Deferred[None] | None = None
+        self._sleepers = Sleepers(reactor, api, writer.ask, self._write)
+        self._wake = WakeSocket(reactor, wake, self._sleepers)
 
     async def run(self) -> None:
-        pause = 1.0
-        while True:
-            try:
-                since = time.time()
-                await self._look()
-                pause = 1.0
-                await self._follow(since)
-            except NoDaemonError as problem:  # noqa: PERF203 - of seconds
-                self._known.clear()
-                self._writer.lost(str(problem))
-                await deferLater(self._reactor, pause)
-                pause = min(2 * pause, _LONGEST_PAUSE)
+        pause = _SHORTEST_PAUSE
+        sleeping = Deferred.fromCoroutine(self._sleepers.run())
+        try:
+            while True:
+                try:
+                    await self._session()
+                    pause = _SHORTEST_PAUSE
+                except NoDaemonError as problem:  # noqa: PERF203 - it takes seconds
+                    self._known.clear()
+                    self._writer.lost(str(problem))
+                    await deferLater(self._reactor, pause)
+                    pause = min(2 * pause, _LONGEST_PAUSE)
+        finally:
+            sleeping.addErrback(lambda failure: failure.trap(CancelledError))
+            sleeping.cancel()
+            self._wake.stop()
 
-    async def _follow(self, since: float) -> None:
-        begun = self._reactor.seconds()
-        await self._api.events(since, _PERIOD, self._take)
-        if self._looking is not None:
-            await self._looking
-        if self._reactor.seconds() - begun < _PAUSE:
-            await deferLater(self._reactor, _PAUSE)
+    async def _session(self) -> None:
+        """Look at all, and then whenever an event comes, until the stream of events ends."""
+        ended: list[object] = []
+
+        def end(result: object) -> None:
+            ended.append(result)
+            self._signal()
+
+        events = Deferred.fromCoroutine(self._api.events(time.time(), _PERIOD, self._take))
+        events.addBoth(end)
+        try:
+            while not ended:
+                self._is_due = False
+                await self._look()
+                await deferLater(self._reactor, _PAUSE)
+                if not self._is_due:
+                    self._changed = Deferred()
+                    await self._changed
+            if isinstance(ended[0], Failure):
+                ended[0].raiseException()
+        finally:
+            events.cancel()
+
+    def _signal(self) -> None:
+        self._is_due = True
+        changed, self._changed = self._changed, None
+        if changed is not None:
+            changed.callback(None)
 
     def _take(self, event: Any) -> None:
-        pass
+        try:
+            action, actor = str(event["Action"]), event["Actor"]
+            key, attributes = str(actor["ID"]), actor.get("Attributes") or {}
+        except MISSHAPEN:
+            raise NoDaemonError("what answers is not Docker's API: an event has no actor") from None
+        if action.startswith("exec"):  # of each health check
+            return
+        if action == "kill" and str(attributes.get("signal")) in _STOPS:
+            self._stopping.add(key)
+        elif action == "start":
+            self._stopping.discard(key)
+        for changed in (key, attributes.get("container")):  # of a network
+            self._known.pop(str(changed), None)
+        self._signal()
 
     async def _look(self) -> None:
         rows = await self._api.get("/containers/json?all=1")
         try:
-            listed = {
-                str(row["Id"]): (row["State"], row["Status"].partition("(")[2])
-                for row in rows
-                if _is_labelled(row)
-            }
+            listed = {row["Id"]: _seen(row) for row in rows if _is_ours(row)}
         except MISSHAPEN:
             raise NoDaemonError("what answers is not Docker's API: no list of containers") from None
-        self._known = {key: its for key, its in self._known.items() if its[0] == listed.get(key)}
+        self._known = {k: its for k, its in self._known.items() if its[0] == listed.get(k)}
         missing = [key for key in listed if key not in self._known]
         for at in range(0, len(missing), _AT_ONCE):
-            asking = [
-                Deferred.fromCoroutine(self._inspect(key, listed[key]))
-                for key in missing[at : at + _AT_ONCE]
-            ]
-            await gatherResults(asking, consumeErrors=True)
-        self._writer.write(self._objects)
+            some = missing[at : at + _AT_ONCE]
+            asking = [Deferred.fromCoroutine(self._inspect(key, listed[key])) for key in some]
+            for outcome in await DeferredList(asking, consumeErrors=True):
+                if isinstance(outcome[1], Failure):
+                    outcome[1].raiseException()
+        self._write()
 
     async def _inspect(self, key: str, seen: object) -> None:
         answer = await self._api.get(f"/containers/{key}/json")
@@ -126,22 +181,42 @@ class _Follower:
             try:
                 self._known[key] = seen, Container.read(answer)
             except MISSHAPEN:
-                self._known[key] = seen, "what the daemon reports of it cannot be read"
+                self._known[key] = seen, None
+
+    def _write(self) -> None:
+        containers = [its for _, its in self._known.values() if its is not None]
+        self._stopping &= {its.id for its in containers if its.is_running}
+        self._sleepers.hold(containers)
+        if any(its.wakes for its in containers):
+            self._wake.start()
+        self._writer.write(self._objects)
 
     def _objects(self, rules: Any) -> Sequence[ProvidedObject]:
-        found = [its for _, its in self._known.values()]
         unread = [
-            ProvidedObject(f"container {printable(key[:12])}", problem=its)
+            ProvidedObject(f"container {key[:12]}", problem="what the daemon says of it is unclear")
             for key, (_, its) in self._known.items()
-            if isinstance(its, str)
+            if its is None
         ]
-        containers = [its for its in found if isinstance(its, Container)]
+        containers = [its for _, its in self._known.values() if its is not None]
         listeners = {listener.name for listener in rules.listeners}
-        return [*unread, *objects_of(containers, self._settings, listeners, self._stopping)]
+        drained = self._stopping | self._sleepers.drained
+        objects, routes = read_labels(containers, self._settings, listeners, drained)
+        self._sleepers.routes = routes
+        return [*unread, *objects]
 
 
-def _is_labelled(row: Any) -> bool:
+def _is_ours(row: Any) -> bool:
+    if not _ID.fullmatch(row["Id"]):
+        raise ValueError(printable(row["Id"], 64))
     return any(name.startswith("txmux.") for name in row["Labels"] or {})
+
+
+def _seen(row: Any) -> object:
+    """Return what shows that a container has changed: also the health at the end of ``Up 2 minutes (healthy)``."""
+    status, networks = row["Status"], (row.get("NetworkSettings") or {}).get("Networks") or {}
+    health = status[status.rfind("(") :] if status.endswith(")") else ""
+    addresses = {name: its.get("IPAddress") for name, its in networks.items() if its}
+    return row["State"], health, row["Names"], addresses
 
 
 docker = DockerProvider()

@@ -1,0 +1,159 @@
+"""What labels of containers become."""
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support.docker import NETWORK, inspected
+from txmux.providers.docker.labels import Container, LabelRules, read_labels
+from txmux.rules.reading.ini import read_ini
+
+ON_NETWORK = LabelRules(NETWORK)
+
+
+def container(name: str = "web", _labels: Any = (), **changed: Any) -> Container:
+    labels = {f"txmux.{key}": text for key, text in dict(_labels).items()}
+    return Container.read(inspected(name, {"other.match": "any", **labels}, **changed))
+
+
+def read(*containers: Container, rules: LabelRules = ON_NETWORK, drained: Any = ()) -> list[str]:
+    """Return the text of each object, or its problem."""
+    objects, _ = read_labels(containers, rules, {"public"}, drained)
+    return [one.problem or one.text.strip() for one in objects]
+
+
+class LabelTests(SynchronousTestCase):
+    def test_route_and_backend(self) -> None:
+        labels = {
+            "match": "tls sni=a", "match.10": "tls sni=c", "match.2": "tls sni=$b", "listen": "public",
+            "from": "10.0.0.0/8", "check": "tcp", "alpn": "h2",
+        }  # fmt: skip
+        self.assertEqual(
+            read(container("web", labels)),
+            [
+                (
+                    "[route web]\nmatch = tls sni=a\n    tls sni=$$b\n    tls sni=c\nunder = public\nfrom = 10.0.0.0/8\nbackend = web\n\n"
+                    "[backend web]\nalpn = h2\ncheck = tcp\nserver = 10.88.0.6:80"
+                )
+            ],
+        )
+
+    def test_several_routes_of_one_container(self) -> None:
+        labels = {"match": "http", "a-1.match": "ssh", "a-1.port": "22", "port": "53/udp"}
+        one, other = read(container("web", labels))
+        self.assertIn("server = udp:10.88.0.6:53", one)
+        self.assertEqual(
+            other,
+            "[route web.a-1]\nmatch = ssh\nbackend = web.a-1\n\n[backend web.a-1]\nserver = 10.88.0.6:22",
+        )
+
+    def test_containers_with_one_backend(self) -> None:
+        shared = {"backend": "pool", "match": "any"}
+        found = read(
+            container("b", shared, address="10.0.0.2", health="unhealthy"),
+            container("a", shared, address="10.0.0.1"),
+            container("c", {**shared, "check": "tcp"}),
+            container("pool", {"match": "ssh"}),
+        )
+        self.assertEqual(
+            found[2:],
+            ["[route pool]\nmatch = any\nbackend = pool\n\n[backend pool]\nserver = 10.0.0.1:80\n    10.0.0.2:80 down"],
+        )  # fmt: skip
+        self.assertRegex(found[0], "^its labels differ from those of container a, which has")
+        self.assertRegex(found[1], r"^container a has a \[route pool\] already; give one")
+
+    def test_published_ports(self) -> None:
+        for bound, server in (
+            ({"HostIp": "", "HostPort": "8080"}, "127.0.0.1:8080"),
+            ({"HostIp": "::", "HostPort": "8080"}, "[::1]:8080"),
+            ({"HostIp": "192.0.2.1", "HostPort": "8080"}, "192.0.2.1:8080"),
+        ):
+            its = container("web", {"match": "any"}, bound=[bound])
+            self.assertIn(f"server = {server}", read(its, rules=LabelRules())[0])
+        (problem,) = read(container("web", {"match": "any"}), rules=LabelRules())
+        self.assertIn("it does not publish port 80/tcp; publish it, or start", problem)
+
+    def test_who_gets_no_further_clients(self) -> None:
+        for state, health, drained, server in (
+            ("running", "healthy", False, "10.88.0.6:80"),
+            ("running", "starting", False, "10.88.0.6:80"),
+            ("running", "unhealthy", False, "10.88.0.6:80 down"),
+            ("paused", "", False, "10.88.0.6:80 down"),
+            ("stopping", "", False, "10.88.0.6:80 down"),
+            ("running", "", True, "10.88.0.6:80 down"),
+        ):
+            its = container("web", {"match": "any"}, state=state, health=health)
+            text = read(its, drained={its.id} if drained else ())[0]
+            self.assertTrue(text.endswith(f"\nserver = {server}"), (state, text))
+        self.assertEqual(read(container("web", {"match": "any"}, state="exited")), [])
+
+    def test_asleep(self) -> None:
+        labels = {"match": "any", "wake": "yes", "sleep": "15m", "backend": "db", "port": "5432"}
+        (text,) = read(container("a", labels, state="exited"))
+        self.assertIn("\nhold = 60s\nwake = http POST unix:/run/txmux/wake.sock:/db\n", text)
+        self.assertTrue(text.endswith("server = 127.0.0.1:5432 down"), text)
+        (text,) = read(container("a", labels, state="exited"), container("b", labels))
+        self.assertTrue(text.endswith("server = 10.88.0.6:5432"), text)
+
+    def test_mistakes(self) -> None:
+        for labels, complaint in (
+            ({"mach": "any"}, "txmux.mach: there is no such label; did you mean 'match'?"),
+            ({"match.x.y": "any"}, "txmux.match.x.y: there is no such label"),
+            ({"a.wake": "yes"}, "txmux.a.wake: there is no such label"),
+            ({"check": "tcp"}, "txmux.match is missing"),
+            ({"match": "any", "a.check": "tcp"}, "txmux.a.match is missing"),
+            ({"match": "any", "port": "http"}, "txmux.port: 'http' is no port; write for example"),
+            ({"match": "any", "listen": "pubic"}, "there is no [listen pubic]; did you mean 'public'?"),
+            ({"match": "any", "sleep": "5m"}, "nothing would start it again; add txmux.wake=yes"),
+            ({"match": "any", "wake": "http GET http://h/"}, "txmux.wake: must be yes or no"),
+            ({"match": "any", "wake": "yes", "sleep": "x"}, "txmux.sleep: "),
+            ({"match": "any", "backend": "a b"}, "txmux.backend: 'a b' is not a name"),
+            ({f"r{n}.match": "any" for n in range(300)}, "more than 200 labels"),
+        ):  # fmt: skip
+            (found,) = read(container("web", labels))
+            self.assertIn(complaint, found)
+        (found,) = read(container("web", {"match": "any"}, exposed="22/tcp"))
+        self.assertEqual(found, "txmux.port is missing, and it exposes several ports")
+
+    def test_nothing_of_the_hosts(self) -> None:
+        """A key of files, of other servers or of others' addresses is for labels only if the operator says so."""
+        for key, text in (
+            ("terminate_tls", "/etc/ssl/key.pem"), ("terminate_tls", "acme.pem"), ("tls_ca", "ca.pem"),
+            ("tls_client_certificate", "x.pem"), ("tls_client_ca", "x.pem"), ("via", "socks5://h:1"),
+            ("source", "client"), ("fallback", "unix:/run/docker.sock"), ("allow_names", "*"),
+            ("under", "tls"), ("resolvers", "10.0.0.1"), ("log", "off"), ("from", "@/etc/passwd"),
+        ):  # fmt: skip
+            labels = {"match": "any", key: text}
+            (found,) = read(container("web", labels))
+            self.assertRegex(
+                found, f"^txmux.{key}: labels may set .*--allow-label {key} lets them$"
+            )
+            rules = LabelRules(NETWORK, frozenset({key}))
+            self.assertIn(f"\n{key} = {text}\n", read(container("web", labels), rules=rules)[0])
+        (found,) = read(container("web", {"match": "any", "server": "h:1"}))
+        self.assertIn("txmux.server: there is no such label", found)
+        (found,) = read(container("web", {"match": "tls", "terminate_tls": "acme", "alpn": "h2"}))
+        self.assertIn("[route web]\nmatch = tls\nalpn = h2\nterminate_tls = acme\n", found)
+
+    @given(
+        st.dictionaries(
+            st.one_of(st.sampled_from(("match", "listen", "a.match", "check", "from")), st.text()),
+            st.one_of(
+                st.text(), st.sampled_from(("x\n[route y]", "[txmux]", "${HOME}", "#", "a\u2028b"))
+            ),
+        )
+    )
+    def test_no_text_is_more_than_a_value(self, labels: dict[str, str]) -> None:
+        for text in read(container("web", labels)):
+            sections, problems = read_ini(text, "x")
+            if text.startswith("[route"):
+                self.assertEqual((len(sections), problems), (2, []))
+                values = [
+                    item.text
+                    for one in sections
+                    for key in one.entries.values()
+                    for item in key.items
+                ]
+                self.assertEqual("\n".join(values).replace("$$", "").count("$"), 0)

@@ -1,0 +1,148 @@
+"""The file of a provider: when it is written, and what is left out."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, eventAsText
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support.folders import make_folder
+from txmux.errors import MuxError
+from txmux.interfaces import ProvidedObject
+from txmux.providers.writer import ProviderWriter
+
+RULES = """
+[txmux]
+include = p/*.ini
+[listen public]
+endpoint = :443
+[route ssh]
+match = ssh
+backend = 127.0.0.1:22
+"""
+
+
+def route(name: str, match: str = "any", more: str = "") -> ProvidedObject:
+    return ProvidedObject(
+        f"object {name}", f"[route {name}]\nmatch = {match}\nbackend = 127.0.0.1:1\n{more}"
+    )
+
+
+class WriterTest(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.folder = make_folder(self)
+        (self.folder / "p").mkdir()
+        self.rules = self.folder / "rules.ini"
+        self.rules.write_text(RULES)
+        self.path = self.folder / "p/own.ini"
+        self.clock = Clock()
+        self.asked: list[str] = []
+        self.told: list[str] = []
+        self.refuses = False
+        self.writer = ProviderWriter(self.clock, self.path, self.rules, self._ask, self.told.append)
+        self.addCleanup(self.writer.stop)
+
+    def _ask(self, method: str, path: str) -> Deferred[Any]:
+        self.asked.append(f"{method} {path}")
+        if self.refuses:
+            raise MuxError("you may not")
+        return succeed(None)
+
+    def write(self, *objects: ProvidedObject, seconds: float = 0.0) -> str:
+        """Write objects; return what is logged."""
+        with capturedLogs() as events:
+            self.writer.write(lambda _: objects)
+            self.clock.advance(seconds)
+        return "\n".join(map(eventAsText, events))
+
+    def routes(self) -> list[str]:
+        text = self.path.read_text()
+        return [line for line in text.splitlines() if line.startswith("[")]
+
+    def test_once_a_second_and_the_newest_state(self) -> None:
+        self.write(route("a"))
+        self.assertEqual(self.routes(), ["[route a]"])
+        for name in "bcd":
+            self.write(route(name), seconds=0.1)
+        self.assertEqual(self.routes(), ["[route a]"])
+        self.clock.advance(0.7)
+        self.assertEqual((self.routes(), self.asked), (["[route d]"], ["POST /api/reload"] * 2))
+        self.write(route("d"), seconds=2)
+        self.assertEqual((len(self.asked), [*self.path.parent.iterdir()]), (2, [self.path]))
+        self.assertEqual(self.path.stat().st_mode & 0o777, 0o644)
+
+    def test_what_makes_no_valid_section_is_left_out(self) -> None:
+        bad = ProvidedObject("x\n[y]", problem="it has\nno port")
+        objects = (
+            route("a"),
+            route("b", "tcp"),
+            bad,
+            route("ssh"),
+            route("c", more="\n[backend q]"),
+            route("d"),
+        )
+        logged = self.write(*objects)
+        self.assertEqual(self.routes(), ["[route a]", "[route d]"])
+        for text in (logged, self.path.read_text()):
+            self.assertRegex(text, r"object b\b.*: match: unknown matcher 'tcp'")
+            self.assertRegex(text, r"x\\n\[y\].*: it has\\nno port")
+            self.assertRegex(
+                text, r"object ssh\b.*: is already at .*rules.ini:\d+; give one another"
+            )
+            self.assertRegex(text, r"object c\b.*: server: is missing")
+        self.clock.advance(5)
+        self.assertEqual(self.write(*objects), "")
+
+    def test_a_name_of_a_later_file(self) -> None:
+        (self.folder / "p/z.ini").write_text(route("a").text)
+        self.assertIn("object a is left out: ", self.write(route("a"), route("b")))
+        self.assertEqual(self.routes(), ["[route b]"])
+
+    def test_rules_with_errors_or_without_the_file(self) -> None:
+        self.path.write_text("# before\n")
+        for text, why in (
+            ("[listen a]\n[txmux]\ninclude = p/*.ini\n", "the rules have errors: "),
+            (RULES.replace("p/*", "q/*"), f"does not include it; write there in [txmux]: include = {self.path.parent}/*.ini"),
+        ):  # fmt: skip
+            self.rules.write_text(text)
+            logged = self.write(route("a"), seconds=60)
+            self.assertEqual((logged.count(why), self.path.read_text()), (1, "# before\n"))
+            self.assertIn(why, self.told[-1])
+        self.rules.unlink()
+        self.assertIn("No such file", self.write(seconds=60))
+        self.rules.write_text(RULES)
+        self.clock.advance(5)
+        self.assertEqual(self.routes(), [])
+        self.write(route("a"), seconds=5)
+        self.assertEqual(self.routes(), ["[route a]"])
+
+    def test_rules_of_the_service_are_shown_to_the_provider(self) -> None:
+        self.path.write_text(route("own").text)
+
+        def objects(rules: Any) -> Sequence[ProvidedObject]:
+            return [route("beside-" + "-".join(its.name for its in rules.routes))]
+
+        self.writer.write(objects)
+        self.clock.advance(0)
+        self.assertEqual(self.routes(), ["[route beside-ssh]"])
+
+    def test_lost_source(self) -> None:
+        with capturedLogs() as events:
+            self.writer.lost("no daemon")
+            self.writer.lost("no daemon")
+            self.assertFalse(self.path.exists())
+            self.write(route("a"))
+            self.writer.lost("gone")
+        logged = "\n".join(map(eventAsText, events))
+        self.assertEqual(logged.count("no daemon; nothing is written until it answers"), 1)
+        self.assertEqual(logged.count("the source answers again"), 1)
+        self.assertIn(f"gone; {self.path} stays as it is until it answers", logged)
+        self.assertEqual(self.told[-1], f"gone; {self.path} stays as it is")
+        self.assertEqual(self.routes(), ["[route a]"])
+
+    def test_a_service_that_refuses_to_reload(self) -> None:
+        self.refuses = True
+        logged = self.write(route("a")) + self.write(route("b"), seconds=5)
+        self.assertEqual(logged.count("reloads by itself, with watch_rules: you may not"), 1)
