@@ -47,6 +47,7 @@ class StartTLSTests(InteropTestCase):
     certificates: ClassVar[dict[str, Certificate]]
     postfix: ClassVar[dict[str, ClearServer]]
     dovecot: ClassVar[dict[str, ClearServer]]
+    ftp: ClassVar[ClearServer]
 
     @classmethod
     def setUpClass(cls) -> None:

@@ -202,6 +202,7 @@ class ServerTests(SynchronousTestCase):
             self.assertEqual(step.length_of(answer), len(answer))
             self.assertEqual(step.length_of(answer + b"more"), len(answer))
             self.assertRaises(RequestRefusedError, step.length_of, other)
+            self.assertRaises(RequestRefusedError, step.length_of, b"SSH-2.0-x\r\n")
 
     def test_greetings(self) -> None:
         """The text of a server's greeting is shown to clients, without what is of that server or its connection."""

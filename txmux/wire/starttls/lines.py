@@ -23,7 +23,7 @@ def _one_line(_line: bytes, _first: bytes) -> bool:
 
 def _coded(line: bytes, first: bytes) -> bool:
     """Return whether a line ends a reply, by its code (RFC 5321, section 4.2.1; RFC 959, section 4.2)."""
-    return line[:3] == first[:3] and line[3:4] != b"-"
+    return not first[:3].isdigit() or (line[:3] == first[:3] and line[3:4] != b"-")
 
 
 def _tagged(line: bytes, _first: bytes) -> bool:

@@ -1,0 +1,266 @@
+"""Clients that begin in the clear, and servers that are asked for TLS on behalf of them."""
+
+from typing import Any
+
+from twisted.logger import capturedLogs, eventAsText
+
+from tests.support.mux import MuxTestCase, backend_at
+from tests.support.peers import Peer, close
+from tests.support.ports import free_port
+from tests.tcp.stages.handshaking_case import TerminationCase
+from tests.wire.hello_builder import client_hello, records, server_name
+from tests.wire.test_starttls import CLIENTS
+from txmux.rules.embedding import route
+from txmux.rules.model import Backend
+
+HELLO = records(client_hello(server_name("b.example")))
+GO = b"220 2.0.0 Ready to start TLS\r\n"
+GREETING = b"220 b.example ESMTP\r\n"
+EHLO, STARTTLS = b"EHLO txmux.invalid\r\n", b"STARTTLS\r\n"
+OFFERS = b"250-b.example\r\n250 STARTTLS\r\n"
+NOT_TLS = "it sent something else than TLS behind STARTTLS, or did not wait for the answer"
+
+
+class StartTLSCase(MuxTestCase):
+    def port(self, *backends: Backend, **settings: Any) -> int:
+        made = backends or (backend_at(self.backend_port()),)
+        settings = {"starttls": "smtp", "starttls_banner": "here ESMTP", **settings}
+        return self.mux([route("tls sni=b.example", one) for one in made], **settings)
+
+    async def greeted(self, port: int, said: bytes = STARTTLS, first: bytes = b"") -> Peer:
+        """Connect a client that begins TLS when it may."""
+        client = await self.connect(port, said)
+        expected = (first or b"220 here ESMTP\r\n") + GO
+        await client.has(len(expected))
+        self.assertEqual(client.received, expected)
+        client.received.clear()
+        client.send(HELLO)
+        return client
+
+    async def asked(self, peer: Peer, *dialogue: tuple[bytes, bytes]) -> None:
+        """Answer as a server does, and check what it is asked."""
+        for request, answer in dialogue:
+            await peer.has(len(request))
+            self.assertEqual(peer.received, request)
+            peer.received.clear()
+            peer.send(answer)
+
+
+class ClientTest(StartTLSCase):
+    async def test_tls_goes_to_the_server_of_the_name(self) -> None:
+        other = free_port()
+        no = route("tls sni=other.example", backend_at(other))
+        yes = route("tls sni=b.example", backend_at(self.backend_port()), name="b")
+        port = self.mux([no, yes], starttls="smtp", starttls_banner="here ESMTP")
+        client = await self.greeted(port)
+        server = await self.backend.peer()
+        await self.asked(server, (b"", GREETING), (EHLO, OFFERS), (STARTTLS, b"220 go\r\n"))
+        await server.has(len(HELLO))
+        self.assertEqual(server.received, HELLO)
+        server.send(b"hello")
+        await client.has(5)
+        self.assertEqual(client.received, b"hello")
+        close(client, server)
+        record = await self.assert_logged(
+            route="b", reason="done", bytes_in=len(STARTTLS + HELLO), bytes_out=16 + len(GO) + 5
+        )
+        self.assertEqual((record.facts["starttls"], record.facts["sni"]), ("smtp", "b.example"))
+
+    async def test_header_precedes_the_dialogue(self) -> None:
+        """From a proxy, and to the server."""
+        backend = backend_at(self.backend_port(), proxy_protocol="v1")
+        header = b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n"
+        port = self.port(backend, accept_proxy_from=("127.0.0.1",))
+        client = await self.greeted(port, header + STARTTLS)
+        server = await self.backend.heard(len(header))
+        await self.asked(server, (header, GREETING), (EHLO, OFFERS), (STARTTLS, b"220 go\r\n"))
+        await server.has(len(HELLO))
+        close(client, server)
+        await self.assert_logged(client="192.0.2.1:1", reason="done")
+
+    async def test_nothing_behind_the_command_is_taken(self) -> None:
+        port = self.port()
+        for number, parts in enumerate(
+            [(STARTTLS + b"RSET\r\n",), (STARTTLS, b"RSET\r\n"), (STARTTLS + HELLO,)], start=1
+        ):
+            client = await self.connect(port)
+            for part in parts:
+                client.send(part)
+                await self.turn(5)
+            await self.assert_refused(client, NOT_TLS, number)
+        self.assertEqual(self.backend.peers, [])
+
+    async def assert_refused(self, client: Peer, why: str, count: int = 1) -> None:
+        record = await self.assert_ended(client, count, reason="tls-failed", backend=None)
+        self.assertEqual(record.facts["tls_error"], why)
+
+    async def test_bounds(self) -> None:
+        port = self.port()
+        many = await self.connect(port, b"NOOP\r\n" * 20)
+        await self.assert_refused(many, "it sent 20 commands without STARTTLS")
+        self.assertEqual(many.received, b"220 here ESMTP\r\n" + b"250 2.0.0 OK\r\n" * 20)
+        long = await self.connect(port, b"x" * 4096)
+        await self.assert_refused(long, "it sent a command of more than 4096 bytes", 2)
+
+    async def test_time(self) -> None:
+        """Until TLS has begun; that has its own."""
+        client = await self.connect(self.port(), STARTTLS)
+        await client.has(16 + len(GO))
+        self.time.advance(5.1)
+        await self.assert_refused(client, "no TLS began within detect_timeout")
+        client = await self.connect(self.listening.getHost().port, STARTTLS)
+        await client.has(16 + len(GO))
+        self.time.advance(4)
+        client.send(HELLO[:1])
+        await self.seen(len(STARTTLS) + 1)
+        self.time.advance(4)
+        client.send(HELLO[1:])
+        server = await self.backend.peer()
+        close(client, server)
+        await self.logged(2)
+
+    async def test_client_leaves(self) -> None:
+        port = self.port()
+        quits = await self.connect(port, b"QUIT\r\n")
+        await self.assert_ended(quits, reason="client-gone")
+        half_closes = await self.connect(port)
+        await half_closes.has(16)
+        half_closes.finish()
+        await self.assert_ended(half_closes, 2, reason="client-gone")
+
+    async def test_waiting_client_stays(self) -> None:
+        client = await self.connect(self.port())
+        await client.has(16)
+        connection = self.only()
+        self.assertEqual((connection.state, connection.stay_reason), ("starttls", "undecided"))
+
+    async def test_each_protocol(self) -> None:
+        for number, (name, dialogue) in enumerate(CLIENTS.items(), start=1):
+            port = self.port(starttls=name, starttls_banner="mail.example ESMTP")
+            client = await self.connect(port)
+            for request, answer in dialogue:
+                client.send(request)
+                await client.until(lambda end=answer, its=client: its.received.endswith(end))  # type: ignore[misc]
+            client.send(b"x")
+            await self.assert_refused(client, NOT_TLS, number)
+
+
+class BannerTest(StartTLSCase):
+    async def test_of_the_first_server(self) -> None:
+        """It is learnt once, and then from each connection."""
+        port = self.port(starttls_banner=None)
+        client = await self.connect(port, STARTTLS)
+        await self.asked(await self.backend.peer(), (b"", GREETING))
+        await client.has(len(GREETING + GO))
+        self.assertEqual(client.received, GREETING + GO)
+        client.send(HELLO)
+        server = await self.backend.peer(1)
+        server.send(b"220-c.example\r\n220 x\r\n")
+        await server.has(len(EHLO))
+        await self.greeted(port, first=b"220 c.example\r\n")
+
+    async def test_server_is_away(self) -> None:
+        port = self.port(backend_at(free_port()), starttls_banner=None)
+        client = await self.connect(port)
+        await client.has(21)
+        self.assertEqual(client.received, b"220 localhost ESMTP\r\n")
+
+    async def test_silent_server(self) -> None:
+        port = self.port(starttls_banner=None)
+        client = await self.connect(port, STARTTLS)
+        server = await self.backend.peer()
+        await self.seen(len(STARTTLS))
+        self.assertEqual(client.received, b"")
+        self.time.advance(1.1)
+        await client.has(21 + len(GO))
+        await server.is_lost()
+
+    async def test_client_leaves_before(self) -> None:
+        client = await self.connect(self.port(starttls_banner=None))
+        server = await self.backend.peer()
+        client.reset()
+        await server.is_lost()
+        await self.assert_logged(reason="client-gone")
+
+
+class ServerTest(StartTLSCase):
+    async def refused(self, why: str, *dialogue: tuple[bytes, bytes]) -> None:
+        with capturedLogs() as logged:
+            client = await self.greeted(self.port())
+            server = await self.backend.peer()
+            await self.asked(server, *dialogue)
+            await self.assert_ended(client, reason="tls-failed")
+            await server.is_lost()
+        self.assertEqual(client.received, b"")
+        self.assertIn(why, " ".join(map(str, map(eventAsText, logged))))
+
+    async def test_refuses(self) -> None:
+        await self.refused(
+            "it answered '502 5.5.1 no' when it was sent 'STARTTLS'",
+            (b"", GREETING),
+            (EHLO, b"250 b.example\r\n"),
+            (STARTTLS, b"502 5.5.1 no\r\n"),
+        )
+
+    async def test_another_protocol(self) -> None:
+        await self.refused(
+            "it answered 'SSH-2.0-OpenSSH_9' instead of a greeting", (b"", b"SSH-2.0-OpenSSH_9\r\n")
+        )
+
+    async def test_bytes_behind_its_answer(self) -> None:
+        await self.refused(
+            "it sent more than its answer, 14 bytes, when it was sent 'STARTTLS'",
+            (b"", GREETING),
+            (EHLO, OFFERS),
+            (STARTTLS, b"220 go\r\n250 x\r\n"[:14]),
+        )
+
+    async def test_endless_answer(self) -> None:
+        await self.refused(
+            "it sent more than its answer", (b"", GREETING), (EHLO, b"250-x\r\n" * 3000)
+        )
+
+    async def test_closes(self) -> None:
+        with capturedLogs() as logged:
+            client = await self.greeted(self.port())
+            (await self.backend.peer()).close()
+            await self.assert_ended(client, reason="tls-failed")
+        self.assertIn(
+            "it closed the connection instead of a greeting",
+            " ".join(map(str, map(eventAsText, logged))),
+        )
+
+    async def test_silent(self) -> None:
+        with capturedLogs() as logged:
+            client = await self.greeted(self.port())
+            await self.backend.peer()
+            self.time.advance(5.1)
+            await self.assert_ended(client, reason="connect-timeout")
+        self.assertIn("no answer within 5 s", " ".join(map(str, map(eventAsText, logged))))
+
+
+class TerminatedTest(TerminationCase):
+    async def test_server_gets_the_protocol_in_the_clear(self) -> None:
+        """Its greeting is not for the client, which was greeted here."""
+        backend = backend_at(self.backend_port())
+        port = self.mux(
+            [self.tls_route(outcome=backend)], starttls="smtp", starttls_banner="here ESMTP"
+        )
+        client = await self.connect(port, STARTTLS)
+        await client.has(16 + len(GO))
+        peer = self.peer()
+        client.dataReceived = peer.dataReceived  # type: ignore[method-assign]
+        peer.makeConnection(client.transport)
+        await peer.ready()
+        peer.send(b"EHLO c.example\r\n")
+        server = await self.backend.peer()
+        await self.turn(5)
+        self.assertEqual(server.received, b"")
+        server.send(GREETING)
+        await server.has(16)
+        self.assertEqual(server.received, b"EHLO c.example\r\n")
+        server.send(b"250 b.example\r\n")
+        await peer.has(15)
+        self.assertEqual(peer.received, b"250 b.example\r\n")
+        close(peer, server)
+        await self.assert_logged(route="tls", reason="done")
