@@ -174,9 +174,7 @@ class PortTests(CommandTestCase):
         self.assertIn(" at a second try", output)
         code, _, problem = self.run_test(self.port(_limits), "--protocol=http")
         self.assertEqual(code, 3)
-        self.assertIn(
-            "closed, although nothing was cut any more: is there a limit of clients?", problem
-        )
+        self.assertIn("although nothing was cut any more: is there a limit of clients?", problem)
 
     def test_no_answer(self) -> None:
         """Nothing that could be compared is an error of its own, soon."""
@@ -249,7 +247,7 @@ class ServiceTests(ServiceTestCase):
             r"whole +answered +\d+ ms +certificate www.example.com",
             "cut at 62 places +62 of 62 +the same certificate",
             r"one byte at a time +answered +\d\.\d s",
-            r"X25519MLKEM768 \(1\.8 KiB\) +(2 of 2 +the same certificate|not sent)",
+            r"X25519MLKEM768 \(1\.8 KiB\) +(answered +\d+ ms|not sent)",
             r"… and 8 KiB: 58 segments +(answered +\d\.\d s|not sent)",
             "half, then silence +no answer after 1.0 s",
             "result: the decision does not depend on packets",

@@ -158,14 +158,15 @@ def _places(length: int, most: int) -> list[int]:
 
 
 def _modern_hellos(where: Where, name: str) -> _Rows:
-    def calls(size: int, *ways: Sequence[int]) -> list[_Call]:
-        make = partial(Handshake, name, post_quantum=True, size=size)
-        return [partial(exchange, where, make, cuts) for cuts in ways if HAS_POST_QUANTUM]
-
     pieces = [_LONG * number // _PIECES for number in range(1, _PIECES)]
+    sent = (
+        ("X25519MLKEM768 (1.8 KiB)", _BROWSERS, [_SEGMENT]),
+        (f"… and 8 KiB: {_PIECES} segments", _LONG, pieces),
+    )
+    make = partial(Handshake, name, post_quantum=True)
     return [
-        ("X25519MLKEM768 (1.8 KiB)", calls(_BROWSERS, (), (_SEGMENT,))),
-        (f"… and 8 KiB: {_PIECES} segments", calls(_LONG, pieces)),
+        (title, [partial(exchange, where, partial(make, size=size), cuts)] * HAS_POST_QUANTUM)
+        for title, size, cuts in sent
     ]
 
 

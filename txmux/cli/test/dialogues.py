@@ -16,6 +16,7 @@ _ALPN = (b"h2", b"http/1.1")
 _LONGEST_NAME = 255  # bytes of a name of ALPN: RFC 7301, section 3.1
 _READ = 65536
 _COMPARED = (64, 32, 16, 8, 4, 0)  # bytes of an answer
+_MOST = 2048
 _SAME_HEADERS = (b"server:", b"content-type:", b"content-length:", b"location:")
 
 HAS_POST_QUANTUM = SSL.OPENSSL_VERSION_NUMBER >= 0x30500000
@@ -64,22 +65,22 @@ class Sample:
     def receive(self, data: bytes) -> None:
         """Take what the server has sent; raises `RefusedError`."""
         self._received += data
-        is_http = self._received.startswith(b"HTTP/")
-        ends = b"\r\n\r\n" in self._received
-        self.is_done = ends if is_http else len(self._received) >= _COMPARED[0]
+        end = b"\r\n\r\n" if self._received.startswith(b"HTTP/") else b"\n"
+        self.is_done = end in self._received or len(self._received) >= _MOST
 
     def answer(self) -> Answer:
         """Describe the answer, which is compared by its first bytes, since times and random bytes may follow."""
         head = self._received
-        line = head[: _COMPARED[0]].partition(b"\n")[0].rstrip(b"\r")
-        text = line.decode("latin-1")
-        if not (text.isascii() and text.isprintable()):
-            text = f"{head[:16].hex(' ', 4)} …"
-        if head.startswith(b"HTTP/"):
+        line, ends, _ = head.partition(b"\n")
+        text = line[: _COMPARED[0]].rstrip(b"\r").decode("latin-1")
+        is_text = text.isascii() and text.isprintable()
+        if is_text and head.startswith(b"HTTP/"):
             lines = head.partition(b"\r\n\r\n")[0].lower().split(b"\r\n")
             headers = frozenset(one for one in lines if one.startswith(_SAME_HEADERS))
             return Answer(text, ((line, headers), line))
-        return Answer(text, [head[:size] for size in _COMPARED])
+        compared = line if is_text and ends else head
+        shown = text if is_text else f"{head[:16].hex(' ', 4)} …"
+        return Answer(shown, [compared[:size] for size in _COMPARED])
 
 
 class Handshake(Sample):

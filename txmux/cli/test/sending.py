@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import socket
 import struct
@@ -80,13 +81,16 @@ def _connect(connection: socket.socket, where: Where, piece: bytes, patience: fl
     limit = struct.pack("@ll", int(patience), int(patience % 1 * 1e6))
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    began = time.monotonic()
-    # What waits for the connection goes with the last packet of TCP's handshake: the whole is then there at once for a port
-    # that looks only at what has come with the client.
-    connection.settimeout(0)
-    connection.connect_ex(where[1])
-    connection.settimeout(None)
-    connection.sendall(piece)
+    began, sent = time.monotonic(), 0
+    # Linux sends it with the last packet of TCP's handshake: the whole is then there at once for a port that looks only at
+    # what has come with the client.
+    try:
+        sent = connection.sendto(piece, socket.MSG_FASTOPEN, where[1])
+    except (AttributeError, OSError) as error:
+        if getattr(error, "errno", errno.EOPNOTSUPP) != errno.EOPNOTSUPP:
+            raise
+        connection.connect(where[1])
+    connection.sendall(piece[sent:])
     connection.settimeout(patience)
     return time.monotonic() - began
 
