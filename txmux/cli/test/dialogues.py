@@ -15,16 +15,12 @@ from txmux.errors import MuxError, cause_of
 _ALPN = (b"h2", b"http/1.1")
 _LONGEST_NAME = 255  # bytes of a name of ALPN: RFC 7301, section 3.1
 _READ = 65536
-_COMPARED = (64, 32, 16, 8, 4, 0)  # bytes of an answer
-_MOST = 2048
+_COMPARED = (64, 32, 16, 8, 4, 0)  # first bytes of an answer
+_MOST = 2048  # bytes of an answer that are read
 _SAME_HEADERS = (b"server:", b"content-type:", b"content-length:", b"location:")
 
 HAS_POST_QUANTUM = SSL.OPENSSL_VERSION_NUMBER >= 0x30500000
 """Whether the TLS library begins with a key share of X25519MLKEM768, as browsers do."""
-
-
-class RefusedError(MuxError):
-    """The server has sent what is no answer; the message says what."""
 
 
 @attrs.define
@@ -35,7 +31,7 @@ class Answer:
         text: What it is, for people.
         keys: What it is compared by, from the finest on; empty if there was none.
         noun: What kind of answer it is.
-        seconds: From the first byte that was sent.
+        seconds: From the beginning of the connection.
     """
 
     text: str
@@ -63,23 +59,27 @@ class Sample:
         return unsent
 
     def receive(self, data: bytes) -> None:
-        """Take what the server has sent; raises `RefusedError`."""
+        """Take what the server has sent; raises `MuxError` if that is no answer."""
         self._received += data
-        end = b"\r\n\r\n" if self._received.startswith(b"HTTP/") else b"\n"
-        self.is_done = end in self._received or len(self._received) >= _MOST
+        is_http = self._received.startswith(b"HTTP/")
+        ends = b"\r\n\r\n" in self._received if is_http else bool(self._line())
+        self.is_done = ends or len(self._received) >= _MOST
+
+    def _line(self) -> str:
+        """Return the first line, if it has come and is text."""
+        line, ends, _ = self._received.partition(b"\n")
+        text = line[: _COMPARED[0]].rstrip(b"\r").decode("latin-1")
+        return text if ends and text.isascii() and text.isprintable() else ""
 
     def answer(self) -> Answer:
         """Describe the answer, which is compared by its first bytes, since times and random bytes may follow."""
-        head = self._received
-        line, ends, _ = head.partition(b"\n")
-        text = line[: _COMPARED[0]].rstrip(b"\r").decode("latin-1")
-        is_text = text.isascii() and text.isprintable()
-        if is_text and head.startswith(b"HTTP/"):
+        head, line = self._received, self._line()
+        if line and head.startswith(b"HTTP/"):
             lines = head.partition(b"\r\n\r\n")[0].lower().split(b"\r\n")
             headers = frozenset(one for one in lines if one.startswith(_SAME_HEADERS))
-            return Answer(text, ((line, headers), line))
-        compared = line if is_text and ends else head
-        shown = text if is_text else f"{head[:16].hex(' ', 4)} …"
+            return Answer(line, ((line, headers), line))
+        compared = line.encode("ascii") or head
+        shown = line or f"{head[:16].hex(' ', 4)} …"
         return Answer(shown, [compared[:size] for size in _COMPARED])
 
 
@@ -116,7 +116,7 @@ class Handshake(Sample):
         except SSL.Error as error:
             is_tls = self._received[:1] in {b"\x15", b"\x16"}  # an alert, or a handshake
             said = cause_of(error).removeprefix("no TLS: ")
-            raise RefusedError(said if is_tls else f"no TLS: {super().answer().text}") from error
+            raise MuxError(said if is_tls else f"no TLS: {super().answer().text}") from error
 
     def to_send(self) -> bytes:
         try:
@@ -132,7 +132,7 @@ class Handshake(Sample):
     def answer(self) -> Answer:
         certificate = self._tls.get_peer_certificate()
         if certificate is None:
-            raise RefusedError("no certificate")
+            raise MuxError("no certificate")
         return of_certificate(certificate.to_cryptography())
 
 

@@ -12,8 +12,9 @@ from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.events import ConnectionTerminated, HandshakeCompleted
 
-from txmux.cli.test.dialogues import Answer, RefusedError, fillers, of_certificate
+from txmux.cli.test.dialogues import Answer, fillers, of_certificate
 from txmux.cli.test.sending import Where, timed
+from txmux.errors import MuxError
 
 _PAUSE = 0.02  # seconds between two datagrams
 _CARRIED = 1100  # bytes of a hello in a datagram
@@ -27,7 +28,7 @@ def exchange(where: Where, name: str, count: int, order: Sequence[int], patience
         where: The server's address.
         name: The server's name, for SNI; may be empty.
         count: In how many datagrams the hello comes.
-        order: In which order they are sent: their numbers from 0. If one is left out, no more is sent.
+        order: In which order they are sent: their numbers from 0; if one is left out, nothing follows.
         patience: Seconds until a server counts as silent.
     """
     alpn = ["h3", *(one.decode("ascii") for one in fillers(_CARRIED * (count - 1)))]
@@ -40,10 +41,12 @@ def exchange(where: Where, name: str, count: int, order: Sequence[int], patience
         sending.connect(where[1])
         connection.connect(where[1], now=time.monotonic())
         first = [data for data, _ in connection.datagrams_to_send(now=time.monotonic())]
+        parts = [*([data] for data in first[: count - 1]), first[count - 1 :]]
 
         def converse() -> Answer:
             for number in order:
-                sending.send(first[number])
+                for data in parts[number]:
+                    sending.send(data)
                 time.sleep(_PAUSE if count > 1 else 0)
             until = time.monotonic() + patience
             return _converse(sending, connection, until, goes_on=len(order) == count)
@@ -64,7 +67,7 @@ def _converse(
         answer = None
         while (event := connection.next_event()) is not None:
             if isinstance(event, ConnectionTerminated):
-                raise RefusedError(event.reason_phrase or f"refused: error {event.error_code:#x}")
+                raise MuxError(event.reason_phrase or f"refused: error {event.error_code:#x}")
             if isinstance(event, HandshakeCompleted) and connection.tls._peer_certificate:
                 answer = of_certificate(connection.tls._peer_certificate)
                 connection.close()

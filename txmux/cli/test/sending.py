@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from txmux.cli.test.dialogues import Answer, RefusedError, Sample
+from txmux.cli.test.dialogues import Answer, Sample
+from txmux.errors import MuxError
 
 _AT_ONCE = 65536
 _PAUSE = 0.02  # seconds, or two round trips: else the other side may read two pieces at once
@@ -43,7 +44,7 @@ def timed(converse: Callable[[], Answer]) -> Answer:
         raise
     except ConnectionError:
         answer = Answer("reset")
-    except RefusedError as error:
+    except MuxError as error:
         answer = Answer(str(error))
     answer.seconds = time.monotonic() - began
     return answer
@@ -106,9 +107,9 @@ def _converse(connection: socket.socket, dialogue: Sample, until: float) -> None
             if not ends:
                 raise
             return
-        if not data and not ends:
-            raise RefusedError("closed")
         if not data:
+            if not ends:
+                raise MuxError("closed")
             return
         dialogue.receive(data)
         ends = dialogue.quiet > 0
