@@ -61,8 +61,7 @@ class ProviderTest(TestCase):
         self.patch(provider, "_PAUSE", 0.05)
         self.patch(provider, "_SHORTEST_PAUSE", 0.05)
         self.patch(writing, "_EVERY", 0.1)
-        self.patch(sleep, "_SHORTEST", 0.02)
-        self.patch(sleep, "_LONGEST", 0.05)
+        self.patch(sleep, "_PAUSE", 0.02)
         self.log: list[str] = []
         logged = capturedLogs()
         events = logged.__enter__()
@@ -261,8 +260,7 @@ class ProviderTest(TestCase):
     async def test_a_client_that_comes_before_the_stop(self) -> None:
         labels = {**LABELS, "txmux.wake": "yes", "txmux.sleep": "100ms"}
         web = self.daemon.put(inspected("web", labels))
-        self.patch(sleep, "_SHORTEST", 0.3)
-        self.patch(sleep, "_LONGEST", 0.3)
+        self.patch(sleep, "_PAUSE", 0.3)
         self.run_provider()
         await self.written("10.88.0.6:80 down")
         self.assertEqual(await self.wake("/web"), 204)

@@ -24,7 +24,10 @@ from txmux.providers.docker.labels import Container, LabelledRoute
 from txmux.telemetry.formatting import duration
 from txmux.wire.jsontext import MISSHAPEN
 
-_SHORTEST, _LONGEST = 1.0, 10.0  # seconds between two looks at the connections
+_PAUSE, _LONGEST = (
+    1.0,
+    10.0,
+)  # seconds between two looks at the connections: a quarter of the sleep, or these
 _MODE = 0o660
 _BACKLOG = 64
 _log = Logger()
@@ -100,21 +103,21 @@ class Sleepers:
             self._changed()
 
     async def run(self) -> None:
+        asked_at = 0.0
         while True:
-            shortest = min(
-                (its.container.sleep for its in self._sleepers.values()), default=_LONGEST * 4
-            )
-            pause = _SHORTEST if self.drained else min(max(shortest / 4, _SHORTEST), _LONGEST)
-            await deferLater(self._reactor, pause)
-            if self._sleepers:
-                try:
-                    rows = await self._ask("GET", "/api/backends")
-                    await self._judge(rows)
-                except (MuxError, *MISSHAPEN) as problem:
-                    # Nobody knows who is connected.
-                    _log.debug("nothing is stopped: {why}", why=str(problem))
-                    for key in self._sleepers:
-                        self._unused(key)
+            await deferLater(self._reactor, _PAUSE)
+            now = self._reactor.seconds()
+            shortest = min((its.container.sleep for its in self._sleepers.values()), default=0.0)
+            if not shortest or (not self.drained and now - asked_at < min(shortest / 4, _LONGEST)):
+                continue
+            asked_at = now
+            try:
+                await self._judge(await self._ask("GET", "/api/backends"))
+            except (MuxError, *MISSHAPEN) as problem:
+                # Nobody knows who is connected.
+                _log.debug("nothing is stopped: {why}", why=str(problem))
+                for key in self._sleepers:
+                    self._unused(key)
 
     async def _judge(self, backends: Any) -> None:
         rows = {
