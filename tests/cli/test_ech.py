@@ -60,9 +60,10 @@ class EchTest(CommandTestCase):
 
     def test_new_on_standard_output(self) -> None:
         code, out, err = self.run_main("ech", "new", "public.example")
-        self.assertEqual(code, 0)
+        self.assertEqual((code, err), (0, ""))
         self.assertIn("BEGIN PRIVATE KEY", out)
-        self.assertTrue(err.startswith("NAME. 300 IN HTTPS 1 . "))
+        self.assertTrue(out.startswith("# NAME. 300 IN HTTPS 1 . "))
+        self.assertEqual(len(read_key_file(self.write("new.pem", out)).keys), 1)
         for name in ("a..example", "*.example", "x" * 70, "1.2.3.4", ""):
             code, _, err = self.run_main("ech", "new", name)
             self.assertEqual((name, code), (name, 1))
@@ -78,6 +79,11 @@ class EchTest(CommandTestCase):
         self.assertEqual(rows[1][:3] + rows[1][-2:-1], ["public", "9", "new.example", "published"])
         self.assertEqual(rows[2][:3] + rows[2][-2:-1], ["public", "7", "public.example", "opens"])
         self.assertIn(base64.b64encode(new.configs).decode(), out)
+        code, of_keys, _ = self.run_main("ech", "show", self.keys)
+        self.assertEqual(
+            (code, of_keys),
+            (0, out.replace("\npublic  ", "\n-       ").replace("\npublic:", "\n-:")),
+        )
         plain = self.write("plain.ini", _RULES.replace("ech_keys = keys\n", ""))
         code, _, err = self.run_main("ech", "show", plain)
         self.assertEqual(code, 1)

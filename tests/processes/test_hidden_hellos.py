@@ -43,4 +43,4 @@ class HiddenHellosTest(UpgradeTestCase):
         self.assertEqual(server.recv(1), b"")
         server.close()
         line = mux.take_one()
-        self.assertEqual((line["reason"], line["facts"]["ech"]), ("done", "inner, retry"))
+        self.assertEqual((line["reason"], line["facts"]["ech_retry"]), ("done", "yes"))

@@ -5,15 +5,17 @@ import base64
 import os
 import re
 import secrets
-import sys
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from txmux.cli._output import Output
-from txmux.client.tls.ech import KeyFile, read_key_file, read_key_files
+from txmux.cli.remote import command
+from txmux.client.tls.ech import SUFFIXES, KeyFile, read_key_file, read_key_files
 from txmux.errors import MuxError
 from txmux.net.tls.errors import TLSFileError
 from txmux.rules.reading.parser import load
@@ -24,6 +26,8 @@ from txmux.wire.hpke import AES_128_GCM, CHACHA20_POLY1305
 _NAME = re.compile(
     r"(?=.{1,254}$)([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9])?\.)*[a-z]([a-z0-9-]{0,61}[a-z0-9])?"
 )
+_RECORD = 'NAME. 300 IN HTTPS 1 . alpn="h2,http/1.1" ech="{}"'
+_HEAD = "listener", "id", "public name", "written", "", "file"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -31,12 +35,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "action",
         metavar="new|show",
         choices=("new", "show"),
-        help="new: make a key, and print the HTTPS record for DNS; show: what the keys of a rules file are, and which is published",
+        help="new: make a key, and print the HTTPS record for DNS; show: which keys there are, and which is published",
     )
     parser.add_argument(
         "subject",
         metavar="PUBLIC_NAME|FILE",
-        help="new: the name that clients show to the network; show: a rules file",
+        nargs="?",
+        help="new: the name that clients show to the network; show: a rules file, or a file or folder of keys; without it, the rules of the running service",
     )
     parser.add_argument(
         "--output",
@@ -47,34 +52,42 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    return _new(arguments) if arguments.action == "new" else _show(arguments)
+    if arguments.action == "new":
+        return _new((arguments.subject or "").lower().removesuffix("."), arguments.output)
+    if arguments.subject:
+        _show(Path(arguments.subject))
+        return 0
+    return command.run(
+        argparse.Namespace(admin=None, rules=None, token_file=None, timeout=10.0, json=False),
+        lambda ask, _: ask("GET", "/api/status"),
+        lambda status, _: _show(Path(status["rules_path"])),
+    )
 
 
-def _new(arguments: argparse.Namespace) -> int:
-    name, path = arguments.subject.lower().removesuffix("."), arguments.output
+def _new(name: str, path: Path | None) -> int:
     if not _NAME.fullmatch(name):
         raise MuxError(
-            f"{arguments.subject!r} is not the name of a host; write for example public.example.com"
+            f"{name!r} is not the name of a host; write for example txmux ech new public.example.com"
         )
     taken = set() if path is None else _taken(path.parent)
     number = secrets.choice([free for free in range(256) if free not in taken] or range(256))
     private = X25519PrivateKey.generate()
     public = private.public_key().public_bytes_raw()
-    config = base64.b64encode(
-        make_config(number, public, (AES_128_GCM, CHACHA20_POLY1305), name)
-    ).decode()
+    configs = make_config(number, public, (AES_128_GCM, CHACHA20_POLY1305), name)
+    config = base64.b64encode(configs).decode()
     pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
     pem += f"-----BEGIN ECHCONFIG-----\n{config}\n-----END ECHCONFIG-----\n"
-    if path is None:
-        print(pem, end="")
-        print(_record(config), file=sys.stderr)
+    record = _RECORD.format(config)
+    if path is None:  # what is outside of its parts is not of the PEM file
+        print(f"# {record}\n{pem}", end="")
         return 0
     try:
-        with open(path, "x", opener=lambda file, flags: os.open(file, flags, 0o600)) as file:
-            file.write(pem)
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(file, "w", encoding="ascii") as opened:  # noqa: PTH123 - a descriptor
+            opened.write(pem)
     except OSError as error:
         raise MuxError(f"cannot write '{path}': {error.strerror}; name a new file") from None
-    print(_record(config))
+    print(record)
     return 0
 
 
@@ -82,46 +95,39 @@ def _taken(folder: Path) -> set[int]:
     """Return the numbers of the keys that are there already: by its number, a hello finds its key."""
     taken: set[int] = set()
     for path in folder.iterdir() if folder.is_dir() else ():
-        with suppress(TLSFileError, OSError):
+        with suppress(TLSFileError):
             taken |= {key.config.id for key in read_key_file(path).keys}
     return taken
 
 
-def _record(configs: str) -> str:
-    return f'NAME. 300 IN HTTPS 1 . alpn="h2,http/1.1" ech="{configs}"'
-
-
-def _show(arguments: argparse.Namespace) -> int:
-    rules, output = load(arguments.subject), Output()
-    listeners = [listener for listener in rules.listeners if listener.ech_keys is not None]
-    if not listeners:
-        raise MuxError(
-            f"{arguments.subject}: no [listen] has ech_keys; add it, and make a key by 'txmux ech new PUBLIC_NAME'"
-        )
-    found = [(one.name, read_key_files(one.ech_keys)) for one in listeners if one.ech_keys]
+def _show(path: Path) -> None:
+    output = Output()
+    found = _found(path)
     rows = [
         (_cells(name, file, number), "")
-        for name, files in found
+        for name, files in found.items()
         for number, file in enumerate(files)
     ]
-    output.table(rows, ("listener", "id", "public name", "written", "", "file"))
-    for name, files in found:
+    output.table(rows, _HEAD)
+    for name, files in found.items():
         output.line()
-        output.line(f"{name}: {_record(files[0].configs)}")
-    return 0
+        output.line(f"{name}: {_RECORD.format(files[0].configs)}")
+
+
+def _found(path: Path) -> Mapping[str, Sequence[KeyFile]]:
+    if path.is_dir() or path.suffix in SUFFIXES:
+        return {"-": read_key_files(path)}
+    listeners = [one for one in load(path).listeners if one.ech_keys is not None]
+    if not listeners:
+        raise MuxError(
+            f"{path}: no [listen] has ech_keys; add it, and make a key by 'txmux ech new PUBLIC_NAME'"
+        )
+    return {one.name: read_key_files(one.ech_keys) for one in listeners if one.ech_keys}
 
 
 def _cells(listener: str, file: KeyFile, number: int) -> tuple[str, ...]:
-    configs = [key.config for key in file.keys]
-    ids, names = (
-        ", ".join(map(str, each))
-        for each in zip(*((c.id, c.public_name) for c in configs), strict=True)
-    )
-    return (
-        listener,
-        ids,
-        names,
-        utc_time(file.made),
-        "opens" if number else "published",
-        str(file.path),
-    )
+    configs: Any = [key.config for key in file.keys]
+    ids = ", ".join(str(config.id) for config in configs)
+    names = ", ".join(config.public_name for config in configs)
+    state = "opens" if number else "published"
+    return listener, ids, names, utc_time(file.made), state, str(file.path)

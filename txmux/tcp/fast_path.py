@@ -30,6 +30,7 @@ class FastPath:
     Attributes:
         is_open: Whether its clients can be served without a transport at all.
         decides_at_once: Whether they can be detected without a stage.
+        opens_hellos: Whether those that speak TLS cannot.
     """
 
     def __init__(self, owner: FastPathOwner, configuration: Configuration) -> None:
@@ -55,6 +56,5 @@ class FastPath:
         self.can_wait = settings.detect_timeout > MARGIN
         self.can_be_silent = self.can_wait and all(silent.after is None for silent in top.silent)
         self.is_open = not (configuration.hands_over or settings.mptcp)
-        self.decides_at_once = (
-            not top.server_first and top.detector.takes_any_client and configuration.ech is None
-        )
+        self.decides_at_once = not top.server_first and top.detector.takes_any_client
+        self.opens_hellos = configuration.ech is not None

@@ -61,6 +61,7 @@ from txmux.wire.proxyprotocol.header import InvalidHeader
 
 _KIND = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
 _CLIENT_GONE = Ended("client-gone")
+_TLS = 0x16  # the first byte of a record with a hello
 
 
 class SocketConnection(MuxProtocol):
@@ -228,6 +229,8 @@ class SocketConnection(MuxProtocol):
         return None
 
     def _detect(self) -> Step | None:
+        if self._path.opens_hellos and self.received[0] == _TLS:
+            return self._peeking()
         detection, detector = self._detection, self._path.detector
         decision = detector.decide_at_once(Peeked(self.received)) if detection is None else None
         if decision is None:

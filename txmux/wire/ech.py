@@ -23,6 +23,7 @@ _OUTER_EXTENSIONS = 0xFD00
 _SUPPORTED_VERSIONS, _TLS13 = 43, 0x0304
 _OUTER, _INNER = 0, b"\1"
 _MOST_EXTENSIONS = 128  # of a hello; clients have about thirty
+_USUAL_NAME = 64  # bytes that hide how long a name is
 _MANDATORY = 0x8000  # of an extension of a configuration
 _CLIENT_HELLO = 1
 _HEADER = 4
@@ -105,7 +106,7 @@ def make_config(number: int, public: bytes, aeads: Sequence[int], public_name: s
     suites = b"".join(_number(HKDF_SHA256) + _number(aead) for aead in aeads)
     name = public_name.encode("ascii")
     contents = bytes([number]) + _number(X25519) + _with_size(public) + _with_size(suites)
-    contents += bytes([0, len(name)]) + name + _number(0)
+    contents += bytes([_USUAL_NAME, len(name)]) + name + _number(0)
     return _with_size(_number(VERSION) + _with_size(contents))
 
 

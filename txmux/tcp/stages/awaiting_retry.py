@@ -69,7 +69,8 @@ class AwaitingRetry(Stage):
 
     def _relayed_on(self) -> Outcome:
         server, self._server = self._server, None
-        self._client.transport.resumeProducing()
+        if not self._client.has_finished:
+            self._client.transport.resumeProducing()
         return Connected(self._upstream, self._member, server)
 
     # What the client does.
@@ -129,7 +130,7 @@ class AwaitingRetry(Stage):
         is_retry = asks_again(self._said)
         if is_retry:
             self._is_retry = True
-            client.record.facts = {**client.record.facts, "ech": "inner, retry"}
+            client.record.facts = {**client.record.facts, "ech_retry": "yes"}
             seconds = client.configuration.settings.detect_timeout
             self.wait(seconds, lambda: self._fail("idle-timeout"))
             client.transport.resumeProducing()
