@@ -119,7 +119,7 @@ class KeysTest(EchCase):
             self.assertIn("; write a file as 'txmux ech new' does", str(caught.exception))
         for path, said in (
             (self.folder / "none", "No such file"),
-            (make_folder(self), "has no file *.pem or *.ech"),
+            (make_folder(self), "the folder has no file *.pem or *.ech"),
         ):
             with self.assertRaises(TLSFileError) as caught:
                 EchKeys(path, self.clock.seconds)

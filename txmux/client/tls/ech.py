@@ -22,7 +22,6 @@ SUFFIXES = (".ech", ".pem")
 _PAUSE = 1.0  # seconds between two looks at the files
 _PAUSE_OF_HELPER = 5.0  # the same where the helper looks, while clients wait
 _BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----(.+?)-----END \1-----", re.DOTALL)
-_ADVICE = "write a file as 'txmux ech new' does"
 _log = Logger()
 
 
@@ -48,53 +47,48 @@ def read_key_file(path: Path) -> KeyFile:
         TLSFileError: It cannot be used.
     """
     try:
-        made = state_at(path)[0][3] / 1e9
-        data = read_bytes(path)
+        made, data = state_at(path)[0][3] / 1e9, read_bytes(path)
     except OSError as problem:
-        message = f"cannot read '{path}': {problem.strerror}; let the user that txmux runs as read it, or correct the path"
-        raise TLSFileError(KEY, message, problem) from None
-    blocks = [
-        (found[1], found[0], data[: found.start()].count(b"\n") + 1, found[2])
-        for found in _BLOCK.finditer(data)
-    ]
-    parts = {}
-    for name, word in (("PRIVATE KEY", "private key"), ("ECHCONFIG", "ECHCONFIG")):
-        of_name = [block for block in blocks if block[0] == name.encode()]
-        if len(of_name) != 1:
-            many = f"line {of_name[1][2]}: a second {word}" if of_name else f"no {word}"
-            raise TLSFileError(
-                KEY, f"'{path}': {many}, where each file has one (RFC 9934); {_ADVICE}"
-            )
-        parts[name] = of_name[0]
-    private = _private(path, *parts["PRIVATE KEY"][1:3])
-    _, _, line, text = parts["ECHCONFIG"]
+        raise _unreadable(path, problem) from None
+    pem, line = _part(path, data, "PRIVATE KEY", "private key")
     try:
-        encoded = b"".join(text.split())
+        private = load_pem_private_key(pem[0], None)
+    except (ValueError, TypeError):
+        raise _wrong(path, "the private key is damaged", line) from None
+    if not isinstance(private, X25519PrivateKey):
+        raise _wrong(path, "the private key is not of X25519", line)
+    pem, line = _part(path, data, "ECHCONFIG", "ECHCONFIG")
+    encoded = b"".join(pem[2].split())
+    try:
         configs = [*read_configs(base64.b64decode(encoded, validate=True))]
     except (binascii.Error, MalformedError):
-        raise TLSFileError(
-            KEY, f"'{path}', line {line}: the ECHCONFIG is damaged; {_ADVICE}"
-        ) from None
+        raise _wrong(path, "the ECHCONFIG is damaged", line) from None
     public = private.public_key().public_bytes_raw()
     keys = tuple(Key(config, private) for config in configs if config.public_key == public)
     if not keys:
-        message = f"'{path}', line {line}: the ECHCONFIG has no configuration for the private key; {_ADVICE}"
-        raise TLSFileError(KEY, message)
+        raise _wrong(path, "the ECHCONFIG has no configuration for the private key", line)
     return KeyFile(path, made, keys, encoded.decode())
 
 
-def _private(path: Path, block: bytes, line: int) -> X25519PrivateKey:
-    try:
-        private = load_pem_private_key(block, None)
-    except (ValueError, TypeError):
-        raise TLSFileError(
-            KEY, f"'{path}', line {line}: the private key is damaged; {_ADVICE}"
-        ) from None
-    if not isinstance(private, X25519PrivateKey):
-        raise TLSFileError(
-            KEY, f"'{path}', line {line}: the private key is not of X25519; {_ADVICE}"
-        )
-    return private
+def _part(path: Path, data: bytes, name: str, word: str) -> tuple[re.Match[bytes], int]:
+    """Find the only part of a name, and its line."""
+    parts = [found for found in _BLOCK.finditer(data) if found[1] == name.encode()]
+    lines = [data[: found.start()].count(b"\n") + 1 for found in parts]
+    if not parts:
+        raise _wrong(path, f"no {word}, where each file has one (RFC 9934)")
+    if parts[1:]:
+        raise _wrong(path, f"a second {word}, where each file has one (RFC 9934)", lines[1])
+    return parts[0], lines[0]
+
+
+def _wrong(path: Path, what: str, line: int = 0) -> TLSFileError:
+    place = f"'{path}', line {line}" if line else f"'{path}'"
+    return TLSFileError(KEY, f"{place}: {what}; write a file as 'txmux ech new' does")
+
+
+def _unreadable(path: Path, problem: OSError) -> TLSFileError:
+    advice = "correct the path, or let the user that txmux runs as read it"
+    return TLSFileError(KEY, f"cannot read '{path}': {problem.strerror}; {advice}", problem)
 
 
 def key_paths(path: Path) -> list[Path]:
@@ -108,14 +102,10 @@ def key_paths(path: Path) -> list[Path]:
     except NotADirectoryError:
         return [path]
     except OSError as problem:
-        message = f"cannot read '{path}': {problem.strerror}; correct the path, or let the user that txmux runs as read it"
-        raise TLSFileError(KEY, message, problem) from None
+        raise _unreadable(path, problem) from None
     paths = [path / name for name in sorted(names) if name.endswith(SUFFIXES) and name[0] != "."]
     if not paths:
-        raise TLSFileError(
-            KEY,
-            f"the folder '{path}' has no file *.pem or *.ech; make a key by 'txmux ech new NAME'",
-        )
+        raise _wrong(path, "the folder has no file *.pem or *.ech")
     return paths
 
 
