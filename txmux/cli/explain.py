@@ -7,7 +7,7 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -44,6 +44,7 @@ from txmux.rules.tracing import (
     TracedOutcome,
     TracedSample,
     as_json,
+    seen_by,
     silence_of,
     trace_json,
     traced_outcome,
@@ -174,8 +175,9 @@ def run(arguments: argparse.Namespace) -> int:
     except OSError as error:
         raise MuxError(f"{error.filename} cannot be read: {error.strerror}") from None
     traces = [
-        (sample, [traced(listener, sample) for listener in _of_transport(listeners, sample)])
+        (seen, [traced(listener, seen) for listener in group])
         for sample in samples
+        for seen, group in _seen(_of_transport(listeners, sample), sample, end)
     ]
     if arguments.json:
         print(json.dumps(as_json(arguments.rules_file, traces), indent=2))
@@ -360,6 +362,12 @@ def _read(name: str, limit: int) -> bytes:
         return sys.stdin.buffer.read(limit)
     with Path(name).open("rb") as file:
         return file.read(limit)
+
+
+def _seen(
+    listeners: Sequence[Listener], sample: TracedSample, end: Route | None
+) -> Iterable[tuple[TracedSample, Sequence[Listener]]]:
+    return seen_by(listeners, sample) if end is None else [(sample, listeners)]
 
 
 def _trace(
@@ -594,7 +602,7 @@ def _conclusion(sample: TracedSample, trace: Trace) -> Iterator[tuple[str, str]]
         yield from _waiting(sample, trace, target)
     for exchange in verdicts.decision.answered:
         yield "answer", f"the client gets {exchange.answer!r}, since it waits for that"
-    facts = verdicts.decision.facts
+    facts = trace.facts
     if facts:
         yield "learnt", " ".join(f"{name}={value}" for name, value in facts.items())
     if sample.stream and sample.stream.gap:

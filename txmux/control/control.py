@@ -49,7 +49,7 @@ from txmux.net.channel.message import Message
 from txmux.net.turns import Turns
 from txmux.rules.model import Backend, Rules, Server
 from txmux.rules.problems import listed, suggestion
-from txmux.rules.tracing import Trace, TracedSample, as_json
+from txmux.rules.tracing import Trace, TracedSample, as_json, seen_by
 from txmux.serving.store import ListeningSockets
 from txmux.telemetry.attention import AttentionItem, AttentionLog
 from txmux.telemetry.counting.counters import OWN, Counters
@@ -510,20 +510,23 @@ class Control:
         if listener is not None:
             self._check_listener(listener)
         now, turns = time.time(), Turns()
-        whole = {Transport.TCP: None, Transport.UDP: (data,)}
+        traced: list[tuple[TracedSample, list[Trace]]] = []
         # The same bytes mean different things as the beginning of a stream and as a datagram.
-        samples = {
-            over: TracedSample(data, client, now=now, datagrams=datagrams)
-            for over, datagrams in whole.items()
-        }
-        traces: dict[Transport, list[Trace]] = {over: [] for over in samples}
-        for candidate in rules.listeners:
-            if listener in {None, candidate.name}:
-                routes = rules.routes_over(candidate, candidate.transport)
-                received = whole[candidate.transport] or data
-                steps = explain_in_steps(routes, received, client, candidate.peek_limit, now)
-                traces[candidate.transport].append(Trace(candidate, await turns.run(steps)))
-        traced = [(samples[over], listed) for over, listed in traces.items() if listed]
+        for over, datagrams in ((Transport.TCP, None), (Transport.UDP, (data,))):
+            sample = TracedSample(data, client, now=now, datagrams=datagrams)
+            chosen = [
+                one
+                for one in rules.listeners
+                if one.transport is over and listener in {None, one.name}
+            ]
+            for seen, group in seen_by(chosen, sample):
+                traces = []
+                for candidate in group:
+                    routes = rules.routes_over(candidate, over)
+                    received = seen.datagrams or seen.data
+                    steps = explain_in_steps(routes, received, client, candidate.peek_limit, now)
+                    traces.append(Trace(candidate, await turns.run(steps)))
+                traced.append((seen, traces))
         return as_json(str(rules.path), traced)
 
     # Changes.

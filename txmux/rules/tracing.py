@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Literal
@@ -52,6 +52,29 @@ class Trace:
     listener: Listener
     found: Explanation[Any]
     inner: tuple[TracedSample, Trace] | None = None
+
+    @property
+    def facts(self) -> dict[str, str]:
+        facts, protocol = self.found.decision.facts, self.listener.starttls
+        return facts if protocol is None else {"starttls": protocol, **facts}
+
+
+def seen_by(
+    listeners: Iterable[Listener], sample: TracedSample
+) -> Iterator[tuple[TracedSample, list[Listener]]]:
+    """Yield what the routes of listeners see of a client: with ``starttls``, what comes behind its command."""
+
+    def protocol_of(listener: Listener) -> str:
+        return listener.starttls or ""
+
+    for protocol, group in itertools.groupby(sorted(listeners, key=protocol_of), protocol_of):
+        if not protocol:
+            yield sample, [*group]
+            continue
+        from txmux.wire.starttls.protocols import tls_of  # noqa: PLC0415 - few listeners have it
+
+        stream = sample.stream and attrs.evolve(sample.stream, server_first=False)
+        yield attrs.evolve(sample, data=tls_of(protocol, sample.data), stream=stream), [*group]
 
 
 def as_json(rules: str, traces: Iterable[tuple[TracedSample, Iterable[Trace]]]) -> dict[str, Any]:
@@ -141,8 +164,7 @@ def traced_outcome(sample: TracedSample, trace: Trace) -> TracedOutcome:
             return TracedOutcome("silent", None, Refusal.CLOSE)
         return TracedOutcome("default", None, listener.default)
     outcome = None if route.is_outer else route.outcome
-    facts = trace.found.decision.facts
-    return TracedOutcome("route", route.name, outcome, facts, route.tunnel)
+    return TracedOutcome("route", route.name, outcome, trace.facts, route.tunnel)
 
 
 def silence_of(sample: TracedSample, trace: Trace) -> Silence | None:
@@ -170,7 +192,7 @@ def trace_json(sample: TracedSample, trace: Trace) -> dict[str, Any]:
         "routes": [_route_json(answer) for answer in trace.found.routes],
         "decision": None if at is None else traced.as_json(at),
         "at_deadline": traced.as_json(None) if at is None else None,
-        "facts": trace.found.decision.facts,
+        "facts": trace.facts,
         **({} if trace.inner is None else {"inside": trace_json(*trace.inner)}),
     }
 

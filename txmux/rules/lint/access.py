@@ -107,13 +107,27 @@ def _without_such_clients(route: Route, inner: Iterable[Route]) -> Iterator[Prob
             yield other.section.problem(message, "client_cert")
 
 
-def _never_ends(line: ParsedLine, tls: TlsEnd) -> str:
-    if line.negated:
-        return ""
+def never_behind_starttls(rules: Rules) -> Iterator[Problem]:
+    """Find lines that do not match TLS, though all clients of their route begin with that."""
+    for route, number, line in lines_of(rules.routes):
+        listeners = [one for one in rules.listeners if route.stands_under(one)]
+        clear = [one.name for one in listeners if one.starttls is not None]
+        if clear and len(clear) == max(len(listeners), len(route.under)) and _is_never_tls(line):
+            message = f"{line.text!r} is never TLS, with which clients of [listen {clear[0]}] begin; match tls, or remove this line"
+            yield route.section.problem(message, "match", number)
+
+
+def _is_never_tls(line: ParsedLine) -> bool:
     first: Any = getattr(line.predicate, "first_bytes", None)
     # What answers a client's request for TLS sees the handshake after that.
     converses = getattr(line.predicate, "exchanges", None) is not None
-    if first is not None and _HANDSHAKE not in first and not converses:
+    return not (line.negated or converses or first is None or _HANDSHAKE in first)
+
+
+def _never_ends(line: ParsedLine, tls: TlsEnd) -> str:
+    if line.negated:
+        return ""
+    if _is_never_tls(line):
         return f"{line.text!r} is never TLS, but this route terminates TLS; match tls, or remove this line"
     patterns = line.options.get("alpn", "")
     if line.name != "tls" or not patterns or tls.alpn:

@@ -410,6 +410,8 @@ def _why_not(listener: Listener, routes: Iterable[Route], relay: str) -> str:
     where = f"[listen {listener.name}]"
     if listener.transport is Transport.UDP:
         return f"sockets are handed over for TCP, but {where} is for UDP; name a server"
+    if listener.starttls is not None:
+        return f"{where} has begun with each client by 'starttls', which no other program knows; name a server"
     if relay == "portable":
         which = "sockets cannot be handed over with 'relay = portable'"
         return f"{which}; remove that, or name a server"

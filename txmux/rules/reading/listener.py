@@ -1,6 +1,6 @@
 """The section ``[listen NAME]``: endpoints, admission, and detection."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,7 +17,7 @@ from txmux.rules.model import (
     UnixClients,
     Varying,
 )
-from txmux.rules.problems import InvalidValueError
+from txmux.rules.problems import InvalidValueError, Problem
 from txmux.rules.reading import endpoints, values
 from txmux.rules.reading.context import DENIED, NETWORKS, OUTCOME, RulesReading
 from txmux.rules.reading.values import (
@@ -41,6 +41,23 @@ def make_listener(name: str, section: Section, found: Mapping[str, Any]) -> List
     fields = dict(found)
     clients = Clients(fields.pop("allow", None), fields.pop("deny", None))
     return Listener(name, clients=clients, section=section, **fields)
+
+
+def contradictions(section: Section, found: Mapping[str, Any]) -> Iterator[Problem]:
+    """Find values that are right by themselves, but not together."""
+    if "starttls" not in section.entries:
+        if "starttls_banner" in section.entries:
+            yield section.problem("does nothing without 'starttls'; remove it", "starttls_banner")
+        return
+    if found.get("starttls") in {"xmpp", "ldap"} and "starttls_banner" in section.entries:
+        message = "is for protocols whose servers speak first; remove it"
+        yield section.problem(message, "starttls_banner")
+    for key in ("first", "silent"):
+        if key in section.entries:
+            message = (
+                "is not for clients that begin in the clear by 'starttls'; remove one of the two"
+            )
+            yield section.problem(message, key)
 
 
 def _sender(reading: RulesReading, text: str) -> IPNetwork | NetworkSet | Varying | UnixClients:

@@ -400,6 +400,7 @@ class _RulesParser:
     def _listener(self, name: str, section: Section) -> Listener:
         fields = self._read("listen", name, section)
         self._problems += wrong_transport(section, "listen")
+        self._problems += listener.contradictions(section, fields)
         return listener.make_listener(name, section, fields)
 
     def _route(self, name: str, section: Section) -> Route:

@@ -12,6 +12,7 @@ from txmux.wire.steps import RequestRefusedError, Step
 
 LONGEST_COMMAND = 4096  # bytes
 MOST_COMMANDS = 20
+HANDSHAKE = b"\x16"  # the first byte of TLS (RFC 8446, section 5.1)
 _SHOWN = 60  # characters
 
 NOT_TLS = "it sent something else than TLS behind STARTTLS, or did not wait for the answer"

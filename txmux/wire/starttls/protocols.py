@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from txmux.wire.starttls.dialogue import ClearProtocol
+from txmux.wire.starttls.dialogue import HANDSHAKE, ClearProtocol
 from txmux.wire.starttls.ldap import LDAP
 from txmux.wire.starttls.lines import FTP, IMAP, POP3, SMTP
 from txmux.wire.starttls.xmpp import XMPP
@@ -15,3 +15,15 @@ PROTOCOLS: Mapping[str, ClearProtocol] = {
     "xmpp": XMPP,
     "ldap": LDAP,
 }
+
+
+def tls_of(name: str, stream: bytes) -> bytes:
+    """Return what a client sends behind the command that starts TLS: all of it if it begins with TLS, nothing without the command."""
+    if stream.startswith(HANDSHAKE):
+        return stream
+    dialogue = PROTOCOLS[name].dialogue()
+    for at in range(len(stream)):
+        dialogue.receive(stream[at : at + 1])
+        if dialogue.then:
+            return stream[at + 1 :] if dialogue.then == "tls" else b""
+    return b""
