@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.cli.support import CommandTestCase
+from tests.wire.hello_builder import client_hello, records, server_name
 from txmux.cli.pcap import CapturedStream, Segment, client_streams, read_packets
 from txmux.errors import MuxError
 from txmux.wire.proxyprotocol.header import Address
@@ -230,6 +231,29 @@ class ReadTests(CommandTestCase):
     def test_not_installed(self) -> None:
         with patch.dict(sys.modules, {"dpkt": None}):
             self.assertRaisesRegex(MuxError, r"pip install 'txmux\[pcap\]'", self.read, b"")
+
+
+class StartTLSTests(CommandTestCase):
+    def test_hello_behind_the_command_decides(self) -> None:
+        hello = records(client_hello(server_name("b.example")))
+        packets = (
+            packet(CLIENT, SERVER, SYN, 0, b""),
+            packet(SERVER, CLIENT, ACK, 1, b"220 x\r\n"),
+            packet(CLIENT, SERVER, ACK, 1, b"EHLO a\r\nSTARTTLS\r\n"),
+            packet(SERVER, CLIENT, ACK, 8, b"220 go\r\n"),
+            packet(CLIENT, SERVER, ACK, 19, hello),
+        )
+        path = self.write("x.pcap", capture(*map(FRAMES[1], packets)))
+        file = self.write(
+            "rules.ini",
+            "[listen a]\nendpoint = :25\nstarttls = smtp\n[route b]\nmatch = tls sni=b.example\nbackend = 127.0.0.1:1\n",
+        )
+        _, out, _ = self.run_main("explain", file, "--pcap", path)
+        self.assertIn(f"decision  at byte {len(hello)}: route b, to 127.0.0.1:1\n", out)
+        self.assertIn("learnt    starttls=smtp sni=b.example", out)
+        self.assertNotIn("spoke first", out)
+        _, out, _ = self.run_main("explain", file, "--text", r"EHLO a\r\nQUIT\r\n")
+        self.assertIn("decision  no byte: undecided", out)
 
 
 class FoldedTests(CommandTestCase):

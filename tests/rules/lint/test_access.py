@@ -42,6 +42,11 @@ FILES = {
     "proxy_timeout = 1s": (
         "3: [listen public] proxy_timeout: no header is waited for without 'accept_proxy_from'; add that"
     ),
+    # STARTTLS
+    f"starttls = smtp\n[route x]\nmatch = ssh\n  tls\n{TO}": (
+        "5: [route x] match: 'ssh' is never TLS, with which clients of [listen public] begin; match tls, or remove this line"
+    ),
+    f"starttls = smtp\n[listen b]\nendpoint = :2\n[route x]\nmatch = ssh\n  tls\n{TO}": "",
     # TLS for nothing
     TLS: (
         "5: [route end] terminate_tls: no route is under this one, so all clients go to 'default' or "
