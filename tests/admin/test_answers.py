@@ -106,6 +106,7 @@ class StatusTest(AdminCase):
                     "name": "x",
                     "endpoints": ["127.0.0.1:0"],
                     "addresses": [f"127.0.0.1:{self.port}"],
+                    "starttls": None,
                     "accepting": True,
                     "why": "",
                 }

@@ -77,6 +77,7 @@ def _listener(listener: Listener, opened: Mapping[str, str], why: str | None) ->
         "endpoints": [address.text for address in addresses],
         # Twisted alone knows those that are not plain.
         "addresses": [opened.get(address.key, address.text) for address in addresses],
+        "starttls": listener.starttls,
         "accepting": why is None,
         "why": why or "",
     }

@@ -460,6 +460,7 @@ TABLES: Mapping[str, Table] = {
     "listeners": Table("listeners", (
         _column("listener", field="name"),
         _column("address", value=lambda row: row.get("addresses") or row.get("endpoints")),
+        _column("starttls", goes=2),
         _column("state", field="accepting", value=listener_state, goes=1),
         _column("hidden names", field="ech", value=_hidden_names, goes=2),
     ), ["name"], listener_health),

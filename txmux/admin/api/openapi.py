@@ -192,7 +192,7 @@ _FORMS: dict[str, Any] = {
             "undecided?": int, "older?": int,
         }],
         "listeners": [{
-            "name": str, "accepting": bool, "why": str,
+            "name": str, "starttls": str | None, "accepting": bool, "why": str,
             "ech?": {
                 "keys": [{"id": int, "public_name": str, "written": float}],
                 "opened": int, "unopened": int,
