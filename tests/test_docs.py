@@ -302,7 +302,12 @@ class AccessLogTests(PageTestCase):
         )
 
     def test_facts_of_stages(self) -> None:
-        stages = ("stages/connecting.py", "stages/handing_off.py", "connection.py")
+        stages = (
+            "stages/awaiting_tls.py",
+            "stages/connecting.py",
+            "stages/handing_off.py",
+            "connection.py",
+        )
         code = "".join((_ROOT / "txmux/tcp" / path).read_text() for path in stages)
         section = "Facts from connecting"
         rows = _rows(_section(self.page, section))

@@ -50,7 +50,7 @@ class AwaitingTLS(Stage):
         assert settings.starttls is not None  # noqa: S101 - it is the reason for this stage
         if detection is not None and detection.active():
             detection.cancel()  # detection has its whole time once TLS begins
-        client.record.facts = {**client.record.facts, "starttls": settings.starttls}
+        client.record.facts["starttls"] = settings.starttls
         self._protocol = protocol = PROTOCOLS[settings.starttls]
         self._upstream = upstream = _first_upstream(client.configuration)
         is_known = not protocol.banner or settings.starttls_banner is not None

@@ -261,11 +261,8 @@ class Connecting(Stage):
         is_plain = isinstance(client.transport, SocketTransport)
         if held is None or not held.is_waiting or not is_plain or client.ech is not None:
             return "being connected"
-        return (
-            "being connected"
-            if client.is_previewed or client.source or client.replays or client.tunnel
-            else None
-        )
+        has_more = client.source or client.replays or client.tunnel or client.starttls
+        return "being connected" if client.is_previewed or has_more else None
 
     @override
     def suspend(self) -> tuple[RelayState, Timeouts, float | None, Sockets]:
