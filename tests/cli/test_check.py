@@ -238,7 +238,7 @@ class ProgramTests(CheckTestCase):
             ("--config rules.ini", "to run the service with a rules file: txmux run rules.ini"),
             ("-t rules.ini", "to check a rules file: txmux check rules.ini"),
             ("-t", "to check a rules file: txmux check FILE"),
-            ("test rules.ini", "there is no command 'test'; write: txmux check rules.ini"),
+            ("test rules.ini", "mux.example:443; to check a rules file: txmux check rules.ini"),
             ("configtest", "there is no command 'configtest'; write: txmux check FILE"),
             ("lint rules.ini", "write: txmux check rules.ini"),
             ("serve rules.ini", "write: txmux run rules.ini"),
