@@ -26,6 +26,7 @@ _AT_ONCE, _IN_ALL = 4, 200
 _MOST_CUTS = 62
 _WHOLE = 3  # connections without a cut, since a server may answer differently each time
 _BESIDE = 2 * _WHOLE + 9  # connections for each name, besides those that are cut once
+_NAMES = 8  # for each of which QUIC may need 23
 _SEGMENT = 1440  # bytes, on most paths
 _BROWSERS, _LONG, _PIECES = 1843, 8192, 58
 _APART, _SHORT_PATIENCE = 1.1, 1.0  # seconds
@@ -81,9 +82,8 @@ def run(arguments: argparse.Namespace) -> int:
     host, port = arguments.address
     names = [*dict.fromkeys(arguments.sni or [_name(host)])]
     most = min(_MOST_CUTS, (_IN_ALL // len(names) - _BESIDE) // 2)
-    if most < 1 or not arguments.timeout > 0:
-        limit = f"at most {_IN_ALL // (_BESIDE + 2)} names"
-        arguments.parser.error(f"{limit}, and a timeout of more than 0 seconds")
+    if len(names) > _NAMES or not arguments.timeout > 0:
+        arguments.parser.error(f"at most {_NAMES} names, and a timeout of more than 0 seconds")
     output = None if arguments.json else Output()
     found: dict[str, list[_Row]] = {}
     asking, about = _Asking(arguments.timeout), f"{host} port {port}"
