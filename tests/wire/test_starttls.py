@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.rules.model import StartTLS
 from txmux.wire.starttls.dialogue import LONGEST_COMMAND, MOST_COMMANDS, ClientDialogue
-from txmux.wire.starttls.protocols import PROTOCOLS
+from txmux.wire.starttls.protocols import PROTOCOLS, begun
 from txmux.wire.steps import RequestRefusedError
 
 _STARTTLS = b"<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>"
@@ -114,7 +114,7 @@ def pieces(data: bytes, cuts: Iterable[int]) -> list[bytes]:
 
 
 def answered(name: str, parts: Iterable[bytes]) -> tuple[ClientDialogue, bytes]:
-    dialogue, sent = PROTOCOLS[name].dialogue("mail.example ESMTP"), b""
+    dialogue, sent = begun(name, "mail.example ESMTP"), b""
     for part in parts:
         sent += dialogue.receive(part)
         if dialogue.then == "end":
@@ -150,7 +150,7 @@ class ClientTests(SynchronousTestCase):
         cut, sent_in_pieces = answered(name, pieces(data, cuts))
         self.assertEqual(cut.then, whole.then)
         self.assertTrue(sent_in_pieces.startswith(sent))
-        self.assertTrue(whole.then == "end" or len(whole.rest) < LONGEST_COMMAND)
+        self.assertTrue(whole.then == "end" or len(whole._rest) < LONGEST_COMMAND)
 
     @given(_names, st.binary(min_size=1), st.lists(st.integers(0, 1000), max_size=5))
     def test_nothing_behind_the_command_is_taken(
@@ -219,10 +219,10 @@ class ServerTests(SynchronousTestCase):
             noted: list[str] = []
             steps = protocol.server_steps(noted.append, "", in_clear=True)
             if name not in expected:
-                self.assertEqual((steps, protocol.dialogue().first), ((), b""))
+                self.assertEqual((steps, begun(name).first), ((), b""))
                 continue
             text, greeting = expected[name]
             [first] = steps
             first.length_of(SERVERS[name][0][1])
-            self.assertEqual((noted, protocol.dialogue(text).first), ([text], greeting))
-            self.assertTrue(protocol.dialogue().first.endswith(b"\r\n"))
+            self.assertEqual((noted, begun(name, text).first), ([text], greeting))
+            self.assertTrue(begun(name).first.endswith(b"\r\n"))

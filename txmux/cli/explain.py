@@ -7,7 +7,7 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -177,7 +177,7 @@ def run(arguments: argparse.Namespace) -> int:
     traces = [
         (seen, [traced(listener, seen) for listener in group])
         for sample in samples
-        for seen, group in _seen(_of_transport(listeners, sample), sample, end)
+        for seen, group in seen_by(_of_transport(listeners, sample), sample, inside=end is not None)
     ]
     if arguments.json:
         print(json.dumps(as_json(arguments.rules_file, traces), indent=2))
@@ -362,12 +362,6 @@ def _read(name: str, limit: int) -> bytes:
         return sys.stdin.buffer.read(limit)
     with Path(name).open("rb") as file:
         return file.read(limit)
-
-
-def _seen(
-    listeners: Sequence[Listener], sample: TracedSample, end: Route | None
-) -> Iterable[tuple[TracedSample, Sequence[Listener]]]:
-    return seen_by(listeners, sample) if end is None else [(sample, listeners)]
 
 
 def _trace(

@@ -60,12 +60,12 @@ class Trace:
 
 
 def seen_by(
-    listeners: Iterable[Listener], sample: TracedSample
+    listeners: Iterable[Listener], sample: TracedSample, *, inside: bool = False
 ) -> Iterator[tuple[TracedSample, list[Listener]]]:
-    """Yield what the routes of listeners see of a client: with ``starttls``, what comes behind its command."""
+    """Yield what the routes of listeners see of a client: with ``starttls``, what comes behind its command, unless that is inside of TLS."""
 
     def protocol_of(listener: Listener) -> str:
-        return listener.starttls or ""
+        return "" if inside or listener.starttls is None else listener.starttls
 
     for protocol, group in itertools.groupby(sorted(listeners, key=protocol_of), protocol_of):
         if not protocol:

@@ -162,11 +162,11 @@ class StartTLSTests(ReadingTestCase):
 
     def test_wrong(self) -> None:
         together = "is not for clients that begin in the clear by 'starttls'; remove one of the two"
+        first = "is for 'starttls' of a protocol whose servers speak first; remove it"
         for text, told in (
             ("starttls = submission", "3 starttls: must be smtp, imap, pop3, ftp, xmpp or ldap, not 'submission'; write smtp"),
-            ("starttls_banner = x", "3 starttls_banner: does nothing without 'starttls'; remove it"),
-            ("starttls = imap\nstarttls_banner = \u00fc", "4 starttls_banner: must be printable ASCII"),
-            ("starttls = ldap\nstarttls_banner = x", "4 starttls_banner: is for protocols whose servers speak first; remove it"),
+            ("starttls_banner = x", f"3 starttls_banner: {first}"),
+            ("starttls = ldap\nstarttls_banner = x", f"4 starttls_banner: {first}"),
             ("starttls = ftp\nfirst = server", f"4 first: {together}"),
             ("starttls = ftp\nsilent = reset", f"4 silent: {together}"),
         ):  # fmt: skip

@@ -45,19 +45,13 @@ def make_listener(name: str, section: Section, found: Mapping[str, Any]) -> List
 
 def contradictions(section: Section, found: Mapping[str, Any]) -> Iterator[Problem]:
     """Find values that are right by themselves, but not together."""
-    if "starttls" not in section.entries:
-        if "starttls_banner" in section.entries:
-            yield section.problem("does nothing without 'starttls'; remove it", "starttls_banner")
-        return
-    if found.get("starttls") in {"xmpp", "ldap"} and "starttls_banner" in section.entries:
-        message = "is for protocols whose servers speak first; remove it"
+    protocol = found.get("starttls")
+    for key in {"first", "silent"} & section.entries.keys() if protocol else ():
+        message = "is not for clients that begin in the clear by 'starttls'; remove one of the two"
+        yield section.problem(message, key)
+    if "starttls_banner" in section.entries and protocol in {None, "xmpp", "ldap"}:
+        message = "is for 'starttls' of a protocol whose servers speak first; remove it"
         yield section.problem(message, "starttls_banner")
-    for key in ("first", "silent"):
-        if key in section.entries:
-            message = (
-                "is not for clients that begin in the clear by 'starttls'; remove one of the two"
-            )
-            yield section.problem(message, key)
 
 
 def _sender(reading: RulesReading, text: str) -> IPNetwork | NetworkSet | Varying | UnixClients:
@@ -114,12 +108,6 @@ def _seconds(text: str) -> int:
     return int(seconds)
 
 
-def _banner(text: str) -> str:
-    if not (text.isascii() and text.isprintable()):
-        raise InvalidValueError("must be printable ASCII")
-    return text
-
-
 _ENDPOINT = ValueKind(endpoints.listening, "one a line", "lines")
 _PEEK = amount(1, 1024**2)
 _SENDERS = ValueKind(_sender, "list of networks, and `unix`", "list", Senders, in_context=True)
@@ -133,7 +121,7 @@ _SILENT = ValueKind(
 _ECH_KEYS = ValueKind(_ech_keys, "path", in_context=True)
 _CONNECTION_RATE = ValueKind(values.connection_rate, "rate of connections")
 _STARTTLS = words(*get_args(StartTLS), meant={"submission": "smtp"})
-_BANNER = ValueKind(_banner, "text")
+_BANNER = ValueKind(str, "text")
 
 # fmt: off
 KEYS: Mapping[str, SectionKey] = with_defaults(Listener(""), {

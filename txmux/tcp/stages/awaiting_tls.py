@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from txmux.backends.connect.connector import BackendConnector
     from txmux.telemetry.reasons import ConnectFailure
     from txmux.telemetry.record import ConnectionState
+    from txmux.wire.starttls.dialogue import ClientDialogue
 
 _HANDSHAKE = b"\x16"  # the first byte of a record (RFC 8446, section 5.1)
 _BANNER_WAIT = 1.0  # seconds that a server has to greet, whose banner is not known yet
@@ -43,26 +44,23 @@ class AwaitingTLS(Stage):
 
     @override
     def begin(self) -> Outcome | None:
-        from txmux.wire.starttls.protocols import PROTOCOLS  # noqa: PLC0415 - few listeners have it
-
         client, detection = self._client, self._detection
-        settings = client.configuration.settings
-        assert settings.starttls is not None  # noqa: S101 - it is the reason for this stage
         if detection is not None and detection.active():
-            detection.cancel()  # detection has its whole time once TLS begins
-        client.record.facts["starttls"] = settings.starttls
-        self._protocol = protocol = PROTOCOLS[settings.starttls]
+            detection.cancel()  # it has its whole time once TLS begins
+        settings, clear = client.configuration.settings, self._begun()
+        client.record.facts["starttls"] = str(settings.starttls)
         self._upstream = upstream = _first_upstream(client.configuration)
-        is_known = not protocol.banner or settings.starttls_banner is not None
         # A connection of this process itself may be the one by which another client's banner is learnt.
         may_loop = client.runtime.loop_detector.hops_of(client.transport)
-        if is_known or upstream is None or upstream.greeting or may_loop:
+        is_known = settings.starttls_banner is not None or not clear.first or may_loop
+        if is_known or upstream is None or upstream.greeting:
             return self._greet()
         self.wait(_BANNER_WAIT, self._greet)
-        connector = connector_for(client, upstream, self._connected, self._failed)
-        connector.requests = protocol.server_steps(upstream.note_greeting, in_clear=True)
-        self._connector = connector
-        connector.start()
+        self._connector = connector_for(client, upstream, self._connected, self._learnt)
+        self._connector.requests = clear.protocol.server_steps(
+            upstream.note_greeting, in_clear=True
+        )
+        self._connector.start()
         return None
 
     @override
@@ -74,30 +72,32 @@ class AwaitingTLS(Stage):
 
     def _connected(self, server: ProxyClient, member: Member) -> None:
         assert self._upstream is not None  # noqa: S101 - it was connected
-        self._connector = None
         server.give_up()
         self._upstream.pool.released(member)
-        self._client.advance(self._greet())
+        self._learnt()
 
-    def _failed(self, _cause: ConnectFailure) -> None:
+    def _learnt(self, *_: ConnectFailure) -> None:
         self._connector = None
         self._client.advance(self._greet())
+
+    def _begun(self, banner: str = "") -> ClientDialogue:
+        from txmux.wire.starttls.protocols import begun  # noqa: PLC0415 - few listeners have it
+
+        settings = self._client.configuration.settings
+        return begun(str(settings.starttls), settings.starttls_banner or banner)
 
     def _greet(self) -> Outcome | None:
         self.leave()
         client = self._client
-        settings = client.configuration.settings
-        learnt = "" if self._upstream is None else self._upstream.greeting
-        banner = settings.starttls_banner or learnt
-        client.starttls = dialogue = self._protocol.dialogue(banner)
-        self.wait(client.time_left(settings.detect_timeout), self._on_timeout)
-        self._send(dialogue.first)
+        client.starttls = self._begun("" if self._upstream is None else self._upstream.greeting)
+        timeout = client.configuration.settings.detect_timeout
+        self.wait(client.time_left(timeout), self._on_timeout)
+        self._send(client.starttls.first)
         return self.on_data() if client.received else None
 
     def _send(self, data: bytes) -> None:
-        if data:
-            self._client.record.bytes_out += len(data)
-            self._client.transport.write(data)
+        self._client.record.bytes_out += len(data)
+        self._client.transport.write(data)
 
     @override
     def on_data(self) -> Outcome | None:
@@ -133,7 +133,6 @@ class AwaitingTLS(Stage):
 def _first_upstream(configuration: Configuration) -> Upstream | None:
     """Return the backend that is named first; ``None`` if its server depends on the client."""
     routes = [route for layer in configuration.layers for route in layer.detector.routes]
-    for destination in (*(route.destination for route in routes), configuration.top.default):
-        if isinstance(destination, Upstream):
-            return destination if destination.destinations is None else None
-    return None
+    named = (*(route.destination for route in routes), configuration.top.default)
+    first = next((one for one in named if isinstance(one, Upstream)), None)
+    return None if first is None or first.destinations is not None else first

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Callable
+from typing import Literal, TypeAlias
 
 import attrs
 
@@ -12,20 +12,14 @@ from txmux.wire.steps import RequestRefusedError, Step
 
 LONGEST_COMMAND = 4096  # bytes
 MOST_COMMANDS = 20
+MALFORMED = -1  # the length of what is no command
 HANDSHAKE = b"\x16"  # the first byte of TLS (RFC 8446, section 5.1)
-_SHOWN = 60  # characters
-
 NOT_TLS = "it sent something else than TLS behind STARTTLS, or did not wait for the answer"
 
-MALFORMED = -1
-"""The length of what is no command."""
+_SHOWN = 60  # characters
 
-
-class Answer(NamedTuple):
-    """The answer to a command of a client, and whether TLS or the end of the connection follows."""
-
-    data: bytes
-    then: Literal["", "tls", "end"] = ""
+Then: TypeAlias = Literal["", "tls", "end"]
+"""What follows a command: another one, TLS, or the end of the connection."""
 
 
 @attrs.frozen
@@ -33,31 +27,23 @@ class ClearProtocol:
     """A protocol that begins in the clear.
 
     Attributes:
-        greeting: Returns what a server says first, with the text of a banner.
         length_of: Returns the length of the first command of some bytes: 0 as long as it is not complete, or `MALFORMED`.
-        answer: Returns the answer to a command.
-        steps: Returns the steps to a server's TLS; ``name`` is that of the client's dialogue.
+        answer: Returns the answer to a client's command.
+        steps: Returns the steps to the TLS of a server; the name is that of the client's dialogue.
         banner: The text of the usual greeting; empty if the client speaks first.
+        greeting: Returns what a server says first, with the text of a banner.
         text_of: Returns the text of a server's greeting.
     """
 
-    greeting: Callable[[str], bytes]
     length_of: Callable[[bytes], int]
-    answer: Callable[[ClientDialogue, bytes], Answer]
-    steps: Callable[[str], Sequence[Step]]
+    answer: Callable[[ClientDialogue, bytes], tuple[bytes, Then]]
+    steps: Callable[[str], tuple[Step, ...]]
     banner: str = ""
-    text_of: Callable[[bytes], str] = lambda greeting: ""  # noqa: ARG005
-
-    def dialogue(self, banner: str = "") -> ClientDialogue:
-        """Begin the dialogue with a client."""
-        return ClientDialogue(self, banner)
+    greeting: Callable[[str], bytes] = str.encode
+    text_of: Callable[[bytes], str] = bytes.decode
 
     def server_steps(
-        self,
-        note_greeting: Callable[[str], object],
-        name: str = "",
-        *,
-        in_clear: bool,
+        self, note_greeting: Callable[[str], object], name: str = "", *, in_clear: bool
     ) -> tuple[Step, ...]:
         """Return what a server is asked for a client.
 
@@ -66,18 +52,17 @@ class ClearProtocol:
             name: That of the client's dialogue.
             in_clear: Whether the server gets the protocol without TLS, since that ends here. Then only its greeting is read.
         """
-        steps = tuple(self.steps(name))
+        steps = self.steps(name)
         if not self.banner:
             return () if in_clear else steps
-        greeting = steps[0]
 
         def length_of(received: bytes) -> int:
-            length = greeting.length_of(received)
+            length = steps[0].length_of(received)
             if length:
                 note_greeting(self.text_of(received[:length]))
             return length
 
-        first = attrs.evolve(greeting, length_of=length_of)
+        first = attrs.evolve(steps[0], length_of=length_of)
         return (first,) if in_clear else (first, *steps[1:])
 
 
@@ -90,46 +75,47 @@ class ClientDialogue:
     Attributes:
         first: What is sent first.
         name: What the client has named, if its server must be asked for it: attributes of a stream of XMPP.
-        then: What follows, once it is not empty: TLS, or the end of the connection.
+        then: What follows, once it is not empty.
         problem: Why the connection ends; empty if the client has asked for that.
-        rest: The bytes behind the last command.
     """
 
     def __init__(self, protocol: ClearProtocol, banner: str = "") -> None:
         self.protocol = protocol
         self.banner = banner or protocol.banner
         self.first = protocol.greeting(self.banner)
-        self.name = ""
-        self.then: Literal["", "tls", "end"] = ""
-        self.problem = ""
-        self.rest = b""
+        self.name = self.problem = ""
+        self.then: Then = ""
+        self._rest = b""
         self._commands = 0
 
     def receive(self, data: bytes) -> bytes:
         """Take bytes of the client; returns the answers. However the bytes are cut, the answers are the same."""
         if self.then == "tls":
             self.refuse(NOT_TLS)
-        self.rest += data
+        self._rest += data
         sent = b""
         while not self.then:
-            length = self.protocol.length_of(self.rest[:LONGEST_COMMAND])
+            length = self.protocol.length_of(self._rest[:LONGEST_COMMAND])
             if length > 0:
-                command, self.rest = self.rest[:length], self.rest[length:]
-                answer, self.then = self.protocol.answer(self, command)
-                if self.then == "tls" and self.rest:
-                    self.refuse(NOT_TLS)
-                    break
-                sent += answer
-                self._commands += 1
-                if self._commands == MOST_COMMANDS and not self.then:
-                    self.refuse(f"it sent {MOST_COMMANDS} commands without STARTTLS")
+                sent += self._answer(length)
             elif length == MALFORMED:
-                self.refuse(f"it sent {shown(self.rest)}, which is no command")
-            elif len(self.rest) >= LONGEST_COMMAND:
+                self.refuse(f"it sent {shown(self._rest)}, which is no command")
+            elif len(self._rest) >= LONGEST_COMMAND:
                 self.refuse(f"it sent a command of more than {LONGEST_COMMAND} bytes")
             else:
                 break
         return sent
+
+    def _answer(self, length: int) -> bytes:
+        command, self._rest = self._rest[:length], self._rest[length:]
+        answer, self.then = self.protocol.answer(self, command)
+        self._commands += 1
+        if self.then == "tls" and self._rest:
+            self.refuse(NOT_TLS)
+            return b""
+        if not self.then and self._commands == MOST_COMMANDS:
+            self.refuse(f"it sent {MOST_COMMANDS} commands without STARTTLS")
+        return answer
 
     def refuse(self, problem: str) -> None:
         """End the dialogue; the problem is for the log, with the client as its subject."""

@@ -1,33 +1,18 @@
 """SMTP, IMAP, POP3 and FTP, whose commands and answers are lines of text."""
 
-from __future__ import annotations
-
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Collection, Mapping
+from functools import partial
 
 import attrs
 
-from txmux.wire.starttls.dialogue import Answer, ClearProtocol, ClientDialogue, answered
+from txmux.wire.starttls.dialogue import ClearProtocol, ClientDialogue, Then, answered
 from txmux.wire.steps import Step
 
 _TAG = re.compile(r"[A-Za-z0-9._-]{1,32}")
+_OF_SERVER = re.compile(r"^\s*\[[^]]*\]|<[^>]*>|[^ -~]")
+"""What a greeting says of its own server or connection: capabilities of IMAP, and the timestamp of POP3 for APOP."""
 _LONGEST_BANNER = 200  # characters
-_NOT_PRINTABLE = re.compile("[^ -~]+")
-
-_IsLast = Callable[[bytes, bytes], bool]
-
-
-def _one_line(_line: bytes, _first: bytes) -> bool:
-    return True
-
-
-def _coded(line: bytes, first: bytes) -> bool:
-    """Return whether a line ends a reply, by its code (RFC 5321, section 4.2.1; RFC 959, section 4.2)."""
-    return not first[:3].isdigit() or (line[:3] == first[:3] and line[3:4] != b"-")
-
-
-def _tagged(line: bytes, _first: bytes) -> bool:
-    return not line.startswith(b"* ")
 
 
 @attrs.frozen
@@ -35,160 +20,121 @@ class _Lines:
     """A protocol of lines.
 
     Attributes:
-        greeting: The beginning of a greeting, before its text.
-        usual: The text of the greeting if there is none yet.
+        start: The beginning of a greeting, before its text.
         go: The commands that start TLS.
         going: The answer to them.
+        leave: The command that ends the connection, and the answer.
+        otherwise: The answer to a command that is in none of these.
         answers: Those to commands that do no harm; ``{host}`` is the first word of the banner.
-        leave: The command that ends the connection.
-        otherwise: The answer to anything else.
-        own_text: What is left out of a server's greeting, since it is about that server or its connection.
         asked: Commands for servers, and the beginning of the answers.
-        is_last: Tells whether a line is the last one of an answer, by that and the first line.
         has_tags: Whether a word precedes each command, and its answer.
     """
 
-    greeting: str
-    usual: str
-    go: frozenset[str]
+    banner: str
+    start: str
+    go: Collection[str]
     going: str
-    answers: Mapping[str, str]
     leave: tuple[str, str]
     otherwise: str
+    answers: Mapping[str, str]
     asked: tuple[tuple[str, str], ...]
-    is_last: _IsLast = _one_line
-    own_text: str = r"$^"
     has_tags: bool = False
 
     def made(self) -> ClearProtocol:
         return ClearProtocol(
-            lambda banner: self.line(f"{self.greeting}{banner}"),
-            _length_of,
-            self.answer,
-            lambda _: self.steps(),
-            self.usual,
-            self.text_of,
+            _length_of, self.answer, self.steps, self.banner, self.greeting, self.text_of
         )
 
-    def answer(self, dialogue: ClientDialogue, command: bytes) -> Answer:
-        words = command.decode("ascii", "replace").split()
-        tag = ""
-        if self.has_tags:
-            tag, words = (words[0], words[1:]) if words else ("", [])
-            if not _TAG.fullmatch(tag):
-                return Answer(self.line("* BAD no tag"))
-            tag += " "
-        text = " ".join(words).upper()
-        if text in self.go:
-            return Answer(self.line(tag + self.going), "tls")
-        verb = text.partition(" ")[0]
-        leave, goodbye = self.leave
-        if verb == leave:
-            return Answer(self.line(goodbye, tag), "end")
-        host = dialogue.banner.partition(" ")[0]
-        answer = self.answers.get(verb)
-        return Answer(
-            self.line(tag + self.otherwise) if answer is None else self.line(answer, tag, host=host)
-        )
-
-    @staticmethod
-    def line(text: str, tag: str = "", host: str = "") -> bytes:
-        filled = text.replace("{tag}", tag).replace("{host}", host)
-        return f"{filled}\r\n".encode("ascii", "replace")
-
-    def steps(self) -> list[Step]:
-        steps = []
-        for command, answer in self.asked:
-            hint = f"when it was sent {command!r}" if command else "instead of a greeting"
-            request = f"{command}\r\n".encode() if command else b""
-            steps.append(Step(request, self._reader(answer.encode(), is_first=not command), hint))
-        return steps
-
-    def _reader(self, expected: bytes, *, is_first: bool) -> Callable[[bytes], int]:
-        is_last = _one_line if is_first and self.has_tags else self.is_last
-
-        def length_of(received: bytes) -> int:
-            at = 0
-            while end := received.find(b"\n", at) + 1:
-                line = received[at:end]
-                if is_last(line, received):
-                    if line[: len(expected)].upper() != expected:
-                        raise answered(line)
-                    return end
-                at = end
-            return 0
-
-        return length_of
+    def greeting(self, banner: str) -> bytes:
+        return _line(self.start + banner)
 
     def text_of(self, greeting: bytes) -> str:
-        first = greeting.splitlines()[0][len(self.greeting.partition("[")[0]) :]
-        text = re.sub(self.own_text, "", first.decode("ascii", "replace"))
-        return _NOT_PRINTABLE.sub(" ", text).strip()[:_LONGEST_BANNER]
+        first = greeting.splitlines()[0].decode("ascii", "replace")
+        code = self.start.partition("[")[0]
+        return _OF_SERVER.sub("", first[len(code) :]).strip()[:_LONGEST_BANNER]
+
+    def answer(self, dialogue: ClientDialogue, command: bytes) -> tuple[bytes, Then]:
+        words, tag = command.decode("ascii", "replace").split(), ""
+        if self.has_tags:
+            if not words or not _TAG.fullmatch(words[0]):
+                return _line("* BAD no tag"), ""
+            tag = f"{words.pop(0)} "
+        text = " ".join(words).upper()
+        verb = text.partition(" ")[0]
+        if text in self.go:
+            return _line(tag + self.going), "tls"
+        if verb == self.leave[0]:
+            return _line(self.leave[1].replace("{tag}", tag)), "end"
+        answer = self.answers.get(verb, f"{{tag}}{self.otherwise}").replace("{tag}", tag)
+        return _line(answer.replace("{host}", dialogue.banner.partition(" ")[0])), ""
+
+    def steps(self, _name: str) -> tuple[Step, ...]:
+        return tuple(
+            Step(
+                _line(command) if command else b"",
+                partial(_length_of_reply, expected.encode(), self.has_tags and bool(command)),
+                f"when it was sent {command!r}" if command else "instead of a greeting",
+            )
+            for command, expected in self.asked
+        )
 
 
 def _length_of(data: bytes) -> int:
     return data.find(b"\n") + 1
 
 
-# RFC 5321 and RFC 3207; a reply of 530 is what that says for every other command.
+def _line(text: str) -> bytes:
+    return f"{text}\r\n".encode("ascii", "replace")
+
+
+def _length_of_reply(expected: bytes, is_tagged: bool, received: bytes) -> int:  # noqa: FBT001
+    """Find the last line of a reply: by its code (RFC 5321, section 4.2.1; RFC 959, section 4.2), or its tag."""
+    at, code = 0, received[:3]
+    while end := received.find(b"\n", at) + 1:
+        line = received[at:end]
+        has_more = line[:3] != code or line[3:4] == b"-" if code.isdigit() else False
+        if not (line.startswith(b"* ") if is_tagged else has_more):
+            if line[: len(expected)].upper() != expected:
+                raise answered(line)
+            return end
+        at = end
+    return 0
+
+
+# RFC 5321 and RFC 3207. EHLO has a name that nobody has (RFC 2606): the client's own follows inside of TLS.
 SMTP = _Lines(
-    greeting="220 ",
-    usual="localhost ESMTP",
-    go=frozenset({"STARTTLS"}),
-    going="220 2.0.0 Ready to start TLS",
-    answers={
-        "EHLO": "250-{host}\r\n250 STARTTLS",
-        "HELO": "250 {host}",
-        "NOOP": "250 2.0.0 OK",
-        "RSET": "250 2.0.0 OK",
+    "localhost ESMTP", "220 ", {"STARTTLS"}, "220 2.0.0 Ready to start TLS",
+    ("QUIT", "221 2.0.0 Bye"), "530 5.7.0 Must issue a STARTTLS command first",
+    {
+        "EHLO": "250-{host}\r\n250 STARTTLS", "HELO": "250 {host}",
+        "NOOP": "250 2.0.0 OK", "RSET": "250 2.0.0 OK",
     },
-    leave=("QUIT", "221 2.0.0 Bye"),
-    otherwise="530 5.7.0 Must issue a STARTTLS command first",
-    # The name is one that nobody has (RFC 2606): the client's own follows inside of TLS.
-    asked=(("", "220"), ("EHLO txmux.invalid", "250"), ("STARTTLS", "220")),
-    is_last=_coded,
-).made()
+    (("", "220"), ("EHLO txmux.invalid", "250"), ("STARTTLS", "220")),
+).made()  # fmt: skip
 
 # RFC 9051, sections 6.1 and 6.2.1, and RFC 5530 for the code.
 IMAP = _Lines(
-    greeting="* OK [CAPABILITY IMAP4rev1 STARTTLS LOGINDISABLED] ",
-    usual="ready",
-    go=frozenset({"STARTTLS"}),
-    going="OK Begin TLS negotiation now",
-    answers={
+    "ready", "* OK [CAPABILITY IMAP4rev1 STARTTLS LOGINDISABLED] ", {"STARTTLS"},
+    "OK Begin TLS negotiation now", ("LOGOUT", "* BYE\r\n{tag}OK done"),
+    "NO [PRIVACYREQUIRED] STARTTLS first",
+    {
         "CAPABILITY": "* CAPABILITY IMAP4rev1 STARTTLS LOGINDISABLED\r\n{tag}OK done",
         "NOOP": "{tag}OK done",
     },
-    leave=("LOGOUT", "* BYE\r\n{tag}OK done"),
-    otherwise="NO [PRIVACYREQUIRED] STARTTLS first",
-    asked=(("", "* OK"), ("1 STARTTLS", "1 OK")),
-    is_last=_tagged,
-    own_text=r"^\s*\[[^]]*\]",
-    has_tags=True,
-).made()
+    (("", "* OK"), ("1 STARTTLS", "1 OK")), has_tags=True,
+).made()  # fmt: skip
 
-# RFC 1939, RFC 2449 and RFC 2595, section 4. A timestamp in the greeting would be for APOP on its own connection.
+# RFC 1939, RFC 2449 and RFC 2595, section 4.
 POP3 = _Lines(
-    greeting="+OK ",
-    usual="ready",
-    go=frozenset({"STLS"}),
-    going="+OK Begin TLS negotiation",
-    answers={"CAPA": "+OK\r\nSTLS\r\n.", "NOOP": "+OK"},
-    leave=("QUIT", "+OK"),
-    otherwise="-ERR [SYS/PERM] STLS first",
-    asked=(("", "+OK"), ("STLS", "+OK")),
-    own_text=r"<[^>]*>",
-).made()
+    "ready", "+OK ", {"STLS"}, "+OK Begin TLS negotiation", ("QUIT", "+OK"),
+    "-ERR [SYS/PERM] STLS first", {"CAPA": "+OK\r\nSTLS\r\n.", "NOOP": "+OK"},
+    (("", "+OK"), ("STLS", "+OK")),
+).made()  # fmt: skip
 
 # RFC 959, RFC 2389 and RFC 4217, section 4.
 FTP = _Lines(
-    greeting="220 ",
-    usual="ready",
-    go=frozenset({"AUTH TLS", "AUTH TLS-C", "AUTH SSL"}),
-    going="234 Begin TLS negotiation",
-    answers={"FEAT": "211-Features:\r\n AUTH TLS\r\n211 End", "NOOP": "200 OK"},
-    leave=("QUIT", "221 Bye"),
-    otherwise="530 AUTH TLS first",
-    asked=(("", "220"), ("AUTH TLS", "234")),
-    is_last=_coded,
-).made()
+    "ready", "220 ", {"AUTH TLS", "AUTH TLS-C", "AUTH SSL"}, "234 Begin TLS negotiation",
+    ("QUIT", "221 Bye"), "530 AUTH TLS first",
+    {"FEAT": "211-Features:\r\n AUTH TLS\r\n211 End", "NOOP": "200 OK"},
+    (("", "220"), ("AUTH TLS", "234")),
+).made()  # fmt: skip
