@@ -11,6 +11,7 @@ from tests.cli.support import CommandTestCase
 from tests.support.ech import HIDDEN, MadeKey, Sealer, inner
 from tests.wire.hello_builder import records, server_name, versions
 from txmux.client.tls.ech import read_key_file
+from txmux.rules.model import route
 from txmux.wire.ech import read_configs
 
 _RULES = """\
@@ -106,7 +107,9 @@ class EchTest(CommandTestCase):
         self.assertIn("ech=outer sni=public.example", out)
         self.assertIn("route public", self.explained(hello, "--listener", "public"))
         ends = records(Sealer(self.made).hello(inner(name="ends.example")))
-        self.assertIn("route public", self.explained(ends))
+        for version, taker in ((0, "ends"), (1 << 32, "public")):
+            self.patch(route, "_ACCEPTS_HIDDEN", version)
+            self.assertIn(f": route {taker}", self.explained(ends))
         illegal = inner(server_name(HIDDEN), versions(0x0304))
         out = self.explained(records(Sealer(self.made).hello(illegal)))
         self.assertIn("tls_error=the hidden hello is not legal", out)
@@ -118,6 +121,9 @@ class EchTest(CommandTestCase):
         ]
 
     def test_check(self) -> None:
+        self.patch(route, "_ACCEPTS_HIDDEN", 0)
+        self.assertEqual(self.checked(), [])
+        self.patch(route, "_ACCEPTS_HIDDEN", 1 << 32)
         (ends,) = self.checked()
         self.assertIn("hellos in which [listen public] finds such a name hidden go by", ends)
         MadeKey(8, "lost.example").write(self.keys / "b.pem").chmod(0o644)

@@ -9,7 +9,7 @@ import sys
 import threading
 from io import BytesIO
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 from unittest import SkipTest
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -21,6 +21,7 @@ from tests.interop.quic.case import require_curl
 from tests.interop.servers import Certificate, make_certificate
 
 _HIDDEN, _ASKS_AGAIN, _PUBLIC = "hidden.example", "retry.example", "public.example"
+_ENDS = "ends.example"
 _RULES = """
 [listen public]
 endpoint = 127.0.0.1:0
@@ -34,6 +35,11 @@ backend = 127.0.0.1:{hidden}
 match   = tls sni=retry.example
 backend = 127.0.0.1:{retry}
 
+[route ends]
+match   = tls sni=ends.example
+terminate_tls = {both}
+backend = 127.0.0.1:{plain}
+
 [route public]
 match   = tls sni=public.example
 backend = 127.0.0.1:{public}
@@ -41,15 +47,18 @@ backend = 127.0.0.1:{public}
 
 
 class _Server:
-    """Answers every request with its name; with a curve, it asks clients for a key share of that."""
+    """Answers every request with its name; by TLS with a certificate, and with a curve, it asks clients for a key share of that."""
 
-    def __init__(self, name: str, certificate: Certificate, curve: ec.EllipticCurve | None) -> None:
+    def __init__(
+        self, name: str, certificate: Certificate | None, curve: ec.EllipticCurve | None = None
+    ) -> None:
         self._name = name.encode()
-        self._context = SSL.Context(SSL.TLS_SERVER_METHOD)
-        self._context.use_certificate_chain_file(str(certificate.chain))
-        self._context.use_privatekey_file(str(certificate.key))
-        if curve is not None:
-            self._context.set_tmp_ecdh(curve)
+        self._context = SSL.Context(SSL.TLS_SERVER_METHOD) if certificate is not None else None
+        if self._context is not None and certificate is not None:
+            self._context.use_certificate_chain_file(str(certificate.chain))
+            self._context.use_privatekey_file(str(certificate.key))
+            if curve is not None:
+                self._context.set_tmp_ecdh(curve)
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.port = self._socket.getsockname()[1]
         self._thread = threading.Thread(target=self._serve, daemon=True)
@@ -61,14 +70,17 @@ class _Server:
                 client, _ = self._socket.accept()
             except OSError:
                 return
-            with client, contextlib.suppress(SSL.Error):
+            with client, contextlib.suppress(SSL.Error, OSError):
                 client.settimeout(None)
-                tls = SSL.Connection(self._context, client)
-                tls.set_accept_state()
-                tls.recv(4096)
+                peer: Any = client
+                if self._context is not None:
+                    peer = SSL.Connection(self._context, client)
+                    peer.set_accept_state()
+                peer.recv(4096)
                 length = f"Content-Length: {len(self._name)}".encode()
-                tls.sendall(b"HTTP/1.1 200 OK\r\n%s\r\n\r\n%s" % (length, self._name))
-                tls.shutdown()
+                peer.sendall(b"HTTP/1.1 200 OK\r\n%s\r\n\r\n%s" % (length, self._name))
+                if self._context is not None:
+                    peer.shutdown()
 
     def end(self) -> None:
         self._socket.shutdown(socket.SHUT_RDWR)
@@ -127,7 +139,7 @@ class EchTests(InteropTestCase):
         if SSL.OPENSSL_VERSION_NUMBER < 0x4000_0000:
             raise SkipTest("this OpenSSL does not accept hidden hellos")
         super().setUpClass()
-        cls.certificate = make_certificate(cls.folder, _HIDDEN, _ASKS_AGAIN, _PUBLIC)
+        cls.certificate = make_certificate(cls.folder, _HIDDEN, _ASKS_AGAIN, _PUBLIC, _ENDS)
         cls.keys = cls.make_folder("keys")
         cls.configs = _new_key(cls.keys / "a.pem")
         curves = {_HIDDEN: None, _ASKS_AGAIN: ec.SECP384R1(), _PUBLIC: None}
@@ -135,9 +147,11 @@ class EchTests(InteropTestCase):
             name.partition(".")[0]: cls.share(_Server(name, cls.certificate, curve)).port
             for name, curve in curves.items()
         }
-        cls.mux = cls.share(Mux(cls.folder, _RULES.format(keys=cls.keys, **ports)))
+        plain = cls.share(_Server(_ENDS, None)).port
+        rules = _RULES.format(keys=cls.keys, both=cls.certificate.both, plain=plain, **ports)
+        cls.mux = cls.share(Mux(cls.folder, rules))
 
-    def page(self, name: str, ech: str, port: int | None = None) -> bytes | int:
+    def page(self, name: str, ech: str, port: int | None = None, curves: str = "") -> bytes | int:
         """Return the page, or the number of curl's error."""
         from curl_cffi import Curl, CurlError, CurlOpt  # noqa: PLC0415 - it may not be there
 
@@ -150,6 +164,7 @@ class EchTests(InteropTestCase):
             (CurlOpt.ECH, ech.encode()),
             (CurlOpt.WRITEDATA, body),
             (CurlOpt.TIMEOUT, 30),
+            *([(CurlOpt.SSL_EC_CURVES, curves.encode())] if curves else []),
         ):
             curl.setopt(option, value)
         try:
@@ -176,6 +191,15 @@ class EchTests(InteropTestCase):
         self.assertEqual(self.page(_ASKS_AGAIN, f"ecl:{self.configs}"), _ASKS_AGAIN.encode())
         route, facts = self.mux.take_fields("route", "facts")
         self.assertEqual((route, facts["ech"], facts["ech_retry"]), ("retry", "inner", "yes"))
+
+    def test_tls_that_ends_here(self) -> None:
+        """OpenSSL accepts the hidden hello; it asks for a key share that it likes better."""
+        for curves, retry in (("", None), ("P-384:X25519", "yes")):
+            page = self.page(_ENDS, f"ecl:{self.configs}", curves=curves)
+            self.assertEqual(page, _ENDS.encode())
+            route, facts = self.mux.take_fields("route", "facts")
+            found = route, facts["ech"], facts["sni"], facts.get("ech_retry")
+            self.assertEqual(found, ("ends", "inner", _ENDS, retry))
 
     def test_others_come_to_the_public_name(self) -> None:
         """So do clients with another key, and those that only pretend."""

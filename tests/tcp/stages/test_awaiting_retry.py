@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
+from unittest import SkipTest
+
+from OpenSSL import SSL
 
 from tests.support.ech import (
     HIDDEN,
+    INNER,
+    KEY_SHARE,
     PUBLIC,
     MadeKey,
     Sealer,
@@ -16,9 +21,18 @@ from tests.support.ech import (
 from tests.support.folders import make_folder
 from tests.support.mux import MuxTestCase, backend_at
 from tests.support.peers import Peer, PeerFactory, listen
-from tests.wire.hello_builder import client_hello, records, server_name, versions
+from tests.tcp.stages.handshaking_case import TerminationCase
+from tests.wire.hello_builder import (
+    client_hello,
+    extension,
+    records,
+    server_name,
+    sized,
+    versions,
+)
 from txmux.rules.embedding import route
 from txmux.wire.client_hello import parse_client_hello
+from txmux.wire.hello_records import asks_again
 
 _MADE = MadeKey()
 _CHANGED = bytes.fromhex("140303000101")  # for old middleboxes
@@ -238,6 +252,51 @@ class AwaitingRetryTest(HiddenCase):
         server.close()
         record = await self.assert_logged(reason="done", route="hidden")
         self.assertNotIn("ech", record.facts)
+
+
+_GROUPS = extension(10, sized(2, b"\0\x1d"))
+_SIGNATURES = extension(13, sized(2, b"\4\3"))
+_NO_SHARE = extension(KEY_SHARE, b"\0\0")
+
+
+class EndsHereTest(TerminationCase):
+    """TLS that ends here: OpenSSL asks a client that has sent no key share for a second hello."""
+
+    async def asked_again(self) -> tuple[Peer, Sealer]:
+        made = MadeKey()
+        keys = made.write(self.folder / "ech.pem")
+        port = self.mux([self.tls_route(match=f"tls sni={HIDDEN}"), self.inner()], ech_keys=keys)
+        sealer = Sealer(made)
+        client = await self.connect(port, records(sealer.hello(self.hello())))
+        await client.until(lambda: bool(asks_again(bytes(client.received))))
+        return client, sealer
+
+    @staticmethod
+    def hello() -> bytes:
+        parts = server_name(HIDDEN), INNER, versions(0x0304), _GROUPS, _SIGNATURES, _NO_SHARE
+        return inner(*parts)
+
+    async def test_illegal_second_hello(self) -> None:
+        if SSL.OPENSSL_VERSION_NUMBER < 0x4000_0000:
+            raise SkipTest("this OpenSSL does not accept hidden hellos")
+        client, _ = await self.asked_again()
+        client.send(_CHANGED + records(Sealer(MadeKey()).second(self.hello())))
+        await client.has_all()
+        self.assertTrue(client.received.endswith(bytes.fromhex("15030300020233")))
+        record = await self.assert_ended(client, reason="tls-failed")
+        why = "the TLS handshake failed: the second hello does not open"
+        self.assertEqual(record.facts["tls_error"], why)
+
+    async def test_second_hello_without_a_share(self) -> None:
+        """It is opened, and OpenSSL says what it thinks of it."""
+        if SSL.OPENSSL_VERSION_NUMBER < 0x4000_0000:
+            raise SkipTest("this OpenSSL does not accept hidden hellos")
+        client, sealer = await self.asked_again()
+        for byte in _CHANGED + records(sealer.second(self.hello())):
+            client.send(bytes([byte]))
+        await client.has_all()
+        record = await self.assert_ended(client, reason="tls-failed")
+        self.assertIn("the TLS handshake failed: bad key share", record.facts["tls_error"])
 
 
 class PortableTest(AwaitingRetryTest):

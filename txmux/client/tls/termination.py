@@ -26,6 +26,7 @@ from txmux.wire.proxyprotocol.header import SslClient, SslInfo, Tlv, TlvType
 
 if TYPE_CHECKING:
     from txmux.client.tls.store import CertificateStore
+    from txmux.wire.ech import Unsealed
 
 
 @attrs.frozen
@@ -134,7 +135,11 @@ class Termination:
     def serverConnectionForTLS(self, protocol: object) -> SSL.Connection:  # noqa: ARG002
         return SSL.Connection(self.store.context(), None)
 
-    def make_transport(self, protocol: Any) -> TLSTransport:
+    def make_transport(self, protocol: Any, hidden: Unsealed | None = None) -> TLSTransport:
+        if hidden is not None:
+            from txmux.client.tls.hidden import HiddenTLSTransport  # noqa: PLC0415 - few need it
+
+            return HiddenTLSTransport(self.factory, protocol, hidden)
         return TLSTransport(self.factory, protocol, _connectWrapped=False)
 
     @staticmethod

@@ -302,7 +302,7 @@ def unhidden_names(rules: Rules) -> Iterator[Problem]:
                 yield listener.section.problem(message, "ech_keys")
         for route, number, line in lines_of(rules.routes_of(listener)):
             if line.name == "tls" and not line.negated and not takes_hidden(route, Refusal.CLOSE):
-                message = f"hellos in which [listen {listener.name}] finds such a name hidden go by their outer name, since they cannot be sent on; do not hide it"
+                message = f"hellos in which [listen {listener.name}] finds such a name hidden go by their outer name, since the socket is handed over, or OpenSSL is older than 4 here; do not hide it"
                 yield route.section.problem(message, "match", number)
 
 

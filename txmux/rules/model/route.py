@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 WEEK = frozenset(range(7))
 MIDNIGHT = 24 * 60
 
+_ACCEPTS_HIDDEN = 0x4000_0000
+"""The first version of OpenSSL that shows a client that it has seen the mark of a hidden hello (RFC 9849, section 7.2)."""
+
 
 @attrs.frozen
 class Period:
@@ -178,7 +181,9 @@ class Route:
 
 
 def takes_hidden(route: Route | None, default: Outcome) -> bool:
-    """Return whether a client's hidden hello can be sent on, by a route or to the default: not to TLS that ends here, nor with the socket."""
+    """Return whether a client's hidden hello can be sent on, by a route or to the default: not with the socket, nor to an older OpenSSL here."""
     if route is not None and route.terminate_tls is not None:
-        return False
+        from OpenSSL import SSL  # noqa: PLC0415 - it takes a while
+
+        return SSL.OPENSSL_VERSION_NUMBER >= _ACCEPTS_HIDDEN
     return not isinstance(default if route is None else route.outcome, (Handover, InProcess))

@@ -119,7 +119,8 @@ class Handshaking(Stage):
         below: Any = client.transport
         settings = client.configuration.settings
         self.wait(settings.detect_timeout, self._on_timeout)
-        self._tls = tls = self._termination.make_transport(self)
+        self._tls = tls = self._termination.make_transport(self, client.ech)
+        client.ech = None
         tls.strict = settings.tls_strict
         if isinstance(below, ProtocolWrapper):
             below.wrappedProtocol = tls
@@ -151,6 +152,8 @@ class Handshaking(Stage):
         elif client.agreed_tls is not None:
             agreed = attrs.evolve(agreed, found=client.agreed_tls.found)
         client.agreed_tls = agreed
+        if tls.is_opened_again:
+            facts["ech_retry"] = "yes"
         record.facts = facts | {k: printable(v) for k, v in agreed.facts().items()}
         # From here on what is inside of TLS is counted.
         record.bytes_in = 0
