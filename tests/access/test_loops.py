@@ -11,7 +11,7 @@ from tests.support.mux import MuxTestCase, backend_at
 from txmux.access.loops import MOST_HOPS, LoopDetector
 from txmux.client.io_runtime import IORuntime
 from txmux.rules.embedding import route
-from txmux.rules.model import Listener, ServerTLS
+from txmux.rules.model import Listener, ServerTLS, StartTLS
 from txmux.serving.listen_addresses import open_socket, socket_address
 from txmux.tcp.listener import MuxFactory
 
@@ -99,14 +99,14 @@ class HopsTests(SynchronousTestCase):
 
 
 class LoopTests(MuxTestCase):
-    def looping(self, relay: Any = "auto", **backend: Any) -> int:
+    def looping(self, relay: Any = "auto", starttls: StartTLS | None = None, **backend: Any) -> int:
         address = socket_address("127.0.0.1:0", 1024)
         assert address is not None
         with open_socket(address) as opened:
             number: int = opened.getsockname()[1]
             self.factory = MuxFactory(
                 [route("any", backend_at(number, **backend))],
-                Listener("public"),
+                Listener("public", starttls=starttls),
                 access_log=self.log,
                 runtime=IORuntime(self.time, relay),
             )
@@ -130,6 +130,14 @@ class LoopTests(MuxTestCase):
             said = [event for event in events if "come back" in event["log_format"]]
             self.assertEqual(len(said), 1)
             self.assertFalse(any(self.factory.runtime.loop_detector.slots))
+
+    async def test_listener_that_learns_its_banner_from_itself(self) -> None:
+        greeting = b"220 localhost ESMTP\r\n"
+        client = await self.connect(self.looping(starttls="smtp"))
+        await client.has(len(greeting))
+        self.assertEqual(client.received, greeting)
+        client.close()
+        await self.logged(2)
 
     async def test_loop_through_unanswered_tls_ends(self) -> None:
         await self.connect(self.looping(tls=ServerTLS("a.example")), b"x")

@@ -160,10 +160,15 @@ class BannerTest(StartTLSCase):
         await self.greeted(port, first=b"220 c.example\r\n")
 
     async def test_server_is_away(self) -> None:
+        """It is not tried for each client."""
         port = self.port(backend_at(free_port()), starttls_banner=None)
-        client = await self.connect(port)
-        await client.has(21)
-        self.assertEqual(client.received, b"220 localhost ESMTP\r\n")
+        with capturedLogs() as logged:
+            for _ in range(3):
+                client = await self.connect(port)
+                await client.has(21)
+                self.assertEqual(client.received, b"220 localhost ESMTP\r\n")
+        tried = [line for line in map(eventAsText, logged) if "cannot connect" in line]
+        self.assertEqual(len(tried), 1)
 
     async def test_silent_server(self) -> None:
         port = self.port(starttls_banner=None)

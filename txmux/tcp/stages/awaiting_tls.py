@@ -49,11 +49,12 @@ class AwaitingTLS(Stage):
             detection.cancel()  # it has its whole time once TLS begins
         settings, clear = client.configuration.settings, self._begun()
         client.record.facts["starttls"] = str(settings.starttls)
-        self._upstream = upstream = _first_upstream(client.configuration)
         # A connection of this process itself may be the one by which another client's banner is learnt.
         may_loop = client.runtime.loop_detector.hops_of(client.transport)
-        is_known = settings.starttls_banner is not None or not clear.first or may_loop
-        if is_known or upstream is None or upstream.greeting:
+        if clear.first and settings.starttls_banner is None and not may_loop:
+            self._upstream = _first_upstream(client.configuration)
+        upstream = self._upstream
+        if upstream is None or upstream.greeting:
             return self._greet()
         self.wait(_BANNER_WAIT, self._greet)
         self._connector = connector_for(client, upstream, self._connected, self._learnt)
@@ -88,11 +89,13 @@ class AwaitingTLS(Stage):
 
     def _greet(self) -> Outcome | None:
         self.leave()
-        client = self._client
-        client.starttls = self._begun("" if self._upstream is None else self._upstream.greeting)
+        client, upstream = self._client, self._upstream
+        client.starttls = dialogue = self._begun("" if upstream is None else upstream.greeting)
+        if upstream is not None:
+            upstream.greeting = dialogue.banner  # of a server that is away, too: until it greets
         timeout = client.configuration.settings.detect_timeout
         self.wait(client.time_left(timeout), self._on_timeout)
-        self._send(client.starttls.first)
+        self._send(dialogue.first)
         return self.on_data() if client.received else None
 
     def _send(self, data: bytes) -> None:
