@@ -36,7 +36,7 @@ _LONGEST = 16 * 1024  # bytes of an answer
 
 @attrs.define(eq=False)
 class Replay:
-    """Sends a server the requests that its client was answered before detection, and discards its answers.
+    """Sends a server the requests that its client was answered here, STARTTLS among them, and discards its answers.
 
     Args:
         left: The requests.
