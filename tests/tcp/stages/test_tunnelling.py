@@ -115,6 +115,18 @@ class FixedServerTest(TunnelCase):
             close(client, server)
             await self.logged(number + 1)
 
+    async def test_server_is_told_the_client_s_address_first(self) -> None:
+        backend = backend_at(self.backend_port(), proxy_protocol="v1")
+        port = self.mux([tunnel_route(backend)])
+        client = await self.answered(port, connect_to("a:22"), OPEN)
+        client.send(SSH)
+        own = client.transport.getHost().port
+        header = b"PROXY TCP4 127.0.0.1 127.0.0.1 %d %d\r\n" % (own, port)
+        server = await self.backend.heard(len(header) + len(SSH))
+        self.assertEqual(server.received, header + SSH)
+        close(client, server)
+        await self.logged()
+
     async def test_codes_of_a_server_that_refuses(self) -> None:
         backend = Backend("none", (server_at(free_port()),), retries=0)
         port = self.mux([tunnel_route(backend)])
