@@ -111,6 +111,23 @@ def _alert(client: socket.socket, _number: int) -> None:
     _silent(client, _number)
 
 
+def _says_goodbye(client: socket.socket, _number: int) -> None:
+    client.recv(65536)
+    client.sendall(b"\x15\x03\x03\x00\x02\x01\x00")
+
+
+def _asks_for_ever(client: socket.socket, _number: int) -> None:
+    """Send requests for a hello, which TLS ignores while it shakes hands."""
+    client.recv(65536)
+    while True:
+        client.sendall(b"\x16\x03\x03\x00\x04\x00\x00\x00\x00" * 100)
+
+
+def _answers_at_once(client: socket.socket, _number: int) -> None:
+    client.recv(1)
+    client.sendall(_ANSWER % (b"right", time.time()))
+
+
 def _greets(client: socket.socket, _number: int) -> None:
     client.sendall(b"220 mail.example.com ESMTP\r\n")
     _silent(client, _number)
@@ -167,6 +184,11 @@ class PortTests(CommandTestCase):
         self.assertEqual(code, 0, output)
         self.assertIn("SSH-2.0-Server_1", output)
 
+    def test_server_that_does_not_read_all(self) -> None:
+        """An answer counts though the server has closed before all bytes were sent."""
+        code, output, _ = self.run_test(self.port(_answers_at_once), "--protocol=http")
+        self.assertEqual(code, 0, output)
+
     def test_clients_that_are_lost(self) -> None:
         """One that is lost now and then, cut or not, is no dependence; and neither is a limit of clients."""
         code, output, _ = self.run_test(self.port(_loses_some), "--protocol=http")
@@ -183,6 +205,8 @@ class PortTests(CommandTestCase):
             (_closes, "closed"),
             (_resets, "reset"),
             (_alert, "unrecognized name"),
+            (_says_goodbye, "closed"),
+            (_asks_for_ever, "no answer"),
             (_greets, "no TLS: 220 mail.example.com ESMTP"),
         ):
             code, output, error = self.run_test(self.port(serve), "--sni=www.example.com")
@@ -219,7 +243,10 @@ class PortTests(CommandTestCase):
             (("localhost:1", "--sni", "a..b"), "no name"),
             (("localhost:1", "--protocol", "nothing"), "invalid choice"),
             (("localhost:1", "--timeout", "0"), "more than 0 seconds"),
-            (("localhost:1", *(f"--sni=a{n}" for n in range(9))), "at most 8 names"),
+            (("localhost:1", "--timeout", "inf"), "at most 3600"),
+            (("localhost:1", "--sni", "a." * 127 + "de"), "no name"),
+            (("localhost:1", *(f"--sni=a{n}" for n in range(20))), "at most 11 names"),
+            (("localhost:1", "--udp", *(f"--sni=a{n}" for n in range(9))), "at most 8 names"),
         ):
             code, _, error = self.run_main("test", *arguments)
             self.assertEqual(code, 2)

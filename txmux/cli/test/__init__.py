@@ -26,10 +26,11 @@ _AT_ONCE, _IN_ALL = 4, 200
 _MOST_CUTS = 62
 _WHOLE = 3  # connections without a cut, since a server may answer differently each time
 _BESIDE = 2 * _WHOLE + 9  # connections for each name, besides those that are cut once
-_NAMES = 8  # for each of which QUIC may need 23
+_BY_QUIC = 2 * _WHOLE + 2 * (2 + 6) + 1  # the same by UDP, where each order is sent
 _SEGMENT = 1440  # bytes, on most paths
 _BROWSERS, _LONG, _PIECES = 1843, 8192, 58
-_APART, _SHORT_PATIENCE = 1.1, 1.0  # seconds
+_APART, _SHORT_PATIENCE, _LONGEST_TIMEOUT = 1.1, 1.0, 3600  # seconds
+_LONGEST_NAME = 253  # bytes, as in DNS
 _DIFFERS, _UNANSWERED = 1, 3
 
 _Call = Callable[[float], Answer]
@@ -57,8 +58,7 @@ def _address(text: str) -> tuple[str, int]:
     host = host.removeprefix("[").removesuffix("]")
     _name(host)
     if not (host and port.isdecimal() and 0 < int(port) < 1 << 16):
-        advice = "" if host else f"; to check a rules file: txmux check {text}"
-        raise argparse.ArgumentTypeError(f"{text!r}: write it as mux.example:443{advice}")
+        raise argparse.ArgumentTypeError(f"{text!r}: write it as mux.example:443")
     return host, int(port)
 
 
@@ -68,9 +68,12 @@ def _name(text: str) -> str:
         ipaddress.ip_address(text)
         return ""
     try:
-        return text.encode("idna").decode("ascii")
+        name = text.encode("idna").decode("ascii")
     except UnicodeError as error:
         raise argparse.ArgumentTypeError(f"{text!r} is no name: {error}") from error
+    if len(name.removesuffix(".")) > _LONGEST_NAME:
+        raise argparse.ArgumentTypeError(f"{text!r} is no name: longer than {_LONGEST_NAME} bytes")
+    return name
 
 
 def _samples() -> dict[str, str]:
@@ -82,8 +85,10 @@ def run(arguments: argparse.Namespace) -> int:
     host, port = arguments.address
     names = [*dict.fromkeys(arguments.sni or [_name(host)])]
     most = min(_MOST_CUTS, (_IN_ALL // len(names) - _BESIDE) // 2)
-    if len(names) > _NAMES or not arguments.timeout > 0:
-        arguments.parser.error(f"at most {_NAMES} names, and a timeout of more than 0 seconds")
+    most_names = _IN_ALL // (_BY_QUIC if arguments.udp else _BESIDE + 2)
+    if len(names) > most_names or not 0 < arguments.timeout <= _LONGEST_TIMEOUT:
+        limits = f"more than 0 seconds, at most {_LONGEST_TIMEOUT}"
+        arguments.parser.error(f"at most {most_names} names, and a timeout of {limits}")
     output = None if arguments.json else Output()
     found: dict[str, list[_Row]] = {}
     asking, about = _Asking(arguments.timeout), f"{host} port {port}"

@@ -113,6 +113,8 @@ class Handshake(Sample):
             self.is_done = True
         except SSL.WantReadError:
             pass
+        except SSL.ZeroReturnError:
+            raise MuxError("closed") from None
         except SSL.Error as error:
             is_tls = self._received[:1] in {b"\x15", b"\x16"}  # an alert, or a handshake
             said = cause_of(error).removeprefix("no TLS: ")

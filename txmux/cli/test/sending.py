@@ -68,9 +68,10 @@ def exchange(
 
         def converse() -> Answer:
             pause = max(_PAUSE, 2 * _connect(connection, where, pieces[0], patience))
-            for piece in pieces[1:]:
-                time.sleep(pause if len(pieces) < _MANY else _SHORT_PAUSE)
-                connection.sendall(piece)
+            with contextlib.suppress(ConnectionError):  # its answer may have come before that
+                for piece in pieces[1:]:
+                    time.sleep(pause if len(pieces) < _MANY else _SHORT_PAUSE)
+                    connection.sendall(piece)
             _converse(connection, dialogue, time.monotonic() + patience)
             return dialogue.answer()
 
@@ -98,9 +99,8 @@ def _connect(connection: socket.socket, where: Where, piece: bytes, patience: fl
 
 def _converse(connection: socket.socket, dialogue: Sample, until: float) -> None:
     ends = False
-    while not dialogue.is_done:
-        left = until - time.monotonic()
-        connection.settimeout(max(0.001, min(left, dialogue.quiet) if ends else left))
+    while not dialogue.is_done and (left := until - time.monotonic()) > 0:
+        connection.settimeout(min(left, dialogue.quiet) if ends else left)
         try:
             data = connection.recv(_AT_ONCE)
         except OSError:
@@ -115,3 +115,5 @@ def _converse(connection: socket.socket, dialogue: Sample, until: float) -> None
         ends = dialogue.quiet > 0
         if more := dialogue.to_send():
             connection.sendall(more)
+    if not (dialogue.is_done or ends):
+        raise TimeoutError
