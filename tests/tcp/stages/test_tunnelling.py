@@ -127,6 +127,16 @@ class FixedServerTest(TunnelCase):
         close(client, server)
         await self.logged()
 
+    async def test_much_behind_the_request_in_one_piece(self) -> None:
+        port = self.mux([tunnel_route(backend_at(self.backend_port()))], peek_limit=4096)
+        for number, request in enumerate(
+            (connect_to("a:22"), b"\5\1\0" + socks5("a", 1), socks4a("a", 1))
+        ):
+            client = await self.connect(port, request + bytes(30_000))
+            server = await self.backend.heard(30_000, number)
+            close(client, server)
+            await self.logged(number + 1)
+
     async def test_codes_of_a_server_that_refuses(self) -> None:
         backend = Backend("none", (server_at(free_port()),), retries=0)
         port = self.mux([tunnel_route(backend)])
@@ -315,6 +325,9 @@ class LoginTest(TunnelCase):
             client = await self.connect(port, said)
             await client.is_lost()
             self.assertEqual(client.received.count(b"HTTP/1.1 407 "), 3)
+        client = await self.connect(port, connect_to("a:1") * 50)
+        await client.is_lost()
+        self.assertEqual(client.received.count(b"HTTP/1.1 407 "), 3)
         twice = "Proxy-Authorization: Basic YW5uOnNlY3JldA=="
         for fields in ((twice, twice), ("Proxy-Authorization: Digest x",)):
             client = await self.connect(port, connect_to("a:1", *fields, version="1.0"))
@@ -328,10 +341,18 @@ class LoginTest(TunnelCase):
         said = b"\5\2\0\2" + right + socks5("a", 1)
         client = await self.answered(port, said, b"\5\2\1\0\5\0" + NO_ADDRESS)
         close(client, await self.backend.peer(0))
-        for said, answer in ((b"\5\2\0\2" + wrong, b"\5\2\1\1"), (b"\5\1\0", b"\5\xff")):
+        for number, (said, answer, problem) in enumerate(
+            (
+                (b"\5\2\0\2" + wrong, b"\5\2\1\1", "its login as 'ann' is wrong"),
+                (b"\5\1\0", b"\5\xff", "it offers no login"),
+            ),
+            2,
+        ):
             client = await self.connect(port, said)
             await client.is_lost()
             self.assertEqual(client.received, answer)
+            record = await self.logged(number)
+            self.assertEqual(record.facts["tunnel_error"], problem)
         client = await self.connect(port, socks4a("a", 1))
         await client.is_lost()
         self.assertEqual(client.received, b"\0\x5b" + bytes(6))

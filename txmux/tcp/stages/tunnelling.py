@@ -34,6 +34,7 @@ class Tunnelling(Stage):
     _route: CompiledRoute
     _inside: RuleLayer
     _judging: Deferred[bool] | None = attrs.field(default=None, init=False)
+    _paused = False
 
     @override
     def begin(self) -> Outcome | None:
@@ -47,12 +48,12 @@ class Tunnelling(Stage):
 
     @override
     def on_data(self) -> Outcome | None:
-        client, dialog = self._client, self._dialog
-        dialog.received += client.received
-        client.received = b""
-        if len(dialog.received) > client.configuration.settings.peek_limit:
-            return self._refuse("it is longer than peek_limit", 431)
-        return self.on_finished()
+        if self._judging is None:
+            return self._proceed()
+        if len(self._client.received) > self._client.configuration.settings.peek_limit:
+            self._client.transport.pauseProducing()
+            self._paused = True
+        return None
 
     @override
     def on_finished(self) -> Outcome | None:
@@ -60,15 +61,25 @@ class Tunnelling(Stage):
 
     def _proceed(self, answer: bool | None = None) -> Outcome | None:  # noqa: FBT001 - as `Generator.send`
         client, dialog = self._client, self._dialog
-        while isinstance(event := dialog.proceed(answer), bytes):
-            client.record.bytes_out += len(event)
-            client.transport.write(event)
-            answer = None
+        limit = client.configuration.settings.peek_limit
+        while True:
+            # What is behind the request does not count for the limit, however it is cut.
+            room = limit - len(dialog.received)
+            dialog.received += client.received[:room]
+            client.received = client.received[room:]
+            event, answer = dialog.proceed(answer), None
+            if isinstance(event, bytes):
+                client.record.bytes_out += len(event)
+                client.transport.write(event)
+            elif event is not None or not client.received:
+                break
+            elif len(dialog.received) == limit:
+                return self._refuse("it is longer than peek_limit", 431)
         if isinstance(event, Login):
             return self._check(event)
         if event is None:
             return self._refuse("it is incomplete", 400) if client.has_finished else None
-        return self._open() if event else self._refuse("it is none, or its login is wrong")
+        return self._open() if event else self._refuse(dialog.problem)
 
     def _check(self, login: Login) -> Outcome | None:
         users, address = self._route.users, self._client.address
@@ -85,11 +96,12 @@ class Tunnelling(Stage):
     def _judged(self, answer: bool) -> None:  # noqa: FBT001 - of a Deferred
         if self._judging is not None:  # otherwise the connection has left this stage
             self._judging = None
+            self._resume()
             self._client.advance(self._proceed(answer))
 
     def _open(self) -> Outcome:
         client, dialog, inside = self._client, self._dialog, self._inside
-        client.received, dialog.received = dialog.received, b""
+        client.received, dialog.received = dialog.received + client.received, b""
         dialog.user = printable(dialog.user)
         client.record.facts = {**client.record.facts, **dialog.facts}
         address, tls = client.address, client.agreed_tls
@@ -107,7 +119,7 @@ class Tunnelling(Stage):
         dialog, record = self._dialog, self._client.record
         if status:
             dialog.fail(status)
-        record.facts = {**record.facts, "tunnel": dialog.kind, "tunnel_error": why}
+        record.facts = {**record.facts, "tunnel": dialog.kind, "tunnel_error": printable(why)}
         return TurnedAway(Refusal.REJECT, "denied")
 
     def _timed_out(self) -> Outcome:
@@ -117,3 +129,9 @@ class Tunnelling(Stage):
     def leave(self) -> None:
         super().leave()
         self._judging = None
+        self._resume()
+
+    def _resume(self) -> None:
+        if self._paused:
+            self._paused = False
+            self._client.transport.resumeProducing()

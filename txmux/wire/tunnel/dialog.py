@@ -20,7 +20,7 @@ _Event: TypeAlias = "bytes | Login | bool | None"
 _Steps: TypeAlias = Generator[_Event, "bool | None", None]
 _Taken: TypeAlias = Generator[None, "bool | None", bytes]
 
-_MOST_LOGINS = 3  # in one connection
+_MOST_REQUESTS = 3  # without a right login, in one connection
 _BLANK_LINE = re.compile(rb"\r?\n\r?\n")
 _REQUEST = re.compile(
     rb"CONNECT (?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]{1,254})):([0-9]{1,5}) HTTP/1\.([0-9])\r?\n"
@@ -38,6 +38,7 @@ _CODES: Mapping[str, tuple[int, int]] = {
 }
 """By the reason, the status of HTTP and the reply of SOCKS 5; others are (502, 1)."""
 _BY_NUMBER = {errno.ENETUNREACH: 3, errno.EHOSTUNREACH: 4}
+_NO_CONNECT = "it asks for something else than a connection"
 _NO_ADDRESS = b"\0\1" + bytes(6)
 
 
@@ -54,6 +55,7 @@ class TunnelDialog:
         user: Who has logged in.
         host: A name, or an address in its usual form.
         last: The answer, if the request itself is refused.
+        problem: Why it is refused, for the log, with the request as its subject.
         number: The system's number of the last failure to connect.
         is_answered: Whether the client has been told that its tunnel is open.
     """
@@ -63,6 +65,7 @@ class TunnelDialog:
         self._wants_login = wants_login
         self.received, self.user, self.host, self.port = b"", "", "", 0
         self.last: bytes | None = None
+        self.problem = "it is malformed"
         self.number = 0
         self.is_answered = False
         self._steps: _Steps = getattr(self, f"_{self.kind}")()
@@ -131,6 +134,8 @@ class TunnelDialog:
         if head[1] == 1 and self.host and self.port and not self._wants_login:
             yield True
         self.last = b"\0\x5b" + bytes(6)
+        if head[1] != 1 or self._wants_login:
+            self.problem = _NO_CONNECT if head[1] != 1 else "it has no login"
         yield False
 
     def _socks5(self) -> _Steps:
@@ -140,6 +145,7 @@ class TunnelDialog:
         method = 2 if self._wants_login else 0
         self.last = b"\5\xff"
         if method not in methods:
+            self.problem = "it offers no login" if method else "it offers nothing but a login"
             yield False
         yield bytes([5, method])
         if method:
@@ -147,7 +153,10 @@ class TunnelDialog:
             user = (yield from self._take(length)).decode("utf-8", "replace")
             password = yield from self._take((yield from self._take(1))[0])
             self.last = b"\1\1"
-            if version != 1 or not (yield Login(user, password)):
+            if version != 1:
+                yield False
+            if not (yield Login(user, password)):
+                self.problem = _wrong(user)
                 yield False
             self.user = user
             yield b"\1\0"
@@ -162,7 +171,8 @@ class TunnelDialog:
         else:
             code = 8
         self.port = int.from_bytes((yield from self._take(2)), "big") if code == 1 else 0
-        code = 7 if command != 1 else code
+        if command != 1:
+            code, self.problem = 7, _NO_CONNECT
         self.last = bytes([5, code]) + _NO_ADDRESS
         if version == 5 and code == 1 and self.host and self.port:
             self.last = None
@@ -172,7 +182,7 @@ class TunnelDialog:
     def _connect(self) -> _Steps:
         """Read requests until one is logged in; each has only a head (RFC 9110, section 9.3.6)."""
         yield None
-        logins = at = 0
+        requests = at = 0
         while True:
             self.received = self.received.lstrip(b"\r\n")  # RFC 9112, section 2.2
             end = _BLANK_LINE.search(self.received, max(0, at - 3))
@@ -195,12 +205,17 @@ class TunnelDialog:
             if not self._wants_login or (login is not None and (yield login)):
                 self.user = login.user if login else ""
                 yield True
-            logins += login is not None
+            requests += 1
             # A client of HTTP/1.0 takes the end of the connection for that of the answer.
-            if logins == _MOST_LOGINS or version == b"0":
+            if requests == _MOST_REQUESTS or version == b"0":
+                self.problem = "it has no login" if login is None else _wrong(login.user)
                 self.fail(407)
                 yield False
             yield _status(407, is_last=False)
+
+
+def _wrong(user: str) -> str:
+    return f"its login as {user!r} is wrong"
 
 
 def _login(found: list[bytes]) -> Login | None:
