@@ -54,7 +54,8 @@ class Member:
     def __attrs_post_init__(self) -> None:
         digest = blake2b(self.target.text.encode(), digest_size=8).digest()
         target = self.target
-        is_literal = target.kind == "tcp" and "%" not in target.host
+        # Without a port it is that of the client.
+        is_literal = target.kind == "tcp" and target.port > 0 and "%" not in target.host
         self.socket_address = (
             socket_name("tcp", target.host, target.port, "") if is_literal else None
         )
