@@ -21,7 +21,7 @@ from txmux import MuxError
 from txmux.cli import COMMANDS
 from txmux.cli.twist import Options
 from txmux.detection.registry import installed_matchers, transports_of
-from txmux.interfaces import IProtocolMatcher, Transport
+from txmux.interfaces import IProtocolMatcher, IProvider, Transport
 from txmux.rules.reading import sections
 from txmux.rules.reading.parser import parse
 from txmux.rules.reading.values import SectionKey
@@ -111,11 +111,13 @@ class CodeBlockTests(SynchronousTestCase):
                         self.assertTrue(hasattr(import_module(module), name), f"{page}: {name}")
 
     def test_shown_matchers_exist(self) -> None:
-        for name, block in zip(
-            ("greeting", "stomp"), _blocks(_REFERENCE / "api.md", "python"), strict=True
-        ):
+        blocks = _blocks(_REFERENCE / "api.md", "python")
+        for name, block in zip(("greeting", "files", "stomp"), blocks, strict=True):
             made: dict[str, Any] = {}
             exec(block, made)
+            if name == "files":
+                self.assertTrue(IProvider.providedBy(made[name]))
+                continue
             self.assertTrue(IProtocolMatcher.providedBy(made[name]))
             rules = f"[route a]\nmatch = {name}\nbackend = close\n" + _LISTENER
             self.assertEqual(len(parse(rules, "x", {name: made[name]}).routes), 1)

@@ -4,7 +4,6 @@ import json
 import re
 import shutil
 import socket
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
@@ -301,15 +300,13 @@ class UnitTests(InteropTestCase):
             raise SkipTest("systemd-analyze is not installed")
         self.units = self.folder / self.id().rpartition(".")[2]
         shutil.copytree(_UNITS, self.units)
-        unit = self.units / "txmux.service"
-        unit.write_text(unit.read_text().replace("/opt/txmux/bin/", "/bin/true "))
+        for unit in self.units.glob("*.service"):
+            unit.write_text(unit.read_text().replace("/opt/txmux/bin/", "/bin/true "))
 
-    def analyze(self, *words: str) -> subprocess.CompletedProcess[bytes]:
-        return run("systemd-analyze", "--no-pager", *words, self.units / "txmux.service")
-
-    def exposure(self) -> float:
-        text = self.analyze("security", "--offline=true").stdout.decode()
-        match = re.search(r"Overall exposure level for txmux.service: ([0-9.]+)", text)
+    def exposure(self, name: str = "txmux.service") -> float:
+        done = run("systemd-analyze", "--no-pager", "security", "--offline=true", self.units / name)
+        text = done.stdout.decode()
+        match = re.search(rf"Overall exposure level for {name}: ([0-9.]+)", text)
         assert match is not None, text
         return float(match[1])
 
@@ -318,7 +315,10 @@ class UnitTests(InteropTestCase):
             "systemd-analyze",
             "verify",
             "--man=no",
-            *(self.units / name for name in ("txmux.service", "txmux.socket")),
+            *(
+                self.units / name
+                for name in ("txmux.service", "txmux.socket", "txmux-docker.service")
+            ),
         )
         # It reads all units of the machine, and has something to say of those of others.
         told = [line for line in done.stderr.decode().splitlines() if "txmux" in line]
@@ -330,3 +330,4 @@ class UnitTests(InteropTestCase):
         alone = self.exposure()
         self.assertLessEqual(alone, 2.0)
         self.assertLess(with_socket, alone)
+        self.assertLess(self.exposure("txmux-docker.service"), alone)

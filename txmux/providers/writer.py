@@ -133,6 +133,7 @@ class ProviderWriter:
         with suppress(OSError):
             if self._path.read_text("utf-8") == text:
                 return
+        self._path.parent.mkdir(exist_ok=True)
         _replace_file(self._path, text.encode())
         self._log.info("{path}: {served}", path=self._path, served=served)
         self._tell(f"{self._path}: {served}")
