@@ -9,15 +9,17 @@ them decides.
 from __future__ import annotations
 
 import enum
-from argparse import ArgumentParser, Namespace
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import attrs
 from twisted.plugin import IPlugin
 from zope.interface import Attribute
 
 from txmux.transport import Transport
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
 
 __all__ = [
     "MOST_DATAGRAMS", "Converses", "Datagrams", "Exchange", "IProtocolMatcher", "IProvider", "Key",

@@ -24,6 +24,8 @@ _SOON = 2.0  # seconds
 
 class PodmanTest(InteropTestCase):
     podman: Podman
+    service: Child
+    provider: Child
 
     @classmethod
     def setUpClass(cls) -> None:

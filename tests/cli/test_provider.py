@@ -1,0 +1,64 @@
+"""The program of a provider, and one of another package, which the reference shows."""
+
+import os
+import re
+import signal
+import socket
+import sys
+from pathlib import Path
+
+from tests.cli.support import CommandTestCase
+from tests.interop.children import Child, InteropTestCase, eventually
+
+_ROOT = Path(__file__).parents[2]
+_RULES = "[txmux]\ninclude = p/*.ini\n[listen public]\nendpoint = :443\ndefault = close\n"
+
+
+class UsageTests(CommandTestCase):
+    def test_options_of_the_provider(self) -> None:
+        code, out, _ = self.run_main("provider", "docker", "--help")
+        self.assertEqual(code, 0)
+        for option in ("--write FILE", "--rules FILE", "--network NAME", "--allow-label KEY"):
+            self.assertIn(option, out)
+
+    def test_mistakes(self) -> None:
+        for words, complaint in (
+            (("doker",), "invalid choice: 'doker' (choose from 'docker')"),
+            (("docker",), "the following arguments are required: --write"),
+            (("docker", "--write", "x", "--allow-label", "server"), "invalid choice: 'server'"),
+        ):
+            code, _, err = self.run_main("provider", *words)
+            self.assertEqual(code, 2)
+            self.assertIn(complaint, err)
+
+
+class RunTests(InteropTestCase):
+    def test_provider_of_another_package(self) -> None:
+        page = (_ROOT / "docs/reference/api.md").read_text()
+        blocks = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+        (plugin,) = [block for block in blocks if "FilesProvider" in block]
+        plugins, ports = self.make_folder("lib/twisted/plugins"), self.make_folder("ports")
+        (plugins / "txmux_files.py").write_text(plugin)
+        (ports / "a.example").write_text("8001\n")
+        (ports / "b.example").write_text("no port\n")
+        rules, made = self.folder / "rules.ini", self.folder / "p/files.ini"
+        rules.write_text(_RULES)
+        told = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.addCleanup(told.close)
+        told.settimeout(60)
+        told.bind(f"{self.folder}/notify.sock")
+        environment = (
+            f"PYTHONPATH={plugins.parents[1]}:{_ROOT}:{os.environ.get('PYTHONPATH', '')}",
+            f"NOTIFY_SOCKET={self.folder}/notify.sock",
+        )
+        command = (sys.executable, "-m", "txmux", "provider", "files", "--folder", ports)
+        child = self.own(Child("env", *environment, *command, "--write", made, "--rules", rules))
+        child.wait_for("file b.example is left out: backend: ")
+        self.assertEqual(told.recv(1000).decode(), f"READY=1\nSTATUS={made}: 1 object")
+        self.assertIn("backend = 127.0.0.1:8001\n", made.read_text())
+        self.assertIn("# left out: file b.example: backend: ", made.read_text())
+        (ports / "b.example").write_text("8002\n")
+        eventually(lambda: "8002" in made.read_text(), "it is written")
+        child.process.send_signal(signal.SIGTERM)
+        self.assertEqual(child.wait(), 0)
+        self.assertNotRegex(child.output, "critical|Traceback")
