@@ -41,7 +41,8 @@ class TunnelUsers:
         self._hashes: Mapping[str, bytes] = {}
         self._state: object = None  # of the file, or the number of the error
         self._looked_at = -_PAUSE
-        self._waiting: list[int] = []
+        # By digests of logins that are being checked: who has sent each first, and who waits for it.
+        self._waiting: dict[bytes, tuple[int, list[Deferred[bool]]]] = {}
         # Digests of right logins: a client that comes again does not wait, nor cost a quarter of a second of CPU.
         self._known: set[bytes] = set()
         self._salt = secrets.token_bytes(16)
@@ -73,18 +74,24 @@ class TunnelUsers:
         digest = sha256(self._salt + hashed + login.password).digest()
         if not other or (hashed and digest in self._known):
             return bool(other)
-        waiting, password = self._waiting, login.password[:_LONGEST].replace(b"\0", b"\1")
-        if len(waiting) >= _MOST_WAITING or waiting.count(source) >= _MOST_PER_SOURCE:
+        password = login.password[:_LONGEST].replace(b"\0", b"\1")
+        later = Deferred[bool]()
+        if digest in self._waiting:  # clients open several connections at once, with one login
+            self._waiting[digest][1].append(later)
+            return later
+        sources = [first for first, _ in self._waiting.values()]
+        if len(sources) >= _MOST_WAITING or sources.count(source) >= _MOST_PER_SOURCE:
             return None
-        waiting.append(source)
+        self._waiting[digest] = source, [later]
 
-        def judged(outcome: tuple[bool | None, Exception | None]) -> bool:
-            waiting.remove(source)
+        def judged(outcome: tuple[bool | None, Exception | None]) -> None:
             is_right = bool(outcome[0] and hashed and password == login.password)
             if is_right:
                 if len(self._known) >= _MOST_KNOWN:
                     self._known.clear()
                 self._known.add(digest)
-            return is_right
+            for one in self._waiting.pop(digest)[1]:
+                one.callback(is_right)
 
-        return outcome_in_thread(self._compare, password, hashed or other).addCallback(judged)
+        outcome_in_thread(self._compare, password, hashed or other).addCallback(judged)
+        return later

@@ -357,6 +357,16 @@ class LoginTest(TunnelCase):
         await client.is_lost()
         self.assertEqual(client.received, b"\0\x5b" + bytes(6))
 
+    async def test_connections_at_once_with_one_login(self) -> None:
+        port = self.port()
+        login = base64.b64encode(b"ann:secret").decode()
+        said = connect_to("a:1", f"Proxy-Authorization: Basic {login}")
+        clients = [await self.connect(port, said) for _ in range(6)]
+        for number, client in enumerate(clients):
+            await client.has(len(OPEN))
+            self.assertEqual(client.received, OPEN)
+            close(client, await self.backend.peer(number))
+
     async def test_client_leaves_while_its_password_is_checked(self) -> None:
         login = base64.b64encode(b"ann:wrong").decode()
         said = connect_to("a:1", f"Proxy-Authorization: Basic {login}")
