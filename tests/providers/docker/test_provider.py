@@ -35,7 +35,7 @@ class ServiceAsked:
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        self.is_away = False
+        self.is_away = self.is_unknown = False
         self.active = self.held = self.total = 0
 
     async def ask(self, method: str, path: str, _: object = None) -> Any:
@@ -46,6 +46,8 @@ class ServiceAsked:
         assert (method, path) == ("GET", "/api/backends")
         server, _, down = self._file.read_text().partition("server = ")[2].strip().partition(" ")
         row = {"server": server, "state": "disabled" if down else "up", "active": self.active}
+        if self.is_unknown:
+            return []
         return [{"name": "web", "held": self.held, "servers": [{**row, "total": self.total}]}]
 
 
@@ -245,7 +247,7 @@ class ProviderTest(TestCase):
         labels = {**LABELS, "txmux.wake": "yes", "txmux.sleep": "100ms"}
         web = self.daemon.put(inspected("web", labels))
         stop = f"POST /containers/{web}/stop"
-        for name, busy in (("active", 1), ("held", 1), ("is_away", True)):
+        for name, busy in (("active", 1), ("held", 1), ("is_away", True), ("is_unknown", True)):
             setattr(self.service, name, busy)
             if name == "active":
                 self.run_provider()

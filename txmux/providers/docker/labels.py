@@ -336,7 +336,8 @@ def _port(its: Container, given: str) -> tuple[int, str]:
     if not given and len(its.exposed) != 1:
         what = "several ports" if its.exposed else "no port"
         raise LabelError(f"txmux.port is missing, and it exposes {what}")
-    found = _PORT.fullmatch(given or its.exposed[0])
+    given = given or its.exposed[0]
+    found = _PORT.fullmatch(given)
     if found is None or not 0 < int(found[1]) < 65536:
         raise LabelError(
             f"txmux.port: {printable(given, 80)!r} is no port; write for example 8080 or 53/udp"

@@ -123,13 +123,18 @@ class Sleepers:
         rows = {
             (one["name"], its["server"]): (one, its) for one in backends for its in one["servers"]
         }
+        used: dict[str, list[Any]] = {}
+        for route in self.routes:
+            used.setdefault(route.container.id, []).append(rows.get((route.name, route.server)))
         for key, sleeper in [*self._sleepers.items()]:
-            its = sleeper.container
-            own = [(route.name, route.server) for route in self.routes if route.container.id == key]
-            found = [rows[name] for name in own if name in rows]
+            # One that the service does not know may have connections by older rules.
+            its, found = sleeper.container, used.get(key, [None])
+            if None in found:
+                self._unused(key)
+                continue
             total = sum(server["total"] for _, server in found)
             busy = any(server["active"] or backend["held"] for backend, server in found)
-            if busy or not found or total != sleeper.total:
+            if busy or total != sleeper.total:
                 sleeper.total = total
                 self._unused(key)
             elif key in self.drained:
