@@ -132,6 +132,10 @@ class LabelTests(SynchronousTestCase):
             )
             rules = LabelRules(NETWORK, frozenset({key}))
             self.assertIn(f"\n{key} = {text}\n", read(container("web", labels), rules=rules)[0])
+        bound = [{"HostIp": "", "HostPort": "8080"}]
+        its = container("web", {"match": "any", "check": 'tcp "po"rt=6379'}, bound=bound)
+        self.assertIn("labels may set no other port, which", read(its, rules=LabelRules())[0])
+        self.assertIn("check = ", read(its)[0])
         (found,) = read(container("web", {"match": "any", "server": "h:1"}))
         self.assertIn("txmux.server: there is no such label", found)
         (found,) = read(container("web", {"match": "tls", "terminate_tls": "acme", "alpn": "h2"}))

@@ -53,6 +53,7 @@ SETTABLE = frozenset({*route.KEYS, *backend.KEYS}) - _OWN - {"server"}
 """What ``--allow-label`` may name."""
 _KNOWN = SETTABLE | _OWN
 _PORT = re.compile(r"([0-9]{1,5})(?:/(tcp|udp))?")
+_QUOTES = re.compile(r"[\"'\\]")
 _LABEL = re.compile(r"(?:([A-Za-z0-9_-]+)\.)??([a-z_0-9]+)(?:\.([0-9]{1,9}))?")
 _LONGEST, _MOST = 4096, 200  # characters of a value, labels of a container
 _HOLD = "60s"
@@ -300,7 +301,7 @@ def _sections(
                 )
     for key, values in keys.items():
         if key not in _OWN:
-            _check_allowed(key, values, settings.allowed)
+            _check_allowed(key, values, settings)
             is_of_route = key in route.KEYS and (key not in backend.KEYS or "terminate_tls" in keys)
             (of_route if is_of_route else of_backend)[key] = tuple(values)
     if wakes:
@@ -312,14 +313,18 @@ def _sections(
     return tuple(of_route.items()), tuple(of_backend.items())
 
 
-def _check_allowed(key: str, values: Sequence[str], allowed: Collection[str]) -> None:
-    if key in allowed:
+def _check_allowed(key: str, values: Sequence[str], settings: LabelRules) -> None:
+    if key in settings.allowed:
         return
     only = ""
     if key == "terminate_tls" and not all(value.split()[0] == "acme" for value in values):
         only = "acme, no file"
     elif key in {"from", "not_from"} and any("@" in value for value in values):
         only = "networks, no file"
+    elif (
+        key == "check" and settings.network is None and "port=" in _QUOTES.sub("", " ".join(values))
+    ):
+        only = "no other port, which would be one of the host"
     elif key not in _ALLOWED and key != "terminate_tls":
         only = "nothing there"
     if only:
