@@ -10,6 +10,8 @@ from tests.support.ports import free_port
 from tests.tcp.stages.handshaking_case import TerminationCase
 from tests.wire.hello_builder import client_hello, records, server_name
 from tests.wire.test_starttls import CLIENTS
+from txmux.net.sockets import client as client_sockets
+from txmux.net.sockets.plainsocket import prepare
 from txmux.rules.embedding import route
 from txmux.rules.model import Backend
 
@@ -77,6 +79,19 @@ class ClientTest(StartTLSCase):
         await server.has(len(HELLO))
         close(client, server)
         await self.assert_logged(client="192.0.2.1:1", reason="done")
+
+    async def test_server_that_greets_is_connected_at_once(self) -> None:
+        """Nothing is sent to it with the last packet of TCP's handshake, which must not wait for that."""
+        eager = []
+
+        def noted(unconnected: Any, *rest: Any, **how: Any) -> None:
+            eager.append(how["eager"])
+            prepare(unconnected, *rest, **how)
+
+        self.patch(client_sockets, "prepare", noted)
+        client = await self.greeted(self.port())
+        close(client, await self.backend.peer())
+        self.assertEqual(eager, [False])
 
     async def test_nothing_behind_the_command_is_taken(self) -> None:
         port = self.port()

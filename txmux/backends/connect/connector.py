@@ -254,7 +254,9 @@ class BackendConnector:
             factory = HeaderFirst(factory, self._opened)
         elif self.on_open is not None or self.requests:
             client.on_open = self._opened
-        eager = self._eager or factory is not client or bool(self.requests)
+        requests = self.requests
+        has_bytes = bool(requests[0].request) if requests else self._eager
+        eager = factory is not client or has_bytes
         try:
             dial = self._dial
             if via is not None:

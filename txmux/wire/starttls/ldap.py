@@ -38,7 +38,9 @@ def _answer(dialogue: ClientDialogue, command: bytes) -> tuple[bytes, Then]:
 
 
 def _steps(_name: str) -> tuple[Step, ...]:
-    return (Step(_message(b"\x02\x01\x01", *_START_TLS), _granted, "to StartTLS"),)
+    return (
+        Step(_message(b"\x02\x01\x01", *_START_TLS), _granted, "when it was asked for StartTLS"),
+    )
 
 
 def _granted(received: bytes) -> int:

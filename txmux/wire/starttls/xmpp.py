@@ -50,9 +50,11 @@ def _steps(name: str) -> tuple[Step, ...]:
     start = f"<starttls xmlns='{_NAMESPACE}'/>".encode()
     return (
         Step(
-            _OPEN.format(name).encode(), partial(_length_of_answer, _FEATURES), f"to a stream{name}"
+            _OPEN.format(name).encode(),
+            partial(_length_of_answer, _FEATURES),
+            f"when it was sent a stream{name}",
         ),
-        Step(start, partial(_length_of_answer, _PROCEED), "to STARTTLS"),
+        Step(start, partial(_length_of_answer, _PROCEED), "when it was asked for STARTTLS"),
     )
 
 
