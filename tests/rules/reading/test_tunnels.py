@@ -74,6 +74,17 @@ class OpenTests(SynchronousTestCase):
         self.assertIn("this is an open proxy", " ".join(problems(text % "")))
         self.assertEqual(problems(text % f"tunnel_users = {file}\n"), [])
 
+    def test_routes_outside_keep_clients_out_of_those_inside(self) -> None:
+        names = _NAMED.replace("*.example.com", "*")
+        limit, inner = "max_connections_per_source = 9\n", f"{_INNER}b\n{names}"
+        asking = "[route o]\nmatch = tls\nterminate_tls = a.pem\ntls_client_ca = ca.pem\n"
+        for outer in (f"{_TUNNEL}from = 10.0.0.0/8\n", f"{asking}{_TUNNEL}under = o\n"):
+            self.assertEqual(problems(limit + outer + inner), [])
+        optional = asking.replace("ca.pem", "ca.pem\ntls_client = optional")
+        self.assertEqual(len(problems(f"{limit}{optional}{_TUNNEL}under = o\n{inner}")), 2)
+        both = f"{asking}{_TUNNEL}under = o, public\n"
+        self.assertEqual(len(problems(limit + both + inner)), 2)
+
 
 class UsersTests(SynchronousTestCase):
     def test_file(self) -> None:

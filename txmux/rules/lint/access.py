@@ -155,9 +155,9 @@ def open_proxies(rules: Rules) -> Iterator[Problem]:
     reported = set()
     for scope in scopes(rules):
         owner = scope.owner
-        has_users = isinstance(owner, Route) and owner.tunnel_users is not None
+        is_open = not isinstance(owner, Route) or _takes_anyone(owner, rules)
         ways = [
-            (one.outcome, not (one.clients.allowed or one.tunnel_users or has_users))
+            (one.outcome, is_open and not (one.clients.allowed or one.tunnel_users))
             for one in rules.routes_of(owner)
         ]
         if isinstance(owner, Listener):
@@ -175,15 +175,25 @@ def open_proxies(rules: Rules) -> Iterator[Problem]:
                             yield backend.section.problem(message, "allow_names")
 
 
+def _takes_anyone(route: Route, rules: Rules) -> bool:
+    """Return whether neither a route nor those that it is inside of ask who their clients are."""
+    tls, shown = route.terminate_tls, route.client_cert
+    asks = tls is not None and tls.client_ca is not None and tls.client == "required"
+    asks = asks or (shown is not None and "any" in shown.words)
+    if asks or route.tunnel_users or route.clients.allowed is not None:
+        return False
+    outer = [one for one in rules.routes if one.name in route.under]
+    is_at_listener = len(outer) < len(route.under) or not outer
+    return is_at_listener or any(_takes_anyone(one, rules) for one in outer)
+
+
 def free_ports(rules: Rules) -> Iterator[Problem]:
     """Find tunnels by which everyone can come to every port of what clients may name."""
-    asking = {one.name for one in rules.routes if one.terminate_tls and one.terminate_tls.client_ca}
     for scope in scopes(rules):
         owner = scope.owner
-        if not isinstance(owner, Route) or not owner.tunnel or owner.tunnel_users is not None:
+        if not isinstance(owner, Route) or not owner.tunnel or not _takes_anyone(owner, rules):
             continue
-        outer = (owner.clients, *(listener.clients for listener in scope.listeners))
-        if not asking.isdisjoint(owner.under) or any(one.allowed is not None for one in outer):
+        if any(listener.clients.allowed is not None for listener in scope.listeners):
             continue
         ways = [one.outcome for one in rules.routes_of(owner) if one.clients.allowed is None]
         for backend in backends_of([owner.outcome, *ways]):
