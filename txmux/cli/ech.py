@@ -3,7 +3,6 @@
 import argparse
 import base64
 import os
-import re
 import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -15,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from txmux.cli._output import Output
 from txmux.cli.remote import command
-from txmux.client.tls.ech import SUFFIXES, KeyFile, read_key_file, read_key_files
+from txmux.client.tls.ech import HOST_NAME, SUFFIXES, KeyFile, read_key_file, read_key_files
 from txmux.errors import MuxError
 from txmux.net.tls.errors import TLSFileError
 from txmux.rules.reading.parser import load
@@ -23,9 +22,6 @@ from txmux.telemetry.formatting import utc_time
 from txmux.wire.ech import make_config
 from txmux.wire.hpke import AES_128_GCM, CHACHA20_POLY1305
 
-_NAME = re.compile(
-    r"(?=.{1,254}$)([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9])?\.)*[a-z]([a-z0-9-]{0,61}[a-z0-9])?"
-)
 _RECORD = 'NAME. 300 IN HTTPS 1 . alpn="h2,http/1.1" ech="{}"'
 _HEAD = "listener", "id", "public name", "written", "", "file"
 
@@ -65,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _new(name: str, path: Path | None) -> int:
-    if not _NAME.fullmatch(name):
+    if not HOST_NAME.fullmatch(name):
         raise MuxError(
             f"{name!r} is not the name of a host; write for example txmux ech new public.example.com"
         )

@@ -108,6 +108,7 @@ class KeysTest(EchCase):
             (strange.decode() + config, "line 1: the private key is not of X25519"),
             (private + config.replace("AEX", "AEY"), "line 4: the ECHCONFIG is damaged"),
             (private + config.replace("AEX", "*"), "line 4: the ECHCONFIG is damaged"),
+            (MadeKey(1, "a..b").pem, "line 4: the public name 'a..b' is not the name of a host"),
             (
                 other.pem.split("-----BEGIN ECHC")[0] + config,
                 "no configuration for the private key",

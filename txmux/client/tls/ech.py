@@ -18,6 +18,11 @@ from txmux.wire.ech import Key, Unsealing, read_configs
 
 KEY = "ech_keys"
 SUFFIXES = (".ech", ".pem")
+HOST_NAME = re.compile(
+    r"(?=.{1,254}$)([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9])?\.)*[a-z]([a-z0-9-]{0,61}[a-z0-9])?",
+    re.IGNORECASE,
+)
+"""What a public name has to be: clients pass over others (RFC 9849, section 4)."""
 
 _PAUSE = 1.0  # seconds between two looks at the files
 _PAUSE_OF_HELPER = 5.0  # the same where the helper looks, while clients wait
@@ -67,6 +72,9 @@ def read_key_file(path: Path) -> KeyFile:
     keys = tuple(Key(config, private) for config in configs if config.public_key == public)
     if not keys:
         raise _wrong(path, "the ECHCONFIG has no configuration for the private key", line)
+    for name in (key.config.public_name for key in keys):
+        if not HOST_NAME.fullmatch(name):
+            raise _wrong(path, f"the public name {name!r} is not the name of a host", line)
     return KeyFile(path, made, keys, encoded.decode())
 
 
