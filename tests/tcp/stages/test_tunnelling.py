@@ -367,6 +367,20 @@ class LoginTest(TunnelCase):
             self.assertEqual(client.received, OPEN)
             close(client, await self.backend.peer(number))
 
+    async def test_too_many_passwords_of_one_source(self) -> None:
+        users = self.file.read_bytes().replace(b"$04$", b"$12$")
+        self.file.write_bytes(users)
+        port = self.port()
+        said = b"\5\1\2\1\3ann\5wrong"
+        clients = [await self.connect(port, said) for _ in range(4)]
+        for client in clients:
+            await client.is_lost()
+            self.assertEqual(client.received, b"\5\2\1\1")
+        await self.logged(4)
+        errors = [record.facts["tunnel_error"] for record in self.records]
+        self.assertIn("too many logins are being checked", errors)
+        self.assertEqual(self.backend.peers, [])
+
     async def test_client_leaves_while_its_password_is_checked(self) -> None:
         login = base64.b64encode(b"ann:wrong").decode()
         said = connect_to("a:1", f"Proxy-Authorization: Basic {login}")

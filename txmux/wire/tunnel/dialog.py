@@ -110,8 +110,8 @@ class TunnelDialog:
         return bytes([5, _BY_NUMBER.get(self.number, code)]) + _NO_ADDRESS
 
     def fail(self, status: int) -> None:
-        """Refuse what is no whole request, by a status of HTTP; SOCKS has no answer for that."""
-        self.last = _status(status) if self.kind == "connect" else b""
+        """Refuse what is no whole request, by a status of HTTP; SOCKS has no answer for that, but to a login."""
+        self.last = _status(status) if self.kind == "connect" else self.last or b""
 
     def _take(self, count: int) -> _Taken:
         while len(self.received) < count:
@@ -147,6 +147,7 @@ class TunnelDialog:
         if method not in methods:
             self.problem = "it offers no login" if method else "it offers nothing but a login"
             yield False
+        self.last = None
         yield bytes([5, method])
         if method:
             version, length = yield from self._take(2)
@@ -158,7 +159,7 @@ class TunnelDialog:
             if not (yield Login(user, password)):
                 self.problem = _wrong(user)
                 yield False
-            self.user = user
+            self.user, self.last = user, None
             yield b"\1\0"
         version, command, _, kind = yield from self._take(4)
         code = 1
