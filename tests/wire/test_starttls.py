@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.rules.model import StartTLS
 from txmux.wire.starttls.dialogue import LONGEST_COMMAND, MOST_COMMANDS, ClientDialogue
-from txmux.wire.starttls.protocols import PROTOCOLS, begun
+from txmux.wire.starttls.protocols import PROTOCOLS, begun, tls_of
 from txmux.wire.steps import RequestRefusedError
 
 _STARTTLS = b"<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>"
@@ -187,6 +187,19 @@ class ClientTests(SynchronousTestCase):
         for name, request in (("xmpp", b"GET / HTTP/1.1\r\n"), ("ldap", b"\x16\x03\x01")):
             dialogue, _ = answered(name, [request])
             self.assertIn("which is no command", dialogue.problem)
+
+
+class ExplainedTests(SynchronousTestCase):
+    def test_only_tls_is_behind_the_command(self) -> None:
+        hello = b"\x16\3\1"
+        for stream, rest in (
+            (b"EHLO a\r\nSTARTTLS\r\n" + hello, hello),
+            (hello, hello),
+            (b"STARTTLS\r\nMAIL FROM:<a>\r\n", b""),
+            (b"QUIT\r\n" + hello, b""),
+            (b"EHLO a\r\n", b""),
+        ):
+            self.assertEqual(tls_of("smtp", stream), rest)
 
 
 class ServerTests(SynchronousTestCase):

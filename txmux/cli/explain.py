@@ -388,7 +388,9 @@ def _trace(
     if end is not None and end.tunnel:
         verdicts = _inside_tunnel(verdicts, routes, sample, certificate)
     route = verdicts.decision.route
-    asked = asked_for(sample.data) if route is not None and route.tunnel else None
+    asked = None
+    if route is not None and route.tunnel:
+        asked = asked_for(sample.data, wants_login=route.tunnel_users is not None)
     if route is None or asked is None:
         return Trace(listener, verdicts)
     verdicts.decision.facts.update(asked.facts)

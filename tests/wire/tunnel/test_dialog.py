@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.wire.tunnel.dialog import Login, TunnelDialog
+from txmux.wire.tunnel.dialog import Login, TunnelDialog, asked_for
 
 _REQUESTS = (
     b"CONNECT db.example:5432 HTTP/1.1\r\nHost: x\r\n\r\n",
@@ -66,3 +66,17 @@ class DialogTest(SynchronousTestCase):
             self.assertRegex(dialog.host, r"\A[A-Za-z0-9._:-]+\Z")
         if False in events:
             self.assertIsInstance(dialog.refusal("error"), bytes)
+
+    def test_address_with_a_scope(self) -> None:
+        host = b"fe80::1%\n\x1b[31m"
+        self.assertEqual(told([b"\5\1\0\5\1\0\3%c%b\0\x50" % (len(host), host)])[0][-1], False)
+
+    def test_what_is_explained(self) -> None:
+        """A login counts as right where it is asked for, and there is no request without it."""
+        login = b"\5\1\2\1\3ann\1x"
+        request = b"\5\1\0\3\1a\0\x16SSH"
+        asked = asked_for(login + request, wants_login=True)
+        assert asked is not None
+        self.assertEqual((asked.user, asked.host, asked.received), ("ann", "a", b"SSH"))
+        self.assertIsNone(asked_for(_REQUESTS[0], wants_login=True))
+        self.assertIsNotNone(asked_for(_REQUESTS[0]))

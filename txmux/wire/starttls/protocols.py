@@ -18,10 +18,10 @@ def begun(name: str, banner: str = "") -> ClientDialogue:
 
 
 def tls_of(name: str, stream: bytes) -> bytes:
-    """Return what a client sends behind the command that starts TLS: all of it if it begins with TLS, nothing without the command."""
-    dialogue = begun(name)
-    for at in range(0 if stream.startswith(HANDSHAKE) else len(stream)):
+    """Return a client's TLS, behind the command that starts it or without the dialogue; nothing if something else is there."""
+    dialogue, at = begun(name), 0
+    while not (dialogue.then or at == len(stream) or stream.startswith(HANDSHAKE)):
         dialogue.receive(stream[at : at + 1])
-        if dialogue.then:
-            return stream[at + 1 :] if dialogue.then == "tls" else b""
-    return stream if stream.startswith(HANDSHAKE) else b""
+        at += 1
+    rest = b"" if dialogue.then == "end" else stream[at:]
+    return rest if rest.startswith(HANDSHAKE) else b""

@@ -234,9 +234,10 @@ def _host(text: bytes) -> str:
 
 def _address(text: bytes) -> str:
     try:
-        return str(IPv6Address(text.decode("ascii")))
+        address = IPv6Address(text.decode("ascii"))
     except ValueError:
         return ""
+    return "" if address.scope_id else str(address)  # a scope may have any characters
 
 
 def _status(status: int, *, is_last: bool = True) -> bytes:
@@ -251,10 +252,10 @@ def _status(status: int, *, is_last: bool = True) -> bytes:
     ).encode()
 
 
-def asked_for(data: bytes) -> TunnelDialog | None:
-    """Return what a client without a login has asked for by these bytes; ``None`` if they have no whole request."""
-    dialog = TunnelDialog(data, wants_login=False)
+def asked_for(data: bytes, *, wants_login: bool = False) -> TunnelDialog | None:
+    """Return what a client has asked for by these bytes, by a login that is taken to be right; ``None`` if they have no whole request."""
+    dialog = TunnelDialog(data, wants_login=wants_login)
     dialog.received = data
-    while isinstance(event := dialog.proceed(), bytes):
+    while isinstance(event := dialog.proceed(True), bytes | Login):  # noqa: FBT003 - as `Generator.send`
         pass
     return dialog if event is True else None
