@@ -56,7 +56,7 @@ class AwaitingTLS(Stage):
         upstream = self._upstream
         if upstream is None or upstream.greeting:
             return self._greet()
-        self.wait(_BANNER_WAIT, self._greet)
+        self.wait(min(_BANNER_WAIT, settings.detect_timeout / 2), self._greet)
         self._connector = connector_for(client, upstream, self._connected, self._learnt)
         self._connector.requests = clear.protocol.server_steps(
             upstream.note_greeting, in_clear=True
