@@ -111,7 +111,9 @@ class EchTest(CommandTestCase):
             self.patch(route, "_ACCEPTS_HIDDEN", version)
             self.assertIn(f": route {taker}", self.explained(ends))
         illegal = inner(server_name(HIDDEN), versions(0x0304))
-        out = self.explained(records(Sealer(self.made).hello(illegal)))
+        hello = records(Sealer(self.made).hello(illegal))
+        out = self.explained(hello)
+        self.assertIn(f"decision  at byte {len(hello)}: tls-failed, close\n", out)
         self.assertIn("tls_error=the hidden hello is not legal", out)
 
     def checked(self) -> list[str]:

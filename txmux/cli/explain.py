@@ -20,7 +20,7 @@ import attrs
 from txmux.cli._output import Output, explained_style
 from txmux.cli.pcap import Datagram, Segment, client_flows, client_streams, read_packets
 from txmux.cli.remote import command
-from txmux.detection.detector import Detector
+from txmux.detection.detector import Decision, Detector
 from txmux.detection.explain import Explanation, explain
 from txmux.errors import MuxError, OptionError
 from txmux.interfaces import Transport
@@ -57,12 +57,10 @@ from txmux.telemetry.formatting import (
     folded_routes,
 )
 from txmux.transport import unmapped
-from txmux.wire.cursor import IllegalHelloError
 from txmux.wire.tunnel.dialog import asked_for
 
 if TYPE_CHECKING:
     from txmux.client.tls.ech import EchKeys
-    from txmux.wire.ech import Unsealed
 
 _LONGEST_DATAGRAM = 65535
 _FOR_BYTES = "listener", "client", "inside", "ech_keys"
@@ -425,8 +423,11 @@ def _unhidden(
     keys: EchKeys, listener: Listener, data: bytes, explained: Callable[[bytes], Explanation[Any]]
 ) -> Explanation[Any]:
     """Return what decides by the hidden hello, if there is one that opens."""
-    unsealed = _unsealed(keys, listener, data)
+    unsealed = keys.unsealing(listener.peek_limit).read(data, last=True)
+    assert unsealed is not None  # noqa: S101 - it is the last
     found, facts = explained(unsealed.stream), {**unsealed.facts}
+    if unsealed.illegal is not None:
+        return attrs.evolve(found, decided_at=len(data), decision=Decision(None, facts))
     if unsealed.opened is not None and not takes_hidden(found.decision.route, listener.default):
         found, facts = explained(data), {"ech": "outer"}
     elif unsealed.opened is not None:  # at the end of the hello that came
@@ -441,17 +442,6 @@ def _keys(path: Path | None) -> EchKeys | None:
     from txmux.client.tls.ech import EchKeys  # noqa: PLC0415 - cryptography takes a while
 
     return EchKeys(path, time.monotonic)
-
-
-def _unsealed(keys: EchKeys, listener: Listener, data: bytes) -> Unsealed:
-    from txmux.wire.ech import Unsealed  # noqa: PLC0415 - as above
-
-    try:
-        unsealed = keys.unsealing(listener.peek_limit).read(data, last=True)
-    except IllegalHelloError as illegal:
-        return Unsealed(data, data, {"tls_error": str(illegal)})
-    assert unsealed is not None  # noqa: S101 - it is the last
-    return unsealed
 
 
 def _listeners_inside(

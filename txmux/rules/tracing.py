@@ -104,7 +104,7 @@ def _text(value: object) -> str | None:
 class TracedOutcome:
     """The outcome for a client, and what decides it; the outcome is ``None`` if routes under that one decide."""
 
-    by: Literal["route", "default", "silent", "denied"]
+    by: Literal["route", "default", "silent", "denied", "tls-failed"]
     route: str | None
     outcome: Outcome | None
     facts: Mapping[str, str] = attrs.field(factory=dict)
@@ -160,8 +160,10 @@ def traced_outcome(sample: TracedSample, trace: Trace) -> TracedOutcome:
     route = trace.found.decision.route
     if route is None:
         is_undecided = trace.found.decided_at is None
-        if is_undecided and sample.datagrams is not None and is_keepalive_only(sample.datagrams):
-            return TracedOutcome("silent", None, Refusal.CLOSE)
+        is_flow = is_undecided and sample.datagrams is not None
+        is_illegal = "tls_error" in trace.found.decision.facts
+        if is_illegal or (is_flow and is_keepalive_only(sample.datagrams or ())):
+            return TracedOutcome("tls-failed" if is_illegal else "silent", None, Refusal.CLOSE)
         return TracedOutcome("default", None, listener.default)
     outcome = None if route.is_outer else route.outcome
     return TracedOutcome("route", route.name, outcome, trace.facts, route.tunnel)

@@ -308,12 +308,14 @@ class Unsealed:
         end: Where the hidden hello ends in that.
         facts: For the access log.
         opened: What was hidden; ``None`` if nothing was opened.
+        illegal: What is wrong with what was hidden.
     """
 
     received: bytes
     stream: bytes
     facts: Mapping[str, str]
     opened: Opened | None = None
+    illegal: IllegalHelloError | None = None
     end: int = 0
 
     def unopened(self, stream: bytes) -> bytes:
@@ -334,11 +336,7 @@ class Unsealing:
         self._hello: HelloReader | None = None
 
     def read(self, data: bytes, *, last: bool = False) -> Unsealed | None:
-        """Look at all bytes so far; ``None`` if more are needed, which with `last` will not come.
-
-        Raises:
-            IllegalHelloError: What was hidden is not legal.
-        """
+        """Look at all bytes so far; ``None`` if more are needed, which with `last` will not come."""
         self._hello = hello = parse_client_hello(data[: self._limit], self._hello)
         if not hello.hello:
             ends = hello.malformed or last or len(data) >= self._limit
@@ -348,13 +346,17 @@ class Unsealing:
             taken = take_hello(data) if hello.ech else None
         except MalformedError:
             taken = None
+        facts = {"ech": "inner", "outer_sni": printable(hello.sni or "")}
         if taken is not None:
-            opened = open_hello(taken[0], self._keys)
+            try:
+                opened = open_hello(taken[0], self._keys)
+            except IllegalHelloError as illegal:
+                facts["tls_error"] = str(illegal)
+                return Unsealed(data, data, facts, illegal=illegal)
         if taken is None or opened is None:
             return Unsealed(data, data, {"ech": "outer"} if hello.ech else {})
         hidden = records(opened.inner, data[1:3])
-        facts = {"ech": "inner", "outer_sni": printable(hello.sni or "")}
-        return Unsealed(data, hidden + data[taken[1] :], facts, opened, len(hidden))
+        return Unsealed(data, hidden + data[taken[1] :], facts, opened, end=len(hidden))
 
 
 def _number(number: int) -> bytes:

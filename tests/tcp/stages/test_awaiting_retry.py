@@ -234,8 +234,9 @@ class AwaitingRetryTest(HiddenCase):
         client = await self.connect(self.hidden_mux(), self.first(encoded))
         await client.has_all()
         self.assertEqual(bytes(client.received), bytes.fromhex("1503030002022f"))
-        record = await self.assert_ended(client, reason="tls-failed")
-        self.assertEqual(record.facts["tls_error"], "the hidden hello is not legal")
+        record = await self.assert_ended(client, reason="tls-failed", bytes_out=7)
+        facts = {"ech": "inner", "outer_sni": PUBLIC, "tls_error": "the hidden hello is not legal"}
+        self.assertEqual(record.facts, facts)
 
     async def test_half_a_hello_is_decided_as_without_keys(self) -> None:
         client = await self.connect(self.hidden_mux(route("tls", "reset")), self.first()[:200])

@@ -119,7 +119,8 @@ def body(fields: Mapping[str, Any], **more: Any) -> Schema:
 
 # fmt: off
 _TARGET = _or_null({
-    "at": int | None, "by": Literal["route", "default", "silent", "denied"], "route": str | None,
+    "at": int | None, "by": Literal["route", "default", "silent", "denied", "tls-failed"],
+    "route": str | None,
     "to": str | None, "servers": [str],
 })
 _SERVER_STATE = {

@@ -17,7 +17,6 @@ from txmux.rules.model import Refusal
 from txmux.rules.model.route import takes_hidden
 from txmux.tcp.stage import Stage
 from txmux.tcp.transitions import Detected, Outcome, Routed, TurnedAway
-from txmux.wire.cursor import IllegalHelloError
 
 if TYPE_CHECKING:
     from txmux.telemetry.record import ConnectionState
@@ -118,17 +117,17 @@ class Peeking(Stage):
         """Put a hidden hello in the place of the one that came, as soon as that is whole."""
         client, unsealing = self._client, self._unsealing
         assert unsealing is not None  # noqa: S101 - it has been checked
-        try:
-            unsealed = unsealing.read(client.received, last=last)
-        except IllegalHelloError as illegal:
-            client.record.facts = {**client.record.facts, "tls_error": str(illegal)}
-            client.transport.write(illegal.alert)
-            return TurnedAway(Refusal.CLOSE, "tls-failed")
+        unsealed = unsealing.read(client.received, last=last)
         if unsealed is not None:
             self._unsealing = None
             if unsealed.facts:
                 client.record.facts = {**client.record.facts, **unsealed.facts}
-                client.configuration.counts.hidden_hello(opened=unsealed.opened is not None)
+                opened = unsealed.facts["ech"] == "inner"
+                client.configuration.counts.hidden_hello(opened=opened)
+            if unsealed.illegal is not None:
+                client.record.bytes_out += len(unsealed.illegal.alert)
+                client.transport.write(unsealed.illegal.alert)
+                return TurnedAway(Refusal.CLOSE, "tls-failed")
             if unsealed.opened is not None:
                 client.ech, client.received = unsealed, unsealed.stream
         return None
