@@ -132,6 +132,12 @@ class EchTest(CommandTestCase):
         readable, lost, _ = self.checked()
         self.assertIn("every user of this machine can read", readable)
         self.assertIn("no route takes the public name 'lost.example'", lost)
+        MadeKey(7).write(self.keys / "b.pem").chmod(0o600)
+        os.utime(self.keys / "a.pem", (1, 1))
+        covered, _ = self.checked()
+        self.assertRegex(
+            covered, "a.pem' opens nothing, since the newer '.*b.pem' has .* number, 7;"
+        )
         (self.keys / "b.pem").write_text("nonsense")
         (wrong,) = self.checked()
         self.assertIn("b.pem': no private key, where each file has one", wrong)

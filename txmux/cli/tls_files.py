@@ -45,6 +45,7 @@ def unusable_files(rules: Rules) -> tuple[list[Problem], list[Problem]]:
             (doubtful if error.forbidden else wrong).append(problem)
         else:
             doubtful += _unrouted_names(rules, listener, keys)
+            doubtful += _covered_keys(listener, keys)
     return wrong, doubtful
 
 
@@ -62,6 +63,17 @@ def _unrouted_names(
         if explain(routes, outgoing.read(), now=time.time()).decision.route is None:
             message = f"no route takes the public name {name!r}, to which clients come whose hello does not open; add one with 'match = tls sni={name}'"
             yield listener.section.problem(message, "ech_keys")
+
+
+def _covered_keys(listener: Listener, files: Iterable[KeyFile]) -> Iterator[Problem]:
+    """Find keys that open nothing, since a newer one has their number, by which a hello finds its key."""
+    newest: dict[int, KeyFile] = {}
+    for file in files:
+        for number in {key.config.id for key in file.keys}:
+            other = newest.setdefault(number, file)
+            if other is not file:
+                message = f"'{file.path}' opens nothing, since the newer '{other.path}' has the same number, {number}; make a key with another one by 'txmux ech new'"
+                yield listener.section.problem(message, "ech_keys")
 
 
 def _readers(
