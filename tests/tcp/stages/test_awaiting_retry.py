@@ -154,6 +154,24 @@ class AwaitingRetryTest(HiddenCase):
         await server.has_all()
         await self.assert_ended(client, reason="limit")
 
+    async def test_server_that_says_much_instead_of_waiting(self) -> None:
+        """What it says is not kept without a limit, whether it has asked again or it is not known."""
+        client, server = await self.asked_again(peek_limit=4096)
+        server.send(bytes(5000))
+        await client.has_all()
+        await server.has_all()
+        await self.assert_ended(client, reason="limit")
+        self.records.clear()
+        self.backend.peers.clear()
+        self.sealer = Sealer(_MADE)
+        client, server = await self.began(peek_limit=4096)
+        server.send(b"\x16\3\3\0\0" * 1000)
+        await client.has(5000)
+        self.assertEqual(self.only().state, "relaying")
+        client.close()
+        server.close()
+        await self.assert_logged(reason="done")
+
     async def test_what_comes_early_waits_for_the_answer(self) -> None:
         early = b"\x17\3\3\0\4abcd"
         client, server = await self.began(early, peek_limit=2048)

@@ -124,10 +124,13 @@ class AwaitingRetry(Stage):
             self._member.counts.answered(self._upstream.counts, waited)
         client.record.bytes_out += len(data)
         client.transport.write(data)
-        if self._is_retry:
-            return
         self._said += data
-        is_retry = asks_again(self._said)
+        is_long = len(self._said) > client.configuration.settings.peek_limit
+        if self._is_retry:
+            if is_long:  # who waits for a second hello says no more, and a slow client would have it kept here
+                self._fail("limit")
+            return
+        is_retry = False if is_long else asks_again(self._said)
         if is_retry:
             self._is_retry = True
             client.record.facts = {**client.record.facts, "ech_retry": "yes"}
