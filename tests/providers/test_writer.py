@@ -142,6 +142,18 @@ class WriterTest(SynchronousTestCase):
         self.assertEqual(self.told[-1], f"gone; {self.path} stays as it is")
         self.assertEqual(self.routes(), ["[route a]"])
 
+    def test_systemd_is_told_of_a_file_that_is_right_already(self) -> None:
+        self.write(route("a"))
+        self.writer.lost("gone")
+        self.write(route("a"), seconds=5)
+        self.assertEqual(self.told[-1], f"{self.path}: 1 object")
+        self.told.clear()
+        again = ProviderWriter(self.clock, self.path, self.rules, self._ask, self.told.append)
+        again.write(lambda _: [route("a")])
+        self.clock.advance(0)
+        self.assertEqual(self.told, [f"{self.path}: 1 object"])
+        self.assertEqual(len(self.asked), 1)
+
     def test_a_service_that_refuses_to_reload(self) -> None:
         self.refuses = True
         logged = self.write(route("a")) + self.write(route("b"), seconds=5)

@@ -131,7 +131,8 @@ class ProviderWriter:
         text = draft.source.text
         served = counted(sum(bool(one.text) for one in draft.objects), "object")
         with suppress(OSError):
-            if self._path.read_text("utf-8") == text:
+            if self._path.read_bytes() == text.encode():
+                self._tell(f"{self._path}: {served}")
                 return
         self._path.parent.mkdir(exist_ok=True)
         _replace_file(self._path, text.encode())
