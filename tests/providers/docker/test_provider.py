@@ -199,11 +199,13 @@ class ProviderTest(TestCase):
         for sent, why in (
             (b"x\n", "an event is no JSON"),
             (b"{}\n", "an event has no actor"),
+            (b'{"Action":"kill","Actor":{"ID":"a","Attributes":[1]}}\n', "an event has no actor"),
             (b"x" * 2000, "an event has no end"),
         ):
             await self.until(lambda: self.daemon.streams)
+            before = self.logged().count(why)
             self.daemon.streams[-1].write(sent)
-            await self.until(lambda why=why: why in self.logged())  # type: ignore[misc]
+            await self.until(lambda w=why, n=before: self.logged().count(w) > n)  # type: ignore[misc]
             await self.until(lambda: len(self.daemon.streams) == 1)
 
     async def test_a_stream_that_has_been_forgotten(self) -> None:
@@ -242,6 +244,13 @@ class ProviderTest(TestCase):
         await self.end()
         with self.assertRaises(RequestFailedError):
             await self.wake("/web")
+
+    async def test_a_time_to_sleep_that_is_none(self) -> None:
+        self.daemon.put(inspected("web", LABELS))
+        self.daemon.put(inspected("bad", {**LABELS, "txmux.wake": "yes", "txmux.sleep": "often"}))
+        self.run_provider()
+        await self.written("[route web]")
+        self.assertIn("# left out: container bad: txmux.sleep: 'often'", self.text())
 
     async def test_sleep(self) -> None:
         labels = {**LABELS, "txmux.wake": "yes", "txmux.sleep": "100ms"}

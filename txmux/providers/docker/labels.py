@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from ipaddress import ip_address
 from typing import Any
 
@@ -116,11 +117,10 @@ class Container:
 
     @property
     def sleep(self) -> float:
-        """The seconds without a connection after which it is stopped; 0 if it never is."""
-        try:
-            return positive_duration(self.labels["sleep"]) if "sleep" in self.labels else 0.0
-        except InvalidValueError as error:
-            raise LabelError(f"txmux.sleep: {error}") from None
+        """The seconds without a connection after which it is stopped; 0 if it never is, or if the label is wrong."""
+        with suppress(LookupError, InvalidValueError):
+            return positive_duration(self.labels["sleep"])
+        return 0.0
 
     @property
     def word(self) -> str:
@@ -240,6 +240,10 @@ def _routes(
             )
     if its.labels.get("wake", "no") not in {"yes", "no"}:
         raise LabelError("txmux.wake: must be yes or no")
+    try:
+        positive_duration(its.labels.get("sleep", "1s"))
+    except InvalidValueError as error:
+        raise LabelError(f"txmux.sleep: {error}") from None
     if its.sleep and not its.wakes:
         raise LabelError("txmux.sleep: nothing would start it again; add txmux.wake=yes")
     for name, keys in _by_route(its.labels).items():

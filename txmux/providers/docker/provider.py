@@ -146,7 +146,7 @@ class Follower:
     def _take(self, event: Any) -> None:
         try:
             action, actor = str(event["Action"]), event["Actor"]
-            key, attributes = str(actor["ID"]), actor.get("Attributes") or {}
+            key, attributes = str(actor["ID"]), dict(actor.get("Attributes") or {})
         except MISSHAPEN:
             raise NoDaemonError("what answers is not Docker's API: an event has no actor") from None
         if action.startswith("exec"):  # of each health check
