@@ -121,6 +121,11 @@ def _listed(answer: dict[str, Any]) -> dict[str, Any]:
         "Names": [answer["Name"]],
         "Labels": answer["Config"]["Labels"],
         "NetworkSettings": {"Networks": answer["NetworkSettings"]["Networks"]},
+        "Ports": [
+            {"PrivatePort": int(port.split("/")[0]), "PublicPort": int(one["HostPort"])}
+            for port, bound in answer["NetworkSettings"]["Ports"].items()
+            for one in bound or ()
+        ],
         "State": answer["State"]["Status"],
         "Status": "Up 1 second",
     }

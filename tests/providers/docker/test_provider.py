@@ -2,7 +2,7 @@
 
 import json
 from argparse import ArgumentParser
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,12 +70,12 @@ class ProviderTest(TestCase):
         self.addCleanup(logged.__exit__, None, None, None)
         self.logged = lambda: "\n".join(map(eventAsText, events))
 
-    def run_provider(self, *more: str) -> None:
+    def run_provider(self, *more: str, network: Sequence[str] = ("--network", NETWORK)) -> None:
         parser = ArgumentParser()
         docker.options(parser)
         path = self.folder
         own = ["--socket", f"unix:{path}/docker.sock", "--wake", f"unix:{path}/wake.sock"]
-        arguments = parser.parse_args([*own, "--network", NETWORK, *more])
+        arguments = parser.parse_args([*own, *network, *more])
         writer = ProviderWriter(reactor, self.file, path / "rules.ini", self.service.ask)
         self.running: Deferred[Any] = Deferred.fromCoroutine(docker.run(reactor, arguments, writer))
         self.running.addErrback(lambda failure: failure.trap(CancelledError))
@@ -219,6 +219,15 @@ class ProviderTest(TestCase):
         answer["NetworkSettings"]["Networks"][NETWORK]["IPAddress"] = "10.88.0.99"
         await self.written("10.88.0.99")
 
+    async def test_a_published_port_that_changes_untold(self) -> None:
+        self.patch(provider, "_PERIOD", 0.2)
+        answer = inspected("web", LABELS, bound=[{"HostIp": "", "HostPort": "49153"}])
+        self.daemon.put(answer)
+        self.run_provider(network=())
+        await self.written("127.0.0.1:49153")
+        answer["NetworkSettings"]["Ports"]["80/tcp"] = [{"HostIp": "", "HostPort": "49154"}]
+        await self.written("127.0.0.1:49154")
+
     async def wake(self, path: str, method: str = "POST") -> int:
         socket = f"{self.folder}/wake.sock"
         answer = await request(
@@ -267,6 +276,35 @@ class ProviderTest(TestCase):
         await self.until(lambda: stop in self.daemon.asked)
         await self.written("server = 127.0.0.1:80 down")
         self.assertIn("container web: stopped, had no connection for 0.1 s", self.logged())
+
+    async def test_one_that_cannot_be_stopped(self) -> None:
+        labels = {**LABELS, "txmux.wake": "yes", "txmux.sleep": "100ms"}
+        web = self.daemon.put(inspected("web", labels))
+        self.daemon.broken = True
+        self.run_provider()
+        await self.until(lambda: "container web: cannot be stopped: the daemon" in self.logged())
+        await self.until(lambda: self.daemon.asked.count(f"POST /containers/{web}/stop") > 1)
+        self.assertNotIn("nothing is stopped", self.logged())
+
+    async def test_all_servers_are_started_though_one_cannot(self) -> None:
+        labels = {**LABELS, "txmux.wake": "yes", "txmux.backend": "web"}
+        a, b = (self.daemon.put(inspected(n, labels, state="exited")) for n in "ab")
+        self.run_provider()
+        await self.written("wake = ")
+        self.daemon.broken = True
+        self.assertEqual(await self.wake("/web"), 502)
+        for key in (a, b):
+            self.assertIn(f"POST /containers/{key}/start", self.daemon.asked)
+
+    async def test_the_socket_for_waking_comes_back(self) -> None:
+        self.patch(provider, "_PERIOD", 0.2)
+        self.daemon.put(inspected("web", {**LABELS, "txmux.wake": "yes"}, state="exited"))
+        self.run_provider()
+        path = self.folder / "wake.sock"
+        await self.until(path.exists)
+        path.unlink()
+        await self.until(path.exists)
+        self.assertEqual(await self.wake("/web"), 204)
 
     async def test_a_client_that_comes_before_the_stop(self) -> None:
         labels = {**LABELS, "txmux.wake": "yes", "txmux.sleep": "100ms"}

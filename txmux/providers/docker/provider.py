@@ -216,7 +216,7 @@ def _seen(row: Any) -> object:
     status, networks = row["Status"], (row.get("NetworkSettings") or {}).get("Networks") or {}
     health = status[status.rfind("(") :] if status.endswith(")") else ""
     addresses = {name: its.get("IPAddress") for name, its in networks.items() if its}
-    return row["State"], health, row["Names"], addresses
+    return row["State"], health, row["Names"], addresses, row.get("Ports")
 
 
 docker = DockerProvider()

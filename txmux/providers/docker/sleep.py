@@ -87,11 +87,18 @@ class Sleepers:
     async def wake(self, word: str) -> bool:
         """Start the containers of a backend; return whether there are any that may be."""
         meant = [its for its in self._containers if its.wakes and its.word == word]
+        problems: list[MuxError] = []
         for its in meant:
             self._unused(its.id)
-            async with self._locks.setdefault(its.id, DeferredLock()):
-                await self._api.post(f"/containers/{its.id}/start")
-            _log.info("container {name}: started, since a client waits", name=its.name)
+            try:
+                async with self._locks.setdefault(its.id, DeferredLock()):
+                    await self._api.post(f"/containers/{its.id}/start")
+            except MuxError as problem:  # others may serve
+                problems.append(problem)
+            else:
+                _log.info("container {name}: started, since a client waits", name=its.name)
+        if problems:
+            raise problems[0]
         return bool(meant)
 
     def _unused(self, key: str) -> None:
@@ -146,8 +153,16 @@ class Sleepers:
 
     async def _stop(self, its: Container) -> None:
         async with self._locks.setdefault(its.id, DeferredLock()):
-            if its.id in self.drained:
+            if its.id not in self.drained:
+                return
+            try:
                 await self._api.post(f"/containers/{its.id}/stop")
+            except MuxError as problem:
+                _log.warn(
+                    "container {name}: cannot be stopped: {why}", name=its.name, why=str(problem)
+                )
+                self._unused(its.id)
+            else:
                 _log.info(
                     "container {name}: stopped, had no connection for {time}",
                     name=its.name,
@@ -169,9 +184,12 @@ class WakeSocket(Resource):
         self._problem = ""
 
     def start(self) -> None:
-        """Listen, unless it does already; a problem is logged, and tried again at the next call."""
+        """Listen, unless it does already and its file is there; a problem is logged, and tried again at the next call."""
         if self._port is not None:
-            return
+            if self._path.exists():
+                return
+            self._port.stopListening()
+            self._port = None
         with socket.socket(socket.AF_UNIX) as opened:
             try:
                 bind(opened, self._path, _MODE)
