@@ -114,6 +114,8 @@ class LabelTests(SynchronousTestCase):
         ):  # fmt: skip
             (found,) = read(container("web", labels))
             self.assertIn(complaint, found)
+        (found,) = read(container("public", {"match": "tls", "terminate_tls": "acme"}))
+        self.assertIn("txmux.terminate_tls: [listen public] has the same name; give", found)
         (found,) = read(container("web", {"match": "any"}, exposed="22/tcp"))
         self.assertEqual(found, "txmux.port is missing, and it exposes several ports")
 

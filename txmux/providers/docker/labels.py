@@ -253,6 +253,10 @@ def _routes(
         udp = "udp:" * (transport == "udp")
         server = udp + _address(its, settings, port, transport) if its.is_running else ""
         whole = f"{its.word}.{name}" if name else its.word
+        if whole in listeners and "terminate_tls" in keys:  # else routes of others are wrong
+            raise LabelError(
+                f"txmux.terminate_tls: [listen {whole}] has the same name; give the container another one, or add txmux.backend"
+            )
         made = LabelledRoute(
             its,
             whole,
