@@ -58,7 +58,8 @@ def _address(text: str) -> tuple[str, int]:
     host = host.removeprefix("[").removesuffix("]")
     _name(host)
     if not (host and port.isdecimal() and 0 < int(port) < 1 << 16):
-        raise argparse.ArgumentTypeError(f"{text!r}: write it as mux.example:443")
+        advice = "" if host else f"; to check a rules file: txmux check {text}"
+        raise argparse.ArgumentTypeError(f"{text!r}: write it as mux.example:443{advice}")
     return host, int(port)
 
 

@@ -92,7 +92,8 @@ def _connect(connection: socket.socket, where: Where, piece: bytes, patience: fl
         if getattr(error, "errno", errno.EOPNOTSUPP) != errno.EOPNOTSUPP:
             raise
         connection.connect(where[1])
-    connection.sendall(piece[sent:])
+    if sent < len(piece):  # to send nothing would fail where the answer came with a reset
+        connection.sendall(piece[sent:])
     connection.settimeout(patience)
     return time.monotonic() - began
 

@@ -2,7 +2,7 @@
 
 import ipaddress
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +109,8 @@ def _without_such_clients(route: Route, inner: Iterable[Route]) -> Iterator[Prob
 
 def never_behind_starttls(rules: Rules) -> Iterator[Problem]:
     """Find lines that do not match TLS, though all clients of their route begin with that."""
+    if all(listener.starttls is None for listener in rules.listeners):
+        return
     for route, number, line in lines_of(rules.routes):
         listeners = [one for one in rules.listeners if route.stands_under(one)]
         clear = [one.name for one in listeners if one.starttls is not None]
@@ -153,9 +155,10 @@ def other_names(rules: Rules) -> Iterator[Problem]:
 def open_proxies(rules: Rules) -> Iterator[Problem]:
     """Find backends by which anyone can be connected to anything, or by which one client can keep others from their names."""
     reported = set()
+    named = {route.name: route for route in rules.routes}
     for scope in scopes(rules):
         owner = scope.owner
-        is_open = not isinstance(owner, Route) or _takes_anyone(owner, rules)
+        is_open = not isinstance(owner, Route) or _takes_anyone(owner, named)
         ways = [
             (one.outcome, is_open and not (one.clients.allowed or one.tunnel_users))
             for one in rules.routes_of(owner)
@@ -175,23 +178,24 @@ def open_proxies(rules: Rules) -> Iterator[Problem]:
                             yield backend.section.problem(message, "allow_names")
 
 
-def _takes_anyone(route: Route, rules: Rules) -> bool:
-    """Return whether neither a route nor those that it is inside of ask who their clients are."""
+def _takes_anyone(route: Route, named: Mapping[str, Route]) -> bool:
+    """Return whether neither a route nor those that it is inside of ask who their clients are; `named` are all routes."""
     tls, shown = route.terminate_tls, route.client_cert
     asks = tls is not None and tls.client_ca is not None and tls.client == "required"
     asks = asks or (shown is not None and "any" in shown.words)
     if asks or route.tunnel_users or route.clients.allowed is not None:
         return False
-    outer = [one for one in rules.routes if one.name in route.under]
+    outer = [named[name] for name in route.under if name in named]
     is_at_listener = len(outer) < len(route.under) or not outer
-    return is_at_listener or any(_takes_anyone(one, rules) for one in outer)
+    return is_at_listener or any(_takes_anyone(one, named) for one in outer)
 
 
 def free_ports(rules: Rules) -> Iterator[Problem]:
     """Find tunnels by which everyone can come to every port of what clients may name."""
+    named = {route.name: route for route in rules.routes}
     for scope in scopes(rules):
         owner = scope.owner
-        if not isinstance(owner, Route) or not owner.tunnel or not _takes_anyone(owner, rules):
+        if not isinstance(owner, Route) or not owner.tunnel or not _takes_anyone(owner, named):
             continue
         if any(listener.clients.allowed is not None for listener in scope.listeners):
             continue
