@@ -130,7 +130,7 @@ class AwaitingRetry(Stage):
             if is_long:  # who waits for a second hello says no more, and a slow client would have it kept here
                 self._fail("limit")
             return
-        is_retry = False if is_long else asks_again(self._said)
+        is_retry = asks_again(self._said)
         if is_retry:
             self._is_retry = True
             client.record.facts = {**client.record.facts, "ech_retry": "yes"}
@@ -138,7 +138,7 @@ class AwaitingRetry(Stage):
             self.wait(seconds, lambda: self._fail("idle-timeout"))
             client.transport.resumeProducing()
             client.advance(self.on_data())
-        elif is_retry is False:
+        elif is_retry is False or is_long:
             client.advance(self._relayed_on())
 
     def server_finished(self) -> None:
