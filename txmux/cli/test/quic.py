@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import select
 import socket
 import ssl
@@ -19,6 +20,8 @@ from txmux.errors import MuxError
 _PAUSE = 0.02  # seconds between two datagrams
 _CARRIED = 1100  # bytes of a hello in a datagram
 _DATAGRAM = 65535
+
+logging.getLogger("quic").addHandler(logging.NullHandler())  # else it writes to standard error
 
 
 def exchange(where: Where, name: str, count: int, order: Sequence[int], patience: float) -> Answer:
