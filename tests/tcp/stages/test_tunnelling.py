@@ -315,7 +315,18 @@ class LoginTest(TunnelCase):
         client.send(connect_to("a:1", f"Proxy-Authorization: Basic {login}"))
         await client.until(lambda: client.received.endswith(OPEN))
         close(client, await self.backend.peer(0))
-        self.assertEqual((await self.logged()).facts["user"], "ann")
+        record = await self.logged()
+        self.assertEqual(record.facts["user"], "ann")
+        self.assertNotIn("tunnel_error", record.facts)
+        login = base64.b64encode(b"ann:wrong").decode()
+        field = f"Proxy-Authorization: Basic {login}"
+        client = await self.connect(self.listening.getHost().port, connect_to("a:1", field))
+        await client.until(lambda: client.received.endswith(b"Required\n"))
+        client.finish()
+        await client.is_lost()
+        self.assertEqual(client.received.count(b"HTTP/1.1"), 1)
+        record = await self.logged(2)
+        self.assertEqual(record.facts["tunnel_error"], "its login as 'ann' is wrong")
 
     async def test_wrong_logins(self) -> None:
         port = self.port()

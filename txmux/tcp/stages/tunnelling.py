@@ -71,6 +71,8 @@ class Tunnelling(Stage):
             if isinstance(event, bytes):
                 client.record.bytes_out += len(event)
                 client.transport.write(event)
+                if dialog.kind == "connect":  # it is asked for a login, and may leave
+                    self._note(dialog.problem)
             elif event is not None or not client.received:
                 break
             elif len(dialog.received) == limit:
@@ -78,7 +80,7 @@ class Tunnelling(Stage):
         if isinstance(event, Login):
             return self._check(event)
         if event is None:
-            return self._refuse("it is incomplete", 400) if client.has_finished else None
+            return self._unfinished("it is incomplete", 400) if client.has_finished else None
         return self._open() if event else self._refuse(dialog.problem)
 
     def _check(self, login: Login) -> Outcome | None:
@@ -104,6 +106,7 @@ class Tunnelling(Stage):
         client.received, dialog.received = dialog.received + client.received, b""
         dialog.user = printable(dialog.user)
         client.record.facts = {**client.record.facts, **dialog.facts}
+        client.record.facts.pop("tunnel_error", None)
         address, tls = client.address, client.agreed_tls
         decision = inside.detector.start_detection(
             address.host if address else None,
@@ -116,14 +119,25 @@ class Tunnelling(Stage):
         return Detected(inside, decision.route)
 
     def _refuse(self, why: str, status: int = 0) -> Outcome:
-        dialog, record = self._dialog, self._client.record
         if status:
-            dialog.fail(status)
-        record.facts = {**record.facts, "tunnel": dialog.kind, "tunnel_error": printable(why)}
+            self._dialog.fail(status)
+        self._note(why)
         return TurnedAway(Refusal.REJECT, "denied")
 
+    def _note(self, why: str) -> None:
+        record = self._client.record
+        facts = {"tunnel": self._dialog.kind, "tunnel_error": printable(why)}
+        record.facts = {**record.facts, **facts}
+
     def _timed_out(self) -> Outcome:
-        return self._refuse("it is incomplete after detect_timeout", 408)
+        return self._unfinished("it is incomplete after detect_timeout", 408)
+
+    def _unfinished(self, why: str, status: int) -> Outcome:
+        dialog = self._dialog
+        if "tunnel_error" in self._client.record.facts and not dialog.received:
+            dialog.last = b""  # it has been asked for a login, and has said no more
+            return self._refuse(dialog.problem)
+        return self._refuse(why, status)
 
     @override
     def leave(self) -> None:

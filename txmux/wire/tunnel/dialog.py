@@ -38,6 +38,7 @@ _CODES: Mapping[str, tuple[int, int]] = {
 }
 """By the reason, the status of HTTP and the reply of SOCKS 5; others are (502, 1)."""
 _BY_NUMBER = {errno.ENETUNREACH: 3, errno.EHOSTUNREACH: 4}
+_MALFORMED = "it is malformed"
 _NO_CONNECT = "it asks for something else than a connection"
 _NO_ADDRESS = b"\0\1" + bytes(6)
 
@@ -55,7 +56,7 @@ class TunnelDialog:
         user: Who has logged in.
         host: A name, or an address in its usual form.
         last: The answer, if the request itself is refused.
-        problem: Why it is refused, for the log, with the request as its subject.
+        problem: Why it is refused, or a login is asked for, for the log, with the request as its subject.
         number: The system's number of the last failure to connect.
         is_answered: Whether the client has been told that its tunnel is open.
     """
@@ -65,7 +66,7 @@ class TunnelDialog:
         self._wants_login = wants_login
         self.received, self.user, self.host, self.port = b"", "", "", 0
         self.last: bytes | None = None
-        self.problem = "it is malformed"
+        self.problem = _MALFORMED
         self.number = 0
         self.is_answered = False
         self._steps: _Steps = getattr(self, f"_{self.kind}")()
@@ -194,12 +195,14 @@ class TunnelDialog:
             head, self.received, at = self.received[: end.end()], self.received[end.end() :], 0
             request = _REQUEST.match(head)
             if request is None:
+                self.problem = _MALFORMED
                 self.fail(400)
                 yield False
                 continue
             address, name, port, version = request.groups()
             self.host, self.port = _address(address) if address else name.decode(), int(port)
             if not self.host or not 0 < self.port < 65536:
+                self.problem = _MALFORMED
                 self.fail(400)
                 yield False
             login = _login(_BASIC.findall(head)) if self._wants_login else None
@@ -207,9 +210,9 @@ class TunnelDialog:
                 self.user = login.user if login else ""
                 yield True
             requests += 1
+            self.problem = "it has no login" if login is None else _wrong(login.user)
             # A client of HTTP/1.0 takes the end of the connection for that of the answer.
             if requests == _MOST_REQUESTS or version == b"0":
-                self.problem = "it has no login" if login is None else _wrong(login.user)
                 self.fail(407)
                 yield False
             yield _status(407, is_last=False)
