@@ -382,8 +382,8 @@ class LoginTest(TunnelCase):
         users = self.file.read_bytes().replace(b"$04$", b"$12$")
         self.file.write_bytes(users)
         port = self.port()
-        said = b"\5\1\2\1\3ann\5wrong"
-        clients = [await self.connect(port, said) for _ in range(4)]
+        said = b"\5\1\2\1\3ann\5wron%d"  # the same ones would share one check
+        clients = [await self.connect(port, said % number) for number in range(4)]
         for client in clients:
             await client.is_lost()
             self.assertEqual(client.received, b"\5\2\1\1")
