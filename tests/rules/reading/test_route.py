@@ -394,6 +394,7 @@ class AcmeTests(SynchronousTestCase):
         self.assertIn("takes its names of 'sni=' in 'match', which has none", self.refused("tls"))
         for name in ("192.0.2.1", "none/../x", "a..b", "-a.example", "x" * 254):
             self.assertIn("is not the name of a host", self.refused("tls", f"acme {name}"))
+        self.assertIn("[route a] match: a quote is not closed", self.refused("tls sni='"))
 
     def test_no_authority(self) -> None:
         text = (

@@ -37,6 +37,7 @@ class OpenTests(SynchronousTestCase):
             f"{_TUNNEL}{_INNER}b\n[backend b]\nserver = {{local}}:{{port}}\n": "clients choose the port of '{local}:{port}'",
             f"default = b\n{_TUNNEL}{_INNER}close\n[backend b]\nserver = {{local}}:{{port}}\n": "clients choose the port",
             f"{_TUNNEL}match = ssh\nbackend = 10.0.0.1:22\n": "'ssh' asks for no tunnel",
+            f"{_TUNNEL}match = '\nbackend = 10.0.0.1:22\n": "a quote is not closed",
             f"{_TUNNEL}match = http\nbackend = 10.0.0.1:22\n": "'http' asks for no tunnel",
             f"{_TUNNEL}terminate_tls = a.pem\nbackend = 10.0.0.1:22\n": "this route ends TLS",
             f"{_TUNNEL}tunnel_users = u\nmatch = socks4\nbackend = 10.0.0.1:22\n": "SOCKS 4 has no passwords",

@@ -41,6 +41,7 @@ from txmux.rules.reading.values import (
     split_words,
     with_defaults,
     words,
+    words_if_right,
 )
 from txmux.transport import is_address
 from txmux.wire.globs import Globs, names, option_globs, whole_name
@@ -323,7 +324,7 @@ def _is_pattern(text: str) -> bool:
 def _asked_names(section: Section) -> Iterator[tuple[int, str]]:
     """Yield the names of ``sni=``, each with the number of its line."""
     for number, item in enumerate(section.items("match")):
-        for word in split_words(item.text):
+        for word in words_if_right(item.text):
             option, _, given = word.partition("=")
             if option == "sni":
                 names = [given] if given.startswith("~") else given.split(",")

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from txmux.rules.model import Listener, Route, Section
 from txmux.rules.model.backend import backends_of
 from txmux.rules.problems import Problem
-from txmux.rules.reading.values import split_words
+from txmux.rules.reading.values import words_if_right
 
 _HASH = re.compile(
     rb"\$2[aby]\$(0[4-9]|1[0-4])\$[./A-Za-z0-9]{53}"
@@ -45,7 +45,7 @@ def contradictions(section: Section) -> Iterator[Problem]:
     if "terminate_tls" in section.entries:
         yield section.problem("this route ends TLS; put another with 'tunnel' under it", "tunnel")
     for number, item in enumerate(section.items("match")):
-        name, *options = split_words(item.text)
+        name, *options = words_if_right(item.text) or ["socks5"]
         is_right = name in {"socks5", "socks4"} or (name == "http" and "method=CONNECT" in options)
         if not is_right:
             message = (

@@ -5,6 +5,7 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from decimal import Decimal
 from enum import Enum
 from pathlib import Path
@@ -379,6 +380,13 @@ def split_words(text: str) -> list[str]:
         raise InvalidValueError(
             "a quote is not closed; close it, or write \\' or \\\" for the character itself"
         ) from None
+
+
+def words_if_right(text: str) -> list[str]:
+    """Split a line as `split_words`; there are no words in one with an error, which is reported where it is read."""
+    with suppress(InvalidValueError):
+        return split_words(text)
+    return []
 
 
 def written(value: object) -> str | None:
