@@ -57,7 +57,7 @@ from txmux.telemetry.formatting import (
     folded_routes,
 )
 from txmux.transport import unmapped
-from txmux.wire.tunnel.dialog import asked_for
+from txmux.wire.tunnel.dialogue import asked_for
 
 if TYPE_CHECKING:
     from txmux.client.tls.ech import EchKeys

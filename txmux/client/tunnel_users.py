@@ -14,7 +14,7 @@ from txmux.errors import MuxError
 from txmux.files import read_bytes, state_at
 from txmux.net.turns import outcome_in_thread
 from txmux.rules.reading.tunnels import read_users
-from txmux.wire.tunnel.dialog import Login
+from txmux.wire.tunnel.dialogue import Login
 
 _PAUSE = 5.0  # minimum seconds between two looks at the file
 _MOST_WAITING, _MOST_PER_SOURCE = 16, 2  # logins that are being checked

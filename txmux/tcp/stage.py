@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from txmux.wire.ech import Unsealed
     from txmux.wire.proxyprotocol.header import Address, Tlv
     from txmux.wire.starttls.dialogue import ClientDialogue
-    from txmux.wire.tunnel.dialog import TunnelDialog
+    from txmux.wire.tunnel.dialogue import TunnelDialogue
 
 
 class Client(Protocol):
@@ -54,7 +54,7 @@ class Client(Protocol):
     destination: Address | None = None
     tlvs: tuple[Tlv, ...] = ()
     agreed_tls: AgreedTLS | None = None  # of the client's TLS, if it was terminated here
-    tunnel: TunnelDialog | None = None  # that it has asked for
+    tunnel: TunnelDialogue | None = None  # that it has asked for
     ech: Unsealed | None = None  # the hidden hello, which has taken the place of the one that came
     is_previewed: bool = False  # whether the bytes of `received` were only peeked at (MSG_PEEK)
     waited: float = 0.0  # seconds that it has waited for a server in another process

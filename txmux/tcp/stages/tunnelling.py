@@ -14,7 +14,7 @@ from txmux.tcp.stage import Stage
 from txmux.tcp.transitions import Detected, Outcome, TunnelOpened, TurnedAway
 from txmux.wire.facts import printable
 from txmux.wire.http2_opening import PREFACE
-from txmux.wire.tunnel.dialog import Login, TunnelDialog
+from txmux.wire.tunnel.dialogue import Login, TunnelDialogue
 
 if TYPE_CHECKING:
     from txmux.client.configuration import CompiledRoute, RuleLayer
@@ -41,8 +41,8 @@ class Tunnelling(Stage):
         client = self._client
         if client.received.startswith(PREFACE):
             return TurnedAway(Refusal.REJECT, "denied")
-        self._dialog = TunnelDialog(client.received, wants_login=self._route.users is not None)
-        client.tunnel = self._dialog
+        self._dialogue = TunnelDialogue(client.received, wants_login=self._route.users is not None)
+        client.tunnel = self._dialogue
         self.wait(client.configuration.settings.detect_timeout, self._timed_out)
         return self.on_data()
 
@@ -60,28 +60,28 @@ class Tunnelling(Stage):
         return None if self._judging is not None else self._proceed()
 
     def _proceed(self, answer: bool | None = None) -> Outcome | None:  # noqa: FBT001 - as `Generator.send`
-        client, dialog = self._client, self._dialog
+        client, dialogue = self._client, self._dialogue
         limit = client.configuration.settings.peek_limit
         while True:
             # What is behind the request does not count for the limit, however it is cut.
-            room = limit - len(dialog.received)
-            dialog.received += client.received[:room]
+            room = limit - len(dialogue.received)
+            dialogue.received += client.received[:room]
             client.received = client.received[room:]
-            event, answer = dialog.proceed(answer), None
+            event, answer = dialogue.proceed(answer), None
             if isinstance(event, bytes):
                 client.record.bytes_out += len(event)
                 client.transport.write(event)
-                if dialog.kind == "connect":  # it is asked for a login, and may leave
-                    self._note(dialog.problem)
+                if dialogue.kind == "connect":  # it is asked for a login, and may leave
+                    self._note(dialogue.problem)
             elif event is not None or not client.received:
                 break
-            elif len(dialog.received) == limit:
+            elif len(dialogue.received) == limit:
                 return self._refuse("it is longer than peek_limit", 431)
         if isinstance(event, Login):
             return self._check(event)
         if event is None:
             return self._unfinished("it is incomplete", 400) if client.has_finished else None
-        return self._open() if event else self._refuse(dialog.problem)
+        return self._open() if event else self._refuse(dialogue.problem)
 
     def _check(self, login: Login) -> Outcome | None:
         users, address = self._route.users, self._client.address
@@ -102,10 +102,10 @@ class Tunnelling(Stage):
             self._client.advance(self._proceed(answer))
 
     def _open(self) -> Outcome:
-        client, dialog, inside = self._client, self._dialog, self._inside
-        client.received, dialog.received = dialog.received + client.received, b""
-        dialog.user = printable(dialog.user)
-        client.record.facts = {**client.record.facts, **dialog.facts}
+        client, dialogue, inside = self._client, self._dialogue, self._inside
+        client.received, dialogue.received = dialogue.received + client.received, b""
+        dialogue.user = printable(dialogue.user)
+        client.record.facts = {**client.record.facts, **dialogue.facts}
         client.record.facts.pop("tunnel_error", None)
         address, tls = client.address, client.agreed_tls
         decision = inside.detector.start_detection(
@@ -120,23 +120,23 @@ class Tunnelling(Stage):
 
     def _refuse(self, why: str, status: int = 0) -> Outcome:
         if status:
-            self._dialog.fail(status)
+            self._dialogue.fail(status)
         self._note(why)
         return TurnedAway(Refusal.REJECT, "denied")
 
     def _note(self, why: str) -> None:
         record = self._client.record
-        facts = {"tunnel": self._dialog.kind, "tunnel_error": printable(why)}
+        facts = {"tunnel": self._dialogue.kind, "tunnel_error": printable(why)}
         record.facts = {**record.facts, **facts}
 
     def _timed_out(self) -> Outcome:
         return self._unfinished("it is incomplete after detect_timeout", 408)
 
     def _unfinished(self, why: str, status: int) -> Outcome:
-        dialog = self._dialog
-        if "tunnel_error" in self._client.record.facts and not dialog.received:
-            dialog.last = b""  # it has been asked for a login, and has said no more
-            return self._refuse(dialog.problem)
+        dialogue = self._dialogue
+        if "tunnel_error" in self._client.record.facts and not dialogue.received:
+            dialogue.last = b""  # it has been asked for a login, and has said no more
+            return self._refuse(dialogue.problem)
         return self._refuse(why, status)
 
     @override

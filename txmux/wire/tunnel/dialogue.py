@@ -43,7 +43,7 @@ _NO_CONNECT = "it asks for something else than a connection"
 _NO_ADDRESS = b"\0\1" + bytes(6)
 
 
-class TunnelDialog:
+class TunnelDialogue:
     """One client's request for a tunnel, and the answer to it; it has neither a connection nor a clock.
 
     Args:
@@ -255,10 +255,10 @@ def _status(status: int, *, is_last: bool = True) -> bytes:
     ).encode()
 
 
-def asked_for(data: bytes, *, wants_login: bool = False) -> TunnelDialog | None:
+def asked_for(data: bytes, *, wants_login: bool = False) -> TunnelDialogue | None:
     """Return what a client has asked for by these bytes, by a login that is taken to be right; ``None`` if they have no whole request."""
-    dialog = TunnelDialog(data, wants_login=wants_login)
-    dialog.received = data
-    while isinstance(event := dialog.proceed(True), bytes | Login):  # noqa: FBT003 - as `Generator.send`
+    dialogue = TunnelDialogue(data, wants_login=wants_login)
+    dialogue.received = data
+    while isinstance(event := dialogue.proceed(True), bytes | Login):  # noqa: FBT003 - as `Generator.send`
         pass
-    return dialog if event is True else None
+    return dialogue if event is True else None

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.wire.tunnel.dialog import Login, TunnelDialog, asked_for
+from txmux.wire.tunnel.dialogue import Login, TunnelDialogue, asked_for
 
 _REQUESTS = (
     b"CONNECT db.example:5432 HTTP/1.1\r\nHost: x\r\n\r\n",
@@ -14,22 +14,22 @@ _REQUESTS = (
     b"\4\1\0\x50\0\0\0\1me\0host\0rest",
     b"\4\1\0\x50\x7f\0\0\1\0",
 )
-_Story = tuple[list[object], TunnelDialog]
+_Story = tuple[list[object], TunnelDialogue]
 
 
 def told(pieces: list[bytes], *, wants_login: bool = False) -> _Story:
-    dialog = TunnelDialog(pieces[0], wants_login=wants_login)
+    dialogue = TunnelDialogue(pieces[0], wants_login=wants_login)
     events: list[object] = []
     for piece in pieces:
-        dialog.received += piece
+        dialogue.received += piece
         answer = None
         while not (events and isinstance(events[-1], bool)):
-            event = dialog.proceed(answer)
+            event = dialogue.proceed(answer)
             answer = True if isinstance(event, Login) else None
             if event is None:
                 break
             events.append(event)
-    return events, dialog
+    return events, dialogue
 
 
 def cut(data: bytes, places: list[int]) -> list[bytes]:
@@ -37,7 +37,7 @@ def cut(data: bytes, places: list[int]) -> list[bytes]:
     return [data[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
 
-class DialogTest(SynchronousTestCase):
+class DialogueTest(SynchronousTestCase):
     def test_requests(self) -> None:
         found = [told([data])[1] for data in _REQUESTS]
         self.assertEqual(
@@ -58,14 +58,14 @@ class DialogTest(SynchronousTestCase):
     def test_cuts_change_nothing(self, data: bytes, drawn: st.DataObject, login: bool) -> None:  # noqa: FBT001
         places = drawn.draw(st.lists(st.integers(0, 200), max_size=9))
         whole, at_once = told([data], wants_login=login)
-        events, dialog = told(cut(data, places), wants_login=login)
+        events, dialogue = told(cut(data, places), wants_login=login)
         self.assertEqual(events, whole)
-        self.assertEqual(dialog.facts, at_once.facts)
+        self.assertEqual(dialogue.facts, at_once.facts)
         if True in events:
-            self.assertGreater(dialog.port, 0)
-            self.assertRegex(dialog.host, r"\A[A-Za-z0-9._:-]+\Z")
+            self.assertGreater(dialogue.port, 0)
+            self.assertRegex(dialogue.host, r"\A[A-Za-z0-9._:-]+\Z")
         if False in events:
-            self.assertIsInstance(dialog.refusal("error"), bytes)
+            self.assertIsInstance(dialogue.refusal("error"), bytes)
 
     def test_address_with_a_scope(self) -> None:
         host = b"fe80::1%\n\x1b[31m"
