@@ -119,6 +119,17 @@ class ProviderTest(TestCase):
         self.assertIn("[route api]", self.text())
         self.assertNotIn(f"GET /containers/{b'other'.hex()}/json", self.daemon.asked)
 
+    async def test_a_signal_that_stops_nothing(self) -> None:
+        self.patch(provider, "_PERIOD", 0.2)
+        self.patch(provider, "_LONGEST_STOP", 0.5)
+        web = self.daemon.put(inspected("web", LABELS))
+        self.run_provider()
+        await self.written("10.88.0.6:80\n")
+        await self.until(lambda: self.daemon.streams)
+        self.daemon.tell("kill", web, signal="28")
+        await self.written("10.88.0.6:80 down\n")
+        await self.written("10.88.0.6:80\n")
+
     async def test_flapping(self) -> None:
         self.patch(writing, "_EVERY", 0.3)
         self.run_provider()

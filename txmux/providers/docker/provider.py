@@ -27,7 +27,10 @@ _PAUSE = 0.5  # seconds between two looks
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds between two tries to reach the daemon
 _AT_ONCE = 16  # questions
 _ID = re.compile("[0-9a-f]{1,64}")
-_STOPS = frozenset({"2", "3", "9", "15", "SIGINT", "SIGQUIT", "SIGKILL", "SIGTERM"})
+_STOPS = frozenset(
+    {"2", "3", "9", "15", "28", "SIGINT", "SIGQUIT", "SIGKILL", "SIGTERM", "SIGWINCH"}  # 28: httpd
+)
+_LONGEST_STOP = 300.0  # seconds: one that still runs has taken no notice of the signal
 
 
 @implementer(IProvider)
@@ -90,7 +93,7 @@ class Follower:
         self._settings = settings
         self._writer = writer
         self._known: dict[str, tuple[object, Container | None]] = {}
-        self._stopping: set[str] = set()
+        self._stopping: dict[str, float] = {}  # since when
         self._is_due = False
         self._changed: Deferred[None] | None = None
         self._sleepers = Sleepers(reactor, api, writer.ask, self._write)
@@ -152,9 +155,9 @@ class Follower:
         if action.startswith("exec"):  # of each health check
             return
         if action == "kill" and str(attributes.get("signal")) in _STOPS:
-            self._stopping.add(key)
+            self._stopping[key] = self._reactor.seconds()
         elif action == "start":
-            self._stopping.discard(key)
+            self._stopping.pop(key, None)
         for changed in (key, attributes.get("container")):  # of a network
             self._known.pop(str(changed), None)
         self._signal()
@@ -185,7 +188,9 @@ class Follower:
 
     def _write(self) -> None:
         containers = [its for _, its in self._known.values() if its is not None]
-        self._stopping &= {its.id for its in containers if its.is_running}
+        running = {its.id for its in containers if its.is_running}
+        oldest = self._reactor.seconds() - _LONGEST_STOP
+        self._stopping = {k: at for k, at in self._stopping.items() if k in running and at > oldest}
         self._sleepers.hold(containers)
         if any(its.wakes for its in containers):
             self._wake.start()
@@ -199,7 +204,7 @@ class Follower:
         ]
         containers = [its for _, its in self._known.values() if its is not None]
         listeners = {listener.name for listener in rules.listeners}
-        drained = self._stopping | self._sleepers.drained
+        drained = self._stopping.keys() | self._sleepers.drained
         objects, routes = read_labels(containers, self._settings, listeners, drained)
         self._sleepers.routes = routes
         return [*unread, *objects]
