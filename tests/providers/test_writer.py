@@ -152,7 +152,9 @@ class WriterTest(SynchronousTestCase):
         again.write(lambda _: [route("a")])
         self.clock.advance(0)
         self.assertEqual(self.told, [f"{self.path}: 1 object"])
-        self.assertEqual(len(self.asked), 1)
+        again.write(lambda _: [route("a")])
+        self.clock.advance(2)
+        self.assertEqual((len(self.told), len(self.asked)), (1, 1))
 
     def test_a_service_that_refuses_to_reload(self) -> None:
         self.refuses = True

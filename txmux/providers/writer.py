@@ -60,7 +60,8 @@ class ProviderWriter:
         self._path = path
         self._rules = rules
         self._ask = ask
-        self._tell = tell
+        self._send = tell
+        self._told = ""
         self._objects: _Objects = lambda _: ()
         self._timer: Any = None
         self._next = 0.0
@@ -92,6 +93,11 @@ class ProviderWriter:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _tell(self, state: str) -> None:
+        if state != self._told:
+            self._told = state
+            self._send(state)
 
     def _schedule(self, seconds: float) -> None:
         if self._timer is None:
