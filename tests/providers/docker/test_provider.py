@@ -1,6 +1,7 @@
 """A provider whose daemon the test plays."""
 
 import json
+import socket
 from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
 from twisted.logger import capturedLogs, eventAsText
 from twisted.trial.unittest import TestCase
 
@@ -240,9 +242,9 @@ class ProviderTest(TestCase):
         await self.written("127.0.0.1:49154")
 
     async def wake(self, path: str, method: str = "POST") -> int:
-        socket = f"{self.folder}/wake.sock"
+        address = f"{self.folder}/wake.sock"
         answer = await request(
-            reactor, method, f"http://x{path}", {}, seconds=20, most=1000, address=socket
+            reactor, method, f"http://x{path}", {}, seconds=20, most=1000, address=address
         )
         return answer.status
 
@@ -264,6 +266,17 @@ class ProviderTest(TestCase):
         await self.end()
         with self.assertRaises(RequestFailedError):
             await self.wake("/web")
+
+    async def test_a_body_without_end(self) -> None:
+        self.daemon.put(inspected("web", {**LABELS, "txmux.wake": "yes"}))
+        self.run_provider()
+        path = self.folder / "wake.sock"
+        await self.until(path.exists)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+            client.sendall(b"POST /web HTTP/1.1\r\nContent-Length: 9999999\r\n\r\nx")
+            client.settimeout(20)
+            self.assertEqual(await deferToThread(client.recv, 1), b"")
 
     async def test_a_time_to_sleep_that_is_none(self) -> None:
         self.daemon.put(inspected("web", LABELS))

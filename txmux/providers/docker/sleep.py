@@ -13,7 +13,7 @@ from twisted.internet.defer import CancelledError, Deferred, DeferredLock
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.web.resource import Resource
-from twisted.web.server import NOT_DONE_YET, Site
+from twisted.web.server import NOT_DONE_YET, Request, Site
 
 from txmux.errors import MuxError, printable
 from txmux.files import remove_own_socket
@@ -170,6 +170,17 @@ class Sleepers:
                 )
 
 
+class _Bodiless(Request):
+    """A request whose body goes nowhere: Twisted would write it to a file, however long it is."""
+
+    def gotLength(self, length: int | None) -> None:  # noqa: ARG002 - Twisted's signature
+        super().gotLength(0)
+
+    def handleContentChunk(self, data: bytes) -> None:
+        if self.channel is not None and data:
+            self.channel.loseConnection()
+
+
 class WakeSocket(Resource):
     """Listens on a UNIX socket for ``POST /NAME``, by which a service asks for the containers of a backend."""
 
@@ -204,7 +215,7 @@ class WakeSocket(Resource):
                     )
                 return
             opened.setblocking(False)  # noqa: FBT003 - the socket module's signature
-            self._port = SharedUNIXPort(opened, Site(self), self._reactor)
+            self._port = SharedUNIXPort(opened, Site(self, requestFactory=_Bodiless), self._reactor)
         self._port.startListening()
 
     def stop(self) -> None:
