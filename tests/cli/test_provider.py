@@ -14,6 +14,20 @@ _ROOT = Path(__file__).parents[2]
 _RULES = "[txmux]\ninclude = p/*.ini\n[listen public]\nendpoint = :443\ndefault = close\n"
 
 
+_FAILING = """
+from zope.interface import implementer
+from txmux.interfaces import IProvider
+@implementer(IProvider)
+class Failing:
+    name, summary = "failing", "fails"
+    def options(self, parser):
+        pass
+    async def run(self, reactor, arguments, writer):
+        raise KeyError("its own mistake")
+failing = Failing()
+"""
+
+
 class UsageTests(CommandTestCase):
     def test_options_of_the_provider(self) -> None:
         code, out, _ = self.run_main("provider", "docker", "--help")
@@ -62,3 +76,12 @@ class RunTests(InteropTestCase):
         child.process.send_signal(signal.SIGTERM)
         self.assertEqual(child.wait(), 0)
         self.assertNotRegex(child.output, "critical|Traceback")
+
+    def test_provider_that_fails(self) -> None:
+        plugins = self.make_folder("failing/twisted/plugins")
+        (plugins / "txmux_failing.py").write_text(_FAILING)
+        path = f"PYTHONPATH={plugins.parents[1]}:{_ROOT}:{os.environ.get('PYTHONPATH', '')}"
+        command = (sys.executable, "-m", "txmux", "provider", "failing", "--write", "/x")
+        child = self.own(Child("env", path, *command))
+        self.assertEqual(child.wait(), 1)
+        self.assertIn("KeyError: 'its own mistake'", child.output)

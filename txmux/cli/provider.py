@@ -12,7 +12,6 @@ from typing import Any
 
 from twisted.plugin import getPlugins
 
-from txmux.errors import MuxError
 from txmux.interfaces import IProvider
 
 _OWN = {"docker": "txmux.providers.docker.provider"}
@@ -73,12 +72,14 @@ def run(arguments: argparse.Namespace) -> int:
         lambda *question: deferToThread(_asked, arguments.rules, *question),
         Notifier(os.environ, any_reactor).ready,
     )
-    failures: list[MuxError] = []
+    failures: list[Exception] = []
 
     async def watch() -> None:
         try:
             await providers()[arguments.name].run(any_reactor, arguments, writer)
-        except MuxError as error:
+        except CancelledError:
+            raise
+        except Exception as error:  # noqa: BLE001 - else the program would run on, and do nothing
             failures.append(error)
             any_reactor.callLater(0, any_reactor.stop)
 
