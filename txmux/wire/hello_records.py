@@ -3,7 +3,8 @@
 from txmux.wire.cursor import MalformedError
 
 _CLIENT_HELLO, _SERVER_HELLO = 1, 2
-_HANDSHAKE = 22
+HANDSHAKE = b"\x16"
+"""What each record of a handshake begins with."""
 OTHER_RECORDS = b"", b"\x14", b"\x17"
 """What a record begins with that is no message of a handshake: early data, or one for old middleboxes."""
 _LONGEST, _MOST_RECORDS = 1 << 14, 64
@@ -26,7 +27,7 @@ def take_hello(data: bytes) -> tuple[bytes, int] | None:
         if len(data) < (start := at + _RECORD_HEADER):
             return None
         size = int.from_bytes(data[at + 3 : start], "big")
-        if data[at] != _HANDSHAKE or not 0 < size <= _LONGEST:
+        if data[at : at + 1] != HANDSHAKE or not 0 < size <= _LONGEST:
             raise MalformedError
         at = start + size
         content += data[start:at]
@@ -54,7 +55,7 @@ def before_hello(data: bytes) -> int:
 def records(message: bytes, version: bytes) -> bytes:
     """Put a message into records of a version, two bytes."""
     pieces = (message[at : at + _LONGEST] for at in range(0, len(message), _LONGEST))
-    head = bytes([_HANDSHAKE]) + version
+    head = HANDSHAKE + version
     return b"".join(head + len(piece).to_bytes(2, "big") + piece for piece in pieces)
 
 
@@ -63,7 +64,7 @@ def asks_again(data: bytes) -> bool | None:
     content, at = b"", 0
     goal = _HEADER + 2 + len(_RETRY)
     while len(content) < goal:
-        if data[at : at + 1] not in {b"", bytes([_HANDSHAKE])}:
+        if data[at : at + 1] not in {b"", HANDSHAKE}:
             return False
         if len(data) - at < _RECORD_HEADER:
             return None

@@ -53,6 +53,6 @@ __all__ = [
     "GeoRegion", "Handover", "IPNetwork", "InProcess", "Keepalive", "KeyEntry", "Listener",
     "Logged", "NetworkSet", "Outcome", "Period", "Public", "Rate", "Reachable", "Refusal",
     "Resolve", "Route", "Rules", "Section", "Senders", "Server", "ServerTLS", "Settings", "Silence",
-    "StartTLS",    "TLSMinimum", "TlsEnd", "UnixClients", "ValueLine", "Varying", "Via", "Wake", "backends_of",
+    "StartTLS", "TLSMinimum", "TlsEnd", "UnixClients", "ValueLine", "Varying", "Via", "Wake", "backends_of",
     "fewer",
 ]  # fmt: skip

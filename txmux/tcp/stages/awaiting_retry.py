@@ -14,7 +14,7 @@ from txmux.tcp.stage import Stage
 from txmux.tcp.transitions import Connected, Ended, Outcome
 from txmux.wire.client_hello import HelloReader, parse_client_hello
 from txmux.wire.cursor import IllegalHelloError
-from txmux.wire.hello_records import OTHER_RECORDS, asks_again, before_hello
+from txmux.wire.hello_records import HANDSHAKE, OTHER_RECORDS, asks_again, before_hello
 
 if TYPE_CHECKING:
     from txmux.backends.connect.client import ProxyClient
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from txmux.wire.ech import Unsealed
 
 _PATIENCE = 3.0  # seconds that a client has to take an alert
-_HANDSHAKE = b"\x16"
 
 
 @attrs.define(eq=False)
@@ -91,7 +90,7 @@ class AwaitingRetry(Stage):
         if self._passed + len(client.received) > limit:
             self._fail("limit")
             return None
-        if not client.received.startswith(_HANDSHAKE):
+        if not client.received.startswith(HANDSHAKE):
             return None if client.received[:1] in OTHER_RECORDS else self._relayed_on()
         self._hello = hello = parse_client_hello(client.received, self._hello)
         return self._opened_again() if hello.hello or hello.malformed else None

@@ -17,6 +17,7 @@ from txmux.tcp.dialling import connector_for
 from txmux.tcp.stage import Stage
 from txmux.tcp.transitions import Admitted, Outcome, TurnedAway
 from txmux.wire.facts import printable
+from txmux.wire.hello_records import HANDSHAKE
 
 if TYPE_CHECKING:
     from txmux.backends.connect.connector import BackendConnector
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from txmux.telemetry.record import ConnectionState
     from txmux.wire.starttls.dialogue import ClientDialogue
 
-_HANDSHAKE = b"\x16"  # the first byte of a record (RFC 8446, section 5.1)
 _BANNER_WAIT = 1.0  # seconds that a server has to greet, whose banner is not known yet
 
 
@@ -109,7 +109,7 @@ class AwaitingTLS(Stage):
         if dialogue is None:
             is_long = len(client.received) > settings.peek_limit
             return self._refuse("it did not wait for the greeting") if is_long else None
-        if dialogue.then == "tls" and client.received.startswith(_HANDSHAKE):
+        if dialogue.then == "tls" and client.received.startswith(HANDSHAKE):
             clock = client.runtime.clock
             deadline = clock.callLater(settings.detect_timeout, client.stop_detection)
             return Admitted(self._layer, deadline)

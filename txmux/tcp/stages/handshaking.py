@@ -18,6 +18,7 @@ from txmux.rules.model import Refusal
 from txmux.tcp.stage import Stage
 from txmux.tcp.transitions import Ended, Outcome, TLSEstablished, TurnedAway
 from txmux.wire.facts import printable
+from txmux.wire.hello_records import HANDSHAKE
 
 if TYPE_CHECKING:
     from txmux.client.configuration import RuleLayer
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from txmux.telemetry.reasons import AbortReason, EndReason
     from txmux.telemetry.record import ConnectionState
 
-_HANDSHAKE = b"\x16"  # the first byte of a record (RFC 8446, section 5.1)
 _HEADER = 5  # bytes of a record before its content
 _LONGEST = 3 * 2**10  # bytes that are kept until the handshake begins; more than a ClientHello has
 _OF_CLIENT = ("tls_client", "tls_client_names", "client_cert", "client_cert_error")
@@ -64,7 +64,7 @@ class Handshaking(Stage):
             return self._bounded()
         length = int.from_bytes(received[3:_HEADER], "big")
         is_partial = len(received) < _HEADER + length and length <= _LONGEST
-        return None if received.startswith(_HANDSHAKE) and is_partial else self.on_finished()
+        return None if received.startswith(HANDSHAKE) and is_partial else self.on_finished()
 
     @override
     def on_finished(self) -> Outcome | None:

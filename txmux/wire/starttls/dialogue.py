@@ -13,7 +13,6 @@ from txmux.wire.steps import RequestRefusedError, Step
 LONGEST_COMMAND = 4096  # bytes
 MOST_COMMANDS = 20
 MALFORMED = -1  # the length of what is no command
-HANDSHAKE = b"\x16"  # the first byte of TLS (RFC 8446, section 5.1)
 NOT_TLS = "it sent something else than TLS behind STARTTLS, or did not wait for the answer"
 
 _SHOWN = 60  # characters

@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 
-from txmux.wire.starttls.dialogue import HANDSHAKE, ClearProtocol, ClientDialogue
+from txmux.wire.hello_records import HANDSHAKE
+from txmux.wire.starttls.dialogue import ClearProtocol, ClientDialogue
 from txmux.wire.starttls.ldap import LDAP
 from txmux.wire.starttls.lines import FTP, IMAP, POP3, SMTP
 from txmux.wire.starttls.xmpp import XMPP
