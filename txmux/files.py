@@ -6,7 +6,7 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
@@ -251,6 +251,28 @@ def names_in(folder: Path) -> list[str]:
         return os.listdir(descriptor)  # noqa: PTH208 - of a descriptor
     finally:
         os.close(descriptor)
+
+
+def replace_file(path: Path, data: bytes, prepare: Callable[[int], object]) -> None:
+    """Replace a file, whole or not at all; `prepare` gets the descriptor of the new one, which nobody else can read before.
+
+    Raises:
+        OSError: The file is as it was.
+    """
+    import tempfile  # noqa: PLC0415 - the service replaces none so
+
+    number, made = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(number, "wb") as file:
+            file.write(data)
+            prepare(number)
+            file.flush()
+            os.fsync(number)
+        Path(made).replace(path)
+    except BaseException:
+        with suppress(OSError):
+            Path(made).unlink()
+        raise
 
 
 def _state_of(status: os.stat_result) -> FileState:

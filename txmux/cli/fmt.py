@@ -6,13 +6,12 @@ import io
 import os
 import stat
 import sys
-import tempfile
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
 from txmux.errors import MuxError
-from txmux.files import read_own
+from txmux.files import read_own, replace_file
 from txmux.rules.problems import Problem, RulesError
 from txmux.rules.reading.files import SourceFile, source_of
 from txmux.rules.reading.layout import laid_out, meaning
@@ -94,23 +93,17 @@ def _difference(source: SourceFile, old: str, new: str) -> Iterable[str]:
 def _replace(path: Path, data: bytes) -> None:
     """Replace the contents of a file atomically; its mode, owner and extended attributes stay."""
     path = path.resolve()  # a link stays one
-    made = None
     try:
         status = path.stat()
-        number, made = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(number, "wb") as file:
-            file.write(data)
+
+        def prepare(number: int) -> None:
             if (status.st_uid, status.st_gid) != (os.geteuid(), os.getegid()):
                 os.fchown(number, status.st_uid, status.st_gid)
             os.fchmod(number, stat.S_IMODE(status.st_mode))
             _copy_attributes(path, number)
-            file.flush()
-            os.fsync(number)
-        Path(made).replace(path)
+
+        replace_file(path, data, prepare)
     except OSError as error:
-        if made is not None:
-            with suppress(OSError):
-                Path(made).unlink()
         raise MuxError(
             f"{path} cannot be written: {error.strerror}; it is unchanged. Write to the standard output by "
             f"'txmux fmt - < {path}', or do this as its owner"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from txmux.errors import MuxError, printable
+from txmux.files import replace_file
 from txmux.interfaces import ProvidedObject
 from txmux.rules.problems import Problem
 from txmux.rules.reading.files import SourceFile
@@ -141,7 +141,7 @@ class ProviderWriter:
                 self._tell(f"{self._path}: {served}")
                 return
         self._path.parent.mkdir(exist_ok=True)
-        _replace_file(self._path, text.encode())
+        replace_file(self._path, text.encode(), lambda number: os.fchmod(number, _MODE))
         self._log.info("{path}: {served}", path=self._path, served=served)
         self._tell(f"{self._path}: {served}")
         Deferred.fromCoroutine(self._reload())
@@ -221,18 +221,3 @@ class _Draft:
                 owners.update(dict.fromkeys(range(line, line + lines), number))
                 line += lines
         return owners
-
-
-def _replace_file(path: Path, data: bytes) -> None:
-    number, made = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(number, "wb") as file:
-            file.write(data)
-            os.fchmod(number, _MODE)
-            file.flush()
-            os.fsync(number)
-        Path(made).replace(path)
-    except BaseException:
-        with suppress(OSError):
-            Path(made).unlink()
-        raise
