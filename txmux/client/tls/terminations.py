@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -47,8 +48,11 @@ class Terminations:
     def read_certificates(self, rules: Rules, in_use: FilesInUse | None = None) -> None:
         """Read all files; of a route whose files cannot be read, use those that another process uses."""
         self._in_use = in_use or {}
-        problems = _problems(rules, self._termination_of)
-        problems += _ech_problems(rules, lambda one: self.ech_of(one, may_lack=in_use is not None))
+        problems = _problems(
+            rules,
+            self._termination_of,
+            lambda listener: self.ech_of(listener, may_lack=in_use is not None),
+        )
         self._in_use = {}
         if problems:
             raise RulesError(problems)
@@ -121,7 +125,7 @@ class Terminations:
                 prepared.kept += filter(None, [keys.trouble])
                 prepared.current_ech.add(listener.ech_keys)
 
-        prepared.problems = [*_problems(rules, read_files), *_ech_problems(rules, read_keys)]
+        prepared.problems = _problems(rules, read_files, read_keys)
         return prepared
 
     def shown(self) -> list[dict[str, Any]]:
@@ -171,29 +175,28 @@ class Terminations:
         ]
 
 
-def _problems(rules: Rules, read: Callable[[Route, TlsEnd], object]) -> list[Problem]:
-    """Read the files of all routes that terminate TLS, and return each error with the line that names the file."""
+def _problems(
+    rules: Rules,
+    read: Callable[[Route, TlsEnd], object],
+    read_keys: Callable[[Listener], object],
+) -> list[Problem]:
+    """Read the files of all routes that terminate TLS, and the keys of listeners; return each error with the line that names the file."""
+    reads: list[tuple[str, Route | Listener, Callable[[], object]]] = [
+        ("route", route, partial(read, route, route.terminate_tls))
+        for route in rules.routes
+        if route.terminate_tls is not None
+    ]
+    reads += [("listen", listener, partial(read_keys, listener)) for listener in rules.listeners]
     problems = []
-    for route in rules.routes:
+    for kind, one, read_files in reads:
         try:
-            if route.terminate_tls is not None:
-                read(route, route.terminate_tls)
+            read_files()
         except TLSFileError as error:  # noqa: PERF203 - all errors are reported
-            if route.section is NOWHERE:
-                header = f"route {route.name}"
+            if one.section is NOWHERE:
+                header = f"{kind} {one.name}"
                 problems.append(Problem(str(rules.path), 0, header, error.key, str(error)))
             else:
-                problems.append(route.section.problem(str(error), error.key))
-    return problems
-
-
-def _ech_problems(rules: Rules, read: Callable[[Listener], object]) -> list[Problem]:
-    problems = []
-    for listener in rules.listeners:
-        try:
-            read(listener)
-        except TLSFileError as error:  # noqa: PERF203 - as above
-            problems.append(listener.section.problem(str(error), error.key))
+                problems.append(one.section.problem(str(error), error.key))
     return problems
 
 
