@@ -54,6 +54,15 @@ class HiddenCase(MuxTestCase):
         )
         return self.mux([*routes, *names], ech_keys=self.keys, **settings)
 
+    async def assert_by_the_outer_name(self, client: Peer, said: bytes) -> None:
+        """The server of the public name gets the hello as it came."""
+        server = await self.public.heard(len(said))
+        self.assertEqual(bytes(server.received), said)
+        client.close()
+        server.close()
+        record = await self.assert_logged(reason="done", route="public")
+        self.assertEqual((record.facts["ech"], record.facts["sni"]), ("outer", PUBLIC))
+
     def first(self, encoded: bytes | None = None) -> bytes:
         return records(self.sealer.hello(inner() if encoded is None else encoded))
 
@@ -225,12 +234,7 @@ class AwaitingRetryTest(HiddenCase):
     async def test_not_opened_goes_by_the_outer_name_unchanged(self) -> None:
         other = records(Sealer(MadeKey(7)).hello(inner()))
         client = await self.connect(self.hidden_mux(), other)
-        server = await self.public.heard(len(other))
-        self.assertEqual(bytes(server.received), other)
-        client.close()
-        server.close()
-        record = await self.assert_logged(reason="done", route="public")
-        self.assertEqual((record.facts["ech"], record.facts["sni"]), ("outer", PUBLIC))
+        await self.assert_by_the_outer_name(client, other)
 
     async def test_name_that_ends_here_goes_by_the_outer_name(self) -> None:
         here = PeerFactory()
@@ -239,12 +243,7 @@ class AwaitingRetryTest(HiddenCase):
         client = await self.connect(mux, first[:100])
         await self.seen(100)
         client.send(first[100:])
-        server = await self.public.heard(len(first))
-        self.assertEqual(bytes(server.received), first)
-        client.close()
-        server.close()
-        record = await self.assert_logged(reason="done", route="public")
-        self.assertEqual((record.facts["ech"], record.facts["sni"]), ("outer", PUBLIC))
+        await self.assert_by_the_outer_name(client, first)
         self.assertEqual(here.peers, [])
 
     async def test_illegal_hello_gets_an_alert(self) -> None:
