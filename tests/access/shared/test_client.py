@@ -81,7 +81,9 @@ class ConnectionTest(TestCase):
 class ClientTest(TestCase):
     timeout = 120
 
-    async def why(self, build: Callable[[], Peer], *, channel: str = "") -> str:
+    async def why(
+        self, build: Callable[[], Peer], *, channel: str = "", patience: float = 10
+    ) -> str:
         """Have a client find, twice, that it cannot use a server, and return why."""
         port = listen(self, PeerFactory(build))
         why: list[str] = []
@@ -92,7 +94,7 @@ class ClientTest(TestCase):
             None,
             self.fail,
             why.append,
-            times=SharingTimes(patience=0.05),
+            times=SharingTimes(patience=patience),
             channel=channel,
         )
         self.addCleanup(client.stop)
@@ -103,7 +105,8 @@ class ClientTest(TestCase):
         return found
 
     async def test_silent(self) -> None:
-        self.assertEqual(await self.why(Peer, channel="x"), "no answer within 0.05 s")
+        why = await self.why(Peer, channel="x", patience=0.05)
+        self.assertEqual(why, "no answer within 0.05 s")
 
     async def test_replica_and_loading(self) -> None:
         for reply, why in (
