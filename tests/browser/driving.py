@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -49,13 +50,24 @@ axe.run(document, {resultTypes: ["violations"]}).then((found) => done(found.viol
 
 
 class Browser:
-    def __init__(self) -> None:
+    """One browser with a profile of its own.
+
+    Args:
+        more: Further options; one that is given twice counts the second time.
+        state: What it knows from the start, as in its file ``Local State``.
+    """
+
+    def __init__(self, *more: str, state: Mapping[str, Any] | None = None) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="txmux-browser-"))
+        profile = self._folder / "profile"
+        profile.mkdir()
+        if state is not None:
+            (profile / "Local State").write_text(json.dumps(state))
         options = ChromeOptions()
         options.binary_location = require_program("chromium")
-        for option in _OPTIONS:
+        for option in (*_OPTIONS, *more):
             options.add_argument(option)
-        options.add_argument(f"--user-data-dir={self._folder / 'profile'}")
+        options.add_argument(f"--user-data-dir={profile}")
         if os.geteuid() == 0:
             options.add_argument("--no-sandbox")
         options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})

@@ -1,20 +1,28 @@
-"""Pages by hidden names: curl with BoringSSL, and servers with OpenSSL 4, which accept the hidden hello."""
+"""Pages by hidden names: Chromium, curl with BoringSSL, and servers with OpenSSL 4, which accept the hidden hello."""
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import hashlib
 import socket
+import ssl
 import subprocess
 import sys
 import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
 from typing import Any, ClassVar
 from unittest import SkipTest
 
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.x509 import load_pem_x509_certificate
 from OpenSSL import SSL
+from twisted.names import dns
 
+from tests.browser.driving import Browser
 from tests.interop.children import InteropTestCase, eventually
 from tests.interop.mux import Mux
 from tests.interop.quic.case import require_curl
@@ -122,6 +130,58 @@ class _Tap:
         self._thread.join()
 
 
+class _Names:
+    """A DNS server over HTTPS (RFC 8484), by which each name is here, and clients of one port hide theirs (RFC 9460)."""
+
+    def __init__(self, certificate: Certificate, port: int, configs: bytes) -> None:
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                asked = self.rfile.read(int(self.headers["Content-Length"]))
+                answer = _answer(asked, port, configs)
+                self.send_response(200)
+                self.send_header("Content-Type", "application/dns-message")
+                self.send_header("Content-Length", str(len(answer)))
+                self.end_headers()
+                self.wfile.write(answer)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate.chain, certificate.key)
+        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+        self.template = f"https://127.0.0.1:{self._server.server_address[1]}/dns-query"
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+
+    def end(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+def _answer(asked: bytes, port: int, configs: bytes) -> bytes:
+    message = dns.Message()
+    message.fromStr(asked)
+    message.answer, query = 1, message.queries[0]
+    name, parameter = query.name.name.decode(), b"\0\5" + len(configs).to_bytes(2, "big")
+    host = name.removeprefix(f"_{port}._https.")
+    if not host.endswith(".example"):
+        message.rCode = dns.ENAME
+    elif query.type == dns.A:
+        message.answers = [dns.RRHeader(name, payload=dns.Record_A("127.0.0.1"), type=dns.A)]
+    elif host != name:
+        target = BytesIO()
+        dns.Name(host).encode(target)
+        record = dns.UnknownRecord(b"\0\1" + target.getvalue() + parameter + configs)
+        message.answers = [dns.RRHeader(name, query.type, payload=record)]
+    message.additional = []
+    return bytes(message.toStr())
+
+
 def _new_key(path: Path) -> str:
     """Make a key by the command, and return what its record has."""
     command = (sys.executable, "-m", "txmux", "ech", "new", _PUBLIC, "--output", str(path))
@@ -131,6 +191,7 @@ def _new_key(path: Path) -> str:
 
 class EchTests(InteropTestCase):
     configs: ClassVar[str]
+    rules: ClassVar[str]
     keys: ClassVar[Path]
 
     @classmethod
@@ -148,8 +209,9 @@ class EchTests(InteropTestCase):
             for name, curve in curves.items()
         }
         plain = cls.share(_Server(_ENDS, None)).port
-        rules = _RULES.format(keys=cls.keys, both=cls.certificate.both, plain=plain, **ports)
-        cls.mux = cls.share(Mux(cls.folder, rules))
+        both = cls.certificate.both
+        cls.rules = _RULES.format(keys=cls.keys, both=both, plain=plain, **ports)
+        cls.mux = cls.share(Mux(cls.folder, cls.rules))
 
     def page(self, name: str, ech: str, port: int | None = None, curves: str = "") -> bytes | int:
         """Return the page, or the number of curl's error."""
@@ -186,6 +248,28 @@ class EchTests(InteropTestCase):
         self.assertEqual(route, "hidden")
         wanted = {"ech": "inner", "sni": _HIDDEN, "outer_sni": _PUBLIC}
         self.assertLessEqual(wanted.items(), facts.items())
+
+    def test_chromium(self) -> None:
+        """It knows the key by DNS over HTTPS, as everybody's browser does."""
+        certificate = load_pem_x509_certificate(self.certificate.chain.read_bytes())
+        key = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        digest = base64.b64encode(hashlib.sha256(key).digest()).decode()
+        mux = self.own(Mux(self.folder, self.rules))
+        names = self.own(_Names(self.certificate, mux.port, base64.b64decode(self.configs)))
+        browser = self.own(
+            Browser(
+                "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE *.example",
+                f"--ignore-certificate-errors-spki-list={digest}",
+                state={"dns_over_https": {"mode": "secure", "templates": names.template}},
+            )
+        )
+        browser.open(f"https://{_HIDDEN}:{mux.port}/")
+        self.assertEqual(browser.text("body"), _HIDDEN)
+        eventually(lambda: bool(mux.lines()), "it is in the access log")
+        line = mux.lines()[0]
+        self.assertEqual(line["route"], "hidden")
+        wanted = {"ech": "inner", "sni": _HIDDEN, "outer_sni": _PUBLIC}
+        self.assertLessEqual(wanted.items(), line["facts"].items())
 
     def test_second_hello(self) -> None:
         self.assertEqual(self.page(_ASKS_AGAIN, f"ecl:{self.configs}"), _ASKS_AGAIN.encode())
