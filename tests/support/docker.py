@@ -38,6 +38,7 @@ class DockerPlayed(Resource):
         containers: By ID, what is answered for each.
         wrong: Bytes that are answered instead, or "silent".
         broken: Whether no container can be started.
+        busy: The container that something happens to whenever one is inspected; empty is none.
         streams: The requests for events.
         asked: The methods and paths that came.
     """
@@ -50,6 +51,7 @@ class DockerPlayed(Resource):
         self.wrong: bytes | str = ""
         self.asked: list[str] = []
         self.broken = False
+        self.busy = ""
         self._path = path
         self.streams: list[Any] = []
         self.listen()
@@ -111,6 +113,8 @@ class DockerPlayed(Resource):
         if key not in self.containers:
             request.setResponseCode(404)
             return b"{}"
+        if self.busy:
+            self.tell("rename", self.busy)
         return json.dumps(self.containers[key]).encode()
 
 

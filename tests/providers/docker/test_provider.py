@@ -121,6 +121,15 @@ class ProviderTest(TestCase):
         self.assertIn("[route api]", self.text())
         self.assertNotIn(f"GET /containers/{b'other'.hex()}/json", self.daemon.asked)
 
+    async def test_what_happens_to_one_while_others_are_inspected(self) -> None:
+        self.daemon.busy = self.daemon.put(inspected("web", LABELS))
+        self.run_provider()
+        await self.written("[route web]")
+        await self.until(lambda: self.daemon.streams)
+        self.daemon.put(inspected("api", LABELS, address="10.88.0.7"))
+        await self.written("[route api]")
+        self.assertIn("[route web]", self.text())
+
     async def test_a_signal_that_stops_nothing(self) -> None:
         self.patch(provider, "_PERIOD", 0.2)
         self.patch(provider, "_LONGEST_STOP", 0.5)
@@ -300,6 +309,17 @@ class ProviderTest(TestCase):
         await self.until(lambda: stop in self.daemon.asked)
         await self.written("server = 127.0.0.1:80 down")
         self.assertIn("container web: stopped, had no connection for 0.1 s", self.logged())
+
+    async def test_daemon_away_when_it_is_time_to_sleep(self) -> None:
+        labels = {**LABELS, "txmux.wake": "yes", "txmux.sleep": "200ms"}
+        self.daemon.put(inspected("web", labels))
+        self.run_provider()
+        await self.written("[route web]")
+        await self.daemon.leave()
+        await self.until(lambda: "stays as it is" in self.logged())
+        await deferLater(reactor, 0.6)
+        self.assertIn("[route web]", self.text())
+        self.assertNotIn("answers again", self.logged())
 
     async def test_one_that_cannot_be_stopped(self) -> None:
         labels = {**LABELS, "txmux.wake": "yes", "txmux.sleep": "100ms"}

@@ -93,10 +93,13 @@ class Follower:
         self._settings = settings
         self._writer = writer
         self._known: dict[str, tuple[object, Container | None]] = {}
+        self._changed_since: set[str] = (
+            set()
+        )  # they were inspected: what is known of them still counts
         self._stopping: dict[str, float] = {}  # since when
         self._is_due = False
         self._changed: Deferred[None] | None = None
-        self._sleepers = Sleepers(reactor, api, writer.ask, self._write)
+        self._sleepers = Sleepers(reactor, api, writer.ask, self._signal)
         self._wake = WakeSocket(reactor, wake, self._sleepers)
 
     async def run(self) -> None:
@@ -108,7 +111,7 @@ class Follower:
                     await self._session()
                     pause = _SHORTEST_PAUSE
                 except NoDaemonError as problem:  # noqa: PERF203 - it takes seconds
-                    self._known.clear()
+                    self._changed_since.update(self._known)
                     self._writer.lost(str(problem))
                     await deferLater(self._reactor, pause)
                     pause = min(2 * pause, _LONGEST_PAUSE)
@@ -158,20 +161,24 @@ class Follower:
             self._stopping[key] = self._reactor.seconds()
         elif action == "start":
             self._stopping.pop(key, None)
-        for changed in (key, attributes.get("container")):  # of a network
-            self._known.pop(str(changed), None)
+        self._changed_since |= {key, str(attributes.get("container"))}  # that of a network
         self._signal()
 
     async def _look(self) -> None:
+        changed, self._changed_since = self._changed_since, set()
         rows = await self._api.get("/containers/json?all=1")
         try:
             listed = {row["Id"]: _seen(row) for row in rows if _is_ours(row)}
         except MISSHAPEN:
             raise NoDaemonError("what answers is not Docker's API: no list of containers") from None
-        self._known = {k: its for k, its in self._known.items() if its[0] == listed.get(k)}
-        missing = [key for key in listed if key not in self._known]
-        for at in range(0, len(missing), _AT_ONCE):
-            some = missing[at : at + _AT_ONCE]
+        self._known = {key: its for key, its in self._known.items() if key in listed}
+        due = [
+            key
+            for key, seen in listed.items()
+            if key in changed or key not in self._known or self._known[key][0] != seen
+        ]
+        for at in range(0, len(due), _AT_ONCE):
+            some = due[at : at + _AT_ONCE]
             asking = [Deferred.fromCoroutine(self._inspect(key, listed[key])) for key in some]
             for outcome in await DeferredList(asking, consumeErrors=True):
                 if isinstance(outcome[1], Failure):
@@ -180,7 +187,9 @@ class Follower:
 
     async def _inspect(self, key: str, seen: object) -> None:
         answer = await self._api.get(f"/containers/{key}/json")
-        if answer is not None:  # else it has gone meanwhile
+        if answer is None:  # it has gone meanwhile
+            self._known.pop(key, None)
+        else:
             try:
                 self._known[key] = seen, Container.read(answer)
             except MISSHAPEN:
