@@ -30,6 +30,11 @@ class FindTests(RemoteTestCase):
         (self.run_folder / "txmux.pid").touch()
         self.assert_asks(server)
 
+    def test_socket_of_a_provider_is_no_service(self) -> None:
+        server = self.answering()
+        self.answering(self.run_folder / "wake.sock").others["/api/status"] = {"pid": -1}
+        self.assert_asks(server)
+
     def test_folders_of_the_unit_and_of_the_user(self) -> None:
         own, user = self.folder / "own", self.folder / "user"
         own.mkdir()

@@ -17,6 +17,7 @@ from txmux.files import socket_folders
 
 DEFAULT_RULES = Path("/etc/txmux/rules.ini")  # of a service for which no file is named
 
+_OF_PROVIDERS = "wake.sock"  # beside those of services, by default
 _NO_TOKEN = ""  # for sockets that were looked for: none needs it, and another user may listen there
 _NAME_IT = "name the service by --admin ENDPOINT, --rules FILE or TXMUX_ADMIN"
 
@@ -166,12 +167,13 @@ def _sockets(folder: Path, closed: list[Path]) -> dict[Path, Path]:
     """Find the sockets in a folder; links are followed."""
     try:
         with os.scandir(folder) as entries:
-            paths = [Path(entry.path) for entry in entries if entry.name.endswith(".sock")]
+            names = [entry.name for entry in entries if entry.name.endswith(".sock")]
     except PermissionError:
         closed.append(folder)
     except (FileNotFoundError, NotADirectoryError):
         pass
     else:
+        paths = [folder / name for name in names if name != _OF_PROVIDERS]
         return {path.resolve(): path for path in paths if _may_be_there(path)}
     return {}
 
@@ -182,7 +184,7 @@ def _sockets_of_users() -> Iterator[Path]:
         return
     for path in sorted(files.USERS.glob("*/txmux/*.sock")):
         # A user could link to the socket of another one.
-        if path.is_socket() and path.resolve() == path:
+        if path.is_socket() and path.resolve() == path and path.name != _OF_PROVIDERS:
             yield path
 
 
