@@ -27,9 +27,11 @@ class RulesTests(SynchronousTestCase):
         for file in files:
             parse(file.read_text(), file)
 
-    def test_labels_of_the_compose_file(self) -> None:
+    def test_compose_file(self) -> None:
         folder = _EXAMPLES / "container"
         services = yaml.safe_load((folder / "compose.yaml").read_text())["services"]
+        build = services["txmux"]["build"]  # Docker would look for a Dockerfile
+        self.assertTrue((folder / build["context"] / build["dockerfile"]).is_file())
         labelled = {name: its["labels"] for name, its in services.items() if "labels" in its}
         containers = [Container.read(inspected(name, its)) for name, its in labelled.items()]
         objects, _ = read_labels(containers, LabelRules("podman"), {"public"})

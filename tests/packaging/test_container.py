@@ -45,7 +45,7 @@ class ContainerfileTests(SynchronousTestCase):
     """What can be told without building it."""
 
     def test_copied_files_exist_and_reach_the_builder(self) -> None:
-        ignored = (CHECKOUT / ".containerignore").read_text()
+        ignored = (CHECKOUT / ".dockerignore").read_text()
         copied = re.findall(
             r"^COPY (?!--from)(.+) \S+$", (CHECKOUT / "Containerfile").read_text(), re.MULTILINE
         )
