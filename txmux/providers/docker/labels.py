@@ -19,48 +19,23 @@ from txmux.rules.reading.values import NAME, positive_duration
 PREFIX = "txmux."
 _OF_CONTAINER = frozenset({"backend", "sleep", "wake"})
 _OWN = frozenset({*_OF_CONTAINER, "listen", "match", "port"})
-_ALLOWED = frozenset(
-    [
-        "alpn",
-        "answers",
-        "balance",
-        "check",
-        "connect_timeout",
-        "download_rate",
-        "dry_run",
-        "during",
-        "eject",
-        "end_on_down",
-        "from",
-        "hold",
-        "hold_limit",
-        "idle_timeout",
-        "max_connections",
-        "max_duration",
-        "not_from",
-        "proxy_protocol",
-        "proxy_tlvs",
-        "queue",
-        "retries",
-        "slow_start",
-        "tls",
-        "tls_name",
-        "unanswered_timeout",
-        "upload_rate",
-    ]
-)
-"""Keys that give a container nothing of the host's: no file, no address but its own, no name."""
+_ALLOWED = frozenset({
+    "alpn", "answers", "balance", "check", "connect_timeout", "download_rate", "dry_run", "during",
+    "eject", "end_on_down", "from", "hold", "hold_limit", "idle_timeout", "max_connections",
+    "max_duration", "not_from", "proxy_protocol", "proxy_tlvs", "queue", "retries", "slow_start",
+    "terminate_tls", "tls", "tls_name", "unanswered_timeout", "upload_rate",
+})  # fmt: skip
+"""Keys that give a container nothing of the host's: no file, no address but its own, no name. Some are so only in part."""
 SETTABLE = frozenset({*route.KEYS, *backend.KEYS}) - _OWN - {"server"}
 """What ``--allow-label`` may name."""
 _KNOWN = SETTABLE | _OWN
 _PORT = re.compile(r"([0-9]{1,5})(?:/(tcp|udp))?")
-_QUOTES = re.compile(r"[\"'\\]")
 _LABEL = re.compile(r"(?:([A-Za-z0-9_-]+)\.)??([a-z_0-9]+)(?:\.([0-9]{1,9}))?")
 _LONGEST, _MOST = 4096, 200  # characters of a value, labels of a container
 _HOLD = "60s"
 _ANY = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing listens here
 
-_Keys = tuple[tuple[str, tuple[str, ...]], ...]
+_Keys = Mapping[str, Sequence[str]]
 
 
 class LabelError(MuxError):
@@ -87,6 +62,7 @@ class Container:
         # A stopped container has its ports only there.
         ports = {**(answer["HostConfig"].get("PortBindings") or {}), **(network.get("Ports") or {})}
         labels = (config.get("Labels") or {}).items()
+        networks = (network.get("Networks") or {}).items()
         return cls(
             str(answer["Id"]),
             str(answer["Name"]).removeprefix("/"),
@@ -94,16 +70,8 @@ class Container:
             str(state["Status"]),
             str((state.get("Health") or {}).get("Status", "")),
             tuple(sorted({*map(str, config.get("ExposedPorts") or {}), *map(str, ports)})),
-            {
-                p: (str(on[0].get("HostIp", "")), int(on[0]["HostPort"] or 0))
-                for p, on in ports.items()
-                if on
-            },
-            {
-                str(name): str(its.get("IPAddress") or its.get("GlobalIPv6Address") or "")
-                for name, its in (network.get("Networks") or {}).items()
-                if its
-            },
+            {port: _published(on[0]) for port, on in ports.items() if on},
+            {name: _address_on(its) for name, its in networks if its},
         )
 
     @property
@@ -128,6 +96,14 @@ class Container:
         return self.labels.get("backend", self.name)
 
 
+def _published(on: Any) -> tuple[str, int]:
+    return str(on.get("HostIp", "")), int(on["HostPort"] or 0)
+
+
+def _address_on(network: Any) -> str:
+    return str(network.get("IPAddress") or network.get("GlobalIPv6Address") or "")
+
+
 @attrs.frozen
 class LabelRules:
     """How labels are read.
@@ -150,26 +126,8 @@ class LabelledRoute:
     container: Container
     name: str
     keys: tuple[_Keys, _Keys]  # of the route, and of the backend
-    server: str  # empty while the container does not run
-    port: str
+    server: str  # nothing listens there while the container does not run
     is_drained: bool
-
-    def text(self, beside: Sequence[LabelledRoute]) -> str:
-        """Return the sections, with the servers of other containers."""
-        servers = [f"{its.server}{' down' * its.is_drained}" for its in beside if its.server]
-        # Clients wait for one that is down; nothing connects to it.
-        servers = servers or [f"{self.port} down"]
-        of_route = [*self.keys[0], ("backend", (self.name,))]
-        of_backend = [*self.keys[1], ("server", tuple(dict.fromkeys(servers)))]
-        return "\n".join(
-            line
-            for kind, keys in (("route", of_route), ("backend", of_backend))
-            for line in (
-                "",
-                f"[{kind} {self.name}]",
-                *(f"{k} = {chr(10).join(v)}".replace("\n", "\n    ") for k, v in keys),
-            )
-        )
 
 
 def read_labels(
@@ -197,14 +155,27 @@ def read_labels(
             _join(groups, [*_routes(its, settings, listeners, its.id in drained)])
         except LabelError as error:  # noqa: PERF203 - a bad one does not hide the others
             left_out.append(ProvidedObject(f"container {its.name}", problem=str(error)))
-    objects = [
-        ProvidedObject(
-            f"container {', '.join(its.container.name for its in group)}, route {name}",
-            group[0].text(group),
-        )
-        for name, group in groups.items()
-    ]
-    return [*left_out, *objects], [its for group in groups.values() for its in group]
+    objects = left_out
+    for name, group in groups.items():
+        of = ", ".join(its.container.name for its in group)
+        objects.append(ProvidedObject(f"container {of}, route {name}", _text(group)))
+    return objects, [its for group in groups.values() for its in group]
+
+
+def _text(group: Sequence[LabelledRoute]) -> str:
+    """Return the sections of routes with one name, whose servers are those of one backend."""
+    name, (of_route, of_backend) = group[0].name, group[0].keys
+    # Clients wait for one that is down; nothing connects to it.
+    using = [its for its in group if its.container.is_running] or group[:1]
+    servers = dict.fromkeys(f"{its.server}{' down' * its.is_drained}" for its in using)
+    lines: list[str] = []
+    for kind, keys in (
+        ("route", {**of_route, "backend": [name]}),
+        ("backend", {**of_backend, "server": [*servers]}),
+    ):
+        lines += ["", f"[{kind} {name}]"]
+        lines += [f"{key} = " + "\n    ".join(values) for key, values in keys.items()]
+    return "\n".join(lines)
 
 
 def _join(groups: dict[str, list[LabelledRoute]], routes: Sequence[LabelledRoute]) -> None:
@@ -212,17 +183,13 @@ def _join(groups: dict[str, list[LabelledRoute]], routes: Sequence[LabelledRoute
     for its in routes:
         first = groups.get(its.name, [its])[0]
         of = f"container {first.container.name}"
-        if (
-            first is not its
-            and "backend" not in its.container.labels.keys() & first.container.labels.keys()
-        ):
-            raise LabelError(
-                f"{of} has a [route {its.name}] already; give one of them another name"
-            )
+        is_shared = "backend" in its.container.labels.keys() & first.container.labels.keys()
+        if first is not its and not is_shared:
+            why = f"{of} has a [route {its.name}] already; give one of them another name"
+            raise LabelError(why)
         if first.keys != its.keys:
-            raise LabelError(
-                f"its labels differ from those of {of}, which has the same txmux.backend"
-            )
+            why = f"its labels differ from those of {of}, which has the same txmux.backend"
+            raise LabelError(why)
     for its in routes:
         groups.setdefault(its.name, []).append(its)
 
@@ -233,11 +200,30 @@ def _routes(
     listeners: Collection[str],
     is_drained: bool,  # noqa: FBT001 - of one call
 ) -> Iterator[LabelledRoute]:
+    _check_container(its)
+    is_drained = is_drained or its.state != "running" or its.health == "unhealthy"
+    for name, keys in _by_route(its.labels).items():
+        if "match" not in keys:
+            raise LabelError(f"{'.'.join(filter(None, ('txmux', name, 'match')))} is missing")
+        port, transport = _port(its, keys.pop("port", [""])[0])
+        address = f"127.0.0.1:{port}"
+        if its.is_running:
+            address = _address(its, settings, port, transport)
+        whole = f"{its.word}.{name}" if name else its.word
+        if whole in listeners and "terminate_tls" in keys:  # else routes of others are wrong
+            why = f"[listen {whole}] has the same name; give the container another one, or add txmux.backend"
+            raise LabelError(f"txmux.terminate_tls: {why}")
+        sections = _sections(its, keys, settings, listeners)
+        if its.is_running or its.wakes:
+            server = f"udp:{address}" if transport == "udp" else address
+            yield LabelledRoute(its, whole, sections, server, is_drained)
+
+
+def _check_container(its: Container) -> None:
     for what, name in (("its name", its.name), ("txmux.backend", its.word)):
         if not NAME.fullmatch(name):
-            raise LabelError(
-                f"{what}: {printable(name, 80)!r} is not a name; use letters, digits, '.', '_' and '-'"
-            )
+            why = "is not a name; use letters, digits, '.', '_' and '-'"
+            raise LabelError(f"{what}: {printable(name, 80)!r} {why}")
     if its.labels.get("wake", "no") not in {"yes", "no"}:
         raise LabelError("txmux.wake: must be yes or no")
     try:
@@ -246,27 +232,6 @@ def _routes(
         raise LabelError(f"txmux.sleep: {error}") from None
     if its.sleep and not its.wakes:
         raise LabelError("txmux.sleep: nothing would start it again; add txmux.wake=yes")
-    for name, keys in _by_route(its.labels).items():
-        if "match" not in keys:
-            raise LabelError(f"{'.'.join(filter(None, ('txmux', name, 'match')))} is missing")
-        port, transport = _port(its, keys.pop("port", [""])[0])
-        udp = "udp:" * (transport == "udp")
-        server = udp + _address(its, settings, port, transport) if its.is_running else ""
-        whole = f"{its.word}.{name}" if name else its.word
-        if whole in listeners and "terminate_tls" in keys:  # else routes of others are wrong
-            raise LabelError(
-                f"txmux.terminate_tls: [listen {whole}] has the same name; give the container another one, or add txmux.backend"
-            )
-        made = LabelledRoute(
-            its,
-            whole,
-            _sections(keys, settings, listeners, its.word if its.wakes else ""),
-            server,
-            f"{udp}127.0.0.1:{port}",
-            is_drained or its.state != "running" or its.health == "unhealthy",
-        )
-        if its.is_running or its.wakes:
-            yield made
 
 
 def _by_route(labels: Mapping[str, str]) -> dict[str, dict[str, list[str]]]:
@@ -277,15 +242,12 @@ def _by_route(labels: Mapping[str, str]) -> dict[str, dict[str, list[str]]]:
     for label, text in labels.items():
         parts = _LABEL.fullmatch(label)
         if parts is None or parts[2] not in _KNOWN or (parts[1] and parts[2] in _OF_CONTAINER):
-            key = label.split(".")[-1]
-            raise LabelError(
-                f"txmux.{printable(label, 80)}: there is no such label{did_you_mean(key, sorted(_KNOWN))}"
-            )
+            hint = did_you_mean(label.split(".")[-1], sorted(_KNOWN))
+            raise LabelError(f"txmux.{printable(label, 80)}: there is no such label{hint}")
         value = text.strip()
         if not value or not value.isprintable() or len(value) > _LONGEST or value[0] in "#;":
-            raise LabelError(
-                f"txmux.{label}: must be one line of text; a further line is txmux.{label}.2"
-            )
+            why = f"must be one line of text; a further line is txmux.{label}.2"
+            raise LabelError(f"txmux.{label}: {why}")
         # A single $ would begin a variable of the service's environment.
         found.append((parts[1] or "", parts[2], int(parts[3] or 1), value.replace("$", "$$")))
     routes: dict[str, dict[str, list[str]]] = {}
@@ -296,53 +258,42 @@ def _by_route(labels: Mapping[str, str]) -> dict[str, dict[str, list[str]]]:
 
 
 def _sections(
-    keys: Mapping[str, Sequence[str]], settings: LabelRules, listeners: Collection[str], wakes: str
+    its: Container, keys: _Keys, settings: LabelRules, listeners: Collection[str]
 ) -> tuple[_Keys, _Keys]:
-    of_route = {"match": tuple(keys["match"])}
-    of_backend: dict[str, tuple[str, ...]] = {}
+    of_route = {"match": keys["match"]}
+    of_backend: dict[str, Sequence[str]] = {"hold": [_HOLD]} if its.wakes else {}
     if "listen" in keys:
-        of_route["under"] = names = tuple(_items(keys["listen"]))
-        for name in names:
+        of_route["under"] = re.findall(r"[^,\s]+", " ".join(keys["listen"]))
+        for name in of_route["under"]:
             if name not in listeners:
-                raise LabelError(
-                    f"txmux.listen: there is no [listen {name}]{did_you_mean(name, sorted(listeners))}"
-                )
+                hint = did_you_mean(name, sorted(listeners))
+                raise LabelError(f"txmux.listen: there is no [listen {name}]{hint}")
     for key, values in keys.items():
         if key not in _OWN:
             _check_allowed(key, values, settings)
             is_of_route = key in route.KEYS and (key not in backend.KEYS or "terminate_tls" in keys)
-            (of_route if is_of_route else of_backend)[key] = tuple(values)
-    if wakes:
-        of_backend = {
-            "hold": (_HOLD,),
-            **of_backend,
-            "wake": (f"http POST {settings.wake}/{wakes}",),
-        }
-    return tuple(of_route.items()), tuple(of_backend.items())
+            (of_route if is_of_route else of_backend)[key] = values
+    if its.wakes:
+        of_backend["wake"] = [f"http POST {settings.wake}/{its.word}"]
+    return of_route, of_backend
 
 
 def _check_allowed(key: str, values: Sequence[str], settings: LabelRules) -> None:
     if key in settings.allowed:
         return
-    only = ""
-    if key == "terminate_tls" and not all(value.split()[0] == "acme" for value in values):
-        only = "acme, no file"
-    elif key in {"from", "not_from"} and any("@" in value for value in values):
-        only = "networks, no file"
-    elif (
-        key == "check" and settings.network is None and "port=" in _QUOTES.sub("", " ".join(values))
-    ):
-        only = "no other port, which would be one of the host"
-    elif key not in _ALLOWED and key != "terminate_tls":
+    text = re.sub(r"[\"'\\]", "", " ".join(values))  # no quote hides a word
+    if key not in _ALLOWED:
         only = "nothing there"
-    if only:
-        raise LabelError(
-            f"txmux.{key}: labels may set {only}; the provider's --allow-label {key} lets them"
-        )
-
-
-def _items(values: Iterable[str]) -> list[str]:
-    return [item for value in values for item in re.split(r"[,\s]+", value) if item]
+    elif key == "terminate_tls" and any(value.split()[0] != "acme" for value in values):
+        only = "acme, no file"
+    elif key in {"from", "not_from"} and "@" in text:
+        only = "networks, no file"
+    elif key == "check" and settings.network is None and "port=" in text:
+        only = "no other port, which would be one of the host"
+    else:
+        return
+    advice = f"the provider's --allow-label {key} lets them"
+    raise LabelError(f"txmux.{key}: labels may set {only}; {advice}")
 
 
 def _port(its: Container, given: str) -> tuple[int, str]:
@@ -352,21 +303,21 @@ def _port(its: Container, given: str) -> tuple[int, str]:
     given = given or its.exposed[0]
     found = _PORT.fullmatch(given)
     if found is None or not 0 < int(found[1]) < 65536:
-        raise LabelError(
-            f"txmux.port: {printable(given, 80)!r} is no port; write for example 8080 or 53/udp"
-        )
+        why = "is no port; write for example 8080 or 53/udp"
+        raise LabelError(f"txmux.port: {printable(given, 80)!r} {why}")
     return int(found[1]), found[2] or "tcp"
 
 
 def _address(its: Container, settings: LabelRules, port: int, transport: str) -> str:
     if settings.network is None:
         host, number = its.published.get(f"{port}/{transport}", ("-", 0))
-        problem = f"it does not publish port {port}/{transport}; publish it, or start the provider with --network"
+        host = _ANY.get(host, host)
+        why = f"it does not publish port {port}/{transport}; publish it, or start the provider with --network"
     else:
         host, number = its.addresses.get(settings.network, "-"), port
-        problem = f"it has no address on the network {settings.network}; connect it"
+        why = f"it has no address on the network {settings.network}; connect it"
     try:
-        ip = ip_address(_ANY.get(host, host) if settings.network is None else host)
+        ip = ip_address(host)
     except ValueError:
-        raise LabelError(problem) from None
+        raise LabelError(why) from None
     return f"[{ip}]:{number}" if ip.version == 6 else f"{ip}:{number}"
