@@ -20,16 +20,14 @@ from txmux.providers.docker.labels import SETTABLE, Container, LabelRules, read_
 from txmux.providers.docker.sleep import Sleepers, WakeSocket
 from txmux.wire.jsontext import MISSHAPEN
 
-_PERIOD = (
-    10.0  # seconds of a stream of events: then all is looked at again, whatever it has not told
-)
+# Seconds of a stream of events: then all is looked at again, whatever it has not told.
+_PERIOD = 10.0
 _PAUSE = 0.5  # seconds between two looks
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds between two tries to reach the daemon
 _AT_ONCE = 16  # questions
 _ID = re.compile("[0-9a-f]{1,64}")
-_STOPS = frozenset(
-    {"2", "3", "9", "15", "28", "SIGINT", "SIGQUIT", "SIGKILL", "SIGTERM", "SIGWINCH"}  # 28: httpd
-)
+# 28 is SIGWINCH, by which httpd stops.
+_STOPS = ("2", "3", "9", "15", "28", "SIGINT", "SIGQUIT", "SIGKILL", "SIGTERM", "SIGWINCH")
 _LONGEST_STOP = 300.0  # seconds: one that still runs has taken no notice of the signal
 
 
@@ -41,36 +39,28 @@ class DockerProvider:
     summary = "Docker's or Podman's containers, by their labels"
 
     def options(self, parser: ArgumentParser) -> None:
-        parser.add_argument(
-            "--socket",
-            metavar="ENDPOINT",
-            default="unix:/var/run/docker.sock",
-            help="where the daemon listens; by default %(default)s",
-        )
-        parser.add_argument(
-            "--network",
-            metavar="NAME",
-            help="the network of containers that txmux is on, too; without it, it uses their published ports",
-        )
-        parser.add_argument(
+        add = parser.add_argument
+        daemon, wake = "unix:/var/run/docker.sock", "unix:/run/txmux/wake.sock"
+        daemon_help = "where the daemon listens; by default %(default)s"
+        add("--socket", metavar="ENDPOINT", default=daemon, help=daemon_help)
+        network_help = "the network of containers that txmux is on, too; without it, it uses their published ports"
+        add("--network", metavar="NAME", help=network_help)
+        keys = sorted(SETTABLE)
+        keys_help = "let labels set this key of [route] or [backend], too; may be repeated"
+        add(
             "--allow-label",
             metavar="KEY",
             action="append",
             default=[],
-            choices=sorted(SETTABLE),
-            help="let labels set this key of [route] or [backend], too; may be repeated",
+            choices=keys,
+            help=keys_help,
         )
-        parser.add_argument(
-            "--wake",
-            metavar="ENDPOINT",
-            default="unix:/run/txmux/wake.sock",
-            help="where the service asks for containers with txmux.wake; its group may, too; by default %(default)s",
-        )
+        wake_help = "where the service asks for containers with txmux.wake; its group may, too; by default %(default)s"
+        add("--wake", metavar="ENDPOINT", default=wake, help=wake_help)
 
     async def run(self, reactor: Any, arguments: Namespace, writer: RulesWriter) -> None:
-        path, wake = (
-            _socket_path(f"--{name}", getattr(arguments, name)) for name in ("socket", "wake")
-        )
+        path = _socket_path("--socket", arguments.socket)
+        wake = _socket_path("--wake", arguments.wake)
         settings = LabelRules(arguments.network, frozenset(arguments.allow_label), f"unix:{wake}:")
         await Follower(reactor, DockerApi(reactor, path), settings, writer, wake).run()
 
@@ -93,12 +83,10 @@ class Follower:
         self._settings = settings
         self._writer = writer
         self._known: dict[str, tuple[object, Container | None]] = {}
-        self._changed_since: set[str] = (
-            set()
-        )  # they were inspected: what is known of them still counts
+        # Of which more has come since than is known; what is known counts until then.
+        self._outdated: set[str] = set()
         self._stopping: dict[str, float] = {}  # since when
-        self._is_due = False
-        self._changed: Deferred[None] | None = None
+        self._changed: Deferred[None] = Deferred()
         self._sleepers = Sleepers(reactor, api, writer.ask, self._signal)
         self._wake = WakeSocket(reactor, wake, self._sleepers)
 
@@ -111,7 +99,7 @@ class Follower:
                     await self._session()
                     pause = _SHORTEST_PAUSE
                 except NoDaemonError as problem:  # noqa: PERF203 - it takes seconds
-                    self._changed_since.update(self._known)
+                    self._outdated.update(self._known)
                     self._writer.lost(str(problem))
                     await deferLater(self._reactor, pause)
                     pause = min(2 * pause, _LONGEST_PAUSE)
@@ -122,32 +110,23 @@ class Follower:
 
     async def _session(self) -> None:
         """Look at all, and then whenever an event comes, until the stream of events ends."""
-        ended: list[object] = []
-
-        def end(result: object) -> None:
-            ended.append(result)
-            self._signal()
-
         events = Deferred.fromCoroutine(self._api.events(time.time(), _PERIOD, self._take))
-        events.addBoth(end)
+        events.addBoth(self._signal)
         try:
-            while not ended:
-                self._is_due = False
+            while not events.called:
+                self._changed = Deferred()
                 await self._look()
                 await deferLater(self._reactor, _PAUSE)
-                if not self._is_due:
-                    self._changed = Deferred()
-                    await self._changed
-            if isinstance(ended[0], Failure):
-                ended[0].raiseException()
+                await self._changed
+            await events
         finally:
+            events.addErrback(lambda _: None)
             events.cancel()
 
-    def _signal(self) -> None:
-        self._is_due = True
-        changed, self._changed = self._changed, None
-        if changed is not None:
-            changed.callback(None)
+    def _signal(self, result: object = None) -> object:
+        if not self._changed.called:
+            self._changed.callback(None)
+        return result
 
     def _take(self, event: Any) -> None:
         try:
@@ -161,11 +140,11 @@ class Follower:
             self._stopping[key] = self._reactor.seconds()
         elif action == "start":
             self._stopping.pop(key, None)
-        self._changed_since |= {key, str(attributes.get("container"))}  # that of a network
+        self._outdated |= {key, str(attributes.get("container"))}  # that of a network
         self._signal()
 
     async def _look(self) -> None:
-        changed, self._changed_since = self._changed_since, set()
+        outdated, self._outdated = self._outdated, set()
         rows = await self._api.get("/containers/json?all=1")
         try:
             listed = {row["Id"]: _seen(row) for row in rows if _is_ours(row)}
@@ -175,14 +154,14 @@ class Follower:
         due = [
             key
             for key, seen in listed.items()
-            if key in changed or key not in self._known or self._known[key][0] != seen
+            if key in outdated or key not in self._known or self._known[key][0] != seen
         ]
         for at in range(0, len(due), _AT_ONCE):
             some = due[at : at + _AT_ONCE]
             asking = [Deferred.fromCoroutine(self._inspect(key, listed[key])) for key in some]
-            for outcome in await DeferredList(asking, consumeErrors=True):
-                if isinstance(outcome[1], Failure):
-                    outcome[1].raiseException()
+            for _, outcome in await DeferredList(asking, consumeErrors=True):
+                if isinstance(outcome, Failure):
+                    outcome.raiseException()
         self._write()
 
     async def _inspect(self, key: str, seen: object) -> None:
