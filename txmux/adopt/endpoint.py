@@ -30,7 +30,7 @@ from zope.interface import implementer
 from txmux.adopt.receiving import HandedOver, NotGivenError, receive
 from txmux.files import remove_own_socket
 from txmux.net.sockets.handoff import TAKEN
-from txmux.net.sockets.unixpath import bind
+from txmux.net.sockets.unixpath import open_listening
 
 _PATIENCE = 5.0  # seconds that a sender has for its message
 _PAUSE = 1.0  # seconds until clients are accepted again that could not be
@@ -107,14 +107,10 @@ class AdoptingEndpoint:
 
     def _listen(self, factory: IProtocolFactory) -> IListeningPort:
         path = Path(self._path)
-        listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             users = {0, os.geteuid(), *map(_user_id, self._users)}
-            listening.settimeout(0)
-            bind(listening, path, self._mode)
-            listening.listen(self._backlog)
+            listening = open_listening(path, self._mode, self._backlog, socket.SOCK_SEQPACKET)
         except (OSError, LookupError) as problem:
-            listening.close()
             raise CannotListenError("txmux", path, problem) from problem
         port = _Port(self._reactor, listening, path, factory, users)
         port.startListening()

@@ -20,7 +20,7 @@ from txmux.net.sockets.plainsocket import (
     open_multipath,
     set_options,
 )
-from txmux.net.sockets.unixpath import bind
+from txmux.net.sockets.unixpath import open_listening
 from txmux.rules.model import Listener, Rules
 from txmux.rules.reading.endpoints import short_form
 from txmux.rules.reading.endpointstrings import (
@@ -323,15 +323,8 @@ def open_unix_socket(arguments: Arguments, backlog: int) -> socket.socket:
     ``lockfile`` is ignored: the socket itself shows whether it is in use.
     """
     named = SERVER["unix"].check(arguments)
-    opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        opened.setblocking(False)  # noqa: FBT003 - the socket module's signature
-        bind(opened, Path(named["address"]), int(named.get("mode", _UNIX_MODE), 8))
-        opened.listen(int(named.get("backlog", backlog)))
-    except OSError:
-        opened.close()
-        raise
-    return opened
+    mode, backlog = int(named.get("mode", _UNIX_MODE), 8), int(named.get("backlog", backlog))
+    return open_listening(Path(named["address"]), mode, backlog)
 
 
 def is_in_use(path: Path) -> bool:

@@ -27,6 +27,21 @@ def bind(opened: socket.socket, path: Path, mode: int) -> None:
             os.umask(before)
 
 
+def open_listening(
+    path: Path, mode: int, backlog: int, kind: int = socket.SOCK_STREAM
+) -> socket.socket:
+    """Open a UNIX socket that listens at a path and does not block; see `bind`."""
+    opened = socket.socket(socket.AF_UNIX, kind)
+    try:
+        opened.setblocking(False)  # noqa: FBT003 - the socket module's signature
+        bind(opened, path, mode)
+        opened.listen(backlog)
+    except OSError:
+        opened.close()
+        raise
+    return opened
+
+
 def _name(folder: int, path: Path) -> str:
     if os.geteuid() or sys.platform != "linux":
         return str(path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -18,28 +17,32 @@ from twisted.web.server import NOT_DONE_YET, Request, Site
 from txmux.errors import MuxError, printable
 from txmux.files import remove_own_socket
 from txmux.net.sockets.reactorsockets import SharedUNIXPort
-from txmux.net.sockets.unixpath import bind
+from txmux.net.sockets.unixpath import open_listening
 from txmux.providers.docker.api import DockerApi
 from txmux.providers.docker.labels import Container, LabelledRoute
 from txmux.telemetry.formatting import duration
 from txmux.wire.jsontext import MISSHAPEN
 
-_PAUSE, _LONGEST = (
-    1.0,
-    10.0,
-)  # seconds between two looks at the connections: a quarter of the sleep, or these
+# Seconds between two looks at the connections: a quarter of the sleep, or these.
+_PAUSE, _LONGEST = 1.0, 10.0
 _MODE = 0o660
 _BACKLOG = 64
 _log = Logger()
 
 
 @attrs.define(eq=False)
-class _Sleeper:
-    """A container that may be stopped."""
+class _Held:
+    """A container, and what is known of it from one look to the next."""
 
     container: Container
-    used_at: float
+    lock: DeferredLock = attrs.field(factory=DeferredLock)
+    used_at: float = 0.0
     total: int = -1  # connections so far
+    is_drained: bool = False
+
+    @property
+    def may_sleep(self) -> bool:
+        return self.container.sleep > 0 and self.container.state == "running"
 
 
 class Sleepers:
@@ -50,7 +53,6 @@ class Sleepers:
         changed: Called when `drained` has changed.
 
     Attributes:
-        drained: The IDs of containers that are about to be stopped, and get no further clients.
         routes: Those in the rules.
     """
 
@@ -65,48 +67,50 @@ class Sleepers:
         self._api = api
         self._ask = ask
         self._changed = changed
-        self._containers: list[Container] = []
-        self._sleepers: dict[str, _Sleeper] = {}
-        self._locks: dict[str, DeferredLock] = {}
-        self.drained: set[str] = set()
+        self._held: dict[str, _Held] = {}
         self.routes: Sequence[LabelledRoute] = ()
+
+    @property
+    def drained(self) -> set[str]:
+        """The IDs of containers that are about to be stopped, and get no further clients."""
+        return {key for key, held in self._held.items() if held.is_drained}
 
     def hold(self, containers: Iterable[Container]) -> None:
         """Take the containers that there are now."""
-        self._containers = [*containers]
-        now = self._reactor.seconds()
-        before, self._sleepers = self._sleepers, {}
-        for its in self._containers:
-            if its.sleep and its.state == "running":
-                self._sleepers[its.id] = sleeper = before.get(its.id) or _Sleeper(its, now)
-                sleeper.container = its
-        self.drained &= self._sleepers.keys()
-        ids = {its.id for its in self._containers}
-        self._locks = {key: lock for key, lock in self._locks.items() if key in ids}
+        before, self._held = self._held, {}
+        for its in containers:
+            held = self._held[its.id] = before.get(its.id) or _Held(its)
+            held.container = its
+            if not held.may_sleep:
+                held.total, held.is_drained = -1, False
+
+    def _sleeping(self) -> list[_Held]:
+        return [held for held in self._held.values() if held.may_sleep]
 
     async def wake(self, word: str) -> bool:
         """Start the containers of a backend; return whether there are any that may be."""
-        meant = [its for its in self._containers if its.wakes and its.word == word]
+        meant = [held for held in self._held.values() if held.container.wakes]
+        meant = [held for held in meant if held.container.word == word]
         problems: list[MuxError] = []
-        for its in meant:
-            self._unused(its.id)
+        for held in meant:
+            self._use(held)
             try:
-                async with self._locks.setdefault(its.id, DeferredLock()):
-                    await self._api.post(f"/containers/{its.id}/start")
+                async with held.lock:
+                    await self._api.post(f"/containers/{held.container.id}/start")
             except MuxError as problem:  # others may serve
                 problems.append(problem)
             else:
-                _log.info("container {name}: started, since a client waits", name=its.name)
+                name = held.container.name
+                _log.info("container {name}: started, since a client waits", name=name)
         if problems:
             raise problems[0]
         return bool(meant)
 
-    def _unused(self, key: str) -> None:
+    def _use(self, held: _Held) -> None:
         """Begin to count the time without a connection anew."""
-        if key in self._sleepers:
-            self._sleepers[key].used_at = self._reactor.seconds()
-        if key in self.drained:
-            self.drained.discard(key)
+        held.used_at = self._reactor.seconds()
+        if held.is_drained:
+            held.is_drained = False
             self._changed()
 
     async def run(self) -> None:
@@ -114,7 +118,7 @@ class Sleepers:
         while True:
             await deferLater(self._reactor, _PAUSE)
             now = self._reactor.seconds()
-            shortest = min((its.container.sleep for its in self._sleepers.values()), default=0.0)
+            shortest = min((held.container.sleep for held in self._sleeping()), default=0.0)
             if not shortest or (not self.drained and now - asked_at < min(shortest / 4, _LONGEST)):
                 continue
             asked_at = now
@@ -123,8 +127,8 @@ class Sleepers:
             except (MuxError, *MISSHAPEN) as problem:
                 # Nobody knows who is connected.
                 _log.debug("nothing is stopped: {why}", why=str(problem))
-                for key in self._sleepers:
-                    self._unused(key)
+                for held in self._sleeping():
+                    self._use(held)
 
     async def _judge(self, backends: Any) -> None:
         rows = {
@@ -132,42 +136,40 @@ class Sleepers:
         }
         used: dict[str, list[Any]] = {}
         for route in self.routes:
-            used.setdefault(route.container.id, []).append(rows.get((route.name, route.server)))
-        for key, sleeper in [*self._sleepers.items()]:
+            row = rows.get((route.name, route.server)) if route.container.is_running else None
+            used.setdefault(route.container.id, []).append(row)
+        for held in self._sleeping():
             # One that the service does not know may have connections by older rules.
-            its, found = sleeper.container, used.get(key, [None])
+            found = used.get(held.container.id, [None])
             if None in found:
-                self._unused(key)
+                self._use(held)
                 continue
             total = sum(server["total"] for _, server in found)
             busy = any(server["active"] or backend["held"] for backend, server in found)
-            if busy or total != sleeper.total:
-                sleeper.total = total
-                self._unused(key)
-            elif key in self.drained:
+            if busy or total != held.total:
+                held.total = total
+                self._use(held)
+            elif held.is_drained:
                 if all(server["state"] == "disabled" for _, server in found):
-                    await self._stop(its)
-            elif self._reactor.seconds() - sleeper.used_at >= its.sleep:
-                self.drained.add(key)
+                    await self._stop(held)
+            elif self._reactor.seconds() - held.used_at >= held.container.sleep:
+                held.is_drained = True
                 self._changed()
 
-    async def _stop(self, its: Container) -> None:
-        async with self._locks.setdefault(its.id, DeferredLock()):
+    async def _stop(self, held: _Held) -> None:
+        its = held.container
+        async with held.lock:
             if its.id not in self.drained:
                 return
             try:
                 await self._api.post(f"/containers/{its.id}/stop")
             except MuxError as problem:
-                _log.warn(
-                    "container {name}: cannot be stopped: {why}", name=its.name, why=str(problem)
-                )
-                self._unused(its.id)
+                why = str(problem)
+                _log.warn("container {name}: cannot be stopped: {why}", name=its.name, why=why)
+                self._use(held)
             else:
-                _log.info(
-                    "container {name}: stopped, had no connection for {time}",
-                    name=its.name,
-                    time=duration(its.sleep),
-                )
+                done = "container {name}: stopped, had no connection for {time}"
+                _log.info(done, name=its.name, time=duration(its.sleep))
 
 
 class _Bodiless(Request):
@@ -201,20 +203,15 @@ class WakeSocket(Resource):
                 return
             self._port.stopListening()
             self._port = None
-        with socket.socket(socket.AF_UNIX) as opened:
-            try:
-                bind(opened, self._path, _MODE)
-                opened.listen(_BACKLOG)
-            except OSError as error:
-                if error.strerror != self._problem:
-                    self._problem = str(error.strerror)
-                    _log.warn(
-                        "no container can be started for a client: cannot listen at {path}: {why}; name another socket by --wake",
-                        path=self._path,
-                        why=self._problem,
-                    )
-                return
-            opened.setblocking(False)  # noqa: FBT003 - the socket module's signature
+        try:
+            opened = open_listening(self._path, _MODE, _BACKLOG)
+        except OSError as error:
+            if error.strerror != self._problem:
+                self._problem = str(error.strerror)
+                message = "no container can be started for a client: cannot listen at {path}: {why}; name another socket by --wake"
+                _log.warn(message, path=self._path, why=self._problem)
+            return
+        with opened:
             self._port = SharedUNIXPort(opened, Site(self, requestFactory=_Bodiless), self._reactor)
         self._port.startListening()
 
@@ -238,9 +235,8 @@ class WakeSocket(Resource):
         try:
             status = 204 if await self._sleepers.wake(word) else 404
         except MuxError as problem:
-            _log.warn(
-                "{name}: cannot be started: {why}", name=printable(word, 80), why=str(problem)
-            )
+            name, why = printable(word, 80), str(problem)
+            _log.warn("{name}: cannot be started: {why}", name=name, why=why)
             status = 502
         request.setResponseCode(status)
         request.finish()
