@@ -22,9 +22,8 @@ from txmux.rules.reading.parser import try_draft
 from txmux.telemetry.formatting import counted
 
 _EVERY = 1.0  # seconds between two writes, at least
-_LOAD = (
-    4  # times as long as the last one took, so that very many rules leave the processor to others
-)
+# Times as long as the last one took, so that very many rules leave the processor to others.
+_LOAD = 4
 _AGAIN = 5.0  # seconds until rules with errors are looked at again
 _LONGEST_WHY = 300
 _MODE = 0o644  # the service is another user
@@ -59,31 +58,24 @@ class ProviderWriter:
         self._reactor = reactor
         self._path = path
         self._rules = rules
-        self._ask = ask
         self._send = tell
-        self._told = ""
         self._objects: _Objects = lambda _: ()
         self._timer: Any = None
         self._next = 0.0
-        self._logged: dict[str, str] = {}
-        self._postponed = self._lost = self._unasked = ""
-
-    async def ask(self, method: str, path: str, body: object = None) -> Any:
-        """Ask the running service; see `RulesWriter`."""
-        return await self._ask(method, path, body)
+        self._left_out: dict[str, str] = {}
+        self._last: dict[str, str] = {}  # texts, by their kinds
+        self.ask = ask
 
     def write(self, objects: _Objects) -> None:
         """Write the file soon; see `RulesWriter`."""
         self._objects = objects
-        if self._lost:
+        if self._is_new("lost", ""):
             self._log.info("the source answers again")
-            self._lost = ""
         self._schedule(self._next - self._reactor.seconds())
 
     def lost(self, why: str) -> None:
         """Report that the source does not answer; see `RulesWriter`."""
-        if why != self._lost:
-            self._lost = why
+        if self._is_new("lost", why):
             stays = f"{self._path} stays as it is" if self._path.exists() else "nothing is written"
             self._log.warn("{why}; {stays} until it answers", why=why, stays=stays)
             self._tell(f"{why}; {stays}")
@@ -94,9 +86,13 @@ class ProviderWriter:
             self._timer.cancel()
             self._timer = None
 
+    def _is_new(self, kind: str, text: str) -> bool:
+        """Return whether a text differs from the last of its kind; before the first, there is an empty one."""
+        before, self._last[kind] = self._last.get(kind, ""), text
+        return text != before
+
     def _tell(self, state: str) -> None:
-        if state != self._told:
-            self._told = state
+        if self._is_new("told", state):
             self._send(state)
 
     def _schedule(self, seconds: float) -> None:
@@ -106,26 +102,24 @@ class ProviderWriter:
     def _write(self) -> None:
         self._timer = None
         begun = self._reactor.seconds()
+        why = ""
         try:
             self._replace(self._objects)
         except (OSError, MuxError) as problem:
             why = str(problem)
-            if why != self._postponed:
-                self._log.warn("{path} is not written: {why}", path=self._path, why=why)
-                self._tell(f"{self._path} is not written: {why}")
-            self._postponed = why
             self._schedule(_AGAIN)
-        else:
-            self._postponed = ""
+        if self._is_new("postponed", why) and why:
+            self._log.warn("{path} is not written: {why}", path=self._path, why=why)
+            self._tell(f"{self._path} is not written: {why}")
         now = self._reactor.seconds()
         self._next = begun + max(_EVERY, _LOAD * (now - begun))
 
     def _replace(self, make: _Objects) -> None:
         before = try_draft(self._rules, SourceFile(str(self._path), ""))
         if not before.is_included:
-            folder = self._path.absolute().parent
+            line = f"include = {self._path.absolute().parent}/*.ini"
             raise _PostponedError(
-                f"{self._rules} does not include it; write there in [txmux]: include = {folder}/*.ini"
+                f"{self._rules} does not include it; write there in [txmux]: {line}"
             )
         if before.rules is None:
             others = f", and {len(before.problems) - 1} more" if before.problems[1:] else ""
@@ -134,14 +128,14 @@ class ProviderWriter:
         while problems := try_draft(self._rules, draft.source).problems:
             draft = draft.without(problems)
         self._log_left_out(draft.objects)
-        text = draft.source.text
+        text = draft.source.text.encode()
         served = counted(sum(bool(one.text) for one in draft.objects), "object")
         with suppress(OSError):
-            if self._path.read_bytes() == text.encode():
+            if self._path.read_bytes() == text:
                 self._tell(f"{self._path}: {served}")
                 return
         self._path.parent.mkdir(exist_ok=True)
-        replace_file(self._path, text.encode(), lambda number: os.fchmod(number, _MODE))
+        replace_file(self._path, text, lambda number: os.fchmod(number, _MODE))
         self._log.info("{path}: {served}", path=self._path, served=served)
         self._tell(f"{self._path}: {served}")
         Deferred.fromCoroutine(self._reload())
@@ -149,75 +143,64 @@ class ProviderWriter:
     def _log_left_out(self, objects: Sequence[ProvidedObject]) -> None:
         left_out = {one.name: one.problem for one in objects if one.problem}
         for name, problem in left_out.items():
-            if self._logged.get(name) != problem:
-                self._log.warn(
-                    "{name} is left out: {why}",
-                    name=printable(name),
-                    why=printable(problem, _LONGEST_WHY),
-                )
-        self._logged = left_out
+            if self._left_out.get(name) != problem:
+                why = printable(problem, _LONGEST_WHY)
+                self._log.warn("{name} is left out: {why}", name=printable(name), why=why)
+        self._left_out = left_out
 
     async def _reload(self) -> None:
         """Ask for a reload at once; a service that does not let this process has ``watch_rules``."""
+        why = ""
         try:
-            await self._ask("POST", "/api/reload")
+            await self.ask("POST", "/api/reload")
         except MuxError as problem:
             why = printable(str(problem), _LONGEST_WHY)
-            if why != self._unasked:
-                self._log.info("the service reloads by itself, with watch_rules: {why}", why=why)
-            self._unasked = why
-        else:
-            self._unasked = ""
+        if self._is_new("not asked", why) and why:
+            self._log.info("the service reloads by itself, with watch_rules: {why}", why=why)
 
 
-@attrs.frozen
 class _Draft:
-    """A file that may have errors."""
+    """A file that may have errors.
 
-    path: str
-    objects: Sequence[ProvidedObject]
+    Attributes:
+        objects: In the order of the file, with those that are left out.
+        source: Its text.
+    """
 
-    @property
-    def source(self) -> SourceFile:
-        lines = ["# This file is written by a program: changes are lost.", *self._comments()]
-        text = "\n".join([*lines, *(one.text for one in self.objects if one.text)])
-        return SourceFile(self.path, f"{text}\n")
-
-    def _comments(self) -> list[str]:
-        return [
-            f"# left out: {printable(one.name)}: {printable(one.problem, _LONGEST_WHY)}"
-            for one in self.objects
-            if one.problem
-        ]
+    def __init__(self, path: str, objects: Sequence[ProvidedObject]) -> None:
+        lines = ["# This file is written by a program: changes are lost."]
+        for one in objects:
+            if one.problem:
+                why = printable(one.problem, _LONGEST_WHY)
+                lines.append(f"# left out: {printable(one.name)}: {why}")
+        owners: list[int | None] = [None] * (len(lines) + 1)  # of each line, counted from 1
+        for number, one in enumerate(objects):
+            if one.text:
+                its = one.text.split("\n")
+                lines += its
+                owners += [number] * len(its)
+        self.objects = objects
+        self.source = SourceFile(path, "\n".join([*lines, ""]))
+        self._owners = owners
 
     def without(self, problems: Sequence[Problem]) -> _Draft:
         """Leave the objects out that have problems, each with its first; raises if none of them has."""
+        path = self.source.path
+        here = re.compile(re.escape(path) + r":(\d+)")
         whys: dict[int, str] = {}
-        owners = self._owners()
-        here = re.compile(re.escape(self.path) + r":(\d+)")
         for problem in problems:
+            line = problem.line if problem.path == path else 0
             # A name that another file has, too, may be reported there.
-            line = problem.line if problem.path == self.path else None
-            if line is None and (found := here.search(problem.message)):
+            if problem.path != path and (found := here.search(problem.message)):
                 line = int(found[1])
-            if line is not None and line in owners:
+            owner = self._owners[line] if line < len(self._owners) else None
+            if owner is not None:
                 key = f"{problem.key}: " if problem.key else ""
-                whys.setdefault(owners[line], f"{key}{problem.message}")
+                whys.setdefault(owner, f"{key}{problem.message}")
         if not whys:
             raise _PostponedError(f"the rules would have errors: {problems[0]}")
         objects = [
             attrs.evolve(one, text="", problem=whys[number]) if number in whys else one
             for number, one in enumerate(self.objects)
         ]
-        return attrs.evolve(self, objects=objects)
-
-    def _owners(self) -> dict[int, int]:
-        """Return the number of the object that each line is of."""
-        line = 2 + len(self._comments())
-        owners = {}
-        for number, one in enumerate(self.objects):
-            if one.text:
-                lines = one.text.count("\n") + 1
-                owners.update(dict.fromkeys(range(line, line + lines), number))
-                line += lines
-        return owners
+        return _Draft(path, objects)
