@@ -55,33 +55,28 @@ class DockerApi:
             nonlocal rest
             *lines, rest = (rest + data).split(b"\n")
             if len(rest) > _LONGEST_EVENT:
-                raise self._no_daemon("an event has no end")
+                raise MuxError("an event has no end")
             try:
                 for line in filter(None, map(bytes.strip, lines)):
                     take(parse_json(line))
             except ValueError:
-                raise self._no_daemon("an event is no JSON") from None
+                raise MuxError("an event is no JSON") from None
 
-        path = f"/events?since={since:.9f}"
+        limits = {"seconds": seconds, "body_seconds": seconds, "most": 1 << 40}
         try:
-            answer = await self._request(
-                "GET", path, seconds=seconds, most=1 << 40, body_seconds=seconds, take=split
-            )
+            answer = await self._request("GET", f"/events?since={since:.9f}", take=split, **limits)
         except ResponseTimeoutError:
             return
         self._check(answer.status, answer.body)
 
     async def _request(self, method: str, path: str, **options: Any) -> Any:
+        url = f"http://docker{path}"
         try:
-            return await request(
-                self._reactor, method, f"http://docker{path}", {}, address=self._path, **options
-            )
+            return await request(self._reactor, method, url, {}, address=self._path, **options)
         except ResponseTimeoutError:
             if "take" in options:
                 raise
             raise self._no_daemon(f"no answer in {options['seconds']:g} s") from None
-        except NoDaemonError:
-            raise
         except MuxError as problem:
             raise self._no_daemon(str(problem)) from None
 

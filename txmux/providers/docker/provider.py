@@ -6,6 +6,7 @@ import re
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
@@ -46,14 +47,9 @@ class DockerProvider:
         network_help = "the network of containers that txmux is on, too; without it, it uses their published ports"
         add("--network", metavar="NAME", help=network_help)
         keys = sorted(SETTABLE)
-        keys_help = "let labels set this key of [route] or [backend], too; may be repeated"
+        key_help = "let labels set this key of [route] or [backend], too; may be repeated"
         add(
-            "--allow-label",
-            metavar="KEY",
-            action="append",
-            default=[],
-            choices=keys,
-            help=keys_help,
+            "--allow-label", metavar="KEY", action="append", default=[], choices=keys, help=key_help
         )
         wake_help = "where the service asks for containers with txmux.wake; its group may, too; by default %(default)s"
         add("--wake", metavar="ENDPOINT", default=wake, help=wake_help)
@@ -133,7 +129,7 @@ class Follower:
             action, actor = str(event["Action"]), event["Actor"]
             key, attributes = str(actor["ID"]), dict(actor.get("Attributes") or {})
         except MISSHAPEN:
-            raise NoDaemonError("what answers is not Docker's API: an event has no actor") from None
+            raise MuxError("what answers is not Docker's API: an event has no actor") from None
         if action.startswith("exec"):  # of each health check
             return
         if action == "kill" and str(attributes.get("signal")) in _STOPS:
@@ -166,13 +162,11 @@ class Follower:
 
     async def _inspect(self, key: str, seen: object) -> None:
         answer = await self._api.get(f"/containers/{key}/json")
-        if answer is None:  # it has gone meanwhile
-            self._known.pop(key, None)
-        else:
-            try:
+        self._known.pop(key, None)
+        if answer is not None:  # else it has gone meanwhile
+            self._known[key] = seen, None
+            with suppress(*MISSHAPEN):
                 self._known[key] = seen, Container.read(answer)
-            except MISSHAPEN:
-                self._known[key] = seen, None
 
     def _write(self) -> None:
         containers = [its for _, its in self._known.values() if its is not None]
