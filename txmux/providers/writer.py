@@ -35,36 +35,29 @@ class _PostponedError(MuxError):
     """The file cannot be written now."""
 
 
+@attrs.define(eq=False)
 class ProviderWriter:
     """Writes a provider's file, and asks the service to reload it.
 
     Args:
         path: The file.
         rules: The rules file that includes it.
-        ask: Asks the running service.
+        ask: Asks the running service; see `RulesWriter`.
         tell: Gets a line on the state, for systemd.
     """
 
     _log = Logger()
 
-    def __init__(
-        self,
-        reactor: Any,
-        path: Path,
-        rules: Path,
-        ask: Callable[..., Awaitable[Any]],
-        tell: Callable[[str], object] = lambda _: None,
-    ) -> None:
-        self._reactor = reactor
-        self._path = path
-        self._rules = rules
-        self._send = tell
-        self._objects: _Objects = lambda _: ()
-        self._timer: Any = None
-        self._next = 0.0
-        self._left_out: dict[str, str] = {}
-        self._last: dict[str, str] = {}  # texts, by their kinds
-        self.ask = ask
+    _reactor: Any
+    _path: Path
+    _rules: Path
+    ask: Callable[..., Awaitable[Any]]
+    _tell: Callable[[str], object] = lambda _: None
+    _objects: _Objects = attrs.field(default=lambda _: (), init=False)
+    _timer: Any = attrs.field(default=None, init=False)
+    _next: float = attrs.field(default=0.0, init=False)
+    _left_out: dict[str, str] = attrs.field(factory=dict, init=False)
+    _last: dict[str, str] = attrs.field(factory=dict, init=False)  # texts, by their kinds
 
     def write(self, objects: _Objects) -> None:
         """Write the file soon; see `RulesWriter`."""
@@ -78,7 +71,7 @@ class ProviderWriter:
         if self._is_new("lost", why):
             stays = f"{self._path} stays as it is" if self._path.exists() else "nothing is written"
             self._log.warn("{why}; {stays} until it answers", why=why, stays=stays)
-            self._tell(f"{why}; {stays}")
+            self._report(f"{why}; {stays}")
 
     def stop(self) -> None:
         """Write no more."""
@@ -91,9 +84,9 @@ class ProviderWriter:
         before, self._last[kind] = self._last.get(kind, ""), text
         return text != before
 
-    def _tell(self, state: str) -> None:
-        if self._is_new("told", state):
-            self._send(state)
+    def _report(self, state: str) -> None:
+        if self._is_new("reported", state):
+            self._tell(state)
 
     def _schedule(self, seconds: float) -> None:
         if self._timer is None:
@@ -110,17 +103,15 @@ class ProviderWriter:
             self._schedule(_AGAIN)
         if self._is_new("postponed", why) and why:
             self._log.warn("{path} is not written: {why}", path=self._path, why=why)
-            self._tell(f"{self._path} is not written: {why}")
+            self._report(f"{self._path} is not written: {why}")
         now = self._reactor.seconds()
         self._next = begun + max(_EVERY, _LOAD * (now - begun))
 
     def _replace(self, make: _Objects) -> None:
         before = try_draft(self._rules, SourceFile(str(self._path), ""))
         if not before.is_included:
-            line = f"include = {self._path.absolute().parent}/*.ini"
-            raise _PostponedError(
-                f"{self._rules} does not include it; write there in [txmux]: {line}"
-            )
+            line = f"[txmux]: include = {self._path.absolute().parent}/*.ini"
+            raise _PostponedError(f"{self._rules} does not include it; write there in {line}")
         if before.rules is None:
             others = f", and {len(before.problems) - 1} more" if before.problems[1:] else ""
             raise _PostponedError(f"the rules have errors: {before.problems[0]}{others}")
@@ -132,12 +123,12 @@ class ProviderWriter:
         served = counted(sum(bool(one.text) for one in draft.objects), "object")
         with suppress(OSError):
             if self._path.read_bytes() == text:
-                self._tell(f"{self._path}: {served}")
+                self._report(f"{self._path}: {served}")
                 return
         self._path.parent.mkdir(exist_ok=True)
         replace_file(self._path, text, lambda number: os.fchmod(number, _MODE))
         self._log.info("{path}: {served}", path=self._path, served=served)
-        self._tell(f"{self._path}: {served}")
+        self._report(f"{self._path}: {served}")
         Deferred.fromCoroutine(self._reload())
 
     def _log_left_out(self, objects: Sequence[ProvidedObject]) -> None:

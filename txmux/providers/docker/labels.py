@@ -152,7 +152,7 @@ def read_labels(
             if its.name in names:
                 raise LabelError("another container has its name")  # noqa: TRY301
             names.add(its.name)
-            _join(groups, [*_routes(its, settings, listeners, its.id in drained)])
+            _join(groups, [*_routes(its, settings, listeners, drained)])
         except LabelError as error:  # noqa: PERF203 - a bad one does not hide the others
             left_out.append(ProvidedObject(f"container {its.name}", problem=str(error)))
     objects = left_out
@@ -195,13 +195,10 @@ def _join(groups: dict[str, list[LabelledRoute]], routes: Sequence[LabelledRoute
 
 
 def _routes(
-    its: Container,
-    settings: LabelRules,
-    listeners: Collection[str],
-    is_drained: bool,  # noqa: FBT001 - of one call
+    its: Container, settings: LabelRules, listeners: Collection[str], drained: Collection[str]
 ) -> Iterator[LabelledRoute]:
     _check_container(its)
-    is_drained = is_drained or its.state != "running" or its.health == "unhealthy"
+    is_drained = its.id in drained or its.state != "running" or its.health == "unhealthy"
     for name, keys in _by_route(its.labels).items():
         if "match" not in keys:
             raise LabelError(f"{'.'.join(filter(None, ('txmux', name, 'match')))} is missing")

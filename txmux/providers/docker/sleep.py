@@ -45,6 +45,7 @@ class _Held:
         return self.container.sleep > 0 and self.container.state == "running"
 
 
+@attrs.define(eq=False)
 class Sleepers:
     """Starts and stops the containers of one daemon.
 
@@ -56,19 +57,12 @@ class Sleepers:
         routes: Those in the rules.
     """
 
-    def __init__(
-        self,
-        reactor: Any,
-        api: DockerApi,
-        ask: Callable[[str, str], Awaitable[Any]],
-        changed: Callable[[], object],
-    ) -> None:
-        self._reactor = reactor
-        self._api = api
-        self._ask = ask
-        self._changed = changed
-        self._held: dict[str, _Held] = {}
-        self.routes: Sequence[LabelledRoute] = ()
+    _reactor: Any
+    _api: DockerApi
+    _ask: Callable[[str, str], Awaitable[Any]]
+    _changed: Callable[[], object]
+    _held: dict[str, _Held] = attrs.field(factory=dict, init=False)
+    routes: Sequence[LabelledRoute] = attrs.field(default=(), init=False)
 
     @property
     def drained(self) -> set[str]:
@@ -222,9 +216,6 @@ class WakeSocket(Resource):
                 remove_own_socket(self._path)
 
     def render(self, request: Any) -> Any:
-        if request.method != b"POST":
-            request.setResponseCode(405)
-            return b""
         answering = Deferred.fromCoroutine(self._answer(request))
         request.notifyFinish().addErrback(lambda _: answering.cancel())
         answering.addErrback(lambda failure: failure.trap(CancelledError))
@@ -232,8 +223,10 @@ class WakeSocket(Resource):
 
     async def _answer(self, request: Any) -> None:
         word = request.path.decode("ascii", "replace").removeprefix("/")
+        status = 405
         try:
-            status = 204 if await self._sleepers.wake(word) else 404
+            if request.method == b"POST":
+                status = 204 if await self._sleepers.wake(word) else 404
         except MuxError as problem:
             name, why = printable(word, 80), str(problem)
             _log.warn("{name}: cannot be started: {why}", name=name, why=why)
