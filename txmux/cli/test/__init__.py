@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import ipaddress
 import json
 import sys
 import time
@@ -21,6 +19,7 @@ from txmux.cli.test.dialogues import HAS_POST_QUANTUM, Answer, Handshake, Sample
 from txmux.cli.test.sending import NO_ANSWER, Where, exchange, resolve
 from txmux.errors import MuxError, cause_of, how_to_install, printable
 from txmux.telemetry.formatting import counted
+from txmux.transport import is_address
 
 _AT_ONCE, _IN_ALL = 4, 200
 _MOST_CUTS = 62
@@ -35,8 +34,10 @@ _DIFFERS, _UNANSWERED = 1, 3
 
 _Call = Callable[[float], Answer]
 """Opens a connection and gives the answer, for which it waits so many seconds."""
-_Rows = Sequence[tuple[str, Sequence[_Call]]]
-"""What is sent, from the whole to the half, and how."""
+_Cut = Sequence[tuple[str, Sequence[_Call]]]
+"""What is sent in pieces, and how."""
+_Plan = tuple[_Call, _Cut, _Call]
+"""The whole, what is cut, and the half."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -65,8 +66,7 @@ def _address(text: str) -> tuple[str, int]:
 
 def _name(text: str) -> str:
     """Return what SNI has of a host, which is nothing of an address."""
-    with contextlib.suppress(ValueError):
-        ipaddress.ip_address(text)
+    if is_address(text):
         return ""
     try:
         name = text.encode("idna").decode("ascii")
@@ -90,7 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
     if len(names) > most_names or not 0 < arguments.timeout <= _LONGEST_TIMEOUT:
         limits = f"more than 0 seconds, at most {_LONGEST_TIMEOUT}"
         arguments.parser.error(f"at most {most_names} names, and a timeout of {limits}")
-    output = None if arguments.json else Output()
+    line: Callable[[str, str], object] = (lambda *_: None) if arguments.json else Output().line
     found: dict[str, list[_Row]] = {}
     asking, about = _Asking(arguments.timeout), f"{host} port {port}"
     try:
@@ -99,61 +99,45 @@ def run(arguments: argparse.Namespace) -> int:
             about = f"{host} port {port}" + (f", asked for {name}" if name else "")
             asking.patience = arguments.timeout
             found[name or host] = written = []
-            if output and len(names) > 1:
-                output.line(name, "bold")
-            for row in _tested(asking, _rows_of(arguments, where, name, most)):
+            if len(names) > 1:
+                line(name, "bold")
+            for row in _tested(asking, *_plan(arguments, where, name, most)):
                 written.append(row)
-                if output:
-                    output.line(row.line(), "red" if row.differing else "")
+                line(row.line(), "red" if row.differing else "")
     except (OSError, MuxError) as error:
         after = f", after {counted(asking.opened, 'connection')}" if asking.opened else ""
         print(printable(f"txmux test: {about}: {cause_of(error)}{after}"), file=sys.stderr)
         return _UNANSWERED
     reached = f"{where[1][0]} port {port}" + f", of {count} addresses" * (count > 1)
     depends = any(row.differing for rows in found.values() for row in rows)
-    if output is None:
+    does, style = ("depends", "red") if depends else ("does not depend", "green")
+    line(f"result: the decision {does} on packets", style)
+    limits = f"at most {_AT_ONCE} at a time and {_IN_ALL} in all"
+    line(f"({asking.opened} connections to {reached}; {limits})", "dim")
+    if arguments.json:
         tests = {name: [*map(attrs.asdict, rows)] for name, rows in found.items()}
         document = {"address": reached, "connections": asking.opened, "tests": tests}
         print(json.dumps({"depends_on_packets": depends, **document}, indent=1))
-    else:
-        does, style = ("depends", "red") if depends else ("does not depend", "green")
-        output.line(f"result: the decision {does} on packets", style)
-        limits = f"at most {_AT_ONCE} at a time and {_IN_ALL} in all"
-        output.line(f"({asking.opened} connections to {reached}; {limits})", "dim")
     return _DIFFERS if depends else 0
 
 
-def _rows_of(arguments: argparse.Namespace, where: Where, name: str, most: int) -> _Rows:
+def _plan(arguments: argparse.Namespace, where: Where, name: str, most: int) -> _Plan:
     if arguments.udp:
-        return _quic_rows(where, name)
-    sample = _samples().get(arguments.protocol)
-    if sample is None:
-        return _tcp_rows(where, partial(Handshake, name), most, _modern_hellos(where, name))
-    first = sample.replace("{name}", name or arguments.address[0]).encode("latin-1")
-    return _tcp_rows(where, partial(Sample, first), most)
-
-
-def _rows(whole: _Call, cut: _Rows, half: _Call) -> _Rows:
-    wholes: list[_Call] = [partial(_after, number * _APART, whole) for number in range(_WHOLE)]
-    return [("whole", wholes), *cut, ("half, then silence", [half])]
-
-
-def _after(seconds: float, call: _Call, patience: float) -> Answer:
-    """Call so much later than others that a time in an answer shows."""
-    time.sleep(seconds)
-    return call(patience)
-
-
-def _tcp_rows(where: Where, make: Callable[[], Sample], most: int, others: _Rows = ()) -> _Rows:
+        return _quic_plan(where, name)
+    send = partial(exchange, where)
+    make: Callable[[], Sample] = partial(Handshake, name)
+    if arguments.protocol != "tls":
+        sample = _samples()[arguments.protocol].replace("{name}", name or arguments.address[0])
+        make = partial(Sample, sample.encode("latin-1"))
     first = make().to_send()
     places = _places(len(first), most)
-    cut: _Rows = [
-        (f"cut at {len(places)} places", [partial(exchange, where, make, (at,)) for at in places]),
-        ("one byte at a time", [partial(exchange, where, make, range(1, len(first)))]),
+    cut: _Cut = [
+        (f"cut at {len(places)} places", [partial(send, make, (at,)) for at in places]),
+        ("one byte at a time", [partial(send, make, range(1, len(first)))]),
+        *(_modern_hellos(where, name) if arguments.protocol == "tls" else ()),
     ]
     half = partial(Sample, first[: len(first) // 2])
-    whole = partial(exchange, where, make, ())
-    return _rows(whole, [*cut, *others], partial(exchange, where, half, ()))
+    return partial(send, make, ()), cut, partial(send, half, ())
 
 
 def _places(length: int, most: int) -> list[int]:
@@ -164,20 +148,19 @@ def _places(length: int, most: int) -> list[int]:
     return [*range(1, begin + 1), *even]
 
 
-def _modern_hellos(where: Where, name: str) -> _Rows:
+def _modern_hellos(where: Where, name: str) -> _Cut:
+    def calls(size: int, cuts: Sequence[int]) -> list[_Call]:
+        make = partial(Handshake, name, post_quantum=True, size=size)
+        return [partial(exchange, where, make, cuts)] * HAS_POST_QUANTUM
+
     pieces = [_LONG * number // _PIECES for number in range(1, _PIECES)]
-    sent = (
-        ("X25519MLKEM768 (1.8 KiB)", _BROWSERS, [_SEGMENT]),
-        (f"… and 8 KiB: {_PIECES} segments", _LONG, pieces),
-    )
-    make = partial(Handshake, name, post_quantum=True)
     return [
-        (title, [partial(exchange, where, partial(make, size=size), cuts)] * HAS_POST_QUANTUM)
-        for title, size, cuts in sent
+        ("X25519MLKEM768 (1.8 KiB)", calls(_BROWSERS, [_SEGMENT])),
+        (f"… and 8 KiB: {_PIECES} segments", calls(_LONG, pieces)),
     ]
 
 
-def _quic_rows(where: Where, name: str) -> _Rows:
+def _quic_plan(where: Where, name: str) -> _Plan:
     try:
         from txmux.cli.test.quic import exchange as send  # noqa: PLC0415 - it needs a package
     except ModuleNotFoundError as error:
@@ -186,8 +169,8 @@ def _quic_rows(where: Where, name: str) -> _Rows:
     def calls(count: int) -> list[_Call]:
         return [partial(send, where, name, count, one) for one in permutations(range(count))]
 
-    cut: _Rows = [(f"in {count} datagrams, any order", calls(count)) for count in (2, 3)]
-    return _rows(calls(1)[0], cut, partial(send, where, name, 2, (0,)))
+    cut: _Cut = [(f"in {count} datagrams, any order", calls(count)) for count in (2, 3)]
+    return calls(1)[0], cut, partial(send, where, name, 2, (0,))
 
 
 @attrs.frozen
@@ -225,12 +208,12 @@ class _Asking:
         return answers
 
 
-def _tested(asking: _Asking, rows: _Rows) -> Iterator[_Row]:
+def _tested(asking: _Asking, whole: _Call, cut: _Cut, half: _Call) -> Iterator[_Row]:
     """Send all that is sent for a name; raises `MuxError` if there is nothing to compare with."""
-    (title, whole), *cut, (half_title, half) = rows
-    wholes = asking.ask(whole)
+    apart: list[_Call] = [partial(_after, number * _APART, whole) for number in range(_WHOLE)]
+    wholes = asking.ask(apart)
     usual, level = _most_common(wholes)
-    row = _compared(title, wholes, usual, level)
+    row = _compared("whole", wholes, usual, level)
     text = usual.text + f", {row.answer}" * bool(row.differing)
     yield attrs.evolve(row, result="answered", answer=text, seconds=usual.seconds)
     differing = 0
@@ -246,9 +229,15 @@ def _tested(asking: _Asking, rows: _Rows) -> Iterator[_Row]:
             row = attrs.evolve(row, answer=f"{row.answer}, {gained} at a second try".strip(", "))
         yield row
     if differing:
-        _most_common(asking.ask(whole), " any more: is there a limit of clients?")
-    [answer] = asking.ask(half)
-    yield _Row(half_title, f"{answer.text} after {_time(answer.seconds)}")
+        _most_common(asking.ask(apart), " any more: is there a limit of clients?")
+    [answer] = asking.ask([half])
+    yield _Row("half, then silence", f"{answer.text} after {_time(answer.seconds)}")
+
+
+def _after(seconds: float, call: _Call, patience: float) -> Answer:
+    """Call so much later than others that a time in an answer shows."""
+    time.sleep(seconds)
+    return call(patience)
 
 
 def _most_common(wholes: Sequence[Answer], hint: str = "") -> tuple[Answer, int]:

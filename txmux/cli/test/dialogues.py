@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from OpenSSL import SSL
 
+from txmux.client.tls.client_certificates import alternative_names
 from txmux.errors import MuxError, cause_of
 
 _ALPN = (b"h2", b"http/1.1")
@@ -146,11 +147,7 @@ def fillers(size: int) -> list[bytes]:
 
 
 def of_certificate(certificate: x509.Certificate) -> Answer:
-    try:
-        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        names = tuple(found.get_values_for_type(x509.DNSName))
-    except Exception:  # noqa: BLE001 - of parsers of what the server has sent
-        names = ()
+    names = tuple(name for kind, name in alternative_names(certificate) if kind == "DNS")
     shown = names[0] if names else certificate.subject.rfc4514_string()
     keys = (certificate.fingerprint(hashes.SHA256()), names or shown)
     return Answer(f"certificate {shown}", keys, "certificate")

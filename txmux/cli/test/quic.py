@@ -35,11 +35,9 @@ def exchange(where: Where, name: str, count: int, order: Sequence[int], patience
         patience: Seconds until a server counts as silent.
     """
     alpn = ["h3", *(one.decode("ascii") for one in fillers(_CARRIED * (count - 1)))]
-    connection = QuicConnection(
-        configuration=QuicConfiguration(
-            alpn_protocols=alpn, server_name=name or None, verify_mode=ssl.CERT_NONE
-        )
-    )
+    sni, unverified = name or None, ssl.CERT_NONE
+    settings = QuicConfiguration(alpn_protocols=alpn, server_name=sni, verify_mode=unverified)
+    connection = QuicConnection(configuration=settings)
     with socket.socket(where[0], socket.SOCK_DGRAM) as sending:
         sending.connect(where[1])
         connection.connect(where[1], now=time.monotonic())

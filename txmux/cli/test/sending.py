@@ -40,9 +40,7 @@ def timed(converse: Callable[[], Answer]) -> Answer:
         answer = converse()
     except (TimeoutError, BlockingIOError):
         answer = Answer(NO_ANSWER)
-    except ConnectionRefusedError:
-        raise
-    except ConnectionError:
+    except (BrokenPipeError, ConnectionAbortedError, ConnectionResetError):
         answer = Answer("reset")
     except MuxError as error:
         answer = Answer(str(error))
@@ -104,13 +102,11 @@ def _converse(connection: socket.socket, dialogue: Sample, until: float) -> None
         connection.settimeout(min(left, dialogue.quiet) if ends else left)
         try:
             data = connection.recv(_AT_ONCE)
-        except OSError:
+            if not data:
+                raise MuxError("closed")  # noqa: TRY301 - as an error of the connection
+        except (OSError, MuxError):
             if not ends:
                 raise
-            return
-        if not data:
-            if not ends:
-                raise MuxError("closed")
             return
         dialogue.receive(data)
         ends = dialogue.quiet > 0
