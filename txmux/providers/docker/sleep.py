@@ -74,8 +74,8 @@ class Sleepers:
         before, self._held = self._held, {}
         for its in containers:
             held = self._held[its.id] = before.get(its.id) or _Held(its)
-            held.container = its
-            if not held.may_sleep:
+            could_sleep, held.container = held.may_sleep, its
+            if not (could_sleep and held.may_sleep):
                 held.total, held.is_drained = -1, False
 
     def _sleeping(self) -> list[_Held]:

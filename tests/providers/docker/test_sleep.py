@@ -1,0 +1,45 @@
+"""When containers are stopped, by the clock."""
+
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support.docker import NETWORK, inspected
+from txmux.providers.docker.labels import Container, LabelRules, read_labels
+from txmux.providers.docker.sleep import Sleepers
+
+LABELS = {"txmux.match": "any", "txmux.wake": "yes", "txmux.sleep": "1m"}
+
+
+class SleepTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.sleepers = Sleepers(self.clock, None, self.ask, lambda: None)  # type: ignore[arg-type]  # nothing is stopped
+        self.hold("running")
+        running = Deferred.fromCoroutine(self.sleepers.run())
+        running.addErrback(lambda failure: failure.trap(CancelledError))
+        self.addCleanup(running.cancel)
+
+    async def ask(self, *_: str) -> Any:
+        server = {"server": "10.88.0.6:80", "state": "up", "active": 0, "total": 7}
+        return [{"name": "web", "held": 0, "servers": [server]}]
+
+    def hold(self, state: str) -> None:
+        containers = [Container.read(inspected("web", LABELS, state=state))]
+        self.sleepers.hold(containers)
+        self.sleepers.routes = read_labels(containers, LabelRules(NETWORK), ())[1]
+
+    def drained_in(self, seconds: int) -> bool:
+        self.clock.pump([1] * seconds)
+        return bool(self.sleepers.drained)
+
+    def test_one_that_is_started_again_has_its_whole_time(self) -> None:
+        self.assertFalse(self.drained_in(60))
+        self.assertTrue(self.drained_in(20))
+        self.hold("exited")
+        self.assertFalse(self.drained_in(100))
+        self.hold("running")
+        self.assertFalse(self.drained_in(60))
+        self.assertTrue(self.drained_in(20))
