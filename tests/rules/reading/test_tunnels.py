@@ -53,6 +53,7 @@ class OpenTests(SynchronousTestCase):
                 self.assertTrue(any(told in one for one in problems(text)), problems(text))
 
     def test_what_is_allowed(self) -> None:
+        namesake = "[route public]\nmatch = ssh\nunder = public\nbackend = 10.0.0.1:22\n"
         open_port = "warning: everyone may come to any port behind [backend b]; add 'from' or 'tunnel_users'"
         for text, told in {
             f"{_TUNNEL}backend = 10.0.0.1:22\n": [],
@@ -62,6 +63,11 @@ class OpenTests(SynchronousTestCase):
             f"{_TUNNEL}{_INNER}b\n{_NAMED}": [open_port],
             f"{_TUNNEL}{_INNER}b\n{_NAMED}".replace("{port}", "22"): [],
             f"{_TUNNEL}{_INNER}b\nfrom = 10.0.0.0/8\n{_NAMED}": [],
+            # A route may have the name of its listener.
+            f"{_TUNNEL}under = public\nbackend = b\n{namesake}{_NAMED}": [open_port],
+            f"{_TUNNEL}under = public\nbackend = b\n{namesake}from = 10.0.0.0/8\n{_NAMED}": [
+                open_port
+            ],
         }.items():
             with self.subTest(text):
                 self.assertEqual(problems(text), told)

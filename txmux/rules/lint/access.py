@@ -155,7 +155,7 @@ def other_names(rules: Rules) -> Iterator[Problem]:
 def open_proxies(rules: Rules) -> Iterator[Problem]:
     """Find backends by which anyone can be connected to anything, or by which one client can keep others from their names."""
     reported = set()
-    named = {route.name: route for route in rules.routes}
+    named = {route.name: route for route in rules.routes if route.is_outer}
     for scope in scopes(rules):
         owner = scope.owner
         is_open = not isinstance(owner, Route) or _takes_anyone(owner, named)
@@ -179,7 +179,7 @@ def open_proxies(rules: Rules) -> Iterator[Problem]:
 
 
 def _takes_anyone(route: Route, named: Mapping[str, Route]) -> bool:
-    """Return whether neither a route nor those that it is inside of ask who their clients are; `named` are all routes."""
+    """Return whether neither a route nor those that it is inside of ask who their clients are; `named` are all outer routes."""
     tls, shown = route.terminate_tls, route.client_cert
     asks = tls is not None and tls.client_ca is not None and tls.client == "required"
     asks = asks or (shown is not None and "any" in shown.words)
@@ -192,7 +192,7 @@ def _takes_anyone(route: Route, named: Mapping[str, Route]) -> bool:
 
 def free_ports(rules: Rules) -> Iterator[Problem]:
     """Find tunnels by which everyone can come to every port of what clients may name."""
-    named = {route.name: route for route in rules.routes}
+    named = {route.name: route for route in rules.routes if route.is_outer}
     for scope in scopes(rules):
         owner = scope.owner
         if not isinstance(owner, Route) or not owner.tunnel or not _takes_anyone(owner, named):
