@@ -85,6 +85,12 @@ class EchTest(CommandTestCase):
             (code, of_keys),
             (0, out.replace("\npublic  ", "\n-       ").replace("\npublic:", "\n-:")),
         )
+        MadeKey(9).write(self.keys / "a.pem")
+        _, out, _ = self.run_main("ech", "show", self.keys)
+        states = [
+            line[line.index("UTC") + 3 : line.index(" /")].strip() for line in out.splitlines()[1:3]
+        ]
+        self.assertEqual(states, ["published", "opens nothing"])
         plain = self.write("plain.ini", _RULES.replace("ech_keys = keys\n", ""))
         code, _, err = self.run_main("ech", "show", plain)
         self.assertEqual(code, 1)

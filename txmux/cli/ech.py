@@ -4,7 +4,7 @@ import argparse
 import base64
 import os
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -100,9 +100,9 @@ def _show(path: Path) -> None:
     output = Output()
     found = _found(path)
     rows = [
-        (_cells(name, file, number), "")
+        (_cells(name, file, state), "")
         for name, files in found.items()
-        for number, file in enumerate(files)
+        for file, state in zip(files, _states(files), strict=True)
     ]
     output.table(rows, _HEAD)
     for name, files in found.items():
@@ -121,9 +121,17 @@ def _found(path: Path) -> Mapping[str, Sequence[KeyFile]]:
     return {one.name: read_key_files(one.ech_keys) for one in listeners if one.ech_keys}
 
 
-def _cells(listener: str, file: KeyFile, number: int) -> tuple[str, ...]:
+def _states(files: Sequence[KeyFile]) -> Iterator[str]:
+    """Say of each file, the newest first, what it does; of two keys with one number, the newer opens hellos."""
+    newer: set[int] = set()
+    for number, file in enumerate(files):
+        ids = {key.config.id for key in file.keys}
+        yield "published" if not number else "opens nothing" if ids <= newer else "opens"
+        newer |= ids
+
+
+def _cells(listener: str, file: KeyFile, state: str) -> tuple[str, ...]:
     configs: Any = [key.config for key in file.keys]
     ids = ", ".join(str(config.id) for config in configs)
     names = ", ".join(config.public_name for config in configs)
-    state = "opens" if number else "published"
     return listener, ids, names, utc_time(file.made), state, str(file.path)
