@@ -97,7 +97,10 @@ class WriterTest(SynchronousTestCase):
 
     def test_a_name_of_a_later_file(self) -> None:
         (self.folder / "p/z.ini").write_text(route("a").text)
-        self.assertIn("object a is left out: ", self.write(route("a"), route("b")))
+        logged = self.write(route("a"), route("b"))
+        self.assertRegex(
+            logged, r"object a\b.* is left out: is already at \S*p/z.ini:\d+; give one another"
+        )
         self.assertEqual(self.routes(), ["[route b]"])
 
     def test_rules_with_errors_or_without_the_file(self) -> None:

@@ -180,14 +180,15 @@ class _Draft:
         here = re.compile(re.escape(path) + r":(\d+)")
         whys: dict[int, str] = {}
         for problem in problems:
-            line = problem.line if problem.path == path else 0
-            # A name that another file has, too, may be reported there.
-            if problem.path != path and (found := here.search(problem.message)):
+            line, message = problem.line if problem.path == path else 0, problem.message
+            # A name that another file has, too, may be reported there, as already here.
+            if problem.path != path and (found := here.search(message)):
                 line = int(found[1])
+                message = message.replace(found[0], f"{problem.path}:{problem.line}")
             owner = self._owners[line] if line < len(self._owners) else None
             if owner is not None:
                 key = f"{problem.key}: " if problem.key else ""
-                whys.setdefault(owner, f"{key}{problem.message}")
+                whys.setdefault(owner, f"{key}{message}")
         if not whys:
             raise _PostponedError(f"the rules would have errors: {problems[0]}")
         objects = [
