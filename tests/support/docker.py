@@ -39,6 +39,7 @@ class DockerPlayed(Resource):
         wrong: Bytes that are answered instead, or "silent".
         broken: Whether no container can be started.
         busy: The container that something happens to whenever one is inspected; empty is none.
+        gone_meanwhile: How many answers are Podman's when a container goes while it looks.
         streams: The requests for events.
         asked: The methods and paths that came.
     """
@@ -52,6 +53,7 @@ class DockerPlayed(Resource):
         self.asked: list[str] = []
         self.broken = False
         self.busy = ""
+        self.gone_meanwhile = 0
         self._path = path
         self.streams: list[Any] = []
         self.listen()
@@ -92,6 +94,10 @@ class DockerPlayed(Resource):
         self.asked.append(f"{request.method.decode()} {path}")
         if self.wrong == "silent":
             return NOT_DONE_YET
+        if self.gone_meanwhile and path.endswith("/json"):
+            self.gone_meanwhile -= 1
+            request.setResponseCode(500)
+            return b'{"cause":"no such container","message":"container 2c0f does not exist in database: no such container","response":500}'
         if isinstance(self.wrong, bytes):
             return self.wrong
         if path == "/events":

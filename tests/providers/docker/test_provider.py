@@ -153,6 +153,17 @@ class ProviderTest(TestCase):
         await self.written("10.88.1.19:80")
         self.assertLessEqual(len(states), 4)
 
+    async def test_a_container_that_goes_while_podman_looks(self) -> None:
+        """The daemon is there, and asked again at once."""
+        self.daemon.put(inspected("web", LABELS))
+        self.daemon.gone_meanwhile = 2
+        self.run_provider()
+        await self.written("[route web]")
+        self.assertNotIn("status 500", self.logged())
+        self.daemon.gone_meanwhile = 9
+        self.daemon.tell("die", "c0ffee")
+        await self.until(lambda: "status 500" in self.logged())
+
     async def test_a_thousand(self) -> None:
         for number in range(1000):
             answer = inspected(f"c{number}", {"txmux.match": f"tls sni=c{number}.example"})

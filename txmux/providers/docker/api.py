@@ -18,6 +18,9 @@ _TO_CHANGE = 60.0  # seconds to start or stop a container
 _MOST = 1 << 26  # bytes of an answer: a thousand containers have some 2 MiB
 _LONGEST_EVENT = 1 << 20
 _LONGEST_WHY = 200
+# Podman answers so if a container goes while it lists all.
+_GONE = b"no such container"
+_TRIES = 4
 
 
 class NoDaemonError(MuxError):
@@ -33,7 +36,10 @@ class DockerApi:
 
     async def get(self, path: str) -> Any:
         """Return the value of an answer; ``None`` if there is no such thing."""
-        answer = await self._request("GET", path, seconds=_PATIENCE, most=_MOST)
+        for _ in range(_TRIES):
+            answer = await self._request("GET", path, seconds=_PATIENCE, most=_MOST)
+            if answer.status != 500 or _GONE not in answer.body:
+                break
         if answer.status == 404:
             return None
         self._check(answer.status, answer.body)
