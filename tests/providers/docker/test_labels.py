@@ -110,6 +110,9 @@ class LabelTests(SynchronousTestCase):
             ({"match": "any", "wake": "http GET http://h/"}, "txmux.wake: must be yes or no"),
             ({"match": "any", "wake": "yes", "sleep": "x"}, "txmux.sleep: "),
             ({"match": "any", "backend": "a b"}, "txmux.backend: 'a b' is not a name"),
+            ({"match": " "}, "txmux.match: is empty"),
+            ({"match": "a" * 4097}, "txmux.match: has more than 4096 characters"),
+            ({"match": "any\nssh"}, "txmux.match: must be one line of text; a further line is txmux.match.2"),
             ({f"r{n}.match": "any" for n in range(300)}, "more than 200 labels"),
         ):  # fmt: skip
             (found,) = read(container("web", labels))

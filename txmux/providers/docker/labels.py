@@ -242,8 +242,14 @@ def _by_route(labels: Mapping[str, str]) -> dict[str, dict[str, list[str]]]:
             hint = did_you_mean(label.split(".")[-1], sorted(_KNOWN))
             raise LabelError(f"txmux.{printable(label, 80)}: there is no such label{hint}")
         value = text.strip()
-        if not value or not value.isprintable() or len(value) > _LONGEST or value[0] in "#;":
+        why = ""
+        if not value:
+            why = "is empty"
+        elif len(value) > _LONGEST:
+            why = f"has more than {_LONGEST} characters"
+        elif not value.isprintable() or value[0] in "#;":
             why = f"must be one line of text; a further line is txmux.{label}.2"
+        if why:
             raise LabelError(f"txmux.{label}: {why}")
         # A single $ would begin a variable of the service's environment.
         found.append((parts[1] or "", parts[2], int(parts[3] or 1), value.replace("$", "$$")))
