@@ -145,7 +145,7 @@ def read_labels(
         drained: The IDs of those that get no further clients.
     """
     groups: dict[str, list[LabelledRoute]] = {}
-    left_out: list[ProvidedObject] = []
+    objects: list[ProvidedObject] = []
     names: set[str] = set()
     for its in sorted(containers, key=lambda its: (its.name, its.id)):
         try:
@@ -154,8 +154,7 @@ def read_labels(
             names.add(its.name)
             _join(groups, [*_routes(its, settings, listeners, drained)])
         except LabelError as error:  # noqa: PERF203 - a bad one does not hide the others
-            left_out.append(ProvidedObject(f"container {its.name}", problem=str(error)))
-    objects = left_out
+            objects.append(ProvidedObject(f"container {its.name}", problem=str(error)))
     for name, group in groups.items():
         of = ", ".join(its.container.name for its in group)
         objects.append(ProvidedObject(f"container {of}, route {name}", _text(group)))
@@ -185,8 +184,7 @@ def _join(groups: dict[str, list[LabelledRoute]], routes: Sequence[LabelledRoute
         of = f"container {first.container.name}"
         is_shared = "backend" in its.container.labels.keys() & first.container.labels.keys()
         if first is not its and not is_shared:
-            why = f"{of} has a [route {its.name}] already; give one of them another name"
-            raise LabelError(why)
+            raise LabelError(f"{of} has a [route {its.name}] already; give one another name")
         if first.keys != its.keys:
             why = f"its labels differ from those of {of}, which has the same txmux.backend"
             raise LabelError(why)
@@ -202,17 +200,13 @@ def _routes(
     for name, keys in _by_route(its.labels).items():
         if "match" not in keys:
             raise LabelError(f"{'.'.join(filter(None, ('txmux', name, 'match')))} is missing")
-        port, transport = _port(its, keys.pop("port", [""])[0])
-        address = f"127.0.0.1:{port}"
-        if its.is_running:
-            address = _address(its, settings, port, transport)
+        server = _server(its, settings, *_port(its, keys.pop("port", [""])[0]))
         whole = f"{its.word}.{name}" if name else its.word
         if whole in listeners and "terminate_tls" in keys:  # else routes of others are wrong
             why = f"[listen {whole}] has the same name; give the container another one, or add txmux.backend"
             raise LabelError(f"txmux.terminate_tls: {why}")
         sections = _sections(its, keys, settings, listeners)
         if its.is_running or its.wakes:
-            server = f"udp:{address}" if transport == "udp" else address
             yield LabelledRoute(its, whole, sections, server, is_drained)
 
 
@@ -311,8 +305,10 @@ def _port(its: Container, given: str) -> tuple[int, str]:
     return int(found[1]), found[2] or "tcp"
 
 
-def _address(its: Container, settings: LabelRules, port: int, transport: str) -> str:
-    if settings.network is None:
+def _server(its: Container, settings: LabelRules, port: int, transport: str) -> str:
+    if not its.is_running:  # nothing connects to it
+        host, number, why = "127.0.0.1", port, ""
+    elif settings.network is None:
         host, number = its.published.get(f"{port}/{transport}", ("-", 0))
         host = _ANY.get(host, host)
         why = f"it does not publish port {port}/{transport}; publish it, or start the provider with --network"
@@ -323,4 +319,5 @@ def _address(its: Container, settings: LabelRules, port: int, transport: str) ->
         ip = ip_address(host)
     except ValueError:
         raise LabelError(why) from None
-    return f"[{ip}]:{number}" if ip.version == 6 else f"{ip}:{number}"
+    address = f"[{ip}]:{number}" if ip.version == 6 else f"{ip}:{number}"
+    return f"udp:{address}" if transport == "udp" else address

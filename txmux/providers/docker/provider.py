@@ -17,7 +17,7 @@ from zope.interface import implementer
 from txmux.errors import MuxError, printable
 from txmux.interfaces import IProvider, ProvidedObject, RulesWriter
 from txmux.providers.docker.api import DockerApi, NoDaemonError
-from txmux.providers.docker.labels import SETTABLE, Container, LabelRules, read_labels
+from txmux.providers.docker.labels import PREFIX, SETTABLE, Container, LabelRules, read_labels
 from txmux.providers.docker.sleep import Sleepers, WakeSocket
 from txmux.wire.jsontext import MISSHAPEN
 
@@ -195,7 +195,7 @@ class Follower:
 def _is_ours(row: Any) -> bool:
     if not _ID.fullmatch(row["Id"]):
         raise ValueError(printable(row["Id"], 64))
-    return any(name.startswith("txmux.") for name in row["Labels"] or {})
+    return any(name.startswith(PREFIX) for name in row["Labels"] or {})
 
 
 def _seen(row: Any) -> object:

@@ -157,8 +157,7 @@ class Sleepers:
                 return
             try:
                 await self._api.post(f"/containers/{its.id}/stop")
-            except MuxError as problem:
-                why = str(problem)
+            except MuxError as why:
                 _log.warn("container {name}: cannot be stopped: {why}", name=its.name, why=why)
                 self._use(held)
             else:
@@ -227,9 +226,8 @@ class WakeSocket(Resource):
         try:
             if request.method == b"POST":
                 status = 204 if await self._sleepers.wake(word) else 404
-        except MuxError as problem:
-            name, why = printable(word, 80), str(problem)
-            _log.warn("{name}: cannot be started: {why}", name=name, why=why)
+        except MuxError as why:
+            _log.warn("{name}: cannot be started: {why}", name=printable(word, 80), why=why)
             status = 502
         request.setResponseCode(status)
         request.finish()
