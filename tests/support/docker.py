@@ -1,6 +1,7 @@
 """A daemon that a test plays over a UNIX socket: what Podman 4.3.1 answered, recorded, with other names and states."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,7 @@ class DockerPlayed(Resource):
         self.gone_meanwhile = 0
         self._path = path
         self.streams: list[Any] = []
+        self._events: list[tuple[float, bytes]] = []
         self.listen()
         case.addCleanup(self.leave)
 
@@ -80,10 +82,10 @@ class DockerPlayed(Resource):
 
     def tell(self, action: str, key: str, **attributes: str) -> None:
         actor = {"ID": key, "Attributes": attributes}
+        event = json.dumps({"Type": "container", "Action": action, "Actor": actor}).encode() + b"\n"
+        self._events.append((time.time(), event))
         for stream in self.streams:
-            stream.write(
-                json.dumps({"Type": "container", "Action": action, "Actor": actor}).encode() + b"\n"
-            )
+            stream.write(event)
 
     def _ended(self, stream: Any) -> None:
         if stream in self.streams:
@@ -103,7 +105,8 @@ class DockerPlayed(Resource):
         if path == "/events":
             self.streams.append(request)
             request.notifyFinish().addErrback(lambda _: self._ended(request))
-            request.write(b"")
+            since = float(request.args[b"since"][0])
+            request.write(b"".join(event for at, event in self._events if at >= since))
             return NOT_DONE_YET
         _, _, key, *word = path.split("/")
         if request.method == b"POST" and self.broken:

@@ -141,6 +141,16 @@ class ProviderTest(TestCase):
         await self.written("10.88.0.6:80 down\n")
         await self.written("10.88.0.6:80\n")
 
+    async def test_an_event_between_two_streams(self) -> None:
+        self.patch(provider, "_PERIOD", 0.2)
+        web = self.daemon.put(inspected("web", LABELS))
+        self.run_provider()
+        await self.written("10.88.0.6:80\n")
+        streams, self.daemon.streams = self.daemon.streams, []
+        self.daemon.tell("kill", web, signal="15")
+        self.daemon.streams += streams
+        await self.written("10.88.0.6:80 down\n")
+
     async def test_flapping(self) -> None:
         self.patch(writing, "_EVERY", 0.3)
         self.run_provider()

@@ -23,6 +23,7 @@ from txmux.wire.jsontext import MISSHAPEN
 
 # Seconds of a stream of events: then all is looked at again, whatever it has not told.
 _PERIOD = 10.0
+_OVERLAP = 1.0  # seconds whose events a stream repeats: some come between it and the one before
 _PAUSE = 0.5  # seconds between two looks
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds between two tries to reach the daemon
 _AT_ONCE = 16  # questions
@@ -106,7 +107,8 @@ class Follower:
 
     async def _session(self) -> None:
         """Look at all, and then whenever an event comes, until the stream of events ends."""
-        events = Deferred.fromCoroutine(self._api.events(time.time(), _PERIOD, self._take))
+        since = time.time() - _OVERLAP
+        events = Deferred.fromCoroutine(self._api.events(since, _PERIOD, self._take))
         events.addBoth(self._signal)
         try:
             while not events.called:
