@@ -188,7 +188,8 @@ class ProviderTest(TestCase):
     async def test_what_cannot_be_read_is_left_out(self) -> None:
         self.daemon.put(inspected("web", LABELS))
         strange = inspected("strange", LABELS)
-        self.daemon.put({**strange, "State": strange["State"], "HostConfig": []})
+        strange["Config"]["ExposedPorts"] = 1
+        self.daemon.put(strange)
         self.run_provider()
         await self.written("[route web]")
         self.assertIn(

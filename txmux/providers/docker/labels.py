@@ -60,7 +60,8 @@ class Container:
         """Read an answer to ``/containers/{id}/json``; raises one of `MISSHAPEN` if it is none."""
         config, state, network = answer["Config"], answer["State"], answer["NetworkSettings"]
         # A stopped container has its ports only there.
-        ports = {**(answer["HostConfig"].get("PortBindings") or {}), **(network.get("Ports") or {})}
+        bound = (answer.get("HostConfig") or {}).get("PortBindings") or {}
+        ports = {**bound, **(network.get("Ports") or {})}
         labels = (config.get("Labels") or {}).items()
         networks = (network.get("Networks") or {}).items()
         return cls(

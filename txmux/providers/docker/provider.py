@@ -27,7 +27,7 @@ _OVERLAP = 1.0  # seconds whose events a stream repeats: some come between it an
 _PAUSE = 0.5  # seconds between two looks
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds between two tries to reach the daemon
 _AT_ONCE = 16  # questions
-_ID = re.compile("[0-9a-f]{1,64}")
+_ID = re.compile("[0-9A-Za-z_-]{1,128}")
 # 28 is SIGWINCH, by which httpd stops.
 _STOPS = ("2", "3", "9", "15", "28", "SIGINT", "SIGQUIT", "SIGKILL", "SIGTERM", "SIGWINCH")
 _LONGEST_STOP = 300.0  # seconds: one that still runs has taken no notice of the signal
@@ -197,15 +197,16 @@ class Follower:
 def _is_ours(row: Any) -> bool:
     if not _ID.fullmatch(row["Id"]):
         raise ValueError(printable(row["Id"], 64))
-    return any(name.startswith(PREFIX) for name in row["Labels"] or {})
+    return any(name.startswith(PREFIX) for name in row.get("Labels") or {})
 
 
 def _seen(row: Any) -> object:
     """Return what shows that a container has changed: also the health at the end of ``Up 2 minutes (healthy)``."""
-    status, networks = row["Status"], (row.get("NetworkSettings") or {}).get("Networks") or {}
+    status = row.get("Status") or ""
+    networks = (row.get("NetworkSettings") or {}).get("Networks") or {}
     health = status[status.rfind("(") :] if status.endswith(")") else ""
     addresses = {name: its.get("IPAddress") for name, its in networks.items() if its}
-    return row["State"], health, row["Names"], addresses, row.get("Ports")
+    return row["State"], health, row.get("Names"), addresses, row.get("Ports")
 
 
 docker = DockerProvider()
