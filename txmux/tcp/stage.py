@@ -133,6 +133,11 @@ class Stage:
 
     def on_data(self) -> Outcome | None: ...
 
+    def send(self, data: bytes) -> None:
+        """Send the client something that is said here."""
+        self._client.record.bytes_out += len(data)
+        self._client.transport.write(data)
+
     def peer_finished(self) -> None:
         self._client.has_finished = True
         self._client.advance(self.on_finished())

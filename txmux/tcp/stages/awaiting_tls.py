@@ -95,12 +95,8 @@ class AwaitingTLS(Stage):
             upstream.greeting = dialogue.banner  # of a server that is away, too: until it greets
         timeout = client.configuration.settings.detect_timeout
         self.wait(client.time_left(timeout), self._on_timeout)
-        self._send(dialogue.first)
+        self.send(dialogue.first)
         return self.on_data() if client.received else None
-
-    def _send(self, data: bytes) -> None:
-        self._client.record.bytes_out += len(data)
-        self._client.transport.write(data)
 
     @override
     def on_data(self) -> Outcome | None:
@@ -114,7 +110,7 @@ class AwaitingTLS(Stage):
             deadline = clock.callLater(settings.detect_timeout, client.stop_detection)
             return Admitted(self._layer, deadline)
         data, client.received = client.received, b""
-        self._send(dialogue.receive(data))
+        self.send(dialogue.receive(data))
         if dialogue.then != "end":
             return None
         return self._refuse(dialogue.problem) if dialogue.problem else self.on_finished()

@@ -125,8 +125,7 @@ class Peeking(Stage):
                 opened = unsealed.facts["ech"] == "inner"
                 client.configuration.counts.hidden_hello(opened=opened)
             if unsealed.illegal is not None:
-                client.record.bytes_out += len(unsealed.illegal.alert)
-                client.transport.write(unsealed.illegal.alert)
+                self.send(unsealed.illegal.alert)
                 return TurnedAway(Refusal.CLOSE, "tls-failed")
             if unsealed.opened is not None:
                 client.ech, client.received = unsealed, unsealed.stream
@@ -134,8 +133,7 @@ class Peeking(Stage):
 
     def _answer(self, answered: tuple[Exchange, ...]) -> None:
         for exchange in answered[self._answers :]:
-            self._client.record.bytes_out += len(exchange.answer)
-            self._client.transport.write(exchange.answer)
+            self.send(exchange.answer)
         self._answers = len(answered)
 
     @override

@@ -69,8 +69,7 @@ class Tunnelling(Stage):
             client.received = client.received[room:]
             event, answer = dialogue.proceed(answer), None
             if isinstance(event, bytes):
-                client.record.bytes_out += len(event)
-                client.transport.write(event)
+                self.send(event)
                 if dialogue.kind == "connect":  # it is asked for a login, and may leave
                     self._note(dialogue.problem)
             elif event is not None or not client.received:

@@ -97,8 +97,7 @@ class Rejecting(Stage):
         fresh = answer.data[self._answered :]
         if fresh:
             self._answered = len(answer.data)
-            client.record.bytes_out += len(fresh)
-            client.transport.write(fresh)
+            self.send(fresh)
         if client.has_finished or (answer.complete and not answer.data):
             self._close()
         elif answer.complete:
