@@ -26,7 +26,7 @@ from tests.support.examples import scaled
 from tests.wire.hello_builder import client_hello, extension, records, server_name, sized, versions
 from txmux.wire.client_hello import parse_client_hello
 from txmux.wire.cursor import IllegalHelloError, MalformedError
-from txmux.wire.ech import Key, Unsealed, Unsealing, open_hello, read_configs
+from txmux.wire.ech import Key, SecondHello, Unsealed, Unsealing, open_hello, read_configs
 from txmux.wire.hello_records import asks_again, before_hello
 from txmux.wire.hpke import AES_256_GCM, CHACHA20_POLY1305
 
@@ -194,6 +194,36 @@ class RetryTest(SynchronousTestCase):
         for stream in (records(plain + b"x"), records(plain)[:-1] + b"x" + records(b"x"), b"SSH"):
             with self.assertRaises(IllegalHelloError):
                 opened.open_again(stream)
+
+    def test_second_hello_does_not_depend_on_cuts(self) -> None:
+        """What comes before it is passed on, by whole records, and all that follows."""
+        others, whole = b"\x14\3\3\0\1\1", b"\x17\3\3\0\2xx"
+        sealer, opened = self.opened()
+        hello = records(sealer.second(inner()), 100)
+        stream = others + whole + hello + b"more"
+        for size in (1, 7, len(stream)):
+            opened._context._sequence = 1
+            second, passed = SecondHello(opened), []
+            for at in range(0, len(stream), size):
+                piece = stream[at : at + size]
+                passed.append(piece if second.is_over else second.receive(piece))
+            opened._context._sequence = 1
+            expected = others + whole + opened.open_again(hello) + b"more"
+            self.assertEqual(b"".join(passed), expected)
+            self.assertTrue(second.is_opened)
+            self.assertEqual(second.rest, b"")
+        before = [SecondHello(opened).receive(stream[:end]) for end in range(len(others + whole))]
+        self.assertEqual(set(before), {b"", others})
+
+    def test_no_second_hello(self) -> None:
+        """An alert is passed on at once; what is malformed is illegal."""
+        _, opened = self.opened()
+        second = SecondHello(opened)
+        self.assertEqual(second.receive(b"\x15"), b"\x15")
+        self.assertEqual((second.is_over, second.is_opened), (True, False))
+        with self.assertRaises(IllegalHelloError) as caught:
+            SecondHello(opened).receive(b"\x16\3\1\0\0")
+        self.assertEqual(str(caught.exception), "the second hello is malformed")
 
     def test_server_asks_again(self) -> None:
         for message, asks in (

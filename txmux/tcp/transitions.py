@@ -215,7 +215,7 @@ TRANSITIONS: Mapping[Node, Mapping[type[Outcome], Node]] = {
         TurnedAway: "refusal",
         Ended: "over",
     },
-    "awaiting-retry": {Connected: "relaying", Ended: "over"},
+    "awaiting-retry": {Connected: "relaying", TurnedAway: "refusal", Ended: "over"},
     "handing-over": {TurnedAway: "refusal", Ended: "over"},
     "refusal": {ToClosing: "closing", ToRejecting: "rejecting"},
     "relaying": {Ended: "over"},

@@ -118,6 +118,19 @@ class Cursor:
         self.at = end
         return taken
 
+    def sized(self, size: int, least: int = 0) -> bytes:
+        """Read bytes of any value behind their number.
+
+        Args:
+            size: The length in bytes of that number.
+            least: The smallest number that is allowed.
+
+        Raises:
+            MalformedError: There are fewer.
+            ShortError: They are not there in full.
+        """
+        return self.take(self.number(size, least, (1 << 8 * size) - 1))
+
 
 T = TypeVar("T")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import attrs
@@ -11,7 +12,13 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from txmux.wire.client_hello import HelloReader, parse_client_hello
 from txmux.wire.cursor import Cursor, IllegalHelloError, MalformedError, ShortError
 from txmux.wire.facts import printable
-from txmux.wire.hello_records import records, take_hello
+from txmux.wire.hello_records import (
+    HANDSHAKE,
+    OTHER_RECORDS,
+    before_hello,
+    records,
+    take_hello,
+)
 from txmux.wire.hpke import AEADS, HKDF_SHA256, X25519, Context, shared_secret
 
 VERSION = 0xFE0D
@@ -19,14 +26,16 @@ VERSION = 0xFE0D
 
 ILLEGAL_PARAMETER, DECRYPT_ERROR, MISSING_EXTENSION = 47, 51, 109
 
+_MALFORMED = "the second hello is malformed"
 _OUTER_EXTENSIONS = 0xFD00
 _SUPPORTED_VERSIONS, _TLS13 = 43, 0x0304
-_OUTER, _INNER = 0, b"\1"
+_OUTER, _INNER = b"\0", b"\1"
 _MOST_EXTENSIONS = 128  # of a hello; clients have about thirty
 _USUAL_NAME = 64  # bytes that hide how long a name is
 _MANDATORY = 0x8000  # of an extension of a configuration
 _CLIENT_HELLO = 1
 _HEADER = 4
+_SUITES = frozenset((HKDF_SHA256, aead) for aead in AEADS)
 
 
 @attrs.frozen
@@ -37,7 +46,7 @@ class Config:
         raw: All of it.
         id: What clients name it by.
         public_key: Of X25519.
-        suites: Its pairs of KDF and AEAD.
+        suites: Its pairs of KDF and AEAD that can be used here.
         public_name: The name that clients show.
     """
 
@@ -64,34 +73,27 @@ def read_configs(data: bytes) -> Iterator[Config]:
     """
     cursor = Cursor(data)
     try:
-        if cursor.number(2, 4, 0xFFFF) != cursor.left:
-            raise MalformedError
-        while cursor.left:
-            start = cursor.at
-            version = cursor.number(2, 0, 0xFFFF)
-            contents = Cursor(cursor.take(cursor.number(2, 0, 0xFFFF)))
+        configs = Cursor(cursor.sized(2, 4))
+        cursor.end()
+        while configs.left:
+            start = configs.at
+            version, contents = configs.number(2, 0, 0xFFFF), Cursor(configs.sized(2))
             if version == VERSION:
-                config = _config(data[start : cursor.at], contents)
-                if config is not None:
-                    yield config
+                yield from _config(configs.data[start : configs.at], contents)
     except ShortError:
         raise MalformedError from None
 
 
-def _config(raw: bytes, contents: Cursor) -> Config | None:
+def _config(raw: bytes, contents: Cursor) -> Iterator[Config]:
     number, kem = contents.number(1, 0, 0xFF), contents.number(2, 0, 0xFFFF)
-    public, suites = _sized(contents), _sized(contents)
-    contents.number(1, 0, 0xFF)  # the most bytes of a name
-    name = contents.take(contents.number(1, 1, 0xFF))
-    extensions = Cursor(_sized(contents))
+    public, suites = contents.sized(2), _numbers(contents.sized(2))
+    contents.take(1)  # the most bytes of a name
+    name = contents.sized(1, 1)
+    extensions = _extensions(contents.sized(2))
     contents.end()
-    is_known = kem == X25519 and len(public) == 32
-    while extensions.left:
-        is_known &= extensions.number(2, 0, 0xFFFF) < _MANDATORY
-        _sized(extensions)
-    numbers = _numbers(suites)
-    pairs = frozenset(zip(numbers[::2], numbers[1::2], strict=False))
-    return Config(raw, number, public, pairs, name.decode("latin-1")) if is_known else None
+    if kem == X25519 and len(public) == 32 and all(kind < _MANDATORY for kind in extensions):
+        pairs = _SUITES.intersection(zip(suites[::2], suites[1::2], strict=False))
+        yield Config(raw, number, public, pairs, name.decode("latin-1"))
 
 
 def make_config(number: int, public: bytes, aeads: Sequence[int], public_name: str) -> bytes:
@@ -113,65 +115,76 @@ def make_config(number: int, public: bytes, aeads: Sequence[int], public_name: s
 class _Hello(NamedTuple):
     """A hello without the header of its message."""
 
-    session: tuple[int, int]
-    """Where its session ID begins, and where that ends."""
-    at: int
-    """Where the length of the extensions is."""
-    end: int
-    extensions: list[tuple[int, int, int]]
-    """The number of each, where its contents begin, and where they end."""
+    start: bytes  # its version and random
+    session: bytes
+    offers: bytes  # cipher suites and compression methods
+    extensions: Mapping[int, bytes]
+    rest: bytes  # what is behind it
+
+    def encoded(self) -> bytes:
+        extensions = (_number(kind) + _with_size(one) for kind, one in self.extensions.items())
+        session = bytes([len(self.session)]) + self.session
+        return self.start + session + self.offers + _with_size(b"".join(extensions))
 
 
 def _parsed(data: bytes) -> _Hello:
-    """Read a hello, behind which there may be more."""
     cursor = Cursor(data)
-    extensions = []
     try:
-        cursor.take(2 + 32)
-        size = cursor.number(1, 0, 32)
-        session = cursor.at, cursor.at + size
-        cursor.take(size)
-        _sized(cursor)
-        cursor.take(cursor.number(1, 1, 0xFF))
+        start, session = cursor.take(2 + 32), cursor.sized(1)
         at = cursor.at
-        end = at + 2 + cursor.number(2, 0, 0xFFFF)
-        while cursor.at < end:
-            kind, size = cursor.number(2, 0, 0xFFFF), cursor.number(2, 0, end - cursor.at - 2)
-            extensions.append((kind, cursor.at, cursor.at + size))
-            cursor.take(size)
-            if len(extensions) > _MOST_EXTENSIONS:
-                raise MalformedError
+        cursor.sized(2)
+        cursor.sized(1, 1)
+        offers, extensions = data[at : cursor.at], _extensions(cursor.sized(2))
     except ShortError:
         raise MalformedError from None
-    if len({kind for kind, _, _ in extensions}) < len(extensions):
-        raise MalformedError
-    return _Hello(session, at, end, extensions)
+    return _Hello(start, session, offers, extensions, data[cursor.at :])
 
 
-class _Sealed(NamedTuple):
-    """What an outer hello has of the inner one."""
+def _extensions(data: bytes) -> dict[int, bytes]:
+    cursor, extensions = Cursor(data), dict[int, bytes]()
+    while cursor.left:
+        kind = cursor.number(2, 0, 0xFFFF)
+        if kind in extensions or len(extensions) == _MOST_EXTENSIONS:
+            raise MalformedError
+        extensions[kind] = cursor.sized(2)
+    return extensions
 
-    suite: tuple[int, int]
-    config_id: int
+
+class _Outer(NamedTuple):
+    """A hello with another one in it."""
+
+    hello: _Hello
+    key: tuple[
+        int, int, int
+    ]  # what that is encrypted by: KDF, AEAD, and number of the configuration
     encapsulated: bytes
     payload: bytes
     associated: bytes
 
 
-def _sealed(data: bytes, outer: _Hello) -> _Sealed | None:
-    for kind, start, end in outer.extensions:
-        if kind == VERSION and data[start : start + 1] == bytes([_OUTER]):
-            cursor = Cursor(data[start + 1 : end])
-            try:
-                suite = cursor.number(2, 0, 0xFFFF), cursor.number(2, 0, 0xFFFF)
-                number, encapsulated = cursor.number(1, 0, 0xFF), _sized(cursor)
-                payload = _sized(cursor)
-            except ShortError:
-                raise MalformedError from None
-            cursor.end()
-            associated = data[: end - len(payload)] + bytes(len(payload)) + data[end:]
-            return _Sealed(suite, number, encapsulated, payload, associated)
-    return None
+def _outer(message: bytes) -> _Outer | None:
+    hello = _parsed(message[_HEADER:])
+    cursor = Cursor(hello.extensions.get(VERSION, b""))
+    if not cursor.data.startswith(_OUTER):
+        return None
+    try:
+        cursor.take(len(_OUTER))
+        key = cursor.number(2, 0, 0xFFFF), cursor.number(2, 0, 0xFFFF), cursor.number(1, 0, 0xFF)
+        encapsulated, payload = cursor.sized(2), cursor.sized(2)
+    except ShortError:
+        raise MalformedError from None
+    cursor.end()
+    empty = cursor.data[: cursor.at - len(payload)] + bytes(len(payload))
+    associated = hello._replace(extensions={**hello.extensions, VERSION: empty}).encoded()
+    return _Outer(hello, key, encapsulated, payload, associated)
+
+
+@contextmanager
+def _refused(alert: int, why: str) -> Iterator[None]:
+    try:
+        yield
+    except MalformedError:
+        raise IllegalHelloError(alert, why) from None
 
 
 @attrs.define(eq=False)
@@ -183,8 +196,7 @@ class Opened:
     """
 
     inner: bytes
-    _suite: tuple[int, int]
-    _config_id: int
+    _key: tuple[int, int, int]
     _context: Context
 
     def open_again(self, stream: bytes) -> bytes:
@@ -199,103 +211,120 @@ class Opened:
         Raises:
             IllegalHelloError: It does not belong to the first one, or is not legal.
         """
-        try:
-            taken = take_hello(stream)
-            if taken is None:  # its record goes on
-                raise MalformedError  # noqa: TRY301 - as below
-            data = taken[0][_HEADER:]
-            outer = _parsed(data)
-            sealed = _sealed(data, outer)
-        except MalformedError:
-            raise IllegalHelloError(ILLEGAL_PARAMETER, "the second hello is malformed") from None
-        if sealed is None:
+        with _refused(ILLEGAL_PARAMETER, _MALFORMED):
+            message, end = take_hello(stream)
+            outer = _outer(message)
+        if outer is None:
             raise IllegalHelloError(
                 MISSING_EXTENSION, "the second hello has no encrypted one with it"
             )
-        same = sealed.suite == self._suite and sealed.config_id == self._config_id
-        if not same or sealed.encapsulated:
+        if outer.key != self._key or outer.encapsulated:
             raise IllegalHelloError(
                 ILLEGAL_PARAMETER, "the second hello is encrypted by another key"
             )
-        try:
-            encoded = self._context.open(sealed.payload, sealed.associated)
-        except MalformedError:
-            raise IllegalHelloError(DECRYPT_ERROR, "the second hello does not open") from None
-        return records(_restored(encoded, data, outer), stream[1:3]) + stream[taken[1] :]
+        with _refused(DECRYPT_ERROR, "the second hello does not open"):
+            encoded = self._context.open(outer.payload, outer.associated)
+        return records(_restored(encoded, outer.hello), stream[1:3]) + stream[end:]
 
 
-def open_hello(message: bytes, keys: Mapping[int, Key]) -> Opened | None:
-    """Open a hello; ``None`` if none of the keys does. There is at most one key exchange.
+def open_hello(message: bytes, keys: Mapping[int, Key]) -> Opened:
+    """Open a hello. There is at most one key exchange.
 
     Args:
         message: The whole ClientHello that came.
         keys: By the number of their configuration.
 
     Raises:
+        MalformedError: None of the keys opens it.
         IllegalHelloError: What was hidden is not legal.
     """
-    try:
-        data = message[_HEADER:]
-        outer = _parsed(data)
-        sealed = _sealed(data, outer)
-        key = keys.get(sealed.config_id) if sealed is not None else None
-        if sealed is None or key is None or sealed.suite not in key.config.suites:
-            return None
-        kdf, aead = sealed.suite
-        if kdf != HKDF_SHA256 or aead not in AEADS or outer.end != len(data):
-            return None
-        shared = shared_secret(key.private, sealed.encapsulated)
-        context = Context(shared, b"tls ech\0" + key.config.raw, aead)
-        encoded = context.open(sealed.payload, sealed.associated)
-    except MalformedError:
-        return None
-    return Opened(_restored(encoded, data, outer), sealed.suite, sealed.config_id, context)
-
-
-def _restored(encoded: bytes, data: bytes, outer: _Hello) -> bytes:
-    """Make the message of the inner hello from its short form (section 5.1)."""
-    try:
-        return _restore(encoded, data, outer)
-    except MalformedError:
-        raise IllegalHelloError(ILLEGAL_PARAMETER, "the hidden hello is not legal") from None
-
-
-def _restore(encoded: bytes, data: bytes, outer: _Hello) -> bytes:
-    inner = _parsed(encoded)
-    if inner.session[0] != inner.session[1] or encoded[inner.end :].strip(b"\0"):
+    outer = _outer(message)
+    key = None if outer is None else keys.get(outer.key[2])
+    if outer is None or key is None or outer.key[:2] not in key.config.suites or outer.hello.rest:
         raise MalformedError
+    shared = shared_secret(key.private, outer.encapsulated)
+    context = Context(shared, b"tls ech\0" + key.config.raw, outer.key[1])
+    encoded = context.open(outer.payload, outer.associated)
+    return Opened(_restored(encoded, outer.hello), outer.key, context)
+
+
+@_refused(ILLEGAL_PARAMETER, "the hidden hello is not legal")
+def _restored(encoded: bytes, outer: _Hello) -> bytes:
+    """Make the message of the inner hello from its short form (section 5.1)."""
+    inner = _parsed(encoded)
     found: list[tuple[int, bytes]] = []
-    for kind, start, end in inner.extensions:
+    for kind, content in inner.extensions.items():
         if kind == _OUTER_EXTENSIONS:
-            found += _referenced(encoded[start:end], data, outer)
+            found += _referenced(content, outer)
         else:
-            found.append((kind, encoded[start:end]))
-    contents = dict(found)
-    versions = _numbers(contents.get(_SUPPORTED_VERSIONS, b"\0")[1:])
+            found.append((kind, content))
+    extensions = dict(found)
+    versions = _numbers(extensions.get(_SUPPORTED_VERSIONS, b"")[1:])
     if (
-        len(contents) < len(found)
-        or contents.get(VERSION) != _INNER
-        or _TLS13 not in versions
-        or any(0x0300 <= version < _TLS13 for version in versions)
+        inner.session
+        or inner.rest.strip(b"\0")
+        or len(extensions) < len(found)
+        or extensions.get(VERSION) != _INNER
+        or {version for version in versions if 0x0300 <= version <= _TLS13} != {_TLS13}
     ):
         raise MalformedError
-    session = data[outer.session[0] : outer.session[1]]
-    body = encoded[: inner.session[0] - 1] + bytes([len(session)]) + session
-    body += encoded[inner.session[1] : inner.at]
-    body += _with_size(b"".join(_number(kind) + _with_size(content) for kind, content in found))
+    body = inner._replace(session=outer.session, extensions=extensions).encoded()
     return bytes([_CLIENT_HELLO]) + len(body).to_bytes(3, "big") + body
 
 
-def _referenced(references: bytes, data: bytes, outer: _Hello) -> Iterator[tuple[int, bytes]]:
+def _referenced(references: bytes, outer: _Hello) -> Iterator[tuple[int, bytes]]:
     """Take extensions of the outer hello, in their order there, each at most once."""
     if len(references) < 3 or references[0] != len(references) - 1 or references[0] % 2:
         raise MalformedError
-    left = iter(outer.extensions)
+    left = iter(outer.extensions.items())
     for wanted in _numbers(references[1:]):
         found = next((one for one in left if one[0] == wanted), None)
         if found is None or wanted == VERSION:
             raise MalformedError
-        yield wanted, data[found[1] : found[2]]
+        yield found
+
+
+class SecondHello:
+    """Waits for the hello that a HelloRetryRequest asks for, and opens it, so that nothing depends on how the network cut it.
+
+    Args:
+        opened: The first hello.
+
+    Attributes:
+        length: The number of bytes so far.
+        rest: What is not passed on yet.
+        is_over: Whether all that follows is passed on as it comes.
+        is_opened: Whether the second hello has come.
+    """
+
+    def __init__(self, opened: Opened) -> None:
+        self._opened = opened
+        self._hello: HelloReader | None = None
+        self.length, self.rest = 0, b""
+        self.is_over = self.is_opened = False
+
+    def receive(self, data: bytes) -> bytes:
+        """Take more of what the client sends, and return what is to be passed on.
+
+        Raises:
+            IllegalHelloError: As `Opened.open_again`.
+        """
+        self.length += len(data)
+        self.rest += data
+        at = before_hello(self.rest)
+        passed, self.rest = self.rest[:at], self.rest[at:]
+        if self.rest.startswith(HANDSHAKE):
+            self._hello = hello = parse_client_hello(self.rest, self._hello)
+            if hello.malformed:
+                raise IllegalHelloError(ILLEGAL_PARAMETER, _MALFORMED)
+            if hello.hello:
+                self.rest = self._opened.open_again(self.rest)
+                self.is_over = self.is_opened = True
+        else:  # a client that gives up says so by an alert
+            self.is_over = self.rest[:1] not in {b"", *OTHER_RECORDS}
+        if self.is_over:
+            passed, self.rest = passed + self.rest, b""
+        return passed
 
 
 @attrs.frozen
@@ -338,25 +367,19 @@ class Unsealing:
     def read(self, data: bytes, *, last: bool = False) -> Unsealed | None:
         """Look at all bytes so far; ``None`` if more are needed, which with `last` will not come."""
         self._hello = hello = parse_client_hello(data[: self._limit], self._hello)
-        if not hello.hello:
-            ends = hello.malformed or last or len(data) >= self._limit
-            return Unsealed(data, data, {}) if ends else None
-        opened = None
-        try:
-            taken = take_hello(data) if hello.ech else None
-        except MalformedError:
-            taken = None
+        if not hello.hello or not hello.ech:
+            is_over = hello.hello or hello.malformed or last or len(data) >= self._limit
+            return Unsealed(data, data, {}) if is_over else None
         facts = {"ech": "inner", "outer_sni": printable(hello.sni or "")}
-        if taken is not None:
-            try:
-                opened = open_hello(taken[0], self._keys)
-            except IllegalHelloError as illegal:
-                facts["tls_error"] = str(illegal)
-                return Unsealed(data, data, facts, illegal=illegal)
-        if taken is None or opened is None:
-            return Unsealed(data, data, {"ech": "outer"} if hello.ech else {})
+        try:
+            message, end = take_hello(data)
+            opened = open_hello(message, self._keys)
+        except IllegalHelloError as illegal:
+            return Unsealed(data, data, {**facts, "tls_error": str(illegal)}, illegal=illegal)
+        except MalformedError:
+            return Unsealed(data, data, {"ech": "outer"})
         hidden = records(opened.inner, data[1:3])
-        return Unsealed(data, hidden + data[taken[1] :], facts, opened, end=len(hidden))
+        return Unsealed(data, hidden + data[end:], facts, opened, end=len(hidden))
 
 
 def _number(number: int) -> bytes:
@@ -369,7 +392,3 @@ def _numbers(data: bytes) -> list[int]:
 
 def _with_size(data: bytes) -> bytes:
     return _number(len(data)) + data
-
-
-def _sized(cursor: Cursor) -> bytes:
-    return cursor.take(cursor.number(2, 0, 0xFFFF))

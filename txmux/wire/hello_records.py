@@ -1,11 +1,14 @@
 """The records that the first messages of TLS 1.3 are in (RFC 8446, section 5.1)."""
 
+from collections.abc import Iterator
+from itertools import islice
+
 from txmux.wire.cursor import MalformedError
 
-_CLIENT_HELLO, _SERVER_HELLO = 1, 2
+_SERVER_HELLO = b"\2"
 HANDSHAKE = b"\x16"
 """What each record of a handshake begins with."""
-OTHER_RECORDS = b"", b"\x14", b"\x17"
+OTHER_RECORDS = b"\x14", b"\x17"
 """What a record begins with that is no message of a handshake: early data, or one for old middleboxes."""
 _LONGEST, _MOST_RECORDS = 1 << 14, 64
 _HEADER, _RECORD_HEADER = 4, 5
@@ -13,43 +16,36 @@ _RETRY = bytes.fromhex("cf21ad74e59a6111be1d8c021e65b891c2a211167abb8c5e079e09e2
 """The random of a ServerHello that is a HelloRetryRequest (RFC 8446, section 4.1.3)."""
 
 
-def take_hello(data: bytes) -> tuple[bytes, int] | None:
-    """Take the message out of the records that a stream begins with.
+def _read(data: bytes, *kinds: bytes) -> Iterator[tuple[bytes, int]]:
+    """Read the records of some kinds that a stream begins with: what is in each, as far as it has come, and where it ends."""
+    at = 0
+    while data[at : at + 1] in kinds and len(data) >= (start := at + _RECORD_HEADER):
+        at = start + int.from_bytes(data[at + 3 : start], "big")
+        yield data[start:at], at
+
+
+def take_hello(data: bytes) -> tuple[bytes, int]:
+    """Take a whole message out of the records that a stream begins with, which `parse_client_hello` has found to be right.
 
     Returns:
-        The message, and where it ends in the stream; ``None`` while it is not whole.
+        The message, and where it ends in the stream.
 
     Raises:
-        MalformedError: There is none, or it is in a record with something else (RFC 8446, section 5.1), or in very many.
+        MalformedError: It is in a record with something else (RFC 8446, section 5.1), or in very many.
     """
-    content, at = bytearray(), 0
-    for _ in range(_MOST_RECORDS):
-        if len(data) < (start := at + _RECORD_HEADER):
-            return None
-        size = int.from_bytes(data[at + 3 : start], "big")
-        if data[at : at + 1] != HANDSHAKE or not 0 < size <= _LONGEST:
-            raise MalformedError
-        at = start + size
-        content += data[start:at]
-        if content[0] != _CLIENT_HELLO:
-            raise MalformedError
+    content = bytearray()
+    for piece, end in islice(_read(data, HANDSHAKE), _MOST_RECORDS):
+        content += piece
         whole = _HEADER + int.from_bytes(content[1:_HEADER], "big")
-        if len(content) >= whole > _HEADER and len(data) >= at:
-            if len(content) > whole:
-                raise MalformedError
-            return bytes(content), at
+        if len(content) == whole > _HEADER and len(data) >= end:
+            return bytes(content), end
     raise MalformedError
 
 
 def before_hello(data: bytes) -> int:
     """Return how many bytes of whole records are before the next message of a handshake: early data, or for old middleboxes."""
-    at = 0
-    while len(data) >= at + _RECORD_HEADER and data[at : at + 1] in OTHER_RECORDS:
-        end = at + _RECORD_HEADER + int.from_bytes(data[at + 3 : at + _RECORD_HEADER], "big")
-        if len(data) < end:
-            break
-        at = end
-    return at
+    ends = (end for _, end in _read(data, *OTHER_RECORDS) if end <= len(data))
+    return max(ends, default=0)
 
 
 def records(message: bytes, version: bytes) -> bytes:
@@ -63,18 +59,10 @@ def asks_again(data: bytes) -> bool | None:
     """Return whether a server's first bytes are a HelloRetryRequest; ``None`` while that is not known."""
     content, at = b"", 0
     goal = _HEADER + 2 + len(_RETRY)
-    while len(content) < goal:
-        if data[at : at + 1] not in {b"", HANDSHAKE}:
+    for piece, end in _read(data, HANDSHAKE):
+        content, at = content + piece, end
+        if content[:1] not in {b"", _SERVER_HELLO}:
             return False
-        if len(data) - at < _RECORD_HEADER:
-            return None
-        start = at + _RECORD_HEADER
-        at = start + int.from_bytes(data[at + 3 : start], "big")
-        content += data[start:at]
-        if content and content[0] != _SERVER_HELLO:
-            return False
-        if len(data) < at:
-            break
-    if len(content) < goal:
-        return None
-    return content[_HEADER + 2 : goal] == _RETRY
+        if len(content) >= goal:
+            return content[_HEADER + 2 : goal] == _RETRY
+    return None if data[at : at + 1] in {b"", HANDSHAKE} else False

@@ -38,11 +38,8 @@ class Context:
     def __init__(self, shared: bytes, info: bytes, aead: int) -> None:
         suite = b"HPKE" + b"".join(n.to_bytes(2, "big") for n in (X25519, HKDF_SHA256, aead))
         cipher, size = AEADS[aead]
-        of_psk, of_info = (
-            _extract(suite, b"", label, value)
-            for label, value in ((b"psk_id_hash", b""), (b"info_hash", info))
-        )
-        schedule = b"\0" + of_psk + of_info
+        of_psk = _extract(suite, b"", b"psk_id_hash", b"")
+        schedule = b"\0" + of_psk + _extract(suite, b"", b"info_hash", info)
         secret = _extract(suite, shared, b"secret", b"")
         self._aead = cipher(_expand(suite, secret, b"key", schedule, size))
         self._nonce = int.from_bytes(_expand(suite, secret, b"base_nonce", schedule, 12), "big")

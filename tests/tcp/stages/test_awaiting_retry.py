@@ -312,6 +312,7 @@ class EndsHereTest(TerminationCase):
         client, sealer = await self.asked_again()
         for byte in _CHANGED + records(sealer.second(self.hello())):
             client.send(bytes([byte]))
+            await self.turn()
         await client.has_all()
         record = await self.assert_ended(client, reason="tls-failed")
         self.assertIn("the TLS handshake failed: bad key share", record.facts["tls_error"])

@@ -6,10 +6,9 @@ from OpenSSL.SSL import Error
 from twisted.python.failure import Failure
 
 from txmux.net.tls.transport import TLSTransport
-from txmux.wire.client_hello import HelloReader, parse_client_hello
 from txmux.wire.cursor import IllegalHelloError
-from txmux.wire.ech import Unsealed
-from txmux.wire.hello_records import asks_again, before_hello
+from txmux.wire.ech import ILLEGAL_PARAMETER, SecondHello, Unsealed
+from txmux.wire.hello_records import asks_again
 
 _MOST = 2**15  # bytes of the second hello, and of what comes before it
 
@@ -18,13 +17,11 @@ class HiddenTLSTransport(TLSTransport):
     """Opens the hello that follows a HelloRetryRequest of OpenSSL's."""
 
     _is_retry: bool | None = None  # until the first answer
-    _held = b""
-    _passed = 0
-    _hello: HelloReader | None = None
 
     def __init__(self, factory: Any, protocol: Any, unsealed: Unsealed) -> None:
         super().__init__(factory, protocol, _connectWrapped=False)
-        self._unsealed = unsealed
+        assert unsealed.opened is not None  # noqa: S101 - by that it is here
+        self._second = SecondHello(unsealed.opened)
 
     def _encrypted(self) -> bytes:
         data = super()._encrypted()
@@ -33,27 +30,17 @@ class HiddenTLSTransport(TLSTransport):
         return data
 
     def dataReceived(self, data: bytes) -> None:
-        if not self._is_retry:
+        second = self._second
+        if self._is_retry and not second.is_over:
+            try:
+                data = second.receive(data)
+                if second.length > _MOST and not second.is_over:
+                    raise IllegalHelloError(ILLEGAL_PARAMETER, "the second hello is too long")  # noqa: TRY301 - as those
+            except IllegalHelloError as illegal:
+                self.transport.write(illegal.alert)
+                problem = Error([("", "", str(illegal))])  # as OpenSSL's are
+                self._tlsShutdownFinished(Failure(problem))
+                return
+            self.is_opened_again = second.is_opened
+        if data:
             super().dataReceived(data)
-            return
-        self._held += data
-        others = before_hello(self._held)
-        if others:
-            self._passed += others
-            others_data, self._held = self._held[:others], self._held[others:]
-            super().dataReceived(others_data)
-        self._hello = hello = parse_client_hello(self._held, self._hello)
-        if hello.hello or hello.malformed or self._passed + len(self._held) > _MOST:
-            self._open()
-
-    def _open(self) -> None:
-        self._is_retry, held, self._held = False, self._held, b""
-        assert self._unsealed.opened is not None  # noqa: S101 - by that it is here
-        try:
-            second = self._unsealed.opened.open_again(held)
-        except IllegalHelloError as illegal:
-            self.transport.write(illegal.alert)
-            self._tlsShutdownFinished(Failure(Error([("", "", str(illegal))])))  # as OpenSSL's are
-        else:
-            self.is_opened_again = True
-            super().dataReceived(second)

@@ -10,6 +10,7 @@ from twisted.python.failure import Failure
 from typing_extensions import override
 
 from txmux.interfaces import Peeked
+from txmux.net.sockets.transport import unsent_bytes
 from txmux.rules.model import Refusal
 from txmux.tcp.answers import RejectionAnswer, answer_to
 from txmux.tcp.stage import Stage
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from txmux.telemetry.reasons import AbortReason, EndReason
     from txmux.telemetry.record import ConnectionState
 
-_CLOSE_NOTIFY = 5.0  # seconds that TLS waits for the other side's
+_CLOSE_NOTIFY = 5.0  # seconds that TLS waits for the other side's, and others until all is sent
 _PATIENCE = 3.0  # seconds
 _MOST = 256 * 1024  # bytes
 
@@ -45,7 +46,7 @@ class Closing(Stage):
         if self._how is Refusal.RESET:
             transport.abortConnection()
             return
-        if ISSLTransport.providedBy(transport):
+        if ISSLTransport.providedBy(transport) or unsent_bytes(transport):
             self.wait(_CLOSE_NOTIFY, transport.abortConnection)
         transport.loseConnection()
 
