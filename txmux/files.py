@@ -219,22 +219,28 @@ def state_at(path: Path) -> tuple[FileState, bool]:
         OSError: It cannot be looked at, by the helper neither; with ``EPIPE``, the helper does not answer, and is not asked
             again for a minute.
     """
-    global _unheard_until  # noqa: PLW0603 - there is one helper
     try:
         return _state_of(path.stat()), False
     except PermissionError:
         if _helper is None:
             raise
+    with _opened_by_helper(_helper, path) as descriptor:
+        return _state_of(os.fstat(descriptor)), True
+
+
+@contextmanager
+def _opened_by_helper(helper: Callable[[Path, int], int], path: Path) -> Iterator[int]:
+    global _unheard_until  # noqa: PLW0603 - there is one helper
     if time.monotonic() < _unheard_until:
         raise OSError(errno.EPIPE, "the helper that opens files does not answer")
     try:
-        descriptor = _helper(path, os.O_RDONLY)
+        descriptor = helper(path, os.O_RDONLY)
     except OSError as problem:
         if problem.errno == errno.EPIPE:
             _unheard_until = time.monotonic() + _UNHEARD
         raise
     try:
-        return _state_of(os.fstat(descriptor)), True
+        yield descriptor
     finally:
         os.close(descriptor)
 
@@ -246,11 +252,8 @@ def names_in(folder: Path) -> list[str]:
     except PermissionError:
         if _helper is None:
             raise
-    descriptor = _helper(folder, os.O_RDONLY)
-    try:
+    with _opened_by_helper(_helper, folder) as descriptor:
         return os.listdir(descriptor)  # noqa: PTH208 - of a descriptor
-    finally:
-        os.close(descriptor)
 
 
 def replace_file(path: Path, data: bytes, prepare: Callable[[int], object]) -> None:

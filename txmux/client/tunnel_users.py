@@ -1,34 +1,34 @@
 """Checks the users and passwords of clients that ask for a tunnel, in a thread, since bcrypt takes long on purpose."""
 
 import secrets
-from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
+from typing_extensions import override
 
+from txmux.client.watched import WatchedFiles
 from txmux.errors import MuxError
-from txmux.files import read_bytes, state_at
+from txmux.files import read_bytes
+from txmux.net.tls.errors import TLSFileError
 from txmux.net.turns import outcome_in_thread
 from txmux.rules.reading.tunnels import read_users
 from txmux.wire.tunnel.dialogue import Login
 
-_PAUSE = 5.0  # minimum seconds between two looks at the file
 _MOST_WAITING, _MOST_PER_SOURCE = 16, 2  # logins that are being checked
 _MOST_KNOWN = 1000
 _LONGEST = 72  # bytes of a password that bcrypt looks at
 
 
-class TunnelUsers:
-    """The users of one route's file, which is read again when it has changed.
+class TunnelUsers(WatchedFiles):
+    """The users of one route's file.
 
     While it cannot be read, those that are known are kept; without any, nobody can log in.
     """
 
-    _log = Logger()
+    _key, _pause = "tunnel_users", 5.0
 
     def __init__(self, route: str, path: Path) -> None:
         try:
@@ -37,37 +37,35 @@ class TunnelUsers:
             what = "needs bcrypt; install txmux[tunnel]"
             raise MuxError(f"[route {route}] tunnel_users: {what}") from None
         self._compare: Any = bcrypt.checkpw
-        self._name, self._path = f"[route {route}] tunnel_users: {path}", path
-        self._hashes: Mapping[str, bytes] = {}
-        self._state: object = None  # of the file, or the number of the error
-        self._looked_at = -_PAUSE
+        self._path, self._hashes = path, dict[str, bytes]()
         # By digests of logins that are being checked: who has sent each first, and who waits for it.
         self._waiting: dict[bytes, tuple[int, list[Deferred[bool]]]] = {}
         # Digests of right logins: a client that comes again does not wait, nor cost a quarter of a second of CPU.
         self._known: set[bytes] = set()
         self._salt = secrets.token_bytes(16)
-        self._look()
+        super().__init__(monotonic, f"[route {route}] ")
+        self._seen = []  # none is read yet
+        self.look_again()
 
-    def _look(self) -> None:
-        if monotonic() - self._looked_at < _PAUSE:
-            return
-        self._looked_at = monotonic()
-        hashes, state, problems = self._hashes, self._state, list[str]()
+    @override
+    def _paths(self) -> list[Path]:
+        return [self._path]
+
+    @override
+    def _read_again(self) -> None:
         try:
-            state = state_at(self._path)[0]
-            if state != self._state:
-                hashes, problems = read_users(read_bytes(self._path))
+            self._hashes, problems = read_users(read_bytes(self._path))
         except OSError as error:
-            state = error.errno
-            problems = [f" cannot be read: {error.strerror}; users that are known are kept"]
-        if state != self._state:
-            self._state, self._hashes = state, hashes
-            for problem in problems:
-                self._log.error("{name}{problem}", name=self._name, problem=problem)
+            what = f"{self._path} cannot be read: {error.strerror}; let txmux read it"
+            raise TLSFileError(self._key, what) from None
+        self.trouble = ""
+        for problem in problems:
+            where = f"{self._section}{self._key}: {self._path}"
+            self._log.error("{where}{problem}", where=where, problem=problem)
 
     def check(self, source: int, login: Login) -> Deferred[bool] | bool | None:
         """Return whether a login is right, now or later; ``None`` if too many are being checked."""
-        self._look()
+        self.look()
         # A user that does not exist takes as long as another.
         other = next(iter(self._hashes.values()), b"")
         hashed = self._hashes.get(login.user, b"")

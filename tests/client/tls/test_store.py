@@ -1,6 +1,7 @@
 """Certificates that follow their files, and which is for whom."""
 
 import contextlib
+import errno
 import itertools
 import os
 import ssl
@@ -8,6 +9,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -20,9 +22,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.backends.connect.tls_case import authority
 from tests.support.certificates import make_authority
 from tests.support.folders import make_folder
+from txmux.client import watched
 from txmux.client.tls.contexts import Contexts
 from txmux.client.tls.store import CertificateStore
 from txmux.client.tls.terminations import Terminations
+from txmux.files import state_at
 from txmux.net.tls.errors import TLSFileError
 from txmux.rules.model import Route, Rules, Settings, TlsEnd
 from txmux.rules.reading.route import allowed_client
@@ -367,6 +371,38 @@ class StoreTests(StoreCase):
         self.clock.advance(1)
         store.context()
         self.assertEqual(self.logged(), ["[route site] terminate_tls: certificates reloaded"])
+
+    def test_wrong_file_is_read_again_though_it_looks_the_same(self) -> None:
+        """As one whose rights are mended, or that is written twice within one tick of the file system's clock."""
+        path = self.pem("a.example", file="site.pem")
+        good = path.read_bytes()
+        store = self.store(path)
+        for content, said in ((b"x" * len(good), "no certificate in it"), (good, "reloaded")):
+            path.write_bytes(content)
+            os.utime(path, (5, 5))
+            self.clock.advance(1)
+            store.context()
+            (line,) = self.logged()
+            self.assertIn(said, line)
+        self.assertEqual(store.trouble, "")
+
+    def test_silent_helper(self) -> None:
+        """It is logged once; when the helper answers again, the files are read again."""
+        path = self.pem("a.example", file="site.pem")
+        store = self.store(path)
+        silent = OSError(errno.EPIPE, "silent")
+        self.patch(watched, "state_at", Mock(side_effect=silent))
+        for _ in range(3):
+            self.clock.advance(1)
+            store.context()
+        why = "[route site] terminate_tls: the helper that looks at the files does not answer"
+        self.assertEqual(self.logged(), [why])
+        self.patch(watched, "state_at", state_at)
+        path.write_bytes(b"nonsense")
+        self.clock.advance(1)
+        store.context()
+        self.assertIn("no certificate in it", store.trouble)
+        self.logged()
 
     def test_authorities_are_watched(self) -> None:
         ca = authority().write(self.folder / "ca.pem")

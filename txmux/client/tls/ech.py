@@ -3,14 +3,16 @@
 import base64
 import binascii
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import attrs
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from twisted.logger import Logger
+from typing_extensions import override
 
+from txmux.client.watched import WatchedFiles
 from txmux.files import names_in, read_bytes, state_at
 from txmux.net.tls.errors import TLSFileError
 from txmux.wire.cursor import MalformedError
@@ -24,10 +26,7 @@ HOST_NAME = re.compile(
 )
 """What a public name has to be: clients pass over others (RFC 9849, section 4)."""
 
-_PAUSE = 1.0  # seconds between two looks at the files
-_PAUSE_OF_HELPER = 5.0  # the same where the helper looks, while clients wait
 _BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----(.+?)-----END \1-----", re.DOTALL)
-_log = Logger()
 
 
 @attrs.frozen
@@ -123,8 +122,8 @@ def read_key_files(path: Path) -> list[KeyFile]:
     return sorted(files, key=lambda file: file.made, reverse=True)
 
 
-class EchKeys:
-    """Reads the files again when they have changed, which it checks when a client connects.
+class EchKeys(WatchedFiles):
+    """The keys of a listener.
 
     Args:
         path: A file, or a folder of files.
@@ -134,11 +133,12 @@ class EchKeys:
 
     Attributes:
         files: What is in use, the newest first.
-        trouble: Why the current files are not in use; empty if they are.
 
     Raises:
         TLSFileError: A file cannot be used.
     """
+
+    _key = KEY
 
     def __init__(
         self,
@@ -148,14 +148,12 @@ class EchKeys:
         may_lack: bool = False,
         is_quiet: bool = False,
     ) -> None:
-        self._path, self._seconds, self._is_quiet = path, seconds, is_quiet
-        self._looked_at = seconds()
-        self._seen = self._states()
+        self._path = path
+        super().__init__(seconds, is_quiet=is_quiet)
         self._by_id: Mapping[int, Key] = {}
         self.files: list[KeyFile] = []
-        self.trouble = ""
         try:
-            self._use(read_key_files(path))
+            self._read()
         except TLSFileError as problem:
             if not may_lack:
                 raise
@@ -166,49 +164,24 @@ class EchKeys:
         self.look()
         return Unsealing(self._by_id, limit)
 
-    def look(self) -> None:
-        """Look at the files again, unless that was just done."""
-        if self._seconds() - self._looked_at >= self._pause:
-            self.look_again()
-
     def shown(self) -> list[tuple[int, str, float]]:
         """Return the number and the public name of each key, and when it was written, the published one first."""
         configs = ((key.config, file.made) for file in self.files for key in file.keys)
         return [(config.id, config.public_name, made) for config, made in configs]
 
-    def look_again(self) -> None:
-        self._looked_at = self._seconds()
-        states = self._states()
-        if states == self._seen:
-            return
-        self._seen = states
-        try:
-            self._use(read_key_files(self._path))
-        except TLSFileError as problem:
-            self.trouble = f"{KEY}: {problem.what}; what is in use is kept"
-            if not self._is_quiet:
-                _log.error("{trouble}", trouble=self.trouble)
-        else:
-            self.trouble = ""
-            if not self._is_quiet:
-                _log.info("{key} = {path}: keys reloaded", key=KEY, path=str(self._path))
+    @override
+    def _paths(self) -> Iterator[Path]:
+        yield self._path
+        with suppress(TLSFileError):  # reading reports it
+            yield from (path for path in key_paths(self._path) if path != self._path)
 
-    def _use(self, files: list[KeyFile]) -> None:
-        self.files = files
-        self._by_id = {key.config.id: key for file in reversed(files) for key in file.keys}
+    def _read(self) -> None:
+        self.files = read_key_files(self._path)
+        self._by_id = {key.config.id: key for file in reversed(self.files) for key in file.keys}
 
-    def _states(self) -> list[object]:
-        states: list[object] = []
-        self._pause = _PAUSE
-        try:
-            paths = [self._path]
-            for path in paths:
-                state, is_helped = state_at(path)
-                states.append(state)
-                if is_helped:
-                    self._pause = _PAUSE_OF_HELPER
-                if path is self._path:
-                    paths += [inside for inside in key_paths(path) if inside != path]
-        except (OSError, TLSFileError) as problem:
-            states.append(str(problem))
-        return states
+    @override
+    def _read_again(self) -> None:
+        self._read()
+        self.trouble = ""
+        if not self._is_quiet:
+            self._log.info("{key} = {path}: keys reloaded", key=KEY, path=str(self._path))

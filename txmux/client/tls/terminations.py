@@ -209,7 +209,9 @@ class PreparedTerminations:
     made: dict[tuple[str, TlsEnd], Termination] = attrs.field(factory=dict, init=False)
     current: set[tuple[str, TlsEnd]] = attrs.field(factory=set, init=False)
     current_ech: set[Path | None] = attrs.field(factory=set, init=False)
-    read: dict[Termination, tuple[Contexts, object, str]] = attrs.field(factory=dict, init=False)
+    read: dict[Termination, tuple[Contexts, list[object], str]] = attrs.field(
+        factory=dict, init=False
+    )
     kept: list[str] = attrs.field(factory=list, init=False)
     problems: list[Problem] = attrs.field(factory=list, init=False)
 
