@@ -2,21 +2,20 @@
 
 import argparse
 import base64
-import os
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from txmux.cli._output import Output
 from txmux.cli.remote import command
-from txmux.client.tls.ech import HOST_NAME, SUFFIXES, KeyFile, read_key_file, read_key_files
+from txmux.client.tls.ech import HOST_NAME, KeyFile, read_key_file, read_key_files
 from txmux.errors import MuxError
 from txmux.net.tls.errors import TLSFileError
+from txmux.rules.model.listener import ECH_SUFFIXES
 from txmux.rules.reading.parser import load
 from txmux.telemetry.formatting import utc_time
 from txmux.wire.ech import make_config
@@ -66,7 +65,7 @@ def _new(name: str, path: Path | None) -> int:
             f"{name!r} is not the name of a host; write for example txmux ech new public.example.com"
         )
     taken = set() if path is None else _taken(path.parent)
-    number = secrets.choice([free for free in range(256) if free not in taken] or range(256))
+    number = secrets.choice([*set(range(256)) - taken] or range(256))
     private = X25519PrivateKey.generate()
     public = private.public_key().public_bytes_raw()
     configs = make_config(number, public, (AES_128_GCM, CHACHA20_POLY1305), name)
@@ -78,9 +77,8 @@ def _new(name: str, path: Path | None) -> int:
         print(f"# {record}\n{pem}", end="")
         return 0
     try:
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(file, "w", encoding="ascii") as opened:  # noqa: PTH123 - a descriptor
-            opened.write(pem)
+        path.touch(0o600, exist_ok=False)
+        path.write_text(pem, encoding="ascii")
     except OSError as error:
         raise MuxError(f"cannot write '{path}': {error.strerror}; name a new file") from None
     print(record)
@@ -97,41 +95,30 @@ def _taken(folder: Path) -> set[int]:
 
 
 def _show(path: Path) -> None:
-    output = Output()
-    found = _found(path)
-    rows = [
-        (_cells(name, file, state), "")
-        for name, files in found.items()
-        for file, state in zip(files, _states(files), strict=True)
-    ]
+    output, found = Output(), _found(path)
+    rows = []
+    for listener, files in found.items():
+        newer: set[int] = set()  # of two keys with one number, only the newer opens hellos
+        for number, file in enumerate(files):
+            ids = {key.config.id for key in file.keys}
+            state = "published" if not number else "opens nothing" if ids <= newer else "opens"
+            newer |= ids
+            shown = ", ".join(str(key.config.id) for key in file.keys)
+            names = ", ".join(key.config.public_name for key in file.keys)
+            cells = listener, shown, names, utc_time(file.made), state, str(file.path)
+            rows.append((cells, ""))
     output.table(rows, _HEAD)
-    for name, files in found.items():
+    for listener, files in found.items():
         output.line()
-        output.line(f"{name}: {_RECORD.format(files[0].configs)}")
+        output.line(f"{listener}: {_RECORD.format(files[0].configs)}")
 
 
 def _found(path: Path) -> Mapping[str, Sequence[KeyFile]]:
-    if path.is_dir() or path.suffix in SUFFIXES:
+    if path.is_dir() or path.suffix in ECH_SUFFIXES:
         return {"-": read_key_files(path)}
-    listeners = [one for one in load(path).listeners if one.ech_keys is not None]
-    if not listeners:
+    named = {one.name: one.ech_keys for one in load(path).listeners if one.ech_keys is not None}
+    if not named:
         raise MuxError(
             f"{path}: no [listen] has ech_keys; add it, and make a key by 'txmux ech new PUBLIC_NAME'"
         )
-    return {one.name: read_key_files(one.ech_keys) for one in listeners if one.ech_keys}
-
-
-def _states(files: Sequence[KeyFile]) -> Iterator[str]:
-    """Say of each file, the newest first, what it does; of two keys with one number, the newer opens hellos."""
-    newer: set[int] = set()
-    for number, file in enumerate(files):
-        ids = {key.config.id for key in file.keys}
-        yield "published" if not number else "opens nothing" if ids <= newer else "opens"
-        newer |= ids
-
-
-def _cells(listener: str, file: KeyFile, state: str) -> tuple[str, ...]:
-    configs: Any = [key.config for key in file.keys]
-    ids = ", ".join(str(config.id) for config in configs)
-    names = ", ".join(config.public_name for config in configs)
-    return listener, ids, names, utc_time(file.made), state, str(file.path)
+    return {name: read_key_files(keys) for name, keys in named.items()}

@@ -15,11 +15,11 @@ from typing_extensions import override
 from txmux.client.watched import WatchedFiles
 from txmux.files import names_in, read_bytes, state_at
 from txmux.net.tls.errors import TLSFileError
+from txmux.rules.model.listener import ECH_SUFFIXES
 from txmux.wire.cursor import MalformedError
 from txmux.wire.ech import Key, Unsealing, read_configs
 
 KEY = "ech_keys"
-SUFFIXES = (".ech", ".pem")
 HOST_NAME = re.compile(
     r"(?=.{1,254}$)([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9])?\.)*[a-z]([a-z0-9-]{0,61}[a-z0-9])?",
     re.IGNORECASE,
@@ -110,7 +110,9 @@ def key_paths(path: Path) -> list[Path]:
         return [path]
     except OSError as problem:
         raise _unreadable(path, problem) from None
-    paths = [path / name for name in sorted(names) if name.endswith(SUFFIXES) and name[0] != "."]
+    paths = [
+        path / name for name in sorted(names) if name.endswith(ECH_SUFFIXES) and name[0] != "."
+    ]
     if not paths:
         raise _wrong(path, "the folder has no file *.pem or *.ech")
     return paths

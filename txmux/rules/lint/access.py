@@ -21,6 +21,7 @@ from txmux.rules.model import (
     TlsEnd,
 )
 from txmux.rules.model.backend import backends_of
+from txmux.rules.model.listener import ECH_SUFFIXES
 from txmux.rules.model.route import takes_hidden
 from txmux.rules.problems import Problem, joined
 from txmux.rules.reading.route import dns_patterns
@@ -309,7 +310,7 @@ def unhidden_names(rules: Rules) -> Iterator[Problem]:
         path = listener.ech_keys
         if path is None:
             continue
-        files = [path, *path.glob("*.pem"), *path.glob("*.ech")]
+        files = [path, *(one for one in path.glob("*") if one.suffix in ECH_SUFFIXES)]
         for file in files:
             if file.is_file() and _is_readable(file):
                 message = f"every user of this machine can read '{file}', and so see hidden names; run 'chmod o= {file}'"

@@ -20,6 +20,9 @@ Logged: TypeAlias = bool | Literal["errors"]
 StartTLS: TypeAlias = Literal["smtp", "imap", "pop3", "ftp", "xmpp", "ldap"]
 """The protocols that begin in the clear, whose clients then ask for TLS."""
 
+ECH_SUFFIXES = (".ech", ".pem")
+"""What the names of files with keys end with, in a folder that `ech_keys` names."""
+
 _ORDER: tuple[Logged, ...] = (False, "errors", True)
 
 
