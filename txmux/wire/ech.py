@@ -12,13 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from txmux.wire.client_hello import HelloReader, parse_client_hello
 from txmux.wire.cursor import Cursor, IllegalHelloError, MalformedError, ShortError
 from txmux.wire.facts import printable
-from txmux.wire.hello_records import (
-    HANDSHAKE,
-    OTHER_RECORDS,
-    before_hello,
-    records,
-    take_hello,
-)
+from txmux.wire.hello_records import HANDSHAKE, OTHER_RECORDS, before_hello, records, take_hello
 from txmux.wire.hpke import AEADS, HKDF_SHA256, X25519, Context, shared_secret
 
 VERSION = 0xFE0D
@@ -129,14 +123,11 @@ class _Hello(NamedTuple):
 
 def _parsed(data: bytes) -> _Hello:
     cursor = Cursor(data)
-    try:
-        start, session = cursor.take(2 + 32), cursor.sized(1)
-        at = cursor.at
-        cursor.sized(2)
-        cursor.sized(1, 1)
-        offers, extensions = data[at : cursor.at], _extensions(cursor.sized(2))
-    except ShortError:
-        raise MalformedError from None
+    start, session = cursor.take(2 + 32), cursor.sized(1)
+    at = cursor.at
+    cursor.sized(2)
+    cursor.sized(1, 1)
+    offers, extensions = data[at : cursor.at], _extensions(cursor.sized(2))
     return _Hello(start, session, offers, extensions, data[cursor.at :])
 
 
@@ -167,12 +158,9 @@ def _outer(message: bytes) -> _Outer | None:
     cursor = Cursor(hello.extensions.get(VERSION, b""))
     if not cursor.data.startswith(_OUTER):
         return None
-    try:
-        cursor.take(len(_OUTER))
-        key = cursor.number(2, 0, 0xFFFF), cursor.number(2, 0, 0xFFFF), cursor.number(1, 0, 0xFF)
-        encapsulated, payload = cursor.sized(2), cursor.sized(2)
-    except ShortError:
-        raise MalformedError from None
+    cursor.take(len(_OUTER))
+    key = cursor.number(2, 0, 0xFFFF), cursor.number(2, 0, 0xFFFF), cursor.number(1, 0, 0xFF)
+    encapsulated, payload = cursor.sized(2), cursor.sized(2)
     cursor.end()
     empty = cursor.data[: cursor.at - len(payload)] + bytes(len(payload))
     associated = hello._replace(extensions={**hello.extensions, VERSION: empty}).encoded()
@@ -183,7 +171,7 @@ def _outer(message: bytes) -> _Outer | None:
 def _refused(alert: int, why: str) -> Iterator[None]:
     try:
         yield
-    except MalformedError:
+    except (MalformedError, ShortError):
         raise IllegalHelloError(alert, why) from None
 
 
@@ -235,7 +223,7 @@ def open_hello(message: bytes, keys: Mapping[int, Key]) -> Opened:
         keys: By the number of their configuration.
 
     Raises:
-        MalformedError: None of the keys opens it.
+        MalformedError, ShortError: None of the keys opens it.
         IllegalHelloError: What was hidden is not legal.
     """
     outer = _outer(message)
@@ -252,18 +240,17 @@ def open_hello(message: bytes, keys: Mapping[int, Key]) -> Opened:
 def _restored(encoded: bytes, outer: _Hello) -> bytes:
     """Make the message of the inner hello from its short form (section 5.1)."""
     inner = _parsed(encoded)
-    found: list[tuple[int, bytes]] = []
+    extensions: dict[int, bytes] = {}
     for kind, content in inner.extensions.items():
-        if kind == _OUTER_EXTENSIONS:
-            found += _referenced(content, outer)
-        else:
-            found.append((kind, content))
-    extensions = dict(found)
+        is_reference = kind == _OUTER_EXTENSIONS
+        found = _referenced(content, outer) if is_reference else {kind: content}
+        if not extensions.keys().isdisjoint(found):
+            raise MalformedError
+        extensions.update(found)
     versions = _numbers(extensions.get(_SUPPORTED_VERSIONS, b"")[1:])
     if (
         inner.session
         or inner.rest.strip(b"\0")
-        or len(extensions) < len(found)
         or extensions.get(VERSION) != _INNER
         or {version for version in versions if 0x0300 <= version <= _TLS13} != {_TLS13}
     ):
@@ -272,16 +259,15 @@ def _restored(encoded: bytes, outer: _Hello) -> bytes:
     return bytes([_CLIENT_HELLO]) + len(body).to_bytes(3, "big") + body
 
 
-def _referenced(references: bytes, outer: _Hello) -> Iterator[tuple[int, bytes]]:
+def _referenced(references: bytes, outer: _Hello) -> dict[int, bytes]:
     """Take extensions of the outer hello, in their order there, each at most once."""
-    if len(references) < 3 or references[0] != len(references) - 1 or references[0] % 2:
+    cursor = Cursor(references)
+    kinds = _numbers(cursor.sized(1, 2))
+    cursor.end()
+    found = {kind: content for kind, content in outer.extensions.items() if kind in kinds}
+    if [*found] != kinds:
         raise MalformedError
-    left = iter(outer.extensions.items())
-    for wanted in _numbers(references[1:]):
-        found = next((one for one in left if one[0] == wanted), None)
-        if found is None or wanted == VERSION:
-            raise MalformedError
-        yield found
+    return found
 
 
 class SecondHello:
@@ -376,7 +362,7 @@ class Unsealing:
             opened = open_hello(message, self._keys)
         except IllegalHelloError as illegal:
             return Unsealed(data, data, {**facts, "tls_error": str(illegal)}, illegal=illegal)
-        except MalformedError:
+        except (MalformedError, ShortError):
             return Unsealed(data, data, {"ech": "outer"})
         hidden = records(opened.inner, data[1:3])
         return Unsealed(data, hidden + data[end:], facts, opened, end=len(hidden))
@@ -387,7 +373,9 @@ def _number(number: int) -> bytes:
 
 
 def _numbers(data: bytes) -> list[int]:
-    return [int.from_bytes(data[at : at + 2], "big") for at in range(0, len(data) - 1, 2)]
+    if len(data) % 2:
+        raise MalformedError
+    return [int.from_bytes(data[at : at + 2], "big") for at in range(0, len(data), 2)]
 
 
 def _with_size(data: bytes) -> bytes:

@@ -37,7 +37,8 @@ class AwaitingRetry(Stage):
 
     _upstream: Upstream
     _member: Member
-    _server: ProxyClient | None  # until the next stage has it
+    _server: ProxyClient
+    _is_handed_on = False  # the server, to the next stage
     _said = b""  # by the server
     _is_retry = False
 
@@ -47,7 +48,6 @@ class AwaitingRetry(Stage):
         unsealed, client.ech = client.ech, None
         assert unsealed is not None  # noqa: S101 - by that it is here
         assert unsealed.opened is not None  # noqa: S101 - the same
-        assert server is not None  # noqa: S101 - it has just been connected
         self._second = SecondHello(unsealed.opened)
         client.server_counts = counts
         if client.counted_in:
@@ -64,11 +64,12 @@ class AwaitingRetry(Stage):
         self.wait(seconds, lambda: TurnedAway(Refusal.RESET, "idle-timeout"))
 
     def _relayed_on(self) -> Outcome:
-        client, server, self._server = self._client, self._server, None
+        client = self._client
         client.received = self._second.rest + client.received
+        self._is_handed_on = True
         if not client.has_finished:
             client.transport.resumeProducing()
-        return Connected(self._upstream, self._member, server)
+        return Connected(self._upstream, self._member, self._server)
 
     @override
     def on_data(self) -> Outcome | None:
@@ -89,8 +90,7 @@ class AwaitingRetry(Stage):
         client.received = passed if second.is_over else b""
         if second.is_over:
             return self._relayed_on()
-        if passed and self._server is not None:
-            self._server.transport.write(passed)
+        self._server.transport.write(passed)
         return None
 
     @override
@@ -121,10 +121,8 @@ class AwaitingRetry(Stage):
             client.advance(self._relayed_on())
 
     def _server_finished(self) -> None:
-        server = self._server
         self._client.advance(self._relayed_on())
-        if server is not None:
-            server.receiver.peer_finished()
+        self._server.receiver.peer_finished()
 
     def _server_lost(self, reason: Failure) -> None:
         if reason.check(ConnectionDone) is not None:
@@ -137,10 +135,9 @@ class AwaitingRetry(Stage):
     @override
     def leave(self) -> None:
         super().leave()
-        server, self._server = self._server, None
-        if server is not None:
-            server.receiver = NO_RECEIVER
-            server.transport.abortConnection()
+        if not self._is_handed_on:
+            self._server.receiver = NO_RECEIVER
+            self._server.transport.abortConnection()
             self._upstream.pool.released(self._member)
 
 
