@@ -5,8 +5,10 @@ import errno
 import re
 from collections.abc import Generator, Mapping
 from http import HTTPStatus
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import NamedTuple, TypeAlias
+
+from txmux.wire.tunnel.request import ADDRESS_SIZES
 
 
 class Login(NamedTuple):
@@ -17,7 +19,7 @@ class Login(NamedTuple):
 
 
 _Event: TypeAlias = "bytes | Login | bool | None"
-_Steps: TypeAlias = Generator[_Event, "bool | None", None]
+_Steps: TypeAlias = Generator[_Event, "bool | None", bool]
 _Taken: TypeAlias = Generator[None, "bool | None", bytes]
 
 _MOST_REQUESTS = 3  # without a right login, in one connection
@@ -41,6 +43,7 @@ _BY_NUMBER = {errno.ENETUNREACH: 3, errno.EHOSTUNREACH: 4}
 _MALFORMED = "it is malformed"
 _NO_CONNECT = "it asks for something else than a connection"
 _NO_ADDRESS = b"\0\1" + bytes(6)
+_REFUSED_BY_SOCKS4 = b"\0\x5b" + bytes(6)
 
 
 class TunnelDialogue:
@@ -70,7 +73,6 @@ class TunnelDialogue:
         self.number = 0
         self.is_answered = False
         self._steps: _Steps = getattr(self, f"_{self.kind}")()
-        next(self._steps)
 
     def proceed(self, answer: bool | None = None) -> _Event:  # noqa: FBT001 - as `Generator.send`
         """Read on.
@@ -82,7 +84,10 @@ class TunnelDialogue:
             Bytes to send, after which it is called again; a `Login`; whether the request is granted, as far as it goes;
             or ``None`` if more bytes are needed.
         """
-        return self._steps.send(answer)
+        try:
+            return self._steps.send(answer)
+        except StopIteration as end:
+            return bool(end.value)
 
     @property
     def facts(self) -> dict[str, str]:
@@ -107,12 +112,16 @@ class TunnelDialogue:
         if self.kind == "connect":
             return _status(status)
         if self.kind == "socks4":
-            return b"\0\x5b" + bytes(6)
+            return _REFUSED_BY_SOCKS4
         return bytes([5, _BY_NUMBER.get(self.number, code)]) + _NO_ADDRESS
 
     def fail(self, status: int) -> None:
         """Refuse what is no whole request, by a status of HTTP; SOCKS has no answer for that, but to a login."""
         self.last = _status(status) if self.kind == "connect" else self.last or b""
+
+    def _refuse(self, last: bytes, problem: str = _MALFORMED) -> bool:
+        self.last, self.problem = last, problem
+        return False
 
     def _take(self, count: int) -> _Taken:
         while len(self.received) < count:
@@ -125,30 +134,34 @@ class TunnelDialogue:
             yield None
         return (yield from self._take(end + 1))[:-1]
 
+    def _take_head(self) -> _Taken:
+        at = 0
+        while True:
+            self.received = self.received.lstrip(b"\r\n")  # RFC 9112, section 2.2
+            if end := _BLANK_LINE.search(self.received, max(0, at - 3)):
+                return (yield from self._take(end.end()))
+            at = len(self.received)
+            yield None
+
     def _socks4(self) -> _Steps:
-        yield None
         head = yield from self._take(8)
         yield from self._take_text()  # the name of a user, which nothing proves
         self.port, self.host = int.from_bytes(head[2:4], "big"), str(IPv4Address(head[4:]))
         if not any(head[4:7]) and head[7]:
             self.host = _host((yield from self._take_text()))
-        if head[1] == 1 and self.host and self.port and not self._wants_login:
-            yield True
-        self.last = b"\0\x5b" + bytes(6)
-        if head[1] != 1 or self._wants_login:
-            self.problem = _NO_CONNECT if head[1] != 1 else "it has no login"
-        yield False
+        if head[1] != 1:
+            return self._refuse(_REFUSED_BY_SOCKS4, _NO_CONNECT)
+        if self._wants_login:
+            return self._refuse(_REFUSED_BY_SOCKS4, "it has no login")
+        return bool(self.host and self.port) or self._refuse(_REFUSED_BY_SOCKS4)
 
     def _socks5(self) -> _Steps:
         """Agree on a method, log in (RFC 1929), and read the request (RFC 1928, sections 3 to 6)."""
-        yield None
         methods = yield from self._take((yield from self._take(2))[1])
         method = 2 if self._wants_login else 0
-        self.last = b"\5\xff"
         if method not in methods:
-            self.problem = "it offers no login" if method else "it offers nothing but a login"
-            yield False
-        self.last = None
+            problem = "it offers no login" if method else "it offers nothing but a login"
+            return self._refuse(b"\5\xff", problem)
         yield bytes([5, method])
         if method:
             version, length = yield from self._take(2)
@@ -156,66 +169,44 @@ class TunnelDialogue:
             password = yield from self._take((yield from self._take(1))[0])
             self.last = b"\1\1"
             if version != 1:
-                yield False
+                return False
             if not (yield Login(user, password)):
-                self.problem = _wrong(user)
-                yield False
+                return self._refuse(self.last, _wrong(user))
             self.user, self.last = user, None
             yield b"\1\0"
         version, command, _, kind = yield from self._take(4)
-        code = 1
-        if kind == 3:
-            self.host = _host((yield from self._take((yield from self._take(1))[0])))
-        elif kind == 1:
-            self.host = str(IPv4Address((yield from self._take(4))))
-        elif kind == 4:
-            self.host = str(IPv6Address((yield from self._take(16))))
-        else:
-            code = 8
-        self.port = int.from_bytes((yield from self._take(2)), "big") if code == 1 else 0
+        if kind in ADDRESS_SIZES:
+            size = ADDRESS_SIZES[kind] or (yield from self._take(1))[0]
+            host = yield from self._take(size)
+            self.host = str(ip_address(host)) if ADDRESS_SIZES[kind] else _host(host)
+            self.port = int.from_bytes((yield from self._take(2)), "big")
         if command != 1:
-            code, self.problem = 7, _NO_CONNECT
-        self.last = bytes([5, code]) + _NO_ADDRESS
-        if version == 5 and code == 1 and self.host and self.port:
-            self.last = None
-            yield True
-        yield False
+            return self._refuse(b"\5\7" + _NO_ADDRESS, _NO_CONNECT)
+        code = b"\1" if kind in ADDRESS_SIZES else b"\x08"
+        is_right = bool(version == 5 and self.host and self.port)
+        return is_right or self._refuse(b"\5" + code + _NO_ADDRESS)
 
     def _connect(self) -> _Steps:
         """Read requests until one is logged in; each has only a head (RFC 9110, section 9.3.6)."""
-        yield None
-        requests = at = 0
-        while True:
-            self.received = self.received.lstrip(b"\r\n")  # RFC 9112, section 2.2
-            end = _BLANK_LINE.search(self.received, max(0, at - 3))
-            if end is None:
-                at = len(self.received)
-                yield None
-                continue
-            head, self.received, at = self.received[: end.end()], self.received[end.end() :], 0
+        for left in reversed(range(_MOST_REQUESTS)):
+            head = yield from self._take_head()
             request = _REQUEST.match(head)
             if request is None:
-                self.problem = _MALFORMED
-                self.fail(400)
-                yield False
-                continue
+                break
             address, name, port, version = request.groups()
             self.host, self.port = _address(address) if address else name.decode(), int(port)
             if not self.host or not 0 < self.port < 65536:
-                self.problem = _MALFORMED
-                self.fail(400)
-                yield False
+                break
             login = _login(_BASIC.findall(head)) if self._wants_login else None
             if not self._wants_login or (login is not None and (yield login)):
                 self.user = login.user if login else ""
-                yield True
-            requests += 1
+                return True
             self.problem = "it has no login" if login is None else _wrong(login.user)
             # A client of HTTP/1.0 takes the end of the connection for that of the answer.
-            if requests == _MOST_REQUESTS or version == b"0":
-                self.fail(407)
-                yield False
+            if not left or version == b"0":
+                return self._refuse(_status(407), self.problem)
             yield _status(407, is_last=False)
+        return self._refuse(_status(400))
 
 
 def _wrong(user: str) -> str:
@@ -259,6 +250,7 @@ def asked_for(data: bytes, *, wants_login: bool = False) -> TunnelDialogue | Non
     """Return what a client has asked for by these bytes, by a login that is taken to be right; ``None`` if they have no whole request."""
     dialogue = TunnelDialogue(data, wants_login=wants_login)
     dialogue.received = data
-    while isinstance(event := dialogue.proceed(True), bytes | Login):  # noqa: FBT003 - as `Generator.send`
-        pass
+    event = dialogue.proceed()
+    while isinstance(event, bytes | Login):
+        event = dialogue.proceed(True)  # noqa: FBT003 - as `Generator.send`
     return dialogue if event is True else None

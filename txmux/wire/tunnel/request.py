@@ -101,8 +101,8 @@ _REPLIES = {
     7: "it does not know CONNECT",
     8: "address type not supported",
 }
-_BOUND = {1: 4, 3: 0, 4: 16}
-"""The lengths of addresses by their types; that of a name is before it."""
+ADDRESS_SIZES = {1: 4, 3: 0, 4: 16}
+"""The lengths of addresses of SOCKS 5 by their types; that of a name is before it."""
 
 
 def _socks5(target: TunnelTarget) -> _Steps:
@@ -127,9 +127,9 @@ def _socks5(target: TunnelTarget) -> _Steps:
         why = _REPLIES.get(answer[1], "unknown reason")
         raise ProxyRefusedError(f"cannot connect: {why} ({answer[1]})")
     kind = (yield b"", _exactly(2))[1]
-    if kind not in _BOUND:
+    if kind not in ADDRESS_SIZES:
         raise ProxyRefusedError(f"answers with an address of the unknown type {kind}")
-    length = _BOUND[kind] or (yield b"", _exactly(1))[0]
+    length = ADDRESS_SIZES[kind] or (yield b"", _exactly(1))[0]
     yield b"", _exactly(length + 2)
 
 
