@@ -13,12 +13,15 @@ from txmux.rules.model import Refusal
 from txmux.tcp.transitions import Ended, Outcome, TurnedAway
 
 if TYPE_CHECKING:
+    from ipaddress import IPv4Address, IPv6Address
+
     from twisted.internet.interfaces import IAddress, IDelayedCall
     from twisted.python.failure import Failure
 
-    from txmux.client.configuration import Configuration
+    from txmux.client.configuration import CompiledRoute, Configuration, RuleLayer
     from txmux.client.io_runtime import IORuntime
     from txmux.client.tls.termination import AgreedTLS
+    from txmux.detection.detector import Detection
     from txmux.interfaces import Exchange
     from txmux.net.relay.ends import IRelayTransport
     from txmux.net.relay.interface import RelayState, Timeouts
@@ -132,6 +135,15 @@ class Stage:
         return self.on_data()
 
     def on_data(self) -> Outcome | None: ...
+
+    def start_detection(
+        self, layer: RuleLayer, host: IPv4Address | IPv6Address | None
+    ) -> Detection[CompiledRoute]:
+        """Begin to decide by the routes of a layer; `host` is the client's, which not every layer needs."""
+        client = self._client
+        tls = client.agreed_tls
+        certificate = None if tls is None else tls.found
+        return layer.detector.start_detection(host, client.record.time, certificate)
 
     def send(self, data: bytes) -> None:
         """Send the client something that is said here."""

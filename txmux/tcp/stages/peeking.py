@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, ClassVar
 
 import attrs
@@ -10,7 +9,7 @@ from twisted.internet.interfaces import IDelayedCall
 from typing_extensions import override
 
 from txmux.client.configuration import CompiledRoute, RuleLayer, Silent
-from txmux.detection.detector import Decision, Detection
+from txmux.detection.detector import Decision
 from txmux.interfaces import Exchange
 from txmux.net.sockets.transport import SocketTransport
 from txmux.rules.model import Refusal
@@ -47,7 +46,7 @@ class Peeking(Stage):
         self._deadline = timer
         address = client.address if layer.depends_on_client else None
         host = address.host if address else None
-        self._detection = detection = self._start_detection(host)
+        self._detection = detection = self.start_detection(layer, host)
         ech = client.configuration.ech
         if ech is not None and layer is client.configuration.top:
             self._unsealing = ech.unsealing(client.configuration.settings.peek_limit)
@@ -82,12 +81,6 @@ class Peeking(Stage):
             return outcome
         outcome = self.on_data() if client.received else None
         return self.on_timeout() if outcome is None and not timer.active() else outcome
-
-    def _start_detection(self, host: IPv4Address | IPv6Address | None) -> Detection[CompiledRoute]:
-        client = self._client
-        tls = client.agreed_tls
-        certificate = None if tls is None else tls.found
-        return self.layer.detector.start_detection(host, client.record.time, certificate)
 
     def _wait_until(self, seconds: float) -> None:
         """Decide this many seconds after the client came to this layer, if nothing is decided before."""
@@ -163,7 +156,7 @@ class Peeking(Stage):
         client.ech, client.received = None, unsealed.unopened(client.received)
         client.record.facts = {**client.record.facts, "ech": "outer"}
         address = client.address
-        self._detection = self._start_detection(address.host if address else None)
+        self._detection = self.start_detection(self.layer, address.host if address else None)
         return self.on_data()
 
     def _decided(self, decision: Decision[CompiledRoute]) -> Outcome | None:

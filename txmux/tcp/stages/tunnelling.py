@@ -43,7 +43,9 @@ class Tunnelling(Stage):
             return TurnedAway(Refusal.REJECT, "denied")
         self._dialogue = TunnelDialogue(client.received, wants_login=self._route.users is not None)
         client.tunnel = self._dialogue
-        self.wait(client.configuration.settings.detect_timeout, self._timed_out)
+        why = "it is incomplete after detect_timeout"
+        seconds = client.configuration.settings.detect_timeout
+        self.wait(seconds, lambda: self._unfinished(why, 408))
         return self.on_data()
 
     @override
@@ -106,12 +108,8 @@ class Tunnelling(Stage):
         dialogue.user = printable(dialogue.user)
         client.record.facts = {**client.record.facts, **dialogue.facts}
         client.record.facts.pop("tunnel_error", None)
-        address, tls = client.address, client.agreed_tls
-        decision = inside.detector.start_detection(
-            address.host if address else None,
-            client.record.time,
-            None if tls is None else tls.found,
-        ).decide_before_bytes()
+        host = client.address.host if client.address else None
+        decision = self.start_detection(inside, host).decide_before_bytes()
         if decision is None or (decision.route is not None and decision.route.is_outer):
             client.open_tunnel()
             return TunnelOpened(inside)
@@ -127,9 +125,6 @@ class Tunnelling(Stage):
         record = self._client.record
         facts = {"tunnel": self._dialogue.kind, "tunnel_error": printable(why)}
         record.facts = {**record.facts, **facts}
-
-    def _timed_out(self) -> Outcome:
-        return self._unfinished("it is incomplete after detect_timeout", 408)
 
     def _unfinished(self, why: str, status: int) -> Outcome:
         dialogue = self._dialogue
