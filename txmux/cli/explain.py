@@ -428,9 +428,9 @@ def _unhidden(
     found, facts = explained(unsealed.stream), {**unsealed.facts}
     if unsealed.illegal is not None:
         return attrs.evolve(found, decided_at=len(data), decision=Decision(None, facts))
-    if unsealed.opened is not None and not takes_hidden(found.decision.route, listener.default):
+    if unsealed.second is not None and not takes_hidden(found.decision.route, listener.default):
         found, facts = explained(data), {"ech": "outer"}
-    elif unsealed.opened is not None:  # at the end of the hello that came
+    elif unsealed.second is not None:  # at the end of the hello that came
         found = attrs.evolve(found, decided_at=len(data) - len(unsealed.stream) + unsealed.end)
     decision = attrs.evolve(found.decision, facts={**facts, **found.decision.facts})
     return attrs.evolve(found, decision=decision)

@@ -175,30 +175,50 @@ def _refused(alert: int, why: str) -> Iterator[None]:
         raise IllegalHelloError(alert, why) from None
 
 
-@attrs.define(eq=False)
-class Opened:
-    """A hello that has been opened.
+class SecondHello:
+    """Waits for the hello that a HelloRetryRequest asks for, and opens it (section 7.1.1), however the network cut it.
+
+    Args:
+        key: What the first one was encrypted by: KDF, AEAD, and number of the configuration.
+        context: The messages of the client.
 
     Attributes:
-        inner: The message that was hidden.
+        length: The number of bytes so far.
+        rest: What is not passed on yet.
+        is_over: Whether all that follows is passed on as it comes.
+        is_opened: Whether the second hello has come.
     """
 
-    inner: bytes
-    _key: tuple[int, int, int]
-    _context: Context
+    def __init__(self, key: tuple[int, int, int], context: Context) -> None:
+        self._key, self._context = key, context
+        self._hello: HelloReader | None = None
+        self.length, self.rest = 0, b""
+        self.is_over = self.is_opened = False
 
-    def open_again(self, stream: bytes) -> bytes:
-        """Open the second hello of a client, which has been asked for it by a HelloRetryRequest (section 7.1.1).
-
-        Args:
-            stream: Begins with it, and has all of it.
-
-        Returns:
-            The stream with the hidden hello in the place of the other.
+    def receive(self, data: bytes) -> bytes:
+        """Take more of what the client sends, and return what is to be passed on, with the hidden hello in the place of the other.
 
         Raises:
             IllegalHelloError: It does not belong to the first one, or is not legal.
         """
+        self.length += len(data)
+        self.rest += data
+        at = before_hello(self.rest)
+        passed, self.rest = self.rest[:at], self.rest[at:]
+        if self.rest.startswith(HANDSHAKE):
+            self._hello = hello = parse_client_hello(self.rest, self._hello)
+            if hello.malformed:
+                raise IllegalHelloError(ILLEGAL_PARAMETER, _MALFORMED)
+            if hello.hello:
+                self.rest = self._open(self.rest)
+                self.is_over = self.is_opened = True
+        else:  # a client that gives up says so by an alert
+            self.is_over = self.rest[:1] not in {b"", *OTHER_RECORDS}
+        if self.is_over:
+            passed, self.rest = passed + self.rest, b""
+        return passed
+
+    def _open(self, stream: bytes) -> bytes:
         with _refused(ILLEGAL_PARAMETER, _MALFORMED):
             message, end = take_hello(stream)
             outer = _outer(message)
@@ -215,8 +235,8 @@ class Opened:
         return records(_restored(encoded, outer.hello), stream[1:3]) + stream[end:]
 
 
-def open_hello(message: bytes, keys: Mapping[int, Key]) -> Opened:
-    """Open a hello. There is at most one key exchange.
+def open_hello(message: bytes, keys: Mapping[int, Key]) -> tuple[bytes, SecondHello]:
+    """Return the hello that is hidden in another one. There is at most one key exchange.
 
     Args:
         message: The whole ClientHello that came.
@@ -233,7 +253,7 @@ def open_hello(message: bytes, keys: Mapping[int, Key]) -> Opened:
     shared = shared_secret(key.private, outer.encapsulated)
     context = Context(shared, b"tls ech\0" + key.config.raw, outer.key[1])
     encoded = context.open(outer.payload, outer.associated)
-    return Opened(_restored(encoded, outer.hello), outer.key, context)
+    return _restored(encoded, outer.hello), SecondHello(outer.key, context)
 
 
 @_refused(ILLEGAL_PARAMETER, "the hidden hello is not legal")
@@ -270,49 +290,6 @@ def _referenced(references: bytes, outer: _Hello) -> dict[int, bytes]:
     return found
 
 
-class SecondHello:
-    """Waits for the hello that a HelloRetryRequest asks for, and opens it, so that nothing depends on how the network cut it.
-
-    Args:
-        opened: The first hello.
-
-    Attributes:
-        length: The number of bytes so far.
-        rest: What is not passed on yet.
-        is_over: Whether all that follows is passed on as it comes.
-        is_opened: Whether the second hello has come.
-    """
-
-    def __init__(self, opened: Opened) -> None:
-        self._opened = opened
-        self._hello: HelloReader | None = None
-        self.length, self.rest = 0, b""
-        self.is_over = self.is_opened = False
-
-    def receive(self, data: bytes) -> bytes:
-        """Take more of what the client sends, and return what is to be passed on.
-
-        Raises:
-            IllegalHelloError: As `Opened.open_again`.
-        """
-        self.length += len(data)
-        self.rest += data
-        at = before_hello(self.rest)
-        passed, self.rest = self.rest[:at], self.rest[at:]
-        if self.rest.startswith(HANDSHAKE):
-            self._hello = hello = parse_client_hello(self.rest, self._hello)
-            if hello.malformed:
-                raise IllegalHelloError(ILLEGAL_PARAMETER, _MALFORMED)
-            if hello.hello:
-                self.rest = self._opened.open_again(self.rest)
-                self.is_over = self.is_opened = True
-        else:  # a client that gives up says so by an alert
-            self.is_over = self.rest[:1] not in {b"", *OTHER_RECORDS}
-        if self.is_over:
-            passed, self.rest = passed + self.rest, b""
-        return passed
-
-
 @attrs.frozen
 class Unsealed:
     """What is in a stream that may begin with a hidden hello.
@@ -322,14 +299,14 @@ class Unsealed:
         stream: The same with the hidden hello in the place of the other, if that was opened.
         end: Where the hidden hello ends in that.
         facts: For the access log.
-        opened: What was hidden; ``None`` if nothing was opened.
+        second: Opens a second one; ``None`` if nothing was opened.
         illegal: What is wrong with what was hidden.
     """
 
     received: bytes
     stream: bytes
     facts: Mapping[str, str]
-    opened: Opened | None = None
+    second: SecondHello | None = None
     illegal: IllegalHelloError | None = None
     end: int = 0
 
@@ -359,13 +336,13 @@ class Unsealing:
         facts = {"ech": "inner", "outer_sni": printable(hello.sni or "")}
         try:
             message, end = take_hello(data)
-            opened = open_hello(message, self._keys)
+            inner, second = open_hello(message, self._keys)
         except IllegalHelloError as illegal:
             return Unsealed(data, data, {**facts, "tls_error": str(illegal)}, illegal=illegal)
         except (MalformedError, ShortError):
             return Unsealed(data, data, {"ech": "outer"})
-        hidden = records(opened.inner, data[1:3])
-        return Unsealed(data, hidden + data[end:], facts, opened, end=len(hidden))
+        hidden = records(inner, data[1:3])
+        return Unsealed(data, hidden + data[end:], facts, second, end=len(hidden))
 
 
 def _number(number: int) -> bytes:

@@ -53,10 +53,10 @@ def _check(data: bytes) -> None:
         message = sealer.hello(data[1:])
         stream = records(message)
         if data[0] & 2:
-            opened = open_hello(Sealer(_MADE, secret=b"c" * 32).hello(inner()), {7: _MADE.key})
-            assert opened is not None
+            first = Sealer(_MADE, secret=b"c" * 32).hello(inner())
+            _, second = open_hello(first, {7: _MADE.key})
             try:
-                opened.open_again(records(sealer.second(data[1:])))
+                second.receive(records(sealer.second(data[1:])))
             except IllegalHelloError as illegal:
                 see(illegal.alert, "an alert")
     else:

@@ -37,7 +37,7 @@ class EchCase(SynchronousTestCase):
     def opens(self, keys: EchKeys, made: MadeKey) -> bool:
         unsealed = keys.unsealing(9999).read(records(Sealer(made).hello(inner())))
         assert unsealed is not None
-        return unsealed.opened is not None
+        return unsealed.second is not None
 
 
 class KeysTest(EchCase):

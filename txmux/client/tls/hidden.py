@@ -7,7 +7,7 @@ from twisted.python.failure import Failure
 
 from txmux.net.tls.transport import TLSTransport
 from txmux.wire.cursor import IllegalHelloError
-from txmux.wire.ech import ILLEGAL_PARAMETER, SecondHello, Unsealed
+from txmux.wire.ech import ILLEGAL_PARAMETER, SecondHello
 from txmux.wire.hello_records import asks_again
 
 _MOST = 2**15  # bytes of the second hello, and of what comes before it
@@ -18,10 +18,9 @@ class HiddenTLSTransport(TLSTransport):
 
     _is_retry: bool | None = None  # until the first answer
 
-    def __init__(self, factory: Any, protocol: Any, unsealed: Unsealed) -> None:
+    def __init__(self, factory: Any, protocol: Any, second: SecondHello) -> None:
         super().__init__(factory, protocol, _connectWrapped=False)
-        assert unsealed.opened is not None  # noqa: S101 - by that it is here
-        self._second = SecondHello(unsealed.opened)
+        self._second = second
 
     def _encrypted(self) -> bytes:
         data = super()._encrypted()

@@ -136,10 +136,10 @@ class Termination:
         return SSL.Connection(self.store.context(), None)
 
     def make_transport(self, protocol: Any, hidden: Unsealed | None = None) -> TLSTransport:
-        if hidden is not None:
+        if hidden is not None and hidden.second is not None:
             from txmux.client.tls.hidden import HiddenTLSTransport  # noqa: PLC0415 - few need it
 
-            return HiddenTLSTransport(self.factory, protocol, hidden)
+            return HiddenTLSTransport(self.factory, protocol, hidden.second)
         return TLSTransport(self.factory, protocol, _connectWrapped=False)
 
     @staticmethod

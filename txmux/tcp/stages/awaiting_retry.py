@@ -15,7 +15,6 @@ from txmux.rules.model import Refusal
 from txmux.tcp.stage import Stage
 from txmux.tcp.transitions import Connected, Outcome, TurnedAway
 from txmux.wire.cursor import IllegalHelloError
-from txmux.wire.ech import SecondHello
 from txmux.wire.hello_records import asks_again
 
 if TYPE_CHECKING:
@@ -47,8 +46,8 @@ class AwaitingRetry(Stage):
         client, server, counts = self._client, self._server, self._member.counts
         unsealed, client.ech = client.ech, None
         assert unsealed is not None  # noqa: S101 - by that it is here
-        assert unsealed.opened is not None  # noqa: S101 - the same
-        self._second = SecondHello(unsealed.opened)
+        assert unsealed.second is not None  # noqa: S101 - the same
+        self._second = unsealed.second
         client.server_counts = counts
         if client.counted_in:
             counts.relayed(client.counted_in, client.counted_out)

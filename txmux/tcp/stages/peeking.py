@@ -120,7 +120,7 @@ class Peeking(Stage):
             if unsealed.illegal is not None:
                 self.send(unsealed.illegal.alert)
                 return TurnedAway(Refusal.CLOSE, "tls-failed")
-            if unsealed.opened is not None:
+            if unsealed.second is not None:
                 client.ech, client.received = unsealed, unsealed.stream
         return None
 
