@@ -186,7 +186,8 @@ class RetryTest(SynchronousTestCase):
                 records(good),
                 records(Sealer(_MADE).second(inner(), aead=3)),
                 records(Sealer(MadeKey(8)).second(inner())),
-                records(plain + b"x"),
+                records(Sealer(_MADE).second(inner()) + b"x"),
+                records(client_hello(server_name(HIDDEN), INNER, versions(0x0304))),
                 b"\x16\3\1\0\0",
             ),
         }

@@ -142,23 +142,19 @@ def _extensions(data: bytes) -> dict[int, bytes]:
 
 
 class _Outer(NamedTuple):
-    """A hello with another one in it."""
+    """A hello with another one in it; its `key` is the KDF, the AEAD, and the number of the configuration."""
 
     hello: _Hello
-    key: tuple[
-        int, int, int
-    ]  # what that is encrypted by: KDF, AEAD, and number of the configuration
+    key: tuple[int, int, int]
     encapsulated: bytes
     payload: bytes
     associated: bytes
 
 
-def _outer(message: bytes) -> _Outer | None:
+def _outer(message: bytes) -> _Outer:
     hello = _parsed(message[_HEADER:])
     cursor = Cursor(hello.extensions.get(VERSION, b""))
-    if not cursor.data.startswith(_OUTER):
-        return None
-    cursor.take(len(_OUTER))
+    cursor.literal(_OUTER)
     key = cursor.number(2, 0, 0xFFFF), cursor.number(2, 0, 0xFFFF), cursor.number(1, 0, 0xFF)
     encapsulated, payload = cursor.sized(2), cursor.sized(2)
     cursor.end()
@@ -209,6 +205,10 @@ class SecondHello:
             self._hello = hello = parse_client_hello(self.rest, self._hello)
             if hello.malformed:
                 raise IllegalHelloError(ILLEGAL_PARAMETER, _MALFORMED)
+            if hello.hello and not hello.ech:
+                raise IllegalHelloError(
+                    MISSING_EXTENSION, "the second hello has no encrypted one with it"
+                )
             if hello.hello:
                 self.rest = self._open(self.rest)
                 self.is_over = self.is_opened = True
@@ -222,10 +222,6 @@ class SecondHello:
         with _refused(ILLEGAL_PARAMETER, _MALFORMED):
             message, end = take_hello(stream)
             outer = _outer(message)
-        if outer is None:
-            raise IllegalHelloError(
-                MISSING_EXTENSION, "the second hello has no encrypted one with it"
-            )
         if outer.key != self._key or outer.encapsulated:
             raise IllegalHelloError(
                 ILLEGAL_PARAMETER, "the second hello is encrypted by another key"
@@ -247,8 +243,8 @@ def open_hello(message: bytes, keys: Mapping[int, Key]) -> tuple[bytes, SecondHe
         IllegalHelloError: What was hidden is not legal.
     """
     outer = _outer(message)
-    key = None if outer is None else keys.get(outer.key[2])
-    if outer is None or key is None or outer.key[:2] not in key.config.suites or outer.hello.rest:
+    key = keys.get(outer.key[2])
+    if key is None or outer.key[:2] not in key.config.suites or outer.hello.rest:
         raise MalformedError
     shared = shared_secret(key.private, outer.encapsulated)
     context = Context(shared, b"tls ech\0" + key.config.raw, outer.key[1])
@@ -262,8 +258,7 @@ def _restored(encoded: bytes, outer: _Hello) -> bytes:
     inner = _parsed(encoded)
     extensions: dict[int, bytes] = {}
     for kind, content in inner.extensions.items():
-        is_reference = kind == _OUTER_EXTENSIONS
-        found = _referenced(content, outer) if is_reference else {kind: content}
+        found = {kind: content} if kind != _OUTER_EXTENSIONS else _referenced(content, outer)
         if not extensions.keys().isdisjoint(found):
             raise MalformedError
         extensions.update(found)
