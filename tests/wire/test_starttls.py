@@ -187,6 +187,7 @@ class ClientTests(SynchronousTestCase):
         for name, request in (("xmpp", b"GET / HTTP/1.1\r\n"), ("ldap", b"\x16\x03\x01")):
             dialogue, _ = answered(name, [request])
             self.assertIn("which is no command", dialogue.problem)
+        self.assertEqual(dialogue.problem, r"it sent '\x16\x03\x01', which is no command")
 
 
 class ExplainedTests(SynchronousTestCase):

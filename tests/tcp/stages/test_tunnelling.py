@@ -355,6 +355,7 @@ class LoginTest(TunnelCase):
         for number, (said, answer, problem) in enumerate(
             (
                 (b"\5\2\0\2" + wrong, b"\5\2\1\1", "its login as 'ann' is wrong"),
+                (b"\5\2\0\2\1\2\0\n\1x", b"\5\2\1\1", r"its login as '\x00\n' is wrong"),
                 (b"\5\1\0", b"\5\xff", "it offers no login"),
             ),
             2,

@@ -128,4 +128,4 @@ def answered(answer: bytes) -> RequestRefusedError:
 
 def shown(data: bytes) -> str:
     """Return the beginning of what a client or a server has sent, for a message."""
-    return repr(printable(data.decode("ascii", "replace").strip(), _SHOWN))
+    return f"'{printable(data.decode('ascii', 'replace').strip(), _SHOWN)}'"

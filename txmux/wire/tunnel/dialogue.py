@@ -210,7 +210,7 @@ class TunnelDialogue:
 
 
 def _wrong(user: str) -> str:
-    return f"its login as {user!r} is wrong"
+    return f"its login as '{user}' is wrong"  # the log escapes it
 
 
 def _login(found: list[bytes]) -> Login | None:
