@@ -57,6 +57,7 @@ from txmux.telemetry.formatting import (
     folded_routes,
 )
 from txmux.transport import unmapped
+from txmux.wire.facts import printable
 from txmux.wire.tunnel.dialogue import asked_for
 
 if TYPE_CHECKING:
@@ -386,10 +387,13 @@ def _trace(
     if end is not None and end.tunnel:
         verdicts = _inside_tunnel(verdicts, routes, sample, certificate)
     route = verdicts.decision.route
-    asked = None
-    if route is not None and route.tunnel:
-        asked = asked_for(sample.data, wants_login=route.tunnel_users is not None)
-    if route is None or asked is None:
+    if route is None or not route.tunnel:
+        return Trace(listener, verdicts)
+    asked, refused = asked_for(sample.data, wants_login=route.tunnel_users is not None)
+    if refused:
+        facts = {"tunnel": asked.kind, "tunnel_error": printable(refused)}
+        verdicts.decision.facts.update(facts)
+    if refused != "":
         return Trace(listener, verdicts)
     verdicts.decision.facts.update(asked.facts)
     inner = attrs.evolve(sample, data=asked.received, stream=None)

@@ -112,6 +112,8 @@ class TracedOutcome:
 
     def __str__(self) -> str:
         by = f"route {self.route}" if self.route else self.by
+        if self.outcome is None and "tunnel_error" in self.facts:
+            return f"{by}, which opens no tunnel: {self.facts['tunnel_error']}"
         if self.outcome is None:
             what = "opens tunnels" if self.is_tunnel else "ends TLS"
             return f"{by}, which {what}; the routes under it decide on what is inside"
@@ -154,9 +156,9 @@ def traced_outcome(sample: TracedSample, trace: Trace) -> TracedOutcome:
     silence = silence_of(sample, trace)
     is_open = trace.found.decided_at != 0
     if silence is None and is_open:
-        return TracedOutcome("default", None, listener.default)
+        return TracedOutcome("default", None, listener.default, trace.facts)
     if not sample.data and sample.datagrams is None and is_open and silence is not None:
-        return TracedOutcome("silent", None, silence.outcome)
+        return TracedOutcome("silent", None, silence.outcome, trace.facts)
     route = trace.found.decision.route
     if route is None:
         is_undecided = trace.found.decided_at is None
@@ -164,7 +166,7 @@ def traced_outcome(sample: TracedSample, trace: Trace) -> TracedOutcome:
         is_illegal = "tls_error" in trace.found.decision.facts
         if is_illegal or (is_flow and is_keepalive_only(sample.datagrams or ())):
             return TracedOutcome("tls-failed" if is_illegal else "silent", None, Refusal.CLOSE)
-        return TracedOutcome("default", None, listener.default)
+        return TracedOutcome("default", None, listener.default, trace.facts)
     outcome = None if route.is_outer else route.outcome
     return TracedOutcome("route", route.name, outcome, trace.facts, route.tunnel)
 

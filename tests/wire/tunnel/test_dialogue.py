@@ -72,11 +72,16 @@ class DialogueTest(SynchronousTestCase):
         self.assertEqual(told([b"\5\1\0\5\1\0\3%c%b\0\x50" % (len(host), host)])[0][-1], False)
 
     def test_what_is_explained(self) -> None:
-        """A login counts as right where it is asked for, and there is no request without it."""
+        """A login counts as right where it is asked for; without it, the request is refused."""
         login = b"\5\1\2\1\3ann\1x"
         request = b"\5\1\0\3\1a\0\x16SSH"
-        asked = asked_for(login + request, wants_login=True)
-        assert asked is not None
+        asked, refused = asked_for(login + request, wants_login=True)
         self.assertEqual((asked.user, asked.host, asked.received), ("ann", "a", b"SSH"))
-        self.assertIsNone(asked_for(_REQUESTS[0], wants_login=True))
-        self.assertIsNotNone(asked_for(_REQUESTS[0]))
+        self.assertEqual(refused, "")
+        for data, wants_login, refused in (
+            (_REQUESTS[0], True, "it has no login"),
+            (_REQUESTS[0][:-2], True, None),
+            (_REQUESTS[0], False, ""),
+            (b"CONNECT x HTTP/1.1\r\n\r\n", False, "it is malformed"),
+        ):
+            self.assertEqual(asked_for(data, wants_login=wants_login)[1], refused)

@@ -246,11 +246,16 @@ def _status(status: int, *, is_last: bool = True) -> bytes:
     ).encode()
 
 
-def asked_for(data: bytes, *, wants_login: bool = False) -> TunnelDialogue | None:
-    """Return what a client has asked for by these bytes, by a login that is taken to be right; ``None`` if they have no whole request."""
+def asked_for(data: bytes, *, wants_login: bool = False) -> tuple[TunnelDialogue, str | None]:
+    """Return what a client has asked for by these bytes, by a login that is taken to be right.
+
+    With it is why that is refused: nothing if it is not, and ``None`` while the request is not whole.
+    """
     dialogue = TunnelDialogue(data, wants_login=wants_login)
     dialogue.received = data
     event = dialogue.proceed()
     while isinstance(event, bytes | Login):
         event = dialogue.proceed(True)  # noqa: FBT003 - as `Generator.send`
-    return dialogue if event is True else None
+    if event is None and dialogue.problem == _MALFORMED:
+        return dialogue, None
+    return dialogue, "" if event else dialogue.problem
