@@ -162,4 +162,6 @@ class WriterTest(SynchronousTestCase):
     def test_a_service_that_refuses_to_reload(self) -> None:
         self.refuses = True
         logged = self.write(route("a")) + self.write(route("b"), seconds=5)
-        self.assertEqual(logged.count("reloads by itself, with watch_rules: you may not"), 1)
+        self.assertEqual(
+            logged.count("does not reload at once, so watch_rules has to do it: you may not"), 1
+        )

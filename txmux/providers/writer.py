@@ -147,7 +147,8 @@ class ProviderWriter:
         except MuxError as problem:
             why = printable(str(problem), _LONGEST_WHY)
         if self._is_new("not asked", why) and why:
-            self._log.info("the service reloads by itself, with watch_rules: {why}", why=why)
+            what = "the service does not reload at once, so watch_rules has to do it"
+            self._log.info("{what}: {why}", what=what, why=why)
 
 
 class _Draft:
