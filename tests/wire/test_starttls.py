@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.rules.model import StartTLS
-from txmux.wire.starttls.dialogue import LONGEST_COMMAND, MOST_COMMANDS, ClientDialogue
+from txmux.wire.starttls.dialogue import LONGEST_COMMAND, MOST_COMMANDS, NOT_TLS, ClientDialogue
 from txmux.wire.starttls.protocols import PROTOCOLS, begun, tls_of
 from txmux.wire.steps import RequestRefusedError
 
@@ -193,14 +193,15 @@ class ClientTests(SynchronousTestCase):
 class ExplainedTests(SynchronousTestCase):
     def test_only_tls_is_behind_the_command(self) -> None:
         hello = b"\x16\3\1"
-        for stream, rest in (
-            (b"EHLO a\r\nSTARTTLS\r\n" + hello, hello),
-            (hello, hello),
-            (b"STARTTLS\r\nMAIL FROM:<a>\r\n", b""),
-            (b"QUIT\r\n" + hello, b""),
-            (b"EHLO a\r\n", b""),
+        for stream, rest, problem in (
+            (b"EHLO a\r\nSTARTTLS\r\n" + hello, hello, ""),
+            (hello, hello, ""),
+            (b"STARTTLS\r\nMAIL FROM:<a>\r\n", b"", NOT_TLS),
+            (b"NOOP\r\n" * 20, b"", "it sent 20 commands without STARTTLS"),
+            (b"QUIT\r\n" + hello, b"", ""),
+            (b"EHLO a\r\n", b"", ""),
         ):
-            self.assertEqual(tls_of("smtp", stream), rest)
+            self.assertEqual(tls_of("smtp", stream), (rest, problem))
 
 
 class ServerTests(SynchronousTestCase):

@@ -570,11 +570,27 @@ def _silent(sample: TracedSample, then: str, target: TracedOutcome) -> Iterator[
     yield "", "if the client finishes sending before that: close"
 
 
+def _without_tls(
+    sample: TracedSample, trace: Trace, target: TracedOutcome
+) -> Iterator[tuple[str, str]]:
+    """Yield the outcome for a client that has to begin TLS by ``starttls``, and has not."""
+    if sample.refused:
+        yield "decision", f"before TLS: {target}"
+    else:
+        yield "decision", "no TLS yet: undecided, waits for more"
+        yield "deadline", f"after {trace.listener.detect_timeout:g}s: {target}"
+    facts = trace_json(sample, trace)["facts"]
+    yield "learnt", " ".join(f"{name}={value}" for name, value in facts.items())
+
+
 def _conclusion(sample: TracedSample, trace: Trace) -> Iterator[tuple[str, str]]:
     listener, verdicts, is_stream = trace.listener, trace.found, sample.datagrams is None
     target = traced_outcome(sample, trace)
     if target.by == "denied":
         yield "decision", f"at once: the listener's 'allow' or 'deny' keeps {sample.client} out"
+        return
+    if sample.refused is not None:
+        yield from _without_tls(sample, trace, target)
         return
     silence = silence_of(sample, trace)
     if silence is None or verdicts.decided_at == 0:

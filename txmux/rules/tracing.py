@@ -23,6 +23,7 @@ from txmux.rules.model import (
     Route,
     Silence,
 )
+from txmux.wire.facts import printable
 
 SAYS = {Verdict.MATCH: "match", Verdict.NO: "no", Verdict.NEED_MORE: "undecided"}
 
@@ -36,6 +37,7 @@ class TracedSample:
         stream: A `txmux.cli.pcap.CapturedStream`, if they are from a capture.
         now: The time of its arrival, in seconds since 1970.
         datagrams: The first ones of a flow; ``None`` for a stream.
+        refused: Of a client that has to begin TLS by ``starttls`` and has not, why its connection ends, or nothing while it may; else ``None``.
     """
 
     data: bytes
@@ -43,6 +45,7 @@ class TracedSample:
     stream: Any = None
     now: float = 0.0
     datagrams: tuple[bytes, ...] | None = None
+    refused: str | None = None
 
 
 @attrs.frozen
@@ -74,7 +77,9 @@ def seen_by(
         from txmux.wire.starttls.protocols import tls_of  # noqa: PLC0415 - few listeners have it
 
         stream = sample.stream and attrs.evolve(sample.stream, server_first=False)
-        yield attrs.evolve(sample, data=tls_of(protocol, sample.data), stream=stream), [*group]
+        data, problem = tls_of(protocol, sample.data)
+        refused = None if data else printable(problem)
+        yield attrs.evolve(sample, data=data, stream=stream, refused=refused), [*group]
 
 
 def as_json(rules: str, traces: Iterable[tuple[TracedSample, Iterable[Trace]]]) -> dict[str, Any]:
@@ -151,8 +156,9 @@ class TracedOutcome:
 
 def traced_outcome(sample: TracedSample, trace: Trace) -> TracedOutcome:
     listener, client = trace.listener, sample.client
-    if client is not None and not listener.clients.serves(client):
-        return TracedOutcome("denied", None, Refusal.CLOSE)
+    is_denied = client is not None and not listener.clients.serves(client)
+    if is_denied or sample.refused is not None:
+        return TracedOutcome("denied" if is_denied else "tls-failed", None, Refusal.CLOSE)
     silence = silence_of(sample, trace)
     is_open = trace.found.decided_at != 0
     if silence is None and is_open:
@@ -187,7 +193,8 @@ def silence_of(sample: TracedSample, trace: Trace) -> Silence | None:
 
 def trace_json(sample: TracedSample, trace: Trace) -> dict[str, Any]:
     traced = traced_outcome(sample, trace)
-    at_once = traced.by == "denied" or silence_of(sample, trace) is None
+    facts = {**trace.facts, **({"tls_error": sample.refused} if sample.refused else {})}
+    at_once = traced.by == "denied" or sample.refused or silence_of(sample, trace) is None
     at = 0 if at_once else trace.found.decided_at
     return {
         "listener": trace.listener.name,
@@ -196,7 +203,7 @@ def trace_json(sample: TracedSample, trace: Trace) -> dict[str, Any]:
         "routes": [_route_json(answer) for answer in trace.found.routes],
         "decision": None if at is None else traced.as_json(at),
         "at_deadline": traced.as_json(None) if at is None else None,
-        "facts": trace.facts,
+        "facts": facts,
         **({} if trace.inner is None else {"inside": trace_json(*trace.inner)}),
     }
 

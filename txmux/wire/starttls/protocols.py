@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from txmux.wire.hello_records import HANDSHAKE
-from txmux.wire.starttls.dialogue import ClearProtocol, ClientDialogue
+from txmux.wire.starttls.dialogue import NOT_TLS, ClearProtocol, ClientDialogue
 from txmux.wire.starttls.ldap import LDAP
 from txmux.wire.starttls.lines import FTP, IMAP, POP3, SMTP
 from txmux.wire.starttls.xmpp import XMPP
@@ -18,11 +18,13 @@ def begun(name: str, banner: str = "") -> ClientDialogue:
     return ClientDialogue(PROTOCOLS[name], banner)
 
 
-def tls_of(name: str, stream: bytes) -> bytes:
-    """Return a client's TLS, behind the command that starts it or without the dialogue; nothing if something else is there."""
+def tls_of(name: str, stream: bytes) -> tuple[bytes, str]:
+    """Return a client's TLS, behind the command that starts it or without the dialogue, and why its connection ends before."""
     dialogue, at = begun(name), 0
     while not (dialogue.then or at == len(stream) or stream.startswith(HANDSHAKE)):
         dialogue.receive(stream[at : at + 1])
         at += 1
-    rest = b"" if dialogue.then == "end" else stream[at:]
-    return rest if rest.startswith(HANDSHAKE) else b""
+    rest = stream[at:]
+    if dialogue.then == "end":
+        return b"", dialogue.problem
+    return (rest, "") if rest.startswith(HANDSHAKE) else (b"", NOT_TLS if rest else "")
