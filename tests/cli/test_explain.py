@@ -105,7 +105,7 @@ class CertificateTests(ExplainTestCase):
             (("--client-cert", "none"), "name the route that terminates it by --inside"),
             (
                 ("--inside", "ned"),
-                "there is no [route ned] that terminates TLS; did you mean 'end'?",
+                "there is no [route ned] that terminates TLS or opens tunnels; did you mean 'end'?",
             ),
             (("--inside", "end", "--client-cert", "x.pem"), "cannot read 'x.pem'"),
         ):

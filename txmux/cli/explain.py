@@ -463,7 +463,9 @@ def _listeners_inside(
     if name not in ends:
         hint = did_you_mean(name, ends)
         names = f" (there are {', '.join(ends)})" if ends else ""
-        raise MuxError(f"there is no [route {name}] that terminates TLS{hint}{names}")
+        raise MuxError(
+            f"there is no [route {name}] that terminates TLS or opens tunnels{hint}{names}"
+        )
     end = ends[name]
     reached = [_inside(listener, end) for listener in listeners if comes_to(end, listener, ends)]
     if not reached:

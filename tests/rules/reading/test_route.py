@@ -223,7 +223,7 @@ class UnderTests(RouteTestCase):
             "6 [route a] under: [route b] does not terminate TLS, so no route can be under it; add 'terminate_tls' there, "
             "or name a listener",
             "7 [route a] under: there is no [listen outr] and no [route outr]; did you mean 'outer'?",
-            "8 [route a] under: 'public' is a listener, and a route that ends TLS, too; "
+            "8 [route a] under: 'public' is a listener, and a route that ends TLS or opens tunnels, too; "
             "give one of the two another name",
         )
 

@@ -401,7 +401,7 @@ def _under(reading: RulesReading, text: str) -> str:
     is_route = text in routes and is_outer(routes[text][0])
     if text in listeners and is_route:
         raise InvalidValueError(
-            f"{text!r} is a listener, and a route that ends TLS, too; give one of the two another name"
+            f"{text!r} is a listener, and a route that ends TLS or opens tunnels, too; give one of the two another name"
         )
     if text in listeners or is_route or reading.alone:
         return text
