@@ -217,6 +217,17 @@ class ProviderTest(TestCase):
         self.daemon.listen()
         await self.until(lambda: "[route web]" not in self.text())
 
+    async def test_streams_that_are_cut(self) -> None:
+        """A proxy in front of the daemon may end streams after some time; the pause does not grow by that."""
+        self.patch(provider, "_LONGEST_PAUSE", 1000)
+        self.run_provider()
+        for number in range(12):
+            self.daemon.put(inspected(f"web{number}", LABELS))
+            await self.written(f"[route web{number}]")
+            await deferLater(reactor, 0.1)
+            for stream in self.daemon.streams:
+                stream.channel.transport.abortConnection()
+
     async def test_daemon_answers_anything(self) -> None:
         self.patch(api, "_PATIENCE", 0.2)
         self.patch(api, "_MOST", 1 << 16)

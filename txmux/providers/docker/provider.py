@@ -92,10 +92,13 @@ class Follower:
         sleeping = Deferred.fromCoroutine(self._sleepers.run())
         try:
             while True:
+                begun = self._reactor.seconds()
                 try:
                     await self._session()
                     pause = _SHORTEST_PAUSE
-                except NoDaemonError as problem:  # noqa: PERF203 - it takes seconds
+                except NoDaemonError as problem:
+                    if self._reactor.seconds() - begun > pause:  # such as a stream that was cut
+                        pause = _SHORTEST_PAUSE
                     self._outdated.update(self._known)
                     self._writer.lost(str(problem))
                     await deferLater(self._reactor, pause)
