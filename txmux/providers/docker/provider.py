@@ -112,22 +112,22 @@ class Follower:
         """Look at all, and then whenever an event comes, until the stream of events ends."""
         since = time.time() - _OVERLAP
         events = Deferred.fromCoroutine(self._api.events(since, _PERIOD, self._take))
-        events.addBoth(self._signal)
+        ended: list[object] = []
+        events.addBoth(ended.append).addBoth(self._signal)
         try:
-            while not events.called:
+            while not ended:
                 self._changed = Deferred()
                 await self._look()
                 await deferLater(self._reactor, _PAUSE)
                 await self._changed
-            await events
+            if isinstance(ended[0], Failure):
+                ended[0].raiseException()
         finally:
-            events.addErrback(lambda _: None)
             events.cancel()
 
-    def _signal(self, result: object = None) -> object:
+    def _signal(self, _: object = None) -> None:
         if not self._changed.called:
             self._changed.callback(None)
-        return result
 
     def _take(self, event: Any) -> None:
         try:
