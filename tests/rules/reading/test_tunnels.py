@@ -1,5 +1,6 @@
 """Rules with ``tunnel``: none is open by default."""
 
+import importlib.util
 from pathlib import Path
 from textwrap import dedent
 
@@ -94,6 +95,13 @@ class OpenTests(SynchronousTestCase):
 
 
 class UsersTests(SynchronousTestCase):
+    def test_what_checks_passwords_is_not_installed(self) -> None:
+        self.patch(importlib.util, "find_spec", lambda _: None)
+        self.assertIn(
+            "needs the package bcrypt, which is not installed; run: ",
+            problems(f"{_TUNNEL}tunnel_users = u\nbackend = 10.0.0.1:22\n")[0],
+        )
+
     def test_file(self) -> None:
         data = b"# all\n\nann:" + _HASH + b"\r\nb\xc3\xb6b:" + _HASH + b"\n"
         self.assertEqual(read_users(data), ({"ann": _HASH, "b\xf6b": _HASH}, []))

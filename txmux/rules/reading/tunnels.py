@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from collections.abc import Iterator, Sequence
 
+from txmux.errors import how_to_install
 from txmux.rules.model import Listener, Route, Section
 from txmux.rules.model.backend import backends_of
 from txmux.rules.problems import Problem
@@ -42,6 +44,11 @@ def contradictions(section: Section) -> Iterator[Problem]:
             message = "does nothing without 'tunnel = yes'; add that, or remove this"
             yield section.problem(message, "tunnel_users")
         return
+    if has_users and importlib.util.find_spec("bcrypt") is None:
+        message = (
+            f"needs the package bcrypt, which is not installed; run: {how_to_install('tunnel')}"
+        )
+        yield section.problem(message, "tunnel_users")
     if "terminate_tls" in section.entries:
         yield section.problem("this route ends TLS; put another with 'tunnel' under it", "tunnel")
     for number, item in enumerate(section.items("match")):
