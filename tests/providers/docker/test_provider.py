@@ -220,7 +220,10 @@ class ProviderTest(TestCase):
     async def test_streams_that_are_cut(self) -> None:
         """A proxy in front of the daemon may end streams after some time; the pause does not grow by that."""
         self.patch(provider, "_LONGEST_PAUSE", 1000)
+        self.daemon.wrong = b"no JSON"
         self.run_provider()
+        await deferLater(reactor, 0.5)
+        self.daemon.wrong = ""
         for number in range(12):
             self.daemon.put(inspected(f"web{number}", LABELS))
             await self.written(f"[route web{number}]")

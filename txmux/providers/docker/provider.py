@@ -97,7 +97,8 @@ class Follower:
                     await self._session()
                     pause = _SHORTEST_PAUSE
                 except NoDaemonError as problem:
-                    if self._reactor.seconds() - begun > pause:  # such as a stream that was cut
+                    # A stream that is cut after a while is no daemon that is away.
+                    if self._reactor.seconds() - begun > _SHORTEST_PAUSE:
                         pause = _SHORTEST_PAUSE
                     self._outdated.update(self._known)
                     self._writer.lost(str(problem))
