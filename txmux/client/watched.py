@@ -10,6 +10,8 @@ from twisted.logger import Logger
 from txmux.files import state_at
 from txmux.net.tls.errors import TLSFileError
 
+# Times as long as reading took, until files that are wrong are read again though they look the same.
+_REST = 50
 _PAUSE_OF_HELPER = 5.0  # minimum seconds where the helper checks the files, while all clients wait
 
 
@@ -34,7 +36,7 @@ class WatchedFiles:
         self, seconds: Callable[[], float], section: str = "", *, is_quiet: bool = False
     ) -> None:
         self._seconds, self._section, self._is_quiet = seconds, section, is_quiet
-        self.trouble = ""
+        self.trouble, self._again_at = "", 0.0
         # Before reading, so that a change in between is noticed.
         self._seen = self._states()
         self._looked_at = seconds()
@@ -47,17 +49,19 @@ class WatchedFiles:
 
     def look_again(self) -> None:
         """Look at the files now, so that reports are right in a process without clients."""
-        self._looked_at = self._seconds()
+        self._looked_at = now = self._seconds()
         states, before = self._states(), self.trouble
         if self._is_helper_silent:  # it would not open them, either
             what = "the helper that looks at the files does not answer"
             self.trouble = f"{self._section}{self._key}: {what}"
-        elif states != self._seen or before:  # what is wrong may be mended without another state
+        # What is wrong may be mended without another state.
+        elif states != self._seen or (before and now >= self._again_at):
             self._seen = states
             try:
                 self._read_again()
             except TLSFileError as problem:
-                self.trouble = self._kept(problem)
+                self.trouble, ended = self._kept(problem), self._seconds()
+                self._again_at = ended + _REST * (ended - now)
         if self.trouble not in {"", before} and not self._is_quiet:
             self._log.error("{trouble}", trouble=self.trouble)
 

@@ -1,0 +1,53 @@
+"""Files that are read again when they change."""
+
+from pathlib import Path
+
+from twisted.internet.task import Clock
+from twisted.logger import capturedLogs
+from twisted.trial.unittest import SynchronousTestCase
+from typing_extensions import override
+
+from tests.support.folders import make_folder
+from txmux.client.watched import WatchedFiles
+from txmux.net.tls.errors import TLSFileError
+
+
+class SlowFiles(WatchedFiles):
+    """Files that take half a second to read, and are wrong while they begin so."""
+
+    _key = "files"
+
+    def __init__(self, clock: Clock, path: Path) -> None:
+        self._clock, self._path, self.readings = clock, path, 0
+        super().__init__(clock.seconds)
+
+    @override
+    def _paths(self) -> list[Path]:
+        return [self._path]
+
+    @override
+    def _read_again(self) -> None:
+        self.readings += 1
+        self._clock.advance(0.5)
+        if self._path.read_text().startswith("wrong"):
+            raise TLSFileError(self._key, "they are wrong")
+        self.trouble = ""
+
+
+class WatchedFilesTest(SynchronousTestCase):
+    def test_wrong_files_are_read_again_but_seldom_if_that_takes_long(self) -> None:
+        clock, path = Clock(), make_folder(self) / "file"
+        path.write_text("right")
+        files = SlowFiles(clock, path)
+        path.write_text("wrong!")
+        with capturedLogs() as logs:
+            for _ in range(100):
+                clock.advance(1)
+                files.look()
+        self.assertLessEqual(2, files.readings)
+        self.assertLess(files.readings, 7)
+        self.assertEqual(len(logs), 1)
+        path.write_text("right again")
+        clock.advance(1)
+        files.look()
+        self.assertEqual(files.trouble, "")
