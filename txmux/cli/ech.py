@@ -2,9 +2,11 @@
 
 import argparse
 import base64
+import os
 import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -77,8 +79,8 @@ def _new(name: str, path: Path | None) -> int:
         print(f"# {record}\n{pem}", end="")
         return 0
     try:
-        path.touch(0o600, exist_ok=False)
-        path.write_text(pem, encoding="ascii")
+        with open(path, "x", encoding="ascii", opener=partial(os.open, mode=0o600)) as opened:
+            opened.write(pem)
     except OSError as error:
         raise MuxError(f"cannot write '{path}': {error.strerror}; name a new file") from None
     print(record)
