@@ -217,11 +217,11 @@ class RetryTest(SynchronousTestCase):
             self.assertEqual((second.is_opened, second.rest), (True, b""))
 
     def test_no_second_hello(self) -> None:
-        """An alert is passed on at once, and whatever else is no hello."""
-        for stream in (b"\x15", b"SSH"):
+        """An alert is passed on, after which a hello may still follow, and so is whatever else is no hello."""
+        for stream, is_over in ((b"\x15\3\3\0\2\1\x5a", False), (b"SSH", True)):
             _, second = self.opened()
             self.assertEqual(second.receive(stream), stream)
-            self.assertEqual((second.is_over, second.is_opened), (True, False))
+            self.assertEqual((second.is_over, second.is_opened), (is_over, False))
 
     def test_server_asks_again(self) -> None:
         for message, asks in (

@@ -212,7 +212,7 @@ class SecondHello:
             if hello.hello:
                 self.rest = self._open(self.rest)
                 self.is_over = self.is_opened = True
-        else:  # a client that gives up says so by an alert
+        else:
             self.is_over = self.rest[:1] not in {b"", *OTHER_RECORDS}
         if self.is_over:
             passed, self.rest = passed + self.rest, b""

@@ -8,8 +8,8 @@ from txmux.wire.cursor import MalformedError
 _SERVER_HELLO = b"\2"
 HANDSHAKE = b"\x16"
 """What each record of a handshake begins with."""
-OTHER_RECORDS = b"\x14", b"\x17"
-"""What a record begins with that is no message of a handshake: early data, or one for old middleboxes."""
+OTHER_RECORDS = b"\x14", b"\x15", b"\x17"
+"""What a record begins with that is no message of a handshake: early data, an alert, or one for old middleboxes."""
 _LONGEST, _MOST_RECORDS = 1 << 14, 64
 _HEADER, _RECORD_HEADER = 4, 5
 _RETRY = bytes.fromhex("cf21ad74e59a6111be1d8c021e65b891c2a211167abb8c5e079e09e2c8a8339c")
