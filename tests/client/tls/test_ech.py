@@ -105,6 +105,7 @@ class KeysTest(EchCase):
                 private.replace("MC4CAQAw", "MC4CAQAx") + config,
                 "line 1: the private key is damaged",
             ),
+            (private.replace("K2Vu", "K2V3") + config, "line 1: the private key is damaged"),
             (strange.decode() + config, "line 1: the private key is not of X25519"),
             (private + config.replace("AEX", "AEY"), "line 4: the ECHCONFIG is damaged"),
             (private + config.replace("AEX", "*"), "line 4: the ECHCONFIG is damaged"),

@@ -57,7 +57,7 @@ def read_key_file(path: Path) -> KeyFile:
     pem, line = _part(path, data, "PRIVATE KEY", "private key")
     try:
         private = load_pem_private_key(pem[0], None)
-    except (ValueError, TypeError):
+    except Exception:  # noqa: BLE001 - what a damaged key raises depends on its kind
         raise _wrong(path, "the private key is damaged", line) from None
     if not isinstance(private, X25519PrivateKey):
         raise _wrong(path, "the private key is not of X25519", line)
