@@ -56,12 +56,17 @@ class TunnelUsers(WatchedFiles):
         try:
             self._hashes, problems = read_users(read_bytes(self._path))
         except OSError as error:
-            what = f"{self._path} cannot be read: {error.strerror}; let txmux read it"
+            what = f"{self._path} cannot be read: {error.strerror}"
             raise TLSFileError(self._key, what) from None
         self.trouble = ""
         for problem in problems:
             where = f"{self._section}{self._key}: {self._path}"
             self._log.error("{where}{problem}", where=where, problem=problem)
+
+    @override
+    def _kept(self, problem: TLSFileError) -> str:
+        then = "users that are known are kept" if self._hashes else "nobody can log in"
+        return f"{self._section}{problem.key}: {problem.what}; {then}"
 
     def check(self, source: int, login: Login) -> Deferred[bool] | bool | None:
         """Return whether a login is right, now or later; ``None`` if too many are being checked."""

@@ -146,7 +146,7 @@ class Stage:
         return layer.detector.start_detection(host, client.record.time, certificate)
 
     def send(self, data: bytes) -> None:
-        """Send the client something that is said here."""
+        """Send bytes to the client, and count them."""
         self._client.record.bytes_out += len(data)
         self._client.transport.write(data)
 

@@ -36,7 +36,7 @@ def open_listening(
         opened.setblocking(False)  # noqa: FBT003 - the socket module's signature
         bind(opened, path, mode)
         opened.listen(backlog)
-    except OSError:
+    except BaseException:
         opened.close()
         raise
     return opened

@@ -38,7 +38,7 @@ class AwaitingRetry(Stage):
     _member: Member
     _server: ProxyClient
     _is_handed_on = False  # the server, to the next stage
-    _said = b""  # by the server
+    _answer = b""  # of the server
     _is_retry = False
 
     @override
@@ -53,7 +53,7 @@ class AwaitingRetry(Stage):
             counts.relayed(client.counted_in, client.counted_out)
         counts.asked()
         self._sent_ms = client.elapsed_ms()
-        server.receiver = _Server(self._server_said, self._server_finished, self._server_lost)
+        server.receiver = _Server(self._server_sent, self._server_finished, self._server_lost)
         hello, client.received = client.received[: unsealed.end], client.received[unsealed.end :]
         server.transport.write(hello)
         self._wait_for(self._upstream.timeouts.idle)
@@ -96,20 +96,20 @@ class AwaitingRetry(Stage):
     def on_finished(self) -> Outcome | None:
         return self._relayed_on()
 
-    def _server_said(self, data: bytes) -> None:
+    def _server_sent(self, data: bytes) -> None:
         client = self._client
         settings = client.configuration.settings
-        if not self._said:
+        if not self._answer:
             waited = client.elapsed_ms() - self._sent_ms
             self._member.counts.answered(self._upstream.counts, waited)
         self.send(data)
-        self._said += data
-        is_long = len(self._said) > settings.peek_limit
+        self._answer += data
+        is_long = len(self._answer) > settings.peek_limit
         if self._is_retry:
             if is_long:  # who waits for a second hello says no more, and a slow client would have it kept here
                 client.advance(TurnedAway(Refusal.RESET, "limit"))
             return
-        is_retry = asks_again(self._said)
+        is_retry = asks_again(self._answer)
         if is_retry:
             self._is_retry = True
             client.record.facts = {**client.record.facts, "ech_retry": "yes"}
@@ -127,7 +127,7 @@ class AwaitingRetry(Stage):
         if reason.check(ConnectionDone) is not None:
             self._client.advance(TurnedAway(Refusal.CLOSE, "done"))
             return
-        if not self._said:
+        if not self._answer:
             self._member.counts.failed("reset")
         self._client.advance(TurnedAway(Refusal.RESET, "server-reset"))
 
@@ -135,6 +135,7 @@ class AwaitingRetry(Stage):
     def leave(self) -> None:
         super().leave()
         if not self._is_handed_on:
+            self._is_handed_on = True
             self._server.receiver = NO_RECEIVER
             self._server.transport.abortConnection()
             self._upstream.pool.released(self._member)

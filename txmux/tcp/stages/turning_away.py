@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from txmux.telemetry.reasons import AbortReason, EndReason
     from txmux.telemetry.record import ConnectionState
 
-_CLOSE_NOTIFY = 5.0  # seconds that TLS waits for the other side's, and others until all is sent
+_TO_CLOSE = 5.0  # seconds for the close-notify of TLS, or until all is sent
 _PATIENCE = 3.0  # seconds
 _MOST = 256 * 1024  # bytes
 
@@ -47,7 +47,7 @@ class Closing(Stage):
             transport.abortConnection()
             return
         if ISSLTransport.providedBy(transport) or unsent_bytes(transport):
-            self.wait(_CLOSE_NOTIFY, transport.abortConnection)
+            self.wait(_TO_CLOSE, transport.abortConnection)
         transport.loseConnection()
 
     @override
