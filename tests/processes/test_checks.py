@@ -175,6 +175,7 @@ class KnownTest(SupervisedTestCase):
             self.write(rules)
             await self.running.reload()
             await self.assert_known("up", "down")
+        await self.pass_seconds(3)  # the first of these, and the next one is an hour away
         # A change while a worker starts, after its start message.
         supervisor, (first, _) = self.supervisor, self.supervisor.pool.workers
         start_message = supervisor.start_message
