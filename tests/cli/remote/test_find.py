@@ -35,6 +35,14 @@ class FindTests(RemoteTestCase):
         self.answering(self.run_folder / "wake.sock").others["/api/status"] = {"pid": -1}
         self.assert_asks(server)
 
+    def test_rules_may_have_the_name_of_that_socket(self) -> None:
+        folder = self.users / "1000" / "txmux"
+        folder.mkdir(parents=True)
+        server, rules = self.answering(folder / "wake.sock"), self.rules("", "wake.ini")
+        self.runs(server, rules)
+        with patch.object(os, "geteuid", return_value=0):
+            self.assert_asks(server, "--rules", rules)
+
     def test_folders_of_the_unit_and_of_the_user(self) -> None:
         own, user = self.folder / "own", self.folder / "user"
         own.mkdir()

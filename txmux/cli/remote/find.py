@@ -143,8 +143,7 @@ def _sockets_of_services(environ: Mapping[str, str]) -> list[Path]:
     closed: list[Path] = []
     for folder in socket_folders(environ):
         sockets.update(_sockets(folder, closed))
-    if not sockets:
-        sockets = {path: path for path in _sockets_of_users()}
+    sockets = _of_services(sockets) or _of_services({path: path for path in _sockets_of_users()})
     if len(sockets) > 1:
         # Files of services that have ended may be among them.
         listening = {real: path for real, path in sockets.items() if not _is_stale(path)}
@@ -163,17 +162,20 @@ def _sockets_of_services(environ: Mapping[str, str]) -> list[Path]:
     return []
 
 
+def _of_services(sockets: Mapping[Path, Path]) -> dict[Path, Path]:
+    return {real: path for real, path in sockets.items() if path.name != _OF_PROVIDERS}
+
+
 def _sockets(folder: Path, closed: list[Path]) -> dict[Path, Path]:
     """Find the sockets in a folder; links are followed."""
     try:
         with os.scandir(folder) as entries:
-            names = [entry.name for entry in entries if entry.name.endswith(".sock")]
+            paths = [Path(entry.path) for entry in entries if entry.name.endswith(".sock")]
     except PermissionError:
         closed.append(folder)
     except (FileNotFoundError, NotADirectoryError):
         pass
     else:
-        paths = [folder / name for name in names if name != _OF_PROVIDERS]
         return {path.resolve(): path for path in paths if _may_be_there(path)}
     return {}
 
@@ -184,7 +186,7 @@ def _sockets_of_users() -> Iterator[Path]:
         return
     for path in sorted(files.USERS.glob("*/txmux/*.sock")):
         # A user could link to the socket of another one.
-        if path.is_socket() and path.resolve() == path and path.name != _OF_PROVIDERS:
+        if path.is_socket() and path.resolve() == path:
             yield path
 
 
