@@ -31,7 +31,6 @@ class SlowFiles(WatchedFiles):
         self._clock.advance(0.5)
         if self._path.read_text().startswith("wrong"):
             raise TLSFileError(self._key, "they are wrong")
-        self.trouble = ""
 
 
 class WatchedFilesTest(SynchronousTestCase):

@@ -58,7 +58,6 @@ class TunnelUsers(WatchedFiles):
         except OSError as error:
             what = f"{self._path} cannot be read: {error.strerror}"
             raise TLSFileError(self._key, what) from None
-        self.trouble = ""
         for problem in problems:
             where = f"{self._section}{self._key}: {self._path}"
             self._log.error("{where}{problem}", where=where, problem=problem)

@@ -62,6 +62,8 @@ class WatchedFiles:
             except TLSFileError as problem:
                 self.trouble, ended = self._kept(problem), self._seconds()
                 self._again_at = ended + _REST * (ended - now)
+            else:
+                self.trouble = ""
         if self.trouble not in {"", before} and not self._is_quiet:
             self._log.error("{trouble}", trouble=self.trouble)
 
@@ -69,7 +71,7 @@ class WatchedFiles:
         raise NotImplementedError
 
     def _read_again(self) -> None:
-        """Read the files; without an error there is no `trouble` any more."""
+        """Read the files; raises `TLSFileError` if they cannot be used."""
         raise NotImplementedError
 
     def _kept(self, problem: TLSFileError) -> str:

@@ -184,6 +184,5 @@ class EchKeys(WatchedFiles):
     @override
     def _read_again(self) -> None:
         self._read()
-        self.trouble = ""
         if not self._is_quiet:
             self._log.info("{key} = {path}: keys reloaded", key=KEY, path=str(self._path))
