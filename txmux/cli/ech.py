@@ -102,13 +102,13 @@ def _show(path: Path) -> None:
     for listener, files in found.items():
         newer: set[int] = set()  # of two keys with one number, only the newer opens hellos
         for number, file in enumerate(files):
-            ids = {key.config.id for key in file.keys}
-            state = "published" if not number else "opens nothing" if ids <= newer else "opens"
-            newer |= ids
-            shown = ", ".join(str(key.config.id) for key in file.keys)
+            ids = [key.config.id for key in file.keys]
+            opens = "opens nothing" if newer.issuperset(ids) else "opens"
+            newer.update(ids)
             names = ", ".join(key.config.public_name for key in file.keys)
-            cells = listener, shown, names, utc_time(file.made), state, str(file.path)
-            rows.append((cells, ""))
+            state = opens if number else "published"
+            shown = ", ".join(map(str, ids)), names, utc_time(file.made), state, str(file.path)
+            rows.append(((listener, *shown), ""))
     output.table(rows, _HEAD)
     for listener, files in found.items():
         output.line()
