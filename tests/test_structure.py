@@ -120,3 +120,67 @@ class StructureTest(SynchronousTestCase):
     def test_no_long_files(self) -> None:
         for _, path, _ in modules():
             self.assertLess(len((PACKAGE / path).read_text().splitlines()), 800, path)
+
+
+_READERS = frozenset({
+    "get_servername", "parse_client_hello", "parse_initial", "parse_opening", "parse_request", "parse_startup", "parse_tls_start",
+})  # fmt: skip
+"""What reads a name out of a client's bytes or its TLS."""
+
+_READ_AFTER = {
+    "client/tls/contexts.py": "chooses a certificate by the deciding hello",
+    "client/tls/termination.py": "the name of a route that was decided by none",
+    "tcp/answers.py": "the form of a refusal",
+    "tcp/dialling.py": "fields of the PROXY header, of a hello that no route has read",
+    "tcp/stages/connecting.py": "waits for these fields",
+}
+"""Where a name may be read although the route is decided, and what for; nothing there chooses a server."""
+
+_DECIDED_IN = {
+    ("tcp/stage.py", "note_decided"), ("tcp/socket_connection.py", "_detect"), ("udp/flow.py", "_route_by"),
+    ("tcp/connection.py", "adopt"), ("udp/flow.py", "_restore_values"), ("udp/flow.py", "__init__"),
+}  # fmt: skip
+"""What sets `decided`: a decision, and what takes a client over from another process."""
+
+
+class DecidedTest(SynchronousTestCase):
+    """Where a client goes is what its route was decided by: see `Client.note_decided`."""
+
+    def test_destinations_take_names_from_the_decision_alone(self) -> None:
+        given: dict[str, set[str]] = {}
+        for path, call in self.calls():
+            if name_of(call.func) in {"ClientTarget", "affinity"}:
+                values = (one for value in call.args for one in ast.walk(value))
+                given[f"{path}:{call.lineno}"] = {*map(name_of, values)} & {"decided", "facts"}
+        self.assertGreater(len(given), 4)
+        self.assertEqual({*map(frozenset, given.values())}, {frozenset({"decided"})}, given)
+
+    def test_only_decisions_are_noted_as_such(self) -> None:
+        found = set()
+        for path, code in parsed().items():
+            for function in ast.walk(code):
+                for node in ast.walk(function) if isinstance(function, ast.FunctionDef) else ():
+                    is_set = isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
+                    if is_set and name_of(node) == "decided" and path.parts[0] in {"tcp", "udp"}:
+                        found.add((str(path), getattr(function, "name", "")))
+        self.assertEqual(found, _DECIDED_IN)
+
+    def test_no_name_is_read_again(self) -> None:
+        rooms = {"access", "backends", "client", "net", "serving", "tcp", "udp"}
+        found = {
+            str(path)
+            for path, call in self.calls()
+            if path.parts[0] in rooms and _READERS & {*map(name_of, (call.func, *call.args))}
+        }
+        self.assertEqual(found - _READ_AFTER.keys(), set())
+
+    @staticmethod
+    def calls() -> Iterator[tuple[Path, ast.Call]]:
+        for path, code in parsed().items():
+            for node in ast.walk(code):
+                if isinstance(node, ast.Call):
+                    yield path, node
+
+
+def name_of(node: ast.AST) -> str:
+    return str(getattr(node, "attr", "") or getattr(node, "id", ""))

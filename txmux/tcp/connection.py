@@ -360,8 +360,9 @@ class MuxProtocol(End, Client):
         relay, timeouts, waited, sockets = self.stage.suspend()
         age, now = self.elapsed_ms() / 1000, self.runtime.clock.seconds()
         version = self.configuration.version
+        decided = {} if waited is None else dict(self.decided)
         moved = MovedConnection(
-            self.record, age, self.logged, timeouts, relay, version, now, waited
+            self.record, age, self.logged, timeouts, relay, version, now, waited, decided
         )
         return moved, sockets
 
@@ -426,6 +427,7 @@ class MuxProtocol(End, Client):
             )
             return
         self.waited, self.received = moved.waited, relay.server.held
+        self.decided = moved.decided
         self.has_finished = relay.client.has_finished
         self._open()
         self.transport.resumeProducing()

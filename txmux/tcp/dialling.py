@@ -42,7 +42,7 @@ def connector_for(
     if upstream.depends_on_client:
         if upstream.backend.proxy_protocol != "off":
             header = header_for(client, upstream.backend)
-        affinity = upstream.affinity(address, client.record.facts)
+        affinity = upstream.affinity(address, client.decided)
     connector = BackendConnector(
         upstream,
         client.configuration.dial,
@@ -75,7 +75,7 @@ def _target_of(client: Client) -> ClientTarget:
     port = 0 if local is None else local.port
     if client.tunnel is not None:
         port = client.tunnel.port
-    return ClientTarget(client.record.facts, host_text(client.host()), port)
+    return ClientTarget(client.decided, host_text(client.host()), port)
 
 
 def _note_server(client: Client, backend: Backend, transport: ITransport) -> None:

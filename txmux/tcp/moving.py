@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import base64
 import socket
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import attrs
 
 from txmux.net.relay.interface import RelayState, SideState, Timeouts
-from txmux.telemetry.record import ConnectionRecord, check_types
+from txmux.telemetry.record import ConnectionRecord, check_types, checked_facts
 
 if TYPE_CHECKING:
     from txmux.rules.model import Logged
@@ -60,6 +60,7 @@ class MovedConnection:
     version: int = 0  # that of the rules by which the client was accepted; 0 if that is not known
     at: float | None = None  # the time of this state, by the clock that both processes have
     waited: float | None = None  # seconds, for a server; ``None`` if it has one
+    decided: Mapping[str, str] = attrs.field(factory=dict)  # of a client that waits; see `Client`
 
 
 def accepted_at(age: float, at: float | None, now: float) -> float:
@@ -124,4 +125,5 @@ class Unpacking:
                 made[whole][name] = one
         moved: MovedConnection = one
         check_types(moved.record)
+        checked_facts(moved.decided)
         return moved

@@ -245,7 +245,7 @@ class SocketConnection(MuxProtocol):
             if decision is None:
                 return None
             self._detection = None
-        record = self.record
+        record, self.decided = self.record, decision.facts
         record.facts = {**record.facts, **decision.facts} if record.facts else decision.facts
         return Detected(self._path.top, decision.route)
 
@@ -281,7 +281,7 @@ class SocketConnection(MuxProtocol):
         host, port = "", 0
         if destinations.needs_local and (end := self.local) is not None:
             host, port = host_text(self.host()), end.port
-        chosen = destinations.choose(member, ClientTarget(self.record.facts, host, port))
+        chosen = destinations.choose(member, ClientTarget(self.decided, host, port))
         return chosen if isinstance(chosen, Member) else None
 
     def _dial(self) -> Step | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar, Protocol, cast
 
 import attrs
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
     from txmux.wire.tunnel.dialogue import TunnelDialogue
 
 
+NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
 class Client(Protocol):
     """A client's connection as its stages see it: what is known of the client, and `advance`.
 
@@ -43,7 +47,7 @@ class Client(Protocol):
     """
 
     transport: IRelayTransport  # the client's; a `TLSTransport` once its TLS is terminated
-    record: ConnectionRecord
+    record: ConnectionRecord  # for the log: nothing is decided or connected by it
     configuration: Configuration
     runtime: IORuntime
     accepted_at: float  # by the runtime's clock
@@ -52,6 +56,7 @@ class Client(Protocol):
         0.0  # by the runtime's clock; writes of an in-process protocol count, too
     )
     has_finished: bool = False  # whether the client has half-closed; it may still read the answer
+    decided: Mapping[str, str] = NOTHING  # what its routes were decided by; see `note_decided`
     replays: tuple[Exchange, ...] = ()  # requests answered here; they are repeated to the server
     source: Address | None = None  # the client's address, if a PROXY protocol header says so
     destination: Address | None = None
@@ -85,6 +90,16 @@ class Client(Protocol):
 
     def advance(self, outcome: Outcome | None) -> None:
         """Leave the stage with an outcome; ``None`` is ignored."""
+
+    def note_decided(self, facts: Mapping[str, str]) -> None:
+        """Note what a route was decided by: the name, the host, the port and the user that the client has asked for.
+
+        Whatever follows from a decision takes them from `decided`, and reads neither bytes nor TLS again. What is said inside of a
+        tunnel does not replace what it was granted for.
+        """
+        granted = NOTHING if self.tunnel is None else self.tunnel.facts
+        self.decided = {**self.decided, **facts, **granted}
+        self.record.facts = {**self.record.facts, **facts, **granted}
 
     def open_tunnel(self) -> None:
         """Tell the client that the tunnel that it has asked for is open, if it has and does not know."""

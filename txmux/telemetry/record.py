@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import attrs
 
@@ -80,8 +80,14 @@ def check_types(record: ConnectionRecord) -> None:
     for name, kinds in _TYPES:
         if not isinstance(getattr(record, name), kinds):
             raise TypeError(f"the record has another type of value as {name!r}")
-    if not all(isinstance(fact, str) for fact in record.facts.values()):
-        raise TypeError("the record has a fact that is no text")
+    checked_facts(record.facts)
+
+
+def checked_facts(facts: Any) -> dict[str, str]:
+    """Return facts from another process; raises `TypeError` if they are none."""
+    if not isinstance(facts, dict) or not all(isinstance(fact, str) for fact in facts.values()):
+        raise TypeError("the facts of a connection have a value that is no text")
+    return facts
 
 
 ConnectionState = Literal[

@@ -36,7 +36,7 @@ from txmux.rules.model import Logged, fewer
 from txmux.telemetry.access_log import CAPTURED
 from txmux.telemetry.counting.process_counters import RouteCounts
 from txmux.telemetry.reasons import ConnectFailure, EndReason, understood
-from txmux.telemetry.record import STATES, ConnectionRecord, ConnectionState
+from txmux.telemetry.record import STATES, ConnectionRecord, ConnectionState, checked_facts
 from txmux.transport import IPAddress, unmapped
 from txmux.udp import ancillary
 from txmux.udp.connection_ids import ConnectionIds
@@ -75,13 +75,14 @@ class Flow:
         shared_address: The flows at its client's address, if there are others.
         proxy_header: The PROXY protocol header of its first datagram, if it came from a proxy.
         held: Its first datagrams, until a server has answered.
+        decided: What its route was decided by, as `Client.decided`.
     """
 
     __slots__ = (
         "_client", "_counted", "_counted_before", "_detection", "_following", "_is_stray", "_layer",
         "_pending_end_reason", "_rejection_reason", "_server_socket", "_suspended_queue",
         "admitted", "bytes_in", "bytes_out", "configuration", "datagrams_in", "datagrams_out",
-        "decided_after", "entered_at", "held", "ids", "key", "last_received_at", "live", "logged",
+        "decided", "decided_after", "entered_at", "held", "ids", "key", "last_received_at", "live", "logged",
         "permit", "port", "proxy_header", "queue", "record", "refusal_reason", "runtime",
         "shared_address", "started_at", "state", "unrecognised",
     )  # fmt: skip
@@ -110,6 +111,7 @@ class Flow:
         self.unrecognised: bytes | None = None
         self.refusal_reason: EndReason | None = None
         self.bytes_in = self.bytes_out = self.datagrams_in = self.datagrams_out = 0
+        self.decided: Mapping[str, str] = {}
         self.decided_after = 0
         self.queue: TimeoutQueue | None = None
         self.started_at = self.entered_at = self.last_received_at = live.seconds()
@@ -327,7 +329,7 @@ class Flow:
                 self.live.enter(self, seconds, is_spare=True, is_final=True)
 
     def _route_by(self, decision: Decision[CompiledRoute]) -> None:
-        record = self.record
+        record, self.decided = self.record, decision.facts
         record.facts = {**record.facts, **decision.facts} if record.facts else decision.facts
         self._detection = None
         route = decision.route
@@ -576,6 +578,7 @@ class Flow:
             "nowhere": self._rejection_reason,
             "is_stray": self._is_stray,
             "led_for": self.refusal_reason,
+            "decided": dict(self.decided),
             "decided_after": self.decided_after,
             "unrecognised": None if self.unrecognised is None else _text(self.unrecognised),
             "introduction": None if header is None else _text(encode_v2(header, datagrams=True)),
@@ -636,6 +639,7 @@ class Flow:
         self.held = tuple(b64decode(data) for data in fields.get("held", ()))
         refusal_reason = fields.get("led_for")
         self.refusal_reason = None if refusal_reason is None else understood(refusal_reason)
+        self.decided = checked_facts(fields.get("decided", {}))
         self.decided_after = fields.get("decided_after", 0)
         self._rejection_reason = understood(fields.get("nowhere", self._rejection_reason))
         self._is_stray = fields.get("is_stray", False)

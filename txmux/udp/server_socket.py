@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
         live: LiveFlows
         record: ConnectionRecord
+        decided: Mapping[str, str]
         port: DatagramPort
         key: Key
         held: tuple[bytes, ...]
@@ -115,7 +116,7 @@ class ServerSocket:
         self._go_to(picked, "limit" if picked is Unavailable.FULL else "no-server")
 
     def _affinity(self) -> str:
-        return self.upstream.affinity(self._flow.client, self._flow.record.facts)
+        return self.upstream.affinity(self._flow.client, self._flow.decided)
 
     def _names_are_known(self) -> None:
         if self._flow is not None:
@@ -219,10 +220,8 @@ class ServerSocket:
     ) -> Member | ConnectFailure | None:
         """Return the client's own choice for a server of the rules, or why it gets none; ``None`` while its name is looked up."""
         flow = self._flow
-        asked = (
-            ClientTarget(flow.record.facts, *self._local()) if destinations.needs_local else None
-        )
-        asked = asked or ClientTarget(flow.record.facts, "", 0)
+        asked = ClientTarget(flow.decided, *self._local()) if destinations.needs_local else None
+        asked = asked or ClientTarget(flow.decided, "", 0)
         chosen = destinations.choose(template, asked, self._tried)
         if isinstance(chosen, Member):
             return chosen

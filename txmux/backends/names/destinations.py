@@ -35,12 +35,12 @@ class ClientTarget(NamedTuple):
     """What a client has asked for.
 
     Attributes:
-        facts: Those of its protocol.
+        decided: What its route was decided by: `Client.decided` or `Flow.decided`, and nothing else.
         host: The IP address that it has connected to; empty for a UNIX socket.
         port: The port that it has connected to.
     """
 
-    facts: Mapping[str, str]
+    decided: Mapping[str, str]
     host: str
     port: int
 
@@ -110,7 +110,7 @@ class Destinations:
             if not (name and port):
                 return Denial("no-name", None)
         else:
-            name = server.name_for(target.facts)
+            name = server.name_for(target.decided)
             if not (name and port):
                 return Denial("no-name", None)
             names = self._backend.allow_names

@@ -154,7 +154,8 @@ class Handshaking(Stage):
         client.agreed_tls = agreed
         if tls.is_opened_again:
             facts["ech_retry"] = "yes"
-        record.facts = facts | {k: printable(v) for k, v in agreed.facts().items()}
+        record.facts = facts
+        client.note_decided({k: printable(v) for k, v in agreed.facts().items()})
         # From here on what is inside of TLS is counted.
         record.bytes_in = 0
         client.advance(TLSEstablished(self._inside))

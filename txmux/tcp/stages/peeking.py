@@ -165,11 +165,9 @@ class Peeking(Stage):
             decision.route, client.configuration.settings.default
         ):
             return self._go_by_outer_name(client.ech)
-        record, answered = client.record, decision.answered
-        record.facts = {**record.facts, **decision.facts} if record.facts else decision.facts
+        answered = decision.answered
+        client.note_decided(decision.facts)
         if answered:
             client.replays = tuple(exchange for exchange in answered if exchange.repeat)
             client.received = client.received[sum(len(exchange.request) for exchange in answered) :]
-        if client.tunnel is not None:
-            record.facts = {**record.facts, **client.tunnel.facts}
         return Detected(self.layer, decision.route)

@@ -106,7 +106,7 @@ class Tunnelling(Stage):
         client, dialogue, inside = self._client, self._dialogue, self._inside
         client.received, dialogue.received = dialogue.received + client.received, b""
         dialogue.user = printable(dialogue.user)
-        client.record.facts = {**client.record.facts, **dialogue.facts}
+        client.note_decided(dialogue.facts)
         client.record.facts.pop("tunnel_error", None)
         host = client.address.host if client.address else None
         decision = self.start_detection(inside, host).decide_before_bytes()
