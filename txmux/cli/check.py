@@ -111,7 +111,9 @@ def _check(path: str, matchers: Mapping[str, IProtocolMatcher]) -> _Checked:
     if rules.acme_names:
         from txmux.serving.acme.folder import unusable_folder  # noqa: PLC0415 - OpenSSL takes a while
 
-        wrong += unusable_folder(rules)
+        unusable, replaced = unusable_folder(rules)
+        wrong += unusable
+        doubtful += replaced
     try:
         Lists().hold(rules)
     except RulesError as error:

@@ -128,7 +128,8 @@ class EmbeddedService(Service):
         if rules.acme_names:
             from txmux.serving.acme.folder import make_first  # noqa: PLC0415 - as above
 
-            make_first(rules, None, time.time())
+            in_use = {} if self._certificates is None else self._certificates.in_use()
+            make_first(rules, None, time.time(), in_use)
         check_servers(self._reactor, rules.servers())
         for listener in rules.listeners:
             for address in listen_addresses(listener):

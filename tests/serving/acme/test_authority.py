@@ -152,6 +152,37 @@ class MisshapenTests(SynchronousTestCase):
         self.assertTrue(result is AuthorityError or (asks_when and isinstance(result, tuple)))
 
 
+class IssuedTests(SynchronousTestCase):
+    def test_unusable(self) -> None:
+        """A chain that listeners would refuse, or that is not for the name, is refused, and counts for the authority's limits."""
+        root, key = make_authority(), make_authority(_NAME, _NAME)
+        authority = Authority(
+            Clock(),
+            Settings(acme="https://a.test/"),
+            AcmeFolder(make_folder(self)),
+            Source("acme", "", "", float),
+        )
+        issued, other = root.issue(_NAME), root.issue("other.example")
+        late = root.issue(_NAME, begins=-9, ends=-1)
+        good = issued.pem + root.pem
+        self.assertEqual(authority._checked(_NAME, issued.key_pem(), good), issued.key_pem() + good)
+        for own, chain, why in (
+            (issued, b"", "no certificate for its private key"),
+            (issued, other.pem, "the private key does not belong to the certificate"),
+            (issued, good + b"-----BEGIN CERTIFICATE-----\nMA==\n-----END CERTIFICATE-----\n", "a certificate is damaged"),
+            (issued, other.key_pem() + good, "the private key does not belong to the certificate"),
+            (issued, good + other.pem + other.key_pem(), "a second private key"),
+            (other, other.pem, f"is for other.example, not for {_NAME}"),
+            (key, key.pem, "is signed by itself"),
+            (late, late.pem, "has expired already"),
+        ):  # fmt: skip
+            error = self.assertRaises(
+                AuthorityError, authority._checked, _NAME, own.key_pem(), chain
+            )
+            self.assertIn(why, str(error))
+            self.assertTrue(error.counts)
+
+
 class UnreachedTests(AuthorityCase):
     async def test_nobody_listens(self) -> None:
         port = reactor.listenTCP(0, Factory(), interface="127.0.0.1")

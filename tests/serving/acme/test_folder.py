@@ -3,7 +3,10 @@
 import os
 import stat
 import time
+from base64 import b64decode, b64encode
+from collections.abc import Callable
 from pathlib import Path
+from warnings import catch_warnings, simplefilter
 
 import attrs
 from cryptography import x509
@@ -13,11 +16,16 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.certificates import make_authority
 from tests.support.folders import make_folder
+from txmux.client.tls.contexts import Contexts
 from txmux.errors import MuxError
+from txmux.net.tls.errors import TLSFileError
 from txmux.rules.model import Route, Rules, Settings, TlsEnd
 from txmux.rules.model.route import acme_file
 from txmux.serving.acme.folder import (
@@ -29,6 +37,31 @@ from txmux.serving.acme.folder import (
 )
 
 _NAME = "www.example.com"
+_ROOT = make_authority()
+_GOOD = _ROOT.issue(_NAME)
+
+
+def damages(good: bytes) -> tuple[bytes, ...]:
+    """Return what an authority could make of a certificate that listeners would refuse, or serve with another one."""
+    other = make_authority().issue("other.example")
+    broken = other.pem.replace(b"\n", b"\nAAAA", 1)
+    return (
+        good + broken,
+        other.key_pem() + good,
+        good + other.key_pem(),
+        good + other.pem + other.key_pem(),
+        good.replace(_GOOD.pem, _ROOT.pem) if _GOOD.pem in good else other.key_pem() + _GOOD.pem,
+    )
+
+
+def _is_loaded(load: Callable[[], object]) -> bool:
+    try:
+        with catch_warnings():
+            simplefilter("ignore")  # on odd serial numbers
+            load()
+    except TLSFileError:
+        return False
+    return True
 
 
 class FolderTests(SynchronousTestCase):
@@ -75,17 +108,34 @@ class FolderTests(SynchronousTestCase):
         self.folder.write_certificate(_NAME, good)
         self.folder.sign_missing([_NAME], now + 10**9)
         self.assertEqual(self.folder.certificate(_NAME), ShownCertificate.read(good))
-        for damaged in (
-            b"",
-            good[:-300],
-            issued.pem,
-            make_authority().key_pem() + issued.pem,
-            sealed,
-        ):
+        for damaged in (b"", good[:-300], issued.pem, sealed, *damages(good)):
             acme_file(self.path, _NAME).write_bytes(damaged)
             self.assertEqual(self.folder.certificate(_NAME), NO_CERTIFICATE)
-            self.folder.sign_missing([_NAME], now)
-            self.assertNotEqual(self.folder.certificate(_NAME), NO_CERTIFICATE)
+            (why,) = self.folder.sign_missing([_NAME], now).values()
+            self.assertIn(f"'{acme_file(self.path, _NAME)}'", why)
+            self.assertTrue(self.folder.certificate(_NAME).is_self_signed)
+            self.assertEqual(self.folder.sign_missing([_NAME], now), {})
+            acme_file(self.path, _NAME).write_bytes(damaged)
+            self.folder.sign_missing([_NAME], now, {_NAME: good})
+            self.assertEqual(self.folder.certificate(_NAME), ShownCertificate.read(good))
+
+    @given(st.data())
+    def test_one_loader(self, data: st.DataObject) -> None:
+        """Whatever stands in a certificate and its chain, it is shown exactly if listeners can serve it."""
+        parts = [_GOOD.key_pem(), _GOOD.pem, _ROOT.pem]
+        number, *_ = data.draw(st.permutations(range(len(parts))))
+        damaged = bytearray(b64decode(b"".join(parts[number].splitlines()[1:-1])))
+        for _ in range(data.draw(st.integers(1, 3))):
+            at = data.draw(st.integers(0, len(damaged) - 1))
+            damaged[at] = data.draw(st.integers(0, 255))
+        first, *_, last = parts[number].splitlines()
+        parts[number] = b"\n".join((first, b64encode(damaged), last, b""))
+        pem = b"".join(parts)
+        acme_file(self.path, _NAME).write_bytes(pem)
+        end = TlsEnd((acme_file(self.path, _NAME),), acme=(_NAME,))
+        self.assertEqual(
+            _is_loaded(lambda: ShownCertificate.read(pem)), _is_loaded(lambda: Contexts(end))
+        )
 
     def test_unreadable(self) -> None:
         """A certificate that cannot be read stays: it may be a good one, and readable soon."""
@@ -169,6 +219,31 @@ class FirstTests(SynchronousTestCase):
             shown = x509.load_pem_x509_certificate(acme_file(folder, name).read_bytes())
             self.assertEqual(shown.subject.rfc4514_string(), f"CN={name}")
 
+    def test_damaged(self) -> None:
+        """A damaged file is replaced, so that listeners start, and why is known to the renewal; what the service shows meanwhile comes first."""
+        folder = make_folder(self) / "acme"
+        rules, now = self.rules(folder, _NAME, "b.example"), time.time()
+        make_first(rules, None, now)
+        good = _GOOD.key_pem() + _GOOD.pem
+        for damaged in damages(good):
+            acme_file(folder, _NAME).write_bytes(damaged)
+            AcmeFolder(folder).write_state({_NAME: {"failures": 2}})
+            with capturedLogs() as lines:
+                make_first(rules, None, now)
+            (line,) = map(formatEvent, lines)
+            assert line is not None
+            self.assertIn(f"'{acme_file(folder, _NAME)}': ", line)
+            self.assertIn("; one that txmux has signed itself takes its place", line)
+            Contexts(rules.routes[0].terminate_tls or TlsEnd(()))
+            state = AcmeFolder(folder).state()[_NAME]
+            self.assertIn(state["why"], line)
+            self.assertEqual(state["failures"], 2)
+            acme_file(folder, _NAME).write_bytes(damaged)
+            with capturedLogs() as lines:
+                make_first(rules, None, now, {_NAME: good})
+            self.assertIn("the one in use takes its place", formatEvent(lines[0]) or "")
+            self.assertEqual(acme_file(folder, _NAME).read_bytes(), good)
+
     def test_impossible(self) -> None:
         file = make_folder(self) / "file"
         file.write_bytes(b"")
@@ -187,12 +262,12 @@ class FirstTests(SynchronousTestCase):
             (folder / "file/x", "Not a directory"),
         ):
             rules = self.rules(path, "a.example")
-            (found,) = unusable_folder(rules)
+            (found,), _ = unusable_folder(rules)
             self.assertIn(problem, str(found))
             self.assertRaises(MuxError, make_first, rules, None, 0.0)
-        self.assertEqual(unusable_folder(self.rules(folder / "new", "a.example")), [])
+        self.assertEqual(unusable_folder(self.rules(folder / "new", "a.example")), ([], []))
         folder.chmod(0o755)
-        self.assertEqual(unusable_folder(self.rules(folder, "a.example")), [])
+        self.assertEqual(unusable_folder(self.rules(folder, "a.example")), ([], []))
 
     def test_root_without_certificate(self) -> None:
         folder = make_folder(self)

@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import TestCase
 
+from tests.serving.acme.test_folder import damages
 from tests.support.certificates import make_authority
 from tests.support.folders import make_folder
 from tests.support.peers import PeerFactory, listen, reactor
@@ -19,6 +20,7 @@ from txmux.rules.model import Route, Rules, Settings, TlsEnd
 from txmux.serving.acme.authority import UnusableError
 from txmux.serving.acme.folder import NO_CERTIFICATE, ShownCertificate
 from txmux.serving.acme.renewal import Certificates, Renewal
+from txmux.telemetry.sources import Source
 
 _SHOWN = ShownCertificate(b"", ("a.example",), "CN=x", 0.0, 90.0, is_self_signed=False)
 _END = TlsEnd((Path("a.example.pem"),), acme=("a.example",))
@@ -112,6 +114,73 @@ class RenewalTests(TestCase):
         self.assertEqual(asked[:2], [*names[:2]])
         self.assertIn(asked.count(names[0]), range(5, 10))
         self.assertGreater(made.seconds_left()[names[2]], 86400)
+
+    async def test_unusable(self) -> None:
+        """What listeners could not load replaces nothing, from the authority or from another machine: why is an item, and a good one follows."""
+        name, root, folder = "a.example", make_authority(), make_folder(self)
+        before, after = (root.issue(name, ends=days) for days in (3, 60))
+        good = after.key_pem() + after.pem
+        file = folder / f"{name}.pem"
+        now, answers = [0.0], list[bytes]()
+
+        class Damaging:
+            is_connected = True
+
+            async def issue(self, _: str, __: object) -> bytes:
+                return answers.pop(0)
+
+            async def renewal_time(self, _: bytes) -> tuple[None, float]:
+                return None, 86400.0
+
+        class Redis:
+            source, is_up = Source("certificates", "", "", reactor.seconds), True
+
+            async def poll(self) -> tuple[dict[str, str], bool]:
+                return {}, True
+
+            async def certificate(self, _: str, __: str) -> bytes:
+                return answers.pop(0)
+
+        for is_shared in (False, True):
+            before.write(file, key=True)
+            now[0] = time.time()
+            answers[:] = [*damages(good), good]
+            made = Certificates(reactor, lambda _: succeed(None), lambda: None, now=lambda: now[0])
+            end = TlsEnd((file,), acme=(name,))
+            settings = Settings(acme="https://a.example/dir", acme_folder=folder)
+            route = Route("site", (), None, terminate_tls=end)
+            made.use(Rules(Path("x.ini"), settings, (), (route,)))
+            fakes: Any = Damaging(), Redis()
+            if is_shared:
+                made._shared = fakes[1]
+                made._renewals[name].not_before = now[0] + 10**9
+            made._authority = fakes[0]
+            while answers:
+                shown = file.read_bytes()
+                made.tick()
+                if not answers:
+                    break
+                self.assertEqual(file.read_bytes(), shown)
+                (item,) = made.attention()
+                self.assertTrue(item.cause)
+                self.assertGreater(made.seconds_left()[name], 0)
+                now[0] += 6 * 3600
+            self.assertEqual(file.read_bytes(), good)
+            self.assertEqual([*made.attention()], [])
+            made._shared = None
+
+    def test_damaged_in_use(self) -> None:
+        """A file that is damaged later changes nothing of what is shown, also while the authority fails."""
+        name, folder = "a.example", make_folder(self)
+        good = make_authority().issue(name).write(folder / f"{name}.pem", key=True)
+        shown = good.read_bytes()
+        made = Certificates(reactor, lambda _: succeed(None), lambda: None)
+        made.use(_rules(Settings(acme="https://a.example/dir", acme_folder=folder)))
+        for damaged in damages(shown):
+            good.write_bytes(damaged)
+            made._failed(name, made._renewals[name], MuxError("no answer"))
+            self.assertEqual(good.read_bytes(), shown)
+            self.assertEqual(made._shown[name].pem, shown)
 
     async def test_asked_in_vain_before_a_reload(self) -> None:
         """Whoever asks for a certificate gets the answer of the authority of the new rules, which is asked at once; the others are left."""

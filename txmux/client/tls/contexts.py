@@ -32,6 +32,7 @@ class Contexts:
     """The certificates that were read from files at one time, each in a context of OpenSSL's.
 
     Attributes:
+        key_pairs: The certificates, each with its chain and key.
         default: For a client that asks for no name, or for an unknown one; switches to the context of a name by itself.
         files: The files that they were read from, where that is needed.
         valid_until: For each certificate its file, and when it expires, in seconds since 1970.
@@ -46,7 +47,7 @@ class Contexts:
         self._exact: dict[str, SSL.Context] = {}
         self._under: dict[str, SSL.Context] = {}
         made = []
-        key_pairs = read_key_pairs("terminate_tls", end.files, read)
+        self.key_pairs = key_pairs = read_key_pairs("terminate_tls", end.files, read)
         self.valid_until = [pair.valid_until for pair in key_pairs]
         leaves = [pair.certificate.to_cryptography() for pair in key_pairs]
         self.shown = [(sorted(_names_of(leaf)), leaf.issuer.rfc4514_string()) for leaf in leaves]

@@ -196,7 +196,9 @@ class Supervisor:
             import_module(
                 "txmux.serving.acme.renewal"
             )  # it may fail, and after the commit there is no rollback
-            make_first(rules, owner, time.time())
+            certificates = self.state.certificates
+            in_use = {} if certificates is None else certificates.in_use()
+            make_first(rules, owner, time.time(), in_use)
         access_log = open_log(rules.settings, owner=owner)
         if access_log is not None:
             access_log.close()

@@ -16,6 +16,7 @@ from http import HTTPStatus
 from typing import Any
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
@@ -37,7 +38,7 @@ from txmux.net.tls.errors import TLSFileError
 from txmux.net.tls.pem import read_authorities
 from txmux.net.tls.verification import ClientTLS
 from txmux.rules.model import Settings
-from txmux.serving.acme.folder import DAMAGED, AcmeFolder, ShownCertificate, key_pem
+from txmux.serving.acme.folder import AcmeFolder, ShownCertificate, key_pem
 from txmux.telemetry.sources import Source
 from txmux.wire.jsontext import MISSHAPEN, parse_json
 
@@ -177,15 +178,22 @@ class Authority:
         return self._checked(name, key_pem(key), answer.body)
 
     def _checked(self, name: str, key: bytes, chain: bytes) -> bytes:
+        why = ""
         try:
             shown = ShownCertificate.read(key + chain)
-        except DAMAGED as problem:
-            raise self._unusable(f"its certificate cannot be used: {problem}") from None
-        if name not in shown.names:
-            raise self._unusable(f"its certificate is for {', '.join(shown.names)}, not for {name}")
-        if shown.ends <= time.time():
-            why = "its certificate has expired already; compare the clocks"
-            raise AuthorityError(f"{self.directory}: {why}", counts=True)
+        except TLSFileError as problem:
+            why = f"its certificate cannot be used: {problem.what}"
+        else:
+            if name not in shown.names:
+                why = (
+                    f"its certificate is for {', '.join(shown.names) or 'no name'}, not for {name}"
+                )
+            elif shown.is_self_signed:
+                why = "its certificate is signed by itself"
+            elif shown.ends <= time.time():
+                why = "its certificate has expired already; compare the clocks"
+        if why:  # it counts: there may be few certificates for one name in a week
+            raise AuthorityError(f"{self.directory}: {printable(why, _LONGEST)}", counts=True)
         return key + chain
 
     async def _authorize(
@@ -263,7 +271,7 @@ class Authority:
         try:
             self._key = load_pem_private_key(pem, None)
             _jwk(self._key)
-        except DAMAGED:
+        except (ValueError, TypeError, UnsupportedAlgorithm):
             why = f"'{path}' is damaged; remove it, and there will be another account"
             raise AuthorityError(why, counts=False) from None
         self._urls = _json(await self._request("GET", self.directory))

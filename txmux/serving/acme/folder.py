@@ -6,37 +6,34 @@ import errno
 import json
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from hashlib import sha256
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import attrs
-from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    load_pem_private_key,
-)
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from twisted.logger import Logger
 
+from txmux.client.tls.client_certificates import alternative_names
+from txmux.client.tls.contexts import Contexts
 from txmux.errors import MuxError
 from txmux.files import open_safely
 from txmux.net.tls.errors import TLSFileError
 from txmux.net.tls.pem import read_authorities
 from txmux.net.tls.self_signed import self_signed
-from txmux.rules.model import Rules
+from txmux.rules.model import Rules, TlsEnd
 from txmux.rules.model.route import acme_file
 from txmux.rules.problems import Problem, RulesError
 
 _OWN = timedelta(days=90)  # the validity of a self-signed certificate
 _STATE = "state.json"
-DAMAGED = (ValueError, TypeError, UnsupportedAlgorithm, x509.ExtensionNotFound)
-"""Errors of damaged certificates and keys, or of kinds that txmux does not make."""
+_KEY = "terminate_tls"
+_log = Logger()
 
 
 @attrs.frozen
@@ -51,15 +48,23 @@ class ShownCertificate:
     is_self_signed: bool
 
     @classmethod
-    def read(cls, pem: bytes) -> ShownCertificate:
-        """Read a certificate and its key; raises one of `DAMAGED` if either is missing, or they do not belong together."""
-        certificate = x509.load_pem_x509_certificate(pem)
-        if certificate.public_key() != load_pem_private_key(pem, None).public_key():
-            raise ValueError("the key is not that of the certificate")
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    def read(cls, pem: bytes, path: Path = Path("the certificate")) -> ShownCertificate:
+        """Load a certificate, its chain and its key, as listeners that serve them do.
+
+        Args:
+            pem: All three.
+            path: Of their file, for messages.
+
+        Raises:
+            TLSFileError: Listeners would refuse them, or there are several certificates with keys.
+        """
+        first, *others = Contexts(TlsEnd((path,)), lambda _: pem).key_pairs
+        if others:
+            raise TLSFileError(_KEY, f"'{path}': a second private key; one belongs there")
+        certificate = first.certificate.to_cryptography()
         return cls(
             pem,
-            tuple(names.get_values_for_type(x509.DNSName)),
+            tuple(name for kind, name in alternative_names(certificate) if kind == "DNS"),
             certificate.issuer.rfc4514_string(),
             certificate.not_valid_before_utc.timestamp(),
             certificate.not_valid_after_utc.timestamp(),
@@ -111,24 +116,40 @@ class AcmeFolder:
             raise OSError(errno.EPERM, why, str(self.path))
 
     def certificate(self, name: str) -> ShownCertificate:
-        with suppress(OSError):
-            return self._read(name)
+        with suppress(OSError, TLSFileError):
+            return self.read(name)
         return NO_CERTIFICATE
 
-    def _read(self, name: str) -> ShownCertificate:
-        with suppress(FileNotFoundError, *DAMAGED):
-            return ShownCertificate.read(acme_file(self.path, name).read_bytes())
+    def read(self, name: str) -> ShownCertificate:
+        """Return the certificate of a name; a `TLSFileError` if it is damaged, an `OSError` if its file cannot be read."""
+        path = acme_file(self.path, name)
+        with suppress(FileNotFoundError):
+            return ShownCertificate.read(path.read_bytes(), path)
         return NO_CERTIFICATE
 
     def write_certificate(self, name: str, pem: bytes) -> None:
         self._write(acme_file(self.path, name), pem)
 
-    def sign_missing(self, names: Iterable[str], now: float) -> None:
-        """Sign a certificate for each name without a valid one; an `OSError` if a file cannot be read."""
+    def sign_missing(
+        self, names: Iterable[str], now: float, in_use: Mapping[str, bytes] = MappingProxyType({})
+    ) -> dict[str, str]:
+        """Write a certificate for each name without a valid one: that `in_use`, or else one signed here.
+
+        Returns:
+            By name, why its file had to give way.
+
+        Raises:
+            OSError: A file cannot be read.
+        """
+        damaged = {}
         for name in names:
-            certificate = self._read(name)
+            try:
+                certificate = self.read(name)
+            except TLSFileError as problem:
+                certificate, damaged[name] = NO_CERTIFICATE, problem.what
             if certificate.is_self_signed and certificate.ends <= now:
-                self.write_certificate(name, _self_signed(name, now))
+                self.write_certificate(name, in_use.get(name) or _self_signed(name, now))
+        return damaged
 
     def account_key(self, directory: str) -> tuple[Path, bytes]:
         """Return the file and the PEM of the key of the account with an authority; a missing one is made."""
@@ -174,8 +195,23 @@ class AcmeFolder:
             os.close(folder)
 
 
-def make_first(rules: Rules, owner: tuple[int, int] | None, now: float) -> None:
-    """Make the folder, and certificates for the names that have none, so that listeners can start; raises a `MuxError`."""
+def make_first(
+    rules: Rules,
+    owner: tuple[int, int] | None,
+    now: float,
+    in_use: Mapping[str, bytes] = MappingProxyType({}),
+) -> None:
+    """Make the folder, and certificates for the names that have no usable one, so that listeners can start.
+
+    Args:
+        rules: Name them.
+        owner: The user and group IDs of files that root makes.
+        now: The time, in seconds since 1970.
+        in_use: By name, the certificates with their keys that a service which is running shows.
+
+    Raises:
+        MuxError: The folder, or `acme_ca`, cannot be used.
+    """
     if not rules.acme_names:
         return
     settings = rules.settings
@@ -188,19 +224,37 @@ def make_first(rules: Rules, owner: tuple[int, int] | None, now: float) -> None:
             raise RulesError([settings.section.problem(str(problem), problem.key)]) from None
     try:
         folder.make(rules.acme_names)
-        folder.sign_missing(rules.acme_names, now)
+        damaged = folder.sign_missing(rules.acme_names, now, in_use)
+        for name, why in damaged.items():
+            instead = "the one in use" if in_use.get(name) else "one that txmux has signed itself"
+            _log.error("{why}; {instead} takes its place", why=why, instead=instead)
+        if lost := {name: why for name, why in damaged.items() if not in_use.get(name)}:
+            state = folder.state()
+            for name, why in lost.items():
+                before = state.get(name)
+                state[name] = {**(before if isinstance(before, dict) else {}), "why": why}
+            folder.write_state(state)
     except OSError as problem:
         raise MuxError(str(_unusable(rules, problem))) from None
 
 
-def unusable_folder(rules: Rules) -> list[Problem]:
-    """Return problems of the folder that do not depend on the user of the service."""
+def unusable_folder(rules: Rules) -> tuple[list[Problem], list[Problem]]:
+    """Return what `make_first` would refuse, whoever the user of the service is, and which files it would replace."""
+    folder = AcmeFolder(rules.settings.acme_folder)
+    ends = [(route, route.terminate_tls) for route in rules.routes if route.terminate_tls]
+    replaced = []
     try:
-        AcmeFolder(rules.settings.acme_folder).check()
+        folder.check()
+        for route, name in [(route, name) for route, end in ends for name in end.acme]:
+            try:
+                folder.read(name)
+            except TLSFileError as problem:  # noqa: PERF203 - all are reported
+                message = f"{problem.what}; clients see a certificate that txmux signs itself, until there is another one"
+                replaced.append(route.section.problem(message, _KEY))
     except OSError as problem:
         if problem.errno not in {errno.ENOENT, errno.EACCES}:
-            return [_unusable(rules, problem)]
-    return []
+            return [_unusable(rules, problem)], []
+    return [], replaced
 
 
 def _unusable(rules: Rules, problem: OSError) -> Problem:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -14,9 +15,10 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from txmux.errors import MuxError
+from txmux.net.tls.errors import TLSFileError
 from txmux.rules.model import Rules, Settings
 from txmux.serving.acme.authority import Authority, UnusableError
-from txmux.serving.acme.folder import DAMAGED, NO_CERTIFICATE, AcmeFolder, ShownCertificate
+from txmux.serving.acme.folder import NO_CERTIFICATE, AcmeFolder, ShownCertificate
 from txmux.serving.acme.shared import SharedCertificates
 from txmux.telemetry.attention import AttentionItem
 from txmux.telemetry.formatting import duration, utc_time
@@ -63,7 +65,7 @@ class Renewal:
         why: The last error.
         suggested: The renewal time that the authority suggests (ARI), if it does.
         ask_again: When to ask for that.
-        pending: An issued certificate with its key that could not be written yet.
+        pending: An issued certificate that could not be written yet.
     """
 
     directory: str = ""
@@ -73,7 +75,7 @@ class Renewal:
     why: str = ""
     suggested: float | None = None
     ask_again: float = 0.0
-    pending: bytes = attrs.field(default=b"", repr=False)
+    pending: ShownCertificate = attrs.field(default=NO_CERTIFICATE, repr=False)
 
     def as_json(self) -> dict[str, Any]:
         return attrs.asdict(self, filter=attrs.filters.exclude("pending"))
@@ -128,6 +130,7 @@ class Certificates:
     _own: Mapping[str, str] = attrs.field(factory=dict, init=False)
     _others: Mapping[str, str] = attrs.field(factory=dict, init=False)
     _refused_since: float | None = attrs.field(default=None, init=False)
+    _unusable: dict[str, str] = attrs.field(factory=dict, init=False)
 
     is_stopped = _is_polling = _is_wary = False
     _folder_problem = ""
@@ -212,11 +215,12 @@ class Certificates:
             is_asked = name in self._waiting
             if name in self._busy or self._is_full():
                 continue
-            if renewal.pending and (is_asked or now >= renewal.not_before):
+            is_pending = renewal.pending is not NO_CERTIFICATE
+            if is_pending and (is_asked or now >= renewal.not_before):
                 self._write(name, renewal, renewal.pending)
                 continue
             is_due = renewal.due(self._shown[name], directory) <= now >= self._quiet_until
-            if is_asked or (is_due and not renewal.pending):
+            if is_asked or (is_due and not is_pending):
                 self._start(name, self._renew(name, renewal, directory))
         for name in self._names:
             shown = self._shown[name]
@@ -256,7 +260,8 @@ class Certificates:
 
     async def _renew(self, name: str, renewal: Renewal, directory: str) -> None:
         there = self._folder.certificate(name)
-        if name not in self._waiting and there != self._shown[name]:
+        # A file that is damaged or gone is no renewal: what was read from it stays in use.
+        if name not in self._waiting and there not in (self._shown[name], NO_CERTIFICATE):
             # Another process has renewed it.
             written = Renewal.read(self._folder.state().get(name))
             self._renewals[name] = attrs.evolve(written, directory=directory)
@@ -266,7 +271,7 @@ class Certificates:
         if renewal.directory != directory:
             renewal.directory, renewal.failures, renewal.suggested = directory, 0, None
         try:
-            pem = await self._ask_first(name, renewal, directory)
+            issued = await self._ask_first(name, renewal, directory)
         except MuxError as problem:
             self._failed(name, renewal, problem)
         except CancelledError:
@@ -275,15 +280,16 @@ class Certificates:
             why = f"{self._settings.acme}: unexpected, please report it: {problem!r}"
             self._failed(name, renewal, MuxError(why))
         else:
-            if pem is not None:
+            if issued is not None:
                 self._unreached, self._is_wary = 0, False
-                self._use_new(name, renewal, pem)
+                self._use_new(name, renewal, issued)
 
-    def _use_new(self, name: str, renewal: Renewal, pem: bytes, where: str = "") -> None:
+    def _use_new(
+        self, name: str, renewal: Renewal, certificate: ShownCertificate, where: str = ""
+    ) -> None:
         renewal.failures, renewal.unreached = 0, 0
         renewal.suggested, renewal.ask_again = None, 0.0
-        certificate = ShownCertificate.read(pem)
-        self._write(name, renewal, pem)
+        self._write(name, renewal, certificate)
         self._log.info(
             "the certificate of {name} is of {issuer}, valid until {until}{where}",
             name=name,
@@ -313,15 +319,30 @@ class Certificates:
 
     def _use_if_newer(self, name: str, pem: bytes) -> None:
         shown, renewal = self._shown[name], self._renewals[name]
-        with suppress(*DAMAGED):
-            certificate = ShownCertificate.read(pem)
-            is_newer = shown.is_self_signed or certificate.ends > shown.ends
-            if is_newer and certificate.ends > self._now() and name in certificate.names:
-                self._refused_since = None
-                renewal.directory = self._settings.acme or ""
-                self._use_new(name, renewal, pem, ", as another machine got it")
+        certificate = self._from_another(name, pem)
+        is_newer = shown.is_self_signed or certificate.ends > shown.ends
+        if is_newer and certificate.ends > self._now():
+            self._refused_since = None
+            renewal.directory = self._settings.acme or ""
+            self._use_new(name, renewal, certificate, ", as another machine got it")
 
-    async def _ask_first(self, name: str, renewal: Renewal, directory: str) -> bytes | None:
+    def _from_another(self, name: str, pem: bytes | None) -> ShownCertificate:
+        """Load what another machine has put into Redis, which may be of another version; without a password, anyone may have."""
+        self._unusable.pop(name, "")
+        if pem is None:
+            return NO_CERTIFICATE
+        try:
+            certificate = ShownCertificate.read(pem, Path(f"{name} in Redis"))
+            if name in certificate.names and not certificate.is_self_signed:
+                return certificate
+            self._unusable[name] = "it is another name's, or signed by itself"
+        except TLSFileError as problem:
+            self._unusable[name] = problem.what
+        return NO_CERTIFICATE
+
+    async def _ask_first(
+        self, name: str, renewal: Renewal, directory: str
+    ) -> ShownCertificate | None:
         """Get a certificate from another machine that has it, or else from the authority; ``None`` while another machine asks."""
         shared = self._shared
         if shared is None:
@@ -334,23 +355,23 @@ class Certificates:
         self._refused_since = None
         try:
             got = await shared.certificate(directory, name)
-            if got is not None and name not in self._waiting:
+            if name not in self._waiting:
                 renewed = attrs.evolve(renewal, not_before=0.0, directory=directory)
-                is_other = got != self._shown.get(name, NO_CERTIFICATE).pem
-                with suppress(*DAMAGED):  # without a password, anyone may have written it
-                    due = renewed.due(ShownCertificate.read(got), directory)
-                    if is_other and due > self._now():
-                        return got
-            pem = await self._ask(name)
-            left = ShownCertificate.read(pem).ends - self._now()
-            await shared.put(directory, name, pem, max(1, left))
+                there = self._from_another(name, got)
+                is_other = there != self._shown.get(name, NO_CERTIFICATE)
+                if is_other and renewed.due(there, directory) > self._now():
+                    return there
+            issued = await self._ask(name)
+            await shared.put(directory, name, issued.pem, max(1, issued.ends - self._now()))
+            self._unusable.pop(name, None)
         finally:
             await shared.unlock()
-        return pem
+        return issued
 
-    async def _ask(self, name: str) -> bytes:
+    async def _ask(self, name: str) -> ShownCertificate:
         try:
-            return await self._connected().issue(name, partial(self._show, name))
+            pem = await self._connected().issue(name, partial(self._show, name))
+            return ShownCertificate.read(pem)
         finally:
             await self._show(name, "")
 
@@ -405,7 +426,7 @@ class Certificates:
                 wait=duration(int(wait)),
             )
         with suppress(OSError):  # `_save` reports that the folder cannot be written
-            self._folder.sign_missing([name], now + _RARELY)
+            self._folder.sign_missing([name], now + _RARELY, self.in_use())
             self._shown[name] = self._folder.certificate(name)
         self._save()
         self._answer(name, problem)
@@ -425,10 +446,10 @@ class Certificates:
             else:
                 waiting.errback(result)
 
-    def _write(self, name: str, renewal: Renewal, pem: bytes) -> None:
-        renewal.pending = pem
+    def _write(self, name: str, renewal: Renewal, certificate: ShownCertificate) -> None:
+        renewal.pending = certificate
         try:
-            self._folder.write_certificate(name, pem)
+            self._folder.write_certificate(name, certificate.pem)
         except OSError as problem:
             renewal.why = (
                 f"it is there, but cannot be written to '{self._folder.path}': {problem.strerror}"
@@ -437,8 +458,8 @@ class Certificates:
             self._log.error("the certificate of {name}: {why}", name=name, why=renewal.why)
             self._answer(name, MuxError(renewal.why))
             return
-        renewal.pending, renewal.why, renewal.not_before = b"", "", 0.0
-        self._shown[name] = certificate = ShownCertificate.read(pem)
+        renewal.pending, renewal.why, renewal.not_before = NO_CERTIFICATE, "", 0.0
+        self._shown[name] = certificate
         self._save()
         self._renewed()
         self._answer(name, f"{name}: renewed, valid until {utc_time(certificate.ends)}")
@@ -473,6 +494,10 @@ class Certificates:
             self._folder_problem = f"cannot write to '{self._folder.path}': {problem.strerror}"
             self._log.error("{why}", why=self._folder_problem)
 
+    def in_use(self) -> dict[str, bytes]:
+        """Return by name the certificates of authorities that clients are shown, with their keys."""
+        return {name: shown.pem for name, shown in self._shown.items() if not shown.is_self_signed}
+
     # For the operator.
 
     def sources(self) -> Iterator[Source]:
@@ -495,6 +520,11 @@ class Certificates:
                 do="if there is none, delete the key 'txmux:acme:lock' in Redis",
                 subject="lock",
             )
+        for name, why in self._unusable.items():
+            if name in self._names:
+                text = f"another machine has put a certificate for {name} into Redis that cannot be used"
+                subject = f"{name} in Redis"
+                yield item("warning", text=text, cause=why, subject=subject, is_logged=False)
         for name in self._names:
             renewal, shown = self._renewals[name], self._shown[name]
             if shown.is_self_signed:
