@@ -389,7 +389,11 @@ def _trace(
     route = verdicts.decision.route
     if route is None or not route.tunnel:
         return Trace(listener, verdicts)
-    asked, refused = asked_for(sample.data, wants_login=route.tunnel_users is not None)
+    asked, refused = asked_for(
+        sample.data,
+        lambda head: explained(head).decision.route is route,
+        wants_login=route.tunnel_users is not None,
+    )
     if refused:
         facts = {"tunnel": asked.kind, "tunnel_error": printable(refused)}
         verdicts.decision.facts.update(facts)

@@ -311,7 +311,7 @@ class MuxProtocol(End, Client):
             return TerminatesTLS(route.termination, self.configuration.inside[route.name])
         if route.tunnel:
             self.replays = ()
-            return AsksForTunnel(route, self.configuration.inside[route.name])
+            return AsksForTunnel(layer, route, self.configuration.inside[route.name])
         assert route.destination is not None  # noqa: S101 - other routes have one
         return Routed(route.destination, "denied")
 
@@ -343,10 +343,10 @@ class MuxProtocol(End, Client):
             self.record.bytes_out += len(answer)
             self.transport.write(answer)
 
-    def _tunnelling(self, route: CompiledRoute, inside: RuleLayer) -> Stage:
+    def _tunnelling(self, layer: RuleLayer, route: CompiledRoute, inside: RuleLayer) -> Stage:
         from txmux.tcp.stages.tunnelling import Tunnelling  # noqa: PLC0415 - for few rules
 
-        return Tunnelling(self, route, inside)
+        return Tunnelling(self, layer, route, inside)
 
     # Moving to another process.
 

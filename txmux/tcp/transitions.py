@@ -134,8 +134,9 @@ class TerminatesTLS(NamedTuple):
 
 
 class AsksForTunnel(NamedTuple):
-    """The client's route answers as a proxy."""
+    """The client's route answers as a proxy; it is one of ``layer``."""
 
+    layer: RuleLayer
     route: CompiledRoute
     inside: RuleLayer
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import struct
 from ipaddress import ip_network
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -291,14 +292,23 @@ class MalformedTest(TunnelCase):
         await self.logged()
 
 
+def users_file(case: TunnelCase, *users: str) -> Path:
+    import bcrypt  # noqa: PLC0415 - of an extra
+
+    hashed = bcrypt.hashpw(b"secret", bcrypt.gensalt(4)).replace(b"$2b$", b"$2y$")
+    path = make_folder(case) / "users"
+    path.write_bytes(b"# who\n" + b"".join(b"%b:%b\n" % (one.encode(), hashed) for one in users))
+    return path
+
+
+def basic(login: str) -> str:
+    return f"Proxy-Authorization: Basic {base64.b64encode(login.encode()).decode()}"
+
+
 class LoginTest(TunnelCase):
     def setUp(self) -> None:
         super().setUp()
-        import bcrypt  # noqa: PLC0415 - of an extra
-
-        hashed = bcrypt.hashpw(b"secret", bcrypt.gensalt(4)).replace(b"$2b$", b"$2y$")
-        self.file = make_folder(self) / "users"
-        self.file.write_bytes(b"# who\nann:" + hashed + b"\n")
+        self.file = users_file(self, "ann")
 
     def port(self) -> int:
         backend = backend_at(self.backend_port())
@@ -400,3 +410,63 @@ class LoginTest(TunnelCase):
         client.reset()
         await self.logged()
         self.assertEqual(self.backend.peers, [])
+
+
+class FurtherRequestTest(TunnelCase):
+    """A login opens what the route of its own request is for, and nothing else."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.mine, self.others = users_file(self, "ann"), users_file(self, "ann", "bob")
+        admin = attrs.evolve(
+            route("http method=CONNECT host=127.0.0.2", backend_at(self.backend_port())),
+            name="admin",
+            tunnel=True,
+            tunnel_users=self.mine,
+        )
+        self.rest = attrs.evolve(
+            route("http method=CONNECT version=1.1", backend_at(self.backend_port())),
+            name="rest",
+            tunnel=True,
+            tunnel_users=self.others,
+        )
+        closed = route("http upgrade=h2c", Refusal.REJECT, name="closed")
+        self.at = self.mux(
+            [attrs.evolve(closed, alternatives=closed.alternatives), admin, self.rest]
+        )
+
+    async def test_target_of_another_route(self) -> None:
+        again = connect_to("127.0.0.2:22", basic("bob:secret"))
+        for at_once in (True, False):
+            client = await self.connect(self.at, connect_to("127.0.0.3:22") + again * at_once)
+            await client.has(12)
+            if not at_once:
+                client.send(again)
+            await client.is_lost()
+            self.assertEqual(client.received.count(b"HTTP/1.1 "), 2)
+            self.assertIn(b"HTTP/1.1 400 ", client.received)
+        self.assertEqual(self.backend.peers, [])
+        record = await self.logged(2)
+        self.assertEqual((record.route, record.reason), ("rest", "denied"))
+        self.assertIn("another route", record.facts["tunnel_error"])
+
+    async def test_whatever_else_has_decided(self) -> None:
+        for said in (
+            connect_to("127.0.0.3:22", basic("bob:secret"), version="1.0"),
+            connect_to("127.0.0.3:22", basic("bob:secret"), "Upgrade: h2c"),
+            b"GET / HTTP/1.1\r\n" + basic("bob:secret").encode() + b"\r\n\r\n",
+            b"\5\2\0\2\1\3bob\6secret" + socks5("127.0.0.3", 22) + b"\r\n\r\n",
+        ):
+            client = await self.connect(self.at, connect_to("127.0.0.3:22") + said)
+            await client.is_lost()
+            self.assertIn(b"HTTP/1.1 400 ", client.received)
+        self.assertEqual(self.backend.peers, [])
+
+    async def test_target_of_the_same_route(self) -> None:
+        said = connect_to("127.0.0.3:22") + connect_to("db.example:23", basic("bob:secret"))
+        client = await self.connect(self.at, said)
+        await client.until(lambda: client.received.endswith(OPEN))
+        close(client, await self.backend.peer())
+        record = await self.logged()
+        self.assertEqual((record.facts["host"], record.facts["port"]), ("db.example", "23"))
+        self.assertEqual(record.facts["user"], "bob")

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.wire.tunnel.dialogue import Login, TunnelDialogue, asked_for
+from txmux.wire.tunnel.dialogue import FurtherRequest, Login, TunnelDialogue, asked_for
 
 _REQUESTS = (
     b"CONNECT db.example:5432 HTTP/1.1\r\nHost: x\r\n\r\n",
@@ -25,7 +25,7 @@ def told(pieces: list[bytes], *, wants_login: bool = False) -> _Story:
         answer = None
         while not (events and isinstance(events[-1], bool)):
             event = dialogue.proceed(answer)
-            answer = True if isinstance(event, Login) else None
+            answer = True if isinstance(event, Login | FurtherRequest) else None
             if event is None:
                 break
             events.append(event)
@@ -75,7 +75,7 @@ class DialogueTest(SynchronousTestCase):
         """A login counts as right where it is asked for; without it, the request is refused."""
         login = b"\5\1\2\1\3ann\1x"
         request = b"\5\1\0\3\1a\0\x16SSH"
-        asked, refused = asked_for(login + request, wants_login=True)
+        asked, refused = asked_for(login + request, bool, wants_login=True)
         self.assertEqual((asked.user, asked.host, asked.received), ("ann", "a", b"SSH"))
         self.assertEqual(refused, "")
         for data, wants_login, refused in (
@@ -83,5 +83,6 @@ class DialogueTest(SynchronousTestCase):
             (_REQUESTS[0][:-2], True, None),
             (_REQUESTS[0], False, ""),
             (b"CONNECT x HTTP/1.1\r\n\r\n", False, "it is malformed"),
+            (_REQUESTS[0] * 2, True, "another route is for what it asks for then"),
         ):
-            self.assertEqual(asked_for(data, wants_login=wants_login)[1], refused)
+            self.assertEqual(asked_for(data, lambda _: False, wants_login=wants_login)[1], refused)

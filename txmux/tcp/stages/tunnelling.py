@@ -14,7 +14,7 @@ from txmux.tcp.stage import Stage
 from txmux.tcp.transitions import Detected, Outcome, TunnelOpened, TurnedAway
 from txmux.wire.facts import printable
 from txmux.wire.http2_opening import PREFACE
-from txmux.wire.tunnel.dialogue import Login, TunnelDialogue
+from txmux.wire.tunnel.dialogue import FurtherRequest, Login, TunnelDialogue
 
 if TYPE_CHECKING:
     from txmux.client.configuration import CompiledRoute, RuleLayer
@@ -31,6 +31,7 @@ class Tunnelling(Stage):
 
     state: ClassVar[ConnectionState] = "tunnelling"
 
+    _layer: RuleLayer  # of `_route`
     _route: CompiledRoute
     _inside: RuleLayer
     _judging: Deferred[bool] | None = attrs.field(default=None, init=False)
@@ -70,7 +71,9 @@ class Tunnelling(Stage):
             dialogue.received += client.received[:room]
             client.received = client.received[room:]
             event, answer = dialogue.proceed(answer), None
-            if isinstance(event, bytes):
+            if isinstance(event, FurtherRequest):
+                answer = self._is_for_route(event.head)
+            elif isinstance(event, bytes):
                 self.send(event)
                 if dialogue.kind == "connect":  # it is asked for a login, and may leave
                     self._note(dialogue.problem)
@@ -83,6 +86,16 @@ class Tunnelling(Stage):
         if event is None:
             return self._unfinished("it is incomplete", 400) if client.has_finished else None
         return self._open() if event else self._refuse(dialogue.problem)
+
+    def _is_for_route(self, head: bytes) -> bool:
+        """Decide a further request as the first one was: by all routes, in their order."""
+        client = self._client
+        host = client.address.host if client.address else None
+        decision = self.start_detection(self._layer, host).feed(head)
+        if decision is None or decision.route is not self._route:
+            return False
+        client.note_decided(decision.facts)
+        return True
 
     def _check(self, login: Login) -> Outcome | None:
         users, address = self._route.users, self._client.address

@@ -3,7 +3,7 @@
 import base64
 import errno
 import re
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from http import HTTPStatus
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import NamedTuple, TypeAlias
@@ -18,7 +18,13 @@ class Login(NamedTuple):
     password: bytes
 
 
-_Event: TypeAlias = "bytes | Login | bool | None"
+class FurtherRequest(NamedTuple):
+    """The head of a request behind one that was refused, for which a route has to be decided again."""
+
+    head: bytes
+
+
+_Event: TypeAlias = "bytes | Login | FurtherRequest | bool | None"
 _Steps: TypeAlias = Generator[_Event, "bool | None", bool]
 _Taken: TypeAlias = Generator[None, "bool | None", bytes]
 
@@ -78,10 +84,10 @@ class TunnelDialogue:
         """Read on.
 
         Args:
-            answer: Whether the last `Login` was right.
+            answer: Whether the last `Login` was right, or the route of the last `FurtherRequest` is that of the first one.
 
         Returns:
-            Bytes to send, after which it is called again; a `Login`; whether the request is granted, as far as it goes;
+            Bytes to send, after which it is called again; a `Login`; a `FurtherRequest`; whether the request is granted, as far as it goes;
             or ``None`` if more bytes are needed.
         """
         try:
@@ -193,6 +199,8 @@ class TunnelDialogue:
             request = _REQUEST.match(head)
             if request is None:
                 break
+            if left < _MOST_REQUESTS - 1 and not (yield FurtherRequest(head)):
+                return self._refuse(_status(400), "another route is for what it asks for then")
             address, name, port, version = request.groups()
             self.host, self.port = _address(address) if address else name.decode(), int(port)
             if not self.host or not 0 < self.port < 65536:
@@ -246,16 +254,21 @@ def _status(status: int, *, is_last: bool = True) -> bytes:
     ).encode()
 
 
-def asked_for(data: bytes, *, wants_login: bool = False) -> tuple[TunnelDialogue, str | None]:
+def asked_for(
+    data: bytes, is_for_route: Callable[[bytes], bool], *, wants_login: bool = False
+) -> tuple[TunnelDialogue, str | None]:
     """Return what a client has asked for by these bytes, by a login that is taken to be right.
 
-    With it is why that is refused: nothing if it is not, and ``None`` while the request is not whole.
+    With it is why that is refused: nothing if it is not, and ``None`` while the request is not whole. `is_for_route` decides on the
+    head of a further request.
     """
     dialogue = TunnelDialogue(data, wants_login=wants_login)
     dialogue.received = data
     event = dialogue.proceed()
-    while isinstance(event, bytes | Login):
-        event = dialogue.proceed(True)  # noqa: FBT003 - as `Generator.send`
+    while isinstance(event, bytes | Login | FurtherRequest):
+        event = dialogue.proceed(
+            is_for_route(event.head) if isinstance(event, FurtherRequest) else True
+        )
     if event is None and dialogue.problem == _MALFORMED:
         return dialogue, None
     return dialogue, "" if event else dialogue.problem
