@@ -1,5 +1,8 @@
 """Who may ask for what: each guard, over real sockets."""
 
+import base64
+import hashlib
+import hmac
 import json
 from typing import Any
 
@@ -9,13 +12,18 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.admin.asking import JSON, AdminCase, request
-from txmux.admin.access import NOBODY, AdminAccess, cookie_of
+from txmux.admin.access import NOBODY, AdminAccess
 from txmux.admin.guard import AdminGuard, Caller, RefusedError
 from txmux.rules.lint.warnings import lint
 from txmux.rules.reading.tokens import AdminToken
 
 TOKEN = "the-secret-of-this-test"
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
+
+
+def basic(token: str, user: str = "txmux") -> dict[str, str]:
+    """Give what a browser sends that keeps a token."""
+    return {"authorization": f"Basic {base64.b64encode(f'{user}:{token}'.encode()).decode()}"}
 
 
 class AnybodyCase(AdminCase):
@@ -162,41 +170,50 @@ class TokenTest(AdminCase):
                 await self.status_of(Host=host, Authorization=f"Bearer {TOKEN}"), 200, host
             )
 
-    async def test_login_gives_a_cookie_for_this_site_only(self) -> None:
+    async def test_login_form_and_a_browser_that_keeps_the_token(self) -> None:
         page = await self.ask("GET", "/", {"Accept": "text/html"}, to=self.port)
         self.assertEqual(page.status, 401)
-        self.assertIn(b'<form method="post" action="/login">', page.body)
-        self.assertIn(b'href="static/page.css"', page.body)
-        self.assertIn("style-src 'self'", page.headers["content-security-policy"])
-        self.assertEqual(await self.status_of("/static/page.css"), 200)
-        # With 'no-referrer', browsers send the form with 'Origin: null'.
-        self.assertEqual(page.headers["referrer-policy"], "same-origin")
-        form = {**FORM, "Origin": "http://localhost"}
-        told = await self.ask("POST", "/login", form, f"token={TOKEN}", to=self.port)
-        self.assertEqual((told.status, told.headers["location"]), (303, "/"))
-        cookie, *attributes = told.headers["set-cookie"].split("; ")
-        self.assertEqual(set(attributes), {"Path=/", "HttpOnly", "SameSite=Strict"})
-        self.assertNotIn(TOKEN, cookie)
-        self.assertEqual(await self.status_of(Cookie=cookie), 200)
-        self.assertEqual(await self.status_of(Cookie=f"other=1; {cookie}"), 200)
-        self.assertEqual(await self.status_of(Cookie=f"{cookie}0"), 401)
-        change = await self.ask("POST", "/api/reload", {**JSON, "Cookie": cookie}, to=self.port)
+        self.assertIn(b'id="token"', page.body)
+        self.assertNotIn("www-authenticate", page.headers)
+        for policy in ("style-src 'self'", "script-src 'self'", "form-action 'none'"):
+            self.assertIn(policy, page.headers["content-security-policy"])
+        for name in ("page.css", "login.js"):
+            self.assertEqual(await self.status_of(f"/static/{name}"), 200)
+        asked = await self.ask("GET", "/enter", to=self.port)
+        self.assertEqual(asked.status, 401)
+        self.assertEqual(asked.headers["www-authenticate"], 'Basic realm="txmux", charset="UTF-8"')
+        for user in ("txmux", "", "é"):
+            self.assertEqual(await self.status_of("/enter", **basic(TOKEN, user)), 200)
+        self.assertEqual(await self.status_of(**basic(TOKEN)), 200)
+        for given in ("x", f"{TOKEN}x", f"x:{TOKEN}", ""):
+            self.assertEqual(await self.status_of(**basic(given)), 401)
+        for given in ("", "*", "YQ", "/w=="):
+            self.assertEqual(await self.status_of(Authorization=f"Basic {given}"), 401)
+        change = await self.ask("POST", "/api/reload", {**JSON, **basic(TOKEN)}, to=self.port)
         self.assertEqual(change.status, 200)
 
-    async def test_no_cookie_for_a_wrong_token_or_another_page(self) -> None:
-        for body, headers in (
-            ("token=x", {}),
-            ("", {}),
-            (f"token={TOKEN}", {"Origin": "http://evil.example"}),
-        ):
-            told = await self.ask("POST", "/login", {**FORM, **headers}, body, to=self.port)
-            self.assertEqual(told.status, 403)
-            self.assertNotIn("set-cookie", told.headers)
-        html = {**FORM, "Accept": "text/html"}
-        told = await self.ask("POST", "/login", html, "token=x", to=self.port)
-        self.assertIn(b'<p role="alert">that is not a token of', told.body)
-        told = await self.ask("POST", "/login", JSON, "{}", to=self.port)
-        self.assertEqual(told.status, 415)
+    async def test_what_other_origins_have_a_browser_send_is_refused(self) -> None:
+        for site in ("cross-site", "same-site", "x"):
+            for path in ("/", "/api/status", "/enter"):
+                headers = {**basic(TOKEN), "Sec-Fetch-Site": site}
+                self.assertEqual(await self.status_of(path, **headers), 403, (site, path))
+        for site in ("same-origin", "none"):
+            self.assertEqual(await self.status_of(**basic(TOKEN), Sec_Fetch_Site=site), 200)
+        self.assertEqual(
+            await self.status_of(Authorization=f"Bearer {TOKEN}", Sec_Fetch_Site="cross-site"), 200
+        )
+
+    async def test_no_cookie_is_given_or_taken(self) -> None:
+        """A browser sends cookies to all ports of a host (RFC 6265, 8.5)."""
+        for headers in (basic(TOKEN), {"Authorization": f"Bearer {TOKEN}"}):
+            for path in ("/", "/login", "/enter", "/api/status"):
+                told = await self.ask("GET", path, {**headers, "Accept": "text/html"}, to=self.port)
+                self.assertNotIn("set-cookie", told.headers)
+        made = hmac.new(TOKEN.encode(), b"session", hashlib.sha256).hexdigest()
+        for cookie in (f"txmux={TOKEN}", f"token={TOKEN}", f"txmux-0=admin:{made}"):
+            self.assertEqual(await self.status_of(Cookie=cookie), 401)
+        told = await self.ask("POST", "/login", {**FORM}, f"token={TOKEN}", to=self.port)
+        self.assertEqual(told.status, 405)
 
     async def test_token_readable_by_all_needs_attention(self) -> None:
         authorization = {"Authorization": f"Bearer {TOKEN}"}
@@ -222,23 +239,20 @@ class TokenTest(AdminCase):
             for _ in range(64)
         ]
         self.assertEqual(await self.status_of(Authorization=f"Bearer {TOKEN}"), 200)
-        told = await self.ask("POST", "/login", FORM, f"token={TOKEN}", to=self.port)
-        self.assertEqual(told.status, 303)
+        self.assertEqual(await self.status_of(**basic(TOKEN)), 200)
         self.assertLess(sum(one.called for one in waiting), 32)
         answers = await DeferredList(waiting, consumeErrors=True)
         told = next(answer for is_there, answer in answers if is_there)
         self.assertEqual(told.status, 429)
         self.assertLessEqual(int(told.headers["retry-after"]), 61)
 
-    async def test_reload_reads_the_token_again_and_voids_cookies(self) -> None:
-        told = await self.ask("POST", "/login", FORM, f"token={TOKEN}", to=self.port)
-        cookie = told.headers["set-cookie"].partition(";")[0]
+    async def test_reload_reads_the_token_again(self) -> None:
         self.token.write_text("another-secret-of-this-test")
         report = await self.running.reload()
         self.assertTrue(report.ok)
         self.assertEqual(self.port_of("admin"), self.port)
-        self.assertEqual(await self.status_of(Cookie=cookie), 401)
-        self.assertEqual(await self.status_of(Authorization=f"Bearer {TOKEN}"), 401)
+        for headers in (basic(TOKEN), {"Authorization": f"Bearer {TOKEN}"}):
+            self.assertEqual(await self.status_of(**headers), 401)
         authorization = "Bearer another-secret-of-this-test"
         self.assertEqual(await self.status_of(Authorization=authorization), 200)
 
@@ -308,15 +322,12 @@ class GuardTest(SynchronousTestCase):
     def test_tcp_is_refused_without_a_token(self) -> None:
         self.guard.access = NOBODY
         caller = Caller("192.0.2.1", "", "192.0.2.7", 9)
-        name = self.guard._cookie_name(caller)
         for headers in (
             {"authorization": "Bearer "},
             {"authorization": "Bearer x"},
-            {"cookie": f"{name}={cookie_of(AdminToken('admin', 'all', ''))}"},
-            {"cookie": f"{name}="},
+            basic(""),
         ):
             self.assertRaises(RefusedError, self.guard.identify, headers, caller)
-        self.assertRaises(RefusedError, self.guard.log_in, "", caller)
 
     def test_accepted_names_of_public_and_loopback_addresses(self) -> None:
         public = Caller("192.0.2.1", "", "192.0.2.7", 9)

@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from txmux.admin.api.openapi import description
 from txmux.admin.site import ADMIN
 
-FOR_PEOPLE = ("/", "/static/{name}", "/login", "/metrics")
+FOR_PEOPLE = ("/", "/static/{name}", "/login", "/enter", "/metrics")
 
 
 class DescriptionTest(SynchronousTestCase):

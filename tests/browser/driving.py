@@ -151,13 +151,9 @@ class Browser:
     def shows(self, css: str, text: str) -> None:
         eventually(lambda: text in self.text(css), f"{css} shows {text!r}")
 
-    def cookie(self) -> dict[str, Any]:
-        (cookie,) = self.tell("Network.getAllCookies")["cookies"]
-        found: dict[str, Any] = cookie
+    def cookies(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.tell("Network.getAllCookies")["cookies"]
         return found
-
-    def forget(self) -> None:
-        self.tell("Network.clearBrowserCookies")
 
     def faults(self) -> list[dict[str, Any]]:
         """Give what axe-core finds."""

@@ -1,9 +1,12 @@
 """The page in Chromium, with real clients, servers and workers behind it."""
 
+import json
+from collections.abc import Mapping
+from http.client import HTTPConnection, HTTPResponse
 from typing import ClassVar
 
 from tests.browser.driving import Browser
-from tests.browser.service import Holding, Watched, many_routes, three_routes
+from tests.browser.service import Holding, Stranger, Watched, many_routes, three_routes
 from tests.interop.children import InteropTestCase, eventually
 from tests.interop.servers import RedisServer, start_redis
 from tests.support.ports import free_port
@@ -30,6 +33,25 @@ return performance.getEntriesByType("resource").filter((one) => one.name.include
 _CHANGED = """
 return fetch("?have=" + [...tags.values()].join(" ")).then((answer) => answer.json()).then(Object.keys);
 """
+_STRANGER = """<!DOCTYPE html><title>page</title><body><iframe src="ADDRESS"></iframe><script>
+const to = "ADDRESS", all = { credentials: "include" };
+const tell = (answer) => answer.text().then((text) => `${answer.type} ${text.length}`);
+const load = (path) => new Promise((done) => {
+  const script = document.createElement("script");
+  script.src = to + path;
+  script.onload = () => done("loaded");
+  script.onerror = () => done("not loaded");
+  document.body.append(script);
+});
+Promise.all([
+  fetch(to + "api/status", { ...all, mode: "no-cors" }).then(tell, () => "opaque 0"),
+  fetch(to + "api/reload", { ...all, mode: "no-cors", method: "POST", body: "{}" }).then(tell, () => "opaque 0"),
+  fetch(to + "api/status", all).then(tell, () => "failed"),
+  fetch(to + "api/reload", { ...all, method: "POST", headers: { "Content-Type": "application/json" }, body: "{}" }).then(tell, () => "failed"),
+  load("api/status"),
+]).then((outcomes) => { document.body.dataset.outcomes = JSON.stringify(outcomes); document.title = "tried"; });
+</script>"""
+"""Has the browser send what it can to the service from a page of another port."""
 _BOXES = 'return [...document.querySelectorAll(".boxes li")].map((one) => one.textContent)'
 _CLICK_ENTRY = """
 [...document.querySelectorAll("#menu button")].find((one) => one.textContent === arguments[0]).click();
@@ -49,16 +71,20 @@ class BrowserCase(InteropTestCase):
         cls.browser = cls.share(Browser())
 
     def log_in(self, watched: Watched) -> None:
-        self.browser.forget()
         self.browser.look_like(1024, "light")
         # The page of another test asks for news until it is left.
         self.browser.open("about:blank")
         self.browser.asked()
         self.browser.open(watched.address)
-        self.browser.find("#token").send_keys(watched.token)
-        self.browser.click("button")
-        eventually(lambda: bool(self.browser.all("#now")), "the page is there")
+        if self.browser.all("#token"):  # else it knows the token of this service already
+            self.enter(watched.token)
+            eventually(lambda: bool(self.browser.all("#now")), "the page is there")
         self.browser.complaints()  # of the page that asks for the token, that it is 401
+        self.browser.asked()  # with the token, as the browser tells those who debug it
+
+    def enter(self, token: str) -> None:
+        self.browser.find("#token").send_keys(token)
+        self.browser.click("button")
 
     def assert_quiet(self, watched: Watched) -> None:
         asked = {one for one in self.browser.asked() if one.startswith(("http", "ws"))}
@@ -95,15 +121,9 @@ class PageTests(BrowserCase):
         self.browser.open(self.watched.address + query)
 
     def test_login(self) -> None:
-        """A wrong token is told so in the form; the right one gives a cookie that no script and no other site gets."""
-        cookie = self.browser.cookie()
-        self.assertTrue(cookie["httpOnly"])
-        self.assertEqual(cookie["sameSite"], "Strict")
-        self.assertNotIn(self.watched.token, cookie["value"])
-        self.browser.forget()
-        self.go()
-        self.browser.find("#token").send_keys("wrong")
-        self.browser.click("button")
+        """A wrong token is told so in the form; the right one is kept for this origin, also where there is no page yet."""
+        self.go("login")
+        self.enter("wrong")
         self.browser.shows("[role=alert]", "that is not")
         backs = []
         for scheme in ("light", "dark"):
@@ -112,6 +132,45 @@ class PageTests(BrowserCase):
             backs.append(self.browser.run("return getComputedStyle(document.body).backgroundColor"))
         self.assertEqual(backs, ["rgb(251, 251, 250)", "rgb(18, 22, 27)"])
         self.browser.complaints()  # of the refusals
+        self.browser.find("#token").clear()
+        self.enter(self.watched.token)
+        eventually(lambda: bool(self.browser.all("#now")), "the page is there")
+        self.browser.asked()
+        self.go("enter")
+        eventually(lambda: bool(self.browser.all("#now")), "the page is there")
+
+    def asked(self, method: str, path: str, headers: Mapping[str, str]) -> HTTPResponse:
+        asking = HTTPConnection(self.watched.address.split("/")[2], timeout=60)
+        self.addCleanup(asking.close)
+        asking.request(method, path, headers=dict(headers))
+        return asking.getresponse()
+
+    def last_reload(self) -> object:
+        authorization = {"Authorization": f"Bearer {self.watched.token}"}
+        return json.load(self.asked("GET", "/api/status", authorization))["last_reload"]
+
+    def test_server_on_another_port_gets_nothing_that_lets_it_in(self) -> None:
+        """Neither what the browser sends it, nor what its page has the browser send, reads or changes anything."""
+        before = self.last_reload()
+        stranger = Stranger(_STRANGER.replace("ADDRESS", self.watched.address))
+        self.addCleanup(stranger.end)
+        self.browser.open(stranger.address)
+        self.browser.shows("title", "tried")
+        outcomes = json.loads(self.browser.run("return document.body.dataset.outcomes"))
+        self.assertEqual(outcomes, ["opaque 0", "opaque 0", "failed", "failed", "not loaded"])
+        self.assertGreaterEqual(len(stranger.heard), 1)
+        for heard in stranger.heard:
+            kept = {name: value for name, value in heard.items() if name != "Host"}
+            for path in ("/", "/api/status", "/?have=", "/metrics", "/enter"):
+                self.assertEqual(self.asked("GET", path, kept).status, 401, (path, heard))
+            told = self.asked("POST", "/api/reload", {**kept, "Content-Type": "application/json"})
+            self.assertEqual(told.status, 401, heard)
+        self.assertEqual(self.browser.cookies(), [])
+        self.assertEqual(self.last_reload(), before)
+        self.go()  # the browser still knows the token
+        eventually(lambda: bool(self.browser.all("#now")), "the page is there")
+        self.browser.complaints()  # of the tries
+        self.browser.asked()
 
     def test_map_and_connections(self) -> None:
         """A click on the map filters, the table is sorted, a connection is chosen, told of, and ended; what comes is shown by itself."""

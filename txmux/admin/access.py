@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import grp
 import hashlib
-import hmac
 import os
 import pwd
 from collections.abc import Iterable, Mapping
@@ -27,17 +26,15 @@ class AdminAccess:
     """
 
     _tokens: Mapping[bytes, AdminToken] = attrs.field(factory=dict)
-    _names: Mapping[str, AdminToken] = attrs.field(factory=dict)
     users: Mapping[int, Right] | None = None
     groups: Mapping[int, Right] = attrs.field(factory=dict)
 
     @classmethod
     def of(cls, tokens: Iterable[AdminToken], users: Iterable[AdminUser]) -> AdminAccess:
         """Look up users and groups: names that this machine does not have are left out."""
-        tokens, users = [*tokens], [*users]
+        users = [*users]
         return cls(
             {_digest(token.secret): token for token in tokens},
-            {token.name: token for token in tokens},
             _by_number([user for user in users if not user.is_group]) if users else None,
             _by_number([user for user in users if user.is_group]),
         )
@@ -49,11 +46,6 @@ class AdminAccess:
         # By its digest, so that how long it takes says nothing of the other ones.
         return self._tokens.get(_digest(secret))
 
-    def token_of_cookie(self, cookie: str) -> AdminToken | None:
-        token = self._names.get(cookie.partition(":")[0])
-        is_right = token and hmac.compare_digest(cookie.encode(), cookie_of(token).encode())
-        return token if is_right else None
-
     def right_of(self, uid: int | None, groups: Iterable[int]) -> Right | None:
         """Return what a user of these groups may do: the most that one of them may."""
         if self.users is None or uid in {_ROOT, os.geteuid()}:
@@ -63,12 +55,6 @@ class AdminAccess:
 
 
 NOBODY = AdminAccess(users={})
-
-
-def cookie_of(token: AdminToken) -> str:
-    """Return a cookie that is valid as long as the token is, whichever process serves; it is made of the token, but does not reveal it."""
-    made = hmac.new(token.secret.encode(), b"session", hashlib.sha256)
-    return f"{token.name}:{made.hexdigest()}"
 
 
 def _digest(secret: str) -> bytes:

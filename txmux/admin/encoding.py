@@ -1,7 +1,7 @@
 """Compresses answers by gzip, and answers 304 to clients that have them already (RFC 9110, 8.4 and 13.1.2).
 
 The length of a compressed answer can reveal a secret in it that is beside text of an attacker (BREACH, https://breachattack.com). There is
-none: tokens and cookies are in headers, and pages of other sites are answered 401, since the cookie is ``SameSite=Strict``. An operator
+none: tokens are in headers, and what pages of other origins ask for is refused, though the browser adds the token. An operator
 may take the text of the rules for one; the page, which has it beside what clients have sent, asks again only for its other parts.
 """
 

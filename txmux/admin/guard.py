@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import binascii
 import ipaddress
 import math
 import pwd
@@ -18,7 +18,7 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
 
-from txmux.admin.access import NOBODY, AdminAccess, cookie_of
+from txmux.admin.access import NOBODY, AdminAccess
 from txmux.admin.peer import groups_of, is_worker
 from txmux.errors import MuxError
 from txmux.net.addresses import text_of
@@ -36,6 +36,7 @@ _log = Logger()
 _CREDENTIALS = struct.Struct("3i")
 """``struct ucred`` of unix(7): process, user and group."""
 _TOKENS = "a token of 'admin_token' or 'admin_tokens'"
+_JSON = "application/json"
 _IPV6_PREFIX = 64  # bits that all addresses of one client may have in common
 
 
@@ -121,19 +122,13 @@ class AdminGuard:
             )
         if caller.is_by_unix:
             return self._as_user(caller)
-        scheme, _, given = headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and given:
-            token = self.access.token(given.strip())
-            if token is None:
-                self._token_failures.failed(caller)
-                raise _unauthorized(f"that is not {_TOKENS}")
-        else:
-            # That of a token which has been removed is no guess.
-            token = self.access.token_of_cookie(
-                _cookies(headers).get(self._cookie_name(caller), "")
-            )
-            if token is None:
-                raise _unauthorized(f"send {_TOKENS} as 'Authorization: Bearer TOKEN'")
+        secret = _secret_of(headers)
+        if not secret:
+            raise _unauthorized(f"send {_TOKENS} as 'Authorization: Bearer TOKEN'")
+        token = self.access.token(secret)
+        if token is None:
+            self._token_failures.failed(caller)
+            raise _unauthorized(f"that is not {_TOKENS}")
         identity = f"token {token.name!r}"
         return attrs.evolve(
             caller,
@@ -165,30 +160,14 @@ class AdminGuard:
             raise RefusedError(403, f"{caller.identity} may only {may}; {what} needs {needed!r}")
 
     @staticmethod
-    def check_post(headers: Mapping[str, str], body_type: str) -> None:
+    def check_post(headers: Mapping[str, str]) -> None:
         """Check that a POST is from a program or a page of this endpoint, and not from another origin."""
         origin, host = headers.get("origin"), headers.get("host", "")
         is_foreign = origin is not None and origin.partition("://")[2].lower() != host.lower()
-        if is_foreign or headers.get("sec-fetch-site", "same-origin") not in {
-            "same-origin",
-            "none",
-        }:
+        if is_foreign or _is_by_another_page(headers):
             raise RefusedError(403, "cross-origin requests are not allowed")
-        if headers.get("content-type", "").partition(";")[0].strip().lower() != body_type:
-            raise RefusedError(415, f"send it with 'Content-Type: {body_type}'")
-
-    def log_in(self, token: str, caller: Caller) -> str:
-        found = self.access.token(token.strip())
-        if found is None:
-            self._token_failures.failed(caller)
-            raise RefusedError(403, f"that is not {_TOKENS}")
-        name = self._cookie_name(caller)
-        return f"{name}={cookie_of(found)}; Path=/; HttpOnly; SameSite=Strict"
-
-    def _cookie_name(self, caller: Caller) -> str:
-        """Another one for each service, since browsers send it to all ports of a host, and a tunnel leads to other machines."""
-        own = f"{sorted(self._names)} {caller.port}"
-        return f"txmux-{hashlib.sha256(own.encode()).hexdigest()[:12]}"
+        if headers.get("content-type", "").partition(";")[0].strip().lower() != _JSON:
+            raise RefusedError(415, f"send it with 'Content-Type: {_JSON}'")
 
     def _is_own_host(self, host: str, caller: Caller) -> bool:
         name, port = _host_and_port(host)
@@ -207,9 +186,27 @@ def _unauthorized(message: str) -> RefusedError:
     return RefusedError(401, message, headers={"WWW-Authenticate": 'Bearer realm="txmux"'})
 
 
-def _cookies(headers: Mapping[str, str]) -> dict[str, str]:
-    pairs = (part.strip().partition("=") for part in headers.get("cookie", "").split(";"))
-    return {name: value for name, _, value in pairs}
+def _secret_of(headers: Mapping[str, str]) -> str:
+    """Return the token of a request, by programs (RFC 6750, 2.1) or by a browser (RFC 7617, 2), whose user name does not matter.
+
+    A browser sends it by itself, but to this host and port only; a cookie would go to all ports of the host (RFC 6265, 8.5).
+
+    Raises:
+        RefusedError: A page of another origin has the browser send it. With 401, the browser would forget the token.
+    """
+    scheme, _, given = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return given.strip()
+    if scheme.lower() == "basic":
+        if _is_by_another_page(headers):
+            raise RefusedError(403, "a page of another origin leads here; enter the address itself")
+        with suppress(ValueError):
+            return binascii.a2b_base64(given).decode().partition(":")[2]
+    return ""
+
+
+def _is_by_another_page(headers: Mapping[str, str]) -> bool:
+    return headers.get("sec-fetch-site", "same-origin") not in {"same-origin", "none"}
 
 
 def _host_and_port(text: str) -> tuple[str, str]:

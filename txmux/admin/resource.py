@@ -23,7 +23,6 @@ _Decorator = Callable[[_Handler], _Handler]
 
 HTML = "text/html; charset=utf-8"
 JSON = "application/json"
-FORM = "application/x-www-form-urlencoded"
 
 T = TypeVar("T", bound=str)
 _V = TypeVar("_V")
@@ -111,7 +110,7 @@ class Query:
     Attributes:
         names: The values of the variable parts of the path, as ``{backend}`` in ``/api/backends/{backend}``.
         parameters: Of the query, each name with all its values.
-        body: The JSON object of a POST, or the fields of a form; empty without one.
+        body: The JSON object of a POST; empty without one.
     """
 
     control: Control
@@ -138,7 +137,6 @@ class Resource:
     path: str
     handle: _Handler
     right: Right = "read"
-    is_form: bool = False
     is_open: bool = False
     is_stream: bool = False
     summary: str = ""

@@ -15,7 +15,7 @@ from twisted.logger import Logger
 
 from txmux.admin.api import bans, browser, changes, connections, openapi, reports
 from txmux.admin.guard import AdminGuard, Caller, RefusedError
-from txmux.admin.resource import FORM, JSON, ApiAnswer, Query, Resource
+from txmux.admin.resource import ApiAnswer, Query, Resource
 from txmux.control.control import Control
 from txmux.errors import printable
 from txmux.wire.jsontext import parse_json
@@ -88,11 +88,11 @@ class Site:
     def _refusal(
         self, refused: RefusedError, method: str, path: str, headers: Mapping[str, str]
     ) -> ApiAnswer:
-        if "text/html" in headers.get("accept", ""):
-            if refused.status == 401 and (method, path) == ("GET", "/"):
+        if refused.status == 401:
+            if path == browser.BASIC:
+                refused.headers["WWW-Authenticate"] = 'Basic realm="txmux", charset="UTF-8"'
+            elif (method, path) == ("GET", "/") and "text/html" in headers.get("accept", ""):
                 return browser.login_form(401)
-            if (method, path) == ("POST", "/login"):
-                return browser.login_form(refused.status, str(refused))
         return ApiAnswer.refusal(refused)
 
     async def _answer(
@@ -122,7 +122,7 @@ class Site:
             if resource.method == method:
                 names = {name: unquote(text) for name, text in match.groupdict().items()}
                 if resource.method == "POST":
-                    self._guard.check_post(headers, FORM if resource.is_form else JSON)
+                    self._guard.check_post(headers)
                 query = Query(
                     self._control,
                     caller,
@@ -183,10 +183,7 @@ def _parse_body(body: bytes, resource: Resource) -> Mapping[str, object]:
     if resource.method != "POST" or not body:
         return {}
     try:
-        text = body.decode()
-        if resource.is_form:
-            return {name: values[-1] for name, values in parse_qs(text).items()}
-        document = parse_json(text)
+        document = parse_json(body.decode())
     except ValueError as problem:
         raise RefusedError(400, "the body is not JSON") from problem
     if not isinstance(document, dict):

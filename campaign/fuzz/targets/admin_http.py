@@ -87,13 +87,13 @@ def _seeds() -> list[bytes]:
     return [
         b"GET /api/status HTTP/1.1\r\n" + host + b"\r\n",
         b"GET / HTTP/1.1\r\n" + host + b"Authorization: Bearer \xff\r\n\r\n",
-        b"GET / HTTP/1.0\r\n" + host + b"Cookie: txmux=\xff; a=b\r\n\r\n",
+        b"GET / HTTP/1.0\r\n" + host + b"Authorization: Basic dHhtdXg6eA==\r\n\r\n",
         post + b"Content-Length: 2\r\n\r\n{}",
         post + b"Transfer-Encoding: chunked\r\n\r\n2;x=y\r\n{}\r\n0\r\nA: b\r\n\r\n",
         post + b"Expect: 100-continue\r\nContent-Length: 70000\r\n\r\n",
         b"GET /login HTTP/1.1\r\n" + host + b"\r\nGET /openapi.json HTTP/1.1\r\n" + host + b"\r\n",
-        b"POST /login HTTP/1.1\r\n" + host + b"Content-Type: application/x-www-form-urlencoded\r\n"
-        b"Content-Length: 7\r\nConnection: close\r\n\r\ntoken=x",
+        b"POST /login HTTP/1.1\r\n" + host + b"Content-Type: application/json\r\n"
+        b"Content-Length: 2\r\nConnection: close\r\n\r\n{}",
         b"GET /api/events HTTP/1.1\r\n"
         + host
         + b"Upgrade: websocket\r\nConnection: upgrade\r\n\r\n",

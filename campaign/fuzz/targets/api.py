@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred
 from campaign.fuzz.served import RULES, Reactor, serving
 from campaign.fuzz.target import Target
 from txmux.admin.guard import AdminGuard, Caller
-from txmux.admin.resource import FORM, JSON
+from txmux.admin.resource import JSON
 from txmux.admin.site import ADMIN, Site
 from txmux.control.control import Control
 from txmux.control.overrides import ServiceState
@@ -92,9 +92,7 @@ def administered(running: Serving, reactor: Reactor) -> Control:
 def _check(data: bytes) -> None:
     line, _, body = data.partition(b"\n")
     method, _, target = line.decode("latin-1").partition(" ")
-    # A request from a page is a form, all others are JSON.
-    kind = FORM if target.startswith("/login") else JSON
-    headers = {"host": "localhost", "content-type": kind}
+    headers = {"host": "localhost", "content-type": JSON}
     if target.startswith("/metrics"):  # which another thread writes
         return
     # Nobody else waits here for a turn.

@@ -1,7 +1,6 @@
 """Resources for browsers: the page at ``/``, which needs the extra ``txmux[admin]``, its files, and ``/login``."""
 
 from collections.abc import Collection, Iterable
-from html import escape
 from pathlib import Path
 
 from txmux.admin.encoding import digest
@@ -15,19 +14,22 @@ _POLICY = (
 )
 _TYPES = {
     "page.css": "text/css; charset=utf-8",
+    "login.js": "text/javascript; charset=utf-8",
     "page.js": "text/javascript; charset=utf-8",
     "icon.svg": "image/svg+xml",
     "uPlot.min.css": "text/css; charset=utf-8",
     "uPlot.iife.min.js": "text/javascript; charset=utf-8",
 }
 
-_LOGIN_POLICY = "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-_LOGIN_HEADERS = {
-    "Content-Security-Policy": _LOGIN_POLICY,
-    # Without it, browsers send the form with 'Origin: null', as a page from elsewhere.
-    "Referrer-Policy": "same-origin",
-}
-_FORM = """<!DOCTYPE html>
+BASIC = "/enter"
+"""Asks a browser for the token by HTTP Basic, which the script of the form answers; what is at the root lets all paths have it (RFC 7617, 2.2)."""
+
+_LOGIN_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
+)
+# The field has no name, so that no browser without JavaScript puts the token into an address.
+_FORM = b"""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -36,20 +38,30 @@ _FORM = """<!DOCTYPE html>
 <title>txmux: log in</title>
 <link rel="icon" href="static/icon.svg" type="image/svg+xml">
 <link rel="stylesheet" href="static/page.css">
+<script src="static/login.js" defer></script>
 </head>
 <body>
 <main class="login">
 <section>
 <h1>txmux</h1>
-WRONG<form method="post" action="/login">
+<p role="alert" hidden></p>
+<form>
 <p><label for="token">Token, from the file that <code>admin_token</code> names</label></p>
-<p><input id="token" name="token" type="password" autocomplete="current-password" required autofocus>
+<p><input id="token" type="password" autocomplete="current-password" required autofocus>
 <button>Log in</button></p>
 </form>
+<p class="dim">Without JavaScript, <a href="/enter">the browser asks for it</a>; any user name will do.</p>
 </section>
 </main>
 </body>
 </html>
+"""
+_ENTERED = b"""<!DOCTYPE html>
+<html lang="en">
+<meta charset="utf-8">
+<meta http-equiv="refresh" content="0; url=/">
+<title>txmux: logged in</title>
+<a href="/">The page</a>
 """
 
 RESOURCES = Resources()
@@ -107,10 +119,9 @@ async def _static(query: Query) -> ApiAnswer:
     )
 
 
-def login_form(status: int, wrong: str = "") -> ApiAnswer:
-    """Ask for the token, for which the browser then gets a cookie."""
-    alert = f'<p role="alert">{escape(wrong)}</p>\n' if wrong else ""
-    return ApiAnswer(_FORM.replace("WRONG", alert).encode(), HTML, status, _LOGIN_HEADERS)
+def login_form(status: int) -> ApiAnswer:
+    """Ask for the token, which the browser then keeps, and sends with each request to this host and port."""
+    return ApiAnswer(_FORM, HTML, status, {"Content-Security-Policy": _LOGIN_POLICY})
 
 
 @RESOURCES.get("/login", is_open=True)
@@ -118,10 +129,6 @@ async def _ask(_: Query) -> ApiAnswer:
     return login_form(200)
 
 
-@RESOURCES.post("/login", is_open=True, is_form=True)
-async def _log_in(query: Query) -> ApiAnswer:
-    headers = {"Location": "/"}
-    if not query.caller.is_by_unix:
-        token = str(query.body.get("token", ""))
-        headers["Set-Cookie"] = query.guard.log_in(token, query.caller)
-    return ApiAnswer(b"", HTML, 303, headers)
+@RESOURCES.get(BASIC)
+async def _entered(_: Query) -> ApiAnswer:
+    return ApiAnswer(_ENTERED, HTML)
