@@ -217,6 +217,7 @@ class TokenTest(AdminCase):
 
     async def test_token_readable_by_all_needs_attention(self) -> None:
         authorization = {"Authorization": f"Bearer {TOKEN}"}
+        self.folder.chmod(0o755)
         for mode, count in ((0o640, 0), (0o644, 1), (0o600, 0)):
             self.token.chmod(mode)
             status = await self.asked("/api/status", authorization)

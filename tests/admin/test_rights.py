@@ -193,6 +193,7 @@ class FileTest(TokensCase):
 
     async def test_readable_by_all_needs_attention(self) -> None:
         self.tokens.chmod(0o644)
+        self.folder.chmod(0o755)
         [text] = await self.attention()
         self.assertIn(f"every user of this machine can read '{self.tokens}'", text)
         warned = [one for one in lint(self.running.control.rules) if one.key == "admin_tokens"]

@@ -135,6 +135,8 @@ class EchTest(CommandTestCase):
         (ends,) = self.checked()
         self.assertIn("hellos in which [listen public] finds such a name hidden go by", ends)
         MadeKey(8, "lost.example").write(self.keys / "b.pem").chmod(0o644)
+        self.keys.chmod(0o755)
+        self.keys.parent.chmod(0o755)
         readable, lost, _ = self.checked()
         self.assertIn("every user of this machine can read", readable)
         self.assertIn("no route takes the public name 'lost.example'", lost)

@@ -24,6 +24,7 @@ from txmux.rules.lint.patterns import cut_signatures
 from txmux.rules.lint.privileges import missing_privileges, obstacles, own_privileges
 from txmux.rules.lint.warnings import closed_listeners, lint, unchecked_backends, warnings
 from txmux.rules.model import NOWHERE, Outcome, Rules, backends_of
+from txmux.rules.named_files import named_files
 from txmux.rules.problems import Problem, RulesError
 from txmux.rules.reading.parser import load
 from txmux.telemetry.formatting import counted
@@ -148,23 +149,15 @@ def _has_address(address: str) -> bool:
 
 def _exposed_secrets(rules: Rules) -> Iterator[Problem]:
     """Find secrets that workers do not get, but could read where they are."""
-    settings = rules.settings
-    if settings.sandbox == "off":
+    if rules.settings.sandbox == "off":
         return
-    secrets = (
-        ("admin_token", settings.admin_token),
-        ("admin_tokens", settings.admin_tokens),
-        ("consul", settings.consul.token),
-        ("crowdsec_key", settings.crowdsec_key),
-        ("acme_folder", settings.acme_folder),
-    )
     folders = [Path(path).resolve() for path in readable()]
-    for key, path in secrets:
-        if path is not None and key in settings.section.entries:
-            real = path.resolve()
+    for file in named_files(rules):
+        if file.is_secret and file.opens == "supervisor":
+            real = file.path.resolve()
             for folder in [folder for folder in folders if real.is_relative_to(folder)][:1]:
-                message = f"workers can read what is in '{folder}', also in the sandbox, since Python or the system has files there; move '{path}' to another folder"
-                yield settings.section.problem(message, key)
+                message = f"workers can read what is in '{folder}', also in the sandbox, since Python or the system has files there; move '{file.path}' to another folder"
+                yield file.section.problem(message, file.key)
 
 
 def _unusable_files(rules: Rules) -> tuple[list[Problem], list[Problem]]:

@@ -11,7 +11,7 @@ from txmux.control.clients import flooding
 from txmux.control.report import Report
 from txmux.control.rules_index import RulesIndex
 from txmux.net.sockets.queues import Overflow
-from txmux.rules.lint.access import readable_secrets
+from txmux.rules.lint.secrets import readable_secrets
 from txmux.rules.model import Backend, Rules
 from txmux.serving.listen_addresses import listen_addresses
 from txmux.telemetry.attention import AttentionItem, Level
@@ -333,8 +333,8 @@ def helper_gone(problems: Iterable[str]) -> Iterator[AttentionItem]:
         yield AttentionItem("critical", "helper", what, do=do, subject="helper", is_logged=True)
 
 
-def secrets(rules: Rules, token_problem: str) -> Iterator[AttentionItem]:
-    for problem in readable_secrets(rules):
+def secrets(index: RulesIndex, token_problem: str) -> Iterator[AttentionItem]:
+    for problem in readable_secrets(index.rules, index.secrets):
         yield AttentionItem("note", "token", problem.message, is_logged=True)
     if token_problem:
         yield AttentionItem("warning", "token", token_problem, subject="file")

@@ -270,7 +270,7 @@ class Control:
             *attention.replaced_workers(self.state.restarts if self.state else (), now),
             *attention.helper_gone(self.state.problems() if self.state else ()),
             *attention.measured(gauges, self.rules, now),
-            *attention.secrets(self.rules, self.token_problem),
+            *attention.secrets(self.index, self.token_problem),
             *(self._renewed.attention() if self._renewed is not None else ()),
             *attention.bans_without_room(self._sharing.problems),
             *self.refusing(gauges),

@@ -6,8 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from operator import attrgetter
 
+from txmux.rules.lint.secrets import secret_files
 from txmux.rules.model import Backend, Route, Rules, Section
 from txmux.rules.model.section import NOWHERE
+from txmux.rules.named_files import NamedFile
 from txmux.transport import Transport
 
 
@@ -42,6 +44,10 @@ class RulesIndex:
             if section is not NOWHERE:
                 found.setdefault(section.path, []).append(section)
         return found
+
+    @cached_property
+    def secrets(self) -> Sequence[NamedFile]:
+        return secret_files(self.rules)
 
     @cached_property
     def places(self) -> Mapping[str, int]:

@@ -115,7 +115,8 @@ class UsersTests(SynchronousTestCase):
         self.assertIn("cannot be read", " ".join(problems(text)))
         file.write_text("x\n")
         file.chmod(0o644)
+        file.parent.chmod(0o755)
         self.assertEqual(
             [one.partition("users")[2][:10] for one in problems(dedent(text))],
-            [":1: no USE", ": no user ", ": every us"],
+            ["'; run 'ch", ":1: no USE", ": no user "],
         )

@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from tests.rules.reading.cases import BackendTestCase
 from tests.support.folders import make_folder
-from txmux.rules.lint.warnings import lint
 from txmux.rules.model import Server, Via
 from txmux.rules.problems import InvalidValueError, RulesError
 from txmux.rules.reading.endpoints import proxy
@@ -117,15 +116,3 @@ class PasswordTests(BackendTestCase):
         self.assertNotIn("geheim", str(error))
         path.write_text(text.format("/nowhere/x"))
         self.assertIn("cannot read '/nowhere/x'", str(self.assertRaises(RulesError, load, path)))
-
-    def test_password_that_all_can_read_is_warned_of(self) -> None:
-        path = make_folder(self) / "password"
-        path.write_text("x")
-        for mode, count in ((0o600, 0), (0o644, 1)):
-            path.chmod(mode)
-            rules = self.read(f"via = http://ops:{path}@10.0.0.9:1")
-            found = [one for one in lint(rules) if one.key == "via"]
-            self.assertEqual(
-                [one.message for one in found],
-                [f"every user of this machine can read '{path}'; run 'chmod o= {path}'"] * count,
-            )

@@ -10,11 +10,11 @@ import json
 import os
 import select
 import socket
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import attrs
 
@@ -27,7 +27,9 @@ from txmux.net.channel.message import Message
 from txmux.processes.privilege.account import account_of
 from txmux.processes.supervisor.pidfile import name_process, unname_process
 from txmux.rules.model import Files, Rules
+from txmux.rules.named_files import named_files
 from txmux.rules.reading.parser import load
+from txmux.rules.reading.values import Opens
 from txmux.serving.listen_addresses import ListenAddress, listen_addresses, open_address
 from txmux.telemetry import sharedmemory
 from txmux.wire.jsontext import parse_json
@@ -40,7 +42,7 @@ class Named:
     Attributes:
         files: Workers may read these.
         folders: Workers may read what is right in these.
-        secrets: Only the supervisor may read these: tokens of the admin API, and for other services.
+        secrets: Only the supervisor may read these.
         addresses: By listener and text.
         token: This file may be created.
     """
@@ -55,39 +57,19 @@ class Named:
 
     @classmethod
     def by(cls, rules: Rules) -> Named:
-        ends = [route.terminate_tls for route in rules.routes if route.terminate_tls is not None]
-        files: list[Path | None] = [
-            path for end in ends for path in (*end.files, end.client_ca, end.client_crl)
-        ]
-        files += [route.tunnel_users for route in rules.routes]
-        log, token = rules.settings.access_log, rules.settings.admin_token
-        settings = rules.settings
-        secrets: list[Path | None] = [token, settings.admin_tokens, settings.crowdsec_key]
-        for backend in rules.every_backend():
-            secrets.append(backend.consul.token)
-            if backend.via is not None:
-                files.append(backend.via.password)
-            if backend.tls is not None:
-                files += [backend.tls.ca, *backend.tls.certificate]
-        folders = {listener.ech_keys for listener in rules.listeners}
-        files += folders
-        store = rules.settings.shared_limits
-        files += [store.password if store else None, *rules.settings.geo_databases]
-        files += map(Path, rules.files.texts)
-        account = account_of(rules)
+        opens: dict[Opens, set[str]] = {kind: set() for kind in get_args(Opens)}
+        for file in named_files(rules):
+            opens[file.opens].add(os.path.abspath(file.path))  # noqa: PTH100 - links stay
+        token, account = rules.settings.admin_token, account_of(rules)
         return cls(
-            frozenset(_absolute(files)),
-            frozenset(_absolute(folders)),
-            frozenset(_absolute(secrets)),
-            os.path.abspath(log) if isinstance(log, Path) else None,  # noqa: PTH100 - links stay
+            frozenset(opens["worker"] | opens["worker-folder"]),
+            frozenset(opens["worker-folder"]),
+            frozenset(opens["supervisor"]),
+            next(iter(opens["worker-log"]), None),
             {(address.listener, address.text): address for address in _addresses(rules)},
             account.owner if account else None,
             os.path.abspath(token) if token else None,  # noqa: PTH100 - as above
         )
-
-
-def _absolute(paths: Iterable[Path | None]) -> Iterator[str]:
-    return (os.path.abspath(path) for path in paths if path)  # noqa: PTH100 - as above
 
 
 def _addresses(rules: Rules) -> Iterator[ListenAddress]:

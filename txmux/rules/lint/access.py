@@ -1,9 +1,7 @@
 """Warnings about forged client addresses, TLS termination, and the admin endpoint."""
 
 import ipaddress
-import stat
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from txmux.files import read_list
@@ -21,7 +19,6 @@ from txmux.rules.model import (
     TlsEnd,
 )
 from txmux.rules.model.backend import backends_of
-from txmux.rules.model.listener import ECH_SUFFIXES
 from txmux.rules.model.route import takes_hidden
 from txmux.rules.problems import Problem, joined
 from txmux.rules.reading.route import dns_patterns
@@ -218,8 +215,6 @@ def wrong_users(rules: Rules) -> Iterator[Problem]:
         except OSError as error:
             is_hidden = isinstance(error, PermissionError)
             problems = [] if is_hidden else [f" cannot be read: {error.strerror}"]
-        if _is_readable(path):
-            problems.append(f": every user of this machine can read it; run 'chmod o= {path}'")
         for problem in problems:
             yield route.section.problem(f"{path}{problem}", "tunnel_users")
 
@@ -305,46 +300,14 @@ def wrong_tokens(rules: Rules) -> Iterator[Problem]:
 
 
 def unhidden_names(rules: Rules) -> Iterator[Problem]:
-    """Find routes to which no hidden hello can go, and keys that every user of this machine can read."""
+    """Find routes to which no hidden hello can go."""
     for listener in rules.listeners:
-        path = listener.ech_keys
-        if path is None:
+        if listener.ech_keys is None:
             continue
-        files = [path, *(one for one in path.glob("*") if one.suffix in ECH_SUFFIXES)]
-        for file in files:
-            if file.is_file() and _is_readable(file):
-                message = f"every user of this machine can read '{file}', and so see hidden names; run 'chmod o= {file}'"
-                yield listener.section.problem(message, "ech_keys")
         for route, number, line in lines_of(rules.routes_of(listener)):
             if line.name == "tls" and not line.negated and not takes_hidden(route, Refusal.CLOSE):
                 message = f"hellos in which [listen {listener.name}] finds such a name hidden go by their outer name, since the socket is handed over, or OpenSSL is older than 4 here; do not hide it"
                 yield route.section.problem(message, "match", number)
-
-
-def readable_secrets(rules: Rules) -> Iterator[Problem]:
-    """Find secrets that every user of this machine can read."""
-    settings = rules.settings
-    for key in ("admin_token", "admin_tokens"):
-        token: Path | None = getattr(settings, key)
-        if any(map(is_by_tcp, settings.admin)) and _is_readable(token):
-            message = f"every user of this machine can read '{token}', and so control the service; run 'chmod o= {token}'"
-            yield settings.section.problem(message, key)
-    store = settings.shared_limits
-    if store is not None and store.password is None and rules.acme_names:
-        message = "anyone who can read this Redis can read the keys of ACME certificates, and anyone who can write to it can get certificates for their names; set a password in Redis, and add password=FILE after the address"
-        yield settings.section.problem(message, "shared_limits")
-    for backend in rules.backends.values():
-        password = backend.via.password if backend.via is not None else None
-        if _is_readable(password):
-            message = f"every user of this machine can read '{password}'; run 'chmod o= {password}'"
-            yield backend.section.problem(message, "via")
-
-
-def _is_readable(path: Path | None) -> bool:
-    try:
-        return path is not None and bool(path.stat().st_mode & stat.S_IROTH)
-    except OSError:  # it is made at the start, or another user may see it
-        return False
 
 
 def _is_loopback(host: str) -> bool:

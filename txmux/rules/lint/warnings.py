@@ -17,7 +17,6 @@ from txmux.rules.lint.access import (
     open_proxies,
     other_names,
     proxy_listeners,
-    readable_secrets,
     tls_ends,
     unhidden_names,
     wrong_users,
@@ -26,6 +25,7 @@ from txmux.rules.lint.coverage import forget_lines, lines_of
 from txmux.rules.lint.patterns import odd_patterns
 from txmux.rules.lint.reach import unreachable_routes
 from txmux.rules.lint.scopes import NO_CLIENTS, WITH_ADDRESS, ClientSet, RouteScope, scopes, set_of
+from txmux.rules.lint.secrets import readable_secrets, secret_files
 from txmux.rules.lint.silence import lines_of_the_other, server_first, silence, silent_clients
 from txmux.rules.model import Backend, Listener, Outcome, Refusal, Route, Rules
 from txmux.rules.problems import Problem
@@ -39,7 +39,7 @@ def lint(rules: Rules) -> list[Problem]:
     with uncollected():
         problems = [
             *admin_reachable(rules),
-            *readable_secrets(rules),
+            *readable_secrets(rules, secret_files(rules)),
             *unhidden_names(rules),
             *unreachable_routes(rules),
             *odd_patterns(rules),

@@ -31,7 +31,7 @@ from txmux.rules.reading.context import (
     RESOLVERS,
     VIA,
 )
-from txmux.rules.reading.endpointstrings import host_name, link_scope
+from txmux.rules.reading.endpointstrings import CLIENT, host_name, link_scope
 from txmux.rules.reading.hints import BALANCE_WORDS
 from txmux.rules.reading.values import (
     BOOLEAN,
@@ -54,12 +54,13 @@ from txmux.wire.globs import Globs, host_beginnings, hosts
 
 _PORTS_END = 1 << 16
 _BETWEEN_NAMES = re.compile(r",(?![^\[({]*[\])}])")  # but not within what an expression repeats
-_TLS_FIELDS = {
+TLS_FIELDS = {
     "tls_name": "name",
     "tls_ca": "ca",
     "tls_client_certificate": "certificate",
     "alpn": "alpn",
 }
+"""The attributes of `ServerTLS`, by their keys."""
 
 
 def allowed_names(text: str) -> tuple[str, ...]:
@@ -94,7 +95,7 @@ def _together(lines: Iterable[tuple[str, ...]]) -> AllowedNames:
 
 def make_backend(name: str, section: Section, found: Mapping[str, Any]) -> Backend:
     fields = {"servers": (), **found}
-    tls = {field: fields.pop(key) for key, field in _TLS_FIELDS.items() if key in fields}
+    tls = {field: fields.pop(key) for key, field in TLS_FIELDS.items() if key in fields}
     fields["tls"] = ServerTLS(**tls) if fields.get("tls") else None
     return Backend(name, section=section, **fields)
 
@@ -127,7 +128,7 @@ def _tls(section: Section, found: Mapping[str, Any]) -> Iterator[tuple[str, str]
     """Find what would wrongly make its reader believe that there is TLS."""
     if found.get("tls") or ("tls" in section.entries and "tls" not in found):
         return
-    for key in _TLS_FIELDS:
+    for key in TLS_FIELDS:
         if key in found:
             yield key, "has no effect without 'tls = yes'; add that, or remove this"
 
@@ -373,7 +374,14 @@ _WAKES = (
     "write for example 'wol 00:11:22:33:44:55 192.168.1.255' or 'http POST https://10.0.0.2/start'"
 )
 _FIELDS = words("authority", "alpn", "unique-id", "crc32c", "ssl")
-_SERVER = ValueKind(endpoints.server, "one a line", "lines")
+_SERVER = ValueKind(
+    endpoints.server,
+    "one a line",
+    "lines",
+    paths=lambda servers: [
+        path for one in servers for path in endpoints.files_of(CLIENT, one.text).values()
+    ],
+)
 _TLVS = ValueKind(_FIELDS.read, f"list of {_FIELDS.shape}", "list")
 _SOURCE = ValueKind(
     _source, "list of addresses, each with an optional range of ports, or `client`", "list"
@@ -404,7 +412,7 @@ _WAKE = ValueKind(
 
 # fmt: off
 KEYS: Mapping[str, SectionKey] = with_defaults(Backend("", ()), {
-    "server": SectionKey(_SERVER, example="127.0.0.1:22", field="servers", required=True, meaning=
+    "server": SectionKey(_SERVER, example="127.0.0.1:22", field="servers", required=True, opens="worker", is_secret=True, meaning=
         "[where to connect](#servers)"),
     "allow_names": SectionKey(_NAMES, example="*.example.com", meaning=
         "the names that [clients may choose](#destinations-by-name); `*` is all. Required with `{sni}` and `{host}`"),
@@ -420,7 +428,7 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Backend("", ()), {
         "[what the header contains](#fields-of-the-proxy-protocol-header) besides the addresses, with `proxy_protocol = v2`"),
     "source": SectionKey(_SOURCE, example="192.0.2.1", meaning=
         "local addresses to connect from, used in turn; for each server, those of its family. `client` is the client's own. Only for servers with an address"),
-    "via": SectionKey(VIA, example="socks5://127.0.0.1:1080", streams_only="is for TCP; remove it", meaning=
+    "via": SectionKey(VIA, example="socks5://127.0.0.1:1080", streams_only="is for TCP; remove it", opens="worker", is_secret=True, meaning=
         "[a proxy](#via) that connects to the servers"),
     "mptcp": SectionKey(LINUX_ONLY, streams_only="is for TCP; remove it", meaning=
         "connect by [Multipath TCP](#multipath-tcp) to servers that have it. Linux only"),
@@ -446,9 +454,9 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Backend("", ()), {
         "whether connections to the servers use TLS; the name in their certificates is verified"),
     "tls_name": SectionKey(_TLS_NAME, example="www.example.com", meaning=
         "the name that is verified, and sent as SNI; without it, the host of the server. UNIX sockets and endpoint strings need this"),
-    "tls_ca": SectionKey(PEM, example="ca.pem", meaning=
+    "tls_ca": SectionKey(PEM, example="ca.pem", opens="worker", meaning=
         "a PEM file with the certificates that are trusted, instead of those of the system"),
-    "tls_client_certificate": SectionKey(PEMS, example="client.pem", meaning=
+    "tls_client_certificate": SectionKey(PEMS, example="client.pem", opens="worker", is_secret=True, meaning=
         "PEM files with the certificate chain and the key for the server"),
     "alpn": SectionKey(PROTOCOLS, example="h2, http/1.1", streams_only="is for TCP; remove it", meaning=
         "the protocols that are offered to the server by ALPN"),

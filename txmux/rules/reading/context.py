@@ -35,6 +35,7 @@ from txmux.rules.reading.values import (
     ValueKind,
     file_path,
     network,
+    one_path,
     read_options,
     split_words,
 )
@@ -260,18 +261,20 @@ RESOLVERS = ValueKind(
     "list",
     lambda servers: tuple(dict.fromkeys(servers)),
 )
-PEM = ValueKind(RulesReading.pem, "path", in_context=True)
+PEM = ValueKind(RulesReading.pem, "path", in_context=True, paths=one_path)
 CONSUL = ValueKind(
     RulesReading.consul,
     "URL: `http:`, `https:` or `unix:`; `[token=FILE]`",
     in_context=True,
     write=lambda consul: consul.url,
+    paths=lambda consul: (consul.token,),
 )
 VIA = ValueKind(
     RulesReading.via,
     "`socks5://`, `socks4://` or `http://` and `[USER:FILE@]HOST:PORT`",
     in_context=True,
+    paths=lambda via: (via.password,),
 )
-SECRET = ValueKind(RulesReading.secret, "path", in_context=True)
-USERS = ValueKind(RulesReading.users, "path", in_context=True)
-PEMS = ValueKind(RulesReading.pem, "list of paths", "list", in_context=True)
+SECRET = ValueKind(RulesReading.secret, "path", in_context=True, paths=one_path)
+USERS = ValueKind(RulesReading.users, "path", in_context=True, paths=one_path)
+PEMS = ValueKind(RulesReading.pem, "list of paths", "list", in_context=True, paths=tuple)

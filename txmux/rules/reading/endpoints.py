@@ -19,6 +19,7 @@ from txmux.rules.reading.consul import CONSUL, consul_server, with_options
 from txmux.rules.reading.endpointstrings import (
     CLIENT,
     SERVER,
+    Form,
     datagram_server,
     host_name,
     is_for_datagrams,
@@ -420,18 +421,22 @@ def missing_files(sections: Iterable[Section]) -> Iterator[Problem]:
 
 
 def _missing_files(key: str, text: str) -> Iterator[str]:
+    for name, path in files_of(_ENDPOINT_KEYS[key], text).items():
+        try:
+            check_file(path)
+        except InvalidValueError as error:  # noqa: PERF203 - all errors are reported
+            yield f"{name}: {error}"
+
+
+def files_of(forms: Mapping[str, Form], text: str) -> dict[str, Path]:
+    """Return the files that an endpoint string names, by its options; `forms` are those of servers or of clients."""
     kind = text.partition(":")[0].lower()
     if kind not in {"ssl", "tls"} or short_form(text) is not None:
-        return
+        return {}
     try:
-        given = _ENDPOINT_KEYS[key][kind].check(split_arguments(text))
+        given = forms[kind].check(split_arguments(text))
     except InvalidValueError:
-        return  # reported already
-    if (key, kind) == ("endpoint", "ssl"):
+        return {}  # reported already
+    if (forms, kind) == (SERVER, "ssl"):
         given.setdefault("privateKey", "server.pem")  # what Twisted takes then
-    for name in _NAMED_FILES:
-        if given.get(name):
-            try:
-                check_file(Path(given[name]))
-            except InvalidValueError as error:
-                yield f"{name}: {error}"
+    return {name: Path(given[name]) for name in _NAMED_FILES if given.get(name)}

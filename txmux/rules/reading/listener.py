@@ -20,6 +20,7 @@ from txmux.rules.model import (
 from txmux.rules.problems import InvalidValueError, Problem
 from txmux.rules.reading import endpoints, values
 from txmux.rules.reading.context import DENIED, NETWORKS, OUTCOME, RulesReading
+from txmux.rules.reading.endpointstrings import SERVER
 from txmux.rules.reading.values import (
     BOOLEAN,
     CONNECTIONS,
@@ -108,7 +109,14 @@ def _seconds(text: str) -> int:
     return int(seconds)
 
 
-_ENDPOINT = ValueKind(endpoints.listening, "one a line", "lines")
+_ENDPOINT = ValueKind(
+    endpoints.listening,
+    "one a line",
+    "lines",
+    paths=lambda texts: [
+        path for text in texts for path in endpoints.files_of(SERVER, text).values()
+    ],
+)
 _PEEK = amount(1, 1024**2)
 _SENDERS = ValueKind(_sender, "list of networks, and `unix`", "list", Senders, in_context=True)
 _KEEPALIVE = ValueKind(_keepalive, "`yes`, `no`, or `idle=` `interval=` `count=` in any order")
@@ -118,14 +126,14 @@ _SILENT = ValueKind(
     "lines",
     in_context=True,
 )
-_ECH_KEYS = ValueKind(_ech_keys, "path", in_context=True)
+_ECH_KEYS = ValueKind(_ech_keys, "path", in_context=True, paths=values.one_path)
 _CONNECTION_RATE = ValueKind(values.connection_rate, "rate of connections")
 _STARTTLS = words(*get_args(StartTLS), meant={"submission": "smtp"})
 _BANNER = ValueKind(str, "text")
 
 # fmt: off
 KEYS: Mapping[str, SectionKey] = with_defaults(Listener(""), {
-    "endpoint": SectionKey(_ENDPOINT, example=":443", field="endpoints", required=True, meaning=
+    "endpoint": SectionKey(_ENDPOINT, example=":443", field="endpoints", required=True, opens="worker", is_secret=True, meaning=
         "[where to listen](#where-to-listen)"),
     "detect_timeout": SectionKey(DURATION, meaning=
         "how long a client has to be recognised, from accept"),
@@ -171,7 +179,7 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Listener(""), {
         "which connections get a line in the [access log](access-log.md). `errors` leaves out `done`, `handed-over`, and clients that left without a byte, such as a balancer's checks"),
     "tls_strict": SectionKey(BOOLEAN, streams_only="is for TCP; remove it", meaning=
         "where TLS is [terminated](#tls-termination): whether a client that closes without a close-notify counts as broken off"),
-    "ech_keys": SectionKey(_ECH_KEYS, example="/etc/txmux/ech", streams_only="is for TCP; remove it", meaning=
+    "ech_keys": SectionKey(_ECH_KEYS, example="/etc/txmux/ech", streams_only="is for TCP; remove it", opens="worker-folder", is_secret=True, meaning=
         "[open hidden names](#encrypted-clienthello): the path of a file with a key of Encrypted ClientHello, or of a folder of such files (PEM, RFC 9934)"),
     "max_flows": SectionKey(CONNECTIONS, example="10000", datagrams_only=True, meaning=
         "for UDP: the most flows of this listener. Beyond it, the unanswered flow that has been quiet for longest makes room, or the new one is refused. Without it, 70 % of the process's descriptors; `0` means no limit but these"),

@@ -271,7 +271,7 @@ def _zone(text: str) -> ZoneInfo:
     raise InvalidValueError(f"there is no time zone {text!r}{hint}")
 
 
-_TLS_FIELDS = {
+TLS_FIELDS = {
     "alpn": "alpn",
     "tls_client_ca": "client_ca",
     "tls_client_crl": "client_crl",
@@ -279,6 +279,7 @@ _TLS_FIELDS = {
     "tls_client": "client",
     "tls_minimum": "minimum",
 }
+"""The attributes of `TlsEnd`, by their keys."""
 _OF_CLIENTS = ("tls_client_crl", "allow_client", "tls_client")
 
 
@@ -347,7 +348,7 @@ def _acme_problems(section: Section) -> Iterator[Problem]:
 def make_route(name: str, section: Section, found: Mapping[str, Any], settings: Settings) -> Route:
     # Stand-ins for what could not be read let the rest be checked.
     fields = {"alternatives": (), **found}
-    tls = {field: fields.pop(key) for key, field in _TLS_FIELDS.items() if key in fields}
+    tls = {field: fields.pop(key) for key, field in TLS_FIELDS.items() if key in fields}
     files = fields.pop("terminate_tls", None)
     if files and isinstance(files[0], str):
         asked = [name for _, name in _asked_names(section) if not _is_pattern(name)]
@@ -373,7 +374,7 @@ def contradictions(section: Section, found: Mapping[str, Any]) -> Iterator[Probl
     """Find keys that would wrongly make their reader believe that TLS is ended, and names that no certificate is for."""
     if found.get("terminate_tls") == ("",):
         yield from _acme_problems(section)
-    for key in [key for key in _TLS_FIELDS if key in section.entries]:
+    for key in [key for key in TLS_FIELDS if key in section.entries]:
         if "terminate_tls" not in section.entries:
             message = "does nothing without 'terminate_tls'; add that, or remove this"
             yield section.problem(message, key)
@@ -443,6 +444,7 @@ _CERTIFICATES = ValueKind(
     "list",
     in_context=True,
     word=_ACME,
+    paths=lambda end: end.files,
 )
 _ALLOW_CLIENT = ValueKind(allowed_client, "one a line", "lines")
 _CLIENT_CERT = ValueKind(
@@ -475,15 +477,15 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Route("", (), None), {
         "if given, the route serves clients only at [these times](#during)"),
     "under": SectionKey(_UNDER, example="public", meaning=
         "if given, the route belongs only to these listeners, and to these routes that terminate TLS or open tunnels, inside of which it matches"),
-    "terminate_tls": SectionKey(_CERTIFICATES, example="cert.pem, key.pem", meaning=
+    "terminate_tls": SectionKey(_CERTIFICATES, example="cert.pem, key.pem", opens="worker", is_secret=True, meaning=
         "PEM files with certificates and their keys, or [`acme`](#certificates-by-acme): txmux [terminates TLS](#tls-termination), and the routes `under` this one decide on the plaintext"),
     "alpn": SectionKey(PROTOCOLS, example="h2, http/1.1", meaning=
         "for `terminate_tls`: the protocols that may be negotiated, in order of preference; without it, none"),
-    "tls_client_ca": SectionKey(PEM, example="clients-ca.pem", meaning=
+    "tls_client_ca": SectionKey(PEM, example="clients-ca.pem", opens="worker", meaning=
         "for `terminate_tls`: a PEM file with authorities; clients are asked for a certificate of one of them"),
     "tls_client": SectionKey(_TLS_CLIENT, default="required", example="optional", meaning=
         "whether clients without a valid certificate are turned away, or go on for [`client_cert`](#client_cert) to decide"),
-    "tls_client_crl": SectionKey(PEM, example="clients-crl.pem", meaning=
+    "tls_client_crl": SectionKey(PEM, example="clients-crl.pem", opens="worker", meaning=
         "a PEM file with the [revocation list](#allow_client) of each of these authorities"),
     "allow_client": SectionKey(_ALLOW_CLIENT, example="cn=alice ou=ops", meaning=
         "which of these certificates are [let in, by their names](#allow_client)"),
@@ -493,7 +495,7 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Route("", (), None), {
         "under a route with `tls_client_ca`: the route serves only clients with [such a certificate](#client_cert), or without one"),
     "tunnel": SectionKey(BOOLEAN, meaning=
         "txmux answers CONNECT, SOCKS 5 and 4 [as a proxy does](#tunnels), and the routes `under` this one decide on what comes then"),
-    "tunnel_users": SectionKey(USERS, example="tunnel.htpasswd", meaning=
+    "tunnel_users": SectionKey(USERS, example="tunnel.htpasswd", opens="worker", is_secret=True, meaning=
         "for `tunnel`: a file of `htpasswd -B` with those who may log in; without it, nobody is asked. Needs the extra `txmux[tunnel]`"),
     "log": SectionKey(LOG, meaning=
         "as for a listener; if the two differ, the one with fewer lines counts"),

@@ -291,17 +291,25 @@ _WATCH = ValueKind(_watch, "`off` or duration")
 _RELAY = ValueKind(_relay, _RELAYS.shape)
 _WORKERS = ValueKind(_workers, f"a number from `1` to `{_MOST_WORKERS}`, or `auto`")
 _ANY_DURATION = ValueKind(values.duration, "duration, also `0s`")
-_ACCESS_LOG = ValueKind(_access_log, "`-`, `stdout`, `off` or a path", in_context=True)
+_ACCESS_LOG = ValueKind(
+    _access_log,
+    "`-`, `stdout`, `off` or a path",
+    in_context=True,
+    paths=lambda log: [log] if isinstance(log, Path) else [],
+)
 _USER = ValueKind(_account, "a user's name or number")
 _GROUP = ValueKind(_account, "a group's name or number")
 _ADMIN = ValueKind(
     _admin, "`auto`, `off` or endpoints, one a line", "lines", _with_automatic, in_context=True
 )
 _TOKEN = ValueKind(
-    lambda reading, text: reading.home / values.file_path(text), "path", in_context=True
+    lambda reading, text: reading.home / values.file_path(text),
+    "path",
+    in_context=True,
+    paths=values.one_path,
 )
 _USERS = ValueKind(_admin_user, "list of `USER:RIGHT` or `@GROUP:RIGHT`", "list")
-_DATABASES = ValueKind(_database, "list of paths", "list", in_context=True)
+_DATABASES = ValueKind(_database, "list of paths", "list", in_context=True, paths=tuple)
 _SANDBOX = words("auto", "yes", "off")
 _METRICS = ValueKind(
     lambda reading, text: control_endpoint(text, reading.home, ("off",)),
@@ -312,6 +320,7 @@ _STORE = ValueKind(
     _store,
     "`redis://HOST:PORT/DB`, `rediss:` with TLS, or `unix:/path`; `[password=FILE]`",
     in_context=True,
+    paths=lambda store: (store.password,),
 )
 
 _ACME = ValueKind(_directory, "`letsencrypt`, `letsencrypt-staging`, a URL, or `off`")
@@ -319,7 +328,7 @@ _EMAIL = ValueKind(_email, "an address")
 
 # fmt: off
 KEYS: Mapping[str, SectionKey] = with_defaults(Settings(), {
-    "include": SectionKey(_INCLUDE, example="rules.d/*.ini", meaning=
+    "include": SectionKey(_INCLUDE, example="rules.d/*.ini", opens="worker", meaning=
         "[more files](#included-files)"),
     "watch_rules": SectionKey(_WATCH, default="off", example="10s", meaning=
         "how often to look whether the rules file or an included one has changed, and to [reload them](#watching-the-rules) then"),
@@ -335,13 +344,13 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Settings(), {
         "how long connections may continue when the service stops; those left end one after another in its second half"),
     "drain_removed": SectionKey(BOOLEAN, meaning=
         "whether connections of routes and backends that a reload removes get `drain_timeout` to end; otherwise they continue"),
-    "access_log": SectionKey(_ACCESS_LOG, example="/var/log/txmux.log", meaning=
+    "access_log": SectionKey(_ACCESS_LOG, example="/var/log/txmux.log", opens="worker-log", meaning=
         "where the [access log](access-log.md) goes: into the service's own log, to standard output as bare lines, nowhere, or to a file, which SIGHUP reopens"),
     "access_log_format": SectionKey(words("text", "json"), example="json", meaning=
         "the format of its lines"),
     "resolvers": SectionKey(RESOLVERS, example="127.0.0.1:8600", meaning=
         "the [name servers](#how-names-are-looked-up) for the names of servers; without it the system's"),
-    "consul": SectionKey(CONSUL, example="http://127.0.0.1:8500 token=/etc/txmux/consul.token", meaning=
+    "consul": SectionKey(CONSUL, example="http://127.0.0.1:8500 token=/etc/txmux/consul.token", opens="supervisor", is_secret=True, meaning=
         "Consul's HTTP API, for servers such as [`consul:web`](#services-of-consul)"),
     "user": SectionKey(_USER, example="txmux", meaning=
         "the [user](#user-and-group) to switch to once the service listens. Needs root"),
@@ -349,9 +358,9 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Settings(), {
         "the group to switch to; without it that of `user`"),
     "admin": SectionKey(_ADMIN, default="auto", example="127.0.0.1:8440", meaning=
         "[endpoints](#admin-and-metrics) of the page, the [API](admin-api.md) and the commands: `unix:/path`, or `ADDRESS:PORT` with `admin_token` or `admin_tokens`"),
-    "admin_token": SectionKey(_TOKEN, example="/var/lib/txmux/token", meaning=
+    "admin_token": SectionKey(_TOKEN, example="/var/lib/txmux/token", opens="supervisor", is_secret=True, meaning=
         "a file with the secret of TCP clients, created with mode 0600 if it does not exist"),
-    "admin_tokens": SectionKey(_TOKEN, example="/etc/txmux/tokens", meaning=
+    "admin_tokens": SectionKey(_TOKEN, example="/etc/txmux/tokens", opens="supervisor", is_secret=True, meaning=
         "a file with [more secrets](#rights), a line `NAME RIGHT SECRET` for each client"),
     "admin_users": SectionKey(_USERS, example="alice:steer, @ops:read", meaning=
         "[who may do what](#rights) by a UNIX socket of `admin`; without it, everyone who can open the socket has all rights"),
@@ -359,21 +368,21 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Settings(), {
         "an endpoint with only `/metrics`, `/healthz` and `/readyz`, without a secret"),
     "grace": SectionKey(_ANY_DURATION, example="10s", meaning=
         "when the service stops: how long `/readyz` answers 503 while clients are still accepted, for balancers in front"),
-    "crowdsec_key": SectionKey(SECRET, example="/etc/txmux/crowdsec.key", meaning=
+    "crowdsec_key": SectionKey(SECRET, example="/etc/txmux/crowdsec.key", opens="supervisor", is_secret=True, meaning=
         "a file with the key for [`crowdsec:` networks](#networks-from-other-sources)"),
-    "shared_limits": SectionKey(_STORE, example="redis://10.0.0.9:6379/0 password=/etc/txmux/redis.password", meaning=
+    "shared_limits": SectionKey(_STORE, example="redis://10.0.0.9:6379/0 password=/etc/txmux/redis.password", opens="worker", is_secret=True, meaning=
         "a Redis by which several machines share [bans and limits](#shared-limits)"),
     "acme": SectionKey(_ACME, default="off", example="letsencrypt", meaning=
         "the authority of [`terminate_tls = acme`](#certificates-by-acme): Let's Encrypt, or the URL of an ACME directory"),
     "acme_email": SectionKey(_EMAIL, example="ops@example.com", meaning=
         "where the authority may write to"),
-    "acme_folder": SectionKey(_TOKEN, default="/var/lib/txmux/acme", meaning=
+    "acme_folder": SectionKey(_TOKEN, default="/var/lib/txmux/acme", opens="supervisor", is_secret=True, meaning=
         "the folder of the account's key, and of certificates with their keys; made with mode 0700"),
-    "acme_ca": SectionKey(PEM, example="pebble-root.pem", meaning=
+    "acme_ca": SectionKey(PEM, example="pebble-root.pem", opens="supervisor", meaning=
         "a PEM file with the root of a private authority's own certificate, instead of those of the system or of the environment variable `SSL_CERT_FILE`"),
     "acme_terms": SectionKey(BOOLEAN, meaning=
         "whether you agree to the authority's terms of service, if it has some"),
-    "geo_databases": SectionKey(_DATABASES, example="/var/lib/GeoIP/GeoLite2-Country.mmdb", meaning=
+    "geo_databases": SectionKey(_DATABASES, example="/var/lib/GeoIP/GeoLite2-Country.mmdb", opens="worker", meaning=
         "files in MaxMind's format for [`geo:` and `as:` networks](#networks-from-other-sources). Needs the extra `txmux[geo]`"),
 })
 # fmt: on

@@ -10,7 +10,7 @@ from decimal import Decimal
 from enum import Enum
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import attrs
 
@@ -409,6 +409,10 @@ def duration_text(seconds: float) -> str:
     return f"{seconds:g}s"
 
 
+Opens: TypeAlias = Literal["", "worker", "worker-folder", "worker-log", "supervisor"]
+"""Which process opens the file of a key: workers too, also what is right in it if it is a folder, or to write to it; or the supervisor alone."""
+
+
 @attrs.frozen
 class ValueKind:
     """A kind of values.
@@ -422,6 +426,7 @@ class ValueKind:
         bounds: The least and the greatest number that is accepted, if it is one.
         write: Writes the result of `read` as in a rules file; ``None`` writes nothing.
         word: A word that, before the first item of a list, stands before all of them.
+        paths: Returns the paths of the files in a whole value; ``None`` where a value names none.
     """
 
     read: Callable[..., Any]
@@ -432,6 +437,7 @@ class ValueKind:
     bounds: tuple[int, int] | None = None
     write: Callable[[Any], str | None] = written
     word: str = ""
+    paths: Callable[[Any], Iterable[Path | None]] | None = None
 
 
 @attrs.frozen
@@ -448,6 +454,8 @@ class SectionKey:
         unless: The keys that make it unnecessary.
         streams_only: Why it is wrong in a section for UDP, and what to do instead; empty if it is not.
         datagrams_only: Whether it is wrong in a section for TCP.
+        opens: Which process opens the files that it names; none if it names none.
+        is_secret: Whether these files hold a secret, at least those of them with a private key.
     """
 
     kind: ValueKind
@@ -459,6 +467,12 @@ class SectionKey:
     unless: str = ""
     streams_only: str = ""
     datagrams_only: bool = False
+    opens: Opens = ""
+    is_secret: bool = False
+
+
+def one_path(path: Path) -> tuple[Path]:
+    return (path,)
 
 
 def number(low: int, high: int) -> ValueKind:

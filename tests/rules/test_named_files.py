@@ -1,0 +1,163 @@
+"""The files that rules name: each key of a path says who opens it, and nothing else is the list of them."""
+
+import re
+from itertools import chain
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support.certificates import make_authority
+from tests.support.folders import make_folder
+from txmux.processes.privilege.helper import Named
+from txmux.rules.lint.secrets import readable_secrets, secret_files
+from txmux.rules.model import Rules
+from txmux.rules.named_files import named_files
+from txmux.rules.problems import Problem
+from txmux.rules.reading.parser import parse
+from txmux.rules.reading.sections import TABLES
+
+_PATH = re.compile(r"\bpaths?\b|FILE")
+RULES = """\
+[txmux]
+access_log = {0}/access.log
+admin = 127.0.0.1:0
+admin_token = {0}/admin_token
+admin_tokens = {0}/admin_tokens
+consul = http://127.0.0.1:1 token={0}/consul
+crowdsec_key = {0}/crowdsec_key
+shared_limits = redis://127.0.0.1:1/0 password={0}/shared_limits
+geo_databases = {0}/geo_databases
+acme = https://127.0.0.1:1/dir
+acme_folder = {0}/acme_folder
+acme_ca = {0}/acme_ca
+[listen public]
+endpoint = 127.0.0.1:0
+    ssl:0:interface=127.0.0.1:privateKey={0}/endpoint
+ech_keys = {0}/ech_keys
+allow = @{0}/networks
+    ::/0
+[route tls]
+match = tls sni=a.example
+terminate_tls = {0}/terminate_tls
+tls_client_ca = {0}/tls_client_ca
+tls_client_crl = {0}/tls_client_crl
+[route acme]
+match = tls sni=b.example
+terminate_tls = acme
+[route inside]
+match = http
+under = tls, acme
+backend = web
+[route tunnel]
+match = socks5
+tunnel = yes
+tunnel_users = {0}/tunnel_users
+backend = web
+[backend web]
+server = a.example:443
+tls = yes
+tls_ca = {0}/tls_ca
+tls_client_certificate = {0}/tls_client_certificate
+via = http://ops:{0}/via@10.0.0.9:1
+[backend odd]
+server = ssl:b.example:443:hostname=b.example:privateKey={0}/server
+"""
+SECRETS = {
+    "supervisor": ["admin_token", "admin_tokens", "consul", "crowdsec_key"],
+    "worker": [
+        "shared_limits",
+        "endpoint",
+        "terminate_tls",
+        "tunnel_users",
+        "tls_client_certificate",
+        "via",
+        "server",
+    ],
+}
+OPEN = ["acme_ca", "geo_databases", "tls_client_ca", "tls_client_crl", "tls_ca"]
+
+
+def folder_of_files(test: SynchronousTestCase) -> Path:
+    """Make a folder that every user may come to, with a file for each key of `RULES`, which only its owner may read."""
+    folder = make_folder(test)
+    folder.chmod(0o755)
+    identity = make_authority().issue("a.example")
+    for name in (*chain.from_iterable(SECRETS.values()), *OPEN, "networks"):
+        (folder / name).write_text("secret")
+        (folder / name).chmod(0o600)
+    for name in ("endpoint", "terminate_tls", "tls_client_certificate", "server"):
+        identity.write(folder / name, key=True)
+    for name in ("ech_keys", "acme_folder"):
+        (folder / name).mkdir()
+    (folder / "networks").write_text("10.0.0.0/8\n")
+    return folder
+
+
+def _readable(rules: Rules) -> list[Problem]:
+    return [*readable_secrets(rules, secret_files(rules))]
+
+
+class KeyTests(SynchronousTestCase):
+    def test_every_path(self) -> None:
+        """A key whose value is, or has, a path says which process opens it, and the others do not."""
+        for kind, keys in TABLES.items():
+            for name, key in keys.items():
+                # Those of sockets, of which no file is opened, and what stands in the text of the rules.
+                is_path = bool(_PATH.search(key.kind.shape)) and name != "wake"
+                says = bool(key.opens)
+                self.assertEqual(
+                    says, is_path or name in {"endpoint", "server", "terminate_tls"}, (kind, name)
+                )
+                self.assertEqual(
+                    key.kind.paths is not None, says and name != "include", (kind, name)
+                )
+                self.assertTrue(says or not key.is_secret, (kind, name))
+
+    def test_all_named(self) -> None:
+        """Each path in rules is in the list once, by its key, and what workers may not have is given to the supervisor alone."""
+        folder = folder_of_files(self)
+        rules = parse(RULES.format(folder), folder / "rules.ini")
+        found = {(file.key, file.path.name): file for file in named_files(rules)}
+        for name in (*chain.from_iterable(SECRETS.values()), *OPEN, "ech_keys", "acme_folder"):
+            self.assertIn((name, name), found)
+        texts = set(re.findall(rf"{folder}(/[a-z_./]+)", RULES.format(folder)))
+        named = {str(file.path).removeprefix(str(folder)) for file in found.values()}
+        self.assertEqual(named - texts, {"/rules.ini", "/acme_folder/b.example.pem"})
+        self.assertEqual(texts - named, set())
+        allowed = Named.by(rules)
+        for opens, names in SECRETS.items():
+            for name in names:
+                path = str(folder / name)
+                self.assertEqual(path in allowed.secrets, opens == "supervisor", name)
+                self.assertEqual(path in allowed.files, opens == "worker", name)
+        self.assertEqual(allowed.folders, {str(folder / "ech_keys")})
+        self.assertEqual(allowed.log, str(folder / "access.log"))
+
+    def test_readable_by_all(self) -> None:
+        """Each secret that every user can read is warned of, also one within a file or a folder; nothing else, and none to which no way leads."""
+        folder = folder_of_files(self)
+        rules = parse(RULES.format(folder), folder / "rules.ini")
+        identity = make_authority().issue("a.example")
+        inside = [
+            identity.write(folder / "ech_keys/a.pem", key=True),
+            identity.write(folder / "acme_folder/b.example.pem", key=True),
+            identity.write(folder / "acme_folder/account-1.key", key=True),
+        ]
+        secret = [*(folder / name for name in chain.from_iterable(SECRETS.values())), *inside]
+        (folder / "ech_keys/README").write_text("x")
+        for file in folder.rglob("*"):
+            file.chmod(0o755 if file.is_dir() else 0o600)
+        self.assertEqual(_readable(rules), [])
+        for file in folder.rglob("*"):
+            if file.is_file():
+                file.chmod(0o644)
+                expected = [
+                    f"every user of this machine can read '{file}'; run 'chmod o= {file}'"
+                ] * (file in secret)
+                self.assertEqual([one.message for one in _readable(rules)], expected, file)
+                folder.chmod(0o700)
+                self.assertEqual(_readable(rules), [])
+                folder.chmod(0o755)
+                file.chmod(0o600)
+        identity.write(folder / "terminate_tls").chmod(0o644)
+        self.assertEqual(_readable(rules), [])

@@ -1,0 +1,53 @@
+"""Warnings about files with secrets."""
+
+import re
+import stat
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from txmux.files import read_own
+from txmux.rules.model import NOWHERE, Rules
+from txmux.rules.named_files import NamedFile, named_files
+from txmux.rules.problems import Problem
+
+_PEM = re.compile(rb"^-----BEGIN ", re.MULTILINE)
+
+
+def secret_files(rules: Rules) -> list[NamedFile]:
+    """Return the files and folders with secrets that rules name, each once."""
+    secrets = [
+        file for file in named_files(rules) if file.is_secret and file.section is not NOWHERE
+    ]
+    return [*{file.path: file for file in reversed(secrets)}.values()][::-1]
+
+
+def readable_secrets(rules: Rules, secrets: Iterable[NamedFile]) -> Iterator[Problem]:
+    """Find those of the `secret_files` of rules that every user of this machine can read."""
+    settings, reported = rules.settings, set[Path]()
+    for named in secrets:
+        for path in [path for path in _readable_at(named.path) if path not in reported]:
+            reported.add(path)
+            message = f"every user of this machine can read '{path}'; run 'chmod o= {path}'"
+            yield named.section.problem(message, named.key)
+    store = settings.shared_limits
+    if store is not None and store.password is None and rules.acme_names:
+        message = "anyone who can read this Redis can read the keys of ACME certificates, and anyone who can write to it can get certificates for their names; set a password in Redis, and add password=FILE after the address"
+        yield settings.section.problem(message, "shared_limits")
+
+
+def _readable_at(path: Path) -> Iterator[Path]:
+    """Yield the files at a path, which may be a folder, that every user may read; certificates without a key are no secret."""
+    try:
+        folders = path.is_dir()
+        for file in sorted(path.iterdir()) if folders else [path]:
+            mode = file.stat().st_mode
+            if stat.S_ISREG(mode) and mode & stat.S_IROTH and _is_reached(file):
+                data = read_own(file)
+                if b"PRIVATE KEY-----" in data or not (folders or _PEM.search(data)):
+                    yield file
+    except OSError:  # it is made at the start, or another user may see it
+        return
+
+
+def _is_reached(file: Path) -> bool:
+    return all(folder.stat().st_mode & stat.S_IXOTH for folder in file.resolve().parents)
