@@ -135,12 +135,11 @@ class StartingTests(SynchronousTestCase):
     def test_addresses(self) -> None:
         """A row that no worker reports breaks no document."""
         row: dict[str, Any] = dict.fromkeys(("backend", "server", "address", "why"), "x")
-        row |= {"state": "up", "since": None, "weight": 1, "effective_weight": 1, "check": None}
-        wrong: dict[str, Any]
-        for wrong in ({}, {**row, "state": 1}, {**row, "why": None}, {**row, "server": []}):
+        row |= {"state": "up", "since": None, "weight": 1, "effective_weight": 1}
+        wrongs: tuple[dict[str, Any], ...] = ({}, {**row, "since": "now"}, {**row, "since": 2**38})
+        for wrong in (*wrongs, {**row, "state": 1}, {**row, "why": None}, {**row, "server": []}):
             self.assertRaises(InvalidMessageError, messages.ADDRESSES.read_answer, [row, wrong], 1)
-        others = [{**row, "state": "odd"}, {**row, "since": "now"}]
-        rows = messages.ADDRESSES.read_answer([row, *others], 1)
+        rows = messages.ADDRESSES.read_answer([{**row, "more": 1}, {**row, "state": "odd"}], 1)
         self.assertEqual(with_observed([(1, rows)], {}), [(1, [row])])
 
     def test_gauges(self) -> None:

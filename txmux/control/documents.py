@@ -160,10 +160,10 @@ def with_observed(
             return row
         return {**row, **attrs.asdict(found)}
 
-    def is_known(row: Mapping[str, Any]) -> bool:
-        return row["state"] in _WORST_LAST and isinstance(row["since"], (int, float, type(None)))
-
-    return [(worker, [of(row) for row in rows if is_known(row)]) for worker, rows in answers]
+    return [
+        (worker, [of(row) for row in rows if row["state"] in _WORST_LAST])
+        for worker, rows in answers
+    ]
 
 
 def address_states(upstreams: Upstreams) -> Iterator[dict[str, Any]]:

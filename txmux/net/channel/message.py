@@ -19,42 +19,58 @@ class Field:
     """A value in a message.
 
     Attributes:
-        kind: Its type; `object` for any value of JSON.
+        kind: Its type; `object` for any value of JSON, which only a process that is trusted may send.
         most: The largest number, or the most characters or entries.
+        least: The smallest number.
         of: What the entries of a list or the values of an object are.
-        fields: What an object has, beside other values.
+        fields: What an object has; others are left out.
         row: What each entry of a list is, if it has just these.
-        is_optional: Whether it may be left out; an answer, or an entry of a row, is ``None`` then.
+        words: The only texts that it may be, if it is not any.
+        is_optional: Whether it may be left out.
+        is_nullable: Whether it may be ``None``.
     """
 
     kind: type
     most: int = 2**63
+    least: int = 0
     of: Field | None = None
     fields: Mapping[str, Field] = {}
     row: Sequence[Field] = ()
+    words: frozenset[str] = frozenset()
     is_optional: bool = False
+    is_nullable: bool = False
 
-    def fits(self, value: object) -> bool:
-        if self.kind is object:
-            return True
+    def read(self, value: Any) -> Any:
+        """Return a value without the fields that are not known; raises `ValueError` if it does not fit."""
+        if self.kind is object or (value is None and self.is_nullable):
+            return value
         if type(value) is not self.kind and (type(value), self.kind) != (int, float):
-            return False
-        if not isinstance(value, (str, list, dict)):
-            return not isinstance(value, (int, float)) or 0 <= value <= self.most
-        if isinstance(value, dict):
-            named = self.fields.items()
-            if not all(
-                f.fits(value[name]) if name in value else f.is_optional for name, f in named
-            ):
-                return False
-            value = value.values()
+            raise ValueError
+        if isinstance(value, (str, list, dict)):
+            fits = len(value) <= self.most and (not self.words or value in self.words)
+        else:
+            fits = not isinstance(value, (int, float)) or self.least <= value <= self.most
+        if not fits:
+            raise ValueError
+        if self.fields:
+            return self._read_fields(value)
         if self.row:
-            pairs = zip(self.row, value, strict=False)
-            return len(value) == len(self.row) and all(f.fits_or_lacks(entry) for f, entry in pairs)
-        return len(value) <= self.most and (self.of is None or all(map(self.of.fits, value)))
+            # Another length raises `ValueError`, too.
+            return [field.read(entry) for field, entry in zip(self.row, value, strict=True)]
+        if self.of is None:
+            return value
+        if isinstance(value, dict):
+            return {name: self.of.read(entry) for name, entry in value.items()}
+        return [*map(self.of.read, value)]
 
-    def fits_or_lacks(self, value: object) -> bool:
-        return self.fits(value) or (value is None and self.is_optional)
+    def _read_fields(self, value: Mapping[str, Any]) -> dict[str, Any]:
+        read = {}
+        for name, field in self.fields.items():
+            if name in value:
+                read[name] = field.read(value[name])
+            elif not field.is_optional:
+                raise ValueError
+        return read
 
 
 NOTHING = Field(type(None))
@@ -94,18 +110,24 @@ class Message:
         """
         if size > self.longest:
             raise InvalidMessageError(f"{self.kind}: {size} bytes are too many")
+        read = {}
         for name, field in self.fields.items():
-            if name not in values and not field.is_optional:
+            if name in values:
+                try:
+                    read[name] = field.read(values[name])
+                except ValueError:
+                    why = f"{self.kind}: {name!r} is {values[name]!r:.100}"
+                    raise InvalidMessageError(why) from None
+            elif not field.is_optional:
                 raise InvalidMessageError(f"{self.kind}: {name!r} is missing")
-            if name in values and not field.fits(values[name]):
-                raise InvalidMessageError(f"{self.kind}: {name!r} is {values[name]!r:.100}")
-        return {name: values[name] for name in self.fields if name in values}
+        return read
 
     def read_answer(self, value: object, size: int) -> Any:
         if size > self.longest_answer:
             raise InvalidMessageError(f"{self.kind}: an answer of {size} bytes is too long")
-        if value is None and self.answer is not None and self.answer.is_optional:
-            return None
-        if self.answer is None or not self.answer.fits(value):
-            raise InvalidMessageError(f"{self.kind}: its answer is {value!r:.100}")
-        return value
+        try:
+            if self.answer is not None:
+                return self.answer.read(value)
+        except ValueError:
+            pass
+        raise InvalidMessageError(f"{self.kind}: its answer is {value!r:.100}")

@@ -16,13 +16,19 @@ from txmux.net.channel.message import NOTHING, Field, Message
 _KIB, _MIB = 2**10, 2**20
 _SHORT, _LARGE, _WHOLE = 64 * _KIB, 16 * _MIB, 256 * _MIB
 
-_FLAG, _NUMBER, _TIME = Field(bool), Field(int), Field(float)
+_FLAG, _NUMBER = Field(bool), Field(int)
+_TIME = Field(float, 2**37)
+"""Seconds, of which a date can be made: 2**37 are 4,355 years."""
+_SIGNED = Field(float, 2**37, least=-(2**37))
+_DATE = Field(float, 2**37, least=-(2**35))  # from the year 881 on
+_AMOUNT = Field(float)
 _NAME, _TEXT = Field(str, 4 * _KIB), Field(str, 256 * _MIB)
-_ANY, _OBJECT, _LIST = Field(object), Field(dict), Field(list)
+_OBJECT, _LIST = Field(dict), Field(list)
 _NAMES, _OBJECTS, _NUMBERS = Field(list, of=_NAME), Field(list, of=_OBJECT), Field(list, of=_NUMBER)
 _TEXTS, _PLACES = Field(dict, of=_NAME), Field(dict, of=_NUMBER)
 
 _optional = partial(attrs.evolve, is_optional=True)
+_nullable = partial(attrs.evolve, is_nullable=True)
 
 
 def _object(**fields: Field) -> Field:
@@ -37,34 +43,79 @@ _HEALTH = _object(
     server=_NAME,
     target=_NAME,
     state=_NAME,
+    why=_TEXT,
+    age=_nullable(_SIGNED),
+    came=_nullable(_SIGNED),
     out=_TIME,
-    failed=_LIST,
-    credit=_ANY,
-    contrary=_ANY,
+    failed=Field(list, of=_SIGNED),
+    credit=_SIGNED,
+    contrary=_NUMBER,
     connections=_NUMBER,
 )
+"""See `txmux.backends.pool.server_health.ServerHealth.as_json`."""
 
-_SOURCE = Field(list, row=(_NAME, _FLAG, _optional(_TIME), _TIME, _FLAG, _NAME, _NAME))
+_SOURCE = Field(list, row=(_NAME, _FLAG, _nullable(_TIME), _TIME, _FLAG, _NAME, _NAME))
 _TIMES = _optional(Field(list, of=Field(list, row=(_NAME, _NAME, _TIME))))
 _ADDRESS = _object(
-    backend=_NAME, server=_NAME, address=_NAME, state=_NAME, why=_TEXT, since=_ANY, weight=_TIME,
-    effective_weight=_TIME, check=_ANY,
+    backend=_NAME, server=_NAME, address=_NAME, state=_NAME, why=_TEXT, since=_nullable(_TIME),
+    weight=_AMOUNT, effective_weight=_AMOUNT,
 )  # fmt: skip
-"""See `txmux.control.documents.address_states`."""
+"""See `txmux.control.documents.address_states`; only the supervisor checks."""
 _CLIENT = Field(
-    list, row=(_NAME, _NUMBER, _NUMBER, _TIME, _NUMBER, _NUMBER, _NUMBER, _NUMBER, _TIME)
+    list, row=(_NAME, _NUMBER, _NUMBER, _AMOUNT, _NUMBER, _NUMBER, _NUMBER, _NUMBER, _TIME)
 )
 """See `txmux.client.client_table.Row`."""
 _GAUGES = _object(
     source_states=Field(list, of=_SOURCE), generations=_optional(_NUMBERS),
     descriptors=_optional(Field(list, row=(_NUMBER, _NUMBER))), sources=_optional(_PLACES),
-    certificates=_TIMES, troubles=_optional(Field(list, of=_TEXT)), up=_TIMES,
+    certificates=_TIMES, troubles=_optional(Field(list, of=_TEXT)),
+    up=_optional(Field(list, of=Field(list, row=(_NAME, _NAME, _AMOUNT)))),
     ports=_optional(Field(list, of=Field(list, row=(_NAME, _NAME, _NAME, _NUMBER, _TIME)))),
-    refusing=_optional(Field(list, of=Field(list, row=(_NAME, _NAME, _NAME, _TIME)))),
-    flooding=_optional(Field(list, of=Field(list, row=(_NAME, _TIME)))),
+    refusing=_optional(Field(list, of=Field(list, row=(_NAME, _NAME, _NAME, _AMOUNT)))),
+    flooding=_optional(Field(list, of=Field(list, row=(_NAME, _AMOUNT)))),
     lost_lines=_optional(_PLACES), written_logs=_optional(_NAMES), cannot_accept=_TIMES,
+    ech=_optional(Field(dict, of=Field(list, of=Field(list, row=(_NUMBER, _NAME, _TIME))))),
 )  # fmt: skip
 """See `Gauges`: what other processes count is combined, so it has to fit."""
+
+_SAYS = _object(
+    match=_TEXT, says=_nullable(_NAME), at=_nullable(_NUMBER), needs_up_to=_nullable(_NUMBER),
+    error=_nullable(_TEXT),
+)  # fmt: skip
+_EXPLANATION = _object(
+    **{"listener": _NAME, "from": _nullable(_NAME), "bytes": _nullable(_NUMBER), "by": _nullable(_NAME),
+       "route": _nullable(_NAME), "facts": Field(dict, of=_TEXT)},
+    routes=Field(list, of=_object(
+        route=_NAME, says=_nullable(_NAME), at=_nullable(_NUMBER), needs_up_to=_nullable(_NUMBER),
+        error=_nullable(_TEXT), excluded_by=_nullable(_NAME), dry_run=_FLAG, lines=Field(list, of=_SAYS),
+        inside=_nullable(_NAME),
+    )),
+)  # fmt: skip
+"""See `txmux.control.explaining.explain_connection`."""
+_WORD = _nullable(_TEXT)
+_CONNECTION = _object(
+    id=_NAME, listener=_NAME, client=_NAME, local=_WORD, route=_WORD, backend=_WORD, server=_WORD,
+    state=_NAME, age_ms=_AMOUNT, idle_ms=_AMOUNT, bytes_in=_NUMBER, bytes_out=_NUMBER,
+    datagrams_in=_optional(_NUMBER), datagrams_out=_optional(_NUMBER), generation=_NUMBER,
+    worker=_nullable(_NUMBER), facts=Field(dict, of=_TEXT),
+)  # fmt: skip
+"""See `txmux.control.connection_row.FIELDS`."""
+_COUNT = _optional(_nullable(_NUMBER))
+_MILLISECONDS = _optional(_nullable(_AMOUNT))
+_MAYBE = _optional(_WORD)
+_EVENT = _object(
+    event=Field(str, words=frozenset({"begin", "decide", "end", "skipped", "server"})), at=_TIME,
+    time=_MAYBE, id=_MAYBE, listener=_MAYBE, client=_MAYBE, local=_MAYBE, route=_MAYBE, backend=_MAYBE,
+    server=_MAYBE, server_local=_MAYBE, bytes_in=_COUNT, bytes_out=_COUNT, datagrams_in=_COUNT,
+    datagrams_out=_COUNT, detect_ms=_MILLISECONDS, connect_ms=_MILLISECONDS, duration_ms=_MILLISECONDS,
+    reason=_MAYBE, facts=_optional(Field(dict, of=_TEXT)), count=_COUNT, address=_MAYBE, before=_MAYBE,
+    state=_MAYBE, why=_MAYBE,
+)  # fmt: skip
+"""See `txmux.telemetry.events`."""
+_SHOWN = _object(
+    route=_NAME, file=_NAME, names=Field(list, of=_TEXT), issuer=_TEXT, not_after=_DATE
+)
+"""See `txmux.client.tls.store`."""
 
 MESSAGES: list[Message] = []
 """The rows of the table, in their order."""
@@ -154,7 +205,7 @@ FLOWS_LEFT = _to_worker(
     "flows_left", "report the removed listeners that still have flows", answer=_NAMES)
 STATUS = _to_worker(
     "status", "count the connections",
-    answer=_object(active=_NUMBER, undecided=_NUMBER, older=_NUMBER))
+    answer=_object(active=_NUMBER, undecided=_NUMBER, older=_NUMBER, generation=_NUMBER))
 MISSING = _to_worker("missing", "report what `/readyz` lacks", answer=_NAMES, longest_answer=_LARGE)
 SERVERS = _to_worker(
     "servers", "report the health of servers",
@@ -169,7 +220,7 @@ CHALLENGES = _to_worker(
     challenges=_TEXTS, answer=NOTHING, longest=_LARGE)
 CERTIFICATES = _to_worker("certificates", "read the certificates of ACME again")
 CERTIFICATES_SHOWN = _to_worker(
-    "certificates_shown", "report the other certificates", answer=_OBJECTS, longest_answer=_LARGE)
+    "certificates_shown", "report the other certificates", answer=Field(list, of=_SHOWN), longest_answer=_LARGE)
 APPLY_OVERRIDES = _to_worker(
     "apply_overrides", "apply an operator's overrides: drained servers, paused listeners",
     overrides=_OBJECT, answer=NOTHING, longest=_LARGE)
@@ -180,11 +231,12 @@ FEED = _to_worker(
     "feed", "changed lists of networks", published=_OBJECT, answer=NOTHING, longest=_WHOLE)
 CONNECTIONS = _to_worker(
     "connections", "list connections",
-    filters=_TEXTS, limit=_NUMBER, after=_optional(_NAME), id=_optional(_NAME), answer=_OBJECTS,
+    filters=_TEXTS, limit=_NUMBER, after=_optional(_NAME), id=_optional(_NAME),
+    answer=Field(list, of=_CONNECTION),
     longest_answer=_LARGE)
 EXPLAIN_CONNECTION = _to_worker(
     "explain_connection", "explain the decision for a connection",
-    id=_NAME, answer=_ANY, longest_answer=_LARGE)
+    id=_NAME, answer=_nullable(_EXPLANATION), longest_answer=_LARGE)
 CLOSE = _to_worker(
     "close", "end connections; the answer is their number",
     filters=_TEXTS, id=_optional(_NAME), answer=_NUMBER)
@@ -209,7 +261,7 @@ _to_supervisor = _between("worker", "supervisor")
 LOG = _to_supervisor("log", "a line for the service's log", level=_NAME, text=Field(str, 16 * _KIB))
 ACCESS = _to_supervisor(
     "access", "a line of the access log", line=Field(str, _MIB), longest=2 * _MIB)
-EVENT = _to_supervisor("event", "an event of a connection or a server", event=_OBJECT, longest=_MIB)
+EVENT = _to_supervisor("event", "an event of a connection or a server", event=_EVENT, longest=_MIB)
 BAD_ENDS = _to_supervisor(
     "bad_ends", "connections that did not end as they should, as JSON; at most once a second",
     rows=Field(list, 200, of=_NAME), answer=NOTHING, longest=2 * _MIB)
@@ -234,7 +286,7 @@ COUNT_ON = _to_successor(
     **_COUNTERS, answer=NOTHING, descriptors=10_000, longest=_WHOLE)
 SERVE = _to_successor(
     "serve", "the old process stopped accepting: accept, with this state; the answer makes the upgrade final, and names the sockets that the rules lack",
-    state=_OBJECT, answer=_optional(_NAMES), longest=_WHOLE, longest_answer=_LARGE)
+    state=_OBJECT, answer=_nullable(_NAMES), longest=_WHOLE, longest_answer=_LARGE)
 ADOPT_CONNECTIONS = _to_successor(
     "adopt_connections", "pairs of sockets over which the connections of one worker will come, one for each new worker",
     answer=NOTHING, descriptors=10_000)
@@ -265,11 +317,11 @@ _to_taker = _between("giving worker", "taking worker")
 
 ADOPT = _to_taker(
     "adopt", "the state of each connection (`MovedConnection`) with its two descriptors; the answer names those that the new process takes, and how many it has",
-    batch=_NUMBER, connections=_object(names=_NAMES, rows=_LIST), answer=_TAKEN, descriptors=253,
+    batch=_NUMBER, connections=_object(names=_NAMES, rows=Field(list, of=_LIST)), answer=_TAKEN, descriptors=253,
     longest=_LARGE)
 ADOPT_WAITING = _to_taker(
     "adopt_waiting", "the same for clients that wait for a server: each has one descriptor",
-    batch=_NUMBER, connections=_object(names=_NAMES, rows=_LIST), answer=_TAKEN, descriptors=253,
+    batch=_NUMBER, connections=_object(names=_NAMES, rows=Field(list, of=_LIST)), answer=_TAKEN, descriptors=253,
     longest=_LARGE)
 GO_ON = _to_taker(
     "go_on", "which of them belong to the new process now, and which keep a slot in a limited pool; the others resume in the old one",
@@ -277,8 +329,8 @@ GO_ON = _to_taker(
 RECEIVED = _to_taker("received", "answered when all has arrived", answer=NOTHING)
 ADOPT_FLOWS = _to_taker(
     "adopt_flows", "the same as `adopt` for flows of datagrams, which pause until the answer",
-    flows=_LIST, answer=_object(taken=_NUMBERS), descriptors=253, longest=_LARGE)
-END_FLOWS = _to_taker("end_flows", "flows that ended meanwhile", reasons=_OBJECT)
+    flows=_OBJECTS, answer=_object(taken=_NUMBERS), descriptors=253, longest=_LARGE)
+END_FLOWS = _to_taker("end_flows", "flows that ended meanwhile", reasons=_TEXTS)
 FLOWS_DONE = _to_taker("flows_done", "all flows have come: unknown addresses are new clients")
 
 _to_giver = _between("taking worker", "giving worker")

@@ -1,0 +1,277 @@
+"""Whatever the channel lets through of what a worker says, no view of the service raises."""
+
+from __future__ import annotations
+
+import gc
+import json
+from collections.abc import Coroutine, Iterator, Mapping
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
+from twisted.logger import capturedLogs, eventAsText
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support.folders import make_folder
+from tests.support.mux import VirtualTime
+from txmux import MuxService, load
+from txmux.admin.guard import Caller
+from txmux.admin.metrics import exposition
+from txmux.admin.site import ADMIN, make_site
+from txmux.cli.top.polling import fetch_snapshot
+from txmux.cli.top.state import RequestResult, TopState
+from txmux.cli.top.view import screen
+from txmux.control.connection_row import FIELDS
+from txmux.net import turns
+from txmux.net.channel import messages
+from txmux.net.channel.channel import Channel
+from txmux.net.channel.message import Field
+from txmux.processes.workers.worker import Worker
+
+_RULES = """
+[txmux]
+access_log = off
+[listen public]
+endpoint = 127.0.0.1:0
+max_connections_per_source = 5
+[route r]
+match = any
+backend = b
+[backend b]
+server = 127.0.0.1:1
+hold = 5s
+"""
+_WORKERS = ("worker", "giving worker", "taking worker")
+_ANSWERED = [one for one in messages.MESSAGES if one.receiver == "worker" and one.answer]
+_SENT = [
+    one for one in messages.MESSAGES if one.sender == "worker" and one.receiver == "supervisor"
+]
+
+_KNOWN = st.sampled_from(
+    (
+        "b",
+        "r",
+        "public",
+        "127.0.0.1:1",
+        "up",
+        "down",
+        "silent",
+        "relaying",
+        "peeking",
+        "1-1",
+        "match",
+        "?",
+        "",
+    )
+)
+_TEXTS = st.one_of(_KNOWN, st.text(max_size=8), st.text(st.characters(), max_size=3))
+_ODD = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | _TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_TEXTS, inner, max_size=3),
+    max_leaves=4,
+)  # fmt: skip
+_NAMES = st.sampled_from(("ech", "pid", "ready", "worker", "names", "held", "id", "event", "x"))
+"""Of fields that a message may have though the table does not name them there."""
+
+
+def values_of(field: Field) -> st.SearchStrategy[Any]:
+    """Return any value that the table admits as this field."""
+    found = _values_of(field)
+    return st.none() | found if field.is_nullable else found
+
+
+_PLAIN: dict[type, st.SearchStrategy[Any]] = {
+    object: _ODD,
+    type(None): st.none(),
+    bool: st.booleans(),
+}
+
+
+def _values_of(field: Field) -> st.SearchStrategy[Any]:
+    if field.kind in _PLAIN:
+        return _PLAIN[field.kind]
+    if field.kind is str:
+        return st.sampled_from(sorted(field.words)) if field.words else _TEXTS
+    if field.kind in {int, float}:
+        whole = st.integers(field.least, field.most) | st.sampled_from((0, 1, field.most))
+        return whole if field.kind is int else whole | st.floats(field.least, field.most)
+    if field.row:
+        return st.tuples(*map(values_of, field.row)).map(list)
+    if field.kind is list:
+        return st.lists(values_of(field.of) if field.of else _ODD, max_size=3)
+    return _objects_of(field)
+
+
+def _objects_of(field: Field) -> st.SearchStrategy[dict[str, Any]]:
+    if field.of:
+        return st.dictionaries(_TEXTS, values_of(field.of), max_size=3)
+    named = {name: values_of(one) for name, one in field.fields.items()}
+    optional = {name: named.pop(name) for name, one in field.fields.items() if one.is_optional}
+    more = st.dictionaries(_NAMES, _ODD, max_size=2)
+    whole = st.fixed_dictionaries(named, optional=optional)
+    return st.builds(lambda more, whole: {**more, **whole}, more, whole)
+
+
+_ANSWERS = st.fixed_dictionaries(
+    {one.kind: values_of(one.answer) for one in _ANSWERED if one.answer}
+)
+_MESSAGES = st.lists(
+    st.one_of(
+        *(
+            st.tuples(st.just(one.kind), values_of(Field(dict, fields=one.fields)))
+            for one in _SENT
+            if one.fields
+        )
+    ),
+    max_size=4,
+)
+_CELLS = st.lists(
+    st.integers(0, 2**64 - 1) | st.sampled_from((0, 1, 2**64 - 1)), min_size=1, max_size=7
+)
+
+
+_CALLER = Caller("", "a test", right="all")
+_PATHS = (
+    *(
+        one.path
+        for one in ADMIN
+        if one.method == "GET"
+        and not one.is_stream
+        and "{" not in one.path
+        and one.path not in {"/metrics", "/readyz"}
+    ),
+    "/api/connections/1-1",
+    *("/?connection=1-1", "/?sort=age&have=x", "/?backend=b&route=r"),
+)
+
+
+class _Line:
+    """The end of a worker that answers questions by these values."""
+
+    backlog = 0
+
+    def __init__(self, answers: Mapping[str, Any]) -> None:
+        self.answers = answers
+        self.channel: Channel
+
+    def write(self, line: bytes) -> None:
+        asked = json.loads(line)
+        if "ask" in asked:
+            self.say("answer", to=asked["ask"], value=self.answers[asked["kind"]])
+
+    def say(self, kind: str, **values: Any) -> None:
+        self.channel.dataReceived(json.dumps({"kind": kind, **values}).encode() + b"\n")
+
+
+class ViewsTest(SynchronousTestCase):
+    def setUp(self) -> None:
+        file = make_folder(self) / "rules.ini"
+        file.write_text(_RULES)
+        self.clock: Any = VirtualTime()
+        with capturedLogs():
+            self.service = MuxService(load(file), reactor=self.clock)
+            self.supervisor = self.service._open()
+        self.addCleanup(self.close)
+        self.control = self.service.control
+        self.site = make_site("metrics", self.control, self.clock.seconds)
+        self.site._resources = make_site("admin", self.control, self.clock.seconds)._resources
+        self.patch(turns, "_PIECE", 1e9)  # so that no view waits for the reactor
+
+    def close(self) -> None:
+        self.service._resources.close_sockets(keep_files=False)
+        self.supervisor.limits.close()
+        del self.service, self.supervisor, self.control, self.site
+        gc.collect()  # the counters close their memory
+
+    def worker(self, answers: Mapping[str, Any]) -> _Line:
+        worker = Worker(self.supervisor, 0, self.clock)
+        worker.ready = True
+        self.supervisor.pool.workers[:] = [worker]
+        line = _Line(answers)
+        worker._channel = line.channel = Channel(worker.handlers, lambda: None, self.clock)
+        line.channel.transport = line
+        return line
+
+    def fill(self, cells: list[int]) -> None:
+        """Have a worker count these, again and again."""
+        column = self.control.counters.column(1)
+        block = column._cells
+        for at in range(len(block)):
+            block[at] = cells[at % len(cells)]
+
+    def result(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        return self.successResultOf(Deferred.fromCoroutine(coroutine))
+
+    def get(self, target: str) -> bytes:
+        answer = self.result(self.site.answer("GET", target, {}, b"", _CALLER))
+        self.assertLess(answer.status, 500, (target, answer.body))
+        body: bytes = answer.body
+        return body
+
+    def ask(self, _: str, path: str, warn: object = None) -> Any:
+        return json.loads(self.get(path))
+
+    def view(self) -> None:
+        control = self.control
+        for coroutine in (control.sample(), control.look(), control.missing()):
+            self.result(coroutine)
+        exposition(self.result(control.counts()), self.result(control.backends()))
+        for path in _PATHS:
+            self.get(path)
+        snapshot = fetch_snapshot(self.ask, {})
+        screen(TopState(), snapshot, 170, 60)
+        if (row := self.result(control.connection("1-1"))) is not None:
+            chosen = RequestResult(connection=json.loads(json.dumps(row)))
+            screen(TopState(mode="explanation", result=chosen), snapshot, 80, 25)
+
+    @given(_ANSWERS, _MESSAGES, _CELLS)
+    def test_views(
+        self, answers: dict[str, Any], sent: list[tuple[str, dict[str, Any]]], cells: list[int]
+    ) -> None:
+        with capturedLogs() as events:
+            line = self.worker(answers)
+            self.fill(cells)
+            stop = self.control.events.subscribe(json.dumps)
+            for kind, fields in sent:
+                line.say(kind, **fields)
+            stop()
+            self.view()
+        self.assertEqual([eventAsText(one) for one in events if "log_failure" in one], [])
+
+
+def unbounded(field: Field | None, path: str) -> Iterator[str]:
+    """Yield where a value may be anything."""
+    if field is None:
+        return
+    if field.kind is object or (
+        field.kind in {dict, list} and not (field.of or field.row or field.fields)
+    ):
+        yield path
+    inner = [(f".{name}", one) for name, one in field.fields.items()]
+    for name, one in [*inner, *(("[]", one) for one in (field.of, *field.row) if one)]:
+        yield from unbounded(one, f"{path}{name}")
+
+
+class BoundsTest(SynchronousTestCase):
+    def test_nothing_that_a_worker_says_is_without_bounds(self) -> None:
+        found: list[str] = []
+        for message in messages.MESSAGES:
+            if message.receiver in _WORKERS:
+                found += unbounded(message.answer, message.kind)
+            if message.sender in _WORKERS:
+                for name, field in message.fields.items():
+                    found += unbounded(field, f"{message.kind}.{name}")
+        # Their readers check each value by itself, since other versions have other ones.
+        read_one_by_one = (
+            "adopt.connections.rows[]",
+            "adopt_waiting.connections.rows[]",
+            "adopt_flows.flows[]",
+        )
+        self.assertEqual(sorted(found), sorted(read_one_by_one))
+
+    def test_rows_of_connections(self) -> None:
+        answer = messages.CONNECTIONS.answer
+        assert answer is not None
+        assert answer.of is not None
+        self.assertEqual({*answer.of.fields}, {field.name for field in FIELDS})
