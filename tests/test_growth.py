@@ -10,7 +10,8 @@ from twisted.internet import reactor
 from twisted.trial.unittest import SynchronousTestCase
 
 from benchmarks.detection import hello
-from tests.support.growth import AT_ALL, AT_NONE, RULES, growth
+from tests.support.growth import AT_ALL, AT_NONE, MANY, RULES, growth
+from tests.support.limits import allow_descriptors
 from txmux.access.admission import Admission
 from txmux.access.bans import Banned
 from txmux.interfaces import Peeked
@@ -110,6 +111,7 @@ class GrowthTests(SynchronousTestCase):
         self.assertEqual({name: grown for name, grown in found.items() if grown > most}, {})
 
     def test_what_looks_at_all(self) -> None:
+        allow_descriptors(self, 3 * MANY)  # a reload duplicates the sockets of new listeners
         of = [
             *itertools.product((_check,), RULES),
             *itertools.product(

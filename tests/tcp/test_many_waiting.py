@@ -8,7 +8,9 @@ from typing import Any
 from tests.support.mux import MuxTestCase
 from tests.support.queues import until_queued
 from txmux.net.sockets import port
+from txmux.net.sockets.descriptors import DESCRIPTORS, _count_open
 from txmux.net.sockets.poller import READ
+from txmux.serving.endpoints import accept_waiting
 from txmux.telemetry.access_log import MergingLog
 from txmux.telemetry.counting.counter_groups import LISTENER, ROUTE
 
@@ -103,8 +105,6 @@ class PortableGoneClientsTest(GoneClientsTest):
 
 
 class TurnsTest(MuxTestCase):
-    timeout = 20
-
     def fill(self) -> None:
         """Queue clients of one source, and then one of another, in a storm."""
         for name, value in (("_BACKLOG", 0), ("_TURN", 3600.0)):
@@ -132,10 +132,21 @@ class TurnsTest(MuxTestCase):
         self.assertEqual(self.served()[:3], ["127.0.0.1", "127.0.0.2", "127.0.0.1"])
 
     async def test_closing(self) -> None:
-        """Those that have been accepted are served, also if the port closes."""
+        """Those that have been accepted are served, also if the port closes; all are, whatever was left of the last count of descriptors."""
         self.fill()
+        DESCRIPTORS.room()
+        self.patch(DESCRIPTORS, "_granted", 5)
         self.listening._ready(READ)
         self.assertEqual(self.served(), [])
+        self.listening.stopListening()
+        self.assertEqual(len(self.served()), 21)
+
+    async def test_closing_with_few_descriptors(self) -> None:
+        """All that wait at a port are served before a reload closes it, also if there are few descriptors to let them wait with."""
+        self.fill()
+        few = _count_open() + DESCRIPTORS.reserved + 2 * 21 + 30
+        self.patch(DESCRIPTORS, "_limit", lambda: few)
+        accept_waiting(self.listening)
         self.listening.stopListening()
         self.assertEqual(len(self.served()), 21)
 

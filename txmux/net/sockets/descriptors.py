@@ -51,15 +51,18 @@ class Descriptors:
         self._waiting: dict[Callable[[], object], None] = {}
         self.reserved = 0
 
-    def room(self) -> int:
-        """Return how many clients may be accepted now; none if accepted clients need all that is left."""
+    def room(self, wanted: int = 1) -> int:
+        """Return how many clients may be accepted now; none if accepted clients need all that is left.
+
+        What is left of the last count is enough if it is as many as `wanted`.
+        """
         if self._since_looked >= AT_ONCE:
             # Until a changed limit is seen, there are the spare descriptors.
             self._since_looked = 0
             limit = self._limit()
             if limit != self._limited:
                 self._limited, self._granted = limit, 0
-        if self._granted <= 0:
+        if self._granted < wanted:
             self._granted = self._grant()
             if not self._granted:
                 self.close_cached()

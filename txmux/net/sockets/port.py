@@ -132,8 +132,7 @@ class SocketPort(WatchedPort):
         if self._is_open:
             if self._next_turn is not None and self._next_turn.active():
                 self._next_turn.cancel()
-            while self._waiting:
-                self._serve_next()
+            self._serve_waiting()
             self._pause.port_closed()
             self._close()
             self._factory.doStop()
@@ -153,6 +152,12 @@ class SocketPort(WatchedPort):
         return address_of(self._family, self._socket.getsockname())
 
     @override
+    def doRead(self) -> None:
+        # Called until the accept queue is empty, before the port closes: no turn of those that wait would come in between.
+        self._serve_waiting()
+        super().doRead()
+
+    @override
     def _ready(self, events: int) -> None:
         if self._waiting or (self._backlog >= _BACKLOG and self._serve is not None):
             self._accept_waiting(monotonic() + _TURN)
@@ -168,7 +173,9 @@ class SocketPort(WatchedPort):
         waiting = self._waiting
         if self._next_turn is None:
             self._next_turn = self._poller.reactor.callLater(0, self._take_turn)
-        while monotonic() < until and not (waiting and len(waiting) >= self._has_room()):
+        while monotonic() < until and not (
+            waiting and len(waiting) >= self._has_room(len(waiting) + 1)
+        ):
             client = self._accept_one()
             if client is None:
                 return
@@ -188,6 +195,10 @@ class SocketPort(WatchedPort):
         if self._waiting:
             delay = 0.0 if self._can_serve() else _BREATH
             self._next_turn = self._poller.reactor.callLater(delay, self._take_turn)
+
+    def _serve_waiting(self) -> None:
+        while self._waiting:
+            self._serve_next()
 
     def _can_serve(self) -> bool:
         return self._pause.timer is None and MEMORY.is_enough()
