@@ -11,6 +11,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from tests.support.alone import see_no_services
 from tests.support.endings import allow_endings
 from tests.support.leaks import Guard
 
@@ -83,8 +84,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     config.pluginmanager.register(Guard())
     config.add_cleanup(allow_endings())
-    # Services of root would make /run/txmux, where those of all tests would meet.
-    os.environ.setdefault("RUNTIME_DIRECTORY", "/nonexistent")
+    see_no_services()
     if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
         folder = tempfile.mkdtemp(prefix="txmux-compiled-")
         # Some run as another user.

@@ -14,6 +14,7 @@ FileState: TypeAlias = tuple[int, int, int, int]
 
 RUN = Path("/run/txmux")  # where services that have no folder of their own put their sockets
 USERS = Path("/run/user")  # has each user's $XDG_RUNTIME_DIR
+RULES = Path("/etc/txmux/rules.ini")  # of a service for which no file is named
 
 _LOG = os.O_WRONLY | os.O_APPEND | os.O_CREAT
 _LINKS = 40  # as in the kernel

@@ -65,7 +65,15 @@ class RunTests(InteropTestCase):
             f"PYTHONPATH={plugins.parents[1]}:{_ROOT}:{os.environ.get('PYTHONPATH', '')}",
             f"NOTIFY_SOCKET={self.folder}/notify.sock",
         )
-        command = (sys.executable, "-m", "txmux", "provider", "files", "--folder", ports)
+        command = (
+            sys.executable,
+            "-m",
+            "tests.support.alone",
+            "provider",
+            "files",
+            "--folder",
+            ports,
+        )
         child = self.own(Child("env", *environment, *command, "--write", made, "--rules", rules))
         child.wait_for("file b.example is left out: backend: ")
         self.assertEqual(told.recv(1000).decode(), f"READY=1\nSTATUS={made}: 1 object")
@@ -81,7 +89,15 @@ class RunTests(InteropTestCase):
         plugins = self.make_folder("failing/twisted/plugins")
         (plugins / "txmux_failing.py").write_text(_FAILING)
         path = f"PYTHONPATH={plugins.parents[1]}:{_ROOT}:{os.environ.get('PYTHONPATH', '')}"
-        command = (sys.executable, "-m", "txmux", "provider", "failing", "--write", "/x")
+        command = (
+            sys.executable,
+            "-m",
+            "tests.support.alone",
+            "provider",
+            "failing",
+            "--write",
+            "/x",
+        )
         child = self.own(Child("env", path, *command))
         self.assertEqual(child.wait(), 1)
         self.assertIn("KeyError: 'its own mistake'", child.output)

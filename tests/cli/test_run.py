@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.cli.support import CommandTestCase
 from tests.matchers.all_samples import for_streams
-from txmux.cli import run as command
+from txmux import files
 from txmux.rules.reading.parser import parse
 
 _LISTEN = ("--listen", "127.0.0.1:8443")
@@ -192,7 +192,7 @@ class MisuseTests(CommandTestCase):
 class DefaultTests(CommandTestCase):
     def test_default_file(self) -> None:
         path = self.folder / "rules.ini"
-        with patch.object(command, "DEFAULT_RULES", path):
+        with patch.object(files, "RULES", path):
             code, out, err = self.run_main("run")
         self.assertEqual((code, out), (78, ""))
         first, second = err.splitlines()

@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.interop.children import Child, InteropTestCase, eventually, first_of, run
 from tests.packaging.building import CHECKOUT
 from tests.packaging.roots import relayed, require_long, root_of
-from txmux.cli.remote.find import DEFAULT_RULES
+from tests.support.alone import RULES
 
 _RULES = """
 [txmux]
@@ -61,7 +61,7 @@ class ContainerfileTests(SynchronousTestCase):
             json.loads(re.findall(rf"^{word}\b.*?(\[.*\])$", written, re.MULTILINE)[0])
             for word in ("CMD", "HEALTHCHECK")
         )
-        self.assertEqual(([DEFAULT_RULES], check), ([Path(*run)], ["txmux", "status"]))
+        self.assertEqual(([RULES], check), ([Path(*run)], ["txmux", "status"]))
 
 
 class ImageTests(InteropTestCase):

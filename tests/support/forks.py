@@ -20,6 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
+from tests.support.alone import see_no_services
 from txmux.processes.forking import Child, environment, name_process
 
 _PACKET = 2**17  # bytes
@@ -220,6 +221,7 @@ def _import() -> None:
     from txmux.processes.privilege import helper  # noqa: F401, PLC0415
     from txmux.processes.workers import starter  # noqa: F401, PLC0415
 
+    see_no_services()
     # Where it may write the name of a process, it finds out with the first one, by the variables that the process began with.
     name_process("tests")
 

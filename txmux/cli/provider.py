@@ -12,6 +12,7 @@ from typing import Any
 from twisted.plugin import getPlugins
 from twisted.python.failure import Failure
 
+from txmux import files
 from txmux.cli.remote.command import reach
 from txmux.cli.remote.errors import NoServiceError, of_txmux
 from txmux.interfaces import IProvider
@@ -32,9 +33,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("name", metavar="NAME", choices=[*known], help=what)
     write_help = "the file, which the rules include by a pattern"
     add("--write", metavar="FILE", type=Path, required=True, help=write_help)
-    rules = Path("/etc/txmux/rules.ini")
     rules_help = "the service's rules file, with which it is checked; by default %(default)s"
-    add("--rules", metavar="FILE", type=Path, default=rules, help=rules_help)
+    add("--rules", metavar="FILE", type=Path, default=files.RULES, help=rules_help)
 
 
 def configure_more(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> None:

@@ -5,6 +5,7 @@ from unittest.mock import patch
 
 from tests.cli.remote.answering import Answering, RemoteTestCase
 from tests.support.ports import free_port
+from txmux import files
 from txmux.cli.remote.find import find
 
 _DONE = (0, "rules reloaded: nothing changed\n", "")
@@ -96,7 +97,9 @@ class FindTests(RemoteTestCase):
             with patch.object(os, "geteuid", return_value=uid):
                 code, out, err = self.ask("reload", **environ)
             self.assertEqual((code, out), (3, ""))
-            self.assertIn(f": neither {' nor '.join(listed)}, nor the rules file /etc/txmux/", err)
+            self.assertIn(
+                f": neither {' nor '.join(listed)}, nor the rules file {files.RULES}", err
+            )
 
     def test_root_looks_at_services_of_ordinary_users(self) -> None:
         """`sudo` takes away XDG_RUNTIME_DIR. What a user has linked is not asked, and what the system or the rules name comes first."""
@@ -200,12 +203,14 @@ class FindTests(RemoteTestCase):
 
     def test_default_rules_where_there_is_no_socket(self) -> None:
         server = self.answering(self.folder / "own.sock")
-        (found,) = find(None, None, None, {}, self.rules("admin = unix:own.sock\n    off"))
+        self.patch(files, "RULES", self.rules("admin = unix:own.sock\n    off"))
+        (found,) = find(None, None, None, {})
         self.assertEqual(str(found.address), str(self.folder / "own.sock"))
         self.assertEqual(server.asked, [])
         token = self.write("token", "secret-of-this-test")
         listed = f"admin =\n    off\n    127.0.0.1:8440\n    [::1]:8440\nadmin_token = {token}"
-        endpoints = [*find(None, None, None, {}, self.rules(listed))]
+        self.rules(listed)
+        endpoints = [*find(None, None, None, {})]
         self.assertEqual(
             [(str(one.address), one.token) for one in endpoints],
             [(address, "secret-of-this-test") for address in ("127.0.0.1:8440", "[::1]:8440")],

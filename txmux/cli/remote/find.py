@@ -15,8 +15,6 @@ from txmux import files
 from txmux.cli.remote.errors import NoServiceError, UsageError
 from txmux.files import socket_folders
 
-DEFAULT_RULES = Path("/etc/txmux/rules.ini")  # of a service for which no file is named
-
 _OF_PROVIDERS = "wake.sock"  # beside those of services, by default
 _NO_TOKEN = ""  # for sockets that were looked for: none needs it, and another user may listen there
 _NAME_IT = "name the service by --admin ENDPOINT, --rules FILE or TXMUX_ADMIN"
@@ -52,7 +50,6 @@ def find(
     rules: Path | None,
     token_file: Path | None,
     environ: Mapping[str, str],
-    default: Path = DEFAULT_RULES,
 ) -> Iterator[AdminEndpoint]:
     """Yield the endpoints to try, by what was given; `NoServiceError` if there are none, `UsageError` if there are several services."""
     if token_file:
@@ -68,12 +65,12 @@ def find(
     elif only := _sockets_of_services(environ):
         first, *others = only
         yield AdminEndpoint(first, _NO_TOKEN, "the only socket", beside=tuple(others))
-    elif _is_file(default):
-        yield from _of_rules(default, token, environ)
+    elif _is_file(files.RULES):
+        yield from _of_rules(files.RULES, token, environ)
     else:
         searched = " nor ".join(_searched(environ, "*.sock"))
         raise NoServiceError(
-            f"there is no socket of a service: neither {searched}, nor the rules file {default}; "
+            f"there is no socket of a service: neither {searched}, nor the rules file {files.RULES}; "
             f"start the service, or {_NAME_IT}; if it runs, look for 'txmux status' in its log"
         )
 

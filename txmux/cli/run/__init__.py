@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from txmux.cli.remote.find import DEFAULT_RULES
+from txmux import files
 from txmux.cli.run.fromoptions import NAMES, add_routes, plain_matchers, text_of
 from txmux.detection.registry import installed_matchers, transports_of
 from txmux.errors import ListenError, MuxError
@@ -48,7 +48,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "[--workers NUMBER] [--admin ENDPOINT]... [--admin-token FILE] [--print]"
     )
     parser.add_argument(
-        "file", metavar="FILE", nargs="?", help=f"the rules file; by default {DEFAULT_RULES}"
+        "file", metavar="FILE", nargs="?", help=f"the rules file; by default {files.RULES}"
     )
     parser.add_argument(
         "--log-level",
@@ -117,7 +117,7 @@ def run(arguments: argparse.Namespace) -> int:
         return _USAGE
     from txmux.cli.run.program import read_rules, run_service, status_of  # noqa: PLC0415 - for --help it is too much
 
-    path, text = arguments.file or DEFAULT_RULES, ""
+    path, text = arguments.file or files.RULES, ""
     if arguments.listen:
         path, text = OPTIONS, text_of(arguments)
     rules = None
