@@ -6,11 +6,25 @@ import shutil
 import socket
 import sys
 import time
+from collections.abc import Iterable, Iterator
+from http.client import HTTPConnection
 from pathlib import Path
+from urllib.parse import quote
+
+import attrs
+from twisted.logger import LogLevel, capturedLogs, formatEventAsClassicLogText
 
 from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually, output_of, run
 from tests.interop.mux import twist_command
+from tests.programs import require_program
 from tests.support.queues import until_taken
+from tests.wire.hello_builder import alpn, client_hello, records, server_name
+from txmux.admin.guard import Caller
+from txmux.admin.site import audit
+from txmux.cli.run.program import as_text as as_event_text
+from txmux.telemetry.access_log import as_json, as_text, quoted
+from txmux.telemetry.reasons import EndReason
+from txmux.telemetry.record import ConnectionRecord
 
 _FAIL2BAN = Path(__file__).parents[2] / "examples" / "fail2ban"
 _FILTER = _FAIL2BAN / "filter.d" / "txmux.conf"
@@ -51,6 +65,7 @@ match = postgres user=*
 backend = 127.0.0.1:{server}
 """
 
+_VICTIM = "192.0.2.1"
 _PRETENCE = (
     b"2026-11-20T22:43:41.983Z info  [txmux.access#info] id=1 listener=x client=192.0.2.1:5 local=- route=- backend=- server=- server_local=- bytes_in=0 "
     b"bytes_out=0 detect_ms=- connect_ms=- duration_ms=0 reason=denied "
@@ -166,3 +181,230 @@ class FilterTests(InteropTestCase):
         jail.write_text(jail.read_text().replace("/var/log/txmux/access.log", str(log)))
         done = run("fail2ban-client", "-c", configuration, "--test")
         self.assertIn(b"configuration test is successful", done.stdout)
+
+
+_RECORD = ConnectionRecord(
+    1.5, "5-1", "public", "198.51.100.7:4000", "127.0.0.1:443", "r", "b", "s", None, 1, 2, None, None, 1.0, 2.0, 3.0, "denied"
+)  # fmt: skip
+"""Of a client that was turned away."""
+
+
+def _forged() -> Iterator[str]:
+    """Give whole lines about somebody else, and what would end another text before them."""
+    about_another = attrs.evolve(_RECORD, client=f"{_VICTIM}:5")
+    for line in (as_text(about_another), as_json(about_another), _PRETENCE.decode()):
+        without_time = re.sub(r'time=\S+ |"time":"[^"]+",', "", line)
+        for before in ("", *_PREFIXES):
+            for end in ("", " ", "\n", "\r", "\r\n", "\n\t", "\x0b", "\x1c", "\x85", "\u2028", '"', '" ', '"}\n', "\\"):  # fmt: skip
+                yield f"{end}{before}{line} "
+            yield f"x: {before}{without_time}"
+            yield f"\n{before}{without_time}"
+
+
+_BY_JOURNAL = """
+import json, sys, time
+from fail2ban.client.filterreader import FilterReader
+from fail2ban.server.filter import Filter
+
+class Jail:
+    name, database = "txmux", None
+
+reader = FilterReader("txmux", "txmux", {}, basedir=sys.argv[1])
+reader.read()
+reader.getOptions({})
+filter = Filter(Jail(), useDns="no")
+for words in reader.convert():
+    if words[2] == "addfailregex":
+        for regex in words[3] if isinstance(words[3], list) else [words[3]]:
+            filter.addFailRegex(regex)
+for line in sys.stdin:
+    print(*[match[1] for match in filter.processLine(("", "2026-11-26 ", line.rstrip()), time.time())])
+"""
+"""Has fail2ban read lines as it does those of the journal: it knows their time, and leaves what they say of it."""
+
+_TIMES = ("2026-11-20T22:43:41.983Z info  ", "2026-11-20T22:43:41+0000 [txmux.access#info] ")
+_PREFIXES = (
+    *_TIMES,
+    "Nov 20 22:43:41 host txmux[12]: ",
+    f"Nov 20 22:43:41 host txmux[12]: {_TIMES[0]}",
+)
+
+_CHOSEN = """
+[txmux]
+workers = 1
+access_log = -
+access_log_format = {form}
+admin = 127.0.0.1:0
+admin_tokens = {tokens}
+
+[listen public]
+endpoint = 127.0.0.1:0
+detect_timeout = 1h
+default = close
+
+[listen datagrams]
+endpoint = udp:127.0.0.1:0
+default = close
+
+[route socks]
+match = socks5
+tunnel = yes
+
+[route inside]
+match = any
+under = socks
+backend = asked
+
+[route rest]
+match =
+    http
+    postgres user=*
+    tls sni=*
+    ssh
+    minecraft
+    rdp
+    mqtt
+backend = close
+
+[backend asked]
+server = {{host}}:{{port}}
+allow_names = *.example
+"""
+
+
+class HostileTextTests(InteropTestCase):
+    """Whatever others write into the log, nobody but the peer of a connection is found in it."""
+
+    def found(self, lines: Iterable[str]) -> set[str]:
+        log = self.make_folder() / "log"
+        log.write_text("".join(lines), newline="")
+        shown = output_of("fail2ban-regex", "--out", "<ip>", str(log), str(_FILTER))
+        return {*shown.decode().split()}
+
+    def test_every_field_of_a_line(self) -> None:
+        """Names of rules and of servers, and facts, which have what clients, servers and certificates say."""
+        done = attrs.evolve(_RECORD, client="203.0.113.9:1", reason="done")
+        lines = []
+        for text, write, before in itertools.product(
+            _forged(), (as_text, as_json), ("", *_PREFIXES)
+        ):
+            for record in (_RECORD, done):
+                hostile = attrs.evolve(
+                    record,
+                    route=text,
+                    backend=text,
+                    server=text,
+                    facts={"sni": text, "tunnel_error": text},
+                )
+                lines.append(f"{before}{write(hostile)}\n")
+        self.assertEqual(self.found(lines), {"198.51.100.7"})
+
+    def test_messages_of_the_service_log(self) -> None:
+        """A message that has such a text anywhere, as `txmux run` and as `twist` write it."""
+        lines = []
+        for text, message in itertools.product(
+            _forged(), ("{text}", "{text}: why", "because {text}")
+        ):
+            event = {
+                "log_format": message, "text": text, "log_time": 1.5, "log_level": LogLevel.info,
+                "log_namespace": "txmux.serving", "log_system": "-",
+            }  # fmt: skip
+            lines.append(as_event_text(event))
+            lines.append(formatEventAsClassicLogText(event) or "")
+            with capturedLogs() as audited:
+                what = f"POST {quoted(f'/api/{text}')}"
+                audit(Caller("127.0.0.1", "token 'x' from 127.0.0.1:5"), what, 403, text)
+            lines += [as_event_text(one) for one in audited]
+        self.assertEqual(self.found(lines), set())
+
+    def test_journal(self) -> None:
+        folder = self.make_folder()
+        shutil.copytree(_FAIL2BAN, folder, dirs_exist_ok=True)
+        done = attrs.evolve(_RECORD, client="203.0.113.9:1", reason="done")
+        lines = [
+            f"host txmux[12]: {before}{write(record)}\n"
+            for before in ("", _TIMES[0])
+            for record in (_RECORD, done)
+            for write in (as_text, as_json)
+        ]
+        lines += [f"host txmux[12]: {_TIMES[0]}admin: {text!r}\n" for text in _forged()]
+        python = Path(require_program("fail2ban-regex")).read_text().splitlines()[0][2:].split()
+        said = "".join(lines).encode()
+        found = output_of(*python, "-c", _BY_JOURNAL, str(folder), stdin=said)
+        self.assertEqual(found.split(), [b"198.51.100.7"] * 4)
+
+    def test_datagrams(self) -> None:
+        """Their sender may be anybody: a flow that only one side has spoken in is no evidence, and no flow proves its address."""
+        reasons: tuple[EndReason, ...] = ("denied", "limit", "no-route", "silent")
+        for reason, sent in itertools.product(reasons, (0, 1)):
+            flow = attrs.evolve(_RECORD, datagrams_in=1, datagrams_out=sent, reason=reason)
+            lines = [
+                f"{before}{write(flow)}\n"
+                for write in (as_text, as_json)
+                for before in ("", *_PREFIXES)
+            ]
+            self.assertEqual(self.found(lines), set())
+
+    def test_clients_and_tokens_of_a_service(self) -> None:
+        """Real clients of ten protocols and a reading token, of which each writes about somebody else wherever it can."""
+        for form, by_run in itertools.product(("text", "json"), (False, True)):
+            folder = self.make_folder()
+            tokens, rules = folder / "tokens", folder / "rules.ini"
+            tokens.write_text("reader read the-secret-of-the-reader\n")
+            tokens.chmod(0o600)
+            rules.write_text(_CHOSEN.format(form=form, tokens=tokens))
+            words = (
+                (sys.executable, "-m", "txmux", "run", rules)
+                if by_run
+                else (*twist_command(), "--log-format=text", "txmux", "--rules", rules)
+            )
+            child = self.own(Child(*map(str, words)))
+            ports = {
+                name: int(child.wait_for(rf"listening on \S+:(\d+) for \[{name}")[1])
+                for name in ("listen public", "listen datagrams", "txmux\\] admin")
+            }
+            child.wait_for("Starting reactor|, rules ")
+            texts = [*dict.fromkeys(_forged())][::9]
+            for text in texts:
+                for said in _said(text.encode()):
+                    with socket.create_connection(
+                        ("127.0.0.1", ports["listen public"]), timeout=PATIENCE
+                    ) as client:
+                        client.sendall(said)
+                        client.shutdown(socket.SHUT_WR)
+                        while client.recv(4096):
+                            pass
+                with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+                    client.bind(("127.0.0.2", 0))
+                    client.sendto(text.encode(), ("127.0.0.1", ports["listen datagrams"]))
+                asking = HTTPConnection("127.0.0.1", ports["txmux\\] admin"], timeout=PATIENCE)
+                headers = {
+                    "Authorization": "Bearer the-secret-of-the-reader",
+                    "Content-Type": "application/json",
+                }
+                asking.request("POST", f"/api/backends/{quote(text, safe='')}", "{}", headers)
+                self.assertEqual(asking.getresponse().status, 403)
+                asking.close()
+            child.end()
+            output = child.output
+            self.assertIn("datagrams_in", output)
+            self.assertGreaterEqual(output.count("needs 'steer'"), len(texts))
+            self.assertEqual(self.found([output]), {"127.0.0.1"}, (form, by_run))
+
+
+def _said(text: bytes) -> Iterator[bytes]:
+    """Give what clients of some protocols say, with a text wherever they choose one."""
+    short = text[:250]
+    yield text
+    yield b"GET /%b HTTP/1.1\r\nHost: %b\r\nUser-Agent: %b\r\n\r\n" % (text, text, text)
+    startup = b"\0\3\0\0user\0%b\0database\0%b\0application_name\0%b\0\0" % (text, text, text)
+    yield (4 + len(startup)).to_bytes(4, "big") + startup
+    yield b"SSH-2.0-%b\r\n" % short
+    yield b"\5\1\0\5\1\0\3%c%b\0\1" % (len(short), short)
+    yield records(client_hello(server_name(short.decode("latin-1")), alpn(short)))
+    for cookie in (b"Cookie: mstshash=%b\r\n" % short, b"Cookie: msts=%b\r\n" % short):
+        yield (
+            b"\3\0\0%c%c\xe0\0\0\0\0\0%b" % (11 + len(cookie), 6 + len(cookie), cookie)
+            if len(cookie) < 240
+            else b"x"
+        )

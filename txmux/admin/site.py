@@ -18,6 +18,7 @@ from txmux.admin.guard import AdminGuard, Caller, RefusedError
 from txmux.admin.resource import ApiAnswer, Query, Resource
 from txmux.control.control import Control
 from txmux.errors import printable
+from txmux.telemetry.access_log import quoted
 from txmux.wire.jsontext import parse_json
 
 METRICS: Sequence[Resource] = (*reports.HEALTH, *reports.METRICS)
@@ -145,7 +146,7 @@ class Site:
                 return await resource.answer(query)
             finally:
                 self._reading.release()
-        what = f"{resource.method} {unquote(path)}"
+        what = f"{resource.method} {quoted(unquote(path))}"
         try:
             self._guard.check_right(query.caller, resource.right, what)
             answer = await resource.answer(query)
@@ -198,7 +199,7 @@ def audit(caller: Caller, what: str, status: int, result: str) -> None:
     level = _audit_log.info if status < 400 else _audit_log.warn
     level(
         "admin: {what} by {caller}: {result}",
-        what=printable(what),
+        what=what,
         caller=caller.name,
         result=printable("; ".join(result.splitlines())),
     )

@@ -61,7 +61,7 @@ def as_text(record: ConnectionRecord, count: int = 1) -> str:
     detect, connect, duration = record.detect_ms, record.connect_ms, record.duration_ms
     return (
         f"time={_moment(record.time)} id={record.id} listener={record.listener}"
-        f" client={_quoted(record.client)} local={_text_value(record.local)}"
+        f" client={quoted(record.client)} local={_text_value(record.local)}"
         f" route={_text_value(record.route)} backend={_text_value(record.backend)}"
         f" server={_text_value(record.server)} server_local={_plain_value(record.server_local)}"
         f" bytes_in={record.bytes_in} bytes_out={record.bytes_out}{datagrams}"
@@ -118,19 +118,21 @@ def _second(number: int) -> str:
     return datetime.fromtimestamp(number, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S")
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
+    """Write a text as one word of a line: as it is, or as a JSON string."""
     return text if _PLAIN.fullmatch(text) and text != "-" else json.dumps(text)
 
 
 def _plain_value(text: str | None) -> str:
-    return "-" if text is None else _quoted(text)  # each connection has another `server_local`
+    return "-" if text is None else quoted(text)  # each connection has another `server_local`
 
 
 _text_value = functools.lru_cache(maxsize=1024)(_plain_value)  # most values repeat
 
 _FORMATS = {"text": as_text, "json": as_json}
 
-_access = Logger(namespace="txmux.access")  # as a class attribute it would be named after the class
+ACCESS = "txmux.access"
+_access = Logger(namespace=ACCESS)  # as a class attribute it would be named after the class
 
 
 class ServiceAccessLog:

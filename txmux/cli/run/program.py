@@ -28,6 +28,7 @@ from txmux.rules.model import Rules
 from txmux.rules.packing import share_with_forks
 from txmux.rules.problems import RulesError
 from txmux.rules.reading.parser import load
+from txmux.telemetry.access_log import ACCESS
 from txmux.telemetry.journal import is_journal, with_priority, write_error
 from txmux.telemetry.lines import ServiceLog
 from txmux.version import __version__
@@ -161,6 +162,10 @@ class _Writes(Protocol):
     def write(self, text: str, /) -> object: ...
 
 
+_ACCESS_BEGINS = ("time=", "id=", "{", " ")
+"""What only lines of the access log begin with: a message that begins with text of others, such as a name, is no line about a client."""
+
+
 @implementer(ILogObserver)
 class TextLog:
     """Writes events as text.
@@ -190,6 +195,8 @@ def as_text(event: LogEvent) -> str:
     before = f"{_moment(event['log_time'])} {event['log_level'].name:5} "
     text = eventAsText(event, includeTimestamp=False, includeSystem=False)
     first, *others = map(printable, text.splitlines() or [""])
+    if first.startswith(_ACCESS_BEGINS) and event.get("log_namespace") != ACCESS:
+        first = f"message: {first}"
     return "".join([f"{before}{first}\n", *(f"{before}  {line}\n" for line in others)])
 
 
