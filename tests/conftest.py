@@ -14,6 +14,7 @@ import pytest
 from tests.support.alone import see_no_services
 from tests.support.endings import allow_endings
 from tests.support.leaks import Guard
+from tests.support.refusals import RefusedCalls
 
 _FOLDER = Path(__file__).parent
 
@@ -83,6 +84,7 @@ def pytest_configure(config: pytest.Config) -> None:
     To compile is a third of their start.
     """
     config.pluginmanager.register(Guard())
+    config.pluginmanager.register(RefusedCalls())
     config.add_cleanup(allow_endings())
     see_no_services()
     if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):

@@ -1,14 +1,18 @@
 """A plugin that tries to do what the sandbox forbids, whenever a client comes. The tests copy it to where plugins are looked for."""
 
+import ctypes
 import errno
+import fcntl
 import os
 import resource
+import signal
 import socket
 import struct
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +20,7 @@ from twisted.logger import Logger
 
 from txmux.files import read_bytes
 from txmux.interfaces import Verdict
+from txmux.processes.privilege.call_numbers import GENERIC, X86_64
 from txmux.wire.plain import PlainMatcher
 
 _FOLDER = Path(os.environ.get("NOSY_FOLDER", "."))
@@ -92,6 +97,39 @@ def _by_one_that_has_ended() -> None:
     _ask(client)
 
 
+def _call(name: str, *arguments: int) -> None:
+    """Make a system call; most of the arguments are wrong, so that one which is made fails in another way."""
+    numbers = X86_64 if os.uname().machine == "x86_64" else GENERIC
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.syscall(*map(ctypes.c_long, (numbers[name], *arguments))) < 0:
+        raise OSError(ctypes.get_errno(), name)
+
+
+def _kill_by_file() -> None:
+    """Have the kernel send a signal when something can be read (fcntl(2), F_SETOWN)."""
+    own, other = socket.socketpair()
+    with own, other:
+        fcntl.fcntl(own, fcntl.F_SETOWN, _supervisor())
+        fcntl.fcntl(own, fcntl.F_SETSIG, signal.SIGCONT)
+        fcntl.fcntl(own, fcntl.F_SETFL, os.O_ASYNC)
+        other.send(b"x")
+
+
+def _on_socket(do: Callable[[int], object]) -> None:
+    with socket.socket() as one:
+        do(one.fileno())
+
+
+def _request(request: int) -> None:
+    _on_socket(lambda at: fcntl.ioctl(at, request, struct.pack("i", _supervisor())))
+
+
+_OTHER_CALLS = (
+    "userfaultfd", "keyctl", "add_key", "request_key", "bpf", "perf_event_open", "io_uring_setup",
+    "ptrace", "process_vm_readv", "pidfd_getfd", "seccomp", "mount", "setns", "personality", "kcmp",
+    "setresuid", "capset", "memfd_create",
+)  # fmt: skip
+
 _ATTEMPTS: Mapping[str, Callable[[], object]] = {
     "passwords": lambda: Path("/etc/shadow").read_bytes(),
     "read": _SECRET.read_bytes,
@@ -122,6 +160,24 @@ _ATTEMPTS: Mapping[str, Callable[[], object]] = {
     "notify_raw": lambda: socket.socket(socket.AF_UNIX, socket.SOCK_RAW),
     "notify_pair": lambda: socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM),
     "abstract": lambda: socket.socket(socket.AF_UNIX).connect(f"\0{_FOLDER}"),
+    "kill_by_file": _kill_by_file,
+    "owner_of_file": lambda: _on_socket(
+        lambda at: fcntl.fcntl(at, 15, struct.pack("2i", 1, _supervisor()))  # F_SETOWN_EX
+    ),
+    "signal_of_file": lambda: _on_socket(lambda at: fcntl.fcntl(at, fcntl.F_SETSIG, 9)),
+    "async_file": lambda: _on_socket(lambda at: fcntl.fcntl(at, fcntl.F_SETFL, os.O_ASYNC)),
+    "fiosetown": lambda: _request(0x8901),
+    "siocspgrp": lambda: _request(0x8902),
+    "fioasync": lambda: _request(0x5452),
+    "netlink": lambda: socket.socket(16, socket.SOCK_RAW, 4),
+    "vsock": lambda: socket.socket(40, socket.SOCK_STREAM),
+    "ping": lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP),
+    "raw": lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP),
+    "listen": lambda: socket.socket().listen(),
+    "new_user": lambda: _call("unshare", 0x10000000),
+    "new_user_by_clone": lambda: _call("clone", 0x10010000),
+    "dumpable": lambda: _call("prctl", 4, 1),
+    **{name: partial(_call, name, -1, -1, -1, -1, -1) for name in _OTHER_CALLS},
     "execute": lambda: subprocess.run(["/bin/true"], check=True),
 }
 

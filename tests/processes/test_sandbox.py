@@ -1,5 +1,6 @@
 """What a process that has clients cannot do any more, whatever code runs in it; and what it can, all the same."""
 
+import fcntl
 import os
 import re
 import signal
@@ -13,13 +14,23 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.admin.processes import get
 from tests.interop.children import eventually, leave_unmeasured, run
 from tests.interop.mux import Mux
-from tests.processes.running import customize, halted, named, set_limits, use_plugin, workers_of
+from tests.processes.running import (
+    customize,
+    halted,
+    named,
+    open_files,
+    set_limits,
+    starter_of,
+    use_plugin,
+    workers_of,
+)
 from tests.processes.upgrading import Running
 from tests.support.certificates import make_authority
 from tests.support.folders import make_folder
+from tests.support.refusals import expected_refusals
 from txmux.processes.privilege import landlock
 from txmux.processes.privilege.sandbox import SandboxError, sandbox_of
-from txmux.processes.privilege.seccomp import _MACHINES
+from txmux.processes.privilege.seccomp import MACHINES
 from txmux.rules.reading.parser import parse
 
 RULES = """
@@ -35,21 +46,29 @@ match = nosy
 backend = close
 """
 
-TRIED = frozenset(
+BY_LANDLOCK = frozenset(
     {
         *("passwords", "read", "beside", "list", "thread", "named", "helper", "parent", "memory"),
-        *("write", "append", "remove", "link", "execute"),
-        *("admin", "admin_child", "admin_orphan", "admin_ended"),
+        *("write", "append", "admin"),
     }
 )
+BY_BOTH = frozenset({"remove", "link", "execute", "admin_child", "admin_orphan", "admin_ended"})
+"""The filter of system calls refuses these first, and gives another error."""
 BY_FILTER = frozenset(
     {
         *("limits", "scheduling", "priority", "mode", "times"),
-        *("notify", "notify_raw", "notify_pair"),
+        *("notify", "notify_raw", "notify_pair", "netlink", "vsock", "ping", "raw"),
+        "listen",
+        *("starter", "supervisor", "supervisor_orphan", "kill_by_file", "owner_of_file"),
+        *("signal_of_file", "async_file", "fiosetown", "siocspgrp", "fioasync"),
+        *("new_user", "new_user_by_clone", "dumpable"),
+        *("userfaultfd", "keyctl", "add_key", "request_key", "bpf", "perf_event_open"),
+        *("io_uring_setup", "ptrace", "process_vm_readv", "pidfd_getfd", "seccomp", "mount"),
+        *("setns", "personality", "kcmp", "setresuid", "capset", "memfd_create"),
     }
 )
 BY_SCOPE = frozenset({"starter", "supervisor", "supervisor_orphan", "abstract"})
-"""What the kernel refuses in another way: by the filter of system calls, and since Linux 6.12."""
+"""Since Linux 6.12."""
 
 
 _REFUSES = """
@@ -63,12 +82,28 @@ if "txmux" in str(sys.orig_argv):
     landlock.restrict = restrict
 """
 
+_OLDER = """
+import sys
+if "txmux" in str(sys.orig_argv):
+    from txmux.processes.privilege import landlock
+
+    landlock._SCOPES = 1000
+"""
+_UNKNOWN_MACHINE = """
+import sys
+if "txmux" in str(sys.orig_argv):
+    from txmux.processes.privilege import seccomp
+
+    seccomp.MACHINES = {}
+"""
+
 
 class SandboxCase(SynchronousTestCase):
     def setUp(self) -> None:
         if not landlock.abi():
             raise SkipTest("this kernel has no Landlock")
         leave_unmeasured(self)
+        self.addCleanup(expected_refusals)
         self.folder = make_folder(self)
         self.folder.chmod(0o755)
         (use_plugin(self, "nosy") / "token").write_text("precious")
@@ -101,16 +136,22 @@ class SandboxTests(SandboxCase):
         self.addCleanup(mux.stop)
         return mux
 
-    def assert_confined(self, mux: Mux) -> None:
+    def assert_confined(
+        self,
+        mux: Mux,
+        *,
+        has_scope: bool = landlock.abi() >= 6,
+        has_filter: bool = os.uname().machine in MACHINES,
+    ) -> None:
         with socket.socket(socket.AF_UNIX) as outside:
             outside.bind(f"\0{self.folder}")
             outside.listen()
             tried = self.attempts(mux)
-        refused = dict.fromkeys(TRIED, "EACCES")
-        if landlock.abi() >= 6:
+        refused = dict.fromkeys(BY_LANDLOCK | BY_BOTH, "EACCES")
+        if has_scope:
             refused |= dict.fromkeys(BY_SCOPE, "EPERM")
-        if os.uname().machine in _MACHINES:
-            refused |= dict.fromkeys(BY_FILTER, "EPERM")
+        if has_filter:
+            refused |= dict.fromkeys(BY_FILTER | BY_BOTH, "EPERM")
         self.assertEqual({name: tried[name] for name in refused}, refused)
         self.assertEqual((self.folder / "secret").read_text(), "precious")
         self.assertTrue((self.folder / "old").exists())
@@ -131,6 +172,46 @@ class SandboxTests(SandboxCase):
             self.assert_confined(mux)
             self.assert_privileges(mux, "1")
             mux.stop()
+
+    def test_before_linux_6_12(self) -> None:
+        """Landlock does not restrict signals there, nor abstract sockets."""
+        customize(self, _OLDER)
+        self.assert_confined(self.run_service(), has_scope=False)
+
+    def test_refused_calls(self) -> None:
+        """Each is logged once, with its number and its name, and needs attention; no worker has what could let another one's calls pass."""
+        if os.uname().machine not in MACHINES:
+            raise SkipTest("there is no filter for this machine")
+        mux = self.run_service("workers = 2")
+
+        def logged() -> list[str]:
+            return re.findall(r"the sandbox has refused system call (.*)", mux.child.output)
+
+        self.attempts(mux)
+        numbers = MACHINES[os.uname().machine][0]
+        expected = {
+            f"{numbers['bpf']} (bpf)",
+            f"{numbers['fcntl']} (fcntl: …, {fcntl.F_SETSIG}, 9)",
+            f"{numbers['socket']} (socket: 40, {1 | socket.SOCK_CLOEXEC}, 0)",
+        }
+        eventually(lambda: expected <= {*logged()}, "they are logged")
+        self.attempts(mux)
+        # A process of the starter's answers in turn, so that those of the second time have come, too.
+        [text] = [
+            item["text"]
+            for item in get(self.folder / "admin.sock", "/api/status")["attention"]
+            if "refused" in item["text"]
+        ]
+        self.assertRegex(text, r"^worker [12]: the sandbox has refused system calls \d+ \(.*more$")
+        self.assertEqual(sorted(set(logged())), sorted(logged()))
+        held = {pid: "anon_inode:seccomp notify" in open_files(pid) for pid in workers_of(mux.pid)}
+        self.assertEqual([*held.values()], [False, False])
+        self.assertIn("anon_inode:seccomp notify", open_files(starter_of(mux.pid)))
+
+    def test_other_machine(self) -> None:
+        """Without a filter of system calls, the API is still refused to all that a worker starts."""
+        customize(self, _UNKNOWN_MACHINE)
+        self.assert_confined(self.run_service(), has_filter=False)
 
     def test_files_that_change(self) -> None:
         """A renewed certificate is read; a reload may name a certificate, a log and a UNIX socket in other folders."""
@@ -212,6 +293,7 @@ class SandboxTests(SandboxCase):
             return [one["text"] for one in get(admin, "/api/status")["attention"]]
 
         eventually(lambda: any("is not root's" in one for one in attention()), "it is told of")
+        mux.child.wait_for("is not root's")
         self.assertEqual(mux.child.output.count("is not root's"), 1)
         self.assertEqual(self.subject(mux), "new.example")
         with halted(named(mux.pid, "helper")):

@@ -194,7 +194,7 @@ def denied(*_):
 files._open_own = denied
 process._PATIENCE = 0.2
 end = socket.socket(fileno=int(sys.argv[1]))
-sys.exit(process.run(1, end, reactor=sys.argv[2], sandbox="off"))
+sys.exit(process.run(1, end, reactor=sys.argv[2], sandbox="off", listener_to=end.dup()))
 """
 """A worker that has to ask for every file, and has little patience."""
 

@@ -254,6 +254,24 @@ def replaced_workers(
             )
 
 
+def refused_calls(calls: Mapping[str, tuple[float, int]]) -> Iterator[AttentionItem]:
+    """Find system calls that the sandbox has refused; see `ServiceState.refused_calls`."""
+    if calls:
+        since, number = min(calls.values())
+        more = len(calls) - _MOST_NAMED
+        named = ", ".join([*calls][:_MOST_NAMED]) + (f", and {more} more" if more > 0 else "")
+        yield AttentionItem(
+            "warning",
+            "workers",
+            f"worker {number}: the sandbox has refused system call{'s' * (len(calls) > 1)} {named}",
+            since=since,
+            do="see which plugin makes it; txmux itself does not, so a worker may have been taken over: restart the service",
+            link="#workers",
+            subject="refused calls",
+            is_logged=True,
+        )
+
+
 def stayed_behind(count: int) -> Iterator[AttentionItem]:
     if count:
         verb = "stays" if count == 1 else "stay"

@@ -98,6 +98,7 @@ class ServiceState:
         observed: Returns the servers that are failing or silent.
         queues: Notices overflows of the accept queues.
         restarts: Of each worker that was started again: when, in seconds since 1970, its number, and why.
+        refused_calls: By the system call that a sandbox has refused: when first, as above, and the number of the worker.
     """
 
     workers: Callable[[], Sequence[WorkerLink]]
@@ -113,6 +114,7 @@ class ServiceState:
     observed: Callable[[], Mapping[ServerKey, ObservedServer]] = dict
     queues: ListenQueues = attrs.field(factory=ListenQueues)
     restarts: deque[tuple[float, int, str]] = attrs.field(factory=lambda: deque(maxlen=1000))
+    refused_calls: dict[str, tuple[float, int]] = attrs.field(factory=dict)
 
     def take_ended_holds(self, now: float) -> list[str]:
         """Return the backends whose hold has reached its end since the last call."""

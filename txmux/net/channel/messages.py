@@ -367,6 +367,8 @@ FORKED = _from_starter(
     number=_NUMBER, pid=_optional(_NUMBER), error=_optional(_NAME))
 EXITED = _from_starter(
     "ended", "a worker has ended, with this status of `os.waitpid`", pid=_NUMBER, status=_NUMBER)
+REFUSED_CALL = _from_starter(
+    "refused_call", "the sandbox has refused a worker this system call", number=_NUMBER, call=_NAME)
 
 _worker_to_helper = _between("worker", "helper")
 

@@ -1,6 +1,7 @@
 """The sandbox of processes that serve clients."""
 
 import os
+import socket
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -11,7 +12,8 @@ from twisted.logger import Logger
 
 from txmux.errors import MuxError
 from txmux.processes.privilege import landlock
-from txmux.processes.privilege.seccomp import restrict_calls
+from txmux.processes.privilege.refusals import restrict_calls
+from txmux.processes.privilege.seccomp import is_known
 from txmux.rules.model import Rules
 from txmux.serving.listen_addresses import are_plain
 
@@ -68,10 +70,17 @@ def sandbox_of(rules: Rules) -> Sandbox:
     return "auto" if are_plain(rules) and landlock.abi() else "off"
 
 
-def confine(sandbox: Sandbox) -> bool:
-    """Confine this process to the files of Python and the system's libraries; return whether that worked.
+def confine(sandbox: Sandbox, listener_to: socket.socket) -> bool:
+    """Confine this process to the files of Python and the system's libraries, and to the system calls of workers.
 
     A helper opens what the rules name. Call it while the process has only one thread.
+
+    Args:
+        sandbox: What the rules say.
+        listener_to: Sends the listener for refused calls to the process that answers it.
+
+    Returns:
+        Whether that worked.
     """
     if sandbox == "off":
         return False
@@ -82,7 +91,8 @@ def confine(sandbox: Sandbox) -> bool:
         with suppress(FileNotFoundError):  # /proc may not be mounted
             _held.append(os.open(_OWN, os.O_PATH | os.O_CLOEXEC))
         landlock.restrict(read, [os.devnull])
-        restrict_calls()
+        if is_known():
+            restrict_calls(listener_to)
     except OSError as problem:
         if sandbox == "yes":
             raise SandboxError(
@@ -90,6 +100,7 @@ def confine(sandbox: Sandbox) -> bool:
             ) from problem
         _log.warn("no sandbox: {why}", why=problem.strerror)
         return False
+    sys.dont_write_bytecode = True  # it could not, and each try would be reported
     return True
 
 

@@ -1,105 +1,136 @@
-"""Filters the system calls (seccomp(2)) by which a confined process could still stop the service of its own user.
+"""Allows a process only the system calls that workers make (seccomp(2)); see `txmux.processes.privilege.calls`.
 
-Landlock does not restrict them, or only since Linux 6.12 (signals): limits and scheduling of other processes (``prlimit`` with
-``RLIMIT_CPU`` ends them), modes, owners and times of files, and UNIX sockets for datagrams, which can send anything to systemd.
+Landlock restricts files, but neither the other ways to a file's modes, owners and times, nor other processes (and signals only since
+Linux 6.12), nor most of the kernel's other interfaces.
 """
+
+from __future__ import annotations
 
 import ctypes
 import errno
 import os
-import socket
 import struct
 import sys
+from collections.abc import Mapping, Sequence
+from itertools import groupby
 
-_COMMON = (424, 425, 452, 463, 466, 469)
-"""``pidfd_send_signal``; ``io_uring_setup``, whose requests no filter sees; ``fchmodat2``, ``setxattrat``, ``removexattrat``, ``file_setattr``."""
-_REFUSED = {
-    "x86_64": (
-        *(62, 129, 200, 297),  # kill, rt_sigqueueinfo, tkill, rt_tgsigqueueinfo
-        *(90, 91, 268, 92, 93, 94, 260),  # chmod, chown …
-        *(132, 235, 261, 280),  # utime …
-        *(188, 189, 190, 197, 198, 199),  # setxattr, removexattr …
-        *(141, 251, 256, 279),  # setpriority, ioprio_set, migrate_pages, move_pages
-    ),
-    "generic": (
-        *(129, 138, 130, 240),
-        *(52, 53, 54, 55),
-        88,
-        *(5, 6, 7, 14, 15, 16),
-        *(140, 30, 238, 239),
-    ),
-}
-_OWN = {
-    "x86_64": (234, 302, 142, 144, 203, 314),
-    "generic": (131, 261, 118, 119, 122, 274),
-}
-"""Allowed if the first argument is this process: ``tgkill``, ``prlimit64``, ``sched_setparam``, ``…scheduler``, ``…affinity``, ``…attr``."""
-_SOCKETS = {"x86_64": (41, 53), "generic": (198, 199)}
-"""``socket`` and ``socketpair``."""
-_SECCOMP = {"x86_64": 317, "generic": 277}
-_MACHINES = {  # linux/audit.h
-    "x86_64": ("x86_64", 0xC000003E),
-    "aarch64": ("generic", 0xC00000B7),
-    "riscv64": ("generic", 0xC00000F3),
-}
+from txmux.processes.privilege.call_numbers import GENERIC, X86_64
+from txmux.processes.privilege.calls import Given, Rule, rules_for
 
-_SET_FILTER, _SPEC_ALLOW = 1, 1 << 2
+MACHINES: Mapping[str, tuple[Mapping[str, int], int]] = {  # linux/audit.h
+    "x86_64": (X86_64, 0xC000003E),
+    "aarch64": (GENERIC, 0xC00000B7),
+    "riscv64": (GENERIC, 0xC00000F3),
+}
+"""The numbers of calls, and that of the architecture."""
+
+Instruction = tuple[int, int, int, int]
+"""An operation, how many instructions to skip if it is true, how many if not, and its value."""
+
+_SET_FILTER, _SPEC_ALLOW, _NEW_LISTENER = 1, 1 << 2, 1 << 3
 _LOAD, _AND, _IF_EQUAL, _IF_AT_LEAST, _RETURN = 0x20, 0x54, 0x15, 0x35, 0x06  # linux/bpf_common.h
-_NUMBER, _ARCHITECTURE, _FIRST, _SECOND = 0, 4, 16, 24  # places in struct seccomp_data
-# Clears the flags, and turns SOCK_RAW into SOCK_DGRAM, which are the same for UNIX sockets.
-_TYPE = 0xE
-_X32 = 1 << 30
-"""From here on are the numbers of another ABI."""
-_REFUSE, _ALLOW = 0x00050000 | errno.EPERM, 0x7FFF0000
+_NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16  # places in struct seccomp_data
+_ALLOW, _REPORT, _FAIL = 0x7FFF0000, 0x7FC00000, 0x00050000
+_REFUSE = _FAIL | errno.EPERM
 
 
 class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p))
 
 
-def restrict_calls() -> bool:
-    """Refuse these calls to this thread and all that it starts; return whether this machine can. Needs ``PR_SET_NO_NEW_PRIVS``."""
-    table, architecture = _MACHINES.get(os.uname().machine, ("", 0))
-    if not table or sys.platform != "linux" or sys.maxsize < 2**32:
-        return False
-    code = _filter(table, architecture)
-    program = _Program(
-        len(code), b"".join(struct.pack("HBBI", *instruction) for instruction in code)
-    )
-    done = ctypes.CDLL(None).syscall(
-        ctypes.c_long(_SECCOMP[table]),
+def is_known() -> bool:
+    """Return whether there is a filter for this machine."""
+    known = os.uname().machine in MACHINES
+    return known and sys.platform == "linux" and sys.maxsize > 2**32
+
+
+def restrict_calls() -> int | None:
+    """Refuse all other calls to this thread and all that it starts, with ``EPERM``; needs ``PR_SET_NO_NEW_PRIVS``.
+
+    Returns:
+        A descriptor for another process, for whose answer a refused call waits (`txmux.processes.privilege.refusals`); ``None`` if the
+        kernel refuses calls without a report.
+
+    Raises:
+        OSError: The kernel does not permit it.
+    """
+    numbers, architecture = MACHINES[os.uname().machine]
+    rules = {numbers[name]: found for name, found in rules_for(os.getpid()) if name in numbers}
+    try:
+        return _install(
+            numbers["seccomp"], filter_of(rules, architecture, _REPORT), _SPEC_ALLOW | _NEW_LISTENER
+        )
+    except OSError:  # such as in a container that has a listener of its own
+        _install(numbers["seccomp"], filter_of(rules, architecture, _REFUSE), _SPEC_ALLOW)
+        return None
+
+
+def _install(number: int, code: Sequence[Instruction], flags: int) -> int:
+    packed = b"".join(struct.pack("HBBI", *instruction) for instruction in code)
+    libc = ctypes.CDLL(None, use_errno=True)
+    done: int = libc.syscall(
+        ctypes.c_long(number),
         ctypes.c_uint(_SET_FILTER),
-        ctypes.c_uint(_SPEC_ALLOW),
-        ctypes.byref(program),
+        ctypes.c_uint(flags),
+        ctypes.byref(_Program(len(code), packed)),
     )
-    return bool(done == 0)
+    if done < 0:
+        problem = ctypes.get_errno()
+        raise OSError(problem, os.strerror(problem))
+    return done
 
 
-def _filter(table: str, architecture: int) -> list[tuple[int, int, int, int]]:
-    """Return the instructions: operation, how many to skip if it is true, how many if not, and its value."""
-    refused, own, sockets = _REFUSED[table] + _COMMON, _OWN[table], _SOCKETS[table]
-    check_process = 5 + len(refused) + len(own) + len(sockets)
-    check_socket, refuse = check_process + 3, check_process + 8
-    code = [
-        (_LOAD, 0, 0, _ARCHITECTURE),
-        (_IF_EQUAL, 0, refuse - 2, architecture),
-        (_LOAD, 0, 0, _NUMBER),
-        (_IF_AT_LEAST, refuse - 4, 0, _X32),
-    ]
-    for numbers, to in ((refused, refuse), (own, check_process), (sockets, check_socket)):
-        for number in numbers:
-            code.append((_IF_EQUAL, to - len(code) - 1, 0, number))
+def filter_of(
+    rules: Mapping[int, Sequence[Rule]], architecture: int, otherwise: int
+) -> list[Instruction]:
+    """Return the program: a binary search by the number, so that no call costs more than a few instructions.
+
+    The kernel runs it only for calls of which the arguments count; it knows from then on which numbers are always allowed.
+
+    Args:
+        rules: By the number of the call; the first one that fits counts.
+        architecture: That of the numbers. Those of others, such as of 32 bits, have another meaning.
+        otherwise: What the kernel does if none fits.
+    """
+    numbers = sorted({0, *rules, *(number + 1 for number in rules)})
+    codes = [(first, _code_of(rules.get(first, ()), otherwise)) for first in numbers]
+    # Neighbours that are treated alike are one range.
+    ranges = [next(same) for _, same in groupby(codes, lambda found: found[1])]
     return [
-        *code,
-        (_RETURN, 0, 0, _ALLOW),
-        (_LOAD, 0, 0, _FIRST),
-        (_IF_EQUAL, 7, 0, 0),
-        (_IF_EQUAL, 6, 5, os.getpid()),
-        (_LOAD, 0, 0, _FIRST),
-        (_IF_EQUAL, 0, 4, socket.AF_UNIX),
-        (_LOAD, 0, 0, _SECOND),
-        (_AND, 0, 0, _TYPE),
-        (_IF_EQUAL, 0, 1, socket.SOCK_DGRAM),
-        (_RETURN, 0, 0, _REFUSE),
-        (_RETURN, 0, 0, _ALLOW),
+        (_LOAD, 0, 0, _ARCHITECTURE),
+        (_IF_EQUAL, 1, 0, architecture),
+        (_RETURN, 0, 0, otherwise),
+        (_LOAD, 0, 0, _NUMBER),
+        *_search(ranges),
     ]
+
+
+def _search(ranges: Sequence[tuple[int, list[Instruction]]]) -> list[Instruction]:
+    if len(ranges) == 1:
+        return ranges[0][1]
+    middle = len(ranges) // 2
+    below, above = _search(ranges[:middle]), _search(ranges[middle:])
+    return [(_IF_AT_LEAST, len(below), 0, ranges[middle][0]), *below, *above]
+
+
+def _code_of(rules: Sequence[Rule], otherwise: int) -> list[Instruction]:
+    code: list[Instruction] = []
+    for conditions, error in rules:
+        done = [(_RETURN, 0, 0, _FAIL | error if error else _ALLOW)]
+        for condition in reversed(conditions):
+            done = [*_check(condition, len(done)), *done]
+        code += done
+        if not conditions:
+            return code
+    return [*code, (_RETURN, 0, 0, otherwise)]
+
+
+def _check(given: Given, rest: int) -> list[Instruction]:
+    """Skip the `rest` of the rule unless the condition holds."""
+    code = [(_LOAD, 0, 0, _ARGUMENTS + 8 * given.argument)]
+    if given.mask != 2**32 - 1:
+        code.append((_AND, 0, 0, given.mask))
+    last = len(given.values) - 1
+    for index, value in enumerate(given.values):
+        code.append((_IF_EQUAL, last - index, rest if index == last else 0, value))
+    return code

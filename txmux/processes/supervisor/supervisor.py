@@ -87,6 +87,9 @@ _OTHER_DESCRIPTORS = 20
 _FEWEST_WORKERS = 16
 """The shared memory of the limits has columns for this many workers, or for twice those of the rules if that is more."""
 
+_MOST_REFUSED = 100
+"""System calls of which the operator learns: a worker could make up any."""
+
 
 class Supervisor:
     """Runs the workers; serves no clients itself.
@@ -213,6 +216,7 @@ class Supervisor:
 
     def start(self) -> None:
         self.limits.extend(self._rules)
+        self.starter.refused = self._refused_call
         self.starter.start_forking(self._rules, self._ended, self._starter_ended)
         self.pool.resize(self._rules.settings.workers)
         self._is_started = True
@@ -245,6 +249,16 @@ class Supervisor:
         for worker in self.pool.all():
             if worker.pid == pid:
                 worker.process_ended(status)
+
+    def _refused_call(self, number: int, call: str) -> None:
+        calls = self.state.refused_calls
+        if call not in calls and len(calls) < _MOST_REFUSED:
+            calls[call] = time.time(), number
+            self._log.warn(
+                "worker {number}: the sandbox has refused system call {call}",
+                number=number,
+                call=call,
+            )
 
     def _starter_ended(self) -> None:
         for worker in self.pool.all():

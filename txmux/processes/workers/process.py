@@ -317,15 +317,24 @@ class WorkerProcess:
         self.stop()
 
 
-def run(number: int, end: socket.socket, *, reactor: str, sandbox: Sandbox) -> int:
+def run(
+    number: int,
+    end: socket.socket,
+    *,
+    reactor: str,
+    sandbox: Sandbox,
+    listener_to: socket.socket,
+) -> int:
     """Run a worker with the reactor of the module `reactor`; return the exit status."""
     problem = None
     is_confined = False
     try:
         # First, since a thread started before would stay unconfined.
-        is_confined = confine(sandbox)
+        is_confined = confine(sandbox, listener_to)
     except SandboxError as error:
         problem = error
+    finally:
+        listener_to.close()
     import_module(reactor).install()
     from twisted.internet import reactor as installed  # noqa: PLC0415 - importing it installs it
 

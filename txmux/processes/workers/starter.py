@@ -15,6 +15,7 @@ import socket
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -23,6 +24,7 @@ from txmux.net.channel.descriptorstream import close_all
 from txmux.net.channel.message import Message
 from txmux.processes.forking import adopt_orphans, exit_after, ignore_signals, name_process
 from txmux.processes.privilege.account import Account, AccountError
+from txmux.processes.privilege.refusals import Refusals
 from txmux.processes.privilege.sandbox import folders_of_python
 from txmux.processes.workers.process import run
 from txmux.wire.jsontext import parse_json
@@ -45,21 +47,24 @@ def main(connection: socket.socket) -> None:
     poll = select.poll()
     poll.register(connection, select.POLLIN)
     poll.register(woken, select.POLLIN)
+    refusals = Refusals(poll, partial(_report_refused, connection))
     with suppress(ConnectionError):  # the supervisor has ended
         while True:
-            ready = {descriptor for descriptor, _ in poll.poll()}
+            ready = dict(poll.poll())
+            refusals.serve(ready)
             if woken.fileno() in ready:
                 woken.recv(_PACKET)
                 _report_ended(connection)
-            if connection.fileno() in ready and not _serve(connection, (woken, wake)):
+            if connection.fileno() in ready and not _serve(connection, (woken, wake), refusals):
                 break
     connection.close()
+    refusals.close()
     with suppress(ChildProcessError):
         while True:
             os.wait()
 
 
-def _serve(connection: socket.socket, others: Sequence[socket.socket]) -> bool:
+def _serve(connection: socket.socket, others: Sequence[socket.socket], refusals: Refusals) -> bool:
     """Serve one request; return whether there may be more."""
     packet, descriptors, _, _ = socket.recv_fds(connection, _PACKET, 1)
     if not packet:
@@ -84,7 +89,7 @@ def _serve(connection: socket.socket, others: Sequence[socket.socket]) -> bool:
                 import_module(name)
         folders_of_python.cache_clear()
     elif message is messages.FORK:
-        _fork(connection, others, descriptors, **values)
+        _fork(connection, others, descriptors, refusals, **values)
     return True
 
 
@@ -92,31 +97,35 @@ def _fork(
     connection: socket.socket,
     others: Sequence[socket.socket],
     descriptors: Sequence[int],
+    refusals: Refusals,
     number: int,
     **how: Any,
 ) -> None:
     folders_of_python()
     gc.freeze()
+    listener_to = refusals.expect(number)
     try:
         pid = os.fork()
     except OSError as problem:
         _send(connection, messages.FORKED, number=number, error=problem.strerror)
     else:
         if not pid:
+            refusals.close()
             for inherited in (connection, *others):
                 inherited.close()
-            exit_after(lambda: _run_worker(descriptors[0], number, **how))
+            exit_after(lambda: _run_worker(descriptors[0], number, listener_to, **how))
         _send(connection, messages.FORKED, number=number, pid=pid)
     finally:
+        listener_to.close()
         close_all(descriptors)
 
 
-def _run_worker(channel: int, number: int, **how: Any) -> int:
+def _run_worker(channel: int, number: int, listener_to: socket.socket, **how: Any) -> int:
     signal.set_wakeup_fd(-1)
     for handled in (signal.SIGCHLD, signal.SIGTERM):
         signal.signal(handled, signal.SIG_DFL)
     name_process(f"worker {number}")
-    return run(number, socket.socket(fileno=channel), **how)
+    return run(number, socket.socket(fileno=channel), listener_to=listener_to, **how)
 
 
 def _report_ended(connection: socket.socket) -> None:
@@ -128,6 +137,11 @@ def _report_ended(connection: socket.socket) -> None:
         if not pid:
             return
         _send(connection, messages.EXITED, pid=pid, status=status)
+
+
+def _report_refused(connection: socket.socket, number: int, call: str) -> None:
+    packet = {"kind": messages.REFUSED_CALL.kind, "number": number, "call": call}
+    connection.send(json.dumps(packet).encode(), socket.MSG_DONTWAIT)
 
 
 def _send(connection: socket.socket, message: Message, **values: Any) -> None:

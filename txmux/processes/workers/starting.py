@@ -103,6 +103,9 @@ class Starter:
     Args:
         child: The process, if it has been started already.
         is_outdated: Called when the process cannot be restarted because the installed code has changed: an upgrade is needed.
+
+    Attributes:
+        refused: Called with the number of a worker, and a system call that its sandbox has refused.
     """
 
     _log = Logger()
@@ -123,6 +126,7 @@ class Starter:
         self._becomes_later: Account | None = None
         self._ended: Callable[[int, int], object] = lambda _pid, _status: None
         self._lost: Callable[[], object] = lambda: None
+        self.refused: Callable[[int, str], object] = lambda _number, _call: None
 
     def start_forking(
         self, rules: Rules, ended: Callable[[int, int], object], lost: Callable[[], object]
@@ -140,7 +144,9 @@ class Starter:
         self._child = None
 
     def _connect(self, child: Child) -> None:
-        self._connection = _Connection(self._reactor, child, self._ended, self._has_ended)
+        self._connection = _Connection(
+            self._reactor, child, self._ended, self.refused, self._has_ended
+        )
         self.inherited = rules_at_fork() if child.is_forked else None
         self._started_at = self._reactor.seconds()
         self._connection.send(messages.STDERR, [_STDERR])
@@ -234,6 +240,7 @@ class _Connection(FileDescriptor):
         reactor: Any,
         child: Child,
         ended: Callable[[int, int], object],
+        refused: Callable[[int, str], object],
         lost: Callable[[], object],
     ) -> None:
         super().__init__(reactor)
@@ -241,6 +248,7 @@ class _Connection(FileDescriptor):
         child.connection.setblocking(False)  # noqa: FBT003 - the socket module's signature
         self._silent = 0
         self._ended = ended
+        self._refused = refused
         self._lost: Callable[[], object] | None = lost
         self._forking: dict[int, Deferred[int]] = {}
         self.fileno = child.connection.fileno  # type: ignore[method-assign]
@@ -288,6 +296,8 @@ class _Connection(FileDescriptor):
         answer = parse_json(packet)
         if answer["kind"] == messages.EXITED.kind:
             self._ended(answer["pid"], answer["status"])
+        elif answer["kind"] == messages.REFUSED_CALL.kind:
+            self._refused(answer["number"], answer["call"])
         elif (forked := self._forking.pop(answer.get("number"), None)) is not None:
             if "pid" in answer:
                 forked.callback(answer["pid"])

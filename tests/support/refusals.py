@@ -1,0 +1,41 @@
+"""A system call that the sandbox of a service refuses fails the test that has run it."""
+
+import sys
+from collections.abc import Generator
+
+import pytest
+
+_refused: list[str] = []
+
+
+def _look(line: str) -> None:
+    if "the sandbox has refused" in line:
+        _refused.append(line)
+
+
+def expected_refusals() -> list[str]:
+    """Return what has been refused until now, which does not fail the test."""
+    found = _refused[:]
+    _refused.clear()
+    return found
+
+
+class RefusedCalls:
+    """Looks at what the programs print that tests start: a plugin of pytest."""
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self) -> None:
+        children = sys.modules.get("tests.interop.children")
+        if children is not None and _look not in children.Child.lookers:
+            children.Child.lookers.append(_look)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_teardown(self) -> Generator[None, object, object]:
+        result = yield
+        if found := expected_refusals():
+            pytest.fail(
+                "add these calls to txmux/processes/privilege/calls.py, or do without:\n"
+                + "".join(found),
+                pytrace=False,
+            )
+        return result
