@@ -10,7 +10,9 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from twisted.trial import util
 
+from tests.interop.children import PATIENCE
 from tests.support.alone import see_no_services
 from tests.support.endings import allow_endings
 from tests.support.leaks import Guard
@@ -86,6 +88,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Guard())
     config.pluginmanager.register(RefusedCalls())
     config.add_cleanup(allow_endings())
+    # A test may be as slow as its machine: only what hangs is ended, later than any wait for a step.
+    util.DEFAULT_TIMEOUT_DURATION = 5 * PATIENCE
     see_no_services()
     if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
         folder = tempfile.mkdtemp(prefix="txmux-compiled-")

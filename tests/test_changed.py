@@ -8,6 +8,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.interop.children import PATIENCE
 from tests.programs import require_program
 from tests.support.folders import make_folder
 
@@ -39,7 +40,10 @@ class ChangedTests(SynchronousTestCase):
     def git(self, *words: str) -> None:
         settings = ("-c", "user.name=x", "-c", "user.email=x@example.com")
         subprocess.run(
-            [require_program("git"), *settings, *words], cwd=self.folder, check=True, timeout=60
+            [require_program("git"), *settings, *words],
+            cwd=self.folder,
+            check=True,
+            timeout=PATIENCE,
         )
 
     def commit(self) -> None:
@@ -87,7 +91,7 @@ class ChangedTests(SynchronousTestCase):
     def test_existing_files_of_this_project(self) -> None:
         require_program("git")
         done = subprocess.run(
-            [sys.executable, _PROGRAM], capture_output=True, text=True, check=True, timeout=60
+            [sys.executable, _PROGRAM], capture_output=True, text=True, check=True, timeout=PATIENCE
         )
         self.assertIn("tests/test_structure.py\n", done.stdout)
         for path in done.stdout.splitlines():

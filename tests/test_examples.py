@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml  # type: ignore[import-untyped]
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.interop.children import Child, InteropTestCase, output_of, run
+from tests.interop.children import PATIENCE, Child, InteropTestCase, output_of, run
 from tests.interop.mux import pool_rules
 from tests.programs import require_program
 from tests.support.docker import inspected
@@ -60,9 +60,9 @@ class TacTests(InteropTestCase):
             port = child.wait_for(r"listening on 127\.0\.0\.1:(\d+) for \[listen public\]")[1]
             child.wait_for("starting up")
             child.wait_for(f"listening on unix:{self.folder}/rules.sock for .txmux. admin")
-            with socket.create_connection(("127.0.0.1", int(port)), timeout=60) as client:
+            with socket.create_connection(("127.0.0.1", int(port)), timeout=PATIENCE) as client:
                 client.sendall(b"question")
-                server.settimeout(60)
+                server.settimeout(PATIENCE)
                 accepted, _ = server.accept()
                 with accepted:
                     self.assertEqual(accepted.recv(100), b"question")

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.interop.children import InteropTestCase
+from tests.interop.children import PATIENCE, InteropTestCase
 from tests.interop.mux import Twist
 
 _EXAMPLES = Path(__file__).parent.parent / "examples/discovery"
@@ -67,9 +67,9 @@ class FilesTests(InteropTestCase):
                 self.assertEqual(client.recv(100), b"still here")
 
     def led(self, port: int, listening: socket.socket) -> tuple[socket.socket, socket.socket]:
-        client = socket.create_connection(("127.0.0.1", port), timeout=60)
+        client = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
         client.sendall(b"x")
-        listening.settimeout(60)
+        listening.settimeout(PATIENCE)
         server, _ = listening.accept()
         self.assertEqual(server.recv(1), b"x")
         return client, server

@@ -8,6 +8,8 @@ import tempfile
 import unittest
 from pathlib import Path
 
+from tests.interop.children import PATIENCE
+
 _PROJECT = Path(__file__).parent.parent
 _ONCE = """
 from pathlib import Path
@@ -45,7 +47,7 @@ class FlakyTests(unittest.TestCase):
             env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE,
             check=False,
         )
 
@@ -126,7 +128,7 @@ class OtherPythonsTests(unittest.TestCase):
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=60,
+            timeout=PATIENCE,
             check=False,
         )
         return [*done.stdout.splitlines(), str(done.returncode)]

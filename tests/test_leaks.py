@@ -48,8 +48,6 @@ class _Server(Peer):
 
 
 class LeakTest(MuxTestCase):
-    timeout = 900
-
     def setUp(self) -> None:
         super().setUp()
         self.backend = PeerFactory(_Server)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.interop.children import PATIENCE
 from tests.support.folders import make_folder
 from txmux.detection.registry import installed_matchers
 
@@ -75,7 +76,6 @@ sys.addaudithook(tell)
 os._exit = tell_and_exit
 """
 """What each process runs first (`site`). A worker may open no file."""
-_PATIENCE = 100.0  # seconds
 
 
 class PlainStartTest(SynchronousTestCase):
@@ -91,7 +91,7 @@ class PlainStartTest(SynchronousTestCase):
         rules = folder / "rules.ini"
         (folder / "sitecustomize.py").write_text(_TELLING)
         with socket.create_server(("127.0.0.1", 0)) as server:
-            server.settimeout(_PATIENCE)
+            server.settimeout(PATIENCE)
             rules.write_text(_RULES.format(workers=workers, server=server.getsockname()[1]))
             process = subprocess.Popen(
                 [sys.executable, *command, rules],
@@ -100,7 +100,7 @@ class PlainStartTest(SynchronousTestCase):
                 stderr=subprocess.STDOUT,
                 text=True,
             )
-            guard = threading.Timer(_PATIENCE, process.kill)
+            guard = threading.Timer(PATIENCE, process.kill)
             guard.start()
             try:
                 self._serve(process, server)
@@ -126,13 +126,13 @@ class PlainStartTest(SynchronousTestCase):
         else:
             self.fail("it does not listen")
         place = ("127.0.0.1", int(match[1]))
-        with socket.create_connection(place, _PATIENCE) as client:
+        with socket.create_connection(place, PATIENCE) as client:
             client.sendall(b"SSH-2.0-test\r\n")
             relayed, _ = server.accept()
             with relayed:
-                relayed.settimeout(_PATIENCE)
+                relayed.settimeout(PATIENCE)
                 self.assertEqual(relayed.recv(100), b"SSH-2.0-test\r\n")
-        with socket.create_connection(place, _PATIENCE) as client:
+        with socket.create_connection(place, PATIENCE) as client:
             client.sendall(b"unknown")
             self.assertEqual(client.recv(100), b"")
 

@@ -8,7 +8,7 @@ import venv
 from pathlib import Path
 from typing import ClassVar
 
-from tests.interop.children import Child, InteropTestCase, run
+from tests.interop.children import PATIENCE, Child, InteropTestCase, run
 
 _EXAMPLE = Path(__file__).parent.parent / "examples/matcher-plugin"
 
@@ -79,19 +79,19 @@ class PluginExampleTests(InteropTestCase):
     def test_served(self) -> None:
         """A query about a user that the route is for reaches the server, and another one is closed."""
         with socket.create_server(("127.0.0.1", 0)) as server:
-            server.settimeout(60)
+            server.settimeout(PATIENCE)
             rules = self.folder / "served.ini"
             rules.write_text(_RULES.format(port=server.getsockname()[1]))
             twist = (self.python, "-m", "twisted", "--log-format=text")
             mux = self.own(Child("env", *_UNSET, *twist, "txmux", "--rules", rules))
             port = int(mux.wait_for(r"listening on 127\.0\.0\.1:(\d+) for")[1])
-            with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
+            with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as client:
                 client.sendall(b"/W alice\r\n")
                 accepted, _ = server.accept()
                 with accepted:
                     self.assertEqual(accepted.recv(100), b"/W alice\r\n")
                     accepted.sendall(b"In real life: Alice\r\n")
                 self.assertEqual(client.recv(100), b"In real life: Alice\r\n")
-            with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
+            with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as client:
                 client.sendall(b"mallory\r\n")
                 self.assertEqual(client.recv(100), b"")

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from tests.interop.children import Child, InteropTestCase, eventually
+from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually
 from tests.interop.mux import Mux, Twist, pool_rules, twist_command
 from tests.processes.running import family_of, workers_of
 from txmux.net.relay.kernel import is_supported
@@ -51,7 +51,7 @@ class ReactorTests(_Base):
 
     def setUp(self) -> None:
         self.backend = socket.create_server(("127.0.0.1", 0), backlog=_CLIENTS)
-        self.backend.settimeout(60)
+        self.backend.settimeout(PATIENCE)
         self.addCleanup(self.backend.close)
         self.threads = ThreadPoolExecutor(2)
         self.addCleanup(self.threads.shutdown)
@@ -63,7 +63,7 @@ class ReactorTests(_Base):
     def serve_one(self) -> bytes:
         accepted, _ = self.backend.accept()
         with accepted:
-            accepted.settimeout(60)
+            accepted.settimeout(PATIENCE)
             received = _read(accepted)
             accepted.sendall(received[::-1])
         return received

@@ -13,6 +13,7 @@ from packaging.specifiers import SpecifierSet
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.conftest import WHOLE
+from tests.interop.children import PATIENCE
 from tests.programs import require_program
 
 _CHECKOUT = Path(__file__).parent.parent
@@ -108,7 +109,7 @@ class ScriptTests(SynchronousTestCase):
             if "uses" in step:
                 self.assertRegex(step["uses"], r"@[0-9a-f]{40}\Z")
             else:
-                subprocess.run(["bash", "-n", "-c", step["run"]], timeout=60, check=True)
+                subprocess.run(["bash", "-n", "-c", step["run"]], timeout=PATIENCE, check=True)
         self.assertIn("script/release --tagged", [step.get("run") for step in steps])
         for package in ("build-essential", "debhelper", "git", "lintian", "python3-venv"):
             self.assertRegex(text, rf" {package}[ \n]")

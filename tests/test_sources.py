@@ -46,8 +46,6 @@ _VISITORS = 8
 class _PeerCase(TestCase):
     """Runs the parts of a service that ask something, in this process, with a clock that the test moves."""
 
-    timeout = 600
-
     def setUp(self) -> None:
         self.folder = make_folder(self)
         self.time = VirtualTime()

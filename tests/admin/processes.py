@@ -8,16 +8,18 @@ from typing import Any
 
 from typing_extensions import override
 
+from tests.interop.children import PATIENCE
+
 
 class _Connection(http.client.HTTPConnection):
     def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=60)
+        super().__init__("localhost", timeout=PATIENCE)
         self._path = path
 
     @override
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(60)
+        self.sock.settimeout(PATIENCE)
         self.sock.connect(str(self._path))
 
 
@@ -25,7 +27,7 @@ def ask(
     to: Path | int, method: str, path: str, body: object = None, token: str = ""
 ) -> tuple[int, Any]:
     connection = (
-        http.client.HTTPConnection("127.0.0.1", to, timeout=60)
+        http.client.HTTPConnection("127.0.0.1", to, timeout=PATIENCE)
         if isinstance(to, int)
         else _Connection(to)
     )

@@ -9,6 +9,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.admin.asking import JSON, LISTEN, AdminCase, Told, request
+from tests.interop.children import PATIENCE
 from tests.support.peers import PeerFactory, connect, listen
 from txmux.admin.guard import AdminGuard
 from txmux.admin.http import AdminClients
@@ -297,18 +298,18 @@ class BurstTest(AdminCase):
         await self.start("metrics = 127.0.0.1:0")
         port = self.port_of("metrics")
         for _ in range(300):  # none is accepted meanwhile
-            client = socket.create_connection(("127.0.0.1", port), timeout=60)
+            client = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
             self.addCleanup(client.close)
         self.assertEqual((await self.ask("GET", "/healthz", to=port)).status, 200)
 
     async def test_request_before_a_burst_of_silent_clients_is_answered(self) -> None:
         await self.start("metrics = 127.0.0.1:0")
         port = self.port_of("metrics")
-        asking = socket.create_connection(("127.0.0.1", port), timeout=60)
+        asking = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
         self.addCleanup(asking.close)
         asking.sendall(request("GET", "/healthz"))
         for _ in range(150):  # none is accepted meanwhile
-            client = socket.create_connection(("127.0.0.1", port), timeout=60)
+            client = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
             self.addCleanup(client.close)
         self.assertEqual((await self.ask("GET", "/healthz", to=port)).status, 200)
         with asking.makefile("rb") as answer:

@@ -13,6 +13,7 @@ from twisted.logger import LogEvent, capturedLogs, formatEvent
 
 from tests.admin.asking import JSON, LISTEN, AdminCase, Told
 from tests.admin.test_guards import basic
+from tests.interop.children import PATIENCE
 from tests.service.test_privileges import require_root
 from txmux.admin import access
 from txmux.rules.lint.warnings import lint
@@ -279,7 +280,7 @@ class UsersTest(AdminCase):
                 extra_groups=groups,
                 capture_output=True,
                 text=True,
-                timeout=60,
+                timeout=PATIENCE,
                 check=False,
             )
             self.assertEqual(child.stdout.strip(), statuses, (user, groups, child.stderr))

@@ -9,6 +9,7 @@ from twisted.trial.unittest import TestCase
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
+from tests.interop.children import PATIENCE
 from tests.support.folders import make_folder
 from tests.support.peers import PeerFactory, listen, reactor
 from tests.support.ports import free_port
@@ -17,8 +18,6 @@ from txmux.rules.model import Wake
 
 
 class WakeTests(TestCase):
-    timeout = 60
-
     def waker(self, wake: Wake | None, clock: Any = reactor) -> Waker:
         waker = Waker(clock, lambda name: wake if name == "db" else None)
         self.addCleanup(waker.stop)
@@ -28,7 +27,7 @@ class WakeTests(TestCase):
         receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.addCleanup(receiver.close)
         receiver.bind(("127.0.0.1", 0))
-        receiver.settimeout(10)
+        receiver.settimeout(PATIENCE)
         return receiver, Wake("wol", "00:11:22:33:44:ff", receiver.getsockname())
 
     def test_magic_packet_at_once_and_every_thirty_seconds_while_a_client_waits(self) -> None:

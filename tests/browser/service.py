@@ -9,7 +9,7 @@ from pathlib import Path
 
 from typing_extensions import override
 
-from tests.interop.children import Child
+from tests.interop.children import PATIENCE, Child
 from tests.interop.mux import Mux
 from tests.interop.servers import RedisServer
 from tests.support.ports import free_port
@@ -131,7 +131,7 @@ class Watched:
         self.token = token.read_text().strip()
 
     def say(self, listener: str, data: bytes) -> socket.socket:
-        client = socket.create_connection(("127.0.0.1", self.mux.ports[listener]), timeout=60)
+        client = socket.create_connection(("127.0.0.1", self.mux.ports[listener]), timeout=PATIENCE)
         client.sendall(data)
         self._ends.append(client)
         return client

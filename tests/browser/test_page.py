@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from tests.browser.driving import Browser
 from tests.browser.service import Holding, Stranger, Watched, many_routes, three_routes
-from tests.interop.children import InteropTestCase, eventually
+from tests.interop.children import PATIENCE, InteropTestCase, eventually
 from tests.interop.servers import RedisServer, start_redis
 from tests.support.ports import free_port
 
@@ -140,7 +140,7 @@ class PageTests(BrowserCase):
         eventually(lambda: bool(self.browser.all("#now")), "the page is there")
 
     def asked(self, method: str, path: str, headers: Mapping[str, str]) -> HTTPResponse:
-        asking = HTTPConnection(self.watched.address.split("/")[2], timeout=60)
+        asking = HTTPConnection(self.watched.address.split("/")[2], timeout=PATIENCE)
         self.addCleanup(asking.close)
         asking.request(method, path, headers=dict(headers))
         return asking.getresponse()

@@ -10,8 +10,6 @@ _KEXINIT = (12).to_bytes(4, "big") + b"\x0a\x14" + bytes(10)
 
 
 class DemoServersTest(TestCase):
-    timeout = 60
-
     async def ask(self, factory: Any, *pieces: bytes) -> bytes:
         client = await connect(self, listen(self, factory))
         for piece in pieces:

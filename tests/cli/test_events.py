@@ -11,7 +11,7 @@ import threading
 from tests.admin.processes import post
 from tests.cli.remote.answering import RemoteTestCase
 from tests.cli.remote.test_service import ServiceTestCase
-from tests.interop.children import eventually
+from tests.interop.children import PATIENCE, eventually
 
 _END = {
     "id": "a-1", "client": "192.0.2.1:5", "listener": "x", "server": "10.0.0.5:1",
@@ -64,7 +64,7 @@ class RecentTests(RemoteTestCase):
         words = (*_PROGRAM, "--follow", "--admin", f"unix:{self.server.at}")
         with open(writing, "wb") as out:  # noqa: PTH123 - a descriptor
             ended = subprocess.run(
-                words, stdout=out, stderr=subprocess.PIPE, timeout=60, check=False
+                words, stdout=out, stderr=subprocess.PIPE, timeout=PATIENCE, check=False
             )
         self.assertEqual((ended.returncode, ended.stderr), (141, b""))
 
@@ -113,7 +113,7 @@ class FollowTests(ServiceTestCase):
             lines.get()
         eventually(is_followed, "it follows the new process")
         mux.stop()
-        self.assertEqual(self.child.wait(60), 0)
+        self.assertEqual(self.child.wait(PATIENCE), 0)
         self.reader.join()
         *_, last = lines.queue
         self.assertEqual(json.loads(last)["event"], "stop")
@@ -125,4 +125,4 @@ class FollowTests(ServiceTestCase):
             lambda: post(self.admin, "/api/reload") and not lines.empty(), "it is subscribed"
         )
         self.child.send_signal(signal.SIGINT)
-        self.assertEqual(self.child.wait(60), 130)
+        self.assertEqual(self.child.wait(PATIENCE), 130)

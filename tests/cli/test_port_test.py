@@ -254,8 +254,6 @@ class PortTests(CommandTestCase):
 
 
 class ServiceTests(ServiceTestCase):
-    timeout = 60
-
     async def test_service(self) -> None:
         """What txmux answers is the same for each hello, whatever its size, as often as it is cut."""
         own = make_authority().issue("www.example.com").private()

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from tests.cli.support import CommandTestCase
-from tests.interop.children import Child, InteropTestCase, eventually
+from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually
 
 _ROOT = Path(__file__).parents[2]
 _RULES = "[txmux]\ninclude = p/*.ini\n[listen public]\nendpoint = :443\ndefault = close\n"
@@ -59,7 +59,7 @@ class RunTests(InteropTestCase):
         rules.write_text(_RULES)
         told = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.addCleanup(told.close)
-        told.settimeout(60)
+        told.settimeout(PATIENCE)
         told.bind(f"{self.folder}/notify.sock")
         environment = (
             f"PYTHONPATH={plugins.parents[1]}:{_ROOT}:{os.environ.get('PYTHONPATH', '')}",

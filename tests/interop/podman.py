@@ -6,7 +6,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from tests.interop.children import Child, eventually, output_of
+from tests.interop.children import PATIENCE, Child, eventually, output_of
 from tests.programs import require_program
 
 _INSIDE = """
@@ -41,7 +41,7 @@ asyncio.run(main())
 
 class _Connection(http.client.HTTPConnection):
     def __init__(self, path: Path) -> None:
-        super().__init__("podman", timeout=60)
+        super().__init__("podman", timeout=PATIENCE)
         self._path = path
 
     def connect(self) -> None:

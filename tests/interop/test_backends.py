@@ -237,8 +237,6 @@ class TlsNginxTests(InteropTestCase):
 
 
 class ChecksTestCase(InteropTestCase, TestCase):
-    timeout = 5 * PATIENCE
-
     async def check(
         self,
         text: str,

@@ -5,7 +5,7 @@ import signal
 import socket
 import sys
 
-from tests.interop.children import Child, InteropTestCase
+from tests.interop.children import PATIENCE, Child, InteropTestCase
 from tests.interop.namespaces import Namespace
 from tests.interop.scenario import EXAMPLES
 
@@ -29,7 +29,7 @@ class EveryPortTest(InteropTestCase):
 
         def serve(address: str) -> None:
             for port, server in servers.items():
-                with socket.create_connection((address, port), timeout=60) as client:
+                with socket.create_connection((address, port), timeout=PATIENCE) as client:
                     client.sendall(b"hello")
                     with server.accept()[0] as accepted:
                         self.assertEqual(accepted.recv(100), b"hello")

@@ -5,7 +5,7 @@ import signal
 import subprocess
 
 from tests.admin.processes import get, post
-from tests.interop.children import InteropTestCase, eventually
+from tests.interop.children import PATIENCE, InteropTestCase, eventually
 from tests.interop.mux import Mux
 from tests.interop.namespaces import Namespace, cable
 from tests.interop.servers import postgres_program, restart_postgres, start_postgres
@@ -62,7 +62,7 @@ class PostgresTests(InteropTestCase):
         before = servers()["total"]
         post(admin, "/api/backends/db/release")
         eventually(lambda: servers()["total"] > before + 20, "the load goes on")
-        out, err = load.communicate(timeout=60)
+        out, err = load.communicate(timeout=PATIENCE)
         self.assertEqual((load.returncode, err.decode()), (0, err.decode()))
         self.assertIn("number of failed transactions: 0 (0.000%)", out.decode())
         self.assertNotIn("error", err.decode())

@@ -196,7 +196,7 @@ class ChangeTests(MultipathTestCase):
 
     def is_served(self, port: int) -> bool:
         with contextlib.suppress(ConnectionError), socket.socket() as client:
-            client.settimeout(5)
+            client.settimeout(PATIENCE)
             client.connect(("127.0.0.1", port))
             self.say(client, b"hello")
             return True

@@ -4,7 +4,7 @@ import socket
 import sys
 import time
 
-from tests.interop.children import Child, InteropTestCase, eventually
+from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually
 from tests.interop.namespaces import Namespace
 from tests.interop.podman import NETWORK, Podman
 
@@ -48,7 +48,7 @@ class PodmanTest(InteropTestCase):
         cls.provider.wait_for("0 objects")
 
     def connect(self, word: str) -> socket.socket:
-        client = socket.create_connection(("127.0.0.1", 4433), timeout=60)
+        client = socket.create_connection(("127.0.0.1", 4433), timeout=PATIENCE)
         self.addCleanup(client.close)
         client.sendall(f"{word}\n".encode())
         return client

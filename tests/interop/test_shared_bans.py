@@ -39,7 +39,6 @@ _SOON = 5.0
 class SharingTestCase(SupervisedTestCase):
     """Services that share their bans by one Redis."""
 
-    timeout = 600
     redis: RedisServer
 
     def start_redis(self, port: int | None = None, identity: Identity | None = None) -> None:
@@ -185,8 +184,6 @@ class SharedBansTest(SharingTestCase):
 
 class MachinesCase(TestCase):
     """Machines that are in this process, and share by one Redis."""
-
-    timeout = 600
 
     def setUp(self) -> None:
         self.folder = make_folder(self)

@@ -67,8 +67,6 @@ def _waited(machine: EmbeddedService) -> float:
 
 
 class SharedRatesTest(TestCase):
-    timeout = 600
-
     def setUp(self) -> None:
         self.folder = make_folder(self)
         self.redis = start_redis(self.folder)

@@ -2,7 +2,13 @@
 
 import sys
 
-from tests.interop.children import Child, InteropTestCase, leave_unmeasured, output_of, run
+from tests.interop.children import (
+    Child,
+    InteropTestCase,
+    leave_unmeasured,
+    output_of,
+    run,
+)
 from tests.interop.mux import Mux
 from tests.interop.namespaces import Namespace, cable
 from txmux.backends.connect.source import transparent_hints
@@ -201,7 +207,7 @@ for number in range(int(count)):
     source = (sources[number % len(sources)], 0) if sources else None
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     client = socket.socket(family)
-    client.settimeout(180)
+    client.settimeout(PATIENCE)
     client.setsockopt(socket.IPPROTO_IP, 24, 1)
     if source:
         client.bind(source)

@@ -109,8 +109,6 @@ class CorpusTests(SynchronousTestCase):
 class PortTests(MuxTestCase):
     """The same on a port."""
 
-    timeout = 900
-
     async def assert_led(self, size: int) -> None:
         """Send every stream in pieces of this many bytes, each when the one before has been read, up to the decision."""
         port = self.mux(routes())

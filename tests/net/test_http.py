@@ -22,8 +22,6 @@ from txmux.net.tls.verification import ClientTLS
 
 
 class GetTests(TestCase):
-    timeout = 60
-
     def setUp(self) -> None:
         self.time = VirtualTime()
         self.server = PeerFactory()

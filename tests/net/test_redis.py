@@ -90,8 +90,6 @@ class ParserTests(SynchronousTestCase):
 
 
 class ConnectionTests(TestCase):
-    timeout = 60
-
     async def connect(self, on_message: Any = None) -> tuple[RedisProtocol, Peer]:
         self.time, server = VirtualTime(), PeerFactory()
         endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", listen(self, server))

@@ -6,6 +6,8 @@ import sys
 import tarfile
 from pathlib import Path
 
+from tests.interop.children import PATIENCE
+
 CHECKOUT = Path(__file__).parents[2]
 
 _PIP = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
@@ -42,7 +44,7 @@ def checkout_files() -> set[str]:
         cwd=CHECKOUT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         check=True,
     )
     return {name for name in listed.stdout.split("\0") if (CHECKOUT / name).is_file()}

@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 from unittest import SkipTest
 
-from tests.interop.children import Child, InteropTestCase, run
+from tests.interop.children import PATIENCE, Child, InteropTestCase, run
 from tests.programs import require_program
 
 _MIRROR = "http://deb.debian.org/debian"
@@ -132,12 +132,12 @@ class Copy:
 def check_relay(case: InteropTestCase, copy: Copy, program: str = "/venv/bin/txmux") -> str:
     """Have what is installed in a copy relay SSH; returns what it prints."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        server.settimeout(60)
+        server.settimeout(PATIENCE)
         address = f"127.0.0.1:{server.getsockname()[1]}"
         options = ("--listen", "127.0.0.1:0", "--ssh", address, "--tls", "127.0.0.1:9")
         child = case.own(copy.start(program, "run", *options))
         port = int(child.wait_for(r"listening on 127\.0\.0\.1:(\d+)")[1])
-        with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
+        with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as client:
             client.sendall(b"SSH-2.0-x\r\n")
             with server.accept()[0] as accepted:
                 case.assertEqual(accepted.recv(100), b"SSH-2.0-x\r\n")
@@ -148,11 +148,11 @@ def relayed(
     case: InteropTestCase, listening: socket.socket, port: int
 ) -> tuple[socket.socket, socket.socket]:
     """Connect a client through the service to a server, and give both ends."""
-    client = socket.create_connection(("127.0.0.1", port), timeout=60)
+    client = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
     case.addCleanup(client.close)
     client.sendall(b"first")
     served, _ = listening.accept()
     case.addCleanup(served.close)
-    served.settimeout(60)
+    served.settimeout(PATIENCE)
     case.assertEqual(served.recv(100), b"first")
     return client, served

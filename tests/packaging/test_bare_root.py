@@ -5,7 +5,7 @@ import shutil
 import socket
 from typing import ClassVar
 
-from tests.interop.children import InteropTestCase
+from tests.interop.children import PATIENCE, InteropTestCase
 from tests.packaging.building import CHECKOUT, checkout_files
 from tests.packaging.roots import Copy, check_relay, require_long, root_of
 
@@ -34,7 +34,7 @@ class BareRootTests(InteropTestCase):
         cls.copy.put(checkout, "checkout")
 
     def answer(self, port: str, question: bytes) -> bytes:
-        with socket.create_connection(("127.0.0.1", int(port)), timeout=60) as client:
+        with socket.create_connection(("127.0.0.1", int(port)), timeout=PATIENCE) as client:
             client.sendall(question)
             return client.recv(100)
 

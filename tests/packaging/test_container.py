@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.interop.children import Child, InteropTestCase, eventually, first_of, run
+from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually, first_of, run
 from tests.packaging.building import CHECKOUT
 from tests.packaging.roots import relayed, require_long, root_of
 from tests.support.alone import RULES
@@ -113,7 +113,7 @@ class ImageTests(InteropTestCase):
             (self.place / name).mkdir(parents=True)
         self.folder.chmod(0o755)
         self.listening = socket.create_server(("127.0.0.1", 0))
-        self.listening.settimeout(60)
+        self.listening.settimeout(PATIENCE)
         self.addCleanup(self.listening.close)
 
     def write(self, name: str) -> None:

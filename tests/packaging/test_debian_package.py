@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.interop.children import InteropTestCase, output_of
+from tests.interop.children import PATIENCE, InteropTestCase, output_of
 from tests.interop.namespaces import Namespace
 from tests.packaging.building import CHECKOUT
 from tests.packaging.machine import Machine
@@ -107,7 +107,7 @@ class DebianPackageTests(InteropTestCase):
         for name, package in zip(("now", "later"), self.packages, strict=True):
             self.machine.write(f"/txmux-test/{name}.deb", package.read_bytes())
         self.listening = socket.create_server(("127.0.0.1", 0))
-        self.listening.settimeout(60)
+        self.listening.settimeout(PATIENCE)
         self.addCleanup(self.listening.close)
 
     def relayed(self) -> tuple[socket.socket, socket.socket]:

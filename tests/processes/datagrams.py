@@ -8,6 +8,8 @@ import time
 
 import attrs
 
+from tests.interop.children import PATIENCE
+
 
 @attrs.define
 class Talk:
@@ -67,7 +69,7 @@ class DatagramLoad:
         self._port = port
         for thread in self._threads:
             thread.start()
-        if not self._begun.wait(120):
+        if not self._begun.wait(PATIENCE):
             raise AssertionError(f"not all flows have begun: {self.problems}")
 
     def finish(self) -> None:
@@ -84,9 +86,9 @@ class DatagramLoad:
                 time.sleep(0.01)
         self._is_finishing.set()
         serving, talking = self._threads
-        talking.join(60)
+        talking.join(PATIENCE)
         self._is_over.set()
-        serving.join(60)
+        serving.join(PATIENCE)
         self._listening.close()
 
     @property

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tests.interop.children import eventually
+from tests.interop.children import PATIENCE, eventually
 
 _PASS_ON = """
 import os, socket, sys
@@ -107,7 +107,7 @@ class Manager:
     def close(self) -> None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
             sender.sendto(b"end", self.address)
-        self._reader.join(60)
+        self._reader.join(PATIENCE)
         self._listening.close()
         for descriptor in self.store.values():
             os.close(descriptor)

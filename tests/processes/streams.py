@@ -10,6 +10,8 @@ from typing import Any
 
 import attrs
 
+from tests.interop.children import PATIENCE
+
 KINDS = ("both", "client-finished", "server-finished", "stalled")
 """Bytes both ways with pauses; one end that sends a little and then no more; a client that reads nothing before the end."""
 
@@ -73,7 +75,7 @@ class Load:
     def start(self, port: int) -> None:
         self._port = port
         self._thread.start()
-        if not self._begun.wait(120):
+        if not self._begun.wait(PATIENCE):
             raise AssertionError(f"not all streams have begun: {self.problems}")
 
     def finish(self) -> None:

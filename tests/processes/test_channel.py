@@ -176,8 +176,6 @@ class FramingTest(SynchronousTestCase):
 
 
 class PairTest(TestCase):
-    timeout = 60
-
     def setUp(self) -> None:
         self.heard: list[Any] = []
         self.is_lost: Deferred[None] = Deferred()

@@ -10,7 +10,7 @@ from typing import Any
 
 from twisted.internet.task import deferLater
 
-from tests.interop.children import eventually
+from tests.interop.children import PATIENCE, eventually
 from tests.interop.mux import Mux, Record
 from tests.processes.running import WorkersTestCase, worker_of, workers_of
 from tests.support.mux import VirtualTime
@@ -55,14 +55,14 @@ class Checked:
                 return
             self.connections += 1
             with client, contextlib.suppress(OSError):
-                client.settimeout(60)
+                client.settimeout(PATIENCE)
                 client.recv(1)
 
     def stop(self) -> None:
         with contextlib.suppress(OSError):  # it may have been stopped already
             # A mere close would not wake what is blocked in accept.
             self._listening.shutdown(socket.SHUT_RDWR)
-        self._thread.join(60)
+        self._thread.join(PATIENCE)
         self._listening.close()
 
 

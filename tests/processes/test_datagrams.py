@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from tests.admin.processes import ask, get
-from tests.interop.children import eventually
+from tests.interop.children import PATIENCE, eventually
 from tests.processes.datagrams import DatagramLoad
 from tests.processes.running import (
     WorkersTestCase,
@@ -159,7 +159,7 @@ class UpgradeTest(UpgradeTestCase):
     def end(self) -> socket.socket:
         end = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         end.bind(("127.0.0.1", 0))
-        end.settimeout(60)
+        end.settimeout(PATIENCE)
         self.addCleanup(end.close)
         return end
 

@@ -17,8 +17,6 @@ from txmux.telemetry.lines import LOST_LINES
 
 
 class ForwardingTest(TestCase):
-    timeout = 60
-
     async def test_stalled_supervisor(self) -> None:
         """They are kept up to a limit, at the same cost however many wait; how many are lost is told; other messages are never lost."""
         supervisor, own = socket.socketpair()

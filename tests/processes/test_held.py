@@ -10,7 +10,7 @@ from threading import Thread
 from typing_extensions import override
 
 from tests.admin.processes import get, post
-from tests.interop.children import eventually
+from tests.interop.children import PATIENCE, eventually
 from tests.processes.running import RULES, is_gone, workers_of
 from tests.processes.upgrading import UpgradeTestCase, Upgrading
 from tests.support.certificates import make_authority
@@ -54,7 +54,7 @@ class HeldTests(UpgradeTestCase):
     def come_up(self) -> socket.socket:
         server = socket.create_server(("127.0.0.1", self.place), backlog=100)
         self.addCleanup(server.close)
-        server.settimeout(20)
+        server.settimeout(PATIENCE)
         return server
 
     def test_upgrade_moves_clients_that_wait(self) -> None:

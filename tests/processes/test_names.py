@@ -286,8 +286,6 @@ class _Answering(Peer):
 
 
 class ChangingNamesTest(TestCase):
-    timeout = 180
-
     def setUp(self) -> None:
         self.server = PeerFactory(_Answering)
         self.dns = first = NameServer({HOST: a("127.0.0.1")})

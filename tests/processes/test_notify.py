@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.interop.children import eventually, has_ipv6
+from tests.interop.children import PATIENCE, eventually, has_ipv6
 from tests.interop.mux import Mux
 from tests.processes.manager import Manager
 from tests.processes.running import (
@@ -36,7 +36,7 @@ class NotifierTest(SynchronousTestCase):
         self.clock = Clock()
         self.listening = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.addCleanup(self.listening.close)
-        self.listening.settimeout(60)
+        self.listening.settimeout(PATIENCE)
         self.address = f"txmux-test-{os.urandom(8).hex()}"
         self.listening.bind(f"\0{self.address}")
 
@@ -49,7 +49,7 @@ class NotifierTest(SynchronousTestCase):
     def assert_silent(self) -> None:
         self.listening.settimeout(0)
         self.assertRaises(BlockingIOError, self.listening.recv, 1)
-        self.listening.settimeout(60)
+        self.listening.settimeout(PATIENCE)
 
     def test_states(self) -> None:
         """Each state has its message; a status is one line."""
@@ -237,7 +237,7 @@ class PassedTest(ServiceTestCase):
         rules = self.own_folder / "rules.ini"
         rules.write_text(RULES.replace("127.0.0.1:0", f"0.0.0.0:{port}"))
         command = (*self.manager.environment(), sys.executable, "-m", "txmux", "run", str(rules))
-        found = subprocess.run(command, stderr=subprocess.PIPE, timeout=60, check=False)
+        found = subprocess.run(command, stderr=subprocess.PIPE, timeout=PATIENCE, check=False)
         said = f"systemd has passed a socket at 127.0.0.1:{port}, which overlaps it: write that"
         self.assertIn(said, found.stderr.decode())
 
@@ -249,7 +249,7 @@ class StoreTest(ServiceTestCase):
             family = socket.AF_UNIX if isinstance(name, str) else socket.AF_INET
             client = socket.socket(family)
             self.addCleanup(client.close)
-            client.settimeout(60)
+            client.settimeout(PATIENCE)
             client.connect(name)  # type: ignore[arg-type]
             client.sendall(b"x")
             clients.append(client)
@@ -283,7 +283,7 @@ class StoreTest(ServiceTestCase):
             self.manager.wait_for(READY="1")
             self.end(mux, end)
             with socket.socket(socket.AF_UNIX) as client:
-                client.settimeout(60)
+                client.settimeout(PATIENCE)
                 client.connect(str(path))
                 client.sendall(b"GET /healthz HTTP/1.0\r\nHost: localhost\r\n\r\n")
                 mux = self.service(settings)
@@ -295,7 +295,7 @@ class StoreTest(ServiceTestCase):
     def end(self, mux: Mux, number: signal.Signals) -> None:
         pids = family_of(mux.child.pid)[1:]
         mux.child.process.send_signal(number)
-        mux.child.process.wait(60)
+        mux.child.process.wait(PATIENCE)
         eventually(lambda: all(map(is_gone, pids)), "all have ended")
 
     def test_changed(self) -> None:

@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.interop.children import PATIENCE
 from tests.support.folders import make_folder
 from txmux import files
 from txmux.files import open_log, read_bytes, use_helper
@@ -268,7 +269,7 @@ class OpenerTest(SynchronousTestCase):
         with self.assertRaisesRegex(OSError, "cannot be reached"):
             self.opener.open_file(self.rules)
         os.kill(process.pid, signal.SIGCONT)
-        self.opener._connection.settimeout(60)
+        self.opener._connection.settimeout(PATIENCE)
         self.assertEqual(self.text(self.key), "precious")
 
     def test_unknown_values(self) -> None:

@@ -7,7 +7,7 @@ import socket
 from pathlib import Path
 
 from tests.admin.processes import get, post
-from tests.interop.children import eventually
+from tests.interop.children import PATIENCE, eventually
 from tests.processes.reloading import (
     ReloadingTestCase,
     leading_to,
@@ -50,13 +50,13 @@ class ReloadTest(ReloadingTestCase):
         """New listeners are opened in all workers; one that is gone is closed when those who wait have been served."""
         mux, server = self.begin()
         port = mux.port
-        with socket.create_connection(("127.0.0.1", port), timeout=60) as waiting:
+        with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as waiting:
             waiting.sendall(b"w")
             told = mux.reload((r"\[listen public\]", "[listen other]"))
             self.assertIn("listener other opened; listener public closed", told)
             self.accept_from(server, b"w")
         match = mux.child.wait_for(r"listening on \S+:(\d+) for \[listen other\]")
-        with socket.create_connection(("127.0.0.1", int(match[1])), timeout=60) as client:
+        with socket.create_connection(("127.0.0.1", int(match[1])), timeout=PATIENCE) as client:
             client.sendall(b"n")
             self.accept_from(server, b"n")
         eventually(lambda: self.is_refused(port), "the old listener is closed")

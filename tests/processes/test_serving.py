@@ -9,7 +9,7 @@ import threading
 from collections import Counter
 from pathlib import Path
 
-from tests.interop.children import eventually, has_ipv6
+from tests.interop.children import PATIENCE, eventually, has_ipv6
 from tests.interop.mux import Twist
 from tests.interop.test_descriptors import PASS_ON
 from tests.processes.running import RULES, WorkersTestCase, worker_of, workers_of
@@ -39,7 +39,7 @@ class SharingTest(WorkersTestCase):
         mux = self.start(f"{RULES}[listen all]\nendpoint = :0\n")
         self.addCleanup(mux.stop)
         for host in ("127.0.0.1", "::1") * 5:
-            with socket.create_connection((host, mux.ports["all"]), timeout=60) as client:
+            with socket.create_connection((host, mux.ports["all"]), timeout=PATIENCE) as client:
                 client.sendall(b"x")
                 self.assertEqual(client.recv(1), b"")
         clients = {line["client"].rpartition(":")[0] for line in mux.take(10, "all")}
@@ -86,7 +86,7 @@ class LogTest(WorkersTestCase):
         self.addCleanup(twist.child.end)
         port = int(twist.child.wait_for(r"listening on \S+:(\d+) for")[1])
         for _ in range(5):
-            with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
+            with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as client:
                 client.sendall(b"x")
                 self.assertEqual(client.recv(1), b"")
         twist.stop()

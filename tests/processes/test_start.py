@@ -18,7 +18,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.interop.children import run
+from tests.interop.children import PATIENCE, run
 from tests.interop.mux import twist_command
 from tests.processes.running import WorkersTestCase
 from tests.support.forks import starter
@@ -204,7 +204,7 @@ class WorkerTest(SynchronousTestCase):
         self.own, self.other = socket.socketpair()
         self.addCleanup(self.own.close)
         self.addCleanup(self.other.close)
-        self.own.settimeout(20)
+        self.own.settimeout(PATIENCE)
 
     def error(self, rules: Rules | None, opener: Sequence[int] = ()) -> str:
         """Have the worker start with these rules, perhaps with what leads to a helper, and give why it cannot."""

@@ -7,7 +7,7 @@ import socket
 import threading
 from collections import Counter
 
-from tests.interop.children import eventually
+from tests.interop.children import PATIENCE, eventually
 from tests.processes.running import family_of, is_gone
 from tests.processes.test_notify import ServiceTestCase
 
@@ -63,7 +63,7 @@ class _Clients:
 
     def finish(self) -> Counter[str]:
         self._is_over.set()
-        self._thread.join(60)
+        self._thread.join(PATIENCE)
         if self._thread.is_alive():
             raise AssertionError(f"some wait for ever: {self.outcomes}")
         return self.outcomes
@@ -77,7 +77,7 @@ class StoreLoadTest(ServiceTestCase):
         self.more(clients)
         others = family_of(mux.child.pid)[1:]
         os.kill(mux.child.pid, signal.SIGKILL)
-        mux.child.process.wait(60)
+        mux.child.process.wait(PATIENCE)
         mux = self.service(settings)
         self.manager.wait_for(READY="1")
         eventually(lambda: all(map(is_gone, others)), "the old workers have ended")

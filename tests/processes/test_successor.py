@@ -104,8 +104,6 @@ class EndTest(SynchronousTestCase):
 class FailureTest(TestCase):
     """Each way to fail: the old process is told why, and goes on."""
 
-    timeout = 300
-
     async def why(
         self, program: str, *, command: Sequence[str] = (), old: Old | None = None
     ) -> str:
@@ -195,8 +193,6 @@ class FailureTest(TestCase):
 
 
 class OldVersionTest(TestCase):
-    timeout = 300
-
     async def test_sockets_alone(self) -> None:
         program = f"{_READY}answer(value=None)\nstream.read()"
         old = Old()

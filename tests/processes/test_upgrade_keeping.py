@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from tests.admin.processes import get
-from tests.interop.children import eventually
+from tests.interop.children import PATIENCE, eventually
 from tests.processes.handshake import Handshake
 from tests.processes.running import RULES, has_connection, is_gone, set_limits, workers_of
 from tests.processes.upgrading import UpgradeTestCase, Upgrading
@@ -134,7 +134,7 @@ class EndedTest(UpgradeTestCase):
         for size in range(2_400_000, 3_600_000, 100_000):
             client = socket.socket()
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**12)
-            client.settimeout(60)
+            client.settimeout(PATIENCE)
             client.connect(("127.0.0.1", mux.port))
             secure = trusted.wrap_socket(client, server_hostname="a.example")
             self.addCleanup(secure.close)
@@ -191,7 +191,7 @@ class LeftOutTest(UpgradeTestCase):
         """Give what becomes of a client that says something, if it need not wait for that."""
         family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
         with socket.socket(family) as client:
-            client.settimeout(5)
+            client.settimeout(PATIENCE)
             try:
                 client.connect(address)
                 client.sendall(b"SSH-2.0-x\r\n")
@@ -374,7 +374,7 @@ class PendingTest(UpgradeTestCase):
     ) -> None:
         server, _ = listening.accept()
         with server:
-            server.settimeout(60)
+            server.settimeout(PATIENCE)
             self.assertEqual(server.recv(len(said), socket.MSG_WAITALL), said)
             server.sendall(b"answer")
             self.assertEqual(heard(), b"answer")

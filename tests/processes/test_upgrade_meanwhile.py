@@ -9,7 +9,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from tests.admin.processes import get
-from tests.interop.children import eventually, leave_unmeasured
+from tests.interop.children import PATIENCE, eventually, leave_unmeasured
 from tests.processes.reloading import listening_inodes
 from tests.processes.running import customize, halted, is_gone, workers_of
 from tests.processes.upgrading import UpgradeTestCase, Upgrading
@@ -76,7 +76,7 @@ class MeanwhileTest(UpgradeTestCase):
             mux.file.write_text(text.replace(f"127.0.0.1:{port}", f"127.0.0.1:{changed}"))
             with socket.socket(socket.AF_UNIX) as asking:
                 if by_api:
-                    asking.settimeout(60)
+                    asking.settimeout(PATIENCE)
                     asking.connect(str(admin))
                     asking.sendall(_RELOAD)
                 else:

@@ -4,15 +4,13 @@ from collections.abc import Callable
 
 from twisted.internet.task import deferLater
 
+from tests.interop.children import PATIENCE
 from tests.support.mux import VirtualTime
 from tests.support.peers import reactor
 from tests.support.supervised import SupervisedTestCase
 from txmux.processes.workers.worker import Worker
 
 RULES = "[txmux]\nworkers = {}\n[listen x]\nendpoint = 127.0.0.1:0\n"
-
-_PATIENCE = 20.0
-"""Seconds in which a process does anything."""
 
 
 class TimedTestCase(SupervisedTestCase):
@@ -21,8 +19,6 @@ class TimedTestCase(SupervisedTestCase):
     Attributes:
         time: Of the supervisor.
     """
-
-    timeout = 60
 
     async def begin(self) -> list[int]:
         self.time = VirtualTime()
@@ -39,7 +35,7 @@ class TimedTestCase(SupervisedTestCase):
 
     async def until(self, condition: Callable[[], object]) -> None:
         """Wait until something is so, in no virtual time; what is due at once is done."""
-        deadline = reactor.seconds() + _PATIENCE
+        deadline = reactor.seconds() + PATIENCE
         while not condition():
             self.assertLess(reactor.seconds(), deadline, "it does not come about")
             self.time.advance(0)

@@ -15,7 +15,7 @@ from unittest import SkipTest
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.admin.processes import get
-from tests.interop.children import Child, eventually, leave_unmeasured, run
+from tests.interop.children import PATIENCE, Child, eventually, leave_unmeasured, run
 from tests.interop.mux import Mux, Twist, twist_command
 from tests.processes.running import family_of, halted, is_gone, named, starter_of, workers_of
 from tests.processes.upgrading import Upgrading
@@ -83,7 +83,7 @@ def free_low_port(test: SynchronousTestCase) -> int:
 
 
 def ask(port: int) -> bytes:
-    with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as client:
         client.sendall(_GET)
         answer = b""
         while chunk := client.recv(4096):
@@ -411,7 +411,11 @@ class StarterTests(SynchronousTestCase):
             own.send(json.dumps({"kind": "ping"}).encode())
             own.shutdown(socket.SHUT_WR)
             done = subprocess.run(
-                command, pass_fds=[other.fileno()], capture_output=True, timeout=60, check=True
+                command,
+                pass_fds=[other.fileno()],
+                capture_output=True,
+                timeout=PATIENCE,
+                check=True,
             )
             other.close()
             with contextlib.suppress(ConnectionResetError):  # it has left the second packet unread

@@ -6,7 +6,7 @@ import socket
 import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.interop.children import has_ipv6
+from tests.interop.children import PATIENCE, has_ipv6
 from txmux.rules.model import Keepalive, Listener
 from txmux.serving.listen_addresses import (
     SocketAddress,
@@ -108,7 +108,7 @@ class InheritedTest(SynchronousTestCase):
                 open_address(place, None) as listening,
                 socket.create_connection(listening.getsockname()),
             ):
-                listening.settimeout(60)
+                listening.settimeout(PATIENCE)
                 with listening.accept()[0] as accepted:
                     found = accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
                     self.assertEqual(found, enabled)

@@ -19,6 +19,8 @@ from typing import TypeAlias
 import attrs
 from typing_extensions import Self
 
+from tests.interop.children import PATIENCE
+
 Respond: TypeAlias = Callable[[bytes], bytes]
 """Returns the answer to a request."""
 
@@ -300,7 +302,7 @@ class HostilePeer:
                 self._hold(end)
                 return
             elif self._context is not None:
-                end.settimeout(60)
+                end.settimeout(PATIENCE)
                 end = self._context.wrap_socket(end, server_side=True)
                 stack.callback(end.close)
             end.settimeout(_POLL)

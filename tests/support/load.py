@@ -3,7 +3,7 @@
 import socket
 import threading
 
-_PATIENCE = 180.0
+from tests.interop.children import PATIENCE
 
 
 class Load(threading.Thread):
@@ -23,7 +23,7 @@ class Load(threading.Thread):
     def run(self) -> None:
         while not self._stopped.wait(0.02):
             try:
-                client = socket.create_connection(("127.0.0.1", self._port), timeout=_PATIENCE)
+                client = socket.create_connection(("127.0.0.1", self._port), timeout=PATIENCE)
             except OSError:
                 self.refused += 1
                 continue
@@ -38,4 +38,4 @@ class Load(threading.Thread):
 
     def stop(self) -> None:
         self._stopped.set()
-        self.join(2 * _PATIENCE)
+        self.join(2 * PATIENCE)

@@ -8,6 +8,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import TestCase
 
+from tests.interop.children import PATIENCE
 from tests.support.looks import is_looked_for, look_again
 from tests.support.peers import Peer, PeerFactory, connect, listen, reactor
 from txmux.client.io_runtime import IORuntime
@@ -18,7 +19,6 @@ from txmux.serving.listen_addresses import open_socket, socket_address
 from txmux.tcp.listener import MuxFactory
 from txmux.telemetry.record import ConnectionRecord
 
-_PATIENCE = 50.0  # seconds
 _PAUSE = 0.01  # seconds, in which a relay's virtual time goes on by one of up to a second
 
 
@@ -68,7 +68,6 @@ def backend_at(*ports: int, **settings: Any) -> Backend:
 class MuxTestCase(TestCase):
     """Each test may run one multiplexer; whatever it logs is in `records`."""
 
-    timeout = 180
     relay: Literal["auto", "portable"] = "auto"
     factory: Any  # tests look into its connections, which are just `Served` to others
 
@@ -210,7 +209,7 @@ class MuxTestCase(TestCase):
 
     async def _all_end(self, factory: MuxFactory) -> None:
         """Let connections end whose clients have gone, as they have at the end of a test; trial tells of those that do not."""
-        deadline = reactor.seconds() + _PATIENCE
+        deadline = reactor.seconds() + PATIENCE
         while factory.connections and reactor.seconds() < deadline:
             await self.turn()
             await self._look_again(factory)

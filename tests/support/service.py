@@ -13,8 +13,6 @@ from txmux.rules.reading.parser import parse
 
 
 class ServiceTestCase(TestCase):
-    timeout = 12
-
     def setUp(self) -> None:
         self.folder = make_folder(self)
         self.log = self.folder / "access.log"

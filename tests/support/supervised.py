@@ -19,8 +19,6 @@ class SupervisedTestCase(TestCase):
         log: Where ``LOG`` in rules leads, for the access log.
     """
 
-    timeout = 180
-
     def setUp(self) -> None:
         self.folder = make_folder(self)
         self.log = self.folder / "access.log"

@@ -7,6 +7,7 @@ from typing import Any
 
 from twisted.trial.unittest import TestCase
 
+from tests.interop.children import PATIENCE
 from tests.support.folders import make_folder
 
 MOST = 65536
@@ -43,7 +44,7 @@ class Taker:
             except BlockingIOError:
                 await self._turn()
         self._case.addCleanup(giver.close)
-        giver.settimeout(180)
+        giver.settimeout(PATIENCE)
         message, descriptors, _, _ = socket.recv_fds(giver, MOST, 4)
         (descriptor,) = descriptors
         client = socket.socket(fileno=descriptor)
@@ -62,11 +63,11 @@ class Taker:
             if not more:
                 break
             heard += more
-        client.settimeout(180)
+        client.settimeout(PATIENCE)
         return heard
 
     async def taken(self) -> tuple[socket.socket, dict[str, Any]]:
         client, told, giver = await self.given()
         giver.send(b"taken")
-        client.settimeout(180)
+        client.settimeout(PATIENCE)
         return client, told

@@ -6,8 +6,9 @@ import select
 import socket
 import struct
 
+from tests.interop.children import PATIENCE
+
 _UPDATE_REQUESTED = 1  # RFC 8446, section 4.6.3
-_PATIENCE = 180.0
 
 
 class UpdatingClient:
@@ -22,7 +23,7 @@ class UpdatingClient:
         )
         self._tls = ctypes.c_void_p(library.SSL_new(self._context))
         self.plain = socket.socket()
-        self.plain.settimeout(_PATIENCE)
+        self.plain.settimeout(PATIENCE)
         # The less the kernel takes in our place, the sooner answers wait at the other end.
         self.plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         self.plain.connect(("127.0.0.1", port))
@@ -43,7 +44,7 @@ class UpdatingClient:
             got = self._library.SSL_read(self._tls, piece, size - len(heard))
             if got > 0:
                 heard += piece.raw[:got]
-            elif not self.is_open() or not select.select([self.plain], (), (), _PATIENCE)[0]:
+            elif not self.is_open() or not select.select([self.plain], (), (), PATIENCE)[0]:
                 raise ConnectionError("the connection has ended")
         return heard
 

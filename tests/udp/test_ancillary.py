@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.interop.children import PATIENCE
 from txmux.udp import ancillary
 
 
@@ -33,7 +34,7 @@ class AncillaryTests(SynchronousTestCase):
                     port.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
                 port.bind((name, 0))
                 ancillary.ask_for_addresses(port)
-                client.settimeout(60)
+                client.settimeout(PATIENCE)
                 client.sendto(b"hello", (host, port.getsockname()[1]))
                 _, reported, _, peer = port.recvmsg(100, ancillary.SPACE)
                 local, size = ancillary.read(reported)
@@ -58,7 +59,7 @@ class AncillaryTests(SynchronousTestCase):
             socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client,
         ):
             port.bind(("127.0.0.1", 0))
-            port.settimeout(60)
+            port.settimeout(PATIENCE)
             ancillary.gather(port)
             self.assertTrue(ancillary.gathers(port))
             client.connect(port.getsockname())

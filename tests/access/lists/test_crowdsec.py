@@ -132,8 +132,6 @@ class DecisionsTests(SynchronousTestCase):
 
 
 class CrowdSecTests(TestCase):
-    timeout = 180
-
     def setUp(self) -> None:
         self.played = CrowdSecPlayed(self)
         self.key: Path = make_folder(self) / "key"

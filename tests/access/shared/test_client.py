@@ -27,8 +27,6 @@ def _answering(reply: bytes) -> Callable[[], Peer]:
 
 
 class ConnectionTest(TestCase):
-    timeout = 120
-
     def setUp(self) -> None:
         self.time = VirtualTime()
         self.redis = PeerFactory(_Redis)
@@ -79,8 +77,6 @@ class ConnectionTest(TestCase):
 
 
 class ClientTest(TestCase):
-    timeout = 120
-
     async def why(
         self, build: Callable[[], Peer], *, channel: str = "", patience: float = 10
     ) -> str:

@@ -30,8 +30,6 @@ class _Redis(Peer):
 
 
 class SharedRatesTest(TestCase):
-    timeout = 120
-
     def setUp(self) -> None:
         self.time = VirtualTime()
         self.redis = PeerFactory(_Redis)

@@ -47,8 +47,6 @@ class ReasonTest(SynchronousTestCase):
 class ItselfTest(TestCase):
     """A port that nobody listens at, by way of the reactor's own sockets."""
 
-    timeout = 300
-
     async def test_refused_whatever_is_sent_first(self) -> None:
         options, timeout = CertificateOptions(), 60
         wraps: tuple[Callable[[Any], Any], ...] = (

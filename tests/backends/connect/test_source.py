@@ -95,8 +95,6 @@ class OfTheClientTests(SynchronousTestCase):
 
 
 class PortRangeTests(TestCase):
-    timeout = 300
-
     def setUp(self) -> None:
         self.peers = PeerFactory()
         self.port = listen(self, self.peers)
@@ -160,8 +158,6 @@ class PortRangeTests(TestCase):
 
 class DialTests(TestCase):
     """Connections from addresses of 127.0.0.0/8, all of which Linux has."""
-
-    timeout = 300
 
     def setUp(self) -> None:
         if sys.platform != "linux":

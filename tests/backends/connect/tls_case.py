@@ -31,8 +31,6 @@ def authority() -> Identity:
 class TLSCase(TestCase):
     """Connects to servers of this machine, and trusts one authority, whose file is `ca`."""
 
-    timeout = 300
-
     def setUp(self) -> None:
         self.folder = make_folder(self)
         self.ca = authority().write(self.folder / "ca.pem")

@@ -44,8 +44,6 @@ def ill(why: str) -> CheckResult:
 class CheckingTestCase(TestCase):
     """A server that the test plays, and one check at a time."""
 
-    timeout = 300
-
     def setUp(self) -> None:
         self.time = VirtualTime()
         self.server = PeerFactory()

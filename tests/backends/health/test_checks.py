@@ -231,8 +231,6 @@ class ResultTests(SynchronousTestCase):
 class FlappingTests(TestCase):
     """A real server that comes, goes, and comes back, and what other processes get of its checks."""
 
-    timeout = 300
-
     def setUp(self) -> None:
         self.time = VirtualTime()
         self.server = PeerFactory()

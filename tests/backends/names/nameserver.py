@@ -146,8 +146,6 @@ class NameServer(server.DNSServerFactory):
 class NameServerTestCase(TestCase):
     """A test with a name server, and with a clock that stands still until it is moved."""
 
-    timeout = 300
-
     def setUp(self) -> None:
         self.time = VirtualTime()
         self.server = self.name_server()

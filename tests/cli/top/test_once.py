@@ -6,6 +6,7 @@ from unittest.mock import patch
 from tests.cli.remote.answering import Answering, RemoteTestCase
 from tests.cli.support import Terminal
 from tests.cli.top.answers import BACKENDS, CONNECTIONS, RECENT, ROUTES, STATUS
+from tests.interop.children import PATIENCE
 
 _SHOWN = """\
 connections: 3 active, 1 undecided, 4711 so far, at most 100
@@ -87,4 +88,4 @@ class OnceTests(RemoteTestCase):
             self.assertEqual(child.stdout.readline(), b"{\n")
             child.stdout.close()
             self.assertEqual(child.stderr.read(), b"")
-            self.assertEqual(child.wait(60), 141)
+            self.assertEqual(child.wait(PATIENCE), 141)

@@ -3,6 +3,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.interop.children import PATIENCE
 from txmux.cli.remote.errors import NoServiceError
 from txmux.cli.top.polling import Polling
 from txmux.cli.top.state import ChangeRequest, RequestResult
@@ -18,7 +19,7 @@ class WishTests(SynchronousTestCase):
         ready = threading.Event()
         polling = Polling(ask, ready.set)
         polling.send(ChangeRequest("/api/connections/1-1/close", {}, "close it"))
-        self.assertTrue(ready.wait(60))
+        self.assertTrue(ready.wait(PATIENCE))
         found = polling.news.get()
         self.assertIsInstance(found, RequestResult)
         return found  # type: ignore[return-value]

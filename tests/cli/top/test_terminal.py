@@ -11,7 +11,7 @@ import termios
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.admin.processes import get
-from tests.interop.children import InteropTestCase
+from tests.interop.children import PATIENCE, InteropTestCase
 from tests.interop.mux import Mux
 from tests.interop.screen import Screen
 from tests.programs import require_program
@@ -34,7 +34,7 @@ class TopTests(InteropTestCase):
         super().setUp()
         require_program("tmux")
         self.server = socket.create_server(("127.0.0.1", 0))
-        self.server.settimeout(60)
+        self.server.settimeout(PATIENCE)
         self.addCleanup(self.server.close)
         self.admin = self.folder / "admin.sock"
         self.mux = self.start()
@@ -46,7 +46,7 @@ class TopTests(InteropTestCase):
     def relayed(self) -> socket.socket:
         client = self.mux.connect()
         self.addCleanup(client.close)
-        client.settimeout(60)
+        client.settimeout(PATIENCE)
         client.sendall(b"SSH-2.0-a\r\n")
         server, _ = self.server.accept()
         self.addCleanup(server.close)
@@ -179,7 +179,7 @@ class RestoreTests(SynchronousTestCase):
         self.addCleanup(terminal.close)
         with terminal.shown():
             os.write(controller, b"a")
-            self.assertEqual(terminal.wait(60), b"a")
+            self.assertEqual(terminal.wait(PATIENCE), b"a")
             self.assertEqual(terminal.wait(0), b"")
             os.close(controller)
-            self.assertIsNone(terminal.wait(60))
+            self.assertIsNone(terminal.wait(PATIENCE))

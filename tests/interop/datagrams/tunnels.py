@@ -28,7 +28,7 @@ _PORT_INSIDE = 7000
 
 _EXCHANGE = """\
 import hashlib, random, socket, sys
-with socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=180) as peer:
+with socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=PATIENCE) as peer:
     peer.sendall(random.Random(1).randbytes(int(sys.argv[3])))
     peer.shutdown(socket.SHUT_WR)
     digest = hashlib.sha256()

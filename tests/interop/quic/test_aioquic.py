@@ -61,7 +61,7 @@ class AioquicTests(QuicCase):
         command = [sys.executable, "-m", "txmux", "test", f"127.0.0.1:{self.mux.port}", "--udp"]
         command += ["--sni=shop.example.com", "--timeout=1"]
         output = subprocess.run(
-            command, capture_output=True, text=True, check=True, timeout=60
+            command, capture_output=True, text=True, check=True, timeout=PATIENCE
         ).stdout
         for line in (
             r"whole +answered +\d+ ms +certificate example\.com",

@@ -55,7 +55,6 @@ class _Held(End):
 class RelayCase(_Base):
     """Puts relays between two peers; `make_sides` is what a subclass adds."""
 
-    timeout = 300
     keepalive: Keepalive | None = None
 
     def make_sides(self, clock: Any, client: End, server: End) -> Sides:

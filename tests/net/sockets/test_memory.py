@@ -116,8 +116,6 @@ class MemoryTest(SynchronousTestCase):
 class ShortTest(TestCase):
     """Connections of Twisted's own transports while there is no memory."""
 
-    timeout = 180
-
     def setUp(self) -> None:
         self.system = _System()
         self.patch(MEMORY, "_new_piece", self.system.give)

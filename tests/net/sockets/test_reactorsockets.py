@@ -6,6 +6,7 @@ from typing import Any
 from twisted.internet import reactor as _reactor
 from twisted.trial.unittest import TestCase
 
+from tests.interop.children import PATIENCE
 from tests.support.peers import Peer, PeerClientFactory
 from txmux.net.sockets.plainsocket import reset_on_close
 from txmux.net.sockets.reactorsockets import close, connect_tcp, half_close
@@ -14,8 +15,6 @@ reactor: Any = _reactor
 
 
 class WriteTest(TestCase):
-    timeout = 60
-
     async def connect(self) -> tuple[Peer, socket.socket]:
         with socket.create_server(("127.0.0.1", 0)) as listening:
             factory = PeerClientFactory()
@@ -23,7 +22,7 @@ class WriteTest(TestCase):
             ours = await factory.connected
             theirs, _ = listening.accept()
         self.addCleanup(theirs.close)
-        theirs.settimeout(5)
+        theirs.settimeout(PATIENCE)
         return ours, theirs
 
     async def test_at_once(self) -> None:

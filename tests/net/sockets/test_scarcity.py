@@ -49,8 +49,6 @@ def descriptors() -> int:
 class ScarcityTest(TestCase):
     """``epoll_ctl`` fails: ENOSPC."""
 
-    timeout = 180
-
     def setUp(self) -> None:
         self.poller = Poller.for_reactor(reactor)
         self.factory = PeerFactory()
@@ -159,8 +157,6 @@ class FirstTest(SynchronousTestCase):
 
 class MemoryTest(TestCase):
     """There is no memory left, not even to log that."""
-
-    timeout = 180
 
     def run_short(self, *_: object, **__: object) -> None:
         raise MemoryError

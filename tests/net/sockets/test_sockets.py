@@ -40,8 +40,6 @@ class _From:
 
 
 class SocketsTest(TestCase):
-    timeout = 180
-
     def setUp(self) -> None:
         self.poller = Poller.for_reactor(reactor)
         self.factory = PeerFactory()
@@ -309,8 +307,6 @@ class SocketsTest(TestCase):
 
 
 class PollerTest(TestCase):
-    timeout = 180
-
     def _raise(self) -> None:
         raise ValueError
 

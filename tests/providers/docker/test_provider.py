@@ -13,6 +13,7 @@ from twisted.internet.threads import deferToThread
 from twisted.logger import capturedLogs, eventAsText
 from twisted.trial.unittest import TestCase
 
+from tests.interop.children import PATIENCE
 from tests.support.docker import NETWORK, DockerPlayed, inspected
 from tests.support.folders import make_folder
 from tests.support.peers import reactor
@@ -54,8 +55,6 @@ class ServiceAsked:
 
 
 class ProviderTest(TestCase):
-    timeout = 60
-
     def setUp(self) -> None:
         self.folder = make_folder(self)
         (self.folder / "rules.ini").write_text(RULES)
@@ -320,7 +319,7 @@ class ProviderTest(TestCase):
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(str(path))
             client.sendall(b"POST /web HTTP/1.1\r\nContent-Length: 9999999\r\n\r\nx")
-            client.settimeout(20)
+            client.settimeout(PATIENCE)
             self.assertEqual(await deferToThread(client.recv, 1), b"")
 
     async def test_a_time_to_sleep_that_is_none(self) -> None:

@@ -54,8 +54,6 @@ class _Speaker(Peer):
 
 
 class AuthorityCase(TestCase):
-    timeout = 60
-
     def setUp(self) -> None:
         self.folder = make_folder(self)
         self.time = VirtualTime()

@@ -7,6 +7,7 @@ import weakref
 from pathlib import Path
 from typing import Any
 
+from tests.interop.children import PATIENCE
 from tests.support.mux import MuxTestCase, backend_at
 from tests.support.peers import close
 from tests.support.taker import Taker
@@ -40,7 +41,7 @@ class HandingOffCase(MuxTestCase):
 
     async def client(self, port: int, said: bytes = b"", host: str = "127.0.0.1") -> socket.socket:
         client = socket.create_connection((host, port))
-        client.settimeout(60)
+        client.settimeout(PATIENCE)
         self.addCleanup(client.close)
         client.sendall(said)
         return client

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.interop.children import PATIENCE
 from tests.net.relay.reactors import PrivateReactor
 from tests.support.examples import scaled
 from tests.support.mux import ListLog, backend_at
@@ -24,7 +25,6 @@ from txmux.wire.proxyprotocol.decode import Decoded, decode, parse_ssl
 from txmux.wire.proxyprotocol.encode import encode_v1, encode_v2
 from txmux.wire.proxyprotocol.header import Address, Command, InvalidHeader, ProxyHeader, TlvType
 
-_PATIENCE = 180.0
 CUTS = st.lists(st.floats(0, 1), max_size=4)
 
 
@@ -54,7 +54,7 @@ class AnyHeaderTests(SynchronousTestCase):
         self.addCleanup(port.stopListening)
 
     def until(self, condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + PATIENCE
         while not condition():
             self.assertLess(time.monotonic(), deadline)
             self.private.turn()
