@@ -83,6 +83,7 @@ class Sealer:
         encapsulated: bytes | None = None,
         aead: int | None = None,
         more: tuple[bytes, ...] = (),
+        public: str = PUBLIC,
     ) -> bytes:
         """Make the message of an outer hello."""
         enc = self.encapsulated if encapsulated is None else encapsulated
@@ -92,7 +93,7 @@ class Sealer:
         def with_payload(payload: bytes) -> bytes:
             share = extension(KEY_SHARE, sized(2, b"share"))
             sealed = extension(ECH, head + sized(2, payload))
-            parts = server_name(PUBLIC), versions(0x0304), share, *more, sealed
+            parts = server_name(public), versions(0x0304), share, *more, sealed
             return client_hello(*parts, session_id=SESSION)
 
         context, empty = self._context, bytes(len(encoded) + 16)
@@ -101,9 +102,9 @@ class Sealer:
         sealed = context._aead.encrypt(nonce, encoded, with_payload(empty)[4:])
         return with_payload(sealed)
 
-    def second(self, encoded: bytes, aead: int | None = None) -> bytes:
+    def second(self, encoded: bytes, aead: int | None = None, public: str = PUBLIC) -> bytes:
         """Make the hello that follows a HelloRetryRequest."""
-        return self.hello(encoded, encapsulated=b"", aead=aead)
+        return self.hello(encoded, encapsulated=b"", aead=aead, public=public)
 
 
 def server_hello(random: bytes = RETRY_RANDOM, kind: int = 2) -> bytes:

@@ -26,7 +26,7 @@ from tests.support.examples import scaled
 from tests.wire.hello_builder import client_hello, extension, records, server_name, sized, versions
 from txmux.wire.client_hello import parse_client_hello
 from txmux.wire.cursor import IllegalHelloError, MalformedError
-from txmux.wire.ech import Key, SecondHello, Unsealed, Unsealing, open_hello, read_configs
+from txmux.wire.ech import Key, SecondHiddenHello, Unsealed, Unsealing, open_hello, read_configs
 from txmux.wire.hello_records import asks_again, before_hello
 from txmux.wire.hpke import AES_256_GCM, CHACHA20_POLY1305
 
@@ -166,7 +166,7 @@ class OpeningTest(SynchronousTestCase):
 
 
 class RetryTest(SynchronousTestCase):
-    def opened(self) -> tuple[Sealer, SecondHello]:
+    def opened(self) -> tuple[Sealer, SecondHiddenHello]:
         sealer = Sealer(_MADE)
         return sealer, open_hello(sealer.hello(inner()), _KEYS)[1]
 

@@ -17,7 +17,7 @@ from txmux.net.addresses import host_text
 from txmux.rules.model import Backend
 from txmux.telemetry.reasons import ConnectFailure
 from txmux.wire.client_hello import HelloReader, parse_client_hello
-from txmux.wire.proxyprotocol.fields import passed_on_fields
+from txmux.wire.proxyprotocol.fields import authority, passed_on_fields
 from txmux.wire.proxyprotocol.header import Tlv, TlvType
 from txmux.wire.steps import repeated
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from txmux.backends.upstream import Upstream
     from txmux.tcp.stage import Client
 
-_LONGEST_NAME = 255
 _BY_TYPE = {TlvType.AUTHORITY: "authority", TlvType.ALPN: "alpn", TlvType.SSL: "ssl"}
 
 
@@ -108,8 +107,7 @@ def _own_fields(client: Client, backend: Backend) -> Iterator[Tlv]:
 
 
 def _fields_of(reader: HelloReader) -> Iterator[Tlv]:
-    # Names of the DNS are ASCII; whatever else is there would be no UTF-8, as the field requires.
-    if reader.sni and reader.sni.isascii() and len(reader.sni) <= _LONGEST_NAME:
-        yield Tlv(TlvType.AUTHORITY, reader.sni.encode("ascii"))
+    if name := authority(reader.sni):
+        yield Tlv(TlvType.AUTHORITY, name.encode("ascii"))
     if reader.alpn:
         yield Tlv(TlvType.ALPN, reader.alpn[0].encode("latin-1"))

@@ -13,7 +13,7 @@ from txmux.wire.whole_hello import WholeHello, protocols, read_whole
 
 __all__ = [
     "DTLS_VERSIONS", "LONGEST_HELLO", "VERSIONS", "ClientHello", "HelloReader",
-    "parse_client_hello", "read_record_header",
+    "parse_client_hello", "read_hello", "read_record_header",
 ]  # fmt: skip
 
 VERSIONS = {
@@ -343,6 +343,13 @@ def parse_client_hello(data: bytes, earlier: HelloReader | None) -> HelloReader:
     except MalformedError:
         reader.malformed = True
     return reader
+
+
+def read_hello(message: bytes) -> ClientHello | None:
+    """Read a whole hello that is in no records; ``None`` if it is malformed."""
+    reader = HelloReader()
+    reader.read_message(message)
+    return None if reader.malformed else reader.hello
 
 
 def _of_whole(whole: WholeHello) -> HelloReader:

@@ -8,19 +8,20 @@ from typing import NamedTuple
 
 import attrs
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from typing_extensions import override
 
-from txmux.wire.client_hello import HelloReader, parse_client_hello
+from txmux.wire.client_hello import ClientHello, HelloReader, parse_client_hello, read_hello
 from txmux.wire.cursor import Cursor, IllegalHelloError, MalformedError, ShortError
 from txmux.wire.facts import printable
-from txmux.wire.hello_records import HANDSHAKE, OTHER_RECORDS, before_hello, records, take_hello
+from txmux.wire.hello_records import records, take_hello
 from txmux.wire.hpke import AEADS, HKDF_SHA256, X25519, Context, shared_secret
+from txmux.wire.second_hello import ILLEGAL_PARAMETER, MALFORMED, SecondHello, check_same
 
 VERSION = 0xFE0D
 """The number of the extension, and that of a configuration."""
 
-ILLEGAL_PARAMETER, DECRYPT_ERROR, MISSING_EXTENSION = 47, 51, 109
+DECRYPT_ERROR, MISSING_EXTENSION = 51, 109
 
-_MALFORMED = "the second hello is malformed"
 _OUTER_EXTENSIONS = 0xFD00
 _SUPPORTED_VERSIONS, _TLS13 = 43, 0x0304
 _OUTER, _INNER = b"\0", b"\1"
@@ -171,55 +172,33 @@ def _refused(alert: int, why: str) -> Iterator[None]:
         raise IllegalHelloError(alert, why) from None
 
 
-class SecondHello:
-    """Waits for the hello that a HelloRetryRequest asks for, and opens it (section 7.1.1), however the network cut it.
+class SecondHiddenHello(SecondHello):
+    """Opens the hello that a HelloRetryRequest asks for (section 7.1.1), with the hidden one in the place of the other.
 
     Args:
+        first: The first hello as it came.
+        inner: The one that was hidden in it.
         key: What the first one was encrypted by: KDF, AEAD, and number of the configuration.
         context: The messages of the client.
-
-    Attributes:
-        length: The number of bytes so far.
-        rest: What is not passed on yet.
-        is_over: Whether all that follows is passed on as it comes.
-        is_opened: Whether the second hello has come.
     """
 
-    def __init__(self, key: tuple[int, int, int], context: Context) -> None:
-        self._key, self._context = key, context
-        self._hello: HelloReader | None = None
-        self.length, self.rest = 0, b""
-        self.is_over = self.is_opened = False
+    def __init__(
+        self,
+        first: ClientHello | None,
+        inner: ClientHello | None,
+        key: tuple[int, int, int],
+        context: Context,
+    ) -> None:
+        super().__init__(first)
+        self._inner, self._key, self._context = inner, key, context
 
-    def receive(self, data: bytes) -> bytes:
-        """Take more of what the client sends, and return what is to be passed on, with the hidden hello in the place of the other.
-
-        Raises:
-            IllegalHelloError: It does not belong to the first one, or is not legal.
-        """
-        self.length += len(data)
-        self.rest += data
-        at = before_hello(self.rest)
-        passed, self.rest = self.rest[:at], self.rest[at:]
-        if self.rest.startswith(HANDSHAKE):
-            self._hello = hello = parse_client_hello(self.rest, self._hello)
-            if hello.malformed:
-                raise IllegalHelloError(ILLEGAL_PARAMETER, _MALFORMED)
-            if hello.hello and not hello.ech:
-                raise IllegalHelloError(
-                    MISSING_EXTENSION, "the second hello has no encrypted one with it"
-                )
-            if hello.hello:
-                self.rest = self._open(self.rest)
-                self.is_over = self.is_opened = True
-        else:
-            self.is_over = self.rest[:1] not in {b"", *OTHER_RECORDS}
-        if self.is_over:
-            passed, self.rest = passed + self.rest, b""
-        return passed
-
-    def _open(self, stream: bytes) -> bytes:
-        with _refused(ILLEGAL_PARAMETER, _MALFORMED):
+    @override
+    def _checked(self, hello: ClientHello, stream: bytes) -> bytes:
+        if not hello.ech:
+            raise IllegalHelloError(
+                MISSING_EXTENSION, "the second hello has no encrypted one with it"
+            )
+        with _refused(ILLEGAL_PARAMETER, MALFORMED):
             message, end = take_hello(stream)
             outer = _outer(message)
         if outer.key != self._key or outer.encapsulated:
@@ -228,10 +207,14 @@ class SecondHello:
             )
         with _refused(DECRYPT_ERROR, "the second hello does not open"):
             encoded = self._context.open(outer.payload, outer.associated)
-        return records(_restored(encoded, outer.hello), stream[1:3]) + stream[end:]
+        inner = _restored(encoded, outer.hello)
+        check_same(self._first, hello)
+        check_same(self._inner, read_hello(inner), " inside")
+        self.is_opened = True
+        return records(inner, stream[1:3]) + stream[end:]
 
 
-def open_hello(message: bytes, keys: Mapping[int, Key]) -> tuple[bytes, SecondHello]:
+def open_hello(message: bytes, keys: Mapping[int, Key]) -> tuple[bytes, SecondHiddenHello]:
     """Return the hello that is hidden in another one. There is at most one key exchange.
 
     Args:
@@ -249,7 +232,8 @@ def open_hello(message: bytes, keys: Mapping[int, Key]) -> tuple[bytes, SecondHe
     shared = shared_secret(key.private, outer.encapsulated)
     context = Context(shared, b"tls ech\0" + key.config.raw, outer.key[1])
     encoded = context.open(outer.payload, outer.associated)
-    return _restored(encoded, outer.hello), SecondHello(outer.key, context)
+    inner = _restored(encoded, outer.hello)
+    return inner, SecondHiddenHello(read_hello(message), read_hello(inner), outer.key, context)
 
 
 @_refused(ILLEGAL_PARAMETER, "the hidden hello is not legal")
@@ -301,7 +285,7 @@ class Unsealed:
     received: bytes
     stream: bytes
     facts: Mapping[str, str]
-    second: SecondHello | None = None
+    second: SecondHiddenHello | None = None
     illegal: IllegalHelloError | None = None
     end: int = 0
 

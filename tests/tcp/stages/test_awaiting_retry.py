@@ -23,6 +23,7 @@ from tests.support.mux import MuxTestCase, backend_at
 from tests.support.peers import Peer, PeerFactory, listen
 from tests.tcp.stages.handshaking_case import TerminationCase
 from tests.wire.hello_builder import (
+    alpn,
     client_hello,
     extension,
     records,
@@ -38,6 +39,7 @@ _MADE = MadeKey()
 _CHANGED = bytes.fromhex("140303000101")  # for old middleboxes
 _ANSWER = records(server_hello(bytes(32))) + b"the rest"
 _RETRY = records(server_hello()) + _CHANGED
+_ILLEGAL = bytes.fromhex("1503030002022f")
 
 
 class HiddenCase(MuxTestCase):
@@ -136,10 +138,37 @@ class AwaitingRetryTest(HiddenCase):
         record = await self.assert_ended(client, reason="tls-failed")
         self.assertEqual(record.facts["tls_error"], "the second hello does not open")
 
+    async def test_second_hello_for_something_else_is_illegal(self) -> None:
+        """The client was routed by the first one."""
+        shared = INNER, outer_extensions(43, KEY_SHARE)
+        for encoded, public, what in (
+            (inner(name="vip.example"), PUBLIC, "server name inside"),
+            (
+                inner(server_name(HIDDEN), alpn(b"x"), *shared),
+                PUBLIC,
+                "application protocols inside",
+            ),
+            (inner(), "vip.example", "server name"),
+        ):
+            self.sealer = Sealer(_MADE)
+            client, server = await self.asked_again()
+            client.send(records(self.sealer.second(encoded, public=public)))
+            await client.has_all()
+            await server.has_all()
+            self.assertEqual(bytes(client.received)[len(_RETRY) :], _ILLEGAL)
+            self.assertEqual(len(server.received), self.hello)
+            client.close()
+            record = await self.assert_logged(reason="tls-failed")
+            self.assertEqual(
+                record.facts["tls_error"], f"the second hello has other {what} than the first"
+            )
+            self.records.clear()
+            self.backend.peers.clear()
+
     async def test_anything_but_a_hello_is_the_servers(self) -> None:
         """A client that gives up says so to the server."""
         client, server = await self.asked_again()
-        alert = bytes.fromhex("1503030002022f")
+        alert = _ILLEGAL
         client.send(alert)
         await server.until(lambda: bytes(server.received).endswith(alert))
         client.close()
@@ -250,7 +279,7 @@ class AwaitingRetryTest(HiddenCase):
         encoded = inner(server_name(HIDDEN), versions(0x0304), outer_extensions(43))
         client = await self.connect(self.hidden_mux(), self.first(encoded))
         await client.has_all()
-        self.assertEqual(bytes(client.received), bytes.fromhex("1503030002022f"))
+        self.assertEqual(bytes(client.received), _ILLEGAL)
         record = await self.assert_ended(client, reason="tls-failed", bytes_out=7)
         facts = {"ech": "inner", "outer_sni": PUBLIC, "tls_error": "the hidden hello is not legal"}
         self.assertEqual(record.facts, facts)
@@ -290,8 +319,8 @@ class EndsHereTest(TerminationCase):
         return client, sealer
 
     @staticmethod
-    def hello() -> bytes:
-        parts = server_name(HIDDEN), INNER, versions(0x0304), _GROUPS, _SIGNATURES, _NO_SHARE
+    def hello(name: str = HIDDEN) -> bytes:
+        parts = server_name(name), INNER, versions(0x0304), _GROUPS, _SIGNATURES, _NO_SHARE
         return inner(*parts)
 
     async def test_illegal_second_hello(self) -> None:
@@ -304,6 +333,19 @@ class EndsHereTest(TerminationCase):
         record = await self.assert_ended(client, reason="tls-failed")
         why = "the TLS handshake failed: the second hello does not open"
         self.assertEqual(record.facts["tls_error"], why)
+
+    async def test_second_hello_for_another_name(self) -> None:
+        if SSL.OPENSSL_VERSION_NUMBER < 0x4000_0000:
+            raise SkipTest("this OpenSSL does not accept hidden hellos")
+        client, sealer = await self.asked_again()
+        client.send(_CHANGED + records(sealer.second(self.hello("vip.example"))))
+        await client.has_all()
+        self.assertTrue(client.received.endswith(_ILLEGAL))
+        record = await self.assert_ended(client, reason="tls-failed")
+        why = (
+            "the TLS handshake failed: the second hello has other server name inside than the first"
+        )
+        self.assertEqual((record.facts["tls_error"], record.facts["sni"]), (why, HIDDEN))
 
     async def test_second_hello_without_a_share(self) -> None:
         """It is opened, and OpenSSL says what it thinks of it."""

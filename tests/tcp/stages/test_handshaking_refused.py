@@ -413,7 +413,7 @@ class LimitTests(TerminationCase):
         await self.assert_logged(4, reason="drained")
         self.assertEqual(self.factory.runtime.handshakes._sources, {})
 
-    async def test_handshake_begins_when_the_first_record_is_complete(self) -> None:
+    async def test_handshake_begins_when_the_hello_is_complete(self) -> None:
         self.patch(handshakes, "MOST_PER_SOURCE", 1)
         port = self.mux([self.tls_route(match="any")])
         for part in (1, 4, 100):

@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.wire.proxyprotocol.test_codec_properties import ANY, TLVS
 from tests.wire.proxyprotocol.vectors import IPV4, WITH_TLVS
 from txmux.wire.proxyprotocol.encode import encode_ssl, encode_v2
-from txmux.wire.proxyprotocol.fields import header_facts, passed_on_fields
+from txmux.wire.proxyprotocol.fields import authority, header_facts, passed_on_fields
 from txmux.wire.proxyprotocol.header import (
     InvalidHeader,
     ProxyHeader,
@@ -112,3 +112,18 @@ class CarriedTests(SynchronousTestCase):
         tlvs = passed_on_fields(own, (Tlv(0xE1, bytes(size)), *earlier))
         header = ProxyHeader.between(source, destination, tlvs)  # type: ignore[arg-type]
         self.assertLessEqual(len(encode_v2(header, checksum=True)), 4096)
+
+
+class AuthorityTests(SynchronousTestCase):
+    def test_only_names_of_the_dns(self) -> None:
+        for name, expected in (
+            ("a.example", "a.example"),
+            ("a" * 255, "a" * 255),
+            ("a" * 256, None),
+            ("a\x1b[2Jb.example", None),
+            ("a\r\nb", None),
+            ("\xe4.example", None),
+            ("", None),
+            (None, None),
+        ):
+            self.assertEqual(authority(name), expected)

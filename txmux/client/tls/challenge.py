@@ -42,5 +42,5 @@ class ChallengeStore:
         context.set_alpn_select_callback(lambda _, __: PROTOCOL)
         return cls(context)
 
-    def context(self) -> SSL.Context:
+    def context(self, _: str | None) -> SSL.Context:
         return self._context

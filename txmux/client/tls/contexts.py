@@ -1,6 +1,7 @@
 """OpenSSL's contexts to terminate TLS: the certificate for each client, and which client certificates are allowed."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from txmux.net.tls.errors import TLSFileError
 from txmux.net.tls.pem import KeyPair, Reader, read_key_pairs
 from txmux.rules.model import TlsEnd
 
+_LIB: Any = SSL._lib  # type: ignore[attr-defined]
 # Of TLS 1.2; all have forward secrecy (RFC 9325, section 4.2).
 _CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20"
 _MINIMUM = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
@@ -33,7 +35,6 @@ class Contexts:
 
     Attributes:
         key_pairs: The certificates, each with its chain and key.
-        default: For a client that asks for no name, or for an unknown one; switches to the context of a name by itself.
         files: The files that they were read from, where that is needed.
         valid_until: For each certificate its file, and when it expires, in seconds since 1970.
         shown: For each certificate its names and its issuer.
@@ -65,19 +66,22 @@ class Contexts:
             for name in names:
                 contexts = self._under if name.startswith("*.") else self._exact
                 contexts.setdefault(name.removeprefix("*."), context)
-        self.default = made[0]
-        self.default.set_tlsext_servername_callback(self._chosen_by_name)
+        self._default = made[0]
 
-    def _chosen_by_name(self, connection: SSL.Connection) -> None:
-        sni = connection.get_servername()
-        if sni is not None:
-            connection.set_context(self.context_for(sni.decode("latin-1")))
+    def context_for(self, name: str | None) -> SSL.Context:
+        """Return the context for a connection that is made of it now.
 
-    def context_for(self, name: str) -> SSL.Context:
-        """Return the context for a host name: an exact name, else a wildcard for its first label (RFC 9525, section 6.3)."""
-        name = name.lower().removesuffix(".")
-        parent = name.partition(".")[2]
-        return self._exact.get(name) or self._under.get(parent) or self.default
+        It is that of an exact name, else of a wildcard for its first label (RFC 9525, section 6.3).
+
+        Args:
+            name: What the client's hello asks for, as `ClientHello` has it.
+        """
+        name = name or ""
+        context = self._exact.get(name) or self._under.get(name.partition(".")[2]) or self._default
+        # OpenSSL resumes a session only under the same ID: never for another name (RFC 6066, section 3). A connection copies it.
+        session_id = sha256(name.encode("latin-1")).digest()
+        _LIB.SSL_CTX_set_session_id_context(context._context, session_id, len(session_id))
+        return context
 
 
 def _by_names(pairs: Iterable[KeyPair]) -> dict[frozenset[str], list[KeyPair]]:
@@ -117,7 +121,8 @@ def _make_context(
     # Sessions are in tickets, whose keys pyOpenSSL cannot set: each context has its own. So a client resumes no session
     # with another worker, or after certificates have changed.
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
-    context.set_session_id(b"txmux")
+    # OpenSSL tells the client that its name was used (RFC 6066, section 3).
+    context.set_tlsext_servername_callback(lambda _: None)
     if end.alpn:
         context.set_alpn_select_callback(_first_of([name.encode() for name in end.alpn]))
     if clients is not None:

@@ -73,9 +73,10 @@ class CertificateStore(WatchedFiles):
     def files(self) -> Mapping[Path, bytes]:
         return self._contexts.files
 
-    def context(self) -> SSL.Context:
+    def context(self, name: str | None = None) -> SSL.Context:
+        """Return the context for a connection; see `Contexts.context_for`."""
         self.look()
-        return self._contexts.default
+        return self._contexts.context_for(name)
 
     def valid_until(self) -> list[tuple[str, float]]:
         return self._contexts.valid_until

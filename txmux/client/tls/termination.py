@@ -18,15 +18,18 @@ from txmux.client.tls.client_certificates import (
     alternative_names,
     readable,
 )
+from txmux.client.tls.client_transport import ClientTLSTransport
 from txmux.client.tls.contexts import NoCommonProtocolError
 from txmux.net.tls.transport import Distrusted, TLSTransport
 from txmux.rules.model import FoundCertificate
 from txmux.wire.proxyprotocol.encode import encode_ssl
+from txmux.wire.proxyprotocol.fields import authority
 from txmux.wire.proxyprotocol.header import SslClient, SslInfo, Tlv, TlvType
+from txmux.wire.second_hello import SecondHello
 
 if TYPE_CHECKING:
     from txmux.client.tls.store import CertificateStore
-    from txmux.wire.ech import Unsealed
+    from txmux.wire.client_hello import ClientHello
 
 
 @attrs.frozen
@@ -50,10 +53,8 @@ class AgreedTLS:
     is_resumed: bool = False
 
     @classmethod
-    def from_connection(
-        cls, connection: SSL.Connection, distrusted: Distrusted | None = None
-    ) -> AgreedTLS:
-        sni = connection.get_servername()
+    def from_transport(cls, transport: ClientTLSTransport) -> AgreedTLS:
+        connection, distrusted = transport.getHandle(), transport.distrusted
         clients: ClientVerification | None = connection.get_context().get_app_data()
         verified, shown = None, None
         if clients is not None:
@@ -62,7 +63,7 @@ class AgreedTLS:
         return cls(
             connection.get_protocol_version_name(),
             connection.get_cipher_name() or "",
-            sni.decode("latin-1").lower().removesuffix(".") if sni else None,
+            transport.name,
             connection.get_alpn_proto_negotiated() or None,
             readable(shown) if shown is not None else None,
             verified,
@@ -92,9 +93,7 @@ class AgreedTLS:
 
     def fields(self) -> tuple[Tlv, ...]:
         """Return the fields for a PROXY protocol header (section 2.2)."""
-        # DNS names are ASCII; other bytes may not be the UTF-8 that the field requires.
-        name = self.sni if self.sni and self.sni.isascii() else None
-        values = {TlvType.AUTHORITY: name, TlvType.ALPN: self.alpn}
+        values = {TlvType.AUTHORITY: authority(self.sni), TlvType.ALPN: self.alpn}
         inner = {
             TlvType.SSL_VERSION: self.version,
             TlvType.SSL_CIPHER: self.cipher,
@@ -132,19 +131,17 @@ class Termination:
         wrapped: Any = None  # a transport gets its protocol when it is made
         self.factory = TLSMemoryBIOFactory(self, False, wrapped, reactor)  # noqa: FBT003 - Twisted's signature
 
-    def serverConnectionForTLS(self, protocol: object) -> SSL.Connection:  # noqa: ARG002
-        return SSL.Connection(self.store.context(), None)
+    def serverConnectionForTLS(self, protocol: Any) -> SSL.Connection:
+        return SSL.Connection(self.store.context(protocol.name), None)
 
-    def make_transport(self, protocol: Any, hidden: Unsealed | None = None) -> TLSTransport:
-        if hidden is not None and hidden.second is not None:
-            from txmux.client.tls.hidden import HiddenTLSTransport  # noqa: PLC0415 - few need it
-
-            return HiddenTLSTransport(self.factory, protocol, hidden.second)
-        return TLSTransport(self.factory, protocol, _connectWrapped=False)
+    def make_transport(
+        self, protocol: Any, hello: ClientHello | None, hidden: SecondHello | None = None
+    ) -> ClientTLSTransport:
+        return ClientTLSTransport(self.factory, protocol, hello, hidden or SecondHello(hello))
 
     @staticmethod
-    def agreed(transport: TLSTransport) -> AgreedTLS:
-        return AgreedTLS.from_connection(transport.getHandle(), transport.distrusted)
+    def agreed(transport: ClientTLSTransport) -> AgreedTLS:
+        return AgreedTLS.from_transport(transport)
 
     @staticmethod
     def cause_of(problem: object, transport: TLSTransport | None) -> str:

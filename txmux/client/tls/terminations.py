@@ -153,7 +153,7 @@ class Terminations:
         while self._left and self._reactor.seconds() < until:
             made = self._made.get(self._left.pop())
             if made is not None and not made.store.is_helped:
-                made.store.context()
+                made.store.look()
         for keys in self._ech.values():
             keys.look()
 
@@ -163,7 +163,7 @@ class Terminations:
         for route in rules.routes:
             if route.terminate_tls is not None:
                 store = self._termination_of(route, route.terminate_tls).store
-                store.context()
+                store.look()
                 if store.trouble:
                     unreadable[route.name] = store.files
         return unreadable

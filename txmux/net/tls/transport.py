@@ -48,7 +48,6 @@ class TLSTransport(TLSMemoryBIOProtocol):
     """
 
     strict = False
-    is_opened_again = False  # whether it has got a second hidden hello
     distrusted: Distrusted | None = None
     wrappedProtocol: Any
     transport: Any

@@ -17,18 +17,20 @@ from txmux.access.per_source import source_of
 from txmux.rules.model import Refusal
 from txmux.tcp.stage import Stage
 from txmux.tcp.transitions import Ended, Outcome, TLSEstablished, TurnedAway
+from txmux.wire.client_hello import parse_client_hello
 from txmux.wire.facts import printable
 from txmux.wire.hello_records import HANDSHAKE
 
 if TYPE_CHECKING:
     from txmux.client.configuration import RuleLayer
+    from txmux.client.tls.client_transport import ClientTLSTransport
     from txmux.client.tls.termination import Termination
-    from txmux.net.tls.transport import TLSTransport
     from txmux.telemetry.reasons import AbortReason, EndReason
     from txmux.telemetry.record import ConnectionState
+    from txmux.wire.client_hello import HelloReader
 
-_HEADER = 5  # bytes of a record before its content
-_LONGEST = 3 * 2**10  # bytes that are kept until the handshake begins; more than a ClientHello has
+_LONGEST_HELLO = 2**15  # bytes that are waited for; OpenSSL says what is wrong with a longer one
+_LONGEST = 3 * 2**10  # bytes that are kept of a client that waits; more than a hello has
 _OF_CLIENT = ("tls_client", "tls_client_names", "client_cert", "client_cert_error")
 
 
@@ -37,8 +39,8 @@ _OF_CLIENT = ("tls_client", "tls_client_names", "client_cert", "client_cert_erro
 class Handshaking(Stage):
     """Waits for the client's TLS. It is the protocol on top of TLS until the handshake is complete.
 
-    OpenSSL takes 50 KiB for a handshake. So it begins when the client's first record is complete, and when others of its source
-    have made room.
+    OpenSSL takes 50 KiB for a handshake. So it begins when the client's hello is complete, and when others of its source have made
+    room. What follows is decided by that hello, and not by what the client may say later.
     """
 
     state: ClassVar[ConnectionState] = "handshaking"
@@ -46,8 +48,9 @@ class Handshaking(Stage):
     _termination: Termination
     _inside: RuleLayer
     _reason: EndReason = attrs.field(default="tls-failed", init=False)
-    _tls: TLSTransport | None = attrs.field(default=None, init=False)
+    _tls: ClientTLSTransport | None = attrs.field(default=None, init=False)
     _key: tuple[str, int] | None = attrs.field(default=None, init=False)  # listener, source
+    _reader: HelloReader | None = attrs.field(default=None, init=False)
     _waits_until: float = attrs.field(default=0.0, init=False)
     _cause = ""
 
@@ -62,8 +65,8 @@ class Handshaking(Stage):
         received = self._client.received
         if self._key is not None:
             return self._bounded()
-        length = int.from_bytes(received[3:_HEADER], "big")
-        is_partial = len(received) < _HEADER + length and length <= _LONGEST
+        self._reader = reader = parse_client_hello(received, self._reader)
+        is_partial = not (reader.hello or reader.malformed) and len(received) < _LONGEST_HELLO
         return None if received.startswith(HANDSHAKE) and is_partial else self.on_finished()
 
     @override
@@ -85,7 +88,7 @@ class Handshaking(Stage):
 
     def _bounded(self) -> Outcome | None:
         """Refuse a client that has sent much although it waits."""
-        return self._refuse() if len(self._client.received) > _LONGEST + _HEADER else None
+        return self._refuse() if len(self._client.received) > _LONGEST else None
 
     def _waited(self) -> Outcome | None:
         runtime = self._client.runtime
@@ -119,16 +122,18 @@ class Handshaking(Stage):
         below: Any = client.transport
         settings = client.configuration.settings
         self.wait(settings.detect_timeout, self._on_timeout)
-        self._tls = tls = self._termination.make_transport(self, client.ech)
-        client.ech = None
+        hello = None if self._reader is None else self._reader.hello
+        hidden, client.ech = client.ech, None
+        second = None if hidden is None else hidden.second
+        self._tls = tls = self._termination.make_transport(self, hello, second)
         tls.strict = settings.tls_strict
         if isinstance(below, ProtocolWrapper):
             below.wrappedProtocol = tls
         else:
             below.protocol = tls
-        hello, client.received = client.received, b""
+        received, client.received = client.received, b""
         has_finished, client.has_finished = client.has_finished, False
-        tls.accept(below, hello)
+        tls.accept(below, received)
         if has_finished:
             tls.readConnectionLost()
 

@@ -60,6 +60,7 @@ _SSL_NAMES = {
     TlvType.SSL_SIG_SCHEME: "ssl_sig_scheme",
     TlvType.SSL_CN: "ssl_cn",
 }
+_LONGEST_NAME = 255
 _ROOM = LARGEST_HEADER - 16 - 36 - 7  # beside a header's start, IPv6 addresses and a checksum
 
 
@@ -85,6 +86,12 @@ def header_facts(header: ProxyHeader) -> dict[str, str]:
         if info.client & SslClient.SSL:
             facts["ssl_verified"] = "yes" if info.verified else "no"
     return facts
+
+
+def authority(name: str | None) -> str | None:
+    """Return a server name that a client has sent for its field; ``None`` if it is none of the DNS, which are printable ASCII."""
+    is_name = name and len(name) <= _LONGEST_NAME and name.isascii() and name.isprintable()
+    return name if is_name else None
 
 
 def passed_on_fields(own: Iterable[Tlv], earlier: Iterable[Tlv]) -> tuple[Tlv, ...]:

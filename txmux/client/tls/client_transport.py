@@ -1,33 +1,50 @@
-"""TLS that ends here, of a client with a hidden name: OpenSSL gets the hello that was hidden, and a second one, too (RFC 9849)."""
+"""The TLS of a client, ended here: OpenSSL gets no second hello that asks for something else than the first (RFC 8446, section 4.1.2)."""
 
 from typing import Any
 
 from OpenSSL.SSL import Error
+from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.python.failure import Failure
+from typing_extensions import override
+from zope.interface import implementer
 
 from txmux.net.tls.transport import TLSTransport
+from txmux.wire.client_hello import ClientHello
 from txmux.wire.cursor import IllegalHelloError
-from txmux.wire.ech import ILLEGAL_PARAMETER, SecondHello
 from txmux.wire.hello_records import asks_again
+from txmux.wire.second_hello import ILLEGAL_PARAMETER, SecondHello
 
 _MOST = 2**15  # bytes of the second hello, and of what comes before it
 
 
-class HiddenTLSTransport(TLSTransport):
-    """Opens the hello that follows a HelloRetryRequest of OpenSSL's."""
+@implementer(
+    IHalfCloseableProtocol
+)  # without it, `ProtocolWrapper` states what the transport below provides
+class ClientTLSTransport(TLSTransport):
+    """Checks the hello that follows a HelloRetryRequest of OpenSSL's, and opens one that is hidden (RFC 9849).
+
+    Args:
+        hello: The hello by which the client was routed.
+        second: Takes another one.
+    """
 
     _is_retry: bool | None = None  # until the first answer
 
-    def __init__(self, factory: Any, protocol: Any, second: SecondHello) -> None:
+    def __init__(
+        self, factory: Any, protocol: Any, hello: ClientHello | None, second: SecondHello
+    ) -> None:
         super().__init__(factory, protocol, _connectWrapped=False)
+        self.name = None if hello is None else hello.sni
         self._second = second
 
+    @override
     def _encrypted(self) -> bytes:
         data = super()._encrypted()
         if self._is_retry is None and data:
             self._is_retry = asks_again(data)
         return data
 
+    @override
     def dataReceived(self, data: bytes) -> None:
         second = self._second
         if self._is_retry and not second.is_over:
@@ -40,6 +57,10 @@ class HiddenTLSTransport(TLSTransport):
                 problem = Error([("", "", str(illegal))])  # as OpenSSL's are
                 self._tlsShutdownFinished(Failure(problem))
                 return
-            self.is_opened_again = second.is_opened
         if data:
             super().dataReceived(data)
+
+    @property
+    def is_opened_again(self) -> bool:
+        """Whether it has got a second hidden hello."""
+        return self._second.is_opened

@@ -1,0 +1,88 @@
+"""The second hello of a TLS client, for which a HelloRetryRequest asks (RFC 8446, section 4.1.4)."""
+
+from __future__ import annotations
+
+import attrs
+
+from txmux.wire.client_hello import ClientHello, HelloReader, parse_client_hello
+from txmux.wire.cursor import IllegalHelloError
+from txmux.wire.hello_records import HANDSHAKE, OTHER_RECORDS, before_hello
+
+ILLEGAL_PARAMETER = 47
+MALFORMED = "the second hello is malformed"
+
+_WHAT = {
+    "sni": "server name",
+    "alpn": "application protocols",
+    "version": "versions",
+    "ech": "encrypted hellos",
+}
+
+
+def check_same(first: ClientHello | None, second: ClientHello | None, place: str = "") -> None:
+    """Check that a client still asks for what its first hello was routed by (RFC 8446, section 4.1.2).
+
+    Args:
+        first: The first hello.
+        second: What the client has sent after a HelloRetryRequest.
+        place: Where in these hellos, for the message.
+
+    Raises:
+        IllegalHelloError: It asks for something else.
+    """
+    if first is None or second is None:
+        raise IllegalHelloError(ILLEGAL_PARAMETER, MALFORMED)
+    for field, what in _WHAT.items():
+        if getattr(first, field) != getattr(second, field):
+            why = f"the second hello has other {what}{place} than the first"
+            raise IllegalHelloError(ILLEGAL_PARAMETER, why)
+
+
+@attrs.define
+class SecondHello:
+    """Waits for a second hello, and compares it with the first, however the network cut it.
+
+    Args:
+        first: The first one, by which the client was routed.
+
+    Attributes:
+        length: The number of bytes so far.
+        rest: What is not passed on yet.
+        is_over: Whether all that follows is passed on as it comes.
+        is_opened: Whether a hidden hello has come in it.
+    """
+
+    _first: ClientHello | None
+    _hello: HelloReader | None = attrs.field(default=None, init=False)
+    length: int = attrs.field(default=0, init=False)
+    rest: bytes = attrs.field(default=b"", init=False)
+    is_over: bool = attrs.field(default=False, init=False)
+    is_opened: bool = attrs.field(default=False, init=False)
+
+    def receive(self, data: bytes) -> bytes:
+        """Take more of what the client sends, and return what is to be passed on.
+
+        Raises:
+            IllegalHelloError: It does not belong to the first one, or is not legal.
+        """
+        self.length += len(data)
+        self.rest += data
+        at = before_hello(self.rest)
+        passed, self.rest = self.rest[:at], self.rest[at:]
+        if self.rest.startswith(HANDSHAKE):
+            self._hello = reader = parse_client_hello(self.rest, self._hello)
+            if reader.malformed:
+                raise IllegalHelloError(ILLEGAL_PARAMETER, MALFORMED)
+            if reader.hello:
+                self.rest = self._checked(reader.hello, self.rest)
+                self.is_over = True
+        else:
+            self.is_over = self.rest[:1] not in {b"", *OTHER_RECORDS}
+        if self.is_over:
+            passed, self.rest = passed + self.rest, b""
+        return passed
+
+    def _checked(self, hello: ClientHello, stream: bytes) -> bytes:
+        """Return what is to be passed on in the place of a stream with a second hello."""
+        check_same(self._first, hello)
+        return stream
