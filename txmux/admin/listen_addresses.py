@@ -96,14 +96,21 @@ def read_token(path: Path) -> str:
             with suppress(OSError):
                 make_by_helper(path)
     try:
-        token = read_secret(path)
+        return stored_token(path)
     except OSError as problem:
         if not (why and isinstance(problem, FileNotFoundError)):
             why = f"read: {problem.strerror}"
         raise MuxError(f"[txmux] admin_token: {path} cannot be {why}") from problem
+    except MuxError as problem:
+        raise MuxError(f"[txmux] admin_token: {problem}") from problem
+
+
+def stored_token(path: Path) -> str:
+    """Read the token that a file has; a `MuxError` says what is wrong with it, an `OSError` why it cannot be read."""
+    token = read_secret(path)
     if not is_secret(token):
         raise MuxError(
-            f"[txmux] admin_token: {path} does not hold one line of at least {SHORTEST_TOKEN} ASCII characters without blanks; "
+            f"{path} does not hold one line of at least {SHORTEST_TOKEN} ASCII characters without blanks; "
             "remove the file, and a new one is created"
         )
     return token

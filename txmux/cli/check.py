@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import json
+import os
 import socket
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from txmux.access.lists.current import Lists
 from txmux.detection.registry import installed_matchers
 from txmux.errors import MuxError
 from txmux.interfaces import IProtocolMatcher
 from txmux.processes.privilege.sandbox import readable
-from txmux.rules.lint.access import token_as_path, wrong_tokens
+from txmux.processes.usable import unusable
+from txmux.rules.lint.access import token_as_path
 from txmux.rules.lint.coverage import forget_lines
 from txmux.rules.lint.patterns import cut_signatures
-from txmux.rules.lint.privileges import missing_privileges, obstacles, own_privileges
+from txmux.rules.lint.privileges import missing_privileges, own_privileges
 from txmux.rules.lint.warnings import closed_listeners, lint, unchecked_backends, warnings
 from txmux.rules.model import NOWHERE, Outcome, Rules, backends_of
 from txmux.rules.named_files import named_files
@@ -107,19 +108,8 @@ def _check(path: str, matchers: Mapping[str, IProtocolMatcher]) -> _Checked:
         rules = load(path, matchers, data)
     except RulesError as error:
         return _Checked(path, None, error.problems)
-    wrong, doubtful = _unusable_files(rules)
-    wrong += [*obstacles(rules), *wrong_tokens(rules)]
-    if rules.acme_names:
-        from txmux.serving.acme.folder import unusable_folder  # noqa: PLC0415 - OpenSSL takes a while
-
-        unusable, replaced = unusable_folder(rules)
-        wrong += unusable
-        doubtful += replaced
-    try:
-        Lists().hold(rules)
-    except RulesError as error:
-        wrong += error.problems
-    if wrong:
+    found = unusable(rules)
+    if wrong := [problem for problem in found if not problem.warning]:
         return _Checked(path, None, wrong)
     unprivileged, hints = _transparent_sources(rules)
     mistakes = [
@@ -131,8 +121,12 @@ def _check(path: str, matchers: Mapping[str, IProtocolMatcher]) -> _Checked:
         *cut_signatures(rules, matchers),
         *_exposed_secrets(rules),
         *unprivileged,
-        *doubtful,
+        *found,
     ]
+    if any(listener.ech_keys for listener in rules.listeners):
+        from txmux.cli.ech_warnings import ech_warnings  # noqa: PLC0415 - OpenSSL takes a while
+
+        mistakes += ech_warnings(rules)
     forget_lines()
     return _Checked(path, rules, warnings(rules, mistakes), hints)
 
@@ -151,27 +145,13 @@ def _exposed_secrets(rules: Rules) -> Iterator[Problem]:
     """Find secrets that workers do not get, but could read where they are."""
     if rules.settings.sandbox == "off":
         return
-    folders = [Path(path).resolve() for path in readable()]
+    folders = [Path(os.path.realpath(path)) for path in readable()]
     for file in named_files(rules):
         if file.is_secret and file.opens == "supervisor":
-            real = file.path.resolve()
+            real = Path(os.path.realpath(file.path))  # `resolve` raises for a link to itself
             for folder in [folder for folder in folders if real.is_relative_to(folder)][:1]:
                 message = f"workers can read what is in '{folder}', also in the sandbox, since Python or the system has files there; move '{file.path}' to another folder"
                 yield file.section.problem(message, file.key)
-
-
-def _unusable_files(rules: Rules) -> tuple[list[Problem], list[Problem]]:
-    ends = any(route.terminate_tls is not None for route in rules.routes) or any(
-        text.lower().startswith("ssl:")
-        for listener in rules.listeners
-        for text in listener.endpoints
-    )
-    ends = ends or any(listener.ech_keys for listener in rules.listeners)
-    if not ends and all(backend.tls is None for backend in rules.backends.values()):
-        return [], []
-    from txmux.cli.tls_files import unusable_files  # noqa: PLC0415 - OpenSSL takes a while
-
-    return unusable_files(rules)
 
 
 def _transparent_sources(rules: Rules) -> tuple[list[Problem], list[str]]:

@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from txmux.client.watched import WatchedFiles
 from txmux.errors import MuxError
-from txmux.files import read_bytes
+from txmux.files import read_list
 from txmux.net.tls.errors import TLSFileError
 from txmux.net.turns import outcome_in_thread
 from txmux.rules.reading.tunnels import read_users
@@ -54,7 +54,7 @@ class TunnelUsers(WatchedFiles):
     @override
     def _read_again(self) -> None:
         try:
-            self._hashes, problems = read_users(read_bytes(self._path))
+            self._hashes, problems = read_users(read_list(self._path))
         except OSError as error:
             what = f"{self._path} cannot be read: {error.strerror}"
             raise TLSFileError(self._key, what) from None

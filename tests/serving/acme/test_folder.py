@@ -262,12 +262,12 @@ class FirstTests(SynchronousTestCase):
             (folder / "file/x", "Not a directory"),
         ):
             rules = self.rules(path, "a.example")
-            (found,), _ = unusable_folder(rules)
+            (found,) = unusable_folder(rules)
             self.assertIn(problem, str(found))
             self.assertRaises(MuxError, make_first, rules, None, 0.0)
-        self.assertEqual(unusable_folder(self.rules(folder / "new", "a.example")), ([], []))
+        self.assertEqual(unusable_folder(self.rules(folder / "new", "a.example")), [])
         folder.chmod(0o755)
-        self.assertEqual(unusable_folder(self.rules(folder, "a.example")), ([], []))
+        self.assertEqual(unusable_folder(self.rules(folder, "a.example")), [])
 
     def test_root_without_certificate(self) -> None:
         folder = make_folder(self)

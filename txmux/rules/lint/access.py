@@ -23,7 +23,6 @@ from txmux.rules.model.route import takes_hidden
 from txmux.rules.problems import Problem, joined
 from txmux.rules.reading.route import dns_patterns
 from txmux.rules.reading.service import address_of, is_by_tcp
-from txmux.rules.reading.tokens import LARGEST_TOKENS, OWN, AdminToken, read_tokens
 from txmux.rules.reading.tunnels import read_users
 from txmux.rules.reading.values import network
 from txmux.transport import is_address
@@ -282,21 +281,6 @@ def token_as_path(rules: Rules) -> Iterator[Problem]:
         if path is not None and "/" not in item.text and not path.exists():
             message = f"it is the path of a file, not the token itself: '{path}' is created at the start; write for example /var/lib/txmux/token"
             yield section.problem(message, "admin_token")
-
-
-def wrong_tokens(rules: Rules) -> Iterator[Problem]:
-    """Find what is wrong in the file of ``admin_tokens``, if this process may read it."""
-    settings = rules.settings
-    path = settings.admin_tokens if any(map(is_by_tcp, settings.admin)) else None
-    own = None if settings.admin_token is None else AdminToken(OWN, "all", "")
-    try:
-        problems = [] if path is None else read_tokens(read_list(path, LARGEST_TOKENS), own)[1]
-    except PermissionError:
-        return
-    except OSError as error:
-        problems = [f" cannot be read: {error.strerror}"]
-    for problem in problems[:_MOST_LINES]:
-        yield settings.section.problem(f"{path}{problem}", "admin_tokens")
 
 
 def unhidden_names(rules: Rules) -> Iterator[Problem]:

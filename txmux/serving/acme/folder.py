@@ -238,8 +238,8 @@ def make_first(
         raise MuxError(str(_unusable(rules, problem))) from None
 
 
-def unusable_folder(rules: Rules) -> tuple[list[Problem], list[Problem]]:
-    """Return what `make_first` would refuse, whoever the user of the service is, and which files it would replace."""
+def unusable_folder(rules: Rules) -> list[Problem]:
+    """Return what `make_first` would refuse, whoever the user of the service is, and as warnings which files it would replace."""
     folder = AcmeFolder(rules.settings.acme_folder)
     ends = [(route, route.terminate_tls) for route in rules.routes if route.terminate_tls]
     replaced = []
@@ -250,11 +250,12 @@ def unusable_folder(rules: Rules) -> tuple[list[Problem], list[Problem]]:
                 folder.read(name)
             except TLSFileError as problem:  # noqa: PERF203 - all are reported
                 message = f"{problem.what}; clients see a certificate that txmux signs itself, until there is another one"
-                replaced.append(route.section.problem(message, _KEY))
+                problem_of_file = route.section.problem(message, _KEY)
+                replaced.append(attrs.evolve(problem_of_file, warning=True))
     except OSError as problem:
         if problem.errno not in {errno.ENOENT, errno.EACCES}:
-            return [_unusable(rules, problem)], []
-    return [], replaced
+            return [_unusable(rules, problem)]
+    return replaced
 
 
 def _unusable(rules: Rules, problem: OSError) -> Problem:

@@ -11,11 +11,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.backends.connect.tls_case import authority
 from tests.support.folders import make_folder
-from txmux.cli.tls_files import unusable_files
 from txmux.client.tls.terminations import Terminations
 from txmux.errors import MuxError
-from txmux.rules.model import NOWHERE
-from txmux.rules.problems import RulesError
+from txmux.processes.usable import unusable
+from txmux.rules.model import NOWHERE, Rules
+from txmux.rules.problems import Problem, RulesError
 from txmux.rules.reading.parser import parse
 
 _RULES = """\
@@ -52,8 +52,14 @@ class FileTests(SynchronousTestCase):
     def reported(self, problems: Any) -> list[str]:
         return [str(problem).replace(f"{self.folder}/", "") for problem in problems]
 
+    def found(self, rules: Rules) -> tuple[list[Problem], list[Problem]]:
+        """Return errors and warnings."""
+        problems = unusable(rules)
+        wrong = [problem for problem in problems if not problem.warning]
+        return wrong, [problem for problem in problems if problem.warning]
+
     def test_all_wrong_files(self) -> None:
-        wrong, forbidden = unusable_files(self.rules)
+        wrong, forbidden = self.found(self.rules)
         lines = [
             "rules.ini:8: [route bare] terminate_tls: 'bare.pem': no private key for its certificate; "
             + _PAIR,
@@ -74,7 +80,7 @@ class FileTests(SynchronousTestCase):
             self.folder / "rules.ini",
         )
         self.assertEqual(
-            self.reported(unusable_files(rules)[0]),
+            self.reported(self.found(rules)[0]),
             [
                 f"rules.ini:3: [txmux] acme_ca: 'empty.pem' has no certificate in it; {_CERTIFICATES}",
                 f"rules.ini:14: [route b] tls_client_ca: 'empty.pem' has no certificate in it; {_CERTIFICATES}",
@@ -89,7 +95,7 @@ class FileTests(SynchronousTestCase):
             self.folder / "rules.ini",
         )
         self.assertEqual(
-            self.reported(unusable_files(rules)[0]),
+            self.reported(self.found(rules)[0]),
             [
                 f"rules.ini:3: [listen a] endpoint: 'bare.pem': no private key in it; {_PAIR}",
                 f"rules.ini:4: [listen a] endpoint: 'bare.pem' and 'empty.pem': no private key in it; {_PAIR}",
@@ -109,7 +115,7 @@ class FileTests(SynchronousTestCase):
             "tls_client_certificate = client.key, client.pem\n",
             self.folder / "rules.ini",
         )
-        wrong, warned = unusable_files(rules)
+        wrong, warned = self.found(rules)
         self.assertEqual(wrong, [])
         now = datetime.now(timezone.utc)
         old, soon, client = (f"{now + timedelta(days=days):%Y-%m-%d}" for days in (-1.5, 3.5, 0.5))
@@ -126,11 +132,11 @@ class FileTests(SynchronousTestCase):
     def test_forbidden(self) -> None:
         denied = PermissionError(13, "Permission denied")
         with mock.patch("txmux.files._open_at_once", side_effect=denied):
-            wrong, forbidden = unusable_files(self.rules)
+            wrong, forbidden = self.found(self.rules)
         self.assertEqual(wrong, [])
         self.assertEqual(
             self.reported(forbidden)[0],
-            "rules.ini:5: [route good] terminate_tls: cannot read 'good.pem': Permission denied; "
+            "rules.ini:5: warning: [route good] terminate_tls: cannot read 'good.pem': Permission denied; "
             "let the user that txmux runs as read it",
         )
 
