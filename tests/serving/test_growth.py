@@ -3,10 +3,12 @@
 import contextlib
 import socket
 import struct
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from tests.interop.children import PATIENCE
 from tests.support.growth import AT_ALL, AT_NONE, finished, growth
 from tests.support.mux import VirtualTime
 from tests.support.service import ServiceTestCase
@@ -53,7 +55,8 @@ class GrowthTests(ServiceTestCase):
                 self.server.accept()[0].close()
 
     def _serve_until(self, condition: Callable[[], bool], passing: float = 0) -> None:
-        for _ in range(1000):
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
             if condition():
                 return
             # Sockets are ready at once, unless the machine is busy; or else timers are due.

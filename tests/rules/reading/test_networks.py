@@ -143,9 +143,9 @@ class LargeListTests(ListsTestCase):
     def test_time(self) -> None:
         """They are read in a few times what it takes to read each by itself, and a look-up costs as much as with a few."""
         numbers = random.Random(1)
-        lines = [f"{ip_address(numbers.getrandbits(32))}" for _ in range(70_000)]
-        lines += [f"{ip_address(numbers.getrandbits(24) << 8)}/24" for _ in range(20_000)]
-        lines += [f"{ip_address(numbers.getrandbits(48) << 80)}/48" for _ in range(10_000)]
+        lines = [f"{ip_address(numbers.getrandbits(32))}" for _ in range(7_000)]
+        lines += [f"{ip_address(numbers.getrandbits(24) << 8)}/24" for _ in range(2_000)]
+        lines += [f"{ip_address(numbers.getrandbits(48) << 80)}/48" for _ in range(1_000)]
         begin = time.process_time()
         rules = self.rules(
             f"{LISTEN}deny = @list.txt\n[route r]\nmatch = any\nbackend = close\nnot_from = @list.txt",
@@ -159,7 +159,7 @@ class LargeListTests(ListsTestCase):
         deny = rules.listeners[0].clients.excluded
         assert deny is not None
         few = NetworkSet(ip_network(line) for line in ("192.0.2.1", "10.0.0.0/24", "2001:db8::/48"))
-        strangers = [ip_address(numbers.getrandbits(32)) for _ in range(20_000)]
+        strangers = [ip_address(numbers.getrandbits(32)) for _ in range(5_000)]
         self.assertIn(ip_address(lines[0]), deny)
         self.assertLess(_time_of(strangers, deny), 5 * _time_of(strangers, few) + 0.05)
 
