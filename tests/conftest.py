@@ -2,6 +2,7 @@
 
 import gc
 import os
+import resource
 import shutil
 import tempfile
 import unittest
@@ -41,6 +42,9 @@ _LISTED = frozenset(
     else ()
 )
 """Tests that a run with ``TXMUX_LIST_SKIPPED`` has skipped."""
+
+_WAITS = 10
+"""How often a test has to wait at least before it counts as one that does; to write a file may take a few."""
 
 _MEASURED = {
     name: value for name, value in os.environ.items() if name.startswith("COVERAGE_PROCESS_")
@@ -106,6 +110,17 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return name in WHOLE or f"{name}/" in WHOLE or None
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """Count how often a test has to wait: for processes, threads and time. One that only computes never does, however busy the machine is."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw
+    try:
+        return (yield)
+    finally:
+        waits = resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw - before
+        item.user_properties.append(("waits", waits))
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """Give twice as many processes as there are cores: tests mostly wait for others."""
@@ -113,10 +128,18 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """List what is skipped where ``TXMUX_LIST_SKIPPED`` says: what needs rights or programs, for a run that has them."""
-    if report.skipped and "TXMUX_LIST_SKIPPED" in os.environ and not _is_worker():
-        with Path(os.environ["TXMUX_LIST_SKIPPED"]).open("a") as file:
-            file.write(f"{report.nodeid}\n")
+    """List what is skipped where ``TXMUX_LIST_SKIPPED`` says: what needs rights or programs, for a run that has them.
+
+    Where ``TXMUX_LIST_WAITING`` says, list what waits, and so may depend on how slow the machine is, for a run that is slow.
+    """
+    waits = dict(report.user_properties).get("waits", 0) if report.when == "call" else 0
+    for name, is_listed in (
+        ("TXMUX_LIST_SKIPPED", report.skipped),
+        ("TXMUX_LIST_WAITING", isinstance(waits, int) and waits >= _WAITS),
+    ):
+        if is_listed and name in os.environ and not _is_worker():
+            with Path(os.environ[name]).open("a") as file:
+                file.write(f"{report.nodeid}\n")
 
 
 def _is_worker() -> bool:
