@@ -148,6 +148,10 @@ class Datagrams(Peeked):
         found: T = result
         return found
 
+    def preset(self, parser: Callable[[tuple[bytes, ...], T | None], T], result: T) -> None:
+        """Have `parsed_all` return this for a parser, as its bytes came in other datagrams."""
+        self._parsed_all[parser] = len(self.datagrams), result
+
 
 class Predicate(Protocol):
     """One configured question to the first bytes of a stream: immutable, and a pure function.
@@ -248,6 +252,23 @@ class Narrows(Protocol):
     @property
     def key(self) -> Key | None:
         """The name it depends on, if there is one."""
+        ...
+
+
+class Guards(Protocol):
+    """A predicate for UDP whose protocol has datagrams that servers drop, and a message that a client can send again, changed; optional."""
+
+    @property
+    def drops(self) -> Callable[[Datagrams], bool] | None:
+        """Returns whether servers drop the last datagram. Then it is as if it had not come, and no server gets it.
+
+        The predicate is undecided while only such datagrams have come. The same function for all predicates that see the same.
+        """
+        ...
+
+    @property
+    def guard(self) -> Callable[[Datagrams], Any] | None:
+        """Makes what judges the later datagrams of a flow, if the predicate depends on that message; as `drops`, the same function."""
         ...
 
 

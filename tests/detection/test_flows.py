@@ -102,7 +102,7 @@ class FlowTests(SynchronousTestCase):
         for noise in (b"\r\n\r\n", b"\r\n", b"\0\0\0\0", b""):
             detection = Detector([dns, sip]).start_flow_detection()
             self.assertIsNone(detection.feed([noise]))
-            self.assertEqual(detection.ignored, 1)
+            self.assertEqual(detection.left, ())
             self.assertIsNone(detection.feed([noise, noise]))
             decision = detection.feed([noise, noise, register])
             self.assertIs(decision and decision.route, sip)

@@ -4,6 +4,7 @@ import itertools
 import random
 import subprocess
 import sys
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -123,7 +124,20 @@ def facts(*datagrams: bytes) -> dict[str, str]:
     return told
 
 
-class VectorTests(SynchronousTestCase):
+class QuicTestCase(SynchronousTestCase):
+    def assert_dropped(self, *datagrams: bytes) -> None:
+        """Check that servers drop the last datagram, so that it is as if it had not come."""
+        before = datagrams[:-1]
+        for options in ({}, {"sni": "*"}, {"sni": "none"}, {"version": "1,2,draft-29"}):
+            expected = verdict(*before, **options) if before else NEED_MORE
+            self.assertIs(verdict(*datagrams, **options), expected)
+        predicate: Any = quic.predicate({})
+        self.assertTrue(predicate.drops(Datagrams(datagrams)))
+        self.assertEqual(facts(*datagrams), facts(*before) if before else {})
+        self.assertIs(verdict(*datagrams, WHOLE, sni="www.example.com"), MATCH)
+
+
+class VectorTests(QuicTestCase):
     def test_changed(self) -> None:
         """A bit that is changed anywhere behind the version makes it a no."""
         for packet in (VERSION_1, VERSION_2, DRAFT_29):
@@ -142,13 +156,13 @@ class VectorTests(SynchronousTestCase):
             self.assertEqual(initial(frames, number=2, version=version, source=b""), packet)
 
     def test_of_servers(self) -> None:
-        """What a server says begins nothing, and behind a client's packet it is left out."""
+        """What a server says begins nothing."""
         for packet in (SERVER_1, SERVER_2, RETRY_1, RETRY_2):
             self.assertIs(verdict(packet), NO)
             self.assertIs(verdict(packet, version="other"), NO)
             self.assertEqual(facts(packet), {})
         for client, others in ((VERSION_1, SERVER_1), (VERSION_2, RETRY_2)):
-            self.assertIs(verdict(client + others, sni="example.com"), MATCH)
+            self.assert_dropped(client + others)
 
     @settings(max_examples=scaled(80))
     @given(st.data())
@@ -175,7 +189,7 @@ class VectorTests(SynchronousTestCase):
             initial(*packet, number=number, version=version, pad=0 if coalesced else 1200)
             for number, packet in enumerate(packets)
         ]
-        flow = [b"".join(sealed) + bytes(100)] if coalesced else sealed
+        flow = [(b"".join(sealed) + bytes(100)).ljust(1200, b"\0")] if coalesced else sealed
         self.assertIs(verdict(*flow, sni=name), MATCH)
         self.assertIs(verdict(*flow, sni="example.org"), NO)
 
@@ -193,7 +207,7 @@ class RecordedTests(SynchronousTestCase):
             self.assertEqual(told["ja4"], "q13d0312h3_55b375c5d22e_178839b6cec1")
 
 
-class PacketTests(SynchronousTestCase):
+class PacketTests(QuicTestCase):
     def test_other_versions(self) -> None:
         """Unknown versions match by their header, never by what is inside."""
         for number in (0x1A2A3A4A, 0xFF00001C, 0x51303530, 2):
@@ -217,20 +231,46 @@ class PacketTests(SynchronousTestCase):
         """After a Retry the packet has a token; only with one its fixed bit may be clear."""
         self.assertIs(verdict(initial(crypto(0, HELLO), token=b"token" * 30)), MATCH)
         self.assertIs(verdict(initial(crypto(0, HELLO), token=b"t", fixed=False)), MATCH)
-        self.assertIs(verdict(initial(crypto(0, HELLO), fixed=False)), NO)
+        self.assert_dropped(initial(crypto(0, HELLO), fixed=False))
 
     def test_behind(self) -> None:
-        """What is behind the packet does not count: padding, random bytes, packets that are not for this connection."""
-        short = initial(crypto(0, HELLO), pad=0)
-        stranger = initial(crypto(0, b"x"), destination=bytes(8))
-        for rest in (bytes(600), b"\xff" * 600, stranger, long_packet(2), long_packet(3), b"\xc0"):
-            self.assertIs(verdict(short + rest, sni="www.example.com"), MATCH)
+        """What is behind the packet does not count: padding, random bytes, packets of other types."""
+        for rest in (bytes(600), b"\xff" * 600, long_packet(2), long_packet(3), b"\xc0"):
+            self.assertIs(verdict(WHOLE + rest, sni="www.example.com"), MATCH)
+
+    def test_several_connections(self) -> None:
+        """In a datagram, all packets are of one connection and version (RFC 9000, section 12.2): a server may take one that is not."""
+        other = initial(crypto(0, HELLO), destination=bytes(8))
+        version = initial(crypto(0, HELLO), version=V2)
+        for rest in (other, version, long_packet(0, version=0x1A2A3A4A)):
+            self.assert_dropped(WHOLE + rest)
+        self.assert_dropped(long_packet(2) + WHOLE)
+
+    def test_short_datagram(self) -> None:
+        """A server drops an Initial packet in a datagram of less than 1200 bytes (RFC 9000, section 14.1)."""
+        self.assert_dropped(initial(crypto(0, HELLO), pad=1199))
+        self.assert_dropped(initial(crypto(0, HELLO[:90])), initial(crypto(90, HELLO[90:]), pad=0))
+        early = zero_rtt()
+        self.assert_dropped(early, initial(crypto(0, HELLO), pad=0))
+
+    def test_reserved_bits(self) -> None:
+        """Bits that have to be 0 under the protection (RFC 9000, section 17.2)."""
+        for bits in (4, 8, 12):
+            self.assert_dropped(initial(crypto(0, HELLO), reserved=bits))
+
+    def test_numbers(self) -> None:
+        """The number of a packet follows from those before it, if only its end is sent (RFC 9000, appendix A.3)."""
+        first, second = cut(HELLO, 60)
+        for number in (0, 0xFE, 0xFFFF, 0x7FFFFFFF):
+            flow = (initial(first, number=number), initial(second, number=number + 3, size=1))
+            self.assertIs(verdict(*flow, sni="www.example.com"), MATCH)
+            self.assertIs(verdict(*flow, sni="other"), NO)
 
     def test_first(self) -> None:
         """A client begins with none of the other types, and with a long connection ID."""
         for packet in (long_packet(2), long_packet(3), b"\x40" + bytes(40)):
             self.assertIs(verdict(packet), NO)
-        self.assertIs(verdict(initial(crypto(0, HELLO), destination=bytes(7))), NO)
+        self.assert_dropped(initial(crypto(0, HELLO), destination=bytes(7)))
         self.assertIs(verdict(initial(crypto(0, HELLO), destination=bytes(20))), MATCH)
 
     def test_stranger(self) -> None:
@@ -242,8 +282,9 @@ class PacketTests(SynchronousTestCase):
             self.assertIs(verdict(first, stray, second, sni="big.example.org"), MATCH)
 
     def test_frames(self) -> None:
-        """Frames that may not be there make it a no, even with the right tag."""
-        self.assertIs(verdict(initial(b"\x08" + bytes(9))), NO)
+        """Frames that may not be there, even with the right tag."""
+        self.assert_dropped(initial(b"\x08" + bytes(9)))
+        self.assert_dropped(initial(crypto(0, HELLO), b"\x08" + bytes(9)))
 
     def test_not_a_hello(self) -> None:
         """A stream that begins with something else is QUIC, but has no name."""
@@ -252,12 +293,13 @@ class PacketTests(SynchronousTestCase):
         self.assertIs(verdict(flow, sni="*"), NO)
 
     def test_conflict(self) -> None:
-        """Pieces that contradict each other are a no: another server may see another name than this one."""
+        """Pieces that contradict each other: another server may see another name than this one."""
         other = HELLO.replace(b"Example", b"Another")
-        self.assertIs(verdict(initial(crypto(0, HELLO[:90]), crypto(0, other)), sni="*"), NO)
+        self.assert_dropped(initial(crypto(0, HELLO[:90]), crypto(0, other)))
+        self.assert_dropped(initial(crypto(0, HELLO[:90])), initial(crypto(0, other)))
 
 
-class CostTests(SynchronousTestCase):
+class CostTests(QuicTestCase):
     def steps(self, *flow: bytes) -> int:
         predicate = quic.predicate({"sni": "*.example.com"})
         predicate(Datagrams((WHOLE,)))
@@ -276,9 +318,9 @@ class CostTests(SynchronousTestCase):
         random.Random(1).shuffle(frames)
         flow = [initial(*frames[n : n + 16], number=n) for n in range(0, 64, 16)]
         self.assertLess(self.steps(*flow), 9_000)
-        self.assertIs(verdict(initial(*frames[:33]), sni="*"), NO)
+        self.assert_dropped(initial(*frames[:33]))
         late = [crypto(n, HELLO[n : n + 1]) for n in range(1, 34)]
-        self.assertIs(verdict(initial(*late[:20]), initial(*late[20:]), sni="*"), NO)
+        self.assert_dropped(initial(*late[:20]), initial(*late[20:]))
 
     def test_again(self) -> None:
         """A client that hears nothing sends its hello again in other pieces; the last one of four datagrams makes it whole."""
@@ -298,7 +340,7 @@ class CostTests(SynchronousTestCase):
         small = initial(b"\1", pad=0)
         datagram = small * (60_000 // len(small))
         self.assertLess(self.steps(datagram), 6_000)
-        self.assertIs(verdict(datagram, sni="*"), NO)
+        self.assert_dropped(datagram)
         early = zero_rtt() * 800
         self.assertLess(self.steps(early), 6_000)
 

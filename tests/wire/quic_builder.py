@@ -33,7 +33,7 @@ def cut(hello: bytes, *cuts: int) -> list[bytes]:
     return [crypto(a, hello[a:b]) for a, b in itertools.pairwise(places)]
 
 
-def initial(
+def initial(  # noqa: PLR0913 - each field of a packet
     *frames: bytes,
     number: int = 0,
     version: int = V1,
@@ -42,10 +42,13 @@ def initial(
     token: bytes = b"",
     pad: int = 1200,
     fixed: bool = True,
+    reserved: int = 0,
+    size: int = 4,
+    keys: bytes | None = None,
 ) -> bytes:
-    """Make an Initial packet, with PADDING frames up to `pad` bytes in all."""
+    """Make an Initial packet, with PADDING frames up to `pad` bytes in all, and `size` bytes of its number; its keys follow from another ID if that is given."""
     header = (
-        bytes([0x83 | fixed << 6 | _INITIAL.get(version, 0) << 4])
+        bytes([0x80 | size - 1 | reserved | fixed << 6 | _INITIAL.get(version, 0) << 4])
         + version.to_bytes(4, "big")
         + bytes([len(destination)])
         + destination
@@ -55,10 +58,12 @@ def initial(
         + token
     )
     payload = b"".join(frames)
-    payload += bytes(max(0, 4 - len(payload), pad - len(header) - 2 - 4 - 16 - len(payload)))
-    length = 4 + len(payload) + 16
-    header += (0x4000 | length).to_bytes(2, "big") + number.to_bytes(4, "big")
-    sealed: bytes = _keys(version, destination).encrypt_packet(header, payload, number)
+    payload += bytes(max(0, 4 - len(payload), pad - len(header) - 2 - size - 16 - len(payload)))
+    length = size + len(payload) + 16
+    header += (0x4000 | length).to_bytes(2, "big")
+    header += (number & (1 << 8 * size) - 1).to_bytes(size, "big")
+    secrets = _keys(version, destination if keys is None else keys)
+    sealed: bytes = secrets.encrypt_packet(header, payload, number)
     return sealed
 
 

@@ -6,7 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.wire.quic_builder import DESTINATION, V1, V2, V29, initial
 from tests.wire.quic_vectors import RETRY_1, SERVER_1, VERSION_1, VERSION_2
-from txmux.wire.quic.header import opens_connection
+from txmux.wire.quic.header import opens_connection, opens_first_connection
 
 UNKNOWN = 0x1A2A3A4A
 
@@ -57,14 +57,24 @@ class OpensTests(SynchronousTestCase):
     def test_other_versions(self) -> None:
         """Of other versions a long datagram does, but only where the client speaks QUIC already: it may be one of RTP."""
         datagram = packet(0, version=UNKNOWN)
-        self.assertFalse(opens_connection(datagram))
-        self.assertTrue(opens_connection(datagram, is_known=False))
-        self.assertFalse(opens_connection(datagram[:1199], is_known=False))
-        negotiation = packet(0, version=0)
-        self.assertFalse(opens_connection(negotiation, is_known=False))
+        self.assertFalse(opens_first_connection(datagram))
+        self.assertTrue(opens_connection(datagram))
+        self.assertFalse(opens_connection(datagram[:1199]))
+        self.assertFalse(opens_connection(packet(0, version=0)))
 
-    @given(datagram=st.binary(max_size=40), is_known=st.booleans())
-    def test_any(self, *, datagram: bytes, is_known: bool) -> None:
+    def test_after_another_protocol(self) -> None:
+        """There, what a server must drop opens one, too, if it is an Initial packet: no other route decides about it."""
+        for datagram in (
+            initial(b"\1"), initial(b"\1", pad=0), initial(b"\1", fixed=False), packet(1, size=100),
+            initial(b"\1", destination=b""), packet(2, size=100) + initial(b"\1"),
+        ):  # fmt: skip
+            self.assertTrue(opens_first_connection(datagram))
+        for datagram in (packet(2), packet(3), b"\x41".ljust(1200, b"\x55"), b"", b"\xc0\0\0\0\1"):
+            self.assertFalse(opens_first_connection(datagram))
+
+    @given(st.binary(max_size=40))
+    def test_any(self, datagram: bytes) -> None:
         """Any bytes can come."""
-        opens_connection(datagram, is_known=is_known)
-        opens_connection(b"\xc0\0\0\0\1" + datagram, is_known=is_known)
+        for opens in (opens_connection, opens_first_connection):
+            opens(datagram)
+            opens(b"\xc0\0\0\0\1" + datagram)

@@ -13,12 +13,19 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address
 from itertools import compress
-from typing import Generic
+from typing import Any, Generic
 
 import attrs
 from twisted.logger import Logger
 
-from txmux.detection.plan import AlternativeLike, Plan, R, RouteLike, first_bytes
+from txmux.detection.plan import (
+    AlternativeLike,
+    Plan,
+    R,
+    RouteLike,
+    declared_functions,
+    first_bytes,
+)
 from txmux.interfaces import MOST_DATAGRAMS, Datagrams, Exchange, Peeked, Verdict
 
 
@@ -44,6 +51,9 @@ class Detector(Generic[R]):
         routes: In the order of the rules file.
         peek_limit: The most bytes that matchers see.
         on_would_take: Called for each client that a dry-run route would have taken, with the route.
+
+    Attributes:
+        guards: Functions that make what judges the later datagrams of a flow, each after the position of its first route.
     """
 
     _log = Logger()
@@ -64,6 +74,8 @@ class Detector(Generic[R]):
             for route in self.routes
         )
         self.would_have_taken = {route.name: 0 for route in self.routes if route.dry_run}
+        self._drops = tuple(drops for _, drops in declared_functions(self.routes, "drops"))
+        self.guards = tuple(declared_functions(self.routes, "guard"))
         self._plans: dict[int | None, Plan[R]] = {}
         self._plans_by_routes: dict[bytes, Plan[R]] = {}
         self._first_bytes: list[frozenset[int] | None] | None = None
@@ -111,6 +123,23 @@ class Detector(Generic[R]):
                     return Decision(
                         plan.routes[position], _collect_facts(plan.learners, position, peeked)
                     )
+        return None
+
+    def drops_last(self, peeked: Datagrams) -> bool:
+        """Return whether servers drop the last of these datagrams, so that it counts as if it had not come."""
+        for drops in self._drops:
+            with contextlib.suppress(Exception):  # a plugin's error drops nothing
+                if drops(peeked):
+                    return True
+        return False
+
+    def guard(self, route: R | None, peeked: Datagrams | None) -> Any:
+        """Return what judges the later datagrams of a flow that a route has taken; ``None`` if nothing that it was decided by may come again, changed."""
+        decided = len(self.routes) if route is None else self.routes.index(route)
+        for position, guard in self.guards:
+            if position <= decided and peeked is not None:
+                with contextlib.suppress(Exception):  # a plugin's error
+                    return guard(peeked)
         return None
 
     def plan(self, first_byte: int | None) -> Plan[R]:
@@ -313,38 +342,56 @@ class Detection(_RouteScan[R]):
 class FlowDetection(_RouteScan[R]):
     """Scans the routes for one UDP flow, whose first datagrams are buffered until the decision."""
 
-    _seen: int = attrs.field(default=0, init=False)
-    ignored: int = attrs.field(default=0, init=False)  # number of keepalives at the beginning
+    left: tuple[bytes, ...] = attrs.field(default=(), init=False)
+    """The datagrams so far that count: neither keepalives before them, nor what servers drop."""
 
     def feed(self, datagrams: Sequence[bytes]) -> Decision[R] | None:
-        """Decide by all datagrams so far, evaluated one by one, however many have arrived at once; ``None`` if more are needed.
+        """Decide by those that are `left` and new ones, evaluated one by one, however many have arrived at once; ``None`` if more are needed.
 
         An empty first datagram can match a route for any datagram (RFC 867 and 868 require it). Keepalives for a NAT that match
         no route are ignored, and the next datagram counts as the first. After `MOST_DATAGRAMS` datagrams or `peek_limit` bytes
         there is always a decision.
         """
-        for count in range(self._seen + 1, len(datagrams) + 1):
-            self._seen = count
-            received = tuple(datagrams[self.ignored : count])
-            decision = self._feed_all(received)
+        for datagram in datagrams[len(self.left) :]:
+            before, earlier = self.left, self._peeked
+            received = self.left = (*before, datagram)
+            self._peeked = peeked = Datagrams(received, self.peeked)
+            is_dropped = self._detector.drops_last(peeked)
+            # A route before those of that protocol may take a first datagram.
+            decision = (
+                None if is_dropped and before else self._decide(peeked, is_last=not is_dropped)
+            )
             if decision is None:
-                continue
-            if (
+                if is_dropped:
+                    self.left, self._peeked = before, earlier
+            elif (
                 decision.route is not None
                 or not is_keepalive_only(received)
                 or not self.has_routes_for_client()
             ):
                 return decision
-            self.ignored, self._plan, self._peeked, self._position = count, None, None, 0
+            else:
+                self.left = ()
+            if not self.left:
+                self._plan, self._peeked, self._position = None, None, 0
         return None
 
-    def _feed_all(self, datagrams: tuple[bytes, ...]) -> Decision[R] | None:
+    @property
+    def peeked(self) -> Datagrams | None:
+        """The datagrams that are `left`, with what parsers have read; ``None`` if there are none."""
+        assert self._peeked is None or isinstance(self._peeked, Datagrams)  # noqa: S101
+        return self._peeked
+
+    def decide_on(self, peeked: Datagrams) -> Decision[R]:
+        """Decide at once by what parsers have read."""
+        self._peeked = peeked
+        self._plan = self._detector.plan(peeked.data[0] if peeked.data else None)
+        return self.finish()
+
+    def _decide(self, peeked: Datagrams, *, is_last: bool) -> Decision[R] | None:
         if self._plan is None:
-            self._plan = self._detector.plan(datagrams[0][0] if datagrams[0] else None)
-        earlier = self._peeked
-        assert earlier is None or isinstance(earlier, Datagrams)  # noqa: S101
-        self._peeked = peeked = Datagrams(datagrams, earlier)
-        last = is_limit_reached(datagrams, self._detector.peek_limit)
+            self._plan = self._detector.plan(peeked.data[0] if peeked.data else None)
+        last = is_last and is_limit_reached(peeked.datagrams, self._detector.peek_limit)
         return self._resolve(self._plan, peeked, last=last)
 
 

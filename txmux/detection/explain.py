@@ -66,11 +66,13 @@ class Explanation(Generic[R]):
         decided_at: After how many bytes it was decided; ``None`` when more bytes are needed.
         decision: On all of these bytes; while they decide nothing, what it will be at the deadline, or at the end of
             the stream. The route is ``None`` when no byte came.
+        is_dropped: Whether there are only datagrams that servers drop, so that it is as if none had come.
     """
 
     routes: tuple[RouteAnswer[R], ...]
     decided_at: int | None
     decision: Decision[R]
+    is_dropped: bool = False
 
 
 def explain(
@@ -124,7 +126,10 @@ def explain_in_steps(
         start, view, limit = detector.start_flow_detection, Datagrams, MOST_DATAGRAMS
         arguments = (client, now)
         for datagram in received:
-            held = (*held, datagram)
+            before, held = held, (*held, datagram)
+            # A first one may be taken by a route for another protocol.
+            if detector.drops_last(Datagrams(held)) and (before or not is_known(1)):
+                held = before
             if is_limit_reached(held, peek_limit):
                 break
         while len(held) > 1 and is_keepalive_only(held[:1]) and not is_known(1):
@@ -137,7 +142,7 @@ def explain_in_steps(
     for route in detector.routes:
         yield
         answers.append(_route_answer(route, excluded_by(route, client, now, certificate), seen))
-    return Explanation(tuple(answers), decided_at, decision)
+    return Explanation(tuple(answers), decided_at, decision, bool(received and not held))
 
 
 @attrs.frozen

@@ -222,6 +222,19 @@ def _learners(
                 yield position, learnt
 
 
+def declared_functions(
+    routes: Iterable[RouteLike], name: str
+) -> Iterator[tuple[int, Callable[..., Any]]]:
+    """Yield the functions that predicates declare, each once, after the position of its first route."""
+    found = set()
+    for position, route in enumerate(routes):
+        for alternative in route.alternatives:
+            function = _declared(alternative.predicate, name)
+            if function is not None and function not in found:
+                found.add(function)
+                yield position, function
+
+
 def _conversing(
     routes: Iterable[RouteLike],
 ) -> dict[int, list[Callable[[Peeked], Sequence[Exchange]]]]:

@@ -1,7 +1,7 @@
 """The matcher for QUIC."""
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import attrs
@@ -27,6 +27,7 @@ from txmux.wire.hello_options import (
     server_name,
     verdict_on,
 )
+from txmux.wire.quic.decided import DecidedHello
 from txmux.wire.quic.header import VERSIONS
 from txmux.wire.quic.opening import OTHER_VERSION, parse_opening
 
@@ -41,9 +42,17 @@ class _QuicPredicate:
     first_bytes: frozenset[int] = _LONG_HEADERS
 
     @property
+    def drops(self) -> Callable[[Datagrams], bool]:
+        return _drops_last
+
+    @property
     def key(self) -> Key | None:
         sni = self.hello.sni if self.hello else None
         return sni.key(_server_name) if sni else None
+
+    @property
+    def guard(self) -> Callable[[Datagrams], DecidedHello] | None:
+        return None if self.hello is None else _decided_hello
 
     def naming(self, fact: str) -> Predicate:
         if fact != "sni" or self.hello is not None:
@@ -67,6 +76,14 @@ class _QuicPredicate:
 
 def _server_name(flow: Datagrams) -> str | None:
     return server_name(flow.parsed_all(parse_opening))
+
+
+def _drops_last(flow: Datagrams) -> bool:
+    return flow.parsed_all(parse_opening).drops_last
+
+
+def _decided_hello(flow: Datagrams) -> DecidedHello:
+    return DecidedHello.from_opening(flow.parsed_all(parse_opening))
 
 
 @implementer(IProtocolMatcher)

@@ -170,7 +170,8 @@ def traced_outcome(sample: TracedSample, trace: Trace) -> TracedOutcome:
         is_undecided = trace.found.decided_at is None
         is_flow = is_undecided and sample.datagrams is not None
         is_illegal = "tls_error" in trace.found.decision.facts
-        if is_illegal or (is_flow and is_keepalive_only(sample.datagrams or ())):
+        is_nothing = trace.found.is_dropped or is_keepalive_only(sample.datagrams or ())
+        if is_illegal or (is_flow and is_nothing):
             return TracedOutcome("tls-failed" if is_illegal else "silent", None, Refusal.CLOSE)
         return TracedOutcome("default", None, listener.default, trace.facts)
     outcome = None if route.is_outer else route.outcome

@@ -1,6 +1,7 @@
 """The headers of QUIC packets that can be read without a key."""
 
 import enum
+from collections.abc import Iterator
 from struct import Struct
 from struct import error as StructError  # noqa: N812
 
@@ -8,8 +9,8 @@ import attrs
 
 from txmux.wire.cursor import MalformedError
 
-LEAST_TO_NEGOTIATE = 1200
-"""Bytes of a datagram of a version that a server does not know, for it to offer others (RFC 9000, section 6.1)."""
+LEAST_DATAGRAM = 1200
+"""Bytes of a datagram with an Initial packet, without which servers drop it (RFC 9000, section 14.1), or offer no other version (section 6.1)."""
 
 LONG_HEADER = 0x80
 """The bit of the first byte that only packets with a long header have (RFC 8999, section 5.1)."""
@@ -23,6 +24,10 @@ _LEAST_LONG = bytes([LONG_HEADER])
 _two_bytes = Struct(">H").unpack_from
 _four_bytes = Struct(">I").unpack_from
 _eight_bytes = Struct(">Q").unpack_from
+
+
+class UnacceptableError(Exception):
+    """A QUIC client has made a packet that servers drop, or end the connection for."""
 
 
 class Packet(enum.IntEnum):
@@ -73,6 +78,8 @@ VERSIONS = {
 }
 """The versions whose Initial packets can be read, by their number on the wire."""
 
+_KNOWN = frozenset(number.to_bytes(4, "big") for number in VERSIONS)
+
 
 @attrs.frozen
 class LongHeader:
@@ -108,18 +115,13 @@ def may_open(datagram: bytes) -> bool:
     """
     if datagram[:1] < _LEAST_LONG:
         return False
-    return len(datagram) >= LEAST_TO_NEGOTIATE or int.from_bytes(datagram[1:5], "big") in VERSIONS
+    return len(datagram) >= LEAST_DATAGRAM or int.from_bytes(datagram[1:5], "big") in VERSIONS
 
 
-def opens_connection(datagram: bytes, *, is_known: bool = True) -> bool:
-    """Return whether a client may open a connection with a datagram, if the connection ID that it is sent to is new.
+def opens_connection(datagram: bytes) -> bool:
+    """Return whether a client of QUIC may open a further connection with a datagram, if the connection ID that it is sent to is new.
 
     Packets of type 0-RTT may overtake the Initial packet that they follow, and have its connection ID.
-
-    Args:
-        datagram: From an address that has said something before.
-        is_known: Whether it has to be of a version in `VERSIONS`. Of others the type of a packet cannot be read, so
-            another protocol's datagram is more easily taken for one.
     """
     if not may_open(datagram):
         return False
@@ -130,10 +132,44 @@ def opens_connection(datagram: bytes, *, is_known: bool = True) -> bool:
     if not SHORTEST_FIRST_ID <= len(header.destination) <= LONGEST_ID:
         return False
     if header.kind is None:
-        return not is_known and header.version != 0 and header.fixed
+        return header.version != 0 and header.fixed
     if header.kind is Packet.INITIAL:  # servers drop shorter datagrams (RFC 9000, section 14.1)
-        return len(datagram) >= LEAST_TO_NEGOTIATE and (header.fixed or header.has_token)
+        return len(datagram) >= LEAST_DATAGRAM and (header.fixed or header.has_token)
     return header.kind is Packet.ZERO_RTT and header.fixed
+
+
+def opens_first_connection(datagram: bytes) -> bool:
+    """Return the same for a client that has spoken another protocol.
+
+    The version has to be in `VERSIONS`: of others the type of a packet cannot be read, so a datagram of that protocol is more easily taken
+    for one. But an Initial packet that servers drop opens one, too: a server that takes it would serve its name by that protocol's route.
+    """
+    return datagram[1:5] in _KNOWN and any(
+        header.kind in {Packet.INITIAL, Packet.ZERO_RTT} for _, header in long_headers(datagram)
+    )
+
+
+def has_known_version(data: memoryview, size: int) -> bool:
+    """Rule out most datagrams of other protocols for `opens_first_connection`; they are of `size` bytes each, or one if that is 0."""
+    return any(
+        data[at] >= LONG_HEADER and bytes(data[at + 1 : at + 5]) in _KNOWN
+        for at in range(0, len(data), size or len(data) or 1)
+    )
+
+
+def long_headers(datagram: bytes) -> Iterator[tuple[int, LongHeader]]:
+    """Yield the packets with a long header with which a datagram begins, as far as they can be read, each after where it begins.
+
+    The last one may be followed by padding, or by a packet with a short header.
+    """
+    at = 0
+    while at < len(datagram) and datagram[at] & LONG_HEADER:
+        try:
+            header = read_long_header(datagram, at)
+        except MalformedError:
+            return
+        yield at, header
+        at = header.end
 
 
 def read_long_header(data: bytes, at: int = 0) -> LongHeader:

@@ -13,10 +13,10 @@ from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import ECB
 
 from txmux.wire.cursor import MalformedError
-from txmux.wire.quic.header import VERSIONS, LongHeader
+from txmux.wire.quic.header import VERSIONS, LongHeader, UnacceptableError
 
 _SAMPLE_AFTER, _SAMPLE = 4, 16
-_TAG = 16
+_RESERVED = 0x0C
 _ECB = ECB()  # nosec B305  # noqa: S305 - of a single block, as in the RFC
 
 
@@ -39,16 +39,20 @@ class ClientKeys:
         self._iv = int.from_bytes(_expand(client, iv, 12), "big")
         self._header = Cipher(AES(_expand(client, header, 16)), _ECB)
 
-    def unprotect(self, datagram: bytes, at: int, header: LongHeader) -> bytes:
-        """Return the frames of a packet.
+    def unprotect(
+        self, datagram: bytes, at: int, header: LongHeader, largest: int = -1
+    ) -> tuple[bytes, int]:
+        """Return the frames of a packet, and the largest number until now.
 
         Args:
             datagram: What it is in.
             at: Where it begins there.
             header: Its header.
+            largest: The largest number of an earlier packet of the client; -1 if there is none.
 
         Raises:
             MalformedError: Another has made it, or it was changed on its way.
+            UnacceptableError: The client has set reserved bits (RFC 9000, section 17.2).
         """
         number_at = header.number_at
         sample_at = number_at + _SAMPLE_AFTER
@@ -59,17 +63,31 @@ class ClientKeys:
         first = datagram[at] ^ mask[0] & 0x0F
         size = (first & 3) + 1
         protected = int.from_bytes(datagram[number_at : number_at + size], "big")
-        number = protected ^ int.from_bytes(mask[1 : 1 + size], "big")
+        cut = protected ^ int.from_bytes(mask[1 : 1 + size], "big")
         payload_at = number_at + size
         associated = b"".join(
-            (bytes([first]), datagram[at + 1 : number_at], number.to_bytes(size, "big"))
+            (bytes([first]), datagram[at + 1 : number_at], cut.to_bytes(size, "big"))
         )
-        # The number is cut off on the wire (RFC 9000, section 17.1); a client's first ones are small.
+        number = _whole_number(cut, 8 * size, largest)
         nonce = (self._iv ^ number).to_bytes(12, "big")
         try:
-            return self._aead.decrypt(nonce, datagram[payload_at : header.end], associated)
+            frames = self._aead.decrypt(nonce, datagram[payload_at : header.end], associated)
         except InvalidTag:
             raise MalformedError from None
+        if first & _RESERVED:
+            raise UnacceptableError
+        return frames, max(number, largest)
+
+
+def _whole_number(cut: int, bits: int, largest: int) -> int:
+    # Packet numbers are cut off on the wire (RFC 9000, section 17.1 and appendix A.3).
+    window, expected = 1 << bits, largest + 1
+    number = expected & -window | cut
+    if number <= expected - window // 2:
+        return number + window
+    if number > expected + window // 2 and number >= window:
+        return number - window
+    return number
 
 
 def _expand(secret: bytes, label: bytes, length: int) -> bytes:

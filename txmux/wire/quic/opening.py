@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from base64 import b64decode, b64encode
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from txmux.wire.client_hello import HelloReader
+from txmux.wire.client_hello import ClientHello, HelloReader
 from txmux.wire.cursor import MalformedError, copied
 from txmux.wire.quic.frames import read_frames
 from txmux.wire.quic.header import (
-    LEAST_TO_NEGOTIATE,
-    LONG_HEADER,
+    LEAST_DATAGRAM,
     LONGEST_ID,
     SHORTEST_FIRST_ID,
     VERSIONS,
     LongHeader,
     Packet,
+    UnacceptableError,
+    long_headers,
     may_open,
-    read_long_header,
 )
 from txmux.wire.reassembly import LONGEST_STREAM, MOST_FRAGMENTS, Fragment, reassemble
 
@@ -28,7 +30,9 @@ if TYPE_CHECKING:
 OTHER_VERSION = "other"
 """The name of all versions whose Initial packets cannot be read."""
 
-_MOST_PACKETS = 16
+_HEADER = 4  # of a message of the handshake
+MOST_PACKETS = 16
+"""The most packets that are read before the decision, or in a datagram after it."""
 _MOST_FRAGMENTS_EVER = 64  # browsers cut the hello differently each time they send it again
 
 
@@ -41,22 +45,28 @@ class QuicOpening:
         certain: Whether it is one: a packet was found to be made by a client, or the version is another.
         version: The name of the version, once it is known.
         hello: The ClientHello, as far as it has come.
+        drops_last: Whether the last datagram is one that servers drop. It has not changed anything here, and must not reach a server: one that
+            takes it nevertheless would see another hello.
+        destination: The connection ID that the first packet is sent to.
     """
 
     refused: bool = False
     certain: bool = False
     version: str | None = None
     hello: HelloReader = attrs.field(factory=lambda: HelloReader(carrier="q"))
+    drops_last: bool = False
+    destination: bytes | None = None
 
     _datagrams: int = 0
     """How many datagrams have been read."""
     _packets: int = 0
     """How many packets of them."""
     _number: int = 0
-    """The version, as a number, …"""
-    _destination: bytes | None = None
-    """… and the connection ID that the first packet is sent to; both are the same in all that belong to it."""
-    _keys: ClientKeys | None = None
+    """The version, as a number. It and `destination` are the same in all packets that belong to it."""
+    _keys: dict[int, ClientKeys] = attrs.field(factory=dict)
+    """By version. All follow from the connection ID, so copies share them."""
+    _largest: int = -1
+    """The largest number of a packet."""
     _stream: bytes = b""
     """The beginning of the stream of CRYPTO frames, as far as it is whole, …"""
     _pending: tuple[Fragment, ...] = ()
@@ -69,85 +79,165 @@ class QuicOpening:
 
         Raises:
             MalformedError: No QUIC client begins so.
+            UnacceptableError: Servers drop it, or end the connection for it.
         """
-        fragments: list[Fragment] = []
         try:
-            self._read_packets(datagram, fragments)
+            self._put_together(self._read_packets(datagram))
         except MalformedError:
-            # After a valid packet, what cannot be read is ignored, as a server does.
             if not self.certain:
                 raise
-        if fragments:
-            self._fragment_count += len(fragments)
-            if self._fragment_count > _MOST_FRAGMENTS_EVER:
-                raise MalformedError
-            self._stream, self._pending = reassemble(self._stream, (*self._pending, *fragments))
-            if len(self._pending) > MOST_FRAGMENTS:
-                raise MalformedError
-            if sum(len(data) for _, data in self._pending) + len(self._stream) > LONGEST_STREAM:
-                raise MalformedError
-            self.hello = copied(self.hello)
-            self.hello.read_message(self._stream)
+            raise UnacceptableError from None
 
-    def _read_packets(self, datagram: bytes, fragments: list[Fragment]) -> None:
-        at = 0
-        # The last packet may be followed by padding, which has no header.
-        while at < len(datagram) and (at == 0 or datagram[at] & LONG_HEADER):
-            header = read_long_header(datagram, at)
-            if self._destination is None:
-                self._begin(header, datagram)
+    def _read_packets(self, datagram: bytes) -> list[Fragment]:
+        fragments: list[Fragment] = []
+        # Whether servers drop it is only of interest if a client has made it, which the first Initial packet shows.
+        is_good = True
+        header = None
+        for at, header in long_headers(datagram):
+            if self.destination is None:
+                is_good = self._begin(header, datagram)
                 if header.kind is None:
-                    return
-            elif (header.version, header.destination) != (self._number, self._destination):
-                raise MalformedError
+                    return fragments
+            elif (header.version, header.destination) != (self._number, self.destination):
+                if header.kind is None and header.destination != self.destination and at:
+                    break  # random bytes behind the last packet
+                is_good = False
+                continue
             self._packets += 1
-            if self._packets > _MOST_PACKETS:
-                raise _TooManyError
-            if header.kind is Packet.INITIAL:
-                fragments += self._read_initial(datagram, at, header)
-            elif header.kind is Packet.RETRY or not (
-                header.kind is Packet.ZERO_RTT or self.certain
-            ):
+            if self._packets > MOST_PACKETS:
                 raise MalformedError
-            at = header.end
-
-    def _begin(self, header: LongHeader, datagram: bytes) -> None:
-        if not SHORTEST_FIRST_ID <= len(header.destination) <= LONGEST_ID or not header.version:
+            if header.kind is Packet.INITIAL:
+                is_good = is_good and len(datagram) >= LEAST_DATAGRAM
+                fragments += self._read_initial(datagram, at, header)
+            else:
+                is_good = is_good and (header.kind is Packet.ZERO_RTT or self.certain)
+        self._fragment_count += len(fragments)
+        if header is None or not is_good or self._fragment_count > _MOST_FRAGMENTS_EVER:
             raise MalformedError
+        return fragments
+
+    def _begin(self, header: LongHeader, datagram: bytes) -> bool:
+        """Start with the first packet; returns whether its connection ID is as long as a client's has to be."""
         known_version = VERSIONS.get(header.version)
+        is_good = SHORTEST_FIRST_ID <= len(header.destination) <= LONGEST_ID
         if known_version is None:
-            too_short = len(datagram) < LEAST_TO_NEGOTIATE
-            if too_short or not header.fixed or len(header.source) > LONGEST_ID:
+            is_long = len(datagram) >= LEAST_DATAGRAM and len(header.source) <= LONGEST_ID
+            if not (is_good and is_long and header.fixed and header.version):
                 raise MalformedError
             self.certain = True
             self.hello = HelloReader(malformed=True)
         self.version = known_version.name if known_version else OTHER_VERSION
-        self._number, self._destination = header.version, header.destination
+        self._number, self.destination, self._keys = header.version, header.destination, {}
+        return is_good
 
     def _read_initial(self, datagram: bytes, at: int, header: LongHeader) -> list[Fragment]:
-        if not (header.fixed or header.has_token):
-            raise MalformedError  # only a client with a token may clear the bit (RFC 9287, section 3.1)
-        if self._keys is None:
+        """Return what is in the CRYPTO frames of an Initial packet.
+
+        Raises:
+            MalformedError: It is protected by other keys, or was changed on its way.
+            UnacceptableError: Servers drop it, or end the connection for it.
+        """
+        keys = self._keys.get(header.version)
+        if keys is None:
             from txmux.wire.quic.initial import ClientKeys  # noqa: PLC0415 - only who needs it loads cryptography
 
-            self._keys = ClientKeys(header.version, header.destination)
-        frames = read_frames(self._keys.unprotect(datagram, at, header))
+            destination = self.destination or b""
+            keys = self._keys[header.version] = ClientKeys(header.version, destination)
+        frames, self._largest = keys.unprotect(datagram, at, header, self._largest)
         self.certain = True
-        return frames
+        if not (header.fixed or header.has_token):
+            raise UnacceptableError  # only a client with a token may clear the bit (RFC 9287, section 3.1)
+        try:
+            return read_frames(frames)
+        except MalformedError:
+            raise UnacceptableError from None
+
+    def _put_together(self, fragments: list[Fragment]) -> None:
+        """Add fragments to the stream, and read the hello as far as it is there.
+
+        Raises:
+            MalformedError: They contradict others, or there are too many.
+        """
+        if not fragments:
+            return
+        self._stream, self._pending = reassemble(self._stream, (*self._pending, *fragments))
+        if len(self._pending) > MOST_FRAGMENTS:
+            raise MalformedError
+        if sum(len(data) for _, data in self._pending) + len(self._stream) > LONGEST_STREAM:
+            raise MalformedError
+        self.hello = copied(self.hello)
+        self.hello.read_message(self._stream)
+
+    # After the decision.
+
+    def continued(self, datagram: bytes, initials: Iterable[tuple[int, LongHeader]]) -> QuicOpening:
+        """Return the state after the Initial packets of one more datagram, however long that is.
+
+        Raises:
+            MalformedError: They are protected by other keys.
+            UnacceptableError: Servers drop them or end the connection, or they contradict earlier ones.
+        """
+        after = copied(self)
+        fragments: list[Fragment] = []
+        for at, header in initials:
+            fragments += after._read_initial(datagram, at, header)
+        try:
+            after._put_together(fragments)
+        except MalformedError:
+            raise UnacceptableError from None
+        return after
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing has come in a CRYPTO frame."""
+        return not (self._stream or self._pending)
+
+    def emptied(self) -> QuicOpening:
+        """Return one that takes the packets that this takes, as if nothing had come in their CRYPTO frames."""
+        return QuicOpening(destination=self.destination, largest=self._largest)
+
+    def hellos(self) -> Iterator[ClientHello]:
+        """Yield the hello that has come in full, and further ones behind it, which servers may ask for.
+
+        Raises:
+            UnacceptableError: There is something else.
+        """
+        at = 0
+        while len(self._stream) > at:
+            reader = HelloReader(carrier="q") if at else self.hello
+            if at:
+                reader.read_message(self._stream[at:])
+            if reader.malformed:
+                raise UnacceptableError
+            if reader.hello is None:
+                return
+            yield reader.hello
+            at += _HEADER + int.from_bytes(self._stream[at + 1 : at + _HEADER], "big")
+
+    def as_json(self) -> list[Any]:
+        """Return what `continued` needs, as values of JSON."""
+        pending = [(offset, b64encode(data).decode()) for offset, data in self._pending]
+        name = (self.destination or b"").hex()
+        return [name, self._largest, b64encode(self._stream).decode(), pending]
+
+    @classmethod
+    def from_json(cls, fields: Sequence[Any]) -> QuicOpening:
+        """Make one from what `as_json` has returned."""
+        name, largest, stream, pending = fields
+        made = cls(destination=bytes.fromhex(name), largest=int(largest))
+        fragments = [(0, b64decode(stream)), *((at, b64decode(data)) for at, data in pending)]
+        made._put_together(fragments)
+        return made
 
 
 _REFUSED = QuicOpening(refused=True, datagrams=1)
-
-
-class _TooManyError(Exception):
-    """There are more packets than a client sends."""
 
 
 def parse_opening(datagrams: tuple[bytes, ...], earlier: QuicOpening | None) -> QuicOpening:
     """Read the first datagrams of a QUIC client; for `Datagrams.parsed_all`.
 
     Versions 1 and 2 and draft-29 are read down to the ClientHello. Its fragments may come in any order, cut anywhere and in
-    several packets. Of other versions only the header is read (RFC 8999).
+    several packets. Of other versions only the header is read (RFC 8999). What servers drop counts as if it had not come.
 
     Args:
         datagrams: Those so far.
@@ -159,9 +249,14 @@ def parse_opening(datagrams: tuple[bytes, ...], earlier: QuicOpening | None) -> 
     for datagram in datagrams[opening._datagrams :]:
         if opening.refused or opening.hello.hello or opening.hello.malformed:
             break
-        opening._datagrams += 1
+        before = copied(opening)
         try:
             opening.read(datagram)
-        except (MalformedError, _TooManyError):
+            opening.drops_last = False
+        except MalformedError:
             opening.refused = True
+        except UnacceptableError:
+            opening = before
+            opening.drops_last = True
+        opening._datagrams += 1
     return opening

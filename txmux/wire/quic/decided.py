@@ -1,0 +1,135 @@
+"""Holds a QUIC connection to the ClientHello that its route was decided by.
+
+A server may drop what txmux has decided by, forget a connection and begin another one with the same ID, answer by a Retry, or ask for
+another hello (HelloRetryRequest). In each case it serves the name of a hello that comes after the decision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any
+
+import attrs
+
+from txmux.wire.client_hello import ClientHello
+from txmux.wire.cursor import MalformedError
+from txmux.wire.quic.header import VERSIONS, LongHeader, Packet, UnacceptableError, long_headers
+from txmux.wire.quic.opening import MOST_PACKETS, QuicOpening
+
+_MOST_OPENINGS = 16
+
+
+@attrs.define(eq=False)
+class DecidedHello:
+    """Judges the datagrams of a client after the decision.
+
+    No byte of a CRYPTO stream gets to the server in two versions, and no hello that asks for something else than the one that decided: not
+    in the same connection, after a HelloRetryRequest (RFC 8446, section 4.1.2) or a Retry (RFC 9000, section 17.2.5.3), nor in another one.
+
+    Attributes:
+        hello: The one that decided; ``None`` if it had not come in full.
+        is_over: Whether the handshake is, so that no more CRYPTO frames come in Initial packets (RFC 9001, section 4.9.1), but late acknowledgements.
+    """
+
+    hello: ClientHello | None = None
+    is_over: bool = False
+    _openings: dict[bytes, QuicOpening] = attrs.field(factory=dict)
+    """By the connection IDs that keys were derived from. None is ever forgotten: its bytes might come again, changed."""
+
+    @classmethod
+    def from_opening(cls, opening: QuicOpening) -> DecidedHello:
+        """Make one for a flow whose first datagrams have been read."""
+        made = cls(opening.hello.hello)
+        if not (opening.refused or opening.destination is None or opening.hello.malformed):
+            made._openings[opening.destination] = opening
+        return made
+
+    def end(self) -> None:
+        """Forget the streams: the client speaks with the keys that follow the handshake."""
+        if not self.is_over:
+            self.is_over = True
+            self._openings = {name: one.emptied() for name, one in self._openings.items()}
+
+    def admits(
+        self, datagram: bytes, versions: Collection[bytes], decides: Callable[[QuicOpening], bool]
+    ) -> bool:
+        """Return whether the server gets a datagram with a long header.
+
+        Args:
+            datagram: It is of the same flow, and came after the decision.
+            versions: The unknown versions, as on the wire, in which the connection began, or in which its server answers.
+            decides: Returns whether a hello that has come in full only now leads where the flow was led without it.
+        """
+        initials = _initials(datagram, versions)
+        if not initials:
+            return initials is not None
+        if len(initials) > MOST_PACKETS:
+            return False
+        for name, opening in self._candidates(initials[0][1].destination):
+            try:
+                after = opening.continued(datagram, initials)
+                is_same = (
+                    after.is_empty
+                    if self.is_over
+                    else all(self._fits(hello, after, decides) for hello in after.hellos())
+                )
+            except MalformedError:
+                continue  # protected by the keys of another one
+            except UnacceptableError:
+                return False
+            if is_same:
+                self._openings[name] = after
+            return is_same
+        return False
+
+    def _candidates(self, destination: bytes) -> Iterator[tuple[bytes, QuicOpening]]:
+        # Most packets are sent to the ID of their keys; those to the ID that a server has chosen are protected by earlier keys.
+        known = self._openings.get(destination)
+        if known is not None:
+            yield destination, known
+        yield from [item for item in self._openings.items() if item[0] != destination]
+        if known is None and len(self._openings) < _MOST_OPENINGS:
+            yield destination, QuicOpening(destination=destination)
+
+    def _fits(
+        self, hello: ClientHello, opening: QuicOpening, decides: Callable[[QuicOpening], bool]
+    ) -> bool:
+        if self.hello is None and decides(opening):
+            self.hello = hello
+        return hello == self.hello
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what another process needs to judge as this one does, as values of JSON."""
+        return {
+            "hello": None if self.hello is None else attrs.astuple(self.hello),
+            "is_over": self.is_over,
+            "openings": [opening.as_json() for opening in self._openings.values()],
+        }
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> DecidedHello:
+        """Make one that goes on as that of another process, which `as_json` has described."""
+        hello = fields.get("hello")
+        made = cls(None, bool(fields["is_over"]))
+        if hello is not None:
+            sni, alpn, version, ech = hello
+            made.hello = ClientHello(sni, tuple(alpn), version, ech)
+        for opening in map(QuicOpening.from_json, fields["openings"][:_MOST_OPENINGS]):
+            made._openings[opening.destination or b""] = opening
+        return made
+
+
+def _initials(datagram: bytes, versions: Collection[bytes]) -> list[tuple[int, LongHeader]] | None:
+    """Return the Initial packets of a datagram; ``None`` if it has packets of another version, or of several connections."""
+    initials: list[tuple[int, LongHeader]] = []
+    destination = None
+    for at, header in long_headers(datagram):
+        if at and header.destination != destination:
+            # Random bytes behind the last packet look like one of an unknown version.
+            return initials if header.kind is None else None
+        destination = header.destination
+        if header.version not in VERSIONS and datagram[at + 1 : at + 5] not in versions:
+            return None
+        if header.kind is Packet.INITIAL:
+            initials.append((at, header))
+    return initials
