@@ -33,6 +33,10 @@ def destination_of(head: bytes) -> bytes | None:
     return head[_ID_AT:end] if end <= len(head) else None
 
 
+def _version(head: bytes) -> bytes:
+    return head[1:5]
+
+
 @attrs.define(eq=False, weakref_slot=False)
 class ConnectionIds:
     """The IDs of one connection. All packets in a datagram have the same (RFC 9000, section 12.2).
@@ -40,13 +44,16 @@ class ConnectionIds:
     Attributes:
         known: Those that the client sends to, as far as they are certain, the first one first.
         served: The last one that the server has chosen, if it has.
+        versions: As on the wire: the one that it began in, and the one that the server answers in, if that is another. The same ID in a further
+            version is another connection; empty for one that an older process began, and then any will do.
         current: The one of the last short header, or the last long one to `served`; ``None`` before. Who has one has heard
             the server's answer, so its address is no forged one.
-        read: Reads the first byte and `current` of a datagram with a short header; another ID before there is one.
+        read: Reads the first byte and `current` of a datagram with a short header; another ID before there was one.
     """
 
     _own: bytes
     known: tuple[bytes, ...]
+    versions: tuple[bytes, ...] = ()
     served: bytes | None = attrs.field(default=None, init=False)
     current: bytes | None = attrs.field(default=None, init=False)
     read: Callable[[Any], tuple[Any, ...]] = attrs.field(default=_reader(0), init=False)
@@ -60,24 +67,26 @@ class ConnectionIds:
             header = read_long_header(first)
         except MalformedError:
             return None
-        return cls(header.source, (header.destination,))
+        return cls(header.source, (header.destination,), (_version(first),))
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> ConnectionIds:
         ids = tuple(bytes.fromhex(text) for text in fields["known"][:_MOST_KNOWN])
         if not ids:
             raise ValueError("a QUIC connection without an ID")
-        made = cls(bytes.fromhex(fields["own"]), ids)
+        versions = tuple(bytes.fromhex(text) for text in fields.get("versions", ())[:2])
+        made = cls(bytes.fromhex(fields["own"]), ids, versions)
         if fields.get("served") is not None:
             made.served = bytes.fromhex(fields["served"])
         if fields.get("current") is not None:
-            made.use(bytes.fromhex(fields["current"]))
+            made.current = bytes.fromhex(fields["current"])
         return made
 
     def as_json(self) -> dict[str, Any]:
         return {
             "own": self._own.hex(),
             "known": [name.hex() for name in self.known],
+            "versions": [version.hex() for version in self.versions],
             "served": None if self.served is None else self.served.hex(),
             "current": None if self.current is None else self.current.hex(),
         }
@@ -95,10 +104,16 @@ class ConnectionIds:
         if not has_id or header.destination != self._own or source == self.served:
             return False
         self.served = source
+        if self.versions:
+            self.versions = tuple(dict.fromkeys((self.versions[0], _version(answer))))
         if source not in self.known:
             latest = self.known[1:][2 - _MOST_KNOWN :]
             self.known = (self.known[0], *latest, source)
         return True
+
+    def speaks(self, head: bytes) -> bool:
+        """Return whether the version of a long header is one of the connection's."""
+        return not self.versions or _version(head) in self.versions
 
     def use(self, name: bytes) -> None:
         self.current = name
@@ -111,8 +126,10 @@ class ConnectionIds:
         """
         if head[:1] >= _LEAST_LONG:
             name = destination_of(head)
+            if not self.speaks(head):
+                return False
             if name is not None and name == self.served and self.current is None:
-                self.use(name)
+                self.current = name
             return name in self.known
         if self.served is None or not head:
             return False

@@ -48,7 +48,14 @@ from txmux.udp.shared_address import ACKNOWLEDGED, SharedAddress
 from txmux.wire.proxyprotocol.decode import decode_datagram
 from txmux.wire.proxyprotocol.encode import encode_v2
 from txmux.wire.proxyprotocol.header import LARGEST_HEADER, Address, ProxyHeader
-from txmux.wire.quic.header import LONG_HEADER, may_open, opens_connection
+from txmux.wire.quic.decided import DecidedHello
+from txmux.wire.quic.header import (
+    LONG_HEADER,
+    has_known_version,
+    may_open,
+    opens_connection,
+    opens_first_connection,
+)
 
 if TYPE_CHECKING:
     from txmux.client.configuration import CompiledRoute, Configuration
@@ -79,10 +86,11 @@ class Flow:
     """
 
     __slots__ = (
-        "_client", "_counted", "_counted_before", "_detection", "_following", "_is_stray", "_layer",
-        "_pending_end_reason", "_rejection_reason", "_server_socket", "_suspended_queue",
-        "admitted", "bytes_in", "bytes_out", "configuration", "datagrams_in", "datagrams_out",
-        "decided", "decided_after", "entered_at", "held", "ids", "key", "last_received_at", "live", "logged",
+        "_client", "_counted", "_counted_before", "_decided_hello", "_detection", "_following",
+        "_is_stray", "_layer", "_pending_end_reason", "_rejection_reason", "_server_socket",
+        "_suspended_queue", "admitted", "bytes_in", "bytes_out", "configuration", "datagrams_in",
+        "datagrams_out", "decided", "decided_after", "entered_at", "held", "ids", "key",
+        "last_received_at", "live", "logged",
         "permit", "port", "proxy_header", "queue", "record", "refusal_reason", "runtime",
         "shared_address", "started_at", "state", "unrecognised",
     )  # fmt: skip
@@ -123,6 +131,7 @@ class Flow:
         self.held: tuple[bytes, ...] = ()
         self._layer = configuration.top
         self._detection: FlowDetection[CompiledRoute] | None = None
+        self._decided_hello: DecidedHello | None = None  # if the rules look at what is in a hello
         self._rejection_reason: EndReason = "no-route"
         self._server_socket: ServerSocket | None = None
         self._following: Following | None = None
@@ -185,14 +194,14 @@ class Flow:
                     return False
         elif self.proxy_header is not None:
             return self.take(data, size)
-        elif data and data[0] >= LONG_HEADER and opens_connection(bytes(data)):
+        elif data and (size or data[0] >= LONG_HEADER) and has_known_version(data, size):
             return False
         return self._take(data, size)
 
     def may_open(self, datagram: bytes) -> bool:
         """Return whether a datagram that is not of this connection opens another one."""
-        is_known = self.ids is None
-        return self.proxy_header is None and opens_connection(datagram, is_known=is_known)
+        opens = opens_first_connection if self.ids is None else opens_connection
+        return self.proxy_header is None and opens(datagram)
 
     def find(self, head: bytes) -> Flow | None:
         """Return this flow if a datagram is sent to one of its connection IDs; `head` is its first `connection_ids.HEAD` bytes."""
@@ -210,13 +219,40 @@ class Flow:
 
     def take(self, data: memoryview, size: int, *, is_home: bool = True) -> bool:
         """Take datagrams of the client; returns whether the flow still lives. They are from where its answers go if `is_home`."""
-        if self.proxy_header is None:
+        if self.proxy_header is None and (
+            self._decided_hello is None or self._are_short(data, size)
+        ):
             return self._take(data, size, is_home=is_home)
         for part in behind_headers(self.proxy_header, data, size):
-            if part is None:
+            if part is None or not self._is_as_decided(part):
                 self.count_lost(1)
             elif not self._take(part, 0, is_home=is_home):
                 return False
+        return True
+
+    def _are_short(self, data: memoryview, size: int) -> bool:
+        """Return whether datagrams have no long header, so that they cannot begin another handshake."""
+        are_short = bytes(data[:: size or len(data) or 1]).isascii()
+        is_after = self.ids is not None and self.ids.current is not None
+        if are_short and is_after and self._decided_hello is not None:
+            self._decided_hello.end()
+        return are_short
+
+    def _is_as_decided(self, datagram: memoryview) -> bool:
+        """Return whether the server gets a datagram: in no packet of a handshake, it asks for something else than what the route was decided by."""
+        hello = self._decided_hello
+        if hello is None or not datagram or datagram[0] < LONG_HEADER:
+            return True
+        versions = () if self.ids is None else self.ids.versions
+        return hello.admits(bytes(datagram), versions, self._decides_so)
+
+    def _decides_so(self, peeked: Datagrams) -> bool:
+        """Return whether a hello that has come too late for the decision leads where it has led."""
+        detection = self._begin_detection()
+        decision = None if detection is None else detection.decide_on(peeked)
+        if decision is None or getattr(decision.route, "name", None) != self.record.route:
+            return False
+        self.record.facts = {**self.record.facts, **decision.facts}
         return True
 
     def open(self, data: memoryview) -> None:
@@ -304,7 +340,7 @@ class Flow:
         return detection if detector.takes_any_client or detection.has_routes_for_client() else None
 
     def _detect(self) -> None:
-        decision, detection = None, self._detection
+        decision, detection, peeked = None, self._detection, None
         try:
             if detection is None:
                 peeked = Datagrams(self.held[:1])
@@ -314,22 +350,23 @@ class Flow:
             if detection is not None:
                 decision = detection.feed(self.held)
             if decision is not None:
-                self._route_by(decision)
+                self._route_by(decision, peeked if detection is None else detection.peeked)
             elif detection is None:
                 self._route(self._layer.default, "no-route")
-            elif detection.ignored == len(self.held):
+            elif len(detection.left) < len(self.held):
                 # A phone sends keepalives before it registers, and the registration has to decide.
-                self.count_lost(len(self.held))
-                self.held = ()
-                self._detection = self._begin_detection()
+                self.count_lost(len(self.held) - len(detection.left))
+                self.held = detection.left
         finally:
             # Most flows are decided at once, and have another timeout by now.
             if self.queue is None and self.record.reason is None:
                 seconds = self.configuration.settings.detect_timeout
                 self.live.enter(self, seconds, is_spare=True, is_final=True)
 
-    def _route_by(self, decision: Decision[CompiledRoute]) -> None:
-        record, self.decided = self.record, decision.facts
+    def _route_by(self, decision: Decision[CompiledRoute], peeked: Datagrams | None) -> None:
+        record, detector, self.decided = self.record, self._layer.detector, decision.facts
+        if detector.guards and (self.ids is not None or self.proxy_header is not None):
+            self._decided_hello = detector.guard(decision.route, peeked)
         record.facts = {**record.facts, **decision.facts} if record.facts else decision.facts
         self._detection = None
         route = decision.route
@@ -449,7 +486,7 @@ class Flow:
         elif (decision := detection.finish()).route is None and is_keepalive_only(self.held):
             self.end("no-route")
         else:
-            self._route_by(decision)
+            self._route_by(decision, detection.peeked)
 
     def _too_late(self) -> None:
         last_received_at, server_socket = self.last_received_at, self._server_socket
@@ -584,6 +621,7 @@ class Flow:
             "introduction": None if header is None else _text(encode_v2(header, datagrams=True)),
             "ids": None if self.ids is None else self.ids.as_json(),
             "trail": None if self._following is None else self._following.as_json(),
+            "hello": None if self._decided_hello is None else self._decided_hello.as_json(),
         }
 
     def restore(
@@ -645,6 +683,8 @@ class Flow:
         self._is_stray = fields.get("is_stray", False)
         if fields.get("unrecognised") is not None:
             self.unrecognised = b64decode(fields["unrecognised"])
+        if fields.get("hello") is not None:
+            self._decided_hello = DecidedHello.from_json(fields["hello"])
         if fields.get("introduction") is not None:
             decoded = decode_datagram(b64decode(fields["introduction"]))
             self.proxy_header = None if decoded is None else decoded.header
@@ -679,11 +719,13 @@ def _text(data: bytes) -> str:
     return b64encode(data).decode("ascii")
 
 
-def behind_headers(first: ProxyHeader, data: memoryview, size: int) -> Iterator[memoryview | None]:
-    """Yield each datagram of a proxy without its PROXY header; ``None`` for one whose header names another client."""
+def behind_headers(
+    first: ProxyHeader | None, data: memoryview, size: int
+) -> Iterator[memoryview | None]:
+    """Yield each datagram, those of a proxy without their PROXY header; ``None`` for one whose header names another client."""
     for part in ancillary.split(data, size):
-        decoded = decode_datagram(bytes(part[:LARGEST_HEADER]))
-        if decoded is None:
+        decoded = None if first is None else decode_datagram(bytes(part[:LARGEST_HEADER]))
+        if decoded is None or first is None:
             yield part
         else:
             yield part[decoded.length :] if decoded.header.source == first.source else None

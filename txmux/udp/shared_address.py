@@ -21,7 +21,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import attrs
 
 from txmux.udp.connection_ids import ConnectionIds, destination_of
-from txmux.wire.quic.header import LONG_HEADER, opens_connection
+from txmux.wire.quic.header import LONG_HEADER, opens_connection, opens_first_connection
 
 REORDERED = 0.02  # seconds for which datagrams with the previous ID may be on their way
 RECENT = 1.0
@@ -191,16 +191,20 @@ class SharedAddress(Generic[F]):
         if not head:
             return None
         if head[0] & LONG_HEADER:
-            return self._used(destination_of(head))
+            return self._used(destination_of(head), head)
         for length in self._lengths:
             flow = self._used(head[1 : 1 + length]) if length else None
             if flow is not None:
                 return flow
         return None
 
-    def _used(self, name: bytes | None) -> F | None:
-        flows = None if name is None else self._names.get(name)
-        flow = None if flows is None else next(reversed(flows))
+    def _used(self, name: bytes | None, long_head: bytes = b"") -> F | None:
+        flow = None
+        for found in reversed(self._names.get(name, {}) if name is not None else {}):
+            # The same ID in another version is another connection, as after a Version Negotiation.
+            if not long_head or found.ids is None or found.ids.speaks(long_head):
+                flow = found
+                break
         if flow is not None:
             ids = flow.ids
             now = self._seconds()
@@ -215,7 +219,8 @@ class SharedAddress(Generic[F]):
         return flow
 
     def may_open(self, datagram: bytes) -> bool:
-        return opens_connection(datagram, is_known=next(iter(self._flows)).ids is None)
+        speaks_other = next(iter(self._flows)).ids is None
+        return (opens_first_connection if speaks_other else opens_connection)(datagram)
 
     def flow_for_unknown_id(self, head: bytes) -> F:
         """Return the flow that a datagram with an unknown ID may belong to; it opens no connection."""

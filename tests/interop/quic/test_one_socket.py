@@ -82,7 +82,7 @@ class OneSocketTests(QuicCase):
 
     @on_asyncio
     async def test_negotiation(self) -> None:
-        """A version that nobody knows leads to a server that offers others; aioquic keeps its ID, and stays there."""
+        """A version that nobody knows leads to a server that offers others; aioquic keeps its ID, and its name decides."""
         async with one_socket(self.mux.port) as here:
             shop = await here.connect(configuration("shop.example.com"))
             settings = configuration("site.example.com", versions=(NOT_KNOWN, V1))
@@ -90,7 +90,7 @@ class OneSocketTests(QuicCase):
             await self.assert_served(other, "site")
             self.assertEqual(other.version, V1)
             await self.assert_served(shop, "shop")
-        self.assert_routes("shop", "others")
+        self.assert_routes("shop", "others", "site")
 
     @on_asyncio
     async def test_early_data(self) -> None:

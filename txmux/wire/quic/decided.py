@@ -11,10 +11,11 @@ from typing import Any
 
 import attrs
 
+from txmux.interfaces import Datagrams
 from txmux.wire.client_hello import ClientHello
 from txmux.wire.cursor import MalformedError
 from txmux.wire.quic.header import VERSIONS, LongHeader, Packet, UnacceptableError, long_headers
-from txmux.wire.quic.opening import MOST_PACKETS, QuicOpening
+from txmux.wire.quic.opening import MOST_PACKETS, QuicOpening, parse_opening
 
 _MOST_OPENINGS = 16
 
@@ -51,7 +52,7 @@ class DecidedHello:
             self._openings = {name: one.emptied() for name, one in self._openings.items()}
 
     def admits(
-        self, datagram: bytes, versions: Collection[bytes], decides: Callable[[QuicOpening], bool]
+        self, datagram: bytes, versions: Collection[bytes], decides: Callable[[Datagrams], bool]
     ) -> bool:
         """Return whether the server gets a datagram with a long header.
 
@@ -71,7 +72,7 @@ class DecidedHello:
                 is_same = (
                     after.is_empty
                     if self.is_over
-                    else all(self._fits(hello, after, decides) for hello in after.hellos())
+                    else all(self._fits(one, after, datagram, decides) for one in after.hellos())
                 )
             except MalformedError:
                 continue  # protected by the keys of another one
@@ -92,10 +93,17 @@ class DecidedHello:
             yield destination, QuicOpening(destination=destination)
 
     def _fits(
-        self, hello: ClientHello, opening: QuicOpening, decides: Callable[[QuicOpening], bool]
+        self,
+        hello: ClientHello,
+        opening: QuicOpening,
+        datagram: bytes,
+        decides: Callable[[Datagrams], bool],
     ) -> bool:
-        if self.hello is None and decides(opening):
-            self.hello = hello
+        if self.hello is None:
+            peeked = Datagrams((datagram,))
+            peeked.preset(parse_opening, opening)
+            if decides(peeked):
+                self.hello = hello
         return hello == self.hello
 
     def as_json(self) -> dict[str, Any]:

@@ -1,0 +1,309 @@
+"""The hello that decides is the only one that a server of QUIC sees, through sockets: whatever else comes by the same port and ID."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from zlib import crc32
+
+from tests.support.datagrams import Talker, turn
+from tests.udp.handover_case import HandoverCase
+from tests.udp.test_connections import hello, opening
+from tests.udp.test_migration import answer as answering
+from tests.udp.test_relaying import LISTEN, FlowCase
+from tests.wire.quic_builder import (
+    DESTINATION,
+    SOURCE,
+    V1,
+    V2,
+    crypto,
+    cut,
+    initial,
+    long_packet,
+    other_version,
+)
+
+_RULES = f"""{LISTEN}detect_timeout = 100ms
+%s
+[route closed]
+match = quic sni=vip.example.com
+backend = close
+[route own]
+match = quic sni=own.example.com
+backend = own
+[route rest]
+match = %s
+backend = rest
+[backend own]
+server = udp:127.0.0.1:%d
+[backend rest]
+server = udp:127.0.0.1:%d
+"""
+OPEN, CLOSED, OWN = hello("open"), hello("vip"), hello("own")
+GOOD, BAD = initial(crypto(0, OPEN)), initial(crypto(0, CLOSED))
+RETRIED, CHOSEN = b"retried!", b"chosen by server"
+_PIECES = cut(OPEN, 70)
+_BAD_PIECES = cut(CLOSED, 70)
+
+
+def brief(data: bytes) -> str:
+    return f"{data[:6].hex()} {crc32(data):x}"
+
+
+class DecidedCase(FlowCase):
+    """Two servers, and a name that no route leads to."""
+
+    def serve(self, match: str = "quic", listen: str = "") -> int:
+        self.own, self.rest = Talker.listening(self), Talker.listening(self)
+        [port] = self.run_service(_RULES % (listen, match, self.own.port, self.rest.port))
+        return port
+
+    async def decided(self) -> None:
+        """Wait until the first client is decided about."""
+        [listener] = self.running.listeners
+        while all(flow.state == "peeking" for flow in listener.connections):
+            await turn()
+
+    async def assert_heard(self, sent: Sequence[bytes], *heard: bytes, match: str = "quic") -> None:
+        """Check what the server without a name of its own hears of what a client sends."""
+        client, port = Talker.listening(self), self.serve(match)
+        for data in sent:
+            client.say(data, port)
+        await self.assert_hears(port, *heard)
+
+    async def assert_hears(self, port: int, *heard: bytes) -> None:
+        last = opening("last")
+        Talker.listening(self).say(last, port)
+        while last not in self.rest.heard:
+            await turn()
+        [listener] = self.running.listeners
+        while any(flow.state == "peeking" for flow in listener.connections):
+            await turn()
+        await turn()
+        others = [data for data in self.rest.heard if data != last]
+        self.assertEqual([*map(brief, others)], [*map(brief, heard)])
+        self.assertEqual(self.own.heard, [])
+
+
+class DroppedTests(DecidedCase):
+    """What servers must drop decides nothing, and does not reach one that takes it."""
+
+    async def test_short_datagram(self) -> None:
+        short = initial(crypto(0, OPEN), pad=1199)
+        await self.assert_heard([short, BAD])
+        self.assertEqual(self.datagrams("lost"), 2)
+
+    async def test_short_datagram_of_the_closed_name_before_the_open_one(self) -> None:
+        short = initial(crypto(0, CLOSED), pad=1199)
+        await self.assert_heard([short, GOOD, short], GOOD)
+
+    async def test_unknown_version_is_decided_for_itself(self) -> None:
+        await self.assert_heard([other_version(), BAD, BAD], other_version())
+
+    async def test_version_negotiation_ends_at_the_route_of_the_name(self) -> None:
+        client, port = Talker.listening(self), self.serve()
+        ours = initial(crypto(0, OWN))
+        for data in (other_version(), ours, other_version()):
+            client.say(data, port)
+        self.assertEqual(await self.own.hears(1), [ours])
+        self.assertEqual(await self.rest.hears(2), [other_version()] * 2)
+
+    async def test_contradicting_pieces(self) -> None:
+        both = initial(_PIECES[0], _BAD_PIECES[1], crypto(0, CLOSED))
+        await self.assert_heard([both, BAD])
+
+    async def test_contradicting_pieces_in_several_datagrams(self) -> None:
+        first, second = (initial(piece, number=n) for n, piece in enumerate(_PIECES))
+        wrong = initial(_BAD_PIECES[1], crypto(0, CLOSED[:70]), number=2)
+        await self.assert_heard([first, wrong, second, wrong, BAD], first, second)
+
+    async def test_contradicting_pieces_behind_a_gap(self) -> None:
+        parts = [initial(piece, number=n) for n, piece in enumerate(cut(OPEN, 30, 60)[::-1])]
+        wrong = initial(crypto(60, CLOSED[60:]), number=9)
+        await self.assert_heard([parts[0], wrong, *parts[1:]], parts[0], wrong, parts[1])
+
+    async def test_all_other_reasons_to_drop_a_packet(self) -> None:
+        other = initial(crypto(0, CLOSED), destination=bytes(8))
+        for dropped in (
+            initial(crypto(0, CLOSED), fixed=False), initial(crypto(0, CLOSED), reserved=8),
+            initial(crypto(0, CLOSED), b"\x08" + bytes(9)), initial(crypto(0, CLOSED), destination=b"short"),
+            GOOD + other, GOOD + initial(crypto(0, CLOSED), version=V2), long_packet(2) + BAD,
+            initial(crypto(0, CLOSED), pad=0),
+        ):  # fmt: skip
+            with self.subTest(dropped):
+                for match in ("quic", "any"):
+                    await self.assert_heard([dropped, BAD], match=match)
+                    await self._stop()
+                    self.log.unlink()
+
+
+class OtherProtocolTests(DecidedCase):
+    """A route for all else in front of the same server: what it got does not open the closed name."""
+
+    async def test_first_datagram_of_another_protocol(self) -> None:
+        for first in (
+            b"x",
+            b"\xc0\0\0\0\1",
+            b"\x80" + bytes(1300),
+            long_packet(2),
+            GOOD[:-1] + b"x",
+        ):
+            for then in (BAD, initial(crypto(0, CLOSED), pad=0), long_packet(2) + BAD):
+                with self.subTest((first, then)):
+                    await self.assert_heard([first, then], first, match="any")
+                    await self._stop()
+                    self.log.unlink()
+
+    async def test_joined_with_datagrams_of_another_protocol(self) -> None:
+        client, port = Talker.listening(self), self.serve("any")
+        client.say(b"x", port)
+        await self.decided()
+        other = b"y" * 1200
+        client.bulk(other + other + BAD + other, 1200, port)
+        await self.assert_hears(port, b"x", other, other, other)
+
+
+class AgainTests(DecidedCase):
+    """A server that has dropped or forgotten the hello which decided gets no other one."""
+
+    async def test_another_hello_with_the_same_id(self) -> None:
+        again = initial(crypto(0, OPEN), number=7)
+        late = initial(*_BAD_PIECES[1:], number=1)
+        await self.assert_heard([GOOD, BAD, late, again], GOOD, again)
+
+    async def test_hello_after_a_retry(self) -> None:
+        client, port = Talker.listening(self), self.serve()
+        self.rest._answer = lambda data: answering(RETRIED, kind=3) if data == GOOD else b""
+        await client.asks(GOOD, port)
+        # Its bytes may differ: aioquic makes up other random ones.
+        anew = OPEN[:6] + bytes(32) + OPEN[38:]
+        pieces = [
+            initial(piece, number=n, destination=RETRIED, token=b"t")
+            for n, piece in enumerate(cut(anew, 90))
+        ]
+        bad = [initial(crypto(0, CLOSED), destination=RETRIED, token=b"t") for _ in "12"]
+        for data in (bad[0], pieces[1], bad[1], pieces[0], bad[0]):
+            client.say(data, port)
+        await self.assert_hears(port, GOOD, pieces[1], pieces[0])
+        self.assertEqual(len({*self.rest.senders[:3]}), 1)
+
+    async def test_second_hello_in_the_version_that_the_server_has_chosen(self) -> None:
+        client, port = Talker.listening(self), self.serve()
+        self.rest._answer = lambda data: answering(CHOSEN, kind=0) if data == GOOD else b""
+        await client.asks(GOOD, port)
+        changed = OPEN[:6] + bytes(32) + OPEN[38:]
+
+        def second(at: int, data: bytes, version: int = V1) -> bytes:
+            frame = crypto(len(OPEN) + at, data)
+            keys = DESTINATION
+            return initial(frame, number=1 + at, version=version, destination=CHOSEN, keys=keys)
+
+        bad = [second(0, data) for data in (CLOSED, b"\2\0\0\0", OWN)]
+        halves = [second(0, changed[:50], V2), second(50, changed[50:], V2)]
+        self.assertEqual(len(changed), len(OPEN))
+        for data in (bad[0], halves[0], bad[1], bad[2], halves[1], bad[0]):
+            client.say(data, port)
+        await self.assert_hears(port, GOOD, *halves)
+
+    async def test_second_hello_with_the_same_name(self) -> None:
+        client, port = Talker.listening(self), self.serve()
+        self.rest._answer = lambda data: answering(CHOSEN, kind=0) if data == GOOD else b""
+        await client.asks(GOOD, port)
+        changed = OPEN[:6] + bytes(32) + OPEN[38:]
+
+        def second(at: int, data: bytes, number: int) -> bytes:
+            frame = crypto(len(OPEN) + at, data)
+            return initial(frame, number=number, destination=CHOSEN, keys=DESTINATION)
+
+        halves = [second(0, changed[:50], 1), second(50, changed[50:], 2)]
+        third = second(len(changed), CLOSED, 3)
+        for data in (second(0, CLOSED, 1), halves[0], second(50, CLOSED[50:], 4), halves[1], third):
+            client.say(data, port)
+        await self.assert_hears(port, GOOD, *halves)
+
+    async def test_connection_that_the_server_has_forgotten(self) -> None:
+        client, port = Talker.listening(self), self.serve()
+        self.rest._answer = lambda data: answering(CHOSEN) if data == GOOD else b""
+        await client.asks(GOOD, port)
+        client.say(initial(crypto(0, CLOSED), destination=CHOSEN), port)
+        client.say(initial(b"\1", number=3, destination=CHOSEN, keys=DESTINATION), port)
+        handshake = answering(SOURCE, destination=CHOSEN)
+        client.say(handshake, port)
+        short = b"\x41" + CHOSEN + bytes(30)
+        client.say(short, port)
+        late = initial(b"\1", number=2, destination=CHOSEN, keys=DESTINATION, pad=0) + handshake
+        for data in (BAD, GOOD, initial(crypto(0, CLOSED), destination=CHOSEN), late, handshake):
+            client.say(data, port)
+        pinged = initial(b"\1", number=3, destination=CHOSEN, keys=DESTINATION)
+        await self.assert_hears(port, GOOD, pinged, handshake, short, late, handshake)
+
+    async def test_unknown_version_to_the_id_of_the_server(self) -> None:
+        client, port = Talker.listening(self), self.serve()
+        self.rest._answer = lambda data: answering(CHOSEN) if data == GOOD else b""
+        await client.asks(GOOD, port)
+        header = b"\xca\x1a\x2a\x3a\x4a" + bytes([len(CHOSEN)]) + CHOSEN + b"\0"
+        client.say(header.ljust(900, b"x"), port)
+        client.say(GOOD + b"\xc0\x1a\x2a\x3a\x4a" + bytes([8]) + DESTINATION + bytes(50), port)
+        await self.assert_hears(port, GOOD)
+
+    async def test_proxied_client_has_one_name(self) -> None:
+        proxy, port = Talker.listening(self), self.serve("any", "accept_proxy_from = 127.0.0.1")
+        header = b"\r\n\r\n\0\r\nQUIT\n\x21\x12\0\x0c" + bytes([9, 9, 9, 9, 8, 8, 8, 8, 0, 7, 0, 8])
+        for data in (b"x", BAD, header + BAD, opening("else"), opening("own"), opening("else", 1)):
+            proxy.say(header + data if data == b"x" else data, port)
+        heard = [b"x", opening("else"), opening("else", 1)]
+        while len(self.rest.heard) < 3:
+            await turn()
+        await turn()
+        self.assertEqual(self.rest.heard, heard)
+
+    async def test_where_no_rule_looks_at_names_nothing_is_read(self) -> None:
+        server, client = Talker.listening(self), Talker.listening(self)
+        rules = f"{LISTEN}[route all]\nmatch = quic\nbackend = udp:127.0.0.1:{server.port}\n"
+        [port] = self.run_service(rules)
+        for data in (GOOD, BAD, BAD[:-1]):
+            client.say(data, port)
+        self.assertEqual(await server.hears(3), [GOOD, BAD, BAD[:-1]])
+
+
+class LateTests(DecidedCase):
+    """A hello that comes in full only after the decision leads where that led, or nowhere."""
+
+    async def test_closed_name_after_packets_without_a_hello(self) -> None:
+        pings = [initial(b"\1", number=n) for n in range(4)]
+        bad = initial(crypto(0, CLOSED), number=5)
+        own = initial(crypto(0, OWN), number=5)
+        await self.assert_heard([*pings, bad, own], *pings)
+
+    async def test_name_of_the_same_route_goes_on(self) -> None:
+        client, port = Talker.listening(self), self.serve()
+        parts = [initial(piece, number=n) for n, piece in enumerate(_PIECES)]
+        client.say(parts[0], port)
+        await self.rest.hears(1)
+        client.say(initial(_BAD_PIECES[1], number=9), port)
+        client.say(parts[1], port)
+        client.say(initial(crypto(len(OPEN), CLOSED), number=10), port)
+        await self.assert_hears(port, *parts)
+        lines = [str(line["facts"]) for line in await self.stopped(2)]
+        self.assertEqual(len([line for line in lines if "open.example.com" in line]), 1)
+
+
+class HandedOverTests(HandoverCase, DecidedCase):
+    async def test_hello_decides_in_the_next_process_too(self) -> None:
+        client, port = Talker.listening(self), self.serve()
+        client.say(GOOD, port)
+        await self.rest.hears(1)
+        self.assertEqual(await self.hand_over(), 1)
+        again = initial(crypto(0, OPEN), number=1)
+        for data in (BAD, initial(crypto(len(OPEN), CLOSED), number=3), again):
+            client.say(data, port)
+        self.assertEqual(await self.rest.hears(2), [GOOD, again])
+
+    async def test_late_hello_in_the_next_process(self) -> None:
+        client, port = Talker.listening(self), self.serve()
+        parts = [initial(piece, number=n) for n, piece in enumerate(_PIECES)]
+        client.say(parts[0], port)
+        await self.rest.hears(1)
+        await self.hand_over()
+        client.say(initial(_BAD_PIECES[1], number=9), port)
+        client.say(parts[1], port)
+        self.assertEqual(await self.rest.hears(2), parts)
