@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
 FileState: TypeAlias = tuple[int, int, int, int]
+Credentials: TypeAlias = tuple[int, int, int]
+"""Of a process: its ID, its user and its group."""
 
 RUN = Path("/run/txmux")  # where services that have no folder of their own put their sockets
 USERS = Path("/run/user")  # has each user's $XDG_RUNTIME_DIR
@@ -28,38 +30,28 @@ _UNHEARD = 60.0
 _unheard_until = 0.0
 
 _helper: Callable[[Path, int], int] | None = None
-_remover: Callable[[Path], object] | None = None
+_remover: Callable[[Path, Credentials], object] | None = None
 
 
 def use_helper(
-    helper: Callable[[Path, int], int] | None, remover: Callable[[Path], object] | None = None
+    helper: Callable[[Path, int], int] | None,
+    remover: Callable[[Path, Credentials], object] | None = None,
 ) -> None:
     """Ask a helper for files that this process may not open.
 
     It is given a path and flags as `os.open` takes them, and gives a descriptor. The remover is
-    given the path of a socket that this process may not remove. Both may raise `OSError`.
+    given the path of a socket that this process may not remove, and whose it is. Both may raise `OSError`.
     """
     global _helper, _remover
     _helper, _remover = helper, remover
 
 
-def remove_socket(path: Path) -> None:
-    """Remove the file of a UNIX socket, if it is there."""
-    try:
-        remove_own_socket(path)
-    except FileNotFoundError:
-        return
-    except PermissionError:
-        if _remover is None:
-            raise
-        _remover(path)
-
-
-def remove_own_socket(path: Path) -> None:
-    """Remove the file of a UNIX socket; anything else that is there stays."""
-    with held_folder(path) as folder:
-        if stat.S_ISSOCK(os.stat(path.name, dir_fd=folder, follow_symlinks=False).st_mode):
-            os.unlink(path.name, dir_fd=folder)
+def remove_by_helper(path: Path, listener: Credentials) -> bool:
+    """Have the helper remove the file of a UNIX socket, and return whether there is one that does; see `use_helper`."""
+    if _remover is None:
+        return False
+    _remover(path, listener)
+    return True
 
 
 @contextmanager

@@ -7,7 +7,6 @@ import ipaddress
 import math
 import pwd
 import socket
-import struct
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -22,6 +21,7 @@ from txmux.admin.access import NOBODY, AdminAccess
 from txmux.admin.peer import groups_of, is_worker
 from txmux.errors import MuxError
 from txmux.net.addresses import text_of
+from txmux.net.sockets.unixpath import credentials_of
 from txmux.rules.model.settings import RIGHTS, Right
 from txmux.rules.problems import joined
 from txmux.rules.reading.tokens import AdminToken
@@ -33,8 +33,6 @@ _MOST_SOURCES = 1000
 
 _log = Logger()
 
-_CREDENTIALS = struct.Struct("3i")
-"""``struct ucred`` of unix(7): process, user and group."""
 _TOKENS = "a token of 'admin_token' or 'admin_tokens'"
 _JSON = "application/json"
 _IPV6_PREFIX = 64  # bits that all addresses of one client may have in common
@@ -278,10 +276,10 @@ class Caller:
 
     @classmethod
     def _by_unix(cls, handle: socket.socket) -> Caller:
-        if not hasattr(socket, "SO_PEERCRED"):
+        credentials = credentials_of(handle)
+        if credentials is None:
             return cls("unix", "a client of the UNIX socket")
-        packed = handle.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        pid, uid, gid = _CREDENTIALS.unpack(packed)
+        pid, uid, gid = credentials
         user, name = f"UID {uid}", f"UID {uid}, PID {pid}"
         with suppress(KeyError):  # as in a container without a list of users
             user = pwd.getpwuid(uid).pw_name

@@ -28,9 +28,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txmux.adopt.receiving import HandedOver, NotGivenError, receive
-from txmux.files import remove_own_socket
 from txmux.net.sockets.handoff import TAKEN
-from txmux.net.sockets.unixpath import open_listening
+from txmux.net.sockets.unixpath import open_listening, remove_socket
 
 _PATIENCE = 5.0  # seconds that a sender has for its message
 _PAUSE = 1.0  # seconds until clients are accepted again that could not be
@@ -157,10 +156,11 @@ class _Port:
                 self._again.cancel()
             for sender in [*self._senders]:
                 sender.end()
-            self._listening.close()
             with suppress(OSError):
-                if self._path.stat().st_ino == self._inode:  # and not that of a successor
-                    remove_own_socket(self._path)
+                # Not that of a successor in this process, whose credentials are the same.
+                if self._path.stat().st_ino == self._inode:
+                    remove_socket(self._path, self._listening)
+            self._listening.close()
             self._factory.doStop()
         return succeed(None)
 

@@ -3,7 +3,6 @@
 import array
 import os
 import socket
-import struct
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from ipaddress import ip_address
@@ -13,12 +12,12 @@ import attrs
 
 from txmux.errors import MuxError, printable
 from txmux.net.sockets.handoff import MOST
+from txmux.net.sockets.unixpath import credentials_of
 from txmux.wire.jsontext import MISSHAPEN, parse_json, time_of
 
 _MOST_DESCRIPTORS = 253  # of one message (unix(7)), so that none stays in the system unseen
 _LONGEST_WHY = 200  # characters
 _VERSION = 1
-_CREDENTIALS = struct.Struct("3i")  # struct ucred: process, user and group
 _INTERNET = {socket.AF_INET, socket.AF_INET6}
 
 
@@ -138,8 +137,7 @@ def _address(value: Any) -> tuple[str, int]:
 
 
 def _check_sender(sender: socket.socket, users: Collection[int]) -> None:
-    credentials = sender.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    process, user, _ = _CREDENTIALS.unpack(credentials)
+    process, user, _ = credentials_of(sender) or (0, None, 0)
     if user not in users:
         raise NotGivenError(
             f"process {process} of user {user} may not send sockets here; if it may, name the user"

@@ -14,9 +14,9 @@ import attrs
 from twisted.logger import Logger
 
 from txmux.errors import ListenError
-from txmux.files import remove_socket
 from txmux.net.addresses import text_of
 from txmux.net.sockets.transport import address_of
+from txmux.net.sockets.unixpath import remove_socket
 from txmux.rules.model import Listener
 from txmux.serving.endpoints import listen_error
 from txmux.serving.listen_addresses import (
@@ -136,7 +136,7 @@ class ListeningSockets:
                     opened.shutdown(socket.SHUT_RD)
             elif opened is not None and key.startswith("unix:"):
                 self._refused[key] = None
-                _remove_file(key)
+                _remove_file(key, opened)
                 # It stays open for workers that start.
                 with suppress(OSError):
                     opened.shutdown(socket.SHUT_RD)
@@ -299,13 +299,13 @@ _HANGS_UP: int = getattr(select, "POLLRDHUP", 0)
 
 def close_socket(key: str, opened: socket.socket, *, keep_file: bool = False) -> None:
     if key.startswith("unix:") and not keep_file:
-        _remove_file(key)
+        _remove_file(key, opened)
     opened.close()
 
 
-def _remove_file(key: str) -> None:
+def _remove_file(key: str, opened: socket.socket) -> None:
     try:
-        remove_socket(Path(key.removeprefix("unix:")))
+        remove_socket(Path(key.removeprefix("unix:")), opened)
     except OSError as problem:
         # The folder may belong to root, whose privileges were dropped for `user`.
         _log.warn("a listening socket cannot be removed: {why}", why=problem)

@@ -366,6 +366,10 @@ class HandoverTests(ReadingTestCase):
         self.assertEqual(listener.silent[0].outcome, Handover("/run/x.sock"))
         self.assertEqual(rules.routes[0].outcome, Handover("run/my x.sock"))
         self.assertEqual(Handover("/run/x.sock").name, _TO)
+        text = f"{self.listen}default = {_TO} user=root,4711\n"
+        self.assertEqual(
+            self.read(text).listeners[0].default, Handover("/run/x.sock", frozenset({0, 4711}))
+        )
 
     def test_host_called_handover(self) -> None:
         default = self.read(f"{self.listen}default = handover:22\n").listeners[0].default
@@ -375,7 +379,8 @@ class HandoverTests(ReadingTestCase):
     def test_wrong_paths(self) -> None:
         for text, told in {
             "handover:": "'handover:' names no UNIX socket; write handover:/run/x.sock",
-            "handover:/run/x.sock weight=2": "'weight=2' is not expected after the path; remove it, or write quotes around a path with blanks",
+            "handover:/run/x.sock weight=2": "'weight=2' is not expected after the path; write user=NAME or nothing, and quotes around a path with blanks",
+            "handover:/run/x.sock user=no-one-is-called-so": "user=no-one-is-called-so: there is no such user",
             f"handover:/{'x' * 107}": "is 108 bytes long; the path of a UNIX socket has at most 107",
         }.items():
             self.refuses(f"{self.listen}default = {text}\n", f"3 default: {told}")

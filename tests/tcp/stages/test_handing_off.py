@@ -3,11 +3,15 @@
 import contextlib
 import gc
 import socket
+import subprocess
+import sys
 import weakref
 from pathlib import Path
 from typing import Any
 
 from tests.interop.children import PATIENCE
+from tests.service.test_privileges import require_root
+from tests.support.folders import make_folder
 from tests.support.mux import MuxTestCase, backend_at
 from tests.support.peers import close
 from tests.support.taker import Taker
@@ -57,6 +61,58 @@ class HandingOffCase(MuxTestCase):
         waiting.connect(self.taker.path)
         self.addCleanup(waiting.close)
         return waiting
+
+
+_OF_ANOTHER = """
+import os, socket, sys
+os.setgroups([])
+os.setgid(65534)
+os.setuid(65534)
+with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
+    listening.bind(sys.argv[1])
+    listening.listen()
+    print("listens", flush=True)
+    server, _ = listening.accept()
+    message, given, _, _ = socket.recv_fds(server, 65536, 1)
+    print(len(given), flush=True)
+    server.send(b"taken")
+"""
+_NOBODY = 65534
+
+
+class ServerOfAnotherUserTest(HandingOffCase):
+    """In a folder that anybody may write to, anybody may listen at the path."""
+
+    def setUp(self) -> None:
+        require_root()
+        super().setUp()
+        folder = make_folder(self)
+        folder.chmod(0o1777)
+        for above in folder.parents:
+            if above.stat().st_mode & 0o005 != 0o005 and above.is_relative_to("/tmp"):
+                above.chmod(0o755)
+        self.path = str(folder / "x.sock")
+        words = [sys.executable, "-ISc", _OF_ANOTHER, self.path]
+        self.server = subprocess.Popen(words, stdout=subprocess.PIPE)
+        self.addCleanup(self.server.communicate)
+        self.addCleanup(self.server.kill)
+        assert self.server.stdout is not None
+        self.assertEqual(self.server.stdout.readline(), b"listens\n")
+
+    async def test_gets_no_client(self) -> None:
+        port = self.mux(default=outcome(f"handover:{self.path}"))
+        await self.client(port, b"\xff\xff")
+        record = await self.logged()
+        self.assertEqual(record.reason, "connect-refused")
+        why = f"its server is of user {_NOBODY}; if that may have clients, write user={_NOBODY} after the path"
+        self.assertEqual(record.facts["handover_error"], why)
+
+    async def test_gets_clients_if_the_rules_name_its_user(self) -> None:
+        port = self.mux(default=outcome(f"handover:{self.path} user=4711,{_NOBODY}"))
+        await self.client(port, b"\xff\xff")
+        self.assertEqual((await self.logged()).reason, "handed-over")
+        assert self.server.stdout is not None
+        self.assertEqual(self.server.stdout.readline(), b"1\n")
 
 
 class HandingOffTest(HandingOffCase):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Literal
 
 import attrs
@@ -13,12 +13,14 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from txmux.net.sockets.plainsocket import open_socket
 from txmux.net.sockets.poller import READ, Poller
+from txmux.net.sockets.unixpath import credentials_of
 
 TAKEN = b"taken"  # the answer of the other process when it has the socket
 MOST = 65536  # bytes that a message has at most
 Failure = Literal["connect-refused", "connect-timeout", "not-taken"]
 """Why a socket was not taken, in the words of the access log."""
 
+_ROOT = 0
 _AGAIN = 0.02  # seconds between two tries where a queue is full
 _KIND = int(socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
 _LATER = {errno.EAGAIN, errno.ETOOMANYREFS}  # the system allows no further sockets on their way
@@ -28,6 +30,8 @@ _LATER = {errno.EAGAIN, errno.ETOOMANYREFS}  # the system allows no further sock
 class SocketHandoff:
     """Hands one socket, which stays the caller's to close, to the ``SOCK_SEQPACKET`` server at a path.
 
+    The server has to be of root, of the user of this process, or of one of these users.
+
     Attributes:
         is_sent: Whether the other process may have it, so that it must not be read or changed here.
     """
@@ -35,6 +39,7 @@ class SocketHandoff:
     _poller: Poller
     _clock: IReactorTime
     _path: str
+    _users: Collection[int]
     _given: socket.socket
     _message: bytes
     _on_taken: Callable[[], None]
@@ -68,8 +73,17 @@ class SocketHandoff:
             self._retry = self._clock.callLater(_AGAIN, self._connect)
         elif number:
             self._fail("connect-refused", os.strerror(number))
+        elif why := self._why_not():
+            self._fail("connect-refused", why)
         else:
             self._send()
+
+    def _why_not(self) -> str:
+        """Return why a server may not have the socket: where others may write to the folder, anybody's may listen at the path."""
+        _, user, _ = credentials_of(self._socket) or (0, -1, 0)
+        if user in {_ROOT, os.geteuid(), *self._users}:
+            return ""
+        return f"its server is of user {user}; if that may have clients, write user={user} after the path"
 
     def _send(self) -> None:
         self._retry = None

@@ -20,10 +20,11 @@ import attrs
 
 from txmux.admin.listen_addresses import admin_addresses, automatic_addresses, make_token
 from txmux.errors import MuxError
-from txmux.files import open_log, open_safely, remove_own_socket, require_proc
+from txmux.files import open_log, open_safely, require_proc
 from txmux.net.channel import messages
 from txmux.net.channel.descriptorstream import close_all
 from txmux.net.channel.message import Message
+from txmux.net.sockets.unixpath import remove_if_its
 from txmux.processes.privilege.account import account_of
 from txmux.processes.supervisor.pidfile import name_process, unname_process
 from txmux.rules.model import Files, Rules
@@ -190,10 +191,10 @@ class Helper:
         self._read()
         return [_written(attrs.asdict(self._files))]
 
-    def _remove(self, path: str) -> None:
+    def _remove(self, path: str, *, process: int, user: int, group: int) -> None:
         if path not in self._sockets:
             raise _not_named(path)
-        remove_own_socket(Path(path))
+        remove_if_its(Path(path), (process, user, group))
 
     def _read(self) -> None:
         rules = load(self._path, data=self._data, are_pem_files_there=False)

@@ -15,9 +15,8 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
 from txmux.errors import MuxError, printable
-from txmux.files import remove_own_socket
 from txmux.net.sockets.reactorsockets import SharedUNIXPort
-from txmux.net.sockets.unixpath import open_listening
+from txmux.net.sockets.unixpath import open_listening, remove_socket
 from txmux.providers.docker.api import DockerApi
 from txmux.providers.docker.labels import Container, LabelledRoute
 from txmux.telemetry.formatting import duration
@@ -210,9 +209,9 @@ class WakeSocket(Resource):
 
     def stop(self) -> None:
         if self._port is not None:
-            self._port.stopListening()
             with suppress(OSError):
-                remove_own_socket(self._path)
+                remove_socket(self._path, self._port.socket)
+            self._port.stopListening()
 
     def render(self, request: Any) -> Any:
         answering = Deferred.fromCoroutine(self._answer(request))

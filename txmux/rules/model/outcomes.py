@@ -38,9 +38,11 @@ class Handover:
 
     Attributes:
         path: Of the UNIX socket where the server takes them.
+        users: The numbers of the users whose servers may take them, beside root and the user of this process.
     """
 
     path: str
+    users: frozenset[int] = frozenset()
 
     @property
     def name(self) -> str:

@@ -5,6 +5,7 @@ sockets. Here nothing is opened, so that a rules file can be checked anywhere.
 """
 
 import ipaddress
+import pwd
 import re
 from collections.abc import Callable, Mapping
 
@@ -344,13 +345,25 @@ def is_handover(text: str) -> bool:
 
 
 def handover(text: str) -> Handover:
-    """Read ``handover:/PATH``."""
-    words = split_words(text)
-    if len(words) > 1:
+    """Read ``handover:/PATH user=NAME``."""
+    first, *words = split_words(text)
+    users = ""
+    if words and words[0].startswith("user="):
+        users = words.pop(0).removeprefix("user=")
+    if words:
         raise InvalidValueError(
-            f"{' '.join(words[1:])!r} is not expected after the path; remove it, or write quotes around a path with blanks"
+            f"{' '.join(words)!r} is not expected after the path; write user=NAME or nothing, and quotes around a path with blanks"
         )
-    path = words[0].removeprefix(HANDOVER)
+    path = first.removeprefix(HANDOVER)
     if not path:
         raise InvalidValueError(f"{text!r} names no UNIX socket; write {HANDOVER}/run/x.sock")
-    return Handover(str(socket_path(path)))
+    return Handover(
+        str(socket_path(path)), frozenset(_user_id(name) for name in users.split(",") if name)
+    )
+
+
+def _user_id(name: str) -> int:
+    try:
+        return int(name) if name.isdecimal() else pwd.getpwnam(name).pw_uid
+    except KeyError:
+        raise InvalidValueError(f"user={name}: there is no such user") from None

@@ -56,11 +56,18 @@ class HandingOff(Stage):
         transport.leave_unread()
         self._seen, client.record.bytes_in = client.record.bytes_in, 0
         client.record.server = self._destination.name
-        runtime, path = client.runtime, self._destination.path
+        runtime = client.runtime
         assert runtime.poller is not None  # noqa: S101 - see `IORuntime.check_handing_off`
         given, about = transport.getHandle(), message_about(client)
         self._handoff = handoff = SocketHandoff(
-            runtime.poller, runtime.clock, path, given, about, self._taken, self._failed
+            runtime.poller,
+            runtime.clock,
+            self._destination.path,
+            self._destination.users,
+            given,
+            about,
+            self._taken,
+            self._failed,
         )
         handoff.start(_TIMEOUT)
         return None
