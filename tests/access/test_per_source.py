@@ -8,6 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from txmux.access import per_source as module
 from txmux.access.per_source import Permit, PerSource, SourceLimits, SourceTable, source_of
 from txmux.rules.model import Listener, Rate
+from txmux.transport import source_of_host
 
 SECOND = 10**9
 
@@ -26,9 +27,18 @@ class SourceOfTest(SynchronousTestCase):
             ("2001:db8:0:1::1", "2001:db8::1", False),
             ("0.0.0.1", "::1", False),  # no IPv4 source is one of IPv6
             ("192.0.2.1", "0:0:c000:201::", False),
+            # One IPv4 address has 65,536 networks of 6to4, and Teredo's networks are those of its servers.
+            ("2002:c000:201:1::1", "2002:c000:201:2::1", True),
+            ("2002:c000:201::1", "192.0.2.1", True),
+            ("2001:0:c633:6401:8000:1:3fff:fdfe", "2001:0:c633:6402:0:2:3fff:fdfe", True),
+            ("2001:0:c633:6401:8000:1:3fff:fdfe", "192.0.2.1", True),
+            ("2001:0:c633:6401:8000:1:3fff:fdfe", "2001:0:c633:6401:8000:1:3fff:fdfd", False),
+            ("64:ff9b::192.0.2.1", "192.0.2.1", True),
+            ("64:ff9b::192.0.2.1", "64:ff9b::192.0.2.2", False),
         ):
             found = source_of(ip_address(one)) == source_of(ip_address(other))
             self.assertEqual(found, is_same, (one, other))
+            self.assertEqual(source_of_host(one) == source_of_host(other), is_same)
 
 
 class SourceLimitsTest(SynchronousTestCase):

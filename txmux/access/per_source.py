@@ -1,6 +1,7 @@
 """Limits the number and the rate of connections by source.
 
-A source is an IPv4 address or an IPv6 /64 network, the smallest that a provider assigns to a customer.
+A source is an IPv4 address, also one in an IPv6 address (6to4, Teredo, NAT64), or an IPv6 /64 network, the smallest that a
+provider assigns to a customer.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from ipaddress import IPv6Address
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
+
+from txmux.transport import embedded
 
 if TYPE_CHECKING:
     from txmux.access.shared.leases import Leases
@@ -41,10 +44,10 @@ _IPV4 = (
 def source_of(host: IPAddress) -> int:
     """Return the 64-bit number of the source that an address belongs to."""
     if isinstance(host, IPv6Address):
-        mapped = host.ipv4_mapped
-        if mapped is None:
+        inside = embedded(host)
+        if not inside:
             return int(host) >> 64
-        host = mapped
+        host = inside[-1]  # of Teredo, the client's
     return _IPV4 | int(host)
 
 

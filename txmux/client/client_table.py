@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
-import socket
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from ipaddress import IPv6Address
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+from txmux.transport import source_of_host
 
 if TYPE_CHECKING:
     from txmux.net.relay.interface import RelayedBytes
@@ -283,10 +284,7 @@ def _source_of(client: str) -> Source:
     if client[:1] != "[":
         return client.partition(":")[0]
     host = client[1:].partition("]")[0]
-    try:
-        return socket.inet_pton(socket.AF_INET6, host)[:8]
-    except OSError:  # it has a zone
-        return host.partition("%")[0]
+    return host.partition("%")[0] if "%" in host else source_of_host(host)
 
 
 def _text_of(source: Source) -> str:

@@ -6,12 +6,14 @@ import socket
 from collections import deque
 from typing import Any, TypeAlias
 
+from txmux.transport import source_of_host
+
 WaitingClient: TypeAlias = tuple[socket.socket, Any]
 """A client's socket, and its address as ``accept()`` returns it."""
 
 
 class ClientsInTurns:
-    """Clients by source: an IPv4 address, or the first 64 bits of an IPv6 address."""
+    """Clients by source; see `source_of_host`."""
 
     def __init__(self) -> None:
         self._by_source: dict[str | bytes, deque[WaitingClient]] = {}
@@ -22,7 +24,7 @@ class ClientsInTurns:
         return self._count
 
     def add(self, client: WaitingClient) -> None:
-        source = _source_of(client[1][0])
+        source = source_of_host(client[1][0])
         clients = self._by_source.get(source)
         if clients is None:
             clients = self._by_source[source] = deque()
@@ -41,9 +43,3 @@ class ClientsInTurns:
             del self._by_source[source]
         self._count -= 1
         return client
-
-
-def _source_of(host: str) -> str | bytes:
-    if ":" not in host or host.startswith("::ffff:"):
-        return host
-    return socket.inet_pton(socket.AF_INET6, host.partition("%")[0])[:8]

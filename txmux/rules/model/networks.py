@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 
 import attrs
 
-from txmux.transport import IPAddress, unmapped
+from txmux.transport import IPAddress, embedded, unmapped
 
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -207,23 +207,7 @@ _SPECIAL = NetworkSet(
         *("2001::/23", "2001:db8::/32", "3fff::/20"),
     )
 )
-_UNICAST, _NAT64, _6TO4, _TEREDO = map(
-    ipaddress.IPv6Network, ("2000::/3", "64:ff9b::/96", "2002::/16", "2001::/32")
-)
-
-
-def embedded(address: IPAddress) -> list[ipaddress.IPv4Address]:
-    """Return the IPv4 addresses in an IPv6 address: mapped (RFC 4291), NAT64 (RFC 6052), 6to4 (RFC 3056), and Teredo (RFC 4380), which has two."""
-    number = int(address)
-    if isinstance(address, ipaddress.IPv4Address):
-        numbers = []
-    elif address in _NAT64 or address.ipv4_mapped is not None:
-        numbers = [number]
-    elif address in _6TO4:
-        numbers = [number >> 80]
-    else:
-        numbers = [number >> 64, ~number] if address in _TEREDO else []
-    return [ipaddress.IPv4Address(one & 0xFFFFFFFF) for one in numbers]
+_UNICAST = ipaddress.IPv6Network("2000::/3")
 
 
 def is_public(address: IPAddress) -> bool:
