@@ -122,8 +122,8 @@ class TextTests(ServiceTestCase):
 
    route   match                      says
 >  ssh     ssh                        match at byte 4
-   web     2 lines                    no at byte 3
-           http host=www.example.com  no at byte 3
+   web     2 lines                    no at byte 4
+           http host=www.example.com  no at byte 4
            payload text=HI            no at byte 1
    inside  any                        not asked: 'from' does not name 192.0.2.1
 

@@ -36,9 +36,22 @@ MATCHED = (
     (b"GET / HTTP/1.1\n\x00\xff", 15),
     # A target may have any bytes but blanks and control characters.
     (b"GET /\xc3\xa9\\{}\xff HTTP/1.1\n", 21),
-    # Up to two empty lines may come first.
+    # What nginx or HAProxy serves, another host must not be read from: empty lines first, blanks, methods and versions.
     (b"\r\nGET / HTTP/1.1\r\n", 18),
-    (b"\r\n\r\nGET / HTTP/1.1\r\n", 20),
+    (b"\r\n\r\n\r\nGET / HTTP/1.1\r\n", 22),
+    (b"\nGET / HTTP/1.1\r\n", 17),
+    (b"\r\rGET / HTTP/1.1\r\n", 18),
+    (b"GETT / HTTP/1.1\r\n", 17),
+    (b"GE / HTTP/1.1\r\n", 15),
+    (b"_FO-O / HTTP/1.1\r\n", 18),
+    (b"GET  / HTTP/1.1\r\n", 17),
+    (b"GET\t/\t \tHTTP/1.1\r\n", 18),
+    (b"GET / HTTP/0.9\r\n", 16),
+    (b"GET / HTTP/2.0\r\n", 16),
+    (b"GET / HTTP/1.10\r\n", 17),
+    (b"GET / HTTP/1.1  \r\n", 18),
+    (b"GET http://a\r\n", 13),
+    (b"GET HTTPS://a/\n", 15),
     # A request line ends within 16 KiB.
     (FITS, 16384),
     # All 24 bytes are needed.
@@ -50,21 +63,16 @@ MATCHED = (
     (b"PROPFIND / HTTP/1.1\r\n", 21),
 )
 REFUSED = (
-    # Up to two empty lines may come first.
-    (b"\r\n\r\n\r\nGET / HTTP/1.1\r\n", 5), (b"\nGET / HTTP/1.1\r\n", 1),
-    (b"\r\rGET / HTTP/1.1\r\n", 2),
     # The first byte off the grammar is a no.
-    (b"SSH-2.0-OpenSSH\r\n", 3), (b"GETT / HTTP/1.1\r\n", 4), (b"GE / HTTP/1.1\r\n", 3),
-    (b" GET / HTTP/1.1\r\n", 1), (b"get / HTTP/1.1\r\n", 1), (b"GET  / HTTP/1.1\r\n", 5),
-    (b"GET\t/ HTTP/1.1\r\n", 4), (b"GET /\r\n", 6), (b"GET /a\x00 HTTP/1.1\r\n", 7),
-    (b"GET /a b HTTP/1.1\r\n", 8), (b"GET / http/1.1\r\n", 7), (b"GET / HTTP/0.9\r\n", 12),
-    (b"GET / HTTP/2.0\r\n", 12), (b"GET / HTTP/1.x\r\n", 14), (b"GET / HTTP/1.10\r\n", 15),
-    (b"GET / HTTP/1.1 \r\n", 15), (b"GET / HTTP/1.1\rX", 16), (b"GET / HTTP/1.0.8\r\n", 15),
+    (b"SSH-2.0-OpenSSH\r\n", 4), (b"SSH-A / HTTP/1.1\r\n", 4), (b"PRI * HTTP/1.1\r\n", 12), (b"FOO x HTTP/1.1\r\n", 6), (b" GET / HTTP/1.1\r\n", 1), (b"get / HTTP/1.1\r\n", 1),
+    (b"GET /\r\n", 6), (b"GET /a\x00 HTTP/1.1\r\n", 7), (b"GET http://a\x00", 13),
+    (b"GET /a b HTTP/1.1\r\n", 8), (b"GET / http/1.1\r\n", 7), (b"GET / HTTP/11.1\r\n", 13),
+    (b"GET / HTTP/1.x\r\n", 14), (b"GET / HTTP/1.1\rX", 16), (b"GET / HTTP/1.0.8\r\n", 15),
     (b"GET / ICE/1.0\r\n", 7), (b"SOURCE /x ICX/1.0\r\n", 13), (b"SOURCE /x ICE/2.0\r\n", 15),
     (b"SOURCE /x ICE/1.0\rX", 19), (b"OPTIONS rtsp://example.com RTSP/1.0\r\n", 28),
     (b"OPTIONS sip:a@example.com SIP/2.0\r\n", 27),
     (b"OPTIONS icap://example.com ICAP/1.0\r\n", 28), (b"CONNECT\naccept-version:1.2\n", 8),
-    (b"PROXY TCP4 127.0.0.1\r\n", 4), (b"PING\r\n", 2), (b"\r\n\r\n\x00\r\nQUIT\n", 5),
+    (b"PROXY TCP4 127.0.0.1\r\n", 11), (b"CAP LS HTTP/1.1\r\n", 7), (b"PING\r\n", 5), (b"\r\n\r\n\x00\r\nQUIT\n", 5),
     (b"\x16\x03\x01", 1),
     # A request line ends within 16 KiB.
     (FITS.replace(b"GET", b"POST"), 16384), (b"GET /" + b"a" * 17000, 16384),

@@ -48,7 +48,7 @@ VERDICTS = (
     # Without these options it is a match before that, and with a version of HTTP/1 a no.
     ("", PREFACE + h2.SETTINGS, MATCH, 24),
     ("version=2", PREFACE + h2.SETTINGS, MATCH, 24),
-    ("version=1.* host=a", PREFACE + h2.SETTINGS, NO, 3),
+    ("version=1.* host=a", PREFACE + h2.SETTINGS, NO, 6),
     # Both names of the version go with the other options.
     *((f"version={one} host=localhost", h2.CURL, MATCH) for one in ("2", "2.0", "1.1,2")),
     ("version=2 host=*", REQUEST, NO, 1),
@@ -57,7 +57,7 @@ KEYS = tuple(
     ("host=a", data, name)
     for data, name in (
         (b"P", None), (PREFACE, None), (NAMED[:-1], None), (NAMED, "www.example.com"),
-        (NAMELESS, ""), (PREFACE + h2.PING, ""), (REQUEST, "www.example.com"), (b"POTS", ""),
+        (NAMELESS, ""), (PREFACE + h2.PING, ""), (REQUEST, "www.example.com"), (b"POTs", ""),
     )
 )  # fmt: skip
 

@@ -21,7 +21,7 @@ VERDICTS = (
     ("version=1.1", REQUEST, MATCH, LINE_END),
     ("version=1.*", REQUEST, MATCH, LINE_END),
     ("version=1.0,2", REQUEST, NO, LINE_END - 2),
-    ("version=1.*", PREFACE, NO, 3),
+    ("version=1.*", PREFACE, NO, 6),
     # HTTP/2 goes by both its names, and rules out all else at once.
     *((f"version={version}", PREFACE, MATCH, 24) for version in ("2", "2.0", "2*")),
     ("version=2", REQUEST, NO, 1),
@@ -84,10 +84,27 @@ VERDICTS = (
     ("host=a", TWO_HOSTS, MATCH),
     ("host=b", TWO_HOSTS, NO),
     *(("host=a", data, NO, len(data)) for data in LOOKALIKES),
-    # A value that is no host and port is compared as it is.
+    # An address has many forms; a mapped one is IPv4.
     *(
-        ("host=a,b", with_fields(f"Host: {value}"), NO)
-        for value in ("a:b", "a:1:2", "[::1", "b@a", "a/", "a b")
+        (f"host={pattern}", with_fields(f"Host: {value}"), MATCH)
+        for pattern, value in (
+            ("127.0.0.2", "[::ffff:127.0.0.2]:80"),
+            ("127.0.0.2", "[0:0:0:0:0:FFFF:7f00:2]"),
+            ("::ffff:127.0.0.2", "127.0.0.2."),
+            ("127.0.0.*", "[::ffff:127.0.0.2]"),
+            ("[::1]", "[0::1]"),
+            ("0:0:0:0:0:0:0:1", "[::1]:8080"),
+        )
+    ),
+    # What comes behind the host is as servers read it: its first colon ends it, and it may be folded.
+    *(
+        ("host=a", with_fields(f"Host: {value}"), MATCH)
+        for value in ("a:b", "a:1:2", "a:80/x", "a\r", "a \t\r", "\r\n a", "\r\n \r\n\ta:80")
+    ),
+    # Any other value is compared as it is.
+    *(
+        ("host=a,b,::1", with_fields(f"Host: {value}"), NO)
+        for value in ("[::1", "[a]", "b@a", "a/", "a b", "\r\nX: a", "::1")
     ),
     # The end of a head without Host is a no.
     ("host=*", b"GET / HTTP/1.0\r\nA: b\r\n\r\n", NO, 24),

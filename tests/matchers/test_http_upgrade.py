@@ -47,7 +47,7 @@ VERDICTS = (
     (ALONE, with_fields("Upgrade: websockets"), NO, 39),
     (ALONE, with_fields("X-Upgrade: websocket"), NO, 40),
     (ALONE, with_fields("Upgrade:"), NO, 28),
-    (ALONE, PREFACE, NO, 3),
+    (ALONE, PREFACE, NO, 6),
     (ALONE, b"GET / RTSP/1.0", NO, 7),
     (ALONE, b"GET / HTTP/1.1\r\n", NEED_MORE),
     # Of many protocols the first 16 count.

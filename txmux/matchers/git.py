@@ -8,7 +8,7 @@ from zope.interface import implementer
 
 from txmux.interfaces import IProtocolMatcher, Key, Option, Peeked, Predicate, Verdict
 from txmux.wire.facts import printable
-from txmux.wire.globs import Globs, hosts, option_globs
+from txmux.wire.globs import Globs, hosts, normal_host, option_globs
 from txmux.wire.http_head import host_without_port
 from txmux.wire.predicates import begins_with
 
@@ -92,7 +92,7 @@ def _host(peeked: Peeked) -> str | None:
     request = peeked.parsed(_parse)
     if request.verdict is Verdict.NO:
         return ""
-    return None if request.host is None else request.host.removesuffix(".")
+    return None if request.host is None else normal_host(request.host)
 
 
 @implementer(IProtocolMatcher)

@@ -10,7 +10,7 @@ from txmux.errors import OptionError
 from txmux.interfaces import IProtocolMatcher, Key, Option, Peeked, Predicate, Verdict
 from txmux.wire import http2_fields as _http2_fields  # noqa: F401 - now, not for the first client
 from txmux.wire.facts import printable
-from txmux.wire.globs import Globs, hosts, names, option_globs
+from txmux.wire.globs import Globs, hosts, names, normal_host, option_globs
 from txmux.wire.http2_opening import OPENING_LIMIT, PREFACE, Opening, parse_opening
 from txmux.wire.http_head import (
     HEAD_LIMIT,
@@ -24,7 +24,7 @@ from txmux.wire.http_head import (
 )
 from txmux.wire.predicates import begins_with
 
-_FIRST_BYTES = frozenset({*(ord(method[0]) for method in METHODS), ord("\r"), ord("P")})
+_FIRST_BYTES = frozenset(b"\r\n_-ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 # Looking them up in their classes at every byte would cost more than comparing them.
 _MATCH, _NO, _NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 _REFUSED, _METHOD, _TARGET = Stage.REFUSED, Stage.METHOD, Stage.TARGET
@@ -170,7 +170,7 @@ def _host(peeked: Peeked) -> str | None:
     else:
         return None
     if request.host is not None:
-        return request.host.lower().removesuffix(".")
+        return normal_host(request.host)
     return "" if request.stage in {_REFUSED, _DONE} else None
 
 

@@ -9,7 +9,7 @@ from zope.interface import implementer
 from txmux.interfaces import IProtocolMatcher, Key, Option, Peeked, Predicate, Verdict
 from txmux.wire import Cursor, MalformedError, begins_with, verdict_of
 from txmux.wire.facts import printable
-from txmux.wire.globs import Globs, hosts, option_globs
+from txmux.wire.globs import Globs, hosts, normal_host, option_globs
 
 _LONGEST_HOST = 3 * 255
 _PORT_AND_STATE = 3
@@ -64,7 +64,7 @@ class _MinecraftHandshake:
         self.host_known = True
 
     def _set_host(self, host: str) -> None:
-        self.host = host.lower().removesuffix(".")
+        self.host = normal_host(host)
 
 
 @attrs.frozen

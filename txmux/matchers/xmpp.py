@@ -9,7 +9,7 @@ from zope.interface import implementer
 from txmux.detection.regex import Progress, compile_pattern
 from txmux.interfaces import IProtocolMatcher, Key, Option, Peeked, Predicate, Verdict
 from txmux.wire.facts import printable
-from txmux.wire.globs import Globs, hosts, option_globs
+from txmux.wire.globs import Globs, hosts, normal_host, option_globs
 
 _LONGEST_START = 256
 _LONGEST_HEADER = 4096
@@ -104,7 +104,7 @@ def _next_mark(data: bytes, start: int, mark: bytes) -> int:
 def _domain(peeked: Peeked) -> str | None:
     header = peeked.parsed(_read_header)
     if header.to is not None:
-        return header.to.lower().removesuffix(".")
+        return normal_host(header.to)
     return None if header.progress.verdict is Verdict.NEED_MORE else ""
 
 

@@ -11,14 +11,17 @@ import attrs
 from txmux.detection.regex import PatternError, StreamPattern, compile_pattern
 from txmux.errors import OptionError
 from txmux.interfaces import Key, Peeked
+from txmux.transport import normal_host
 
-__all__ = ["Globs", "hosts", "names", "option_globs"]
+__all__ = ["Globs", "hosts", "names", "normal_host", "option_globs"]
 
 _MOST_LISTED = 12
 _UNDER = re.compile(r"\*\.[^*?]+")
 _WILDCARD = re.compile(r"[*?]")
 _NOTHING: frozenset[str] = frozenset()
 _ANY_HEAD = ("",)
+_ADDRESS_CHARACTERS = re.compile(r"[0-9a-f:.]+")
+_ADDRESS_BEGUN = re.compile(r"[0-9a-fA-F]{0,4}(?::[0-9a-fA-F:.]*)?")
 _NO_EMPTY_LABEL = r"(?!\.|(?s:.*)\.\.)"
 
 
@@ -34,12 +37,18 @@ class Globs:
     _has_labels: bool = False
     _longest: int = attrs.field(init=False)
     """Of what is in `_under`."""
+    _has_addresses: bool = attrs.field(init=False)
     longest_head: int = attrs.field(init=False)
     """`could_match_prefix` says the same of this many characters of a prefix, and one more, as of all."""
 
     @longest_head.default
     def _find_longest_head(self) -> int:
         return max(map(len, (*self._exact, *self._heads)), default=0)
+
+    @_has_addresses.default
+    def _find_addresses(self) -> bool:
+        begun = (*self._exact, *self._heads)
+        return self._normal is normal_host and any(map(_ADDRESS_CHARACTERS.fullmatch, begun))
 
     @_longest.default
     def _find_longest(self) -> int:
@@ -81,6 +90,9 @@ class Globs:
 
     def could_match_prefix(self, prefix: str) -> bool:
         """Return whether a name that begins with `prefix` might still match; only a ``False`` is certain."""
+        # IPv6 has many forms, and IPv4 one in it.
+        if self._has_addresses and _ADDRESS_BEGUN.fullmatch(prefix):
+            return True
         if self._normal is not None:
             prefix = self._normal(prefix)
         # Called at every byte of a client, so without generators, which would take longer than the test.
@@ -126,7 +138,7 @@ def whole_name(text: str) -> Globs:
 
 
 def hosts(text: str) -> Globs:
-    """Read patterns of host names: without case, and without the dot that may end them.
+    """Read patterns of host names, which are compared as `normal_host` says.
 
     Args:
         text: As for `names`. ``*.example.com`` has one or more labels before the rest, none of them empty;
@@ -136,10 +148,10 @@ def hosts(text: str) -> Globs:
         ValueError: A pattern is empty, or cannot match a host name.
     """
     if text.startswith("~"):
-        return _regular(_unanchored(text[1:]), _normal_host)
+        return _regular(_unanchored(text[1:]), normal_host)
     patterns: list[str] = []
     for item in _items(text):
-        pattern = _normal_host(item).removeprefix("[").removesuffix("]")
+        pattern = normal_host(item.removesuffix(".").removeprefix("[").removesuffix("]"))
         if pattern.startswith("."):
             patterns += [pattern[1:], f"*{pattern}"]
         else:
@@ -150,7 +162,7 @@ def hosts(text: str) -> Globs:
             raise ValueError(f"{item!r}: give the host name alone, without scheme and port")
         if not item.isascii():
             raise ValueError(f"{item!r}: write the name as it travels, in ASCII (xn--…)")
-    return _compiled(patterns, _normal_host, _host_regex)
+    return _compiled(patterns, normal_host, _host_regex)
 
 
 def host_beginnings(text: str) -> Globs:
@@ -228,12 +240,8 @@ def _items(text: str) -> list[str]:
     return items
 
 
-def _normal_host(name: str) -> str:
-    return name.lower().removesuffix(".")
-
-
 def _absolute_host(name: str) -> str:
-    return f"{_normal_host(name)}."
+    return f"{normal_host(name)}."
 
 
 def _compiled(

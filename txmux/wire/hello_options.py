@@ -10,7 +10,7 @@ from txmux.errors import OptionError
 from txmux.interfaces import MOST_DATAGRAMS, Datagrams, Key, Option, Verdict
 from txmux.wire.client_hello import VERSIONS, HelloReader
 from txmux.wire.facts import printable
-from txmux.wire.globs import Globs, hosts, names, option_globs
+from txmux.wire.globs import Globs, hosts, names, normal_host, option_globs
 
 HELLO = 2048
 """Bytes of a ClientHello with a key share of ML-KEM, as browsers send it, and some room."""
@@ -139,7 +139,7 @@ def server_names(options: Mapping[str, str]) -> ServerNames | None:
 def name_in(reader: HelloReader) -> str | None:
     """Return the server name for a `Key`: empty if there is none, ``None`` while it is not known."""
     if reader.sni is not None:
-        return reader.sni
+        return normal_host(reader.sni)
     return "" if reader.hello or reader.malformed else None
 
 

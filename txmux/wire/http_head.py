@@ -34,14 +34,23 @@ HEAD_LIMIT = 64 * 1024
 MOST_FIELDS = 1000
 """The most fields before the requested one; servers allow about a hundred."""
 
-_BEGINNINGS = frozenset(method[:length] for method in METHODS for length in range(len(method) + 1))
-_METHOD = re.compile(rb"(?:\r\n){0,2}([A-Z_-]+) ")
-_METHOD_BEGINNING = re.compile(rb"(?:\r\n)?\r|(?:\r\n){0,2}([A-Z_-]*)")
+_EMPTY_LINES = re.compile(rb"[\r\n]*")
+_METHOD_END = re.compile(rb"[^A-Z_-]")
+_LONGEST_METHOD = 64
+"""Characters that are kept of it."""
+_BLANKS = re.compile(rb"[ \t]*")
 _TARGET_END = re.compile(rb"[\x00-\x20\x7f]")
-_VERSION = re.compile(rb"(?:HTTP|ICE)/1\.([0-9])(?:\r?(\n)|\r?\Z)")
-_HTTP = b"HTTP/1."
-_SOURCE, _ICE = "SOURCE", b"ICE/1."
+_VERSION = re.compile(rb"[ \t]*(HTTP/[0-9]|ICE/1)(\.[0-9]{1,3}) *(?:\r?(\n)|\r?\Z)")
+_VERSION_BEGINNING = re.compile(
+    rb"[ \t]*(?:H(?:T(?:T(?:P(?:/(?:[0-9]\.?)?)?)?)?)?|I(?:C(?:E(?:/(?:1\.?)?)?)?)?)?"
+)
+_FOR_ANY_METHOD = re.compile(r"/|[A-Za-z][A-Za-z0-9+.-]*://")
+"""How targets begin with a method that is not known, as nginx takes them; other protocols begin with such words, too, and HTTP/2 with ``PRI *``."""
+_SSH = "SSH-"
+_NO_FIELDS = "0.9"
+_SOURCE, _ICE = "SOURCE", b"I"
 """The method of Icecast's sources, and what they may write for ``HTTP/1.`` (``http_connect`` of libshout)."""
+_WEB = re.compile(rb"(?i)https?://")
 _ABSOLUTE_FORM = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*)([^?#]*)")
 # What nearly all clients send, in one packet; anything else is read step by step.
 _USUAL = re.compile(
@@ -55,7 +64,8 @@ _LONGEST_HOST = 255
 UNREAD = 256
 """The most bytes of a line that are searched for its end again and again, which is faster than to note how far they were."""
 _HOST_BEGUN = re.compile(rb"[a-zA-Z0-9._-]*")
-_AUTHORITY = re.compile(r"(?:\[([^\]]*)\]|([^:]*))(?::[0-9]*)?")
+_LITERAL = re.compile(r"\[([^\]]*)\]")
+_BLANK = (b" ", b"\t")
 
 
 class Stage(enum.IntEnum):
@@ -104,6 +114,8 @@ class Request:
     """With fewer bytes than this, and no end among those that were not searched, nothing is new."""
     _fields: int = 0
     """How many fields came before it."""
+    _is_folded: bool = False
+    """It is the line behind an empty Host."""
 
     def path_begun(self, data: bytes, most: int) -> tuple[str, bool]:
         """Return the received part of a target that begins with a path, while it is incomplete.
@@ -149,53 +161,55 @@ class Request:
         self._unread_until = 0
 
     def _read_method(self, line: bytes) -> None:
-        if match := _METHOD.match(line):
-            self.method = match[1].decode()
-            is_known = self.method in METHODS
-            self._next(Stage.TARGET if is_known else Stage.REFUSED, match.end())
-            return
-        beginning = _METHOD_BEGINNING.fullmatch(line)
-        if beginning:
-            self.method = (beginning[1] or b"").decode()
-        if not beginning or self.method not in _BEGINNINGS:
+        if not self.method:
+            self._at = self._searched = _EMPTY_LINES.match(line, self._searched).end()  # type: ignore[union-attr]
+        end = _METHOD_END.search(line, self._searched)
+        self._searched = len(line)
+        self.method = line[self._at : end.start() if end else None][:_LONGEST_METHOD].decode()
+        if self.method.startswith(_SSH):
             self.stage = Stage.REFUSED
+        elif end is not None:
+            is_one = self.method and end[0] in b" \t"
+            self._next(Stage.TARGET if is_one else Stage.REFUSED, end.end())
 
     def _read_target(self, line: bytes) -> None:
+        if self._searched == self._at:
+            self._at = self._searched = _BLANKS.match(line, self._at).end()  # type: ignore[union-attr]
         end = _TARGET_END.search(line, self._searched)
         if end is None:
             self._searched = len(line)
             self._unread_until = min(len(line) + UNREAD, LINE_LIMIT)
             return
         self.target = line[self._at : end.start()].decode("latin-1")
-        if self.target and end[0] == b" ":
+        if self.method not in METHODS and not _FOR_ANY_METHOD.match(self.target):
+            self.stage = Stage.REFUSED
+        elif self.target and end[0] in b" \t":
             self._next(Stage.VERSION, end.end())
-            self.host = _host_in_target(self.method, self.target)
+        elif end[0] in b"\r\n" and _WEB.match(line, self._at):
+            # HTTP/0.9, which nginx serves by the host in it. With a path alone, many protocols begin like that.
+            self.version = _NO_FIELDS
+            self._next(Stage.DONE, end.end())
         else:
             self.stage = Stage.REFUSED
+        self.host = _host_in_target(self.method, self.target)
 
     def _read_version(self, line: bytes) -> None:
-        rest = line[self._at : self._at + len("HTTP/1.1\r\n")]
-        beginning = _ICE if self.method == _SOURCE and rest[:1] == _ICE[:1] else _HTTP
-        match = _VERSION.match(rest)
-        if match is None or not rest.startswith(beginning):
-            if not beginning.startswith(rest):
-                self.stage = Stage.REFUSED
-            return
-        self.version = f"1.{match[1].decode()}"
-        if match[2]:
-            stage = Stage.FIELDS if self.host is None else Stage.DONE
-            self._next(stage, self._at + match.end())
+        match = _VERSION.match(line, self._at)
+        begun = match or _VERSION_BEGINNING.fullmatch(line, self._at)
+        if begun is None or (begun[0].lstrip(b" \t")[:1] == _ICE and self.method != _SOURCE):
+            self.stage = Stage.REFUSED
+        elif match is not None:
+            self.version = (match[1][-1:] + match[2]).decode()
+            if match[3]:
+                self._next(Stage.FIELDS if self.host is None else Stage.DONE, match.end())
 
     def _read_fields(self, head: bytes) -> None:
         while (end := head.find(b"\n", self._searched)) >= 0:
-            others = _OTHERS.match(head, self._at)
+            others = None if self._is_folded else _OTHERS.match(head, self._at)
             if others is None:
-                line = head[self._at : end].removesuffix(b"\r")
-                self._next(Stage.DONE, end + 1)
-                if line:
-                    value = line.partition(b":")[2].strip(b" \t")
-                    self.host = host_without_port(value.decode("latin-1"))
-                return
+                if self._read_host(head, end):
+                    return
+                continue
             self._fields += head.count(b"\n", self._at, others.end())
             self._next(Stage.FIELDS, others.end())
             if self._fields >= MOST_FIELDS:
@@ -215,6 +229,26 @@ class Request:
         if len(head) == HEAD_LIMIT:
             self.stage = Stage.DONE
 
+    def _read_host(self, head: bytes, end: int) -> bool:
+        """Read the line of the host, or the empty one; returns false if the value is in the next line."""
+        line = head[self._at : end]
+        _, colon, value = (b"", b":", line) if self._is_folded else line.partition(b":")
+        value = value.strip(b" \t\r")
+        if colon and not value:
+            # HAProxy still reads a value that is folded (RFC 9112, section 5.2).
+            next_byte = head[end + 1 : end + 2]
+            if next_byte in _BLANK:
+                self._is_folded = True
+                self._next(Stage.FIELDS, end + 1)
+                return False
+            if not next_byte and len(head) < HEAD_LIMIT:
+                self._unread_until = 0
+                return True
+        self._next(Stage.DONE, end + 1)
+        if colon:
+            self.host = host_without_port(value.decode("latin-1"))
+        return True
+
 
 _STEPS = {
     Stage.METHOD: (Request._read_method, LINE_LIMIT),
@@ -228,7 +262,8 @@ def parse_request(data: bytes, earlier: Request | None) -> Request:
     """Read the head of a request out of the first bytes of a stream; for `Peeked.parsed`.
 
     It reads up to the requested host: of an absolute or an authority-form target (RFC 9112, sections 3.2.2
-    and 3.2.3), else of the first Host field. Up to two empty lines may come before the request (section 2.2).
+    and 3.2.3), else of the first Host field. It reads as leniently as servers do (nginx, HAProxy):
+    a request that one of them takes for another host than this does would pass by the route of its host.
 
     Args:
         data: The bytes so far.
@@ -265,11 +300,13 @@ def _host_in_target(method: str, target: str) -> str | None:
 
 def host_without_port(authority: str) -> str:
     """Return the host without the port, and an IPv6 address without its brackets (RFC 3986, section 3.2)."""
-    match = _AUTHORITY.fullmatch(authority)
-    return (match[1] or match[2] or "") if match else authority
+    literal = _LITERAL.match(authority)
+    if literal is None:
+        return authority.partition(":")[0]
+    return literal[1] if ":" in literal[1] else literal[0]
 
 
-_REQUEST_LINE = re.compile(rb"(?:\r\n){0,2}[^\n]*\n")
+_REQUEST_LINE = re.compile(rb"[\r\n]*[^\n]*\n")
 _MOST_PROTOCOLS = 16
 """More are not looked at; clients offer one or two."""
 
@@ -301,6 +338,9 @@ class UpgradeRequest:
 
     def read(self, head: bytes) -> None:
         """Continue with more bytes of the same stream, all of them from its beginning, once the request's line is there."""
+        if self.request.version == _NO_FIELDS:
+            self.done = True
+            return
         if not self._at:
             self._at = self._searched = _REQUEST_LINE.match(head).end()  # type: ignore[union-attr]
         while not self.done and (end := head.find(b"\n", self._searched)) >= 0:

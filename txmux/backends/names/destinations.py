@@ -14,9 +14,8 @@ from txmux.backends.names.cache import KnownName, NameCache
 from txmux.backends.pool.member import Member
 from txmux.net.sockets.plainsocket import congestion_by_host
 from txmux.rules.model import LOCAL, Backend, Public, Reachable
-from txmux.rules.model.networks import embedded
 from txmux.telemetry.reasons import ConnectFailure
-from txmux.transport import IPAddress, unmapped
+from txmux.transport import IPAddress, embedded, unmapped
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred

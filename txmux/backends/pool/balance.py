@@ -9,6 +9,8 @@ from hashlib import blake2b
 from itertools import accumulate
 from typing import TYPE_CHECKING, TypeAlias
 
+from txmux.transport import normal_host
+
 if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
     from random import Random
@@ -137,8 +139,8 @@ def affinity_of(
 ) -> Callable[[IPv4Address | IPv6Address | None, Mapping[str, str]], str] | None:
     """Return the function that computes what a choice by a hash depends on; ``None`` if it depends on nothing of the client.
 
-    From the client's address, if it has one, and the access log's facts, it returns the name that the client asked for, in lower
-    case and without a final dot; without a name the address; and without either an empty text.
+    From the client's address, if it has one, and what its route was decided by, it returns the name that the client asked for, as
+    `normal_host` writes it; without a name the address; and without either an empty text.
     """
     names = _FACTS.get(balance)
     if names is None:
@@ -146,7 +148,7 @@ def affinity_of(
 
     def affinity(address: IPv4Address | IPv6Address | None, facts: Mapping[str, str]) -> str:
         for name in names:
-            value = facts.get(name, "").lower().removesuffix(".")
+            value = normal_host(facts.get(name, ""))
             if value:
                 return value
         return "" if address is None else str(address)

@@ -20,6 +20,7 @@ from txmux.detection.registry import installed_matchers
 from txmux.interfaces import Option, Predicate
 from txmux.rules.model import Alternative, Route
 from txmux.rules.reading.values import split_words
+from txmux.transport import normal_host
 
 T = TypeVar("T")
 
@@ -135,7 +136,7 @@ def _patterns(option: Option, value: str) -> Iterator[str]:
         elif option.kind not in HOSTS:
             yield pattern
         else:
-            host = pattern.lower().removesuffix(".").removeprefix("[").removesuffix("]")
+            host = normal_host(pattern.removesuffix(".").removeprefix("[").removesuffix("]"))
             yield from (host[1:], f"*{host}") if host.startswith(".") else (host,)
 
 

@@ -13,7 +13,7 @@ import attrs
 from txmux.rules.model.networks import Reachable
 from txmux.rules.model.outcomes import Handover, InProcess, Refusal
 from txmux.rules.model.section import NOWHERE, Section
-from txmux.transport import Transport
+from txmux.transport import Transport, normal_host
 
 if TYPE_CHECKING:
     from txmux.wire.globs import Globs
@@ -126,7 +126,7 @@ class Server:
         name = facts.get(NAMES[placeholder], "") if placeholder else ""
         if name and placeholder != self.host:
             name = self.host.replace(placeholder, name.removesuffix("."))
-        return name.lower().removesuffix(".")
+        return normal_host(name)
 
     def at(self, host: str, port: int = 0) -> Server:
         """Return it with an IP address in the place of its host, and perhaps another port."""

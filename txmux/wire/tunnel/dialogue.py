@@ -8,6 +8,7 @@ from http import HTTPStatus
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import NamedTuple, TypeAlias
 
+from txmux.transport import normal_host
 from txmux.wire.tunnel.request import ADDRESS_SIZES
 
 
@@ -184,7 +185,7 @@ class TunnelDialogue:
         if kind in ADDRESS_SIZES:
             size = ADDRESS_SIZES[kind] or (yield from self._take(1))[0]
             host = yield from self._take(size)
-            self.host = str(ip_address(host)) if ADDRESS_SIZES[kind] else _host(host)
+            self.host = normal_host(str(ip_address(host))) if ADDRESS_SIZES[kind] else _host(host)
             self.port = int.from_bytes((yield from self._take(2)), "big")
         if command != 1:
             return self._refuse(b"\5\7" + _NO_ADDRESS, _NO_CONNECT)
@@ -202,7 +203,10 @@ class TunnelDialogue:
             if left < _MOST_REQUESTS - 1 and not (yield FurtherRequest(head)):
                 return self._refuse(_status(400), "another route is for what it asks for then")
             address, name, port, version = request.groups()
-            self.host, self.port = _address(address) if address else name.decode(), int(port)
+            self.host, self.port = (
+                _address(address) if address else normal_host(name.decode()),
+                int(port),
+            )
             if not self.host or not 0 < self.port < 65536:
                 break
             login = _login(_BASIC.findall(head)) if self._wants_login else None
@@ -231,7 +235,7 @@ def _login(found: list[bytes]) -> Login | None:
 
 def _host(text: bytes) -> str:
     """Return a name, or an IPv6 address in its usual form; nothing if the text is neither."""
-    return text.decode() if _NAME.fullmatch(text) else _address(text)
+    return normal_host(text.decode()) if _NAME.fullmatch(text) else _address(text)
 
 
 def _address(text: bytes) -> str:
@@ -239,7 +243,7 @@ def _address(text: bytes) -> str:
         address = IPv6Address(text.decode("ascii"))
     except ValueError:
         return ""
-    return "" if address.scope_id else str(address)  # a scope may have any characters
+    return "" if address.scope_id else normal_host(str(address))  # a scope may have any characters
 
 
 def _status(status: int, *, is_last: bool = True) -> bytes:
