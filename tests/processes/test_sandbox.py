@@ -59,6 +59,7 @@ BY_FILTER = frozenset(
         *("limits", "scheduling", "priority", "mode", "times"),
         *("notify", "notify_raw", "notify_pair", "netlink", "vsock", "ping", "raw"),
         "listen",
+        "root_key",
         *("starter", "supervisor", "supervisor_orphan", "kill_by_file", "owner_of_file"),
         *("signal_of_file", "async_file", "fiosetown", "siocspgrp", "fioasync"),
         *("new_user", "new_user_by_clone", "dumpable"),

@@ -1,16 +1,24 @@
 """The user that the process becomes after opening what takes privileges."""
 
+import ctypes
+import errno
 import grp
 import os
 import pwd
+import sys
 from contextlib import suppress
 
 import attrs
 
 from txmux.errors import MuxError
+from txmux.processes.privilege.seccomp import MACHINES
 from txmux.rules.model import Rules, Settings
 
 _NO_ID = 2**32 - 1
+_JOIN_SESSION_KEYRING = 1  # linux/keyctl.h
+_CAPABILITIES = (ctypes.c_uint32 * 2)(
+    0x20080522, 0
+)  # struct __user_cap_header_struct, of version 3
 
 
 class AccountError(MuxError):
@@ -52,7 +60,9 @@ class Account:
             # In this order: a process that is no longer root cannot change groups.
             os.setgroups(self.groups())
             os.setgid(self.gid)
+            _leave_session_keyring()
             os.setuid(self.uid)
+            _drop_capabilities()
         except OSError as problem:
             raise AccountError(
                 f"[txmux] user: cannot switch to user {self.user!r}: {problem.strerror}"
@@ -71,6 +81,31 @@ class Account:
         except KeyError:
             return [self.gid]
         return os.getgrouplist(name, self.gid)
+
+
+def _leave_session_keyring() -> None:
+    """Have an empty one of its own (session-keyring(7)): what is in that of root may be read by all who have it."""
+    numbers, _ = MACHINES.get(os.uname().machine, ({}, 0))
+    if sys.platform == "linux" and numbers:
+        libc = ctypes.CDLL(None, use_errno=True)
+        call = map(ctypes.c_long, (numbers["keyctl"], _JOIN_SESSION_KEYRING, 0))
+        # A kernel without keys, or a container that may not use any, has none to be read.
+        if libc.syscall(*call) < 0 and ctypes.get_errno() not in {errno.ENOSYS, errno.EPERM}:
+            raise _error()
+
+
+def _drop_capabilities() -> None:
+    """Drop also those that a change of the user leaves: the inheritable ones, and all of a process that has locked securebits."""
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None, use_errno=True)
+        # Ambient capabilities are always inheritable, so that they go with these (capabilities(7)).
+        if libc.capset(_CAPABILITIES, (ctypes.c_uint32 * 6)()) < 0:
+            raise _error()
+
+
+def _error() -> OSError:
+    number = ctypes.get_errno()
+    return OSError(number, os.strerror(number))
 
 
 def account_of(rules: Rules) -> Account | None:

@@ -38,6 +38,8 @@ _STDERR = 2
 
 def main(connection: socket.socket) -> None:
     adopt_orphans()
+    with suppress(PermissionError):  # it leads its group already
+        os.setsid()  # workers have no terminal, into which they could type (TIOCSTI)
     ignore_signals(signal.SIGTERM)
     name_process("starter")
     woken, wake = socket.socketpair()
