@@ -25,6 +25,7 @@ _MOST = 2 ** (8 * _SIZE) - 1
 # The columns that belong to no process: connections in transit, and expected ones.
 _MOVING, _EXPECTED = -2, -1
 _PATIENCE = 1.0  # seconds that a process waits for another one to release the lock
+_REGAINED = 0.01  # of its patience in each second
 _PAUSE = 0.0002  # seconds from one attempt to the next
 _FEWEST = 3  # columns: moving, expected, and the supervisor's
 
@@ -33,25 +34,27 @@ class FileLock:
     """A lock between processes; it does not keep out the other threads of this one.
 
     It belongs to the process, so it is released if a process ends while holding it. It is held for microseconds. If the holder is
-    stopped, others proceed without it after `_PATIENCE`, and may miscount by one: a halted worker must not halt the supervisor, too,
-    which is to end it.
+    stopped, or keeps it on purpose, others proceed without it, and may miscount by one: a halted worker must not halt the
+    supervisor, too, which is to end it. All that a process waits is at most `_PATIENCE`, and `_REGAINED` of the time.
     """
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._patience = _PATIENCE
+        self._waited_at = time.monotonic()
 
     def __enter__(self) -> None:
-        """Wait for it, at most `_PATIENCE` seconds."""
-        until = None
-        while not self._try_acquire():
-            now = time.monotonic()
-            until = until or now + self._patience
-            if now >= until:
-                self._patience = 0.0  # until the holder releases it, or ends
-                return
+        """Wait for it, as long as patience lasts."""
+        if self._try_acquire():
+            return
+        began = now = time.monotonic()
+        patience = min(_PATIENCE, self._patience + _REGAINED * (began - self._waited_at))
+        while now - began < patience:
             time.sleep(_PAUSE)
-        self._patience = _PATIENCE
+            now = time.monotonic()
+            if self._try_acquire():
+                break
+        self._waited_at, self._patience = now, max(0.0, patience - (now - began))
 
     def _try_acquire(self) -> bool:
         try:
@@ -101,8 +104,8 @@ class SharedTally(Tally):
         with self._lock:
             self.add()
             for column in (_MOVING, _EXPECTED):
-                if self._counts[column]:
-                    self._counts[column] -= 1
+                if count := self._counts[column]:  # read once: another process may write to it
+                    self._counts[column] = count - 1
                     break
 
     @override

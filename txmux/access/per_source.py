@@ -311,8 +311,8 @@ class PerSource:
             else:
                 numbers = self._table.numbers
                 permit = Permit(numbers, slot + self._column)
-                if self._expected is not None and numbers[slot + self._expected]:
-                    numbers[slot + self._expected] -= 1
+                if self._expected is not None and (count := numbers[slot + self._expected]):
+                    numbers[slot + self._expected] = count - 1
         permit.mark_decided()
         return permit
 

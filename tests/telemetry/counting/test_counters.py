@@ -47,7 +47,7 @@ def route_of(counts: Counts, route: str) -> RouteTotals:
     return next(one for one in counts.routes if (one.listener, one.route) == ("public", route))
 
 
-class CountersTest(SynchronousTestCase):
+class CountersCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.rules = parse(RULES, PATH)
         self.counters = Counters()
@@ -70,6 +70,8 @@ class CountersTest(SynchronousTestCase):
         )
         column.listener("public").connection_ended(column.route("public", route), record, "done")
 
+
+class CountersTest(CountersCase):
     def test_sums_of_processes_and_live_ones_by_difference(self) -> None:
         first, second = (worker_of(self.counters, number) for number in (1, 2))
         self.begin(first, "a")
@@ -216,3 +218,39 @@ class CountersTest(SynchronousTestCase):
             self.counters.forget({1})
         self.begin(column, "a")
         self.assertEqual(route_of(self.counts(), "a").matches, 1)
+
+
+class HostileProcessTest(CountersCase):
+    """A process has written anything into its counters, and what it has started still does."""
+
+    def test_successor(self) -> None:
+        old = worker_of(self.counters, 1)
+        self.begin(old, "a")
+        for at in range(len(old._cells)):
+            old._cells[at] = 2**64 - 1
+        self.counts()
+        self.counters.ended(1)
+        self.counts()
+        successor = worker_of(self.counters, 1)
+        for at in range(len(old._cells)):
+            old._cells[at] = 2**64 - 1
+        before = route_of(self.counts(), "a").matches
+        self.begin(successor, "a")
+        self.end(successor, "a")
+        self.assertEqual(route_of(self.counts(), "a").matches, before + 1)
+        self.assertEqual(self.counters.ended(1), 0)
+
+    def test_former_program(self) -> None:
+        old = worker_of(self.counters, 1)
+        for at in range(len(old._cells)):
+            old._cells[at] = 2**64 - 1
+        new = Counters()
+        new.extend(self.rules)
+        arguments, descriptors = self.counters.handed_over()[0]
+        reads, writes = os.pipe()
+        os.set_blocking(reads, False)
+        new.take_over([reads, *map(os.dup, descriptors[1:])], **arguments)
+        os.close(writes)
+        new.others_ended()
+        self.begin(worker_of(new, 1), "a")
+        self.assertGreater(route_of(counts_of(new, self.rules), "a").matches, 2**63)

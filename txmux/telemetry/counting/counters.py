@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import weakref
 from bisect import bisect_left, bisect_right
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from operator import add
 from typing import Any
@@ -52,8 +52,11 @@ _LAST = ROUTE.at["last match"]
 class Counters:
     """Adds up the `ProcessCounters` (a column) of each process that serves or has served.
 
-    Numbers only grow: the successor of a process continues in its column. A block of removed rules stays until no connection can
-    count there.
+    Numbers only grow: those of a process that has ended are kept here. Its successor gets other memory, since what the process has
+    started may live on, and write to its own. A block of removed rules stays until no connection can count there.
+
+    Attributes:
+        on_ended: Called with the number of a process that has ended, and its cells as they are in memory.
     """
 
     def __init__(self) -> None:
@@ -62,7 +65,7 @@ class Counters:
         self._columns: dict[int, ProcessCounters] = {}
         self._others: list[_Other] = []
         self._pipe: tuple[int, int] | None = None
-        # Sums of earlier programs that have ended, or could not hand over their memory.
+        # Sums of processes that have ended, and of earlier programs that could not hand over their memory.
         self._past: list[dict[str, list[int]]] = []
         # By key, the first version of the rules that have it; and the last one, if it was removed.
         self._since: dict[str, int] = {}
@@ -70,6 +73,7 @@ class Counters:
         # Free blocks, by their kind.
         self._spare: dict[str, list[int]] = {}
         self._versions: frozenset[int] | None = None
+        self.on_ended: Callable[[int, bytes], object] = lambda _number, _image: None
 
     def extend(self, rules: Rules, number: int = 0) -> None:
         """Add blocks for the next rules; `number` is the version of the current ones."""
@@ -124,7 +128,7 @@ class Counters:
         column.use()
 
     def column(self, number: int) -> ProcessCounters:
-        """Return the column of a process, which its successors of the same number continue."""
+        """Return the column of a process."""
         column = self._columns.get(number)
         if column is None:
             descriptor = make("txmux counters")
@@ -168,8 +172,14 @@ class Counters:
 
     def ended(self, number: int) -> int:
         """Count the connections of a dead process, by the number of its column, as ended, and return their number."""
-        column = self._columns.get(number)
-        return 0 if column is None else _settle(column)
+        column = self._columns.pop(number, None)
+        if column is None:
+            return 0
+        self.on_ended(number, column.tobytes())
+        blocks = _blocks(column)
+        lost = _settle(blocks)
+        self._past = [_added([*self._past, blocks])]
+        return lost
 
     # Other programs, at an upgrade.
 
@@ -247,8 +257,9 @@ class Counters:
         for other in [other for other in self._others if other.has_ended()]:
             self._others.remove(other)
             for column in other.columns:
-                _settle(column)
-                self._past.append(_blocks(column))
+                blocks = _blocks(column)
+                _settle(blocks)
+                self._past.append(blocks)
         if len(self._past) > 1:
             self._past = [_added(self._past)]
 
@@ -356,13 +367,12 @@ def _counted(order: Sequence[str], starts: Sequence[int], image: bytes) -> Itera
         yield from order[max(first, 0) : last]
 
 
-def _settle(column: ProcessCounters) -> int:
-    """Count all connections in the column of a dead process as ended, and return their number."""
+def _settle(blocks: dict[str, list[int]]) -> int:
+    """Count all connections in the blocks of a dead process as ended, and return their number."""
     unrouted: dict[str, int] = {}
     lost = 0
-    for key in column.layout.places:
+    for key, cells in blocks.items():
         kind, *names = key.split("\n")
-        cells = column.block(key)
         if kind == LISTENER.kind:
             count = live(cells)
             lost += count
@@ -378,7 +388,9 @@ def _settle(column: ProcessCounters) -> int:
         elif kind == BACKEND.kind:
             cells[_NO_LONGER_HELD] = cells[_HELD]
     for listener, count in unrouted.items():
-        column.block(ROUTE.key(listener, NO_ROUTE))[_CRASHED] += max(0, count)
+        if count > 0:
+            nothing = [0] * len(ROUTE.names)
+            blocks.setdefault(ROUTE.key(listener, NO_ROUTE), nothing)[_CRASHED] += count
     return lost
 
 

@@ -19,23 +19,34 @@ class ServerChanges:
     def __init__(self, counters: Counters) -> None:
         self._counters = counters
         self._read: dict[int, bytes] = {}
+        self._changes: dict[tuple[str, str], list[int]] = {}
+        counters.on_ended = self._process_ended
 
     def take(self) -> dict[tuple[str, str], list[int]]:
         """Return by how much the cells of each server have grown since the last call, by backend and server."""
-        changes: dict[tuple[str, str], list[int]] = {}
-        for number, now in self._counters.images().items():
-            before = self._read.get(number, b"")
-            if now == before:
-                continue
-            self._read[number] = now
-            before = before.ljust(len(now), b"\0")
-            for key, start in self._blocks():
-                place = slice(start * CELL, (start + _SIZE) * CELL)
-                if now[place] != before[place]:
-                    grown = _grown(_cells(before[place]), _cells(now[place]))
-                    known = changes.get(key)
-                    changes[key] = grown if known is None else list(map(operator.add, known, grown))
+        for number, image in self._counters.images().items():
+            self._add(number, image)
+        changes, self._changes = self._changes, {}
         return changes
+
+    def _process_ended(self, number: int, image: bytes) -> None:
+        self._add(number, image)
+        self._read.pop(number, None)  # the next process of this number begins anew
+
+    def _add(self, number: int, now: bytes) -> None:
+        before = self._read.get(number, b"")
+        if now == before:
+            return
+        self._read[number] = now
+        before = before.ljust(len(now), b"\0")
+        for key, start in self._blocks():
+            place = slice(start * CELL, (start + _SIZE) * CELL)
+            if now[place] != before[place]:
+                grown = _grown(_cells(before[place]), _cells(now[place]))
+                known = self._changes.get(key)
+                self._changes[key] = (
+                    grown if known is None else list(map(operator.add, known, grown))
+                )
 
     def _blocks(self) -> Iterator[tuple[tuple[str, str], int]]:
         for key, start in self._counters.layout.places.items():

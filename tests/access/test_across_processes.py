@@ -1,0 +1,162 @@
+"""Limits in memory that other workers write to, too, of which one may be hostile."""
+
+import contextlib
+import os
+import subprocess
+import sys
+from ipaddress import ip_address
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from txmux.access import across_processes
+from txmux.access.across_processes import FileLock, SharedLimits
+from txmux.access.admission import Refused
+from txmux.rules.reading.parser import parse
+from txmux.wire.proxyprotocol.header import Address
+
+_RULES = """
+[listen a]
+endpoint = 127.0.0.1:1
+max_connections = 5
+max_connections_per_source = 3
+max_undecided_per_source = 2
+connection_rate_per_source = 5/s
+[route r]
+match = any
+backend = b
+[backend b]
+server = 127.0.0.1:2
+hold = 5s
+hold_limit = 3
+"""
+_CLIENTS = [Address(ip_address(f"192.0.2.{n}"), 1) for n in range(2)]
+_WRITTEN = st.sampled_from((0, 1, 2**32 - 1, 2**32, 2**63, 2**64 - 1)) | st.integers(0, 2**64 - 1)
+
+
+class _Worker:
+    """A worker whose memory another one has written to."""
+
+    def __init__(self) -> None:
+        rules = parse(_RULES, "x")
+        self.limits = limits = SharedLimits.make(rules, 2)
+        self.admission = limits.admissions(1, float, 3)(rules.listeners[0])
+        self.held = limits.held("b", 3, 1)
+        self.taken: list[Any] = []
+
+    def scribble(self, value: int) -> None:
+        words, layout = self.limits._memory.cast("Q"), self.limits.layout
+        for start in layout.rows.values():
+            for column in range(layout.columns):
+                words[start // 8 + column] = value
+        table = self.limits._tables["a"]
+        for begin, end in table._written():
+            for at in range(begin, end):
+                if table.numbers[at]:
+                    table.numbers[at] = value
+
+    def enter(self, client: Address) -> None:
+        with contextlib.suppress(Refused):
+            self.taken.append(self.admission.enter(client))
+
+    def adopt(self, client: Address) -> None:
+        self.taken.append(self.admission.adopt(client))
+
+    def leave(self, _: Address) -> None:
+        if self.taken:
+            self.admission.leave(self.taken.pop())
+
+    def move_away(self, _: Address) -> None:
+        if self.taken:
+            self.admission.move_away(self.taken.pop())
+
+    def hold(self, _: Address) -> None:
+        if self.held.take():
+            self.held.give_back()
+
+    def report(self, _: Address) -> None:
+        sources = self.admission.per_source
+        assert sources is not None
+        sources.tracked()
+        sources.restore(sources.buckets())
+        self.limits.expect(self.limits.as_json(), 1.0)
+
+    def other_ended(self, _: Address) -> None:
+        self.limits.clear(2)
+
+    DOES = (enter, adopt, leave, move_away, hold, report, other_ended)
+
+
+_STEPS = st.lists(
+    st.tuples(st.sampled_from(_Worker.DOES), st.sampled_from(_CLIENTS), _WRITTEN), max_size=30
+)
+
+
+class HostileMemoryTest(SynchronousTestCase):
+    @given(_STEPS)
+    def test_nothing_raises(self, steps: list[tuple[Any, Address, int]]) -> None:
+        """Another worker writes anything anywhere, between any two steps of this one."""
+        worker = _Worker()
+        try:
+            for step, client, value in steps:
+                step(worker, client)
+                worker.scribble(value)
+        finally:
+            worker.limits.close()
+
+
+_HOLDER = """
+import fcntl, sys
+number = int(sys.argv[1])
+for line in sys.stdin:
+    fcntl.lockf(number, fcntl.LOCK_EX if line == "hold\\n" else fcntl.LOCK_UN, 1)
+    print(flush=True)
+"""
+
+
+class _Time:
+    """A clock that moves while a process sleeps."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+class HostileHolderTest(SynchronousTestCase):
+    def test_waits_for_a_hundredth_of_the_time(self) -> None:
+        """A worker that holds the lock, and lets go of it for moments, slows the others by no more."""
+        file = os.memfd_create("test")
+        self.addCleanup(os.close, file)
+        holder = subprocess.Popen(
+            [sys.executable, "-c", _HOLDER, str(file)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, pass_fds=[file],
+        )  # fmt: skip
+        self.addCleanup(holder.communicate)  # it ends with its input
+        assert holder.stdin is not None
+        assert holder.stdout is not None
+        commands, done = holder.stdin, holder.stdout
+
+        def tell(what: str) -> None:
+            commands.write(f"{what}\n")
+            commands.flush()
+            done.readline()
+
+        time = _Time()
+        self.patch(across_processes, "time", time)
+        lock, waited = FileLock(file), 0.0
+        for _ in range(50):
+            tell("hold")
+            began = time.now
+            with lock:
+                waited += time.now - began
+            tell("release")
+            with lock:
+                time.now += 1.0
+        self.assertGreater(waited, 1.0)
+        self.assertLess(waited, 1.0 + 0.01 * time.now + 0.02)
