@@ -135,8 +135,10 @@ def open_safely(path: Path, flags: int = os.O_RDONLY) -> tuple[int, bool]:
                 target = Path(os.readlink("", dir_fd=there))
                 os.close(there)
                 links += 1
-                if status.st_uid or links > _LINKS:
+                if status.st_uid:
                     raise OSError(errno.ELOOP, f"the link {name!r} in the path is not root's")
+                if links > _LINKS:
+                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
                 ahead += reversed(target.parts)  # one that begins with / begins there
             elif ahead:
                 os.close(folder)

@@ -12,7 +12,7 @@ from txmux.processes.privilege.helper import Named
 from txmux.rules.lint.secrets import readable_secrets, secret_files
 from txmux.rules.model import Rules
 from txmux.rules.named_files import named_files
-from txmux.rules.problems import Problem
+from txmux.rules.problems import Problem, RulesError
 from txmux.rules.reading.parser import parse
 from txmux.rules.reading.sections import TABLES
 
@@ -161,3 +161,16 @@ class KeyTests(SynchronousTestCase):
                 file.chmod(0o600)
         identity.write(folder / "terminate_tls").chmod(0o644)
         self.assertEqual(_readable(rules), [])
+
+    def test_link_to_itself(self) -> None:
+        """A path that leads nowhere is a problem of its line, and no other error."""
+        folder = folder_of_files(self)
+        (folder / "loop").symlink_to("loop")
+        for line in RULES.format(folder / "loop").splitlines():
+            name = line.rpartition("/")[2]
+            if "loop" in line:
+                text = RULES.format(folder).replace(f"{folder}/{name}", f"{folder}/loop/{name}")
+                try:
+                    _readable(parse(text, folder / "rules.ini"))
+                except RulesError as error:
+                    self.assertTrue(error.problems)

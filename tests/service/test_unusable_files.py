@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stdout
 from functools import partial
 from io import StringIO
 from pathlib import Path
+
+import attrs
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 
 from tests.rules.test_named_files import folder_of_files
 from tests.support.certificates import make_authority
 from tests.support.ech import MadeKey
 from tests.support.places import country, write_places
 from tests.support.supervised import SupervisedTestCase
+from txmux import load
+from txmux.access.lists.updates import NetworksFile, WatchedFile, _Database
+from txmux.admin.tokens import AdminTokens
 from txmux.cli import main
+from txmux.client.tls.terminations import Terminations
 from txmux.errors import MuxError
+from txmux.files import LARGEST
+from txmux.processes.usable import unusable
+from txmux.rules.model import Rules
+from txmux.rules.problems import Problem, RulesError
 
 _RULES = """\
 [txmux]
@@ -145,3 +157,50 @@ class AgreementTest(SupervisedTestCase):
                 if check != start:
                     differing.append((name, damage, check, said[-300:], start, why[-300:]))
         self.assertEqual(differing, [])
+
+    def problems_of_looks(self, rules: Rules, clock: Clock) -> Callable[[], list[bool]]:
+        """Return a function that looks at changed files, and tells of each kind whether it is in use no longer as it is."""
+        terminations, tokens = Terminations(clock), AdminTokens(rules.settings)
+        terminations.read_certificates(rules)
+        tokens.read()
+        networks = NetworksFile(self.folder / "networks", (self.folder / "networks").read_text())
+        places = _Database(WatchedFile(self.folder / "geo_databases", LARGEST))
+
+        def look() -> list[bool]:
+            clock.advance(10)
+            terminations.look()
+            tokens.read_again()
+            for source in (networks, places):
+                self.successResultOf(Deferred.fromCoroutine(source.fetch_changes()))
+            return [
+                bool(terminations.troubles()),
+                bool(tokens.problem),
+                bool(networks.problem),
+                bool(places.problem),
+            ]
+
+        return look
+
+    def test_looks(self) -> None:
+        """A look at changed files takes what a start takes, and keeps what is in use exactly where a start, or a reload, would refuse."""
+        rules, clock = load(self.file), Clock()
+        rules = attrs.evolve(rules, routes=tuple(one for one in rules.routes if one.name != "acme"))
+        look = self.problems_of_looks(rules, clock)
+        self.assertEqual(look(), [False] * 4)
+        files = (
+            ["terminate_tls", "tls_client_ca", "tls_client_crl", "ech_keys/a.pem", "ech_keys"],
+        )
+        kinds = (*files, ["admin_tokens"], ["networks"], ["geo_databases"])
+        for kind, names in enumerate(kinds):
+            for name in names:
+                for damage in self.damages(self.folder / name):
+                    found = look()
+                    problems = [one for one in self.unusable() if not one.warning]
+                    self.assertEqual(found[kind], bool(problems), (name, damage, problems))
+                self.assertEqual(look(), [False] * 4)
+
+    def unusable(self) -> Sequence[Problem]:
+        try:
+            return unusable(load(self.file))
+        except RulesError as error:
+            return error.problems

@@ -1,6 +1,7 @@
 """Notices when the contents of the rules' files change, and reloads them if that is wanted."""
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,7 @@ class RulesWatch:
             for path in included_paths(main.parent, pattern)
         )
         for path in (main, *included):
-            real = path.resolve()
+            real = Path(os.path.realpath(path))  # `resolve` raises where a link leads to itself
             if real not in seen:
                 seen.add(real)
                 yield source_of(path, read_bytes(path)).text

@@ -2,11 +2,14 @@
 
 from ipaddress import ip_address
 
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.folders import make_folder
 from tests.support.places import country, system, write_places
-from txmux.access.lists.geo import GeoDatabase
+from txmux.access.lists.geo import GeoDatabase, GeoDatabaseError
 from txmux.errors import MuxError
 
 
@@ -47,3 +50,21 @@ class PlacesTests(SynchronousTestCase):
         ):
             with self.assertRaisesRegex(MuxError, expected):
                 self.places.read([path])
+
+    @given(st.data())
+    def test_damaged(self, data: st.DataObject) -> None:
+        """Whatever is in a file, it is refused, or addresses are looked up; the log says once that a record cannot be read."""
+        content = bytearray(self.countries.read_bytes())
+        for _ in range(data.draw(st.integers(1, 4))):
+            content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+        damaged = self.folder / "damaged.mmdb"
+        damaged.write_bytes(content[: data.draw(st.integers(1, len(content)))])
+        places = GeoDatabase()
+        with capturedLogs() as lines:
+            try:
+                places.read([damaged])
+            except GeoDatabaseError:
+                return
+            for address in ("192.0.2.1", "192.0.2.200", "198.51.100.1", "2001:db8::1"):
+                places.find(ip_address(address))
+        self.assertLessEqual(len(lines), 1)

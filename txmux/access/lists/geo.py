@@ -33,18 +33,21 @@ class GeoDatabase:
         self._paths: Sequence[Path] = ()
         self._readers: list[Any] = []
         self._found: dict[IPAddress, Found] = {}
+        self._is_damaged = False
 
     def read(self, paths: Sequence[Path]) -> None:
         """Use these files; raises `GeoDatabaseError` if one cannot be read, and then keeps the previous ones."""
         if paths != self._paths:
             self._readers = [_reader(path) for path in paths]
             self._paths = paths
+            self._is_damaged = False
             self._found.clear()
 
     def read_again(self) -> None:
         """Read the same files again; if one of them is bad, nothing changes."""
         try:
             self._readers = [_reader(path) for path in self._paths]
+            self._is_damaged = False
         except GeoDatabaseError as problem:
             self._log.error("{problem}; keeping its previous contents", problem=problem)
         self._found.clear()
@@ -55,16 +58,28 @@ class GeoDatabase:
             if len(self._found) >= _MOST_CACHED:
                 self._found.clear()
             facts = self._found[address] = frozenset(
-                fact for reader in self._readers for fact in _facts_of(reader, address)
+                fact
+                for reader in self._readers
+                for fact in _facts_of(self._record(reader, address))
             )
         return facts
 
+    def _record(self, reader: Any, address: IPAddress) -> Any:
+        try:
+            return reader.get(address)
+        except ValueError:  # an IPv6 address in a database of IPv4
+            return None
+        except Exception as problem:  # noqa: BLE001 - what is raised depends on what is damaged
+            if not self._is_damaged:
+                self._is_damaged = True
+                what = (
+                    "geo_databases: one is damaged, so some addresses are in no country or system"
+                )
+                self._log.error("{what}: {why}; get it again", what=what, why=repr(problem))
+            return None
 
-def _facts_of(reader: Any, address: IPAddress) -> list[tuple[str, str | int]]:
-    try:
-        record = reader.get(address)
-    except (ValueError, LookupError):  # an IPv6 address in a database of IPv4, or a damaged record
-        return []
+
+def _facts_of(record: Any) -> list[tuple[str, str | int]]:
     facts: list[tuple[str, str | int]] = []
     for key, name in (("country", "iso_code"), ("continent", "code")):
         with suppress(KeyError, TypeError):
@@ -92,7 +107,7 @@ def read_geo_database(path: Path, data: bytes) -> Any:
     try:
         # Read as a whole: a mapped file that is truncated would end the process.
         return maxminddb.open_database(io.BytesIO(data), maxminddb.MODE_FD)
-    except (ValueError, maxminddb.InvalidDatabaseError):
+    except Exception:  # noqa: BLE001 - what is raised depends on what is damaged
         raise GeoDatabaseError(
             f"'{path}' is not a database in MaxMind's format; write the path of a file ending in .mmdb"
         ) from None

@@ -74,7 +74,7 @@ def included_paths(folder: Path, pattern: str) -> list[Path]:
 
 def check_file(path: Path, what: str = "the path of a PEM file") -> None:
     """Refuse a missing file; whether it can be used shows when it is opened. `what` is for messages."""
-    folder = str(path.parent.resolve())
+    folder = os.path.realpath(path.parent)  # `resolve` raises where a link leads to itself
     try:
         is_folder = path.is_dir()
         path.stat()
@@ -164,15 +164,15 @@ class FileReader:
             return "let the user that txmux runs as read it"
         if Path(pattern).is_absolute():
             return "correct the path, or create the file"
-        folder = str(self.folder.resolve())
+        folder = os.path.realpath(self.folder)
         return f"a relative path starts at the folder of the rules file, {folder!r}"
 
     def _read(self, path: Path) -> SourceFile | None:
         draft = self._draft
         is_draft = draft is not None and path.absolute() == Path(draft.path).absolute()
         source = draft if draft is not None and is_draft else read_source(path)
-        real = path.resolve()
-        if real == self._main.resolve():
+        real = Path(os.path.realpath(path))
+        if real == Path(os.path.realpath(self._main)):
             raise InvalidValueError(
                 f"{str(path)!r} is this file itself; put what is included into a folder of its own"
             )

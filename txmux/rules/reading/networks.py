@@ -1,6 +1,7 @@
 """Networks: those of files, which are read once, and those of a service or a database."""
 
 import importlib.util
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,10 +30,10 @@ class NetworkLists:
     def __call__(self, path: Path) -> NetworkSet:
         """Return the networks of a file as a set that varies, since the file may change."""
         try:
-            text, real = self._files.text(path), path.resolve()
+            text, real = self._files.text(path), Path(os.path.realpath(path))
             if real not in self._known:
                 self._known[real] = NetworkSet(self._networks(text, path))
-        except (OSError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError) as error:
             why = getattr(error, "strerror", None) or "it is not a path of a file"
             raise InvalidValueError(
                 f"cannot read '{path}': {why}; a relative path starts at the folder of the file that names it"
