@@ -15,7 +15,7 @@ from typing_extensions import override
 from txmux.client.watched import WatchedFiles
 from txmux.files import names_in, read_bytes, state_at
 from txmux.net.tls.errors import TLSFileError
-from txmux.rules.model.listener import ECH_SUFFIXES
+from txmux.rules.model.listener import is_ech_file
 from txmux.wire.cursor import MalformedError
 from txmux.wire.ech import Key, Unsealing, read_configs
 
@@ -110,9 +110,7 @@ def key_paths(path: Path) -> list[Path]:
         return [path]
     except OSError as problem:
         raise _unreadable(path, problem) from None
-    paths = [
-        path / name for name in sorted(names) if name.endswith(ECH_SUFFIXES) and name[0] != "."
-    ]
+    paths = [path / name for name in sorted(names) if is_ech_file(name)]
     if not paths:
         raise _wrong(path, "the folder has no file *.pem or *.ech")
     return paths

@@ -10,6 +10,7 @@ import json
 import os
 import select
 import socket
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
@@ -28,6 +29,7 @@ from txmux.net.sockets.unixpath import remove_if_its
 from txmux.processes.privilege.account import account_of
 from txmux.processes.supervisor.pidfile import name_process, unname_process
 from txmux.rules.model import Files, Rules
+from txmux.rules.model.listener import is_ech_file
 from txmux.rules.named_files import named_files
 from txmux.rules.reading.parser import load
 from txmux.rules.reading.values import Opens
@@ -42,7 +44,7 @@ class Named:
 
     Attributes:
         files: Workers may read these.
-        folders: Workers may read what is right in these.
+        folders: Workers may list these, and read the keys that are right in them.
         secrets: Only the supervisor may read these.
         addresses: By listener and text.
         token: This file may be created.
@@ -70,6 +72,15 @@ class Named:
             {(address.listener, address.text): address for address in _addresses(rules)},
             account.owner if account else None,
             os.path.abspath(token) if token else None,  # noqa: PTH100 - as above
+        )
+
+    def may_be_read(self, path: str, *, may_all: bool) -> bool:
+        """Return whether a path is exactly one of the rules, or that of a key in a folder of theirs."""
+        folder, _, name = path.rpartition("/")
+        return (
+            path in self.files
+            or (folder in self.folders and is_ech_file(name))
+            or (may_all and path in self.secrets)
         )
 
 
@@ -167,18 +178,19 @@ class Helper:
             if not owners:
                 raise _not_named(path)
             return [open_log(Path(path), owners[0], alone=True)]
-        if not any(
-            path in named.files
-            or os.path.dirname(path) in named.folders  # noqa: PTH120 - links stay
-            or (may_all and path in named.secrets)
-            for named in self._named
-        ):
+        if not any(named.may_be_read(path, may_all=may_all) for named in self._named):
             raise _not_named(path)
         if any(path == named.token for named in self._named):
             make_token(Path(path))
         if self._is_privileged:
-            return [open_safely(Path(path))[0]]
-        return [os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)]
+            opened, _ = open_safely(Path(path))
+        else:
+            opened = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        is_folder = stat.S_ISDIR(os.fstat(opened).st_mode)
+        if is_folder and not any(path in named.folders for named in self._named):
+            os.close(opened)
+            raise _not_named(path)
+        return [opened]
 
     def _bind(self, listener: str, text: str, *, beside: bool) -> list[int]:
         for named in reversed(self._named):

@@ -23,6 +23,12 @@ StartTLS: TypeAlias = Literal["smtp", "imap", "pop3", "ftp", "xmpp", "ldap"]
 ECH_SUFFIXES = (".ech", ".pem")
 """What the names of files with keys end with, in a folder that `ech_keys` names."""
 
+
+def is_ech_file(name: str) -> bool:
+    """Return whether a file of this name, in such a folder, has a key."""
+    return name.endswith(ECH_SUFFIXES) and name[0] != "."
+
+
 _ORDER: tuple[Logged, ...] = (False, "errors", True)
 
 
