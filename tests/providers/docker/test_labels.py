@@ -75,6 +75,20 @@ class LabelTests(SynchronousTestCase):
         (problem,) = read(container("web", {"match": "any"}), rules=LabelRules())
         self.assertIn("it does not publish port 80/tcp; publish it, or start", problem)
 
+    def test_only_what_is_published_now(self) -> None:
+        """A daemon may keep what was asked for, as without a bridge, where the host's own server is at that port."""
+        asked = [{"HostIp": "127.0.0.1", "HostPort": "22"}]
+        nowhere = [{"HostIp": "", "HostPort": ""}]
+        everything: list[Any] = [None, {}, {"80/tcp": None}, {"80/tcp": []}, {"80/tcp": nowhere}]
+        for state in ("running", "paused"):
+            for reported in everything:
+                answer = inspected("web", {"txmux.match": "any"}, bound=asked, state=state)
+                answer["NetworkSettings"]["Ports"] = reported
+                (problem,) = read(Container.read(answer), rules=LabelRules())
+                self.assertIn("it does not publish port 80/tcp; publish it, or start", problem)
+        asleep = container("web", {"match": "any", "wake": "yes"}, bound=asked, state="exited")
+        self.assertIn("server = 127.0.0.1:80 down", read(asleep, rules=LabelRules())[0])
+
     def test_who_gets_no_further_clients(self) -> None:
         for state, health, drained, server in (
             ("running", "healthy", False, "10.88.0.6:80"),

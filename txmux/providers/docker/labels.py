@@ -44,7 +44,7 @@ class LabelError(MuxError):
 
 @attrs.frozen
 class Container:
-    """What the daemon reports of a container; `published` has addresses on the host, by ports such as ``80/tcp``."""
+    """What the daemon reports of a container; `published` has its addresses on the host now, by ports such as ``80/tcp``."""
 
     id: str
     name: str
@@ -59,9 +59,9 @@ class Container:
     def read(cls, answer: Any) -> Container:
         """Read an answer to ``/containers/{id}/json``; raises one of `MISSHAPEN` if it is none."""
         config, state, network = answer["Config"], answer["State"], answer["NetworkSettings"]
-        # A stopped container has its ports only there.
-        bound = (answer.get("HostConfig") or {}).get("PortBindings") or {}
-        ports = {**bound, **(network.get("Ports") or {})}
+        # What was asked for need not be so: without a bridge, the port may be one of the host itself.
+        asked = (answer.get("HostConfig") or {}).get("PortBindings") or {}
+        ports = network.get("Ports") or {}
         labels = (config.get("Labels") or {}).items()
         networks = (network.get("Networks") or {}).items()
         return cls(
@@ -70,8 +70,16 @@ class Container:
             {n.removeprefix(PREFIX): str(text) for n, text in labels if n.startswith(PREFIX)},
             str(state["Status"]),
             str((state.get("Health") or {}).get("Status", "")),
-            tuple(sorted({*map(str, config.get("ExposedPorts") or {}), *map(str, ports)})),
-            {port: _published(on[0]) for port, on in ports.items() if on},
+            tuple(
+                sorted(
+                    {
+                        *map(str, config.get("ExposedPorts") or {}),
+                        *map(str, asked),
+                        *map(str, ports),
+                    }
+                )
+            ),
+            {port: _published(on[0]) for port, on in ports.items() if on and on[0]["HostPort"]},
             {name: _address_on(its) for name, its in networks if its},
         )
 
@@ -98,7 +106,7 @@ class Container:
 
 
 def _published(on: Any) -> tuple[str, int]:
-    return str(on.get("HostIp", "")), int(on["HostPort"] or 0)
+    return str(on.get("HostIp", "")), int(on["HostPort"])
 
 
 def _address_on(network: Any) -> str:
