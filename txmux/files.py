@@ -251,26 +251,44 @@ def names_in(folder: Path) -> list[str]:
         return os.listdir(descriptor)  # noqa: PTH208 - of a descriptor
 
 
-def replace_file(path: Path, data: bytes, prepare: Callable[[int], object]) -> None:
-    """Replace a file, whole or not at all; `prepare` gets the descriptor of the new one, which nobody else can read before.
+def replace_file(
+    path: Path, data: bytes, prepare: Callable[[int], object] | None = None, mode: int = 0o600
+) -> None:
+    """Replace a file, whole or not at all; a link in its place is replaced, and those on the way are followed as by `held_folder`.
+
+    Args:
+        path: Its path.
+        data: Its contents.
+        prepare: Called with the descriptor of the new file before it takes its place.
+        mode: Of the new file, as far as the umask allows.
 
     Raises:
         OSError: The file is as it was.
     """
-    import tempfile  # noqa: PLC0415 - the service replaces none so
-
-    number, made = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(number, "wb") as file:
-            file.write(data)
-            prepare(number)
-            file.flush()
-            os.fsync(number)
-        Path(made).replace(path)
-    except BaseException:
-        with suppress(OSError):
-            Path(made).unlink()
-        raise
+    new = f".{path.name}.{os.getpid()}"
+    with held_folder(path) as folder:
+        with suppress(FileNotFoundError):
+            os.unlink(new, dir_fd=folder)
+        how = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        number = os.open(new, how, mode, dir_fd=folder)
+        try:
+            with open(number, "wb") as file:  # noqa: PTH123 - a descriptor
+                file.write(data)
+                if prepare is not None:
+                    prepare(number)
+                file.flush()
+                os.fsync(number)
+            os.replace(new, path.name, src_dir_fd=folder, dst_dir_fd=folder)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(new, dir_fd=folder)
+            raise
+        with suppress(OSError):  # it may be a folder that cannot be read
+            entries = os.open(".", os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder)
+            try:
+                os.fsync(entries)
+            finally:
+                os.close(entries)
 
 
 def _state_of(status: os.stat_result) -> FileState:

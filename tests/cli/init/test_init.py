@@ -1,3 +1,5 @@
+import errno
+import os
 import socket
 import subprocess
 import sys
@@ -60,6 +62,29 @@ class InitTests(CommandTestCase):
         code, _, err = self.run_main("init", "-o", self.folder / "none" / "rules.ini")
         self.assertEqual(code, 1)
         self.assertIn("cannot be written: No such file or directory", err)
+
+    def test_overwriting_follows_no_link_and_loses_nothing(self) -> None:
+        path, other = self.folder / "rules.ini", self.folder / "other"
+        other.write_text("another's")
+        for target in (other, self.folder / "not there"):
+            path.symlink_to(target)
+            self.assertEqual(self.run_main("init", "-o", path)[0], 1)
+            code, _, err = self.run_main("init", "--force", "-o", path)
+            self.assertEqual(code, 1)
+            self.assertIn("is a link: name the file that it leads to", err)
+            self.assertEqual((other.read_text(), path.is_symlink()), ("another's", True))
+            path.unlink()
+        path.write_text("mine")
+        path.chmod(0o600)
+
+        def full(_: int) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        self.patch(os, "fsync", full)
+        code, _, err = self.run_main("init", "--force", "-o", path)
+        self.assertEqual((code, path.read_text()), (1, "mine"))
+        self.assertIn("cannot be written: No space left on device", err)
+        self.assertEqual({*self.folder.iterdir()}, {path, other})
 
     def test_ports_of_a_running_txmux_are_left_out(self) -> None:
         for name, listed in (("other", True), ("txmux", False)):

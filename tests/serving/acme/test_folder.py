@@ -187,7 +187,7 @@ class FolderTests(SynchronousTestCase):
     def test_link(self) -> None:
         """What another process left under a name of its own is replaced, and a link is not followed."""
         other = self.path.parent / "other"
-        (self.path / f".{_NAME}.pem.new").symlink_to(other)
+        (self.path / f".{_NAME}.pem.{os.getpid()}").symlink_to(other)
         acme_file(self.path, _NAME).symlink_to(other)
         self.folder.write_certificate(_NAME, b"x")
         self.assertFalse(other.exists())

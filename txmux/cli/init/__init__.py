@@ -3,6 +3,7 @@
 import argparse
 import os
 import socket
+import stat
 import sys
 import time
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from txmux.cli.init.listening import Listening, listening
 from txmux.cli.init.services import recognise
 from txmux.cli.init.writing import OWN_PROGRAM, endpoint, rules_text
 from txmux.errors import MuxError
+from txmux.files import replace_file
 
 _PROC = Path("/proc")
 _FIRST_UNPRIVILEGED = "sys/net/ipv4/ip_unprivileged_port_start"
@@ -81,12 +83,20 @@ def _first_port() -> int:
 
 def _write(path: Path, text: str, *, force: bool) -> None:
     try:
-        with path.open("w" if force else "x", encoding="utf-8") as file:
-            file.write(text)
-    except FileExistsError:
-        raise MuxError(
-            f"{path} exists already; name another file, or overwrite it with --force"
-        ) from None
+        is_there = os.path.lexists(path)
+        if is_there and not force:
+            raise MuxError(
+                f"{path} exists already; name another file, or overwrite it with --force"
+            )
+        if path.is_symlink():
+            raise MuxError(f"{path} is a link: name the file that it leads to")
+        mode = stat.S_IMODE(path.stat().st_mode) if is_there else None
+
+        def prepare(number: int) -> None:
+            if mode is not None:
+                os.fchmod(number, mode)
+
+        replace_file(path, text.encode(), prepare, 0o666)
     except OSError as error:
         raise MuxError(f"{path} cannot be written: {error.strerror}") from None
 

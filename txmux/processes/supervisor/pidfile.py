@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from txmux.errors import MuxError
-from txmux.files import held_folder
+from txmux.files import held_folder, replace_file
 
 
 class PidFileError(MuxError):
@@ -47,19 +47,7 @@ class PidFile:
 
 def name_process(path: Path, pid: int) -> None:
     """Replace the file, without following links; readers always find a complete ID."""
-    new = f".{path.name}.{pid}"
-    with held_folder(path) as folder:
-        with suppress(FileNotFoundError):
-            os.unlink(new, dir_fd=folder)
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666, dir_fd=folder)
-        try:
-            with open(descriptor, "w") as file:  # noqa: PTH123 - a descriptor
-                file.write(f"{pid}\n")
-            os.replace(new, path.name, src_dir_fd=folder, dst_dir_fd=folder)
-        except OSError:
-            with suppress(OSError):
-                os.unlink(new, dir_fd=folder)
-            raise
+    replace_file(path, b"%d\n" % pid, mode=0o666)
 
 
 def unname_process(path: Path, pid: int) -> None:

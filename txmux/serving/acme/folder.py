@@ -22,7 +22,7 @@ from twisted.logger import Logger
 from txmux.client.tls.client_certificates import alternative_names
 from txmux.client.tls.contexts import Contexts
 from txmux.errors import MuxError
-from txmux.files import open_safely
+from txmux.files import open_safely, replace_file
 from txmux.net.tls.errors import TLSFileError
 from txmux.net.tls.pem import read_authorities
 from txmux.net.tls.self_signed import self_signed
@@ -172,27 +172,11 @@ class AcmeFolder:
         self._write(self.path / _STATE, json.dumps(state, indent=1).encode())
 
     def _write(self, path: Path, data: bytes) -> None:
-        new = path.with_name(f".{path.name}.new")
-        try:
-            with suppress(FileNotFoundError):
-                new.unlink()
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            with open(os.open(new, flags, 0o600), "wb") as file:  # noqa: PTH123 - a descriptor
-                if self._owner is not None:
-                    os.fchown(file.fileno(), *self._owner)
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            new.replace(path)
-        except OSError:
-            with suppress(OSError):
-                new.unlink()
-            raise
-        folder = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        def prepare(number: int) -> None:
+            if self._owner is not None:
+                os.fchown(number, *self._owner)
+
+        replace_file(path, data, prepare)
 
 
 def make_first(
