@@ -42,6 +42,7 @@ from tests.interop.children import (
 from tests.interop.pebble import Pebble
 from tests.interop.servers import start_redis
 from tests.processes.upgrading import Running, Upgrading
+from tests.support.certificates import make_authority
 from tests.support.folders import make_folder
 from tests.support.ports import free_port
 from txmux.rules.model import Route, Rules, Settings, TlsEnd
@@ -333,6 +334,33 @@ class GotTests(AcmeCase):
         self.own(Pebble(self.make_folder(), port=port, challenged=served, ca=self.pebble.authority))
         self.assertIn("renewed", self.txmux(*_RENEW, _ONE))
         self.assertIn("Pebble", _issuer(served, _ONE))
+
+    def test_damaged(self) -> None:
+        """A file that is damaged while the service runs changes nothing, at a reload neither; at a start it gives way to a certificate of txmux's own, and the others serve."""
+        mux = self.start()
+        self.wait_for_certificates()
+        file = self.acme / f"{_ONE}.pem"
+        good = file.read_bytes()
+        file.write_bytes(make_authority().key_pem() + good)
+        eventually(lambda: "does not belong" in self.txmux("status"), "it is in attention")
+        self.assertIn("Pebble", _issuer(self.pebble.challenged, _ONE))
+        self.assertIn(
+            "rules reloaded", mux.reload((r"\[route site\]", "[route site]\nlog = errors"))
+        )
+        self.assertEqual(file.read_bytes(), good)
+        self.assertIn("Pebble", _issuer(self.pebble.challenged, _ONE))
+        mux.stop()
+        file.write_bytes(good + good.replace(b"\n", b"\nAAAA", 5))
+        mux = self.start(f"acme = https://127.0.0.1:{free_port()}/dir\n", acme="")
+        mux.child.wait_for("one that txmux has signed itself takes its place")
+        self.assertEqual(_issuer(self.pebble.challenged, _ONE), f"CN={_ONE}")
+        self.assertIn("Pebble", _issuer(self.pebble.challenged, _OTHER))
+        items = json.loads(self.txmux("status", "--json"))["attention"]
+        (item,) = [one for one in items if _ONE in one["text"]]
+        self.assertRegex(
+            f"{item['level']} {item['cause']}", "^critical .*(damaged|cannot be reached)"
+        )
+        self.assertTrue(self.certificates()[_ONE]["is_self_signed"])
 
     def test_reload(self) -> None:
         """A name that a reload adds gets a certificate; one that was there before keeps its own."""
