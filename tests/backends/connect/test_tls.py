@@ -17,7 +17,7 @@ from twisted.internet.protocol import Protocol, ServerFactory
 from twisted.internet.ssl import CertificateOptions, TLSVersion, trustRootFromCertificates
 
 from tests.backends.connect.tls_case import LastReceiver, TLSCase, authority
-from tests.support.certificates import Identity, make_authority
+from tests.support.certificates import Identity, make_authority, rsa_pem
 from tests.support.peers import PeerFactory, listen, reactor
 from tests.support.ports import free_port
 from txmux.backends.connect.client import ProxyClientFactory
@@ -328,6 +328,14 @@ class FileTests(TLSCase):
         path = self.folder / name
         path.write_bytes(b"\n".join(contents))
         return path
+
+    def test_weak_identity(self) -> None:
+        """What OpenSSL would refuse to present is known when it is read, not with each connection."""
+        self.assert_refused(
+            "tls_client_certificate",
+            "'weak.pem': OpenSSL rejects the certificate: ee key too small; get one with a stronger key or signature",
+            certificate=(self.file("weak.pem", rsa_pem("a.example", 1024)),),
+        )
 
     def test_authorities(self) -> None:
         expected = "name a PEM file with certificates"

@@ -5,22 +5,20 @@ import errno
 import itertools
 import os
 import ssl
-from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives import serialization
 from OpenSSL import SSL
 from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.backends.connect.tls_case import authority
-from tests.support.certificates import make_authority
+from tests.support.certificates import make_authority, rsa_pem
 from tests.support.folders import make_folder
 from txmux.client import watched
 from txmux.client.tls.contexts import Contexts
@@ -48,31 +46,8 @@ class StoreCase(SynchronousTestCase):
         return path
 
     def pem_rsa(self, name: str, bits: int = 2048, *, alternative: bool = True) -> Path:
-        key = rsa.generate_private_key(65537, bits)
-        subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-        now = datetime.now(timezone.utc)
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(subject)
-            .public_key(key.public_key())
-            .serial_number(1)
-            .not_valid_before(now)
-            .not_valid_after(now + timedelta(days=1))
-        )
-        if alternative:
-            builder = builder.add_extension(
-                x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False
-            )
         path = self.folder / f"rsa-{name}.pem"
-        path.write_bytes(
-            builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
-            + key.private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.PKCS8,
-                serialization.NoEncryption(),
-            )
-        )
+        path.write_bytes(rsa_pem(name, bits, alternative=alternative))
         return path
 
 

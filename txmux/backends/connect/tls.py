@@ -29,7 +29,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txmux.files import read_bytes
-from txmux.net.tls.errors import HandshakeError
+from txmux.net.tls.errors import CLIENT_CERTIFICATE, HandshakeError
 from txmux.net.tls.pem import Reader, read_authorities, read_identity
 from txmux.net.tls.transport import TLSTransport
 from txmux.net.tls.verification import ClientTLS, WrongNameError
@@ -77,6 +77,8 @@ class BackendTLS:
         self._alpn = tuple(name.encode() for name in tls.alpn)
         self._authorities = None if tls.ca is None else read_authorities(tls.ca, read=read_once)
         self.identity = read_identity(tls.certificate, read=read_once) if tls.certificate else None
+        if self.identity is not None:  # the contexts of connections are made later
+            self.identity.use_in(SSL.Context(SSL.TLS_METHOD), CLIENT_CERTIFICATE)
         # Making a context takes far longer than a handshake, above all with all of the system's authorities.
         self._options = functools.lru_cache(_MOST_OPTIONS)(self._make_options)
 

@@ -11,7 +11,6 @@ from OpenSSL import SSL
 
 from txmux.client.tls.client_certificates import ClientVerification
 from txmux.files import read_bytes
-from txmux.net.tls.errors import TLSFileError
 from txmux.net.tls.pem import KeyPair, Reader, read_key_pairs
 from txmux.rules.model import TlsEnd
 
@@ -128,22 +127,8 @@ def _make_context(
     if clients is not None:
         clients.ask_in(context)
     for pair in pairs:
-        _show(context, pair)
+        pair.use_in(context, "terminate_tls")
     return context
-
-
-def _show(context: SSL.Context, pair: KeyPair) -> None:
-    try:
-        context.use_certificate(pair.certificate)
-        context.use_privatekey(pair.key)
-        for certificate in pair.chain:
-            context.add_extra_chain_cert(certificate)
-    except SSL.Error as problem:
-        why = problem.args[0][-1][-1] if problem.args and problem.args[0] else problem
-        raise TLSFileError(
-            "terminate_tls",
-            f"'{pair.path}': OpenSSL rejects the certificate: {why}; get one with a stronger key or signature",
-        ) from None
 
 
 def _first_of(protocols: Sequence[bytes]) -> Callable[[SSL.Connection, list[bytes]], bytes]:

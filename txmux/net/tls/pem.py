@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
     load_pem_private_key,
 )
-from OpenSSL import crypto
+from OpenSSL import SSL, crypto
 
 from txmux.files import read_bytes
 from txmux.net.tls.errors import CLIENT_CERTIFICATE, TLSFileError
@@ -39,6 +39,18 @@ class KeyPair:
         """The file, and when the certificate expires, in seconds since 1970."""
         until = self.certificate.to_cryptography().not_valid_after_utc
         return str(self.path), until.timestamp()
+
+    def use_in(self, context: SSL.Context, key: str) -> None:
+        """Have a context present it; a `TLSFileError` for a key of the rules if OpenSSL refuses that."""
+        try:
+            context.use_certificate(self.certificate)
+            context.use_privatekey(self.key)
+            for certificate in self.chain:
+                context.add_extra_chain_cert(certificate)
+        except SSL.Error as problem:
+            why = problem.args[0][-1][-1] if problem.args and problem.args[0] else problem
+            message = f"'{self.path}': OpenSSL rejects the certificate: {why}; get one with a stronger key or signature"
+            raise TLSFileError(key, message) from None
 
 
 @attrs.frozen
