@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, Literal
 
 import attrs
@@ -23,6 +23,7 @@ from txmux.rules.model import (
     Route,
     Silence,
 )
+from txmux.transport import is_address
 from txmux.wire.facts import printable
 
 SAYS = {Verdict.MATCH: "match", Verdict.NO: "no", Verdict.NEED_MORE: "undecided"}
@@ -140,8 +141,10 @@ class TracedOutcome:
         name = backend.servers[0].name_for(self.facts)
         if not name:
             return ": no-name"
-        allowed = backend.allow_names is not None and backend.allow_names.allow(name)
-        return f": {name}" if allowed else f": {name}, name-denied"
+        if not backend.allows(name):
+            return f": {name}, name-denied"
+        is_denied = is_address(name) and not backend.reaches(ip_address(name))
+        return f": {name}, address-denied" if is_denied else f": {name}"
 
     @property
     def servers(self) -> list[str]:

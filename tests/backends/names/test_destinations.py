@@ -22,6 +22,7 @@ from txmux.backends.pool.member import Member
 from txmux.backends.pool.pool import BackendPool
 from txmux.rules.embedding import route
 from txmux.rules.model import Backend, Public, Reachable
+from txmux.rules.model.backend import Via
 from txmux.rules.model.networks import is_public
 from txmux.rules.reading.backend import KEYS
 from txmux.rules.reading.endpoints import server
@@ -240,6 +241,65 @@ class AddressesTest(DestinationCase):
         self.assertEqual((line.reason, line.server), ("address-denied", f"127.0.0.1:{port}"))
         line = await self.ends(port, hello("127.0.0.2"))  # where nothing of it listens
         self.assertEqual((line.reason, line.server), ("connect-refused", f"127.0.0.2:{port}"))
+
+    async def test_what_is_denied_by_whatever_name(self) -> None:
+        self.dns.zone |= {
+            "alias.test": a("127.0.0.2"),
+            "both.test": a("127.0.0.1", "127.0.0.2"),
+            "nat64.test": [dns.Record_AAAA("64:ff9b::7f00:2", 30)],
+            "admin.test": a("127.0.0.1"),
+        }
+        port = self.by_name(
+            allow_networks=Reachable([network("0.0.0.0/0"), network("::/0")]),
+            deny_networks=Reachable([network("127.0.0.2")]),
+            allow_names=names("*"),
+            deny_names=names("admin.*"),
+        )
+        for name in (
+            "alias.test",
+            "nat64.test",
+            "127.0.0.2",
+            "::ffff:127.0.0.2",
+            "64:ff9b::7f00:2",
+        ):
+            self.assertEqual((await self.ends(port, hello(name))).reason, "address-denied", name)
+        self.assertEqual((await self.ends(port, hello("ADMIN.test."))).reason, "name-denied")
+        for _ in range(3):
+            line = await self.ends(port, hello("both.test"))
+            self.assertEqual((line.reason, line.server), ("done", f"127.0.0.1:{self.there}"))
+
+    async def test_denied_addresses_at_each_attempt(self) -> None:
+        """Neither a retry nor a name that changes its mind leads there."""
+        self.dns.zone["www.test"] = a("127.0.0.9", "127.0.0.1")
+        denied = Reachable([network("127.0.0.1")])
+        port = self.by_name(deny_networks=denied)
+        for _ in range(2):
+            line = await self.ends(port, hello("www.test"))
+            self.assertIn(line.reason, ("connect-refused", "address-denied"))
+        self.dns.zone["turn.test"] = a("127.0.0.9", ttl=1)
+        await self.ends(port, hello("turn.test"))
+        self.dns.zone["turn.test"] = a("127.0.0.1", ttl=1)
+        self.time.advance(1.5)
+        self.assertEqual((await self.ends(port, hello("turn.test"))).reason, "address-denied")
+        self.assertEqual(self.backend.peers, [])
+
+    def test_name_that_was_looked_up_is_left_to_the_proxy(self) -> None:
+        cache = NameCache(Clock())
+        for address in ("8.8.8.8", "10.0.0.1"):
+            cache._known[(), "www.test"] = KnownName((ip_address(address),), 60.0)
+            for proxy, place in (
+                (Via("socks5", server("127.0.0.1:1080")), "www.test"),
+                (None, "8.8.8.8"),
+            ):
+                backend = Backend("b", (server("{sni}:443"),), allow_names=names("*"), via=proxy)
+                destinations = Destinations(backend, cache, lambda *_: False, Clock().seconds)
+                [template] = BackendPool(backend, Clock().seconds).members
+                found = destinations.choose(template, ClientTarget({"sni": "www.test"}, "", 0))
+                if proxy is None and address == "10.0.0.1":
+                    self.assertEqual(found, Denial("address-denied", "10.0.0.1:443"))
+                else:
+                    assert isinstance(found, Member)
+                    self.assertEqual(found.target.host, place)
 
     def test_own_address_behind_nat64(self) -> None:
         backend = Backend("b", (server("{sni}:443"),), allow_names=names("*"))

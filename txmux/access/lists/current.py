@@ -26,7 +26,8 @@ PLACES = "geo"
 def varying_of(rules: Rules) -> list[Varying]:
     """Return the varying networks of rules; some may come several times."""
     sets = [listener.accept_proxy_from for listener in rules.listeners]
-    sets += [backend.allow_networks for backend in rules.every_backend()]
+    for backend in rules.every_backend():
+        sets += [backend.allow_networks, backend.deny_networks]
     clients = [route.clients for route in rules.routes]
     for listener in rules.listeners:
         clients += [listener.clients, *(line.clients for line in listener.silent)]

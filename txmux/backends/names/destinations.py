@@ -13,7 +13,7 @@ from txmux.access.per_source import source_of
 from txmux.backends.names.cache import KnownName, NameCache
 from txmux.backends.pool.member import Member
 from txmux.net.sockets.plainsocket import congestion_by_host
-from txmux.rules.model import LOCAL, Backend, Public, Reachable
+from txmux.rules.model import LOCAL, Backend
 from txmux.telemetry.reasons import ConnectFailure
 from txmux.transport import IPAddress, embedded, unmapped
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 _LONGEST = 253  # characters of a host name (RFC 1035, section 2.3.4)
 _NAME = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?:\.(?!-)[a-z0-9_-]{1,63})*")
 _LIKE_ADDRESS = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*|localhost)")
-_PUBLIC = Reachable([Public.PUBLIC])
 _LITERALS = 1000
 _FRESH = 1.0  # seconds for which it is cached whether an address is one of this machine
 
@@ -87,11 +86,9 @@ class Destinations:
         self._backend, self._cache = backend, cache
         self._is_own_address, self._seconds = is_own_address, seconds
         by_name = any(server.placeholder for server in backend.servers)
-        self._networks = backend.allow_networks or (_PUBLIC if by_name else None)
         # Hops are only counted for TCP.
-        self.avoids_own = by_name and (
-            (self._networks or _PUBLIC).has_public or backend.servers[0].kind == "udp"
-        )
+        has_public = backend.allow_networks is None or backend.allow_networks.has_public
+        self.avoids_own = by_name and (has_public or backend.servers[0].kind == "udp")
         self._literals: dict[str, KnownName] = {}
         self._options = congestion_by_host()
         self.needs_local = any(
@@ -112,10 +109,12 @@ class Destinations:
             name = server.name_for(target.decided)
             if not (name and port):
                 return Denial("no-name", None)
-            names = self._backend.allow_names
-            if names is None or "%" in name or not names.allow(name):
+            if "%" in name or not self._backend.allows(name):
                 return Denial("name-denied", server.at(name, port).text)
-        resolved = self._cache.known(self._backend.resolvers, name) or self._literal(name)
+        # A proxy looks names up itself, and may know others than the name servers of this machine.
+        is_ours = self._backend.via is None
+        resolved = self._cache.known(self._backend.resolvers, name) if is_ours else None
+        resolved = resolved or self._literal(name)
         if resolved is None:
             is_name = not server.placeholder or (len(name) <= _LONGEST and _NAME.fullmatch(name))
             unknown = self._unknown(template, name, port, tried)
@@ -188,7 +187,7 @@ class Destinations:
         return Denial("address-denied", denied) if denied else Denial("no-server", None)
 
     def _may_be(self, candidate: _Candidate) -> bool:
-        if self._networks is not None and candidate.address not in self._networks:
+        if not self._backend.reaches(candidate.address):
             return False
         if not self.avoids_own:
             return True

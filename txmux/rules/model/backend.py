@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Literal
 
 import attrs
 
-from txmux.rules.model.networks import Reachable
+from txmux.rules.model.networks import Public, Reachable
 from txmux.rules.model.outcomes import Handover, InProcess, Refusal
 from txmux.rules.model.section import NOWHERE, Section
-from txmux.transport import Transport, normal_host
+from txmux.transport import IPAddress, Transport, embedded, normal_host
 
 if TYPE_CHECKING:
     from txmux.wire.globs import Globs
 
+_PUBLIC = Reachable([Public.PUBLIC])
 _WITH_PORTS = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+)):([0-9]{1,5})(?:-([0-9]{1,5}))?")
 
 
@@ -137,7 +138,7 @@ class Server:
 
 @attrs.frozen
 class AllowedNames:
-    """The names that clients may be connected to; made by `txmux.rules.reading.backend.allowed_names`.
+    """The names that clients may, or may not, be connected to; made by `txmux.rules.reading.backend.allowed_names`.
 
     Attributes:
         text: As they are written; those with the same text are the same.
@@ -148,6 +149,7 @@ class AllowedNames:
     patterns: tuple[Globs, ...] = attrs.field(eq=False)
 
     def allow(self, name: str) -> bool:
+        """Return whether a name is one of them; of ``deny_names``, whether it is denied."""
         return any(pattern.matches(name) for pattern in self.patterns)
 
 
@@ -303,6 +305,8 @@ class Backend:
     slow_start: float = 0.0
     allow_names: AllowedNames | None = None
     allow_networks: Reachable | None = None
+    deny_names: AllowedNames | None = None
+    deny_networks: Reachable | None = None
     proxy_protocol: Literal["off", "v1", "v2"] = "off"
     proxy_tlvs: tuple[str, ...] = ()
     source: tuple[str, ...] = ()
@@ -337,6 +341,22 @@ class Backend:
         return tuple(
             dict.fromkeys(NAMES[one] for server in self.servers if (one := server.placeholder))
         )
+
+    def allows(self, name: str) -> bool:
+        """Return whether clients may choose a name, or an IP address in the place of one."""
+        allowed, denied = self.allow_names, self.deny_names
+        is_denied = denied is not None and denied.allow(name)
+        return allowed is not None and allowed.allow(name) and not is_denied
+
+    def reaches(self, address: IPAddress) -> bool:
+        """Return whether what clients choose may be at an IP address; IPv4 inside of IPv6 is denied like IPv4."""
+        allowed, denied = (
+            self.allow_networks or (_PUBLIC if self.names else None),
+            self.deny_networks,
+        )
+        if denied is not None and any(one in denied for one in (address, *embedded(address))):
+            return False
+        return allowed is None or address in allowed
 
     @idle_timeout.default
     def _usual_idle_timeout(self) -> float:

@@ -53,6 +53,7 @@ from txmux.transport import is_address
 from txmux.wire.globs import Globs, host_beginnings, hosts
 
 _PORTS_END = 1 << 16
+_CHOSEN_NAMES, _CHOSEN_NETWORKS = ("allow_names", "deny_names"), ("allow_networks", "deny_networks")
 _BETWEEN_NAMES = re.compile(r",(?![^\[({]*[\])}])")  # but not within what an expression repeats
 TLS_FIELDS = {
     "tls_name": "name",
@@ -64,7 +65,7 @@ TLS_FIELDS = {
 
 
 def allowed_names(text: str) -> tuple[str, ...]:
-    """Split one line of ``allow_names``: globs and expressions, with commas between them."""
+    """Split one line of ``allow_names`` or ``deny_names``: globs and expressions, with commas between them."""
     items = tuple(item.strip() for item in _BETWEEN_NAMES.split(text))
     _patterns(items)
     return items
@@ -172,9 +173,10 @@ def _of_clients(section: Section, found: Mapping[str, Any]) -> Iterator[tuple[st
             "'allow_names = *.example.com'"
         )
         yield "server", message
-    for key, has_use in (("allow_names", is_named), ("allow_networks", ours)):
+    names, networks = dict.fromkeys(_CHOSEN_NAMES, is_named), dict.fromkeys(_CHOSEN_NETWORKS, ours)
+    for key, has_use in (names | networks).items():
         if servers and key in section.entries and not has_use:
-            example = "{sni}:443" if key == "allow_names" else "{sni}:443 or {local}:443"
+            example = "{sni}:443" if key in names else "{sni}:443 or {local}:443"
             yield key, f"has no effect without a server such as {example}; add one, or remove this"
     if not ours:
         return
@@ -242,9 +244,10 @@ def _through_proxy(section: Section, found: Mapping[str, Any]) -> Iterator[tuple
     if via is None:
         return
     is_named = any(server.placeholder for server in found.get("servers", ()))
-    if is_named and "allow_networks" in section.entries:
-        message = "with 'via', the proxy looks names up, and their addresses are not known here; remove this, and restrict the proxy"
-        yield "allow_networks", message
+    for key in _CHOSEN_NETWORKS if is_named else ():
+        if key in section.entries:
+            message = "with 'via', the proxy looks names up, and their addresses are not known here; remove this, and restrict the proxy"
+            yield key, message
     for server in found.get("servers", ()):
         why = {
             "unix": "is a UNIX socket of this machine; write HOST:PORT",
@@ -418,6 +421,10 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Backend("", ()), {
         "the names that [clients may choose](#destinations-by-name); `*` is all. Required with `{sni}` and `{host}`"),
     "allow_networks": SectionKey(REACHABLE, example="public", meaning=
         "where [what clients choose](#destinations-by-name) may be: `public`, and networks as for `from`. Without it `public` for `{sni}` and `{host}`, and anywhere for others"),
+    "deny_names": SectionKey(_NAMES, example="*.internal.example.com", meaning=
+        "names that clients may not choose, although `allow_names` has them. Other names may lead to the same address"),
+    "deny_networks": SectionKey(REACHABLE, example="192.0.2.0/28", meaning=
+        "where what clients choose may not be, by whatever name, and although `allow_networks` has it"),
     "balance": SectionKey(words("round-robin", "least-connections", "random", "source-hash", "sni-hash", "host-hash", "first", meant=BALANCE_WORDS), example="least-connections", meaning=
         "[which of several servers](#balance) a client gets"),
     "slow_start": SectionKey(_SLOW_START, example="30s", meaning=

@@ -1,0 +1,60 @@
+"""Warnings about what an earlier route closes, and a later one leads to."""
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from txmux.rules.lint.warnings import lint
+from txmux.rules.reading.parser import parse
+
+_LISTEN = "[listen public]\nendpoint = :443\nallow = 192.0.2.0/24\nmax_connections_per_source = 9\n"
+_ADMIN = "[route admin]\nmatch = http host={}\n{}\n"
+_REST = "[route rest]\nmatch = http\nbackend = by-name\n{}\n"
+_BACKEND = (
+    "[backend by-name]\nserver = {{host}}:80\nallow_names = {}\nallow_networks = 127.0.0.0/8\n{}\n"
+)
+_SOME = "from = 192.0.2.1\nbackend = 127.0.0.1:1"
+
+
+class PassedRoutesTest(SynchronousTestCase):
+    def test_what_an_earlier_route_closes(self) -> None:
+        """A client comes there by another name of the address, or by another protocol."""
+        for closed, how, allowed, more, is_passed in (
+            ("127.0.0.2", "backend = reject", "127.*", "", True),
+            ("127.0.0.2", _SOME, "*", "", True),
+            ("[::ffff:127.0.0.2]", _SOME, "*", "", True),
+            ("admin.test", _SOME, "*.test", "", True),
+            ("*.admin.test", _SOME, "*.test, admin.test", "", True),
+            ("127.0.0.2", "backend = 127.0.0.1:1", "127.*", "", False),
+            ("127.0.0.2", _SOME, "127.*", "deny_networks = 127.0.0.2", False),
+            ("127.0.0.2", _SOME, "127.*", "deny_networks = 127.0.0.3", True),
+            ("10.0.0.2", _SOME, "*", "", False),
+            ("127.0.0.2", _SOME, "127.0.0.3", "", False),
+            ("admin.test", _SOME, "*.test", "deny_networks = 127.0.0.2", False),
+            ("admin.test", _SOME, "*.test", "deny_names = admin.test", False),
+            ("admin.test", f"{_SOME}\ndry_run = yes", "*.test", "", False),
+        ):
+            with self.subTest(closed=closed, how=how, allowed=allowed, more=more):
+                text = (
+                    _LISTEN
+                    + _ADMIN.format(closed, how)
+                    + _REST.format("")
+                    + _BACKEND.format(allowed, more)
+                )
+                self.assertEqual("closes to some clients by host=" in self.said(text), is_passed)
+
+    def test_same_clients_and_order(self) -> None:
+        backend = _BACKEND.format("127.*", "")
+        admin, rest = _ADMIN.format("127.0.0.2", _SOME), _REST.format("from = 192.0.2.1")
+        for text in (admin + rest, _REST.format("") + admin):
+            self.assertNotIn("closes to some clients", self.said(_LISTEN + text + backend))
+        listen = f"{_LISTEN}default = by-name\n"
+        self.assertIn("[route admin] closes to some clients", self.said(listen + admin + backend))
+
+    def test_routes_inside_of_a_tunnel(self) -> None:
+        admin = _ADMIN.format("127.0.0.2 method=CONNECT", f"tunnel = yes\n{_SOME}")
+        rest = "[route rest]\nmatch = socks5\ntunnel = yes\n[route in]\nunder = rest\nmatch = any\nbackend = by-name\n"
+        said = self.said(_LISTEN + admin + rest + _BACKEND.format("127.*", ""))
+        self.assertIn("'127.0.0.2', which [route admin] closes", said)
+        self.assertIn("add 'deny_networks = 127.0.0.2'", said)
+
+    def said(self, text: str) -> str:
+        return "\n".join(map(str, lint(parse(text, "rules.ini"))))

@@ -1,0 +1,82 @@
+"""Warnings about servers that clients choose although an earlier route keeps some clients from them."""
+
+from collections.abc import Iterator
+from ipaddress import ip_address
+
+from txmux.rules.lint.coverage import lines_of
+from txmux.rules.lint.scopes import scopes
+from txmux.rules.model import Backend, Listener, Outcome, Refusal, Route, Rules
+from txmux.rules.model.backend import backends_of
+from txmux.rules.problems import Problem
+from txmux.transport import is_address, normal_host
+
+
+def passed_routes(rules: Rules) -> Iterator[Problem]:
+    """Find backends that lead to what an earlier route closes to some clients by ``host=`` or ``sni=``.
+
+    Such a route compares what a client writes. Another name of the same address passes by it, and so does another protocol.
+    """
+    reported = set()
+    for scope in scopes(rules):
+        guards: list[tuple[Route, str, str]] = []
+        for way in (*rules.routes_of(scope.owner), scope.owner):
+            for backend in _by_name(rules, way):
+                for guard, fact, name in guards:
+                    is_new = (backend.name, guard.name) not in reported
+                    if is_new and _is_wider(way, guard) and _leads_to(backend, fact, name):
+                        reported.add((backend.name, guard.name))
+                        yield backend.section.problem(_message(guard, fact, name), "allow_names")
+            if isinstance(way, Route):
+                guards += _guarded(way)
+
+
+def _by_name(rules: Rules, way: Route | Listener) -> list[Backend]:
+    outcomes: list[Outcome | None] = []
+    if isinstance(way, Listener):
+        outcomes = [way.default]
+    else:
+        within = [way]
+        for route in within:
+            outcomes.append(route.outcome)
+            within += (one for one in rules.routes_of(route) if one not in within)
+    return [backend for backend in backends_of(outcomes) if backend.names]
+
+
+def _guarded(route: Route) -> Iterator[tuple[Route, str, str]]:
+    """Yield the names that a route closes to some clients; of a pattern, one that fits."""
+    if route.dry_run or not (isinstance(route.outcome, Refusal) or any(_restrictions(route))):
+        return
+    for _, _, line in lines_of([route]):
+        for fact in ("host", "sni") if not line.negated else ():
+            patterns = line.options.get(fact, "")
+            for pattern in patterns.split(",") if not patterns.startswith("~") else ():
+                name = normal_host(pattern.strip().strip("[]"))
+                if name not in {"", "none"}:
+                    yield route, fact, name.replace("*", "a").replace("?", "a").removeprefix(".")
+
+
+def _restrictions(route: Route) -> tuple[object, ...]:
+    tls = route.terminate_tls
+    clients = route.clients if route.clients.limited else None
+    return clients, route.tunnel_users, route.client_cert, tls and tls.client_ca
+
+
+def _is_wider(way: Route | Listener, guard: Route) -> bool:
+    is_closed = isinstance(guard.outcome, Refusal)
+    return is_closed or isinstance(way, Listener) or _restrictions(way) != _restrictions(guard)
+
+
+def _leads_to(backend: Backend, fact: str, name: str) -> bool:
+    if fact not in backend.names or not backend.allows(name):
+        return False
+    return backend.reaches(ip_address(name)) if is_address(name) else backend.deny_networks is None
+
+
+def _message(guard: Route, fact: str, name: str) -> str:
+    networks = (
+        f"'deny_networks = {name}'" if is_address(name) else "'deny_networks' with its addresses"
+    )
+    return (
+        f"it has {name!r}, which [route {guard.name}] closes to some clients by {fact}=: another name of that address passes by this, and so "
+        f"does another protocol; add {networks}"
+    )
