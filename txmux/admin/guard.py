@@ -21,6 +21,7 @@ from txmux.admin.access import NOBODY, AdminAccess
 from txmux.admin.peer import groups_of, is_worker
 from txmux.errors import MuxError
 from txmux.net.addresses import text_of
+from txmux.net.namespaces import UNKNOWN, user_text
 from txmux.net.sockets.unixpath import credentials_of
 from txmux.rules.model.settings import RIGHTS, Right
 from txmux.rules.problems import joined
@@ -280,9 +281,10 @@ class Caller:
         if credentials is None:
             return cls("unix", "a client of the UNIX socket")
         pid, uid, gid = credentials
-        user, name = f"UID {uid}", f"UID {uid}, PID {pid}"
+        user = user_text(uid) if uid == UNKNOWN else f"UID {uid}"
+        name = f"{user}, PID {pid}"
         with suppress(KeyError):  # as in a container without a list of users
-            user = pwd.getpwuid(uid).pw_name
+            user = pwd.getpwuid(uid).pw_name  # a `KeyError` also for `UNKNOWN`
             name = f"{user} ({name})"
         return cls(
             f"uid {uid}",

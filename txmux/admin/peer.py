@@ -11,6 +11,8 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from functools import partial
 
+from txmux.net.namespaces import known_group
+
 _PEER_PIDFD = 77
 """``SO_PEERPIDFD``, since Linux 6.5. Without, another process may have got the ID of one that has connected and ended."""
 _PEER_GROUPS = 59
@@ -57,7 +59,8 @@ def groups_of(client: socket.socket, group: int) -> frozenset[int]:
     packed = b""
     with suppress(OSError):
         packed = client.getsockopt(socket.SOL_SOCKET, _PEER_GROUPS, _GROUPS_ROOM)
-    return frozenset({group, *struct.unpack(f"{len(packed) // 4}I", packed)})
+    groups = struct.unpack(f"{len(packed) // 4}I", packed)
+    return frozenset({group, *map(known_group, groups)})
 
 
 def _held_pid(held: int) -> int:

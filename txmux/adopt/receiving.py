@@ -11,6 +11,7 @@ from typing import Any
 import attrs
 
 from txmux.errors import MuxError, printable
+from txmux.net.namespaces import UNKNOWN, user_text
 from txmux.net.sockets.handoff import MOST
 from txmux.net.sockets.unixpath import credentials_of
 from txmux.wire.jsontext import MISSHAPEN, parse_json, time_of
@@ -137,10 +138,10 @@ def _address(value: Any) -> tuple[str, int]:
 
 
 def _check_sender(sender: socket.socket, users: Collection[int]) -> None:
-    process, user, _ = credentials_of(sender) or (0, None, 0)
+    process, user, _ = credentials_of(sender) or (0, UNKNOWN, 0)
     if user not in users:
         raise NotGivenError(
-            f"process {process} of user {user} may not send sockets here; if it may, name the user"
+            f"process {process} of {user_text(user)} may not send sockets here; if it may, name the user"
         )
 
 

@@ -11,6 +11,7 @@ from typing import Literal
 import attrs
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+from txmux.net.namespaces import UNKNOWN, user_text
 from txmux.net.sockets.plainsocket import open_socket
 from txmux.net.sockets.poller import READ, Poller
 from txmux.net.sockets.unixpath import credentials_of
@@ -80,10 +81,11 @@ class SocketHandoff:
 
     def _why_not(self) -> str:
         """Return why a server may not have the socket: where others may write to the folder, anybody's may listen at the path."""
-        _, user, _ = credentials_of(self._socket) or (0, -1, 0)
+        _, user, _ = credentials_of(self._socket) or (0, UNKNOWN, 0)
         if user in {_ROOT, os.geteuid(), *self._users}:
             return ""
-        return f"its server is of user {user}; if that may have clients, write user={user} after the path"
+        do = f"; if that may have clients, write user={user} after the path" if user >= 0 else ""
+        return f"its server is of {user_text(user)}{do}"
 
     def _send(self) -> None:
         self._retry = None

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from txmux.files import Credentials, held_folder, remove_by_helper, require_proc
+from txmux.net.namespaces import known_group, known_user
 
 _CREDENTIALS = struct.Struct("iII")
 """``struct ucred`` of unix(7): process, user and group."""
@@ -19,13 +20,14 @@ def credentials_of(opened: socket.socket) -> Credentials | None:
     """Return whose a UNIX socket is (unix(7), SO_PEERCRED); ``None`` if the system does not say.
 
     Of a connection, it is the process at its other end: that which has connected, or called `listen`. Of a listening socket, it is
-    that which has called `listen`, so a connection to it has the same.
+    that which has called `listen`, so a connection to it has the same. A user or group without a number in this user namespace is
+    `UNKNOWN`.
     """
     if not hasattr(socket, "SO_PEERCRED"):
         return None
     packed = opened.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     process, user, group = _CREDENTIALS.unpack(packed)
-    return process, user, group
+    return process, known_user(user), known_group(group)
 
 
 def remove_socket(path: Path, opened: socket.socket) -> None:

@@ -11,6 +11,7 @@ from typing import Literal
 from twisted.logger import Logger
 
 from txmux.errors import MuxError
+from txmux.net.namespaces import overflow_ids
 from txmux.processes.privilege import landlock
 from txmux.processes.privilege.refusals import restrict_calls
 from txmux.processes.privilege.seccomp import is_known
@@ -85,6 +86,7 @@ def confine(sandbox: Sandbox, listener_to: socket.socket) -> bool:
     if sandbox == "off":
         return False
     try:
+        overflow_ids()
         landlock.give_up_privileges()
         read = [_OWN, *readable()]
         # A rule holds for an inode. It stays open, since the kernel makes another inode after it has dropped this one.
