@@ -32,6 +32,11 @@ _WITHOUT_STAGE: dict[Node, tuple[Callable[..., object], ...]] = {
         SocketConnection._failed,
         SocketConnection._connecting,
     ),
+    "awaiting-retry": (
+        SocketConnection._await_answer,
+        SocketConnection._answered,
+        SocketConnection._awaiting_retry,
+    ),
     "relaying": (SocketConnection._relay, SocketConnection._relaying),
 }
 """The functions that stand in for the stage of a state."""

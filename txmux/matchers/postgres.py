@@ -72,6 +72,7 @@ class _PostgresPredicate:
 class _PostgresTlsPredicate:
     sni: ServerNames
     longest: int = LONGEST_TLS_START
+    reads_hello: bool = True
     first_bytes: frozenset[int] = frozenset({0})
 
     @property

@@ -57,6 +57,7 @@ class _TlsPredicate(_TlsBase):
 class _ClientHelloPredicate(_TlsBase):
     wanted: HelloOptions
     longest: int = LONGEST_HELLO
+    reads_hello: bool = True
 
     @property
     def key(self) -> Key | None:

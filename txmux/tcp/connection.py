@@ -30,7 +30,13 @@ from txmux.tcp.moving import MovedConnection, SlotRelease, Sockets, StayReason, 
 from txmux.tcp.stage import OVER, Client, Stage
 from txmux.tcp.stages.awaiting_retry import AwaitingRetry
 from txmux.tcp.stages.awaiting_tls import AwaitingTLS
-from txmux.tcp.stages.connecting import AwaitingHello, Connecting, lacks_hello
+from txmux.tcp.stages.connecting import (
+    AwaitingHello,
+    Connecting,
+    begins_tls,
+    has_hello,
+    lacks_hello,
+)
 from txmux.tcp.stages.handing_off import HandingOff
 from txmux.tcp.stages.handshaking import Handshaking
 from txmux.tcp.stages.peeking import Peeking
@@ -294,6 +300,8 @@ class MuxProtocol(End, Client):
 
     def _decide(self, layer: RuleLayer, route: CompiledRoute | None) -> Outcome:
         record = self.record
+        if self.goes_by_hello is not layer.detector.reads_hello:
+            self.goes_by_hello = layer.detector.reads_hello
         if route is None:
             if record.route is None:
                 self.unrecognised = self.received[: CAPTURED * self.configuration.settings.capture]
@@ -316,7 +324,8 @@ class MuxProtocol(End, Client):
         return Routed(route.destination, "denied")
 
     def _route(self, destination: Destination, reason: EndReason) -> Outcome:
-        record_decision(self, self.record.bytes_in, reason)
+        record = self.record
+        record_decision(self, record.bytes_in, reason)
         if isinstance(destination, Refusal):
             return TurnedAway(destination, reason)
         if isinstance(destination, InProcess):
@@ -324,8 +333,16 @@ class MuxProtocol(End, Client):
             return ToProtocol(destination)
         if isinstance(destination, Handover):
             return ToProcess(destination)
-        if destination.backend.proxy_tlvs and lacks_hello(self, destination):
+        by_hello = self.goes_by_hello and begins_tls(self) and not has_hello(self)
+        if (by_hello or destination.backend.proxy_tlvs) and lacks_hello(self, destination):
             return HelloIncomplete(destination)
+        if by_hello:
+            # A server may understand what txmux does not, or what comes later.
+            why = (
+                "its hello is malformed, longer than peek_limit, or was not whole in detect_timeout"
+            )
+            record.facts = {**record.facts, "tls_error": why}
+            return TurnedAway(Refusal.CLOSE, "tls-failed")
         return ToBackend(destination)
 
     def _refuse(self, how: Refusal, reason: EndReason) -> Outcome:
@@ -428,6 +445,7 @@ class MuxProtocol(End, Client):
             return
         self.waited, self.received = moved.waited, relay.server.held
         self.decided = moved.decided
+        self.goes_by_hello = "ja4" in moved.decided
         self.has_finished = relay.client.has_finished
         self._open()
         self.transport.resumeProducing()

@@ -2,7 +2,7 @@
 
 Theory of operation. Most connections last a millisecond and exchange a few messages. A transport, two protocols, and a stage
 object with a timer for each stage would cost more than all their system calls. So at the stages ``introduction``, ``peeking``,
-``connecting`` and ``relaying``, a method stands in for the stage object. It uses the socket directly, and returns an outcome,
+``connecting``, ``awaiting-retry`` and ``relaying``, a method stands in for the stage object. It uses the socket directly, and returns an outcome,
 which `TRANSITIONS` handles as it does a stage's. When anything unusual happens - a refusal, a failed server, a full buffer, a
 reset, a deadline that is near - the method returns a stage object with the current state instead. `_attach` then creates the
 `SocketTransport`, and stage objects do the rest. epoll is level-triggered: an event that a method leaves to a stage object is
@@ -50,18 +50,23 @@ from txmux.tcp.connection import MuxProtocol, Step
 from txmux.tcp.dialling import header_for
 from txmux.tcp.fast_path import FastPath
 from txmux.tcp.stage import Stage
-from txmux.tcp.stages.connecting import Connecting
+from txmux.tcp.stages.awaiting_retry import AwaitingRetry
+from txmux.tcp.stages.connecting import Connecting, begins_tls
 from txmux.tcp.stages.peeking import Peeking
 from txmux.tcp.stages.reading_proxy_header import ReadingProxyHeader, record_sender, take_header
 from txmux.tcp.stages.relaying import Relaying
-from txmux.tcp.transitions import Connected, Detected, Ended, Identified, Outcome
+from txmux.tcp.transitions import Connected, ConnectedByHello, Detected, Ended, Identified, Outcome
 from txmux.telemetry.record import ConnectionRecord
+from txmux.wire.hello_records import asks_again
 from txmux.wire.proxyprotocol.decode import Decoded, Incomplete
 from txmux.wire.proxyprotocol.header import InvalidHeader
 
 _KIND = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
 _CLIENT_GONE = Ended("client-gone")
 _TLS = 0x16  # the first byte of a record with a hello
+_BEGINNING = (
+    512  # bytes of an answer that tell a HelloRetryRequest, unless they are in tiny records
+)
 
 
 class SocketConnection(MuxProtocol):
@@ -91,6 +96,7 @@ class SocketConnection(MuxProtocol):
     )
 
     transport: Any = None
+    _hello = b""  # by which it was routed, until the server has answered
     _before_end: int
     _upstream: Upstream
     _server_address: tuple[int, tuple[str, int]]  # family and socket address
@@ -256,6 +262,10 @@ class SocketConnection(MuxProtocol):
         may_loop = self.runtime.loop_detector.slots[self._name[1]]
         if self.transport is not None or may_loop or not upstream.is_plain:
             return Connecting(self, upstream)
+        if self.goes_by_hello and begins_tls(self):
+            if len(self.received) != 5 + int.from_bytes(self.received[3:5], "big"):
+                return Connecting(self, upstream)  # which tells the hello from what follows
+            self._hello = self.received
         self.state, self._upstream = "connecting", upstream
         self.record.backend = upstream.backend.name
         member = upstream.pool.pick()
@@ -331,6 +341,8 @@ class SocketConnection(MuxProtocol):
         record.connect_ms, self.received = connect_ms, data[sent:]
         upstream.counts.connected(connect_ms)
         upstream.pool.connected(member, is_asked=True)
+        if self._hello:
+            return ConnectedByHello(upstream, member, None)
         return Connected(upstream, member, None)
 
     def _server_ready(self, events: int) -> None:  # noqa: ARG002 - the socket is asked
@@ -374,17 +386,58 @@ class SocketConnection(MuxProtocol):
         connector.take_over(server, max(0.0, timeout - waited / 1000))
         return connector.disconnect
 
+    # A second hello.
+
+    def _await_answer(
+        self, upstream: Upstream, member: Member, end: ProxyClient | None
+    ) -> Step | None:
+        if end is not None:
+            return AwaitingRetry(self, upstream, member, end)
+        self.state, self.server_counts = "awaiting-retry", member.counts
+        if self.counted_in:
+            member.counts.relayed(self.counted_in, self.counted_out)
+        if self.received:
+            return self._stage()
+        assert self.server is not None  # noqa: S101 - it is connected
+        watch = self._path.poller.watch
+        watch(self.server.fileno(), READ, self._answered)
+        watch(self.client.fileno(), 0, self._client_ready)  # what it sends waits; it may leave
+        return None
+
+    def _answered(self, events: int) -> None:
+        try:
+            server, member, again, is_lost = self.server, self._member, None, False
+            assert server is not None  # noqa: S101 - it is connected
+            assert member is not None  # noqa: S101 - the same
+            try:
+                again = asks_again(server.recv(_BEGINNING, socket.MSG_PEEK))
+            except BlockingIOError:
+                return
+            except OSError:
+                is_lost = True
+            if again is not False and not is_lost:
+                self.attach_stage()
+                return
+            self._hello = b""
+            self.advance(Connected(self._upstream, member, None))
+            if is_lost:
+                self._side_of(server).lost()
+            else:
+                self._from_server(events)
+        except Exception as problem:  # noqa: BLE001 - as in `_client_ready`
+            self._abort_on_error(problem)
+
     # Relaying.
 
     def _relay(self, upstream: Upstream, member: Member, end: ProxyClient | None) -> Step | None:
         if end is not None:
             return Relaying(self, upstream, member, end)
-        self.state = "relaying"
+        is_first, self.state = self.state == "connecting", "relaying"
         self._may_connect = False
         self.runtime.descriptors.reserved -= 1
         client, server, self.server_counts = self.client, self.server, member.counts
         assert server is not None  # noqa: S101 - it is connected
-        if self.counted_in:  # while the server was being connected
+        if self.counted_in and is_first:  # while the server was being connected
             member.counts.relayed(self.counted_in, self.counted_out)
         if self.received:
             unsent, self.received = self.received, b""
@@ -474,6 +527,8 @@ class SocketConnection(MuxProtocol):
             return self._peeking()
         if self.state == "relaying":
             return self._relaying()
+        if self.state == "awaiting-retry":
+            return self._awaiting_retry()
         member = self._member
         assert member is not None  # noqa: S101 - it is being connected
         return self._connecting(
@@ -501,13 +556,28 @@ class SocketConnection(MuxProtocol):
             for end in (client, server)
         )
         state = RelayState(of_client, of_server, path.seconds() - self.last_received_at, None)
-        end, (family, name) = ProxyClient(), self._server_address
-        transport = SocketTransport(path.poller, server, family, address_of(family, name))
-        transport.set_protocol(end)
+        end = self._take_server(server)
         stage = Relaying(self, upstream, member, end, state, upstream.timeouts)
         self._make_transport(reading=False)
-        self._member = self.server = None  # the stage has them from here on
         return stage
+
+    def _awaiting_retry(self) -> AwaitingRetry:
+        upstream, member, server = self._upstream, self._member, self.server
+        assert server is not None  # noqa: S101 - it is connected
+        assert member is not None  # noqa: S101 - the same
+        self._set_options(server)
+        end = self._take_server(server)
+        self._make_transport(reading=True)
+        end.transport.resumeProducing()
+        return AwaitingRetry(self, upstream, member, end, self._hello)
+
+    def _take_server(self, server: socket.socket) -> ProxyClient:
+        """Make the server's end for a stage object, which has the server from here on."""
+        end, (family, name) = ProxyClient(), self._server_address
+        transport = SocketTransport(self._path.poller, server, family, address_of(family, name))
+        transport.set_protocol(end)
+        self._member = self.server = None
+        return end
 
     @override
     def _attach(self, stage: Stage) -> Outcome | None:
@@ -542,6 +612,8 @@ class SocketConnection(MuxProtocol):
         since, timeout = self.accepted_at, path.detect_timeout
         if state == "introduction":
             timeout = path.header_timeout
+        elif state == "awaiting-retry":
+            since, timeout = self.last_received_at, self._upstream.timeouts.idle
         elif state == "connecting":
             since += (self.record.detect_ms or 0.0) / 1000
             timeout = self._upstream.backend.connect_timeout
@@ -603,7 +675,7 @@ class SocketConnection(MuxProtocol):
         member = self._member
         if member is not None:
             pool = self._upstream.pool
-            if self.state != "relaying":
+            if self.state not in {"relaying", "awaiting-retry"}:
                 pool.abandoned(member)
                 return
             if not self.record.bytes_out:
@@ -616,5 +688,6 @@ SocketConnection._steps = {
     "introduction": SocketConnection._await_header,
     "peeking": SocketConnection._peek,
     "connecting": SocketConnection._connect,
+    "awaiting-retry": SocketConnection._await_answer,
     "relaying": SocketConnection._relay,
 }

@@ -77,12 +77,12 @@ class Connected(NamedTuple):
     server: ProxyClient | None  # ``None`` if it is a plain socket, which `SocketConnection` has
 
 
-class ConnectedHidden(NamedTuple):
-    """A server is connected, for a client whose hidden hello has been opened."""
+class ConnectedByHello(NamedTuple):
+    """A server is connected, for a client that was routed by its hello, for which a second one must not ask for something else."""
 
     upstream: Upstream
     member: Member
-    server: ProxyClient
+    server: ProxyClient | None  # as in `Connected`
 
 
 class MovedHere(NamedTuple):
@@ -142,7 +142,7 @@ class AsksForTunnel(NamedTuple):
 
 
 class HelloIncomplete(NamedTuple):
-    """The backend needs what is in the client's ClientHello, which has not come in full."""
+    """What is in the client's ClientHello is needed, which has not come in full."""
 
     upstream: Upstream
 
@@ -173,7 +173,7 @@ class ToRejecting(NamedTuple):
 
 
 Outcome: TypeAlias = (
-    "HeaderExpected | Identified | Detected | Routed | TLSEstablished | TunnelOpened | ToBackend | Connected | ConnectedHidden | MovedHere"
+    "HeaderExpected | Identified | Detected | Routed | TLSEstablished | TunnelOpened | ToBackend | Connected | ConnectedByHello | MovedHere"
     " | TurnedAway | Ended | Admitted | BeginsInClear | TerminatesTLS | AsksForTunnel | HelloIncomplete | ToProtocol | ToProcess | ToClosing"
     " | ToRejecting"
 )
@@ -208,10 +208,10 @@ TRANSITIONS: Mapping[Node, Mapping[type[Outcome], Node]] = {
         ToProcess: "handing-over",
         TurnedAway: "refusal",
     },
-    "awaiting-hello": {ToBackend: "connecting", TurnedAway: "refusal", Ended: "over"},
+    "awaiting-hello": {Routed: "routing", TurnedAway: "refusal", Ended: "over"},
     "connecting": {
         Connected: "relaying",
-        ConnectedHidden: "awaiting-retry",
+        ConnectedByHello: "awaiting-retry",
         Routed: "routing",
         TurnedAway: "refusal",
         Ended: "over",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ssl
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from tests.support.mux import backend_at
+from tests.support.ech import server_hello
+from tests.support.mux import CLOSE, MuxTestCase, backend_at
 from tests.support.peers import Peer
 from tests.support.secure import SecurePeer, client_context, connect_tls
 from tests.tcp.stages.handshaking_case import SSH, TerminationCase
@@ -20,6 +21,8 @@ from tests.wire.hello_builder import (
     sized,
     versions,
 )
+from txmux.rules.embedding import route
+from txmux.rules.model import Route
 from txmux.wire.hello_records import asks_again
 
 CHANGED = bytes.fromhex("140303000101")  # for old middleboxes
@@ -118,3 +121,187 @@ class ResumedTest(TerminationCase):
             first.reset()
             await self.until_logged(2)
             self.records.clear()
+
+
+class PassedOnTest(MuxTestCase):
+    """TLS is passed on, by rules that look into hellos."""
+
+    answer = records(server_hello(bytes(32))) + b"the rest"
+    retry = records(server_hello()) + CHANGED
+
+    def names(self, *more: Route, **settings: Any) -> int:
+        server = backend_at(self.backend_port())
+        routes = route("tls sni=vip.test", CLOSE, name="vip"), route("tls", server, name="all")
+        return self.mux([*more, *routes], **settings)
+
+    async def asked_again(self, first: bytes, more: bytes = b"") -> tuple[Peer, Peer]:
+        client = await self.connect(self.names(), first + more)
+        server = await self.backend.heard(len(first))
+        self.assertEqual(bytes(server.received), first)
+        server.send(self.retry)
+        await client.has(len(self.retry))
+        return client, server
+
+    async def test_a_second_hello_for_something_else_reaches_no_server(self) -> None:
+        for first, second, what, more in (
+            (hello(), hello(name="vip.test"), "server name", b""),
+            (hello(), hello(name="vip.test"), "server name", CHANGED + hello(name="vip.test")),
+            (hello(alpn(b"x")), hello(alpn(b"y")), "application protocols", b""),
+            (hello(), hello(version=0x0303), "versions", b""),
+        ):
+            client, server = await self.asked_again(first, more)
+            client.send(second)
+            await client.has_all()
+            await server.has_all()
+            self.assertEqual(bytes(client.received), self.retry + ILLEGAL)
+            self.assertEqual(bytes(server.received), first)
+            client.close()
+            record = await self.assert_logged(reason="tls-failed", route="all")
+            why = f"the second hello has other {what} than the first"
+            self.assertEqual((record.facts["tls_error"], record.facts["sni"]), (why, "a.test"))
+            self.records.clear()
+            self.backend.peers.clear()
+
+    async def test_the_same_reaches_it_however_it_is_cut(self) -> None:
+        first = hello()
+        for size in (1, 1000):
+            client, server = await self.asked_again(first)
+            said = CHANGED + hello(share=True) + b"more"
+            for at in range(0, len(said), size):
+                client.send(said[at : at + size])
+                await self.turn()
+            await server.has(len(first + said))
+            self.assertEqual(bytes(server.received), first + said)
+            server.send(self.answer)
+            await client.has(len(self.retry + self.answer))
+            self.assertEqual(self.only().state, "relaying")
+            client.close()
+            server.close()
+            record = await self.assert_logged(reason="done", bytes_in=len(first + said))
+            self.assertNotIn("ech_retry", record.facts)
+            self.records.clear()
+            self.backend.peers.clear()
+
+    async def test_without_a_request_for_one_nothing_is_looked_at(self) -> None:
+        first = hello()
+        for answer in (self.answer, ILLEGAL, b"x"):
+            client = await self.connect(self.names(), first)
+            server = await self.backend.heard(len(first))
+            self.assertEqual(self.only().state, "awaiting-retry")
+            server.send(answer)
+            await client.has(len(answer))
+            self.assertEqual(self.only().state, "relaying")
+            client.send(hello(name="vip.test"))
+            await server.has(len(first + hello(name="vip.test")))
+            client.close()
+            server.close()
+            await self.assert_logged(reason="done", bytes_out=len(answer))
+            self.records.clear()
+            self.backend.peers.clear()
+
+    async def test_early_data_waits_for_the_answer(self) -> None:
+        first, early = hello(), b"\x17\3\3\0\4abcd"
+        client = await self.connect(self.names(), first + early)
+        server = await self.backend.heard(len(first))
+        client.send(early)
+        await self.turn(20)
+        self.assertEqual(bytes(server.received), first)
+        server.send(self.answer)
+        await server.has(len(first + early * 2))
+        client.finish()
+        await server.has_all()
+        server.close()
+        await self.assert_ended(client, reason="done")
+
+    async def test_each_side_may_leave_before_the_answer(self) -> None:
+        for leave, reason in (
+            (lambda c, _: c.transport.abortConnection(), "client-gone"),
+            (lambda c, _: c.finish(), "done"),
+            (lambda _, s: s.close(), "done"),
+            (lambda _, s: s.transport.abortConnection(), "server-reset"),
+        ):
+            client = await self.connect(self.names(), hello())
+            server = await self.backend.heard(len(hello()))
+            await self.turn(3)
+            leave(client, server)
+            if reason == "done":
+                await self.turn(3)
+                client.close()
+                server.close()
+            record = await self.logged()
+            self.assertEqual(record.reason, reason)
+            self.assertEqual(self.only_member_count(), 0)
+            self.records.clear()
+            self.backend.peers.clear()
+
+    def only_member_count(self) -> int:
+        return len(self.factory.connections)
+
+    async def test_silent_server_is_given_up(self) -> None:
+        client = await self.connect(self.names(), hello())
+        await self.backend.heard(len(hello()))
+        self.time.advance(3595)
+        await self.turn(3)
+        self.assertEqual(self.records, [])
+        self.time.advance(10)
+        await client.has_all()
+        await self.assert_ended(client, reason="idle-timeout")
+
+    async def test_half_a_hello_is_waited_for_and_not_passed_on(self) -> None:
+        """A name that has not come would reach the server behind the rules."""
+        first = hello(extension(21, bytes(100)))
+        client = await self.connect(self.names(), first[:-10])
+        await self.seen(len(first) - 10)
+        client.send(first[-10:])
+        await self.backend.heard(len(first))
+        client.reset()
+        await self.assert_logged(route="all")
+        self.records.clear()
+        for begins, wait in (
+            (hello(name="vip.test")[:40], 6),
+            (
+                records(
+                    client_hello(
+                        versions(0x0304), extension(21, bytes(40_000)), server_name("vip.test")
+                    )
+                ),
+                0,
+            ),
+        ):
+            client = await self.connect(self.names(), begins)
+            await self.seen(min(len(begins), 32768))
+            self.time.advance(wait)
+            await client.has_all()
+            record = await self.assert_ended(client, reason="tls-failed", route="all")
+            self.assertIn("its hello is malformed, longer than", record.facts["tls_error"])
+            self.records.clear()
+
+    async def test_a_hello_that_only_servers_understand_is_not_passed_on(self) -> None:
+        """OpenSSL takes any version of a record, and says nothing of its number."""
+        server = backend_at(self.backend_port())
+        vip = hello(name="vip.test")
+        odd = vip[:2] + b"\x09" + vip[3:]
+        routes = [route("tls sni=vip.test", CLOSE, name="vip"), route("any", server, name="all")]
+        client = await self.connect(self.mux(routes), odd)
+        await client.has_all()
+        await self.assert_ended(client, reason="tls-failed", route="all")
+
+    async def test_rules_that_look_into_no_hello_pass_on_what_comes(self) -> None:
+        """So does every other protocol."""
+        server = backend_at(self.backend_port())
+        for routes, said in (
+            ([route("tls", server, name="all")], hello() + hello(name="vip.test")),
+            ([route("tls sni=a", CLOSE, name="a"), route("ssh", server)], b"SSH-2.0-x\r\n"),
+            ([route("tls sni=a", CLOSE, name="a"), route("any", server)], b"\x16\x02nothing"),
+        ):
+            client = await self.connect(self.mux(routes), said)
+            await self.backend.heard(len(said))
+            self.assertEqual(self.only().state, "relaying")
+            client.reset()
+            await self.logged()
+            self.records.clear()
+            self.backend.peers.clear()
+
+
+class PortablePassedOnTest(PassedOnTest):
+    relay: ClassVar[Literal["auto", "portable"]] = "portable"  # type: ignore[misc]

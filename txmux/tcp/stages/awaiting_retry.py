@@ -1,4 +1,4 @@
-"""A stage: a server has a hidden hello, and may ask its client for a second one."""
+"""A stage: a server has the hello by which its client was routed, and may ask for a second one."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from txmux.net.relay.ends import NO_RECEIVER
 from txmux.rules.model import Refusal
 from txmux.tcp.stage import Stage
 from txmux.tcp.transitions import Connected, Outcome, TurnedAway
-from txmux.wire.cursor import IllegalHelloError
-from txmux.wire.hello_records import asks_again
+from txmux.wire.client_hello import read_hello
+from txmux.wire.cursor import IllegalHelloError, MalformedError
+from txmux.wire.hello_records import asks_again, take_hello
+from txmux.wire.second_hello import ILLEGAL_PARAMETER, SecondHello
 
 if TYPE_CHECKING:
     from txmux.backends.connect.client import ProxyClient
@@ -26,9 +28,13 @@ if TYPE_CHECKING:
 
 @attrs.define(eq=False, slots=False)
 class AwaitingRetry(Stage):
-    """Sends the hidden hello, and waits until the answer is no HelloRetryRequest, or the second hello is open, too.
+    """Sends the hello, and waits until the answer is no HelloRetryRequest, or the second hello asks for the same (RFC 8446, 4.1.2).
 
-    What the client sends meanwhile is held, and what the server says is passed on (RFC 9849, section 7.1.1).
+    What the client sends meanwhile is held, and what the server says is passed on; a hidden second hello is opened (RFC 9849, section
+    7.1.1).
+
+    Args:
+        sent: The hello, if `SocketConnection` has begun to send it; what is left of it is what the client has received.
     """
 
     state: ClassVar[ConnectionState] = "awaiting-retry"
@@ -37,6 +43,8 @@ class AwaitingRetry(Stage):
     _upstream: Upstream
     _member: Member
     _server: ProxyClient
+    _sent: bytes = b""
+    _second: SecondHello = attrs.field(init=False)
     _is_handed_on = False  # the server, to the next stage
     _answer = b""  # of the server
     _is_retry = False
@@ -45,18 +53,31 @@ class AwaitingRetry(Stage):
     def begin(self) -> Outcome | None:
         client, server, counts = self._client, self._server, self._member.counts
         unsealed, client.ech = client.ech, None
-        assert unsealed is not None  # noqa: S101 - by that it is here
-        assert unsealed.second is not None  # noqa: S101 - the same
-        self._second = unsealed.second
-        client.server_counts = counts
-        if client.counted_in:
-            counts.relayed(client.counted_in, client.counted_out)
-        counts.asked()
-        self._sent_ms = client.elapsed_ms()
+        if unsealed is not None and unsealed.second is not None:
+            self._second, end = unsealed.second, unsealed.end
+        else:
+            try:
+                message, end = take_hello(self._sent or client.received)
+            except MalformedError:
+                return self._refuse(
+                    IllegalHelloError(ILLEGAL_PARAMETER, "its hello is not alone in its records")
+                )
+            self._second = SecondHello(read_hello(message))
+        sent_ms, idle = client.elapsed_ms(), self._upstream.timeouts.idle
+        if self._sent:
+            end, record = len(client.received), client.record
+            sent_ms = (record.detect_ms or 0.0) + (record.connect_ms or 0.0)
+            idle -= client.runtime.clock.seconds() - client.last_received_at
+        else:
+            client.server_counts = counts
+            if client.counted_in:
+                counts.relayed(client.counted_in, client.counted_out)
+            counts.asked()
+        self._sent_ms = sent_ms
         server.receiver = _Server(self._server_sent, self._server_finished, self._server_lost)
-        hello, client.received = client.received[: unsealed.end], client.received[unsealed.end :]
+        hello, client.received = client.received[:end], client.received[end:]
         server.transport.write(hello)
-        self._wait_for(self._upstream.timeouts.idle)
+        self._wait_for(max(0.0, idle))
         return self._relayed_on() if client.has_finished else None
 
     def _wait_for(self, seconds: float) -> None:
@@ -83,14 +104,18 @@ class AwaitingRetry(Stage):
         try:
             passed = second.receive(client.received)
         except IllegalHelloError as illegal:
-            client.record.facts = {**client.record.facts, "tls_error": str(illegal)}
-            self.send(illegal.alert)
-            return TurnedAway(Refusal.CLOSE, "tls-failed")
+            return self._refuse(illegal)
         client.received = passed if second.is_over else b""
         if second.is_over:
             return self._relayed_on()
         self._server.transport.write(passed)
         return None
+
+    def _refuse(self, illegal: IllegalHelloError) -> Outcome:
+        facts = self._client.record.facts
+        self._client.record.facts = {**facts, "tls_error": str(illegal)}
+        self.send(illegal.alert)
+        return TurnedAway(Refusal.CLOSE, "tls-failed")
 
     @override
     def on_finished(self) -> Outcome | None:
@@ -112,7 +137,8 @@ class AwaitingRetry(Stage):
         is_retry = asks_again(self._answer)
         if is_retry:
             self._is_retry = True
-            client.record.facts = {**client.record.facts, "ech_retry": "yes"}
+            if "outer_sni" in client.record.facts:
+                client.record.facts = {**client.record.facts, "ech_retry": "yes"}
             self._wait_for(settings.detect_timeout)
             client.transport.resumeProducing()
             client.advance(self.on_data())

@@ -23,9 +23,10 @@ from txmux.net.sockets.transport import CLOSED, SocketTransport
 from txmux.rules.model import Refusal
 from txmux.tcp.dialling import connector_for
 from txmux.tcp.stage import Client, Stage
-from txmux.tcp.transitions import Connected, ConnectedHidden, Outcome, Routed, ToBackend, TurnedAway
+from txmux.tcp.transitions import Connected, ConnectedByHello, Outcome, Routed, TurnedAway
 from txmux.telemetry.reasons import ConnectFailure
 from txmux.wire.client_hello import parse_client_hello
+from txmux.wire.hello_records import HANDSHAKE
 
 if TYPE_CHECKING:
     from txmux.backends.upstream import Upstream
@@ -33,21 +34,35 @@ if TYPE_CHECKING:
     from txmux.telemetry.record import ConnectionState
 
 _WITH_PORT = IPv4Address, IPv6Address
-_HELLO = b"\x16"  # the first byte of a TLS record with a handshake message
+_TLS = HANDSHAKE + b"\x03"  # the first bytes of a record with a hello, whatever its version
 
 _HIDDEN_END_CHECK = 30.0  # seconds between checks whether a paused client may have left unnoticed
 
 _log = Logger()  # of the module: an event must not keep a connection's objects alive
 
 
+def begins_tls(client: Client) -> bool:
+    """Return whether the client goes by its hello, which is passed on."""
+    return client.goes_by_hello and client.ech is None and client.received.startswith(_TLS)
+
+
+def has_hello(client: Client) -> bool:
+    """Return whether the client's hello is there in full, and well-formed."""
+    if "ja4" in client.decided and client.agreed_tls is None:  # then it is known
+        return True
+    limit = client.configuration.settings.peek_limit
+    return parse_client_hello(client.received[:limit], None).hello is not None
+
+
 def lacks_hello(client: Client, upstream: Upstream) -> bool:
-    """Return whether the PROXY header needs fields of a ClientHello that is still incomplete."""
+    """Return whether the route, or the PROXY header, needs a ClientHello that is still incomplete."""
+    if client.has_finished or not client.received.startswith(HANDSHAKE):
+        return False
     names = upstream.backend.proxy_tlvs
-    if client.has_finished or client.agreed_tls is not None:
+    for_header = client.agreed_tls is None and not {"authority", "alpn"}.isdisjoint(names)
+    if not (for_header or begins_tls(client)):
         return False
     settings, received = client.configuration.settings, client.received
-    if {"authority", "alpn"}.isdisjoint(names) or not received.startswith(_HELLO):
-        return False
     is_late = client.elapsed_ms() >= settings.detect_timeout * 1000
     if len(received) >= settings.peek_limit or is_late:
         return False
@@ -57,7 +72,7 @@ def lacks_hello(client: Client, upstream: Upstream) -> bool:
 
 @attrs.define(eq=False, slots=False)
 class AwaitingHello(Stage):
-    """Waits for the rest of a ClientHello, so that the PROXY header does not depend on how the network segmented it.
+    """Waits for the rest of a ClientHello, so that neither its route nor the PROXY header depends on how the network segmented it.
 
     The rest of `detect_timeout` is the limit, as for all bytes before routing.
     """
@@ -83,7 +98,7 @@ class AwaitingHello(Stage):
     @override
     def on_finished(self) -> Outcome:
         self._client.record.detect_ms = self._client.elapsed_ms()
-        return ToBackend(self._upstream)
+        return Routed(self._upstream, "tls-failed")
 
 
 @attrs.define(eq=False, slots=False)
@@ -190,8 +205,8 @@ class Connecting(Stage):
             self._record_tried(connector)
         self._leave_held(is_connected=True)
         client.open_tunnel()
-        if client.ech is not None:
-            client.advance(ConnectedHidden(self._upstream, member, server))
+        if client.ech is not None or begins_tls(client):
+            client.advance(ConnectedByHello(self._upstream, member, server))
         else:
             client.advance(Connected(self._upstream, member, server))
 
