@@ -162,6 +162,38 @@ class KeyTests(SynchronousTestCase):
         identity.write(folder / "terminate_tls").chmod(0o644)
         self.assertEqual(_readable(rules), [])
 
+    def test_replaced_by_all(self) -> None:
+        """Where every user can put another file in the place of a secret, also by a folder that a link passes through, that is warned of."""
+        folder = folder_of_files(self)
+        place, token = folder / "place", folder / "place/token"
+        place.mkdir()
+        text = f"[txmux]\nadmin = 127.0.0.1:1\nadmin_token = {token}\n[listen a]\nendpoint = 127.0.0.1:2\n"
+        rules = parse(text, folder / "rules.ini")
+
+        def found() -> list[str]:
+            return [one.message.partition("'")[2].partition("'")[0] for one in _readable(rules)]
+
+        for mode, missing, there in (
+            (0o755, False, False),
+            (0o1777, True, False),
+            (0o777, True, True),
+        ):
+            place.chmod(mode)
+            self.assertEqual(found(), [str(place)] * missing)
+            token.write_text("x")
+            token.chmod(0o600)
+            self.assertEqual(found(), [str(place)] * there)
+            token.unlink()
+        place.chmod(0o755)
+        (folder / "far").write_text("x")
+        (folder / "far").chmod(0o602)
+        token.symlink_to(folder / "far")
+        self.assertEqual(found(), [str(folder / "far")])
+        (folder / "far").chmod(0o600)
+        self.assertEqual(found(), [])
+        place.chmod(0o777)
+        self.assertEqual(found(), [str(place)])
+
     def test_link_to_itself(self) -> None:
         """A path that leads nowhere is a problem of its line, and no other error."""
         folder = folder_of_files(self)

@@ -1,5 +1,6 @@
 """Warnings about files with secrets."""
 
+import os
 import re
 import stat
 from collections.abc import Iterable, Iterator
@@ -22,12 +23,16 @@ def secret_files(rules: Rules) -> list[NamedFile]:
 
 
 def readable_secrets(rules: Rules, secrets: Iterable[NamedFile]) -> Iterator[Problem]:
-    """Find those of the `secret_files` of rules that every user of this machine can read."""
+    """Find those of the `secret_files` of rules that every user of this machine can read, or replace."""
     settings, reported = rules.settings, set[Path]()
     for named in secrets:
         for path in [path for path in _readable_at(named.path) if path not in reported]:
             reported.add(path)
             message = f"every user of this machine can read '{path}'; run 'chmod o= {path}'"
+            yield named.section.problem(message, named.key)
+        if (place := _writable_at(named.path)) and place not in reported:
+            reported.add(place)
+            message = f"every user of this machine can write to '{place}', and so choose what is in '{named.path}'; run 'chmod o-w {place}'"
             yield named.section.problem(message, named.key)
     store = settings.shared_limits
     if store is not None and store.password is None and rules.acme_names:
@@ -51,3 +56,21 @@ def _readable_at(path: Path) -> Iterator[Path]:
 
 def _is_reached(file: Path) -> bool:
     return all(folder.stat().st_mode & stat.S_IXOTH for folder in file.resolve().parents)
+
+
+def _writable_at(path: Path) -> Path | None:
+    """Return where every user could put another secret in place of one: its file, or a folder on the way to it or to where a link leads."""
+    real = Path(os.path.realpath(path))
+    folders = dict.fromkeys((*path.absolute().parents, *real.parents))
+    try:
+        if real.exists() and real.stat().st_mode & stat.S_IWOTH:
+            return real
+        for folder in folders:
+            mode = folder.stat().st_mode
+            # In a sticky one, others replace nothing; but what is missing, they can make.
+            is_safe = mode & stat.S_ISVTX and (folder != path.absolute().parent or real.exists())
+            if mode & stat.S_IWOTH and not is_safe:
+                return folder
+    except OSError:  # another user may see it
+        pass
+    return None
