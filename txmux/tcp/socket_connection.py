@@ -556,9 +556,10 @@ class SocketConnection(MuxProtocol):
             for end in (client, server)
         )
         state = RelayState(of_client, of_server, path.seconds() - self.last_received_at, None)
-        end = self._take_server(server)
+        end = self._end_of(server)
         stage = Relaying(self, upstream, member, end, state, upstream.timeouts)
         self._make_transport(reading=False)
+        self._member = self.server = None  # the stage has them from here on
         return stage
 
     def _awaiting_retry(self) -> AwaitingRetry:
@@ -566,17 +567,15 @@ class SocketConnection(MuxProtocol):
         assert server is not None  # noqa: S101 - it is connected
         assert member is not None  # noqa: S101 - the same
         self._set_options(server)
-        end = self._take_server(server)
+        stage = AwaitingRetry(self, upstream, member, self._end_of(server), self._hello)
         self._make_transport(reading=True)
-        end.transport.resumeProducing()
-        return AwaitingRetry(self, upstream, member, end, self._hello)
+        self._member = self.server = None  # as above
+        return stage
 
-    def _take_server(self, server: socket.socket) -> ProxyClient:
-        """Make the server's end for a stage object, which has the server from here on."""
+    def _end_of(self, server: socket.socket) -> ProxyClient:
         end, (family, name) = ProxyClient(), self._server_address
         transport = SocketTransport(self._path.poller, server, family, address_of(family, name))
         transport.set_protocol(end)
-        self._member = self.server = None
         return end
 
     @override

@@ -65,6 +65,7 @@ class AwaitingRetry(Stage):
             self._second = SecondHello(read_hello(message))
         sent_ms, idle = client.elapsed_ms(), self._upstream.timeouts.idle
         if self._sent:
+            server.transport.resumeProducing()
             end, record = len(client.received), client.record
             sent_ms = (record.detect_ms or 0.0) + (record.connect_ms or 0.0)
             idle -= client.runtime.clock.seconds() - client.last_received_at
