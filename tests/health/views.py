@@ -77,7 +77,7 @@ class Views:
             return [name for name in views if name not in shown]
 
         try:
-            eventually(lambda: not missing(), f"all views show {words!r}", PATIENCE / 3)
+            eventually(lambda: not missing(), f"all views show {words!r}", PATIENCE)
         except AssertionError as problem:
             raise AssertionError(
                 f"{problem}; not: {missing()}\n{self.api()['attention']}\n{self.command('status')[1]}"

@@ -59,7 +59,7 @@ class HeldTests(UpgradeTestCase):
 
     def test_upgrade_moves_clients_that_wait(self) -> None:
         first = f"[backend first]\nserver = 127.0.0.1:{free_port()}\nhold = 3s\nfallback = pool"
-        mux = self.begin(f"hold = 60s\n{first}", default="first")
+        mux = self.begin(f"hold = 10m\n{first}", default="first")
         clients = [self.say(mux, b"%d" % number) for number in range(3)]
         self.waiting(3)
         clients[0].shutdown(socket.SHUT_WR)
@@ -90,10 +90,10 @@ class HeldTests(UpgradeTestCase):
     def test_upgrade_to_rules_without_hold_tries_once_more_and_then_the_fallback(self) -> None:
         other = self.backend()
         fallback = f"127.0.0.1:{other.getsockname()[1]}"
-        mux = self.begin(f"hold = 60s\nfallback = {fallback}")
+        mux = self.begin(f"hold = 10m\nfallback = {fallback}")
         client = self.say(mux, b"x")
         self.waiting(1)
-        mux.file.write_text(mux.file.read_text().replace("hold = 60s\n", ""))
+        mux.file.write_text(mux.file.read_text().replace("hold = 10m\n", ""))
         mux.upgrade()
         end = self.accept_from(other, b"x")
         self.answers(client, end)
@@ -214,7 +214,7 @@ class HeldTests(UpgradeTestCase):
             relayed.close()
 
     def test_limit_counts_all_workers_and_those_of_the_process_before(self) -> None:
-        mux = self.begin("hold = 60s\nhold_limit = 3", "workers = 2")
+        mux = self.begin("hold = 10m\nhold_limit = 3", "workers = 2")
         mux.child.wait_for("serving with 2 worker")
 
         def refused(count: int) -> None:
@@ -246,7 +246,7 @@ class HeldTests(UpgradeTestCase):
         mux.stop()
 
     def test_dead_clients_give_way_to_living_ones(self) -> None:
-        mux = self.begin("hold = 60s\nhold_limit = 20")
+        mux = self.begin("hold = 10m\nhold_limit = 20")
         dead = [self.say(mux, said) for said in [b"D", b"D" * 32768, b"D" * 2**18, b"D"] * 5]
         self.waiting(20)
         for number, client in enumerate(dead):
@@ -293,7 +293,7 @@ class HeldTests(UpgradeTestCase):
         thread.start()
         self.addCleanup(thread.join)
         self.addCleanup(starter.shutdown)
-        wake = f"hold = 60s\nwake = http POST http://127.0.0.1:{starter.server_port}/start"
+        wake = f"hold = 10m\nwake = http POST http://127.0.0.1:{starter.server_port}/start"
         for is_held in (False, True):
             mux = self.begin(wake, "workers = 2")
             mux.child.wait_for("serving with 2 worker")

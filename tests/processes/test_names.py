@@ -331,7 +331,7 @@ class ChangingNamesTest(TestCase):
         self.dns.asked.clear()
         mux = await self.begin(
             f"server = {{sni}}:{self.place}\nallow_names = *.test\nallow_networks = 127.0.0.1\n"
-            "connect_timeout = 60s"
+            "connect_timeout = 10m"
         )
         workers, clients = workers_of(mux.pid), []
         for pid in workers:
