@@ -14,7 +14,7 @@ from typing import NoReturn
 _CREATE, _ADD, _RESTRICT = 444, 445, 446
 _VERSION = 1
 _PATH_BENEATH = 1
-_WRITE_FILE, _READ_FILE, _READ_DIR, _TRUNCATE = 1 << 1, 1 << 2, 1 << 3, 1 << 14
+_READ_FILE, _READ_DIR, _TRUNCATE = 1 << 2, 1 << 3, 1 << 14
 _FIRST = (1 << 13) - 1
 _LATER = {2: 1 << 13, 3: _TRUNCATE}
 _SCOPES = 6
@@ -55,7 +55,7 @@ def give_up_privileges() -> None:
         _fail()
 
 
-def restrict(read: Iterable[str], write: Iterable[str] = ()) -> None:
+def restrict(read: Iterable[str]) -> None:
     """Let this thread, and all that it starts, read only these files and folders, and create or remove none.
 
     Needs `give_up_privileges` before. Open files stay open. Sockets, and files without a path, are not restricted, nor are
@@ -63,7 +63,6 @@ def restrict(read: Iterable[str], write: Iterable[str] = ()) -> None:
 
     Args:
         read: Paths of files, or of folders with all their contents; missing ones are ignored.
-        write: Paths of files that may be written to, but not truncated.
 
     Raises:
         OSError: The kernel has no Landlock, or does not permit it.
@@ -81,22 +80,20 @@ def restrict(read: Iterable[str], write: Iterable[str] = ()) -> None:
     )
     try:
         for path in read:
-            _allow(ruleset, path, _READ_FILE | _READ_DIR)
-        for path in write:
-            _allow(ruleset, path, _READ_FILE | _WRITE_FILE)
+            _allow(ruleset, path)
         _call(_RESTRICT, ctypes.c_int(ruleset), ctypes.c_uint32(0))
     finally:
         os.close(ruleset)
 
 
-def _allow(ruleset: int, path: str, rights: int) -> None:
+def _allow(ruleset: int, path: str) -> None:
     try:
         descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except OSError:
         return
     try:
-        if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
-            rights &= ~_READ_DIR
+        is_folder = stat.S_ISDIR(os.fstat(descriptor).st_mode)
+        rights = _READ_FILE | (_READ_DIR if is_folder else 0)
         rule = _PathBeneath(rights, descriptor)
         _call(
             _ADD,

@@ -92,7 +92,7 @@ def confine(sandbox: Sandbox, listener_to: socket.socket) -> bool:
         # A rule holds for an inode. It stays open, since the kernel makes another inode after it has dropped this one.
         with suppress(FileNotFoundError):  # /proc may not be mounted
             _held.append(os.open(_OWN, os.O_PATH | os.O_CLOEXEC))
-        landlock.restrict(read, [os.devnull])
+        landlock.restrict(read)
         if is_known():
             restrict_calls(listener_to)
     except OSError as problem:
