@@ -8,12 +8,14 @@ from contextlib import contextmanager
 
 from tests.interop.children import Child
 
-_BAD = re.compile(r"#critical\]|^\S+Z critical |Traceback \(most recent call last\)|Unhandled ")
+_BAD = re.compile(
+    r"#critical\]|^\S+Z critical |Traceback \(most recent call last\)|Unhandled |the sandbox has refused "
+)
 _MOST = 30
 
 
 def bad_lines(text: str) -> list[str]:
-    """Give the lines of a log of level critical, and those in which a traceback begins."""
+    """Give the lines of a log of level critical, those in which a traceback begins, and system calls that a sandbox has refused."""
     return [f"the log has: {line.strip()}" for line in text.splitlines() if _BAD.search(line)][
         :_MOST
     ]
