@@ -14,6 +14,7 @@ MOST_HOPS = 8
 """How often a connection may return to this service. Rules that forward it to another listener do so once or twice."""
 
 _WITH_PORT = IPv4Address, IPv6Address
+_COUNT, _FORGEABLE, _FLAGS = 0xFF, 1 << 8, 9
 _PORTS = 1 << 16
 _EVERY_ADDRESS = {"", "0.0.0.0", "::"}  # noqa: S104 - only compared
 _SIZE = 8  # bytes of a slot
@@ -47,20 +48,27 @@ class LoopDetector:
         return host in hosts or ("" in hosts and is_on_this_machine(host))
 
     def hops_of(self, client: ITransport) -> int:
-        peer: Any = client.getPeer()
-        slot = self.slots[peer.port] if isinstance(peer, _WITH_PORT) else 0
-        if slot and slot >> 8 == _checksum(peer, client.getHost()):
-            return slot & 0xFF
-        return 0
+        return self._found(client.getPeer(), client.getHost()) & _COUNT
 
-    def record(self, server: ITransport, client: ITransport) -> int:
+    def may_forge_header(self, peer: IAddress, host: IAddress) -> bool:
+        """Return whether a connection from `peer` to `host` is one of this service, on which a client writes the first bytes at a place of its choice."""
+        return bool(self._found(peer, host) & _FORGEABLE)
+
+    def _found(self, peer: Any, host: IAddress) -> int:
+        slot = self.slots[peer.port] if isinstance(peer, _WITH_PORT) else 0
+        return slot if slot and slot >> _FLAGS == _checksum(peer, host) else 0
+
+    def record(
+        self, server: ITransport, client: ITransport, *, may_forge_header: bool = False
+    ) -> int:
         """Record a connection to a server; returns what to `forget` when it ends, or 0 if it cannot come back."""
         peer: Any = server.getPeer()
         if not isinstance(peer, _WITH_PORT) or peer.port not in self.ports:
             return 0
         host: Any = server.getHost()
-        count = min(self.hops_of(client) + 1, 0xFF)
-        self.slots[host.port] = _checksum(host, peer) << 8 | count
+        count = min(self.hops_of(client) + 1, _COUNT)
+        flags = count | _FORGEABLE * may_forge_header
+        self.slots[host.port] = _checksum(host, peer) << _FLAGS | flags
         return int(host.port)
 
     def forget(self, noted: int) -> None:

@@ -14,7 +14,12 @@ _BACKEND = (
 _SOME = "from = 192.0.2.1\nbackend = 127.0.0.1:1"
 
 
-class PassedRoutesTest(SynchronousTestCase):
+class DestinationsCase(SynchronousTestCase):
+    def said(self, text: str) -> str:
+        return "\n".join(map(str, lint(parse(text, "rules.ini"))))
+
+
+class PassedRoutesTest(DestinationsCase):
     def test_what_an_earlier_route_closes(self) -> None:
         """A client comes there by another name of the address, or by another protocol."""
         for closed, how, allowed, more, is_passed in (
@@ -56,5 +61,21 @@ class PassedRoutesTest(SynchronousTestCase):
         self.assertIn("'127.0.0.2', which [route admin] closes", said)
         self.assertIn("add 'deny_networks = 127.0.0.2'", said)
 
-    def said(self, text: str) -> str:
-        return "\n".join(map(str, lint(parse(text, "rules.ini"))))
+
+class ForgedHeadersTest(DestinationsCase):
+    def test_servers_that_believe_headers(self) -> None:
+        web = "[route web]\nmatch = tls\nbackend = web\n[backend web]\nserver = {}\nproxy_protocol = v2\n"
+        for server, allowed, more, is_found in (
+            ("127.0.0.1:80", "127.*", "", True),
+            ("[::ffff:127.0.0.1]:80", "*", "", True),
+            ("127.0.0.1:81", "127.*", "", False),
+            ("127.0.0.1:80", "127.0.0.2", "", False),
+            ("127.0.0.1:80", "127.*", "deny_networks = 127.0.0.1", False),
+            ("127.0.0.1:80", "127.*", "proxy_protocol = v1", False),
+            ("10.0.0.1:80", "*", "", False),
+        ):
+            with self.subTest(server=server, allowed=allowed, more=more):
+                said = self.said(
+                    _LISTEN + web.format(server) + _REST.format("") + _BACKEND.format(allowed, more)
+                )
+                self.assertEqual("write a PROXY header to it" in said, is_found)

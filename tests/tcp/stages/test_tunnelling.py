@@ -16,7 +16,7 @@ from tests.support.peers import Peer, close
 from tests.support.ports import free_port
 from tests.wire.hello_builder import client_hello, records, server_name
 from txmux.rules.embedding import route
-from txmux.rules.model import Backend, Reachable, Refusal, Route, Server
+from txmux.rules.model import Backend, Clients, NetworkSet, Reachable, Refusal, Route, Server
 from txmux.rules.reading.backend import KEYS
 
 SSH = b"SSH-2.0-test\r\n"
@@ -470,3 +470,78 @@ class FurtherRequestTest(TunnelCase):
         record = await self.logged()
         self.assertEqual((record.facts["host"], record.facts["port"]), ("db.example", "23"))
         self.assertEqual(record.facts["user"], "bob")
+
+
+class ProxyHeaderTest(TunnelCase):
+    """The address of a client is that of the header before its tunnel; what it writes inside is only bytes."""
+
+    def believing(self, routes: list[Route], **settings: Any) -> int:
+        return self.mux(routes, accept_proxy_from=NetworkSet([ip_network("127.0.0.1")]), **settings)
+
+    async def test_header_before_a_tunnel(self) -> None:
+        backend = backend_at(self.backend_port(), proxy_protocol="v1")
+        mine = attrs.evolve(
+            inner("any", backend), clients=Clients(NetworkSet([ip_network("192.0.2.1")]))
+        )
+        port = self.believing([tunnel_route(), mine])
+        for number, (address, is_mine) in enumerate((("192.0.2.1", True), ("192.0.2.2", False))):
+            client = await self.connect(port, header_of(address) + connect_to("a:22") + SSH)
+            if is_mine:
+                server = await self.backend.heard(len(SSH))
+                self.assertEqual(bytes(server.received), header_of(address) + SSH)
+                close(client, server)
+            await client.is_lost()
+            record = await self.logged(number + 1)
+            self.assertEqual(record.client, f"{address}:1")
+            self.assertEqual(record.route, "in-any" if is_mine else "tunnel")
+
+    async def test_limits_count_the_client_of_the_header(self) -> None:
+        port = self.believing(
+            [tunnel_route(backend_at(self.backend_port()))], max_connections_per_source=1
+        )
+        first = await self.connect(port, header_of("192.0.2.1") + connect_to("a:22"))
+        await first.has(len(OPEN))
+        second = await self.connect(port, header_of("192.0.2.1") + connect_to("a:22"))
+        await second.is_lost()
+        self.assertEqual(second.received, b"")
+        other = await self.connect(port, header_of("192.0.2.2") + connect_to("a:22"))
+        await other.has(len(OPEN))
+        close(first, other, *self.backend.peers)
+        await self.logged(3)
+
+    async def test_header_between_and_inside(self) -> None:
+        """It is no request for a tunnel, and inside it is for the server, which gets it as it is."""
+        port = self.mux(
+            [
+                tunnel_route(),
+                inner("ssh", Refusal.RESET),
+                inner("any", backend_at(self.backend_port())),
+            ]
+        )
+        client = await self.connect(port, connect_to("a:22") + header_of("192.0.2.1") + SSH)
+        server = await self.backend.heard(len(header_of("192.0.2.1") + SSH))
+        self.assertEqual(bytes(server.received), header_of("192.0.2.1") + SSH)
+        close(client, server)
+        record = await self.logged()
+        self.assertEqual((record.route, record.client.partition(":")[0]), ("in-any", "127.0.0.1"))
+
+    async def test_header_to_a_listener_of_this_service(self) -> None:
+        """A client that chooses its server cannot claim an address at a listener that believes this machine."""
+        loopback = Reachable([ip_network("127.0.0.0/8")])
+        backend = attrs.evolve(by_name("127.*"), allow_networks=loopback)
+        secret = route("any", backend_at(self.backend_port()), name="secret")
+        secret = attrs.evolve(secret, clients=Clients(NetworkSet([ip_network("192.0.2.1")])))
+        port = self.believing([tunnel_route(backend), secret])
+        forged = header_of("192.0.2.1") + SSH
+        client = await self.connect(
+            port, header_of("192.0.2.9") + connect_to(f"127.0.0.1:{port}") + forged
+        )
+        await client.is_lost()
+        await self.logged(2)
+        self.assertEqual(self.backend.peers, [])
+        [inside] = [one for one in self.records if one.reason == "proxy-header"]
+        self.assertIn("a client of this service has written it", inside.facts["proxy_error"])
+
+
+def header_of(address: str) -> bytes:
+    return b"PROXY TCP4 %b 192.0.2.99 1 443\r\n" % address.encode()

@@ -80,3 +80,28 @@ def _message(guard: Route, fact: str, name: str) -> str:
         f"it has {name!r}, which [route {guard.name}] closes to some clients by {fact}=: another name of that address passes by this, and so "
         f"does another protocol; add {networks}"
     )
+
+
+def forged_headers(rules: Rules) -> Iterator[Problem]:
+    """Find backends by which clients may write a PROXY header of their own to a server that believes those of this service."""
+    backends = rules.every_backend()
+    believing = [
+        (one, server)
+        for one in backends
+        for server in one.servers
+        if one.proxy_protocol != "off" and server.kind == "tcp" and is_address(server.host)
+    ]
+    for backend in backends:
+        if not backend.names or backend.proxy_protocol != "off":
+            continue
+        ports = {server.port for server in backend.servers}
+        for other, server in believing:
+            host = normal_host(server.host)
+            is_led_to = backend.allows(host) and backend.reaches(ip_address(host))
+            if is_led_to and not ports.isdisjoint({0, server.port}):
+                message = (
+                    f"clients may choose {server.text}, a server of [backend {other.name}], and write a PROXY header to it with any address; "
+                    f"add 'deny_networks = {host}', or 'proxy_protocol = {other.proxy_protocol}'"
+                )
+                yield backend.section.problem(message, "server")
+                break

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _START_OF_V2 = 16  # has the length of the rest
 _CUT = "the stream ended inside of the header"
+_FORGED = "a client of this service has written it, at a place of its own choice; add 'proxy_protocol' to the backend that leads here"
 
 
 def is_sender(peer: IAddress, senders: NetworkSet) -> bool:
@@ -119,6 +120,8 @@ def take_header(client: Client) -> Decoded | Incomplete:
         InvalidHeader: It is none, or a field cannot be read.
     """
     answer = decode(client.received)
+    if client.runtime.loop_detector.may_forge_header(client.peer(), client.host()):
+        raise InvalidHeader(_FORGED)
     if isinstance(answer, Decoded):
         _apply_header(client, answer.header)
     return answer
