@@ -12,7 +12,6 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -116,18 +115,6 @@ def _kill_by_file() -> None:
         other.send(b"x")
 
 
-def _reopen() -> None:
-    """Write to memory that this process has for reading."""
-    memory = next(name for name in os.listdir("/proc/self/fd") if _is_memory(name))  # noqa: PTH208 - names only
-    os.close(os.open(f"/proc/self/fd/{memory}", os.O_RDWR))
-
-
-def _is_memory(name: str) -> bool:
-    with suppress(OSError):  # it was this folder
-        return os.readlink(f"/proc/self/fd/{name}").startswith("/memfd:")  # noqa: PTH115 - as above
-    return False
-
-
 def _on_socket(do: Callable[[int], object]) -> None:
     with socket.socket() as one:
         do(one.fileno())
@@ -188,7 +175,6 @@ _ATTEMPTS: Mapping[str, Callable[[], object]] = {
     "raw": lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP),
     "truncate": lambda: os.truncate(_FOLDER / "old", 0),
     "truncate_by_reading": lambda: os.close(os.open(_FOLDER / "old", os.O_RDONLY | os.O_TRUNC)),
-    "write_to_memory": _reopen,
     "root_key": lambda: _call("keyctl", 11, int(os.environ.get("NOSY_KEY", "-1")), 0, 0),
     "listen": lambda: socket.socket().listen(),
     "new_user": lambda: _call("unshare", 0x10000000),

@@ -49,12 +49,12 @@ backend = close
 BY_LANDLOCK = frozenset(
     {
         *("passwords", "read", "beside", "list", "thread", "named", "helper", "parent", "memory"),
-        "admin",
+        *("write", "append", "truncate_by_reading", "admin"),
     }
 )
 BY_BOTH = frozenset(
     {
-        *("write", "append", "truncate_by_reading", "remove", "link", "execute"),
+        *("remove", "link", "execute"),
         *("admin_child", "admin_orphan", "admin_ended"),
     }
 )
@@ -65,7 +65,7 @@ BY_FILTER = frozenset(
         *("notify", "notify_raw", "notify_pair", "netlink", "vsock", "ping", "raw"),
         "listen",
         "root_key",
-        *("truncate", "write_to_memory"),
+        "truncate",
         *("starter", "supervisor", "supervisor_orphan", "kill_by_file", "owner_of_file"),
         *("signal_of_file", "async_file", "fiosetown", "siocspgrp", "fioasync"),
         *("new_user", "new_user_by_clone", "dumpable"),

@@ -22,7 +22,7 @@ Sandbox = Literal["auto", "yes", "off"]
 
 _SYSTEM = (
     "/lib", "/lib32", "/lib64", "/usr", "/proc/cpuinfo", "/proc/meminfo", "/proc/sys/net",
-    "/sys/devices/system/cpu", "/sys/fs/cgroup", "/dev/random", "/dev/urandom",
+    "/sys/devices/system/cpu", "/sys/fs/cgroup", "/dev/null", "/dev/random", "/dev/urandom",
     "/etc/ca-certificates", "/etc/crypto-policies", "/etc/gai.conf", "/etc/group", "/etc/host.conf",
     "/etc/hosts", "/etc/ld.so.cache", "/etc/localtime", "/etc/nsswitch.conf", "/etc/passwd",
     "/etc/pki/ca-trust", "/etc/pki/tls/cacert.pem", "/etc/pki/tls/cert.pem", "/etc/pki/tls/certs",
