@@ -130,6 +130,9 @@ class KeyTests(SynchronousTestCase):
                 path = str(folder / name)
                 self.assertEqual(path in allowed.secrets, opens == "supervisor", name)
                 self.assertEqual(path in allowed.files, opens == "worker", name)
+        self.assertLessEqual(
+            {str(folder / "acme_ca"), str(folder / "acme_folder")}, allowed.secrets
+        )
         self.assertEqual(allowed.folders, {str(folder / "ech_keys")})
         self.assertEqual(allowed.log, str(folder / "access.log"))
 
