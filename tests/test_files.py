@@ -14,6 +14,7 @@ from tests.interop.mux import Mux
 from tests.service.test_privileges import require_root
 from tests.support.folders import make_folder
 from tests.support.leaks import added_since, look
+from txmux import files
 from txmux.access.lists.updates import WatchedFile
 from txmux.files import open_log, open_safely, read_bytes, read_secret
 from txmux.processes.privilege.opener import Opener, OpenerError
@@ -109,6 +110,20 @@ class LinksTest(SynchronousTestCase):
         key.unlink()
         os.mkfifo(key)
         os.close(opener.open_file(key))
+
+    def test_list_that_a_confined_worker_of_root_may_not_open(self) -> None:
+        """As the file of ``tunnel_users``, which only the supervisor can open then."""
+
+        def refuse(path: str, _: int) -> int:
+            raise PermissionError(errno.EACCES, "refused", path)
+
+        self.secret.write_text("ann:x\n")
+        self.patch(files, "_open_by_own_links", refuse)
+        self.patch(os, "geteuid", lambda: 0)
+        self.assertRaises(PermissionError, files.read_list, self.secret)
+        files.use_helper(os.open)
+        self.addCleanup(files.use_helper, None)
+        self.assertEqual(files.read_list(self.secret), b"ann:x\n")
 
     def test_lists(self) -> None:
         """A list of networks is not read by such a link: its errors would tell everybody what is in the file."""

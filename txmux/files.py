@@ -166,9 +166,9 @@ def read_bytes(path: Path) -> bytes:
         return _bounded(file, LARGEST)
 
 
-def _opened(path: Path) -> BinaryIO:
+def _opened(path: Path, open_own: Callable[[Path], BinaryIO] | None = None) -> BinaryIO:
     try:
-        return _open_own(path)
+        return (open_own or _open_own)(path)
     except PermissionError:
         if _helper is None:
             raise
@@ -181,7 +181,7 @@ def read_list(path: Path, most: int = LARGEST_LIST) -> bytes:
     Error messages quote its text, so root follows no link on the way that another user has made
     (``ELOOP``). A pipe whose writer is silent would halt the service, and a device may have no end.
     """
-    with _opened(path) if os.geteuid() else open(path, "rb", opener=_open_by_own_links) as file:
+    with _opened(path, None if os.geteuid() else _open_list) as file:
         mode = os.fstat(file.fileno()).st_mode
         if not stat.S_ISREG(mode) and (not stat.S_ISCHR(mode) or file.read(1) != b""):
             raise OSError(errno.EINVAL, "it is no regular file", str(path))
@@ -313,6 +313,10 @@ def read_own(path: Path) -> bytes:
 
 def _open_own(path: Path) -> BinaryIO:
     return open(path, "rb", opener=_open_at_once)
+
+
+def _open_list(path: Path) -> BinaryIO:
+    return open(path, "rb", opener=_open_by_own_links)
 
 
 def _open_by_own_links(path: str, flags: int) -> int:
