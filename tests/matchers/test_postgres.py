@@ -80,13 +80,14 @@ REFUSED = (
 )
 ALICE = startup(b"user", b"alice")
 NO_DATABASE = startup(b"database", b"", b"user", b"alice")
+TWICE = startup(b"user", b"a", b"user", b"b")
+LONG_NAMES = startup(b"user", b"u" * 64, b"database", b"d" * 100)
 NO_USER = startup(b"options", b"-c x=y")
 JURGEN = startup(b"user", "jürgen".encode())
 # A packet has at most 10000 bytes.
 LONGEST = startup(b"user", b"alice", b"options", b"o" * 9971)
 MALFORMED = (
     (startup(b"user", b"a", end=b"x"), 16),
-    (startup(b"user", b"a", b"user", b"b"), 22),
     (startup(b"user", b"a", b"", b"b"), 16),
     (startup(b"user", b"a", b"database"), 24),
 )
@@ -97,10 +98,15 @@ VERDICTS = (
     ("application=psql", PSQL + b"p", MATCH, 56),
     ("user=alice", PSQL[:55], NEED_MORE, 55),
     ("user=alice", LONGEST, MATCH, 10_000),
-    # The end of a value that does not fit is a no.
-    ("user=bob", PSQL, NO, 19),
-    ("user=alice database=other", PSQL, NO, 33),
-    ("application=Psql", PSQL, NO, 55),
+    # The end of the packet is a no if a value does not fit.
+    ("user=bob", PSQL, NO, 56),
+    ("user=alice database=other", PSQL, NO, 56),
+    ("application=Psql", PSQL, NO, 56),
+    # Of several values, the server takes the last one, and of a long one the first 63 bytes.
+    ("user=b", TWICE, MATCH, len(TWICE)),
+    ("user=a", TWICE, NO, len(TWICE)),
+    (f"user={'u' * 63} database={'d' * 63}", LONG_NAMES, MATCH, len(LONG_NAMES)),
+    (f"database={'d' * 64}", LONG_NAMES, NO, len(LONG_NAMES)),
     # Requests tell nothing of a user, so they are a no.
     ("user=*", SSL_REQUEST, NO, 8),
     ("database=*", GSSENC_REQUEST, NO, 8),

@@ -41,22 +41,21 @@ class _PostgresPredicate:
             if startup.recognised:
                 return Verdict.MATCH
             return Verdict.NO if startup.malformed else Verdict.NEED_MORE
-        if startup.malformed or startup.is_request or not self._fits(startup):
+        if startup.malformed or startup.is_request:
             return Verdict.NO
-        return Verdict.MATCH if startup.complete else Verdict.NEED_MORE
+        if not startup.complete:  # a later value of the same name would count
+            return Verdict.NEED_MORE
+        return Verdict.MATCH if self._fits(startup) else Verdict.NO
 
     def _fits(self, startup: Startup) -> bool:
-        """Return whether all that is known so far matches; at the end all is known."""
-        for globs, value in (
+        pairs = (
             (self.user, startup.user),
             (self.database, startup.database),
             (self.application, startup.application),
-        ):
-            if globs and value is None and startup.complete:
-                return False
-            if globs and value is not None and not globs.matches(_text(value)):
-                return False
-        return True
+        )
+        return all(
+            value is not None and globs.matches(_text(value)) for globs, value in pairs if globs
+        )
 
     def learnt(self, peeked: Peeked, /) -> dict[str, str]:
         startup = peeked.parsed(parse_startup)

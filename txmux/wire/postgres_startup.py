@@ -16,6 +16,8 @@ __all__ = [
 LONGEST_PACKET = 10_000
 """The most bytes of a StartupMessage (``MAX_STARTUP_PACKET_LENGTH`` in PostgreSQL's ``pqcomm.h``)."""
 
+_LONGEST_NAME = 63
+"""Bytes of a user or a database (``NAMEDATALEN``): the server leaves the others out (``ProcessStartupPacket``)."""
 _HEADER = 4 + 4
 _SHORTEST_STARTUP = _HEADER + len(b"a\0\0\0")
 _SHORTEST_CANCEL = _HEADER + 4 + 4
@@ -60,13 +62,15 @@ class Startup:
 
     @property
     def user(self) -> bytes | None:
-        """The user, if it is there."""
-        return self.parameters.get(b"user")
+        """The user, if it is there, as the server cuts it."""
+        user = self.parameters.get(b"user")
+        return None if user is None else user[:_LONGEST_NAME]
 
     @property
     def database(self) -> bytes | None:
-        """The database, if it was sent; the user's name once it is certain that none was."""
-        return self.parameters.get(b"database") or (self.user if self.complete else None)
+        """The database, if it was sent, as the server cuts it; the user's name once it is certain that none was."""
+        database = self.parameters.get(b"database", b"")[:_LONGEST_NAME]
+        return database or (self.user if self.complete else None)
 
     @property
     def application(self) -> bytes | None:
@@ -132,9 +136,7 @@ class Startup:
             raise ShortError(self._seen + 1)
 
     def _keep(self, value: bytes) -> None:
-        if self._name in self.parameters:
-            raise MalformedError
-        if self._name in _KEPT:
+        if self._name in _KEPT:  # the last one of a name counts, as for the server
             self.parameters = {**self.parameters, self._name: value}
 
 

@@ -79,3 +79,30 @@ class ForgedHeadersTest(DestinationsCase):
                     _LISTEN + web.format(server) + _REST.format("") + _BACKEND.format(allowed, more)
                 )
                 self.assertEqual("write a PROXY header to it" in said, is_found)
+
+
+_END = "[route {0}]\nmatch = tls sni={0}.test\nterminate_tls = /etc/{0}.pem\n{1}\n"
+_WEB = "backend = 127.0.0.1:80"
+_INNER = "[route inner]\nunder = open\nmatch = {}\nbackend = 127.0.0.1:80\n"
+
+
+class PassedCertificatesTest(SynchronousTestCase):
+    def test_server_that_some_clients_reach_without_a_certificate(self) -> None:
+        asked = "tls_client_ca = /etc/ca.pem\n"
+        for public, secure, more, is_passed in (
+            (_WEB, asked + _WEB, "", True),
+            ("", asked + _WEB, _INNER.format("http"), True),
+            ("", asked + _WEB, _INNER.format("http host=open.test"), False),
+            (f"from = 192.0.2.1\n{_WEB}", asked + _WEB, "", False),
+            (_WEB, f"{asked}backend = 127.0.0.1:81", "", False),
+            (asked + _WEB, asked + _WEB, "", False),
+            (_WEB, _WEB, "", False),
+        ):
+            with self.subTest(public=public, secure=secure, more=more):
+                text = _LISTEN + _END.format("secure", secure) + _END.format("open", public)
+                found = [
+                    p.message for p in lint(parse(text + more, "rules.ini")) if "Host" in p.message
+                ]
+                self.assertEqual(len(found), is_passed)
+                for message in found:
+                    self.assertIn("127.0.0.1:80 also serves [route secure]", message)

@@ -1,4 +1,4 @@
-"""Warnings about servers that clients choose although an earlier route keeps some clients from them."""
+"""Warnings about servers that clients reach by one route although another one keeps some clients from them."""
 
 from collections.abc import Iterator
 from ipaddress import ip_address
@@ -28,6 +28,43 @@ def passed_routes(rules: Rules) -> Iterator[Problem]:
                         yield backend.section.problem(_message(guard, fact, name), "allow_names")
             if isinstance(way, Route):
                 guards += _guarded(way)
+
+
+def passed_certificates(rules: Rules) -> Iterator[Problem]:
+    """Find servers that some clients reach without the certificate that another route of the same listener requires.
+
+    A client of HTTP may ask one for the site of the other: the name in TLS and the ``Host`` inside need not be the same (RFC 9110,
+    section 7.4).
+    """
+    for scope in scopes(rules):
+        ends = [route for route in rules.routes_of(scope.owner) if route.terminate_tls is not None]
+        asked = {
+            server: end
+            for end in ends
+            if end.terminate_tls and end.terminate_tls.client_ca and not end.dry_run
+            for way in (end, *rules.routes_of(end))
+            for server in _servers(way)
+        }
+        for end in ends if asked else ():
+            for way in (end, *rules.routes_of(end)):
+                for server in _servers(way) & asked.keys() if _is_open(end, way) else ():
+                    yield way.section.problem(
+                        f"{server} also serves [route {asked[server].name}], which requires a certificate: by this route, its clients "
+                        "need none, and a 'Host' of HTTP may name any site; give the two servers of their own, or routes 'under' this one "
+                        "with 'http host='",
+                        "backend",
+                    )
+
+
+def _servers(way: Route) -> set[str]:
+    return {server.text for backend in backends_of([way.outcome]) for server in backend.servers}
+
+
+def _is_open(end: Route, way: Route) -> bool:
+    is_limited = any(one.clients.limited or one.during or one.dry_run for one in (end, way))
+    is_asked = end.terminate_tls is None or end.terminate_tls.client_ca is not None
+    has_hosts = all(line.options.get("host") and not line.negated for _, _, line in lines_of([way]))
+    return not (is_limited or is_asked or way.client_cert or has_hosts)
 
 
 def _by_name(rules: Rules, way: Route | Listener) -> list[Backend]:

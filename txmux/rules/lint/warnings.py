@@ -22,7 +22,11 @@ from txmux.rules.lint.access import (
     wrong_users,
 )
 from txmux.rules.lint.coverage import forget_lines, lines_of
-from txmux.rules.lint.destinations import forged_headers, passed_routes
+from txmux.rules.lint.destinations import (
+    forged_headers,
+    passed_certificates,
+    passed_routes,
+)
 from txmux.rules.lint.patterns import odd_patterns
 from txmux.rules.lint.reach import unreachable_routes
 from txmux.rules.lint.scopes import NO_CLIENTS, WITH_ADDRESS, ClientSet, RouteScope, scopes, set_of
@@ -53,6 +57,7 @@ def lint(rules: Rules) -> list[Problem]:
             *free_ports(rules),
             *passed_routes(rules),
             *forged_headers(rules),
+            *passed_certificates(rules),
             *wrong_users(rules),
             *_beyond_peek_limit(rules),
             *proxy_listeners(rules),
