@@ -13,6 +13,7 @@ from tests.interop.children import PATIENCE, InteropTestCase, eventually, run
 from tests.interop.systemd import Systemd
 from tests.processes.running import listening_inode
 from tests.support.ports import free_port
+from txmux.processes.privilege import landlock
 
 _RULES = """
 [txmux]
@@ -106,6 +107,14 @@ class ServiceTests(SystemdTestCase):
         self.assertEqual(self.manager.show("StatusText"), "serving")
         self.assert_relays(*self.relayed())
         self.assertNotEqual(Path(f"/proc/{self.manager.outside()}").stat().st_uid, 0)
+
+    def test_sandbox(self) -> None:
+        """The unit's own restrictions allow the sandbox of the workers: `sandbox = yes` would not start without."""
+        if not landlock.abi():
+            raise SkipTest("this kernel has no Landlock")
+        self.start("sandbox = yes")
+        self.assert_relays(*self.relayed())
+        self.assertNotIn("no filter of system calls", self.manager.output)
 
     def test_stop(self) -> None:
         """It ends cleanly, and its connections have drain_timeout."""

@@ -51,6 +51,14 @@ class OverflowTests(SynchronousTestCase):
         for ranges in ("", "0 1000 1\n1 100000 65536\n", "0 0 4294967294\n"):
             self.assertEqual(self.overflow(ranges), 4711)
 
+    def test_without_numbers(self) -> None:
+        """As in a unit with ProcSubset=pid."""
+        proc = make_folder(self)
+        (proc / "self").mkdir()
+        for ranges, expected in (("0 0 4294967295", None), ("0 1000 1", 65534)):
+            (proc / "self/uid_map").write_text(ranges)
+            self.assertEqual(namespaces._overflow("uid", proc), expected)
+
     def test_without_proc(self) -> None:
         expected = 65534 if sys.platform == "linux" else None
         self.assertEqual(namespaces._overflow("uid", Path("/nonexistent")), expected)

@@ -104,6 +104,17 @@ if "txmux" in str(sys.orig_argv):
     seccomp.MACHINES = {}
 """
 
+_REFUSES_FILTER = """
+import sys
+if "txmux" in str(sys.orig_argv):
+    from txmux.processes.privilege import seccomp
+
+    def install(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    seccomp._install = install
+"""
+
 
 class SandboxCase(SynchronousTestCase):
     def setUp(self) -> None:
@@ -323,6 +334,20 @@ class SandboxTests(SandboxCase):
         mux = self.run_service()
         mux.child.wait_for("warn  worker 1: no sandbox: Operation not permitted")
         self.assertNotEqual(self.attempts(mux)["named"], "EACCES")
+
+    def test_kernel_refuses_the_filter(self) -> None:
+        """As in a container that forbids it: files are still restricted."""
+        customize(self, _REFUSES_FILTER)
+        mux = self.run_service()
+        mux.child.wait_for(
+            "warn  worker 1: no filter of system calls in the sandbox: Operation not permitted"
+        )
+        self.assert_confined(mux, has_filter=False)
+        file = self.folder / "rules.ini"
+        file.write_text(f"[txmux]\nsandbox = yes\n{self.rules}")
+        done = run(sys.executable, "-m", "txmux", "run", file)
+        self.assertIn(b"[txmux] sandbox: cannot create one: Operation not permitted", done.stderr)
+        self.assertNotEqual(done.returncode, 0)
 
     def test_endpoint_of_another_kind(self) -> None:
         """An endpoint that only Twisted can open may name files of its own: there is none, and `yes` is refused with what would do."""

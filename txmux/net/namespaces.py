@@ -1,6 +1,7 @@
 """Users and groups that this process's user namespace does not know (user_namespaces(7))."""
 
 import sys
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -8,6 +9,7 @@ UNKNOWN = -1
 """Stands for each user, or group, without a number here: it is none of those that rules name, and not this process's."""
 
 _ALL = 2**32 - 1  # the last number means none
+_USUAL = 65534
 
 
 def known_user(number: int) -> int:
@@ -36,9 +38,10 @@ def overflow_ids() -> tuple[int | None, int | None]:
 
 
 def _overflow(kind: str, proc: Path = Path("/proc")) -> int | None:
-    try:
-        ranges = (proc / f"self/{kind}_map").read_text().split()
+    number = _USUAL if sys.platform == "linux" else None
+    with suppress(OSError):  # as in a unit with ProcSubset=pid
         number = int((proc / f"sys/kernel/overflow{kind}").read_text())
-    except OSError:
-        return 65534 if sys.platform == "linux" else None  # /proc may not be mounted
-    return number if sum(map(int, ranges[2::3])) < _ALL else None
+    with suppress(OSError):  # /proc may not be mounted
+        ranges = (proc / f"self/{kind}_map").read_text().split()
+        return number if sum(map(int, ranges[2::3])) < _ALL else None
+    return number

@@ -93,17 +93,24 @@ def confine(sandbox: Sandbox, listener_to: socket.socket) -> bool:
         with suppress(FileNotFoundError):  # /proc may not be mounted
             _held.append(os.open(_OWN, os.O_PATH | os.O_CLOEXEC))
         landlock.restrict(read)
+    except OSError as problem:
+        _lacks("sandbox", problem, sandbox)
+        return False
+    try:
         if is_known():
             restrict_calls(listener_to)
     except OSError as problem:
-        if sandbox == "yes":
-            raise SandboxError(
-                f"[txmux] sandbox: cannot create one: {problem.strerror}; write sandbox = auto"
-            ) from problem
-        _log.warn("no sandbox: {why}", why=problem.strerror)
-        return False
+        _lacks("filter of system calls in the sandbox", problem, sandbox)
     sys.dont_write_bytecode = True  # it could not, and each try would be reported
     return True
+
+
+def _lacks(what: str, problem: OSError, sandbox: Sandbox) -> None:
+    if sandbox == "yes":
+        raise SandboxError(
+            f"[txmux] sandbox: cannot create one: {problem.strerror}; write sandbox = auto"
+        ) from problem
+    _log.warn("no {what}: {why}", what=what, why=problem.strerror)
 
 
 def readable() -> Sequence[str]:
