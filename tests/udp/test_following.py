@@ -3,20 +3,12 @@
 import contextlib
 import socket
 from collections.abc import Iterator
-from types import SimpleNamespace
-from typing import Any
-
-from hypothesis import given
-from hypothesis import strategies as st
-from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.datagrams import Talker, turn
 from tests.support.privileges import require_transparent
 from tests.udp.test_migration import FIRST, SHORT, WG_ANSWER, WG_DATA, WG_FIRST, answer
 from tests.udp.test_relaying import MovingCase
 from tests.wire.quic_builder import initial
-from txmux.udp import ancillary, following
-from txmux.udp.following import Following
 from txmux.wire.proxyprotocol.decode import decode_datagram
 
 
@@ -25,33 +17,6 @@ def source_port(datagram: bytes) -> int:
     assert found is not None
     assert found.header.source is not None
     return found.header.source.port
-
-
-class BufferedTests(SynchronousTestCase):
-    @given(st.lists(st.tuples(st.binary(min_size=1, max_size=9000), st.integers(0, 1500))))
-    def test_buffered_answers_are_bounded_in_order(self, batches: list[tuple[bytes, int]]) -> None:
-        sent: list[bytes] = []
-        lost: list[int] = []
-        flow: Any = SimpleNamespace(
-            from_server=lambda data, _: sent.append(bytes(data)), count_lost=lost.append
-        )
-        live: Any = SimpleNamespace(seconds=lambda: 0.0)
-        held = Following(live, flow)
-        path: Any = SimpleNamespace(watches=True, home=None)
-        path.may_tell = path.to_client = path.from_home = lambda *_: False
-        held.path = path
-        came: list[bytes] = []
-        for data, size in batches:
-            came += ancillary.split(data, size)
-            self.assertFalse(held.from_server(memoryview(data), size))
-        self.assertEqual(sent, [])
-        path.watches = False
-        for _ in range(2):
-            held.from_home(1, 1)
-        self.assertEqual(len(sent) + sum(lost), len(came))
-        self.assertLessEqual(sum(map(len, sent)), following._MOST_BUFFERED)
-        rest = iter(came)
-        self.assertTrue(all(datagram in rest for datagram in sent))
 
 
 class MovingTests(MovingCase):
@@ -73,27 +38,56 @@ class MovingTests(MovingCase):
         self.assertEqual(await new.asks(SHORT, port), SHORT)
         self.assertEqual(len(new.heard), 1)
 
-    async def test_long_answers_wait_until_another_address_is_proved(self) -> None:
-        answers = {
-            FIRST: answer(),
-            SHORT: SHORT,
-            SHORT + b"1": b"\x41" * 1200,
-            SHORT + b"2": b"\x42" * 9,
-        }
-        server = Talker.listening(self, answer=answers.__getitem__)
-        old, new = Talker.listening(self), Talker.listening(self, "127.0.0.2")
-        port = self.begin(server.port)
+    async def test_another_address_has_a_socket_to_the_server_until_the_flow_moves(self) -> None:
+        server, old, new, port = self.quic_service("127.0.0.2")
         await old.asks(FIRST, port)
         await old.asks(SHORT, port)
         for _ in range(6):
             await turn()
-        new.say(SHORT + b"1", port)
-        await server.hears(3)
-        await turn()
-        self.assertEqual(new.heard, [])
-        new.say(SHORT + b"2", port)
-        self.assertEqual(await new.hears(2), [answers[SHORT + b"1"], answers[SHORT + b"2"]])
-        await self.assert_stopped(datagrams_in=4, datagrams_out=4)
+        self.assertEqual(await new.asks(SHORT, port), SHORT)
+        first, second = dict.fromkeys(server.senders)
+        self.assertEqual(await old.asks(SHORT, port), SHORT)
+        new.say(SHORT, port)
+        self.assertEqual((await old.hears(4))[3], SHORT)
+        self.assertEqual([*server.senders[-2:]], [first, first])
+        for _ in range(6):
+            await turn()
+        self.assertEqual(await new.asks(SHORT, port), SHORT)
+        server.say(b"to the new one", second[1])
+        server.say(b"to nobody", first[1])
+        self.assertEqual((await new.hears(3))[2], b"to the new one")
+        await new.asks(SHORT, port)
+        self.assertEqual((server.senders[-1], len(old.heard)), (second, 4))
+        line = await self.assert_stopped(datagrams_in=7, datagrams_out=8)
+        self.assertEqual(line["facts"], {"moved_to": f"127.0.0.2:{new.port}"})
+
+    async def test_wireguard_client_at_another_address(self) -> None:
+        server = Talker.listening(self, answer=lambda data: WG_ANSWER if data == WG_FIRST else data)
+        old, new = Talker.listening(self), Talker.listening(self, "127.0.0.2")
+        port = self.begin(server.port)
+        await old.asks(WG_FIRST, port)
+        while len(new.heard) < 10:
+            new.say(WG_DATA, port)
+            await turn()
+        self.assertEqual({*new.heard}, {WG_DATA})
+        line = await self.assert_stopped(client=f"127.0.0.1:{old.port}")
+        self.assertEqual(line["facts"], {"moved_to": f"127.0.0.2:{new.port}"})
+
+    async def test_server_sees_what_waits_for_it_and_its_last_answers_arrive(self) -> None:
+        server, old, new, port = self.quic_service("127.0.0.2")
+        await old.asks(FIRST, port)
+        await old.asks(SHORT, port)
+        for _ in range(6):
+            await turn()
+        await new.asks(SHORT, port)
+        [first, second] = dict.fromkeys(server.senders)
+        # Both wait when the flow moves.
+        for number in range(20):
+            server.say(b"%02d" % number, second[1])
+        server.say(b"for the old one", first[1])
+        new.say(SHORT, port)
+        await new.hears(22)
+        self.assertEqual(sorted(new.heard)[:20], [b"%02d" % number for number in range(20)])
 
     async def test_wireguard_client_at_another_port_keeps_its_server_socket(self) -> None:
         server = Talker.listening(self, answer=lambda data: WG_ANSWER if data == WG_FIRST else data)
@@ -176,6 +170,60 @@ class MovingTests(MovingCase):
         await self.assert_ended(reason="idle-timeout")
         self.assertEqual(await new.asks(SHORT, port), SHORT)
         self.assertEqual(len(set(server.senders)), 2)
+
+
+class ForgedTests(MovingCase):
+    """Someone who has seen a connection ID wants its download sent to a victim."""
+
+    async def test_forged_datagrams_bring_nothing_while_the_server_sends_to_its_client(
+        self,
+    ) -> None:
+        server = Talker.listening(self, answer=lambda data: answer() if data == FIRST else b"")
+        old, victim = Talker.listening(self), Talker.listening(self, "127.0.0.2")
+        port = self.begin(server.port)
+        await old.asks(FIRST, port)
+        [home] = {*server.senders}
+        for number in range(40):
+            if number % 4 == 0:
+                victim.say(SHORT[:29], port)
+            server.say(b"\x41" * 1200, home[1])
+            await turn()
+        self.assertEqual((len(old.heard), victim.heard), (41, []))
+
+    async def test_server_that_answers_sends_at_most_three_times_as_much(self) -> None:
+        flood = [b"\x41" * size for size in (40, 40, 20, 1200, 7, 1)]
+
+        def reply(data: bytes) -> bytes:
+            if data != FIRST:
+                for more in flood:
+                    server.say(more, server.senders[-1][1])
+            return answer() if data == FIRST else b""
+
+        server = Talker.listening(self, answer=reply)
+        old, victim = Talker.listening(self), Talker.listening(self, "127.0.0.2")
+        port = self.begin(server.port)
+        await old.asks(FIRST, port)
+        old.say(SHORT + b"last", port)
+        await server.hears(2)
+        for _ in range(6):
+            await turn()
+        victim.say(SHORT[:29], port)
+        await victim.hears(3)
+        for _ in range(6):
+            await turn()
+        self.assertEqual([*map(len, victim.heard)], [40, 40, 7])
+
+    async def test_forged_datagrams_for_a_tunnel_bring_nothing(self) -> None:
+        server = Talker.listening(self, answer=lambda data: WG_ANSWER if data == WG_FIRST else b"")
+        old, victim = Talker.listening(self), Talker.listening(self, "127.0.0.2")
+        port = self.begin(server.port)
+        await old.asks(WG_FIRST, port)
+        [home] = {*server.senders}
+        for _ in range(20):
+            victim.say(WG_DATA, port)
+            server.say(WG_DATA * 20, home[1])
+            await turn()
+        self.assertEqual((victim.heard, len(old.heard)), ([], 21))
 
 
 class SourceTests(MovingCase):

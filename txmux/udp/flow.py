@@ -43,7 +43,7 @@ from txmux.udp.connection_ids import ConnectionIds
 from txmux.udp.flow_ids import WG_INITIATION, begins_tunnel, continues_tunnel
 from txmux.udp.following import Following
 from txmux.udp.port import DatagramPort, Key
-from txmux.udp.server_socket import ServerSocket
+from txmux.udp.server_socket import ServerSocket, VisitSocket
 from txmux.udp.shared_address import ACKNOWLEDGED, SharedAddress
 from txmux.wire.proxyprotocol.decode import decode_datagram
 from txmux.wire.proxyprotocol.encode import encode_v2
@@ -217,16 +217,26 @@ class Flow:
     def answer_timeout(self) -> float:
         return ACKNOWLEDGED + (self.record.connect_ms or 0.0) / 1000
 
-    def take(self, data: memoryview, size: int, *, is_home: bool = True) -> bool:
-        """Take datagrams of the client; returns whether the flow still lives. They are from where its answers go if `is_home`."""
+    def take(
+        self,
+        data: memoryview,
+        size: int,
+        *,
+        is_home: bool = True,
+        through: VisitSocket | None = None,
+    ) -> bool:
+        """Take datagrams of the client; returns whether the flow still lives.
+
+        They are from where its answers go if `is_home`; the server gets them `through` another socket, if that is given.
+        """
         if self.proxy_header is None and (
             self._decided_hello is None or self._are_short(data, size)
         ):
-            return self._take(data, size, is_home=is_home)
+            return self._take(data, size, is_home=is_home, through=through)
         for part in behind_headers(self.proxy_header, data, size):
             if part is None or not self._is_as_decided(part):
                 self.count_lost(1)
-            elif not self._take(part, 0, is_home=is_home):
+            elif not self._take(part, 0, is_home=is_home, through=through):
                 return False
         return True
 
@@ -264,7 +274,14 @@ class Flow:
         self.held = (bytes(data),)
         self._detect()
 
-    def _take(self, data: memoryview, size: int, *, is_home: bool = True) -> bool:
+    def _take(
+        self,
+        data: memoryview,
+        size: int,
+        *,
+        is_home: bool = True,
+        through: VisitSocket | None = None,
+    ) -> bool:
         if self._is_stray and begins_tunnel(data, size):
             self.end(self._rejection_reason if self.state == "closing" else "done")
             return False
@@ -282,8 +299,8 @@ class Flow:
             path = self._following.path
             path.last_received_at = now
             if path.watches:
-                self._following.from_home(length, count)
-        server_socket.send(data, size)
+                self._following.from_home()
+        (server_socket if through is None else through).send(data, size)
         return True
 
     def _take_early(self, data: memoryview, size: int, now: float) -> bool:
@@ -320,12 +337,24 @@ class Flow:
     def count_lost(self, count: int) -> None:
         self.configuration.counts.lost(count)
 
-    def move_to(self, port: DatagramPort, key: Key, client: Address) -> None:
+    def visit(self, client: Address, answered: Callable[[memoryview], None]) -> VisitSocket | None:
+        return None if self._server_socket is None else self._server_socket.visit(client, answered)
+
+    def move_in(self, visit: VisitSocket) -> None:
+        if self._server_socket is None:
+            visit.close()
+        else:
+            self._server_socket.move_in(visit)
+
+    def move_to(
+        self, port: DatagramPort, key: Key, client: Address, *, is_noticed: bool = False
+    ) -> None:
+        """Send answers to another address from now on, which the server has noticed or not."""
         before = self.port, self.key
         self.port, self.key, self._client = port, key, client
         port.enter(key, self)
         before[0].forget(before[1], self)
-        if self._server_socket is not None:
+        if self._server_socket is not None and not is_noticed:
             self._server_socket.client_moved()
 
     # The decision.
@@ -447,8 +476,8 @@ class Flow:
             return
         if self.shared_address is not None:
             self.shared_address.answered(self)
-        if self._following is not None and not self._following.from_server(data, size):
-            return
+        if self._following is not None:
+            self._following.from_server(data, size)
         self.last_received_at = self.live.seconds()
         queue.flows.move_to_end(self)
         length = len(data)
@@ -460,6 +489,14 @@ class Flow:
         if 0 < server_socket.upstream.backend.answers <= self.datagrams_out >= self.datagrams_in:
             # A resolver asks for A and AAAA from one port, and waits for both.
             self.end("done")
+
+    def to_visitor(self, port: DatagramPort, key: Key, data: memoryview) -> None:
+        """Send a datagram of the server to another address, where the client may be."""
+        if self.queue is not None:
+            self.live.table.touch(self, self.live.seconds())
+            self.bytes_out += len(data)
+            self.datagrams_out += 1
+            self.count_lost(port.send(key, data, 0))
 
     def learn(self, answer: bytes) -> None:
         if self.ids is not None and self.ids.learn(answer) and self.shared_address is not None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from txmux.udp.live_flows import LiveFlows
     from txmux.udp.migration import MigratingPath
     from txmux.udp.port import DatagramPort, Key
+    from txmux.udp.server_socket import VisitSocket
 
     class MigratingFlow(Protocol):
         """A flow, as `Following` sees it."""
@@ -28,20 +29,31 @@ if TYPE_CHECKING:
 
         @property
         def client(self) -> Address: ...
-        def move_to(self, port: DatagramPort, key: Key, client: Address, /) -> None: ...
-        def take(self, data: memoryview, size: int, /, *, is_home: bool) -> bool: ...
+        def move_to(
+            self, port: DatagramPort, key: Key, client: Address, /, *, is_noticed: bool
+        ) -> None: ...
+        def take(
+            self,
+            data: memoryview,
+            size: int,
+            /,
+            *,
+            is_home: bool,
+            through: VisitSocket | None = None,
+        ) -> bool: ...
         def learn(self, answer: bytes, /) -> None: ...
-        def from_server(self, data: memoryview, size: int, /) -> None: ...
+        def visit(
+            self, client: Address, answered: Callable[[memoryview], None], /
+        ) -> VisitSocket | None: ...
+        def move_in(self, visit: VisitSocket, /) -> None: ...
+        def to_visitor(self, port: DatagramPort, key: Key, data: memoryview, /) -> None: ...
         def count_lost(self, count: int, /) -> None: ...
-
-
-_MOST_BUFFERED = 32 * 1024  # bytes of answers that may wait
 
 
 class Following:
     """Reports a flow's datagrams to its path, and moves the flow along it."""
 
-    __slots__ = ("_at", "_buffered", "_flow", "_live", "_reserved", "_size", "path")
+    __slots__ = ("_at", "_flow", "_live", "_reserved", "_visit", "path")
 
     path: MigratingPath[Following]
 
@@ -50,9 +62,9 @@ class Following:
         self._flow = flow
         self._at: object = None
         self._reserved: tuple[object, Permit] | None = None  # for an address that it may move to
-        # Answers for a new address that has not proved itself. The first ones are kept, so that the client notices which it lacks.
-        self._buffered: list[bytes] = []
-        self._size = 0
+        self._visit: tuple[object, VisitSocket] | None = (
+            None  # of a visitor that has to prove itself
+        )
 
     @classmethod
     def for_flow(
@@ -95,9 +107,8 @@ class Following:
 
         return self.path.as_json(write, self._live.seconds())
 
-    def from_home(self, length: int, count: int) -> None:
-        self.path.from_home(length, count, self._live.seconds())
-        self._send_buffered()
+    def from_home(self) -> None:
+        self.path.from_home(self._live.seconds())
 
     def receive_at_new_address(
         self, port: DatagramPort, key: Key, data: memoryview, size: int
@@ -111,47 +122,60 @@ class Following:
             return False
         count, now = ancillary.datagrams_in(len(data), size), self._live.seconds()
         is_near = client.host == self._flow.client.host
-        if path.receive_at_new_address(source, len(data), count, now, is_near=is_near):
+        if path.receive_at_new_address(source, len(data), now, is_near=is_near):
             self._follow()
-            self._send_buffered()
-            self._flow.take(data, size, is_home=False)
-        else:
-            if is_new:
-                self._give_back()
-            self._flow.count_lost(count)
+            if not path.must_be_noticed(now):
+                self._flow.take(data, size, is_home=False)
+                return True
+            visit = self._visit_of(source, client)
+            if visit is not None:
+                self._flow.take(data, size, is_home=False, through=visit)
+                return True
+        elif is_new:
+            self._give_back()
+        self._flow.count_lost(count)
         return True
 
-    def from_server(self, data: memoryview, size: int) -> bool:
-        """Learn from an answer of the server; return whether it goes out."""
-        path, length = self.path, len(data)
-        if length and path.may_tell(data[0]):
+    def _visit_of(self, source: object, client: Address) -> VisitSocket | None:
+        """Return the socket by which the server notices a visitor; ``None`` if there cannot be one."""
+        if self._visit is None or self._visit[0] != source:
+            self._end_visit()
+            made = self._flow.visit(client, self._answered)
+            self._visit = None if made is None else (source, made)
+        return None if self._visit is None else self._visit[1]
+
+    def _answered(self, data: memoryview) -> None:
+        """Pass on what the server has sent to a visitor."""
+        visit = self._visit
+        if visit is None:
+            return
+        at: Any = visit[0]
+        port, key = at
+        self._learn(data, 0)
+        if self.path.to_visitor(len(data), self._live.seconds()):
+            self._flow.to_visitor(port, key, data)
+            self._follow()
+        else:
+            self._flow.count_lost(1)
+
+    def _end_visit(self) -> None:
+        visit, self._visit = self._visit, None
+        if visit is not None:
+            visit[1].close()
+
+    def from_server(self, data: memoryview, size: int) -> None:
+        """Learn from an answer of the server to the address where the flow is."""
+        self._learn(data, size)
+        if self.path.watches:
+            self.path.settle(self._live.seconds())
+            self._follow()
+
+    def _learn(self, data: memoryview, size: int) -> None:
+        path = self.path
+        if len(data) and path.may_tell(data[0]):
             first = ancillary.first(data, size)
             path.from_server(first)
             self._flow.learn(first)
-        if not path.watches:
-            return True
-        goes = path.to_client(length, self._live.seconds())
-        self._follow()
-        if goes:
-            self._send_buffered()
-        else:
-            self._buffer(data, size)
-        return goes
-
-    def _buffer(self, data: memoryview, size: int) -> None:
-        for part in ancillary.split(data, size):
-            if self._size + len(part) > _MOST_BUFFERED:
-                self._flow.count_lost(1)
-            else:
-                self._buffered.append(bytes(part))
-                self._size += len(part)
-
-    def _send_buffered(self) -> None:
-        """Send the buffered answers once the address has proved itself."""
-        if self._buffered and not self.path.watches:
-            datagrams, self._buffered, self._size = self._buffered, [], 0
-            for datagram in datagrams:
-                self._flow.from_server(memoryview(datagram), 0)
 
     def _may_be_at(self, client: Address) -> bool:
         """Return whether a client with this address is admitted, and served by the route; a trusted proxy is not."""
@@ -200,9 +224,7 @@ class Following:
                 before.release()
 
     def end(self) -> None:
-        if self._buffered:
-            self._flow.count_lost(len(self._buffered))
-            self._buffered = []
+        self._end_visit()
         self._give_back()
         self.path.end()
 
@@ -213,7 +235,13 @@ class Following:
             port, key = home
             client = _address(key)
             self._count_at(home, client)
-            self._flow.move_to(port, key, client)
+            visit, self._visit = self._visit, None
+            is_noticed = visit is not None and visit[0] == home
+            if visit is not None and is_noticed:
+                self._flow.move_in(visit[1])
+            elif visit is not None:
+                visit[1].close()
+            self._flow.move_to(port, key, client, is_noticed=is_noticed)
             self._flow.record.facts["moved_to"] = str(client)
 
 

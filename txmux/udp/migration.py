@@ -2,16 +2,17 @@
 
 A datagram from an unknown address that has the ID of a flow belongs to that flow; see `txmux.udp.flow_ids`.
 
-The server cannot notice the move, as its peer is txmux's socket. So these rules decide where its answers go:
+These rules decide where its answers go:
 
 - an ID is at least 8 bytes long, is only learnt from an answer to what the client has said first, and moves nothing if two
   flows have it;
 - answers go to the old address until that was silent for a while, and again as soon as it sends something;
 - there are few moves a minute, and none for a minute after one that was wrong;
-- until the new address has proved itself by a second datagram, it gets at most three times the bytes that it has sent
-  (RFC 9000, section 8.1), and no bare acknowledgement at first: a client that hears nothing says again what it has said, and
-  so proves its address, while one whose request is acknowledged waits for an answer that is too long for this limit;
-- another port of an IP address that has proved itself need not, since its host gets the answers already.
+- another port of the same IP address moves at once, since its host gets the answers already. The server does not notice;
+- who forges one datagram of another IP address forges many, and txmux cannot tell. The server can: it has the keys. So, once the old address is silent, it gets the datagrams of
+  such an address by a further socket, as if txmux were not there, and what it sends to that goes there: it drops what is forged, and validates the path
+  (RFC 9000, sections 8.2 and 9.3). Until something has come back after such an answer, at most three times the bytes that came are sent there. The flow
+  moves when something has, and the old address is silent; until then, all else goes to that.
 """
 
 from __future__ import annotations
@@ -35,16 +36,11 @@ F = TypeVar("F")
 
 SILENCE = 0.25
 """Seconds for which the old address has to be silent: longer than clients delay an acknowledgement."""
-PATIENCE = 1.0
-"""Seconds after a move in which a client can send again what was not acknowledged."""
-LONGEST_ACK = 64
-"""Size limit of an ACK-only datagram (usually 30 to 50 bytes)."""
 MOST_MOVES = 4
 MINUTE = 60.0
 
 _MOST_IDS = 4
 _UNPROVEN_FACTOR = 3
-_ENOUGH = 2  # datagrams by which an address is proved
 
 
 class Migration(Generic[F]):
@@ -114,20 +110,23 @@ class Migration(Generic[F]):
 
 
 @attrs.define(eq=False)
-class _Visitor:
+class Visitor:
     """An address that a flow may move to.
 
     Attributes:
         since: When the old address last sent a datagram; if that is not known, this one for the first time.
-        is_proved: Whether it has the IP address of one that has proved itself.
+        is_near: Whether it has the IP address of the old one, so that it need not prove itself.
+        is_proved: Whether it need not, or has.
+        received: Bytes that have come from it.
+        sent: Bytes that have gone to it.
     """
 
     address: Hashable
     since: float
+    is_near: bool
     is_proved: bool
     received: int = 0
     sent: int = 0
-    count: int = 0
 
 
 @attrs.define(eq=False, weakref_slot=False)
@@ -136,7 +135,8 @@ class MigratingPath(Generic[F]):
 
     Attributes:
         last_received_at: When the address where they go last sent a datagram.
-        watches: Whether it has to see all datagrams, since the flow has moved or may move.
+        visitor: An address that it may move to.
+        watches: Whether it has to see all datagrams, since the flow may move.
     """
 
     _migration: Migration[F]
@@ -148,14 +148,13 @@ class MigratingPath(Generic[F]):
     watches: bool = False
     _ids: tuple[bytes, ...] = ()
     _before: tuple[Hashable, ...] = ()  # where answers went, the last one at the end
-    _visitor: _Visitor | None = None  # may be the next home
-    _unproven: _Visitor | None = None  # is the home, but has not proved itself
+    visitor: Visitor | None = None  # may be the next home
     _moves: tuple[float, ...] = ()  # the last few
     _rests_until: float = -math.inf
 
     def knows(self, source: Hashable) -> bool:
         """Return whether an address is one that the flow was at, or may move to."""
-        visitor = self._visitor
+        visitor = self.visitor
         return source in self._before or (visitor is not None and visitor.address == source)
 
     def may_tell(self, first_byte: int) -> bool:
@@ -173,50 +172,50 @@ class MigratingPath(Generic[F]):
                 self._migration._remove(self._ids[0])
                 self._ids = self._ids[1:]
 
-    def from_home(self, size: int, count: int, now: float) -> None:
+    def from_home(self, now: float) -> None:
         """Record datagrams from the address where answers go."""
         self.last_received_at = now
-        if self._visitor is not None:
-            self._visitor.since = now  # the old address is still in use
-        home = self._unproven
-        if home is not None:
-            home.received += size
-            home.count += count
-            if home.count >= _ENOUGH:
-                self._unproven = None
-        self._watch()
+        if self.visitor is not None:
+            self.visitor.since = now  # the old address is still in use
 
     def receive_at_new_address(
-        self, source: Hashable, size: int, count: int, now: float, *, is_near: bool = False
+        self, source: Hashable, size: int, now: float, *, is_near: bool = False
     ) -> bool:
         """Record datagrams of another address that `Migration.find` has found to belong here; return whether the server gets them."""
         if source in self._before:
             self._go_back(source, now)
             return True
-        visitor = self._visitor
+        visitor = self.visitor
         if visitor is None or visitor.address != source:
             moves = self._moves
             has_moved_enough = len(moves) == MOST_MOVES and now - moves[0] < MINUTE
             if has_moved_enough or now < self._rests_until:
                 return False
-            is_proved = is_near and self._unproven is None
             since = min(self.last_received_at, now)
-            visitor = self._visitor = _Visitor(source, since, is_proved)
-            self._watch()
+            visitor = self.visitor = Visitor(source, since, is_near, is_near)
+            self.watches = True
+            if not is_near:
+                self._count_move(now)
         visitor.received += size
-        visitor.count += count
-        self._settle(now)
+        if visitor.sent:
+            visitor.is_proved = True
+        self.settle(now)
         return True
 
-    def to_client(self, size: int, now: float) -> bool:
-        """Return whether an answer may be sent to `home`, which this may change."""
-        self._settle(now)
-        home = self._unproven
-        if home is not None:
-            is_too_early = size <= LONGEST_ACK and now - self.last_received_at < PATIENCE
-            if is_too_early or home.sent + size > _UNPROVEN_FACTOR * home.received:
-                return False
-            home.sent += size
+    def must_be_noticed(self, now: float) -> bool:
+        """Return whether the server has to notice the visitor's address, to find out whether the client is there."""
+        visitor = self.visitor
+        return visitor is not None and not visitor.is_near and now - visitor.since >= SILENCE
+
+    def to_visitor(self, size: int, now: float) -> bool:
+        """Return whether what the server has sent to an address that it has noticed may go there."""
+        visitor = self.visitor
+        if visitor is None:
+            return False
+        if not visitor.is_proved and visitor.sent + size > _UNPROVEN_FACTOR * visitor.received:
+            return False
+        visitor.sent += size
+        self.settle(now)
         return True
 
     # To another process, and from one.
@@ -233,8 +232,7 @@ class MigratingPath(Generic[F]):
             "moves": [now - at for at in self._moves],
             "rests": max(0.0, self._rests_until - now),
             "quiet": None if self.last_received_at == math.inf else now - self.last_received_at,
-            "visitor": _visitor_as_json(self._visitor, write, now),
-            "unproven": _visitor_as_json(self._unproven, write, now),
+            "visitor": _visitor_as_json(self.visitor, write, now),
         }
 
     def _restore(
@@ -252,61 +250,59 @@ class MigratingPath(Generic[F]):
         self._rests_until = now + fields.get("rests", 0.0)
         quiet = fields.get("quiet", 0.0)
         self.last_received_at = math.inf if quiet is None else now - quiet
-        self._visitor = _restored_visitor(fields.get("visitor"), read, now)
-        unproven = _restored_visitor(fields.get("unproven"), lambda _: self.home, now)
-        self._unproven = unproven
-        self._watch()
+        self.visitor = _restored_visitor(fields.get("visitor"), read, now)
+        self.watches = self.visitor is not None
 
     def end(self) -> None:
         for name in self._ids:
             self._migration._remove(name)
         self._ids = ()
 
-    def _settle(self, now: float) -> None:
-        """Move to the visitor, if the old address has been silent."""
-        visitor = self._visitor
-        if visitor is None or now - visitor.since < SILENCE:
+    def settle(self, now: float) -> None:
+        """Move to the visitor, if it has proved itself, and the old address has been silent."""
+        visitor = self.visitor
+        if visitor is None or not visitor.is_proved or now - visitor.since < SILENCE:
             return
         self._before = (*self._before, self.home)[-MOST_MOVES:]
         self.home, self.last_received_at = visitor.address, now
+        if visitor.is_near:
+            self._count_move(now)
+        self.visitor, self.watches = None, False
+
+    def _count_move(self, now: float) -> None:
         self._moves = (*self._moves, now)[-MOST_MOVES:]
-        self._visitor = None
-        is_proved = visitor.is_proved or visitor.count >= _ENOUGH
-        self._unproven = None if is_proved else visitor
-        self._watch()
 
     def _go_back(self, source: Hashable, now: float) -> None:
         """Return to an address that is used again: the move was wrong."""
         self._before = self._before[: self._before.index(source)]
         self.home, self.last_received_at = source, now
-        self._visitor = self._unproven = None
+        self.visitor, self.watches = None, False
         self._rests_until = now + MINUTE
-        self._watch()
-
-    def _watch(self) -> None:
-        self.watches = self._visitor is not None or self._unproven is not None
 
 
 def _visitor_as_json(
-    visitor: _Visitor | None, write: Callable[[Any], Any], now: float
+    visitor: Visitor | None, write: Callable[[Any], Any], now: float
 ) -> dict[str, Any] | None:
     if visitor is None:
         return None
     return {
         "address": write(visitor.address),
         "silent": now - visitor.since,
+        "is_near": visitor.is_near,
         "is_proved": visitor.is_proved,
         "received": visitor.received,
         "sent": visitor.sent,
-        "count": visitor.count,
     }
 
 
 def _restored_visitor(
     fields: Mapping[str, Any] | None, read: Callable[[Any], Hashable | None], now: float
-) -> _Visitor | None:
+) -> Visitor | None:
     address = None if fields is None else read(fields["address"])
     if fields is None or address is None:
         return None
-    counts = fields["received"], fields["sent"], fields["count"]
-    return _Visitor(address, now - fields["silent"], fields.get("is_proved", False), *counts)
+    is_near = fields.get("is_near", fields.get("is_proved", False))
+    counts = fields["received"], fields["sent"]
+    return Visitor(
+        address, now - fields["silent"], is_near, fields.get("is_proved", False), *counts
+    )

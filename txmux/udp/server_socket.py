@@ -239,8 +239,8 @@ class ServerSocket:
             template.counts.failed(cause)
         return cause
 
-    def _open(self, member: Member) -> ConnectFailure | None:
-        """Make a socket for a server; returns why not."""
+    def _open(self, member: Member, client: Address | None = None) -> ConnectFailure | None:
+        """Make a socket for a server, for a client that has another address now if that is given; returns why not."""
         server, flow, target = None, self._flow, member.target
         live, sources = flow.live, self.upstream.sources
         live.runtime.descriptors.client_accepted()
@@ -248,7 +248,7 @@ class ServerSocket:
             host, port = target.host, target.port
             server = _new_socket(_IPV6 if ":" in host else _IPV4, _DATAGRAMS)
             if sources is not None:
-                _bind_to_source(server, sources, host, flow.client)
+                _bind_to_source(server, sources, host, client or flow.client)
             server.connect(sockaddr(host, port) if "%" in host else (host, port))
             live.poller.watch(server.fileno(), READ, self._ready)
         except (OSError, ConnectBindError) as problem:
@@ -273,8 +273,31 @@ class ServerSocket:
             return "error" if is_own else "connect-refused"
         self._member, self.sock = member, server
         if self.upstream.backend.proxy_protocol == "v2":
-            self._prepare_header()
+            self._prepare_header(client)
         return None
+
+    def visit(self, client: Address, answered: Callable[[memoryview], None]) -> VisitSocket | None:
+        """Make a further socket, by which the server notices an address that the client may have; ``None`` if that cannot be."""
+        current, header, member = self.sock, self._header, self._member
+        if current is None or member is None or self._open(member, client) is not None:
+            return None
+        made, its_header = self.sock, self._header
+        self.sock, self._header = current, header
+        assert made is not None  # noqa: S101
+        return VisitSocket(self._flow, made, its_header, answered)
+
+    def move_in(self, visit: VisitSocket) -> None:
+        """Use the socket of a visitor, which has proved to be the client, in the place of the one until now."""
+        if self.sock is not None:
+            self._ready(READ)  # what waits was sent to the old address
+        if self.sock is None:
+            visit.close()
+            return
+        self._close(self.sock)
+        visit.is_over = True
+        self.sock, self._header = visit.sock, visit.header
+        self._flow.live.poller.watch(visit.sock.fileno(), READ, self._ready)
+        self._batches = self._dropped = 0
 
     def _local(self) -> tuple[str, int]:
         """Return the IP address and port that the client has sent to, a link-local one with its interface."""
@@ -287,11 +310,12 @@ class ServerSocket:
         # A PROXY header may name another address, without an interface.
         return local if local.partition("%")[0] == host else host, address.port
 
-    def _prepare_header(self) -> None:
+    def _prepare_header(self, client: Address | None = None) -> None:
         """Put a PROXY header on the next datagram, or on each, as the rules say."""
         flow = self._flow
         local = address_in(flow.record.local or "")
-        self._header = proxy_header(self.upstream.backend, flow.client, local, datagrams=True)
+        client = client or flow.client
+        self._header = proxy_header(self.upstream.backend, client, local, datagrams=True)
 
     def client_moved(self) -> None:
         """Show the server the client's new address, as the source address or in PROXY headers."""
@@ -326,7 +350,7 @@ class ServerSocket:
             elif self._header:
                 lost = sum(
                     send(server, part, its_size)
-                    for part, its_size in self._with_headers(data, size)
+                    for part, its_size in _with_headers(self._header, data, size)
                 )
             else:
                 lost = send(server, data, size)
@@ -337,15 +361,6 @@ class ServerSocket:
             lost = 1
         if lost:
             flow.count_lost(lost)  # which may have ended
-
-    def _with_headers(self, data: Any, size: int) -> Iterator[tuple[Any, int]]:
-        """Yield what is sent at once, with its size; the header comes before each datagram."""
-        header, parts = self._header, ancillary.split(data, size)
-        longer = len(header) + len(parts[0])
-        count = max(1, min(ancillary.MOST_AT_ONCE, ancillary.MOST_BYTES_AT_ONCE // longer))
-        for start in range(0, len(parts), count):
-            some = parts[start : start + count]
-            yield b"".join(header + bytes(part) for part in some), longer if len(some) > 1 else 0
 
     def _next(self, member: Member, cause: ConnectFailure) -> Member | Unavailable:
         self._tried[member] = cause
@@ -513,6 +528,68 @@ class ServerSocket:
             self._flow.count_lost(ancillary.since(dropped, self._dropped))
         self._flow.live.poller.closing(sock.fileno())
         sock.close()
+
+
+class VisitSocket:
+    """A further socket to a flow's server, for an address that its client may have moved to: the server finds out whether it has.
+
+    Args:
+        flow: The flow.
+        sock: Connected to the server.
+        header: The PROXY header before each datagram, or nothing.
+        answered: Called with what the server sends.
+    """
+
+    __slots__ = ("_answered", "_flow", "header", "is_over", "sock")
+
+    def __init__(
+        self,
+        flow: SocketOwner,
+        sock: socket.socket,
+        header: bytes,
+        answered: Callable[[memoryview], None],
+    ) -> None:
+        self._flow, self._answered = flow, answered
+        self.sock, self.header = sock, header
+        self.is_over = False
+        flow.live.poller.watch(sock.fileno(), READ, self._ready)
+
+    def send(self, data: Any, size: int) -> None:
+        parts = _with_headers(self.header, data, size) if self.header else ((data, size),)
+        lost = 0
+        for part, its_size in parts:
+            try:
+                lost += send(self.sock, part, its_size)
+            except OSError:  # noqa: PERF203 - the others may go
+                lost += 1
+        if lost:
+            self._flow.count_lost(lost)
+
+    def _ready(self, events: int) -> None:  # noqa: ARG002 - reading finds out what it is
+        buffer = self._flow.live.buffer
+        for _ in range(_AT_ONCE):
+            try:
+                length = self.sock.recv_into(buffer)
+            except OSError:
+                return
+            self._answered(buffer[:length])
+            if self.is_over:
+                return
+
+    def close(self) -> None:
+        self.is_over = True
+        self._flow.live.poller.closing(self.sock.fileno())
+        self.sock.close()
+
+
+def _with_headers(header: bytes, data: Any, size: int) -> Iterator[tuple[Any, int]]:
+    """Yield what is sent at once, with its size; the header comes before each datagram."""
+    parts = ancillary.split(data, size)
+    longer = len(header) + len(parts[0])
+    count = max(1, min(ancillary.MOST_AT_ONCE, ancillary.MOST_BYTES_AT_ONCE // longer))
+    for start in range(0, len(parts), count):
+        some = parts[start : start + count]
+        yield b"".join(header + bytes(part) for part in some), longer if len(some) > 1 else 0
 
 
 def _bind_to_source(server: socket.socket, sources: Sources, host: str, client: Address) -> None:

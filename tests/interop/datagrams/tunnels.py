@@ -15,7 +15,7 @@ from typing import ClassVar
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from tests.interop.children import Child, Started, output_of
+from tests.interop.children import PATIENCE, Child, Started, output_of
 from tests.interop.datagrams.program import PORT, Program, assert_in, say
 from tests.interop.mux import Record
 from tests.interop.namespaces import Namespace
@@ -26,9 +26,9 @@ HERE, THERE, ELSEWHERE = "192.0.2.1", "192.0.2.2", "192.0.2.3"
 
 _PORT_INSIDE = 7000
 
-_EXCHANGE = """\
+_EXCHANGE = f"""\
 import hashlib, random, socket, sys
-with socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=PATIENCE) as peer:
+with socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout={PATIENCE}) as peer:
     peer.sendall(random.Random(1).randbytes(int(sys.argv[3])))
     peer.shutdown(socket.SHUT_WR)
     digest = hashlib.sha256()

@@ -88,12 +88,13 @@ class NatTests(QuicCase):
     def give(self, address: str) -> None:
         self.nat.give(address, next(self.ports))
 
-    def assert_noticed_nothing(self, last: str) -> None:
+    def assert_stayed(self, last: str, most: int) -> None:
+        """Check that it is one connection, whose server has seen at most so many addresses: txmux shows it a change of the IP address, not of the port."""
         eventually(lambda: len(self.server.told("closed")) > self.closed_before, "it is closed")
         [line] = self.logged(self.mux)
         self.assertEqual((line["route"], line["reason"]), ("site", "drained"))
         self.assertEqual(line["facts"]["moved_to"].rpartition(":")[0], last)
-        self.assertEqual(self.server.told("closed")[-1]["peers"], 1)
+        self.assertLessEqual(self.server.told("closed")[-1]["peers"], most)
 
     @on_asyncio
     async def test_port_and_address_change_in_a_download(self) -> None:
@@ -111,7 +112,7 @@ class NatTests(QuicCase):
             await asyncio.wait_for(answer.whole, PATIENCE)
             speaking.cancel()
             self.assertEqual(answer.body, content("site", _COUNT))
-        self.assert_noticed_nothing(OUTER[1])
+        self.assert_stayed(OUTER[1], most=2)
 
     @on_asyncio
     async def test_after_a_pause(self) -> None:
@@ -124,4 +125,4 @@ class NatTests(QuicCase):
 
             answer = await one.get("/10")
             self.assertEqual(answer.body, content("site", 10))
-        self.assert_noticed_nothing(OUTER[0])
+        self.assert_stayed(OUTER[0], most=3)
