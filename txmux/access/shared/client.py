@@ -40,6 +40,19 @@ class SharingTimes:
 SHARING_TIMES = SharingTimes()
 
 
+def read_password(path: Path) -> str:
+    """Read the password of Redis, from which the key of shared certificates is derived, too; a `RedisError` if there is none."""
+    try:
+        password = read_bytes(path).decode().strip()
+    except OSError as error:
+        raise RedisError(f"cannot read '{path}': {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise RedisError(f"'{path}' is not text") from None
+    if not password:
+        raise RedisError(f"'{path}' is empty")
+    return password
+
+
 @attrs.define(eq=False, slots=False)
 class RedisConnection:
     """Connects, and reconnects: at once, then after delays that double until a connection has lasted.
@@ -77,7 +90,7 @@ class RedisConnection:
         self._trying.addErrback(self._failed)
 
     async def _connect(self) -> None:
-        secret = self._secret()
+        secret = None if self._password is None else read_password(self._password)
         factory = Factory.forProtocol(self._protocol)
         factory.noisy = False
         connecting: Any = self._endpoint().connect(factory)
@@ -101,16 +114,6 @@ class RedisConnection:
 
     def _protocol(self) -> RedisProtocol:
         return RedisProtocol(self._reactor, self._times.patience, self._on_message)
-
-    def _secret(self) -> str | None:
-        if self._password is None:
-            return None
-        try:
-            return read_bytes(self._password).decode().strip()
-        except OSError as error:
-            raise RedisError(f"cannot read '{self._password}': {error.strerror}") from None
-        except UnicodeDecodeError:
-            raise RedisError(f"'{self._password}' is not text") from None
 
     def _endpoint(self) -> Any:
         # Only a service that shares limits needs it, and it imports TLS.

@@ -17,8 +17,7 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from txmux.access.shared.client import RedisClient
-from txmux.files import read_bytes
+from txmux.access.shared.client import RedisClient, read_password
 from txmux.net.redis import RedisError
 from txmux.rules.model.settings import Store
 from txmux.telemetry.sources import Source
@@ -78,10 +77,10 @@ class SharedCertificates:
 
     def _connected(self) -> None:
         try:
-            secret = b"" if self._password is None else read_bytes(self._password).strip()
-        except OSError as problem:
+            secret = b"" if self._password is None else read_password(self._password).encode()
+        except RedisError as problem:
             self._cipher = self._secret = None
-            self.source.failed(f"cannot read '{self._password}': {problem.strerror}")
+            self.source.failed(str(problem))
             return
         if secret != self._secret:
             made = Scrypt(salt=_PREFIX.encode(), length=32, n=2**14, r=8, p=1).derive(secret)
