@@ -1,12 +1,15 @@
 """The errors that txmux raises; each message tells its reader what to change."""
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
 __all__ = ["ListenError", "MuxError", "OptionError", "cause_of", "how_to_install", "printable"]
 
+_PLAIN = {"\r\n", "\n", "\t", "\xa0", "\u202f"}  # the last ones are blanks in numbers of the page
+_END_OR_ONE = re.compile(r"\r\n|.", re.DOTALL)
 _OF_CLASS = {
     "ConnectingCancelledError": "no connection in time",
     "ConnectionDone": "the connection was closed",
@@ -27,6 +30,17 @@ def printable(text: str, most: int | None = None) -> str:
     cut = text[:most] if is_long else text
     escaped = cut if cut.isprintable() else "".join(map(_escaped, cut))
     return f"{escaped[:most]}…" if is_long or (most and len(escaped) > most) else escaped
+
+
+def printable_lines(text: str) -> str:
+    """Escape what others have written as `printable` does, but for ends of lines, tabs and blanks."""
+    if text.isprintable():
+        return text
+    return "".join(map(_escaped_but_ends, _END_OR_ONE.findall(text)))
+
+
+def _escaped_but_ends(text: str) -> str:
+    return text if text in _PLAIN else _escaped(text)
 
 
 def _escaped(character: str) -> str:

@@ -12,6 +12,7 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.folders import make_folder
+from txmux.errors import printable_lines
 from txmux.rules.model import Logged, Settings, fewer
 from txmux.telemetry.access_log import (
     AccessLogError,
@@ -61,7 +62,8 @@ class FormatTest(SynchronousTestCase):
     @given(st.dictionaries(st.sampled_from(["sni", "host"]), st.text()))
     def test_nothing_a_client_sends_breaks_a_line(self, facts: dict[str, str]) -> None:
         record = a_record(facts=facts)
-        self.assertEqual(json.loads(as_json(record))["facts"], facts)
+        shown = {name: printable_lines(value) for name, value in facts.items()}
+        self.assertEqual(json.loads(as_json(record))["facts"], shown)
         self.assertEqual(len(as_json(record).splitlines()), 1)
         line = as_text(record)
         self.assertEqual(len(line.splitlines()), 1)

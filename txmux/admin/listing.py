@@ -1,6 +1,5 @@
 """Writes long documents as JSON in pieces, so that nobody else waits for them, or the part of a list that is asked for."""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
@@ -10,6 +9,7 @@ from txmux.admin.guard import RefusedError
 from txmux.admin.resource import JSON, ApiAnswer, Query, check_names, only_values
 from txmux.control.filters import MOST_ROWS, read_limit
 from txmux.net.turns import Turns
+from txmux.telemetry.formatting import printable_json
 
 _FEW = 20  # items of a list that are written at once
 BY_NAME = {
@@ -51,7 +51,7 @@ def json_pieces(data: object) -> Iterator[str]:
     if isinstance(data, dict) and _is_long(data):
         before = "{"
         for name, value in data.items():
-            yield f"{before}{json.dumps(name)}: "
+            yield f"{before}{printable_json(name)}: "
             yield from json_pieces(value)
             before = ", "
         yield "}"
@@ -64,7 +64,7 @@ def json_pieces(data: object) -> Iterator[str]:
             before = ", "
         yield "[]" if before == "[" else "]"
     else:
-        yield json.dumps(data)
+        yield printable_json(data)
 
 
 def _is_long(value: object) -> bool:

@@ -17,6 +17,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from txmux.errors import printable
 from txmux.telemetry.attention import attention_counts
 from txmux.telemetry.counting.snapshot import Counts, ListenerTotals, Observed, ServerTotals
 from txmux.version import __version__
@@ -59,12 +60,13 @@ class _Metrics(Collector):
 
 def _made(kind: Callable[..., Any], name: str, text: str, labels: str, samples: _Samples) -> Metric:
     made = kind(f"txmux_{name}", text, labels=labels.split())
-    for values, value in samples:
+    for texts, value in samples:
+        shown = [*map(printable, texts)]
         if isinstance(value, Observed):
             buckets = [(f"{bound:g}", float(count)) for bound, count in value.buckets]
-            made.add_metric(values, [*buckets, ("+Inf", float(value.count))], value.sum)
+            made.add_metric(shown, [*buckets, ("+Inf", float(value.count))], value.sum)
         else:
-            made.add_metric(values, value)
+            made.add_metric(shown, value)
     return made  # type: ignore[no-any-return]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
@@ -17,6 +16,7 @@ from txmux.errors import OptionError, how_to_install
 from txmux.net.sockets.transport import unsent_bytes
 from txmux.rules.model.settings import Right
 from txmux.rules.problems import joined, suggestion
+from txmux.telemetry.formatting import printable_json
 
 _Handler = Callable[["Query"], Awaitable["ApiAnswer"]]
 _Decorator = Callable[[_Handler], _Handler]
@@ -88,7 +88,7 @@ class ApiAnswer:
         result: str = "",
         headers: Mapping[str, str] | None = None,
     ) -> ApiAnswer:
-        body = json.dumps(data, ensure_ascii=True).encode() + b"\n"
+        body = printable_json(data).encode() + b"\n"
         return cls(body, JSON, status, headers or {}, result)
 
     @classmethod

@@ -199,7 +199,7 @@ def audit(caller: Caller, what: str, status: int, result: str) -> None:
     level = _audit_log.info if status < 400 else _audit_log.warn
     level(
         "admin: {what} by {caller}: {result}",
-        what=what,
+        what=printable(what),
         caller=caller.name,
         result=printable("; ".join(result.splitlines())),
     )

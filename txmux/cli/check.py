@@ -9,6 +9,7 @@ import os
 import socket
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ from txmux.rules.model import NOWHERE, Outcome, Rules, backends_of
 from txmux.rules.named_files import named_files
 from txmux.rules.problems import Problem, RulesError
 from txmux.rules.reading.parser import load
-from txmux.telemetry.formatting import counted
+from txmux.telemetry.formatting import counted, printable_json
 
 if TYPE_CHECKING:
     from txmux.backends.health.tryout import Tried
@@ -67,7 +68,11 @@ def run(arguments: argparse.Namespace) -> int:
     good = [checked.rules for checked in results if checked.rules is not None]
     servers = _connect(good) if arguments.connect else []
     if arguments.json:
-        print(json.dumps(_as_json(results, servers, connect=arguments.connect), indent=2))
+        print(
+            printable_json(
+                _as_json(results, servers, connect=arguments.connect), partial(json.dumps, indent=2)
+            )
+        )
     else:
         for server in servers:
             print(server)

@@ -55,6 +55,7 @@ from txmux.telemetry.formatting import (
     explained_trace,
     explanation_of,
     folded_routes,
+    printable_json,
 )
 from txmux.transport import unmapped
 from txmux.wire.facts import printable
@@ -179,7 +180,7 @@ def run(arguments: argparse.Namespace) -> int:
         for seen, group in seen_by(_of_transport(listeners, sample), sample, inside=end is not None)
     ]
     if arguments.json:
-        print(json.dumps(as_json(arguments.rules_file, traces), indent=2))
+        print(printable_json(as_json(arguments.rules_file, traces), partial(json.dumps, indent=2)))
         return 0
     _write_traces(arguments, listeners, traces)
     return 0

@@ -19,6 +19,7 @@ from typing_extensions import override
 from txmux.errors import MuxError
 from txmux.files import open_log as open_log_file
 from txmux.rules.model import Logged, Settings
+from txmux.telemetry.formatting import printable_json
 from txmux.telemetry.lines import AGAIN, LineWriter
 from txmux.telemetry.record import ConnectionRecord
 
@@ -77,7 +78,7 @@ def as_json(record: ConnectionRecord, count: int = 1) -> str:
     if count > 1:
         facts = fields.pop("facts")
         fields.update(count=count, facts=facts)
-    return _to_json(fields)
+    return printable_json(fields, _to_json)
 
 
 def fields_of(record: ConnectionRecord) -> dict[str, Any]:

@@ -1,8 +1,12 @@
 """Formats durations, amounts, rates and explanations for the commands, the page and messages. Pure."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import json
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any, NamedTuple
+
+from txmux.errors import printable_lines
 
 _UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
 _DAY = 86400
@@ -266,3 +270,28 @@ def _at_most(number: int | None) -> str:
     if number is None:
         return "in another process"
     return f"after at most {counted(number, 'byte')}" if number else "before any byte"
+
+
+def printable_json(data: object, encode: Callable[[object], str] = json.dumps) -> str:
+    """Write JSON for others to show: texts in it are escaped as by `printable_lines`, since many programs show them as they are.
+
+    Args:
+        data: What `json` can write.
+        encode: Writes it, all but ASCII escaped.
+    """
+    text = encode(data)
+    return encode(_printable_values(data)) if _MAY_HIDE.search(text) else text
+
+
+_MAY_HIDE = re.compile(r"\\[bfru]|\x7f")
+"""How `json` writes what `printable_lines` escapes, and other characters than those of ASCII."""
+
+
+def _printable_values(data: object) -> object:
+    if isinstance(data, str):
+        return printable_lines(data)
+    if isinstance(data, Mapping):
+        return {_printable_values(name): _printable_values(value) for name, value in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [*map(_printable_values, data)]
+    return data

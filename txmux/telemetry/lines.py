@@ -12,6 +12,8 @@ from typing import IO, Any
 
 from twisted.logger import Logger
 
+from txmux.errors import printable_lines
+
 _HELD = 4 * 1024 * 1024
 """Bytes buffered for a slow reader: enough for a short storm of clients."""
 _AT_ONCE = 256  # lines
@@ -20,6 +22,7 @@ _WHOLE = (
     4096  # bytes that a pipe takes whole or not at all (Linux, PIPE_BUF), and a UNIX socket, too
 )
 
+_JSON = "\x1e"  # begins an event in JSON (RFC 7464), which escapes its texts
 AGAIN = 0.1  # seconds between two attempts to write the buffer
 _LAST = 1.0  # seconds for a slow reader when the log is closed
 
@@ -268,6 +271,8 @@ class ServiceLog:
         reactor.addSystemEventTrigger("after", "shutdown", self._writer.finish, _LAST)
 
     def write(self, text: str) -> None:
+        if not text.startswith(_JSON):
+            text = printable_lines(text)
         self._writer.write([text.encode(errors="replace")])
         if self._writer.is_holding and not self._is_waiting:
             self._is_waiting = True

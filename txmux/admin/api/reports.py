@@ -1,6 +1,5 @@
 """What a service reports: its health, metrics, status, routes, backends, ends, events and rules, and how listeners decide on given bytes."""
 
-import json
 import weakref
 from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -18,6 +17,7 @@ from txmux.control.control import Control
 from txmux.control.documents import rules_document
 from txmux.matchers.payload import bytes_from_hex, bytes_from_text
 from txmux.net.turns import in_thread
+from txmux.telemetry.formatting import printable_json
 from txmux.transport import unmapped
 
 _MOST_WAITING = 256 * 1024  # bytes buffered for a client before it is cut off
@@ -122,7 +122,7 @@ async def _events(query: Query) -> ApiAnswer:
             elif event is None:
                 stream.write(b": still here\n\n")
             else:
-                data = json.dumps(event, ensure_ascii=True)
+                data = printable_json(event)
                 stream.write(f"event: {event['event']}\ndata: {data}\n\n".encode())
                 if event["event"] == "stop":
                     stream.finish()

@@ -9,6 +9,7 @@ from typing import Any
 
 import attrs
 import jinja2
+from markupsafe import Markup
 
 from txmux.admin.page.map import (
     Box,
@@ -47,6 +48,7 @@ from txmux.admin.page.unrecognised import (
     unrecognised_client,
 )
 from txmux.control.rates import Moment
+from txmux.errors import printable_lines
 from txmux.telemetry.formatting import (
     byte_count,
     byte_rate,
@@ -471,11 +473,18 @@ def _fact(name: str, value: object) -> tuple[str, str]:
     return name.replace("_", " "), str(value)
 
 
+def _printable(value: object) -> object:
+    """Escape what others have written, in whatever place of the page."""
+    is_text = isinstance(value, str) and not isinstance(value, Markup)
+    return printable_lines(value) if is_text else value  # type: ignore[arg-type]
+
+
 @cache
 def _template() -> jinja2.Template:
     templates = jinja2.Environment(
         loader=jinja2.PackageLoader("txmux.admin.page", "templates"),
         autoescape=True,
+        finalize=_printable,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -18,7 +18,7 @@ from txmux.cli._output import Output
 from txmux.cli.test.dialogues import HAS_POST_QUANTUM, Answer, Handshake, Sample
 from txmux.cli.test.sending import NO_ANSWER, Where, exchange, resolve
 from txmux.errors import MuxError, cause_of, how_to_install, printable
-from txmux.telemetry.formatting import counted
+from txmux.telemetry.formatting import counted, printable_json
 from txmux.transport import is_address
 
 _AT_ONCE, _IN_ALL = 4, 200
@@ -117,7 +117,11 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         tests = {name: [*map(attrs.asdict, rows)] for name, rows in found.items()}
         document = {"address": reached, "connections": asking.opened, "tests": tests}
-        print(json.dumps({"depends_on_packets": depends, **document}, indent=1))
+        print(
+            printable_json(
+                {"depends_on_packets": depends, **document}, partial(json.dumps, indent=1)
+            )
+        )
     return _DIFFERS if depends else 0
 
 

@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL
 
 from txmux.client.tls.client_certificates import ClientVerification
+from txmux.errors import printable
 from txmux.files import read_bytes
 from txmux.net.tls.pem import KeyPair, Reader, read_key_pairs
 from txmux.rules.model import TlsEnd
@@ -50,7 +51,10 @@ class Contexts:
         self.key_pairs = key_pairs = read_key_pairs("terminate_tls", end.files, read)
         self.valid_until = [pair.valid_until for pair in key_pairs]
         leaves = [pair.certificate.to_cryptography() for pair in key_pairs]
-        self.shown = [(sorted(_names_of(leaf)), leaf.issuer.rfc4514_string()) for leaf in leaves]
+        self.shown = [
+            ([*map(printable, sorted(_names_of(leaf)))], printable(leaf.issuer.rfc4514_string()))
+            for leaf in leaves
+        ]
         self.content = [
             (number, certificate.to_cryptography().public_bytes(Encoding.DER))
             for number, group in enumerate(

@@ -20,6 +20,7 @@ from txmux.client.tls.client_certificates import (
 )
 from txmux.client.tls.client_transport import ClientTLSTransport
 from txmux.client.tls.contexts import NoCommonProtocolError
+from txmux.errors import printable
 from txmux.net.tls.transport import Distrusted, TLSTransport
 from txmux.rules.model import FoundCertificate
 from txmux.wire.proxyprotocol.encode import encode_ssl
@@ -89,7 +90,7 @@ class AgreedTLS:
             "client_cert": str(self.found or ""),
             "client_cert_error": self.distrusted and _distrust(*self.distrusted),
         }
-        return {name: value for name, value in values.items() if value}
+        return {name: printable(value) for name, value in values.items() if value}
 
     def fields(self) -> tuple[Tlv, ...]:
         """Return the fields for a PROXY protocol header (section 2.2)."""

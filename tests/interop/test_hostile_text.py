@@ -1,0 +1,217 @@
+"""Text that others choose commands no terminal and begins no line of its own: in no view of a service."""
+
+import contextlib
+import json
+import socket
+import ssl
+import sys
+from collections.abc import Iterator
+from http.client import HTTPConnection
+from urllib.parse import quote
+
+from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually, run
+from tests.interop.mux import twist_command
+from tests.support.certificates import make_authority
+from tests.wire.hello_builder import alpn, client_hello, records, server_name
+
+_HOSTILE = "\x1b[31m\x1b]0;owned\a\x9b1A\u202e\r\u2028\x7fX"
+"""Of a terminal: colours, title and cursor; beside it, what turns text around, and what ends a line for some programs."""
+_SHOWN = r"\x1b[31m"
+
+_RULES = """
+[txmux]
+workers = 1
+admin =
+    127.0.0.1:0
+    unix:{folder}/admin.sock
+admin_token = {folder}/token
+access_log = {log}
+access_log_format = {form}
+
+[listen public]
+endpoint = 127.0.0.1:0
+default = close
+
+[listen datagrams]
+endpoint = udp:127.0.0.1:0
+default = close
+
+[route secure]
+match = tls sni=a.example
+terminate_tls = {folder}/a.pem
+tls_client_ca = {folder}/ca.pem
+
+[route inside]
+match = any
+under = secure
+backend = 127.0.0.1:{server}
+
+[route rest]
+match =
+    http
+    postgres user=*
+    tls sni=*
+    ssh
+    mqtt
+backend = 127.0.0.1:{server}
+"""
+
+_READING = (
+    "/api/status", "/api/connections", "/api/recent", "/api/routes", "/api/backends", "/api/certificates",
+    "/api/clients", "/api/bans", "/api/rules", "/api/openapi.json",
+)  # fmt: skip
+_COMMANDS = (
+    ("status",), ("connections",), ("events",), ("certificates",), ("servers",), ("clients",), ("bans",),
+    ("status", "--json"), ("connections", "--json"), ("certificates", "--json"),
+)  # fmt: skip
+
+
+def _texts(document: object) -> Iterator[str]:
+    if isinstance(document, str):
+        yield document
+    elif isinstance(document, dict):
+        for name, value in document.items():
+            yield name
+            yield from _texts(value)
+    elif isinstance(document, list):
+        for value in document:
+            yield from _texts(value)
+
+
+class HostileTextTests(InteropTestCase):
+    def setUp(self) -> None:
+        self.files = self.make_folder()
+        authority = make_authority(_HOSTILE)
+        authority.write(self.files / "ca.pem")
+        make_authority(_HOSTILE, "a.example").write(self.files / "a.pem", key=True)
+        authority.issue("client.example", usage=False, units=[_HOSTILE]).write(
+            self.files / "me.pem", key=True
+        )
+        self.server = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(self.server.close)
+
+    def assert_harmless(self, text: str, where: object, ends: str = "\n\t") -> None:
+        hidden = {one for one in text if not one.isprintable() and one not in ends}
+        self.assertEqual(hidden, set(), where)
+
+    def start(self, form: str, *, by_run: bool, own_file: bool) -> None:
+        rules = self.files / "rules.ini"
+        self.log = self.files / "access.log"
+        log = self.log if own_file else "-"
+        port = self.server.getsockname()[1]
+        rules.write_text(_RULES.format(folder=self.files, log=log, form=form, server=port))
+        words = (
+            (sys.executable, "-m", "txmux", "run", rules)
+            if by_run
+            else (*twist_command(), "--log-format=text", "txmux", "--rules", rules)
+        )
+        self.child = child = self.own(Child(*map(str, words)))
+        self.ports = {
+            name: int(child.wait_for(rf"listening on \S+:(\d+) for \[{name}")[1])
+            for name in ("listen public", "listen datagrams", r"txmux\] admin")
+        }
+        child.wait_for("Starting reactor|, rules ")
+
+    def say(self, said: bytes) -> None:
+        client = socket.create_connection(("127.0.0.1", self.ports["listen public"]), PATIENCE)
+        self.addCleanup(client.close)
+        client.sendall(said)
+
+    def clients(self) -> None:
+        """Some stay, and some are turned away."""
+        text = _HOSTILE.encode()
+        for before in (b"", b"\xff"):
+            self.say(before + b"GET /%b HTTP/1.1\r\nHost: %b\r\n\r\n" % (text, text))
+        startup = b"\0\3\0\0user\0%b\0database\0%b\0\0" % (text, text)
+        self.say((4 + len(startup)).to_bytes(4, "big") + startup)
+        self.say(b"SSH-2.0-%b\r\n" % text)
+        self.say(records(client_hello(server_name(text.decode("latin-1")), alpn(text))))
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        context.load_cert_chain(self.files / "me.pem")
+        client = socket.create_connection(("127.0.0.1", self.ports["listen public"]), PATIENCE)
+        secured = context.wrap_socket(client, server_hostname="a.example")
+        self.addCleanup(secured.close)
+        secured.sendall(text)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            sender.sendto(text, ("127.0.0.1", self.ports["listen datagrams"]))
+
+    def asked(
+        self, path: str, accept: str = "*/*", method: str = "GET", body: str | None = None
+    ) -> str:
+        asking = HTTPConnection("127.0.0.1", self.ports[r"txmux\] admin"], timeout=PATIENCE)
+        self.addCleanup(asking.close)
+        token = (self.files / "token").read_text().strip()
+        headers = {
+            "Authorization": f"Bearer {token}",
+            "Accept": accept,
+            "Content-Type": "application/json",
+        }
+        asking.request(method, path, body, headers)
+        return asking.getresponse().read().decode()
+
+    def test_no_view_has_it(self) -> None:
+        for form, by_run, own_file in (
+            ("text", True, False),
+            ("json", False, False),
+            ("json", True, True),
+        ):
+            self.start(form, by_run=by_run, own_file=own_file)
+            self.clients()
+            eventually(
+                lambda: len(json.loads(self.asked("/api/connections"))) >= 4, "they are there"
+            )
+            self.views()
+            if form == "text":
+                self.commands()
+            self.child.end()
+            self.assert_harmless(self.child.output, "the service's log", "\n\t")
+            if own_file:
+                for line in self.log.read_text().splitlines():
+                    for text in _texts(json.loads(line)):
+                        self.assert_harmless(text, line)
+
+    def views(self) -> None:
+        for method, path, body in (
+            ("POST", f"/api/backends/{quote(_HOSTILE)}", "{}"),
+            ("POST", "/api/bans", json.dumps({"network": "192.0.2.1", "reason": _HOSTILE})),
+            ("POST", "/api/connections/close", json.dumps({"route": _HOSTILE})),
+            ("GET", f"/api/connections?route={quote(_HOSTILE)}&client={quote(_HOSTILE)}", None),
+            (
+                "POST",
+                "/api/explain",
+                json.dumps({"listener": "public", "text": f"SSH-2.0-{_HOSTILE}\r\n"}),
+            ),
+            *(("GET", path, None) for path in _READING),
+        ):
+            for text in _texts(json.loads(self.asked(path, method=method, body=body))):
+                self.assert_harmless(text, path, "\r\n\t")
+        self.assertIn(_SHOWN, "".join(_texts(json.loads(self.asked("/api/certificates")))))
+        connections = json.loads(self.asked("/api/connections"))
+        self.assertIn(_SHOWN, "".join(_texts(connections)))
+        self.assert_harmless(self.asked("/metrics"), "metrics", "\n")
+        pages = [
+            "/",
+            "/?have=",
+            f"/?route={quote(_HOSTILE)}",
+            f"/?explain={_HOSTILE.encode().hex()}&on=public",
+        ]
+        pages += [f"/?connection={row['id']}" for row in connections]
+        for page in pages:
+            shown = self.asked(page, "text/html")
+            self.assert_harmless(
+                shown if page != "/?have=" else "".join(_texts(json.loads(shown))), page
+            )
+        self.assertIn(_SHOWN, self.asked("/"))
+
+    def commands(self) -> None:
+        for words in _COMMANDS:
+            done = run(
+                sys.executable, "-m", "txmux", *words, "--admin", f"unix:{self.files}/admin.sock"
+            )
+            self.assertEqual(done.returncode, 0, (words, done.stderr))
+            for shown in (done.stdout, done.stderr):
+                self.assert_harmless(shown.decode(), words)
+                with contextlib.suppress(ValueError):
+                    for text in _texts(json.loads(shown)):
+                        self.assert_harmless(text, words)
