@@ -104,6 +104,13 @@ if "txmux" in str(sys.orig_argv):
     seccomp.MACHINES = {}
 """
 
+_NO_LANDLOCK = """
+import sys
+if "txmux" in str(sys.orig_argv):
+    from txmux.processes.privilege import landlock
+
+    landlock.abi = lambda: 0
+"""
 _REFUSES_FILTER = """
 import sys
 if "txmux" in str(sys.orig_argv):
@@ -334,6 +341,12 @@ class SandboxTests(SandboxCase):
         mux = self.run_service()
         mux.child.wait_for("warn  worker 1: no sandbox: Operation not permitted")
         self.assertNotEqual(self.attempts(mux)["named"], "EACCES")
+
+    def test_no_landlock(self) -> None:
+        customize(self, _NO_LANDLOCK)
+        mux = self.run_service()
+        self.assertIn("workers have no sandbox: this kernel has no Landlock, or", mux.child.output)
+        self.assert_privileges(mux, "0")
 
     def test_kernel_refuses_the_filter(self) -> None:
         """As in a container that forbids it: files are still restricted."""

@@ -43,6 +43,11 @@ _TOO_MUCH = frozenset(
 _OWN = "/proc/self/fd"
 """Shows how many descriptors are open."""
 
+NO_LANDLOCK = (
+    "this kernel has no Landlock, or does not let this process use it (a container's or a unit's filter of system calls may "
+    "forbid it)"
+)
+
 _held: list[int] = []
 
 _log = Logger(namespace="txmux")
@@ -63,8 +68,7 @@ def sandbox_of(rules: Rules) -> Sandbox:
     if setting == "yes":
         if not landlock.abi():
             raise SandboxError(
-                "[txmux] sandbox: this kernel has no Landlock, or does not let this process use it (a container's or a "
-                "unit's filter of system calls may forbid it); write sandbox = auto, or allow it there"
+                f"[txmux] sandbox: {NO_LANDLOCK}; write sandbox = auto, or allow it there"
             )
         return "yes"
     # A worker opens other endpoints by itself, with their files.

@@ -48,10 +48,11 @@ from txmux.net.channel.channel import ChannelError, PeerGoneError
 from txmux.net.sockets.descriptors import soft_limit
 from txmux.net.tls.errors import CLIENT_CERTIFICATE
 from txmux.net.turns import in_thread
+from txmux.processes.privilege import landlock
 from txmux.processes.privilege.helper import Helper
 from txmux.processes.privilege.opener import HELPER_ENDED
 from txmux.processes.privilege.privilege import open_for_worker
-from txmux.processes.privilege.sandbox import Sandbox, sandbox_of
+from txmux.processes.privilege.sandbox import NO_LANDLOCK, Sandbox, sandbox_of
 from txmux.processes.supervisor.resources import Resources
 from txmux.processes.upgrade.worker_transfers import WorkerTransfers
 from txmux.processes.workers.pool import WorkerPool, WorkersError, failures
@@ -216,6 +217,8 @@ class Supervisor:
 
     def start(self) -> None:
         self.limits.extend(self._rules)
+        if self._rules.settings.sandbox == "auto" and not landlock.abi():
+            self._log.info("workers have no sandbox: {why}", why=NO_LANDLOCK)
         self.starter.refused = self._refused_call
         self.starter.start_forking(self._rules, self._ended, self._starter_ended)
         self.pool.resize(self._rules.settings.workers)
