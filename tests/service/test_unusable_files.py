@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stdout
 from functools import partial
+from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from txmux.client.tls.terminations import Terminations
 from txmux.errors import MuxError
 from txmux.files import LARGEST
 from txmux.processes.usable import unusable
+from txmux.processes.workers.starting import modules_for
 from txmux.rules.model import Rules
 from txmux.rules.problems import Problem, RulesError
 
@@ -157,6 +159,12 @@ class AgreementTest(SupervisedTestCase):
                 if check != start:
                     differing.append((name, damage, check, said[-300:], start, why[-300:]))
         self.assertEqual(differing, [])
+
+    def test_modules(self) -> None:
+        """What is imported before the first worker is forked is there, for rules that have everything."""
+        modules = [*modules_for(load(self.file))]
+        self.assertGreater(len(modules), 5)
+        self.assertEqual([name for name in modules if find_spec(name) is None], [])
 
     def problems_of_looks(self, rules: Rules, clock: Clock) -> Callable[[], list[bool]]:
         """Return a function that looks at changed files, and tells of each kind whether it is in use no longer as it is."""

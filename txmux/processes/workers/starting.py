@@ -335,7 +335,7 @@ def modules_for(rules: Rules) -> Iterator[str]:
     if any(route.tunnel_users for route in rules.routes):
         yield "txmux.client.tunnel_users"
     if any(listener.ech_keys for listener in rules.listeners):
-        yield from ("txmux.client.tls.ech", "txmux.client.tls.hidden")
+        yield from ("txmux.client.tls.ech", "txmux.client.tls.client_transport")
     if rules.acme_names:
         yield "txmux.client.tls.challenge"
     store = rules.settings.shared_limits
