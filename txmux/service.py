@@ -119,6 +119,7 @@ class MuxService(Service):
             reactor, resources, self._fail, self._successor_ended, self.reload, control.renew
         )
         control.on_override = self._upgrades.override
+        control.on_change = self._upgrades.follow
         control.renew_elsewhere = self._upgrades.renew_in_successor
         # Watched until the end: by default, any of these would end a process that drains.
         self._signals = [SignalWatch(reactor, self._reloading.request, signal.SIGHUP)]
@@ -192,9 +193,7 @@ class MuxService(Service):
             self.control.rules.listeners,
             partial(collect_state, supervisor, self.control),
         )
-        upgrade = await self._upgrades.upgrade(
-            listeners, supervisor.transfers, state, self.control.follow_overrides
-        )
+        upgrade = await self._upgrades.upgrade(listeners, supervisor.transfers, state, self.control)
         if not self._upgrades.has_successor:
             raise UpgradeError("the new process exited at once")
         return upgrade
@@ -222,6 +221,7 @@ class MuxService(Service):
             self._end()
         elif supervisor is not None:
             supervisor.serve_again()
+            self.control.use_rules(self.control.rules)
             self.control.record_upgrade(Report.refused("the new process has ended"))
             self._upgrades.serve_again(supervisor.pool.answers)
 

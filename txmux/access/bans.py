@@ -147,16 +147,29 @@ class Bans:
         before, self._sent = self._sent, {} if again else {**self._by_network}
         if not again:
             return {"all": [ban.as_json() for ban in self]}
-        changed = [ban for ban in self if before.pop(ban.network, None) is not ban]
-        return {"changed": [ban.as_json() for ban in changed], "gone": [*map(written, before)]}
+        changed = [(ban.network, ban) for ban in self if before.pop(ban.network, None) is not ban]
+        return changes_as_json([*changed, *((network, None) for network in before)])
 
     def restore(self, values: Mapping[str, Any]) -> list[Change]:
         if "all" in values:
             return self.replace(map(Ban.read, values["all"]))
-        bans = map(Ban.read, values.get("changed", ()))
-        gone: Iterable[str] = values.get("gone", ())
-        changes: list[Change] = [(ban.network, ban) for ban in bans]
-        return self.change([*changes, *((banned_network(network), None) for network in gone)])
+        return self.change(changes_in(values))
+
+
+def changes_as_json(changes: Iterable[Change]) -> dict[str, Any]:
+    """Return changes as values of JSON, for `changes_in` in another process."""
+    changes = [*changes]
+    return {
+        "changed": [ban.as_json() for _, ban in changes if ban is not None],
+        "gone": [written(network) for network, ban in changes if ban is None],
+    }
+
+
+def changes_in(values: Mapping[str, Any]) -> list[Change]:
+    bans = map(Ban.read, values.get("changed", ()))
+    gone: Iterable[str] = values.get("gone", ())
+    changes: list[Change] = [(ban.network, ban) for ban in bans]
+    return [*changes, *((banned_network(network), None) for network in gone)]
 
 
 Row: TypeAlias = "tuple[int, int, int, float | None]"

@@ -141,6 +141,8 @@ class AdminEndpoints:
             if key not in self._ports:
                 self._ports[key] = self._listen(key, setting, sockets[key])
             self._clients[key].site.guard.access = self._access
+        for clients in self._clients.values():
+            clients.go_on()
         if not self._sampling.running:
             self._sampling.start(_SAMPLING)
             self._looking.start(_LOOKING, now=False)  # workers are only starting
@@ -195,6 +197,17 @@ class AdminEndpoints:
         for port in self._ports.values():
             stop_listening(port)
         self._ports.clear()
+
+    def hold(self) -> None:
+        """Pause, and answer no request of present clients either, until `accept` or `be_replaced`."""
+        self.pause()
+        for clients in self._clients.values():
+            clients.hold()
+
+    def be_replaced(self) -> None:
+        """Refuse the requests of present clients, since another process serves; see `hold`."""
+        for clients in self._clients.values():
+            clients.be_replaced()
 
     async def stop(self, *, keep_files: bool) -> None:
         """Close all after clients have their answers; files of UNIX sockets stay if another process has these open, too."""

@@ -26,6 +26,8 @@ _SLOWED = 1.0
 _IDLE = 30  # seconds that a connection may be quiet between two requests, or not take an answer
 _ARRIVING = 10.0  # seconds that a request may take to arrive
 
+_REPLACED = 5  # seconds that an idle connection lasts in a process that has been replaced
+
 _CLOSE = {"Connection": "close"}
 
 
@@ -58,7 +60,11 @@ class _AdminRequest(Request):
             name.decode("latin-1").lower(): b", ".join(values).decode("latin-1")
             for name, values in self.requestHeaders.getAllRawHeaders()
         }
-        if self._length > _LONGEST_BODY:
+        if not await self.channel.clients.may_answer():
+            self.channel.persistent = 0
+            message = "an upgrade has replaced this process, which has done nothing; connect again"
+            answer = ApiAnswer.refusal(RefusedError(503, message, (), _CLOSE))
+        elif self._length > _LONGEST_BODY:
             answer = ApiAnswer.refusal(
                 RefusedError(413, f"a body has at most {_LONGEST_BODY} bytes", (), _CLOSE)
             )
@@ -218,6 +224,13 @@ class AdminChannel(HTTPChannel):
         transport.write(_refusal_bytes(status, message))
         self.loseConnection()
 
+    def be_replaced(self) -> None:
+        """Close soon; a request that is on its way is answered."""
+        if self.is_busy:
+            self.persistent = 0
+        else:
+            self.setTimeout(_REPLACED)
+
     def abort(self) -> None:
         transport: Any = self.transport
         transport.abortConnection()
@@ -248,6 +261,38 @@ class AdminClients(ServerFactory):
         # Answers in progress; their clients may have left.
         self._answers: set[Deferred[None]] = set()
         self._empty: Deferred[None] | None = None
+        self._is_replaced = False
+        self._held: list[Deferred[None]] | None = (
+            None  # requests, while it is decided which process serves
+        )
+
+    def hold(self) -> None:
+        """Answer no further request until `go_on` or `be_replaced`."""
+        self._held = self._held or []
+
+    def go_on(self) -> None:
+        self._is_replaced = False
+        self._release()
+
+    def be_replaced(self) -> None:
+        """Refuse all requests from now on, since another process serves; those that are being answered go on."""
+        self._is_replaced = True
+        for channel in self._channels:
+            channel.be_replaced()
+        self._release()
+
+    def _release(self) -> None:
+        held, self._held = self._held or (), None
+        for request in held:
+            request.callback(None)
+
+    async def may_answer(self) -> bool:
+        """Return whether this process is the one that serves, as soon as that is decided."""
+        if self._held is not None:
+            decided: Deferred[None] = Deferred()
+            self._held.append(decided)
+            await decided
+        return not self._is_replaced
 
     @override
     def buildProtocol(self, addr: IAddress | None) -> Protocol:

@@ -12,7 +12,14 @@ import attrs
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from txmux.access.bans import Bans, Change, ServiceBans, rows_of
+from txmux.access.bans import (
+    Bans,
+    Change,
+    ServiceBans,
+    changes_as_json,
+    changes_in,
+    rows_of,
+)
 from txmux.access.lists.updates import ListUpdates
 from txmux.access.shared.sharing import Sharing
 from txmux.backends.health.observer import ObservedServer, ServerKey
@@ -109,6 +116,7 @@ class Control:
         index: Finds in the current rules what belongs together.
         bans: Clients that may not connect, beside the rules.
         on_override: Called with changed overrides, for the process that this one replaces.
+        on_change: Called with changed ``bans`` or ``published`` lists of networks, for the same.
         renew_elsewhere: Renews a certificate in the process that has replaced this one; ``None`` if there is none.
         state: The workers and what they are given beside the rules; ``None`` before the start and after the end.
         has_outdated_rules: Whether the files of the rules have changed since they were read.
@@ -139,6 +147,7 @@ class Control:
         self.upgrade = upgrade
         self.stop_service = stop_service
         self.on_override: Callable[[Mapping[str, Any]], object] = lambda _: None
+        self.on_change: Callable[..., object] = lambda **_: None
         self.renew_elsewhere: Callable[[str], Awaitable[Report] | None] = lambda _: None
         self.state: ServiceState | None = None
         self.started = 0.0
@@ -165,6 +174,12 @@ class Control:
         self.index = RulesIndex(rules)
         self._lists.use(rules)
         self._sharing.use(rules)
+
+    def be_replaced(self) -> None:
+        """Leave to another process what changes; it sends what concerns the clients that stay here, until `use_rules`."""
+        self.events.report_stop()
+        self._lists.stop()
+        self._sharing.stop()
 
     async def stop_following(self) -> None:
         """Stop following lists, Redis and events: the service is shutting down."""
@@ -690,7 +705,17 @@ class Control:
         """Apply the overrides of the successor: clients that are left here may wait for a server."""
         await self._override(attrs.evolve(Overrides.read(overrides), shut=self.overrides().shut))
 
+    async def follow(
+        self, bans: Mapping[str, Any] | None = None, published: dict[str, Any] | None = None
+    ) -> None:
+        """Apply changes of the successor; see `on_change`."""
+        if bans is not None:
+            await self._change_bans(changes_in(bans))
+        if published is not None:
+            self.feed(published)
+
     def feed(self, published: dict[str, Any]) -> None:
+        self.on_change(published=published)
         if self.state is not None:
             self.state.lists.feed(published)
             # A worker that does not answer is replaced, and its successor starts with all lists.
@@ -699,8 +724,11 @@ class Control:
     async def _change_bans(self, changes: Sequence[Change]) -> list[str]:
         if self.state is None:
             return ["the service does not run"]
-        rows = rows_of(self.state.bans.change(changes))
-        return [*(await self._change(messages.BAN, rows=rows)).missing] if rows else []
+        made = self.state.bans.change(changes)
+        if not made:
+            return []
+        self.on_change(bans=changes_as_json(made))
+        return [*(await self._change(messages.BAN, rows=rows_of(made))).missing]
 
 
 async def _connections_of(worker: WorkerLink, filters: Filters, page: Page) -> Listing:

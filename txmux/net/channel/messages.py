@@ -311,6 +311,10 @@ OVERRIDE = _to_predecessor(
     "override", "what an operator overrides: clients of the old process may wait for a `release`",
     overrides=_OBJECT, longest=_LARGE)
 
+FOLLOW = _to_predecessor(
+    "follow", "changed bans and lists of networks, which the old process no longer follows: they are for its clients, too",
+    bans=_optional(_OBJECT), published=_optional(_OBJECT), longest=_WHOLE)
+
 # From a worker that gives connections away to one that takes them.
 
 _to_taker = _between("giving worker", "taking worker")

@@ -93,6 +93,10 @@ class Predecessor:
         if self._channel is not None:
             self._channel.send(messages.OVERRIDE, overrides=overrides)
 
+    def follow(self, changes: Mapping[str, Any]) -> None:
+        if self._channel is not None:
+            self._channel.send(messages.FOLLOW, **changes)
+
     def fail(self, why: object) -> None:
         answer = {"kind": "answer", "to": self._number, "error": f"cannot serve: {why}"}
         with suppress(OSError):  # the old process has ended

@@ -215,12 +215,13 @@ _log = Logger()
 
 @attrs.define(eq=False, slots=False)
 class Upgrade:
-    """One attempt to upgrade; see the steps above."""
+    """One attempt to upgrade; see the steps above. `on_committed` is called when the new process serves."""
 
     _transfers: WorkerTransfers
     _endpoints: AdminEndpoints
     _reactor: Any
     _command: Sequence[str] = ()
+    _on_committed: Callable[[], object] = lambda: None
 
     is_committed = _given_up = False
     _pid, _seconds = 0, 0.0
@@ -250,7 +251,8 @@ class Upgrade:
                 await self._count_on(counters)
             # Before the commit: afterwards this process may end at any moment, and the workers continue without it.
             self._hand_over()
-            self._endpoints.pause()
+            # A change that is made from now on would be missing in the state.
+            self._endpoints.hold()
             await self._transfers.pause()
             self._hand_over()  # workers that have become ready since may have clients, too
             left_out = await successor.channel.ask(
@@ -264,6 +266,8 @@ class Upgrade:
                 raise UpgradeError(f"the new process cannot serve: {problem}") from problem
             raise
         self.is_committed = True
+        self._endpoints.be_replaced()
+        self._on_committed()
         self._pid, began = successor.pid, time.monotonic()
         if left_out:  # another version may not report it
             self._endpoints.leave_out(left_out)

@@ -294,11 +294,11 @@ class Upgrades:
         listeners: Iterable[Listener],
         transfers: WorkerTransfers,
         state: Callable[..., Awaitable[TransferState]],
-        override: Callable[[Mapping[str, Any]], Awaitable[object]],
+        control: Control,
     ) -> Upgrade:
         """Start this program again, and hand over to it; after an error, this process keeps serving.
 
-        `override` is called with the overrides that an operator makes in the new process later.
+        `control` gets what is changed in the new process later, for the clients that stay here.
         """
         if self._upgrade is not None:
             raise UpgradeError("an upgrade is under way already")
@@ -310,8 +310,13 @@ class Upgrades:
                 "start a container of the new image instead"
             )
         resources = self._resources
-        self._upgrade = upgrade = Upgrade(transfers, resources.endpoints, self._reactor)
-        upgrade.successor.channel.handlers[messages.OVERRIDE] = override
+        self._upgrade = upgrade = Upgrade(
+            transfers, resources.endpoints, self._reactor, on_committed=control.be_replaced
+        )
+        upgrade.successor.channel.handlers |= {
+            messages.OVERRIDE: control.follow_overrides,
+            messages.FOLLOW: control.follow,
+        }
 
         try:
             _check_transferable(listeners)
@@ -367,6 +372,11 @@ class Upgrades:
         """Pass the operator's overrides on to the predecessor, where clients may wait, too."""
         if self._predecessor is not None:
             self._predecessor.override(overrides)
+
+    def follow(self, **changes: Any) -> None:
+        """The same for bans and lists of networks."""
+        if self._predecessor is not None:
+            self._predecessor.follow(changes)
 
     def stop_upgrading(self) -> bool:
         """End a successor that does not serve yet; return whether another process serves."""

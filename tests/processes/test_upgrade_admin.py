@@ -1,0 +1,69 @@
+"""What an upgrade has replaced does nothing for clients of `admin` that were connected before."""
+
+import http.client
+import json
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+from tests.admin.processes import _Connection, get, post
+from tests.processes.running import RULES
+from tests.processes.upgrading import UpgradeTestCase, Upgrading
+
+
+class ReplacedTest(UpgradeTestCase):
+    def begin(self) -> tuple[Upgrading, Path, socket.socket]:
+        """Begin a service, with a client that stays in its first process."""
+        admin = self.folder / "admin.sock"
+        rules = f"{RULES}detect_timeout = 10m\n[route ssh]\nmatch = ssh\nbackend = 127.0.0.1:1\n"
+        mux = self.upgrading(rules, f"drain_timeout = 10m\nadmin = unix:{admin}")
+        client = mux.connect()
+        self.addCleanup(client.close)
+        client.sendall(b"S")
+        return mux, admin, client
+
+    def connection(self, admin: Path) -> http.client.HTTPConnection:
+        connection = _Connection(admin)
+        self.addCleanup(connection.close)
+        connection.request("GET", "/healthz")
+        connection.getresponse().read()
+        return connection
+
+    def post(self, connection: http.client.HTTPConnection, path: str) -> tuple[int, Any]:
+        sock = connection.sock
+        body = json.dumps({"network": "192.0.2.1"} if path == "/api/bans" else {})
+        connection.request("POST", path, body, {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        told = json.loads(answer.read())
+        self.assertIs(connection.sock, None if answer.will_close else sock)
+        return answer.status, (told, answer.will_close)
+
+    def test_requests(self) -> None:
+        mux, admin, _ = self.begin()
+        paths = ("/api/bans", "/api/reload", "/api/stop", "/api/connections/close")
+        connections = [self.connection(admin) for _ in paths]
+        old = mux.replace()
+        for path, connection in zip(paths, connections, strict=True):
+            status, (told, is_closed) = self.post(connection, path)
+            self.assertEqual((status, is_closed), (503, True), told)
+            self.assertIn("an upgrade has replaced this process", told["error"])
+        self.assertEqual(get(admin, "/api/bans"), [])
+        self.assertEqual(get(admin, "/api/status")["pid"], mux.pid)
+        os.kill(old, 0)  # it has its client
+
+    def test_events_end(self) -> None:
+        mux, admin, _ = self.begin()
+        connection = _Connection(admin)
+        self.addCleanup(connection.close)
+        connection.request("GET", "/api/events")
+        answer = connection.getresponse()
+        mux.replace()
+        self.assertTrue(answer.read().rpartition(b"event: ")[2].startswith(b"stop\n"))
+
+    def test_ban_reaches_clients_that_stayed(self) -> None:
+        mux, admin, client = self.begin()
+        mux.replace()
+        post(admin, "/api/bans", {"network": client.getsockname()[0]})
+        self.assertRaises(ConnectionResetError, client.recv, 1)
+        self.assertEqual([one["network"] for one in get(admin, "/api/bans")], ["127.0.0.1"])
