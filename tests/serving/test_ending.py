@@ -7,7 +7,9 @@ import attrs
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from txmux.access.bans import Banned
 from txmux.serving.ending import DeniedClients
+from txmux.telemetry.record import STATES
 from txmux.wire.proxyprotocol.header import Address
 
 _MANY = 1000
@@ -23,6 +25,7 @@ class _Record:
 
 class _Connection:
     admitted = True
+    state = "relaying"
 
     def __init__(self, number: int) -> None:
         self.record = _Record(f"192.0.{number >> 8}.{number & 255}:5")
@@ -39,6 +42,7 @@ class DeniedTests(SynchronousTestCase):
         self.asked = 0
         self.settings = self
         self.end_denied = True
+        self.banned = Banned(float)
         self.configuration = self.admission = self
         factories: Any = [self]
         self.checks = DeniedClients(self.clock, lambda: factories)
@@ -74,3 +78,27 @@ class DeniedTests(SynchronousTestCase):
         self.checks.check_all()
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.assertEqual(self.asked, 0)
+
+    def test_banned_without_a_server(self) -> None:
+        """Without `end_denied`, a ban ends those that have no server yet, whatever stage they are at."""
+        self.end_denied = False
+        for connection, state in zip(self.connections, STATES, strict=False):
+            connection.state = state
+        self.banned.change([(4, 8, 192 << 16, None)])
+        self.checks.check_all()
+        for _ in range(10):
+            self.clock.advance(0)
+        ended = [one.state for one in self.connections if one.record.reason == "denied"]
+        self.assertEqual(
+            ended,
+            [
+                "introduction",
+                "starttls",
+                "peeking",
+                "handshaking",
+                "tunnelling",
+                "awaiting-hello",
+                "connecting",
+                "awaiting-retry",
+            ],
+        )

@@ -1,4 +1,4 @@
-"""Closes connections: gradually at a stop, those of removed routes, and those of denied clients."""
+"""Closes connections: gradually at a stop, those of removed routes, and those of denied or banned clients."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
@@ -11,6 +11,7 @@ from txmux.client.active_listener import ActiveListener
 from txmux.client.served import Served
 from txmux.net.addresses import address_in
 from txmux.rules.model import Rules
+from txmux.telemetry.record import STATES
 
 _STEPS = 100
 """The most steps of a gradual end."""
@@ -114,8 +115,15 @@ _PAUSE = 0.2
 """Seconds between two checks of all connections: under attack, bans arrive all the time."""
 
 
+_WITHOUT_SERVER = frozenset(STATES[: STATES.index("relaying")])
+"""Stages at which no server has anything of the client, or all of it."""
+
+
 class DeniedClients:
-    """Ends connections of clients that are denied by now, at listeners with ``end_denied``; checks a few at a time."""
+    """Ends connections of clients that are denied by now; checks a few at a time.
+
+    At listeners with ``end_denied`` these are all; elsewhere those of banned clients that have no server yet.
+    """
 
     def __init__(self, reactor: Any, listeners: Callable[[], Iterable[ActiveListener]]) -> None:
         self._reactor = reactor
@@ -131,24 +139,22 @@ class DeniedClients:
 
     def _start_check(self) -> None:
         self._call = None
-        if self._is_due and any(
-            listener.configuration.settings.end_denied for listener in self._listeners()
-        ):
+        if self._is_due and any(map(_may_deny, self._listeners())):
             self._call = self._reactor.callLater(0, self._check_next, self._each())
         self._is_due = False
 
     def _each(self) -> Iterator[None]:
         for listener in self._listeners():
-            configuration = listener.configuration
-            if not configuration.settings.end_denied:
+            if not _may_deny(listener):
                 continue
             for connection in list(listener.connections):
                 record = connection.record
-                if connection.admitted and record.reason is None:
-                    # The address of a client that has moved between networks is a fact of its connection.
-                    address = address_in(record.facts.get("moved_to") or record.client)
-                    if address is not None and not configuration.admission.serves(address):
-                        connection.end("denied")
+                if (
+                    connection.admitted
+                    and record.reason is None
+                    and _is_denied(listener, connection)
+                ):
+                    connection.end("denied")
                 yield
 
     def _check_next(self, each: Iterator[None]) -> None:
@@ -163,3 +169,19 @@ class DeniedClients:
         if self._call is not None:
             self._call.cancel()
             self._call = None
+
+
+def _may_deny(listener: ActiveListener) -> bool:
+    return listener.configuration.settings.end_denied or listener.configuration.admission.banned.any
+
+
+def _is_denied(listener: ActiveListener, connection: Served) -> bool:
+    admission, record = listener.configuration.admission, connection.record
+    ends_all = listener.configuration.settings.end_denied
+    if not ends_all and connection.state not in _WITHOUT_SERVER:
+        return False
+    # The address of a client that has moved between networks is a fact of its connection.
+    address = address_in(record.facts.get("moved_to") or record.client)
+    if address is None:
+        return False
+    return not admission.serves(address) if ends_all else address.host in admission.banned

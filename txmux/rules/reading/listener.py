@@ -154,7 +154,7 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Listener(""), {
     "deny": SectionKey(DENIED, example="10.0.0.0/8", meaning=
         "clients from these networks may not connect, even if `allow` names them"),
     "end_denied": SectionKey(BOOLEAN, meaning=
-        "whether existing connections and flows end, with the reason `denied`, when their clients are denied by a ban, a changed list of networks or changed rules. Otherwise only new ones are refused"),
+        "whether existing connections and flows end, with the reason `denied`, when their clients are denied by a ban, a changed list of networks or changed rules. Otherwise a ban ends only those that [have no server yet](commands.md#txmux-ban), and lists and rules only refuse new ones"),
     "max_connections": SectionKey(CONNECTIONS, example="10000", streams_only="is for TCP; write max_flows", meaning=
         "connections of this listener; `0` means no limit. Further clients are closed"),
     "max_connections_per_source": SectionKey(CONNECTIONS, example="100", streams_only="is for TCP; write max_flows_per_source", meaning=
