@@ -12,7 +12,7 @@ import secrets
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from ipaddress import IPv6Address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
@@ -49,6 +49,15 @@ def source_of(host: IPAddress) -> int:
             return int(host) >> 64
         host = inside[-1]  # of Teredo, the client's
     return _IPV4 | int(host)
+
+
+def text_of_source(source: int) -> str:
+    """Return the address or network of a source; a negative one stands for clients without an address."""
+    if source < 0:
+        return "unix"
+    if source & _IPV4 == _IPV4:
+        return str(IPv4Address(source & 0xFFFFFFFF))
+    return str(IPv6Network((source << 64, 64)))
 
 
 @attrs.frozen

@@ -1,14 +1,19 @@
 """Checks the users and passwords of clients that ask for a tunnel, in a thread, since bcrypt takes long on purpose."""
 
+import re
 import secrets
+from collections.abc import Callable, Mapping
 from hashlib import sha256
+from hmac import compare_digest
 from pathlib import Path
 from time import monotonic
-from typing import Any
 
+import attrs
 from twisted.internet.defer import Deferred
 from typing_extensions import override
 
+from txmux.access.per_source import text_of_source
+from txmux.client.login_queue import LoginQueue
 from txmux.client.watched import WatchedFiles
 from txmux.errors import MuxError
 from txmux.files import read_list
@@ -17,9 +22,20 @@ from txmux.net.turns import outcome_in_thread
 from txmux.rules.reading.tunnels import read_users
 from txmux.wire.tunnel.dialogue import Login
 
-_MOST_WAITING, _MOST_PER_SOURCE = 16, 2  # logins that are being checked
+_MANY = 16  # logins that wait: then an operator should know
 _MOST_KNOWN = 1000
 _LONGEST = 72  # bytes of a password that bcrypt looks at
+_COST = re.compile(rb"\$2[abxy]\$([0-9]{2})\$")
+_RECENT = 60.0  # seconds for which it is reported that many have waited
+
+
+@attrs.define(eq=False)
+class _Check:
+    """A login that is to be checked, and the connections of its source that wait for that."""
+
+    source: int
+    login: Login
+    waiting: list[Deferred[bool | None]] = attrs.field(factory=list)
 
 
 class TunnelUsers(WatchedFiles):
@@ -36,10 +52,12 @@ class TunnelUsers(WatchedFiles):
         except ImportError:
             what = "needs bcrypt; install txmux[tunnel]"
             raise MuxError(f"[route {route}] tunnel_users: {what}") from None
-        self._compare: Any = bcrypt.checkpw
+        self._hash: Callable[[bytes, bytes], bytes] = bcrypt.hashpw
         self._path, self._hashes = path, dict[str, bytes]()
-        # By digests of logins that are being checked: who has sent each first, and who waits for it.
-        self._waiting: dict[bytes, tuple[int, list[Deferred[bool]]]] = {}
+        self._queue = LoginQueue[_Check](monotonic)
+        self._checks: dict[tuple[int, Login], _Check] = {}
+        self._is_checking = False
+        self._crowded: tuple[float, int, int] | None = None
         # Digests of right logins: a client that comes again does not wait, nor cost a quarter of a second of CPU.
         self._known: set[bytes] = set()
         self._salt = secrets.token_bytes(16)
@@ -67,33 +85,98 @@ class TunnelUsers(WatchedFiles):
         then = "users that are known are kept" if self._hashes else "nobody can log in"
         return f"{self._section}{problem.key}: {problem.what}; {then}"
 
-    def check(self, source: int, login: Login) -> Deferred[bool] | bool | None:
-        """Return whether a login is right, now or later; ``None`` if too many are being checked."""
+    def check(self, source: int, login: Login) -> Deferred[bool | None] | bool | None:
+        """Return whether a login is right, now or later; ``None`` if there is no room for it. Cancel what is not waited for."""
         self.look()
-        # A user that does not exist takes as long as another.
-        other = next(iter(self._hashes.values()), b"")
-        hashed = self._hashes.get(login.user, b"")
-        digest = sha256(self._salt + hashed + login.password).digest()
-        if not other or (hashed and digest in self._known):
-            return bool(other)
-        password = login.password[:_LONGEST].replace(b"\0", b"\1")
-        later = Deferred[bool]()
-        if digest in self._waiting:  # clients open several connections at once, with one login
-            self._waiting[digest][1].append(later)
-            return later
-        sources = [first for first, _ in self._waiting.values()]
-        if len(sources) >= _MOST_WAITING or sources.count(source) >= _MOST_PER_SOURCE:
-            return None
-        self._waiting[digest] = source, [later]
-
-        def judged(outcome: tuple[bool | None, Exception | None]) -> None:
-            is_right = bool(outcome[0] and hashed and password == login.password)
-            if is_right:
-                if len(self._known) >= _MOST_KNOWN:
-                    self._known.clear()
-                self._known.add(digest)
-            for one in self._waiting.pop(digest)[1]:
-                one.callback(is_right)
-
-        outcome_in_thread(self._compare, password, hashed or other).addCallback(judged)
+        if not self._hashes or self._digest(login) in self._known:
+            return bool(self._hashes)
+        check = self._checks.get((source, login))
+        if check is None:  # clients open several connections at once, with one login
+            check = _Check(source, login)
+            refused = self._queue.add(source, check)
+            if len(self._queue) >= _MANY:
+                self._note_crowd()
+            if refused is check:
+                return None
+            self._checks[source, login] = check
+            if refused is not None:
+                self._answer(refused, None)
+        later: Deferred[bool | None] = Deferred(lambda _: self._leave(check, later))
+        check.waiting.append(later)
+        self._check_next()
         return later
+
+    def _leave(self, check: _Check, later: Deferred[bool | None]) -> None:
+        check.waiting.remove(later)
+        if not check.waiting and self._queue.remove(check.source, check):
+            del self._checks[check.source, check.login]
+
+    def _note_crowd(self) -> None:
+        now = monotonic()
+        if self._crowded is None or now - self._crowded[0] >= 1:
+            self._crowded = now, len(self._queue), self._queue.worst()
+
+    def crowded(self) -> tuple[int, str] | None:
+        """Return how many logins have waited lately, and the source of the most wrong ones; ``None`` if they were not many."""
+        if self._crowded is None or monotonic() - self._crowded[0] > _RECENT:
+            return None
+        _, count, source = self._crowded
+        return count, text_of_source(source)
+
+    def _digest(self, login: Login) -> bytes:
+        """Return what a right login is remembered by; of an unknown user nothing is."""
+        hashed = self._hashes.get(login.user)
+        return b"" if hashed is None else sha256(self._salt + hashed + login.password).digest()
+
+    def _check_next(self) -> None:
+        while not self._is_checking and (check := self._queue.take()) is not None:
+            digest = self._digest(check.login)
+            if digest in self._known:  # another source has used it meanwhile
+                self._judged(check, is_right=True)
+                continue
+            self._is_checking = True
+            comparing = outcome_in_thread(self._compare, check.login, self._hashes)
+            comparing.addCallback(self._compared, check, digest)
+
+    def _compared(
+        self, outcome: tuple[bool | None, Exception | None], check: _Check, digest: bytes
+    ) -> None:
+        self._is_checking = False
+        if outcome[0]:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            self._known.add(digest)
+        self._judged(check, is_right=bool(outcome[0]))
+        self._check_next()
+
+    def _judged(self, check: _Check, *, is_right: bool) -> None:
+        self._queue.judged(check.source, is_right=is_right)
+        self._answer(check, is_right)
+
+    def _answer(self, check: _Check, is_right: bool | None) -> None:  # noqa: FBT001 - of a Deferred
+        del self._checks[check.source, check.login]
+        while check.waiting:  # one that is answered may end others
+            check.waiting.pop().callback(is_right)
+
+    def _compare(self, login: Login, hashes: Mapping[str, bytes]) -> bool:
+        """Compare a login; it takes as long for each user, and for those that do not exist, as for the one with the dearest hash."""
+        password = login.password[:_LONGEST].replace(b"\0", b"\1")
+        dearest = max(map(_cost, hashes.values()), default=0)
+        hashed = hashes.get(login.user)
+        if hashed is None:
+            self._hash(password, _salt(dearest))
+            return False
+        found = self._hash(password, hashed)
+        # Each cost takes twice as long as the one before, so these and the own one together are the dearest.
+        for cost in range(_cost(hashed), dearest):
+            self._hash(password, _salt(cost))
+        return compare_digest(found, hashed) and password == login.password
+
+
+def _cost(hashed: bytes) -> int:
+    found = _COST.match(hashed)
+    return int(found[1]) if found else 0
+
+
+def _salt(cost: int) -> bytes:
+    return b"$2b$%02d$" % cost + b"." * 22

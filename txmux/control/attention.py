@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 from urllib.parse import quote
 
-from txmux.control.clients import flooding
+from txmux.control.clients import crowded_logins, flooding
 from txmux.control.report import Report
 from txmux.control.rules_index import RulesIndex
 from txmux.net.sockets.queues import Overflow
@@ -372,6 +372,7 @@ def measured(gauges: Gauges, rules: Rules, now: float) -> Iterator[AttentionItem
     yield from _logs(gauges)
     yield from _sources(gauges, now)
     yield from flooding(gauges.flooding)
+    yield from crowded_logins(gauges.logins)
 
 
 def _certificates(gauges: Gauges, rules: Rules, now: float) -> Iterator[AttentionItem]:

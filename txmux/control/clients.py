@@ -110,6 +110,24 @@ def flooding(by_source: Mapping[str, float]) -> Iterator[AttentionItem]:
         )
 
 
+def crowded_logins(by_route: Mapping[str, tuple[int, str]]) -> Iterator[AttentionItem]:
+    """Yield the routes in which many logins wait to be checked; `by_route` is that of `Gauges`."""
+    for route, (number, source) in by_route.items():
+        do = "see who they are: txmux clients"
+        if _is_network(source):
+            do += f"; keep it out: txmux ban {source} 1h"
+        yield AttentionItem(
+            "warning",
+            "logins",
+            f"route {route}: {number} logins wait to be checked in a worker",
+            f"the most wrong ones are from {source}",
+            do=do,
+            link="#clients",
+            subject=route,
+            is_logged=True,
+        )
+
+
 def _who(by_source: dict[str, float], do: str) -> tuple[str, str]:
     """Describe the first source, and what to do, which is `do` unless that source has most of all."""
     of_all, who = by_source.pop("", 0.0), ""

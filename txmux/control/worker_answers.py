@@ -163,6 +163,7 @@ def _gauges_of(serving: Serving) -> dict[str, Any]:
         "certificates": sorted({*chain.from_iterable(map(_certificates, configurations))}),
         "troubles": [*serving.terminations.troubles(), *serving.upstreams.troubles()],
         "ech": {its.settings.name: its.ech.shown() for its in configurations if its.ech},
+        "logins": [*chain.from_iterable(map(_logins, configurations))],
         "lost_lines": LOST_LINES.report(),
         "refusing": [*serving.runtime.clients.refusing()],
         "flooding": [*serving.runtime.clients.flooding()],
@@ -181,6 +182,13 @@ def _certificates(configuration: Configuration) -> Iterator[tuple[str, str, floa
             if route.termination is not None:
                 for file, until in route.termination.store.valid_until():
                     yield route.name, file, max(0.0, until)  # also of one from before 1970
+
+
+def _logins(configuration: Configuration) -> Iterator[tuple[str, int, str]]:
+    for level in (configuration.plain or configuration).layers:
+        for route in level.detector.routes:
+            if route.users is not None and (crowd := route.users.crowded()) is not None:
+                yield route.name, *crowd
 
 
 def _up(upstream: Upstream) -> Iterator[tuple[str, str, float]]:

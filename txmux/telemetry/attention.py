@@ -30,6 +30,7 @@ What = Literal[
     "names",
     "certificates",
     "limits",
+    "logins",
     "bans",
     "hold",
     "reload",

@@ -400,7 +400,7 @@ class LoginTest(TunnelCase):
             self.assertEqual(client.received, b"\5\2\1\1")
         await self.logged(4)
         errors = [record.facts["tunnel_error"] for record in self.records]
-        self.assertIn("too many logins are being checked", errors)
+        self.assertIn("too many logins wait to be checked", errors)
         self.assertEqual(self.backend.peers, [])
 
     async def test_client_leaves_while_its_password_is_checked(self) -> None:

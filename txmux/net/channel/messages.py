@@ -73,6 +73,7 @@ _GAUGES = _object(
     ports=_optional(Field(list, of=Field(list, row=(_NAME, _NAME, _NAME, _NUMBER, _TIME)))),
     refusing=_optional(Field(list, of=Field(list, row=(_NAME, _NAME, _NAME, _AMOUNT)))),
     flooding=_optional(Field(list, of=Field(list, row=(_NAME, _AMOUNT)))),
+    logins=_optional(Field(list, of=Field(list, row=(_NAME, _NUMBER, _NAME)))),
     lost_lines=_optional(_PLACES), written_logs=_optional(_NAMES), cannot_accept=_TIMES,
     ech=_optional(Field(dict, of=Field(list, of=Field(list, row=(_NUMBER, _NAME, _TIME))))),
 )  # fmt: skip

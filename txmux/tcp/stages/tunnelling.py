@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 import attrs
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from typing_extensions import override
 
 from txmux.access.per_source import source_of
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from txmux.telemetry.record import ConnectionState
 
 
+_NO_ROOM = "too many logins wait to be checked"
+
+
 @attrs.define(eq=False, slots=False)
 class Tunnelling(Stage):
     """Waits for the whole request, and for the thread that checks a password.
@@ -34,7 +37,7 @@ class Tunnelling(Stage):
     _layer: RuleLayer  # of `_route`
     _route: CompiledRoute
     _inside: RuleLayer
-    _judging: Deferred[bool] | None = attrs.field(default=None, init=False)
+    _judging: Deferred[bool | None] | None = attrs.field(default=None, init=False)
     _paused = False
 
     @override
@@ -102,18 +105,18 @@ class Tunnelling(Stage):
         assert users is not None  # noqa: S101 - otherwise nobody is asked to log in
         judged = users.check(source_of(address.host) if address else -1, login)
         if judged is None:
-            return self._refuse("too many logins are being checked", 503)
+            return self._refuse(_NO_ROOM, 503)
         if isinstance(judged, bool):
             return self._proceed(judged)
         self._judging = judged
-        judged.addCallback(self._judged)
+        judged.addCallbacks(self._judged, lambda failure: failure.trap(CancelledError) and None)
         return None
 
-    def _judged(self, answer: bool) -> None:  # noqa: FBT001 - of a Deferred
-        if self._judging is not None:  # otherwise the connection has left this stage
-            self._judging = None
-            self._resume()
-            self._client.advance(self._proceed(answer))
+    def _judged(self, answer: bool | None) -> None:  # noqa: FBT001 - of a Deferred
+        self._judging = None
+        self._resume()
+        refused = self._refuse(_NO_ROOM, 503) if answer is None else None
+        self._client.advance(refused or self._proceed(answer))
 
     def _open(self) -> Outcome:
         client, dialogue, inside = self._client, self._dialogue, self._inside
@@ -149,7 +152,9 @@ class Tunnelling(Stage):
     @override
     def leave(self) -> None:
         super().leave()
-        self._judging = None
+        judging, self._judging = self._judging, None
+        if judging is not None:
+            judging.cancel()
         self._resume()
 
     def _resume(self) -> None:

@@ -173,6 +173,7 @@ class Gauges:
         cannot_accept: By listener, why some worker cannot accept its clients, and since when, in seconds since 1970.
         ech: By listener, the keys by which it opens hidden hellos, the published one first: each its number, its public name, and
             when it was written, in seconds since 1970.
+        logins: By route, how many logins have waited lately to be checked, and the source of the most wrong ones, if they are many.
         ports: By backend and server, why no source port is left, how many connections failed so, and since when.
     """
 
@@ -195,6 +196,7 @@ class Gauges:
     cannot_accept: Mapping[str, tuple[str, float]] = attrs.field(factory=dict)
     ports: Mapping[tuple[str, str], tuple[str, int, float]] = attrs.field(factory=dict)
     ech: Mapping[str, Sequence[Sequence[Any]]] = attrs.field(factory=dict)
+    logins: Mapping[str, tuple[int, str]] = attrs.field(factory=dict)
 
     @property
     def cluster(self) -> bool | None:
@@ -273,6 +275,7 @@ class Gauges:
             flooding=flooding,
             written_logs=frozenset(itertools.chain(*_all(answers, "written_logs"))),
             ports=_lacking_ports(_all(answers, "ports")),
+            logins=_crowds(_all(answers, "logins")),
             ech={name: keys for rows in _all(answers, "ech") for name, keys in rows.items()},
             cannot_accept={
                 listener: (why, since)
@@ -290,6 +293,13 @@ def _lacking_ports(
         _, before, first = ports.get((backend, server), (why, 0, since))
         ports[backend, server] = why, before + count, min(first, since)
     return ports
+
+
+def _crowds(reports: Iterable[Iterable[Sequence[Any]]]) -> dict[str, tuple[int, str]]:
+    crowds: dict[str, tuple[int, str]] = {}
+    for route, count, source in itertools.chain(*reports):
+        crowds[route] = max(crowds.get(route, (0, "")), (count, source))
+    return crowds
 
 
 def _all(answers: Iterable[Mapping[str, Any]], name: str) -> list[Any]:

@@ -1,0 +1,111 @@
+"""Whose login is checked next."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from txmux.client import login_queue
+from txmux.client.login_queue import LoginQueue
+
+_SOURCES = st.integers(0, 5)
+_STEPS = st.lists(
+    st.tuples(st.sampled_from(("add", "wrong", "right", "leave")), _SOURCES), max_size=60
+)
+
+
+class LoginQueueTest(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.now = 0.0
+        self.queue = LoginQueue[str](lambda: self.now)
+
+    def fill(self, sources: int) -> None:
+        for source in range(sources):
+            for number in range(2):
+                self.queue.add(source, f"{source} {number}")
+
+    def take_wrong(self) -> str | None:
+        """Check the next login, which is wrong, and let its source send another one."""
+        login = self.queue.take()
+        if login is not None:
+            source = int(login.split()[0])
+            self.queue.judged(source, is_right=False)
+            self.queue.add(source, f"{source} next")
+        return login
+
+    def test_first_login_beside_100_sources_with_wrong_ones(self) -> None:
+        self.fill(100)
+        for _ in range(1000):
+            self.take_wrong()
+        self.assertIsNone(self.queue.add(1000, "1000 right"))
+        self.assertEqual(self.take_wrong(), "1000 right")
+
+    def test_first_login_beside_100_new_sources(self) -> None:
+        """It waits for one of each at most, not for their second ones."""
+        self.fill(100)
+        self.queue.add(1000, "1000 right")
+        taken = [self.take_wrong() for _ in range(101)]
+        self.assertIn("1000 right", taken)
+
+    def test_typing_error(self) -> None:
+        """Who was wrong once waits behind those who never were, and before those who often were."""
+        self.fill(3)
+        for _ in range(30):
+            self.take_wrong()
+        self.queue.judged(1000, is_right=False)
+        self.queue.add(1000, "1000 right")
+        self.queue.add(1001, "1001 right")
+        self.assertEqual([self.take_wrong(), self.take_wrong()], ["1001 right", "1000 right"])
+
+    def test_forgiven(self) -> None:
+        for source in (1, 2):
+            self.queue.judged(source, is_right=False)
+        self.now = 601
+        self.queue.add(1, "first")
+        self.queue.add(3, "second")
+        self.assertEqual([self.queue.take(), self.queue.take()], ["first", "second"])
+        self.queue.judged(2, is_right=True)
+        self.assertIsNone(self.queue.take())
+
+    def test_full(self) -> None:
+        """A new source takes the place of one with wrong logins; those that are new as well keep theirs."""
+        self.patch(login_queue, "_MOST", 4)
+        self.fill(2)
+        self.assertEqual(self.queue.add(0, "third"), "third")
+        self.queue.judged(1, is_right=False)
+        self.assertEqual(self.queue.worst(), 1)
+        self.assertEqual(self.queue.add(2, "new"), "1 1")
+        self.assertEqual(self.queue.add(3, "new, too"), "1 0")
+        self.assertEqual(self.queue.add(1, "wrong again"), "wrong again")
+        self.assertEqual(self.queue.add(4, "newest"), "0 1")
+        self.assertEqual(self.queue.add(5, "one too many"), "one too many")
+        self.assertEqual(len(self.queue), 4)
+
+    @given(_STEPS)
+    def test_turns(self, steps: list[tuple[str, int]]) -> None:
+        """The next one is of a source with the fewest wrong logins; what has left is not taken; the count is right."""
+        queue, wrong = LoginQueue[str](float), dict.fromkeys(range(6), 0)
+        waiting: list[str] = []
+        for number, (what, source) in enumerate(steps):
+            if what == "add":
+                login = f"{source} {number}"
+                is_full = sum(one.startswith(f"{source} ") for one in waiting) == 2
+                self.assertEqual(queue.add(source, login), login if is_full else None)
+                waiting += [] if is_full else [login]
+            elif what == "leave":
+                mine = [one for one in waiting if one.startswith(f"{source} ")]
+                for login in mine[:1]:
+                    self.assertTrue(queue.remove(source, login))
+                    self.assertFalse(queue.remove(source, login))
+                    waiting.remove(login)
+            else:
+                taken = queue.take()
+                self.assertEqual(taken is None, not waiting)
+                if taken is not None:
+                    waiting.remove(taken)
+                    its = int(taken.split()[0])
+                    self.assertLessEqual(
+                        wrong[its], min(wrong[int(one[0])] for one in [*waiting, taken])
+                    )
+                    wrong[its] = 0 if what == "right" else wrong[its] + 1
+                    queue.judged(its, is_right=what == "right")
+            self.assertEqual(len(queue), len(waiting))

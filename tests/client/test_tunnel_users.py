@@ -1,0 +1,100 @@
+"""Logins are checked one after another; how long that takes tells nothing of the user."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import bcrypt
+from twisted.internet.defer import CancelledError, Deferred, gatherResults
+from twisted.trial.unittest import TestCase
+
+from tests.support.folders import make_folder
+from txmux.client.tunnel_users import TunnelUsers
+from txmux.wire.tunnel.dialogue import Login
+
+_COSTS = {"cheap": 4, "middle": 6, "dear": 7}
+
+
+class TunnelUsersTest(TestCase):
+    def setUp(self) -> None:
+        file = make_folder(self) / "users"
+        rows = (
+            f"{name}:{bcrypt.hashpw(name.encode(), bcrypt.gensalt(cost)).decode()}\n"
+            for name, cost in _COSTS.items()
+        )
+        file.write_text("".join(rows))
+        self.users = TunnelUsers("r", file)
+        self.work: list[int] = []
+        hash_one = self.users._hash
+
+        def hashed(password: bytes, salt: bytes) -> bytes:
+            self.work.append(2 ** int(salt.split(b"$")[2]))
+            return hash_one(password, salt)
+
+        self.users._hash = hashed
+
+    def check(self, user: str, password: bytes, source: int = 1) -> Deferred[bool | None]:
+        answer = self.users.check(source, Login(user, password))
+        assert isinstance(answer, Deferred)
+        return answer
+
+    async def test_as_much_work_for_each_user(self) -> None:
+        """Also for right passwords, for users that do not exist, and for passwords that bcrypt would cut."""
+        for user in (*_COSTS, "nobody", "", "x" * 300):
+            for password in (b"wrong", user.encode(), user.encode() + b"x" * 80, b"a\0b", b""):
+                self.work.clear()
+                is_right = await self.check(user, password)
+                self.assertEqual(is_right, user in _COSTS and password == user.encode())
+                self.assertEqual(sum(self.work), 2**7, (user, password))
+
+    async def test_right_one_is_remembered(self) -> None:
+        self.assertTrue(await self.check("dear", b"dear"))
+        self.work.clear()
+        known: Any = self.users.check(2, Login("dear", b"dear"))
+        self.assertIs(known, True)  # noqa: FBT003 - at once
+        self.assertFalse(await self.check("cheap", b"dear"))
+
+    async def test_connections_at_once(self) -> None:
+        """One check is enough for several connections with one login."""
+        for user in ("dear", "nobody"):
+            self.work.clear()
+            checks = [self.check(user, b"dear", source) for source in (1, 1, 1, 1)]
+            gone = checks.pop()
+            gone.cancel()
+            await self.assertFailure(gone, CancelledError)
+            self.assertEqual(await gatherResults(checks), [user == "dear"] * 3)
+            self.assertEqual(sum(self.work), 2**7)
+        self.work.clear()
+        checks = [self.check("cheap", b"cheap", source) for source in range(6)]
+        self.assertEqual(await gatherResults(checks), [True] * 6)
+        self.assertEqual(sum(self.work), 2**7)
+        self.assertEqual(self.users._checks, {})
+
+    async def test_client_that_has_left(self) -> None:
+        """What waits is not hashed for it; what is being hashed is, and the next one has its turn."""
+        first, second = self.check("dear", b"1", 1), self.check("dear", b"2", 2)
+        third = self.check("dear", b"3", 3)
+        for gone in (first, second):
+            gone.cancel()
+            await self.assertFailure(gone, CancelledError)
+        self.assertFalse(await third)
+        self.assertEqual(sum(self.work), 2 * 2**7)
+        self.assertEqual(len(self.users._queue), 0)
+
+    async def test_first_login_beside_wrong_ones(self) -> None:
+        """With wrong ones of 20 sources waiting, a right first login of another one is the next that is checked."""
+        for source in range(20):
+            await self.check("cheap", b"wrong", source)
+        waiting = [self.check("cheap", b"%d" % n, source) for source in range(20) for n in range(2)]
+        self.work.clear()
+        self.assertTrue(await self.check("cheap", b"cheap", 100))
+        self.assertLessEqual(sum(self.work), 2 * 2**7)
+        found: Any = self.users.crowded()
+        self.assertGreaterEqual(found[0], 16)
+        await gatherResults(waiting)
+
+    async def test_too_many_of_one_source(self) -> None:
+        checks = [self.check("dear", b"%d" % number) for number in range(3)]
+        self.assertIsNone(self.users.check(1, Login("dear", b"3")))
+        self.assertEqual(await gatherResults(checks), [False] * 3)
+        self.assertIsNone(self.users.crowded())
