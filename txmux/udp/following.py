@@ -151,7 +151,8 @@ class Following:
             return
         at: Any = visit[0]
         port, key = at
-        self._learn(data, 0)
+        if data and self.path.may_tell(data[0]):
+            self._learn(data, 0)
         if self.path.to_visitor(len(data), self._live.seconds()):
             self._flow.to_visitor(port, key, data)
             self._follow()
@@ -165,17 +166,17 @@ class Following:
 
     def from_server(self, data: memoryview, size: int) -> None:
         """Learn from an answer of the server to the address where the flow is."""
-        self._learn(data, size)
-        if self.path.watches:
-            self.path.settle(self._live.seconds())
+        path = self.path
+        if data and path.may_tell(data[0]):
+            self._learn(data, size)
+        if path.watches:
+            path.settle(self._live.seconds())
             self._follow()
 
     def _learn(self, data: memoryview, size: int) -> None:
-        path = self.path
-        if len(data) and path.may_tell(data[0]):
-            first = ancillary.first(data, size)
-            path.from_server(first)
-            self._flow.learn(first)
+        first = ancillary.first(data, size)
+        self.path.from_server(first)
+        self._flow.learn(first)
 
     def _may_be_at(self, client: Address) -> bool:
         """Return whether a client with this address is admitted, and served by the route; a trusted proxy is not."""

@@ -67,7 +67,7 @@ class AioquicTests(QuicCase):
             r"whole +answered +\d+ ms +certificate example\.com",
             "in 2 datagrams, any order +2 of 2 +the same certificate",
             "in 3 datagrams, any order +6 of 6 +the same certificate",
-            "half, then silence +no answer after 1.0 s",
+            r"half, then silence +no answer after \d\.\d s",
             "result: the decision does not depend on packets",
         ):
             self.assertRegex(output, line)

@@ -16,8 +16,10 @@ from txmux.wire.client_hello import ClientHello
 from txmux.wire.cursor import MalformedError
 from txmux.wire.quic.header import VERSIONS, LongHeader, Packet, UnacceptableError, long_headers
 from txmux.wire.quic.opening import MOST_PACKETS, QuicOpening, parse_opening
+from txmux.wire.reassembly import LONGEST_STREAM
 
 _MOST_OPENINGS = 16
+_MOST_BYTES = 2 * LONGEST_STREAM  # kept of all of them
 
 
 @attrs.define(eq=False)
@@ -70,7 +72,7 @@ class DecidedHello:
             try:
                 after = opening.continued(datagram, initials)
                 is_same = (
-                    after.is_empty
+                    not after.size
                     if self.is_over
                     else all(self._fits(one, after, datagram, decides) for one in after.hellos())
                 )
@@ -78,6 +80,8 @@ class DecidedHello:
                 continue  # protected by the keys of another one
             except UnacceptableError:
                 return False
+            others = sum(one.size for key, one in self._openings.items() if key != name)
+            is_same = is_same and others + after.size <= _MOST_BYTES
             if is_same:
                 self._openings[name] = after
             return is_same

@@ -161,9 +161,7 @@ class QuicOpening:
         if not fragments:
             return
         self._stream, self._pending = reassemble(self._stream, (*self._pending, *fragments))
-        if len(self._pending) > MOST_FRAGMENTS:
-            raise MalformedError
-        if sum(len(data) for _, data in self._pending) + len(self._stream) > LONGEST_STREAM:
+        if len(self._pending) > MOST_FRAGMENTS or self.size > LONGEST_STREAM:
             raise MalformedError
         self.hello = copied(self.hello)
         self.hello.read_message(self._stream)
@@ -188,9 +186,9 @@ class QuicOpening:
         return after
 
     @property
-    def is_empty(self) -> bool:
-        """Whether nothing has come in a CRYPTO frame."""
-        return not (self._stream or self._pending)
+    def size(self) -> int:
+        """How many bytes are kept of CRYPTO frames."""
+        return len(self._stream) + sum(len(data) for _, data in self._pending)
 
     def emptied(self) -> QuicOpening:
         """Return one that takes the packets that this takes, as if nothing had come in their CRYPTO frames."""
