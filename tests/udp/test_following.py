@@ -61,6 +61,19 @@ class MovingTests(MovingCase):
         line = await self.assert_stopped(datagrams_in=7, datagrams_out=8)
         self.assertEqual(line["facts"], {"moved_to": f"127.0.0.2:{new.port}"})
 
+    async def test_without_descriptors_the_flow_stays_where_it_is(self) -> None:
+        server, old, new, port = self.quic_service("127.0.0.2")
+        await old.asks(FIRST, port)
+        await old.asks(SHORT, port)
+        [listener] = self.running.listeners
+        self.patch(listener.runtime.descriptors, "room", lambda: False)
+        for _ in range(10):
+            await turn()
+            new.say(SHORT + b"lost", port)
+        self.assertEqual(await old.asks(SHORT, port), SHORT)
+        self.assertEqual((len({*server.senders}), new.heard), (1, []))
+        self.assertGreater(self.datagrams("lost"), 2)
+
     async def test_wireguard_client_at_another_address(self) -> None:
         server = Talker.listening(self, answer=lambda data: WG_ANSWER if data == WG_FIRST else data)
         old, new = Talker.listening(self), Talker.listening(self, "127.0.0.2")

@@ -279,7 +279,10 @@ class ServerSocket:
     def visit(self, client: Address, answered: Callable[[memoryview], None]) -> VisitSocket | None:
         """Make a further socket, by which the server notices an address that the client may have; ``None`` if that cannot be."""
         current, header, member = self.sock, self._header, self._member
-        if current is None or member is None or self._open(member, client) is not None:
+        has_room = self._flow.live.runtime.descriptors.room()
+        if not has_room or current is None or member is None:
+            return None
+        if self._open(member, client) is not None:
             return None
         made, its_header = self.sock, self._header
         self.sock, self._header = current, header
