@@ -19,7 +19,7 @@ _FORGIVEN = 600.0  # seconds after the last one
 
 @attrs.define
 class _Waiting(Generic[T]):
-    turn: int  # the lowest goes first among sources with as many wrong logins
+    turn: int  # when it came or had its last turn
     logins: deque[T] = attrs.field(factory=deque)
 
 
@@ -62,12 +62,12 @@ class LoginQueue(Generic[T]):
         """Take the next login; ``None`` if none waits."""
         if not self._sources:
             return None
-        source = min(self._sources, key=lambda its: (self._wrong_of(its), self._sources[its].turn))
+        source = min(self._sources, key=self._place)
         self._sources[source].turn = next(self._turns)
         return self._pop(source)
 
     def remove(self, source: int, login: T) -> bool:
-        """Remove a login whose client has left; return whether it still waited."""
+        """Remove a login whose client has left, and count it as a wrong one; return whether it still waited."""
         waiting = self._sources.get(source)
         if waiting is None or login not in waiting.logins:
             return False
@@ -75,6 +75,8 @@ class LoginQueue(Generic[T]):
         self._count -= 1
         if not waiting.logins:
             del self._sources[source]
+        # Else, under attack, sources of which nothing has been checked yet would be new again and again.
+        self.judged(source, is_right=False)
         return True
 
     def judged(self, source: int, *, is_right: bool) -> None:
@@ -85,6 +87,11 @@ class LoginQueue(Generic[T]):
             self._wrong[source] = count, self._seconds()
             if len(self._wrong) > _REMEMBERED:
                 self._wrong.popitem(last=False)
+
+    def _place(self, source: int) -> tuple[int, int]:
+        wrong, turn = self._wrong_of(source), self._sources[source].turn
+        # Of those without a wrong one the newest goes first: while many come at once, as each would wait for all before it.
+        return wrong, turn if wrong else -turn
 
     def worst(self) -> int:
         """Return the source that waits with the most wrong logins, and then the most that wait."""
