@@ -28,6 +28,7 @@ from txmux.matchers.payload import bytes_from_hex, bytes_from_text
 from txmux.rules.model import (
     NO_CERTIFICATE,
     REVOKED,
+    Backend,
     FoundCertificate,
     Listener,
     Route,
@@ -58,7 +59,9 @@ from txmux.telemetry.formatting import (
     printable_json,
 )
 from txmux.transport import unmapped
+from txmux.wire.client_hello import parse_client_hello
 from txmux.wire.facts import printable
+from txmux.wire.second_hello import NOT_READ, is_not_read
 from txmux.wire.tunnel.dialogue import asked_for
 
 if TYPE_CHECKING:
@@ -385,6 +388,7 @@ def _trace(
         verdicts = _unhidden(keys, listener, sample.data, explained)
     else:
         verdicts = explained(sample.data)
+    verdicts = _unread(listener, routes, sample.data, verdicts)
     if end is not None and end.tunnel:
         verdicts = _inside_tunnel(verdicts, routes, sample, certificate)
     route = verdicts.decision.route
@@ -443,6 +447,20 @@ def _unhidden(
         found = attrs.evolve(found, decided_at=len(data) - len(unsealed.stream) + unsealed.end)
     decision = attrs.evolve(found.decision, facts={**facts, **found.decision.facts})
     return attrs.evolve(found, decision=decision)
+
+
+def _unread(
+    listener: Listener, routes: Sequence[Route], data: bytes, found: Explanation[Any]
+) -> Explanation[Any]:
+    """Return what becomes of TLS whose hello cannot be read, where routes look into hellos: no server gets it."""
+    route = found.decision.route
+    outcome = listener.default if route is None else route.outcome
+    may_follow = found.decided_at is not None and not parse_client_hello(data, None).malformed
+    is_passed_on = isinstance(outcome, Backend) and (route is None or not route.is_outer)
+    if may_follow or not is_passed_on or not is_not_read(data) or not Detector(routes).reads_hello:
+        return found
+    facts = {**found.decision.facts, "tls_error": NOT_READ}
+    return attrs.evolve(found, decision=Decision(None, facts))
 
 
 def _keys(path: Path | None) -> EchKeys | None:

@@ -33,8 +33,7 @@ from txmux.tcp.stages.awaiting_tls import AwaitingTLS
 from txmux.tcp.stages.connecting import (
     AwaitingHello,
     Connecting,
-    begins_tls,
-    has_hello,
+    has_unread_hello,
     lacks_hello,
 )
 from txmux.tcp.stages.handing_off import HandingOff
@@ -70,6 +69,7 @@ from txmux.telemetry.reasons import AbortReason, EndReason
 from txmux.telemetry.record import ConnectionRecord, ConnectionState
 from txmux.wire.proxyprotocol.decode import LONGEST_HEADER
 from txmux.wire.proxyprotocol.header import Address
+from txmux.wire.second_hello import NOT_READ
 
 if TYPE_CHECKING:
     from txmux.client.io_runtime import IORuntime
@@ -333,15 +333,11 @@ class MuxProtocol(End, Client):
             return ToProtocol(destination)
         if isinstance(destination, Handover):
             return ToProcess(destination)
-        by_hello = self.goes_by_hello and begins_tls(self) and not has_hello(self)
-        if (by_hello or destination.backend.proxy_tlvs) and lacks_hello(self, destination):
+        is_unread = self.goes_by_hello and has_unread_hello(self)
+        if (is_unread or destination.backend.proxy_tlvs) and lacks_hello(self, destination):
             return HelloIncomplete(destination)
-        if by_hello:
-            # A server may understand what txmux does not, or what comes later.
-            why = (
-                "its hello is malformed, longer than peek_limit, or was not whole in detect_timeout"
-            )
-            record.facts = {**record.facts, "tls_error": why}
+        if is_unread:
+            record.facts = {**record.facts, "tls_error": NOT_READ}
             return TurnedAway(Refusal.CLOSE, "tls-failed")
         return ToBackend(destination)
 

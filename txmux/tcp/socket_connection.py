@@ -51,7 +51,7 @@ from txmux.tcp.dialling import header_for
 from txmux.tcp.fast_path import FastPath
 from txmux.tcp.stage import Stage
 from txmux.tcp.stages.awaiting_retry import AwaitingRetry
-from txmux.tcp.stages.connecting import Connecting, begins_tls
+from txmux.tcp.stages.connecting import Connecting, goes_by_hello
 from txmux.tcp.stages.peeking import Peeking
 from txmux.tcp.stages.reading_proxy_header import ReadingProxyHeader, record_sender, take_header
 from txmux.tcp.stages.relaying import Relaying
@@ -262,7 +262,7 @@ class SocketConnection(MuxProtocol):
         may_loop = self.runtime.loop_detector.slots[self._name[1]]
         if self.transport is not None or may_loop or not upstream.is_plain:
             return Connecting(self, upstream)
-        if self.goes_by_hello and begins_tls(self):
+        if self.goes_by_hello and goes_by_hello(self):
             if len(self.received) != 5 + int.from_bytes(self.received[3:5], "big"):
                 return Connecting(self, upstream)  # which tells the hello from what follows
             self._hello = self.received

@@ -27,6 +27,7 @@ from txmux.tcp.transitions import Connected, ConnectedByHello, Outcome, Routed, 
 from txmux.telemetry.reasons import ConnectFailure
 from txmux.wire.client_hello import parse_client_hello
 from txmux.wire.hello_records import HANDSHAKE
+from txmux.wire.second_hello import TLS, is_not_read
 
 if TYPE_CHECKING:
     from txmux.backends.upstream import Upstream
@@ -34,24 +35,22 @@ if TYPE_CHECKING:
     from txmux.telemetry.record import ConnectionState
 
 _WITH_PORT = IPv4Address, IPv6Address
-_TLS = HANDSHAKE + b"\x03"  # the first bytes of a record with a hello, whatever its version
 
 _HIDDEN_END_CHECK = 30.0  # seconds between checks whether a paused client may have left unnoticed
 
 _log = Logger()  # of the module: an event must not keep a connection's objects alive
 
 
-def begins_tls(client: Client) -> bool:
+def goes_by_hello(client: Client) -> bool:
     """Return whether the client goes by its hello, which is passed on."""
-    return client.goes_by_hello and client.ech is None and client.received.startswith(_TLS)
+    return client.goes_by_hello and client.ech is None and client.received.startswith(TLS)
 
 
-def has_hello(client: Client) -> bool:
-    """Return whether the client's hello is there in full, and well-formed."""
-    if "ja4" in client.decided and client.agreed_tls is None:  # then it is known
-        return True
-    limit = client.configuration.settings.peek_limit
-    return parse_client_hello(client.received[:limit], None).hello is not None
+def has_unread_hello(client: Client) -> bool:
+    """Return whether a server may read a hello in what the client sends, that its route has not."""
+    if not goes_by_hello(client) or ("ja4" in client.decided and client.agreed_tls is None):
+        return False  # where its fingerprint is known, it has been read
+    return is_not_read(client.received[: client.configuration.settings.peek_limit])
 
 
 def lacks_hello(client: Client, upstream: Upstream) -> bool:
@@ -60,7 +59,7 @@ def lacks_hello(client: Client, upstream: Upstream) -> bool:
         return False
     names = upstream.backend.proxy_tlvs
     for_header = client.agreed_tls is None and not {"authority", "alpn"}.isdisjoint(names)
-    if not (for_header or begins_tls(client)):
+    if not (for_header or goes_by_hello(client)):
         return False
     settings, received = client.configuration.settings, client.received
     is_late = client.elapsed_ms() >= settings.detect_timeout * 1000
@@ -205,7 +204,7 @@ class Connecting(Stage):
             self._record_tried(connector)
         self._leave_held(is_connected=True)
         client.open_tunnel()
-        if client.ech is not None or begins_tls(client):
+        if client.ech is not None or goes_by_hello(client):
             client.advance(ConnectedByHello(self._upstream, member, server))
         else:
             client.advance(Connected(self._upstream, member, server))
