@@ -13,6 +13,7 @@ from zope.interface import implementer
 from tests.backends.connect.tls_case import authority
 from tests.cli.support import ExplainTestCase, Terminal
 from tests.support.certificates import make_authority
+from tests.wire.hello_builder import client_hello, records, server_name, versions
 from txmux.cli import explain
 from txmux.interfaces import IProtocolMatcher, Peeked, Predicate, Verdict
 from txmux.rules.model import InProcess
@@ -49,6 +50,23 @@ server = 127.0.0.1:22
 
 class ServiceTestCase(ExplainTestCase):
     text = RULES
+
+
+class HelloTests(ExplainTestCase):
+    text = (
+        "[listen a]\nendpoint = :1\n[route vip]\nmatch = tls sni=vip.test\nbackend = reject\n"
+        "[route all]\nmatch = any\nbackend = 127.0.0.1:8080\n"
+    )
+
+    def test_hello_that_cannot_be_read_reaches_no_server(self) -> None:
+        """A server might read the name of another route in it."""
+        whole = records(client_hello(server_name("a.test"), versions(0x0304)))
+        odd = whole[:2] + b"\x09" + whole[3:]
+        for data, is_refused in ((whole, False), (whole[:40], True), (odd, True), (b"x", False)):
+            document = json.loads(self.explain("--json", "--hex", data.hex()))
+            [listener] = document["streams"][0]["listeners"]
+            decided = listener["decision"] or listener["at_deadline"]
+            self.assertEqual(decided["by"] == "tls-failed", is_refused, data)
 
 
 class HandoverTests(ExplainTestCase):
