@@ -4,13 +4,23 @@ import sys
 from collections.abc import Generator
 
 import pytest
+from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
+from zope.interface import provider
+
+_TEXT = "the sandbox has refused"
 
 _refused: list[str] = []
 
 
 def _look(line: str) -> None:
-    if "the sandbox has refused" in line:
+    if _TEXT in line:
         _refused.append(line)
+
+
+@provider(ILogObserver)
+def _observe(event: LogEvent) -> None:
+    if _TEXT in (event.get("log_format") or ""):  # of a service in this process
+        _refused.append(formatEvent(event) + "\n")
 
 
 def expected_refusals() -> list[str]:
@@ -21,7 +31,10 @@ def expected_refusals() -> list[str]:
 
 
 class RefusedCalls:
-    """Looks at what the programs print that tests start: a plugin of pytest."""
+    """Looks at what services write that tests start: a plugin of pytest."""
+
+    def __init__(self) -> None:
+        globalLogPublisher.addObserver(_observe)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self) -> None:

@@ -38,7 +38,7 @@ stat fstat lstat newfstatat statx access faccessat faccessat2 readlink readlinka
 brk mmap munmap mremap mprotect madvise
 futex rseq set_robust_list set_tid_address sched_yield membarrier
 clock_gettime clock_getres clock_nanosleep nanosleep gettimeofday time
-getrandom getpid gettid getppid getuid geteuid getgid getegid uname sysinfo getrusage
+getrandom getpid gettid getppid getuid geteuid getgid getegid uname sysinfo getrusage getcpu
 rt_sigaction rt_sigprocmask rt_sigreturn sigaltstack restart_syscall
 exit exit_group
 riscv_hwprobe riscv_flush_icache
