@@ -25,12 +25,11 @@ def decoded(section: bytes) -> dict[str, str]:
     except HPACKError:
         raise MalformedError from None
     fields: dict[str, str] = {}
-    regular = False
     for raw_name, raw_value in listed:
         name, value = bytes(raw_name).decode("latin-1"), bytes(raw_value).decode("latin-1")
-        if name.startswith(":") and (regular or name in fields):
+        # One behind regular fields is malformed, too, but nginx serves the host in it.
+        if name.startswith(":") and name in fields:
             raise MalformedError
-        regular = not name.startswith(":")
         fields.setdefault(name, value)
     if ":method" not in fields:
         raise MalformedError
