@@ -2,6 +2,7 @@
 
 import ast
 import functools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -116,6 +117,25 @@ class StructureTest(SynchronousTestCase):
                 for name in (alias.name for alias in node.names)
             ]
             self.assertNotIn("reactor", at_import, path)
+
+    def test_modules_that_texts_name_are_there(self) -> None:
+        """Those that are imported by name, only where rules need them, among others."""
+        named = {
+            (str(inside), node.value)
+            for _, inside, code in modules()
+            for node in ast.walk(code)
+            if isinstance(node, ast.Constant)
+            and isinstance(node.value, str)
+            and re.fullmatch(r"txmux(\.[a-z_]+){2,}", node.value)
+        }
+        self.assertIn(("processes/workers/starting.py", "txmux.client.tls.ech"), named)
+        gone = {
+            one
+            for one in named
+            if not (PACKAGE.parent / one[1].replace(".", "/")).is_dir()
+            and not (PACKAGE.parent / one[1].replace(".", "/")).with_suffix(".py").exists()
+        }
+        self.assertEqual(gone, set())
 
     def test_no_long_files(self) -> None:
         for _, path, _ in modules():
