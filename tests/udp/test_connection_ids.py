@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.udp.test_migration import FIRST, ID, SHORT, WG_FIRST, answer
-from tests.wire.quic_builder import DESTINATION, SOURCE, V2, initial
+from tests.wire.quic_builder import DESTINATION, SOURCE, V1, V2, initial
 from tests.wire.quic_vectors import RETRY_1, SERVER_1, SERVER_ID, VERSION_1
 from txmux.udp.connection_ids import HEAD, ConnectionIds, destination_of
 
@@ -53,6 +53,25 @@ class ConnectionIdsTests(SynchronousTestCase):
         self.assertEqual(ids.known, (DESTINATION,))
         self.assertTrue(ids.take(b"\x41" + DESTINATION + bytes(30)))
         self.assertEqual(ids.current, DESTINATION)
+
+    def test_same_id_in_another_version_is_of_another_connection(self) -> None:
+        ids = ids_of()
+        newer = initial(b"\1", version=V2)
+        self.assertFalse(ids.take(newer[:HEAD]))
+        self.assertTrue(ids.learn(answer()))
+        self.assertFalse(ids.take(newer[:HEAD]))
+        self.assertFalse(ids.learn(answer(version=0)))
+        self.assertFalse(
+            ids.learn(answer(version=V2))
+        )  # the server has chosen another one (RFC 9368)
+        for recalled in (ids, ConnectionIds.from_json(json.loads(json.dumps(ids.as_json())))):
+            for version in (V1, V2):
+                asked = answer(SOURCE, destination=ID, version=version)
+                self.assertTrue(recalled.take(asked[:HEAD]))
+            other = answer(SOURCE, destination=ID, version=0x1A2A3A4A)
+            self.assertFalse(recalled.take(other[:HEAD]))
+        older = ConnectionIds.from_json({"own": "", "known": [DESTINATION.hex()]})
+        self.assertTrue(older.take(newer[:HEAD]))
 
     def test_servers_id_has_any_length_up_to_20(self) -> None:
         for length in range(21):

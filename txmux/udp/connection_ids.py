@@ -101,11 +101,13 @@ class ConnectionIds:
             return False
         source = header.source
         has_id = header.version and header.kind is not Packet.ZERO_RTT and len(source) <= LONGEST_ID
-        if not has_id or header.destination != self._own or source == self.served:
+        if not has_id or header.destination != self._own:
+            return False
+        if self.versions and self.versions[-1] != _version(answer):
+            self.versions = tuple(dict.fromkeys((self.versions[0], _version(answer))))
+        if source == self.served:
             return False
         self.served = source
-        if self.versions:
-            self.versions = tuple(dict.fromkeys((self.versions[0], _version(answer))))
         if source not in self.known:
             latest = self.known[1:][2 - _MOST_KNOWN :]
             self.known = (self.known[0], *latest, source)
