@@ -61,9 +61,8 @@ class ConnectionIdsTests(SynchronousTestCase):
         self.assertTrue(ids.learn(answer()))
         self.assertFalse(ids.take(newer[:HEAD]))
         self.assertFalse(ids.learn(answer(version=0)))
-        self.assertFalse(
-            ids.learn(answer(version=V2))
-        )  # the server has chosen another one (RFC 9368)
+        # The server has chosen another one (RFC 9368).
+        self.assertFalse(ids.learn(answer(kind=3, version=V2)))
         for recalled in (ids, ConnectionIds.from_json(json.loads(json.dumps(ids.as_json())))):
             for version in (V1, V2):
                 asked = answer(SOURCE, destination=ID, version=version)
