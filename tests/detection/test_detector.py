@@ -1,7 +1,7 @@
 """The promise of detection: priority, not timing; and the same bytes, the same route."""
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from ipaddress import ip_address
 
@@ -259,3 +259,31 @@ class PeekedTest(SynchronousTestCase):
         self.assertEqual([first.parsed(parser), first.parsed(parser)], ["a", "a"])
         Peeked(b"abc", Peeked(b"ab", first)).parsed(parser)
         self.assertEqual(calls, [(b"a", None), (b"abc", "a")])
+
+
+@attrs.frozen
+class Names(After):
+    fact: str = ""
+
+    @property
+    def learnt(self) -> Callable[[Peeked], dict[str, str]]:
+        return _NAMING[self.fact]
+
+
+_NAMING = {name: lambda _, name=name: {"host": name, name: "seen"} for name in "ab"}
+
+
+class FactsTests(SynchronousTestCase):
+    def test_what_the_route_was_decided_by_counts(self) -> None:
+        """Another matcher, of a route that has not won, may read another name in the same bytes."""
+
+        def named(name: str, fact: str, verdict: Verdict) -> Route:
+            return asks(name, Alternative(f"{name} {fact}", Names(1, verdict, fact)))
+
+        lost = [named("1", "a", Verdict.NO), named("2", "b", Verdict.NO)]
+        for fact in "ab":
+            won = named("3", fact, Verdict.MATCH)
+            at_once = Detector([*lost, won]).decide_at_once(Peeked(b"x"))
+            for decision in (at_once, Detector([*lost, won]).start_detection().feed(b"x")):
+                assert decision is not None
+                self.assertEqual(decision.facts, {"host": fact, "a": "seen", "b": "seen"})

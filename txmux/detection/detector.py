@@ -128,7 +128,7 @@ class Detector(Generic[R]):
                     return None
                 if verdict is _MATCH:
                     return Decision(
-                        plan.routes[position], _collect_facts(plan.learners, position, peeked)
+                        plan.routes[position], _collect_facts(plan.learners_for(position), peeked)
                     )
         return None
 
@@ -252,7 +252,7 @@ class _RouteScan(Generic[R]):
     def _facts(self, plan: Plan[R], decided: int, peeked: Peeked) -> dict[str, str]:
         """Collect the facts of the routes up to the decided one, and the dry-run route that would have won."""
         # Facts of later routes are left out: parsing for the log alone would cost too much.
-        facts = _collect_facts(plan.learners, decided, peeked)
+        facts = _collect_facts(plan.learners_for(decided), peeked)
         for position in plan.dry_runs:
             route = plan.routes[position]
             if position >= decided:
@@ -424,18 +424,14 @@ def serves_at(route: RouteLike, now: float | None) -> bool:
 
 
 def _collect_facts(
-    learners: Iterable[tuple[int, Callable[[Peeked], Mapping[object, object]]]],
-    decided: int,
-    peeked: Peeked,
+    learners: Iterable[Callable[[Peeked], Mapping[object, object]]], peeked: Peeked
 ) -> dict[str, str]:
-    """Collect the facts that predicates see, up to the position of the route that won."""
+    """Collect the facts that predicates see; of one name, the last counts."""
     facts: dict[str, str] = {}
-    for position, learnt in learners:
-        if position > decided:
-            break
+    for learnt in learners:
         try:
             for name, value in learnt(peeked).items():
                 facts[_fact_name(str(name))] = str(value)
-        except Exception:  # nosec B110  # noqa: BLE001, S110 - a missing fact must not end the connection
+        except Exception:  # nosec B110  # noqa: BLE001, PERF203, S110 - a missing fact must not end the connection
             pass
     return facts

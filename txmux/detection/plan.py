@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
@@ -74,6 +74,8 @@ class RouteLike(Protocol):
 
 
 R = TypeVar("R", bound=RouteLike)
+Learner: TypeAlias = "Callable[[Peeked], Mapping[object, object]]"
+"""Returns the facts that a predicate sees."""
 
 
 class Plan(Generic[R]):
@@ -90,7 +92,9 @@ class Plan(Generic[R]):
 
     def __init__(self, routes: Iterable[R]) -> None:
         self.routes = tuple(routes)
-        self.learners = tuple(_learners(self.routes))
+        self._learners = tuple(_learners(self.routes))
+        self.learners = tuple((position, learnt) for position, _, learnt in self._learners)
+        self._learners_by_winner: dict[int, tuple[Learner, ...]] = {}
         self.dry_runs = [n for n, route in enumerate(self.routes) if route.dry_run]
         self.conversing = _conversing(self.routes)
         self.exchanges = {*chain.from_iterable(self.conversing.values())}
@@ -105,6 +109,18 @@ class Plan(Generic[R]):
             predicates[0] if predicates and len(predicates) == 1 else None
             for predicates in self.unconditional
         ]
+
+    def learners_for(self, decided: int) -> tuple[Learner, ...]:
+        """Return the functions for the facts of the routes up to the deciding one, whose own come last: what it was decided by counts."""
+        found = self._learners_by_winner.get(decided)
+        if found is None:
+            own = {
+                kind for route in self.routes[decided : decided + 1] for kind, _ in _kinds(route)
+            }
+            before = [one for one in self._learners if one[0] <= decided]
+            ordered = sorted(before, key=lambda one: one[1] in own)
+            found = self._learners_by_winner[decided] = tuple(learnt for _, _, learnt in ordered)
+        return found
 
     def named(self, peeked: Peeked) -> Collection[int] | None:
         """Return the positions of the `keyed` routes that the name in these bytes leaves; ``None`` while it is not known."""
@@ -203,23 +219,25 @@ def _next_false(flags: Sequence[bool]) -> list[int]:
     return positions
 
 
-def _learners(
-    routes: Iterable[RouteLike],
-) -> Iterator[tuple[int, Callable[[Peeked], Mapping[object, object]]]]:
+def _learners(routes: Iterable[RouteLike]) -> Iterator[tuple[int, object, Learner]]:
     kinds: dict[object, object] = {}
     for position, route in enumerate(routes):
-        for alternative in route.alternatives:
-            learnt = _declared(alternative.predicate, "learnt")
-            if learnt is None:
-                continue
-            # A method is one kind for each class; matchers may share a class but differ in a function.
-            function = getattr(learnt, "__func__", None)
-            # A predicate that looks for a name may learn more.
-            named = _declared(alternative.predicate, "named")
-            kind = (type(learnt.__self__), function, named) if function else id(learnt)
+        for kind, learnt in _kinds(route):
             if kind not in kinds:
                 kinds[kind] = learnt  # referenced, so that no other gets its id
-                yield position, learnt
+                yield position, kind, learnt
+
+
+def _kinds(route: RouteLike) -> Iterator[tuple[object, Learner]]:
+    for alternative in route.alternatives:
+        learnt = _declared(alternative.predicate, "learnt")
+        if learnt is None:
+            continue
+        # A method is one kind for each class; matchers may share a class but differ in a function.
+        function = getattr(learnt, "__func__", None)
+        # A predicate that looks for a name may learn more.
+        named = _declared(alternative.predicate, "named")
+        yield (type(learnt.__self__), function, named) if function else id(learnt), learnt
 
 
 def declared_functions(
