@@ -98,3 +98,8 @@ class TunnelUsersTest(TestCase):
         self.assertIsNone(self.users.check(1, Login("dear", b"3")))
         self.assertEqual(await gatherResults(checks), [False] * 3)
         self.assertIsNone(self.users.crowded())
+
+    def test_file_that_cannot_be_read(self) -> None:
+        users = TunnelUsers("r", make_folder(self) / "none")
+        self.addCleanup(self.flushLoggedErrors)
+        self.assertIn("none cannot be read: No such file or directory; nobody", users.trouble)
