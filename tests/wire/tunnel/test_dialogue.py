@@ -4,6 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from txmux.transport import normal_host
+from txmux.wire.http_head import parse_request
 from txmux.wire.tunnel.dialogue import FurtherRequest, Login, TunnelDialogue, asked_for
 
 _REQUESTS = (
@@ -86,3 +88,35 @@ class DialogueTest(SynchronousTestCase):
             (_REQUESTS[0] * 2, True, "another route is for what it asks for then"),
         ):
             self.assertEqual(asked_for(data, lambda _: False, wants_login=wants_login)[1], refused)
+
+    @given(
+        st.sampled_from(("", "\r\n", "\n\r")),
+        st.sampled_from((" ", "  ", "\t")),
+        st.one_of(
+            st.sampled_from(
+                (
+                    "[::ffff:127.0.0.2]",
+                    "127.0.0.2",
+                    "[0::1]",
+                    "DB.example.",
+                    "a@b",
+                    "http://a",
+                    "[v1.a]",
+                    "[a]",
+                    "a:1",
+                )
+            ),
+            st.text("aA01.:[]@/-_\\", max_size=8),
+        ),
+        st.sampled_from((":22", ":0", "", ":22:22", ":x")),
+    )
+    def test_target_is_what_routes_decide_by(
+        self, before: str, blank: str, host: str, port: str
+    ) -> None:
+        """A request that is granted is for the host that ``host=`` has compared."""
+        head = f"{before}CONNECT{blank}{host}{port} HTTP/1.1\r\nHost: other\r\n\r\n".encode()
+        events, dialogue = told([head])
+        if events[-1:] == [True]:
+            decided = parse_request(head, None)
+            self.assertEqual(normal_host(decided.host or ""), dialogue.host)
+            self.assertEqual(decided.method, "CONNECT")
