@@ -39,7 +39,7 @@ sys.stdin.read()
 _CLIENT = """
 import socket, sys
 for _ in range(int(sys.argv[2])):
-    with socket.create_connection(("127.0.0.1", int(sys.argv[1])), timeout=PATIENCE) as client:
+    with socket.create_connection(("127.0.0.1", int(sys.argv[1])), timeout=180) as client:
         client.sendall(b"x")
         said = b""
         try:

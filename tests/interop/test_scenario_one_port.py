@@ -96,7 +96,7 @@ import socket, ssl, sys, websocket
 address, name, authority = sys.argv[1:]
 secure = ssl.create_default_context(cafile=authority)
 inside = secure.wrap_socket(socket.create_connection((address, 443)), server_hostname=name)
-tunnel = websocket.create_connection(f"wss://{name}/tunnel", socket=inside, timeout=PATIENCE)
+tunnel = websocket.create_connection(f"wss://{name}/tunnel", socket=inside, timeout=180)
 tunnel.send_binary(b"PING\\r\\n")
 sys.stdout.buffer.write(tunnel.recv())
 tunnel.close()

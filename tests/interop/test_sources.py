@@ -207,7 +207,7 @@ for number in range(int(count)):
     source = (sources[number % len(sources)], 0) if sources else None
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     client = socket.socket(family)
-    client.settimeout(PATIENCE)
+    client.settimeout(180)
     client.setsockopt(socket.IPPROTO_IP, 24, 1)
     if source:
         client.bind(source)
