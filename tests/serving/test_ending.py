@@ -39,7 +39,7 @@ class DeniedTests(SynchronousTestCase):
         self.clock = Clock()
         self.denied: set[str] = set()
         self.connections = [_Connection(number) for number in range(_MANY)]
-        self.asked = 0
+        self.asked, self.takes = 0, 0.0
         self.settings = self
         self.end_denied = True
         self.banned = Banned(float)
@@ -49,6 +49,7 @@ class DeniedTests(SynchronousTestCase):
 
     def serves(self, client: Address) -> bool:
         self.asked += 1
+        self.clock.rightNow += self.takes
         return str(client.host) not in self.denied
 
     def ended(self) -> set[str]:
@@ -69,6 +70,18 @@ class DeniedTests(SynchronousTestCase):
         self.assertEqual(self.ended(), self.denied)
         self.clock.advance(1)
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_many_connections(self) -> None:
+        """While bans arrive all the time, at most a third of it is spent on checks."""
+        self.takes = 0.0005
+        self.checks.check_all()
+        self.clock.advance(0)
+        self.assertEqual(self.asked, _MANY)
+        self.checks.check_all()
+        self.clock.advance(0.9)
+        self.assertEqual(self.asked, _MANY)
+        self.clock.advance(0.2)
+        self.assertEqual(self.asked, 2 * _MANY)
 
     def test_stopped(self) -> None:
         """After the end nothing is looked at; where no listener wants it, neither."""

@@ -112,7 +112,7 @@ _AT_ONCE = 200
 """Connections checked in one turn of the reactor, which takes about a millisecond."""
 
 _PAUSE = 0.2
-"""Seconds between two checks of all connections: under attack, bans arrive all the time."""
+"""Seconds between two checks of all connections, or twice what the last one took if that is more: under attack, bans arrive all the time."""
 
 
 _WITHOUT_SERVER = frozenset(STATES[: STATES.index("relaying")])
@@ -130,6 +130,7 @@ class DeniedClients:
         self._listeners = listeners
         self._call: IDelayedCall | None = None
         self._is_due = False
+        self._began = 0.0
 
     def check_all(self) -> None:
         """Check all connections: at once, or again after the current check. Called when the admitted networks may have changed."""
@@ -140,6 +141,7 @@ class DeniedClients:
     def _start_check(self) -> None:
         self._call = None
         if self._is_due and any(map(_may_deny, self._listeners())):
+            self._began = self._reactor.seconds()
             self._call = self._reactor.callLater(0, self._check_next, self._each())
         self._is_due = False
 
@@ -162,7 +164,8 @@ class DeniedClients:
         if done == _AT_ONCE:
             self._call = self._reactor.callLater(0, self._check_next, each)
         else:
-            self._call = self._reactor.callLater(_PAUSE, self._start_check)
+            pause = max(_PAUSE, 2 * (self._reactor.seconds() - self._began))
+            self._call = self._reactor.callLater(pause, self._start_check)
 
     def stop_checks(self) -> None:
         self._is_due = False
