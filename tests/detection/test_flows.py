@@ -1,6 +1,6 @@
 """The same promise for datagrams: priority, not timing; and the same datagrams, the same route."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from ipaddress import ip_address, ip_network
 
 import attrs
@@ -43,6 +43,28 @@ class Named:
 
     def __call__(self, flow: Datagrams, /) -> Verdict:
         return Verdict.MATCH if _name(flow) == self.name else Verdict.NO
+
+
+@attrs.frozen
+class Dropping:
+    """Matches the first datagram that does not begin with a minus, with which servers drop one."""
+
+    longest: int = MOST_DATAGRAMS
+
+    @property
+    def drops(self) -> Callable[[Datagrams], bool]:
+        return _is_dropped
+
+    def __call__(self, flow: Datagrams, /) -> Verdict:
+        if all(one.startswith(b"-") for one in flow.datagrams):
+            return Verdict.NEED_MORE if len(flow.datagrams) < MOST_DATAGRAMS else Verdict.NO
+        return Verdict.MATCH if flow.datagrams[-1] == b"yes" else Verdict.NO
+
+
+def _is_dropped(flow: Datagrams) -> bool:
+    if flow.datagrams[-1] == b"-raise":
+        raise ValueError
+    return flow.datagrams[-1].startswith(b"-")
 
 
 def _name(flow: Datagrams) -> str:
@@ -110,6 +132,47 @@ class FlowTests(SynchronousTestCase):
             decision = at_once.feed([*[noise] * 9, register])
             self.assertIs(decision and decision.route, sip)
             self.assertIsNone(Detector([dns, sip]).start_flow_detection().finish().route)
+
+    def test_what_servers_drop_decides_nothing(self) -> None:
+        routes = [asks("dropping", Dropping()), asks("second", Nth(2, ord("-")))]
+        detection = Detector(routes).start_flow_detection()
+        for _ in range(9):
+            self.assertIsNone(detection.feed([*detection.left, b"-", b"-"]))
+            self.assertEqual(detection.left, ())
+        self.assertIsNone(detection.finish().route)
+        self.assertEqual(name_of(detection.feed([b"-", b"yes"])), "dropping")
+        self.assertEqual(detection.left, (b"yes",))
+        other = Detector(routes).start_flow_detection()
+        self.assertIsNone(other.feed([b"-", b"no", b"-"]))
+        self.assertEqual(other.left, (b"no",))
+        self.assertIsNone(other.feed([b"no", b"-"]))
+        self.assertEqual(name_of(other.feed([b"no", b"x"])), None)
+        self.assertIsNone(Detector(routes, 5).start_flow_detection().feed([b"-123456789"]))
+
+    def test_first_route_may_take_what_servers_drop(self) -> None:
+        routes = [asks("any", Nth(1, ord("-"))), asks("dropping", Dropping())]
+        detection = Detector(routes).start_flow_detection()
+        self.assertEqual(name_of(detection.feed([b"-"])), "any")
+        self.assertEqual(
+            explain(routes, [b"-", b"yes"]).decision, Decision(routes[0], {"datagrams": "1"})
+        )
+
+    def test_matcher_that_raises_drops_nothing(self) -> None:
+        detection = Detector([asks("dropping", Dropping())]).start_flow_detection()
+        self.assertIsNone(detection.feed([b"-raise"]))
+        self.assertEqual(detection.left, (b"-raise",))
+
+    def test_what_servers_drop_is_explained_as_it_is_decided(self) -> None:
+        routes = [asks("dropping", Dropping())]
+        for received in ([b"-", b"yes"], [b"-"] * 9 + [b"yes"]):
+            found = explain(routes, received)
+            self.assertEqual((found.decision.route, found.decided_at), (routes[0], 1))
+            self.assertFalse(found.is_dropped)
+        found = explain(routes, [b"-", b"-"])
+        self.assertEqual(
+            (found.is_dropped, found.decided_at, found.decision.route), (True, None, None)
+        )
+        self.assertFalse(explain(routes, ()).is_dropped)
 
     def test_keep_alive_that_is_taken(self) -> None:
         takes = route("payload hex=00000000", "close", name="zeros").for_transport(Transport.UDP)
