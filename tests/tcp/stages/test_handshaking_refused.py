@@ -122,6 +122,23 @@ class HandshakeTests(TerminationCase):
             self.assertEqual(await self.cause(peer, port), cause)
             self.records.clear()
 
+    async def test_certificate_that_is_offered_for_later_is_none(self) -> None:
+        """Nothing asks for one after the handshake (RFC 8446, section 4.6.2)."""
+        identity = authority().issue("alice", usage=False)
+        context = client_context(self.ca)
+        context.post_handshake_auth = True
+        port = self.mux([self.tls_route(client_ca=self.ca), self.inner()])
+        cause = await self.cause(self.peer(context=context), port)
+        self.assertEqual(cause, "the client has sent no certificate, but tls_client_ca wants one")
+        self.records.clear()
+        context.load_cert_chain(identity.write(self.folder / "alice.pem", key=True))
+        open_port = self.mux([self.tls_route(name="open"), self.inner(under="open")])
+        client = await self.client(open_port, context=context)
+        client.send(SSH)
+        await (await self.backend.peer()).has(len(SSH))
+        client.reset()
+        self.assertNotIn("tls_client", (await self.logged()).facts)
+
     async def test_no_common_alpn_protocol(self) -> None:
         port = self.mux([self.tls_route(alpn=("h2", "http/1.1"))])
         peer = self.peer(alpn=("imap", "pop3"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from typing import Any, ClassVar, Literal
 
+import attrs
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from tests.support.ech import server_hello
@@ -84,6 +85,57 @@ class EndsHereTest(TerminationCase):
             self.assertNotIn(ILLEGAL, client.received)
             client.reset()
             await self.logged()
+            self.records.clear()
+
+
+class WithinTest(TerminationCase):
+    """The same behind what comes before TLS, where it ends here and where it is passed on."""
+
+    async def assert_illegal(self, client: Peer) -> None:
+        client.send(hello())
+        await client.until(lambda: bool(asks_again(bytes(client.received).removeprefix(b"S"))))
+        client.send(CHANGED + hello(name="vip.test", share=True))
+        await client.until(lambda: client.received.endswith(ILLEGAL))
+        client.close()
+        self.assertEqual((await self.logged()).facts["sni"], "a.test")
+        self.records.clear()
+
+    async def test_starttls(self) -> None:
+        end = self.tls_route(match="tls sni=a.test")
+        port = self.mux([end], starttls="smtp", starttls_banner="here ESMTP")
+        client = await self.connect(port)
+        for said in (b"", b"EHLO me\r\n", b"STARTTLS\r\n"):
+            client.received.clear()
+            client.send(said)
+            await client.until(lambda: client.received.endswith(b"\r\n"))
+        client.received.clear()
+        await self.assert_illegal(client)
+
+    async def test_postgresql(self) -> None:
+        port = self.mux([self.tls_route(match="postgres sni=a.test")])
+        client = await self.connect(port, bytes.fromhex("0000000804d2162f"))
+        await client.has(1)
+        await self.assert_illegal(client)
+
+    async def test_tls_inside_tls(self) -> None:
+        for ends in (True, False):
+            server = backend_at(self.backend_port())
+            deep = self.tls_route("deep", match="tls sni=a.test", under="tls")
+            passed = attrs.evolve(route("tls sni=a.test", server, name="deep"), under=("tls",))
+            port = self.mux([self.tls_route(), deep if ends else passed])
+            client = await self.client(port)
+            if ends:
+                await self.assert_illegal(client)
+                continue
+            client.send(hello())
+            peer = await self.backend.heard(len(hello()))
+            peer.send(records(server_hello()))
+            await client.has(10)
+            client.send(CHANGED + hello(name="vip.test"))
+            await client.until(lambda c=client: c.received.endswith(ILLEGAL))  # type: ignore[misc]
+            self.assertEqual(bytes(peer.received), hello())
+            client.close()
+            await self.assert_logged(reason="tls-failed", route="deep")
             self.records.clear()
 
 
