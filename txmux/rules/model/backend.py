@@ -351,7 +351,7 @@ class Backend:
     def reaches(self, address: IPAddress) -> bool:
         """Return whether what clients choose may be at an IP address; IPv4 inside of IPv6 is denied like IPv4."""
         allowed, denied = (
-            self.allow_networks or (_PUBLIC if self.names else None),
+            self.allow_networks or (_PUBLIC if self.allow_names else None),
             self.deny_networks,
         )
         if denied is not None and any(one in denied for one in (address, *embedded(address))):
