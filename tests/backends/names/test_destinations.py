@@ -268,6 +268,17 @@ class AddressesTest(DestinationCase):
             line = await self.ends(port, hello("both.test"))
             self.assertEqual((line.reason, line.server), ("done", f"127.0.0.1:{self.there}"))
 
+    async def test_what_has_no_network_in_it(self) -> None:
+        """A list may be empty, and ``public`` is no network: neither allows what is not in it."""
+        public = Reachable([Public.PUBLIC])
+        for allowed in (public, Reachable([])):
+            port = self.by_name("{local}:1", "any", allow_networks=allowed, allow_names=None)
+            self.assertEqual((await self.ends(port, b"x")).reason, "address-denied")
+            self.records.clear()
+        port = self.by_name(allow_networks=Reachable([]), allow_names=names("*"))
+        for name in ("8.8.8.8", "127.0.0.1"):
+            self.assertEqual((await self.ends(port, hello(name))).reason, "address-denied")
+
     async def test_denied_addresses_at_each_attempt(self) -> None:
         """Neither a retry nor a name that changes its mind leads there."""
         self.dns.zone["www.test"] = a("127.0.0.9", "127.0.0.1")

@@ -350,10 +350,9 @@ class Backend:
 
     def reaches(self, address: IPAddress) -> bool:
         """Return whether what clients choose may be at an IP address; IPv4 inside of IPv6 is denied like IPv4."""
-        allowed, denied = (
-            self.allow_networks or (_PUBLIC if self.allow_names else None),
-            self.deny_networks,
-        )
+        allowed, denied = self.allow_networks, self.deny_networks
+        if allowed is None and self.allow_names is not None:  # not by `or`: `public` alone is false
+            allowed = _PUBLIC
         if denied is not None and any(one in denied for one in (address, *embedded(address))):
             return False
         return allowed is None or address in allowed
