@@ -14,8 +14,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.service.test_privileges import require_root
 from txmux.admin.listen_addresses import make_token
-from txmux.files import open_log
-from txmux.net.sockets.unixpath import bind, remove_socket
+from txmux.files import file_id, open_log, remove_own_socket
+from txmux.net.sockets.unixpath import bind
 from txmux.processes.supervisor.pidfile import name_process, unname_process
 
 _NOBODY = 65534
@@ -105,8 +105,7 @@ class RaceTest(SynchronousTestCase):
         def step(path: Path) -> None:
             with socket.socket(socket.AF_UNIX) as opened:
                 bind(opened, path, 0o666)
-                opened.listen()
-                remove_socket(path, opened)
+                remove_own_socket(path, file_id(path))
 
         self.race(step, "file.sock")
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
 FileState: TypeAlias = tuple[int, int, int, int]
-Credentials: TypeAlias = tuple[int, int, int]
-"""Of a process: its ID, its user and its group."""
+FileId: TypeAlias = tuple[int, int]
+"""What no other file has meanwhile: its device and its inode."""
 
 RUN = Path("/run/txmux")  # where services that have no folder of their own put their sockets
 USERS = Path("/run/user")  # has each user's $XDG_RUNTIME_DIR
@@ -30,28 +30,49 @@ _UNHEARD = 60.0
 _unheard_until = 0.0
 
 _helper: Callable[[Path, int], int] | None = None
-_remover: Callable[[Path, Credentials], object] | None = None
+_remover: Callable[[Path, FileId], object] | None = None
 
 
 def use_helper(
     helper: Callable[[Path, int], int] | None,
-    remover: Callable[[Path, Credentials], object] | None = None,
+    remover: Callable[[Path, FileId], object] | None = None,
 ) -> None:
     """Ask a helper for files that this process may not open.
 
     It is given a path and flags as `os.open` takes them, and gives a descriptor. The remover is
-    given the path of a socket that this process may not remove, and whose it is. Both may raise `OSError`.
+    given the path of a socket that this process may not remove, and which it is. Both may raise `OSError`.
     """
     global _helper, _remover
     _helper, _remover = helper, remover
 
 
-def remove_by_helper(path: Path, listener: Credentials) -> bool:
-    """Have the helper remove the file of a UNIX socket, and return whether there is one that does; see `use_helper`."""
-    if _remover is None:
-        return False
-    _remover(path, listener)
-    return True
+def file_id(path: Path) -> FileId:
+    """Return which file is at a path, no link followed; zeros if this process cannot see it."""
+    try:
+        status = path.lstat()
+    except OSError:
+        return 0, 0
+    return status.st_dev, status.st_ino
+
+
+def remove_socket(path: Path, bound: FileId) -> None:
+    """Remove the file of a UNIX socket, if it is still there."""
+    try:
+        remove_own_socket(path, bound)
+    except FileNotFoundError:
+        return
+    except PermissionError:
+        if _remover is None:
+            raise
+        _remover(path, bound)
+
+
+def remove_own_socket(path: Path, bound: FileId) -> None:
+    """Remove the file of a UNIX socket; anything else stays, also a socket that another program has bound there since."""
+    with held_folder(path) as folder:
+        status = os.stat(path.name, dir_fd=folder, follow_symlinks=False)
+        if stat.S_ISSOCK(status.st_mode) and (status.st_dev, status.st_ino) == bound:
+            os.unlink(path.name, dir_fd=folder)
 
 
 @contextmanager

@@ -191,7 +191,7 @@ class MuxService(Service):
             raise UpgradeError(self.control.why_idle())
         listeners, state = (
             self.control.rules.listeners,
-            partial(collect_state, supervisor, self.control),
+            partial(collect_state, supervisor, self.control, self._resources),
         )
         upgrade = await self._upgrades.upgrade(listeners, supervisor.transfers, state, self.control)
         if not self._upgrades.has_successor:

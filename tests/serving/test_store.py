@@ -222,3 +222,30 @@ class StoreTest(SynchronousTestCase):
         self.assertEqual(path.stat().st_mode & 0o777, 0o666)
         self.store.close()
         self.assertFalse(path.exists())
+
+    def test_file_that_another_program_has_bound_since_stays(self) -> None:
+        """At a stop and a reload, where clients are refused, and after an upgrade before which it was bound."""
+        path = self.folder / "x.sock"
+        unix, key = self.listener(f"unix:{path}"), f"unix:{path}"
+        ways = {
+            "stop": self.store.close,
+            "reload": lambda: self.store.open([self.listener("tcp:0:interface=127.0.0.1")]),
+            "refuse": lambda: self.store.refuse([key]),
+            "upgrade": self.hand_over,
+        }
+        for way, close in ways.items():
+            self.store.open([unix])
+            path.unlink()
+            with socket.socket(socket.AF_UNIX) as other:
+                other.bind(str(path))
+                close()
+                self.assertTrue(path.is_socket(), way)
+            path.unlink()
+            self.store.close()
+
+    def hand_over(self) -> None:
+        successor = ListeningSockets(reactor)
+        for key, opened in self.store.sockets().items():
+            successor.adopt(key, opened.dup(), self.store.files[key])
+        self.store.close(keep_files=True)
+        successor.close()

@@ -20,6 +20,7 @@ from txmux.admin.listen_addresses import (
 )
 from txmux.admin.tokens import AdminTokens
 from txmux.control.control import Control
+from txmux.files import FileId
 from txmux.net.sockets.reactorsockets import SharedUNIXPort
 from txmux.rules.model import Rules
 from txmux.rules.model.rules import OPTIONS
@@ -60,8 +61,11 @@ class AdminEndpoints:
         self._ending: set[Deferred[None]] = set()
         self.store = ListeningSockets(reactor)
 
-    def adopt(self, key: str, opened: socket.socket) -> None:
-        self.store.adopt(key.removeprefix(PREFIX), opened)
+    def adopt(self, key: str, opened: socket.socket, file: FileId | None = None) -> None:
+        self.store.adopt(key.removeprefix(PREFIX), opened, file)
+
+    def files(self) -> Mapping[str, FileId]:
+        return {f"{PREFIX}{key}": file for key, file in self.store.files.items()}
 
     def sockets(self) -> Mapping[str, socket.socket]:
         return {f"{PREFIX}{key}": opened for key, opened in self.store.listening().items()}

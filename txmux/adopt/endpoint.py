@@ -28,8 +28,9 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txmux.adopt.receiving import HandedOver, NotGivenError, receive
+from txmux.files import FileId, file_id, remove_own_socket
 from txmux.net.sockets.handoff import TAKEN
-from txmux.net.sockets.unixpath import open_listening, remove_socket
+from txmux.net.sockets.unixpath import open_listening
 
 _PATIENCE = 5.0  # seconds that a sender has for its message
 _PAUSE = 1.0  # seconds until clients are accepted again that could not be
@@ -133,11 +134,11 @@ class _Port:
     _senders: set[_Sender] = attrs.field(factory=set, init=False)
     _again: Any = attrs.field(default=None, init=False)
     _is_open: bool = attrs.field(default=True, init=False)
-    _inode: int = attrs.field(init=False)
+    _file: FileId = attrs.field(init=False)
     fileno: Callable[[], int] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._inode = self._path.stat().st_ino
+        self._file = file_id(self._path)
         self.fileno = self._listening.fileno
 
     def __repr__(self) -> str:
@@ -156,11 +157,9 @@ class _Port:
                 self._again.cancel()
             for sender in [*self._senders]:
                 sender.end()
-            with suppress(OSError):
-                # Not that of a successor in this process, whose credentials are the same.
-                if self._path.stat().st_ino == self._inode:
-                    remove_socket(self._path, self._listening)
             self._listening.close()
+            with suppress(OSError):
+                remove_own_socket(self._path, self._file)
             self._factory.doStop()
         return succeed(None)
 

@@ -14,9 +14,9 @@ import attrs
 from twisted.logger import Logger
 
 from txmux.errors import ListenError
+from txmux.files import FileId, file_id, remove_socket
 from txmux.net.addresses import text_of
 from txmux.net.sockets.transport import address_of
-from txmux.net.sockets.unixpath import remove_socket
 from txmux.rules.model import Listener
 from txmux.serving.endpoints import listen_error
 from txmux.serving.listen_addresses import (
@@ -39,6 +39,7 @@ class ListeningSockets:
         addresses: The sockets' addresses for the log and the operator; kept when all are closed.
         unused: Sockets that the rules no longer have; `close_unused` closes them.
         passed: The keys of sockets that systemd has opened.
+        files: Those of UNIX sockets, by key.
         left_out: The keys of closed sockets that the process with the ID `predecessor` may have open.
     """
 
@@ -56,11 +57,19 @@ class ListeningSockets:
         self.passed: Collection[str] = ()
         self._sockets: dict[str, socket.socket] = {}
         self._adopted: dict[str, socket.socket] = {}
+        self.files: dict[str, FileId] = {}
 
-    def adopt(self, key: str, opened: socket.socket) -> None:
+    def adopt(self, key: str, opened: socket.socket, file: FileId | None = None) -> None:
         """Add a socket that another process has opened; it is unused if the next `commit` does not need it."""
         opened.setblocking(False)  # noqa: FBT003 - the socket module's signature
         self._adopted[key] = opened
+        if key not in self.files:
+            self.note_file(key, file)
+
+    def note_file(self, key: str, file: FileId | None = None) -> None:
+        """Remember which file a UNIX socket has: by default the one at its path now."""
+        if key.startswith("unix:"):
+            self.files[key] = file or file_id(_path_of(key))
 
     def give_up(self, key: str) -> None:
         opened = self._adopted.pop(key, None)
@@ -136,7 +145,7 @@ class ListeningSockets:
                     opened.shutdown(socket.SHUT_RD)
             elif opened is not None and key.startswith("unix:"):
                 self._refused[key] = None
-                _remove_file(key, opened)
+                self._remove_file(key)
                 # It stays open for workers that start.
                 with suppress(OSError):
                     opened.shutdown(socket.SHUT_RD)
@@ -158,6 +167,7 @@ class ListeningSockets:
         try:
             if key.startswith("unix:"):
                 self._sockets[key] = self.open_address(address)
+                self.note_file(key)
                 opened.close()
             else:
                 # A port that the system has chosen is lost; any other is still bound, which is an error here.
@@ -210,7 +220,17 @@ class ListeningSockets:
 
     def _close(self, key: str, opened: socket.socket, *, keep_file: bool) -> None:
         # The file of a socket that refuses clients belongs to another program.
-        close_socket(key, opened, keep_file=keep_file or key in self._refused)
+        if not keep_file and key not in self._refused:
+            self._remove_file(key)
+        opened.close()
+
+    def _remove_file(self, key: str) -> None:
+        try:
+            if key in self.files:
+                remove_socket(_path_of(key), self.files.pop(key))
+        except OSError as problem:
+            # The folder may belong to root, whose privileges were dropped for `user`.
+            _log.warn("a listening socket cannot be removed: {why}", why=problem)
 
 
 @attrs.define
@@ -238,6 +258,8 @@ class PreparedSockets:
                 may_share(old)
                 address = attrs.evolve(address, beside=True)
             self.sockets[address.key] = existing or store.open_address(address)
+            if existing is None:
+                store.note_file(address.key)
         except (OSError, LookupError) as problem:
             return store.why_not(address, problem)
         self._addresses.append(address)
@@ -280,7 +302,7 @@ class PreparedSockets:
             if address.beside and (old := self._store.get(address.other_key)) is not None:
                 may_share(old, may=False)
             if address.key not in self._store._adopted and address.key in self.sockets:
-                close_socket(address.key, self.sockets[address.key])
+                self._store._close(address.key, self.sockets[address.key], keep_file=False)
 
 
 def _is_shut(key: str, opened: socket.socket) -> bool:
@@ -297,18 +319,8 @@ def _is_shut(key: str, opened: socket.socket) -> bool:
 _HANGS_UP: int = getattr(select, "POLLRDHUP", 0)
 
 
-def close_socket(key: str, opened: socket.socket, *, keep_file: bool = False) -> None:
-    if key.startswith("unix:") and not keep_file:
-        _remove_file(key, opened)
-    opened.close()
-
-
-def _remove_file(key: str, opened: socket.socket) -> None:
-    try:
-        remove_socket(Path(key.removeprefix("unix:")), opened)
-    except OSError as problem:
-        # The folder may belong to root, whose privileges were dropped for `user`.
-        _log.warn("a listening socket cannot be removed: {why}", why=problem)
+def _path_of(key: str) -> Path:
+    return Path(key.removeprefix("unix:"))
 
 
 def shown(key: str, opened: socket.socket) -> str:

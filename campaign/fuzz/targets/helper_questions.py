@@ -119,7 +119,7 @@ def _seeds() -> list[bytes]:
     others: list[dict[str, Any]] = [
         {"kind": "bind", "listener": "web", "text": f"unix:{here}/socket"},
         {"kind": "bind", "listener": "web", "text": "127.0.0.1:0"},
-        {"kind": "remove", "path": f"{here}/socket", "process": pid, "user": 0, "group": 0},
+        {"kind": "remove", "path": f"{here}/socket", "device": 1, "inode": pid},
         {"kind": "rules"},
         {"kind": "commit"},
         {"kind": "another", "may_all": True},

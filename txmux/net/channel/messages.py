@@ -394,7 +394,6 @@ ANOTHER = _to_helper(
     may_all=_FLAG, answer=NOTHING)
 NAME = _to_helper(
     "name", "write the PID file, or remove it", pid=_NUMBER, remove=_FLAG, answer=NOTHING)
-REMOVE = _to_helper("remove", "remove the file of a UNIX socket that this process has called listen on",
-    path=_NAME, process=_NUMBER, user=_NUMBER, group=_NUMBER, answer=NOTHING)
+REMOVE = _to_helper("remove", "remove the file of a UNIX socket, if it is this one", path=_NAME, device=_NUMBER, inode=_NUMBER, answer=NOTHING)
 
 # fmt: on

@@ -6,17 +6,16 @@ import socket
 import stat
 import struct
 import sys
-from contextlib import suppress
 from pathlib import Path
 
-from txmux.files import Credentials, held_folder, remove_by_helper, require_proc
+from txmux.files import held_folder, require_proc
 from txmux.net.namespaces import known_group, known_user
 
 _CREDENTIALS = struct.Struct("iII")
 """``struct ucred`` of unix(7): process, user and group."""
 
 
-def credentials_of(opened: socket.socket) -> Credentials | None:
+def credentials_of(opened: socket.socket) -> tuple[int, int, int] | None:
     """Return whose a UNIX socket is (unix(7), SO_PEERCRED); ``None`` if the system does not say.
 
     Of a connection, it is the process at its other end: that which has connected, or called `listen`. Of a listening socket, it is
@@ -28,37 +27,6 @@ def credentials_of(opened: socket.socket) -> Credentials | None:
     packed = opened.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     process, user, group = _CREDENTIALS.unpack(packed)
     return process, known_user(user), known_group(group)
-
-
-def remove_socket(path: Path, opened: socket.socket) -> None:
-    """Remove the file of a listening socket of this service, if it is there; that of another program's socket stays."""
-    listener = credentials_of(opened)
-    if listener is None:  # a stale file is replaced by the next `bind`
-        return
-    with suppress(FileNotFoundError):
-        try:
-            remove_if_its(path, listener, opened.type)
-        except PermissionError:
-            if not remove_by_helper(path, listener):
-                raise
-
-
-def remove_if_its(path: Path, listener: Credentials, kind: int = socket.SOCK_STREAM) -> None:
-    """Remove the file of a UNIX socket if these have called `listen` on it: they are asked for by a connection, which ends at once."""
-    with held_folder(path) as folder, socket.socket(socket.AF_UNIX, kind) as probe:
-        before = os.stat(path.name, dir_fd=folder, follow_symlinks=False)
-        if not stat.S_ISSOCK(before.st_mode):
-            return
-        probe.settimeout(0)
-        try:
-            probe.connect(_name(folder, path))
-        except PermissionError:
-            raise
-        except OSError:  # nobody listens there, its queue is full, or it is of another type
-            return
-        after = os.stat(path.name, dir_fd=folder, follow_symlinks=False)
-        if credentials_of(probe) == listener and os.path.samestat(before, after):
-            os.unlink(path.name, dir_fd=folder)
 
 
 def bind(opened: socket.socket, path: Path, mode: int) -> None:

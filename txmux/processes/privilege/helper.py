@@ -21,11 +21,10 @@ import attrs
 
 from txmux.admin.listen_addresses import admin_addresses, automatic_addresses, make_token
 from txmux.errors import MuxError
-from txmux.files import open_log, open_safely, require_proc
+from txmux.files import FileId, file_id, open_log, open_safely, remove_own_socket, require_proc
 from txmux.net.channel import messages
 from txmux.net.channel.descriptorstream import close_all
 from txmux.net.channel.message import Message
-from txmux.net.sockets.unixpath import remove_if_its
 from txmux.processes.privilege.account import account_of
 from txmux.processes.supervisor.pidfile import name_process, unname_process
 from txmux.rules.model import Files, Rules
@@ -107,6 +106,7 @@ class Helper:
     _is_privileged: bool = attrs.field(default=True, kw_only=True)
     _named: list[Named] = attrs.field(factory=list, init=False)
     _sockets: set[str] = attrs.field(factory=set, init=False)
+    _bound: dict[str, FileId] = attrs.field(factory=dict, init=False)
     _files: Files = attrs.field(factory=Files, init=False)
     _poll: select.poll = attrs.field(factory=select.poll, init=False)
     _connections: dict[int, tuple[socket.socket, bool]] = attrs.field(factory=dict, init=False)
@@ -196,17 +196,22 @@ class Helper:
         for named in reversed(self._named):
             address = named.addresses.get((listener, text))
             if address is not None and address.kind in {"tcp", "udp", "unix"}:
-                return [open_address(attrs.evolve(address, beside=beside), None).detach()]
+                opened = open_address(attrs.evolve(address, beside=beside), None)
+                path = address.key.removeprefix("unix:")
+                self._bound[path] = file_id(Path(path))
+                return [opened.detach()]
         raise _not_named(text)
 
     def _rules(self) -> list[int]:
         self._read()
         return [_written(attrs.asdict(self._files))]
 
-    def _remove(self, path: str, *, process: int, user: int, group: int) -> None:
+    def _remove(self, path: str, *, device: int, inode: int) -> None:
         if path not in self._sockets:
             raise _not_named(path)
-        remove_if_its(Path(path), (process, user, group))
+        # Who has not opened it may be unable to see it.
+        bound = (device, inode) if inode else self._bound.get(path, (0, 0))
+        remove_own_socket(Path(path), bound)
 
     def _read(self) -> None:
         rules = load(self._path, data=self._data, are_pem_files_there=False)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from txmux.errors import MuxError
-from txmux.files import Credentials
+from txmux.files import FileId
 from txmux.net.channel import messages
 from txmux.net.channel.descriptorstream import RETRY, close_all
 from txmux.net.channel.message import Message
@@ -99,9 +99,9 @@ class Opener:
         except OSError as problem:
             raise OpenerError(problem.strerror) from problem
 
-    def remove_socket(self, path: Path, listener: Credentials) -> None:
-        process, user, group = listener
-        self._ask(messages.REMOVE, path=str(path), process=process, user=user, group=group)
+    def remove_socket(self, path: Path, bound: FileId) -> None:
+        device, inode = bound
+        self._ask(messages.REMOVE, path=str(path), device=device, inode=inode)
 
     def commit(self) -> None:
         with suppress(OSError):  # the next request reports it

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import attrs
 from twisted.logger import Logger
 
 from txmux.admin.endpoint import PREFIX, AdminEndpoints
+from txmux.files import FileId
 from txmux.processes.privilege.privilege import KEY, Privilege
 from txmux.processes.supervisor.notify import Notifier
 from txmux.processes.supervisor.pidfile import PidFile, PidFileError
@@ -31,15 +32,17 @@ class Resources:
     notifier: Notifier
     pidfile: PidFile | None
 
-    def take(self, opened: Mapping[str, socket.socket]) -> None:
-        """Adopt the sockets of another process, or those that systemd has stored, by their keys."""
+    def take(self, opened: Mapping[str, socket.socket], files: Mapping[str, Sequence[int]]) -> None:
+        """Adopt the sockets of another process, or those that systemd has stored, and which files they have, by their keys."""
         for key, listening in opened.items():
+            device, inode = files.get(key, (0, 0))
+            file = (device, inode) if inode else None
             if key == KEY:
                 self.privilege.take(listening)
             elif key.startswith(PREFIX):
-                self.endpoints.adopt(key, listening)
+                self.endpoints.adopt(key, listening, file)
             else:
-                self.sockets.adopt(key, listening)
+                self.sockets.adopt(key, listening, file)
 
     def open(self, rules: Rules) -> None:
         self.sockets.prepare(rules.listeners).commit()
@@ -53,6 +56,10 @@ class Resources:
 
     def store(self) -> None:
         self.notifier.keep(self._listening())
+
+    def files(self) -> dict[str, FileId]:
+        """Return which files UNIX sockets have, for `take`."""
+        return {**self.sockets.files, **self.endpoints.files()}
 
     def _listening(self) -> dict[str, socket.socket]:
         return {**self.sockets.listening(), **self.endpoints.sockets()}

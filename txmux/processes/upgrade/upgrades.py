@@ -103,10 +103,10 @@ class Upgrades:
             stored, useless = predecessor.sockets, list[str]()
         else:
             stored, own, useless = sockets_from_systemd(self._reactor, os.environ)
-            self._resources.take(own)
+            self._resources.take(own, {})
             self._resources.sockets.passed = own.keys()
         self._resources.notifier.taken(stored, useless)
-        self._resources.take(stored)
+        self._resources.take(stored, self.state.get("files", {}))
 
     def open(self, rules: Rules) -> None:
         """Open all sockets; unused ones of the predecessor are closed once this process serves."""
@@ -405,7 +405,7 @@ def _check_transferable(listeners: Iterable[Listener]) -> None:
 
 
 async def collect_state(
-    supervisor: Supervisor, control: Control, *, again: bool = False
+    supervisor: Supervisor, control: Control, resources: Resources, *, again: bool = False
 ) -> TransferState:
     """Return the state to hand over; see `txmux.serving.state` and `Supervisor.state_to_hand_over`."""
     when, report = control.last_reload or (0.0, None)
@@ -427,6 +427,7 @@ async def collect_state(
         "rules": rules,
         "history": control.rates.as_json(),
         "attention": control.attention_state(),
+        "files": resources.files(),
     }
 
 

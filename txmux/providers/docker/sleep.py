@@ -15,8 +15,9 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
 from txmux.errors import MuxError, printable
+from txmux.files import file_id, remove_own_socket
 from txmux.net.sockets.reactorsockets import SharedUNIXPort
-from txmux.net.sockets.unixpath import open_listening, remove_socket
+from txmux.net.sockets.unixpath import open_listening
 from txmux.providers.docker.api import DockerApi
 from txmux.providers.docker.labels import Container, LabelledRoute
 from txmux.telemetry.formatting import duration
@@ -186,6 +187,7 @@ class WakeSocket(Resource):
         self._path = Path(path)
         self._sleepers = sleepers
         self._port: Any = None
+        self._file = (0, 0)
         self._problem = ""
 
     def start(self) -> None:
@@ -203,15 +205,16 @@ class WakeSocket(Resource):
                 message = "no container can be started for a client: cannot listen at {path}: {why}; name another socket by --wake"
                 _log.warn(message, path=self._path, why=self._problem)
             return
+        self._file = file_id(self._path)
         with opened:
             self._port = SharedUNIXPort(opened, Site(self, requestFactory=_Bodiless), self._reactor)
         self._port.startListening()
 
     def stop(self) -> None:
         if self._port is not None:
-            with suppress(OSError):
-                remove_socket(self._path, self._port.socket)
             self._port.stopListening()
+            with suppress(OSError):
+                remove_own_socket(self._path, self._file)
 
     def render(self, request: Any) -> Any:
         answering = Deferred.fromCoroutine(self._answer(request))
