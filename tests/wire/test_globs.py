@@ -125,6 +125,52 @@ class HostsTests(SynchronousTestCase):
         self.assertTrue(hosts("[::1]").matches("::1"))
         self.assertTrue(hosts("2001:db8::1").matches("2001:DB8::1"))
 
+    @given(
+        st.sampled_from(
+            (
+                "::1",
+                "127.0.0.2",
+                "127.0.*",
+                "10.*",
+                "2001:db8::1",
+                "2001:db8:*",
+                "*.test",
+                "::ffff:127.0.0.2",
+            )
+        ),
+        st.one_of(
+            st.ip_addresses(v=6).map(str),
+            st.ip_addresses(v=6).map(lambda address: address.exploded),
+            st.ip_addresses(v=4).map(lambda address: f"::ffff:{address}"),
+            st.sampled_from(
+                (
+                    "0:0:0:0:0:0:0:1",
+                    "0::1",
+                    "::0.0.0.1",
+                    "0:0:0:0:0:FFFF:127.0.0.2",
+                    "::ffff:7f00:2",
+                    "127.0.0.2.",
+                    "2001:DB8::0:1",
+                    "::ffff:10.9.9.9",
+                )
+            ),
+        ),
+    )
+    def test_prefix_of_address(self, text: str, name: str) -> None:
+        """No beginning of an address, in any form, is ruled out if the address matches."""
+        if hosts(text).matches(name):
+            for length in range(len(name) + 1):
+                self.assertTrue(hosts(text).could_match_prefix(name[:length]), name[:length])
+
+    def test_forms_of_an_address(self) -> None:
+        for text, name in (
+            ("::1", "0:0:0:0:0:0:0:1"),
+            ("127.0.*", "::ffff:127.0.0.2"),
+            ("2001:db8:*", "2001:0DB8::1"),
+        ):
+            self.assertTrue(hosts(text).matches(name))
+            self.assertFalse(hosts(text).matches(f"{name}0.test"))
+
     def test_prefix(self) -> None:
         """A beginning that ends with a dot might be the whole name."""
         self.assertTrue(hosts("example.com").could_match_prefix("example.com."))

@@ -10,7 +10,7 @@ from zope.interface import implementer
 from txmux.interfaces import IProtocolMatcher, Key, Option, Peeked, Predicate, Transport, Verdict
 from txmux.wire import Cursor, MalformedError, ShortError, verdict_of
 from txmux.wire.facts import printable
-from txmux.wire.globs import Globs, hosts, names, option_globs
+from txmux.wire.globs import Globs, hosts, names, normal_host, option_globs
 from txmux.wire.messages import Message, parser, patterns_of
 from txmux.wire.sizes import option_size
 
@@ -131,7 +131,7 @@ def _name(peeked: Peeked) -> str | None:
     message = peeked.parsed(_parse)
     if message.verdict is Verdict.NEED_MORE:
         return None
-    return message.name.lower() if message.verdict is Verdict.MATCH else ""
+    return normal_host(message.name) if message.verdict is Verdict.MATCH else ""
 
 
 @attrs.frozen
@@ -152,7 +152,7 @@ def _learnt_of_datagram(peeked: Peeked, /) -> dict[str, str]:
 
 def _datagram_name(peeked: Peeked) -> str:
     fields = peeked.parsed(_parse_datagram)
-    return "" if fields is None else fields["name"].lower()
+    return "" if fields is None else normal_host(fields["name"])
 
 
 def _read_datagram(cursor: Cursor) -> dict[str, str]:
