@@ -126,3 +126,19 @@ class ConnectionHandoverTests(HandoverCase, ConnectionsCase):
         await new.insists(short("a"), port)
         await self.assert_answered(client, port, "b")
         await self.assert_answered(new, port, "a")
+
+    async def test_client_at_another_address_moves_after_the_handover(self) -> None:
+        self.patch(migration, "SILENCE", 0.05)
+        client, port = await self.connected("a")
+        self.assertEqual(await client.asks(short("a"), port), short("a"))
+        new = Talker.listening(self, "127.0.0.2")
+        await new.insists(short("a"), port)
+        await self.hand_over()
+        self.assertEqual(await new.asks(short("a", b"1"), port), short("a", b"1"))
+        for _ in range(6):
+            await turn()
+        self.assertEqual(await new.asks(short("a", b"2"), port), short("a", b"2"))
+        [flow] = self.new.connections
+        self.assertEqual(flow.record.facts["moved_to"], f"127.0.0.2:{new.port}")
+        flow.end("killed")
+        self.assertEqual(self.new.live.migration.paths, {})
