@@ -77,7 +77,7 @@ def _line(made: str) -> str:
     names = {at: name for name, at in MACHINES[os.uname().machine][0].items()}
     rules = WITH_ARGUMENTS.get(names[number], ())
     fitting = [rule for rule in rules if all(fits(one, arguments) for one in rule.conditions)]
-    counts = {one.argument for rule in fitting or rules for one in rule.conditions}
+    counts = {one.argument for rule in fitting[:1] or rules for one in rule.conditions}
     shown = (f"{at}={arguments[at] & (2**32 - 1)}" for at in sorted(counts))
     return " ".join([names[number], *shown])
 

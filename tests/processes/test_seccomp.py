@@ -31,7 +31,7 @@ UNRECORDED = {
     "machines that do not tell the time without a call": """
         clock_getres gettimeofday time""",
     "other reactors, versions of Python, and plugins": """
-        accept close_range dup3 epoll_pwait epoll_pwait2 getcpu getegid getgid getppid getrusage ppoll pselect6 select
+        accept close_range dup3 epoll_pwait epoll_pwait2 getcpu getegid getgid getppid getrusage ppoll select
         sigaltstack uname""",
     "looking names up, and loading libraries later": "sendmmsg pread64",
     "the kernel, after a signal": "restart_syscall",
