@@ -6,7 +6,14 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.access import per_source as module
-from txmux.access.per_source import Permit, PerSource, SourceLimits, SourceTable, source_of
+from txmux.access.per_source import (
+    Permit,
+    PerSource,
+    SourceLimits,
+    SourceTable,
+    source_of,
+    text_of_source,
+)
 from txmux.rules.model import Listener, Rate
 from txmux.transport import source_of_host
 
@@ -188,3 +195,14 @@ class SourceTableTest(SynchronousTestCase):
         self.assertNotIn(None, permits)
         refused = sum(per_source.enter(first + number) is None for number in range(count))
         self.assertGreater(refused, count * 0.999)
+
+
+class SourceTest(SynchronousTestCase):
+    def test_text(self) -> None:
+        for address, text in (
+            ("192.0.2.7", "192.0.2.7"),
+            ("::ffff:192.0.2.7", "192.0.2.7"),
+            ("2001:db8:1:2:3::4", "2001:db8:1:2::/64"),
+        ):
+            self.assertEqual(text_of_source(source_of(ip_address(address))), text)
+        self.assertEqual(text_of_source(-1), "unix")

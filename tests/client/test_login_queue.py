@@ -67,6 +67,15 @@ class LoginQueueTest(SynchronousTestCase):
         self.queue.judged(2, is_right=True)
         self.assertIsNone(self.queue.take())
 
+    def test_memory(self) -> None:
+        """Of very many sources, those with the oldest wrong logins are forgotten."""
+        self.patch(login_queue, "_REMEMBERED", 2)
+        for source in (1, 2, 1, 3):
+            self.queue.judged(source, is_right=False)
+        for source in (3, 2, 1):
+            self.queue.add(source, f"of {source}")
+        self.assertEqual([self.queue.take() for _ in range(3)], ["of 2", "of 3", "of 1"])
+
     def test_full(self) -> None:
         """A new source takes the place of one with wrong logins; those that are new as well keep theirs."""
         self.patch(login_queue, "_MOST", 4)

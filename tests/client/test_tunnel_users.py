@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from time import monotonic
 from typing import Any
 
 import bcrypt
@@ -9,6 +10,7 @@ from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.trial.unittest import TestCase
 
 from tests.support.folders import make_folder
+from txmux.client import tunnel_users
 from txmux.client.tunnel_users import TunnelUsers
 from txmux.wire.tunnel.dialogue import Login
 
@@ -92,6 +94,9 @@ class TunnelUsersTest(TestCase):
         found: Any = self.users.crowded()
         self.assertGreaterEqual(found[0], 16)
         await gatherResults(waiting)
+        now = monotonic()
+        self.patch(tunnel_users, "monotonic", lambda: now + 70)
+        self.assertIsNone(self.users.crowded())
 
     async def test_too_many_of_one_source(self) -> None:
         checks = [self.check("dear", b"%d" % number) for number in range(3)]
