@@ -79,7 +79,7 @@ class NotReadTest(SynchronousTestCase):
             (whole + b"more", False),
             (whole[:-1], True),
             (whole[:2], True),
-            (b"\x16", False),
+            (b"\x16", True),
             (whole[:2] + b"\x09" + whole[3:], True),
             (b"\x16\x02" + whole[2:], False),
             (b"SSH-2.0-x", False),

@@ -69,7 +69,6 @@ from txmux.telemetry.reasons import AbortReason, EndReason
 from txmux.telemetry.record import ConnectionRecord, ConnectionState
 from txmux.wire.proxyprotocol.decode import LONGEST_HEADER
 from txmux.wire.proxyprotocol.header import Address
-from txmux.wire.second_hello import NOT_READ
 
 if TYPE_CHECKING:
     from txmux.client.io_runtime import IORuntime
@@ -324,8 +323,7 @@ class MuxProtocol(End, Client):
         return Routed(route.destination, "denied")
 
     def _route(self, destination: Destination, reason: EndReason) -> Outcome:
-        record = self.record
-        record_decision(self, record.bytes_in, reason)
+        record_decision(self, self.record.bytes_in, reason)
         if isinstance(destination, Refusal):
             return TurnedAway(destination, reason)
         if isinstance(destination, InProcess):
@@ -333,12 +331,10 @@ class MuxProtocol(End, Client):
             return ToProtocol(destination)
         if isinstance(destination, Handover):
             return ToProcess(destination)
-        is_unread = self.goes_by_hello and has_unread_hello(self)
-        if (is_unread or destination.backend.proxy_tlvs) and lacks_hello(self, destination):
+        if self.goes_by_hello and has_unread_hello(self):
             return HelloIncomplete(destination)
-        if is_unread:
-            record.facts = {**record.facts, "tls_error": NOT_READ}
-            return TurnedAway(Refusal.CLOSE, "tls-failed")
+        if destination.backend.proxy_tlvs and lacks_hello(self, destination):
+            return HelloIncomplete(destination)
         return ToBackend(destination)
 
     def _refuse(self, how: Refusal, reason: EndReason) -> Outcome:

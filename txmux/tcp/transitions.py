@@ -208,7 +208,7 @@ TRANSITIONS: Mapping[Node, Mapping[type[Outcome], Node]] = {
         ToProcess: "handing-over",
         TurnedAway: "refusal",
     },
-    "awaiting-hello": {Routed: "routing", TurnedAway: "refusal", Ended: "over"},
+    "awaiting-hello": {ToBackend: "connecting", TurnedAway: "refusal", Ended: "over"},
     "connecting": {
         Connected: "relaying",
         ConnectedByHello: "awaiting-retry",

@@ -11,9 +11,6 @@ from txmux.wire.hello_records import HANDSHAKE, OTHER_RECORDS, before_hello
 ILLEGAL_PARAMETER = 47
 MALFORMED = "the second hello is malformed"
 
-TLS = HANDSHAKE + b"\x03"
-"""The first bytes of a record with a hello, whatever its version."""
-
 _WHAT = {
     "sni": "server name",
     "alpn": "application protocols",
@@ -25,9 +22,14 @@ _WHAT = {
 NOT_READ = "its hello is malformed, longer than peek_limit, or was not whole in detect_timeout"
 
 
+def begins_tls(data: bytes) -> bool:
+    """Return whether a stream begins, or may begin, with a record of a hello, whatever its version."""
+    return data[:1] == HANDSHAKE and data[1:2] in {b"", b"\x03"}
+
+
 def is_not_read(data: bytes) -> bool:
     """Return whether a stream begins as TLS, but not with a hello: a server may read one, now or when more of it has come."""
-    return data.startswith(TLS) and parse_client_hello(data, None).hello is None
+    return begins_tls(data) and parse_client_hello(data, None).hello is None
 
 
 def check_same(first: ClientHello | None, second: ClientHello | None, place: str = "") -> None:

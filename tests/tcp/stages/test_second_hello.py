@@ -323,6 +323,8 @@ class PassedOnTest(MuxTestCase):
             client = await self.connect(self.names(), begins)
             await self.seen(min(len(begins), 32768))
             self.time.advance(wait)
+            await self.turn(3)
+            self.time.advance(wait)
             await client.has_all()
             record = await self.assert_ended(client, reason="tls-failed", route="all")
             self.assertIn("its hello is malformed, longer than", record.facts["tls_error"])

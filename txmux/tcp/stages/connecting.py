@@ -23,16 +23,24 @@ from txmux.net.sockets.transport import CLOSED, SocketTransport
 from txmux.rules.model import Refusal
 from txmux.tcp.dialling import connector_for
 from txmux.tcp.stage import Client, Stage
-from txmux.tcp.transitions import Connected, ConnectedByHello, Outcome, Routed, TurnedAway
+from txmux.tcp.transitions import (
+    Connected,
+    ConnectedByHello,
+    Outcome,
+    Routed,
+    ToBackend,
+    TurnedAway,
+)
 from txmux.telemetry.reasons import ConnectFailure
 from txmux.wire.client_hello import parse_client_hello
 from txmux.wire.hello_records import HANDSHAKE
-from txmux.wire.second_hello import TLS, is_not_read
+from txmux.wire.second_hello import NOT_READ, begins_tls, is_not_read
 
 if TYPE_CHECKING:
     from txmux.backends.upstream import Upstream
     from txmux.tcp.moving import MovedConnection, Sockets, StayReason
     from txmux.telemetry.record import ConnectionState
+    from txmux.wire.client_hello import HelloReader
 
 _WITH_PORT = IPv4Address, IPv6Address
 
@@ -43,7 +51,7 @@ _log = Logger()  # of the module: an event must not keep a connection's objects 
 
 def goes_by_hello(client: Client) -> bool:
     """Return whether the client goes by its hello, which is passed on."""
-    return client.goes_by_hello and client.ech is None and client.received.startswith(TLS)
+    return client.goes_by_hello and client.ech is None and begins_tls(client.received)
 
 
 def has_unread_hello(client: Client) -> bool:
@@ -54,14 +62,13 @@ def has_unread_hello(client: Client) -> bool:
 
 
 def lacks_hello(client: Client, upstream: Upstream) -> bool:
-    """Return whether the route, or the PROXY header, needs a ClientHello that is still incomplete."""
-    if client.has_finished or not client.received.startswith(HANDSHAKE):
-        return False
+    """Return whether the PROXY header needs fields of a ClientHello that is still incomplete."""
     names = upstream.backend.proxy_tlvs
-    for_header = client.agreed_tls is None and not {"authority", "alpn"}.isdisjoint(names)
-    if not (for_header or goes_by_hello(client)):
+    if client.has_finished or client.agreed_tls is not None:
         return False
     settings, received = client.configuration.settings, client.received
+    if {"authority", "alpn"}.isdisjoint(names) or not received.startswith(HANDSHAKE):
+        return False
     is_late = client.elapsed_ms() >= settings.detect_timeout * 1000
     if len(received) >= settings.peek_limit or is_late:
         return False
@@ -73,18 +80,22 @@ def lacks_hello(client: Client, upstream: Upstream) -> bool:
 class AwaitingHello(Stage):
     """Waits for the rest of a ClientHello, so that neither its route nor the PROXY header depends on how the network segmented it.
 
-    The rest of `detect_timeout` is the limit, as for all bytes before routing.
+    The rest of `detect_timeout` is the limit, as for all bytes before routing; a hello that a route has to know has a
+    `detect_timeout` of its own, and without it the client reaches no server.
     """
 
     state: ClassVar[ConnectionState] = "awaiting-hello"
 
     _upstream: Upstream
+    _reader: HelloReader | None = attrs.field(default=None, init=False)
 
     @override
-    def begin(self) -> None:
+    def begin(self) -> Outcome | None:
         client = self._client
-        self._reader = parse_client_hello(client.received, None)
-        self.wait(client.time_left(client.configuration.settings.detect_timeout), self.on_finished)
+        timeout = client.configuration.settings.detect_timeout
+        is_own = has_unread_hello(client)
+        self.wait(timeout if is_own else client.time_left(timeout), self.on_finished)
+        return self.on_finished() if client.has_finished else self.on_data()
 
     @override
     def on_data(self) -> Outcome | None:
@@ -96,8 +107,12 @@ class AwaitingHello(Stage):
 
     @override
     def on_finished(self) -> Outcome:
-        self._client.record.detect_ms = self._client.elapsed_ms()
-        return Routed(self._upstream, "tls-failed")
+        client = self._client
+        client.record.detect_ms = client.elapsed_ms()
+        if has_unread_hello(client):
+            client.record.facts = {**client.record.facts, "tls_error": NOT_READ}
+            return TurnedAway(Refusal.CLOSE, "tls-failed")
+        return ToBackend(self._upstream)
 
 
 @attrs.define(eq=False, slots=False)
