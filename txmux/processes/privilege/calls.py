@@ -52,6 +52,7 @@ _CHANGING = os.O_RDWR | os.O_CREAT | os.O_TRUNC
 _ASYNC = os.O_ASYNC if hasattr(os, "O_ASYNC") else 0x2000
 _TYPE = 0xF
 """The bits of a socket's type that are no flags."""
+_CLOEXEC = 0x80000
 _MPTCP = 262
 _NETLINK = 16
 
@@ -113,7 +114,14 @@ WITH_ARGUMENTS: Mapping[str, Sequence[Rule]] = {
         _UNIX,
         # The C library tries these to find addresses and interfaces of this machine, and does without them.
         Rule((Given(0, (_NETLINK,)), Given(2, (0,))), errno.EPERM),
-        Rule((Given(0, (socket.AF_UNIX,)), Given(2, (0,))), errno.EPERM),
+        Rule(
+            (
+                Given(0, (socket.AF_UNIX,)),
+                Given(1, (socket.SOCK_DGRAM | _CLOEXEC,)),
+                Given(2, (0,)),
+            ),
+            errno.EPERM,
+        ),
     ),
     "socketpair": (_UNIX,),
 }  # fmt: skip
