@@ -17,6 +17,7 @@ from tests.wire.hello_builder import alpn, client_hello, records, server_name
 _HOSTILE = "\x1b[31m\x1b]0;owned\a\x9b1A\u202e\r\u2028\x7fX"
 """Of a terminal: colours, title and cursor; beside it, what turns text around, and what ends a line for some programs."""
 _SHOWN = r"\x1b[31m"
+_FILE = "a\x1b]0;owned\a\x9b1A\u202eX.pem"
 
 _RULES = """
 [txmux]
@@ -38,7 +39,7 @@ default = close
 
 [route secure]
 match = tls sni=a.example
-terminate_tls = {folder}/a.pem
+terminate_tls = {folder}/{pem}
 tls_client_ca = {folder}/ca.pem
 
 [route inside]
@@ -83,7 +84,7 @@ class HostileTextTests(InteropTestCase):
         self.files = self.make_folder()
         authority = make_authority(_HOSTILE)
         authority.write(self.files / "ca.pem")
-        make_authority(_HOSTILE, "a.example").write(self.files / "a.pem", key=True)
+        make_authority(_HOSTILE, "a.example").write(self.files / _FILE, key=True)
         authority.issue("client.example", usage=False, units=[_HOSTILE]).write(
             self.files / "me.pem", key=True
         )
@@ -99,7 +100,9 @@ class HostileTextTests(InteropTestCase):
         self.log = self.files / "access.log"
         log = self.log if own_file else "-"
         port = self.server.getsockname()[1]
-        rules.write_text(_RULES.format(folder=self.files, log=log, form=form, server=port))
+        rules.write_text(
+            _RULES.format(folder=self.files, log=log, form=form, server=port, pem=_FILE)
+        )
         words = (
             (sys.executable, "-m", "txmux", "run", rules)
             if by_run

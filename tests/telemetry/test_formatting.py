@@ -1,5 +1,11 @@
+import json
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from txmux.errors import printable_lines
 from txmux.telemetry.formatting import (
     aligned,
     byte_count,
@@ -8,6 +14,7 @@ from txmux.telemetry.formatting import (
     count,
     duration,
     milliseconds,
+    printable_json,
     rate,
     si_number,
 )
@@ -53,3 +60,32 @@ class AmountTests(SynchronousTestCase):
     def test_numbers_at_the_right_of_wide_enough_columns(self) -> None:
         lines = [*aligned([("name", "n", ""), ("a", "10", "")], numbers=[1])]
         self.assertEqual(lines, ["name   n", "a     10"])
+
+
+_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+
+
+class PrintableTests(SynchronousTestCase):
+    @given(_VALUES)
+    def test_json(self, data: Any) -> None:
+        """What is printable stays, wherever it is; of all else, only ends of lines, tabs and blanks."""
+        found = json.loads(printable_json(data))
+        self.assertEqual(json.dumps(found), json.dumps(shown(data)))
+
+    def test_lines(self) -> None:
+        self.assertEqual(
+            printable_lines("a\r\n\tb\n1\u202f000 \xa0\u20ac"), "a\r\n\tb\n1\u202f000 \xa0\u20ac"
+        )
+        hidden = "\x1b\a\r\x7f\x9b\u202e\u2028\x00"
+        self.assertEqual(printable_lines(hidden), r"\x1b\x07\r\x7f\x9b\u202e\u2028\x00")
+
+
+def shown(data: Any) -> Any:
+    if isinstance(data, str):
+        return printable_lines(data)
+    if isinstance(data, dict):
+        return {printable_lines(name): shown(value) for name, value in data.items()}
+    return [*map(shown, data)] if isinstance(data, list) else data
