@@ -6,7 +6,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.wire.quic_builder import DESTINATION, V1, V2, V29, initial
 from tests.wire.quic_vectors import RETRY_1, SERVER_1, VERSION_1, VERSION_2
-from txmux.wire.quic.header import opens_connection, opens_first_connection
+from txmux.wire.quic.header import (
+    has_known_version,
+    opens_connection,
+    opens_first_connection,
+)
 
 UNKNOWN = 0x1A2A3A4A
 
@@ -71,6 +75,29 @@ class OpensTests(SynchronousTestCase):
             self.assertTrue(opens_first_connection(datagram))
         for datagram in (packet(2), packet(3), b"\x41".ljust(1200, b"\x55"), b"", b"\xc0\0\0\0\1"):
             self.assertFalse(opens_first_connection(datagram))
+
+    @given(
+        st.lists(
+            st.sampled_from([b"\xc0\0\0\0\1", b"\x6b\x33\x43\xcf", b"\0\0\0\1", b"abcde"]),
+            max_size=9,
+        ),
+        st.integers(0, 12),
+        st.integers(1, 30),
+    )
+    def test_known_version_among_joined_datagrams(
+        self, parts: list[bytes], size: int, length: int
+    ) -> None:
+        """One is never missed, and nothing else is taken for it."""
+        buffer = bytearray(b"".join(parts) + bytes(40))
+        data = memoryview(buffer)[:length]
+        step = size or length or 1
+        joined = [bytes(data[at : at + step]) for at in range(0, length, step)]
+        known = {b"\0\0\0\1", b"\x6b\x33\x43\xcf", b"\xff\0\0\x1d"}
+        if size > 4 or size == 0:
+            expected = any(one[1:5] in known for one in joined)
+            self.assertEqual(has_known_version(data, size), expected)
+        else:
+            has_known_version(data, size)
 
     @given(st.binary(max_size=40))
     def test_any(self, datagram: bytes) -> None:

@@ -187,14 +187,15 @@ class Flow:
                 return False
             if name != ids.current or first >= LONG_HEADER:
                 return False
-            if size:
-                # To take the first bytes from the buffer itself is five times as fast as from a view of it.
-                buffer: Any = data.obj
-                if not buffer[: len(data) : size].isascii():
-                    return False
+            if size and not _are_ascii(data, size):
+                return False
         elif self.proxy_header is not None:
             return self.take(data, size)
-        elif data and (size or data[0] >= LONG_HEADER) and has_known_version(data, size):
+        elif (
+            data
+            and (not _are_ascii(data, size) if size else data[0] >= LONG_HEADER)
+            and has_known_version(data, size)
+        ):
             return False
         return self._take(data, size)
 
@@ -437,6 +438,7 @@ class Flow:
         """Drop the client's datagrams for a while."""
         self.count_lost(len(self.held))
         self.held = ()
+        self._decided_hello = None
         self._rejection_reason = reason
         self.state = "closing"
         self.live.enter(self, _remembered_for(reason), is_spare=True, is_final=True)
@@ -729,6 +731,13 @@ class Flow:
 
     def _rejoin(self, seconds: float, times: tuple[float, float], *, is_unanswered: bool) -> None:
         self.live.rejoin(self, (seconds, is_unanswered, is_unanswered), *times)
+
+
+def _are_ascii(data: memoryview, size: int) -> bool:
+    """Return whether no datagram of a buffer, from its beginning on, has a long header."""
+    # To take the first bytes from the buffer itself is five times as fast as from a view of it.
+    buffer: Any = data.obj
+    return bool(buffer[: len(data) : size].isascii())
 
 
 def address_of_peer(peer: tuple[Any, ...]) -> Address:

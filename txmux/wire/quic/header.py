@@ -4,6 +4,7 @@ import enum
 from collections.abc import Iterator
 from struct import Struct
 from struct import error as StructError  # noqa: N812
+from typing import Any
 
 import attrs
 
@@ -78,7 +79,8 @@ VERSIONS = {
 }
 """The versions whose Initial packets can be read, by their number on the wire."""
 
-_KNOWN = frozenset(number.to_bytes(4, "big") for number in VERSIONS)
+_KNOWN = frozenset(tuple(number.to_bytes(4, "big")) for number in VERSIONS)
+_NOT_FIRST = bytes({*range(256)} - {first for first, *_ in _KNOWN})
 
 
 @attrs.frozen
@@ -144,17 +146,25 @@ def opens_first_connection(datagram: bytes) -> bool:
     The version has to be in `VERSIONS`: of others the type of a packet cannot be read, so a datagram of that protocol is more easily taken
     for one. But an Initial packet that servers drop opens one, too: a server that takes it would serve its name by that protocol's route.
     """
-    return datagram[1:5] in _KNOWN and any(
+    return tuple(datagram[1:5]) in _KNOWN and any(
         header.kind in {Packet.INITIAL, Packet.ZERO_RTT} for _, header in long_headers(datagram)
     )
 
 
 def has_known_version(data: memoryview, size: int) -> bool:
-    """Rule out most datagrams of other protocols for `opens_first_connection`; they are of `size` bytes each, or one if that is 0."""
-    return any(
-        data[at] >= LONG_HEADER and bytes(data[at + 1 : at + 5]) in _KNOWN
-        for at in range(0, len(data), size or len(data) or 1)
-    )
+    """Rule out most datagrams of other protocols for `opens_first_connection`.
+
+    Args:
+        data: From the beginning of a buffer.
+        size: Of each datagram; 0 if there is one.
+    """
+    # There may be many, of an encrypted protocol: they are looked at column by column.
+    buffer: Any = data.obj
+    end, step = len(data), size or len(data)
+    if not buffer[1:end:step].translate(None, _NOT_FIRST):
+        return False
+    columns = (buffer[at:end:step] for at in range(1, 5))
+    return not _KNOWN.isdisjoint(zip(*columns, strict=False))
 
 
 def long_headers(datagram: bytes) -> Iterator[tuple[int, LongHeader]]:
