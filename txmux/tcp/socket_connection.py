@@ -263,7 +263,9 @@ class SocketConnection(MuxProtocol):
         if self.transport is not None or may_loop or not upstream.is_plain:
             return Connecting(self, upstream)
         if self.goes_by_hello and goes_by_hello(self):
-            if len(self.received) != 5 + int.from_bytes(self.received[3:5], "big"):
+            record, message = self.received[3:5], self.received[6:9]
+            ends = {5 + int.from_bytes(record, "big"), 9 + int.from_bytes(message, "big")}
+            if ends != {len(self.received)}:
                 return Connecting(self, upstream)  # which tells the hello from what follows
             self._hello = self.received
         self.state, self._upstream = "connecting", upstream

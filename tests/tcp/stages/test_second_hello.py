@@ -330,6 +330,17 @@ class PassedOnTest(MuxTestCase):
             self.assertIn("its hello is malformed, longer than", record.facts["tls_error"])
             self.records.clear()
 
+    async def test_two_hellos_in_a_record_reach_no_server(self) -> None:
+        """A message that a server answers ends a record (RFC 8446, section 5.1)."""
+        both = b"".join(hello(name=name)[5:] for name in ("a.test", "vip.test"))
+        client = await self.connect(self.names(), records(both))
+        await client.has_all()
+        self.assertEqual(bytes(client.received), ILLEGAL)
+        client.close()
+        record = await self.assert_logged(reason="tls-failed", route="all")
+        self.assertEqual(record.facts["tls_error"], "its hello is not alone in its records")
+        self.assertEqual([one.received for one in self.backend.peers if one.received], [])
+
     async def test_a_hello_that_only_servers_understand_is_not_passed_on(self) -> None:
         """OpenSSL takes any version of a record, and says nothing of its number."""
         server = backend_at(self.backend_port())
