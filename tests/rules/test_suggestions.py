@@ -168,6 +168,7 @@ _NEEDS_MORE = (
 
 _NOT_HERE = {
     "rules/lint/privileges.py": "about files and users; `tests/rules/lint/test_privileges.py` makes these",
+    "rules/lint/secrets.py": "about modes of files; `tests/rules/test_named_files.py` makes these",
     "matchers/tftp.py": "'write' is a request of TFTP",
     "wire/proxyprotocol": "no values of rules",
     "wire/tunnel": "no values of rules",

@@ -379,7 +379,7 @@ class HandoverTests(ReadingTestCase):
     def test_wrong_paths(self) -> None:
         for text, told in {
             "handover:": "'handover:' names no UNIX socket; write handover:/run/x.sock",
-            "handover:/run/x.sock weight=2": "'weight=2' is not expected after the path; write user=NAME or nothing, and quotes around a path with blanks",
+            "handover:/run/x.sock weight=2": "'weight=2' is not expected after the path; only the server's user may follow, as user=NAME, and a path with blanks needs quotes",
             "handover:/run/x.sock user=no-one-is-called-so": "user=no-one-is-called-so: there is no such user",
             f"handover:/{'x' * 107}": "is 108 bytes long; the path of a UNIX socket has at most 107",
         }.items():

@@ -352,7 +352,7 @@ def handover(text: str) -> Handover:
         users = words.pop(0).removeprefix("user=")
     if words:
         raise InvalidValueError(
-            f"{' '.join(words)!r} is not expected after the path; write user=NAME or nothing, and quotes around a path with blanks"
+            f"{' '.join(words)!r} is not expected after the path; only the server's user may follow, as user=NAME, and a path with blanks needs quotes"
         )
     path = first.removeprefix(HANDOVER)
     if not path:
