@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING, NamedTuple
 
 import attrs
@@ -26,6 +26,11 @@ _LONGEST = 253  # characters of a host name (RFC 1035, section 2.3.4)
 _NAME = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?:\.(?!-)[a-z0-9_-]{1,63})*")
 _LIKE_ADDRESS = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*|localhost)")
 _LITERALS = 1000
+_DIALLED: Mapping[IPAddress, IPAddress] = {
+    IPv4Address(0): IPv4Address("127.0.0.1"),
+    IPv6Address(0): IPv6Address("::1"),
+}
+"""Where the system connects to instead of the unspecified address (RFC 1122, section 3.2.1.3; RFC 4291, section 2.5.2)."""
 _FRESH = 1.0  # seconds for which it is cached whether an address is one of this machine
 
 
@@ -166,10 +171,8 @@ class Destinations:
         candidates: list[_Candidate] | None = resolved.candidates.get(key)
         if candidates is None:
             candidates = [
-                _Candidate(
-                    unmapped(address), self._member(template, str(unmapped(address)), port, name)
-                )
-                for address in resolved.addresses
+                _Candidate(address, self._member(template, str(address), port, name))
+                for address in map(_dialled, resolved.addresses)
             ]
             if template.server.port:  # a client may choose among all ports
                 resolved.candidates[key] = candidates
@@ -206,3 +209,9 @@ class Destinations:
         if target.kind == "tcp" and self._backend.via is None:
             member.options = self._options(host)
         return member
+
+
+def _dialled(address: IPAddress) -> IPAddress:
+    """Return the address that a connection to this one goes to."""
+    address = unmapped(address)
+    return _DIALLED.get(address, address)
