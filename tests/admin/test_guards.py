@@ -203,6 +203,15 @@ class TokenTest(AdminCase):
             await self.status_of(Authorization=f"Bearer {TOKEN}", Sec_Fetch_Site="cross-site"), 200
         )
 
+    async def test_who_follows_a_link_of_another_page_goes_on_from_there(self) -> None:
+        for path in ("/", "/?route=ssh", "/enter", "/api/status"):
+            led = {**basic(TOKEN), "Sec-Fetch-Site": "cross-site", "Accept": "text/html,*/*"}
+            told = await self.ask("GET", path, led, to=self.port)
+            self.assertEqual((told.status, told.headers["x-frame-options"]), (403, "DENY"))
+            self.assertIn(b'href=""', told.body)
+            self.assertNotIn(b"0.1", told.body)
+            self.assertIn("script-src 'self'", told.headers["content-security-policy"])
+
     async def test_no_cookie_is_given_or_taken(self) -> None:
         """A browser sends cookies to all ports of a host (RFC 6265, 8.5)."""
         for headers in (basic(TOKEN), {"Authorization": f"Bearer {TOKEN}"}):

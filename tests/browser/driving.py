@@ -114,6 +114,9 @@ class Browser:
     def open(self, address: str) -> None:
         self._driver.get(address)
 
+    def reload(self) -> None:
+        self._driver.refresh()
+
     def run(self, script: str, *values: Any) -> Any:
         return self._driver.execute_script(script, *values)
 

@@ -172,6 +172,22 @@ class PageTests(BrowserCase):
         self.browser.complaints()  # of the tries
         self.browser.asked()
 
+    def test_link_of_another_page_leads_here(self) -> None:
+        """One more click shows the page, with what the link asks for, and no reload is turned away again."""
+        link = f'<!DOCTYPE html><a href="{self.watched.address}?route=web">txmux</a>'
+        stranger = Stranger(link)
+        self.addCleanup(stranger.end)
+        self.browser.open(stranger.address)
+        self.browser.click("a")
+        self.browser.shows("main", "A page of another origin leads here")
+        self.assertEqual(self.browser.faults(), [])
+        self.browser.click("#on")
+        eventually(lambda: bool(self.browser.all("#route")), "the page is there")
+        self.browser.reload()
+        eventually(lambda: bool(self.browser.all("#route")), "the page is there again")
+        self.browser.complaints()  # of the refusal
+        self.browser.asked()
+
     def test_map_and_connections(self) -> None:
         """A click on the map filters, the table is sorted, a connection is chosen, told of, and ended; what comes is shown by itself."""
         see, browser = self.browser.shows, self.browser

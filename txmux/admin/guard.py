@@ -57,6 +57,13 @@ class RefusedError(MuxError):
         self.headers = dict(headers or {})
 
 
+class LedHereError(RefusedError):
+    """A page of another origin has a browser ask, which sends the token by itself."""
+
+    def __init__(self) -> None:
+        super().__init__(403, "a page of another origin leads here; enter the address itself")
+
+
 class TokenFailures:
     """Counts wrong tokens by source, and logs them, one line a minute.
 
@@ -191,14 +198,14 @@ def _secret_of(headers: Mapping[str, str]) -> str:
     A browser sends it by itself, but to this host and port only; a cookie would go to all ports of the host (RFC 6265, 8.5).
 
     Raises:
-        RefusedError: A page of another origin has the browser send it. With 401, the browser would forget the token.
+        LedHereError: With 401, the browser would forget the token.
     """
     scheme, _, given = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":
         return given.strip()
     if scheme.lower() == "basic":
         if _is_by_another_page(headers):
-            raise RefusedError(403, "a page of another origin leads here; enter the address itself")
+            raise LedHereError
         with suppress(ValueError):
             return binascii.a2b_base64(given).decode().partition(":")[2]
     return ""

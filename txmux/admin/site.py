@@ -14,7 +14,7 @@ from twisted.internet.defer import DeferredSemaphore
 from twisted.logger import Logger
 
 from txmux.admin.api import bans, browser, changes, connections, openapi, reports
-from txmux.admin.guard import AdminGuard, Caller, RefusedError
+from txmux.admin.guard import AdminGuard, Caller, LedHereError, RefusedError
 from txmux.admin.resource import ApiAnswer, Query, Resource
 from txmux.control.control import Control
 from txmux.errors import printable
@@ -94,6 +94,8 @@ class Site:
                 refused.headers["WWW-Authenticate"] = 'Basic realm="txmux", charset="UTF-8"'
             elif (method, path) == ("GET", "/") and "text/html" in headers.get("accept", ""):
                 return browser.login_form(401)
+        if isinstance(refused, LedHereError) and "text/html" in headers.get("accept", ""):
+            return browser.LED_HERE
         return ApiAnswer.refusal(refused)
 
     async def _answer(

@@ -64,6 +64,29 @@ _ENTERED = b"""<!DOCTYPE html>
 <a href="/">The page</a>
 """
 
+# The empty address is that of this page, with its filters; who follows it comes from here.
+_LED_HERE = b"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>txmux: led here</title>
+<link rel="icon" href="/static/icon.svg" type="image/svg+xml">
+<link rel="stylesheet" href="/static/page.css">
+</head>
+<body>
+<main class="login">
+<section>
+<h1>txmux</h1>
+<p>A page of another origin leads here.</p>
+<p><a id="on" href="">Go on</a></p>
+</section>
+</main>
+</body>
+</html>
+"""
+
 RESOURCES = Resources()
 
 
@@ -122,6 +145,10 @@ async def _static(query: Query) -> ApiAnswer:
 def login_form(status: int) -> ApiAnswer:
     """Ask for the token, which the browser then keeps, and sends with each request to this host and port."""
     return ApiAnswer(_FORM, HTML, status, {"Content-Security-Policy": _LOGIN_POLICY})
+
+
+LED_HERE = ApiAnswer(_LED_HERE, HTML, 403, {"Content-Security-Policy": _LOGIN_POLICY})
+"""For somebody who has followed a link of another page: whether to go on is theirs to say, and not that page's."""
 
 
 @RESOURCES.get("/login", is_open=True)
