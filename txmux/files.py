@@ -210,9 +210,10 @@ def read_list(path: Path, most: int = LARGEST_LIST) -> bytes:
 
 
 def _bounded(file: BinaryIO, most: int) -> bytes:
-    os.set_blocking(file.fileno(), True)
+    with suppress(PermissionError):  # a confined worker may not: a pipe then has what is in it now
+        os.set_blocking(file.fileno(), True)
     if os.fstat(file.fileno()).st_size <= most:  # a pipe or a device has no size
-        chunks = iter(lambda: file.read(_CHUNK), b"")
+        chunks = iter(lambda: file.read(_CHUNK) or b"", b"")
         data = b"".join(itertools.islice(chunks, most // _CHUNK + 1))
         if len(data) <= most:
             return data

@@ -120,6 +120,24 @@ def _on_socket(do: Callable[[int], object]) -> None:
         do(one.fileno())
 
 
+def _blocks_again() -> None:
+    """Wait for bytes by a socket that did not block, as code in a thread may."""
+    own, other = socket.socketpair()
+    with own, other:
+        own.settimeout(0)
+        own.settimeout(None)
+        timer = threading.Timer(0.1, other.send, [b"x"])
+        timer.start()
+        own.recv(1)
+        timer.join()
+        own.settimeout(0.01)
+        try:
+            own.recv(1)
+        except TimeoutError:
+            return
+        raise AssertionError
+
+
 def _request(request: int) -> None:
     _on_socket(lambda at: fcntl.ioctl(at, request, struct.pack("i", _supervisor())))
 
@@ -166,6 +184,9 @@ _ATTEMPTS: Mapping[str, Callable[[], object]] = {
     ),
     "signal_of_file": lambda: _on_socket(lambda at: fcntl.fcntl(at, fcntl.F_SETSIG, 9)),
     "async_file": lambda: _on_socket(lambda at: fcntl.fcntl(at, fcntl.F_SETFL, os.O_ASYNC)),
+    "blocking": lambda: _on_socket(lambda at: fcntl.fcntl(at, fcntl.F_SETFL, 0)),
+    "fionbio": lambda: _on_socket(lambda at: fcntl.ioctl(at, 0x5421, struct.pack("i", 0))),
+    "blocks_again": _blocks_again,
     "fiosetown": lambda: _request(0x8901),
     "siocspgrp": lambda: _request(0x8902),
     "fioasync": lambda: _request(0x5452),

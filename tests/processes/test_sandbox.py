@@ -67,6 +67,7 @@ BY_FILTER = frozenset(
         "root_key",
         "truncate",
         *("starter", "supervisor", "supervisor_orphan", "kill_by_file", "owner_of_file"),
+        *("blocking", "fionbio"),
         *("signal_of_file", "async_file", "fiosetown", "siocspgrp", "fioasync"),
         *("new_user", "new_user_by_clone", "dumpable"),
         *("userfaultfd", "keyctl", "add_key", "request_key", "bpf", "perf_event_open"),
@@ -177,6 +178,7 @@ class SandboxTests(SandboxCase):
             refused |= dict.fromkeys(BY_SCOPE, "EPERM")
         if has_filter:
             refused |= dict.fromkeys(BY_FILTER | BY_BOTH, "EPERM")
+        refused["blocks_again"] = "done"
         self.assertEqual({name: tried[name] for name in refused}, refused)
         self.assertEqual((self.folder / "secret").read_text(), "precious")
         self.assertTrue((self.folder / "old").exists())

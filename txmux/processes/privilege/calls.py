@@ -62,7 +62,7 @@ _COMMANDS = (
     1031, 1032, 1034,  # F_SETPIPE_SZ, F_GETPIPE_SZ, F_GET_SEALS
 )  # fmt: skip
 _REQUESTS = (
-    0x5421, 0x5450, 0x5451,  # FIONBIO, FIONCLEX, FIOCLEX
+    0x5450, 0x5451,  # FIONCLEX, FIOCLEX
     0x541B, 0x5411,  # FIONREAD, TIOCOUTQ: bytes to be read, and to be sent
     0x5401, 0x5413,  # TCGETS, TIOCGWINSZ: whether it is a terminal
     0x8910, 0x8933,  # SIOCGIFNAME, SIOCGIFINDEX: zones of addresses
@@ -92,16 +92,18 @@ WITH_ARGUMENTS: Mapping[str, Sequence[Rule]] = {
     # Threads of this process. Where `clone3` is missing, the C library does with `clone`, whose flags a filter sees.
     "clone": (Rule((Given(0, (_THREAD,), _THREAD | _NAMESPACES),)),),
     "clone3": (Rule(error=errno.ENOSYS),),
-    # No owner of a descriptor, to which the kernel would send signals (F_SETOWN, FIOSETOWN, O_ASYNC …).
+    # No owner of a descriptor, to which the kernel would send signals (F_SETOWN, FIOSETOWN, O_ASYNC …). What other processes also have
+    # open, such as a listening socket, has one O_NONBLOCK for all: without it, the next accept(2) of each of them would not return.
     "fcntl": (
         Rule((Given(1, _COMMANDS),)),
-        Rule((Given(1, (fcntl.F_SETFL,)), Given(2, (0,), _ASYNC))),
+        Rule((Given(1, (fcntl.F_SETFL,)), Given(2, (os.O_NONBLOCK,), _ASYNC | os.O_NONBLOCK))),
     ),
     # Which files are opened, Landlock says, but before Linux 6.2 not whether they are truncated. For the log, a worker asks the helper
     # after this error. Only for writing, it opens its standard error stream once more, by /proc/self/fd.
     "open": (Rule((Given(1, (0,), _CHANGING),)), Rule(error=errno.EACCES)),
     "openat": (Rule((Given(2, (0,), _CHANGING),)), Rule(error=errno.EACCES)),
-    "ioctl": (Rule((Given(1, _REQUESTS),)),),
+    # FIONBIO can clear O_NONBLOCK, too; see `txmux.processes.privilege.nonblocking`.
+    "ioctl": (Rule((Given(1, _REQUESTS),)), Rule((Given(1, (0x5421,)),), errno.EPERM)),
     "prctl": (Rule((Given(0, _OPTIONS),)),),
     "socket": (
         Rule(

@@ -13,6 +13,7 @@ from twisted.logger import Logger
 from txmux.errors import MuxError
 from txmux.net.namespaces import overflow_ids
 from txmux.processes.privilege import landlock
+from txmux.processes.privilege.nonblocking import keep_nonblocking
 from txmux.processes.privilege.refusals import restrict_calls
 from txmux.processes.privilege.seccomp import is_known
 from txmux.rules.model import Rules
@@ -103,6 +104,7 @@ def confine(sandbox: Sandbox, listener_to: socket.socket) -> bool:
     try:
         if is_known():
             restrict_calls(listener_to)
+            keep_nonblocking()
     except OSError as problem:
         _lacks("filter of system calls in the sandbox", problem, sandbox)
     sys.dont_write_bytecode = True  # it could not, and each try would be reported
