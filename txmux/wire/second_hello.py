@@ -11,6 +11,12 @@ from txmux.wire.hello_records import HANDSHAKE, OTHER_RECORDS, before_hello
 ILLEGAL_PARAMETER = 47
 MALFORMED = "the second hello is malformed"
 
+_CLIENT_HELLO = b"\1"
+_BEFORE = (
+    b"\x14\0\1",
+    b"\x15\0\2",
+)  # a ChangeCipherSpec and an alert: their type, and how long they are
+
 _WHAT = {
     "sni": "server name",
     "alpn": "application protocols",
@@ -22,9 +28,21 @@ _WHAT = {
 NOT_READ = "its hello is malformed, longer than peek_limit, or was not whole in detect_timeout"
 
 
+BEGINNING = 6
+"""Bytes by which it is known whether a stream begins as TLS."""
+
+
 def begins_tls(data: bytes) -> bool:
-    """Return whether a stream begins, or may begin, with a record of a hello, whatever its version."""
-    return data[:1] == HANDSHAKE and data[1:2] in {b"", b"\x03"}
+    """Return whether a server may read a hello at the beginning of a stream, or may do so when more of it has come.
+
+    Java's read one in records of any version, and behind an empty record; Go's behind an alert; GnuTLS's behind a ChangeCipherSpec.
+    """
+    kind, length, content = data[:1], data[3:5], data[5:BEGINNING]
+    if kind == HANDSHAKE:
+        return content in {b"", HANDSHAKE if length == b"\0\0" else _CLIENT_HELLO}
+    return kind != b"" and any(
+        start[:1] == kind and start[1:].startswith(length) for start in _BEFORE
+    )
 
 
 def is_not_read(data: bytes) -> bool:

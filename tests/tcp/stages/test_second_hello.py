@@ -342,14 +342,27 @@ class PassedOnTest(MuxTestCase):
         self.assertEqual([one.received for one in self.backend.peers if one.received], [])
 
     async def test_a_hello_that_only_servers_understand_is_not_passed_on(self) -> None:
-        """OpenSSL takes any version of a record, and says nothing of its number."""
         server = backend_at(self.backend_port())
         vip = hello(name="vip.test")
-        odd = vip[:2] + b"\x09" + vip[3:]
         routes = [route("tls sni=vip.test", CLOSE, name="vip"), route("any", server, name="all")]
-        client = await self.connect(self.mux(routes), odd)
-        await client.has_all()
-        await self.assert_ended(client, reason="tls-failed", route="all")
+        port = self.mux(routes)
+        for odd in (
+            vip[:2] + b"\x09" + vip[3:],  # OpenSSL takes it
+            vip[:1] + b"\x02" + vip[2:],  # Go, Java
+            vip[:1] + b"\xff" + vip[2:],  # Java
+            b"\x16\3\1\0\0" + vip,  # OpenSSL, Java
+            b"\x15\3\1\0\2\1\x64" + vip,  # Go
+            CHANGED + vip,  # GnuTLS
+        ):
+            for size in (1, 1000):
+                client = await self.connect(port)
+                for at in range(0, len(odd), size):
+                    client.send(odd[at : at + size])
+                    await self.turn()
+                await client.has_all()
+                await self.assert_ended(client, reason="tls-failed", route="all")
+                self.records.clear()
+        self.assertEqual([one.received for one in self.backend.peers if one.received], [])
 
     async def test_rules_that_look_into_no_hello_pass_on_what_comes(self) -> None:
         """So does every other protocol."""
@@ -358,8 +371,12 @@ class PassedOnTest(MuxTestCase):
             ([route("tls", server, name="all")], hello() + hello(name="vip.test")),
             ([route("tls sni=a", CLOSE, name="a"), route("ssh", server)], b"SSH-2.0-x\r\n"),
             ([route("tls sni=a", CLOSE, name="a"), route("any", server)], b"\x16\x02nothing"),
+            ([route("tls sni=a", CLOSE, name="a"), route("any", server)], b"\x15\x02nothing"),
         ):
-            client = await self.connect(self.mux(routes), said)
+            client = await self.connect(self.mux(routes))
+            for at in range(len(said)):
+                client.send(said[at : at + 1])
+                await self.turn()
             await self.backend.heard(len(said))
             self.assertEqual(self.only().state, "relaying")
             client.reset()

@@ -34,7 +34,7 @@ from txmux.tcp.transitions import (
 from txmux.telemetry.reasons import ConnectFailure
 from txmux.wire.client_hello import parse_client_hello
 from txmux.wire.hello_records import HANDSHAKE
-from txmux.wire.second_hello import NOT_READ, begins_tls, is_not_read
+from txmux.wire.second_hello import BEGINNING, NOT_READ, begins_tls, is_not_read
 
 if TYPE_CHECKING:
     from txmux.backends.upstream import Upstream
@@ -101,7 +101,8 @@ class AwaitingHello(Stage):
     def on_data(self) -> Outcome | None:
         received, limit = self._client.received, self._client.configuration.settings.peek_limit
         self._reader = reader = parse_client_hello(received[:limit], self._reader)
-        if reader.hello or reader.malformed or len(received) >= limit:
+        is_read = reader.hello or (reader.malformed and len(received) >= BEGINNING)
+        if is_read or len(received) >= limit:
             return self.on_finished()
         return None
 
