@@ -54,11 +54,12 @@ class MovingTests(MovingCase):
             await turn()
         self.assertEqual(await new.asks(SHORT, port), SHORT)
         server.say(b"to the new one", second[1])
-        server.say(b"to nobody", first[1])
+        server.say(b"to the old one", first[1])
         self.assertEqual((await new.hears(3))[2], b"to the new one")
+        self.assertEqual((await old.hears(5))[4], b"to the old one")
         await new.asks(SHORT, port)
-        self.assertEqual((server.senders[-1], len(old.heard)), (second, 4))
-        line = await self.assert_stopped(datagrams_in=7, datagrams_out=8)
+        self.assertEqual((server.senders[-1], len(old.heard)), (second, 5))
+        line = await self.assert_stopped(datagrams_in=7, datagrams_out=9)
         self.assertEqual(line["facts"], {"moved_to": f"127.0.0.2:{new.port}"})
 
     async def test_without_descriptors_the_flow_stays_where_it_is(self) -> None:
@@ -225,6 +226,37 @@ class ForgedTests(MovingCase):
         for _ in range(6):
             await turn()
         self.assertEqual([*map(len, victim.heard)], [40, 40, 7])
+
+    async def test_client_keeps_its_server_though_that_answers_what_is_forged(self) -> None:
+        """As a server of QUIC answers another version to anybody, and one of several processes with a reset, if it gets what another one knows."""
+        server = Talker.listening(self, answer=lambda data: answer() if data == FIRST else data)
+        old, forged = Talker.listening(self), Talker.listening(self, "127.0.0.2")
+        port = self.begin(server.port)
+        await old.asks(FIRST, port)
+        old.say(SHORT + b"last", port)
+        await old.hears(2)
+        while len(forged.heard) < 3:  # then the flow has moved
+            forged.say(SHORT, port)
+            await turn()
+        [home, other] = dict.fromkeys(server.senders)
+        many = [b"\x41" * 1200 for _ in range(40)]  # more than come one by one
+        for _ in range(2):
+            had = len(old.heard)
+            for data in many:
+                server.say(data, home[1])
+                await turn()
+            self.assertEqual((await old.hears(had + 40))[had:], many)
+        had = len(old.heard)
+        old.say(SHORT + b"on", port)
+        self.assertEqual((await old.hears(had + 1))[had:], [SHORT + b"on"])
+        self.assertEqual(server.senders[-1], home)
+        had, count = len(old.heard), len(forged.heard)
+        server.say(b"dropped", other[1])
+        for data in many:
+            server.say(data, home[1])
+        self.assertEqual((await old.hears(had + 40))[had:], many)
+        self.assertEqual(len(forged.heard), count)
+        await self.assert_stopped(client=f"127.0.0.1:{old.port}")
 
     async def test_forged_datagrams_for_a_tunnel_bring_nothing(self) -> None:
         server = Talker.listening(self, answer=lambda data: WG_ANSWER if data == WG_FIRST else b"")

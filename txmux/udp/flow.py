@@ -341,11 +341,13 @@ class Flow:
     def visit(self, client: Address, answered: Callable[[memoryview], None]) -> VisitSocket | None:
         return None if self._server_socket is None else self._server_socket.visit(client, answered)
 
-    def move_in(self, visit: VisitSocket) -> None:
+    def move_in(
+        self, visit: VisitSocket, answered: Callable[[memoryview], None]
+    ) -> VisitSocket | None:
         if self._server_socket is None:
             visit.close()
-        else:
-            self._server_socket.move_in(visit)
+            return None
+        return self._server_socket.move_in(visit, answered)
 
     def move_to(
         self, port: DatagramPort, key: Key, client: Address, *, is_noticed: bool = False

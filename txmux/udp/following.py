@@ -45,7 +45,9 @@ if TYPE_CHECKING:
         def visit(
             self, client: Address, answered: Callable[[memoryview], None], /
         ) -> VisitSocket | None: ...
-        def move_in(self, visit: VisitSocket, /) -> None: ...
+        def move_in(
+            self, visit: VisitSocket, answered: Callable[[memoryview], None], /
+        ) -> VisitSocket | None: ...
         def to_visitor(self, port: DatagramPort, key: Key, data: memoryview, /) -> None: ...
         def count_lost(self, count: int, /) -> None: ...
 
@@ -53,7 +55,7 @@ if TYPE_CHECKING:
 class Following:
     """Reports a flow's datagrams to its path, and moves the flow along it."""
 
-    __slots__ = ("_at", "_flow", "_live", "_reserved", "_visit", "path")
+    __slots__ = ("_at", "_flow", "_left", "_live", "_reserved", "_visit", "path")
 
     path: MigratingPath[Following]
 
@@ -65,6 +67,8 @@ class Following:
         self._visit: tuple[object, VisitSocket] | None = (
             None  # of a visitor that has to prove itself
         )
+        self._left: tuple[object, VisitSocket] | None = None
+        """The address that the flow has left, with its socket: who forges can have it leave, but not the server, which still sends there."""
 
     @classmethod
     def for_flow(
@@ -159,10 +163,23 @@ class Following:
         else:
             self._flow.count_lost(1)
 
+    def _answered_where_it_was(self, data: memoryview) -> None:
+        """Pass on what the server has sent to the address that the flow has left."""
+        if self._left is not None:
+            at: Any = self._left[0]
+            port, key = at
+            self._learn(data, 0)
+            self._flow.to_visitor(port, key, data)
+
     def _end_visit(self) -> None:
         visit, self._visit = self._visit, None
         if visit is not None:
             visit[1].close()
+
+    def _end_left(self) -> None:
+        left, self._left = self._left, None
+        if left is not None:
+            left[1].close()
 
     def from_server(self, data: memoryview, size: int) -> None:
         """Learn from an answer of the server to the address where the flow is."""
@@ -226,24 +243,39 @@ class Following:
 
     def end(self) -> None:
         self._end_visit()
+        self._end_left()
         self._give_back()
         self.path.end()
 
     def _follow(self) -> None:
         if self._at is not self.path.home:
             home: Any = self.path.home
-            self._at = home
+            before, self._at = self._at, home
             port, key = home
             client = _address(key)
             self._count_at(home, client)
-            visit, self._visit = self._visit, None
-            is_noticed = visit is not None and visit[0] == home
-            if visit is not None and is_noticed:
-                self._flow.move_in(visit[1])
-            elif visit is not None:
-                visit[1].close()
+            is_noticed = self._change_socket(before, home)
             self._flow.move_to(port, key, client, is_noticed=is_noticed)
             self._flow.record.facts["moved_to"] = str(client)
+
+    def _change_socket(self, before: object, home: object) -> bool:
+        """Use the socket by which the server has noticed an address; return whether there is one."""
+        visit, left = self._visit, self._left
+        if left is not None and left[0] == home:  # it was wrong to leave
+            self._left = None
+            wrong = self._flow.move_in(left[1], self._answered_where_it_was)
+            if wrong is not None:
+                wrong.close()
+        elif visit is not None and visit[0] == home:
+            self._visit = None
+            self._end_left()
+            kept = self._flow.move_in(visit[1], self._answered_where_it_was)
+            self._left = None if kept is None else (before, kept)
+            return True
+        else:
+            left = None
+        self._end_visit()
+        return left is not None
 
 
 def _address(key: Key) -> Address:

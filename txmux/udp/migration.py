@@ -12,7 +12,8 @@ These rules decide where its answers go:
 - who forges one datagram of another IP address forges many, and txmux cannot tell. The server can: it has the keys. So, once the old address is silent, it gets the datagrams of
   such an address by a further socket, as if txmux were not there, and what it sends to that goes there: it drops what is forged, and validates the path
   (RFC 9000, sections 8.2 and 9.3). Until something has come back after such an answer, at most three times the bytes that came are sent there. The flow
-  moves when something has, and the old address is silent; until then, all else goes to that.
+  moves when something has, and the old address is silent. All else goes to that, also then: a server answers some of what is forged, such as a packet of
+  another version, and still sends to where it knows its client.
 """
 
 from __future__ import annotations

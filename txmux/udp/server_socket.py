@@ -289,18 +289,24 @@ class ServerSocket:
         assert made is not None  # noqa: S101
         return VisitSocket(self._flow, made, its_header, answered)
 
-    def move_in(self, visit: VisitSocket) -> None:
-        """Use the socket of a visitor, which has proved to be the client, in the place of the one until now."""
+    def move_in(
+        self, visit: VisitSocket, answered: Callable[[memoryview], None]
+    ) -> VisitSocket | None:
+        """Use the socket of another address of the client, and return the one until now, whose answers are for the address that was left."""
         if self.sock is not None:
             self._ready(READ)  # what waits was sent to the old address
         if self.sock is None:
             visit.close()
-            return
-        self._close(self.sock)
+            return None
+        self._count_dropped(self.sock)
+        left = VisitSocket(self._flow, self.sock, self._header, answered)
         visit.is_over = True
         self.sock, self._header = visit.sock, visit.header
         self._flow.live.poller.watch(visit.sock.fileno(), READ, self._ready)
-        self._batches = self._dropped = 0
+        gathers = ancillary.gathers(visit.sock)
+        self._batches = _MANY * gathers
+        self._dropped = ancillary.queue_of(visit.sock)[1] * gathers
+        return left
 
     def _local(self) -> tuple[str, int]:
         """Return the IP address and port that the client has sent to, a link-local one with its interface."""
@@ -525,16 +531,19 @@ class ServerSocket:
                 pool.abandoned(member)
         self._flow = None  # type: ignore[assignment]
 
-    def _close(self, sock: socket.socket) -> None:
+    def _count_dropped(self, sock: socket.socket) -> None:
         if self._batches >= _MANY:  # fewer fit into the buffer, so none was dropped
             dropped = ancillary.queue_of(sock)[1]
             self._flow.count_lost(ancillary.since(dropped, self._dropped))
+
+    def _close(self, sock: socket.socket) -> None:
+        self._count_dropped(sock)
         self._flow.live.poller.closing(sock.fileno())
         sock.close()
 
 
 class VisitSocket:
-    """A further socket to a flow's server, for an address that its client may have moved to: the server finds out whether it has.
+    """A further socket to a flow's server, for an address that its client may have moved to, or may not have left: the server finds out.
 
     Args:
         flow: The flow.
@@ -572,12 +581,14 @@ class VisitSocket:
         buffer = self._flow.live.buffer
         for _ in range(_AT_ONCE):
             try:
-                length = self.sock.recv_into(buffer)
+                length, fields, _, _ = self.sock.recvmsg_into([buffer], ancillary.SPACE)
             except OSError:
                 return
-            self._answered(buffer[:length])
-            if self.is_over:
-                return
+            size = ancillary.read(fields)[1]
+            for part in ancillary.split(buffer[:length], size):
+                self._answered(part)
+                if self.is_over:
+                    return
 
     def close(self) -> None:
         self.is_over = True
