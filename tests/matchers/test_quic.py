@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.matchers.all_samples import MATCH, NEED_MORE, NO
 from tests.support.examples import scaled
-from tests.wire.hello_builder import client_hello, extension, server_name
+from tests.wire.hello_builder import alpn, client_hello, extension, server_name
 from tests.wire.quic_builder import (
     HELLO,
     V1,
@@ -287,10 +287,10 @@ class PacketTests(QuicTestCase):
         self.assert_dropped(initial(crypto(0, HELLO), b"\x08" + bytes(9)))
 
     def test_not_a_hello(self) -> None:
-        """A stream that begins with something else is QUIC, but has no name."""
-        flow = initial(crypto(0, b"\2\0\0\x40" + bytes(90)))
-        self.assertIs(verdict(flow), MATCH)
-        self.assertIs(verdict(flow, sni="*"), NO)
+        """A server ends a connection whose stream begins with something else, or a malformed one."""
+        self.assert_dropped(initial(crypto(0, b"\2\0\0\x40" + bytes(90))))
+        twice = client_hello(server_name("www.example.com"), alpn(b"h3"), alpn(b"h3"))
+        self.assert_dropped(initial(crypto(0, twice)))
 
     def test_conflict(self) -> None:
         """Pieces that contradict each other: another server may see another name than this one."""

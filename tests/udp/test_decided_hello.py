@@ -10,6 +10,7 @@ from tests.udp.handover_case import HandoverCase
 from tests.udp.test_connections import hello, opening
 from tests.udp.test_migration import answer as answering
 from tests.udp.test_relaying import LISTEN, FlowCase
+from tests.wire.hello_builder import alpn, client_hello, server_name
 from tests.wire.quic_builder import (
     DESTINATION,
     SOURCE,
@@ -41,6 +42,7 @@ server = udp:127.0.0.1:%d
 OPEN, CLOSED, OWN = hello("open"), hello("vip"), hello("own")
 GOOD, BAD = initial(crypto(0, OPEN)), initial(crypto(0, CLOSED))
 RETRIED, CHOSEN = b"retried!", b"chosen by server"
+_TWICE = client_hello(server_name("vip.example.com"), alpn(b"h3"), alpn(b"h3"))
 _PIECES = cut(OPEN, 70)
 _BAD_PIECES = cut(CLOSED, 70)
 
@@ -120,6 +122,16 @@ class DroppedTests(DecidedCase):
         parts = [initial(piece, number=n) for n, piece in enumerate(cut(OPEN, 30, 60)[::-1])]
         wrong = initial(crypto(60, CLOSED[60:]), number=9)
         await self.assert_heard([parts[0], wrong, *parts[1:]], parts[0], wrong, parts[1])
+
+    async def test_malformed_hello(self) -> None:
+        """Lenient servers take one with an extension twice (aioquic), of which there must be one (RFC 8446, section 4.2)."""
+        await self.assert_heard([initial(crypto(0, _TWICE)), GOOD], GOOD)
+
+    async def test_malformed_hello_of_a_route_for_anything(self) -> None:
+        await self.assert_heard([initial(crypto(0, _TWICE)), GOOD], GOOD, match="any")
+
+    async def test_malformed_hello_behind_another_packet(self) -> None:
+        await self.assert_heard([GOOD, initial(crypto(0, _TWICE), number=1)], GOOD)
 
     async def test_all_other_reasons_to_drop_a_packet(self) -> None:
         other = initial(crypto(0, CLOSED), destination=bytes(8))

@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.examples import scaled
 from tests.wire.hello_builder import alpn, client_hello, server_name, versions
-from tests.wire.quic_builder import DESTINATION, V2, crypto, initial, long_packet
+from tests.wire.quic_builder import DESTINATION, V2, crypto, initial, long_packet, other_version
 from txmux.interfaces import Datagrams
 from txmux.wire.quic.decided import DecidedHello
 from txmux.wire.quic.opening import QuicOpening, parse_opening
@@ -84,6 +84,23 @@ class HelloTests(DecidedCase):
         self.assertTrue(self.admits(initial(crypto(0, HELLO), number=3)))
         self.assertFalse(self.admits(initial(crypto(0, hello(b"b")), number=4), decides=True))
         self.assertEqual(len(self.late), 2)
+
+    def test_malformed_hello_goes_nowhere(self) -> None:
+        self.decided = self.after(initial(b"\1"))
+        twice = client_hello(server_name("a.example.com"), alpn(b"h3"), alpn(b"h3"))
+        self.assertFalse(self.admits(initial(crypto(0, twice), number=1), decides=True))
+        self.assertFalse(
+            self.admits(
+                initial(crypto(0, HELLO), crypto(len(HELLO), b"\2\0\0\1x"), number=1), decides=True
+            )
+        )
+        self.assertTrue(self.admits(initial(crypto(0, HELLO), number=1), decides=True))
+
+    def test_known_version_after_another(self) -> None:
+        """A server that does not know the first version offers others, and the ID may stay (RFC 9000, section 6.2)."""
+        self.decided = self.after(other_version())
+        self.assertFalse(self.admits(initial(crypto(0, HELLO))))
+        self.assertTrue(self.admits(initial(crypto(0, HELLO)), decides=True))
 
     def test_after_the_handshake_there_are_only_late_acknowledgements(self) -> None:
         far = initial(b"\1", number=0x1_0003, size=4)

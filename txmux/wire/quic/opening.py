@@ -156,7 +156,8 @@ class QuicOpening:
         """Add fragments to the stream, and read the hello as far as it is there.
 
         Raises:
-            MalformedError: They contradict others, or there are too many.
+            MalformedError: They contradict others, there are too many, or the hello is malformed: a server that is more lenient would read
+                another one than the rules do.
         """
         if not fragments:
             return
@@ -165,6 +166,8 @@ class QuicOpening:
             raise MalformedError
         self.hello = copied(self.hello)
         self.hello.read_message(self._stream)
+        if self.hello.malformed:
+            raise MalformedError
 
     # After the decision.
 
