@@ -69,6 +69,14 @@ class HelloTests(ExplainTestCase):
             self.assertEqual(decided["by"] == "tls-failed", is_refused, data)
 
 
+class OpenNamesTests(ExplainTestCase):
+    text = HelloTests.text.replace("reject", "127.0.0.1:8081")
+
+    def test_hello_that_cannot_be_read_is_one_that_no_route_recognises(self) -> None:
+        document = self.explain_json("--hex", records(client_hello())[:40].hex())
+        self.assertEqual(document["at_deadline"]["route"], "all")
+
+
 class HandoverTests(ExplainTestCase):
     text = "[listen a]\nendpoint = :1\n[route ssh]\nmatch = ssh\nbackend = handover:/run/x.sock\n"
 

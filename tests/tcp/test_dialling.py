@@ -104,7 +104,7 @@ class HelloTest(AnnouncedTestCase):
         self.assertEqual((await self.heard(HELLO[:20])).tlvs, ())
 
     async def test_client_that_was_not_recognised_in_time_waits_no_more(self) -> None:
-        port = self.announcing("authority", match="regex pattern=\\x16.*never")
+        port = self.announcing("authority", match="tls sni=other")
         await self.connect_read(port, HELLO[:20])
         self.time.advance(5)
         self.assertEqual((await self.heard(HELLO[:20])).tlvs, ())

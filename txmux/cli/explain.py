@@ -452,12 +452,13 @@ def _unhidden(
 def _unread(
     listener: Listener, routes: Sequence[Route], data: bytes, found: Explanation[Any]
 ) -> Explanation[Any]:
-    """Return what becomes of TLS whose hello cannot be read, where routes look into hellos: no server gets it."""
+    """Return what becomes of TLS whose hello cannot be read, where routes restrict names: no server gets it."""
     route = found.decision.route
     outcome = listener.default if route is None else route.outcome
     may_follow = found.decided_at is not None and not parse_client_hello(data, None).malformed
+    restricts_names = any(route.is_restricted for route in Detector(routes).hello_readers)
     is_passed_on = isinstance(outcome, Backend) and (route is None or not route.is_outer)
-    if may_follow or not is_passed_on or not is_not_read(data) or not Detector(routes).reads_hello:
+    if may_follow or not is_passed_on or not is_not_read(data) or not restricts_names:
         return found
     facts = {**found.decision.facts, "tls_error": NOT_READ}
     return attrs.evolve(found, decision=Decision(None, facts))

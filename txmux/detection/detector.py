@@ -73,12 +73,12 @@ class Detector(Generic[R]):
             not (route.dry_run or route.clients.limited or route.client_cert or route.during)
             for route in self.routes
         )
-        # Whether a route goes by what a ClientHello says, so that a second one must not say something else.
-        self.reads_hello = any(
-            getattr(alternative.predicate, "reads_hello", False)
+        # Those that go by what a ClientHello says, so that a second one must not say something else.
+        self.hello_readers = tuple(
+            route
             for route in self.routes
             if not route.dry_run
-            for alternative in route.alternatives
+            and any(getattr(one.predicate, "reads_hello", False) for one in route.alternatives)
         )
         self.would_have_taken = {route.name: 0 for route in self.routes if route.dry_run}
         self._drops = tuple(drops for _, drops in declared_functions(self.routes, "drops"))

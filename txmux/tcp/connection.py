@@ -299,8 +299,11 @@ class MuxProtocol(End, Client):
 
     def _decide(self, layer: RuleLayer, route: CompiledRoute | None) -> Outcome:
         record = self.record
-        if self.goes_by_hello is not layer.detector.reads_hello:
-            self.goes_by_hello = layer.detector.reads_hello
+        if self.goes_by_hello is not layer.goes_by_hello:
+            self.goes_by_hello = layer.goes_by_hello
+        # As any client that is not recognised in time; only where that would pass by a restriction, it reaches no server.
+        if self.goes_by_hello and not layer.restricts_names and has_unread_hello(self):
+            self.goes_by_hello = False
         if route is None:
             if record.route is None:
                 self.unrecognised = self.received[: CAPTURED * self.configuration.settings.capture]

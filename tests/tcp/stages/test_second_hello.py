@@ -330,6 +330,22 @@ class PassedOnTest(MuxTestCase):
             self.assertIn("its hello is malformed, longer than", record.facts["tls_error"])
             self.records.clear()
 
+    async def test_half_a_hello_goes_to_the_default_where_no_name_is_restricted(self) -> None:
+        server = backend_at(self.backend_port())
+        begins = hello(name="vip.test")[:40]
+        names = route("tls sni=a.test", "127.0.0.1:9", name="a")
+        for default, *more in ((server,), (CLOSE, route("any", server))):
+            client = await self.connect(self.mux([names, *more], default=default), begins)
+            await self.seen(len(begins))
+            self.time.advance(6)
+            await self.backend.heard(len(begins))
+            client.send(b"more")
+            await self.backend.heard(len(begins) + 4)
+            client.reset()
+            await self.until_logged(1)
+            self.records.clear()
+            self.backend.peers.clear()
+
     async def test_two_hellos_in_a_record_reach_no_server(self) -> None:
         """A message that a server answers ends a record (RFC 8446, section 5.1)."""
         both = b"".join(hello(name=name)[5:] for name in ("a.test", "vip.test"))

@@ -13,7 +13,7 @@ from txmux.rules.model.backend import Backend, Outcome
 from txmux.rules.model.client_certificate import AllowedClient, CertificateCondition
 from txmux.rules.model.listener import Listener, Logged
 from txmux.rules.model.networks import EVERY_CLIENT, Clients
-from txmux.rules.model.outcomes import Handover, InProcess
+from txmux.rules.model.outcomes import Handover, InProcess, Refusal
 from txmux.rules.model.section import NOWHERE, Section
 from txmux.transport import Transport
 
@@ -154,6 +154,14 @@ class Route:
     def is_outer(self) -> bool:
         """Whether routes may be under it, since it ends TLS or answers as a proxy."""
         return self.terminate_tls is not None or self.tunnel
+
+    @property
+    def is_restricted(self) -> bool:
+        """Whether it refuses clients, or lets only some of them reach what it leads to."""
+        outcome, restricted = self.outcome, (self.clients.limited, self.client_cert, self.during)
+        if any(restricted) or self.is_outer or isinstance(outcome, Refusal):
+            return True
+        return isinstance(outcome, Backend) and outcome.allow_names is not None
 
     def stands_under(self, owner: Listener | Route) -> bool:
         """Return whether it belongs to a listener, or to a route that `is_outer`."""
