@@ -106,3 +106,38 @@ class PassedCertificatesTest(SynchronousTestCase):
                 self.assertEqual(len(found), is_passed)
                 for message in found:
                     self.assertIn("127.0.0.1:80 also serves [route secure]", message)
+
+
+class PassedDatabasesTest(SynchronousTestCase):
+    def test_server_that_reads_the_names_of_who_asked_for_tls_first(self) -> None:
+        closed = "database=secret", "backend = reject"
+        ours = "database=secret", f"from = 192.0.2.1\n{_WEB}"
+        for (names, outcome), later, is_passed in (
+            (closed, f"[route r]\nmatch = postgres\n{_WEB}", True),
+            (closed, f"[route r]\nmatch = any\n{_WEB}", True),
+            (closed, f"[route r]\nmatch = not tls\n{_WEB}", True),
+            (closed, f"[route r]\nmatch = postgres sni=a.test\n{_WEB}", True),
+            (closed, f"[route r]\nmatch = postgres user=*\n{_WEB}", False),
+            (closed, f"[route r]\nmatch = http\n{_WEB}", False),
+            (closed, "[route r]\nmatch = postgres\nbackend = reset\n", False),
+            (("user=a", "backend = close"), f"[route r]\nmatch = postgres\n{_WEB}", True),
+            (("sni=a.test", "backend = close"), f"[route r]\nmatch = postgres\n{_WEB}", False),
+            (("user=a", _WEB), f"[route r]\nmatch = postgres\n{_WEB}", False),
+            (ours, f"[route r]\nmatch = postgres\n{_WEB}", True),
+            (ours, "[route r]\nmatch = postgres\nbackend = 127.0.0.1:81\n", False),
+        ):
+            with self.subTest(names=names, outcome=outcome, later=later):
+                guard = f"[route guard]\nmatch = postgres {names}\n{outcome}\n"
+                self.assertEqual(len(self.found(_LISTEN + guard + later)), is_passed)
+
+    def test_default_and_what_ends_tls(self) -> None:
+        guard = "[route guard]\n{}match = postgres database=secret\nbackend = reject\n"
+        default = _LISTEN + "default = 127.0.0.1:80\n" + guard.format("")
+        inside = _LISTEN + _END.format("tls", _WEB) + guard.format("under = tls\n")
+        for text in (default, inside):
+            (found,) = self.found(text)
+            self.assertIn("what [route guard] closes", found)
+
+    def found(self, text: str) -> list[str]:
+        problems = lint(parse(text, "rules.ini"))
+        return [one.message for one in problems if "asks for TLS first" in one.message]

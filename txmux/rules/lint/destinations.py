@@ -10,6 +10,9 @@ from txmux.rules.model.backend import backends_of
 from txmux.rules.problems import Problem
 from txmux.transport import is_address, normal_host
 
+_OF_STARTUP = frozenset({"user", "database", "application"})
+"""The options of ``postgres`` that a request for encryption says nothing about."""
+
 
 def passed_routes(rules: Rules) -> Iterator[Problem]:
     """Find backends that lead to what an earlier route closes to some clients by ``host=`` or ``sni=``.
@@ -56,8 +59,50 @@ def passed_certificates(rules: Rules) -> Iterator[Problem]:
                     )
 
 
-def _servers(way: Route) -> set[str]:
-    return {server.text for backend in backends_of([way.outcome]) for server in backend.servers}
+def passed_databases(rules: Rules) -> Iterator[Problem]:
+    """Find ways by which clients ask PostgreSQL for what an earlier route closes by ``user=``, ``database=`` or ``application=``.
+
+    A client may begin with a request for encryption, which names none of them. A server that refuses that reads the names afterwards.
+    """
+    for scope in scopes(rules):
+        guards: list[Route] = []
+        for way in (*rules.routes_of(scope.owner), scope.owner):
+            servers = _servers(way) if way is scope.owner or _takes_requests(way) else set()
+            for guard in guards if servers else ():
+                is_closed = isinstance(guard.outcome, Refusal)
+                if _is_wider(way, guard) and (is_closed or servers & _servers(guard)):
+                    yield way.section.problem(
+                        f"a client that asks for TLS first comes by this, and may then name what [route {guard.name}] closes: by its first "
+                        "packet it has neither user nor database; let only routes 'postgres user=*' lead to that server",
+                        "default" if isinstance(way, Listener) else "match",
+                    )
+                    break
+            if isinstance(way, Route) and _reads_startup(way):
+                guards.append(way)
+
+
+def _reads_startup(route: Route) -> bool:
+    """Return whether a route closes something to some clients by what PostgreSQL's first packet names."""
+    is_open = route.dry_run or not (isinstance(route.outcome, Refusal) or any(_restrictions(route)))
+    return not is_open and any(
+        line.name == "postgres" and not line.negated and not _OF_STARTUP.isdisjoint(line.options)
+        for _, _, line in lines_of([route])
+    )
+
+
+def _takes_requests(way: Route | Listener) -> bool:
+    """Return whether a request for encryption may come by a route."""
+    return isinstance(way, Route) and any(
+        (line.negated and line.name != "postgres")
+        or line.name == "any"
+        or (line.name == "postgres" and _OF_STARTUP.isdisjoint(line.options))
+        for _, _, line in lines_of([way])
+    )
+
+
+def _servers(way: Route | Listener) -> set[str]:
+    outcome = way.default if isinstance(way, Listener) else way.outcome
+    return {server.text for backend in backends_of([outcome]) for server in backend.servers}
 
 
 def _is_open(end: Route, way: Route) -> bool:

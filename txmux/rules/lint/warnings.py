@@ -25,6 +25,7 @@ from txmux.rules.lint.coverage import forget_lines, lines_of
 from txmux.rules.lint.destinations import (
     forged_headers,
     passed_certificates,
+    passed_databases,
     passed_routes,
 )
 from txmux.rules.lint.patterns import odd_patterns
@@ -58,6 +59,7 @@ def lint(rules: Rules) -> list[Problem]:
             *passed_routes(rules),
             *forged_headers(rules),
             *passed_certificates(rules),
+            *passed_databases(rules),
             *wrong_users(rules),
             *_beyond_peek_limit(rules),
             *proxy_listeners(rules),
