@@ -292,6 +292,16 @@ class PacketTests(QuicTestCase):
         twice = client_hello(server_name("www.example.com"), alpn(b"h3"), alpn(b"h3"))
         self.assert_dropped(initial(crypto(0, twice)))
 
+    def test_what_follows_the_hello_or_no_opening_is_not_read(self) -> None:
+        predicate: Any = quic.predicate({})
+        wrong = bytearray(WHOLE)
+        wrong[-1] ^= 1
+        for after in (b"", bytes(wrong), initial(b"\x08" + bytes(9), number=1)):
+            self.assertFalse(predicate.drops(Datagrams((WHOLE, after))))
+            self.assertEqual(facts(WHOLE, after), facts(WHOLE))
+            self.assertIs(verdict(WHOLE, after, sni="www.example.com"), MATCH)
+            self.assertIs(verdict(bytes(wrong), WHOLE, sni="*"), NO)
+
     def test_conflict(self) -> None:
         """Pieces that contradict each other: another server may see another name than this one."""
         other = HELLO.replace(b"Example", b"Another")
