@@ -9,6 +9,7 @@ from tests.support.privileges import require_transparent
 from tests.udp.test_migration import FIRST, SHORT, WG_ANSWER, WG_DATA, WG_FIRST, answer
 from tests.udp.test_relaying import MovingCase
 from tests.wire.quic_builder import initial
+from txmux.udp import following
 from txmux.wire.proxyprotocol.decode import decode_datagram
 
 
@@ -257,6 +258,45 @@ class ForgedTests(MovingCase):
         self.assertEqual((await old.hears(had + 40))[had:], many)
         self.assertEqual(len(forged.heard), count)
         await self.assert_stopped(client=f"127.0.0.1:{old.port}")
+
+    async def test_client_that_waits_gets_its_answer_though_another_port_was_forged(self) -> None:
+        for first, reply, data in ((FIRST, answer(), SHORT), (WG_FIRST, WG_ANSWER, WG_DATA)):
+            answers = {first: reply}
+            server = Talker.listening(self, answer=lambda said, to=answers: to.get(said, b""))
+            old, forged = Talker.listening(self), Talker.listening(self)
+            port = self.begin(server.port)
+            await old.asks(first, port)
+            [home] = {*server.senders}
+            for number in range(12):
+                forged.say(data, port)
+                await server.hears(2 + number)
+                await turn()
+            server.say(data, home[1])
+            self.assertEqual((await old.hears(2))[1], data)
+            await forged.hears(1)
+            old.say(data, port)
+            await server.hears(14)
+            server.say(data, home[1])
+            self.assertEqual((await old.hears(3))[2], data)
+            self.assertEqual(len(forged.heard), 1)
+            await self._stop()
+
+    async def test_port_that_a_client_has_left_gets_answers_for_a_while_only(self) -> None:
+        self.patch(following, "_STILL_TOLD", 0.1)
+        server, old, new, port = self.quic_service()
+        await old.asks(FIRST, port)
+        while not new.heard:
+            new.say(SHORT, port)
+            await turn()
+        had = len(old.heard)
+        while len(new.heard) < had + 40:
+            await new.asks(SHORT, port)
+            await turn()
+        had = len(old.heard)
+        for _ in range(5):
+            await new.asks(SHORT, port)
+        self.assertEqual(len(old.heard), had)
+        self.assertEqual(len(set(server.senders)), 1)
 
     async def test_forged_datagrams_for_a_tunnel_bring_nothing(self) -> None:
         server = Talker.listening(self, answer=lambda data: WG_ANSWER if data == WG_FIRST else b"")

@@ -52,10 +52,13 @@ if TYPE_CHECKING:
         def count_lost(self, count: int, /) -> None: ...
 
 
+_STILL_TOLD = 1.0  # seconds in which a client that is there says that it has got an answer
+
+
 class Following:
     """Reports a flow's datagrams to its path, and moves the flow along it."""
 
-    __slots__ = ("_at", "_flow", "_left", "_live", "_reserved", "_visit", "path")
+    __slots__ = ("_at", "_flow", "_left", "_live", "_reserved", "_still_told", "_visit", "path")
 
     path: MigratingPath[Following]
 
@@ -69,6 +72,9 @@ class Following:
         )
         self._left: tuple[object, VisitSocket] | None = None
         """The address that the flow has left, with its socket: who forges can have it leave, but not the server, which still sends there."""
+
+        self._still_told: tuple[object, float | None] | None = None
+        """The port that the flow has left without the server's notice, and until when that gets the answers, too, counted from the first one."""
 
     @classmethod
     def for_flow(
@@ -189,6 +195,23 @@ class Following:
         if path.watches:
             path.settle(self._live.seconds())
             self._follow()
+        if self._still_told is not None:
+            self._tell_where_it_was(data, size)
+
+    def _tell_where_it_was(self, data: memoryview, size: int) -> None:
+        """Have a client that has not moved get an answer, so that it speaks, and the flow returns."""
+        if self._still_told is None:
+            return
+        at: Any
+        at, until = self._still_told
+        now = self._live.seconds()
+        if until is None:
+            self._still_told = at, now + _STILL_TOLD
+        elif now > until:
+            self._still_told = None
+            return
+        port, key = at
+        port.send(key, data, size)
 
     def _learn(self, data: memoryview, size: int) -> None:
         first = ancillary.first(data, size)
@@ -255,6 +278,8 @@ class Following:
             client = _address(key)
             self._count_at(home, client)
             is_noticed = self._change_socket(before, home)
+            is_back = before not in self.path.before
+            self._still_told = None if is_noticed or is_back else (before, None)
             self._flow.move_to(port, key, client, is_noticed=is_noticed)
             self._flow.record.facts["moved_to"] = str(client)
 

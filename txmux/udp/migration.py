@@ -8,7 +8,8 @@ These rules decide where its answers go:
   flows have it;
 - answers go to the old address until that was silent for a while, and again as soon as it sends something;
 - there are few moves a minute, and none for a minute after one that was wrong;
-- another port of the same IP address moves at once, since its host gets the answers already. The server does not notice;
+- another port of the same IP address moves at once, since its host gets the answers already. The server does not notice. The old port gets those of the
+  first second, too: a client that is still there says so, and the flow returns;
 - who forges one datagram of another IP address forges many, and txmux cannot tell. The server can: it has the keys. So, once the old address is silent, it gets the datagrams of
   such an address by a further socket, as if txmux were not there, and what it sends to that goes there: it drops what is forged, and validates the path
   (RFC 9000, sections 8.2 and 9.3). Until something has come back after such an answer, at most three times the bytes that came are sent there. The flow
@@ -152,6 +153,11 @@ class MigratingPath(Generic[F]):
     visitor: Visitor | None = None  # may be the next home
     _moves: tuple[float, ...] = ()  # the last few
     _rests_until: float = -math.inf
+
+    @property
+    def before(self) -> tuple[Hashable, ...]:
+        """Where answers went, the last one at the end."""
+        return self._before
 
     def knows(self, source: Hashable) -> bool:
         """Return whether an address is one that the flow was at, or may move to."""
