@@ -16,8 +16,9 @@ from tests.support.folders import make_folder
 from tests.support.leaks import added_since, look
 from txmux import files
 from txmux.access.lists.updates import WatchedFile
-from txmux.files import open_log, open_safely, read_bytes, read_secret
+from txmux.files import open_log, open_safely, read_bytes, read_secret, replace_file
 from txmux.processes.privilege.opener import Opener, OpenerError
+from txmux.processes.supervisor.pidfile import name_process
 
 _NOBODY = 65534
 _RULES = "[listen public]\nendpoint = 127.0.0.1:0\n"
@@ -192,3 +193,21 @@ class ReadTest(SynchronousTestCase):
         folder = make_folder(self)
         for path, error in ((folder, IsADirectoryError), (folder / "x", FileNotFoundError)):
             self.assertEqual(self.assertRaises(error, read_bytes, path).filename, str(path))
+
+
+class ReplaceTest(SynchronousTestCase):
+    def test_what_is_no_file_stays(self) -> None:
+        """Root would take ``/dev/null`` from the whole machine."""
+        folder = make_folder(self)
+        path = folder / "name"
+        for replace in (lambda: replace_file(path, b""), lambda: name_process(path, os.getpid())):
+            os.mkfifo(path)
+            before = path.lstat()
+            with self.assertRaises(OSError):
+                replace()
+            self.assertEqual((path.lstat(), [*folder.iterdir()]), (before, [path]))
+            path.unlink()
+            path.symlink_to("nowhere")
+            replace()
+            self.assertTrue(path.is_file())
+            path.unlink()

@@ -278,6 +278,8 @@ def replace_file(
 ) -> None:
     """Replace a file, whole or not at all; a link in its place is replaced, and those on the way are followed as by `held_folder`.
 
+    What is no file stays, such as ``/dev/null``, which a machine cannot do without.
+
     Args:
         path: Its path.
         data: Its contents.
@@ -289,6 +291,10 @@ def replace_file(
     """
     new = f".{path.name}.{os.getpid()}"
     with held_folder(path) as folder:
+        with suppress(FileNotFoundError):
+            kind = os.stat(path.name, dir_fd=folder, follow_symlinks=False).st_mode
+            if not (stat.S_ISREG(kind) or stat.S_ISLNK(kind) or stat.S_ISDIR(kind)):
+                raise OSError(errno.EEXIST, "it is a device, a pipe or a socket")
         with suppress(FileNotFoundError):
             os.unlink(new, dir_fd=folder)
         how = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC

@@ -19,6 +19,11 @@ sys.stdin.read()
 """
 
 
+def _bind(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(str(path))
+
+
 class InitTests(CommandTestCase):
     def serve(self, greeting: bytes) -> int:
         server = socket.create_server(("127.0.0.1", 0))
@@ -85,6 +90,17 @@ class InitTests(CommandTestCase):
         self.assertEqual((code, path.read_text()), (1, "mine"))
         self.assertIn("cannot be written: No space left on device", err)
         self.assertEqual({*self.folder.iterdir()}, {path, other})
+
+    def test_overwriting_replaces_no_device_pipe_or_socket(self) -> None:
+        path = self.folder / "rules.ini"
+        for make in (os.mkfifo, _bind):
+            make(path)
+            before = path.lstat()
+            code, _, err = self.run_main("init", "--force", "-o", path)
+            self.assertEqual((code, path.lstat()), (1, before))
+            self.assertIn("cannot be written: it is a device, a pipe or a socket", err)
+            self.assertEqual([*self.folder.iterdir()], [path])
+            path.unlink()
 
     def test_ports_of_a_running_txmux_are_left_out(self) -> None:
         for name, listed in (("other", True), ("txmux", False)):
