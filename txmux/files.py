@@ -339,6 +339,14 @@ def read_own(path: Path) -> bytes:
         return _bounded(file, LARGEST)
 
 
+def read_regular(path: Path, most: int) -> bytes:
+    """Read all of a file that this process has made, unless another one has put a pipe, a device or a larger one in its place."""
+    with _open_own(path) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        return _bounded(file, most)
+
+
 def _open_own(path: Path) -> BinaryIO:
     return open(path, "rb", opener=_open_at_once)
 

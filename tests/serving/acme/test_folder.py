@@ -1,6 +1,7 @@
 """The files of certificates by ACME."""
 
 import os
+import socket
 import stat
 import time
 from base64 import b64decode, b64encode
@@ -118,6 +119,25 @@ class FolderTests(SynchronousTestCase):
             acme_file(self.path, _NAME).write_bytes(damaged)
             self.folder.sign_missing([_NAME], now, {_NAME: good})
             self.assertEqual(self.folder.certificate(_NAME), ShownCertificate.read(good))
+
+    def test_no_file(self) -> None:
+        """What is no file, or has no end, is not waited for."""
+        path = acme_file(self.path, _NAME)
+        unbound = socket.socket(socket.AF_UNIX)
+        self.addCleanup(unbound.close)
+        makes: tuple[Callable[[], object], ...] = (
+            lambda: os.mkfifo(path),
+            lambda: path.symlink_to("/dev/zero"),
+            lambda: unbound.bind(str(path)),
+            lambda: path.write_bytes(bytes(2**21)),
+        )
+        for make in makes:
+            path.unlink(missing_ok=True)
+            make()
+            if path.is_fifo():  # its writer is silent
+                self.addCleanup(os.close, os.open(path, os.O_RDWR))
+            self.assertEqual(self.folder.certificate(_NAME), NO_CERTIFICATE)
+            self.assertRaises(OSError, self.folder.sign_missing, [_NAME], time.time())
 
     @given(st.data())
     def test_one_loader(self, data: st.DataObject) -> None:
