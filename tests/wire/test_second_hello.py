@@ -91,8 +91,10 @@ class NotReadTest(SynchronousTestCase):
             (b"\x16\3\1\0\5\2", False),
             (b"\x16\3\1\0\0\1", False),
             (b"\x15\3\1\0\3", False),
-            (b"\x14\3\1\0\2", False),
-            (b"\x17\3\3\0\2", False),
+            (b"\x14\3\1\0\0" + whole, True),  # OpenSSL
+            (b"\x16\3\1\0\0\x14\3\1\0\0" + whole, True),
+            (b"\x14\3\1\1\0", False),
+            (b"\x17\3\3\0\3", False),
             (b"", False),
             (b"SSH-2.0-x", False),
         ):

@@ -12,10 +12,8 @@ ILLEGAL_PARAMETER = 47
 MALFORMED = "the second hello is malformed"
 
 _CLIENT_HELLO = b"\1"
-_BEFORE = (
-    b"\x14\0\1",
-    b"\x15\0\2",
-)  # a ChangeCipherSpec and an alert: their type, and how long they are
+_RECORDS = {b"", HANDSHAKE, *OTHER_RECORDS}
+_LITTLE = {b"", b"\0", b"\1", b"\2"}  # bytes of an alert, or of a record for old middleboxes
 
 _WHAT = {
     "sni": "server name",
@@ -35,14 +33,13 @@ BEGINNING = 6
 def begins_tls(data: bytes) -> bool:
     """Return whether a server may read a hello at the beginning of a stream, or may do so when more of it has come.
 
-    Java's read one in records of any version, and behind an empty record; Go's behind an alert; GnuTLS's behind a ChangeCipherSpec.
+    Java's read one in records of any version, and behind an empty record; OpenSSL behind that, or an empty ChangeCipherSpec; GnuTLS behind
+    a ChangeCipherSpec; Go's behind an alert.
     """
-    kind, length, content = data[:1], data[3:5], data[5:BEGINNING]
+    kind, high, low, content = data[:1], data[3:4], data[4:5], data[5:BEGINNING]
     if kind == HANDSHAKE:
-        return content in {b"", HANDSHAKE if length == b"\0\0" else _CLIENT_HELLO}
-    return kind != b"" and any(
-        start[:1] == kind and start[1:].startswith(length) for start in _BEFORE
-    )
+        return content in (_RECORDS if high + low == b"\0\0" else {b"", _CLIENT_HELLO})
+    return kind in OTHER_RECORDS and high in {b"", b"\0"} and low in _LITTLE
 
 
 def is_not_read(data: bytes) -> bool:

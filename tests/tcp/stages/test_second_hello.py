@@ -369,6 +369,7 @@ class PassedOnTest(MuxTestCase):
             b"\x16\3\1\0\0" + vip,  # OpenSSL, Java
             b"\x15\3\1\0\2\1\x64" + vip,  # Go
             CHANGED + vip,  # GnuTLS
+            b"\x14\3\1\0\0" + vip,  # OpenSSL
         ):
             for size in (1, 1000):
                 client = await self.connect(port)
