@@ -304,6 +304,8 @@ class MuxProtocol(End, Client):
         # As any client that is not recognised in time; only where that would pass by a restriction, it reaches no server.
         if self.goes_by_hello and not layer.restricts_names and has_unread_hello(self):
             self.goes_by_hello = False
+        if self.goes_by_hello:
+            self.decided_in, self.decided_route = layer, route
         if route is None:
             if record.route is None:
                 self.unrecognised = self.received[: CAPTURED * self.configuration.settings.capture]

@@ -65,6 +65,8 @@ class Client(Protocol):
     tunnel: TunnelDialogue | None = None  # that it has asked for
     ech: Unsealed | None = None  # the hidden hello, which has taken the place of the one that came
     goes_by_hello: bool = False  # whether its routes look into hellos
+    decided_in: RuleLayer  # where that was decided, if they do …
+    decided_route: CompiledRoute | None  # … and for which route
     is_previewed: bool = False  # whether the bytes of `received` were only peeked at (MSG_PEEK)
     waited: float = 0.0  # seconds that it has waited for a server in another process
     server_counts: ServerCounts | None = None  # the counters of its server, once it has one

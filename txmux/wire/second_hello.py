@@ -24,6 +24,7 @@ _WHAT = {
 
 
 NOT_READ = "its hello is malformed, longer than peek_limit, or was not whole in detect_timeout"
+LATE = "another route is for its hello, which was not whole in detect_timeout"
 
 
 BEGINNING = 6

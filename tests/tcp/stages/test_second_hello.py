@@ -346,6 +346,35 @@ class PassedOnTest(MuxTestCase):
             self.records.clear()
             self.backend.peers.clear()
 
+    async def test_late_half_of_a_hello_for_another_route_reaches_no_server(self) -> None:
+        """The route was decided without the name, at the end of the time."""
+        server, asked = backend_at(self.backend_port()), bytes.fromhex("0000000804d2162f")
+        of_postgres = (
+            route("postgres sni=vip.test", CLOSE, name="vip"),
+            route("postgres", server, name="all"),
+        )
+        for before, part in ((b"", 20), (b"", 40), (asked, 0), (asked, 40)):
+            for name in ("vip.test", "a.test"):
+                said, at = before + hello(name=name), len(before) + part
+                client = await self.connect(
+                    self.mux([*of_postgres]) if before else self.names(), said[:at]
+                )
+                await self.seen(at)
+                self.time.advance(6)
+                await self.turn(3)
+                self.assertEqual(self.only().state, "awaiting-hello")
+                client.send(said[at:])
+                if name == "vip.test":
+                    await client.has_all()
+                    record = await self.assert_ended(client, reason="tls-failed", route="all")
+                    self.assertIn("another route", record.facts["tls_error"])
+                else:
+                    await self.backend.heard(len(before or said))
+                    client.reset()
+                    await self.assert_logged(route="all")
+                self.records.clear()
+                self.backend.peers.clear()
+
     async def test_two_hellos_in_a_record_reach_no_server(self) -> None:
         """A message that a server answers ends a record (RFC 8446, section 5.1)."""
         both = b"".join(hello(name=name)[5:] for name in ("a.test", "vip.test"))

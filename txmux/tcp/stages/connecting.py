@@ -34,7 +34,7 @@ from txmux.tcp.transitions import (
 from txmux.telemetry.reasons import ConnectFailure
 from txmux.wire.client_hello import parse_client_hello
 from txmux.wire.hello_records import HANDSHAKE
-from txmux.wire.second_hello import BEGINNING, NOT_READ, begins_tls, is_not_read
+from txmux.wire.second_hello import BEGINNING, LATE, NOT_READ, begins_tls, is_not_read
 
 if TYPE_CHECKING:
     from txmux.backends.upstream import Upstream
@@ -56,6 +56,8 @@ def goes_by_hello(client: Client) -> bool:
 
 def has_unread_hello(client: Client) -> bool:
     """Return whether a server may read a hello in what the client sends, that its route has not."""
+    if client.goes_by_hello and client.replays and not client.received:
+        return True  # PostgreSQL's client has been told to begin TLS
     if not goes_by_hello(client) or ("ja4" in client.decided and client.agreed_tls is None):
         return False  # where its fingerprint is known, it has been read
     return is_not_read(client.received[: client.configuration.settings.peek_limit])
@@ -81,20 +83,21 @@ class AwaitingHello(Stage):
     """Waits for the rest of a ClientHello, so that neither its route nor the PROXY header depends on how the network segmented it.
 
     The rest of `detect_timeout` is the limit, as for all bytes before routing; a hello that a route has to know has a
-    `detect_timeout` of its own, and without it the client reaches no server.
+    `detect_timeout` of its own. Without it, or if another route is for it, the client reaches no server.
     """
 
     state: ClassVar[ConnectionState] = "awaiting-hello"
 
     _upstream: Upstream
     _reader: HelloReader | None = attrs.field(default=None, init=False)
+    _is_own = False  # whether a route has to know it
 
     @override
     def begin(self) -> Outcome | None:
         client = self._client
         timeout = client.configuration.settings.detect_timeout
-        is_own = has_unread_hello(client)
-        self.wait(timeout if is_own else client.time_left(timeout), self.on_finished)
+        self._is_own = has_unread_hello(client)
+        self.wait(timeout if self._is_own else client.time_left(timeout), self.on_finished)
         return self.on_finished() if client.has_finished else self.on_data()
 
     @override
@@ -113,7 +116,19 @@ class AwaitingHello(Stage):
         if has_unread_hello(client):
             client.record.facts = {**client.record.facts, "tls_error": NOT_READ}
             return TurnedAway(Refusal.CLOSE, "tls-failed")
+        if self._is_own and not self._is_decided():
+            client.record.facts = {**client.record.facts, "tls_error": LATE}
+            return TurnedAway(Refusal.CLOSE, "tls-failed")
         return ToBackend(self._upstream)
+
+    def _is_decided(self) -> bool:
+        """Return whether what has come late belongs to the route that was decided without it."""
+        client = self._client
+        host = client.address.host if client.address else None
+        begun = b"".join(exchange.request for exchange in client.replays) + client.received
+        detection = self.start_detection(client.decided_in, host)
+        decision = detection.feed(begun) or detection.finish()
+        return decision.route is client.decided_route
 
 
 @attrs.define(eq=False, slots=False)
