@@ -4,10 +4,11 @@ import os
 import select
 import signal
 import socket
+from pathlib import Path
 
 from tests.admin.processes import get
 from tests.interop.children import eventually
-from tests.processes.running import RULES
+from tests.processes.running import RULES, set_limits, workers_of
 from tests.processes.upgrading import UpgradeTestCase, Upgrading
 
 
@@ -58,13 +59,34 @@ class LimitsTest(UpgradeTestCase):
 
 
 class InFlightTest(UpgradeTestCase):
-    def test_more_sockets_for_all_workers_than_may_be_on_their_way_at_once(self) -> None:
-        """Linux bounds them by user, unless a process may exceed limits (unix(7), ETOOMANYREFS)."""
+    def few(self) -> list[str]:
         few = ["sh", "-c", 'ulimit -n 256; exec "$@"', "sh"]
         if os.geteuid() == 0:
             few += ["setpriv", "--bounding-set=-sys_resource,-sys_admin"]
+        return few
+
+    def test_no_worker_is_killed_for_what_it_was_not_asked(self) -> None:
+        """Another process of the user, such as a worker that was taken over, can have as many on their way for as long as it likes."""
+        set_limits(self, {"processes.workers.worker._MOST_SILENT": 2})
+        rules = "[listen x]\nendpoint = 127.0.0.1:0\n"
+        mux = self.upgrading(rules, "workers = 2", before=self.few())
+        before = workers_of(mux.pid)
+        own, other = socket.socketpair()
+        with own, other, Path(os.devnull).open("rb") as file:
+            for _ in range(3):
+                socket.send_fds(own, [b"x"], [file.fileno()] * 200)
+            mux.file.write_text(mux.file.read_text() + rules.replace("x", "y"))
+            os.kill(mux.pid, signal.SIGHUP)
+            for number in (1, 2):
+                mux.child.wait_for(f"nothing could be sent to worker {number} for 2 s")
+        mux.child.wait_for("rules reloaded")
+        self.assertEqual(workers_of(mux.pid), before)
+        mux.stop()
+
+    def test_more_sockets_for_all_workers_than_may_be_on_their_way_at_once(self) -> None:
+        """Linux bounds them by user, unless a process may exceed limits (unix(7), ETOOMANYREFS)."""
         rules = "".join(f"[listen {number}]\nendpoint = 127.0.0.1:0\n" for number in range(60))
-        mux = self.upgrading(rules, "workers = 8", before=few)
+        mux = self.upgrading(rules, "workers = 8", before=self.few())
         mux.upgrade()
         mux.reload((r"\Z", "detect_timeout = 9s\n"))
         mux.stop()

@@ -140,6 +140,11 @@ class Channel(Protocol):
     def backlog(self) -> int:
         return self.transport.backlog if self.is_open and self.transport is not None else 0
 
+    @property
+    def is_held_up(self) -> bool:
+        """Whether nothing can be sent now; see `DescriptorStream`."""
+        return self.is_open and self.transport is not None and bool(self.transport.is_held_up)
+
     def close(self) -> None:
         """Close after all that waits has been sent."""
         if self.is_open and self.transport is not None:

@@ -70,6 +70,9 @@ class DescriptorStream(FileDescriptor):
         protocol: Also has ``descriptors_received(descriptors)``, called with those that came with the next bytes, fewer than
             were sent if this process has reached its limit; and ``cut_off()``, called when nothing more is sent, and the
             connection is closed after all that waits.
+
+    Attributes:
+        is_held_up: Whether all that waits is behind descriptors for which the system has no room (``ETOOMANYREFS``).
     """
 
     def __init__(self, reactor: Any, end: socket.socket, protocol: IProtocol) -> None:
@@ -83,6 +86,7 @@ class DescriptorStream(FileDescriptor):
         self.fileno = end.fileno  # type: ignore[method-assign]
         self.protocol: Any = protocol
         self._is_aborting = self._is_cut_off = False
+        self.is_held_up = False
         self.connected = 1
         protocol.makeConnection(self)
         self.startReading()
@@ -146,8 +150,10 @@ class DescriptorStream(FileDescriptor):
                     return main.CONNECTION_LOST
                 self.stopWriting()
                 self._cancel_retry()
+                self.is_held_up = True
                 self._retry = self._any_reactor.callLater(RETRY, self.startWriting)
                 return None
+            self.is_held_up = False
             first.data, first.descriptors = first.data[sent:], []
             self.backlog -= sent
             if first.data:

@@ -286,7 +286,16 @@ class Worker:
         # Calls are counted, and not seconds, in case the machine is suspended.
         self._silent += 1
         limit = _MOST_SILENT if self.ready else _MOST_SILENT_STARTING
-        if self._silent > limit:
+        if self._silent > limit and channel.is_held_up:
+            # It was not asked. Any process of this user can bring that about, so that this must not end connections.
+            if self._silent == limit + 1:
+                self._log.error(
+                    "nothing could be sent to worker {number} for {seconds} s: as many descriptors of this user as one process may have open "
+                    "are on their way to other processes, which do not take them; raise LimitNOFILE=",
+                    number=self.number + 1,
+                    seconds=limit,
+                )
+        elif self._silent > limit:
             is_to_end = self._stopped is not None or self._retirement is not None
             self._log.error(
                 "worker {number} has not answered for {seconds} s; it is killed{more}",
