@@ -166,6 +166,7 @@ class AttentionTest(UpgradeTestCase):
         with halted([one]):
             item = self.seen("workers", "warning")
             self.assertRegex(item["text"], r"^worker \d does not answer$")
+            self.assertIn(f"otherwise end it: kill -KILL {one}", item["do"])
         self.over("workers")
         with halted(workers_of(mux.pid)):
             self.seen("workers", "critical")

@@ -225,7 +225,7 @@ def silent_workers(
                 "warning",
                 "workers",
                 f"worker {number} does not answer",
-                do="it is replaced after 10 s",
+                do=f"it is replaced if it answers nothing for 10 s; otherwise end it: kill -KILL {worker.get('pid', 'PID')}",
                 link="#workers",
                 subject=f"worker {number}",
             )
