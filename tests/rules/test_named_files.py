@@ -151,6 +151,8 @@ class KeyTests(SynchronousTestCase):
         for file in folder.rglob("*"):
             file.chmod(0o755 if file.is_dir() else 0o600)
         self.assertEqual(_readable(rules), [])
+        for name in ("ech_keys", "acme_folder"):
+            (folder / name / "0").symlink_to("nowhere")  # one that cannot be read hides no other
         for file in folder.rglob("*"):
             if file.is_file():
                 file.chmod(0o644)

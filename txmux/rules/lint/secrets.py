@@ -4,6 +4,7 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from txmux.files import read_own
@@ -43,15 +44,17 @@ def readable_secrets(rules: Rules, secrets: Iterable[NamedFile]) -> Iterator[Pro
 def _readable_at(path: Path) -> Iterator[Path]:
     """Yield the files at a path, which may be a folder, that every user may read; certificates without a key are no secret."""
     try:
-        folders = path.is_dir()
-        for file in sorted(path.iterdir()) if folders else [path]:
+        is_folder = path.is_dir()
+        files = sorted(path.iterdir()) if is_folder else [path]
+    except OSError:  # another user may see it
+        return
+    for file in files:
+        with suppress(OSError):  # it is made at the start, or another user may see it
             mode = file.stat().st_mode
             if stat.S_ISREG(mode) and mode & stat.S_IROTH and _is_reached(file):
                 data = read_own(file)
-                if b"PRIVATE KEY-----" in data or not (folders or _PEM.search(data)):
+                if b"PRIVATE KEY-----" in data or not (is_folder or _PEM.search(data)):
                     yield file
-    except OSError:  # it is made at the start, or another user may see it
-        return
 
 
 def _is_reached(file: Path) -> bool:
