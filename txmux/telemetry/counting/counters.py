@@ -283,7 +283,9 @@ class _Other:
 
     def has_ended(self) -> bool:
         try:
-            return not os.read(self.life, 1)
+            return not os.read(
+                self.life, 2**16
+            )  # all of it: only a worker that was taken over writes there
         except BlockingIOError:
             return False
 
