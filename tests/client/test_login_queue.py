@@ -77,7 +77,7 @@ class LoginQueueTest(SynchronousTestCase):
         self.assertEqual([self.queue.take() for _ in range(3)], ["of 2", "of 3", "of 1"])
 
     def test_full(self) -> None:
-        """A new source takes the place of one with wrong logins; those that are new as well keep theirs."""
+        """A new source takes the place of one with wrong logins; of those that are new as well, the one that has waited longest leaves."""
         self.patch(login_queue, "_MOST", 4)
         self.fill(2)
         self.assertEqual(self.queue.add(0, "third"), "third")
@@ -87,7 +87,8 @@ class LoginQueueTest(SynchronousTestCase):
         self.assertEqual(self.queue.add(3, "new, too"), "1 0")
         self.assertEqual(self.queue.add(1, "wrong again"), "wrong again")
         self.assertEqual(self.queue.add(4, "newest"), "0 1")
-        self.assertEqual(self.queue.add(5, "one too many"), "one too many")
+        self.assertEqual(self.queue.add(4, "one too many"), "one too many")
+        self.assertEqual(self.queue.add(5, "newer still"), "0 0")
         self.assertEqual(len(self.queue), 4)
 
     @given(_STEPS)

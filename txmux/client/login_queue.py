@@ -49,7 +49,8 @@ class LoginQueue(Generic[T]):
         if self._count >= _MOST:
             worst = self.worst()
             wrong, waits = self._rank(source)
-            if self._rank(worst) <= (wrong, waits + 1):
+            # Of new sources the latest go first, so the one that has waited longest gives way to another.
+            if self._rank(worst) <= (wrong, waits + bool(wrong)):
                 return login
             pushed_out = self._pop(worst, last=True)
         if mine is None:
@@ -94,8 +95,10 @@ class LoginQueue(Generic[T]):
         return wrong, turn if wrong else -turn
 
     def worst(self) -> int:
-        """Return the source that waits with the most wrong logins, and then the most that wait."""
-        return max(self._sources, key=self._rank)
+        """Return the source that waits with the most wrong logins, then the most that wait, then the longest."""
+        return max(
+            self._sources, key=lambda source: (*self._rank(source), -self._sources[source].turn)
+        )
 
     def _rank(self, source: int) -> tuple[int, int]:
         waiting = self._sources.get(source)
