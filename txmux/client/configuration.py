@@ -58,16 +58,16 @@ class RuleLayer:
     default: Destination  # for clients that match no route
     server_first: bool = False  # whether all clients go to `default`, without detection
     goes_by_hello: bool = attrs.field(init=False)  # whether routes look into hellos …
-    restricts_names: bool = attrs.field(init=False)  # … and one of these takes not every client
+    restricting: tuple[CompiledRoute, ...] = attrs.field(init=False)  # … and do not take everyone
     depends_on_client: bool = attrs.field(init=False)
 
     @goes_by_hello.default
     def _goes_by_hello(self) -> bool:
         return bool(self.detector.hello_readers)
 
-    @restricts_names.default
-    def _restricts_names(self) -> bool:
-        return any(route.is_restricted for route in self.detector.hello_readers)
+    @restricting.default
+    def _restricting(self) -> tuple[CompiledRoute, ...]:
+        return tuple(route for route in self.detector.hello_readers if route.is_restricted)
 
     @depends_on_client.default
     def _depends_on_client(self) -> bool:

@@ -198,6 +198,13 @@ class _RouteScan(Generic[R]):
     def has_routes_for_client(self) -> bool:
         return any(self._serves(route) for route in self._detector.routes)
 
+    def needs_more(self, routes: Iterable[R]) -> bool:
+        """Return whether one of these routes could still take the client."""
+        peeked = self._peeked
+        return peeked is not None and any(
+            self._serves(route) and self._evaluate(route, peeked) is _NEED_MORE for route in routes
+        )
+
     def decide_before_bytes(self) -> Decision[R] | None:
         """Decide if no byte of the client can change the decision; ``None`` if one can."""
         for route in self._detector.routes:

@@ -302,7 +302,7 @@ class MuxProtocol(End, Client):
         if self.goes_by_hello is not layer.goes_by_hello:
             self.goes_by_hello = layer.goes_by_hello
         # As any client that is not recognised in time; only where that would pass by a restriction, it reaches no server.
-        if self.goes_by_hello and not layer.restricts_names and has_unread_hello(self):
+        if self.goes_by_hello and not layer.restricting and has_unread_hello(self):
             self.goes_by_hello = False
         if self.goes_by_hello:
             self.decided_in, self.decided_route = layer, route
@@ -319,10 +319,10 @@ class MuxProtocol(End, Client):
             self.logged = fewer(self.logged, route.log)
         if route.termination is not None:
             # The client's request for TLS (as PostgreSQL's) has been answered; the server must not get it.
-            self.replays = ()
+            self.replays, self.is_request_cut = (), False
             return TerminatesTLS(route.termination, self.configuration.inside[route.name])
         if route.tunnel:
-            self.replays = ()
+            self.replays, self.is_request_cut = (), False
             return AsksForTunnel(layer, route, self.configuration.inside[route.name])
         assert route.destination is not None  # noqa: S101 - other routes have one
         return Routed(route.destination, "denied")

@@ -64,6 +64,7 @@ class Client(Protocol):
     agreed_tls: AgreedTLS | None = None  # of the client's TLS, if it was terminated here
     tunnel: TunnelDialogue | None = None  # that it has asked for
     ech: Unsealed | None = None  # the hidden hello, which has taken the place of the one that came
+    is_request_cut: bool = False  # whether it was decided while a request for TLS could still come
     goes_by_hello: bool = False  # whether its routes look into hellos
     decided_in: RuleLayer  # where that was decided, if they do …
     decided_route: CompiledRoute | None  # … and for which route

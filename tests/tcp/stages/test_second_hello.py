@@ -375,6 +375,44 @@ class PassedOnTest(MuxTestCase):
                 self.records.clear()
                 self.backend.peers.clear()
 
+    async def test_a_request_for_tls_that_is_not_whole_in_time_reaches_no_server(self) -> None:
+        """The name would come after the decision."""
+        server = backend_at(self.backend_port())
+        ssl, gssenc = bytes.fromhex("0000000804d2162f"), bytes.fromhex("0000000804d21630")
+        vip, late = route("postgres sni=vip.test", CLOSE, name="vip"), hello(name="vip.test")
+        for routes, begun, rest in (
+            ((vip, route("postgres", server, name="all")), gssenc, ssl + late),
+            ((vip,), gssenc, ssl + late),
+            ((vip,), gssenc + ssl[:3], ssl[3:] + late),
+            ((vip,), ssl[:5], ssl[5:] + late),
+            ((vip,), gssenc[:1], gssenc[1:] + ssl + late),
+        ):
+            client = await self.connect(self.mux([*routes], default=server), begun)
+            await self.seen(len(begun))
+            self.time.advance(6)
+            await self.turn(3)
+            client.send(rest)
+            await client.has_all()
+            record = await self.assert_ended(client, reason="tls-failed")
+            self.assertIn("was not whole", record.facts["tls_error"])
+            self.records.clear()
+        self.assertEqual([one.received for one in self.backend.peers if one.received], [])
+
+    async def test_one_goes_to_the_default_where_its_name_is_not_restricted(self) -> None:
+        server, begun = backend_at(self.backend_port()), bytes.fromhex("0000000804")
+        for routes in (
+            [route("postgres sni=a.test", server, name="a")],
+            [route("tls sni=a.test", CLOSE, name="a"), route("postgres user=a", server)],
+        ):
+            client = await self.connect(self.mux(routes, default=server), begun)
+            await self.seen(len(begun))
+            self.time.advance(6)
+            await self.backend.heard(len(begun))
+            client.reset()
+            await self.until_logged(1)
+            self.records.clear()
+            self.backend.peers.clear()
+
     async def test_two_hellos_in_a_record_reach_no_server(self) -> None:
         """A message that a server answers ends a record (RFC 8446, section 5.1)."""
         both = b"".join(hello(name=name)[5:] for name in ("a.test", "vip.test"))

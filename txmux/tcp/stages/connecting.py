@@ -58,6 +58,8 @@ def has_unread_hello(client: Client) -> bool:
     """Return whether a server may read a hello in what the client sends, that its route has not."""
     if client.goes_by_hello and client.replays and not client.received:
         return True  # PostgreSQL's client has been told to begin TLS
+    if client.goes_by_hello and client.is_request_cut and not begins_tls(client.received):
+        return not client.replays  # it may still ask for TLS
     if not goes_by_hello(client) or ("ja4" in client.decided and client.agreed_tls is None):
         return False  # where its fingerprint is known, it has been read
     return is_not_read(client.received[: client.configuration.settings.peek_limit])

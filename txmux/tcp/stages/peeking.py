@@ -146,6 +146,12 @@ class Peeking(Stage):
         if self._unsealing is not None:
             self._unseal(last=True)
             decision = self._detection.feed(self._client.received)
+        client, layer = self._client, self.layer
+        client.is_request_cut = (
+            bool(layer.restricting)
+            and layer.detector.may_need_answers(client.received)
+            and self._detection.needs_more(layer.restricting)
+        )
         decided = self._decided(decision or self._detection.finish())
         # If it goes by the outer name, that may not have decided, either.
         return decided or self._decided(self._detection.finish())
