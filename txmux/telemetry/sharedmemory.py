@@ -1,5 +1,6 @@
 """Memory shared by several processes: a file without a name that each of them maps."""
 
+import errno
 import mmap
 import os
 import sys
@@ -21,7 +22,8 @@ class SharedMemoryError(MuxError):
 def make(name: str) -> int:
     """Create a file in memory where the system has such, else a temporary one without a name; return its descriptor.
 
-    It can grow but not shrink: a process that reads memory behind the end of its file gets SIGBUS.
+    It can grow but not shrink: a process that reads memory behind the end of its file gets SIGBUS. An `OSError` says that there is no
+    descriptor or no memory left.
     """
     made = _in_memory(name) if sys.platform == "linux" else -1
     if made < 0:
@@ -43,8 +45,12 @@ def _in_memory(name: str) -> int:
         import ctypes  # noqa: PLC0415 - as this comment says
 
         return int(ctypes.CDLL(None).memfd_create(name.encode(), flags))
-    except (AttributeError, OSError):  # the system lacks or forbids it
+    except AttributeError:
         return -1
+    except OSError as problem:
+        if problem.errno in {errno.EMFILE, errno.ENFILE, errno.ENOMEM}:
+            raise  # a temporary file would need as much
+        return -1  # the system lacks or forbids it
 
 
 def grow(descriptor: int, size: int) -> None:
