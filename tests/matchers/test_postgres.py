@@ -49,12 +49,14 @@ MATCHED = (
     (startup(b"user", b"a", minor=2), 13),
     (startup(b"_pq_.x", b"1", b"user", b"a"), 15),
     (startup(b"a" * 128, b"1"), 137),
+    (startup(b"_pq_.a b\xc3\xa9", b"1", b"user", b"a"), 19),
+    (startup(b"_pq_." + b"a" * 200, b"1", b"user", b"a"), 137),
 )
 REFUSED = (
     # The first byte that is off is a no.
     (b"\x01", 1),
     (b"\x00\x00\x28", 3),
-    (b"\x00\x00\x27\x11", 4),
+    (b"\x00\x00\x27\x15", 4),
     (b"\x00\x00\x00\x07", 4),
     (b"\x00\x00\x00\x0b", 4),
     (b"\x00\x00\x00\x08\x00", 5),
@@ -83,11 +85,18 @@ NO_DATABASE = startup(b"database", b"", b"user", b"alice")
 TWICE = startup(b"user", b"a", b"user", b"b")
 LONG_NAMES = startup(b"user", b"u" * 64, b"database", b"d" * 100)
 NO_USER = startup(b"options", b"-c x=y")
+# What PostgreSQL 15 takes, too: names of any length and bytes, and any last byte.
+LOOSE = (
+    startup(b"_pq_." + b"a" * 200, b"1", b"user", b"alice"),
+    startup(b"a" * 200 + b".b", b"1", b"user", b"alice"),
+    startup(b"user", b"alice", b"_pq_.a b\xc3\xa9", b"1"),
+    startup("\xe9.b".encode(), b"1", b"user", b"alice"),
+    startup(b"user", b"alice", end=b"x"),
+)
 JURGEN = startup(b"user", "jürgen".encode())
-# A packet has at most 10000 bytes.
-LONGEST = startup(b"user", b"alice", b"options", b"o" * 9971)
+# A packet has at most 10000 bytes behind its length.
+LONGEST = startup(b"user", b"alice", b"options", b"o" * 9975)
 MALFORMED = (
-    (startup(b"user", b"a", end=b"x"), 16),
     (startup(b"user", b"a", b"", b"b"), 16),
     (startup(b"user", b"a", b"database"), 24),
 )
@@ -97,7 +106,7 @@ VERDICTS = (
     ("user=bob,al* database=shop application=p*", PSQL, MATCH, 56),
     ("application=psql", PSQL + b"p", MATCH, 56),
     ("user=alice", PSQL[:55], NEED_MORE, 55),
-    ("user=alice", LONGEST, MATCH, 10_000),
+    ("user=alice", LONGEST, MATCH, 10_004),
     # The end of the packet is a no if a value does not fit.
     ("user=bob", PSQL, NO, 56),
     ("user=alice database=other", PSQL, NO, 56),
@@ -121,6 +130,8 @@ VERDICTS = (
     # A packet that is not as it ought to be is a no where that shows.
     *(("user=*", packet, NO, at) for packet, at in MALFORMED),
     *(("", packet, MATCH, 13) for packet, _ in MALFORMED),
+    *(("database=alice", one, MATCH, len(one)) for one in LOOSE),
+    *(("database=shop", one, NO, len(one)) for one in LOOSE),
     # Names in UTF-8 fit as they are written.
     ("user=j?rgen", JURGEN, MATCH, len(JURGEN)),
     ("user=~j.*n", JURGEN, MATCH, len(JURGEN)),

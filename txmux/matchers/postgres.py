@@ -40,7 +40,7 @@ class _PostgresPredicate:
         if not self._has_options:
             if startup.recognised:
                 return Verdict.MATCH
-            return Verdict.NO if startup.malformed else Verdict.NEED_MORE
+            return Verdict.NO if startup.malformed or startup.unusual else Verdict.NEED_MORE
         if startup.malformed or startup.is_request:
             return Verdict.NO
         if not startup.complete:  # a later value of the same name would count

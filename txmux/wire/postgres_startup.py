@@ -13,8 +13,8 @@ __all__ = [
     "parse_startup", "parse_tls_start",
 ]  # fmt: skip
 
-LONGEST_PACKET = 10_000
-"""The most bytes of a StartupMessage (``MAX_STARTUP_PACKET_LENGTH`` in PostgreSQL's ``pqcomm.h``)."""
+LONGEST_PACKET = 4 + 10_000
+"""The most bytes of a StartupMessage: behind its length, ``MAX_STARTUP_PACKET_LENGTH`` of PostgreSQL's ``pqcomm.h``."""
 
 _LONGEST_NAME = 63
 """Bytes of a user or a database (``NAMEDATALEN``): the server leaves the others out (``ProcessStartupPacket``)."""
@@ -28,8 +28,10 @@ _SSL_REQUEST, _GSSENC_REQUEST = 80_877_103, 80_877_104
 _PROTOCOL_3 = 3 << 16
 _KEPT = frozenset({b"user", b"database", b"application_name"})
 
-_NAME = re.compile(rb"[A-Za-z_][!-~]{0,127}")
-LONGEST_BEGINNING = _HEADER + 128 + 1
+_FIRST_NAME = re.compile(rb"[A-Za-z_][!-~]{0,127}|_pq_\.[^\0]*")
+"""What tells this from other protocols; the server takes any other bytes, too."""
+_LONGEST_FIRST = 128
+LONGEST_BEGINNING = _HEADER + _LONGEST_FIRST + 1
 """With the end of the first name it is certain that this is PostgreSQL."""
 
 
@@ -40,6 +42,7 @@ class Startup:
     Attributes:
         recognised: Whether this is a PostgreSQL client.
         malformed: Whether no such packet begins like this; if `recognised`, the rest of it is not as it ought to be.
+        unusual: Whether the first name is like none that clients of PostgreSQL send.
         is_request: Whether the packet has no parameters: SSLRequest, GSSENCRequest or CancelRequest.
         complete: Whether all parameters are there.
         parameters: The values of user, database and application_name, as far as they are there.
@@ -47,6 +50,7 @@ class Startup:
 
     recognised: bool = False
     malformed: bool = False
+    unusual: bool = False
     is_request: bool = False
     complete: bool = False
     parameters: dict[bytes, bytes] = attrs.Factory(dict)
@@ -92,7 +96,7 @@ class Startup:
             self._read_string(data)
         if self._name:
             raise MalformedError
-        Cursor(data, self._end - 1).number(1, 0, 0)
+        Cursor(data, self._end - 1).take(1)  # the server does not look at it
         self.complete = True
 
     def _read_header(self, cursor: Cursor) -> None:
@@ -120,11 +124,13 @@ class Startup:
         self._seen = end + 1 if is_there else min(len(data), last)
         if not self._name:
             name = data[self._at : end if is_there else last]
-            if not _NAME.fullmatch(name) and (name or is_there):
+            if is_there and not name:
                 raise MalformedError
+            if self._at == _HEADER and name:
+                self.unusual = not _FIRST_NAME.fullmatch(name)
+                self.recognised = not self.unusual and (is_there or len(name) > _LONGEST_FIRST)
             if is_there:
                 self._name = name
-                self.recognised = True
         elif is_there:
             self._keep(data[self._at : end])
             self._name = b""

@@ -13,6 +13,7 @@ def _shown(startup: Startup) -> Any:
     return (
         startup.recognised,
         startup.malformed,
+        startup.unusual,
         startup.is_request,
         startup.complete,
         startup.user,
