@@ -129,6 +129,7 @@ class OpeningTest(SynchronousTestCase):
             "reference to ECH": inner(name, tls13, INNER, outer_extensions(KEY_SHARE, ECH)),
             "empty reference": inner(name, tls13, INNER, extension(0xFD00, b"\0")),
             "odd reference": inner(name, tls13, INNER, extension(0xFD00, b"\3\0\x2b\0")),
+            "two names": inner(server_name("a.example", HIDDEN), INNER, tls13),
             "cut": inner()[:60],
             "empty": b"",
         }

@@ -115,6 +115,8 @@ class HelloReader:
     _list_end: int = 0
     """… and where it ends; the next extension begins there."""
     _seen: frozenset[int] = frozenset()
+    _is_named: bool = False
+    """Whether a host name has come (RFC 6066, section 3, forbids a second one)."""
     _legacy_version: int = 0
     _versions: bytes = b""
     _cipher_suites: bytes = b""
@@ -302,11 +304,14 @@ class HelloReader:
 
     def _read_server_name(self, cursor: Cursor) -> None:
         is_host = cursor.number(1, 0, 0xFF) == 0
+        if is_host and self._is_named and self.carrier == "t":
+            raise MalformedError  # of datagrams, servers that take it have to get it by the first one
         room = self._list_end - cursor.at - 2
         size = cursor.number(2, 0, room)
         if 0 < room - size < 3:
             raise MalformedError
         name = cursor.take(size)
+        self._is_named |= is_host
         if is_host and name and self.sni is None:
             self.sni = name.lower().decode("latin-1").removesuffix(".")
 

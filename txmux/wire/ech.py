@@ -255,7 +255,10 @@ def _restored(encoded: bytes, outer: _Hello) -> bytes:
     ):
         raise MalformedError
     body = inner._replace(session=outer.session, extensions=extensions).encoded()
-    return bytes([_CLIENT_HELLO]) + len(body).to_bytes(3, "big") + body
+    message = bytes([_CLIENT_HELLO]) + len(body).to_bytes(3, "big") + body
+    if read_hello(message) is None:  # no route could know its name
+        raise MalformedError
+    return message
 
 
 def _referenced(references: bytes, outer: _Hello) -> dict[int, bytes]:
