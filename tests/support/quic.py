@@ -42,11 +42,11 @@ class _End:
         self.connection: Any = None
         test.addCleanup(self._stop)
 
-    def listen(self) -> int:
+    def listen(self, host: str = "127.0.0.1") -> int:
         if self._port is not None:
             self._port.stopListening()
         self.ear = _Ear(self)
-        self._port = reactor.listenUDP(0, self.ear, "127.0.0.1", maxPacketSize=65535)
+        self._port = reactor.listenUDP(0, self.ear, host, maxPacketSize=65535)
         return int(self._port.getHost().port)
 
     def _stop(self) -> Any:

@@ -9,7 +9,7 @@ from tests.support.privileges import require_transparent
 from tests.udp.test_migration import FIRST, SHORT, WG_ANSWER, WG_DATA, WG_FIRST, answer
 from tests.udp.test_relaying import MovingCase
 from tests.wire.quic_builder import initial
-from txmux.udp import following
+from txmux.udp import following, migration
 from txmux.wire.proxyprotocol.decode import decode_datagram
 
 
@@ -61,6 +61,17 @@ class MovingTests(MovingCase):
         await new.asks(SHORT, port)
         self.assertEqual((server.senders[-1], len(old.heard)), (second, 5))
         line = await self.assert_stopped(datagrams_in=7, datagrams_out=9)
+        self.assertEqual(line["facts"], {"moved_to": f"127.0.0.2:{new.port}"})
+
+    async def test_flow_that_ends_before_it_moves_has_the_new_address_in_the_log(self) -> None:
+        self.patch(migration, "SILENCE", 600.0)
+        server, old, new, port = self.quic_service("127.0.0.2")
+        await old.asks(FIRST, port)
+        await old.asks(SHORT, port)
+        await new.asks(SHORT, port)
+        await new.asks(SHORT, port)
+        self.assertEqual(len({*server.senders}), 2)
+        line = await self.assert_stopped(client=f"127.0.0.1:{old.port}")
         self.assertEqual(line["facts"], {"moved_to": f"127.0.0.2:{new.port}"})
 
     async def test_without_descriptors_the_flow_stays_where_it_is(self) -> None:
@@ -228,6 +239,26 @@ class ForgedTests(MovingCase):
             await turn()
         self.assertEqual([*map(len, victim.heard)], [40, 40, 7])
 
+    async def test_client_that_speaks_keeps_all_answers_and_no_other_address_gets_more(
+        self,
+    ) -> None:
+        """The server gets what is forged at once, until its client speaks again."""
+        server = Talker.listening(self, answer=lambda data: answer() if data == FIRST else data * 2)
+        old, victim = Talker.listening(self), Talker.listening(self, "127.0.0.2")
+        port = self.begin(server.port)
+        await old.asks(FIRST, port)
+        [home] = {*server.senders}
+        self.assertEqual(await old.asks(SHORT, port), SHORT * 2)
+        victim.say(SHORT[:29], port)
+        await victim.hears(1)
+        [_, other] = dict.fromkeys(server.senders)
+        for number in range(20):
+            server.say(b"\x41" * 1200, other[1])  # as if it believed what is forged
+            data = SHORT + bytes([number])
+            self.assertEqual(await old.asks(data, port), data * 2)
+            self.assertEqual(server.senders[-1], home)
+        self.assertEqual([*map(len, victim.heard)], [58])
+
     async def test_client_keeps_its_server_though_that_answers_what_is_forged(self) -> None:
         """As a server of QUIC answers another version to anybody, and one of several processes with a reset, if it gets what another one knows."""
         server = Talker.listening(self, answer=lambda data: answer() if data == FIRST else data)
@@ -236,9 +267,10 @@ class ForgedTests(MovingCase):
         await old.asks(FIRST, port)
         old.say(SHORT + b"last", port)
         await old.hears(2)
-        while len(forged.heard) < 3:  # then the flow has moved
+        for _ in range(10):
             forged.say(SHORT, port)
             await turn()
+        await forged.hears(10)  # then the flow has moved
         [home, other] = dict.fromkeys(server.senders)
         many = [b"\x41" * 1200 for _ in range(40)]  # more than come one by one
         for _ in range(2):

@@ -80,7 +80,7 @@ class RoamingTestCase(SynchronousTestCase):
 
     def noticed(self, size: int = 100) -> bool:
         """Have the server answer an address that may be the client's; return whether that gets it."""
-        return self.path.to_visitor(size, self.clock.seconds())
+        return self.path.to_visitor(size)
 
     def move(self, source: str) -> None:
         self.says(source)
@@ -244,11 +244,14 @@ class MoveTests(RoamingTestCase):
         self.assertEqual(self.path.home, THIRD)
         self.assertFalse(self.path.watches)
 
-    def test_server_notices_another_address_only_once_the_old_one_is_silent(self) -> None:
+    def test_server_notices_another_address_at_once_until_the_old_one_speaks_again(self) -> None:
         def noticed(source: str) -> bool:
             self.says(source)
             return self.path.must_be_noticed(self.clock.seconds())
 
+        self.says(HOME)
+        self.assertTrue(noticed(THIRD))
+        self.assertTrue(noticed(THIRD))
         self.says(HOME)
         self.assertFalse(noticed(THIRD))
         self.clock.advance(SILENCE)
@@ -267,7 +270,10 @@ class MoveTests(RoamingTestCase):
         self.assertTrue(all(self.noticed(1200) for _ in range(50)))
         self.assertEqual(self.path.home, HOME)
         self.clock.advance(SILENCE)
+        self.answered()
         self.noticed()
+        self.assertEqual(self.path.home, HOME)
+        self.says(THIRD)
         self.assertEqual(self.path.home, THIRD)
 
     def test_moves_a_few_times_a_minute(self) -> None:

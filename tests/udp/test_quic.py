@@ -85,3 +85,14 @@ class QuicTests(FlowCase):
         facts = line["facts"]
         assert isinstance(facts, dict)
         self.assertIn("moved_to", facts)
+
+    async def test_client_that_gets_other_ip_addresses_gets_the_rest(self) -> None:
+        """With nothing to say at each but that it has got what it has, once."""
+        server, other, port = self.begin_site()
+        client = QuicClient(self)
+        client.ask(port)
+        for part in (1, 2):
+            await client.has(len(_GIVEN) * part // 3)
+            client.listen(f"127.0.0.{1 + part}")
+        self.assertEqual(await client.whole, _GIVEN)
+        self.assertEqual((len(set(server.senders)), other.heard), (3, []))

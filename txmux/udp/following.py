@@ -163,9 +163,8 @@ class Following:
         port, key = at
         if data and self.path.may_tell(data[0]):
             self._learn(data, 0)
-        if self.path.to_visitor(len(data), self._live.seconds()):
+        if self.path.to_visitor(len(data)):
             self._flow.to_visitor(port, key, data)
-            self._follow()
         else:
             self._flow.count_lost(1)
 
@@ -265,10 +264,15 @@ class Following:
                 before.release()
 
     def end(self) -> None:
+        path = self.path
+        visitor: Any = path.visitor
+        # The client has left the old address, as far as is known; the flow would have moved soon.
+        if path.must_be_noticed(self._live.seconds()) and visitor.is_proved:
+            self._flow.record.facts["moved_to"] = str(_address(visitor.address[1]))
         self._end_visit()
         self._end_left()
         self._give_back()
-        self.path.end()
+        path.end()
 
     def _follow(self) -> None:
         if self._at is not self.path.home:

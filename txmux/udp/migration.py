@@ -10,9 +10,10 @@ These rules decide where its answers go:
 - there are few moves a minute, and none for a minute after one that was wrong;
 - another port of the same IP address moves at once, since its host gets the answers already. The server does not notice. The old port gets those of the
   first second, too: a client that is still there says so, and the flow returns;
-- who forges one datagram of another IP address forges many, and txmux cannot tell. The server can: it has the keys. So, once the old address is silent, it gets the datagrams of
+- who forges one datagram of another IP address forges many, and txmux cannot tell. The server can: it has the keys. So it gets the datagrams of
   such an address by a further socket, as if txmux were not there, and what it sends to that goes there: it drops what is forged, and validates the path
-  (RFC 9000, sections 8.2 and 9.3). Until something has come back after such an answer, at most three times the bytes that came are sent there. The flow
+  (RFC 9000, sections 8.2 and 9.3). That begins with the first one, since a client may have one acknowledgement to send there, and no more; if the old address speaks
+  after it, others have to wait until that is silent. Until something has come back after such an answer, at most three times the bytes that came are sent there. The flow
   moves when something has, and the old address is silent. All else goes to that, also then: a server answers some of what is forged, such as a packet of
   another version, and still sends to where it knows its client.
 """
@@ -119,6 +120,7 @@ class Visitor:
         since: When the old address last sent a datagram; if that is not known, this one for the first time.
         is_near: Whether it has the IP address of the old one, so that it need not prove itself.
         is_proved: Whether it need not, or has.
+        is_alone: Whether the old address has sent nothing since this one came.
         received: Bytes that have come from it.
         sent: Bytes that have gone to it.
     """
@@ -129,6 +131,7 @@ class Visitor:
     is_proved: bool
     received: int = 0
     sent: int = 0
+    is_alone: bool = True
 
 
 @attrs.define(eq=False, weakref_slot=False)
@@ -184,6 +187,7 @@ class MigratingPath(Generic[F]):
         self.last_received_at = now
         if self.visitor is not None:
             self.visitor.since = now  # the old address is still in use
+            self.visitor.is_alone = False
 
     def receive_at_new_address(
         self, source: Hashable, size: int, now: float, *, is_near: bool = False
@@ -206,15 +210,17 @@ class MigratingPath(Generic[F]):
         visitor.received += size
         if visitor.sent:
             visitor.is_proved = True
-        self.settle(now)
+        self._move_if_silent(now)
         return True
 
     def must_be_noticed(self, now: float) -> bool:
         """Return whether the server has to notice the visitor's address, to find out whether the client is there."""
         visitor = self.visitor
-        return visitor is not None and not visitor.is_near and now - visitor.since >= SILENCE
+        if visitor is None or visitor.is_near:
+            return False
+        return visitor.is_alone or now - visitor.since >= SILENCE
 
-    def to_visitor(self, size: int, now: float) -> bool:
+    def to_visitor(self, size: int) -> bool:
         """Return whether what the server has sent to an address that it has noticed may go there."""
         visitor = self.visitor
         if visitor is None:
@@ -222,7 +228,6 @@ class MigratingPath(Generic[F]):
         if not visitor.is_proved and visitor.sent + size > _UNPROVEN_FACTOR * visitor.received:
             return False
         visitor.sent += size
-        self.settle(now)
         return True
 
     # To another process, and from one.
@@ -266,6 +271,11 @@ class MigratingPath(Generic[F]):
         self._ids = ()
 
     def settle(self, now: float) -> None:
+        """Move to another port that has spoken; the server has sent something, but not to another IP address, which moves as it speaks."""
+        if self.visitor is not None and self.visitor.is_near:
+            self._move_if_silent(now)
+
+    def _move_if_silent(self, now: float) -> None:
         """Move to the visitor, if it has proved itself, and the old address has been silent."""
         visitor = self.visitor
         if visitor is None or not visitor.is_proved or now - visitor.since < SILENCE:
@@ -299,6 +309,7 @@ def _visitor_as_json(
         "is_proved": visitor.is_proved,
         "received": visitor.received,
         "sent": visitor.sent,
+        "is_alone": visitor.is_alone,
     }
 
 
@@ -309,7 +320,7 @@ def _restored_visitor(
     if fields is None or address is None:
         return None
     is_near = fields.get("is_near", fields.get("is_proved", False))
-    counts = fields["received"], fields["sent"]
+    counts = fields["received"], fields["sent"], fields.get("is_alone", False)
     return Visitor(
         address, now - fields["silent"], is_near, fields.get("is_proved", False), *counts
     )
