@@ -35,6 +35,7 @@ from txmux.tcp.stages.connecting import (
     Connecting,
     has_unread_hello,
     lacks_hello,
+    refuse_unread,
 )
 from txmux.tcp.stages.handing_off import HandingOff
 from txmux.tcp.stages.handshaking import Handshaking
@@ -334,9 +335,10 @@ class MuxProtocol(End, Client):
         if isinstance(destination, InProcess):
             self.open_tunnel()
             return ToProtocol(destination)
+        is_unread = self.goes_by_hello and has_unread_hello(self)
         if isinstance(destination, Handover):
-            return ToProcess(destination)
-        if self.goes_by_hello and has_unread_hello(self):
+            return refuse_unread(self) if is_unread else ToProcess(destination)
+        if is_unread:
             return HelloIncomplete(destination)
         if destination.backend.proxy_tlvs and lacks_hello(self, destination):
             return HelloIncomplete(destination)

@@ -12,9 +12,10 @@ from typing import Any
 from tests.interop.children import PATIENCE
 from tests.service.test_privileges import require_root
 from tests.support.folders import make_folder
-from tests.support.mux import MuxTestCase, backend_at
+from tests.support.mux import CLOSE, MuxTestCase, backend_at
 from tests.support.peers import close
 from tests.support.taker import Taker
+from tests.tcp.stages.test_second_hello import hello
 from txmux.net.sockets.transport import SocketPreview
 from txmux.rules.embedding import outcome, route
 from txmux.tcp.stages.handing_off import HandingOff
@@ -113,6 +114,36 @@ class ServerOfAnotherUserTest(HandingOffCase):
         self.assertEqual((await self.logged()).reason, "handed-over")
         assert self.server.stdout is not None
         self.assertEqual(self.server.stdout.readline(), b"1\n")
+
+
+class NameTest(HandingOffCase):
+    """A route before that of the hand-over refuses a name."""
+
+    async def test_a_hello_that_is_not_whole_in_time_is_not_handed_over(self) -> None:
+        vip, ended = route("tls sni=vip.test", CLOSE, name="vip"), 0
+        for said in (hello(name="vip.test")[:40], hello(name="vip.test")[:20]):
+            for more, default in (
+                ((), self.taker.outcome),
+                ((route("any", self.taker.outcome),), CLOSE),
+            ):
+                await self.client(self.mux([vip, *more], default=default), said)
+                await self.seen(len(said))
+                self.time.advance(6)
+                ended += 1
+                await self.until_logged(ended)
+                record = self.records[-1]
+                self.assertEqual(record.reason, "tls-failed")
+                self.assertIn("was not whole", record.facts["tls_error"])
+
+    async def test_it_is_where_no_name_is_restricted(self) -> None:
+        said = hello(name="vip.test")[:40]
+        named = route("tls sni=vip.test", backend_at(self.backend_port()), name="vip")
+        await self.client(self.mux([named], default=self.taker.outcome), said)
+        await self.seen(len(said))
+        self.time.advance(6)
+        given, _ = await self.taker.taken()
+        self.assertEqual(given.recv(100), said)
+        self.assertEqual((await self.logged()).reason, "handed-over")
 
 
 class HandingOffTest(HandingOffCase):

@@ -65,6 +65,12 @@ def has_unread_hello(client: Client) -> bool:
     return is_not_read(client.received[: client.configuration.settings.peek_limit])
 
 
+def refuse_unread(client: Client, why: str = NOT_READ) -> Outcome:
+    """Keep a client whose hello its route has not read away from any server."""
+    client.record.facts = {**client.record.facts, "tls_error": why}
+    return TurnedAway(Refusal.CLOSE, "tls-failed")
+
+
 def lacks_hello(client: Client, upstream: Upstream) -> bool:
     """Return whether the PROXY header needs fields of a ClientHello that is still incomplete."""
     names = upstream.backend.proxy_tlvs
@@ -116,11 +122,9 @@ class AwaitingHello(Stage):
         client = self._client
         client.record.detect_ms = client.elapsed_ms()
         if has_unread_hello(client):
-            client.record.facts = {**client.record.facts, "tls_error": NOT_READ}
-            return TurnedAway(Refusal.CLOSE, "tls-failed")
+            return refuse_unread(client)
         if self._is_own and not self._is_decided():
-            client.record.facts = {**client.record.facts, "tls_error": LATE}
-            return TurnedAway(Refusal.CLOSE, "tls-failed")
+            return refuse_unread(client, LATE)
         return ToBackend(self._upstream)
 
     def _is_decided(self) -> bool:
