@@ -531,6 +531,23 @@ class TunnelTests(ExplainTestCase):
         self.assertEqual(trace["facts"], {"tunnel": "socks5", "tunnel_error": "it offers no login"})
 
 
+class CutRequestTests(ExplainTestCase):
+    text = (
+        "[listen a]\nendpoint = :1\ndefault = 127.0.0.1:8080\n"
+        "[route vip]\nmatch = postgres sni=vip.test\nbackend = reject\n"
+    )
+
+    def test_reaches_no_server_at_the_deadline(self) -> None:
+        for text, is_refused in (
+            (r"\x00\x00\x00\x08\x04", True),
+            (r"\x00\x00\x00\x08\x04\xd2\x16\x30", True),
+            (r"\x00\x00\x00\x08\x04\xd2\x16\x30\x00", True),
+            (r"\x00\x00\x00\x09", False),
+        ):
+            told = self.explain("--text", text)
+            self.assertEqual("finishes sending: tls-failed, close" in told, is_refused, told)
+
+
 class StarttlsTests(ExplainTestCase):
     text = "[listen a]\nendpoint = :25\nstarttls = smtp\n[route m]\nmatch = tls\nbackend = 127.0.0.1:1\n"
 

@@ -23,13 +23,14 @@ from txmux.cli.remote import command
 from txmux.detection.detector import Decision, Detector
 from txmux.detection.explain import Explanation, explain
 from txmux.errors import MuxError, OptionError
-from txmux.interfaces import Transport
+from txmux.interfaces import Transport, Verdict
 from txmux.matchers.payload import bytes_from_hex, bytes_from_text
 from txmux.rules.model import (
     NO_CERTIFICATE,
     REVOKED,
     Backend,
     FoundCertificate,
+    Handover,
     Listener,
     Route,
     Rules,
@@ -456,9 +457,15 @@ def _unread(
     route = found.decision.route
     outcome = listener.default if route is None else route.outcome
     may_follow = found.decided_at is not None and not parse_client_hello(data, None).malformed
-    restricts_names = any(route.is_restricted for route in Detector(routes).hello_readers)
-    is_passed_on = isinstance(outcome, Backend) and (route is None or not route.is_outer)
-    if may_follow or not is_passed_on or not is_not_read(data) or not restricts_names:
+    detector = Detector(routes)
+    restricting = [route for route in detector.hello_readers if route.is_restricted]
+    is_passed_on = isinstance(outcome, (Backend, Handover)) and not (route and route.is_outer)
+    is_unread = restricting and data and not may_follow and is_not_read(data)
+    if restricting and data and detector.may_need_answers(data):
+        asked = (one.answer for one in found.routes if one.route in restricting)
+        is_cut = any(answer and answer.verdict is Verdict.NEED_MORE for answer in asked)
+        is_unread = is_unread or (found.decided_at is None and is_cut)
+    if not is_passed_on or not is_unread:
         return found
     facts = {**found.decision.facts, "tls_error": NOT_READ}
     return attrs.evolve(found, decision=Decision(None, facts))
