@@ -113,6 +113,8 @@ class QuicClient(_End):
         self.got = bytearray()
         self.whole: Deferred[bytes] = Deferred()
         self._waiting: list[tuple[int, Deferred[None]]] = []
+        self.moves: list[tuple[int, str]] = []
+        """When it has so many bytes, it gets another address, before it says that it has got the last of them."""
 
     def ask(self, port: int, name: str = "www.example.com") -> None:
         self.connection = QuicConnection(
@@ -146,6 +148,8 @@ class QuicClient(_End):
             self.connection.send_stream_data(stream, b"please", end_stream=True)
         if isinstance(event, StreamDataReceived):
             self.got += event.data
+            if self.moves and len(self.got) >= self.moves[0][0]:
+                self.listen(self.moves.pop(0)[1])
             for count, waiting in [*self._waiting]:
                 if len(self.got) >= count:
                     self._waiting.remove((count, waiting))
