@@ -42,7 +42,9 @@ async def nothing_known(*, again: bool = False) -> dict[str, Any]:  # noqa: ARG0
 class Old:
     def __init__(self) -> None:
         self.done: list[str] = []
-        self.endpoints = SimpleNamespace(pause=lambda: None, accept=lambda: None)
+        self.endpoints = SimpleNamespace(
+            hold=lambda: None, accept=lambda: None, be_replaced=lambda: None
+        )
 
     async def pause(self) -> None:
         self.done.append("pause")
