@@ -70,6 +70,7 @@ from txmux.telemetry.reasons import AbortReason, EndReason
 from txmux.telemetry.record import ConnectionRecord, ConnectionState
 from txmux.wire.proxyprotocol.decode import LONGEST_HEADER
 from txmux.wire.proxyprotocol.header import Address
+from txmux.wire.second_hello import FIRST_BYTES
 
 if TYPE_CHECKING:
     from txmux.client.io_runtime import IORuntime
@@ -300,8 +301,12 @@ class MuxProtocol(End, Client):
 
     def _decide(self, layer: RuleLayer, route: CompiledRoute | None) -> Outcome:
         record = self.record
-        if self.goes_by_hello is not layer.goes_by_hello:
-            self.goes_by_hello = layer.goes_by_hello
+        has_asked = (
+            bool(self.replays) or self.is_request_cut
+        )  # for TLS, as a client of PostgreSQL does
+        goes_by_hello = layer.goes_by_hello and (has_asked or self.received[:1] in FIRST_BYTES)
+        if self.goes_by_hello is not goes_by_hello:
+            self.goes_by_hello = goes_by_hello
         # As any client that is not recognised in time; only where that would pass by a restriction, it reaches no server.
         if self.goes_by_hello and not layer.restricting and has_unread_hello(self):
             self.goes_by_hello = False

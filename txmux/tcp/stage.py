@@ -65,7 +65,7 @@ class Client(Protocol):
     tunnel: TunnelDialogue | None = None  # that it has asked for
     ech: Unsealed | None = None  # the hidden hello, which has taken the place of the one that came
     is_request_cut: bool = False  # whether it was decided while a request for TLS could still come
-    goes_by_hello: bool = False  # whether its routes look into hellos
+    goes_by_hello: bool = False  # whether its routes look into hellos, and it may send one
     decided_in: RuleLayer  # where that was decided, if they do …
     decided_route: CompiledRoute | None  # … and for which route
     is_previewed: bool = False  # whether the bytes of `received` were only peeked at (MSG_PEEK)

@@ -12,7 +12,8 @@ ILLEGAL_PARAMETER = 47
 MALFORMED = "the second hello is malformed"
 
 _CLIENT_HELLO = b"\1"
-_RECORDS = {b"", HANDSHAKE, *OTHER_RECORDS}
+FIRST_BYTES = {b"", HANDSHAKE, *OTHER_RECORDS}
+"""Without one of these, a stream does not begin as TLS."""
 _LITTLE = {b"", b"\0", b"\1", b"\2"}  # bytes of an alert, or of a record for old middleboxes
 
 _WHAT = {
@@ -39,7 +40,7 @@ def begins_tls(data: bytes) -> bool:
     """
     kind, high, low, content = data[:1], data[3:4], data[4:5], data[5:BEGINNING]
     if kind == HANDSHAKE:
-        return content in (_RECORDS if high + low == b"\0\0" else {b"", _CLIENT_HELLO})
+        return content in (FIRST_BYTES if high + low == b"\0\0" else {b"", _CLIENT_HELLO})
     return kind in OTHER_RECORDS and high in {b"", b"\0"} and low in _LITTLE
 
 
