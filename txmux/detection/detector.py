@@ -127,9 +127,8 @@ class Detector(Generic[R]):
                 if verdict is _NEED_MORE:
                     return None
                 if verdict is _MATCH:
-                    return Decision(
-                        plan.routes[position], _collect_facts(plan.learners_for(position), peeked)
-                    )
+                    learners = plan.learners_by_winner.get(position) or plan.learners_for(position)
+                    return Decision(plan.routes[position], _collect_facts(learners, peeked))
         return None
 
     def drops_last(self, peeked: Datagrams) -> bool:

@@ -94,7 +94,7 @@ class Plan(Generic[R]):
         self.routes = tuple(routes)
         self._learners = tuple(_learners(self.routes))
         self.learners = tuple((position, learnt) for position, _, learnt in self._learners)
-        self._learners_by_winner: dict[int, tuple[Learner, ...]] = {}
+        self.learners_by_winner: dict[int, tuple[Learner, ...]] = {}
         self.dry_runs = [n for n, route in enumerate(self.routes) if route.dry_run]
         self.conversing = _conversing(self.routes)
         self.exchanges = {*chain.from_iterable(self.conversing.values())}
@@ -112,14 +112,14 @@ class Plan(Generic[R]):
 
     def learners_for(self, decided: int) -> tuple[Learner, ...]:
         """Return the functions for the facts of the routes up to the deciding one, whose own come last: what it was decided by counts."""
-        found = self._learners_by_winner.get(decided)
+        found = self.learners_by_winner.get(decided)
         if found is None:
             own = {
                 kind for route in self.routes[decided : decided + 1] for kind, _ in _kinds(route)
             }
             before = [one for one in self._learners if one[0] <= decided]
             ordered = sorted(before, key=lambda one: one[1] in own)
-            found = self._learners_by_winner[decided] = tuple(learnt for _, _, learnt in ordered)
+            found = self.learners_by_winner[decided] = tuple(learnt for _, _, learnt in ordered)
         return found
 
     def named(self, peeked: Peeked) -> Collection[int] | None:
