@@ -218,7 +218,7 @@ class PortTests(CommandTestCase):
 
     def test_silent_when_cut(self) -> None:
         """A port that leaves all cut clients waiting is tested in bounded time: each waits for less than the first."""
-        self.patch(port_test, "_SHORT_PATIENCE", 0.03)
+        self.patch(port_test, "_SHORT_PATIENCE", 0.3)
 
         def serve(client: socket.socket, _number: int) -> None:
             if client.recv(65536).endswith(b"\r\n\r\n"):
