@@ -90,25 +90,28 @@ class Outcome:
 
 
 class Family:
-    """The processes of a service, which is the leader of a session.
+    """The processes of a service, which is the leader of a session; those that it starts may begin a session of their own.
 
     Args:
         session: Its number.
     """
 
     def __init__(self, session: int) -> None:
-        self._session = str(session)
+        self._sessions = {str(session)}
         self._old: set[int] = set()
 
     def pids(self) -> list[int]:
         """Give those that live, the oldest first."""
-        found = []
-        for path in Path("/proc").iterdir():
-            if path.name.isdecimal():
-                stat = _stat(int(path.name))
-                if stat[3] == self._session and stat[0] not in "ZX":
-                    found.append((int(stat[19]), int(path.name)))
-        return [pid for _, pid in sorted(found)]
+        names = [path.name for path in Path("/proc").iterdir() if path.name.isdecimal()]
+        stats = {pid: _stat(int(pid)) for pid in names}
+        found: list[str] = []
+        for pid in sorted(names, key=lambda pid: (int(stats[pid][19]), int(pid))):
+            state, parent, _, session = stats[pid][:4]
+            if parent in found:
+                self._sessions.add(session)
+            if session in self._sessions and state not in "ZX":
+                found.append(pid)
+        return [*map(int, found)]
 
     def change_begins(self) -> None:
         """Note that those that are there now are the old ones."""
