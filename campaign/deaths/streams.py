@@ -69,10 +69,10 @@ class Streams:
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
-    def begin(self, port: int, count: int) -> None:
-        """Begin more streams to this port, and wait until each has had an answer."""
+    def begin(self, port: int, count: int, patience: float = 60.0) -> None:
+        """Begin more streams to this port, and wait until each has had an answer, for so many seconds at most."""
         self._port = port
-        until = time.monotonic() + 60
+        until = time.monotonic() + patience
         new = [self._connect(is_visit=False) for _ in range(count)]
         self.streams += new
         self._to_begin += new

@@ -1,0 +1,260 @@
+"""A service on a slow machine, with streams through it, new clients all along, and a look at what it says."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from campaign.deaths.streams import Streams
+from campaign.deaths.trial import Family, state_of, streams_in
+from campaign.logs import bad_lines
+from campaign.report import Report
+from campaign.slow.quota import Quota
+from campaign.slow.watch import Watch
+from tests.interop.children import Child
+from tests.processes.running import is_gone, name_of, workers_of
+from tests.support.undone import Undone
+
+PATIENCE = 900.0
+"""Seconds in which anything has to be done, with a twentieth of a core, beside other work of this machine."""
+_HANGS = 30.0
+"""Seconds after which a stream that carries nothing hangs."""
+
+_RULES = """
+[listen public]
+endpoint = 127.0.0.1:0
+
+[route all]
+match = payload text=E
+backend = echo
+
+[backend echo]
+server = 127.0.0.1:{server}
+{routes}
+"""
+_ROUTE = """
+[route r{n}]
+match = tls sni=h{n}.example.com
+backend = 127.0.0.1:{port}
+"""
+_SETTINGS = """[txmux]
+workers = 2
+relay = kernel
+user = nobody
+admin = unix:{folder}/admin.sock
+access_log = {folder}/access.log
+access_log_format = json
+drain_timeout = 20s
+{more}
+"""
+
+
+class Failure(Exception):  # noqa: N818 - not an error of the program
+    """What makes the rest of a trial pointless."""
+
+
+class Service:
+    """It, from its start to its stop; what breaks is collected.
+
+    Args:
+        undone: Cleans up.
+        report: Gets what was measured, and what broke.
+        percent: Of a core that it has; 0 is no quota.
+        routes: How many there are.
+        settings: More lines of ``[txmux]``.
+        before: A command that runs the rest of its arguments as a command, beside the one of the quota.
+
+    Attributes:
+        struck: Processes that the trial has killed or halted.
+    """
+
+    def __init__(
+        self,
+        undone: Undone,
+        report: Report,
+        percent: int = 0,
+        routes: int = 30,
+        settings: str = "",
+        before: tuple[str, ...] = (),
+    ) -> None:
+        self.defects, self.figures = report.defects, report.figures
+        self.struck: set[int] = set()
+        self._lost: set[int] = set()
+        folder = Path(tempfile.mkdtemp(prefix="txmux-slow-"))
+        undone.addCleanup(shutil.rmtree, folder)
+        folder.chmod(0o755)
+        self.folder = folder
+        self.quota = Quota(percent)
+        undone.addCleanup(self.quota.end)
+        self.streams = Streams()
+        undone.addCleanup(self.streams.end)
+        self.rules, self._pidfile = folder / "rules.ini", folder / "pid"
+        self._routes = routes
+        self._settings = _SETTINGS.format(folder=folder, more=settings)
+        self.write()
+        command = ("setsid", *before, *self.quota.before, sys.executable, "-m", "txmux", "run")
+        began = time.monotonic()
+        self.child = Child(*command, "--pidfile", self._pidfile, self.rules)
+        self.child.allow(3600)
+        self._family = Family(self.child.pid)
+        undone.addCleanup(self._kill_all)
+        self.watch = Watch(folder / "admin.sock")
+        undone.addCleanup(self.watch.end)
+        self.wait(lambda: "serving with " in self.child.output, "it serves")
+        self.figures["start"] = f"{time.monotonic() - began:.1f} s"
+        found = re.search(r"listening on \S+:(\d+) for \[listen public\]", self.child.output)
+        assert found
+        self.port = int(found[1])
+
+    # What it is.
+
+    @property
+    def pid(self) -> int:
+        """The supervisor that serves."""
+        return int(self._pidfile.read_text())
+
+    def workers(self) -> list[int]:
+        return [pid for pid in workers_of(self.pid) if not is_gone(pid)]
+
+    def called(self, name: str) -> int:
+        """Give a process of the present supervisor: ``starter``, ``helper`` or ``worker``."""
+        if name == "worker":
+            return self.workers()[0]
+        [found] = [
+            pid
+            for pid in self._family.pids()
+            if name_of(pid) == f"txmux: {name}" and _parent(pid) == self.pid
+        ]
+        return found
+
+    def pids(self) -> list[int]:
+        return self._family.pids()
+
+    def write(self, more: str = "", **settings: object) -> None:
+        """Write the rules: more sections, and other values of ``[txmux]``."""
+        head = self._settings
+        for name, value in settings.items():
+            head = re.sub(rf"(?m)^{name} = .*", f"{name} = {value}", head)
+        routes = "".join(_ROUTE.format(n=n, port=1024 + n % 60_000) for n in range(self._routes))
+        rules = _RULES.format(server=self.streams.server, routes=routes)
+        new = self.rules.with_suffix(".new")
+        new.write_text(f"{head}{rules}{more}")
+        new.replace(self.rules)
+
+    # What is done with it.
+
+    def begin(self, streams: int) -> None:
+        """Begin streams, half of them in each worker, and have new clients come from now on."""
+        self.streams.begin(self.port, streams, PATIENCE)
+        self.streams.visit()
+
+    def reload(self, name: str, more: str = "", **settings: object) -> float:
+        """Reload with one change, and give the seconds that it took."""
+        self.write(more, **settings)
+        return self._ask(name, "/api/reload")
+
+    def upgrade(self, name: str = "upgrade") -> float:
+        old = self.pid
+        took = self._ask(name, "/api/upgrade")
+        self.wait(lambda: self.pid != old, "the new process has the PID file")
+        self.wait(lambda: is_gone(old), "the old process has ended")
+        return took
+
+    def _ask(self, name: str, path: str) -> float:
+        began = time.monotonic()
+        answer = self.watch.post(path, {})
+        took = time.monotonic() - began
+        self.figures[name] = f"{took:.1f} s"
+        if not answer.get("ok"):
+            self.defects.append(f"{name}: {answer}")
+        return took
+
+    def strike(self, role: str, how: str, seconds: float = 0.0) -> None:
+        """Kill a process, or halt it for some seconds; its streams may be lost if it ends."""
+        victim = self.called(role)
+        self.struck.add(victim)
+        its = streams_in([victim], self.port)[victim]
+        if how == "killed":
+            os.kill(victim, signal.SIGKILL)
+        else:
+            os.kill(victim, signal.SIGSTOP)
+            time.sleep(seconds)
+            with suppress(ProcessLookupError):
+                os.kill(victim, signal.SIGCONT)
+        self.wait(
+            lambda: state_of(victim) in "ZX" if how == "killed" else True, f"the {role} is {how}"
+        )
+        if role == "worker" and is_gone(victim):
+            self._lost |= its
+        self.wait(lambda: len(self.workers()) >= 2 and self.is_whole(), "all processes are there")
+
+    def is_whole(self) -> bool:
+        """Tell whether there is each process that a service has."""
+        with suppress(ValueError, OSError):
+            return bool(self.called("starter") and self.called("helper"))
+        return False
+
+    def settle(self, seconds: float = 3.0) -> None:
+        """Look on for a while: what comes late is seen, too."""
+        time.sleep(seconds)
+
+    # How it is judged.
+
+    def judge(self) -> None:
+        """Find what broke: streams, clients, processes that ran and were killed, false items, bad lines of the log."""
+        now = time.monotonic()
+        streams = [one for one in self.streams.streams if one.port not in self._lost]
+        lost = [one.problem for one in streams if one.problem]
+        hung = [one for one in streams if not one.problem and one.came_at < now - _HANGS]
+        visits = [one for one in self.streams.visits if one.began < now - _HANGS or one.came]
+        failed = [one.problem or "no answer" for one in visits if not one.came]
+        waits = [one.came_at - one.began for one in visits if one.came]
+        killed = re.findall(r".*it is killed.*", self.child.output)
+        self.figures |= {
+            "streams, cut, hanging": f"{len(streams)}, {len(lost)}, {len(hung)}",
+            "new clients, not served": f"{len(visits)}, {len(failed)}",
+            "longest wait of a new client": f"{max(waits, default=0.0):.2f} s",
+            "longest pause of a stream": f"{max((one.longest for one in streams), default=0):.2f} s",
+            "longest answer of the status": f"{self.watch.longest:.2f} s",
+            "status --check": ", ".join(
+                f"{code}: {count} times" for code, count in sorted(self.watch.codes.items())
+            ),
+        }
+        if lost or hung:
+            self.defects.append(f"{len(lost)} streams cut {set(lost[:3])}, {len(hung)} hang")
+        if failed:
+            self.defects.append(f"{len(failed)} new clients not served: {set(failed[:3])}")
+        if len(killed) > len(self.struck):
+            self.defects += [f"it was alive: {line.strip()}" for line in killed]
+        self.defects += [f"false item {item}" for item in self.watch.false_items()]
+        self.defects += bad_lines(self.child.output)
+
+    def wait(self, condition: Callable[[], bool], what: str, patience: float = PATIENCE) -> None:
+        """Wait for something; the trial ends if the service does before."""
+        until = time.monotonic() + patience
+        while not condition():
+            if self.child.process.poll() is not None and not self._family.pids():
+                raise Failure(f"{what}: the service has ended:\n{self.child.output[-2000:]}")
+            if time.monotonic() > until:
+                raise Failure(f"{what}: not within {patience:g} s")
+            time.sleep(0.02)
+
+    def _kill_all(self) -> None:
+        for pid in reversed(self._family.pids()):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.child.wait()
+
+
+def _parent(pid: int) -> int:
+    with suppress(OSError):
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[1])
+    return 0
