@@ -37,8 +37,8 @@ from benchmarks.children import (
     free_ports,
     is_listening,
     name_of,
+    process,
 )
-from benchmarks.flood import process
 from txmux.telemetry.counting.process_counters import (
     BackendCounts,
     ListenerCounts,

@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.quic import initials
 from txmux import route
@@ -125,7 +125,7 @@ ODD_HELLOS = {
 """Hellos that nobody has to serve, but that must not cost much."""
 
 
-def microseconds(detector: Detector, data: bytes, times: int = 1000) -> float:
+def microseconds(detector: Detector[Any], data: bytes, times: int = 1000) -> float:
     """Measure one decision, by the CPU time of this thread; the best of some rounds."""
     found = []
     for _ in range(ROUNDS):
