@@ -42,6 +42,7 @@ from txmux.processes.supervisor.pidfile import PidFileError
 from txmux.processes.supervisor.resources import Resources
 from txmux.processes.supervisor.supervisor import Supervisor
 from txmux.processes.upgrade.predecessor import Predecessor
+from txmux.processes.upgrade.room import lacking_room
 from txmux.processes.upgrade.upgrade import Successor, Upgrade, UpgradeError
 from txmux.processes.upgrade.worker_transfers import WorkerTransfers
 from txmux.processes.workers.received_rules import sockets_of
@@ -309,6 +310,8 @@ class Upgrades:
                 "the container would end with this process, and close all connections; "
                 "start a container of the new image instead"
             )
+        if why := lacking_room(transfers.processes):
+            raise UpgradeError(why)
         resources = self._resources
         self._upgrade = upgrade = Upgrade(
             transfers, resources.endpoints, self._reactor, on_committed=control.be_replaced
