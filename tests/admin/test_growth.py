@@ -28,7 +28,7 @@ async def _status(control: Control) -> object:
 
 
 async def _routes(control: Control) -> object:
-    return [*json_pieces(await control.routes())]
+    return [*json_pieces((await control.routes())[0])]
 
 
 async def _backends(control: Control) -> object:

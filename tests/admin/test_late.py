@@ -11,7 +11,8 @@ from tests.support.datagrams import turn
 from txmux.control.broadcast import ANSWER_TIMEOUT
 
 _PATHS = "/", "/?connection=1-1", "/metrics", "/readyz"
-_LISTS = "connections", "clients", "backends", "certificates"
+_LISTS = "connections", "clients", "backends", "certificates", "routes", "status"
+_LATE = "worker 2: does not answer"
 _RULES = """[listen x]
 endpoint = 127.0.0.1:0
 [route all]
@@ -23,6 +24,18 @@ server = 127.0.0.1:1
 
 
 class LateTest(AdminCase):
+    async def names_the_late_one(self) -> None:
+        self.assertEqual((await self.get("/api/status")).json["incomplete"], [_LATE])
+        self.assertIn(f"Not all is shown: {_LATE}.", (await self.get("/")).body.decode())
+        one = await self.get("/api/connections/1-1")
+        self.assertEqual((one.status, one.headers["txmux-missing"]), (404, _LATE))
+        self.assertIn(f"or it is one of a worker without an answer: {_LATE}", one.error)
+        closed = (await self.post("/api/connections/close", {"route": "all"})).json
+        self.assertEqual(
+            (closed["incomplete"], closed["changes"]),
+            ([_LATE], f"0 connections ended; not yet: {_LATE}"),
+        )
+
     async def test_all_is_asked_at_once_and_nothing_twice(self) -> None:
         """With a clock of its own for the worker, which a test advances once, whoever asks something after that waits for ever."""
         await self.start("workers = 2", _RULES)
@@ -45,7 +58,8 @@ class LateTest(AdminCase):
                     await self.get(other)
                 for name in _LISTS:
                     late = await self.get(f"/api/{name}")
-                    self.assertEqual(late.headers["txmux-missing"], "worker 2: does not answer")
+                    self.assertEqual(late.headers["txmux-missing"], _LATE)
+                await self.names_the_late_one()
                 self.assertEqual(clock.getDelayedCalls(), [])
             while worker.is_late:
                 await turn()

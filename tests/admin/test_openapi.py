@@ -27,6 +27,25 @@ class DescriptionTest(SynchronousTestCase):
         named = set(re.findall(r"#/components/schemas/(\w+)", json.dumps(whole)))
         self.assertEqual(named, set(whole["components"]["schemas"]))
 
+    def test_answers_that_may_lack_a_worker(self) -> None:
+        """Each that a worker has a part in says by a header which part is missing."""
+        lacking = {
+            path
+            for path, methods in description(ADMIN)["paths"].items()
+            for operation in methods.values()
+            if "Txmux-Missing" in operation["responses"]["200"].get("headers", {})
+        }
+        lists = (
+            "status",
+            "connections",
+            "connections/{id}",
+            "clients",
+            "certificates",
+            "routes",
+            "backends",
+        )
+        self.assertEqual(lacking, {f"/api/{name}" for name in lists})
+
     def test_variable_parts_of_paths_are_described(self) -> None:
         for path, methods in description(ADMIN)["paths"].items():
             for operation in methods.values():

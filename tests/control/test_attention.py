@@ -65,6 +65,12 @@ class BackendTest(SynchronousTestCase):
         self.assertTrue(item.text.endswith("10.0.0.5:80, and 2 more"))
         self.assertEqual(item.cause, "why 7")
 
+    def test_removed_since_the_document_was_made(self) -> None:
+        """A reload may come in any pause of a document."""
+        document = {"name": "old", "hold": None, "held": 0, "servers": [{"state": "down"}]}
+        rules = Rules(Path("x.ini"), Settings(), (), (), {})
+        self.assertEqual([*backends([document], RulesIndex(rules), self.now)], [])
+
     def test_no_server_is_up(self) -> None:
         for states in (("down", "failing"), ("silent", "drain"), ("unresolved",)):
             (item,) = self.items(*states)

@@ -55,17 +55,16 @@ class WorkersTest(WorkersCase):
             paged += [row["id"] for row in page]
         self.assertEqual(paged, whole)
         self.assertEqual(len(set(whole)), len(clients))
-        row = await self.running.control.connection(whole[-1])
-        assert row is not None
+        (row,) = await self.running.control.connection(whole[-1])
         self.assertEqual(row["id"], whole[-1])
 
     async def test_close_in_any_worker(self) -> None:
         port = await self.begin()
         clients = await self.spread(port)
         rows = await self.listed(len(clients))
-        self.assertEqual(await self.running.control.end_connections(EVERY, rows[-1]["id"]), 1)
+        self.assertEqual((await self.running.control.end_connections(EVERY, rows[-1]["id"]))[0], 1)
         await self.listed(len(clients) - 1)
-        count = await self.running.control.end_connections(Filters.read({"backend": "b"}))
+        count, _ = await self.running.control.end_connections(Filters.read({"backend": "b"}))
         self.assertEqual(count, len(clients) - 1)
         for client in clients:
             await client.is_lost()
@@ -158,7 +157,8 @@ class LateWorkersTest(WorkersCase):
             self.assertEqual((await control.backends()).missing, ["worker 2: does not answer"])
             report = await control.set_server("b", server, state="drain")
             self.assertIn("; not yet: worker 2: does not answer", report.changes)
-            await control.end_connections(EVERY)
+            _, late = await control.end_connections(EVERY)
+            self.assertEqual(late, ["worker 2: does not answer"])
         self.assertEqual([kind for kind in sent if kind != "ping"], ["apply_overrides", "close"])
         while worker.is_late:
             await deferLater(reactor, 0.01)

@@ -1,4 +1,5 @@
 import json
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -10,8 +11,11 @@ from tests.support.mux import VirtualTime
 from tests.support.peers import Peer, PeerFactory, connect, listen, reactor
 from tests.support.service import ServiceTestCase
 from tests.support.supervised import SupervisedTestCase
+from tests.support.turns import each_pause
+from txmux.client import client_table
+from txmux.client.served import Served
 from txmux.control.broadcast import broadcast
-from txmux.control.filters import EVERY, Filters, Page
+from txmux.control.filters import EVERY, Filters, Page, connection_sort_key
 from txmux.control.worker_answers import WorkerAnswers
 from txmux.net.channel import messages
 
@@ -118,13 +122,12 @@ class ListTest(LiveCase):
         port = await self.begin()
         await self.client(port)
         (row,) = await self.listed(1, state="relaying")
-        found = await self.running.control.connection(row["id"])
-        assert found is not None
+        (found,) = await self.running.control.connection(row["id"])
         self.assertEqual(found.pop("explanation")["route"], "ssh")
         for name in ("age_ms", "idle_ms"):
             self.assertGreaterEqual(found.pop(name), row.pop(name))
         self.assertEqual(found, row)
-        self.assertIsNone(await self.running.control.connection("5a9d7143-3"))
+        self.assertEqual(await self.running.control.connection("5a9d7143-3"), [])
 
 
 class PortableListTest(ListTest):
@@ -160,6 +163,102 @@ class TimesTest(ServiceTestCase):
         (undecided,) = await inside.connections({"state": "peeking"}, 9)
         self.assertEqual(undecided["age_ms"], 1000)
         self.assertEqual(len(await inside.connections({"older": "2s"}, 9)), 1)
+
+
+class EndsMeanwhileTest(ServiceTestCase):
+    """Whatever ends while a list is made, in whichever pause, only its own row is missing."""
+
+    async def clients(self, count: int) -> WorkerAnswers:
+        backend = PeerFactory()
+        (port,) = self.run_service(
+            "[txmux]\naccess_log = off\n[listen public]\nendpoint = 127.0.0.1:0\n"
+            f"[route ssh]\nmatch = ssh\nbackend = b\n[backend b]\nserver = 127.0.0.1:{listen(self, backend)}\n"
+        )
+        assert self.running.serving is not None
+        for _ in range(count):
+            (await connect(self, port)).send(b"SSH-2.0-a\r\n")
+        inside = WorkerAnswers(self.running.serving)
+        while len(await inside.connections({"state": "relaying"}, count)) < count:
+            await deferLater(reactor, 0)
+        return inside
+
+    def live(self) -> list[Served]:
+        assert self.running.serving is not None
+        its = self.running.serving.connections()
+        return sorted(its, key=lambda one: connection_sort_key(one.record.id))
+
+    async def with_ends(
+        self, make: Callable[[], Awaitable[Any]], check: Callable[[Any, list[str]], object]
+    ) -> int:
+        """Make an answer again and again, each time with the end of its last connection in another pause; return how often."""
+        pauses, reached = 0, 0
+        while reached == pauses:
+            reached = 0
+
+            def do(number: int, at: int = pauses) -> None:
+                nonlocal reached
+                if number == at:
+                    self.live()[-1].end("killed")
+                    reached = at + 1
+
+            with each_pause(do):
+                answer = await make()
+            check(answer, [one.record.id for one in self.live()])
+            pauses += 1
+        return pauses
+
+    async def test_list(self) -> None:
+        inside = await self.clients(12)
+        pauses = await self.with_ends(
+            lambda: inside.connections({}, 100),
+            lambda rows, ids: self.assertIn([row["id"] for row in rows][: len(ids)], [ids]),
+        )
+        self.assertGreater(pauses, 5)
+
+    async def test_page_is_full(self) -> None:
+        """What has ended is replaced by the next ones, since a page with less than its limit is the last one."""
+        inside = await self.clients(12)
+
+        def end_first(number: int) -> None:
+            if number > len(self.live()):
+                self.live()[0].end("killed")
+
+        with each_pause(end_first):
+            rows = await inside.connections({}, 4)
+        self.assertEqual(len(rows), 4)
+
+    async def test_clients(self) -> None:
+        inside = await self.clients(4)
+        self.patch(client_table, "_OFTEN", 1)
+        await self.with_ends(inside.clients, lambda rows, _: self.assertEqual(len(rows), 1))
+
+    async def test_counts(self) -> None:
+        inside = await self.clients(4)
+        await self.with_ends(
+            inside.count, lambda answer, _: self.assertEqual(answer["source_states"], [])
+        )
+
+    async def test_servers(self) -> None:
+        inside = await self.clients(4)
+        await self.with_ends(
+            inside.addresses,
+            lambda rows, _: self.assertEqual([row["backend"] for row in rows], ["b"]),
+        )
+
+    async def test_closing(self) -> None:
+        inside = await self.clients(8)
+        await self.with_ends(
+            lambda: inside.close({"state": "peeking"}), lambda count, _: self.assertEqual(count, 0)
+        )
+        count = len(self.live())
+
+        def end_last(number: int) -> None:
+            if number == count:
+                self.live()[-1].end("killed")
+
+        with each_pause(end_last):
+            self.assertEqual(await inside.close({}), count - 1)
+        self.assertEqual(self.live(), [])
 
 
 class CertificatesTest(ServiceTestCase):
@@ -199,8 +298,8 @@ class CloseTest(LiveCase):
         await self.listed(1, state="relaying")  # so that its server is the first
         other = await self.client(port)
         rows = await self.listed(2, state="relaying")
-        self.assertEqual(await self.running.control.end_connections(EVERY, rows[0]["id"]), 1)
-        self.assertEqual(await self.running.control.end_connections(EVERY, "5a9d7143-3"), 0)
+        self.assertEqual(await self.running.control.end_connections(EVERY, rows[0]["id"]), (1, []))
+        self.assertEqual(await self.running.control.end_connections(EVERY, "5a9d7143-3"), (0, []))
         await client.is_lost()
         self.assertEqual([row["id"] for row in await self.listed(1)], [rows[1]["id"]])
         other.send(b"still there")
@@ -213,12 +312,12 @@ class CloseTest(LiveCase):
         relayed = await self.client(port)
         await self.listed(1, state="relaying")
         await self.listed(3)
-        count = await self.running.control.end_connections(Filters.read({"state": "peeking"}))
+        count, _ = await self.running.control.end_connections(Filters.read({"state": "peeking"}))
         self.assertEqual(count, 2)
         for client in undecided:
             await client.is_lost()
         await self.listed(1)
-        count = await self.running.control.end_connections(
+        count, _ = await self.running.control.end_connections(
             Filters.read({"client": "127.0.0.0/8", "backend": "b"})
         )
         self.assertEqual(count, 1)

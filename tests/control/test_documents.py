@@ -27,7 +27,7 @@ class RoutesTest(LiveCase):
         await server.has(11)
         server.send(b"answer")
         await client.has(6)
-        dry, web, ssh = await self.running.control.routes()
+        dry, web, ssh = (await self.running.control.routes())[0]
         self.assertEqual([one["name"] for one in (dry, web, ssh)], ["dry", "web", "ssh"])
         self.assertEqual(
             [(one["matches"], one["dry_run_matches"], one["active"]) for one in (dry, web, ssh)],
@@ -52,7 +52,7 @@ class HandedOverTest(LiveCase):
         given, told = await taker.taken()
         self.assertEqual(await taker.heard(given, 11), b"SSH-2.0-a\r\n")
         await self.logged(1, "handed-over")
-        route = next(await self.running.control.routes())
+        route = next((await self.running.control.routes())[0])
         self.assertEqual((route["name"], route["backend"]), (told["route"], taker.outcome))
         found = (route["matches"], route["active"], route["bytes_in"], route["bytes_out"])
         self.assertEqual(found, (1, 0, 0, 0))
@@ -171,7 +171,7 @@ class WorkersTest(WorkersCase):
         (server,) = servers
         self.assertEqual((server["active"], server["state"]), (len(clients), "up"))
         self.assertTrue(server["check"]["ok"])
-        (route,) = await self.running.control.routes()
+        (route,) = (await self.running.control.routes())[0]
         self.assertEqual((route["matches"], route["bytes_in"]), (len(clients), 11 * len(clients)))
 
     async def test_server_ejected_by_a_worker_needs_attention(self) -> None:

@@ -154,6 +154,7 @@ class ListenTest(SynchronousTestCase):
 
 class Process:
     number = 0
+    ready = True
     is_late = False
     sink: Callable[[dict[str, Any]], object] | None = None
 

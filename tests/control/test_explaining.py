@@ -71,7 +71,7 @@ class ConnectionTest(LiveCase):
     async def told(self, state: str) -> dict[str, Any]:
         while True:
             (row,) = await self.listed(1, state=state)
-            found = await self.running.control.connection(row["id"])
+            (found,) = await self.running.control.connection(row["id"])
             if found and found["bytes_in"]:
                 explanation: dict[str, Any] = found["explanation"]
                 return explanation
@@ -158,7 +158,7 @@ class InsideTLSTest(LiveCase):
         await client.ready()
         client.send(b"SSH-2.0-a\r\n")
         (row,) = await self.listed(1, state="relaying")
-        found = await self.running.control.connection(row["id"])
+        (found,) = await self.running.control.connection(row["id"])
         assert found is not None
         told = found["explanation"]
         self.assertEqual(

@@ -221,7 +221,7 @@ class ViewsTest(SynchronousTestCase):
             self.get(path)
         snapshot = fetch_snapshot(self.ask, {})
         screen(TopState(), snapshot, 170, 60)
-        if (row := self.result(control.connection("1-1"))) is not None:
+        for row in self.result(control.connection("1-1")):
             chosen = RequestResult(connection=json.loads(json.dumps(row)))
             screen(TopState(mode="explanation", result=chosen), snapshot, 80, 25)
 

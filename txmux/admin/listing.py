@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 
 from txmux.admin.api.openapi import Schema
 from txmux.admin.guard import RefusedError
-from txmux.admin.resource import JSON, ApiAnswer, Query, check_names, only_values
+from txmux.admin.resource import JSON, LACKS, ApiAnswer, Query, check_names, only_values
 from txmux.control.filters import MOST_ROWS, read_limit
 from txmux.net.turns import Turns
 from txmux.telemetry.formatting import printable_json
@@ -39,6 +39,11 @@ def part_of(query: Query, path: str, names: Sequence[str]) -> tuple[slice, dict[
 def link_to_next(path: str, words: Mapping[str, str], last: str) -> dict[str, str]:
     """Return the header that links to the part after the last item of this one."""
     return {"Link": f'<{path}?{urlencode({**words, "after": last})}>; rel="next"'}
+
+
+def incomplete(missing: Sequence[str]) -> dict[str, str]:
+    """Return the header that names the workers whose part an answer lacks."""
+    return {LACKS: "; ".join(missing)} if missing else {}
 
 
 async def listed(data: Iterable[Any], headers: Mapping[str, str] | None = None) -> ApiAnswer:

@@ -23,6 +23,8 @@ _Decorator = Callable[[_Handler], _Handler]
 
 HTML = "text/html; charset=utf-8"
 JSON = "application/json"
+LACKS = "Txmux-Missing"
+"""The header of an answer that lacks the part of a worker: which, and why."""
 
 T = TypeVar("T", bound=str)
 _V = TypeVar("_V")
@@ -131,6 +133,7 @@ class Resource:
         right: What a caller has to have the right for; more than ``read`` is a change, which is logged with its caller.
         summary: What it is, for programs; empty for what people or Prometheus read.
         gives: The form of the answer: see `txmux.admin.api.openapi.schema_of`.
+        may_lack: Whether the answer may lack the part of a worker, which the header `LACKS` then names.
     """
 
     method: str
@@ -143,6 +146,7 @@ class Resource:
     gives: Any = None
     takes: Mapping[str, Any] | None = None
     parameters: Mapping[str, Any] = attrs.field(factory=dict)
+    may_lack: bool = False
 
     async def answer(self, query: Query) -> ApiAnswer:
         """Answer a request, or refuse it by what the service does not know, or cannot read."""

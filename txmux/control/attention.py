@@ -52,6 +52,8 @@ def backends(
     }
     for backend in documents:
         name, servers = str(backend["name"]), backend["servers"]
+        if name not in every:
+            continue  # a reload has removed it since the document was made
         unable = [server for server in servers if server["state"] in _UNABLE]
         if not unable and (name in up or name not in used):
             continue  # those that are out were taken out on purpose, and others serve

@@ -22,6 +22,10 @@ class WorkerLink(Protocol):
         """The worker's number, from 0."""
 
     @property
+    def ready(self) -> bool:
+        """Whether it serves; a worker that is starting has nothing to report."""
+
+    @property
     def is_late(self) -> bool:
         """Whether it has not answered a request in time, nor sent anything since."""
 

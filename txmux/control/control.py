@@ -107,6 +107,11 @@ class WorkerReports:
     served: Mapping[str, Any]
     gauges: Gauges
 
+    @property
+    def lacking(self) -> list[str]:
+        """A line for each worker without an answer, with the reason."""
+        return [*dict.fromkeys([*self.addresses.missing, *self.gauges.missing])]
+
 
 class Control:
     """Asks all workers of a service and puts their answers together; passes an operator's changes to all of them.
@@ -197,7 +202,10 @@ class Control:
     async def _ask(
         self, message: Message, *, seconds: float = ANSWER_TIMEOUT, **values: Any
     ) -> Answers:
-        return await broadcast(self.workers(), message, seconds=seconds, if_late="skip", **values)
+        return await broadcast(self._serving(), message, seconds=seconds, if_late="skip", **values)
+
+    def _serving(self) -> list[WorkerLink]:
+        return [worker for worker in self.workers() if worker.ready]
 
     async def _change(
         self, message: Message, *, seconds: float = ANSWER_TIMEOUT, **values: Any
@@ -256,7 +264,8 @@ class Control:
             "shared": "lost" if shared == "complete" and not gauges.cluster else shared,
         }
         items = [item.as_json() for item in await self.attention(reports, backends)]
-        return {**document, **gauges.as_json(), "bans": bans, "attention": items}
+        more = {"bans": bans, "attention": items, "incomplete": reports.lacking}
+        return {**document, **gauges.as_json(), **more}
 
     async def attention(
         self, reports: WorkerReports, backends: Sequence[Mapping[str, Any]] | None = None
@@ -291,7 +300,7 @@ class Control:
             *attention.bans_without_room(self._sharing.problems),
             *self.refusing(gauges),
         ]
-        is_complete = not states.missing and self.state is not None
+        is_complete = not reports.lacking and self.state is not None
         return self._attention_log.record(found, complete=is_complete)
 
     def refusing(self, gauges: Gauges) -> Iterator[AttentionItem]:
@@ -358,6 +367,7 @@ class Control:
             lost_lines=self._lost,
             held=self.counters.held(),
             bans=len(self.bans),
+            missing=answers.missing,
         )
 
     def _sources(self) -> Iterator[Source]:
@@ -451,7 +461,7 @@ class Control:
 
     async def connections(self, filters: Filters = EVERY, page: Page = Page()) -> Listing:  # noqa: B008 - it is frozen
         """List connections, by the process that accepted them, then by their order."""
-        asked = [_connections_of(worker, filters, page) for worker in self.workers()]
+        asked = [_connections_of(worker, filters, page) for worker in self._serving()]
         listings = await concurrently(*asked)
         rows = [row for part in listings for row in part]
         rows.sort(key=_order)
@@ -463,33 +473,41 @@ class Control:
         rows = clients_document((rows for _, rows in answers.answers), limit)
         return Listing(rows, answers.missing)
 
-    async def connection(self, identity: str) -> dict[str, Any] | None:
-        """Report one connection by its ID, with the explanation of its decision; ``None`` if it has ended."""
+    async def connection(self, identity: str) -> Listing:
+        """Report one connection by its ID, with the explanation of its decision; none if it has ended."""
         answers, explained = await concurrently(
             self._ask(messages.CONNECTIONS, filters={}, limit=1, id=identity),
             self._ask(messages.EXPLAIN_CONNECTION, id=identity),
         )
         explanation = next((answer for _, answer in explained.answers if answer is not None), None)
-        for row in _rows_of(answers):
-            return {**row, "explanation": explanation}
-        return None
+        rows = [{**row, "explanation": explanation} for row in _rows_of(answers)]
+        return Listing(rows[:1], [] if rows and explanation else answers.missing)
 
     def recent_failures(self) -> list[dict[str, Any]]:
         return [] if self.state is None else self.state.recent.as_json()
 
-    async def end_connections(self, filters: Filters, identity: str = "") -> int:
-        """End the connections that the filters select, or the one of an ID, and count them."""
+    async def end_connections(
+        self, filters: Filters, identity: str = ""
+    ) -> tuple[int, Sequence[str]]:
+        """End the connections that the filters select, or the one of an ID.
+
+        Returns:
+            Their number, and a line for each worker without an answer, which may end some later.
+        """
         answers = await self._change(
             messages.CLOSE, seconds=_ENDING, filters=filters.words(), id=identity
         )
-        return sum(count for _, count in answers.answers)
+        return sum(count for _, count in answers.answers), answers.missing
 
     # Routes and backends.
 
-    async def routes(self, part: slice = slice(None)) -> Iterator[dict[str, Any]]:
-        """Report the routes in a part of the rules."""
+    async def routes(
+        self, part: slice = slice(None)
+    ) -> tuple[Iterator[dict[str, Any]], Sequence[str]]:
+        """Report the routes in a part of the rules, and a line for each worker whose newest numbers they lack."""
         index = self.index  # a reload may come meanwhile
-        return routes_document(index, await self.counts(), index.rules.routes[part])
+        counts = await self.counts()
+        return routes_document(index, counts, index.rules.routes[part]), counts.gauges.missing
 
     async def addresses(self) -> Answers:
         """Ask for the states of servers' addresses, and add what is observed."""

@@ -20,12 +20,11 @@ from txmux.control.explaining import explain_connection
 from txmux.control.filters import Filters, connection_sort_key
 from txmux.net.channel import messages
 from txmux.net.channel.message import Message
+from txmux.net.collecting import UNCOLLECTED
 from txmux.net.relay.kernel import SPLICED
 from txmux.net.turns import Turns
 from txmux.serving.serving import Serving
 from txmux.telemetry.lines import LOST_LINES
-
-_OFTEN = 32  # connections between two reads of the clock
 
 
 class WorkerAnswers:
@@ -64,14 +63,21 @@ class WorkerAnswers:
     ) -> list[dict[str, Any]]:
         """List at most `limit` connections after an ID, or the single one of an ID."""
         first = connection_sort_key(after)
-        keyed = [
-            (sort_key, connection)
-            async for connection in self._matching(Filters.read(filters))
-            if (sort_key := connection_sort_key(connection.record.id)) > first
-            and id in {"", connection.record.id}
-        ]
-        chosen = nsmallest(limit, keyed, key=itemgetter(0))
-        return await Turns().collect(row_of(connection) for _, connection in chosen)
+        rows: list[dict[str, Any]] = []
+        while True:
+            keyed = [
+                (sort_key, connection)
+                async for connection in self._matching(Filters.read(filters))
+                if (sort_key := connection_sort_key(connection.record.id)) > first
+                and id in {"", connection.record.id}
+            ]
+            chosen = nsmallest(limit - len(rows), keyed, key=itemgetter(0))
+            with UNCOLLECTED:
+                live = Turns().each((connection for _, connection in chosen), _has_ended)
+                rows += [row_of(connection) async for connection in live]
+            if len(rows) == limit or len(chosen) == len(keyed):
+                return rows
+            first = chosen[-1][0]  # some have ended meanwhile, and others take their places
 
     async def addresses(self) -> list[dict[str, Any]]:
         return await Turns().collect(address_states(self._serving.upstreams))
@@ -109,10 +115,7 @@ class WorkerAnswers:
 
     async def count(self, *, gauges: bool = False) -> dict[str, Any]:
         """Count what connections have relayed until now, which they do not count themselves."""
-        turns = Turns()
-        for number, connection in enumerate(self._serving.connections()):
-            if not number % _OFTEN:
-                await turns.pause()
+        async for connection in Turns().each(self._serving.connections(), _has_ended):
             connection.count_bytes()
         self._serving.runtime.counters.process.spliced(SPLICED.take_count())
         self._serving.runtime.counters.process.lost_lines(LOST_LINES.take_count())
@@ -123,20 +126,19 @@ class WorkerAnswers:
         return {"source_states": states, **(_gauges_of(self._serving) if gauges else {})}
 
     async def _matching(self, filters: Filters) -> AsyncIterator[Served]:
-        turns = Turns()
-        for number, connection in enumerate(self._serving.connections()):
-            if not number % _OFTEN:
-                await turns.pause()
-            if connection.record.reason is None and filters.fit(
-                connection.record, connection.state, connection.elapsed_ms() / 1000
-            ):
+        async for connection in Turns().each(self._serving.connections(), _has_ended):
+            if filters.fit(connection.record, connection.state, connection.elapsed_ms() / 1000):
                 yield connection
+
+
+def _has_ended(connection: Served) -> bool:
+    return connection.record.reason is not None
 
 
 async def _end(chosen: Iterable[Served]) -> int:
     turns, count = Turns(), 0
     for connection in chosen:
-        if connection.record.reason is None:  # yet
+        if not _has_ended(connection):
             connection.end("killed")
             count += 1
         await turns.pause()

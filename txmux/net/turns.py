@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import AsyncIterator, Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from time import perf_counter
@@ -16,6 +16,7 @@ from txmux.net.collecting import UNCOLLECTED
 T = TypeVar("T")
 _Outcome = tuple[T | None, Exception | None]
 _PIECE = 0.005  # seconds that one piece takes
+_AT_ONCE = 32  # things between two reads of the clock
 
 
 class Turns:
@@ -37,8 +38,19 @@ class Turns:
                 result: T = end.value
                 return result
 
+    async def each(self, things: Iterable[T], has_ended: Callable[[T], bool]) -> AsyncIterator[T]:
+        """Yield the things that are there now, each only if it has not ended when its turn comes.
+
+        In every pause some may end and others come. Whoever iterates must be done with a thing before it awaits anything.
+        """
+        for number, thing in enumerate([*things]):
+            if not number % _AT_ONCE:
+                await self.pause()
+            if not has_ended(thing):
+                yield thing
+
     async def collect(self, rows: Iterable[T]) -> list[T]:
-        """Make a list of rows that are made one by one."""
+        """Make a list of rows that are made one by one, of what no pause changes; for what may end, see `each`."""
         made = []
         with UNCOLLECTED:
             for row in rows:

@@ -43,6 +43,7 @@ class _Worker:
     """A worker in this process."""
 
     number = 0
+    ready = True
     is_late = False
 
     def __init__(self, running: Serving) -> None:

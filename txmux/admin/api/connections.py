@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from txmux.admin.api.openapi import Schema, body, ref, schema_of
 from txmux.admin.guard import RefusedError
-from txmux.admin.listing import BY_NAME, link_to_next, listed
+from txmux.admin.listing import BY_NAME, incomplete, link_to_next, listed
 from txmux.admin.resource import ApiAnswer, Query, Resources, check_names, only_values
 from txmux.control.clients import MOST_SOURCES
 from txmux.control.filters import EVERY, Filters, Page, is_identity, read_limit
@@ -29,7 +29,11 @@ RESOURCES = Resources()
 
 
 @RESOURCES.get(
-    "/api/connections", "live connections", [ref("Connection")], parameters={**_FILTERS, **_PAGE}
+    "/api/connections",
+    "live connections",
+    [ref("Connection")],
+    parameters={**_FILTERS, **_PAGE},
+    may_lack=True,
 )
 async def _list(query: Query) -> ApiAnswer:
     words = only_values(query.parameters)
@@ -46,19 +50,20 @@ async def _list(query: Query) -> ApiAnswer:
     "/api/connections/{id}",
     "one live connection, and how it was decided",
     ref("ExplainedConnection"),
+    may_lack=True,
 )
 async def _one(query: Query) -> ApiAnswer:
-    row = await query.control.connection(_identity(query))
-    if row is None:
-        raise _not_found()
-    return ApiAnswer.json(row)
+    listing = await query.control.connection(_identity(query))
+    for row in listing:
+        return ApiAnswer.json(row, headers=incomplete(listing.missing))
+    raise _not_found(listing.missing)
 
 
 @RESOURCES.change("/api/connections/{id}/close", "end a connection", ref("Closed"))
 async def _close_one(query: Query) -> ApiAnswer:
-    count = await query.control.end_connections(EVERY, _identity(query))
+    count, missing = await query.control.end_connections(EVERY, _identity(query))
     if not count:
-        raise _not_found()
+        raise _not_found(missing)
     return _closed(count)
 
 
@@ -75,15 +80,13 @@ async def _close(query: Query) -> ApiAnswer:
     for name, value in words.items():
         if not isinstance(value, str):
             raise RefusedError(400, f"{name}: must be a text, as in a query")
-    return _closed(await query.control.end_connections(Filters.read(words)))
+    return _closed(*await query.control.end_connections(Filters.read(words)))
 
 
-def _closed(count: int) -> ApiAnswer:
-    return ApiAnswer.done(f"{counted(count, 'connection')} ended", closed=count)
-
-
-def incomplete(missing: Sequence[str]) -> dict[str, str]:
-    return {"Txmux-Missing": "; ".join(missing)} if missing else {}
+def _closed(count: int, missing: Sequence[str] = ()) -> ApiAnswer:
+    changes = [f"{counted(count, 'connection')} ended", *(f"not yet: {line}" for line in missing)]
+    more = {"incomplete": [*missing]} if missing else {}
+    return ApiAnswer.done("; ".join(changes), closed=count, **more)
 
 
 def _identity(query: Query) -> str:
@@ -95,10 +98,11 @@ def _identity(query: Query) -> str:
     return identity
 
 
-def _not_found() -> RefusedError:
-    return RefusedError(
-        404, "no live connection has this ID; the access log has those that have ended"
-    )
+def _not_found(missing: Sequence[str] = ()) -> RefusedError:
+    why = "no live connection has this ID; the access log has those that have ended"
+    if missing:
+        why = f"{why}; or it is one of a worker without an answer: {'; '.join(missing)}"
+    return RefusedError(404, why, (), incomplete(missing))
 
 
 @RESOURCES.get(
@@ -106,6 +110,7 @@ def _not_found() -> RefusedError:
     "the sources with the most connections",
     [ref("Client")],
     parameters={"limit": Schema(type="integer", minimum=1, maximum=MOST_SOURCES)},
+    may_lack=True,
 )
 async def _clients(query: Query) -> ApiAnswer:
     words = only_values(query.parameters)

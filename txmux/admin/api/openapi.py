@@ -4,7 +4,7 @@ import types
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from txmux.admin.resource import Resource
+from txmux.admin.resource import LACKS, Resource
 from txmux.control.connection_row import FIELDS, Positive
 from txmux.detection.explain import ExcludingKey
 from txmux.telemetry.record import ConnectionRecord
@@ -134,7 +134,7 @@ _SERVER_STATE = {
 _FORMS: dict[str, Any] = {
     "Error": {"error": str, "errors?": [str]},
     "Done": {"ok": bool, "changes": str},
-    "Closed": {"ok": bool, "changes": str, "closed": int},
+    "Closed": {"ok": bool, "changes": str, "closed": int, "incomplete?": [str]},
     "Upgraded": {
         "ok": bool, "changes": str, "moved": int, "stays": dict[str, int], "until": float | None,
         "complete": bool,
@@ -213,12 +213,21 @@ _FORMS: dict[str, Any] = {
             "level": str, "what": str, "text": str, "cause": str, "since": float | None,
             "do": str, "link": str,
         }],
+        "incomplete": [str],
     },
     "Ready": {"ready": bool, "missing": [str], "stale": [str]},
 }
 # fmt: on
 
 SCHEMAS = {name: schema_of(form) for name, form in _FORMS.items()}
+
+
+_INCOMPLETE = {
+    LACKS: {
+        "description": "Only where the answer lacks the part of a worker: which, and why.",
+        "schema": schema_of(str),
+    }
+}
 
 
 def _answer(what: str, schema: Schema, type_: str = "application/json") -> dict[str, Any]:
@@ -238,9 +247,10 @@ def _operation(resource: Resource) -> dict[str, Any]:
     more = {
         status: _answer(why, schema) for (p, status), why in _MORE.items() if p == resource.path
     }
+    headers = {"headers": _INCOMPLETE} if resource.may_lack else {}
     operation: dict[str, Any] = {
         "summary": resource.summary,
-        "responses": {"200": _answer(resource.summary, schema), **refusals, **more},
+        "responses": {"200": _answer(resource.summary, schema) | headers, **refusals, **more},
     }
     parameters = [
         _parameter(name, "path", Schema(type="string", minLength=1))

@@ -7,10 +7,9 @@ from typing import Any
 
 import attrs
 
-from txmux.admin.api.connections import incomplete
 from txmux.admin.api.openapi import body, ref
 from txmux.admin.guard import RefusedError
-from txmux.admin.listing import BY_NAME, listed, part_of
+from txmux.admin.listing import BY_NAME, incomplete, listed, part_of
 from txmux.admin.resource import AnswerStream, ApiAnswer, Query, Resources, check_names, needs, text
 from txmux.control.coalescing import Coalescer
 from txmux.control.control import Control
@@ -29,9 +28,10 @@ METRICS = Resources()
 RESOURCES = Resources()
 
 
-@RESOURCES.get("/api/status", "the state of the service", ref("Status"))
+@RESOURCES.get("/api/status", "the state of the service", ref("Status"), may_lack=True)
 async def _status(query: Query) -> ApiAnswer:
-    return await listed(await query.control.status())
+    status = await query.control.status()
+    return await listed(status, incomplete(status["incomplete"]))
 
 
 @HEALTH.get("/healthz", "the process is up", object)
@@ -80,17 +80,29 @@ def _expositions_of(control: Control) -> Coalescer[bytes]:
     return Coalescer(make, reactor)
 
 
-@RESOURCES.get("/api/certificates", "the certificates that clients are shown", [ref("Certificate")])
+@RESOURCES.get(
+    "/api/certificates",
+    "the certificates that clients are shown",
+    [ref("Certificate")],
+    may_lack=True,
+)
 async def _certificates(query: Query) -> ApiAnswer:
     listing = await query.control.certificates()
     return await listed(listing, incomplete(listing.missing))
 
 
-@RESOURCES.get("/api/routes", "the routes, with their counters", [ref("Route")], parameters=BY_NAME)
+@RESOURCES.get(
+    "/api/routes",
+    "the routes, with their counters",
+    [ref("Route")],
+    parameters=BY_NAME,
+    may_lack=True,
+)
 async def _routes(query: Query) -> ApiAnswer:
     control = query.control
     part, headers = part_of(query, "/api/routes", [*control.index.places])
-    return await listed(await control.routes(part), headers)
+    rows, missing = await control.routes(part)
+    return await listed(rows, {**headers, **incomplete(missing)})
 
 
 @RESOURCES.get(
@@ -98,6 +110,7 @@ async def _routes(query: Query) -> ApiAnswer:
     "the backends, with the state of their servers",
     [ref("Backend")],
     parameters=BY_NAME,
+    may_lack=True,
 )
 async def _backends(query: Query) -> ApiAnswer:
     listing = await query.control.backends()

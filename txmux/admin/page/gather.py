@@ -72,8 +72,9 @@ async def gather(control: Control, query: PageQuery, *, is_update: bool = False)
         routes += [route] if isinstance(route, dict) else routes_document(index, counts, [route])
         await turns.pause()
     rules = [] if is_update else [*rules_document(index)]
-    listings = (connections, backends, clients, certificates)
-    missing = dict.fromkeys(line for listing in listings for line in listing.missing)
+    listings = (connections, backends, clients, certificates, chosen)
+    lacking = (reports.lacking, *(listing.missing for listing in listings))
+    missing = dict.fromkeys(line for lines in lacking for line in lines)
     warnings += [f"Not all is shown: {problem}." for problem in missing]
     return PageSnapshot(
         now,
@@ -93,7 +94,7 @@ async def gather(control: Control, query: PageQuery, *, is_update: bool = False)
         are_long(rules),
         control.rates.history(),
         warnings=warnings,
-        connection=chosen,
+        connection=next(iter(chosen), None),
         explained=await _explained(control, query) if query["explain"] and not is_update else (),
     )
 
@@ -102,13 +103,17 @@ async def _nothing() -> Listing:
     return Listing()
 
 
-async def _chosen(control: Control, identity: str) -> dict[str, Any] | None:
-    row = await control.connection(identity) if identity else None
-    if row is None:
-        return {"id": identity} if identity else None
+async def _chosen(control: Control, identity: str) -> Listing:
+    if not identity:
+        return Listing()
+    listing = await control.connection(identity)
+    if not listing:
+        return Listing([{"id": identity}], listing.missing)
+    (row,) = listing
     why = explanation_of(row)
     del row["explanation"]
-    return {**row, "explained": explanation(why.routes, aligned(why.conclusion))}
+    explained = {**row, "explained": explanation(why.routes, aligned(why.conclusion))}
+    return Listing([explained], listing.missing)
 
 
 async def _explained(control: Control, query: PageQuery) -> list[PageExplanation]:

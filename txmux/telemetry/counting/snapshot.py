@@ -175,6 +175,7 @@ class Gauges:
             when it was written, in seconds since 1970.
         logins: By route, how many logins have waited lately to be checked, and the source of the most wrong ones, if they are many.
         ports: By backend and server, why no source port is left, how many connections failed so, and since when.
+        missing: A line for each worker of which all this is missing, with the reason.
     """
 
     generations: int = 1
@@ -197,6 +198,7 @@ class Gauges:
     ports: Mapping[tuple[str, str], tuple[str, int, float]] = attrs.field(factory=dict)
     ech: Mapping[str, Sequence[Sequence[Any]]] = attrs.field(factory=dict)
     logins: Mapping[str, tuple[int, str]] = attrs.field(factory=dict)
+    missing: Sequence[str] = ()
 
     @property
     def cluster(self) -> bool | None:
