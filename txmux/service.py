@@ -24,6 +24,7 @@ from txmux.control.watching import RulesWatch
 from txmux.errors import MuxError
 from txmux.net.collecting import UNCOLLECTED_FOR_GOOD
 from txmux.net.turns import in_thread
+from txmux.processes import oom
 from txmux.processes.forking import Child
 from txmux.processes.privilege.account import Account, account_of
 from txmux.processes.privilege.opener import OpenerError
@@ -400,6 +401,8 @@ class MuxService(Service):
         rules, counters = self.control.rules, self.control.counters
         account = self._account = account_of(rules)
         check_servers(self._reactor, rules.servers())
+        if account is not None and not account.is_current:
+            oom.go_last()  # for the helper, too; without root it could not be undone
         self._resources.privilege.keep(rules, account)
         counters.extend(rules)
         supervisor = self.supervisor = Supervisor(

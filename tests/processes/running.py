@@ -70,6 +70,10 @@ def _state(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
 
 
+def oom_score_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/oom_score_adj").read_text())
+
+
 @contextmanager
 def halted(pids: Collection[int]) -> Iterator[None]:
     """Stop processes for a while, so that the others accept all clients. Workers are replaced after ten seconds."""

@@ -17,7 +17,15 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.admin.processes import get
 from tests.interop.children import PATIENCE, Child, eventually, leave_unmeasured, run
 from tests.interop.mux import Mux, Twist, twist_command
-from tests.processes.running import family_of, halted, is_gone, named, starter_of, workers_of
+from tests.processes.running import (
+    family_of,
+    halted,
+    is_gone,
+    named,
+    oom_score_of,
+    starter_of,
+    workers_of,
+)
 from tests.processes.upgrading import Upgrading
 from tests.support.certificates import make_authority
 from tests.support.folders import make_folder
@@ -241,6 +249,20 @@ class DroppingTests(SynchronousTestCase):
         mux.stop()
         eventually(lambda: is_gone(helper), "the helper has ended")
         self.assertFalse(mux.pidfile.exists())
+
+    def test_whom_the_kernel_kills_first(self) -> None:
+        """Whoever has been root before: workers before supervisor and helper, also after an upgrade, by which the service may lose root."""
+        mux = Upgrading(self.folder, _RULES, "workers = 2", before=python_for_everybody())
+        self.addCleanup(mux.kill)
+        mux.file.write_text(mux.file.read_text().replace("[txmux]\n", "[txmux]\nuser = nobody\n"))
+        for _ in range(2):
+            mux.upgrade()
+            self.assert_nobody(mux.pid)
+            first = (starter_of(mux.pid), *workers_of(mux.pid))
+            self.assertEqual([*map(oom_score_of, first)], [oom_score_of(os.getpid()) + 300] * 3)
+            last = (mux.pid, *named(mux.pid, "helper"))
+            self.assertEqual({*map(oom_score_of, last)}, {oom_score_of(os.getpid())})
+        mux.stop()
 
     def test_pidfile(self) -> None:
         """The file that names the process may be in a folder of root's, where nobody else can look."""

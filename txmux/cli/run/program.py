@@ -18,11 +18,13 @@ from txmux.detection.registry import installed_matchers
 from txmux.errors import MuxError, printable
 from txmux.net.sockets.memory import keep_running
 from txmux.net.sockets.timers import use_monotonic_time
-from txmux.processes.forking import Child, name_process, spawn
+from txmux.processes import oom
+from txmux.processes.forking import Child, name_process
 from txmux.processes.privilege.privilege import read_by_helper
 from txmux.processes.privilege.sandbox import folders_of_python
 from txmux.processes.supervisor.notify import name_passed_sockets
-from txmux.processes.workers.starting import STARTER, modules_for, reactor_of_workers
+from txmux.processes.upgrade import ENDS
+from txmux.processes.workers.starting import STARTER, modules_for, reactor_of_workers, spawn_starter
 from txmux.rules.lint.warnings import lint
 from txmux.rules.model import Rules
 from txmux.rules.packing import share_with_forks
@@ -45,6 +47,8 @@ def read_rules(path: str | Path, data: bytes | None = None) -> Rules:
 
     A process that takes the place of another one may read the file with the privilege of that one.
     """
+    if ENDS in os.environ:
+        oom.go_first()
     name_passed_sockets(os.environ)
     matchers = installed_matchers()
     for problem in matchers.problems:
@@ -67,7 +71,7 @@ def start_early(rules: Rules) -> Child:
     gc.freeze()  # a collection that went through very many rules would keep all others waiting
     gc.set_threshold(*COLLECTING)
     share_with_forks(rules)
-    starter = spawn(STARTER)
+    starter = spawn_starter()
     if rules.settings.metrics:
         with suppress(
             ImportError

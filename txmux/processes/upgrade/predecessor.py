@@ -14,7 +14,8 @@ from txmux.net.channel import messages
 from txmux.net.channel.channel import Channel, ChannelError, attach
 from txmux.net.channel.descriptorstream import close_all
 from txmux.net.channel.message import Message
-from txmux.processes.upgrade.upgrade import ENDS, VERSION
+from txmux.processes.upgrade import ENDS
+from txmux.processes.upgrade.upgrade import VERSION
 from txmux.telemetry.counting.counters import Counters
 from txmux.wire.jsontext import parse_json
 

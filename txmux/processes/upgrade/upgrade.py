@@ -42,13 +42,11 @@ from txmux.net.channel.descriptorstream import close_all
 from txmux.net.channel.message import Message
 from txmux.processes.forking import how_ended
 from txmux.processes.privilege.privilege import KEY, READS_BY
+from txmux.processes.upgrade import ENDS
 from txmux.processes.upgrade.worker_transfers import WorkerTransfers
 from txmux.processes.workers.moving import WorkerHandover, could_move, stays
 from txmux.serving.state import TransferState
 from txmux.telemetry.counting.counters import Counters
-
-ENDS = "TXMUX_PREDECESSOR"
-"""The environment variable with the new process's descriptor of the channel to the old one."""
 
 VERSION = 2
 """Version of the messages between the two. Unknown fields are ignored, so it changes only if that is not enough."""

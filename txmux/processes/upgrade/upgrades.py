@@ -36,6 +36,7 @@ from txmux.errors import MuxError
 from txmux.net.channel import messages
 from txmux.net.channel.channel import ChannelError
 from txmux.net.channel.message import Message
+from txmux.processes import oom
 from txmux.processes.conditions import Conditions
 from txmux.processes.supervisor.notify import sockets_from_systemd
 from txmux.processes.supervisor.pidfile import PidFileError
@@ -201,6 +202,7 @@ class Upgrades:
         self.is_waiting = False
 
     def _serves(self, is_healthy: Callable[[], bool]) -> None:
+        oom.go_last()
         self.store()
         self._resources.serve(is_healthy, is_new_main=self._predecessor is not None)
 

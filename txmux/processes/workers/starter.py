@@ -23,6 +23,7 @@ from txmux.net.channel import messages
 from txmux.net.channel.descriptorstream import close_all
 from txmux.net.channel.message import Message
 from txmux.processes.forking import adopt_orphans, exit_after, ignore_signals, name_process
+from txmux.processes.oom import set_score
 from txmux.processes.privilege.account import Account, AccountError
 from txmux.processes.privilege.refusals import Refusals
 from txmux.processes.privilege.sandbox import folders_of_python
@@ -36,7 +37,9 @@ _MESSAGES = {
 _STDERR = 2
 
 
-def main(connection: socket.socket) -> None:
+def main(connection: socket.socket, oom_score: str = "") -> None:
+    if oom_score:
+        set_score(int(oom_score))
     adopt_orphans()
     with suppress(PermissionError):  # it leads its group already
         os.setsid()  # workers have no terminal, into which they could type (TIOCSTI)

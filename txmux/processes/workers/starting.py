@@ -28,6 +28,7 @@ from txmux.net.channel import messages
 from txmux.net.channel.descriptorstream import RETRY
 from txmux.net.channel.message import Message
 from txmux.processes.forking import Child, spawn
+from txmux.processes.oom import score_of_workers
 from txmux.processes.privilege.account import Account, account_of
 from txmux.processes.privilege.sandbox import Sandbox
 from txmux.rules.model import Rules
@@ -93,6 +94,10 @@ class InstalledCode:
         return hash(frozenset(modules))
 
 
+def spawn_starter() -> Child:
+    return spawn(STARTER, score_of_workers())
+
+
 class StarterError(MuxError):
     """No worker can be forked now."""
 
@@ -138,7 +143,7 @@ class Starter:
         """
         self._rules, self._ended, self._lost = rules, ended, lost
         try:
-            self._connect(self._child or spawn(STARTER))
+            self._connect(self._child or spawn_starter())
         except OSError as problem:
             raise StarterError(f"no worker can be started: {problem.strerror}") from problem
         self._child = None
@@ -213,7 +218,7 @@ class Starter:
             self._is_outdated()
         else:
             try:
-                self._connect(spawn(STARTER))
+                self._connect(spawn_starter())
             except (OSError, MuxError) as problem:
                 why = getattr(problem, "strerror", None) or str(problem)
         if why is not None:

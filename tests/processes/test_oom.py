@@ -1,0 +1,116 @@
+"""Whom the kernel kills first when memory has run out."""
+
+import os
+import signal
+import subprocess
+import sys
+from unittest import SkipTest
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.interop.children import PATIENCE, eventually
+from tests.processes.running import (
+    RULES,
+    WorkersTestCase,
+    customize,
+    is_gone,
+    named,
+    oom_score_of,
+    starter_of,
+    workers_of,
+)
+from tests.processes.upgrading import Running
+from txmux.processes import oom
+
+_RAISED = "import os; from pathlib import Path; Path('/proc/self/oom_score_adj').write_text('17'); os.execvp(*__import__('sys').argv[1:2], __import__('sys').argv[1:])"
+"""Runs a command, which has another score than this process."""
+
+_WAITS = """\
+import os, sys, time
+if "TXMUX_PREDECESSOR" in os.environ and "txmux" in str(sys.orig_argv):
+    from pathlib import Path
+    from txmux import service
+    once = service.MuxService.startService
+    def start(self):
+        while not Path(os.environ["MAY_START"]).exists():
+            time.sleep(0.01)
+        once(self)
+    service.MuxService.startService = start
+"""
+
+
+class ScoresTest(WorkersTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        if oom.own_score() is None:
+            raise SkipTest("Linux only")
+
+    def start_raised(self) -> Running:
+        running = Running(self.folder, RULES, "workers = 2", before=(sys.executable, "-c", _RAISED))
+        self.addCleanup(running.stop)
+        return running
+
+    def scores(self, pid: int) -> tuple[int, list[int]]:
+        """Return those of a supervisor, and of its starter and workers."""
+        return oom_score_of(pid), [
+            oom_score_of(child) for child in (starter_of(pid), *workers_of(pid))
+        ]
+
+    def test_workers_before_the_supervisor(self) -> None:
+        """Whatever the service was started with; also those that a new starter forks."""
+        running = self.start_raised()
+        self.assertEqual(self.scores(running.pid), (17, [317] * 3))
+        old, [first, _] = starter_of(running.pid), workers_of(running.pid)
+        os.kill(old, signal.SIGKILL)
+        eventually(
+            lambda: is_gone(old) and bool(named(running.pid, "starter")), "there is another one"
+        )
+        os.kill(first, signal.SIGKILL)
+        eventually(lambda: len(workers_of(running.pid)) == 1, "the new starter has forked one")
+        self.assertEqual(self.scores(running.pid), (17, [317] * 2))
+
+    def test_upgrade(self) -> None:
+        """The new process goes before the workers of the old one until it serves, and the same holds for the next one."""
+        may_start = self.folder / "start"
+        self.patch(os, "environ", {**os.environ, "MAY_START": str(may_start)})
+        customize(self, _WAITS)
+        running = self.start_raised()
+        for _ in range(2):
+            old = running.pid
+            running.ask()
+            eventually(lambda p=old: bool(self.newcomers(p)), "there is a new process")  # type: ignore[misc]
+            [newcomer] = self.newcomers(old)
+            eventually(lambda n=newcomer: bool(named(n, "starter")), "it has a starter")  # type: ignore[misc]
+            self.assertEqual(
+                (oom_score_of(newcomer), oom_score_of(starter_of(newcomer))), (617, 317)
+            )
+            may_start.touch()
+            running.switched()
+            eventually(lambda o=old: is_gone(o), "the old process has ended")  # type: ignore[misc]
+            may_start.unlink()
+            self.assertEqual(self.scores(running.pid), (17, [317] * 3))
+
+    def newcomers(self, pid: int) -> list[int]:
+        return named(pid, "supervis")
+
+
+class RefusedTest(SynchronousTestCase):
+    def run_with(self, program: str) -> str:
+        program = f"from pathlib import Path\nfrom txmux.processes import oom\n{program}"
+        command = [sys.executable, "-c", program]
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=PATIENCE, check=False
+        )
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        return done.stdout.strip()
+
+    def test_no_score(self) -> None:
+        """Where `/proc` has none, or cannot be written, all goes on."""
+        program = "oom._SCORE = Path('{}')\noom.go_first()\nprint([oom.score_of_workers()])\noom.go_last()"
+        self.assertEqual(self.run_with(program.format("/proc/none")), "['']")
+        self.assertEqual(self.run_with(program.format("/proc/version")), "['']")
+
+    def test_most(self) -> None:
+        """No score is above 1000."""
+        program = "oom.set_score(900)\noom.go_first()\nprint(oom.own_score(), oom.score_of_workers())\noom.set_score(1200)\nprint(oom.own_score())\noom.go_last()\nprint(oom.own_score())"
+        self.assertEqual(self.run_with(program).split(), ["1000", "1200", "1000", "900"])
