@@ -25,7 +25,7 @@ WHOLE = (
     "admin/test_privileges.py", "browser/", "campaign/", "cli/top/test_terminal.py", "interop/",
     "matchers/test_overlaps.py::SearchTests", "packaging/", "processes/test_datagrams_load.py",
     "processes/test_handover_rough.py", "processes/test_reload_load.py",
-    "processes/test_reload_rough.py", "processes/test_store_load.py",
+    "processes/test_reload_rough.py", "processes/test_short_of_memory.py", "processes/test_store_load.py",
     "processes/test_upgrade_load.py", "processes/test_watched.py::KilledTest",
     "service/test_privileges.py", "test_benchmarks.py::RunTests", "test_changes_beside_peers.py",
     "test_contributing.py", "test_examples.py", "test_files.py", "test_manpages.py::ScriptTests", "test_plugin_example.py",

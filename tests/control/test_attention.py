@@ -8,7 +8,14 @@ from typing import Any
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.control.attention import backends, clients_that_wait, measured, not_accepted, not_served
+from txmux.control.attention import (
+    backends,
+    clients_that_wait,
+    killed_workers,
+    measured,
+    not_accepted,
+    not_served,
+)
 from txmux.control.rules_index import RulesIndex
 from txmux.rules.model import Backend, Refusal, Route, Rules, Settings, TlsEnd
 from txmux.telemetry.attention import AttentionItem, AttentionLog
@@ -144,6 +151,27 @@ class OthersTest(SynchronousTestCase):
                 ("warning", "listener odd: a worker cannot accept, others do", "", 5.0),
             ],
         )  # fmt: skip
+
+
+class KilledTest(SynchronousTestCase):
+    def test_for_lack_of_memory(self) -> None:
+        """The last one is the cause, for ten minutes; those that end for another reason do not count."""
+        how = (
+            "was killed by the kernel: memory had run out (the limit of the memory group is {} MiB)"
+        )
+        restarts = [(100.0, 1, how.format(96)), (150.0, 2, how.format(128)), (160.0, 1, "exited")]
+        [item] = killed_workers(restarts, 699.9)
+        self.assertEqual(
+            (item.text, item.cause, item.since),
+            (
+                "the kernel has killed 2 workers with their connections: memory had run out",
+                "memory had run out (the limit of the memory group is 128 MiB)",
+                100.0,
+            ),
+        )
+        [item] = killed_workers(restarts, 700.0)
+        self.assertIn("killed 1 worker with its connections", item.text)
+        self.assertEqual([*killed_workers(restarts, 750.0)], [])
 
 
 class MeasuredTest(SynchronousTestCase):

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from unittest import SkipTest
 
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.children import PATIENCE, eventually
@@ -19,7 +20,9 @@ from tests.processes.running import (
     starter_of,
     workers_of,
 )
+from tests.processes.test_memory import MachineCase
 from tests.processes.upgrading import Running
+from txmux.control.overrides import OUT_OF_MEMORY
 from txmux.processes import oom
 
 _RAISED = "import os; from pathlib import Path; Path('/proc/self/oom_score_adj').write_text('17'); os.execvp(*__import__('sys').argv[1:2], __import__('sys').argv[1:])"
@@ -114,3 +117,63 @@ class RefusedTest(SynchronousTestCase):
         """No score is above 1000."""
         program = "oom.set_score(900)\noom.go_first()\nprint(oom.own_score(), oom.score_of_workers())\noom.set_score(1200)\nprint(oom.own_score())\noom.go_last()\nprint(oom.own_score())"
         self.assertEqual(self.run_with(program).split(), ["1000", "1200", "1000", "900"])
+
+
+class KillsTest(MachineCase):
+    """What explains that a process was killed."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.clock = Clock()
+        self.kills = oom.OomKills(self.proc, self.clock.seconds)
+
+    def count(self, count: int) -> None:
+        self.write({"groups/system.slice/txmux.service/memory.events": f"oom 9\noom_kill {count}"})
+
+    def test_group(self) -> None:
+        """What was killed before does not count, each kill explains one end, and none long after it."""
+        self.second()
+        self.count(3)
+        self.kills.look()
+        self.assertEqual(self.kills.explain(), "")
+        self.count(5)
+        why = "memory had run out (the limit of the memory group is 64 MiB)"
+        self.assertEqual([self.kills.explain() for _ in range(3)], [why, why, ""])
+        self.assertIn(OUT_OF_MEMORY, why)
+        self.count(6)
+        self.kills.look()
+        self.clock.advance(5)
+        self.assertEqual(self.kills.explain(), why)
+        self.count(7)
+        self.kills.look()
+        self.clock.advance(5.1)
+        self.assertEqual(self.kills.explain(), "")
+
+    def test_first_version(self) -> None:
+        self.mount("cgroup", "rw,memory", "4:memory:/")
+        self.write({"groups/memory.oom_control": "under_oom 0\noom_kill 1"})
+        self.kills.look()
+        self.write({"groups/memory.oom_control": "under_oom 0\noom_kill 2"})
+        self.assertEqual(self.kills.explain(), "memory had run out (that of the machine)")
+
+    def test_machine(self) -> None:
+        """Without a group that counts, the machine's kills do."""
+        self.write({"proc/vmstat": "oom_kill 7"})
+        self.kills.look()
+        self.write({"proc/vmstat": "pgfault 1\noom_kill 8"})
+        self.assertEqual(self.kills.explain(), "memory had run out (that of the machine)")
+        self.assertEqual(oom.OomKills(self.folder / "none").explain(), "")
+
+    def test_other_ends(self) -> None:
+        """Only who was killed (SIGKILL) may have been so for lack of memory."""
+        self.patch(oom, "KILLS", self.kills)
+        self.write({"proc/vmstat": "oom_kill 7"})
+        self.kills.look()
+        self.write({"proc/vmstat": "oom_kill 8"})
+        self.assertEqual(
+            [oom.how_killed(status) for status in (None, 256, signal.SIGTERM)],
+            ["ended", "exited with status 1", "was killed by signal 15 (SIGTERM)"],
+        )
+        killed = "was killed by the kernel: memory had run out (that of the machine)"
+        self.assertEqual(oom.how_killed(signal.SIGKILL), killed)
+        self.assertEqual(oom.how_killed(signal.SIGKILL), "was killed by signal 9 (SIGKILL)")

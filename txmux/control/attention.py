@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from txmux.control.clients import crowded_logins, flooding
+from txmux.control.overrides import OUT_OF_MEMORY
 from txmux.control.report import Report
 from txmux.control.rules_index import RulesIndex
 from txmux.net.sockets.queues import Overflow
@@ -22,6 +23,8 @@ _MOST_NAMED = 5
 _FULL = 0.8  # of the descriptors
 _MINUTE = 60.0  # seconds
 _MANY_RESTARTS = 3
+_SHORT_OF_MEMORY = 600.0
+"""Seconds for which the end of a worker for lack of memory needs attention."""
 _SECTION = re.compile(r"\[(\w+) ([^\]]+)\]: ")
 
 _UNABLE = frozenset({"down", "ejected", "probing", "unresolved", "failing", "silent"})
@@ -254,6 +257,30 @@ def replaced_workers(
                 subject=f"replaced {number}",
                 is_logged=True,
             )
+
+
+def killed_workers(
+    restarts: Iterable[tuple[float, int, str]], now: float
+) -> Iterator[AttentionItem]:
+    """Find workers that the kernel has killed since memory had run out; see `ServiceState.restarts`."""
+    killed = [
+        (when, how)
+        for when, _, how in restarts
+        if OUT_OF_MEMORY in how and now - when < _SHORT_OF_MEMORY
+    ]
+    if killed:
+        count = len(killed)
+        yield AttentionItem(
+            "warning",
+            "workers",
+            f"the kernel has killed {counted(count, 'worker')} with {'its' if count == 1 else 'their'} connections: {OUT_OF_MEMORY}",
+            killed[-1][1].rpartition(": ")[2],
+            killed[0][0],
+            "allow more (MemoryMax=, the limit of the container), set max_connections, or have fewer workers",
+            "#workers",
+            subject="memory",
+            is_logged=True,
+        )
 
 
 def refused_calls(calls: Mapping[str, tuple[float, int]]) -> Iterator[AttentionItem]:

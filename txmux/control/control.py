@@ -292,6 +292,7 @@ class Control:
             *attention.clients_that_wait(self.overrides().held, gauges.held, now),
             *attention.silent_workers(workers, missing),
             *attention.replaced_workers(self.state.restarts if self.state else (), now),
+            *attention.killed_workers(self.state.restarts if self.state else (), now),
             *attention.refused_calls(self.state.refused_calls if self.state else {}),
             *attention.helper_gone(self.state.problems() if self.state else ()),
             *attention.measured(gauges, self.rules, now),

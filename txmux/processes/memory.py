@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 import attrs
 
-_PROC = Path("/proc")
+PROC = Path("/proc")
 _MACHINE = "this machine has no more"
 
 
@@ -71,7 +71,7 @@ _NO_LIMIT = 2**62
 """What the first version has as the limit where there is none is about 2 ** 63."""
 
 
-def memory_groups(proc: Path = _PROC) -> list[MemoryGroup]:
+def memory_groups(proc: Path = PROC) -> list[MemoryGroup]:
     """Return the groups that this process is in, the innermost first; a container may show only some of them."""
     for is_first_version, root, top in _hierarchies(proc):
         for line in _lines(proc / "self/cgroup"):
@@ -100,7 +100,7 @@ def _hierarchies(proc: Path) -> Iterator[tuple[bool, str, Path]]:
     yield from second
 
 
-def free_memory(proc: Path = _PROC) -> tuple[int, str] | None:
+def free_memory(proc: Path = PROC) -> tuple[int, str] | None:
     """Return how many bytes may be allocated before the kernel kills a process, and what limits them; ``None`` if nothing says so."""
     groups, machine = memory_groups(proc), _table(proc / "meminfo")
     swap = 1024 * machine.get("SwapFree:", 0)
@@ -122,6 +122,11 @@ def _free_by(top: MemoryGroup) -> int | None:
     if not cached:
         return None
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") + cached
+
+
+def kills_of_machine(proc: Path) -> int | None:
+    """Return how many processes the kernel has killed since memory had run out."""
+    return _table(proc / "vmstat").get("oom_kill")
 
 
 def megabytes(count: int) -> str:

@@ -1,16 +1,25 @@
-"""Whom the kernel kills first when memory has run out (``oom_score_adj``, proc(5)).
+"""Whom the kernel kills first when memory has run out (``oom_score_adj``, proc(5)), and whom it has killed.
 
 Without the supervisor nobody serves, and it is usually the largest process. So the others of a service come before it: first a
 new supervisor that does not serve yet, then the starter and the workers. The helper has the supervisor's score.
 """
 
+import os
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+
+from txmux.processes.forking import how_ended
+from txmux.processes.memory import PROC, MemoryGroup, kills_of_machine, megabytes, memory_groups
 
 _SCORE = Path("/proc/self/oom_score_adj")
 _MORE = 300
 """What workers have more than the supervisor: 30 % of the memory that there is."""
 _MOST = 1000
+_RECENT = 5.0  # seconds in which the end of a process that was killed is reported
 
 
 def own_score() -> int | None:
@@ -53,3 +62,54 @@ def score_of_workers() -> str:
     """Return the score for the starter, as its argument; empty if the system has none."""
     own = own_score() if _usual is None else _usual
     return "" if own is None else str(own + _MORE)
+
+
+class OomKills:
+    """Notices that the kernel has killed processes of this service since memory had run out."""
+
+    def __init__(self, proc: Path = PROC, seconds: Callable[[], float] = time.monotonic) -> None:
+        self._proc = proc
+        self._seconds = seconds
+        self._groups: Sequence[MemoryGroup] | None = None
+        self._count: int | None = None
+        self._seen: deque[float] = deque(maxlen=100)
+
+    def look(self) -> None:
+        """Count; to be called each second, since the end of a process is reported a moment after it was killed."""
+        if self._groups is None:
+            self._groups = memory_groups(self._proc)
+        # Its own group counts also what the limit of one above, or the whole machine, has cost it.
+        counts = [group.kills() for group in self._groups[:1]]
+        count = counts[0] if counts and counts[0] is not None else kills_of_machine(self._proc)
+        if count is not None and self._count is not None and count > self._count:
+            self._seen.extend([self._seconds()] * min(count - self._count, 100))
+        self._count = count
+
+    def explain(self) -> str:
+        """Return why a process has just been killed, if it was for that: a part of a sentence. Each kill explains one end."""
+        self.look()
+        while self._seen and self._seconds() - self._seen[0] > _RECENT:
+            self._seen.popleft()
+        if not self._seen:
+            return ""
+        self._seen.popleft()
+        limits = [limit for group in self._groups or () if (limit := group.limit()) is not None]
+        which = (
+            f"the limit of the memory group is {megabytes(min(limits))}"
+            if limits
+            else "that of the machine"
+        )
+        return f"memory had run out ({which})"
+
+
+KILLS = OomKills()
+"""Those of this process's memory group."""
+
+
+def how_killed(status: int | None) -> str:
+    """Return how a process has ended, as `how_ended` does, and whether the kernel has killed it since memory had run out."""
+    is_killed = (
+        status is not None and os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+    )
+    why = KILLS.explain() if is_killed else ""
+    return f"was killed by the kernel: {why}" if why else how_ended(status)

@@ -48,6 +48,7 @@ from txmux.net.channel.channel import ChannelError, PeerGoneError
 from txmux.net.sockets.descriptors import soft_limit
 from txmux.net.tls.errors import CLIENT_CERTIFICATE
 from txmux.net.turns import in_thread
+from txmux.processes.oom import KILLS
 from txmux.processes.privilege import landlock
 from txmux.processes.privilege.helper import Helper
 from txmux.processes.privilege.opener import HELPER_ENDED
@@ -216,6 +217,7 @@ class Supervisor:
         return [*self._terminations.ending_certificates(self._rules), *shown]
 
     def start(self) -> None:
+        KILLS.look()
         self.limits.extend(self._rules)
         if self._rules.settings.sandbox == "auto" and not landlock.abi():
             self._log.info("workers have no sandbox: {why}", why=NO_LANDLOCK)
@@ -475,6 +477,7 @@ class Supervisor:
         self._sockets.close_unused()
 
     def _tick(self) -> None:
+        KILLS.look()
         self.starter.ping()
         self.folded_log.report()
         self._privilege.problems()

@@ -40,7 +40,7 @@ from txmux.net.channel.channel import (
 )
 from txmux.net.channel.descriptorstream import close_all
 from txmux.net.channel.message import Message
-from txmux.processes.forking import how_ended
+from txmux.processes.oom import how_killed
 from txmux.processes.privilege.privilege import KEY, READS_BY
 from txmux.processes.upgrade import ENDS
 from txmux.processes.upgrade.worker_transfers import WorkerTransfers
@@ -196,7 +196,7 @@ class Successor(ProcessProtocol):
     def processEnded(self, reason: Failure) -> None:
         self.channel.close()
         ended: Any = reason.value
-        self._ended.callback(how_ended(ended.status))
+        self._ended.callback(how_killed(ended.status))
 
 
 _COUNTS = 15.0

@@ -22,7 +22,7 @@ from txmux.control.overrides import ServiceState
 from txmux.net.channel import messages
 from txmux.net.channel.channel import Channel, ChannelError, PeerGoneError, attach
 from txmux.net.channel.message import Message
-from txmux.processes.forking import how_ended
+from txmux.processes.oom import how_killed
 from txmux.processes.privilege.sandbox import Sandbox
 from txmux.processes.workers.starting import BackOff, Starter
 from txmux.telemetry.counting.counters import OWN, Counters
@@ -350,7 +350,7 @@ class Worker:
             self.start()
             return
         early = "" if self.has_served else " before it had served"
-        how = f"cannot start: {self._problem}" if self._problem else f"{how_ended(status)}{early}"
+        how = f"cannot start: {self._problem}" if self._problem else f"{how_killed(status)}{early}"
         self._missing(how, is_hopeless=status is not None and os.WIFEXITED(status))
 
     def _missing(self, how: str, *, is_hopeless: bool) -> None:
