@@ -23,12 +23,18 @@ SAMPLES = (
     request(3, 0, None, body=b"\x00\x00\x00\x00"),
     request(1, 11, b"", body=bytes(40), id_=7),
     request(0, 7, b"sarama", body=b"\xff\xff\x00\x01" + bytes(30), id_=1),
+    request(0, 3, None, body=b"\x00\x02t1\xff\xff" + bytes(30), id_=1),
+    request(0, 9, b"producer-1", body=b"\x00\x00\xff\xff" + bytes(30), id_=5),
+    request(0, 11, b"", body=b"\x00\x03t1\x00\x00" + bytes(30), id_=5),
     # Recorded from kcat 1.7.1 with librdkafka 2.0.2.
     b"\x00\x00\x00$\x00\x12\x00\x03\x00\x00\x00\x01\x00\x07rdkafka\x00\x0blibrdkafka\x062.0.2\x00",
 )
 GOOD = SAMPLES[0]
-# The first byte of the client id decides, or its length if it is empty or null.
-DECIDED_AT = tuple(14 if data[12:14] in {b"\xff\xff", b"\0\0"} else 15 for data in SAMPLES)
+# The first byte of the client id decides, or its length if it is empty or null; of Produce the acknowledgements.
+DECIDED_AT = tuple(
+    len(data) - 30 if data[5] == 0 else 14 if data[12:14] in {b"\xff\xff", b"\0\0"} else 15
+    for data in SAMPLES
+)
 REFUSED = (
     # The first field that is off is a no.
     (b"\x01\x00\x00\x00", 1),
@@ -43,7 +49,16 @@ REFUSED = (
     (GOOD[:12] + b"\xff\xfe", 14),
     (GOOD[:12] + b"\x00\x7f", 14),
     (GOOD[:14] + b"\x00", 15),
+    # So are an empty transactional id in Produce, and acknowledgements that there are not.
+    (request(0, 3, b"", body=b"\x00\x00"), 16),
+    (request(0, 3, b"a", body=b"\x04\x01"), 17),
+    (request(0, 3, b"", body=b"\x00\x01\x00"), 17),
+    (request(0, 3, b"", body=b"\xff\xff\x00\x02"), 18),
+    (request(0, 3, b"", body=b"\xff\xff\xff\xfe"), 18),
+    (request(0, 9, b"", body=b"\x01\x00\xff\xff"), 15),
+    (request(0, 9, b"", body=b"\x00\x01\xff\xff"), 16),
     # Others begin with 00, too.
+    (bytes.fromhex("00080000 00000008 0000000000000000"), 16),  # rpcap: AUTH_REQ
     (b"\x00\x00\x00\x08\x04\xd2\x16\x2f", 4),  # PostgreSQL: SSLRequest
     (b"\x00\x00\x00\x10\x04\xd2\x16\x2e", 5),  # PostgreSQL: CancelRequest
     (b"\x00\x00\x00\x38\x00\x03\x00\x00user\x00alice\x00", 9),  # PostgreSQL

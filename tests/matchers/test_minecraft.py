@@ -74,6 +74,10 @@ REFUSED = (
         b"GET / HTTP/1.1\r\n",
     ),
 )
+BEHIND_PROXIES = (
+    handshake(b"mc.example.com///192.0.2.7:50000///1700000000"), handshake(b"mc.example.com//192.0.2.7//c29tZQ=="),
+    handshake(b"mc.example.com\0FML\0///192.0.2.7:50000///1700000000"), handshake(b"mc.example.com/"),
+)  # fmt: skip
 END = len(PING) - 4
 MALFORMED = [
     (PING[:at] + bytes([byte]) + PING[at + 1 :], at + 1)
@@ -88,6 +92,9 @@ VERDICTS = (
     # Case, a final dot and what mods append do not count.
     ("host=MC.example.com", LOGIN, MATCH, len(LOGIN)), ("host=mc.example.com", SAMPLES[1], MATCH),
     ("host=forge.example.com", SAMPLES[2], MATCH), ("host=.example.com", SAMPLES[3], MATCH),
+    # Nor does the address of the player, which some proxies append.
+    *(("host=mc.example.com", data, MATCH, len(data)) for data in BEHIND_PROXIES),
+    ("host=mc.example.org", BEHIND_PROXIES[0], NO, 17), ("host=mc.example.com/*", BEHIND_PROXIES[0], NO),
     # The first byte that no pattern has there is a no, or the end of the address.
     ("host=play.example.com", LOGIN, NO, 6), ("host=*.example.net", LOGIN, NO, len(LOGIN) - 3),
 )  # fmt: skip
@@ -99,6 +106,7 @@ KEYS = (
 FACTS: Facts = (
     ("", SAMPLES[2], {"host": "forge.example.com"}),
     ("", PING, {"host": "mc.example.com"}),
+    *(("", data, {"host": "mc.example.com"}) for data in BEHIND_PROXIES),
     ("", LOGIN[:9], {}),
     ("", ping(""), {}),
 )

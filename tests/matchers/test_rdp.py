@@ -26,11 +26,15 @@ SAMPLES = (
     # Recorded from xfreerdp 2.11.7 with /u:alice.
     bytes.fromhex("0300002b 26e00000000000")
     + b"Cookie: mstshash=alice\r\n\x01\x00\x08\x00\x03\x00\x00\x00",
+    # Made by hand: a token behind a header of its own, as balancers with a session directory write it.
+    request(request(b"Cookie: msts=3640205228.15629.0000\r\n") + NEGOTIATION),
+    request(request(b"Cookie: msts=167772170.15629.00\r\n")),
 )
 COOKIE, TOKEN, RAW_TOKEN = SAMPLES[:3]
+INNER_TOKEN = SAMPLES[7]
 
 # A line or a negotiation request may follow, or nothing.
-DECIDED_AT = (12, 12, 12, 12, 12, 11, 12)
+DECIDED_AT = (12, 12, 12, 12, 12, 11, 12, 23, 23)
 REFUSED = (
     # The byte that breaks the request is a no.
     *(
@@ -40,6 +44,10 @@ REFUSED = (
             ("0300 002c 27 f0", 6), ("0300 002c 27 e0 0000 0001", 10),
             ("0300 002c 27 e0 0000 0000 10", 11), ("0300 002c 27 e0 0000 0000 00 01", 12),
             ("0300 0013 0e e0 0000 0000 00 20", 12),
+            # A header within must fit into the whole.
+            ("0300 0040 3b e0 0000 0000 00 0301", 13), ("0300 0040 3b e0 0000 0000 00 0300 0036", 15),
+            ("0300 0040 3b e0 0000 0000 00 0300 000c", 15), ("0300 0040 3b e0 0000 0000 00 0300 002d 27", 16),
+            ("0300 0040 3b e0 0000 0000 00 0300 002d 28 f0", 17), ("0300 0040 3b e0 0000 0000 00 0300 002d 28 e0 01", 18),
         )
     ),
     # Cassandra, RTMP and other users of TPKT, such as S7, are a no.
@@ -81,6 +89,8 @@ VERDICTS = (
     # A routing token may be that of Windows, or any line but a cookie.
     ("token=3640205228.*", TOKEN, MATCH, 47),
     ("token=tsv://*.Farm", RAW_TOKEN, MATCH, 53),
+    ("token=3640205228.*", INNER_TOKEN, MATCH, 58),
+    ("token=4*", INNER_TOKEN, NO, 36),
     ("token=Cookie", request(b"Cookie\r\n"), MATCH, 19),
     ("token=3640205228.*", TOKEN[:30], NEED_MORE, 30),
     # A cookie is no token, and the first byte that no pattern can have there is a no.
@@ -98,6 +108,7 @@ UNUSABLE = (
 FACTS: Facts = (
     ("", COOKIE, {"cookie": "eltons"}),
     ("", TOKEN, {"token": "3640205228.15629.0000"}),
+    ("", INNER_TOKEN, {"token": "3640205228.15629.0000"}),
     ("", RAW_TOKEN, {"token": "tsv://MS Terminal Services Plugin.1.Farm"}),
     # What is not there in full, or no request, tells nothing.
     *(("", data, {}) for data in (COOKIE[:20], COOKIE[:35], SAMPLES[3], b"GET / HTTP/1.1\r\n")),

@@ -2,7 +2,7 @@
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,12 @@ def asked(name: str, table: str) -> Iterator[tuple[Predicate, Peeked, Any, Any]]
         options, data, *expected = row
         flow = (data,) if isinstance(data, bytes) else tuple(data)
         yield over_udp(matcher, **read_options(options)), Datagrams(flow), expected, row
+
+
+def _of_all(*tables: str) -> set[Any]:
+    """Collect the bytes in these tables of all matchers, without where they decide."""
+    found = [row for table in tables for rows in all_samples(table).values() for row in rows]
+    return {row[0] if isinstance(row, tuple) and isinstance(row[-1], int) else row for row in found}
 
 
 @pytest.mark.parametrize("module", sorted(_BUILT_IN))
@@ -130,6 +136,26 @@ def test_facts(name: str) -> None:
     """What is learnt of a client, for the access log."""
     for predicate, peeked, (expected,), row in asked(name, "FACTS"):
         assert facts(predicate, peeked) == expected, row
+
+
+def test_facts_of_others() -> None:
+    """Of a client that it refuses a matcher learns nothing, or that would stand in the line of another protocol."""
+    streams = [*map(Peeked, _of_all("SAMPLES", "MATCHED", "REFUSED"))]
+    flows = [
+        Datagrams((first,) if isinstance(first, bytes) else first)
+        for first in _of_all("DATAGRAMS", "MATCHED_DATAGRAMS", "REFUSED_DATAGRAMS")
+    ]
+    for name in installed_matchers().keys() - CONFIGURED:
+        matcher = installed_matchers()[name]
+        asked_about: list[tuple[Predicate, Iterable[Peeked]]] = []
+        if Transport.TCP in transports_of(matcher):
+            asked_about.append((matcher.predicate({}), streams))
+        if Transport.UDP in transports_of(matcher):
+            asked_about.append((over_udp(matcher), flows))
+        for predicate, samples in asked_about:
+            for peeked in samples:
+                if predicate(peeked) is Verdict.NO:
+                    assert facts(predicate, peeked) == {}, (name, peeked)
 
 
 @each_with("KEYS", "DATAGRAM_KEYS")

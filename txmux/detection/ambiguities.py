@@ -54,12 +54,6 @@ AMBIGUITIES = (
         "client would be taken for one, and before it one client of RTMP in 500 goes astray.",
     ),
     Ambiguity(
-        "smpp",
-        "kafka",
-        "The bind of an SMPP transceiver has the form of a Produce request of Kafka without a client id, which nearly no "
-        "client sends first; after kafka, an smpp route would lose its transceivers.",
-    ),
-    Ambiguity(
         "dicom",
         "mysqlx",
         "A request of DICOM with 256 to 511 bytes begins as the shortest message of MySQL's X Protocol; after mysqlx, such clients would "

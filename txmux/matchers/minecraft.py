@@ -17,6 +17,7 @@ _SHORTEST_PACKET = 1 + 1 + 1 + 1 + _PORT_AND_STATE
 _LONGEST_PACKET = 1 + 5 + 2 + _LONGEST_HOST + _PORT_AND_STATE
 _LONGEST = 2 + _LONGEST_PACKET
 _HOST = re.compile(rb"(?!\x00)[!-~]*(?:\x00.*)?", re.DOTALL)
+_APPENDED = re.compile("\0|//|/$")  # by mods, by proxies, and what may become the latter
 
 _PING = b"\xfe\x01\xfa"
 _CHANNEL = "MC|PingHost".encode("utf-16-be")
@@ -43,7 +44,7 @@ class _MinecraftHandshake:
         there = cursor.data[cursor.at : cursor.at + size]
         if not _HOST.fullmatch(there):
             raise MalformedError
-        self._set_host(there.partition(b"\0")[0].decode())
+        self._set_host(there.decode("latin-1"))
         cursor.take(size)
         self.host_known = True
         cursor.take(2)
@@ -64,7 +65,7 @@ class _MinecraftHandshake:
         self.host_known = True
 
     def _set_host(self, host: str) -> None:
-        self.host = normal_host(host)
+        self.host = normal_host(_APPENDED.split(host, 1)[0])
 
 
 @attrs.frozen
@@ -103,8 +104,9 @@ class MinecraftMatcher:
     r"""Matches the handshake of a Minecraft client (Java Edition protocol, minecraft.wiki, "Handshake").
 
     That is a packet with the identifier 0: its length, the version of the protocol, the server address, the port,
-    and the next state (status 1, login 2, transfer 3); numbers are varints, and all lengths have to agree. Mods write
-    more behind a NUL in the address (``\0FML\0``), which does not count. The ping of the release 1.6 (``fe 01 fa``;
+    and the next state (status 1, login 2, transfer 3); numbers are varints, and all lengths have to agree. What mods
+    write behind a NUL in the address (``\0FML\0``) does not count, nor what proxies write behind ``//`` or ``///`` (the
+    address of the player, for TCPShield's RealIP and its like). The ping of the release 1.6 (``fe 01 fa``;
     "Server List Ping", minecraft.wiki) is one, too.
     """
 

@@ -13,6 +13,8 @@ from txmux.wire.facts import printable
 from txmux.wire.globs import Globs, option_globs
 
 _HEADER = 4 + 7
+_INNER_HEADER = b"\x03"
+"""The first byte of the header that some balancers put before a token."""
 _LONGEST = 5 + 254
 _NEGOTIATION_REQUEST = 0x01
 _NEGOTIATION_LENGTHS = (8, 8 + 36)
@@ -45,7 +47,7 @@ class _RdpPredicate:
 
     @property
     def longest(self) -> int:
-        return _LONGEST if self.globs else _HEADER + 1
+        return _LONGEST if self.globs else 2 * _HEADER + 1
 
     def __call__(self, peeked: Peeked, /) -> Verdict:
         beginning = verdict_of(peeked.data, _read_beginning)
@@ -82,7 +84,8 @@ class RdpMatcher:
     That is a TPKT header (RFC 1006, section 6: ``03 00`` and the length of all) and the fixed part of an X.224
     request, whose references, class and options are zero and which has no parameters (section 3.2.5.3.1). There
     may follow a line with a routing token or a cookie, then a negotiation request (section 2.2.1.1.1) and
-    correlation info (section 2.2.1.1.2). Without options the first byte of what follows the fixed part decides.
+    correlation info (section 2.2.1.1.2). A token may stand behind a header and a fixed part of its own, whose lengths
+    are those of the token. Without options the first byte of what follows the fixed part decides, or the one behind that header.
     """
 
     name = "rdp"
@@ -107,12 +110,12 @@ rdp = RdpMatcher()
 
 
 def _read_beginning(cursor: Cursor) -> None:
-    cursor.number(2, 0x0300, 0x0300)
-    length = cursor.number(2, _HEADER, _LONGEST)
-    cursor.number(1, length - 5, length - 5)
-    cursor.number(1, 0xE0, 0xE0)
-    cursor.number(5, 0, 0)
+    length = _read_header(cursor, _HEADER, _LONGEST)
     if length == _HEADER:
+        return
+    if cursor.data[cursor.at : cursor.at + 1] == _INNER_HEADER:
+        _read_header(cursor, _HEADER + len(_END), length - _HEADER)
+        cursor.number(1, ord("!"), ord("~"))
         return
     first = cursor.number(1, _NEGOTIATION_REQUEST, ord("~"))
     if first == _NEGOTIATION_REQUEST:
@@ -122,10 +125,20 @@ def _read_beginning(cursor: Cursor) -> None:
         raise MalformedError
 
 
+def _read_header(cursor: Cursor, least: int, most: int) -> int:
+    cursor.number(2, 0x0300, 0x0300)
+    length = cursor.number(2, least, most)
+    cursor.number(1, length - 5, length - 5)
+    cursor.number(1, 0xE0, 0xE0)
+    cursor.number(5, 0, 0)
+    return length
+
+
 def _line(data: bytes) -> _RoutingLine | None:
     if verdict_of(data, _read_beginning) is not Verdict.MATCH:
         return None
-    line = _LINE.match(data[_HEADER : _length(data)].decode("latin-1"))
+    at = 2 * _HEADER if data[_HEADER : _HEADER + 1] == _INNER_HEADER else _HEADER
+    line = _LINE.match(data[at : _length(data)].decode("latin-1"))
     return _RoutingLine(line[1], line[2] or line[3]) if line else None
 
 

@@ -34,12 +34,16 @@ class _WireguardPredicate:
 
     def __call__(self, peeked: Peeked, /) -> Verdict:
         data = peeked.data
-        kind = _kind(data)
-        if not kind or data[1:4] != self.reserved or data[4:8] == _COUNTS_OF_DNS:
+        kind = self._kind(data)
+        if not kind:
             return Verdict.NO
         if self.labels and not (kind in {_INITIATION, _RESPONSE} and self._is_for(data)):
             return Verdict.NO
         return Verdict.MATCH
+
+    def _kind(self, data: bytes) -> int:
+        is_other = data[1:4] != self.reserved or data[4:8] == _COUNTS_OF_DNS
+        return 0 if is_other else _kind(data)
 
     def _is_for(self, data: bytes) -> bool:
         """Return whether ``mac1`` shows that it was made for one of the keys."""
@@ -52,7 +56,7 @@ class _WireguardPredicate:
         )
 
     def learnt(self, peeked: Peeked, /) -> dict[str, str]:
-        kind = _kind(peeked.data)
+        kind = self._kind(peeked.data)
         return {"message": _NAMES[kind]} if kind else {}
 
 
