@@ -30,6 +30,11 @@ CLIENTS: dict[str, tuple[tuple[bytes, bytes], ...]] = {
     "imap": (
         (b"a CAPABILITY\r\n", b"* CAPABILITY IMAP4rev1 STARTTLS LOGINDISABLED\r\na OK done\r\n"),
         (b"b LOGIN me secret\r\n", b"b NO [PRIVACYREQUIRED] STARTTLS first\r\n"),
+        *((tag + b" NOOP\r\n", tag + b" OK done\r\n") for tag in (b"$2", b"a/1:x]", b"x" * 200)),
+        *(
+            (tag + b" NOOP\r\n", b"* BAD no tag\r\n")
+            for tag in (b"+", b"a+", b"(a", b"a\x7f", b"\xc3\xa4")
+        ),
         (b"\r\n", b"* BAD no tag\r\n"),
         (b"c noop\r\n", b"c OK done\r\n"),
         (b"d STARTTLS\r\n", b"d OK Begin TLS negotiation now\r\n"),
@@ -164,10 +169,27 @@ class ClientTests(SynchronousTestCase):
         self.assertEqual(dialogue.then, "end")
         self.assertIn("behind STARTTLS", dialogue.problem)
 
+    def test_xmpp(self) -> None:
+        """The element may have a prefix and a content, as any of XML."""
+        name = b"urn:ietf:params:xml:ns:xmpp-tls"
+        for element, then in (
+            (b"<starttls xmlns='%s'><required/></starttls>", "tls"),
+            (b"<starttls xmlns='%s'><required></required></starttls >", "tls"),
+            (b'<t:starttls xmlns:t="%s"/>', "tls"),
+            (b"<t:starttls a='b' xmlns:t='%s'><t:required/></t:starttls>", "tls"),
+            (b"<starttls xmlns='%s'>", ""),
+            (b"<required xmlns='%s'/>", "end"),
+            (b"<starttls xmlns='x%s'/>", "end"),
+            (b"<starttls xmlns:t='%s'/>", "end"),
+            (b"<starttlsx xmlns='%s'/>", "end"),
+        ):
+            dialogue, _ = answered("xmpp", [_HEADER + element % name])
+            self.assertEqual(dialogue.then, then, element)
+
     def test_client_leaves(self) -> None:
         goodbyes = {
             "smtp": (b"QUIT\r\n", b"221 2.0.0 Bye\r\n"),
-            "imap": (b"a LOGOUT\r\n", b"* BYE\r\na OK done\r\n"),
+            "imap": (b"a LOGOUT\r\n", b"* BYE logging out\r\na OK done\r\n"),
             "pop3": (b"QUIT\r\n", b"+OK\r\n"),
             "ftp": (b"QUIT\r\n", b"221 Bye\r\n"),
             "xmpp": (b"</stream:stream>", b"</stream:stream>"),

@@ -9,7 +9,8 @@ import attrs
 from txmux.wire.starttls.dialogue import ClearProtocol, ClientDialogue, Then, answered
 from txmux.wire.steps import Step
 
-_TAG = re.compile(r"[A-Za-z0-9._-]{1,32}")
+_TAG = re.compile(r"""[^\0- (){%*"\\+\x7f-\uffff]+""")
+"""RFC 9051, section 9: any ASTRING-CHAR but a plus."""
 _OF_SERVER = re.compile(r"^\s*\[[^]]*\]|<[^>]*>|[^ -~]")
 """What a greeting says of its own server or connection: capabilities of IMAP, and the timestamp of POP3 for APOP."""
 _LONGEST_BANNER = 200  # characters
@@ -115,7 +116,7 @@ SMTP = _Lines(
 # RFC 9051, sections 6.1 and 6.2.1, and RFC 5530 for the code.
 IMAP = _Lines(
     "ready", "* OK [CAPABILITY IMAP4rev1 STARTTLS LOGINDISABLED] ", {"STARTTLS"},
-    "OK Begin TLS negotiation now", ("LOGOUT", "* BYE\r\n{tag}OK done"),
+    "OK Begin TLS negotiation now", ("LOGOUT", "* BYE logging out\r\n{tag}OK done"),
     "NO [PRIVACYREQUIRED] STARTTLS first",
     {
         "CAPABILITY": "* CAPABILITY IMAP4rev1 STARTTLS LOGINDISABLED\r\n{tag}OK done",

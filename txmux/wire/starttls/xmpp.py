@@ -11,11 +11,19 @@ _OFFER = f"<stream:features><starttls xmlns='{_NAMESPACE}'><required/></starttls
 _OPEN = "<?xml version='1.0'?><stream:stream{} xmlns:stream='http://etherx.jabber.org/streams' version='1.0'>"
 _REFUSAL = b"<stream:error><policy-violation xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error></stream:stream>"
 
+_PROCEED_WITH_TLS: tuple[bytes, Then] = (f"<proceed xmlns='{_NAMESPACE}'/>".encode(), "tls")
+
 _TAG = re.compile(rb"\s*<[^<>]*>")
 _PART_OF_TAG = re.compile(rb"\s*(?:<[^<>]*)?")
 _ATTRIBUTES = re.compile(r"""\s(xmlns|to|from)=(['"])([\w.:@/-]{1,1023})\2""")
 """With values that need no quoting, so that they can be repeated to a server."""
 _PART_OF_STREAM = re.compile(rb"\s*(?:<|$)")
+_STARTTLS = re.compile(
+    rf"<([\w.-]+:)?starttls\s(?:[^<>]*\s)?xmlns(?(1):[\w.-]+)\s*=\s*(['\"]){_NAMESPACE}\2[^<>]*>"
+)
+_END_OF_STARTTLS = re.compile(r"</(?:[\w.-]+:)?starttls\s*>")
+_REQUIRED = re.compile(r"</?(?:[\w.-]+:)?required\s*/?>")
+"""What a server may write in its offer; some clients repeat it."""
 _FEATURES = re.compile(rb"(?s).*?</stream:features>")
 _PROCEED = re.compile(rb"\s*<proceed\s[^<>]*(?:/>|></proceed>)")
 _ERROR = re.compile(rb"<stream:error|<failure|<stream:features\s*/>")
@@ -37,9 +45,11 @@ def _answer(dialogue: ClientDialogue, command: bytes) -> tuple[bytes, Then]:
             dialogue.name = "".join(f" {name}='{value}'" for name, value in found.items())
             own = f" xmlns='{found['xmlns']}' from='{found['to']}' id='starttls'"
             return (_OPEN.format(own) + _OFFER).encode(), ""
-    elif dialogue.name and tag.startswith(("<starttls ", "</starttls>")):
-        is_whole = tag.startswith("</") or tag.endswith("/>")
-        return (f"<proceed xmlns='{_NAMESPACE}'/>".encode(), "tls") if is_whole else (b"", "")
+    elif dialogue.name and (_STARTTLS.fullmatch(tag) or _REQUIRED.fullmatch(tag)):
+        is_whole = tag.endswith("/>") and _STARTTLS.match(tag)
+        return _PROCEED_WITH_TLS if is_whole else (b"", "")
+    elif dialogue.name and _END_OF_STARTTLS.fullmatch(tag):
+        return _PROCEED_WITH_TLS
     elif tag.startswith("<?xml") or tag == "</stream:stream>":
         return (b"", "") if tag.startswith("<?") else (tag.encode(), "end")
     dialogue.refuse("it sent something else than a stream's header with 'to', and <starttls/>")
