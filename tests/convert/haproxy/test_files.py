@@ -15,6 +15,13 @@ from txmux.convert.writer import ConvertError
 _SIMPLE = "listen x\n    bind :1\n    server s 127.0.0.1:9\n"
 
 
+IN_QUOTES = (
+    (r"a\nb", "610a62"), (r"a\rb", "610d62"), (r"a\tb", "610962"), (r"a\x0Db", "610d62"),
+    (r"a\$b", "612462"), (r"a\ b", "612062"), (r"a\#b", "612362"), (r"a\'b", "612762"),
+    (r"\\nb", "5c6e62"), (r"a\b", "615c62"), (r"\01", "5c3031"), (r"\xg", "5c7867"),
+)  # fmt: skip
+
+
 class FileTests(SynchronousTestCase):
     def test_global_limits(self) -> None:
         output = converted("global\n    maxconn 9\n    daemon\nlisten x\n    bind :1\n")
@@ -163,6 +170,8 @@ class FileTests(SynchronousTestCase):
             (r"a\x20b", "payload hex=612062"),
             (r"a\nb", "payload hex=610a62"),
             (r"a\#b # comment", "payload hex=612362"),
+            # As HAProxy 2.6 sends them: a backslash before anything else stays.
+            *((f'"{text}"', f"payload hex={text_hex}") for text, text_hex in IN_QUOTES),
         ):
             output = frontend(f"acl x req.payload(0,3) -m str {test}", "use_backend a if x")
             self.assertEqual(rules_of(output).routes[0].alternatives[0].text, line)

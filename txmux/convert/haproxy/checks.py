@@ -54,8 +54,8 @@ def add_check(backend: BackendDraft, servers: Sequence[ServerLine]) -> None:
         # Custom steps may distinguish a primary from a replica; a connection does not.
         only_protocol = kind is not None and kind.value == _OF_PROTOCOL
         (section.warn if only_protocol else section.flag)(kind or first.line, message)
-    if kind and kind.value in _WEAKER:
-        section.warn(kind, f"check = {' '.join(words)}, which {_WEAKER[kind.value]}")
+    if kind:
+        _note_difference(section, kind, f"check = {' '.join(words)}, which ")
     why_lost = _lost(live, only_connects=words == ["tcp"])
     if why_lost:
         section.flag(first.line, f"its check is left out: {why_lost}")
@@ -123,6 +123,14 @@ def _target(server: ServerLine) -> list[str]:
     return words
 
 
+def _note_difference(section: DraftSection, kind: ConfigLine, check: str) -> None:
+    if kind.value in _WEAKER:
+        section.warn(kind, check + _WEAKER[kind.value])
+    elif kind.value == _TLS_HELLO:
+        more = "wants a whole handshake, where HAProxy takes an alert: add sni=NAME if a server needs its name"
+        section.flag(kind, check + more)
+
+
 def _schedule(
     proxy: Proxy, words: list[str], checked: Sequence[ServerLine], section: DraftSection
 ) -> None:
@@ -155,6 +163,7 @@ def _count(text: str) -> int:
     return int(text) if _COUNT.fullmatch(text) else 0
 
 
+_TLS_HELLO = "ssl-hello-chk"
 _KINDS = {
     # An anonymous bind of version 3, and its success (RFC 4511, sections 4.2 and 4.2.2).
     "ldap-check": (
@@ -165,7 +174,7 @@ _KINDS = {
     "pgsql-check": "postgres",
     "redis-check": "redis",
     "smtpchk": "expect=220",
-    "ssl-hello-chk": "tcp tls=yes",
+    _TLS_HELLO: "tcp tls=yes",
     "tcp-check": "tcp",
 }
 _WEAKER: Mapping[str, str] = {

@@ -21,11 +21,12 @@ _CONDITIONAL = frozenset({".if", ".elif", ".else", ".endif"})
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t"}
 _PIECE = re.compile(
     r"""(?P<blank>[ \t\r\f\v]+)|(?P<comment>\#.*)|'(?P<strong>[^']*)'
-    |\\x(?P<hex>[0-9A-Fa-f]{2})|\\(?P<escaped>[ \\#'"nrt])
+    |(?P<escaped>\\(?:x[0-9A-Fa-f]{2}|[ \\#'"nrt]))
     |"(?P<weak>(?:[^"\\]|\\.)*)"|(?P<plain>.)""",
     re.VERBOSE,
 )
-_IN_WEAK = re.compile(r"""\\(["\\$ #'])""")
+_ESCAPED = re.compile(r"""\\(?:x([0-9A-Fa-f]{2})|([nrt"\\$ #']))""")
+"""In double quotes; a backslash before anything else stays."""
 _VARIABLE = re.compile(r"\$\{\w|^\$\w")
 _TIME = re.compile("([0-9]{1,12})(us|ms|s|m|h|d)?")
 
@@ -164,14 +165,14 @@ def _words(text: str) -> list[str]:
         if not open_word:
             words.append("")
             open_word = True
-        if kind == "weak":
-            piece = _IN_WEAK.sub(r"\1", piece)
-        elif kind == "hex":
-            piece = chr(int(piece, 16))
-        elif kind == "escaped":
-            piece = _ESCAPES.get(piece, piece)
+        if kind in {"weak", "escaped"}:
+            piece = _ESCAPED.sub(_unescaped, piece)
         words[-1] += piece
     return words
+
+
+def _unescaped(match: re.Match[str]) -> str:
+    return chr(int(match[1], 16)) if match[1] else _ESCAPES.get(match[2], match[2])
 
 
 def duration(text: str) -> str:
