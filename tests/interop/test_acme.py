@@ -780,17 +780,17 @@ class ScheduleTests(TestCase, InteropTestCase):
         self.assertEqual(self.announced[-1], {})
 
     async def test_limits(self) -> None:
-        """An authority that wants to be left alone is, for all names; the reason and how long it lasts outlive a restart."""
+        """An authority that wants to be left alone about a name is; the reason and how long it lasts outlive a restart."""
         front = self.own(_Front(self.pebble))
         front.busy = True
         certificates = self.certificates(f"{front.url}/dir", _ONE, _OTHER)
         asked = await self.run_for(certificates, 7200)
-        self.assertEqual(len(asked), 1)
+        self.assertEqual(len(asked), 2)
         self.assertIn("rateLimited: too many orders", next(certificates.attention()).cause)
         await self.run_for(certificates, 3600)
-        self.assertEqual(front.asked.count("/busy"), 2)
+        self.assertEqual(front.asked.count("/busy"), 4)
         await self.run_for(self.certificates(f"{front.url}/dir"), 600)
-        self.assertEqual(front.asked.count("/busy"), 2)
+        self.assertEqual(front.asked.count("/busy"), 4)
 
     async def test_refused(self) -> None:
         """Why there is no certificate is said in words, and no challenge is answered for a name that was not asked for."""

@@ -298,3 +298,124 @@ class HostileTests(AuthorityCase):
             (str(error), error.counts), (f"{self.url}: no certificate within 150 s", True)
         )
         self.assertTrue(self.source.state().up)
+
+
+def _refusal(kind: str, status: str = "403 Forbidden", *fields: str, **more: Any) -> bytes:
+    problem = {"type": f"urn:ietf:params:acme:error:{kind}", "detail": "no", **more}
+    return _json(problem, status, "Replay-Nonce: AAA", *fields)
+
+
+class RefusedTests(AuthorityCase):
+    """What a refusal says, for whom it counts, and what is tried again at once."""
+
+    def begin(self, **answers: list[bytes]) -> Authority:
+        """Make an authority that answers each path by the next of these answers, the last one again and again."""
+        self.peers = PeerFactory(lambda: _Speaker(self.answer))
+        port = self.serve()
+        base = f"https://127.0.0.1:{port}"
+        names = ("newNonce", "newAccount", "newOrder", "renewalInfo")
+        fields = ("Replay-Nonce: AAA", f"Location: {base}/account")
+        self.script = {
+            "dir": [_json({name: f"{base}/{name}" for name in names})],
+            "newNonce": [_answer(b"", "200 OK", *fields)],
+            "newAccount": [_json({"status": "valid"}, "201 Created", *fields)],
+            **answers,
+        }
+        self.asked: list[str] = []
+        return self.authority(port, self.ca)
+
+    def answer(self, path: str) -> bytes:
+        name = path.split("/")[1]
+        self.asked.append(name)
+        answers = self.script[name]
+        return answers.pop(0) if len(answers) > 1 else answers[0]
+
+    async def refused(self, **answers: list[bytes]) -> AuthorityError:
+        asking = self.issue(self.begin(**answers))
+        failing = self.assertFailure(asking, AuthorityError)
+        await self.asks(failing)
+        error: AuthorityError = await failing
+        return error
+
+    async def asks(self, asking: Deferred[Any]) -> None:
+        while not asking.called:
+            await deferLater(reactor, 0.001)
+            self.time.let_connect()
+
+    async def test_for_whom(self) -> None:
+        """A limit that is answered to an order is that of its name; what the account or a nonce is refused concerns all."""
+        later = ("429 Too Many Requests", "Retry-After: 3600")
+        page = _answer(_HTML, *later)
+        for path, refusal, is_for_all in (
+            ("newOrder", _refusal("rateLimited", *later), False),
+            ("newOrder", page, False),
+            ("newAccount", _refusal("rateLimited", *later), True),
+            ("newNonce", page, True),
+            ("dir", page, True),
+        ):
+            error = await self.refused(**{path: [refusal]})
+            self.assertEqual((error.wait, error.is_for_all), (3600.0, is_for_all), path)
+            self.assertTrue(self.source.state().up)
+
+    async def test_lost_accounts(self) -> None:
+        """An authority that has lost its accounts gets another one, and the order again, but once."""
+        lost = _refusal("accountDoesNotExist", "400 Bad Request")
+        error = await self.refused(newOrder=[lost, _refusal("rejectedIdentifier")])
+        self.assertIn("rejectedIdentifier: no", str(error))
+        self.assertEqual(
+            self.asked,
+            ["dir", "newNonce", "newAccount", "newOrder", "dir", "newAccount", "newOrder"],
+        )
+        error = await self.refused(newOrder=[lost])
+        self.assertIn("accountDoesNotExist", str(error))
+        self.assertEqual(self.asked.count("newOrder"), 2)
+
+    async def test_deactivated(self) -> None:
+        """That no try will change this is said, and what will."""
+        error = await self.refused(newAccount=[_json({"status": "deactivated"})])
+        self.assertRegex(str(error), "the account is deactivated; remove '.*', and there will be")
+        error = await self.refused(newOrder=[_refusal("unauthorized", "401 Unauthorized")])
+        self.assertRegex(
+            str(error), "unauthorized: no; if the account is deactivated: remove '.*', and"
+        )
+        self.assertTrue(error.is_for_all)
+
+    async def test_words(self) -> None:
+        """What a person has to do, and what each name is refused for, are said."""
+        link = (
+            'Link: <https://a.test/dir>;rel="index", <https://a.test/terms>;rel="terms-of-service"'
+        )
+        for refusal, why in (
+            (_refusal("userActionRequired", "403 Forbidden", link), "userActionRequired: no; see https://a.test/terms$"),
+            (_refusal("userActionRequired", instance="https://a.test/agree"), "no; see https://a.test/agree$"),
+            (_refusal("userActionRequired"), "userActionRequired: no$"),
+            (_refusal("unsupportedIdentifier", instance="https://a.test/agree"), "unsupportedIdentifier: no$"),
+            (
+                _refusal("malformed", subproblems=[
+                    {"type": "x:caa", "detail": "forbidden", "identifier": {"type": "dns", "value": "a.example"}},
+                    {"type": "x:dns"}, 7, {"identifier": []},
+                ]),
+                "malformed: no; a.example: caa: forbidden; dns; it does not say why$",
+            ),
+        ):  # fmt: skip
+            self.assertRegex(str(await self.refused(newOrder=[refusal])), why)
+
+    async def test_renewal_time(self) -> None:
+        """A window that ends before it begins is no answer, and a limit says nothing of the authority."""
+        window = {"start": "2026-02-02T00:00:00Z", "end": "2026-02-01T00:00:00Z"}
+        pem = self.root.issue(_NAME).pem
+        authority = self.begin(
+            renewalInfo=[
+                _json({"suggestedWindow": window}, "200 OK", "Retry-After: 7200"),
+                _answer(b"", "429 Too Many Requests", "Retry-After: 60"),
+            ]
+        )
+        asking = Deferred.fromCoroutine(authority.renewal_time(pem))
+        await self.asks(asking)
+        self.assertEqual(await asking, (None, 7200.0))
+        asking = Deferred.fromCoroutine(authority.renewal_time(pem))
+        failing: Deferred[Any] = self.assertFailure(asking, AuthorityError)
+        await self.asks(failing)
+        error: AuthorityError = await failing
+        self.assertEqual((error.wait, error.is_for_all), (60.0, False))
+        self.assertTrue(self.source.state().up)

@@ -17,7 +17,7 @@ from tests.support.folders import make_folder
 from tests.support.peers import PeerFactory, listen, reactor
 from txmux.errors import MuxError
 from txmux.rules.model import Route, Rules, Settings, TlsEnd
-from txmux.serving.acme.authority import UnusableError
+from txmux.serving.acme.authority import AuthorityError, UnusableError
 from txmux.serving.acme.folder import NO_CERTIFICATE, ShownCertificate
 from txmux.serving.acme.renewal import Certificates, Renewal
 from txmux.telemetry.sources import Source
@@ -114,6 +114,54 @@ class RenewalTests(TestCase):
         self.assertEqual(asked[:2], [*names[:2]])
         self.assertIn(asked.count(names[0]), range(5, 10))
         self.assertGreater(made.seconds_left()[names[2]], 86400)
+
+    async def test_limit(self) -> None:
+        """A limit of one name stops that one alone, one of the account all; the next renewal is said as it will be."""
+        names, root = ("a.example", "b.example"), make_authority()
+        asked: list[str] = []
+
+        class Limiting:
+            is_connected, is_for_all = True, False
+
+            async def issue(self, name: str, _: object) -> bytes:
+                asked.append(name)
+                if name == names[0]:
+                    raise AuthorityError(
+                        "too many", counts=True, wait=86400.0, is_for_all=self.is_for_all
+                    )
+                issued = root.issue(name)
+                return issued.key_pem() + issued.pem
+
+            async def renewal_time(self, _: bytes) -> tuple[None, float]:
+                return None, 10**9
+
+        now = [time.time()]
+        for is_for_all in (False, True):
+            folder = make_folder(self)
+            made = Certificates(reactor, lambda _: succeed(None), lambda: None, now=lambda: now[0])
+            end = TlsEnd(tuple(folder / f"{name}.pem" for name in names), acme=names)
+            settings = Settings(acme="https://a.example/dir", acme_folder=folder)
+            route = Route("site", (), None, terminate_tls=end)
+            made.use(Rules(Path("x.ini"), settings, (), (route,)))
+            authority: Any = Limiting()
+            authority.is_for_all = is_for_all
+            made._authority = authority
+            begun, asked[:] = now[0], []
+            with capturedLogs() as lines:
+                for _ in range(10):
+                    made.tick()
+                    now[0] += 1
+            whom = [str(line["more"]) for line in lines if "more" in line]
+            self.assertEqual(whom, [", and none for other names before" if is_for_all else ""])
+            self.assertEqual(asked, [*names[:1]] if is_for_all else [*names])
+            for row in made.rows()[: 1 + is_for_all]:
+                self.assertGreaterEqual(row["next_renewal"], begun + 86400)
+            # After a restart the same is so.
+            again = Certificates(reactor, lambda _: succeed(None), lambda: None, now=lambda: now[0])
+            again.use(Rules(Path("x.ini"), settings, (), (route,)))
+            again._authority = authority
+            again.tick()
+            self.assertEqual(len(asked), 1 if is_for_all else 2)
 
     async def test_unusable(self) -> None:
         """What listeners could not load replaces nothing, from the authority or from another machine: why is an item, and a good one follows."""

@@ -48,6 +48,9 @@ _ORDER = 150.0  # seconds for a certificate
 _NONCES = 30  # tries: an authority may refuse any, and gives another (RFC 8555, section 6.5)
 _MOST_NONCES = 16
 _MOST_HOSTS = 4
+_MOST_PARTS = 5  # of a refusal that concerns several names
+_LIMITED = "urn:ietf:params:acme:error:rateLimited"
+_TERMS = re.compile(r'<([^>]*)>\s*;[^,]*\brel="?terms-of-service\b')
 _NONCE = re.compile(r"[A-Za-z0-9_-]{1,1000}")
 _CHALLENGE = "tls-alpn-01"
 _LONGEST = 500
@@ -65,12 +68,16 @@ class AuthorityError(MuxError):
     Args:
         counts: Whether this may count for the authority's limits: the request has reached it.
         wait: Seconds that the authority asks to wait, at least.
+        is_for_all: Whether no name may be asked for meanwhile.
     """
 
-    def __init__(self, message: str, *, counts: bool, wait: float = 0.0) -> None:
+    def __init__(
+        self, message: str, *, counts: bool, wait: float = 0.0, is_for_all: bool = False
+    ) -> None:
         super().__init__(message)
         self.counts = counts
         self.wait = wait
+        self.is_for_all = is_for_all
 
 
 class UnusableError(AuthorityError):
@@ -80,9 +87,9 @@ class UnusableError(AuthorityError):
 class _RefusedError(AuthorityError):
     """A problem document (RFC 8555, section 6.7); `kind` is the end of its type."""
 
-    def __init__(self, where: str, problem: Json, wait: float) -> None:
+    def __init__(self, why: str, problem: Json, wait: float, *, is_for_all: bool) -> None:
         self.kind = problem["type"].rpartition(":")[2]
-        super().__init__(f"{where}: {_words(problem)}", counts=True, wait=wait)
+        super().__init__(why, counts=True, wait=wait, is_for_all=is_for_all)
 
 
 class Authority:
@@ -252,7 +259,9 @@ class Authority:
         window = _json(answer)["suggestedWindow"]
         start, end = _moment(window["start"]), _moment(window["end"])
         again = _seconds(answer.headers.get("retry-after", "")) or _ARI_AGAIN
-        return random.uniform(start, max(start, end)), again  # nosec B311  # noqa: S311 - not for secrets
+        if start >= end:  # as if there were no answer (RFC 9773, section 4.2)
+            return None, again
+        return random.uniform(start, end), again  # nosec B311  # noqa: S311 - not for secrets
 
     # The account.
 
@@ -267,12 +276,12 @@ class Authority:
         self._tls = lru_cache(_MOST_HOSTS)(partial(ClientTLS, trustRoot=trusted))
         if self.is_connected:
             return
-        path, pem = self._folder.account_key(self.directory)
+        self._key_path, pem = self._folder.account_key(self.directory)
         try:
             self._key = load_pem_private_key(pem, None)
             _jwk(self._key)
         except (ValueError, TypeError, UnsupportedAlgorithm):
-            why = f"'{path}' is damaged; remove it, and there will be another account"
+            why = f"'{self._key_path}' is damaged; {self._another()}"
             raise AuthorityError(why, counts=False) from None
         self._urls = _json(await self._request("GET", self.directory))
         meta = self._urls.get("meta", {})
@@ -287,10 +296,19 @@ class Authority:
         if terms:
             account["termsOfServiceAgreed"] = True
         answer = await self._post(self._urls["newAccount"], account)
+        status = (_json(answer) or {}).get("status", "valid")
+        if status in {"deactivated", "revoked"}:  # RFC 8555, section 7.1.6
+            raise AuthorityError(
+                f"{self.directory}: the account is {printable(str(status), _LONGEST)}; {self._another()}",
+                counts=False,
+            )
         self._account = answer.headers["location"]
         # An existing account may have another address.
         if answer.status == HTTPStatus.OK and (_json(answer).get("contact") or []) != contact:
             await self._post(self._account, {"contact": contact})
+
+    def _another(self) -> str:
+        return f"remove '{self._key_path}', and there will be another account"
 
     # Requests.
 
@@ -298,6 +316,7 @@ class Authority:
         self, url: str, payload: Json | None = None, *, is_json: bool = True
     ) -> HttpResponse:
         """Send a signed request (RFC 8555, section 6.2); without a payload, it is a POST-as-GET."""
+        is_new = False
         for left in reversed(range(_NONCES)):
             if not self._nonces:
                 await self._request("HEAD", self._urls["newNonce"], is_json=False)
@@ -307,12 +326,26 @@ class Authority:
             try:
                 return await self._request("POST", url, body, is_json=is_json)
             except _RefusedError as refused:
-                if refused.kind == "accountDoesNotExist":
-                    # The authority has lost its accounts: the next try makes another one.
+                if refused.kind == "accountDoesNotExist" and self._account:
+                    # The authority has lost its accounts, and with them every order but one that is to be made.
                     self._account = ""
+                    if url == self._urls["newOrder"] and not is_new:
+                        await self._connect()
+                        is_new = True
+                        continue
+                if refused.kind == "unauthorized" and url in self._of_account():
+                    raise AuthorityError(
+                        f"{refused}; if the account is deactivated: {self._another()}",
+                        counts=True,
+                        wait=refused.wait,
+                        is_for_all=True,
+                    ) from None
                 if refused.kind != "badNonce" or not left:
                     raise
         raise AssertionError
+
+    def _of_account(self) -> set[str]:
+        return {self._urls["newAccount"], self._urls["newOrder"], self._account}
 
     def _signed(self, url: str, payload: Json | None, nonce: str) -> bytes:
         """Sign a request by JWS (RFC 7515), with ES256 (RFC 7518, section 3.4)."""
@@ -363,7 +396,9 @@ class Authority:
             self._nonces = [*self._nonces, nonce][-_MOST_NONCES:]
         if document is not None:
             wait = _seconds(answer.headers.get("retry-after", ""))
-            raise _RefusedError(self.directory, document, wait)
+            why = f"{self.directory}: {_words(document)}{_to_do(document, answer)}"
+            own = {self.directory, *map(self._urls.get, ("newNonce", "newAccount")), self._account}
+            raise _RefusedError(why, document, wait, is_for_all=url in own)
         return answer
 
     def _why_unusable(self, url: str, answer: HttpResponse, *, is_json: bool) -> str:
@@ -401,16 +436,33 @@ def _why_none(problem: RequestFailedError) -> str:
 
 
 def _problem(answer: HttpResponse) -> Json | None:
-    """Return the problem document of an answer (RFC 7807), if it has one."""
+    """Return the problem document of an answer (RFC 7807), if it has one, or if a balancer has refused it by its number."""
     problem = _json(answer) if answer.status >= 400 else None
-    is_one = isinstance(problem, dict) and isinstance(problem.get("type"), str)
-    return problem if is_one else None
+    if isinstance(problem, dict) and isinstance(problem.get("type"), str):
+        return problem
+    is_limit = answer.status == HTTPStatus.TOO_MANY_REQUESTS
+    return {"type": _LIMITED} if is_limit else None
 
 
 def _words(problem: Json) -> str:
     kind = str(problem.get("type", "")).rpartition(":")[2]
     text = ": ".join(filter(None, (kind, str(problem.get("detail", "")))))
+    more = problem.get("subproblems")
+    for part in more[:_MOST_PARTS] if isinstance(more, list) else ():  # RFC 8555, section 6.7.1
+        if isinstance(part, dict):
+            name = part.get("identifier")
+            of = f"{name['value']}: " if isinstance(name, dict) and "value" in name else ""
+            text += f"; {of}{_words({**part, 'subproblems': ()})}"
     return printable(text or "it does not say why", _LONGEST)
+
+
+def _to_do(problem: Json, answer: HttpResponse) -> str:
+    """Return where a person has to do something first (RFC 8555, section 7.3.3)."""
+    if not problem["type"].endswith(":userActionRequired"):
+        return ""
+    terms = _TERMS.search(answer.headers.get("link", ""))
+    where = problem.get("instance") or (terms[1] if terms else "")
+    return f"; see {printable(str(where), _LONGEST)}" if where else ""
 
 
 def _json(answer: HttpResponse) -> Any:

@@ -409,7 +409,8 @@ class Certificates:
         wait = getattr(problem, "wait", 0.0)
         if getattr(problem, "counts", True):
             self._unreached, self._is_wary = 0, wait > 0
-            self._quiet_until = max(self._quiet_until, now + wait)
+            if getattr(problem, "is_for_all", False):
+                self._quiet_until = max(self._quiet_until, now + wait)
             wait = max(wait, _after(renewal.failures, _GROWTH, _LONGEST_WAIT))
             renewal.failures += 1
             renewal.unreached = 0
@@ -420,10 +421,11 @@ class Certificates:
         renewal.not_before = now + wait
         if not isinstance(problem, UnusableError):
             self._log.error(
-                "no certificate for {name}: {why}; the next try is in {wait}",
+                "no certificate for {name}: {why}; the next try is in {wait}{more}",
                 name=name,
                 why=renewal.why,
                 wait=duration(int(wait)),
+                more=", and none for other names before" if self._quiet_until > now else "",
             )
         with suppress(OSError):  # `_save` reports that the folder cannot be written
             self._folder.sign_missing([name], now + _RARELY, self.in_use())
@@ -561,7 +563,9 @@ class Certificates:
                 "issuer": shown.issuer,
                 "not_after": shown.ends,
                 "is_self_signed": shown.is_self_signed,
-                "next_renewal": max(self._renewals[name].due(shown, directory), self._now()),
+                "next_renewal": max(
+                    self._renewals[name].due(shown, directory), self._now(), self._quiet_until
+                ),
             }
             for name in self._names
             for shown in [self._shown[name]]
