@@ -95,7 +95,8 @@ def _redis(text: str) -> Iterator[str]:
     yield from _logged(shared._is_away, text)
     yield str(ReplyError(text))
     yield from _refused(list, ReplyParser().feed(text.encode() + b"\r\n"))
-    yield Ban.read({"network": "192.0.2.7", "since": 1, "reason": text}).reason
+    record = {"network": "192.0.2.7", "age": 1, "left": None, "reason": text}
+    yield Ban.read(record, 0.0).reason
 
 
 def _certificate(text: str) -> Iterator[str]:

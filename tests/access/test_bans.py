@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from ipaddress import ip_address, ip_network
 
 from hypothesis import given
@@ -78,24 +79,46 @@ class BannedTests(SynchronousTestCase):
 
 
 class BansTests(SynchronousTestCase):
-    def test_as_json_sends_all_and_then_changes(self) -> None:
+    def test_state_sends_all_and_then_changes(self) -> None:
+        """Another process gets what has passed and what is left, since its clock may be another one."""
         bans, other = Bans([Ban(_ONE, 1.0, 9.0, "scans"), Ban(_MANY, 2.0)]), Bans()
-        whole = json.loads(json.dumps(bans.as_json()))
-        self.assertEqual(len(other.restore(whole)), 2)
-        self.assertEqual([*other], [*bans])
-        self.assertEqual(whole["all"][0]["network"], "192.0.2.7")
-        self.assertIsNone(whole["all"][1]["until"])
+        whole = json.loads(json.dumps(bans.state(4.0)))
+        self.assertEqual(len(other.restore(whole, 104.0)), 2)
+        self.assertEqual([*other], [Ban(_ONE, 101.0, 109.0, "scans"), Ban(_MANY, 102.0)])
+        self.assertEqual(
+            whole["all"],
+            [
+                {"network": "192.0.2.7", "age": 3.0, "left": 5.0, "reason": "scans"},
+                {"network": "198.51.100.0/24", "age": 2.0, "left": None, "reason": ""},
+            ],
+        )
         bans.change([(_ONE, None), banning(_SOME[3])])
-        changes = json.loads(json.dumps(bans.as_json(again=True)))
+        changes = json.loads(json.dumps(bans.state(5.0, again=True)))
         self.assertEqual(changes["gone"], ["192.0.2.7"])
         self.assertEqual(len(changes["changed"]), 1)
-        self.assertEqual(len(other.restore(changes)), 2)
-        self.assertEqual([*other], [*bans])
+        self.assertEqual(len(other.restore(changes, 105.0)), 2)
+        self.assertEqual([*other], [Ban(_MANY, 102.0), Ban(_SOME[3], 101.0)])
+
+    def test_people_see_the_time_of_day(self) -> None:
+        self.patch(time, "time", lambda: 1_000_000.0)
+        shown = Ban(_ONE, 40.0, 160.0, "scans").as_json(100.0)
+        self.assertEqual((shown["since"], shown["until"]), (999_940.0, 1_000_060.0))
+        self.assertIsNone(Ban(_MANY, 40.0).as_json(100.0)["until"])
+
+    def test_state_of_another_kind_is_refused(self) -> None:
+        whole = {"network": "192.0.2.7", "age": 1.0, "left": 2.0}
+        self.assertEqual(Ban.read(whole, 10.0), Ban(_ONE, 9.0, 12.0))
+        for name in whole:
+            self.assertRaises(
+                KeyError, Ban.read, {key: whole[key] for key in whole if key != name}, 1.0
+            )
+        for wrong in ({"age": "x"}, {"left": math.inf}, {"network": "x"}):
+            self.assertRaises(ValueError, Ban.read, {**whole, **wrong}, 1.0)
 
     def test_restore_replaces_all_bans(self) -> None:
         bans = Bans([Ban(_ONE, 1.0)])
-        self.assertEqual(bans.restore({}), [])
-        made = bans.restore(Bans([Ban(_MANY, 1.0)]).as_json())
+        self.assertEqual(bans.restore({}, 5.0), [])
+        made = bans.restore(Bans([Ban(_MANY, 1.0)]).state(5.0), 5.0)
         self.assertEqual(made, [(_ONE, None), (_MANY, Ban(_MANY, 1.0))])
 
     def test_new_ban_replaces_that_of_its_network(self) -> None:

@@ -233,7 +233,7 @@ class AttentionLogTest(SynchronousTestCase):
     def test_process_that_goes_on(self) -> None:
         """It has a minute to notice what another has reported, and then that is over; later it begins anew."""
         now = [100.0]
-        old, new = AttentionLog(lambda: now[0]), AttentionLog(lambda: now[0])
+        old, new = (AttentionLog(lambda: now[0], lambda: now[0]) for _ in range(2))
         lasts = AttentionItem("warning", "workers", "worker 1 does not answer", subject="worker 1")
         ended = AttentionItem("note", "limits", "listener a refuses clients")
         old.record([lasts, ended])

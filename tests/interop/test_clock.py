@@ -1,10 +1,14 @@
 """The time of day is set while connections are open."""
 
+import contextlib
 import socket
+import time
 
-from tests.interop.children import PATIENCE, InteropTestCase
+from tests.admin.processes import get, post
+from tests.interop.children import PATIENCE, InteropTestCase, eventually
 from tests.interop.mux import Mux
 from tests.interop.stepped import SteppedClock
+from tests.processes.upgrading import Upgrading
 from tests.support.echo import EchoServer
 
 _TWO_HOURS = 7200.0
@@ -69,3 +73,74 @@ class WorkersClockTests(ClockTests):
 
 class PortableClockTests(ClockTests):
     relay = "portable"
+
+
+class OperatorClockTests(InteropTestCase):
+    """What an operator sets for a time lasts as long, whatever the time of day."""
+
+    def setUp(self) -> None:
+        self.clock = SteppedClock(self, self.folder)
+        self.admin = self.folder / "admin.sock"
+        self.admin.unlink(missing_ok=True)
+        echo = self.own(EchoServer())
+        rules = (
+            "[listen public]\nendpoint = 127.0.0.1:0\n"
+            "[route all]\nmatch = any\nbackend = echo\n"
+            f"[backend echo]\nserver = 127.0.0.1:{echo.port}\n"
+        )
+        settings = f"workers = 2\nadmin = unix:{self.admin}"
+        self.service = self.own(Upgrading(self.folder, rules, settings))
+
+    def post(self, path: str, **body: object) -> None:
+        post(self.admin, path, body)
+
+    def client(self) -> socket.socket:
+        client = self.service.connect()
+        self.addCleanup(client.close)
+        client.sendall(b"x")
+        return client
+
+    def is_banned(self) -> bool:
+        with self.service.connect() as client, contextlib.suppress(ConnectionError):
+            client.sendall(b"x")
+            return client.recv(1) != b"x"
+        return True
+
+    def test_ban_stays_when_the_clock_goes_on(self) -> None:
+        """An hour on, a ban of ten minutes is there, here and after an upgrade, and its end is shown by the new time."""
+        self.post("/api/bans", network="127.0.0.1", seconds=600)
+        for upgrades in (False, True):
+            self.clock.step(3600)
+            if upgrades:
+                self.service.upgrade()
+            time.sleep(1.5)  # it looks at ends each second
+            self.assertTrue(self.is_banned())
+            [ban] = get(self.admin, "/api/bans")
+            left = ban["until"] - (time.time() + 3600)
+            self.assertTrue(300 < left <= 601, left)
+
+    def test_ban_ends_when_the_clock_goes_back(self) -> None:
+        self.post("/api/bans", network="127.0.0.1", seconds=3)
+        self.clock.step(-3600)
+        eventually(lambda: not self.is_banned(), "the ban ends")
+        self.assertEqual(get(self.admin, "/api/bans"), [])
+
+    def test_hold_ends_when_the_clock_goes_back(self) -> None:
+        self.post("/api/backends/echo/hold", seconds=3)
+        self.clock.step(-3600)
+        self.assertEqual(self.client().recv(1), b"x")
+        [backend] = get(self.admin, "/api/backends")
+        self.assertIsNone(backend["hold"])
+
+    def test_hold_stays_when_the_clock_goes_on(self) -> None:
+        """Also after an upgrade, which hands on what is left of it."""
+        self.post("/api/backends/echo/hold", seconds=600)
+        self.clock.step(3600)
+        self.service.upgrade()
+        waiting = self.client()
+        eventually(lambda: get(self.admin, "/api/backends")[0]["held"] == 1, "it waits")
+        [backend] = get(self.admin, "/api/backends")
+        left = backend["hold"]["until"] - (time.time() + 3600)
+        self.assertTrue(300 < left <= 601, left)
+        self.post("/api/backends/echo/release")
+        self.assertEqual(waiting.recv(1), b"x")

@@ -60,7 +60,7 @@ class SharingTestCase(SupervisedTestCase):
         return [written(one.network) for one in machine.control.bans.current()]
 
     async def ban(self, machine: MuxService, network: str, seconds: float = 600) -> None:
-        now = time.time()
+        now = machine.control.bans.now()
         await machine.control.bans.add(Ban(banned_network(network), now, now + seconds, "a test"))
 
 

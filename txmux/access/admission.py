@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 import attrs
@@ -15,7 +14,7 @@ from txmux.wire.proxyprotocol.header import Address
 
 __all__ = ["Admission", "Counter", "Refused", "Tally"]
 
-_NOBODY = Banned(time.time)
+_NOBODY = Banned()
 _TALLIES: tuple[LimitName, ...] = ("txmux.max_connections", "max_connections")
 
 

@@ -17,7 +17,7 @@ from txmux.rules.model import IPNetwork
 from txmux.transport import IPAddress, unmapped
 from txmux.wire.jsontext import time_of
 
-_LONGEST_REASON = 200
+LONGEST_REASON = 200
 _AT_ONCE = 1000  # bans that are forgotten in one go: about a millisecond
 _FORGOTTEN = 1000
 """How many ends of lifted bans may stay noted, beyond one for each ban."""
@@ -39,28 +39,38 @@ class Ban:
     """One ban."""
 
     network: IPNetwork
-    since: float  # the time of the ban, in seconds since 1970
-    until: float = math.inf  # when it ends; `math.inf` if it has to be lifted
+    since: float  # the time of the ban, by the monotonic clock
+    until: float = math.inf  # when it ends, by the same; `math.inf` if it has to be lifted
     reason: str = ""
 
-    def as_json(self) -> dict[str, Any]:
-        until = None if self.until == math.inf else self.until
+    def as_json(self, now: float) -> dict[str, Any]:
+        """Return it for people, with times in seconds since 1970; `now` is by the monotonic clock."""
+        ahead = time.time() - now
         return {
             "network": written(self.network),
-            "since": self.since,
-            "until": until,
+            "since": self.since + ahead,
+            "until": None if self.until == math.inf else self.until + ahead,
+            "reason": self.reason,
+        }
+
+    def state(self, now: float) -> dict[str, Any]:
+        """Return it for another process, whose clock may be another one: how long it has lasted, and how long it will."""
+        return {
+            "network": written(self.network),
+            "age": now - self.since,
+            "left": None if self.until == math.inf else self.until - now,
             "reason": self.reason,
         }
 
     @classmethod
-    def read(cls, values: Mapping[str, Any]) -> Ban:
-        """Read the result of `as_json` of any version; raises `ValueError`, `KeyError` or `TypeError` if it is something else."""
-        until = values.get("until")
+    def read(cls, values: Mapping[str, Any], now: float) -> Ban:
+        """Read the result of `state`; raises `ValueError`, `KeyError` or `TypeError` if it is something else."""
+        left = values["left"]
         return cls(
             banned_network(values["network"]),
-            time_of(values["since"]),
-            math.inf if until is None else time_of(until),
-            printable(str(values.get("reason", "")), _LONGEST_REASON),
+            now - time_of(values["age"]),
+            math.inf if left is None else now + time_of(left),
+            printable(str(values.get("reason", "")), LONGEST_REASON),
         )
 
 
@@ -142,39 +152,39 @@ class Bans:
         ban = self._by_network.get(end[2])
         return ban is not None and ban.until == end[0]
 
-    def as_json(self, *, again: bool = False) -> dict[str, Any]:
+    def state(self, now: float, *, again: bool = False) -> dict[str, Any]:
         """Return all, or only what is different since the call before, as values of JSON, for another process."""
         before, self._sent = self._sent, {} if again else {**self._by_network}
         if not again:
-            return {"all": [ban.as_json() for ban in self]}
+            return {"all": [ban.state(now) for ban in self]}
         changed = [(ban.network, ban) for ban in self if before.pop(ban.network, None) is not ban]
-        return changes_as_json([*changed, *((network, None) for network in before)])
+        return changes_as_json([*changed, *((network, None) for network in before)], now)
 
-    def restore(self, values: Mapping[str, Any]) -> list[Change]:
+    def restore(self, values: Mapping[str, Any], now: float) -> list[Change]:
         if "all" in values:
-            return self.replace(map(Ban.read, values["all"]))
-        return self.change(changes_in(values))
+            return self.replace(Ban.read(fields, now) for fields in values["all"])
+        return self.change(changes_in(values, now))
 
 
-def changes_as_json(changes: Iterable[Change]) -> dict[str, Any]:
+def changes_as_json(changes: Iterable[Change], now: float) -> dict[str, Any]:
     """Return changes as values of JSON, for `changes_in` in another process."""
     changes = [*changes]
     return {
-        "changed": [ban.as_json() for _, ban in changes if ban is not None],
+        "changed": [ban.state(now) for _, ban in changes if ban is not None],
         "gone": [written(network) for network, ban in changes if ban is None],
     }
 
 
-def changes_in(values: Mapping[str, Any]) -> list[Change]:
-    bans = map(Ban.read, values.get("changed", ()))
+def changes_in(values: Mapping[str, Any], now: float) -> list[Change]:
+    bans = [Ban.read(fields, now) for fields in values.get("changed", ())]
     gone: Iterable[str] = values.get("gone", ())
     changes: list[Change] = [(ban.network, ban) for ban in bans]
     return [*changes, *((banned_network(network), None) for network in gone)]
 
 
 Row: TypeAlias = "tuple[int, int, int, float | None]"
-"""A change as a message between processes has it: the version, how many bits of an address may be any, the others as a number, and until
-when it is banned, which is ``None`` for ever and 0 if the ban is lifted."""
+"""A change as a message to a worker has it: the version, how many bits of an address may be any, the others as a number, and until when it
+is banned by the monotonic clock, which all processes of a service share: ``None`` is for ever, and 0 lifts the ban."""
 
 
 def rows_of(changes: Iterable[Change]) -> list[Row]:
@@ -187,9 +197,13 @@ def rows_of(changes: Iterable[Change]) -> list[Row]:
 
 
 class Banned:
-    """Networks that are banned until some time. Expired bans have no effect, without a timer."""
+    """Networks that are banned until some time. Expired bans have no effect, without a timer.
 
-    def __init__(self, now: Callable[[], float]) -> None:
+    Args:
+        now: The monotonic clock.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
         self._until: dict[int, dict[int, dict[int, float]]] = {4: {}, 6: {}}
         self.any = False
@@ -233,6 +247,7 @@ class ServiceBans:
     Args:
         bans: Returns the bans; some may have expired.
         change: Sends changes to every process, and returns those that have not answered.
+        now: The monotonic clock, by which bans begin and end.
 
     Attributes:
         publish: Called for each change here with the network and its ban, or ``None``, without waiting.
@@ -240,7 +255,7 @@ class ServiceBans:
 
     _bans: Callable[[], Bans]
     _change: Callable[[Sequence[Change]], Awaitable[list[str]]]
-    _now: Callable[[], float] = time.time
+    now: Callable[[], float] = time.monotonic
     publish: Callable[[IPNetwork, Ban | None], object] | None = attrs.field(
         default=None, init=False
     )
@@ -253,12 +268,12 @@ class ServiceBans:
         return self._bans().get(network)
 
     def current(self) -> list[Ban]:
-        return self._bans().at(self._now())
+        return self._bans().at(self.now())
 
     async def add(self, ban: Ban) -> str:
         """Ban a network on every listener, in place of an earlier ban; returns what has changed. Raises `BanError` if there are too many."""
         bans = self._bans()
-        gone = bans.expire(self._now()) if len(bans) >= _MOST else []
+        gone = bans.expire(self.now()) if len(bans) >= _MOST else []
         if len(bans) >= _MOST and bans.get(ban.network) is None:
             raise BanError(FULL)
         late = await self._change([*gone, (ban.network, ban)])
@@ -268,7 +283,7 @@ class ServiceBans:
         """Lift the ban of this very network; returns what has changed. Raises `BanError` if there is none."""
         bans = self._bans()
         ban = bans.get(network)
-        if ban is None or ban.until <= self._now():
+        if ban is None or ban.until <= self.now():
             wider = bans.wider(network)
             hint = "" if wider is None else f"; {written(wider)} is: unban that"
             raise BanError(f"{written(network)} is not banned{hint}")

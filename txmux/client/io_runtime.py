@@ -2,7 +2,6 @@
 
 import contextlib
 import socket
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -75,7 +74,7 @@ class IORuntime:
         self.loop_detector = loop_detector or LoopDetector()
         self.bad_ends = BadEnds(reactor)
         self.lists = Lists()
-        self.banned = Banned(time.time)
+        self.banned = Banned()
         self.shared: SharedRates | None = None
         self._shared = shared
         self.clock = Timers(reactor)

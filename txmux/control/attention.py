@@ -187,9 +187,9 @@ def clients_that_wait(
     """Find backends whose clients wait.
 
     Args:
-        held: Until when an operator holds the clients of a backend, in seconds since 1970.
+        held: Until when an operator holds the clients of a backend, by the monotonic clock.
         waiting: How many clients wait, by backend.
-        now: Seconds since 1970.
+        now: The same clock's time.
     """
     ends = {name: until for name, until in held.items() if until > now}
     for name in dict.fromkeys([*ends, *waiting]):

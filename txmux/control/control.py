@@ -289,7 +289,7 @@ class Control:
             *attention.failed_upgrade(self.last_upgrade),
             *attention.stayed_behind(stayed),
             *attention.orphaned(orphaned),
-            *attention.clients_that_wait(self.overrides().held, gauges.held, now),
+            *attention.clients_that_wait(self.overrides().held, gauges.held, time.monotonic()),
             *attention.silent_workers(workers, missing),
             *attention.replaced_workers(self.state.restarts if self.state else (), now),
             *attention.killed_workers(self.state.restarts if self.state else (), now),
@@ -676,7 +676,7 @@ class Control:
     async def hold(self, backend: str, seconds: float = math.inf) -> Report:
         """Hold new clients of a backend, even if servers are up, until `release` or for some seconds; reloads and upgrades keep it."""
         _backend(self.index, backend)
-        now = time.time()
+        now = time.monotonic()
         late = await self._override(self.overrides().with_hold(backend, now, now + seconds))
         end = "until it is released" if seconds == math.inf else f"for {duration(seconds)}"
         return _report(f"backend {backend}: new clients wait, {end}", late)
@@ -684,7 +684,7 @@ class Control:
     async def release(self, backend: str) -> Report:
         """Release the clients that `hold` keeps waiting."""
         names = self.index.backends.keys()
-        overrides, now = self.overrides(), time.time()
+        overrides, now = self.overrides(), time.monotonic()
         if backend not in names | overrides.held.keys():
             _backend(self.index, backend)
         was_held = overrides.held.get(backend, 0.0) > now
@@ -716,20 +716,21 @@ class Control:
         if self.state is None:
             return ["the service does not run"]
         values = overrides.as_json()
-        self.on_override(values)
+        self.on_override(overrides.as_json(time.monotonic()))
         self.state.apply_overrides(values)
         return [*(await self._change(messages.APPLY_OVERRIDES, overrides=values)).missing]
 
     async def follow_overrides(self, overrides: Mapping[str, Any]) -> None:
         """Apply the overrides of the successor: clients that are left here may wait for a server."""
-        await self._override(attrs.evolve(Overrides.read(overrides), shut=self.overrides().shut))
+        read = Overrides.read(overrides, time.monotonic())
+        await self._override(attrs.evolve(read, shut=self.overrides().shut))
 
     async def follow(
         self, bans: Mapping[str, Any] | None = None, published: dict[str, Any] | None = None
     ) -> None:
         """Apply changes of the successor; see `on_change`."""
         if bans is not None:
-            await self._change_bans(changes_in(bans))
+            await self._change_bans(changes_in(bans, self.bans.now()))
         if published is not None:
             self.feed(published)
 
@@ -746,7 +747,7 @@ class Control:
         made = self.state.bans.change(changes)
         if not made:
             return []
-        self.on_change(bans=changes_as_json(made))
+        self.on_change(bans=changes_as_json(made, self.bans.now()))
         return [*(await self._change(messages.BAN, rows=rows_of(made))).missing]
 
 

@@ -218,7 +218,9 @@ def backends_document(
             servers.append({**found_server, **measured, "checked": backend.check is not None})
             yield
         until = overrides.held.get(backend.name, 0.0)
-        hold = {"until": None if until == math.inf else until} if until > time.time() else None
+        hold = None
+        if (left := until - time.monotonic()) > 0:
+            hold = {"until": None if left == math.inf else time.time() + left}
         waiting = counts.gauges.held.get(backend.name, 0)
         listed.append({"name": backend.name, "hold": hold, "held": waiting, "servers": servers})
         yield

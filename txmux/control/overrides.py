@@ -39,7 +39,7 @@ class Overrides:
 
     Attributes:
         shut: Listeners that do not accept.
-        held: Backends whose clients wait, and until when, in seconds since 1970; infinite means until released.
+        held: Backends whose clients wait, and until when, by the monotonic clock; infinite means until released.
     """
 
     servers: ServerOverrides = attrs.field(factory=ServerOverrides)
@@ -47,20 +47,21 @@ class Overrides:
     held: Mapping[str, float] = attrs.field(factory=dict)
 
     @classmethod
-    def read(cls, values: Mapping[str, Any]) -> Overrides:
-        """Read the result of `as_json`, of this version of txmux or another."""
+    def read(cls, values: Mapping[str, Any], now: float = 0.0) -> Overrides:
+        """Read the result of `as_json` with its own `now`, of this version of txmux or another."""
+        held = {name: now + until for name, until in held_until(values).items()}
         return cls(
-            overrides_from_json(values.get("servers", ())),
-            frozenset(values.get("shut", ())),
-            held_until(values),
+            overrides_from_json(values.get("servers", ())), frozenset(values.get("shut", ())), held
         )
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self, now: float = 0.0) -> dict[str, Any]:
+        """Return values of JSON; for another service than this one, holds have the seconds that are left `now`."""
         return {
             "servers": overrides_as_json(self.servers),
             "shut": sorted(self.shut),
             "held": {
-                name: None if until == math.inf else until for name, until in self.held.items()
+                name: None if until == math.inf else until - now
+                for name, until in self.held.items()
             },
         }
 

@@ -110,12 +110,17 @@ class AttentionLog:
 
     Args:
         now: Returns seconds since 1970.
+        seconds: The monotonic clock.
     """
 
     _log = Logger()
 
-    def __init__(self, now: Callable[[], float] = time.time) -> None:
-        self._now = now
+    def __init__(
+        self,
+        now: Callable[[], float] = time.time,
+        seconds: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._now, self._seconds = now, seconds
         self._lasting: dict[tuple[str, str], AttentionItem] = {}
         self._settled_at = 0.0
 
@@ -127,7 +132,7 @@ class AttentionLog:
         Unless the view is `complete`, what is not in it may only be unknown, and does not end.
         """
         now, found = self._now(), {item.key: item for item in items}
-        if complete and now >= self._settled_at:
+        if complete and self._seconds() >= self._settled_at:
             for key in [key for key in self._lasting if key not in found]:
                 self._end(self._lasting.pop(key), now)
         return worst_first([self._noted(item, now) for item in found.values()])
@@ -141,7 +146,7 @@ class AttentionLog:
             with suppress(TypeError):  # of another version
                 item = AttentionItem(**fields)
                 self._lasting[item.key] = item
-                self._settled_at = self._now() + _SETTLED
+                self._settled_at = self._seconds() + _SETTLED
 
     def _noted(self, item: AttentionItem, now: float) -> AttentionItem:
         before = self._lasting.get(item.key)

@@ -23,7 +23,7 @@ class Machine:
         self.bans = ServiceBans(lambda: self.kept, self._change, self.now)
 
     def now(self) -> float:
-        return time.time() + self._ahead
+        return time.monotonic() + self._ahead
 
     async def _change(self, changes: Sequence[Change]) -> list[str]:
         self.kept.change(changes)

@@ -1,8 +1,9 @@
 """Bans shared between machines: each machine has all of them, and decides by itself.
 
 A ban is a key with its time to live, ``txmux:ban:NETWORK``, and a message to all who listen, ``txmux:bans``. A ban that was taken back
-leaves a key that says so, for a machine that was away meanwhile. All times in them are Redis's own: of the same network the later record
-counts, however far the clocks of machines are apart. So what a Redis without its data does not know is written again.
+leaves a key that says so, for a machine that was away meanwhile. All times in them are Redis's own, which a machine compares with its
+monotonic clock: of the same network the later record counts, however far the clocks of machines are apart, and whoever sets them. So what
+a Redis without its data does not know is written again.
 """
 
 import json
@@ -18,8 +19,17 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from txmux.access.bans import FULL, Ban, Change, ServiceBans, banned_network, written
+from txmux.access.bans import (
+    FULL,
+    LONGEST_REASON,
+    Ban,
+    Change,
+    ServiceBans,
+    banned_network,
+    written,
+)
 from txmux.access.shared.client import SHARING_TIMES, STEADY, RedisClient, SharingTimes
+from txmux.errors import printable
 from txmux.net.redis import RedisError, RedisProtocol
 from txmux.rules.model import IPNetwork
 from txmux.rules.model.settings import Store
@@ -92,7 +102,7 @@ class SharedBans:
         store: Store,
         password: Path | None,
         bans: ServiceBans,
-        now: Callable[[], float] = time.time,
+        now: Callable[[], float] = time.monotonic,
         times: SharingTimes = SHARING_TIMES,
     ) -> None:
         self._reactor = reactor
@@ -101,7 +111,7 @@ class SharedBans:
         self._now = now
         self._times = times
         self._state: Literal["complete", "reading", "lost"] = "reading"
-        self._ahead = 0.0  # of this machine's clock, to that of Redis
+        self._ahead = 0.0  # of this machine's monotonic clock, to that of Redis
         self._at: dict[IPNetwork, float] = {}
         self._unconfirmed: dict[IPNetwork, _UnconfirmedChange] = {}
         self._received: list[Any] = []
@@ -344,11 +354,11 @@ def _read(text: Any) -> tuple[IPNetwork, float, Ban | None] | None:
     """Read a record: of which network, when it was published, by the clock of Redis, and the ban, unless it was lifted."""
     try:
         fields = parse_json(text)
+        network, at, ban = banned_network(fields["network"]), time_of(fields["since"]), None
         if fields["ban"]:
-            ban = Ban.read(fields)
-            network, at = ban.network, ban.since
-        else:
-            ban, network, at = None, banned_network(fields["network"]), time_of(fields["since"])
+            until = fields.get("until")
+            reason = printable(str(fields.get("reason", "")), LONGEST_REASON)
+            ban = Ban(network, at, math.inf if until is None else time_of(until), reason)
     # An unreadable record must not end the sharing of the others.
     except MISSHAPEN:
         return None

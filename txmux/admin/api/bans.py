@@ -1,11 +1,10 @@
 """``/api/bans``: lists, sets and lifts bans."""
 
 import math
-import time
 from collections.abc import Awaitable, Mapping
 from typing import Any
 
-from txmux.access.bans import Ban, BanError, banned_network
+from txmux.access.bans import LONGEST_REASON, Ban, BanError, banned_network
 from txmux.admin.api.openapi import body, ref
 from txmux.admin.guard import RefusedError
 from txmux.admin.listing import listed
@@ -15,7 +14,6 @@ from txmux.rules.model import IPNetwork
 from txmux.rules.reading.values import no_network
 
 _LONGEST = 10 * 366 * 86400  # seconds
-_LONGEST_REASON = 200
 _ALL = 'this would ban all clients; POST {"accepting": false} to /api/listeners/NAME instead'
 
 RESOURCES = Resources()
@@ -23,7 +21,9 @@ RESOURCES = Resources()
 
 @RESOURCES.get("/api/bans", "the bans", [ref("Ban")])
 async def _list(query: Query) -> ApiAnswer:
-    return await listed(ban.as_json() for ban in query.control.bans.current())
+    bans = query.control.bans
+    now = bans.now()
+    return await listed(ban.as_json(now) for ban in bans.current())
 
 
 @RESOURCES.change(
@@ -39,11 +39,12 @@ async def _ban(query: Query) -> ApiAnswer:
         raise RefusedError(400, f"network: {_ALL}")
     seconds = whole_number(body, "seconds", 1, _LONGEST)
     reason = text(body, "reason") or ""
-    if len(reason) > _LONGEST_REASON or not reason.isprintable():
-        raise RefusedError(400, f"reason: must be one line of up to {_LONGEST_REASON} characters")
-    now = time.time()
+    if len(reason) > LONGEST_REASON or not reason.isprintable():
+        raise RefusedError(400, f"reason: must be one line of up to {LONGEST_REASON} characters")
+    bans = query.control.bans
+    now = bans.now()
     until = math.inf if seconds is None else now + seconds
-    return await _changed(query.control.bans.add(Ban(network, now, until, reason)), 409)
+    return await _changed(bans.add(Ban(network, now, until, reason)), 409)
 
 
 @RESOURCES.change(

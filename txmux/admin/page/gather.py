@@ -89,7 +89,10 @@ async def gather(control: Control, query: PageQuery, *, is_update: bool = False)
         control.recent_failures(),
         clients,
         certificates,
-        [ban.as_json() for ban in reversed(control.bans.current()[-_MOST_SORTED:])],
+        [
+            ban.as_json(control.bans.now())
+            for ban in reversed(control.bans.current()[-_MOST_SORTED:])
+        ],
         await turns.run(files_in_steps(rules, routes, by_route, query)),
         are_long(rules),
         control.rates.history(),

@@ -122,6 +122,7 @@ class HoldLine:
         on_waiting: Called with true when the line gets its first client, and when no server turns out to be up after a release;
             with false when it is empty again.
         tally: Makes the counter of waiting clients of all processes, with a limit.
+        now: The monotonic clock of all processes, by which an operator's hold ends.
 
     Attributes:
         clock: Set before a client waits, as `counts`.
@@ -138,12 +139,14 @@ class HoldLine:
         pools: Iterable[Callable[[], _Pool | None]],
         on_waiting: Callable[[bool], object] = lambda _: None,
         tally: Callable[[int], Tally] = Tally,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._pools, self._on_waiting, self._tally = pools, on_waiting, tally
+        self._now = now
         self.processes = 1
         self.cause: ConnectFailure = "no-server"
         self.blocks = False
-        self._until = 0.0  # seconds since 1970; 0 is not held, infinite until released
+        self._until = 0.0  # 0 is not held, infinite until released
         self._released_at = -math.inf
         # A heap, also with some that left, and with former places of some that may have.
         self._waiting: list[tuple[bool, float, int, HeldClient]] = []
@@ -164,12 +167,12 @@ class HoldLine:
 
     @property
     def is_held(self) -> bool:
-        if self._until and time.time() >= self._until:
+        if self._until and self._now() >= self._until:
             self.hold_until(0.0)
         return self._until > 0
 
     def hold_until(self, until: float) -> None:
-        """Let clients wait until a time, in seconds since 1970; 0 releases them."""
+        """Let clients wait until a time of the monotonic clock; 0 releases them."""
         was, self._until = self._until, until
         self._is_short |= until > 0
         if was and not until:

@@ -15,8 +15,8 @@ _CALM = 5.0  # seconds after which a connection shows that ports are free again:
 @attrs.define
 class _Lack:
     why: str
-    since: float
-    last: float
+    since: float  # in seconds since 1970
+    last: float  # by the monotonic clock
     count: int = 1
 
 
@@ -24,7 +24,7 @@ class LackingPorts:
     """Counts the connections of this process that failed since no source port was left.
 
     Args:
-        now: Returns seconds since 1970.
+        now: The monotonic clock.
 
     Attributes:
         lacks: What is lacking now, by backend and server.
@@ -32,14 +32,14 @@ class LackingPorts:
 
     _log = Logger()
 
-    def __init__(self, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
         self.lacks: dict[tuple[str, str], _Lack] = {}
 
     def failed(self, backend: str, server: str, why: str) -> None:
         now, lack = self._now(), self.lacks.get((backend, server))
         if lack is None:
-            self.lacks[backend, server] = _Lack(why, now, now)
+            self.lacks[backend, server] = _Lack(why, time.time(), now)
             self._log.warn(
                 "backend {backend}: cannot connect to {server}: {why}",
                 backend=backend,

@@ -227,7 +227,7 @@ def overrides_from_json(rows: Iterable[Mapping[str, Any]]) -> ServerOverrides:
 
 
 def held_until(overrides: Mapping[str, Any]) -> dict[str, float]:
-    """Return until when clients of backends wait, in seconds since 1970: infinite without an end, for which JSON has no number."""
+    """Return until when clients of backends wait, by the monotonic clock: infinite without an end, for which JSON has no number."""
     held = overrides.get("held", {})
     return {name: math.inf if until is None else float(until) for name, until in held.items()}
 
@@ -283,7 +283,7 @@ class HealthRegistry:
             backend_health.line.processes = processes
 
     def hold(self, backends: Mapping[str, float]) -> None:
-        """Let the clients of these backends wait until a time, in seconds since 1970, and release those of all others."""
+        """Let the clients of these backends wait until a time of the monotonic clock, and release those of all others."""
         self._held = backends
         for backend, backend_health in self._backend_health.items():
             backend_health.line.hold_until(backends.get(backend, 0.0))

@@ -35,10 +35,10 @@ class ListenQueues:
     Only where both grow at once was it a client of this socket.
 
     Args:
-        now: Returns seconds since 1970.
+        now: The monotonic clock.
     """
 
-    def __init__(self, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
         self._total = -1
         self._drops: dict[str, int] = {}
@@ -63,7 +63,7 @@ class ListenQueues:
             while times and times[0][0] <= now - _PERIOD:
                 times.popleft()
             if times:
-                self._since.setdefault(key, times[0][0])
+                self._since.setdefault(key, time.time() - (now - times[0][0]))
                 found[key] = Overflow(sum(count for _, count in times), self._since[key])
             else:
                 self._since.pop(key, None)

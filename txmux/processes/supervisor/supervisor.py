@@ -41,7 +41,7 @@ from txmux.backends.upstreams import PreparedUpstreams, Upstreams
 from txmux.client.io_runtime import IORuntime
 from txmux.client.tls.terminations import PreparedTerminations, Terminations, expiry_warnings
 from txmux.control.broadcast import broadcast
-from txmux.control.overrides import ServiceState
+from txmux.control.overrides import Overrides, ServiceState
 from txmux.errors import MuxError
 from txmux.net.channel import messages
 from txmux.net.channel.channel import ChannelError, PeerGoneError
@@ -338,13 +338,15 @@ class Supervisor:
         # Once no worker accepts, clients wait, so workers that have not answered before are left out.
         workers = self.pool.all() if self.transfers.accepting else self.transfers.able
         reports = await broadcast([worker for worker in workers if worker.ready], messages.SERVERS)
+        now = time.monotonic()
         servers = merged([*(servers for _, servers in reports.answers), self._servers()])
         sources = self.limits.sources(self._reactor.seconds)
-        state = build_state(servers, sources, self.state.overrides, self.state.lists.contents)
+        overrides = Overrides.read(self.state.overrides).as_json(now)
+        state = build_state(servers, sources, overrides, self.state.lists.contents)
         return {
             **state,
             "names": self._names.as_json(),
-            "bans": self.state.bans.as_json(again=again),
+            "bans": self.state.bans.state(now, again=again),
             "recent": self.state.recent.state(),
             "observed": self._observer.as_json(),
             "connections": self.limits.as_json(),
@@ -352,14 +354,15 @@ class Supervisor:
 
     def restore(self, state: TransferState) -> None:
         """Apply the state of another process, here and in all workers."""
-        servers = state.get("servers", ())
-        self.state.apply_overrides(state.get("wanted", self.state.overrides))
+        servers, now = state.get("servers", ()), time.monotonic()
+        if "wanted" in state:
+            self.state.apply_overrides(Overrides.read(state["wanted"], now).as_json())
         self.state.lists.feed(state.get("networks", {}))
         self.state.upstreams.restore(found_by_checks(servers))
         self._observer.restore(state.get("observed", ()))
         self._names.take_results(state.get("names", {}))
         self.state.recent.restore(state.get("recent", self.state.recent.state()))
-        rows = rows_of(self.state.bans.restore(state.get("bans", {})))
+        rows = rows_of(self.state.bans.restore(state.get("bans", {}), now))
         if self._is_started:
             self.pool.send_to_all(messages.RECALL, state=self._shared_state(servers))
             self.pool.send_to_all(messages.BAN, rows=rows)
@@ -485,10 +488,10 @@ class Supervisor:
         self._look()
         if self.transfers.accepting and not self.is_changing:
             self._listen_on_new(self._sockets.revive())
-        if gone := self.state.bans.expire(time.time()):
+        if gone := self.state.bans.expire(time.monotonic()):
             self.pool.send_to_all(messages.BAN, rows=rows_of(gone))
         if self.transfers.accepting:  # otherwise another process logs it
-            for backend in self.state.take_ended_holds(time.time()):
+            for backend in self.state.take_ended_holds(time.monotonic()):
                 self._log.info(
                     "backend {backend}: the hold by an operator has ended, its clients go on",
                     backend=backend,
