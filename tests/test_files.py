@@ -4,8 +4,13 @@ import errno
 import os
 import shutil
 import signal
+import socket
 import tempfile
+import threading
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -168,16 +173,48 @@ class LinksTest(SynchronousTestCase):
 
 
 class ReadTest(SynchronousTestCase):
-    def test_pipes(self) -> None:
-        """A pipe is read as long as somebody writes; one without a writer is empty, and nobody waits for it."""
-        pipe = make_folder(self) / "pipe"
-        os.mkfifo(pipe)
-        self.assertEqual(read_bytes(pipe), b"")
-        reading, writing = os.pipe()
-        os.write(writing, b"text")
-        os.close(writing)
-        self.assertEqual(read_bytes(Path(f"/dev/fd/{reading}")), b"text")
-        os.close(reading)
+    def test_what_is_no_regular_file(self) -> None:
+        """A pipe whose writer is silent would halt the service, a device may have no end, and no file is larger than it may be."""
+        path = make_folder(self) / "file"
+        of_terminal = os.openpty()
+        for end in of_terminal:
+            self.addCleanup(os.close, end)
+
+        def be_huge() -> None:
+            with path.open("wb") as huge:
+                huge.truncate(1 << 40)
+
+        makes: dict[str, Callable[[], object]] = {
+            "it is no regular file": lambda: os.mkfifo(path),
+            "it is larger than 64 MiB": be_huge,
+            "No such device or address": lambda: self.bind(path),
+        }
+        for target in ("/dev/zero", os.ttyname(of_terminal[1])):
+            makes[f"it is no regular file {target}"] = partial(path.symlink_to, target)
+        for why, make in makes.items():
+            make()
+            writer = os.open(path, os.O_RDWR) if path.is_fifo() else None  # silent
+            for read in (files.read_bytes, files.read_list, files.read_own, files.read_secret):
+                error = self.assertRaises(OSError, read, path)
+                self.assertEqual(error.strerror, why.partition(" /")[0])
+                self.assertEqual(Path(error.filename).name, path.name)
+            if writer is not None:
+                os.close(writer)
+            path.unlink()
+
+    def bind(self, path: Path) -> None:
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(str(path))
+
+    def test_nothing(self) -> None:
+        for read in (files.read_bytes, files.read_list, files.read_own):
+            self.assertEqual(read(Path(os.devnull)), b"")
+
+    def test_most(self) -> None:
+        path = make_folder(self) / "file"
+        path.write_bytes(b"x" * 10)
+        self.assertEqual(read_bytes(path, 10), b"x" * 10)
+        self.assertRaises(OSError, read_bytes, path, 9)
 
     def test_secret_is_one_printable_line(self) -> None:
         file = make_folder(self) / "secret"
@@ -211,3 +248,52 @@ class ReplaceTest(SynchronousTestCase):
             replace()
             self.assertTrue(path.is_file())
             path.unlink()
+
+
+class DeadDiskTest(SynchronousTestCase):
+    """A disk of another machine may not answer, where each call waits for good."""
+
+    def setUp(self) -> None:
+        self.path = make_folder(self) / "file"
+        self.path.write_bytes(b"x")
+        self.is_back = threading.Event()
+        self.addCleanup(self.end_threads)
+        self.before = set(threading.enumerate())
+        self.patch(files, "PATIENCE", 0.05)
+        self.patch(files, "_open_own", self.open)
+
+    def open(self, path: Path) -> BinaryIO:
+        self.is_back.wait()
+        return path.open("rb")
+
+    def end_threads(self) -> None:
+        self.is_back.set()
+        for thread in set(threading.enumerate()) - self.before:
+            thread.join()
+
+    def test_nobody_waits(self) -> None:
+        """Who reads a file is left behind, who reads the same one next does not wait, and what is read later counts for nobody."""
+        error = self.assertRaises(TimeoutError, files.within_patience, read_bytes, self.path)
+        self.assertEqual(error.filename, str(self.path))
+        self.assertIn("its disk has not answered for 0.05 s", error.strerror)
+        [left] = set(threading.enumerate()) - self.before
+        self.assertTrue(left.daemon)
+        self.assertRaises(TimeoutError, read_bytes, self.path)
+        self.end_threads()
+        self.assertEqual(files.within_patience(read_bytes, self.path), b"x")
+        self.assertEqual(read_bytes(self.path), b"x")
+
+    def test_work_that_waits_for_no_disk(self) -> None:
+        """A slow machine has all the time it needs."""
+
+        def work() -> bytes:
+            self.is_back.wait(0.5)
+            with files.on_disk(self.path):
+                self.is_back.set()
+            return read_bytes(self.path)
+
+        self.assertEqual(files.within_patience(work), b"x")
+
+    def test_errors(self) -> None:
+        self.is_back.set()
+        self.assertRaises(ZeroDivisionError, files.within_patience, divmod, 1, 0)

@@ -4,12 +4,14 @@ import errno
 import itertools
 import os
 import stat
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, TypeAlias
+from typing import Any, BinaryIO, TypeAlias, TypeVar
 
+T = TypeVar("T")
 FileState: TypeAlias = tuple[int, int, int, int]
 FileId: TypeAlias = tuple[int, int]
 """What no other file has meanwhile: its device and its inode."""
@@ -181,10 +183,16 @@ def _open_at(folder: int, name: str, flags: int) -> int:
     return os.open(name, flags | more, _MODE, dir_fd=folder)
 
 
-def read_bytes(path: Path) -> bytes:
-    """Read all of a file, by the helper if this process may not."""
-    with _opened(path) as file:
-        return _bounded(file, LARGEST)
+def read_bytes(path: Path, most: int = LARGEST_LIST) -> bytes:
+    """Read all of a regular file of at most so many bytes, by the helper if this process may not.
+
+    Anything else would halt the service, as a pipe whose writer is silent, or have no end, as a device. ``/dev/null`` is empty.
+
+    Raises:
+        OSError: It cannot be read, is no regular file (``EINVAL``), is too large (``EFBIG``), or its disk does not answer (``ETIMEDOUT``).
+    """
+    with on_disk(path), _opened(path) as file:
+        return _content(file, path, most)
 
 
 def _opened(path: Path, open_own: Callable[[Path], BinaryIO] | None = None) -> BinaryIO:
@@ -197,27 +205,108 @@ def _opened(path: Path, open_own: Callable[[Path], BinaryIO] | None = None) -> B
 
 
 def read_list(path: Path, most: int = LARGEST_LIST) -> bytes:
-    """Read all of a file that others than root may write, as a list of networks.
+    """Read all of a file that others than root may write, as a list of networks; see `read_bytes`.
 
-    Error messages quote its text, so root follows no link on the way that another user has made
-    (``ELOOP``). A pipe whose writer is silent would halt the service, and a device may have no end.
+    Error messages quote its text, so root follows no link on the way that another user has made (``ELOOP``).
     """
-    with _opened(path, None if os.geteuid() else _open_list) as file:
-        mode = os.fstat(file.fileno()).st_mode
-        if not stat.S_ISREG(mode) and (not stat.S_ISCHR(mode) or file.read(1) != b""):
-            raise OSError(errno.EINVAL, "it is no regular file", str(path))
-        return _bounded(file, most)
+    with on_disk(path), _opened(path, None if os.geteuid() else _open_list) as file:
+        return _content(file, path, most)
 
 
-def _bounded(file: BinaryIO, most: int) -> bytes:
-    with suppress(PermissionError):  # a confined worker may not: a pipe then has what is in it now
-        os.set_blocking(file.fileno(), True)
-    if os.fstat(file.fileno()).st_size <= most:  # a pipe or a device has no size
-        chunks = iter(lambda: file.read(_CHUNK) or b"", b"")
+def _content(file: BinaryIO, path: Path, most: int) -> bytes:
+    status = os.fstat(file.fileno())
+    if stat.S_ISCHR(status.st_mode) and status.st_rdev == Path(os.devnull).stat().st_rdev:
+        return b""
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    if status.st_size <= most:  # one of /proc has no size
+        chunks = iter(lambda: file.read(_CHUNK), b"")
         data = b"".join(itertools.islice(chunks, most // _CHUNK + 1))
         if len(data) <= most:
             return data
-    raise OSError(errno.EFBIG, f"it is larger than {most >> 20} MiB", file.name)
+    raise OSError(errno.EFBIG, f"it is larger than {most >> 20} MiB", str(path))
+
+
+PATIENCE = 8.0
+"""Seconds that a disk may take for one step, such as to open a file, until a thread that waits for it is left behind."""
+_POLL = 0.25  # seconds
+_waiting: dict[int, tuple[float, str]] = {}
+"""By thread, since when it waits for the disk of which file."""
+_left: set[int] = set()
+"""The threads for whose disks nobody waits any more."""
+
+
+@contextmanager
+def on_disk(path: Path) -> Iterator[None]:
+    """Note that this thread waits for the disk of a file, which may be that of another machine; see `late_disk`.
+
+    Raises:
+        OSError: The disk has not answered another thread for so long that this one does not wait (``ETIMEDOUT``).
+    """
+    name, thread, now = str(path), threading.get_ident(), time.monotonic()
+    for began, waited_for in _waiting.copy().values():
+        if waited_for == name and now - began > PATIENCE:
+            raise _late(path)
+    outer = _waiting.get(thread)
+    _waiting[thread] = now, name
+    try:
+        yield
+    finally:
+        del _waiting[thread]
+        if outer is not None:
+            _waiting[thread] = time.monotonic(), outer[1]
+        if thread in _left:
+            raise _late(path)
+
+
+def late_disk(thread: int) -> OSError | None:
+    """Return what is wrong with the disk for which a thread has waited too long; nobody then waits for that thread any more."""
+    began, name = _waiting.get(thread, (0.0, ""))
+    if not name or time.monotonic() - began <= PATIENCE:
+        return None
+    _left.add(thread)
+    return _late(Path(name))
+
+
+def within_patience(function: Callable[..., T], *arguments: Any) -> T:
+    """Run a function that reads files, and has all that it waits for marked by `on_disk`.
+
+    A process with a reactor has `txmux.net.turns.in_thread` for that.
+
+    Raises:
+        OSError: A disk does not answer (``ETIMEDOUT``), and a thread is left behind that waits for it.
+    """
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        forget_thread(threading.get_ident())  # an earlier thread may have had the same number
+        try:
+            results.append(function(*arguments))
+        except BaseException as error:  # noqa: BLE001 - it is raised below
+            errors.append(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(_POLL)
+        if late := late_disk(thread.ident or 0):
+            raise late
+    if errors:
+        try:
+            raise errors[0]
+        finally:
+            errors.clear()
+    return results[0]
+
+
+def forget_thread(thread: int) -> None:
+    _left.discard(thread)
+
+
+def _late(path: Path) -> OSError:
+    why = f"its disk has not answered for {PATIENCE:g} s; check whether it is mounted and can be reached"
+    return OSError(errno.ETIMEDOUT, why, str(path))
 
 
 def make_by_helper(path: Path) -> None:
@@ -236,11 +325,12 @@ def state_at(path: Path) -> tuple[FileState, bool]:
         OSError: It cannot be looked at, by the helper neither; with ``EPIPE``, the helper does not answer, and is not asked
             again for a minute.
     """
-    try:
-        return _state_of(path.stat()), False
-    except PermissionError:
-        if _helper is None:
-            raise
+    with on_disk(path):
+        try:
+            return _state_of(path.stat()), False
+        except PermissionError:
+            if _helper is None:
+                raise
     with _opened_by_helper(_helper, path) as descriptor:
         return _state_of(os.fstat(descriptor)), True
 
@@ -333,18 +423,10 @@ def read_secret(path: Path) -> str:
     return secret if secret.isprintable() else ""
 
 
-def read_own(path: Path) -> bytes:
-    """Read all of a file that this process is permitted to read; a pipe without a writer is empty, and is not waited for."""
-    with _open_own(path) as file:
-        return _bounded(file, LARGEST)
-
-
-def read_regular(path: Path, most: int) -> bytes:
-    """Read all of a file that this process has made, unless another one has put a pipe, a device or a larger one in its place."""
-    with _open_own(path) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file", str(path))
-        return _bounded(file, most)
+def read_own(path: Path, most: int = LARGEST_LIST) -> bytes:
+    """Read all of a file that this process is permitted to read; see `read_bytes`."""
+    with on_disk(path), _open_own(path) as file:
+        return _content(file, path, most)
 
 
 def _open_own(path: Path) -> BinaryIO:

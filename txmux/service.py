@@ -40,8 +40,9 @@ from txmux.processes.workers.starting import Starter
 from txmux.rules.changes import changes, unchangeable
 from txmux.rules.lint.warnings import lint
 from txmux.rules.model import Rules
+from txmux.rules.named_files import check_disks
 from txmux.rules.problems import Problem, RulesError
-from txmux.rules.reading.parser import load
+from txmux.rules.reading.parser import load_within_patience
 from txmux.serving.endpoints import check_servers
 from txmux.serving.store import ListeningSockets
 from txmux.telemetry.counting.counters import Counters
@@ -138,7 +139,7 @@ class MuxService(Service):
             RulesError: It has errors; all are named.
         """
         name_passed_sockets(os.environ)
-        return cls(load(Path(path)), reactor=reactor, resolve_admin_auto=True)
+        return cls(load_within_patience(Path(path)), reactor=reactor, resolve_admin_auto=True)
 
     def privilegedStartService(self) -> None:
         """Listen, while there still is the privilege to; see `startService` for what it raises."""
@@ -331,9 +332,13 @@ class MuxService(Service):
         if changed := self._starter.code.change():
             raise MuxError(f"{changed}: run 'txmux upgrade'")
         rules = given
-        if rules is None:
-            read = self._resources.privilege.read
-            rules = await in_thread(read, self.control.rules.path)
+        try:
+            if rules is None:
+                read = self._resources.privilege.read
+                rules = await in_thread(read, self.control.rules.path)
+            await in_thread(check_disks, rules)
+        except TimeoutError as problem:
+            raise MuxError(f"{problem.filename}: cannot be read: {problem.strerror}") from problem
         problems = unchangeable(self.control.rules.settings, rules.settings)
         if problems:
             raise RulesError(problems)

@@ -1,12 +1,16 @@
 """Long work in pieces."""
 
+import threading
 import time
 from collections.abc import Generator
+from pathlib import Path
 
 from twisted.trial.unittest import TestCase
 
 from tests.support.peers import reactor
-from txmux.net.turns import Turns
+from txmux import files
+from txmux.net import turns
+from txmux.net.turns import Turns, in_thread, outcome_in_thread
 
 
 class TurnsTest(TestCase):
@@ -26,3 +30,52 @@ class TurnsTest(TestCase):
             return "done"
 
         self.assertEqual(await Turns().run(steps()), "done")
+
+
+class DeadDiskTest(TestCase):
+    """Jobs of the thread that wait for disks which do not answer."""
+
+    def setUp(self) -> None:
+        self.patch(files, "PATIENCE", 0.05)
+        self.patch(turns, "_LOOK", 0.02)
+        self.is_back = threading.Event()
+        self.before = set(threading.enumerate())
+        self.jobs = turns._JobThread()
+        self.patch(turns, "_thread", lambda _: self.jobs)
+        self.addCleanup(self.end_threads)  # before the patch is undone
+
+    async def end_threads(self) -> None:
+        self.is_back.set()
+        self.jobs._thread = threading.main_thread()  # the next job is its last one
+        await outcome_in_thread(int)
+        for thread in self.threads():
+            thread.join()
+
+    def threads(self) -> set[threading.Thread]:
+        return set(threading.enumerate()) - self.before
+
+    def read(self, name: str) -> str:
+        with files.on_disk(Path(name)):
+            self.is_back.wait()
+        return name
+
+    async def test_others_go_on(self) -> None:
+        """A job that waits for a disk fails with its file, and what comes behind it is done by another thread."""
+        dead = outcome_in_thread(self.read, "x")
+        self.assertEqual(await in_thread(int), 0)
+        _, error = await dead
+        assert isinstance(error, TimeoutError)
+        self.assertEqual(error.filename, "x")
+        with self.assertRaises(TimeoutError):
+            await in_thread(self.read, "x")  # which does not wait again
+        self.assertEqual(len(self.threads()), 2)
+
+    async def test_many(self) -> None:
+        """Few threads wait for dead disks; then all jobs fail until one is back."""
+        waiting = [outcome_in_thread(self.read, f"{number}") for number in range(10)]
+        for job in waiting:
+            _, error = await job
+            self.assertIsInstance(error, TimeoutError)
+        self.assertEqual(len(self.threads()), turns._MOST_LEFT + 1)
+        self.is_back.set()
+        self.assertEqual(await in_thread(self.read, "11"), "11")

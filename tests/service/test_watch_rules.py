@@ -31,6 +31,7 @@ class WatchCase(ReloadCase):
         for _ in range(round(seconds * 2)):
             self.time.advance(0.5)
             await self.running.control.missing()  # the worker has answered what it was asked
+            await self.running._watch.looking
         await self.running._reloading.wait_until_idle()
 
     async def assert_told(self, seconds: float, *told: str) -> None:

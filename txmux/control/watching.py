@@ -1,15 +1,21 @@
 """Notices when the contents of the rules' files change, and reloads them if that is wanted."""
 
 import hashlib
+import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from txmux.files import read_bytes
+from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
+
+from txmux.files import on_disk, read_bytes
+from txmux.net.turns import in_thread
 from txmux.rules.model import Files, Rules
 from txmux.rules.model.rules import OPTIONS
-from txmux.rules.reading.files import included_paths, source_of
+from txmux.rules.reading.files import LARGEST_RULES, included_paths, source_of
 
 _NOTICED = 4.0  # seconds between two looks, where changed files are only to be noticed
 _SETTLED = 1.0  # seconds that files must have stayed the same: a program may still be writing them
@@ -18,11 +24,15 @@ _SETTLED = 1.0  # seconds that files must have stayed the same: a program may st
 class RulesWatch:
     """Watches the files of the rules by their contents, so that it does not matter how they are replaced.
 
-    `reload` starts a reload, with ``watch_rules``; it returns false if that is impossible now.
+    They are read in a thread, since their disk may not answer. `reload` starts a reload, with ``watch_rules``; it returns
+    false if that is impossible now.
 
     Attributes:
         has_changed: Whether the files differ from the rules in force, where no reload follows by itself.
+        looking: The look that is under way, if any.
     """
+
+    _log = Logger()
 
     def __init__(self, reactor: Any, reload: Callable[[], bool]) -> None:
         self._reactor = reactor
@@ -33,6 +43,8 @@ class RulesWatch:
         self._loaded_digest = self._last_digest = ""
         self._next: Any = None
         self.has_changed = False
+        self.looking: Deferred[None] = succeed(None)
+        self._watch = object()  # another one since the last change of the rules
 
     def watch_files_of(self, rules: Rules) -> None:
         self.stop_watching()
@@ -43,6 +55,7 @@ class RulesWatch:
             self._wait(self._seconds or _NOTICED)
 
     def stop_watching(self) -> None:
+        self._watch = object()
         if self._next is not None:
             self._next.cancel()
             self._next = None
@@ -51,7 +64,18 @@ class RulesWatch:
         self._next = self._reactor.callLater(seconds, self._check_files)
 
     def _check_files(self) -> None:
-        before, self._last_digest = self._last_digest, self._current_digest()
+        self._next = None
+        looking = Deferred.fromCoroutine(self._look(self._watch))
+        self.looking = looking.addErrback(partial(self._log.failure, "look at the rules' files"))
+
+    async def _look(self, watch: object) -> None:
+        try:
+            digest = await in_thread(_current_digest, self._folder, self._files)
+        except OSError as error:  # the reload reports it
+            digest = f"{error.filename}: {error.strerror}"
+        if watch is not self._watch:
+            return
+        before, self._last_digest = self._last_digest, digest
         is_new = self._last_digest != self._loaded_digest
         if not self._seconds:
             self.has_changed = is_new
@@ -62,26 +86,24 @@ class RulesWatch:
         if is_new and self._last_digest == before and self._reload():
             self._loaded_digest = self._last_digest
 
-    def _current_digest(self) -> str:
-        try:
-            return _digest(self._texts())
-        except OSError as error:  # the reload reports it
-            return f"{error.filename}: {error.strerror}"
 
-    def _texts(self) -> Iterator[str]:
-        """Read the files in the order in which rules are read; each once, as there."""
-        main = self._folder / next(iter(self._files.texts))
-        seen: set[Path] = set()
-        included = (
-            path
-            for pattern in self._files.included
-            for path in included_paths(main.parent, pattern)
-        )
-        for path in (main, *included):
+def _current_digest(folder: Path, files: Files) -> str:
+    return _digest(_current_texts(folder, files))
+
+
+def _current_texts(folder: Path, files: Files) -> Iterator[str]:
+    """Read the files in the order in which rules are read; each once, as there."""
+    main, room = folder / next(iter(files.texts)), LARGEST_RULES
+    seen: set[Path] = set()
+    included = (path for pattern in files.included for path in included_paths(main.parent, pattern))
+    for path in itertools.chain((main,), included):
+        with on_disk(path):
             real = Path(os.path.realpath(path))  # `resolve` raises where a link leads to itself
-            if real not in seen:
-                seen.add(real)
-                yield source_of(path, read_bytes(path)).text
+        if real not in seen:
+            seen.add(real)
+            data = read_bytes(path, room)
+            room -= len(data)
+            yield source_of(path, data).text
 
 
 def _loaded(files: Files) -> Iterator[str]:

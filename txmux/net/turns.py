@@ -2,15 +2,18 @@
 
 import os
 import sys
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
+from queue import SimpleQueue
+from threading import Thread, current_thread, get_ident
 from time import perf_counter
 from typing import Any, TypeVar, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
+from txmux.files import forget_thread, late_disk
 from txmux.net.collecting import UNCOLLECTED
 
 T = TypeVar("T")
@@ -93,22 +96,82 @@ async def in_thread(function: Callable[..., T], *arguments: Any) -> T:
 
 
 def outcome_in_thread(function: Callable[..., T], *arguments: Any) -> Deferred[_Outcome[T]]:
-    """Run a function that seldom holds the interpreter; its result or its error comes."""
-    from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
+    """Run a function that seldom holds the interpreter; its result or its error comes.
 
+    If it waits too long for a disk, that is its error; see `txmux.files.on_disk`.
+    """
     ended: Deferred[_Outcome[T]] = Deferred()
-
-    def work() -> None:
-        cast("Any", reactor).callFromThread(ended.callback, _attempt(function, *arguments))
-
-    _thread(os.getpid()).submit(work)
+    _thread(os.getpid()).run(partial(_attempt, function, *arguments), ended)
     return ended
 
 
+_LOOK = 1.0  # seconds
+_MOST_LEFT = 4
+"""Threads that may wait for dead disks before others wait for them, too."""
+
+
+class _JobThread:
+    """Does one job after the other in a thread: one, since each takes 72 MiB of addresses.
+
+    No exit waits for it, since it may wait for a disk that never answers. Then another one takes its place.
+    """
+
+    def __init__(self) -> None:
+        from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
+
+        self._reactor: Any = reactor
+        self._jobs: SimpleQueue[tuple[Callable[[], Any], Deferred[Any]]] = SimpleQueue()
+        self._waiting: deque[Deferred[Any]] = deque()
+        self._left: list[Thread] = []
+        self._look: Any = None
+        self._thread = self._started()
+
+    def _started(self) -> Thread:
+        thread = Thread(target=self._work, daemon=True, name="txmux")
+        thread.start()
+        return thread
+
+    def run(self, job: Callable[[], Any], ended: Deferred[Any]) -> None:
+        self._waiting.append(ended)
+        self._jobs.put((job, ended))
+        self._look = self._look or self._reactor.callLater(_LOOK, self._look_at_disk)
+
+    def _work(self) -> None:
+        thread = current_thread()
+        while True:
+            job, ended = self._jobs.get()
+            forget_thread(get_ident())
+            if not ended.called:  # somebody waits for it still
+                self._reactor.callFromThread(self._end, ended, job())
+            if thread is not self._thread:
+                return
+            del job, ended
+
+    def _end(self, ended: Deferred[Any], outcome: Any) -> None:
+        if ended in self._waiting:
+            self._waiting.remove(ended)
+        if not self._waiting and self._look is not None:
+            self._look.cancel()
+            self._look = None
+        if not ended.called:
+            ended.callback(outcome)
+
+    def _look_at_disk(self) -> None:
+        self._look = self._reactor.callLater(_LOOK, self._look_at_disk)
+        late = late_disk(self._thread.ident or 0)
+        if late is None:
+            return
+        self._left = [thread for thread in self._left if thread.is_alive()]
+        if len(self._left) < _MOST_LEFT:
+            self._left.append(self._thread)
+            self._thread = self._started()
+        self._end(self._waiting[0], (None, late))
+
+
 @cache
-def _thread(_pid: int) -> ThreadPoolExecutor:
-    """Return a thread of this process: one, since each takes 72 MiB of addresses."""
-    return ThreadPoolExecutor(1)
+def _thread(_pid: int) -> _JobThread:
+    """Return the thread of this process."""
+    return _JobThread()
 
 
 def _attempt(function: Callable[..., T], *arguments: Any) -> _Outcome[T]:

@@ -131,13 +131,24 @@ class FileTests(SynchronousTestCase):
             "let the user that txmux runs as read it"
         )
 
-    def raiser(self, error: OSError, at: Path) -> Callable[[Path], files.SourceFile]:
-        def read(path: Path) -> files.SourceFile:
+    def raiser(self, error: OSError, at: Path) -> Callable[[Path, int], files.SourceFile]:
+        def read(path: Path, room: int) -> files.SourceFile:
             if path == at:
                 raise error
-            return read_source(path)
+            return read_source(path, room)
 
         return read
+
+    def test_too_large(self) -> None:
+        """All files of rules together have a limit."""
+        self.patch(files, "LARGEST_RULES", len(LISTEN) + 100)
+        self.write("rules.ini", f"[txmux]\ninclude = *.inc\n{LISTEN}")
+        self.write("a.inc", "#" * 50)
+        self.write("b.inc", "#" * 50)
+        self.refuses(
+            "rules.ini:2: [txmux] include: cannot read 'b.inc': rules may have 0 MiB in all; is it the right file?; "
+            "include other files, or mend that one"
+        )
 
     def test_include_folder(self) -> None:
         self.write("d/a.ini", "")

@@ -12,7 +12,7 @@ from typing import Any
 from twisted.logger import Logger
 
 from txmux.errors import MuxError, how_to_install
-from txmux.files import read_bytes
+from txmux.files import LARGEST, read_bytes
 from txmux.transport import IPAddress
 
 Found = frozenset[tuple[str, str | int]]
@@ -91,7 +91,7 @@ def _facts_of(record: Any) -> list[tuple[str, str | int]]:
 
 def _reader(path: Path) -> Any:
     try:
-        return read_geo_database(path, read_bytes(path))
+        return read_geo_database(path, read_bytes(path, LARGEST))
     except OSError as error:
         raise GeoDatabaseError(f"cannot read '{path}': {error.strerror}") from None
 

@@ -25,6 +25,7 @@ from txmux.backends.names.question import (
     ServerFailureError,
     TrackedServers,
 )
+from txmux.files import read_own
 from txmux.transport import is_address
 
 _MOST_QUERIES = 8  # queries for one name, as servers may answer with an alias alone
@@ -47,7 +48,7 @@ class ResolvConf:
     @classmethod
     def read(cls, path: Path) -> ResolvConf:
         try:
-            return cls.parse(path.read_bytes().decode(errors="replace"))
+            return cls.parse(read_own(path).decode(errors="replace"))
         except OSError:
             return cls()
 

@@ -29,7 +29,7 @@ from txmux.rules.lint.warnings import lint
 from txmux.rules.model import Rules
 from txmux.rules.packing import share_with_forks
 from txmux.rules.problems import RulesError
-from txmux.rules.reading.parser import load
+from txmux.rules.reading.parser import load_within_patience
 from txmux.telemetry.access_log import ACCESS
 from txmux.telemetry.journal import is_journal, with_priority, write_error
 from txmux.telemetry.lines import ServiceLog
@@ -53,7 +53,7 @@ def read_rules(path: str | Path, data: bytes | None = None) -> Rules:
     matchers = installed_matchers()
     for problem in matchers.problems:
         write_error(f"warning: {problem}", "warn")
-    return read_by_helper() or load(path, matchers, data)
+    return read_by_helper() or load_within_patience(path, matchers, data)
 
 
 def status_of(error: MuxError) -> int:

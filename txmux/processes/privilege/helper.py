@@ -30,7 +30,7 @@ from txmux.processes.supervisor.pidfile import name_process, unname_process
 from txmux.rules.model import Files, Rules
 from txmux.rules.model.listener import is_ech_file
 from txmux.rules.named_files import named_files
-from txmux.rules.reading.parser import load
+from txmux.rules.reading.parser import load_within_patience
 from txmux.rules.reading.values import Opens
 from txmux.serving.listen_addresses import ListenAddress, listen_addresses, open_address
 from txmux.telemetry import sharedmemory
@@ -214,7 +214,7 @@ class Helper:
         remove_own_socket(Path(path), bound)
 
     def _read(self) -> None:
-        rules = load(self._path, data=self._data, are_pem_files_there=False)
+        rules = load_within_patience(self._path, data=self._data, are_pem_files_there=False)
         self._files = rules.files
         self.use(rules)
 

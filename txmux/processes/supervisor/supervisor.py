@@ -445,7 +445,7 @@ class Supervisor:
             undo.callback(upstreams.abandon)
             if upstreams.problems:
                 raise MuxError("\n".join(upstreams.problems))
-            self._files.use(rules)
+            await in_thread(self._files.use, rules)
             self._extend(rules)
             looked_up = self.state.upstreams.first_look_ups()
             if looked_up is not None:

@@ -1,18 +1,23 @@
 """The files that rules are read from, and the variables of the environment in them."""
 
 import codecs
+import errno
 import glob
 import os
 import re
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
 import attrs
 
-from txmux.files import read_list, read_own
+from txmux.files import on_disk, read_list, read_own
 from txmux.rules.model import Files, Section
 from txmux.rules.model.section import ValueLine
 from txmux.rules.problems import InvalidValueError, Problem
+
+LARGEST_RULES = 16 << 20
+"""The most bytes of a rules file with all that it includes."""
 
 
 @attrs.frozen
@@ -29,8 +34,15 @@ class SourceFile:
     problems: tuple[Problem, ...] = ()
 
 
-def read_source(path: Path | str) -> SourceFile:
-    return source_of(path, read_own(Path(path)))
+def read_source(path: Path | str, room: int = LARGEST_RULES) -> SourceFile:
+    """Read a rules file, of which `room` is left for it by those that were read before."""
+    try:
+        return source_of(path, read_own(Path(path), room))
+    except OSError as error:
+        if error.errno != errno.EFBIG:
+            raise
+        why = f"rules may have {LARGEST_RULES >> 20} MiB in all; is it the right file?"
+        raise OSError(error.errno, why, str(path)) from None
 
 
 def source_of(path: Path | str, data: bytes) -> SourceFile:
@@ -65,22 +77,28 @@ def included_paths(folder: Path, pattern: str) -> list[Path]:
     """Return the files that one item of ``include =`` means now, sorted; without wildcards, the file may be missing."""
     if not any(c in pattern for c in "*?["):
         return [folder / pattern]
-    # Path.glob() takes no absolute patterns, and finds the hidden files that editors leave.
-    names = sorted(glob.glob(pattern, root_dir=folder))  # noqa: PTH207
-    paths = [folder / name for name in names]
-    # Folders and devices are left out; a dangling link is a mistake, which reading it reports.
-    return [path for path in paths if path.is_file() or not path.exists()]
+    with on_disk(folder / pattern):
+        # Path.glob() takes no absolute patterns, and finds the hidden files that editors leave.
+        names = sorted(glob.glob(pattern, root_dir=folder))  # noqa: PTH207
+    found = []
+    for name in names:
+        path = folder / name
+        with on_disk(path):
+            # Folders and devices are left out; a dangling link is a mistake, which reading it reports.
+            if path.is_file() or not path.exists():
+                found.append(path)
+    return found
 
 
 def check_file(path: Path, what: str = "the path of a PEM file") -> None:
     """Refuse a missing file; whether it can be used shows when it is opened. `what` is for messages."""
-    folder = os.path.realpath(path.parent)  # `resolve` raises where a link leads to itself
     try:
-        is_folder = path.is_dir()
-        path.stat()
+        with on_disk(path):
+            is_folder = stat.S_ISDIR(path.stat().st_mode)
     except PermissionError:
         return  # the caller may have fewer rights than the service
     except OSError as error:
+        folder = os.path.realpath(path.parent)  # `resolve` raises where a link leads to itself
         raise InvalidValueError(
             f"cannot read '{path}': {error.strerror}; correct the path, or put the file into {folder!r}"
         ) from None
@@ -106,6 +124,7 @@ class FileReader:
         self.folder = self._main.parent
         self._known = known
         self._seen: set[Path] = set()
+        self._room = LARGEST_RULES - len(main.text.encode())
         self._texts = {main.path: main.text}
         self._included: dict[str, list[str]] = {}
         self._variables: dict[str, str | None] = {}
@@ -162,6 +181,8 @@ class FileReader:
             return f"write '{pattern.rstrip('/')}/*.ini' for the files in it"
         if isinstance(error, PermissionError):
             return "let the user that txmux runs as read it"
+        if error.errno in {errno.EFBIG, errno.EINVAL, errno.ETIMEDOUT}:
+            return "include other files, or mend that one"
         if Path(pattern).is_absolute():
             return "correct the path, or create the file"
         folder = os.path.realpath(self.folder)
@@ -170,9 +191,11 @@ class FileReader:
     def _read(self, path: Path) -> SourceFile | None:
         draft = self._draft
         is_draft = draft is not None and path.absolute() == Path(draft.path).absolute()
-        source = draft if draft is not None and is_draft else read_source(path)
-        real = Path(os.path.realpath(path))
-        if real == Path(os.path.realpath(self._main)):
+        source = draft if draft is not None and is_draft else read_source(path, self._room)
+        self._room -= len(source.text.encode())
+        with on_disk(path):
+            real, main = Path(os.path.realpath(path)), Path(os.path.realpath(self._main))
+        if real == main:
             raise InvalidValueError(
                 f"{str(path)!r} is this file itself; put what is included into a folder of its own"
             )

@@ -3,13 +3,14 @@
 import itertools
 import re
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import attrs
 
 from txmux.detection.registry import installed_matchers
+from txmux.files import within_patience
 from txmux.interfaces import IProtocolMatcher
 from txmux.rules.collecting import uncollected
 from txmux.rules.model import Backend, Files, Listener, Outcome, Route, Rules, Section, Settings
@@ -76,6 +77,15 @@ def load(
     if last is not None and last.is_still_so(source, matchers):
         return last.rules
     return _remembered(_RulesParser(source, matchers, on_disk=on_disk))
+
+
+def load_within_patience(path: Path | str, *arguments: Any, **options: Any) -> Rules:
+    """Call `load` in a process without a reactor; a disk that does not answer is an error, too."""
+    try:
+        return within_patience(partial(load, path, *arguments, **options))
+    except TimeoutError as error:
+        message = f"cannot be read: {error.strerror}"
+        raise RulesError([Problem(str(error.filename), 0, "", "", message)]) from None
 
 
 def parse(

@@ -22,7 +22,7 @@ from twisted.logger import Logger
 from txmux.client.tls.client_certificates import alternative_names
 from txmux.client.tls.contexts import Contexts
 from txmux.errors import MuxError
-from txmux.files import open_safely, read_regular, replace_file
+from txmux.files import open_safely, read_own, replace_file
 from txmux.net.tls.errors import TLSFileError
 from txmux.net.tls.pem import read_authorities
 from txmux.net.tls.self_signed import self_signed
@@ -126,7 +126,7 @@ class AcmeFolder:
         """Return the certificate of a name; a `TLSFileError` if it is damaged, an `OSError` if its file cannot be read."""
         path = acme_file(self.path, name)
         with suppress(FileNotFoundError):
-            return ShownCertificate.read(read_regular(path, _LARGEST), path)
+            return ShownCertificate.read(read_own(path, _LARGEST), path)
         return NO_CERTIFICATE
 
     def write_certificate(self, name: str, pem: bytes) -> None:
@@ -157,7 +157,7 @@ class AcmeFolder:
         """Return the file and the PEM of the key of the account with an authority; a missing one is made."""
         path = self.path / f"account-{sha256(directory.encode()).hexdigest()[:12]}.key"
         with suppress(FileNotFoundError):
-            return path, read_regular(path, _LARGEST)
+            return path, read_own(path, _LARGEST)
         key = key_pem(ec.generate_private_key(ec.SECP256R1()))
         self._write(path, key)
         return path, key
@@ -165,7 +165,7 @@ class AcmeFolder:
     def state(self) -> dict[str, Any]:
         """Return the state that `write_state` has written; an empty one if the file is damaged or missing."""
         try:
-            state = json.loads(read_regular(self.path / _STATE, _LARGEST))
+            state = json.loads(read_own(self.path / _STATE, _LARGEST))
         except (OSError, ValueError):
             return {}
         return state if isinstance(state, dict) else {}
