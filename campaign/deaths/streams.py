@@ -13,10 +13,6 @@ import attrs
 
 from campaign.bytes.loops import READ, WRITE, Loop
 
-_PERIOD = 0.4
-"""Seconds from one block of a stream to the next."""
-_VISITS = 0.1
-"""Seconds from one new client to the next."""
 _BLOCK = 100
 
 
@@ -51,9 +47,15 @@ class Stream:
 
 
 class Streams:
-    """All of them, and the server, in a thread of their own."""
+    """All of them, and the server, in a thread of their own.
 
-    def __init__(self) -> None:
+    Args:
+        period: Seconds from one block of a stream to the next.
+        visits: Seconds from one new client to the next.
+    """
+
+    def __init__(self, period: float = 0.4, visits: float = 0.1) -> None:
+        self.period, self.visits_each = period, visits
         self._loop = Loop()
         self._listening = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self._listening.setblocking(False)  # noqa: FBT003
@@ -71,15 +73,20 @@ class Streams:
 
     def begin(self, port: int, count: int, patience: float = 60.0) -> None:
         """Begin more streams to this port, and wait until each has had an answer, for so many seconds at most."""
-        self._port = port
         until = time.monotonic() + patience
-        new = [self._connect(is_visit=False) for _ in range(count)]
-        self.streams += new
-        self._to_begin += new
+        new = self.arrive(port, count)
         while any(not one.came for one in new):
             if time.monotonic() > until or any(one.problem for one in new):
                 raise AssertionError(f"not all streams have begun: {[one.problem for one in new]}")
             time.sleep(0.01)
+
+    def arrive(self, port: int, count: int) -> list[Stream]:
+        """Begin more streams, and give them; they may have to wait for their first answer."""
+        self._port = port
+        new = [self._connect(is_visit=False) for _ in range(count)]
+        self.streams += new
+        self._to_begin += new
+        return new
 
     def visit(self) -> None:
         """Have new clients come from now on."""
@@ -127,7 +134,7 @@ class Streams:
         stream = self._connect(is_visit=True)
         self.visits.append(stream)
         self._watch(stream)
-        self._loop.later(_VISITS, self._visit)
+        self._loop.later(self.visits_each, self._visit)
 
     def _say(self, stream: Stream) -> None:
         if not stream.problem:
@@ -166,7 +173,7 @@ class Streams:
                 self._loop.forget(stream.end.fileno())
                 stream.end.close()
             else:
-                self._loop.later(_PERIOD, partial(self._say, stream))
+                self._loop.later(self.period, partial(self._say, stream))
 
     # The server.
 

@@ -12,11 +12,10 @@ from collections.abc import Sequence
 
 from campaign.budget import Budget
 from campaign.report import Report
-from campaign.slow import changes
+from campaign.slow import changes, costs
 from campaign.slow.trial import Trial
 
-TRIALS: tuple[Trial, ...] = (*changes.TRIALS,)
-"""In this order: the first ones show the most in the least time."""
+TRIALS: tuple[Trial, ...] = (*changes.TRIALS, *costs.TRIALS)
 
 
 def run(budget: Budget, trials: Sequence[Trial] = TRIALS) -> Report:

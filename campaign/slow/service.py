@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from campaign.deaths.streams import Streams
-from campaign.deaths.trial import Family, state_of, streams_in
+from campaign.deaths.trial import Family, role_of, state_of, streams_in
 from campaign.logs import bad_lines
 from campaign.report import Report
 from campaign.slow.quota import Quota
@@ -23,7 +23,7 @@ from tests.interop.children import Child
 from tests.processes.running import is_gone, name_of, workers_of
 from tests.support.undone import Undone
 
-PATIENCE = 900.0
+PATIENCE = 1800.0
 """Seconds in which anything has to be done, with a twentieth of a core, beside other work of this machine."""
 _HANGS = 30.0
 """Seconds after which a stream that carries nothing hangs."""
@@ -70,6 +70,8 @@ class Service:
         percent: Of a core that it has; 0 is no quota.
         routes: How many there are.
         settings: More lines of ``[txmux]``.
+        period: Seconds from one block of a stream to the next.
+        visits: Seconds from one new client to the next.
         before: A command that runs the rest of its arguments as a command, beside the one of the quota.
 
     Attributes:
@@ -84,6 +86,9 @@ class Service:
         routes: int = 30,
         settings: str = "",
         before: tuple[str, ...] = (),
+        *,
+        period: float = 0.4,
+        visits: float = 0.1,
     ) -> None:
         self.defects, self.figures = report.defects, report.figures
         self.struck: set[int] = set()
@@ -94,7 +99,7 @@ class Service:
         self.folder = folder
         self.quota = Quota(percent)
         undone.addCleanup(self.quota.end)
-        self.streams = Streams()
+        self.streams = Streams(period, visits)
         undone.addCleanup(self.streams.end)
         self.rules, self._pidfile = folder / "rules.ini", folder / "pid"
         self._routes = routes
@@ -158,8 +163,9 @@ class Service:
 
     def reload(self, name: str, more: str = "", **settings: object) -> float:
         """Reload with one change, and give the seconds that it took."""
-        self.write(more, **settings)
-        return self._ask(name, "/api/reload")
+        with self.watch.expecting("rules: .* files have changed", after=1.0):
+            self.write(more, **settings)
+            return self._ask(name, "/api/reload")
 
     def upgrade(self, name: str = "upgrade") -> float:
         old = self.pid
@@ -176,6 +182,21 @@ class Service:
         if not answer.get("ok"):
             self.defects.append(f"{name}: {answer}")
         return took
+
+    def held(self) -> int:
+        """Give how many clients wait for the server."""
+        rows = self.watch.get("/api/backends")
+        return sum(row["held"] for row in rows if row["name"] == "echo")
+
+    def wait_for_answer(self) -> None:
+        """Wait until nothing is under way: all workers of one supervisor serve, and it says so."""
+        self.wait(
+            lambda: len(self.supervisors()) == 1 and bool(self.watch.get("/api/status")["workers"]),
+            "one service answers",
+        )
+
+    def supervisors(self) -> list[int]:
+        return [pid for pid in self._family.pids() if role_of(pid) == "supervisor"]
 
     def strike(self, role: str, how: str, seconds: float = 0.0) -> None:
         """Kill a process, or halt it for some seconds; its streams may be lost if it ends."""

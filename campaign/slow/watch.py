@@ -92,10 +92,9 @@ class Watch:
             if not item.expected
         ]
 
-    def status(self) -> dict[str, Any]:
+    def get(self, path: str) -> Any:
         """Ask once, from the thread of whoever calls this."""
-        found: dict[str, Any] = ask(self._endpoint, "GET", "/api/status", seconds=_ANSWERS)
-        return found
+        return ask(self._endpoint, "GET", path, seconds=_ANSWERS, warn=lambda _: None)
 
     def post(self, path: str, body: object, seconds: float = 600.0) -> Any:
         """Ask for a change."""
