@@ -49,6 +49,7 @@ class StartingTests(SynchronousTestCase):
             "sockets": [place.key],
             "version": 1,
             "opener": False,
+            "may_lack": False,
             "state": {},
         }
 

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import re
@@ -8,11 +9,13 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
-from twisted.logger import capturedLogs
+from twisted.logger import capturedLogs, eventAsText
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.folders import make_folder
+from txmux import files
 from txmux.errors import printable_lines
+from txmux.files import use_helper
 from txmux.rules.model import Logged, Settings, fewer
 from txmux.telemetry.access_log import (
     AccessLogError,
@@ -24,6 +27,7 @@ from txmux.telemetry.access_log import (
     open_log,
     should_log,
 )
+from txmux.telemetry.lines import LOST_LINES
 from txmux.telemetry.record import ConnectionRecord
 
 KEYS = [
@@ -127,6 +131,76 @@ class FileLogTest(SynchronousTestCase):
         self.path.mkdir()
         with self.assertRaisesRegex(AccessLogError, f"access_log: {self.path} .*Is a directory"):
             self.open()
+
+    def test_process_that_replaces_another(self) -> None:
+        """It begins without a file that cannot be opened, counts the lines, says so, and tries again by itself."""
+        clock, name = Clock(), f"access log {self.path}"
+        self.path.mkdir()
+        with capturedLogs() as events:
+            log = FileAccessLog(self.path, clock=clock, may_lack=True)
+            self.addCleanup(log.close)
+            why = f"{name}: Is a directory; lines are lost"
+            self.assertEqual(LOST_LINES.report()[why], 0)
+            before = LOST_LINES.totals[name]
+            log.write(a_record())
+            log.write(a_record())
+            self.assertEqual(LOST_LINES.totals[name] - before, 2)
+            self.assertEqual([*LOST_LINES.report().values()], [2])
+            clock.advance(5)
+            clock.advance(5)
+            self.path.rmdir()
+            clock.advance(5)
+        self.assertEqual(LOST_LINES.report(), {})
+        log.write(a_record())
+        self.assertEqual(len(self.path.read_text().splitlines()), 1)
+        self.assertEqual(clock.getDelayedCalls(), [])
+        told = [eventAsText(e, includeTimestamp=False) for e in events]
+        self.assertEqual(
+            len([line for line in told if "cannot be opened: Is a directory" in line]), 1
+        )
+        self.assertIn("opened again", told[-1])
+        self.assertEqual(len(told), 2)
+
+    def test_reopening_is_tried_again(self) -> None:
+        clock = Clock()
+        log = FileAccessLog(self.path, clock=clock)
+        self.addCleanup(log.close)
+        moved = self.path.rename(self.path.with_suffix(".1"))
+        self.path.mkdir()
+        log.reopen()
+        log.reopen()
+        log.write(a_record())
+        self.assertEqual(len(moved.read_text().splitlines()), 1)
+        why = f"access log {self.path}: Is a directory; lines go to the file that was opened before"
+        self.assertEqual(LOST_LINES.report(), {why: 0})
+        self.path.rmdir()
+        clock.advance(5)
+        self.assertEqual(LOST_LINES.report(), {})
+        log.write(a_record())
+        self.assertEqual(len(self.path.read_text().splitlines()), 1)
+
+    def test_helper_that_does_not_answer(self) -> None:
+        """It is asked again after a minute, since the process waits for it."""
+        asked = []
+
+        def ask(path: Path, _: int) -> int:
+            asked.append(path)
+            raise OSError(errno.EPIPE, "it does not answer")
+
+        def forbid(*_: object) -> int:
+            raise PermissionError
+
+        clock = Clock()
+        use_helper(ask)
+        self.addCleanup(use_helper, None)
+        self.patch(os, "open", forbid)
+        self.patch(files, "open_safely", forbid)
+        log = FileAccessLog(self.path, clock=clock, may_lack=True)
+        self.addCleanup(log.close)
+        clock.advance(59)
+        self.assertEqual(len(asked), 1)
+        clock.advance(1)
+        self.assertEqual(len(asked), 2)
 
     def test_off(self) -> None:
         self.assertIsNone(open_log(Settings(access_log=None)))

@@ -66,11 +66,13 @@ class BackendFiles:
 
 
 def read_backend_files(
-    backend: Backend, in_use: Callable[[Backend], BackendTLS | None] = lambda _: None
+    backend: Backend,
+    in_use: Callable[[Backend], BackendTLS | None] = lambda _: None,
+    password_in_use: Callable[[Backend], str | None] = lambda _: None,
 ) -> BackendFiles:
     """Read a backend's files for TLS and the password of its proxy, and check the privilege for its ``source``.
 
-    Where its files for TLS cannot be used, what is `in_use` already is kept, if anything is.
+    Where its files for TLS cannot be used, what is `in_use` already is kept, if anything is; and so is the password.
 
     Raises:
         RulesError: A file cannot be used, and the rules are from a file, too.
@@ -80,24 +82,31 @@ def read_backend_files(
     try:
         if "client" in backend.source:
             check_transparent()
-        password = ""
+        password = trouble = ""
         if backend.via is not None:
-            from txmux.backends.connect.via import read_password  # noqa: PLC0415 - few have one
+            from txmux.backends.connect.via import PasswordFileError, read_password  # noqa: PLC0415 - few have one
 
-            password = read_password(backend.via)
+            try:
+                password = read_password(backend.via)
+            except PasswordFileError as problem:
+                before = password_in_use(backend)
+                if before is None:
+                    raise
+                password = before
+                trouble = f"{name} {problem.key}: {problem}; the password in use is kept"
         if not backend.tls:
-            return BackendFiles(None, password)
+            return BackendFiles(None, password, trouble)
         from txmux.backends.connect.tls import BackendTLS  # noqa: PLC0415 - OpenSSL takes a while
 
         try:
-            return BackendFiles(BackendTLS(backend.tls), password)
+            return BackendFiles(BackendTLS(backend.tls), password, trouble)
         except TLSFileError as problem:
             tls = in_use(backend)
             if tls is None:
                 raise
             end = "" if tls.identity is None else f", until {utc_time(tls.identity.valid_until[1])}"
             why = f"{name} {problem.key}: {problem.what}; what is in use is kept{end}"
-            return BackendFiles(tls, password, why)
+            return BackendFiles(tls, password, "; ".join(filter(None, [trouble, why])))
     except MuxError as problem:
         key = getattr(problem, "key", "")  # of a file
         if not key or backend.section is NOWHERE:

@@ -116,7 +116,7 @@ class Upstreams:
         return upstream
 
     def _read_files(self, backend: Backend) -> BackendFiles:
-        return read_backend_files(backend, self._tls_in_use)
+        return read_backend_files(backend, self._tls_in_use, self._password_in_use)
 
     def _tls_in_use(self, backend: Backend) -> BackendTLS | None:
         """Return the TLS that a backend of this name has already, by the same files, here or in another process."""
@@ -130,13 +130,26 @@ class Upstreams:
 
         return BackendTLS(backend.tls, read=files.__getitem__)
 
+    def _password_in_use(self, backend: Backend) -> str | None:
+        """Return the password that another process has for the proxy of a backend."""
+        path = backend.via and backend.via.password
+        data = self._files_in_use.get(backend.name, {}).get(path) if path else None
+        return None if data is None else data.decode()
+
     def unreadable(self) -> Mapping[str, Mapping[Path, bytes]]:
-        """Return the files for TLS in use of the backends whose files cannot be read now, for a process that starts."""
+        """Return the files in use of the backends whose files cannot be read now, for a process that starts."""
         unreadable = {}
         for upstream in self._upstreams.values():
-            with suppress(MuxError):  # of another file, which the process reports
-                if upstream.tls and self._read_files(upstream.backend).trouble:
-                    unreadable[upstream.backend.name] = upstream.tls.files
+            backend = upstream.backend
+            if backend.tls is None and backend.via is None:
+                continue
+            try:
+                read_backend_files(backend)
+            except MuxError:
+                files = {} if upstream.tls is None else dict(upstream.tls.files)
+                if upstream.via is not None and upstream.via.via.password is not None:
+                    files[upstream.via.via.password] = upstream.via.password.encode()
+                unreadable[backend.name] = files
         return unreadable
 
     def troubles(self) -> list[str]:

@@ -113,9 +113,9 @@ class IORuntime:
         port.startListening()
         return port
 
-    def prepare_rules(self, rules: Rules, *, use: bool = False) -> None:
-        """Keep the networks of rules up to date from now on, and maybe `use_rules`; raises `MuxError` for a bad database."""
-        self.lists.hold(rules)
+    def prepare_rules(self, rules: Rules, *, use: bool = False, may_lack: bool = False) -> None:
+        """Keep the networks of rules up to date from now on, and maybe `use_rules`; for a bad database, see `Lists.hold`."""
+        self.lists.hold(rules, may_lack=may_lack)
         if rules.settings.shared_limits is not None and self.shared is None:
             from txmux.access.shared.leases import SharedRates  # noqa: PLC0415 - few machines share
 

@@ -42,6 +42,9 @@ class TunnelUsers(WatchedFiles):
     """The users of one route's file.
 
     While it cannot be read, those that are known are kept; without any, nobody can log in.
+
+    Attributes:
+        wrong: What is wrong with a line of the file that was read, if anything is.
     """
 
     _key, _pause = "tunnel_users", 5.0
@@ -53,7 +56,7 @@ class TunnelUsers(WatchedFiles):
             what = "needs bcrypt; install txmux[tunnel]"
             raise MuxError(f"[route {route}] tunnel_users: {what}") from None
         self._hash: Callable[[bytes, bytes], bytes] = bcrypt.hashpw
-        self._path, self._hashes = path, dict[str, bytes]()
+        self._path, self._hashes, self.wrong = path, dict[str, bytes](), ""
         self._queue = LoginQueue[_Check](monotonic)
         self._checks: dict[tuple[int, Login], _Check] = {}
         self._is_checking = False
@@ -76,8 +79,9 @@ class TunnelUsers(WatchedFiles):
         except OSError as error:
             what = f"{self._path} cannot be read: {error.strerror}"
             raise TLSFileError(self._key, what) from None
+        where = f"{self._section}{self._key}: {self._path}"
+        self.wrong = f"{where}{problems[0]}" if problems else ""
         for problem in problems:
-            where = f"{self._section}{self._key}: {self._path}"
             self._log.error("{where}{problem}", where=where, problem=problem)
 
     @override

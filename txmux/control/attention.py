@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from operator import itemgetter
 from typing import Any
 from urllib.parse import quote
 
@@ -471,13 +472,16 @@ def _ports(gauges: Gauges) -> Iterator[AttentionItem]:
 
 
 def _logs(gauges: Gauges) -> Iterator[AttentionItem]:
-    for log, count in gauges.lost_lines.items():
+    # Of the processes that write a log, the one that loses the most is the last, and so the one that is shown.
+    for log, count in sorted(gauges.lost_lines.items(), key=itemgetter(1)):
         name, _, why = log.partition(": ")
-        lost = f"{name}: {counted(count, 'line')} lost"
+        lost = f"{name}: {counted(count, 'line')} lost" if count else f"{name}: cannot be opened"
         yield AttentionItem("warning", "log", lost, why, subject=name, is_logged=True)
 
 
 def _sources(gauges: Gauges, now: float) -> Iterator[AttentionItem]:
+    for trouble in gauges.unread:
+        yield AttentionItem("warning", "sources", trouble, is_logged=True)
     for state in gauges.outside:
         if state.is_overdue:
             yield AttentionItem(

@@ -43,7 +43,9 @@ from txmux.control.documents import (
     with_observed,
 )
 from txmux.control.events import Hub
-from txmux.control.filters import EVERY, Filters, Page, connection_sort_key
+from txmux.control.filters import EVERY, Filters, Page
+from txmux.control.listing import connections_of, row_order, rows_of_workers
+from txmux.control.lost_lines import LostLinesLog
 from txmux.control.overrides import Overrides, ServerState, ServiceState
 from txmux.control.rates import Rates, Traffic
 from txmux.control.report import Report, UnknownError
@@ -86,9 +88,6 @@ _ECH_KEY = "id", "public_name", "written"
 _ENDING = 20.0  # seconds that a worker has to end connections
 
 _LISTING = 10.0  # seconds that a worker has to go through very many connections
-
-_ROWS_AT_ONCE = 1000
-"""Connections in one answer of a worker, which must not be busy with it for long."""
 
 
 @attrs.frozen
@@ -173,6 +172,7 @@ class Control:
         self._refused = RefusedClients(counters, reactor.seconds)
         self._lost_before: dict[str, int] = {}  # lines of logs that the predecessor could not write
         self._lost: Mapping[str, int] = {}
+        self._lost_lines_log = LostLinesLog(reactor.seconds)
 
     def use_rules(self, rules: Rules) -> None:
         self.rules = rules
@@ -317,7 +317,9 @@ class Control:
         self._attention_log.restore(state.get("since", ()))
         log = f"access log {self.rules.settings.access_log}: "
         lost = state.get("lost_lines", {}).items()
-        self._lost_before = {name: count for name, count in lost if name.startswith(log)}
+        self._lost_before = {name: count for name, count in lost if name.startswith(log) and count}
+        for name, count in self._lost_before.items():
+            self._lost_lines_log.add(name.partition(": ")[0], count)
 
     async def look(self) -> None:
         """Notice what needs attention, though nobody asks; called every few seconds."""
@@ -355,7 +357,13 @@ class Control:
             for log, count in self._lost_before.items()
             if log.partition(": ")[0] not in gauges.written_logs
         }
-        self._lost = Counter(self._lost_before) + Counter(gauges.lost_lines)
+        lost = Counter(self._lost_before)
+        self._lost_lines_log.record(
+            ((number, answer.get("lost_in_all", {})) for number, answer in answers.answers),
+            {log.partition(": ")[0] for log in gauges.lost_lines},
+        )
+        lost.update(gauges.lost_lines)  # and not '+', which drops logs that have lost nothing yet
+        self._lost = lost
         to_servers = [(backend.name, *certificate) for backend, certificate in shown]
         acme = {} if self._renewed is None else self._renewed.seconds_left()
         outside = worst([*(source.state() for source in self._sources()), *gauges.outside])
@@ -462,10 +470,10 @@ class Control:
 
     async def connections(self, filters: Filters = EVERY, page: Page = Page()) -> Listing:  # noqa: B008 - it is frozen
         """List connections, by the process that accepted them, then by their order."""
-        asked = [_connections_of(worker, filters, page) for worker in self._serving()]
+        asked = [connections_of(worker, filters, page) for worker in self._serving()]
         listings = await concurrently(*asked)
         rows = [row for part in listings for row in part]
-        rows.sort(key=_order)
+        rows.sort(key=row_order)
         return Listing(rows[: page.limit], [line for part in listings for line in part.missing])
 
     async def clients(self, limit: int = 100) -> Listing:
@@ -481,7 +489,7 @@ class Control:
             self._ask(messages.EXPLAIN_CONNECTION, id=identity),
         )
         explanation = next((answer for _, answer in explained.answers if answer is not None), None)
-        rows = [{**row, "explanation": explanation} for row in _rows_of(answers)]
+        rows = [{**row, "explanation": explanation} for row in rows_of_workers(answers)]
         return Listing(rows[:1], [] if rows and explanation else answers.missing)
 
     def recent_failures(self) -> list[dict[str, Any]]:
@@ -749,35 +757,6 @@ class Control:
             return []
         self.on_change(bans=changes_as_json(made, self.bans.now()))
         return [*(await self._change(messages.BAN, rows=rows_of(made))).missing]
-
-
-async def _connections_of(worker: WorkerLink, filters: Filters, page: Page) -> Listing:
-    words, after = filters.words(), page.after
-    rows: list[dict[str, Any]] = []
-    while len(rows) < page.limit:
-        limit = min(page.limit - len(rows), _ROWS_AT_ONCE)
-        answers = await broadcast(
-            [worker],
-            messages.CONNECTIONS,
-            if_late="skip",
-            filters=words,
-            limit=limit,
-            after=after,
-        )
-        listed = sorted(_rows_of(answers), key=_order)
-        rows += listed
-        if answers.missing or len(listed) < limit:
-            return Listing(rows, answers.missing)
-        after = rows[-1]["id"]
-    return Listing(rows)
-
-
-def _rows_of(answers: Answers) -> list[dict[str, Any]]:
-    return [{**row, "worker": worker} for worker, rows in answers.answers for row in rows]
-
-
-def _order(row: Mapping[str, Any]) -> tuple[str, int, str]:
-    return connection_sort_key(row["id"])
 
 
 def _report(changes: str, late: Sequence[str]) -> Report:

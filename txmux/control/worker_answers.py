@@ -164,9 +164,11 @@ def _gauges_of(serving: Serving) -> dict[str, Any]:
         },
         "certificates": sorted({*chain.from_iterable(map(_certificates, configurations))}),
         "troubles": [*serving.terminations.troubles(), *serving.upstreams.troubles()],
+        "unread": [*_unread(serving, configurations)],
         "ech": {its.settings.name: its.ech.shown() for its in configurations if its.ech},
         "logins": [*chain.from_iterable(map(_logins, configurations))],
         "lost_lines": LOST_LINES.report(),
+        "lost_in_all": {**LOST_LINES.totals},
         "refusing": [*serving.runtime.clients.refusing()],
         "flooding": [*serving.runtime.clients.flooding()],
         "written_logs": [*LOST_LINES.written],
@@ -184,6 +186,20 @@ def _certificates(configuration: Configuration) -> Iterator[tuple[str, str, floa
             if route.termination is not None:
                 for file, until in route.termination.store.valid_until():
                     yield route.name, file, max(0.0, until)  # also of one from before 1970
+
+
+def _unread(serving: Serving, configurations: Iterable[Configuration]) -> Iterator[str]:
+    """Yield what is wrong with files other than those for TLS."""
+    yield from serving.unopened
+    if serving.runtime.lists.trouble:
+        yield serving.runtime.lists.trouble
+    for configuration in configurations:
+        for level in (configuration.plain or configuration).layers:
+            for route in level.detector.routes:
+                if route.users is not None:
+                    if not route.users.is_helped:  # the helper might not answer
+                        route.users.look()  # no client may have come since the file was changed
+                    yield from filter(None, [route.users.trouble or route.users.wrong])
 
 
 def _logins(configuration: Configuration) -> Iterator[tuple[str, int, str]]:

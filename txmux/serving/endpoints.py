@@ -81,9 +81,15 @@ class ForwardingFactory(ServerFactory):
 
 
 async def open_ports(
-    reactor: Any, listeners: Iterable[Listener], is_open: Callable[[str], object] = lambda _: None
+    reactor: Any,
+    listeners: Iterable[Listener],
+    is_open: Callable[[str], object] = lambda _: None,
+    lacking: list[str] | None = None,
 ) -> OpenedPorts:
-    """Open the ports of endpoints that are not plain, unless they are open; if one cannot be opened, none is left open."""
+    """Open the ports of endpoints that are not plain, unless they are open.
+
+    If one cannot be opened, none is left open; with `lacking`, the reason is added there, and the others are opened.
+    """
     opened: OpenedPorts = {}
     for listener in listeners:
         for address in listen_addresses(listener):
@@ -94,6 +100,10 @@ async def open_ports(
                 endpoint = server_endpoint(reactor, address.text)
                 port = await endpoint.listen(forwarding)
             except Exception as problem:
+                if lacking is not None:
+                    lacking.append(str(listen_error(address, problem)))
+                    _log.error("{why}", why=lacking[-1])
+                    continue
                 for opened_port, _ in opened.values():
                     await stop_listening(opened_port)
                 raise listen_error(address, problem) from problem

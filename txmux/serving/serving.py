@@ -53,7 +53,8 @@ class Serving:
         names: The addresses that the supervisor publishes; it also publishes the results of health checks, to `upstreams`. If
             ``None``, this process resolves names and checks servers itself.
         loop_detector: Shared with other processes that serve the same rules, if there are any.
-        in_use: Files for TLS that cannot be read, as the other processes use them: by route, and by backend.
+        in_use: Files that cannot be read, as the other processes use them: by route, and by backend.
+        may_lack: Whether databases of places that cannot be read are no error, as for a process that replaces another one.
 
     Raises:
         MuxError: A backend or a file for TLS cannot be used.
@@ -62,6 +63,7 @@ class Serving:
         rules: Those in force.
         listeners: The listeners of the rules, in their order.
         admission: Makes the admission of listeners that the rules no longer have.
+        unopened: Why ports are not open that the rules name, a sentence each; only in a process that has replaced another one.
     """
 
     _log = Logger()
@@ -78,6 +80,7 @@ class Serving:
         loop_detector: LoopDetector | None = None,
         counters: ProcessCounters | None = None,
         in_use: tuple[FilesInUse, FilesInUse] = ({}, {}),
+        may_lack: bool = False,
     ) -> None:
         self.rules = rules
         self._access_log = access_log
@@ -103,7 +106,7 @@ class Serving:
         self._shared = shared
         self._split_limits(rules)
         self.upstreams.add_backends(rules, in_use[1])
-        runtime.prepare_rules(rules, use=True)
+        runtime.prepare_rules(rules, use=True, may_lack=may_lack)
         self._detect_loops_to_admin(rules)
         self._denied = DeniedClients(reactor, self._all_listeners)
         self.terminations = Terminations(reactor)
@@ -116,6 +119,7 @@ class Serving:
         self.overrides: Mapping[str, Any] = {}
         self._challenges: dict[str, Termination] = {}
         self.admission: Callable[[Listener], Admission] | None = None
+        self.unopened: list[str] = []
 
     def _split_limits(self, rules: Rules) -> None:
         self.upstreams.known.share(max(1, rules.settings.workers) if self._shared else 1)
@@ -195,7 +199,7 @@ class Serving:
             for address in listen_addresses(listener):
                 if address.is_plain:
                     self.listen(active, address.key, sockets[address.key])
-                else:
+                elif address.key in ports:
                     self._enter(address.key, *ports[address.key], active)
 
     def _enter(
@@ -302,7 +306,8 @@ class Serving:
             before.access_log_format,
         ):
             return self._access_log  # not a new one, since this one counts its lost lines
-        return open_log(settings, after_turn(self._reactor), clock=self._reactor)
+        later = after_turn(self._reactor)
+        return open_log(settings, later, clock=self._reactor, is_quiet=self._shared)
 
     def _prepare_listeners(
         self,
@@ -354,6 +359,7 @@ class Serving:
         self._retiring = [*filter(lambda listener: listener.connections, self._retiring), *removed]
         for listener in (*self.listeners, *self._retiring):
             listener.log_to(prepared.access_log)
+        self.unopened.clear()  # all that could not be opened before are among these
         for key, (port, forwarding) in prepared.ports.items():
             self._enter(key, port, forwarding, prepared.by_key[key])
         self._change_ports(prepared, prepared.by_key if listening else {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import os
@@ -20,10 +21,12 @@ from txmux.errors import MuxError
 from txmux.files import open_log as open_log_file
 from txmux.rules.model import Logged, Settings
 from txmux.telemetry.formatting import printable_json
-from txmux.telemetry.lines import AGAIN, LineWriter
+from txmux.telemetry.lines import AGAIN, LOST_LINES, LineWriter
 from txmux.telemetry.record import ConnectionRecord
 
 _LAST = 1.0  # seconds for a slow reader when the log is closed
+_OPEN_AGAIN = 5.0  # seconds between two attempts to open the file
+_HELPER_REST = 60.0  # the same after the helper that opens files has not answered, for which this process waits
 _MERGED = 1.0  # seconds for which clients that left without a byte share a line
 
 _PLAIN = re.compile(r"[!#-~]+", re.ASCII)  # printable, no blank, no double quote
@@ -158,7 +161,10 @@ class FileAccessLog:
     Args:
         later: Calls a function once the reactor's turn is over; without it, each line is written at once.
         owner: The user and group IDs that own the file if it is made.
-        clock: Retries lines for a slow reader; without it, they wait for the next line.
+        clock: Retries lines for a slow reader, and to open the file; without it, lines wait for the next one.
+        is_quiet: Whether another process logs how many lines were lost in all.
+        may_lack: Whether a file that cannot be opened is no error, as for a process that replaces another one: lines are lost until
+            it can.
 
     Raises:
         AccessLogError: It cannot be opened.
@@ -166,6 +172,10 @@ class FileAccessLog:
 
     _log = Logger()
     _retry: IDelayedCall | None = None
+    _opening: IDelayedCall | None = None
+    _file: int | None = None
+    _is_closed = False
+    _trouble = ""  # why it could not be opened
 
     def __init__(
         self,
@@ -174,20 +184,28 @@ class FileAccessLog:
         later: Callable[[Callable[[], None]], None] | None = None,
         owner: tuple[int, int] | None = None,
         clock: IReactorTime | None = None,
+        *,
+        is_quiet: bool = False,
+        may_lack: bool = False,
     ) -> None:
+        self._is_quiet = is_quiet
         self._clock = clock
         self._path = path
+        self._name = f"access log {path}"
         self._format = _FORMATS[form]
         self._later = later
         self._owner = owner
         self._lines: list[bytes] = []
         try:
-            self._file: int | None = self._open()
+            self._file = self._open()
         except OSError as problem:
-            raise AccessLogError(
-                f"access_log: {path} cannot be opened for appending: {problem.strerror}"
-            ) from problem
-        self._writer = LineWriter(self._file, f"access log {path}", self._fail, self._mended)
+            if not may_lack:
+                raise AccessLogError(
+                    f"access_log: {path} cannot be opened for appending: {problem.strerror}"
+                ) from problem
+            self._cannot_open(problem, "lines are lost")
+        opened = f"cannot be opened: {self._trouble}" if self._file is None else self._file
+        self._writer = LineWriter(opened, self._name, self._fail, self._mended)
 
     def _open(self) -> int:
         return open_log_file(self._path, self._owner)
@@ -202,7 +220,7 @@ class FileAccessLog:
 
     def _flush(self) -> None:
         lines, self._lines = self._lines, []
-        if self._file is None:
+        if self._is_closed:
             return
         # One write, so that the lines of several processes do not mix.
         self._writer.write(lines)
@@ -214,6 +232,8 @@ class FileAccessLog:
         self._flush()
 
     def _fail(self, problem: str) -> None:
+        if self._file is None:
+            return  # it has been said
         self._log.error(
             "access log {path}: {problem}; lines are lost until this is fixed",
             path=self._path,
@@ -221,33 +241,55 @@ class FileAccessLog:
         )
 
     def _mended(self, lost: int) -> None:
-        self._log.info(
-            "access log {path}: lines are written again; {count} were lost",
-            path=self._path,
-            count=lost,
-        )
+        if not self._is_quiet:
+            self._log.info(
+                "access log {path}: lines are written again; {count} were lost",
+                path=self._path,
+                count=lost,
+            )
 
     def reopen(self) -> None:
-        """Open the file again under its name; keep the old one if that fails."""
+        """Open the file again under its name; keep the old one if that fails, and try again later."""
         try:
             fresh = self._open()
         except OSError as problem:
-            self._log.error(
-                "access log {path} cannot be reopened: {problem}; lines still go to the old file",
-                path=self._path,
-                problem=problem.strerror,
-            )
+            where = "are lost" if self._file is None else "go to the file that was opened before"
+            self._cannot_open(problem, f"lines {where}")
             return
         self._flush()
         old, self._file = self._file, fresh
         self._writer.move(fresh)
         self._close(old)
+        if self._trouble:
+            self._trouble = ""
+            LOST_LINES.opened(self._name)
+            if old is None:
+                LOST_LINES.end(self._name)
+            self._log.info("{name}: opened again", name=self._name)
+
+    def _cannot_open(self, problem: OSError, effect: str) -> None:
+        before, self._trouble = self._trouble, f"{problem.strerror}; {effect}"
+        LOST_LINES.cannot_open(self._name, self._trouble)
+        if self._trouble != before:
+            self._log.error(
+                "{name} cannot be opened: {trouble}", name=self._name, trouble=self._trouble
+            )
+        if self._clock is not None and self._opening is None:
+            seconds = _HELPER_REST if problem.errno == errno.EPIPE else _OPEN_AGAIN
+            self._opening = self._clock.callLater(seconds, self._open_again)
+
+    def _open_again(self) -> None:
+        self._opening = None
+        if self._trouble:
+            self.reopen()
 
     def close(self) -> None:
         self._flush()
-        if self._retry is not None:
-            self._retry.cancel()
-            self._retry = None
+        self._is_closed = True
+        for timer in (self._retry, self._opening):
+            if timer is not None:
+                timer.cancel()
+        self._retry = self._opening = None
         file, self._file = self._file, None
         self._writer.close()
         self._close(file)
@@ -342,6 +384,9 @@ def open_log(
     later: Callable[[Callable[[], None]], None] | None = None,
     owner: tuple[int, int] | None = None,
     clock: IReactorTime | None = None,
+    *,
+    is_quiet: bool = False,
+    may_lack: bool = False,
 ) -> AccessLog | None:
     """Open the access log that the settings ask for, if any; see `FileAccessLog`, and `MergingLog` if there is a clock."""
     form = settings.access_log_format
@@ -353,5 +398,6 @@ def open_log(
     elif settings.access_log == "stdout":
         log = StandardOutputLog(form, later, clock)
     else:
-        log = FileAccessLog(settings.access_log, form, later, owner, clock)
+        path, more = settings.access_log, {"is_quiet": is_quiet, "may_lack": may_lack}
+        log = FileAccessLog(path, form, later, owner, clock, **more)
     return log if clock is None else MergingLog(log, clock)

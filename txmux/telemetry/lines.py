@@ -1,12 +1,14 @@
 """Writes lines to a descriptor without blocking."""
 
+import errno
 import os
 import select
 import socket
 import stat
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
+from functools import partial
 from itertools import islice
 from typing import IO, Any
 
@@ -32,15 +34,19 @@ class LostLines:
 
     Attributes:
         written: The logs that took the last line.
+        totals: How many lines each log has lost in this process.
     """
 
     def __init__(self) -> None:
         self._count = 0
         self._losing: dict[str, tuple[str, int]] = {}
+        self._unopened: dict[str, str] = {}
         self.written: set[str] = set()
+        self.totals = Counter[str]()
 
     def add(self, log: str, count: int, why: str) -> None:
         self._count += count
+        self.totals[log] += count
         self.written.discard(log)
         self._losing[log] = why, self._losing.get(log, ("", 0))[1] + count
 
@@ -49,8 +55,16 @@ class LostLines:
         self._losing.pop(log, None)
 
     def report(self) -> dict[str, int]:
-        """Return how many lines each log has lost that cannot be written now, by its name and the reason."""
-        return {f"{log}: {why}": count for log, (why, count) in self._losing.items()}
+        """Return how many lines each log has lost that cannot be written or opened now, by its name and the reason."""
+        unopened = {log: (why, 0) for log, why in self._unopened.items()}
+        return {f"{log}: {why}": count for log, (why, count) in (unopened | self._losing).items()}
+
+    def cannot_open(self, log: str, why: str) -> None:
+        """Record that the file of a log cannot be opened, until `opened`."""
+        self._unopened[log] = why
+
+    def opened(self, log: str) -> None:
+        self._unopened.pop(log, None)
 
     def take_count(self) -> int:
         """Return how many lines were lost since the last call."""
@@ -69,7 +83,7 @@ class LineWriter:
     handlers of signals may use it.
 
     Args:
-        descriptor: The caller owns it.
+        descriptor: The caller owns it. With the reason why there is none, lines are lost for that until `move`.
         name: That of the log, for `LOST_LINES`.
         trouble: Called with the reason when the first line is lost.
         mended: Called with the number of lost lines once writing works again.
@@ -78,7 +92,7 @@ class LineWriter:
 
     def __init__(
         self,
-        descriptor: int,
+        descriptor: int | str,
         name: str,
         trouble: Callable[[str], object],
         mended: Callable[[int], object],
@@ -94,8 +108,16 @@ class LineWriter:
         self._writing = threading.Lock()
         self.lost = 0
         self._is_proven = False
-        self._descriptor = descriptor
-        self._put, self._close = _way_to(descriptor)
+        self._use(descriptor)
+
+    def _use(self, descriptor: int | str) -> None:
+        if isinstance(descriptor, str):
+            self._descriptor = -1
+            self._put: Callable[[bytes], int] = partial(_refuse, descriptor)
+            self._close: Callable[[], None] = _nothing
+        else:
+            self._descriptor = descriptor
+            self._put, self._close = _way_to(descriptor)
 
     @property
     def is_holding(self) -> bool:
@@ -147,8 +169,7 @@ class LineWriter:
         self.flush()
         with self._writing:
             self._close()
-            self._descriptor = descriptor
-            self._put, self._close = _way_to(descriptor)
+            self._use(descriptor)
         self.flush()
 
     def close(self) -> None:
@@ -157,6 +178,7 @@ class LineWriter:
         if self._lines:
             LOST_LINES.add(self._name, len(self._lines), "it is closed")
         LOST_LINES.end(self._name)
+        LOST_LINES.opened(self._name)
         self._close()
 
     def _try(self) -> bool:
@@ -216,11 +238,19 @@ class LineWriter:
                 self._trouble(why)
 
 
+def _refuse(why: str, _: bytes) -> int:
+    raise OSError(errno.EBADF, why)
+
+
+def _nothing() -> None:
+    pass
+
+
 def _way_to(descriptor: int) -> tuple[Callable[[bytes], int], Callable[[], None]]:
     """Return two functions: one that writes without waiting and returns how many bytes were taken, one that cleans up."""
     mode = os.fstat(descriptor).st_mode
     if stat.S_ISREG(mode):  # a file is never waited for
-        return lambda data: os.write(descriptor, data), lambda: None
+        return lambda data: os.write(descriptor, data), _nothing
     if stat.S_ISSOCK(mode):
         own = socket.socket(fileno=os.dup(descriptor))
         return lambda data: _tried(own.send, _lines_of(data), socket.MSG_DONTWAIT), own.close
@@ -230,7 +260,7 @@ def _way_to(descriptor: int) -> tuple[Callable[[bytes], int], Callable[[], None]
             f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
         )
     except OSError:
-        return lambda data: _sure(descriptor, data), lambda: None
+        return lambda data: _sure(descriptor, data), _nothing
     return lambda data: _tried(os.write, again, _lines_of(data)), lambda: os.close(again)
 
 

@@ -44,12 +44,20 @@ class Lists:
         self._held: dict[str, list[weakref.ref[Varying]]] = {}
         self._places = GeoDatabase()
 
-    def hold(self, rules: Rules) -> None:
-        """Feed the networks of these rules too; those of a file stay as they were read until `feed` replaces them."""
+    @property
+    def trouble(self) -> str:
+        """Why a database of places is not in use; empty if all are."""
+        return self._places.trouble
+
+    def hold(self, rules: Rules, *, may_lack: bool = False) -> None:
+        """Feed the networks of these rules too; those of a file stay as they were read until `feed` replaces them.
+
+        A database of places that cannot be read is a `RulesError`, unless it `may_lack`.
+        """
         by_id = {id(varying): varying for varying in varying_of(rules)}
         if any(varying.kind == "geo" for varying in by_id.values()):
             try:
-                self._places.read(rules.settings.geo_databases)
+                self._places.read(rules.settings.geo_databases, may_lack=may_lack)
             except GeoDatabaseError as problem:
                 wrong = rules.settings.section.problem(str(problem), "geo_databases")
                 raise RulesError([wrong]) from None
@@ -70,7 +78,9 @@ class Lists:
     def feed(self, published: Mapping[str, Any]) -> bool:
         """Replace contents by name, as `pack` returns them; returns whether anything has changed."""
         changed = {
-            name: value for name, value in published.items() if self.contents.get(name) != value
+            name: value
+            for name, value in published.items()
+            if self.contents.get(name) != value or (name == PLACES and self.trouble)
         }
         self.contents.update(changed)
         for name, value in changed.items():

@@ -25,7 +25,11 @@ class GeoDatabaseError(MuxError):
 
 
 class GeoDatabase:
-    """Looks addresses up. Results are cached for a while, since a look-up reads a tree bit by bit."""
+    """Looks addresses up. Results are cached for a while, since a look-up reads a tree bit by bit.
+
+    Attributes:
+        trouble: Why a file is not in use; empty if all are.
+    """
 
     _log = Logger()
 
@@ -34,11 +38,24 @@ class GeoDatabase:
         self._readers: list[Any] = []
         self._found: dict[IPAddress, Found] = {}
         self._is_damaged = False
+        self.trouble = ""
 
-    def read(self, paths: Sequence[Path]) -> None:
-        """Use these files; raises `GeoDatabaseError` if one cannot be read, and then keeps the previous ones."""
+    def read(self, paths: Sequence[Path], *, may_lack: bool = False) -> None:
+        """Use these files; raises `GeoDatabaseError` if one cannot be read, and then keeps the previous ones.
+
+        With `may_lack`, uses those that can be read.
+        """
         if paths != self._paths:
-            self._readers = [_reader(path) for path in paths]
+            readers, trouble = [], ""
+            for path in paths:
+                try:
+                    readers.append(_reader(path))
+                except GeoDatabaseError as problem:  # noqa: PERF203 - the others are read
+                    if not may_lack:
+                        raise
+                    trouble = f"geo_databases: {problem}; its addresses are in no country or system"
+                    self._log.error("{trouble}", trouble=trouble)
+            self._readers, self.trouble = readers, trouble
             self._paths = paths
             self._is_damaged = False
             self._found.clear()
@@ -47,7 +64,7 @@ class GeoDatabase:
         """Read the same files again; if one of them is bad, nothing changes."""
         try:
             self._readers = [_reader(path) for path in self._paths]
-            self._is_damaged = False
+            self._is_damaged, self.trouble = False, ""
         except GeoDatabaseError as problem:
             self._log.error("{problem}; keeping its previous contents", problem=problem)
         self._found.clear()

@@ -163,7 +163,7 @@ class Terminations:
         for route in rules.routes:
             if route.terminate_tls is not None:
                 store = self._termination_of(route, route.terminate_tls).store
-                store.look()
+                store.look_again()  # a moment ago they may have been there
                 if store.trouble:
                     unreadable[route.name] = store.files
         return unreadable

@@ -68,13 +68,13 @@ _CLIENT = Field(
 _GAUGES = _object(
     source_states=Field(list, of=_SOURCE), generations=_optional(_NUMBERS),
     descriptors=_optional(Field(list, row=(_NUMBER, _NUMBER))), sources=_optional(_PLACES),
-    certificates=_TIMES, troubles=_optional(Field(list, of=_TEXT)),
+    certificates=_TIMES, troubles=_optional(Field(list, of=_TEXT)), unread=_optional(Field(list, of=_TEXT)),
     up=_optional(Field(list, of=Field(list, row=(_NAME, _NAME, _AMOUNT)))),
     ports=_optional(Field(list, of=Field(list, row=(_NAME, _NAME, _NAME, _NUMBER, _TIME)))),
     refusing=_optional(Field(list, of=Field(list, row=(_NAME, _NAME, _NAME, _AMOUNT)))),
     flooding=_optional(Field(list, of=Field(list, row=(_NAME, _AMOUNT)))),
     logins=_optional(Field(list, of=Field(list, row=(_NAME, _NUMBER, _NAME)))),
-    lost_lines=_optional(_PLACES), written_logs=_optional(_NAMES), cannot_accept=_TIMES,
+    lost_lines=_optional(_PLACES), lost_in_all=_optional(_PLACES), written_logs=_optional(_NAMES), cannot_accept=_TIMES,
     ech=_optional(Field(dict, of=Field(list, of=Field(list, row=(_NUMBER, _NAME, _TIME))))),
 )  # fmt: skip
 """See `Gauges`: what other processes count is combined, so it has to fit."""
@@ -156,8 +156,8 @@ COUNT_MORE = _to_worker(
     places=_PLACES, cells=_NUMBER, gone=_NAMES, longest=_LARGE)
 START = _to_worker(
     "start", "serve these rules with these sockets; the answer says whether the process is in the sandbox",
-    rules=_TEXT, version=_NUMBER, limits=_LAYOUT, sockets=_NAMES, opener=_FLAG, state=_OBJECT,
-    answer=_FLAG, descriptors=10_000, longest=_WHOLE)
+    rules=_TEXT, version=_NUMBER, limits=_LAYOUT, sockets=_NAMES, opener=_FLAG, may_lack=_FLAG,
+    state=_OBJECT, answer=_FLAG, descriptors=10_000, longest=_WHOLE)
 PING = _to_worker(
     "ping", "a worker that does not answer for ten seconds is killed and replaced", answer=NOTHING)
 STOP = _to_worker(

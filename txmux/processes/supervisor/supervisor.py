@@ -301,7 +301,7 @@ class Supervisor:
         state["files"] = [*map(packed_files, in_use)]
         certificates = self.state.certificates
         state["challenges"] = {} if certificates is None else certificates.challenges
-        return {**message, "state": state}
+        return {**message, "may_lack": worker.has_served, "state": state}
 
     def _message(self, rules: Rules, version: int, known: Rules | None = None) -> dict[str, Any]:
         """Return what a worker needs of rules, without those that are `known` to it."""

@@ -169,6 +169,8 @@ class WorkerProcess:
                 after_turn(self._reactor),
                 account.owner if account else None,
                 self._reactor,
+                is_quiet=True,
+                may_lack=start.may_lack,
             )
             serving = self._serving = Serving(
                 rules,
@@ -180,6 +182,7 @@ class WorkerProcess:
                 loop_detector=self._limits.loop_detector,
                 counters=self._counters,
                 in_use=start.files_in_use(),
+                may_lack=start.may_lack,
             )
             serving.upstreams.known.on_waiting = lambda backend, waiting: self.channel.send(
                 messages.WAITING, backend=backend, waiting=waiting
@@ -198,7 +201,8 @@ class WorkerProcess:
             self.channel.handlers[messages.CHECK] = serving.upstreams.apply_check
             serving.version = start.version
             serving.admission = admission
-            ports = await open_ports(self._reactor, rules.listeners)
+            lacking = serving.unopened if start.may_lack else None
+            ports = await open_ports(self._reactor, rules.listeners, lacking=lacking)
             serving.listen_all(rules, start.sockets, ports, admission)
             if account is not None:
                 account.become()

@@ -92,13 +92,19 @@ def _unpacked(files: Mapping[str, Mapping[str, str]]) -> FilesInUse:
 
 @attrs.frozen
 class Start:
-    """What a worker needs to serve; see `txmux.serving.state` for the state. `opener` is a connection to the helper."""
+    """What a worker needs to serve; see `txmux.serving.state` for the state.
+
+    Attributes:
+        opener: A connection to the helper.
+        may_lack: Whether it takes the place of one that has served, so that it must start without files that cannot be read.
+    """
 
     rules: Rules
     version: int
     limits: SharedLimits
     sockets: Mapping[str, socket.socket]
     opener: socket.socket | None
+    may_lack: bool
     state: dict[str, Any]
 
     def files_in_use(self) -> tuple[FilesInUse, FilesInUse]:
@@ -117,6 +123,7 @@ class Start:
         state: dict[str, Any],
         *,
         opener: bool,
+        may_lack: bool,
     ) -> Start:
         """Read the message; its descriptors are the memory, the listening sockets, and the opener, and are closed on errors."""
         with ExitStack() as opened:
@@ -132,4 +139,4 @@ class Start:
             by_key = named(sockets, given, unpacked)
             shared = SharedLimits(memory[0], LimitsLayout(**limits))
             opened.pop_all()
-            return cls(unpacked, version, shared, by_key, helper, state)
+            return cls(unpacked, version, shared, by_key, helper, may_lack, state)

@@ -125,6 +125,8 @@ class AcmeFolder:
     def read(self, name: str) -> ShownCertificate:
         """Return the certificate of a name; a `TLSFileError` if it is damaged, an `OSError` if its file cannot be read."""
         path = acme_file(self.path, name)
+        if path.is_dir():
+            raise TLSFileError(_KEY, f"'{path}': a folder is in the place of this file")
         with suppress(FileNotFoundError):
             return ShownCertificate.read(read_own(path, _LARGEST), path)
         return NO_CERTIFICATE
@@ -150,6 +152,9 @@ class AcmeFolder:
             except TLSFileError as problem:
                 certificate, damaged[name] = NO_CERTIFICATE, problem.what
             if certificate.is_self_signed and certificate.ends <= now:
+                path = acme_file(self.path, name)
+                if path.is_dir():
+                    path.rename(path.with_name(f"{path.name}.{now:.0f}"))
                 self.write_certificate(name, in_use.get(name) or _self_signed(name, now))
         return damaged
 

@@ -175,6 +175,7 @@ class Gauges:
             when it was written, in seconds since 1970.
         logins: By route, how many logins have waited lately to be checked, and the source of the most wrong ones, if they are many.
         ports: By backend and server, why no source port is left, how many connections failed so, and since when.
+        unread: What workers could not read or open, beside what `troubles` has, a sentence each.
         missing: A line for each worker of which all this is missing, with the reason.
     """
 
@@ -198,6 +199,7 @@ class Gauges:
     ports: Mapping[tuple[str, str], tuple[str, int, float]] = attrs.field(factory=dict)
     ech: Mapping[str, Sequence[Sequence[Any]]] = attrs.field(factory=dict)
     logins: Mapping[str, tuple[int, str]] = attrs.field(factory=dict)
+    unread: Sequence[str] = ()
     missing: Sequence[str] = ()
 
     @property
@@ -268,7 +270,8 @@ class Gauges:
                 for servers in _all(answers, "up")
                 for backend, server, weight in servers
             },
-            list(dict.fromkeys(text for texts in _all(answers, "troubles") for text in texts)),
+            _distinct(_all(answers, "troubles")),
+            unread=_distinct(_all(answers, "unread")),
             outside=SourceState.read(
                 row for rows in _all(answers, "source_states") for row in rows
             ),
@@ -285,6 +288,10 @@ class Gauges:
                 for listener, why, since in rows
             },
         )
+
+
+def _distinct(reports: Iterable[Iterable[str]]) -> list[str]:
+    return [*dict.fromkeys(itertools.chain(*reports))]
 
 
 def _lacking_ports(

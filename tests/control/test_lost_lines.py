@@ -1,0 +1,53 @@
+"""Lines that an access log has lost in all workers."""
+
+from collections.abc import Collection
+
+from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, eventAsText
+from twisted.trial.unittest import SynchronousTestCase
+
+from txmux.control.lost_lines import LostLinesLog
+
+
+class LostLinesTest(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.log = LostLinesLog(self.clock.seconds)
+
+    def told(self, seconds: float, *totals: int, losing: Collection[str] = ()) -> list[str]:
+        self.clock.advance(seconds)
+        with capturedLogs() as events:
+            self.log.record(
+                [(number, {"access log /a": total}) for number, total in enumerate(totals, 1)],
+                losing,
+            )
+        return [eventAsText(event, includeTimestamp=False) for event in events]
+
+    def test_once_for_all_workers(self) -> None:
+        self.assertEqual(self.told(1, 0, 0), [])
+        self.assertEqual(self.told(9, 3, 4, losing=["access log /a"]), [])
+        self.assertEqual(self.told(9, 5, 4), [])
+        self.assertEqual(self.told(4, 5, 4), [])
+        (line,) = self.told(1, 5, 4)
+        self.assertIn("access log /a: written again; 9 lines lost in all", line)
+        self.assertEqual(self.told(9, 5, 4), [])
+        self.assertEqual(self.told(9, 5, 6), [])
+        self.assertIn("; 2 lines lost in all", self.told(5, 5, 6)[0])
+
+    def test_short_lines_that_fit_on_a_full_disk(self) -> None:
+        """Where some lines are written and others not, it is not over yet."""
+        for lost in range(1, 20):
+            losing = ["access log /a"] if lost % 2 else []
+            self.assertEqual(self.told(4, lost, losing=losing), [])
+        self.told(4, 20)
+        self.assertIn("; 20 lines lost in all", self.told(5, 20)[0])
+
+    def test_worker_that_is_replaced(self) -> None:
+        self.told(1, 8, losing=["access log /a"])
+        self.told(1, 3)
+        self.assertIn("; 11 lines lost in all", self.told(5, 3)[0])
+
+    def test_predecessor(self) -> None:
+        self.log.add("access log /a", 5)
+        self.told(1, 2)
+        self.assertIn("; 7 lines lost in all", self.told(5, 2)[0])
