@@ -26,13 +26,14 @@ from txmux.net.collecting import UNCOLLECTED_FOR_GOOD
 from txmux.net.turns import in_thread
 from txmux.processes import oom
 from txmux.processes.forking import Child
+from txmux.processes.held_signals import hold_signals, release_signals
 from txmux.processes.privilege.account import Account, account_of
 from txmux.processes.privilege.opener import OpenerError
 from txmux.processes.privilege.privilege import Privilege
 from txmux.processes.supervisor.notify import Notifier, name_passed_sockets
 from txmux.processes.supervisor.pidfile import PidFile
 from txmux.processes.supervisor.resources import Resources
-from txmux.processes.supervisor.signals import SignalWatch, StopSignals
+from txmux.processes.supervisor.signals import SignalWatch, StopSignals, stop_by_quit
 from txmux.processes.supervisor.supervisor import Supervisor
 from txmux.processes.upgrade.upgrade import Upgrade, UpgradeError
 from txmux.processes.upgrade.upgrades import Upgrades, collect_state, last_reload_in, number_in
@@ -124,22 +125,31 @@ class MuxService(Service):
         control.on_change = self._upgrades.follow
         control.renew_elsewhere = self._upgrades.renew_in_successor
         # Watched until the end: by default, any of these would end a process that drains.
-        self._signals = [SignalWatch(reactor, self._reloading.request, signal.SIGHUP)]
+        pass_on = self._upgrades.pass_signal_on
+        self._signals = [SignalWatch(reactor, self._reloading.request, signal.SIGHUP, pass_on)]
         if upgrades:
             self._signals += [
-                SignalWatch(reactor, self.reopen_log, signal.SIGUSR1),
+                SignalWatch(reactor, self.reopen_log, signal.SIGUSR1, pass_on),
                 SignalWatch(reactor, self._start_upgrade, signal.SIGUSR2),
+                SignalWatch(reactor, stop_by_quit, signal.SIGQUIT),
             ]
 
     @classmethod
     def from_file(cls, path: str | Path, *, reactor: Any = None) -> MuxService:
         """Read a rules file; ``admin = auto``, the default, opens an endpoint.
 
+        A SIGHUP that comes before the service has started is kept, and handled then.
+
         Raises:
             RulesError: It has errors; all are named.
         """
         name_passed_sockets(os.environ)
-        return cls(load_within_patience(Path(path)), reactor=reactor, resolve_admin_auto=True)
+        hold_signals(signal.SIGHUP)
+        try:
+            return cls(load_within_patience(Path(path)), reactor=reactor, resolve_admin_auto=True)
+        except BaseException:
+            release_signals(signal.SIGHUP)
+            raise
 
     def privilegedStartService(self) -> None:
         """Listen, while there still is the privilege to; see `startService` for what it raises."""
@@ -172,12 +182,16 @@ class MuxService(Service):
 
     async def upgrade(self) -> Report:
         """Start this program again with the same command, and hand over to it; this process ends after its last connection."""
+        await self._upgrades.serves()
         await self._reloading.wait_until_idle()
         if self._upgrades.has_successor:
             return Report.refused("another upgrade has just been done")
         try:
             report = (await self._upgraded()).report(self.control.rules.settings.drain_timeout)
         except (OpenerError, UpgradeError) as problem:
+            if self.control.is_stopping:
+                self._log.info("no upgrade: the service is shutting down")
+                return Report.refused(self.control.why_idle())
             self._log.error("upgrade failed, the old process keeps serving: {why}", why=problem)
             self.control.record_upgrade(report := Report.refused(problem))
             return report

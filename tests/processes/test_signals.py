@@ -1,18 +1,32 @@
 """Signals that come at the worst moments."""
 
+import contextlib
 import gc
 import os
 import re
 import signal
+import sys
+import time
 import weakref
 from typing import Any
 
 from twisted.internet.testing import MemoryReactor
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.processes.running import WorkersTestCase, family_of, is_gone, named
-from tests.processes.upgrading import Running
+from tests.interop.children import PATIENCE, Child, eventually
+from tests.processes.running import (
+    RULES,
+    WorkersTestCase,
+    customize,
+    family_of,
+    is_gone,
+    named,
+    pids_of,
+    starter_of,
+)
+from tests.processes.upgrading import Running, UpgradeTestCase
 from tests.service.test_privileges import python_for_everybody
+from tests.support.folders import make_folder
 from tests.support.peers import reactor
 from txmux.processes.supervisor.signals import StopSignals
 
@@ -81,7 +95,13 @@ class OthersTest(WorkersTestCase):
             lambda: mux.reload(("workers = 3", "workers = 2")),
         ):
             (_, *others) = before = family_of(mux.pid)
-            for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT):
+            for number in (
+                signal.SIGHUP,
+                signal.SIGINT,
+                signal.SIGQUIT,
+                signal.SIGUSR1,
+                signal.SIGUSR2,
+            ):
                 for pid in {*others, *helpers}:
                     os.kill(pid, number)
             pairs += [self.relayed(mux, listening) for _ in range(4)]
@@ -97,6 +117,120 @@ class OthersTest(WorkersTestCase):
             server.close()
         mux.stop()
         self.assertNotIn("another one is started", mux.child.output)
+
+
+_EARLY = """
+import os, signal, sys
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r} and "rules.ini" in str(sys.argv) and "TXMUX_PREDECESSOR" not in os.environ:
+            for number in {numbers!r}:
+                os.kill(os.getpid(), number)
+
+sys.meta_path.insert(0, Finder())
+"""
+"""A program to which these signals come as soon as the module is to be imported."""
+
+
+_PACE = 0.002
+"""Seconds from one signal to the next: a process that only handles signals would not end."""
+
+
+class EarlyTests(UpgradeTestCase):
+    """Signals that come while the program is still importing what it is made of."""
+
+    def come(self, *numbers: int, module: str = "txmux.cli") -> None:
+        customize(self, _EARLY.format(module=module, numbers=[*map(int, numbers)]))
+
+    def run_early(self) -> Running:
+        mux = Running(self.folder, RULES)
+        self.addCleanup(mux.kill)
+        return self.own(mux)
+
+    def test_done_when_ready(self) -> None:
+        """Reload and upgrade are done once the service serves, in this order; the log is opened again by both."""
+        self.come(signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+        mux = self.run_early()
+        mux.child.wait_for("rules reloaded: nothing changed")
+        mux.child.wait_for("upgraded: process ")
+        eventually(lambda: mux._named() != mux.pid, "another process serves")
+        mux._follow()
+
+    def test_quit(self) -> None:
+        """SIGQUIT stops the service as SIGTERM does."""
+        self.come(signal.SIGQUIT)
+        rules = make_folder(self) / "rules.ini"
+        rules.write_text(RULES)
+        child = self.own(Child(sys.executable, "-m", "txmux", "run", rules))
+        self.assertEqual(child.wait(), 0)
+        self.assertRegex(child.output, r"stopping: SIGTERM\n(.*\n)*.* stopped\n")
+
+    def test_twist(self) -> None:
+        self.come(signal.SIGHUP, signal.SIGUSR1, module="txmux.cli.twist")
+        mux = self.upgrading()
+        mux.child.wait_for("rules reloaded: nothing changed")
+
+    def test_new_starter(self) -> None:
+        """What starts workers anew ignores them from its first moment."""
+        mux = self.run_early()
+        old = starter_of(mux.pid)
+        os.kill(old, signal.SIGKILL)
+        eventually(lambda: {*pids_of(mux.pid)} - {old} != set(), "it starts")
+        (new,) = {*pids_of(mux.pid)} - {old}
+        for number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2):
+            os.kill(new, number)
+        eventually(lambda: named(mux.pid, "starter") == [new], "it has started")
+
+
+class LateTests(UpgradeTestCase):
+    """Signals to a process that is about to end."""
+
+    def test_replaced(self) -> None:
+        """SIGHUP and SIGUSR1 reach the process that serves now, and do not end the old one."""
+        mux = self.own(Running(self.folder, RULES))
+        self.addCleanup(mux.kill)
+        old = mux.replace()
+        with contextlib.suppress(ProcessLookupError):
+            while not is_gone(old):
+                os.kill(old, signal.SIGUSR1)
+                os.kill(old, signal.SIGHUP)
+                time.sleep(_PACE)
+        self.assertEqual(mux.child.process.wait(PATIENCE), 0)
+        mux.child.wait_for("rules reloaded: nothing changed")
+        self.assertRegex(mux.child.output, r"upgraded: (.*\n)*.*rules reloaded: nothing changed")
+
+    def test_stopping(self) -> None:
+        """Until its end, none of them ends a process that stops."""
+        for service in (Running(self.folder, RULES), self.upgrading()):
+            self.addCleanup(service.kill)
+            service.terminate()
+            with contextlib.suppress(ProcessLookupError):
+                while not is_gone(service.pid):
+                    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+                        os.kill(service.pid, number)
+                    time.sleep(_PACE)
+            status = 0 if isinstance(service, Running) else -signal.SIGTERM
+            self.assertEqual(service.child.wait(), status)
+
+    def test_stopped_while_upgrading(self) -> None:
+        """SIGTERM during an upgrade ends both processes, and nobody says that one of them serves."""
+        ready, gate = self.late("_count_on")
+        mux = self.upgrading()
+        mux.ask()
+        eventually(ready.exists, "the upgrade is under way")
+        mux.terminate()
+        mux.child.wait_for("SIGTERM")
+        gate.touch()
+        mux.child.wait_for("no upgrade: the service is shutting down")
+        mux.assert_stopped()
+        self.assertNotIn("keeps serving", mux.child.output)
+
+    def test_quit(self) -> None:
+        mux = self.own(Running(self.folder, RULES))
+        os.kill(mux.pid, signal.SIGQUIT)
+        mux.assert_stopped()
+        self.assertEqual((mux.child.wait(), mux.pidfile.exists()), (0, False))
 
 
 class NeverRunningTests(SynchronousTestCase):

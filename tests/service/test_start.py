@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 import socket
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from tests.support.peers import connect
 from tests.support.service import ServiceTestCase
 from txmux import MuxService
 from txmux.errors import ListenError
+from txmux.processes.held_signals import release_signals
 from txmux.rules.problems import RulesError
 from txmux.serving import listen_addresses
 from txmux.serving.endpoints import _with_backlog
@@ -95,13 +97,16 @@ backend = reset
         self.assertIn(f"local=unix:{path} ", line)
 
     def test_from_file(self) -> None:
-        """A service can be made from a file; its errors are raised."""
+        """A service can be made from a file; its errors are raised. SIGHUP is held until it has started."""
         path = self.folder / "rules.ini"
         path.write_text("[listen x]\nendpoint = 127.0.0.1:0\n")
+        self.addCleanup(release_signals)
         self.assertEqual(MuxService.from_file(path).control.rules.listeners[0].name, "x")
+        self.assertEqual(signal.pthread_sigmask(signal.SIG_BLOCK, ()), {signal.SIGHUP})
         path.write_text("[listen x]\n")
         with self.assertRaises(RulesError):
             MuxService.from_file(str(path))
+        self.assertEqual(signal.pthread_sigmask(signal.SIG_BLOCK, ()), set())
 
     def test_listens_with_privilege(self) -> None:
         """Sockets are opened while there still is the privilege to, and only once."""

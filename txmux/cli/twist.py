@@ -22,6 +22,7 @@ from txmux.net.sockets.memory import keep_running
 from txmux.net.sockets.timers import use_monotonic_time
 from txmux.net.tls.deferred import import_reactor_without_tls
 from txmux.processes.forking import can_fork, name_process
+from txmux.processes.held_signals import hold_signals, release_signals
 from txmux.telemetry.lines import ServiceLog
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ class Options(usage.Options):
         if bool(self["rules"]) == bool(self["demo"]):
             raise usage.UsageError("give either --rules FILE or --demo")
         if self["demo"]:
+            release_signals()  # it reloads nothing
             return
         try:
             self.rules = read_rules(self["rules"])
@@ -112,6 +114,9 @@ class _StoppingService(MultiService):
         if failure is not None:
             # What runs the reactor would end the process as if nothing had failed.
             atexit.register(os._exit, status_of(failure))
+        else:
+            # The end of the interpreter gives signals their default effect again.
+            atexit.register(hold_signals)
         stopped: Deferred[Any] = super().stopService()
         return stopped
 

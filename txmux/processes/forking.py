@@ -19,6 +19,7 @@ from typing import Any
 import attrs
 
 from txmux.net.tls.deferred import import_reactor_without_tls
+from txmux.processes.held_signals import held, release_signals
 
 
 def environment() -> dict[str, str]:
@@ -31,7 +32,13 @@ _PATIENCE = 2.0
 """Seconds that a process may take to end."""
 _SET_NAME, _SET_CHILD_SUBREAPER = 15, 36  # prctl(2)
 _STDERR = 2
-_FOR_THE_SUPERVISOR = (signal.SIGHUP, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+_FOR_THE_SUPERVISOR = (
+    signal.SIGHUP,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+)
 """systemd and terminals send these to all processes of a service; only the supervisor acts on them."""
 
 
@@ -89,7 +96,7 @@ def spawn(module: str, *arguments: str) -> Child:
             os.dup2(nothing.fileno(), 0)
         main(other, *arguments)
 
-    with other:
+    with other, held():  # until it calls `ignore_signals`
         is_forked = can_fork()
         try:
             if is_forked:
@@ -131,6 +138,7 @@ def ignore_signals(*others: signal.Signals) -> None:
     """Ignore these signals and those for the whole service, which the supervisor handles."""
     for number in (*_FOR_THE_SUPERVISOR, *others):
         signal.signal(number, signal.SIG_IGN)
+    release_signals()
 
 
 def adopt_orphans() -> None:

@@ -35,7 +35,9 @@ async def _reload(query: Query) -> ApiAnswer:
     "/api/upgrade", "move the service into a new process", ref("Upgraded"), right="all"
 )
 async def _upgrade(query: Query) -> ApiAnswer:
-    return _reported(await query.control.upgrade(), 409, "the old process keeps serving")
+    report = await query.control.upgrade()
+    still = "" if query.control.is_stopping else "the old process keeps serving"
+    return _reported(report, 409, still)
 
 
 @RESOURCES.change("/api/stop", "stop the service", right="all")

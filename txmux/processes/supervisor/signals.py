@@ -9,32 +9,60 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from txmux.processes.held_signals import release_signals
+
 
 class SignalWatch:
-    """Calls a function in the reactor when a signal arrives; `stop` restores the previous handlers.
+    """Calls a function in the reactor when a signal arrives, or has been held until now; `stop` restores the previous handler.
 
     Only the main thread can handle signals; in any other this does nothing.
+
+    Args:
+        pass_on: Passes the signal on to the process that has replaced this one; returns whether there is one.
     """
 
-    def __init__(self, reactor: Any, action: Callable[[], object], *signals: int) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        action: Callable[[], object],
+        number: int,
+        pass_on: Callable[[int], bool] = lambda _: False,
+    ) -> None:
         self._reactor = reactor
         self._action = action
-        self._signals = signals
-        self._before: dict[int, Any] = {}
+        self._number = number
+        self._pass_on = pass_on
+        self._before: Any = None
+        self._is_watching = False
 
     def start(self) -> None:
         if threading.current_thread() is threading.main_thread():
-            for number in self._signals:
-                self._before[number] = signal.signal(number, self._arrived)
+            self._before = signal.signal(self._number, self._arrived)
+            self._is_watching = True
+            release_signals(self._number)
 
     def stop(self) -> None:
-        for number, handler in self._before.items():
+        """Stop watching, unless the reactor stops, too: by default, the signal would end what is left of the process."""
+        if self._is_watching and not is_stopping(self._reactor):
+            self._is_watching = False
             # A handler that was not set from Python is unknown, and cannot be put back.
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        self._before.clear()
+            before = signal.SIG_DFL if self._before is None else self._before
+            signal.signal(self._number, before)
 
-    def _arrived(self, *_: object) -> None:
-        self._reactor.callFromThread(self._action)
+    def _arrived(self, number: int, _: object) -> None:
+        # At once, since after the end of the reactor nothing else is.
+        if not self._pass_on(number):
+            self._reactor.callFromThread(self._action)
+
+
+def is_stopping(reactor: Any) -> bool:
+    """Return whether the reactor has been stopped, and still runs what comes before its end."""
+    return bool(getattr(reactor, "running", False) and getattr(reactor, "_stopped", False))
+
+
+def stop_by_quit() -> None:
+    """Do what SIGTERM does, from the next turn on."""
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 class StopSignals:

@@ -10,6 +10,7 @@ old: hands over its connections, and ends when the others have ended
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 import time
@@ -166,9 +167,15 @@ class Successor(ProcessProtocol):
         self.counting = descriptors, fields
 
     def end(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def send_signal(self, number: int) -> bool:
+        """Send it a signal; return whether it still is there."""
         if self.transport is not None:
             with suppress(ProcessExitedAlready):
-                self.transport.signalProcess("KILL")
+                self.transport.signalProcess(number)
+                return True
+        return False
 
     def ended(self) -> Deferred[str]:
         """Wait for its end, and return how it ended; each call has a Deferred of its own."""

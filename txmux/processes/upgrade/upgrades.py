@@ -83,7 +83,7 @@ class Upgrades:
     _renew: Callable[[str], Awaitable[Report]]
 
     is_waiting = False
-    _has_reported = _is_accepting = _predecessor_ended = _is_stopping = False
+    _has_reported = _has_served = _is_accepting = _predecessor_ended = _is_stopping = False
 
     def __attrs_post_init__(self) -> None:
         self._changes = Conditions()
@@ -151,7 +151,6 @@ class Upgrades:
             await self._accept(transfers)
             left_out = self._leave_out()
             self._serves(supervisor.pool.answers)
-            self._changes.check()
             return left_out
 
         def all_here() -> None:
@@ -205,6 +204,8 @@ class Upgrades:
         oom.go_last()
         self.store()
         self._resources.serve(is_healthy, is_new_main=self._predecessor is not None)
+        self._has_served = True
+        self._changes.check()
 
     def store(self) -> None:
         """Leave what is needed if this process dies: sockets with systemd, counters with the predecessor."""
@@ -234,6 +235,10 @@ class Upgrades:
     @property
     def is_under_way(self) -> bool:
         return self._upgrade is not None or self.is_waiting or self.has_successor
+
+    def serves(self) -> Deferred[None]:
+        """Wait until this process has begun to serve, or is shutting down."""
+        return self._changes.until(lambda: self._has_served or self._is_stopping)
 
     def settled(self) -> Deferred[None]:
         """Wait until it is decided which process serves."""
@@ -265,6 +270,10 @@ class Upgrades:
     def expect_no_more(self) -> None:
         self._arrives_until = None
         self._changes.check()
+
+    def pass_signal_on(self, number: int) -> bool:
+        """Send a signal to the successor, if there is one; return whether there is."""
+        return self._successor is not None and self._successor.send_signal(number)
 
     async def reload_successor(self) -> Report:
         return await self._pass_on("reload", messages.RELOAD, seconds=_RELOADS)
@@ -386,6 +395,7 @@ class Upgrades:
     def stop_upgrading(self) -> bool:
         """End a successor that does not serve yet; return whether another process serves."""
         self._is_stopping = True
+        self._changes.check()
         shared = self.is_waiting or self.has_successor
         if self._upgrade is not None:
             shared = shared or self._upgrade.is_committed

@@ -23,6 +23,7 @@ from txmux.net.channel import messages
 from txmux.net.channel.descriptorstream import close_all
 from txmux.net.channel.message import Message
 from txmux.processes.forking import adopt_orphans, exit_after, ignore_signals, name_process
+from txmux.processes.held_signals import held, release_signals
 from txmux.processes.oom import set_score
 from txmux.processes.privilege.account import Account, AccountError
 from txmux.processes.privilege.refusals import Refusals
@@ -110,15 +111,16 @@ def _fork(
     gc.freeze()
     listener_to = refusals.expect(number)
     try:
-        pid = os.fork()
+        with held(signal.SIGTERM):  # until the worker has its own handler
+            pid = os.fork()
+            if not pid:
+                refusals.close()
+                for inherited in (connection, *others):
+                    inherited.close()
+                exit_after(lambda: _run_worker(descriptors[0], number, listener_to, **how))
     except OSError as problem:
         _send(connection, messages.FORKED, number=number, error=problem.strerror)
     else:
-        if not pid:
-            refusals.close()
-            for inherited in (connection, *others):
-                inherited.close()
-            exit_after(lambda: _run_worker(descriptors[0], number, listener_to, **how))
         _send(connection, messages.FORKED, number=number, pid=pid)
     finally:
         listener_to.close()
@@ -126,6 +128,7 @@ def _fork(
 
 
 def _run_worker(channel: int, number: int, listener_to: socket.socket, **how: Any) -> int:
+    release_signals()  # they stay ignored
     signal.set_wakeup_fd(-1)
     for handled in (signal.SIGCHLD, signal.SIGTERM):
         signal.signal(handled, signal.SIG_DFL)
