@@ -49,6 +49,12 @@ class _Worker:
     def retire(self) -> None:
         self.heard.append("retire")
 
+    def ping(self) -> None:
+        self.heard.append("ping")
+
+    def no_memory(self) -> None:
+        raise MemoryError
+
     def answer(self, kind: str) -> None:
         self.asked.pop(kind).callback(None)
 
@@ -63,11 +69,19 @@ class PingTest(SynchronousTestCase):
             raise ZeroDivisionError
 
         pool = WorkerPool(make, clock, fail)
+        lacking, first = make(1), make(0)
+        self.patch(lacking, "ping", lacking.no_memory)
+        pool.workers += [lacking, first]
         pool.watch()
         clock.pump([1.0] * 3)
         pool.stop_watching()
         self.assertEqual(len(done), 3)
-        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 3)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual(
+            [*pool.recurring.failing], ["look at worker 2", "do what is due each second"]
+        )
+        self.assertEqual(len(self.flushLoggedErrors(MemoryError)), 1)
+        self.assertEqual(first.heard, ["ping"] * 3)
 
 
 class SettledTest(SynchronousTestCase):

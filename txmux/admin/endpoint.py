@@ -50,8 +50,8 @@ class AdminEndpoints:
         self._is_automatic = is_automatic
         self._accepting = False
         self._failed: Sequence[str] = ()
-        self._sampling = LoopingCall(self._sample)
-        self._looking = LoopingCall(self._look)
+        self._sampling = LoopingCall(control.recurring.run, "count for the rates", self._sample)
+        self._looking = LoopingCall(control.recurring.run, "see what needs attention", self._look)
         self._sampling.clock = self._looking.clock = reactor
         self._settings: dict[str, str] = {}  # by the key of the address, as all of these
         self._tokens: AdminTokens | None = None
@@ -155,8 +155,7 @@ class AdminEndpoints:
         if self._failed:
             self.accept()
         self._read_tokens_again()
-        sampling = Deferred.fromCoroutine(self._control.sample())
-        return sampling.addErrback(lambda why: self._log.failure("nothing is counted", why))
+        return Deferred.fromCoroutine(self._control.sample())
 
     def _read_tokens_again(self) -> None:
         if self._tokens is None:
@@ -169,8 +168,7 @@ class AdminEndpoints:
         self._control.token_problem = self._tokens.problem
 
     def _look(self) -> Deferred[None]:
-        looking = Deferred.fromCoroutine(self._control.look())
-        return looking.addErrback(lambda why: self._log.failure("nothing is looked at", why))
+        return Deferred.fromCoroutine(self._control.look())
 
     def _listen(self, key: str, setting: str, opened: socket.socket) -> Any:
         AdminClients, make_site = _load()  # noqa: N806

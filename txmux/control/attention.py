@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from txmux.control.clients import crowded_logins, flooding
-from txmux.control.overrides import OUT_OF_MEMORY
+from txmux.control.overrides import OUT_OF_MEMORY, ServiceState
 from txmux.control.report import Report
 from txmux.control.rules_index import RulesIndex
 from txmux.net.sockets.queues import Overflow
@@ -237,6 +237,15 @@ def silent_workers(
             )
 
 
+def processes(state: ServiceState, now: float) -> Iterator[AttentionItem]:
+    """Find what is wrong with the processes of a service; `now` is in seconds since 1970."""
+    yield from failing_steps(state.recurring.failing)
+    yield from replaced_workers(state.restarts, now)
+    yield from killed_workers(state.restarts, now)
+    yield from refused_calls(state.refused_calls)
+    yield from helper_gone(state.problems())
+
+
 def replaced_workers(
     restarts: Iterable[tuple[float, int, str]], now: float
 ) -> Iterator[AttentionItem]:
@@ -298,6 +307,21 @@ def refused_calls(calls: Mapping[str, tuple[float, int]]) -> Iterator[AttentionI
             do="see which plugin makes it; txmux itself does not, so a worker may have been taken over: restart the service",
             link="#workers",
             subject="refused calls",
+            is_logged=True,
+        )
+
+
+def failing_steps(failing: Mapping[str, tuple[float, str]]) -> Iterator[AttentionItem]:
+    """Find what the service cannot do; see `RecurringSteps.failing`."""
+    for step, (since, why) in failing.items():
+        yield AttentionItem(
+            "warning",
+            "service",
+            f"it cannot {step}",
+            why,
+            since,
+            "it is tried again; see the log for what is lacking",
+            subject=f"step {step}",
             is_logged=True,
         )
 

@@ -73,6 +73,7 @@ from txmux.telemetry.counting.snapshot import (
 )
 from txmux.telemetry.formatting import counted, duration
 from txmux.telemetry.lines import LOST_LINES
+from txmux.telemetry.recurring import RecurringSteps
 from txmux.telemetry.sources import Source, SourceLog, worst
 from txmux.transport import IPAddress
 
@@ -116,6 +117,7 @@ class Control:
     """Asks all workers of a service and puts their answers together; passes an operator's changes to all of them.
 
     Attributes:
+        recurring: What is done every few seconds in this process.
         rates: The rates of counters.
         index: Finds in the current rules what belongs together.
         bans: Clients that may not connect, beside the rules.
@@ -169,6 +171,7 @@ class Control:
         self._sharing = Sharing(reactor, self.bans)
         self._source_log = SourceLog()
         self._attention_log = AttentionLog()
+        self.recurring = RecurringSteps()
         self._refused = RefusedClients(counters, reactor.seconds)
         self._lost_before: dict[str, int] = {}  # lines of logs that the predecessor could not write
         self._lost: Mapping[str, int] = {}
@@ -283,7 +286,8 @@ class Control:
             *await Turns().collect(attention.backends(backends, self.index, now)),
             *attention.not_served(missing),
             *attention.not_accepted(missing, self.shut(), gauges.cannot_accept),
-            *attention.overflowed(self.rules, self.state.queues.lost() if self.state else {}),
+            *(attention.overflowed(self.rules, self.state.queues.lost()) if self.state else ()),
+            *attention.failing_steps(self.recurring.failing),
             *attention.failed_reload(self.last_reload, str(self.rules.path)),
             *attention.outdated_rules(str(self.rules.path), self.has_outdated_rules()),
             *attention.failed_upgrade(self.last_upgrade),
@@ -291,10 +295,7 @@ class Control:
             *attention.orphaned(orphaned),
             *attention.clients_that_wait(self.overrides().held, gauges.held, time.monotonic()),
             *attention.silent_workers(workers, missing),
-            *attention.replaced_workers(self.state.restarts if self.state else (), now),
-            *attention.killed_workers(self.state.restarts if self.state else (), now),
-            *attention.refused_calls(self.state.refused_calls if self.state else {}),
-            *attention.helper_gone(self.state.problems() if self.state else ()),
+            *(attention.processes(self.state, now) if self.state else ()),
             *attention.measured(gauges, self.rules, now),
             *attention.secrets(self.index, self.token_problem),
             *(self._renewed.attention() if self._renewed is not None else ()),

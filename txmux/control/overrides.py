@@ -23,6 +23,7 @@ from txmux.backends.upstreams import Upstreams
 from txmux.control.broadcast import WorkerLink
 from txmux.net.sockets.queues import ListenQueues
 from txmux.telemetry.recent import Recent
+from txmux.telemetry.recurring import RecurringSteps
 
 if TYPE_CHECKING:
     from txmux.serving.acme.renewal import Certificates
@@ -102,6 +103,7 @@ class ServiceState:
         observed: Returns the servers that are failing or silent.
         queues: Notices overflows of the accept queues.
         restarts: Of each worker that was started again: when, in seconds since 1970, its number, and why.
+        recurring: What the supervisor does each second.
         refused_calls: By the system call that a sandbox has refused: when first, as above, and the number of the worker.
     """
 
@@ -118,6 +120,7 @@ class ServiceState:
     observed: Callable[[], Mapping[ServerKey, ObservedServer]] = dict
     queues: ListenQueues = attrs.field(factory=ListenQueues)
     restarts: deque[tuple[float, int, str]] = attrs.field(factory=lambda: deque(maxlen=1000))
+    recurring: RecurringSteps = attrs.field(factory=RecurringSteps)
     refused_calls: dict[str, tuple[float, int]] = attrs.field(factory=dict)
 
     def take_ended_holds(self, now: float) -> list[str]:

@@ -106,6 +106,27 @@ class ScheduleTests(SynchronousTestCase):
         checked.advance(60)
         self.assertEqual(sorted(checked.targets()), sorted(many))
 
+    def test_goes_on_after_an_error(self) -> None:
+        """A check that cannot be made, such as for want of memory, is logged; the next one is made after the interval, and only one."""
+
+        def lack(*_: object, **__: object) -> None:
+            lacked.append(1)
+            raise MemoryError
+
+        for part in ("make_check", "start_check"):
+            checked = self.refusing(*servers("10.0.0.1:80"), check=Check("tcp", interval=2))
+            target, lacked = checked.checks.probe_target, list[int]()
+            usual = getattr(target, part)
+            setattr(target, part, lack)
+            checked.advance(10)
+            self.assertGreater(len(lacked), 3)
+            self.assertEqual(len(self.flushLoggedErrors(MemoryError)), len(lacked))
+            setattr(target, part, usual)
+            checked.advance(10)
+            checked.attempts.clear()
+            checked.advance(20)
+            self.assertEqual(len(checked.attempts), 10)
+
     def test_dead_from_the_beginning(self) -> None:
         for interval in (3.0, 3600.0):
             checked = self.refusing(check=Check("tcp", interval=interval))

@@ -33,6 +33,7 @@ from txmux.errors import printable
 from txmux.net.redis import RedisError, RedisProtocol
 from txmux.rules.model import IPNetwork
 from txmux.rules.model.settings import Store
+from txmux.telemetry.recurring import RecurringSteps
 from txmux.telemetry.sources import Source
 from txmux.wire.jsontext import MISSHAPEN, parse_json, time_of
 
@@ -126,7 +127,9 @@ class SharedBans:
             steady=STEADY,
         )
         self._left_out: set[IPNetwork] = set()
-        self._connection_check = LoopingCall(self._check_connection)
+        self._connection_check = LoopingCall(
+            RecurringSteps().run, "compare bans with Redis", self._check_connection
+        )
         self._connection_check.clock = reactor
         self._client = RedisClient(
             reactor,

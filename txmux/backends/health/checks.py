@@ -137,8 +137,24 @@ class _MemberChecks:
     def _start_check(self) -> None:
         if self._checking is not None:
             self._checking.abort()  # the check has its result, but the server has not closed
+            self._checking = None
         checks, member = self._checks, self.member
         self._started_at = checks.clock.seconds()
+        try:
+            self._run_check()
+        except Exception:  # noqa: BLE001 - memory, for one, may be there again for the next one
+            self._log.failure(
+                "backend {backend}: cannot check {server}",
+                backend=checks.backend.name,
+                server=member.target.text,
+            )
+            if self._checking is not None:
+                self._checking.abort()
+            if not self._timer.active():  # it has no result
+                self._timer = checks.clock.callLater(checks.check.interval, self._start_check)
+
+    def _run_check(self) -> None:
+        checks, member = self._checks, self.member
         self._checking = checks.probe_target.make_check(checks.timers, member, self._take_result)
         checks.probe_target.start_check(self._checking, checks.dial, member)
 

@@ -16,6 +16,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from txmux.serving.listen_addresses import systemd_descriptor, tcp_key
+from txmux.telemetry.recurring import RecurringSteps
 
 _PREFIX = "txmux."
 _LONGEST_NAME = 255
@@ -56,7 +57,9 @@ class Notifier:
     def watch(self, is_healthy: Callable[[], bool]) -> None:
         """Ping the watchdog of systemd while `is_healthy`; otherwise systemd restarts the service."""
         if self._address and self._interval:
-            self._watchdog = LoopingCall(self._show, is_healthy)
+            self._watchdog = LoopingCall(
+                RecurringSteps().run, "report to systemd that it lives", self._show, is_healthy
+            )
             self._watchdog.clock = self._clock
             self._watchdog.start(self._interval / _PINGS)
 

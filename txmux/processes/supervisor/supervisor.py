@@ -37,9 +37,9 @@ from txmux.access.bans import rows_of
 from txmux.backends.health.observer import ServerObserver
 from txmux.backends.names.resolve import NameResolver
 from txmux.backends.pool.pool import no_server_up
-from txmux.backends.upstreams import PreparedUpstreams, Upstreams
+from txmux.backends.upstreams import Upstreams
 from txmux.client.io_runtime import IORuntime
-from txmux.client.tls.terminations import PreparedTerminations, Terminations, expiry_warnings
+from txmux.client.tls.terminations import Terminations, expiry_warnings
 from txmux.control.broadcast import broadcast
 from txmux.control.overrides import Overrides, ServiceState
 from txmux.errors import MuxError
@@ -54,6 +54,7 @@ from txmux.processes.privilege.helper import Helper
 from txmux.processes.privilege.opener import HELPER_ENDED
 from txmux.processes.privilege.privilege import open_for_worker
 from txmux.processes.privilege.sandbox import NO_LANDLOCK, Sandbox, sandbox_of
+from txmux.processes.supervisor.pending import PendingRules
 from txmux.processes.supervisor.resources import Resources
 from txmux.processes.upgrade.worker_transfers import WorkerTransfers
 from txmux.processes.workers.pool import WorkerPool, WorkersError, failures
@@ -171,6 +172,7 @@ class Supervisor:
             upstreams,
             problems=resources.privilege.problems,
             observed=self._observer.observed,
+            recurring=pool.recurring,
         )
 
     def check(self, owner: tuple[int, int] | None = None) -> None:
@@ -480,29 +482,39 @@ class Supervisor:
         self._sockets.close_unused()
 
     def _tick(self) -> None:
-        KILLS.look()
-        self.starter.ping()
-        self.folded_log.report()
-        self._privilege.problems()
-        self.state.queues.look(self._sockets.sockets())
-        self._look()
+        do = self.state.recurring.run
+        do("see whom the kernel has killed", KILLS.look)
+        do("look at the process that starts workers", self.starter.ping)
+        do("log what repeats", self.folded_log.report)
+        do("look at the helper", self._privilege.problems)
+        do(
+            "look at the queues of listeners",
+            lambda: self.state.queues.look(self._sockets.sockets()),
+        )
+        do("look at certificates", self._look)
         if self.transfers.accepting and not self.is_changing:
-            self._listen_on_new(self._sockets.revive())
-        if gone := self.state.bans.expire(time.monotonic()):
-            self.pool.send_to_all(messages.BAN, rows=rows_of(gone))
+            do("listen again", lambda: self._listen_on_new(self._sockets.revive()))
+        do("lift bans that have ended", self._end_bans)
         if self.transfers.accepting:  # otherwise another process logs it
-            for backend in self.state.take_ended_holds(time.monotonic()):
-                self._log.info(
-                    "backend {backend}: the hold by an operator has ended, its clients go on",
-                    backend=backend,
-                )
+            do("end holds", self._end_holds)
         if self.pool.workers:  # otherwise the service is shutting down
-            self._observer.tick()
+            do("judge servers by what is counted", self._observer.tick)
             certificates = self.state.certificates
             if certificates and self.transfers.accepting and self.pool.are_ready():
-                certificates.tick()
-            self._listen_again()
-            Deferred.fromCoroutine(self.close_unused())
+                do("renew certificates", certificates.tick)
+            do("listen where another process did", self._listen_again)
+            do("close what is unused", lambda: Deferred.fromCoroutine(self.close_unused()))
+
+    def _end_bans(self) -> None:
+        if gone := self.state.bans.expire(time.monotonic()):
+            self.pool.send_to_all(messages.BAN, rows=rows_of(gone))
+
+    def _end_holds(self) -> None:
+        for backend in self.state.take_ended_holds(time.monotonic()):
+            self._log.info(
+                "backend {backend}: the hold by an operator has ended, its clients go on",
+                backend=backend,
+            )
 
     def _look(self) -> None:
         """Read changed certificates again, for workers that start while they cannot be read."""
@@ -777,16 +789,3 @@ class Supervisor:
 
     def reopen_log(self) -> None:
         self.pool.send_to_all(messages.REOPEN)
-
-
-@attrs.define(eq=False)
-class PendingRules:
-    """The rules of a reload that is being prepared; `preparing` has the process ID of each worker."""
-
-    rules: Rules
-    sockets: Mapping[str, socket.socket]
-    version: int
-    upstreams: PreparedUpstreams
-    terminations: PreparedTerminations
-    preparing: dict[Worker, int] = attrs.field(factory=dict)
-    ready: Deferred[None] = attrs.field(factory=Deferred)

@@ -19,6 +19,7 @@ from txmux.net.channel.message import Message
 from txmux.processes.conditions import Conditions
 from txmux.processes.workers.moving import WorkerHandover
 from txmux.processes.workers.worker import Worker
+from txmux.telemetry.recurring import RecurringSteps
 
 _FLOWS_MOVED = 5.0  # seconds; as long as a port waits for flows of another process
 
@@ -52,6 +53,7 @@ class WorkerPool:
         on_ping: Called after each round of pings.
 
     Attributes:
+        recurring: What is done each second.
         changes: Checked when a worker has begun to serve, has ended, or stays after all.
         workers: The workers that serve, or will.
         retiring: The workers that end after their last connection.
@@ -63,6 +65,7 @@ class WorkerPool:
     _make: Callable[[int], Worker]
     _reactor: Any
     _on_ping: Callable[[], object] = lambda: None
+    recurring: RecurringSteps = attrs.field(factory=RecurringSteps, init=False)
     changes: Conditions = attrs.field(factory=Conditions, init=False)
     workers: list[Worker] = attrs.field(factory=list, init=False)
     retiring: list[Worker] = attrs.field(factory=list, init=False)
@@ -86,11 +89,8 @@ class WorkerPool:
 
     def _ping(self) -> None:
         for worker in self.all():
-            worker.ping()
-        try:
-            self._on_ping()
-        except Exception:  # noqa: BLE001 - else no worker would be pinged again
-            self._log.failure("what is done each second has failed")
+            self.recurring.run(f"look at worker {worker.number + 1}", worker.ping)
+        self.recurring.run("do what is due each second", self._on_ping)
 
     def all(self) -> list[Worker]:
         return [*self.workers, *self.added, *self.retiring]

@@ -161,8 +161,9 @@ class Worker:
         try:
             own, column, life = counters.column(OWN), counters.column(number), counters.life
             self._fork(channel)
-        except OSError as problem:
-            self._cannot_start(channel, str(problem.strerror))
+        except (MemoryError, OSError) as problem:
+            why = problem.strerror if isinstance(problem, OSError) else "there is no memory left"
+            self._cannot_start(channel, str(why))
             return
         if is_again:
             own.process.restarted()
@@ -195,7 +196,13 @@ class Worker:
             if self._hung or (self._retirement is not None and not self.ready):
                 self._end()  # this was due before its ID was known
             elif self._stopped is None:
-                self._ask_to_start(channel).addCallbacks(self._is_ready, self._has_failed)
+                try:
+                    asking = self._ask_to_start(channel)
+                except Exception as problem:  # noqa: BLE001 - the process would wait for ever
+                    self._problem = str(problem) or type(problem).__name__
+                    self._end()
+                else:
+                    asking.addCallbacks(self._is_ready, self._has_failed)
 
     def _cannot_start(self, channel: Channel, why: str) -> None:
         if self._channel is not channel:

@@ -1,0 +1,58 @@
+"""Steps that are done again and again, and may fail."""
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.logger import capturedLogs
+from twisted.trial.unittest import SynchronousTestCase
+
+from txmux.control.attention import failing_steps
+from txmux.telemetry.recurring import RecurringSteps
+
+
+class RecurringStepsTest(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.steps = RecurringSteps()
+
+    def test_fails_and_can_again(self) -> None:
+        """It is logged once, and needs attention until it can be done again."""
+
+        def step(word: str) -> None:
+            done.append(word)
+            if len(done) < 3:
+                raise MemoryError
+
+        done: list[str] = []
+        with capturedLogs() as events:
+            for _ in range(4):
+                self.assertIsNone(self.steps.run("look", step, "x"))
+                items = [(item.text, item.cause) for item in failing_steps(self.steps.failing)]
+                self.assertEqual(items, [("it cannot look", "MemoryError()")] * (len(done) < 3))
+        self.assertEqual(done, ["x"] * 4)
+        said = [event["log_format"].format(**event) for event in events]
+        self.assertEqual(said, ["cannot look; it is tried again", "can look again"])
+        self.flushLoggedErrors(MemoryError)
+
+    def test_later(self) -> None:
+        """A step that takes longer may be waited for, and never fails."""
+        later: Deferred[None] = Deferred()
+        waiting = self.steps.run("look", lambda: later)
+        assert waiting is not None
+        self.assertNoResult(waiting)
+        later.errback(OSError(24, "Too many open files"))
+        self.successResultOf(waiting)
+        [(_, why)] = self.steps.failing.values()
+        self.assertIn("Too many open files", why)
+        again = self.steps.run("look", lambda: fail(OSError(1, "no")))
+        assert again is not None
+        self.successResultOf(again)
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+        self.steps.run("look", lambda: succeed(1))
+        self.assertEqual(self.steps.failing, {})
+
+    def test_no_memory_for_the_log(self) -> None:
+        self.patch(self.steps, "failing", _Full())
+        self.assertIsNone(self.steps.run("look", lambda: 1 / 0))
+
+
+class _Full(dict[str, tuple[float, str]]):
+    def __setitem__(self, *_: object) -> None:
+        raise MemoryError
