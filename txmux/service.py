@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import attrs
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.error import ReactorNotRunning
@@ -21,10 +22,11 @@ from txmux.control.coalescing import Coalescer
 from txmux.control.control import Control
 from txmux.control.report import Report
 from txmux.control.watching import RulesWatch
-from txmux.errors import MuxError
+from txmux.errors import MuxError, cause_of
 from txmux.net.collecting import UNCOLLECTED_FOR_GOOD
 from txmux.net.turns import in_thread
 from txmux.processes import oom
+from txmux.processes.committed import CommittedSteps
 from txmux.processes.forking import Child
 from txmux.processes.held_signals import hold_signals, release_signals
 from txmux.processes.privilege.account import Account, account_of
@@ -49,6 +51,8 @@ from txmux.serving.store import ListeningSockets
 from txmux.telemetry.counting.counters import Counters
 
 __all__ = ["MuxService"]
+
+_NO_CHANGE = "nothing changed"
 
 
 class MuxService(Service):
@@ -195,6 +199,14 @@ class MuxService(Service):
             self._log.error("upgrade failed, the old process keeps serving: {why}", why=problem)
             self.control.record_upgrade(report := Report.refused(problem))
             return report
+        except Exception as problem:  # noqa: BLE001 - report any failure to the caller
+            if not self._upgrades.has_successor:
+                self._log.failure("upgrade failed, the old process keeps serving")
+                self.control.record_upgrade(report := Report.refused(repr(problem)))
+                return report
+            self._log.failure("the new process serves, but not all of the upgrade was done")
+            why = f"the new process serves, but not all was done: {cause_of(problem)}"
+            report = Report(ok=True, changes=why)
         self._log.info("upgraded: {changes}", changes=report.changes)
         # Answer the API request before stopping.
         self._reactor.callLater(0, self._exit_when_drained)
@@ -236,10 +248,12 @@ class MuxService(Service):
         if self._upgrades.has_successor:
             self._end()
         elif supervisor is not None:
-            supervisor.serve_again()
-            self.control.use_rules(self.control.rules)
-            self.control.record_upgrade(Report.refused("the new process has ended"))
-            self._upgrades.serve_again(supervisor.pool.answers)
+            steps = CommittedSteps("this process serves again")
+            steps.run("serve with workers", supervisor.serve_again)
+            steps.run("follow the rules", self.control.use_rules, self.control.rules)
+            steps.run("be the main process", self._upgrades.serve_again, supervisor.pool.answers)
+            errors = ("the new process has ended", *steps.troubles)
+            self.control.record_upgrade(Report(ok=False, errors=errors))
 
     def _start_upgrade(self) -> None:
         failed = partial(self._log.failure, "the upgrade failed")
@@ -336,10 +350,14 @@ class MuxService(Service):
             supervisor.reopen_log()
             errors = "\n".join(report.errors)
             self._log.error("reload failed, keeping the previous rules: {errors}", errors=errors)
-        self._upgrades.store()
         status = f"reloaded: {changes}" if changes else f"not reloaded: {report.errors[0]}"
-        self._resources.notifier.ready(f"serving; rules {status}")
-        control.record_reload(report)
+        steps = CommittedSteps(f"the rules are {'in force' if changes else 'as before'}")
+        steps.run("report the reload", control.record_reload, report)
+        steps.run("leave the sockets with systemd", self._upgrades.store)
+        steps.run("notify systemd", self._resources.notifier.ready, f"serving; rules {status}")
+        if steps.troubles:
+            report = attrs.evolve(report, ok=False, errors=(*report.errors, *steps.troubles))
+            control.last_reload = time.time(), report
         return report
 
     async def _change(self, supervisor: Supervisor, given: Rules | None) -> Report:
@@ -362,31 +380,58 @@ class MuxService(Service):
         different = await in_thread(changes, self.control.rules, rules)
         rules_changed = bool(str(different))
         endpoints = self._resources.endpoints.prepare(rules)
+        steps = CommittedSteps("the rules are in force")
         try:
             self.control.make_room(rules, supervisor.version)
             older = await supervisor.change(
                 rules,
                 self._resources.sockets.prepare(rules.listeners),
                 account.owner if account else None,
+                steps,
                 rules_changed=rules_changed,
             )
         except BaseException:
             endpoints.sockets.abandon()
             raise
-        self._resources.endpoints.commit(endpoints)
-        self._resources.privilege.commit()
-        self.control.use_rules(rules)
-        self._watch.watch_files_of(rules)
-        warnings = await in_thread(lint, rules) if rules_changed else []
-        self._log_warnings([*warnings, *supervisor.ending_certificates()])
-        if rules_changed and rules.settings.drain_removed:
-            supervisor.end_removed(different.routes.gone, different.backends.gone)
-        failed = await supervisor.all_serve()
-        described = different.described(older) if rules_changed else "nothing changed"
+        # The rules are in force now: what fails from here on is no failure of the reload.
+        self.control.rules = rules
+        steps.run("use the admin endpoints", self._resources.endpoints.commit, endpoints)
+        described = partial(different.described, older) if rules_changed else lambda: _NO_CHANGE
+        removed = rules_changed and rules.settings.drain_removed
+        gone = (different.routes.gone, different.backends.gone) if removed else None
+        complete = partial(self._complete, supervisor, rules, steps, described, gone)
+        report = await steps.wait("complete the reload", complete)
+        if report is not None:
+            return report
+        return Report(ok=False, changes="the rules are in force", errors=tuple(steps.troubles))
+
+    async def _complete(
+        self,
+        supervisor: Supervisor,
+        rules: Rules,
+        steps: CommittedSteps,
+        described: Callable[[], str],
+        gone: tuple[Collection[str], Collection[str]] | None,
+    ) -> Report:
+        """Do what follows the commit of a reload; `gone` are routes and backends whose connections end."""
+        steps.run("open files by the helper", self._resources.privilege.commit)
+        steps.run("follow the rules", self.control.use_rules, rules)
+        steps.run("watch the rules' files", self._watch.watch_files_of, rules)
+        changes = steps.run("describe the change", described) or "the rules are in force"
+        warn = partial(self._warn, supervisor, rules, rules_changed=changes != _NO_CHANGE)
+        await steps.wait("warn of what is unusual", warn)
+        if gone is not None:
+            steps.run("end the connections of removed routes", supervisor.end_removed, *gone)
+        failed = await steps.wait("wait for the workers", supervisor.all_serve) or []
         kept = supervisor.kept_files
         for sentence in kept:
             self._log.warn("{kept}", kept=sentence)
-        return Report(ok=not failed, changes="; ".join([described, *kept]), errors=tuple(failed))
+        errors = (*failed, *steps.troubles)
+        return Report(ok=not errors, changes="; ".join([changes, *kept]), errors=errors)
+
+    async def _warn(self, supervisor: Supervisor, rules: Rules, *, rules_changed: bool) -> None:
+        warnings = await in_thread(lint, rules) if rules_changed else []
+        self._log_warnings([*warnings, *supervisor.ending_certificates()])
 
     def _log_warnings(self, warnings: Iterable[Problem]) -> None:
         for warning in warnings:

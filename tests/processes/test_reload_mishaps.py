@@ -16,6 +16,20 @@ _RULES = """
 endpoint = 127.0.0.1:0
 default  = close
 """
+_STUCK = """
+import os, sys
+if "txmux" in str(sys.orig_argv):
+    from txmux.processes.workers.process import MuxError, WorkerProcess
+
+    serve = WorkerProcess._serve
+
+    async def fail(self, start):
+        if os.path.exists({0!r}):
+            raise MuxError("no space")
+        await serve(self, start)
+
+    WorkerProcess._serve = fail
+"""
 _SHY = "[route more]\nmatch = shy\nbackend = close\n"
 _FAILS = """
 import functools, sys
@@ -125,7 +139,9 @@ class MishapsTest(WorkersTestCase):
         """What needs it fails and says what to do; clients are served until a worker cannot be replaced: then the service fails."""
         require_root()
         leave_unmeasured(self)
-        admin = make_folder(self) / "admin.sock"
+        admin, stuck = make_folder(self) / "admin.sock", make_folder(self) / "stuck"
+        stuck.parent.chmod(0o755)
+        customize(self, _STUCK.format(str(stuck)))
         self.folder.chmod(0o755)
         mux = self.start(settings=f"user = nobody\nworkers = 2\nadmin = unix:{admin}")
         (helper,) = named(mux.pid, "helper")
@@ -145,12 +161,18 @@ class MishapsTest(WorkersTestCase):
         mux.file.parent.chmod(0o755)  # where the access log is
         self.kill(mux, workers_of(mux.pid)[0])
         mux.file.parent.chmod(0o700)
+        self.kill(mux, workers_of(mux.pid)[0])  # it can do without that
+        eventually(
+            lambda: any(item["what"] == "log" for item in get(admin, "/api/status")["attention"]),
+            "its log is missed",
+        )
+        stuck.touch()
         os.kill(workers_of(mux.pid)[1], signal.SIGKILL)
         self.assertEqual(mux.child.wait(), 1)
         self.assertNotIn("Traceback", mux.child.output)
         self.assertRegex(
             mux.child.output,
-            f"#error. worker 1 cannot start: .*: Permission denied; {gone[:-2]}; stopping\n",
+            f"#error. worker [12] cannot start: no space; {gone[:-2]}; stopping\n",
         )
 
     def test_worker_that_cannot_start(self) -> None:

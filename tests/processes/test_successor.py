@@ -195,6 +195,30 @@ class FailureTest(TestCase):
 
 
 class OldVersionTest(TestCase):
+    async def test_what_fails_after_the_commit(self) -> None:
+        """The new process serves then: the upgrade has not failed, and its report says what has."""
+
+        def fail(*_: object) -> None:
+            raise MemoryError
+
+        old = Old()
+        old.endpoints.be_replaced = old.endpoints.leave_out = fail
+        program = f"{_READY}answer(value=['unix:/x'])\nstream.read()"
+        upgrade = upgrade_of(old, reactor, [sys.executable, "-c", program], fail)
+        self.addCleanup(upgrade.successor.ended)
+        self.addCleanup(upgrade.successor.channel.close)
+        with capturedLogs():
+            await upgrade.run({}, nothing_known)
+        self.assertEqual(len(self.flushLoggedErrors(MemoryError)), 3)
+        self.assertTrue(upgrade.is_committed)
+        report, why = upgrade.report(1.0), "the new process serves, but this failed:"
+        self.assertTrue(report.ok)
+        self.assertIn(f"; {why} refuse requests here: MemoryError", report.changes)
+        self.assertIn(f"; {why} leave what changes to the new process: ", report.changes)
+        self.assertIn(f"; {why} close removed endpoints: ", report.changes)
+        self.assertIn(f"; {why} close removed listeners: ", report.changes)
+        self.flushLoggedErrors(AttributeError)  # it has no listeners
+
     async def test_sockets_alone(self) -> None:
         program = f"{_READY}answer(value=None)\nstream.read()"
         old = Old()

@@ -270,11 +270,15 @@ class PreparedSockets:
     def commit(self) -> None:
         """Make these the sockets of the service, and all others unused."""
         store = self._store
-        addresses, before = store.addresses, store._listens_at
+        addresses, before, sockets = store.addresses, store._listens_at, store._sockets
+        shown_at = {key: shown(key, opened) for key, opened in self.sockets.items()}
+        # First, so that no error below leaves the sockets of two versions of the rules.
+        had = {**store._adopted, **sockets}
+        store._sockets, store._adopted, store.addresses = self.sockets, {}, shown_at
         store._listens_at = {address.key: address for address in self._addresses}
-        store.addresses = {key: shown(key, opened) for key, opened in self.sockets.items()}
+        store.unused |= {key: opened for key, opened in had.items() if key not in self.sockets}
         for address in self.opened:
-            old = store.get(address.other_key) if address.beside else None
+            old = had.get(address.other_key) if address.beside else None
             if old is not None:
                 replace(old, self.sockets[address.key], address.backlog)
             _log.info(
@@ -282,7 +286,7 @@ class PreparedSockets:
                 address=store.addresses[address.key],
                 section=address.section,
             )
-        for key in (key for key in store._sockets if key not in self.sockets):
+        for key in (key for key in sockets if key not in self.sockets):
             _log.info(
                 "no longer listening on {address} for {section}",
                 address=addresses[key],
@@ -293,9 +297,6 @@ class PreparedSockets:
                 # The backlog may have changed. For errors see `listen_again`.
                 with suppress(OSError):
                     self.sockets[address.key].listen(address.backlog)
-        had = {**store._adopted, **store._sockets}
-        store._sockets, store._adopted = self.sockets, {}
-        store.unused |= {key: opened for key, opened in had.items() if key not in self.sockets}
 
     def abandon(self) -> None:
         for address in self.opened:

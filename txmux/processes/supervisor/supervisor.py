@@ -48,6 +48,7 @@ from txmux.net.channel.channel import ChannelError, PeerGoneError
 from txmux.net.sockets.descriptors import soft_limit
 from txmux.net.tls.errors import CLIENT_CERTIFICATE
 from txmux.net.turns import in_thread
+from txmux.processes.committed import CommittedSteps
 from txmux.processes.oom import KILLS
 from txmux.processes.privilege import landlock
 from txmux.processes.privilege.helper import Helper
@@ -419,12 +420,14 @@ class Supervisor:
         rules: Rules,
         sockets: PreparedSockets,
         owner: tuple[int, int] | None,
+        steps: CommittedSteps,
         *,
         rules_changed: bool,
     ) -> int:
         """Reload: switch the workers to other rules. Call `all_serve` afterwards.
 
         The sockets are committed or abandoned. Without `rules_changed`, only certificates and other files are read again.
+        What follows the commit is run by `steps`, so an error means that there was none.
 
         Returns:
             The number of connections that keep older rules.
@@ -468,10 +471,10 @@ class Supervisor:
                 # The commit may retire the worker that flows are moving to.
                 await self.pool.flows_moved(self.pool.all())
             undo.pop_all()
-        sockets.commit()
-        older = await self._commit_pending(pending)
-        self._close_removed()
-        return older
+        steps.run("use the listening sockets", sockets.commit)
+        older = await steps.wait("switch the workers", lambda: self._commit_pending(pending, steps))
+        steps.run("close the sockets of removed listeners", self._close_removed)
+        return older or 0
 
     def _close_removed(self) -> None:
         """Close the sockets of removed listeners; `close_unused` closes UDP sockets once they have no flows."""
@@ -620,36 +623,36 @@ class Supervisor:
         for worker in pending.preparing:
             worker.send(messages.ABANDON)
 
-    async def _commit_pending(self, pending: PendingRules) -> int:
+    async def _commit_pending(self, pending: PendingRules, steps: CommittedSteps) -> int:
         # Prepared workers commit; retiring ones are reused before new ones are started; added ones join the pool; and workers
         # that were started during the reload catch up.
         self.is_changing = False
         self._pending = None
         self._problems = []
-        self._rules = pending.rules
-        self.starter.use(self._rules)
-        self.state.lists.hold(self._rules)
-        self._files.commit()
-        self._use_certificates()
-        self.version = pending.version
-        pending.upstreams.commit()
-        pending.terminations.commit()
+        self._rules, self.version = pending.rules, pending.version
         self.kept_files = [*pending.terminations.kept, *pending.upstreams.kept]
+        run = steps.run
+        run("import what workers need", self.starter.use, self._rules)
+        run("follow the lists of networks", self.state.lists.hold, self._rules)
+        run("open the files of workers", self._files.commit)
+        run("renew certificates", self._use_certificates)
+        run("use the backends", pending.upstreams.commit)
+        run("use the certificates", pending.terminations.commit)
         # If the process ID has changed, the prepared worker has ended, and the one that replaced it has the previous rules.
         ready = [worker for worker, pid in pending.preparing.items() if worker.pid == pid]
         count = pending.rules.settings.workers
         added = self.pool.admit()
-        again = self.pool.reuse_retiring(count, ready)
-        older = [self._commit(worker) for worker in ready]
+        again = run("keep old workers", self.pool.reuse_retiring, count, ready) or []
+        older = [run("switch a worker", self._commit, worker) for worker in ready]
         for worker in (*again, *added):
             worker.version = self.version
             if self.transfers.accepting:
-                self.pool.start_accepting(worker)
+                run("let a worker accept clients", self.pool.start_accepting, worker)
         for worker in self.pool.workers:
             if worker.ready and worker not in ready and worker not in added:
-                self._start_catch_up(worker)
-        self.pool.resize(count)
-        return sum(await gatherResults(older))
+                run("switch a new worker", self._start_catch_up, worker)
+        run("change the number of workers", self.pool.resize, count)
+        return sum(await gatherResults([one for one in older if one is not None]))
 
     def _commit(self, worker: Worker) -> Deferred[int]:
         worker.version = self.version

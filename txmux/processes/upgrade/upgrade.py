@@ -41,6 +41,7 @@ from txmux.net.channel.channel import (
 )
 from txmux.net.channel.descriptorstream import close_all
 from txmux.net.channel.message import Message
+from txmux.processes.committed import CommittedSteps
 from txmux.processes.oom import how_killed
 from txmux.processes.privilege.privilege import KEY, READS_BY
 from txmux.processes.upgrade import ENDS
@@ -234,6 +235,7 @@ class Upgrade:
     def __attrs_post_init__(self) -> None:
         self.successor = Successor(self._reactor, self._command)
         self.handovers: list[WorkerHandover] = []
+        self.steps = CommittedSteps("the new process serves")
 
     async def run(
         self,
@@ -271,14 +273,15 @@ class Upgrade:
                 raise UpgradeError(f"the new process cannot serve: {problem}") from problem
             raise
         self.is_committed = True
-        self._endpoints.be_replaced()
-        self._on_committed()
         self._pid, began = successor.pid, time.monotonic()
+        run, wait = self.steps.run, self.steps.wait
+        run("refuse requests here", self._endpoints.be_replaced)
+        run("leave what changes to the new process", self._on_committed)
         if left_out:  # another version may not report it
-            self._endpoints.leave_out(left_out)
-            await self._transfers.leave_out(left_out)
-        await self._settle()
-        successor.channel.send(messages.HANDED_OVER)
+            run("close removed endpoints", self._endpoints.leave_out, left_out)
+            await wait("close removed listeners", lambda: self._transfers.leave_out(left_out))
+        await wait("hand connections over", self._settle)
+        run("end the hand-over", successor.channel.send, messages.HANDED_OVER)
         self._seconds = time.monotonic() - began
 
     def _hand_over(self) -> None:
@@ -337,7 +340,7 @@ class Upgrade:
         if not all(handover.done.called for handover in self.handovers):
             changes += "; those not taken are offered again until then"
         ended = [handover.ended for handover in self.handovers if handover.ended]
-        changes = "; ".join([changes, *ended])
+        changes = "; ".join([changes, *ended, *self.steps.troubles])
         is_complete = not (ended or could_move(left))
         details = {"moved": moved, "stays": left, "until": until, "complete": is_complete}
         return Report(ok=True, changes=changes, details=details)

@@ -347,9 +347,10 @@ class Upgrades:
         if not successor.channel.is_open:
             # Otherwise workers would be asked to leave, and have to serve again.
             await successor.ended()
-        resources.notifier.stop()
+        upgrade.steps.run("leave systemd to the new process", resources.notifier.stop)
         successor.ended().addCallback(self._has_ended)
-        await self.report_exit(on=self.has_successor)
+        report_exit = partial(self.report_exit, on=self.has_successor)
+        await upgrade.steps.wait("announce the end of this process", report_exit)
         return upgrade
 
     def _has_ended(self, how: str) -> str:

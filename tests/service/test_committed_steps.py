@@ -1,0 +1,116 @@
+"""Once a change is committed, nothing that fails says that it was not made, or keeps the next one from being made."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+from unittest.mock import patch
+
+from twisted.logger import capturedLogs
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.service.reload_case import ReloadCase, greeted
+from tests.support.peers import PeerFactory, listen
+from txmux.processes.committed import CommittedSteps
+
+_run, _wait = CommittedSteps.run, CommittedSteps.wait
+
+
+class StepsTest(SynchronousTestCase):
+    def test_each_is_done(self) -> None:
+        steps, done = CommittedSteps("the rules are in force"), list[int]()
+
+        def fail() -> int:
+            raise MemoryError
+
+        self.assertEqual(steps.run("first", lambda: 1), 1)
+        self.assertIsNone(steps.run("second", fail))
+        steps.run("third", done.append, 3)
+        self.assertEqual(done, [3])
+        why = "the rules are in force, but this failed: second: MemoryError"
+        self.assertEqual(steps.troubles, [why])
+        (failure,) = self.flushLoggedErrors(MemoryError)
+        self.assertIsNotNone(failure)
+
+
+class ReloadTest(ReloadCase):
+    """Each step of a reload that follows its commit fails in turn."""
+
+    async def begin(self) -> None:
+        self.backend = PeerFactory()
+        server = listen(self, self.backend)
+        route = f"[route {{}}]\nmatch = ssh\nbackend = 127.0.0.1:{server}\n"
+        listener = "[listen {}]\nendpoint = 127.0.0.1:0\n"
+        settings = "[txmux]\naccess_log = LOG\ndrain_removed = yes\n"
+        self.texts = [
+            f"{settings}workers = 1\n{listener.format('a')}{route.format('x')}",
+            f"{settings}workers = 2\n{listener.format('a')}{route.format('y')}",
+        ]
+        self.port, *_ = await self.run_service(self.texts[0])
+
+    def with_step(self, fails: Callable[[str], bool]) -> Any:
+        """Have the steps of which that is said fail before they do anything."""
+
+        def run(steps: CommittedSteps, name: str, step: Callable[..., Any], *arguments: Any) -> Any:
+            return _run(steps, name, _no_memory if fails(name) else step, *arguments)
+
+        def wait(steps: CommittedSteps, name: str, step: Callable[[], Awaitable[Any]]) -> Any:
+            return _wait(steps, name, _no_memory if fails(name) else step)
+
+        return patch.multiple(CommittedSteps, run=run, wait=wait)
+
+    async def served(self) -> None:
+        client = await greeted(self, self.port)
+        server = await self.backend.peer(len(self.backend.peers))
+        await server.has(11)
+        client.reset()
+
+    async def test_each_step(self) -> None:
+        await self.begin()
+        old, new = self.texts
+        more, fewer = await self.steps_to(new), await self.steps_to(old)
+        steps = {
+            **dict.fromkeys(sorted(more), (old, new)),
+            **dict.fromkeys(sorted(fewer - more), (new, old)),
+        }
+        self.assertGreater(len(steps), 15)
+        for failing, (before, after) in steps.items():
+            await self.change(before)
+            self.write(after)
+            with capturedLogs(), self.with_step(partial(str.__eq__, failing)):
+                report = await self.running.reload()
+            self.assertTrue(self.flushLoggedErrors(MemoryError), failing)
+            self.assertFalse(report.ok, failing)
+            self.assertTrue(report.changes, failing)
+            self.assertIn(
+                f"the rules are in force, but this failed: {failing}: ", "".join(report.errors)
+            )
+            await self.is_said(failing)
+            # What failed is not done again where the rules are the same, so others are tried.
+            self.assertIn("1 route new", await self.change(before), failing)
+            await self.served()
+            status = await self.running.control.status()
+            self.assertTrue(status["last_reload"]["ok"], failing)
+
+    async def steps_to(self, text: str) -> set[str]:
+        """Reload, and return the names of the steps."""
+        names: set[str] = set()
+
+        def note(name: str) -> bool:
+            names.add(name)
+            return False
+
+        with self.with_step(note):
+            self.assertIn("1 route new", await self.change(text))
+        return names
+
+    async def is_said(self, failing: str) -> None:
+        items = (await self.running.control.status())["attention"]
+        (item,) = [one for one in items if one["what"] == "reload"]
+        self.assertEqual(item["text"], "the last reload is not complete")
+        self.assertIn(failing, item["cause"])
+
+
+def _no_memory(*_: Any) -> Any:
+    raise MemoryError
