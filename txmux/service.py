@@ -373,7 +373,7 @@ class MuxService(Service):
             raise MuxError(f"{problem.filename}: cannot be read: {problem.strerror}") from problem
         problems = unchangeable(self.control.rules.settings, rules.settings)
         if problems:
-            raise RulesError(problems)
+            raise RulesError(map(rules.placed, problems))
         account = self._account = account_of(rules)
         check_servers(self._reactor, rules.servers())
         await supervisor.close_unused()
@@ -390,8 +390,10 @@ class MuxService(Service):
                 steps,
                 rules_changed=rules_changed,
             )
-        except BaseException:
+        except BaseException as problem:
             endpoints.sockets.abandon()
+            if isinstance(problem, MuxError):
+                raise rules.placed_error(problem) from None
             raise
         # The rules are in force now: what fails from here on is no failure of the reload.
         self.control.rules = rules
@@ -431,7 +433,8 @@ class MuxService(Service):
 
     async def _warn(self, supervisor: Supervisor, rules: Rules, *, rules_changed: bool) -> None:
         warnings = await in_thread(lint, rules) if rules_changed else []
-        self._log_warnings([*warnings, *supervisor.ending_certificates()])
+        ending = map(rules.placed, supervisor.ending_certificates())
+        self._log_warnings([*warnings, *ending])
 
     def _log_warnings(self, warnings: Iterable[Problem]) -> None:
         for warning in warnings:

@@ -258,7 +258,7 @@ class Upstreams:
                 if has_files and upstream not in prepared.made:
                     prepared.files[upstream] = self._read_files(backend)
             except MuxError as problem:  # noqa: PERF203 - all errors are reported
-                prepared.problems.append(str(problem))
+                prepared.problems.append(str(rules.placed_error(problem)))
             else:
                 prepared.current.add(upstream)
         try:

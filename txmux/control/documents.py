@@ -100,7 +100,7 @@ def routes_document(
             "tunnel": route.tunnel,
             "listeners": [{"listener": totals.listener, **_sums([totals])} for totals in counted],
             "file": route.section.path or None,
-            "line": route.section.line or None,
+            "line": index.rules.line_of(route.section) or None,
             "rule": index.text_of(route.section),
         }
 
@@ -133,7 +133,11 @@ def rules_document(index: RulesIndex) -> Iterator[dict[str, Any]]:
 
 
 def _section(index: RulesIndex, section: Section) -> dict[str, Any]:
-    return {"name": section.header, "line": section.line, "text": index.text_of(section)}
+    return {
+        "name": section.header,
+        "line": index.rules.line_of(section),
+        "text": index.text_of(section),
+    }
 
 
 _Addresses = dict[tuple[str, str], dict[str, list[tuple[int | None, Mapping[str, Any]]]]]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from operator import attrgetter
 
 from txmux.rules.lint.secrets import secret_files
 from txmux.rules.model import Backend, Route, Rules, Section
@@ -40,7 +39,7 @@ class RulesIndex:
         sections = [rules.settings.section, *(listener.section for listener in rules.listeners)]
         sections += [route.section for route in rules.routes]
         sections += [backend.section for backend in rules.backends.values()]
-        for section in sorted(sections, key=attrgetter("line")):
+        for section in sorted(sections, key=rules.line_of):
             if section is not NOWHERE:
                 found.setdefault(section.path, []).append(section)
         return found
@@ -111,9 +110,9 @@ class RulesIndex:
             lines = self._lines[section.path] = text.splitlines()
         if section is NOWHERE or not lines:
             return ""
-        end = section.line
+        end = begin = self.rules.line_of(section)
         while end < len(lines) and not lines[end].startswith("["):
             end += 1
-        while end > section.line and not lines[end - 1].strip():
+        while end > begin and not lines[end - 1].strip():
             end -= 1
-        return "\n".join(lines[section.line - 1 : end])
+        return "\n".join(lines[begin - 1 : end])

@@ -22,7 +22,7 @@ def pack(rules: Rules) -> bytes:
     # A predicate is whatever the author of a matcher has made it, so the line that it was made of goes in its place.
     pickler.dispatch_table = copyreg.dispatch_table | {Alternative: lambda it: (_read, (it.text,))}
     with uncollected():
-        pickler.dump(attrs.evolve(rules))  # without what it has found by its routes
+        pickler.dump(attrs.evolve(rules, shifts={}))  # without what it has found by its routes
     return packed.getvalue()
 
 

@@ -92,7 +92,7 @@ class _ReachabilityCheck:
         self, route: Route, number: int, what: str, takers: dict[str, Route]
     ) -> Problem:
         names = sorted(takers, key=self._positions.__getitem__)
-        earlier = [_at(takers[name], 0) for name in names]
+        earlier = [_at(self._rules, takers[name], 0) for name in names]
         message = (
             f"{what}: all its clients go to the earlier {_listed(earlier)}; "
             "put this route first, or remove this"
@@ -139,7 +139,7 @@ class _ReachabilityCheck:
                 if one is not None and two is not None and one.excludes(two):
                     continue
                 if not same and owner.clients & later.clients:
-                    message = f"'{later.line.name}' {before} the '{other}' of {_at(owner.route, owner.number)}: {why}"
+                    message = f"'{later.line.name}' {before} the '{other}' of {_at(self._rules, owner.route, owner.number)}: {why}"
                     self._misplaced.setdefault((later.route.name, later.number), message)
 
     def _all_takers(self, route: Route, number: int) -> dict[str, Route]:
@@ -187,8 +187,8 @@ def _pairs(over: Transport) -> dict[str, list[tuple[str, str, str]]]:
     return pairs
 
 
-def _at(route: Route, number: int) -> str:
-    problem = route.section.problem("", "match", number)
+def _at(rules: Rules, route: Route, number: int) -> str:
+    problem = rules.placed(route.section.problem("", "match", number))
     return f"[route {route.name}] ({problem.path}:{problem.line})"
 
 

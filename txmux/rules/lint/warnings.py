@@ -80,7 +80,8 @@ def lint(rules: Rules) -> list[Problem]:
 def warnings(rules: Rules, problems: Iterable[Problem]) -> list[Problem]:
     """Make problems warnings, unless they are notes, and sort them by files and lines."""
     order = {path: number for number, path in enumerate(rules.files.texts)}
-    found = [attrs.evolve(problem, warning=not problem.note) for problem in problems]
+    placed = map(rules.placed, problems)
+    found = [attrs.evolve(problem, warning=not problem.note) for problem in placed]
     return sorted(found, key=lambda problem: (order[problem.path], problem.line))
 
 

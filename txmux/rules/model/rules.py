@@ -11,11 +11,13 @@ from pathlib import Path
 import attrs
 from attrs.validators import deep_iterable, deep_mapping, instance_of, optional
 
+from txmux.errors import MuxError
 from txmux.rules.model.backend import Backend, Outcome, Server, backends_of
 from txmux.rules.model.listener import Listener
 from txmux.rules.model.route import Route
 from txmux.rules.model.section import Section
 from txmux.rules.model.settings import Settings
+from txmux.rules.problems import Problem, RulesError
 from txmux.transport import Transport
 
 _TEXT = instance_of(str)
@@ -59,6 +61,8 @@ class Rules:
         routes: In the order of the file, which is their priority.
         backends: Those with a ``[backend]`` section, by name; short forms are only in the routes.
         files: What they were read from; nothing if they were made in Python.
+        shifts: By file and header, how many lines further down a section stands now than when it was read: one that reads the
+            same as before is the same object.
     """
 
     path: Path
@@ -67,6 +71,7 @@ class Rules:
     routes: tuple[Route, ...]
     backends: dict[str, Backend] = attrs.field(factory=dict)
     files: Files = attrs.field(factory=Files, eq=False, repr=False)
+    shifts: Mapping[tuple[str, str], int] = attrs.field(factory=dict, eq=False, repr=False)
     # The routes by what they are under, with their positions: there may be thousands of owners.
     _under: dict[str, list[tuple[int, Route]]] = attrs.field(
         factory=lambda: defaultdict(list), init=False, eq=False, repr=False
@@ -98,6 +103,21 @@ class Rules:
             *(route.section for route in self.routes),
             *(backend.section for backend in self.backends.values()),
         ]
+
+    def line_of(self, section: Section) -> int:
+        """Return where a section stands."""
+        return section.line + self.shifts.get((section.path, section.header), 0)
+
+    def placed(self, problem: Problem) -> Problem:
+        """Return a problem of one of the sections with the line where that is now."""
+        shift = self.shifts.get((problem.path, problem.section), 0)
+        return attrs.evolve(problem, line=problem.line + shift) if shift else problem
+
+    def placed_error(self, error: MuxError) -> MuxError:
+        """Return an error, with the lines where its sections are now if it is about sections."""
+        if not isinstance(error, RulesError):
+            return error
+        return RulesError(map(self.placed, error.problems))
 
     def outcomes(self) -> list[Outcome]:
         """Return the outcomes of routes, of listeners and of the fallbacks of backends; some occur several times."""

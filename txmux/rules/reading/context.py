@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -55,12 +56,14 @@ class RulesReading:
         backend: Returns the backend of a section, if there is one of this name.
         on_disk: Which files have to be there that only the service needs.
         alone: Whether the file is read without others, which may define the names that it uses.
+        before: An earlier reading, from which equal parts are taken over.
 
     Attributes:
         home: The folder of the main file.
         folder: That of the file which is being read.
         sections: By kind and name; several of one name are an error already.
         checked: The files that are there, and what each is.
+        needs: What the values of the section that is read come from beside its text: a function, its text, and the result.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class RulesReading:
         *,
         on_disk: OnDisk,
         alone: bool = False,
+        before: "RulesReading | None" = None,
     ) -> None:
         self.files = files
         self.alone = alone
@@ -82,9 +86,21 @@ class RulesReading:
         self._backend = backend
         # Servers in short form, of which thousands of routes may name the same.
         self._short: dict[str, Backend] = {}
+        self._short_before: Mapping[str, Backend] = {}
         self._on_disk = on_disk
-        self._lists = NetworkLists(files, self.problems)
+        self.looks_on_disk = bool(on_disk)
+        self._lists: NetworkLists = NetworkLists(
+            files, self.problems, None if before is None else before._lists
+        )
         self.checked: dict[Path, str] = {}
+        self.needs: list[tuple[Callable[[RulesReading, Any], object], Any, object]] = []
+
+    def take_over_short_forms(self, before: "RulesReading") -> None:
+        self._short_before = before._short
+
+    def forget_before(self) -> None:
+        self._short_before = {}
+        self._lists.forget_before()
 
     def pem(self, text: str) -> Path:
         if text in {"letsencrypt", "certbot"}:
@@ -104,15 +120,19 @@ class RulesReading:
     def _beside(self, text: str, what: str, *, check: bool) -> Path:
         path = self.home / file_path(text)
         if check:
+            self.needs.append((RulesReading._check, (path, what), None))
             try:
-                check_file(path, what)
-                self.checked[path] = what
+                self._check((path, what))
             except InvalidValueError as error:
                 paths, message = text.split(), str(error)
                 if len(paths) > 1 and all("." in one.rpartition("/")[2] for one in paths):
                     message = f"{message.partition('; ')[0]}; write '{', '.join(paths)}'"
                 raise InvalidValueError(message) from None
         return path
+
+    def _check(self, named: tuple[Path, str]) -> None:
+        check_file(*named)
+        self.checked[named[0]] = named[1]
 
     def secret(self, text: str) -> Path:
         return self.beside(text, "a file that has the secret as its only line")
@@ -162,7 +182,15 @@ class RulesReading:
         name = text[1:].strip()
         if not name:
             raise InvalidValueError("'@' names no file; its path belongs behind it")
-        return NetworkSet([]) if self.alone else self._lists(self.folder / name)
+        if self.alone:
+            return NetworkSet([])
+        path = self.folder / name
+        found = self._list(path)
+        self.needs.append((RulesReading._list, path, found))
+        return found
+
+    def _list(self, path: Path) -> NetworkSet:
+        return self._lists(path)
 
     def reachable(self, text: str) -> IPNetwork | NetworkSet | Varying | Public:
         return Public.PUBLIC if text == Public.PUBLIC.value else self.networks(text)
@@ -176,6 +204,7 @@ class RulesReading:
         if text in REFUSALS:
             return REFUSALS[text]
         backend = self._backend(text)
+        self.needs.append((RulesReading.named_backend, text, backend))
         if backend is not None:
             return backend
         if is_handover(text):
@@ -199,7 +228,12 @@ class RulesReading:
             raise InvalidValueError(
                 "takes one backend; put the servers of all of them into one [backend], and write its name here"
             )
-        return self._in_short_form(text)
+        short = self._in_short_form(text)
+        self.needs.append((RulesReading._in_short_form, text, short))
+        return short
+
+    def named_backend(self, text: str) -> Backend | None:
+        return self._backend(text)
 
     def _unknown_outcome(self, text: str) -> InvalidValueError:
         hint = did_you_mean(text, (*self.sections["backend"], *REFUSALS))
@@ -217,8 +251,9 @@ class RulesReading:
         return InvalidValueError(with_advice(f"there is no [backend {text}]{hint}", advice))
 
     def _in_short_form(self, text: str) -> Backend:
-        before = self._short.get(text)
+        before = self._short.get(text) or self._short_before.get(text)
         if before is not None:
+            self._short[text] = before
             return before
         words = split_words(text)
         if len(words) > 1 and ":" in words[0].rstrip(":"):
@@ -233,6 +268,10 @@ class RulesReading:
         made = Backend(text, (server,), **finding((server,), self.settings))
         self._short[text] = made
         return made
+
+
+CONTEXT = attrgetter("resolvers", "consul", "acme", "acme_folder", "geo_databases", "crowdsec_key")
+"""The settings on which values of other sections depend."""
 
 
 def finding(servers: Iterable[Server], settings: Settings) -> dict[str, Any]:

@@ -411,6 +411,15 @@ _ENDPOINT_KEYS = {
 _NAMED_FILES = ("privateKey", "certKey", "extraCertChain", "dhParameters", "certificate")
 
 
+def names_files(section: Section) -> bool:
+    """Return whether an endpoint string of a section names a file."""
+    return any(
+        files_of(_ENDPOINT_KEYS[key], item.text.split()[0])
+        for key in _ENDPOINT_KEYS.keys() & section.entries
+        for item in section.items(key)
+    )
+
+
 def missing_files(sections: Iterable[Section]) -> Iterator[Problem]:
     """Find files that are not there; relative paths start at the current folder, as in Twisted."""
     for section in sections:

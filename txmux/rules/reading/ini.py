@@ -43,10 +43,11 @@ class FileLine:
     indent: int
 
 
-def lines_of(text: str) -> Iterator[FileLine]:
+def lines_of(text: str, first: int = 1) -> Iterator[FileLine]:
     """Yield all lines, also blank ones, comments and wrong ones; a byte order mark and any line ends are accepted."""
     in_value, indent_of_key = False, 0
-    for number, line in enumerate(io.StringIO(text.removeprefix("\ufeff"), newline=None), start=1):
+    lines = io.StringIO(text.removeprefix("\ufeff"), newline=None)
+    for number, line in enumerate(lines, start=first):
         stripped = line.strip()
         indent = len(line) - len(line.lstrip())
         if not stripped:
@@ -61,6 +62,22 @@ def lines_of(text: str) -> Iterator[FileLine]:
             yield FileLine(number, kind, stripped, indent)
 
 
+def parts_of(text: str) -> Iterator[tuple[int, str]]:
+    """Yield the parts of a text that can be read apart, each with the number of its first line: all but the first begin with a header.
+
+    No header at the begin of a line depends on what is above it.
+    """
+    text = text.removeprefix("\ufeff")
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    first, *others = text.split("\n[")
+    yield 1, first
+    line = first.count("\n") + 2
+    for other in others:
+        yield line, f"[{other}"
+        line += other.count("\n") + 1
+
+
 _LOOK = re.compile(r"[#;]\s*(LOOK:.*)")
 """A comment that `txmux convert` writes where a person has to decide."""
 _NO_COMMENT = ("//", "/*", "--")
@@ -70,17 +87,20 @@ _COLON = re.compile(r"([a-z_]+)\s*:(?:(?:\s*=\s*|\s+)(.*))?")
 
 
 def read_ini(
-    text: str, path: str, keys: Mapping[str, Mapping[str, str]] = MappingProxyType({})
+    text: str,
+    path: str,
+    keys: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
+    first: int = 1,
 ) -> tuple[list[Section], list[Problem]]:
     """Read the form of a file, whatever its sections and keys mean.
 
     Where ``=`` is missing, `keys` have by the kind of section the words that are keys there, each with an example, and
-    those that are keys of other programs, with none.
+    those that are keys of other programs, with none. `first` is the number of the first line.
 
     Two sections with the same header are both returned: only the caller, which knows all included files, can say where the other is.
     """
     reader = _IniReader(path, keys)
-    for line in lines_of(text):
+    for line in lines_of(text, first):
         if line.kind is LineKind.HEADER:
             reader.header(line.number, line.text)
         elif line.kind is LineKind.ENTRY:

@@ -19,10 +19,17 @@ _LONGEST_SHOWN = 60
 
 
 class NetworkLists:
-    """Reads files of networks, each only once; of each, only the first few problems are added to the others."""
+    """Reads files of networks, each only once; of each, only the first few problems are added to the others.
 
-    def __init__(self, files: FileReader, problems: list[Problem]) -> None:
+    What was read `before` is taken over, unless the text has changed, or other contents have come in its place since.
+    """
+
+    def __init__(
+        self, files: FileReader, problems: list[Problem], before: "NetworkLists | None" = None
+    ) -> None:
         self._files = files
+        self._before = before
+        self._texts: dict[Path, str] = {}
         self._known: dict[Path, NetworkSet] = {}
         self._named: dict[str, NetworkSet] = {}
         self._problems = problems
@@ -32,7 +39,11 @@ class NetworkLists:
         try:
             text, real = self._files.text(path), Path(os.path.realpath(path))
             if real not in self._known:
-                self._known[real] = NetworkSet(self._networks(text, path))
+                before, self._texts[real] = self._before, text
+                if before is not None and before._texts.get(real) == text:
+                    self._known[real] = before._known[real]
+                else:
+                    self._known[real] = NetworkSet(self._networks(text, path))
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", None) or "it is not a path of a file"
             raise InvalidValueError(
@@ -41,8 +52,15 @@ class NetworkLists:
         # By its name as it is written: the target of a link may change.
         name = str(path.absolute())
         if name not in self._named:
-            self._named[name] = NetworkSet([Varying("file", name, self._known[real])])
+            known = self._known[real]
+            same = None if self._before is None else self._before._named.get(name)
+            if same is None or same.varying[0].contents is not known:
+                same = NetworkSet([Varying("file", name, known)])
+            self._named[name] = same
         return self._named[name]
+
+    def forget_before(self) -> None:
+        self._before = None
 
     def _networks(self, text: str, path: Path) -> Iterator[IPNetwork]:
         wrong: list[tuple[int, str]] = []

@@ -2,10 +2,12 @@
 
 import itertools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache, partial
+from operator import is_
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 
@@ -18,14 +20,15 @@ from txmux.rules.problems import InvalidValueError, Problem, RulesError, nearest
 from txmux.rules.reading import backend, listener, route, service, tunnels
 from txmux.rules.reading.conflicts import (
     conflicts,
+    has_handover,
     loops,
     misplaced,
     unknown_certificates,
     unshareable,
     wrong_transports,
 )
-from txmux.rules.reading.context import REFUSALS, OnDisk, RulesReading, finding
-from txmux.rules.reading.endpoints import missing_files
+from txmux.rules.reading.context import CONTEXT, REFUSALS, OnDisk, RulesReading, finding
+from txmux.rules.reading.endpoints import missing_files, names_files
 from txmux.rules.reading.files import (
     FileReader,
     SourceFile,
@@ -35,10 +38,11 @@ from txmux.rules.reading.files import (
     source_of,
 )
 from txmux.rules.reading.hints import KEY_HINTS, SECTION_ALIASES, foreign_format, kind_of_server
-from txmux.rules.reading.ini import read_ini
+from txmux.rules.reading.ini import parts_of, read_ini
 from txmux.rules.reading.sections import HEADERS, TABLES, missing_keys, read_keys, wrong_transport
 from txmux.rules.reading.values import NAME
 
+T = TypeVar("T")
 _LONGEST_WAY = 20
 _DOTTED = re.compile(r"([a-z]+)[.:/]([\w.-]+)")
 _KEYS = {
@@ -76,7 +80,7 @@ def load(
     last = _last  # a thread may read others meanwhile
     if last is not None and last.is_still_so(source, matchers):
         return last.rules
-    return _remembered(_RulesParser(source, matchers, on_disk=on_disk))
+    return _read(source, matchers, on_disk=on_disk)
 
 
 def load_within_patience(path: Path | str, *arguments: Any, **options: Any) -> Rules:
@@ -141,20 +145,54 @@ def read_again(files: Files) -> Rules:
     ):
         return last.rules
     path, text = next(iter(files.texts.items()))
-    return _remembered(_RulesParser(SourceFile(path, text), None, known=files))
+    return _read(SourceFile(path, text), installed_matchers(), known=files)
+
+
+@attrs.frozen
+class _Part:
+    """The sections of a part of a file, with their kinds and names; `line` is its first one, `variables` are those in it."""
+
+    line: int
+    sections: tuple[tuple[str, str, Section], ...]
+    variables: tuple[str, ...]
+
+
+@attrs.frozen
+class _Value:
+    """What a section was read as; `needs` as in `RulesReading`."""
+
+    value: Any
+    needs: tuple[tuple[Callable[[RulesReading, Any], object], Any, object], ...]
+
+
+_Parts = dict[tuple[str, str], _Part]
 
 
 @attrs.frozen
 class _LastRules:
-    """The rules that were read last, so that the same text is not parsed again.
+    """The rules that were read last, so that what has not changed is not read again.
 
     Attributes:
-        checked: The files that were found to be there, each with what it is; ``None`` if none was looked for.
+        reading: What they were read by.
+        parts: By file and text.
+        values: By the identity of sections.
+        naming_files: The sections whose endpoints name files.
     """
 
     rules: Rules
-    matchers: Mapping[str, IProtocolMatcher]
-    checked: Mapping[Path, str] | None
+    reading: RulesReading
+    parts: _Parts
+    values: Mapping[int, _Value]
+    naming_files: Sequence[Section]
+
+    @property
+    def matchers(self) -> Mapping[str, IProtocolMatcher]:
+        return self.reading.matchers
+
+    @property
+    def checked(self) -> Mapping[Path, str] | None:
+        """The files that were found to be there, each with what it is; ``None`` if none was looked for."""
+        return self.reading.checked if self.reading.looks_on_disk else None
 
     @property
     def is_installed(self) -> bool:
@@ -181,7 +219,7 @@ class _LastRules:
         return (
             _comparable(now.files()) == _comparable(files)
             and not any(source.problems for source in sources)
-            and not any(missing_files(rules.sections))
+            and not any(missing_files(self.naming_files))
             # As many as there are processors now, with `auto`.
             and all(
                 read(item.text) == settings.workers for item in settings.section.items("workers")
@@ -192,10 +230,26 @@ class _LastRules:
 _last: _LastRules | None = None
 
 
+def _read(main: SourceFile, matchers: Mapping[str, IProtocolMatcher], **options: Any) -> Rules:
+    """Read rules, taking over what reads the same as in the last ones. Errors are found by reading all of it."""
+    last = _last  # a thread may read others meanwhile
+    if (
+        last is not None
+        and last.matchers is matchers
+        and str(last.rules.path) == main.path
+        and bool(options.get("on_disk")) == last.reading.looks_on_disk
+    ):
+        with suppress(RulesError):
+            return _remembered(_RulesParser(main, matchers, last=last, **options))
+    return _remembered(_RulesParser(main, matchers, **options))
+
+
 def _remembered(parser: "_RulesParser") -> Rules:
     global _last  # noqa: PLW0603 - it is about the process
-    reading, checked = parser._reading, parser._reading.checked if parser._on_disk else None
-    _last = _LastRules(rules := parser.rules(), reading.matchers, checked)
+    reading = parser._reading
+    rules = parser.rules()
+    reading.forget_before()
+    _last = _LastRules(rules, reading, parser._parts, parser._values, parser._naming_files)
     return rules
 
 
@@ -247,14 +301,27 @@ class _RulesParser:
         draft: SourceFile | None = None,
         on_disk: OnDisk = "",
         alone: bool = False,
+        last: _LastRules | None = None,
     ) -> None:
+        self._last = last
+        self._parts: _Parts = {}
+        self._kept: Mapping[int, _Value] = {}
+        self._values: dict[int, _Value] = {}
+        self._naming_files: list[Section] = []
+        self._changed: list[Any] = []  # the values that are not taken over
+        self._shifts: dict[tuple[str, str], int] = {}
         self._path = main.path
         self._alone, self._on_disk = alone, on_disk
         self._files = FileReader(main, known, draft)
         if matchers is None:
             matchers = installed_matchers()
         self._reading = RulesReading(
-            self._files, matchers, self._backend_called, on_disk=on_disk, alone=alone
+            self._files,
+            matchers,
+            self._backend_called,
+            on_disk=on_disk,
+            alone=alone,
+            before=last.reading if last else None,
         )
         self._problems = self._reading.problems
         self._not_text: list[Problem] = []
@@ -274,8 +341,14 @@ class _RulesParser:
             del self._reading
 
     def _rules(self) -> Rules:
-        settings = self._settings()
+        settings, last = self._settings(), self._last
+        before = None if last is None else last.rules.settings
+        if before is not None and (settings, settings.section) == (before, before.section):
+            settings = before
         self._reading.settings = settings
+        if last is not None and CONTEXT(settings) == CONTEXT(last.rules.settings):
+            self._kept = last.values
+            self._reading.take_over_short_forms(last.reading)
         # Outcomes name backends, so these are read first.
         for name, section in self._named("backend"):
             if section is self._sections["backend"][name][0]:
@@ -284,18 +357,21 @@ class _RulesParser:
                 self._backend(name, section)
         listeners = tuple(self._listener(*named) for named in self._named("listen"))
         routes = tuple(self._route(*named) for named in self._named("route"))
-        self._problems += route.circles(routes)
-        self._problems += loops(listeners, routes)
-        self._problems += wrong_transports(listeners, routes)
-        self._problems += misplaced(listeners, routes, settings.relay)
-        self._problems += () if self._alone else unknown_certificates(routes)
+        checked = self._to_check(settings, listeners, routes)
+        self._problems += route.circles(checked)
+        self._problems += loops(listeners, checked)
+        self._problems += wrong_transports(listeners, checked)
+        self._problems += misplaced(listeners, checked, settings.relay)
+        self._problems += () if self._alone else unknown_certificates(checked)
         self._problems += () if self._alone else tunnels.open_tunnels(listeners, routes)
         opened = [same[0] for same in self._sections["listen"].values()]
         own = [same[0] for same in self._sections["txmux"].values()]
         self._problems += conflicts([*opened, *own])
         self._problems += unshareable(opened, settings)
-        for kind in self._sections if self._on_disk else ():
-            self._problems += missing_files(section for _, section in self._named(kind))
+        if self._on_disk:
+            for kind in self._sections:
+                self._find_naming_files(kind)
+            self._problems += missing_files(self._naming_files)
         if not (self._sections["listen"] or self._not_text or self._alone):
             missing = "there is no [listen NAME] section"
             message = f"{missing}; add 'endpoint = :443' in a [listen NAME]"
@@ -307,21 +383,93 @@ class _RulesParser:
             order = {path: number for number, path in enumerate(files.texts)}
             raise RulesError(sorted(problems, key=lambda p: (order[p.path], p.line)))
         backends = {name: self._backends[name] for name in self._sections["backend"]}
-        return Rules(Path(self._path), settings, listeners, routes, backends, files)
+        self._last = None
+        self._kept = {}
+        path = Path(self._path)
+        return Rules(path, settings, listeners, routes, backends, files, self._shifts)
+
+    def _to_check(
+        self, settings: Settings, listeners: Sequence[Listener], routes: Sequence[Route]
+    ) -> Sequence[Route]:
+        """Return the routes that may not go with the others: those that have changed, if what all depend on has not."""
+        last = self._last
+        outer = [route for route in routes if route.is_outer]
+        if (
+            last is None
+            or settings.relay != last.rules.settings.relay
+            or not _are_same(listeners, last.rules.listeners)
+            or not _are_same(outer, [route for route in last.rules.routes if route.is_outer])
+            or has_handover(route.outcome for route in routes)
+        ):
+            return routes
+        changed = {*map(id, outer), *map(id, self._changed)}
+        return [route for route in routes if id(route) in changed]
+
+    def _find_naming_files(self, kind: str) -> None:
+        last = self._last
+        before = {*map(id, last.naming_files)} if last else set()
+        read_before = last.values if last else {}
+        for _, section in self._named(kind):
+            is_known = id(section) in read_before
+            if id(section) in before if is_known else names_files(section):
+                self._naming_files.append(section)
 
     def _add(self, source: SourceFile) -> None:
-        sections, problems = read_ini(source.text, source.path, _KEYS)
         self._not_text += source.problems
-        is_ours = any(section.header.split()[0] in HEADERS for section in sections)
+        parts: list[tuple[int, str, _Part | None, list[Section]]] = []
+        problems: list[Problem] = []
+        for line, text in parts_of(source.text):
+            part = self._same_part(source.path, text)
+            sections: list[Section] = []
+            if part is None:
+                sections, wrong = read_ini(text, source.path, _KEYS, line)
+                problems += wrong
+            parts.append((line, text, part, sections))
+        is_ours = any(
+            (part is not None and part.sections)
+            or any(section.header.split()[0] in HEADERS for section in sections)
+            for _, _, part, sections in parts
+        )
         other = foreign_format(source.text) if problems or not is_ours else ""
         if other:
             # All its lines would be errors, and missing keys, too.
             self._not_text.append(Problem(source.path, 1, "", "", other))
             return
         self._problems += problems
-        for written in sections:
-            variable = None if self._alone else self._files.variable
-            section, problems = expand_section(written, variable)
+        for line, text, part, sections in parts:
+            self._parts[source.path, text] = (
+                self._read_part(line, sections) if part is None else self._keep(part, line)
+            )
+
+    def _same_part(self, path: str, text: str) -> _Part | None:
+        """Return a part that was read before, if it reads the same."""
+        last = self._last
+        part = None if last is None else last.parts.get((path, text))
+        if last is None or part is None:
+            return None
+        before = last.rules.files.variables
+        now = {name: self._files.variable(name) for name in part.variables}
+        return part if all(before[name] == value for name, value in now.items()) else None
+
+    def _keep(self, part: _Part, line: int) -> _Part:
+        for kind, name, section in part.sections:
+            if name in self._sections[kind]:
+                self._problems.append(section.problem("is already there"))
+            self._sections[kind].setdefault(name, []).append(section)
+            if line != part.line:
+                self._shifts[section.path, section.header] = line - part.line
+        return part
+
+    def _read_part(self, line: int, written_sections: Iterable[Section]) -> _Part:
+        variables: list[str] = []
+
+        def value_of(name: str) -> str | None:
+            variables.append(name)
+            return self._files.variable(name)
+
+        found: list[tuple[str, str, Section]] = []
+        for written in written_sections:
+            section, problems = expand_section(written, None if self._alone else value_of)
             self._problems += problems
             word, blank, name = section.header.partition(" ")
             dotted = None if blank else _DOTTED.fullmatch(word)
@@ -348,6 +496,8 @@ class _RulesParser:
                 self._problems.append(section.problem(message))
             if kind:
                 self._sections[kind].setdefault(name, []).append(section)
+                found.append((kind, name, section))
+        return _Part(line, tuple(found), tuple(variables))
 
     def _header_message(self, kind: str, name: str) -> str:
         if kind == "txmux":
@@ -385,7 +535,29 @@ class _RulesParser:
             self._add(source)
         return service.make_settings(section, fields)
 
+    def _value(self, name: str, section: Section, read: Callable[[str, Section], T]) -> T:
+        """Take over what a section was read as, or read it."""
+        reading, kept = self._reading, self._kept.get(id(section))
+        if kept is None or not self._holds(kept):
+            outer, reading.needs = reading.needs, []
+            value = read(name, section)
+            kept, reading.needs = _Value(value, tuple(reading.needs)), outer
+            self._changed.append(value)
+        self._values[id(section)] = kept
+        found: T = kept.value
+        return found
+
+    def _holds(self, kept: _Value) -> bool:
+        reading = self._reading
+        try:
+            return all(read(reading, text) is found for read, text, found in kept.needs)
+        except InvalidValueError:
+            return False
+
     def _backend(self, name: str, section: Section) -> Backend:
+        return self._value(name, section, self._read_backend)
+
+    def _read_backend(self, name: str, section: Section) -> Backend:
         fields = self._read("backend", name, section)
         self._problems += wrong_transport(section, "backend")
         self._problems += backend.contradictions(section, fields)
@@ -408,12 +580,18 @@ class _RulesParser:
         return self._backends.get(name)
 
     def _listener(self, name: str, section: Section) -> Listener:
+        return self._value(name, section, self._read_listener)
+
+    def _read_listener(self, name: str, section: Section) -> Listener:
         fields = self._read("listen", name, section)
         self._problems += wrong_transport(section, "listen")
         self._problems += listener.contradictions(section, fields)
         return listener.make_listener(name, section, fields)
 
     def _route(self, name: str, section: Section) -> Route:
+        return self._value(name, section, self._read_route)
+
+    def _read_route(self, name: str, section: Section) -> Route:
         fields = self._read("route", name, section)
         self._problems += route.contradictions(section, fields)
         self._problems += tunnels.contradictions(section)
@@ -428,6 +606,10 @@ class _RulesParser:
         if section is self._sections[kind][name][0]:
             self._problems += missing_keys(section, kind)
         return fields
+
+
+def _are_same(some: Sequence[object], others: Sequence[object]) -> bool:
+    return len(some) == len(others) and all(map(is_, some, others))
 
 
 @lru_cache(1)

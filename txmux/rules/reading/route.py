@@ -398,6 +398,11 @@ def circles(routes: Sequence[Route]) -> Iterator[Problem]:
 
 
 def _under(reading: RulesReading, text: str) -> str:
+    reading.needs.append((_checked_under, text, text))
+    return _checked_under(reading, text)
+
+
+def _checked_under(reading: RulesReading, text: str) -> str:
     listeners, routes = reading.sections["listen"], reading.sections["route"]
     is_route = text in routes and is_outer(routes[text][0])
     if text in listeners and is_route:
