@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -40,6 +41,7 @@ def main() -> int:
     parser.add_argument("words", nargs="*", help="only trials whose name has all of these")
     parser.add_argument("--list", action="store_true", help="only name them")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that all is cleaned up
     broken = False
     for trial in TRIALS:
         if all(word in trial.name for word in options.words):

@@ -20,11 +20,13 @@ from campaign.report import Report
 from campaign.slow.quota import Quota
 from campaign.slow.watch import Watch
 from tests.interop.children import Child
-from tests.processes.running import is_gone, name_of, workers_of
+from tests.processes.running import is_gone, name_of
 from tests.support.undone import Undone
 
 PATIENCE = 1800.0
 """Seconds in which anything has to be done, with a twentieth of a core, beside other work of this machine."""
+_WHOLE = 300.0
+"""Seconds in which a process has to be replaced: the imports alone take one with a twentieth of a core twenty."""
 _HANGS = 30.0
 """Seconds after which a stream that carries nothing hangs."""
 
@@ -38,6 +40,7 @@ backend = echo
 
 [backend echo]
 server = 127.0.0.1:{server}
+hold_limit = 10000
 {routes}
 """
 _ROUTE = """
@@ -127,7 +130,8 @@ class Service:
         return int(self._pidfile.read_text())
 
     def workers(self) -> list[int]:
-        return [pid for pid in workers_of(self.pid) if not is_gone(pid)]
+        """Give those that live; of a starter that has ended, they are no longer children of the service."""
+        return self._family.called("worker")
 
     def called(self, name: str) -> int:
         """Give a process of the present supervisor: ``starter``, ``helper`` or ``worker``."""
@@ -215,12 +219,15 @@ class Service:
         )
         if role == "worker" and is_gone(victim):
             self._lost |= its
-        self.wait(lambda: len(self.workers()) >= 2 and self.is_whole(), "all processes are there")
+        if (role, how) != ("helper", "killed"):  # which is not replaced, as documented
+            self.wait(self.is_whole, "all processes are there", _WHOLE)
 
     def is_whole(self) -> bool:
         """Tell whether there is each process that a service has."""
         with suppress(ValueError, OSError):
-            return bool(self.called("starter") and self.called("helper"))
+            return len(self.workers()) >= 2 and bool(
+                self.called("starter") and self.called("helper")
+            )
         return False
 
     def settle(self, seconds: float = 3.0) -> None:
