@@ -22,6 +22,7 @@ from campaign.slow.watch import Watch
 from tests.interop.children import Child
 from tests.processes.running import is_gone, name_of
 from tests.support.undone import Undone
+from txmux.cli.remote.errors import ServiceRefusedError
 
 PATIENCE = 1800.0
 """Seconds in which anything has to be done, with a twentieth of a core, beside other work of this machine."""
@@ -172,18 +173,23 @@ class Service:
             return self._ask(name, "/api/reload")
 
     def upgrade(self, name: str = "upgrade") -> float:
-        old = self.pid
+        old, defects = self.pid, len(self.defects)
         took = self._ask(name, "/api/upgrade")
+        if len(self.defects) > defects:  # it was refused
+            return took
         self.wait(lambda: self.pid != old, "the new process has the PID file")
         self.wait(lambda: is_gone(old), "the old process has ended")
         return took
 
     def _ask(self, name: str, path: str) -> float:
-        began = time.monotonic()
-        answer = self.watch.post(path, {})
+        began, answer = time.monotonic(), {}
+        try:
+            answer = self.watch.post(path, {})
+        except ServiceRefusedError as problem:
+            self.defects.append(f"{name}: {problem}")
         took = time.monotonic() - began
         self.figures[name] = f"{took:.1f} s"
-        if not answer.get("ok"):
+        if answer and not answer.get("ok"):
             self.defects.append(f"{name}: {answer}")
         return took
 

@@ -9,6 +9,7 @@ import attrs
 from campaign.report import Report
 from campaign.slow.service import Failure
 from tests.support.undone import Undone
+from txmux.errors import MuxError
 
 
 @attrs.frozen
@@ -29,6 +30,6 @@ class Trial:
         try:
             with Undone() as undone:
                 self.do(report, undone)
-        except (Failure, AssertionError, OSError) as problem:
+        except (Failure, AssertionError, OSError, MuxError) as problem:
             report.defects.append(f"{type(problem).__name__}: {problem}"[-4000:])
         return report
