@@ -397,6 +397,8 @@ class MuxService(Service):
             raise
         # The rules are in force now: what fails from here on is no failure of the reload.
         self.control.rules = rules
+        removed_endpoints = self._resources.endpoints.removed_by(endpoints)
+        await steps.wait("leave endpoints", partial(self._upgrades.leave_out, removed_endpoints))
         steps.run("use the admin endpoints", self._resources.endpoints.commit, endpoints)
         described = partial(different.described, older) if rules_changed else lambda: _NO_CHANGE
         removed = rules_changed and rules.settings.drain_removed
@@ -481,6 +483,7 @@ class MuxService(Service):
             served=self._can_serve,
             accepting=not self._upgrades.is_waiting,
         )
+        supervisor.transfers.leave_elsewhere = self._upgrades.leave_out
         supervisor.version = number_in(self._upgrades.state, rules)
         supervisor.check(account.owner if account else None)
         warnings = lint(rules) if self._warnings is None else self._warnings

@@ -115,6 +115,9 @@ class AdminEndpoints:
                 way=advice,
             )
 
+    def removed_by(self, prepared: PreparedAdminEndpoints) -> list[str]:
+        return [f"{PREFIX}{key}" for key in self.store.sockets() if key not in prepared.settings]
+
     def commit(self, prepared: PreparedAdminEndpoints) -> None:
         prepared.sockets.commit()
         self._settings, self._access = prepared.settings, prepared.access

@@ -131,26 +131,24 @@ class ListeningSockets:
         return OSError(errno.EADDRINUSE, why)
 
     def refuse(self, keys: Iterable[str]) -> None:
-        """Refuse clients at these addresses until `listen_again`; UDP sockets are left alone.
+        """Refuse clients at these addresses until `listen_again`.
 
         A TCP socket stays bound, which keeps no other socket from its address (SO_REUSEADDR).
         """
         for key in keys:
-            opened = self._sockets.get(key)
+            opened = None if key in self._refused else self._sockets.get(key)
             if opened is not None and key.startswith("tcp:"):
                 self._refused[key] = opened.getsockname()
-                with suppress(
-                    OSError
-                ):  # `listen_again` may have failed, so that it does not listen
-                    opened.shutdown(socket.SHUT_RD)
+                _shut_down(opened)
+            elif opened is not None and key.startswith("udp:"):
+                self._refused[key] = None
+                # For workers that start, one that is bound to no address.
+                self._sockets[key] = socket.socket(opened.family, socket.SOCK_DGRAM)
+                opened.close()
             elif opened is not None and key.startswith("unix:"):
                 self._refused[key] = None
                 self._remove_file(key)
-                # It stays open for workers that start.
-                with suppress(OSError):
-                    opened.shutdown(socket.SHUT_RD)
-                    while True:
-                        opened.accept()[0].close()
+                _shut_down(opened)  # it stays open for workers that start
 
     def listen_again(self) -> list[str]:
         """Undo `refuse`; return the keys of addresses that another process still has."""
@@ -162,10 +160,10 @@ class ListeningSockets:
         return [*self._refused]
 
     def _relisten(self, key: str, log: Callable[..., object], name: Any = None) -> bool:
-        """Listen again on a socket that was shut down; a UNIX socket is replaced, since it stays shut."""
+        """Listen again on a socket that was shut down; a UNIX socket is replaced, since it stays shut, and so is a UDP socket."""
         address, opened = self._listens_at[key], self._sockets[key]
         try:
-            if key.startswith("unix:"):
+            if key.startswith(("unix:", "udp:")):
                 self._sockets[key] = self.open_address(address)
                 self.note_file(key)
                 opened.close()
@@ -205,8 +203,14 @@ class ListeningSockets:
         return [key for key in revived if key.startswith("unix:")]
 
     def close_unused(self, *, keep_files: bool = False) -> None:
-        """Close the unused sockets; first close the ports that accept from them."""
+        """Close the unused sockets; first close the ports that accept from them.
+
+        Unless another process serves there (`keep_files`), none that still has one open accepts from it, either: otherwise the kernel
+        would queue clients for a process that an upgrade has replaced, or for one that hangs.
+        """
         for key, opened in self.unused.items():
+            if not keep_files and key not in self.passed and key.startswith(("tcp:", "unix:")):
+                _shut_down(opened)
             self._close(key, opened, keep_file=keep_files)
         self.unused.clear()
 
@@ -304,6 +308,14 @@ class PreparedSockets:
                 may_share(old, may=False)
             if address.key not in self._store._adopted and address.key in self.sockets:
                 self._store._close(address.key, self.sockets[address.key], keep_file=False)
+
+
+def _shut_down(opened: socket.socket) -> None:
+    """Stop listening for all processes that have the socket open."""
+    with suppress(OSError):  # it does not listen
+        opened.shutdown(socket.SHUT_RD)
+        while opened.family == socket.AF_UNIX:  # the queue stays
+            opened.accept()[0].close()
 
 
 def _is_shut(key: str, opened: socket.socket) -> bool:

@@ -312,6 +312,9 @@ OVERRIDE = _to_predecessor(
     "override", "what an operator overrides: clients of the old process may wait for a `release`",
     overrides=_OBJECT, longest=_LARGE)
 
+LEAVE_OUT = _to_predecessor(
+    "leave_out", "a reload has removed these sockets: refuse clients there; answered when they are free",
+    keys=_NAMES, answer=NOTHING, longest=_LARGE)
 FOLLOW = _to_predecessor(
     "follow", "changed bans and lists of networks, which the old process no longer follows: they are for its clients, too",
     bans=_optional(_OBJECT), published=_optional(_OBJECT), longest=_WHOLE)

@@ -473,12 +473,13 @@ class Supervisor:
             undo.pop_all()
         steps.run("use the listening sockets", sockets.commit)
         older = await steps.wait("switch the workers", lambda: self._commit_pending(pending, steps))
-        steps.run("close the sockets of removed listeners", self._close_removed)
+        await steps.wait("close the sockets of removed listeners", self._close_removed)
         return older or 0
 
-    def _close_removed(self) -> None:
+    async def _close_removed(self) -> None:
         """Close the sockets of removed listeners; `close_unused` closes UDP sockets once they have no flows."""
         unused = self._sockets.unused
+        await self.transfers.leave_elsewhere([*unused])
         self._draining_sockets = {key for key in unused if unused[key].type == SOCK_DGRAM}
         for key in self._draining_sockets:  # the port stays bound while a worker keeps it open
             self._sockets.adopt(key, unused.pop(key))
@@ -747,7 +748,10 @@ class Supervisor:
         longest_wait = _LONGEST_WAIT if is_replaced else 0
         seconds = self._rules.settings.drain_timeout + longest_wait + _GRACE
         self._deadline = deadline = self._reactor.callLater(seconds, self._kill_all, workers)
-        await gatherResults([stopped, *(worker.stop(longest_wait) for worker in workers)])
+        ended = gatherResults([stopped, *(worker.stop(longest_wait) for worker in workers)])
+        if is_replaced:
+            await self.transfers.leave_out_datagrams()
+        await ended
         if deadline.active():
             deadline.cancel()
         self.folded_log.finish()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -21,6 +21,8 @@ from txmux.wire.jsontext import parse_json
 
 _PATIENCE = 10.0
 """Seconds for the first message, which was sent before this process started."""
+_PROMPT = 2.0
+"""Seconds that it has to close sockets; new clients get no answer there meanwhile."""
 _STDERR = 2
 
 
@@ -89,6 +91,11 @@ class Predecessor:
                     **{**fields, "past": [], "all": []},
                 )
                 lent.addErrback(lambda failure: failure.trap(ChannelError))
+
+    async def leave_out(self, keys: Sequence[str]) -> None:
+        """Have it close removed sockets, as each process before it; a `ChannelError` if it does not."""
+        if self._channel is not None and self._channel.is_open:
+            await self._channel.ask(messages.LEAVE_OUT, seconds=_PROMPT, keys=[*keys])
 
     def override(self, overrides: Mapping[str, Any]) -> None:
         if self._channel is not None:

@@ -21,7 +21,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -107,6 +107,10 @@ class Upgrades:
             stored, own, useless = sockets_from_systemd(self._reactor, os.environ)
             self._resources.take(own, {})
             self._resources.sockets.passed = own.keys()
+        if predecessor is not None:
+            # An older version does not report which of them systemd has, too.
+            all_are = stored if "LISTEN_FDS" in os.environ else ()
+            self._resources.sockets.passed = self.state.get("passed", all_are)
         self._resources.notifier.taken(stored, useless)
         self._resources.take(stored, self.state.get("files", {}))
 
@@ -181,7 +185,7 @@ class Upgrades:
         sockets, endpoints = self._resources.sockets, self._resources.endpoints
         left_out = [*sockets.unused, *endpoints.unused()]
         if not self._predecessor_ended:
-            sockets.predecessor, sockets.left_out = os.getppid(), left_out
+            sockets.predecessor, sockets.left_out = os.getppid(), {*left_out}
         for store in (sockets, endpoints.store):
             # The predecessor removes the files of UNIX sockets, after it has accepted the clients that wait there.
             store.close_unused(keep_files=not self._predecessor_ended)
@@ -327,7 +331,14 @@ class Upgrades:
         self._upgrade = upgrade = Upgrade(
             transfers, resources.endpoints, self._reactor, on_committed=control.be_replaced
         )
+
+        async def leave_out(keys: Sequence[str]) -> None:
+            resources.endpoints.leave_out(keys)
+            await transfers.leave_out(keys, is_over=True)
+            await self.leave_out(keys)
+
         upgrade.successor.channel.handlers |= {
+            messages.LEAVE_OUT: leave_out,
             messages.OVERRIDE: control.follow_overrides,
             messages.FOLLOW: control.follow,
         }
@@ -382,6 +393,24 @@ class Upgrades:
     async def report_exit(self, *, on: bool) -> None:
         if self._predecessor is not None and not self.is_waiting:
             await self._predecessor.report_exit(on=on)
+
+    async def leave_out(self, keys: Sequence[str]) -> None:
+        """Have the predecessor close sockets that a reload has removed: clients there would get no answer while it lives."""
+        if self._predecessor is None or self._predecessor_ended or not keys:
+            return
+        sockets = self._resources.sockets
+        sockets.left_out = {*sockets.left_out, *keys}
+        try:
+            await self._predecessor.leave_out(keys)
+        except ChannelError as problem:
+            # Of a stream socket, closing it here ends it there, too.
+            if kept := [key for key in keys if key.startswith("udp:")]:
+                _log.warn(
+                    "process {pid}, which an upgrade has replaced, may be of an older version, and keeps {kept} until it ends: {why}",
+                    pid=sockets.predecessor,
+                    kept=", ".join(kept),
+                    why=problem,
+                )
 
     def override(self, overrides: Mapping[str, Any]) -> None:
         """Pass the operator's overrides on to the predecessor, where clients may wait, too."""
@@ -444,6 +473,7 @@ async def collect_state(
         "history": control.rates.as_json(),
         "attention": control.attention_state(),
         "files": resources.files(),
+        "passed": [*resources.sockets.passed],
     }
 
 

@@ -1,7 +1,7 @@
 """Moves clients and connections between the workers of two services in an upgrade."""
 
 import socket
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from twisted.internet.defer import gatherResults
@@ -20,22 +20,29 @@ _PATIENCE = 3.0
 """Seconds that a worker may take to accept clients; less than the old process waits for all of them."""
 
 
+async def _leave_nothing(_: object) -> None:
+    pass
+
+
 class WorkerTransfers:
     """Passes the steps of an upgrade to all workers.
 
     Attributes:
         accepting: Whether workers accept clients, now and when they are started.
         able: The workers that answered when all were paused.
+        leave_elsewhere: Has the process that this one has replaced close removed sockets, by their keys.
         left_out: The keys of addresses at which no worker may listen, since the new process does not.
     """
 
     def __init__(self, pool: WorkerPool, sockets: ListeningSockets, *, accepting: bool) -> None:
         self._sockets = sockets
         self.left_out: Collection[str] = ()
+        self._of_datagrams: Sequence[str] = ()
         self._pool = pool
         self.able: Sequence[Worker] = []
         self._flows_are_here: Callable[[], None] = lambda: None
         self.accepting = accepting
+        self.leave_elsewhere: Callable[[Sequence[str]], Awaitable[object]] = _leave_nothing
 
     @property
     def processes(self) -> int:
@@ -57,18 +64,26 @@ class WorkerTransfers:
         await broadcast(paused, messages.PAUSE, seconds=_PROMPT)
         await self._pool.flows_moved(self.able)  # a reader may have been replaced in between
 
-    async def leave_out(self, keys: Iterable[str]) -> None:
+    async def leave_out(self, keys: Collection[str], *, is_over: bool = False) -> None:
         """Accept waiting clients where the new process does not listen, and refuse others until `listen_again`.
 
-        Flows of datagrams continue there while this process has some.
+        Flows of datagrams continue there while this process has some. Before all flows have moved, its sockets for new ones stay, too;
+        `is_over` says that these have.
         """
-        self.left_out = [
-            key for key in keys if key in self._sockets.addresses and key[:4] != "udp:"
+        left_out = [
+            key for key in keys if key in self._sockets.addresses and (is_over or key[:4] != "udp:")
         ]
+        self._of_datagrams = [key for key in keys if key[:4] == "udp:" and not is_over]
+        self.left_out = [*dict.fromkeys([*self.left_out, *left_out])]
         ready = [worker for worker in self._pool.all() if worker.ready]
-        given_up = {worker: worker.give_up(self.left_out) for worker in ready}
+        given_up = {worker: worker.give_up(left_out) for worker in ready}
         await gatherResults([done for worker, done in given_up.items() if worker in self.able])
-        self._sockets.refuse(self.left_out)
+        self._sockets.refuse(left_out)
+
+    async def leave_out_datagrams(self) -> None:
+        """Close the UDP sockets that were left out until all flows had moved; a worker keeps its own while it has some."""
+        if keys := self._of_datagrams:
+            await self.leave_out(keys, is_over=True)
 
     def listen_again(self) -> bool:
         """Listen there again where possible; return whether more addresses are free than before."""

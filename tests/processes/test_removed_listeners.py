@@ -1,0 +1,171 @@
+"""Listeners that a reload removes, and adds again, while a process that an upgrade has replaced still lives."""
+
+import os
+import signal
+import socket
+
+from tests.interop.children import PATIENCE, eventually
+from tests.processes.running import customize, is_gone
+from tests.processes.upgrading import Running, UpgradeTestCase
+from tests.support.folders import make_folder
+from tests.support.ports import free_port
+
+_OLDER = """
+import sys
+if "txmux" in str(sys.orig_argv):
+    from txmux.net.channel.channel import Channel
+    handle = Channel._handle
+    Channel._handle = lambda self, kind, *rest: handle(self, "" if kind == "leave_out" else kind, *rest)
+"""
+_SETTINGS = "drain_timeout = 10m"
+_PUBLIC = """
+[listen public]
+endpoint = 127.0.0.1:0
+detect_timeout = 10m
+[route ssh]
+match = ssh
+backend = 127.0.0.1:1
+"""
+
+
+class RemovedListenersTests(UpgradeTestCase):
+    def upgraded(self, endpoint: str, settings: str = "", times: int = 1) -> Running:
+        """Return a service with further listener, each of whose old processes still has a client that has not said anything."""
+        self.backend_port = self.own_backend()
+        kind = "udp:" * endpoint.startswith("udp:")
+        self.section = f"[listen extra]\nendpoint = {endpoint}\ndefault = {kind}127.0.0.1:{self.backend_port}\n"
+        mux = self.own(Running(self.folder, f"{self.section}{_PUBLIC}", f"{_SETTINGS}\n{settings}"))
+        self.addCleanup(mux.kill)
+        self.old = []
+        for _ in range(times):
+            client = self.connect(("127.0.0.1", mux.ports["public"]))
+            self.is_accepted(mux.pid, client)
+            self.old.append(mux.replace())
+            mux.child.wait_for(f"upgraded: process {mux.pid} ")
+        return mux
+
+    def own_backend(self) -> int:
+        listening = self.backend()
+        port: int = listening.getsockname()[1]
+        listening.settimeout(PATIENCE)
+        self.listening = listening
+        return port
+
+    def remove(self, mux: Running) -> None:
+        self.assertIn("listener extra closed", mux.reload((_as_pattern(self.section), "")))
+
+    def add(self, mux: Running) -> str:
+        return mux.reload((r"\[listen public\]", f"{self.section}[listen public]"))
+
+    def connect(self, address: object, family: int = socket.AF_INET) -> socket.socket:
+        client = socket.socket(family)
+        self.addCleanup(client.close)
+        client.settimeout(PATIENCE)
+        client.connect(address)  # type: ignore[arg-type]
+        return client
+
+    def assert_served(self, address: object, family: int = socket.AF_INET) -> None:
+        client = self.connect(address, family)
+        client.sendall(b"hello")
+        server, _ = self.listening.accept()
+        self.addCleanup(server.close)
+        server.settimeout(PATIENCE)
+        self.assertEqual(server.recv(5), b"hello")
+
+    def test_tcp(self) -> None:
+        """New clients are refused at once, by all processes of a chain; added again, it serves. That holds for both, any number of times."""
+        address = "127.0.0.1", free_port()
+        mux = self.upgraded(f"127.0.0.1:{address[1]}", times=2)
+        for _ in range(2):
+            self.assert_served(address)
+            self.remove(mux)
+            with self.assertRaises(ConnectionRefusedError):
+                self.connect(address)
+            self.assertIn("listener extra opened", self.add(mux))
+        self.assert_served(address)
+        self.assertFalse(any(map(is_gone, self.old)))
+
+    def test_unix(self) -> None:
+        path = make_folder(self) / "socket"
+        mux = self.upgraded(f"unix:{path}")
+        self.assert_served(str(path), socket.AF_UNIX)
+        self.remove(mux)
+        self.assertFalse(path.exists())
+        self.assertIn("listener extra opened", self.add(mux))
+        self.assert_served(str(path), socket.AF_UNIX)
+        self.assertFalse(is_gone(self.old[0]))
+
+    def test_udp(self) -> None:
+        """Datagrams are refused by the system, and the address can be had again."""
+        port = free_port()
+        mux = self.upgraded(f"udp:127.0.0.1:{port}")
+        self.remove(mux)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.connect(("127.0.0.1", port))
+
+            def is_refused() -> bool:
+                try:
+                    return not client.send(b"x")
+                except ConnectionRefusedError:
+                    return True
+
+            eventually(is_refused, "no process has the socket")
+        self.assertIn("listener extra opened", self.add(mux))
+        self.assertFalse(is_gone(self.old[0]))
+
+    def test_admin(self) -> None:
+        """The same holds for an endpoint of the administration."""
+        address = "127.0.0.1", free_port()
+        mux = self.upgraded(
+            f"127.0.0.1:{free_port()}", f"admin = off\nmetrics = 127.0.0.1:{address[1]}"
+        )
+        self.connect(address)
+        mux.reload((r"metrics = .*", "metrics = off"))
+        with self.assertRaises(ConnectionRefusedError):
+            self.connect(address)
+        mux.reload((r"metrics = off", f"metrics = 127.0.0.1:{address[1]}"))
+        self.connect(address)
+        self.assertFalse(is_gone(self.old[0]))
+
+    def test_older_version(self) -> None:
+        """A process that does not know the request loses the sockets of streams all the same; of UDP, the log says who keeps them."""
+        customize(self, _OLDER)
+        address = "127.0.0.1", free_port()
+        mux = self.upgraded(f"127.0.0.1:{address[1]}")
+        self.remove(mux)
+        with self.assertRaises(ConnectionRefusedError):
+            self.connect(address)
+        self.assertIn("listener extra opened", self.add(mux))
+        self.assert_served(address)
+
+    def test_older_version_and_udp(self) -> None:
+        customize(self, _OLDER)
+        endpoint = f"udp:127.0.0.1:{free_port()}"
+        mux = self.upgraded(endpoint)
+        self.remove(mux)
+        mux.child.wait_for(f"process {self.old[0]}, .* keeps {endpoint} until it ends: ")
+        self.assertIn("which an upgrade has replaced, may have flows there", self.add(mux))
+
+    def test_new_process_ends(self) -> None:
+        """The old process serves what its own rules have again, without an alarm."""
+        address = "127.0.0.1", free_port()
+        mux = self.upgraded(f"127.0.0.1:{address[1]}")
+        self.remove(mux)
+        os.kill(mux.pid, signal.SIGKILL)
+        mux.child.wait_for("this one serves again")
+        mux.switched()
+
+        def is_served() -> bool:
+            try:
+                self.assert_served(address)
+            except ConnectionRefusedError:
+                return False
+            return True
+
+        eventually(is_served, "it listens again")
+        self.assertNotIn("had shut the socket down", mux.child.output)
+        self.assertNotIn("Traceback", mux.child.output)
+
+
+def _as_pattern(text: str) -> str:
+    return text.replace("[", r"\[").replace("]", r"\]").replace(".", r"\.")
