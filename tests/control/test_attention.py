@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import attrs
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -207,6 +208,17 @@ class MeasuredTest(SynchronousTestCase):
 
 
 class AttentionLogTest(SynchronousTestCase):
+    def test_time_of_day_is_set_back(self) -> None:
+        """What an earlier process has reported ends a minute later all the same."""
+        now, seconds = [7200.0], [10.0]
+        log = AttentionLog(lambda: now[0], lambda: seconds[0])
+        item = AttentionItem("note", "limits", "listener a refuses clients")
+        log.restore([attrs.asdict(item)])
+        now[0], seconds[0] = 3600.0, 70.0
+        with capturedLogs() as logged:
+            self.assertEqual(log.record([]), [])
+        self.assertEqual(len(logged), 1)
+
     def test_begins_and_ends_once(self) -> None:
         now = [100.0]
         log = AttentionLog(lambda: now[0])

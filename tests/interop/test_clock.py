@@ -3,10 +3,12 @@
 import contextlib
 import socket
 import time
+from pathlib import Path
 
 from tests.admin.processes import get, post
 from tests.interop.children import PATIENCE, InteropTestCase, eventually
 from tests.interop.mux import Mux
+from tests.interop.servers import start_redis
 from tests.interop.stepped import SteppedClock
 from tests.processes.upgrading import Upgrading
 from tests.support.echo import EchoServer
@@ -80,15 +82,17 @@ class OperatorClockTests(InteropTestCase):
 
     def setUp(self) -> None:
         self.clock = SteppedClock(self, self.folder)
-        self.admin = self.folder / "admin.sock"
-        self.admin.unlink(missing_ok=True)
+        self.start()
+
+    def start(self, settings: str = "") -> None:
+        self.admin = self.make_folder() / "admin.sock"
         echo = self.own(EchoServer())
         rules = (
             "[listen public]\nendpoint = 127.0.0.1:0\n"
             "[route all]\nmatch = any\nbackend = echo\n"
             f"[backend echo]\nserver = 127.0.0.1:{echo.port}\n"
         )
-        settings = f"workers = 2\nadmin = unix:{self.admin}"
+        settings = f"workers = 2\nadmin = unix:{self.admin}\n{settings}"
         self.service = self.own(Upgrading(self.folder, rules, settings))
 
     def post(self, path: str, **body: object) -> None:
@@ -144,3 +148,25 @@ class OperatorClockTests(InteropTestCase):
         self.assertTrue(300 < left <= 601, left)
         self.post("/api/backends/echo/release")
         self.assertEqual(waiting.recv(1), b"x")
+
+    def test_shared_ban_stays_on_a_machine_whose_clock_goes_on(self) -> None:
+        """Machines share how long a ban lasts; one of them is set, and both begin and end it as the others do."""
+        redis = self.own(start_redis(self.folder))
+        shares = f"shared_limits = redis://127.0.0.1:{redis.port}"
+        self.start(shares)
+        other = self.admin
+        SteppedClock(self, self.make_folder()).step(0)  # for the second machine alone
+        self.start(shares)
+        for admin in (other, self.admin):
+            eventually(lambda a=admin: self.shared(a) == "complete", "it shares")  # type: ignore[misc]
+        self.post("/api/bans", network="192.0.2.7", seconds=600)
+        self.post("/api/bans", network="192.0.2.8", seconds=8)
+        eventually(lambda: len(get(other, "/api/bans")) == 2, "the other machine has them")
+        self.clock.step(3600)
+        eventually(lambda: len(get(other, "/api/bans")) == 1, "one ends", PATIENCE)
+        for admin in (other, self.admin):
+            self.assertEqual([ban["network"] for ban in get(admin, "/api/bans")], ["192.0.2.7"])
+            self.assertEqual(self.shared(admin), "complete")
+
+    def shared(self, admin: Path) -> str:
+        return str(get(admin, "/api/status")["bans"]["shared"])
