@@ -25,7 +25,6 @@ from txmux.control.watching import RulesWatch
 from txmux.errors import MuxError, cause_of
 from txmux.net.collecting import UNCOLLECTED_FOR_GOOD
 from txmux.net.turns import in_thread
-from txmux.processes import oom
 from txmux.processes.committed import CommittedSteps
 from txmux.processes.forking import Child
 from txmux.processes.held_signals import hold_signals, release_signals
@@ -470,9 +469,7 @@ class MuxService(Service):
         rules, counters = self.control.rules, self.control.counters
         account = self._account = account_of(rules)
         check_servers(self._reactor, rules.servers())
-        if account is not None and not account.is_current:
-            oom.go_last()  # for the helper, too; without root it could not be undone
-        self._resources.privilege.keep(rules, account)
+        self._resources.privilege.keep(rules)
         counters.extend(rules)
         supervisor = self.supervisor = Supervisor(
             rules,

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 
 from campaign.budget import Budget
 from campaign.report import Report
-from campaign.slow import changes, costs
+from campaign.slow import changes, costs, memory
 from campaign.slow.trial import Trial
 
-TRIALS: tuple[Trial, ...] = (*changes.TRIALS, *costs.TRIALS)
+TRIALS: tuple[Trial, ...] = (*changes.TRIALS, *costs.TRIALS, *memory.TRIALS)
 
 
 def run(budget: Budget, trials: Sequence[Trial] = TRIALS) -> Report:

@@ -242,18 +242,25 @@ class Service:
 
     # How it is judged.
 
-    def judge(self) -> None:
-        """Find what broke: streams, clients, processes that ran and were killed, false items, bad lines of the log."""
+    def judge(self, most_cut: int = 0) -> None:
+        """Find what broke: streams, clients, processes that ran and were killed, false items, bad lines of the log.
+
+        `most_cut` streams and clients were in workers that the kernel has killed.
+        """
         now = time.monotonic()
         streams = [one for one in self.streams.streams if one.port not in self._lost]
-        lost = [one.problem for one in streams if one.problem]
+        cut = [one.problem for one in streams if one.problem]
         hung = [one for one in streams if not one.problem and one.came_at < now - _HANGS]
-        visits = [one for one in self.streams.visits if one.began < now - _HANGS or one.came]
+        visits = [
+            one
+            for one in self.streams.visits
+            if one.began < now - _HANGS or one.came or one.problem
+        ]
         failed = [one.problem or "no answer" for one in visits if not one.came]
         waits = [one.came_at - one.began for one in visits if one.came]
         killed = re.findall(r".*it is killed.*", self.child.output)
         self.figures |= {
-            "streams, cut, hanging": f"{len(streams)}, {len(lost)}, {len(hung)}",
+            "streams, cut, hanging": f"{len(streams)}, {len(cut)}, {len(hung)}",
             "new clients, not served": f"{len(visits)}, {len(failed)}",
             "longest wait of a new client": f"{max(waits, default=0.0):.2f} s",
             "longest pause of a stream": f"{max((one.longest for one in streams), default=0):.2f} s",
@@ -262,9 +269,9 @@ class Service:
                 f"{code}: {count} times" for code, count in sorted(self.watch.codes.items())
             ),
         }
-        if lost or hung:
-            self.defects.append(f"{len(lost)} streams cut {set(lost[:3])}, {len(hung)} hang")
-        if failed:
+        if hung or len(cut) > most_cut:
+            self.defects.append(f"{len(cut)} streams cut {set(cut[:3])}, {len(hung)} hang")
+        if len(failed) > max(0, most_cut - len(cut)):
             self.defects.append(f"{len(failed)} new clients not served: {set(failed[:3])}")
         if len(killed) > len(self.struck):
             self.defects += [f"it was alive: {line.strip()}" for line in killed]

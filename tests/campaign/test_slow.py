@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from campaign.budget import Budget
 from campaign.report import Report
+from campaign.slow import memory
 from campaign.slow.changes import change
 from campaign.slow.part import TRIALS, run
 from campaign.slow.service import Failure
@@ -18,6 +19,7 @@ from campaign.slow.turns import TurnClock
 from campaign.slow.watch import Item, Watch
 from tests.interop.children import Child
 from tests.support.folders import make_folder
+from tests.support.memory_group import MemoryLimit
 from tests.support.undone import Undone
 
 _TURNS = """
@@ -78,6 +80,17 @@ class TurnClockTests(SynchronousTestCase):
         clock.begin()
         [turn] = clock.longest().values()
         self.assertEqual((turn.cpu, turn.doing), (0.0, ""))
+
+
+class MemoryTests(SynchronousTestCase):
+    def test_change(self) -> None:
+        """In a memory group that has room for it nothing is lost, and an upgrade that has none is refused."""
+        MemoryLimit(128).end()  # skips the test where there can be none
+        report = run(Budget(0, 1), [Trial("small", partial(memory.change, 128, 2, 200))])
+        self.assertEqual(report.defects, [], report.lines())
+        self.assertEqual(report.figures["small: streams, cut, hanging"], "201, 0, 0")
+        self.assertEqual(report.figures["small: killed by the kernel"], "0")
+        self.assertEqual(report.figures["small: upgrade"], "there is no room for a new process")
 
 
 class WatchTests(SynchronousTestCase):

@@ -62,7 +62,7 @@ class ScoresTest(WorkersTestCase):
     def test_workers_before_the_supervisor(self) -> None:
         """Whatever the service was started with; also those that a new starter forks."""
         running = self.start_raised()
-        self.assertEqual(self.scores(running.pid), (17, [317] * 3))
+        self.assertEqual(self.scores(running.pid), (17, [167, 317, 317]))
         old, [first, _] = starter_of(running.pid), workers_of(running.pid)
         os.kill(old, signal.SIGKILL)
         eventually(
@@ -70,7 +70,7 @@ class ScoresTest(WorkersTestCase):
         )
         os.kill(first, signal.SIGKILL)
         eventually(lambda: len(workers_of(running.pid)) == 1, "the new starter has forked one")
-        self.assertEqual(self.scores(running.pid), (17, [317] * 2))
+        self.assertEqual(self.scores(running.pid), (17, [167, 317]))
 
     def test_upgrade(self) -> None:
         """The new process goes before the workers of the old one until it serves, and the same holds for the next one."""
@@ -85,13 +85,13 @@ class ScoresTest(WorkersTestCase):
             [newcomer] = self.newcomers(old)
             eventually(lambda n=newcomer: bool(named(n, "starter")), "it has a starter")  # type: ignore[misc]
             self.assertEqual(
-                (oom_score_of(newcomer), oom_score_of(starter_of(newcomer))), (617, 317)
+                (oom_score_of(newcomer), oom_score_of(starter_of(newcomer))), (617, 167)
             )
             may_start.touch()
             running.switched()
             eventually(lambda o=old: is_gone(o), "the old process has ended")  # type: ignore[misc]
             may_start.unlink()
-            self.assertEqual(self.scores(running.pid), (17, [317] * 3))
+            self.assertEqual(self.scores(running.pid), (17, [167, 317, 317]))
 
     def newcomers(self, pid: int) -> list[int]:
         return named(pid, "supervis")
@@ -109,14 +109,14 @@ class RefusedTest(SynchronousTestCase):
 
     def test_no_score(self) -> None:
         """Where `/proc` has none, or cannot be written, all goes on."""
-        program = "oom._SCORE = Path('{}')\noom.go_first()\nprint([oom.score_of_workers()])\noom.go_last()"
+        program = "oom._SCORE = Path('{}')\noom.go_first()\nprint([oom.score_of_supervisor()])\noom.go_last()"
         self.assertEqual(self.run_with(program.format("/proc/none")), "['']")
         self.assertEqual(self.run_with(program.format("/proc/version")), "['']")
 
     def test_most(self) -> None:
         """No score is above 1000."""
-        program = "oom.set_score(900)\noom.go_first()\nprint(oom.own_score(), oom.score_of_workers())\noom.set_score(1200)\nprint(oom.own_score())\noom.go_last()\nprint(oom.own_score())"
-        self.assertEqual(self.run_with(program).split(), ["1000", "1200", "1000", "900"])
+        program = "oom.set_score(900)\noom.go_first()\nprint(oom.own_score(), oom.score_of_supervisor())\noom.set_score(1200)\nprint(oom.own_score())\noom.go_last()\nprint(oom.own_score())"
+        self.assertEqual(self.run_with(program).split(), ["1000", "900", "1000", "900"])
 
 
 class KillsTest(MachineCase):

@@ -43,6 +43,7 @@ class MemoryLimit:
                 (_GROUPS / "cgroup.subtree_control").write_text("+memory")
             top = first if self._is_first_version else _GROUPS
             self.folder = Path(tempfile.mkdtemp(prefix="memory-", dir=top))
+            self.folder.chmod(0o755)  # as they are; the service may be another user's
             self.limit(megabytes)
         except OSError as problem:
             why = f"no memory group can be made here, which takes root: {problem}"

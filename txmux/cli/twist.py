@@ -86,7 +86,7 @@ class Options(usage.Options):
         except MuxError as error:
             _stop(error, os.EX_CONFIG)
         # `twist` has no reactor yet, unless --reactor names one. `twistd` may change user, folder and more before it starts the service.
-        self.starter = start_early(self.rules) if is_twist and can_fork() else None
+        self.starter = start_early(self.rules, self["pidfile"]) if is_twist and can_fork() else None
         name_process("supervisor")
 
 

@@ -1,15 +1,16 @@
 """Whom the kernel kills first when memory has run out (``oom_score_adj``, proc(5)), and whom it has killed.
 
 Without the supervisor nobody serves, and it is usually the largest process. So the others of a service come before it: first a
-new supervisor that does not serve yet, then the starter and the workers. The helper has the supervisor's score.
+new supervisor that does not serve yet, then the workers, then the starter: another starter is a Python process of its own, which shares
+no memory with the supervisor. The helper has the supervisor's score.
 """
 
 import os
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from txmux.processes.forking import how_ended
@@ -18,6 +19,7 @@ from txmux.processes.memory import PROC, MemoryGroup, kills_of_machine, megabyte
 _SCORE = Path("/proc/self/oom_score_adj")
 _MORE = 300
 """What workers have more than the supervisor: 30 % of the memory that there is."""
+_MORE_OF_STARTER = 150
 _MOST = 1000
 _RECENT = 5.0  # seconds in which the end of a process that was killed is reported
 
@@ -58,10 +60,48 @@ def go_last() -> None:
         _usual = None
 
 
-def score_of_workers() -> str:
-    """Return the score for the starter, as its argument; empty if the system has none."""
+def score_of_supervisor() -> str:
+    """Return the score that this process has when it serves, for the starter; empty if the system has none."""
     own = own_score() if _usual is None else _usual
-    return "" if own is None else str(own + _MORE)
+    return "" if own is None else str(own)
+
+
+class StarterScore:
+    """The score of the starter, and of the workers that it forks.
+
+    It is kept open: a process that has given up root may not open it again.
+
+    Args:
+        of_supervisor: See `score_of_supervisor`.
+    """
+
+    def __init__(self, of_supervisor: str) -> None:
+        usual = int(of_supervisor or 0)
+        self._own, self._of_workers = usual + _MORE_OF_STARTER, usual + _MORE
+        self._file: int | None = None
+        if of_supervisor:
+            with suppress(OSError):
+                self._file = os.open(_SCORE, os.O_WRONLY | os.O_CLOEXEC)
+        self._write(self._own)
+
+    @contextmanager
+    def of_worker(self) -> Iterator[None]:
+        """Fork in this context; the new process calls `close`."""
+        self._write(self._of_workers)
+        try:
+            yield
+        finally:
+            self._write(self._own)
+
+    def _write(self, score: int) -> None:
+        if self._file is not None:
+            with suppress(OSError):
+                os.pwrite(self._file, str(min(score, _MOST)).encode(), 0)
+
+    def close(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
 
 
 class OomKills:

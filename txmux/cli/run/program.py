@@ -20,7 +20,7 @@ from txmux.net.sockets.memory import keep_running
 from txmux.net.sockets.timers import use_monotonic_time
 from txmux.processes import oom
 from txmux.processes.forking import Child, name_process
-from txmux.processes.privilege.privilege import read_by_helper
+from txmux.processes.privilege.privilege import read_by_helper, start_helper
 from txmux.processes.privilege.sandbox import folders_of_python
 from txmux.processes.supervisor.notify import name_passed_sockets
 from txmux.processes.upgrade import ENDS
@@ -61,8 +61,11 @@ def status_of(error: MuxError) -> int:
     return os.EX_CONFIG if isinstance(error, RulesError) else 1
 
 
-def start_early(rules: Rules) -> Child:
-    """Start the process that forks workers, while this one has no reactor, so that both share the memory of what is imported."""
+def start_early(rules: Rules, pidfile: str | Path | None) -> Child:
+    """Start the process that forks workers, and the one that keeps root if the rules need one.
+
+    This process has no reactor yet, so that all share the memory of what is imported.
+    """
     reactor = reactor_of_workers(import_module("twisted.internet.default").install.__module__)
     admin = _ADMIN if rules.settings.admin else ()
     for module in (reactor, "txmux.service", STARTER, *admin, *modules_for(rules)):
@@ -72,6 +75,8 @@ def start_early(rules: Rules) -> Child:
     gc.set_threshold(*COLLECTING)
     share_with_forks(rules)
     starter = spawn_starter()
+    with suppress(MuxError, OSError):  # the start of the service reports it
+        start_helper(rules, pidfile)
     if rules.settings.metrics:
         with suppress(
             ImportError
@@ -87,7 +92,7 @@ def run_service(rules: Rules, *, level: str, pidfile: str | Path | None = None) 
     """
     # Before processes are forked: it touches all of the rules, whose memory they share.
     warnings = lint(rules)
-    starter = start_early(rules)
+    starter = start_early(rules, pidfile)
     name_process("supervisor")
     from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
 

@@ -16,7 +16,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txmux.files import use_helper
-from txmux.processes.privilege.account import Account
+from txmux.processes import oom
+from txmux.processes.privilege.account import account_of
 from txmux.processes.privilege.helper import Helper
 from txmux.processes.privilege.opener import HELPER_ENDED, Opener, OpenerError, opener_of
 from txmux.processes.supervisor.pidfile import PidFile
@@ -41,6 +42,24 @@ def read_by_helper() -> Rules | None:
         return None
     with socket.socket(fileno=int(number)) as connection:
         return Opener(connection).read_rules()
+
+
+_helper: Opener | None = None
+"""The helper that this process has started, until the service has it."""
+
+
+def start_helper(rules: Rules, pidfile: str | Path | None) -> None:
+    """Start the helper, if the service is about to become another user, and its rules are from a file; raises `OSError`.
+
+    Before there is a reactor it is forked, and shares the memory of this process.
+    """
+    global _helper  # noqa: PLW0603 - it is about the process
+    account = account_of(rules)
+    if account is not None and not account.is_current and rules.files.texts and not _helper:
+        oom.go_last()  # for the helper, too; without root it could not be undone
+        path = PidFile(pidfile).path if pidfile else None
+        # It cannot read the options of a command.
+        _helper = Opener.start(rules.path, path, rules.files.texts.get(OPTIONS))
 
 
 class Privilege:
@@ -73,14 +92,14 @@ class Privilege:
         with connection:
             yield {KEY: connection}
 
-    def keep(self, rules: Rules, account: Account | None) -> None:
-        """Start the helper if the service is about to become another user, and its rules are from a file."""
-        if account is None or account.is_current or not rules.files.texts or self.opener:
-            return
-        pidfile = self._pidfile.path if self._pidfile else None
-        # The helper cannot read the options of a command.
-        text = rules.files.texts.get(OPTIONS)
-        self._use(Opener.start(rules.path, pidfile, text))
+    def keep(self, rules: Rules) -> None:
+        """Have a helper if the service is about to become another user; see `start_helper`."""
+        global _helper
+        if self.opener is None:
+            start_helper(rules, self._pidfile.path if self._pidfile else None)
+            helper, _helper = _helper, None
+            if helper is not None:
+                self._use(helper)
 
     def given_up(self, user: str) -> None:
         self._log.info("switched to user {user}", user=user)

@@ -24,7 +24,7 @@ from txmux.net.channel.descriptorstream import close_all
 from txmux.net.channel.message import Message
 from txmux.processes.forking import adopt_orphans, exit_after, ignore_signals, name_process
 from txmux.processes.held_signals import held, release_signals
-from txmux.processes.oom import set_score
+from txmux.processes.oom import StarterScore
 from txmux.processes.privilege.account import Account, AccountError
 from txmux.processes.privilege.refusals import Refusals
 from txmux.processes.privilege.sandbox import folders_of_python
@@ -39,8 +39,7 @@ _STDERR = 2
 
 
 def main(connection: socket.socket, oom_score: str = "") -> None:
-    if oom_score:
-        set_score(int(oom_score))
+    scores = StarterScore(oom_score)
     adopt_orphans()
     with suppress(PermissionError):  # it leads its group already
         os.setsid()  # workers have no terminal, into which they could type (TIOCSTI)
@@ -61,16 +60,24 @@ def main(connection: socket.socket, oom_score: str = "") -> None:
             if woken.fileno() in ready:
                 woken.recv(_PACKET)
                 _report_ended(connection)
-            if connection.fileno() in ready and not _serve(connection, (woken, wake), refusals):
+            if connection.fileno() in ready and not _serve(
+                connection, (woken, wake), refusals, scores
+            ):
                 break
     connection.close()
     refusals.close()
+    scores.close()
     with suppress(ChildProcessError):
         while True:
             os.wait()
 
 
-def _serve(connection: socket.socket, others: Sequence[socket.socket], refusals: Refusals) -> bool:
+def _serve(
+    connection: socket.socket,
+    others: Sequence[socket.socket],
+    refusals: Refusals,
+    scores: StarterScore,
+) -> bool:
     """Serve one request; return whether there may be more."""
     packet, descriptors, _, _ = socket.recv_fds(connection, _PACKET, 1)
     if not packet:
@@ -95,7 +102,7 @@ def _serve(connection: socket.socket, others: Sequence[socket.socket], refusals:
                 import_module(name)
         folders_of_python.cache_clear()
     elif message is messages.FORK:
-        _fork(connection, others, descriptors, refusals, **values)
+        _fork(connection, others, descriptors, refusals, scores, **values)
     return True
 
 
@@ -104,6 +111,7 @@ def _fork(
     others: Sequence[socket.socket],
     descriptors: Sequence[int],
     refusals: Refusals,
+    scores: StarterScore,
     number: int,
     **how: Any,
 ) -> None:
@@ -111,10 +119,11 @@ def _fork(
     gc.freeze()
     listener_to = refusals.expect(number)
     try:
-        with held(signal.SIGTERM):  # until the worker has its own handler
+        with scores.of_worker(), held(signal.SIGTERM):  # until the worker has its own handler
             pid = os.fork()
             if not pid:
                 refusals.close()
+                scores.close()
                 for inherited in (connection, *others):
                     inherited.close()
                 exit_after(lambda: _run_worker(descriptors[0], number, listener_to, **how))

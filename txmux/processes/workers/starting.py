@@ -28,7 +28,7 @@ from txmux.net.channel import messages
 from txmux.net.channel.descriptorstream import RETRY
 from txmux.net.channel.message import Message
 from txmux.processes.forking import Child, spawn
-from txmux.processes.oom import score_of_workers
+from txmux.processes.oom import score_of_supervisor
 from txmux.processes.privilege.account import Account, account_of
 from txmux.processes.privilege.sandbox import Sandbox
 from txmux.rules.model import Rules
@@ -95,7 +95,7 @@ class InstalledCode:
 
 
 def spawn_starter() -> Child:
-    return spawn(STARTER, score_of_workers())
+    return spawn(STARTER, score_of_supervisor())
 
 
 class StarterError(MuxError):
