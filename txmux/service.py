@@ -479,6 +479,7 @@ class MuxService(Service):
             self._fail,
             served=self._can_serve,
             accepting=not self._upgrades.is_waiting,
+            limits=self._upgrades.take_limits(),
         )
         supervisor.transfers.leave_elsewhere = self._upgrades.leave_out
         supervisor.version = number_in(self._upgrades.state, rules)

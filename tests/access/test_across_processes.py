@@ -14,6 +14,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from txmux.access import across_processes
 from txmux.access.across_processes import FileLock, SharedLimits
 from txmux.access.admission import Refused
+from txmux.access.loops import LoopDetector
+from txmux.errors import MuxError
 from txmux.rules.reading.parser import parse
 from txmux.wire.proxyprotocol.header import Address
 
@@ -48,7 +50,7 @@ class _Worker:
 
     def scribble(self, value: int) -> None:
         words, layout = self.limits._memory.cast("Q"), self.limits.layout
-        for start in layout.rows.values():
+        for start in (LoopDetector.SIZE, *layout.rows.values()):
             for column in range(layout.columns):
                 words[start // 8 + column] = value
         table = self.limits._tables["a"]
@@ -81,12 +83,19 @@ class _Worker:
         assert sources is not None
         sources.tracked()
         sources.restore(sources.buckets())
-        self.limits.expect(self.limits.as_json(), 1.0)
+        self.limits.clear_expected()
 
     def other_ended(self, _: Address) -> None:
         self.limits.clear(2)
+        self.limits.collect()
 
-    DOES = (enter, adopt, leave, move_away, hold, report, other_ended)
+    def another(self, _: Address) -> None:
+        self.limits.assign(2, os.getpid())
+        self.limits.worker_ended(2)
+        with contextlib.suppress(MuxError):
+            SharedLimits.take_over(self.limits.descriptor, self.limits.handed_over(), 2)
+
+    DOES = (enter, adopt, leave, move_away, hold, report, other_ended, another)
 
 
 _STEPS = st.lists(

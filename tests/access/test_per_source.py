@@ -113,9 +113,7 @@ class PerSourceTest(SynchronousTestCase):
             first.release()
             second.release()
             per_source.enter(1)
-            other = SourceTable(memory(2), 2)
-            other.reserve(table.connection_counts(), 1, 0)
-            other.drain_buckets(table.buckets(0), 1)
+            SourceTable(memory(2), 2).drain_buckets(table.buckets(0), 1)
 
 
 class FullTableTest(SynchronousTestCase):

@@ -495,6 +495,17 @@ class ExpectedTest(SynchronousTestCase):
         self.assertEqual(self.counts(), [1, 0, 1])
         self.assertEqual(self.rooms, [1])
 
+    def test_addresses_of_a_server(self) -> None:
+        """Which of them the other process has is not known: each has an equal part."""
+        known = self.new.pool._backend_health
+        more = known.health_of(("10.0.0.1:80", "10.0.0.9:80"))
+        self.new.upstreams.known.expect(
+            [{"backend": "b", "server": "10.0.0.1:80", "connections": number} for number in (2, 3)]
+        )
+        (first, *_) = self.new.pool.members
+        self.assertEqual(sorted((first.connections, more.connections)), [2, 3])
+        self.assertEqual(known.connections, 5)
+
     def test_others(self) -> None:
         fields: list[dict[str, Any]] = [
             {"backend": "x", "server": "y", "target": "z", "connections": 5},

@@ -2,15 +2,22 @@
 
 import contextlib
 import gc
+import itertools
+import json
 import os
 import random
 import resource
 import sys
 from array import array
+from collections.abc import Callable
 from ipaddress import ip_address
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
 
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -19,9 +26,9 @@ from txmux.access import across_processes
 from txmux.access.across_processes import SharedLimits
 from txmux.access.admission import Admission, Refused, Tally
 from txmux.access.per_source import Permit, source_of
+from txmux.errors import MuxError
 from txmux.rules.model import Listener, Rules
 from txmux.rules.reading.parser import parse
-from txmux.telemetry.reasons import LimitName
 from txmux.wire.proxyprotocol.header import Address
 
 CLIENT = Address(ip_address("192.0.2.1"), 40000)
@@ -200,16 +207,17 @@ class SharedLimitsTest(SynchronousTestCase):
 
     def test_no_room(self) -> None:
         """Where there is no room for other rules, all is as before, and they have their room once there is some."""
-        text = f"{RULES}[listen new]\nendpoint = 127.0.0.1:0\nmax_connections_per_source = 1\n"
+        keys = "endpoint = 127.0.0.1:0\nmax_connections_per_source = 1\n"
+        text = RULES + "".join(f"[listen new{number}]\n{keys}" for number in range(8))
         before, (soft, hard) = self.limits.layout, resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (before.size, hard))
         try:
             self.assertRaises(OSError, self.limits.extend, parse(text, "x"))
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        self.assertNotIn("new", self.limits.layout.tables)
+        self.assertEqual(self.limits.layout, before)
         self.use(text)
-        one, other = self.admissions("new")
+        one, other = self.admissions("new0")
         one.enter(CLIENT)
         self.assert_refused(other)
 
@@ -328,15 +336,6 @@ class RemovedListenersTest(SynchronousTestCase):
         self.use("a", "b")
         self.assertEqual(self.admitted(self.admission("a")), 1)
 
-    def test_row_of_an_expected_connection_is_kept(self) -> None:
-        self.limits.expect({"counts": {"a": 1}}, self.clock.seconds())
-        self.use("b")
-        self.use("b", "c")
-        self.assertEqual(self.admitted(self.admission("c")), 2)
-        self.limits.expect_no_more()
-        self.use("c", "d")
-        self.assertNotIn("a", self.limits.layout.rows)
-
     def test_row_of_a_connection_not_yet_admitted_is_kept(self) -> None:
         pending = self.admission("a")
         self.pending = {"a"}
@@ -434,71 +433,196 @@ class SharedTallyTest(SynchronousTestCase):
         self.assertEqual([left.take(), left.take(), left.take()], [True, True, False])
 
 
-class ExpectedTest(SynchronousTestCase):
-    def setUp(self) -> None:
+class _Program:
+    """A service of a chain of upgrades: its supervisor's view of the memory, and its workers."""
+
+    def __init__(self, limits: SharedLimits, seconds: Callable[[], float]) -> None:
+        self.limits = limits
+        self.seconds = seconds
+        self.has_supervisor = True
+        self.workers: dict[int, int] = {}  # process IDs by number
+        self.admissions: dict[int, Admission] = {}
+
+    def start_worker(self, pid: int) -> None:
+        number = 1 if 0 in self.workers else 0
+        column = self.limits.assign(number, pid)
+        self.workers[number] = pid
+        its = SharedLimits(self.limits.descriptor, self.limits.layout)
+        make = its.admissions(column, self.seconds, _SERVICE)
+        self.admissions[number] = make(named(parse(_CHAIN, "x"), "a"))
+
+
+_SERVICE, _LISTENER, _SOURCE = 6, 5, 3
+_CHAIN = f"""
+[listen a]
+endpoint = 127.0.0.1:0
+max_connections = {_LISTENER}
+max_connections_per_source = {_SOURCE}
+[route all]
+match = any
+backend = 127.0.0.1:1
+"""
+
+
+class _Chain:
+    """Services that take each other's place, and what each client should find."""
+
+    def __init__(self) -> None:
         self.clock = Clock()
         self.clock.advance(1000)
-        self.old, self.new = (self.service() for _ in range(2))
-        for worker, host in ((1, "192.0.2.1"), (2, "192.0.2.1"), (2, "192.0.2.2")):
-            self.admission(self.old, worker).enter(Address(ip_address(host), 40000))
-        self.new.expect(self.old.as_json(), self.clock.seconds())
+        self.running: set[int] = set()
+        self.pids = itertools.count(1)
+        first = SharedLimits.make(parse(_CHAIN, "x"), 2)
+        self.descriptor = first.descriptor
+        self.programs = [_Program(first, self.clock.seconds)]
+        self.open: list[tuple[_Program, int, str, Permit | None]] = []
+        self.start_workers(self.programs[0])
 
-    def service(self) -> SharedLimits:
-        made = SharedLimits.make(parse(RULES, "x"), 2)
-        self.addCleanup(made.close)
-        return made
+    @property
+    def serving(self) -> _Program:
+        return self.programs[-1]
 
-    def admission(self, service: SharedLimits, worker: int, most: int = 0) -> Admission:
-        make = service.admissions(worker, self.clock.seconds, most)
-        return make(next(one for one in parse(RULES, "x").listeners if one.name == "counted"))
+    def start_workers(self, program: _Program) -> None:
+        while len(program.workers) < 2:
+            self.running.add(pid := next(self.pids))
+            program.start_worker(pid)
 
-    def refused(self, host: str = "192.0.2.9", most: int = 0) -> LimitName | None:
-        """Tell for which limit a client is refused; one that is let in leaves again."""
-        admission = self.admission(self.new, 1, most)
+    def enter(self, choice: int) -> None:
+        number, host = choice % 2, f"192.0.2.{choice // 2 % 3}"
+        for program in self.programs:
+            if program.has_supervisor:
+                program.limits.collect()  # as each second
+        admission = self.serving.admissions[number]
+        of_source = sum(host == its for *_, its, _ in self.open)
+        has_room = len(self.open) < _LISTENER and of_source < _SOURCE
         try:
-            permit = admission.enter(Address(ip_address(host), 40000))
-        except Refused as refused:
-            return refused.limit
-        admission.leave(permit)
-        return None
+            permit = admission.enter(Address(ip_address(host), 1))
+        except Refused:
+            assert not has_room, "refused, although there is room"
+        else:
+            assert has_room, "more than the limit"
+            self.open.append((self.serving, number, host, permit))
 
-    def adopt(self, host: str) -> None:
-        self.admission(self.new, 2).adopt(Address(ip_address(host), 40000))
+    def leave(self, choice: int) -> None:
+        if self.open:
+            program, number, _, permit = self.open.pop(choice % len(self.open))
+            program.admissions[number].leave(permit)
 
-    def test_counted(self) -> None:
-        """They count before they have come, and once when they have, whoever adopts them."""
-        come = ("192.0.2.1", "192.0.2.2", "192.0.2.1")
-        for host in ("", *come):
-            if host:
-                self.adopt(host)
-            self.assertEqual(self.refused(most=3), "txmux.max_connections")
-            self.assertIsNone(self.refused(most=4))
-            self.assertEqual(self.refused("192.0.2.1"), "max_connections_per_source")
-            self.assertIsNone(self.refused("192.0.2.2"))
-        self.assertEqual(self.new.as_json()["counts"][""], 3)
-        self.new.expect_no_more()
-        self.assertEqual(self.new.as_json()["counts"][""], 3)
-        self.assertEqual(self.refused("192.0.2.1"), "max_connections_per_source")
+    def move(self, choice: int) -> None:
+        """Hand a connection over to a worker of the service that serves; another client may come in between."""
+        if self.open:
+            at = choice % len(self.open)
+            program, number, host, permit = self.open[at]
+            program.admissions[number].move_away(permit)
+            self.enter(choice)
+            other = choice % 2
+            permit = self.serving.admissions[other].adopt(Address(ip_address(host), 1))
+            self.open[at] = (self.serving, other, host, permit)
 
-    def test_expected_connections_that_never_come_count_no_more(self) -> None:
-        self.adopt("192.0.2.2")
-        self.new.expect_no_more()
-        self.assertIsNone(self.refused(most=2))
-        self.assertEqual(self.refused(most=1), "txmux.max_connections")
-        self.assertIsNone(self.refused("192.0.2.1"))
+    def upgrade(self, _: int) -> None:
+        before = self.serving.limits
+        told = json.loads(json.dumps(before.handed_over()))
+        descriptor = os.dup(self.descriptor)
+        try:
+            limits = SharedLimits.take_over(descriptor, told, 2)
+        except MuxError:
+            os.close(descriptor)
+            return
+        limits.extend(parse(_CHAIN, "x"))
+        self.programs.append(_Program(limits, self.clock.seconds))
+        self.start_workers(self.serving)
 
-    def test_overwritten_counts(self) -> None:
-        """A compromised worker may write to the memory, but does not keep an upgrade from happening."""
-        row = self.old._row("")
-        row[1] = row[2] = 2**64 - 1
-        self.new.expect(self.old.as_json(), self.clock.seconds())
-        self.assertEqual(self.refused(most=5), "txmux.max_connections")
+    def fail(self, _: int) -> None:
+        """The supervisor that serves dies, and its workers go on; the one before serves again."""
+        if len(self.programs) > 1:
+            dead = self.programs.pop()
+            dead.has_supervisor = False
+            self.programs.insert(0, dead)
+            self.programs[-1].limits.follow(dead.limits.handed_over())
+            if not self.serving.has_supervisor:
+                raise AssertionError
 
-    def test_unexpected_connection_counts(self) -> None:
-        for host in ("192.0.2.1", "192.0.2.1", "192.0.2.2", "192.0.2.3"):
-            self.adopt(host)
-        self.assertEqual(self.refused(most=4), "txmux.max_connections")
-        self.assertIsNone(self.refused(most=5))
+    def kill(self, choice: int) -> None:
+        """A worker dies with its connections; if it serves, it is replaced."""
+        workers = [(program, number) for program in self.programs for number in program.workers]
+        program, number = workers[choice % len(workers)]
+        self.running.discard(program.workers.pop(number))
+        self.open = [one for one in self.open if one[:2] != (program, number)]
+        if program.has_supervisor:
+            program.limits.worker_ended(number)
+        self.start_workers(self.serving)
+
+
+_DOES = (_Chain.enter, _Chain.enter, _Chain.leave, _Chain.move, _Chain.upgrade, _Chain.kill)
+
+
+class ChainTest(SynchronousTestCase):
+    @given(
+        st.lists(st.tuples(st.sampled_from((*_DOES, _Chain.fail)), st.integers(0, 99)), max_size=60)
+    )
+    def test_each_client_is_counted_once(self, steps: list[tuple[Any, int]]) -> None:
+        """Whatever upgrades, fails and dies: no limit is exceeded, and no client is refused where there is room."""
+        self.addCleanup(gc.collect)  # the memory is mapped until then
+        chain = _Chain()
+        with patch.object(across_processes, "_is_running", chain.running.__contains__):
+            try:
+                for step, choice in steps:
+                    if step is _Chain.fail and not chain.programs[0].has_supervisor:
+                        continue
+                    step(chain, choice)
+            finally:
+                for program in chain.programs:
+                    program.limits.close()
+                del program, chain
+                gc.collect()
+
+    def test_too_many_columns_in_use(self) -> None:
+        """Each service needs as many as it may have workers; processes that have ended need none."""
+        self.addCleanup(gc.collect)  # the memory is mapped until then
+        chain = _Chain()
+        with patch.object(across_processes, "_is_running", chain.running.__contains__):
+            for _ in range(5):
+                chain.upgrade(0)
+            self.assertEqual(len(chain.programs), 3)
+            for pid in chain.programs[0].workers.values():
+                chain.running.discard(pid)
+            chain.upgrade(0)
+            self.assertEqual(len(chain.programs), 4)
+        for program in chain.programs:
+            program.limits.close()
+
+    def test_memory_of_another_version(self) -> None:
+        limits = SharedLimits.make(parse(_CHAIN, "x"), 2)
+        self.addCleanup(limits.close)
+        told = limits.handed_over()
+        for other in ({}, {**told, "format": 0}, {**told, "more": 1}, {**told, "size": 1}):
+            with self.assertRaises(MuxError):
+                SharedLimits.take_over(limits.descriptor, other, 2)
+
+    def test_name_of_the_table_is_handed_on(self) -> None:
+        """By it, other machines know what this one counts."""
+        limits = SharedLimits.make(parse(_CHAIN, "x"), 2)
+        self.addCleanup(limits.close)
+        taken = SharedLimits.take_over(os.dup(limits.descriptor), limits.handed_over(), 2)
+        self.addCleanup(taken.close)
+        self.assertEqual(taken._tables["a"].name, limits._tables["a"].name)
+
+    def test_places_of_a_service_that_died_are_kept(self) -> None:
+        """What it has added goes on to count there, wherever the one that serves again places more."""
+        old = SharedLimits.make(limited("a"), 2)
+        self.addCleanup(old.close)
+        new = SharedLimits.take_over(os.dup(old.descriptor), old.handed_over(), 2)
+        self.addCleanup(new.close)
+        new.extend(rules := limited("a", "b"))
+        column = new.assign(0, os.getpid())
+        new.admissions(column, Clock().seconds, 0)(named(rules, "b")).enter(CLIENT)
+        old.follow(new.handed_over())
+        old.extend(rules := limited("a", "b", "c"))
+        for name, room in (("b", 1), ("c", 2)):
+            admission = old.admissions(2, Clock().seconds, 0)(named(rules, name))
+            for number in range(room):
+                admission.enter(Address(ip_address(f"192.0.2.{number}"), 1))
+            self.assertRaises(Refused, admission.enter, Address(ip_address("192.0.2.9"), 1))
 
 
 class RaceTest(SynchronousTestCase):

@@ -1,15 +1,18 @@
 """Limits hold while connections are on their way to a new process."""
 
+import contextlib
 import os
 import select
 import signal
 import socket
+import ssl
 from pathlib import Path
 
 from tests.admin.processes import get
-from tests.interop.children import eventually
-from tests.processes.running import RULES, set_limits, workers_of
+from tests.interop.children import PATIENCE, eventually
+from tests.processes.running import RULES, halted, set_limits, workers_of
 from tests.processes.upgrading import UpgradeTestCase, Upgrading
+from tests.support.certificates import make_authority
 
 
 class LimitsTest(UpgradeTestCase):
@@ -31,13 +34,15 @@ class LimitsTest(UpgradeTestCase):
         mux.child.wait_for("connections handed over: 2")
         os.kill(mux.pid, signal.SIGHUP)
         mux.child.wait_for("rules reloaded")  # so the new process has heard that no more will come
-        # What has stayed in the old process does not count in the new one.
-        peers.append(self.relayed(mux, listening))
+        # What has stayed in the old process counts in the new one, too.
         self.assert_refused(mux)
         undecided.close()
+        self.assertEqual(mux.take_one()["reason"], "client-gone")
+        peers.append(self.relayed(mux, listening))
+        self.assert_refused(mux)
         for pair in peers:
             self.over(*pair)
-        self.assertEqual(len(mux.take(4)), 4)
+        self.assertEqual(len(mux.take(3)), 3)
         self.assert_gone([old])
         self.over(*self.relayed(mux, listening))
         mux.take_one()
@@ -56,6 +61,108 @@ class LimitsTest(UpgradeTestCase):
 
     def test_limit_of_a_source_with_two_workers(self) -> None:
         self.served("workers = 2", "max_connections_per_source = 3")
+
+
+class StayingTest(UpgradeTestCase):
+    """Connections with TLS that ends here stay, upgrade after upgrade, and count."""
+
+    def begin(
+        self, settings: str = "", listener: str = "", backend: str = "", server: str = ""
+    ) -> Upgrading:
+        authority = make_authority()
+        self.trusted = ssl.create_default_context(
+            cafile=str(authority.write(self.folder / "ca.pem"))
+        )
+        pem = authority.issue("a.example").write(self.folder / "a.pem", key=True)
+        self.listening = self.backend()
+        self.open: list[tuple[ssl.SSLSocket, socket.socket]] = []
+        return self.upgrading(
+            f"{RULES}{listener}\n[route secure]\nmatch = tls\nterminate_tls = {pem}\n"
+            "[route inside]\nmatch = any\nunder = secure\nbackend = b\n"
+            "[route all]\nmatch = any\nbackend = b\n"
+            f"[backend b]\nserver = 127.0.0.1:{self.listening.getsockname()[1]}{server}\n{backend}\n",
+            f"drain_timeout = 10m\n{settings}",
+        )
+
+    def enter(self, mux: Upgrading) -> bool:
+        """Connect, and return whether the client is served."""
+        client = self.client(mux)
+        client.settimeout(PATIENCE)
+        try:
+            secure = self.trusted.wrap_socket(client, server_hostname="a.example")
+        except OSError:
+            client.close()
+            return False
+        self.addCleanup(secure.close)
+        secure.sendall(b"x")
+        secure.settimeout(0.0)
+        while not select.select([self.listening], [], [], 0)[0]:
+            select.select([secure, self.listening], [], [])
+            with contextlib.suppress(ssl.SSLWantReadError):  # a session ticket
+                with contextlib.suppress(ConnectionError, ssl.SSLEOFError):
+                    self.assertEqual(secure.recv(1), b"")
+                secure.close()
+                return False
+        secure.settimeout(PATIENCE)
+        server, _ = self.listening.accept()
+        self.addCleanup(server.close)
+        self.assertEqual(server.recv(1), b"x")
+        self.open.append((secure, server))
+        return True
+
+    def leave(self) -> None:
+        secure, server = self.open.pop(0)
+        server.sendall(b"y")  # it is served to its end
+        self.assertEqual(secure.recv(1), b"y")
+        secure.close()
+        self.assertEqual(server.recv(1), b"")
+        server.close()
+
+    def assert_limit(self, mux: Upgrading, limit: int, again: int = 3) -> None:
+        """Fill the service, and upgrade it `again` and again: there never is room for more than `limit`."""
+        for _ in range(again):
+            while len(self.open) < limit:
+                eventually(lambda: self.enter(mux), "there is room")
+            self.assertFalse(self.enter(mux))
+            mux.replace()
+            self.assertFalse(self.enter(mux))
+            self.leave()
+            eventually(lambda: self.enter(mux), "there is room")
+            self.assertFalse(self.enter(mux))
+            self.leave()
+        for _ in range(len(self.open)):
+            self.leave()
+
+    def test_limit_of_the_service(self) -> None:
+        self.assert_limit(self.begin("max_connections = 5"), 5)
+
+    def test_limit_of_a_listener(self) -> None:
+        self.assert_limit(self.begin("workers = 2", "max_connections = 5"), 5)
+
+    def test_limit_of_a_source(self) -> None:
+        self.assert_limit(self.begin("workers = 2", "max_connections_per_source = 5"), 5)
+
+    def test_limit_of_a_backend(self) -> None:
+        self.assert_limit(self.begin(backend="max_connections = 3"), 3)
+
+    def test_limit_of_a_server(self) -> None:
+        self.assert_limit(self.begin(server=" max_connections=3"), 3)
+
+    def test_limit_of_a_server_in_a_worker_that_retires(self) -> None:
+        """The one that takes its place counts what stays in it."""
+        mux = self.begin(server=" max_connections=3")
+        for _ in range(3):
+            self.assertTrue(self.enter(mux))
+        (old,) = workers_of(mux.pid)
+        os.kill(old, signal.SIGTERM)
+        mux.child.wait_for("worker 2 takes its place")
+        eventually(lambda: len(workers_of(mux.pid)) == 2, "another worker serves")
+        with halted({old}):
+            for _ in range(3):
+                self.assertFalse(self.enter(mux))
+        self.leave()
+        eventually(lambda: self.enter(mux), "there is room")
+        self.assertFalse(self.enter(mux))
 
 
 class InFlightTest(UpgradeTestCase):

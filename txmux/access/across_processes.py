@@ -1,8 +1,13 @@
-"""The limits of several processes together: their counts are in one memory file with one lock."""
+"""The limits of several processes together: their counts are in one memory file with one lock.
+
+Theory of operation. The memory outlives the service that made it: an upgrade hands it on, so what stays in the old processes counts for
+the new ones, and whichever process serves finds the same counts, rates and table names. Each worker has a column of its own, which
+only that worker changes. The memory says which process a column belongs to. When that process has ended, its supervisor clears
+the column; if the supervisor has ended, too, any other supervisor of the chain does.
+"""
 
 from __future__ import annotations
 
-import base64
 import fcntl
 import os
 import time
@@ -22,12 +27,17 @@ from txmux.telemetry.sharedmemory import grow, make, mapped
 
 _SIZE = 8  # of a number, in bytes
 _MOST = 2 ** (8 * _SIZE) - 1
-# The columns that belong to no process: connections in transit, and expected ones.
-_MOVING, _EXPECTED = -2, -1
+_MOVING = -1  # the column that belongs to no process: connections in transit
 _PATIENCE = 1.0  # seconds that a process waits for another one to release the lock
 _REGAINED = 0.01  # of its patience in each second
 _PAUSE = 0.0002  # seconds from one attempt to the next
-_FEWEST = 3  # columns: moving, expected, and the supervisor's
+_FEWEST = (
+    2  # columns: that of connections in transit, and the first one, which belongs to no worker
+)
+_GENERATIONS = 3
+"""Columns for each worker that a service may have: processes that an upgrade has replaced keep theirs until they end."""
+_FORMAT = 1
+"""The version of what is in the memory; a service of another version makes memory of its own."""
 
 
 class FileLock:
@@ -72,8 +82,8 @@ class SharedTally(Tally):
 
     Args:
         counter: The number in this worker, under whichever rules.
-        counts: A number for each worker, which only that worker changes, and at last those of connections that are on their way
-            from one process to another, and of those that are expected from another service.
+        counts: A number for each worker, which only that worker changes, and at last that of connections that are on their way
+            from one process to another.
     """
 
     def __init__(
@@ -100,13 +110,11 @@ class SharedTally(Tally):
 
     @override
     def adopt(self) -> None:
-        """Count a connection from another process, which was counted as in transit, or expected."""
+        """Count a connection from another process, which was counted as in transit."""
         with self._lock:
             self.add()
-            for column in (_MOVING, _EXPECTED):
-                if count := self._counts[column]:  # read once: another process may write to it
-                    self._counts[column] = count - 1
-                    break
+            if count := self._counts[_MOVING]:  # read once: another process may write to it
+                self._counts[_MOVING] = count - 1
 
     @override
     def move_away(self) -> None:
@@ -142,7 +150,11 @@ class LimitsLayout:
     columns: int
     rows: dict[str, int] = attrs.field(factory=dict)
     tables: dict[str, int] = attrs.field(factory=dict)
-    size: int = LoopDetector.SIZE
+    size: int = attrs.field()
+
+    @size.default
+    def _first_free(self) -> int:
+        return LoopDetector.SIZE + self.columns * _SIZE
 
     def extend(self, rules: Rules, unused: Collection[str] = ()) -> None:
         """Allocate places for all that the listeners of rules count; those of `unused` are taken before the memory grows."""
@@ -175,8 +187,8 @@ class LimitsLayout:
         starts = [*self.rows.values(), *self.tables.values()]
         if (
             not table
-            or self.size < max(LoopDetector.SIZE, *ends, 0)
-            or any(start < LoopDetector.SIZE or start % _SIZE for start in starts)
+            or self.size < max(self._first_free(), *ends, 0)
+            or any(start < self._first_free() or start % _SIZE for start in starts)
         ):
             raise LayoutError(f"not all that is counted has a place in {self.size} bytes of memory")
 
@@ -184,15 +196,20 @@ class LimitsLayout:
 class SharedLimits:
     """All limits that the listeners of rules have.
 
-    The memory has `LoopDetector`, a row of counts for the service and for each listener and backend, with a column for each process, and a
-    `SourceTable` for each listener that limits sources. A process changes only its own column and the slots of sources, so
-    what a worker that ended by itself leaves behind can be cleared. The first column is that of the process that makes the
-    memory; the last one is that of connections that another service hands over, until they have come; the one before it is that of
-    connections that have left one process of this service for another; the others are those of its workers.
+    The memory has `LoopDetector`, the process ID that each column belongs to, a row of counts for the service and for each listener and
+    backend, with a column for each process, and a `SourceTable` for each listener that limits sources. A process changes only
+    its own column and the slots of sources, so what a worker that ended by itself leaves behind can be cleared. The first
+    column belongs to no worker, unless there are more than columns; the last one is that of connections that have left one
+    process for another.
+
+    Args:
+        workers: The highest number of workers that this service may have.
     """
 
-    def __init__(self, descriptor: int, layout: LimitsLayout) -> None:
+    def __init__(self, descriptor: int, layout: LimitsLayout, workers: int = 0) -> None:
         self.descriptor = descriptor
+        self._most_workers = workers
+        self._columns: dict[int, int] = {}  # by the number of a worker of this service
         self._lock = FileLock(descriptor)
         # By worker and place, not by name: should a connection outlive its listener's place, both users of it write the same number.
         self._counters: dict[tuple[int, int], Counter] = {}
@@ -207,16 +224,91 @@ class SharedLimits:
     ) -> SharedLimits:
         """Make the memory; `in_use` returns which of these listeners keep their rows although they count nothing now."""
         descriptor = make("txmux limits")
-        layout = LimitsLayout(_FEWEST + workers)
+        layout = LimitsLayout(_FEWEST + _GENERATIONS * workers)
         layout.extend(rules)
         grow(descriptor, _room(layout))
-        made = cls(descriptor, layout)
+        made = cls(descriptor, layout, workers)
         made._in_use = in_use
         return made
 
+    def handed_over(self) -> dict[str, Any]:
+        """Return what the next service needs besides the descriptor, as JSON values."""
+        return {"format": _FORMAT, **attrs.asdict(self.layout)}
+
+    @classmethod
+    def take_over(
+        cls,
+        descriptor: int,
+        values: Mapping[str, Any],
+        workers: int,
+        in_use: Callable[[Collection[str]], Collection[str]] = set,
+    ) -> SharedLimits:
+        """Go on with the memory of another service, by its `handed_over`.
+
+        Raises:
+            MuxError: It is of another version, or there are not as many free columns as this service may have workers.
+        """
+        layout = {name: value for name, value in values.items() if name != "format"}
+        try:
+            if values["format"] != _FORMAT:
+                raise LayoutError("it counts in another way")
+            taken = cls(descriptor, LimitsLayout(**layout), workers)
+        except (KeyError, TypeError, ValueError) as problem:
+            raise LayoutError(repr(problem)) from problem
+        taken._in_use = in_use
+        taken.collect()
+        if taken.workers < workers:
+            raise LayoutError("too many processes of earlier upgrades have connections")
+        return taken
+
+    def follow(self, values: Mapping[str, Any]) -> None:
+        """Keep what another service has placed in the memory, by its `handed_over`."""
+        layout = LimitsLayout(**{name: value for name, value in values.items() if name != "format"})
+        if values.get("format") == _FORMAT and layout.columns == self.layout.columns:
+            self.use(layout)
+
     @property
     def workers(self) -> int:
-        return self.layout.columns - _FEWEST
+        """The highest number of workers that this service may have now."""
+        free = sum(not owner for owner in self._owners[1:_MOVING])
+        return min(self._most_workers, free + len(self._columns))
+
+    def assign(self, worker: int, pid: int) -> int:
+        """Return the column of a worker's process from now on; the first one if all others are in use, where it may miscount."""
+        self.collect()
+        with self._lock:
+            columns = range(1, len(self._owners) - 1)
+            free = (column for column in columns if not self._owners[column])
+            column = self._columns[worker] = next(free, 0)
+            if column:
+                self._owners[column] = pid
+        return column
+
+    def collect(self) -> None:
+        """Clear the columns of processes that have ended, where no other supervisor does."""
+        own = {*self._columns.values()}
+        if all(_is_running(owner) for owner in {*self._owners} - {0}):
+            return
+        with self._lock:  # another supervisor may be about to do the same, and assign the column
+            for column, owner in enumerate(self._owners):
+                if owner and column not in own and not _is_running(owner):
+                    self.clear(column)
+                    self.clear(self.layout.columns - 1)
+                    self._owners[column] = 0
+
+    def worker_ended(self, worker: int) -> None:
+        column = self._columns.pop(worker, 0)
+        if column:
+            self.clear(column)
+            self._owners[column] = 0
+
+    @property
+    def _is_shared(self) -> bool:
+        """Whether workers of another service count here, too."""
+        own = {*self._columns.values()}
+        return any(
+            owner and column not in own for column, owner in enumerate(self._owners.tolist())
+        )
 
     def extend(self, rules: Rules) -> None:
         """Make room for other rules, too, in rows of removed listeners if these are idle; raises `OSError` if there is none."""
@@ -230,6 +322,8 @@ class SharedLimits:
                 self._tables[name].refill()
 
     def _unused(self, rules: Rules) -> list[str]:
+        if self._is_shared:  # the other service still knows them by their names
+            return []
         rows, tables = self.layout.rows, self.layout.tables
         named = {*names_counted(rules)}
         idle = [
@@ -247,6 +341,8 @@ class SharedLimits:
             # The mapping before is unmapped with the last connection that is counted there.
             self._memory = mapped(self.descriptor, _room(layout))
         self.layout = layout
+        owners = slice(LoopDetector.SIZE, LoopDetector.SIZE + layout.columns * _SIZE)
+        self._owners = self._memory[owners].cast("Q")
         size = SourceTable.size(layout.columns)
         self._tables = {
             name: SourceTable(
@@ -294,12 +390,12 @@ class SharedLimits:
         limits = SourceLimits.for_listener(listener)
         if limits is None:
             return None
-        table, expected = self._tables.get(listener.name), self.layout.columns - 1
+        table, moving = self._tables.get(listener.name), self.layout.columns - 1
         if table is None:
             raise LayoutError(
                 f"the sources of [listen {listener.name}] have no place in the memory"
             )
-        return PerSource(limits, seconds, table, worker, self._lock, expected)
+        return PerSource(limits, seconds, table, worker, self._lock, moving)
 
     def sources(self, seconds: Callable[[], float]) -> dict[str, PerSource | None]:
         """Return the counters of sources by listener, for the rates of all processes; they admit no clients."""
@@ -309,44 +405,16 @@ class SharedLimits:
             for name, table in self._tables.items()
         }
 
-    def as_json(self) -> dict[str, Any]:
-        """Return the counts that another service is to expect, before this one hands its connections over, as JSON values."""
-        return {
-            "counts": {name: sum(self._row(name)) for name in self.layout.rows},
-            "sources": {
-                name: base64.b64encode(table.connection_counts()).decode()
-                for name, table in self._tables.items()
-            },
-        }
-
-    def expect(self, values: Mapping[str, Any], now: float) -> None:
-        """Count connections that another service will hand over, by its `as_json`; listeners unknown here are ignored."""
-        column = self.layout.columns - 1
-        for name, count in values.get("counts", {}).items():
-            if name in self.layout.rows:
-                # It is the sum of what workers may have overwritten.
-                self._row(name)[column] = min(count, _MOST)
-        with self._lock:
-            for name, held in values.get("sources", {}).items():
-                if name in self._tables:
-                    self._tables[name].reserve(base64.b64decode(held), column, int(now * 10**9))
-
-    def expect_no_more(self) -> None:
-        """Drop connections that were expected and have not come: they end where they are."""
-        with self._lock:
-            self.clear(self.layout.columns - 1)
-
-    def clear(self, worker: int) -> None:
+    def clear(self, column: int) -> None:
         for name in self.layout.rows:
-            self._row(name)[worker] = 0
+            self._row(name)[column] = 0
         for table in self._tables.values():
-            table.clear(worker)
+            table.clear(column)
 
     def clear_expected(self) -> None:
         """Reset the count of connections in transit, after a sending or receiving worker has ended. Other workers still adopt theirs."""
         with self._lock:
-            for name in self.layout.rows:
-                self._row(name)[_MOVING] = 0
+            self.clear(self.layout.columns - 1)
 
     def _written(self, start: int, size: int) -> Iterator[tuple[int, int]]:
         """Yield the parts of a table that were ever written; see `SourceTable`."""
@@ -372,6 +440,16 @@ def names_counted(rules: Rules) -> list[str]:
     """Return the names of all that has a row: the service, the listeners, and the backends for their clients that wait."""
     backends = [_of_held(backend.name) for backend in rules.every_backend()]
     return ["", *[listener.name for listener in rules.listeners], *backends]
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except (OSError, OverflowError):  # the memory may have been overwritten
+        return False
+    return True
 
 
 def _of_held(backend: str) -> str:

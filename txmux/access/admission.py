@@ -182,9 +182,9 @@ class Admission:
             tally.give_back()
 
     def move_away(self, permit: Permit | None) -> None:
-        """Record, instead of `leave`, that another process is about to `adopt` a client. Until then it still counts for the totals."""
-        if permit is not None:
-            permit.release()
+        """Record, instead of `leave`, that another process is about to `adopt` a client. Until then it still counts."""
+        if permit is not None and self.per_source is not None:
+            self.per_source.move_away(permit)
         for tally in self._tallies:
             tally.move_away()
 
@@ -192,3 +192,5 @@ class Admission:
         """Forget clients that moved away and were not adopted: their adopting process has ended."""
         for tally in self._tallies:
             tally.clear_expected()
+        if self.per_source is not None:
+            self.per_source.clear_expected()

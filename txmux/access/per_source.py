@@ -184,24 +184,6 @@ class SourceTable:
             if slot is not None:
                 self.numbers[slot + 1] = min(max(self.numbers[slot + 1], now + needs), _ALL)
 
-    def connection_counts(self) -> bytes:
-        """Return the sources with connections, for `reserve`: pairs of 64-bit numbers, a source and its count."""
-        connection_counts: dict[int, int] = {}
-        for number in range(2, self.width):
-            for at, count in self._each(number):
-                source = self.numbers[at - number]
-                connection_counts[source] = connection_counts.get(source, 0) + count
-        totals = ((source, total & _CONNECTIONS) for source, total in connection_counts.items())
-        pairs = (pair for pair in totals if pair[1])
-        return array("Q", itertools.chain.from_iterable(pairs)).tobytes()
-
-    def reserve(self, connection_counts: bytes, column: int, now: int) -> None:
-        """Count connections of another process in this column, until they arrive and are adopted."""
-        for source, count in _pairs(connection_counts):
-            slot = self.find(source, now)
-            if slot is not None:
-                self.numbers[slot + 2 + column] = count
-
     def clear(self, column: int) -> None:
         self._clear_column(2 + column)
 
@@ -226,7 +208,7 @@ class PerSource:
 
     Args:
         lock: Held while a slot is found and checked, since other processes change slots, too.
-        expected: The column that `SourceTable.reserve` has filled; ``None`` if there is none.
+        moving: The column of connections that are on their way from one process to another; ``None`` if there is none.
 
     Attributes:
         reached: The limit that refused the last client.
@@ -243,13 +225,13 @@ class PerSource:
         table: SourceTable | None = None,
         column: int = 0,
         lock: AbstractContextManager[object] = nullcontext(),  # noqa: B008 - it has no state
-        expected: int | None = None,
+        moving: int | None = None,
     ) -> None:
         self._limits = limits
         self._seconds = seconds
         self._table = table or SourceTable(mmap.mmap(-1, SourceTable.size(1)))
         self._column = 2 + column
-        self._expected = None if expected is None else 2 + expected
+        self._moving = None if moving is None else 2 + moving
         self._lock = lock
         self._uncounted = memoryview(bytearray(_WORD)).cast("Q")
 
@@ -312,7 +294,7 @@ class PerSource:
         return self._table.tracked(int(self._seconds() * _SECOND))
 
     def adopt(self, source: int) -> Permit:
-        """Count a connection that another process has admitted and routed."""
+        """Count a connection that another process has admitted and routed, and has moved away."""
         with self._lock:
             slot = self._table.find(source, int(self._seconds() * _SECOND))
             if slot is None:
@@ -320,10 +302,24 @@ class PerSource:
             else:
                 numbers = self._table.numbers
                 permit = Permit(numbers, slot + self._column)
-                if self._expected is not None and (count := numbers[slot + self._expected]):
-                    numbers[slot + self._expected] = count - 1
+                if self._moving is not None and (count := numbers[slot + self._moving]):
+                    numbers[slot + self._moving] = count - 1
         permit.mark_decided()
         return permit
+
+    def move_away(self, permit: Permit) -> None:
+        """Count a connection as in transit to the process that will `adopt` it, instead of by its permit."""
+        if self._moving is None:
+            permit.release()
+        else:
+            with self._lock:
+                permit.move(self._moving - self._column)
+
+    def clear_expected(self) -> None:
+        """Forget connections that moved away and were not adopted."""
+        if self._moving is not None:
+            with self._lock:
+                self._table.clear(self._moving - 2)
 
 
 class Permit:
@@ -344,6 +340,13 @@ class Permit:
         if self._undecided:
             self._undecided = False
             self._numbers[self._at] = max(self._numbers[self._at] - _UNDECIDED, 0)
+
+    def move(self, by: int) -> None:
+        """Stop counting here, and count one more that many columns further."""
+        if len(self._numbers) > 1:  # otherwise it is not counted
+            at = self._at + by
+            self._numbers[at] = min(self._numbers[at] + 1, _ALL)
+        self.release()
 
     def release(self) -> None:
         """Stop counting; must be called once."""

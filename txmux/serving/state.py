@@ -16,7 +16,7 @@ files        which file each UNIX socket has: device and inode, by the key of th
 passed       the keys of the sockets that systemd has opened, and has open itself
 bans         banned clients: see `txmux.access.bans.Bans.as_json`; a worker receives them as ``banned``, see `Row` there
 networks     contents of lists that change without a reload: see `txmux.access.lists.current.Lists.contents`
-connections  the connections to be handed over, as limits count them: see `txmux.access.across_processes.SharedLimits.as_json`
+limits       what is where in the memory of the limits: see `txmux.access.across_processes.SharedLimits.handed_over`
 history      measurements of the last minutes: see `txmux.control.rates.Rates.as_json`
 attention    what needs attention: see `txmux.control.control.Control.attention_state`
 recent       the last connections that did not end as they should: see `txmux.telemetry.recent.Recent.state`

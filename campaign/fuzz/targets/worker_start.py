@@ -96,6 +96,7 @@ def _seeds() -> list[bytes]:
         "ask": 1,
         "rules": {"texts": {"x": TEXT}},
         "limits": attrs.asdict(layout),
+        "column": 1,
         "sockets": _KEYS,
     }
     start = line("start", descriptors=1 + len(_KEYS), **told)

@@ -51,7 +51,7 @@ class ServerHealth:
     out_until: float = 0.0
     contrary: int = 0  # checks in a row that contradict the state
     since: float = 0.0  # when the state was last changed; 0 if it never was
-    expected: int = 0  # connections that another process is about to hand over
+    expected: int = 0  # connections that other processes have, of which some may be handed over
     came_at: float | None = None  # when it came up or came new; 0 is with the backend, None not yet
     unanswered: int = 0  # flows of datagrams since the last that it has answered
 
@@ -145,13 +145,21 @@ class BackendHealth:
             health.connections += 1
             self.connections += 1
 
-    def expect(self, counts: Mapping[tuple[str, str], int]) -> None:
-        """Reserve the slots of connections that another process is about to hand over."""
-        for key, health in self._known.items():
-            more = counts.get(key, 0) - health.expected
-            health.expected += more
-            health.connections += more
-            self.connections += more
+    def expect(self, counts: Mapping[str, int]) -> None:
+        """Reserve slots for connections in other processes, by the server, whether they are handed over or end there.
+
+        Which of a server's addresses they have is unknown: each is counted an equal part.
+        """
+        addresses: dict[str, list[ServerHealth]] = {}
+        for (server, _), health in self._known.items():
+            addresses.setdefault(server, []).append(health)
+        for server, its in addresses.items():
+            each, rest = divmod(counts.get(server, 0), len(its))
+            for place, health in enumerate(its):
+                more = each + (place < rest) - health.expected
+                health.expected += more
+                health.connections += more
+                self.connections += more
         for reference in self.pools:
             pool = reference()
             if pool is not None and pool.on_room is not None:
@@ -268,11 +276,12 @@ class HealthRegistry:
         return self._backend_health.get(backend)
 
     def expect(self, servers: Iterable[Mapping[str, Any]]) -> None:
-        counts: dict[str, dict[tuple[str, str], int]] = {}
+        counts: dict[str, dict[str, int]] = {}
         for fields in servers:
             with suppress(KeyError, OverflowError, TypeError, ValueError):  # of another version
-                key = fields["server"], fields["target"]
-                counts.setdefault(fields["backend"], {})[key] = int(fields["connections"])
+                count, server = int(fields["connections"]), fields["server"]
+                of_backend = counts.setdefault(fields["backend"], {})
+                of_backend[server] = of_backend.get(server, 0) + count
         for backend, backend_health in self._backend_health.items():
             backend_health.expect(counts.get(backend, {}))
 

@@ -156,8 +156,8 @@ COUNT_MORE = _to_worker(
     places=_PLACES, cells=_NUMBER, gone=_NAMES, longest=_LARGE)
 START = _to_worker(
     "start", "serve these rules with these sockets; the answer says whether the process is in the sandbox",
-    rules=_TEXT, version=_NUMBER, limits=_LAYOUT, sockets=_NAMES, opener=_FLAG, may_lack=_FLAG,
-    state=_OBJECT, answer=_FLAG, descriptors=10_000, longest=_WHOLE)
+    rules=_TEXT, version=_NUMBER, limits=_LAYOUT, column=_NUMBER, sockets=_NAMES, opener=_FLAG,
+    may_lack=_FLAG, state=_OBJECT, answer=_FLAG, descriptors=10_000, longest=_WHOLE)
 PING = _to_worker(
     "ping", "a worker that does not answer for ten seconds is killed and replaced", answer=NOTHING)
 STOP = _to_worker(
@@ -192,7 +192,7 @@ TAKE_OVER = _to_worker(
     "take_over", "connections will come over these pairs of sockets",
     answer=NOTHING, descriptors=1_000)
 EXPECT = _to_worker(
-    "expect", "count the connections that are about to come for the limits of servers",
+    "expect", "count the connections of processes that accept no clients for the limits of servers: this worker's part of them",
     servers=_OBJECTS, longest=_WHOLE)
 TAKE_DATAGRAMS = _to_worker("take_datagrams", "read the UDP ports; one worker does")
 LEAVE_DATAGRAMS = _to_worker("leave_datagrams", "leave the UDP ports to another worker")
@@ -292,7 +292,7 @@ ADOPT_CONNECTIONS = _to_successor(
     "adopt_connections", "pairs of sockets over which the connections of one worker will come, one for each new worker",
     answer=NOTHING, descriptors=10_000)
 HANDED_OVER = _to_successor(
-    "handed_over", "all connections have come; limits stop counting those that stayed")
+    "handed_over", "all connections have come that can, so that none is on its way")
 RELOAD = _to_successor(
     "reload", "read the rules again: the old process was asked to meanwhile",
     answer=_object(ok=_FLAG, changes=_TEXT, errors=Field(list, of=_TEXT)), longest_answer=_MIB)
@@ -304,8 +304,8 @@ RENEW = _to_successor(
 _to_predecessor = _between("new supervisor", "old supervisor")
 
 COUNT_BACK = _to_predecessor(
-    "count_back", "the memory of its counters, sent when it serves and after reloads",
-    **_COUNTERS, answer=NOTHING, descriptors=10_000, longest=_WHOLE)
+    "count_back", "the memory of its counters, and where in that of the limits it counts; sent when it serves and after reloads",
+    **_COUNTERS, limits=_optional(_OBJECT), answer=NOTHING, descriptors=10_000, longest=_WHOLE)
 EXITS = _to_predecessor(
     "exits", "the new process ends on purpose, or not after all", on=_FLAG, answer=NOTHING)
 OVERRIDE = _to_predecessor(

@@ -32,7 +32,6 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txmux.access.across_processes import SharedLimits, names_counted
 from txmux.access.bans import rows_of
 from txmux.backends.health.observer import ServerObserver
 from txmux.backends.names.resolve import NameResolver
@@ -55,8 +54,10 @@ from txmux.processes.privilege.helper import Helper
 from txmux.processes.privilege.opener import HELPER_ENDED
 from txmux.processes.privilege.privilege import open_for_worker
 from txmux.processes.privilege.sandbox import NO_LANDLOCK, Sandbox, sandbox_of
+from txmux.processes.supervisor.limits import make_limits
 from txmux.processes.supervisor.pending import PendingRules
 from txmux.processes.supervisor.resources import Resources
+from txmux.processes.supervisor.servers_elsewhere import ServersElsewhere
 from txmux.processes.upgrade.worker_transfers import WorkerTransfers
 from txmux.processes.workers.pool import WorkerPool, WorkersError, failures
 from txmux.processes.workers.received_rules import packed_files
@@ -88,9 +89,6 @@ _LOOK = 5.0  # seconds between two looks at the files of certificates
 _OTHER_DESCRIPTORS = 20
 """Descriptors that a starting worker needs besides its listening sockets."""
 
-_FEWEST_WORKERS = 16
-"""The shared memory of the limits has columns for this many workers, or for twice those of the rules if that is more."""
-
 _MOST_REFUSED = 100
 """System calls of which the operator learns: a worker could make up any."""
 
@@ -104,6 +102,7 @@ class Supervisor:
         failed: Called once, with the error, if a worker cannot be started.
         served: Called when all workers are ready.
         accepting: Whether ready workers accept clients immediately.
+        limits: The memory of the limits of the service that this one replaces, and what is where in it.
 
     Attributes:
         version: The version of the rules, from 1.
@@ -125,6 +124,7 @@ class Supervisor:
         *,
         served: Callable[[], object] = lambda: None,
         accepting: bool = True,
+        limits: tuple[int, Mapping[str, Any]] | None = None,
     ) -> None:
         self._rules = rules
         self._reactor = reactor
@@ -132,8 +132,7 @@ class Supervisor:
         self._served = served
         self._failing = False
         self._sockets = sockets = resources.sockets
-        workers = max(_FEWEST_WORKERS, 2 * rules.settings.workers)
-        self.limits = SharedLimits.make(rules, workers, self._limits_in_use)
+        self.limits = make_limits(lambda: self._rules, resources.counters, limits)
         self._privilege = resources.privilege
         self._files = Helper(rules.path, is_privileged=False)
         self.counters = counters = resources.counters
@@ -141,6 +140,7 @@ class Supervisor:
         self.folded_log = FoldedLog(reactor.seconds)
         self._published_places = dict(counters.layout.places)
         self.pool = pool = WorkerPool(self._worker, reactor, self._tick)
+        self.servers_elsewhere = ServersElsewhere(pool, counters, lambda: self._rules)
         self.transfers = WorkerTransfers(pool, sockets, accepting=accepting)
         self._is_started = False
         self._draining_sockets: set[str] = set()
@@ -294,6 +294,7 @@ class Supervisor:
         message = self._message(rules, version, self.starter.inherited)
         descriptors = [self.limits.descriptor, *map(socket.socket.fileno, worker.sockets.values())]
         message |= {"sockets": [*worker.sockets], "descriptors": descriptors}
+        message["column"] = self.limits.assign(worker.number, worker.pid)
         banned = rows_of((ban.network, ban) for ban in self.state.bans)
         state = {
             **self._shared_state(self._servers()),
@@ -329,10 +330,6 @@ class Supervisor:
     def _servers(self) -> list[dict[str, Any]]:
         return found_by_checks(self.state.upstreams.as_json())
 
-    def _limits_in_use(self, names: Collection[str]) -> set[str]:
-        in_rules = {*names_counted(self._rules)}
-        return {name for name in names if name in in_rules or self.counters.has_connections(name)}
-
     async def state_to_hand_over(self, *, again: bool = False) -> TransferState:
         """Return the state for the next process at an upgrade; see `txmux.serving.state`.
 
@@ -352,7 +349,7 @@ class Supervisor:
             "bans": self.state.bans.state(now, again=again),
             "recent": self.state.recent.state(),
             "observed": self._observer.as_json(),
-            "connections": self.limits.as_json(),
+            "limits": self.limits.handed_over(),
         }
 
     def restore(self, state: TransferState) -> None:
@@ -401,6 +398,7 @@ class Supervisor:
         else:
             worker.give_up(self.transfers.left_out)
             if self.transfers.accepting:
+                self.servers_elsewhere.share()
                 self.pool.start_accepting(worker)
         if self.pool.are_ready():
             self._log.info(
@@ -495,6 +493,8 @@ class Supervisor:
             "look at the queues of listeners",
             lambda: self.state.queues.look(self._sockets.sockets()),
         )
+        do("see which processes count for limits", self.limits.collect)
+        do("count what other processes have of servers", self.servers_elsewhere.share)
         do("look at certificates", self._look)
         if self.transfers.accepting and not self.is_changing:
             do("listen again", lambda: self._listen_on_new(self._sockets.revive()))
@@ -716,7 +716,7 @@ class Supervisor:
         """Clear the counts of a worker that has ended. With `is_left`, it had no connections, and none were moving to it."""
         self.pool.share_datagrams()
         self.state.upstreams.waker.process_ended(number)
-        self.limits.clear(number + 1)
+        self.limits.worker_ended(number)
         if not is_left:
             self.limits.clear_expected()
         lost = self.counters.ended(number + 1)

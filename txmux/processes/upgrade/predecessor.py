@@ -9,13 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+from txmux.access.across_processes import SharedLimits
 from txmux.errors import MuxError
 from txmux.net.channel import messages
 from txmux.net.channel.channel import Channel, ChannelError, attach
 from txmux.net.channel.descriptorstream import close_all
 from txmux.net.channel.message import Message
 from txmux.processes.upgrade import ENDS
-from txmux.processes.upgrade.upgrade import VERSION
+from txmux.processes.upgrade.upgrade import LIMITS, VERSION
 from txmux.telemetry.counting.counters import Counters
 from txmux.wire.jsontext import parse_json
 
@@ -31,6 +32,7 @@ class Predecessor:
 
     def __init__(self, end: socket.socket) -> None:
         self._end = end
+        self._limits: int | None = None
         self._channel: Channel | None = None
         end.settimeout(_PATIENCE)
         descriptors: list[int] = []
@@ -57,8 +59,18 @@ class Predecessor:
         number = os.environ.pop(ENDS, None)
         if number is None:
             return None
+        memory = os.environ.pop(LIMITS, None)
         os.set_inheritable(int(number), False)  # noqa: FBT003 - its name does not take it
-        return cls(socket.socket(fileno=int(number)))
+        predecessor = cls(socket.socket(fileno=int(number)))
+        if memory is not None:
+            os.set_inheritable(int(memory), False)  # noqa: FBT003 - as above
+            predecessor._limits = int(memory)
+        return predecessor
+
+    def take_limits(self) -> tuple[int, Mapping[str, Any]] | None:
+        """Return the memory of its limits, which the caller closes, and what is where in it; ``None`` if it hands none on."""
+        memory, self._limits = self._limits, None
+        return None if memory is None else (memory, self.state.get("limits", {}))
 
     def attach(
         self,
@@ -79,8 +91,11 @@ class Predecessor:
             with suppress(ChannelError):  # the old process has ended
                 await self._channel.ask(messages.EXITS, seconds=_PATIENCE, on=on)
 
-    def count_back(self, counters: Counters) -> None:
-        """Lend the counters: if this process dies, the old one counts the connections of its workers by them."""
+    def count_back(self, counters: Counters, limits: SharedLimits) -> None:
+        """Lend the counters: if this process dies, the old one counts the connections of its workers by them.
+
+        The memory of the limits is the same in both; the old process learns what this one has placed there.
+        """
         if self._channel is not None:
             with suppress(OSError):  # there may be no descriptor left
                 fields, descriptors = counters.handed_over()[0]
@@ -88,6 +103,7 @@ class Predecessor:
                 lent = self._channel.ask(
                     messages.COUNT_BACK,
                     descriptors=descriptors,
+                    limits=limits.handed_over(),
                     **{**fields, "past": [], "all": []},
                 )
                 lent.addErrback(lambda failure: failure.trap(ChannelError))

@@ -50,10 +50,13 @@ from txmux.processes.workers.moving import WorkerHandover, could_move, stays
 from txmux.serving.state import TransferState
 from txmux.telemetry.counting.counters import Counters
 
+LIMITS = "TXMUX_LIMITS"
+"""The environment variable with the descriptor of the memory of the limits, which a process of another version leaves alone."""
+
 VERSION = 2
 """Version of the messages between the two. Unknown fields are ignored, so it changes only if that is not enough."""
 
-_STDERR, _CHANNEL, _HELPER = 2, 3, 4
+_STDERR, _CHANNEL, _HELPER, _LIMITS = 2, 3, 4, 5
 _READY = 60.0
 """Seconds that the new process has to get ready to serve."""
 _ENDING = 5.0  # seconds for its end, after it has closed the channel
@@ -75,6 +78,7 @@ class Successor(ProcessProtocol):
 
     Attributes:
         counting: The descriptors and fields of its counters, for `Counters.take_over`.
+        limits: What is where in the memory of the limits, for `SharedLimits.follow`; empty if it is as before.
         leaves: Whether it has announced its exit, since it was stopped, or replaced in turn.
         takers: How many of its workers take connections.
     """
@@ -88,6 +92,7 @@ class Successor(ProcessProtocol):
         self._reactor = reactor
         self._command = list(command or sys.orig_argv)
         self._output = b""
+        self.limits: Mapping[str, Any] = {}
         self._ended: Deferred[str] = Deferred()
         handlers: dict[Message, Callable[..., object]] = {
             messages.EXITS: self._leave,
@@ -95,13 +100,18 @@ class Successor(ProcessProtocol):
         }
         self.channel = Channel(handlers, lambda: None, reactor)
 
-    async def begin(self, sockets: Mapping[str, socket.socket], state: dict[str, Any]) -> None:
-        """Start the process, send it sockets and state, and wait until it is ready; after an `UpgradeError` it has ended."""
+    async def begin(
+        self, sockets: Mapping[str, socket.socket], state: dict[str, Any], limits: int | None = None
+    ) -> None:
+        """Start the process, send it sockets and state, and wait until it is ready; after an `UpgradeError` it has ended.
+
+        `limits` is the memory of the limits, which both processes use from then on.
+        """
         try:
             own, other = socket.socketpair()
             with own, other:
                 attach(self._reactor, self.channel, own)
-                self._spawn(other.fileno(), sockets.get(KEY))
+                self._spawn(other.fileno(), sockets.get(KEY), limits)
         except OSError as problem:  # descriptors may have run out
             self.channel.close()
             raise UpgradeError(f"{self._command[0]}: {problem.strerror}") from problem
@@ -143,12 +153,15 @@ class Successor(ProcessProtocol):
             taking = self.channel.ask(messages.ADOPT_CONNECTIONS, descriptors=descriptors)
             taking.addErrback(lambda _: None)  # the other ends find their channels closed
 
-    def _spawn(self, descriptor: int, helper: socket.socket | None) -> None:
+    def _spawn(self, descriptor: int, helper: socket.socket | None, limits: int | None) -> None:
         descriptors: dict[int, int | str] = {1: 1, 2: "r", _CHANNEL: descriptor}
         environment = {**os.environ, ENDS: str(_CHANNEL)}
         if helper is not None:
             descriptors[_HELPER] = helper.fileno()
             environment[READS_BY] = str(_HELPER)
+        if limits is not None:
+            descriptors[_LIMITS] = limits
+            environment[LIMITS] = str(_LIMITS)
         with Path(os.devnull).open() as nothing:
             self._reactor.spawnProcess(
                 self,
@@ -161,7 +174,10 @@ class Successor(ProcessProtocol):
     def _leave(self, *, on: bool = True) -> None:
         self.leaves = on
 
-    def _count_back(self, descriptors: list[int], **fields: Any) -> None:
+    def _count_back(
+        self, descriptors: list[int], limits: Mapping[str, Any] | None = None, **fields: Any
+    ) -> None:
+        self.limits = limits or {}
         # After each reload it sends them again.
         if self.counting is not None:
             close_all(self.counting[0])
@@ -242,6 +258,7 @@ class Upgrade:
         sockets: Mapping[str, socket.socket],
         state: Callable[..., Awaitable[TransferState]],
         counters: Counters | None = None,
+        limits: int | None = None,
     ) -> None:
         """Let a new process serve, and move connections to it, until all have moved that can, or none has for some seconds.
 
@@ -252,7 +269,7 @@ class Upgrade:
         first_state = await state()
         if self._given_up:
             raise UpgradeError("the service is shutting down")
-        await successor.begin(sockets, first_state)
+        await successor.begin(sockets, first_state, limits)
         try:
             if counters is not None:
                 await self._count_on(counters)

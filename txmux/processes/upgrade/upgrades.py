@@ -30,6 +30,7 @@ import attrs
 from twisted.internet.defer import Deferred, TimeoutError  # noqa: A004 - this is what it raises
 from twisted.logger import Logger
 
+from txmux.access.across_processes import SharedLimits
 from txmux.control.control import Control
 from txmux.control.report import Report
 from txmux.errors import MuxError
@@ -91,6 +92,7 @@ class Upgrades:
         self._successor: Successor | None = None
         self._predecessor: Predecessor | None = None
         self._upgrade: Upgrade | None = None
+        self._limits: SharedLimits | None = None
         self.state: TransferState = {}
         self._arrives_until: float | None = None
 
@@ -114,6 +116,9 @@ class Upgrades:
         self._resources.notifier.taken(stored, useless)
         self._resources.take(stored, self.state.get("files", {}))
 
+    def take_limits(self) -> tuple[int, Mapping[str, Any]] | None:
+        return None if self._predecessor is None else self._predecessor.take_limits()
+
     def open(self, rules: Rules) -> None:
         """Open all sockets; unused ones of the predecessor are closed once this process serves."""
         self._resources.open(rules)
@@ -130,6 +135,7 @@ class Upgrades:
             return
         self._has_reported = True
         predecessor, resources, transfers = self._predecessor, self._resources, supervisor.transfers
+        self._limits = supervisor.limits
         if predecessor is None:
             try:
                 resources.name_process()
@@ -146,12 +152,11 @@ class Upgrades:
             resources.name_process(must=not self._predecessor_ended)
             supervisor.restore(state or {})
             transfers.await_flows(on=True)
-            if state and "connections" in state:
-                supervisor.limits.expect(state["connections"], self._reactor.seconds())
-                transfers.expect(state.get("servers", ()))
+            if state:
                 self.expect_connections()
             # Before workers accept, since they take connections from then on, before the commit.
-            predecessor.count_back(resources.counters)
+            predecessor.count_back(resources.counters, supervisor.limits)
+            supervisor.servers_elsewhere.share()
             await self._accept(transfers)
             left_out = self._leave_out()
             self._serves(supervisor.pool.answers)
@@ -159,8 +164,7 @@ class Upgrades:
 
         def all_here() -> None:
             if supervisor.pool.all():  # otherwise the service has stopped
-                supervisor.limits.expect_no_more()
-            transfers.expect(())
+                supervisor.limits.clear_expected()
             transfers.await_flows(on=False)
             self.expect_no_more()
 
@@ -214,8 +218,8 @@ class Upgrades:
     def store(self) -> None:
         """Leave what is needed if this process dies: sockets with systemd, counters with the predecessor."""
         self._resources.store()
-        if self._predecessor is not None:
-            self._predecessor.count_back(self._resources.counters)
+        if self._predecessor is not None and self._limits is not None:
+            self._predecessor.count_back(self._resources.counters, self._limits)
 
     def _on_predecessor_ended(
         self, accept: Callable[[], Coroutine[Any, Any, object]], all_here: Callable[[], object]
@@ -346,7 +350,8 @@ class Upgrades:
         try:
             _check_transferable(listeners)
             with resources.handed_over() as sockets:
-                await upgrade.run(sockets, state, resources.counters)
+                memory = None if self._limits is None else self._limits.descriptor
+                await upgrade.run(sockets, state, resources.counters, memory)
             self._successor = upgrade.successor
         finally:
             self._upgrade = None
@@ -375,7 +380,12 @@ class Upgrades:
         return how
 
     def _count_for(self, successor: Successor) -> None:
-        """Read the counters of a successor that has died, since the connections that have moved continue in its workers."""
+        """Read the counters of a successor that has died, since the connections that have moved continue in its workers.
+
+        The memory of the limits has them, too; what the successor has placed there keeps its place.
+        """
+        if successor.limits and self._limits is not None:
+            self._limits.follow(successor.limits)
         if successor.counting is not None:
             descriptors, fields = successor.counting
             try:

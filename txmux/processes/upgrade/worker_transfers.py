@@ -1,8 +1,7 @@
 """Moves clients and connections between the workers of two services in an upgrade."""
 
 import socket
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 
 from twisted.internet.defer import gatherResults
 
@@ -106,12 +105,6 @@ class WorkerTransfers:
             self._flows_are_here = self._pool.await_flows()
         else:
             self._flows_are_here()
-
-    def expect(self, servers: Iterable[Mapping[str, Any]]) -> None:
-        """Count connections that another service is about to hand over for the limits of servers."""
-        # Several workers have limits of their own, and which of them will take a connection is unknown.
-        if len(self._pool.workers) == 1:
-            self._pool.workers[0].send(messages.EXPECT, servers=[*servers])
 
     def hand_over(
         self, to: Takers, is_needed: Callable[[], bool], handovers: Iterable[WorkerHandover] = ()

@@ -95,6 +95,12 @@ class WorkerPool:
     def all(self) -> list[Worker]:
         return [*self.workers, *self.added, *self.retiring]
 
+    @property
+    def leaving(self) -> set[Worker]:
+        """The workers that accept no clients, or not for long, since one that takes their place is ready."""
+        replaced = {old for successor, old in self._replaced.items() if successor.ready}
+        return replaced.union(self.retiring)
+
     def is_served(self) -> bool:
         return any(worker.ready for worker in self.workers)
 

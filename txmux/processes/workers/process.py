@@ -54,7 +54,8 @@ class WorkerProcess:
     """Serves clients until the supervisor stops it, or has ended; a `problem` is reported to the supervisor instead."""
 
     _log = Logger()
-    _limits: SharedLimits  # from `START` on
+    _limits: SharedLimits  # from `START` on, as the next one
+    _column: int
 
     def __init__(
         self,
@@ -157,7 +158,7 @@ class WorkerProcess:
     async def _serve(self, start: Start) -> None:
         if start.opener is not None:
             use_helper(Opener(start.opener, _PATIENCE).open_file)
-        rules, self._limits = start.rules, start.limits
+        rules, self._limits, self._column = start.rules, start.limits, start.column
         self._names.take_results(start.state.get("names", {}))  # before changes arrive
         try:
             if self._problem is not None:
@@ -188,7 +189,7 @@ class WorkerProcess:
                 messages.WAITING, backend=backend, waiting=waiting
             )
             serving.upstreams.known.tally = lambda backend, limit: self._limits.held(
-                backend, limit, self._number
+                backend, limit, self._column
             )
             serving.runtime.bad_ends.report = lambda rows: self.channel.ask(
                 messages.BAD_ENDS, rows=rows
@@ -213,7 +214,7 @@ class WorkerProcess:
 
     def _admission(self, rules: Rules) -> Callable[[Listener], Admission]:
         most = rules.settings.max_connections
-        return self._limits.admissions(self._number, self._reactor.seconds, most)
+        return self._limits.admissions(self._column, self._reactor.seconds, most)
 
     async def _prepare(
         self,

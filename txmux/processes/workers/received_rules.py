@@ -95,6 +95,7 @@ class Start:
     """What a worker needs to serve; see `txmux.serving.state` for the state.
 
     Attributes:
+        column: Where it counts in the memory of the limits.
         opener: A connection to the helper.
         may_lack: Whether it takes the place of one that has served, so that it must start without files that cannot be read.
     """
@@ -102,6 +103,7 @@ class Start:
     rules: Rules
     version: int
     limits: SharedLimits
+    column: int
     sockets: Mapping[str, socket.socket]
     opener: socket.socket | None
     may_lack: bool
@@ -113,12 +115,13 @@ class Start:
         return _unpacked(routes), _unpacked(backends)
 
     @classmethod
-    def read(
+    def read(  # noqa: PLR0913 - the fields of the message
         cls,
         descriptors: Sequence[int],
         rules: str,
         version: int,
         limits: Mapping[str, Any],
+        column: int,
         sockets: Sequence[str],
         state: dict[str, Any],
         *,
@@ -137,6 +140,9 @@ class Start:
                 raise InvalidMessageError("not all descriptors came that a worker needs")
             unpacked = read_rules(rules, rules_at_fork())
             by_key = named(sockets, given, unpacked)
-            shared = SharedLimits(memory[0], LimitsLayout(**limits))
+            layout = LimitsLayout(**limits)
+            if not 0 <= column < layout.columns - 1:
+                raise InvalidMessageError(f"there is no column {column}")
+            shared = SharedLimits(memory[0], layout)
             opened.pop_all()
-            return cls(unpacked, version, shared, by_key, helper, may_lack, state)
+            return cls(unpacked, version, shared, column, by_key, helper, may_lack, state)

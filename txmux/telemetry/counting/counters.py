@@ -152,6 +152,19 @@ class Counters:
         cells = self.cells(key) if key in self.layout.places else []
         return bool(cells) and live(cells) > 0
 
+    def elsewhere(
+        self, servers: Iterable[tuple[str, str]], retiring: Collection[int]
+    ) -> dict[tuple[str, str], int]:
+        """Count the connections to servers, by backend and text, of earlier programs that still run, and of some columns of this one."""
+        columns = [*self._running_others()]
+        columns += [column for number, column in self._columns.items() if number in retiring]
+        if not columns:
+            return {}
+        return {
+            server: sum(live_on_server(column.block(SERVER.key(*server))) for column in columns)
+            for server in servers
+        }
+
     def read(self) -> CountersReading:
         """Return the current numbers."""
         images = self._images()  # which may add to what is past
