@@ -220,7 +220,10 @@ class HandoverTest(HandoverCase):
     def transfer(self) -> tuple[ConnectionTransfer, Channel]:
         ports = ListeningPorts(accepting=True)
         serving: Any = SimpleNamespace(
-            factory_of=lambda _: self.new, listening_ports=ports, connections=list
+            factory_of=lambda _: self.new,
+            listening_ports=ports,
+            connections=list,
+            runtime=self.new.runtime,
         )
         transfer = ConnectionTransfer(serving, reactor)
         own, far = socket.socketpair()

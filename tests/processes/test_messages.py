@@ -46,6 +46,7 @@ class StartingTests(SynchronousTestCase):
         self.told: dict[str, Any] = {
             "rules": b64encode(pack(rules)).decode(),
             "limits": attrs.asdict(self.limits.layout),
+            "column": 1,
             "sockets": [place.key],
             "version": 1,
             "opener": False,
@@ -96,6 +97,8 @@ class StartingTests(SynchronousTestCase):
         ):  # fmt: skip
             limits = {**known, **change}
             self.assert_refused(self.limits.descriptor, self.socket.fileno(), limits=limits)
+        for column in (-1, known["columns"] - 1):
+            self.assert_refused(self.limits.descriptor, self.socket.fileno(), column=column)
         opened = self.opened(
             self.limits.descriptor, self.socket.fileno(), limits={**known, "tables": {}}
         )

@@ -29,6 +29,7 @@ class _Worker:
     """
 
     ready = answers = True
+    connections = 0
     is_late = False
     pid = 1
 
@@ -103,11 +104,13 @@ class HandoverTest(SynchronousTestCase):
         """An upgrade during which a worker ends with connections is not complete, and says which worker that was."""
         make: Any = _Worker
         worker = make(0)
-        takers: Any = SimpleNamespace(takers=0, take=lambda _: None)
+        takers: Any = SimpleNamespace(takers=0, take=lambda *_: None)
         handover = WorkerHandover(worker, takers, lambda: True)
         worker.asked["hand_over"].errback(PeerGoneError())
         self.successResultOf(handover.done)
-        upgrade: Any = SimpleNamespace(handovers=[handover], _pid=1, _seconds=0.1)
+        upgrade: Any = SimpleNamespace(
+            handovers=[handover], _pid=1, _seconds=0.1, steps=SimpleNamespace(troubles=[])
+        )
         report = Upgrade.report(upgrade, 30.0)
         self.assertFalse(report.details["complete"])
         self.assertIn("worker 1 ended before all its connections had moved", report.changes)

@@ -245,7 +245,7 @@ class ServingAgainTest(SynchronousTestCase):
         upgrades = Upgrades(
             reactor, resources, nothing, lambda: served.append(None), nothing, nothing
         )
-        successor: Any = SimpleNamespace(leaves=False, counting=([], {}))
+        successor: Any = SimpleNamespace(leaves=False, counting=([], {}), limits={})
         upgrades._successor = successor
         upgrades._has_ended("was killed")
         self.assertEqual((served, upgrades.has_successor), ([None], False))
@@ -259,7 +259,7 @@ class StoppingTest(SynchronousTestCase):
         upgrades = Upgrades(reactor, *[nothing] * 5)
         predecessor: Any = SimpleNamespace(attach=lambda _, given, *__: handlers.update(given))
         upgrades._predecessor, upgrades.is_waiting = predecessor, True
-        supervisor: Any = SimpleNamespace(transfers=SimpleNamespace(processes=1))
+        supervisor: Any = SimpleNamespace(transfers=SimpleNamespace(processes=1), limits=None)
         resources: Any = SimpleNamespace(counters=SimpleNamespace(take_over=nothing))
         upgrades._resources = resources
         upgrades.can_serve(supervisor)

@@ -6,6 +6,7 @@ import select
 import signal
 import socket
 import ssl
+import time
 from pathlib import Path
 
 from tests.admin.processes import get
@@ -13,6 +14,9 @@ from tests.interop.children import PATIENCE, eventually
 from tests.processes.running import RULES, halted, set_limits, workers_of
 from tests.processes.upgrading import UpgradeTestCase, Upgrading
 from tests.support.certificates import make_authority
+
+_DRAINED = 4.0
+"""Seconds after which a service has ended all connections that it does not spare, with a `drain_timeout` of 2 seconds."""
 
 
 class LimitsTest(UpgradeTestCase):
@@ -137,13 +141,13 @@ class StayingTest(UpgradeTestCase):
         self.assert_limit(self.begin("max_connections = 5"), 5)
 
     def test_limit_of_a_listener(self) -> None:
-        self.assert_limit(self.begin("workers = 2", "max_connections = 5"), 5)
+        self.assert_limit(self.begin("workers = 2", "max_connections = 5"), 5, again=1)
 
     def test_limit_of_a_source(self) -> None:
         self.assert_limit(self.begin("workers = 2", "max_connections_per_source = 5"), 5)
 
     def test_limit_of_a_backend(self) -> None:
-        self.assert_limit(self.begin(backend="max_connections = 3"), 3)
+        self.assert_limit(self.begin(backend="max_connections = 3"), 3, again=1)
 
     def test_limit_of_a_server(self) -> None:
         self.assert_limit(self.begin(server=" max_connections=3"), 3)
@@ -163,6 +167,64 @@ class StayingTest(UpgradeTestCase):
         self.leave()
         eventually(lambda: self.enter(mux), "there is room")
         self.assertFalse(self.enter(mux))
+
+
+class DescriptorsTest(UpgradeTestCase):
+    """What moves has its room before clients that wait, where descriptors are few."""
+
+    def begin(self, listening: socket.socket, settings: str = "") -> Upgrading:
+        return self.upgrading(
+            self.relaying(listening, "detect_timeout = 10m"),
+            f"drain_timeout = 2s\n{settings}",
+            before=["sh", "-c", 'ulimit -n 256; exec "$@"', "sh"],
+        )
+
+    def test_streams_for_which_there_is_no_room(self) -> None:
+        """They outlast `drain_timeout` in the old process, and move when others have ended."""
+        set_limits(self, {"processes.upgrade.upgrade._STILL": 1})
+        listening = self.backend()
+        mux = self.begin(listening, "workers = 2")
+        mux.child.wait_for("serving with 2 workers")
+        workers = workers_of(mux.pid)
+        pairs = []
+        for worker in workers:
+            with halted({*workers} - {worker}):
+                pairs += [self.relayed(mux, listening) for _ in range(80)]
+        mux.file.write_text(mux.file.read_text().replace("workers = 2", "workers = 1"))
+        old = mux.replace()
+        mux.child.wait_for("draining connections: ")
+        began = time.monotonic()
+        for pair in pairs:
+            self.answers(*pair)
+        eventually(lambda: time.monotonic() - began > _DRAINED, "it would have ended them")
+        for pair in pairs:
+            self.answers(*pair)
+        for pair in pairs[::2]:
+            self.over(*pair)
+        self.assert_gone([old])
+        self.all_end(pairs[1::2])
+        self.assertEqual({line["reason"] for line in mux.take(len(pairs))}, {"done"})
+
+    def test_streams_before_clients_that_wait(self) -> None:
+        listening = self.backend()
+        mux = self.begin(listening)
+        pairs = [self.relayed(mux, listening) for _ in range(80)]
+        waiting = [self.client(mux) for _ in range(60)]
+        for client in waiting:
+            client.sendall(b"x")
+        mux.child.wait_for("cannot accept: ")
+        mux.ask()
+        old = mux.switched()
+        mux.child.wait_for("connections handed over: ")
+        self.assert_gone([old])
+        for pair in pairs:
+            self.answers(*pair)
+            self.over(*pair)
+        for client, server in [(one, self.accept_from(listening, b"x")) for one in waiting]:
+            client.shutdown(socket.SHUT_WR)
+            server.shutdown(socket.SHUT_WR)
+        lines = mux.take(len(pairs) + len(waiting))
+        self.assertEqual({line["reason"] for line in lines}, {"done"})
 
 
 class InFlightTest(UpgradeTestCase):

@@ -26,6 +26,10 @@ class GradualEnd:
         self._reactor = reactor
         self._connections = connections
         self._calls: set[IDelayedCall] = set()
+        self.may_move: Callable[[Served], bool] = lambda _: False
+
+    def _is_spared(self, connection: Served) -> bool:
+        return connection.state == "connecting" or self.may_move(connection)
 
     def call_later(self, seconds: float, end: Callable[[], object]) -> None:
         def run() -> None:
@@ -40,7 +44,8 @@ class GradualEnd:
     ) -> None:
         """End all connections: gradually in the second half of the seconds, so that not all clients reconnect at once.
 
-        Those that wait for a server may wait for `longest_wait` seconds more, and have `seconds` once they are served.
+        Those that wait for a server may wait for `longest_wait` seconds more, and have `seconds` once they are served. So may those that
+        may yet move to another process.
         """
         self.call_later(seconds / 2, partial(self._one_by_one, seconds / 2))
         if longest_wait:
@@ -53,17 +58,17 @@ class GradualEnd:
 
         def end(step: int) -> None:
             for connection in left[step::steps]:
-                if connection.record.reason is None and connection.state != "connecting":
+                if connection.record.reason is None and not self._is_spared(connection):
                     connection.end("drained")
 
         for step in range(steps):
             self.call_later(seconds * (step + 1) / steps, partial(end, step))
 
     def _end_served(self, seconds: float, before: Collection[str] | None = None) -> None:
-        """End all that do not wait for a server; the others `seconds` after their wait, for which they are checked each second."""
-        states = {connection.record.id: connection.state for connection in self._connections()}
-        waiting = {identity for identity, state in states.items() if state == "connecting"}
-        served = {*(states if before is None else before)} - waiting
+        """End all that are not spared; the others `seconds` after that, for which they are checked each second."""
+        spared = {one.record.id: self._is_spared(one) for one in self._connections()}
+        waiting = {identity for identity, is_spared in spared.items() if is_spared}
+        served = {*(spared if before is None else before)} - waiting
         self.call_later(0.0 if before is None else seconds, partial(self._end, served))
         if waiting:
             self.call_later(_RECHECK, partial(self._end_served, seconds, waiting))

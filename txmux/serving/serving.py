@@ -486,8 +486,14 @@ class Serving:
         ]
         return closed + idle
 
-    async def drain(self, longest_wait: int = 0) -> None:
-        """Stop accepting, and end the connections that last longer than ``drain_timeout``; see `GradualEnd.end_all_within`."""
+    async def drain(
+        self, longest_wait: int = 0, may_move: Callable[[Served], bool] = lambda _: False
+    ) -> None:
+        """Stop accepting, and end the connections that last longer than ``drain_timeout``; see `GradualEnd.end_all_within`.
+
+        Those that `may_move` to another process are spared like those that wait for a server.
+        """
+        self._gradual_end.may_move = may_move
         seconds = self.rules.settings.drain_timeout
         # Before the first `await`, which may take long itself.
         self._gradual_end.end_all_within(seconds, self.end_all, longest_wait)

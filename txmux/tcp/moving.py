@@ -40,6 +40,9 @@ StayReason = Literal[
 
 COULD_MOVE = frozenset[StayReason](("error", "refused", "not taken"))
 
+DESCRIPTORS_EACH = 2
+"""Descriptors of a connection: the sockets of client and server. Pipes are taken only where there are more than enough."""
+
 SlotRelease: TypeAlias = "Callable[[Callable[[], None]], None]"
 """Releases the slot that a connection still has in the pool of a process that it has left. Calls its argument when
 no connection has the slot there."""

@@ -58,6 +58,23 @@ class DescriptorsTest(SynchronousTestCase):
         limits.append(1024)
         self.assertGreater(descriptors.room(), 0)
 
+    def test_offered(self) -> None:
+        """Of what was free, clients get what is not offered, at once; waiting ports are called when less is."""
+        called: list[None] = []
+        descriptors = Descriptors(lambda: 40, lambda: 256)
+        self.assertGreater(descriptors.room(), 20)
+        descriptors.offer(190)
+        self.assertEqual(descriptors.room(), 2)
+        descriptors.offer(10)
+        self.assertEqual(descriptors.room(), 0)
+        self.assertFalse(descriptors.can_spare(1))
+        descriptors.call_when_freed(lambda: called.append(None))
+        descriptors.offer(0)
+        self.assertEqual(called, [])
+        descriptors.offer(-100)
+        self.assertEqual(called, [None])
+        self.assertGreater(descriptors.room(), 10)
+
     def test_pipes(self) -> None:
         """A pipe is made only where that leaves enough; those that are kept are given back first."""
         open_now = [0]

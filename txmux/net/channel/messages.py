@@ -189,8 +189,8 @@ HAND_OVER = _to_worker(
     "hand_over", "move the connections over these pairs of sockets, as soon as the workers at the other ends take some; the answer is how many have moved, and how many stay, by the reason",
     answer=_object(moved=_NUMBER, stays=_PLACES), descriptors=1_000)
 TAKE_OVER = _to_worker(
-    "take_over", "connections will come over these pairs of sockets",
-    answer=NOTHING, descriptors=1_000)
+    "take_over", "connections will come over these pairs of sockets, with so many descriptors: clients that wait must not take their room",
+    offered=_optional(_NUMBER), answer=NOTHING, descriptors=1_000)
 EXPECT = _to_worker(
     "expect", "count the connections of processes that accept no clients for the limits of servers: this worker's part of them",
     servers=_OBJECTS, longest=_WHOLE)
@@ -289,8 +289,8 @@ SERVE = _to_successor(
     "serve", "the old process stopped accepting: accept, with this state; the answer makes the upgrade final, and names the sockets that the rules lack",
     state=_OBJECT, answer=_nullable(_NAMES), longest=_WHOLE, longest_answer=_LARGE)
 ADOPT_CONNECTIONS = _to_successor(
-    "adopt_connections", "pairs of sockets over which the connections of one worker will come, one for each new worker",
-    answer=NOTHING, descriptors=10_000)
+    "adopt_connections", "pairs of sockets over which the connections of one worker will come, one for each new worker, and how many descriptors these have",
+    offered=_optional(_NUMBER), answer=NOTHING, descriptors=10_000)
 HANDED_OVER = _to_successor(
     "handed_over", "all connections have come that can, so that none is on its way")
 RELOAD = _to_successor(
@@ -334,6 +334,9 @@ ADOPT_WAITING = _to_taker(
 GO_ON = _to_taker(
     "go_on", "which of them belong to the new process now, and which keep a slot in a limited pool; the others resume in the old one",
     batch=_NUMBER, which=_NUMBERS, kept=_NUMBERS)
+OFFERED_AGAIN = _to_taker(
+    "offered_again", "how many descriptors those have that were not taken; they are offered again, and their room is kept until the channel is closed",
+    descriptors_left=_NUMBER)
 RECEIVED = _to_taker("received", "answered when all has arrived", answer=NOTHING)
 ADOPT_FLOWS = _to_taker(
     "adopt_flows", "the same as `adopt` for flows of datagrams, which pause until the answer",

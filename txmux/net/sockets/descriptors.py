@@ -38,6 +38,7 @@ class Descriptors:
 
     Attributes:
         reserved: What accepted clients still need: a socket to a server.
+        offered: What connections need that other processes are about to hand over; see `offer`.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class Descriptors:
         self._since_looked = AT_ONCE
         self._caches: list[Callable[[], object]] = []
         self._waiting: dict[Callable[[], object], None] = {}
-        self.reserved = 0
+        self.reserved = self.offered = 0
 
     def room(self, wanted: int = 1) -> int:
         """Return how many clients may be accepted now; none if accepted clients need all that is left.
@@ -77,10 +78,20 @@ class Descriptors:
     def _free(self) -> int:
         limit = self._limit()
         spare = min(max(_SPARE, limit // 32), _MOST_SPARE)
-        return limit - self._count() - self.reserved - spare
+        return limit - self._count() - self.reserved - self.offered - spare
 
     def count_and_limit(self) -> tuple[int, int]:
         return self._count(), self._limit()
+
+    def offer(self, number: int) -> None:
+        """Keep room for so many descriptors of connections that another process offers, or less again if it is negative.
+
+        Clients that wait in a queue are accepted only into what is left, since they would take the room of those that are served.
+        """
+        self.offered += number
+        self._granted = 0  # to be counted again
+        if number < 0:
+            self.connection_ended()
 
     def client_accepted(self) -> None:
         self._granted -= 1

@@ -39,10 +39,12 @@ from txmux.errors import MuxError
 from txmux.net.channel import messages
 from txmux.net.channel.channel import Channel, ChannelError, Liveness, PeerGoneError
 from txmux.net.channel.message import Message
+from txmux.net.sockets.descriptors import Descriptors
 from txmux.processes.workers.received_rules import close, sockets_of
 from txmux.tcp.connection import MuxProtocol
 from txmux.tcp.listener import MuxFactory
 from txmux.tcp.moving import (
+    DESCRIPTORS_EACH,
     MovedConnection,
     SlotRelease,
     Sockets,
@@ -282,6 +284,10 @@ class Taker:
         # The answer is sent first.
         self.channel.clock.callLater(0, self._close_if_done)
 
+    def offer_again(self, connections: int) -> None:
+        """Let the process keep room for so many connections, while the channel is open."""
+        self.channel.send(messages.OFFERED_AGAIN, descriptors_left=DESCRIPTORS_EACH * connections)
+
     def close_when_done(self) -> None:
         self._is_closing = True
         self._close_if_done()
@@ -306,6 +312,7 @@ class Adopting:
     Args:
         while_moving: Entered while connections arrive.
         decided: Called whenever the other process has decided about a batch.
+        descriptors: Those of this process, in which room is kept for what is offered.
         count: Returns how many connections this process has, with those that it is offered.
 
     Attributes:
@@ -318,6 +325,8 @@ class Adopting:
     _while_moving: AbstractContextManager[object] = attrs.field(factory=nullcontext)
     _decided: Callable[[], object] = lambda: None
     _count: Callable[[], int] = lambda: 0
+    _descriptors: Descriptors = attrs.field(factory=Descriptors)
+    _room: int = attrs.field(default=0, init=False)  # descriptors for which room is kept
     _offered: dict[int, dict[int, _Offered]] = attrs.field(factory=dict, init=False)
     _liveness: Liveness | None = attrs.field(default=None, init=False)
 
@@ -330,6 +339,7 @@ class Adopting:
             messages.ADOPT_WAITING: self._adopt,
             messages.GO_ON: self._go_on,
             messages.RECEIVED: self._received,
+            messages.OFFERED_AGAIN: self.keep_room,
         }
 
     @property
@@ -340,7 +350,14 @@ class Adopting:
         """Report that this process can take connections now; `reads` if it reads the datagrams of all."""
         self.channel.send(messages.TAKES, connections=self._count(), reads=reads)
 
+    def keep_room(self, descriptors_left: int) -> None:
+        """Keep room for so many descriptors of connections that have not come yet, and no longer for others."""
+        if descriptors_left != self._room:
+            self._descriptors.offer(descriptors_left - self._room)
+            self._room = descriptors_left
+
     def channel_lost(self) -> None:
+        self.keep_room(0)
         if lost := self.undecided:
             _log.warn(
                 "connections lost: {count}, since the old process ended before it had decided which process keeps them",
@@ -364,6 +381,7 @@ class Adopting:
         if self.is_closed:
             close(ends)
             raise ChannelError("the process is about to end")
+        self.keep_room(max(0, self._room - len(ends)))
         each = len(ends) // max(1, len(rows))
         if not self._are_moving:
             self._are_moving = True

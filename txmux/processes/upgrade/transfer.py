@@ -13,6 +13,7 @@ from twisted.internet.defer import DeferredLock, TimeoutError  # noqa: A004 - th
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
+from txmux.client.served import Served
 from txmux.net.channel import messages
 from txmux.net.channel.channel import Channel, ChannelError, attach
 from txmux.net.channel.descriptorstream import close_all
@@ -51,6 +52,8 @@ class ConnectionTransfer:
         self._handing_over = 0
         self._moving = DeferredLock()
         self._takers: set[Taker] = set()
+        self._asked_again: list[Taker] = []  # which keep room for what they have not taken
+        self._are_left = False  # connections that are offered again, after the last round
         self._is_closed = False
         self._changes = Conditions()
         self._resuming: IDelayedCall | None = None
@@ -108,6 +111,11 @@ class ConnectionTransfer:
         The ends are closed. Returns how many have `moved`, and how many `stay` by the reason.
         """
         takers = [*filter(None, map(self._make_taker, ends))]
+        before, self._asked_again = self._asked_again, []
+        for taker in before:  # the new channels keep the room from here on
+            taker.offer_again(0)
+            taker.close_when_done()
+        left = 0
         self._handing_over += 1
         try:
             able = await opened(takers, self._reactor)
@@ -125,12 +133,27 @@ class ConnectionTransfer:
                 ]
                 moving = Round(streams, able)
                 await moving.run()
+            left = moving.stays["not taken"]
             return {"moved": flows + moving.moved, "stays": +(stays + moving.stays)}
         finally:
             self._handing_over -= 1
-            for taker in takers:
-                taker.close_when_done()
+            open_takers = [taker for taker in takers if taker.channel.is_open]
+            for taker in open_takers:
+                taker.offer_again(-(-left // len(open_takers)))
+            self._are_left = left > 0
+            if left:
+                self._asked_again += open_takers
+            else:
+                for taker in takers:
+                    taker.close_when_done()
             self._changes.check()
+
+    def may_move_later(self, connection: Served) -> bool:
+        """Return whether a connection that has not been taken is offered again."""
+        if not self._are_left or not isinstance(connection, MuxProtocol):
+            return False
+        connection.attach_stage()
+        return connection.stay_reason is None
 
     def _make_taker(self, end: socket.socket) -> Taker | None:
         taker = Taker()
@@ -176,10 +199,15 @@ class ConnectionTransfer:
         for adopting in self._adopting:
             self._open(adopting)
 
-    def _adopt(self, end: socket.socket) -> None:
+    def _adopt(self, end: socket.socket, offered: int = 0) -> None:
         adopting = Adopting(
-            self._serving.factory_of, UNCOLLECTED_FOR_GOOD, self._changes.check, self._count
+            self._serving.factory_of,
+            UNCOLLECTED_FOR_GOOD,
+            self._changes.check,
+            self._count,
+            self._serving.runtime.descriptors,
         )
+        adopting.keep_room(offered)
         adopting.is_closed = self._is_closed
         self._adopting[adopting] = _NOT_YET
         handlers: dict[Message, Callable[..., object]] = {
@@ -241,9 +269,10 @@ class ConnectionTransfer:
         def hand_over(descriptors: Sequence[int]) -> Coroutine[Any, Any, dict[str, Any]]:
             return self.hand_over(sockets_of(descriptors))
 
-        def take_over(descriptors: Sequence[int]) -> None:
-            for end in sockets_of(descriptors):
-                self._adopt(end)
+        def take_over(descriptors: Sequence[int], offered: int = 0) -> None:
+            ends = sockets_of(descriptors)
+            for end in ends:
+                self._adopt(end, offered // len(ends))
 
         return {
             messages.ACCEPT: self.accept,

@@ -147,10 +147,12 @@ class Successor(ProcessProtocol):
                 version=VERSION,
             )
 
-    def take(self, ends: Sequence[socket.socket]) -> None:
+    def take(self, ends: Sequence[socket.socket], offered: int) -> None:
         if ends:
             descriptors = [end.fileno() for end in ends]
-            taking = self.channel.ask(messages.ADOPT_CONNECTIONS, descriptors=descriptors)
+            taking = self.channel.ask(
+                messages.ADOPT_CONNECTIONS, descriptors=descriptors, offered=offered
+            )
             taking.addErrback(lambda _: None)  # the other ends find their channels closed
 
     def _spawn(self, descriptor: int, helper: socket.socket | None, limits: int | None) -> None:
@@ -355,7 +357,7 @@ class Upgrade:
             clock = time.strftime("%H:%M:%S UTC", time.gmtime(until))
             changes += f"; staying in the old process until {clock}: {reasons}"
         if not all(handover.done.called for handover in self.handovers):
-            changes += "; those not taken are offered again until then"
+            changes += "; those not taken are offered again, for up to an hour after that"
         ended = [handover.ended for handover in self.handovers if handover.ended]
         changes = "; ".join([changes, *ended, *self.steps.troubles])
         is_complete = not (ended or could_move(left))

@@ -172,8 +172,8 @@ class Upgrades:
             self._reactor,
             {
                 messages.SERVE: accept,
-                messages.ADOPT_CONNECTIONS: lambda descriptors: transfers.adopt(
-                    sockets_of(descriptors)
+                messages.ADOPT_CONNECTIONS: lambda descriptors, offered=0: transfers.adopt(
+                    sockets_of(descriptors), offered
                 ),
                 messages.COUNT_ON: resources.counters.take_over,
                 messages.HANDED_OVER: all_here,

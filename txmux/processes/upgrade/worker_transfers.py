@@ -116,7 +116,7 @@ class WorkerTransfers:
         ]
         return [WorkerHandover(worker, to, is_needed) for worker in ready]
 
-    def adopt(self, ends: Sequence[socket.socket]) -> None:
-        self._pool.take(ends)
+    def adopt(self, ends: Sequence[socket.socket], offered: int) -> None:
+        self._pool.take(ends, offered)
         for end in ends:
             end.close()  # each was duplicated

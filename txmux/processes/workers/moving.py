@@ -14,7 +14,7 @@ from twisted.logger import Logger
 from txmux.net.channel import messages
 from txmux.net.channel.channel import ChannelError, PeerGoneError
 from txmux.processes.workers.worker import Worker
-from txmux.tcp.moving import COULD_MOVE
+from txmux.tcp.moving import COULD_MOVE, DESCRIPTORS_EACH
 
 _PAUSES = 1.0, 1.0, 2.0, 4.0, 8.0
 """Seconds from one round to the next; the last one repeats."""
@@ -28,8 +28,11 @@ class Takers(Protocol):
     @property
     def takers(self) -> int: ...
 
-    def take(self, ends: Sequence[socket.socket]) -> object:
-        """Pass an end of a channel to each of them; the caller closes the ends."""
+    def take(self, ends: Sequence[socket.socket], offered: int) -> object:
+        """Pass an end of a channel to each of them; the caller closes the ends.
+
+        All connections that are `offered` have so many descriptors.
+        """
 
 
 class WorkerHandover:
@@ -98,12 +101,16 @@ class WorkerHandover:
             return 0
         return int(status["active"])
 
+    def _offered(self) -> int:
+        """Return how many connections may move, at most."""
+        return self.stays["not taken"] if self.rounds else self._worker.connections
+
     def _hand_over(self) -> Deferred[Any]:
         ends: list[socket.socket] = []
         try:
             for _ in range(self._takers.takers):
                 ends += socket.socketpair()
-            self._takers.take(ends[1::2])
+            self._takers.take(ends[1::2], DESCRIPTORS_EACH * self._offered())
             # No time limit: the takers may begin later, and a worker that hangs is killed.
             descriptors = [end.fileno() for end in ends[::2]]
             return self._worker.ask(messages.HAND_OVER, seconds=None, descriptors=descriptors)

@@ -307,10 +307,12 @@ class WorkerPool:
     def _answering(self) -> list[Worker]:
         return [worker for worker in self.workers if worker.ready and worker.answers]
 
-    def take(self, ends: Sequence[socket.socket]) -> None:
+    def take(self, ends: Sequence[socket.socket], offered: int) -> None:
+        each = -(-offered // max(1, len(ends)))
         for worker, end in zip(self._answering(), ends, strict=False):
             # On failure, the other end finds its channel closed.
-            worker.ask(messages.TAKE_OVER, descriptors=[end.fileno()]).addErrback(lambda _: None)
+            taking = worker.ask(messages.TAKE_OVER, descriptors=[end.fileno()], offered=each)
+            taking.addErrback(lambda _: None)
 
     def settled(self) -> Deferred[None]:
         """Wait until no retiring worker is unready or about to end."""

@@ -290,9 +290,11 @@ class WorkerProcess:
         if self._serving is not None:
             self._serving.listening_ports.keep_flows()
             self._serving.listening_ports.pause()
-            if self._transfer is not None:
+            if self._transfer is None:
+                await self._serving.drain(longest_wait)
+            else:
                 await self._transfer.close()
-            await self._serving.drain(longest_wait)
+                await self._serving.drain(longest_wait, self._transfer.may_move_later)
         self._over()
 
     def _over(self) -> None:

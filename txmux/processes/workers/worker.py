@@ -110,6 +110,11 @@ class Worker:
         is_there = self._channel is not None and self._channel.is_open and not self.is_leaving
         return is_there and self._can_listen
 
+    @property
+    def connections(self) -> int:
+        """How many connections its process has, by its counters."""
+        return self._supervisor.counters.live_in(self.number + 1)
+
     def retire(self) -> None:
         """Stop accepting, and end after the last connection; no other worker is started for it."""
         self._retirement = retirement = object()

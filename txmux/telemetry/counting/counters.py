@@ -152,6 +152,11 @@ class Counters:
         cells = self.cells(key) if key in self.layout.places else []
         return bool(cells) and live(cells) > 0
 
+    def live_in(self, number: int) -> int:
+        """Return how many connections one process has, by the number of its column."""
+        column = self._columns.get(number)
+        return 0 if column is None else _live(column)
+
     def elsewhere(
         self, servers: Iterable[tuple[str, str]], retiring: Collection[int]
     ) -> dict[tuple[str, str], int]:
