@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from operator import attrgetter
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 
 from txmux.rules.model import Backend, Listener, Refusal, Route, Rules, Settings
 from txmux.rules.problems import Problem
 
+T = TypeVar("T")
+P = TypeVar("P", Route, Listener)
 _FOR_GOOD = ("user", "group", "relay", "sandbox")
 """Keys of ``[txmux]`` that hold until the process ends."""
 
@@ -24,10 +26,14 @@ class _NameChanges:
     gone: tuple[str, ...]
 
     @classmethod
-    def between(cls, old: Mapping[str, object], new: Mapping[str, object]) -> _NameChanges:
+    def between(
+        cls, old: Mapping[str, T], new: Mapping[str, T], comparable: Callable[[T], object]
+    ) -> _NameChanges:
+        """Compare parts by name, and those that are not the same object by what is `comparable` of them."""
+        different = [name for name in new if name in old and new[name] is not old[name]]
         return cls(
             tuple(name for name in new if name not in old),
-            tuple(name for name in new if name in old and new[name] != old[name]),
+            tuple(name for name in different if comparable(new[name]) != comparable(old[name])),
             tuple(name for name in old if name not in new),
         )
 
@@ -76,19 +82,19 @@ class Changes:
 
 
 def changes(old: Rules, new: Rules) -> Changes:
-    routes = {route.name: _route(route) for route in old.routes}
-    routes_now = {route.name: _route(route) for route in new.routes}
+    routes, routes_now = _by_name(old.routes), _by_name(new.routes)
     remaining = [name for name in routes if name in routes_now]
     return Changes(
-        _NameChanges.between(routes, routes_now),
+        _NameChanges.between(routes, routes_now, _route),
         remaining != [name for name in routes_now if name in routes],
-        _NameChanges.between(_backends(old), _backends(new)),
-        _NameChanges.between(
-            {listener.name: _listener(listener) for listener in old.listeners},
-            {listener.name: _listener(listener) for listener in new.listeners},
-        ),
+        _NameChanges.between(old.backends, new.backends, _backend),
+        _NameChanges.between(_by_name(old.listeners), _by_name(new.listeners), _listener),
         tuple(_different(old.settings, new.settings)),
     )
+
+
+def _by_name(parts: Iterable[P]) -> dict[str, P]:
+    return {part.name: part for part in parts}
 
 
 def unchangeable(old: Settings, new: Settings, keys: Collection[str] = _FOR_GOOD) -> list[Problem]:
@@ -129,12 +135,9 @@ def _listener(listener: Listener) -> object:
     return attrs.evolve(listener, **plain), silent, led_to, _comparable(listener.default)
 
 
-def _backends(rules: Rules) -> dict[str, object]:
+def _backend(backend: Backend) -> object:
     plain: Any = {"fallback": None}
-    return {
-        name: (attrs.evolve(backend, **plain), _comparable(backend.fallback))
-        for name, backend in rules.backends.items()
-    }
+    return attrs.evolve(backend, **plain), _comparable(backend.fallback)
 
 
 def _comparable(outcome: object) -> object:
