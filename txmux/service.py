@@ -381,7 +381,7 @@ class MuxService(Service):
         endpoints = self._resources.endpoints.prepare(rules)
         steps = CommittedSteps("the rules are in force")
         try:
-            self.control.make_room(rules, supervisor.version)
+            await self.control.make_room(rules, supervisor.version)
             older = await supervisor.change(
                 rules,
                 self._resources.sockets.prepare(rules.listeners),

@@ -55,13 +55,13 @@ from txmux.errors import MuxError
 from txmux.interfaces import Transport
 from txmux.net.channel import messages
 from txmux.net.channel.message import Message
-from txmux.net.turns import Turns
+from txmux.net.turns import Turns, in_thread
 from txmux.rules.model import Backend, Rules, Server
 from txmux.rules.problems import listed, suggestion
 from txmux.rules.tracing import Trace, TracedSample, as_json, seen_by
 from txmux.serving.store import ListeningSockets
 from txmux.telemetry.attention import AttentionItem, AttentionLog
-from txmux.telemetry.counting.counters import OWN, Counters
+from txmux.telemetry.counting.counters import OWN, Counters, keys_needed
 from txmux.telemetry.counting.snapshot import (
     Counts,
     Gauges,
@@ -395,9 +395,10 @@ class Control:
     def stale(self) -> list[str]:
         return Gauges(stale=self._stale()).stale_sentences()
 
-    def make_room(self, rules: Rules, version: int) -> None:
+    async def make_room(self, rules: Rules, version: int) -> None:
         """Add counters for the next rules, and clear those of routes that no connection has any longer."""
-        self.counters.extend(rules, version)
+        needed = await in_thread(keys_needed, rules)
+        self.counters.extend(rules, version, needed)
         if self.counters.has_unneeded:
             Deferred.fromCoroutine(self._clear_unused()).addErrback(
                 lambda why: self._log.failure(

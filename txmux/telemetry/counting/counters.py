@@ -49,6 +49,11 @@ _LAST_FAILURE = SERVER.at["last failure"]
 _LAST = ROUTE.at["last match"]
 
 
+def keys_needed(rules: Rules) -> dict[str, None]:
+    """Return the keys of all blocks that rules need, in their order."""
+    return {PROCESS.key(): None, **dict.fromkeys(keys_of(rules))}
+
+
 class Counters:
     """Adds up the `ProcessCounters` (a column) of each process that serves or has served.
 
@@ -75,13 +80,14 @@ class Counters:
         self._versions: frozenset[int] | None = None
         self.on_ended: Callable[[int, bytes], object] = lambda _number, _image: None
 
-    def extend(self, rules: Rules, number: int = 0) -> None:
-        """Add blocks for the next rules; `number` is the version of the current ones."""
-        needed = {PROCESS.key(): None, **dict.fromkeys(keys_of(rules))}
-        for key in needed:
-            if key not in self.layout.places:
-                self._since[key] = number + 1
-        self.layout.extend(needed, self._spare)
+    def extend(
+        self, rules: Rules, number: int = 0, needed: Mapping[str, None] | None = None
+    ) -> None:
+        """Add blocks for the next rules; `number` is the version of the current ones, `needed` what `keys_needed` has found."""
+        needed = keys_needed(rules) if needed is None else needed
+        new = [key for key in needed if key not in self.layout.places]
+        self._since.update(dict.fromkeys(new, number + 1))
+        self.layout.extend(new, self._spare)
         for column in self._columns.values():
             self._grow(column)
         self._until = {
