@@ -112,6 +112,7 @@ class MuxService(Service):
             notifier=Notifier(os.environ if use_sd_notify else {}, reactor),
             pidfile=named,
         )
+        sockets.on_replaced = endpoints.store.on_replaced = resources.store
         self._starter = Starter(reactor, starter, self._start_upgrade)
         self.supervisor: Supervisor | None = None
         self._account: Account | None = None

@@ -30,6 +30,17 @@ class PidFileTest(SynchronousTestCase):
         file.remove()
         self.assertEqual(self.path.read_text(), "1\n")
 
+    def test_written_again(self) -> None:
+        """One that somebody has removed is written again; one of another process stays."""
+        file = PidFile(self.path)
+        file.write()
+        self.path.unlink()
+        file.write_again()
+        self.assertEqual(self.path.read_text(), f"{os.getpid()}\n")
+        self.path.write_text("1\n")
+        file.write_again()
+        self.assertEqual(self.path.read_text(), "1\n")
+
     def test_remove_when_already_removed(self) -> None:
         PidFile(self.path).remove()
 

@@ -24,7 +24,7 @@ from txmux.files import FileId
 from txmux.net.sockets.reactorsockets import SharedUNIXPort
 from txmux.rules.model import Rules
 from txmux.rules.model.rules import OPTIONS
-from txmux.serving.endpoints import stop_listening
+from txmux.serving.endpoints import accept_waiting, stop_listening
 from txmux.serving.listen_addresses import ListenAddress
 from txmux.serving.store import ListeningSockets, PreparedSockets
 
@@ -138,6 +138,7 @@ class AdminEndpoints:
         self._accepting = True
         self.store.close_unused()
         failed = self._failed = self.store.listen_again()
+        self._make_again()
         sockets = self.store.sockets()
         for key in [key for key in self._ports if key not in self._settings]:
             stop_listening(self._ports.pop(key))
@@ -170,7 +171,18 @@ class AdminEndpoints:
                 clients.site.guard.access = self._access
         self._control.token_problem = self._tokens.problem
 
+    def _make_again(self) -> bool:
+        """Replace sockets that no client reaches any more, after accepting who waits; return whether there were some."""
+        replaced = self.store.revive()
+        for key in replaced:
+            if (port := self._ports.pop(key, None)) is not None:
+                accept_waiting(port)
+                stop_listening(port)
+        return bool(replaced)
+
     def _look(self) -> Deferred[None]:
+        if self._make_again():
+            self.accept()
         return Deferred.fromCoroutine(self._control.look())
 
     def _listen(self, key: str, setting: str, opened: socket.socket) -> Any:

@@ -40,6 +40,7 @@ class ListeningSockets:
         unused: Sockets that the rules no longer have; `close_unused` closes them.
         passed: The keys of sockets that systemd has opened.
         files: Those of UNIX sockets, by key.
+        on_replaced: Called when `revive` has replaced sockets.
         left_out: The keys of closed sockets that the process with the ID `predecessor` may have open.
     """
 
@@ -52,6 +53,8 @@ class ListeningSockets:
         self._listens_at: dict[str, ListenAddress] = {}
         self._refused: dict[str, Any] = {}
         self._failed: list[str] = []
+        self._covered: set[str] = set()
+        self.on_replaced: Callable[[], object] = lambda: None
         self.predecessor = 0
         self.left_out: Collection[str] = ()
         self.passed: Collection[str] = ()
@@ -186,21 +189,56 @@ class ListeningSockets:
         self.close_unused()
 
     def revive(self) -> list[str]:
-        """Listen again on sockets that a process of the service has shut down: a compromised worker can do that.
+        """Listen again on sockets that a process of the service has shut down, and on UNIX sockets whose files were removed.
 
-        Return the keys of those that had to be replaced.
+        A compromised worker can shut one down. A file that is another program's by now stays. Return the keys of those that had to be
+        replaced.
         """
-        shut = [key for key, opened in self.listening().items() if _is_shut(key, opened)]
+        listening = self.listening()
+        gone = [key for key in listening if key.startswith("unix:") and self._is_gone(key)]
+        shut = [
+            key for key, opened in listening.items() if key not in gone and _is_shut(key, opened)
+        ]
         # If that fails, another process listens there, maybe the one that has shut it down.
-        revived = [key for key in shut if self._relisten(key, _log.error)]
+        revived = [key for key in (*gone, *shut) if self._relisten(key, _log.error)]
         for key in revived:
+            why = (
+                "its file had been removed"
+                if key in gone
+                else "a process of txmux had shut the socket down; "
+                "if that happens again, restart the service, and look for what has taken over a worker"
+            )
+            section = self._listens_at[key].section
             _log.error(
-                "listening on {address} for {section} again: a process of txmux had shut the socket down; "
-                "if that happens again, restart the service, and look for what has taken over a worker",
+                "listening on {address} for {section} again: {why}",
                 address=self.addresses[key],
+                section=section,
+                why=why,
+            )
+        replaced = [key for key in revived if key.startswith("unix:")]
+        if replaced:
+            self.on_replaced()
+        return replaced
+
+    def _is_gone(self, key: str) -> bool:
+        """Return whether nothing is at the path of a UNIX socket; log once if it is a file of another program."""
+        path, own = _path_of(key), self.files.get(key, (0, 0))
+        try:
+            status = path.lstat()
+        except FileNotFoundError:
+            self._covered.discard(key)
+            return True
+        except OSError:  # this process may not see it
+            return False
+        if own[1] and own != (status.st_dev, status.st_ino) and key not in self._covered:
+            self._covered.add(key)
+            _log.error(
+                "another program has put its own file at {path}, so that no client reaches {section} there; "
+                "move that file away, and the socket is made again",
+                path=path,
                 section=self._listens_at[key].section,
             )
-        return [key for key in revived if key.startswith("unix:")]
+        return False
 
     def close_unused(self, *, keep_files: bool = False) -> None:
         """Close the unused sockets; first close the ports that accept from them.

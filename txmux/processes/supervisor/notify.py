@@ -39,7 +39,7 @@ class Notifier:
         self._watchdog: LoopingCall | None = None
         self._interval = _seconds(environment.get("WATCHDOG_USEC", ""))
         self._stored: set[str] = set()
-        self._given: set[str] = set()
+        self._given: dict[str, int] = {}  # the inode of each
         self.keeps = bool(self._address) and environment.get("FDSTORE", "0") != "0"
 
     def ready(self, status: str, *, is_new_main: bool = False) -> None:
@@ -86,12 +86,14 @@ class Notifier:
             for key, opened in sockets.items()
             if not key.startswith("systemd:") and len(_name(key)) <= _LONGEST_NAME
         }
-        for key in self._stored - storable.keys():
+        inodes = {key: os.fstat(opened.fileno()).st_ino for key, opened in storable.items()}
+        replaced = {key for key, inode in self._given.items() if inodes.get(key, inode) != inode}
+        for key in (self._stored - storable.keys()) | replaced:
             self._send("FDSTOREREMOVE=1", f"FDNAME={_name(key)}")
         # systemd does not take a descriptor twice.
-        for key in storable.keys() - self._given:
+        for key in (storable.keys() - self._given) | replaced:
             self._send("FDSTORE=1", f"FDNAME={_name(key)}", descriptors=[storable[key].fileno()])
-        self._stored = self._given = set(storable)
+        self._stored, self._given = set(storable), inodes
 
     def _send(self, *lines: str, descriptors: Sequence[int] = ()) -> None:
         if not self._address:

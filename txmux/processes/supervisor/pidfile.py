@@ -35,6 +35,15 @@ class PidFile:
         except OSError as problem:
             raise PidFileError(f"--pidfile {self.path}: {problem.strerror}") from problem
 
+    def write_again(self) -> None:
+        """Write the file again if somebody has removed it; one of another process stays."""
+        try:
+            self.path.lstat()
+        except FileNotFoundError:
+            self.write()
+        except OSError:  # this process may not see it
+            return
+
     def remove(self) -> None:
         """Remove the file, unless it names another process by now."""
         with suppress(OSError, MuxError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import attrs
 from twisted.logger import Logger
@@ -73,6 +73,13 @@ class Resources:
                 if must:
                     raise
                 _log.error("{problem}", problem=problem)
+
+    def look(self) -> list[str]:
+        """Make again what other programs have removed or shut down; return the keys of listening sockets that were replaced."""
+        if self.pidfile is not None:
+            with suppress(PidFileError):  # as long as its folder is not there
+                self.pidfile.write_again()
+        return self.sockets.revive()
 
     def serve(self, is_healthy: Callable[[], bool], *, is_new_main: bool) -> None:
         """Accept clients of `admin` and `metrics`, and report to systemd that this process serves."""

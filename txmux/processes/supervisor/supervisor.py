@@ -131,6 +131,7 @@ class Supervisor:
         self._failed = failed
         self._served = served
         self._failing = False
+        self._resources = resources
         self._sockets = sockets = resources.sockets
         self.limits = make_limits(lambda: self._rules, resources.counters, limits)
         self._privilege = resources.privilege
@@ -497,7 +498,7 @@ class Supervisor:
         do("count what other processes have of servers", self.servers_elsewhere.share)
         do("look at certificates", self._look)
         if self.transfers.accepting and not self.is_changing:
-            do("listen again", lambda: self._listen_on_new(self._sockets.revive()))
+            do("listen again", lambda: self._listen_on_new(self._resources.look()))
         do("lift bans that have ended", self._end_bans)
         if self.transfers.accepting:  # otherwise another process logs it
             do("end holds", self._end_holds)
