@@ -209,7 +209,7 @@ class FlowTests(SynchronousTestCase):
             route(name, "close").for_transport(Transport.UDP) for name in (*names, "stun", "snmp")
         ]
         detector = Detector([one for one in routes if one is not None])
-        self.assertEqual(len(detector.plan(0).learners), 2)
+        self.assertEqual(len(detector.plan(0).learners_for(99)), 2)
 
     def test_name_finds_its_route_among_many(self) -> None:
         routes = [asks(f"r{n}", Named(f"n{n}")) for n in range(50)]

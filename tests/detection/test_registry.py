@@ -251,4 +251,4 @@ class WholeDatagramTests(SynchronousTestCase):
         self.assertEqual(whole.key, predicate.key)  # type: ignore[attr-defined]
         lines = (Alternative("x", WholeDatagram(_ABC)), Alternative("tls", whole))
         plan = Detector([Route("a", lines, Refusal.CLOSE)]).plan(0x16)
-        self.assertEqual(plan.learners, ((0, whole.learnt),))
+        self.assertEqual(plan.learners_for(0), (whole.learnt,))

@@ -10,9 +10,12 @@ import contextlib
 import functools
 import itertools
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address
 from itertools import compress
+from math import inf
+from operator import itemgetter
 from typing import Any, Generic
 
 import attrs
@@ -26,6 +29,7 @@ from txmux.detection.plan import (
     declared_functions,
     first_bytes,
 )
+from txmux.detection.ranked import Cut, ListChange, RankedList, RanksByKey, finish
 from txmux.interfaces import MOST_DATAGRAMS, Datagrams, Exchange, Peeked, Verdict
 
 
@@ -53,7 +57,8 @@ class Detector(Generic[R]):
         on_would_take: Called for each client that a dry-run route would have taken, with the route.
 
     Attributes:
-        guards: Functions that make what judges the later datagrams of a flow, each after the position of its first route.
+        guards: Functions that make what judges the later datagrams of a flow, each after the rank of its first route.
+        hello_readers: Those that go by what a ClientHello says, so that a second one must not say something else.
     """
 
     _log = Logger()
@@ -65,28 +70,96 @@ class Detector(Generic[R]):
         on_would_take: Callable[[R], object] = lambda _: None,
     ) -> None:
         self.on_would_take = on_would_take
-        self.routes = tuple(routes)
         self.peek_limit = peek_limit
-        self.depends_on_client = any(route.clients.limited for route in self.routes)
-        # Whether some route is restricted neither to clients nor to times.
-        self.takes_any_client = any(
-            not (route.dry_run or route.clients.limited or route.client_cert or route.during)
-            for route in self.routes
-        )
-        # Those that go by what a ClientHello says, so that a second one must not say something else.
-        self.hello_readers = tuple(
-            route
-            for route in self.routes
-            if not route.dry_run
-            and any(getattr(one.predicate, "reads_hello", False) for one in route.alternatives)
-        )
-        self.would_have_taken = {route.name: 0 for route in self.routes if route.dry_run}
-        self._drops = tuple(drops for _, drops in declared_functions(self.routes, "drops"))
-        self.guards = tuple(declared_functions(self.routes, "guard"))
+        self._list: RankedList[R] = RankedList()
+        self._hello_readers: RankedList[R] = RankedList()
+        self._counts: Counter[str] = Counter()
+        self._declared: dict[str, RanksByKey[Any]] = {
+            name: RanksByKey() for name in ("drops", "guard")
+        }
+        self._dry_runs: RankedList[R] = RankedList()
         self._plans: dict[int | None, Plan[R]] = {}
         self._plans_by_routes: dict[bytes, Plan[R]] = {}
         self._first_bytes: list[frozenset[int] | None] | None = None
+        self._which: dict[int | None, bytes] = {}
         self._reported: set[str] = set()
+        for _ in self._change(self, ListChange.to_all(routes)):
+            pass
+
+    def changed(
+        self,
+        change: ListChange[R],
+        peek_limit: int,
+        on_would_take: Callable[[R], object],
+    ) -> Generator[None, None, Detector[R]]:
+        """Make the detector of changed routes, in steps, with the plans that there are already."""
+        made: Detector[R] = Detector((), peek_limit, on_would_take)
+        yield from made._change(self, change)
+        return made
+
+    def _change(self, before: Detector[R], change: ListChange[R]) -> Generator[None, None, None]:
+        ranks, items = before._list.ranks, before._list.items
+        cuts = change.cuts(ranks)
+        gone = [
+            (ranks[position], items[position])
+            for start, stop, _ in cuts
+            for position in range(start, stop)
+        ]
+        counts = Counter(before._counts)
+        declared = {name: RanksByKey(ranks) for name, ranks in before._declared.items()}
+        for sign, some in ((-1, gone), (1, change.new)):
+            for rank, route in some:
+                yield
+                # Whether some route is restricted neither to clients nor to times.
+                counts["free"] += sign * (not is_conditional(route))
+                counts["limited"] += sign * route.clients.limited
+                for name, its in declared.items():
+                    for function in declared_functions(route, name):
+                        (its.add if sign > 0 else its.remove)(function, rank)
+        for its in declared.values():
+            its.finish()
+        self._counts, self._declared = counts, declared
+        self._list = before._list.cut(cuts)
+        yield
+        reading = ListChange(change.gone, [one for one in change.new if reads_hello(one[1])])
+        self._hello_readers = before._hello_readers.changed(reading)
+        dry = ListChange(change.gone, [one for one in change.new if one[1].dry_run])
+        self._dry_runs = before._dry_runs.changed(dry)
+        self._use_lists()
+        yield from self._change_plans(before, cuts, change)
+
+    def _use_lists(self) -> None:
+        self.routes, self.ranks = tuple(self._list.items), self._list.ranks
+        self.hello_readers = self._hello_readers.items
+        self.depends_on_client = self._counts["limited"] > 0
+        self.takes_any_client = self._counts["free"] > 0
+        self.would_have_taken = {route.name: 0 for route in self._dry_runs.items}
+        self._drops = tuple(self._declared["drops"].lists)
+        guards = self._declared["guard"].lists.items()
+        self.guards = sorted(((ranks[0], guard) for guard, ranks in guards), key=itemgetter(0))
+
+    def _change_plans(
+        self, before: Detector[R], cuts: Sequence[Cut[R]], change: ListChange[R]
+    ) -> Generator[None, None, None]:
+        """Make the plans that there were: those that clients have needed."""
+        if before._first_bytes is None:
+            return
+        begins = {rank: first_bytes(route) for rank, route in change.new}
+        self._first_bytes = before._first_bytes.copy()
+        for start, stop, new in cuts:
+            self._first_bytes[start:stop] = [begins[rank] for rank, _ in new]
+        for byte, plan in before._plans.items():
+            yield
+            which = bytearray(before._which[byte])
+            for start, stop, new in cuts:
+                which[start:stop] = bytes([_can_begin(begins[rank], byte) for rank, _ in new])
+            self._which[byte] = key = bytes(which)
+            if key not in self._plans_by_routes:
+                new = [one for one in change.new if _can_begin(begins[one[0]], byte)]
+                own = ListChange[R](change.gone, new)
+                has_changed = new or own.cuts(plan.ranks)
+                self._plans_by_routes[key] = (yield from plan.changed(own)) if has_changed else plan
+            self._plans[byte] = self._plans_by_routes[key]
 
     def start_detection(
         self,
@@ -141,9 +214,9 @@ class Detector(Generic[R]):
 
     def guard(self, route: R | None, peeked: Datagrams | None) -> Any:
         """Return what judges the later datagrams of a flow that a route has taken; ``None`` if nothing that it was decided by may come again, changed."""
-        decided = len(self.routes) if route is None else self.routes.index(route)
-        for position, guard in self.guards:
-            if position <= decided and peeked is not None:
+        decided = inf if route is None else self.ranks[self.routes.index(route)]
+        for rank, guard in self.guards:
+            if rank <= decided and peeked is not None:
                 with contextlib.suppress(Exception):  # a plugin's error
                     return guard(peeked)
         return None
@@ -155,10 +228,13 @@ class Detector(Generic[R]):
             if self._first_bytes is None:
                 self._first_bytes = [first_bytes(route) for route in self.routes]
             # There may be thousands of routes, and most first bytes have the same candidates.
-            which = bytes([first is None or first_byte in first for first in self._first_bytes])
+            which = bytes([_can_begin(first, first_byte) for first in self._first_bytes])
+            self._which[first_byte] = which
             plan = self._plans_by_routes.get(which)
             if plan is None:
-                plan = self._plans_by_routes[which] = Plan(compress(self.routes, which))
+                ranked = [*compress(zip(self.ranks, self.routes, strict=True), which)]
+                plan = finish(Plan[R]().changed(ListChange((), ranked)))
+                self._plans_by_routes[which] = plan
             self._plans[first_byte] = plan
         return plan
 
@@ -226,7 +302,7 @@ class _RouteScan(Generic[R]):
         # will be evaluated with all bytes anyway.
         routes, plain, keyed = plan.routes, plan.plain, plan.keyed
         position, end = self._position, len(routes)
-        named: Collection[int] | None = None
+        named: Sequence[int] | None = None
         while position < end:
             predicate = plain[position]
             if predicate is not None:
@@ -259,10 +335,11 @@ class _RouteScan(Generic[R]):
         """Collect the facts of the routes up to the decided one, and the dry-run route that would have won."""
         # Facts of later routes are left out: parsing for the log alone would cost too much.
         facts = _collect_facts(plan.learners_for(decided), peeked)
-        for position in plan.dry_runs:
-            route = plan.routes[position]
-            if position >= decided:
+        last = plan.rank_at(decided) if plan.dry_runs else 0
+        for rank in plan.dry_runs:
+            if rank >= last:
                 break
+            route = plan.routes[plan.position_of(rank)]
             if self._serves(route) and self._evaluate(route, peeked) is Verdict.MATCH:
                 self._detector.would_have_taken[route.name] += 1
                 self._detector.on_would_take(route)
@@ -344,7 +421,7 @@ class Detection(_RouteScan[R]):
             if verdict is _MATCH:
                 return
             if verdict is _NEED_MORE:
-                for find in plan.conversing.get(position, ()):
+                for find in plan.conversing.get(plan.ranks[position], ()):
                     exchanges = tuple(find(peeked))
                     if len(exchanges) == count + 1 and exchanges[:count] == self.answered:
                         self.answered = exchanges
@@ -406,6 +483,23 @@ class FlowDetection(_RouteScan[R]):
             self._plan = self._detector.plan(peeked.data[0] if peeked.data else None)
         last = is_last and is_limit_reached(peeked.datagrams, self._detector.peek_limit)
         return self._resolve(self._plan, peeked, last=last)
+
+
+def is_conditional(route: RouteLike) -> bool:
+    """Return whether a route takes some clients only, whatever they send."""
+    limits = route.dry_run, route.clients.limited, route.client_cert, route.during
+    return any(limits)
+
+
+def reads_hello(route: RouteLike) -> bool:
+    """Return whether a route goes by what a ClientHello says, so that a second one must not say something else."""
+    return not route.dry_run and any(
+        getattr(one.predicate, "reads_hello", False) for one in route.alternatives
+    )
+
+
+def _can_begin(first: frozenset[int] | None, byte: int | None) -> bool:
+    return first is None or byte in first
 
 
 def is_limit_reached(datagrams: Sequence[bytes], peek_limit: int) -> bool:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import chain
+from bisect import bisect_left, insort
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from math import inf
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar
+
+from txmux.detection.ranked import Cut, ListChange, RanksByKey
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
@@ -76,38 +78,136 @@ class RouteLike(Protocol):
 R = TypeVar("R", bound=RouteLike)
 Learner: TypeAlias = "Callable[[Peeked], Mapping[object, object]]"
 """Returns the facts that a predicate sees."""
+Finder: TypeAlias = "Callable[[Peeked], Sequence[Exchange]]"
+"""Finds the requests that are to be answered."""
+Reader: TypeAlias = "Callable[[Peeked], str | None]"
+"""Reads the name that a client asks for."""
 
 
 class Plan(Generic[R]):
     """The routes that streams with the same first byte can match, in their order.
 
     Attributes:
-        learners: Functions for the facts of each kind of predicate, each after the position of its first route.
-        conversing: Functions that find the requests which a route needs to have answered, by its position.
+        routes: Those routes, and `ranks` has their ranks.
+        dry_runs: The ranks of routes that only count clients.
+        conversing: Functions that find the requests which a route needs to have answered, by its rank.
+        exchanges: All these functions.
         keyed: For each route, whether its names can rule it out before it is tried; see `named`.
         plain: For each route its predicate, if that alone answers for it, whatever the client's address and the name
             that it asks for. Most routes are so, and take the fast path.
         unconditional: The same of routes with several predicates, one of which has to match.
     """
 
-    def __init__(self, routes: Iterable[R]) -> None:
-        self.routes = tuple(routes)
-        self._learners = tuple(_learners(self.routes))
-        self.learners = tuple((position, learnt) for position, _, learnt in self._learners)
+    def __init__(self) -> None:
+        self.ranks: list[int] = []
+        self.routes: list[R] = []
+        self.dry_runs: list[int] = []
+        self.conversing: dict[int, list[Finder]] = {}
+        self.exchanges: dict[Finder, int] = {}  # with the number of the routes that need it
+        self.keyed = bytearray()
+        self.unconditional: list[list[Predicate] | None] = []
+        self.plain: list[Predicate | None] = []
         self.learners_by_winner: dict[int, tuple[Learner, ...]] = {}
-        self.dry_runs = [n for n, route in enumerate(self.routes) if route.dry_run]
-        self.conversing = _conversing(self.routes)
-        self.exchanges = {*chain.from_iterable(self.conversing.values())}
-        self._index = index = _index_of(self.routes)
-        self.keyed = [False] * len(self.routes) if index is None else index.keyed
-        self._next_other = [] if index is None else _next_false(index.keyed)
-        self.unconditional = [
-            None if keyed else _unconditional_predicates(route)
-            for route, keyed in zip(self.routes, self.keyed, strict=True)
-        ]
-        self.plain = [
+        self._learners: dict[object, Learner] = {}  # by the kind of a predicate
+        self._kinds: RanksByKey[object] = RanksByKey()
+        self._readers: dict[Reader, int] = {}  # with the number of the keys that are read so
+        self._index: _KeyIndex | None = None
+
+    def changed(self, change: ListChange[R]) -> Generator[None, None, Plan[R]]:
+        """Make the plan of changed routes in steps."""
+        made = self._copy()
+        yield
+        cuts = change.cuts(self.ranks)
+        for start, stop, _ in cuts:
+            for position in range(start, stop):
+                made._forget(self.ranks[position], self.routes[position])
+                yield
+        for rank, route in change.new:
+            made._add(rank, route)
+            yield
+        made._kinds.finish()
+        for start, stop, new in cuts:
+            made.ranks[start:stop] = [rank for rank, _ in new]
+            made.routes[start:stop] = [route for _, route in new]
+        before = None if self._index is None else self._index.read
+        reader = made._choose_reader(before)
+        if reader is not None:
+            made._index = _KeyIndex(reader, self._index if reader is before else None)
+        if reader is before:
+            yield from made._enter_instead(self, cuts)
+        else:
+            yield from made._enter(0, 0, [*zip(made.ranks, made.routes, strict=True)])
+        if made._index is not None:
+            made._index.finish()
+        return made
+
+    def _copy(self) -> Plan[R]:
+        made: Plan[R] = Plan()
+        made.ranks, made.routes = self.ranks.copy(), self.routes.copy()
+        made.dry_runs, made.conversing = self.dry_runs.copy(), self.conversing.copy()
+        made.exchanges, made._readers = self.exchanges.copy(), self._readers.copy()
+        made._learners, made._kinds = self._learners.copy(), RanksByKey(self._kinds)
+        return made
+
+    def _add(self, rank: int, route: R) -> None:
+        if route.dry_run:
+            insort(self.dry_runs, rank)
+        for kind, learnt in _kinds(route):
+            self._learners.setdefault(kind, learnt)
+            self._kinds.add(kind, rank)
+        if finders := _exchanges(route):
+            self.conversing[rank] = finders
+            for find in {*finders}:
+                self.exchanges[find] = self.exchanges.get(find, 0) + 1
+        for key in _keys(route):
+            self._readers[key.read] = self._readers.get(key.read, 0) + 1
+
+    def _forget(self, rank: int, route: R) -> None:
+        if route.dry_run:
+            self.dry_runs.remove(rank)
+        for kind, _ in _kinds(route):
+            self._kinds.remove(kind, rank)
+            if not self._kinds.get(kind):
+                self._learners.pop(kind, None)
+        for find in {*self.conversing.pop(rank, ())}:
+            _decrease(self.exchanges, find)
+        for key in _keys(route):
+            _decrease(self._readers, key.read)
+
+    def _choose_reader(self, before: Reader | None) -> Reader | None:
+        """Return what reads the name by which most routes differ; None if these are few."""
+        most = max(self._readers.values(), default=0)
+        if most < _WORTH_AN_INDEX:
+            return None
+        if before is not None and self._readers.get(before) == most:
+            return before
+        return next(reader for reader, count in self._readers.items() if count == most)
+
+    def _enter_instead(
+        self, before: Plan[R], cuts: Iterable[Cut[R]]
+    ) -> Generator[None, None, None]:
+        self.keyed, self.plain = before.keyed[:], before.plain.copy()
+        self.unconditional = before.unconditional.copy()
+        for start, stop, new in cuts:
+            for position in range(start, stop):
+                if self._index is not None and before.keyed[position]:
+                    self._index.remove(before.ranks[position], before.routes[position])
+            yield from self._enter(start, stop, new)
+
+    def _enter(
+        self, start: int, stop: int, new: Sequence[tuple[int, R]]
+    ) -> Generator[None, None, None]:
+        keyed, unconditional = bytearray(), []
+        for rank, route in new:
+            is_keyed = self._index is not None and self._index.add(rank, route)
+            keyed.append(is_keyed)
+            unconditional.append(None if is_keyed else _unconditional_predicates(route))
+            yield
+        self.keyed[start:stop] = keyed
+        self.unconditional[start:stop] = unconditional
+        self.plain[start:stop] = [
             predicates[0] if predicates and len(predicates) == 1 else None
-            for predicates in self.unconditional
+            for predicates in unconditional
         ]
 
     def learners_for(self, decided: int) -> tuple[Learner, ...]:
@@ -117,60 +217,94 @@ class Plan(Generic[R]):
             own = {
                 kind for route in self.routes[decided : decided + 1] for kind, _ in _kinds(route)
             }
-            before = [one for one in self._learners if one[0] <= decided]
-            ordered = sorted(before, key=lambda one: one[1] in own)
-            found = self.learners_by_winner[decided] = tuple(learnt for _, _, learnt in ordered)
+            rank = self.rank_at(decided)
+            firsts = {
+                kind: ranks[0] for kind, ranks in self._kinds.lists.items() if ranks[0] <= rank
+            }
+            places = {
+                kind: (first, place)
+                for first in {*firsts.values()}
+                for place, (kind, _) in enumerate(_kinds(self.routes[self.position_of(first)]))
+                if firsts.get(kind) == first
+            }
+            ordered = sorted(
+                firsts, key=lambda kind: (kind in own, places.get(kind, (firsts[kind], 0)))
+            )
+            found = tuple(self._learners[kind] for kind in ordered)
+            self.learners_by_winner[decided] = found
         return found
 
-    def named(self, peeked: Peeked) -> Collection[int] | None:
-        """Return the positions of the `keyed` routes that the name in these bytes leaves; ``None`` while it is not known."""
+    def position_of(self, rank: int) -> int:
+        """Return the position of the route of a rank."""
+        return bisect_left(self.ranks, rank)
+
+    def rank_at(self, position: int) -> float:
+        return self.ranks[position] if position < len(self.ranks) else inf
+
+    def named(self, peeked: Peeked) -> Sequence[int] | None:
+        """Return the ranks of the `keyed` routes that the name in these bytes leaves; ``None`` while it is not known."""
         try:
             return None if self._index is None else self._index.named(peeked)
         except Exception:  # noqa: BLE001 - a plugin's reader that raises rules out no route
             return None
 
-    def next(self, position: int, named: Collection[int]) -> int:
+    def next(self, position: int, named: Sequence[int]) -> int:
         """Return the next position worth trying from a `keyed` route on, if all before it are NO; `named` are those that the name leaves."""
-        end = self._next_other[position]
-        if not named:
-            return end
-        return next((other for other in named if position <= other < end), end)
+        end = self.keyed.find(0, position)
+        if end < 0:
+            end = len(self.keyed)
+        at = bisect_left(named, self.ranks[position])
+        return end if at == len(named) else min(end, bisect_left(self.ranks, named[at]))
 
 
 class _KeyIndex:
     """Finds, among many routes that differ by a name, those that a name may match."""
 
-    def __init__(self, routes: Sequence[RouteLike], read: Callable[[Peeked], str | None]) -> None:
-        self._read = read
-        self.keyed = [True] * len(routes)
-        self._exact: dict[str, list[int]] = defaultdict(list)
-        self._under: dict[str, list[int]] = defaultdict(list)
-        for position, route in enumerate(routes):
-            keys = _keys(route)
-            if not keys or any(key.read is not read for key in keys):
-                self.keyed[position] = False
-                continue
-            for key in keys:
-                for name in key.exact:
-                    self._exact[name].append(position)
-                for name in key.under:
-                    self._under[name].append(position)
-        self._longest = max(map(len, self._under), default=0)
+    def __init__(self, read: Reader, before: _KeyIndex | None = None) -> None:
+        self.read = read
+        self._exact: RanksByKey[str] = RanksByKey(None if before is None else before._exact)
+        self._under: RanksByKey[str] = RanksByKey(None if before is None else before._under)
+        # That there ever was.
+        self._longest: int = 0 if before is None else before._longest
 
-    def named(self, peeked: Peeked) -> Collection[int] | None:
-        name = self._read(peeked)
+    def add(self, rank: int, route: RouteLike) -> bool:
+        """Enter a route; return whether it goes by such a name."""
+        keys = _keys(route)
+        if not keys or any(key.read is not self.read for key in keys):
+            return False
+        for key in keys:
+            for name in key.exact:
+                self._exact.add(name, rank)
+            for name in key.under:
+                self._under.add(name, rank)
+                self._longest = max(self._longest, len(name))
+        return True
+
+    def remove(self, rank: int, route: RouteLike) -> None:
+        for key in _keys(route):
+            for name in key.exact:
+                self._exact.remove(name, rank)
+            for name in key.under:
+                self._under.remove(name, rank)
+
+    def finish(self) -> None:
+        self._exact.finish()
+        self._under.finish()
+
+    def named(self, peeked: Peeked) -> Sequence[int] | None:
+        name = self.read(peeked)
         if name is None:
             return None
-        positions = self._exact.get(name, [])
+        ranks = self._exact.get(name)
         if self._under:
             # A client may send a name of many thousand labels, of which only the last can be known.
             at = name.find(".", max(0, len(name) - self._longest - 1))
             while at >= 0:
-                parent = name[at + 1 :]
-                if parent in self._under:
-                    positions = sorted({*positions, *self._under[parent]})
+                below = self._under.get(name[at + 1 :])
+                if below:
+                    ranks = sorted({*ranks, *below})
                 at = name.find(".", at + 1)
-        return positions
+        return ranks
 
 
 def first_bytes(route: RouteLike) -> frozenset[int] | None:
@@ -201,33 +335,6 @@ def _keys(route: RouteLike) -> list[Key]:
     return keys
 
 
-def _index_of(routes: Sequence[RouteLike]) -> _KeyIndex | None:
-    readers = [key.read for route in routes for key in _keys(route)]
-    if len(readers) < _WORTH_AN_INDEX:
-        return None
-    [(read, count)] = Counter(readers).most_common(1)
-    return _KeyIndex(routes, read) if count >= _WORTH_AN_INDEX else None
-
-
-def _next_false(flags: Sequence[bool]) -> list[int]:
-    """Return for each position the first one, at it or after it, whose flag is not set, or the number of flags."""
-    positions, following = [0] * len(flags), len(flags)
-    for position in reversed(range(len(flags))):
-        if not flags[position]:
-            following = position
-        positions[position] = following
-    return positions
-
-
-def _learners(routes: Iterable[RouteLike]) -> Iterator[tuple[int, object, Learner]]:
-    kinds: dict[object, object] = {}
-    for position, route in enumerate(routes):
-        for kind, learnt in _kinds(route):
-            if kind not in kinds:
-                kinds[kind] = learnt  # referenced, so that no other gets its id
-                yield position, kind, learnt
-
-
 def _kinds(route: RouteLike) -> Iterator[tuple[object, Learner]]:
     for alternative in route.alternatives:
         learnt = _declared(alternative.predicate, "learnt")
@@ -237,34 +344,36 @@ def _kinds(route: RouteLike) -> Iterator[tuple[object, Learner]]:
         function = getattr(learnt, "__func__", None)
         # A predicate that looks for a name may learn more.
         named = _declared(alternative.predicate, "named")
-        yield (type(learnt.__self__), function, named) if function else id(learnt), learnt
+        yield (type(learnt.__self__), function, named) if function else _identity(learnt), learnt
 
 
-def declared_functions(
-    routes: Iterable[RouteLike], name: str
-) -> Iterator[tuple[int, Callable[..., Any]]]:
-    """Yield the functions that predicates declare, each once, after the position of its first route."""
-    found = set()
-    for position, route in enumerate(routes):
-        for alternative in route.alternatives:
-            function = _declared(alternative.predicate, name)
-            if function is not None and function not in found:
-                found.add(function)
-                yield position, function
+def _identity(function: Learner) -> object:
+    try:
+        hash(function)
+    except TypeError:
+        return "unhashable", id(function)
+    return function
 
 
-def _conversing(
-    routes: Iterable[RouteLike],
-) -> dict[int, list[Callable[[Peeked], Sequence[Exchange]]]]:
-    conversing = {}
-    for position, route in enumerate(routes):
-        declared = [
-            _declared(alternative.predicate, "exchanges") for alternative in route.alternatives
-        ]
-        exchanges = [find for find in declared if find is not None]
-        if exchanges and not route.dry_run:
-            conversing[position] = exchanges
-    return conversing
+def _exchanges(route: RouteLike) -> list[Finder]:
+    if route.dry_run:
+        return []
+    declared = [_declared(alternative.predicate, "exchanges") for alternative in route.alternatives]
+    return [find for find in declared if find is not None]
+
+
+def declared_functions(route: RouteLike, name: str) -> Iterator[Callable[..., Any]]:
+    """Yield the functions of a name that the predicates of a route declare."""
+    for alternative in route.alternatives:
+        function = _declared(alternative.predicate, name)
+        if function is not None:
+            yield function
+
+
+def _decrease(counts: dict[Any, int], key: object) -> None:
+    counts[key] -= 1
+    if not counts[key]:
+        del counts[key]
 
 
 def _declared(predicate: Predicate, name: str) -> Any:

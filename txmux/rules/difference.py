@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
+from hashlib import blake2b
 from itertools import pairwise
 from operator import attrgetter
 from pathlib import Path
@@ -11,9 +12,12 @@ from typing import Any, Generic, TypeVar
 
 import attrs
 
+from txmux.detection.ranked import GAP, ListChange
 from txmux.rules.model import Backend, Listener, Route, Rules, Settings
 
 T = TypeVar("T")
+
+_MOST_SPLICES = 200
 
 
 @attrs.frozen
@@ -51,6 +55,11 @@ class Difference:
         count = sum(one.stop - one.start + len(one.items) for one in spliced)
         return count + len(self.backends) + len(self.gone_backends)
 
+    @property
+    def is_small(self) -> bool:
+        """Whether it costs less to apply than to make all rules again."""
+        return len(self.routes) + len(self.listeners) <= _MOST_SPLICES
+
     def apply(self, old: Rules) -> Rules:
         """Make the newer rules of the older ones, whose other parts they share."""
         backends = {**old.backends, **self.backends}
@@ -70,8 +79,8 @@ def difference(old: Rules, new: Rules) -> Difference:
     return Difference(
         new.path,
         None if _is_same(old.settings, new.settings) else new.settings,
-        (*_splices(old.listeners, new.listeners, _listener_key, _is_same),),
-        (*_splices(old.routes, new.routes, attrgetter("name"), is_same_route),),
+        (*splices(old.listeners, new.listeners, _listener_key, _is_same),),
+        (*splices(old.routes, new.routes, _NAME, is_same_route),),
         {
             name: backend
             for name, backend in new.backends.items()
@@ -81,11 +90,50 @@ def difference(old: Rules, new: Rules) -> Difference:
     )
 
 
+def digest(rules: Rules) -> str:
+    """Return what rules with the same sections in the same order have, so that two processes know that they agree."""
+    names = [*map(_NAME, rules.routes), "", *map(_NAME, rules.listeners), str(len(rules.backends))]
+    return blake2b("\n".join(names).encode(), digest_size=16).hexdigest()
+
+
+_NAME = attrgetter("name")
+
+
 def spliced(items: Sequence[T], splices: Sequence[Splice[T]]) -> list[T]:
     made = [*items]
     for one in reversed(splices):
         made[one.start : one.stop] = one.items
     return made
+
+
+def rank(
+    items: Sequence[T], ranks: Sequence[int], splices: Sequence[Splice[T]]
+) -> tuple[list[int], ListChange[T], list[T]] | None:
+    """Give ranks to what comes.
+
+    Returns:
+        The ranks of the newer sequence, what changes, and the items that go; None if there is no room between two ranks.
+    """
+    made, gone, new = [*ranks], list[range](), list[tuple[int, T]]()
+    for one in reversed(splices):
+        count = len(one.items)
+        own: Sequence[int] = ranks[one.start : one.stop]
+        if len(own) != count:
+            before = ranks[one.start - 1] if one.start else None
+            after = ranks[one.stop] if one.stop < len(ranks) else None
+            if before is None:
+                before = 0 if after is None else after - GAP * (count + 1)
+            if after is None:
+                after = before + GAP * (count + 1)
+            step = (after - before) // (count + 1)
+            if not step:
+                return None
+            own = range(before + step, before + step * count + 1, step)
+        made[one.start : one.stop] = own
+        gone.append(range(one.start, one.stop))
+        new[:0] = zip(own, one.items, strict=True)
+    positions = [at for some in reversed(gone) for at in some]
+    return made, ListChange([ranks[at] for at in positions], new), [items[at] for at in positions]
 
 
 def is_same_route(one: Route, other: Route) -> bool:
@@ -116,7 +164,7 @@ def _listener_key(listener: Listener) -> object:
     return listener.name, listener.transport
 
 
-def _splices(
+def splices(
     old: Sequence[T],
     new: Sequence[T],
     key: Callable[[T], object],
