@@ -3,6 +3,7 @@
 import ipaddress
 import itertools
 import socket
+from base64 import b64encode
 from collections.abc import Callable, Iterable
 from functools import partial
 
@@ -14,11 +15,14 @@ from tests.support.growth import AT_ALL, AT_NONE, MANY, RULES, growth
 from tests.support.limits import allow_descriptors
 from txmux.access.admission import Admission
 from txmux.access.bans import Banned
+from txmux.detection.ranked import finish
 from txmux.interfaces import Peeked
+from txmux.processes.workers.received_rules import read_replacement
 from txmux.rules.changes import changes
+from txmux.rules.difference import difference, digest
 from txmux.rules.lint.warnings import lint
 from txmux.rules.model import Listener, Rules
-from txmux.rules.packing import pack, unpack
+from txmux.rules.packing import pack, pack_difference, unpack
 from txmux.rules.reading.parser import parse
 from txmux.serving.serving import Serving
 from txmux.wire.proxyprotocol.header import Address
@@ -76,6 +80,28 @@ def _reload(what: str, count: int) -> Callable[[], object]:
     return run
 
 
+def _reload_part(what: str, count: int) -> Callable[[], object]:
+    """A reload as a worker does it: it gets what one line has changed, among routes that are in use."""
+    old = _rules(what, count)
+    serving = _serving(unpack(pack(old)))
+    for listener in serving.listeners:
+        for byte in (0x16, ord("S"), ord("G")):  # as clients that are served
+            listener.configuration.top.detector.plan(byte)
+    text = RULES[what](count).replace("127.0.0.1:10007", "127.0.0.1:9") + _MORE
+    new = parse(text, "x.ini")
+    packed = b64encode(pack_difference(difference(old, new), new)).decode()
+
+    def run() -> None:
+        sockets = _Sockets()
+        replacement = finish(read_replacement(packed, serving.rules, serving.table))
+        assert digest(replacement.rules) == digest(new)
+        prepared = finish(serving.prepare_in_steps(replacement, sockets, _admission))
+        serving.commit(prepared, listening=False)
+        sockets.close()
+
+    return run
+
+
 def _decide(what: str, count: int) -> Callable[[], object]:
     [factory] = _serving(_rules(what, count)).listeners
     detector = factory.configuration.top.detector
@@ -121,6 +147,10 @@ class GrowthTests(SynchronousTestCase):
         self._assert_growth(
             AT_ALL, ((f"{do.__name__} {what}", partial(do, what)) for do, what in of)
         )
+
+    def test_a_worker_that_gets_one_line(self) -> None:
+        of = ("routes", "routes under a listener", "routes never reached", "backends", "networks")
+        self._assert_growth(AT_NONE, ((what, partial(_reload_part, what)) for what in of))
 
     def test_a_client(self) -> None:
         self._assert_growth(

@@ -109,19 +109,25 @@ class StartingTests(SynchronousTestCase):
 
     def test_values(self) -> None:
         """Values of a wrong type or out of bounds are refused, and so are messages without one."""
-        told = {**self.told, "rules_changed": True}
+        layout = self.limits.layout
+        limits = layout.changes(attrs.evolve(layout, rows={}))
+        told = {**self.told, "limits": limits, "rules_changed": True, "base": 1, "digest": "x"}
         invalid: dict[str, tuple[object, ...]] = {
             "rules": ([], {}, None),
             "sockets": ("x", {}, [1], None, ["x" * 5000]),
             "version": (-1, "1", None, True, 2**64),
-            "limits": ({}, {"columns": "5"}, {**told["limits"], "rows": {"a": "1"}}),
+            "limits": ({}, {"size": "5"}, {**limits, "rows": {"a": "1"}}),
+            "base": (-1, "1", None),
+            "digest": (1, None),
         }
         for name, value in ((key, one) for key, values in invalid.items() for one in values):
             wrong = {**told, name: value}
             self.assertRaises(InvalidMessageError, messages.PREPARE.read, wrong, 1)
         known = messages.PREPARE.read(told, 1)
         self.assertEqual(messages.PREPARE.read({**told, "colour": 1}, 1), known)
-        self.assertRaises(InvalidMessageError, messages.PREPARE.read, self.told, 1)
+        for name in ("rules", "base", "digest", "limits", "rules_changed"):
+            lacking = {key: value for key, value in told.items() if key != name}
+            self.assertRaises(InvalidMessageError, messages.PREPARE.read, lacking, 1)
         self.assertRaises(InvalidMessageError, messages.PREPARE.read, told, 2**29)
         for places, cells in (({"x": "1"}, 1), ({}, -1)):
             counters = {"places": places, "cells": cells}

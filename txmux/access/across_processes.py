@@ -180,6 +180,32 @@ class LimitsLayout:
                 places[name] = self.size
                 self.size += size
 
+    def changes(self, before: LimitsLayout) -> dict[str, Any]:
+        """Return what is different from an earlier layout, as JSON values for `changed`."""
+        return {
+            "rows": dict(self.rows.items() - before.rows.items()),
+            "tables": dict(self.tables.items() - before.tables.items()),
+            "gone_rows": [*before.rows.keys() - self.rows.keys()],
+            "gone_tables": [*before.tables.keys() - self.tables.keys()],
+            "size": self.size,
+        }
+
+    def changed(
+        self,
+        rows: dict[str, int],
+        tables: dict[str, int],
+        gone_rows: Iterable[str],
+        gone_tables: Iterable[str],
+        size: int,
+    ) -> LimitsLayout:
+        """Return the layout with changes; only these are checked."""
+        LimitsLayout(self.columns, rows, tables, size).check()
+        made = LimitsLayout(self.columns, {**self.rows, **rows}, {**self.tables, **tables}, size)
+        for places, names in ((made.rows, gone_rows), (made.tables, gone_tables)):
+            for name in names:
+                places.pop(name, None)
+        return made
+
     def check(self) -> None:
         table = SourceTable.size(self.columns) if self.columns >= _FEWEST else 0
         ends = [start + self.columns * _SIZE for start in self.rows.values()]
@@ -337,6 +363,18 @@ class SharedLimits:
     def use(self, layout: LimitsLayout) -> None:
         """Follow the parent, which has made room; raises `MuxError` if there is none."""
         layout.check()
+        self._use(layout)
+
+    layout: LimitsLayout
+
+    def use_changes(self, **changes: Any) -> None:
+        """Do so by `LimitsLayout.changes`."""
+        before: LimitsLayout = self.layout
+        self.layout = layout = before.changed(**changes)
+        if layout.size > len(self._memory) or layout.tables != before.tables:
+            self._use(layout)
+
+    def _use(self, layout: LimitsLayout) -> None:
         if layout.size > len(self._memory):
             # The mapping before is unmapped with the last connection that is counted there.
             self._memory = mapped(self.descriptor, _room(layout))

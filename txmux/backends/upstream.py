@@ -23,7 +23,7 @@ from txmux.errors import MuxError
 from txmux.net.relay.interface import Timeouts
 from txmux.net.relay.portable import RelayRates
 from txmux.net.tls.errors import TLSFileError
-from txmux.rules.model import NOWHERE, Backend, Handover, InProcess, Refusal
+from txmux.rules.model import Backend, Handover, InProcess, Refusal
 from txmux.rules.problems import RulesError
 from txmux.telemetry.counting.process_counters import ProcessCounters
 from txmux.telemetry.events import server_event
@@ -109,7 +109,7 @@ def read_backend_files(
             return BackendFiles(tls, password, "; ".join(filter(None, [trouble, why])))
     except MuxError as problem:
         key = getattr(problem, "key", "")  # of a file
-        if not key or backend.section is NOWHERE:
+        if not key or not backend.section.header:
             raise MuxError(f"{name} {key or 'source'}: {problem}") from problem
         raise RulesError([backend.section.problem(str(problem), key)]) from problem
 

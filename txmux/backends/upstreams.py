@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -30,10 +31,12 @@ from txmux.backends.pool.server_health import (
 )
 from txmux.backends.upstream import BackendFiles, Destination, Upstream, read_backend_files
 from txmux.backends.wake import Waker
+from txmux.detection.ranked import finish
 from txmux.errors import MuxError
 from txmux.net.sockets.timers import Timers
 from txmux.rules.model import Backend, Check, Outcome, Rules, Wake
 from txmux.rules.problems import Problem, RulesError
+from txmux.rules.replacement import all_backends_in
 from txmux.telemetry.counting.process_counters import ProcessCounters
 from txmux.telemetry.sources import Source
 from txmux.transport import Transport
@@ -78,6 +81,8 @@ class Upstreams:
         self._publish = publish
         self._checking = checking
         self._upstreams: dict[Backend, Upstream] = {}
+        self._uses = Uses()
+        self._with_files: dict[Upstream, None] = {}
         self._files_in_use: Mapping[str, Mapping[Path, bytes]] = {}
         self.known = HealthRegistry()
         self.waker = Waker(reactor, self._wake_of)
@@ -109,6 +114,8 @@ class Upstreams:
             upstream.current = partial(self._current, backend)
             upstream.pool.on_checked = lambda member: self.on_checked(backend, member)
             upstream.destinations = self._destinations_of(backend)
+            if backend.tls is not None or backend.via is not None:
+                self._with_files[upstream] = None
             if self._prepared is not None:
                 self._prepared.made.append(upstream)
             elif self._users:
@@ -235,36 +242,62 @@ class Upstreams:
         """
         self._files_in_use = in_use
         problems: list[Problem] = []
-        for backend in rules.every_backend():
+        self._uses = Uses()
+        for backend in all_backends_in(rules):
             try:
                 self.upstream_of(backend)
-            except RulesError as error:  # noqa: PERF203 - all errors are reported
+            except RulesError as error:
                 problems += error.problems
+            self._uses.add(backend)
         self._files_in_use = {}
         if problems:
             raise RulesError(problems)
 
     def prepare(self, rules: Rules) -> PreparedUpstreams:
+        return finish(self.prepare_in_steps(all_backends_in(rules), placed=rules.placed_error))
+
+    def prepare_in_steps(
+        self,
+        used: Iterable[Backend],
+        dropped: Iterable[Backend] | None = None,
+        placed: Callable[[MuxError], MuxError] = lambda problem: problem,
+    ) -> Generator[None, None, PreparedUpstreams]:
         """Make the new upstreams of changed rules, and read the files for TLS; nothing that exists changes.
 
         Names are looked up from now on. What is returned must be committed or abandoned before anything is prepared again;
         only abandoned if it has ``problems``.
+
+        Args:
+            used: The backends that changed rules name, each so often as they do, and
+            dropped: those that they no longer name; ``None`` are all that there were.
+            placed: Gives an error the line where its section is now.
         """
-        prepared = self._prepared = PreparedUpstreams(self)
-        for backend in rules.every_backend():
-            try:
-                upstream = self.upstream_of(backend)
-                has_files = (backend.tls or backend.via) is not None
-                if has_files and upstream not in prepared.made:
-                    prepared.files[upstream] = self._read_files(backend)
-            except MuxError as problem:  # noqa: PERF203 - all errors are reported
-                prepared.problems.append(str(rules.placed_error(problem)))
-            else:
-                prepared.current.add(upstream)
+        uses = Uses() if dropped is None else self._uses.copy()
+        prepared = self._prepared = PreparedUpstreams(self, uses)
         try:
+            for backend in used:
+                try:
+                    self.upstream_of(backend)
+                except MuxError as problem:
+                    prepared.problems.append(str(placed(problem)))
+                uses.add(backend)
+                yield
+            for backend in dropped or ():
+                uses.drop(backend)
+                yield
+            gone = self._upstreams if dropped is None else uses.gone
+            prepared.gone = [self._upstreams[one] for one in gone if not uses[one]]
+            made = {*prepared.made}
+            for upstream in [*self._with_files]:
+                if uses[upstream.backend] and upstream not in made:
+                    try:
+                        prepared.files[upstream] = self._read_files(upstream.backend)
+                    except MuxError as problem:
+                        prepared.problems.append(str(placed(problem)))
+                    yield
             for upstream in prepared.made if self._users else ():
                 self._names.prepare(upstream.backend)
-        except ImportError:  # another version may have been installed meanwhile
+        except BaseException:  # it is given up, or another version has been installed meanwhile
             self.abandon(prepared)
             raise
         return prepared
@@ -277,14 +310,13 @@ class Upstreams:
         for upstream in prepared.made:
             if self._users:
                 self._start_upstream(upstream)
-        for upstream in [*self._upstreams.values()]:
-            if upstream not in prepared.current:
-                del self._upstreams[upstream.backend]
-                for watches in (self._checks, self._silence):
-                    if upstream in watches:
-                        watches.pop(upstream).stop()
-                self._names.remove_pool(upstream.pool)
-                upstream.pool.retire()
+        self._uses = prepared.uses
+        for upstream in prepared.gone:
+            self._forget(upstream)
+            for watches in (self._checks, self._silence):
+                if upstream in watches:
+                    watches.pop(upstream).stop()
+            upstream.pool.retire()
         for upstream in prepared.made:
             upstream.pool.take_over()
         list(self.sources())  # forgets names that no rules use
@@ -292,8 +324,12 @@ class Upstreams:
     def abandon(self, prepared: PreparedUpstreams) -> None:
         self._prepared = None
         for upstream in prepared.made:
-            del self._upstreams[upstream.backend]
-            self._names.remove_pool(upstream.pool)
+            self._forget(upstream)
+
+    def _forget(self, upstream: Upstream) -> None:
+        del self._upstreams[upstream.backend]
+        self._with_files.pop(upstream, None)
+        self._names.remove_pool(upstream.pool)
 
     def as_json(self) -> list[dict[str, Any]]:
         now = self._clock.seconds()
@@ -438,13 +474,43 @@ def _wrap_by(upstream: Any, *args: Any) -> Any:
     return upstream.tls.wrap(*args)  # with the files that were read last
 
 
-class PreparedUpstreams:
-    """The upstreams of changed rules: new ones, all of them, and what was read for those that are not new."""
+class Uses(Counter[Backend]):
+    """How often rules name each backend, which counts as a use of its fallback."""
 
-    def __init__(self, upstreams: Upstreams) -> None:
+    def __init__(self, counts: Mapping[Backend, int] = MappingProxyType({})) -> None:
+        super().__init__()
+        dict.update(self, counts)  # faster: there may be thousands
+        self.gone: dict[Backend, None] = {}
+
+    def copy(self) -> Uses:
+        return Uses(self)
+
+    def add(self, backend: Outcome) -> None:
+        while isinstance(backend, Backend):
+            self[backend] += 1
+            self.gone.pop(backend, None)
+            if self[backend] > 1:
+                break
+            backend = backend.fallback
+
+    def drop(self, backend: Outcome) -> None:
+        while isinstance(backend, Backend):
+            self[backend] -= 1
+            if self[backend]:
+                break
+            del self[backend]
+            self.gone[backend] = None
+            backend = backend.fallback
+
+
+class PreparedUpstreams:
+    """The upstreams of changed rules: new ones, those that go, and what was read for those that are not new."""
+
+    def __init__(self, upstreams: Upstreams, uses: Uses) -> None:
         self._upstreams = upstreams
+        self.uses = uses
         self.made: list[Upstream] = []
-        self.current: set[Upstream] = set()
+        self.gone: list[Upstream] = []
         self.files: dict[Upstream, BackendFiles] = {}
         self.problems: list[str] = []
 

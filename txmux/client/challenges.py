@@ -7,6 +7,7 @@ import attrs
 
 from txmux.client.configuration import CompiledRoute, Configuration, RuleLayer
 from txmux.detection.detector import Detector
+from txmux.detection.ranked import GAP, ListChange, finish
 from txmux.interfaces import Transport
 from txmux.matchers.tls import tls
 from txmux.rules.model import Alternative, Refusal
@@ -36,7 +37,10 @@ def with_challenges(configuration: Configuration, challenges: Mapping[str, Any])
         )
         for name, termination in challenges.items()
     ]
-    detector = Detector([*first, *routes], top.detector.peek_limit, top.detector.on_would_take)
+    start = top.detector.ranks[0] - GAP * len(first)
+    new = [(start + GAP * number, route) for number, route in enumerate(first)]
+    before = top.detector
+    detector = finish(before.changed(ListChange((), new), before.peek_limit, before.on_would_take))
     detector.would_have_taken = top.detector.would_have_taken
     detector.takes_any_client = top.detector.takes_any_client
     nothing = RuleLayer(Detector([]), (), Refusal.CLOSE)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, Any
@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from txmux.client.socket_options import socket_options
-from txmux.detection.detector import Detector
+from txmux.detection.detector import Detector, reads_hello
+from txmux.detection.ranked import ListChange, RankedList, finish
 from txmux.errors import MuxError
 from txmux.net.sockets.plainsocket import SocketOption
-from txmux.rules.model import InProcess, Listener, Route
+from txmux.rules.model import Handover, InProcess, Listener, Refusal, Route
 from txmux.rules.model.networks import EVERY_CLIENT, Clients
 from txmux.rules.reading.conflicts import has_handover, misplaced
+from txmux.rules.replacement import Replacement, RouteTable
 
 if TYPE_CHECKING:
     from txmux.access.admission import Admission
@@ -57,8 +59,10 @@ class RuleLayer:
     silent: tuple[Silent, ...]  # the destinations of silent clients; the first that fits counts
     default: Destination  # for clients that match no route
     server_first: bool = False  # whether all clients go to `default`, without detection
+    outer: RankedList[CompiledRoute] = attrs.field(factory=RankedList)  # may have routes inside
+    hello_readers: RankedList[CompiledRoute] = attrs.field(factory=RankedList)  # restricted ones
     goes_by_hello: bool = attrs.field(init=False)  # whether routes look into hellos …
-    restricting: tuple[CompiledRoute, ...] = attrs.field(init=False)  # … and do not take everyone
+    restricting: Sequence[CompiledRoute] = attrs.field(init=False)  # … and do not take everyone
     depends_on_client: bool = attrs.field(init=False)
 
     @goes_by_hello.default
@@ -66,12 +70,33 @@ class RuleLayer:
         return bool(self.detector.hello_readers)
 
     @restricting.default
-    def _restricting(self) -> tuple[CompiledRoute, ...]:
-        return tuple(route for route in self.detector.hello_readers if route.is_restricted)
+    def _restricting(self) -> Sequence[CompiledRoute]:
+        return self.hello_readers.items
 
     @depends_on_client.default
     def _depends_on_client(self) -> bool:
         return self.detector.depends_on_client or any(one.clients.limited for one in self.silent)
+
+    def inside(self, route: CompiledRoute, like: RuleLayer | None = None) -> RuleLayer:
+        """Return the layer inside of a route of this listener: without routes, or with those of another one."""
+        to, like = route.destination, like or _NO_ROUTES
+        return attrs.evolve(
+            like, silent=(Silent(to),) if to else self.silent, default=to or self.default
+        )
+
+    def changed(
+        self, change: ListChange[CompiledRoute], peek_limit: int
+    ) -> Generator[None, None, RuleLayer]:
+        """Make the layer of changed routes, in steps."""
+        detector = yield from self.detector.changed(change, peek_limit, _count_dry_run)
+        outer = [one for one in change.new if one[1].is_outer]
+        readers = [one for one in change.new if reads_hello(one[1]) and one[1].is_restricted]
+        return attrs.evolve(
+            self,
+            detector=detector,
+            outer=self.outer.changed(ListChange(change.gone, outer)),
+            hello_readers=self.hello_readers.changed(ListChange(change.gone, readers)),
+        )
 
     def silent_for(self, address: IPv4Address | IPv6Address | None) -> Silent | None:
         """Return the destination of a silent client; ``None`` if the rules do not say."""
@@ -79,6 +104,61 @@ class RuleLayer:
             if silent.clients.serves(address):
                 return silent
         return None
+
+
+_NO_ROUTES = RuleLayer(Detector([]), (), Refusal.CLOSE)
+
+
+def _count_dry_run(route: CompiledRoute) -> None:
+    route.counts.would_have_matched()
+
+
+@attrs.frozen(eq=False)
+class Compiler:
+    """Compiles the routes of a listener, in steps."""
+
+    settings: Listener
+    runtime: IORuntime
+    upstreams: Upstreams
+    terminations: Terminations
+
+    def top(self) -> RuleLayer:
+        """Return the layer in which detection begins, without routes."""
+        settings, destination_of = self.settings, self.upstreams.destination_of
+        silent = tuple(
+            Silent(destination_of(line.outcome), line.clients, line.after)
+            for line in settings.silent
+        )
+        default = destination_of(settings.default)
+        return attrs.evolve(
+            _NO_ROUTES, silent=silent, default=default, server_first=settings.first == "server"
+        )
+
+    def enter(
+        self,
+        layer: RuleLayer,
+        new: Iterable[tuple[int, Route]],
+        gone: Sequence[int] = (),
+    ) -> Generator[None, None, RuleLayer]:
+        """Return a layer with these routes too, and without others."""
+        made = []
+        for rank, route in new:
+            found = route.for_transport(self.settings.transport)
+            if found is not None:
+                made.append((rank, self._compiled(found)))
+            yield
+        return (yield from layer.changed(ListChange(gone, made), self.settings.peek_limit))
+
+    def _compiled(self, route: Route) -> CompiledRoute:
+        fields: dict[str, Any] = attrs.asdict(route, recurse=False)
+        outcome = route.outcome
+        return CompiledRoute(
+            **fields,
+            destination=None if outcome is None else self.upstreams.destination_of(outcome),
+            termination=self.terminations.termination_of(route) if route.terminate_tls else None,
+            users=_users_of(route),
+            counts=self.runtime.counters.route(self.settings.name, route.name),
+        )
 
 
 @attrs.frozen(eq=False)
@@ -99,6 +179,7 @@ class Configuration:
     version: int = 1  # the version of the rules, counted from 1
     hands_over: bool = False  # whether sockets of clients may be handed over
     ech: EchKeys | None = None
+    in_process: tuple[InProcess, ...] = ()  # the protocols of all routes, with repetitions
     plain: Configuration | None = None  # the same without the routes for ACME challenges
 
     @classmethod
@@ -117,79 +198,162 @@ class Configuration:
         Raises:
             MuxError: A backend or a certificate cannot be used.
         """
-        known, counters = tuple(routes), runtime.counters
-        admission.banned = runtime.banned
-        if runtime.shared is not None and admission.per_source is not None:
-            admission.per_source.shared = runtime.shared.leases_of(settings.name)
-
-        def compiled(route: Route) -> CompiledRoute:
-            fields: dict[str, Any] = attrs.asdict(route, recurse=False)
-            return CompiledRoute(
-                **fields,
-                destination=None
-                if route.outcome is None
-                else upstreams.destination_of(route.outcome),
-                termination=terminations.termination_of(route) if route.terminate_tls else None,
-                users=_users_of(route),
-                counts=counters.route(settings.name, route.name),
-            )
-
-        def detector(outer: Listener | Route) -> Detector[CompiledRoute]:
-            under = (route for route in known if route.stands_under(outer))
-            own = [
-                compiled(found) for one in under if (found := one.for_transport(settings.transport))
-            ]
-            return Detector(
-                own, settings.peek_limit, lambda route: route.counts.would_have_matched()
-            )
-
-        silent = tuple(
-            Silent(upstreams.destination_of(line.outcome), line.clients, line.after)
-            for line in settings.silent
-        )
-        default = upstreams.destination_of(settings.default)
-        top = RuleLayer(detector(settings), silent, default, settings.first == "server")
-        inside: dict[str, RuleLayer] = {}
-        waiting = [top]
-        for layer in waiting:
-            for route in layer.detector.routes:
-                if route.is_outer and route.name not in inside:
-                    to = route.destination
-                    inside[route.name] = RuleLayer(
-                        detector(route), (Silent(to),) if to else silent, to or default
-                    )
-                    waiting.append(inside[route.name])
-        options = socket_options(settings)
-        dial = partial(runtime.dial, options=options)
-        counts = counters.listener(settings.name)
-        destinations = [top.default, *(line.destination for line in top.silent)]
-        destinations += [route.destination for route in top.detector.routes if route.destination]
-        hands_over = has_handover(destinations)
-        if hands_over:
-            runtime.check_handing_off()
+        known = tuple(routes)
+        compiler = Compiler(settings, runtime, upstreams, terminations)
+        table = finish(RouteTable.of(known))
+        made = finish(cls.compiled(table, compiler, admission, version))
+        if made.hands_over:
             # The parser has not checked rules that were made in Python.
             for problem in misplaced([settings], known):
                 raise MuxError(f"[{settings.name}] {problem.message}")
-        made = settings, admission, options, dial, top, inside, counts, version, hands_over
-        return cls(*made, ech=terminations.ech_of(settings))
+        return made
+
+    @classmethod
+    def compiled(
+        cls, table: RouteTable, compiler: Compiler, admission: Admission, version: int
+    ) -> Generator[None, None, Configuration]:
+        """Compile all routes, in steps."""
+        settings, empty = compiler.settings, compiler.top()
+
+        def inner(route: CompiledRoute) -> Generator[None, None, RuleLayer]:
+            return compiler.enter(empty.inside(route), table.belonging_to(route))
+
+        top = yield from compiler.enter(empty, table.belonging_to(settings))
+        inside = yield from _inside(top, inner)
+        return cls._of(compiler, admission, top, inside, version)
+
+    def changed(
+        self, replacement: Replacement, compiler: Compiler, admission: Admission, version: int
+    ) -> Generator[None, None, Configuration]:
+        """Make the configuration of changed rules, in steps: of routes that are the same, all is taken over."""
+        settings, empty, change = compiler.settings, compiler.top(), replacement.routes
+        gone = [*zip(change.gone, replacement.gone_routes, strict=True)]
+
+        def enter(
+            layer: RuleLayer, is_its: Callable[[Route], bool]
+        ) -> Generator[None, None, RuleLayer]:
+            new = [one for one in change.new if is_its(one[1])]
+            return compiler.enter(layer, new, [rank for rank, route in gone if is_its(route)])
+
+        before = self.plain or self
+        was = before.top
+        top = yield from enter(
+            attrs.evolve(
+                was, silent=empty.silent, default=empty.default, server_first=empty.server_first
+            ),
+            lambda route: route.stands_under(settings),
+        )
+        routes = [route for _, route in (*gone, *change.new)]
+        touched = {name for route in routes for name in route.under}
+        is_same = (settings.peek_limit, top.silent, top.default) == (
+            before.settings.peek_limit,
+            was.silent,
+            was.default,
+        )
+        # Each version of the rules counts its dry runs itself.
+        are_same = is_same and not before.dry_runs and not any(route.is_outer for route in routes)
+
+        def inner(route: CompiledRoute) -> Generator[None, None, RuleLayer]:
+            layer = before.inside.get(route.name)
+            if layer is None:
+                its = replacement.table.belonging_to(route)
+                return (yield from compiler.enter(empty.inside(route), its))
+            return (yield from enter(empty.inside(route, layer), _under(route.name)))
+
+        if are_same:
+            inside = {**before.inside}
+            for name in touched.intersection(inside):
+                inside[name] = yield from enter(inside[name], _under(name))
+        else:
+            inside = yield from _inside(top, inner)
+        return self._of(compiler, admission, top, inside, version, before, replacement)
+
+    @classmethod
+    def _of(
+        cls,
+        compiler: Compiler,
+        admission: Admission,
+        top: RuleLayer,
+        inside: Mapping[str, RuleLayer],
+        version: int,
+        before: Configuration | None = None,
+        replacement: Replacement | None = None,
+    ) -> Configuration:
+        settings, runtime = compiler.settings, compiler.runtime
+        admission.banned = runtime.banned
+        if runtime.shared is not None and admission.per_source is not None:
+            admission.per_source.shared = runtime.shared.leases_of(settings.name)
+        options = socket_options(settings)
+        made = cls(
+            settings,
+            admission,
+            options,
+            partial(runtime.dial, options=options),
+            top,
+            inside,
+            runtime.counters.listener(settings.name),
+            version,
+            ech=compiler.terminations.ech_of(settings),
+        )
+        outcomes: list[object] = [line.outcome for line in settings.silent]
+        outcomes.append(settings.default)
+        # Few rules have such outcomes, and thousands of routes are not asked again.
+        if before is None or replacement is None or before.hands_over or before.in_process:
+            layers = made.layers
+        else:
+            layers, outcomes = [], outcomes + [one.outcome for one in replacement.new_routes]
+            if any(isinstance(one, Handover | InProcess) for one in outcomes):
+                layers = made.layers
+        destinations = [top.default, *(line.destination for line in top.silent)]
+        if layers:
+            destinations += [one.destination for one in top.detector.routes if one.destination]
+        hands_over = has_handover(destinations)
+        if hands_over:
+            runtime.check_handing_off()
+        in_process = [route.outcome for layer in layers for route in layer.detector.routes]
+        in_process += [line.outcome for line in settings.silent]
+        in_process.append(settings.default)
+        return attrs.evolve(
+            made,
+            hands_over=hands_over,
+            in_process=tuple(one for one in in_process if isinstance(one, InProcess)),
+        )
+
+    def look_again(self) -> Generator[None, None, None]:
+        """Read the files of users again, in steps."""
+        for layer in self.layers if self.inside else ():
+            for route in layer.outer.items:
+                if route.users is not None:
+                    route.users.look_again()
+                yield
 
     @property
     def layers(self) -> list[RuleLayer]:
         return [self.top, *self.inside.values()]
 
     @property
-    def in_process(self) -> list[InProcess]:
-        """The in-process protocols of all routes, with repetitions."""
-        outcomes: list[object] = [
-            route.outcome for layer in self.layers for route in layer.detector.routes
-        ]
-        outcomes += [line.outcome for line in self.settings.silent]
-        outcomes.append(self.settings.default)
-        return [outcome for outcome in outcomes if isinstance(outcome, InProcess)]
-
-    @property
     def dry_runs(self) -> list[tuple[str, int]]:
         return [found for layer in self.layers for found in layer.detector.would_have_taken.items()]
+
+
+def _under(name: str) -> Callable[[Route], bool]:
+    return lambda route: name in route.under
+
+
+def _inside(
+    top: RuleLayer, inner: Callable[[CompiledRoute], Generator[None, None, RuleLayer]]
+) -> Generator[None, None, dict[str, RuleLayer]]:
+    """Make the layers inside of routes, at any depth, by the names of these routes."""
+    inside: dict[str, RuleLayer] = {}
+    waiting = [top]
+    for layer in waiting:
+        for route in layer.outer.items:
+            if route.name not in inside:
+                inside[route.name] = made = yield from inner(route)
+                if made.outer.items:
+                    waiting.append(made)
+                yield
+    return inside
 
 
 def _users_of(route: Route) -> TunnelUsers | None:

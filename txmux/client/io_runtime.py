@@ -10,7 +10,7 @@ from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 
 from txmux.access.bans import Banned
 from txmux.access.handshakes import Handshakes
-from txmux.access.lists.current import Lists
+from txmux.access.lists.current import Lists, varying_in
 from txmux.access.loops import LoopDetector
 from txmux.backends.connect.dial import dial
 from txmux.client.client_table import ClientTable
@@ -28,6 +28,8 @@ from txmux.net.sockets.reactorsockets import SharedUNIXPort, throttle_accepts
 from txmux.net.sockets.timers import Timers
 from txmux.net.sockets.transport import SocketTransport, address_of
 from txmux.rules.model import Keepalive, Rules
+from txmux.rules.model.backend import backends_of
+from txmux.rules.replacement import Replacement
 from txmux.telemetry.counting.process_counters import ProcessCounters
 from txmux.telemetry.events import Events
 from txmux.telemetry.recent import BadEnds
@@ -113,9 +115,20 @@ class IORuntime:
         port.startListening()
         return port
 
-    def prepare_rules(self, rules: Rules, *, use: bool = False, may_lack: bool = False) -> None:
+    def prepare_rules(
+        self,
+        rules: Rules,
+        replacement: Replacement | None = None,
+        *,
+        use: bool = False,
+        may_lack: bool = False,
+    ) -> None:
         """Keep the networks of rules up to date from now on, and maybe `use_rules`; for a bad database, see `Lists.hold`."""
-        self.lists.hold(rules, may_lack=may_lack)
+        if replacement is None or replacement.is_whole:
+            self.lists.hold(rules, may_lack=may_lack)
+        else:
+            new = replacement.new_routes, replacement.listeners, backends_of(replacement.used())
+            self.lists.hold_new(varying_in(*new), rules, may_lack=may_lack)
         if rules.settings.shared_limits is not None and self.shared is None:
             from txmux.access.shared.leases import SharedRates  # noqa: PLC0415 - few machines share
 

@@ -182,7 +182,7 @@ def _gauges_of(serving: Serving) -> dict[str, Any]:
 
 def _certificates(configuration: Configuration) -> Iterator[tuple[str, str, float]]:
     for level in (configuration.plain or configuration).layers:
-        for route in level.detector.routes:
+        for route in level.outer.items:
             if route.termination is not None:
                 for file, until in route.termination.store.valid_until():
                     yield route.name, file, max(0.0, until)  # also of one from before 1970
@@ -204,7 +204,7 @@ def _unread(serving: Serving, configurations: Iterable[Configuration]) -> Iterat
 
 def _logins(configuration: Configuration) -> Iterator[tuple[str, int, str]]:
     for level in (configuration.plain or configuration).layers:
-        for route in level.detector.routes:
+        for route in level.outer.items:
             if route.users is not None and (crowd := route.users.crowded()) is not None:
                 yield route.name, *crowd
 

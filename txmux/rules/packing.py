@@ -3,43 +3,109 @@
 import copyreg
 import io
 import pickle  # nosec B403 - see `unpack`
-from collections.abc import Mapping
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 from weakref import WeakValueDictionary
 
 import attrs
 
+from txmux.detection.ranked import finish
 from txmux.detection.registry import installed_matchers
 from txmux.interfaces import IProtocolMatcher
 from txmux.rules.collecting import uncollected
-from txmux.rules.model import Alternative, Rules
+from txmux.rules.difference import Difference
+from txmux.rules.model import NOWHERE, Alternative, Backend, Files, Route, Rules, Section
 from txmux.rules.reading.matching import read_alternative
+
+_AT_ONCE = 50
+"""Routes that take a millisecond or two to unpack."""
+
+_ELSEWHERE = Section("", 0, "", {})
+"""Stands for the sections of what has been sent: lines and comments stay where the file was read."""
 
 
 def pack(rules: Rules) -> bytes:
-    """Turn rules that were read from a file, with the installed matchers, into bytes for `unpack`."""
+    """Turn rules that were read from a file, with the installed matchers, into bytes for `unpack`, without the text of the file."""
     packed = io.BytesIO()
-    pickler = pickle.Pickler(packed)
-    # A predicate is whatever the author of a matcher has made it, so the line that it was made of goes in its place.
-    pickler.dispatch_table = copyreg.dispatch_table | {Alternative: lambda it: (_read, (it.text,))}
+    pickler = _Pickler(packed, {})
     with uncollected():
-        pickler.dump(attrs.evolve(rules, shifts={}))  # without what it has found by its routes
+        pickler.dump(attrs.evolve(rules, routes=(), files=Files(), shifts={}))
+        for at in range(0, len(rules.routes), _AT_ONCE):
+            pickler.dump(rules.routes[at : at + _AT_ONCE])
+        pickler.dump(())
     return packed.getvalue()
 
 
+def pack_difference(found: Difference, new: Rules) -> bytes:
+    """Turn what newer rules have else than older ones into bytes for `unpack_in_steps`; backends that both have are only named."""
+    packed = io.BytesIO()
+    same = {
+        id(backend): name for name, backend in new.backends.items() if name not in found.backends
+    }
+    _Pickler(packed, same).dump(found)
+    return packed.getvalue()
+
+
+class _Pickler(pickle.Pickler):
+    # A predicate is whatever the author of a matcher has made it, so the line that it was made of goes in its place.
+    dispatch_table = copyreg.dispatch_table | {
+        Alternative: lambda it: (_read, (it.text,)),
+        Section: lambda it: (_nowhere if it is NOWHERE else _elsewhere, ()),
+    }
+
+    def __init__(self, packed: io.BytesIO, same: Mapping[int, str]) -> None:
+        super().__init__(packed)
+        self._same = same
+
+    def reducer_override(self, value: Any) -> Any:
+        name = self._same.get(id(value)) if self._same else None
+        return NotImplemented if name is None else (_backend, (name,))
+
+
 def unpack(packed: bytes) -> Rules:
-    """Make the rules again that `pack` was given.
+    """Make the rules again that `pack` was given; see `unpack_in_steps`."""
+    rules = finish(unpack_in_steps(packed))
+    assert isinstance(rules, Rules)  # noqa: S101 - of a difference there is no whole
+    return rules
+
+
+def unpack_in_steps(
+    packed: bytes, old: Rules | None = None
+) -> Generator[None, None, Rules | Difference]:
+    """Make what was packed again, in steps.
 
     Args:
         packed: From a trusted process: unpickling executes code.
+        old: The older rules, if it is a difference.
 
     Raises:
         InvalidValueError: A matcher refuses a line that it took in the other process.
     """
-    global _matchers  # noqa: PLW0603 - nothing else gets to `_read`
-    _matchers = installed_matchers()
-    with uncollected():
-        rules: Rules = pickle.loads(packed)  # nosec B301  # noqa: S301 - as above
-    return rules
+    matchers = installed_matchers()
+    unpickler = pickle.Unpickler(io.BytesIO(packed))  # nosec B301  # noqa: S301 - as above
+    routes: list[Route] = []
+    with uncollected(), _unpacking(matchers, old):
+        received: Rules | Difference = unpickler.load()
+    if isinstance(received, Difference):
+        return received
+    while True:
+        with uncollected(), _unpacking(matchers, None):
+            some = unpickler.load()
+        if not some:
+            return attrs.evolve(received, routes=tuple(routes))
+        routes += some
+        yield
+
+
+@contextmanager
+def _unpacking(matchers: Mapping[str, IProtocolMatcher], old: Rules | None) -> Iterator[None]:
+    global _matchers, _backends
+    _matchers, _backends = matchers, {} if old is None else old.backends
+    try:
+        yield
+    finally:
+        _matchers, _backends = {}, {}
 
 
 _at_fork: Rules | None = None
@@ -59,6 +125,7 @@ def rules_at_fork() -> Rules | None:
 _known: WeakValueDictionary[str, Alternative] = WeakValueDictionary()
 """The lines of rules in use: a reload changes few of them."""
 _matchers: Mapping[str, IProtocolMatcher] = {}
+_backends: Mapping[str, Backend] = {}
 
 
 def _read(text: str) -> Alternative:
@@ -66,3 +133,15 @@ def _read(text: str) -> Alternative:
     if alternative is None:
         alternative = _known[text] = read_alternative(text, _matchers)
     return alternative
+
+
+def _backend(name: str) -> Backend:
+    return _backends[name]
+
+
+def _elsewhere() -> Section:
+    return _ELSEWHERE
+
+
+def _nowhere() -> Section:
+    return NOWHERE

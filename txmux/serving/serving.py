@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,14 +22,16 @@ from txmux.backends.pool.server_health import MemberState, held_until, overrides
 from txmux.backends.upstreams import PreparedUpstreams, Upstreams
 from txmux.client.active_listener import ActiveListener
 from txmux.client.challenges import with_challenges
-from txmux.client.configuration import Configuration
+from txmux.client.configuration import Compiler, Configuration
 from txmux.client.io_runtime import IORuntime
 from txmux.client.served import Served
 from txmux.client.tls.terminations import FilesInUse, PreparedTerminations, Terminations
+from txmux.detection.ranked import finish
 from txmux.errors import MuxError
 from txmux.interfaces import Transport
 from txmux.net.sockets.poller import after_turn
 from txmux.rules.model import Backend, Listener, Rules, Settings
+from txmux.rules.replacement import Replacement, RouteTable, replace_all
 from txmux.serving.ending import DeniedClients, GradualEnd, connections_of_removed
 from txmux.serving.endpoints import ForwardingFactory, OpenedPorts, accept_waiting, stop_listening
 from txmux.serving.listen_addresses import listen_addresses, socket_address
@@ -83,6 +85,7 @@ class Serving:
         may_lack: bool = False,
     ) -> None:
         self.rules = rules
+        self.table = finish(RouteTable.of(rules.routes))
         self._access_log = access_log
         self._reactor = reactor
         self.runtime = runtime = IORuntime(
@@ -132,53 +135,41 @@ class Serving:
                 self.runtime.loop_detector.add_address(where.host, where.port)
 
     def add(self, settings: Listener, admission: Admission) -> ActiveListener:
-        return self._add(self._make(self.rules, settings, admission, self.version))
+        return self._add(self._make(settings, admission))
 
     def _add(self, listener: _Added) -> _Added:
         listener.log_to(self._access_log)
         self.listeners.append(listener)
         return listener
 
-    def _make(
-        self, rules: Rules, settings: Listener, admission: Admission, version: int
-    ) -> ActiveListener:
+    def _make(self, settings: Listener, admission: Admission) -> ActiveListener:
         make = self._make_udp if settings.transport is Transport.UDP else self._make_tcp
-        return make(rules, settings, admission, version)
+        return make(finish(self._compile(self.table, settings, admission, self.version)))
 
-    def _make_tcp(
-        self, rules: Rules, settings: Listener, admission: Admission, version: int
-    ) -> MuxFactory:
+    def _make_tcp(self, configuration: Configuration) -> MuxFactory:
         factory = MuxFactory(
-            rules.routes,
-            settings,
-            admission=admission,
+            (),
+            configuration.settings,
+            admission=configuration.admission,
             runtime=self.runtime,
             upstreams=self.upstreams,
             terminations=self.terminations,
         )
-        factory.configuration = attrs.evolve(factory.configuration, version=version)
+        factory.configuration = configuration
         return factory
 
-    def _make_udp(
-        self, rules: Rules, settings: Listener, admission: Admission, version: int
-    ) -> UDPListener:
+    def _make_udp(self, configuration: Configuration) -> UDPListener:
         from txmux.udp.listener import UDPListener  # noqa: PLC0415 - most rules have no use for it
 
-        configuration = self._compile(rules, settings, admission, version)
         return UDPListener(configuration, self.runtime, self.upstreams)
 
+    def _compiler(self, settings: Listener) -> Compiler:
+        return Compiler(settings, self.runtime, self.upstreams, self.terminations)
+
     def _compile(
-        self, rules: Rules, settings: Listener, admission: Admission, version: int
-    ) -> Configuration:
-        return Configuration.make(
-            rules.routes,
-            settings,
-            admission,
-            self.runtime,
-            self.upstreams,
-            self.terminations,
-            version,
-        )
+        self, table: RouteTable, settings: Listener, admission: Admission, version: int
+    ) -> Generator[None, None, Configuration]:
+        return Configuration.compiled(table, self._compiler(settings), admission, version)
 
     def listen(self, listener: ActiveListener, key: str, opened: socket.socket) -> None:
         """Accept clients from a duplicate of the socket."""
@@ -215,14 +206,14 @@ class Serving:
 
     def factory_of(self, name: str) -> MuxFactory:
         return self._find(name, MuxFactory) or self._add(
-            self._make_tcp(*self._removed_listener(name))
+            self._make_tcp(self._removed_listener(name))
         )
 
     def udp_listener_of(self, name: str) -> UDPListener:
         from txmux.udp.listener import UDPListener  # noqa: PLC0415 - as above
 
         return self._find(name, UDPListener) or self._add(
-            self._make_udp(*self._removed_listener(name))
+            self._make_udp(self._removed_listener(name))
         )
 
     def _find(self, name: str, kind: type[_Added]) -> _Added | None:
@@ -231,11 +222,11 @@ class Serving:
                 return listener
         return None
 
-    def _removed_listener(self, name: str) -> tuple[Rules, Listener, Admission, int]:
-        """Return the arguments for a listener that the rules no longer have, for connections or flows from another process."""
+    def _removed_listener(self, name: str) -> Configuration:
+        """Return the configuration of a listener that the rules no longer have, for connections or flows from another process."""
         settings, make = Listener(name), self.admission
         admission = make(settings) if make else Admission(settings, self._reactor.seconds)
-        return self.rules, settings, admission, self.version
+        return finish(self._compile(self.table, settings, admission, self.version))
 
     def connections(self) -> list[Served]:
         return [
@@ -279,24 +270,55 @@ class Serving:
         Raises:
             MuxError: The rules cannot be used; there is a line for each problem.
         """
-        self.runtime.prepare_rules(rules)
+        return finish(
+            self.prepare_in_steps(
+                finish(replace_all(rules)), sockets, admission, rules_changed=rules_changed
+            )
+        )
+
+    def prepare_in_steps(
+        self,
+        replacement: Replacement,
+        sockets: dict[str, socket.socket],
+        admission: Callable[[Listener], Admission],
+        *,
+        rules_changed: bool = True,
+    ) -> Generator[None, None, PreparedServing]:
+        """Do the same as `prepare` in steps, between which clients are served."""
+        rules, whole = replacement.rules, replacement.is_whole
+        self.runtime.prepare_rules(rules, replacement)
         self._detect_loops_to_admin(rules)
-        upstreams = self.upstreams.prepare(rules)
-        terminations = self.terminations.prepare(rules)
+        yield
+        upstreams = yield from self.upstreams.prepare_in_steps(
+            replacement.used(), None if whole else replacement.dropped()
+        )
+        try:
+            terminations = yield from self.terminations.prepare_in_steps(
+                rules, replacement.new_routes, None if whole else replacement.gone_routes
+            )
+        except BaseException:  # it is given up
+            upstreams.abandon()
+            raise
         version = self.version + rules_changed
-        prepared = PreparedServing(rules, version, sockets, upstreams, terminations)
+        # Ranks are those of the configurations in use.
+        table = replacement.table if rules_changed else self.table
+        prepared = PreparedServing(rules, table, version, sockets, upstreams, terminations)
         problems = [*upstreams.problems, *map(str, terminations.problems)]
         if problems:
             self.abandon(prepared)
             raise MuxError("\n".join(problems))
         try:
             prepared.access_log = self._prepare_log(rules.settings)
-            self._prepare_listeners(prepared, admission, rules_changed=rules_changed)
-        except (OSError, MuxError) as problem:
+            yield from self._compile_listeners(
+                prepared, replacement if rules_changed else None, admission
+            )
+            self._prepare_ports(prepared)
+        except BaseException as problem:
             self.abandon(prepared)
-            if isinstance(problem, MuxError):
-                raise
-            raise MuxError(f"a socket cannot be handed on: {problem.strerror}") from problem
+            if isinstance(problem, OSError):
+                why = f"a socket cannot be handed on: {problem.strerror}"
+                raise MuxError(why) from problem
+            raise
         return prepared
 
     def _prepare_log(self, settings: Settings) -> AccessLog | None:
@@ -309,27 +331,40 @@ class Serving:
         later = after_turn(self._reactor)
         return open_log(settings, later, clock=self._reactor, is_quiet=self._shared)
 
-    def _prepare_listeners(
+    def _compile_listeners(
         self,
         prepared: PreparedServing,
+        replacement: Replacement | None,
         admission: Callable[[Listener], Admission],
-        *,
-        rules_changed: bool,
-    ) -> None:
-        rules, sockets = prepared.rules, prepared.sockets
+    ) -> Generator[None, None, None]:
         known = {
             (active.configuration.settings.name, active.transport): active
             for active in self.listeners
         }
-        for listener in rules.listeners:
+        table, version = prepared.table, prepared.version
+        for listener in prepared.rules.listeners:
             active = known.get((listener.name, listener.transport))
             if active is None:
-                active = self._make(rules, listener, admission(listener), prepared.version)
-            elif rules_changed:
-                prepared.configurations[active] = self._compile(
-                    rules, listener, admission(listener), prepared.version
+                configuration = yield from self._compile(
+                    table, listener, admission(listener), version
+                )
+                is_udp = listener.transport is Transport.UDP
+                active = (self._make_udp if is_udp else self._make_tcp)(configuration)
+            elif replacement is not None and not replacement.is_whole:
+                compiler = self._compiler(listener)
+                prepared.configurations[active] = changed = yield from active.configuration.changed(
+                    replacement, compiler, admission(listener), version
+                )
+                yield from changed.look_again()
+            elif replacement is not None:
+                prepared.configurations[active] = yield from self._compile(
+                    table, listener, admission(listener), version
                 )
             prepared.listeners.append(active)
+
+    def _prepare_ports(self, prepared: PreparedServing) -> None:
+        sockets = prepared.sockets
+        for listener, active in zip(prepared.rules.listeners, prepared.listeners, strict=True):
             for address in listen_addresses(listener):
                 prepared.by_key[address.key] = active
                 port = self.listening_ports.get(address.key)
@@ -346,13 +381,14 @@ class Serving:
         """
         prepared.upstreams.commit()
         prepared.terminations.commit()
-        self.rules, self.version = prepared.rules, prepared.version
+        self.rules, self.table, self.version = prepared.rules, prepared.table, prepared.version
         self._split_limits(prepared.rules)
         self.runtime.use_rules(prepared.rules)
         for listener, configuration in prepared.configurations.items():
             self._log_dry_runs(listener)
             listener.change(configuration)
-        removed = [listener for listener in self.listeners if listener not in prepared.listeners]
+        current = {*prepared.listeners}
+        removed = [listener for listener in self.listeners if listener not in current]
         self.listeners[:] = prepared.listeners
         if self._challenges:
             self._apply_challenges()
@@ -594,6 +630,7 @@ class PreparedServing:
     """
 
     rules: Rules
+    table: RouteTable
     version: int
     sockets: dict[str, socket.socket]
     upstreams: PreparedUpstreams

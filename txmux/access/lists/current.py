@@ -6,12 +6,12 @@ import base64
 import sys
 import weakref
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from txmux.access.lists.geo import GeoDatabase, GeoDatabaseError
-from txmux.rules.model import NetworkSet, Rules
-from txmux.rules.model.networks import GeoRegion, Varying
+from txmux.rules.model import Backend, Listener, NetworkSet, Route, Rules
+from txmux.rules.model.networks import EVERY_CLIENT, GeoRegion, Varying
 from txmux.rules.problems import RulesError
 
 Packed: TypeAlias = "dict[str, dict[str, str]]"
@@ -25,11 +25,17 @@ PLACES = "geo"
 
 def varying_of(rules: Rules) -> list[Varying]:
     """Return the varying networks of rules; some may come several times."""
-    sets = [listener.accept_proxy_from for listener in rules.listeners]
-    for backend in rules.every_backend():
+    return varying_in(rules.routes, rules.listeners, rules.every_backend())
+
+
+def varying_in(
+    routes: Iterable[Route], listeners: Sequence[Listener], backends: Iterable[Backend]
+) -> list[Varying]:
+    sets = [listener.accept_proxy_from for listener in listeners]
+    for backend in backends:
         sets += [backend.allow_networks, backend.deny_networks]
-    clients = [route.clients for route in rules.routes]
-    for listener in rules.listeners:
+    clients = [route.clients for route in routes if route.clients is not EVERY_CLIENT]
+    for listener in listeners:
         clients += [listener.clients, *(line.clients for line in listener.silent)]
     for group in clients:
         sets += [group.allowed, group.excluded]
@@ -43,6 +49,7 @@ class Lists:
         self.contents: dict[str, Any] = {}  # what `feed` was given, by names
         self._held: dict[str, list[weakref.ref[Varying]]] = {}
         self._places = GeoDatabase()
+        self._has_geo = False
 
     @property
     def trouble(self) -> str:
@@ -54,8 +61,13 @@ class Lists:
 
         A database of places that cannot be read is a `RulesError`, unless it `may_lack`.
         """
-        by_id = {id(varying): varying for varying in varying_of(rules)}
-        if any(varying.kind == "geo" for varying in by_id.values()):
+        self.hold_new(varying_of(rules), rules, may_lack=may_lack)
+
+    def hold_new(self, new: Iterable[Varying], rules: Rules, *, may_lack: bool = False) -> None:
+        """Do the same where those of the rules that are not `new` are held already."""
+        by_id = {id(varying): varying for varying in new}
+        self._has_geo |= any(varying.kind == "geo" for varying in by_id.values())
+        if self._has_geo:
             try:
                 self._places.read(rules.settings.geo_databases, may_lack=may_lack)
             except GeoDatabaseError as problem:

@@ -287,6 +287,8 @@ class HealthRegistry:
 
     def share(self, processes: int) -> None:
         """Divide the release rate of held clients among this many processes."""
+        if processes == self.processes:  # there may be thousands of backends
+            return
         self.processes = processes
         for backend_health in self._backend_health.values():
             backend_health.line.processes = processes

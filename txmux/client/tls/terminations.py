@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
 
+from txmux.detection.ranked import finish
 from txmux.errors import MuxError
 from txmux.net.tls.errors import TLSFileError
-from txmux.rules.model import NOWHERE, Listener, Route, Rules, Section, TlsEnd
+from txmux.rules.model import Listener, Route, Rules, Section, TlsEnd
 from txmux.rules.problems import Problem, RulesError
 from txmux.telemetry.formatting import certificate_end
 
@@ -48,10 +49,15 @@ class Terminations:
     def read_certificates(self, rules: Rules, in_use: FilesInUse | None = None) -> None:
         """Read all files; of a route whose files cannot be read, use those that another process uses."""
         self._in_use = in_use or {}
-        problems = _problems(
-            rules,
-            self._termination_of,
-            lambda listener: self.ech_of(listener, may_lack=in_use is not None),
+        problems = finish(
+            _problems(
+                rules,
+                rules.routes,
+                lambda route: (
+                    route.terminate_tls and self._termination_of(route, route.terminate_tls)
+                ),
+                lambda listener: self.ech_of(listener, may_lack=in_use is not None),
+            )
         )
         self._in_use = {}
         if problems:
@@ -102,21 +108,31 @@ class Terminations:
         return None if path is None else self._ech[path]
 
     def prepare(self, rules: Rules) -> PreparedTerminations:
+        return finish(self.prepare_in_steps(rules, rules.routes))
+
+    def prepare_in_steps(
+        self, rules: Rules, new: Iterable[Route], gone: Iterable[Route] | None = None
+    ) -> Generator[None, None, PreparedTerminations]:
         """Read all files that rules name; nothing changes until `commit`. With ``problems`` it must be abandoned.
 
         A route whose files are in use and cannot be read keeps what it has, as ``kept`` says.
+
+        Args:
+            rules: The newer ones.
+            new: The routes that are new or changed, and
+            gone: those that they replace; ``None`` are all that there were.
         """
         prepared = PreparedTerminations(self._made, self._ech)
+        left = self._made if gone is None else dict.fromkeys(filter(None, map(_key_of, gone)))
+        in_use = self._made.copy()
+        prepared.gone = {key for key in left if key in self._made}
 
-        def read_files(route: Route, end: TlsEnd) -> None:
-            key = (route.name, end)
-            if key in self._made:
-                termination = self._made[key]
-                prepared.read[termination] = read = termination.store.prepare()
-                prepared.kept += filter(None, read[2:])
-            else:
-                prepared.made[key] = self._termination_of(route, end)
-            prepared.current.add(key)
+        def use(route: Route) -> None:
+            key = _key_of(route)
+            if key is not None:
+                prepared.gone.discard(key)
+                if key not in in_use:
+                    prepared.made[key] = self._termination_of(route, key[1])
 
         def read_keys(listener: Listener) -> None:
             keys = self.ech_of(listener)
@@ -125,7 +141,17 @@ class Terminations:
                 prepared.kept += filter(None, [keys.trouble])
                 prepared.current_ech.add(listener.ech_keys)
 
-        prepared.problems = _problems(rules, read_files, read_keys)
+        try:
+            problems = yield from _problems(rules, new, use, read_keys)
+            for key, termination in in_use.items():
+                if key not in prepared.gone:
+                    prepared.read[termination] = read = termination.store.prepare()
+                    prepared.kept += filter(None, read[2:])
+                    yield
+        except BaseException:  # it is given up
+            prepared.abandon()
+            raise
+        prepared.problems = problems
         return prepared
 
     def shown(self) -> list[dict[str, Any]]:
@@ -175,15 +201,20 @@ class Terminations:
         ]
 
 
+def _key_of(route: Route) -> tuple[str, TlsEnd] | None:
+    return None if route.terminate_tls is None else (route.name, route.terminate_tls)
+
+
 def _problems(
     rules: Rules,
-    read: Callable[[Route, TlsEnd], object],
+    routes: Iterable[Route],
+    read: Callable[[Route], object],
     read_keys: Callable[[Listener], object],
-) -> list[Problem]:
-    """Read the files of all routes that terminate TLS, and the keys of listeners; return each error with the line that names the file."""
+) -> Generator[None, None, list[Problem]]:
+    """Read the files of routes, and the keys of listeners; return each error with the line that names the file."""
     reads: list[tuple[str, Route | Listener, Callable[[], object]]] = [
-        ("route", route, partial(read, route, route.terminate_tls))
-        for route in rules.routes
+        ("route", route, partial(read, route))
+        for route in routes
         if route.terminate_tls is not None
     ]
     reads += [("listen", listener, partial(read_keys, listener)) for listener in rules.listeners]
@@ -191,12 +222,13 @@ def _problems(
     for kind, one, read_files in reads:
         try:
             read_files()
-        except TLSFileError as error:  # noqa: PERF203 - all errors are reported
-            if one.section is NOWHERE:
+        except TLSFileError as error:
+            if not one.section.header:  # it was made in Python, or another process has its text
                 header = f"{kind} {one.name}"
                 problems.append(Problem(str(rules.path), 0, header, error.key, str(error)))
             else:
                 problems.append(one.section.problem(str(error), error.key))
+        yield
     return problems
 
 
@@ -207,7 +239,7 @@ class PreparedTerminations:
     _all: dict[tuple[str, TlsEnd], Termination]
     _all_ech: dict[Path, EchKeys]
     made: dict[tuple[str, TlsEnd], Termination] = attrs.field(factory=dict, init=False)
-    current: set[tuple[str, TlsEnd]] = attrs.field(factory=set, init=False)
+    gone: set[tuple[str, TlsEnd]] = attrs.field(factory=set, init=False)
     current_ech: set[Path | None] = attrs.field(factory=set, init=False)
     read: dict[Termination, tuple[Contexts, list[object], str]] = attrs.field(
         factory=dict, init=False
@@ -218,7 +250,7 @@ class PreparedTerminations:
     def commit(self) -> None:
         for termination, read in self.read.items():
             termination.store.use_contexts(*read)
-        for key in [key for key in self._all if key not in self.current]:
+        for key in self.gone:
             del self._all[key]
         for path in [path for path in self._all_ech if path not in self.current_ech]:
             del self._all_ech[path]

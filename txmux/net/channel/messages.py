@@ -36,6 +36,9 @@ def _object(**fields: Field) -> Field:
 
 
 _LAYOUT = _object(columns=_NUMBER, rows=_PLACES, tables=_PLACES, size=_NUMBER)
+_LAYOUT_CHANGES = _object(
+    rows=_PLACES, tables=_PLACES, gone_rows=_NAMES, gone_tables=_NAMES, size=_NUMBER
+)
 _TAKEN = _object(taken=_NUMBERS, connections=_NUMBER)
 """Which of a batch the process takes, by their indexes, and how many connections it has then."""
 _HEALTH = _object(
@@ -166,9 +169,9 @@ STOP = _to_worker(
 END_ALL = _to_worker("end_all", "end all connections")
 REOPEN = _to_worker("reopen", "reopen the access log")
 PREPARE = _to_worker(
-    "prepare", "get ready for other rules; version 0 stands for the next one, if the rules have changed; the sockets are those that the worker lacks",
-    rules=_TEXT, rules_changed=_FLAG, version=_NUMBER, limits=_LAYOUT, sockets=_NAMES,
-    answer=NOTHING, descriptors=10_000, longest=_WHOLE)
+    "prepare", "get ready for other rules, of which there may be only what is different from those of version `base`; version 0 stands for the next one, if the rules have changed; the sockets are those that the worker lacks; the answer is false if it needs all of the rules",
+    rules=_TEXT, base=_NUMBER, digest=_NAME, rules_changed=_FLAG, version=_NUMBER, limits=_LAYOUT_CHANGES, sockets=_NAMES,
+    answer=_FLAG, descriptors=10_000, longest=_WHOLE)
 COMMIT = _to_worker(
     "commit", "use the rules that were prepared; the answer is the number of connections that keep older ones",
     listening=_FLAG, answer=_NUMBER)

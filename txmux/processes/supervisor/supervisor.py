@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import socket
 import time
-from base64 import b64encode
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from importlib import import_module
@@ -61,10 +60,10 @@ from txmux.processes.supervisor.servers_elsewhere import ServersElsewhere
 from txmux.processes.upgrade.worker_transfers import WorkerTransfers
 from txmux.processes.workers.pool import WorkerPool, WorkersError, failures
 from txmux.processes.workers.received_rules import packed_files
+from txmux.processes.workers.sent_rules import SentRules
 from txmux.processes.workers.starting import Starter
 from txmux.processes.workers.worker import Worker
 from txmux.rules.model import Rules
-from txmux.rules.packing import pack
 from txmux.rules.problems import Problem, RulesError
 from txmux.rules.reading.parser import is_as_read
 from txmux.serving.listen_addresses import are_plain
@@ -151,7 +150,7 @@ class Supervisor:
         self._pending: PendingRules | None = None
         self._catching_up: set[Deferred[None]] = set()
         self._problems: list[str] = []
-        self._packed: tuple[Rules, str] | None = None  # the last ones: each worker gets them
+        self._sent = SentRules()
         self.version = 1
         self._deadline: IDelayedCall | None = None
         runtime = IORuntime(reactor, rules.settings.relay)
@@ -292,7 +291,11 @@ class Supervisor:
             rules, version, worker.sockets = pending.rules, pending.version, pending.sockets
         else:
             rules, version, worker.sockets = self._rules, self.version, self._sockets.sockets()
-        message = self._message(rules, version, self.starter.inherited)
+        message: dict[str, Any] = {
+            "rules": "" if rules is self.starter.inherited else self._sent.whole(rules),
+            "version": version,
+            "limits": attrs.asdict(self.limits.layout, recurse=False),
+        }
         descriptors = [self.limits.descriptor, *map(socket.socket.fileno, worker.sockets.values())]
         message |= {"sockets": [*worker.sockets], "descriptors": descriptors}
         message["column"] = self.limits.assign(worker.number, worker.pid)
@@ -307,19 +310,6 @@ class Supervisor:
         certificates = self.state.certificates
         state["challenges"] = {} if certificates is None else certificates.challenges
         return {**message, "may_lack": worker.has_served, "state": state}
-
-    def _message(self, rules: Rules, version: int, known: Rules | None = None) -> dict[str, Any]:
-        """Return what a worker needs of rules, without those that are `known` to it."""
-        return {
-            "rules": "" if rules is known else self._packed_rules(rules),
-            "version": version,
-            "limits": attrs.asdict(self.limits.layout),
-        }
-
-    def _packed_rules(self, rules: Rules) -> str:
-        if self._packed is None or self._packed[0] is not rules:
-            self._packed = rules, b64encode(pack(rules)).decode()
-        return self._packed[1]
 
     def _shared_state(self, servers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         return {
@@ -454,8 +444,6 @@ class Supervisor:
             looked_up = self.state.upstreams.first_look_ups()
             if looked_up is not None:
                 await looked_up
-            if rules is not self._rules:
-                await in_thread(self._packed_rules, rules)
             await self.pool.settled()
             # A worker can prepare only one set of rules at a time.
             await DeferredList([*self._catching_up])
@@ -582,11 +570,10 @@ class Supervisor:
     async def _prepare(self, pending: PendingRules, *, rules_changed: bool) -> None:
         rules = pending.rules
         pending.preparing = {worker: worker.pid for worker in self.pool.all() if worker.ready}
-        have_them = all(worker.version == self.version for worker in pending.preparing)
-        message = self._message(rules, 0, self._rules if have_them else None)
-        message["rules_changed"] = rules_changed
         answers = {
-            worker: worker.ask_to_prepare(pending.sockets, **message)
+            worker: self._ask_to_prepare(
+                worker, pending.sockets, rules, 0, rules_changed=rules_changed
+            )
             for worker in pending.preparing
         }
         old = {worker: answers.pop(worker) for worker in self.pool.retiring if worker in answers}
@@ -604,15 +591,20 @@ class Supervisor:
                 "workers: old ones do not answer; they will be replaced in a few seconds, reload again then"
             )
         if problems:
-            raise MuxError("\n".join(problems))
+            raise MuxError(rules.locate("\n".join(problems)))
         if rules.settings.workers > able:
             self.starter.use(rules)
+            await in_thread(self._sent.whole, rules)
             self.pool.add(rules.settings.workers - able)
             self._check_added(pending)
             try:
                 await pending.ready.addTimeout(_STARTING, self._reactor)
             except defer.TimeoutError:
                 raise WorkersError(f"workers: new ones did not start in {_STARTING:g} s") from None
+
+    def _ask_to_prepare(self, *what: Any, **how: Any) -> Deferred[None]:
+        known = self._rules, self.version
+        return Deferred.fromCoroutine(self._sent.prepare(known, self.limits.layout, *what, **how))
 
     def _check_added(self, pending: PendingRules) -> None:
         if not pending.ready.called and all(worker.ready for worker in self.pool.added):
@@ -632,6 +624,7 @@ class Supervisor:
         self._pending = None
         self._problems = []
         self._rules, self.version = pending.rules, pending.version
+        self._sent.forget()
         self.kept_files = [*pending.terminations.kept, *pending.upstreams.kept]
         run = steps.run
         run("import what workers need", self.starter.use, self._rules)
@@ -684,9 +677,8 @@ class Supervisor:
         done.addBoth(lambda _: self._catching_up.discard(done))
 
     async def _catch_up(self, worker: Worker) -> None:
-        message = self._message(self._rules, self.version) | {"rules_changed": True}
         try:
-            await worker.ask_to_prepare(self._sockets.sockets(), **message)
+            await self._ask_to_prepare(worker, self._sockets.sockets(), self._rules, self.version)
         except PeerGoneError:
             return
         except ChannelError as problem:

@@ -11,10 +11,10 @@ from functools import partial
 from importlib import import_module
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredLock
 from twisted.logger import Logger, globalLogBeginner
 
-from txmux.access.across_processes import LimitsLayout, SharedLimits
+from txmux.access.across_processes import SharedLimits
 from txmux.access.admission import Admission
 from txmux.backends.names.resolve import NameResolver
 from txmux.control.worker_answers import WorkerAnswers
@@ -27,6 +27,7 @@ from txmux.net.channel.message import Message
 from txmux.net.sockets.memory import keep_running
 from txmux.net.sockets.poller import after_turn
 from txmux.net.sockets.timers import use_monotonic_time
+from txmux.net.turns import Turns
 from txmux.processes.privilege.account import account_of
 from txmux.processes.privilege.opener import Opener
 from txmux.processes.privilege.sandbox import Sandbox, SandboxError, confine
@@ -36,9 +37,10 @@ from txmux.processes.workers.received_rules import (
     Start,
     close,
     named,
-    read_rules,
+    read_replacement,
     sockets_of,
 )
+from txmux.rules.difference import digest as digest_of
 from txmux.rules.model import Listener, Rules
 from txmux.serving.endpoints import open_ports
 from txmux.serving.serving import PreparedServing, Serving
@@ -74,6 +76,8 @@ class WorkerProcess:
         self._counters = ProcessCounters()
         self._names = NameResolver(reactor, is_active=False)
         self._prepared: PreparedServing | None = None
+        self._preparing = DeferredLock()
+        self._attempt: object = None  # the last one to prepare, unless it was given up
         self._stopping = self._drained = False
         self.status = 0
         handlers: dict[Message, Callable[..., object]] = {
@@ -216,7 +220,7 @@ class WorkerProcess:
         most = rules.settings.max_connections
         return self._limits.admissions(self._column, self._reactor.seconds, most)
 
-    async def _prepare(
+    async def _prepare(  # noqa: PLR0913 - the fields of the message
         self,
         serving: Serving,
         descriptors: Sequence[int],
@@ -226,26 +230,44 @@ class WorkerProcess:
         *,
         rules_changed: bool,
         version: int,
-    ) -> None:
+        base: int,
+        digest: str,
+    ) -> bool:
+        """Get ready for other rules, while clients are served; return false if those that this process has are others than was thought."""
         with ExitStack() as undo:
             opened = sockets_of(descriptors)
             undo.callback(close, opened)
-            other, port_at = read_rules(rules, serving.rules), serving.listening_ports.get
+            # First, since the next changes are those from this layout on.
+            self._limits.use_changes(**limits)
+            attempt = self._attempt = object()
+            # One that was given up, since it took long, still has its steps to take.
+            await self._preparing.acquire()
+            undo.callback(self._preparing.release)
+            self._abandon(serving, attempt)
+            if base and base != serving.version:
+                return False
+            turns = Turns()
+            received = read_replacement(rules, serving.rules, serving.table)
+            replacement = await turns.run(received)
+            other, port_at = replacement.rules, serving.listening_ports.get
+            if digest_of(other) != digest:
+                return False
             by_key = named(sockets, opened, other, port_at)
             undo.callback(lambda: close(by_key.values()))  # there may be duplicates by then
-            self._abandon(serving)
             if version:
                 serving.version = version - rules_changed
-            layout = LimitsLayout(**limits)
-            if layout != self._limits.layout:
-                self._limits.use(layout)
-            prepared = serving.prepare(
-                other, by_key, self._admission(other), rules_changed=rules_changed
+            steps = serving.prepare_in_steps(
+                replacement, by_key, self._admission(other), rules_changed=rules_changed
             )
+            prepared = await turns.run(steps)
             undo.callback(serving.abandon, prepared)
             prepared.ports = await open_ports(self._reactor, other.listeners, port_at)
+            if self._attempt is not attempt:
+                raise MuxError("it was given up")
             undo.pop_all()
+        self._preparing.release()
         self._prepared = prepared
+        return True
 
     def _commit(self, serving: Serving, transfer: ConnectionTransfer, *, listening: bool) -> int:
         """Use the prepared rules, and listen if `listening`; return the number of connections that keep older rules."""
@@ -258,7 +280,8 @@ class WorkerProcess:
             close(prepared.sockets.values())
         return len(serving.older())
 
-    def _abandon(self, serving: Serving) -> None:
+    def _abandon(self, serving: Serving, attempt: object = None) -> None:
+        self._attempt = attempt
         if self._prepared is not None:
             prepared, self._prepared = self._prepared, None
             serving.abandon(prepared)

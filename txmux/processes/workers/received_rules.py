@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import socket
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -14,21 +14,44 @@ import attrs
 
 from txmux.access.across_processes import LimitsLayout, SharedLimits
 from txmux.client.tls.terminations import FilesInUse
+from txmux.detection.ranked import finish
 from txmux.net.channel.descriptorstream import close_all
 from txmux.net.channel.message import InvalidMessageError
+from txmux.rules.difference import Difference
 from txmux.rules.model import Rules
-from txmux.rules.packing import rules_at_fork, unpack
+from txmux.rules.packing import rules_at_fork, unpack_in_steps
+from txmux.rules.replacement import Replacement, RouteTable, replace_all, replace_part
 from txmux.serving.listen_addresses import listen_addresses
 
 
 def read_rules(packed: str, known: Rules | None) -> Rules:
-    """Read rules; an empty text stands for those that this process has."""
+    """Read whole rules; an empty text stands for those that this process has."""
     if not packed and known is not None:
         return known
+    rules: Rules = finish(_unpacked_rules(packed, None, Rules))
+    return rules
+
+
+def read_replacement(
+    packed: str, rules: Rules, table: RouteTable
+) -> Generator[None, None, Replacement]:
+    """Read, in steps, rules that take the place of others, or what is different in them; an empty text stands for the same rules."""
+    if not packed:
+        return (yield from replace_part(rules, table, Difference(rules.path)))
+    received = yield from _unpacked_rules(packed, rules, Rules | Difference)
+    if isinstance(received, Difference):
+        return (yield from replace_part(rules, table, received))
+    return (yield from replace_all(received, rules))
+
+
+def _unpacked_rules(packed: str, old: Rules | None, kind: Any) -> Generator[None, None, Any]:
     try:
-        return unpack(base64.b64decode(packed))
-    except (EOFError, TypeError, ValueError) as problem:
+        received = yield from unpack_in_steps(base64.b64decode(packed), old)
+    except (EOFError, LookupError, TypeError, ValueError) as problem:
         raise InvalidMessageError(f"rules: {problem!s:.200}") from problem
+    if not isinstance(received, kind):
+        raise InvalidMessageError("rules: these are not all")
+    return received
 
 
 def sockets_of(descriptors: Sequence[int]) -> list[socket.socket]:

@@ -18,6 +18,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from txmux.access.across_processes import LimitsLayout, SharedLimits
 from txmux.control.overrides import ServiceState
 from txmux.net.channel import messages
 from txmux.net.channel.channel import Channel, ChannelError, PeerGoneError, attach
@@ -48,6 +49,7 @@ def _closed(result: Any, end: ExitStack) -> Any:
 
 
 class _Supervisor(Protocol):
+    limits: SharedLimits
     counters: Counters
     folded_log: FoldedLog
     starter: Starter
@@ -100,6 +102,7 @@ class Worker:
         self._retirement: object | None = None
         self._pauses: list[Deferred[Any]] = []
         self.sockets: Mapping[str, socket.socket] = {}
+        self._limits = LimitsLayout(0)
         self._can_listen = False
         self._how_ended = ""
         self.ready = self.is_leaving = self.is_confined = False
@@ -234,6 +237,7 @@ class Worker:
 
     def _ask_to_start(self, channel: Channel) -> Deferred[Any]:
         message = self._supervisor.start_message(self)
+        self._limits = self._supervisor.limits.layout
         with self._supervisor.connect_to_opener() or nullcontext() as opener:
             if opener is not None:
                 message["descriptors"].append(opener.fileno())
@@ -251,8 +255,12 @@ class Worker:
             return gone
         return self._channel.ask(message, seconds=seconds, **values)
 
-    def ask_to_prepare(self, sockets: Mapping[str, socket.socket], **values: Any) -> Deferred[Any]:
+    def ask_to_prepare(
+        self, sockets: Mapping[str, socket.socket], limits: LimitsLayout, **values: Any
+    ) -> Deferred[Any]:
         """Send other rules, with the sockets that the worker lacks: all might exceed its limit of descriptors."""
+        values["limits"] = limits.changes(self._limits)
+        self._limits = limits
         lacking = {
             key: opened for key, opened in sockets.items() if self.sockets.get(key) is not opened
         }

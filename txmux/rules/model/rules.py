@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from heapq import merge
@@ -21,6 +22,7 @@ from txmux.rules.problems import Problem, RulesError
 from txmux.transport import Transport
 
 _TEXT = instance_of(str)
+_LINE = re.compile(r":\d+: $")
 
 OPTIONS = "<options>"
 """The file name in problems of rules that come from the options of a command."""
@@ -118,6 +120,19 @@ class Rules:
         if not isinstance(error, RulesError):
             return error
         return RulesError(map(self.placed, error.problems))
+
+    def locate(self, text: str) -> str:
+        """Add the lines of the files to messages of a process that knows the sections of these rules by their headers alone."""
+
+        def place(found: re.Match[str]) -> str:
+            header, key = found.groups()
+            section = next((one for one in self.sections if one.header == header), None)
+            if section is None or _LINE.search(text[: found.start()]):
+                return found[0]
+            return str(self.placed(section.problem("", key)))
+
+        path = re.escape(str(self.path))
+        return re.sub(rf"(?:{path}: )?\[([^\]\n]+)\] ([a-z_]+)(?=: )", place, text)
 
     def outcomes(self) -> list[Outcome]:
         """Return the outcomes of routes, of listeners and of the fallbacks of backends; some occur several times."""

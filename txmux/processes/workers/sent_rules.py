@@ -1,0 +1,72 @@
+"""Sends workers rules: all of them to one that starts, and what is different to one that has others."""
+
+from __future__ import annotations
+
+import socket
+from base64 import b64encode
+from collections.abc import Mapping
+from functools import partial
+
+from txmux.access.across_processes import LimitsLayout
+from txmux.net.channel.channel import ChannelError
+from txmux.net.turns import in_thread
+from txmux.processes.workers.worker import Worker
+from txmux.rules.difference import difference, digest
+from txmux.rules.model import Rules
+from txmux.rules.packing import pack, pack_difference
+
+
+class SentRules:
+    """Packs rules, once for all workers."""
+
+    def __init__(self) -> None:
+        self._whole: tuple[Rules, str] | None = None
+        self._part: tuple[Rules, Rules, str | None] | None = None
+
+    def forget(self) -> None:
+        """Keep nothing in memory of a reload that is over."""
+        self._whole = self._part = None
+
+    def whole(self, rules: Rules) -> str:
+        if self._whole is None or self._whole[0] is not rules:
+            self._whole = rules, b64encode(pack(rules)).decode()
+        return self._whole[1]
+
+    def part(self, old: Rules, rules: Rules) -> str | None:
+        """Pack what rules have else than older ones; ``None`` if all is less work."""
+        if rules is old:
+            return ""
+        part = self._part
+        if part is None or part[0] is not old or part[1] is not rules:
+            found = difference(old, rules)
+            text = b64encode(pack_difference(found, rules)).decode() if found.is_small else None
+            part = self._part = old, rules, text
+        return part[2]
+
+    async def prepare(
+        self,
+        known: tuple[Rules, int],
+        limits: LimitsLayout,
+        worker: Worker,
+        sockets: Mapping[str, socket.socket],
+        rules: Rules,
+        version: int,
+        *,
+        rules_changed: bool = True,
+    ) -> None:
+        """Have a worker prepare rules; `known` are those in force, which most workers have, and their version."""
+        ask = partial(
+            worker.ask_to_prepare,
+            sockets,
+            limits,
+            digest=digest(rules),
+            rules_changed=rules_changed,
+            version=version,
+        )
+        old, base = known
+        if worker.version == base:
+            part = await in_thread(self.part, old, rules)
+            if part is not None and await ask(rules=part, base=base):
+                return
+        if not await ask(rules=await in_thread(self.whole, rules), base=0):
+            raise ChannelError("it has understood other rules than were sent")
