@@ -125,6 +125,7 @@ class MuxService(Service):
         self._upgrades = Upgrades(
             reactor, resources, self._fail, self._successor_ended, self.reload, control.renew
         )
+        control.are_arriving = self._upgrades.are_arriving
         control.on_override = self._upgrades.override
         control.on_change = self._upgrades.follow
         control.renew_elsewhere = self._upgrades.renew_in_successor

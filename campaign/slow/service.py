@@ -20,7 +20,7 @@ from campaign.report import Report
 from campaign.slow.quota import Quota
 from campaign.slow.watch import Watch
 from tests.interop.children import Child
-from tests.processes.running import is_gone, name_of
+from tests.processes.running import halted, is_gone, name_of
 from tests.support.undone import Undone
 from txmux.cli.remote.errors import ServiceRefusedError
 
@@ -163,7 +163,10 @@ class Service:
 
     def begin(self, streams: int) -> None:
         """Begin streams, half of them in each worker, and have new clients come from now on."""
-        self.streams.begin(self.port, streams, PATIENCE)
+        workers = self.workers()
+        for worker in workers:
+            with halted({*workers} - {worker}):
+                self.streams.begin(self.port, streams // len(workers), PATIENCE)
         self.streams.visit()
 
     def reload(self, name: str, more: str = "", **settings: object) -> float:

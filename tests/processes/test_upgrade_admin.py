@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.admin.processes import _Connection, get, post
+from tests.interop.children import eventually
 from tests.processes.running import RULES
 from tests.processes.upgrading import UpgradeTestCase, Upgrading
 
@@ -60,6 +61,21 @@ class ReplacedTest(UpgradeTestCase):
         answer = connection.getresponse()
         mux.replace()
         self.assertTrue(answer.read().rpartition(b"event: ")[2].startswith(b"stop\n"))
+
+    def test_nothing_is_said_while_connections_move(self) -> None:
+        """That connections stay in the old process is said when all have moved that can, and not before."""
+        gate = self.late_moves()
+        mux, admin, _ = self.begin()
+        mux.replace()
+        for _ in range(5):
+            self.assertEqual(self.said(admin), [])
+        gate.touch()
+        eventually(lambda: bool(self.said(admin)), "what has stayed is said")
+        self.assertIn("1 connection stays in the process", self.said(admin)[0])
+
+    def said(self, admin: Path) -> list[str]:
+        items = get(admin, "/api/status")["attention"]
+        return [item["text"] for item in items if item["what"] == "upgrade"]
 
     def test_ban_reaches_clients_that_stayed(self) -> None:
         mux, admin, client = self.begin()

@@ -121,6 +121,7 @@ class Control:
         rates: The rates of counters.
         index: Finds in the current rules what belongs together.
         bans: Clients that may not connect, beside the rules.
+        are_arriving: Whether connections of the process that this one replaces are still being handed over.
         on_override: Called with changed overrides, for the process that this one replaces.
         on_change: Called with changed ``bans`` or ``published`` lists of networks, for the same.
         renew_elsewhere: Renews a certificate in the process that has replaced this one; ``None`` if there is none.
@@ -152,6 +153,7 @@ class Control:
         self.reload = reload
         self.upgrade = upgrade
         self.stop_service = stop_service
+        self.are_arriving: Callable[[], bool] = lambda: False
         self.on_override: Callable[[Mapping[str, Any]], object] = lambda _: None
         self.on_change: Callable[..., object] = lambda **_: None
         self.renew_elsewhere: Callable[[str], Awaitable[Report] | None] = lambda _: None
@@ -291,7 +293,7 @@ class Control:
             *attention.failed_reload(self.last_reload, str(self.rules.path)),
             *attention.outdated_rules(str(self.rules.path), self.has_outdated_rules()),
             *attention.failed_upgrade(self.last_upgrade),
-            *attention.stayed_behind(stayed),
+            *attention.stayed_behind(0 if self.are_arriving() else stayed),
             *attention.orphaned(orphaned),
             *attention.clients_that_wait(self.overrides().held, gauges.held, time.monotonic()),
             *attention.silent_workers(workers, missing),

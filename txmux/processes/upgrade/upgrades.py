@@ -257,6 +257,10 @@ class Upgrades:
     def predecessor_ended(self) -> Deferred[None]:
         return self._changes.until(lambda: self._predecessor is None or self._predecessor_ended)
 
+    def are_arriving(self) -> bool:
+        """Return whether connections of the predecessor are still being handed over."""
+        return self._arrives_until is not None
+
     async def connections_arrived(self) -> None:
         if self._arrives_until is None:
             return
