@@ -77,7 +77,9 @@ class Streams:
         new = self.arrive(port, count)
         while any(not one.came for one in new):
             if time.monotonic() > until or any(one.problem for one in new):
-                raise AssertionError(f"not all streams have begun: {[one.problem for one in new]}")
+                raise AssertionError(
+                    f"not all streams have begun: { {one.problem for one in new} }"
+                )
             time.sleep(0.01)
 
     def arrive(self, port: int, count: int) -> list[Stream]:

@@ -27,7 +27,7 @@ def change(percent: int, routes: int, report: Report, undone: Undone) -> None:
     service.begin(_STREAMS)
     service.reload("reload of one line", MORE)
     service.reload("reload of one line back")
-    service.upgrade()
+    service.try_to_upgrade()
     service.reload("2 to 3 workers", workers=3)
     service.reload("3 to 2 workers")
     service.settle()

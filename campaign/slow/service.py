@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
@@ -173,26 +174,33 @@ class Service:
         """Reload with one change, and give the seconds that it took."""
         with self.watch.expecting("rules: .* files have changed", after=1.0):
             self.write(more, **settings)
-            return self._ask(name, "/api/reload")
+            try:
+                return self._ask(name, "/api/reload")
+            except ServiceRefusedError as problem:
+                self.defects.append(f"{name}: {problem}")
+                return math.inf
 
     def upgrade(self, name: str = "upgrade") -> float:
-        old, defects = self.pid, len(self.defects)
+        """Upgrade, and give the seconds that it took; `ServiceRefusedError` if it is refused."""
+        old = self.pid
         took = self._ask(name, "/api/upgrade")
-        if len(self.defects) > defects:  # it was refused
-            return took
         self.wait(lambda: self.pid != old, "the new process has the PID file")
         self.wait(lambda: is_gone(old), "the old process has ended")
         return took
 
-    def _ask(self, name: str, path: str) -> float:
-        began, answer = time.monotonic(), {}
+    def try_to_upgrade(self, name: str = "upgrade") -> None:
+        """Upgrade; that it is refused is a defect, after which the trial goes on."""
         try:
-            answer = self.watch.post(path, {})
+            self.upgrade(name)
         except ServiceRefusedError as problem:
             self.defects.append(f"{name}: {problem}")
+
+    def _ask(self, name: str, path: str) -> float:
+        began = time.monotonic()
+        answer = self.watch.post(path, {})
         took = time.monotonic() - began
         self.figures[name] = f"{took:.1f} s"
-        if answer and not answer.get("ok"):
+        if not answer.get("ok"):
             self.defects.append(f"{name}: {answer}")
         return took
 
