@@ -573,8 +573,6 @@ class ChainTest(SynchronousTestCase):
             finally:
                 for program in chain.programs:
                     program.limits.close()
-                del program, chain
-                gc.collect()
 
     def test_too_many_columns_in_use(self) -> None:
         """Each service needs as many as it may have workers; processes that have ended need none."""
@@ -595,9 +593,29 @@ class ChainTest(SynchronousTestCase):
         limits = SharedLimits.make(parse(_CHAIN, "x"), 2)
         self.addCleanup(limits.close)
         told = limits.handed_over()
-        for other in ({}, {**told, "format": 0}, {**told, "more": 1}, {**told, "size": 1}):
+        layout = told["layout"]
+        others: list[dict[str, Any]] = [
+            {**told, "format": 0},
+            {"format": told["format"]},
+            *(
+                {**told, "layout": {**layout, **change}}
+                for change in ({"more": 1}, {"size": 1}, {"rows": None}, {"columns": "x"})
+            ),
+        ]
+        for other in others:
             with self.assertRaises(MuxError):
                 SharedLimits.take_over(limits.descriptor, other, 2)
+            limits.follow(other)
+            self.assertEqual(limits.handed_over(), told)
+
+    def test_service_with_memory_of_its_own(self) -> None:
+        """What is where in that says nothing of this one."""
+        own, other = (SharedLimits.make(limited(*names), 2) for names in (("a",), ("b", "a")))
+        self.addCleanup(own.close)
+        self.addCleanup(other.close)
+        before = own.layout
+        own.follow(other.handed_over())
+        self.assertEqual(own.layout, before)
 
     def test_name_of_the_table_is_handed_on(self) -> None:
         """By it, other machines know what this one counts."""

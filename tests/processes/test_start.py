@@ -219,6 +219,8 @@ class WorkerTest(SynchronousTestCase):
             "version": 1,
             "state": {},
             "limits": attrs.asdict(limits.layout),
+            "column": 1,
+            "may_lack": False,
             "sockets": [],
             "opener": bool(opener),
         }

@@ -12,6 +12,7 @@ import fcntl
 import os
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -156,6 +157,18 @@ class LimitsLayout:
     def _first_free(self) -> int:
         return LoopDetector.SIZE + self.columns * _SIZE
 
+    @classmethod
+    def read(cls, values: Mapping[str, Any]) -> LimitsLayout:
+        """Read `SharedLimits.handed_over` of another service; raises `LayoutError`."""
+        if values.get("format") != _FORMAT:
+            raise LayoutError("it counts in another way")
+        try:
+            layout = cls(**values["layout"])
+            layout.check()
+        except (AttributeError, KeyError, TypeError, ValueError) as problem:
+            raise LayoutError(repr(problem)) from problem
+        return layout
+
     def extend(self, rules: Rules, unused: Collection[str] = ()) -> None:
         """Allocate places for all that the listeners of rules count; those of `unused` are taken before the memory grows."""
         limited = [
@@ -259,7 +272,12 @@ class SharedLimits:
 
     def handed_over(self) -> dict[str, Any]:
         """Return what the next service needs besides the descriptor, as JSON values."""
-        return {"format": _FORMAT, **attrs.asdict(self.layout)}
+        return {"format": _FORMAT, "file": self._file, "layout": attrs.asdict(self.layout)}
+
+    @property
+    def _file(self) -> int:
+        """A number of the memory, by which a service knows whether another one has the same."""
+        return os.fstat(self.descriptor).st_ino
 
     @classmethod
     def take_over(
@@ -274,13 +292,7 @@ class SharedLimits:
         Raises:
             MuxError: It is of another version, or there are not as many free columns as this service may have workers.
         """
-        layout = {name: value for name, value in values.items() if name != "format"}
-        try:
-            if values["format"] != _FORMAT:
-                raise LayoutError("it counts in another way")
-            taken = cls(descriptor, LimitsLayout(**layout), workers)
-        except (KeyError, TypeError, ValueError) as problem:
-            raise LayoutError(repr(problem)) from problem
+        taken = cls(descriptor, LimitsLayout.read(values), workers)
         taken._in_use = in_use
         taken.collect()
         if taken.workers < workers:
@@ -288,10 +300,10 @@ class SharedLimits:
         return taken
 
     def follow(self, values: Mapping[str, Any]) -> None:
-        """Keep what another service has placed in the memory, by its `handed_over`."""
-        layout = LimitsLayout(**{name: value for name, value in values.items() if name != "format"})
-        if values.get("format") == _FORMAT and layout.columns == self.layout.columns:
-            self.use(layout)
+        """Keep what another service has placed in the memory, by its `handed_over`, unless that has memory of its own."""
+        with suppress(MuxError):
+            if values.get("file") == self._file:
+                self.use(LimitsLayout.read(values))
 
     @property
     def workers(self) -> int:
@@ -386,7 +398,7 @@ class SharedLimits:
             name: SourceTable(
                 self._memory[start : start + size],
                 layout.columns,
-                partial(self._written, start, size - _SIZE),
+                partial(_written, self.descriptor, start, size - _SIZE),
             )
             for name, start in layout.tables.items()
         }
@@ -454,22 +466,6 @@ class SharedLimits:
         with self._lock:
             self.clear(self.layout.columns - 1)
 
-    def _written(self, start: int, size: int) -> Iterator[tuple[int, int]]:
-        """Yield the parts of a table that were ever written; see `SourceTable`."""
-        if not hasattr(os, "SEEK_DATA"):  # not every system supports it
-            yield 0, size // _SIZE
-            return
-        at, end = start, start + size
-        while at < end:
-            try:
-                at = os.lseek(self.descriptor, at, os.SEEK_DATA)
-            except OSError:  # there is no more data
-                return
-            stop = min(os.lseek(self.descriptor, at, os.SEEK_HOLE), end)
-            if at < end:
-                yield (at - start) // _SIZE, -((start - stop) // _SIZE)
-            at = stop
-
     def close(self) -> None:
         os.close(self.descriptor)
 
@@ -478,6 +474,23 @@ def names_counted(rules: Rules) -> list[str]:
     """Return the names of all that has a row: the service, the listeners, and the backends for their clients that wait."""
     backends = [_of_held(backend.name) for backend in rules.every_backend()]
     return ["", *[listener.name for listener in rules.listeners], *backends]
+
+
+def _written(descriptor: int, start: int, size: int) -> Iterator[tuple[int, int]]:
+    """Yield the parts of a table that were ever written; see `SourceTable`."""
+    if not hasattr(os, "SEEK_DATA"):  # not every system supports it
+        yield 0, size // _SIZE
+        return
+    at, end = start, start + size
+    while at < end:
+        try:
+            at = os.lseek(descriptor, at, os.SEEK_DATA)
+        except OSError:  # there is no more data
+            return
+        stop = min(os.lseek(descriptor, at, os.SEEK_HOLE), end)
+        if at < end:
+            yield (at - start) // _SIZE, -((start - stop) // _SIZE)
+        at = stop
 
 
 def _is_running(pid: int) -> bool:
