@@ -85,8 +85,9 @@ def reload_costs(routes: int, report: Report, undone: Undone) -> None:
         workers, clock_began = service.workers(), time.monotonic()
         cpu = _cpu([service.pid]), _cpu(workers)
         clock.begin()
-        service.reload("reload of one line", MORE * (number % 2))
-        wait = _waits(service, 2.0, clock_began)
+        with service.watch.paused():
+            service.reload("reload of one line", MORE * (number % 2))
+            wait = _waits(service, 2.0, clock_began)
         turns = clock.longest()
         costs.append(
             (wait, _cpu([service.pid]) - cpu[0], (_cpu(workers) - cpu[1]) / len(workers), turns)

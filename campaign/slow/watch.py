@@ -66,7 +66,7 @@ class Watch:
         self.refused: dict[str, int] = {}
         self._causes: list[_Cause] = []
         self._shown: dict[str, Item] = {}
-        self._is_over = threading.Event()
+        self._is_over, self._may_ask = threading.Event(), threading.Lock()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -83,6 +83,12 @@ class Watch:
                 attrs.evolve(cause, until=until) if cause in causes else cause
                 for cause in self._causes
             ]
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Ask nothing meanwhile: what is measured is without it."""
+        with self._may_ask:
+            yield
 
     def false_items(self) -> list[str]:
         """Give those that nothing was done for, with how long they lasted."""
@@ -106,11 +112,10 @@ class Watch:
 
     def _run(self) -> None:
         while not self._is_over.wait(_PERIOD):
-            began = time.monotonic()
             try:
-                status = ask(
-                    self._endpoint, "GET", "/api/status", seconds=_ANSWERS, warn=lambda _: None
-                )
+                with self._may_ask:
+                    began = time.monotonic()
+                    status = self.get("/api/status")
             except (NoServiceError, ServiceRefusedError) as problem:
                 text = str(problem)
                 self.refused[text] = self.refused.get(text, 0) + 1
