@@ -28,6 +28,7 @@ from txmux.net.turns import in_thread
 from txmux.processes.committed import CommittedSteps
 from txmux.processes.forking import Child
 from txmux.processes.held_signals import hold_signals, release_signals
+from txmux.processes.memory import give_back
 from txmux.processes.privilege.account import Account, account_of
 from txmux.processes.privilege.opener import OpenerError
 from txmux.processes.privilege.privilege import Privilege
@@ -359,6 +360,9 @@ class MuxService(Service):
         if steps.troubles:
             report = attrs.evolve(report, ok=False, errors=(*report.errors, *steps.troubles))
             control.last_reload = time.time(), report
+        # What was only read, or is no longer in force, may be a third of what this process has.
+        giving_back = Deferred.fromCoroutine(in_thread(give_back))
+        giving_back.addErrback(lambda why: self._log.failure("cannot give memory back", why))
         return report
 
     async def _change(self, supervisor: Supervisor, given: Rules | None) -> Report:

@@ -1,6 +1,9 @@
 """How much memory is left, by the files of the kernel."""
 
 import os
+import platform
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from unittest import SkipTest
@@ -145,6 +148,36 @@ class GroupTest(MachineCase):
         for group in memory_groups():
             self.assertTrue(os.path.isdir(group.folder))  # noqa: PTH112 - nothing is followed
             self.assertIsInstance(group, MemoryGroup)
+
+
+_FREED = """\
+import resource
+from pathlib import Path
+from txmux.processes.memory import give_back
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+# What lies above keeps the C library from giving it back by itself.
+held = [bytes(1000) for _ in range(50_000)]
+above = bytes(1000)
+before = resident()
+del held
+give_back()
+print(before - resident())
+"""
+
+
+class GiveBackTest(SynchronousTestCase):
+    def test_freed_memory(self) -> None:
+        """Most of what has been freed is no longer this process's."""
+        if platform.libc_ver()[0] != "glibc":
+            raise SkipTest("glibc only")
+        done = subprocess.run(
+            [sys.executable, "-c", _FREED], capture_output=True, text=True, check=False
+        )
+        self.assertEqual(done.stderr, "")
+        self.assertGreater(int(done.stdout), 40_000_000)
 
 
 class RoomTest(SynchronousTestCase):

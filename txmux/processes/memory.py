@@ -1,5 +1,6 @@
 """How much memory is left: in the memory groups (cgroups) of this process, and in the machine."""
 
+import ctypes
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -127,6 +128,12 @@ def _free_by(top: MemoryGroup) -> int | None:
 def kills_of_machine(proc: Path) -> int | None:
     """Return how many processes the kernel has killed since memory had run out."""
     return _table(proc / "vmstat").get("oom_kill")
+
+
+def give_back() -> None:
+    """Give the system the memory that has been freed; without this, the C library keeps most of it for later."""
+    with suppress(AttributeError):  # of another C library than glibc
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def megabytes(count: int) -> str:

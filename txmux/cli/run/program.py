@@ -20,6 +20,7 @@ from txmux.net.sockets.memory import keep_running
 from txmux.net.sockets.timers import use_monotonic_time
 from txmux.processes import oom
 from txmux.processes.forking import Child, name_process
+from txmux.processes.memory import give_back
 from txmux.processes.privilege.privilege import read_by_helper, start_helper
 from txmux.processes.privilege.sandbox import folders_of_python
 from txmux.processes.supervisor.notify import name_passed_sockets
@@ -71,6 +72,7 @@ def start_early(rules: Rules, pidfile: str | Path | None) -> Child:
     for module in (reactor, "txmux.service", STARTER, *admin, *modules_for(rules)):
         import_module(module)
     folders_of_python()  # it walks all modules
+    give_back()
     gc.freeze()  # a collection that went through very many rules would keep all others waiting
     gc.set_threshold(*COLLECTING)
     share_with_forks(rules)
