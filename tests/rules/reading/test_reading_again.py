@@ -179,6 +179,97 @@ class ReadingAgainTests(SynchronousTestCase):
             self.write({**version, name: "".join([*lines[:at], come, *lines[at + gone :]])})
             self.assertEqual(self.read(), self.read_anew())
 
+    def test_what_values_depend_on(self) -> None:
+        """A section that reads the same is read again if something else that it depends on has changed."""
+        text = """[txmux]
+access_log = off
+resolvers = 192.0.2.1
+[listen p]
+endpoint = 127.0.0.1:1001
+[backend one]
+server = server.test:1
+[backend two]
+server = 127.0.0.1:2
+fallback = one
+[route a]
+match = tls
+terminate_tls = key.pem
+tls_client_ca = ca.pem
+[route b]
+match = http
+client_cert = any
+backend = two
+under = a
+[route c]
+match = ssh
+backend = ${PLACE}
+[route d]
+match = telnet
+backend = 127.0.0.1:1002
+from = @nets
+[route e]
+match = redis
+backend = 127.0.0.1:1003
+"""
+        handed = "127.0.0.1:1003", "handover:/run/x.sock"
+        for old, new in (
+            ("192.0.2.1\n", "192.0.2.2\n"),
+            ("server.test:1", "server.test:3"),
+            ("[backend one]\nserver = server.test:1\n", ""),
+            ("tls_client_ca = ca.pem\n", ""),
+            ("terminate_tls = key.pem\ntls_client_ca = ca.pem", "backend = two"),
+            ("127.0.0.1:1001", "127.0.0.1:1002"),
+            ("127.0.0.1:1001", "unix:/run/y.sock"),
+            ("[listen p]", "[listen a]"),
+            ("127.0.0.1:1003", "127.0.0.1:1001"),
+            handed,
+            ("[route d]", "[route d]\nmatch = ssh\nbackend = one\n[route d]"),
+            ("[route e]", "[route d]\nmatch = ssh\nbackend = one\n[route e]"),
+            ("[backend one]", "# a comment\n[backend three]\nserver = 127.0.0.1:9\n[backend one]"),
+        ):
+            self.assert_read_again(text, old, new)
+        for old, new in (
+            ("resolvers = 192.0.2.1", "relay = portable"),
+            ("match = telnet", "match = postgres sni=a.test"),
+            ("127.0.0.1:1001", "unix:/run/y.sock"),
+            (*handed[::-1],),
+        ):
+            self.assert_read_again(text.replace(*handed), old, new)
+        files = {"rules.ini": text, "nets": "192.0.2.0/24\n"}
+        self.write({**files, "nets": "198.51.100.0/24\n"})
+        self.assertEqual(self.read(), self.read_anew())
+        self.write({**files, "rules.ini": f"# again\n{text}", "PLACE": "two"})
+        self.assertEqual(self.read(), self.read_anew())
+
+    def assert_read_again(self, text: str, old: str, new: str) -> None:
+        files = {"rules.ini": text, "nets": "192.0.2.0/24\n"}
+        self.write(files)
+        before = self.read()
+        self.assertIsInstance(before, tuple, str(before))
+        self.write({**files, "rules.ini": text.replace(old, new)})
+        after = self.read()
+        self.assertNotEqual(before, after, (old, new))
+        self.assertEqual(after, self.read_anew(), (old, new))
+
+    def test_short_forms_are_shared(self) -> None:
+        """A server that routes name without a section is one backend, also in a new route."""
+        text = RULES["routes"](2)
+        self.write({"rules.ini": text})
+        first = load(self.folder / "rules.ini").routes[0]
+        self.write({"rules.ini": text.replace("127.0.0.1:10001", "127.0.0.1:10000")})
+        again = load(self.folder / "rules.ini").routes
+        self.assertIs(again[0], first)
+        self.assertIs(again[1].outcome, first.outcome)
+
+    def test_file_of_an_endpoint(self) -> None:
+        """A file that an endpoint names is looked for again, also where nothing else has changed."""
+        text = f"[listen p]\nendpoint = ssl:1:privateKey={self.folder}/key.pem\n"
+        self.write({"rules.ini": text})
+        self.assertIsInstance(self.read(), tuple)
+        (self.folder / "key.pem").unlink()
+        (self.folder / "rules.ini").write_text(f"# again\n{text}")
+        self.assertIn("cannot read", str(self.read()))
+
     def test_identity(self) -> None:
         """What reads the same is the same object, wherever it stands now."""
         text = RULES["backends"](20)

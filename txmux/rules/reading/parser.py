@@ -357,7 +357,7 @@ class _RulesParser:
                 self._backend(name, section)
         listeners = tuple(self._listener(*named) for named in self._named("listen"))
         routes = tuple(self._route(*named) for named in self._named("route"))
-        checked = self._to_check(settings, listeners, routes)
+        checked = self._to_check(listeners, routes)
         self._problems += route.circles(checked)
         self._problems += loops(listeners, checked)
         self._problems += wrong_transports(listeners, checked)
@@ -388,15 +388,12 @@ class _RulesParser:
         path = Path(self._path)
         return Rules(path, settings, listeners, routes, backends, files, self._shifts)
 
-    def _to_check(
-        self, settings: Settings, listeners: Sequence[Listener], routes: Sequence[Route]
-    ) -> Sequence[Route]:
+    def _to_check(self, listeners: Sequence[Listener], routes: Sequence[Route]) -> Sequence[Route]:
         """Return the routes that may not go with the others: those that have changed, if what all depend on has not."""
         last = self._last
         outer = [route for route in routes if route.is_outer]
         if (
             last is None
-            or settings.relay != last.rules.settings.relay
             or not _are_same(listeners, last.rules.listeners)
             or not _are_same(outer, [route for route in last.rules.routes if route.is_outer])
             or has_handover(route.outcome for route in routes)
