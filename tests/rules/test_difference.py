@@ -1,6 +1,7 @@
 """What one version of the rules differs from another by."""
 
 from collections.abc import Sequence
+from operator import eq
 from pathlib import Path
 
 import attrs
@@ -9,7 +10,8 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.examples import scaled
-from txmux.rules.difference import difference
+from txmux.detection.ranked import GAP
+from txmux.rules.difference import Splice, difference, rank, splices
 from txmux.rules.model import Rules
 from txmux.rules.reading.parser import parse
 
@@ -117,3 +119,34 @@ class DifferenceTests(SynchronousTestCase):
         )
         again = Rules(old.path, old.settings, old.listeners, old.routes, {**old.backends})
         self.assertEqual(difference(old, again).size, 0)
+
+
+class RankTests(SynchronousTestCase):
+    @settings(max_examples=scaled(200), deadline=None)
+    @given(versions=st.lists(st.lists(st.integers(0, 9), unique=True), min_size=1, max_size=6))
+    def test_what_stays_keeps_its_rank(self, versions: list[list[int]]) -> None:
+        items: list[int] = []
+        ranks: list[int] = []
+        for version in versions:
+            found = rank(items, ranks, [*splices(items, version, int, eq)])
+            assert found is not None
+            made, change, gone = found
+            self.assertEqual(made, sorted({*made}))
+            self.assertEqual(len(made), len(version))
+            known = dict(zip(ranks, items, strict=True))
+            self.assertEqual([known.pop(one) for one in change.gone], gone)
+            self.assertEqual(
+                sorted({**known, **dict(change.new)}.items()), [*zip(made, version, strict=True)]
+            )
+            items, ranks = version, made
+
+    def test_no_room(self) -> None:
+        """Where something has come very often at the same place, there is no room in the end."""
+        items, ranks = [0, 1], [0, GAP]
+        for count in range(100):
+            found = rank(items, ranks, [Splice(1, 1, (2 + count,))])
+            if found is None:
+                break
+            ranks = found[0]
+            items.insert(1, 2 + count)
+        self.assertEqual(count, 32)
