@@ -244,7 +244,7 @@ class BrokenTest(UpgradeTestCase):
         mux = Upgrading(self.folder, self.relaying(listening), f"admin = unix:{admin}")
         self.addCleanup(mux.kill)
         client, server = self.relayed(mux, listening)
-        self.assertEqual(ask(admin, "POST", "/api/upgrade", {})[0], 500)
+        self.assertEqual(ask(admin, "POST", "/api/upgrade", {})[0], 409)
         for pair in ((client, server), self.relayed(mux, listening)):
             self.answers(*pair)
             self.over(*pair)
