@@ -4,18 +4,17 @@ import hashlib
 import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.logger import Logger
 
 from txmux.files import on_disk, read_bytes
 from txmux.net.turns import in_thread
 from txmux.rules.model import Files, Rules
 from txmux.rules.model.rules import OPTIONS
 from txmux.rules.reading.files import LARGEST_RULES, included_paths, source_of
+from txmux.telemetry.recurring import RecurringSteps
 
 _NOTICED = 4.0  # seconds between two looks, where changed files are only to be noticed
 _SETTLED = 1.0  # seconds that files must have stayed the same: a program may still be writing them
@@ -32,8 +31,6 @@ class RulesWatch:
         looking: The look that is under way, if any.
     """
 
-    _log = Logger()
-
     def __init__(self, reactor: Any, reload: Callable[[], bool]) -> None:
         self._reactor = reactor
         self._reload = reload
@@ -44,6 +41,7 @@ class RulesWatch:
         self._next: Any = None
         self.has_changed = False
         self.looking: Deferred[None] = succeed(None)
+        self._steps = RecurringSteps()
         self._watch = object()  # another one since the last change of the rules
 
     def watch_files_of(self, rules: Rules) -> None:
@@ -65,8 +63,16 @@ class RulesWatch:
 
     def _check_files(self) -> None:
         self._next = None
-        looking = Deferred.fromCoroutine(self._look(self._watch))
-        self.looking = looking.addErrback(partial(self._log.failure, "look at the rules' files"))
+        watch = self._watch
+        looking = self._steps.run(
+            "look at the rules' files", lambda: Deferred.fromCoroutine(self._look(watch))
+        )
+        self.looking = (looking or succeed(None)).addCallback(lambda _: self._wait_again(watch))
+
+    def _wait_again(self, watch: object) -> None:
+        """After a failed look: there may have been no memory, or no thread."""
+        if self._next is None and watch is self._watch:
+            self._wait(self._seconds or _NOTICED)
 
     async def _look(self, watch: object) -> None:
         try:
