@@ -608,6 +608,43 @@ class ChainTest(SynchronousTestCase):
             limits.follow(other)
             self.assertEqual(limits.handed_over(), told)
 
+    def two(self, *names: str) -> tuple[SharedLimits, SharedLimits, Admission]:
+        """Make a service, and one that takes its place, in whose worker 7 a client is, and one on its way from there."""
+        old = SharedLimits.make(rules := limited(*names), 2, lambda _: ())
+        self.addCleanup(old.close)
+        new = SharedLimits.take_over(os.dup(old.descriptor), old.handed_over(), 2)
+        self.addCleanup(new.close)
+        make = new.admissions(new.assign(0, 7), Clock().seconds, 0)
+        admission = make(named(rules, "a"))
+        admission.enter(CLIENT)
+        admission.move_away(admission.enter(CLIENT))
+        return old, new, admission
+
+    def test_what_a_dead_worker_leaves_is_cleared(self) -> None:
+        """Where its supervisor is dead, too, another one does it: all that it had, and what was on its way."""
+        running = {7}
+        with patch.object(across_processes, "_is_running", running.__contains__):
+            old, _, _ = self.two("a")
+            counts = old._row("a")
+            old.collect()
+            self.assertEqual(sum(counts), 2)
+            running.clear()
+            old.collect()
+            self.assertEqual(sum(counts), 0)
+
+    def test_rows_are_not_used_again_while_another_service_counts(self) -> None:
+        """It may serve again, and knows them by their names."""
+        running = {7}
+        with patch.object(across_processes, "_is_running", running.__contains__):
+            old, _, _ = self.two("a", "b")
+            place = old.layout.rows["b"]
+            old.extend(limited("a", "c"))
+            self.assertEqual(old.layout.rows["b"], place)
+            running.clear()
+            old.collect()
+            old.extend(limited("a", "d"))
+            self.assertNotIn("b", old.layout.rows)
+
     def test_service_with_memory_of_its_own(self) -> None:
         """What is where in that says nothing of this one."""
         own, other = (SharedLimits.make(limited(*names), 2) for names in (("a",), ("b", "a")))
