@@ -119,8 +119,10 @@ def _status_arguments(parser: ArgumentParser) -> None:
 
 
 def _status(ask: Ask, arguments: Namespace) -> Any:
+    # Its one line is for a program, which an error output would confuse; what is missing is an item by itself.
+    quiet = {"warn": lambda _: None} if arguments.check else {}
     try:
-        status = ask("GET", "/api/status")
+        status = ask("GET", "/api/status", **quiet)
     except ServiceRefusedError as refused:
         if arguments.check:  # 1 would be a warning
             raise NoServiceError(str(refused)) from refused
