@@ -11,6 +11,7 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
+import attrs
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
@@ -120,6 +121,25 @@ class FramingTest(SynchronousTestCase):
         known.dataReceived(half)
         self.assertTrue(known.transport.disconnected)
         self.assertEqual(known._begun, [])
+
+    def test_late_and_long(self) -> None:
+        """An answer that nobody waits for any more may be as long as it might have been in time: a slow process is not lost by that."""
+        self.patch(sys.modules[Channel.__module__], "_SHORT", 100)
+        clock = Clock()
+        asking = Channel({}, nothing, clock)
+        asking.makeConnection(_Transport())
+        answered = asking.ask(attrs.evolve(X, longest_answer=300), seconds=1)
+        clock.advance(2)
+        self.failureResultOf(answered, ChannelError)
+        [number] = asking._given_up
+        asking.dataReceived(b'{"kind":"answer","to":%d,"value":"' % number)
+        asking.dataReceived(b"x" * 150)
+        self.assertFalse(asking.transport.disconnected)
+        asking.dataReceived(b'"}\n')
+        self.assertEqual(asking._given_up, {})
+        asking.dataReceived(b'{"kind":"answer","to":%d,"value":"' % number)
+        asking.dataReceived(b"x" * 150)
+        self.assertTrue(asking.transport.disconnected)
 
     def test_failure(self) -> None:
         """What cannot be done with a message is logged; the next one is heard all the same."""

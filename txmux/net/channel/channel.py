@@ -84,6 +84,9 @@ class Channel(Protocol):
         self._on_closed = on_closed
         self.clock = clock
         self._pending: dict[int, tuple[Message, Deferred[Any]]] = {}
+        self._given_up: dict[
+            int, Message
+        ] = {}  # whose answers may come yet, however long these are
         self._received: deque[list[int]] = deque()
         self._begun: list[bytes] = []
         self._is_ignoring = False
@@ -194,7 +197,8 @@ class Channel(Protocol):
 
     def _longest(self) -> int:
         """Return the most bytes that may come in one line now."""
-        answers = (message.longest_answer for message, _ in self._pending.values())
+        asked = (*(message for message, _ in self._pending.values()), *self._given_up.values())
+        answers = (message.longest_answer for message in asked)
         return max((*answers, *(message.longest for message in self.handlers)), default=0)
 
     def _line_received(self, line: bytes) -> None:
@@ -289,6 +293,7 @@ class Channel(Protocol):
         answer.addErrback(failed)
 
     def _answered(self, size: int, values: dict[str, Any]) -> None:
+        self._given_up.pop(values["to"], None)
         message, pending = self._pending.pop(values["to"], (None, None))
         if message is None or pending is None:  # it is too late
             return
@@ -302,7 +307,9 @@ class Channel(Protocol):
 
     def _give_up(self, number: int) -> None:
         self._read_rest()  # what came while this process was halted is in time
-        self._pending.pop(number, None)
+        message, _ = self._pending.pop(number, (None, None))
+        if message is not None:
+            self._given_up[number] = message
 
     def _timed_out(self, kind: str, reads: int, answer: object, seconds: float) -> object:
         if isinstance(answer, Failure) and answer.check(CancelledError):
