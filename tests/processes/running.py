@@ -203,7 +203,7 @@ def set_limits(test: SynchronousTestCase, seconds: Mapping[str, float]) -> None:
 
     Args:
         test: The test.
-        seconds: The times, by the names of constants in `txmux`: ``processes.workers.worker._MOST_SILENT``.
+        seconds: The times, by the names of constants in `txmux`: ``processes.liveness.MOST_SILENT``.
     """
     lines = ["import sys", "if 'txmux' in str(sys.orig_argv):", "    from importlib import *"]
     for name, value in seconds.items():

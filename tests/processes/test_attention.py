@@ -186,7 +186,7 @@ class AttentionTest(UpgradeTestCase):
             eventually(lambda w=worker: workers_of(mux.pid) not in ([], [w]), "there is another")  # type: ignore[misc]
         eventually(lambda: "replaced 3 times" in str(self.items("workers")), "it is seen")
         (item,) = [item for item in self.items("workers") if item["level"] == "warning"]
-        self.assertEqual(item["text"], "worker 1 was replaced 3 times within a minute")
+        self.assertEqual(item["text"], "worker 1 was replaced 3 times within five minutes")
         self.assertEqual(item["cause"], "was killed by signal 9 (SIGKILL)")
 
     def test_refused_reload(self) -> None:

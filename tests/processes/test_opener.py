@@ -292,18 +292,18 @@ class OpenerTest(SynchronousTestCase):
         patched.restore()
         with open(made.open_file(self.key)) as file:  # noqa: PTH123 - a descriptor
             self.assertEqual(file.read(), "precious")
-        self.assertEqual(made._connection.gettimeout(), patience)
+        self.assertEqual(made._limit, patience)
 
     def test_late_answer_is_not_taken_for_the_next(self) -> None:
         process = self.opener._process
         assert process is not None
         self.text(self.key)
         os.kill(process.pid, signal.SIGSTOP)
-        self.opener._connection.settimeout(0.01)
+        self.opener._limit = 0.01
         with self.assertRaisesRegex(OSError, "cannot be reached"):
             self.opener.open_file(self.rules)
         os.kill(process.pid, signal.SIGCONT)
-        self.opener._connection.settimeout(PATIENCE)
+        self.opener._limit = PATIENCE
         self.assertEqual(self.text(self.key), "precious")
 
     def test_unknown_values(self) -> None:

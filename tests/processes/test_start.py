@@ -29,8 +29,8 @@ from txmux.access.across_processes import SharedLimits
 from txmux.cli import twist
 from txmux.detection.registry import installed_matchers
 from txmux.errors import ListenError, MuxError
+from txmux.processes import liveness
 from txmux.processes.workers import process
-from txmux.processes.workers import worker as worker_module
 from txmux.processes.workers.pool import WorkersError
 from txmux.rules.lint.privileges import obstacles
 from txmux.rules.model import Listener, Rules, Settings
@@ -253,4 +253,4 @@ class WorkerTest(SynchronousTestCase):
         with own, other:
             error = self.error(parse(rules, "x"), [other.fileno()])
         self.assertIn("the helper that opens files cannot be reached: timed out", error)
-        self.assertLess(process._PATIENCE, worker_module._MOST_SILENT)
+        self.assertLess(process._PATIENCE, liveness.MOST_SILENT)

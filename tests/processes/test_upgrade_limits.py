@@ -236,7 +236,7 @@ class InFlightTest(UpgradeTestCase):
 
     def test_no_worker_is_killed_for_what_it_was_not_asked(self) -> None:
         """Another process of the user, such as a worker that was taken over, can have as many on their way for as long as it likes."""
-        set_limits(self, {"processes.workers.worker._MOST_SILENT": 2})
+        set_limits(self, {"processes.liveness.MOST_SILENT": 2})
         rules = "[listen x]\nendpoint = 127.0.0.1:0\n"
         mux = self.upgrading(rules, "workers = 2", before=self.few())
         before = workers_of(mux.pid)

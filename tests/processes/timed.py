@@ -45,14 +45,14 @@ class TimedTestCase(SupervisedTestCase):
         """Let seconds pass, in each of which these workers, and the starter, have the time to answer."""
         for _ in range(seconds):
             self.time.advance(1)
-            await self.until(lambda: all(worker._silent == 0 for worker in workers))
+            await self.until(lambda: not any(worker._awaits_answer for worker in workers))
             await self.until(lambda: not starter or self.has_starter_answered())
 
     def has_starter_answered(self) -> bool:
         connection = self.supervisor.starter._connection
-        return connection is None or not connection._silent
+        return connection is None or connection.is_idle
 
     async def starter_answers(self) -> None:
         starter = self.supervisor.starter
-        starter.ping()
-        await self.until(lambda: starter._connection and not starter._connection._silent)
+        starter.look()
+        await self.until(lambda: starter._connection and starter._connection.is_idle)

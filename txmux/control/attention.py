@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from txmux.control.clients import crowded_logins, flooding
-from txmux.control.overrides import OUT_OF_MEMORY, ServiceState
+from txmux.control.overrides import OUT_OF_MEMORY, ServiceState, WorkersCondition
 from txmux.control.report import Report
 from txmux.control.rules_index import RulesIndex
 from txmux.net.sockets.queues import Overflow
@@ -22,10 +22,12 @@ from txmux.telemetry.formatting import certificate_end, counted, duration
 
 _MOST_NAMED = 5
 _FULL = 0.8  # of the descriptors
-_MINUTE = 60.0  # seconds
+_RECENTLY = 300.0
+"""Seconds in which restarts are counted: on a slow machine, each takes up to a minute."""
 _MANY_RESTARTS = 3
 _SHORT_OF_MEMORY = 600.0
 """Seconds for which the end of a worker for lack of memory needs attention."""
+NONE_SERVES, NONE_ANSWERS = "no worker serves", "no worker answers"
 _SECTION = re.compile(r"\[(\w+) ([^\]]+)\]: ")
 
 _UNABLE = frozenset({"down", "ejected", "probing", "unresolved", "failing", "silent"})
@@ -162,13 +164,25 @@ def overflowed(rules: Rules, lost: Mapping[str, Overflow]) -> Iterator[Attention
                 )
 
 
+def lasting(missing: Iterable[str], before: WorkersCondition, now: WorkersCondition) -> list[str]:
+    """Return the lines of ``/readyz`` that will not be over in a moment; `before` is from when they were asked for."""
+    lasts = {
+        NONE_SERVES: before.none_serves and now.none_serves,
+        NONE_ANSWERS: before.none_answers and now.none_answers,
+    }
+    is_settled = not (before.is_unsettled or now.is_unsettled)
+    return [
+        line for line in missing if lasts.get(line, is_settled or _section(line)[0] != "listen")
+    ]
+
+
 def not_served(missing: Iterable[str]) -> Iterator[AttentionItem]:
     """Find what else prevents clients from being served."""
     for line in missing:
         kind, _ = _section(line)
-        if line.startswith("no worker"):
-            hung = "each is replaced after ten seconds without an answer"
-            cause = hung if line == "no worker answers" else ""
+        if line in (NONE_SERVES, NONE_ANSWERS):
+            hung = "each that does nothing for ten seconds, though it could run, is replaced"
+            cause = hung if line == NONE_ANSWERS else ""
             yield AttentionItem(
                 "critical",
                 "workers",
@@ -219,22 +233,17 @@ def clients_that_wait(
             )
 
 
-def silent_workers(
-    workers: Iterable[Mapping[str, Any]], missing: Sequence[str]
-) -> Iterator[AttentionItem]:
-    """Find workers that do not answer while others do."""
-    none_answers = any(line.startswith("no worker") for line in missing)
-    for worker in workers if not none_answers else ():
-        if worker.get("ready", True) and "active" not in worker:
-            number = worker.get("worker", "?")
-            yield AttentionItem(
-                "warning",
-                "workers",
-                f"worker {number} does not answer",
-                do=f"it is replaced if it answers nothing for 10 s; otherwise end it: kill -KILL {worker.get('pid', 'PID')}",
-                link="#workers",
-                subject=f"worker {number}",
-            )
+def silent_workers(condition: WorkersCondition) -> Iterator[AttentionItem]:
+    """Find workers that do not do their work while others do."""
+    for number, pid in () if condition.none_answers else condition.silent:
+        yield AttentionItem(
+            "warning",
+            "workers",
+            f"worker {number} does not answer",
+            do=f"it is replaced if it does nothing for 10 s though it could run; otherwise end it: kill -KILL {pid}",
+            link="#workers",
+            subject=f"worker {number}",
+        )
 
 
 def processes(state: ServiceState, now: float) -> Iterator[AttentionItem]:
@@ -249,17 +258,18 @@ def processes(state: ServiceState, now: float) -> Iterator[AttentionItem]:
 def replaced_workers(
     restarts: Iterable[tuple[float, int, str]], now: float
 ) -> Iterator[AttentionItem]:
-    """Find workers that were replaced three times within a minute; see `ServiceState.restarts`."""
+    """Find processes that were replaced three times within five minutes; see `ServiceState.restarts`."""
     by_worker: dict[int, list[tuple[float, str]]] = {}
     for when, number, how in restarts:
-        if now - when < _MINUTE:
+        if now - when < _RECENTLY:
             by_worker.setdefault(number, []).append((when, how))
     for number, times in by_worker.items():
         if len(times) >= _MANY_RESTARTS:
+            name = f"worker {number}" if number else "the process that starts workers"
             yield AttentionItem(
                 "warning",
                 "workers",
-                f"worker {number} was replaced {len(times)} times within a minute",
+                f"{name} was replaced {len(times)} times within five minutes",
                 times[-1][1],
                 times[0][0],
                 "see the log for what it logged before it ended",

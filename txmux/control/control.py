@@ -46,7 +46,7 @@ from txmux.control.events import Hub
 from txmux.control.filters import EVERY, Filters, Page
 from txmux.control.listing import connections_of, row_order, rows_of_workers
 from txmux.control.lost_lines import LostLinesLog
-from txmux.control.overrides import Overrides, ServerState, ServiceState
+from txmux.control.overrides import Overrides, ServerState, ServiceState, WorkersCondition
 from txmux.control.rates import Rates, Traffic
 from txmux.control.report import Report, UnknownError
 from txmux.control.rules_index import RulesIndex
@@ -100,12 +100,14 @@ class WorkerReports:
         addresses: The states of servers' addresses.
         served: What is served by which worker.
         gauges: What is counted at the moment.
+        condition: How the workers were.
     """
 
     missing: Sequence[str]
     addresses: Answers
     served: Mapping[str, Any]
     gauges: Gauges
+    condition: WorkersCondition
 
     @property
     def lacking(self) -> list[str]:
@@ -232,9 +234,14 @@ class Control:
 
     async def ask(self) -> WorkerReports:
         """Ask the workers for what the status, the counts and the backends need."""
-        return WorkerReports(
-            *await concurrently(self.missing(), self.addresses(), self._served(), self._gauges())
+        condition = self._condition()
+        missing, addresses, served, gauges = await concurrently(
+            self.missing(), self.addresses(), self._served(), self._gauges()
         )
+        return WorkerReports(missing, addresses, served, gauges, condition)
+
+    def _condition(self) -> WorkersCondition:
+        return WorkersCondition() if self.state is None else self.state.condition()
 
     async def status(
         self,
@@ -276,13 +283,14 @@ class Control:
         self, reports: WorkerReports, backends: Sequence[Mapping[str, Any]] | None = None
     ) -> list[AttentionItem]:
         """Return what needs attention, the worst first."""
-        missing, states, gauges = reports.missing, reports.addresses, reports.gauges
+        states, gauges, condition = reports.addresses, reports.gauges, self._condition()
+        missing = attention.lasting(reports.missing, reports.condition, condition)
         if backends is None:
             counts = await Turns().run(
                 counts_in_steps(self.counters, self.rules, self.index.backends)
             )
             backends = await self._backends(attrs.evolve(counts, gauges=gauges), states)
-        workers, now = reports.served.get("workers", ()), time.time()
+        now = time.time()
         stayed, orphaned = self.counters.left_behind()
         found = [
             *await Turns().collect(attention.backends(backends, self.index, now)),
@@ -296,7 +304,7 @@ class Control:
             *attention.stayed_behind(0 if self.are_arriving() else stayed),
             *attention.orphaned(orphaned),
             *attention.clients_that_wait(self.overrides().held, gauges.held, time.monotonic()),
-            *attention.silent_workers(workers, missing),
+            *attention.silent_workers(condition),
             *(attention.processes(self.state, now) if self.state else ()),
             *attention.measured(gauges, self.rules, now),
             *attention.secrets(self.index, self.token_problem),

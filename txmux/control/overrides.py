@@ -89,6 +89,23 @@ class Overrides:
         return attrs.evolve(self, held={**held, backend: until} if until > now else held)
 
 
+@attrs.frozen
+class WorkersCondition:
+    """How the workers are, by what they do.
+
+    Attributes:
+        none_serves: Whether none serves, nor is about to.
+        is_unsettled: Whether a worker that is about to accept clients does not accept them yet.
+        none_answers: Whether some serve, and none of them does its work.
+        silent: The number and the process ID of each worker that serves and does not do its work.
+    """
+
+    none_serves: bool = False
+    is_unsettled: bool = False
+    none_answers: bool = False
+    silent: Sequence[tuple[int, int]] = ()
+
+
 @attrs.define(eq=False)
 class ServiceState:
     """The workers of a running service, and the state that they share beside the rules.
@@ -102,8 +119,9 @@ class ServiceState:
         problems: Returns what is wrong with the helper that opens files.
         observed: Returns the servers that are failing or silent.
         queues: Notices overflows of the accept queues.
-        restarts: Of each worker that was started again: when, in seconds since 1970, its number, and why.
+        restarts: Of each worker that was started again: when, in seconds since 1970, its number, and why; 0 stands for the starter.
         recurring: What the supervisor does each second.
+        condition: Returns how the workers are.
         refused_calls: By the system call that a sandbox has refused: when first, as above, and the number of the worker.
     """
 
@@ -122,6 +140,7 @@ class ServiceState:
     restarts: deque[tuple[float, int, str]] = attrs.field(factory=lambda: deque(maxlen=1000))
     recurring: RecurringSteps = attrs.field(factory=RecurringSteps)
     refused_calls: dict[str, tuple[float, int]] = attrs.field(factory=dict)
+    condition: Callable[[], WorkersCondition] = WorkersCondition
 
     def take_ended_holds(self, now: float) -> list[str]:
         """Return the backends whose hold has reached its end since the last call."""

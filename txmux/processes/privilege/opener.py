@@ -13,6 +13,7 @@ import os
 import select
 import signal
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -26,6 +27,7 @@ from txmux.net.channel import messages
 from txmux.net.channel.descriptorstream import RETRY, close_all
 from txmux.net.channel.message import Message
 from txmux.processes.forking import Child, ignore_signals, name_process, spawn
+from txmux.processes.liveness import MOST_SILENT, HangDetector, activity_of
 from txmux.processes.privilege.helper import Helper
 from txmux.rules.model import Files, Rules
 from txmux.rules.model.rules import OPTIONS
@@ -33,8 +35,10 @@ from txmux.rules.reading.parser import read_again
 from txmux.serving.listen_addresses import ListenAddress
 
 _PACKET = 65536  # bytes
-_PATIENCE = 10.0  # seconds that an answer may take; the supervisor blocks meanwhile
-_STARTING = 60.0  # seconds that the first answer may take, since the helper has to start
+_PATIENCE = 10.0
+"""Seconds that an answer may take, and longer if the helper works on it; the supervisor blocks meanwhile."""
+_STARTING = 60.0  # the same for the first answer, since the helper has to start
+_SLICE = 1.0  # seconds between two looks at what the helper does
 _MOST_TEXT = 65536
 """The most bytes of rules from the options of a command."""
 
@@ -52,9 +56,10 @@ class Opener:
     """
 
     def __init__(self, connection: socket.socket, patience: float = _PATIENCE) -> None:
-        connection.settimeout(patience)
-        self._patience = patience
+        self._patience = self._limit = patience
         self._connection = connection
+        self._pid = 0
+        self._halted = 0
         self._folder = Path.cwd()
         self._number = 0
         self._asking = threading.Lock()
@@ -65,8 +70,8 @@ class Opener:
         """Start a helper with the present privilege; raises `OSError`. `text` has rules that are in no file."""
         child = spawn(__name__, str(path), *([str(pidfile)] if pidfile else []))
         opener = cls(child.connection)
-        opener._process = child
-        child.connection.settimeout(_STARTING)
+        opener._process, opener._pid = child, child.pid
+        opener._limit = _STARTING
         if text is not None:
             child.connection.send(text.encode(errors="surrogateescape"))
         return opener
@@ -115,6 +120,22 @@ class Opener:
         """Return a connection for the `Opener` of another process; with `may_all`, for more than files."""
         return socket.socket(fileno=self._descriptor(messages.ANOTHER, may_all=may_all))
 
+    def watch_helper(self) -> None:
+        """Find the helper's process by a connection that it has made itself (`another`), to see what it does."""
+        if hasattr(socket, "SO_PEERCRED"):
+            size = struct.calcsize("3i")
+            credentials = self._connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+            self._pid = struct.unpack("3i", credentials)[0]
+
+    def look(self) -> None:
+        """Called each second: notice whether the helper is halted (SIGSTOP); it waits for requests at other times."""
+        activity = activity_of(self._pid) if self._pid else None
+        self._halted = self._halted + 1 if activity is not None and activity.is_halted else 0
+
+    def halted(self) -> int:
+        """Return the ID of the helper's process if it has been halted for long, otherwise 0."""
+        return self._pid if self._halted >= MOST_SILENT else 0
+
     def has_ended(self) -> bool:
         poll = select.poll()
         poll.register(self._connection, 0)  # its end is reported in any case
@@ -160,8 +181,7 @@ class Opener:
             while answer.get("number") != self._number:  # it belongs to a request that timed out
                 close_all(received)
                 answer, received = self._receive()
-            if self._number == 1:  # the helper has started
-                self._connection.settimeout(self._patience)
+            self._limit = self._patience  # the helper has started
         except (EOFError, ConnectionError):
             raise OSError(errno.EPIPE, f"{HELPER_ENDED}: restart the service") from None
         except OSError as problem:
@@ -171,7 +191,18 @@ class Opener:
         return answer, received
 
     def _receive(self) -> tuple[dict[str, Any], list[int]]:
-        packet, descriptors, _, _ = socket.recv_fds(self._connection, _PACKET, 1)
+        silence, until = HangDetector(), time.monotonic() + self._limit
+        while True:
+            self._connection.settimeout(min(_SLICE, self._limit))
+            try:
+                packet, descriptors, _, _ = socket.recv_fds(self._connection, _PACKET, 1)
+                break
+            except TimeoutError:
+                activity = activity_of(self._pid) if self._pid else None
+                silence.look(activity, has_turned=False)
+                is_working = activity is not None and silence.waited < self._limit
+                if time.monotonic() >= until and (not is_working or silence.why(at_work=True)):
+                    raise
         if not packet:
             raise EOFError
         return json.loads(packet), list(descriptors)

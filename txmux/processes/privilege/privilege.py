@@ -76,7 +76,9 @@ class Privilege:
         self.opener: Opener | None = None
 
     def take(self, connection: socket.socket) -> None:
-        self._use(Opener(connection))
+        opener = Opener(connection)
+        opener.watch_helper()
+        self._use(opener)
 
     @contextmanager
     def handed_over(self) -> Iterator[dict[str, socket.socket]]:
@@ -121,6 +123,19 @@ class Privilege:
             self._log.error("{why}", why=why)
             self._problems = [why]
         return self._problems
+
+    def look(self) -> None:
+        """Called each second: notice whether the helper has ended, or is halted."""
+        if not self.problems() and self.opener is not None:
+            self.opener.look()
+
+    def troubles(self) -> Sequence[str]:
+        """Return what is wrong with the helper, for the operator."""
+        if self._problems or self.opener is None or not (pid := self.opener.halted()):
+            return self._problems
+        return [
+            f"the helper that opens files is halted: continue it (kill -CONT {pid}), or restart the service"
+        ]
 
     def _use(self, opener: Opener) -> None:
         self.opener = opener

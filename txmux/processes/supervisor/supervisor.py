@@ -39,7 +39,7 @@ from txmux.backends.upstreams import Upstreams
 from txmux.client.io_runtime import IORuntime
 from txmux.client.tls.terminations import Terminations, expiry_warnings
 from txmux.control.broadcast import broadcast
-from txmux.control.overrides import Overrides, ServiceState
+from txmux.control.overrides import Overrides, ServiceState, WorkersCondition
 from txmux.errors import MuxError
 from txmux.net.channel import messages
 from txmux.net.channel.channel import ChannelError, PeerGoneError
@@ -78,7 +78,10 @@ _STARTING = 60.0
 """Seconds that workers may take to start."""
 
 _GRACE = 5.0
-"""Seconds that a worker has to exit, after the time limit of its connections."""
+"""Seconds that a worker has to exit, after the time limit of its connections; again, as long as it is busy with that."""
+
+_LONGEST_GRACE = 120.0
+"""Seconds after which even a busy worker is killed."""
 
 _LONGEST_WAIT = 3600
 """Seconds after `drain_timeout` for which the old process of an upgrade keeps held clients that could not move."""
@@ -171,9 +174,10 @@ class Supervisor:
             self._status,
             self._missing,
             upstreams,
-            problems=resources.privilege.problems,
+            problems=resources.privilege.troubles,
             observed=self._observer.observed,
             recurring=pool.recurring,
+            condition=self.condition,
         )
 
     def check(self, owner: tuple[int, int] | None = None) -> None:
@@ -268,7 +272,8 @@ class Supervisor:
                 call=call,
             )
 
-    def _starter_ended(self) -> None:
+    def _starter_ended(self, how: str) -> None:
+        self.state.restarts.append((time.time(), 0, how))
         for worker in self.pool.all():
             worker.starter_ended()
 
@@ -400,7 +405,32 @@ class Supervisor:
 
     def replace(self, worker: Worker) -> None:
         """Replace a worker that has received SIGTERM, unless the whole service has."""
-        self.pool.replace_soon(worker, self.limits.workers if are_plain(self._rules) else 0)
+        self.pool.replace_soon(worker, self._most_workers())
+
+    def _most_workers(self) -> int:
+        """Return how many workers there may be beside each other; 0 if two cannot listen at the same address."""
+        return self.limits.workers if are_plain(self._rules) else 0
+
+    def replace_hung(self, worker: Worker, why: str) -> None:
+        # Without clients to accept, a successor would never take over.
+        most = self._most_workers() if self.transfers.accepting else 0
+        if self.pool.replace_hung(worker, why, most):
+            self.counters.column(OWN).process.restarted()
+            self.state.restarts.append((time.time(), worker.number + 1, why))
+
+    def lives(self) -> bool:
+        """Whether the service does its work, or will without a restart."""
+        return self.pool.lives() and not self.starter.is_failing
+
+    def condition(self) -> WorkersCondition:
+        condition = self.pool.condition()
+        is_unsettled = bool(
+            condition.is_unsettled or self._catching_up or not self.transfers.accepting
+        )
+        none_serves = condition.none_serves or (
+            self.starter.is_failing and not self.pool.is_served()
+        )
+        return attrs.evolve(condition, none_serves=none_serves, is_unsettled=is_unsettled)
 
     # Reloads.
 
@@ -475,9 +505,9 @@ class Supervisor:
     def _tick(self) -> None:
         do = self.state.recurring.run
         do("see whom the kernel has killed", KILLS.look)
-        do("look at the process that starts workers", self.starter.ping)
+        do("look at the process that starts workers", self.starter.look)
         do("log what repeats", self.folded_log.report)
-        do("look at the helper", self._privilege.problems)
+        do("look at the helper", self._privilege.look)
         do(
             "look at the queues of listeners",
             lambda: self.state.queues.look(self._sockets.sockets()),
@@ -660,7 +690,7 @@ class Supervisor:
                 self._replace_failed(worker, failure.getErrorMessage())
             return 0
 
-        committed = worker.ask(messages.COMMIT, listening=listening).addErrback(failed)
+        committed = worker.ask_to_work(messages.COMMIT, listening=listening).addErrback(failed)
         worker.give_up(self.transfers.left_out)
         return committed
 
@@ -740,7 +770,21 @@ class Supervisor:
         stopped = succeed(None) if certificates is None else certificates.stop()
         longest_wait = _LONGEST_WAIT if is_replaced else 0
         seconds = self._rules.settings.drain_timeout + longest_wait + _GRACE
-        self._deadline = deadline = self._reactor.callLater(seconds, self._kill_all, workers)
+        latest = self._reactor.seconds() + seconds + _LONGEST_GRACE
+
+        def kill_rest() -> None:
+            nonlocal deadline
+            is_current = self._deadline is deadline
+            busy = [worker for worker in workers if worker.is_busy]
+            if not busy or self._reactor.seconds() >= latest:
+                self._kill_all(workers)
+                return
+            # On a slow machine, ending very many connections takes a while.
+            deadline = self._reactor.callLater(_GRACE, kill_rest)
+            if is_current:
+                self._deadline = deadline
+
+        self._deadline = deadline = self._reactor.callLater(seconds, kill_rest)
         ended = gatherResults([stopped, *(worker.stop(longest_wait) for worker in workers)])
         if is_replaced:
             await self.transfers.leave_out_datagrams()

@@ -11,7 +11,9 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
+from txmux.control.attention import NONE_ANSWERS, NONE_SERVES
 from txmux.control.broadcast import ANSWER_TIMEOUT, broadcast
+from txmux.control.overrides import WorkersCondition
 from txmux.errors import MuxError
 from txmux.net.channel import messages
 from txmux.net.channel.channel import ChannelError, PeerGoneError
@@ -38,8 +40,8 @@ async def failures(requests: Mapping[Worker, Deferred[Any]]) -> list[str]:
     return [f"worker {', '.join(numbers)}: {why}" for why, numbers in failed.items()]
 
 
-_PING = 1.0
-"""Seconds between two pings of a worker."""
+_LOOK = 1.0
+"""Seconds between two looks at what workers do."""
 
 _WHOLE = 0.5
 """Seconds to wait for a signal that was sent to all processes of the service."""
@@ -50,7 +52,7 @@ class WorkerPool:
     """Keeps a given number of workers running.
 
     Args:
-        on_ping: Called after each round of pings.
+        on_look: Called after each look.
 
     Attributes:
         recurring: What is done each second.
@@ -64,7 +66,7 @@ class WorkerPool:
 
     _make: Callable[[int], Worker]
     _reactor: Any
-    _on_ping: Callable[[], object] = lambda: None
+    _on_look: Callable[[], object] = lambda: None
     recurring: RecurringSteps = attrs.field(factory=RecurringSteps, init=False)
     changes: Conditions = attrs.field(factory=Conditions, init=False)
     workers: list[Worker] = attrs.field(factory=list, init=False)
@@ -77,20 +79,20 @@ class WorkerPool:
     _awaits_flows: object = attrs.field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._pinging = LoopingCall(self._ping)
-        self._pinging.clock = self._reactor
+        self._looking = LoopingCall(self._look)
+        self._looking.clock = self._reactor
 
     def watch(self) -> None:
-        self._pinging.start(_PING, now=False)
+        self._looking.start(_LOOK, now=False)
 
     def stop_watching(self) -> None:
-        if self._pinging.running:
-            self._pinging.stop()
+        if self._looking.running:
+            self._looking.stop()
 
-    def _ping(self) -> None:
+    def _look(self) -> None:
         for worker in self.all():
-            self.recurring.run(f"look at worker {worker.number + 1}", worker.ping)
-        self.recurring.run("do what is due each second", self._on_ping)
+            self.recurring.run(f"look at worker {worker.number + 1}", worker.look)
+        self.recurring.run("do what is due each second", self._on_look)
 
     def all(self) -> list[Worker]:
         return [*self.workers, *self.added, *self.retiring]
@@ -107,8 +109,25 @@ class WorkerPool:
     def are_ready(self) -> bool:
         return all(worker.ready for worker in self.workers)
 
-    def answers(self) -> bool:
-        return self.is_served() and all(worker.answers for worker in self.workers)
+    def is_starting(self) -> bool:
+        """Whether a worker is about to serve."""
+        return any(worker.is_starting for worker in self.workers)
+
+    def lives(self) -> bool:
+        """Whether clients are served, or will be, and no worker hangs without being replaced."""
+        are_replaced = any(successor.ready or successor.is_starting for successor in self._replaced)
+        hang = any(worker.hangs for worker in self.workers)
+        return (are_replaced or not hang) and (self.is_served() or self.is_starting())
+
+    def condition(self) -> WorkersCondition:
+        """Return what of the workers needs attention."""
+        ready = [worker for worker in self.workers if worker.ready]
+        return WorkersCondition(
+            none_serves=not ready and not self.is_starting(),
+            is_unsettled=not self._accept_pending.isdisjoint(ready),
+            none_answers=bool(ready) and all(worker.is_silent for worker in ready),
+            silent=[(worker.number + 1, worker.pid) for worker in self.all() if worker.is_silent],
+        )
 
     def reuse_retiring(self, count: int, able: Collection[Worker]) -> list[Worker]:
         """Have retiring workers serve again where possible, and return these."""
@@ -196,11 +215,28 @@ class WorkerPool:
         if worker in self.workers and worker not in self._replaced.values():
             successor = self._start_one(self.workers)
             self._replaced[successor] = worker
-            self._log.info(
-                "worker {number} was asked to end; worker {successor} takes its place",
+            log = self._log.error if worker.hangs else self._log.info
+            log(
+                "worker {number} {why}; worker {successor} takes its place",
                 number=worker.number + 1,
+                why=worker.hangs or "was asked to end",
                 successor=successor.number + 1,
             )
+
+    def replace_hung(self, worker: Worker, why: str, most: int) -> bool:
+        """Replace a worker that hangs, unless another one is being replaced; return whether its successor is started.
+
+        It keeps its clients until the successor serves, and moves them if it goes on by then. If there are `most` workers already, it
+        is killed first.
+        """
+        others = [other for other in self.workers if other is not worker]
+        if self._replaced or not all(other.ready for other in others):
+            return False
+        if len(self.all()) >= most:
+            worker.kill_hung(why, ", and another one is started at once")
+            return False
+        self.replace(worker)
+        return True
 
     def start_accepting(self, worker: Worker) -> None:
         self._accept_pending.add(worker)
@@ -330,11 +366,11 @@ class WorkerPool:
 
     async def missing(self) -> list[str]:
         if not self.is_served():
-            return ["no worker serves"]
+            return [NONE_SERVES]
         answers = await broadcast(self.workers, messages.MISSING, if_late="skip")
         reports: list[list[str]] = [lines for _, lines in answers.answers]
         if not reports:
-            return ["no worker answers"]
+            return [NONE_ANSWERS]
         # By section, since workers may have different reasons.
         lines = {line.partition(": ")[0]: line for line in itertools.chain(*reports)}
         by_worker = [{line.partition(": ")[0] for line in report} for report in reports]
@@ -355,6 +391,8 @@ class WorkerPool:
         ready = [worker for worker in workers if worker.ready]
         reports = await broadcast(ready, messages.STATUS, if_late="skip")
         answers.update(reports.answers)
+        for worker in ready:
+            worker.report_answered(answered=worker.number + 1 in answers)
         rows: list[dict[str, Any]] = [
             {
                 "worker": worker.number + 1,

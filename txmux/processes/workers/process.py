@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.task import LoopingCall
 from twisted.logger import Logger, globalLogBeginner
 
 from txmux.access.across_processes import SharedLimits
@@ -48,6 +49,8 @@ from txmux.telemetry.access_log import open_log
 from txmux.telemetry.counting.process_counters import CounterLayout, ProcessCounters
 from txmux.telemetry.lines import ServiceLog
 
+_BEAT = 1.0
+"""Seconds between two beats, by which the supervisor sees that the loop turns."""
 _PATIENCE = 5.0
 """Seconds that the helper may take to open a file: less than the time after which a hanging worker is replaced."""
 
@@ -120,6 +123,10 @@ class WorkerProcess:
             self._reactor.callLater(0, self._over)  # after the answer
             raise
         return self._is_confined
+
+    def beat(self) -> None:
+        """Called each second: shows the supervisor that the loop turns."""
+        self._counters.process.turned()
 
     def begin(self, serving: Serving, transfer: ConnectionTransfer) -> None:
         self._serving, self._transfer = serving, transfer
@@ -379,5 +386,8 @@ def run(
     )
     # systemd sends SIGTERM to every process of a service.
     SignalWatch(any_reactor, worker.be_replaced, signal.SIGTERM).start()
+    beating = LoopingCall(worker.beat)
+    beating.clock = any_reactor
+    beating.start(_BEAT)
     any_reactor.run(installSignalHandlers=False)
     return worker.status

@@ -28,6 +28,7 @@ from txmux.net.channel import messages
 from txmux.net.channel.descriptorstream import RETRY
 from txmux.net.channel.message import Message
 from txmux.processes.forking import Child, spawn
+from txmux.processes.liveness import HangDetector, activity_of
 from txmux.processes.oom import score_of_supervisor
 from txmux.processes.privilege.account import Account, account_of
 from txmux.processes.privilege.sandbox import Sandbox
@@ -39,8 +40,6 @@ from txmux.wire.jsontext import parse_json
 
 _PACKAGE = Path(__file__).parents[2]
 _PACKET = 65536  # bytes
-_MOST_SILENT = 10
-"""Seconds without an answer after which the process is killed: imports may take long on a busy machine."""
 _STDERR = 2
 _ENDED = "the process that starts workers has ended"
 STARTER = "txmux.processes.workers.starter"
@@ -130,16 +129,26 @@ class Starter:
         self._again: IDelayedCall | None = None
         self._becomes_later: Account | None = None
         self._ended: Callable[[int, int], object] = lambda _pid, _status: None
-        self._lost: Callable[[], object] = lambda: None
+        self._lost: Callable[[str], object] = lambda _how: None
+        self._failed_starts = 0
         self.refused: Callable[[int, str], object] = lambda _number, _call: None
 
+    @property
+    def is_there(self) -> bool:
+        return self._connection is not None
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether it has ended twice in a row before it had done anything, so that another start would not help."""
+        return self._failed_starts > 1
+
     def start_forking(
-        self, rules: Rules, ended: Callable[[int, int], object], lost: Callable[[], object]
+        self, rules: Rules, ended: Callable[[int, int], object], lost: Callable[[str], object]
     ) -> None:
         """Prepare to fork.
 
-        `ended` is called with the ID and the status of a worker that has ended, as from `os.waitpid`; `lost` when the starter
-        has ended, so that the ends of its workers will not be reported.
+        `ended` is called with the ID and the status of a worker that has ended, as from `os.waitpid`; `lost`, with the reason, when the
+        starter has ended, so that the ends of its workers will not be reported.
         """
         self._rules, self._ended, self._lost = rules, ended, lost
         try:
@@ -168,10 +177,10 @@ class Starter:
         if account is not None and self._connection is not None:
             self._connection.send(messages.BECOME, **attrs.asdict(account))
 
-    def ping(self) -> None:
-        """Called each second; a process that does not answer is killed, and restarted."""
+    def look(self) -> None:
+        """Called each second; a process that hangs is killed, and restarted."""
         if self._connection is not None:
-            self._connection.ping()
+            self._connection.look()
 
     def kill(self) -> None:
         if self._connection is not None:
@@ -182,7 +191,7 @@ class Starter:
         self._rules = rules
         modules = [*modules_for(rules)]
         if self._connection is not None and modules:
-            self._connection.send(messages.IMPORT, modules=modules)
+            self._connection.import_modules(modules)
 
     def fork(self, number: int, channel: int, sandbox: Sandbox) -> Deferred[int]:
         """Fork a worker, whose number counts from 1, and return its process ID, or a `StarterError`. Close the channel afterwards."""
@@ -201,14 +210,18 @@ class Starter:
             return fail(StarterError(_ENDED if has_ended else problem.strerror or str(problem)))
 
     def _has_ended(self) -> None:
-        self._connection = None
+        connection, self._connection = self._connection, None
+        has_worked, how = connection is not None and connection.has_worked, "has ended"
+        if connection is not None and connection.hung:
+            how = connection.hung
+        self._failed_starts = 0 if has_worked else self._failed_starts + 1
         delay = self._back_off.delay(self._reactor.seconds() - self._started_at)
         self._log.warn(
             "the process that starts workers has ended; another one is started {when}",
             when=f"in {delay:g} s" if delay else "at once",
         )
         self._again = self._reactor.callLater(delay, self._start_again)
-        self._lost()
+        self._lost(how)
 
     def _start_again(self) -> None:
         self._again = None
@@ -222,6 +235,7 @@ class Starter:
             except (OSError, MuxError) as problem:
                 why = getattr(problem, "strerror", None) or str(problem)
         if why is not None:
+            self._failed_starts += 1
             delay = self._back_off.delay(0)
             self._log.error("no worker can be started for {delay:g} s: {why}", delay=delay, why=why)
             self._again = self._reactor.callLater(delay, self._start_again)
@@ -240,6 +254,15 @@ class Starter:
 
 
 class _Connection(FileDescriptor):
+    """The process, and the packets from and to it.
+
+    Attributes:
+        has_worked: Whether it has ever answered: it has imported what it needs.
+        hung: Why it was killed; empty if it was not.
+    """
+
+    _log = Logger()
+
     def __init__(
         self,
         reactor: Any,
@@ -251,7 +274,11 @@ class _Connection(FileDescriptor):
         super().__init__(reactor)
         self._child = child
         child.connection.setblocking(False)  # noqa: FBT003 - the socket module's signature
-        self._silent = 0
+        self.has_worked = False
+        self.hung = ""
+        self._silence = HangDetector()
+        self._pings = self._pongs = self._imports_after = 0
+        self._has_answered = False
         self._ended = ended
         self._refused = refused
         self._lost: Callable[[], object] | None = lost
@@ -270,12 +297,27 @@ class _Connection(FileDescriptor):
         packet = json.dumps({"kind": message.kind, **values}).encode()
         socket.send_fds(self._child.connection, [packet], descriptors)
 
-    def ping(self) -> None:
-        self._silent += 1
-        if self._silent > _MOST_SILENT:
+    def look(self) -> None:
+        self._silence.look(activity_of(self._child.pid), has_turned=self._has_answered)
+        self._has_answered = False
+        # Until it has answered what was sent after the request to import, it may import.
+        if why := self._silence.why(at_work=self._pongs <= self._imports_after):
+            if not self.hung:
+                self._log.error("the process that starts workers {why}; it is killed", why=why)
+            self.hung = why
             self.kill()
-        elif self._silent == 1:
+        elif self.is_idle:
+            self._pings += 1
             self.send(messages.STARTER_PING)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it has answered the last ping."""
+        return self._pings == self._pongs
+
+    def import_modules(self, modules: Sequence[str]) -> None:
+        self._imports_after = self._pings
+        self.send(messages.IMPORT, modules=modules)
 
     def kill(self) -> None:
         with suppress(ProcessLookupError, PermissionError):
@@ -297,9 +339,11 @@ class _Connection(FileDescriptor):
             pass
         if not packet:
             return Failure(ConnectionDone())
-        self._silent = 0
+        self._has_answered = self.has_worked = True
         answer = parse_json(packet)
-        if answer["kind"] == messages.EXITED.kind:
+        if answer["kind"] == messages.PONG.kind:
+            self._pongs += 1
+        elif answer["kind"] == messages.EXITED.kind:
             self._ended(answer["pid"], answer["status"])
         elif answer["kind"] == messages.REFUSED_CALL.kind:
             self._refused(answer["number"], answer["call"])

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, NoReturn, Protocol
 
 import attrs
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
@@ -23,15 +23,14 @@ from txmux.control.overrides import ServiceState
 from txmux.net.channel import messages
 from txmux.net.channel.channel import Channel, ChannelError, PeerGoneError, attach
 from txmux.net.channel.message import Message
+from txmux.processes import liveness
+from txmux.processes.liveness import HangDetector, activity_of
 from txmux.processes.oom import how_killed
 from txmux.processes.privilege.sandbox import Sandbox
 from txmux.processes.workers.starting import BackOff, Starter
 from txmux.telemetry.counting.counters import OWN, Counters
 from txmux.telemetry.folding import FoldedLog
 
-_MOST_SILENT = 10
-"""Seconds without an answer after which a worker that serves is replaced."""
-_MOST_SILENT_STARTING = 60
 _LONGEST_OUTAGE = 0.5
 """The longest delay before a restart, in seconds, while no worker serves."""
 
@@ -39,6 +38,8 @@ _PROMPT = 1.0
 """Seconds that a healthy worker has for a request that it answers at once."""
 _AGAIN = 0.5
 """Seconds until a retiring worker is asked again whether it can end."""
+_MOST_UNANSWERED = 10
+"""Turns of its loop in which a worker may leave a request for its state without an answer."""
 
 _access = Logger(namespace="txmux.access")
 
@@ -68,6 +69,7 @@ class _Supervisor(Protocol):
     def ended(self, number: int, /, *, is_left: bool) -> None: ...
     def start_failed(self, worker: Worker, message: str, /) -> None: ...
     def replace(self, worker: Worker, /) -> None: ...
+    def replace_hung(self, worker: Worker, why: str, /) -> None: ...
     def report_waiting_clients(self, number: int, backend: str, /, *, waiting: bool) -> None: ...
 
 
@@ -100,13 +102,22 @@ class Worker:
         self._stopped: Deferred[None] | None = None
         self.has_served = not is_first
         self._retirement: object | None = None
-        self._pauses: list[Deferred[Any]] = []
+        self._waiting: list[Deferred[Any]] = []
         self.sockets: Mapping[str, socket.socket] = {}
         self._limits = LimitsLayout(0)
         self._can_listen = False
         self._how_ended = ""
         self.ready = self.is_leaving = self.is_confined = False
         self.version = self.pid = 0
+        self.failed_starts = 0
+        self._prepare_for_look()
+
+    def _prepare_for_look(self) -> None:
+        """Forget what an earlier process has done."""
+        self._silence = HangDetector()
+        self._awaits_answer = self._has_answered = self._hung = False
+        self._turns = self._looks_with_turn = self._held_up = self._tasks = 0
+        self._unanswered_since: int | None = None
 
     @property
     def can_return(self) -> bool:
@@ -149,8 +160,12 @@ class Worker:
     def pause(self, seconds: float) -> Deferred[Any]:
         """Wait for these seconds; a `PeerGoneError` if the process ends before."""
         pausing: Deferred[Any] = deferLater(self._reactor, seconds)
-        self._pauses = [pausing, *(earlier for earlier in self._pauses if not earlier.called)]
+        self._wait_until_it_ends(pausing)
         return pausing.addErrback(_process_ended)
+
+    def _wait_until_it_ends(self, waiting: Deferred[Any]) -> None:
+        """Cancel this when the process ends, or is found to hang."""
+        self._waiting = [waiting, *(earlier for earlier in self._waiting if not earlier.called)]
 
     def serve_again(self) -> None:
         self._retirement = None
@@ -160,14 +175,14 @@ class Worker:
         self.version = self._supervisor.version
         self._restart = None
         self._problem = ""
-        self._silent = 0
-        self._awaits_answer = self._hung = False
+        self._prepare_for_look()
         self._started_at = self._reactor.seconds()
         self._is_watched = True
         channel = self._channel = Channel(self.handlers, lambda: self._lost(channel), self._reactor)
         counters, number = self._supervisor.counters, self.number + 1
         try:
             own, column, life = counters.column(OWN), counters.column(number), counters.life
+            self._counts = column.process
             self._fork(channel)
         except (MemoryError, OSError) as problem:
             why = problem.strerror if isinstance(problem, OSError) else "there is no memory left"
@@ -219,6 +234,7 @@ class Worker:
             self.process_ended(None)
             return
         self._channel = None
+        self.failed_starts += self._supervisor.starter.is_there
         channel.close()
         self._missing(f"cannot be started: {why}", is_hopeless=True)
 
@@ -266,7 +282,26 @@ class Worker:
         }
         descriptors = [opened.fileno() for opened in lacking.values()]
         self._can_listen = True
-        return self.ask(messages.PREPARE, sockets=[*lacking], descriptors=descriptors, **values)
+        return self.ask_to_work(
+            messages.PREPARE, sockets=[*lacking], descriptors=descriptors, **values
+        )
+
+    def ask_to_work(self, message: Message, **values: Any) -> Deferred[Any]:
+        """Send a request whose answer may take as long as the worker lives; a `PeerGoneError` if it ends, or hangs."""
+        working = self.ask(message, seconds=None, **values)
+        if working.called:
+            return working
+        self._tasks += 1
+        silence = self._silence
+
+        def done(result: Any) -> Any:
+            if self._silence is silence:  # it is the same process
+                self._tasks -= 1
+            return result
+
+        self._wait_until_it_ends(working)
+        working.addErrback(lambda why: _process_ended(why) if why.check(CancelledError) else why)
+        return working.addBoth(done)
 
     def give_up(self, keys: Collection[str]) -> Deferred[None]:
         """Make it accept the clients that wait at these addresses, and close the ports; a worker that hangs is not waited for."""
@@ -296,45 +331,91 @@ class Worker:
 
     @property
     def answers(self) -> bool:
-        return self._silent <= 1
+        """Whether its loop has turned a moment ago, or it is about to: it does not wait."""
+        return self._silence.waited <= 1
 
-    def ping(self) -> None:
-        """Called each second; a process that does not answer is killed."""
+    @property
+    def is_starting(self) -> bool:
+        """Whether it will serve in a while: the last start has failed at most once."""
+        return not self.ready and self.failed_starts <= 1 and not self.hangs
+
+    @property
+    def hangs(self) -> str:
+        """Why it hangs, a part of a sentence; empty if it lives."""
+        return self._silence.why(at_work=not self.ready or self._tasks > 0)
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether it waits in one call, or has left a request unanswered though its loop turns."""
+        since = self._unanswered_since
+        is_mute = since is not None and self._looks_with_turn - since >= _MOST_UNANSWERED
+        return self.ready and (is_mute or self._silence.is_suspect)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether it runs, or is ready to."""
+        activity = activity_of(self.pid) if self.pid else None
+        return activity is not None and not activity.waits and not activity.has_ended
+
+    def report_answered(self, *, answered: bool) -> None:
+        """Note whether it has answered a request for its state."""
+        if answered:
+            self._unanswered_since = None
+        elif self._unanswered_since is None:
+            self._unanswered_since = self._looks_with_turn
+
+    def look(self) -> None:
+        """Called each second; a process that hangs is replaced."""
         channel = self._channel
-        if channel is None or self._hung:
+        if channel is None or not self.pid or self._hung:
             return
-        # Calls are counted, and not seconds, in case the machine is suspended.
-        self._silent += 1
-        limit = _MOST_SILENT if self.ready else _MOST_SILENT_STARTING
-        if self._silent > limit and channel.is_held_up:
-            # It was not asked. Any process of this user can bring that about, so that this must not end connections.
-            if self._silent == limit + 1:
-                self._log.error(
-                    "nothing could be sent to worker {number} for {seconds} s: as many descriptors of this user as one process may have open "
-                    "are on their way to other processes, which do not take them; raise LimitNOFILE=",
-                    number=self.number + 1,
-                    seconds=limit,
-                )
-        elif self._silent > limit:
-            is_to_end = self._stopped is not None or self._retirement is not None
-            self._log.error(
-                "worker {number} has not answered for {seconds} s; it is killed{more}",
-                number=self.number + 1,
-                seconds=limit,
-                more="" if is_to_end else ", and another one is started at once",
-            )
-            self._hung = True
-            self._end()
+        turns, before = self._counts.turns, self._turns
+        has_turned = self._has_answered or turns != before
+        self._turns, self._has_answered = turns, False
+        self._looks_with_turn += has_turned
+        is_cut_off = not channel.is_open
+        self._silence.look(activity_of(self.pid), has_turned=has_turned, is_cut_off=is_cut_off)
+        if why := self.hangs:
+            self._be_replaced(why)
         elif not self._awaits_answer:
-            self._awaits_answer = True
+            self._awaits_answer, self._held_up = True, 0
             channel.ask(messages.PING).addCallbacks(
-                lambda _: self._has_answered(channel), lambda _: None
+                lambda _: self._answered(channel), lambda _: None
+            )
+        elif channel.is_held_up:
+            self._report_held_up()
+
+    def _report_held_up(self) -> None:
+        """Any process of this user can bring that about, so that it must not end connections."""
+        self._held_up += 1
+        if self._held_up == liveness.MOST_SILENT:
+            self._log.error(
+                "nothing could be sent to worker {number} for {seconds} s: as many descriptors of this user as one process may have open "
+                "are on their way to other processes, which do not take them; raise LimitNOFILE=",
+                number=self.number + 1,
+                seconds=self._held_up,
             )
 
-    def _has_answered(self, channel: Channel) -> None:
+    def _be_replaced(self, why: str) -> None:
+        for waiting in self._waiting:
+            waiting.cancel()
+        if self._stopped is not None or self._retirement is not None:
+            self.kill_hung(why, "")
+        elif not self.ready:
+            self.kill_hung(why, ", and another one is started at once")
+        else:
+            self._supervisor.replace_hung(self, why)
+
+    def kill_hung(self, why: str, more: str) -> None:
+        self._log.error(
+            "worker {number} {why}; it is killed{more}", number=self.number + 1, why=why, more=more
+        )
+        self._how_ended, self._hung = why, True
+        self._end()
+
+    def _answered(self, channel: Channel) -> None:
         if self._channel is channel:
-            self._awaits_answer = False
-            self._silent = 0
+            self._awaits_answer, self._has_answered = False, True
 
     def kill(self) -> None:
         if self._channel is not None:
@@ -356,8 +437,10 @@ class Worker:
             except Exception:  # noqa: BLE001 - the worker must be replaced in any case
                 self._log.failure("worker {number}: its last messages", number=self.number + 1)
         self._channel = None
-        for pausing in self._pauses:
-            pausing.cancel()
+        for waiting in self._waiting:
+            waiting.cancel()
+        if not self.ready:
+            self.failed_starts += 1
         self.ready = self.is_confined = False
         self._supervisor.ended(self.number, is_left=self.is_leaving)
         if self._retirement is not None or self._stopped is not None:
@@ -366,7 +449,6 @@ class Worker:
                 self._stopped.callback(None)
             return
         if self._hung:
-            self._how_ended = "did not answer"
             self.start()
             return
         early = "" if self.has_served else " before it had served"
@@ -405,6 +487,7 @@ class Worker:
 
     def _is_ready(self, is_confined: object) -> None:
         self.ready = self.has_served = True
+        self.failed_starts = 0
         self.is_confined = is_confined is True
         self._supervisor.ready(self)
 

@@ -146,7 +146,7 @@ SERVER = _block(
     "local faults",  # of the failed: causes on this machine
     _each("failed", get_args(ServerFailure)),
 )
-PROCESS = _block("process", "spliced", "restarts", "lost lines")
+PROCESS = _block("process", "spliced", "restarts", "lost lines", "turns")
 
 BLOCKS: Mapping[str, CounterGroup] = {
     block.kind: block for block in (LISTENER, ROUTE, BACKEND, SERVER, PROCESS)

@@ -72,8 +72,8 @@ _LOCAL = SERVER.at["local faults"]
 _SERVER_IN, _SERVER_OUT = SERVER.at["bytes in"], SERVER.at["bytes out"]
 _FAILED, _LAST_FAILURE = SERVER.those("failed"), SERVER.at["last failure"]
 
-_SPLICED, _RESTARTS, _LOST_LINES = (
-    PROCESS.at[name] for name in ("spliced", "restarts", "lost lines")
+_SPLICED, _RESTARTS, _LOST_LINES, _TURNS = (
+    PROCESS.at[name] for name in ("spliced", "restarts", "lost lines", "turns")
 )
 
 # Local names, for speed.
@@ -272,6 +272,15 @@ class ProcessCounts(_CountedCells):
 
     def lost_lines(self, count: int) -> None:
         self.cells[_LOST_LINES] += count
+
+    def turned(self) -> None:
+        """The process's loop has turned; see `turns`."""
+        self.cells[_TURNS] += 1
+
+    @property
+    def turns(self) -> int:
+        """A number that grows once a second while the loop turns, so that it needs no answer from a busy process."""
+        return self.cells[_TURNS]
 
 
 NO_ROUTE = ""  # the name that stands for connections without a route

@@ -1,0 +1,183 @@
+"""Who hangs is judged by what it does."""
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.interop.children import eventually
+from txmux.processes import liveness
+from txmux.processes.liveness import Activity, HangDetector, activity_of
+
+_SLEEPS, _HALTED, _ON_DISK, _READY, _ENDED = "STDRZ"
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    child.kill()
+    child.wait()
+    assert child.stdout is not None
+    child.stdout.close()
+
+
+class DetectorTest(SynchronousTestCase):
+    def judged(
+        self, looks: Iterable[Activity | None], *, at_work: bool = False, **more: bool
+    ) -> list[str]:
+        """Return the verdict after each look, the first of which sees that the loop has turned."""
+        detector, found = HangDetector(), []
+        detector.look(Activity(_SLEEPS, 0.0), has_turned=True)
+        for activity in looks:
+            detector.look(activity, has_turned=False, **more)
+            found.append(detector.why(at_work=at_work))
+        return found
+
+    def assert_at(self, number: int, found: list[str], why: str) -> None:
+        """Check that the verdict is none before this look, and which it is then."""
+        self.assertEqual(found[: number - 1], [""] * (number - 1))
+        self.assertEqual(found[number - 1], why)
+
+    def test_waits(self) -> None:
+        """It sleeps in a call, is halted, or waits for a dead disk."""
+        for state in (_SLEEPS, _HALTED, _ON_DISK, "t"):
+            found = self.judged([Activity(state, 0.0)] * 10)
+            self.assert_at(10, found, "has done nothing for 10 s, though it could run")
+            found = self.judged([Activity(state, 0.0)] * 60, at_work=True)
+            self.assert_at(60, found, "has done nothing for 60 s, though it could run")
+
+    def test_is_not_given_the_processor(self) -> None:
+        """Others have it, or the quota is used up: it does not hang, however long that lasts."""
+        self.assertEqual({*self.judged([Activity(_READY, 0.0)] * 10_000)}, {""})
+
+    def test_works_for_long(self) -> None:
+        """What counts is its processor time: at a twentieth of a core, a turn that takes 19 s of it lasts for six minutes."""
+        slow = [Activity(_READY, number / 20) for number in range(19 * 20)]
+        self.assertEqual({*self.judged(slow)}, {""})
+        pages = [Activity(_ON_DISK, 0.0, number) for number in range(1000)]
+        self.assertEqual({*self.judged(pages)}, {""})
+
+    def test_endless_loop(self) -> None:
+        for seconds in (1, 20):
+            looks = [Activity(_READY, number / seconds) for number in range(1, 200 * seconds)]
+            why = "has used 20 s of processor time without answering"
+            self.assert_at(20 * seconds, self.judged(looks), why)
+            self.assert_at(
+                120 * seconds, self.judged(looks, at_work=True), why.replace("20", "120")
+            )
+
+    def test_loop_in_small_steps(self) -> None:
+        """It hangs in calls that wait, with a little work in between: what it has waited for is added up."""
+        looks = [Activity(_SLEEPS, number // 2) for number in range(30)]
+        self.assertTrue(self.judged(looks)[-1])
+
+    def test_cut_off(self) -> None:
+        """No message reaches it: it might as well hang; its end is reported elsewhere."""
+        looks = [Activity(_READY, float(number)) for number in range(10)]
+        self.assertTrue(self.judged(looks, is_cut_off=True)[-1])
+        self.assertEqual({*self.judged([Activity(_ENDED, 0.0)] * 100, is_cut_off=True)}, {""})
+        self.assertEqual({*self.judged([Activity(_ENDED, 0.0)] * 100)}, {""})
+
+    def test_nothing_is_known(self) -> None:
+        """Where the system does not show what a process does, it has the longer time."""
+        found = self.judged([None] * 60)
+        self.assert_at(60, found, "has done nothing for 60 s, though it could run")
+
+    @given(st.lists(st.tuples(st.sampled_from("SDTR"), st.floats(0, 1))))
+    def test_turns(self, looks: list[tuple[str, float]]) -> None:
+        """One whose loop turns at least every ninth second and each 19 s of processor time lives."""
+        detector, cpu, since, ran = HangDetector(), 0.0, 0, 0.0
+        for state, used in looks:
+            cpu, since, ran = cpu + used, since + 1, ran + used
+            has_turned = since > 9 or ran > 19
+            if has_turned:
+                since, ran = 0, 0.0
+            detector.look(Activity(state, cpu), has_turned=has_turned)
+            self.assertEqual(detector.why(), "")
+
+    def test_suspect(self) -> None:
+        """It is reported after three seconds; one that works is found waiting once at most between two beats."""
+        detector = HangDetector()
+        found = []
+        for _ in range(4):
+            detector.look(Activity(_SLEEPS, 0.0), has_turned=False)
+            found.append(detector.is_suspect)
+        self.assertEqual(found, [False, False, False, True])
+        detector.look(Activity(_SLEEPS, 0.0), has_turned=True)
+        self.assertFalse(detector.is_suspect)
+
+
+class ActivityTest(SynchronousTestCase):
+    def process(self, program: str) -> int:
+        child = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
+        self.child = child
+        self.addCleanup(_end, child)
+        assert child.stdout is not None
+        child.stdout.readline()
+        return child.pid
+
+    def seen(self, pid: int) -> Activity:
+        found = activity_of(pid)
+        assert found is not None
+        return found
+
+    def becomes(self, pid: int, is_so: Callable[[Activity], object]) -> None:
+        eventually(lambda: bool(is_so(self.seen(pid))), "it is seen")
+
+    def test_sleeps_and_ends(self) -> None:
+        pid = self.process("import time; print(1, flush=True); time.sleep(1000)")
+        self.becomes(pid, lambda activity: activity.state == _SLEEPS and activity.waits)
+        os.kill(pid, signal.SIGSTOP)
+        self.becomes(pid, lambda activity: activity.state == _HALTED and activity.waits)
+        before = self.seen(pid)
+        self.assertEqual(self.seen(pid), before)
+        os.kill(pid, signal.SIGKILL)
+        self.becomes(pid, lambda activity: activity.has_ended and not activity.waits)
+        self.child.wait()
+        self.assertTrue(self.seen(pid).has_ended)
+
+    def test_runs(self) -> None:
+        pid = self.process("print(1, flush=True)\nwhile True: pass")
+        before = self.seen(pid)
+        self.becomes(pid, lambda activity: activity.cpu >= before.cpu + 0.05)
+        self.assertFalse(self.seen(pid).waits)
+
+    def test_other_threads_do_not_count(self) -> None:
+        """Its loop is in the main thread: that hangs while another one works."""
+        program = (
+            "import threading, time\n"
+            "def work():\n    while True: sum(range(1000))\n"
+            "threading.Thread(target=work, daemon=True).start()\n"
+            "print(1, flush=True)\n"
+            "threading.Lock().acquire() and time.sleep(1000)"
+        )
+        pid = self.process(program)
+        self.becomes(pid, lambda activity: activity.state == _SLEEPS)
+        before = self.seen(pid)
+        clock = (~pid << 3) | 2  # of all its threads (clock_getcpuclockid(3))
+        until = time.clock_gettime(clock) + 0.2
+        eventually(lambda: time.clock_gettime(clock) > until, "the other thread works")
+        self.assertLess(self.seen(pid).cpu - before.cpu, 0.1)
+
+    def test_others_name(self) -> None:
+        """A process may call itself as it likes."""
+        program = "open('/proc/self/comm', 'w').write(') R 1 (x'); print(1, flush=True); input()"
+        reads, writes = os.pipe()
+        self.addCleanup(os.close, writes)
+        with os.fdopen(reads) as never:
+            child = subprocess.Popen(
+                [sys.executable, "-c", program], stdin=never, stdout=subprocess.PIPE
+            )
+        self.addCleanup(_end, child)
+        assert child.stdout is not None
+        select.select([child.stdout], [], [])
+        self.becomes(child.pid, lambda activity: activity.state == _SLEEPS)
+
+    def test_system_that_does_not_show_it(self) -> None:
+        self.patch(liveness, "_PROC", "/nowhere/at/all")
+        self.assertIsNone(activity_of(os.getpid()))
