@@ -13,10 +13,14 @@ from txmux.control.attention import (
     backends,
     clients_that_wait,
     killed_workers,
+    lasting,
     measured,
     not_accepted,
     not_served,
+    replaced_workers,
+    silent_workers,
 )
+from txmux.control.overrides import WorkersCondition
 from txmux.control.rules_index import RulesIndex
 from txmux.rules.model import Backend, Refusal, Route, Rules, Settings, TlsEnd
 from txmux.telemetry.attention import AttentionItem, AttentionLog
@@ -130,6 +134,48 @@ class OthersTest(SynchronousTestCase):
             [(item.level, item.what, item.text) for item in not_served(missing)],
             [("critical", "workers", "no worker serves")],
         )
+
+    def test_what_is_over_in_a_moment_is_not_reported(self) -> None:
+        """Nothing is said of a start, nor of what has changed while it was asked for."""
+        closed, idle = "[listen a]: no client is accepted", "[backend b]: no server is up"
+        missing = ["no worker serves", "no worker answers", closed, idle]
+        calm, worst = WorkersCondition(), WorkersCondition(none_serves=True, none_answers=True)
+        unsettled = WorkersCondition(is_unsettled=True)
+        for before, now, reported in (
+            (calm, calm, [closed, idle]),
+            (worst, worst, missing),
+            (worst, calm, [closed, idle]),
+            (calm, worst, [closed, idle]),
+            (unsettled, calm, [idle]),
+            (calm, unsettled, [idle]),
+        ):
+            self.assertEqual(lasting(missing, before, now), reported)
+
+    def test_silent_workers(self) -> None:
+        """Each is named, unless none answers, which is an item of its own."""
+        condition = WorkersCondition(silent=[(2, 77)])
+        (item,) = silent_workers(condition)
+        self.assertEqual((item.level, item.text), ("warning", "worker 2 does not answer"))
+        self.assertIn("kill -KILL 77", item.do)
+        self.assertEqual([*silent_workers(attrs.evolve(condition, none_answers=True))], [])
+
+    def test_restarts_that_repeat(self) -> None:
+        """Three within five minutes, of a worker or of the process that starts them: on a slow machine each takes a while."""
+        restarts = [(0.0, 1, "old"), *((200.0 * n, n % 2, f"reason {n}") for n in range(1, 4))]
+        self.assertEqual([*replaced_workers(restarts, 600.0)], [])
+        restarts = [(100.0 * n, number, f"reason {n}") for n in range(3) for number in (0, 2)]
+        self.assertEqual(
+            [(item.level, item.text, item.cause) for item in replaced_workers(restarts, 299.0)],
+            [
+                (
+                    "warning",
+                    "the process that starts workers was replaced 3 times within five minutes",
+                    "reason 2",
+                ),
+                ("warning", "worker 2 was replaced 3 times within five minutes", "reason 2"),
+            ],
+        )
+        self.assertEqual([*replaced_workers(restarts, 300.0)], [])
 
     def test_not_accepted(self) -> None:
         """A listener is served as long as one worker accepts."""
