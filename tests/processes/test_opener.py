@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import itertools
 import json
 import os
 import pwd
@@ -13,15 +14,21 @@ from typing import BinaryIO
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.interop.children import PATIENCE
+from tests.interop.children import PATIENCE, eventually
 from tests.support.folders import make_folder
 from txmux import files
 from txmux.files import open_log, read_bytes, use_helper
 from txmux.net.channel import messages
 from txmux.processes import forking
+from txmux.processes.liveness import Activity, activity_of
 from txmux.processes.privilege import opener
 from txmux.processes.privilege.opener import Opener, OpenerError, opener_of
 from txmux.serving.listen_addresses import ListenAddress, listen_addresses
+
+
+def _is_halted(pid: int) -> bool:
+    activity = activity_of(pid)
+    return activity is not None and activity.is_halted
 
 
 class OpenerTest(SynchronousTestCase):
@@ -305,6 +312,43 @@ class OpenerTest(SynchronousTestCase):
         os.kill(process.pid, signal.SIGCONT)
         self.opener._limit = PATIENCE
         self.assertEqual(self.text(self.key), "precious")
+
+    def test_helper_that_works_for_long(self) -> None:
+        """As long as it is ready to run, or runs, it is waited for."""
+        process, looks = self.opener._process, itertools.count()
+        assert process is not None
+        self.text(self.key)
+
+        def works(pid: int) -> Activity:
+            self.assertEqual(pid, process.pid)
+            if next(looks) == 3:
+                os.kill(pid, signal.SIGCONT)
+            return Activity("R", 0.0)
+
+        self.patch(opener, "activity_of", works)
+        self.patch(opener, "_SLICE", 0.01)
+        os.kill(process.pid, signal.SIGSTOP)
+        self.opener._limit = 0.01
+        self.assertEqual(self.text(self.key), "precious")
+        self.assertGreater(next(looks), 3)
+
+    def test_halted_helper_is_noticed(self) -> None:
+        """Also by a process that has taken it over, which did not start it."""
+        process = self.opener._process
+        assert process is not None
+        other = Opener(self.opener.another(may_all=True))
+        self.addCleanup(other.close)
+        other.watch_helper()
+        for each in (self.opener, other):
+            for state, pid in ((signal.SIGSTOP, process.pid), (signal.SIGCONT, 0)):
+                os.kill(process.pid, state)
+                is_halted = state == signal.SIGSTOP
+                eventually(lambda: _is_halted(process.pid) == is_halted, "the signal has come")  # noqa: B023
+                for _ in range(10):
+                    self.assertEqual(each.halted(), 0)
+                    each.look()
+                self.assertEqual(each.halted(), pid)
+                each._halted = 0
 
     def test_unknown_values(self) -> None:
         """A question with values that it does not know is refused, and the next one is answered."""

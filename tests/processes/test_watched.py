@@ -17,14 +17,17 @@ from tests.interop.mux import Mux
 from tests.processes.running import (
     RULES,
     WorkersTestCase,
+    customize,
     halted,
     has_connection,
     is_gone,
     listening_inode,
     open_files,
+    set_limits,
     workers_of,
 )
 from tests.processes.timed import TimedTestCase
+from tests.support.folders import make_folder
 from tests.support.load import Load
 from tests.support.peers import reactor
 from txmux.processes.workers.worker import Worker
@@ -172,6 +175,80 @@ class SilentTest(TimedTestCase):
             await self.until(lambda: self.starter() not in {0, starter})
         self.assertTrue(is_gone(starter))
         self.assertEqual(self.pids(), before)
+        ((_, number, how),) = self.supervisor.state.restarts
+        self.assertEqual((number, how), (0, "has done nothing for 10 s, though it could run"))
+
+    async def test_starter_that_imports(self) -> None:
+        """It may take a minute, as on a slow disk."""
+        before = await self.begin()
+        workers, starter = self.supervisor.pool.workers, self.starter()
+        await self.pass_by(2, *workers)
+        os.kill(starter, signal.SIGSTOP)
+        connection = self.supervisor.starter._connection
+        assert connection is not None
+        connection.import_modules(["json"])
+        with capturedLogs():
+            await self.pass_by(59, *workers, starter=False)
+            self.assertFalse(is_gone(starter))
+            await self.pass_by(2, *workers, starter=False)
+            await self.until(lambda: self.starter() not in {0, starter})
+        self.assertEqual(self.pids(), before)
+
+
+_HANGS = """
+import os, sys, time
+if "txmux" in str(sys.orig_argv):
+    from importlib import import_module
+    liveness = import_module("txmux.processes.liveness")
+    liveness.MOST_SILENT, liveness.LONGEST_TURN = 4, 1
+    worker = import_module("txmux.processes.workers.process").WorkerProcess
+    beat = worker.beat
+
+    def hang(self):
+        beat(self)
+        while self._number == 1 and os.path.exists({gate!r}):
+            {step}
+
+    worker.beat = hang
+"""
+
+
+class HangTest(WorkersTestCase):
+    def assert_replaced(self, step: str, why: str) -> None:
+        """Have one of two workers hang in its loop, and see that it is replaced, and that nobody waits for it."""
+        gate = make_folder(self) / "gate"
+        customize(self, _HANGS.format(gate=str(gate), step=step))
+        mux = self.start()
+        self.addCleanup(mux.stop)
+        first, second = workers_of(mux.child.pid)
+        gate.touch()
+        mux.child.wait_for(f"worker 1 has {why}; worker 3 takes its place")
+        mux.child.wait_for(f"worker 1 has {why}; it is killed")
+        self.assert_gone([first])
+        gate.unlink()
+        eventually(lambda: len(workers_of(mux.child.pid)) == 2, "there are two")
+        self.assertIn(second, workers_of(mux.child.pid))
+        self.be_closed(mux)
+
+    def test_endless_loop(self) -> None:
+        self.assert_replaced("pass", r"used \d+ s of processor time without answering")
+
+    def test_call_that_does_not_return(self) -> None:
+        self.assert_replaced("time.sleep(1000)", r"done nothing for \d+ s, though it could run")
+
+    def test_reload_does_not_wait_for_it(self) -> None:
+        """Its successor gets the new rules."""
+        set_limits(self, {"processes.liveness.MOST_SILENT": 4})
+        mux = self.start()
+        self.addCleanup(mux.stop)
+        (first, _), file = workers_of(mux.child.pid), mux.log.with_name("rules.ini")
+        os.kill(first, signal.SIGSTOP)
+        file.write_text(f"{file.read_text()}detect_timeout = 9s\n")
+        os.kill(mux.child.pid, signal.SIGHUP)
+        mux.child.wait_for("rules reloaded: ")
+        self.assert_gone([first])
+        eventually(lambda: len(workers_of(mux.child.pid)) == 2, "there are two")
+        self.be_closed(mux)
 
 
 class KilledTest(WorkersTestCase):
