@@ -771,6 +771,7 @@ class Supervisor:
         longest_wait = _LONGEST_WAIT if is_replaced else 0
         seconds = self._rules.settings.drain_timeout + longest_wait + _GRACE
         latest = self._reactor.seconds() + seconds + _LONGEST_GRACE
+        deadline: IDelayedCall
 
         def kill_rest() -> None:
             nonlocal deadline
