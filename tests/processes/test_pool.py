@@ -5,6 +5,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 from typing_extensions import override
 
@@ -28,7 +29,9 @@ class _Worker:
         asked: What it has yet to answer, by its kind.
     """
 
-    ready = answers = True
+    ready = answers = has_served = True
+    hangs = ""
+    is_silent = is_starting = False
     connections = 0
     is_late = False
     pid = 1
@@ -53,8 +56,15 @@ class _Worker:
     def retire(self) -> None:
         self.heard.append("retire")
 
-    def ping(self) -> None:
-        self.heard.append("ping")
+    def look(self) -> None:
+        self.heard.append("look")
+
+    def start(self) -> None:
+        self.ready = False
+        self.heard.append("start")
+
+    def kill_hung(self, why: str, more: str) -> None:
+        self.heard.append(f"killed: {why}{more}")
 
     def no_memory(self) -> None:
         raise MemoryError
@@ -74,7 +84,7 @@ class LookTest(SynchronousTestCase):
 
         pool = WorkerPool(make, clock, fail)
         lacking, first = make(1), make(0)
-        self.patch(lacking, "ping", lacking.no_memory)
+        self.patch(lacking, "look", lacking.no_memory)
         pool.workers += [lacking, first]
         pool.watch()
         clock.pump([1.0] * 3)
@@ -85,7 +95,59 @@ class LookTest(SynchronousTestCase):
             [*pool.recurring.failing], ["look at worker 2", "do what is due each second"]
         )
         self.assertEqual(len(self.flushLoggedErrors(MemoryError)), 1)
-        self.assertEqual(first.heard, ["ping"] * 3)
+        self.assertEqual(first.heard, ["look"] * 3)
+
+
+class HungTest(SynchronousTestCase):
+    def setUp(self) -> None:
+        make: Any = _Worker
+        self.pool = WorkerPool(make, Clock())
+        self.first, self.second = _Worker(0), _Worker(1)
+        workers: list[Any] = [self.first, self.second]
+        self.pool.workers += workers
+        self.first.hangs = "hangs"
+
+    def replaced(self, worker: Any, most: int = 16) -> bool:
+        with capturedLogs():
+            return self.pool.replace_hung(worker, "hangs", most)
+
+    def test_successor_first(self) -> None:
+        """Another one that hangs waits for its turn."""
+        self.assertFalse(self.pool.lives())
+        self.assertTrue(self.replaced(self.first))
+        successor: Any = self.pool.workers[2]
+        self.assertFalse(self.pool.lives())
+        successor.is_starting = True
+        self.assertTrue(self.pool.lives())
+        self.assertFalse(self.replaced(self.second))
+        self.assertEqual((self.first.heard, self.second.heard), ([], []))
+        self.assertEqual((successor.number, successor.heard), (2, ["start"]))
+
+    def test_no_room_for_a_successor(self) -> None:
+        """It is killed first, but only while the others serve."""
+        self.second.ready = False
+        self.assertFalse(self.replaced(self.first, 2))
+        self.assertEqual(self.first.heard, [])
+        self.second.ready = True
+        self.assertFalse(self.replaced(self.first, 2))
+        self.assertEqual(self.first.heard, ["killed: hangs, and another one is started at once"])
+        self.assertEqual(len(self.pool.workers), 2)
+
+    def test_condition(self) -> None:
+        condition = self.pool.condition()
+        self.assertFalse(condition.none_serves or condition.none_answers or condition.silent)
+        self.first.is_silent = True
+        self.assertEqual(self.pool.condition().silent, [(1, 1)])
+        self.assertFalse(self.pool.condition().none_answers)
+        self.second.is_silent = True
+        self.assertTrue(self.pool.condition().none_answers)
+        self.first.ready = self.second.ready = False
+        self.assertFalse(self.pool.condition().none_answers)
+        self.assertTrue(self.pool.condition().none_serves)
+        self.assertFalse(self.pool.lives())
+        self.first.hangs, self.second.is_starting = "", True
+        self.assertFalse(self.pool.condition().none_serves)
+        self.assertTrue(self.pool.lives())
 
 
 class SettledTest(SynchronousTestCase):
