@@ -49,7 +49,8 @@ class TimedTestCase(SupervisedTestCase):
             await self.until(lambda: not starter or self.has_starter_answered())
 
     def has_starter_answered(self) -> bool:
-        connection = self.supervisor.starter._connection
+        supervisor = self.running.supervisor  # None once the service has stopped
+        connection = supervisor.starter._connection if supervisor is not None else None
         return connection is None or connection.is_idle
 
     async def starter_answers(self) -> None:
