@@ -253,7 +253,7 @@ class MuxService(Service):
             steps = CommittedSteps("this process serves again")
             steps.run("serve with workers", supervisor.serve_again)
             steps.run("follow the rules", self.control.use_rules, self.control.rules)
-            steps.run("be the main process", self._upgrades.serve_again, supervisor.lives)
+            steps.run("be the main process", self._upgrades.serve_again, supervisor.pool.lives)
             errors = ("the new process has ended", *steps.troubles)
             self.control.record_upgrade(Report(ok=False, errors=errors))
 

@@ -39,7 +39,7 @@ from txmux.backends.upstreams import Upstreams
 from txmux.client.io_runtime import IORuntime
 from txmux.client.tls.terminations import Terminations, expiry_warnings
 from txmux.control.broadcast import broadcast
-from txmux.control.overrides import Overrides, ServiceState, WorkersCondition
+from txmux.control.overrides import Overrides, ServiceState
 from txmux.errors import MuxError
 from txmux.net.channel import messages
 from txmux.net.channel.channel import ChannelError, PeerGoneError
@@ -78,10 +78,7 @@ _STARTING = 60.0
 """Seconds that workers may take to start."""
 
 _GRACE = 5.0
-"""Seconds that a worker has to exit, after the time limit of its connections; again, as long as it is busy with that."""
-
-_LONGEST_GRACE = 120.0
-"""Seconds after which even a busy worker is killed."""
+"""Seconds that a worker has to exit, after the time limit of its connections."""
 
 _LONGEST_WAIT = 3600
 """Seconds after `drain_timeout` for which the old process of an upgrade keeps held clients that could not move."""
@@ -177,7 +174,9 @@ class Supervisor:
             problems=resources.privilege.troubles,
             observed=self._observer.observed,
             recurring=pool.recurring,
-            condition=self.condition,
+            condition=lambda: pool.condition(
+                is_changing=bool(self._catching_up) or not self.transfers.accepting
+            ),
         )
 
     def check(self, owner: tuple[int, int] | None = None) -> None:
@@ -229,7 +228,7 @@ class Supervisor:
         if self._rules.settings.sandbox == "auto" and not landlock.abi():
             self._log.info("workers have no sandbox: {why}", why=NO_LANDLOCK)
         self.starter.refused = self._refused_call
-        self.starter.start_forking(self._rules, self._ended, self._starter_ended)
+        self.starter.start_forking(self._rules, self.pool.process_ended, self._starter_ended)
         self.pool.resize(self._rules.settings.workers)
         self._is_started = True
         self.pool.watch()
@@ -256,11 +255,6 @@ class Supervisor:
 
     def _worker(self, number: int) -> Worker:
         return Worker(self, number, self._reactor, is_first=not self._is_started)
-
-    def _ended(self, pid: int, status: int) -> None:
-        for worker in self.pool.all():
-            if worker.pid == pid:
-                worker.process_ended(status)
 
     def _refused_call(self, number: int, call: str) -> None:
         calls = self.state.refused_calls
@@ -411,26 +405,10 @@ class Supervisor:
         """Return how many workers there may be beside each other; 0 if two cannot listen at the same address."""
         return self.limits.workers if are_plain(self._rules) else 0
 
-    def replace_hung(self, worker: Worker, why: str) -> None:
+    def replace_hung(self, worker: Worker, why: str) -> bool:
         # Without clients to accept, a successor would never take over.
         most = self._most_workers() if self.transfers.accepting else 0
-        if self.pool.replace_hung(worker, why, most):
-            self.counters.column(OWN).process.restarted()
-            self.state.restarts.append((time.time(), worker.number + 1, why))
-
-    def lives(self) -> bool:
-        """Whether the service does its work, or will without a restart."""
-        return self.pool.lives() and not self.starter.is_failing
-
-    def condition(self) -> WorkersCondition:
-        condition = self.pool.condition()
-        is_unsettled = bool(
-            condition.is_unsettled or self._catching_up or not self.transfers.accepting
-        )
-        none_serves = condition.none_serves or (
-            self.starter.is_failing and not self.pool.is_served()
-        )
-        return attrs.evolve(condition, none_serves=none_serves, is_unsettled=is_unsettled)
+        return self.pool.replace_hung(worker, why, most)
 
     # Reloads.
 
@@ -770,22 +748,7 @@ class Supervisor:
         stopped = succeed(None) if certificates is None else certificates.stop()
         longest_wait = _LONGEST_WAIT if is_replaced else 0
         seconds = self._rules.settings.drain_timeout + longest_wait + _GRACE
-        latest = self._reactor.seconds() + seconds + _LONGEST_GRACE
-        deadline: IDelayedCall
-
-        def kill_rest() -> None:
-            nonlocal deadline
-            is_current = self._deadline is deadline
-            busy = [worker for worker in workers if worker.is_busy]
-            if not busy or self._reactor.seconds() >= latest:
-                self._kill_all(workers)
-                return
-            # On a slow machine, ending very many connections takes a while.
-            deadline = self._reactor.callLater(_GRACE, kill_rest)
-            if is_current:
-                self._deadline = deadline
-
-        self._deadline = deadline = self._reactor.callLater(seconds, kill_rest)
+        self._deadline = deadline = self._reactor.callLater(seconds, self._kill_all, workers)
         ended = gatherResults([stopped, *(worker.stop(longest_wait) for worker in workers)])
         if is_replaced:
             await self.transfers.leave_out_datagrams()

@@ -142,7 +142,7 @@ class Upgrades:
             except PidFileError as problem:
                 self._on_failed(problem)
             else:
-                self._serves(supervisor.lives)
+                self._serves(supervisor.pool.lives)
             return
 
         async def accept(state: TransferState | None = None) -> list[str]:
@@ -159,7 +159,7 @@ class Upgrades:
             supervisor.servers_elsewhere.share()
             await self._accept(transfers)
             left_out = self._leave_out()
-            self._serves(supervisor.lives)
+            self._serves(supervisor.pool.lives)
             return left_out
 
         def all_here() -> None:

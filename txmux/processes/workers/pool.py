@@ -103,6 +103,11 @@ class WorkerPool:
         replaced = {old for successor, old in self._replaced.items() if successor.ready}
         return replaced.union(self.retiring)
 
+    def process_ended(self, pid: int, status: int) -> None:
+        for worker in self.all():
+            if worker.pid == pid:
+                worker.process_ended(status)
+
     def is_served(self) -> bool:
         return any(worker.ready for worker in self.workers)
 
@@ -119,12 +124,12 @@ class WorkerPool:
         hang = any(worker.hangs for worker in self.workers)
         return (are_replaced or not hang) and (self.is_served() or self.is_starting())
 
-    def condition(self) -> WorkersCondition:
-        """Return what of the workers needs attention."""
+    def condition(self, *, is_changing: bool = False) -> WorkersCondition:
+        """Return what of the workers needs attention; `is_changing` if some are about to accept clients."""
         ready = [worker for worker in self.workers if worker.ready]
         return WorkersCondition(
             none_serves=not ready and not self.is_starting(),
-            is_unsettled=not self._accept_pending.isdisjoint(ready),
+            is_unsettled=is_changing or not self._accept_pending.isdisjoint(ready),
             none_answers=bool(ready) and all(worker.is_silent for worker in ready),
             silent=[(worker.number + 1, worker.pid) for worker in self.all() if worker.is_silent],
         )

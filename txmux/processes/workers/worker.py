@@ -69,7 +69,7 @@ class _Supervisor(Protocol):
     def ended(self, number: int, /, *, is_left: bool) -> None: ...
     def start_failed(self, worker: Worker, message: str, /) -> None: ...
     def replace(self, worker: Worker, /) -> None: ...
-    def replace_hung(self, worker: Worker, why: str, /) -> None: ...
+    def replace_hung(self, worker: Worker, why: str, /) -> bool: ...
     def report_waiting_clients(self, number: int, backend: str, /, *, waiting: bool) -> None: ...
 
 
@@ -181,7 +181,7 @@ class Worker:
         channel = self._channel = Channel(self.handlers, lambda: self._lost(channel), self._reactor)
         counters, number = self._supervisor.counters, self.number + 1
         try:
-            own, column, life = counters.column(OWN), counters.column(number), counters.life
+            column, life = counters.column(number), counters.life
             self._counts = column.process
             self._fork(channel)
         except (MemoryError, OSError) as problem:
@@ -189,9 +189,7 @@ class Worker:
             self._cannot_start(channel, str(why))
             return
         if is_again:
-            own.process.restarted()
-            restart = time.time(), self.number + 1, self._how_ended
-            self._supervisor.state.restarts.append(restart)
+            self._record_restart(self._how_ended)
         if column.descriptor is not None:
             counting = channel.ask(
                 messages.COUNT_IN,
@@ -337,7 +335,8 @@ class Worker:
     @property
     def is_starting(self) -> bool:
         """Whether it will serve in a while: the last start has failed at most once."""
-        return not self.ready and self.failed_starts <= 1 and not self.hangs
+        fails = self.failed_starts > 1 or self._supervisor.starter.is_failing
+        return not (self.ready or fails or self.hangs)
 
     @property
     def hangs(self) -> str:
@@ -350,12 +349,6 @@ class Worker:
         since = self._unanswered_since
         is_mute = since is not None and self._looks_with_turn - since >= _MOST_UNANSWERED
         return self.ready and (is_mute or self._silence.is_suspect)
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether it runs, or is ready to."""
-        activity = activity_of(self.pid) if self.pid else None
-        return activity is not None and not activity.waits and not activity.has_ended
 
     def report_answered(self, *, answered: bool) -> None:
         """Note whether it has answered a request for its state."""
@@ -403,8 +396,12 @@ class Worker:
             self.kill_hung(why, "")
         elif not self.ready:
             self.kill_hung(why, ", and another one is started at once")
-        else:
-            self._supervisor.replace_hung(self, why)
+        elif self._supervisor.replace_hung(self, why):
+            self._record_restart(why)
+
+    def _record_restart(self, why: str) -> None:
+        self._supervisor.counters.column(OWN).process.restarted()
+        self._supervisor.state.restarts.append((time.time(), self.number + 1, why))
 
     def kill_hung(self, why: str, more: str) -> None:
         self._log.error(
