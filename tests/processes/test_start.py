@@ -4,6 +4,7 @@ import atexit
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -30,6 +31,7 @@ from txmux.cli import twist
 from txmux.detection.registry import installed_matchers
 from txmux.errors import ListenError, MuxError
 from txmux.processes import liveness
+from txmux.processes.forking import ignore_signals
 from txmux.processes.workers import process
 from txmux.processes.workers.pool import WorkersError
 from txmux.rules.lint.privileges import obstacles
@@ -176,10 +178,11 @@ class ServiceTest(SupervisedTestCase):
         service = self.service("[listen x]\nendpoint = 127.0.0.1:0\n")
         service.setServiceParent(top)
         await top.stopService()
-        self.assertEqual(registered, [])
+        ignored = (ignore_signals, signal.SIGTERM)
+        self.assertEqual(registered, [ignored])
         service.failure = WorkersError("no")
         await top.stopService()
-        self.assertEqual(registered, [(os._exit, 1)])
+        self.assertEqual(registered, [ignored, (os._exit, 1)])
 
 
 _LISTENS = "[listen x]\nendpoint = ssl:0\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import shlex
+import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -21,8 +22,8 @@ from txmux.errors import MuxError
 from txmux.net.sockets.memory import keep_running
 from txmux.net.sockets.timers import use_monotonic_time
 from txmux.net.tls.deferred import import_reactor_without_tls
-from txmux.processes.forking import can_fork, name_process
-from txmux.processes.held_signals import hold_signals, release_signals
+from txmux.processes.forking import can_fork, ignore_signals, name_process
+from txmux.processes.held_signals import release_signals
 from txmux.telemetry.lines import ServiceLog
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ class _StoppingService(MultiService):
             atexit.register(os._exit, status_of(failure))
         else:
             # The end of the interpreter gives signals their default effect again.
-            atexit.register(hold_signals)
+            atexit.register(ignore_signals, signal.SIGTERM)
         stopped: Deferred[Any] = super().stopService()
         return stopped
 
