@@ -25,7 +25,6 @@ from txmux.control.watching import RulesWatch
 from txmux.errors import MuxError, cause_of
 from txmux.net.collecting import UNCOLLECTED_FOR_GOOD
 from txmux.net.turns import in_thread
-from txmux.processes.committed import CommittedSteps
 from txmux.processes.forking import Child
 from txmux.processes.held_signals import hold_signals, release_signals
 from txmux.processes.memory import give_back
@@ -49,6 +48,7 @@ from txmux.rules.reading.parser import load_within_patience
 from txmux.serving.endpoints import check_servers
 from txmux.serving.store import ListeningSockets
 from txmux.telemetry.counting.counters import Counters
+from txmux.telemetry.steps import CommittedSteps
 
 __all__ = ["MuxService"]
 
@@ -110,7 +110,8 @@ class MuxService(Service):
             endpoints=endpoints,
             privilege=Privilege(sockets, endpoints.store, pidfile=named),
             counters=counters,
-            notifier=Notifier(os.environ if use_sd_notify else {}, reactor),
+            recurring=control.recurring,
+            notifier=Notifier(os.environ if use_sd_notify else {}, reactor, control.recurring),
             pidfile=named,
         )
         sockets.on_replaced = endpoints.store.on_replaced = resources.store
@@ -120,7 +121,7 @@ class MuxService(Service):
         self._warnings = warnings
         self._reloading = Coalescer(self._reload)
         self._pending_rules: Rules | None = None
-        self._watch = watch = RulesWatch(reactor, self._rules_changed)
+        self._watch = watch = RulesWatch(reactor, self._rules_changed, control.recurring)
         control.has_outdated_rules = lambda: watch.has_changed
         self._stop_signals = StopSignals(reactor)
         self._upgrades = Upgrades(

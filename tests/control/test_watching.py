@@ -7,6 +7,7 @@ from tests.support.folders import make_folder
 from txmux.control import watching
 from txmux.control.watching import RulesWatch
 from txmux.rules.reading.parser import load
+from txmux.telemetry.steps import RecurringSteps
 
 
 class RulesWatchTest(SynchronousTestCase):
@@ -21,10 +22,12 @@ class RulesWatchTest(SynchronousTestCase):
             raise RuntimeError("can't start new thread")
 
         self.patch(watching, "in_thread", lack)
-        watch = RulesWatch(clock, lambda: True)
+        steps = RecurringSteps()
+        watch = RulesWatch(clock, lambda: True, steps)
         watch.watch_files_of(load(path))
         clock.pump([1.0] * 12)
         self.assertEqual(looks, [4, 8, 12])
+        self.assertEqual([*steps.failing], ["look at the rules' files"])
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
         watch.stop_watching()
         self.assertEqual(clock.getDelayedCalls(), [])

@@ -96,6 +96,10 @@ class LookTest(SynchronousTestCase):
         )
         self.assertEqual(len(self.flushLoggedErrors(MemoryError)), 1)
         self.assertEqual(first.heard, ["look"] * 3)
+        pool.workers.remove(lacking)
+        pool.retiring.append(lacking)
+        pool.retired(lacking)
+        self.assertEqual([*pool.recurring.failing], ["do what is due each second"])
 
 
 class HungTest(SynchronousTestCase):

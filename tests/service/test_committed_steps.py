@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.service.reload_case import ReloadCase, greeted
 from tests.support.peers import PeerFactory, listen
-from txmux.processes.committed import CommittedSteps
+from txmux.telemetry.steps import CommittedSteps
 
 _run, _wait = CommittedSteps.run, CommittedSteps.wait
 

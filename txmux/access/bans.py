@@ -14,6 +14,7 @@ import attrs
 
 from txmux.errors import MuxError, printable
 from txmux.rules.model import IPNetwork
+from txmux.telemetry.steps import RecurringSteps
 from txmux.transport import IPAddress, unmapped
 from txmux.wire.jsontext import time_of
 
@@ -248,6 +249,7 @@ class ServiceBans:
         bans: Returns the bans; some may have expired.
         change: Sends changes to every process, and returns those that have not answered.
         now: The monotonic clock, by which bans begin and end.
+        recurring: Runs what is done about them again and again.
 
     Attributes:
         publish: Called for each change here with the network and its ban, or ``None``, without waiting.
@@ -256,6 +258,7 @@ class ServiceBans:
     _bans: Callable[[], Bans]
     _change: Callable[[Sequence[Change]], Awaitable[list[str]]]
     now: Callable[[], float] = time.monotonic
+    recurring: RecurringSteps = attrs.field(factory=RecurringSteps)
     publish: Callable[[IPNetwork, Ban | None], object] | None = attrs.field(
         default=None, init=False
     )

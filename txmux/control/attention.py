@@ -248,7 +248,6 @@ def silent_workers(condition: WorkersCondition) -> Iterator[AttentionItem]:
 
 def processes(state: ServiceState, now: float) -> Iterator[AttentionItem]:
     """Find what is wrong with the processes of a service; `now` is in seconds since 1970."""
-    yield from failing_steps(state.recurring.failing)
     yield from replaced_workers(state.restarts, now)
     yield from killed_workers(state.restarts, now)
     yield from refused_calls(state.refused_calls)

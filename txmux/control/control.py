@@ -73,8 +73,8 @@ from txmux.telemetry.counting.snapshot import (
 )
 from txmux.telemetry.formatting import counted, duration
 from txmux.telemetry.lines import LOST_LINES
-from txmux.telemetry.recurring import RecurringSteps
 from txmux.telemetry.sources import Source, SourceLog, worst
+from txmux.telemetry.steps import RecurringSteps
 from txmux.transport import IPAddress
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class Control:
     """Asks all workers of a service and puts their answers together; passes an operator's changes to all of them.
 
     Attributes:
-        recurring: What is done every few seconds in this process.
+        recurring: Runs what this process does again and again.
         rates: The rates of counters.
         index: Finds in the current rules what belongs together.
         bans: Clients that may not connect, beside the rules.
@@ -168,14 +168,16 @@ class Control:
         self.has_outdated_rules: Callable[[], bool] = lambda: False
         self.rates = Rates(reactor.seconds)
         self.events = Hub(reactor, self.workers, self.checked_upstreams)
+        self.recurring = recurring = RecurringSteps()
         self.bans = ServiceBans(
-            lambda: self.state.bans if self.state else Bans(), self._change_bans
+            lambda: self.state.bans if self.state else Bans(),
+            self._change_bans,
+            recurring=recurring,
         )
         self._lists = ListUpdates(reactor, self.feed)
         self._sharing = Sharing(reactor, self.bans)
         self._source_log = SourceLog()
         self._attention_log = AttentionLog()
-        self.recurring = RecurringSteps()
         self._refused = RefusedClients(counters, reactor.seconds)
         self._lost_before: dict[str, int] = {}  # lines of logs that the predecessor could not write
         self._lost: Mapping[str, int] = {}

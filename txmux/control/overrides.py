@@ -23,7 +23,6 @@ from txmux.backends.upstreams import Upstreams
 from txmux.control.broadcast import WorkerLink
 from txmux.net.sockets.queues import ListenQueues
 from txmux.telemetry.recent import Recent
-from txmux.telemetry.recurring import RecurringSteps
 
 if TYPE_CHECKING:
     from txmux.serving.acme.renewal import Certificates
@@ -120,7 +119,6 @@ class ServiceState:
         observed: Returns the servers that are failing or silent.
         queues: Notices overflows of the accept queues.
         restarts: Of each worker that was started again: when, in seconds since 1970, its number, and why; 0 stands for the starter.
-        recurring: What the supervisor does each second.
         condition: Returns how the workers are.
         refused_calls: By the system call that a sandbox has refused: when first, as above, and the number of the worker.
     """
@@ -138,7 +136,6 @@ class ServiceState:
     observed: Callable[[], Mapping[ServerKey, ObservedServer]] = dict
     queues: ListenQueues = attrs.field(factory=ListenQueues)
     restarts: deque[tuple[float, int, str]] = attrs.field(factory=lambda: deque(maxlen=1000))
-    recurring: RecurringSteps = attrs.field(factory=RecurringSteps)
     refused_calls: dict[str, tuple[float, int]] = attrs.field(factory=dict)
     condition: Callable[[], WorkersCondition] = WorkersCondition
 

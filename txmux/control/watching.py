@@ -14,7 +14,7 @@ from txmux.net.turns import in_thread
 from txmux.rules.model import Files, Rules
 from txmux.rules.model.rules import OPTIONS
 from txmux.rules.reading.files import LARGEST_RULES, included_paths, source_of
-from txmux.telemetry.recurring import RecurringSteps
+from txmux.telemetry.steps import RecurringSteps
 
 _NOTICED = 4.0  # seconds between two looks, where changed files are only to be noticed
 _SETTLED = 1.0  # seconds that files must have stayed the same: a program may still be writing them
@@ -23,15 +23,18 @@ _SETTLED = 1.0  # seconds that files must have stayed the same: a program may st
 class RulesWatch:
     """Watches the files of the rules by their contents, so that it does not matter how they are replaced.
 
-    They are read in a thread, since their disk may not answer. `reload` starts a reload, with ``watch_rules``; it returns
-    false if that is impossible now.
+    They are read in a thread, since their disk may not answer.
+
+    Args:
+        reload: Starts a reload, with ``watch_rules``; it returns false if that is impossible now.
+        recurring: Runs each look.
 
     Attributes:
         has_changed: Whether the files differ from the rules in force, where no reload follows by itself.
         looking: The look that is under way, if any.
     """
 
-    def __init__(self, reactor: Any, reload: Callable[[], bool]) -> None:
+    def __init__(self, reactor: Any, reload: Callable[[], bool], recurring: RecurringSteps) -> None:
         self._reactor = reactor
         self._reload = reload
         self._folder = Path.cwd()
@@ -41,7 +44,7 @@ class RulesWatch:
         self._next: Any = None
         self.has_changed = False
         self.looking: Deferred[None] = succeed(None)
-        self._steps = RecurringSteps()
+        self._recurring = recurring
         self._watch = object()  # another one since the last change of the rules
 
     def watch_files_of(self, rules: Rules) -> None:
@@ -64,7 +67,7 @@ class RulesWatch:
     def _check_files(self) -> None:
         self._next = None
         watch = self._watch
-        looking = self._steps.run(
+        looking = self._recurring.run(
             "look at the rules' files", lambda: Deferred.fromCoroutine(self._look(watch))
         )
         self.looking = (looking or succeed(None)).addCallback(lambda _: self._wait_again(watch))

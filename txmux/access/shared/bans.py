@@ -33,7 +33,6 @@ from txmux.errors import printable
 from txmux.net.redis import RedisError, RedisProtocol
 from txmux.rules.model import IPNetwork
 from txmux.rules.model.settings import Store
-from txmux.telemetry.recurring import RecurringSteps
 from txmux.telemetry.sources import Source
 from txmux.wire.jsontext import MISSHAPEN, parse_json, time_of
 
@@ -92,6 +91,9 @@ class _UnconfirmedChange:
     received: list[Any] = attrs.field(factory=list)
 
 
+_COMPARE = "compare bans with Redis"
+
+
 class SharedBans:
     """Publishes bans to other machines, and applies theirs."""
 
@@ -127,9 +129,7 @@ class SharedBans:
             steady=STEADY,
         )
         self._left_out: set[IPNetwork] = set()
-        self._connection_check = LoopingCall(
-            RecurringSteps().run, "compare bans with Redis", self._check_connection
-        )
+        self._connection_check = LoopingCall(bans.recurring.run, _COMPARE, self._check_connection)
         self._connection_check.clock = reactor
         self._client = RedisClient(
             reactor,
@@ -150,6 +150,7 @@ class SharedBans:
     def stop(self) -> Deferred[Any]:
         if self._connection_check.running:
             self._connection_check.stop()
+        self._bans.recurring.forget(_COMPARE)
         self._stop_gathering()
         return self._client.stop()
 

@@ -16,7 +16,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from txmux.serving.listen_addresses import systemd_descriptor, tcp_key
-from txmux.telemetry.recurring import RecurringSteps
+from txmux.telemetry.steps import RecurringSteps
 
 _PREFIX = "txmux."
 _LONGEST_NAME = 255
@@ -33,9 +33,15 @@ class Notifier:
 
     _log = Logger()
 
-    def __init__(self, environment: Mapping[str, str], clock: IReactorTime) -> None:
+    def __init__(
+        self,
+        environment: Mapping[str, str],
+        clock: IReactorTime,
+        recurring: RecurringSteps | None = None,
+    ) -> None:
         self._address = environment.get("NOTIFY_SOCKET", "")
         self._clock = clock
+        self._recurring = recurring or RecurringSteps()
         self._watchdog: LoopingCall | None = None
         self._interval = _seconds(environment.get("WATCHDOG_USEC", ""))
         self._stored: set[str] = set()
@@ -58,7 +64,7 @@ class Notifier:
         """Ping the watchdog of systemd while `is_healthy`; otherwise systemd restarts the service."""
         if self._address and self._interval:
             self._watchdog = LoopingCall(
-                RecurringSteps().run, "report to systemd that it lives", self._show, is_healthy
+                self._recurring.run, "report to systemd that it lives", self._show, is_healthy
             )
             self._watchdog.clock = self._clock
             self._watchdog.start(self._interval / _PINGS)

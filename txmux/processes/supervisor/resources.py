@@ -17,6 +17,7 @@ from txmux.processes.supervisor.pidfile import PidFile, PidFileError
 from txmux.rules.model import Rules
 from txmux.serving.store import ListeningSockets
 from txmux.telemetry.counting.counters import Counters
+from txmux.telemetry.steps import RecurringSteps
 
 _log = Logger()
 
@@ -29,6 +30,7 @@ class Resources:
     endpoints: AdminEndpoints
     privilege: Privilege
     counters: Counters
+    recurring: RecurringSteps
     notifier: Notifier
     pidfile: PidFile | None
 

@@ -46,7 +46,6 @@ from txmux.net.channel.channel import ChannelError, PeerGoneError
 from txmux.net.sockets.descriptors import soft_limit
 from txmux.net.tls.errors import CLIENT_CERTIFICATE
 from txmux.net.turns import in_thread
-from txmux.processes.committed import CommittedSteps
 from txmux.processes.oom import KILLS
 from txmux.processes.privilege import landlock
 from txmux.processes.privilege.helper import Helper
@@ -73,6 +72,7 @@ from txmux.telemetry.access_log import open_log
 from txmux.telemetry.counting.counters import OWN
 from txmux.telemetry.folding import FoldedLog
 from txmux.telemetry.formatting import counted
+from txmux.telemetry.steps import CommittedSteps
 
 _STARTING = 60.0
 """Seconds that workers may take to start."""
@@ -139,7 +139,7 @@ class Supervisor:
         self.starter = starter
         self.folded_log = FoldedLog(reactor.seconds)
         self._published_places = dict(counters.layout.places)
-        self.pool = pool = WorkerPool(self._worker, reactor, self._tick)
+        self.pool = pool = WorkerPool(self._worker, reactor, self._tick, resources.recurring)
         self.servers_elsewhere = ServersElsewhere(pool, counters, lambda: self._rules)
         self.transfers = WorkerTransfers(pool, sockets, accepting=accepting)
         self._is_started = False
@@ -173,7 +173,6 @@ class Supervisor:
             upstreams,
             problems=resources.privilege.troubles,
             observed=self._observer.observed,
-            recurring=pool.recurring,
             condition=lambda: pool.condition(
                 is_changing=bool(self._catching_up) or not self.transfers.accepting
             ),
@@ -481,7 +480,7 @@ class Supervisor:
         self._sockets.close_unused()
 
     def _tick(self) -> None:
-        do = self.state.recurring.run
+        do = self.pool.recurring.run
         do("see whom the kernel has killed", KILLS.look)
         do("look at the process that starts workers", self.starter.look)
         do("log what repeats", self.folded_log.report)

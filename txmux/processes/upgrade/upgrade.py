@@ -41,7 +41,6 @@ from txmux.net.channel.channel import (
 )
 from txmux.net.channel.descriptorstream import close_all
 from txmux.net.channel.message import Message
-from txmux.processes.committed import CommittedSteps
 from txmux.processes.oom import how_killed
 from txmux.processes.privilege.privilege import KEY, READS_BY
 from txmux.processes.upgrade import ENDS
@@ -49,6 +48,7 @@ from txmux.processes.upgrade.worker_transfers import WorkerTransfers
 from txmux.processes.workers.moving import WorkerHandover, could_move, stays
 from txmux.serving.state import TransferState
 from txmux.telemetry.counting.counters import Counters
+from txmux.telemetry.steps import CommittedSteps
 
 LIMITS = "TXMUX_LIMITS"
 """The environment variable with the descriptor of the memory of the limits, which a process of another version leaves alone."""

@@ -21,7 +21,7 @@ from txmux.net.channel.message import Message
 from txmux.processes.conditions import Conditions
 from txmux.processes.workers.moving import WorkerHandover
 from txmux.processes.workers.worker import Worker
-from txmux.telemetry.recurring import RecurringSteps
+from txmux.telemetry.steps import RecurringSteps
 
 _FLOWS_MOVED = 5.0  # seconds; as long as a port waits for flows of another process
 
@@ -47,15 +47,19 @@ _WHOLE = 0.5
 """Seconds to wait for a signal that was sent to all processes of the service."""
 
 
+def _name_of_look(worker: Worker) -> str:
+    return f"look at worker {worker.number + 1}"
+
+
 @attrs.define(eq=False, slots=False)
 class WorkerPool:
     """Keeps a given number of workers running.
 
     Args:
         on_look: Called after each look.
+        recurring: Runs what is done each second.
 
     Attributes:
-        recurring: What is done each second.
         changes: Checked when a worker has begun to serve, has ended, or stays after all.
         workers: The workers that serve, or will.
         retiring: The workers that end after their last connection.
@@ -67,7 +71,7 @@ class WorkerPool:
     _make: Callable[[int], Worker]
     _reactor: Any
     _on_look: Callable[[], object] = lambda: None
-    recurring: RecurringSteps = attrs.field(factory=RecurringSteps, init=False)
+    recurring: RecurringSteps = attrs.field(factory=RecurringSteps)
     changes: Conditions = attrs.field(factory=Conditions, init=False)
     workers: list[Worker] = attrs.field(factory=list, init=False)
     retiring: list[Worker] = attrs.field(factory=list, init=False)
@@ -91,7 +95,7 @@ class WorkerPool:
 
     def _look(self) -> None:
         for worker in self.all():
-            self.recurring.run(f"look at worker {worker.number + 1}", worker.look)
+            self.recurring.run(_name_of_look(worker), worker.look)
         self.recurring.run("do what is due each second", self._on_look)
 
     def all(self) -> list[Worker]:
@@ -363,6 +367,7 @@ class WorkerPool:
 
     def retired(self, worker: Worker) -> None:
         self.retiring.remove(worker)
+        self.recurring.forget(_name_of_look(worker))
         self.changes.check()
 
     def send_to_all(self, message: Message, **values: Any) -> None:

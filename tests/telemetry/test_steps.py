@@ -5,7 +5,7 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.control.attention import failing_steps
-from txmux.telemetry.recurring import RecurringSteps
+from txmux.telemetry.steps import RecurringSteps
 
 
 class RecurringStepsTest(SynchronousTestCase):
