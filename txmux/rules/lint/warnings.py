@@ -28,6 +28,7 @@ from txmux.rules.lint.destinations import (
     passed_databases,
     passed_routes,
 )
+from txmux.rules.lint.narrowing import Narrowing
 from txmux.rules.lint.patterns import odd_patterns
 from txmux.rules.lint.reach import unreachable_routes
 from txmux.rules.lint.scopes import NO_CLIENTS, WITH_ADDRESS, ClientSet, RouteScope, scopes, set_of
@@ -43,38 +44,42 @@ def lint(rules: Rules) -> list[Problem]:
     if not rules.files.texts:
         return []
     with uncollected():
-        problems = [
-            *admin_reachable(rules),
-            *readable_secrets(rules, secret_files(rules)),
-            *unhidden_names(rules),
-            *unreachable_routes(rules),
-            *odd_patterns(rules),
-            *lines_of_the_other(rules),
-            *_without_clients(rules),
-            *_open_to_all(rules),
-            *open_proxies(rules),
-            *nameless(rules),
-            *other_names(rules),
-            *free_ports(rules),
-            *passed_routes(rules),
-            *forged_headers(rules),
-            *passed_certificates(rules),
-            *passed_databases(rules),
-            *wrong_users(rules),
-            *_beyond_peek_limit(rules),
-            *proxy_listeners(rules),
-            *tls_ends(rules),
-            *never_behind_starttls(rules),
-            *server_first(rules),
-            *silence(rules),
-            *_idle_backends(rules),
-            *_idle_servers(rules),
-            *_empty_includes(rules),
-            *_typographic_quotes(rules),
-        ]
+        narrowing = Narrowing(rules)
+        found = warnings(rules, _problems(narrowing.rules))
+        narrowing.remember(found)
     set_of.cache_clear()
     forget_lines()
-    return warnings(rules, problems)
+    return found
+
+
+def _problems(rules: Rules) -> Iterator[Problem]:
+    yield from admin_reachable(rules)
+    yield from readable_secrets(rules, secret_files(rules))
+    yield from unhidden_names(rules)
+    yield from unreachable_routes(rules)
+    yield from odd_patterns(rules)
+    yield from lines_of_the_other(rules)
+    yield from _without_clients(rules)
+    yield from _open_to_all(rules)
+    yield from open_proxies(rules)
+    yield from nameless(rules)
+    yield from other_names(rules)
+    yield from free_ports(rules)
+    yield from passed_routes(rules)
+    yield from forged_headers(rules)
+    yield from passed_certificates(rules)
+    yield from passed_databases(rules)
+    yield from wrong_users(rules)
+    yield from _beyond_peek_limit(rules)
+    yield from proxy_listeners(rules)
+    yield from tls_ends(rules)
+    yield from never_behind_starttls(rules)
+    yield from server_first(rules)
+    yield from silence(rules)
+    yield from _idle_backends(rules)
+    yield from _idle_servers(rules)
+    yield from _empty_includes(rules)
+    yield from _typographic_quotes(rules)
 
 
 def warnings(rules: Rules, problems: Iterable[Problem]) -> list[Problem]:
