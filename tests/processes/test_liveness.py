@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.children import eventually
 from txmux.processes import liveness
-from txmux.processes.liveness import Activity, HangDetector, activity_of
+from txmux.processes.liveness import HangDetector, ProcessActivity, activity_of
 
 _SLEEPS, _HALTED, _ON_DISK, _READY, _ENDED = "STDRZ"
 
@@ -28,11 +28,11 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 
 class DetectorTest(SynchronousTestCase):
     def judged(
-        self, looks: Iterable[Activity | None], *, at_work: bool = False, **more: bool
+        self, looks: Iterable[ProcessActivity | None], *, at_work: bool = False, **more: bool
     ) -> list[str]:
         """Return the verdict after each look, the first of which sees that the loop has turned."""
         detector, found = HangDetector(), []
-        detector.look(Activity(_SLEEPS, 0.0), has_turned=True)
+        detector.look(ProcessActivity(_SLEEPS, 0.0), has_turned=True)
         for activity in looks:
             detector.look(activity, has_turned=False, **more)
             found.append(detector.why(at_work=at_work))
@@ -46,25 +46,27 @@ class DetectorTest(SynchronousTestCase):
     def test_waits(self) -> None:
         """It sleeps in a call, is halted, or waits for a dead disk."""
         for state in (_SLEEPS, _HALTED, _ON_DISK, "t"):
-            found = self.judged([Activity(state, 0.0)] * 10)
+            found = self.judged([ProcessActivity(state, 0.0)] * 10)
             self.assert_at(10, found, "has done nothing for 10 s, though it could run")
-            found = self.judged([Activity(state, 0.0)] * 60, at_work=True)
+            found = self.judged([ProcessActivity(state, 0.0)] * 60, at_work=True)
             self.assert_at(60, found, "has done nothing for 60 s, though it could run")
 
     def test_is_not_given_the_processor(self) -> None:
         """Others have it, or the quota is used up: it does not hang, however long that lasts."""
-        self.assertEqual({*self.judged([Activity(_READY, 0.0)] * 10_000)}, {""})
+        self.assertEqual({*self.judged([ProcessActivity(_READY, 0.0)] * 10_000)}, {""})
 
     def test_works_for_long(self) -> None:
         """What counts is its processor time: at a twentieth of a core, a turn that takes 19 s of it lasts for six minutes."""
-        slow = [Activity(_READY, number / 20) for number in range(19 * 20)]
+        slow = [ProcessActivity(_READY, number / 20) for number in range(19 * 20)]
         self.assertEqual({*self.judged(slow)}, {""})
-        pages = [Activity(_ON_DISK, 0.0, number) for number in range(1000)]
+        pages = [ProcessActivity(_ON_DISK, 0.0, number) for number in range(1000)]
         self.assertEqual({*self.judged(pages)}, {""})
 
     def test_endless_loop(self) -> None:
         for seconds in (1, 20):
-            looks = [Activity(_READY, number / seconds) for number in range(1, 200 * seconds)]
+            looks = [
+                ProcessActivity(_READY, number / seconds) for number in range(1, 200 * seconds)
+            ]
             why = "has used 20 s of processor time without answering"
             self.assert_at(20 * seconds, self.judged(looks), why)
             self.assert_at(
@@ -73,15 +75,17 @@ class DetectorTest(SynchronousTestCase):
 
     def test_loop_in_small_steps(self) -> None:
         """It hangs in calls that wait, with a little work in between: what it has waited for is added up."""
-        looks = [Activity(_SLEEPS, number // 2) for number in range(30)]
+        looks = [ProcessActivity(_SLEEPS, number // 2) for number in range(30)]
         self.assertTrue(self.judged(looks)[-1])
 
     def test_cut_off(self) -> None:
         """No message reaches it: it might as well hang; its end is reported elsewhere."""
-        looks = [Activity(_READY, float(number)) for number in range(10)]
+        looks = [ProcessActivity(_READY, float(number)) for number in range(10)]
         self.assertTrue(self.judged(looks, is_cut_off=True)[-1])
-        self.assertEqual({*self.judged([Activity(_ENDED, 0.0)] * 100, is_cut_off=True)}, {""})
-        self.assertEqual({*self.judged([Activity(_ENDED, 0.0)] * 100)}, {""})
+        self.assertEqual(
+            {*self.judged([ProcessActivity(_ENDED, 0.0)] * 100, is_cut_off=True)}, {""}
+        )
+        self.assertEqual({*self.judged([ProcessActivity(_ENDED, 0.0)] * 100)}, {""})
 
     def test_nothing_is_known(self) -> None:
         """Where the system does not show what a process does, it has the longer time."""
@@ -97,7 +101,7 @@ class DetectorTest(SynchronousTestCase):
             has_turned = since > 9 or ran > 19
             if has_turned:
                 since, ran = 0, 0.0
-            detector.look(Activity(state, cpu), has_turned=has_turned)
+            detector.look(ProcessActivity(state, cpu), has_turned=has_turned)
             self.assertEqual(detector.why(), "")
 
     def test_suspect(self) -> None:
@@ -105,10 +109,10 @@ class DetectorTest(SynchronousTestCase):
         detector = HangDetector()
         found = []
         for _ in range(4):
-            detector.look(Activity(_SLEEPS, 0.0), has_turned=False)
+            detector.look(ProcessActivity(_SLEEPS, 0.0), has_turned=False)
             found.append(detector.is_suspect)
         self.assertEqual(found, [False, False, False, True])
-        detector.look(Activity(_SLEEPS, 0.0), has_turned=True)
+        detector.look(ProcessActivity(_SLEEPS, 0.0), has_turned=True)
         self.assertFalse(detector.is_suspect)
 
 
@@ -121,12 +125,12 @@ class ActivityTest(SynchronousTestCase):
         child.stdout.readline()
         return child.pid
 
-    def seen(self, pid: int) -> Activity:
+    def seen(self, pid: int) -> ProcessActivity:
         found = activity_of(pid)
         assert found is not None
         return found
 
-    def becomes(self, pid: int, is_so: Callable[[Activity], object]) -> None:
+    def becomes(self, pid: int, is_so: Callable[[ProcessActivity], object]) -> None:
         eventually(lambda: bool(is_so(self.seen(pid))), "it is seen")
 
     def test_sleeps_and_ends(self) -> None:

@@ -22,8 +22,8 @@ from tests.processes.running import (
 )
 from tests.processes.test_memory import MachineCase
 from tests.processes.upgrading import Running
-from txmux.control.overrides import OUT_OF_MEMORY
 from txmux.processes import oom
+from txmux.telemetry.attention import MEMORY_RAN_OUT
 
 _RAISED = "import os; from pathlib import Path; Path('/proc/self/oom_score_adj').write_text('17'); os.execvp(*__import__('sys').argv[1:2], __import__('sys').argv[1:])"
 """Runs a command, which has another score than this process."""
@@ -139,7 +139,7 @@ class KillsTest(MachineCase):
         self.count(5)
         why = "memory had run out (the limit of the memory group is 64 MiB)"
         self.assertEqual([self.kills.explain() for _ in range(3)], [why, why, ""])
-        self.assertIn(OUT_OF_MEMORY, why)
+        self.assertIn(MEMORY_RAN_OUT, why)
         self.count(6)
         self.kills.look()
         self.clock.advance(5)

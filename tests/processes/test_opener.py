@@ -20,7 +20,7 @@ from txmux import files
 from txmux.files import open_log, read_bytes, use_helper
 from txmux.net.channel import messages
 from txmux.processes import forking
-from txmux.processes.liveness import Activity, activity_of
+from txmux.processes.liveness import ProcessActivity, activity_of
 from txmux.processes.privilege import opener
 from txmux.processes.privilege.opener import Opener, OpenerError, opener_of
 from txmux.serving.listen_addresses import ListenAddress, listen_addresses
@@ -319,11 +319,11 @@ class OpenerTest(SynchronousTestCase):
         assert process is not None
         self.text(self.key)
 
-        def works(pid: int) -> Activity:
+        def works(pid: int) -> ProcessActivity:
             self.assertEqual(pid, process.pid)
             if next(looks) == 3:
                 os.kill(pid, signal.SIGCONT)
-            return Activity("R", 0.0)
+            return ProcessActivity("R", 0.0)
 
         self.patch(opener, "activity_of", works)
         self.patch(opener, "_SLICE", 0.01)

@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any
 
 import attrs
+from twisted.logger import Logger
 from typing_extensions import override
 
 from txmux.access.admission import Admission, Counter, Tally
@@ -35,6 +36,8 @@ _PAUSE = 0.0002  # seconds from one attempt to the next
 _FEWEST = (
     2  # columns: that of connections in transit, and the first one, which belongs to no worker
 )
+_FEWEST_WORKERS = 16
+"""The memory has room for this many workers, or for twice those of the rules if that is more."""
 _GENERATIONS = 3
 """Columns for each worker that a service may have: processes that an upgrade has replaced keep theirs until they end."""
 _FORMAT = 1
@@ -245,6 +248,8 @@ class SharedLimits:
         workers: The highest number of workers that this service may have.
     """
 
+    _log = Logger()
+
     def __init__(self, descriptor: int, layout: LimitsLayout, workers: int = 0) -> None:
         self.descriptor = descriptor
         self._most_workers = workers
@@ -256,6 +261,39 @@ class SharedLimits:
         self._memory = memoryview(b"")
         self.use(layout)
         self.loop_detector = LoopDetector(self._memory[: LoopDetector.SIZE])
+
+    @classmethod
+    def of_service(
+        cls,
+        rules_in_force: Callable[[], Rules],
+        has_connections: Callable[[str], bool],
+        before: tuple[int, Mapping[str, Any]] | None,
+    ) -> SharedLimits:
+        """Make the memory, or go on with that of the service which this one replaces.
+
+        Args:
+            rules_in_force: Returns them.
+            has_connections: Returns whether a listener has some, by its name.
+            before: The memory of the other service, which is closed if it cannot be used, and what is where in it.
+        """
+
+        def in_use(names: Collection[str]) -> set[str]:
+            in_rules = {*names_counted(rules_in_force())}
+            return {name for name in names if name in in_rules or has_connections(name)}
+
+        rules = rules_in_force()
+        workers = max(_FEWEST_WORKERS, 2 * rules.settings.workers)
+        if before is not None:
+            descriptor, values = before
+            try:
+                return cls.take_over(descriptor, values, workers, in_use)
+            except MuxError as problem:
+                os.close(descriptor)
+                cls._log.warn(
+                    "limits do not count the connections that stay in the old process: {why}",
+                    why=problem,
+                )
+        return cls.make(rules, workers, in_use)
 
     @classmethod
     def make(

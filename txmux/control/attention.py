@@ -9,14 +9,14 @@ from typing import Any
 from urllib.parse import quote
 
 from txmux.control.clients import crowded_logins, flooding
-from txmux.control.overrides import OUT_OF_MEMORY, ServiceState, WorkersCondition
+from txmux.control.overrides import ServiceState, WorkersCondition
 from txmux.control.report import Report
 from txmux.control.rules_index import RulesIndex
 from txmux.net.sockets.queues import Overflow
 from txmux.rules.lint.secrets import readable_secrets
 from txmux.rules.model import Backend, Rules
 from txmux.serving.listen_addresses import listen_addresses
-from txmux.telemetry.attention import AttentionItem, Level
+from txmux.telemetry.attention import MEMORY_RAN_OUT, AttentionItem, Level
 from txmux.telemetry.counting.snapshot import Gauges
 from txmux.telemetry.formatting import certificate_end, counted, duration
 
@@ -285,14 +285,14 @@ def killed_workers(
     killed = [
         (when, how)
         for when, _, how in restarts
-        if OUT_OF_MEMORY in how and now - when < _SHORT_OF_MEMORY
+        if MEMORY_RAN_OUT in how and now - when < _SHORT_OF_MEMORY
     ]
     if killed:
         count = len(killed)
         yield AttentionItem(
             "warning",
             "workers",
-            f"the kernel has killed {counted(count, 'worker')} with {'its' if count == 1 else 'their'} connections: {OUT_OF_MEMORY}",
+            f"the kernel has killed {counted(count, 'worker')} with {'its' if count == 1 else 'their'} connections: {MEMORY_RAN_OUT}",
             killed[-1][1].rpartition(": ")[2],
             killed[0][0],
             "allow more (MemoryMax=, the limit of the container), set max_connections, or have fewer workers",

@@ -27,9 +27,6 @@ from txmux.telemetry.recent import Recent
 if TYPE_CHECKING:
     from txmux.serving.acme.renewal import Certificates
 
-OUT_OF_MEMORY = "memory had run out"
-"""In the reason of a restart: the kernel had killed the process for that."""
-
 ServerState = Literal["ready", "drain", "maintenance"]
 
 

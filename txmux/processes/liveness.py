@@ -38,7 +38,7 @@ _TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 
 
 @attrs.frozen
-class Activity:
+class ProcessActivity:
     """What the main thread of a process has done, and what it does now.
 
     Attributes:
@@ -64,17 +64,19 @@ class Activity:
         return self.state != _RUNNABLE and not self.has_ended
 
 
-def activity_of(pid: int) -> Activity | None:
+def activity_of(pid: int) -> ProcessActivity | None:
     """Return what a process does; ``None`` if the system does not show it. Other threads may work while its loop hangs."""
     try:
         text = Path(f"{_PROC}/{pid:d}/task/{pid:d}/stat").read_text(errors="replace")
     except (FileNotFoundError, ProcessLookupError):
-        return Activity("X", 0.0) if Path(f"{_PROC}/self/stat").exists() else None
+        return ProcessActivity("X", 0.0) if Path(f"{_PROC}/self/stat").exists() else None
     except OSError:
         return None
     with suppress(IndexError, ValueError):
         state, *numbers = text.rpartition(") ")[2].split()
-        return Activity(state, (int(numbers[10]) + int(numbers[11])) / _TICKS, int(numbers[8]))
+        return ProcessActivity(
+            state, (int(numbers[10]) + int(numbers[11])) / _TICKS, int(numbers[8])
+        )
     return None
 
 
@@ -91,9 +93,11 @@ class HangDetector:
 
     waited: int = 0
     ran: float = 0.0
-    _last: Activity | None = None
+    _last: ProcessActivity | None = None
 
-    def look(self, now: Activity | None, *, has_turned: bool, is_cut_off: bool = False) -> None:
+    def look(
+        self, now: ProcessActivity | None, *, has_turned: bool, is_cut_off: bool = False
+    ) -> None:
         """Add what has happened since the last look.
 
         Args:

@@ -117,6 +117,11 @@ def free_memory(proc: Path = PROC) -> tuple[int, str] | None:
     return min(found, default=None)
 
 
+def own_memory(proc: Path = PROC) -> int:
+    """Return how many bytes this process uses, without what is in files; 0 if the system does not say so."""
+    return 1024 * _table(proc / "self/status").get("RssAnon:", 0)
+
+
 def _free_by(top: MemoryGroup) -> int | None:
     """Return what the machine has left, in a unit with ``ProcSubset=pid``, which has no ``/proc/meminfo``."""
     cached = 0 if top.is_first_version else top.reclaimable()

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from txmux.processes.forking import how_ended
 from txmux.processes.memory import PROC, MemoryGroup, kills_of_machine, megabytes, memory_groups
+from txmux.telemetry.attention import MEMORY_RAN_OUT
 
 _SCORE = Path("/proc/self/oom_score_adj")
 _MORE = 300
@@ -139,7 +140,7 @@ class OomKills:
             if limits
             else "that of the machine"
         )
-        return f"memory had run out ({which})"
+        return f"{MEMORY_RAN_OUT} ({which})"
 
 
 KILLS = OomKills()

@@ -17,6 +17,9 @@ from txmux.telemetry.presentation import attention_text
 Level = Literal["critical", "warning", "note"]
 """``critical``: clients are turned away or lost now; ``warning``: they will be, or protection is off."""
 
+MEMORY_RAN_OUT = "memory had run out"
+"""In the reason of a restart: the kernel had killed the process for that."""
+
 What = Literal[
     "backend",
     "accept",

@@ -162,7 +162,7 @@ START = _to_worker(
     rules=_TEXT, version=_NUMBER, limits=_LAYOUT, column=_NUMBER, sockets=_NAMES, opener=_FLAG,
     may_lack=_FLAG, state=_OBJECT, answer=_FLAG, descriptors=10_000, longest=_WHOLE)
 PING = _to_worker(
-    "ping", "a worker that does not answer for ten seconds is killed and replaced", answer=NOTHING)
+    "ping", "the answer shows that the loop turns, also where no counter does", answer=NOTHING)
 STOP = _to_worker(
     "stop", "drain; clients that wait for a server may do so for these seconds more",
     longest_wait=_NUMBER)

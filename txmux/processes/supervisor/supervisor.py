@@ -31,6 +31,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from txmux.access.across_processes import SharedLimits
 from txmux.access.bans import rows_of
 from txmux.backends.health.observer import ServerObserver
 from txmux.backends.names.resolve import NameResolver
@@ -52,14 +53,12 @@ from txmux.processes.privilege.helper import Helper
 from txmux.processes.privilege.opener import HELPER_ENDED
 from txmux.processes.privilege.privilege import open_for_worker
 from txmux.processes.privilege.sandbox import NO_LANDLOCK, Sandbox, sandbox_of
-from txmux.processes.supervisor.limits import make_limits
-from txmux.processes.supervisor.pending import PendingRules
 from txmux.processes.supervisor.resources import Resources
 from txmux.processes.supervisor.servers_elsewhere import ServersElsewhere
 from txmux.processes.upgrade.worker_transfers import WorkerTransfers
 from txmux.processes.workers.pool import WorkerPool, WorkersError, failures
 from txmux.processes.workers.received_rules import packed_files
-from txmux.processes.workers.sent_rules import SentRules
+from txmux.processes.workers.sent_rules import PendingRules, SentRules
 from txmux.processes.workers.starting import Starter
 from txmux.processes.workers.worker import Worker
 from txmux.rules.model import Rules
@@ -132,7 +131,9 @@ class Supervisor:
         self._failing = False
         self._resources = resources
         self._sockets = sockets = resources.sockets
-        self.limits = make_limits(lambda: self._rules, resources.counters, limits)
+        self.limits = SharedLimits.of_service(
+            lambda: self._rules, resources.counters.has_connections, limits
+        )
         self._privilege = resources.privilege
         self._files = Helper(rules.path, is_privileged=False)
         self.counters = counters = resources.counters

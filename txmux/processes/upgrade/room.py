@@ -1,14 +1,11 @@
 """Whether there is memory for a second service beside this one, as long as an upgrade takes."""
 
 from collections.abc import Callable
-from contextlib import suppress
-from pathlib import Path
 
-from txmux.processes.memory import free_memory, megabytes
+from txmux.processes.memory import free_memory, megabytes, own_memory
 
 _PRIVATE = 0.4
 """The part of a supervisor's memory that its starter and each of its workers have for themselves, beside what they share with it."""
-_STATUS = Path("/proc/self/status")
 
 
 def lacking_room(workers: int, free: Callable[[], tuple[int, str] | None] = free_memory) -> str:
@@ -30,13 +27,4 @@ def lacking_room(workers: int, free: Callable[[], tuple[int, str] | None] = free
 
 
 def _needed(workers: int) -> int:
-    return round(_own_memory() * (1 + _PRIVATE * (1 + workers)))
-
-
-def _own_memory() -> int:
-    """Return how many bytes this supervisor uses, without what is in files."""
-    with suppress(OSError):
-        for line in _STATUS.read_text().splitlines():
-            if line.startswith("RssAnon:"):
-                return 1024 * int(line.split()[1])
-    return 0
+    return round(own_memory() * (1 + _PRIVATE * (1 + workers)))

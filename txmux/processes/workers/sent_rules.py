@@ -1,4 +1,4 @@
-"""Sends workers rules: all of them to one that starts, and what is different to one that has others."""
+"""Rules on their way to workers: all of them to one that starts, and what is different to one that has others."""
 
 from __future__ import annotations
 
@@ -7,13 +7,31 @@ from base64 import b64encode
 from collections.abc import Mapping
 from functools import partial
 
+import attrs
+from twisted.internet.defer import Deferred
+
 from txmux.access.across_processes import LimitsLayout
+from txmux.backends.upstreams import PreparedUpstreams
+from txmux.client.tls.terminations import PreparedTerminations
 from txmux.net.channel.channel import ChannelError
 from txmux.net.turns import in_thread
 from txmux.processes.workers.worker import Worker
 from txmux.rules.difference import difference, digest
 from txmux.rules.model import Rules
 from txmux.rules.packing import pack, pack_difference
+
+
+@attrs.define(eq=False)
+class PendingRules:
+    """The rules of a reload that is being prepared; `preparing` has the process ID of each worker."""
+
+    rules: Rules
+    sockets: Mapping[str, socket.socket]
+    version: int
+    upstreams: PreparedUpstreams
+    terminations: PreparedTerminations
+    preparing: dict[Worker, int] = attrs.field(factory=dict)
+    ready: Deferred[None] = attrs.field(factory=Deferred)
 
 
 class SentRules:
