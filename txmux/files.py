@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias, TypeVar
 
@@ -25,6 +26,7 @@ _LINKS = 40  # as in the kernel
 _FOLDER = getattr(os, "O_PATH", os.O_RDONLY)  # which may be one that cannot be read
 LARGEST, LARGEST_LIST = 1 << 30, 1 << 26  # bytes: a database of all cities has a fifth of the first
 _CHUNK = 1 << 20
+_NOT_REGULAR = "it is no regular file"
 _MODE = 0o640  # the log names clients and what they asked for
 
 _UNHEARD = 60.0
@@ -218,10 +220,12 @@ def _content(file: BinaryIO, path: Path, most: int) -> bytes:
     if stat.S_ISCHR(status.st_mode) and status.st_rdev == Path(os.devnull).stat().st_rdev:
         return b""
     if not stat.S_ISREG(status.st_mode):
-        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        raise OSError(errno.EINVAL, _NOT_REGULAR, str(path))
     if status.st_size <= most:  # one of /proc has no size
-        chunks = iter(lambda: file.read(_CHUNK), b"")
-        data = b"".join(itertools.islice(chunks, most // _CHUNK + 1))
+        chunks = [*itertools.islice(iter(partial(file.read, _CHUNK), b""), most // _CHUNK + 1)]
+        if None in chunks:  # there may be more later, as in /proc/kmsg
+            raise OSError(errno.EINVAL, _NOT_REGULAR, str(path))
+        data = b"".join(chunks)
         if len(data) <= most:
             return data
     raise OSError(errno.EFBIG, f"it is larger than {most >> 20} MiB", str(path))

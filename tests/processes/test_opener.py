@@ -21,7 +21,9 @@ from txmux.files import open_log, read_bytes, use_helper
 from txmux.net.channel import messages
 from txmux.processes import forking
 from txmux.processes.liveness import ProcessActivity, activity_of
+from txmux.processes.privilege import helper as helper_module
 from txmux.processes.privilege import opener
+from txmux.processes.privilege.helper import Helper
 from txmux.processes.privilege.opener import Opener, OpenerError, opener_of
 from txmux.serving.listen_addresses import ListenAddress, listen_addresses
 
@@ -269,6 +271,33 @@ class OpenerTest(SynchronousTestCase):
         with self.assertRaisesRegex(OpenerError, r"rules.ini:1: \[listen x\] endpoint: is missing"):
             self.opener.read_rules()
         self.assertEqual(self.text(self.key), "precious")
+
+    def test_unforeseen_failure(self) -> None:
+        """What nobody has foreseen ends a request, and never the helper, without which the service cannot go on."""
+        helper = Helper(self.rules)
+        for failure, why in (
+            (MemoryError(), "MemoryError"),
+            (RuntimeError("can't start new thread"), "can't start new thread"),
+            (TypeError("x"), "x"),
+        ):
+
+            def fail(*_: object, failure: Exception = failure, **__: object) -> None:
+                raise failure
+
+            patched = self.patch(helper_module, "load_within_patience", fail)
+            answer, descriptors = helper.answer({"kind": "rules"}, may_all=True)
+            patched.restore()
+            self.assertEqual(descriptors, [])
+            self.assertEqual(
+                answer, {"refused": f"the helper that opens files could not do it: {why}"}
+            )
+        _, (descriptor,) = helper.answer({"kind": "rules"}, may_all=True)
+        os.close(descriptor)
+
+    def test_folder_in_the_place_of_a_file(self) -> None:
+        self.key.unlink()
+        self.key.mkdir()
+        self.assertRaises(IsADirectoryError, self.opener.open_file, self.key)
 
     def test_another(self) -> None:
         """Another process may be given a way to it, by which only files can be had."""

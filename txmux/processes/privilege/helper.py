@@ -20,7 +20,7 @@ from typing import Any, get_args
 import attrs
 
 from txmux.admin.listen_addresses import admin_addresses, automatic_addresses, make_token
-from txmux.errors import MuxError
+from txmux.errors import MuxError, cause_of
 from txmux.files import FileId, file_id, open_log, open_safely, remove_own_socket, require_proc
 from txmux.net.channel import messages
 from txmux.net.channel.descriptorstream import close_all
@@ -171,6 +171,9 @@ class Helper:
             return {"errno": problem.errno, "error": problem.strerror or str(problem)}, []
         except MuxError as problem:
             return {"refused": str(problem)[: _PACKET // 2]}, []
+        except Exception as problem:  # noqa: BLE001 - there is only one helper, which cannot be replaced
+            why = cause_of(problem)[: _PACKET // 2]
+            return {"refused": f"the helper that opens files could not do it: {why}"}, []
 
     def _open(self, may_all: bool, path: str, *, write: bool) -> list[int]:  # noqa: FBT001 - bound by position
         if write:
@@ -189,6 +192,8 @@ class Helper:
         is_folder = stat.S_ISDIR(os.fstat(opened).st_mode)
         if is_folder and not any(path in named.folders for named in self._named):
             os.close(opened)
+            if any(path in named.files for named in self._named):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
             raise _not_named(path)
         return [opened]
 
