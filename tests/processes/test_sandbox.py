@@ -1,8 +1,10 @@
 """What a process that has clients cannot do any more, whatever code runs in it; and what it can, all the same."""
 
 import fcntl
+import json
 import os
 import re
+import resource
 import signal
 import socket
 import sys
@@ -234,6 +236,29 @@ class SandboxTests(SandboxCase):
         held = {pid: "anon_inode:seccomp notify" in open_files(pid) for pid in workers_of(mux.pid)}
         self.assertEqual([*held.values()], [False, False])
         self.assertIn("anon_inode:seccomp notify", open_files(starter_of(mux.pid)))
+
+    def test_log_on_a_disk_that_is_full(self) -> None:
+        """A line that fits in part ends there; what the sandbox keeps a worker from doing about it is no sign of an attack."""
+        mux = self.run_service("workers = 1")
+        log = mux.log
+        (worker,) = workers_of(mux.pid)
+        resource.prlimit(worker, resource.RLIMIT_FSIZE, (5, resource.RLIM_INFINITY))
+
+        def items() -> list[str]:
+            found = get(self.folder / "admin.sock", "/api/status")["attention"]
+            return [item["text"] for item in found]
+
+        for lost in (1, 2, 3):
+            mux.connect().close()
+            eventually(lambda: f"{lost} line{'s' * (lost > 1)} lost" in str(items()), "it is lost")
+        self.assertEqual(log.read_text(), '{"tim')
+        resource.prlimit(worker, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+        mux.connect().close()
+        eventually(lambda: "lost" not in str(items()), "it is over")
+        torn, whole = log.read_text().splitlines()
+        self.assertEqual(torn, '{"tim')
+        self.assertEqual(json.loads(whole)["listener"], "public")
+        self.assertNotIn("refused", f"{items()} {mux.child.output}")
 
     def test_other_machine(self) -> None:
         """Without a filter of system calls, the API is still refused to all that a worker starts."""

@@ -34,6 +34,7 @@ UNRECORDED = {
         accept close_range dup3 epoll_pwait epoll_pwait2 getcpu getegid getgid getppid getrusage ppoll select
         sigaltstack uname""",
     "looking names up, and loading libraries later": "sendmmsg pread64",
+    "a disk that was full": "fstatfs",
     "the kernel, after a signal": "restart_syscall",
     "RISC-V": "riscv_flush_icache riscv_hwprobe",
 }

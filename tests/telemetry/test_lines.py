@@ -9,11 +9,13 @@ from collections.abc import Iterator
 
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.folders import make_folder
 from tests.telemetry.test_access_log import a_record
+from txmux.telemetry import lines
 from txmux.telemetry.access_log import FileAccessLog, as_text
 from txmux.telemetry.lines import LOST_LINES, LineWriter
 
@@ -174,6 +176,10 @@ class StormTest(SynchronousTestCase):
         self.assertTrue(990 < len(held) - len(received) <= 1000)
 
 
+def _refuse(*_: int) -> None:
+    raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+
 class FullDiskTest(SynchronousTestCase):
     """A file that takes no more: the limit on the size of files stands for a disk that is full."""
 
@@ -210,6 +216,45 @@ class FullDiskTest(SynchronousTestCase):
         self.assertEqual(len(told), 2)
         self.assertIn("until this is fixed", told[0]["log_format"])
         self.assertEqual(told[1]["count"], 3)
+
+    def test_disk_that_has_room_again(self) -> None:
+        """It is over as soon as there is room, also where no client ends and there is no line to write."""
+        clock = Clock()
+        log = FileAccessLog(make_folder(self) / "access.log", clock=clock)
+        self.addCleanup(log.close)
+        put = log._writer._put
+
+        def full(_: bytes) -> int:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        log._writer._put = full
+        patched = self.patch(lines, "_ROOM", 1 << 62)
+        log.write(a_record())
+        clock.pump([1] * 30)
+        self.assertEqual([*LOST_LINES.report().values()], [1])
+        patched.restore()
+        log._writer._put = put
+        with capturedLogs() as events:
+            clock.pump([1] * 5)
+        self.assertEqual(LOST_LINES.report(), {})
+        self.assertEqual([event["count"] for event in events if "count" in event], [1])
+        self.assertEqual(clock.getDelayedCalls(), [])
+
+    def test_torn_line_that_may_not_be_cut_off(self) -> None:
+        """As in a sandbox: it ends there, however long the disk is full, and is counted once."""
+        path = make_folder(self) / "log"
+        said: list[object] = []
+        self.patch(os, "ftruncate", _refuse)
+        with path.open("ab", buffering=0) as file:
+            writer = LineWriter(file.fileno(), "log", said.append, said.append)
+            self.addCleanup(writer.close)
+            with self.full_after(3):
+                for line in (b"abcdef\n", b"other\n", b"another\n"):
+                    writer.write([line])
+                    writer.flush()
+            writer.write([b"next\n"])
+        self.assertEqual(path.read_bytes(), b"abc\nnext\n")
+        self.assertEqual(said, [os.strerror(errno.EFBIG), 3])
 
     def test_elsewhere(self) -> None:
         """A file that others write to as well is not cut under their lines; what is torn has a line of its own."""

@@ -224,11 +224,12 @@ class FileAccessLog:
             return
         # One write, so that the lines of several processes do not mix.
         self._writer.write(lines)
-        if self._clock is not None and self._retry is None and self._writer.is_holding:
-            self._retry = self._clock.callLater(AGAIN, self._write_held)
+        if self._clock is not None and self._retry is None and (wait := self._writer.next_try):
+            self._retry = self._clock.callLater(wait, self._try_again)
 
-    def _write_held(self) -> None:
+    def _try_again(self) -> None:
         self._retry = None
+        self._writer.try_again()
         self._flush()
 
     def _fail(self, problem: str) -> None:

@@ -26,6 +26,8 @@ _WHOLE = (
 
 _JSON = "\x1e"  # begins an event in JSON (RFC 7464), which escapes its texts
 AGAIN = 0.1  # seconds between two attempts to write the buffer
+_LOOK = 5.0  # seconds between two looks at a disk that was full
+_ROOM = 65536  # bytes that must be free on it
 _LAST = 1.0  # seconds for a slow reader when the log is closed
 
 
@@ -79,8 +81,8 @@ class LineWriter:
     """Writes whole lines only.
 
     What a pipe, a terminal or a socket does not take at once is buffered up to a limit; the newest lines beyond it are lost.
-    What a file does not take, since the disk is full, is lost, and a line written in part is cut off again. Threads and
-    handlers of signals may use it.
+    What a file does not take, since the disk is full, is lost, and a line written in part is cut off again, or else ends there.
+    Threads and handlers of signals may use it.
 
     Args:
         descriptor: The caller owns it. With the reason why there is none, lines are lost for that until `move`.
@@ -105,12 +107,15 @@ class LineWriter:
         self._lines: deque[bytes] = deque()
         self._size = 0
         self._begun = 0  # bytes of the first line that were written already
+        self._is_torn = False  # whether what was written last is a part of a line
+        self._is_full = False
         self._writing = threading.Lock()
         self.lost = 0
         self._is_proven = False
         self._use(descriptor)
 
     def _use(self, descriptor: int | str) -> None:
+        self._is_torn = False
         if isinstance(descriptor, str):
             self._descriptor = -1
             self._put: Callable[[bytes], int] = partial(_refuse, descriptor)
@@ -122,6 +127,24 @@ class LineWriter:
     @property
     def is_holding(self) -> bool:
         return bool(self._lines)
+
+    @property
+    def next_try(self) -> float:
+        """Seconds after which to call `try_again`; 0 if nothing is to be tried."""
+        return AGAIN if self._lines else _LOOK if self._is_full else 0.0
+
+    def try_again(self) -> None:
+        """Write the buffer; if the disk was full, see whether it has room, also where there is no line to write."""
+        if self._is_full and self._has_room():
+            self._succeeded()
+        self.flush()
+
+    def _has_room(self) -> bool:
+        try:
+            disk = os.fstatvfs(self._descriptor)
+        except OSError:
+            return False
+        return (disk.f_bavail if os.geteuid() else disk.f_bfree) * disk.f_frsize >= _ROOM
 
     def write(self, lines: Iterable[bytes]) -> None:
         """Write lines, each with its newline; never raises or waits."""
@@ -146,14 +169,17 @@ class LineWriter:
         if self._lines or stalled:
             return False
         self._size = 0
+        if self.lost or not self._is_proven:
+            self._succeeded()
+        return not self._lines  # 'mended' may have written one more
+
+    def _succeeded(self) -> None:
         lost, self.lost = self.lost, 0
-        if lost or not self._is_proven:
-            self._is_proven = True
-            LOST_LINES.end(self._name)
-            LOST_LINES.written.add(self._name)
+        self._is_proven, self._is_full = True, False
+        LOST_LINES.end(self._name)
+        LOST_LINES.written.add(self._name)
         if lost:
             self._mended(lost)
-        return not self._lines  # 'mended' may have written one more
 
     def finish(self, seconds: float) -> None:
         if not self.flush():
@@ -185,11 +211,16 @@ class LineWriter:
         try:
             return self._write_some()
         except OSError as problem:
+            self._is_full = problem.errno == errno.ENOSPC and _is_file(self._descriptor)
             self._discard(str(problem.strerror))
             return False
 
     def _write_some(self) -> bool:
         """Return whether more can be written."""
+        if self._is_torn:
+            self._is_torn = not self._put(b"\n")
+            if self._is_torn:
+                return False
         written = self._put(b"".join(list(islice(self._lines, _AT_ONCE))))
         left = written
         while left and len(self._lines[0]) <= left:
@@ -215,11 +246,14 @@ class LineWriter:
         self._lines.clear()
         self._size = 0
         if self._begun and not self._cut():
-            self._lines.append(b"\n")  # so that the next line is one of its own
+            self._is_torn = True
         self._begun = 0
 
     def _cut(self) -> bool:
-        """Cut off the part of a line that was written, unless another process has appended since."""
+        """Cut off the part of a line that was written, unless another process has appended since.
+
+        A worker in the sandbox may not: it could cut off what others have written.
+        """
         try:
             end = os.lseek(self._descriptor, 0, os.SEEK_CUR)
             if os.fstat(self._descriptor).st_size != end:
@@ -240,6 +274,10 @@ class LineWriter:
 
 def _refuse(why: str, _: bytes) -> int:
     raise OSError(errno.EBADF, why)
+
+
+def _is_file(descriptor: int) -> bool:
+    return descriptor >= 0 and stat.S_ISREG(os.fstat(descriptor).st_mode)
 
 
 def _nothing() -> None:

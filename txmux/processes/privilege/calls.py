@@ -34,7 +34,7 @@ recvfrom recvmsg sendto sendmsg sendmmsg splice
 accept accept4 bind connect shutdown getsockname getpeername getsockopt setsockopt
 epoll_create1 epoll_ctl epoll_wait epoll_pwait epoll_pwait2 poll ppoll select pselect6
 pipe pipe2 dup dup2 dup3
-stat fstat lstat newfstatat statx access faccessat faccessat2 readlink readlinkat getdents64 getcwd
+stat fstat fstatfs lstat newfstatat statx access faccessat faccessat2 readlink readlinkat getdents64 getcwd
 brk mmap munmap mremap mprotect madvise
 futex rseq set_robust_list set_tid_address sched_yield membarrier
 clock_gettime clock_getres clock_nanosleep nanosleep gettimeofday time
@@ -102,6 +102,8 @@ WITH_ARGUMENTS: Mapping[str, Sequence[Rule]] = {
     # after this error. Only for writing, it opens its standard error stream once more, by /proc/self/fd.
     "open": (Rule((Given(1, (0,), _CHANGING),)), Rule(error=errno.EACCES)),
     "openat": (Rule((Given(2, (0,), _CHANGING),)), Rule(error=errno.EACCES)),
+    # It could empty the log, which is opened to append. A line that a full disk has torn ends there instead of being cut off.
+    "ftruncate": (Rule(error=errno.EPERM),),
     # FIONBIO can clear O_NONBLOCK, too; see `txmux.processes.privilege.nonblocking`.
     "ioctl": (Rule((Given(1, _REQUESTS),)), Rule((Given(1, (0x5421,)),), errno.EPERM)),
     "prctl": (Rule((Given(0, _OPTIONS),)),),
