@@ -1,5 +1,7 @@
 """The look at the files of rules."""
 
+import os
+
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -8,6 +10,9 @@ from txmux.control import watching
 from txmux.control.watching import RulesWatch
 from txmux.rules.reading.parser import load
 from txmux.telemetry.steps import RecurringSteps
+
+
+_NOBODY = 65534
 
 
 class RulesWatchTest(SynchronousTestCase):
@@ -31,3 +36,33 @@ class RulesWatchTest(SynchronousTestCase):
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
         watch.stop_watching()
         self.assertEqual(clock.getDelayedCalls(), [])
+
+    def test_folder_that_may_not_be_listed(self) -> None:
+        """As one of root's, where the service has become another user: its files are the same until one is seen to be another."""
+        folder = make_folder(self)
+        path, included = folder / "rules.ini", folder / "conf.d"
+        path.write_text("[txmux]\ninclude = conf.d/*.ini\n[listen x]\nendpoint = 127.0.0.1:0\n")
+        included.mkdir()
+        for name in ("a", "b"):
+            (included / f"{name}.ini").write_text(f"[backend {name}]\nserver = 127.0.0.1:1\n")
+        folder.chmod(0o755)
+        rules = load(path)
+        included.chmod(0o311)
+        self.addCleanup(included.chmod, 0o755)
+
+        def is_same() -> bool:
+            if os.getuid() == 0:
+                os.seteuid(_NOBODY)
+            try:
+                digest = watching._current_digest(folder, rules.files)
+            finally:
+                os.seteuid(os.getuid())
+            return digest == watching._digest(watching._loaded(rules.files))
+
+        self.assertTrue(is_same())
+        (included / "a.ini").rename(folder / "a.ini")
+        self.assertFalse(is_same())
+        (folder / "a.ini").rename(included / "a.ini")
+        self.assertTrue(is_same())
+        (included / "b.ini").write_text("[backend b]\nserver = 127.0.0.1:2\n")
+        self.assertFalse(is_same())

@@ -104,7 +104,7 @@ def _current_texts(folder: Path, files: Files) -> Iterator[str]:
     """Read the files in the order in which rules are read; each once, as there."""
     main, room = folder / next(iter(files.texts)), LARGEST_RULES
     seen: set[Path] = set()
-    included = (path for pattern in files.included for path in included_paths(main.parent, pattern))
+    included = (path for pattern in files.included for path in _included(folder, files, pattern))
     for path in itertools.chain((main,), included):
         with on_disk(path):
             real = Path(os.path.realpath(path))  # `resolve` raises where a link leads to itself
@@ -113,6 +113,23 @@ def _current_texts(folder: Path, files: Files) -> Iterator[str]:
             data = read_bytes(path, room)
             room -= len(data)
             yield source_of(path, data).text
+
+
+def _included(folder: Path, files: Files, pattern: str) -> list[Path]:
+    """Return which files a pattern means now; one whose folder this process may not list is there unless it is known to be gone."""
+    found = included_paths((folder / next(iter(files.texts))).parent, pattern)
+    known = (folder / path for path in files.included[pattern])
+    unseen = [path for path in known if path not in found and not _is_gone(path)]
+    return sorted([*found, *unseen], key=str)
+
+
+def _is_gone(path: Path) -> bool:
+    try:
+        with on_disk(path):
+            path.lstat()
+    except OSError as problem:
+        return not isinstance(problem, PermissionError)
+    return False
 
 
 def _loaded(files: Files) -> Iterator[str]:
