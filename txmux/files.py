@@ -140,6 +140,21 @@ def open_safely(path: Path, flags: int = os.O_RDONLY) -> tuple[int, bool]:
     Raises:
         OSError: It cannot be opened, or there is such a link (``ELOOP``).
     """
+    with _naming(path):
+        return _opened_safely(path, flags)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Have errors name the file, and not a part of its path."""
+    try:
+        yield
+    except OSError as problem:
+        problem.filename = str(path)
+        raise
+
+
+def _opened_safely(path: Path, flags: int) -> tuple[int, bool]:
     if not hasattr(os, "O_PATH"):  # no Linux
         made = bool(flags & os.O_CREAT) and not path.exists()
         return os.open(path, flags | os.O_CLOEXEC, _MODE), made
@@ -384,7 +399,7 @@ def replace_file(
         OSError: The file is as it was.
     """
     new = f".{path.name}.{os.getpid()}"
-    with held_folder(path) as folder:
+    with _naming(path), held_folder(path) as folder:
         with suppress(FileNotFoundError):
             kind = os.stat(path.name, dir_fd=folder, follow_symlinks=False).st_mode
             if not (stat.S_ISREG(kind) or stat.S_ISLNK(kind) or stat.S_ISDIR(kind)):

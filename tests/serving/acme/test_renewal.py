@@ -8,7 +8,8 @@ import attrs
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred, succeed
-from twisted.logger import capturedLogs
+from twisted.internet.task import deferLater
+from twisted.logger import capturedLogs, eventAsText
 from twisted.trial.unittest import TestCase
 
 from tests.serving.acme.test_folder import damages
@@ -47,6 +48,7 @@ class RenewalTests(TestCase):
         self.assertEqual(Renewal("a", suggested=80.0).due(_SHOWN, "a"), 60.0)
         self.assertEqual(Renewal("a", not_before=70.0, suggested=10.0).due(_SHOWN, "a"), 70.0)
         self.assertEqual(renewal.due(_SHOWN, "b"), 0.0)
+        self.assertEqual(Renewal("a", not_before=15.0, why="no answer").due(_SHOWN, "a"), 15.0)
         self.assertEqual(renewal.due(NO_CERTIFICATE, "a"), 0.0)
 
     def test_removed(self) -> None:
@@ -114,6 +116,67 @@ class RenewalTests(TestCase):
         self.assertEqual(asked[:2], [*names[:2]])
         self.assertIn(asked.count(names[0]), range(5, 10))
         self.assertGreater(made.seconds_left()[names[2]], 86400)
+
+    async def test_another_authority_that_does_not_answer_at_first(self) -> None:
+        """It is asked until it has given a certificate, though the one of the authority before is good for long."""
+        folder, root = make_folder(self), make_authority()
+        root.issue("a.example").write(folder / "a.example.pem", key=True)
+        asked: list[float] = []
+
+        class Late:
+            is_connected = True
+
+            async def issue(self, name: str, _: object) -> bytes:
+                asked.append(len(ticks))
+                if len(asked) < 3:
+                    raise AuthorityError("no answer", counts=False)
+                issued = root.issue(name)
+                return issued.key_pem() + issued.pem
+
+            async def renewal_time(self, _: bytes) -> tuple[None, float]:
+                return None, 86400.0
+
+        began, ticks = time.time(), list[None]()
+        made = Certificates(
+            reactor, lambda _: succeed(None), lambda: None, now=lambda: began + len(ticks)
+        )
+        authority: Any = Late()
+        made.use(_rules(Settings(acme="https://a.example/dir", acme_folder=folder)))
+        made._authority = authority
+        for _ in range(120):
+            made.tick()
+            ticks.append(None)
+        self.assertEqual(asked, [0, 15, 45])
+        self.assertEqual([*made.attention()], [])
+
+    async def test_folder_that_is_away_for_a_while(self) -> None:
+        """It is named, logged once, and no longer an item as soon as it can be written to."""
+        folder = make_folder(self) / "acme"
+        folder.mkdir()
+        make_authority().issue("a.example").write(folder / "a.example.pem", key=True)
+        began, ticks = time.time(), list[None]()
+        made = Certificates(
+            reactor, lambda _: succeed(None), lambda: None, now=lambda: began + len(ticks)
+        )
+        settings = Settings(acme="https://127.0.0.1:1/dir", acme_folder=folder)
+        made.use(_rules(settings))
+        folder.rename(folder.with_name("away"))
+        with capturedLogs() as lines:
+            for _ in range(40):
+                made.tick()
+                await deferLater(reactor, 0)
+                ticks.append(None)
+        texts = [eventAsText(line, includeTimestamp=False) for line in lines]
+        (text,) = [text for text in texts if "cannot write to" in text]
+        self.assertIn(f"cannot write to '{folder}': No such file or directory", text)
+        self.assertIn(f"'{folder}/account-", str([item.cause for item in made.attention()]))
+        folder.with_name("away").rename(folder)
+        for _ in range(20):
+            made.tick()
+            await deferLater(reactor, 0)
+            ticks.append(None)
+        self.assertNotIn("cannot write", str([*made.attention()]))
+        await made.stop()
 
     async def test_limit(self) -> None:
         """A limit of one name stops that one alone, one of the account all; the next renewal is said as it will be."""

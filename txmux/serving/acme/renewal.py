@@ -35,6 +35,7 @@ _UNREACHED_GROWTH, _UNREACHED_LONGEST = 2.0, 3600.0
 _LOCKED = 5.0  # seconds between two tries to get the lock that another machine has
 _STUCK = 1800.0  # seconds without the lock after which an operator should know
 _FULL = 60.0  # seconds between two tries to write an issued certificate
+_UNSAVED = 15.0  # the same to write the state
 _UNASKED = 3600.0  # the same to ask for the renewal time
 _RARELY, _OFTEN = 86400.0, 60.0  # the longest and the shortest time between two requests for that
 _THIRD = 3  # a certificate is renewed when a third of its time is left
@@ -92,7 +93,7 @@ class Renewal:
         return cls(**valid)
 
     def due(self, shown: ShownCertificate, directory: str) -> float:
-        if shown.is_self_signed or self.directory != directory:
+        if shown.is_self_signed or self.directory != directory or self.why:
             return self.not_before
         third = shown.ends - (shown.ends - shown.begins) / _THIRD
         when = third if self.suggested is None else min(third, self.suggested)
@@ -134,6 +135,7 @@ class Certificates:
 
     is_stopped = _is_polling = _is_wary = False
     _folder_problem = ""
+    _save_again = 0.0
     _unreached = 0
     _quiet_until = 0.0
 
@@ -209,6 +211,8 @@ class Certificates:
 
     def _start_due(self) -> None:
         now, directory = self._now(), self._settings.acme or ""
+        if self._folder_problem and now >= self._save_again:
+            self._save()
         # A name that has just failed comes last: after failures, there is one order at a time.
         for name in sorted(self._names, key=self._turn):
             renewal = self._renewals[name]
@@ -487,14 +491,16 @@ class Certificates:
             name: renewal.as_json() | {"not_before": max(renewal.not_before, self._quiet_until)}
             for name, renewal in self._renewals.items()
         }
-        self._folder_problem = ""
+        before, self._folder_problem = self._folder_problem, ""
         if not self._names:
             return
         try:
             self._folder.write_state(state)
         except OSError as problem:
             self._folder_problem = f"cannot write to '{self._folder.path}': {problem.strerror}"
-            self._log.error("{why}", why=self._folder_problem)
+            self._save_again = self._now() + _UNSAVED
+            if self._folder_problem != before:
+                self._log.error("{why}", why=self._folder_problem)
 
     def in_use(self) -> dict[str, bytes]:
         """Return by name the certificates of authorities that clients are shown, with their keys."""
