@@ -24,7 +24,7 @@ from txmux.control.report import Report
 from txmux.control.watching import RulesWatch
 from txmux.errors import MuxError, cause_of
 from txmux.net.collecting import UNCOLLECTED_FOR_GOOD
-from txmux.net.turns import in_thread
+from txmux.net.turns import in_thread, start_thread
 from txmux.processes.forking import Child
 from txmux.processes.held_signals import hold_signals, release_signals
 from txmux.processes.memory import give_back
@@ -178,6 +178,7 @@ class MuxService(Service):
         if account is not None and account.become():
             self._resources.privilege.given_up(account.user)
         super().startService()
+        start_thread()
         self.control.started = time.time()
         if not self._upgrades.is_waiting:
             self._resources.endpoints.accept()

@@ -176,6 +176,10 @@ class OthersTest(SynchronousTestCase):
             ],
         )
         self.assertEqual([*replaced_workers(restarts, 300.0)], [])
+        restarts = [(1.0 * n, 0, "cannot be started: no room") for n in range(4)]
+        (item,) = replaced_workers(restarts, 9.0)
+        text = "the process that starts workers could not be started 4 times within five minutes"
+        self.assertEqual(item.text, text)
 
     def test_not_accepted(self) -> None:
         """A listener is served as long as one worker accepts."""

@@ -11,7 +11,6 @@ from txmux.control.watching import RulesWatch
 from txmux.rules.reading.parser import load
 from txmux.telemetry.steps import RecurringSteps
 
-
 _NOBODY = 65534
 
 

@@ -79,3 +79,18 @@ class DeadDiskTest(TestCase):
         self.assertEqual(len(self.threads()), turns._MOST_LEFT + 1)
         self.is_back.set()
         self.assertEqual(await in_thread(self.read, "11"), "11")
+
+    async def test_no_room_for_another_thread(self) -> None:
+        """As with few tasks for a service: who waits has an error, and jobs are done once there is room."""
+
+        def lack(_: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        patched = self.patch(threading.Thread, "start", lack)
+        _, error = await outcome_in_thread(self.read, "x")
+        self.assertIsInstance(error, TimeoutError)
+        turns.start_thread()  # it is there
+        patched.restore()
+        while error is not None:
+            _, error = await outcome_in_thread(int)
+        self.assertEqual(len(self.threads()), 2)

@@ -16,7 +16,7 @@ from txmux.net.sockets.queues import Overflow
 from txmux.rules.lint.secrets import readable_secrets
 from txmux.rules.model import Backend, Rules
 from txmux.serving.listen_addresses import listen_addresses
-from txmux.telemetry.attention import MEMORY_RAN_OUT, AttentionItem, Level
+from txmux.telemetry.attention import CANNOT_START, MEMORY_RAN_OUT, AttentionItem, Level
 from txmux.telemetry.counting.snapshot import Gauges
 from txmux.telemetry.formatting import certificate_end, counted, duration
 
@@ -265,10 +265,11 @@ def replaced_workers(
     for number, times in by_worker.items():
         if len(times) >= _MANY_RESTARTS:
             name = f"worker {number}" if number else "the process that starts workers"
+            verb = "could not be started" if CANNOT_START in times[-1][1] else "was replaced"
             yield AttentionItem(
                 "warning",
                 "workers",
-                f"{name} was replaced {len(times)} times within five minutes",
+                f"{name} {verb} {len(times)} times within five minutes",
                 times[-1][1],
                 times[0][0],
                 "see the log for what it logged before it ended",

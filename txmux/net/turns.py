@@ -4,6 +4,7 @@ import os
 import sys
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator, Iterable
+from contextlib import suppress
 from functools import cache, partial
 from queue import SimpleQueue
 from threading import Thread, current_thread, get_ident
@@ -124,12 +125,18 @@ class _JobThread:
         self._waiting: deque[Deferred[Any]] = deque()
         self._left: list[Thread] = []
         self._look: Any = None
-        self._thread = self._started()
+        self._thread: Any = None
+        self._start()
 
-    def _started(self) -> Thread:
-        thread = Thread(target=self._work, daemon=True, name="txmux")
-        thread.start()
-        return thread
+    def _start(self) -> None:
+        before = self._thread
+        # Before it runs, or else it would take itself for one that was left behind.
+        self._thread = thread = Thread(target=self._work, daemon=True, name="txmux")
+        try:
+            thread.start()
+        except RuntimeError:  # there are too many
+            self._thread = before
+            raise
 
     def run(self, job: Callable[[], Any], ended: Deferred[Any]) -> None:
         self._waiting.append(ended)
@@ -162,10 +169,18 @@ class _JobThread:
         if late is None:
             return
         self._left = [thread for thread in self._left if thread.is_alive()]
+        late_thread = self._thread
         if len(self._left) < _MOST_LEFT:
-            self._left.append(self._thread)
-            self._thread = self._started()
+            with suppress(RuntimeError):  # the others wait for this one
+                self._start()
+                self._left.append(late_thread)
         self._end(self._waiting[0], (None, late))
+
+
+def start_thread() -> None:
+    """Start the thread of `in_thread` now, since there may be no room for one when it is needed."""
+    with suppress(RuntimeError):  # then it is tried again
+        _thread(os.getpid())
 
 
 @cache

@@ -21,7 +21,7 @@ from txmux.errors import MuxError
 from txmux.files import open_log as open_log_file
 from txmux.rules.model import Logged, Settings
 from txmux.telemetry.formatting import printable_json
-from txmux.telemetry.lines import AGAIN, LOST_LINES, LineWriter
+from txmux.telemetry.lines import LOST_LINES, LineWriter
 from txmux.telemetry.record import ConnectionRecord
 
 _LAST = 1.0  # seconds for a slow reader when the log is closed

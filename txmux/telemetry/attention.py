@@ -17,6 +17,8 @@ from txmux.telemetry.presentation import attention_text
 Level = Literal["critical", "warning", "note"]
 """``critical``: clients are turned away or lost now; ``warning``: they will be, or protection is off."""
 
+CANNOT_START = "cannot be started"
+"""Begins the reason of a restart for which there was no process."""
 MEMORY_RAN_OUT = "memory had run out"
 """In the reason of a restart: the kernel had killed the process for that."""
 

@@ -35,6 +35,7 @@ from txmux.processes.privilege.sandbox import Sandbox
 from txmux.rules.model import Rules
 from txmux.rules.packing import rules_at_fork
 from txmux.serving.listen_addresses import are_plain
+from txmux.telemetry.attention import CANNOT_START
 from txmux.version import __version__
 from txmux.wire.jsontext import parse_json
 
@@ -239,6 +240,7 @@ class Starter:
             delay = self._back_off.delay(0)
             self._log.error("no worker can be started for {delay:g} s: {why}", delay=delay, why=why)
             self._again = self._reactor.callLater(delay, self._start_again)
+            self._lost(f"{CANNOT_START}: {why}")
 
     def close(self) -> None:
         if self._again is not None:

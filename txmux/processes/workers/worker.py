@@ -28,6 +28,7 @@ from txmux.processes.liveness import HangDetector, activity_of
 from txmux.processes.oom import how_killed
 from txmux.processes.privilege.sandbox import Sandbox
 from txmux.processes.workers.starting import BackOff, Starter
+from txmux.telemetry.attention import CANNOT_START
 from txmux.telemetry.counting.counters import OWN, Counters
 from txmux.telemetry.folding import FoldedLog
 
@@ -234,7 +235,7 @@ class Worker:
         self._channel = None
         self.failed_starts += self._supervisor.starter.is_there
         channel.close()
-        self._missing(f"cannot be started: {why}", is_hopeless=True)
+        self._missing(f"{CANNOT_START}: {why}", is_hopeless=True)
 
     def _lost(self, channel: Channel) -> None:
         # Without the starter, nothing else reports the end of the process.
