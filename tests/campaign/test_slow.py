@@ -33,6 +33,7 @@ def compute():
 def run(reactor):
     reactor.callLater(0.3, compute)
     reactor.callLater(1, print, "done", flush=True)
+    reactor.callLater(3, print, "again", flush=True)
     reactor.run()
 """
 
@@ -78,6 +79,9 @@ class TurnClockTests(SynchronousTestCase):
         clock.begin()
         [turn] = clock.longest().values()
         self.assertEqual((turn.cpu, turn.doing), (0.0, ""))
+        child.wait_for("again")
+        [turn] = clock.longest().values()
+        self.assertLess(turn.cpu, 0.1)
 
 
 class MemoryTests(SynchronousTestCase):
