@@ -22,7 +22,7 @@ from txmux.backends.names.cache import NameCache
 from txmux.backends.names.destinations import Destinations
 from txmux.backends.names.resolve import NameResolver
 from txmux.backends.pool.member import Member
-from txmux.backends.pool.pool import is_name
+from txmux.backends.pool.pool import Standing, is_name
 from txmux.backends.pool.server_health import (
     HealthRegistry,
     MemberState,
@@ -81,6 +81,10 @@ class Upstreams:
         self._publish = publish
         self._checking = checking
         self._upstreams: dict[Backend, Upstream] = {}
+        self._by_name: dict[str, dict[Upstream, None]] = {}
+        self._standing: dict[Standing, dict[Upstream, None]] = {
+            standing: {} for standing in (Standing.SOME, Standing.NONE)
+        }
         self._uses = Uses()
         self._with_files: dict[Upstream, None] = {}
         self._files_in_use: Mapping[str, Mapping[Path, bytes]] = {}
@@ -114,6 +118,9 @@ class Upstreams:
             upstream.current = partial(self._current, backend)
             upstream.pool.on_checked = lambda member: self.on_checked(backend, member)
             upstream.destinations = self._destinations_of(backend)
+            self._by_name.setdefault(backend.name, {})[upstream] = None
+            upstream.pool.on_standing = partial(self._note_standing, backend)
+            self._note_standing(backend)
             if backend.tls is not None or backend.via is not None:
                 self._with_files[upstream] = None
             if self._prepared is not None:
@@ -122,13 +129,30 @@ class Upstreams:
                 self._start_upstream(upstream)
         return upstream
 
+    def _note_standing(self, backend: Backend) -> None:
+        upstream = self._upstreams[backend]
+        for standing, those in self._standing.items():
+            if upstream.pool.standing is standing:
+                those[upstream] = None
+            else:
+                those.pop(upstream, None)
+
+    def without_server(self, used: Callable[[], Mapping[str, Backend]]) -> list[str]:
+        """Return the names of those used backends of which no server is up; `used` is only called if there may be some."""
+        without = {upstream.backend for upstream in self._standing[Standing.NONE]}
+        return [name for name, backend in used().items() if backend in without] if without else []
+
+    def troubled(self) -> list[str]:
+        """Return the names of the backends of which not every server is up."""
+        return sorted({one.backend.name for those in self._standing.values() for one in those})
+
     def _read_files(self, backend: Backend) -> BackendFiles:
         return read_backend_files(backend, self._tls_in_use, self._password_in_use)
 
     def _tls_in_use(self, backend: Backend) -> BackendTLS | None:
         """Return the TLS that a backend of this name has already, by the same files, here or in another process."""
-        for upstream in self._upstreams.values():
-            if (upstream.backend.name, upstream.backend.tls) == (backend.name, backend.tls):
+        for upstream in self._called(backend.name):
+            if upstream.backend.tls == backend.tls:
                 return upstream.tls
         files = self._files_in_use.get(backend.name)
         if files is None or backend.tls is None:
@@ -160,7 +184,7 @@ class Upstreams:
         return unreadable
 
     def troubles(self) -> list[str]:
-        return [upstream.trouble for upstream in self._upstreams.values() if upstream.trouble]
+        return [upstream.trouble for upstream in self._with_files if upstream.trouble]
 
     def _destinations_of(self, backend: Backend) -> Destinations | None:
         if not any(server.depends_on_client for server in backend.servers):
@@ -191,14 +215,17 @@ class Upstreams:
         """Return how to start the servers of a backend; nothing while an operator holds its clients, who may have stopped them."""
         if self.known.is_held(backend):
             return None
-        return next((other.wake for other in self._upstreams if other.name == backend), None)
+        return next((its.backend.wake for its in self._called(backend)), None)
 
     def find(self, backend: str) -> Upstream:
         """Find a backend of the current rules by its name; raises `LookupError` if there is none."""
-        for upstream in self._upstreams.values():
-            if upstream.backend.name == backend:
-                return upstream
+        for upstream in self._called(backend):
+            return upstream
         raise LookupError(f"there is no backend {backend!r}")
+
+    def _called(self, name: str) -> Iterable[Upstream]:
+        """Return the upstreams of this name, the oldest first: several while rules that change it are prepared."""
+        return self._by_name.get(name, ())
 
     def _current(self, backend: Backend) -> Upstream | None:
         upstream = self._upstreams.get(backend)
@@ -207,8 +234,11 @@ class Upstreams:
                 upstream = self.find(backend.name)
         return upstream
 
-    def all(self) -> list[Upstream]:
-        return [*self._upstreams.values()]
+    def all(self, of: Iterable[str] | None = None) -> list[Upstream]:
+        """Return all upstreams, or those of backends with such names."""
+        if of is None:
+            return [*self._upstreams.values()]
+        return [upstream for name in of for upstream in self._called(name)]
 
     def report(self, event: dict[str, Any]) -> None:
         if self.tell is not None:
@@ -226,9 +256,8 @@ class Upstreams:
         self, backend: str, server: str, *, is_established: bool = True
     ) -> tuple[Upstream, Member] | None:
         """Count a connection that another process has made; see `BackendPool.adopt`."""
-        for upstream in self._upstreams.values():
-            is_its = upstream.backend.name == backend
-            if is_its and (member := upstream.pool.adopt(server, is_established=is_established)):
+        for upstream in self._called(backend):
+            if member := upstream.pool.adopt(server, is_established=is_established):
                 its = upstream.destinations
                 return upstream, member if its is None else its.adopted(member, server)
         return None
@@ -327,7 +356,14 @@ class Upstreams:
             self._forget(upstream)
 
     def _forget(self, upstream: Upstream) -> None:
-        del self._upstreams[upstream.backend]
+        backend = upstream.backend
+        del self._upstreams[backend]
+        del self._by_name[backend.name][upstream]
+        if not self._by_name[backend.name]:
+            del self._by_name[backend.name]
+        upstream.pool.on_standing = None
+        for those in self._standing.values():
+            those.pop(upstream, None)
         self._with_files.pop(upstream, None)
         self._names.remove_pool(upstream.pool)
 
@@ -444,9 +480,7 @@ class Upstreams:
 
     def apply_check(self, backend: str, key: str, *, ok: bool, why: str) -> None:
         """Apply what another process's checks have found of the server of this `key_of`: it is down, or up again."""
-        named = [
-            upstream for upstream in self._upstreams.values() if upstream.backend.name == backend
-        ]
+        named = self._called(backend)
         for upstream in named:
             member = upstream.find_member(key)
             if member is not None:  # it shares its health with those of the others

@@ -515,12 +515,8 @@ class Serving:
             for listener in self.rules.listeners
             if listener.name not in accepted or listener.name in held_up
         ]
-        idle = [
-            no_server_up(name)
-            for name, backend in self.rules.used_backends().items()
-            if not self.upstreams.upstream_of(backend).pool.has_server_up
-        ]
-        return closed + idle
+        without_server = self.upstreams.without_server(self.rules.used_backends)
+        return [*closed, *map(no_server_up, without_server)]
 
     async def drain(
         self, longest_wait: int = 0, may_move: Callable[[Served], bool] = lambda _: False

@@ -30,6 +30,14 @@ class Unavailable(enum.Enum):
     FULL = enum.auto()  # max_connections is reached
 
 
+class Standing(enum.Enum):
+    """How many members of a pool are up; a name without an address counts as one that is not."""
+
+    ALL = enum.auto()
+    SOME = enum.auto()
+    NONE = enum.auto()
+
+
 class BackendPool:
     """Chooses a member for each connection to a backend, and counts the connections.
 
@@ -46,6 +54,8 @@ class BackendPool:
         on_members: Called when a look-up has changed the members.
         on_checked: Called with a member that health checks have found down, or up again.
         on_shortage: Called with true when no member is up any longer, and with false when one is up again.
+        on_standing: Called when `standing` has changed.
+        standing: How many members are up.
         proxies: The addresses of the proxy of ``via``.
         on_room: Called when a queued connection may get a member, or can get none: see `txmux.backends.pool.queue`.
     """
@@ -67,6 +77,7 @@ class BackendPool:
         self.on_members: Callable[[], None] | None = None
         self.on_checked: Callable[[Member], object] | None = None
         self.on_shortage: Callable[[bool], None] | None = None
+        self.on_standing: Callable[[], object] | None = None
         self._seconds = seconds
         self._on_change = on_change
         # If the server depends on the client, a failure says nothing about the servers of other clients.
@@ -91,6 +102,7 @@ class BackendPool:
         self._has_last_resort = isinstance(backend.fallback, Refusal) or backend.hold > 0
         self._is_in_turn = False
         self._is_retired = self._is_resolved = False
+        self.standing = Standing.NONE
         self._in_shortage = self._is_short()
         # A pool of prepared rules shares health with the current pool, and must not change it before `take_over`.
         self._is_current = not self._backend_health.others(self)
@@ -468,6 +480,16 @@ class BackendPool:
         if self.line.blocks and not self._is_in_turn:
             tiers = Tiers(in_shortage=tiers.in_shortage)
         self._tiers, self._arrange_at = tiers, min(tiers.probe_at, step_at)
+        was, self.standing = self.standing, self._standing()
+        if self.standing is not was and self.on_standing is not None:
+            self.on_standing()
+
+    def _standing(self) -> Standing:
+        states = [member.state is MemberState.UP for member in self.members]
+        if not any(states):
+            return Standing.NONE
+        # A name has no members until it has been looked up.
+        return Standing.ALL if all(states) and all(self._members.values()) else Standing.SOME
 
     def _record_new_members(self, *, is_start: bool = False) -> None:
         """Start the slow start of new and re-enabled members; with `is_start`, of none, since all are new."""
