@@ -4,17 +4,20 @@ import ipaddress
 import itertools
 import socket
 from base64 import b64encode
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
+from typing import Any
 
 from twisted.internet import reactor
 from twisted.trial.unittest import SynchronousTestCase
 
 from benchmarks.detection import hello
-from tests.support.growth import AT_ALL, AT_NONE, MANY, RULES, growth
+from tests.support.growth import AT_ALL, AT_NONE, MANY, RULES, finished, growth
 from tests.support.limits import allow_descriptors
 from txmux.access.admission import Admission
 from txmux.access.bans import Banned
+from txmux.backends.health.checks import key_of
+from txmux.control.worker_answers import WorkerAnswers
 from txmux.detection.ranked import finish
 from txmux.interfaces import Peeked
 from txmux.processes.workers.received_rules import read_replacement
@@ -102,6 +105,32 @@ def _reload_part(what: str, count: int) -> Callable[[], object]:
     return run
 
 
+def _look(ask: Callable[[Serving], Coroutine[Any, Any, object]], what: str, count: int) -> Any:
+    """What a worker is asked every few seconds."""
+    serving = _serving(_rules(what, count))
+    return lambda: finished(ask(serving))
+
+
+_LOOKS: dict[str, Callable[[Serving], Coroutine[Any, Any, object]]] = {
+    "missing": Serving.missing,
+    "count": lambda serving: WorkerAnswers(serving).count(gauges=True),
+    "status": Serving.status,
+}
+
+
+def _check_result(what: str, count: int) -> Callable[[], object]:
+    """What another process has found of one server."""
+    upstreams = _serving(_rules(what, count)).upstreams
+    *_, last = upstreams.all()
+    key = key_of(last.pool.members[0])
+
+    def run() -> None:
+        assert upstreams.find(last.backend.name) is last
+        upstreams.apply_check(last.backend.name, key, ok=False, why="silent")
+
+    return run
+
+
 def _decide(what: str, count: int) -> Callable[[], object]:
     [factory] = _serving(_rules(what, count)).listeners
     detector = factory.configuration.top.detector
@@ -151,6 +180,13 @@ class GrowthTests(SynchronousTestCase):
     def test_a_worker_that_gets_one_line(self) -> None:
         of = ("routes", "routes under a listener", "routes never reached", "backends", "networks")
         self._assert_growth(AT_NONE, ((what, partial(_reload_part, what)) for what in of))
+
+    def test_looks_at_a_worker(self) -> None:
+        of = itertools.product(_LOOKS.items(), ("routes", "backends", "servers"))
+        works = ((f"{name}: {what}", partial(_look, ask, what)) for (name, ask), what in of)
+        self._assert_growth(AT_NONE, works)
+        for what in ("routes", "backends"):
+            self._assert_growth(AT_NONE, [(f"check: {what}", partial(_check_result, what))])
 
     def test_a_client(self) -> None:
         self._assert_growth(

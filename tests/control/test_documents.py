@@ -13,6 +13,7 @@ from tests.support.mux import VirtualTime
 from tests.support.peers import reactor
 from tests.support.taker import Taker
 from txmux.control.documents import _worst
+from txmux.net.channel import messages
 from txmux.net.channel.message import Message
 from txmux.processes.workers.worker import Worker
 
@@ -210,7 +211,33 @@ class StatusTest(LiveCase):
 
         self.patch(Worker, "ask", ask)
         Deferred.fromCoroutine(self.running.control.status()).addErrback(lambda _: None).cancel()
-        self.assertEqual(sorted(asked), ["addresses", "count", "missing", "status"])
+        self.assertEqual(sorted(asked), ["count", "missing", "status"])
+
+    async def test_asks_only_for_addresses_of_backends_with_a_server_that_is_not_up(self) -> None:
+        """There may be thousands, of which each answer takes a while."""
+        text = "[listen public]\nendpoint = 127.0.0.1:0\ndefault = b\n[route ssh]\nmatch = ssh\nbackend = c\n"
+        servers = "[backend {}]\nserver = 127.0.0.1:1\n    127.0.0.1:2\n"
+        await self.run_service(text + servers.format("b") + servers.format("c"))
+        control, asked, ask = self.running.control, [], Worker.ask
+
+        def record(worker: Worker, message: Message, **values: Any) -> Deferred[Any]:
+            if message is messages.ADDRESSES:
+                asked.append(values.get("backends"))
+            return ask(worker, message, **values)
+
+        self.patch(Worker, "ask", record)
+        self.assertEqual((await control.status())["attention"], [])
+        await control.look()
+        self.assertEqual(asked, [])
+        with capturedLogs():
+            await control.set_server("c", "127.0.0.1:1", state="drain")
+            await control.set_server("c", "127.0.0.1:2", state="drain")
+        asked.clear()
+        [item] = (await control.status())["attention"]
+        self.assertEqual(item["text"].partition(":")[0], "backend c")
+        self.assertEqual({*map(str, asked)}, {"['c']"})
+        self.assertEqual(len(await control.backends()), 2)
+        self.assertEqual(asked[-1], None)
 
 
 class WorstTest(SynchronousTestCase):

@@ -164,7 +164,7 @@ class StartingTests(SynchronousTestCase):
             "sources": {"x": 1},
             "certificates": [["r", "f", 1.0]],
             "troubles": ["x"],
-            "up": [["b", "s", 1]],
+            "troubled": ["b"],
         }
         self.assertEqual(messages.COUNT.read_answer(answer, 1), answer)
         source.asked()
@@ -187,7 +187,7 @@ class StartingTests(SynchronousTestCase):
             "sources": [[], {"x": "1"}],
             "certificates": [[["r", "f"]], ["abc"], [["r", "f", "x"]]],
             "troubles": ["x", [1]],
-            "up": [[["b", "s"]], [["b", [], 1.0]]],
+            "troubled": [["b", 1], "b"],
         }
         for name, value in ((key, one) for key, values in invalid.items() for one in values):
             wrong = {**answer, name: value}

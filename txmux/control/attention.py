@@ -43,36 +43,36 @@ _ADVICE = {"silent": "; 'eject = unanswered=0' for servers that never answer by 
 def backends(
     documents: Sequence[Mapping[str, Any]], index: RulesIndex, now: float
 ) -> Iterator[AttentionItem]:
-    """Find backends of which no server can serve, or some cannot.
+    """Find backends of which no server can serve, or some cannot; those without a document serve.
 
     It is critical where clients are turned away: no route leads to an unused backend, its fallback may serve, and held clients wait.
     It is a note where only planned work leaves no server. `now` is in seconds since 1970.
     """
-    up = {row["name"] for row in documents if any(_is_up(server) for server in row["servers"])}
+    idle = {row["name"] for row in documents if not any(map(_is_up, row["servers"]))}
     used = index.used_backends.keys()
     every = index.backends
-    covered = {
-        name
-        for name, backend in every.items()
-        if isinstance(backend.fallback, Backend) and backend.fallback.name in up
-    }
+
+    def is_covered(name: str) -> bool:
+        fallback = every[name].fallback
+        return isinstance(fallback, Backend) and fallback.name not in idle
+
     for backend in documents:
         name, servers = str(backend["name"]), backend["servers"]
         if name not in every:
             continue  # a reload has removed it since the document was made
         unable = [server for server in servers if server["state"] in _UNABLE]
-        if not unable and (name in up or name not in used):
+        if not unable and (name not in idle or name not in used):
             continue  # those that are out were taken out on purpose, and others serve
-        if name in up:
+        if name not in idle:
             verb = "is" if len(unable) == 1 else "are"
             text = f"{len(unable)} of {len(servers)} servers {verb} down: {_names(unable)}"
         else:
-            more = "; its clients go to its fallback" if name in covered else ""
+            more = "; its clients go to its fallback" if is_covered(name) else ""
             text = f"no server is up: {_names(servers)}{more}"
         newest = max(unable or servers, key=lambda server: server["since"] or 0.0)
         is_new = now - (newest["since"] or now) < every[name].hold
         is_held = backend["hold"] is not None or (backend["held"] and is_new)
-        turns_away = name in used - up - covered and not is_held
+        turns_away = name in used and name in idle and not (is_covered(name) or is_held)
         # What an operator or the rules took out on purpose is planned work.
         worst: Level = "warning" if unable else "note"
         yield AttentionItem(

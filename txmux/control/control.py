@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -40,6 +40,7 @@ from txmux.control.documents import (
     backends_document,
     routes_document,
     status_document,
+    weights_up,
     with_observed,
 )
 from txmux.control.events import Hub
@@ -49,15 +50,16 @@ from txmux.control.lost_lines import LostLinesLog
 from txmux.control.overrides import Overrides, ServerState, ServiceState, WorkersCondition
 from txmux.control.rates import Rates, Traffic
 from txmux.control.report import Report, UnknownError
-from txmux.control.rules_index import RulesIndex
+from txmux.control.rules_index import RulesIndex, known_backend, known_server
+from txmux.control.worker_reports import WorkerReports
 from txmux.detection.explain import explain_in_steps
 from txmux.errors import MuxError
 from txmux.interfaces import Transport
 from txmux.net.channel import messages
 from txmux.net.channel.message import Message
 from txmux.net.turns import Turns, in_thread
-from txmux.rules.model import Backend, Rules, Server
-from txmux.rules.problems import listed, suggestion
+from txmux.rules.model import Rules
+from txmux.rules.problems import suggestion
 from txmux.rules.tracing import Trace, TracedSample, as_json, seen_by
 from txmux.serving.store import ListeningSockets
 from txmux.telemetry.attention import AttentionItem, AttentionLog
@@ -65,6 +67,7 @@ from txmux.telemetry.counting.counters import OWN, Counters, keys_needed
 from txmux.telemetry.counting.snapshot import (
     Counts,
     Gauges,
+    ServerTotals,
     counts_in_steps,
     hidden_hellos,
     server_samples,
@@ -86,33 +89,12 @@ _STATES = {"ready": "ready", "drain": "drained", "maintenance": "in maintenance"
 
 _ECH_KEY = "id", "public_name", "written"
 
+_MOST_NAMED = 1000
+"""Names of backends in a request; more are asked for with all others."""
+
 _ENDING = 20.0  # seconds that a worker has to end connections
 
 _LISTING = 10.0  # seconds that a worker has to go through very many connections
-
-
-@attrs.frozen
-class WorkerReports:
-    """What the workers report, asked at one moment.
-
-    Attributes:
-        missing: What prevents clients from being served.
-        addresses: The states of servers' addresses.
-        served: What is served by which worker.
-        gauges: What is counted at the moment.
-        condition: How the workers were.
-    """
-
-    missing: Sequence[str]
-    addresses: Answers
-    served: Mapping[str, Any]
-    gauges: Gauges
-    condition: WorkersCondition
-
-    @property
-    def lacking(self) -> list[str]:
-        """A line for each worker without an answer, with the reason."""
-        return [*dict.fromkeys([*self.addresses.missing, *self.gauges.missing])]
 
 
 class Control:
@@ -237,10 +219,22 @@ class Control:
     async def ask(self) -> WorkerReports:
         """Ask the workers for what the status, the counts and the backends need."""
         condition = self._condition()
-        missing, addresses, served, gauges = await concurrently(
-            self.missing(), self.addresses(), self._served(), self._gauges()
+        missing, states, served, gauges = await concurrently(
+            self.missing(), self._states(), self._served(), self._gauges()
         )
+        up = await Turns().run(weights_up(states.answers))
+        gauges, addresses = attrs.evolve(gauges, up=up), self._with_observed(states)
         return WorkerReports(missing, addresses, served, gauges, condition)
+
+    async def ask_for_trouble(self) -> WorkerReports:
+        """Ask the workers for what the status needs: of backends whose servers are all up, which may be thousands, for nothing."""
+        condition = self._condition()
+        missing, served, gauges = await concurrently(self.missing(), self._served(), self._gauges())
+        own = [] if self.state is None else self.state.upstreams.troubled()
+        named = {*gauges.troubled, *own, *(backend for backend, _ in self.observed())}
+        of = named & self.index.backends.keys()
+        addresses = await self.addresses(of)
+        return WorkerReports(missing, addresses, served, gauges, condition, of)
 
     def _condition(self) -> WorkersCondition:
         return WorkersCondition() if self.state is None else self.state.condition()
@@ -251,7 +245,7 @@ class Control:
         backends: Sequence[Mapping[str, Any]] | None = None,
     ) -> dict[str, Any]:
         """Return the document for ``/api/status``; that of the backends is made if it is not given."""
-        reports = reports or await self.ask()
+        reports = reports or await self.ask_for_trouble()
         missing, served, gauges = reports.missing, reports.served, reports.gauges
         names = [listener.name for listener in self.rules.listeners]
         unserved = [line for line in missing if line.startswith("no worker")]
@@ -285,13 +279,10 @@ class Control:
         self, reports: WorkerReports, backends: Sequence[Mapping[str, Any]] | None = None
     ) -> list[AttentionItem]:
         """Return what needs attention, the worst first."""
-        states, gauges, condition = reports.addresses, reports.gauges, self._condition()
+        gauges, condition = reports.gauges, self._condition()
         missing = attention.lasting(reports.missing, reports.condition, condition)
         if backends is None:
-            counts = await Turns().run(
-                counts_in_steps(self.counters, self.rules, self.index.backends)
-            )
-            backends = await self._backends(attrs.evolve(counts, gauges=gauges), states)
+            backends = await self._backends((), gauges, reports.addresses, reports.of)
         now = time.time()
         stayed, orphaned = self.counters.left_behind()
         found = [
@@ -336,7 +327,7 @@ class Control:
 
     async def look(self) -> None:
         """Notice what needs attention, though nobody asks; called every few seconds."""
-        await self.attention(await self.ask())
+        await self.attention(await self.ask_for_trouble())
 
     async def _served(self) -> dict[str, Any]:
         return {} if self.state is None else await self.state.status()
@@ -532,11 +523,20 @@ class Control:
         counts = await self.counts()
         return routes_document(index, counts, index.rules.routes[part]), counts.gauges.missing
 
-    async def addresses(self) -> Answers:
-        """Ask for the states of servers' addresses, and add what is observed."""
-        answers = await self._ask(messages.ADDRESSES)
-        rows = with_observed(answers.answers, self.observed())
-        return attrs.evolve(answers, answers=rows)
+    async def addresses(self, of: Collection[str] | None = None) -> Answers:
+        """Ask for the states of servers' addresses, of all backends or of some, and add what is observed."""
+        return self._with_observed(await self._states(of))
+
+    async def _states(self, of: Collection[str] | None = None) -> Answers:
+        if of is None or len(of) > _MOST_NAMED:
+            return await self._ask(messages.ADDRESSES)
+        if not of:
+            return Answers([])
+        return await self._ask(messages.ADDRESSES, backends=sorted(of))
+
+    def _with_observed(self, states: Answers) -> Answers:
+        rows = with_observed(states.answers, self.observed())
+        return attrs.evolve(states, answers=rows)
 
     def observed(self) -> Mapping[ServerKey, ObservedServer]:
         """Return the servers that are failing or silent."""
@@ -547,16 +547,27 @@ class Control:
     ) -> Listing:
         if counts is None or addresses is None:
             counts, addresses = await concurrently(self.counts(), self.addresses())
-        return Listing(await self._backends(counts, addresses), addresses.missing)
+        rows = await self._backends(counts.servers, counts.gauges, addresses)
+        return Listing(rows, addresses.missing)
 
-    async def _backends(self, counts: Counts, answers: Answers) -> list[dict[str, Any]]:
+    async def _backends(
+        self,
+        servers: Sequence[ServerTotals],
+        gauges: Gauges,
+        answers: Answers,
+        of: Collection[str] | None = None,
+    ) -> list[dict[str, Any]]:
         turns, checked = Turns(), []
+        if of is not None and not of:
+            return []
         if self.state is not None:
-            checked = await turns.collect(address_states(self.state.upstreams))
+            checked = await turns.collect(address_states(self.state.upstreams, of))
         states: list[tuple[int | None, Any]] = [*answers.answers]
         if not states:  # this process's own are the next best
             states.append((None, checked))
-        steps = backends_document(self.index, counts, self.overrides(), states, checked, self.rates)
+        steps = backends_document(
+            self.index, servers, gauges, self.overrides(), states, checked, self.rates, of
+        )
         return await turns.run(steps)
 
     async def explain(
@@ -604,7 +615,7 @@ class Control:
 
         ``drain`` routes no new connections to it, but checks it; ``maintenance`` does not check it either. Weight 0 restores that of the rules.
         """
-        configured = _server(self.index, backend, server)
+        configured = known_server(self.index, backend, server)
         if configured.down and state is not None:
             return Report.refused(
                 f"backend {backend}: {server} is marked down in the rules; remove 'down' and reload"
@@ -638,7 +649,7 @@ class Control:
 
         Of concurrent calls, the last one holds for all of them.
         """
-        every = _backend(self.index, backend).servers
+        every = known_backend(self.index, backend).servers
         servers = [server.text for server in every if not server.down]
         if not servers:
             return Report.refused(
@@ -697,7 +708,7 @@ class Control:
 
     async def hold(self, backend: str, seconds: float = math.inf) -> Report:
         """Hold new clients of a backend, even if servers are up, until `release` or for some seconds; reloads and upgrades keep it."""
-        _backend(self.index, backend)
+        known_backend(self.index, backend)
         now = time.monotonic()
         late = await self._override(self.overrides().with_hold(backend, now, now + seconds))
         end = "until it is released" if seconds == math.inf else f"for {duration(seconds)}"
@@ -708,7 +719,7 @@ class Control:
         names = self.index.backends.keys()
         overrides, now = self.overrides(), time.monotonic()
         if backend not in names | overrides.held.keys():
-            _backend(self.index, backend)
+            known_backend(self.index, backend)
         was_held = overrides.held.get(backend, 0.0) > now
         late = await self._override(overrides.with_hold(backend, now, 0.0))
         how = "its clients go on" if was_held else "was not held"
@@ -775,18 +786,3 @@ class Control:
 
 def _report(changes: str, late: Sequence[str]) -> Report:
     return Report(ok=True, changes="; ".join([changes, *(f"not yet: {reason}" for reason in late)]))
-
-
-def _backend(index: RulesIndex, name: str) -> Backend:
-    backends = index.backends
-    if name not in backends:
-        raise UnknownError(f"there is no backend {name!r}{suggestion(name, backends)}")
-    return backends[name]
-
-
-def _server(index: RulesIndex, backend: str, server: str) -> Server:
-    servers = {candidate.text: candidate for candidate in _backend(index, backend).servers}
-    if server not in servers:
-        # All of them: an address that is like another one is no slip of the fingers.
-        raise UnknownError(f"backend {backend} has no server {server!r}{listed(servers)}")
-    return servers[server]

@@ -3,14 +3,14 @@
 import math
 import os
 import time
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import attrs
 
 from txmux.backends.health.observer import ObservedServer, ServerKey
-from txmux.backends.pool.server_health import AS_RULED
+from txmux.backends.pool.server_health import AS_RULED, MemberState
 from txmux.backends.upstreams import Upstreams
 from txmux.control.overrides import Overrides
 from txmux.control.rates import Rates, Traffic
@@ -20,7 +20,7 @@ from txmux.rules.model import Listener, Outcome, Refusal, Route, Section, Server
 from txmux.rules.model.rules import OPTIONS
 from txmux.serving.listen_addresses import listen_addresses
 from txmux.serving.store import ListeningSockets
-from txmux.telemetry.counting.snapshot import Counts, RouteTotals, ServerTotals
+from txmux.telemetry.counting.snapshot import Counts, Gauges, RouteTotals, ServerTotals
 from txmux.telemetry.reasons import FAILURE_TEXTS
 from txmux.version import __version__
 
@@ -170,7 +170,26 @@ def with_observed(
     ]
 
 
-def address_states(upstreams: Upstreams) -> Iterator[dict[str, Any]]:
+def weights_up(
+    answers: Iterable[tuple[int, Iterable[Mapping[str, Any]]]],
+) -> Generator[None, None, dict[tuple[str, str], float]]:
+    """Return the weight of each server that gets connections, by backend and server, as the last worker has it."""
+    found: dict[tuple[str, str], float] = {}
+    for _, rows in answers:
+        weights: dict[tuple[str, str], float] = {}
+        for row in rows:
+            if row["state"] == MemberState.UP.value:
+                key = row["backend"], row["server"]
+                weights[key] = weights.get(key, 0) + row["effective_weight"]
+            yield
+        found |= weights
+    return found
+
+
+def address_states(
+    upstreams: Upstreams, of: Iterable[str] | None = None
+) -> Iterator[dict[str, Any]]:
+    """Yield a row of each address, of all backends or of those with such names."""
     now = time.time()
     return (
         {
@@ -184,31 +203,35 @@ def address_states(upstreams: Upstreams) -> Iterator[dict[str, Any]]:
             "effective_weight": upstream.pool.effective_weight(member),
             "check": upstreams.last_check(upstream, member),
         }
-        for upstream in upstreams.all()
+        for upstream in upstreams.all(of)
         for member in upstream.pool.members
     )
 
 
 def backends_document(
     index: RulesIndex,
-    counts: Counts,
+    servers: Iterable[ServerTotals],
+    gauges: Gauges,
     overrides: Overrides,
     answers: Iterable[tuple[int | None, Sequence[Mapping[str, Any]]]],
     checked: Iterable[Mapping[str, Any]],
     rates: Rates,
+    of: Collection[str] | None = None,
 ) -> Generator[None, None, list[dict[str, Any]]]:
-    """Report each backend and its servers, in the order of the rules."""
+    """Report each backend and its servers, in the order of the rules; all, or those with such names."""
     addresses = yield from _by_address(answers)
     checks = {}
     for row in checked:
         if row["check"] is not None:
             checks[row["backend"], row["server"], row["address"]] = row["check"]
         yield
-    totals = {(total.backend, total.server): total for total in counts.servers}
-    stale = counts.gauges.stale_ages()
+    totals = {(total.backend, total.server): total for total in servers}
+    stale = gauges.stale_ages()
     listed = []
-    for backend in index.backends.values():
-        servers = []
+    for name, backend in index.backends.items():
+        if of is not None and name not in of:
+            continue
+        rows_of_servers = []
         for server in backend.servers:
             key = (backend.name, server.text)
             rows = [
@@ -219,14 +242,16 @@ def backends_document(
                 server, rows, totals.get(key), overrides, key, stale.get(key, "")
             )
             measured = _measured(totals.get(key), rates)
-            servers.append({**found_server, **measured, "checked": backend.check is not None})
+            rows_of_servers.append(
+                {**found_server, **measured, "checked": backend.check is not None}
+            )
             yield
         until = overrides.held.get(backend.name, 0.0)
         hold = None
         if (left := until - time.monotonic()) > 0:
             hold = {"until": None if left == math.inf else time.time() + left}
-        waiting = counts.gauges.held.get(backend.name, 0)
-        listed.append({"name": backend.name, "hold": hold, "held": waiting, "servers": servers})
+        waiting = gauges.held.get(backend.name, 0)
+        listed.append({"name": name, "hold": hold, "held": waiting, "servers": rows_of_servers})
         yield
     return listed
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 
+from txmux.control.report import UnknownError
 from txmux.rules.lint.secrets import secret_files
-from txmux.rules.model import Backend, Route, Rules, Section
+from txmux.rules.model import Backend, Route, Rules, Section, Server
 from txmux.rules.model.section import NOWHERE
 from txmux.rules.named_files import NamedFile
+from txmux.rules.problems import listed, suggestion
 from txmux.transport import Transport
 
 
@@ -116,3 +118,20 @@ class RulesIndex:
         while end > begin and not lines[end - 1].strip():
             end -= 1
         return "\n".join(lines[begin - 1 : end])
+
+
+def known_backend(index: RulesIndex, name: str) -> Backend:
+    """Find one that the rules name; raises `UnknownError`."""
+    backends = index.backends
+    if name not in backends:
+        raise UnknownError(f"there is no backend {name!r}{suggestion(name, backends)}")
+    return backends[name]
+
+
+def known_server(index: RulesIndex, backend: str, server: str) -> Server:
+    """Find a server of a backend as the rules write it; raises `UnknownError`."""
+    servers = {candidate.text: candidate for candidate in known_backend(index, backend).servers}
+    if server not in servers:
+        # All of them: an address that is like another one is no slip of the fingers.
+        raise UnknownError(f"backend {backend} has no server {server!r}{listed(servers)}")
+    return servers[server]

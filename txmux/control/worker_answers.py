@@ -1,6 +1,6 @@
 """Handles requests about the connections and counters of a worker."""
 
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping
 from heapq import nsmallest
 from itertools import chain
 from operator import itemgetter
@@ -9,8 +9,6 @@ from typing import Any
 import attrs
 
 from txmux.backends.pool.ports import LACKING_PORTS
-from txmux.backends.pool.server_health import MemberState
-from txmux.backends.upstream import Upstream
 from txmux.client.client_table import Row
 from txmux.client.configuration import Configuration
 from txmux.client.served import Served
@@ -79,8 +77,8 @@ class WorkerAnswers:
                 return rows
             first = chosen[-1][0]  # some have ended meanwhile, and others take their places
 
-    async def addresses(self) -> list[dict[str, Any]]:
-        return await Turns().collect(address_states(self._serving.upstreams))
+    async def addresses(self, backends: Collection[str] | None = None) -> list[dict[str, Any]]:
+        return await Turns().collect(address_states(self._serving.upstreams, backends))
 
     async def clients(self) -> list[Row]:
         serving = self._serving
@@ -101,8 +99,7 @@ class WorkerAnswers:
     async def close_server(self, backend: str, server: str) -> int:
         members = [
             member
-            for upstream in self._serving.upstreams.all()
-            if upstream.backend.name == backend
+            for upstream in self._serving.upstreams.all([backend])
             for member in upstream.pool.members
             if member.server.text == server
         ]
@@ -123,7 +120,7 @@ class WorkerAnswers:
         sources = [*self._serving.upstreams.sources(), *(shared.sources() if shared else ())]
         # Where this process is the only one, it reports and logs the others itself.
         states = [attrs.astuple(source.state()) for source in sources if not source.logs]
-        return {"source_states": states, **(_gauges_of(self._serving) if gauges else {})}
+        return {"source_states": states, **(await _gauges_of(self._serving) if gauges else {})}
 
     async def _matching(self, filters: Filters) -> AsyncIterator[Served]:
         async for connection in Turns().each(self._serving.connections(), _has_ended):
@@ -145,13 +142,15 @@ async def _end(chosen: Iterable[Served]) -> int:
     return count
 
 
-def _gauges_of(serving: Serving) -> dict[str, Any]:
+async def _gauges_of(serving: Serving) -> dict[str, Any]:
     """See `txmux.telemetry.counting.snapshot.Gauges`."""
+    turns = Turns()
     serving.terminations.look()  # no client may have come since a file was changed
+    await turns.pause()
     configurations = [listener.configuration for listener in serving.listeners]
-    upstreams = {
-        upstream for listener in serving.listeners for upstream in listener.upstreams.all()
-    }
+    certificates = await turns.collect(chain.from_iterable(map(_certificates, configurations)))
+    unread = await turns.collect(_unread(serving, configurations))
+    logins = await turns.collect(chain.from_iterable(map(_logins, configurations)))
     return {
         "generations": sorted(
             {serving.version, *(its.configuration.version for its in serving.connections())}
@@ -162,11 +161,11 @@ def _gauges_of(serving: Serving) -> dict[str, Any]:
             for configuration in configurations
             if configuration.admission.per_source is not None
         },
-        "certificates": sorted({*chain.from_iterable(map(_certificates, configurations))}),
+        "certificates": sorted({*certificates}),
         "troubles": [*serving.terminations.troubles(), *serving.upstreams.troubles()],
-        "unread": [*_unread(serving, configurations)],
+        "unread": unread,
         "ech": {its.settings.name: its.ech.shown() for its in configurations if its.ech},
-        "logins": [*chain.from_iterable(map(_logins, configurations))],
+        "logins": logins,
         "lost_lines": LOST_LINES.report(),
         "lost_in_all": {**LOST_LINES.totals},
         "refusing": [*serving.runtime.clients.refusing()],
@@ -176,7 +175,7 @@ def _gauges_of(serving: Serving) -> dict[str, Any]:
         "cannot_accept": [
             (name, why, since) for name, (why, since) in serving.listening_ports.held_up().items()
         ],
-        "up": [*chain.from_iterable(map(_up, upstreams))],
+        "troubled": serving.upstreams.troubled(),
     }
 
 
@@ -195,7 +194,7 @@ def _unread(serving: Serving, configurations: Iterable[Configuration]) -> Iterat
         yield serving.runtime.lists.trouble
     for configuration in configurations:
         for level in (configuration.plain or configuration).layers:
-            for route in level.detector.routes:
+            for route in level.outer.items:
                 if route.users is not None:
                     if not route.users.is_helped:  # the helper might not answer
                         route.users.look()  # no client may have come since the file was changed
@@ -207,12 +206,3 @@ def _logins(configuration: Configuration) -> Iterator[tuple[str, int, str]]:
         for route in level.outer.items:
             if route.users is not None and (crowd := route.users.crowded()) is not None:
                 yield route.name, *crowd
-
-
-def _up(upstream: Upstream) -> Iterator[tuple[str, str, float]]:
-    weights: dict[str, float] = {}
-    for member in upstream.pool.members:
-        if member.state is MemberState.UP:
-            text, weight = member.server.text, upstream.pool.effective_weight(member)
-            weights[text] = weights.get(text, 0) + weight
-    yield from ((upstream.backend.name, text, weight) for text, weight in weights.items())

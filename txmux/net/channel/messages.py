@@ -72,7 +72,7 @@ _GAUGES = _object(
     source_states=Field(list, of=_SOURCE), generations=_optional(_NUMBERS),
     descriptors=_optional(Field(list, row=(_NUMBER, _NUMBER))), sources=_optional(_PLACES),
     certificates=_TIMES, troubles=_optional(Field(list, of=_TEXT)), unread=_optional(Field(list, of=_TEXT)),
-    up=_optional(Field(list, of=Field(list, row=(_NAME, _NAME, _AMOUNT)))),
+    troubled=_optional(_NAMES),
     ports=_optional(Field(list, of=Field(list, row=(_NAME, _NAME, _NAME, _NUMBER, _TIME)))),
     refusing=_optional(Field(list, of=Field(list, row=(_NAME, _NAME, _NAME, _AMOUNT)))),
     flooding=_optional(Field(list, of=Field(list, row=(_NAME, _AMOUNT)))),
@@ -248,8 +248,8 @@ CLOSE_SERVER = _to_worker(
     "close_server", "end the connections of a server; the answer is their number",
     backend=_NAME, server=_NAME, answer=_NUMBER)
 ADDRESSES = _to_worker(
-    "addresses", "report the addresses of servers", answer=Field(list, of=_ADDRESS),
-    longest_answer=_LARGE)
+    "addresses", "report the addresses of servers, of all backends or of some",
+    backends=_optional(_NAMES), answer=Field(list, of=_ADDRESS), longest_answer=_LARGE)
 COUNT = _to_worker(
     "count", "count the bytes of connections until now, and report gauges",
     gauges=_optional(_FLAG), answer=_GAUGES, longest_answer=_LARGE)

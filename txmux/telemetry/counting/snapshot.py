@@ -160,7 +160,8 @@ class Gauges:
         troubles: What else needs an operator's attention, a sentence each.
         stale: By backend and server, for how many seconds the addresses of a name have not been confirmed, and why; ``None``
             if there never were any.
-        up: The weight now, by backend and server, of each server that gets connections.
+        up: The weight now, by backend and server, of each server that gets connections; only where all addresses were asked for.
+        troubled: The names of backends of which not every server is up, in some process.
         held: How many clients wait for a server, by backend.
         acme: By name, in how many seconds a certificate from ACME expires; 0 if there is none yet.
         to_servers: Client certificates presented to servers: the backend, the file and when it expires.
@@ -185,6 +186,7 @@ class Gauges:
     certificates: Sequence[tuple[str, str, float]] = ()
     up: Mapping[tuple[str, str], float] = attrs.field(factory=dict)
     troubles: Sequence[str] = ()
+    troubled: Sequence[str] = ()
     stale: Mapping[tuple[str, str], tuple[float | None, str]] = attrs.field(factory=dict)
     to_servers: Sequence[tuple[str, str, float]] = ()
     held: Mapping[str, int] = attrs.field(factory=dict)
@@ -265,12 +267,8 @@ class Gauges:
             min(descriptors, key=lambda pair: pair[1] - pair[0], default=(0, 0)),
             sources,
             [(*key, until) for key, until in certificates.items()],
-            {
-                (backend, server): weight
-                for servers in _all(answers, "up")
-                for backend, server, weight in servers
-            },
-            _distinct(_all(answers, "troubles")),
+            troubles=_distinct(_all(answers, "troubles")),
+            troubled=_distinct(_all(answers, "troubled")),
             unread=_distinct(_all(answers, "unread")),
             outside=SourceState.read(
                 row for rows in _all(answers, "source_states") for row in rows
