@@ -434,7 +434,8 @@ class MuxService(Service):
         if gone is not None:
             steps.run("end the connections of removed routes", supervisor.end_removed, *gone)
         failed = await steps.wait("wait for the workers", supervisor.all_serve) or []
-        kept = supervisor.kept_files
+        unusable = await steps.wait("look at lists of networks", self.control.unusable_lists) or []
+        kept = [*supervisor.kept_files, *unusable]
         for sentence in kept:
             self._log.warn("{kept}", kept=sentence)
         errors = (*failed, *steps.troubles)

@@ -254,3 +254,9 @@ class PlaceTest(NetworksCase):
         write_places(countries, {"127.0.0.0/8": country("DE")})
         await self.after(10, lambda: not self.denies())
         self.assertFalse(await self.is_let_in(port))
+        countries.write_bytes(b"nonsense")
+        with capturedLogs():
+            report = await self.running.reload()
+        self.assertTrue(report.ok)
+        self.assertIn(f"nothing changed; geo {countries}: ", report.changes)
+        self.assertIn("is not a database in MaxMind's format", report.changes)

@@ -171,6 +171,10 @@ class Control:
         self._lists.use(rules)
         self._sharing.use(rules)
 
+    async def unusable_lists(self) -> list[str]:
+        """Look at the lists of networks and the databases of places, and return a sentence for each that cannot be used."""
+        return await self._lists.unusable_files()
+
     def be_replaced(self) -> None:
         """Leave to another process what changes; it sends what concerns the clients that stay here, until `use_rules`."""
         self.events.report_stop()

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase, TestCase
@@ -90,6 +91,9 @@ class StaleTests(SynchronousTestCase):
         for seconds in (8, 120):
             self.assertEqual(self.after(seconds), [])
         path.write_text("nonsense")
+        (said,) = self.successResultOf(Deferred.fromCoroutine(self.feeding.unusable_files()))
+        self.assertIn(f"geo {path}: ", said)
+        self.assertIn("; its previous contents stay in use; correct it", said)
         (told,) = self.after(70)
         self.assertIn(f"geo {path}: no good answer for ", told)
         self.assertIn("is not a database in MaxMind's format", told)

@@ -208,6 +208,17 @@ class ListUpdates:
     def sources(self) -> Iterator[Source]:
         yield from (watched.health for watched in self._watched.values())
 
+    async def unusable_files(self) -> list[str]:
+        """Look at the files now, and return a sentence for each that cannot be used."""
+        found = []
+        for name, watched in [*self._watched.items()]:
+            kind, address, meanwhile = _described(name)
+            if kind != "crowdsec" and name in self._watched:
+                await self._poll(name)
+                if problem := watched.source.problem:
+                    found.append(f"{kind} {address}: {problem}; {meanwhile}")
+        return found
+
     def _poll(self, name: str) -> Deferred[None]:
         watched = self._watched[name]
 
