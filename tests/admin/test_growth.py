@@ -6,17 +6,26 @@ from typing import Any, TypeAlias
 from unittest import mock
 
 from twisted.internet import reactor
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.growth import AT_ALL, RULES, finished, growth
+from tests.support.growth import AT_ALL, AT_NONE, RULES, finished, growth
+from txmux.access.admission import Admission
 from txmux.admin.listing import json_pieces
 from txmux.admin.metrics import exposition
 from txmux.admin.page.gather import gather
 from txmux.admin.page.query import PageQuery
 from txmux.admin.page.view import View, render
+from txmux.backends.upstreams import Upstreams
 from txmux.control.control import Control
+from txmux.control.overrides import ServiceState
+from txmux.control.worker_answers import WorkerAnswers
 from txmux.net import turns
+from txmux.net.channel.message import Message
+from txmux.rules.model import Rules
+from txmux.rules.packing import pack, unpack
 from txmux.rules.reading.parser import parse
+from txmux.serving.serving import Serving
 from txmux.serving.store import ListeningSockets
 from txmux.telemetry.counting.counters import Counters
 
@@ -46,6 +55,40 @@ async def _page(control: Control) -> object:
     return [*render(View(await gather(control, query), query))]
 
 
+async def _look(control: Control) -> object:
+    await control.look()
+    return None
+
+
+class _Worker:
+    """A worker in this process."""
+
+    number, ready, is_late, missed_ping = 0, True, False, False
+
+    def __init__(self, rules: Rules) -> None:
+        serving = Serving(unpack(pack(rules)), None, reactor, accepting=False)
+        for listener in serving.rules.listeners:
+            serving.add(listener, Admission(listener, lambda: 0.0))
+        self._handlers = WorkerAnswers(serving).handlers
+
+    def ask(self, message: Message, *, seconds: float | None, **values: Any) -> Deferred[Any]:
+        return maybeDeferred(self._handlers[message], **values)
+
+
+def _state(rules: Rules) -> ServiceState:
+    upstreams = Upstreams(reactor, reactor, mock.Mock())
+    upstreams.add_backends(rules)
+    worker: Any = _Worker(rules)
+
+    async def missing() -> list[str]:
+        return []
+
+    async def status() -> dict[str, Any]:
+        return {}
+
+    return ServiceState(lambda: [worker], status, missing, upstreams)
+
+
 def _view(make: _Make, what: str, count: int) -> Any:
     rules = parse(RULES[what](count), "x.ini")
     counters = Counters()
@@ -55,6 +98,8 @@ def _view(make: _Make, what: str, count: int) -> Any:
         reactor, rules, counters, ListeningSockets(reactor),
         reload=mock.Mock(), upgrade=mock.Mock(), stop_service=mock.Mock(),
     )  # fmt: skip
+    if make is _look:
+        control.state = _state(rules)
     finished(make(control))  # templates and the index of the rules are made once
     return lambda: finished(make(control))
 
@@ -69,11 +114,19 @@ _VIEWS: Mapping[_Make, Sequence[str]] = {
 
 
 class GrowthTests(SynchronousTestCase):
-    def test_views(self) -> None:
+    def setUp(self) -> None:
         self.patch(turns, "_PIECE", float("inf"))  # no reactor runs here
+
+    def test_views(self) -> None:
         found = {
             f"{make.__name__} {what}": growth(partial(_view, make, what))
             for make, kinds in _VIEWS.items()
             for what in kinds
         }
         self.assertEqual({name: grown for name, grown in found.items() if grown > AT_ALL}, {})
+
+    def test_look_when_nothing_has_changed(self) -> None:
+        found = {
+            what: growth(partial(_view, _look, what)) for what in ("routes", "backends", "servers")
+        }
+        self.assertEqual({what: grown for what, grown in found.items() if grown > AT_NONE}, {})

@@ -96,6 +96,21 @@ class SteeringTest(SupervisedTestCase):
             await deferLater(reactor, 0)
         self.assertEqual(rows[0]["server"], self.servers[0])
 
+    async def test_look_notices_what_the_status_shows(self) -> None:
+        """A look at the backends with a server that is not up finds the same items as one at all of them."""
+        control = (await self.begin("    127.0.0.1:1 down\n"), self.running.control)[1]
+        for states in (("ready", "ready"), ("drain", "ready"), ("drain", "maintenance")):
+            for number, state in enumerate(states):
+                await self.set_server(number, state)  # type: ignore[arg-type]
+            with capturedLogs():
+                await control.look()
+                looked = {(row["text"], row["level"]) for row in control.attention_state()["since"]}
+                whole = await control.attention(await control.ask())
+            self.assertEqual({(item.text, item.level) for item in whole}, looked)
+            self.assertEqual(
+                any(text.startswith("backend b: ") for text, _ in looked), states[1] != "ready"
+            )
+
     async def test_weight_until_that_of_the_rules_is_restored(self) -> None:
         port = await self.begin()
         await self.running.control.set_server("b", self.servers[0], weight=5)

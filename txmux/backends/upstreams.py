@@ -170,10 +170,8 @@ class Upstreams:
     def unreadable(self) -> Mapping[str, Mapping[Path, bytes]]:
         """Return the files in use of the backends whose files cannot be read now, for a process that starts."""
         unreadable = {}
-        for upstream in self._upstreams.values():
+        for upstream in self._with_files:
             backend = upstream.backend
-            if backend.tls is None and backend.via is None:
-                continue
             try:
                 read_backend_files(backend)
             except MuxError:
@@ -496,7 +494,7 @@ class Upstreams:
         """Return the client certificates presented to servers: the file, and when it expires, in seconds since 1970."""
         return [
             (upstream.backend, upstream.tls.identity.valid_until)
-            for upstream in self._upstreams.values()
+            for upstream in self._with_files
             if upstream.tls is not None and upstream.tls.identity is not None
         ]
 

@@ -441,7 +441,8 @@ def measured(gauges: Gauges, rules: Rules, now: float) -> Iterator[AttentionItem
 
 def _certificates(gauges: Gauges, rules: Rules, now: float) -> Iterator[AttentionItem]:
     # Certificates by ACME may last a few days; a failed renewal is an item of its own.
-    ends = [route.terminate_tls for route in rules.routes if route.terminate_tls is not None]
+    routes = rules.routes if gauges.certificates else ()  # there may be thousands
+    ends = [route.terminate_tls for route in routes if route.terminate_tls is not None]
     renewed = {str(file) for end in ends for _, file in zip(end.acme, end.files, strict=False)}
     of_files = [row for row in gauges.certificates if row[1] not in renewed]
     shown = {"route": of_files, "backend": gauges.to_servers}
