@@ -75,6 +75,20 @@ class StaleTests(SynchronousTestCase):
         self.feeding.use(self.rules("deny = 192.0.2.1\n"))
         self.assertEqual(self.overdue(), [])
 
+    def test_list_is_followed_from_what_rules_have_read(self) -> None:
+        """A file that changes to and fro around a reload is what it says in the end."""
+        self.use_list()
+        first, second = self.list.read_text(), "192.0.2.7\n"
+        rules = self.rules("deny = @list.txt\n")
+        for text in (second, first, second):
+            self.list.write_text(text)
+            if text == first:
+                self.feeding.use(rules)  # as they were read at the start
+            else:
+                self.after(8)
+        told = [*map(str, unpack(self.published[-1][f"file:{self.list}"]))]
+        self.assertEqual((told, len(self.published)), (["192.0.2.7/32"], 2))
+
     def test_unexpected_error_is_reported(self) -> None:
         self.use_list()
         (looked_at,) = self.feeding._watched.values()

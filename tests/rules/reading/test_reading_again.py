@@ -1,8 +1,9 @@
 """Rules that are read again: what has not changed is taken over, and all is as if it had been read for the first time."""
 
 import ipaddress
+import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import attrs
 from hypothesis import given, settings
@@ -16,7 +17,7 @@ from txmux.rules.lint.warnings import lint
 from txmux.rules.model import Rules
 from txmux.rules.problems import RulesError
 from txmux.rules.reading import parser
-from txmux.rules.reading.parser import load
+from txmux.rules.reading.parser import load, read_again
 from txmux.testing import steps_in
 
 _FINE: dict[str, Sequence[str]] = {
@@ -294,17 +295,24 @@ backend = 127.0.0.1:1003
         """What has come into a list since it was read is not kept for what its file says now."""
         text = f"[listen p]\nendpoint = 127.0.0.1:1\ndeny = @nets\n{RULES['routes'](1)}"
         text = text.replace("[listen public]\nendpoint = 127.0.0.1:1\n", "")
-        self.write({"rules.ini": text, "nets": "192.0.2.0/24\n"})
         path = self.folder / "rules.ini"
-        [listener] = load(path).listeners
-        assert listener.clients.excluded is not None
-        [varying] = listener.clients.excluded.varying
-        varying.contents = type(listener.clients.excluded)([])
-        self.write({"rules.ini": f"# again\n{text}", "nets": "192.0.2.0/24\n"})
-        [again] = load(path).listeners
-        assert again.clients.excluded is not None
-        self.assertIsNot(again, listener)
-        self.assertIn(ipaddress.ip_address("192.0.2.1"), again.clients.excluded)
+        readers: dict[str, Callable[[Rules], Rules]] = {
+            "by its path": lambda _: load(path),
+            "by what was in the files": lambda rules: read_again(rules.files),
+        }
+        for (how, read), first in itertools.product(readers.items(), ("# again\n", "")):
+            with self.subTest(how, first=first):
+                self.write({"rules.ini": text, "nets": "192.0.2.0/24\n"})
+                rules = load(path)
+                [listener] = rules.listeners
+                assert listener.clients.excluded is not None
+                [varying] = listener.clients.excluded.varying
+                varying.contents = type(listener.clients.excluded)([])
+                self.write({"rules.ini": f"{first}{text}", "nets": "192.0.2.0/24\n"})
+                [again] = read(rules).listeners
+                assert again.clients.excluded is not None
+                self.assertIsNot(again, listener)
+                self.assertIn(ipaddress.ip_address("192.0.2.1"), again.clients.excluded)
 
     def test_steps(self) -> None:
         """One changed line costs a small part of reading all, and what it costs grows with the number of sections at most."""

@@ -230,6 +230,9 @@ class ListUpdates:
             else:
                 watched.health.answered()
             if contents is not None and name in self._watched:
+                if isinstance(watched.source, NetworksFile):
+                    # Rules that were read when the file said something else are not of this text.
+                    watched.what = watched.source.text
                 is_place = name.startswith(f"{PLACES}:")
                 self._publish({PLACES if is_place else name: contents})
 

@@ -102,6 +102,11 @@ class RulesReading:
         self._short_before = {}
         self._lists.forget_before()
 
+    @property
+    def lists_are_as_read(self) -> bool:
+        """Whether the lists of networks have what was read in their files, and no later contents of these."""
+        return self._lists.are_as_read
+
     def pem(self, text: str) -> Path:
         if text in {"letsencrypt", "certbot"}:
             raise InvalidValueError(

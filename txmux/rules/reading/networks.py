@@ -59,6 +59,12 @@ class NetworkLists:
             self._named[name] = same
         return self._named[name]
 
+    @property
+    def are_as_read(self) -> bool:
+        """Whether no other contents have come in the place of what was read."""
+        known = [*map(id, self._known.values())]
+        return all(id(one.varying[0].contents) in known for one in self._named.values())
+
     def forget_before(self) -> None:
         self._before = None
 

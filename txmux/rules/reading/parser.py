@@ -138,11 +138,7 @@ def try_draft(path: Path, draft: SourceFile) -> Draft:
 def read_again(files: Files) -> Rules:
     """Read rules from what was in their files, as another process does."""
     last = _last
-    if (
-        last is not None
-        and last.is_installed
-        and _comparable(last.rules.files) == _comparable(files)
-    ):
+    if last is not None and last.is_installed and last.says(files):
         return last.rules
     path, text = next(iter(files.texts.items()))
     return _read(SourceFile(path, text), installed_matchers(), known=files)
@@ -199,6 +195,12 @@ class _LastRules:
         """Whether other processes have its matchers, too."""
         return self.matchers is installed_matchers()
 
+    def says(self, files: Files) -> bool:
+        """Return whether these files come to the same rules, if their other conditions are the same."""
+        # Where a file is as it was, what has come into a list since may be what it said in between.
+        is_same = _comparable(files) == _comparable(self.rules.files)
+        return is_same and self.reading.lists_are_as_read
+
     def is_still_so(self, main: SourceFile, matchers: Mapping[str, IProtocolMatcher]) -> bool:
         """Return whether reading all files again would come to the same rules."""
         rules, files, settings = self.rules, self.rules.files, self.rules.settings
@@ -217,7 +219,7 @@ class _LastRules:
         for name in files.variables:
             now.variable(name)
         return (
-            _comparable(now.files()) == _comparable(files)
+            self.says(now.files())
             and not any(source.problems for source in sources)
             and not any(missing_files(self.naming_files))
             # As many as there are processors now, with `auto`.
