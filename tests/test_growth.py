@@ -4,9 +4,9 @@ import ipaddress
 import itertools
 import socket
 from base64 import b64encode
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Generator, Iterable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from twisted.internet import reactor
 from twisted.trial.unittest import SynchronousTestCase
@@ -28,8 +28,10 @@ from txmux.rules.model import Listener, Rules
 from txmux.rules.packing import pack, pack_difference, unpack
 from txmux.rules.reading.parser import parse
 from txmux.serving.serving import Serving
+from txmux.testing import calls_in
 from txmux.wire.proxyprotocol.header import Address
 
+T = TypeVar("T")
 _MORE = "[route last]\nmatch = ssh\nbackend = 127.0.0.1:22\n"
 
 
@@ -131,6 +133,50 @@ def _check_result(what: str, count: int) -> Callable[[], object]:
     return run
 
 
+def _longest_step(count: int, change: Callable[[str], str]) -> int:
+    """Return how many calls the longest step of a reload in a worker has."""
+    text = RULES["routes"](count)
+    old, new = parse(text, "x.ini"), parse(change(text), "x.ini")
+    serving = _serving(unpack(pack(old)))
+    for listener in serving.listeners:
+        for byte in (0x16, ord("S"), ord("G")):  # as clients that are served
+            listener.configuration.top.detector.plan(byte)
+    found, sockets = difference(old, new), _Sockets()
+    packed = b64encode(pack_difference(found, new) if found.is_small else pack(new)).decode()
+    calls: list[int] = []
+
+    def taken(steps: Generator[None, None, T]) -> T:
+        is_over = False
+        made: list[T] = []
+
+        def step() -> None:
+            nonlocal is_over
+            try:
+                next(steps)
+            except StopIteration as end:
+                made.append(end.value)
+                is_over = True
+
+        while not is_over:
+            calls.append(calls_in(step))
+        return made[0]
+
+    replacement = taken(read_replacement(packed, serving.rules, serving.table))
+    prepared = taken(serving.prepare_in_steps(replacement, sockets, _admission))
+    serving.commit(prepared, listening=False)
+    sockets.close()
+    return max(calls)
+
+
+def _reversed(text: str) -> str:
+    head, *routes = text.split("[route ")
+    return head + "".join(f"[route {one}" for one in reversed(routes))
+
+
+def _other_backends(text: str) -> str:
+    return text.replace("127.0.0.1:", "127.0.0.2:")
+
+
 def _decide(what: str, count: int) -> Callable[[], object]:
     [factory] = _serving(_rules(what, count)).listeners
     detector = factory.configuration.top.detector
@@ -187,6 +233,13 @@ class GrowthTests(SynchronousTestCase):
         self._assert_growth(AT_NONE, works)
         for what in ("routes", "backends"):
             self._assert_growth(AT_NONE, [(f"check: {what}", partial(_check_result, what))])
+
+    def test_step_of_a_reload_that_changes_all(self) -> None:
+        """Clients of a worker wait for no step that does much with all routes, whatever has changed in them."""
+        count, most = 1500, 8
+        for change in (_reversed, _other_backends):
+            with self.subTest(change.__name__):
+                self.assertLess(_longest_step(count, change), most * count)
 
     def test_a_client(self) -> None:
         self._assert_growth(

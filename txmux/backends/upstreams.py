@@ -313,7 +313,7 @@ class Upstreams:
                 uses.drop(backend)
                 yield
             gone = self._upstreams if dropped is None else uses.gone
-            prepared.gone = [self._upstreams[one] for one in gone if not uses[one]]
+            yield from prepared.let_go(gone)
             made = {*prepared.made}
             for upstream in [*self._with_files]:
                 if uses[upstream.backend] and upstream not in made:
@@ -551,6 +551,13 @@ class PreparedUpstreams:
         """A sentence for each backend whose files for TLS cannot be used, so that it keeps what it has."""
         troubles = [files.trouble for files in self.files.values()]
         return [*filter(None, [*troubles, *(upstream.trouble for upstream in self.made)])]
+
+    def let_go(self, backends: Iterable[Backend]) -> Generator[None, None, None]:
+        """Have those of these backends go that are no longer used."""
+        for one in [*backends]:
+            if not self.uses[one]:
+                self.gone.append(self._upstreams._upstreams[one])
+            yield
 
     def commit(self) -> None:
         self._upstreams.commit(self)

@@ -11,7 +11,7 @@ import attrs
 
 from txmux.client.socket_options import socket_options
 from txmux.detection.detector import Detector, reads_hello
-from txmux.detection.ranked import ListChange, RankedList, finish
+from txmux.detection.ranked import ListChange, RankedList, filtered, finish
 from txmux.errors import MuxError
 from txmux.net.sockets.plainsocket import SocketOption
 from txmux.rules.model import Handover, InProcess, Listener, Refusal, Route
@@ -89,13 +89,15 @@ class RuleLayer:
     ) -> Generator[None, None, RuleLayer]:
         """Make the layer of changed routes, in steps."""
         detector = yield from self.detector.changed(change, peek_limit, _count_dry_run)
-        outer = [one for one in change.new if one[1].is_outer]
-        readers = [one for one in change.new if reads_hello(one[1]) and one[1].is_restricted]
+        outer = yield from filtered(change.new, lambda route: route.is_outer)
+        readers = yield from filtered(
+            change.new, lambda route: reads_hello(route) and route.is_restricted
+        )
         return attrs.evolve(
             self,
             detector=detector,
-            outer=self.outer.changed(ListChange(change.gone, outer)),
-            hello_readers=self.hello_readers.changed(ListChange(change.gone, readers)),
+            outer=(yield from self.outer.changed(ListChange(change.gone, outer))),
+            hello_readers=(yield from self.hello_readers.changed(ListChange(change.gone, readers))),
         )
 
     def silent_for(self, address: IPv4Address | IPv6Address | None) -> Silent | None:
@@ -232,8 +234,9 @@ class Configuration:
         def enter(
             layer: RuleLayer, is_its: Callable[[Route], bool]
         ) -> Generator[None, None, RuleLayer]:
-            new = [one for one in change.new if is_its(one[1])]
-            return compiler.enter(layer, new, [rank for rank, route in gone if is_its(route)])
+            new = yield from filtered(change.new, is_its)
+            left = yield from filtered(gone, is_its)
+            return (yield from compiler.enter(layer, new, [rank for rank, _ in left]))
 
         before = self.plain or self
         was = before.top

@@ -29,7 +29,7 @@ from txmux.detection.plan import (
     declared_functions,
     first_bytes,
 )
-from txmux.detection.ranked import Cut, ListChange, RankedList, RanksByKey, finish
+from txmux.detection.ranked import Cut, ListChange, RankedList, RanksByKey, filtered, finish
 from txmux.interfaces import MOST_DATAGRAMS, Datagrams, Exchange, Peeked, Verdict
 
 
@@ -99,7 +99,7 @@ class Detector(Generic[R]):
 
     def _change(self, before: Detector[R], change: ListChange[R]) -> Generator[None, None, None]:
         ranks, items = before._list.ranks, before._list.items
-        cuts = change.cuts(ranks)
+        cuts = yield from change.cuts(ranks)
         gone = [
             (ranks[position], items[position])
             for start, stop, _ in cuts
@@ -121,11 +121,12 @@ class Detector(Generic[R]):
         self._counts, self._declared = counts, declared
         self._list = before._list.cut(cuts)
         yield
-        reading = ListChange(change.gone, [one for one in change.new if reads_hello(one[1])])
-        self._hello_readers = before._hello_readers.changed(reading)
+        reading = ListChange(change.gone, (yield from filtered(change.new, reads_hello)))
+        self._hello_readers = yield from before._hello_readers.changed(reading)
         dry = ListChange(change.gone, [one for one in change.new if one[1].dry_run])
-        self._dry_runs = before._dry_runs.changed(dry)
+        self._dry_runs = yield from before._dry_runs.changed(dry)
         self._use_lists()
+        yield
         yield from self._change_plans(before, cuts, change)
 
     def _use_lists(self) -> None:
@@ -144,7 +145,10 @@ class Detector(Generic[R]):
         """Make the plans that there were: those that clients have needed."""
         if before._first_bytes is None:
             return
-        begins = {rank: first_bytes(route) for rank, route in change.new}
+        begins = {}
+        for rank, route in change.new:
+            begins[rank] = first_bytes(route)
+            yield
         self._first_bytes = before._first_bytes.copy()
         for start, stop, new in cuts:
             self._first_bytes[start:stop] = [begins[rank] for rank, _ in new]
@@ -157,7 +161,8 @@ class Detector(Generic[R]):
             if key not in self._plans_by_routes:
                 new = [one for one in change.new if _can_begin(begins[one[0]], byte)]
                 own = ListChange[R](change.gone, new)
-                has_changed = new or own.cuts(plan.ranks)
+                yield
+                has_changed = new or (yield from own.cuts(plan.ranks))
                 self._plans_by_routes[key] = (yield from plan.changed(own)) if has_changed else plan
             self._plans[byte] = self._plans_by_routes[key]
 

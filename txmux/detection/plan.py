@@ -117,7 +117,7 @@ class Plan(Generic[R]):
         """Make the plan of changed routes in steps."""
         made = self._copy()
         yield
-        cuts = change.cuts(self.ranks)
+        cuts = yield from change.cuts(self.ranks)
         for start, stop, _ in cuts:
             for position in range(start, stop):
                 made._forget(self.ranks[position], self.routes[position])
@@ -129,6 +129,7 @@ class Plan(Generic[R]):
         for start, stop, new in cuts:
             made.ranks[start:stop] = [rank for rank, _ in new]
             made.routes[start:stop] = [route for _, route in new]
+        yield
         before = None if self._index is None else self._index.read
         reader = made._choose_reader(before)
         if reader is not None:
@@ -192,6 +193,7 @@ class Plan(Generic[R]):
             for position in range(start, stop):
                 if self._index is not None and before.keyed[position]:
                     self._index.remove(before.ranks[position], before.routes[position])
+                    yield
             yield from self._enter(start, stop, new)
 
     def _enter(

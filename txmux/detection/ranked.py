@@ -7,7 +7,7 @@ cut, by the interpreter at once; no step is taken for an item that stays.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Generator, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Generic, TypeAlias, TypeVar
 
@@ -15,6 +15,9 @@ import attrs
 
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
+
+_AT_ONCE = 256
+"""Items that are looked at in one step: less than a millisecond."""
 
 GAP = 1 << 32
 """Between neighbours at first: so often as this can be halved, something comes at the same place before all get new ranks."""
@@ -40,17 +43,32 @@ class ListChange(Generic[T]):
         """Return how an empty list gets these items."""
         return cls((), [(number * GAP, item) for number, item in enumerate(items)])
 
-    def cuts(self, ranks: Sequence[int]) -> list[Cut[T]]:
-        """Return what changes in a list with these ranks, from its end on."""
+    def cuts(self, ranks: Sequence[int]) -> Generator[None, None, list[Cut[T]]]:
+        """Return, in steps, what changes in a list with these ranks, from its end on; what is side by side is one cut."""
         found: dict[int, tuple[int, list[tuple[int, T]]]] = {}
-        for rank in self.gone:
+        for number, rank in enumerate(self.gone):
             position = bisect_left(ranks, rank)
             if position < len(ranks) and ranks[position] == rank:
                 found[position] = position + 1, []
-        for rank, item in self.new:
+            if not number % _AT_ONCE:
+                yield
+        for number, (rank, item) in enumerate(self.new):
             position = bisect_left(ranks, rank)
             found.setdefault(position, (position, []))[1].append((rank, item))
-        return [(start, *found[start]) for start in sorted(found, reverse=True)]
+            if not number % _AT_ONCE:
+                yield
+        cuts: list[tuple[int, int, list[tuple[int, T]]]] = []
+        for number, start in enumerate(sorted(found)):
+            stop, new = found[start]
+            if cuts and cuts[-1][1] == start:
+                before, _, earlier = cuts[-1]
+                earlier += new
+                cuts[-1] = before, stop, earlier
+            else:
+                cuts.append((start, stop, new))
+            if not number % _AT_ONCE:
+                yield
+        return [*reversed(cuts)]
 
 
 @attrs.frozen(eq=False)
@@ -64,8 +82,8 @@ class RankedList(Generic[T]):
         """Return the item of a rank that is there."""
         return self.items[bisect_left(self.ranks, rank)]
 
-    def changed(self, change: ListChange[T]) -> RankedList[T]:
-        return self.cut(change.cuts(self.ranks))
+    def changed(self, change: ListChange[T]) -> Generator[None, None, RankedList[T]]:
+        return self.cut((yield from change.cuts(self.ranks)))
 
     def cut(self, cuts: Iterable[Cut[T]]) -> RankedList[T]:
         ranks, items = [*self.ranks], [*self.items]
@@ -117,6 +135,19 @@ class RanksByKey(Generic[K]):
             self._own.add(key)
             self._lists[key] = [*self._lists.get(key, ())]
         return self._lists[key]
+
+
+def filtered(
+    items: Iterable[tuple[int, T]], condition: Callable[[T], object]
+) -> Generator[None, None, list[tuple[int, T]]]:
+    """Return, in steps, the items that fulfil a condition, with their ranks."""
+    found = []
+    for number, item in enumerate(items):
+        if condition(item[1]):
+            found.append(item)
+        if not number % _AT_ONCE:
+            yield
+    return found
 
 
 def finish(steps: Generator[None, None, T]) -> T:

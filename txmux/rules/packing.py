@@ -3,8 +3,9 @@
 import copyreg
 import io
 import pickle  # nosec B403 - see `unpack`
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -30,10 +31,8 @@ def pack(rules: Rules) -> bytes:
     packed = io.BytesIO()
     pickler = _Pickler(packed, {})
     with uncollected():
-        pickler.dump(attrs.evolve(rules, routes=(), files=Files(), shifts={}))
-        for at in range(0, len(rules.routes), _AT_ONCE):
-            pickler.dump(rules.routes[at : at + _AT_ONCE])
-        pickler.dump(())
+        first = attrs.evolve(rules, routes=(), backends={}, files=Files(), shifts={})
+        _dump(pickler, first, rules.backends, rules.routes)
     return packed.getvalue()
 
 
@@ -43,8 +42,25 @@ def pack_difference(found: Difference, new: Rules) -> bytes:
     same = {
         id(backend): name for name, backend in new.backends.items() if name not in found.backends
     }
-    _Pickler(packed, same).dump(found)
+    first = attrs.evolve(
+        found, routes=tuple(attrs.evolve(one, items=()) for one in found.routes), backends={}
+    )
+    counts = [len(one.items) for one in found.routes]
+    routes = [route for one in found.routes for route in one.items]
+    with uncollected():
+        _dump(_Pickler(packed, same), (first, counts), found.backends, routes)
     return packed.getvalue()
+
+
+def _dump(
+    pickler: pickle.Pickler, first: object, backends: Mapping[str, Backend], routes: Sequence[Route]
+) -> None:
+    pickler.dump(first)
+    many: Sequence[object]
+    for many in ([*backends.items()], routes):
+        for at in range(0, len(many), _AT_ONCE):
+            pickler.dump(tuple(many[at : at + _AT_ONCE]))
+        pickler.dump(())
 
 
 class _Pickler(pickle.Pickler):
@@ -84,18 +100,32 @@ def unpack_in_steps(
     """
     matchers = installed_matchers()
     unpickler = pickle.Unpickler(io.BytesIO(packed))  # nosec B301  # noqa: S301 - as above
-    routes: list[Route] = []
-    with uncollected(), _unpacking(matchers, old):
-        received: Rules | Difference = unpickler.load()
-    if isinstance(received, Difference):
-        return received
-    while True:
-        with uncollected(), _unpacking(matchers, None):
-            some = unpickler.load()
-        if not some:
-            return attrs.evolve(received, routes=tuple(routes))
-        routes += some
-        yield
+
+    def load() -> Any:
+        with uncollected(), _unpacking(matchers, old):
+            return unpickler.load()
+
+    def load_all() -> Generator[None, None, list[Any]]:
+        found: list[Any] = []
+        while some := load():
+            found += some
+            yield
+        return found
+
+    received: Rules | tuple[Difference, Sequence[int]] = load()
+    backends: dict[str, Backend] = dict((yield from load_all()))
+    routes: list[Route] = yield from load_all()
+    yield
+    if isinstance(received, Rules):
+        return attrs.evolve(received, routes=tuple(routes), backends=backends)
+    found, counts = received
+    left = iter(routes)
+    its = zip(found.routes, counts, strict=True)
+    return attrs.evolve(
+        found,
+        routes=tuple(attrs.evolve(one, items=tuple(islice(left, count))) for one, count in its),
+        backends=backends,
+    )
 
 
 @contextmanager

@@ -37,7 +37,7 @@ class RouteTable:
                 under.add(name, at)
             yield
         under.finish()
-        return RouteTable(self.routes.changed(change), under)
+        return RouteTable((yield from self.routes.changed(change)), under)
 
     @staticmethod
     def of(routes: Iterable[Route]) -> Generator[None, None, RouteTable]:
@@ -111,10 +111,12 @@ def replace_part(
 ) -> Generator[None, None, Replacement]:
     """Return, in steps, how newer rules take the place of others, of which `table` has the routes."""
     new = difference.apply(old)
+    yield
     ranked = rank(old.routes, table.routes.ranks, difference.routes)
     if ranked is None:
         return (yield from replace_all(new, old))
     _, change, gone = ranked
+    yield
     names = (*difference.backends, *difference.gone_backends)
     return Replacement(
         new,
