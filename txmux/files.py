@@ -1,4 +1,4 @@
-"""Opens files that this process may not open itself, through a helper process that may."""
+"""Opens and reads files: through a helper process those that this one may not open, and without waiting for a dead disk."""
 
 import errno
 import itertools
@@ -252,12 +252,12 @@ _POLL = 0.25  # seconds
 _waiting: dict[int, tuple[float, str]] = {}
 """By thread, since when it waits for the disk of which file."""
 _left: set[int] = set()
-"""The threads for whose disks nobody waits any more."""
+"""The threads that were given up with their disks."""
 
 
 @contextmanager
 def on_disk(path: Path) -> Iterator[None]:
-    """Note that this thread waits for the disk of a file, which may be that of another machine; see `late_disk`.
+    """Record that this thread waits for the disk of a file, which may be that of another machine; see `late_disk`.
 
     Raises:
         OSError: The disk has not answered another thread for so long that this one does not wait (``ETIMEDOUT``).
@@ -279,7 +279,7 @@ def on_disk(path: Path) -> Iterator[None]:
 
 
 def late_disk(thread: int) -> OSError | None:
-    """Return what is wrong with the disk for which a thread has waited too long; nobody then waits for that thread any more."""
+    """Return the error of the disk for which a thread has waited too long, and give that thread up; ``None`` if it has not."""
     began, name = _waiting.get(thread, (0.0, ""))
     if not name or time.monotonic() - began <= PATIENCE:
         return None

@@ -269,7 +269,7 @@ class SharedLimits:
         has_connections: Callable[[str], bool],
         before: tuple[int, Mapping[str, Any]] | None,
     ) -> SharedLimits:
-        """Make the memory, or go on with that of the service which this one replaces.
+        """Make the memory, or continue with that of the service which this one replaces.
 
         Args:
             rules_in_force: Returns them.
@@ -325,7 +325,7 @@ class SharedLimits:
         workers: int,
         in_use: Callable[[Collection[str]], Collection[str]] = set,
     ) -> SharedLimits:
-        """Go on with the memory of another service, by its `handed_over`.
+        """Continue with the memory of another service, by its `handed_over`.
 
         Raises:
             MuxError: It is of another version, or there are not as many free columns as this service may have workers.

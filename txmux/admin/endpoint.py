@@ -172,7 +172,7 @@ class AdminEndpoints:
         self._control.token_problem = self._tokens.problem
 
     def _make_again(self) -> bool:
-        """Replace sockets that no client reaches any more, after accepting who waits; return whether there were some."""
+        """Replace sockets that clients can no longer reach, after accepting those that wait; return whether one was replaced."""
         replaced = self.store.revive()
         for key in replaced:
             if (port := self._ports.pop(key, None)) is not None:

@@ -127,7 +127,7 @@ class RanksByKey(Generic[K]):
             self._own.discard(key)
 
     def finish(self) -> None:
-        """Change no more."""
+        """End the changes."""
         self._own = set()
 
     def _to_change(self, key: K) -> list[int]:

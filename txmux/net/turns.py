@@ -45,7 +45,7 @@ class Turns:
     async def each(self, things: Iterable[T], has_ended: Callable[[T], bool]) -> AsyncIterator[T]:
         """Yield the things that are there now, each only if it has not ended when its turn comes.
 
-        In every pause some may end and others come. Whoever iterates must be done with a thing before it awaits anything.
+        In every pause some may end and others come. The caller must be done with a thing before it awaits anything.
         """
         for number, thing in enumerate([*things]):
             if not number % _AT_ONCE:
@@ -148,7 +148,7 @@ class _JobThread:
         while True:
             job, ended = self._jobs.get()
             forget_thread(get_ident())
-            if not ended.called:  # somebody waits for it still
+            if not ended.called:  # it is still waited for
                 self._reactor.callFromThread(self._end, ended, job())
             if thread is not self._thread:
                 return
@@ -185,7 +185,6 @@ def start_thread() -> None:
 
 @cache
 def _thread(_pid: int) -> _JobThread:
-    """Return the thread of this process."""
     return _JobThread()
 
 

@@ -9,12 +9,12 @@ _HELD = signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2
 
 
 def hold_signals(*numbers: int) -> None:
-    """Have the kernel keep these signals, or all, until they are released; processes that are started meanwhile have to release them, too."""
+    """Block these signals, or all that ask a service for something; a process that is started meanwhile has to release them, too."""
     signal.pthread_sigmask(signal.SIG_BLOCK, numbers or _HELD)
 
 
 def release_signals(*numbers: int) -> None:
-    """Let these signals, or all, have their effect; first those that have come meanwhile."""
+    """Unblock them: first those that have come meanwhile take effect."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers or _HELD)
 
 

@@ -82,7 +82,7 @@ def activity_of(pid: int) -> ProcessActivity | None:
 
 @attrs.define
 class HangDetector:
-    """Judges one process, of which `look` is told once a second.
+    """Judges one process, by a `look` each second.
 
     Looks are counted, and not seconds, in case the machine is suspended.
 
@@ -103,7 +103,7 @@ class HangDetector:
         Args:
             now: What the process does; ``None`` if that is unknown.
             has_turned: Whether its loop has turned.
-            is_cut_off: Whether no message reaches the process any more, so that it might as well hang.
+            is_cut_off: Whether messages no longer reach the process, so that it might as well hang.
         """
         before, self._last = self._last, now
         if has_turned and not is_cut_off:

@@ -136,7 +136,7 @@ def kills_of_machine(proc: Path) -> int | None:
 
 
 def give_back() -> None:
-    """Give the system the memory that has been freed; without this, the C library keeps most of it for later."""
+    """Return freed memory to the system; without this, the C library keeps most of it for later."""
     with suppress(AttributeError):  # of another C library than glibc
         ctypes.CDLL(None).malloc_trim(0)
 

@@ -1,8 +1,8 @@
 """Whom the kernel kills first when memory has run out (``oom_score_adj``, proc(5)), and whom it has killed.
 
-Without the supervisor nobody serves, and it is usually the largest process. So the others of a service come before it: first a
-new supervisor that does not serve yet, then the workers, then the starter: another starter is a Python process of its own, which shares
-no memory with the supervisor. The helper has the supervisor's score.
+Without the supervisor no new client is served, and it is usually the largest process. So the others of a service come before it: first a
+new supervisor that does not serve yet, then the workers, then the starter, whose successor would share no memory with the supervisor. The
+helper has the supervisor's score.
 """
 
 import os

@@ -109,7 +109,7 @@ def spliced(items: Sequence[T], splices: Sequence[Splice[T]]) -> list[T]:
 def rank(
     items: Sequence[T], ranks: Sequence[int], splices: Sequence[Splice[T]]
 ) -> tuple[list[int], ListChange[T], list[T]] | None:
-    """Give ranks to what comes.
+    """Rank the items that are added.
 
     Returns:
         The ranks of the newer sequence, what changes, and the items that go; None if there is no room between two ranks.

@@ -28,11 +28,11 @@ class RecurringSteps:
         self.failing: dict[str, tuple[float, str]] = {}
 
     def run(self, name: str, step: Callable[..., object], *arguments: Any) -> Deferred[None] | None:
-        """Do a step; return what to wait for, if it is not done at once. It never fails.
+        """Run a step; return what to wait for, if it is not done at once. It never fails.
 
         Args:
             name: What the step does, for the log, such as ``look at the workers``.
-            step: Does it; it may return a Deferred.
+            step: May return a Deferred.
             arguments: For `step`.
         """
         try:
@@ -48,7 +48,7 @@ class RecurringSteps:
         return None
 
     def forget(self, name: str) -> None:
-        """A step is not run any more, whether or not it has failed."""
+        """Drop a step that is not run again from those that failed."""
         self.failing.pop(name, None)
 
     def _failed(self, name: str, failure: Failure) -> None:

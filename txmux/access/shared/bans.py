@@ -2,7 +2,7 @@
 
 A ban is a key with its time to live, ``txmux:ban:NETWORK``, and a message to all who listen, ``txmux:bans``. A ban that was taken back
 leaves a key that says so, for a machine that was away meanwhile. All times in them are Redis's own, which a machine compares with its
-monotonic clock: of the same network the later record counts, however far the clocks of machines are apart, and whoever sets them. So what
+monotonic clock: of the same network the later record counts, however far the clocks of machines are apart, and also if one is set. What
 a Redis without its data does not know is written again.
 """
 

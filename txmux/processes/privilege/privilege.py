@@ -95,7 +95,7 @@ class Privilege:
             yield {KEY: connection}
 
     def keep(self, rules: Rules) -> None:
-        """Have a helper if the service is about to become another user; see `start_helper`."""
+        """Use the helper that was started early, or start one if it is needed; see `start_helper`."""
         global _helper
         if self.opener is None:
             start_helper(rules, self._pidfile.path if self._pidfile else None)

@@ -36,7 +36,7 @@ class PidFile:
             raise PidFileError(f"--pidfile {self.path}: {problem.strerror}") from problem
 
     def write_again(self) -> None:
-        """Write the file again if somebody has removed it; one of another process stays."""
+        """Write the file again if it was removed; one of another process stays."""
         try:
             self.path.lstat()
         except FileNotFoundError:

@@ -61,7 +61,7 @@ def is_stopping(reactor: Any) -> bool:
 
 
 def stop_by_quit() -> None:
-    """Do what SIGTERM does, from the next turn on."""
+    """Stop the service as SIGTERM does."""
     os.kill(os.getpid(), signal.SIGTERM)
 
 

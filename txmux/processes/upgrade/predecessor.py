@@ -109,7 +109,7 @@ class Predecessor:
                 lent.addErrback(lambda failure: failure.trap(ChannelError))
 
     async def leave_out(self, keys: Sequence[str]) -> None:
-        """Have it close removed sockets, as each process before it; a `ChannelError` if it does not."""
+        """Ask it to close removed sockets, as each process before it does; a `ChannelError` if it does not."""
         if self._channel is not None and self._channel.is_open:
             await self._channel.ask(messages.LEAVE_OUT, seconds=_PROMPT, keys=[*keys])
 

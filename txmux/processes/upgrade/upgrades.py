@@ -409,7 +409,7 @@ class Upgrades:
             await self._predecessor.report_exit(on=on)
 
     async def leave_out(self, keys: Sequence[str]) -> None:
-        """Have the predecessor close sockets that a reload has removed: clients there would get no answer while it lives."""
+        """Ask the predecessor to close sockets that a reload has removed: clients there would get no answer while it lives."""
         if self._predecessor is None or self._predecessor_ended or not keys:
             return
         sockets = self._resources.sockets

@@ -119,7 +119,6 @@ class WorkerPool:
         return all(worker.ready for worker in self.workers)
 
     def is_starting(self) -> bool:
-        """Whether a worker is about to serve."""
         return any(worker.is_starting for worker in self.workers)
 
     def lives(self) -> bool:
@@ -235,7 +234,7 @@ class WorkerPool:
     def replace_hung(self, worker: Worker, why: str, most: int) -> bool:
         """Replace a worker that hangs, unless another one is being replaced; return whether its successor is started.
 
-        It keeps its clients until the successor serves, and moves them if it goes on by then. If there are `most` workers already, it
+        It keeps its clients until the successor serves, and moves them if it has recovered by then. If there are `most` workers already, it
         is killed first.
         """
         others = [other for other in self.workers if other is not worker]

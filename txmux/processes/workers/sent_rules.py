@@ -42,7 +42,7 @@ class SentRules:
         self._part: tuple[Rules, Rules, str | None] | None = None
 
     def forget(self) -> None:
-        """Keep nothing in memory of a reload that is over."""
+        """Free the memory of a reload that is over."""
         self._whole = self._part = None
 
     def whole(self, rules: Rules) -> str:
@@ -72,7 +72,7 @@ class SentRules:
         *,
         rules_changed: bool = True,
     ) -> None:
-        """Have a worker prepare rules; `known` are those in force, which most workers have, and their version."""
+        """Ask a worker to prepare rules; `known` are those in force, which most workers have, and their version."""
         ask = partial(
             worker.ask_to_prepare,
             sockets,

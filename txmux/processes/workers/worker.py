@@ -352,7 +352,7 @@ class Worker:
         return self.ready and (is_mute or self._silence.is_suspect)
 
     def report_answered(self, *, answered: bool) -> None:
-        """Note whether it has answered a request for its state."""
+        """Record whether it has answered a request for its state."""
         if answered:
             self._unanswered_since = None
         elif self._unanswered_since is None:
