@@ -20,7 +20,6 @@ import socket
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from importlib import import_module
 from socket import SOCK_DGRAM
 from typing import Any
 
@@ -53,6 +52,7 @@ from txmux.processes.privilege.helper import Helper
 from txmux.processes.privilege.opener import HELPER_ENDED
 from txmux.processes.privilege.privilege import open_for_worker
 from txmux.processes.privilege.sandbox import NO_LANDLOCK, Sandbox, sandbox_of
+from txmux.processes.supervisor.acme_certificates import AcmeCertificates
 from txmux.processes.supervisor.resources import Resources
 from txmux.processes.supervisor.servers_elsewhere import ServersElsewhere
 from txmux.processes.upgrade.worker_transfers import WorkerTransfers
@@ -179,6 +179,8 @@ class Supervisor:
             ),
         )
 
+        self._certificates = AcmeCertificates(reactor, pool, self.state)
+
     def check(self, owner: tuple[int, int] | None = None) -> None:
         """Check the rules for problems that would stop every worker, before the sockets are opened.
 
@@ -201,15 +203,7 @@ class Supervisor:
             raise WorkersError(
                 f"workers: no more than {most} while the service runs; restart it for more"
             )
-        if rules.acme_names:
-            from txmux.serving.acme.folder import make_first  # noqa: PLC0415 - OpenSSL takes a while
-
-            import_module(
-                "txmux.serving.acme.renewal"
-            )  # it may fail, and after the commit there is no rollback
-            certificates = self.state.certificates
-            in_use = {} if certificates is None else certificates.in_use()
-            make_first(rules, owner, time.time(), in_use)
+        self._certificates.prepare(rules, owner)
         access_log = open_log(rules.settings, owner=owner)
         if access_log is not None:
             access_log.close()
@@ -232,26 +226,9 @@ class Supervisor:
         self.pool.resize(self._rules.settings.workers)
         self._is_started = True
         self.pool.watch()
-        self._use_certificates()
+        self._certificates.use(self._rules)
         # Health checks and look-ups run only here, so that their number does not depend on that of the workers.
         self.state.upstreams.start()
-
-    def _use_certificates(self) -> None:
-        certificates = self.state.certificates
-        if certificates is None and self._rules.acme_names:
-            from txmux.serving.acme.renewal import Certificates  # noqa: PLC0415 - as above
-
-            certificates = self.state.certificates = Certificates(
-                self._reactor, self._announce, lambda: self.pool.send_to_all(messages.CERTIFICATES)
-            )
-        if certificates is not None:
-            certificates.use(self._rules)
-
-    def _announce(self, challenges: Mapping[str, str]) -> Deferred[Any]:
-        # Workers that are still starting get the challenges with their start message.
-        ready = [worker for worker in self.pool.all() if worker.ready]
-        asking = broadcast(ready, messages.CHALLENGES, seconds=30.0, challenges=challenges)
-        return Deferred.fromCoroutine(asking)
 
     def _worker(self, number: int) -> Worker:
         return Worker(self, number, self._reactor, is_first=not self._is_started)
@@ -306,8 +283,7 @@ class Supervisor:
         }
         in_use = self._terminations.unreadable(rules), self.state.upstreams.unreadable()
         state["files"] = [*map(packed_files, in_use)]
-        certificates = self.state.certificates
-        state["challenges"] = {} if certificates is None else certificates.challenges
+        state["challenges"] = self._certificates.challenges
         return {**message, "may_lack": worker.has_served, "state": state}
 
     def _shared_state(self, servers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
@@ -500,9 +476,8 @@ class Supervisor:
             do("end holds", self._end_holds)
         if self.pool.workers:  # otherwise the service is shutting down
             do("judge servers by what is counted", self._observer.tick)
-            certificates = self.state.certificates
-            if certificates and self.transfers.accepting and self.pool.are_ready():
-                do("renew certificates", certificates.tick)
+            if self.transfers.accepting and self.pool.are_ready():
+                do("renew certificates", self._certificates.tick)
             do("listen where another process did", self._listen_again)
             do("close what is unused", lambda: Deferred.fromCoroutine(self.close_unused()))
 
@@ -638,7 +613,7 @@ class Supervisor:
         run("import what workers need", self.starter.use, self._rules)
         run("follow the lists of networks", self.state.lists.hold, self._rules)
         run("open the files of workers", self._files.commit)
-        run("renew certificates", self._use_certificates)
+        run("renew certificates", self._certificates.use, self._rules)
         run("use the backends", pending.upstreams.commit)
         run("use the certificates", pending.terminations.commit)
         # If the process ID has changed, the prepared worker has ended, and the one that replaced it has the previous rules.
@@ -744,8 +719,7 @@ class Supervisor:
         """
         workers = self.pool.leave()
         self._observer.stop()
-        certificates = self.state.certificates
-        stopped = succeed(None) if certificates is None else certificates.stop()
+        stopped = self._certificates.stop()
         longest_wait = _LONGEST_WAIT if is_replaced else 0
         seconds = self._rules.settings.drain_timeout + longest_wait + _GRACE
         self._deadline = deadline = self._reactor.callLater(seconds, self._kill_all, workers)
@@ -767,7 +741,7 @@ class Supervisor:
         """Start new workers after `leave`, which may not have finished."""
         self._deadline = None
         self.transfers.accepting = True
-        self._use_certificates()
+        self._certificates.use(self._rules)
         self._listen_again()
         self.pool.resize(self._rules.settings.workers)
         self.pool.move_retiring()
