@@ -14,7 +14,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.children import eventually
 from txmux.processes import liveness
-from txmux.processes.liveness import HangDetector, ProcessActivity, activity_of
+from txmux.processes.liveness import (
+    HangDetector,
+    ProcessActivity,
+    activity_of,
+    activity_of_family,
+)
 
 _SLEEPS, _HALTED, _ON_DISK, _READY, _ENDED = "STDRZ"
 
@@ -168,6 +173,35 @@ class ActivityTest(SynchronousTestCase):
         eventually(lambda: time.clock_gettime(clock) > until, "the other thread works")
         self.assertLess(self.seen(pid).cpu - before.cpu, 0.1)
 
+    def test_family(self) -> None:
+        """A process waits for its child, which works, and ends: what that has used stays."""
+        works = "until = os.times().user + 0.3\nwhile os.times().user < until: sum(range(1000))\n"
+        program = f"import os\nif os.fork():\n    os.wait(); print(1, flush=True); input()\n{works}"
+        reads, writes = os.pipe()
+        self.addCleanup(os.close, writes)
+        with os.fdopen(reads) as never:
+            child = subprocess.Popen(
+                [sys.executable, "-c", program], stdin=never, stdout=subprocess.PIPE
+            )
+        self.addCleanup(_end, child)
+        found: list[ProcessActivity] = []
+
+        def works_still() -> bool:
+            family = activity_of_family(child.pid)
+            assert family is not None
+            found.append(family)
+            return family.cpu < 0.3 or family.state == _READY
+
+        eventually(lambda: not works_still(), "the child has ended")
+        self.assertIn(_READY, {family.state for family in found})
+        self.assertLess(self.seen(child.pid).cpu, found[-1].cpu)
+        self.assertEqual(found, sorted(found, key=lambda family: family.cpu))
+        child.kill()
+        child.wait()
+        ended = activity_of_family(child.pid)
+        assert ended is not None
+        self.assertTrue(ended.has_ended)
+
     def test_others_name(self) -> None:
         """A process may call itself as it likes."""
         program = "open('/proc/self/comm', 'w').write(') R 1 (x'); print(1, flush=True); input()"
@@ -185,3 +219,4 @@ class ActivityTest(SynchronousTestCase):
     def test_system_that_does_not_show_it(self) -> None:
         self.patch(liveness, "_PROC", "/nowhere/at/all")
         self.assertIsNone(activity_of(os.getpid()))
+        self.assertIsNone(activity_of_family(os.getpid()))

@@ -1,6 +1,7 @@
 """A new process that does not come to serve."""
 
 import errno
+import itertools
 import os
 import socket
 import sys
@@ -15,11 +16,13 @@ from twisted.logger import capturedLogs
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from tests.interop.children import eventually
 from tests.support.mux import VirtualTime
 from tests.support.peers import reactor
 from txmux.net.channel import messages
 from txmux.net.channel.channel import AnswerTimeoutError, Channel, attach
 from txmux.net.channel.message import Message
+from txmux.processes.liveness import ProcessActivity, activity_of
 from txmux.processes.upgrade.upgrade import Successor, Upgrade, UpgradeError
 from txmux.processes.upgrade.upgrades import Upgrades
 
@@ -126,9 +129,35 @@ class FailureTest(TestCase):
         self.assertEqual(self.old.done, [])
 
     async def test_hangs(self) -> None:
-        """One that takes a minute is ended, and what it has said is told; it may not even look who has started it."""
+        """One that does nothing after a minute is ended, and what it has said is told; it may not even look who has started it."""
         await self.assert_hangs("import os, time", "time.sleep(600)")
         await self.assert_hangs(_READS, "stream.read()")
+
+    async def test_is_slow(self) -> None:
+        """It is not ready after some minutes, but it, or a process of its own, has worked all along: it has the time that it needs."""
+        looks = itertools.chain(
+            (ProcessActivity("R", number / 10) for number in range(600)),
+            (ProcessActivity("S", 60.0) for _ in range(9)),
+        )
+        self.patch(
+            sys.modules["txmux.processes.upgrade.upgrade"],
+            "activity_of_family",
+            lambda _: next(looks),
+        )
+        time: Any = VirtualTime()
+        program = f"{_READS}print('reads', file=os.sys.stderr, flush=True)\n"
+        program += "answer(value={'version': 2})\nstream.read()"
+        successor = Successor(time, [sys.executable, "-c", program])
+        beginning = Deferred.fromCoroutine(successor.begin({}, {}))
+        while not successor.output:
+            await deferLater(reactor, 0.01)
+        time.advance(60)
+        for _ in range(607):
+            time.advance(1)
+        await beginning
+        self.assertEqual(time.clock.getDelayedCalls(), [])
+        successor.end()
+        await successor.ended()
 
     async def assert_hangs(self, before: str, after: str) -> None:
         time: Any = VirtualTime()
@@ -137,12 +166,17 @@ class FailureTest(TestCase):
         running = Deferred.fromCoroutine(upgrade.run({}, nothing_known))
         while not upgrade.successor.output:
             await deferLater(reactor, 0.01)
-        time.advance(59.9)
-        await deferLater(reactor, 0.01)
+        pid = upgrade.successor.pid
+        eventually(lambda: (activity_of(pid) or ProcessActivity("R", 0)).waits, "it waits")
+        time.advance(60)
+        for _ in range(9):
+            time.advance(1)
+            await deferLater(reactor, 0.01)
         self.assertFalse(running.called)
-        time.advance(0.1)
+        time.advance(1)
         failure: Any = await self.assertFailure(running, UpgradeError)
-        self.assertEqual(str(failure), "the new process was not ready within 60 s\nstill looking")
+        why = "was not ready within 60 s, and has done nothing for 10 s, though it could run"
+        self.assertEqual(str(failure), f"the new process {why}\nstill looking")
         self.assertEqual(time.clock.getDelayedCalls(), [])
 
     async def test_reasons(self) -> None:

@@ -80,6 +80,27 @@ def activity_of(pid: int) -> ProcessActivity | None:
     return None
 
 
+def activity_of_family(pid: int) -> ProcessActivity | None:
+    """Return what a process and its descendants do, of all their threads; ``None`` if the system does not show it."""
+    states, cpu, faults, left = set(), 0, 0, [pid]
+    while left:
+        folder = Path(f"{_PROC}/{left.pop():d}")
+        try:
+            state, *numbers = (
+                (folder / "stat").read_text(errors="replace").rpartition(") ")[2].split()
+            )
+            # With what its children that have ended had used.
+            cpu, faults = cpu + sum(map(int, numbers[10:14])), faults + int(numbers[8])
+            states.add(state)
+            for thread in (folder / "task").iterdir():
+                left += map(int, (thread / "children").read_text().split())
+        except (OSError, IndexError, ValueError):
+            if (folder / "task" / folder.name).exists() or not Path(f"{_PROC}/self/stat").exists():
+                return None  # CONFIG_PROC_CHILDREN is not set
+    shown = next((state for state in (_RUNNABLE, *sorted(states)) if state in states), "X")
+    return ProcessActivity(shown, cpu / _TICKS, faults)
+
+
 @attrs.define
 class HangDetector:
     """Judges one process, by a `look` each second.
@@ -120,10 +141,16 @@ class HangDetector:
         """Whether it would be reported: no process that does its work waits for as long."""
         return self.waited >= (_SUSPECT if self._last is not None else MOST_SILENT)
 
-    def why(self, *, at_work: bool = False) -> str:
-        """Return why the process hangs, a part of a sentence; or nothing if it lives."""
+    def why(self, *, at_work: bool = False, waits_at_work: bool = True) -> str:
+        """Return why the process hangs, a part of a sentence; or nothing if it lives.
+
+        Args:
+            at_work: Whether it starts, imports modules or prepares rules.
+            waits_at_work: Whether it may wait for longer, too, while it does.
+        """
+        may_wait = self._last is None or (at_work and waits_at_work)
         at_work = at_work or self._last is None
-        if self.waited >= (MOST_SILENT_AT_WORK if at_work else MOST_SILENT):
+        if self.waited >= (MOST_SILENT_AT_WORK if may_wait else MOST_SILENT):
             return f"has done nothing for {self.waited} s, though it could run"
         if self.ran >= (LONGEST_TURN_AT_WORK if at_work else LONGEST_TURN):
             return f"has used {self.ran:.0f} s of processor time without answering"

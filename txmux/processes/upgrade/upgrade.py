@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.interfaces import IProcessTransport
 from twisted.internet.protocol import ProcessProtocol
-from twisted.internet.task import deferLater
+from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -32,15 +32,10 @@ from txmux.admin.endpoint import AdminEndpoints
 from txmux.control.report import Report
 from txmux.errors import MuxError
 from txmux.net.channel import messages
-from txmux.net.channel.channel import (
-    AnswerTimeoutError,
-    Channel,
-    ChannelError,
-    PeerGoneError,
-    attach,
-)
+from txmux.net.channel.channel import Channel, ChannelError, PeerGoneError, attach
 from txmux.net.channel.descriptorstream import close_all
 from txmux.net.channel.message import Message
+from txmux.processes.liveness import HangDetector, activity_of_family
 from txmux.processes.oom import how_killed
 from txmux.processes.privilege.privilege import KEY, READS_BY
 from txmux.processes.upgrade import ENDS
@@ -58,7 +53,8 @@ VERSION = 2
 
 _STDERR, _CHANNEL, _HELPER, _LIMITS = 2, 3, 4, 5
 _READY = 60.0
-"""Seconds that the new process has to get ready to serve."""
+"""Seconds that the new process has to get ready to serve; and longer while it, or a process of its own, does something."""
+_LOOK = 1.0  # seconds between two looks at what it does, afterwards
 _ENDING = 5.0  # seconds for its end, after it has closed the channel
 _SAID = 2**16  # the last bytes of its output that are stored
 
@@ -92,6 +88,7 @@ class Successor(ProcessProtocol):
         self._reactor = reactor
         self._command = list(command or sys.orig_argv)
         self._output = b""
+        self._hangs = ""
         self.limits: Mapping[str, Any] = {}
         self._ended: Deferred[str] = Deferred()
         handlers: dict[Message, Callable[..., object]] = {
@@ -115,16 +112,18 @@ class Successor(ProcessProtocol):
         except OSError as problem:  # descriptors may have run out
             self.channel.close()
             raise UpgradeError(f"{self._command[0]}: {problem.strerror}") from problem
+        beginning = self.channel.ask(
+            messages.BEGIN,
+            seconds=None,
+            descriptors=[_STDERR, *(opened.fileno() for opened in sockets.values())],
+            version=VERSION,
+            sockets=[*sockets],
+            state=state,
+        )
+        watching = self._reactor.callLater(_READY, self._watch, beginning)
         try:
-            answer: dict[str, Any] = await self.channel.ask(
-                messages.BEGIN,
-                seconds=_READY,
-                descriptors=[_STDERR, *(opened.fileno() for opened in sockets.values())],
-                version=VERSION,
-                sockets=[*sockets],
-                state=state,
-            )
-        except ChannelError as problem:
+            answer: dict[str, Any] = await beginning
+        except (CancelledError, ChannelError) as problem:
             is_gone = isinstance(problem, PeerGoneError)
             if not is_gone:
                 self.end()
@@ -132,12 +131,13 @@ class Successor(ProcessProtocol):
             how = await self.ended()
             if kill.active():
                 kill.cancel()
-            why = how if is_gone else str(problem)
-            if isinstance(problem, AnswerTimeoutError):
-                why = f"was not ready within {_READY:g} s"
+            why = self._hangs or (how if is_gone else str(problem))
             raise UpgradeError(
                 "\n".join(filter(None, [f"the new process {why}", self.output]))
             ) from problem
+        finally:
+            if watching.active():
+                watching.cancel()
         if answer.get("version") == VERSION:
             self.takers = int(answer.get("processes", 0))
         else:
@@ -146,6 +146,21 @@ class Successor(ProcessProtocol):
                 other=answer.get("version"),
                 version=VERSION,
             )
+
+    def _watch(self, beginning: Deferred[Any]) -> None:
+        """Give up once it hangs: on a small machine, it may take some minutes to get ready."""
+        silence = HangDetector()
+
+        def look() -> None:
+            silence.look(activity_of_family(self.pid), has_turned=False)
+            if why := silence.why(at_work=True, waits_at_work=False):
+                self._hangs = f"was not ready within {_READY:g} s, and {why}"
+                beginning.cancel()
+
+        looking = LoopingCall(look)
+        looking.clock = self._reactor
+        beginning.addBoth(lambda result: looking.stop() or result)
+        looking.start(_LOOK)
 
     def take(self, ends: Sequence[socket.socket], offered: int) -> None:
         if ends:
