@@ -7,8 +7,9 @@ import signal
 import socket
 from collections.abc import Callable, Sequence
 from typing import Any
+from unittest.mock import patch
 
-from twisted.internet.defer import gatherResults
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs, formatEvent
 
@@ -30,6 +31,10 @@ from tests.processes.timed import TimedTestCase
 from tests.support.folders import make_folder
 from tests.support.load import Load
 from tests.support.peers import reactor
+from txmux.net.channel.channel import ChannelError
+from txmux.net.channel.messages import ACCEPT
+from txmux.processes.liveness import ProcessActivity
+from txmux.processes.workers import worker
 from txmux.processes.workers.worker import Worker
 
 _KILLED = 6
@@ -127,6 +132,79 @@ class SilentTest(TimedTestCase):
             self.said(events),
             ["worker 1 has done nothing for 10 s, though it could run; it is killed"],
         )
+
+    async def test_successor_that_hangs_is_replaced(self) -> None:
+        """It is halted when it serves, but has not begun to accept clients: the one before it is not left for ever."""
+        before = await self.begin()
+        pool, (first, second) = self.supervisor.pool, self.supervisor.pool.workers
+        self.halt(first.pid)
+        with capturedLogs() as events:
+            await self.pass_until(lambda: len(pool.workers) > 2)
+            third = pool.workers[2]
+            ask, asked = third.ask, Deferred[None]()
+            third.ask = lambda what, **how: asked if what is ACCEPT else ask(what, **how)  # type: ignore[method-assign]
+            await self.until(lambda: third.ready)
+            halted_one, third.ask = third.pid, ask  # type: ignore[method-assign]
+            self.halt(halted_one)
+            await self.pass_until(lambda: is_gone(halted_one))
+            await self.until(lambda: third.ready and first not in pool.workers)
+            await self.pass_until(lambda: is_gone(before[0]))
+        self.assertEqual(pool.workers, [second, third])
+        self.assertIn(
+            "worker 3 has done nothing for 10 s, though it could run; it is killed, and another one is started at once",
+            self.said(events),
+        )
+
+    async def test_start_that_takes_long(self) -> None:
+        """It works for more than a minute: nobody says that it does not serve, or gives up a reload that needs it."""
+        await self.begin()
+        pool = self.supervisor.pool
+        with patch.object(worker, "activity_of", lambda _: ProcessActivity("R", 0.0)):
+            pool.resize(3)
+            *others, third = pool.workers
+            await self.until(lambda: third.pid)
+            self.halt(third.pid)
+            serving = Deferred.fromCoroutine(self.supervisor.all_serve())
+            await self.pass_by(90, *others)
+            self.assertNoResult(serving)
+            os.kill(third.pid, signal.SIGCONT)
+            await self.until(lambda: serving.called)
+        self.assertEqual(await serving, [])
+
+    async def test_start_that_fails(self) -> None:
+        """It is waited for as long as another attempt may help."""
+        await self.begin()
+        pool = self.supervisor.pool
+        pool.resize(3)
+        third = pool.workers[2]
+        await self.until(lambda: third.pid)
+        self.halt(third.pid)
+        with capturedLogs():
+            serving = Deferred.fromCoroutine(self.supervisor.all_serve())
+            third.failed_starts = 2
+            await self.pass_by(59, *pool.workers[:2])
+            self.assertNoResult(serving)
+            await self.pass_by(1)
+            [why] = await serving
+        self.assertIn("not all workers serve after 60 s", why)
+
+    async def test_slow_worker_is_waited_for(self) -> None:
+        """In an upgrade, it takes long to accept clients, but has something to do; one that is halted is not waited for."""
+        first, _ = await self.begin()
+        _, second = self.supervisor.pool.workers
+        self.halt(first)
+        with patch.object(worker, "activity_of", lambda _: ProcessActivity("R", 0.0)):
+            accepting = Deferred.fromCoroutine(self.supervisor.transfers.accept())
+            await self.pass_by(20, second)
+        self.assertNoResult(accepting)
+        os.kill(first, signal.SIGCONT)
+        await accepting
+        await self.pass_by(2, *self.supervisor.pool.workers)
+        os.kill(first, signal.SIGSTOP)
+        accepting = Deferred.fromCoroutine(self.supervisor.transfers.accept())
+        await self.pass_by(5, second)
+        failure = self.failureResultOf(accepting, ChannelError)
+        self.assertEqual(failure.getErrorMessage(), "worker 1: does not answer")
 
     async def test_stopped_twice(self) -> None:
         """One that an upgrade stops, and then the end of the service, reports its end to both."""

@@ -141,16 +141,17 @@ class HangDetector:
         """Whether it would be reported: no process that does its work waits for as long."""
         return self.waited >= (_SUSPECT if self._last is not None else MOST_SILENT)
 
-    def why(self, *, at_work: bool = False, waits_at_work: bool = True) -> str:
+    def why(self, *, at_work: bool = False, most_silent: int = 0) -> str:
         """Return why the process hangs, a part of a sentence; or nothing if it lives.
 
         Args:
             at_work: Whether it starts, imports modules or prepares rules.
-            waits_at_work: Whether it may wait for longer, too, while it does.
+            most_silent: The seconds that it may wait, if these are others.
         """
-        may_wait = self._last is None or (at_work and waits_at_work)
         at_work = at_work or self._last is None
-        if self.waited >= (MOST_SILENT_AT_WORK if may_wait else MOST_SILENT):
+        if self._last is None or not most_silent:
+            most_silent = MOST_SILENT_AT_WORK if at_work else MOST_SILENT
+        if self.waited >= most_silent:
             return f"has done nothing for {self.waited} s, though it could run"
         if self.ran >= (LONGEST_TURN_AT_WORK if at_work else LONGEST_TURN):
             return f"has used {self.ran:.0f} s of processor time without answering"

@@ -74,7 +74,8 @@ from txmux.telemetry.formatting import counted
 from txmux.telemetry.steps import CommittedSteps
 
 _STARTING = 60.0
-"""Seconds that workers may take to start."""
+"""Seconds that workers may take to start, and longer while they are about to serve."""
+_LOOK_AT_START = 1.0  # seconds between two looks at whether they still are
 
 _GRACE = 5.0
 """Seconds that a worker has to exit, after the time limit of its connections."""
@@ -517,16 +518,37 @@ class Supervisor:
                 self._sockets.give_up(key)
 
     async def all_serve(self) -> list[str]:
-        """Wait until all workers serve, for a minute at most; return the remaining problems, one line each."""
+        """Wait until all workers serve, or do not start in a minute; return the remaining problems, one line each."""
         await DeferredList([*self._catching_up])
         try:
-            await self.pool.serving().addTimeout(_STARTING, self._reactor)
+            await self._started(self.pool.serving(), lambda: self.pool.workers)
         except defer.TimeoutError:
             self._report_problem(
                 f"not all workers serve after {_STARTING:g} s: see the service's log"
             )
         problems, self._problems = self._problems, []
         return problems
+
+    async def _started(
+        self, started: Deferred[None], workers: Callable[[], Sequence[Worker]]
+    ) -> None:
+        """Wait until workers have started; a `TimeoutError` if they have not in a minute, and are not about to."""
+
+        def look() -> None:
+            nonlocal later
+            if all(worker.ready or worker.is_starting for worker in workers()):
+                later = self._reactor.callLater(_LOOK_AT_START, look)
+            else:
+                started.cancel()
+
+        later = self._reactor.callLater(_STARTING, look)
+        try:
+            await started
+        except defer.CancelledError:
+            raise defer.TimeoutError from None
+        finally:
+            if later.active():
+                later.cancel()
 
     def _report_problem(self, what: str) -> None:
         """Log why a worker does not serve the current rules, and add it to the reload's result."""
@@ -581,7 +603,7 @@ class Supervisor:
             self.pool.add(rules.settings.workers - able)
             self._check_added(pending)
             try:
-                await pending.ready.addTimeout(_STARTING, self._reactor)
+                await self._started(pending.ready, lambda: self.pool.added)
             except defer.TimeoutError:
                 raise WorkersError(f"workers: new ones did not start in {_STARTING:g} s") from None
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.interfaces import IProcessTransport
 from twisted.internet.protocol import ProcessProtocol
@@ -35,7 +35,7 @@ from txmux.net.channel import messages
 from txmux.net.channel.channel import Channel, ChannelError, PeerGoneError, attach
 from txmux.net.channel.descriptorstream import close_all
 from txmux.net.channel.message import Message
-from txmux.processes.liveness import HangDetector, activity_of_family
+from txmux.processes.liveness import MOST_SILENT, HangDetector, activity_of_family
 from txmux.processes.oom import how_killed
 from txmux.processes.privilege.privilege import KEY, READS_BY
 from txmux.processes.upgrade import ENDS
@@ -57,6 +57,10 @@ _READY = 60.0
 _LOOK = 1.0  # seconds between two looks at what it does, afterwards
 _ENDING = 5.0  # seconds for its end, after it has closed the channel
 _SAID = 2**16  # the last bytes of its output that are stored
+
+
+class _HangsError(ChannelError):
+    """The new process does nothing; the text says for how long, a part of a sentence."""
 
 
 class UpgradeError(MuxError):
@@ -88,7 +92,6 @@ class Successor(ProcessProtocol):
         self._reactor = reactor
         self._command = list(command or sys.orig_argv)
         self._output = b""
-        self._hangs = ""
         self.limits: Mapping[str, Any] = {}
         self._ended: Deferred[str] = Deferred()
         handlers: dict[Message, Callable[..., object]] = {
@@ -112,18 +115,17 @@ class Successor(ProcessProtocol):
         except OSError as problem:  # descriptors may have run out
             self.channel.close()
             raise UpgradeError(f"{self._command[0]}: {problem.strerror}") from problem
-        beginning = self.channel.ask(
+        beginning = self.ask_to_work(
             messages.BEGIN,
-            seconds=None,
+            _READY,
             descriptors=[_STDERR, *(opened.fileno() for opened in sockets.values())],
             version=VERSION,
             sockets=[*sockets],
             state=state,
         )
-        watching = self._reactor.callLater(_READY, self._watch, beginning)
         try:
             answer: dict[str, Any] = await beginning
-        except (CancelledError, ChannelError) as problem:
+        except ChannelError as problem:
             is_gone = isinstance(problem, PeerGoneError)
             if not is_gone:
                 self.end()
@@ -131,13 +133,12 @@ class Successor(ProcessProtocol):
             how = await self.ended()
             if kill.active():
                 kill.cancel()
-            why = self._hangs or (how if is_gone else str(problem))
+            why = how if is_gone else str(problem)
+            if isinstance(problem, _HangsError):
+                why = f"was not ready within {_READY:g} s, and {problem}"
             raise UpgradeError(
                 "\n".join(filter(None, [f"the new process {why}", self.output]))
             ) from problem
-        finally:
-            if watching.active():
-                watching.cancel()
         if answer.get("version") == VERSION:
             self.takers = int(answer.get("processes", 0))
         else:
@@ -147,20 +148,34 @@ class Successor(ProcessProtocol):
                 version=VERSION,
             )
 
-    def _watch(self, beginning: Deferred[Any]) -> None:
-        """Give up once it hangs: on a small machine, it may take some minutes to get ready."""
-        silence = HangDetector()
+    def ask_to_work(
+        self, message: Message, seconds: float, *, most_silent: int = MOST_SILENT, **values: Any
+    ) -> Deferred[Any]:
+        """Ask for what may take minutes on a small machine: after `seconds`, what counts is what the process and its own ones do.
+
+        The answer fails with a `ChannelError` once they have, since then, done nothing for `most_silent` seconds.
+        """
+        asking = self.channel.ask(message, **values)
+        silence, hangs = HangDetector(), ""
 
         def look() -> None:
+            nonlocal hangs
             silence.look(activity_of_family(self.pid), has_turned=False)
-            if why := silence.why(at_work=True, waits_at_work=False):
-                self._hangs = f"was not ready within {_READY:g} s, and {why}"
-                beginning.cancel()
+            hangs = silence.why(at_work=True, most_silent=most_silent)
+            if hangs:
+                asking.cancel()
+
+        def done(result: Any) -> Any:
+            if waiting.active():
+                waiting.cancel()
+            if looking.running:
+                looking.stop()
+            return Failure(_HangsError(hangs)) if hangs else result
 
         looking = LoopingCall(look)
         looking.clock = self._reactor
-        beginning.addBoth(lambda result: looking.stop() or result)
-        looking.start(_LOOK)
+        waiting = self._reactor.callLater(seconds, looking.start, _LOOK)
+        return asking.addBoth(done)
 
     def take(self, ends: Sequence[socket.socket], offered: int) -> None:
         if ends:
@@ -240,10 +255,10 @@ class Successor(ProcessProtocol):
         self._ended.callback(how_killed(ended.status))
 
 
-_COUNTS = 15.0
-"""Seconds that it may take to read the counters."""
-_ACCEPTS = 5.0
-"""Seconds that it may take to accept clients; no process does meanwhile."""
+_COUNTS = 5.0
+"""Seconds that it may take to read the counters, and longer while it works."""
+_ACCEPTS, _IDLE = 2.0, 3
+"""The same to accept clients, and the seconds without work after that; no process accepts any meanwhile."""
 _LONGEST = 60.0
 """Seconds that the report waits for connections to move."""
 _STILL = 10.0
@@ -296,15 +311,18 @@ class Upgrade:
             self._endpoints.hold()
             await self._transfers.pause()
             self._hand_over()  # workers that have become ready since may have clients, too
-            left_out = await successor.channel.ask(
-                messages.SERVE, seconds=_ACCEPTS, state=await state(again=True)
+            left_out = await successor.ask_to_work(
+                messages.SERVE, _ACCEPTS, most_silent=_IDLE, state=await state(again=True)
             )
         except BaseException as problem:
             successor.end()
             await self._accept_again()
             await successor.ended()
             if isinstance(problem, ChannelError):
-                raise UpgradeError(f"the new process cannot serve: {problem}") from problem
+                why = str(problem)
+                if not isinstance(problem, _HangsError):
+                    why = f"cannot serve: {why}"
+                raise UpgradeError(f"the new process {why}") from problem
             raise
         self.is_committed = True
         self._pid, began = successor.pid, time.monotonic()
@@ -349,8 +367,8 @@ class Upgrade:
     async def _count_on(self, counters: Counters) -> None:
         try:
             for fields, descriptors in counters.handed_over():
-                await self.successor.channel.ask(
-                    messages.COUNT_ON, seconds=_COUNTS, descriptors=descriptors, **fields
+                await self.successor.ask_to_work(
+                    messages.COUNT_ON, _COUNTS, descriptors=descriptors, **fields
                 )
         except (ChannelError, OSError) as problem:
             _log.warn("the new process does not continue all counters: {why}", why=problem)

@@ -9,14 +9,12 @@ from txmux.control.broadcast import broadcast
 from txmux.net.channel import messages
 from txmux.net.channel.channel import ChannelError
 from txmux.processes.workers.moving import Takers, WorkerHandover
-from txmux.processes.workers.pool import WorkerPool
+from txmux.processes.workers.pool import WorkerPool, failures
 from txmux.processes.workers.worker import Worker
 from txmux.serving.store import ListeningSockets
 
 _PROMPT = 1.0
 """Seconds that a worker may take to answer; one that hangs accepts no clients either."""
-_PATIENCE = 3.0
-"""Seconds that a worker may take to accept clients; less than the old process waits for all of them."""
 
 
 async def _leave_nothing(_: object) -> None:
@@ -90,14 +88,16 @@ class WorkerTransfers:
         return len(before) > len(self.left_out)
 
     async def accept(self) -> None:
-        """Make all workers accept clients; it is a `ChannelError` if one does not answer."""
+        """Make all workers accept clients; it is a `ChannelError` if one does not answer, and does not work either."""
         self.accepting = True
         self._pool.share_datagrams()  # before flows of another process come
         # Those that are not ready, like the successor of one that has ended, are asked when they are.
         ready = [worker for worker in self._pool.workers if worker.ready]
-        answers = await broadcast(ready, messages.ACCEPT, seconds=_PATIENCE)
-        if answers.missing:
-            raise ChannelError("; ".join(answers.missing))
+        failed = await failures(
+            {worker: worker.ask_while_active(messages.ACCEPT) for worker in ready}
+        )
+        if failed:
+            raise ChannelError("; ".join(failed))
 
     def await_flows(self, *, on: bool) -> None:
         """Hold datagrams of unknown clients while their flows may come from another process."""

@@ -238,6 +238,9 @@ class WorkerPool:
         is killed first.
         """
         others = [other for other in self.workers if other is not worker]
+        if worker in self._replaced:  # it has no clients yet
+            worker.kill_hung(why, ", and another one is started at once")
+            return False
         if self._replaced or not all(other.ready for other in others):
             return False
         if len(self.all()) >= most:
@@ -253,7 +256,7 @@ class WorkerPool:
             self._accept_pending.discard(worker)
             self.changes.check()
 
-        accepting = worker.ask(messages.ACCEPT)
+        accepting = worker.ask(messages.ACCEPT, seconds=None)
         accepting.addCallbacks(lambda _: self._retire_replaced(worker), lambda _: None)
         accepting.addBoth(answered)
 

@@ -19,6 +19,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txmux.access.across_processes import LimitsLayout, SharedLimits
+from txmux.control.broadcast import SilentError
 from txmux.control.overrides import ServiceState
 from txmux.net.channel import messages
 from txmux.net.channel.channel import Channel, ChannelError, PeerGoneError, attach
@@ -104,6 +105,7 @@ class Worker:
         self.has_served = not is_first
         self._retirement: object | None = None
         self._waiting: list[Deferred[Any]] = []
+        self._until_silent: list[Deferred[Any]] = []
         self.sockets: Mapping[str, socket.socket] = {}
         self._limits = LimitsLayout(0)
         self._can_listen = False
@@ -163,6 +165,12 @@ class Worker:
         pausing: Deferred[Any] = deferLater(self._reactor, seconds)
         self._wait_until_it_ends(pausing)
         return pausing.addErrback(_process_ended)
+
+    def ask_while_active(self, message: Message, **values: Any) -> Deferred[Any]:
+        """Send a request whose answer may take as long as the worker does something: a `SilentError` when it would be reported."""
+        asking = self.ask(message, seconds=None, **values)
+        self._until_silent = [asking, *(other for other in self._until_silent if not other.called)]
+        return asking.addErrback(_silent)
 
     def _wait_until_it_ends(self, waiting: Deferred[Any]) -> None:
         """Cancel this when the process ends, or is found to hang."""
@@ -369,6 +377,9 @@ class Worker:
         self._looks_with_turn += has_turned
         is_cut_off = not channel.is_open
         self._silence.look(activity_of(self.pid), has_turned=has_turned, is_cut_off=is_cut_off)
+        if self.is_silent:
+            for asking in self._until_silent:
+                asking.cancel()
         if why := self.hangs:
             self._be_replaced(why)
         elif not self._awaits_answer:
@@ -505,3 +516,8 @@ class Worker:
 
 def _process_ended(_: Failure) -> NoReturn:
     raise PeerGoneError
+
+
+def _silent(failure: Failure) -> NoReturn:
+    failure.trap(CancelledError)
+    raise SilentError
