@@ -8,6 +8,7 @@ import os
 import pwd
 import signal
 import socket
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
@@ -148,6 +149,30 @@ class OpenerTest(SynchronousTestCase):
             while not reading.done():
                 self.assertEqual(self.text(self.key), "precious")
             self.assertEqual(len(reading.result().routes), 201)
+
+    def test_reading_that_takes_long(self) -> None:
+        """On a small machine, the rules take the helper a minute: nobody who wants a file waits for that."""
+        helper, may_read = Helper(self.rules), threading.Event()
+        own, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        opener = Opener(own)
+        self.addCleanup(other.close)
+        with ThreadPoolExecutor(2) as threads:
+            serving = threads.submit(helper.serve, other)
+            opener.read_rules()
+            read = helper._read
+            self.patch(helper, "_read", lambda: may_read.wait() and read())
+            reading = threads.submit(opener.read_rules)
+            try:
+                os.close(opener.open_file(self.key))
+                worker = Opener(opener.another())
+                os.close(worker.open_file(self.key))
+                worker.close()
+                self.assertFalse(reading.done())
+            finally:
+                may_read.set()
+            self.assertEqual(len(reading.result().routes), 1)
+            opener.close()
+            serving.result()
 
     def test_consul(self) -> None:
         """So can a token for Consul; but workers, which do not ask it, get none."""

@@ -11,6 +11,8 @@ import os
 import select
 import socket
 import stat
+import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
@@ -92,7 +94,7 @@ def _addresses(rules: Rules) -> Iterator[ListenAddress]:
 
 
 _PACKET = 65536  # bytes
-_GONE = (OSError, ValueError, AttributeError, RecursionError, TypeError)
+_GONE = (OSError, ValueError, AttributeError, RecursionError, TypeError, LookupError)
 """Raised when the other end has closed, or sends an invalid request."""
 
 
@@ -110,18 +112,42 @@ class Helper:
     _files: Files = attrs.field(factory=Files, init=False)
     _poll: select.poll = attrs.field(factory=select.poll, init=False)
     _connections: dict[int, tuple[socket.socket, bool]] = attrs.field(factory=dict, init=False)
+    _reading: threading.Lock = attrs.field(factory=threading.Lock, init=False)
 
     def serve(self, connection: socket.socket) -> None:
         """Answer until the last connection is closed; the first one is the supervisor's."""
         self._add(connection, may_all=True)
         with suppress(MuxError):  # another process reports it to the operator
             self._read()
+        woken, wake = socket.socketpair()
+        self._poll.register(woken, select.POLLIN)
+        have_read: deque[tuple[socket.socket, bool]] = deque()
+
+        def read(client: socket.socket) -> None:
+            goes_on = False
+            try:
+                goes_on = self.serve_one(client, may_all=True)
+            finally:
+                have_read.append((client, goes_on))
+                wake.send(b"\0")
+
         while self._connections:
             for descriptor, _ in self._poll.poll():
-                client, may_all = self._connections[descriptor]
-                if not self.serve_one(client, may_all=may_all):
+                if descriptor == woken.fileno():
+                    woken.recv(1)
+                    client, goes_on = have_read.popleft()
+                    self._poll.register(client, select.POLLIN)
+                else:
+                    client, may_all = self._connections[descriptor]
+                    if may_all and _asks_to_read(client):
+                        # It may take a minute on a small machine, in which workers open files.
+                        self._poll.unregister(client)
+                        threading.Thread(target=read, args=[client]).start()
+                        continue
+                    goes_on = self.serve_one(client, may_all=may_all)
+                if not goes_on:
                     self._poll.unregister(client)
-                    del self._connections[descriptor]
+                    del self._connections[client.fileno()]
                     client.close()
 
     def _add(self, connection: socket.socket, *, may_all: bool) -> None:
@@ -208,8 +234,9 @@ class Helper:
         raise _not_named(text)
 
     def _rules(self) -> list[int]:
-        self._read()
-        return [_written(attrs.asdict(self._files))]
+        with self._reading:
+            self._read()
+            return [_written(attrs.asdict(self._files))]
 
     def _remove(self, path: str, *, device: int, inode: int) -> None:
         if path not in self._sockets:
@@ -251,6 +278,13 @@ class Helper:
         own, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._add(own, may_all=may_all)
         return [other.detach()]
+
+
+def _asks_to_read(connection: socket.socket) -> bool:
+    with suppress(*_GONE):
+        packet = connection.recv(_PACKET, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        return bool(parse_json(packet)["kind"] == messages.READ_RULES.kind)
+    return False
 
 
 def _send(connection: socket.socket, answer: dict[str, Any], descriptors: Sequence[int]) -> None:

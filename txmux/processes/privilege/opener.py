@@ -52,7 +52,7 @@ class OpenerError(MuxError):
 class Opener:
     """Sends requests to the helper, and blocks for the answer; `patience` is in seconds.
 
-    A thread may read the rules by it: each answer belongs to the last request, so others wait meanwhile.
+    A thread may read the rules by it: each answer belongs to the last request of a connection, and that one has its own.
     """
 
     def __init__(self, connection: socket.socket, patience: float = _PATIENCE) -> None:
@@ -99,7 +99,14 @@ class Opener:
         says that the helper has ended.
         """
         try:
-            with open(self._descriptor(messages.READ_RULES), encoding="utf-8") as file:  # noqa: PTH123 - a descriptor
+            # Over a connection of its own, since it may take a minute: other requests do not wait for it.
+            reader = Opener(self.another(may_all=True))
+            reader._pid = self._pid
+            try:
+                descriptor = reader._descriptor(messages.READ_RULES)
+            finally:
+                reader.close()
+            with open(descriptor, encoding="utf-8") as file:  # noqa: PTH123 - a descriptor
                 return read_again(Files(**json.load(file)))
         except OSError as problem:
             raise OpenerError(problem.strerror) from problem

@@ -533,6 +533,7 @@ class Supervisor:
         self, started: Deferred[None], workers: Callable[[], Sequence[Worker]]
     ) -> None:
         """Wait until workers have started; a `TimeoutError` if they have not in a minute, and are not about to."""
+        later: IDelayedCall
 
         def look() -> None:
             nonlocal later
