@@ -206,6 +206,30 @@ class SilentTest(TimedTestCase):
         failure = self.failureResultOf(accepting, ChannelError)
         self.assertEqual(failure.getErrorMessage(), "worker 1: does not answer")
 
+    async def test_no_starter(self) -> None:
+        """Until there is one again, workers cannot start: that is said once of each, and is no restart."""
+        await self.begin()
+        workers = self.supervisor.pool.workers
+        starter, pids = self.starter(), self.pids()
+        with (
+            capturedLogs() as events,
+            patch.object(self.supervisor.starter, "_start_again"),
+        ):
+            os.kill(starter, signal.SIGKILL)
+            await self.until(lambda: not self.starter())
+            for pid in pids:
+                os.kill(pid, signal.SIGKILL)
+            await self.until(lambda: not any(one.pid for one in workers))
+            for _ in range(20):
+                self.time.advance(0.5)
+            restarts = len(self.supervisor.state.restarts)
+        said = [text for text in map(formatEvent, events) if "cannot be started" in text]
+        self.assertEqual(len(said), 2, said)
+        self.assertEqual(restarts, 1)  # of the starter
+        self.supervisor.starter._start_again()
+        self.time.advance(0.5)
+        await self.until(self.supervisor.pool.are_ready)
+
     async def test_stopped_twice(self) -> None:
         """One that an upgrade stops, and then the end of the service, reports its end to both."""
         await self.begin()

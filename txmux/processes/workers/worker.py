@@ -192,13 +192,11 @@ class Worker:
         try:
             column, life = counters.column(number), counters.life
             self._counts = column.process
-            self._fork(channel)
+            self._fork(channel, is_again=is_again)
         except (MemoryError, OSError) as problem:
             why = problem.strerror if isinstance(problem, OSError) else "there is no memory left"
             self._cannot_start(channel, str(why))
             return
-        if is_again:
-            self._record_restart(self._how_ended)
         if column.descriptor is not None:
             counting = channel.ask(
                 messages.COUNT_IN,
@@ -207,7 +205,7 @@ class Worker:
             )
             counting.addErrback(lambda _: None)  # it is logged
 
-    def _fork(self, channel: Channel) -> None:
+    def _fork(self, channel: Channel, *, is_again: bool) -> None:
         supervisor = self._supervisor
         own, other = socket.socketpair()
         with ExitStack() as closing:
@@ -216,12 +214,14 @@ class Worker:
             forked = supervisor.starter.fork(self.number + 1, other.fileno(), supervisor.sandbox())
             forked.addBoth(_closed, closing.pop_all())
         forked.addCallbacks(
-            lambda pid: self._has_pid(channel, pid),
+            lambda pid: self._has_pid(channel, pid, is_again=is_again),
             lambda failure: self._cannot_start(channel, failure.getErrorMessage()),
         )
 
-    def _has_pid(self, channel: Channel, pid: int) -> None:
+    def _has_pid(self, channel: Channel, pid: int, *, is_again: bool) -> None:
         if self._channel is channel:
+            if is_again:
+                self._record_restart(self._how_ended)
             self.pid = pid
             if self._hung or (self._retirement is not None and not self.ready):
                 self._end()  # this was due before its ID was known
@@ -466,7 +466,8 @@ class Worker:
 
     def _missing(self, how: str, *, is_hopeless: bool) -> None:
         """Restart the process later; if it never served, fail the start or the reload."""
-        name, self._how_ended = f"worker {self.number + 1}", how
+        name, before = f"worker {self.number + 1}", self._how_ended
+        self._how_ended = how
         # Without the helper, the next process could not open its files, either.
         is_stuck = self._problem and self._supervisor.lacks_helper()
         if is_hopeless and (is_stuck or not self.has_served):
@@ -475,12 +476,14 @@ class Worker:
         delay = self._back_off.delay(self._reactor.seconds() - self._started_at)
         if not self._supervisor.is_served():
             delay = min(delay, _LONGEST_OUTAGE)
-        self._log.error(
-            "{name} {how}; another one is started {when}",
-            name=name,
-            how=how,
-            when=f"in {delay:g} s" if delay else "at once",
-        )
+        # While the starter starts, each attempt fails in the same way.
+        if how != before or self._supervisor.starter.is_there:
+            self._log.error(
+                "{name} {how}; another one is started {when}",
+                name=name,
+                how=how,
+                when=f"in {delay:g} s" if delay else "at once",
+            )
         self._restart = self._reactor.callLater(delay, self.start)
 
     @property
@@ -496,7 +499,7 @@ class Worker:
 
     def _is_ready(self, is_confined: object) -> None:
         self.ready = self.has_served = True
-        self.failed_starts = 0
+        self.failed_starts, self._how_ended = 0, ""
         self.is_confined = is_confined is True
         self._supervisor.ready(self)
 
