@@ -1,6 +1,7 @@
 """The API of services that are processes of their own: with workers, over upgrades, and at the end."""
 
 import os
+import resource
 import signal
 import socket
 import time
@@ -52,6 +53,31 @@ class WorkersTest(AdminProcessCase):
             while mux.child.output.count("serving with") < count:
                 self.assertEqual(ask(self.socket, "GET", "/readyz")[0], 200)
             eventually(lambda: len(workers_of(mux.pid)) == 2, "the old one has ended")
+
+
+class ShortageTest(AdminProcessCase):
+    def test_descriptors_run_out(self) -> None:
+        """Clients wait in the queue until there are some; meanwhile, the log is not filled with that."""
+        mux = self.service()
+        get(self.socket, "/readyz")
+        most = max(int(file.name) for file in Path(f"/proc/{mux.pid}/fd").iterdir())
+        limits = resource.prlimit(mux.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(mux.pid, resource.RLIMIT_NOFILE, (most + 1, limits[1]))
+        clients = [socket.socket(socket.AF_UNIX) for _ in range(8)]
+        for client in clients:
+            self.addCleanup(client.close)
+            client.connect(str(self.socket))
+        with clients[-1] as client:
+            mux.child.wait_for("admin.sock cannot accept: Too many open files; clients wait until")
+            with mux.connect() as other:  # whom a worker serves
+                other.sendall(b"x")
+                other.recv(1)
+            resource.prlimit(mux.pid, resource.RLIMIT_NOFILE, limits)
+            client.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            self.assertIn(b" 200 ", client.recv(100))
+        mux.child.wait_for("no client is waiting to be accepted any longer")
+        self.assertLess(mux.child.output.count("ould not accept"), 3)
+        self.assertNotIn("have changed", mux.child.output)
 
 
 class UpgradeTest(AdminProcessCase):

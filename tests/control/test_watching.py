@@ -1,5 +1,6 @@
 """The look at the files of rules."""
 
+import errno
 import os
 
 from twisted.internet.task import Clock
@@ -35,6 +36,23 @@ class RulesWatchTest(SynchronousTestCase):
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
         watch.stop_watching()
         self.assertEqual(clock.getDelayedCalls(), [])
+
+    def test_lack_of_descriptors(self) -> None:
+        """It says nothing of the files."""
+        path = make_folder(self) / "rules.ini"
+        path.write_text("[listen x]\nendpoint = 127.0.0.1:0\n")
+        clock, looks = Clock(), list[float]()
+
+        async def lack(*_: object) -> str:
+            looks.append(clock.seconds())
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        self.patch(watching, "in_thread", lack)
+        watch = RulesWatch(clock, lambda: True, RecurringSteps())
+        watch.watch_files_of(load(path))
+        clock.pump([1.0] * 12)
+        self.assertEqual((looks, watch.has_changed), ([4, 8, 12], False))
+        watch.stop_watching()
 
     def test_folder_that_may_not_be_listed(self) -> None:
         """As one of root's, where the service has become another user: its files are the same until one is seen to be another."""

@@ -21,7 +21,8 @@ from txmux.admin.listen_addresses import (
 from txmux.admin.tokens import AdminTokens
 from txmux.control.control import Control
 from txmux.files import FileId
-from txmux.net.sockets.reactorsockets import SharedUNIXPort
+from txmux.net.sockets.descriptors import Descriptors
+from txmux.net.sockets.reactorsockets import SharedUNIXPort, pause_accepts
 from txmux.rules.model import Rules
 from txmux.rules.model.rules import OPTIONS
 from txmux.serving.endpoints import accept_waiting, stop_listening
@@ -198,6 +199,7 @@ class AdminEndpoints:
             port = SharedUNIXPort(opened, clients, self._reactor)
             port.startListening()
         _accept_few(port)
+        pause_accepts(port, self._reactor, _DESCRIPTORS)
         return port
 
     def _end(self, clients: AdminClients) -> None:
@@ -243,6 +245,10 @@ class PreparedAdminEndpoints:
     settings: dict[str, str]
     tokens: AdminTokens
     access: AdminAccess
+
+
+_DESCRIPTORS = Descriptors(spare=4)
+"""Without `pause_accepts`, a port of Twisted whose client it cannot accept would try and log that without a pause."""
 
 
 def _accept_few(port: Any) -> None:

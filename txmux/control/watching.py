@@ -10,6 +10,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, succeed
 
 from txmux.files import on_disk, read_bytes
+from txmux.net.sockets.descriptors import SHORTAGE
 from txmux.net.turns import in_thread
 from txmux.rules.model import Files, Rules
 from txmux.rules.model.rules import OPTIONS
@@ -81,6 +82,8 @@ class RulesWatch:
         try:
             digest = await in_thread(_current_digest, self._folder, self._files)
         except OSError as error:  # the reload reports it
+            if error.errno in SHORTAGE:
+                return  # the files may be as they were
             digest = f"{error.filename}: {error.strerror}"
         if watch is not self._watch:
             return

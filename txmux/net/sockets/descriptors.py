@@ -36,14 +36,23 @@ _OPEN = Path("/proc/self/fd" if sys.platform == "linux" else "/dev/fd")
 class Descriptors:
     """Counts what is open, as rarely as it can: from far below the limit many clients may come before it counts again.
 
+    Args:
+        count: How many are open; those of this process if not given.
+        limit: How many may be.
+        spare: How many are left for what is no connection; by default it depends on the limit.
+
     Attributes:
         reserved: What accepted clients still need: a socket to a server.
         offered: What connections need that other processes are about to hand over; see `offer`.
     """
 
     def __init__(
-        self, count: Callable[[], int] | None = None, limit: Callable[[], int] | None = None
+        self,
+        count: Callable[[], int] | None = None,
+        limit: Callable[[], int] | None = None,
+        spare: int | None = None,
     ) -> None:
+        self._spare = spare
         self._count = count or _count_open
         self._limit = limit or soft_limit
         self._granted = self._limited = 0
@@ -77,7 +86,7 @@ class Descriptors:
 
     def _free(self) -> int:
         limit = self._limit()
-        spare = min(max(_SPARE, limit // 32), _MOST_SPARE)
+        spare = min(max(_SPARE, limit // 32), _MOST_SPARE) if self._spare is None else self._spare
         return limit - self._count() - self.reserved - self.offered - spare
 
     def count_and_limit(self) -> tuple[int, int]:
@@ -89,7 +98,7 @@ class Descriptors:
         Clients that wait in a queue are accepted only into what is left, since they would take the room of those that are served.
         """
         self.offered += number
-        self._granted = 0  # to be counted again
+        self.count_again()
         if number < 0:
             self.connection_ended()
 
@@ -99,8 +108,12 @@ class Descriptors:
 
     def can_spare(self, number: int) -> bool:
         """Return whether there are descriptors for something that can be done without."""
-        self._granted = 0  # to be counted again
+        self.count_again()
         return self._free() >= number
+
+    def count_again(self) -> None:
+        """Do not trust the last count, since something could not be opened, or others may open more."""
+        self._granted = 0
 
     def add_cache(self, close_cached: Callable[[], object]) -> None:
         self._caches.append(close_cached)

@@ -185,7 +185,12 @@ def throttle_accepts(port: IListeningPort, reactor: Any, descriptors: Descriptor
     if getattr(made, "transport", None) in _SPARING:
         made.transport = _SPARING[made.transport]
     if hasattr(port, "numberAccepts") and hasattr(port, "sessionno"):
-        _Gate(port, reactor, descriptors)
+        pause_accepts(port, reactor, descriptors)
+
+
+def pause_accepts(port: Any, reactor: Any, descriptors: Descriptors) -> None:
+    """Do the same for a port whose connections stay as Twisted makes them."""
+    _Gate(port, reactor, descriptors)
 
 
 class _Gate:
@@ -224,7 +229,9 @@ class _Gate:
             if not self._pause.has_clients():
                 self._pause.queue_emptied()
             elif port.sessionno == before:  # the system lacks something else
-                self._wait(os.strerror(errno.ENOBUFS))
+                self._descriptors.count_again()
+                lacking = errno.ENOBUFS if self._descriptors.room() else errno.EMFILE
+                self._wait(os.strerror(lacking))
         return why
 
     def _wait(self, shortage: str | None) -> None:
@@ -247,7 +254,9 @@ class _Gate:
 def _name_of(port: Any) -> str:
     host = port.getHost()
     number = getattr(host, "port", None)
-    return str(getattr(host, "name", port)) if number is None else f"port {number}"
+    name = getattr(host, "name", port)
+    shown = os.fsdecode(name) if isinstance(name, bytes) else str(name)
+    return shown if number is None else f"port {number}"
 
 
 class SharedUNIXPort(unix.Port):
