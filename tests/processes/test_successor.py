@@ -19,12 +19,14 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from tests.interop.children import eventually
 from tests.support.mux import VirtualTime
 from tests.support.peers import reactor
+from txmux.access.across_processes import SharedLimits
 from txmux.net.channel import messages
 from txmux.net.channel.channel import AnswerTimeoutError, Channel, attach
 from txmux.net.channel.message import Message
 from txmux.processes.liveness import ProcessActivity, activity_of
 from txmux.processes.upgrade.upgrade import Successor, Upgrade, UpgradeError
 from txmux.processes.upgrade.upgrades import Upgrades
+from txmux.rules.reading.parser import parse
 
 _READS = """\
 import json, os, socket
@@ -283,6 +285,18 @@ class ServingAgainTest(SynchronousTestCase):
         upgrades._successor = successor
         upgrades._has_ended("was killed")
         self.assertEqual((served, upgrades.has_successor), ([None], False))
+
+    def test_both_end(self) -> None:
+        """A process that ends itself counts for nobody: what it would need may be closed already."""
+        nothing: Any = None
+        upgrades = Upgrades(reactor, *[nothing] * 5)
+        successor: Any = SimpleNamespace(leaves=False, counting=([], {}), limits={"file": 1})
+        upgrades._successor = successor
+        upgrades._limits = SharedLimits.make(parse("[listen a]\nendpoint = :1\n", "x.ini"), 1)
+        self.assertTrue(upgrades.stop_upgrading())
+        upgrades._limits.close()
+        upgrades._has_ended("exited")
+        self.assertFalse(upgrades.has_successor)
 
 
 class StoppingTest(SynchronousTestCase):

@@ -375,7 +375,8 @@ class Upgrades:
 
     def _has_ended(self, how: str) -> str:
         if self._successor is not None and not self._successor.leaves:
-            self._count_for(self._successor)
+            if not self._is_stopping:
+                self._count_for(self._successor)
             self._successor = None
         if not self._is_stopping:
             if not self.has_successor:
