@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -46,6 +46,7 @@ from txmux.rules.named_files import check_disks
 from txmux.rules.problems import Problem, RulesError
 from txmux.rules.reading.parser import load_within_patience
 from txmux.serving.endpoints import check_servers
+from txmux.serving.state import TransferState
 from txmux.serving.store import ListeningSockets
 from txmux.telemetry.counting.counters import Counters
 from txmux.telemetry.steps import CommittedSteps
@@ -101,6 +102,7 @@ class MuxService(Service):
             sockets,
             reload=self.reload,
             upgrade=self.upgrade,
+            check_upgrade=self.check_upgrade,
             stop_service=self._stop_soon,
         )
         endpoints = AdminEndpoints(reactor, control, is_automatic=resolve_admin_auto)
@@ -120,6 +122,7 @@ class MuxService(Service):
         self._account: Account | None = None
         self._warnings = warnings
         self._reloading = Coalescer(self._reload)
+        self._checking = Coalescer(self._check_upgrade)
         self._pending_rules: Rules | None = None
         self._watch = watch = RulesWatch(reactor, self._rules_changed, control.recurring)
         control.has_outdated_rules = lambda: watch.has_changed
@@ -191,6 +194,7 @@ class MuxService(Service):
     async def upgrade(self) -> Report:
         """Start this program again with the same command, and hand over to it; this process ends after its last connection."""
         await self._upgrades.serves()
+        await self._checking.wait_until_idle()
         await self._reloading.wait_until_idle()
         if self._upgrades.has_successor:
             return Report.refused("another upgrade has just been done")
@@ -216,15 +220,36 @@ class MuxService(Service):
         self._reactor.callLater(0, self._exit_when_drained)
         return report
 
+    async def check_upgrade(self) -> Report:
+        """Report which connections an upgrade would move now, and why it would be refused; a new process is started, and ended when ready."""
+        return await self._checking.request()
+
+    async def _check_upgrade(self) -> Report:
+        await self._upgrades.serves()
+        await self._reloading.wait_until_idle()
+        await self._upgrades.connections_arrived()
+        supervisor = self.supervisor
+        if supervisor is None or not self.running:
+            return Report.refused(self.control.why_idle())
+        transfers, rules = supervisor.transfers, self.control.rules
+        report = await transfers.would_stay(rules.settings.drain_timeout)
+        refusals = [*self._upgrades.refusals(rules.listeners, transfers)]
+        if not refusals:
+            try:
+                await self._upgrades.try_start(transfers, self._state_of(supervisor))
+            except (OpenerError, UpgradeError) as problem:
+                refusals = str(problem).splitlines()
+        return attrs.evolve(report, ok=not refusals, errors=refusals)
+
+    def _state_of(self, supervisor: Supervisor) -> Callable[..., Awaitable[TransferState]]:
+        return partial(collect_state, supervisor, self.control, self._resources)
+
     async def _upgraded(self) -> Upgrade:
         await self._upgrades.connections_arrived()
         supervisor = self.supervisor
         if supervisor is None or not self.running:
             raise UpgradeError(self.control.why_idle())
-        listeners, state = (
-            self.control.rules.listeners,
-            partial(collect_state, supervisor, self.control, self._resources),
-        )
+        listeners, state = self.control.rules.listeners, self._state_of(supervisor)
         upgrade = await self._upgrades.upgrade(listeners, supervisor.transfers, state, self.control)
         if not self._upgrades.has_successor:
             raise UpgradeError("the new process exited at once")

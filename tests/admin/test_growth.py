@@ -96,7 +96,7 @@ def _view(make: _Make, what: str, count: int) -> Any:
     counters.column(1)
     control = Control(
         reactor, rules, counters, ListeningSockets(reactor),
-        reload=mock.Mock(), upgrade=mock.Mock(), stop_service=mock.Mock(),
+        reload=mock.Mock(), upgrade=mock.Mock(), check_upgrade=mock.Mock(), stop_service=mock.Mock(),
     )  # fmt: skip
     if make is _look:
         control.state = _state(rules)

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.folders import make_folder
 from txmux.processes.memory import MemoryGroup, free_memory, memory_groups
-from txmux.processes.upgrade.room import lacking_room
+from txmux.processes.upgrade.room import lacking_descriptors, lacking_room
 
 _MIB = 2**20
 _UNLIMITED = 2**63 - 4096  # as version 1 writes it
@@ -202,3 +202,11 @@ class RoomTest(SynchronousTestCase):
 
     def test_unknown(self) -> None:
         self.assertEqual(lacking_room(1, lambda: None), "")
+
+    def test_descriptors(self) -> None:
+        """Each worker of the new process needs a pair."""
+        lacking = [lacking_descriptors(workers, lambda: (80, 100)) for workers in (1, 2, 3)]
+        self.assertEqual(lacking[:2], ["", ""])
+        self.assertRegex(
+            lacking[2], r"needs 22 more .* has 80 open and may have 100; .*LimitNOFILE="
+        )

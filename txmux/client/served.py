@@ -61,6 +61,10 @@ class Served(Protocol):
     def end(self, reason: AbortReason, /) -> None: ...
 
 
+def has_ended(connection: Served) -> bool:
+    return connection.record.reason is not None
+
+
 class Counted(Served, Protocol):
     """A client's connection."""
 

@@ -128,6 +128,7 @@ class Control:
         *,
         reload: Callable[[], Awaitable[Report]],
         upgrade: Callable[[], Awaitable[Report]],
+        check_upgrade: Callable[[], Awaitable[Report]],
         stop_service: Callable[[], object],
     ) -> None:
         self.rules = rules
@@ -136,6 +137,7 @@ class Control:
         self._sockets = sockets
         self.reload = reload
         self.upgrade = upgrade
+        self.check_upgrade = check_upgrade
         self.stop_service = stop_service
         self.are_arriving: Callable[[], bool] = lambda: False
         self.on_override: Callable[[Mapping[str, Any]], object] = lambda _: None

@@ -11,7 +11,7 @@ import attrs
 from txmux.backends.pool.ports import LACKING_PORTS
 from txmux.client.client_table import Row
 from txmux.client.configuration import Configuration
-from txmux.client.served import Served
+from txmux.client.served import Served, has_ended
 from txmux.control.connection_row import row_of
 from txmux.control.documents import address_states
 from txmux.control.explaining import explain_connection
@@ -71,7 +71,7 @@ class WorkerAnswers:
             ]
             chosen = nsmallest(limit - len(rows), keyed, key=itemgetter(0))
             with UNCOLLECTED:
-                live = Turns().each((connection for _, connection in chosen), _has_ended)
+                live = Turns().each((connection for _, connection in chosen), has_ended)
                 rows += [row_of(connection) async for connection in live]
             if len(rows) == limit or len(chosen) == len(keyed):
                 return rows
@@ -112,7 +112,7 @@ class WorkerAnswers:
 
     async def count(self, *, gauges: bool = False) -> dict[str, Any]:
         """Count what connections have relayed until now, which they do not count themselves."""
-        async for connection in Turns().each(self._serving.connections(), _has_ended):
+        async for connection in Turns().each(self._serving.connections(), has_ended):
             connection.count_bytes()
         self._serving.runtime.counters.process.spliced(SPLICED.take_count())
         self._serving.runtime.counters.process.lost_lines(LOST_LINES.take_count())
@@ -123,19 +123,15 @@ class WorkerAnswers:
         return {"source_states": states, **(await _gauges_of(self._serving) if gauges else {})}
 
     async def _matching(self, filters: Filters) -> AsyncIterator[Served]:
-        async for connection in Turns().each(self._serving.connections(), _has_ended):
+        async for connection in Turns().each(self._serving.connections(), has_ended):
             if filters.fit(connection.record, connection.state, connection.elapsed_ms() / 1000):
                 yield connection
-
-
-def _has_ended(connection: Served) -> bool:
-    return connection.record.reason is not None
 
 
 async def _end(chosen: Iterable[Served]) -> int:
     turns, count = Turns(), 0
     for connection in chosen:
-        if not _has_ended(connection):
+        if not has_ended(connection):
             connection.end("killed")
             count += 1
         await turns.pause()

@@ -25,6 +25,7 @@ Sockets: TypeAlias = tuple[socket.socket, ...]
 StayReason = Literal[
     "undecided",
     "being connected",
+    "waiting for a server",
     "TLS ends here",
     "TLS to the server",
     "own protocol",
@@ -39,6 +40,8 @@ StayReason = Literal[
 """Why a connection stays in a process that hands connections over. The last three could have moved."""
 
 COULD_MOVE = frozenset[StayReason](("error", "refused", "not taken"))
+STAY_LONGER = frozenset[StayReason](("waiting for a server", "not taken"))
+"""Reasons of connections that are not ended after ``drain_timeout``."""
 
 DESCRIPTORS_EACH = 2
 """Descriptors of a connection: the sockets of client and server. Pipes are taken only where there are more than enough."""

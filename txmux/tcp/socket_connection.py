@@ -49,6 +49,7 @@ from txmux.rules.model import Server
 from txmux.tcp.connection import MuxProtocol, Step
 from txmux.tcp.dialling import header_for
 from txmux.tcp.fast_path import FastPath
+from txmux.tcp.moving import StayReason
 from txmux.tcp.stage import Stage
 from txmux.tcp.stages.awaiting_retry import AwaitingRetry
 from txmux.tcp.stages.connecting import Connecting, goes_by_hello
@@ -56,13 +57,18 @@ from txmux.tcp.stages.peeking import Peeking
 from txmux.tcp.stages.reading_proxy_header import ReadingProxyHeader, record_sender, take_header
 from txmux.tcp.stages.relaying import Relaying
 from txmux.tcp.transitions import Connected, ConnectedByHello, Detected, Ended, Identified, Outcome
-from txmux.telemetry.record import ConnectionRecord
+from txmux.telemetry.record import ConnectionRecord, ConnectionState
 from txmux.wire.hello_records import asks_again
 from txmux.wire.proxyprotocol.decode import Decoded, Incomplete
 from txmux.wire.proxyprotocol.header import InvalidHeader
 
 _KIND = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
 _CLIENT_GONE = Ended("client-gone")
+_STAYS: dict[ConnectionState, StayReason | None] = {
+    "relaying": None,
+    "connecting": "being connected",
+    "over": "ending",
+}
 _TLS = 0x16  # the first byte of a record with a hello
 _BEGINNING = (
     512  # bytes of an answer that tell a HelloRetryRequest, unless they are in tiny records
@@ -513,6 +519,14 @@ class SocketConnection(MuxProtocol):
         is_client, stage = peer is self.client, self._relaying()
         self.advance(stage)
         return self.receiver if is_client else stage.server.receiver
+
+    @property
+    @override
+    def stay_reason(self) -> StayReason | None:
+        if self.transport is not None or self.finished is not None:
+            self.attach_stage()
+            return super().stay_reason
+        return _STAYS.get(self.state, "undecided")
 
     # Attaching a stage.
 

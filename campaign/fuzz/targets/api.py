@@ -78,6 +78,7 @@ def administered(running: Serving, reactor: Reactor) -> Control:
         ListeningSockets(reactor),
         reload=refuse,
         upgrade=refuse,
+        check_upgrade=refuse,
         stop_service=lambda: None,
     )
     made.state = ServiceState(

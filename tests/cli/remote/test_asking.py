@@ -39,6 +39,16 @@ class ChangeTests(RemoteTestCase):
         code, out, _ = self.ask("upgrade", "--json")
         self.assertEqual((code, json.loads(out)), (1, document))
 
+    def test_check_of_an_upgrade(self) -> None:
+        """It changes nothing; reasons come first, and fail it."""
+        document = {"ok": True, "changes": "would hand over: 2", "ready": True, "refusals": []}
+        server = self.answering(document=document)
+        self.assertEqual(self.ask("upgrade", "--check"), (0, "would hand over: 2\n", ""))
+        self.assertEqual(server.asked.pop().path, "/api/upgrade/check")
+        server.document = {**document, "ready": False, "refusals": ["a", "b"]}
+        said = "would be refused: a\nwould be refused: b\nwould hand over: 2\n"
+        self.assertEqual(self.ask("upgrade", "--check"), (1, said, ""))
+
     def test_refusals_are_printed_as_by_check_without_control_characters(self) -> None:
         document = {"ok": False, "changes": "", "errors": _ERRORS}
         server = self.answering(document=document)

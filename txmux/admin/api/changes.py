@@ -40,6 +40,20 @@ async def _upgrade(query: Query) -> ApiAnswer:
     return _reported(report, 409, still)
 
 
+@RESOURCES.change(
+    "/api/upgrade/check",
+    "report which connections an upgrade would move, and why it would be refused",
+    ref("UpgradeCheck"),
+    right="all",
+)
+async def _check_upgrade(query: Query) -> ApiAnswer:
+    report = await query.control.check_upgrade()
+    if not report.details:
+        return _reported(report, 409)
+    refusals = [*report.errors]
+    return ApiAnswer.done(report.changes, ready=report.ok, refusals=refusals, **report.details)
+
+
 @RESOURCES.change("/api/stop", "stop the service", right="all")
 async def _stop(query: Query) -> ApiAnswer:
     query.control.stop_service()

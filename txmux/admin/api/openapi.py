@@ -139,6 +139,10 @@ _FORMS: dict[str, Any] = {
         "ok": bool, "changes": str, "moved": int, "stays": dict[str, int], "until": float | None,
         "complete": bool,
     },
+    "UpgradeCheck": {
+        "ok": bool, "changes": str, "ready": bool, "refusals": [str], "moves": int, "stays": dict[str, int],
+        "until": float | None, "incomplete": [str],
+    },
     "Connection": _CONNECTION,
     "ExplainedConnection": {**_CONNECTION, "explanation": _or_null(ref("Decision"))},
     "Decision": {

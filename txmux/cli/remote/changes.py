@@ -324,6 +324,37 @@ def _write_stop(_: Any, arguments: Namespace) -> None:
     Output().line("the service has ended" if arguments.wait else _STOPS)
 
 
+# upgrade
+
+
+def _upgrade_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="only report which connections would stay in the old process, until when, and why the upgrade would be refused",
+    )
+
+
+def _upgrade(ask: Ask, arguments: Namespace) -> Any:
+    return ask("POST", "/api/upgrade/check" if arguments.check else "/api/upgrade")
+
+
+def _write_upgrade(answer: Mapping[str, Any], arguments: Namespace) -> None:
+    output = Output()
+    if not arguments.check:
+        output.line(f"upgraded: {answer.get('changes')}")
+        return
+    for why in answer["refusals"]:
+        output.line(f"would be refused: {why}")
+    output.line(str(answer["changes"]))
+
+
+def _upgrade_code(answer: Mapping[str, Any], arguments: Namespace) -> int:
+    # An older service does not report whether it is complete.
+    is_fine = answer["ready"] if arguments.check else answer.get("complete", True)
+    return 0 if is_fine else REFUSED
+
+
 CHANGES = {
     "ban": RemoteCommand(_ban, _write_changes, arguments=_ban_arguments),
     "close": RemoteCommand(_close, _write_closed, 60, _close_arguments),
@@ -345,12 +376,6 @@ CHANGES = {
         arguments=_unban_arguments,
     ),
     # The new process has a minute to be ready; then the connections are handed over.
-    "upgrade": RemoteCommand(
-        lambda ask, _: ask("POST", "/api/upgrade"),
-        lambda answer, _: Output().line(f"upgraded: {answer.get('changes')}"),
-        180,
-        # An older service does not report it.
-        code=lambda answer, _: 0 if answer.get("complete", True) else REFUSED,
-    ),
+    "upgrade": RemoteCommand(_upgrade, _write_upgrade, 180, _upgrade_arguments, _upgrade_code),
     "weight": RemoteCommand(_weight, _write_changes, arguments=_weight_arguments),
 }

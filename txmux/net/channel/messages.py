@@ -191,6 +191,9 @@ LEAVE = _to_worker(
 HAND_OVER = _to_worker(
     "hand_over", "move the connections over these pairs of sockets, as soon as the workers at the other ends take some; the answer is how many have moved, and how many stay, by the reason",
     answer=_object(moved=_NUMBER, stays=_PLACES), descriptors=1_000)
+WOULD_STAY = _to_worker(
+    "would_stay", "count the connections that `hand_over` would move, and those that it would not, by the reason",
+    answer=_object(moves=_NUMBER, stays=_PLACES))
 TAKE_OVER = _to_worker(
     "take_over", "connections will come over these pairs of sockets, with so many descriptors: clients that wait must not take their room",
     offered=_optional(_NUMBER), answer=NOTHING, descriptors=1_000)

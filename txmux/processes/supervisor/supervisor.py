@@ -56,6 +56,7 @@ from txmux.processes.supervisor.acme_certificates import AcmeCertificates
 from txmux.processes.supervisor.resources import Resources
 from txmux.processes.supervisor.servers_elsewhere import ServersElsewhere
 from txmux.processes.upgrade.worker_transfers import WorkerTransfers
+from txmux.processes.workers.moving import LONGEST_WAIT
 from txmux.processes.workers.pool import WorkerPool, WorkersError, failures
 from txmux.processes.workers.received_rules import packed_files
 from txmux.processes.workers.sent_rules import PendingRules, SentRules
@@ -79,9 +80,6 @@ _LOOK_AT_START = 1.0  # seconds between two looks at whether they still are
 
 _GRACE = 5.0
 """Seconds that a worker has to exit, after the time limit of its connections."""
-
-_LONGEST_WAIT = 3600
-"""Seconds after `drain_timeout` for which the old process of an upgrade keeps held clients that could not move."""
 
 _LOOK = 5.0  # seconds between two looks at the files of certificates
 
@@ -743,7 +741,7 @@ class Supervisor:
         workers = self.pool.leave()
         self._observer.stop()
         stopped = self._certificates.stop()
-        longest_wait = _LONGEST_WAIT if is_replaced else 0
+        longest_wait = LONGEST_WAIT if is_replaced else 0
         seconds = self._rules.settings.drain_timeout + longest_wait + _GRACE
         self._deadline = deadline = self._reactor.callLater(seconds, self._kill_all, workers)
         ended = gatherResults([stopped, *(worker.stop(longest_wait) for worker in workers)])

@@ -107,7 +107,6 @@ class Round:
         await gatherResults([Deferred.fromCoroutine(taker.finish()) for taker in self._takers])
         for connection in (*self._left, *self._waiting):
             if connection.record.reason is None:
-                connection.attach_stage()
                 self.stays[connection.stay_reason or "not taken"] += 1
 
     async def _offer_batches(self) -> None:

@@ -13,12 +13,13 @@ from twisted.internet.defer import DeferredLock, TimeoutError  # noqa: A004 - th
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
-from txmux.client.served import Served
+from txmux.client.served import Served, has_ended
 from txmux.net.channel import messages
 from txmux.net.channel.channel import Channel, ChannelError, attach
 from txmux.net.channel.descriptorstream import close_all
 from txmux.net.channel.message import Message
 from txmux.net.collecting import UNCOLLECTED_FOR_GOOD
+from txmux.net.turns import Turns
 from txmux.processes.conditions import Conditions
 from txmux.processes.upgrade.handover import Adopting, Round, Taker, opened
 from txmux.processes.workers.received_rules import sockets_of
@@ -152,8 +153,19 @@ class ConnectionTransfer:
         """Return whether a connection that has not been taken is offered again."""
         if not self._are_left or not isinstance(connection, MuxProtocol):
             return False
-        connection.attach_stage()
         return connection.stay_reason is None
+
+    async def would_stay(self) -> dict[str, Any]:
+        """Count the connections that `hand_over` would move, and those that it would not, by the reason; nothing is suspended."""
+        moves, stays = 0, Counter[StayReason]()
+        async for connection in Turns().each(self._serving.connections(), has_ended):
+            # Flows move whatever their state.
+            why = connection.stay_reason if isinstance(connection, MuxProtocol) else None
+            if why is None:
+                moves += 1
+            else:
+                stays[why] += 1
+        return {"moves": moves, "stays": stays}
 
     def _make_taker(self, end: socket.socket) -> Taker | None:
         taker = Taker()
@@ -278,5 +290,6 @@ class ConnectionTransfer:
             messages.ACCEPT: self.accept,
             messages.PAUSE: self.pause,
             messages.HAND_OVER: hand_over,
+            messages.WOULD_STAY: self.would_stay,
             messages.TAKE_OVER: take_over,
         }

@@ -40,7 +40,7 @@ from txmux.processes.oom import how_killed
 from txmux.processes.privilege.privilege import KEY, READS_BY
 from txmux.processes.upgrade import ENDS
 from txmux.processes.upgrade.worker_transfers import WorkerTransfers
-from txmux.processes.workers.moving import WorkerHandover, could_move, stays
+from txmux.processes.workers.moving import WorkerHandover, could_move, staying, total
 from txmux.serving.state import TransferState
 from txmux.telemetry.counting.counters import Counters
 from txmux.telemetry.steps import CommittedSteps
@@ -129,10 +129,7 @@ class Successor(ProcessProtocol):
             is_gone = isinstance(problem, PeerGoneError)
             if not is_gone:
                 self.end()
-            kill = self._reactor.callLater(_ENDING, self.end)
-            how = await self.ended()
-            if kill.active():
-                kill.cancel()
+            how = await self._end_soon()
             why = how if is_gone else str(problem)
             if isinstance(problem, _HangsError):
                 why = f"was not ready within {_READY:g} s, and {problem}"
@@ -214,6 +211,18 @@ class Successor(ProcessProtocol):
         if self.counting is not None:
             close_all(self.counting[0])
         self.counting = descriptors, fields
+
+    async def stop(self) -> None:
+        """Have it shut down; it does not serve yet."""
+        self.send_signal(signal.SIGTERM)
+        await self._end_soon()
+
+    async def _end_soon(self) -> str:
+        kill = self._reactor.callLater(_ENDING, self.end)
+        how = await self.ended()
+        if kill.active():
+            kill.cancel()
+        return how
 
     def end(self) -> None:
         self.send_signal(signal.SIGKILL)
@@ -298,10 +307,7 @@ class Upgrade:
         an `UpgradeError`, this process keeps serving.
         """
         successor = self.successor
-        first_state = await state()
-        if self._given_up:
-            raise UpgradeError("the service is shutting down")
-        await successor.begin(sockets, first_state, limits)
+        await self.start(sockets, state, limits)
         try:
             if counters is not None:
                 await self._count_on(counters)
@@ -335,6 +341,18 @@ class Upgrade:
         await wait("hand connections over", self._settle)
         run("end the hand-over", successor.channel.send, messages.HANDED_OVER)
         self._seconds = time.monotonic() - began
+
+    async def start(
+        self,
+        sockets: Mapping[str, socket.socket],
+        state: Callable[..., Awaitable[TransferState]],
+        limits: int | None = None,
+    ) -> None:
+        """Start the new process, and wait until it is ready; this one serves until it asks it to."""
+        first_state = await state()
+        if self._given_up:
+            raise UpgradeError("the service is shutting down")
+        await self.successor.begin(sockets, first_state, limits)
 
     def _hand_over(self) -> None:
         successor = self.successor
@@ -379,18 +397,15 @@ class Upgrade:
             self.successor.end()
 
     def report(self, drain_timeout: float) -> Report:
-        moved, left = sum(handover.moved for handover in self.handovers), stays(self.handovers)
+        moved = sum(handover.moved for handover in self.handovers)
+        left = total(handover.stays for handover in self.handovers)
+        text, until = staying(left, drain_timeout)
         changes = (
             f"process {self._pid} serves from now on; "
-            f"connections handed over: {moved}, in {1000 * self._seconds:.0f} ms"
+            f"connections handed over: {moved}, in {1000 * self._seconds:.0f} ms{text}"
         )
-        until = time.time() + drain_timeout if left else None
-        if left:
-            reasons = ", ".join(f"{count} {why}" for why, count in left.items())
-            clock = time.strftime("%H:%M:%S UTC", time.gmtime(until))
-            changes += f"; staying in the old process until {clock}: {reasons}"
         if not all(handover.done.called for handover in self.handovers):
-            changes += "; those not taken are offered again, for up to an hour after that"
+            changes += "; those not taken are offered again until then"
         ended = [handover.ended for handover in self.handovers if handover.ended]
         changes = "; ".join([changes, *ended, *self.steps.troubles])
         is_complete = not (ended or could_move(left))

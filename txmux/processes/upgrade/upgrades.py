@@ -21,7 +21,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ from txmux.processes.supervisor.pidfile import PidFileError
 from txmux.processes.supervisor.resources import Resources
 from txmux.processes.supervisor.supervisor import Supervisor
 from txmux.processes.upgrade.predecessor import Predecessor
-from txmux.processes.upgrade.room import lacking_room
+from txmux.processes.upgrade.room import lacking_descriptors, lacking_room
 from txmux.processes.upgrade.upgrade import Successor, Upgrade, UpgradeError
 from txmux.processes.upgrade.worker_transfers import WorkerTransfers
 from txmux.processes.workers.received_rules import sockets_of
@@ -313,6 +313,37 @@ class Upgrades:
             return Report.refused(f"the new process could not {what}: {problem}")
         return Report(answer["ok"], answer["changes"], tuple(answer["errors"]))
 
+    def refusals(self, listeners: Iterable[Listener], transfers: WorkerTransfers) -> Iterator[str]:
+        """Yield why no upgrade is possible now."""
+        if self._upgrade is not None:
+            yield "an upgrade is under way already"
+        if self.is_waiting or self.has_successor:
+            yield "this process is not the one that serves"
+        if holds_container():
+            yield (
+                "the container would end with this process, and close all connections; "
+                "start a container of the new image instead"
+            )
+        for lacking in (lacking_room, lacking_descriptors):
+            if why := lacking(transfers.processes):
+                yield why
+        yield from _not_transferable(listeners)
+
+    async def try_start(
+        self, transfers: WorkerTransfers, state: Callable[..., Awaitable[TransferState]]
+    ) -> None:
+        """Start this program again, as `upgrade` does, and end it when it is ready to serve; an `UpgradeError` says why it is not."""
+        _log.info("an upgrade is tried: a new process starts, and stops when it is ready to serve")
+        self._upgrade = upgrade = Upgrade(transfers, self._resources.endpoints, self._reactor)
+        try:
+            with self._resources.handed_over() as sockets:
+                memory = None if self._limits is None else self._limits.descriptor
+                await upgrade.start(sockets, state, memory)
+            await upgrade.successor.stop()
+        finally:
+            self._upgrade = None
+            self._changes.check()
+
     async def upgrade(
         self,
         listeners: Iterable[Listener],
@@ -324,16 +355,7 @@ class Upgrades:
 
         `control` gets what is changed in the new process later, for the clients that stay here.
         """
-        if self._upgrade is not None:
-            raise UpgradeError("an upgrade is under way already")
-        if self.is_waiting or self.has_successor:
-            raise UpgradeError("this process is not the one that serves")
-        if holds_container():
-            raise UpgradeError(
-                "the container would end with this process, and close all connections; "
-                "start a container of the new image instead"
-            )
-        if why := lacking_room(transfers.processes):
+        for why in self.refusals(listeners, transfers):
             raise UpgradeError(why)
         resources = self._resources
         self._upgrade = upgrade = Upgrade(
@@ -352,7 +374,6 @@ class Upgrades:
         }
 
         try:
-            _check_transferable(listeners)
             with resources.handed_over() as sockets:
                 memory = None if self._limits is None else self._limits.descriptor
                 await upgrade.run(sockets, state, resources.counters, memory)
@@ -454,11 +475,11 @@ async def _reported(work: Callable[..., Awaitable[Report]], **values: Any) -> di
     return attrs.asdict(await work(**values))
 
 
-def _check_transferable(listeners: Iterable[Listener]) -> None:
+def _not_transferable(listeners: Iterable[Listener]) -> Iterator[str]:
     for listener in listeners:
         for address in listen_addresses(listener):
             if not address.is_plain:
-                raise UpgradeError(
+                yield (
                     f"[listen {listener.name}] endpoint {address.text}: an endpoint of type {address.kind!r} cannot be handed "
                     "to another process; write ADDRESS:PORT, :PORT, unix: or systemd:, or restart txmux"
                 )

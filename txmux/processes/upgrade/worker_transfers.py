@@ -6,13 +6,16 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from twisted.internet.defer import gatherResults
 
 from txmux.control.broadcast import broadcast
+from txmux.control.report import Report
 from txmux.net.channel import messages
 from txmux.net.channel.channel import ChannelError
-from txmux.processes.workers.moving import Takers, WorkerHandover
+from txmux.processes.workers.moving import Takers, WorkerHandover, staying, total
 from txmux.processes.workers.pool import WorkerPool, failures
 from txmux.processes.workers.worker import Worker
 from txmux.serving.store import ListeningSockets
 
+_COUNTING = 10.0
+"""Seconds that a worker may take to go through very many connections."""
 _PROMPT = 1.0
 """Seconds that a worker may take to answer; one that hangs accepts no clients either."""
 
@@ -60,6 +63,18 @@ class WorkerTransfers:
                 worker.send(messages.PAUSE)
         await broadcast(paused, messages.PAUSE, seconds=_PROMPT)
         await self._pool.flows_moved(self.able)  # a reader may have been replaced in between
+
+    async def would_stay(self, drain_timeout: float) -> Report:
+        """Report how many connections an upgrade would move now, and how many would stay, by the reason."""
+        ready = [worker for worker in self._pool.all() if worker.ready]
+        answers = await broadcast(ready, messages.WOULD_STAY, seconds=_COUNTING, if_late="skip")
+        moves = sum(counts["moves"] for _, counts in answers.answers)
+        stays = total(counts["stays"] for _, counts in answers.answers)
+        text, until = staying(stays, drain_timeout)
+        details = {"moves": moves, "stays": stays, "until": until, "incomplete": [*answers.missing]}
+        changes = f"connections that an upgrade would hand over: {moves}{text}"
+        changes = "; not counted: ".join([changes, *answers.missing])
+        return Report(ok=True, changes=changes, details=details)
 
     async def leave_out(self, keys: Collection[str], *, is_over: bool = False) -> None:
         """Accept waiting clients where the new process does not listen, and refuse others until `listen_again`.

@@ -4,8 +4,9 @@ Each round makes new channels to the workers that take connections, which may ha
 """
 
 import socket
+import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
@@ -14,10 +15,13 @@ from twisted.logger import Logger
 from txmux.net.channel import messages
 from txmux.net.channel.channel import ChannelError, PeerGoneError
 from txmux.processes.workers.worker import Worker
-from txmux.tcp.moving import COULD_MOVE, DESCRIPTORS_EACH
+from txmux.tcp.moving import COULD_MOVE, DESCRIPTORS_EACH, STAY_LONGER
 
 _PAUSES = 1.0, 1.0, 2.0, 4.0, 8.0
 """Seconds from one round to the next; the last one repeats."""
+
+LONGEST_WAIT = 3600
+"""Seconds after `drain_timeout` for which the old process of an upgrade keeps clients that wait for a server, and what may yet move."""
 
 _log = Logger()
 
@@ -119,8 +123,26 @@ class WorkerHandover:
                 end.close()
 
 
-def stays(handovers: Iterable[WorkerHandover]) -> dict[str, int]:
-    return dict(sum((handover.stays for handover in handovers), Counter[str]()).most_common())
+def total(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """Add up what stays in each worker, by the reason; the most frequent one comes first."""
+    return dict(sum(map(Counter, counts), Counter[str]()).most_common())
+
+
+def staying(stays: Mapping[str, int], drain_timeout: float) -> tuple[str, float | None]:
+    """Return a part of a report on an upgrade that is done now: which connections stay, why, and until when.
+
+    The time is also returned in seconds since 1970: when the last of them is ended; ``None`` if none stays.
+    """
+    parts, until = "", None
+    for waits in (False, True):
+        reasons = [
+            f"{count} {why}" for why, count in stays.items() if (why in STAY_LONGER) is waits
+        ]
+        if reasons:
+            until = time.time() + drain_timeout + LONGEST_WAIT * waits
+            clock = time.strftime("%H:%M:%S UTC", time.gmtime(until))
+            parts += f"; staying in the old process until {clock}: {', '.join(reasons)}"
+    return parts, until
 
 
 def could_move(reasons: Iterable[str]) -> bool:

@@ -307,13 +307,13 @@ class Connecting(Stage):
     def stay_reason(self) -> StayReason | None:
         """Only a held client can move."""
         held, client = self._held, self._client
-        if client.agreed_tls:
-            return "TLS ends here"
+        if held is None or not held.is_waiting:
+            return "TLS ends here" if client.agreed_tls else "being connected"
         is_plain = isinstance(client.transport, SocketTransport)
-        if held is None or not held.is_waiting or not is_plain or client.ech is not None:
-            return "being connected"
+        if not is_plain or client.agreed_tls or client.ech is not None or client.is_previewed:
+            return "waiting for a server"
         has_more = client.source or client.replays or client.tunnel or client.starttls
-        return "being connected" if client.is_previewed or has_more else None
+        return "waiting for a server" if has_more else None
 
     @override
     def suspend(self) -> tuple[RelayState, Timeouts, float | None, Sockets]:

@@ -1,0 +1,251 @@
+"""What an upgrade would do, asked before it is made: ``txmux upgrade --check``."""
+
+import json
+import resource
+import socket
+import ssl
+import sys
+import threading
+import time
+from typing import Any
+
+from tests.admin.processes import get, post
+from tests.interop.children import PATIENCE, eventually, run
+from tests.processes.running import RULES, customize, family_of
+from tests.processes.upgrading import UpgradeTestCase, Upgrading
+from tests.support.certificates import make_authority
+from tests.support.ports import free_port
+from txmux.net.sockets.plainsocket import reset_on_close
+from txmux.tcp.moving import StayReason
+
+_LESS_ROOM = """
+import sys
+if "txmux" in sys.orig_argv:
+    from txmux.processes.upgrade import upgrades
+
+    upgrades.lacking_room = lambda _: "no memory"
+    upgrades.lacking_descriptors = lambda _: "no descriptors"
+"""
+_HALF_INSTALLED = """
+import os, sys
+if "txmux" in sys.orig_argv and os.path.exists({gate!r}):
+    sys.modules["txmux.service"] = None
+"""
+
+
+class UpgradeCheckTest(UpgradeTestCase):
+    def begin(self, rules: str, settings: str = "workers = 2") -> Upgrading:
+        self.admin = self.folder / "admin.sock"
+        return self.upgrading(rules, f"admin = unix:{self.admin}\n{settings}")
+
+    def check(self) -> Any:
+        return post(self.admin, "/api/upgrade/check")
+
+    def held(self, count: int) -> None:
+        def is_so() -> bool:
+            backends = get(self.admin, "/api/backends")
+            return bool(sum(backend["held"] for backend in backends) == count)
+
+        eventually(is_so, f"{count} clients wait for a server")
+
+    def assert_near(self, until: float, seconds: float) -> None:
+        self.assertLess(abs(until - time.time() - seconds), PATIENCE)
+
+    def decided(self, mux: Upgrading, listening: socket.socket) -> None:
+        client = self.client(mux)
+        client.sendall(b"plain\n")
+        self.accept_from(listening, b"plain\n")
+
+    def secure(self, mux: Upgrading, said: bytes) -> None:
+        client = self.trusted.wrap_socket(self.client(mux), server_hostname="a.example")
+        reset_on_close(client)  # after a FIN, a held one would wait on
+        self.addCleanup(client.close)
+        client.sendall(said)
+
+    def all_kinds(self) -> Upgrading:
+        """Start a service with connections of all kinds: three that move, and nine that stay, for four reasons."""
+        authority = make_authority()
+        self.trusted = ssl.create_default_context(
+            cafile=str(authority.write(self.folder / "ca.pem"))
+        )
+        pem = authority.issue("a.example").write(self.folder / "a.pem", key=True)
+        listening, limited = self.backend(), self.backend()
+        mux = self.begin(
+            f"{RULES}detect_timeout = 10m\n"
+            f"[route secure]\nmatch = tls\nterminate_tls = {pem}\n"
+            f"[route waits]\nmatch = ssh\nbackend = away\n"
+            f"[route waits-inside]\nmatch = ssh\nunder = secure\nbackend = away\n"
+            f"[route slow]\nmatch = redis\nbackend = slow\n"
+            f"[route inside]\nmatch = any\nunder = secure\nbackend = here\n"
+            f"[route all]\nmatch = any\nbackend = here\n"
+            f"[backend here]\nserver = 127.0.0.1:{listening.getsockname()[1]}\n"
+            f"[backend slow]\nserver = 127.0.0.1:{limited.getsockname()[1]}\nupload_rate = 1MiB/s\n"
+            f"[backend away]\nserver = 127.0.0.1:{free_port()}\nhold = 2h\n",
+            "workers = 2\ndrain_timeout = 10m",
+        )
+        for _ in range(2):
+            self.decided(mux, listening)
+        for _ in range(3):
+            self.secure(mux, b"plain\n")
+            self.accept_from(listening, b"plain\n")
+        client = self.client(mux)
+        client.sendall(b"*1\r\n$4\r\nPING\r\n")
+        self.accept_from(limited, b"*1\r\n$4\r\nPING\r\n")
+        client = self.client(mux)
+        reset_on_close(client)
+        client.sendall(b"SSH-2.0-x\r\n")
+        for _ in range(2):
+            self.secure(mux, b"SSH-2.0-x\r\n")
+        self.held(3)
+        for _ in range(3):
+            self.is_accepted(mux.pid, self.client(mux))
+        return mux
+
+    def test_what_stays(self) -> None:
+        """The check has the numbers and times of the upgrade that follows, and changes nothing."""
+        mux = self.all_kinds()
+        stays: dict[StayReason, int] = {
+            "undecided": 3,
+            "TLS ends here": 3,
+            "waiting for a server": 2,
+            "limited rate": 1,
+        }
+        family, counts = family_of(mux.pid), get(self.admin, "/api/status")["connections"]
+        text = (
+            r"; staying in the old process until ..:..:.. UTC: 3 \S.*, 3 \S.*, 1 limited rate"
+            r"; staying in the old process until ..:..:.. UTC: 2 waiting for a server$"
+        )
+        for _ in range(2):
+            found = self.check()
+            self.assert_near(found.pop("until"), 600 + 3600)
+            changes = found.pop("changes")
+            self.assertRegex(changes, f"^connections that an upgrade would hand over: 3{text}")
+            self.assertEqual(
+                found,
+                {
+                    "ok": True,
+                    "ready": True,
+                    "refusals": [],
+                    "moves": 3,
+                    "stays": stays,
+                    "incomplete": [],
+                },
+            )
+        self.assertNotRegex(mux.child.output, " (warn|error|critical) .*(upgrade|supervisor)")
+        eventually(lambda: family_of(mux.pid) == family, "the new processes have ended")
+        self.assertEqual(get(self.admin, "/api/status")["connections"], counts)
+        items = {item["what"] for item in get(self.admin, "/api/status")["attention"]}
+        self.assertFalse(items & {"upgrade", "workers"})
+        done = post(self.admin, "/api/upgrade")
+        mux.switched()
+        self.assertEqual((done["moved"], done["stays"]), (3, stays))
+        self.assert_near(done["until"], 600 + 3600)
+        self.assertRegex(done["changes"], f"handed over: 3, in \\d+ ms{text}")
+
+    def test_command(self) -> None:
+        """It says what would stay, and exits with 1 if the upgrade would be refused."""
+        listening = self.backend()
+        mux = self.begin(
+            self.relaying(listening).replace("\n[route", "detect_timeout = 10m\n[route")
+        )
+        self.decided(mux, listening)
+        self.is_accepted(mux.pid, self.client(mux))
+        command = (
+            sys.executable,
+            "-m",
+            "txmux",
+            "upgrade",
+            "--check",
+            "--admin",
+            f"unix:{self.admin}",
+        )
+        result = run(*command)
+        self.assertRegex(
+            result.stdout.decode(),
+            r"^connections that an upgrade would hand over: 1; staying in the old process until ..:..:.. UTC: 1 undecided\n$",
+        )
+        self.assertEqual((result.returncode, result.stderr), (0, b""))
+        self.assertEqual(json.loads(run(*command, "--json").stdout)["stays"], {"undecided": 1})
+        mux.file.write_text(mux.file.read_text().replace("match", "mtach"))
+        result = run(*command)
+        lines = result.stdout.decode().splitlines()
+        self.assertEqual(lines[0], "would be refused: the new process exited with status 78")
+        self.assertRegex(
+            lines[1], r"would be refused: .*rules.ini:\d+: .* mtach: .*did you mean 'match'"
+        )
+        self.assertRegex(lines[-1], "^connections that an upgrade would hand over: 1; staying ")
+        self.assertEqual(result.returncode, 1)
+        self.assertFalse(json.loads(run(*command, "--json").stdout)["ready"])
+
+    def test_portable_relay(self) -> None:
+        listening = self.backend()
+        mux = self.begin(self.relaying(listening), "relay = portable")
+        self.decided(mux, listening)
+        found = self.check()
+        self.assertEqual((found["moves"], found["stays"]), (0, {"portable relay": 1}))
+        self.assert_near(found["until"], 30)
+
+    def test_nothing_stays(self) -> None:
+        listening = self.backend()
+        mux = self.begin(self.relaying(listening))
+        pair = self.relayed(mux, listening)
+        found = self.check()
+        self.assertEqual(found["changes"], "connections that an upgrade would hand over: 1")
+        self.assertIsNone(found["until"])
+        self.all_end([pair])
+
+    def test_code_that_cannot_be_imported(self) -> None:
+        """The installed code is tried in a process of its own; this one continues to serve."""
+        listening, gate = self.backend(), self.folder / "gate"
+        customize(self, _HALF_INSTALLED.format(gate=str(gate)))
+        mux = self.begin(self.relaying(listening))
+        gate.touch()
+        found = self.check()
+        self.assertFalse(found["ready"])
+        self.assertEqual(found["refusals"][0], "the new process exited with status 1")
+        self.assertIn("ModuleNotFoundError: ", found["refusals"][-1])
+        self.over(*self.relayed(mux, listening))
+        gate.unlink()
+        self.assertTrue(self.check()["ready"])
+
+    def test_what_takes_no_new_process(self) -> None:
+        """Each reason is listed, and no process is started."""
+        customize(self, _LESS_ROOM)
+        mux = self.begin(
+            RULES.replace("127.0.0.1:0", "haproxy:tcp:0:interface=127.0.0.1"), "workers = 1"
+        )
+        found = self.check()
+        self.assertFalse(found["ready"])
+        self.assertEqual(found["refusals"][:2], ["no memory", "no descriptors"])
+        (other,) = found["refusals"][2:]
+        self.assertIn("cannot be handed to another process", other)
+        mux.refuse("no memory")
+
+    def test_descriptors(self) -> None:
+        """Few descriptors refuse an upgrade before anything is started, instead of leaving connections behind."""
+        listening = self.backend()
+        mux = self.begin(self.relaying(listening))
+        pair = self.relayed(mux, listening)
+        before = resource.prlimit(mux.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(mux.pid, resource.RLIMIT_NOFILE, (mux.descriptors() + 15, before[1]))
+        mux.refuse("an upgrade needs 20 more descriptors in this process, which has .*LimitNOFILE=")
+        resource.prlimit(mux.pid, resource.RLIMIT_NOFILE, before)
+        mux.upgrade()
+        self.all_end([pair])
+
+    def test_meanwhile(self) -> None:
+        """An upgrade that is asked for during a check comes after it; so does a reload."""
+        ready, gate = self.late("start", after=True)
+        mux = self.begin(RULES)
+        checks: list[Any] = []
+        asking = [threading.Thread(target=lambda: checks.append(self.check())) for _ in range(2)]
+        for thread in asking:
+            thread.start()
+        eventually(ready.exists, "a new process is ready")
+        mux.ask()
+        gate.touch()
+        for thread in asking:
+            thread.join()
+        self.assertEqual([found["ready"] for found in checks], [True, True])
+        mux.switched()
+        self.assertNotIn("upgrade failed", mux.child.output)
