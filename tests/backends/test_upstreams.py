@@ -398,6 +398,21 @@ class ToldTest(SynchronousTestCase):
         new.upstreams.restore(old.as_json())
         self.assertEqual(new.states(), [MemberState.UP, MemberState.UP])
 
+    def test_nothing_is_told_of_servers_as_at_the_start(self) -> None:
+        """There may be thousands of backends, and a worker that starts reads what is told."""
+        old, new = Process(100, eject=EJECT), Process(7, eject=EJECT)
+        self.assertEqual(old.as_json(), [])
+        new.upstreams.restore([])
+        self.assertEqual({member.health.came_at for member in new.pool.members}, {0.0})
+        member = old.pick()
+        self.assertEqual([row["connections"] for row in old.as_json()], [1, 0])
+        old.pool.connected(member)
+        old.pool.released(member)
+        while old.pick() is not old.pool.members[1]:
+            pass
+        self.assertEqual(len(old.as_json()), 2)
+        self.assertEqual(len(Process(100, slow_start=5.0).as_json()), 2)
+
     def test_nonsense(self) -> None:
         """What no version would tell is overlooked, and what comes after it is not."""
         old, new = Process(0, eject=EJECT), Process(0, eject=EJECT)
@@ -447,7 +462,7 @@ class ToldTest(SynchronousTestCase):
         self.assertEqual(new.states(), [MemberState.UP, MemberState.EJECTED])
 
     def test_bounded(self) -> None:
-        new = Process(0)
+        new = Process(0, slow_start=5.0)  # so that all is told
         (health, _) = new.as_json()
         new.upstreams.restore({**health, "target": str(number)} for number in range(11_000))
         self.assertEqual(len(new.pool._backend_health._recalled), 10_000)

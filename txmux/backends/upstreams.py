@@ -366,6 +366,7 @@ class Upstreams:
         self._names.remove_pool(upstream.pool)
 
     def as_json(self) -> list[dict[str, Any]]:
+        """Return the state of servers for another process, but of no backend whose servers are as at a start: of thousands, most are."""
         now = self._clock.seconds()
         return [
             {
@@ -375,6 +376,7 @@ class Upstreams:
                 **member.health.as_json(now),
             }
             for upstream in self._upstreams.values()
+            if not upstream.pool.is_as_at_start
             for member in upstream.pool.members
         ]
 

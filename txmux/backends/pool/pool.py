@@ -121,6 +121,13 @@ class BackendPool:
         return any(member.state is MemberState.UP for member in self.members)
 
     @property
+    def is_as_at_start(self) -> bool:
+        """Whether nothing has happened to any member since the start of the process."""
+        if self.backend.slow_start:
+            return False  # new servers are those of which another process reports nothing
+        return all(member.health.is_as_at_start for member in self.members)
+
+    @property
     def members(self) -> list[Member]:
         return [member for members in self._members.values() for member in members]
 

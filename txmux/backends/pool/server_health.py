@@ -55,6 +55,11 @@ class ServerHealth:
     came_at: float | None = None  # when it came up or came new; 0 is with the backend, None not yet
     unanswered: int = 0  # flows of datagrams since the last that it has answered
 
+    @property
+    def is_as_at_start(self) -> bool:
+        so_far = self.since, self.credit, self.contrary, self.connections, self.out_until
+        return self.state is MemberState.UP and not (self.failed_at or any(so_far))
+
     def as_json(self, now: float) -> dict[str, Any]:
         """Return the state for another process, whose clock is another: times are relative to `now`."""
         # The probing connection belongs to this process; the other one probes again.
