@@ -281,7 +281,10 @@ class Upstreams:
             raise RulesError(problems)
 
     def prepare(self, rules: Rules) -> PreparedUpstreams:
-        return finish(self.prepare_in_steps(all_backends_in(rules), placed=rules.placed_error))
+        return finish(self.prepare_all_in_steps(rules))
+
+    def prepare_all_in_steps(self, rules: Rules) -> Generator[None, None, PreparedUpstreams]:
+        return self.prepare_in_steps(all_backends_in(rules), placed=rules.placed_error)
 
     def prepare_in_steps(
         self,

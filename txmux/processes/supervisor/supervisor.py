@@ -45,7 +45,7 @@ from txmux.net.channel import messages
 from txmux.net.channel.channel import ChannelError, PeerGoneError
 from txmux.net.sockets.descriptors import soft_limit
 from txmux.net.tls.errors import CLIENT_CERTIFICATE
-from txmux.net.turns import in_thread
+from txmux.net.turns import Turns, in_thread
 from txmux.processes.oom import KILLS
 from txmux.processes.privilege import landlock
 from txmux.processes.privilege.helper import Helper
@@ -418,7 +418,7 @@ class Supervisor:
             undo.callback(terminations.abandon)
             if terminations.problems:
                 raise RulesError(terminations.problems)
-            upstreams = self.state.upstreams.prepare(rules)
+            upstreams = await Turns().run(self.state.upstreams.prepare_all_in_steps(rules))
             undo.callback(upstreams.abandon)
             if upstreams.problems:
                 raise MuxError("\n".join(upstreams.problems))
