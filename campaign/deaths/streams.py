@@ -94,6 +94,11 @@ class Streams:
         """Have new clients come from now on."""
         self._loop.later(0, self._visit)
 
+    def leave(self) -> None:
+        """Have all clients of streams leave."""
+        for one in self.streams:
+            self._loop.later(0, partial(self._lose, one, "it has left"))
+
     def end(self) -> None:
         """End it all."""
         self._is_over = True

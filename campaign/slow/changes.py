@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
+from contextlib import suppress
 from functools import partial
 
 from campaign.report import Report
@@ -46,6 +48,25 @@ def strike(
     if (role, how) != ("helper", "killed"):  # there is no reload without it
         service.reload("reload afterwards", MORE)
     service.judge()
+
+
+def lose_supervisor(percent: int, report: Report, undone: Undone) -> None:
+    """Kill the supervisor: streams go on in workers that accept nobody any more, and end after their last stream."""
+    service = Service(undone, report, percent)
+    service.begin(_STREAMS, visits=False)
+    workers = service.workers()
+    os.kill(service.pid, signal.SIGKILL)
+    service.wait(lambda: not service.supervisors(), "the supervisor has ended")
+    service.settle(10.0)
+    if service.workers() != workers:
+        service.defects.append(
+            f"of the workers {workers} with streams {service.workers()} are left"
+        )
+    with suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", service.port)):
+        service.defects.append("workers without a supervisor still accept clients")
+    service.judge()
+    service.streams.leave()
+    service.wait_for_end()
 
 
 def hold(percent: int, report: Report, undone: Undone) -> None:
@@ -135,6 +156,10 @@ TRIALS = (
     ),
     *(
         Trial(f"{percent} % of a core, worker halted for 30 s", partial(strike, percent, "worker", "halted", 30.0))
+        for percent in _QUOTAS
+    ),
+    *(
+        Trial(f"{percent} % of a core, supervisor killed", partial(lose_supervisor, percent))
         for percent in _QUOTAS
     ),
     *(Trial(f"{percent} % of a core, 2,000 held clients", partial(hold, percent)) for percent in _QUOTAS),

@@ -162,13 +162,14 @@ class Service:
 
     # What is done with it.
 
-    def begin(self, streams: int) -> None:
-        """Begin streams, half of them in each worker, and have new clients come from now on."""
+    def begin(self, streams: int, *, visits: bool = True) -> None:
+        """Begin streams, half of them in each worker, and have new clients come from now on, if there are to be `visits`."""
         workers = self.workers()
         for worker in workers:
             with halted({*workers} - {worker}):
                 self.streams.begin(self.port, streams // len(workers), PATIENCE)
-        self.streams.visit()
+        if visits:
+            self.streams.visit()
 
     def reload(self, name: str, more: str = "", **settings: object) -> float:
         """Reload with one change, and give the seconds that it took."""
@@ -298,6 +299,15 @@ class Service:
             if time.monotonic() > until:
                 raise Failure(f"{what}: not within {patience:g} s")
             time.sleep(0.02)
+
+    def wait_for_end(self) -> None:
+        """Wait until no process of it is left."""
+        until = time.monotonic() + _WHOLE
+        while (left := self._family.pids()) and time.monotonic() < until:
+            time.sleep(0.1)
+        if left:
+            names = ", ".join(f"{name_of(pid)} ({pid})" for pid in left)
+            self.defects.append(f"these never end: {names}")
 
     def _kill_all(self) -> None:
         for pid in reversed(self._family.pids()):
