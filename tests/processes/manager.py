@@ -55,7 +55,7 @@ class Manager:
                     if name in self.store:  # systemd would keep both, and pass both on
                         self.doubled.append(name)
                     self.store[name] = descriptor
-            elif "FDSTOREREMOVE" in message:
+            elif "FDSTOREREMOVE" in message and name in self.store:  # another one is ignored
                 os.close(self.store.pop(name))
             self.told.append(message)
 

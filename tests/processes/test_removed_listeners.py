@@ -3,8 +3,10 @@
 import os
 import signal
 import socket
+from collections.abc import Sequence
 
 from tests.interop.children import PATIENCE, eventually
+from tests.processes.manager import Manager
 from tests.processes.running import customize, is_gone
 from tests.processes.upgrading import Running, UpgradeTestCase
 from tests.support.folders import make_folder
@@ -16,6 +18,22 @@ if "txmux" in str(sys.orig_argv):
     from txmux.net.channel.channel import Channel
     handle = Channel._handle
     Channel._handle = lambda self, kind, *rest: handle(self, "" if kind == "leave_out" else kind, *rest)
+"""
+_LATE = """
+import os, sys
+if "txmux" in sys.orig_argv:
+    from txmux.processes.supervisor.supervisor import Supervisor
+    close = Supervisor._close_removed
+
+    async def late(self):
+        from twisted.internet.task import deferLater
+        if self._sockets.unused:
+            open({ready!r}, "w").close()
+            while not os.path.exists({gate!r}):
+                await deferLater(self._reactor, 0.01)
+        await close(self)
+
+    Supervisor._close_removed = late
 """
 _SETTINGS = "drain_timeout = 10m"
 _PUBLIC = """
@@ -29,12 +47,15 @@ backend = 127.0.0.1:1
 
 
 class RemovedListenersTests(UpgradeTestCase):
-    def upgraded(self, endpoint: str, settings: str = "", times: int = 1) -> Running:
+    def upgraded(
+        self, endpoint: str, settings: str = "", times: int = 1, before: Sequence[str] = ()
+    ) -> Running:
         """Return a service with further listener, each of whose old processes still has a client that has not said anything."""
         self.backend_port = self.own_backend()
         kind = "udp:" * endpoint.startswith("udp:")
         self.section = f"[listen extra]\nendpoint = {endpoint}\ndefault = {kind}127.0.0.1:{self.backend_port}\n"
-        mux = self.own(Running(self.folder, f"{self.section}{_PUBLIC}", f"{_SETTINGS}\n{settings}"))
+        rules = f"{self.section}{_PUBLIC}"
+        mux = self.own(Running(self.folder, rules, f"{_SETTINGS}\n{settings}", before=before))
         self.addCleanup(mux.kill)
         self.old = []
         for _ in range(times):
@@ -127,6 +148,50 @@ class RemovedListenersTests(UpgradeTestCase):
         self.connect(address)
         self.assertFalse(is_gone(self.old[0]))
 
+    def test_before_all_is_closed(self) -> None:
+        """No client is accepted by the system, and cut later: who comes while the other processes are asked is refused already."""
+        ready, gate = (make_folder(self) / name for name in ("ready", "gate"))
+        customize(self, _LATE.format(ready=str(ready), gate=str(gate)))
+        for relay in ("auto", "portable"):
+            path = make_folder(self) / "socket"
+            tcp = "127.0.0.1", free_port()
+            endpoints = f"127.0.0.1:{tcp[1]}\n    unix:{path}"
+            mux = self.upgraded(endpoints, f"workers = 2\nrelay = {relay}", times=0)
+            self.assert_served(tcp)
+            self.assert_served(str(path), socket.AF_UNIX)
+            mux.file.write_text(mux.file.read_text().replace(self.section, ""))
+            os.kill(mux.pid, signal.SIGHUP)
+            eventually(ready.exists, "the workers have the new rules")
+            with self.assertRaises(ConnectionRefusedError):
+                self.connect(tcp)
+            with self.assertRaises(ConnectionRefusedError):
+                self.connect(str(path), socket.AF_UNIX)
+            gate.touch()
+            mux.child.wait_for("rules reloaded: .*listener extra closed")
+            self.assertNotIn("critical", mux.child.output)
+            ready.unlink()
+            gate.unlink()
+
+    def test_systemd(self) -> None:
+        """A socket of systemd stays as it is, whether a reload or an upgrade leaves it out, and can be used again."""
+        for named in ("127.0.0.1:{port}", "systemd:domain=INET:index=0"):
+            with socket.create_server(("127.0.0.1", 0)) as opened:
+                address = opened.getsockname()
+                manager = Manager(make_folder(self))
+                self.addCleanup(manager.close)
+                manager.store["a"] = os.dup(opened.fileno())
+                mux = self.upgraded(named.format(port=address[1]), before=[*manager.environment()])
+                self.assert_served(address)
+                for _ in range(2):
+                    self.remove(mux)
+                    self.assertTrue(_listens(opened))
+                    self.assertIn("listener extra opened", self.add(mux))
+                    self.assert_served(address)
+                mux.file.write_text(mux.file.read_text().replace(self.section, ""))
+                mux.replace()
+                mux.child.wait_for(f"upgraded: process {mux.pid} ")
+                self.assertTrue(_listens(opened))
+
     def test_older_version(self) -> None:
         """A process that does not know the request loses the sockets of streams all the same; of UDP, the log says who keeps them."""
         customize(self, _OLDER)
@@ -165,6 +230,10 @@ class RemovedListenersTests(UpgradeTestCase):
         eventually(is_served, "it listens again")
         self.assertNotIn("had shut the socket down", mux.child.output)
         self.assertNotIn("Traceback", mux.child.output)
+
+
+def _listens(opened: socket.socket) -> bool:
+    return bool(opened.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
 
 
 def _as_pattern(text: str) -> str:

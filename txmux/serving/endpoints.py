@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import os
 import select
 import socket
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any, TypeAlias
 
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -27,6 +29,9 @@ OpenedPorts: TypeAlias = "dict[str, tuple[IListeningPort, ForwardingFactory]]"
 """Ports and their factories by the keys of their addresses."""
 
 _MOST_WAITING = 1 << 16
+_LAST = 64
+"""Reads of a UNIX socket that was shut down when its queue was empty, or nearly; each accepts several clients."""
+_SHUT: int = getattr(select, "POLLRDHUP", 0)
 
 _log = Logger()
 
@@ -130,14 +135,36 @@ def check_servers(reactor: Any, servers: Iterable[Server]) -> None:
 
 def accept_waiting(port: IListeningPort) -> None:
     any_port: Any = port
+    if (
+        any_port.fileno() < 0
+    ):  # Twisted has closed it, since another process has shut the socket down
+        return
     waiting = select.poll()
-    waiting.register(any_port.fileno(), select.POLLIN)
-    # Bounded by the longest queue, since further clients may come all the time.
-    for _ in range(_MOST_WAITING):
-        # After a shutdown by another process, poll reports a hang-up.
-        if not any(events & select.POLLIN for _, events in waiting.poll(0)):
-            break
+    waiting.register(any_port.fileno(), select.POLLIN | _SHUT)
+    left = (
+        _MOST_WAITING  # bounded by the longest queue, since further clients may come all the time
+    )
+    # After a shutdown by another process, poll reports a hang-up.
+    while left and (events := waiting.poll(0)) and events[0][1] & select.POLLIN:
+        if (
+            events[0][1] & _SHUT
+        ):  # of a UNIX socket, the queue stays, and poll always says that clients wait
+            left = min(left, _LAST)
+        left -= 1
         any_port.doRead()
+
+
+def accept_last(port: IListeningPort) -> None:
+    """Accept all clients that wait, and let the system refuse others from then on, at this socket in all processes.
+
+    Otherwise the system would accept those who come until another process shuts the socket down, and then cut them.
+    """
+    any_port: Any = port
+    accept_waiting(port)
+    if any_port.fileno() >= 0:
+        with socket.socket(fileno=os.dup(any_port.fileno())) as listening, suppress(OSError):
+            listening.shutdown(socket.SHUT_RD)  # another worker may have done so
+        accept_waiting(port)
 
 
 def stop_listening(port: IListeningPort) -> Deferred[None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, ClassVar
 
 import attrs
@@ -16,7 +16,12 @@ from txmux.client.socket_options import socket_options
 from txmux.net.sockets.descriptors import cannot_accept
 from txmux.net.sockets.plainsocket import SocketOption
 from txmux.rules.model import Listener
-from txmux.serving.endpoints import ForwardingFactory, accept_waiting, stop_listening
+from txmux.serving.endpoints import (
+    ForwardingFactory,
+    accept_last,
+    accept_waiting,
+    stop_listening,
+)
 
 
 @attrs.define
@@ -115,13 +120,13 @@ class ListeningPorts:
         if port.is_for_datagrams:
             self._left[key] = port
 
-    def give_up(self, keys: Iterable[str]) -> None:
-        """Accept the clients that wait at these addresses, and close the ports."""
+    def give_up(self, keys: Iterable[str], removed: Collection[str] = ()) -> None:
+        """Accept the clients that wait at these addresses, and close the ports; refuse others at those of `removed`."""
         for key in keys:
             port = self._by_key.pop(key, None)
             if port is not None:
                 self.ports.remove(port.port)
-                accept_waiting(port.port)
+                (accept_last if key in removed else accept_waiting)(port.port)
                 self.close(key, port)
 
     def left(self) -> dict[str, ListeningPort]:

@@ -33,7 +33,13 @@ from txmux.net.sockets.poller import after_turn
 from txmux.rules.model import Backend, Listener, Rules, Settings
 from txmux.rules.replacement import Replacement, RouteTable, replace_all
 from txmux.serving.ending import DeniedClients, GradualEnd, connections_of_removed
-from txmux.serving.endpoints import ForwardingFactory, OpenedPorts, accept_waiting, stop_listening
+from txmux.serving.endpoints import (
+    ForwardingFactory,
+    OpenedPorts,
+    accept_last,
+    accept_waiting,
+    stop_listening,
+)
 from txmux.serving.listen_addresses import listen_addresses, socket_address
 from txmux.serving.listening_ports import ListeningPort, ListeningPorts
 from txmux.serving.state import TransferState, restore_sources, sources_of
@@ -374,10 +380,17 @@ class Serving:
                     # Reserved, so that `commit` cannot run out of descriptors when it opens the port.
                     prepared.reserved[address.key] = sockets[address.key].dup()
 
-    def commit(self, prepared: PreparedServing, *, listening: bool = True) -> None:
+    def commit(
+        self,
+        prepared: PreparedServing,
+        *,
+        listening: bool = True,
+        removed: Collection[str] = (),
+    ) -> None:
         """Use the prepared rules for the next clients; without `listening`, close all ports.
 
-        Before the port of a removed listener is closed, the clients in its accept queue are accepted.
+        Before the port of a removed listener is closed, the clients in its accept queue are accepted; at the addresses of `removed`, the
+        system refuses others from then on.
         """
         prepared.upstreams.commit()
         prepared.terminations.commit()
@@ -388,20 +401,20 @@ class Serving:
             self._log_dry_runs(listener)
             listener.change(configuration)
         current = {*prepared.listeners}
-        removed = [listener for listener in self.listeners if listener not in current]
+        gone = [listener for listener in self.listeners if listener not in current]
         self.listeners[:] = prepared.listeners
         if self._challenges:
             self._apply_challenges()
-        self._retiring = [*filter(lambda listener: listener.connections, self._retiring), *removed]
+        self._retiring = [*filter(lambda listener: listener.connections, self._retiring), *gone]
         for listener in (*self.listeners, *self._retiring):
             listener.log_to(prepared.access_log)
         self.unopened.clear()  # all that could not be opened before are among these
         for key, (port, forwarding) in prepared.ports.items():
             self._enter(key, port, forwarding, prepared.by_key[key])
-        self._change_ports(prepared, prepared.by_key if listening else {})
+        self._change_ports(prepared, prepared.by_key if listening else {}, removed)
         for unused in prepared.reserved.values():
             unused.close()
-        for listener in removed:
+        for listener in gone:
             self._log_dry_runs(listener)
         self._denied.check_all()
         access_log, self._access_log = self._access_log, prepared.access_log
@@ -411,7 +424,10 @@ class Serving:
             access_log.close()
 
     def _change_ports(
-        self, prepared: PreparedServing, by_key: Mapping[str, ActiveListener]
+        self,
+        prepared: PreparedServing,
+        by_key: Mapping[str, ActiveListener],
+        removed: Collection[str],
     ) -> None:
         before = self.listening_ports.take_all()
         for key, listener in by_key.items():
@@ -424,7 +440,7 @@ class Serving:
                 self.listening_ports.enter(key, before.pop(key))
         for key, port in before.items():
             if key not in by_key and self.listening_ports.accepting:
-                accept_waiting(port.port)
+                (accept_last if key in removed else accept_waiting)(port.port)
             self.listening_ports.close(key, port)
 
     def abandon(self, prepared: PreparedServing) -> None:

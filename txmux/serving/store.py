@@ -37,7 +37,7 @@ class ListeningSockets:
 
     Attributes:
         addresses: The sockets' addresses for the log and the operator; kept when all are closed.
-        unused: Sockets that the rules no longer have; `close_unused` closes them.
+        unused: Sockets that the rules no longer have; `close_unused` closes them, but those of systemd.
         passed: The keys of sockets that systemd has opened.
         files: Those of UNIX sockets, by key.
         on_replaced: Called when `revive` has replaced sockets.
@@ -113,7 +113,9 @@ class ListeningSockets:
         port = address.key.rpartition(":")[2]
         ours = [key for key in {**self._sockets, **self._adopted} if key.startswith("tcp:")]
         overlapping = [key for key in ours if key.rpartition(":")[2] == port]
-        if address.key in self.left_out:
+        if address.key in self.passed:
+            why = "systemd has it, and passes it when the service starts: restart the service"
+        elif address.key in self.left_out:
             why = (
                 f"process {self.predecessor}, which an upgrade has replaced, may have flows there: "
                 "reload again when it has ended"
@@ -133,13 +135,18 @@ class ListeningSockets:
             )
         return OSError(errno.EADDRINUSE, why)
 
+    def ended_by_removal(self, keys: Iterable[str]) -> list[str]:
+        """Return which of these sockets are shut down when they are removed, for all processes: those of streams, if none is systemd's."""
+        return [key for key in keys if key.startswith(("tcp:", "unix:")) and key not in self.passed]
+
     def refuse(self, keys: Iterable[str]) -> None:
-        """Refuse clients at these addresses until `listen_again`.
+        """Refuse clients at these addresses until `listen_again`; who waits at a socket of systemd waits for the next service.
 
         A TCP socket stays bound, which keeps no other socket from its address (SO_REUSEADDR).
         """
         for key in keys:
-            opened = None if key in self._refused else self._sockets.get(key)
+            is_open = key not in self._refused and key not in self.passed
+            opened = self._sockets.get(key) if is_open else None
             if opened is not None and key.startswith("tcp:"):
                 self._refused[key] = opened.getsockname()
                 _shut_down(opened)
@@ -246,19 +253,23 @@ class ListeningSockets:
         Unless another process serves there (`keep_files`), none that still has one open accepts from it, either: otherwise the kernel
         would queue clients for a process that an upgrade has replaced, or for one that hangs.
         """
+        shut = () if keep_files else self.ended_by_removal(self.unused)
         for key, opened in self.unused.items():
-            if not keep_files and key not in self.passed and key.startswith(("tcp:", "unix:")):
+            # systemd has its own in any case, and the rules may have them again.
+            if key in self.passed or key.startswith("systemd:"):
+                self._adopted[key] = opened
+                continue
+            if key in shut:
                 _shut_down(opened)
             self._close(key, opened, keep_file=keep_files)
         self.unused.clear()
 
     def close(self, *, keep_files: bool = False) -> None:
         """Close all sockets; `keep_files` of UNIX sockets that another process has open, too."""
-        for key, opened in (*self._sockets.items(), *self._adopted.items()):
-            self._close(key, opened, keep_file=keep_files)
-        self._sockets.clear()
-        self._adopted.clear()
-        self.close_unused(keep_files=True)
+        for sockets in (self._sockets, self._adopted, self.unused):
+            for key, opened in sockets.items():
+                self._close(key, opened, keep_file=keep_files or sockets is self.unused)
+            sockets.clear()
 
     def _close(self, key: str, opened: socket.socket, *, keep_file: bool) -> None:
         # The file of a socket that refuses clients belongs to another program.

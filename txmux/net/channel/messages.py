@@ -174,7 +174,7 @@ PREPARE = _to_worker(
     answer=_FLAG, descriptors=10_000, longest=_WHOLE)
 COMMIT = _to_worker(
     "commit", "use the rules that were prepared; the answer is the number of connections that keep older ones",
-    listening=_FLAG, answer=_NUMBER)
+    listening=_FLAG, removed=_NAMES, answer=_NUMBER, longest=_LARGE)
 ABANDON = _to_worker("abandon", "forget the rules that were prepared")
 END_REMOVED = _to_worker(
     "end_removed", "end the connections of removed routes and backends after `drain_timeout`",
@@ -182,8 +182,8 @@ END_REMOVED = _to_worker(
 ACCEPT = _to_worker("accept", "accept clients", answer=NOTHING)
 PAUSE = _to_worker("pause", "leave new clients in the queues", answer=NOTHING)
 GIVE_UP = _to_worker(
-    "give_up", "accept who waits at these addresses, and close their ports",
-    keys=_NAMES, answer=NOTHING, longest=_LARGE)
+    "give_up", "accept who waits at these addresses, and close their ports; refuse others at those that are removed",
+    keys=_NAMES, removed=_NAMES, answer=NOTHING, longest=_LARGE)
 RETIRE = _to_worker(
     "retire", "stop accepting; answered when there are no connections", answer=NOTHING)
 LEAVE = _to_worker(

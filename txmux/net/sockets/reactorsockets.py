@@ -216,6 +216,10 @@ class _Gate:
 
     def _read_if_room(self) -> Any:
         port, room = self._port, self._descriptors.room()
+        if port.connected and not port.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            return (
+                None  # another process has shut it down, which the reactor notices by the hang-up
+            )
         if not room:
             self._wait(os.strerror(errno.EMFILE))
             return None

@@ -664,7 +664,9 @@ class Supervisor:
                 self._replace_failed(worker, failure.getErrorMessage())
             return 0
 
-        committed = worker.ask_to_work(messages.COMMIT, listening=listening).addErrback(failed)
+        removed = self._sockets.ended_by_removal(self._sockets.unused)
+        asking = worker.ask_to_work(messages.COMMIT, listening=listening, removed=removed)
+        committed = asking.addErrback(failed)
         worker.give_up(self.transfers.left_out)
         return committed
 

@@ -88,7 +88,8 @@ class WorkerTransfers:
         self._of_datagrams = [key for key in keys if key[:4] == "udp:" and not is_over]
         self.left_out = [*dict.fromkeys([*self.left_out, *left_out])]
         ready = [worker for worker in self._pool.all() if worker.ready]
-        given_up = {worker: worker.give_up(left_out) for worker in ready}
+        removed = self._sockets.ended_by_removal(left_out)
+        given_up = {worker: worker.give_up(left_out, removed) for worker in ready}
         await gatherResults([done for worker, done in given_up.items() if worker in self.able])
         self._sockets.refuse(left_out)
 

@@ -276,14 +276,21 @@ class WorkerProcess:
         self._prepared = prepared
         return True
 
-    def _commit(self, serving: Serving, transfer: ConnectionTransfer, *, listening: bool) -> int:
+    def _commit(
+        self,
+        serving: Serving,
+        transfer: ConnectionTransfer,
+        *,
+        listening: bool,
+        removed: Sequence[str],
+    ) -> int:
         """Use the prepared rules, and listen if `listening`; return the number of connections that keep older rules."""
         if self._prepared is not None:
             prepared, self._prepared = self._prepared, None
             if listening:
                 transfer.release_slots()
             # While this process ends, another one accepts clients.
-            serving.commit(prepared, listening=listening and not self._stopping)
+            serving.commit(prepared, listening=listening and not self._stopping, removed=removed)
             close(prepared.sockets.values())
         return len(serving.older())
 

@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from functools import partial
 from typing import Any, NoReturn, Protocol
@@ -310,12 +310,15 @@ class Worker:
         working.addErrback(lambda why: _process_ended(why) if why.check(CancelledError) else why)
         return working.addBoth(done)
 
-    def give_up(self, keys: Collection[str]) -> Deferred[None]:
-        """Make it accept the clients that wait at these addresses, and close the ports; a worker that hangs is not waited for."""
+    def give_up(self, keys: Collection[str], removed: Sequence[str] = ()) -> Deferred[None]:
+        """Make it accept the clients that wait at these addresses, and close the ports; a worker that hangs is not waited for.
+
+        At the addresses of `removed`, others are refused from then on.
+        """
         if not keys:
             return succeed(None)
         self.sockets = {key: opened for key, opened in self.sockets.items() if key not in keys}
-        given_up = self.ask(messages.GIVE_UP, seconds=_PROMPT, keys=[*keys])
+        given_up = self.ask(messages.GIVE_UP, seconds=_PROMPT, keys=[*keys], removed=[*removed])
         return given_up.addErrback(lambda failure: failure.trap(ChannelError) and None)
 
     def stop(self, longest_wait: int = 0) -> Deferred[None]:
