@@ -92,7 +92,7 @@ class InheritedTests(SandboxCase):
         self.assertEqual((folder / "environ").stat().st_uid, 0)  # no core dump, and no debugger
         # Kept.
         self.assertEqual(status["Umask"], "0027")
-        self.assertEqual((folder / "oom_score_adj").read_text(), "200\n")
+        self.assertEqual((folder / "oom_score_adj").read_text(), "500\n")  # 300 more
         self.assertEqual(
             os.getpriority(os.PRIO_PROCESS, pid), os.getpriority(os.PRIO_PROCESS, mux.pid)
         )

@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable
+from unittest import mock
 
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
@@ -24,6 +25,7 @@ from tests.support.peers import Peer, PeerFactory, connect, listen, reactor
 from tests.support.ports import free_port
 from tests.wire.hello_builder import client_hello, records, server_name
 from txmux.backends.health.checks import key_of
+from txmux.errors import MuxError
 from txmux.net.channel import messages
 
 HOST, OTHER = "web.test", "other.test"
@@ -180,11 +182,12 @@ class NamesTest(ReloadCase):
         await self.begin("", "resolve = 60s\n")
         await self.asked(1)
         self.write(self.rules(f"{OTHER}:{self.server}", "resolve = 60s\n"))
-        with halted([self.supervisor.pool.workers[0].pid]):
-            reloading = Deferred.fromCoroutine(self.running.reload())
-            await self.until(lambda: self.supervisor._pending)
-            self.time.advance(30)  # it has not answered by then
-            self.assertIn("no answer", "\n".join((await reloading).errors))
+
+        async def refuse(*_: object, **__: object) -> None:
+            raise MuxError("refused")
+
+        with mock.patch.object(self.supervisor, "_prepare", refuse):
+            self.assertIn("refused", (await self.running.reload()).errors)
         self.time.advance(60)
         await self.asked(2)
         self.assertEqual(self.dns.asked[OTHER, dns.A], 1)
@@ -244,7 +247,7 @@ class NamesTest(ReloadCase):
             srv("near.test", self.server, priority=1, weight=5),
         ]
         self.dns.zone["near.test"], self.dns.zone["far.test"] = a(_HOSTS[0]), a(_HOSTS[1])
-        await self.begin("srv:_a._tcp.test")
+        await self.begin("srv:_a._tcp.test", "slow_start = 1s\n")  # with it, all servers are told
         await self.known(f"{_HOSTS[0]}:{self.server}", f"{_HOSTS[1]}:1")
         await self.all_lead_to(self.first)
         (upstream,) = self.supervisor.state.upstreams.all()
