@@ -6,7 +6,7 @@ import os
 import weakref
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import chain
+from itertools import chain, filterfalse
 from operator import add
 from typing import Any
 
@@ -85,14 +85,15 @@ class Counters:
     ) -> None:
         """Add blocks for the next rules; `number` is the version of the current ones, `needed` what `keys_needed` has found."""
         needed = keys_needed(rules) if needed is None else needed
-        new = [key for key in needed if key not in self.layout.places]
+        # By calls of C: there are many keys, and few are new or gone.
+        places = self.layout.places
+        new = [*filterfalse(places.__contains__, needed)]
         self._since.update(dict.fromkeys(new, number + 1))
         self.layout.extend(new, self._spare)
         for column in self._columns.values():
             self._grow(column)
-        self._until = {
-            key: self._until.get(key, number) for key in self.layout.places if key not in needed
-        }
+        unneeded = filterfalse(needed.__contains__, places)
+        self._until = {key: self._until.get(key, number) for key in unneeded}
         if not self._until:
             self._versions = None  # `forget` is not called
 

@@ -7,6 +7,7 @@ import time
 import weakref
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import filterfalse
 
 import attrs
 from attrs.validators import deep_mapping, ge, instance_of
@@ -336,7 +337,7 @@ class CounterLayout:
     def changes(self, known: Mapping[str, int]) -> tuple[dict[str, int], list[str]]:
         """Return which blocks are new or moved, and which keys were removed, since `known`."""
         new = {key: start for key, start in self.places.items() if known.get(key) != start}
-        return new, [key for key in known if key not in self.places]
+        return new, [*filterfalse(self.places.__contains__, known)]
 
     @property
     def size(self) -> int:
