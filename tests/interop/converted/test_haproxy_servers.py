@@ -210,6 +210,7 @@ class CheckedTests(HaproxyTestCase):
                 server secure <secure> check
             """,
             {"secure": "tls a.example text"},
+            looks=1,
             soon=True,
         )
 
