@@ -137,8 +137,7 @@ def _of_keys(path: Path) -> None:
 
 def _access_log(rules: Rules) -> Iterator[Problem]:
     settings = rules.settings
-    path = settings.access_log
-    if isinstance(path, Path) and (_is_there(path) or _is_missing(path.parent)):
+    if isinstance(settings.access_log, Path) and _is_there(settings.access_log):
         try:
             log = open_log(settings)
         except AccessLogError as error:
@@ -170,13 +169,6 @@ def _tokens(rules: Rules) -> Iterator[Problem]:
         problems = [f" cannot be read: {error.strerror}"]
     for problem in problems[:_MOST_LINES]:
         yield settings.section.problem(f"{settings.admin_tokens}{problem}", "admin_tokens")
-
-
-def _is_missing(folder: Path) -> bool:
-    try:
-        return not folder.is_dir()
-    except OSError:
-        return False
 
 
 def _is_there(path: Path) -> bool:
