@@ -173,10 +173,8 @@ class ActivityTest(SynchronousTestCase):
         eventually(lambda: time.clock_gettime(clock) > until, "the other thread works")
         self.assertLess(self.seen(pid).cpu - before.cpu, 0.1)
 
-    def test_family(self) -> None:
-        """A process waits for its child, which works, and ends: what that has used stays."""
-        works = "until = os.times().user + 0.3\nwhile os.times().user < until: sum(range(1000))\n"
-        program = f"import os\nif os.fork():\n    os.wait(); print(1, flush=True); input()\n{works}"
+    def waiting(self, program: str) -> subprocess.Popen[bytes]:
+        """Run a program whose input has neither bytes nor an end."""
         reads, writes = os.pipe()
         self.addCleanup(os.close, writes)
         with os.fdopen(reads) as never:
@@ -184,6 +182,13 @@ class ActivityTest(SynchronousTestCase):
                 [sys.executable, "-c", program], stdin=never, stdout=subprocess.PIPE
             )
         self.addCleanup(_end, child)
+        return child
+
+    def test_family(self) -> None:
+        """A process waits for its child, which works, and ends: what that has used stays."""
+        works = "until = os.times().user + 0.3\nwhile os.times().user < until: sum(range(1000))\n"
+        program = f"import os\nif os.fork():\n    os.wait(); print(1, flush=True); input()\n{works}"
+        child = self.waiting(program)
         found: list[ProcessActivity] = []
 
         def works_still() -> bool:
@@ -205,13 +210,7 @@ class ActivityTest(SynchronousTestCase):
     def test_others_name(self) -> None:
         """A process may call itself as it likes."""
         program = "open('/proc/self/comm', 'w').write(') R 1 (x'); print(1, flush=True); input()"
-        reads, writes = os.pipe()
-        self.addCleanup(os.close, writes)
-        with os.fdopen(reads) as never:
-            child = subprocess.Popen(
-                [sys.executable, "-c", program], stdin=never, stdout=subprocess.PIPE
-            )
-        self.addCleanup(_end, child)
+        child = self.waiting(program)
         assert child.stdout is not None
         select.select([child.stdout], [], [])
         self.becomes(child.pid, lambda activity: activity.state == _SLEEPS)

@@ -102,13 +102,19 @@ class LookTest(SynchronousTestCase):
         self.assertEqual([*pool.recurring.failing], ["do what is due each second"])
 
 
-class HungTest(SynchronousTestCase):
+class _TwoWorkersCase(SynchronousTestCase):
     def setUp(self) -> None:
         make: Any = _Worker
         self.pool = WorkerPool(make, Clock())
         self.first, self.second = _Worker(0), _Worker(1)
         workers: list[Any] = [self.first, self.second]
         self.pool.workers += workers
+
+
+class HungTest(_TwoWorkersCase):
+    @override
+    def setUp(self) -> None:
+        super().setUp()
         self.first.hangs = "hangs"
 
     def replaced(self, worker: Any, most: int = 16) -> bool:
@@ -185,14 +191,10 @@ class HandoverTest(SynchronousTestCase):
         self.assertIn("worker 1 ended before all its connections had moved", report.changes)
 
 
-class FlowsTest(SynchronousTestCase):
+class FlowsTest(_TwoWorkersCase):
     @override
     def setUp(self) -> None:
-        make: Any = _Worker
-        self.pool = WorkerPool(make, Clock())
-        self.first, self.second = _Worker(0), _Worker(1)
-        workers: list[Any] = [self.first, self.second]
-        self.pool.workers += workers
+        super().setUp()
         self.pool.share_datagrams()
 
     def pausing(self) -> Deferred[None]:
