@@ -249,6 +249,7 @@ class SharedLimits:
     """
 
     _log = Logger()
+    layout: LimitsLayout
 
     def __init__(self, descriptor: int, layout: LimitsLayout, workers: int = 0) -> None:
         self.descriptor = descriptor
@@ -415,11 +416,9 @@ class SharedLimits:
         layout.check()
         self._use(layout)
 
-    layout: LimitsLayout
-
     def use_changes(self, **changes: Any) -> None:
         """Do so by `LimitsLayout.changes`."""
-        before: LimitsLayout = self.layout
+        before = self.layout
         self.layout = layout = before.changed(**changes)
         if layout.size > len(self._memory) or layout.tables != before.tables:
             self._use(layout)
