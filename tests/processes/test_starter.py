@@ -186,7 +186,10 @@ class StarterReloadTest(TimedTestCase):
         self.write(RULES.format(3) + more)
         reloading = Deferred.fromCoroutine(self.running.reload())
         await self.until(lambda: self.supervisor.pool.added)
+        (added,) = self.supervisor.pool.added
+        added.failed_starts = 2  # it is not waited for any longer
         self.time.advance(60)
+        await self.until(lambda: reloading.called)
         return await reloading
 
     async def fewer(self) -> Report:
