@@ -222,8 +222,7 @@ class LateTests(UpgradeTestCase):
         mux.terminate()
         mux.child.wait_for("SIGTERM")
         gate.touch()
-        mux.child.wait_for("no upgrade: the service is shutting down")
-        mux.assert_stopped()
+        mux.assert_stopped()  # perhaps before it could say that there is no upgrade
         self.assertNotIn("keeps serving", mux.child.output)
 
     def test_quit(self) -> None:

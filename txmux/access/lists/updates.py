@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import attrs
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -152,6 +152,11 @@ class _WatchedList:
     source: ListSource
     health: Source
     polling: LoopingCall
+    polled: Deferred[None] = attrs.field(factory=lambda: succeed(None))
+
+    def stop(self) -> None:
+        self.polling.stop()
+        self.polled.cancel()
 
 
 class ListUpdates:
@@ -171,7 +176,7 @@ class ListUpdates:
             watched = self._watched[name]
             if name not in sources or sources[name][0] != watched.what:
                 del self._watched[name]
-                watched.polling.stop()
+                watched.stop()
         for name, (what, make, seconds) in sources.items():
             if name not in self._watched:
                 polling = LoopingCall(self._poll, name)
@@ -236,16 +241,18 @@ class ListUpdates:
                 is_place = name.startswith(f"{PLACES}:")
                 self._publish({PLACES if is_place else name: contents})
 
-        polled = Deferred.fromCoroutine(poll())
-        return polled.addErrback(self._failed, name, watched)
+        watched.polled = Deferred.fromCoroutine(poll())
+        return watched.polled.addErrback(self._failed, name, watched)
 
     def _failed(self, failure: Failure, name: str, watched: _WatchedList) -> None:
+        if failure.check(CancelledError):
+            return
         watched.health.failed(cause_of(failure.value))
         self._log.failure("cannot update the networks of {name}", failure, name=name)
 
     def stop(self) -> None:
         for watched in self._watched.values():
-            watched.polling.stop()
+            watched.stop()
         self._watched.clear()
 
 
