@@ -71,8 +71,10 @@ class ScoresTest(WorkersTestCase):
         os.kill(first, signal.SIGKILL)
         # A worker has the starter's name until it has one of its own.
         eventually(
-            lambda: self.scores(running.pid) == (17, [167, 317]), "the new starter has forked one"
+            lambda: [len(workers_of(running.pid)), len(named(running.pid, "starter"))] == [1, 1],
+            "the new starter has forked one",
         )
+        self.assertEqual(self.scores(running.pid), (17, [167, 317]))
 
     def test_upgrade(self) -> None:
         """The new process goes before the workers of the old one until it serves, and the same holds for the next one."""
