@@ -342,8 +342,8 @@ class ToldTest(SynchronousTestCase):
         check = Check("tcp", rise=2, fall=3)
         old, new = Process(100, check=check), Process(3, check=check)
         for member, times in zip(old.pool.members, (3, 2), strict=True):
-            for _ in range(times):
-                old.pool.check_result(member, ok=False, why="refused")
+            for ok in (True, *[False] * times):
+                old.pool.check_result(member, ok=ok, why="refused")
         old.clock.advance(60)
         new.upstreams.restore(old.as_json())
         self.assertEqual(new.states(), [MemberState.DOWN, MemberState.UP])
@@ -352,6 +352,14 @@ class ToldTest(SynchronousTestCase):
         self.assertIn("refused", health.why)
         new.pool.check_result(new.pool.members[1], ok=False, why="refused")
         self.assertEqual(new.states(), [MemberState.DOWN, MemberState.DOWN])
+
+    def test_known_servers(self) -> None:
+        """The first check decides of a server that nothing is known of, and of none that another process has had."""
+        for knew, state in ((True, MemberState.UP), (False, MemberState.DOWN)):
+            process = Process(3, check=Check("tcp", fall=2))
+            process.upstreams.restore([], knew=knew)
+            process.pool.check_result(process.pool.members[0], ok=False, why="refused")
+            self.assertEqual(process.states(), [state, MemberState.UP])
 
     def test_ready_again(self) -> None:
         """A server that was held is up since it is not any more, in the next process too; one that never was has no time."""

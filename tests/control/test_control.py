@@ -180,7 +180,7 @@ class SteeringTest(SupervisedTestCase):
             await deferLater(reactor, 0)
         changes: dict[ServerState, str] = {
             "drain": "is drained",
-            "ready": "is ready, but down (3 checks failed; ",
+            "ready": "is ready, but down (1 check failed; ",
         }
         for wanted, told in changes.items():
             report = await self.running.control.set_server("b", dead.text, state=wanted)

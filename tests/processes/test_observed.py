@@ -161,9 +161,11 @@ class ObservedTest(SupervisedTestCase):
     async def test_check_that_finds_a_server_well(self) -> None:
         """What clients have met before says nothing then, whether it was shown before its checks failed or not."""
         for fall, is_shown in ((2, False), (4, True)):
-            peers = PeerFactory(_Stopped)
+            peers = PeerFactory(_Well)
             server = f"127.0.0.1:{listen(self, peers)}"
             await self.begin(server, more=f"check = http timeout=5s interval=1s fall={fall}\n")
+            await self.pass_seconds(2)  # until it has been checked
+            peers.build = _Stopped
             with capturedLogs() as logged:
                 for _ in range(30):
                     self.counts().asked()

@@ -383,8 +383,11 @@ class Upstreams:
             for member in upstream.pool.members
         ]
 
-    def restore(self, servers: Iterable[dict[str, Any]]) -> None:
-        """Take over the state of servers from another process, for backends that this one has, too."""
+    def restore(self, servers: Iterable[dict[str, Any]], *, knew: bool = True) -> None:
+        """Take over the state of servers from another process, for backends that this one has, too.
+
+        Those of which nothing is told are as at a start; but that process `knew` them, so no single check takes them out.
+        """
         now = self._clock.seconds()
         restored: dict[str, list[ServerHealth | None]] = {}
         for fields in servers:
@@ -399,6 +402,8 @@ class Upstreams:
             for member in upstream.pool.members if states else ():
                 if member.health not in states and not is_name(member.server):
                     member.health.came_at = None  # it is new in the rules, which have changed
+            for member in upstream.pool.members if knew and not states else ():
+                member.health.contrary = 0
             upstream.pool.take_over()
 
     def start(self) -> None:

@@ -86,7 +86,8 @@ def merged(reports: Iterable[Iterable[dict[str, Any]]]) -> list[dict[str, Any]]:
         if so_far is None:
             servers[key] = {**entry}
             continue
-        turns = {name: so_far[name] for name in ("credit", "contrary")}
+        # Of all these, one process checks; in the others no check has been seen.
+        turns = {"credit": so_far["credit"], "contrary": min(so_far["contrary"], entry["contrary"])}
         count = so_far.get("connections", 0) + entry.get("connections", 0)
         worst = max(so_far, entry, key=_badness)
         servers[key] = {**worst, **turns, "connections": count}

@@ -130,13 +130,10 @@ class ScheduleTests(SynchronousTestCase):
     def test_dead_from_the_beginning(self) -> None:
         for interval in (3.0, 3600.0):
             checked = self.refusing(check=Check("tcp", interval=interval))
-            checked.advance(3 + 2.1)
+            checked.advance(3)
             self.assertEqual([member.state for member in checked.members], [MemberState.DOWN] * 2)
-            self.assertEqual(checked.members[0].why, "3 checks failed; last: connection refused")
-            for member in checked.members:
-                times = [d.at for d in checked.attempts if d.server == member.target]
-                self.assertLess(times[2] - times[0], 2.2)
-                self.assertLessEqual(len(times), 4)
+            self.assertEqual(checked.members[0].why, "1 check failed; last: connection refused")
+            self.assertEqual(len({dialled.server for dialled in checked.attempts}), 2)
 
     def test_interval(self) -> None:
         checked = self.refusing(*servers("10.0.0.1:80"), check=Check("tcp", interval=1))

@@ -399,13 +399,21 @@ class CheckTests(SynchronousTestCase):
     def test_fall_and_rise(self) -> None:
         pool = Watched(check=Check("tcp", rise=2, fall=3))
         member = pool.members[0]
-        self.assertEqual(self.results(pool, "--+--"), [])
+        self.assertEqual(self.results(pool, "+--+--"), [])
         self.assertEqual(self.results(pool, "-"), ["up -> down"])
         self.assertEqual(member.why, "3 checks failed; last: refused")
         self.assertNotIn(member, {pool.pick() for _ in range(4)})
         self.assertEqual(self.results(pool, "+-+"), [])
         self.assertEqual(self.results(pool, "+"), ["down -> up"])
         self.assertIn(member, {pool.pick() for _ in range(4)})
+
+    def test_first_check_decides(self) -> None:
+        """Nothing is known of a server before; later, and with a change of rules, `fall` counts."""
+        pool = Watched(check=Check("tcp", rise=2, fall=3))
+        self.assertEqual(self.results(pool, "-"), ["up -> down"])
+        self.assertEqual(pool.members[0].why, "1 check failed; last: refused")
+        self.assertEqual(self.results(pool, "++--"), ["down -> up"])
+        self.assertEqual(self.results(pool, "-"), ["up -> down"])
 
     def test_ejected(self) -> None:
         """A check that succeeds does not end an ejection; checks that fail do, and their end is a new beginning."""

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 _SOON = 3.0  # seconds within which a new server is checked, even if the interval is longer
 _KEPT = 50  # checks of a server whose results are stored
-_AGAIN = 1.0  # seconds at most between the first checks of a server that has not been healthy yet
 
 
 class OnResult(Protocol):
@@ -120,7 +119,6 @@ class _MemberChecks:
         self.last: LastCheck | None = None
         self._history: deque[bool] = deque(maxlen=_KEPT)
         self._is_new = True
-        self._hasty = check.fall - 1
         self._checking: CheckRun | None = None
         self._result: CheckResult | None = None
         self._started_at = 0.0
@@ -175,20 +173,12 @@ class _MemberChecks:
             self._history.append(result.ok)
             self.last = LastCheck(result.ok, self._started_at, passed, result.why, self._history)
         # Set before the result is reported, whose receiver may stop all checks.
-        self._timer = checks.clock.callLater(
-            max(0.0, self._wait(result) - passed), self._start_check
-        )
+        self._timer = checks.clock.callLater(max(0.0, self._wait() - passed), self._start_check)
         if result.ok is not None:
             checks.on_result(self.member, ok=result.ok, why=result.why, is_first=is_first)
 
-    def _wait(self, result: CheckResult) -> float:
+    def _wait(self) -> float:
         interval = self._checks.check.interval
-        if result.ok is False and self._hasty:
-            # A server that is down from the beginning is noticed before it gets many clients.
-            self._hasty -= 1
-            return min(interval / 10, _AGAIN)
-        if result.ok:
-            self._hasty = 0
         if self._is_new and interval > _SOON:
             # The first checks come close together, so the second ones are spread.
             interval *= self._checks.random.random()

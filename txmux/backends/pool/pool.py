@@ -12,7 +12,7 @@ from txmux.backends.pool.balance import balancer
 from txmux.backends.pool.hold import HoldLine
 from txmux.backends.pool.member import Member, ResolvedAddress, Tiers, is_due
 from txmux.backends.pool.ports import LACKING_PORTS
-from txmux.backends.pool.server_health import BackendHealth, MemberState
+from txmux.backends.pool.server_health import UNCHECKED, BackendHealth, MemberState
 from txmux.net.sockets.plainsocket import congestion_options
 from txmux.rules.model import Backend, Refusal, Server
 from txmux.telemetry.counting.process_counters import ProcessCounters
@@ -307,17 +307,20 @@ class BackendPool:
         self._report_room()
 
     def check_result(self, member: Member, *, ok: bool, why: str) -> bool:
-        """Count the result of a check; return whether so many contradict the member's state that it changes."""
+        """Count the result of a check; return whether so many contradict the member's state that it changes.
+
+        Of a server that nothing is known of, the first one is enough.
+        """
         check, health = self.backend.check, member.health
         if check is None or not member.state.is_checked:
             return False
-        is_down = health.state is MemberState.DOWN
+        is_down, is_first = health.state is MemberState.DOWN, health.contrary == UNCHECKED
         health.contrary = health.contrary + 1 if ok is is_down else 0
         if health.contrary < (check.rise if is_down else check.fall):
             return False
         how = f"{counted(check.rise, 'check')} succeeded"
         if not is_down:
-            how = f"{counted(check.fall, 'check')} failed; last: {why}"
+            how = f"{counted(1 if is_first else check.fall, 'check')} failed; last: {why}"
         self.set_checked(member, ok=ok, why=how)
         return True
 

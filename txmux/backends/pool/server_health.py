@@ -14,6 +14,8 @@ from txmux.access.admission import Counter, Tally
 from txmux.backends.pool.hold import HoldLine
 
 _MOST_RECALLED = 10_000  # servers; only reached if names change repeatedly
+UNCHECKED = 1 << 30
+"""More contrary checks than any ``fall`` asks for: of a server that no check has seen, the next one decides."""
 
 
 class MemberState(enum.Enum):
@@ -49,7 +51,7 @@ class ServerHealth:
     failed_at: deque[float] = attrs.field(factory=deque)  # the last ones, as ejection counts
     consecutive_failures: int = 0  # connections that failed since the last success
     out_until: float = 0.0
-    contrary: int = 0  # checks in a row that contradict the state
+    contrary: int = UNCHECKED  # checks in a row that contradict the state
     since: float = 0.0  # when the state was last changed; 0 if it never was
     expected: int = 0  # connections that other processes have, of which some may be handed over
     came_at: float | None = None  # when it came up or came new; 0 is with the backend, None not yet
@@ -57,8 +59,9 @@ class ServerHealth:
 
     @property
     def is_as_at_start(self) -> bool:
-        so_far = self.since, self.credit, self.contrary, self.connections, self.out_until
-        return self.state is MemberState.UP and not (self.failed_at or any(so_far))
+        so_far = self.since, self.credit, self.connections, self.out_until
+        is_untroubled = not (self.failed_at or any(so_far)) and self.contrary in {0, UNCHECKED}
+        return self.state is MemberState.UP and is_untroubled
 
     def as_json(self, now: float) -> dict[str, Any]:
         """Return the state for another process, whose clock is another: times are relative to `now`."""

@@ -323,7 +323,7 @@ class Supervisor:
         if "wanted" in state:
             self.state.apply_overrides(Overrides.read(state["wanted"], now).as_json())
         self.state.lists.feed(state.get("networks", {}))
-        self.state.upstreams.restore(found_by_checks(servers))
+        self.state.upstreams.restore(found_by_checks(servers), knew="servers" in state)
         self._observer.restore(state.get("observed", ()))
         self._names.take_results(state.get("names", {}))
         self.state.recent.restore(state.get("recent", self.state.recent.state()))
