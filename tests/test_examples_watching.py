@@ -37,10 +37,8 @@ Series = dict[str, str]
 def server(state: str, *, up: bool, name: str = "s") -> Series:
     """Write the series of a server; see `txmux.admin.metrics`."""
     series = {f'txmux_backend_server_up{{backend="b",server="{name}"}}': f"{up:d}x60"}
-    for each in ("up", "down", "failing", "silent", "drain", "maintenance"):
-        labels = f'backend="b",server="{name}",state="{each}"'
-        series[f"txmux_backend_server_state{{{labels}}}"] = f"{each == state:d}x60"
-    return series
+    labels = f'backend="b",server="{name}",state="{state}"'
+    return {**series, f"txmux_backend_server_state{{{labels}}}": "1x60"}
 
 
 def attention(what: str, level: str = "warning", count: int = 1) -> Series:
