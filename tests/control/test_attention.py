@@ -9,22 +9,43 @@ import attrs
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.folders import make_folder
+from txmux.access.bans import FULL
 from txmux.control.attention import (
+    NONE_ANSWERS,
+    NONE_SERVES,
     backends,
+    bans_without_room,
     clients_that_wait,
+    failed_reload,
+    failed_upgrade,
+    failing_steps,
+    helper_gone,
     killed_workers,
     lasting,
     measured,
     not_accepted,
     not_served,
+    orphaned,
+    outdated_rules,
+    overflowed,
+    refused_calls,
     replaced_workers,
+    secrets,
     silent_workers,
+    stayed_behind,
 )
 from txmux.control.overrides import WorkersCondition
+from txmux.control.report import Report
 from txmux.control.rules_index import RulesIndex
+from txmux.net.sockets.queues import Overflow
+from txmux.processes.privilege.opener import HELPER_ENDED
 from txmux.rules.model import Backend, Refusal, Route, Rules, Settings, TlsEnd
-from txmux.telemetry.attention import AttentionItem, AttentionLog
+from txmux.rules.reading.parser import parse
+from txmux.serving.listen_addresses import listen_addresses
+from txmux.telemetry.attention import MEMORY_RAN_OUT, TOPICS, AttentionItem, AttentionLog
 from txmux.telemetry.counting.snapshot import Gauges
+from txmux.telemetry.sources import SourceState
 
 
 class BackendTest(SynchronousTestCase):
@@ -66,8 +87,8 @@ class BackendTest(SynchronousTestCase):
                 "backend web: 1 of 2 servers is down: 10.0.0.2:80",
                 "why 2",
                 2.0,
-                "txmux servers web",
                 "?backend=web#servers",
+                do="txmux servers web",
                 subject="web",
                 is_logged=True,
             ),
@@ -119,8 +140,8 @@ class OthersTest(SynchronousTestCase):
             [
                 ("note", "backend a: held by an operator: 1 client waits", "txmux release a"),
                 ("note", "backend b: held by an operator: 0 clients wait", "txmux release b"),
-                ("warning", "backend over: 1 client waits for a server", ""),
-                ("warning", "backend down: 2 clients wait for a server", ""),
+                ("warning", "backend over: 1 client waits for a server", "txmux servers over"),
+                ("warning", "backend down: 2 clients wait for a server", "txmux servers down"),
             ],
         )
 
@@ -204,6 +225,54 @@ class OthersTest(SynchronousTestCase):
         )  # fmt: skip
 
 
+class AdviceTest(SynchronousTestCase):
+    def test_each_item_says_what_to_do(self) -> None:
+        """Each topic, and each item that has a sentence of another part in it, as these parts write it."""
+        folder = make_folder(self)
+        folder.chmod(0o711)
+        token = folder / "token"
+        token.write_text("x" * 43)
+        token.chmod(0o644)
+        text = f"[txmux]\nadmin = 127.0.0.1:1\nadmin_token = {token}\n[listen a]\nendpoint = :3\ndefault = web\n"
+        rules = parse(f"{text}[backend web]\nserver = 127.0.0.1:2\n", "rules.ini")
+        failed = 1.0, Report(ok=False, errors=("no",))
+        down: dict[str, Any] = {"server": "s", "state": "down", "why": "no", "since": 1.0}
+        document = {"name": "web", "hold": None, "held": 0, "servers": [down]}
+        condition = WorkersCondition(silent=[(1, 7)])
+        restarts = [(1.0, 1, f"killed: {MEMORY_RAN_OUT}: too little")] * 3
+        outside = SourceState(
+            "bans redis", up=False, age=1.0, failing=90.0, is_overdue=True, why="no", effect="x"
+        )
+        gauges = Gauges(
+            descriptors=(9, 10), certificates=[("r", "a.pem", 0)], troubles=["a.pem: no"], unread=["users: no"],
+            stale={("web", "s"): (9.0, "no")}, outside=[outside], lost_lines={"log x: no": 1, "log y: no": 0},
+            flooding={"": 9.0}, logins={"r": (16, "192.0.2.1")}, ports={("web", "s"): ("no", 1, 1.0)},
+        )  # fmt: skip
+        items = [
+            *backends([document], RulesIndex(rules), 9.0),
+            *not_accepted(["[listen a]: no client is accepted"], ["b"], {"c": ("no", 1.0)}),
+            *overflowed(rules, {listen_addresses(rules.listeners[0])[0].key: Overflow(1, 1.0)}),
+            *not_served([NONE_SERVES, NONE_ANSWERS, "the service is shutting down"]),
+            *clients_that_wait({"a": math.inf}, {"b": 1}, 9.0),
+            *silent_workers(condition),
+            *replaced_workers(restarts, 9.0),
+            *killed_workers(restarts, 9.0),
+            *refused_calls({"ptrace": (1.0, 1)}),
+            *helper_gone([f"{HELPER_ENDED}: restart the service"]),
+            *failing_steps({"look": (1.0, "no")}),
+            *stayed_behind(1),
+            *orphaned(1),
+            *outdated_rules("rules.ini", has_changed=True),
+            *failed_upgrade(failed),
+            *failed_reload(failed, "rules.ini"),
+            *secrets(RulesIndex(rules), "the file of tokens has an error"),
+            *bans_without_room([f"bans of other machines that do not apply here: 1; {FULL}"]),
+            *measured(gauges, rules, 9.0),
+        ]
+        self.assertEqual([item for item in items if not item.do or not item.text], [])
+        self.assertEqual({*TOPICS} - {item.what for item in items}, {"limits"})
+
+
 class KilledTest(SynchronousTestCase):
     def test_for_lack_of_memory(self) -> None:
         """The last one is the cause, for ten minutes; those that end for another reason do not count."""
@@ -262,7 +331,7 @@ class AttentionLogTest(SynchronousTestCase):
         """What an earlier process has reported ends a minute later all the same."""
         now, seconds = [7200.0], [10.0]
         log = AttentionLog(lambda: now[0], lambda: seconds[0])
-        item = AttentionItem("note", "limits", "listener a refuses clients")
+        item = AttentionItem("note", "limits", "listener a refuses clients", do="see who")
         log.restore([attrs.asdict(item)])
         now[0], seconds[0] = 3600.0, 70.0
         with capturedLogs() as logged:
@@ -272,8 +341,12 @@ class AttentionLogTest(SynchronousTestCase):
     def test_begins_and_ends_once(self) -> None:
         now = [100.0]
         log = AttentionLog(lambda: now[0])
-        slow = AttentionItem("warning", "workers", "worker 1 does not answer", subject="worker 1")
-        known = AttentionItem("critical", "backend", "backend b: no server is up", is_logged=True)
+        slow = AttentionItem(
+            "warning", "workers", "worker 1 does not answer", do="end it", subject="worker 1"
+        )
+        known = AttentionItem(
+            "critical", "backend", "backend b: no server is up", do="see why", is_logged=True
+        )
         with capturedLogs() as logged:
             self.assertEqual([item.since for item in log.record([slow, known])], [100.0, 100.0])
             now[0] = 105.0
@@ -287,7 +360,7 @@ class AttentionLogTest(SynchronousTestCase):
         self.assertEqual(
             lines,
             [
-                "needs attention: worker 1 does not answer",
+                "needs attention: worker 1 does not answer; end it",
                 "over after 5 s: worker 1 does not answer",
             ],
         )
@@ -296,8 +369,10 @@ class AttentionLogTest(SynchronousTestCase):
         """It has a minute to notice what another has reported, and then that is over; later it begins anew."""
         now = [100.0]
         old, new = (AttentionLog(lambda: now[0], lambda: now[0]) for _ in range(2))
-        lasts = AttentionItem("warning", "workers", "worker 1 does not answer", subject="worker 1")
-        ended = AttentionItem("note", "limits", "listener a refuses clients")
+        lasts = AttentionItem(
+            "warning", "workers", "worker 1 does not answer", do="end it", subject="worker 1"
+        )
+        ended = AttentionItem("note", "limits", "listener a refuses clients", do="see who")
         old.record([lasts, ended])
         now[0] = 200.0
         with capturedLogs() as logged:
@@ -311,6 +386,6 @@ class AttentionLogTest(SynchronousTestCase):
             [event["log_format"].format(**event) for event in logged],
             [
                 "over after 2 min 40 s: listener a refuses clients",
-                "needs attention: listener a refuses clients",
+                "needs attention: listener a refuses clients; see who",
             ],
         )

@@ -1,10 +1,13 @@
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+import txmux
 from txmux.errors import printable_lines
 from txmux.telemetry.formatting import (
     aligned,
@@ -89,3 +92,22 @@ def shown(data: Any) -> Any:
     if isinstance(data, dict):
         return {printable_lines(name): shown(value) for name, value in data.items()}
     return [*map(shown, data)] if isinstance(data, list) else data
+
+
+_NUMBER = r"(?:(?:len|sum|count)\([^{}]*\)(?: - \d+)?|(?:\w+\.)?(?:count|number|needed|most|hops|times|total))"
+_PLURAL = r"(?:more |such |listening )?(?!(?:is|was|has|does|takes|accepts|begins|less|addresses)\b)[a-z]+[a-rt-z]s\b"
+_PURE = {"adopt", "convert", "detection", "matchers", "rules", "wire", "testing", "interfaces.py"}
+"""Packages that may not use `counted`: their numbers are never 1."""
+
+
+class NounTests(SynchronousTestCase):
+    def test_number_before_a_noun_is_written_by_counted(self) -> None:
+        """There is one of anything at some time: no message has ``1 tokens``."""
+        package = Path(txmux.__file__).parent
+        found = [
+            f"{path.relative_to(package)}: {one[0]}"
+            for path in package.rglob("*.py")
+            if path.relative_to(package).parts[0] not in _PURE
+            for one in re.finditer(rf"\{{{_NUMBER}\}} {_PLURAL}", path.read_text())
+        ]
+        self.assertEqual(found, [])

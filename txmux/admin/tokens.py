@@ -10,6 +10,7 @@ from txmux.errors import MuxError
 from txmux.rules.model import Settings
 from txmux.rules.reading.service import is_by_tcp
 from txmux.rules.reading.tokens import LARGEST_TOKENS, OWN, AdminToken, read_tokens
+from txmux.telemetry.formatting import counted
 
 
 class AdminTokens:
@@ -56,7 +57,9 @@ class AdminTokens:
         self.problem = ""
         if not problem and others == self._others:
             return None
-        self._log.info("{path}: {count} tokens", path=str(self._path), count=len(others))
+        self._log.info(
+            "{path}: {tokens}", path=str(self._path), tokens=counted(len(others), "token")
+        )
         self._others = others
         return self._all()
 
@@ -72,8 +75,9 @@ class AdminTokens:
             return None
         tokens, problems = read_tokens(data, self._own)
         if problems:
-            more = f" (and {len(problems) - 1} more lines: txmux check)" if problems[1:] else ""
-            raise _wrong(f"{self._path}{problems[0]}{more}")
+            more = counted(len(problems) - 1, "more line")
+            end = f" (and {more}: txmux check)" if problems[1:] else ""
+            raise _wrong(f"{self._path}{problems[0]}{end}")
         return tokens
 
     def _all(self) -> Sequence[AdminToken]:

@@ -275,10 +275,10 @@ class Upstream:
         if not line.reserve(client, self.backend.hold_limit):
             if not self._has_logged_limit:
                 _log.warn(
-                    "backend {backend}: {most} clients wait for a server, which is its 'hold_limit'; further ones are refused, "
+                    "backend {backend}: {clients} wait for a server, which is its 'hold_limit'; further ones are refused, "
                     "or take the places of clients whose source has more",
                     backend=self.backend.name,
-                    most=self.backend.hold_limit,
+                    clients=counted(self.backend.hold_limit, "client"),
                 )
             self._has_logged_limit = True
             if not line.replace(client):

@@ -561,7 +561,7 @@ def _title(sample: TracedSample, trace: Trace) -> str:
     count = counted(len(sample.data), "byte")
     if sample.datagrams is not None and len(sample.datagrams) > 1:
         sizes = ", ".join(str(len(datagram)) for datagram in sample.datagrams)
-        count = f"{len(sample.datagrams)} datagrams of {sizes} bytes"
+        count = f"{counted(len(sample.datagrams), 'datagram')} of {sizes} bytes"
     elif sample.datagrams is not None:
         count = f"a datagram of {count}"
     shown = repr(sample.data[:_SHOWN_BYTES])[2:-1]

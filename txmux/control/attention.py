@@ -65,7 +65,9 @@ def backends(
             continue  # those that are out were taken out on purpose, and others serve
         if name not in idle:
             verb = "is" if len(unable) == 1 else "are"
-            text = f"{len(unable)} of {len(servers)} servers {verb} down: {_names(unable)}"
+            text = (
+                f"{len(unable)} of {counted(len(servers), 'server')} {verb} down: {_names(unable)}"
+            )
         else:
             more = "; its clients go to its fallback" if is_covered(name) else ""
             text = f"no server is up: {_names(servers)}{more}"
@@ -81,8 +83,8 @@ def backends(
             f"backend {name}: {text}",
             str(newest["why"] or ""),
             newest["since"],
-            f"txmux servers {name}{_ADVICE.get(newest['state'], '')}",
             f"?backend={quote(name)}#servers",
+            do=f"txmux servers {name}{_ADVICE.get(newest['state'], '')}",
             subject=name,
             is_logged=True,
         )
@@ -109,6 +111,7 @@ def _section(line: str) -> tuple[str, str]:
 
 
 _PAUSED = "paused by an operator"
+_SEE_LOG = "see the service's log for what keeps workers from it"
 _MORE_ROOM = "raise the limit (LimitNOFILE=, ulimit -n) or set max_connections"
 
 
@@ -143,7 +146,9 @@ def not_accepted(
                 is_logged=True,
             )
         else:
-            yield item("critical", text=f"listener {name}: {closed[name]}", subject=name)
+            yield item(
+                "critical", text=f"listener {name}: {closed[name]}", do=_SEE_LOG, subject=name
+            )
 
 
 def overflowed(rules: Rules, lost: Mapping[str, Overflow]) -> Iterator[AttentionItem]:
@@ -158,8 +163,8 @@ def overflowed(rules: Rules, lost: Mapping[str, Overflow]) -> Iterator[Attention
                     f"listener {listener.name}: the queue of {address.text} has overflowed",
                     f"{counted(overflow.count, 'attempt')} to connect dropped within a minute",
                     overflow.since,
-                    "see who they are: txmux clients; add workers, which accept faster, or let more clients wait: sysctl net.core.somaxconn, and a backlog in the endpoint",
                     "#listeners",
+                    do="see who they are: txmux clients; add workers, which accept faster, or let more clients wait: sysctl net.core.somaxconn, and a backlog in the endpoint",
                     subject=f"queue {address.key}",
                 )
 
@@ -188,12 +193,19 @@ def not_served(missing: Iterable[str]) -> Iterator[AttentionItem]:
                 "workers",
                 line,
                 cause,
-                do="see the service's log",
+                do=_SEE_LOG,
                 link="#workers",
                 subject="all",
             )
         elif not kind:
-            yield AttentionItem("warning", "service", line, subject="service", is_logged=True)
+            yield AttentionItem(
+                "warning",
+                "service",
+                line,
+                do="unless that is meant, start it again",
+                subject="service",
+                is_logged=True,
+            )
 
 
 def clients_that_wait(
@@ -216,6 +228,7 @@ def clients_that_wait(
                 "warning",
                 "hold",
                 f"backend {name}: {clients} for a server",
+                do=f"txmux servers {name}",
                 link=link,
                 subject=name,
                 is_logged=True,
@@ -269,11 +282,11 @@ def replaced_workers(
             yield AttentionItem(
                 "warning",
                 "workers",
-                f"{name} {verb} {len(times)} times within five minutes",
+                f"{name} {verb} {counted(len(times), 'time')} within five minutes",
                 times[-1][1],
                 times[0][0],
-                "see the log for what it logged before it ended",
                 "#workers",
+                do="see the log for what it logged before it ended",
                 subject=f"replaced {number}",
                 is_logged=True,
             )
@@ -296,8 +309,8 @@ def killed_workers(
             f"the kernel has killed {counted(count, 'worker')} with {'its' if count == 1 else 'their'} connections: {MEMORY_RAN_OUT}",
             killed[-1][1].rpartition(": ")[2],
             killed[0][0],
-            "allow more (MemoryMax=, the limit of the container), set max_connections, or have fewer workers",
             "#workers",
+            do="allow more (MemoryMax=, the limit of the container), set max_connections, or have fewer workers",
             subject="memory",
             is_logged=True,
         )
@@ -330,7 +343,7 @@ def failing_steps(failing: Mapping[str, tuple[float, str]]) -> Iterator[Attentio
             f"it cannot {step}",
             why,
             since,
-            "it is tried again; see the log for what is lacking",
+            do="it is tried again; see the log for what is lacking",
             subject=f"step {step}",
             is_logged=True,
         )
@@ -371,7 +384,7 @@ def failed_upgrade(last_upgrade: tuple[float, Report] | None) -> Iterator[Attent
             "the last upgrade failed, this process keeps serving",
             "; ".join(report.errors),
             when,
-            "txmux upgrade, once the cause is mended",
+            do="txmux upgrade, once the cause is mended",
             subject="failed",
             is_logged=True,
         )
@@ -384,6 +397,7 @@ def orphaned(count: int) -> Iterator[AttentionItem]:
             "warning",
             "upgrade",
             f"{counted(count, 'connection')} {go} on in workers whose supervisor has ended",
+            do="they end by themselves; see the log for why the supervisor has ended",
             subject="orphaned",
         )
 
@@ -402,8 +416,8 @@ def failed_reload(last_reload: tuple[float, Report] | None, path: str) -> Iterat
             f"the last reload {in_force}",
             why,
             when,
-            "see the log" if report.changes else f"txmux check {path}, then txmux reload",
             "#rules",
+            do="see the log" if report.changes else f"txmux check {path}, then txmux reload",
             subject="reload",
             is_logged=True,
         )
@@ -417,14 +431,19 @@ def helper_gone(problems: Iterable[str]) -> Iterator[AttentionItem]:
 
 def secrets(index: RulesIndex, token_problem: str) -> Iterator[AttentionItem]:
     for problem in readable_secrets(index.rules, index.secrets):
-        yield AttentionItem("note", "token", problem.message, is_logged=True)
+        text, _, do = problem.message.partition("; ")
+        yield AttentionItem("note", "token", text, do=do, is_logged=True)
     if token_problem:
-        yield AttentionItem("warning", "token", token_problem, subject="file")
+        yield AttentionItem("warning", "token", token_problem, do=_MEND, subject="file")
 
 
 def bans_without_room(problems: Iterable[str]) -> Iterator[AttentionItem]:
     for problem in problems:
-        yield AttentionItem("warning", "bans", problem, subject="room", is_logged=True)
+        text, _, do = problem.partition("; ")
+        yield AttentionItem("warning", "bans", text, do=do, subject="room", is_logged=True)
+
+
+_MEND = "correct the file, which is read again by itself; txmux check says what is wrong with it"
 
 
 def measured(gauges: Gauges, rules: Rules, now: float) -> Iterator[AttentionItem]:
@@ -459,7 +478,7 @@ def _certificates(gauges: Gauges, rules: Rules, now: float) -> Iterator[Attentio
             )
     for trouble in gauges.troubles:
         yield AttentionItem(
-            "warning", "certificates", trouble, link="#certificates", is_logged=True
+            "warning", "certificates", trouble, do=_MEND, link="#certificates", is_logged=True
         )
 
 
@@ -485,6 +504,7 @@ def _names_not_found(gauges: Gauges, now: float) -> Iterator[AttentionItem]:
             f"backend {backend}: {server}: addresses {duration(age)} old",
             why,
             now - age,
+            do="the last addresses stay in use; see whether its name servers know it: 'resolvers', or /etc/resolv.conf",
             link=f"?backend={quote(backend)}#servers",
             subject=f"{backend} {server}",
             is_logged=True,
@@ -499,8 +519,8 @@ def _ports(gauges: Gauges) -> Iterator[AttentionItem]:
             f"backend {backend}: no source port is left towards {server}",
             f"{why}: {counted(count, 'connection')} failed",
             since,
-            "name more addresses in 'source', or widen net.ipv4.ip_local_port_range",
             f"?backend={quote(backend)}#servers",
+            do="name more addresses in 'source', or widen net.ipv4.ip_local_port_range",
             subject=f"{backend} {server}",
             is_logged=True,
         )
@@ -510,13 +530,17 @@ def _logs(gauges: Gauges) -> Iterator[AttentionItem]:
     # Of the processes that write a log, the one that loses the most is the last, and so the one that is shown.
     for log, count in sorted(gauges.lost_lines.items(), key=itemgetter(1)):
         name, _, why = log.partition(": ")
-        lost = f"{name}: {counted(count, 'line')} lost" if count else f"{name}: cannot be opened"
-        yield AttentionItem("warning", "log", lost, why, subject=name, is_logged=True)
+        text, do = f"{name}: cannot be opened", "let the service write to it, then txmux reload"
+        if count:
+            text = f"{name}: {counted(count, 'line')} lost"
+            do = "make room on its disk, or see why what reads it does not keep up"
+        yield AttentionItem("warning", "log", text, why, do=do, subject=name, is_logged=True)
 
 
 def _sources(gauges: Gauges, now: float) -> Iterator[AttentionItem]:
     for trouble in gauges.unread:
-        yield AttentionItem("warning", "sources", trouble, is_logged=True)
+        do = "see what txmux check says, then txmux reload"
+        yield AttentionItem("warning", "sources", trouble, do=do, is_logged=True)
     for state in gauges.outside:
         if state.is_overdue:
             yield AttentionItem(
@@ -525,6 +549,7 @@ def _sources(gauges: Gauges, now: float) -> Iterator[AttentionItem]:
                 f"{state.name}: no good answer for {duration(state.failing)}; {state.effect}",
                 state.why,
                 now - state.failing,
+                do="see whether it runs and this machine reaches it; it is asked again by itself",
                 subject=state.name,
                 is_logged=True,
             )

@@ -10,7 +10,7 @@ from txmux.client.client_table import MOST_SOURCES, Row, rate_of
 from txmux.telemetry.attention import AttentionItem
 from txmux.telemetry.counting.counter_groups import LISTENER
 from txmux.telemetry.counting.counters import Counters
-from txmux.telemetry.formatting import duration
+from txmux.telemetry.formatting import counted, duration
 
 __all__ = ["MOST_SOURCES", "RefusedClients", "clients_document"]
 
@@ -119,7 +119,7 @@ def crowded_logins(by_route: Mapping[str, tuple[int, str]]) -> Iterator[Attentio
         yield AttentionItem(
             "warning",
             "logins",
-            f"route {route}: {number} logins wait to be checked in a worker",
+            f"route {route}: {counted(number, 'login')} wait to be checked in a worker",
             f"the most wrong ones are from {source}",
             do=do,
             link="#clients",

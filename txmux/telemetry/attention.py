@@ -70,7 +70,7 @@ class AttentionItem:
         text: What is wrong, with its names; no full stop.
         cause: The newest cause, with its number, as in ``connection refused, 37 of 37 in 12 s``; empty if there is none.
         since: When it began, in seconds since 1970; ``None`` if whoever reports it does not know.
-        do: A sentence or a command that helps; empty if there is none.
+        do: A sentence or a command that helps.
         link: The page that shows it, relative to that of the service, such as ``?backend=web#servers``; empty if there is none.
         subject: With `what`, the same as long as the item is the same one, such as the name of a backend; the text if empty.
         is_logged: Whether another part logs its beginning and its end.
@@ -81,7 +81,7 @@ class AttentionItem:
     text: str
     cause: str = ""
     since: float | None = None
-    do: str = ""
+    do: str = attrs.field(kw_only=True)
     link: str = ""
     subject: str = ""
     is_logged: bool = False
@@ -165,8 +165,7 @@ class AttentionLog:
     def _begin(self, item: AttentionItem) -> None:
         if not item.is_logged:
             log = self._log.info if item.level == "note" else self._log.warn
-            do = f"; {item.do}" if item.do else ""
-            log("needs attention: {text}{do}", text=attention_text(item.as_json()), do=do)
+            log("needs attention: {text}; {do}", text=attention_text(item.as_json()), do=item.do)
 
     def _end(self, item: AttentionItem, now: float) -> None:
         if not item.is_logged:

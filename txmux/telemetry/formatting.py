@@ -213,7 +213,7 @@ def _explained(
 
     lines, excluded_by = route["lines"], route["excluded_by"]
     inside = f", in the TLS of {route['inside']}" if route.get("inside") else ""
-    match = lines[0]["match"] if len(lines) == 1 else f"{len(lines)} lines"
+    match = lines[0]["match"] if len(lines) == 1 else counted(len(lines), "line")
     if excluded_by:
         said = f"not asked: {_exclusion(excluded_by, client)}"
     else:

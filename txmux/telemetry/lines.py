@@ -15,6 +15,7 @@ from typing import IO, Any
 from twisted.logger import Logger
 
 from txmux.errors import printable_lines
+from txmux.telemetry.formatting import counted
 
 _HELD = 4 * 1024 * 1024
 """Bytes buffered for a slow reader: enough for a short storm of clients."""
@@ -360,4 +361,4 @@ class ServiceLog:
 
 
 def _log_lost_lines(lost: int) -> None:
-    _log.warn("this log was not read for a while; {count} lines were lost", count=lost)
+    _log.warn("this log was not read for a while; lost: {lines}", lines=counted(lost, "line"))

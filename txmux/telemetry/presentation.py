@@ -522,6 +522,9 @@ def attention_line(item: Row, now: float) -> str:
     return attention_text(item) + age
 
 
+_VERDICTS = {"critical": (2, "CRITICAL"), "warning": (1, "WARNING")}
+
+
 def attention_verdict(status: Row) -> tuple[int, str]:
     """Return the exit code that monitoring expects, and the worst item in one line.
 
@@ -531,9 +534,9 @@ def attention_verdict(status: Row) -> tuple[int, str]:
     items = attention_items(status)
     if not items:
         return 0, "OK: nothing needs attention"
-    code = {"critical": 2, "warning": 1}.get(items[0]["level"], 0)
+    code, word = _VERDICTS.get(items[0]["level"], (0, "NOTE"))
     more = f"; {len(items) - 1} more" if len(items) > 1 else ""
-    return code, f"{('OK', 'WARNING', 'CRITICAL')[code]}: {attention_text(items[0])}{more}"
+    return code, f"{word}: {attention_text(items[0])}{more}"
 
 
 def connection_counts(status: Row) -> str:

@@ -143,7 +143,7 @@ class StatusTests(RemoteTestCase):
         )  # fmt: skip
         for items, code, line in (
             ([], 0, "OK: nothing needs attention"),
-            ([note], 0, "OK: by the way"),
+            ([note], 0, "NOTE: by the way"),
             ([half, note], 1, "WARNING: it may go; 1 more"),
             ([bad, half, note], 2, "CRITICAL: it is gone (why); 2 more"),
         ):

@@ -22,6 +22,7 @@ from txmux.net.turns import Turns
 from txmux.rules.model import IPNetwork, NetworkSet, Rules
 from txmux.rules.reading.files import text_of
 from txmux.rules.reading.networks import read_lines
+from txmux.telemetry.formatting import counted
 from txmux.telemetry.sources import Kind, Source
 
 _FILES = 4.0
@@ -101,7 +102,9 @@ class NetworksFile:
             return None
         self.text = text
         self.problem = ""
-        self._log.info("{path}: {count} networks", path=str(self.path), count=len(networks))
+        self._log.info(
+            "{path}: {networks}", path=str(self.path), networks=counted(len(networks), "network")
+        )
         return pack(networks)
 
 

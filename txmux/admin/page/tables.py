@@ -247,7 +247,7 @@ def _server_row(server: Row, now: float) -> dict[str, Any]:
         "failed": count(server.get("failed", 0)),
         "last_failure": "" if cause in why else f"{cause}, {ago(now, last.get('time'))}",
         "checks": checks,
-        "checks_label": f"{sum(checks)} of the last {len(checks)} checks were good",
+        "checks_label": f"{sum(checks)} of the last {counted(len(checks), 'check')} good",
         "last_check": _last(check, why),
         "menu": _server_menu(backend, name, str(server["state"])),
     }

@@ -9,7 +9,7 @@ from txmux.admin.page.query import PageQuery
 from txmux.detection.registry import datagram_predicate, installed_matchers, transports_of
 from txmux.errors import OptionError
 from txmux.interfaces import Datagrams, Peeked, Predicate, Transport, Verdict
-from txmux.telemetry.formatting import count, duration
+from txmux.telemetry.formatting import count, counted, duration
 
 _ROW = 16
 _ENOUGH = 8
@@ -48,7 +48,7 @@ def unrecognised_client(
     client, listener = clients[0], str(end.get("listener", ""))
     data = bytes.fromhex(end["first"])
     address, addresses = host_of(client), len({*map(host_of, clients)})
-    several = f"{count(len(alike))} times" if len(alike) > 1 else ""
+    several = counted(len(alike), "time") if len(alike) > 1 else ""
     return {
         "count": f"{several}, from {count(addresses)} addresses" if addresses > 1 else several,
         "client": client,

@@ -559,7 +559,7 @@ class Supervisor:
         needed = 2 * listening + _OTHER_DESCRIPTORS
         if listening > len(self._sockets.sockets()) and needed > soft_limit():
             raise WorkersError(
-                f"with {listening} listening sockets, a worker that starts needs some {needed} descriptors, and may have "
+                f"with {counted(listening, 'listening socket')}, a worker that starts needs some {counted(needed, 'descriptor')}, and may have "
                 f"{soft_limit()}: raise the limit (LimitNOFILE= in a systemd unit, or ulimit -n), and restart txmux"
             )
 

@@ -518,7 +518,8 @@ class Certificates:
         """Yield what needs the operator's attention."""
         item = partial(AttentionItem, what="certificates", link="#certificates", is_logged=True)
         if self._folder_problem:
-            yield item("warning", text=self._folder_problem, subject="folder")
+            do = "let the service write there; it is tried again by itself"
+            yield item("warning", text=self._folder_problem, do=do, subject="folder")
         stuck = 0.0 if self._refused_since is None else self._now() - self._refused_since
         if stuck > _STUCK:
             yield item(
@@ -531,15 +532,23 @@ class Certificates:
         for name, why in self._unusable.items():
             if name in self._names:
                 text = f"another machine has put a certificate for {name} into Redis that cannot be used"
-                subject = f"{name} in Redis"
-                yield item("warning", text=text, cause=why, subject=subject, is_logged=False)
+                yield item(
+                    "warning",
+                    text=text,
+                    cause=why,
+                    do=f"txmux certificates --renew {name}",
+                    subject=f"{name} in Redis",
+                    is_logged=False,
+                )
         for name in self._names:
             renewal, shown = self._renewals[name], self._shown[name]
+            do = f"txmux certificates --renew {name}"
             if shown.is_self_signed:
                 yield item(
                     "critical" if renewal.why else "warning",
                     text=f"{name} {_PROVISIONAL}",
                     cause=renewal.why,
+                    do=do,
                     subject=name,
                 )
             elif renewal.why:
@@ -548,7 +557,7 @@ class Certificates:
                     "critical" if ended else "warning",
                     text=f"the certificate of {name} {'ended' if ended else 'ends'} on {utc_time(shown.ends)}, and could not be renewed",
                     cause=renewal.why,
-                    do=f"txmux certificates --renew {name}",
+                    do=do,
                     subject=name,
                 )
 

@@ -31,6 +31,7 @@ from txmux.tcp.transitions import (
     ToBackend,
     TurnedAway,
 )
+from txmux.telemetry.formatting import counted
 from txmux.telemetry.reasons import ConnectFailure
 from txmux.wire.client_hello import parse_client_hello
 from txmux.wire.hello_records import HANDSHAKE
@@ -175,10 +176,10 @@ class Connecting(Stage):
         record = self._client.record
         record.facts["hops"] = str(hops)
         _log.warn(
-            "[{listener}]: a connection has come back {hops} times, so it is not sent to backend {backend} again: "
+            "[{listener}]: a connection has come back {times}, so it is not sent to backend {backend} again: "
             "one of its servers leads back to this service",
             listener=record.listener,
-            hops=hops,
+            times=counted(hops, "time"),
             backend=record.backend,
         )
         return TurnedAway(Refusal.RESET, "limit")
