@@ -72,6 +72,12 @@ class PartsTest(AdminCase):
                 refused = await self.get(f"{path}?{wrong}")
                 self.assertEqual(refused.status, 400)
                 self.assertIn(wrong.partition("=")[0], refused.json["error"])
+        self.assertEqual(await self.names("/api/backends?backend=b3"), [["b3"]])
+        [told] = (await self.get("/api/backends?backend=b3")).json
+        self.assertEqual(told, (await self.get("/api/backends")).json[3])
+        for wrong, status in (("backend=b5", 404), ("backend=b3&limit=1", 400)):
+            refused = await self.get(f"/api/backends?{wrong}")
+            self.assertEqual((refused.status, "b5" in refused.error), (status, status == 404))
 
 
 class StatusTest(AdminCase):

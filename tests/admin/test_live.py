@@ -2,13 +2,18 @@
 
 import json
 import re
+from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs
 
 from tests.admin.asking import LISTEN, AdminCase, request
 from tests.support.datagrams import turn
 from tests.support.peers import Peer, PeerFactory, connect, listen, reactor
+from txmux.net.channel import messages
+from txmux.net.channel.message import Message
+from txmux.processes.workers.worker import Worker
 
 
 class LiveCase(AdminCase):
@@ -92,7 +97,17 @@ class ConnectionsTest(LiveCase):
 
 class ServersTest(LiveCase):
     async def test_drain_with_the_end_of_connections(self) -> None:
+        """Workers are asked about its backend, and not about thousands of others."""
         (client,) = await self.clients(1)
+        asked: list[object] = []
+        ask = Worker.ask
+
+        def noting(worker: Worker, message: Message, **values: Any) -> Deferred[Any]:
+            if message is messages.ADDRESSES:
+                asked.append(values.get("backends"))
+            return ask(worker, message, **values)
+
+        self.patch(Worker, "ask", noting)
         with capturedLogs():
             told = await self.post(
                 f"/api/backends/b/servers/{self.server}",
@@ -101,6 +116,7 @@ class ServersTest(LiveCase):
         self.assertEqual(told.status, 200)
         ended = " is drained, 1 connection ended; no server of b gets new clients now"
         self.assertTrue(told.json["changes"].endswith(ended))
+        self.assertEqual(asked, [["b"]])
         await client.is_lost()
         ready = await self.get("/readyz")
         self.assertEqual(

@@ -92,6 +92,8 @@ _ECH_KEY = "id", "public_name", "written"
 _MOST_NAMED = 1000
 """Names of backends in a request; more are asked for with all others."""
 
+_Names = Collection[str] | None
+
 _ENDING = 20.0  # seconds that a worker has to end connections
 
 _LISTING = 10.0  # seconds that a worker has to go through very many connections
@@ -347,12 +349,13 @@ class Control:
 
     # Counters.
 
-    async def counts(self, reports: WorkerReports | None = None) -> Counts:
-        """Return the counts of all processes, including open connections."""
+    async def counts(self, reports: WorkerReports | None = None, of: _Names = None) -> Counts:
+        """Return the counts of all processes, including open connections; those of all backends and their servers, or of some."""
         gauges = reports.gauges if reports else await self._gauges()
         self.counters.column(OWN).process.lost_lines(LOST_LINES.take_count())
         when, report = self.last_reload or (self.started, Report(ok=True))
-        counts = await Turns().run(counts_in_steps(self.counters, self.rules, self.index.backends))
+        backends = self.index.backends_of(of)
+        counts = await Turns().run(counts_in_steps(self.counters, self.rules, backends))
         return attrs.evolve(
             counts, gauges=gauges, rules=self.index.sha256, reloaded=(report.ok, when)
         )
@@ -529,11 +532,11 @@ class Control:
         counts = await self.counts()
         return routes_document(index, counts, index.rules.routes[part]), counts.gauges.missing
 
-    async def addresses(self, of: Collection[str] | None = None) -> Answers:
+    async def addresses(self, of: _Names = None) -> Answers:
         """Ask for the states of servers' addresses, of all backends or of some, and add what is observed."""
         return self._with_observed(await self._states(of))
 
-    async def _states(self, of: Collection[str] | None = None) -> Answers:
+    async def _states(self, of: _Names = None) -> Answers:
         if of is None or len(of) > _MOST_NAMED:
             return await self._ask(messages.ADDRESSES)
         if not of:
@@ -549,11 +552,12 @@ class Control:
         return {} if self.state is None else self.state.observed()
 
     async def backends(
-        self, counts: Counts | None = None, addresses: Answers | None = None
+        self, counts: Counts | None = None, addresses: Answers | None = None, of: _Names = None
     ) -> Listing:
+        """Report all backends, or those with such names."""
         if counts is None or addresses is None:
-            counts, addresses = await concurrently(self.counts(), self.addresses())
-        rows = await self._backends(counts.servers, counts.gauges, addresses)
+            counts, addresses = await concurrently(self.counts(of=of), self.addresses(of))
+        rows = await self._backends(counts.servers, counts.gauges, addresses, of)
         return Listing(rows, addresses.missing)
 
     async def _backends(
@@ -561,7 +565,7 @@ class Control:
         servers: Sequence[ServerTotals],
         gauges: Gauges,
         answers: Answers,
-        of: Collection[str] | None = None,
+        of: _Names = None,
     ) -> list[dict[str, Any]]:
         turns, checked = Turns(), []
         if of is not None and not of:
@@ -693,8 +697,7 @@ class Control:
         """Return why ready servers get no clients yet, or that the backend has no other server for new ones."""
         states = {
             row["server"]: row
-            for document in await self.backends()
-            if document["name"] == backend
+            for document in await self.backends(of={backend})
             for row in document["servers"]
         }
         if state != "ready":

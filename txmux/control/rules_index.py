@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 
 from txmux.control.report import UnknownError
@@ -30,6 +30,11 @@ class RulesIndex:
     def backends(self) -> Mapping[str, Backend]:
         """Those that clients may be forwarded to, by name."""
         return {backend.name: backend for backend in self.rules.every_backend()}
+
+    def backends_of(self, names: Collection[str] | None) -> Mapping[str, Backend]:
+        """Return all of them, or those with such names."""
+        every = self.backends
+        return every if names is None else {name: every[name] for name in names if name in every}
 
     @cached_property
     def used_backends(self) -> Mapping[str, Backend]:

@@ -32,7 +32,7 @@ class Answering(ThreadingMixIn, TCPServer):
 
     Attributes:
         headers: Further ones of the answer.
-        others: Answers to some paths, maybe each with its status.
+        others: Answers to some paths, maybe each with its status; those of all that are below a path end with ``*``.
         first: What they answer before that.
         asked: The requests so far.
         at: The path.
@@ -77,7 +77,9 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(length)) if length else None
         self.server.asked.append(Asked(self.command, self.path, dict(self.headers), body))
         document = self.server.document
-        document = self.server.others.get(self.path, document)
+        for path, answer in self.server.others.items():
+            if path == self.path or (path.endswith("*") and self.path.startswith(path[:-1])):
+                document = answer
         if first := self.server.first.get(self.path):
             document = first.pop(0)
         status = self.server.status

@@ -1,35 +1,48 @@
 import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import quote
 
-from tests.cli.remote.answering import RemoteTestCase
+from tests.cli.remote.answering import Answering, RemoteTestCase
 from txmux.cli.remote import changes
 
-_BACKENDS = [
-    {"name": "other", "servers": [{"server": "10.0.0.9:1", "state": "up"}]},
-    {
-        "name": "web",
-        "servers": [
-            {"server": "10.0.0.5:8443", "state": "up"},
-            {"server": "unix:/run/a.sock", "state": "down"},
-            {"server": "10.0.0.7:8443", "state": "disabled"},
-        ],
-    },
-]
+_BACKENDS: dict[str, list[dict[str, Any]]] = {
+    "other": [{"server": "10.0.0.9:1", "state": "up"}, {"server": "b", "state": "disabled"}],
+    "web": [
+        {"server": "10.0.0.5:8443", "state": "up", "active": 1},
+        {"server": "unix:/run/a.sock", "state": "down", "active": 2},
+    ],
+}
+
+
+def knows(server: Answering, *names: str, **backends: Sequence[Mapping[str, Any]]) -> None:
+    """Have a service know these backends, by what it answers; those with servers are reported."""
+    server.others["/api/backends*"] = 404, {"error": "there is no such backend"}
+    for name in (*names, *backends):
+        path = f"/api/backends/{quote(name, safe='')}"
+        server.others[f"{path}/servers/*"] = 404, {"error": f"backend {name} has no such server"}
+        server.others[path] = {"ok": True, "changes": "done"}
+    for name, rows in backends.items():
+        for row in rows:
+            path = f"/api/backends/{quote(name, safe='')}/servers/{quote(row['server'], safe='')}"
+            server.others[path] = {"ok": True, "changes": "done"}
+        server.others[f"/api/backends?backend={name}"] = [{"name": name, "servers": rows}]
 
 
 class DrainTests(RemoteTestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.server = self.answering(document={"ok": True, "changes": "done"})
-        self.server.others["/api/backends"] = _BACKENDS
+        self.server = self.answering()
+        knows(self.server, **_BACKENDS)
 
-    def asked(self, *arguments: str) -> list[tuple[str, object]]:
+    def asked(self, *arguments: str) -> list[tuple[str, str, object]]:
+        """Return what was asked, and answered with something."""
         self.server.asked.clear()
-        code, out, err = self.ask("drain", *arguments)
-        posts = [(one.path, one.body) for one in self.server.asked if one.method == "POST"]
-        self.assertEqual((code, out, err), (0, "done\n" * len(posts), ""))
-        return posts
+        self.assertEqual(self.ask("drain", *arguments), (0, "done\n", ""))
+        return [(one.method, one.path, one.body) for one in self.server.asked]
 
-    def test_each_state_of_one_server(self) -> None:
+    def test_one_request_for_one_server(self) -> None:
+        """The service may have thousands of others."""
         for option, state in (
             ([], "drain"),
             (["--maintenance"], "maintenance"),
@@ -37,43 +50,36 @@ class DrainTests(RemoteTestCase):
         ):
             wanted = {"state": state, "close_connections": False}
             path = "/api/backends/web/servers/unix%3A%2Frun%2Fa.sock"
-            self.assertEqual(self.asked(*option, "web/unix:/run/a.sock"), [(path, wanted)])
+            self.assertEqual(self.asked(*option, "web/unix:/run/a.sock"), [("POST", path, wanted)])
 
-    def test_backend_in_one_request(self) -> None:
+    def test_one_request_for_a_backend(self) -> None:
         wanted = {"state": "drain", "close_connections": True}
-        self.assertEqual(self.asked("--close", "web"), [("/api/backends/web", wanted)])
+        self.assertEqual(self.asked("--close", "web"), [("POST", "/api/backends/web", wanted)])
 
-    def test_older_service_gets_a_request_for_each_server_that_is_not_down(self) -> None:
-        self.server.others["/api/backends/web"] = (404, {"error": "there is nothing at this path"})
-        wanted = {"state": "ready", "close_connections": False}
-        paths = ["", "/servers/10.0.0.5%3A8443", "/servers/unix%3A%2Frun%2Fa.sock"]
-        self.assertEqual(self.ask("drain", "--ready", "web"), (0, "done\ndone\n", ""))
-        posts = [(one.path, one.body) for one in self.server.asked if one.method == "POST"]
-        self.assertEqual(posts, [(f"/api/backends/web{path}", wanted) for path in paths])
-
-    def test_longest_backend_name_with_slashes(self) -> None:
-        self.server.others["/api/backends"] = [
-            {"name": name, "servers": [{"server": name, "state": "up"}]}
-            for name in ("unix:/run", "unix:/run/a", "unix:/run/a.sock", "unix:")
-        ]
-        wanted = {"state": "ready", "close_connections": False}
-        sock, folder = "unix%3A%2Frun%2Fa.sock", "unix%3A%2Frun"
+    def test_backend_names_with_slashes(self) -> None:
+        sock = "unix:/run/a.sock"
+        knows(self.server, "unix:/run", "a/b", **{sock: [{"server": sock}]}, a=[{"server": "b/c"}])
+        self.server.others["/api/backends/unix%3A%2Frun/servers/b.sock"] = {"changes": "done"}
+        quoted, folder = "unix%3A%2Frun%2Fa.sock", "unix%3A%2Frun"
         for name, path in (
-            ("unix:/run/a.sock", sock),
-            ("unix:/run/a.sock/unix:/run/a.sock", f"{sock}/servers/{sock}"),
+            (sock, quoted),
+            (f"{sock}/{sock}", f"{quoted}/servers/{quoted}"),
             ("unix:/run", folder),
             ("unix:/run/b.sock", f"{folder}/servers/b.sock"),
+            ("a/b", "a%2Fb"),
+            ("a/b/c", "a/servers/b%2Fc"),
         ):
             with self.subTest(name):
-                self.assertEqual(self.asked("--ready", name), [(f"/api/backends/{path}", wanted)])
+                *_, asked = self.asked("--ready", name)
+                self.assertEqual(asked[1], f"/api/backends/{path}")
 
-    def test_unknown_backend_is_refused_with_those_there_are(self) -> None:
+    def test_unknown_names_are_refused_as_the_service_says(self) -> None:
+        no_backend, no_server = "there is no such backend\n", "backend web has no such server\n"
         for name in ("wed", "wed/10.0.0.5:8443", "webs", "/"):
-            told = f"there is no backend {name!r} (there are other, web)\n"
-            self.assertEqual(self.ask("drain", name), (1, "", told))
+            self.assertEqual(self.ask("drain", name), (1, "", no_backend))
+        self.assertEqual(self.ask("drain", "web/a/b"), (1, "", no_server))
         code, out, _ = self.ask("drain", "--json", "wed")
-        why = "there is no backend 'wed' (there are other, web)"
-        self.assertEqual((code, json.loads(out)), (1, {"error": why}))
+        self.assertEqual((code, json.loads(out)), (1, {"error": no_backend.rstrip()}))
         self.assertEqual(self.ask("drain", "--ready", "--maintenance", "web")[0], 2)
         self.assertEqual(self.ask("drain")[0], 2)
 
@@ -83,20 +89,20 @@ class DrainTests(RemoteTestCase):
 
     def test_wait_only_for_servers_that_drain_and_exist(self) -> None:
         self.assertEqual(self.ask("drain", "--wait", "--ready", "web")[0], 2)
-        busy = {"server": "10.0.0.5:8443", "state": "drain", "active": 1}
-        self.server.first = {"/api/backends": [[{"name": "web", "servers": [busy]}]] * 3}
-        told = "waiting for 1 connection to end; see them: txmux connections --backend web\n"
-        self.server.others["/api/backends"] = [{"name": "web", "servers": []}]
         self.patch(changes, "_PERIOD", 0)
-        self.assertEqual(self.ask("drain", "--wait", "web/10.0.0.5:8443"), (0, "done\n", told))
-        self.assertEqual(self.ask("drain", "--wait", "web/10.0.0.5:8443"), (0, "done\n", ""))
+        web, end = "/api/backends?backend=web", "see them: txmux connections --backend web\n"
+        for name, count in (("web", "3 connections"), ("web/10.0.0.5:8443", "1 connection")):
+            for after in ([{"name": "web", "servers": []}], (404, {"error": "removed"})):
+                self.server.first[web] = [self.server.others[web]] * 2 + [after]
+                told = f"waiting for {count} to end; {end}"
+                self.assertEqual(self.ask("drain", "--wait", name), (0, "done\n", told))
 
 
 class WeightTests(RemoteTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.server = self.answering(document={"ok": True, "changes": "done"})
-        self.server.others["/api/backends"] = _BACKENDS
+        knows(self.server, **_BACKENDS)
 
     def test_requests(self) -> None:
         for name, weight, path, number in (

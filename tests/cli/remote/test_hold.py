@@ -18,7 +18,7 @@ class HoldTests(RemoteTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.server = self.answering(document={"ok": True, "changes": "done"})
-        self.server.others["/api/backends"] = _BACKENDS
+        self.server.others["/api/backends?backend=db"] = _BACKENDS
 
     def asked(self, *words: str) -> list[tuple[str, object]]:
         self.server.asked.clear()
@@ -41,7 +41,7 @@ class HoldTests(RemoteTestCase):
         self.patch(changes, "_PERIOD", 0)
         # Whether connections are left does not matter: others come.
         ended = {**db, "hold": None}
-        self.server.first["/api/backends"] = [[busy], [busy], [busy], [ended]]
+        self.server.first["/api/backends?backend=db"] = [[busy], [busy], [busy], [ended]]
         code, out, err = self.ask("hold", "db", "--for", "1s", "--wait")
         self.assertEqual((code, out), (1, ""))
         self.assertIn("backend db: its hold ended before its connections did", err)

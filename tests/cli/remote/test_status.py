@@ -170,14 +170,14 @@ class StatusTests(RemoteTestCase):
         )
         self.assertEqual(lines[first + 1].split(), ["web", "10.0.0.25:80", "down", "0", "0"])
         self.assertEqual(lines[first + 21], "and 5 more: txmux servers")
+        self.server.others["/api/backends?backend=web"] = self.backends
         _, out, _ = self.ask("servers", "web")
         self.assertEqual(len(out.splitlines()), 1 + 25)
 
     def test_servers_of_an_unknown_backend(self) -> None:
-        self.backends += _BACKENDS
-        code, out, err = self.ask("servers", "wbe")
-        self.assertEqual((code, out), (1, ""))
-        self.assertIn("there is no backend 'wbe' (there are web, db)", err)
+        why = "there is no backend 'wbe'; did you mean 'web'?"
+        self.server.others["/api/backends?backend=wbe"] = 404, {"error": why}
+        self.assertEqual(self.ask("servers", "wbe"), (1, "", f"{why}\n"))
 
     def test_no_servers(self) -> None:
         self.assertEqual(self.ask("servers"), (0, "there are no servers\n", ""))

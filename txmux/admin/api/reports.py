@@ -7,13 +7,23 @@ from typing import Any
 
 import attrs
 
-from txmux.admin.api.openapi import body, ref
+from txmux.admin.api.openapi import Schema, body, ref
 from txmux.admin.guard import RefusedError
 from txmux.admin.listing import BY_NAME, incomplete, listed, part_of
-from txmux.admin.resource import AnswerStream, ApiAnswer, Query, Resources, check_names, needs, text
+from txmux.admin.resource import (
+    AnswerStream,
+    ApiAnswer,
+    Query,
+    Resources,
+    check_names,
+    needs,
+    only_values,
+    text,
+)
 from txmux.control.coalescing import Coalescer
 from txmux.control.control import Control
 from txmux.control.documents import rules_document
+from txmux.control.rules_index import known_backend
 from txmux.matchers.payload import bytes_from_hex, bytes_from_text
 from txmux.net.turns import in_thread
 from txmux.telemetry.formatting import printable_json
@@ -109,13 +119,20 @@ async def _routes(query: Query) -> ApiAnswer:
     "/api/backends",
     "the backends, with the state of their servers",
     [ref("Backend")],
-    parameters=BY_NAME,
+    parameters={**BY_NAME, "backend": Schema(type="string", description="only this one")},
     may_lack=True,
 )
 async def _backends(query: Query) -> ApiAnswer:
-    listing = await query.control.backends()
-    part, headers = part_of(query, "/api/backends", [row["name"] for row in listing])
-    return await listed(listing[part], {**headers, **incomplete(listing.missing)})
+    index, headers = query.control.index, dict[str, str]()
+    if "backend" in query.parameters:
+        words = only_values(query.parameters)
+        check_names(words, ["backend"])
+        names = [known_backend(index, words["backend"]).name]
+    else:
+        part, headers = part_of(query, "/api/backends", names := [*index.backends])
+        names = names[part]
+    listing = await query.control.backends(of=names)
+    return await listed(listing, {**headers, **incomplete(listing.missing)})
 
 
 @RESOURCES.get("/api/recent", "the last connections that ended with an error", [ref("End")])

@@ -10,7 +10,14 @@ from typing import Any
 from urllib.parse import quote
 
 from txmux.cli._output import Output
-from txmux.cli.remote.command import REFUSED, Ask, RemoteCommand, add_filters, read_filters
+from txmux.cli.remote.command import (
+    REFUSED,
+    Ask,
+    RemoteCommand,
+    add_filters,
+    backend_named,
+    read_filters,
+)
 from txmux.cli.remote.errors import LateAnswerError, NoServiceError, ServiceRefusedError, UsageError
 from txmux.telemetry.formatting import counted
 
@@ -145,30 +152,39 @@ def _drain_arguments(parser: ArgumentParser) -> None:
 def _drain(ask: Ask, arguments: Namespace) -> Any:
     if arguments.wait and arguments.state == "ready":
         raise UsageError("--wait is for servers that get no new connections, not for --ready")
-    document = _backend(ask("GET", "/api/backends"), arguments.name)
-    backend = document["name"]
-    server = arguments.name[len(backend) + 1 :]
-    path = f"/api/backends/{quote(backend, safe='')}"
-    servers = [server] if server else _usable_servers(document)
     body = {"state": arguments.state, "close_connections": arguments.close}
-    if server:
-        done = ask("POST", f"{path}/servers/{quote(server, safe='')}", body)
-    else:
+
+    def drain(backend: str, server: str) -> Any:
+        done = ask("POST", _path_of(backend, server), body)
+        if arguments.wait:
+            _wait_until_free(lambda: _active(ask, backend, server), backend)
+        return done
+
+    return _by_name(arguments.name, drain)
+
+
+def _path_of(backend: str, server: str) -> str:
+    path = f"/api/backends/{quote(backend, safe='')}"
+    return f"{path}/servers/{quote(server, safe='')}" if server else path
+
+
+def _by_name(name: str, change: Callable[[str, str], Any]) -> Any:
+    """Change a BACKEND, or a BACKEND/SERVER.
+
+    Both may have slashes: a backend that the rules write as its address is called ``unix:/run/web.sock``. So the name is read in each
+    possible way until the service knows it, the likeliest first.
+    """
+    cuts = [at for at, character in enumerate(name) if character == "/"]
+    is_address = ":" in name.partition("/")[0]
+    refusals = []
+    for cut in [len(name), *cuts] if is_address else [*cuts, len(name)]:
         try:
-            done = ask("POST", path, body)
-        except ServiceRefusedError as error:
-            if error.status != HTTPStatus.NOT_FOUND:
+            return change(name[:cut], name[cut + 1 :])
+        except ServiceRefusedError as refused:  # noqa: PERF203 - few names have slashes
+            if refused.status != HTTPStatus.NOT_FOUND:
                 raise
-            # A service of an older version can change only one after another.
-            done = [ask("POST", f"{path}/servers/{quote(name, safe='')}", body) for name in servers]
-    if arguments.wait:
-        _wait_until_free(lambda: _active(ask("GET", "/api/backends"), backend, servers), backend)
-    return done
-
-
-def _usable_servers(backend: Mapping[str, Any]) -> list[str]:
-    """Return those that a service can change, without those that the rules call ``down``."""
-    return [row["server"] for row in backend["servers"] if row["state"] != "disabled"]
+            refusals.append(refused)
+    raise refusals[0]
 
 
 def _wait_until_free(active: Callable[[], int], backend: str) -> None:
@@ -180,28 +196,15 @@ def _wait_until_free(active: Callable[[], int], backend: str) -> None:
         _wait_until(lambda: not active())
 
 
-def _active(backends: Sequence[Mapping[str, Any]], name: str, servers: Sequence[str]) -> int:
-    """Count the connections of servers; those that a reload has removed have none."""
-    return sum(
-        row["active"]
-        for backend in backends
-        if backend["name"] == name
-        for row in backend["servers"]
-        if row["server"] in servers
-    )
-
-
-def _backend(backends: Sequence[Mapping[str, Any]], name: str) -> Mapping[str, Any]:
-    """Find the backend that is named, or whose server is.
-
-    Both may have slashes: one that the rules write as its address is called ``unix:/run/web.sock``.
-    """
-    named = [backend for backend in backends if f"{name}/".startswith(f"{backend['name']}/")]
-    if not named:
-        names = ", ".join(str(backend["name"]) for backend in backends)
-        why = f"there is no backend {name!r} (there are {names or 'none'})"
-        raise ServiceRefusedError([why], HTTPStatus.NOT_FOUND, {"error": why})
-    return max(named, key=lambda backend: len(backend["name"]))
+def _active(ask: Ask, backend: str, server: str) -> int:
+    """Count the connections of a server, or of all that a backend has; what a reload has removed has none."""
+    try:
+        rows = backend_named(ask, backend)["servers"]
+    except ServiceRefusedError as refused:
+        if refused.status != HTTPStatus.NOT_FOUND:
+            raise
+        return 0
+    return sum(row["active"] for row in rows if server in {"", row["server"]})
 
 
 # weight
@@ -222,15 +225,21 @@ def _weight(ask: Ask, arguments: Namespace) -> Any:
         raise UsageError(
             f"{number!r} is no weight; write a number up to {_MOST_WEIGHT}, or default"
         )
-    document = _backend(ask("GET", "/api/backends"), arguments.name)
-    backend = document["name"]
-    servers = _usable_servers(document)
-    server = arguments.name[len(backend) + 1 :] or (servers[0] if len(servers) == 1 else "")
-    if not server:
-        named = ", ".join(f"{backend}/{name}" for name in servers)
+
+    def weigh(backend: str, server: str) -> Any:
+        path = _path_of(backend, server or _only_server(ask, backend))
+        return ask("POST", path, {"weight": int(number) or None})
+
+    return _by_name(arguments.name, weigh)
+
+
+def _only_server(ask: Ask, backend: str) -> str:
+    rows = backend_named(ask, backend)["servers"]
+    servers = [str(row["server"]) for row in rows if row["state"] != "disabled"]
+    if len(servers) > 1:
+        named = ", ".join(f"{backend}/{server}" for server in servers)
         raise UsageError(f"backend {backend} has several servers; name one of {named}")
-    path = f"/api/backends/{quote(backend, safe='')}/servers/{quote(server, safe='')}"
-    return ask("POST", path, {"weight": int(number) or None})
+    return servers[0] if servers else str(rows[0]["server"])
 
 
 # pause and resume
@@ -278,7 +287,7 @@ def _hold(ask: Ask, arguments: Namespace) -> Any:
 
 def _active_of_held(ask: Ask, name: str) -> int:
     """Count the connections of a backend; an error if it is no longer held, as new ones come then."""
-    backend = _backend(ask("GET", "/api/backends"), name)
+    backend = backend_named(ask, name)
     if backend["hold"] is None:
         why = f"backend {name}: its hold ended before its connections did"
         raise ServiceRefusedError([why], HTTPStatus.CONFLICT, {"error": why})

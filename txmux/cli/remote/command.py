@@ -4,11 +4,12 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlencode
 
 from txmux.cli.remote.ask import ask
 from txmux.cli.remote.errors import NoServiceError, ServiceRefusedError, UsageError, of_txmux
@@ -191,6 +192,12 @@ class RemoteCommand(NamedTuple):
 
 def _write_json(document: object) -> None:
     print(json.dumps(document, indent=2))
+
+
+def backend_named(ask: Ask, name: str) -> Mapping[str, Any]:
+    """Ask for one backend by its name."""
+    (backend,) = ask("GET", f"/api/backends?{urlencode({'backend': name})}")
+    return backend  # type: ignore[no-any-return]
 
 
 def add_filters(parser: argparse.ArgumentParser) -> None:

@@ -6,12 +6,11 @@ import textwrap
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Mapping, Sequence
-from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote, urlencode
 
 from txmux.cli._output import Output
-from txmux.cli.remote.command import Ask, RemoteCommand, add_filters, read_filters
+from txmux.cli.remote.command import Ask, RemoteCommand, add_filters, backend_named, read_filters
 from txmux.cli.remote.errors import NoServiceError, ServiceRefusedError
 from txmux.telemetry.formatting import duration
 from txmux.telemetry.presentation import (
@@ -203,17 +202,9 @@ def _lines(status: Mapping[str, Any], now: float) -> Iterator[tuple[str, str, st
 
 
 def _servers(ask: Ask, arguments: Namespace) -> Any:
-    backends = ask("GET", "/api/backends")
     if arguments.backend is None:
-        return backends
-    named = [backend for backend in backends if backend["name"] == arguments.backend]
-    if not named:
-        from txmux.rules.problems import listed  # noqa: PLC0415 - only a wrong name needs it
-
-        hint = listed(str(backend["name"]) for backend in backends)
-        why = f"there is no backend {arguments.backend!r}{hint}"
-        raise ServiceRefusedError([why], HTTPStatus.NOT_FOUND, {"error": why})
-    return named
+        return ask("GET", "/api/backends")
+    return [backend_named(ask, arguments.backend)]
 
 
 def _write_servers(answer: Sequence[Mapping[str, Any]], _: Namespace) -> None:
