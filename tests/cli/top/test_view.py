@@ -177,15 +177,28 @@ class ScreenTests(SynchronousTestCase):
             {"what": "x", "text": f"trouble {number} " + 9 * "and so on "} for number in range(30)
         ]
         snapshot = attrs.evolve(SNAPSHOT, status={**STATUS, "attention": trouble})
-        modes: tuple[tuple[Mode, int, int], ...] = (("browse", 26, 10), ("help", 28, 6))
-        for mode, hidden, height in modes:
+        modes: list[Mode] = ["browse", "help"]
+        for mode in modes:
             drawn = _drawn(TopState(mode=mode), snapshot)
-            self.assertEqual(
-                drawn[1:3],
-                [f"warning: trouble 0{6 * ' and so on'}", "  and so on and so on and so on"],
-            )
-            self.assertEqual(drawn[height], f"{hidden} more: txmux status")
-            self.assertTrue(drawn[height + 1].startswith("connections: 3 active"))
+            lines = [f"warning: trouble {n}{6 * ' and so on'}…" for n in range(3)]
+            self.assertEqual(drawn[1:5], [*lines, "27 more: txmux status"])
+            self.assertTrue(drawn[5].startswith("connections: 3 active"))
+
+    def test_attention_leaves_room_for_servers(self) -> None:
+        """On a small screen it has a fifth; the worst is the first that is whole."""
+        trouble = [{"what": "x", "text": f"trouble {n} " + 20 * "and so on "} for n in range(3)]
+        servers = [{**SERVER, "server": f"s{n}", "state": "down"} for n in range(4)]
+        snapshot = attrs.evolve(
+            SNAPSHOT,
+            status={**STATUS, "attention": trouble},
+            backends=[{"name": "web", "servers": [*servers, *([SERVER] * 4)]}],
+            connections=[{**CONNECTION, "id": f"1-{number}"} for number in range(100)],
+        )
+        drawn = _drawn(TopState(), snapshot)
+        self.assertEqual(sum(line.startswith("warning: ") for line in drawn), 3)
+        self.assertEqual([line[:2] for line in drawn[1:6]], ["wa", "  ", "wa", "wa", "co"])
+        self.assertEqual(sum("down" in line for line in drawn[6:]), 5)
+        self.assertEqual(sum(line.startswith("192.0.2.1") for line in drawn), 4)
 
     def test_help_is_folded_and_has_every_word(self) -> None:
         for width in (40, 80):

@@ -27,6 +27,7 @@ _BARS = "▁▂▃▄▅▆▇█"
 _GAP = 2
 _SHORT = 4  # lines that a pane has before others have more than they need most
 _HEAD = 2  # lines of a pane that are no rows
+_ATTENTION = 5  # the part of the screen that sentences about trouble may take from the panes
 _LABEL = 10
 _PATH = 24  # columns for the path of the rules, before less important parts of the title
 _KEYS = 18  # columns of the help before what they do
@@ -42,14 +43,15 @@ def screen(state: TopState, snapshot: Snapshot, width: int, height: int) -> list
     foot = _foot(state, width)
     room = max(0, height - 1 - len(totals) - len(foot))
     troubles = [*_troubles(snapshot, width)]
-    first = min(len(troubles), max(2, room // 3), room)
+    whole = sum(len(lines) for _, lines in troubles)
+    first = min(whole, max(2, room // _ATTENTION), room)
     if state.mode == "help":
         body = _scrolled([*_help(width)], state.scrolled, room - first)
     elif state.mode == "explanation" and state.result.connection is not None:
         explained = [*_explanation(state.result.connection, width)]
         body = _scrolled(explained, state.scrolled, room - first)
     else:
-        first, body = _panes(state, snapshot, width, room, (first, len(troubles)))
+        first, body = _panes(state, snapshot, width, room, (first, whole))
     body = [*_first(troubles, first), *totals, *body][: room + len(totals)]
     lines = [title, *body, *[Text()] * (room + len(totals) - len(body)), *foot]
     # In a terminal that is too small for all of it, the typed text is visible.
@@ -73,8 +75,8 @@ def head_of(snapshot: Snapshot, width: int) -> Iterator[Text]:
     yield _rates(snapshot, width)
 
 
-_TroubleLine = tuple[int, Health, str]
-"""The number of the sentence, how bad it is, and one of its lines."""
+_Trouble = tuple[Health, Sequence[str]]
+"""How bad it is, and its lines."""
 
 
 def _head(snapshot: Snapshot, width: int) -> str:
@@ -90,19 +92,23 @@ def _head(snapshot: Snapshot, width: int) -> str:
         del parts[1]
 
 
-def _troubles(snapshot: Snapshot, width: int) -> Iterator[_TroubleLine]:
-    for number, (health, sentence) in enumerate(attention_of(snapshot)):
-        for line in textwrap.wrap(sentence, max(3, width), subsequent_indent="  "):
-            yield number, health, line
+def _troubles(snapshot: Snapshot, width: int) -> Iterator[_Trouble]:
+    for health, sentence in attention_of(snapshot):
+        yield health, textwrap.wrap(sentence, max(3, width), subsequent_indent="  ") or [""]
 
 
-def _first(troubles: Sequence[_TroubleLine], height: int) -> Iterator[Text]:
+def _first(troubles: Sequence[_Trouble], height: int) -> Iterator[Text]:
+    """Yield a line of each that there is room for; what is left is for the further lines of the first ones."""
     is_whole = len(troubles) <= height
     shown = troubles if is_whole else troubles[: max(0, height - 1)]
-    yield from (Text(line, STYLES[health]) for _, health, line in shown)
+    room = height if is_whole else len(shown)
+    for number, (health, lines) in enumerate(shown, 1):
+        some = lines[: room - (len(shown) - number)]
+        room -= len(some)
+        end = "…" if len(some) < len(lines) else ""
+        yield from (Text(line, STYLES[health]) for line in [*some[:-1], f"{some[-1]}{end}"])
     if height > 0 and not is_whole:
-        hidden = len({number for number, _, _ in troubles[len(shown) :]})
-        yield Text(f"{hidden} more: txmux status", "bold red")
+        yield Text(f"{len(troubles) - len(shown)} more: txmux status", "bold red")
 
 
 def _rates(snapshot: Snapshot, width: int) -> Text:
@@ -168,8 +174,8 @@ def _panes(
     stages = (
         (least, [_SHORT if is_chosen else 1 for is_chosen in chosen]),
         (least, [_HEAD + down if down and "servers" in band else 0 for band in bands]),
-        (whole, [room // 3 * is_chosen for is_chosen in chosen]),
-        (whole, [_SHORT] * len(bands)),
+        (least, [room // 3 * is_chosen for is_chosen in chosen]),
+        (least, [_SHORT] * len(bands)),
         (whole, needs),
     )
     heights = [0] * (1 + len(bands))
