@@ -333,8 +333,21 @@ _HOSTILE = (
 
 class UnrecognisedTests(SynchronousTestCase):
     def test_line_matches_plain_text_as_text_and_the_rest_in_hex(self) -> None:
-        self.assertEqual(line_for(b"HELO-there"), "match = payload text=HELO-the")
+        self.assertEqual(line_for(b"HELO-there"), "match = payload text=HELO")
         self.assertEqual(line_for(b"\x16\x03\x01"), "match = payload hex=160301")
+
+    def test_line_has_what_several_clients_send_and_never_a_whole_message(self) -> None:
+        """One that begins like no other has its first bytes; zeros at the begin say nothing."""
+        sent = ("01aa000007", "01aa000008ff", "0000002a01", "0000002b01", "ffee00112233", "4849")
+        recent = [
+            {"client": "c:1", "listener": "l", "reason": "no-route", "first": one} for one in sent
+        ]
+        rows = _view({}, recent=recent).unrecognised.rows
+        wanted = ("01aa0000", "01aa0000", "0000002a", "0000002b", "ffee0011")
+        lines = [f"match = payload hex={one}" for one in wanted]
+        self.assertEqual([row["suggestion"] for row in rows], [*lines, "match = payload text=HI"])
+        long = bytes(range(1, 20))
+        self.assertEqual(line_for(long, [long + b"!"]), "match = payload hex=0102030405060708")
 
     def test_matcher_is_suggested_only_for_bytes_that_it_knows(self) -> None:
         for data, line in (

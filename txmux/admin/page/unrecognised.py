@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
+from os.path import commonprefix
 from typing import Any
 
 from txmux.admin.page.query import PageQuery
@@ -12,7 +13,7 @@ from txmux.interfaces import Datagrams, Peeked, Predicate, Transport, Verdict
 from txmux.telemetry.formatting import count, counted, duration
 
 _ROW = 16
-_ENOUGH = 8
+_SHARED, _FIRST, _ENOUGH = 2, 4, 8  # bytes
 _PRINTABLE = range(0x20, 0x7F)
 
 _IDENTIFY_NOTHING = frozenset({"any", "random"})  # matchers that identify no protocol
@@ -78,9 +79,12 @@ def _text(data: bytes) -> str:
     return "".join(chr(byte) if byte in _PRINTABLE else "." for byte in data)
 
 
-def line_for(data: bytes) -> str:
-    """Return a line of ``match =`` for clients that begin with the same bytes."""
-    head = data[:_ENOUGH]
+def line_for(data: bytes, others: Iterable[bytes] = ()) -> str:
+    """Return a line of ``match =`` for clients that begin like this one: with what some other sends, too, or else with its first bytes."""
+    both = (commonprefix([data, other]) for other in others)  # noqa: RUF071 - these are no paths
+    shared = data[: max(map(len, both), default=0)]
+    is_telling = len(shared) >= _SHARED and any(shared)  # zeros are the length of anything
+    head = shared[:_ENOUGH] if is_telling else data[:_FIRST]
     if head and all(byte in _PRINTABLE and chr(byte) not in "'\"\\$#; " for byte in head):
         return f"match = payload text={head.decode('ascii')}"
     return f"match = payload hex={head.hex()}" if head else ""

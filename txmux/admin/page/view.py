@@ -325,9 +325,11 @@ class View:
             return "\n".join([*row["clients"], row["listener"], row["reason"], *row["lines"]])
 
         alike = identical_clients(self._recent)
+        every = {bytes.fromhex(end["first"]) for end, *_ in alike}
         folded = fold(alike, row_of, text, self.query, "unrecognised", _MOST_ENDS)
         for row in folded.rows:
-            row["suggestion"] = matcher_of(row["data"], row["over"]) or line_for(row["data"])
+            data = row["data"]
+            row["suggestion"] = matcher_of(data, row["over"]) or line_for(data, every - {data})
         return folded
 
     @property
