@@ -324,6 +324,13 @@ class QueryTests(SynchronousTestCase):
         self.assertEqual(query.link(after="", sort="age_ms"), "./?route=a+b&sort=age_ms")
         self.assertEqual(query.filters, {"route": "a b"})
         self.assertEqual(query.link(route="", after=""), "./")
+        self.assertEqual(query.link(route="\ud800"), "./?route=%3F&after=1-1")
+
+    def test_id_that_is_no_text(self) -> None:
+        """A taken-over worker may send anything."""
+        self.assertIn(
+            "api/connections/%3F/close", _page(connections=[{"id": "\ud800", "client": "c"}])
+        )
 
 
 _HOSTILE = (

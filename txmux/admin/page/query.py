@@ -45,7 +45,7 @@ class PageQuery:
     def link(self, **changed: str) -> str:
         """Return the address of the page with some values changed; an empty one is left out."""
         values = {**self.values, **changed}
-        text = urlencode({name: value for name, value in values.items() if value})
+        text = urlencode({name: value for name, value in values.items() if value}, errors="replace")
         return f"./?{text}" if text else "./"
 
     def others(self, *names: str) -> dict[str, str]:

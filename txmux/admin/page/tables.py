@@ -149,7 +149,7 @@ def page_table(
 
 
 def _path(*parts: str) -> str:
-    return "/".join(["api", *(quote(part, safe="") for part in parts)])
+    return "/".join(["api", *(quote(part, safe="", errors="replace") for part in parts)])
 
 
 def _client_menu(client: Row) -> list[Action]:
