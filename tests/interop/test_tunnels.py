@@ -134,6 +134,13 @@ class TunnelTests(InteropTestCase):
             with self.subTest(kind):
                 self.assertEqual(self.curl("-x", f"{kind}://{proxy}"), f"the page\n{told}")
 
+    def test_curl_that_asks_to_forward(self) -> None:
+        """As apt and pip do for `http:`, with `http_proxy`."""
+        options = ("-sS", "-m", "20", "--noproxy", "none.invalid", "-x", self.proxy())
+        done = run("curl", *options, "http://web.corp.test/page")
+        self.mux.take_one("public")
+        self.assertIn(b"405 Method Not Allowed: this proxy opens tunnels", done.stdout)
+
     def test_curl_by_a_proxy_behind_tls(self) -> None:
         proxy = f"https://localhost:{self.mux.ports['public']}"
         ca = str(self.certificate.chain)

@@ -31,9 +31,9 @@ SPEAKING = (
 )
 
 
-def answer(said: bytes, *, unavailable: bool = False) -> RejectionAnswer:
+def answer(said: bytes, *, unavailable: bool = False, **more: bool) -> RejectionAnswer:
     """Give the answer to a client that has said this."""
-    return answer_to(Peeked(said), unavailable=unavailable)
+    return answer_to(Peeked(said), unavailable=unavailable, **more)
 
 
 class TlsTests(SynchronousTestCase):
@@ -142,13 +142,18 @@ class OtherTests(SynchronousTestCase):
         for said in (b"\x00\x00\x00\x08\x04\xd2\x16\x2f", b"\xff", b"howdy\r\n"):
             self.assertEqual(answer(said), NOTHING)
 
-    @given(st.sampled_from(SPEAKING) | st.binary(min_size=1, max_size=30), st.booleans())
-    def test_answer_only_grows(self, said: bytes, unavailable: bool) -> None:  # noqa: FBT001
+    @given(st.sampled_from(SPEAKING) | st.binary(min_size=1, max_size=30), st.data())
+    def test_answer_only_grows(self, said: bytes, data: st.DataObject) -> None:
         before, peeked = NOT_YET, None
+        options = data.draw(
+            st.fixed_dictionaries(
+                dict.fromkeys(("unavailable", "opens_tunnels", "rejects"), st.booleans())
+            )
+        )
         for length in range(1, len(said) + 1):
             peeked = Peeked(said[:length], peeked)
-            now = answer_to(peeked, unavailable=unavailable)
-            self.assertEqual(now, answer(said[:length], unavailable=unavailable))
+            now = answer_to(peeked, **options)
+            self.assertEqual(now, answer(said[:length], **options))
             self.assertTrue(now.data.startswith(before.data))
             if before.complete:
                 self.assertEqual(now, before)

@@ -313,9 +313,7 @@ class MuxProtocol(End, Client):
         if self.goes_by_hello:
             self.decided_in, self.decided_route = layer, route
         if route is None:
-            if record.route is None:
-                self.unrecognised = self.received[: CAPTURED * self.configuration.settings.capture]
-            return Routed(layer.default, "no-route")
+            return self._leave_to_default(layer)
         if record.route is not None and self.counted is not None:  # it has terminated TLS
             self.counted.left()
         self.counted = route.counts
@@ -351,11 +349,28 @@ class MuxProtocol(End, Client):
 
     def _refuse(self, how: Refusal, reason: EndReason) -> Outcome:
         is_unanswered = self.tunnel is not None and not self.tunnel.is_answered
-        if (how is Refusal.REJECT and self.received) or (
-            is_unanswered and how is not Refusal.RESET
-        ):
-            return ToRejecting(reason)
+        may_get_answer = self.opens_tunnels or (how is Refusal.REJECT and self.received)
+        if how is not Refusal.RESET and (is_unanswered or may_get_answer):
+            return ToRejecting(how, reason)
         return ToClosing(how, reason)
+
+    def _leave_to_default(self, layer: RuleLayer) -> Outcome:
+        if self.record.route is None:
+            self.unrecognised = self.received[: CAPTURED * self.configuration.settings.capture]
+        if isinstance(layer.default, Refusal) and self._could_have_tunnel(layer):
+            self.opens_tunnels = True
+        return Routed(layer.default, "no-route")
+
+    def _could_have_tunnel(self, layer: RuleLayer) -> bool:
+        """Return whether a route of the layer might open a tunnel for the client, had it asked for one by CONNECT."""
+        routes = [route for route in layer.outer.items if route.tunnel and not route.dry_run]
+        if not routes:
+            return False
+        address, tls = self.address, self.agreed_tls
+        host, found = address.host if address else None, tls.found if tls else None
+        detection = layer.detector.start_detection(host, self.record.time, found)
+        detection.feed(b"CONNECT ")
+        return detection.needs_more(routes)
 
     @override
     def open_tunnel(self) -> None:

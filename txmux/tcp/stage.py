@@ -63,6 +63,7 @@ class Client(Protocol):
     tlvs: tuple[Tlv, ...] = ()
     agreed_tls: AgreedTLS | None = None  # of the client's TLS, if it was terminated here
     tunnel: TunnelDialogue | None = None  # that it has asked for
+    opens_tunnels: bool = False  # whether a route for CONNECT would take it, and none has
     ech: Unsealed | None = None  # the hidden hello, which has taken the place of the one that came
     is_request_cut: bool = False  # whether it was decided while a request for TLS could still come
     goes_by_hello: bool = False  # whether its routes look into hellos, and it may send one

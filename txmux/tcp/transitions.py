@@ -169,6 +169,7 @@ class ToClosing(NamedTuple):
 class ToRejecting(NamedTuple):
     """The connection is closed after an answer in the client's protocol."""
 
+    how: Refusal
     reason: EndReason
 
 

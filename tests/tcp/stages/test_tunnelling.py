@@ -9,18 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+from twisted.internet.defer import Deferred
 
 from tests.support.folders import make_folder
 from tests.support.mux import CLOSE, MuxTestCase, backend_at, server_at
 from tests.support.peers import Peer, close
 from tests.support.ports import free_port
 from tests.wire.hello_builder import client_hello, records, server_name
+from txmux.client.tunnel_users import TunnelUsers
 from txmux.rules.embedding import route
 from txmux.rules.model import Backend, Clients, NetworkSet, Reachable, Refusal, Route, Server
 from txmux.rules.reading.backend import KEYS
 
 SSH = b"SSH-2.0-test\r\n"
 OPEN = b"HTTP/1.1 200 Connection established\r\n\r\n"
+FORWARD = b"GET http://deb.example/x HTTP/1.1\r\nHost: deb.example\r\n\r\n"
 NO_ADDRESS = b"\0\1" + bytes(6)
 MATCHES = ("http method=CONNECT", "socks5", "socks4")
 
@@ -148,6 +151,13 @@ class FixedServerTest(TunnelCase):
         ):
             await self.refused(port, said, answer, "connect-refused")
 
+    async def test_code_of_a_network_that_is_not_reached(self) -> None:
+        """No route leads to a group for TCP."""
+        backend = Backend("group", (server_at(9, "224.0.0.1"),), retries=0)
+        port = self.mux([tunnel_route(backend)])
+        client = await self.connect_until_lost(port, b"\5\1\0" + socks5("a", 1))
+        self.assertEqual(client.received, b"\5\0\5\3" + NO_ADDRESS)
+
     async def test_codes_of_what_is_not_allowed(self) -> None:
         port = self.mux([tunnel_route(by_name("*.example"))])
         for host in ("127.0.0.1", "a.test", "example", "2130706433", "0x7f.1"):
@@ -235,6 +245,59 @@ class DetectionTest(TunnelCase):
         close(client, server)
         record = await self.logged()
         self.assertEqual((record.facts["host"], record.facts["port"]), ("b", "2"))
+
+
+class ForwardingTest(TunnelCase):
+    """Programs ask a proxy to forward requests for ``http:``, and learn that this one does not."""
+
+    async def test_answer_says_what_is_possible(self) -> None:
+        for said in (FORWARD, b"POST / HTTP/1.0\r\n\r\nx"):
+            for default in (CLOSE, Refusal.REJECT):
+                for asked, count in ((said, 1), (said[:1], 2)):
+                    port = self.mux([tunnel_route()], default=default)
+                    client = await self.connect(port, asked)
+                    if count == 2:
+                        await self.seen(1)
+                        client.send(said[1:])
+                    await client.is_lost()
+                    head, _, body = bytes(client.received).partition(b"\r\n\r\n")
+                    self.assertTrue(head.startswith(b"HTTP/1.1 405 Method Not Allowed\r\n"))
+                    self.assertIn(b"\r\nAllow: CONNECT\r\n", head)
+                    self.assertIn(b"opens tunnels by CONNECT", body)
+                    self.assertFalse(client.was_reset())
+                    await self.assert_logged(reason="no-route", bytes_in=len(said))
+                    self.records.clear()
+
+    async def test_inside_of_a_tunnel(self) -> None:
+        other = attrs.evolve(tunnel_route(), name="second", under=("tunnel",))
+        port = self.mux([tunnel_route(), other])
+        client = await self.connect_until_lost(port, connect_to("a:1") + FORWARD)
+        self.assertTrue(client.received.startswith(OPEN + b"HTTP/1.1 405 "))
+
+    async def test_who_could_have_no_tunnel(self) -> None:
+        elsewhere = Clients(NetworkSet([ip_network("192.0.2.0/24")]))
+        by_socks = attrs.evolve(tunnel_route(), alternatives=route("socks5", CLOSE).alternatives)
+        of_host = attrs.evolve(
+            tunnel_route(), alternatives=route("http method=CONNECT host=a", CLOSE).alternatives
+        )
+        for said, made, default in (
+            (FORWARD, tunnel_route(clients=elsewhere), CLOSE),
+            (FORWARD, tunnel_route(dry_run=True), CLOSE),
+            (FORWARD, by_socks, CLOSE),
+            (FORWARD, tunnel_route(), Refusal.RESET),
+            (connect_to("b:1"), of_host, CLOSE),
+            (SSH, tunnel_route(), CLOSE),
+        ):
+            port = self.mux([made], default=default)
+            client = await self.connect_until_lost(port, said)
+            self.assertEqual(client.received, b"")
+            await self.assert_logged(reason="no-route")
+            self.records.clear()
+
+    async def test_others_are_rejected_as_ever(self) -> None:
+        port = self.mux([tunnel_route()], default=Refusal.REJECT)
+        client = await self.connect_until_lost(port, SSH)
+        self.assertIn(b"not allowed here", client.received)
 
 
 class MalformedTest(TunnelCase):
@@ -402,6 +465,35 @@ class LoginTest(TunnelCase):
         errors = [record.facts["tunnel_error"] for record in self.records]
         self.assertIn("too many logins wait to be checked", errors)
         self.assertEqual(self.backend.peers, [])
+
+    async def test_much_that_comes_while_a_password_is_checked(self) -> None:
+        """It waits in the client's socket, and is read once the check is over."""
+        asked: list[Deferred[bool]] = []
+
+        def check(*_: object) -> Deferred[bool]:
+            asked.append(Deferred())
+            return asked[-1]
+
+        self.patch(TunnelUsers, "check", check)
+        backend = backend_at(self.backend_port())
+        port = self.mux([tunnel_route(backend, tunnel_users=self.file)], peek_limit=1024)
+        again = connect_to("a:1", basic("ann:secret"), "X: " + "x" * 600)
+        client = await self.connect(port, connect_to("a:1", basic("ann:wrong")))
+        while not asked:
+            await self.turn()
+        client.send(again + again[:500])
+        while not self.only().stage._paused:
+            await self.turn()
+        client.send(again[500:] + SSH)
+        for count in (2, 3):
+            asked[-1].callback(False)  # noqa: FBT003 - of a Deferred
+            while len(asked) < count:
+                await self.turn()
+        asked[-1].callback(True)  # noqa: FBT003 - the same
+        server = await self.backend.heard(len(SSH))
+        self.assertEqual(client.received.count(b"HTTP/1.1 407 "), 2)
+        close(client, server)
+        await self.logged()
 
     async def test_client_leaves_while_its_password_is_checked(self) -> None:
         login = base64.b64encode(b"ann:wrong").decode()

@@ -75,6 +75,7 @@ class Rejecting(Stage):
     state: ClassVar[ConnectionState] = "rejecting"
     may_connect: ClassVar[bool] = False
 
+    _how: Refusal
     _reason: EndReason
     _answered = 0
     _closing = False
@@ -94,7 +95,12 @@ class Rejecting(Stage):
         if tunnel is not None and not tunnel.is_answered:
             answer = RejectionAnswer(tunnel.refusal(self._reason), complete=True)
         else:
-            answer = answer_to(self._received, unavailable=self._reason not in _NOT_ALLOWED)
+            answer = answer_to(
+                self._received,
+                unavailable=self._reason not in _NOT_ALLOWED,
+                opens_tunnels=client.opens_tunnels,
+                rejects=self._how is Refusal.REJECT,
+            )
         fresh = answer.data[self._answered :]
         if fresh:
             self._answered = len(answer.data)
