@@ -104,6 +104,21 @@ class TunnelUsersTest(TestCase):
         self.assertEqual(await gatherResults(checks), [False] * 3)
         self.assertIsNone(self.users.crowded())
 
+    async def test_changed_file(self) -> None:
+        """Right logins of before count no more: of a user that has gone, and of one that has another password."""
+        for user in _COSTS:
+            self.assertTrue(await self.check(user, user.encode()))
+        self.users._path.write_bytes(b"dear:%b\n" % self.users._hashes["cheap"])
+        self.users.look_again()
+        for user in _COSTS:
+            self.assertFalse(await self.check(user, user.encode()))
+
+    async def test_memory(self) -> None:
+        self.patch(tunnel_users, "_MOST_KNOWN", 2)
+        for user in _COSTS:
+            self.assertTrue(await self.check(user, user.encode()))
+            self.assertIn(len(self.users._known), {1, 2})
+
     def test_file_that_cannot_be_read(self) -> None:
         users = TunnelUsers("r", make_folder(self) / "none")
         self.addCleanup(self.flushLoggedErrors)

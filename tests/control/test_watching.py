@@ -54,6 +54,19 @@ class RulesWatchTest(SynchronousTestCase):
         self.assertEqual((looks, watch.has_changed), ([4, 8, 12], False))
         watch.stop_watching()
 
+    def test_file_that_is_included_twice(self) -> None:
+        """It is read once, as when rules are read."""
+        folder = make_folder(self)
+        path, other = folder / "rules.ini", folder / "a.conf"
+        path.write_text("[txmux]\ninclude = *.conf\n    a*\n[listen x]\nendpoint = 127.0.0.1:0\n")
+        (folder / "b.conf").symlink_to(other)
+        other.write_text("[backend a]\nserver = 127.0.0.1:1\n")
+        files = load(path).files
+        loaded = watching._digest(watching._loaded(files))
+        self.assertEqual(watching._current_digest(folder, files), loaded)
+        other.write_text("[backend a]\nserver = 127.0.0.1:2\n")
+        self.assertNotEqual(watching._current_digest(folder, files), loaded)
+
     def test_folder_that_may_not_be_listed(self) -> None:
         """As one of root's, where the service has become another user: its files are the same until one is seen to be another."""
         folder = make_folder(self)

@@ -15,7 +15,7 @@ from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import TestCase
 
 from tests.interop.children import PATIENCE, eventually
-from tests.processes.test_channel import open_files
+from tests.net.channel.test_channel import open_files
 from tests.processes.timed import TimedTestCase
 from tests.support.folders import make_folder
 from tests.support.mux import VirtualTime

@@ -84,6 +84,19 @@ class VersionTests(SynchronousTestCase):
         ):
             self.assertEqual(self.version(legacy_version=number), name)
 
+    def test_extension(self) -> None:
+        """The highest known of those offered counts, in any order."""
+        for numbers, name in (
+            ((0x0304,), "1.3"),
+            ((0x0A0A, 0x0303, 0x0304, 0x0302), "1.3"),
+            ((0x0301, 0x0302), "1.1"),
+            ((0x0303, 0x7F1C), "1.2"),
+            ((0x0002, 0x0301), "1.0"),
+            ((0x0002,), "1.2"),
+            ((0x0403,), "1.2"),
+        ):
+            self.assertEqual(self.version(versions(*numbers)), name, numbers)
+
 
 class FormTests(SynchronousTestCase):
     def test_no_extensions(self) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from hypothesis import example, given
 from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
@@ -16,6 +17,7 @@ from txmux.access import bans
 from txmux.access.bans import Ban
 from txmux.access.shared import bans as shared_bans
 from txmux.access.shared.bans import SharedBans
+from txmux.net.redis import RedisError
 from txmux.rules.model.settings import Store
 
 _NETWORK = ip_network("192.0.2.7")
@@ -117,6 +119,32 @@ class LostTests(SynchronousTestCase):
             "bans redis://192.0.2.1: no good answer for 1 min 3 s: refused; bans", sentence
         )
         self.assertEqual((len(events), shared.state), (1, "lost"))
+
+
+class CompareTests(SynchronousTestCase):
+    def test_one_comparison_at_a_time(self) -> None:
+        """Redis that has not sent all bans by the next one counts as lost; a later one goes on."""
+        shared, answers = SharedBans(Clock(), _STORE, None, Machine().bans), list[Deferred[Any]]()
+
+        class Redis:
+            async def execute(self, *_: object) -> Any:
+                answers.append(Deferred())
+                return await answers[-1]
+
+        def compare() -> Deferred[None]:
+            return Deferred.fromCoroutine(shared._compare(Redis()))  # type: ignore[arg-type]
+
+        first = compare()
+        failed = self.failureResultOf(compare(), RedisError)
+        self.assertIn("has not sent all bans", failed.getErrorMessage())
+        answers[0].callback([b"7", b""])
+        self.assertNoResult(first)
+        answers[1].callback([b"0", b""])
+        self.successResultOf(first)
+        again = compare()
+        answers[2].errback(RedisError("away"))
+        self.failureResultOf(again, RedisError)
+        self.assertNoResult(compare())
 
 
 class FullTests(SynchronousTestCase):

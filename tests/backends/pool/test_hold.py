@@ -13,6 +13,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.backends.pool.pools import Watched
+from txmux.backends.pool import hold
 from txmux.backends.pool.hold import HeldClient, HoldLine
 from txmux.rules.model import Check
 from txmux.telemetry.counting.process_counters import ProcessCounters
@@ -64,6 +65,17 @@ class LineTests(SynchronousTestCase):
             (len(self.line), self.line.blocks, self.clock.getDelayedCalls()), (0, False, [])
         )
         self.assertEqual(self.waiting, [True, False])
+
+    @given(st.permutations(range(12)), st.sets(st.integers(0, 11)))
+    def test_the_order_stays_where_many_leave(self, came: list[int], leave: set[int]) -> None:
+        self.patch(hold, "_SPARE", 0)
+        self.setUp()
+        clients = [self.join(f"{number:02}", came_at=float(number)) for number in came]
+        for number, client in zip(came, clients, strict=True):
+            if number in leave:
+                self.line.remove(client)
+        self.is_up = True
+        self.assertEqual(self.pass_time(1), [f"{n:02}" for n in range(12) if n not in leave])
 
     def test_those_that_may_have_left_come_last(self) -> None:
         self.join("a", may_have_left=True)

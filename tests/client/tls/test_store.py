@@ -21,6 +21,7 @@ from tests.backends.connect.tls_case import authority
 from tests.support.certificates import make_authority, rsa_pem
 from tests.support.folders import make_folder
 from txmux.client import watched
+from txmux.client.tls.client_certificates import NOT_ALLOWED
 from txmux.client.tls.contexts import Contexts
 from txmux.client.tls.store import CertificateStore
 from txmux.client.tls.terminations import Terminations
@@ -55,9 +56,9 @@ class Handshake:
     """A client and a server that shake hands in memory, with session tickets and all."""
 
     def __init__(self, context: SSL.Context, client: ssl.SSLContext, **options: Any) -> None:
-        self._server = SSL.Connection(context, None)
-        self._server.set_accept_state()
-        self._server.set_app_data(SimpleNamespace(distrusted=None))
+        self.server = SSL.Connection(context, None)
+        self.server.set_accept_state()
+        self.server.set_app_data(SimpleNamespace(distrusted=None))
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.client = client.wrap_bio(self._incoming, self._outgoing, **options)
 
@@ -67,13 +68,13 @@ class Handshake:
             self.client.do_handshake()
             self.client.read(1)
         if self._outgoing.pending:
-            self._server.bio_write(self._outgoing.read())
+            self.server.bio_write(self._outgoing.read())
         try:
             with contextlib.suppress(SSL.WantReadError):
-                self._server.do_handshake()
+                self.server.do_handshake()
         finally:
             with contextlib.suppress(SSL.WantReadError):
-                self._incoming.write(self._server.bio_read(2**16))
+                self._incoming.write(self.server.bio_read(2**16))
 
     def finish(self) -> ssl.SSLObject:
         for _ in range(3):
@@ -204,6 +205,21 @@ class ClientTests(StoreCase):
         """Nobody comes back with a session, which would outlive the certificate and the list of revoked ones."""
         context = self.context()
         self.assertFalse(is_resumed(context, context, self.bob))
+
+    def test_session_of_a_client_that_is_not_allowed(self) -> None:
+        """OpenSSL, and so the session, knows nothing of `allow_client`."""
+        for name, is_allowed in (("alice", False), ("bob", True)):
+            allowed = (allowed_client(f"cn={name}"),)
+            context = self.context(client="optional", allow_client=allowed)
+            expected, session = credulous(self.bob), None
+            for is_resumed in (False, True):
+                hands = Handshake(context, expected, session=session)
+                session = hands.finish().session
+                self.assertEqual(hands.client.session_reused, is_resumed)
+                distrusted = hands.server.get_app_data().distrusted
+                found, why = context.get_app_data().client_certificate(hands.server, distrusted)
+                self.assertEqual("any" in found.kinds, is_allowed)
+                self.assertEqual(why and why[0], None if is_allowed else NOT_ALLOWED)
 
     def test_authorities_that_clients_are_told(self) -> None:
         connection = SSL.Connection(self.context(), None)

@@ -85,7 +85,7 @@ class RefusalTests(SynchronousTestCase):
         self.refused("locale", b"(?L)a", b"(?L:a)")
 
     def test_syntax_errors_have_message_and_position_of_re(self) -> None:
-        self.refused(r"is not a regular expression: .*unterminated.* at position 1", b"a(b")
+        self.refused(r"^'a\(b' is not a regular expression: .*unterminated.* at position 1", b"a(b")
         self.refused("unterminated character set at position 0", b"[a")
         self.refused(r"bad escape \\q at position 1", rb"a\q")
         self.refused("nothing to repeat at position 0", b"*a")

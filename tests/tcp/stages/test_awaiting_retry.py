@@ -213,12 +213,15 @@ class AwaitingRetryTest(HiddenCase):
     async def test_what_comes_early_waits_for_the_answer(self) -> None:
         early = b"\x17\3\3\0\4abcd"
         client, server = await self.began(early, peek_limit=2048)
-        client.send(early * 400)
+        for _ in range(40):
+            client.send(early * 100)
+            await self.turn()
         await self.turn(20)
         self.assertEqual(len(server.received), self.hello)
+        self.assertLess(len(self.only().received), 10_000)  # and no more is read
         server.send(_ANSWER)
-        await server.has(self.hello + 401 * len(early))
-        self.assertEqual(bytes(server.received)[self.hello :], early * 401)
+        await server.has(self.hello + 4001 * len(early))
+        self.assertEqual(bytes(server.received)[self.hello :], early * 4001)
         client.close()
         server.close()
         await self.assert_logged(reason="done")

@@ -23,7 +23,9 @@ from tests.wire.proxyprotocol.vectors import (
 )
 from txmux.rules.embedding import route
 from txmux.rules.model import Clients, NetworkSet, Senders, UnixClients
+from txmux.tcp.stages import reading_proxy_header
 from txmux.tcp.stages.reading_proxy_header import is_sender
+from txmux.wire.proxyprotocol.decode import decode
 from txmux.wire.proxyprotocol.encode import encode_ssl, encode_v1, encode_v2
 from txmux.wire.proxyprotocol.header import Command, ProxyHeader, SslClient, SslInfo, Tlv, TlvType
 
@@ -73,13 +75,21 @@ class AcceptedTest(IntroducedTestCase):
             number += len(encoded)
 
     async def test_header_and_payload_may_come_byte_by_byte(self) -> None:
-        port = self.introduced_mux()
+        """Of version 2, it is read when its length is known, and when it is whole."""
+        port, lengths = self.introduced_mux(), list[int]()
+
+        def counted(data: bytes) -> Any:
+            lengths.append(len(data))
+            return decode(data)
+
+        self.patch(reading_proxy_header, "decode", counted)
         client = await self.connect(port)
         for byte in [*V2_WITH_CHECKSUM, *b"SSH-2.0-"]:
             client.send(bytes([byte]))
             await self.turn(2)
         server = await self.backend.heard(8)
         self.assertEqual(bytes(server.received), b"SSH-2.0-")
+        self.assertLessEqual(len([one for one in lengths if one > 16]), 1)
 
     async def test_v4_mapped_address_is_its_ipv4_address(self) -> None:
         routes = [route("any", "close", name="here", from_=["192.0.2.0/24"])]

@@ -74,6 +74,15 @@ class EndsHereTest(TerminationCase):
             self.assertEqual(record.facts["sni"], "a.test")
             self.records.clear()
 
+    async def test_one_that_does_not_come_is_not_waited_for_without_end(self) -> None:
+        client = await self.asked_again()
+        client.send(CHANGED * 6000)
+        await client.has_all()
+        self.assertEqual(bytes(client.received)[self.before :], ILLEGAL)
+        client.close()
+        record = await self.assert_logged(reason="tls-failed")
+        self.assertIn("the second hello is too long", record.facts["tls_error"])
+
     async def test_the_same_is_served_however_it_is_cut(self) -> None:
         for size in (1, 1000):
             client = await self.asked_again()

@@ -1,5 +1,7 @@
 """What a client says that asks for a tunnel, however it is cut."""
 
+import errno
+
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -16,6 +18,7 @@ _REQUESTS = (
     b"\4\1\0\x50\0\0\0\1me\0host\0rest",
     b"\4\1\0\x50\x7f\0\0\1\0",
 )
+_ANN = b"Proxy-Authorization: Basic YW5uOnNlOmNyZXQ="
 _Story = tuple[list[object], TunnelDialogue]
 
 
@@ -68,6 +71,34 @@ class DialogueTest(SynchronousTestCase):
             self.assertRegex(dialogue.host, r"\A[A-Za-z0-9._:-]+\Z")
         if False in events:
             self.assertIsInstance(dialogue.refusal("error"), bytes)
+
+    def test_logins(self) -> None:
+        """One, by RFC 7617; of two it is not known which counts."""
+        for fields, login in (
+            ((_ANN,), Login("ann", b"se:cret")),
+            ((_ANN.replace(b"Basic", b"bAsIc  "),), Login("ann", b"se:cret")),
+            ((_ANN, _ANN), None),
+            ((_ANN[:-1],), None),
+            ((_ANN.replace(b"Basic", b"Digest"),), None),
+            ((b"X-" + _ANN,), None),
+            ((), None),
+        ):
+            head = b"\r\n".join((b"CONNECT a:1 HTTP/1.0", *fields, b"\r\n"))
+            event = told([head], wants_login=True)[0][0]
+            self.assertEqual(event, login or False, fields)
+
+    def test_codes(self) -> None:
+        for number, reason, code in (
+            (errno.ENETUNREACH, "connect-refused", 3),
+            (errno.EHOSTUNREACH, "connect-refused", 4),
+            (errno.ECONNREFUSED, "connect-refused", 5),
+            (0, "connect-timeout", 6),
+            (0, "limit", 1),
+            (0, "tls-failed", 1),
+        ):
+            dialogue = told([_REQUESTS[2]])[1]
+            dialogue.number = number
+            self.assertEqual(dialogue.refusal(reason)[:3], bytes([5, code, 0]))
 
     def test_address_with_a_scope(self) -> None:
         host = b"fe80::1%\n\x1b[31m"
