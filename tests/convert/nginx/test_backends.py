@@ -199,6 +199,36 @@ class ConnectTests(SynchronousTestCase):
         )
         self.assertNotIn("resolvers", server(f"proxy_pass app.internal:443; {resolver}").text)
 
+    def test_resolver_of_a_server_that_is_looked_up_again(self) -> None:
+        """In its place, in the group's, or in that of all; another name is asked for so, too, which nginx does not do."""
+        group = "upstream u {{ server app.internal:443 resolve; {} zone u 1m; }}"
+        for inside, outside, valid in (
+            ("resolver 192.0.2.53 valid=30s;", "", "resolve = 30s\n"),
+            ("", "resolver 192.0.2.53 valid=30s;", "resolve = 30s\n"),
+            ("resolver 192.0.2.53;", "resolver 192.0.2.54;", ""),
+        ):
+            output = server("proxy_pass u;", f"{outside} {group.format(inside)}")
+            self.assertIn(f"resolvers = 192.0.2.53\n{valid}", output.text)
+            self.assertEqual(output.warnings, ())
+        output = server("proxy_pass u;", group.format("resolver ::1; resolver_timeout 5s;"))
+        self.assertIn(
+            "resolver_timeout 5s: has no counterpart; a name server has", output.warnings[0]
+        )
+        output = server("proxy_pass u;", group.format(""))
+        self.assertIn("app.internal:443: without a resolver", output.warnings[0])
+        other = group.format("server b.example:1; server 192.0.2.1:1;")
+        output = server("proxy_pass u; resolver 192.0.2.53;", other)
+        self.assertIn("these are asked for b.example:1, too", output.warnings[0])
+
+    def test_hash_of_the_address_in_a_header(self) -> None:
+        servers = "server 192.0.2.1:1; server 192.0.2.2:1;"
+        group = f"upstream u {{ hash $proxy_protocol_addr; {servers} }}"
+        more = f"{group} server {{ listen 9 proxy_protocol; proxy_pass u; set_real_ip_from all; }}"
+        self.assertIn("that all clients get one server", looks(server("proxy_pass u;", group))[0])
+        output = server("return '';", more)
+        self.assertIn("balance = source-hash\n", output.text)
+        self.assertNotIn("all clients get one server", output.text)
+
     def test_health_check_connects(self) -> None:
         output = server("proxy_pass a; health_check interval=10 passes=2 fails=3 port=8080;")
         self.assertIn("check = tcp interval=10s rise=2 fall=3 port=8080 timeout=5s\n", output.text)

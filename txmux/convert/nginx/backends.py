@@ -16,14 +16,14 @@ from txmux.convert.routes import CLOSE, add_destinations
 from txmux.convert.terms import InexpressibleError
 from txmux.convert.values import COMMON_NAME, is_public, split_address
 from txmux.convert.writer import Draft, DraftSection
-from txmux.transport import is_address
 
+_OF_HEADER = "$proxy_protocol_addr"
 _FAR = 3
 """Servers that txmux tries by default."""
 
 SETTINGS = (
-    *("proxy_bind", "proxy_connect_timeout", "proxy_download_rate", "proxy_half_close"),
-    *("proxy_next_upstream", "proxy_next_upstream_timeout", "proxy_next_upstream_tries"),
+    *("proxy_bind", "proxy_connect_timeout", "proxy_download_rate", "proxy_next_upstream"),
+    *("proxy_next_upstream_tries",),
     *("proxy_protocol", "proxy_requests", "proxy_responses", "proxy_ssl", "proxy_ssl_certificate"),
     *("proxy_ssl_certificate_key", "proxy_ssl_name", "proxy_ssl_trusted_certificate"),
     *("proxy_ssl_verify", "proxy_timeout", "proxy_upload_rate", "health_check"),
@@ -31,14 +31,7 @@ SETTINGS = (
 )
 """Directives that a backend depends on."""
 
-WITHOUT_COUNTERPART = {
-    "proxy_next_upstream_timeout": "connect_timeout is for each attempt, and retries says how many there are",
-    "proxy_ssl_ciphers": "txmux chooses the ciphers",
-    "proxy_ssl_conf_command": "",
-    "proxy_ssl_protocols": "TLS 1.2 and 1.3 are spoken",
-    "proxy_ssl_verify_depth": "",
-    "resolver_timeout": "a name server has 1 s for its answer, and 3 s in a second round",
-}
+RESOLVER_TIMEOUT = "a name server has 1 s for its answer, and 3 s in a second round"
 
 
 class Backends:
@@ -67,7 +60,8 @@ class Backends:
                 self._draft.flag(origin, message)
             raise InexpressibleError(f"{group.name} has no server")
         settings = [str(scope.get(name)) for name in SETTINGS]
-        named = by_name and (text or "").lower() not in self._groups and _has_name(group)
+        is_looked_up = by_name and (text or "").lower() not in self._groups and _has_name(group)
+        named = is_looked_up or any(m.resolves and m.has_name for m in group.members)
         key = (group, tuple(settings), named, is_udp)
         if key not in self._made:
             section = self._made[key] = self._draft.section("backend", group.name, group.line)
@@ -95,6 +89,9 @@ class Backends:
     ) -> None:
         answers = is_udp and scope.text("proxy_responses", "0") != "0"
         add_members(group, section, is_udp=is_udp, answers=answers)
+        if group.hashed and group.hashed.value == _OF_HEADER and not _has_header(scope):
+            why = "nothing for nginx without 'listen … proxy_protocol', so that all clients get one server"
+            section.flag(group.hashed, f"becomes the address of the client; {_OF_HEADER} is {why}")
         if is_udp:
             if len(group.members) > 1 or _has_name(group):
                 section.add("retries", "0")  # nginx sends no datagram to a second server
@@ -110,10 +107,6 @@ class Backends:
         _add_source(section, scope)
         if named:
             _add_resolver(section, group, scope)
-        for directive in scope.own:
-            why = WITHOUT_COUNTERPART.get(directive.name)
-            if why is not None:
-                section.warn(directive, f"has no counterpart{why and f'; {why}'}")
 
     def _add_stream_keys(
         self, section: DraftSection, group: UpstreamGroup, scope: DirectiveScope
@@ -227,18 +220,28 @@ def _add_check(section: DraftSection, scope: DirectiveScope) -> None:
 
 
 def _add_resolver(section: DraftSection, group: UpstreamGroup, scope: DirectiveScope) -> None:
-    directive = scope.get("resolver")
+    own = DirectiveScope(group.block, tuple(scope.all("resolver")))
+    directive, timeout = own.get("resolver"), own.get("resolver_timeout")
+    names = [m.place for m in group.members if m.has_name]
     if directive is None:
-        message = f"{group.members[0].place}: without a resolver, nginx closes its clients; txmux asks the system's"
+        message = (
+            f"{names[0]}: without a resolver, nginx closes its clients; txmux asks the system's"
+        )
         section.warn(group.line, message)
         return
+    if timeout:
+        section.warn(timeout, f"has no counterpart; {RESOLVER_TIMEOUT}")
+    once = [m.place for m in group.members if m.has_name and not m.resolves and len(names) > 1]
+    if once:
+        message = f"these are asked for {', '.join(once)}, too, for which nginx asks the system's"
+        section.warn(directive, message)
     for word in directive.parameters:
         name, equals, value = word.partition("=")
         if not equals:
             section.add("resolvers", word, directive)
-        elif name == "valid" and "{" not in group.members[0].place:
+        elif name == "valid" and "{" not in names[0]:
             section.add("resolve", duration(value), directive)
-        elif name in {"ipv4", "ipv6"} and value == "off":
+        elif (name, value) not in {("ipv4", "on"), ("ipv6", "on")}:
             section.warn(directive, f"no counterpart of {word}")
 
 
@@ -254,6 +257,8 @@ def _with_placeholder(value: Value) -> str:
 
 def _has_name(group: UpstreamGroup) -> bool:
     """Return whether a group is one server whose name is to be looked up."""
-    place = group.members[0].place
-    is_alone = len(group.members) == 1 and not place.startswith("unix:")
-    return is_alone and not is_address(place.rpartition(":")[0].strip("[]"))
+    return len(group.members) == 1 and group.members[0].has_name
+
+
+def _has_header(scope: DirectiveScope) -> bool:
+    return any("proxy_protocol" in listen.parameters for listen in scope.all("listen"))

@@ -1,11 +1,11 @@
 """The ``stream`` block of an ``nginx.conf``, of nginx 1.9 to 1.29, as rules."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import attrs
 
 from txmux.convert.matching import LUA
-from txmux.convert.nginx.backends import SETTINGS, WITHOUT_COUNTERPART, Backends
+from txmux.convert.nginx.backends import RESOLVER_TIMEOUT, SETTINGS, Backends
 from txmux.convert.nginx.reader import Directive, NginxReader
 from txmux.convert.nginx.servers import NginxConversion, ServerBlock
 from txmux.convert.nginx.values import DirectiveScope, duration
@@ -21,45 +21,74 @@ _STREAMS = frozenset({"stream", "tcp"})
 _BLOCKS = frozenset({"geo", "limit_conn_zone", "map", "server", "split_clients", "upstream"})
 """What may be in a file that is included in ``stream``."""
 
-_UNDERSTOOD = {
-    *(*SETTINGS, *WITHOUT_COUNTERPART, "allow", "deny", "limit_conn", "limit_conn_dry_run"),
+_TAKEN = {
+    *(*_BLOCKS, *SETTINGS, "allow", "deny", "limit_conn", "limit_conn_dry_run", "access_log off"),
     *("listen", "pass", "preread_buffer_size", "preread_timeout", "proxy_pass", "return", "set"),
-    *("set_real_ip_from", "ssl_alpn", "ssl_certificate", "ssl_certificate_key"),
-    *("ssl_client_certificate", "ssl_handshake_timeout", "ssl_crl", "ssl_preread"),
-    *("ssl_protocols", "ssl_verify_client"),
+    *("proxy_protocol_timeout", "set_real_ip_from", "ssl_alpn", "ssl_certificate"),
+    *("ssl_certificate_key", "ssl_client_certificate", "ssl_crl", "ssl_handshake_timeout"),
+    *("ssl_preread", "ssl_protocols", "ssl_trusted_certificate", "ssl_verify_client"),
 }
-_OF_PROCESS = {"user": ("user", "group"), "worker_processes": ("workers",)}
-_QUIET = {
-    *("limit_conn_log_level", "limit_conn_status", "map_hash_bucket_size", "map_hash_max_size"),
-    *("preread_by_lua_no_postpone", "proxy_ssl_server_name"),
-    *("proxy_ssl_session_reuse", "server_names_hash_bucket_size", "server_name"),
-    *("server_names_hash_max_size", "ssl_prefer_server_ciphers", "ssl_session_cache"),
-    *("ssl_session_tickets", "ssl_session_timeout", "ssl_trusted_certificate"),
-    *("variables_hash_bucket_size", "variables_hash_max_size", "log_format", "open_log_file_cache"),
-}
-"""Directives that need no counterpart, and no report."""
+"""Directives that rules come from; with its value if it is about that one alone."""
 
+_OF_PROCESS = {"user": ("user", "group"), "worker_processes": ("workers",)}
+_OF_MEMORY = ("map_hash", "server_names_hash", "variables_hash")
+WITHOUT_EFFECT: Mapping[str, str] = {
+    **{
+        f"{table}_{size}_size": "the memory of a table; what is found in it is the same"
+        for table in _OF_MEMORY
+        for size in ("bucket", "max")
+    },
+    "preread_by_lua_no_postpone": "the order of programs in Lua, each of which is reported",
+    "proxy_half_close on": "txmux always does so",
+    "proxy_next_upstream_timeout 0": "no limit, as in txmux",
+    "proxy_ssl_server_name on": "txmux always sends the name",
+    "proxy_ssl_session_reuse on": "whether a session is resumed is not seen by clients",
+    "server_name": "chooses among servers at one address, which are reported",
+    "ssl_session_cache none": "no session is stored, as in txmux",
+    "ssl_session_tickets on": "txmux always gives tickets",
+    "tcp_nodelay on": "txmux always does so",
+}
+"""Directives, some with a value, that have no counterpart and no report, and why they need none."""
+
+_KNOWN = _TAKEN | WITHOUT_EFFECT.keys()
+_CIPHERS = "txmux chooses the ciphers"
+_TICKETS = "sessions are in tickets, which txmux always gives, and in nothing else"
 _WARNED = {
     "proxy_buffer_size": "",
+    "proxy_half_close": "when one side has finished, txmux lets the other finish, too, for a minute",
+    "proxy_next_upstream_timeout": "connect_timeout is for each attempt, and retries says how many there are",
     "proxy_socket_keepalive": "keepalive of [listen] is for both sides",
-    "ssl_ciphers": "txmux chooses the ciphers",
-    "ssl_conf_command": "txmux chooses the ciphers",
-    "ssl_dhparam": "txmux chooses the ciphers",
-    "ssl_ecdh_curve": "txmux chooses the ciphers",
+    "proxy_ssl_ciphers": _CIPHERS,
+    "proxy_ssl_conf_command": "",
+    "proxy_ssl_protocols": "TLS 1.2 and 1.3 are spoken",
+    "proxy_ssl_server_name": "txmux always sends the name, tls_name",
+    "proxy_ssl_session_reuse": "whether a session is resumed, OpenSSL decides",
+    "proxy_ssl_verify_depth": "",
+    "resolver_timeout": RESOLVER_TIMEOUT,
+    "ssl_ciphers": _CIPHERS,
+    "ssl_conf_command": _CIPHERS,
+    "ssl_dhparam": _CIPHERS,
+    "ssl_ecdh_curve": _CIPHERS,
+    "ssl_prefer_server_ciphers": _CIPHERS,
+    "ssl_session_cache": _TICKETS,
+    "ssl_session_tickets": _TICKETS,
+    "ssl_session_timeout": _TICKETS,
     "ssl_stapling": "",
     "ssl_verify_depth": "",
     "tcp_nodelay": "",
 }
+"""Directives that become a comment; any that is in no table becomes a LOOK."""
 
 _ASIDE = {
     "access_log": "access_log in [txmux]",
     "error_log": "",
+    "limit_conn_log_level": "",
     "log_by_lua_block": "",
+    "log_format": "access_log_format in [txmux]",
+    "open_log_file_cache": "",
     "status_zone": "metrics in [txmux]",
 }
 """Directives about the log, and their counterparts."""
-
-_USUAL_SETTINGS = frozenset({("tcp_nodelay", "on"), ("access_log", "off")})
 
 
 def convert_nginx(data: bytes, draft: Draft) -> None:
@@ -156,14 +185,14 @@ def _process(directives: Sequence[Directive], draft: Draft) -> None:
 def _report(directives: Sequence[Directive], draft: Draft) -> None:
     for directive in directives:
         name = directive.name
-        if directive.words in _USUAL_SETTINGS:
+        if name in _KNOWN or str(directive) in _KNOWN:
             continue
         if name in _ASIDE:
             draft.set_aside(directive, name, _ASIDE[name])
         elif name in _WARNED:
             reason = _WARNED[name]
             draft.warn(directive, f"has no counterpart{reason and f'; {reason}'}")
-        elif name not in {*_UNDERSTOOD, *_QUIET, *_BLOCKS, *_WARNED}:
+        else:
             program = f"; {LUA}" if name.startswith("preread_by_lua") else ""
             draft.flag(directive, f"is left out: it has no counterpart{program}")
 

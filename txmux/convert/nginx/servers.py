@@ -21,6 +21,10 @@ from txmux.convert.terms import InexpressibleError, Term
 from txmux.convert.values import bracketed
 from txmux.convert.writer import Draft, DraftSection
 
+_CUT_HELLO = (
+    "nginx closes a client whose hello is longer than preread_buffer_size (16k), or not whole by preread_timeout; "
+    "txmux sends it to default"
+)
 _EVERYBODY = "0.0.0.0/0, ::/0"
 _BY_CLIENT = frozenset({"$binary_remote_addr", "$remote_addr"})
 
@@ -145,6 +149,8 @@ class ServerBlock:
             terms = [term for case in decided.cases for term in case.condition]
             if not any(term.matcher for term in terms):
                 section.add("silent", CLOSE, self._scope.line("ssl_preread"))
+            if decided.otherwise != CLOSE:
+                section.notes.append(_CUT_HELLO)
 
     def _ended(self, listener: DraftSection, decided: DecisionList[str]) -> None:
         others = DecidedCase((Term("tls"),), decided.otherwise, decided.line)
@@ -179,10 +185,20 @@ class ServerBlock:
         verify = scope.text("ssl_verify_client", "off")
         if verify == "off":
             return
-        scope.add_files(section, "tls_client_ca", "ssl_client_certificate")
-        asks = "tls_client_ca" in section.entries
-        if asks:
+        # nginx trusts both, and names only the former to clients.
+        files = [
+            *filter(None, map(scope.get, ("ssl_client_certificate", "ssl_trusted_certificate")))
+        ]
+        asks = bool(files)
+        for file in files[:1]:
+            section.add_path("tls_client_ca", file.value, file)
             scope.add_files(section, "tls_client_crl", "ssl_crl")
+        for file in files[1:]:
+            section.flag(file, "is left out: tls_client_ca is one file, which has to have both")
+        if verify == "on" and not asks:
+            section.flag(
+                scope.line("ssl_verify_client"), "ssl_verify_client: there is no authority"
+            )
         if verify != "on":
             if asks:
                 section.add("tls_client", "optional", scope.line("ssl_verify_client"))
@@ -191,6 +207,7 @@ class ServerBlock:
 
     def _proxied(self, section: DraftSection) -> None:
         trusted = self._scope.all("set_real_ip_from")
+        self._scope.add(section, "proxy_timeout", "proxy_protocol_timeout", "30s")
         if not trusted:
             section.add("accept_proxy_from", _EVERYBODY, section.line)
             message = (
@@ -259,9 +276,17 @@ def _add_minimum(section: DraftSection, protocols: Directive) -> None:
 
 _PORTS = re.compile(r"(?:(?P<host>\[[^\]]*\]|[^:]*):)?(?P<first>[0-9]+)(?:-(?P<last>[0-9]+))?")
 _MOST_PORTS = 256
-_QUIET = {"bind", "default_server", "deferred", "ipv6only", "reuseport", "tcp"}
-_TUNING = frozenset({"accept_filter", "fastopen", "rcvbuf", "sndbuf"})
-_READ = frozenset({"backlog", "multipath", "proxy_protocol", "so_keepalive", "ssl", "udp"})
+WITHOUT_EFFECT = {
+    "bind": "txmux opens a socket for each endpoint",
+    "default_server": "chooses among servers at one address, which are reported",
+    "deferred": "a client that says nothing is not accepted; by txmux it is, and waits",
+    "reuseport": "the workers of txmux share a port anyway",
+    "tcp": "it is, unless udp is there",
+}
+"""Parameters of ``listen`` that have no counterpart and no report, and why they need none."""
+
+_TUNING = frozenset({"accept_filter", "backlog", "fastopen", "rcvbuf", "sndbuf"})
+_READ = frozenset({"ipv6only", "multipath", "proxy_protocol", "so_keepalive", "ssl", "udp"})
 _EVERY = frozenset({"", "*", "0.0.0.0"})  # noqa: S104 - it is read
 
 
@@ -309,7 +334,7 @@ def endpoints_of(directives: Iterable[Directive], draft: Draft) -> list[Endpoint
 
 def _endpoints(directive: Directive, draft: Draft) -> Iterable[Endpoint]:
     flags = dict(word.partition("=")[::2] for word in directive.parameters[1:])
-    unknown = [name for name in flags if name not in {*_QUIET, *_TUNING, *_READ}]
+    unknown = [name for name in flags if name not in {*WITHOUT_EFFECT, *_TUNING, *_READ}]
     if unknown:
         draft.flag(directive, f"no counterpart of {', '.join(unknown)}")
     tuning = [name for name in flags if name in _TUNING]

@@ -19,6 +19,7 @@ from txmux.convert.values import milliseconds, whole_weights
 from txmux.convert.writer import DraftSection, Origin
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading import endpoints
+from txmux.transport import is_address
 
 _ADDRESS = re.compile(r"(?P<host>\[[^\]]*\]|[^:/\s]+):(?P<port>[0-9]+)")
 _BALANCE = {
@@ -28,7 +29,14 @@ _BALANCE = {
     "random": "random",
 }
 _BY_ADDRESS = frozenset({"$remote_addr", "$binary_remote_addr", "$proxy_protocol_addr"})
-_QUIET = frozenset({"zone", "server", "resolver", "resolver_timeout"})
+TAKEN = frozenset({"server", "hash", "resolver", "resolver_timeout", *_BALANCE})
+WITHOUT_EFFECT = {
+    "check_keepalive_requests": "each check of txmux has a connection of its own",
+    "check_shm_size": "the memory of checks",
+    "zone": "memory that nginx's processes share; those of txmux share counters anyway",
+}
+"""Directives that have no counterpart and no report, and why they need none."""
+
 _FLAGS = frozenset({"backup", "down", "resolve"})
 _PARAMETERS = frozenset({"weight", "max_conns", "max_fails", "fail_timeout", "slow_start"})
 
@@ -41,6 +49,7 @@ class UpstreamServer:
         most: As many connections as it may have; 0 is no limit.
         fails: How many failures take it out for a while; 0 is none.
         away: How long, as a duration.
+        resolves: Whether its name is looked up while nginx runs, too.
     """
 
     place: str
@@ -52,6 +61,12 @@ class UpstreamServer:
     fails: int = 1
     away: str = "10s"
     slow_start: str = "0s"
+    resolves: bool = False
+
+    @property
+    def has_name(self) -> bool:
+        host = self.place.rpartition(":")[0].strip("[]")
+        return not self.place.startswith("unix:") and not is_address(host)
 
     def __str__(self) -> str:
         words = [self.place, *[f"weight={self.weight}"] * (self.weight != 1)]
@@ -61,7 +76,12 @@ class UpstreamServer:
 
 @attrs.frozen
 class UpstreamGroup:
-    """Servers of which each client gets one, and the problems that have no counterpart."""
+    """Servers of which each client gets one, and the problems that have no counterpart.
+
+    Attributes:
+        hashed: The directive ``hash``, if it is by address.
+        block: All directives.
+    """
 
     name: str
     members: tuple[UpstreamServer, ...]
@@ -69,6 +89,8 @@ class UpstreamGroup:
     line: int = attrs.field(default=0, eq=False)
     problems: tuple[tuple[Origin, str], ...] = ()
     check: ServerCheck | None = None
+    hashed: Directive | None = None
+    block: tuple[Directive, ...] = ()
 
 
 def endpoint_of(text: str) -> str:
@@ -93,7 +115,7 @@ def single(text: str, line: int) -> UpstreamGroup:
 def read_group(directive: Directive) -> UpstreamGroup:
     problems: list[tuple[Origin, str]] = []
     members: list[UpstreamServer] = []
-    balance = "round-robin"
+    balance, hashed = "round-robin", None
     for line in directive.block or ():
         if line.name == "server":
             try:
@@ -103,15 +125,16 @@ def read_group(directive: Directive) -> UpstreamGroup:
         elif line.name in _BALANCE:
             balance = _BALANCE[line.name]
         elif line.name == "hash" and line.value in _BY_ADDRESS:
-            balance = "source-hash"
+            balance, hashed = "source-hash", line
         elif line.name == "hash":
             problems.append((line, f"has no counterpart; {balance} is used"))
-        elif line.name not in {*_QUIET, *CHECKS}:
+        elif line.name not in {*TAKEN, *WITHOUT_EFFECT, *CHECKS}:
             problems.append((line, "has no counterpart"))
-    check = read_check(directive.block or ())
-    name = directive.value
+    block = directive.block or ()
+    servers = tuple(_merged(members))
+    number, check = directive.number, read_check(block)
     return UpstreamGroup(
-        name, tuple(_merged(members)), balance, directive.number, tuple(problems), check
+        directive.value, servers, balance, number, tuple(problems), check, hashed, block
     )
 
 
@@ -154,6 +177,7 @@ def _member(directive: Directive, problems: list[tuple[Origin, str]]) -> Upstrea
         numbers["max_fails"],
         duration(given.get("fail_timeout", "10s")),
         duration(given.get("slow_start", "0")),
+        "resolve" in given,
     )
 
 
@@ -190,8 +214,8 @@ def add_members(
 
 CHECKS = frozenset(
     {
-        *("check", "check_http_expect_alive", "check_http_send", "check_keepalive_requests"),
-        *("check_shm_size", "check_smtp_expect_alive", "check_smtp_send"),
+        *("check", "check_http_expect_alive", "check_http_send"),
+        *("check_smtp_expect_alive", "check_smtp_send"),
     }
 )
 """The directives that are read here."""
