@@ -193,14 +193,20 @@ class FileTests(SynchronousTestCase):
         self.assertNotIn("\ndefault = ", output.text)
 
     def test_environment_is_a_look(self) -> None:
-        for line in ('acl x req_ssl_sni "${NAME}"', ".if defined(X)", ".endif"):
-            output = frontend(line, "use_backend a if HTTP")
-            self.assertIn("depends on the environment", looks(output)[0])
-            self.assertEqual(len(output.warnings), 1, output.warnings)
-        for text in (".if defined(X)\n.endif\n", "global\n.if defined(X)\n.endif\n"):
-            output = converted(text + _SIMPLE)
-            self.assertEqual((len(looks(output)), len(output.warnings)), (2, 2))
+        output = frontend('acl x req_ssl_sni "${NAME}"', "use_backend a if HTTP")
+        self.assertIn("depends on the environment", looks(output)[0])
+        self.assertEqual(len(output.warnings), 1, output.warnings)
+        self.assertEqual(looks(converted(f".notice x\n{_SIMPLE}")), [])
         self.assertEqual(looks(converted(f"global\n    .notice x\n{_SIMPLE}")), [])
+
+    def test_condition_of_the_file_is_one_look(self) -> None:
+        """Of a block, whatever is in it, and also of one in another."""
+        inner = ".if defined(X)\n    maxconn 9\n.elif defined(Y)\n.if defined(Z)\n.endif\n.else\n.endif\n"
+        for text in (f"{inner}".replace("    maxconn 9\n", ""), f"global\n{inner}"):
+            output = converted(text + _SIMPLE)
+            (look,) = looks(output)
+            self.assertIn(".if defined(X): all up to its .endif is taken", look)
+        self.assertIn("max_connections = 9\n", output.text)
 
     def test_line_before_any_section_is_an_error(self) -> None:
         error = self.assertRaises(ConvertError, converted, "bind :1", "haproxy")

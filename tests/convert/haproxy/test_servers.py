@@ -61,7 +61,8 @@ class SpokenToTests(SynchronousTestCase):
             "server = db.example:1\nresolvers = 10.0.0.1:53, 10.0.0.2:5353\n", output.text
         )
         self.assertIn("server = srv:_ssh._tcp.example.com\n", output.text)
-        self.assertEqual(output.warnings, ())
+        (told,) = output.warnings
+        self.assertIn("x.cfg:4: hold valid 10s: has no counterpart", told)
 
     def test_server_without_address_is_the_asked_one(self) -> None:
         for server, place in (

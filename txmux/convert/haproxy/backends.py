@@ -37,8 +37,7 @@ def fill_backend(backend: BackendDraft) -> None:
 
 def _balance(backend: BackendDraft, servers: Sequence[ServerLine]) -> None:
     proxy, section, line = backend.proxy, backend.section, backend.value("balance")
-    # In txmux, hashes are always consistent.
-    backend.use(*proxy.all("option", "allbackups"), *proxy.all("hash-type"))
+    backend.use(*proxy.all("option", "allbackups"))
     backups = [s for s in servers if "backup" in s.parameters and not s.is_down]
     active = [s for s in servers if "backup" not in s.parameters]
     # A template may stand for several servers.

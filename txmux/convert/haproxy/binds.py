@@ -108,9 +108,15 @@ _VALUES = {
     *("ssl-max-ver", "ssl-min-ver", "tcp-ut", "thread", "uid", "user", "verify"),
 }  # fmt: skip
 _ANY = frozenset({"", "*", "0.0.0.0"})  # noqa: S104 - it is compared
-_UNDERSTOOD = {
-    "accept-proxy", "v4v6", "v6only", "name", "id", "backlog", "maxconn", "defer-accept", "mode",
-}  # fmt: skip
+TAKEN = {"accept-proxy", "maxconn", "mode", "v4v6", "v6only"}
+WITHOUT_EFFECT = {
+    "backlog": "txmux asks for the system's longest queue",
+    "defer-accept": "a client that says nothing is not accepted; by txmux it is, and waits",
+    "id": "a number for the statistics",
+    "name": "a text for the statistics",
+}
+"""Parameters that have no counterpart and no report, and why they need none."""
+
 _OF_TLS = frozenset(
     {"alpn", "ca-file", "crl-file", "crt", "crt-list", "ssl", "ssl-min-ver", "verify"}
 )
@@ -244,7 +250,7 @@ def listen(bind: Bind, name: str, listeners: list[DraftSection], draft: Draft) -
         section.add_default("mptcp", "yes", line.number)
     if "accept-proxy" in flags and unix_path(bind.address):
         section.add("accept_proxy_from", "unix", line.number)
-    understood = _UNDERSTOOD | (_OF_TLS if "ssl" in flags else frozenset())
+    understood = {*TAKEN, *WITHOUT_EFFECT, *(_OF_TLS if "ssl" in flags else ())}
     if bind.last("verify") == "optional":
         understood |= _IGNORED
         if not flags.keys() >= _IGNORED:

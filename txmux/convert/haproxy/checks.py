@@ -55,7 +55,7 @@ def add_check(backend: BackendDraft, servers: Sequence[ServerLine]) -> None:
         only_protocol = kind is not None and kind.value == _OF_PROTOCOL
         (section.warn if only_protocol else section.flag)(kind or first.line, message)
     if kind:
-        _note_difference(section, kind, f"check = {' '.join(words)}, which ")
+        _note_difference(proxy, section, kind, f"check = {' '.join(words)}, which ")
     why_lost = _lost(live, only_connects=words == ["tcp"])
     if why_lost:
         section.flag(first.line, f"its check is left out: {why_lost}")
@@ -123,7 +123,9 @@ def _target(server: ServerLine) -> list[str]:
     return words
 
 
-def _note_difference(section: DraftSection, kind: ConfigLine, check: str) -> None:
+def _note_difference(proxy: Proxy, section: DraftSection, kind: ConfigLine, check: str) -> None:
+    for line in proxy.all("http-check", "send-state"):
+        section.warn(line, "has no counterpart: servers are not told their state")
     if kind.value in _WEAKER:
         section.warn(kind, check + _WEAKER[kind.value])
     elif kind.value == _TLS_HELLO:

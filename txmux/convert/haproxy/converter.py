@@ -14,11 +14,32 @@ from txmux.convert.haproxy.settings import add_process, with_references
 from txmux.convert.matching import LUA
 from txmux.convert.writer import ConfigLine, ConvertError, Draft, DraftSection
 
-_UNDERSTOOD = (
-    *("mode", "disabled", "enabled", "acl", "description", "option splice-", "option redispatch"),
-    *("option tcpka", "option clitcpka", "option srvtcpka", "option tcp-smart-"),
-    "option contstats",
-)
+TAKEN = ("mode", "disabled", "enabled", "acl")
+"""Directives that rules come from, beside those whose lines are noted as used."""
+
+WITHOUT_EFFECT = {
+    "backlog": "txmux asks for the system's longest queue",
+    **dict.fromkeys(("description", "id"), "something for the statistics"),
+    "hash-type": "hashes are always consistent",
+    "no option": "what HAProxy does anyway, unless an earlier line is taken back",
+    "option contstats": "counters are always up to date",
+    "option redispatch": "txmux tries another server anyway",
+    **dict.fromkeys(
+        ("option clitcpka", "option srvtcpka", "option tcpka"),
+        "keepalive of [listen] is on anyway, for both sides",
+    ),
+    **dict.fromkeys(
+        ("option splice-auto", "option splice-request", "option splice-response"),
+        "txmux has the kernel relay where it can",
+    ),
+    **dict.fromkeys(
+        ("option tcp-smart-accept", "option tcp-smart-connect"),
+        "when the kernel acknowledges; the bytes are the same",
+    ),
+    "timeout queue": "clients wait for connect_timeout, which is reported where servers have a maxconn",
+}
+"""Directives of a proxy that have no counterpart and no report, and why they need none; any other is reported."""
+
 _LOOK = (
     *("filter", "force-persist", "ignore-persist", "monitor-net", "option http_proxy"),
     *("option transparent", "persist", "rate-limit", "server", "server-template", "stick match"),
@@ -80,10 +101,7 @@ class _Haproxy:
         self._made = HAProxyConversion(draft)
 
     def convert(self) -> None:
-        for line in self._config.others:
-            if line.name == "resolvers":
-                continue  # their servers are reported with the names that they resolve
-            self._draft.warn(line, "the section has no counterpart")
+        self._other_sections()
         fronts = [p for p in self._config.proxies if p.kind != "backend" and self._is_tcp(p)]
         if not fronts:
             raise ConvertError(
@@ -92,8 +110,7 @@ class _Haproxy:
         add_process(
             self._config.settings, self._draft, lambda line: self._no_counterpart(line, None)
         )
-        for line in self._config.changing:
-            message = "what it says depends on the environment; write what is meant, or ${NAME} as rules have it"
+        for line, message in self._config.changing.items():
             self._draft.flag(line, message)
         clients = _clients(fronts)
         # A backend has the protocol of its frontends, whatever its own mode.
@@ -123,6 +140,17 @@ class _Haproxy:
             self._draft.warn(self._draft.line_in(name, 1), message)
         self._rest([*fronts, *(proxy for proxy in listed if proxy not in fronts)])
 
+    def _other_sections(self) -> None:
+        for header, lines in self._config.others.items():
+            if header.name != "resolvers":
+                self._draft.warn(header, "the section has no counterpart")
+                continue
+            # Name servers are written, or reported, with the servers that they are for.
+            for line in lines:
+                if line.name != "nameserver":
+                    why = "has no counterpart; names are looked up again as their records say"
+                    self._draft.warn(line, why)
+
     def _is_served(self, proxy: Proxy) -> bool:
         """Return whether a backend may be needed; one that only has a table of clients is not."""
         return self._is_tcp(proxy) and (any(map(proxy.all, PLACES)) or not proxy.all("stick-table"))
@@ -146,7 +174,8 @@ class _Haproxy:
         for proxy in proxies:
             section = self._made.backends.get(proxy.name) if proxy.kind != "frontend" else None
             for line in proxy.lines:
-                if line.number not in self._made.used and not str(line).startswith(_UNDERSTOOD):
+                name = _name(line)
+                if line.number not in self._made.used and name not in {*TAKEN, *WITHOUT_EFFECT}:
                     place = None if line.number in defaults else section
                     self._no_counterpart(line, place, proxy.mode)
 
@@ -155,7 +184,7 @@ class _Haproxy:
     ) -> None:
         if line in self._config.changing:
             return  # it has been reported
-        name = " ".join(line.words[:2]) if line.name in {"option", "timeout"} else line.name
+        name = _name(line)
         if _ASIDE.fullmatch(name):
             self._draft.set_aside(line, name, _HINTS.get(name, ""))
             return
@@ -164,6 +193,11 @@ class _Haproxy:
             reason = "it answers clients itself" if "use-service" in line.words else LUA
         report = self._draft.flag if _decides(line, mode) else self._draft.warn
         report(line, f"has no counterpart{reason and f'; {reason}'}", section)
+
+
+def _name(line: ConfigLine) -> str:
+    """Return the name of a directive, which may have two words."""
+    return " ".join(line.words[:2]) if line.name in {"no", "option", "timeout"} else line.name
 
 
 _ONCE = (

@@ -98,7 +98,6 @@ class Frontend(FrontendRoutes):
         return section
 
     def _listener_keys(self, decisions: ClientDecisions) -> None:
-        self.made.used.update(line.number for line in self.proxy.all("backlog"))
         if line := self.proxy.value("maxconn"):
             self.made.used.add(line.number)
             for listener in self.listeners:

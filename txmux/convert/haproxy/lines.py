@@ -28,6 +28,10 @@ _PIECE = re.compile(
 _ESCAPED = re.compile(r"""\\(?:x([0-9A-Fa-f]{2})|([nrt"\\$ #']))""")
 """In double quotes; a backslash before anything else stays."""
 _VARIABLE = re.compile(r"\$\{\w|^\$\w")
+_OF_BLOCK = "all up to its .endif is taken, and of .elif and .else, too; remove what is not meant"
+_OF_VARIABLE = (
+    "what it says depends on the environment; write what is meant, or ${NAME} as rules have it"
+)
 _TIME = re.compile("([0-9]{1,12})(us|ms|s|m|h|d)?")
 
 
@@ -77,14 +81,14 @@ class Config:
 
     Attributes:
         others: The headers of other sections, with their lines.
-        changing: Lines that depend on the environment: variables, and ``.if``.
+        changing: Lines that depend on the environment: with variables, and each ``.if`` that is in no other; and what to do.
     """
 
     settings: tuple[ConfigLine, ...]
     proxies: tuple[Proxy, ...]
     defaults: tuple[ConfigLine, ...]
     others: Mapping[ConfigLine, tuple[ConfigLine, ...]]
-    changing: tuple[ConfigLine, ...] = ()
+    changing: Mapping[ConfigLine, str] = attrs.field(factory=dict)
 
 
 def read_haproxy(data: bytes, path: str) -> Config:
@@ -96,10 +100,8 @@ def read_haproxy(data: bytes, path: str) -> Config:
     every: list[list[ConfigLine]] = []
     current: list[ConfigLine] | None = None
     latest = ""
-    changing: list[ConfigLine] = []
-    for line in _lines(data):
-        if line.name in _CONDITIONAL or any(_VARIABLE.search(word) for word in line.words):
-            changing.append(line)
+    changing: dict[ConfigLine, str] = {}
+    for line in _without_conditions(_lines(data), changing):
         word = line.name
         if word in _PROXIES:
             current = [*defaults.get(_named_after(line, "from") or latest, ())]
@@ -112,8 +114,8 @@ def read_haproxy(data: bytes, path: str) -> Config:
             current = settings
         elif word in _OTHERS:
             current = others[line] = []
-        elif current is None and word in _CONDITIONAL:
-            continue
+        elif current is None and word.startswith("."):
+            settings.append(line)
         elif current is None:
             raise ConvertError(
                 f"{path}:{line.number}: '{shown(word)}' comes before the first section; is it an haproxy.cfg?"
@@ -123,7 +125,22 @@ def read_haproxy(data: bytes, path: str) -> Config:
     made = tuple(_proxy(header, lines) for header, lines in proxies)
     other_sections = {header: tuple(own) for header, own in others.items()}
     all_defaults = tuple(line for lines in every for line in lines)
-    return Config(tuple(settings), made, all_defaults, other_sections, tuple(changing))
+    return Config(tuple(settings), made, all_defaults, other_sections, changing)
+
+
+def _without_conditions(
+    lines: Iterable[ConfigLine], changing: dict[ConfigLine, str]
+) -> Iterator[ConfigLine]:
+    depth = 0
+    for line in lines:
+        if line.name in _CONDITIONAL:
+            depth += (line.name == ".if") - (line.name == ".endif")
+            if line.name == ".if" and depth == 1:
+                changing[line] = _OF_BLOCK
+            continue
+        if any(_VARIABLE.search(text) for text in line.words):
+            changing[line] = _OF_VARIABLE
+        yield line
 
 
 def _named_after(line: ConfigLine, word: str) -> str:

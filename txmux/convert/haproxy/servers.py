@@ -21,10 +21,11 @@ PARAMETERS = frozenset(
 """Parameters of the header and of TLS, which `header` and `encryption` read."""
 
 _FLAGS = {
-    *("agent-check", "allow-0rtt", "backup", "check", "check-send-proxy", "check-ssl"),
-    *("check-via-socks4", "disabled", "enabled", "force-sslv3", "force-tlsv10", "force-tlsv11"),
-    *("force-tlsv12", "force-tlsv13", "non-stick", "send-proxy", "send-proxy-v2"),
-    *("send-proxy-v2-ssl", "send-proxy-v2-ssl-cn", "ssl", "stick", "tfo", "tls-tickets"),
+    *("agent-check", "allow-0rtt", "backup", "check", "check-reuse-pool", "check-send-proxy"),
+    *("check-sni-auto", "check-ssl", "check-via-socks4", "disabled", "enabled", "force-sslv3"),
+    *("force-tlsv10", "force-tlsv11", "force-tlsv12", "force-tlsv13", "non-stick"),
+    *("renegotiate", "send-proxy", "send-proxy-v2", "send-proxy-v2-ssl", "send-proxy-v2-ssl-cn"),
+    *("sni-auto", "ssl", "ssl-reuse", "stick", "strict-maxconn", "tfo", "tls-tickets"),
 }
 _OUTSIDE = {
     "namespace": "it is in another network namespace",
@@ -37,11 +38,17 @@ _ELSEWHERE = {
 }
 """Parameters that `checks` and `backends` read."""
 
-_UNDERSTOOD = {
-    *(*_KEYS, *PARAMETERS, *_ELSEWHERE, "backup", "disabled", "enabled", "id", "init-addr"),
-    *("on-marked-down", "on-marked-up", "resolvers", "send-proxy-v2-ssl", "send-proxy-v2-ssl-cn"),
-    *("slowstart", "socks4"),
+TAKEN = {
+    *(*_KEYS, *PARAMETERS, *_ELSEWHERE, "backup", "disabled", "on-marked-down", "on-marked-up"),
+    *("resolvers", "send-proxy-v2-ssl", "send-proxy-v2-ssl-cn", "slowstart", "socks4"),
 }
+WITHOUT_EFFECT = {
+    "enabled": "it is, unless disabled is there",
+    "id": "a number for the statistics",
+    "init-addr": "a name without an address is looked up until it has one",
+}
+"""Parameters that have no counterpart and no report, and why they need none."""
+
 PLACES = {"dispatch": 1, "server": 2, "server-template": 3}
 """Directives with a server's address, and the number of that word."""
 
@@ -200,7 +207,9 @@ def _add(server: ServerLine, port: int | None, section: DraftSection) -> bool:
     text += " backup" if "backup" in server.parameters else ""
     text += " down" if server.is_down else ""
     section.add("server", text, number)
-    unknown = [name for name in server.parameters if name not in _UNDERSTOOD]
+    unknown = [name for name in server.parameters if name not in {*TAKEN, *WITHOUT_EFFECT}]
+    fields = server.parameters.get("proxy-v2-options", "").split(",")
+    unknown += [f"proxy-v2-options {name}" for name in fields if name and name not in _TLVS]
     if unknown:
         section.warn(number, f"{server.address}: no counterpart of {', '.join(unknown)}")
     return True
