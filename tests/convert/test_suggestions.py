@@ -55,7 +55,6 @@ _CASES: tuple[tuple[Program, str, str, str], ...] = (
     ("traefik", _TRAEFIK.format("", "HostSNI(`a`)", "web, gone", "", ""), ", gone", ""),
     ("traefik", _TRAEFIK.format("", "HostSNI(`a`)", "other", "", _UDP.format("web")), ":80'", ":80/udp'"),
     ("traefik", _TRAEFIK.format("", "HostSNIRegexp(`{x:a}`)", "web", "", ""), "{x:a}", "^a$"),
-    ("traefik", _TRAEFIK.format("", "HostSNI(`a`)", "web", ", healthCheck: {send: x}", ""), "=>check = tcp", "check = send=x expect=y"),
 )  # fmt: skip
 
 _NOT_HERE = ("convert sslh -- ARGUMENTS", "convert/writer.py")

@@ -11,6 +11,7 @@ from tests.support.folders import make_folder
 from txmux.convert.formats import Conversion, convert
 from txmux.convert.writer import ConvertError
 from txmux.rules.model import Backend
+from txmux.rules.reading.checks import check as read_check
 
 _SERVICES = """\
   services:
@@ -26,7 +27,7 @@ _TOKENS = st.sampled_from(
 )
 
 
-def points(*routers: str, more: str = "", point: str = "") -> Conversion:
+def points(*routers: str, more: str = "", point: str = "", top: str = "") -> Conversion:
     lines = "".join(
         f"    r{n}:\n      rule: '{rule}'\n      service: {service}\n{indent(rest.strip(), '      ')}\n"
         for n, (rule, service, rest) in enumerate(
@@ -34,7 +35,7 @@ def points(*routers: str, more: str = "", point: str = "") -> Conversion:
         )
     )
     return converted(
-        f"entryPoints:\n  one:\n    address: ':443'\n{indent(point, '    ')}\ntcp:\n  routers:\n{lines}{_SERVICES}{more}"
+        f"{top}entryPoints:\n  one:\n    address: ':443'\n{indent(point, '    ')}\ntcp:\n  routers:\n{lines}{_SERVICES}{more}"
     )
 
 
@@ -298,7 +299,7 @@ class ServiceTests(SynchronousTestCase):
         for line in (
             "server = 127.0.0.1:3\n    127.0.0.1:4\neject = off\nretries = 0\n",
             "connect_timeout = 5s\ntls = yes\ntls_name = a.example\ntls_ca = /ca.pem\n",
-            "tls_client_certificate = /c\n    /k\ncheck = tcp interval=5s timeout=2s\n",
+            "tls_client_certificate = /c\n    /k\ncheck = tcp interval=5s timeout=2s rise=1 fall=1\n",
         ):
             self.assertIn(line, output.text)
         self.assertEqual(looks(output), [])
@@ -322,10 +323,30 @@ class ServiceTests(SynchronousTestCase):
             [("127.0.0.1:3", 3), ("127.0.0.1:4", 3), ("127.0.0.1:1", 2)],
         )
 
+    def test_check_that_says_and_expects(self) -> None:
+        """With Traefik's own times; without `expect`, it waits for no answer."""
+        for check, words in (
+            (r'send: "PING\r\n", expect: +PONG', r"send='PING\r\n' expect=+PONG"),
+            ("expect: é, port: 9", r"expect='\xc3\xa9' port=9"),
+            ("send: x", "tcp"),
+        ):
+            text = f"{{loadBalancer: {{healthCheck: {{{check}}}, servers: [{{address: '127.0.0.1:3'}}]}}}}"
+            output = points("HostSNI(`*`) -> x", more=f"    x: {text}\n")
+            found = rules_of(output).backends["x"].check
+            self.assertEqual(found, read_check(f"{words} interval=30s timeout=5s rise=1 fall=1"))
+            self.assertEqual(looks(output), [])
+
+    def test_default_transport(self) -> None:
+        output = points("HostSNI(`*`) -> a", more="")
+        self.assertIn("connect_timeout = 30s\n", output.text)
+        text = "tcpServersTransport: {dialTimeout: 7s, terminationDelay: 1s}\n"
+        output = points("HostSNI(`*`) -> a", more="", top=text)
+        self.assertIn("connect_timeout = 7s\n", output.text)
+        self.assertIn("tcpServersTransport.terminationDelay", output.warnings[0])
+
     def test_lost_settings_of_services(self) -> None:
         for text in (
             "{loadBalancer: {serversTransport: t, servers: [{address: 'a.example:3', tls: true}]}}",
-            "{loadBalancer: {healthCheck: {send: x}, servers: [{address: '127.0.0.1:3'}]}}",
             "{loadBalancer: {servers: [{address: 'a.example:3', tls: true}, {address: 'a.example:4'}]}}",
             "{weighted: {services: [{name: x}]}}",
             "{loadBalancer: {servers: []}}",

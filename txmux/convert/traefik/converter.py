@@ -1,6 +1,6 @@
 """The TCP and UDP routers of Traefik's files, of Traefik 2 and 3, as rules."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from txmux.convert.routes import RouteWriter
@@ -11,6 +11,33 @@ from txmux.convert.traefik.services import Services, duration
 from txmux.convert.writer import ConvertError, Draft
 
 _SUFFIXES = frozenset({".yml", ".yaml", ".toml"})
+WITHOUT_EFFECT = {
+    "providers.file.debugloggeneratedtemplate": "what is logged",
+    "providers.file.watch": "files are converted as they are now",
+    "providers.providersthrottleduration": "how often providers are asked",
+}
+"""What has no counterpart and no report, and why it needs none; all else that nothing here asks for is reported."""
+
+_ASIDE = {
+    **dict.fromkeys(("log", "global", "core", "experimental", "hostresolver", "tracing"), ""),
+    "accesslog": "access_log in [txmux]",
+    "api": "admin in [txmux]",
+    "metrics": "metrics in [txmux]",
+    "ping": "/readyz",
+}
+_FOR_HTTP = "it is for HTTP, which txmux relays as it is"
+_WHY = {
+    "dialkeepalive": "keepalive of [listen] is for both sides",
+    "http": _FOR_HTTP,
+    "storage": "acme_folder in [txmux]",
+    "serverstransport": _FOR_HTTP,
+    "terminationdelay": "when one side has finished, the other has a minute",
+    "httpchallenge": "txmux answers by TLS-ALPN-01, at port 443",
+    "tlschallenge": "txmux always answers by TLS-ALPN-01",
+    "unhealthyinterval": "interval is for all servers",
+}
+_NAMED = ("tcp.services", "tcp.middlewares", "tcp.serverstransports", "tls.options", "udp.services")
+"""What is in these and is not used here, no router uses in Traefik either."""
 
 
 def convert_traefik(data: bytes, draft: Draft, entry_points: Mapping[str, str]) -> None:
@@ -38,6 +65,8 @@ def convert_traefik(data: bytes, draft: Draft, entry_points: Mapping[str, str]) 
             f"--entrypoint {(named or ['websecure'])[0]}=:443, or convert the file that has them and names this one in providers.file"
         )
     transports = _by_name(files, "tcp", "serversTransports")
+    if top.get("tcpServersTransport").is_set:
+        transports[""] = top.get("tcpServersTransport")
     services = Services(_by_name(files, "tcp", "services"), transports, draft)
     routes = RouteWriter(draft)
     routing = Routing(
@@ -53,16 +82,12 @@ def convert_traefik(data: bytes, draft: Draft, entry_points: Mapping[str, str]) 
     read = [Router.read(name, node, usual) for name, node in routers.items()]
     http_routers = _named(files, "http", "routers")
     http = {name for _, node in http_routers for name in node.get("entryPoints").texts()}
-    for router in read:
-        for name in router.points:
-            if name not in names:
-                message = f"router {router.name}: is left out at {name}: there is no such entry point; add --entrypoint {name}=ADDRESS:PORT"
-                draft.flag(router.node.line, message)
-    for point in points:
-        own = [router for router in read if point.name in router.points]
-        if own:
-            routing.convert(point, own, with_http=point.name in http)
+    taken = {*named}
+    if not all(node.get("entryPoints").is_set for node in udp_routers.values()):
+        taken.update(point.name for point in points if point.is_udp)
+    _listeners(points, read, taken, http, routing)
     _datagrams(files, points, udp_routers, routes)
+    _report_unused(files, draft)
     if read:
         draft.notes.append(
             "Traefik never ends a connection that is idle; txmux does, after idle_timeout of [backend], 1h by default"
@@ -72,6 +97,41 @@ def convert_traefik(data: bytes, draft: Draft, entry_points: Mapping[str, str]) 
             "Traefik also takes PostgreSQL clients that ask for TLS first: for these, add 'postgres sni=NAME' to match"
         )
     routes.finish()
+
+
+def _listeners(
+    points: list[EntryPoint], read: list[Router], taken: set[str], http: set[str], routing: Routing
+) -> None:
+    draft, names = routing.routes.draft, {point.name for point in points}
+    for router in read:
+        for name in router.points:
+            if name not in names:
+                message = f"router {router.name}: is left out at {name}: there is no such entry point; add --entrypoint {name}=ADDRESS:PORT"
+                draft.flag(router.node.line, message)
+    for point in points:
+        own = [router for router in read if point.name in router.points]
+        if own:
+            routing.convert(point, own, with_http=point.name in http)
+        elif point.name not in taken:
+            draft.warn(
+                point.node.line, f"entryPoints.{point.name}: is left out: no router is at it"
+            )
+            point.node.leave_out()
+
+
+def _report_unused(files: Iterable[Node], draft: Draft) -> None:
+    for http in [node for file in files if (node := file.get("http")).is_set]:
+        draft.warn(http.line, f"http: is left out: {_FOR_HTTP}")
+        http.leave_out()
+    for path, node in [unused for file in files for unused in file.unused()]:
+        place = path.lower()
+        if place in _ASIDE:
+            draft.set_aside(node.line, path, _ASIDE[place])
+        elif place not in WITHOUT_EFFECT:
+            parent, _, name = place.rpartition(".")
+            if parent not in _NAMED:
+                why = _WHY.get(name, "it has no counterpart")
+                draft.warn(node.line, f"{path}: is left out: {why}")
 
 
 def _provided(top: Node, draft: Draft) -> Iterator[Node]:

@@ -25,16 +25,19 @@ class Node:
     Attributes:
         value: A text, a list of nodes, or nodes by their keys, which are in small letters.
         names: Of nodes by their keys, the keys as they are written.
+        used: The keys that somebody has asked for.
     """
 
     value: Any
     line: int
     names: Mapping[str, str] = attrs.field(factory=dict)
+    used: set[str] = attrs.field(factory=set, init=False, eq=False, repr=False)
 
     def get(self, *path: str) -> Node:
         node = self
         for key in path:
             inside = node.value if isinstance(node.value, dict) else {}
+            node.used.add(key.lower())
             node = inside.get(key.lower(), Node("", self.line))
         return node
 
@@ -42,7 +45,26 @@ class Node:
         """Yield what it has, with the keys as they are written."""
         if isinstance(self.value, dict):
             for key, node in self.value.items():
+                self.used.add(key)
                 yield self.names[key], node
+
+    def leave_out(self) -> None:
+        """Count all in it as used, since the whole has been reported."""
+        for _, inside in self.items():  # noqa: PERF102 - not those of a dict
+            inside.leave_out()
+
+    def unused(self, path: str = "") -> Iterator[tuple[str, Node]]:
+        """Yield what nobody has asked for, by its path: a whole mapping where that is so of all in it."""
+        if isinstance(self.value, list):
+            for item in self.value:
+                yield from item.unused(path)
+        for key, node in self.value.items() if isinstance(self.value, dict) else ():
+            place = f"{path}.{self.names[key]}".removeprefix(".")
+            is_untouched = isinstance(node.value, dict) and node.value and not node.used
+            if key not in self.used or is_untouched:
+                yield place, node
+            else:
+                yield from node.unused(place)
 
     def each(self) -> list[Node]:
         """Return the items of a list; a text is one of them."""

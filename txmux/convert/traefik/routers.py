@@ -16,8 +16,9 @@ from txmux.convert.writer import DraftSection
 
 _ADDRESS = re.compile(r"(?P<host>.*):(?P<port>[0-9]+)(?:/(?P<kind>tcp|udp))?")
 _EVERYTHING = re.compile(r"HostSNI\([`\"]\*[`\"]\)", re.IGNORECASE)
-_READ = frozenset({"alpnprotocols", "clientauth", "preferserverciphersuites"})
-_USUAL = {
+WITHOUT_EFFECT = {"preferserverciphersuites": "Traefik does nothing with it either"}
+_READ = frozenset({"alpnprotocols", "clientauth", *WITHOUT_EFFECT})
+_USUAL = {  # the versions that txmux speaks
     ("maxversion", "VersionTLS13"),
     ("minversion", "VersionTLS12"),
     ("minversion", "VersionTLS13"),
@@ -150,6 +151,7 @@ class Routing:
             condition = read_rule(router.node.get("rule").text, tls=router.is_tls)
         except InexpressibleError as error:
             section.flag(line, f"router {router.name}: is left out: {error}")
+            router.node.leave_out()
             return []
         try:
             outcome = self.services.outcome(router.node.get("service").text)

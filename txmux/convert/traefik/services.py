@@ -6,6 +6,7 @@ from fractions import Fraction
 
 import attrs
 
+from txmux.convert.matching import escaped, option
 from txmux.convert.terms import InexpressibleError
 from txmux.convert.traefik.reader import Node
 from txmux.convert.values import whole_weights
@@ -14,6 +15,8 @@ from txmux.convert.writer import Draft, DraftSection
 _NUMBER = re.compile(r"-?[0-9]+")
 _TIME = re.compile(r"([0-9.]+)(ms|s|m|h)")
 _MOST_DEPTH = 10
+_TIMES = {"interval": "30s", "timeout": "5s"}
+"""Those of a check, and Traefik's defaults."""
 
 
 def duration(text: str) -> str:
@@ -127,12 +130,15 @@ class Services:
     def _check(self, section: DraftSection, check: Node) -> None:
         if not check.is_set:
             return
-        times = {key: duration(check.get(key).text) for key in ("interval", "timeout")}
-        words = ["tcp", *(f"{key}={text}" for key, text in times.items() if text)]
-        section.add("check", " ".join(words), check.line)
-        if any(check.get(key).text for key in ("expected", "send", "payload")):
-            message = "becomes a check that only connects; write what it says and expects"
-            section.flag(check.line, f"healthCheck: {message}")
+        said = {key: check.get(key).text.encode().decode("latin-1") for key in ("send", "expect")}
+        words = [option(key, escaped(text)) for key, text in said.items() if text]
+        if not said["expect"]:
+            words = ["tcp"]  # Traefik waits for no answer then
+        words += [f"port={check.get('port').text}"] * bool(check.get("port").text)
+        times = {key: duration(check.get(key).text or usual) for key, usual in _TIMES.items()}
+        words += [f"{key}={text}" for key, text in times.items()]
+        # Each check decides, in both directions.
+        section.add("check", " ".join([*words, "rise=1", "fall=1"]), check.line)
 
     def add_files(self, section: DraftSection, key: str, files: Iterable[Node]) -> None:
         for file in files:
