@@ -35,6 +35,13 @@ _ASIDE = {
     "pidfile": "--pidfile of 'txmux run'",
     "reuseport": "workers in [txmux]",
 }
+WITHOUT_EFFECT = {
+    "bad_requests no": "they are not logged apart",
+    "mode default": "the addresses that the system asks for",
+    "reuseport no": "one process listens, unless workers says otherwise",
+}
+"""Lines that have no counterpart and no report, and why they need none; ``no`` stands for ``off`` and ``false``, too."""
+
 _YES, _NO = frozenset({"yes", "true", "on"}), frozenset({"no", "false", "off"})
 _NO_LITERAL = "~[^:]*[a-z_-][^.:]*"
 _LITERAL = r"~[0-9]+([.][0-9]+){3}|.*:.*"
@@ -45,15 +52,18 @@ _NOTES = (
     "sniproxy waits for a request without an end; txmux does for detect_timeout, 5s by default",
     "sniproxy compares the names that clients ask for with case, and txmux without",
 )
+_ABSOLUTE = "for sniproxy, the name of a request such as 'GET http://a.example/' is in its Host; for txmux it is a.example"
+_BARE_ESCAPE = re.compile(r"(?<!\\)(?:\\\\)*\\(?=[^\s\\\"#;{}])")
 
 
 @attrs.frozen
 class _Statement:
-    """A line, what stands in its braces, and whether a line end or a semicolon follows."""
+    """A line, what stands in its braces, whether a line end or a semicolon follows, and its first word as it is written."""
 
     line: ConfigLine
     block: Sequence["_Statement"] = ()
     ended: bool = True
+    written: str = ""
 
 
 @attrs.frozen
@@ -100,17 +110,17 @@ def _statements(
     tokens: Iterator[tuple[str, str, int]], path: str, depth: int = 0
 ) -> Iterator[_Statement]:
     words: list[str] = []
-    first = 0
+    first, written = 0, ""
     for kind, text, line in tokens:
         if kind == "word":
-            first = first if words else line
+            first, written = (first, written) if words else (line, text)
             words.append(_QUOTING.sub(lambda found: found[1] or "", text))
             continue
         if (text == "{" and (not words or depth > 4)) or (text == "}" and not depth):
             raise ConvertError(f"{path}:{line}: {text!r} is not expected there")
         block = tuple(_statements(tokens, path, depth + 1)) if text == "{" else ()
         if words:
-            yield _Statement(ConfigLine(tuple(words), first), block, ended=text != "}")
+            yield _Statement(ConfigLine(tuple(words), first), block, text != "}", written)
         words = []
         if text == "}":
             return
@@ -123,6 +133,7 @@ class _Sniproxy:
         self._draft = draft
         self._routes = RouteWriter(draft)
         self._backends: dict[object, DraftSection] = {}
+        self._has_escapes = False
         self._top = [(self._keyword(s.line, _TOP), s) for s in top]
         self._tables = {s.line.value: s.block for name, s in self._top if name == "table"}
 
@@ -176,6 +187,7 @@ class _Sniproxy:
         section = self._draft.section("listen", name, listener.line)
         self._routes.listeners.append(section)
         section.add("endpoint", endpoint, listener.line)
+        section.notes += [_ABSOLUTE] * (listener.protocol == "http")
         fallback = listener.settings.get("fallback")
         otherwise = self._backend(listener, fallback) if fallback else "reject"
         nameless = self._write(listener, section, otherwise)
@@ -193,6 +205,10 @@ class _Sniproxy:
             elif len(entry.words) < 2:
                 section.flag(entry, "is left out: it has no address")
             else:
+                if _BARE_ESCAPE.search(statement.written) and not self._has_escapes:
+                    self._has_escapes = True
+                    why = r"sniproxy takes a single backslash away: \. is any character, and \\. a dot, in all entries"
+                    section.warn(entry.number, f"{statement.written}: {why}")
                 yield entry
 
     def _write(self, listener: _Listener, section: DraftSection, otherwise: str) -> str:

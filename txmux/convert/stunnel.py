@@ -16,13 +16,26 @@ _PROTOCOLS = {"yes": ("", "connect"), "no": ("", "pgsql", "proxy")}  # by `clien
 _CHECKS = {"checkhost": "", "checkip": "ip:", "checkemail": "email:"}
 _ASIDE = ("chroot", "debug", "foreground", "log", "logid", "output", "pid", "syslog")
 _NO_PEM = re.compile(r"(.*\.(p12|pfx)|(pkcs11|store|engine):.*)?")
-_NEEDLESS = re.compile(
-    r"(capath|delay|egd|execargs|failover|pty|retry|rnd.*|service|set[ug]id|stack|timeout.*) = .*"
-    r"|socket = [alr]:(tcp_nodelay|so_keepalive|so_reuseaddr)=(1|yes)|.* = no"
-    r"|sslversion.* = (all|tlsv1\.3)|sslversionmin = tlsv1\.2|options = (?!-|no_tlsv1\.[23]).*"
-)
+WITHOUT_EFFECT = {
+    "(?!session).* = no": "switches off what txmux does not do either",
+    "capath = .*": "counts where certificates are verified, and is reported there",
+    "(delay|retry) = .*": "names are looked up again anyway, and servers tried again",
+    "(egd|rnd.*) = .*": "where random numbers come from",
+    "(execargs|pty) = .*": "of exec, with which the service is left out",
+    "failover = .*": "counts with several connect, and is read or reported there",
+    "options = (?!-|no_ticket|no_tlsv1\\.[23]).*": "older versions than TLS 1.2, and workarounds, are off here",
+    "service = .*": "the name in the log",
+    "set[ug]id = .*": "user and group of [txmux]; those of a service count for exec alone",
+    "socket = [alr]:(tcp_nodelay|so_keepalive|so_reuseaddr)=(1|yes)": "txmux always sets these",
+    "sslversion.* = (all|tlsv1\\.3)|sslversionmin = tlsv1\\.2": "TLS 1.2 and 1.3 are spoken",
+    "stack = .*": "the memory of a thread",
+    "timeout(busy|close|connect|idle) = .*": "counts where something waits so, and is read there",
+}
+"""Lines in small letters that have no counterpart and no report, and why they need none."""
+
+_NEEDLESS = re.compile("|".join(WITHOUT_EFFECT))
 _WARNED = {
-    "txmux decides that": "(cipher|compress|curve|fips|reneg|security|session|ticket).* = .*",
+    "txmux decides that": "(cipher|compress|curve|fips|reneg|security|session|ticket).* = .*|options = no_ticket",
     "keepalive of [listen] is for both sides": "socket = (?!.*(bindtodevice|v6only|freebind)).*",
     "TLS 1.3 is spoken, too": r"sslversion(max)? = tlsv1\.2|options = no_tlsv1\.3",
 }

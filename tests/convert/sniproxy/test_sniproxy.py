@@ -118,6 +118,20 @@ class SniproxyTests(SynchronousTestCase):
         self.assertEqual(len(looks(output)), 1)
         self.assertIn("allow_names = a\n    b\n    *.c\n", output.text)
 
+    def test_single_backslash_is_reported_once(self) -> None:
+        output = _sniproxy(
+            'listen 443 {\n}\ntable {\n^a\\\\.b$ 192.0.2.1\n^a\\.b$ 192.0.2.2\n"c\\.d" 192.0.2.3\n}\n'
+        )
+        (told,) = output.warnings
+        self.assertIn(r"x.cfg:5: ^a\.b$: sniproxy takes a single backslash away", told)
+
+    def test_absolute_form(self) -> None:
+        for protocol, is_told in (("http", True), ("tls", False)):
+            output = _sniproxy(
+                f"listen 80 {{\nprotocol {protocol}\n}}\ntable {{\na 192.0.2.1\n}}\n"
+            )
+            self.assertEqual("GET http://a.example/" in output.text, is_told)
+
     def test_errors(self) -> None:
         for text, said in (
             ("table {\n}\n", "there is no listener in it"),

@@ -43,6 +43,17 @@ _ASIDE = {
     "logfile": "access_log in [txmux]",
 }
 
+WITHOUT_EFFECT = {
+    **dict.fromkeys(
+        ("alpn_protocols", "probe", "regex_patterns", "sni_hostnames"),
+        "is read where the protocol has it, and for others sslh does nothing with it",
+    ),
+    "foreground: true": "txmux stays there anyway",
+    "keepalive: true": "keepalive of [listen] is on anyway",
+    "resolve_on_forward": "txmux looks names up again anyway",
+}
+"""Settings, some with a value, that have no counterpart and no report, and why they need none."""
+
 
 @attrs.frozen
 class Machine:
@@ -253,7 +264,7 @@ class _Sslh:
                     unlogged.line,
                 )
             group.leave_out("minlength", "routes wait for as many bytes as they need")
-            for option in ("sni_hostnames", "alpn_protocols", "regex_patterns", "probe"):
+            for option in WITHOUT_EFFECT:
                 group.settings.pop(option, None)
             group.rest()
             yield name, section, is_udp
@@ -294,8 +305,6 @@ class _Sslh:
         most = group.take(int, "max_connections", default=0)
         if most:
             section.add("max_connections", str(most), group.line)
-        # txmux does so anyway.
-        group.take(bool, "resolve_on_forward")
         group.leave_out("keepalive", "keepalive of [listen] is for both sides", harmless=True)
         group.set_aside("fork")
         group.set_aside("tfo_ok")
