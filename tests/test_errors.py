@@ -2,9 +2,14 @@
 
 import io
 import json
+import os
+import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
+from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,6 +25,7 @@ from twisted.web.client import ResponseFailed
 from tests.access.shared.machine import Machine
 from tests.support.certificates import make_authority
 from tests.support.consul import Instance, instances_in
+from tests.support.folders import make_folder
 from txmux.access.bans import Ban, banned_network, written
 from txmux.access.lists.crowdsec import DecisionsReader
 from txmux.access.shared.bans import SharedBans
@@ -31,7 +37,7 @@ from txmux.backends.names.consul import _refusal, next_index
 from txmux.backends.names.lookup import _shown as name_shown
 from txmux.cli._output import Output
 from txmux.cli.run.program import as_text
-from txmux.errors import MuxError, cause_of, printable
+from txmux.errors import MuxError, cause_of, how_to_install, own_command, printable, sudo_for
 from txmux.net.addresses import text_of
 from txmux.net.http import HttpResponse, _reason
 from txmux.net.redis import ReplyError, ReplyParser
@@ -190,3 +196,34 @@ class CauseTests(SynchronousTestCase):
             KeyError(): "KeyError",
         }.items():
             self.assertEqual(cause_of(problem), cause)
+
+
+class CommandTests(SynchronousTestCase):
+    """Commands that messages advise are those of this installation, for a user who may change it."""
+
+    def test_whose_files(self) -> None:
+        folder = make_folder(self)
+        for user, owner, has_sudo, expected in (
+            (0, 0, True, "sudo "),
+            (0, 0, False, ""),
+            (1000, 0, True, "sudo "),
+            (1000, 1000, True, ""),
+            (1000, 1001, True, "sudo "),
+        ):
+            self.patch(os, "geteuid", lambda user=user: user)
+            self.patch(shutil, "which", lambda _, found=has_sudo: "sudo" if found else None)
+            with mock.patch.object(Path, "stat", return_value=mock.Mock(st_uid=owner)):
+                self.assertEqual(sudo_for(folder), expected)
+        self.assertEqual(sudo_for(folder / "none"), "sudo ")
+
+    def test_program(self) -> None:
+        folder = make_folder(self)
+        self.patch(sys, "prefix", str(folder))
+        self.patch(shutil, "which", lambda _: None)
+        self.assertEqual(own_command("upgrade"), "txmux upgrade")
+        self.assertEqual(how_to_install("geo"), f"{sys.executable} -m pip install 'txmux[geo]'")
+        (folder / "bin").mkdir()
+        for name in ("pip", "txmux"):
+            (folder / "bin" / name).touch()
+        self.assertEqual(own_command("upgrade"), f"{folder}/bin/txmux upgrade")
+        self.assertEqual(how_to_install("geo"), f"{folder}/bin/pip install 'txmux[geo]'")

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,25 @@ def cause_of(problem: Any) -> str:
 def how_to_install(extra: str) -> str:
     """Return the command that adds an extra to the environment of this program, which need not be that of the shell."""
     pip = Path(sys.prefix, "bin", "pip")
-    return f"{pip if pip.exists() else 'pip'} install 'txmux[{extra}]'"
+    program = str(pip) if pip.exists() else f"{sys.executable} -m pip"
+    return f"{sudo_for(Path(sys.prefix))}{program} install 'txmux[{extra}]'"
+
+
+def own_command(words: str) -> str:
+    """Return the line for a shell that runs the command `txmux` of this installation with words."""
+    program = Path(sys.prefix, "bin", "txmux")
+    shown = program if program.exists() else "txmux"
+    return f"{sudo_for(Path(sys.prefix))}{shown} {words}"
+
+
+def sudo_for(path: Path) -> str:
+    """Return what stands before a command that changes a file which is not this user's; nothing where there is no sudo."""
+    try:
+        owner = path.stat().st_uid
+    except OSError:  # another user may see it
+        owner = 0
+    is_own = owner == os.geteuid() != 0
+    return "" if is_own or shutil.which("sudo") is None else "sudo "
 
 
 class MuxError(Exception):

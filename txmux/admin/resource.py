@@ -12,7 +12,7 @@ from txmux.admin.guard import AdminGuard, Caller, RefusedError
 from txmux.control.control import Control
 from txmux.control.filters import FilterError
 from txmux.control.report import UnknownError
-from txmux.errors import OptionError, how_to_install
+from txmux.errors import OptionError, how_to_install, own_command
 from txmux.net.sockets.transport import unsent_bytes
 from txmux.rules.model.settings import Right
 from txmux.rules.problems import joined, suggestion
@@ -243,5 +243,5 @@ def _shown(value: object) -> str:
 def needs(what: str) -> RefusedError:
     """Return the refusal where an import of an extra has failed."""
     return RefusedError(
-        501, f"{what}: not installed; {how_to_install('admin')}, then txmux upgrade"
+        501, f"{what}: not installed; {how_to_install('admin')}, then {own_command('upgrade')}"
     )

@@ -15,7 +15,7 @@ from typing_extensions import override
 from txmux.access.per_source import text_of_source
 from txmux.client.login_queue import LoginQueue
 from txmux.client.watched import WatchedFiles
-from txmux.errors import MuxError
+from txmux.errors import MuxError, how_to_install
 from txmux.files import read_list
 from txmux.net.tls.errors import TLSFileError
 from txmux.net.turns import outcome_in_thread
@@ -53,7 +53,7 @@ class TunnelUsers(WatchedFiles):
         try:
             import bcrypt  # noqa: PLC0415 - optional: `txmux[tunnel]`
         except ImportError:
-            what = "needs bcrypt; install txmux[tunnel]"
+            what = f"needs the package bcrypt; run: {how_to_install('tunnel')}"
             raise MuxError(f"[route {route}] tunnel_users: {what}") from None
         self._hash: Callable[[bytes, bytes], bytes] = bcrypt.hashpw
         self._path, self._hashes, self.wrong = path, dict[str, bytes](), ""
