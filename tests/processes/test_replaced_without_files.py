@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs, eventAsText
 
-from tests.service.damaged_files import FILES, DamagedFilesCase
+from tests.service.damaged_files import DamagedFilesCase
+from tests.support.named_files import FILES
 from tests.support.peers import PeerFactory, connect, listen, reactor
 from txmux.control import lost_lines
 from txmux.processes.workers import worker

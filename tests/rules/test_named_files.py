@@ -2,12 +2,12 @@
 
 import re
 from itertools import chain
-from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support import named_files as files
 from tests.support.certificates import make_authority
-from tests.support.folders import make_folder
+from tests.support.named_files import OPEN, SECRETS, folder_of_files
 from txmux.processes.privilege.helper import Named
 from txmux.rules.lint.secrets import readable_secrets, secret_files
 from txmux.rules.model import Rules
@@ -17,80 +17,7 @@ from txmux.rules.reading.parser import parse
 from txmux.rules.reading.sections import TABLES
 
 _PATH = re.compile(r"\bpaths?\b|FILE")
-RULES = """\
-[txmux]
-access_log = {0}/access.log
-admin = 127.0.0.1:0
-admin_token = {0}/admin_token
-admin_tokens = {0}/admin_tokens
-consul = http://127.0.0.1:1 token={0}/consul
-crowdsec_key = {0}/crowdsec_key
-shared_limits = redis://127.0.0.1:1/0 password={0}/shared_limits
-geo_databases = {0}/geo_databases
-acme = https://127.0.0.1:1/dir
-acme_folder = {0}/acme_folder
-acme_ca = {0}/acme_ca
-[listen public]
-endpoint = 127.0.0.1:0
-    ssl:0:interface=127.0.0.1:privateKey={0}/endpoint
-ech_keys = {0}/ech_keys
-allow = @{0}/networks
-    ::/0
-[route tls]
-match = tls sni=a.example
-terminate_tls = {0}/terminate_tls
-tls_client_ca = {0}/tls_client_ca
-tls_client_crl = {0}/tls_client_crl
-[route acme]
-match = tls sni=b.example
-terminate_tls = acme
-[route inside]
-match = http
-under = tls, acme
-backend = web
-[route tunnel]
-match = socks5
-tunnel = yes
-tunnel_users = {0}/tunnel_users
-backend = web
-[backend web]
-server = a.example:443
-tls = yes
-tls_ca = {0}/tls_ca
-tls_client_certificate = {0}/tls_client_certificate
-via = http://ops:{0}/via@10.0.0.9:1
-[backend odd]
-server = ssl:b.example:443:hostname=b.example:privateKey={0}/server
-"""
-SECRETS = {
-    "supervisor": ["admin_token", "admin_tokens", "consul", "crowdsec_key"],
-    "worker": [
-        "shared_limits",
-        "endpoint",
-        "terminate_tls",
-        "tunnel_users",
-        "tls_client_certificate",
-        "via",
-        "server",
-    ],
-}
-OPEN = ["acme_ca", "geo_databases", "tls_client_ca", "tls_client_crl", "tls_ca"]
-
-
-def folder_of_files(test: SynchronousTestCase) -> Path:
-    """Make a folder that every user may come to, with a file for each key of `RULES`, which only its owner may read."""
-    folder = make_folder(test)
-    folder.chmod(0o755)
-    identity = make_authority().issue("a.example")
-    for name in (*chain.from_iterable(SECRETS.values()), *OPEN, "networks"):
-        (folder / name).write_text("secret")
-        (folder / name).chmod(0o600)
-    for name in ("endpoint", "terminate_tls", "tls_client_certificate", "server"):
-        identity.write(folder / name, key=True)
-    for name in ("ech_keys", "acme_folder"):
-        (folder / name).mkdir()
-    (folder / "networks").write_text("10.0.0.0/8\n")
-    return folder
+RULES = files.RULES + files.BY_TWISTED
 
 
 def _readable(rules: Rules) -> list[Problem]:
@@ -134,7 +61,7 @@ class KeyTests(SynchronousTestCase):
             {str(folder / "acme_ca"), str(folder / "acme_folder")}, allowed.secrets
         )
         self.assertEqual(allowed.folders, {str(folder / "ech_keys")})
-        self.assertEqual(allowed.log, str(folder / "access.log"))
+        self.assertEqual(allowed.log, str(folder / "logs/access.log"))
 
     def test_readable_by_all(self) -> None:
         """Each secret that every user can read is warned of, also one within a file or a folder; nothing else, and none to which no way leads."""

@@ -11,7 +11,8 @@ import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from tests.service.damaged_files import FILES, DamagedFilesCase
+from tests.service.damaged_files import DamagedFilesCase
+from tests.support.named_files import FILES
 from txmux import load
 from txmux.access.lists.updates import NetworksFile, WatchedFile, _Database
 from txmux.admin.tokens import AdminTokens

@@ -1,0 +1,105 @@
+"""Rules that name a file for each key that takes one, and these files."""
+
+import re
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support.certificates import make_authority
+from tests.support.ech import MadeKey
+from tests.support.folders import make_folder
+from tests.support.places import country, write_places
+
+RULES = """\
+[txmux]
+access_log = {0}/logs/access.log
+admin = 127.0.0.1:0
+admin_token = {0}/admin_token
+admin_tokens = {0}/admin_tokens
+consul = http://127.0.0.1:1 token={0}/consul
+crowdsec_key = {0}/crowdsec_key
+shared_limits = redis://127.0.0.1:1/0 password={0}/shared_limits
+geo_databases = {0}/geo_databases
+acme = https://127.0.0.1:1/dir
+acme_folder = {0}/acme_folder
+acme_ca = {0}/acme_ca
+[listen public]
+endpoint = 127.0.0.1:0
+ech_keys = {0}/ech_keys
+allow = @{0}/networks
+    ::/0
+deny = crowdsec:http://127.0.0.1:1, geo:country=DE
+[route tls]
+match = tls sni=a.example
+terminate_tls = {0}/terminate_tls
+tls_client_ca = {0}/tls_client_ca
+tls_client_crl = {0}/tls_client_crl
+[route acme]
+match = tls sni=b.example
+terminate_tls = acme
+[route inside]
+match = http
+under = tls, acme
+backend = web
+[route tunnel]
+match = socks5
+tunnel = yes
+tunnel_users = {0}/tunnel_users
+backend = web
+[backend web]
+server = 127.0.0.1:443
+tls = yes
+tls_name = a.example
+tls_ca = {0}/tls_ca
+tls_client_certificate = {0}/tls_client_certificate
+via = http://ops:{0}/via@10.0.0.9:1
+"""
+BY_TWISTED = """\
+[listen odd]
+endpoint = ssl:0:interface=127.0.0.1:privateKey={0}/endpoint
+[backend odd]
+server = ssl:b.example:443:hostname=b.example:privateKey={0}/server
+"""
+"""Files that Twisted opens: the sandbox does not go with them."""
+
+SECRETS = {
+    "supervisor": ["admin_token", "admin_tokens", "consul", "crowdsec_key"],
+    "worker": [
+        *("shared_limits", "endpoint", "terminate_tls", "tunnel_users"),
+        *("tls_client_certificate", "via", "server"),
+    ],
+}
+OPEN = ["acme_ca", "geo_databases", "tls_client_ca", "tls_client_crl", "tls_ca"]
+FILES = (
+    *re.findall(r"\{0\}/([a-z_./]+)", RULES),
+    *("logs", "acme_folder/b.example.pem", "ech_keys/a.pem"),
+)
+_HASH = "$2y$05$" + 53 * "a"
+
+
+def folder_of_files(test: SynchronousTestCase) -> Path:
+    """Make a folder that every user may come to, with what the keys of `RULES` and `BY_TWISTED` name, which only the owner may read."""
+    folder = make_folder(test)
+    root = make_authority()
+    identity = root.issue("a.example")
+    for name in ("ech_keys", "acme_folder", "logs"):
+        (folder / name).mkdir()
+    for name in ("acme_ca", "tls_client_ca", "tls_ca"):
+        root.write(folder / name)
+    (folder / "tls_client_crl").write_bytes(root.revoke())
+    for name in ("endpoint", "terminate_tls", "tls_client_certificate", "server"):
+        (folder / name).write_bytes(identity.pem + root.pem + identity.key_pem())
+    root.issue("b.example").write(folder / "acme_folder/b.example.pem", key=True)
+    MadeKey().write(folder / "ech_keys/a.pem")
+    for name in ("consul", "crowdsec_key", "shared_limits", "via"):
+        (folder / name).write_text("secret")
+    (folder / "admin_token").write_text(20 * "x")
+    (folder / "admin_tokens").write_text(f"ops all {20 * 'y'}\n")
+    (folder / "tunnel_users").write_text(f"bob:{_HASH}\n")
+    (folder / "networks").write_text("10.0.0.0/8\n")
+    (folder / "logs/access.log").touch()
+    write_places(folder / "geo_databases", {"10.0.0.0/8": country("DE")})
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o600)
+    (folder / "acme_folder").chmod(0o700)
+    return folder
