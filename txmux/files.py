@@ -464,6 +464,18 @@ def _open_at_once(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
 
 
+def may_read(path: Path) -> bool:
+    """Return whether the system lets this process open a file or a folder without its helper; what is missing is no question of that."""
+    try:
+        with on_disk(path):
+            os.close(_open_at_once(str(path), os.O_RDONLY | os.O_CLOEXEC))
+    except PermissionError:
+        return False
+    except OSError:  # who needs the file reports it
+        return True
+    return True
+
+
 def socket_folders(environ: Mapping[str, str]) -> list[Path]:
     """Return the folders that may have the socket of ``admin = auto``: those of systemd, then the others where services make it."""
     named = [*environ.get("RUNTIME_DIRECTORY", "").split(":"), str(RUN)]

@@ -8,6 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support import named_files as files
 from tests.support.certificates import make_authority
 from tests.support.named_files import OPEN, SECRETS, folder_of_files
+from txmux.errors import sudo_for
 from txmux.processes.privilege.helper import Named
 from txmux.rules.lint.secrets import readable_secrets, secret_files
 from txmux.rules.model import Rules
@@ -84,7 +85,7 @@ class KeyTests(SynchronousTestCase):
             if file.is_file():
                 file.chmod(0o644)
                 expected = [
-                    f"every user of this machine can read '{file}'; run 'chmod o= {file}'"
+                    f"every user of this machine can read '{file}'; run: {sudo_for(file)}chmod o= {file}"
                 ] * (file in secret)
                 self.assertEqual([one.message for one in _readable(rules)], expected, file)
                 folder.chmod(0o700)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from importlib.util import find_spec
@@ -10,6 +11,7 @@ from io import StringIO
 import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, eventAsText
 
 from tests.service.damaged_files import DamagedFilesCase
 from tests.support.named_files import FILES
@@ -18,12 +20,24 @@ from txmux.access.lists.updates import NetworksFile, WatchedFile, _Database
 from txmux.admin.tokens import AdminTokens
 from txmux.cli import main
 from txmux.client.tls.terminations import Terminations
+from txmux.client.tunnel_users import TunnelUsers
 from txmux.errors import MuxError
 from txmux.files import LARGEST
 from txmux.processes.usable import unusable
 from txmux.processes.workers.starting import modules_for
 from txmux.rules.model import Rules
 from txmux.rules.problems import Problem, RulesError
+
+_NO_CAUSE = re.compile(r": *(;|$)|\bNone\b|\(\)|: :|''", re.MULTILINE)
+_MADE = ("gone", "empty", "garbage", "half", "appended")
+_USABLE = {
+    *(("logs/access.log", damage) for damage in _MADE),
+    *((name, "gone") for name in ("admin_token", "acme_folder", "acme_folder/b.example.pem")),
+    *((name, "folder") for name in ("acme_folder", "logs")),
+    *((name, "appended") for name in ("geo_databases", "tls_client_crl")),
+    ("networks", "empty"),
+}
+"""What a start makes or takes as it is."""
 
 
 class AgreementTest(DamagedFilesCase):
@@ -33,20 +47,22 @@ class AgreementTest(DamagedFilesCase):
         return code == 0, out.getvalue()
 
     async def starts(self) -> tuple[bool, str]:
-        try:
-            running = self.service(self.file.read_text())
-            running.privilegedStartService()
-        except MuxError as error:
-            return False, str(error)
-        await running.stopService()
-        return True, ""
+        """Return whether a service starts, and what it says."""
+        with capturedLogs() as events:
+            try:
+                running = self.service(self.file.read_text())
+                running.privilegedStartService()
+            except MuxError as error:
+                return False, str(error)
+            await running.stopService()
+        return True, "\n".join(eventAsText(one, includeTimestamp=False) for one in events)
 
     async def test_agreement(self) -> None:
         """Check and a start agree on each file of each key, whatever is in its place."""
         is_good, why = await self.starts()
         self.assertTrue(is_good, why)
         self.assertTrue(*self.checked())
-        differing = []
+        differing, untold = [], []
         for name in FILES:
             for damage in self.damages(self.folder / name):
                 # First, since a start makes some files.
@@ -54,7 +70,25 @@ class AgreementTest(DamagedFilesCase):
                 start, why = await self.starts()
                 if check != start:
                     differing.append((name, damage, check, said[-300:], start, why[-300:]))
+                named = f"{self.folder}/{name.removesuffix('/a.pem')}"
+                if (name, damage) not in _USABLE and named not in said:
+                    untold.append((name, damage))
+                self.assertNotRegex(said + why, _NO_CAUSE)
         self.assertEqual(differing, [])
+        self.assertEqual(untold, [])
+
+    async def test_reload(self) -> None:
+        """What a reload says of each file has a cause, also in the log."""
+        await self.run_service(self.file.read_text())
+        for name in FILES:
+            for damage in self.damages(self.folder / name):
+                with capturedLogs() as events:
+                    report = await self.running.reload()
+                said = [eventAsText(one, includeTimestamp=False) for one in events]
+                text = "\n".join([*said, *report.errors, report.changes])
+                self.assertNotRegex(text, _NO_CAUSE, (name, damage))
+                if not report.ok:
+                    self.assertIn(f"{self.folder}/{name.removesuffix('/a.pem')}", text)
 
     def test_modules(self) -> None:
         """What is imported before the first worker is forked is there, for rules that have everything."""
@@ -62,26 +96,22 @@ class AgreementTest(DamagedFilesCase):
         self.assertGreater(len(modules), 5)
         self.assertEqual([name for name in modules if find_spec(name) is None], [])
 
-    def problems_of_looks(self, rules: Rules, clock: Clock) -> Callable[[], list[bool]]:
-        """Return a function that looks at changed files, and tells of each kind whether it is in use no longer as it is."""
+    def problems_of_looks(self, rules: Rules, clock: Clock) -> Callable[[], list[str]]:
+        """Return a function that looks at changed files, and tells of each kind why it is in use no longer as it is."""
         terminations, tokens = Terminations(clock), AdminTokens(rules.settings)
         terminations.read_certificates(rules)
         tokens.read()
         networks = NetworksFile(self.folder / "networks", (self.folder / "networks").read_text())
         places = _Database(WatchedFile(self.folder / "geo_databases", LARGEST))
 
-        def look() -> list[bool]:
+        def look() -> list[str]:
             clock.advance(10)
             terminations.look()
             tokens.read_again()
             for source in (networks, places):
                 self.successResultOf(Deferred.fromCoroutine(source.fetch_changes()))
-            return [
-                bool(terminations.troubles()),
-                bool(tokens.problem),
-                bool(networks.problem),
-                bool(places.problem),
-            ]
+            troubles = "\n".join(map(str, terminations.troubles()))
+            return [troubles, tokens.problem, networks.problem, places.problem]
 
         return look
 
@@ -90,7 +120,7 @@ class AgreementTest(DamagedFilesCase):
         rules, clock = load(self.file), Clock()
         rules = attrs.evolve(rules, routes=tuple(one for one in rules.routes if one.name != "acme"))
         look = self.problems_of_looks(rules, clock)
-        self.assertEqual(look(), [False] * 4)
+        self.assertEqual(look(), [""] * 4)
         files = (
             ["terminate_tls", "tls_client_ca", "tls_client_crl", "ech_keys/a.pem", "ech_keys"],
         )
@@ -100,8 +130,19 @@ class AgreementTest(DamagedFilesCase):
                 for damage in self.damages(self.folder / name):
                     found = look()
                     problems = [one for one in self.unusable() if not one.warning]
-                    self.assertEqual(found[kind], bool(problems), (name, damage, problems))
-                self.assertEqual(look(), [False] * 4)
+                    self.assertEqual(bool(found[kind]), bool(problems), (name, damage, problems))
+                    self.assertNotRegex(found[kind], _NO_CAUSE, (name, damage))
+                self.assertEqual(look(), [""] * 4)
+
+    def test_users(self) -> None:
+        """A worker says which file of users it cannot use, and why."""
+        path = self.folder / "tunnel_users"
+        for damage in self.damages(path):
+            with capturedLogs() as events:
+                TunnelUsers("tunnel", path)
+            said = "\n".join(eventAsText(one, includeTimestamp=False) for one in events)
+            self.assertNotRegex(said, _NO_CAUSE, damage)
+            self.assertIn(str(path), said, damage)
 
     def unusable(self) -> Sequence[Problem]:
         try:

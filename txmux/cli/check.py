@@ -6,9 +6,11 @@ import argparse
 import errno
 import json
 import os
+import shlex
 import socket
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,14 +18,17 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from txmux.detection.registry import installed_matchers
-from txmux.errors import MuxError
+from txmux.errors import MuxError, own_command, sudo_for
 from txmux.interfaces import IProtocolMatcher
+from txmux.processes.privilege.account import Account, AccountError, account_of
+from txmux.processes.privilege.launch import Launch, launch_of
 from txmux.processes.privilege.sandbox import readable
-from txmux.processes.usable import unusable
+from txmux.processes.usable import closed_files, unusable
 from txmux.rules.lint.access import token_as_path
 from txmux.rules.lint.coverage import forget_lines
 from txmux.rules.lint.patterns import cut_signatures
-from txmux.rules.lint.privileges import missing_privileges, own_privileges
+from txmux.rules.lint.privileges import Privileges, missing_privileges, own_privileges
+from txmux.rules.lint.secrets import FileUser
 from txmux.rules.lint.warnings import closed_listeners, lint, unchecked_backends, warnings
 from txmux.rules.model import NOWHERE, Outcome, Rules, backends_of
 from txmux.rules.named_files import named_files
@@ -52,6 +57,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "files", metavar="FILE", nargs="+", help="a rules file; - is standard input"
     )
     parser.add_argument("--connect", action="store_true", help="also try each server")
+    parser.add_argument(
+        "--as",
+        dest="user",
+        metavar="USER",
+        help="the user that starts the service: report the files that it may not read; needs root",
+    )
     parser.add_argument("--json", action="store_true", help="write one JSON object")
 
 
@@ -62,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
     # A bad file does not hide the next one's errors.
     results = []
     for path in arguments.files:
-        results.append(_check(path, matchers))
+        results.append(_check(path, matchers, arguments.user))
         if not arguments.json:
             _write(results[-1])
     good = [checked.rules for checked in results if checked.rules is not None]
@@ -105,24 +116,31 @@ def _connect(several: list[Rules]) -> list[Reached]:
     return results
 
 
-def _check(path: str, matchers: Mapping[str, IProtocolMatcher]) -> _Checked:
+def _check(
+    path: str, matchers: Mapping[str, IProtocolMatcher], user: str | None = None
+) -> _Checked:
     data = None
     if path == "-":
         path, data = _STANDARD_INPUT, sys.stdin.buffer.read()
     try:
         rules = load(path, matchers, data)
+        launch = launch_of(Path(path), user)
+        found = [*unusable(rules), *_hidden(rules, launch), *_closed(rules, launch)]
     except RulesError as error:
         return _Checked(path, None, error.problems)
-    found = unusable(rules)
-    if wrong := [problem for problem in found if not problem.warning]:
+    except AccountError as error:
+        return _Checked(path, None, [Problem(path, 0, "", "", str(error))])
+    if wrong := [problem for problem in found if problem.severity == "error"]:
         return _Checked(path, None, wrong)
     unprivileged, hints = _transparent_sources(rules)
+    with launch.acting():
+        unwritable = missing_privileges(rules, _privileges(launch))
     mistakes = [
-        *lint(rules),
+        *lint(rules, None if launch.account is None else _file_user(launch, launch.account)),
         *closed_listeners(rules),
         *unchecked_backends(rules),
         *token_as_path(rules),
-        *missing_privileges(rules, attrs.evolve(own_privileges(), has_address=_has_address)),
+        *unwritable,
         *cut_signatures(rules, matchers),
         *_exposed_secrets(rules),
         *unprivileged,
@@ -134,6 +152,70 @@ def _check(path: str, matchers: Mapping[str, IProtocolMatcher]) -> _Checked:
         mistakes += ech_warnings(rules)
     forget_lines()
     return _Checked(path, rules, warnings(rules, mistakes), hints)
+
+
+def _closed(rules: Rules, launch: Launch) -> Iterator[Problem]:
+    """Find files that the service may not read: errors if its user is known, else warnings of those that this one may not read."""
+    account = launch.account
+    if account is not None and launch.may_act:
+        yield from _closed_to(rules, launch, account)
+        return
+    if account is not None:
+        command = own_command(f"check {shlex.quote(str(rules.path))}")
+        message = f"it is started as user {account.user!r}, and only root can tell which files that one may read; run: {command}"
+        yield Problem(next(iter(rules.files.texts)), 0, "", "", message, note=True)
+    elif rules.settings.user is not None and os.geteuid() == 0:
+        with suppress(AccountError):  # `missing_privileges` reports it
+            yield from _closed_to(rules, launch, account_of(rules), is_helped=True)
+    for file, path in closed_files(rules):
+        message = (
+            f"user {os.geteuid()} may not read '{path}'; let the user that txmux runs as read it"
+        )
+        yield attrs.evolve(file.section.problem(message, file.key), warning=True)
+
+
+def _closed_to(
+    rules: Rules, launch: Launch, account: Account | None, *, is_helped: bool = False
+) -> Iterator[Problem]:
+    """Find files that a user may not read; a helper opens them, but not for a worker what Twisted opens."""
+    if account is None:
+        return
+    with account.acting():
+        closed = closed_files(rules)
+    user = _file_user(launch, account)
+    for file, path in closed:
+        is_opened = is_helped and file.key not in {"endpoint", "server"}
+        if not is_opened and not any(map(path.is_relative_to, launch.own)):
+            message = f"user {account.user!r} may not read '{path}'; run: {user.to_open(path)}"
+            yield attrs.evolve(file.section.problem(message, file.key), warning=is_helped)
+
+
+def _hidden(rules: Rules, launch: Launch) -> Iterator[Problem]:
+    for file in {file.path: file for file in named_files(rules)}.values():
+        for folder, setting in launch.hidden.items():
+            if Path(os.path.realpath(file.path)).is_relative_to(folder):
+                message = f"the service sees nothing in '{folder}' ({setting}= in {launch.unit}); move '{file.path}' to another folder, such as /etc/txmux"
+                yield file.section.problem(message, file.key)
+
+
+def _file_user(launch: Launch, account: Account) -> FileUser:
+    first = ""
+    if launch.is_dynamic and launch.unit is not None:
+        sudo = sudo_for(Path("/"))
+        first = f"{sudo}systemctl stop {launch.unit.stem} && {sudo}useradd --system --user-group {account.user} && "
+    return FileUser(account.uid, frozenset((account.gid, *account.groups())), account.group, first)
+
+
+def _privileges(launch: Launch) -> Privileges:
+    privileges = attrs.evolve(own_privileges(), has_address=_has_address)
+    if launch.account is None or not launch.may_act:
+        return privileges  # of the user who asks
+    first_port, may = 0 if launch.may_listen else privileges.first_port, privileges.may
+
+    def may_write(path: Path, mode: int) -> bool:
+        return any(map(path.is_relative_to, launch.own)) or may(path, mode)
+
+    return attrs.evolve(privileges, first_port=first_port, may=may_write)
 
 
 def _has_address(address: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -14,10 +15,12 @@ from txmux.admin.listen_addresses import stored_token
 from txmux.backends.connect.via import PasswordFileError, read_password
 from txmux.client.tls.terminations import expiry_warnings
 from txmux.errors import MuxError
-from txmux.files import read_list
+from txmux.files import may_read, names_in, read_list
 from txmux.net.tls.errors import CLIENT_CERTIFICATE, TLSFileError
 from txmux.rules.lint.privileges import obstacles
 from txmux.rules.model import Rules, Section, ServerTLS, TlsEnd, Via
+from txmux.rules.model.listener import is_ech_file
+from txmux.rules.named_files import NamedFile, named_files
 from txmux.rules.problems import Problem, RulesError
 from txmux.rules.reading.endpoints import files_of
 from txmux.rules.reading.endpointstrings import SERVER
@@ -33,7 +36,8 @@ _MOST_LINES = 10
 def unusable(rules: Rules) -> list[Problem]:
     """Return what keeps a service from starting with these rules, by its files.
 
-    Warnings are about files that only this process may not read, that a start replaces, and about certificates that end.
+    Warnings are about files that a start replaces or goes on without, and about certificates that end. What this process may
+    not read is left to `closed_files`.
     """
     problems = [*_files(rules), *obstacles(rules), *_access_log(rules), *_tokens(rules)]
     if rules.acme_names:
@@ -47,14 +51,35 @@ def unusable(rules: Rules) -> list[Problem]:
     return problems
 
 
+def closed_files(rules: Rules) -> list[tuple[NamedFile, Path]]:
+    """Return the files of rules that this process, without a helper, may not read: each once, with the key that names it."""
+    settings, closed = rules.settings, dict[Path, NamedFile]()
+    unused = set() if any(map(is_by_tcp, settings.admin)) else {"admin_token", "admin_tokens"}
+    for file in named_files(rules):
+        # `missing_privileges` finds what a service may not write.
+        is_written = settings.acme_folder in {file.path, file.path.parent}
+        if file.opens != "worker-log" and not is_written and file.key not in unused:
+            closed.update((path, file) for path in _opened_for(file) if not may_read(path))
+    return [(file, path) for path, file in closed.items()]
+
+
+def _opened_for(file: NamedFile) -> Iterator[Path]:
+    yield file.path
+    if file.opens == "worker-folder":
+        with suppress(OSError):  # it is a file, or has been yielded for that
+            yield from (file.path / name for name in names_in(file.path) if is_ech_file(name))
+
+
 def _files(rules: Rules) -> Iterator[Problem]:
-    """Read all files for TLS, and the passwords of proxies."""
+    """Read all files for TLS, the passwords of proxies, and the secrets for other programs, without which a service starts."""
     for section, key, number, read in _readers(rules):
         try:
             yield from expiry_warnings(section, key, read() or (), number)
-        except (TLSFileError, PasswordFileError) as error:  # noqa: PERF203 - all errors are reported
-            problem = section.problem(str(error), error.key, number)
-            yield attrs.evolve(problem, warning=error.forbidden)
+        except MuxError as error:  # noqa: PERF203 - all errors are reported
+            is_needed = isinstance(error, (TLSFileError, PasswordFileError))
+            problem = section.problem(str(error), getattr(error, "key", key), number)
+            if not isinstance(error.__context__, PermissionError):
+                yield attrs.evolve(problem, warning=not is_needed)
 
 
 def _readers(rules: Rules) -> Iterator[_Reader]:
@@ -76,6 +101,13 @@ def _readers(rules: Rules) -> Iterator[_Reader]:
         if backend.via is not None:
             yield backend.section, "via", None, partial(_of_proxy, backend.via)
     yield from _readers_of_listeners(rules)
+    store = settings.shared_limits
+    if store is not None and store.password is not None:
+        yield settings.section, "shared_limits", None, partial(_of_store, store.password)
+    if settings.consul.token is not None:
+        yield settings.section, "consul", None, partial(_of_consul, settings.consul.token)
+    if settings.crowdsec_key is not None:
+        yield settings.section, "crowdsec_key", None, partial(_of_crowdsec, settings.crowdsec_key)
 
 
 def _readers_of_listeners(rules: Rules) -> Iterator[_Reader]:
@@ -87,7 +119,25 @@ def _readers_of_listeners(rules: Rules) -> Iterator[_Reader]:
             yield listener.section, "ech_keys", None, partial(_of_keys, listener.ech_keys)
 
 
-# What needs OpenSSL is imported where rules need it, since that takes a while.
+# What few rules need is imported where they do: OpenSSL and clients of HTTP take a while.
+
+
+def _of_store(path: Path) -> None:
+    from txmux.access.shared import client  # noqa: PLC0415 - as above
+
+    client.read_password(path)
+
+
+def _of_consul(path: Path) -> None:
+    from txmux.backends.names.consul import read_token  # noqa: PLC0415 - as above
+
+    read_token(path)
+
+
+def _of_crowdsec(path: Path) -> None:
+    from txmux.access.lists.crowdsec import read_key  # noqa: PLC0415 - as above
+
+    read_key(path)
 
 
 def _of_authorities(path: Path, key: str) -> None:
@@ -141,7 +191,8 @@ def _access_log(rules: Rules) -> Iterator[Problem]:
         try:
             log = open_log(settings)
         except AccessLogError as error:
-            yield settings.section.problem(str(error), "access_log")
+            if not isinstance(error.__cause__, PermissionError):
+                yield settings.section.problem(str(error), "access_log")
         else:
             if log is not None:
                 log.close()

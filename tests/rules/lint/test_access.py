@@ -1,6 +1,8 @@
 """Warnings about PROXY headers, TLS that is ended here, and what stands under it."""
 
+import importlib.util
 import re
+import sys
 from textwrap import dedent
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -173,3 +175,14 @@ class WarningTests(SynchronousTestCase):
             found = [str(problem).replace("x.ini:", "", 1) for problem in lint(rules)]
             told = re.sub("^([0-9]+): ", r"\1: warning: ", expected, flags=re.MULTILINE)
             self.assertEqual("\n".join(found), told, text)
+
+    def test_metrics_without_the_package(self) -> None:
+        """A service answers 501 there, so a warning names the extra, with the command of this installation."""
+        rules = parse(f"[txmux]\nmetrics = 127.0.0.1:9443\n{LISTEN}", "x.ini")
+        self.patch(importlib.util, "find_spec", str)
+        self.assertEqual(lint(rules), [])
+        self.patch(importlib.util, "find_spec", lambda _: None)
+        (said,) = map(str, lint(rules))
+        told = "x.ini:2: warning: [txmux] metrics: needs the package prometheus_client, which is not installed"
+        self.assertTrue(said.startswith(told), said)
+        self.assertTrue(said.endswith(f"{sys.prefix}/bin/pip install 'txmux[admin]'"), said)

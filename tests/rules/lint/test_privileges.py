@@ -95,7 +95,6 @@ class FileTests(SynchronousTestCase):
         for line, message in {
             "access_log = there": f"2: warning: [txmux] access_log: user 1000 may not write to '{folder}/there'; {advice} write to it",
             "access_log = new": f"2: warning: [txmux] access_log: {files}",
-            f"{tcp}there": f"3: warning: [txmux] admin_token: user 1000 may not read '{folder}/there'; {advice} read it",
             f"{tcp}new": f"3: warning: [txmux] admin_token: {files}",
             f"admin = unix:{folder}/new": f"2: warning: [txmux] admin: {create.format('sockets')}",
             f"{_ACME}acme_folder = {folder}/a/b": f"4: warning: [txmux] acme_folder: {files}, or name another folder",

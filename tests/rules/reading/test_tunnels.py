@@ -118,5 +118,5 @@ class UsersTests(SynchronousTestCase):
         file.parent.chmod(0o755)
         self.assertEqual(
             [one.partition("users")[2][:10] for one in problems(dedent(text))],
-            ["'; run 'ch", ":1: no USE", ": no user "],
+            ["'; run: ch", ":1: no USE", ": no user "],
         )

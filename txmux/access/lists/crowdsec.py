@@ -146,7 +146,7 @@ class CrowdSec:
                 self._reactor,
                 "GET",
                 self._url + _PATH.format(startup=startup),
-                {"X-Api-Key": self._secret(), "Accept": "*/*"},
+                {"X-Api-Key": read_key(self._key), "Accept": "*/*"},
                 seconds=_PATIENCE,
                 most=_MOST_BYTES,
                 body_seconds=_PATIENCE,
@@ -167,14 +167,16 @@ class CrowdSec:
             )
         raise _AwayError(f"it answers {answer.status}")
 
-    def _secret(self) -> str:
-        try:
-            secret = read_secret(self._key)
-        except OSError as error:
-            raise _AwayError(f"cannot read '{self._key}': {error.strerror}") from None
-        if not secret:
-            raise _AwayError(f"there is no key in '{self._key}'; write it as the only line")
-        return secret
+
+def read_key(path: Path) -> str:
+    """Read the key of a bouncer; a `MuxError` if there is none."""
+    try:
+        secret = read_secret(path)
+    except OSError as error:
+        raise _AwayError(f"cannot read '{path}': {error.strerror}") from None
+    if not secret:
+        raise _AwayError(f"there is no key in '{path}'; write it as the only line")
+    return secret
 
 
 def seconds_in(duration: str) -> float:

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 
 class PasswordFileError(MuxError):
-    """The file with the password of a proxy cannot be used; `forbidden` if only the permission to read it is missing."""
+    """The file with the password of a proxy cannot be used."""
 
-    key, forbidden = "via", False
+    key = "via"
 
 
 class ForwardProxy:
@@ -92,9 +92,7 @@ def read_password(via: Via) -> str:
     try:
         password = read_secret(path)
     except OSError as problem:
-        error = PasswordFileError(f"cannot read '{path}': {problem.strerror}")
-        error.forbidden = isinstance(problem, PermissionError)
-        raise error from None
+        raise PasswordFileError(f"cannot read '{path}': {problem.strerror}") from None
     if not 0 < len(password) <= LONGEST_LOGIN:
         raise PasswordFileError(
             f"'{path}' does not hold one line of ASCII with a password; write it there"

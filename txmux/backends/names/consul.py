@@ -259,7 +259,7 @@ class ConsulFinder:
         url = f"{base}{path}{'?' if query else ''}{urlencode(query)}"
         headers = {"Accept": "application/json"}
         if self._token is not None:
-            headers["X-Consul-Token"] = _token(self._token)
+            headers["X-Consul-Token"] = read_token(self._token)
         # Consul itself waits for up to a sixteenth longer.
         seconds = _GRACE + (wait * 17 / 16 if index else 0.0)
         return await request(
@@ -287,7 +287,8 @@ def _refusal(answer: HttpResponse) -> str:
     return f"answers {answer.status}{f' ({shown})' if shown else ''}{hint}"
 
 
-def _token(path: Path) -> str:
+def read_token(path: Path) -> str:
+    """Read the token of an agent; a `MuxError` if there is none."""
     try:
         token = read_secret(path)
     except OSError as error:

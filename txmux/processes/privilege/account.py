@@ -6,13 +6,14 @@ import grp
 import os
 import pwd
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 import attrs
 
 from txmux.errors import MuxError
 from txmux.processes.privilege.seccomp import MACHINES
-from txmux.rules.model import Rules, Settings
+from txmux.rules.model import Rules
 
 _NO_ID = 2**32 - 1
 _JOIN_SESSION_KEYRING = 1  # linux/keyctl.h
@@ -27,11 +28,16 @@ class AccountError(MuxError):
 
 @attrs.frozen
 class Account:
-    """A user, by its name or its ID in digits, and the group that the process gets."""
+    """A user, by its name or its ID in digits, and the group that the process gets.
+
+    Attributes:
+        more: IDs of groups that the user gets besides its own ones.
+    """
 
     user: str
     uid: int
     gid: int
+    more: tuple[int, ...] = ()
 
     @property
     def is_current(self) -> bool:
@@ -43,6 +49,14 @@ class Account:
                 f"[txmux] user: this process is user {os.geteuid()}, and only root can become {self.user!r}; "
                 "start it as root, or remove the key if systemd or 'twistd --uid' has changed the user already"
             )
+
+    @property
+    def group(self) -> str:
+        """The name of the group; where it has none, as that of a user whom systemd makes, that of the user."""
+        try:
+            return grp.getgrgid(self.gid).gr_name
+        except KeyError:
+            return str(self.gid) if self.user.isdecimal() else self.user
 
     @property
     def owner(self) -> tuple[int, int]:
@@ -75,12 +89,38 @@ class Account:
             )
         return True
 
+    @contextmanager
+    def acting(self) -> Iterator[None]:
+        """Have this process, which is root, open files as this user, until the context ends.
+
+        It is an `AccountError` if that fails.
+        """
+        if os.geteuid() == self.uid:
+            yield
+            return
+        groups, gid, is_root = os.getgroups(), os.getegid(), os.geteuid() == 0
+        try:
+            try:
+                os.setgroups(self.groups())
+                os.setegid(self.gid)
+                os.seteuid(self.uid)
+            except OSError as problem:
+                raise AccountError(
+                    f"cannot open files as user {self.user!r}: {problem.strerror}; run this as root"
+                ) from problem
+            yield
+        finally:
+            if is_root:
+                os.seteuid(0)
+                os.setegid(gid)
+                os.setgroups(groups)
+
     def groups(self) -> list[int]:
         try:
             name = pwd.getpwuid(self.uid).pw_name
         except KeyError:
-            return [self.gid]
-        return os.getgrouplist(name, self.gid)
+            return [self.gid, *self.more]
+        return [*os.getgrouplist(name, self.gid), *self.more]
 
 
 def _leave_session_keyring() -> None:
@@ -113,7 +153,7 @@ def account_of(rules: Rules) -> Account | None:
     settings = rules.settings
     if settings.user is None:
         return None
-    account = _find(settings.user, settings)
+    account = find_account(settings.user, settings.group)
     account.check()
     for backend in rules.backends.values():
         if "client" in backend.source and not account.is_current:
@@ -124,25 +164,26 @@ def account_of(rules: Rules) -> Account | None:
     return account
 
 
-def _find(user: str, settings: Settings) -> Account:
-    group = None if settings.group is None else _group_id(settings.group)
+def find_account(user: str, group: str | None, where: str = "[txmux] ") -> Account:
+    """Return the account of a user, with its own group or a named one; an `AccountError`, which begins with `where`, if there is none."""
+    number = None if group is None else group_id(group, where)
     try:
         entry = pwd.getpwuid(int(user)) if user.isdecimal() else pwd.getpwnam(user)
     except (KeyError, OverflowError):
-        if user.isdecimal() and group is not None and int(user) < _NO_ID:
-            return Account(user, int(user), group)  # as in a container without a list of users
+        if user.isdecimal() and number is not None and int(user) < _NO_ID:
+            return Account(user, int(user), number)  # as in a container without a list of users
         raise AccountError(
-            f"[txmux] user: there is no user {user!r} on this machine; create it, or name another one"
+            f"{where}user: there is no user {user!r} on this machine; create it, or name another one"
         ) from None
-    return Account(user, entry.pw_uid, entry.pw_gid if group is None else group)
+    return Account(user, entry.pw_uid, entry.pw_gid if number is None else number)
 
 
-def _group_id(group: str) -> int:
+def group_id(group: str, where: str) -> int:
     if group.isdecimal() and int(group) < _NO_ID:
         return int(group)
     try:
         return grp.getgrnam(group).gr_gid
     except KeyError:
         raise AccountError(
-            f"[txmux] group: there is no group {group!r} on this machine; create it, or name another one"
+            f"{where}group: there is no group {group!r} on this machine; create it, or name another one"
         ) from None

@@ -1,9 +1,11 @@
 """Warnings about forged client addresses, TLS termination, and the admin endpoint."""
 
+import importlib.util
 import ipaddress
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from txmux.errors import how_to_install
 from txmux.files import read_list
 from txmux.interfaces import Transport
 from txmux.rules.lint.coverage import ParsedLine, lines_of
@@ -272,6 +274,14 @@ def admin_reachable(rules: Rules) -> Iterator[Problem]:
     if settings.admin_users and len(by_tcp) == len(settings.admin):
         message = "it is not used without a UNIX socket in 'admin'; add one, or remove this"
         yield settings.section.problem(message, "admin_users")
+
+
+def metrics_without_extra(rules: Rules) -> Iterator[Problem]:
+    """Find an endpoint that answers 501 for want of the package that writes metrics."""
+    settings = rules.settings
+    if settings.metrics is not None and importlib.util.find_spec("prometheus_client") is None:
+        message = f"needs the package prometheus_client, which is not installed, so '/metrics' answers 501; run: {how_to_install('admin')}"
+        yield settings.section.problem(message, "metrics")
 
 
 def token_as_path(rules: Rules) -> Iterator[Problem]:

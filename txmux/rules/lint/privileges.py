@@ -57,13 +57,17 @@ def _has_mptcp() -> bool:
         return False
 
 
+def _may(path: Path, mode: int) -> bool:
+    return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
+
+
 @attrs.frozen
 class Privileges:
     """What a process of a user may do, and what its machine has."""
 
     user: int
     first_port: int = 0
-    may: Callable[[Path, int], bool] = os.access
+    may: Callable[[Path, int], bool] = _may
     user_id: Callable[[str], int | None] = _user_id
     group_id: Callable[[str], int | None] = _group_id
     has_interface: Callable[[str], bool] = _has_interface
@@ -156,14 +160,13 @@ def _address(text: str) -> tuple[str, int]:
 
 
 def _unwritable(rules: Rules, privileges: Privileges) -> Iterator[Problem]:
-    """Find files that the service may not write to, read or create, though their folders are there."""
+    """Find files that the service may not write to or create, though their folders are there."""
     settings, user, may = rules.settings, privileges.user, privileges.may
     advice = "let the user that txmux runs as"
     for key, path in _files(rules):
-        mode, verb = (os.W_OK, "write to") if key == "access_log" else (os.R_OK, "read")
         folder, is_there = path.parent, os.path.exists(path)  # noqa: PTH110 - as in _no_file
-        if is_there and path.is_file() and not may(path, mode):
-            message = f"user {user} may not {verb} '{path}'; {advice} {verb} it"
+        if key == "access_log" and is_there and path.is_file() and not may(path, os.W_OK):
+            message = f"user {user} may not write to '{path}'; {advice} write to it"
             yield settings.section.problem(message, key)
         elif not is_there and not _is_missing(folder) and not may(folder, _CREATE):
             message = f"user {user} may not create files in '{folder}'; {advice} write there"

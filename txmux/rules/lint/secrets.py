@@ -1,18 +1,75 @@
-"""Warnings about files with secrets."""
+"""Warnings about files with secrets, and commands that let one user read a file, and no other."""
 
+import grp
 import os
 import re
+import shlex
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import attrs
+
+from txmux.errors import sudo_for
 from txmux.files import read_own
 from txmux.rules.model import NOWHERE, Rules
 from txmux.rules.named_files import NamedFile, named_files
 from txmux.rules.problems import Problem
 
 _PEM = re.compile(rb"^-----BEGIN ", re.MULTILINE)
+
+
+@attrs.frozen
+class FileUser:
+    """A user who reads files that belong to others.
+
+    Attributes:
+        group: The name of the group to which files are given for this user.
+        first: A command that has to be run before that, with a blank behind it; empty if there is none.
+    """
+
+    uid: int
+    groups: frozenset[int]
+    group: str
+    first: str = ""
+
+    def may(self, path: Path, mode: int) -> bool:
+        """Return whether the mode of a file, or of a folder on the way to one, allows this."""
+        status = path.stat()
+        if self.uid in {0, status.st_uid}:
+            return self.uid == 0 or bool(status.st_mode >> 6 & mode)
+        return bool(status.st_mode >> (3 if status.st_gid in self.groups else 0) & mode)
+
+    def to_open(self, path: Path) -> str:
+        """Return the command that lets this user read a file, or all in a folder."""
+        real = Path(os.path.realpath(path))
+        places = [(folder, stat.S_IXOTH) for folder in reversed(real.parents)]
+        closed = [
+            place for place, mode in (*places, (real, stat.S_IROTH)) if not self.may(place, mode)
+        ]
+        return self._command(closed or [real], "g+rX")
+
+    def to_close(self, path: Path) -> str:
+        """Return the command that lets no other users read a file, and keeps it readable for this one."""
+        status = path.stat()
+        is_own = self.uid in {0, status.st_uid}
+        if is_own or (status.st_gid in self.groups and status.st_mode & stat.S_IRGRP):
+            return f"{sudo_for(path)}chmod o= {shlex.quote(str(path))}"
+        return self._command([path], "g+r,o=")
+
+    def _command(self, paths: Sequence[Path], mode: str) -> str:
+        names, sudo = shlex.join(map(str, paths)), sudo_for(paths[-1])
+        return f"{self.first}{sudo}chgrp {self.group} {names} && {sudo}chmod {mode} {names}"
+
+
+def own_user() -> FileUser:
+    group = os.getegid()
+    try:
+        name = grp.getgrgid(group).gr_name
+    except KeyError:  # as in a container without a list of groups
+        name = str(group)
+    return FileUser(os.geteuid(), frozenset((group, *os.getgroups())), name)
 
 
 def secret_files(rules: Rules) -> list[NamedFile]:
@@ -23,17 +80,22 @@ def secret_files(rules: Rules) -> list[NamedFile]:
     return [*{file.path: file for file in reversed(secrets)}.values()][::-1]
 
 
-def readable_secrets(rules: Rules, secrets: Iterable[NamedFile]) -> Iterator[Problem]:
-    """Find those of the `secret_files` of rules that every user of this machine can read, or replace."""
-    settings, reported = rules.settings, set[Path]()
+def readable_secrets(
+    rules: Rules, secrets: Iterable[NamedFile], user: FileUser | None = None
+) -> Iterator[Problem]:
+    """Find those of the `secret_files` of rules that every user of this machine can read, or replace.
+
+    The user, by default that of this process, goes on reading them.
+    """
+    settings, reported, user = rules.settings, set[Path](), user or own_user()
     for named in secrets:
         for path in [path for path in _readable_at(named.path) if path not in reported]:
             reported.add(path)
-            message = f"every user of this machine can read '{path}'; run 'chmod o= {path}'"
+            message = f"every user of this machine can read '{path}'; run: {user.to_close(path)}"
             yield named.section.problem(message, named.key)
         if (place := _writable_at(named.path)) and place not in reported:
             reported.add(place)
-            message = f"every user of this machine can write to '{place}', and so choose what is in '{named.path}'; run 'chmod o-w {place}'"
+            message = f"every user of this machine can write to '{place}', and so choose what is in '{named.path}'; run: {sudo_for(place)}chmod o-w {shlex.quote(str(place))}"
             yield named.section.problem(message, named.key)
     store = settings.shared_limits
     if store is not None and store.password is None and rules.acme_names:

@@ -12,6 +12,7 @@ from txmux.rules.collecting import uncollected
 from txmux.rules.lint.access import (
     admin_reachable,
     free_ports,
+    metrics_without_extra,
     nameless,
     never_behind_starttls,
     open_proxies,
@@ -32,29 +33,30 @@ from txmux.rules.lint.narrowing import Narrowing
 from txmux.rules.lint.patterns import odd_patterns
 from txmux.rules.lint.reach import unreachable_routes
 from txmux.rules.lint.scopes import NO_CLIENTS, WITH_ADDRESS, ClientSet, RouteScope, scopes, set_of
-from txmux.rules.lint.secrets import readable_secrets, secret_files
+from txmux.rules.lint.secrets import FileUser, readable_secrets, secret_files
 from txmux.rules.lint.silence import lines_of_the_other, server_first, silence, silent_clients
 from txmux.rules.model import Backend, Listener, Outcome, Refusal, Route, Rules
 from txmux.rules.problems import Problem
 from txmux.rules.reading.sections import QUOTES, split_list
 
 
-def lint(rules: Rules) -> list[Problem]:
-    """Return warnings in the order of files and lines; rules made in Python get none."""
+def lint(rules: Rules, user: FileUser | None = None) -> list[Problem]:
+    """Return warnings in the order of files and lines; rules made in Python get none. The user is that of the service."""
     if not rules.files.texts:
         return []
     with uncollected():
         narrowing = Narrowing(rules)
-        found = warnings(rules, _problems(narrowing.rules))
+        found = warnings(rules, _problems(narrowing.rules, user))
         narrowing.remember(found)
     set_of.cache_clear()
     forget_lines()
     return found
 
 
-def _problems(rules: Rules) -> Iterator[Problem]:
+def _problems(rules: Rules, user: FileUser | None) -> Iterator[Problem]:
     yield from admin_reachable(rules)
-    yield from readable_secrets(rules, secret_files(rules))
+    yield from metrics_without_extra(rules)
+    yield from readable_secrets(rules, secret_files(rules), user)
     yield from unhidden_names(rules)
     yield from unreachable_routes(rules)
     yield from odd_patterns(rules)

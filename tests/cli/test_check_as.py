@@ -1,0 +1,146 @@
+"""`txmux check` reports the files that the user of the service may not read, and the command that changes that."""
+
+import os
+import pwd
+import shlex
+import stat
+import subprocess
+from contextlib import nullcontext
+from pathlib import Path
+from typing import ClassVar
+from unittest import SkipTest
+
+from tests.cli.support import CommandTestCase
+from tests.support.named_files import BY_TWISTED, RULES, folder_of_files
+from txmux.files import may_read
+from txmux.processes.privilege import launch
+from txmux.processes.privilege.account import Account
+
+_UNIT = Path(__file__).parents[2] / "examples/systemd/txmux.service"
+_NOBODY = "nobody"
+_NOT_READ = {"logs/access.log", "acme_folder", "acme_folder/b.example.pem"}
+"""What is written, which is another warning."""
+
+
+class ReadTests(CommandTestCase):
+    """Each file of each key, for a user who is not root."""
+
+    folder: Path
+    as_user: ClassVar[tuple[str, ...]] = ("--as", _NOBODY)
+
+    def setUp(self) -> None:
+        super().setUp()
+        if os.geteuid():
+            raise SkipTest("only root can open files as another user")
+        self.group = pwd.getpwnam(_NOBODY).pw_gid
+        self.folder = folder_of_files(self)
+        self.rules = self.write("rules.ini", (RULES + BY_TWISTED).format(self.folder))
+        for path in self.folder.rglob("*"):
+            path.chmod(0o755 if path.is_dir() else 0o640)
+            os.chown(path, 0, self.group)
+
+    def checked(self, *more: str) -> tuple[int, list[str]]:
+        code, out, _ = self.run_main("check", *self.as_user, *more, self.rules)
+        return code, [line for line in out.splitlines() if "may not read" in line]
+
+    def test_each_file(self) -> None:
+        """One that is closed to the user is an error; after the command it is none, and closed to all others."""
+        self.assertEqual(self.checked(), (0, []))
+        for path in self.folder.rglob("*"):
+            name = str(path.relative_to(self.folder))
+            if path.is_symlink() or (path.is_dir() and name != "ech_keys") or name in _NOT_READ:
+                continue
+            before = stat.S_IMODE(path.stat().st_mode)
+            path.chmod(0o700 if path.is_dir() else 0o600)
+            os.chown(path, 0, 0)
+            code, lines = self.checked()
+            self.assertEqual(code, 1, name)
+            (line,) = {line.partition(": run: ")[2] or line for line in lines}
+            command = line.rpartition("; run: ")[2].replace("sudo ", "")
+            self.assertIn(str(path), command)
+            subprocess.run(command, shell=True, check=True)
+            self.assertEqual(self.checked(), (0, []), name)
+            self.assertFalse(path.stat().st_mode & stat.S_IROTH)
+            path.chmod(before)
+
+    def test_folder_on_the_way(self) -> None:
+        """All that is closed on the way to a file is named at once."""
+        outer = self.folder / "a b"
+        outer.mkdir(mode=0o700)
+        (outer / "key").write_text("secret")
+        (outer / "key").chmod(0o600)
+        self.rules.write_text(
+            self.rules.read_text().replace(f"{self.folder}/crowdsec_key", f"{outer}/key")
+        )
+        code, (line,) = self.checked()
+        names = shlex.join([str(outer), f"{outer}/key"])
+        group = Account(_NOBODY, 0, self.group).group
+        told = f"chgrp {group} {names} && chmod g+rX {names}"
+        self.assertEqual((code, line.rpartition("; run: ")[2].replace("sudo ", "")), (1, told))
+
+    def test_helper(self) -> None:
+        """With `user`, a helper opens what is root's alone, but not what Twisted opens in a worker."""
+        for path in self.folder.rglob("*"):
+            path.chmod(0o700 if path.is_dir() else 0o600)
+            os.chown(path, 0, 0)
+        self.rules.write_text(
+            f"[txmux]\nuser = {_NOBODY}\n{self.rules.read_text().partition('[txmux]')[2]}"
+        )
+        code, out, _ = self.run_main("check", self.rules)
+        lines = [line for line in out.splitlines() if "may not read" in line]
+        self.assertEqual(code, 0, out)
+        self.assertEqual(
+            [line.partition("'nobody' may not read '")[2].partition("'")[0] for line in lines],
+            [f"{self.folder}/endpoint", f"{self.folder}/server"],
+        )
+
+    def test_unit(self) -> None:
+        """The unit of the examples makes a user at each start, to whom no file can be given; one of its name it takes."""
+        units = self.folder / "units"
+        units.mkdir()
+        self.patch(launch, "UNIT_FOLDERS", (units,))
+        text = _UNIT.read_text().replace("/etc/txmux/rules.ini", str(self.rules))
+        (units / "no-such-user.service").write_text(f"{text}[Service]\nBindPaths=/tmp\n")
+        code, out, _ = self.run_main("check", self.rules)
+        self.assertEqual(code, 1)
+        first = "systemctl stop no-such-user && useradd --system --user-group no-such-user && chgrp no-such-user "
+        self.assertIn(first, out.replace("sudo ", ""))
+        (units / "no-such-user.service").rename(units / f"{_NOBODY}.service")
+        code, out, _ = self.run_main("check", self.rules)
+        self.assertEqual((code, "may not read" in out), (0, False), out)
+
+    def test_readable_by_all(self) -> None:
+        """The command that closes a secret to others leaves it to the user of the service."""
+        key = self.folder / "tunnel_users"
+        for group in (0, self.group):
+            os.chown(key, 0, group)
+            key.chmod(0o644)
+            _, out, _ = self.run_main("check", *self.as_user, self.rules)
+            (line,) = (line for line in out.splitlines() if "every user" in line)
+            command = line.rpartition("; run: ")[2].replace("sudo ", "")
+            subprocess.run(command, shell=True, check=True)
+            self.assertEqual(stat.S_IMODE(key.stat().st_mode), 0o640)
+            with Account(_NOBODY, 65534, self.group).acting():
+                self.assertTrue(may_read(key))
+
+
+class OwnTests(CommandTestCase):
+    def test_each_file(self) -> None:
+        """Without a known user, what this one may not read is a warning."""
+        folder = folder_of_files(self)
+        rules = folder / "rules.ini"
+        rules.write_text(RULES.format(folder))
+        # Root may read all, so it is another user here.
+        user = Account("4711", 4711, 4711) if os.geteuid() == 0 else None
+        if user is not None:
+            for path in (folder, *folder.rglob("*")):
+                os.chown(path, user.uid, user.gid)
+        for name in ("crowdsec_key", "tunnel_users", "tls_ca", "ech_keys/a.pem", "admin_tokens"):
+            (folder / name).chmod(0)
+            with user.acting() if user else nullcontext():
+                code, out, _ = self.run_main("check", rules)
+            (line,) = (line for line in out.splitlines() if "may not read" in line)
+            self.assertEqual(code, 0, out)
+            self.assertIn(": warning: ", line)
+            self.assertIn(f"may not read '{folder}/{name}'; let the user that txmux runs as", line)
+            (folder / name).chmod(0o600)
