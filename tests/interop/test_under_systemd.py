@@ -116,6 +116,22 @@ class ServiceTests(SystemdTestCase):
         self.assert_relays(*self.relayed())
         self.assertNotIn("no filter of system calls", self.manager.output)
 
+    def test_files_for_its_user(self) -> None:
+        """A user with the unit's name is taken, and so can be given files: a start would fail without these tokens."""
+        for command in (
+            "useradd --system --user-group txmux",
+            "install -d -g txmux -m 2750 /etc/txmux/secrets",
+        ):
+            done = self.manager.inside(*command.split())
+            self.assertEqual(done.returncode, 0, done.stderr)
+        self.addCleanup(self.manager.inside, "userdel", "txmux")
+        secrets = self.manager.rules.parent / "secrets"
+        self.addCleanup(shutil.rmtree, secrets)
+        (secrets / "tokens").write_text(f"ops read {20 * 'x'}\n")
+        self.start("admin = 127.0.0.1:0\nadmin_tokens = /etc/txmux/secrets/tokens")
+        user = int(self.manager.inside("id", "-u", "txmux").stdout)
+        self.assertEqual(Path(f"/proc/{self.manager.outside()}").stat().st_uid, user)
+
     def test_stop(self) -> None:
         """It ends cleanly, and its connections have drain_timeout."""
         self.start()

@@ -4,6 +4,7 @@ import argparse
 import base64
 import os
 import secrets
+import stat
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -79,7 +80,9 @@ def _new(name: str, path: Path | None) -> int:
         print(f"# {record}\n{pem}", end="")
         return 0
     try:
-        with open(path, "x", encoding="ascii", opener=partial(os.open, mode=0o600)) as opened:
+        # A folder that gives files its group is for that group.
+        mode = 0o640 if path.absolute().parent.stat().st_mode & stat.S_ISGID else 0o600
+        with open(path, "x", encoding="ascii", opener=partial(os.open, mode=mode)) as opened:
             opened.write(pem)
     except OSError as error:
         raise MuxError(f"cannot write '{path}': {error.strerror}; name a new file") from None

@@ -350,7 +350,7 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Settings(), {
         "the format of its lines"),
     "resolvers": SectionKey(RESOLVERS, example="127.0.0.1:8600", meaning=
         "the [name servers](#how-names-are-looked-up) for the names of servers; without it the system's"),
-    "consul": SectionKey(CONSUL, example="http://127.0.0.1:8500 token=/etc/txmux/consul.token", opens="supervisor", is_secret=True, meaning=
+    "consul": SectionKey(CONSUL, example="http://127.0.0.1:8500 token=/etc/txmux/secrets/consul.token", opens="supervisor", is_secret=True, meaning=
         "Consul's HTTP API, for servers such as [`consul:web`](#services-of-consul)"),
     "user": SectionKey(_USER, example="txmux", meaning=
         "the [user](#user-and-group) to switch to once the service listens. Needs root"),
@@ -360,7 +360,7 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Settings(), {
         "[endpoints](#admin-and-metrics) of the page, the [API](admin-api.md) and the commands: `unix:/path`, or `ADDRESS:PORT` with `admin_token` or `admin_tokens`"),
     "admin_token": SectionKey(_TOKEN, example="/var/lib/txmux/token", opens="supervisor", is_secret=True, meaning=
         "a file with the secret of TCP clients, created with mode 0600 if it does not exist"),
-    "admin_tokens": SectionKey(_TOKEN, example="/etc/txmux/tokens", opens="supervisor", is_secret=True, meaning=
+    "admin_tokens": SectionKey(_TOKEN, example="/etc/txmux/secrets/tokens", opens="supervisor", is_secret=True, meaning=
         "a file with [more secrets](#rights), a line `NAME RIGHT SECRET` for each client"),
     "admin_users": SectionKey(_USERS, example="alice:steer, @ops:read", meaning=
         "[who may do what](#rights) by a UNIX socket of `admin`; without it, everyone who can open the socket has all rights"),
@@ -368,9 +368,9 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Settings(), {
         "an endpoint with only `/metrics`, `/healthz` and `/readyz`, without a secret"),
     "grace": SectionKey(_ANY_DURATION, example="10s", meaning=
         "when the service stops: how long `/readyz` answers 503 while clients are still accepted, for balancers in front"),
-    "crowdsec_key": SectionKey(SECRET, example="/etc/txmux/crowdsec.key", opens="supervisor", is_secret=True, meaning=
+    "crowdsec_key": SectionKey(SECRET, example="/etc/txmux/secrets/crowdsec.key", opens="supervisor", is_secret=True, meaning=
         "a file with the key for [`crowdsec:` networks](#networks-from-other-sources)"),
-    "shared_limits": SectionKey(_STORE, example="redis://10.0.0.9:6379/0 password=/etc/txmux/redis.password", opens="worker", is_secret=True, meaning=
+    "shared_limits": SectionKey(_STORE, example="redis://10.0.0.9:6379/0 password=/etc/txmux/secrets/redis.password", opens="worker", is_secret=True, meaning=
         "a Redis by which several machines share [bans and limits](#shared-limits)"),
     "acme": SectionKey(_ACME, default="off", example="letsencrypt", meaning=
         "the authority of [`terminate_tls = acme`](#certificates-by-acme): Let's Encrypt, or the URL of an ACME directory"),

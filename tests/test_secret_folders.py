@@ -1,0 +1,76 @@
+"""What pages have their readers do makes secrets that the user of the service can read, and nobody else."""
+
+import os
+import re
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support.folders import make_folder
+from txmux.files import may_read
+from txmux.processes.privilege.account import Account
+
+_PAGES = Path(__file__).parents[1] / "docs/how-to"
+MADE = {
+    "install-on-debian": [],
+    "keep-clients-out": ["secrets/crowdsec.key"],
+    "route-by-hidden-names": ["ech/2026-11.pem"],
+    "run-as-a-service": [],
+    "tunnels": ["secrets/tunnel.htpasswd"],
+    "watch-and-steer": ["secrets/tokens"],
+}
+_MAKES = re.compile(r"\binstall -d|\btee\b|--output|\bhtpasswd\b|\bchmod\b|\bchgrp\b|-keyout")
+_PROGRAMS = {
+    "cscli": "echo key",
+    "htpasswd": 'echo "$3:hash" > "$2"',
+    "openssl": "echo random",
+    "txmux": f'exec {sys.executable} -m txmux "$@"',
+    "sudo": 'exec "$@"',
+}
+"""Stand for those that are not everywhere; `htpasswd` makes a file as the real one does."""
+_GROUP = 54321
+
+
+def _commands(page: Path) -> list[str]:
+    """Return the commands of a page that make something in the folder of the rules."""
+    lines = re.findall(r"^ *\$ (.*/etc/txmux/.*)$", page.read_text(), re.MULTILINE)
+    return [line for line in lines if _MAKES.search(line)]
+
+
+class SecretFolderTests(SynchronousTestCase):
+    def test_every_page(self) -> None:
+        makes = {page.stem for page in _PAGES.glob("*.md") if _commands(page)}
+        self.assertEqual(makes, MADE.keys())
+
+    def test_made(self) -> None:
+        """As root for a group that only the service has, else for the own one, of which the modes tell."""
+        is_root = os.geteuid() == 0
+        group = _GROUP if is_root else os.getegid()
+        service, other = Account("1", 54320, group), Account("2", 54322, 54322)
+        for name, files in MADE.items():
+            folder = make_folder(self)
+            folder.chmod(0o755)
+            programs = make_folder(self)
+            for program, does in _PROGRAMS.items():
+                (programs / program).write_text(f"#!/bin/sh\n{does}\n")
+                (programs / program).chmod(0o755)
+            text = "\n".join(_commands(_PAGES / f"{name}.md")).replace("/etc/txmux", str(folder))
+            text = re.sub(r"-g txmux\b", f"-g {group}", text)
+            subprocess.run(
+                ["sh", "-euc", f"umask 022\n{text}"],
+                check=True,
+                capture_output=True,
+                env={**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"},
+            )
+            made = [path for path in folder.rglob("*") if path.is_file()]
+            self.assertEqual([str(path.relative_to(folder)) for path in made], files)
+            for path in made:
+                self.assertTrue(path.stat().st_mode & stat.S_IRGRP, path)
+                self.assertEqual({path.stat().st_gid, path.parent.stat().st_gid}, {group})
+                self.assertFalse(path.parent.stat().st_mode & stat.S_IRWXO)
+                for user, can in ((service, True), (other, False)) if is_root else ():
+                    with user.acting():
+                        self.assertEqual(may_read(path), can, path)
