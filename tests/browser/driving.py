@@ -43,7 +43,7 @@ _UPDATED = (
 """What cannot be clicked on because the page has just been updated."""
 _FAULTS = """
 const done = arguments[arguments.length - 1];
-axe.run(document, {resultTypes: ["violations"]}).then((found) => done(found.violations.map((one) => ({
+axe.run(document, {resultTypes: ["violations"], rules: {"label-content-name-mismatch": {enabled: true}}}).then((found) => done(found.violations.map((one) => ({
     id: one.id, impact: one.impact, where: one.nodes.slice(0, 3).map((node) => node.html.slice(0, 200) + node.failureSummary),
 })))).catch((problem) => done([{id: String(problem), impact: "critical", where: []}]));
 """
@@ -150,6 +150,20 @@ class Browser:
             return True
 
         eventually(agreed, "there is a dialogue")
+
+    def answer(self, text: str) -> None:
+        """Answer what the page asks."""
+
+        def answered() -> bool:
+            try:
+                dialogue = self._driver.switch_to.alert
+                dialogue.send_keys(text)
+                dialogue.accept()
+            except NoAlertPresentException:
+                return False
+            return True
+
+        eventually(answered, "there is a question")
 
     def shows(self, css: str, text: str) -> None:
         eventually(lambda: text in self.text(css), f"{css} shows {text!r}")

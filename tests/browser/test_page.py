@@ -18,6 +18,12 @@ return [...document.querySelectorAll("main *:not(.unseen, summary code)")].filte
     one.scrollWidth > one.clientWidth + 1 && getComputedStyle(one).overflowX !== "visible").map((one) => one.outerHTML.slice(0, 100));
 """
 """What is wider than its room, so that it is cut off or has to be scrolled."""
+_OUT_OF_REACH = """
+const right = (one) => one.getBoundingClientRect().right;
+return [...document.querySelectorAll(".menu")].filter((one) => right(one) > right(one.closest("section"))).map((one) => one.ariaLabel)
+    .concat([...document.querySelectorAll(".port")].filter((one) => one.getClientRects().length > 1).map((one) => one.textContent));
+"""
+"""The menus that are cut off until their table is scrolled, and the ports with a break in them."""
 _CHARTS = """
 return [...charts.values()].map((one) => [
     one.axes.map((axis) => axis._values.filter((text) => text !== null && text !== "").length),
@@ -228,6 +234,14 @@ class PageTests(BrowserCase):
         browser.shows(".attention", "Backend redis: no server is up")
         self.choose(menu, "Ready")
         eventually(lambda: "Backend redis" not in browser.text(".attention"), "it is ready")
+        for text, told in (("7", "has weight 7"), ("x", "x: is no"), ("1e3", "1e3: is no")):
+            self.choose(menu, "Set its weight")
+            browser.answer(text)
+            browser.shows("#said", told)
+            browser.shows("#servers", "weight 7")
+        self.choose(menu, "Set its weight")
+        browser.answer("1")
+        eventually(lambda: "weight 7" not in browser.text("#servers"), "it has the weight 1")
         self.choose("button[aria-label='Actions for backend web']", "Drain: all")
         browser.shows("#servers", "1 drained, and down, 1 drained")
         self.choose("button[aria-label='Actions for backend web']", "Ready: all")
@@ -363,7 +377,7 @@ class PageTests(BrowserCase):
         browser.shows(".filters", "route web")
 
     def test_accessible_and_not_too_wide_on_any_screen(self) -> None:
-        for width in (375, 1024, 1920):
+        for width in (375, 1024, 1600):  # from 1600 on there are two columns, narrow ones here
             for scheme in ("light", "dark"):
                 self.browser.look_like(width, scheme)
                 for query in ("", "?explain=5353482d322e30&map=all", "?route=web"):
@@ -371,6 +385,7 @@ class PageTests(BrowserCase):
                     self.assertEqual((width, scheme, self.browser.faults()), (width, scheme, []))
                     wide = self.browser.run("return document.documentElement.scrollWidth")
                     self.assertEqual(wide, width)
+                    self.assertEqual(self.browser.run(_OUT_OF_REACH), [])
 
     def test_all_is_within_the_width_of_a_phone(self) -> None:
         self.watched.say("public", b"EHLO there\r\n" * 4)

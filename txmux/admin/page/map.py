@@ -107,6 +107,15 @@ class Box:
     to: str = ""
 
     @property
+    def described(self) -> str:
+        """What screen readers say: the drawn text is in it, since voice control names the box by that."""
+        drawn = f"{self.label} {self.detail}".rstrip()
+        is_whole = drawn in self.title.replace(": ", " ")
+        return (
+            f"{self.title}, {self.health}" if is_whole else f"{drawn}: {self.title}, {self.health}"
+        )
+
+    @property
     def middle(self) -> float:
         return self.y + ROW / 2 - 2
 

@@ -135,8 +135,10 @@ async function post(path, body) {
 // An action is what `Action` in tables.py is.
 function act([, path, body, question, field]) {
   if (field) {
-    const number = prompt(question);
-    if (number) post(path, { ...body, [field]: Number(number) });
+    const answer = prompt(question)?.trim();
+    // Number() takes 1e3, and makes of what is no number a NaN, which JSON writes as null: the default.
+    if (/^\d+$/.test(answer)) post(path, { ...body, [field]: Number(answer) });
+    else if (answer) say(`${answer}: is no whole number; nothing was changed`);
   } else if (!question || confirm(question)) post(path, body);
 }
 
