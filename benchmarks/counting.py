@@ -201,7 +201,7 @@ def counted(times: int) -> float:
         listener.accepted()
         route.matched(record)
         listener.decided(record)
-        server.connected(is_asked=True)
+        server.connected()
         backend.connected(0.2)
         server.answered(backend, 0.3)
         server.released()

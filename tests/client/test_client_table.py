@@ -152,6 +152,18 @@ class ClientTableTests(SynchronousTestCase):
         self.assertEqual([*self.table.refusing()], [])
         self.assertEqual(self.table._refusing, {})
 
+    def test_whom_no_route_takes(self) -> None:
+        """They are reported as those that a limit refuses."""
+        for number in range(9):
+            client = _ended(f"192.0.2.{number % 2}:50000")
+            client.unrecognised = b"x"
+            self.table.ended(client)
+        rows = [row[:3] for row in self.table.refusing()]
+        self.assertEqual(
+            rows,
+            [("x", "no-route", ""), ("x", "no-route", "192.0.2.0"), ("x", "no-route", "192.0.2.1")],
+        )
+
     def test_whose_connections_keep_the_process_busy(self) -> None:
         """They are reported from 80 % of the time on until it is less than 60 %, if they are many."""
         cpu = 0.0

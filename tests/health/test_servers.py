@@ -1,6 +1,7 @@
 """Servers that fail without a check to say so: what breaks is real, and every view is read."""
 
 import contextlib
+import itertools
 import socket
 import threading
 
@@ -21,9 +22,10 @@ class HealthTestCase(WorkersTestCase):
 
     def ask_until(self, views: Views, what: str) -> None:
         """Connect clients that say something, one after the other, until a topic needs attention."""
+        sources = itertools.cycle(("127.0.0.1", "127.0.0.2", "127.0.0.3"))
 
         def is_shown() -> bool:
-            with contextlib.suppress(OSError), views.mux.connect() as client:
+            with contextlib.suppress(OSError), views.mux.connect(next(sources)) as client:
                 client.settimeout(0.5)
                 client.sendall(b"x")
                 client.recv(1)
@@ -71,8 +73,9 @@ class ServerTests(HealthTestCase):
         listening = self.backend()
         more = "check = tcp interval=1s"
         views = self.views(pool(listening.getsockname()[1], more=more))
-        clients = [self.client(views.mux) for _ in range(6)]
+        clients = [views.mux.connect(f"127.0.0.{1 + number % 3}") for number in range(6)]
         for client in clients:
+            self.addCleanup(client.close)
             client.sendall(b"x")
         eventually(lambda: views.attention("backend") is not None, "the backend needs attention")
         views.show("backend", "critical", "silent", log="is silent", ready=False)

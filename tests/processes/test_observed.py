@@ -58,10 +58,14 @@ class ObservedTest(SupervisedTestCase):
         """Return the cells of a worker, in which a test counts what it has not the time to do."""
         return self.running.control.counters.column(1).server("web", self.servers[number])
 
-    def refused(self, column: int) -> int:
-        counters = self.running.control.counters
-        cells = counters.column(column).server("web", self.servers[0]).cells
-        return int(cells[SERVER.at["failed connect-refused"]])
+    def cell(self, name: str) -> int:
+        cells = self.running.control.counters.cells(SERVER.key("web", self.servers[0]))
+        return int(cells[SERVER.at[name]])
+
+    async def counted(self, count: int, name: str) -> None:
+        """Wait until workers have counted so much."""
+        while self.cell(name) < count:
+            await deferLater(reactor, 0.01)
 
     async def pass_seconds(self, seconds: int) -> None:
         for _ in range(seconds):
@@ -121,10 +125,10 @@ class ObservedTest(SupervisedTestCase):
         servers = [f"127.0.0.1:{listen(self, one)}" for one in (resets, well)]
         await self.begin(*servers, more="eject = off\n")
         with capturedLogs():
-            for _ in range(3):
-                for count in (self.counts().connected, self.counts().asked):
-                    count()
-                self.counts().failed("reset")
+            for source in range(3):
+                self.counts().connected()
+                self.counts().asked(source)
+                self.counts().reset(source)
             await self.pass_seconds(12)
         found = await self.server()
         self.assertEqual((found["state"], await self.state(1)), ("failing", "up"))
@@ -139,8 +143,8 @@ class ObservedTest(SupervisedTestCase):
         server = f"127.0.0.1:{listen(self, PeerFactory())}"
         await self.begin(server, more="check = tcp\n")
         with capturedLogs() as logged:
-            for _ in range(5):
-                self.counts().asked()
+            for source in range(5):
+                self.counts().asked(source)
             await self.pass_seconds(14)
             self.assertEqual(await self.state(), "up")
             await self.pass_seconds(3)
@@ -159,26 +163,63 @@ class ObservedTest(SupervisedTestCase):
         self.assertIn(expected, lines)
 
     async def test_check_that_finds_a_server_well(self) -> None:
-        """What clients have met before says nothing then, whether it was shown before its checks failed or not."""
-        for fall, is_shown in ((2, False), (4, True)):
-            peers = PeerFactory(_Well)
-            server = f"127.0.0.1:{listen(self, peers)}"
-            await self.begin(server, more=f"check = http timeout=5s interval=1s fall={fall}\n")
-            await self.pass_seconds(2)  # until it has been checked
-            peers.build = _Stopped
-            with capturedLogs() as logged:
-                for _ in range(30):
-                    self.counts().asked()
-                    await self.pass_seconds(1)
-                self.assertEqual(await self.state(), "down")
-                peers.build = _Well
-                await self.pass_seconds(20)
-                self.assertEqual(await self.state(), "up")
-            lines = [line for line in map(formatEvent, logged) if line and server in line]
-            self.assertTrue(any("is up: 2 checks succeeded" in line for line in lines), lines)
-            self.assertEqual(sum("is silent" in line for line in lines), is_shown, lines)
-            self.assertEqual(sum("no longer silent" in line for line in lines), is_shown, lines)
-            await self.running.stopService()
+        """What clients have met before says nothing then."""
+        peers = PeerFactory(_Well)
+        server = f"127.0.0.1:{listen(self, peers)}"
+        await self.begin(server, more="check = http timeout=5s interval=1s fall=4\n")
+        await self.pass_seconds(2)  # until it has been checked
+        peers.build = _Stopped
+        with capturedLogs() as logged:
+            for source in range(30):
+                self.counts().asked(source)
+                await self.pass_seconds(1)
+            self.assertEqual(await self.state(), "down")
+            peers.build = _Well
+            await self.pass_seconds(20)
+            self.assertEqual(await self.state(), "up")
+        lines = [line for line in map(formatEvent, logged) if line and server in line]
+        self.assertTrue(any("is up: 2 checks succeeded" in line for line in lines), lines)
+        self.assertFalse(any("silent" in line for line in lines), lines)
+
+    async def test_one_client_that_begins_requests(self) -> None:
+        """Neither many half requests, nor whole ones of one source, nor what it has reset, make the service alarm anyone."""
+        peers = PeerFactory(_Stopped)
+        port = await self.begin(f"127.0.0.1:{listen(self, peers)}")
+        clients = []
+        with capturedLogs() as logged:
+            for number in range(12):
+                clients.append(await connect(self, port, source=f"127.0.0.{1 + number % 4}"))
+                clients[-1].send(b"GET / HTTP/1.1\r\nHost: a.example\r\n")
+            for _ in range(6):
+                clients.append(await connect(self, port))
+                clients[-1].send(b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n")
+            for _ in range(6):
+                clients.append(await connect(self, port))
+                clients[-1].send(b"x")
+                while len(peers.peers) < len(clients):
+                    await deferLater(reactor, 0.001)
+                peers.peers[-1].reset()
+            await self.counted(12, "asked")
+            await self.counted(6, "failed reset")
+            await self.pass_seconds(40)
+            self.assertEqual((await self.state(), await self.attention()), ("up", ""))
+            self.assertEqual(await self.running.control.missing(), [])
+            for number in range(2, 4):  # others, which get no answer, either
+                clients.append(await connect(self, port, source=f"127.0.0.{number}"))
+                clients[-1].send(b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n")
+            await self.counted(14, "asked")
+            await self.pass_seconds(6)
+            self.assertEqual(await self.state(), "silent")
+        self.assertEqual(self.cell("asked"), 14)
+        self.assertEqual(sum("is silent" in str(formatEvent(event)) for event in logged), 1)
+
+    async def test_check_that_speaks_the_protocol_knows_better(self) -> None:
+        server = f"127.0.0.1:{listen(self, PeerFactory(_Well))}"
+        await self.begin(server, more="check = http interval=1s\n")
+        for source in range(9):
+            self.counts().asked(source)
+        await self.pass_seconds(30)
+        self.assertEqual(await self.state(), "up")
 
     async def test_planned_work_goes_first(self) -> None:
         port = free_port()
@@ -243,8 +284,7 @@ class ObservedTest(SupervisedTestCase):
                 for _ in range(3):
                     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
                         client.sendto(b"x", ("127.0.0.1", port))
-                while sum(map(self.refused, (1, 2))) < 3:
-                    await deferLater(reactor, 0.01)
+                await self.counted(3, "failed connect-refused")
                 await self.pass_seconds(12)
                 self.assertEqual(await self.state(), "failing")
                 self.assertEqual(

@@ -27,8 +27,8 @@ class BackendsCase(ServiceTestCase):
         self.assertEqual(len(self.lines()), count)
         return self.lines()[-1]
 
-    async def client(self, port: int, data: bytes = b"x") -> Peer:
-        client = await connect(self, port)
+    async def client(self, port: int, data: bytes = b"x", source: str = "") -> Peer:
+        client = await connect(self, port, source=source)
         client.send(data)
         return client
 

@@ -143,10 +143,11 @@ class SilentServerTest(BackendsCase):
                 use=virtual,
             )
             with capturedLogs() as logged:
-                clients = [await self.client(public) for _ in range(2)]
+                sources = "127.0.0.1", "127.0.0.2"
+                clients = [await self.client(public, source=source) for source in sources]
                 for number in (0, 1):
                     await silent.heard(1, number)
-                for _ in range(7):
+                for _ in range(9):
                     virtual.advance(1)
                 clients.append(await self.client(public))
                 peer = await well.heard(1)

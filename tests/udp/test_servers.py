@@ -191,12 +191,12 @@ class UnansweredTests(FlowCase):
             server.port,
             backend="balance = first\nunanswered_timeout = 500ms\neject = unanswered=2 for=1m",
         )
-        for count in (1, 2):
-            Talker.listening(self).say(b"one", port)
+        for count, source in enumerate(("127.0.0.1", "127.0.0.1", "127.0.0.2"), 1):
+            Talker.listening(self, source).say(b"one", port)
             lines = await self.ended(count)
             self.assertEqual(lines[-1]["reason"], "unanswered")
-        await Talker.listening(self).asks(b"three", port)
-        self.assertEqual((len(quiet.heard), server.heard), (2, [b"three"]))
+        await Talker.listening(self).asks(b"four", port)
+        self.assertEqual((len(quiet.heard), server.heard), (3, [b"four"]))
 
     def test_answer_resets_the_count_of_failures(self) -> None:
         [port] = self.run_service(
@@ -205,7 +205,7 @@ class UnansweredTests(FlowCase):
         )
         self.assertTrue(port)
         pool = self.running.listeners[0].upstreams.all()[0].pool
-        for what in ("unanswered", "answered", "unanswered"):
+        for source, what in enumerate(("unanswered", "answered", "unanswered")):
             member = next(one for one in pool.members if one.target.port == 1)
             while (picked := pool.pick()) is not member:
                 assert attrs.has(type(picked))
@@ -214,5 +214,5 @@ class UnansweredTests(FlowCase):
                 pool.connected(member)
                 pool.released(member)
             else:
-                pool.unanswered(member)
+                pool.unanswered(member, source)
         self.assertEqual([one.state.value for one in pool.members], ["up", "up"])

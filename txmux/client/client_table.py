@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from ipaddress import IPv6Address
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+from zlib import crc32
 
 from txmux.transport import source_of_host
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from txmux.net.relay.interface import RelayedBytes
     from txmux.telemetry.reasons import EndReason, LimitName
     from txmux.telemetry.record import ConnectionRecord
+
+Refused: TypeAlias = "LimitName | Literal['no-route']"
 
 Source: TypeAlias = str | bytes
 """An IPv4 address, ``unix``, or the first 64 bits of an IPv6 address: turning those into text would cost more than counting."""
@@ -38,7 +41,8 @@ _LEAST = 0.001  # refusals a second; fewer are of minutes ago
 _OFTEN = 32  # connections between two steps
 _AT_ONCE = 64  # ended connections
 _BUSY, _CALM = 0.8, 0.6  # of the time: from that on a process is busy, and until this
-_MANY = 50.0  # connections and flows a second
+BUSY = 50.0
+"""Connections and flows a second that may keep a process busy."""
 _SAMPLE = 2.0  # seconds
 _SCHEDULED = Path("/proc/self/schedstat")
 _REFUSED: frozenset[EndReason] = frozenset({"limit", "denied"})
@@ -161,7 +165,7 @@ class ClientTable:
         # Counted together, which costs each a half: the records of those that have ended, and of which no route took the client.
         self._ended: list[ConnectionRecord] = []
         self._unrecognised: list[ConnectionRecord] = []
-        self._refusing: dict[tuple[str, LimitName], BusiestSources] = {}
+        self._refusing: dict[tuple[str, Refused], BusiestSources] = {}
 
     def ended(self, client: Client) -> None:
         """Count a connection or flow that has just ended in this process."""
@@ -185,6 +189,7 @@ class ClientTable:
                 entry.refused += 1
         for record in self._unrecognised:
             sources.add(_source_of(record.client), record.time, 0.0).unrecognised += 1
+            self.limited(record.listener, "no-route", record.client)
         self._ended.clear()
         self._unrecognised.clear()
 
@@ -194,16 +199,16 @@ class ClientTable:
         entry.ended += 1
         entry.refused += 1
 
-    def limited(self, listener: str, limit: LimitName, client: str) -> None:
-        """Record whom a limit has refused; its end is counted, too."""
+    def limited(self, listener: str, limit: Refused, client: str) -> None:
+        """Record whom a limit has refused, or no route has taken; its end is counted, too."""
         key = listener, limit
         if key not in self._refusing:
             self._refusing[key] = BusiestSources(self._seconds, _MOST_REFUSED)
         sources = self._refusing[key]
         sources.add(_source_of(client), 0.0, sources.weight())
 
-    def refusing(self) -> Iterator[tuple[str, LimitName, str, float]]:
-        """Yield whom limits refuse: the listener, the limit, the source or an empty text for all, and how many a second."""
+    def refusing(self) -> Iterator[tuple[str, Refused, str, float]]:
+        """Yield whom limits refuse, or no route takes: the listener, the limit, the source or an empty text for all, and how many a second."""
         self._count_ended()  # often enough that their weight is right
         for (listener, limit), sources in [*self._refusing.items()]:
             of_all = sources.recent(sources.total)
@@ -224,7 +229,7 @@ class ClientTable:
             self._is_busy = (cpu - before) / (now - then) >= (_CALM if self._is_busy else _BUSY)
         sources = self._sources
         of_all = sources.recent(sources.total)
-        if self._is_busy and of_all >= _MANY:
+        if self._is_busy and of_all >= BUSY:
             yield "", of_all
             for source, entry in sources.best(_REPORTED):
                 yield _text_of(source), sources.recent(entry.score)
@@ -285,6 +290,12 @@ def _source_of(client: str) -> Source:
         return client.partition(":")[0]
     host = client[1:].partition("]")[0]
     return host.partition("%")[0] if "%" in host else source_of_host(host)
+
+
+def source_number(client: str) -> int:
+    """Return a number of 32 bits for the source of a client, which is written as in `ConnectionRecord`."""
+    source = _source_of(client)
+    return crc32(source if isinstance(source, bytes) else source.encode())
 
 
 def _text_of(source: Source) -> str:

@@ -50,7 +50,7 @@ from txmux.tcp.connection import MuxProtocol, Step
 from txmux.tcp.dialling import header_for
 from txmux.tcp.fast_path import FastPath
 from txmux.tcp.moving import StayReason
-from txmux.tcp.stage import Stage
+from txmux.tcp.stage import Stage, count_asked
 from txmux.tcp.stages.awaiting_retry import AwaitingRetry
 from txmux.tcp.stages.connecting import Connecting, goes_by_hello
 from txmux.tcp.stages.peeking import Peeking
@@ -346,9 +346,10 @@ class SocketConnection(MuxProtocol):
         # The relay's idle timeout counts from here, as in `Relay.start`.
         self.last_received_at = now = self._path.seconds()
         connect_ms = (now - self.accepted_at) * 1000 - (record.detect_ms or 0.0)
+        self.first_sent = self.received
         record.connect_ms, self.received = connect_ms, data[sent:]
         upstream.counts.connected(connect_ms)
-        upstream.pool.connected(member, is_asked=True)
+        upstream.pool.connected(member)
         if self._hello:
             return ConnectedByHello(upstream, member, None)
         return Connected(upstream, member, None)
@@ -621,6 +622,9 @@ class SocketConnection(MuxProtocol):
 
     def _check(self, now: float) -> None:
         state, path = self.state, self._path
+        if self.first_sent:  # most connections have got their answer by now
+            counts = None if self.record.bytes_out else self.server_counts
+            count_asked(self, counts, self.record.bytes_in)
         if state == "relaying":
             self._check_relay(now)
             return

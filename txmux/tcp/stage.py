@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, ClassVar, Protocol, cast
 import attrs
 from typing_extensions import override
 
+from txmux.client.client_table import source_number
 from txmux.net.relay.interface import RelayedBytes
 from txmux.rules.model import Refusal
 from txmux.tcp.transitions import Ended, Outcome, TurnedAway
+from txmux.wire.first_request import needed
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
@@ -74,6 +76,7 @@ class Client(Protocol):
     server_counts: ServerCounts | None = None  # the counters of its server, once it has one
     counted_in: int = 0  # bytes that are in the counters already
     counted_out: int = 0
+    first_sent: bytes = b""  # to its server, until that is counted: see `count_asked`
     starttls: ClientDialogue | None = None  # that which it had before its TLS, in the clear
     hop: int = 0  # what `LoopDetector.record` returned for its connection to a server
 
@@ -110,6 +113,21 @@ class Client(Protocol):
         """Tell the client that the tunnel that it has asked for is open, if it has and does not know."""
 
     def stop_detection(self) -> None: ...
+
+
+def count_asked(client: Client, counts: ServerCounts | None, came: int = 0) -> None:
+    """Count that a server owes a client an answer, unless its request is not whole yet: such a server does well to be silent.
+
+    Args:
+        client: With what its server was sent `first_sent`.
+        counts: The server's; ``None`` if it has answered.
+        came: The bytes that have come of it by now, if that is known.
+    """
+    sent = client.first_sent
+    if sent:
+        client.first_sent = b""
+        if counts is not None and max(came, len(sent)) >= needed(sent):
+            counts.asked(source_number(client.record.client))
 
 
 @attrs.define(eq=False)

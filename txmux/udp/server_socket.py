@@ -20,6 +20,7 @@ from txmux.backends.pool.hold import HeldClient
 from txmux.backends.pool.member import Member
 from txmux.backends.pool.pool import Unavailable
 from txmux.backends.pool.ports import LACKING_PORTS
+from txmux.client.client_table import source_number
 from txmux.errors import cause_of
 from txmux.net.addresses import address_in
 from txmux.net.sockets.client import IN_USE
@@ -140,15 +141,15 @@ class ServerSocket:
                 member = self._next(member, cause)
                 continue
             flow.server_chosen(self.upstream, member.target.text)
-            if flow.held:
-                member.counts.asked()
             opened = self.sock
             for data in flow.held:
                 self.send(data, 0, is_held=True)
                 if (
                     self.sock is not opened
                 ):  # refused, and all that is held was sent to another server
-                    break
+                    return
+            if flow.held:
+                member.counts.asked(source_number(flow.record.client))
             return
         self._hold(next(reversed(self._tried.values()), otherwise))
 
@@ -526,7 +527,7 @@ class ServerSocket:
             if self.is_answered:
                 pool.released(member)
             elif is_unanswered:
-                pool.unanswered(member)
+                pool.unanswered(member, source_number(self._flow.record.client))
             else:
                 pool.abandoned(member)
         self._flow = None  # type: ignore[assignment]

@@ -16,7 +16,7 @@ _RETRY = bytes.fromhex("cf21ad74e59a6111be1d8c021e65b891c2a211167abb8c5e079e09e2
 """The random of a ServerHello that is a HelloRetryRequest (RFC 8446, section 4.1.3)."""
 
 
-def _read(data: bytes, *kinds: bytes) -> Iterator[tuple[bytes, int]]:
+def read_records(data: bytes, *kinds: bytes) -> Iterator[tuple[bytes, int]]:
     """Read the records of some kinds that a stream begins with: what is in each, as far as it has come, and where it ends."""
     at = 0
     while data[at : at + 1] in kinds and len(data) >= (start := at + _RECORD_HEADER):
@@ -34,7 +34,7 @@ def take_hello(data: bytes) -> tuple[bytes, int]:
         MalformedError: It is in a record with something else (RFC 8446, section 5.1), or in very many.
     """
     content = bytearray()
-    for piece, end in islice(_read(data, HANDSHAKE), _MOST_RECORDS):
+    for piece, end in islice(read_records(data, HANDSHAKE), _MOST_RECORDS):
         content += piece
         whole = _HEADER + int.from_bytes(content[1:_HEADER], "big")
         if len(content) == whole > _HEADER and len(data) >= end:
@@ -44,7 +44,7 @@ def take_hello(data: bytes) -> tuple[bytes, int]:
 
 def before_hello(data: bytes) -> int:
     """Return how many bytes of whole records are before the next message of a handshake: early data, or for old middleboxes."""
-    ends = (end for _, end in _read(data, *OTHER_RECORDS) if end <= len(data))
+    ends = (end for _, end in read_records(data, *OTHER_RECORDS) if end <= len(data))
     return max(ends, default=0)
 
 
@@ -59,7 +59,7 @@ def asks_again(data: bytes) -> bool | None:
     """Return whether a server's first bytes are a HelloRetryRequest; ``None`` while that is not known."""
     content, at = b"", 0
     goal = _HEADER + 2 + len(_RETRY)
-    for piece, end in _read(data, HANDSHAKE):
+    for piece, end in read_records(data, HANDSHAKE):
         content, at = content + piece, end
         if content[:1] not in {b"", _SERVER_HELLO}:
             return False

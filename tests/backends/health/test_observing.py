@@ -4,8 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.backends.health.observing import Activity, ServerObservation
+from txmux.backends.health.observing import Activity, ServerObservation, usual_wait
 from txmux.telemetry.counting.counter_groups import SERVER
+from txmux.telemetry.reasons import ServerFailure
 
 _FEW = st.integers(0, 3)
 _SECONDS = st.lists(st.tuples(_FEW, _FEW, st.sampled_from((0, 0, 0, 1)), st.integers(1, 6)))
@@ -16,8 +17,19 @@ def _refused(count: int = 1) -> Activity:
     return Activity(failed={"connect-refused": count})
 
 
-def _reset(count: int = 1) -> Activity:
-    return Activity(connected=count, failed={"reset": count})
+def _reset(count: int = 1, sources: int = 3) -> Activity:
+    return Activity(connected=count, failed={"reset": count}, reset=range(sources))
+
+
+def _asked(*sources: int, times: int = 1) -> Activity:
+    return Activity(asked=times * len(sources), waiting=sources)
+
+
+def _answers(*seconds: float) -> list[int]:
+    cells = [0] * len(SERVER.names)
+    cells[SERVER.at["answered"]] = len(seconds)
+    cells[SERVER.at["answer time"]] = int(1e6 * sum(seconds))
+    return cells
 
 
 class ObservingTest(SynchronousTestCase):
@@ -27,7 +39,10 @@ class ObservingTest(SynchronousTestCase):
         failures: list[float] = []
         asked: list[float] = []
         for failed, new, answered, seconds in readings:
-            observation.record(now, Activity(0, new, answered, 0, {"connect-timeout": failed}))
+            # Each client is of another source.
+            sources = [len(asked) + number for number in range(new)][-3:]
+            failures_now: dict[ServerFailure, int] = {"connect-timeout": failed}
+            observation.record(now, Activity(0, new, answered, 0, failures_now, sources))
             failures = [] if answered else [*failures, *[now] * failed]
             asked = [] if answered else [*asked, *[now] * new]
             for moment in (now, now + seconds):
@@ -87,20 +102,66 @@ class ObservingTest(SynchronousTestCase):
     def test_silence_is_forgotten_without_clients(self) -> None:
         """A balancer in front may send none for it; the next one that gets no byte shows that it is still so."""
         observation = ServerObservation()
-        observation.record(0, Activity(asked=5))
+        observation.record(0, _asked(1, 2, 3, times=2))
         self.assertEqual(observation.state(59), "silent")
-        expected = "no byte from it to 5 clients in a row for 59 s"
+        expected = "no byte from it to 6 clients in a row for 59 s"
         self.assertEqual(observation.why("silent", 59), expected)
         self.assertFalse(observation.is_stale)
         self.assertIsNone(observation.state(60))
         self.assertTrue(observation.is_stale)
-        observation.record(400, Activity(asked=1))
-        self.assertIsNone(observation.state(402))
-        self.assertEqual(observation.state(403), "silent")
+        observation.record(400, _asked(1, 1))
+        self.assertIsNone(observation.state(404))
+        observation.record(404, _asked(2, 3))
+        self.assertIsNone(observation.state(406))
+        self.assertEqual(observation.state(407), "silent")
+
+    def test_one_source_neither_makes_nor_keeps_it_silent(self) -> None:
+        """Nor do two, however often they come: not even if others have shown before that it was."""
+        observation = ServerObservation()
+        for second in range(100):
+            observation.record(second, _asked(1, 2))
+            self.assertIsNone(observation.state(second))
+        observation.record(100, _asked(3))
+        self.assertEqual(observation.state(103), "silent")
+        for second in range(104, 400):
+            observation.record(second, _asked(1, 2))
+            expected = "silent" if second < 160 else None
+            self.assertEqual(observation.state(second), expected, second)
+
+    def test_one_source_that_is_reset_does_not_make_it_failing(self) -> None:
+        """A server may reset who sends nonsense; but it is failing if txmux's own attempt fails, too."""
+        observation = ServerObservation()
+        for second in range(100):
+            observation.record(second, _reset(9, sources=2))
+            self.assertIsNone(observation.state(second))
+        observation.record(100, Activity(failed={"connect-refused": 2}))
+        self.assertIsNone(observation.state(102))
+        observation.tried(103, ok=False, why="connection closed without an answer")
+        self.assertEqual(observation.state(103), "failing")
+        observation.record(104, Activity(answered=1))
+        observation.record(105, _reset(9, sources=2))
+        self.assertIsNone(observation.state(110))
+
+    def test_server_that_takes_its_time(self) -> None:
+        """A long poll is answered after 20 seconds, so nobody is told anything before a minute."""
+        observation = ServerObservation(usual=usual_wait(_answers(20.0), 0.0))
+        observation.record(0, _asked(1, 2, 3, times=2))
+        self.assertIsNone(observation.state(59))
+        self.assertEqual(observation.state(60), "silent")
+
+    def test_usual_wait(self) -> None:
+        """It is that of slow answers, fades with faster ones of them, and one very late answer does not make it endless."""
+        self.assertEqual(usual_wait(_answers(0.5, 0.1), 0.0), 0.0)
+        self.assertEqual(usual_wait(_answers(0.5), 20.0), 20.0)
+        self.assertEqual(usual_wait(_answers(30.0), 20.0), 30.0)
+        self.assertEqual(usual_wait(_answers(4.0), 20.0), 18.0)
+        self.assertEqual(usual_wait(_answers(86400.0), 20.0), 200.0)
+        self.assertEqual(usual_wait([0] * len(SERVER.names), 20.0), 20.0)
 
     def test_another_process_continues(self) -> None:
         observation, other = ServerObservation(), ServerObservation()
-        observation.record(0, Activity(asked=6, failed={"tls-failed": 4}))
+        failures: dict[ServerFailure, int] = {"tls-failed": 2, "reset": 2}
+        observation.record(0, Activity(asked=6, failed=failures, waiting=range(3), reset=range(3)))
         other.restore(observation.as_json(20), 1020)
         states = [other.state(1020), other.why("failing", 1020), other.why("silent", 1020)]
         expected = [

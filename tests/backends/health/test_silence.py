@@ -1,7 +1,9 @@
 """Servers of TCP that are ejected since clients get no byte from them."""
 
+import itertools
 from typing import Any
 
+import attrs
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -34,10 +36,10 @@ class SilenceTest(SynchronousTestCase):
         return watched, watched.members[0]
 
     def ask(self, watched: Watched, member: Member, *times: float) -> None:
-        """Have clients ask, each after so many seconds."""
-        for seconds in times:
+        """Have clients of several sources ask, each after so many seconds."""
+        for source, seconds in enumerate(times):
             watched.clock.pump([1.0] * int(seconds))
-            member.counts.asked()
+            member.counts.asked(source)
         watched.clock.advance(1)
 
     def test_clients_in_a_row(self) -> None:
@@ -49,6 +51,16 @@ class SilenceTest(SynchronousTestCase):
         self.assertEqual(watched.changes, [_OUT])
         self.assertEqual(member.health.why, "no byte to 3 clients in a row for 5 s")
 
+    def test_one_source_is_not_enough(self) -> None:
+        """Nor are two, unless the rules say so."""
+        for unanswered, sources, states in ((3, 2, "UP"), (7, 2, "UP"), (7, 3, "EJECTED"), (2, 2, "EJECTED"), (1, 1, "EJECTED")):  # fmt: skip
+            watched, member = self.begin(Ejection(unanswered=unanswered, after=5.0))
+            for number in range(9):
+                member.counts.asked(number % sources)
+                watched.clock.advance(1)
+            watched.clock.pump([1.0] * 9)
+            self.assertEqual(member.state.name, states, (unanswered, sources))
+
     def test_answer_between(self) -> None:
         watched, member = self.begin()
         self.ask(watched, member, 0, 0)
@@ -57,21 +69,25 @@ class SilenceTest(SynchronousTestCase):
         watched.clock.pump([1.0] * 60)
         self.assertEqual(watched.changes, [])
 
-    def test_one_client_is_enough_once_it_is_back(self) -> None:
-        watched, member = self.begin()
-        self.ask(watched, member, 0, 0, 0)
+    def test_fewer_are_enough_once_it_is_back(self) -> None:
+        """But of as many sources."""
+        watched, member = self.begin(attrs.evolve(EJECT, unanswered=5))
+        self.ask(watched, member, 0, 0, 0, 0, 0)
         watched.clock.pump([1.0] * 70)
         others = [other for other in watched.members if other is not member]
         watched.pool.connected(watched.pick(*others))
         self.assertIs(member.state, MemberState.UP)
-        self.ask(watched, member, 0)
+        self.ask(watched, member, 0, 0)
+        watched.clock.pump([1.0] * 9)
+        self.assertIs(member.state, MemberState.UP)
+        self.ask(watched, member, 0, 0, 0)
         watched.clock.pump([1.0] * 5)
         self.assertIs(member.state, MemberState.EJECTED)
         watched.clock.pump([1.0] * 60)
         watched.pool.connected(watched.pick(*others))
         self.ask(watched, member, 0)
         _answer(member)
-        self.ask(watched, member, 1, 0)
+        self.ask(watched, member, 1, 0, 0, 0)
         watched.clock.pump([1.0] * 30)
         self.assertIs(member.state, MemberState.UP)
 
@@ -102,10 +118,10 @@ class SilenceTest(SynchronousTestCase):
     def test_never_while_it_answers_in_time(self, seconds: list[tuple[int, bool]]) -> None:
         """Whatever comes, a server is out only if it has answered nobody for `after`."""
         watched, member = self.begin()
-        quiet = 0
+        quiet, sources = 0, itertools.count()
         for asked, answered in seconds:
             for _ in range(asked):
-                member.counts.asked()
+                member.counts.asked(next(sources))
             if answered:
                 _answer(member)
             quiet = 0 if answered else quiet + 1

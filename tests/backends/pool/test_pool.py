@@ -10,6 +10,7 @@ from txmux.backends.pool.pool import Unavailable, is_name
 from txmux.backends.pool.server_health import BackendHealth, MemberState
 from txmux.rules.model import Check, Ejection
 from txmux.rules.reading.endpoints import server
+from txmux.telemetry.counting.counter_groups import SERVER
 
 
 class ChoiceTests(SynchronousTestCase):
@@ -257,7 +258,7 @@ class EjectionTests(SynchronousTestCase):
         for texts in (("{local}:80", "{local}:81"), ("udp:{local}:80", "udp:{local}:81")):
             pool = Watched(*servers(*texts), eject=Ejection(unanswered=1))
             self.failures(pool, 0, 0, 0, 0)
-            pool.pool.unanswered(pool.pick(*pool.members[1:]))
+            pool.pool.unanswered(pool.pick(*pool.members[1:]), 1)
             self.assertEqual(
                 [member.state for member in pool.members], [MemberState.UP, MemberState.UP]
             )
@@ -391,10 +392,21 @@ class CheckTests(SynchronousTestCase):
     def test_flows_without_an_answer_before_it_came_up(self) -> None:
         pool = Watched(check=Check("tcp", rise=1, fall=1), eject=Ejection(unanswered=2))
         first, second = pool.members
-        pool.pool.unanswered(pool.pick(second))
+        pool.pool.unanswered(pool.pick(second), 1)
         self.results(pool, "-+")
-        pool.pool.unanswered(pool.pick(second))
+        pool.pool.unanswered(pool.pick(second), 2)
         self.assertIs(first.state, MemberState.UP)
+
+    def test_checks_that_recover(self) -> None:
+        """Those that have taken it down do not count, nor those of a server that an operator has drained."""
+        pool = Watched(check=Check("tcp", rise=2, fall=3))
+        (member, *_), at = pool.members, SERVER.at["checks recovered"]
+        for results, count in (("+++", 0), ("-++-+", 2), ("--", 2), ("-++", 2), ("+-+", 3)):
+            self.results(pool, results)
+            self.assertEqual(member.counts.cells[at], count, results)
+        member.health.held = MemberState.DRAIN
+        self.results(pool, "-+-+")
+        self.assertEqual(member.counts.cells[at], 3)
 
     def test_fall_and_rise(self) -> None:
         pool = Watched(check=Check("tcp", rise=2, fall=3))

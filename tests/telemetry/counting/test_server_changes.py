@@ -32,7 +32,9 @@ class ServerChangesTest(SynchronousTestCase):
                         counters._grow(counters.column(number))
                 column.server("x", name).unanswered()
                 expected["x", name] = expected.get(("x", name), 0) + 1
-            found = {key: cells[SERVER.at["unanswered"]] for key, cells in changes.take().items()}
+            found = {
+                key: cells[SERVER.at["unanswered"]] for key, (cells, *_) in changes.take().items()
+            }
             self.assertEqual(found, expected)
 
     def test_check_that_takes_less_time(self) -> None:
@@ -40,11 +42,11 @@ class ServerChangesTest(SynchronousTestCase):
         changes = ServerChanges(counters)
         counters.layout.extend([SERVER.key("x", "a")])
         counts = counters.column(1).server("x", "a")
-        counts.asked()
+        counts.asked(7)
         counts.checked(2.0)
         changes.take()
         counts.checked(1.0)
-        (cells,) = changes.take().values()
+        ((cells, *_),) = changes.take().values()
         self.assertEqual(cells[SERVER.at["asked"]], 0)
 
     def test_block_that_gets_another_server(self) -> None:
@@ -53,9 +55,32 @@ class ServerChangesTest(SynchronousTestCase):
         counters.layout.extend([SERVER.key("x", "a")])
         counts = counters.column(1).server("x", "a")
         for _ in range(5):
-            counts.asked()
+            counts.asked(7)
         changes.take()
         counts.cells[:] = memoryview(bytes(counts.cells.nbytes)).cast("Q")
-        counts.asked()
-        (cells,) = changes.take().values()
-        self.assertEqual(cells[SERVER.at["asked"]], 1)
+        counts.asked(8)
+        ((cells, sources, _),) = changes.take().values()
+        self.assertEqual((cells[SERVER.at["asked"]], sources), (1, {8}))
+
+    @given(st.lists(st.lists(st.tuples(st.integers(1, 3), st.integers(1, 9)))))
+    def test_sources_that_got_nothing(self, rounds: list[list[tuple[int, int]]]) -> None:
+        """Of each process the last three that wait are known, and the last three that were reset, however often each came."""
+        counters = Counters()
+        changes = ServerChanges(counters)
+        counters.layout.extend([SERVER.key("x", "a")])
+        for number in range(4):
+            counters._grow(counters.column(number))
+        for events in rounds:
+            last: dict[tuple[int, int], list[int]] = {}
+            for process, source in events:
+                counts = counters.column(process).server("x", "a")
+                (counts.asked if source % 2 else counts.reset)(source)
+                its = last.setdefault((process, source % 2), [])
+                its[:] = [source, *(one for one in its if one != source)]
+            expected = {source for its in last.values() for source in its[:3]}
+            waiting, reset = set[int](), set[int]()
+            for _, its_waiting, its_reset in changes.take().values():
+                waiting |= its_waiting
+                reset |= its_reset
+            self.assertEqual(waiting, {source for source in expected if source % 2})
+            self.assertEqual(reset, {source for source in expected if not source % 2})

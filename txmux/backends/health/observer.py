@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from txmux.backends.health.observing import (
     ServerObservation,
     has_answered,
     is_suspicious,
+    usual_wait,
 )
 from txmux.backends.pool.server_health import MemberState
 from txmux.rules.model import Rules, Server
@@ -75,6 +76,7 @@ class ServerObserver:
         self._clock = clock
         self._changes = ServerChanges(counters)
         self._watched: dict[ServerKey, _Watched] = {}
+        self._usual: dict[ServerKey, float] = {}  # of those that take long; see `usual_wait`
         self._known: list[Upstream] = []
         self._servers: dict[ServerKey, tuple[Upstream, Server]] = {}
 
@@ -108,9 +110,9 @@ class ServerObserver:
             return
         now = self._clock.seconds()
         self._use(self._upstreams.all())
-        for key, cells in changes.items():
-            if key in self._servers and (key in self._watched or is_suspicious(cells)):
-                self._record(key, now, Activity.of(cells))
+        for key, (cells, *sources) in changes.items():
+            if key in self._servers:
+                self._record(key, now, Activity.of(cells, *sources), cells)
         left = _MOST_STARTED
         for key, watched in [*self._watched.items()]:
             members = self._members(key)
@@ -141,6 +143,7 @@ class ServerObserver:
                 for server in upstream.backend.servers
                 if not server.depends_on_client
             }
+            self._usual = {key: self._usual[key] for key in self._usual.keys() & self._servers}
 
     def _members(self, key: ServerKey) -> list[Member] | None:
         """Return the addresses of a server; ``None`` if it is gone, or out as an operator or the rules want it."""
@@ -151,9 +154,13 @@ class ServerObserver:
         is_out = bool(members) and all(member.state.is_out for member in members)
         return None if server.down or is_out else members
 
-    def _record(self, key: ServerKey, now: float, activity: Activity) -> None:
+    def _record(self, key: ServerKey, now: float, activity: Activity, cells: Sequence[int]) -> None:
+        if usual := usual_wait(cells, self._usual.get(key, 0.0)):
+            self._usual[key] = usual
         watched = self._watched.get(key)
         if watched is None:
+            if not is_suspicious(cells):
+                return
             watched = _Watched(self._observation(key))
         watched.observation.record(now, activity)
         if not watched.observation.is_idle:
@@ -163,10 +170,13 @@ class ServerObserver:
         upstream, server = self._servers[key]
         is_udp, eject = server.kind == "udp", upstream.backend.eject
         expected = None if eject is None else eject.unanswered
-        # Many servers of datagrams never answer, such as those of logs.
+        check = upstream.backend.check
+        # Many servers of datagrams never answer, such as those of logs. Where a check speaks the protocol, that one knows.
         may_be_silent = expected != 0 and bool(
             not is_udp or expected or has_answered(self._counters.cells(SERVER.key(*key)))
         )
+        if check is not None and check.kind != "tcp":
+            may_be_silent = False
         return ServerObservation(may_be_silent, is_udp=is_udp)
 
     def as_json(self) -> list[dict[str, Any]]:
@@ -193,6 +203,7 @@ class ServerObserver:
 
     def _update(self, key: ServerKey, watched: _Watched, members: list[Member], now: float) -> None:
         observation, before = watched.observation, watched.shown
+        observation.usual = self._usual.get(key, observation.usual)
         state = observation.state(now)
         if state is None:
             watched.shown = None

@@ -6,12 +6,13 @@ Readings come about once a second, so the order of what happened within one is u
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
 import attrs
 
 from txmux.backends.health.silence import Silence
+from txmux.backends.pool.server_health import ENOUGH_SOURCES
 from txmux.telemetry.counting.counter_groups import SERVER
 from txmux.telemetry.formatting import counted, duration
 from txmux.telemetry.reasons import FAILURE_TEXTS, ServerFailure
@@ -34,7 +35,10 @@ _RESET_LATELY = 30.0
 _SILENT_CLIENTS = 5
 _SILENT_AFTER = 15.0  # seconds since the first of them has sent something
 _PATIENCE = 3.0  # seconds that the last of them had for a byte
-_STALE = 60.0  # seconds after which the last client's result no longer counts
+_TIMES_AS_LONG = 3  # as a server usually needs for its first byte
+_LONGEST_USUAL = 200.0  # seconds of that: one answer may come after hours
+_FADES = 0.9  # of it remains if the next slow answer is faster
+_STALE = 60.0  # seconds after which what the last sources have met no longer counts
 
 _CAUSES: tuple[ServerFailure, ...] = (
     "connect-refused", "connect-timeout", "tls-failed", "error", "reset",
@@ -44,10 +48,21 @@ _CAUSES: tuple[ServerFailure, ...] = (
 _FAILED = {cause: SERVER.at[f"failed {cause}"] for cause in _CAUSES}
 _ASKED, _ANSWERED, _LOCAL = (SERVER.at[name] for name in ("asked", "answered", "local faults"))
 _CELLS = tuple(SERVER.at[name] for name in ("connected", "asked", "answered", "unanswered"))
+_ANSWER_TIME = SERVER.at["answer time"]
 
 
 def has_answered(cells: Sequence[int]) -> bool:
     return cells[_ANSWERED] > 0
+
+
+def usual_wait(cells: Sequence[int], before: float) -> float:
+    """Return how many seconds a server takes for its first byte where it takes long, as for long polls; `before` is the last such result.
+
+    The mean of a second counts: where much faster answers hide slow ones, they also show that it answers.
+    """
+    wait = cells[_ANSWER_TIME] / 1e6 / max(1, cells[_ANSWERED])
+    is_slow = wait * _TIMES_AS_LONG > _PATIENCE
+    return min(_LONGEST_USUAL, max(wait, _FADES * before)) if is_slow else before
 
 
 def is_suspicious(cells: Sequence[int]) -> bool:
@@ -59,21 +74,31 @@ def is_suspicious(cells: Sequence[int]) -> bool:
 
 @attrs.frozen
 class Activity:
-    """What has happened at a server since the last reading; `failed` are its failures by cause."""
+    """What has happened at a server since the last reading.
+
+    Attributes:
+        failed: Its failures, by cause.
+        waiting: The sources of clients that have had no byte from it.
+        reset: The sources of clients that it has reset before its first byte.
+    """
 
     connected: int = 0
     asked: int = 0
     answered: int = 0
     unanswered: int = 0
     failed: Mapping[ServerFailure, int] = attrs.field(factory=dict)
+    waiting: Collection[int] = ()
+    reset: Collection[int] = ()
 
     @classmethod
-    def of(cls, cells: Sequence[int]) -> Activity:
+    def of(
+        cls, cells: Sequence[int], waiting: Collection[int] = (), reset: Collection[int] = ()
+    ) -> Activity:
         failed = {cause: cells[at] for cause, at in _FAILED.items() if cells[at]}
         if local := cells[_LOCAL]:
             failed["error"] = max(0, failed.get("error", 0) - local)
         connected, asked, answered, unanswered = (cells[at] for at in _CELLS)
-        return cls(connected, asked, answered, unanswered, failed)
+        return cls(connected, asked, answered, unanswered, failed, waiting, reset)
 
 
 @attrs.define(eq=False)
@@ -84,10 +109,12 @@ class ServerObservation:
         failures: Attempts in a row that have failed.
         may_be_silent: Whether an answer can be expected of it.
         is_udp: Whether it gets datagrams, which may go unanswered without a server, too.
+        usual: For how many seconds its clients usually wait for its first byte; see `usual_wait`.
     """
 
     may_be_silent: bool = True
     is_udp: bool = False
+    usual: float = attrs.field(default=0.0, kw_only=True)
     failures: int = attrs.field(default=0, init=False)
     _first_failure: float = attrs.field(default=0.0, init=False)
     _last_failure: float = attrs.field(default=0.0, init=False)
@@ -97,6 +124,8 @@ class ServerObservation:
     _young: deque[tuple[float, int]] = attrs.field(factory=deque, init=False)
     _settled: int = attrs.field(default=0, init=False)
     _resets: int = attrs.field(default=0, init=False)
+    _sources: set[int] = attrs.field(factory=set, init=False)  # that were reset
+    _is_tried: bool = attrs.field(default=False, init=False)  # without success
     _silence: Silence = attrs.field(factory=lambda: Silence(_SILENT_CLIENTS), init=False)
 
     @property
@@ -114,7 +143,7 @@ class ServerObservation:
             self._clear()
         else:
             self._record_failures(now, activity)
-        self._silence.record(now, activity.asked, activity.answered)
+        self._silence.record(now, activity.asked, activity.answered, activity.waiting)
 
     def _record_failures(self, now: float, activity: Activity) -> None:
         failed = activity.failed
@@ -128,39 +157,51 @@ class ServerObservation:
                 self._kind, self._cause = kind, FAILURE_TEXTS[kind]
         if self.failures:
             self._resets += failed.get("reset", 0)
+            if len(self._sources) < ENOUGH_SOURCES:
+                self._sources.update(activity.reset)
             if activity.connected:
                 self._young.append((now, activity.connected))
 
     def _clear(self) -> None:
         self.failures = self._settled = self._resets = 0
-        self._cause = ""
+        self._cause, self._is_tried = "", False
         self._young.clear()
+        self._sources.clear()
 
     def tried(self, now: float, *, ok: bool, why: str = "", has_answered: bool = False) -> None:
         """Record an attempt of txmux itself, which without a byte says less than what clients have just met."""
         if not ok:
-            self._cause = why
+            self._cause, self._is_tried = why, True
             return
         lately = _REFUSED_LATELY if self.is_udp else _RESET_LATELY if self._kind == "reset" else 0.0
         if has_answered or now - self._last_failure >= lately:
             self._clear()
-            self._silence.clients = 0  # those had no connection
+            self._silence.clear()  # those had no connection
 
     def state(self, now: float) -> ObservedState | None:
         while self._young and now - self._young[0][0] >= _SETTLED:
             self._settled += self._young.popleft()[1]
         if self._settled > self._resets:
             self._clear()
-        if self.failures >= FAILURES and now - self._first_failure >= _FAILING_AFTER:
+        if self._is_failing and now - self._first_failure >= _FAILING_AFTER:
             return "failing"
         silence = self._silence
         if not silence.is_enough or not self.may_be_silent:
             return None
-        if now - silence.last >= _STALE:
-            silence.clients = silence.enough - 1  # the next one shows whether it is still so
+        long = _TIMES_AS_LONG * self.usual
+        if now - silence.last >= _STALE + long:
+            silence.clear()
+            silence.clients = silence.enough - 1  # the next ones show whether it is still so
             return None
-        is_silent = now - silence.first >= _SILENT_AFTER and now - silence.reached >= _PATIENCE
+        waited, the_last_waited = now - silence.first, now - silence.reached
+        is_silent = waited >= max(_SILENT_AFTER, long) and the_last_waited >= max(_PATIENCE, long)
         return "silent" if is_silent else None
+
+    @property
+    def _is_failing(self) -> bool:
+        """Whether enough attempts have failed, other than by what one source sends, which a server may reset rightly."""
+        are_several = len(self._sources) >= ENOUGH_SOURCES or self._is_tried
+        return self.failures - (0 if are_several else self._resets) >= FAILURES
 
     def why(self, state: ObservedState, now: float) -> str:
         if state == "silent":
@@ -182,7 +223,11 @@ class ServerObservation:
             "cause": self._cause,
             "failed": [now - self._first_failure, now - self._last_failure],
             "clients": silence.clients,
-            "asked": [now - silence.first, now - silence.reached, now - silence.last],
+            "asked": [now - silence.first, now - silence.reached],
+            "sources": {str(source): now - at for source, at in silence.sources.items()},
+            "resets": [self._resets, *self._sources],
+            "tried": self._is_tried,
+            "usual": self.usual,
         }
 
     def restore(self, fields: Mapping[str, Any], now: float) -> None:
@@ -193,7 +238,12 @@ class ServerObservation:
         self._first_failure, self._last_failure = first, last
         self._kind = next((cause for cause in _CAUSES if cause == fields["kind"]), "error")
         self._cause = str(fields["cause"])
-        self._silence.first, self._silence.reached, self._silence.last = asked
+        self._silence.first, self._silence.reached = asked
+        sources = fields["sources"].items()
+        self._silence.sources = {int(source): now - float(age) for source, age in sources}
+        self._resets, *reset = map(int, fields["resets"])
+        self._sources, self._is_tried = {*reset}, bool(fields["tried"])
+        self.usual = float(fields["usual"])
 
 
 def _span(first: float, last: float) -> str:

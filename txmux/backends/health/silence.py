@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 import attrs
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from txmux.backends.pool.pool import BackendPool
-from txmux.backends.pool.server_health import MemberState
+from txmux.backends.pool.server_health import ENOUGH_SOURCES, MemberState
 from txmux.rules.model import Ejection, Server
-from txmux.telemetry.counting.counter_groups import SERVER
+from txmux.telemetry.counting.counter_groups import SERVER, WAITING, sources_in
 from txmux.telemetry.formatting import counted, duration
 
 _PERIOD = 1.0
@@ -20,32 +22,51 @@ class Silence:
     """Clients in a row that have sent something to a server and have had no byte from it.
 
     Args:
-        enough: So many of them say something about the server.
+        enough: So many of them say something about the server, if they are of `ENOUGH_SOURCES`, or each of another one.
 
     Attributes:
         first: When the first of them had sent something.
         reached: When they were enough.
+        sources: The last sources of them, and when each came last, the latest last.
     """
 
     enough: int
     clients: int = attrs.field(default=0, init=False)
     first: float = attrs.field(default=0.0, init=False)
     reached: float = attrs.field(default=0.0, init=False)
-    last: float = attrs.field(default=0.0, init=False)
+    sources: dict[int, float] = attrs.field(factory=dict, init=False)
+    _enough_sources: int = attrs.field(init=False)
+
+    @_enough_sources.default
+    def _find_enough(self) -> int:
+        return min(ENOUGH_SOURCES, self.enough)
 
     @property
     def is_enough(self) -> bool:
-        return self.clients >= self.enough
+        return self.clients >= self.enough and len(self.sources) >= self._enough_sources
 
-    def record(self, now: float, asked: int, answered: int) -> None:
-        """Record what came since the last time, in which an answer may have been the last."""
+    @property
+    def last(self) -> float:
+        """Since when no longer enough sources have shown it: one alone does not keep a server silent."""
+        return next(iter(self.sources.values()), 0.0)
+
+    def clear(self) -> None:
+        self.clients = 0
+        self.sources.clear()
+
+    def record(self, now: float, asked: int, answered: int, sources: Iterable[int]) -> None:
+        """Record what came since the last time, in which an answer may have been the last, and the sources of those without one."""
         if answered:
-            self.clients = 0
+            self.clear()
         elif asked:
             was_enough = self.is_enough
             self.first = self.first if self.clients else now
             self.clients += asked
-            self.last = now
+            for source in sources:
+                self.sources.pop(source, None)
+                self.sources[source] = now
+            while len(self.sources) > self._enough_sources:
+                del self.sources[next(iter(self.sources))]
             if self.is_enough and not was_enough:
                 self.reached = now
 
@@ -78,29 +99,30 @@ class SilenceWatch:
         if all(member.health.state is MemberState.DOWN for member in members):
             self._servers.pop(server, None)  # clients from before it is up say nothing then
             return
-        cells = members[0].counts.cells  # of all its addresses
+        cells = members[0].counts.cells.tolist()  # of all its addresses
         asked, answered = cells[_ASKED], cells[_ANSWERED]
         watched = self._servers.get(server)
         if watched is None:
             silence = Silence(self._eject.unanswered or 0)
-            self._servers[server] = _Watched(silence, asked, answered)
+            self._servers[server] = _Watched(silence, cells)
             return
-        silence = watched.silence
-        if answered > watched.answered:
+        silence, before = watched.silence, watched.cells
+        if answered > before[_ANSWERED]:
             silence.enough = self._eject.unanswered or 0
-        silence.record(now, asked - watched.asked, answered - watched.answered)
-        watched.asked, watched.answered = asked, answered
+        sources = sources_in(before[WAITING], cells[WAITING])
+        silence.record(now, asked - before[_ASKED], answered - before[_ANSWERED], sources)
+        watched.cells = cells
         if silence.is_enough and now - silence.reached >= self._eject.after:
             clients = counted(silence.clients, "client")
             why = f"no byte to {clients} in a row for {duration(self._eject.after)}"
             for member in members:
                 self._pool.eject_silent(member, why)
             # Once it is back, the next client shows whether it answers.
-            silence.clients, silence.enough = 0, 1
+            silence.clear()
+            silence.enough = 1
 
 
 @attrs.define(eq=False)
 class _Watched:
     silence: Silence
-    asked: int
-    answered: int
+    cells: Sequence[int]

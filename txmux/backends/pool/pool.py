@@ -12,7 +12,12 @@ from txmux.backends.pool.balance import balancer
 from txmux.backends.pool.hold import HoldLine
 from txmux.backends.pool.member import Member, ResolvedAddress, Tiers, is_due
 from txmux.backends.pool.ports import LACKING_PORTS
-from txmux.backends.pool.server_health import UNCHECKED, BackendHealth, MemberState
+from txmux.backends.pool.server_health import (
+    ENOUGH_SOURCES,
+    UNCHECKED,
+    BackendHealth,
+    MemberState,
+)
 from txmux.net.sockets.plainsocket import congestion_options
 from txmux.rules.model import Backend, Refusal, Server
 from txmux.telemetry.counting.process_counters import ProcessCounters
@@ -214,12 +219,12 @@ class BackendPool:
                 return member
         return None
 
-    def connected(self, member: Member, *, is_asked: bool = False) -> None:
-        """Record an established connection; with `is_asked` it has been sent the client's first byte already."""
-        member.counts.connected(is_asked=is_asked)
+    def connected(self, member: Member) -> None:
+        member.counts.connected()
         if LACKING_PORTS.lacks:
             LACKING_PORTS.connected(self.backend.name, member.server.text)
-        member.health.unanswered = member.health.consecutive_failures = 0
+        member.health.consecutive_failures = 0
+        member.health.unanswered.clear()
         state = member.health.state
         if state is MemberState.UP:
             return
@@ -270,13 +275,17 @@ class BackendPool:
             self._change(member, MemberState.EJECTED, "probe connection abandoned")
         self._report_room()
 
-    def unanswered(self, member: Member) -> None:
-        """Record a flow that a server never answered. Several in succession may eject the server."""
-        health, eject = member.health, self._eject
-        health.unanswered += 1
-        if eject is not None and 0 < (eject.unanswered or 0) <= health.unanswered:
-            self.eject_silent(member, f"{counted(health.unanswered, 'flow')} in a row unanswered")
-            health.unanswered = 0
+    def unanswered(self, member: Member, source: int) -> None:
+        """Record a flow that a server never answered. Several in succession, of several sources, may eject the server."""
+        unanswered, eject = member.health.unanswered, self._eject
+        if eject is not None and eject.unanswered:
+            unanswered[source] += 1
+            count = unanswered.total()
+            if count >= eject.unanswered and len(unanswered) >= min(
+                ENOUGH_SOURCES, eject.unanswered
+            ):
+                self.eject_silent(member, f"{counted(count, 'flow')} in a row unanswered")
+                unanswered.clear()
         self.abandoned(member)
 
     def eject_silent(self, member: Member, why: str) -> None:
@@ -315,6 +324,8 @@ class BackendPool:
         if check is None or not member.state.is_checked:
             return False
         is_down, is_first = health.state is MemberState.DOWN, health.contrary == UNCHECKED
+        if ok and health.contrary and not is_first and member.state is MemberState.UP:
+            member.counts.recovered()
         health.contrary = health.contrary + 1 if ok is is_down else 0
         if health.contrary < (check.rise if is_down else check.fall):
             return False
@@ -333,7 +344,8 @@ class BackendPool:
         health.contrary = 0
         if ok:
             health.failed_at.clear()
-            health.consecutive_failures = health.unanswered = 0
+            health.consecutive_failures = 0
+            health.unanswered.clear()
         self._change(member, MemberState.UP if ok else MemberState.DOWN, why)
         if self.on_checked is not None:
             self.on_checked(member)

@@ -2,7 +2,7 @@
 
 import enum
 import math
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Literal, Protocol
@@ -10,8 +10,12 @@ from weakref import WeakValueDictionary, ref
 
 import attrs
 
-from txmux.access.admission import Counter, Tally
+from txmux.access.admission import Counter as SharedCounter
+from txmux.access.admission import Tally
 from txmux.backends.pool.hold import HoldLine
+
+ENOUGH_SOURCES = 3
+"""Of clients, for saying something about a server: what one source meets may be its own doing."""
 
 _MOST_RECALLED = 10_000  # servers; only reached if names change repeatedly
 UNCHECKED = 1 << 30
@@ -55,7 +59,8 @@ class ServerHealth:
     since: float = 0.0  # when the state was last changed; 0 if it never was
     expected: int = 0  # connections that other processes have, of which some may be handed over
     came_at: float | None = None  # when it came up or came new; 0 is with the backend, None not yet
-    unanswered: int = 0  # flows of datagrams since the last that it has answered
+    # Flows of datagrams since the last that it has answered, by their source.
+    unanswered: Counter[int] = attrs.field(factory=Counter)
 
     @property
     def is_as_at_start(self) -> bool:
@@ -260,7 +265,7 @@ class HealthRegistry:
         self._held: Mapping[str, float] = {}
         self.processes = 1
         self.on_waiting: Callable[[str, bool], object] = lambda _backend, _waiting: None
-        counters: dict[str, Counter] = defaultdict(Counter)
+        counters: dict[str, SharedCounter] = defaultdict(SharedCounter)
         self.tally = lambda backend, limit: Tally(limit, counters[backend])
 
     def health_of(self, backend: str) -> BackendHealth:

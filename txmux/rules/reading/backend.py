@@ -452,7 +452,7 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Backend("", ()), {
     "end_on_down": SectionKey(words("no", "yes", "backup"), example="yes", meaning=
         "whether connections to a server end when its checks say *down*; with `backup` also those to `backup` servers when another is up again"),
     "eject": SectionKey(_EJECT, meaning=
-        "after this many failed connections to a server `within` this time, or in a row, it gets none `for` [this time](#when-servers-fail). `unanswered=5` does the same after five clients in a row that have sent something and have had no byte `after` `15s`; for UDP, after five flows that ended unanswered. `unanswered=0` is for servers that never answer, as of logs: they are never [silent](#what-connections-say)"),
+        "after this many failed connections to a server `within` this time, or in a row, it gets none `for` [this time](#when-servers-fail). `unanswered=5` does the same after five clients in a row, of at least three sources, that have sent something and have had no byte `after` `15s`; for UDP, after five flows that ended unanswered. `unanswered=0` is for servers that never answer, as of logs: they are never [silent](#what-connections-say)"),
     "resolve": SectionKey(_RESOLVE, meaning=
         "the longest time until a host name is looked up, or Consul queried, again; addresses that cannot be found again are used for as long as `keep` says"),
     "resolvers": SectionKey(RESOLVERS, example="127.0.0.1:8600", meaning=

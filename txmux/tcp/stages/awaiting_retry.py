@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from txmux.net.relay.ends import NO_RECEIVER
 from txmux.rules.model import Refusal
-from txmux.tcp.stage import Stage
+from txmux.tcp.stage import Stage, count_asked
 from txmux.tcp.transitions import Connected, Outcome, TurnedAway
 from txmux.wire.client_hello import read_hello
 from txmux.wire.cursor import IllegalHelloError, MalformedError
@@ -69,11 +69,13 @@ class AwaitingRetry(Stage):
             end, record = len(client.received), client.record
             sent_ms = (record.detect_ms or 0.0) + (record.connect_ms or 0.0)
             idle -= client.runtime.clock.seconds() - client.last_received_at
+            count_asked(client, counts, record.bytes_in)
         else:
             client.server_counts = counts
             if client.counted_in:
                 counts.relayed(client.counted_in, client.counted_out)
-            counts.asked()
+            client.first_sent = client.received
+            count_asked(client, counts)
         self._sent_ms = sent_ms
         server.receiver = _Server(self._server_sent, self._server_finished, self._server_lost)
         hello, client.received = client.received[:end], client.received[end:]

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import attrs
 from typing_extensions import override
 
+from txmux.client.client_table import source_number
 from txmux.net.relay.ends import NO_RECEIVER
 from txmux.net.relay.interface import RelayedBytes, RelayResult, RelayState, Timeouts
 from txmux.net.relay.kernel import has_plain_socket
-from txmux.tcp.stage import Stage
+from txmux.tcp.stage import Stage, count_asked
 from txmux.tcp.transitions import Ended
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ class Relaying(Stage):
             self._state = None
             self.relay = client.runtime.relay(end, server, self._timeouts, self._over)
             self._is_answered = client.record.bytes_out + state.server.received > 0
+            counts = None if self._member is None or self._is_answered else self._member.counts
+            count_asked(client, counts, client.record.bytes_in)
             self._watch_first_bytes(client.record.bytes_in + state.client.received > 0)
             self.relay.adopt(state)
             return
@@ -68,7 +71,8 @@ class Relaying(Stage):
         received, client.received = client.received, b""
         self._is_answered = client.server_counts is not None  # in the stage before
         if received and self._member is not None and not self._is_answered:
-            self._member.counts.asked()
+            client.first_sent = received
+            count_asked(client, self._member.counts)
         self._watch_first_bytes(bool(received))
         if client.counted_in and client.server_counts is not None and not self._is_answered:
             # It has waited for a server.
@@ -94,7 +98,7 @@ class Relaying(Stage):
         now = client.elapsed_ms()
         if self._asked_ms is None:
             self._asked_ms = _connected_ms(client.record) if is_servers else now
-            member.counts.asked()
+            member.counts.asked(source_number(client.record.client))
         if is_servers:
             self._is_answered = True
             member.counts.answered(upstream.counts, now - self._asked_ms)
@@ -103,7 +107,7 @@ class Relaying(Stage):
         if self._is_answered or self._member is None:
             return
         if reason == "server-reset":
-            self._member.counts.failed("reset")
+            self._member.counts.reset(source_number(self._client.record.client))
         elif self._asked_ms is not None:
             self._member.counts.unanswered()
 

@@ -136,7 +136,8 @@ SERVER = _block(
     "released",
     "check time",  # of the last one, in microseconds
     "checks failed",
-    "asked",  # connections on which it has been sent a byte of the client, or has spoken first
+    "checks recovered",  # how often one succeeded after others that had not taken the server down
+    "asked",  # connections on which it could have answered, or has spoken first
     "answered",  # connections with a byte from it
     "unanswered",  # those of "asked" that ended without one, other than by its reset
     "answer time",  # until its first bytes, of all together, in microseconds
@@ -144,6 +145,8 @@ SERVER = _block(
     "bytes in",  # from clients
     "bytes out",
     "local faults",  # of the failed: causes on this machine
+    _each("waiting", "012"),  # the last sources of clients that it owed a byte: see `sources_in`
+    _each("reset", "012"),  # the same of those that it has reset before its first byte
     _each("failed", get_args(ServerFailure)),
 )
 PROCESS = _block("process", "spliced", "restarts", "lost lines", "turns")
@@ -216,6 +219,25 @@ _CAUSES: tuple[ServerFailure, ...] = get_args(ServerFailure)
 def failure_cell(when: float, cause: ServerFailure) -> int:
     """Return one number for time and cause, so that the highest one of several processes is the last failure."""
     return int(when * 1000) * len(_CAUSES) + _CAUSES.index(cause)
+
+
+WAITING, RESET = (
+    slice(SERVER.at[f"{kind} 0"], SERVER.at[f"{kind} 2"] + 1) for kind in ("waiting", "reset")
+)
+SOURCES = slice(WAITING.start, RESET.stop)
+_NUMBER = 16  # bits of a cell that tell when a source came: each time they are one more
+
+
+def with_source(cells: Cells, source: int) -> list[int]:
+    """Return the cells of the last sources after one more, by `source_number`."""
+    number = (cells[0] + 1) % (1 << _NUMBER)
+    others = (cell for cell in cells if cell >> _NUMBER != source)
+    return [source << _NUMBER | number, *others][: len(cells)]
+
+
+def sources_in(before: Cells, now: Cells) -> set[int]:
+    """Return the sources that have come since these cells were read before."""
+    return {cell >> _NUMBER for cell in {*now} - {*before}}
 
 
 def last_failure_of(cell: int) -> tuple[float, ServerFailure] | None:

@@ -22,6 +22,7 @@ from txmux.telemetry.counting.counter_groups import (
     PROCESS,
     ROUTE,
     SERVER,
+    SOURCES,
     CounterGroup,
     held,
     live,
@@ -484,5 +485,6 @@ def _added(several: Sequence[dict[str, list[int]]]) -> dict[str, list[int]]:
                 sums[key][_LAST] = max(before[_LAST], block[_LAST])
             elif before is not None and key.startswith(SERVER.kind):
                 sums[key][_CHECK_TIME] = block[_CHECK_TIME]
+                sums[key][SOURCES] = block[SOURCES]
                 sums[key][_LAST_FAILURE] = max(before[_LAST_FAILURE], block[_LAST_FAILURE])
     return sums

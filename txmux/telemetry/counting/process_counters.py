@@ -24,9 +24,12 @@ from txmux.telemetry.counting.counter_groups import (
     FIRST_BYTE,
     LISTENER,
     PROCESS,
+    RESET,
     ROUTE,
     SERVER,
+    WAITING,
     failure_cell,
+    with_source,
 )
 from txmux.telemetry.reasons import EndReason, LimitName, ServerFailure
 from txmux.telemetry.record import ConnectionRecord
@@ -65,7 +68,7 @@ _CONNECTED = SERVER.at["connected"]
 _SERVER_ADOPTED = SERVER.at["adopted"]
 _RELEASED = SERVER.at["released"]
 _CHECK_TIME = SERVER.at["check time"]
-_CHECKS_FAILED = SERVER.at["checks failed"]
+_CHECKS_FAILED, _CHECKS_RECOVERED = SERVER.at["checks failed"], SERVER.at["checks recovered"]
 _ASKED, _ANSWERED, _UNANSWERED, _ANSWER_TIME = (
     SERVER.at[name] for name in ("asked", "answered", "unanswered", "answer time")
 )
@@ -212,12 +215,8 @@ class ServerCounts(_CountedCells):
 
     __slots__ = ()
 
-    def connected(self, *, is_asked: bool = False) -> None:
-        """Count a connection; with `is_asked` it has been sent the client's first byte already."""
-        cells = self.cells
-        cells[_CONNECTED] += 1
-        if is_asked:
-            cells[_ASKED] += 1
+    def connected(self) -> None:
+        self.cells[_CONNECTED] += 1
 
     def adopted(self) -> None:
         self.cells[_SERVER_ADOPTED] += 1
@@ -231,9 +230,19 @@ class ServerCounts(_CountedCells):
         self.cells[_LOCAL] += is_local
         self.cells[_LAST_FAILURE] = failure_cell(time.time(), cause)
 
-    def asked(self) -> None:
-        """It has been sent the first byte of a client, or has spoken first."""
+    def reset(self, source: int) -> None:
+        """It has reset a client's connection before its first byte; see `source_number`."""
+        self.failed("reset")
+        self._note(source, RESET)
+
+    def asked(self, source: int) -> None:
+        """It could answer a client, or has spoken first; see `source_number`."""
         self.cells[_ASKED] += 1
+        self._note(source, WAITING)
+
+    def _note(self, source: int, where: slice) -> None:
+        for at, cell in enumerate(with_source(self.cells[where], source), where.start):
+            self.cells[at] = cell
 
     def answered(self, backend: BackendCounts, milliseconds: float) -> None:
         """It has sent the first byte of a connection, so long after it had been asked."""
@@ -254,6 +263,10 @@ class ServerCounts(_CountedCells):
             self.cells[_SERVER_IN] += bytes_in
         if bytes_out > 0:
             self.cells[_SERVER_OUT] += bytes_out
+
+    def recovered(self) -> None:
+        """A check has succeeded after others that had failed, but had not taken it down."""
+        self.cells[_CHECKS_RECOVERED] += 1
 
     def checked(self, seconds: float, *, ok: bool = True) -> None:
         self.cells[_CHECKS_FAILED] += not ok

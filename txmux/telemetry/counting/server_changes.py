@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import operator
+from collections import defaultdict
 from collections.abc import Iterator
 
-from txmux.telemetry.counting.counter_groups import CELL, SERVER
+from txmux.telemetry.counting.counter_groups import (
+    CELL,
+    RESET,
+    SERVER,
+    SOURCES,
+    WAITING,
+    sources_in,
+)
 from txmux.telemetry.counting.counters import Counters
 
 _SIZE = len(SERVER.names)
@@ -20,14 +28,16 @@ class ServerChanges:
         self._counters = counters
         self._read: dict[int, bytes] = {}
         self._changes: dict[tuple[str, str], list[int]] = {}
+        self._sources: dict[tuple[str, str], _Sources] = defaultdict(_no_sources)
         counters.on_ended = self._process_ended
 
-    def take(self) -> dict[tuple[str, str], list[int]]:
-        """Return by how much the cells of each server have grown since the last call, by backend and server."""
+    def take(self) -> dict[tuple[str, str], tuple[list[int], set[int], set[int]]]:
+        """Return by how much the cells of each server have grown since the last call, and which sources wait, and were reset."""
         for number, image in self._counters.images().items():
             self._add(number, image)
         changes, self._changes = self._changes, {}
-        return changes
+        sources, self._sources = self._sources, defaultdict(_no_sources)
+        return {key: (grown, *sources[key]) for key, grown in changes.items()}
 
     def _process_ended(self, number: int, image: bytes) -> None:
         self._add(number, image)
@@ -42,7 +52,10 @@ class ServerChanges:
         for key, start in self._blocks():
             place = slice(start * CELL, (start + _SIZE) * CELL)
             if now[place] != before[place]:
-                grown = _grown(_cells(before[place]), _cells(now[place]))
+                cells_before, cells_now = _cells(before[place]), _cells(now[place])
+                for sources, where in zip(self._sources[key], (WAITING, RESET), strict=True):
+                    sources.update(sources_in(cells_before[where], cells_now[where]))
+                grown = _grown(cells_before, cells_now)
                 known = self._changes.get(key)
                 self._changes[key] = (
                     grown if known is None else list(map(operator.add, known, grown))
@@ -55,11 +68,20 @@ class ServerChanges:
                 yield (backend, server), start
 
 
+_Sources = tuple[set[int], set[int]]
+
+
+def _no_sources() -> _Sources:
+    return set(), set()
+
+
 def _cells(image: bytes) -> list[int]:
     return memoryview(image).cast("Q").tolist()
 
 
 def _grown(before: list[int], now: list[int]) -> list[int]:
     grown = list(map(operator.sub, now, before))
-    grown[_CHECK_TIME] = 0  # it does not only grow, and says nothing of clients
+    # These do not only grow.
+    grown[_CHECK_TIME] = 0
+    grown[SOURCES] = [0] * len(now[SOURCES])
     return now if min(grown) < 0 else grown  # the block was another server's
