@@ -140,8 +140,8 @@ class OthersTest(SynchronousTestCase):
             [
                 ("note", "backend a: held by an operator: 1 client waits", "txmux release a"),
                 ("note", "backend b: held by an operator: 0 clients wait", "txmux release b"),
-                ("warning", "backend over: 1 client waits for a server", "txmux servers over"),
-                ("warning", "backend down: 2 clients wait for a server", "txmux servers down"),
+                ("note", "backend over: 1 client waits for a server", "txmux servers over"),
+                ("note", "backend down: 2 clients wait for a server", "txmux servers down"),
             ],
         )
 
@@ -318,7 +318,7 @@ class MeasuredTest(SynchronousTestCase):
                 ("warning", "certificates", "the certificate x.pem of route r ends in 1 day, on 1970-01-03 00:00 UTC", ""),
                 ("critical", "certificates", "the certificate y.pem of route r ended on 1970-01-01 00:00 UTC", ""),
                 ("warning", "certificates", "the certificate c.pem of backend web ends in 2 h, on 1970-01-02 02:00 UTC", ""),
-                ("warning", "certificates", "it burns", ""),
+                ("warning", "renewal", "it burns", ""),
                 ("warning", "descriptors", "file descriptors are running out: 900 of 1000 are open", ""),
                 ("warning", "names", "backend web: a.example:80: addresses 1 min 30 s old", "no answer"),
             ],

@@ -3,6 +3,8 @@
 import time
 from pathlib import Path
 
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -11,6 +13,7 @@ from txmux.control.clients import RefusedClients, clients_document, flooding
 from txmux.rules.reading.parser import parse
 from txmux.telemetry.attention import AttentionItem
 from txmux.telemetry.counting.counters import Counters
+from txmux.telemetry.counting.snapshot import Gauges
 
 RULES = "[listen public]\nendpoint = 127.0.0.1:0\n[listen other]\nendpoint = 127.0.0.1:0\n"
 
@@ -39,6 +42,17 @@ class DocumentTests(SynchronousTestCase):
         )  # fmt: skip
         self.assertEqual([row["source"] for row in others], ["192.0.2.3", "192.0.2.2"])
         self.assertEqual(clients_document(rows, 1), [first])
+
+
+class WidelyRefusedTests(SynchronousTestCase):
+    @given(st.dictionaries(st.sampled_from("abcde"), st.integers(0, 9)))
+    def test_two_sources_alone_are_not_many(self, by_source: dict[str, int]) -> None:
+        """However much they are refused; and what the others have does not depend on them."""
+        rates = {("x", "no-route", source): float(rate) for source, rate in by_source.items()}
+        of_all = {("x", "no-route", ""): float(sum(by_source.values())), ("x", "rate", ""): 7.0}
+        found = Gauges(refusing={**of_all, **rates}).refused_by_many()
+        others = sorted(by_source.values())[:-2]
+        self.assertEqual(found, {("x", "no-route"): sum(others), ("x", "rate"): 7.0})
 
 
 class RefusedClientsTests(SynchronousTestCase):
@@ -99,6 +113,9 @@ class RefusedClientsTests(SynchronousTestCase):
             (item,) = self.attention(**rates)
             self.assertEqual(item.cause, f"10 refused in 1 s{cause}")
             self.assertTrue(item.do.endswith(f": {do}"), item.do)
+        # Two sources may do what they like: others do not wait for it.
+        (item,) = flooding({"": 1000.0, "192.0.2.1": 500.0, "192.0.2.2": 460.0, "192.0.2.3": 40.0})
+        self.assertEqual(item.level, "note")
 
     def test_limits_that_are_no_keys_of_the_listener(self) -> None:
         self.refused.record(("public",))

@@ -31,7 +31,7 @@ class RatesTest(SynchronousTestCase):
         def server(number: int) -> ServerTotals:
             # One connection per second, each answered after as many milliseconds as there were before.
             waited = 1000 * number * (number - 1) // 2
-            return ServerTotals("b", "s", number, 0, {}, None, 0, 0, 0, number, waited, None)
+            return ServerTotals("b", "s", number, 0, {}, None, 0, 0, 0, 0, number, waited, None)
 
         self.assertEqual(self.rates.of_server(server(1)), (0.0, None))
         for number in range(0, 200, 5):

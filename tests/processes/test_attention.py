@@ -116,7 +116,7 @@ class AttentionTest(UpgradeTestCase):
                 client.setblocking(False)  # noqa: FBT003
                 client.connect_ex(("127.0.0.1", mux.port))
             mux.child.wait_for(r"needs attention: listener public: the queue of \S+ has overflowed")
-        item = self.seen("accept", "critical")
+        item = self.seen("accept", "warning")
         self.assertRegex(item["cause"], r"^\d+ attempts to connect dropped within a minute$")
         self.assertEqual(self.ready(), (200, []))
 
@@ -222,7 +222,7 @@ class AttentionTest(UpgradeTestCase):
         mux = self.begin_to_upgrade(self.relaying(backend), "relay = portable")
         client, server = self.relayed(mux, backend)
         mux.replace()
-        item = self.seen("upgrade", "warning")
+        item = self.seen("upgrade", "note")
         self.assertEqual(
             item["text"], "1 connection stays in the process that an upgrade has replaced"
         )

@@ -142,6 +142,8 @@ def _servers(counts: Counts) -> Sequence[_Family]:
         (_GAUGE, "backend_check_seconds", "How long the last check of a server took.", names,
          [(key, one.check_seconds) for key, one in checked]),
         (_COUNTER, "backend_checks_failed", "Checks of a server that failed.", names, [(key, one.checks_failed) for key, one in checked]),
+        (_COUNTER, "backend_checks_recovered", "How often a check of a server succeeded after others that had failed, but had not taken it down.", names,
+         [(key, one.checks_recovered) for key, one in checked]),
         (_GAUGE, "backend_addresses_stale_seconds", "For how long the name of a server could not be looked up again.", names,
          [(key, age) for key, (age, _) in gauges.stale.items() if age is not None]),
         (_GAUGE, "backend_clients_held", "Clients that wait until a server is up.", "backend", [([name], gauges.held.get(name, 0)) for name in backends]),
@@ -191,5 +193,9 @@ def _service(counts: Counts) -> Sequence[_Family]:
         (_GAUGE, "certificate_expiry_timestamp_seconds", "When a certificate expires, in seconds since 1970.", "route file",
          [((route, file), until) for route, file, until in gauges.certificates]),
         (_GAUGE, "certificate_expires_seconds", "In how many seconds a certificate expires that comes by ACME; 0 if there is none yet.", "name", _named(gauges.acme)),
+        (_GAUGE, "widely_refused_per_second", "Clients a second that a limit refuses, or no route takes (no-route), beside those of the two busiest sources.", "listener reason",
+         gauges.refused_by_many().items()),
+        (_GAUGE, "backend_attention", "1 for a backend that needs attention, by the level.", "backend level",
+         [((item.subject, item.level), 1) for item in counts.attention if item.what == "backend"]),
         (_GAUGE, "attention", "How many items need attention.", "what level", attention_counts(counts.attention).items()),
     )  # fmt: skip

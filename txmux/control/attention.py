@@ -158,7 +158,7 @@ def overflowed(rules: Rules, lost: Mapping[str, Overflow]) -> Iterator[Attention
             overflow = lost.get(address.key)
             if overflow is not None:
                 yield AttentionItem(
-                    "critical",
+                    "warning",  # one client can fill it, and the others try again
                     "accept",
                     f"listener {listener.name}: the queue of {address.text} has overflowed",
                     f"{counted(overflow.count, 'attempt')} to connect dropped within a minute",
@@ -199,7 +199,7 @@ def not_served(missing: Iterable[str]) -> Iterator[AttentionItem]:
             )
         elif not kind:
             yield AttentionItem(
-                "warning",
+                "note",
                 "service",
                 line,
                 do="unless that is meant, start it again",
@@ -225,7 +225,7 @@ def clients_that_wait(
         link = f"?backend={quote(name)}#servers"
         if until is None:
             yield AttentionItem(
-                "warning",
+                "note",  # how many may be one client's doing; that no server is up is an item of its own
                 "hold",
                 f"backend {name}: {clients} for a server",
                 do=f"txmux servers {name}",
@@ -353,7 +353,7 @@ def stayed_behind(count: int) -> Iterator[AttentionItem]:
     if count:
         verb = "stays" if count == 1 else "stay"
         yield AttentionItem(
-            "warning",
+            "note",
             "upgrade",
             f"{counted(count, 'connection')} {verb} in the process that an upgrade has replaced",
             do="they end by themselves, or after drain_timeout; their counters and limits still apply",
@@ -478,7 +478,7 @@ def _certificates(gauges: Gauges, rules: Rules, now: float) -> Iterator[Attentio
             )
     for trouble in gauges.troubles:
         yield AttentionItem(
-            "warning", "certificates", trouble, do=_MEND, link="#certificates", is_logged=True
+            "warning", "renewal", trouble, do=_MEND, link="#certificates", is_logged=True
         )
 
 

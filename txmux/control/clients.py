@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from ipaddress import ip_network
 from typing import Any
 
-from txmux.client.client_table import MOST_SOURCES, Row, rate_of
-from txmux.telemetry.attention import AttentionItem
+from txmux.client.client_table import BUSY, MOST_SOURCES, Row, rate_of
+from txmux.telemetry.attention import AttentionItem, Level
 from txmux.telemetry.counting.counter_groups import LISTENER
 from txmux.telemetry.counting.counters import Counters
+from txmux.telemetry.counting.snapshot import beside_busiest
 from txmux.telemetry.formatting import counted, duration
 
 __all__ = ["MOST_SOURCES", "RefusedClients", "clients_document"]
@@ -99,14 +100,18 @@ def _item(listener: str, limit: str, cause: str, by_source: dict[str, float]) ->
 
 
 def flooding(by_source: Mapping[str, float]) -> Iterator[AttentionItem]:
-    """Yield an item if the connections of clients keep a process busy; `by_source` is that of `Gauges`."""
+    """Yield an item if the connections of clients keep a process busy; `by_source` is that of `Gauges`.
+
+    It is a note if one or two sources do that.
+    """
     if by_source:
         cause = f"{by_source.get('', 0.0):,.0f} connections and flows a second"
         limit = "see who they are: txmux clients; limit them: connection_rate_per_source"
         who, do = _who(dict(by_source), limit)
         text = "a process is busy with new clients, so that they wait"
+        level: Level = "warning" if beside_busiest(by_source.values()) >= BUSY else "note"
         yield AttentionItem(
-            "warning", "accept", text, cause + who, do=do, link="#clients", subject="busy"
+            level, "accept", text, cause + who, do=do, link="#clients", subject="busy"
         )
 
 

@@ -34,6 +34,7 @@ What = Literal[
     "sources",
     "names",
     "certificates",
+    "renewal",
     "limits",
     "logins",
     "bans",
@@ -51,10 +52,10 @@ TOPICS: tuple[What, ...] = get_args(What)
 _CRITICAL: tuple[Level, ...] = ("critical", "warning")
 OCCURRING: Mapping[What, tuple[Level, ...]] = {
     **dict.fromkeys(TOPICS, ("warning",)),
-    **dict.fromkeys(("workers", "certificates"), _CRITICAL),
+    **dict.fromkeys(("workers", "certificates", "renewal"), _CRITICAL),
     **dict.fromkeys(("ports", "helper"), ("critical",)),
-    **dict.fromkeys(("limits", "rules"), ("note",)),
-    **dict.fromkeys(("hold", "token"), ("warning", "note")),
+    **dict.fromkeys(("limits", "rules", "hold"), ("note",)),
+    **dict.fromkeys(("token", "service", "upgrade"), ("warning", "note")),
     **dict.fromkeys(("backend", "accept"), LEVELS),
 }
 """The levels that items of a topic may have."""

@@ -516,7 +516,7 @@ class Certificates:
 
     def attention(self) -> Iterator[AttentionItem]:
         """Yield what needs the operator's attention."""
-        item = partial(AttentionItem, what="certificates", link="#certificates", is_logged=True)
+        item = partial(AttentionItem, what="renewal", link="#certificates", is_logged=True)
         if self._folder_problem:
             do = "let the service write there; it is tried again by itself"
             yield item("warning", text=self._folder_problem, do=do, subject="folder")

@@ -142,6 +142,7 @@ class ServerTotals:
     failed: Mapping[str, int]
     check_seconds: float | None
     checks_failed: int
+    checks_recovered: int
     bytes_in: int
     bytes_out: int
     answered: int
@@ -168,7 +169,7 @@ class Gauges:
         outside: The states of the outside sources that txmux uses.
         lost_lines: How many lines each log has lost that cannot be written now, by its name and the reason.
         bans: How many there are now, beside those of the rules.
-        refusing: Refusals a second, by listener, limit and source, or an empty text for all sources.
+        refusing: Refusals a second, by listener, limit (or ``no-route``) and source, or an empty text for all sources.
         flooding: Connections and flows a second that keep some process busy, by source, or an empty text for all sources.
         written_logs: The logs that took the last line of some process.
         cannot_accept: By listener, why some worker cannot accept its clients, and since when, in seconds since 1970.
@@ -203,6 +204,13 @@ class Gauges:
     logins: Mapping[str, tuple[int, str]] = attrs.field(factory=dict)
     unread: Sequence[str] = ()
     missing: Sequence[str] = ()
+
+    def refused_by_many(self) -> dict[tuple[str, str], float]:
+        """Return, by listener and limit (or ``no-route``), the refusals a second beside those of the two busiest sources."""
+        rates: dict[tuple[str, str], list[float]] = {}
+        for (listener, limit, _), rate in self.refusing.items():
+            rates.setdefault((listener, limit), []).append(rate)
+        return {key: beside_busiest(rates) for key, rates in rates.items()}
 
     @property
     def cluster(self) -> bool | None:
@@ -286,6 +294,12 @@ class Gauges:
                 for listener, why, since in rows
             },
         )
+
+
+def beside_busiest(rates: Iterable[float]) -> float:
+    """Return what is left of a rate without its two busiest sources; the rate is the highest, and that of each source follows it."""
+    of_all, *busiest = sorted(rates, reverse=True)
+    return max(0.0, of_all - sum(busiest[:2]))
 
 
 def _distinct(reports: Iterable[Iterable[str]]) -> list[str]:
@@ -444,6 +458,7 @@ def _server(reading: CountersReading, backend: str, text: str) -> ServerTotals:
         _named(_FAILED, cells),
         check_time / 1_000_000 if check_time else None,
         cells[SERVER.at["checks failed"]],
+        cells[SERVER.at["checks recovered"]],
         cells[SERVER.at["bytes in"]],
         cells[SERVER.at["bytes out"]],
         cells[_ANSWERED],
