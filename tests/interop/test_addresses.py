@@ -187,7 +187,7 @@ class LinkLocalTest(LinkCase):
             client.sendall(b"hello")
             line = self.mux.take_one()
         self.assertEqual(line["reason"], "error")
-        self.assertIn("this machine has no interface 'no-link'", self.mux.child.output)
+        self.mux.child.wait_for("this machine has no interface 'no-link'")
 
 
 class AskedTest(LinkCase):
