@@ -97,6 +97,15 @@ class AdmissionTest(SynchronousTestCase):
         admission.leave(permit)
         self.enter(admission, OTHER)
 
+    def test_client_that_moves_away_makes_room(self) -> None:
+        admission = self.admission(max_connections_per_source=1)
+        for peer in (CLIENT, LOCAL, CLIENT):
+            admission.move_away(self.enter(admission, peer))
+        self.enter(admission, CLIENT)
+        self.assert_refused("limit", admission, CLIENT)
+        for one in (admission, self.admission()):
+            one.clear_expected()
+
     def test_time_refills_the_burst(self) -> None:
         admission = self.admission(connection_rate_per_source=Rate(2.0, 2))
         for _ in range(2):

@@ -3,14 +3,26 @@
 import json
 import math
 import time
+from collections.abc import Sequence
 from ipaddress import ip_address, ip_network
 
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.access.bans import Ban, Banned, Bans, Change, banned_network, rows_of
+from txmux.access import bans as module
+from txmux.access.bans import (
+    Ban,
+    BanError,
+    Banned,
+    Bans,
+    Change,
+    ServiceBans,
+    banned_network,
+    rows_of,
+)
 from txmux.rules.model import IPNetwork
 
 _ADDRESSES = ("192.0.2.7", "192.0.2.8", "192.0.3.7", "2001:db8::7", "2001:db8:1::7")
@@ -146,6 +158,34 @@ class BansTests(SynchronousTestCase):
         self.assertEqual(found, [(network, None) for network in many])
         self.assertEqual([ban.network for ban in bans], [_MANY])
 
+    def test_changes_of_a_full_list(self) -> None:
+        self.patch(module, "_MOST", 1)
+        bans = Bans([Ban(_ONE, 1.0)])
+
+        async def change(changes: Sequence[Change]) -> list[str]:
+            bans.change(changes)
+            return []
+
+        service = ServiceBans(lambda: bans, change, Clock().seconds)
+        changes = [banning(_ONE, 9.0), (_SOME[3], None), banning(_MANY)]
+        left_out = self.successResultOf(Deferred.fromCoroutine(service.merge(changes)))
+        self.assertEqual((left_out, [*bans]), ([_MANY], [Ban(_ONE, 1.0, 9.0)]))
+        self.failureResultOf(Deferred.fromCoroutine(service.add(Ban(_MANY, 1.0))), BanError)
+        self.successResultOf(Deferred.fromCoroutine(service.add(Ban(_ONE, 2.0))))
+        self.assertEqual([*bans], [Ban(_ONE, 2.0)])
+        for network, why in (
+            (_MANY, "198.51.100.0/24 is not banned"),
+            (
+                ip_network("198.51.100.9"),
+                "198.51.100.9 is not banned; 198.51.100.0/24 is: unban that",
+            ),
+        ):
+            failed = self.failureResultOf(Deferred.fromCoroutine(service.lift(network)), BanError)
+            self.assertEqual(failed.getErrorMessage(), why)
+            bans.change([banning(_MANY)])
+        lifted = self.successResultOf(Deferred.fromCoroutine(service.lift(_MANY)))
+        self.assertEqual(lifted, "198.51.100.0/24 is no longer banned")
+
     def test_wider_is_the_smallest_network_around(self) -> None:
         bans = Bans([Ban(_MANY, 1.0), Ban(ip_network("198.51.0.0/16"), 1.0)])
         self.assertEqual(bans.wider(ip_network("198.51.100.7")), _MANY)
@@ -155,5 +195,6 @@ class BansTests(SynchronousTestCase):
     def test_mapped_ipv4_address_is_banned_as_ipv4(self) -> None:
         self.assertEqual(banned_network("::ffff:192.0.2.7"), _ONE)
         self.assertEqual(banned_network(" 198.51.100.0/24"), _MANY)
+        self.assertEqual(str(banned_network("fe80::1%any thing")), "fe80::1/128")
         for wrong in ("x", "192.0.2.7/24", ""):
             self.assertRaises(ValueError, banned_network, wrong)

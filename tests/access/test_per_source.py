@@ -101,6 +101,40 @@ class PerSourceTest(SynchronousTestCase):
         for source in (5, 0, 6):
             self.assertIsNone(per_source.enter(source))
 
+    def test_connections_on_their_way_count_until_they_are_forgotten(self) -> None:
+        table, limits = SourceTable(memory(3), 3), SourceLimits(connections=2)
+        one, other = (PerSource(limits, lambda: 0.0, table, n, moving=2) for n in (0, 1))
+        for _ in range(2):
+            one.move_away(self.entered(one))
+        self.assertIsNone(other.enter(1))
+        adopted = other.adopt(1)
+        other.clear_expected()
+        self.assertEqual(other.count(1), 1)
+        self.entered(one)
+        self.assertIsNone(other.enter(1))
+        adopted.release()
+        self.assertEqual(one.count(1), 1)
+
+    def test_used_tokens_are_used_in_another_table(self) -> None:
+        """Of each the emptier bucket counts."""
+        limits = SourceLimits(interval=SECOND, burst=3)
+        before, after = self.limited(limits), self.limited(limits)
+        for source, times in ((1, 3), (2, 1)):
+            for _ in range(times):
+                self.entered(before, source)
+        for _ in range(2):
+            self.entered(after, 2)
+        after.restore(before.buckets())
+        self.assertIsNone(after.enter(1))
+        self.entered(after, 2)
+        self.assertIsNone(after.enter(2))
+        self.clock.advance(1)
+        self.entered(after, 1)
+        self.assertIsNone(after.enter(1))
+        after._table.refill()
+        for _ in range(3):
+            self.entered(after, 1)
+
     def test_memory_that_another_process_has_overwritten(self) -> None:
         """A compromised worker makes the counts wrong, but breaks no connection of the others, and no upgrade."""
         for byte in (b"\0", b"\xff"):
@@ -183,6 +217,14 @@ class SourceTableTest(SynchronousTestCase):
         found = [[table.find(source, 0) for source in range(1, 50)] for table in tables]
         self.assertEqual(found[0], found[1])
         self.assertNotEqual(found[0], found[2])
+
+    def test_all_slots_are_looked_at(self) -> None:
+        table = SourceTable(memory())
+        last = len(table.numbers) - 2  # before the factor
+        table.numbers[last] = 1
+        self.assertEqual(table.tracked(0), 1)
+        table.clear(0)
+        self.assertEqual((table.numbers[last], table.tracked(0)), (0, 0))
 
     def test_neighbours_do_not_crowd_each_other(self) -> None:
         table = SourceTable(memory())

@@ -10,7 +10,7 @@ from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.trial.unittest import TestCase
 
 from tests.support.folders import make_folder
-from txmux.client import tunnel_users
+from txmux.client import login_queue, tunnel_users
 from txmux.client.tunnel_users import TunnelUsers
 from txmux.wire.tunnel.dialogue import Login
 
@@ -103,6 +103,13 @@ class TunnelUsersTest(TestCase):
         self.assertIsNone(self.users.check(1, Login("dear", b"3")))
         self.assertEqual(await gatherResults(checks), [False] * 3)
         self.assertIsNone(self.users.crowded())
+
+    async def test_one_that_is_pushed_out(self) -> None:
+        """It learns so at once: of new sources, the one that has waited longest."""
+        self.patch(login_queue, "_MOST", 2)
+        checks = [self.check("dear", b"wrong", source) for source in range(4)]
+        self.assertIsNone(self.successResultOf(checks.pop(1)))
+        self.assertEqual(await gatherResults(checks), [False] * 3)
 
     async def test_changed_file(self) -> None:
         """Right logins of before count no more: of a user that has gone, and of one that has another password."""

@@ -93,6 +93,7 @@ class VersionTests(SynchronousTestCase):
             ((0x0303, 0x7F1C), "1.2"),
             ((0x0002, 0x0301), "1.0"),
             ((0x0002,), "1.2"),
+            ((0x0300,), "ssl3"),
             ((0x0403,), "1.2"),
         ):
             self.assertEqual(self.version(versions(*numbers)), name, numbers)

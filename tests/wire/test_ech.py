@@ -256,6 +256,12 @@ class ConfigTest(SynchronousTestCase):
         self.assertEqual((config.id, config.public_name), (7, PUBLIC))
         self.assertEqual(config.suites, {(1, 1), (1, 3)})
 
+    def test_shortest_name(self) -> None:
+        [config] = read_configs(MadeKey(public_name="a").configs)
+        self.assertEqual(config.public_name, "a")
+        with self.assertRaises(MalformedError):
+            list(read_configs(MadeKey(public_name="").configs))
+
     def test_unknown_are_left_out(self) -> None:
         raw = _MADE.key.config.raw
         other_version = b"\xfe\x0a" + raw[2:]

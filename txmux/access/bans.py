@@ -30,9 +30,8 @@ def banned_network(text: str) -> IPNetwork:
     first = unmapped(network.network_address)
     if first.version != network.version and network.prefixlen >= 96:  # ::ffff:0:0/96, RFC 4291
         return ip_network((first, network.prefixlen - 96))
-    if "%" in text:  # any text may be the name of an interface, which no set of networks looks at
-        return type(network)((int(network.network_address), network.prefixlen))
-    return network
+    # Any text may be the name of an interface, which no set of networks looks at.
+    return type(network)((int(network.network_address), network.prefixlen))
 
 
 @attrs.frozen

@@ -81,6 +81,9 @@ class RefusalTests(SynchronousTestCase):
         self.refused("atomic group|unknown extension", b"(?>a+)b")
         self.refused("possessive repeat|multiple repeat", b"a++b", b"a*+b", b"a{2}+b")
 
+    def test_what_may_mean_something_else_to_a_later_version(self) -> None:
+        self.refused("would not mean the same to every version of Python: .*set", b"[[a]")
+
     def test_locale(self) -> None:
         self.refused("locale", b"(?L)a", b"(?L:a)")
 

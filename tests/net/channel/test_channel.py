@@ -1,6 +1,7 @@
 """What supervisor and workers tell each other."""
 
 import contextlib
+import errno
 import json
 import os
 import resource
@@ -23,6 +24,7 @@ from tests.support.messages import made_up
 from tests.support.peers import reactor
 from txmux.errors import MuxError
 from txmux.net.channel.channel import Channel, ChannelError, PeerGoneError, attach
+from txmux.net.channel.message import NOTHING
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
@@ -120,6 +122,7 @@ class FramingTest(SynchronousTestCase):
         self.assertFalse(known.transport.disconnected)
         known.dataReceived(half)
         self.assertTrue(known.transport.disconnected)
+        known.dataReceived(half)
         self.assertEqual(known._begun, [])
 
     def test_late_and_long(self) -> None:
@@ -162,6 +165,15 @@ class FramingTest(SynchronousTestCase):
         known = channel(known=keep)
         known.dataReceived(b'{"kind":"known","x":1,"y":2}\n')
         self.assertEqual(received, [1])
+
+    def test_answer_that_says_nothing(self) -> None:
+        """What a handler returns is not sent where it has just to be done."""
+        done = attrs.evolve(made_up("done"), answer=NOTHING)
+        asked = Channel({done: object}, nothing, Clock())
+        asked.makeConnection(_Transport())
+        asked.dataReceived(b'{"kind":"done","ask":7}\n')
+        answer = json.loads(asked.transport.value())
+        self.assertEqual(answer, {"kind": "answer", "to": 7, "value": None})
 
     def test_unknown_answer(self) -> None:
         """So is an answer to what nobody has asked, or has waited for long enough."""
@@ -235,9 +247,34 @@ class PairTest(TestCase):
         await self.is_lost
         self.assertEqual([len(text) for text in self.heard], [2**20])
         self.assertFalse(self.here.is_open)
+        self.assertFalse(self.here.transport.connected)
         self.here.send(X)
         self.here.close()
         self.failureResultOf(self.here.ask(X), PeerGoneError)
+
+    async def test_no_room_for_descriptors(self) -> None:
+        """As long as the system has none for those on their way, they wait; any other error ends the connection."""
+        stream: Any = self.here.transport
+        send_now, problems = stream._send_now, [errno.ETOOMANYREFS] * 3
+        held_up: list[bool] = []
+
+        def fail_at_first(*given: Any) -> int:
+            if problems:
+                held_up.append(stream.is_held_up)
+                raise OSError(problems.pop(), "")
+            return int(send_now(*given))
+
+        stream._send_now = fail_at_first
+        one = made_up("one", descriptors=1)
+        self.there.handlers[one] = self.counted
+        memory = os.memfd_create("test")
+        self.addCleanup(os.close, memory)
+        self.assertEqual(await self.here.ask(one, descriptors=[memory]), 1)
+        self.assertEqual((held_up, stream.is_held_up), ([False, False, True], False))
+        problems += [errno.EIO] * 2
+        lost = self.here.ask(one, descriptors=[memory])
+        await self.is_lost
+        self.failureResultOf(lost, PeerGoneError)
 
     async def test_answers(self) -> None:
         """Each question gets its own answer, in whatever order these come."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 
 from tests.support.folders import make_folder
 from tests.support.mux import CLOSE, MuxTestCase, backend_at, server_at
@@ -494,6 +494,14 @@ class LoginTest(TunnelCase):
         self.assertEqual(client.received.count(b"HTTP/1.1 407 "), 2)
         close(client, server)
         await self.logged()
+
+    async def test_no_room_for_a_login(self) -> None:
+        """At once, or as another one takes its place."""
+        said = connect_to("a:1", basic("ann:secret"))
+        for answer in (None, succeed(None)):
+            self.patch(TunnelUsers, "check", lambda *_, answer=answer: answer)
+            await self.refused(self.port(), said, b"HTTP/1.1 503 ", "denied")
+            self.records.clear()
 
     async def test_client_leaves_while_its_password_is_checked(self) -> None:
         login = base64.b64encode(b"ann:wrong").decode()

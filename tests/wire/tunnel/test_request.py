@@ -160,6 +160,8 @@ REFUSALS: list[tuple[ProxyKind, TunnelTarget, bytes, str]] = [
         b"HTTP/1.1 200x\r\n\r\n",
         "answers 'HTTP/1.1 200x\\r\\n\\r\\n', which is not HTTP",
     ),
+    ("http", NAME, b"x" * 20, f"answers '{'x' * 20}', which is not HTTP"),
+    ("http", NAME, b"x" * 21, f"answers '{'x' * 20}'…, which is not HTTP"),
     ("http", NAME, b"HTTP/1.1 403 Filtered\x1b\r\n\r\nx", "answers 403 Filtered\\x1b"),
     ("http", NAME, b"HTTP/1.1 502\r\n\r\n", "answers 502"),
     ("http", NAME, b"HTTP/1.1 101 Switching\r\n\r\n", "answers 101 Switching"),
