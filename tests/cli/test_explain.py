@@ -171,7 +171,7 @@ learnt    software=x
   inside  any                        not asked: it is only for some networks; give the client's address by --from
 
 decision  with these bytes: undecided, waits for more, for route web
-deadline  after 5s, or when the client finishes sending: default, reset
+deadline  after 3s, or when the client finishes sending: default, reset
 """,
         )
 
@@ -182,7 +182,7 @@ deadline  after 5s, or when the client finishes sending: default, reset
         self.assertTrue(
             out.endswith(
                 "decision  no byte: undecided, waits for more\n"
-                "deadline  after 5s: silent, to backend ssh-server (127.0.0.1:22, 127.0.0.1:23)\n"
+                "deadline  after 3s: silent, to backend ssh-server (127.0.0.1:22, 127.0.0.1:23)\n"
                 "          if the client finishes sending before that: close\n"
             ),
             out,

@@ -57,6 +57,16 @@ class PrintTests(CommandTestCase):
         for option in ("--ssh", "--default", "--silent"):
             self.printed(*_LISTEN, option, "127.0.0.1:22")
 
+    def test_silent_clients_go_to_ssh(self) -> None:
+        for words, silent in (
+            (("--tls", "127.0.0.1:443", "--ssh", "127.0.0.1:22"), "silent   = 127.0.0.1:22\n"),
+            (("--ssh", "127.0.0.1:22", "--silent", "close"), "silent   = close\n"),
+            (("--ssh", "unix:/x", "--silent", "127.0.0.1:3"), "silent   = 127.0.0.1:3\n"),
+            (("--tls", "127.0.0.1:443"), ""),
+        ):
+            text = self.printed(*_LISTEN, *words)
+            self.assertEqual("".join(re.findall(r"^silent .*\n", text, re.MULTILINE)), silent)
+
     def test_option_for_each_tcp_matcher_without_options(self) -> None:
         words = [
             word

@@ -30,6 +30,8 @@ class ValuesTests(SynchronousTestCase):
         assert isinstance(line.outcome, Backend)
         self.assertEqual(line.outcome.servers[0].port, 22)
         self.assertEqual(self.settings(detect_timeout="5s").detect_timeout, 5.0)
+        for silent, seconds in (("127.0.0.1:22", 3.0), ("close", 5.0), (Refusal.RESET, 5.0)):
+            self.assertEqual(self.settings(silent=silent).detect_timeout, seconds)
         self.assertEqual(self.settings(peek_limit="16KiB").peek_limit, 16384)
         rate = self.settings(connection_rate_per_source="20/s burst=40").connection_rate_per_source
         self.assertEqual(rate, Rate(20.0, 40))

@@ -29,7 +29,12 @@ class AnnouncedTestCase(MuxTestCase):
     ) -> int:
         port = self.backend_port()
         backend: Any = backend_at(port, proxy_protocol=version, proxy_tlvs=tlvs)
-        return self.mux([route(match, backend)], default=backend, silent=backend, **settings)
+        return self.mux(
+            [route(match, backend)],
+            default=backend,
+            silent=backend,
+            **{"detect_timeout": 5.0, **settings},
+        )
 
     async def heard(self, payload: bytes, index: int = 0) -> ProxyHeader:
         server = await self.backend.peer(index)

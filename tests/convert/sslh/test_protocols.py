@@ -200,6 +200,7 @@ class DecisionTests(SynchronousTestCase):
         self.assertEqual(self.outcomes('on-timeout: "x";', last)[0], "ssh")
 
     def test_timeout_is_detect_timeout(self) -> None:
-        listener = rules_of(with_protocols(more="timeout: 2;")).listeners[0]
-        self.assertEqual(listener.detect_timeout, 2.0)
+        for seconds in (2.0, 3.0, 5.0):
+            listener = rules_of(with_protocols(more=f"timeout: {seconds:.0f};")).listeners[0]
+            self.assertEqual(listener.detect_timeout, seconds)
         self.assertIn("detect_timeout = 0s", with_protocols(more="timeout: 0;").text)

@@ -62,6 +62,13 @@ class ListenerTests(ReadingTestCase):
         self.assertEqual(found.first, "server")
         self.assertEqual(self.listener("").silent, ())
 
+    def test_detect_timeout_where_silent_names_a_server(self) -> None:
+        for silent, seconds in {
+            "": 5, "silent = close\n": 5, "silent = reset from=::1\n": 5, "silent = 127.0.0.1:22\n": 3,
+            "silent = close from=::1\n  handover:/run/x\n": 3, "silent = h:1\ndetect_timeout = 9s\n": 9,
+        }.items():  # fmt: skip
+            self.assertEqual(self.listener(silent).detect_timeout, seconds, silent)
+
     def test_silent_wrong(self) -> None:
         text = "[listen a]\nendpoint = :1\nsilent = reset\n  closed form=10.0.0.0/8 after=0s\n  reset from=,\n"
         self.refuses(

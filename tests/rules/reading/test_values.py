@@ -76,12 +76,12 @@ class SizeTests(ReadingTestCase):
             self.assertEqual(read(text), number, text)
 
     def test_near_misses(self) -> None:
-        read = values.size(1, 1024)
+        read = values.size(1, 1024**3)
         for text, meant in {"32K": "32KiB", "32kb": "32KiB", "1 MiB": "1MiB", "1g": "1GiB"}.items():
             self.assertIn(f"did you mean '{meant}'?", self.complaint(read, text))
         self.assertEqual(
-            self.complaint(read, "much"),
-            "'much' is not a size; write a number of bytes from 1 to 1KiB",
+            self.complaint(values.size(1, 1024), "32K"),
+            "'32K' is not a size; write a number of bytes from 1 to 1KiB",
         )
 
     def test_bounds_in_their_units(self) -> None:

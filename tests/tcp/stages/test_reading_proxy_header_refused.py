@@ -127,7 +127,7 @@ class DetectionTimeTest(IntroducedTestCase):
         return client
 
     async def test_detect_timeout_includes_the_time_of_the_header(self) -> None:
-        port = self.introduced_mux(silent=backend_at(self.backend_port()))
+        port = self.introduced_mux(detect_timeout=5.0, silent=backend_at(self.backend_port()))
         client = await self.introduce_after(2, port)
         self.time.advance(2.9)
         await self.turn(3)

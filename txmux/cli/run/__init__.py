@@ -74,7 +74,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     options.add_argument(
         "--silent",
         metavar="SERVER",
-        help="for clients that wait for the server to speak; by default close",
+        help="for clients that wait for the server to speak; by default that of --ssh, or else close",
     )
     options.add_argument("--user", metavar="USER", help="the user to switch to once it listens")
     options.add_argument(
@@ -127,7 +127,9 @@ def run(arguments: argparse.Namespace) -> int:
             return run_service(rules, level=arguments.log_level, pidfile=arguments.pidfile)
     except MuxError as error:
         if rules is None and text and isinstance(error, RulesError):
-            for problem in error.problems:
+            # What is wrong with --ssh is wrong with `silent`, too.
+            given = [one for one in error.problems if one.key != "silent" or arguments.silent]
+            for problem in given or error.problems:
                 print(f"txmux: {_option_problem(problem, arguments)}", file=sys.stderr)
             return _USAGE
         write_error(str(error) if rules is None or text else _why_not(rules, error))

@@ -64,13 +64,19 @@ def text_of(arguments: argparse.Namespace) -> str:
         for name in _SINGLE
         for value in _listed(getattr(arguments, name))
     ]
+    # Some SSH clients wait for the server's greeting; none of another protocol here does.
+    ssh = dict(arguments.routes).get("ssh", "")
+    silent = arguments.silent or (ssh if len(ssh.split()) == 1 else None)
     lines = [f"# txmux run {' '.join(words)}"]
     settings = [*_keys([(name, getattr(arguments, name)) for name in _SETTINGS])]
     if settings:
         lines += ["", "[txmux]", *settings]
     by_udp = [endpoint for endpoint in arguments.listen if endpoint.startswith("udp:")]
     by_tcp = [endpoint for endpoint in arguments.listen if endpoint not in by_udp]
-    more = [("silent", arguments.silent), ("default", _server(arguments.default, not by_tcp))]
+    more = [
+        ("silent", silent if by_tcp else arguments.silent),
+        ("default", _server(arguments.default, not by_tcp)),
+    ]
     if by_tcp:
         lines += ["", "[listen public]", *_keys([("endpoint", by_tcp), *more])]
         more = []

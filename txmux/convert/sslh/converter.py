@@ -123,9 +123,9 @@ class _Sslh:
         silent = "tls" if silent == "ssl" else silent
         if "timeout" not in top.settings:
             self._draft.notes.append(
-                "no timeout: sslh 1 waits 2 s for a client's first byte, sslh 2 and txmux 5 s (detect_timeout)"
+                "no timeout: sslh 1 waits 2 s for a client's first byte, sslh 2 5 s, txmux 3 s (detect_timeout)"
             )
-        timeout = top.take(int, "timeout", default=5)
+        timeout = top.take(int, "timeout", default=None)
         transparent = top.take(bool, "transparent", default=False)
         entries = top.take(list, "protocols", default=[])
         self._takes_headers = any(map(_takes_header, listen))
@@ -143,7 +143,7 @@ class _Sslh:
                 if flows:
                     listener.add("default", flows[-1].name)
                 continue
-            if timeout != 5:
+            if timeout is not None:
                 listener.add("detect_timeout", f"{timeout}s")
             if streams:
                 by_name = (

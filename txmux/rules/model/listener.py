@@ -88,10 +88,10 @@ class Listener:
     name: str
     endpoints: tuple[str, ...] = ()
     transport: Transport = attrs.field(init=False, eq=False, repr=False)
+    silent: tuple[Silence, ...] = attrs.field(default=(), converter=silences)
     detect_timeout: float = attrs.field()
     peek_limit: int = attrs.field()
     first: Literal["client", "server"] = "client"
-    silent: tuple[Silence, ...] = attrs.field(default=(), converter=silences)
     default: Outcome = Refusal.CLOSE
     accept_proxy_from: NetworkSet | None = None
     proxy_timeout: float = 3.0
@@ -116,7 +116,11 @@ class Listener:
 
     @detect_timeout.default
     def _usual_detect_timeout(self) -> float:
-        return 0.3 if self.transport is Transport.UDP else 5.0
+        if self.transport is Transport.UDP:
+            return 0.3
+        # ssh-keyscan, which waits for the server, gives up after 5 seconds in all.
+        refusals = (*Refusal, *(one.value for one in Refusal))  # a program may write the word
+        return 3.0 if any(line.outcome not in refusals for line in self.silent) else 5.0
 
     @peek_limit.default
     def _usual_peek_limit(self) -> int:

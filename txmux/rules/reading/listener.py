@@ -103,8 +103,8 @@ def _keepalive(text: str) -> Keepalive | None:
 
 
 def _seconds(text: str) -> int:
-    seconds = values.positive_duration(text)
-    if seconds != int(seconds) or seconds > _LONGEST_QUIET:
+    seconds = values.duration(text, values.SECONDS_FORMS)
+    if not 0 < seconds <= _LONGEST_QUIET or seconds != int(seconds):
         raise InvalidValueError(f"must be whole seconds, {_LONGEST_QUIET}s at most, not {text!r}")
     return int(seconds)
 
@@ -136,7 +136,7 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Listener(""), {
     "endpoint": SectionKey(_ENDPOINT, example=":443", field="endpoints", required=True, opens="worker", is_secret=True, meaning=
         "[where to listen](#where-to-listen)"),
     "detect_timeout": SectionKey(DURATION, meaning=
-        "how long a client has to be recognised, from accept"),
+        "how long a client has to be recognised, from accept; [`3s`](#when-the-server-speaks-first) where `silent` names a server"),
     "peek_limit": SectionKey(_PEEK, meaning=
         "the most bytes that are inspected"),
     "first": SectionKey(words("client", "server"), streams_only="is for TCP: with datagrams the client always speaks first; remove it", meaning=

@@ -74,6 +74,8 @@ _LIKE_DURATION = re.compile(
 )
 _UNITS = {"ms": "ms", "mi": "m", "s": "s", "se": "s", "ho": "h", "hr": "h", "d": "d", "da": "d"}
 _DURATION_FORMS = "write a duration as 250ms, 5s, 1.5s, 10m, 1h or 2d"
+SECONDS_FORMS = "write a duration as 5s, 10m, 1h or 2d"
+"""For what takes no less than a second, or no parts of one."""
 _LONGEST_DAYS = 3650
 
 _SIZE = re.compile(r"([0-9]{1,12})(KiB|MiB|GiB)?")
@@ -110,7 +112,7 @@ _ENDLESS = frozenset({"never", "none", "off", "infinite", "infinity", "unlimited
 """Words of other programs for no limit of time."""
 
 
-def duration(text: str) -> float:
+def duration(text: str, forms: str = _DURATION_FORMS) -> float:
     match = _DURATION.fullmatch(text)
     if match is None:
         like = _LIKE_DURATION.fullmatch(text)
@@ -126,7 +128,7 @@ def duration(text: str) -> float:
             hint = f"; did you mean '{text[:-3]}s'? Without a unit, HAProxy means milliseconds"
         if text.casefold() in _ENDLESS:
             hint = f"; the longest is {_LONGEST_DAYS}d"
-        raise InvalidValueError(f"{text!r} is not a duration; {_DURATION_FORMS}{hint}")
+        raise InvalidValueError(f"{text!r} is not a duration; {forms}{hint}")
     seconds = float(Decimal(match[1]) * _SECONDS[match[2]])
     if seconds > _LONGEST_DAYS * 86400:
         raise InvalidValueError(f"{text!r} is too long; at most {_LONGEST_DAYS}d")
@@ -154,7 +156,9 @@ def size(low: int, high: int) -> Callable[[str], int]:
         match = _SIZE.fullmatch(text)
         if match is None:
             like = _LIKE_SIZE.fullmatch(text)
-            hint = f"; did you mean '{like[1]}{like[2].upper()}iB'?" if like else ""
+            unit = f"{like[2].upper()}iB" if like else None
+            is_meant = like and low <= int(like[1]) * _BYTES[unit] <= high
+            hint = f"; did you mean '{like[1]}{unit}'?" if like and is_meant else ""
             raise InvalidValueError(
                 f"{text!r} is not a size; write a number of bytes from {_size_text(low)} to {_size_text(high)}{hint}"
             )
