@@ -3,21 +3,26 @@
 import ast
 import re
 import unittest
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.rules.fakes import MATCHERS
-from tests.support.suggestions import applied, suggestions
+from tests.support.suggestions import Line, applied, suggestions
 from txmux.detection.registry import installed_matchers
 from txmux.rules.lint import warnings as lint
 from txmux.rules.model import Rules
 from txmux.rules.problems import Problem, RulesError
-from txmux.rules.reading import parser
+from txmux.rules.reading import hints, matching, parser
 from txmux.rules.reading.sections import TABLES
 
+_MATCHERS = {**MATCHERS, **installed_matchers()}
 _HERE = Path(__file__).parent
 _CODE = Path(parser.__file__).parents[2]
 _HINTING = ("rules/reading", "rules/lint", "matchers", "wire", "detection/regex")
@@ -155,11 +160,16 @@ udp server = udp:127.0.0.1:1 : unanswered_timeot = 3s
 udp server = udp:127.0.0.1:1 : conect_timeout = 3s
 backend server = 127.0.0.1:1 : tls = yes : tls_name = a.example:443
 route match = socks5 : tunnel_users = users
+route match = tls if x
+backend resolve = x
+txmux admin = x
 """
 
 _OF_TXMUX = ("acme ", "consul ", "crowdsec_", "geo_", "shared_limits ")
 
 _NEEDS_MORE = (
+    "did you mean 'regex'",
+    "is not an ACME directory",  # whose terms only the reader can agree to
     "would get the PROXY header inside of TLS",
     "not a rules file",
     "other machines can reach this",
@@ -188,36 +198,76 @@ _NO_MESSAGES = ("tests.rules.lint.test_coverage.Sound", "tests.rules.reading.tes
 _IN_CODE = re.compile(r"\b[wW]rite\b|did you mean|; add\b|as in '")
 
 
+# The directives, options and values of sslh, nginx, HAProxy, Traefik, Caddy, Envoy, stunnel and sniproxy that are not in tables of hints.
+_OTHERS = """
+    accept acl alpn alt_statname any_san_matches as backlog balance bandwidth_limit bind_conf ciphers cluster_name compress
+    connect_timeout cookie default-server default_server defaults dest downstream dst_port entryPoints error_page errorfile
+    external_hosts fastopen filter_chains fullconn global grace handle health_checks hostname http-request httpclose id
+    if include interface_name keepalive kernel layer4 lb_endpoints limit_conn_zone limit_rate listen_addr listener_filters
+    load_module log-format loglevel map matches max_fails maxsslconn maxsslrate middlewares mode monitor-uri mptcp mss nice
+    no-sslv3 npn option params passthrough per_connection_buffer_limit port_redirect prefix_ranges preread_buffer_size proxied
+    proxy_buffer_size proxy_download_rate proxy_half_close proxy_responses proxy_ssl_verify pwd rate-limit real_ip_header
+    redirect_to reject-with req.len req_ssl_hello_type resolver respond reuse_port route_config rule sendfile server-template
+    server_names service setuid sni_regex socket_options spread-checks ssl_certificate ssl_preread ssl_protocols
+    stats stick stick-table stream syslog tarpit tcp-request tcp_nopush tcp_proxy tfo throttle timeoutbusy tls_context tls_inspector
+    transparent_proxy tunnel_timeout udp_max_connections unless upstream use-server use_backend user var verify when workers xff zone
+    $host $port $remote_addr ${PORT} %[src] 403 404 302 443; 5000 5s 10M 10Mbps 1k yes on true off none auto * any all required
+    tcp udp ping mysql smtp smtpchk pgsql httpchk https://a.example http://10.0.0.5:80/x a.example 10.0.0.5 10.0.0.0/8 [::1] ::1
+    a.example:443 localhost *:443 {host} {port} {host}:{port} {sni}:443 10.0.0.5:$port "a.example" 'x' x; -x --x @x !tls ~x =x
+"""
+_WORDS = sorted(
+    {
+        *_OTHERS.split(), *hints.SECTION_ALIASES, *hints.BALANCE_WORDS, *hints.OUTCOME_WORDS, *matching.MEANT, *matching._EITHER,
+        *matching._ALIASES, *matching.SERVER_FIRST, *hints._AFTER_SERVERS, *hints._AFTER_ENDPOINTS, *chain(*hints.KEY_HINTS.values()),
+    }
+)  # fmt: skip
+_PLACES = (
+    *(f"{kind} {key} = {{}}" for kind, keys in TABLES.items() for key in keys if key not in {"include", "tunnel"}),
+    *(f"{kind} {{}} = {{}}" for kind in TABLES),
+    *("route match = {} {}", "route match = tls {}={}", "route match = tls {} {}", "route match = {}=a.example"),
+    *("backend server = 127.0.0.1:1 {}", "backend server = {}:1", "backend server = {} {}"),
+    *("listen endpoint = :4443 {}", "listen starttls = smtp : match = {}", "udp endpoint = {}", "udp match = {}"),
+)  # fmt: skip
+"""Where a word may be written, as in `_MISTAKES`."""
+
+
 def _texts() -> Iterator[str]:
-    for line in _MISTAKES.strip().splitlines():
-        where, _, keys = line.partition(" ")
-        sections = {
-            "txmux": [],
-            "listen": ["endpoint = :4443"],
-            "route": ["match = ssh", "backend = b"],
-            "backend": ["server = 127.0.0.1:1"],
+    return map(_text, _MISTAKES.strip().splitlines())
+
+
+def _text(line: str) -> str:
+    where, _, keys = line.partition(" ")
+    sections = {
+        "txmux": [],
+        "listen": ["endpoint = :4443"],
+        "route": ["match = ssh", "backend = b"],
+        "backend": ["server = 127.0.0.1:1"],
+    }
+    if where == "udp":
+        sections |= {
+            "listen": ["endpoint = udp:4443"],
+            "route": ["match = dns", "backend = b"],
+            "backend": ["server = udp:127.0.0.1:1"],
         }
-        if where == "udp":
-            sections |= {
-                "listen": ["endpoint = udp:4443"],
-                "route": ["match = dns", "backend = b"],
-                "backend": ["server = udp:127.0.0.1:1"],
-            }
-        mistaken = keys.split(" : ")
-        kind = where if where != "udp" else "listen" if "endpoint" in keys else "backend"
-        own = {one.partition(" =")[0] for one in mistaken}
-        usual = [one for one in sections[kind] if one.partition(" =")[0] not in own]
-        sections["txmux"] += [one for one in mistaken if one.startswith(_OF_TXMUX)]
-        sections[kind] = [*(one for one in mistaken if one not in sections["txmux"]), *usual]
-        yield "".join(
-            "\n".join([f"[{name} b]" if name != "txmux" else "[txmux]", *lines, ""])
-            for name, lines in sections.items()
-        )
+    mistaken = keys.split(" : ")
+    kind = where if where != "udp" else "listen" if "endpoint" in keys else "backend"
+    for one in mistaken:
+        key = one.partition(" =")[0]
+        is_elsewhere = key == "match" and kind == "listen"
+        where = "txmux" if one.startswith(_OF_TXMUX) else "route" if is_elsewhere else kind
+        sections[where] = [
+            one,
+            *(other for other in sections[where] if not other.startswith(f"{key} =")),
+        ]
+    return "".join(
+        "\n".join([f"[{name} b]" if name != "txmux" else "[txmux]", *lines, ""])
+        for name, lines in sections.items()
+    )
 
 
-def _problems(text: str, path: str) -> list[Problem]:
+def _problems(text: str, path: str, matchers: Mapping[str, Any] = _MATCHERS) -> list[Problem]:
     try:
-        rules = parser.parse(text, path, {**MATCHERS, **installed_matchers()})
+        rules = parser.parse(text, path, matchers)
     except RulesError as error:
         return [*error.problems]
     more = [*lint.closed_listeners(rules), *lint.unchecked_backends(rules)]
@@ -262,9 +312,21 @@ def _is_property(test: unittest.TestCase) -> bool:
     return hasattr(getattr(test, test.id().rpartition(".")[2]), "hypothesis")
 
 
-def _is_right(before: list[Problem], after: list[Problem], problem: Problem) -> bool:
-    errors = [sum(one.severity == "error" for one in every) for every in (before, after)]
-    return errors[1] < errors[0] or (
+def _is_right(
+    before: list[Problem], after: list[Problem], problem: Problem, together: Sequence[Line]
+) -> bool:
+    """Return whether there are fewer errors, and none is about what was written."""
+    errors = [[one for one in every if one.severity == "error"] for every in (before, after)]
+    messages = {one.message for one in before}
+    written = {repr(text.partition(" = ")[2] or text) for text, _ in together}
+    for one in errors[1]:
+        if "put the route under a listener with" in one.message:  # for the other transport
+            errors[0] = [*errors[0], one]
+            continue
+        is_of_this = one.line == problem.line or one.message not in messages
+        if is_of_this and any(text in one.message for text in written):
+            return False
+    return len(errors[1]) < len(errors[0]) or (
         not any(errors) and problem.message not in {one.message for one in after}
     )
 
@@ -295,24 +357,40 @@ def _hints_of(place: str, code: ast.Module) -> Iterator[tuple[str, re.Pattern[st
 
 
 class SuggestionTests(SynchronousTestCase):
+    def assert_right(
+        self, path: str, text: str, problems: Iterable[Problem], done: set[object]
+    ) -> None:
+        before = _problems(text, path)
+        for problem in {*problems} & {*before}:
+            for together in suggestions(problem.message):
+                case = (problem.message, *together)
+                if case in done or any(one in problem.message for one in _NEEDS_MORE):
+                    continue
+                done.add(case)
+                self.assertTrue(
+                    any(
+                        _is_right(before, _problems(changed, path), problem, together)
+                        for changed in applied(text, problem, together)
+                    ),
+                    f"{problem} in\n{text}\nsays {together}, which is wrong",
+                )
+
+    @settings(max_examples=200, deadline=None, derandomize=True)
+    @given(st.sampled_from(_PLACES), st.sampled_from(_WORDS), st.sampled_from(_WORDS))
+    @example("listen starttls = smtp : match = {}", "smtp", "")
+    @example("listen default = {} {}", "redirect", "https://a.example")
+    @example("backend server = {}", "10.0.0.5:$port", "")
+    @example("backend server = {}", "{host}:{port}", "")
+    @example("route client_cert = {}", "required", "")
+    def test_words_of_other_programs(self, place: str, word: str, other: str) -> None:
+        text = _text(place.format(word, other))
+        self.assert_right("x.ini", text, _problems(text, "x.ini"), set())
+
     def test_each_is_right_and_provoked(self) -> None:
-        provoked, done = _provoked(), set()
+        provoked, done = _provoked(), set[object]()
         messages = {problem.message for problems in provoked.values() for problem in problems}
         for (path, text), problems in provoked.items():
-            before = _problems(text, path)
-            for problem in {*problems} & {*before}:
-                for together in suggestions(problem.message):
-                    case = (problem.message, *together)
-                    if case in done or any(one in problem.message for one in _NEEDS_MORE):
-                        continue
-                    done.add(case)
-                    self.assertTrue(
-                        any(
-                            _is_right(before, _problems(changed, path), problem)
-                            for changed in applied(text, problem, together)
-                        ),
-                        f"{problem} in\n{text}\nsays {together}, which is wrong",
-                    )
+            self.assert_right(path, text, problems, done)
         self.assertGreater(len(done), 500)
         missing = [
             hint for hint, form in hints_of(*_HINTING) if not any(map(form.search, messages))

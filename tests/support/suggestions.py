@@ -14,7 +14,7 @@ _PLACEHOLDERS = {
     "CERTIFICATE.pem": "c.pem", "KEY.pem": "k.pem", "NETWORKS": "10.0.0.0/8", "HOST:PORT": "192.0.2.7:22",
     "ADDRESS:PORT": "192.0.2.7:4043", "[V6]": "[2001:db8::7]", "PORT": "4044", "ADDRESS": "192.0.2.7",
     "PROTOCOL": "ssh", "FILE": "/x.pem", "NUMBER": "3", "NAME": "a", "HOST": "192.0.2.7", "TRUST-DOMAIN/PATH": "a/b",
-    "OPTION=VALUE": "sni=a", "TEXT": "x", "URL": "http://127.0.0.1:8500",
+    "TEXT": "x", "URL": "http://127.0.0.1:8500",
 }  # fmt: skip
 _PLACEHOLDER = re.compile(rf"(?<![A-Z-])(?:{'|'.join(map(re.escape, _PLACEHOLDERS))})(?![A-Z_-])")
 _ASIDE = re.compile(r" \((?:there are|possible are|[^()]* takes? ).*$| \([^()]*\)$")
@@ -31,7 +31,7 @@ _NO_VALUE = re.compile(
 )
 _VALUE = re.compile(r"\[\w+(?: [\w.-]+)?\]|[a-z_]+ = \S+|\S+(?: burst=\S+)?")
 _PROSE = frozenset({"one", "it", "that", "this", "them", "plain"})
-_UNFINISHED = re.compile(r"=$|DEFAULT|^\$\{|^(?:openssl|cscli|txmux) ")
+_UNFINISHED = re.compile(r"=$|DEFAULT|=VALUE$|^\$\{|^(?:openssl|cscli|txmux) ")
 _KEYS = frozenset(key for keys in TABLES.values() for key in keys)
 
 Line = tuple[str, str]
@@ -48,6 +48,7 @@ def suggestions(message: str) -> Iterator[Sequence[Line]]:
         text = _FOR_EXAMPLE.sub("", clause.rstrip("?"), count=1)
         together: list[Line] = []
         there = re.search(r"\[(\w+)", message) if clause.endswith(" there") else None
+        there = there or re.search(r"in \[(\w+)[^]]*\], (?=write)", message)
         for joint, quoted, section in _QUOTED.findall(text):
             if ("unknown key" not in message and quoted in _KEYS) or _UNFINISHED.search(quoted):
                 continue  # only its reader knows the value
@@ -61,7 +62,7 @@ def suggestions(message: str) -> Iterator[Sequence[Line]]:
             continue
         if _QUOTED.search(text):
             continue
-        section = re.search(r" in (?:a )?\[(\w+)", text)
+        section = re.search(r" in (?:a )?\[(\w+)", text) or there
         for part in re.split(r",? or | and |, ", _NO_VALUE.sub("", text)):
             bare = re.sub(r"^for example | for (?:every|the) .*", "", part)
             if (
@@ -158,10 +159,13 @@ class _At:
                 yield from _added(lines, kind, what, self.header)
             if where or kind != self.kind:
                 yield from _added(lines, kind, what, None)
+        if where and kind != self.kind:
+            yield from _added(self._without_section(), kind, what, None)
 
     def _key(self, what: str, example: str, where: str) -> Iterator[list[str]]:
         for value in (self._own.partition("=")[2], f" {example}"):
             yield self._with(f"{what} ={value}")
+            yield [one for one in self._with(f"{what}={value}") if not one.startswith(f"{what} =")]
             if where:
                 yield from _added(self._with(), where, f"{what} ={value}", None)
 
@@ -189,6 +193,10 @@ class _At:
             yield self._with(re.sub(habit, lambda _: what, own))
         yield self._with(re.sub(r"\s*,\s*", ",", own))
         yield self._with(re.sub(r"(\w+)://", lambda _: f"{what}://", own))
+
+    def _without_section(self) -> list[str]:
+        after = (n for n in range(self.header + 1, len(self.lines)) if self.lines[n][:1] == "[")
+        return [*self.lines[: self.header], *self.lines[next(after, len(self.lines)) :]]
 
     def _with(self, *lines: str) -> list[str]:
         return [*self.lines[: self.number], *lines, *self.lines[self.number + 1 :]]

@@ -1,7 +1,9 @@
 """The errors and warnings of a rules file, with hints how to fix them."""
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
+from itertools import takewhile
 from typing import Literal
 
 import attrs
@@ -110,18 +112,30 @@ def _all_nearest(word: str, known: Iterable[str]) -> list[str]:
     alike = {*get_close_matches(word, by_folded, n=_MOST_LIKE)}
     alike |= {name for name in by_folded if sorted(name) == sorted(word)}
     distances = {name: _distance(word, name) for name in by_folded if name in alike}
-    # What shares letters in one order with another word, but has more to change than to keep, is another word.
+    # What shares letters in one order with another word, but has much to change, is another word. What several words
+    # begin with, as with `admin_`, says nothing of the rest.
     distances = {
         name: distance
         for name, distance in distances.items()
         if name in word
-        or (distance < len(name) and 2 * distance <= len(max(word, name, key=len).lstrip("-")))
+        or name.startswith(word)
+        or sorted(name) == sorted(word)
+        or (
+            distance < len(name)
+            and 3 * distance <= len(max(word, name, key=len)) - _shared(word, name)
+        )
     }
     least = min(distances.values(), default=0)
     near = [name for name, distance in distances.items() if distance == least]
     # Two letters in each other's place are a slip of the fingers; another letter may be another word.
     swapped = [name for name in near if sorted(name) == sorted(word)]
     return [by_folded[name] for name in swapped or near]
+
+
+def _shared(word: str, other: str) -> int:
+    """Return the length of the parts that both words begin with, each up to a ``_`` or ``-``."""
+    parts = zip(*(re.split("(?<=[_-])", one) for one in (word, other)), strict=False)
+    return sum(len(part) for part, _ in takewhile(lambda both: both[0] == both[1], parts))
 
 
 def _distance(word: str, other: str) -> int:

@@ -2,6 +2,7 @@
 
 import fnmatch
 import re
+import unicodedata
 from collections.abc import Callable, Collection, Mapping
 from difflib import get_close_matches
 from itertools import islice
@@ -160,9 +161,17 @@ def hosts(text: str) -> Globs:
             raise ValueError(f"{item!r} has an empty part; write a name such as www.example.com")
         if item.count(":") == 1:
             raise ValueError(f"{item!r}: give the host name alone, without scheme and port")
+        if odd := not_of_names(item):
+            raise ValueError(f"{item!r}: no name of a host has {odd!r} in it")
         if not item.isascii():
             raise ValueError(f"{item!r}: write the name as it travels, in ASCII (xn--…)")
     return _compiled(patterns, normal_host, _host_regex)
+
+
+def not_of_names(text: str) -> str:
+    """Return the first character beyond ASCII that no international name has, such as a dash; empty if there is none."""
+    odd = (one for one in text if not one.isascii() and unicodedata.category(one)[0] not in "LMN")
+    return next(odd, "")
 
 
 def host_beginnings(text: str) -> Globs:

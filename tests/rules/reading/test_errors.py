@@ -69,7 +69,7 @@ BAD_FILES = {
         "6: [route b] match: unknown option 'sin'; did you mean 'sni'? (tls takes sni=, alpn=)\n"
         "7: [route b] match: a quote is not closed; close it, or write \\' or \\\" for the character itself\n"
         "8: [route b] match: unknown matcher 'mysql'; its clients wait for the server to speak, so no byte "
-        "identifies them: name its backend with 'silent =' in [listen]"
+        "identifies them: write 'silent = HOST:PORT' in [listen NAME]"
     ),
     "[txmux]\nmax_connections = -1\ndrain_timeout = 30\naccess_log = a\0b\n{listen}": (
         "2: [txmux] max_connections: must be a whole number from 0 to 1000000000, not '-1'; did you mean '0'?\n"
@@ -139,7 +139,7 @@ FOLLOW_ON = {
         "5: [bakend web] server: a port must be a whole number from 1 to 65535, not '0'"
     ),
     "{listen}[route b]\nmatch = ssh\n  backend = web\n  [route c]\n  sssh = 1\nlog = no\n  under = public": (
-        "5: [route b] match: unknown matcher 'backend'; did you mean 'broken'? (there are any, broken, payload, picky, redis, ssh, tls); "
+        "5: [route b] match: unknown matcher 'backend' (there are any, broken, payload, picky, redis, ssh, tls); "
         "unindent it if it is a key of its own\n"
         "6: [route b] match: unknown matcher '[route' (there are any, broken, payload, picky, redis, ssh, tls); "
         "unindent it if it is a header\n"

@@ -9,7 +9,7 @@ from txmux.detection.registry import installed_matchers
 from txmux.rules.lint.warnings import lint
 from txmux.rules.problems import RulesError, did_you_mean
 from txmux.rules.reading.hints import KEY_HINTS, SECTION_ALIASES
-from txmux.rules.reading.matching import MEANT
+from txmux.rules.reading.matching import MEANT, read_alternative
 from txmux.rules.reading.parser import load, parse
 from txmux.rules.reading.sections import HEADERS, TABLES
 
@@ -50,6 +50,14 @@ class ForeignTests(ReadingTestCase):
             (
                 "[https]\naccept = 443\nconnect = 80\n",
                 f"this is a configuration of stunnel, {CONVERT}",
+            ),
+            (
+                "[entryPoints]\n  [entryPoints.web]\n    address = ':80'\n",
+                f"this is a configuration of Traefik, {CONVERT}",
+            ),
+            (
+                "[tcp.routers.r]\nrule = 'HostSNI(`a`)'\n[[tcp.services.s.loadBalancer.servers]]\n",
+                f"this is a configuration of Traefik, {CONVERT}",
             ),
             ("listen:\n  endpoint: ':443'\nroutes:\n  - match: ssh\n", f"this is YAML, {WRITE}"),
         ):
@@ -105,8 +113,7 @@ class SectionTests(ReadingTestCase):
         )
         self.refuses(
             f"{self.listen}[route r]\nsni = a.example\nproxy_pass = h:1\n",
-            "4 sni: unknown key; write it as an option of the matcher: "
-            "'match = tls sni=www.example.com'",
+            "4 sni: unknown key; write it as an option of the matcher: 'match = tls sni=a.example'",
             "5 proxy_pass: unknown key; write 'backend = h:1'",
         )
         self.refuses(
@@ -139,6 +146,19 @@ HABITS = {
     "allow = 10.0.0.0/8 ::1": ("3 allow: has blanks and no commas; write 10.0.0.0/8, ::1"),
     "[backend b]\nserver = web1 10.0.0.1:80": (
         "4 server: 'web1': a server has no name here; write '10.0.0.1:80'"
+    ),
+    "[backend b]\nserver = web1 http://h/x": (
+        "4 server: 'web1': a server has no name here; remove it\n"
+        "4 server: 'http://h/x' is not an address and port; did you mean 'h:80'?"
+    ),
+    "starttls = smtp\n[route r]\nmatch = smtp\nbackend = h:1": (
+        "5 match: unknown matcher 'smtp'; behind 'starttls = smtp' all clients speak TLS: write 'tls'"
+    ),
+    "[route web\u2013site]\nmatch = ssh\nbackend = close": (
+        "3 : 'web\u2013site' is not a name; use letters, digits, '.', '_' and '-' only; did you mean [route web-site]?"
+    ),
+    "[backend b]\nserver = 10.0.0.5:$port": (
+        "4 server: a port must be a whole number from 1 to 65535, not '$port'; for what a client asks for, write {port}"
     ),
     "[backend b]\nserver = h:1 check inter 2s weight=2": (
         "4 server: 'check inter 2s' is not expected after the server; write 'check = tcp interval=2s' as a key"
@@ -310,7 +330,7 @@ class ValueTests(ReadingTestCase):
         self.assertTrue(told.startswith("4 match: unknown matcher ';'"), told)
 
     def test_variables_without_braces(self) -> None:
-        told = "a variable of the environment is written ${PORT}"
+        told = "for a variable of the environment, write ${PORT}"
         self.refuses(
             "[listen a]\nendpoint = :$PORT\n",
             f"2 endpoint: a port must be a whole number from 0 to 65535, not '$PORT'; {told}",
@@ -333,6 +353,39 @@ class ValueTests(ReadingTestCase):
 
 
 _WORDS_OF_OTHERS = """
+route proxy = 127.0.0.1:80 | unknown key; write 'backend = 127.0.0.1:80'
+route reverse_proxy = http://a.example:80/ | unknown key; write 'backend = a.example:80'
+route host = 10.0.0.5 | unknown key; write 'backend = 10.0.0.5:PORT'
+route host = localhost | unknown key; write 'backend = localhost:PORT'
+route address = ::1 | unknown key; write 'backend = [::1]:PORT'
+route host = a.example | 'match = tls sni=a.example' or 'match = http host=a.example'; a server belongs into backend
+route server_name = *.a.example | 'match = tls sni=*.a.example'
+route remote_ip = 10.0.0.0/8 | unknown key; write 'from = NETWORKS'
+route client_cert = required | write 'tls_client_ca = FILE' beside 'terminate_tls = CERTIFICATE.pem, KEY.pem'
+listen default = 403 | there is no [backend 403]; to turn clients away, write close, reset or reject
+listen default = return 404 | to turn clients away, write close, reset or reject
+listen default = respond 404 | to turn clients away, write close, reset or reject
+listen default = redirect https://a.example | txmux sends nothing of HTTP; write the server that does, as HOST:PORT
+listen default = return 301 https://a.example/ | txmux sends nothing of HTTP
+listen endpoint = 24430; | did you mean ':24430'? Remove the ';' at the end
+listen idle_timout = 3s | unknown key; did you mean 'idle_timeout' in [backend NAME]?
+listen default = $host:80 | for what a client asks for, write {host} in the 'server' of a [backend]
+txmux admin_password = x | unknown key; write 'admin = 127.0.0.1:8440' and 'admin_token = /var/lib/txmux/token', the path
+txmux admin_foobar = x | unknown key; [txmux] has nothing like it; remove it
+backend check = mysql | write tcp to see whether the server can be connected
+backend check = pgsql | write postgres
+match remote_ip 10.0.0.0/8 | write 'match = any' with 'from = NETWORKS'
+match sni_hostnames=a.example | the matcher comes first, as in 'tls sni=a.example'
+match tls sni_hostnames=a.example | unknown option 'sni_hostnames'; write sni=a.example
+match http server_name=a.example | unknown option 'server_name'; write host=a.example
+match req_ssl_sni -i a.example | write 'tls sni=a.example'
+match tls if { req_ssl_sni -i a.example } | 'if' is not an option; write 'tls sni=a.example'
+match probe | write a protocol, as in 'ssh', or 'regex pattern=^HELLO'
+match starttls | write 'match = tls' with 'starttls = smtp' in [listen NAME]
+match tls sni=web\u2013site.example | replace the EN DASH; write tls sni=web-site.example
+match tls\u00a0sni=a.example | replace the NO-BREAK SPACE; write tls sni=a.example
+match tls sni=a\u2026example | no name of a host has '\u2026' in it; write what '\u2026' leaves out
+match tls sni=b\u00fccher.example | write the name as it travels, in ASCII (xn--
 backend balance = ip_hash | write source-hash
 backend balance = leastconn | write least-connections
 backend balance = rr | write round-robin
@@ -475,6 +528,10 @@ class OthersWordsTests(SynchronousTestCase):
                 word = name[:at] + name[at + 1] + name[at] + name[at + 2 :]
                 if word not in {*names, *MEANT}:
                     self.assertEqual(did_you_mean(word, names), f"; did you mean {name!r}?")
+
+    def test_values_that_end_in_words_of_others_are_right(self) -> None:
+        matchers = installed_matchers()
+        read_alternative("http path=/a.gif host=a.example", matchers)
 
     def test_known_word_is_not_meant_instead_of_itself(self) -> None:
         self.assertEqual(did_you_mean("wol", ["wol", "http"]), "")

@@ -133,7 +133,7 @@ class ProblemTests(SynchronousTestCase):
     def test_server_speaks_first(self) -> None:
         for name in ("mysql", "smtp", "imap", "pop3", "FTP", "vnc", "nats", "mariadb", "lmtp"):
             (message,) = self.complaints(name)
-            self.assertIn("'silent =' in [listen]", message)
+            self.assertIn("'silent = HOST:PORT' in [listen NAME]", message)
 
     def test_not_alone(self) -> None:
         self.refuses("not", "names no matcher after 'not'; write for example 'not tls'")

@@ -52,6 +52,8 @@ class OpenTests(SynchronousTestCase):
         }.items():
             with self.subTest(text):
                 self.assertTrue(any(told in one for one in problems(text)), problems(text))
+        named = f"{_TUNNEL}backend = b\n[backend b]\nserver = {{host}}:{{port}}\n"
+        self.assertEqual(len(problems(named)), 1, "it needs 'allow_names' alone")
 
     def test_what_is_allowed(self) -> None:
         namesake = "[route public]\nmatch = ssh\nunder = public\nbackend = 10.0.0.1:22\n"

@@ -130,7 +130,7 @@ def _tls(section: Section, found: Mapping[str, Any]) -> Iterator[tuple[str, str]
     if found.get("tls") or ("tls" in section.entries and "tls" not in found):
         return
     for key in TLS_FIELDS:
-        if key in found:
+        if key in section.entries:
             yield key, "has no effect without 'tls = yes'; add that, or remove this"
 
 
@@ -315,7 +315,7 @@ def _resolve(text: str) -> Resolve:
     interval, *rest = split_words(text) or [""]
     options = read_options(rest, {"keep": positive_duration_or_none}, of="resolve")
     keep = options.get("keep", Resolve().keep)
-    seconds = 0 if interval == "0" else values.duration(interval)
+    seconds = 0 if interval == "0" else values.duration(interval, values.SECONDS_FORMS)
     if seconds < 1:
         raise InvalidValueError(
             "must be at least 1s; name servers should not be queried more often"
@@ -330,7 +330,7 @@ def _wake(text: str) -> Wake:
         return _magic_packet(*rest)
     if kind == "http" and len(rest) == 2 and rest[0] in {"GET", "POST"}:
         return Wake("POST" if rest[0] == "POST" else "GET", _wake_url(rest[1]))
-    hint = did_you_mean(kind, ("wol", "http"))
+    hint = did_you_mean(kind, ("wol", "http")) if rest else ""
     raise InvalidValueError(f"{text!r} wakes nothing; {_WAKES}{hint}")
 
 

@@ -93,11 +93,25 @@ def _unknown(word: str) -> str:
         hint = f"; write http path=/{word.partition('://')[2].partition('/')[2]}"
     elif word in {"off", "no"}:
         hint = "; for no check, remove the key"
-    elif word in {"yes", "on", "true"}:
-        hint = "; write tcp to see whether the server can be connected"
+    elif word in _MEANT:
+        hint = f"; write {_MEANT[word]}"
     elif word.partition("=")[0] in {**_KINDS["http"], **_COMMON}:
         hint = "; the kind of check comes first, as in http path=/health or tcp interval=5s"
     return f"must begin with {joined([*_WORDS, 'send=TEXT expect=TEXT'])}, not {word!r}{hint}"
+
+
+_MEANT = {
+    word: meant
+    for meant, words in {
+        "tcp to see whether the server can be connected": "connect ftp icmp imap ldap ldap-check mariadb mysql mysql-check on ping pop3 port smtp smtpchk tcp-check tcpchk true yes",
+        "tcp tls=yes": "ssl ssl-hello-chk tls",
+        "http path=/health": "httpchk option",
+        "postgres": "pgsql pgsql-check postgresql",
+        "redis": "redis-check valkey",
+    }.items()
+    for word in words.split()
+}
+"""By what others call a kind of check: what to write."""
 
 
 def _method(text: str) -> str:

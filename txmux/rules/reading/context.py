@@ -1,5 +1,6 @@
 """Values that refer to other files, other sections or matchers."""
 
+import itertools
 import re
 from collections.abc import Callable, Iterable, Mapping
 from operator import attrgetter
@@ -10,6 +11,7 @@ import attrs
 
 from txmux.interfaces import IProtocolMatcher
 from txmux.rules.model import (
+    NAMES,
     Backend,
     ConsulAPI,
     IPNetwork,
@@ -29,7 +31,7 @@ from txmux.rules.reading import endpoints
 from txmux.rules.reading.consul import api_url
 from txmux.rules.reading.endpointstrings import handover, is_handover
 from txmux.rules.reading.files import FileReader, check_file
-from txmux.rules.reading.hints import REFUSAL_WORDS
+from txmux.rules.reading.hints import OUTCOME_WORDS
 from txmux.rules.reading.networks import CROWDSEC, PLACE, SYSTEM, NetworkLists, crowdsec, geo_region
 from txmux.rules.reading.values import (
     NAME,
@@ -106,6 +108,11 @@ class RulesReading:
     def lists_are_as_read(self) -> bool:
         """Whether the lists of networks have what was read in their files, and no later contents of these."""
         return self._lists.are_as_read
+
+    def starttls(self) -> set[str]:
+        """Return the protocols of the listeners' ``starttls``."""
+        sections = itertools.chain(*self.sections["listen"].values())
+        return {item.text for section in sections for item in section.items("starttls")}
 
     def pem(self, text: str) -> Path:
         if text in {"letsencrypt", "certbot"}:
@@ -214,7 +221,7 @@ class RulesReading:
             return backend
         if is_handover(text):
             return handover(text)
-        if NAME.fullmatch(text) and not text.replace(".", "").isdigit():
+        if NAME.fullmatch(text) and (text in OUTCOME_WORDS or not text.replace(".", "").isdigit()):
             if self.alone:
                 return Refusal.CLOSE
             raise self._unknown_outcome(text)
@@ -223,8 +230,9 @@ class RulesReading:
                 "takes one server; for several write a [backend] with one server a line, and its name here"
             )
         first, *rest = re.sub(r"[\[\]]|:(?= )", "", text).split() or [""]
-        if rest and (first == "route" or first.casefold() in REFUSAL_WORDS):
-            raise self._unknown_outcome(rest[0] if first == "route" else first)
+        if rest and (first == "route" or first.casefold() in OUTCOME_WORDS):
+            word = "redirect" if any("://" in word for word in rest) else first
+            raise self._unknown_outcome(rest[0] if first == "route" else first, word)
         if rest and (first in REFUSALS or first in {"backend", "handover"}):
             right = rest[0] if first == "backend" else first
             right = f"handover:{rest[0]}" if first == "handover" else right
@@ -240,15 +248,17 @@ class RulesReading:
     def named_backend(self, text: str) -> Backend | None:
         return self._backend(text)
 
-    def _unknown_outcome(self, text: str) -> InvalidValueError:
-        hint = did_you_mean(text, (*self.sections["backend"], *REFUSALS))
-        if not hint and (text == "localhost" or "." in text):
+    def _unknown_outcome(self, text: str, word: str = "") -> InvalidValueError:
+        meant = OUTCOME_WORDS.get((word or text).casefold(), "")
+        hint = did_you_mean(text, (*self.sections["backend"], *(() if meant else REFUSALS)))
+        is_host = "." in text and not text.rpartition(".")[2].isdecimal()
+        if not (hint or meant) and (text == "localhost" or is_host):
             return InvalidValueError(
                 f"{text!r} has no port; write {text}:PORT, or the name of a [backend]"
             )
         advice = f"write the name of a backend, HOST:PORT, unix:/path, {joined(list(REFUSALS))}"
-        if text.casefold() in REFUSAL_WORDS:
-            advice = f"to turn clients away, write {joined(list(REFUSALS))}"
+        if meant:
+            advice = meant
         elif text in self.sections["listen"]:
             advice = f"[listen {text}] is a listener; write a server such as 127.0.0.1:22"
         elif text in self.sections["route"]:
@@ -260,16 +270,16 @@ class RulesReading:
         if before is not None:
             self._short[text] = before
             return before
+        if any(name in text for name in NAMES):
+            raise InvalidValueError(
+                f"{text!r} leads wherever clients want; write a [backend] with it and 'allow_names', and its name here"
+            )
         words = split_words(text)
         if len(words) > 1 and ":" in words[0].rstrip(":"):
             raise InvalidValueError(
                 f"{text!r}: several servers, and options of a server, need a [backend]; write one with them, and its name here"
             )
         server = endpoints.server(text)
-        if server.placeholder:
-            raise InvalidValueError(
-                f"{text!r} leads wherever clients want; write a [backend] with it and 'allow_names', and its name here"
-            )
         made = Backend(text, (server,), **finding((server,), self.settings))
         self._short[text] = made
         return made

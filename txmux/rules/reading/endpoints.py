@@ -58,8 +58,8 @@ _listening_port = whole_number(0, 65535, "a port")
 _server_port = whole_number(1, 65535, "a port")
 
 
-def listening(text: str) -> str:
-    """Check ``ADDRESS:PORT``, ``[V6]:PORT``, ``:PORT``, a Twisted server endpoint string, or ``udp:`` and a place."""
+def listening(text: str, forms: str = "write ADDRESS:PORT, [V6]:PORT, :PORT or tcp:PORT") -> str:
+    """Check ``ADDRESS:PORT``, ``[V6]:PORT``, ``:PORT``, a Twisted server endpoint string, or ``udp:`` and a place; `forms` is for messages."""
     _refuse_habits(text)
     if is_for_datagrams(text):
         udp_listen_address(text)
@@ -81,9 +81,7 @@ def listening(text: str) -> str:
     if text == "localhost":
         raise _without_port(text, "127.0.0.1")
     if short is None:
-        raise InvalidValueError(
-            f"{text!r} is not an endpoint; write ADDRESS:PORT, [V6]:PORT, :PORT or tcp:PORT"
-        )
+        raise InvalidValueError(f"{text!r} is not an endpoint; {forms}")
     if short["v6"] is not None:
         _check_v6(short["v6"])
     elif short["host"] and not is_address(short["host"]):
@@ -118,13 +116,17 @@ def server(text: str) -> Server:
         del words[1]
     messages: list[str] = []
     made, options = Server("", "tcp"), {}
+    name = ""
     if len(words) > 1 and _NAME_OF_SERVER.fullmatch(words[0]) and _SHORT.fullmatch(words[1]):
-        messages.append(f"{words[0]!r}: a server has no name here; write {words[1]!r}")
-        del words[0]
+        name = words.pop(0)
+    advice = f"write {words[0]!r}"
     try:
         made = _server(words[0])
     except InvalidValueError as error:
         messages += error.messages
+        advice = "remove it"
+    if name:
+        messages.insert(0, f"{name!r}: a server has no name here; {advice}")
     try:
         options = _server_options(words[1:], words[0])
     except InvalidValueError as error:
@@ -166,7 +168,11 @@ def proxy(text: str) -> Via:
     kind = _PROXY_KINDS.get(match["kind"]) if match else None
     if match is None or kind is None:
         near = _PROXY_KINDS_MEANT.get(match["kind"].lower()) if match else None
-        hint = f"; did you mean '{near}://{match['place']}'?" if match and near else ""
+        hint = (
+            f"; did you mean '{near}://{match['place']}'?"
+            if match and near and ":" in match["place"]
+            else ""
+        )
         message = "is not a proxy; write it as socks5://HOST:PORT or http://HOST:PORT"
         raise InvalidValueError(message + hint)
     place = match["place"]
@@ -341,7 +347,9 @@ def _refuse_slips(text: str, any_address: str) -> None:
     meant, hint = "", ""
     url = without_scheme(text)
     if url is not None and _kind_of(text) != "unix":
-        meant = re.sub(r"^\*(?=:)", any_address, url[0])
+        at, _, port = url[0].rpartition(":")
+        is_here = at == "*" or not (any_address or is_address(at.strip("[]")))
+        meant = f"{any_address}:{port}" if is_here else url[0]
         hint = _ENDS_IN_TLS if url[1] and any_address else ""
     elif text.isdecimal():
         meant = f"{any_address}:{text}"
@@ -366,6 +374,7 @@ def _refuse_slips(text: str, any_address: str) -> None:
 def _without_port(text: str, host: str) -> InvalidValueError:
     if text.startswith("_"):
         return InvalidValueError(f"{text!r} is the name of an SRV record; write srv:{text}")
+    host = "HOST" if host in {*_BUILT_IN, "tls"} else host
     return InvalidValueError(f"{text!r} has no port; write {host}:PORT")
 
 

@@ -21,6 +21,7 @@ from txmux.rules.reading.values import (
     whole_number,
 )
 from txmux.transport import is_address
+from txmux.wire.globs import not_of_names
 
 _ARGUMENT = re.compile(
     r"(?P<first>(?:\\.|[^\\:=])*)(?:=(?P<value>(?:\\.|[^\\:])*))?:", flags=re.DOTALL
@@ -64,12 +65,14 @@ def host_name(text: str) -> str:
     if ":" in text or labels[-1].isdecimal():
         if not is_address(text):
             host, _, port = text.partition(":")
-            meant = host if port.isdecimal() else "one such as 192.0.2.1"
+            is_name = all(map(_LABEL.fullmatch, host.split(".")))
+            meant = host if port.isdecimal() and is_name else "one such as 192.0.2.1"
             what = "alone, without a port" if port.isdecimal() else "an IP address"
             raise InvalidValueError(f"{text!r} is not {what}; write {meant}")
     elif len(text) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
         meant = "one such as www.example.com, or an IP address"
-        hint = meant if text.isascii() else "an international name in its xn-- form"
+        is_plain = text.isascii() or not_of_names(text)
+        hint = meant if is_plain else "an international name in its xn-- form"
         raise InvalidValueError(f"{text!r} is not a host name; write {hint}")
     return text
 

@@ -3,10 +3,16 @@
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+from txmux.transport import is_address
+
 _CONVERT = "'txmux convert FILE > rules.ini' writes it as rules"
 _HEADERS = "write sections such as [listen public], and under them lines such as 'endpoint = :443'"
 
 _STUNNEL = re.compile(r"^\s*accept\s*=", re.MULTILINE)
+_TRAEFIK = re.compile(
+    r"^(?:(?:entryPoints|tcp|udp):\s*|\s*\[+(?:entryPoints|(?:tcp|udp)\.(?:routers|services))\b.*)$",
+    re.MULTILINE,
+)
 _KINDS = (
     (
         re.compile(r"^\s*(?:stream|http|events|upstream\s+\S+|server)\s*\{", re.MULTILINE),
@@ -31,11 +37,7 @@ _KINDS = (
         _CONVERT,
     ),
     (_STUNNEL, "a configuration of stunnel", _CONVERT),
-    (
-        re.compile(r"^(?:entryPoints|tcp|udp):\s*$", re.MULTILINE),
-        "a configuration of Traefik",
-        _CONVERT,
-    ),
+    (_TRAEFIK, "a configuration of Traefik", _CONVERT),
     (re.compile(r"\A\s*\{\s*[\"}]"), "JSON", _HEADERS),
     (re.compile(r"\{\s*$", re.MULTILINE), "a configuration with braces", _HEADERS),
     (re.compile(r"^[\w-]+:\s*$", re.MULTILINE), "YAML", _HEADERS),
@@ -49,7 +51,8 @@ _COMMENTS = re.compile(r"^\s*[#;].*$", re.MULTILINE)
 
 def foreign_format(text: str) -> str:
     """Return what a file without a section of rules is, and what to do with it; empty if that is not known."""
-    if _OWN_SECTION.search(text) or (_SECTION.search(text) and not _STUNNEL.search(text)):
+    has_sections = _SECTION.search(text) and not (_STUNNEL.search(text) or _TRAEFIK.search(text))
+    if _OWN_SECTION.search(text) or has_sections:
         return ""
     plain = _COMMENTS.sub("", text)
     for pattern, what, advice in _KINDS:
@@ -60,6 +63,7 @@ def foreign_format(text: str) -> str:
 
 _LISTEN = "endpoint = :443"
 _BACKEND = "write 'backend'"
+_NAMED = "write it as an option of the matcher: 'match = tls sni=www.example.com' or 'match = http host=www.example.com'; a server belongs into backend"
 _HERE = "'terminate_tls = CERTIFICATE.pem, KEY.pem' in a [route]"
 
 _TRANSPORT = "remove it; a [listen] with 'endpoint = udp:PORT' is for UDP, any other for TCP"
@@ -78,192 +82,178 @@ _AFTER_IT = "write it after the server: 'server = 127.0.0.1:8080"
 _ADMIN = "write 'admin = 127.0.0.1:8440' and 'admin_token = /var/lib/txmux/token'"
 _NO_HTTP = "remove it; txmux changes nothing of HTTP, so the server behind it has to send that"
 _SWITCHED = "remove it; to switch a section off, put '#' before its lines"
+_PASSES = "remove it; TLS passes through where no 'terminate_tls' ends it"
+_BANDWIDTHS = "bandwidth bandwidth_limit bwlimit limit_rate"
+_BANDWIDTH = "write upload_rate or download_rate, for each connection, in a [backend NAME]"
+CLIENT_CA = "write 'tls_client_ca = FILE' beside 'terminate_tls = CERTIFICATE.pem, KEY.pem'"
 _REDIRECTS = "add_header header headers http_redirect redirect redirect_scheme return rewrite"
 _IDLE = "write 'idle_timeout' in a [backend NAME]"
 _CHECK_WORDS = """
-    active_health_check check_interval check_timeout check_uri fall health_check health_path health_uri healthcheck httpchk inter
-    interval rise tcp_check
+    active_health_check check_inter check_interval check_timeout check_uri fall health_check health_checks health_path health_uri healthcheck httpchk inter
+    interval option_httpchk probe rise tcp_check
 """
 
 
-def _each(words: str, hint: str) -> dict[str, str]:
+def each(words: str, hint: str) -> dict[str, str]:
     return dict.fromkeys(words.split(), hint)
 
 
 # fmt: off
 KEY_HINTS: Mapping[str, Mapping[str, str]] = {
     "txmux": {
-        **_each("admin_address admin_bind admin_listen admin_port api dashboard stats", _ADMIN),
+        **each("admin_address admin_bind admin_listen admin_port api dashboard stats", _ADMIN),
+        **each("admin_password admin_secret admin_user auth password stats_auth token", f"{_ADMIN}, the path of a file, which has the secret"),
+        **each(f"{_BANDWIDTHS} download_limit max_rate upload_limit", _BANDWIDTH),
         "chroot": "remove it; 'user' takes the privilege from the service",
         "consul_token": "write it after the URL: 'consul = http://127.0.0.1:8500 token=FILE'",
         "daemon": "remove it; systemd or another supervisor runs txmux in the background",
-        **_each("debug log_level loglevel verbose", "remove it; the option is --log-level"),
-        **_each("dns nameserver nameservers", "write resolvers"),
+        **each("debug log_level loglevel verbose", "remove it; the option is --log-level"),
+        **each("dns nameserver nameservers", "write resolvers"),
         "error_log": "remove it; the service's log goes to standard error",
         "foreground": "remove it; txmux always runs in the foreground",
-        **_each("grace_period graceful_timeout hard_stop_after shutdown_timeout", "write drain_timeout"),
+        **each("grace_period graceful_timeout hard_stop_after shutdown_timeout", "write drain_timeout"),
         "inetd": "remove it; a socket of systemd is 'endpoint = systemd:domain=INET:index=0' in [listen NAME]",
-        **_each("bind listen port", f"write '{_LISTEN}' in [listen NAME]"),
-        **_each("log log_file logfile", "write 'access_log = FILE'"),
+        **each("bind listen port", f"write '{_LISTEN}' in [listen NAME]"),
+        **each("log log_file logfile", "write 'access_log = FILE'"),
         "log_format": "write access_log_format",
         "maxconn": "write max_connections",
-        **_each("metrics_port prometheus", "write 'metrics = 127.0.0.1:9443'"),
+        **each("metrics_port prometheus", "write 'metrics = 127.0.0.1:9443'"),
         "mode": _TRANSPORT,
-        **_each("nbproc nbthread processes threads worker_processes", "write workers"),
+        **each("nbproc nbthread processes threads worker_processes", "write workers"),
         "pidfile": "remove it; the option is --pidfile",
-        **_each("limit rate rate_limit", f"{_RATES} in [listen NAME]"),
+        **each("limit rate rate_limit", f"{_RATES} in [listen NAME]"),
         "shared_limits_password": "write it after the address: 'shared_limits = redis://HOST password=FILE'",
         "timeout": "write 'detect_timeout' in [listen NAME] for recognising clients",
-        **_each("client_timeout timeout_client timeout_server", _IDLE),
+        **each("client_timeout timeout_client timeout_server", _IDLE),
         "transparent": "write 'source = client' in a [backend NAME]",
     },
     "listen": {
-        **_each("address bind host interface listen port", f"write '{_LISTEN}'"),
-        **_each("ipv6_only ipv6only", "write 'endpoint = [::]:443' for IPv6 alone"),
-        **_each("accept_proxy proxy_protocol", "write 'accept_proxy_from = NETWORKS'"),
-        **_each("allow_from allowlist whitelist", "write allow"),
+        **each("address bind host interface listen port", f"write '{_LISTEN}'"),
+        **each("ipv6_only ipv6only", "write 'endpoint = [::]:443' for IPv6 alone"),
+        **each("accept_proxy proxy_protocol", "write 'accept_proxy_from = NETWORKS'"),
+        **each("allow_from allowlist whitelist", "write allow"),
         "backlog": "remove it; it is the system's maximum (net.core.somaxconn); an endpoint string can have less, as in 'endpoint = tcp:443:backlog=50'",
-        **_each("ban blacklist blocklist", _BANS),
-        **_each("bandwidth", "write upload_rate or download_rate in a [backend NAME]"),
-        **_each("cert certificate crt key ssl ssl_certificate tls tls_cert", f"TLS is ended by {_HERE}"),
-        **_each("client_timeout read_timeout timeout_client", _IDLE),
-        **_each("country geoip", "write 'allow = geo:country=DE' and 'geo_databases = FILE' in [txmux]"),
-        **_each("default_backend fallback", "write 'default'"),
-        **_each("inspect_delay preread_timeout timeout", "write 'detect_timeout'"),
-        **_each("is_udp udp", "write 'endpoint = udp:PORT'"),
+        **each("ban blacklist blocklist", _BANS),
+        **each(f"{_BANDWIDTHS} download_limit max_rate upload_limit", _BANDWIDTH),
+        **each("cert certificate crt key ssl ssl_certificate tls tls_cert", f"TLS is ended by {_HERE}"),
+        **each("client_timeout read_timeout timeout_client", _IDLE),
+        **each("country geoip", "write 'allow = geo:country=DE' and 'geo_databases = FILE' in [txmux]"),
+        **each("default_backend fallback", "write 'default'"),
+        **each("inspect_delay preread_timeout timeout", "write 'detect_timeout'"),
+        **each("is_udp udp", "write 'endpoint = udp:PORT'"),
         "log_format": "write 'access_log_format' in [txmux]",
         "maxconn": "write max_connections",
         "max_handshakes_per_source": "remove it; it is 150, or max_undecided_per_source where that is more",
         "mode": _TRANSPORT,
         "name": "the name is in the header, [listen NAME]",
-        **_each("on_timeout", "write 'silent'"),
+        **each("on_timeout", "write 'silent'"),
         "protocol": "write 'match = PROTOCOL' in a [route NAME]",
-        **_each("connlimit limit_conn max_conn_per_ip", "write max_connections_per_source"),
-        **_each("conn_rate limit limit_req max_rate rate rate_limit", _RATES),
-        "proxy_pass": "write 'default' for all clients, or 'backend' in a [route NAME]",
+        **each("connlimit limit_conn max_conn_per_ip", "write max_connections_per_source"),
+        **each("conn_rate limit limit_req max_rate rate rate_limit", _RATES),
+        **each("proxy_pass reverse_proxy target upstream", "write 'default' for all clients, or 'backend' in a [route NAME]"),
         "multipath": "write 'mptcp = yes'",
-        **_each("reuseport tcp_nodelay", "remove it; txmux does so where it helps"),
+        **each("reuseport tcp_nodelay", "remove it; txmux does so where it helps"),
         "race": "remove it; the server of 'silent' is connected when the client's time is over, and 'after=' shortens that",
-        **_each("route routes", _BELONGS),
-        **_each("send_proxy", "write 'proxy_protocol = v1' in a [backend NAME]"),
-        **_each(_REDIRECTS, _NO_HTTP),
-        **_each("disabled enable enabled", _SWITCHED),
-        **_each("sni tls_sni", "write 'match = tls sni=www.example.com' in a [route NAME]"),
+        **each("route routes", _BELONGS),
+        **each("send_proxy", "write 'proxy_protocol = v1' in a [backend NAME]"),
+        **each(_REDIRECTS, _NO_HTTP),
+        **each("disabled enable enabled", _SWITCHED),
+        **each("server_name server_names sni tls_sni", "write 'match = tls sni=www.example.com' in a [route NAME]"),
         "transparent": "write 'source = client' in a [backend NAME]",
     },
     "route": {
-        **_each("allow deny", _IN_A_ROUTE),
-        **_each("acl condition if rule when", "write 'match', as in 'match = tls sni=www.example.com'"),
+        **each("allow deny", _IN_A_ROUTE),
+        **each("acl condition if rule when", "write 'match', as in 'match = tls sni=www.example.com'"),
         "action": "write 'backend = close', or a server",
-        **_each("allowlist ip source_ip src whitelist", "write 'from = NETWORKS'"),
-        **_each("blacklist blocklist", "write 'not_from = NETWORKS'"),
-        **_each("certificate key ssl_certificate ssl_certificate_key tls_cert tls_certificate tls_key", _ENDS_TLS),
+        **each("allowlist client_ip ip remote_ip source_ip sourcerange src whitelist", "write 'from = NETWORKS'"),
+        "alpn_protocols": "write it as an option of the matcher: 'match = tls alpn=h2'",
+        **each(f"{_BANDWIDTHS} download_limit max_rate upload_limit", _BANDWIDTH),
+        **each("blacklist blocklist", "write 'not_from = NETWORKS'"),
+        **each("certificate key ssl_certificate ssl_certificate_key tls_cert tls_certificate tls_key", _ENDS_TLS),
         "default": "'default' is of a [listen NAME]",
-        **_each("entrypoint entrypoints listen listener listeners", _UNDER),
-        "host": "write it as an option of the matcher: 'match = http host=www.example.com'",
+        **each("entrypoint entrypoints listen listener listeners", _UNDER),
+        **each("domain domains host hostname hosts server_name server_names", _NAMED),
         "name": "the name is in the header, [route NAME]",
-        **_each("order priority weight", "remove it; routes are asked in the order of the file"),
-        **_each(_REDIRECTS, _NO_HTTP),
-        **_each("disabled enable enabled", _SWITCHED),
+        **each("order priority weight", "remove it; routes are asked in the order of the file"),
+        **each(_REDIRECTS, _NO_HTTP),
+        **each("disabled enable enabled", _SWITCHED),
         "path": "write it as an option of the matcher: 'match = http path=/api/*'",
-        **_each("protocol type", "write 'match'"),
-        **_each("destination forward proxy_pass server service target to upstream url", _BACKEND),
-        **_each("limit rate rate_limit", f"{_RATES} in [listen NAME]"),
-        "regex": "write it as a matcher: 'match = regex pattern=^HELLO'",
-        **_each("send_proxy", "write 'proxy_protocol = v1' in a [backend NAME]"),
-        **_each("send_proxy_v2", "write 'proxy_protocol = v2' in a [backend NAME]"),
-        **_each("sni sni_hostnames tls_sni", "write it as an option of the matcher: 'match = tls sni=www.example.com'"),
+        **each("passthrough tls_passthrough", _PASSES),
+        **each("probe protocol protocols type", "write 'match'"),
+        **each("address destination dial forward port proxy proxy_pass reverse_proxy server service target to upstream url", _BACKEND),
+        **each("limit rate rate_limit", f"{_RATES} in [listen NAME]"),
+        **each("pattern regex regex_patterns regexp", "write it as a matcher: 'match = regex pattern=^HELLO'"),
+        **each("send_proxy", "write 'proxy_protocol = v1' in a [backend NAME]"),
+        **each("send_proxy_v2", "write 'proxy_protocol = v2' in a [backend NAME]"),
+        **each("sni sni_hostnames tls_sni", "write it as an option of the matcher: 'match = tls sni=www.example.com'"),
         "tls_insecure": "remove it; the certificate of a server is always verified",
         "timeout": "write 'detect_timeout' in [listen NAME], or 'idle_timeout' in [backend NAME]",
-        **_each("client_auth clientauth ssl_verify_client verify verify_client", "write 'tls_client_ca = FILE' beside 'terminate_tls = CERTIFICATE.pem, KEY.pem'; 'tls_client = optional' is for clients that may have none"),
+        **each("client_auth clientauth ssl_verify_client verify verify_client", f"{CLIENT_CA}; 'tls_client = optional' is for clients that may have none"),
+        **each("ssl_min_ver ssl_protocols", "write 'tls_minimum = 1.2' beside 'terminate_tls = CERTIFICATE.pem, KEY.pem'"),
         "tls": "write 'match = tls', and 'terminate_tls = CERTIFICATE.pem, KEY.pem' if it ends here",
-        "use_backend": "write 'backend', and the condition as 'match'",
+        "use_backend": "write 'backend' with 'match = tls sni=www.example.com' for its condition",
     },
     "backend": {
         "accept_proxy": "write 'accept_proxy_from = NETWORKS' in [listen NAME]",
-        **_each("address host port upstream upstreams url", "write 'server = HOST:PORT'"),
+        **each("address dial host hostname members port proxy_pass reverse_proxy target to upstream upstreams url", "write 'server = HOST:PORT'"),
         "backup": f"{_AFTER_IT} backup'",
         "down": f"{_AFTER_IT} down'",
         "weight": f"{_AFTER_IT} weight=3'",
-        **_each("ca ca_file cafile", "write 'tls_ca = FILE' beside 'tls = yes'"),
-        **_each("cert client_cert crt", "write 'tls_client_certificate = FILE' beside 'tls = yes'"),
-        **_each(_CHECK_WORDS, _CHECKS),
-        **_each("algorithm hash lb lb_policy load_balancing method scheduler strategy", "write balance"),
-        **_each("dial_timeout proxy_connect_timeout timeout_connect", "write connect_timeout"),
+        **each("ca ca_file cafile", "write 'tls_ca = FILE' beside 'tls = yes'"),
+        **each("cert client_cert crt", "write 'tls_client_certificate = FILE' beside 'tls = yes'"),
+        **each(_CHECK_WORDS, _CHECKS),
+        **each("algorithm hash lb lb_policy load_balancing method scheduler strategy", "write balance"),
+        **each("dial_timeout proxy_connect_timeout timeout_connect", "write connect_timeout"),
         "congestion": "remove it; servers get the system's congestion control, those on this machine one that does not pace",
-        **_each("consul consul_token", "write 'consul = http://127.0.0.1:8500 token=FILE' in [txmux]"),
+        **each("consul consul_token", "write 'consul = http://127.0.0.1:8500 token=FILE' in [txmux]"),
         "dns": "write resolvers",
-        **_each("download_idle_timeout upload_idle_timeout", "write 'idle_timeout', which is for bytes of either side"),
-        **_each("fail_timeout max_fails observe outlier_detection", _EJECTS),
-        **_each("max_rate proxy_download_rate", "write upload_rate or download_rate"),
-        "proxy_upload_rate": "write upload_rate",
-        **_each("affinity cookie ip_hash persistence session_affinity stick_table sticky", "write 'balance = source-hash'"),
-        **_each("least_conn leastconn", "write 'balance = least-connections'"),
+        **each("download_idle_timeout upload_idle_timeout", "write 'idle_timeout', which is for bytes of either side"),
+        **each("fail_timeout max_fails observe outlier_detection", _EJECTS),
+        **each(f"{_BANDWIDTHS} max_rate proxy_download_rate", "write upload_rate or download_rate"),
+        "download_limit": "write download_rate",
+        **each("proxy_upload_rate upload_limit", "write upload_rate"),
+        **each("affinity cookie ip_hash persistence session_affinity stick_table sticky", "write 'balance = source-hash'"),
+        **each("least_conn leastconn", "write 'balance = least-connections'"),
         "maxconn": "write max_connections",
         "half_close_timeout": "remove it; it is one minute, or idle_timeout where that is less",
         "mode": _TRANSPORT,
         "on_marked_down": "write 'end_on_down = yes'",
-        **_each("option", "write for example 'check = http path=/health'"),
-        **_each("proxy_bind transparent usesrc", "write 'source = ADDRESS', or 'source = client'"),
-        **_each("proxy_next_upstream redispatch", "write retries"),
+        **each("option", "write for example 'check = http path=/health'"),
+        **each("proxy_bind transparent usesrc", "write 'source = ADDRESS', or 'source = client'"),
+        **each("proxy_next_upstream redispatch", "write retries"),
         "overflow": "remove it; a 'backup' gets the clients that the others have no room for, unless they can wait in the 'queue'",
         "proxy_every": "remove it; the header is in each datagram, since any of them can be lost",
         "proxy_responses": "write answers",
-        **_each("proxy_timeout read_timeout send_timeout server_timeout timeout_server timeout_tunnel udp_timeout", "write idle_timeout"),
-        **_each("proxy_ssl ssl", "write 'tls = yes'"),
-        **_each("proxy_ssl_name server_name sni tls_sni", "write 'tls_name = NAME' beside 'tls = yes'"),
+        **each("proxy_timeout read_timeout send_timeout server_timeout timeout_server timeout_tunnel tunnel_timeout udp_timeout", "write idle_timeout"),
+        **each("proxy_ssl ssl", "write 'tls = yes'"),
+        **each("proxy_ssl_name server_name sni tls_sni", "write 'tls_name = NAME' beside 'tls = yes'"),
         "send_proxy": "write 'proxy_protocol = v1', or v2",
-        **_each("send_proxy_v2", "write 'proxy_protocol = v2'"),
+        **each("send_proxy_v2", "write 'proxy_protocol = v2'"),
         "queue_timeout": "remove it; clients wait in the 'queue' for connect_timeout at most",
-        **_each(_REDIRECTS, _NO_HTTP),
-        **_each("disabled enable enabled", _SWITCHED),
+        **each(_REDIRECTS, _NO_HTTP),
+        **each("disabled enable enabled", _SWITCHED),
         "servers": "write 'server', with one a line",
         "timeout": "connect_timeout, idle_timeout and max_duration say what it means",
-        **_each("insecure insecure_skip_verify tls_insecure tls_skip_verify tls_verify verify verify_hostname", _VERIFIED),
+        **each("insecure insecure_skip_verify tls_insecure tls_skip_verify tls_verify verify verify_hostname", _VERIFIED),
     },
 }
 # fmt: on
 """By kind of section and unknown key, in small letters and with ``_`` for ``-``: what to do."""
 
-_STANDS_FOR = {
-    "listen": {"endpoint": {"address", "bind", "host", "listen", "port"}},
-    "route": {
-        "match": {"acl", "host", "path", "protocol", "sni", "sni_hostnames", "tls", "type"},
-        "backend": {"proxy_pass", "server", "target", "to", "use_backend"},
-    },
-    "backend": {"server": {"address", "host", "port", "url"}},
-}
-
 SECTION_ALIASES = {
-    **dict.fromkeys(("bind", "entrypoint", "entrypoints", "frontend"), "listen"),
-    **dict.fromkeys(
-        (
-            "acme",
-            "admin",
-            "api",
-            "global",
-            "log",
-            "logging",
-            "main",
-            "metrics",
-            "settings",
-            "stats",
-        ),
-        "txmux",
-    ),
-    **dict.fromkeys(("cluster", "pool", "server", "upstream"), "backend"),
-    **dict.fromkeys(("acl", "location", "protocol", "router", "routers", "rule"), "route"),
+    **each("bind entrypoint entrypoints frontend", "listen"),
+    **each("acme admin api defaults global log logging main metrics settings stats", "txmux"),
+    **each("cluster pool server service services upstream upstreams", "backend"),
+    **each("acl location protocol router routers rule", "route"),
 }
 """The kind of section for each of these other words at the beginning of a header."""
 
 BALANCE_WORDS = {
-    **dict.fromkeys(("hash", "ip_hash", "ip-hash", "least_ip", "source", "sticky"), "source-hash"),
-    **dict.fromkeys(
-        ("least_conn", "leastconn", "least-conn", "least_request"), "least-connections"
-    ),
-    **dict.fromkeys(("roundrobin", "round_robin", "rr", "static-rr", "wrr"), "round-robin"),
-    **dict.fromkeys(("uri", "url_param", "hdr"), "host-hash"),
-    **dict.fromkeys(("rand", "random_choose"), "random"),
+    **each("hash ip_hash ip-hash least_ip source sticky", "source-hash"),
+    **each("least_conn leastconn least-conn least_request", "least-connections"),
+    **each("roundrobin round_robin rr static-rr wrr", "round-robin"),
+    **each("uri url_param hdr", "host-hash"),
+    **each("rand random_choose", "random"),
 }
 """Words of other programs for the choice of a server."""
 
@@ -300,16 +290,28 @@ _AFTER_ENDPOINTS = {
     "udp": "for UDP write udp:PORT",
 }
 
-REFUSAL_WORDS = frozenset(
-    {"deny", "drop", "refuse", "block", "none", "null", "return", "timeout", "blackhole"}
-)
-"""Words of other programs for refusing clients."""
+_REFUSES = "to turn clients away, write close, reset or reject"
+OUTCOME_WORDS: Mapping[str, str] = {
+    **each(f"{_REDIRECTS} file_server root", "txmux sends nothing of HTTP; write the server that does, as HOST:PORT"),
+    **each("abort blackhole block deny drop forbidden none null refuse respond return tarpit timeout", _REFUSES),
+    **each("400 401 403 404 410 429 444 500 502 503 504", _REFUSES),
+}  # fmt: skip
+"""By the words of other programs for what becomes of a client other than to be connected: what to do."""
 
+LIKE_HOST = re.compile(r"[\w*-]+(\.[\w*-]+)+")
 _URL = re.compile(
     r"(?P<scheme>[a-z]+)://(?P<host>[^/:\[\]]*|\[[^\]/]*\])(?::(?P<port>[0-9]+))?(?:/.*)?"
 )
 _PORTS = {"http": "80", "https": "443", "ws": "80", "wss": "443", "ssh": "22"}
 _TLS = frozenset({"https", "wss", "tls", "ssl"})
+
+
+PLAIN = {
+    **dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2014\u2015\u2212"), "-"),
+    **dict.fromkeys(map(ord, "\u00a0\u2002\u2003\u2007\u2009\u200a\u202f\u3000"), " "),
+    **dict.fromkeys(map(ord, "\u00ad\u200b\u200c\u200d\u2060\ufeff"), ""),
+}
+"""Dashes and blanks of word processors and web pages, and the plain ones."""
 
 
 def plain_key(name: str) -> str:
@@ -318,15 +320,19 @@ def plain_key(name: str) -> str:
 
 
 def with_own_value(hint: str, value: str, is_right: Callable[[str, str], bool]) -> str:
-    """Return the hint for an unknown key, with the endpoint or the server that was written if it is right."""
-    word = next(iter(value.rstrip(";").split()), "")
+    """Return the hint for an unknown key, with the endpoint, the server or the name that was written if it is right."""
+    word = next(iter(value.rstrip(";").split()), "").strip("\"'")
     endpoint = f":{word}" if word.isdecimal() else word.removeprefix("*")
     server = (without_scheme(word) or (word, False))[0]
-    if hint == _BACKEND and ":" in server and is_right("server", server):
+    host = server.strip("[]")
+    is_host = is_address(host) or host == "localhost"
+    if hint in {_BACKEND, _NAMED} and is_host:
+        server = f"[{host}]:PORT" if ":" in host else f"{host}:PORT"
+    if hint in {_BACKEND, _NAMED} and ":" in server and (is_host or is_right("server", server)):
         return f"write 'backend = {server}'"
     if _LISTEN in hint and is_right("endpoint", endpoint):
         return hint.replace(_LISTEN, f"endpoint = {endpoint}")
-    return hint
+    return hint.replace("www.example.com", word) if LIKE_HOST.fullmatch(word) else hint
 
 
 def kind_of_server(keys: Iterable[str]) -> str:
@@ -338,7 +344,8 @@ def kind_of_server(keys: Iterable[str]) -> str:
 
 def stands_for(kind: str, key: str) -> Iterator[str]:
     """Yield the keys that an unknown one of a section stands for, so that they are not missed, too."""
-    return (right for right, others in _STANDS_FOR.get(kind, {}).items() if key in others)
+    hint = KEY_HINTS.get(kind, {}).get(key, "")
+    return iter(() if _AFTER_IT in hint else re.findall(r"'([a-z_]+)(?: = [^']*)?'", hint))
 
 
 def strays_after_server(words: Sequence[str]) -> Iterator[tuple[str, str]]:

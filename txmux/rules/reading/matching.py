@@ -1,7 +1,7 @@
 """The lines of ``match =``: ``[not] MATCHER [option=value]…``."""
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import takewhile
 
 from txmux.detection.registry import UnusableMatcherError, datagram_predicate, transports_of
@@ -9,6 +9,7 @@ from txmux.errors import OptionError
 from txmux.interfaces import IProtocolMatcher, Predicate, Transport
 from txmux.rules.model import Alternative
 from txmux.rules.problems import InvalidValueError, did_you_mean, with_advice
+from txmux.rules.reading.hints import LIKE_HOST, each
 from txmux.rules.reading.values import split_words
 
 _MAIL_FIRST = ("smtp", "lmtp", "imap", "pop3", "managesieve")
@@ -20,7 +21,7 @@ MEANT = {
     for meant, words in {
         "any": "* all default anyprot tcp udp",
         "tls": "ssl https wss imaps ldaps smtps mqtts amqps telnets ircs nntps pop3s rediss rtmps sips xmpps acme doh tls1.2 tls1.3 tlsv1.2 tlsv1.3 trojan vless",
-        "tls sni=www.example.com": "sni req.ssl_sni ssl_fc_sni ssl_preread_server_name",
+        "tls sni=www.example.com": "sni hostsni req.ssl_sni req_ssl_sni server_name servername sni_hostnames ssl_fc_sni ssl_preread_server_name",
         "tls alpn=h2": "h2 grpcs ssl_preread_alpn_protocols",
         "tls alpn=dot": "dot",
         "quic alpn=h3": "http3 http/3 h3",
@@ -81,16 +82,17 @@ MEANT = {
 
 _EITHER = {
     "docker": "write 'http', or 'tls' if the daemon has certificates",
-    "ftps": "write 'tls' if TLS comes first; else the server speaks first: name its backend with 'silent =' in [listen]",
+    "ftps": "write 'tls' if TLS comes first; else the server speaks first: write 'silent = HOST:PORT' in [listen NAME]",
     "hex": "write 'payload hex=00ff'",
-    **dict.fromkeys(
-        ("text", "prefix", "bytes", "starts_with", "begins"), "write 'payload text=HELLO'"
+    **each("begins bytes prefix starts_with text", "write 'payload text=HELLO'"),
+    **each("pattern re regexp ~", "write 'regex pattern=^HELLO'"),
+    **each("builtin probe", "write a protocol, as in 'ssh', or 'regex pattern=^HELLO'"),
+    **each(
+        "client_ip clientip from ip remote_addr remote_ip source src",
+        "write 'match = any' with 'from = NETWORKS'",
     ),
-    **dict.fromkeys(("pattern", "regexp", "re", "~"), "write 'regex pattern=^HELLO'"),
-    **dict.fromkeys(("from", "ip", "source", "src"), "write 'match = any' with 'from = NETWORKS'"),
-    **dict.fromkeys(
-        ("silence", "silent", "timeout"), "clients that say nothing go to 'silent' of [listen NAME]"
-    ),
+    **each("starttls stls", "write 'match = tls' with 'starttls = smtp' in [listen NAME]"),
+    **each("silence silent timeout", "clients that say nothing go to 'silent' of [listen NAME]"),
 }
 """What to write for what others call a matcher, where one word does not say it."""
 
@@ -110,25 +112,22 @@ _FIRST_OPTIONS = {
 }
 """The option of which people write the value alone."""
 
-_ALIASES = {
-    **dict.fromkeys(("host", "hostname", "server_name", "servername"), "sni"),
-    "sni": "host",
+_ALIASES: Mapping[str, Sequence[str]] = {
+    **dict.fromkeys(("sni", "host", "hostname", "server_name", "servername"), ("sni", "host")),
+    **dict.fromkeys(("domain", "hostsni", "req_ssl_sni", "sni_hostnames"), ("sni", "host")),
+    **dict.fromkeys(("alpn_protocols", "alpns"), ("alpn",)),
 }
-"""By the option of another matcher: what it may be called here."""
+"""By what others call an option: what it is called here, by one matcher or another."""
 _KEYS = frozenset({"backend", "during", "from", "not_from", "under"})
 """Keys of a route that people write into its line."""
 _ONE_VALUE = frozenset({"hex", "mask", "pattern", "text"})
 """Options whose value has no commas between several."""
 
-_WAITS = (
-    "its clients wait for the server to speak, so no byte identifies them: "
-    "name its backend with 'silent =' in [listen]"
-)
+_WAITS = "its clients wait for the server to speak, so no byte identifies them: write 'silent = HOST:PORT' in [listen NAME]"
 _MOST_LISTED = 30
 _JOINERS = frozenset({"and", "or", "not", "&&", "||", "&", "|", "!"})
 _CALL = re.compile(r"(?P<name>[\w.-]+)\((?P<options>.*)\)")
 _WELL_KNOWN = ("tls", "http")
-_LIKE_HOST = re.compile(r"[\w*-]+(\.[\w*-]+)+")
 _RULE = re.compile(r"(HostSNI|Host|Path|PathPrefix)\([`'\"]?([^`'\"()]+)[`'\"]?\)", re.IGNORECASE)
 _OF_RULES = {
     "hostsni": "tls sni",
@@ -162,17 +161,20 @@ def _hint(name: str, rest: Sequence[str], known: Mapping[str, IProtocolMatcher])
         if meant == "tls" and value and option in {"host", "sni"}:
             meant = f"tls sni={value}"
     value = rest[-1].strip("'\"") if rest and "=" not in rest[-1] else ""
-    if meant.endswith("=www.example.com") and _LIKE_HOST.fullmatch(value):
+    if meant.endswith("=www.example.com") and LIKE_HOST.fullmatch(value):
         meant = meant.replace("www.example.com", value)
-    option, equals, _ = name.partition("=")
+    option, equals, given = name.partition("=")
     rule = _RULE.match(" ".join((name, *rest)))
     of_rule = f"{_OF_RULES[rule[1].casefold()]}={rule[2]}" if rule else ""
     call = _CALL.fullmatch(name)
     called = " ".join(call.groups()).rstrip() if call else ""
-    of = ""
-    if equals:
-        having = (one for one in (*_WELL_KNOWN, *known) if option in _options_of(known, one))
-        of = next(having, "")
+    having = (
+        f"{one} {right}={given}"
+        for right in ((option, *_ALIASES.get(option, ())) if equals else ())
+        for one in (*_WELL_KNOWN, *known)
+        if right in _options_of(known, one)
+    )
+    of = next(having, "")
     hints = (
         (word == "not", f"write {' '.join(('not', *rest)).replace('not not', 'not')!r}"),
         (name.startswith("!"), f"write 'not {name[1:] or 'MATCHER'}'"),
@@ -181,15 +183,25 @@ def _hint(name: str, rest: Sequence[str], known: Mapping[str, IProtocolMatcher])
         (word in SERVER_FIRST, _WAITS),
         (rule, f"write '{of_rule}'"),
         (call and call["name"] in known, f"write '{called}'"),
-        (name.startswith("="), f"write {name.lstrip('=')!r}"),
-        (equals and not call and of, f"the matcher comes first, as in '{of} {name}'"),
+        (name[:1] == "=" and name.lstrip("=") in known, f"write {name.lstrip('=')!r}"),
+        (not call and of, f"the matcher comes first, as in '{of}'"),
         (equals and not call, "the matcher comes first; 'txmux matchers' lists those there are"),
         ("," in name, "write one matcher a line, without commas"),
     )
     return next((hint for applies, hint in hints if applies), "")
 
 
-def _misplaced(words: Sequence[str], known: Collection[str], matchers: Iterable[str]) -> str:
+def _condition(words: Sequence[str], matchers: Mapping[str, IProtocolMatcher]) -> str:
+    """Return what is wrong with a condition of HAProxy behind a matcher; empty if there is none."""
+    if "if" not in words:
+        return ""
+    after = " ".join(words[words.index("if") + 1 :]).strip("{ }").split()
+    name, *rest = [one for one in after if one[0] != "-"] or [""]
+    hint = _hint(name, rest, matchers) or "write the condition as an option of the matcher"
+    return f"'if' is not an option; {hint}"
+
+
+def _misplaced(words: Sequence[str], known: Collection[str], matchers: Collection[str]) -> str:
     """Return the one thing that makes the words after a matcher wrong; empty if each has a problem of its own."""
     for number, word in enumerate(words):
         name, equals, value = word.partition("=")
@@ -201,7 +213,7 @@ def _misplaced(words: Sequence[str], known: Collection[str], matchers: Iterable[
             return f"no spaces around '='; write '{word}{after}'"
         beside = word.endswith(",") or after.startswith(",")
         if equals and beside and after and "=" not in after and name not in _ONE_VALUE:
-            right = next((one for one in (name, _ALIASES.get(name)) if one in known), name)
+            right = _called(name, known) or name
             values = re.sub(" ?, ?", ",", " ".join([value, *words[number + 1 :]]))
             return f"no spaces beside ','; write '{right}={values.partition(' ')[0]}'"
         if word == "\\":
@@ -216,6 +228,11 @@ def _misplaced(words: Sequence[str], known: Collection[str], matchers: Iterable[
     return ""
 
 
+def _called(name: str, known: Collection[str]) -> str:
+    """Return the option that is meant by what another matcher, or another program, calls it; empty if there is none."""
+    return next((one for one in (name, *_ALIASES.get(name, ())) if one in known), "")
+
+
 def _unquoted(words: Sequence[str], others: frozenset[str]) -> str:
     """Return what is wrong with a value of bytes or text that has blanks and no quotes; empty if there is none."""
     for number, word in enumerate(words):
@@ -227,8 +244,12 @@ def _unquoted(words: Sequence[str], others: frozenset[str]) -> str:
     return ""
 
 
-def read_alternative(text: str, matchers: Mapping[str, IProtocolMatcher]) -> Alternative:
-    """Read one line of ``match =``."""
+def read_alternative(
+    text: str,
+    matchers: Mapping[str, IProtocolMatcher],
+    starttls: Callable[[], Collection[str]] = tuple,
+) -> Alternative:
+    """Read one line of ``match =``; `starttls` returns the protocols whose clients ask for TLS by it, for messages."""
     name, *rest = split_words(text)
     negated = name == "not"
     if negated:
@@ -238,7 +259,10 @@ def read_alternative(text: str, matchers: Mapping[str, IProtocolMatcher]) -> Alt
     try:
         matcher = matchers[name]
     except KeyError:
-        raise InvalidValueError(_unknown(name, rest, matchers)) from None
+        message = _unknown(name, rest, matchers)
+        if name in starttls():
+            message = f"unknown matcher {name!r}; behind 'starttls = {name}' all clients speak TLS: write 'tls'"
+        raise InvalidValueError(message) from None
     except UnusableMatcherError as error:
         raise InvalidValueError(str(error)) from None
     options = _options(matcher, rest, matchers)
@@ -247,11 +271,12 @@ def read_alternative(text: str, matchers: Mapping[str, IProtocolMatcher]) -> Alt
 
 
 def _options(
-    matcher: IProtocolMatcher, words: Sequence[str], matchers: Iterable[str]
+    matcher: IProtocolMatcher, words: Sequence[str], matchers: Mapping[str, IProtocolMatcher]
 ) -> dict[str, str]:
     names = _option_names(matcher)
     takes = f"{matcher.name} takes {'=, '.join(names) + '=' if names else 'no options'}"
-    wrong = _unquoted(words, _JOINERS.union(matchers)) or _misplaced(words, names, matchers)
+    wrong = _condition(words, matchers) or _unquoted(words, _JOINERS.union(matchers))
+    wrong = wrong or _misplaced(words, names, matchers)
     if wrong:
         raise InvalidValueError(f"{wrong} ({takes})")
     options: dict[str, str] = {}
@@ -267,8 +292,8 @@ def _options(
                 f"{word!r} is not an option; write '{name} = {value}' as a key ({takes})"
             )
         elif name not in names:
-            right = _ALIASES.get(name, "")
-            hint = f"; write {right}={value}" if right in names else did_you_mean(name, names)
+            right = _called(name, names)
+            hint = f"; write {right}={value}" if right else did_you_mean(name, names)
             messages.append(f"unknown option {name!r}{hint} ({takes})")
         elif name in options:
             both = f"; several values have commas between them: '{name}={options[name]},{value}'"
@@ -302,7 +327,7 @@ def _without_equals(
         if matcher == "http" and (word.isupper() or word.startswith("/")):
             first = "method" if word.isupper() else "path"
         return f"did you mean '{first}={word}'?"
-    return "write OPTION=VALUE"
+    return "write OPTION=VALUE" if known else "remove it"
 
 
 def _options_of(matchers: Mapping[str, IProtocolMatcher], name: str) -> list[str]:

@@ -37,7 +37,13 @@ from txmux.rules.reading.files import (
     read_source,
     source_of,
 )
-from txmux.rules.reading.hints import KEY_HINTS, SECTION_ALIASES, foreign_format, kind_of_server
+from txmux.rules.reading.hints import (
+    KEY_HINTS,
+    PLAIN,
+    SECTION_ALIASES,
+    foreign_format,
+    kind_of_server,
+)
 from txmux.rules.reading.ini import parts_of, read_ini
 from txmux.rules.reading.sections import HEADERS, TABLES, missing_keys, read_keys, wrong_transport
 from txmux.rules.reading.values import NAME
@@ -504,7 +510,7 @@ class _RulesParser:
         elif not name:
             message = f"needs a name; write {HEADERS[kind]}"
         elif not NAME.fullmatch(name):
-            plain = "-".join(name.strip("'\"").split())
+            plain = "-".join(name.translate(PLAIN).strip("'\"").split())
             hint = f"; did you mean [{kind} {plain}]?" if NAME.fullmatch(plain) else ""
             message = f"{name!r} is not a name; use letters, digits, '.', '_' and '-' only{hint}"
         elif kind == "backend" and name in REFUSALS:

@@ -29,6 +29,7 @@ from txmux.rules.model.networks import EVERY_CLIENT
 from txmux.rules.model.route import MIDNIGHT, WEEK, Period, acme_file
 from txmux.rules.problems import InvalidValueError, Problem, did_you_mean, suggestion, with_advice
 from txmux.rules.reading.context import NETWORKS, OUTCOME, PEM, USERS, RulesReading
+from txmux.rules.reading.hints import CLIENT_CA
 from txmux.rules.reading.matching import read_alternative
 from txmux.rules.reading.tunnels import asks_for_tunnel
 from txmux.rules.reading.values import (
@@ -150,6 +151,12 @@ _NAMES = ("subject", "san", "issuer", "fingerprint")
 _COMMA = re.compile(rf",(?=(?:{'|'.join(_NAMES)})=)")
 
 
+_REQUIRING = frozenset(
+    {"on", "optional", "request", "require", "required", "true", "verify", "yes"}
+)
+"""Words of other programs that ask for a certificate, and not for one of these."""
+
+
 def certificate_condition(text: str) -> CertificateCondition:
     """Read one line of ``client_cert =``: ``any``, ``none``, ``revoked``, and words ``KIND=PATTERN``."""
     parts = [one for word in split_words(text) for one in _COMMA.split(word.rstrip(","))]
@@ -163,6 +170,8 @@ def certificate_condition(text: str) -> CertificateCondition:
         if not equals or kind not in _NAMES:
             possible = [*_STATES, *(f"{one}=" for one in _NAMES)]
             hint = did_you_mean(kind, (*_STATES, *_NAMES))
+            if part in _REQUIRING:
+                hint = f"; {CLIENT_CA}"
             messages.append(f"unknown {part!r}{hint} (possible are {', '.join(possible)})")
             continue
         if kind == "fingerprint":
@@ -437,7 +446,7 @@ def _circle(name: str, under: Mapping[str, Iterable[str]]) -> list[str]:
 
 
 _MATCH = ValueKind(
-    lambda reading, text: read_alternative(text, reading.matchers),
+    lambda reading, text: read_alternative(text, reading.matchers, reading.starttls),
     "one a line",
     "lines",
     in_context=True,

@@ -1,13 +1,14 @@
 """The kinds of sections, and how a table of keys reads the values of one."""
 
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any
 
 import attrs
 
-from txmux.rules.model import KeyEntry, Section, ValueLine
+from txmux.rules.model import LOCAL, NAMES, PORT, KeyEntry, Section, ValueLine
 from txmux.rules.problems import (
     InvalidValueError,
     Problem,
@@ -19,7 +20,7 @@ from txmux.rules.problems import (
 from txmux.rules.reading import backend, endpoints, listener, route, service
 from txmux.rules.reading.context import RulesReading
 from txmux.rules.reading.endpointstrings import is_for_datagrams
-from txmux.rules.reading.hints import KEY_HINTS, plain_key, stands_for, with_own_value
+from txmux.rules.reading.hints import KEY_HINTS, PLAIN, plain_key, stands_for, with_own_value
 from txmux.rules.reading.matching import MEANT
 from txmux.rules.reading.values import SectionKey, ValueKind
 
@@ -44,6 +45,7 @@ _UNBRACED = re.compile(r"\$(?!ssl_)([A-Za-z_][A-Za-z0-9_]*)")
 QUOTES = re.compile("[\u2018-\u201f\u00ab\u00bb]")
 """Quotes as word processors set them."""
 _LIKE_COMMENT = re.compile(r"\s(?:[#;]|//)")
+_OUTCOMES = frozenset({"backend", "default", "fallback", "server", "silent"})
 _BRACKETED = re.compile(r"\[((?![0-9A-Fa-f:.%]*\]).+)\]")
 
 
@@ -114,22 +116,32 @@ def wrong_transport(section: Section, kind: str) -> Iterator[Problem]:
 
 
 def _unknown(name: str, kind: str, section: Section, matchers: Iterable[str]) -> str:
-    others = [HEADERS[other] for other in TABLES if name in TABLES[other]]
-    hint = KEY_HINTS[kind].get(plain_key(name))
-    if hint:
-        value = next((item.text for item in section.items(name)), "")
-        return f"unknown key; {with_own_value(hint, value, _is_right)}"
-    if others:
-        return f"unknown key; it belongs in {joined(others)}"
+    return f"unknown key; {next(_hints(name, kind, section, matchers))}"
+
+
+def _hints(name: str, kind: str, section: Section, matchers: Iterable[str]) -> Iterator[str]:
+    """Yield what to do about an unknown key, the best advice first."""
+    plain, value = plain_key(name), next((item.text for item in section.items(name)), "")
+    if hint := KEY_HINTS[kind].get(plain):
+        yield with_own_value(hint, value, _is_right)
+    if others := [HEADERS[other] for other in TABLES if name in TABLES[other]]:
+        yield f"it belongs in {joined(others)}"
+    for other, hints in KEY_HINTS.items():
+        hint = hints.get(plain, "")
+        if hint.startswith("write") and "[" not in hint:
+            yield f"in {HEADERS[other]}, {with_own_value(hint, value, _is_right)}"
     if (meant := MEANT.get(name.casefold(), name.casefold())) in matchers and kind != "backend":
-        return (
-            f"unknown key; write 'match = {meant}' in a [route {meant}] with 'backend = HOST:PORT'"
-        )
+        yield f"write 'match = {meant}' in a [route {meant}] with 'backend = HOST:PORT'"
     words = [item.text for item in (*section.items("endpoint"), *section.items("server"))]
-    other = "streams_only" if any(map(is_for_datagrams, words)) else "datagrams_only"
-    fitting = [one for one, key in TABLES[kind].items() if not getattr(key, other)]
-    near = did_you_mean(name, fitting)
-    return f"unknown key{near or f'; {HEADERS[kind]} has nothing like it; remove it'}"
+    unfit = "streams_only" if any(map(is_for_datagrams, words)) else "datagrams_only"
+    fitting = [one for one, key in TABLES[kind].items() if not getattr(key, unfit)]
+    best = nearest(name, (*fitting, *chain(*TABLES.values())))
+    if best in fitting:
+        yield did_you_mean(name, fitting).removeprefix("; ")
+    elif best is not None:
+        there = joined([HEADERS[other] for other in TABLES if best in TABLES[other]])
+        yield f"did you mean {best!r} in {there}?"
+    yield f"{HEADERS[kind]} has nothing like it; remove it"
 
 
 def _is_right(key: str, text: str) -> bool:
@@ -147,18 +159,22 @@ def _like_key(item: ValueLine) -> str:
 
 
 def _advice(entry: KeyEntry, item: ValueLine, known: Iterable[str]) -> str:
-    if item.line != entry.line and _like_key(item) in known:
-        return "unindent it if it is a key of its own"
-    if item.line != entry.line and _LIKE_HEADER.fullmatch(item.text):
-        return "unindent it if it is a header"
-    if QUOTES.search(item.text):
-        return "write plain quotes, or none"
-    if item.text.endswith("\\"):
-        return "no backslash needed; indent the next line"
-    if _LIKE_COMMENT.search(item.text):
-        return "a comment needs its own line"
-    match = _UNBRACED.search(item.text)
-    return f"a variable of the environment is written ${{{match[1]}}}" if match else ""
+    continues = item.line != entry.line
+    variable = _UNBRACED.search(item.text)
+    name = f"{{{variable[1]}}}" if variable else ""
+    there = "" if entry.key == "server" else " in the 'server' of a [backend]"
+    is_asked_for = entry.key in _OUTCOMES and name in {LOCAL, *NAMES, PORT}
+    hints = (
+        (continues and _like_key(item) in known, "unindent it if it is a key of its own"),
+        (continues and _LIKE_HEADER.fullmatch(item.text), "unindent it if it is a header"),
+        (QUOTES.search(item.text), "write plain quotes, or none"),
+        ("\u2026" in item.text, "write what '\u2026' leaves out"),
+        (item.text.endswith("\\"), "no backslash needed; indent the next line"),
+        (_LIKE_COMMENT.search(item.text), "a comment needs its own line"),
+        (is_asked_for, f"for what a client asks for, write {name}{there}"),
+        (variable, f"for a variable of the environment, write ${name}"),
+    )
+    return next((advice for applies, advice in hints if applies), "")
 
 
 def _values(
@@ -209,20 +225,33 @@ class _ValueReader:
     def read(self, item: ValueLine) -> list[Any]:
         try:
             return [self._value(item.text)]
-        except InvalidValueError as error:
-            bare, extra = self._bare(item.text)
-            if bare:
-                self._report(item, [f"remove {extra}; write {bare}"])
-                return [self._value(bare)]
-            parts = item.text.split()
-            is_list = self.kind.takes == "list" and not self.kind.word
-            if is_list and len(parts) > 1 and all(map(self._is_right, parts)):
-                self._report(item, [f"has blanks and no commas; write {', '.join(parts)}"])
-                return [*map(self._value, parts)]
-            comment = _LIKE_COMMENT.search(item.text)
-            if comment is None or (item.line != self.entry.line and _like_key(item) in self.known):
-                self._report(item, error.messages, _advice(self.entry, item, self.known))
-                return []
+        except InvalidValueError as invalid:
+            error = invalid
+        advice = _advice(self.entry, item, self.known)
+        bare, change = self._bare(item.text)
+        if bare:
+            try:
+                value = self._value(bare)
+            except InvalidValueError as invalid:
+                # Brackets may be right, and of several words each may be wrong.
+                if (
+                    "brackets" not in change
+                    and " " not in bare
+                    and invalid.messages != error.messages
+                ):
+                    error, advice = invalid, change
+            else:
+                self._report(item, [f"{change}; write {bare}"])
+                return [value]
+        parts = item.text.split()
+        is_list = self.kind.takes == "list" and not self.kind.word
+        if is_list and len(parts) > 1 and all(map(self._is_right, parts)):
+            self._report(item, [f"has blanks and no commas; write {', '.join(parts)}"])
+            return [*map(self._value, parts)]
+        comment = _LIKE_COMMENT.search(item.text)
+        if comment is None or (item.line != self.entry.line and _like_key(item) in self.known):
+            self._report(item, error.messages, advice)
+            return []
         shown = item.text[comment.start() :].strip().replace("//", "#", 1)
         self._report(item, [f"a comment needs its own line; put {shown!r} above this one"])
         try:
@@ -242,16 +271,19 @@ class _ValueReader:
         )
 
     def _bare(self, text: str) -> tuple[str, str]:
-        """Return a value without what other programs want around it, and the name of that; empty if it is wrong, too."""
-        bare, extra = re.sub(r"^-\s+|\s*[;,]$", "", text), ""
+        """Return a value without what other programs want around it or word processors put into it, and that change; empty if there is none."""
+        bare, change = text.translate(PLAIN), ""
         if bare != text:
-            extra = "the '-' in front" if text.startswith("-") else f"the {text[-1]!r} at the end"
+            odd = next(one for one in text if ord(one) in PLAIN)
+            return bare, f"replace the {unicodedata.name(odd)}"
+        bare = re.sub(r"^-\s+|\s*[;,]$", "", text)
+        if bare != text:
+            extra = "'-' in front" if text.startswith("-") else f"{text[-1]!r} at the end"
+            change = f"remove the {extra}"
         for around, name in (("[]", "brackets"), ("''", "quotes"), ('""', "quotes")):
             if len(bare) > 1 and bare[0] + bare[-1] == around:
-                bare, extra = bare[1:-1], extra or f"the {name} around the value"
-        if not bare or bare == text:
-            return "", ""
-        return (bare, extra) if self._is_right(bare) else ("", "")
+                bare, change = bare[1:-1], change or f"remove the {name} around the value"
+        return (bare, change) if change else ("", "")
 
     def _is_right(self, text: str) -> bool:
         try:

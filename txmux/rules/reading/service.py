@@ -45,7 +45,7 @@ def control_endpoint(text: str, home: Path, words: Sequence[str]) -> str | None:
     if text.isdecimal():
         message = f"{text!r} is not an address and port; did you mean '127.0.0.1:{text}'"
         raise InvalidValueError(f"{message}{token}?")
-    text = listening(text)
+    text = listening(text, f"write {joined([*words, 'unix:/path'])}, or ADDRESS:PORT{token}")
     if short_form(text) is not None:
         return text
     arguments = split_arguments(text)
@@ -183,7 +183,7 @@ def contradictions(section: Section, found: Mapping[str, Any]) -> Iterator[Probl
         )
         yield section.problem(message, "acme")
     for key in ("acme_email", "acme_ca", "acme_terms"):
-        if found.get(key) and "acme" not in section.entries:
+        if key in section.entries and found.get(key, True) and "acme" not in section.entries:
             yield section.problem("does nothing without 'acme'; add that, or remove this", key)
     if "group" in section.entries and "user" not in section.entries:
         yield section.problem("needs 'user' beside it; add that, or remove this", "group")
@@ -280,8 +280,8 @@ def _database(reading: RulesReading, text: str) -> Path:
 
 
 def _watch(text: str) -> float:
-    seconds = 0.0 if text == "off" else values.positive_duration(text)
-    if 0 < seconds < 1:
+    seconds = 0.0 if text == "off" else values.duration(text, values.SECONDS_FORMS)
+    if text != "off" and seconds < 1:
         raise InvalidValueError(f"must be off, or at least 1s, not {text!r}")
     return seconds
 
