@@ -232,7 +232,8 @@ class ProgramTests(CheckTestCase):
                 "restart",
                 "; write: txmux reload for new rules, or txmux upgrade for a new version\n",
             ),
-            ("chekc", "there is no command 'chekc'; did you mean 'check'? (there are "),
+            ("chekc", "there is no command 'chekc'; did you mean 'check'?\n"),
+            ("xyzzy", "there is no command 'xyzzy'; txmux --help lists those there are\n"),
             ("--vesion", "'--vesion' is not an option; did you mean '--version'?"),
         ):
             code, out, err = self.run_main(word, "--more")

@@ -37,7 +37,9 @@ class UsageTests(CommandTestCase):
 
     def test_mistakes(self) -> None:
         for words, complaint in (
-            (("doker",), "invalid choice: 'doker' (choose from 'docker')"),
+            (("doker",), "there is no provider 'doker'; did you mean 'docker'?"),
+            (("consul",), "there is no provider 'consul' (there are docker)"),
+            (("podman",), "write docker, with --socket unix:/run/podman/podman.sock"),
             (("docker",), "the following arguments are required: --write"),
             (("docker", "--write", "x", "--allow-label", "server"), "invalid choice: 'server'"),
         ):

@@ -88,7 +88,7 @@ _SYNONYMS = {  # what other programs call these commands
     **dict.fromkeys(("daemon", "serve", "start"), "run {}"),
     **dict.fromkeys(("configtest", "lint", "validate", "verify"), "check {}"),
     **dict.fromkeys(("quit", "shutdown"), "stop"),
-    "list": "connections",
+    **dict.fromkeys(("list", "sessions", "who"), "connections"),
     "show": "status",
 }
 _RULES_OPTIONS = frozenset({"-c", "-f", "-r", "--conf", "--config", "--config-file", "--rules"})
@@ -292,7 +292,8 @@ def _unknown(words: Sequence[str]) -> str:
         needed = "FILE" if _SYNONYMS[word].startswith("check") else ""
         write = _SYNONYMS[word].format(shlex.join(words[1:]) or needed).rstrip()
         return f"there is no command {word!r}; write: txmux {write}"
-    return f"there is no command {word!r}{did_you_mean(word, COMMANDS)} (there are {', '.join(COMMANDS)})"
+    near = did_you_mean(word, COMMANDS) or "; txmux --help lists those there are"
+    return f"there is no command {word!r}{near}"
 
 
 def _running(words: Sequence[str]) -> str:

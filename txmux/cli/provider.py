@@ -17,6 +17,7 @@ from txmux.cli.remote.command import reach
 from txmux.cli.remote.errors import NoServiceError, of_txmux
 from txmux.interfaces import IProvider
 from txmux.providers.docker.provider import docker
+from txmux.rules.problems import suggestion
 
 _PATIENCE = 10.0  # seconds for an answer of the service
 
@@ -30,11 +31,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
     known = providers()
     what = "; ".join(f"{name}: {its.summary}" for name, its in known.items())
     add = parser.add_argument
-    add("name", metavar="NAME", choices=[*known], help=what)
+    add("name", metavar="NAME", type=_name, choices=[*known], help=what)
     write_help = "the file, which the rules include by a pattern"
     add("--write", metavar="FILE", type=Path, required=True, help=write_help)
     rules_help = "the service's rules file, with which it is checked; by default %(default)s"
     add("--rules", metavar="FILE", type=Path, default=files.RULES, help=rules_help)
+
+
+def _name(text: str) -> str:
+    if text in (known := providers()):
+        return text
+    hint = suggestion(text, known)
+    if text == "podman":
+        hint = "; Podman answers as Docker does: write docker, with --socket unix:/run/podman/podman.sock"
+    raise argparse.ArgumentTypeError(f"there is no provider {text!r}{hint}")
 
 
 def configure_more(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> None:

@@ -41,8 +41,28 @@ class ConnectionsTests(RemoteTestCase):
         self.answering(document=[])
         self.assertEqual(self.ask("connections"), (0, "there are no connections\n", ""))
         filtered = (0, "there is no such connection\n", "")
-        self.assertEqual(self.ask("connections", "--route", "a"), filtered)
+        self.assertEqual(self.ask("connections", "--client", "::1", "--route", "-"), filtered)
         self.assertEqual(self.ask("connections", "--json"), (0, "[]\n", ""))
+
+    def test_name_that_the_rules_do_not_have(self) -> None:
+        server = self.answering(document=[])
+        named = [{"name": "site"}, {"name": "other"}]
+        server.others = {
+            "/api/routes": named,
+            "/api/backends": named,
+            "/api/status": {"listeners": named},
+        }
+        for kind in ("listener", "route", "backend"):
+            code, out, err = self.ask("connections", f"--{kind}", "siet")
+            self.assertEqual((code, out), (0, "there is no such connection\n"))
+            self.assertEqual(
+                err, f"note: there is no {kind} 'siet' in the rules; did you mean 'site'?\n"
+            )
+            self.assertEqual(self.ask("connections", f"--{kind}", "site")[2], "")
+        server.document = {"ok": True, "closed": 0}
+        code, out, err = self.ask("close", "--route", "x")
+        self.assertEqual((code, out), (0, "ended: 0 connections\n"))
+        self.assertEqual(err, "note: there is no route 'x' in the rules (there are site, other)\n")
 
     def test_filters_as_options_or_words(self) -> None:
         values = {

@@ -16,6 +16,7 @@ from txmux.cli.remote.command import (
     RemoteCommand,
     add_filters,
     backend_named,
+    note_unknown,
     read_filters,
 )
 from txmux.cli.remote.errors import LateAnswerError, NoServiceError, ServiceRefusedError, UsageError
@@ -108,7 +109,10 @@ def _close(ask: Ask, arguments: Namespace) -> Any:
     ids = [word for word in arguments.words if "=" not in word]
     filters = read_filters([word for word in arguments.words if "=" in word], arguments)
     if filters and not ids:
-        return ask("POST", "/api/connections/close", filters)
+        answer = ask("POST", "/api/connections/close", filters)
+        if not answer["closed"]:
+            note_unknown(ask, filters)
+        return answer
     if len(ids) == 1 and not filters:
         return ask("POST", f"/api/connections/{quote(ids[0], safe='')}/close")
     raise UsageError("name one connection by its ID, or any number by filters")

@@ -34,6 +34,13 @@ _FILTERS = {
     "older": ("DURATION", "older than this: 90s, 5m, 2h"),
 }
 
+_NAMES = {
+    "listener": ("/api/status", "listeners"),
+    "route": ("/api/routes", ""),
+    "backend": ("/api/backends", ""),
+}
+"""By filter: where the names are that it may have."""
+
 
 def configure(parser: argparse.ArgumentParser, *, seconds: float) -> None:
     """Add the arguments that select the service."""
@@ -218,3 +225,18 @@ def read_filters(
             raise UsageError(f"{name!r} is given twice; keep one")
         filters[name] = value
     return {name: value for name, value in filters.items() if value is not None}
+
+
+def note_unknown(ask: Ask, filters: Mapping[str, str]) -> None:
+    """Write a note about filters that fit no connection, if one of them is a name that the rules do not have."""
+    from txmux.rules.problems import suggestion  # noqa: PLC0415 - only a wrong name needs it
+
+    for kind, (path, key) in _NAMES.items():
+        name = filters.get(kind, "-")
+        if name != "-":
+            answer = ask("GET", path)
+            known = [row["name"] for row in (answer[key] if key else answer)]
+            if name not in known:
+                hint = suggestion(name, known)
+                note = f"note: there is no {kind} {name!r} in the rules{hint}"
+                print(printable(note), file=sys.stderr)

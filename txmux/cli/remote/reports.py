@@ -10,7 +10,14 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from txmux.cli._output import Output
-from txmux.cli.remote.command import Ask, RemoteCommand, add_filters, backend_named, read_filters
+from txmux.cli.remote.command import (
+    Ask,
+    RemoteCommand,
+    add_filters,
+    backend_named,
+    note_unknown,
+    read_filters,
+)
 from txmux.cli.remote.errors import NoServiceError, ServiceRefusedError
 from txmux.telemetry.formatting import duration
 from txmux.telemetry.presentation import (
@@ -91,7 +98,8 @@ def _connections_arguments(parser: ArgumentParser) -> None:
 
 
 def _connections(ask: Ask, arguments: Namespace) -> Any:
-    query = {**read_filters(arguments.words, arguments), "limit": str(arguments.limit)}
+    filters = read_filters(arguments.words, arguments)
+    query = {**filters, "limit": str(arguments.limit)}
     if arguments.after is not None:
         query["after"] = arguments.after
     answer = ask("GET", f"/api/connections?{urlencode(query)}")
@@ -100,6 +108,8 @@ def _connections(ask: Ask, arguments: Namespace) -> Any:
             f"these are the first {arguments.limit}; for more give --limit, or --after {answer[-1]['id']}",
             file=sys.stderr,
         )
+    if not answer:
+        note_unknown(ask, filters)
     return answer
 
 
