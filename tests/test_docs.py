@@ -50,6 +50,14 @@ def _blocks(page: Path, language: str) -> list[str]:
     return [re.sub(f"^{block[1]}", "", block[2], flags=re.MULTILINE) for block in found]
 
 
+def _anchors(page: Path) -> set[str]:
+    """Return what headings are called in links, by the rule of GitHub, which Sphinx follows."""
+    text = re.sub(r"^( *)```.*?^\1```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    plain = [re.sub(r"\]\([^)]*\)|[^\w\- ]", "", title.strip().lower()) for title in titles]
+    return {title.replace(" ", "-") for title in plain}
+
+
 def _section(page: Path, heading: str) -> str:
     (text,) = re.findall(
         rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", page.read_text(), re.MULTILINE | re.DOTALL
@@ -154,9 +162,23 @@ class CodeBlockTests(SynchronousTestCase):
                 self.assertEqual(set(link.findall(text)), linked, file)
 
     def test_links_inside_the_project(self) -> None:
+        """They also lead somewhere where a code host shows the pages."""
+        headings = {page.resolve(): _anchors(page) for page in _PAGES}
         for page in _PAGES:
-            for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
-                self.assertTrue((page.parent / target).exists(), f"{page}: {target}")
+            for target, anchor in re.findall(r"\]\(([^)#:\s]*)(?:#([^)]*))?\)", page.read_text()):
+                there = (page.parent / target).resolve() if target else page.resolve()
+                self.assertTrue(there.exists(), f"{page}: {target}")
+                if anchor:
+                    self.assertIn(anchor, headings.get(there, [anchor]), f"{page}: {target}")
+
+    def test_explained_clients_are_asked_everything(self) -> None:
+        """A page whose rules depend on the client's address names one where it explains them."""
+        for page in _PAGES:
+            limited = [
+                one for one in _blocks(page, "ini") if re.search("^from ", one, re.MULTILINE)
+            ]
+            for line in re.findall(r"^\$ txmux explain .*--text.*", page.read_text(), re.MULTILINE):
+                self.assertTrue("--from" in line or not limited, f"{page}: {line}")
 
     def test_start_page_has_a_sentence_for_each_page(self) -> None:
         text, *listed = (_ROOT / "docs/index.md").read_text().split("```{toctree}")

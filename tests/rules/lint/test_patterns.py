@@ -129,6 +129,11 @@ class ClosedTests(SynchronousTestCase):
         ):
             self.assertEqual(self.found(f"[listen a]\nendpoint = :1\n{more}"), [])
 
+    def test_routes_that_another_program_will_write(self) -> None:
+        text = "[txmux]\ninclude = no-such/*.ini\n{}[listen a]\nendpoint = :1\ndefault = close\n"
+        self.assertEqual(self.found(text.format("watch_rules = 1s\n")), [])
+        self.assertEqual(len(self.found(text.format(""))), 1)
+
 
 class UnusableTests(SynchronousTestCase):
     def complaints(self, text: str) -> list[str]:

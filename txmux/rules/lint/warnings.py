@@ -253,7 +253,9 @@ def unchecked_backends(rules: Rules) -> Iterator[Problem]:
 
 
 def closed_listeners(rules: Rules) -> Iterator[Problem]:
-    """Find listeners that refuse every client, whatever it sends."""
+    """Find listeners that refuse every client, whatever it sends; unless a file that another program writes may have routes."""
+    if rules.settings.watch_rules and not all(rules.files.included.values()):
+        return
     outcomes: dict[str, list[Outcome | None]] = {}
     for scope in scopes(rules):
         reached: list[Outcome | None] = [route.outcome for route in rules.routes_of(scope.owner)]
