@@ -25,6 +25,9 @@ class CheckTests(SynchronousTestCase):
             ("check", ("timeout check 5s",), _USUAL),
         ):
             self.assertEqual(self.check(*lines, server=server), f"tcp {schedule}")
+        # Its answer is waited for, unlike the handshake of 'check-ssl', which is a part of connecting.
+        hello = ("option ssl-hello-chk", "timeout check 5s", "timeout connect 1s")
+        self.assertIn("timeout=6s", self.check(*hello, warnings=1))
         redis = ("option redis-check", "timeout check 5s", "timeout connect 1s")
         self.assertEqual(self.check(*redis), "redis interval=2s timeout=6s")
 

@@ -148,7 +148,8 @@ def _schedule(
     patience = inter
     if read:
         patience = min(inter, _seconds(connect.words[2])) if connect else inter
-        if words[0] != "tcp":
+        says_hello = "tls=yes" in words and "check-ssl" not in checked[0].parameters
+        if words[0] != "tcp" or says_hello:
             patience += _seconds(read.words[2])
     timeout = milliseconds(max(1, round(patience * 1000)))
     words += [f"interval={duration(chosen['inter'])}", f"timeout={timeout}"]
