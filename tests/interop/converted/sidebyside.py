@@ -161,7 +161,7 @@ class SideBySideTestCase(InteropTestCase):
             if name == "folder":
                 return str(self.own_folder)
             if name == "gone":
-                return f"127.0.0.1:{free_port()}"
+                return str(free_port()) if port else f"127.0.0.1:{free_port()}"
             server = self.servers.get(name + number)
             if server is None:
                 server = self.servers[name + number] = Named(self, name + number)

@@ -1,0 +1,1 @@
+"""Converted configurations beside the programs that they are of, with healthy, dead, picky and slow servers."""
