@@ -198,7 +198,7 @@ class FileTest(TokensCase):
         [text] = await self.attention()
         self.assertIn(f"every user of this machine can read '{self.tokens}'", text)
         warned = [one for one in lint(self.running.control.rules) if one.key == "admin_tokens"]
-        self.assertEqual([one.message for one in warned], [text])
+        self.assertEqual([one.message.partition("; ")[0] for one in warned], [text])
 
     async def test_ten_thousand_lines(self) -> None:
         lines = "".join(

@@ -220,7 +220,7 @@ class FilesTests(TestCase):
         self.write("192.0.2.3\n")
         with capturedLogs() as events:
             self.assertEqual(await self.found(file), ["192.0.2.3/32"])
-        self.assertEqual([event["count"] for event in _of_files(events)], [1])
+        self.assertEqual([event["networks"] for event in _of_files(events)], ["1 network"])
 
 
 def _of_files(events: Sequence[Any]) -> list[Any]:
