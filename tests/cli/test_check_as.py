@@ -12,6 +12,7 @@ from unittest import SkipTest
 
 from tests.cli.support import CommandTestCase
 from tests.support.named_files import BY_TWISTED, RULES, folder_of_files
+from txmux.cli import check
 from txmux.files import may_read
 from txmux.processes.privilege import launch
 from txmux.processes.privilege.account import Account
@@ -77,6 +78,10 @@ class ReadTests(CommandTestCase):
         group = Account(_NOBODY, 0, self.group).group
         told = f"chgrp {group} {names} && chmod g+rX {names}"
         self.assertEqual((code, line.rpartition("; run: ")[2].replace("sudo ", "")), (1, told))
+        self.patch(check, "_HOME", str(outer))
+        self.assertTrue(
+            self.checked()[1][0].endswith("'; move it to another folder, such as /etc/txmux")
+        )
 
     def test_helper(self) -> None:
         """With `user`, a helper opens what is root's alone, but not what Twisted opens in a worker."""

@@ -96,7 +96,8 @@ class LaunchTests(CommandTestCase):
         self.patch(launch, "_HIDING", {"PrivateTmp": (str(self.folder),)})
         code, out, _ = self.run_main("check", self.rules)
         self.assertEqual(code, 1)
-        self.assertIn(f"the service sees nothing in '{self.folder}' (PrivateTmp= in ", out)
+        told = f"'{self.rules}' is in '{self.folder}', in which the service sees nothing (PrivateTmp= in "
+        self.assertIn(told, out)
 
     def test_without_privilege(self) -> None:
         """A user who is not root learns that root can tell more."""

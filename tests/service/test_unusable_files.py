@@ -82,6 +82,8 @@ class AgreementTest(DamagedFilesCase):
         await self.run_service(self.file.read_text())
         for name in FILES:
             for damage in self.damages(self.folder / name):
+                if damage in {"half", "appended"}:
+                    continue
                 with capturedLogs() as events:
                     report = await self.running.reload()
                 said = [eventAsText(one, includeTimestamp=False) for one in events]

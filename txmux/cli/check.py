@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from txmux.backends.health.tryout import Tried
 
 _STANDARD_INPUT = "<stdin>"
+_HOME = "/root"  # which is not to be opened to others
+_MOVE = "move it to another folder, such as /etc/txmux"
 
 
 @attrs.frozen
@@ -186,7 +188,9 @@ def _closed_to(
     for file, path in closed:
         is_opened = is_helped and file.key not in {"endpoint", "server"}
         if not is_opened and not any(map(path.is_relative_to, launch.own)):
-            message = f"user {account.user!r} may not read '{path}'; run: {user.to_open(path)}"
+            is_at_home = Path(os.path.realpath(path)).is_relative_to(_HOME)
+            advice = _MOVE if is_at_home else f"run: {user.to_open(path)}"
+            message = f"user {account.user!r} may not read '{path}'; {advice}"
             yield attrs.evolve(file.section.problem(message, file.key), warning=is_helped)
 
 
@@ -194,7 +198,7 @@ def _hidden(rules: Rules, launch: Launch) -> Iterator[Problem]:
     for file in {file.path: file for file in named_files(rules)}.values():
         for folder, setting in launch.hidden.items():
             if Path(os.path.realpath(file.path)).is_relative_to(folder):
-                message = f"the service sees nothing in '{folder}' ({setting}= in {launch.unit}); move '{file.path}' to another folder, such as /etc/txmux"
+                message = f"'{file.path}' is in '{folder}', in which the service sees nothing ({setting}= in {launch.unit}); {_MOVE}"
                 yield file.section.problem(message, file.key)
 
 

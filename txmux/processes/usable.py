@@ -101,13 +101,9 @@ def _readers(rules: Rules) -> Iterator[_Reader]:
         if backend.via is not None:
             yield backend.section, "via", None, partial(_of_proxy, backend.via)
     yield from _readers_of_listeners(rules)
-    store = settings.shared_limits
-    if store is not None and store.password is not None:
-        yield settings.section, "shared_limits", None, partial(_of_store, store.password)
-    if settings.consul.token is not None:
-        yield settings.section, "consul", None, partial(_of_consul, settings.consul.token)
-    if settings.crowdsec_key is not None:
-        yield settings.section, "crowdsec_key", None, partial(_of_crowdsec, settings.crowdsec_key)
+    for file in named_files(rules):
+        if file.key in {"crowdsec_key", "consul", "shared_limits"}:
+            yield file.section, file.key, None, partial(_of_source, file.key, file.path)
 
 
 def _readers_of_listeners(rules: Rules) -> Iterator[_Reader]:
@@ -122,22 +118,13 @@ def _readers_of_listeners(rules: Rules) -> Iterator[_Reader]:
 # What few rules need is imported where they do: OpenSSL and clients of HTTP take a while.
 
 
-def _of_store(path: Path) -> None:
+def _of_source(key: str, path: Path) -> None:
+    from txmux.access.lists.crowdsec import read_key  # noqa: PLC0415 - as above
     from txmux.access.shared import client  # noqa: PLC0415 - as above
-
-    client.read_password(path)
-
-
-def _of_consul(path: Path) -> None:
     from txmux.backends.names.consul import read_token  # noqa: PLC0415 - as above
 
-    read_token(path)
-
-
-def _of_crowdsec(path: Path) -> None:
-    from txmux.access.lists.crowdsec import read_key  # noqa: PLC0415 - as above
-
-    read_key(path)
+    readers = {"crowdsec_key": read_key, "consul": read_token}
+    readers.get(key, client.read_password)(path)
 
 
 def _of_authorities(path: Path, key: str) -> None:
