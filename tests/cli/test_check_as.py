@@ -46,6 +46,7 @@ class ReadTests(CommandTestCase):
 
     def test_each_file(self) -> None:
         """One that is closed to the user is an error; after the command it is none, and closed to all others."""
+        (self.folder / "logs/access.log").chmod(0o200)
         self.assertEqual(self.checked(), (0, []))
         for path in self.folder.rglob("*"):
             name = str(path.relative_to(self.folder))
@@ -78,6 +79,9 @@ class ReadTests(CommandTestCase):
         group = Account(_NOBODY, 0, self.group).group
         told = f"chgrp {group} {names} && chmod g+rX {names}"
         self.assertEqual((code, line.rpartition("; run: ")[2].replace("sudo ", "")), (1, told))
+        os.chown(outer / "key", pwd.getpwnam(_NOBODY).pw_uid, 0)
+        (line,) = self.checked()[1]
+        self.assertTrue(line.endswith(f"chmod g+rX {shlex.quote(str(outer))}"), line)
         self.patch(check, "_HOME", str(outer))
         self.assertTrue(
             self.checked()[1][0].endswith("'; move it to another folder, such as /etc/txmux")

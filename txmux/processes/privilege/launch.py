@@ -94,7 +94,7 @@ def _settings(unit: Path) -> dict[str, list[str]]:
             key, equals, value = (part.strip() for part in line.partition("="))
             if line.startswith("["):
                 section = line
-            elif section == "[Service]" and equals and line[0] not in "#;":
+            elif section == "[Service]" and equals:
                 settings[key] = [*settings.get(key, ()), value] if value else []
     return settings
 
