@@ -146,6 +146,27 @@ class CompareTests(SynchronousTestCase):
         self.failureResultOf(again, RedisError)
         self.assertNoResult(compare())
 
+    def test_now_and_then(self) -> None:
+        """The time of Redis is asked for at each look, all bans by far not as often."""
+        clock, ran = Clock(), list[str]()
+        shared = SharedBans(clock, _STORE, None, Machine().bans)
+
+        class Client:
+            redis = object()
+
+            def run(self, work: Any) -> None:
+                ran.append(work.__name__)
+                work.close()
+
+        shared._client, shared._state = Client(), "complete"  # type: ignore[assignment]
+        shared._check_connection()
+        clock.advance(shared._times.compared - 0.1)
+        shared._check_connection()
+        self.assertEqual(ran, ["_ask_time"] * 2)
+        clock.advance(0.1)
+        shared._check_connection()
+        self.assertEqual(ran[2:], ["_ask_time", "_compare"])
+
 
 class FullTests(SynchronousTestCase):
     def test_bans_without_room_are_counted_and_logged_once(self) -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from txmux.access.shared import leases as module
 from txmux.access.shared.leases import Leases, SharedCounts
 
 _RATE, _BURST = 20, 40
@@ -97,6 +98,33 @@ class LeasesTests(SynchronousTestCase):
         self.begin(1)
         self.come(9, 60)
         self.assertEqual(self.rates.questions, 0)
+
+    def test_what_is_spent_is_reported_once_and_in_full(self) -> None:
+        """A request that could not be sent is made again; while one is under way none is, and what is spent meanwhile follows."""
+        self.begin(1, delay=1.0)
+        ask, is_sent, asked = self.rates.ask, [False, True, True], list[int]()
+
+        def asking(key: str, arguments: Any, answered: Any) -> bool:
+            asked.append(arguments[3])
+            return is_sent.pop(0) and ask(key, arguments, answered)
+
+        self.patch(self.rates, "ask", asking)
+        leases = Leases(self.rates, "x")  # type: ignore[arg-type]
+        for count in (1, 2, 2):
+            leases.take(1, 20, _INTERVAL, _BURST)
+            self.assertEqual(len(asked), count)
+        for _ in range(30):
+            leases.take(1, 20, _INTERVAL, _BURST)
+        self.clock.advance(1)
+        self.assertEqual((len(asked), asked[-1]), (3, 0))
+
+    def test_sources_without_end_are_not_remembered(self) -> None:
+        self.begin(1)
+        self.patch(module, "_MOST_LEASES", 3)
+        leases = Leases(self.rates, "x")  # type: ignore[arg-type]
+        for source in range(9):
+            self.assertTrue(leases.take(source, 20 * (source % 2), _INTERVAL, _BURST))
+        self.assertEqual((len(leases._leases), len(leases._recent)), (3, 3))
 
     def test_machine_without_answers_limits_by_itself(self) -> None:
         self.begin(2)

@@ -110,13 +110,15 @@ class HandOverTest(MuxTestCase):
 
         self.backend = PeerFactory(Slow)
         client = await self.handed(self.backend)
-        client.finish()
         server = await self.backend.peer()
+        client.send(b" more")
+        client.finish()
         await self.turn(5)
         self.assertEqual((bytes(server.received), server.finished), (b"", False))
+        self.assertEqual(self.only().record.bytes_in, 5)  # the rest is not even read
         server.transport.resumeProducing()
         await server.has_all()
-        self.assertEqual(bytes(server.received), b"first")
+        self.assertEqual(bytes(server.received), b"first more")
         server.close()
 
     async def test_protocol_may_put_another_in_its_place(self) -> None:
