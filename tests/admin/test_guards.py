@@ -339,6 +339,13 @@ class GuardTest(SynchronousTestCase):
         ):
             self.assertRaises(RefusedError, self.guard.identify, headers, caller)
 
+    def test_worker_is_refused_whatever_it_sends(self) -> None:
+        for port in (0, 9):
+            caller = Caller("uid 1", "", port=port, is_worker=True)
+            headers = {"authorization": f"Bearer {TOKEN}"}
+            refused = self.assertRaises(RefusedError, self.guard.identify, headers, caller)
+            self.assertEqual(refused.status, 403)
+
     def test_accepted_names_of_public_and_loopback_addresses(self) -> None:
         public = Caller("192.0.2.1", "", "192.0.2.7", 9)
         mapped = Caller("192.0.2.1", "", "::ffff:192.0.2.7", 9)

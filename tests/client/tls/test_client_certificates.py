@@ -11,7 +11,13 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.backends.connect.tls_case import authority
 from tests.support.certificates import Identity
-from txmux.client.tls.client_certificates import is_allowed, of_verified
+from txmux.client.tls.client_certificates import (
+    NOT_ALLOWED,
+    UNREADABLE,
+    _rank,
+    is_allowed,
+    of_verified,
+)
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading.route import allowed_client
 
@@ -103,6 +109,14 @@ class AllowedTests(SynchronousTestCase):
         self.assertFalse(self.fits(alice, "cn=alice ou=dev"))
         self.assertTrue(self.fits(alice, "cn=alice ou=dev", "ou=ops"))
         self.assertFalse(self.fits(alice, "cn=bob", "ou=dev"))
+
+
+class RankTests(SynchronousTestCase):
+    def test_worst_reason_counts(self) -> None:
+        """A forged certificate is neither revoked nor expired, and a revoked one that has expired is revoked."""
+        not_yet, expired, revoked, forged = 9, 10, 23, 7
+        order = [NOT_ALLOWED, UNREADABLE, not_yet, expired, 11, 12, revoked, forged, 20]
+        self.assertEqual([*map(_rank, order)], [0, 0, 1, 1, 1, 1, 2, 3, 3])
 
 
 class LineTests(SynchronousTestCase):
