@@ -36,7 +36,7 @@ from txmux.tcp import socket_connection
 from txmux.tcp.listener import MuxFactory
 from txmux.tcp.stages import connecting
 from txmux.telemetry.access_log import should_log
-from txmux.telemetry.counting.counter_groups import LISTENER, ROUTE, SERVER
+from txmux.telemetry.counting.counter_groups import LISTENER, ROUTE, SERVER, WAITING
 from txmux.telemetry.record import ConnectionRecord
 from txmux.wire.proxyprotocol.encode import SIGNATURE, encode_v2
 from txmux.wire.proxyprotocol.header import (
@@ -97,6 +97,8 @@ _BYTES = {
     for name in ("bytes in", "bytes out")
 }
 _TIMES = {(ROUTE.kind, ROUTE.at["last match"]), (SERVER.kind, SERVER.at["last failure"])}
+# Without a stage, only those are counted that still wait when the sweep looks.
+_WAITING = {(SERVER.kind, at) for at in (SERVER.at["asked"], *range(WAITING.start, WAITING.stop))}
 
 
 @attrs.frozen
@@ -391,7 +393,7 @@ class _World:
             )
             for name, cells in own
             for number, cell in enumerate(cells)
-            if cell and (name.split("\n")[0], number) not in _TIMES
+            if cell and (name.split("\n")[0], number) not in _TIMES | _WAITING
         }
         killed = any(record.reason == "killed" for record in self.log.records)
         peers = [
