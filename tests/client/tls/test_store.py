@@ -300,6 +300,23 @@ class StoreTests(StoreCase):
         self.assertTrue(0 < found[0] < 5, found)
         self.logged()
 
+    def test_rules_that_change(self) -> None:
+        """Only a new route is made; those that stay are looked at, and those that go are not."""
+
+        def rules(*names: str) -> Rules:
+            routes = [Route(n, (), None, terminate_tls=TlsEnd((files[n],))) for n in names]
+            return Rules(Path("x.ini"), Settings(), (), (*routes,))
+
+        files = {name: self.pem(f"{name}.example") for name in "abc"}
+        terminations = Terminations(self.clock)
+        terminations.read_certificates(rules("a", "b"))
+        prepared = terminations.prepare(rules("b", "c"))
+        self.addCleanup(prepared.abandon)
+        self.assertEqual(([*prepared.problems], prepared.kept), ([], []))
+        self.assertEqual([name for name, _ in prepared.made], ["c"])
+        self.assertEqual([name for name, _ in prepared.gone], ["a"])
+        self.assertEqual(len(prepared.read), 1)
+
     def test_unchanged(self) -> None:
         store = self.store(self.pem("a.example"))
         before = store.context()
