@@ -237,13 +237,20 @@ def _content(file: BinaryIO, path: Path, most: int) -> bytes:
     if not stat.S_ISREG(status.st_mode):
         raise OSError(errno.EINVAL, _NOT_REGULAR, str(path))
     if status.st_size <= most:  # one of /proc has no size
-        chunks = [*itertools.islice(iter(partial(file.read, _CHUNK), b""), most // _CHUNK + 1)]
+        chunks = [*itertools.islice(iter(partial(_chunk, file), b""), most // _CHUNK + 1)]
         if None in chunks:  # there may be more later, as in /proc/kmsg
             raise OSError(errno.EINVAL, _NOT_REGULAR, str(path))
         data = b"".join(chunks)
         if len(data) <= most:
             return data
     raise OSError(errno.EFBIG, f"it is larger than {most >> 20} MiB", str(path))
+
+
+def _chunk(file: BinaryIO) -> bytes:
+    thread = threading.get_ident()
+    if thread in _waiting:  # each chunk is a step of its own
+        _waiting[thread] = time.monotonic(), _waiting[thread][1]
+    return file.read(_CHUNK)
 
 
 PATIENCE = 8.0
@@ -334,24 +341,21 @@ def make_by_helper(path: Path) -> None:
         os.close(_helper(path, os.O_RDONLY))
 
 
-def state_at(path: Path) -> tuple[FileState, bool]:
+def state_at(path: Path) -> FileState:
     """Return the state of a file, asking the helper if this process may not see it.
-
-    Returns:
-        The state, and whether the helper was asked, for which this process waits.
 
     Raises:
         OSError: It cannot be looked at, by the helper neither; with ``EPIPE``, the helper does not answer, and is not asked
-            again for a minute.
+            again for a minute; with ``ETIMEDOUT``, its disk does not answer.
     """
     with on_disk(path):
         try:
-            return _state_of(path.stat()), False
+            return _state_of(path.stat())
         except PermissionError:
             if _helper is None:
                 raise
     with _opened_by_helper(_helper, path) as descriptor:
-        return _state_of(os.fstat(descriptor)), True
+        return _state_of(os.fstat(descriptor))
 
 
 @contextmanager
@@ -374,7 +378,8 @@ def _opened_by_helper(helper: Callable[[Path, int], int], path: Path) -> Iterato
 def names_in(folder: Path) -> list[str]:
     """Return the names in a folder, by the helper if this process may not read it."""
     try:
-        return os.listdir(folder)  # noqa: PTH208 - as below
+        with on_disk(folder):
+            return os.listdir(folder)  # noqa: PTH208 - as below
     except PermissionError:
         if _helper is None:
             raise

@@ -1,5 +1,6 @@
 """Files that are read again when they change."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from twisted.internet.task import Clock
@@ -26,11 +27,12 @@ class SlowFiles(WatchedFiles):
         return [self._path]
 
     @override
-    def _read_again(self) -> None:
+    def _read(self) -> Callable[[], None]:
         self.readings += 1
         self._clock.advance(0.5)
         if self._path.read_text().startswith("wrong"):
             raise TLSFileError(self._key, "they are wrong")
+        return lambda: None
 
 
 class WatchedFilesTest(SynchronousTestCase):

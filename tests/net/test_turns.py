@@ -10,7 +10,7 @@ from twisted.trial.unittest import TestCase
 from tests.support.peers import reactor
 from txmux import files
 from txmux.net import turns
-from txmux.net.turns import Turns, in_thread, outcome_in_thread
+from txmux.net.turns import Turns, in_thread, outcome_in_thread, outcome_of_look
 
 
 class TurnsTest(TestCase):
@@ -41,7 +41,7 @@ class DeadDiskTest(TestCase):
         self.is_back = threading.Event()
         self.before = set(threading.enumerate())
         self.jobs = turns._JobThread()
-        self.patch(turns, "_thread", lambda _: self.jobs)
+        self.patch(turns, "_thread", lambda *_: self.jobs)
         self.addCleanup(self.end_threads)  # before the patch is undone
 
     async def end_threads(self) -> None:
@@ -69,6 +69,19 @@ class DeadDiskTest(TestCase):
         with self.assertRaises(TimeoutError):
             await in_thread(self.read, "x")  # which does not wait again
         self.assertEqual(len(self.threads()), 2)
+
+    async def test_look(self) -> None:
+        """Who asks for a look has the answer of a healthy disk at once, and waits a moment for a dead one, but for no look of others."""
+        await in_thread(int)  # the reactor runs
+        result, _ = self.successResultOf(outcome_of_look(str, "x", wait=60.0))
+        self.assertEqual(result, "x")
+        dead = outcome_of_look(self.read, "x", wait=0.001)
+        self.assertNoResult(dead)
+        other = outcome_of_look(str, "y", wait=60.0)
+        self.assertNoResult(other)
+        _, error = await dead
+        self.assertIsInstance(error, TimeoutError)
+        self.assertEqual(await other, ("y", None))
 
     async def test_many(self) -> None:
         """Few threads wait for dead disks; then all jobs fail until one is back."""

@@ -180,9 +180,9 @@ class KnownTest(SupervisedTestCase):
         supervisor, (first, _) = self.supervisor, self.supervisor.pool.workers
         start_message = supervisor.start_message
 
-        def start(worker: Worker) -> dict[str, Any]:
+        async def start(worker: Worker) -> dict[str, Any]:
             reactor.callLater(0, change)
-            return start_message(worker)
+            return await start_message(worker)
 
         def change() -> None:
             for upstream in supervisor.state.upstreams.all():

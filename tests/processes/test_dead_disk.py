@@ -1,12 +1,21 @@
 """Rules files that cannot be read, and files whose disk does not answer, halt no service."""
 
 import os
+import re
+import socket
 import sys
 from pathlib import Path
 
-from tests.interop.children import eventually
+from cryptography import x509
+
+from tests.admin.processes import get
+from tests.client.tls.test_store import credulous
+from tests.interop.children import PATIENCE, eventually
 from tests.interop.mux import Mux, Twist
-from tests.processes.running import RULES, WorkersTestCase, workers_of
+from tests.processes.running import RULES, WorkersTestCase, customize, workers_of
+from tests.support.certificates import make_authority
+from tests.support.ech import MadeKey
+from tests.support.places import country, write_places
 
 _SETTINGS = "watch_rules = 1s\nworkers = 1"
 
@@ -99,3 +108,119 @@ class StartTest(WorkersTestCase):
         self.addCleanup(twist.child.end)
         eventually(lambda: "its disk has not answered" in twist.child.output, "it says why")
         self.assertEqual(twist.child.wait(), os.EX_CONFIG)
+
+
+_LATE = "its disk has not answered"
+_OPENING = """\
+admin = unix:{0}/admin.sock
+    127.0.0.1:0
+admin_token = {0}/admin_token
+admin_tokens = {0}/files/admin_tokens
+geo_databases = {0}/files/geo_databases
+workers = 1
+"""
+_SERVING = """\
+[listen public]
+endpoint = 127.0.0.1:0
+ech_keys = {0}/files/ech_keys
+allow = @{0}/files/networks, 127.0.0.0/8
+deny = geo:country=DE
+[route tls]
+match = tls
+terminate_tls = {0}/files/terminate_tls
+[route tunnel]
+match = socks5
+tunnel = yes
+tunnel_users = {0}/files/tunnel_users
+backend = 127.0.0.1:9
+"""
+_DEAD = """\
+import os, sys, threading, time
+if "txmux" in str(sys.orig_argv):
+    def wait_for_disk(path):
+        if isinstance(path, (str, os.PathLike)) and os.fspath(path).startswith({files!r}):
+            if os.access({started!r}, os.F_OK) and threading.current_thread() is threading.main_thread():
+                with open({main!r}, "a") as file:
+                    file.write(f"{{os.getpid()}} {{path}}\\n")
+            while os.access({dead!r}, os.F_OK):
+                time.sleep(0.02)
+    stat, lstat = os.stat, os.lstat
+    def stat_when_back(path, *args, **kwargs):
+        wait_for_disk(path)
+        return stat(path, *args, **kwargs)
+    os.stat = stat_when_back
+    events = "open", "os.listdir", "os.scandir"
+    sys.addaudithook(lambda event, args: wait_for_disk(args[0]) if event in events else None)
+    from txmux import files
+    from txmux.access.lists import updates
+    from txmux.net import turns
+    files.PATIENCE, turns._LOOK, updates._FILES = 0.5, 0.1, 1.0
+"""
+
+
+class LooksTest(WorkersTestCase):
+    """All files of the rules are on a disk that dies; none is looked at in the thread of a reactor after the start."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.place = folder = self.make_folder()
+        self.files = files = folder / "files"
+        self.dead, self.main, self.started = (folder / name for name in ("dead", "main", "started"))
+        (files / "ech_keys").mkdir(parents=True)
+        MadeKey().write(files / "ech_keys/a.pem")
+        self.write_certificate("old.example")
+        (files / "admin_tokens").write_text(f"ops all {20 * 'y'}\n")
+        (files / "networks").write_text("192.0.2.1\n")
+        (files / "tunnel_users").write_text(f"bob:$2y$05${53 * 'a'}\n")
+        write_places(files / "geo_databases", {"10.0.0.0/8": country("DE")})
+        paths = {
+            "files": f"{files}/",
+            "dead": self.dead,
+            "main": self.main,
+            "started": self.started,
+        }
+        customize(self, _DEAD.format(**{name: str(path) for name, path in paths.items()}))
+
+    def write_certificate(self, name: str) -> None:
+        make_authority().issue(name).write(self.files / "terminate_tls", key=True)
+
+    def shown(self) -> str:
+        """Return the name in the certificate that a client gets."""
+        with (
+            socket.create_connection(("127.0.0.1", self.mux.port), PATIENCE) as client,
+            credulous().wrap_socket(client, server_hostname="x.example") as inside,
+        ):
+            der = inside.getpeercert(binary_form=True) or b""
+        (name,) = x509.load_der_x509_certificate(der).subject
+        return str(name.value)
+
+    def items(self) -> str:
+        items = get(self.place / "admin.sock", "/api/status")["attention"]
+        return "\n".join(f"{item['text']} {item['cause']}" for item in items)
+
+    def test_looks(self) -> None:
+        texts = (text.format(self.place) for text in (_SERVING, _OPENING))
+        self.mux = mux = Mux(self.place, *texts)
+        self.addCleanup(mux.end)
+        self.assertEqual(self.shown(), "old.example")
+        self.started.touch()
+        self.dead.touch()
+        for name in ("terminate_tls", "ech_keys", "tunnel_users", "admin_tokens"):
+            mux.child.wait_for(rf"{name}.*{_LATE} for 0.5 s")
+            self.assertIn(name, self.items())
+            self.assertEqual(self.shown(), "old.example")
+        eventually(lambda: len(re.findall(_LATE, self.items())) >= 4, "all are known")
+        said = re.findall(rf".*error.* (\w+):.*{_LATE}.*", mux.child.output)
+        self.assertEqual(len(said), len({*said}), mux.child.output)
+        self.write_certificate("new.example")
+        self.dead.unlink()
+        eventually(lambda: self.shown() == "new.example", "the new certificate is shown")
+        eventually(lambda: _LATE not in self.items(), "all is well")
+        [worker] = workers_of(mux.pid)
+        self.kill(mux, worker)
+        self.assertEqual(self.shown(), "new.example")
+        self.assertEqual(self.looks_in_reactor({mux.pid, worker}), [])
+
+    def looks_in_reactor(self, pids: set[int]) -> list[str]:
+        found = self.main.read_text().splitlines() if self.main.exists() else []
+        return [line for line in found if int(line.split()[0]) in pids]

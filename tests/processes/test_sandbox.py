@@ -324,7 +324,6 @@ class SandboxTests(SandboxCase):
             raise SkipTest("only root can become another user")
         limits = {
             "processes.workers.process._PATIENCE": 0.5,
-            "client.tls.store._PAUSE_OF_HELPER": 0.5,
         }
         set_limits(self, limits)
         private, admin = self.folder / "private", self.folder / "admin.sock"

@@ -109,7 +109,7 @@ class AgreementTest(DamagedFilesCase):
         def look() -> list[str]:
             clock.advance(10)
             terminations.look()
-            tokens.read_again()
+            self.successResultOf(Deferred.fromCoroutine(tokens.read_again()))
             for source in (networks, places):
                 self.successResultOf(Deferred.fromCoroutine(source.fetch_changes()))
             troubles = "\n".join(map(str, terminations.troubles()))

@@ -25,7 +25,7 @@ from twisted.trial.unittest import TestCase
 
 from tests.support.ports import listen_tcp
 from txmux.net.sockets.descriptors import DESCRIPTORS
-from txmux.net.turns import in_thread
+from txmux.net.turns import in_thread, look_in_thread
 
 _reactor: Any = any_reactor
 _NAMESPACES = Path("/run/netns")
@@ -155,10 +155,11 @@ def _describe_socket(descriptor: int) -> str:
 
 
 class _WarmUp(TestCase):
-    """Has opened what is kept for good: by the reactor what wakes it, and a descriptor in reserve; by the tests their range of ports; by txmux its thread."""
+    """Has opened what is kept for good: by the reactor what wakes it, and a descriptor in reserve; by the tests their range of ports; by txmux its threads."""
 
     async def listen(self) -> None:
         await in_thread(int)
+        await look_in_thread(int)
         await listen_tcp(_reactor, Factory(), interface="127.0.0.1").stopListening()
 
 

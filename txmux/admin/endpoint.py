@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
@@ -60,6 +60,7 @@ class AdminEndpoints:
         self._ports: dict[str, Any] = {}
         self._clients: dict[str, AdminClients] = {}
         self._ending: set[Deferred[None]] = set()
+        self._reading_tokens: Deferred[None] = succeed(None)
         self.store = ListeningSockets(reactor)
 
     def adopt(self, key: str, opened: socket.socket, file: FileId | None = None) -> None:
@@ -159,18 +160,20 @@ class AdminEndpoints:
     def _sample(self) -> Deferred[None]:
         if self._failed:
             self.accept()
-        self._read_tokens_again()
+        if self._tokens is not None and self._reading_tokens.called:
+            # Not waited for, since the disk may not answer.
+            self._reading_tokens = Deferred.fromCoroutine(self._read_again(self._tokens))
         return Deferred.fromCoroutine(self._control.sample())
 
-    def _read_tokens_again(self) -> None:
-        if self._tokens is None:
+    async def _read_again(self, tokens: AdminTokens) -> None:
+        changed = await tokens.read_again()
+        if tokens is not self._tokens:  # a reload has read them meanwhile
             return
-        changed = self._tokens.read_again()
         if changed is not None:
             self._access = self._access.with_tokens(changed)
             for clients in self._clients.values():
                 clients.site.guard.access = self._access
-        self._control.token_problem = self._tokens.problem
+        self._control.token_problem = tokens.problem
 
     def _make_again(self) -> bool:
         """Replace sockets that clients can no longer reach, after accepting those that wait; return whether one was replaced."""

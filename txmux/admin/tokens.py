@@ -42,13 +42,16 @@ class AdminTokens:
         self._others = self._read_others() or ()
         return self._all()
 
-    def read_again(self) -> Sequence[AdminToken] | None:
+    async def read_again(self) -> Sequence[AdminToken] | None:
         """Return all of them if the file has changed; one that cannot be read, or is wrong, changes nothing, and `problem` says why."""
         problem = self.problem
+        if self._watched is None:
+            return None
         try:
-            others = self._read_others()
-        except MuxError as error:
-            self.problem = f"{error}; the tokens read before stay valid until this is right"
+            others = await self._watched.look(self._read_others)
+        except (MuxError, OSError) as error:
+            why = self._unreadable(error) if isinstance(error, OSError) else error
+            self.problem = f"{why}; the tokens read before stay valid until this is right"
             if self.problem != problem:
                 self._log.warn("{problem}", problem=self.problem)
             return None
@@ -70,7 +73,7 @@ class AdminTokens:
         try:
             data = self._watched.read()
         except OSError as error:
-            raise _wrong(f"{self._path} cannot be read: {error.strerror}") from error
+            raise self._unreadable(error) from error
         if data is None:
             return None
         tokens, problems = read_tokens(data, self._own)
@@ -79,6 +82,9 @@ class AdminTokens:
             end = f" (and {more}: txmux check)" if problems[1:] else ""
             raise _wrong(f"{self._path}{problems[0]}{end}")
         return tokens
+
+    def _unreadable(self, error: OSError) -> MuxError:
+        return _wrong(f"{self._path} cannot be read: {error.strerror}")
 
     def _all(self) -> Sequence[AdminToken]:
         return [*filter(None, [self._own]), *self._others]

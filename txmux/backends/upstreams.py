@@ -170,7 +170,7 @@ class Upstreams:
     def unreadable(self) -> Mapping[str, Mapping[Path, bytes]]:
         """Return the files in use of the backends whose files cannot be read now, for a process that starts."""
         unreadable = {}
-        for upstream in self._with_files:
+        for upstream in [*self._with_files]:  # a thread may look
             backend = upstream.backend
             try:
                 read_backend_files(backend)

@@ -2,7 +2,7 @@
 
 import re
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from hmac import compare_digest
 from pathlib import Path
@@ -56,7 +56,8 @@ class TunnelUsers(WatchedFiles):
             what = f"needs the package bcrypt; run: {how_to_install('tunnel')}"
             raise MuxError(f"[route {route}] tunnel_users: {what}") from None
         self._hash: Callable[[bytes, bytes], bytes] = bcrypt.hashpw
-        self._path, self._hashes, self.wrong = path, dict[str, bytes](), ""
+        self._hashes: Mapping[str, bytes] = {}
+        self._path, self.wrong = path, ""
         self._queue = LoginQueue[_Check](monotonic)
         self._checks: dict[tuple[int, Login], _Check] = {}
         self._is_checking = False
@@ -64,8 +65,7 @@ class TunnelUsers(WatchedFiles):
         # Digests of right logins: a client that comes again does not wait, nor cost a quarter of a second of CPU.
         self._known: set[bytes] = set()
         self._salt = secrets.token_bytes(16)
-        super().__init__(monotonic, f"[route {route}] ")
-        self._seen = []  # none is read yet
+        super().__init__(monotonic, f"[route {route}] ", is_read=False)
         self.look_again()
 
     @override
@@ -73,12 +73,16 @@ class TunnelUsers(WatchedFiles):
         return [self._path]
 
     @override
-    def _read_again(self) -> None:
+    def _read(self) -> Callable[[], None]:
         try:
-            self._hashes, problems = read_users(read_list(self._path))
+            users, problems = read_users(read_list(self._path))
         except OSError as error:
             what = f"{self._path} cannot be read: {error.strerror}"
-            raise TLSFileError(self._key, what) from None
+            raise TLSFileError(self._key, what, error) from None
+        return lambda: self._use_users(users, problems)
+
+    def _use_users(self, users: Mapping[str, bytes], problems: Sequence[str]) -> None:
+        self._hashes = users
         where = f"{self._section}{self._key}: {self._path}"
         self.wrong = f"{where}{problems[0]}" if problems else ""
         for problem in problems:

@@ -5,14 +5,17 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import ClassVar
 
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from txmux.files import state_at
 from txmux.net.tls.errors import TLSFileError
+from txmux.net.turns import outcome_of_look
 
 # Times as long as reading took, until files that are wrong are read again though they look the same.
 _REST = 50
-_PAUSE_OF_HELPER = 5.0  # minimum seconds where the helper checks the files, while all clients wait
+_WAIT = 0.05  # seconds that a client waits for a look, for which a healthy disk needs a thousandth of that
+_SILENT = {errno.EPIPE, errno.ETIMEDOUT}  # errors of the helper, and of a disk
 
 
 class WatchedFiles:
@@ -22,10 +25,10 @@ class WatchedFiles:
         seconds: The clock.
         section: Where the rules name the files, in brackets.
         is_quiet: Whether another process logs what happens.
+        is_read: Whether the caller reads the files now; otherwise the next look does.
 
     Attributes:
         trouble: Why what is in the files is not in use; empty if it is.
-        is_helped: Whether the helper looks at the files, while this process waits.
     """
 
     _log = Logger()
@@ -33,59 +36,104 @@ class WatchedFiles:
     _key: ClassVar[str]  # of the rules
 
     def __init__(
-        self, seconds: Callable[[], float], section: str = "", *, is_quiet: bool = False
+        self,
+        seconds: Callable[[], float],
+        section: str = "",
+        *,
+        is_quiet: bool = False,
+        is_read: bool = True,
     ) -> None:
         self._seconds, self._section, self._is_quiet = seconds, section, is_quiet
-        self.trouble, self._again_at = "", 0.0
+        self.trouble, self._again_at, self._is_looking = "", 0.0, False
         # Before reading, so that a change in between is noticed.
-        self._seen = self._states()
+        self._seen: list[object] = self._states() if is_read else []
         self._looked_at = seconds()
 
     def look(self) -> None:
-        """Look at the files, unless that was just done."""
-        pause = _PAUSE_OF_HELPER if self.is_helped else self._pause
-        if self._seconds() - self._looked_at >= pause:
-            self.look_again()
+        """Look at the files, unless that was just done, or goes on: their disk may not answer."""
+        if self._seconds() - self._looked_at >= self._pause and not self._is_looking:
+            self._is_looking = True
+            Deferred.fromCoroutine(self.look_in_thread(_WAIT))
+
+    async def look_in_thread(self, wait: float = 0.0) -> None:
+        """Look at the files now, in a thread; for `wait`, see `outcome_of_look`."""
+        use, problem = await outcome_of_look(self._examine, wait=wait)
+        self._is_looking = False
+        if use is not None:
+            use()
+        elif isinstance(problem, OSError):
+            self._keep(problem)
+        elif problem is not None:
+            raise problem
 
     def look_again(self) -> None:
-        """Look at the files now, so that reports are right in a process without clients."""
+        """Look at the files now, where a start or a reload waits for it."""
+        try:
+            use = self._examine()
+        except OSError as problem:
+            self._keep(problem)
+        else:
+            use()
+
+    def _examine(self) -> Callable[[], None]:
+        """Look at the files; return what puts to use what was found, which the reactor's thread calls.
+
+        An `OSError` says that a disk does not answer (``ETIMEDOUT``), or the helper (``EPIPE``).
+        """
         self._looked_at = now = self._seconds()
-        states, before = self._states(), self.trouble
-        if self._is_helper_silent:  # it would not open them, either
-            what = "the helper that looks at the files does not answer"
-            self.trouble = f"{self._section}{self._key}: {what}"
+        seen, states, again_at = self._seen, self._states(must_answer=True), 0.0
         # What is wrong may be mended without another state.
-        elif states != self._seen or (before and now >= self._again_at):
-            self._seen = states
-            try:
-                self._read_again()
-            except TLSFileError as problem:
-                self.trouble, ended = self._kept(problem), self._seconds()
-                self._again_at = ended + _REST * (ended - now)
-            else:
-                self.trouble = ""
-        if self.trouble not in {"", before} and not self._is_quiet:
-            self._log.error("{trouble}", trouble=self.trouble)
+        if states == seen and not (self.trouble and now >= self._again_at):
+            return lambda: None
+        problem = None
+        try:
+            use = self._read()
+        except TLSFileError as error:
+            if error.cause is not None and error.cause.errno in _SILENT:
+                raise error.cause from None
+            problem, ended = error, self._seconds()
+            again_at = ended + _REST * (ended - now)
+
+        def take() -> None:
+            if self._seen is not seen:
+                return  # a reload has read them meanwhile
+            self._seen, self._again_at = states, again_at
+            if problem is None:
+                use()
+            self._report("" if problem is None else self._kept(problem))
+
+        return take
+
+    def _keep(self, problem: OSError) -> None:
+        if problem.errno == errno.EPIPE:  # it would not open them, either
+            what = "the helper that looks at the files does not answer"
+            self._report(f"{self._section}{self._key}: {what}")
+        else:
+            what = f"cannot read '{problem.filename or 'its files'}': {problem.strerror}"
+            self._report(self._kept(TLSFileError(self._key, what)))
+
+    def _report(self, trouble: str) -> None:
+        before, self.trouble = self.trouble, trouble
+        if trouble not in {"", before} and not self._is_quiet:
+            self._log.error("{trouble}", trouble=trouble)
 
     def _paths(self) -> Iterable[Path]:
         raise NotImplementedError
 
-    def _read_again(self) -> None:
-        """Read the files; raises `TLSFileError` if they cannot be used."""
+    def _read(self) -> Callable[[], None]:
+        """Read the files, and return what puts them to use; a `TLSFileError` if they cannot be used."""
         raise NotImplementedError
 
     def _kept(self, problem: TLSFileError) -> str:
         return f"{self._section}{problem.key}: {problem.what}; what is in use is kept"
 
-    def _states(self) -> list[object]:
-        self.is_helped = self._is_helper_silent = False
-        return [self._state_at(path) for path in self._paths()]
+    def _states(self, *, must_answer: bool = False) -> list[object]:
+        return [self._state_at(path, must_answer=must_answer) for path in self._paths()]
 
-    def _state_at(self, path: Path) -> object:
+    def _state_at(self, path: Path, *, must_answer: bool) -> object:
         try:
-            state, is_helped = state_at(path)
-        except OSError as problem:  # reading reports it
-            self._is_helper_silent |= problem.errno == errno.EPIPE
-            return problem.errno
-        self.is_helped |= is_helped
-        return state
+            return state_at(path)
+        except OSError as problem:
+            if must_answer and problem.errno in _SILENT:
+                raise
+            return problem.errno  # reading reports it

@@ -13,8 +13,8 @@ from txmux.control.overrides import ServiceState, WorkersCondition
 from txmux.control.report import Report
 from txmux.control.rules_index import RulesIndex
 from txmux.net.sockets.queues import Overflow
-from txmux.rules.lint.secrets import readable_secrets
 from txmux.rules.model import Backend, Rules
+from txmux.rules.problems import Problem
 from txmux.serving.listen_addresses import listen_addresses
 from txmux.telemetry.attention import CANNOT_START, MEMORY_RAN_OUT, AttentionItem, Level
 from txmux.telemetry.counting.snapshot import Gauges
@@ -429,8 +429,8 @@ def helper_gone(problems: Iterable[str]) -> Iterator[AttentionItem]:
         yield AttentionItem("critical", "helper", what, do=do, subject="helper", is_logged=True)
 
 
-def secrets(index: RulesIndex, token_problem: str) -> Iterator[AttentionItem]:
-    for problem in readable_secrets(index.rules, index.secrets):
+def secrets(readable: Iterable[Problem], token_problem: str) -> Iterator[AttentionItem]:
+    for problem in readable:
         text, _, do = problem.message.partition("; ")
         yield AttentionItem("note", "token", text, do=do, is_logged=True)
     if token_problem:

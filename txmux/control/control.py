@@ -174,6 +174,7 @@ class Control:
         self.index = RulesIndex(rules)
         self._lists.use(rules)
         self._sharing.use(rules)
+        Deferred.fromCoroutine(self.index.look_at_secrets())
 
     async def unusable_lists(self) -> list[str]:
         """Look at the lists of networks and the databases of places, and return a sentence for each that cannot be used."""
@@ -308,7 +309,7 @@ class Control:
             *attention.silent_workers(condition),
             *(attention.processes(self.state, now) if self.state else ()),
             *attention.measured(gauges, self.rules, now),
-            *attention.secrets(self.index, self.token_problem),
+            *attention.secrets(self.index.readable_secrets, self.token_problem),
             *(self._renewed.attention() if self._renewed is not None else ()),
             *attention.bans_without_room(self._sharing.problems),
             *self.refusing(gauges),
@@ -335,6 +336,7 @@ class Control:
 
     async def look(self) -> None:
         """Notice what needs attention, though nobody asks; called every few seconds."""
+        await self.index.look_at_secrets()
         await self.attention(await self.ask_for_trouble())
 
     async def _served(self) -> dict[str, Any]:

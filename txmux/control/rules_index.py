@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 
 from txmux.control.report import UnknownError
-from txmux.rules.lint.secrets import secret_files
+from txmux.net.turns import look_in_thread
+from txmux.rules.lint.secrets import readable_secrets, secret_files
 from txmux.rules.model import Backend, Route, Rules, Section, Server
 from txmux.rules.model.section import NOWHERE
 from txmux.rules.named_files import NamedFile
-from txmux.rules.problems import listed, suggestion
+from txmux.rules.problems import Problem, listed, suggestion
 from txmux.transport import Transport
 
 
@@ -19,6 +21,7 @@ class RulesIndex:
 
     def __init__(self, rules: Rules) -> None:
         self.rules = rules
+        self.readable_secrets: Sequence[Problem] = ()
         self._lines: dict[str, Sequence[str]] = {}
         self._everywhere: dict[Transport | None, Sequence[str]] = {}
 
@@ -54,6 +57,12 @@ class RulesIndex:
     @cached_property
     def secrets(self) -> Sequence[NamedFile]:
         return secret_files(self.rules)
+
+    async def look_at_secrets(self) -> None:
+        """Find in a thread which secrets every user of this machine can read, for `readable_secrets`."""
+        with suppress(OSError):  # who needs the file reports it
+            found = await look_in_thread(lambda: [*readable_secrets(self.rules, self.secrets)])
+            self.readable_secrets = found
 
     @cached_property
     def places(self) -> Mapping[str, int]:

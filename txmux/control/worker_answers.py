@@ -192,8 +192,7 @@ def _unread(serving: Serving, configurations: Iterable[Configuration]) -> Iterat
         for level in (configuration.plain or configuration).layers:
             for route in level.outer.items:
                 if route.users is not None:
-                    if not route.users.is_helped:  # the helper might not answer
-                        route.users.look()  # no client may have come since the file was changed
+                    route.users.look()  # no client may have come since the file was changed
                     yield from filter(None, [route.users.trouble or route.users.wrong])
 
 

@@ -1,17 +1,18 @@
 """Long work in small pieces, so that the process's connections do not wait for it."""
 
+import errno
 import os
 import sys
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator, Iterable
 from contextlib import suppress
 from functools import cache, partial
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from threading import Thread, current_thread, get_ident
 from time import perf_counter
 from typing import Any, TypeVar, cast
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import deferLater
 
 from txmux.files import forget_thread, late_disk
@@ -83,17 +84,27 @@ async def in_thread(function: Callable[..., T], *arguments: Any) -> T:
     sys.setswitchinterval(_OFTEN)
     try:
         with UNCOLLECTED:
-            result, error = await outcome_in_thread(function, *arguments)
+            outcome = await outcome_in_thread(function, *arguments)
     finally:
         _running -= 1
         if not _running:
             sys.setswitchinterval(_usual)
+    return _result_of(outcome)
+
+
+async def look_in_thread(function: Callable[..., T], *arguments: Any) -> T:
+    """Have a function look at files that may have changed; see `outcome_of_look`."""
+    return _result_of(await outcome_of_look(function, *arguments))
+
+
+def _result_of(outcome: _Outcome[T]) -> T:
+    result, error = outcome
     if error is None:
         return cast("T", result)
     try:
         raise error
     finally:
-        del error
+        del error, outcome
 
 
 def outcome_in_thread(function: Callable[..., T], *arguments: Any) -> Deferred[_Outcome[T]]:
@@ -103,6 +114,30 @@ def outcome_in_thread(function: Callable[..., T], *arguments: Any) -> Deferred[_
     """
     ended: Deferred[_Outcome[T]] = Deferred()
     _thread(os.getpid()).run(partial(_attempt, function, *arguments), ended)
+    return ended
+
+
+def outcome_of_look(
+    function: Callable[..., T], *arguments: Any, wait: float = 0.0
+) -> Deferred[_Outcome[T]]:
+    """Have a function look at files, in a thread that does nothing else: every look reads its files by this.
+
+    It is run at once as long as the reactor does not, when no client could wait for it.
+
+    Args:
+        function: What looks at them; an `OSError` (``ETIMEDOUT``) takes the place of its result if a disk does not answer.
+        arguments: For the function.
+        wait: Seconds for which the caller waits if no other look goes on; then what a healthy disk says comes at once.
+    """
+    from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
+
+    if not cast("Any", reactor).running:
+        return succeed(_attempt(function, *arguments))
+    ended: Deferred[_Outcome[T]] = Deferred()
+    try:
+        _thread(os.getpid(), "looks").run(partial(_attempt, function, *arguments), ended, wait)
+    except RuntimeError as error:
+        ended.callback((None, OSError(errno.EAGAIN, f"there is no thread to read it: {error}")))
     return ended
 
 
@@ -138,21 +173,32 @@ class _JobThread:
             self._thread = before
             raise
 
-    def run(self, job: Callable[[], Any], ended: Deferred[Any]) -> None:
+    def run(self, job: Callable[[], Any], ended: Deferred[Any], wait: float = 0.0) -> None:
+        done: SimpleQueue[Any] = SimpleQueue()
+
+        def do() -> Any:
+            outcome = job()
+            done.put(outcome)
+            return outcome
+
+        is_idle = not self._waiting
         self._waiting.append(ended)
-        self._jobs.put((job, ended))
+        self._jobs.put((do, ended))
         self._look = self._look or self._reactor.callLater(_LOOK, self._look_at_disk)
+        if wait and is_idle:
+            with suppress(Empty):
+                self._end(ended, done.get(timeout=wait))
 
     def _work(self) -> None:
         thread = current_thread()
         while True:
             job, ended = self._jobs.get()
             forget_thread(get_ident())
-            if not ended.called:  # it is still waited for
-                self._reactor.callFromThread(self._end, ended, job())
+            outcome = None if ended.called else job()  # it may be waited for no longer
+            self._reactor.callFromThread(self._end, ended, outcome)
             if thread is not self._thread:
                 return
-            del job, ended
+            del job, ended, outcome
 
     def _end(self, ended: Deferred[Any], outcome: Any) -> None:
         if ended in self._waiting:
@@ -184,7 +230,7 @@ def start_thread() -> None:
 
 
 @cache
-def _thread(_pid: int) -> _JobThread:
+def _thread(_pid: int, _for: str = "") -> _JobThread:
     return _JobThread()
 
 

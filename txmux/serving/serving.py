@@ -118,6 +118,7 @@ class Serving:
         runtime.prepare_rules(rules, use=True, may_lack=may_lack)
         self._detect_loops_to_admin(rules)
         self._denied = DeniedClients(reactor, self._all_listeners)
+        self.runtime.lists.on_change = self._denied.check_all
         self.terminations = Terminations(reactor)
         self.terminations.read_certificates(rules, in_use[0])
         self.listening_ports = ListeningPorts(accepting=accepting, datagrams=not shared)
@@ -613,8 +614,7 @@ class Serving:
 
     def feed(self, published: Mapping[str, Any]) -> None:
         """Replace the contents of network lists; see `Lists.feed`."""
-        if self.runtime.lists.feed(published):
-            self._denied.check_all()
+        self.runtime.lists.feed(published)
 
     def reopen_log(self) -> None:
         if self._access_log is not None:

@@ -4,6 +4,7 @@ from ipaddress import ip_address
 
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -35,10 +36,10 @@ class PlacesTests(SynchronousTestCase):
         self.places.read([self.countries])
         write_places(self.countries, {"192.0.2.0/24": country("DE")})
         self.assertEqual(self.found("192.0.2.1"), ["continent=EU", "country=FR"])
-        self.places.read_again()
+        self.successResultOf(Deferred.fromCoroutine(self.places.read_again()))
         self.assertEqual(self.found("192.0.2.1"), ["continent=EU", "country=DE"])
         self.countries.write_bytes(b"no database")
-        self.places.read_again()
+        self.successResultOf(Deferred.fromCoroutine(self.places.read_again()))
         self.assertEqual(self.found("192.0.2.1"), ["continent=EU", "country=DE"])
 
     def test_bad_file_is_refused_with_a_hint(self) -> None:

@@ -20,6 +20,7 @@ from txmux.access.lists.current import Packed, pack
 from txmux.errors import MuxError
 from txmux.files import read_secret
 from txmux.net.http import NotConnectedError, ResponseTimeoutError, request
+from txmux.net.turns import look_in_thread
 from txmux.rules.model import IPNetwork, NetworkSet
 from txmux.wire.jsontext import JsonLists
 
@@ -142,11 +143,15 @@ class CrowdSec:
         reader = DecisionsReader(self._reactor.seconds())
         startup = "false" if self._is_known else "true"
         try:
+            key = await look_in_thread(read_key, self._key)
+        except OSError as error:
+            raise _AwayError(f"cannot read '{self._key}': {error.strerror}") from None
+        try:
             answer = await request(
                 self._reactor,
                 "GET",
                 self._url + _PATH.format(startup=startup),
-                {"X-Api-Key": read_key(self._key), "Accept": "*/*"},
+                {"X-Api-Key": key, "Accept": "*/*"},
                 seconds=_PATIENCE,
                 most=_MOST_BYTES,
                 body_seconds=_PATIENCE,

@@ -6,8 +6,10 @@ import base64
 import sys
 import weakref
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
+
+from twisted.internet.defer import Deferred
 
 from txmux.access.lists.geo import GeoDatabase, GeoDatabaseError
 from txmux.rules.model import Backend, Listener, NetworkSet, Route, Rules
@@ -43,9 +45,14 @@ def varying_in(
 
 
 class Lists:
-    """Replaces the contents of varying networks, also in older rules that are still in use."""
+    """Replaces the contents of varying networks, also in older rules that are still in use.
+
+    Attributes:
+        on_change: Called when contents have changed.
+    """
 
     def __init__(self) -> None:
+        self.on_change: Callable[[], object] = lambda: None
         self.contents: dict[str, Any] = {}  # what `feed` was given, by names
         self._held: dict[str, list[weakref.ref[Varying]]] = {}
         self._places = GeoDatabase()
@@ -87,8 +94,8 @@ class Lists:
             held[:] = [ref for ref in held if ref() is not None and ref() is not varying]
             held.append(weakref.ref(varying))
 
-    def feed(self, published: Mapping[str, Any]) -> bool:
-        """Replace contents by name, as `pack` returns them; returns whether anything has changed."""
+    def feed(self, published: Mapping[str, Any]) -> None:
+        """Replace contents by name, as `pack` returns them."""
         changed = {
             name: value
             for name, value in published.items()
@@ -97,14 +104,16 @@ class Lists:
         self.contents.update(changed)
         for name, value in changed.items():
             if name == PLACES:
-                self._places.read_again()
+                reading = Deferred.fromCoroutine(self._places.read_again())
+                reading.addCallback(lambda _: self.on_change())
                 continue
             contents = unpack(value)
             for ref in self._held.get(name, ()):
                 varying = ref()
                 if varying is not None:
                     varying.contents = contents
-        return bool(changed)
+        if changed:
+            self.on_change()
 
 
 def pack(networks: NetworkSet) -> Packed:

@@ -13,6 +13,7 @@ from twisted.logger import Logger
 
 from txmux.errors import MuxError, how_to_install
 from txmux.files import LARGEST, read_bytes
+from txmux.net.turns import look_in_thread
 from txmux.transport import IPAddress
 
 Found = frozenset[tuple[str, str | int]]
@@ -60,14 +61,17 @@ class GeoDatabase:
             self._is_damaged = False
             self._found.clear()
 
-    def read_again(self) -> None:
-        """Read the same files again; if one of them is bad, nothing changes."""
+    async def read_again(self) -> None:
+        """Read the same files again, in a thread; if one of them is bad, nothing changes."""
+        paths = self._paths
         try:
-            self._readers = [_reader(path) for path in self._paths]
-            self._is_damaged, self.trouble = False, ""
-        except GeoDatabaseError as problem:
+            readers = await look_in_thread(lambda: [_reader(path) for path in paths])
+        except (GeoDatabaseError, OSError) as problem:
             self._log.error("{problem}; keeping its previous contents", problem=problem)
-        self._found.clear()
+            return
+        if paths is self._paths:
+            self._readers, self._is_damaged, self.trouble = readers, False, ""
+            self._found.clear()
 
     def find(self, address: IPAddress) -> Found:
         facts = self._found.get(address)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import attrs
 from twisted.internet.defer import CancelledError, Deferred, succeed
@@ -18,12 +18,14 @@ from txmux.access.lists.current import PLACES, Packed, pack, varying_of
 from txmux.access.lists.geo import GeoDatabaseError, read_geo_database
 from txmux.errors import MuxError, cause_of
 from txmux.files import LARGEST, LARGEST_LIST, FileState, read_list, state_at
-from txmux.net.turns import Turns
+from txmux.net.turns import Turns, look_in_thread
 from txmux.rules.model import IPNetwork, NetworkSet, Rules
 from txmux.rules.reading.files import text_of
 from txmux.rules.reading.networks import read_lines
 from txmux.telemetry.formatting import counted
 from txmux.telemetry.sources import Kind, Source
+
+T = TypeVar("T")
 
 _FILES = 4.0
 """Seconds between two checks of a file: a change takes effect within 10 s, also in a busy worker."""
@@ -50,11 +52,19 @@ class WatchedFile:
         self._most = most
         self._state: FileState | None = None
 
+    async def look(self, read: Callable[[], T]) -> T:
+        """Call what reads this file, in a thread. What cannot be read counts as changed, also if it was not its turn."""
+        try:
+            return await look_in_thread(read)
+        except OSError:
+            self._state = None
+            raise
+
     def read(self) -> bytes | None:
         """Return the contents if they may have changed since the last call."""
         # An unreadable file is read again once it is back, even if it has not changed.
         before, self._state = self._state, None
-        state, _ = state_at(self.path)
+        state = state_at(self.path)
         if state == before:
             self._state = before
             return None
@@ -86,7 +96,7 @@ class NetworksFile:
     async def fetch_changes(self) -> Packed | None:
         """Return its networks if they have changed. An unreadable or wrong file changes nothing."""
         try:
-            data = self._watched.read()
+            data = await self._watched.look(self._watched.read)
             if data is None:
                 return None
             text = text_of(data)
@@ -129,22 +139,27 @@ class _Database:
     problem: str = attrs.field(default="", init=False)
 
     async def fetch_changes(self) -> Any:
-        path = self._watched.path
         try:
-            data = self._watched.read()
+            content = await self._watched.look(self._read)
         except OSError as error:  # it is being exchanged, or it is missed when it is read
             self.problem = f"cannot read it: {error.strerror}"
             return None
-        if data is None:
-            return None
-        try:
-            read_geo_database(path, data)
-            self.problem = ""
         except GeoDatabaseError as error:
             self.problem = str(error)
             return None
+        if content is None:
+            return None
+        self.problem = ""
         was_known, self._is_known = self._is_known, True
-        return hash(data) if was_known else None
+        return content if was_known else None
+
+    def _read(self) -> int | None:
+        """Return what differs with the content of a database that is right; ``None`` if it has not changed."""
+        data = self._watched.read()
+        if data is None:
+            return None
+        read_geo_database(self._watched.path, data)
+        return hash(data)
 
 
 @attrs.define

@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 from txmux.errors import cause_of
 from txmux.files import read_bytes
 from txmux.net.redis import RedisError, RedisProtocol, reason
+from txmux.net.turns import look_in_thread
 from txmux.rules.model.settings import Store
 
 STEADY = 4.0
@@ -90,7 +91,8 @@ class RedisConnection:
         self._trying.addErrback(self._failed)
 
     async def _connect(self) -> None:
-        secret = None if self._password is None else read_password(self._password)
+        path = self._password
+        secret = None if path is None else await look_in_thread(read_password, path)
         factory = Factory.forProtocol(self._protocol)
         factory.noisy = False
         connecting: Any = self._endpoint().connect(factory)

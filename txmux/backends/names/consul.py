@@ -19,6 +19,7 @@ from txmux.backends.pool.member import ResolvedAddress
 from txmux.errors import MuxError, printable
 from txmux.files import read_secret
 from txmux.net.http import HttpResponse, ResponseTimeoutError, request
+from txmux.net.turns import look_in_thread
 from txmux.rules.model import Backend, ConsulService
 from txmux.telemetry.sources import Source
 from txmux.transport import is_address
@@ -259,7 +260,10 @@ class ConsulFinder:
         url = f"{base}{path}{'?' if query else ''}{urlencode(query)}"
         headers = {"Accept": "application/json"}
         if self._token is not None:
-            headers["X-Consul-Token"] = read_token(self._token)
+            try:
+                headers["X-Consul-Token"] = await look_in_thread(read_token, self._token)
+            except OSError as error:
+                raise NotConsulError(f"cannot read {self._token}: {error.strerror}") from None
         # Consul itself waits for up to a sixteenth longer.
         seconds = _GRACE + (wait * 17 / 16 if index else 0.0)
         return await request(

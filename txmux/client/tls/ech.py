@@ -5,6 +5,7 @@ import binascii
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import attrs
@@ -51,7 +52,7 @@ def read_key_file(path: Path) -> KeyFile:
         TLSFileError: It cannot be used.
     """
     try:
-        made, data = state_at(path)[0][3] / 1e9, read_bytes(path)
+        made, data = state_at(path)[3] / 1e9, read_bytes(path)
     except OSError as problem:
         raise _unreadable(path, problem) from None
     pem, line = _part(path, data, "PRIVATE KEY", "private key")
@@ -153,7 +154,7 @@ class EchKeys(WatchedFiles):
         self._by_id: Mapping[int, Key] = {}
         self.files: list[KeyFile] = []
         try:
-            self._read()
+            self._take(read_key_files(path))
         except TLSFileError as problem:
             if not may_lack:
                 raise
@@ -175,12 +176,15 @@ class EchKeys(WatchedFiles):
         with suppress(TLSFileError):  # reading reports it
             yield from (path for path in key_paths(self._path) if path != self._path)
 
-    def _read(self) -> None:
-        self.files = read_key_files(self._path)
-        self._by_id = {key.config.id: key for file in reversed(self.files) for key in file.keys}
-
     @override
-    def _read_again(self) -> None:
-        self._read()
+    def _read(self) -> Callable[[], None]:
+        return partial(self._use_files, read_key_files(self._path))
+
+    def _take(self, files: list[KeyFile]) -> None:
+        self.files = files
+        self._by_id = {key.config.id: key for file in reversed(files) for key in file.keys}
+
+    def _use_files(self, files: list[KeyFile]) -> None:
+        self._take(files)
         if not self._is_quiet:
             self._log.info("{key} = {path}: keys reloaded", key=KEY, path=str(self._path))

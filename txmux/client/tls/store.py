@@ -19,7 +19,7 @@ class CertificateStore(WatchedFiles):
     """The certificates, and the authorities of clients.
 
     Args:
-        in_use: The files as another process of this service uses them, in place of those that cannot be read.
+        in_use: The files as another process of this service uses them, which it cannot read now.
         is_copied: Whether `files` is needed, for other processes; what happens is not logged here then.
 
     Attributes:
@@ -42,14 +42,14 @@ class CertificateStore(WatchedFiles):
     ) -> None:
         self._end = end
         self._is_copied = is_copied
-        super().__init__(seconds, f"[route {route}] ", is_quiet=is_copied)
-        try:
+        section, is_read = f"[route {route}] ", in_use is None
+        super().__init__(seconds, section, is_quiet=is_copied, is_read=is_read)
+        if in_use is None:
             self._contexts = self._make_contexts()
-        except TLSFileError as problem:
-            if in_use is None:
-                raise
+        else:  # a disk that did not answer there might halt this process: its first look says more
             self._contexts = Contexts(end, in_use.__getitem__)
-            self.trouble = self._kept(problem)
+            files = " or ".join(f"'{path}'" for path in in_use)
+            self.trouble = self._kept(TLSFileError(self._key, f"cannot use {files}"))
 
     @override
     def _paths(self) -> list[Path]:
@@ -114,8 +114,9 @@ class CertificateStore(WatchedFiles):
             self._log.info("{where}: certificates reloaded", where=where)
 
     @override
-    def _read_again(self) -> None:
-        self.use_contexts(self._make_contexts(), self._seen)
+    def _read(self) -> Callable[[], None]:
+        contexts = self._make_contexts()
+        return lambda: self.use_contexts(contexts, self._seen)
 
     @override
     def _kept(self, problem: TLSFileError) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
+from twisted.internet.defer import Deferred, succeed
 
 from txmux.detection.ranked import finish
 from txmux.errors import MuxError
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from txmux.client.tls.termination import Termination
 
 
-_LOOK = 0.02  # seconds that one look at files takes
+_LOOK = 0.02  # seconds that one look at files takes, as long as their disk answers
 
 FilesInUse: TypeAlias = Mapping[str, Mapping[Path, bytes]]
 """The contents of files by the name of the route, or of the backend, that uses them."""
@@ -45,6 +46,7 @@ class Terminations:
         self._in_use: FilesInUse = {}
         self._ech: dict[Path, EchKeys] = {}
         self._left: list[tuple[str, TlsEnd]] = []  # at which `look` has not looked yet
+        self._looking: Deferred[None] = succeed(None)
 
     def read_certificates(self, rules: Rules, in_use: FilesInUse | None = None) -> None:
         """Read all files; of a route whose files cannot be read, use those that another process uses."""
@@ -163,33 +165,40 @@ class Terminations:
             for certificate in made.store.shown()
         ]
 
-    def look_again(self) -> None:
+    def look_again(self) -> Deferred[None]:
         """Read the certificates by ACME again, since some are new."""
-        for (_, end), made in self._made.items():
-            if end.acme:
-                made.store.look_again()
+        return Deferred.fromCoroutine(self.look_at_all(is_acme=True))
+
+    async def look_at_all(self, *, is_acme: bool = False) -> None:
+        """Look at the certificates of all routes, or of those by ACME, now."""
+        for (_, end), made in [*self._made.items()]:
+            if end.acme or not is_acme:
+                await made.store.look_in_thread()
 
     def look(self) -> None:
-        """Read changed files again, except those at which only a helper can look, which might not answer.
+        """Begin to look at changed files, unless such a look goes on.
 
-        Many files that are renewed at once take several calls, since clients wait for each.
+        Many files that are renewed at once take several calls, since clients take turns with the thread that reads them.
         """
+        if self._looking.called:
+            self._looking = Deferred.fromCoroutine(self._look())
+
+    async def _look(self) -> None:
+        for keys in [*self._ech.values()]:
+            await keys.look_in_thread()
         self._left = self._left or [*self._made]
         until = self._reactor.seconds() + _LOOK
         while self._left and self._reactor.seconds() < until:
             made = self._made.get(self._left.pop())
-            if made is not None and not made.store.is_helped:
-                made.store.look()
-        for keys in self._ech.values():
-            keys.look()
+            if made is not None:
+                await made.store.look_in_thread()
 
     def unreadable(self, rules: Rules) -> FilesInUse:
-        """Return the files in use of the routes whose files cannot be read now, for a process that starts."""
+        """Return the files in use of the routes whose files could not be read at the last look, for a process that starts."""
         unreadable = {}
         for route in rules.routes:
             if route.terminate_tls is not None:
                 store = self._termination_of(route, route.terminate_tls).store
-                store.look_again()  # a moment ago they may have been there
                 if store.trouble:
                     unreadable[route.name] = store.files
         return unreadable

@@ -17,12 +17,12 @@ class TLSFileError(MuxError):
     Args:
         key: The key that names it in the rules.
         message: What is wrong and what to change, without the key.
-        cause: The system's error; `forbidden` says whether only the permission to read is missing.
+        cause: The system's error, if it is one; `forbidden` says whether only the permission to read is missing.
     """
 
     def __init__(self, key: str, message: str, cause: OSError | None = None) -> None:
         super().__init__(message)
-        self.key = key
+        self.key, self.cause = key, cause
         self.forbidden = cause is not None and cause.errno in {errno.EACCES, errno.EPERM}
 
     @property

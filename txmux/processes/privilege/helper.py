@@ -23,7 +23,15 @@ import attrs
 
 from txmux.admin.listen_addresses import admin_addresses, automatic_addresses, make_token
 from txmux.errors import MuxError, cause_of
-from txmux.files import FileId, file_id, open_log, open_safely, remove_own_socket, require_proc
+from txmux.files import (
+    FileId,
+    file_id,
+    on_disk,
+    open_log,
+    open_safely,
+    remove_own_socket,
+    require_proc,
+)
 from txmux.net.channel import messages
 from txmux.net.channel.descriptorstream import close_all
 from txmux.net.channel.message import Message
@@ -211,10 +219,11 @@ class Helper:
             raise _not_named(path)
         if any(path == named.token for named in self._named):
             make_token(Path(path))
-        if self._is_privileged:
-            opened, _ = open_safely(Path(path))
-        else:
-            opened = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        with on_disk(Path(path)):
+            if self._is_privileged:
+                opened, _ = open_safely(Path(path))
+            else:
+                opened = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
         is_folder = stat.S_ISDIR(os.fstat(opened).st_mode)
         if is_folder and not any(path in named.folders for named in self._named):
             os.close(opened)

@@ -16,6 +16,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txmux.files import use_helper
+from txmux.net.turns import outcome_of_look
 from txmux.processes import oom
 from txmux.processes.privilege.account import account_of
 from txmux.processes.privilege.helper import Helper
@@ -173,8 +174,15 @@ class _WorkerRequests(FileDescriptor):
         self.connected = 1
         self.startReading()
 
-    def doRead(self) -> Failure | None:
-        return None if self._helper.serve_one(self._end) else Failure(ConnectionDone())
+    def doRead(self) -> None:
+        self.stopReading()
+        outcome_of_look(self._helper.serve_one, self._end).addCallback(self._served)
+
+    def _served(self, outcome: tuple[bool | None, Exception | None]) -> None:
+        if outcome[0] is False:
+            self.connectionLost(Failure(ConnectionDone()))
+        elif self.connected:  # after a disk that does not answer, there may be other requests
+            self.startReading()
 
     def connectionLost(self, reason: Failure) -> None:
         super().connectionLost(reason)

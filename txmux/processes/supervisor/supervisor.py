@@ -45,7 +45,7 @@ from txmux.net.channel import messages
 from txmux.net.channel.channel import ChannelError, PeerGoneError
 from txmux.net.sockets.descriptors import soft_limit
 from txmux.net.tls.errors import CLIENT_CERTIFICATE
-from txmux.net.turns import Turns, in_thread
+from txmux.net.turns import Turns, in_thread, look_in_thread
 from txmux.processes.oom import KILLS
 from txmux.processes.privilege import landlock
 from txmux.processes.privilege.helper import Helper
@@ -259,8 +259,10 @@ class Supervisor:
     def sandbox(self) -> Sandbox:
         return sandbox_of(self._rules)
 
-    def start_message(self, worker: Worker) -> dict[str, Any]:
+    async def start_message(self, worker: Worker) -> dict[str, Any]:
         """Return the message that starts a worker; see `txmux.processes.workers.received_rules.Start`."""
+        await self._terminations.look_at_all()  # a moment ago they may have been there
+        unreadable = await look_in_thread(self.state.upstreams.unreadable)
         pending = self._pending
         if pending is not None and worker in self.pool.added:
             rules, version, worker.sockets = pending.rules, pending.version, pending.sockets
@@ -280,7 +282,7 @@ class Supervisor:
             "names": self._names.as_json(),
             "banned": banned,
         }
-        in_use = self._terminations.unreadable(rules), self.state.upstreams.unreadable()
+        in_use = self._terminations.unreadable(rules), unreadable
         state["files"] = [*map(packed_files, in_use)]
         state["challenges"] = self._certificates.challenges
         return {**message, "may_lack": worker.has_served, "state": state}

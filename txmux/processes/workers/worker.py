@@ -61,7 +61,7 @@ class _Supervisor(Protocol):
     state: ServiceState
 
     def sandbox(self) -> Sandbox: ...
-    def start_message(self, worker: Worker, /) -> dict[str, Any]: ...
+    async def start_message(self, worker: Worker, /) -> dict[str, Any]: ...
     def connect_to_opener(self) -> socket.socket | None: ...
     def is_served(self) -> bool: ...
     def lacks_helper(self) -> bool: ...
@@ -226,13 +226,7 @@ class Worker:
             if self._hung or (self._retirement is not None and not self.ready):
                 self._end()  # this was due before its ID was known
             elif self._stopped is None:
-                try:
-                    asking = self._ask_to_start(channel)
-                except Exception as problem:  # noqa: BLE001 - the process would wait for ever
-                    self._problem = str(problem) or type(problem).__name__
-                    self._end()
-                else:
-                    asking.addCallbacks(self._is_ready, self._has_failed)
+                Deferred.fromCoroutine(self._have_it_start(channel))
 
     def _cannot_start(self, channel: Channel, why: str) -> None:
         if self._channel is not channel:
@@ -258,8 +252,19 @@ class Worker:
         if channel is not None and not channel.is_open:
             self._lost(channel)
 
-    def _ask_to_start(self, channel: Channel) -> Deferred[Any]:
-        message = self._supervisor.start_message(self)
+    async def _have_it_start(self, channel: Channel) -> None:
+        try:
+            message = await self._supervisor.start_message(self)
+            if self._channel is not channel or self._stopped is not None:
+                return
+            asking = self._ask_to_start(channel, message)
+        except Exception as problem:  # noqa: BLE001 - the process would wait for ever
+            self._problem = str(problem) or type(problem).__name__
+            self._end()
+        else:
+            asking.addCallbacks(self._is_ready, self._has_failed)
+
+    def _ask_to_start(self, channel: Channel, message: dict[str, Any]) -> Deferred[Any]:
         self._limits = self._supervisor.limits.layout
         with self._supervisor.connect_to_opener() or nullcontext() as opener:
             if opener is not None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import attrs
 
 from txmux.errors import sudo_for
-from txmux.files import read_own
+from txmux.files import on_disk, read_own
 from txmux.rules.model import NOWHERE, Rules
 from txmux.rules.named_files import NamedFile, named_files
 from txmux.rules.problems import Problem
@@ -89,11 +89,12 @@ def readable_secrets(
     """
     settings, reported, user = rules.settings, set[Path](), user or own_user()
     for named in secrets:
-        for path in [path for path in _readable_at(named.path) if path not in reported]:
+        readable, place = _open_to_all(named.path)
+        for path in [path for path in readable if path not in reported]:
             reported.add(path)
             message = f"every user of this machine can read '{path}'; run: {user.to_close(path)}"
             yield named.section.problem(message, named.key)
-        if (place := _writable_at(named.path)) and place not in reported:
+        if place and place not in reported:
             reported.add(place)
             message = f"every user of this machine can write to '{place}', and so choose what is in '{named.path}'; run: {sudo_for(place)}chmod o-w {shlex.quote(str(place))}"
             yield named.section.problem(message, named.key)
@@ -101,6 +102,14 @@ def readable_secrets(
     if store is not None and store.password is None and rules.acme_names:
         message = "anyone who can read this Redis can read the keys of ACME certificates, and anyone who can write to it can get certificates for their names; set a password in Redis, and add password=FILE after the address"
         yield settings.section.problem(message, "shared_limits")
+
+
+def _open_to_all(path: Path) -> tuple[Sequence[Path], Path | None]:
+    try:
+        with on_disk(path):
+            return [*_readable_at(path)], _writable_at(path)
+    except OSError:  # its disk does not answer, which who needs the file reports
+        return [], None
 
 
 def _readable_at(path: Path) -> Iterator[Path]:
