@@ -4,6 +4,7 @@ import socket
 from functools import partial
 from pathlib import Path
 
+from tests.admin.processes import ask, get
 from tests.interop.children import PATIENCE, eventually
 from tests.processes.upgrading import Running, UpgradeTestCase
 from tests.support.folders import make_folder
@@ -12,7 +13,8 @@ from tests.support.folders import make_folder
 class RemovedFilesTests(UpgradeTestCase):
     def run_at(self, folder: Path) -> Running:
         names = {name: folder / name for name in ("admin", "metrics", "listen")}
-        settings = f"admin = unix:{names['admin']}\nmetrics = unix:{names['metrics']}"
+        self.status = make_folder(self) / "status"
+        settings = f"admin = unix:{names['admin']}\n    unix:{self.status}\nmetrics = unix:{names['metrics']}"
         rules = f"[listen public]\nendpoint = unix:{names['listen']}\n"
         mux = self.own(Running(self.folder, rules, settings))
         self.addCleanup(mux.kill)
@@ -59,8 +61,29 @@ class RemovedFilesTests(UpgradeTestCase):
             path.write_text("another program's")
         for path in self.paths:
             mux.child.wait_for(f"another program has put its own file at {path}, ")
+        self.is_reported(f"another program has put its own file at {self.paths[-1]}")
         mux.reload()
         for path in self.paths:
             self.assertEqual(path.read_text(), "another program's")
             path.unlink()
         self.are_there(mux)
+        eventually(lambda: self.reported() == ([], 200), "all is well again")
+
+    def test_folder_that_is_gone(self) -> None:
+        folder = make_folder(self) / "its"
+        folder.mkdir()
+        self.run_at(folder)
+        other = folder.rename(folder.with_name("other"))
+        self.is_reported(f"it cannot listen at unix:{self.paths[-1]}: No such file or directory")
+        other.rename(folder)
+        eventually(lambda: self.reported() == ([], 200), "all is well again")
+        self.assertTrue(self.is_reached(self.paths[-1]))
+
+    def reported(self) -> tuple[list[str], int]:
+        items = get(self.status, "/api/status")["attention"]
+        texts = [f"{item['level']} {item['text']}" for item in items if item["what"] == "accept"]
+        return texts, ask(self.status, "GET", "/readyz")[0]
+
+    def is_reported(self, why: str) -> None:
+        expected = ([f"critical listener public: {why}"], 503)
+        eventually(lambda: self.reported() == expected, why)

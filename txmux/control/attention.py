@@ -146,9 +146,9 @@ def not_accepted(
                 is_logged=True,
             )
         else:
-            yield item(
-                "critical", text=f"listener {name}: {closed[name]}", do=_SEE_LOG, subject=name
-            )
+            cause, _, do = closed[name].partition("; ")
+            text = f"listener {name}: {cause}"
+            yield item("critical", text=text, do=do or _SEE_LOG, subject=name)
 
 
 def overflowed(rules: Rules, lost: Mapping[str, Overflow]) -> Iterator[AttentionItem]:

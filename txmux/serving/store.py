@@ -52,8 +52,7 @@ class ListeningSockets:
         self.unused: dict[str, socket.socket] = {}
         self._listens_at: dict[str, ListenAddress] = {}
         self._refused: dict[str, Any] = {}
-        self._failed: list[str] = []
-        self._covered: set[str] = set()
+        self._unreached: dict[str, str] = {}  # why clients reach no socket there, by key
         self.on_replaced: Callable[[], object] = lambda: None
         self.predecessor = 0
         self.left_out: Collection[str] = ()
@@ -184,12 +183,25 @@ class ListeningSockets:
                         opened.bind(name)
                 opened.listen(address.backlog)
         except OSError as problem:
-            if key not in self._failed:
-                self._failed.append(key)
+            why = f"it cannot listen at {self.addresses[key]}: {problem.strerror}"
+            if self._is_new(key, why):
                 log("{problem}; trying again", problem=listen_error(address, problem))
             return False
-        self._failed = [failed for failed in self._failed if failed != key]
+        self._unreached.pop(key, None)
         return True
+
+    def _is_new(self, key: str, why: str) -> bool:
+        """Remember why clients reach no socket; return whether that was not known."""
+        before, self._unreached[key] = self._unreached.get(key), why
+        return before != why
+
+    def unreached(self) -> list[str]:
+        """Return why clients do not reach listeners, a line each, as ``/readyz`` has them."""
+        return [
+            f"{self._listens_at[key].section}: {why}"
+            for key, why in self._unreached.items()
+            if key in self._sockets
+        ]
 
     def open(self, listeners: Iterable[Listener]) -> None:
         self.prepare(listeners).commit()
@@ -233,12 +245,14 @@ class ListeningSockets:
         try:
             status = path.lstat()
         except FileNotFoundError:
-            self._covered.discard(key)
             return True
         except OSError:  # this process may not see it
             return False
-        if own[1] and own != (status.st_dev, status.st_ino) and key not in self._covered:
-            self._covered.add(key)
+        covered = f"another program has put its own file at {path}; move that file away"
+        if not own[1] or own == (status.st_dev, status.st_ino):
+            if key in self._unreached and not _is_shut(key, self._sockets[key]):
+                del self._unreached[key]
+        elif self._is_new(key, covered):
             _log.error(
                 "another program has put its own file at {path}, so that no client reaches {section} there; "
                 "move that file away, and the socket is made again",
@@ -331,6 +345,7 @@ class PreparedSockets:
         store._listens_at = {address.key: address for address in self._addresses}
         store.unused |= {key: opened for key, opened in had.items() if key not in self.sockets}
         for address in self.opened:
+            store._unreached.pop(address.key, None)
             old = had.get(address.other_key) if address.beside else None
             if old is not None:
                 replace(old, self.sockets[address.key], address.backlog)

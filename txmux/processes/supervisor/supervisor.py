@@ -708,7 +708,7 @@ class Supervisor:
     async def _missing(self) -> list[str]:
         lines = await self.pool.missing()
         idle = map(no_server_up, self._observer.idle(self._rules))
-        return [*dict.fromkeys([*lines, *idle])]
+        return [*dict.fromkeys([*lines, *self._sockets.unreached(), *idle])]
 
     async def _status(self) -> dict[str, Any]:
         return {"generation": self.version, **await self.pool.status()}
