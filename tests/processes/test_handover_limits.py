@@ -3,7 +3,6 @@
 from typing import Any
 
 import attrs
-from twisted.logger import capturedLogs
 from typing_extensions import override
 
 from tests.processes.handover_case import HandoverCase
@@ -257,8 +256,8 @@ class KeepingTest(HandoverCase):
         second.close_when_done()
         await self.assert_all_free()
 
-    async def test_old_is_halted(self) -> None:
-        """When the old process does not answer any more, its places are free in the new one, and the log says so."""
+    async def test_old_is_slow(self) -> None:
+        """However long the old process does not answer, as on a small machine, it keeps its places: its supervisor ends one that hangs."""
         channel = await self.moved(max_connections=1, connect_timeout=100.0)
         time: Any = self.time
         self.there.clock = time
@@ -266,29 +265,11 @@ class KeepingTest(HandoverCase):
         await self.end(self.first, self.server)
         while len(self.new.connections) > 1:
             await self.turn()
-        with capturedLogs() as events:
-            await self.advance(5 + 9.9)
-            self.assertEqual(len(self.backend.peers), 1)
-            await self.advance(0.2)
-            await self.end(self.new_client, await self.backend.heard(11, 1))
-        told = [event for event in events if "does not answer" in event["log_format"]]
-        self.assertEqual(len(told), 1)
-        channel.transport.startReading()  # it goes on, and the one that waits there has the place
-        await self.end(self.old_client, await self.backend.heard(11, 2))
-        await self.assert_all_free()
-        self.assertFalse(channel.is_open)
-
-    async def test_old_is_slow(self) -> None:
-        """As long as the old process answers that it lives, it may keep a place as long as it likes."""
-        await self.moved(max_connections=1, connect_timeout=100.0)
-        time: Any = self.time
-        self.there.clock = time
-        await self.end(self.first, self.server)
-        server = await self.served(1, b"SSH-2.0-old\r\n")
-        for _ in range(8):
+        for _ in range(12):
             await self.advance(5)
-        self.assertEqual(len(self.backend.peers), 2)
-        await self.end(self.old_client, server)
+        self.assertEqual(len(self.backend.peers), 1)
+        channel.transport.startReading()
+        await self.end(self.old_client, await self.served(1, b"SSH-2.0-old\r\n"))
         await self.end(self.new_client, await self.served(2, b"SSH-2.0-new\r\n"))
         await self.assert_all_free()
 

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, NoReturn
 
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import (
     ILogObserver,
@@ -29,7 +29,7 @@ from zope.interface import implementer
 from txmux.errors import MuxError
 from txmux.net.channel.descriptorstream import MOST, DescriptorStream, close_all
 from txmux.net.channel.message import NOTHING, InvalidMessageError, Message
-from txmux.net.channel.messages import ACCESS, ALIVE, LOG
+from txmux.net.channel.messages import ACCESS, LOG
 from txmux.telemetry.formatting import counted
 from txmux.telemetry.lines import LOST_LINES
 from txmux.wire.jsontext import parse_json
@@ -365,51 +365,6 @@ def attach(reactor: Any, channel: Channel, end: socket.socket) -> None:
     """Connect a channel to one of a pair of sockets, which then belongs to it."""
     with end:  # its owner may close it, too
         DescriptorStream(reactor, end.dup(), channel)
-
-
-_PAUSE = 5.0  # seconds between two questions
-_PATIENCE = 10.0  # seconds that the answer may take
-_log = Logger()
-
-
-class Liveness:
-    """Breaks off a channel whose process owes a long-lasting answer and does not respond, as when it is halted."""
-
-    def __init__(self, channel: Channel) -> None:
-        self._channel = channel
-        self._owed = 0
-        self._is_asking = False
-        self._timer: IDelayedCall | None = None
-
-    def question_sent(self) -> None:
-        self._owed += 1
-        self._wait()
-
-    def answer_received(self) -> None:
-        self._owed -= 1
-        if not self._owed and self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _wait(self) -> None:
-        if self._owed and self._timer is None and not self._is_asking and self._channel.is_open:
-            self._timer = self._channel.clock.callLater(_PAUSE, self._ask)
-
-    def _ask(self) -> None:
-        self._timer = None
-        self._is_asking = True
-        self._channel.ask(ALIVE, seconds=_PATIENCE).addBoth(self._answered)
-
-    def _answered(self, answer: Failure | None) -> None:
-        self._is_asking = False
-        if answer is not None and answer.check(AnswerTimeoutError):
-            _log.warn(
-                "the process that handed connections over does not answer: the server slots that it holds are released; "
-                "if it is halted, end it (kill -KILL), or continue it (kill -CONT)"
-            )
-            self._channel.break_off()
-        else:
-            self._wait()
 
 
 _LONGEST_TEXT = LOG.fields["text"].most

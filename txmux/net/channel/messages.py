@@ -358,7 +358,6 @@ TAKES = _to_giver(
 ENDED = _to_giver(
     "ended", "a connection with a slot ended; answered when the old process has released the slot",
     id=_NAME, answer=NOTHING)
-ALIVE = _to_giver("alive", "answered by a process that is not halted", answer=NOTHING)
 
 # Packets.
 

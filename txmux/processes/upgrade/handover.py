@@ -37,7 +37,7 @@ from twisted.logger import Logger
 from txmux.access.admission import Admission
 from txmux.errors import MuxError
 from txmux.net.channel import messages
-from txmux.net.channel.channel import Channel, ChannelError, Liveness, PeerGoneError
+from txmux.net.channel.channel import Channel, ChannelError, PeerGoneError
 from txmux.net.channel.message import Message
 from txmux.net.sockets.descriptors import Descriptors
 from txmux.processes.workers.received_rules import close, sockets_of
@@ -215,7 +215,6 @@ class Taker:
         return {
             messages.TAKES: self._opens,
             messages.ENDED: self._ended,
-            messages.ALIVE: _nothing,
         }
 
     def _opens(self, connections: int, *, reads: bool = False) -> None:
@@ -327,7 +326,6 @@ class Adopting:
     _descriptors: Descriptors = attrs.field(factory=Descriptors)
     _room: int = attrs.field(default=0, init=False)  # descriptors for which room is kept
     _offered: dict[int, dict[int, _Offered]] = attrs.field(factory=dict, init=False)
-    _liveness: Liveness | None = attrs.field(default=None, init=False)
 
     is_closed = has_all = _are_moving = False
 
@@ -413,15 +411,9 @@ class Adopting:
 
     def _report_end(self, identity: str, free: Callable[[], None]) -> None:
         """See `SlotRelease`."""
-        liveness = self._liveness = self._liveness or Liveness(self.channel)
-
-        def is_free(_: object) -> None:
-            liveness.answer_received()
-            free()
-
-        liveness.question_sent()
-        # No time limit: a client that waited longer in the other process may keep the slot for any time.
-        self.channel.ask(messages.ENDED, id=identity).addBoth(is_free)
+        # No time limit: a client that waited longer in the other process may keep the slot for any time. A process that hangs is
+        # ended by its supervisor, and its channel with it.
+        self.channel.ask(messages.ENDED, id=identity).addBoth(lambda _: free())
 
 
 def _adopt(
