@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import attrs
@@ -29,6 +30,7 @@ from txmux.control.attention import (
     orphaned,
     outdated_rules,
     overflowed,
+    processes,
     refused_calls,
     replaced_workers,
     secrets,
@@ -180,6 +182,15 @@ class OthersTest(SynchronousTestCase):
         self.assertEqual((item.level, item.text), ("warning", "worker 2 does not answer"))
         self.assertIn("kill -KILL 77", item.do)
         self.assertEqual([*silent_workers(attrs.evolve(condition, none_answers=True))], [])
+
+    def test_restarts_while_the_clock_is_set(self) -> None:
+        """They are counted for as long as they are recent by a clock that nobody sets, and have the time of day of now."""
+        state: Any = SimpleNamespace(restarts=[(100.0 + n, 1, "reason") for n in range(3)])
+        state.problems, state.refused_calls = list, {}
+        for now in (1000.0, 999_999.0):
+            (item,) = processes(state, now, 150.0)
+            self.assertEqual(item.since, now - 50)
+            self.assertEqual([*processes(state, now, 1500.0)], [])
 
     def test_restarts_that_repeat(self) -> None:
         """Three within five minutes, of a worker or of the process that starts them: on a slow machine each takes a while."""

@@ -259,10 +259,11 @@ def silent_workers(condition: WorkersCondition) -> Iterator[AttentionItem]:
         )
 
 
-def processes(state: ServiceState, now: float) -> Iterator[AttentionItem]:
-    """Find what is wrong with the processes of a service; `now` is in seconds since 1970."""
-    yield from replaced_workers(state.restarts, now)
-    yield from killed_workers(state.restarts, now)
+def processes(state: ServiceState, now: float, monotonic: float) -> Iterator[AttentionItem]:
+    """Find what is wrong with the processes of a service; `now` is in seconds since 1970, and by the monotonic clock."""
+    restarts = [(now - (monotonic - when), number, how) for when, number, how in state.restarts]
+    yield from replaced_workers(restarts, now)
+    yield from killed_workers(restarts, now)
     yield from refused_calls(state.refused_calls)
     yield from helper_gone(state.problems())
 
@@ -270,7 +271,7 @@ def processes(state: ServiceState, now: float) -> Iterator[AttentionItem]:
 def replaced_workers(
     restarts: Iterable[tuple[float, int, str]], now: float
 ) -> Iterator[AttentionItem]:
-    """Find processes that were replaced three times within five minutes; see `ServiceState.restarts`."""
+    """Find processes that were replaced three times within five minutes, at these seconds since 1970."""
     by_worker: dict[int, list[tuple[float, str]]] = {}
     for when, number, how in restarts:
         if now - when < _RECENTLY:
@@ -295,7 +296,7 @@ def replaced_workers(
 def killed_workers(
     restarts: Iterable[tuple[float, int, str]], now: float
 ) -> Iterator[AttentionItem]:
-    """Find workers that the kernel has killed since memory had run out; see `ServiceState.restarts`."""
+    """Find workers that the kernel has killed since memory had run out, at these seconds since 1970."""
     killed = [
         (when, how)
         for when, _, how in restarts

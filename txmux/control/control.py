@@ -307,7 +307,7 @@ class Control:
             *attention.orphaned(orphaned),
             *attention.clients_that_wait(self.overrides().held, gauges.held, time.monotonic()),
             *attention.silent_workers(condition),
-            *(attention.processes(self.state, now) if self.state else ()),
+            *(attention.processes(self.state, now, time.monotonic()) if self.state else ()),
             *attention.measured(gauges, self.rules, now),
             *attention.secrets(self.index.readable_secrets, self.token_problem),
             *(self._renewed.attention() if self._renewed is not None else ()),

@@ -115,7 +115,7 @@ class ServiceState:
         problems: Returns what is wrong with the helper that opens files.
         observed: Returns the servers that are failing or silent.
         queues: Notices overflows of the accept queues.
-        restarts: Of each worker that was started again: when, in seconds since 1970, its number, and why; 0 stands for the starter.
+        restarts: Of each worker that was started again: when (monotonic), its number, and why; 0 stands for the starter.
         condition: Returns how the workers are.
         refused_calls: By the system call that a sandbox has refused: when first, as above, and the number of the worker.
     """

@@ -243,7 +243,7 @@ class Supervisor:
             )
 
     def _starter_ended(self, how: str) -> None:
-        self.state.restarts.append((time.time(), 0, how))
+        self.state.restarts.append((time.monotonic(), 0, how))
         for worker in self.pool.all():
             worker.starter_ended()
 

@@ -421,7 +421,7 @@ class Worker:
 
     def _record_restart(self, why: str) -> None:
         self._supervisor.counters.column(OWN).process.restarted()
-        self._supervisor.state.restarts.append((time.time(), self.number + 1, why))
+        self._supervisor.state.restarts.append((time.monotonic(), self.number + 1, why))
 
     def kill_hung(self, why: str, more: str) -> None:
         self._log.error(
