@@ -83,6 +83,18 @@ class SocketsTest(AdminCase):
         self.assertFalse(other.exists())
         self.assertEqual(self.running._resources.endpoints.sockets(), {})
 
+    async def test_client_that_waits_at_a_removed_endpoint(self) -> None:
+        """It is answered, though nobody has accepted it before."""
+        await self.start("admin = 127.0.0.1:0\nadmin_token = token")
+        endpoints = self.running._resources.endpoints
+        (opened,) = endpoints.store.sockets().values()
+        self.write_rules("admin = off")
+        prepared = endpoints.prepare(load(self.file))
+        with socket.create_connection(opened.getsockname()) as client:
+            client.sendall(request("GET", "/healthz"))
+            endpoints.commit(prepared)
+            self.assertIn(b"HTTP/1.1 401 ", await deferToThread(client.recv, 100))
+
     async def test_refused_change_leaves_all_as_before(self) -> None:
         await self.start()
         inode = self.inode()

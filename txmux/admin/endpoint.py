@@ -36,6 +36,9 @@ PREFIX = "admin "  # begins the keys of these sockets among all that are handed 
 _SAMPLING = 5.0  # seconds between two samples of the counters, for the rates
 _LOOKING = 3.0  # and between two looks for what needs attention, which is logged and has its time from then
 _ANSWERING = 5.0  # seconds for clients to take their answers at the end
+_ASKING = (
+    1.0  # seconds for clients of a removed endpoint that have only just come to send their request
+)
 _AT_ONCE = 16
 """Connections accepted before the present ones are read: beyond 64 the oldest is closed, which may have sent its request."""
 
@@ -138,13 +141,15 @@ class AdminEndpoints:
 
     def accept(self) -> None:
         self._accepting = True
+        for key in self._ports.keys() - self._settings.keys():
+            accept_waiting(self._ports[key])  # once their socket is shut, they would be reset
         self.store.close_unused()
         failed = self._failed = self.store.listen_again()
         self._make_again()
         sockets = self.store.sockets()
         for key in [key for key in self._ports if key not in self._settings]:
             stop_listening(self._ports.pop(key))
-            self._end(self._clients.pop(key))
+            self._end(self._clients.pop(key), _ASKING)
         for key, setting in self._settings.items():
             if key in failed:
                 continue
@@ -205,8 +210,8 @@ class AdminEndpoints:
         pause_accepts(port, self._reactor, _DESCRIPTORS)
         return port
 
-    def _end(self, clients: AdminClients) -> None:
-        ending = Deferred.fromCoroutine(clients.end(_ANSWERING))
+    def _end(self, clients: AdminClients, first: float = 0.0) -> None:
+        ending = Deferred.fromCoroutine(clients.end(_ANSWERING, first))
         self._ending.add(ending)
         ending.addCallback(lambda _: self._ending.discard(ending))
 

@@ -129,6 +129,7 @@ class AdminChannel(HTTPChannel):
     _turn: IDelayedCall | None = None
     _slowed: Deferred[None] | None = None
     _later = b""  # received, and not parsed yet
+    is_new = True  # until its first request has arrived
 
     def __init__(self, factory: AdminClients, source: str) -> None:
         super().__init__()
@@ -169,6 +170,7 @@ class AdminChannel(HTTPChannel):
     @override
     def allContentReceived(self) -> None:
         self._has_arrived()
+        self.is_new = False
         super().allContentReceived()
 
     # Of pipelined requests, one is answered in a turn of the reactor, so that other connections get theirs; and none while earlier
@@ -345,13 +347,19 @@ class AdminClients(ServerFactory):
             empty, self._empty = self._empty, None
             empty.callback(None)
 
-    async def end(self, seconds: float) -> None:
-        """End all connections, those with a request after its answer, for which there are these seconds."""
+    async def end(self, seconds: float, first: float = 0.0) -> None:
+        """End all connections, those with a request after its answer, for which there are these seconds.
+
+        For the first request of those that have sent none, there are `first` seconds.
+        """
         if not self._channels and not self._answers:
             return
         empty: Deferred[None] = Deferred()
         self._empty = empty
         for channel in [*self._channels]:
+            if first and channel.is_new:
+                channel.setTimeout(first)
+                continue
             channel.persistent = 0
             if not channel.is_busy:
                 channel.loseConnection()
