@@ -16,6 +16,7 @@ from tests.admin.test_guards import basic
 from tests.interop.children import PATIENCE
 from tests.service.test_privileges import require_root
 from txmux.admin import access
+from txmux.net.turns import look_in_thread
 from txmux.rules.lint.warnings import lint
 
 LINE = "ci   read  the-secret-of-the-build\n"
@@ -69,11 +70,17 @@ class TokensCase(AdminCase):
         found: int = next(port.getHost().port for key, port in ports if "unix" not in key)
         return found
 
-    def write_tokens(self, text: str) -> None:
+    async def write_tokens(self, text: str) -> None:
         """Replace the file in place, and let the service look."""
         self.tokens.write_text(text)
         self.tokens.chmod(0o600)
-        self.clock.advance(5)
+        await self.look()
+
+    async def look(self) -> None:
+        """Let the service look at the file, which a thread does, and then at the streams of those that are gone."""
+        for _ in range(2):
+            self.clock.advance(5)
+            await look_in_thread(int)  # after the looks of the service
 
     async def asked(self, secret: str, path: str, body: str | None = None, **headers: str) -> Told:
         has = {"Authorization": f"Bearer {secret}", **headers, **(JSON if body else {})}
@@ -129,7 +136,7 @@ class TokensTest(TokensCase):
             headers = {**JSON, **basic(secret)}
             told = await self.ask("POST", "/api/reload", headers, "{}", to=self.port)
             self.assertEqual(told.status, status)
-        self.write_tokens(TOKENS.replace(LINE, ""))
+        await self.write_tokens(TOKENS.replace(LINE, ""))
         for secret, status in (("the-secret-of-the-build", 401), ("the-secret-of-bob-bob", 200)):
             told = await self.ask("GET", "/api/status", basic(secret), to=self.port)
             self.assertEqual(told.status, status)
@@ -144,8 +151,8 @@ class TokensTest(TokensCase):
             )
         while len(self.running.control.events._followers) < 2:
             await self.get("/healthz")
-        self.write_tokens(TOKENS.replace(LINE, ""))
-        self.clock.advance(5)
+        await self.write_tokens(TOKENS.replace(LINE, ""))
+        await self.look()
         await peers[0].is_lost()
         self.assertIsNone(peers[1].lost)
 
@@ -167,17 +174,17 @@ class FileTest(TokensCase):
         new = self.folder / "new"
         new.write_text("carol read the-secret-of-carol\n")
         new.rename(self.tokens)
-        self.clock.advance(5)
+        await self.look()
         self.assertEqual(await self.status_of("the-secret-of-the-build"), 401)
         self.assertEqual(await self.status_of("the-secret-of-carol"), 200)
-        self.write_tokens("")
+        await self.write_tokens("")
         self.assertEqual(await self.status_of("the-secret-of-carol"), 401)
 
     async def test_wrong_file_keeps_the_tokens_and_says_so_once(self) -> None:
         secret = "the-secret-of-bob-bob"
         with capturedLogs() as events:
             for _ in range(3):
-                self.write_tokens(f"{TOKENS}dave {secret}x\n")
+                await self.write_tokens(f"{TOKENS}dave {secret}x\n")
         why = f"[txmux] admin_tokens: {self.tokens}:6: a line has three words: a name, its right and its secret; the tokens read before stay valid until this is right"
         self.assertEqual(lines_of(events), [why])
         self.assertEqual(await self.attention(), [why])
@@ -186,15 +193,16 @@ class FileTest(TokensCase):
         self.assertFalse(report.ok)
         self.assertNotIn(secret, str(report.errors))
         self.tokens.unlink()
-        self.clock.advance(5)
+        await self.look()
         self.assertIn("cannot be read: No such file", (await self.attention())[0])
         self.assertEqual(await self.status_of(secret), 200)
-        self.write_tokens(TOKENS)
+        await self.write_tokens(TOKENS)
         self.assertEqual(await self.attention(), [])
 
     async def test_readable_by_all_needs_attention(self) -> None:
         self.tokens.chmod(0o644)
         self.folder.chmod(0o755)
+        await self.look()
         [text] = await self.attention()
         self.assertIn(f"every user of this machine can read '{self.tokens}'", text)
         warned = [one for one in lint(self.running.control.rules) if one.key == "admin_tokens"]
@@ -204,10 +212,10 @@ class FileTest(TokensCase):
         lines = "".join(
             f"n{number} read the-secret-of-number-{number}\n" for number in range(10_000)
         )
-        self.write_tokens(lines)
+        await self.write_tokens(lines)
         for number in (0, 9_999):
             self.assertEqual(await self.status_of(f"the-secret-of-number-{number}"), 200)
-        self.write_tokens(lines * 20)  # more than a megabyte
+        await self.write_tokens(lines * 20)  # more than a megabyte
         self.assertIn("larger than 1 MiB", (await self.attention())[0])
 
     async def test_own_token_is_admin_with_all_rights(self) -> None:
@@ -220,9 +228,9 @@ class FileTest(TokensCase):
             told = await self.asked("the-secret-of-the-admin", "/api/reload", "{}")
         self.assertEqual(told.status, 200)
         self.assertIn("by token 'admin' from", lines_of(events)[-1])
-        self.write_tokens("admin read another-secret-of-it\n")
+        await self.write_tokens("admin read another-secret-of-it\n")
         self.assertIn("the name is that of 'admin_token'", (await self.attention())[0])
-        self.write_tokens("dave read the-secret-of-the-admin\n")
+        await self.write_tokens("dave read the-secret-of-the-admin\n")
         self.assertIn("the secret is that of 'admin_token'", (await self.attention())[0])
 
 
