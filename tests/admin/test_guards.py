@@ -229,6 +229,7 @@ class TokenTest(AdminCase):
         self.folder.chmod(0o755)
         for mode, count in ((0o640, 0), (0o644, 1), (0o600, 0)):
             self.token.chmod(mode)
+            await self.running.control.index.look_at_secrets()
             status = await self.asked("/api/status", authorization)
             texts = [one["text"] for one in status["attention"] if one["level"] == "note"]
             found = [one for one in texts if "every user of this machine" in one]
