@@ -16,6 +16,7 @@ from twisted.trial import util
 from tests.interop.children import PATIENCE
 from tests.support.alone import see_no_services
 from tests.support.endings import allow_endings
+from tests.support.jobs import await_jobs
 from tests.support.leaks import Guard
 from tests.support.refusals import RefusedCalls
 
@@ -92,6 +93,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Guard())
     config.pluginmanager.register(RefusedCalls())
     config.add_cleanup(allow_endings())
+    config.add_cleanup(await_jobs())
     # A test may be as slow as its machine: only what hangs is ended, later than any wait for a step.
     util.DEFAULT_TIMEOUT_DURATION = 5 * PATIENCE
     see_no_services()

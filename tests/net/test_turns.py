@@ -4,7 +4,9 @@ import threading
 import time
 from collections.abc import Generator
 from pathlib import Path
+from queue import SimpleQueue
 
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
 from tests.support.peers import reactor
@@ -44,10 +46,10 @@ class DeadDiskTest(TestCase):
         self.patch(turns, "_thread", lambda *_: self.jobs)
         self.addCleanup(self.end_threads)  # before the patch is undone
 
-    async def end_threads(self) -> None:
+    def end_threads(self) -> None:
         self.is_back.set()
-        self.jobs._thread = threading.main_thread()  # the next job is its last one
-        await outcome_in_thread(int)
+        self.jobs._thread = threading.main_thread()  # the present or the next job is its last one
+        self.jobs._jobs.put((int, Deferred(), SimpleQueue()))
         for thread in self.threads():
             thread.join()
 

@@ -6,7 +6,7 @@ import sys
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator, Iterable
 from contextlib import suppress
-from functools import cache, partial
+from functools import partial
 from queue import Empty, SimpleQueue
 from threading import Thread, current_thread, get_ident
 from time import perf_counter
@@ -84,12 +84,11 @@ async def in_thread(function: Callable[..., T], *arguments: Any) -> T:
     sys.setswitchinterval(_OFTEN)
     try:
         with UNCOLLECTED:
-            outcome = await outcome_in_thread(function, *arguments)
+            return _result_of(await outcome_in_thread(function, *arguments))
     finally:
         _running -= 1
         if not _running:
             sys.setswitchinterval(_usual)
-    return _result_of(outcome)
 
 
 async def look_in_thread(function: Callable[..., T], *arguments: Any) -> T:
@@ -156,7 +155,8 @@ class _JobThread:
         from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
 
         self._reactor: Any = reactor
-        self._jobs: SimpleQueue[tuple[Callable[[], Any], Deferred[Any]]] = SimpleQueue()
+        self._jobs: SimpleQueue[tuple[Callable[[], Any], Deferred[Any], SimpleQueue[Any]]]
+        self._jobs = SimpleQueue()
         self._waiting: deque[Deferred[Any]] = deque()
         self._left: list[Thread] = []
         self._look: Any = None
@@ -175,15 +175,9 @@ class _JobThread:
 
     def run(self, job: Callable[[], Any], ended: Deferred[Any], wait: float = 0.0) -> None:
         done: SimpleQueue[Any] = SimpleQueue()
-
-        def do() -> Any:
-            outcome = job()
-            done.put(outcome)
-            return outcome
-
         is_idle = not self._waiting
         self._waiting.append(ended)
-        self._jobs.put((do, ended))
+        self._jobs.put((job, ended, done))
         self._look = self._look or self._reactor.callLater(_LOOK, self._look_at_disk)
         if wait and is_idle:
             with suppress(Empty):
@@ -192,13 +186,14 @@ class _JobThread:
     def _work(self) -> None:
         thread = current_thread()
         while True:
-            job, ended = self._jobs.get()
+            job, ended, done = self._jobs.get()
             forget_thread(get_ident())
             outcome = None if ended.called else job()  # it may be waited for no longer
+            done.put(outcome)
             self._reactor.callFromThread(self._end, ended, outcome)
             if thread is not self._thread:
                 return
-            del job, ended, outcome
+            del job, ended, done, outcome
 
     def _end(self, ended: Deferred[Any], outcome: Any) -> None:
         if ended in self._waiting:
@@ -229,9 +224,14 @@ def start_thread() -> None:
         _thread(os.getpid())
 
 
-@cache
-def _thread(_pid: int, _for: str = "") -> _JobThread:
-    return _JobThread()
+_threads: dict[tuple[int, str], _JobThread] = {}
+"""By process, since none but the one that forks goes on in the other, and by what they are for."""
+
+
+def _thread(pid: int, use: str = "") -> _JobThread:
+    if (pid, use) not in _threads:
+        _threads[pid, use] = _JobThread()
+    return _threads[pid, use]
 
 
 def _attempt(function: Callable[..., T], *arguments: Any) -> _Outcome[T]:

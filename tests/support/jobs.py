@@ -1,0 +1,26 @@
+"""Lets what a service does in a thread end with its test: the threads are those of the process, for all tests in it."""
+
+from collections.abc import Callable
+from time import monotonic
+from unittest import mock
+
+from twisted.trial import util
+
+from tests.interop.children import PATIENCE
+from txmux.net import turns
+
+
+def await_jobs() -> Callable[[], None]:
+    """Wait at the end of each test, and return what ends this: trial would cancel the look at a job, which is no fault of the test."""
+    clean = util._Janitor._cleanPending
+
+    def wait_and_clean(janitor: util._Janitor) -> list[str]:
+        reactor, until = janitor._getReactor(), monotonic() + PATIENCE
+        while any(thread._waiting for thread in turns._threads.values()) and monotonic() < until:
+            reactor.iterate(0.01)
+        left: list[str] = clean(janitor)
+        return left
+
+    patching = mock.patch.object(util._Janitor, "_cleanPending", wait_and_clean)
+    patching.start()
+    return patching.stop
