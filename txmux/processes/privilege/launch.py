@@ -23,7 +23,7 @@ UNIT_FOLDERS = tuple(
 _YES = {"1", "yes", "true", "on"}
 _DYNAMIC_IDS = range(61184, 65520)  # from which systemd takes the users of `DynamicUser=`
 _OWN = {"StateDirectory": "lib", "LogsDirectory": "log", "CacheDirectory": "cache"}
-_HIDING = {"ProtectHome": ("/home", "/root", "/run/user"), "PrivateTmp": ("/tmp", "/var/tmp")}  # noqa: S108
+_HIDING = {"ProtectHome": ("/home", "/root", "/run/user"), "PrivateTmp": ("/tmp", "/var/tmp")}  # nosec B108  # noqa: S108 - nothing is written there
 _SHOWING = {"BindPaths", "BindReadOnlyPaths", "RootDirectory", "RootImage"}
 
 
