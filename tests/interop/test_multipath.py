@@ -12,6 +12,7 @@ from unittest import SkipTest
 from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually
 from tests.interop.mux import Mux
 from tests.interop.namespaces import Namespace, cable
+from tests.processes.running import open_files, workers_of
 from tests.support.ports import free_port
 from txmux.net.sockets.plainsocket import is_multipath, multipath_info, open_multipath
 
@@ -179,8 +180,12 @@ class ChangeTests(MultipathTestCase):
             old, mux.pid = mux.pid, new
             self.assertIn("rules reloaded", mux.reload(change[::-1]))
             self.assert_served(port, multipath=before == "yes")
+            orphans = workers_of(new)
             os.kill(new, signal.SIGKILL)
             mux.child.wait_for("this one serves again")
+            # Until they notice, they hold its sockets, and reset who is in the queues when they end.
+            for orphan in orphans:
+                eventually(lambda one=orphan: not open_files(one), "its workers end")  # type: ignore[misc]
             eventually(lambda p=port: self.is_served(p), "the old process serves")  # type: ignore[misc]
             self.assert_served(port, multipath=before == "yes")
             undecided.close()

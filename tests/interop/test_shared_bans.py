@@ -164,9 +164,10 @@ class SharedBansTest(SharingTestCase):
         status = await one.control.status()
         self.assertEqual(status["bans"], {"active": 1, "shared": "partial"})
         (told,) = status["attention"]
-        self.assertIn(
-            f"{self.url}: bans of other machines that do not apply here: 2; ", told["text"]
+        self.assertEqual(
+            told["text"], f"{self.url}: bans of other machines that do not apply here: 2"
         )
+        self.assertTrue(told["do"])
 
     async def test_password(self) -> None:
         """With a password from a file, and by a UNIX socket; without it, one line says what Redis says."""
