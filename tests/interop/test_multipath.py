@@ -69,7 +69,10 @@ class MultipathTestCase(InteropTestCase):
         client.sendall(words)
         heard = b""
         while len(heard) < len(words):
-            heard += client.recv(65536)
+            more = client.recv(65536)
+            if not more:
+                raise ConnectionError(f"{heard!r} has come, and the end")
+            heard += more
         self.assertEqual(heard, words)
 
 

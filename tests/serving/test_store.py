@@ -1,10 +1,12 @@
 """Listening sockets that outlive the rules."""
 
+import contextlib
 import errno
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
+import attrs
 from twisted.internet.error import CannotListenError
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
@@ -210,6 +212,30 @@ class StoreTest(SynchronousTestCase):
         """Ask the system for the backlog of a socket: tcpi_sacked of a socket that listens (tcp(7), tcp_get_info)."""
         info = opened.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
         return int.from_bytes(info[28:32], "little")
+
+    def test_clients_of_a_socket_that_was_shut_down_twice_have_not_ended(self) -> None:
+        """As by two workers that have not seen that the other one had: Linux keeps the second time, and clients inherit it."""
+        listeners = [
+            self.listener("127.0.0.1:0"),
+            attrs.evolve(self.listener("127.0.0.1:0", name="y"), mptcp=True),
+        ]
+        again: Sequence[Callable[[], object]] = (
+            self.store.revive,
+            self.store.listen_again,
+            lambda: self.store.open(listeners),
+        )
+        self.store.open(listeners)
+        for listen in again:
+            self.store.refuse(self.store.sockets() if listen == self.store.listen_again else ())
+            for opened in self.store.sockets().values():
+                for _ in range(2):
+                    with contextlib.suppress(OSError):
+                        opened.shutdown(socket.SHUT_RD)
+            listen()
+            for opened in self.store.sockets().values():
+                with socket.create_connection(opened.getsockname()), opened.accept()[0] as accepted:
+                    accepted.settimeout(0)
+                    self.assertRaises(BlockingIOError, accepted.recv, 1)
 
     def test_unix_file(self) -> None:
         """The file of a UNIX socket has the mode that is asked for, and goes with the socket unless it is to stay."""

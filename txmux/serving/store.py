@@ -16,6 +16,7 @@ from twisted.logger import Logger
 from txmux.errors import ListenError
 from txmux.files import FileId, file_id, remove_socket
 from txmux.net.addresses import text_of
+from txmux.net.sockets.plainsocket import listen_again
 from txmux.net.sockets.transport import address_of
 from txmux.rules.model import Listener
 from txmux.serving.endpoints import listen_error
@@ -181,7 +182,7 @@ class ListeningSockets:
                 if name is not None:
                     with suppress(OSError):
                         opened.bind(name)
-                opened.listen(address.backlog)
+                listen_again(opened, address.backlog)
         except OSError as problem:
             why = f"it cannot listen at {self.addresses[key]}: {problem.strerror}"
             if self._is_new(key, why):
@@ -364,7 +365,7 @@ class PreparedSockets:
             if address not in self.opened and address.kind not in {"systemd", "udp"}:
                 # The backlog may have changed. For errors see `listen_again`.
                 with suppress(OSError):
-                    self.sockets[address.key].listen(address.backlog)
+                    listen_again(self.sockets[address.key], address.backlog)
 
     def abandon(self) -> None:
         for address in self.opened:

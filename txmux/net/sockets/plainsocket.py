@@ -7,6 +7,7 @@ import errno
 import ipaddress
 import socket
 import struct
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -41,6 +42,19 @@ def open_socket(family: int, kind: int) -> socket.socket:
     except OSError:
         DESCRIPTORS.close_cached()
         return LeanSocket(family, kind)
+
+
+def listen_again(shut: socket.socket, backlog: int) -> None:
+    """Listen on a TCP socket that was shut down, maybe by several processes.
+
+    Linux notes the second shutdown for the clients that come later: each would seem to have ended its side already. A connection to
+    no family (connect(2), AF_UNSPEC) takes that back.
+    """
+    if sys.platform == "linux" and not shut.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        import ctypes  # noqa: PLC0415 - few processes need it
+
+        ctypes.CDLL(None).connect(shut.fileno(), bytes(16), 16)
+    shut.listen(backlog)
 
 
 IPPROTO_MPTCP, _SOL_MPTCP, _MPTCP_INFO = 262, 284, 1  # linux/in.h, linux/socket.h, linux/mptcp.h
