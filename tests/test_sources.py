@@ -65,8 +65,8 @@ class _PeerCase(TestCase):
         if self.service._certificates is not None:
             self.service._certificates._now = lambda: _BEGAN + self.time.seconds()
         self.addCleanup(lambda: Deferred.fromCoroutine(self.stop()))
-        self.lists.use(rules)
-        self.sharing.use(rules)
+        self.lists.commit(rules)
+        self.sharing.commit(rules)
         self.visits = stage.visits and stage.visits[0]
         self.visitors: deque[socket.socket] = deque()
         self.addCleanup(lambda: close(*self.visitors))

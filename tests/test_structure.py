@@ -23,6 +23,15 @@ IMPURE_BUT = {
 }
 """Files in pure rooms that may name Twisted's interfaces, and why."""
 
+_VERBS = {"prepare", "commit"}
+_OTHERWISE = {
+    *(("extend", of) for of in ("Counters", "LimitsLayout", "SharedLimits")),  # more memory
+    *(("open", of) for of in ("AdminEndpoints", "Resources", "Upgrades")),  # at the start alone
+    ("add_backends", "Upstreams"), ("keep", "Privilege"), ("start_forking", "Starter"),
+    ("listen_all", "Serving"),
+}  # fmt: skip
+"""What takes rules once, or for something else."""
+
 
 @functools.cache
 def parsed() -> dict[Path, ast.Module]:
@@ -136,6 +145,23 @@ class StructureTest(SynchronousTestCase):
             and not (PACKAGE.parent / one[1].replace(".", "/")).with_suffix(".py").exists()
         }
         self.assertEqual(gone, set())
+
+    def test_rules_are_given_by_the_same_verbs(self) -> None:
+        """What a process keeps takes its rules by `prepare` and `commit`: one thing has one name."""
+        found = {
+            (method.name, of.name)
+            for _, _, code in modules()
+            for of in ast.walk(code)
+            if isinstance(of, ast.ClassDef)
+            for method in of.body
+            if isinstance(method, ast.FunctionDef)
+            and not method.name.startswith("_")
+            and any(getattr(one.annotation, "id", "") == "Rules" for one in method.args.args)
+            and re.match("None|Prepared", ast.unparse(method.returns or ast.Constant(None)))
+        }
+        others = {(name, of) for name, of in found if name.partition("_")[0] not in _VERBS}
+        self.assertEqual(others, _OTHERWISE)
+        self.assertGreater(len(found - others), 10)
 
     def test_no_long_files(self) -> None:
         for _, path, _ in modules():

@@ -185,8 +185,8 @@ class MuxService(Service):
         self.control.started = time.time()
         if not self._upgrades.is_waiting:
             self._resources.endpoints.accept()
-        self.control.use_rules(self.control.rules)
-        self._watch.watch_files_of(self.control.rules)
+        self.control.commit(self.control.rules)
+        self._watch.commit(self.control.rules)
         self._stop_signals.start()
         for watch in self._signals:
             watch.start()
@@ -279,7 +279,7 @@ class MuxService(Service):
         elif supervisor is not None:
             steps = CommittedSteps("this process serves again")
             steps.run("serve with workers", supervisor.serve_again)
-            steps.run("follow the rules", self.control.use_rules, self.control.rules)
+            steps.run("follow the rules", self.control.commit, self.control.rules)
             steps.run("be the main process", self._upgrades.serve_again, supervisor.pool.lives)
             errors = ("the new process has ended", *steps.troubles)
             self.control.record_upgrade(Report(ok=False, errors=errors))
@@ -294,7 +294,7 @@ class MuxService(Service):
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
-        self._watch.stop_watching()
+        self._watch.stop()
         await self.control.stop_following()
         self._upgrades.expect_no_more()  # a reload or an upgrade may wait for connections
         shared = self._upgrades.stop_upgrading()
@@ -451,8 +451,8 @@ class MuxService(Service):
     ) -> Report:
         """Do what follows the commit of a reload; `gone` are routes and backends whose connections end."""
         steps.run("open files by the helper", self._resources.privilege.commit)
-        steps.run("follow the rules", self.control.use_rules, rules)
-        steps.run("watch the rules' files", self._watch.watch_files_of, rules)
+        steps.run("follow the rules", self.control.commit, rules)
+        steps.run("watch the rules' files", self._watch.commit, rules)
         changes = steps.run("describe the change", described) or "the rules are in force"
         warn = partial(self._warn, supervisor, rules, rules_changed=changes != _NO_CHANGE)
         await steps.wait("warn of what is unusual", warn)

@@ -189,7 +189,7 @@ class ChangedTest(SynchronousTestCase):
         with capturedLogs() as events:
             backend = Backend("b", servers("db.example:80"))
             pool = Upstreams(self.clock, self.clock, _dial).upstream_of(backend).pool
-            pool.take_over()
+            pool.commit()
             for hosts in ([], ["10.0.0.1"], [], ["10.0.0.2", "10.0.0.3"]):
                 addresses = [ResolvedAddress(host, 80) for host in hosts]
                 pool.set_addresses(pool.backend.servers[0], addresses)

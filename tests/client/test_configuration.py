@@ -11,6 +11,7 @@ from tests.support.mux import MuxTestCase, backend_at
 from tests.tcp.stages.handshaking_case import TerminationCase
 from txmux.client.configuration import Configuration
 from txmux.client.tls.terminations import PreparedTerminations, Terminations
+from txmux.detection.ranked import finish
 from txmux.rules.embedding import outcome, route
 from txmux.rules.model import Route, Rules, Settings
 
@@ -70,7 +71,8 @@ class TerminationsTest(TerminationCase):
         self.assertIsNot(terminations.termination_of(self.tls_route(alpn=("h2",))), made)
 
     def prepared(self, *routes: Route) -> PreparedTerminations:
-        return self.terminations.prepare(Rules(Path("rules"), Settings(), (), routes))
+        rules = Rules(Path("rules"), Settings(), (), routes)
+        return finish(self.terminations.prepare_in_steps(rules, routes))
 
     def test_reload_keeps_unchanged_terminations_and_forgets_others(self) -> None:
         self.terminations = Terminations(Clock())

@@ -29,12 +29,12 @@ class RulesWatchTest(SynchronousTestCase):
         self.patch(watching, "in_thread", lack)
         steps = RecurringSteps()
         watch = RulesWatch(clock, lambda: True, steps)
-        watch.watch_files_of(load(path))
+        watch.commit(load(path))
         clock.pump([1.0] * 12)
         self.assertEqual(looks, [4, 8, 12])
         self.assertEqual([*steps.failing], ["look at the rules' files"])
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
-        watch.stop_watching()
+        watch.stop()
         self.assertEqual(clock.getDelayedCalls(), [])
 
     def test_lack_of_descriptors(self) -> None:
@@ -49,10 +49,10 @@ class RulesWatchTest(SynchronousTestCase):
 
         self.patch(watching, "in_thread", lack)
         watch = RulesWatch(clock, lambda: True, RecurringSteps())
-        watch.watch_files_of(load(path))
+        watch.commit(load(path))
         clock.pump([1.0] * 12)
         self.assertEqual((looks, watch.has_changed), ([4, 8, 12], False))
-        watch.stop_watching()
+        watch.stop()
 
     def test_file_that_is_included_twice(self) -> None:
         """It is read once, as when rules are read."""

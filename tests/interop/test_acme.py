@@ -551,7 +551,7 @@ class SealedTests(TestCase, InteropTestCase):
         now = [time.time()]
         made = Certificates(reactor, lambda _: succeed(None), lambda: None, now=lambda: now[0])
         route = Route("site", (), None, terminate_tls=end)
-        made.use(Rules(Path("rules.ini"), settings, (), (route,)))
+        made.commit(Rules(Path("rules.ini"), settings, (), (route,)))
         self.addCleanup(made.stop)
         shared: Any = made._shared
         while not shared.is_up:
@@ -685,7 +685,7 @@ class ScheduleTests(TestCase, InteropTestCase):
             return succeed(None)
 
         made = Certificates(reactor, announce, lambda: None, now=lambda: self.now)
-        made.use(rules)
+        made.commit(rules)
         return made
 
     async def tick(self, certificates: Certificates) -> None:

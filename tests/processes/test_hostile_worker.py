@@ -171,7 +171,7 @@ class HostileTest(TestCase):
 
     async def test_supervisor_without_a_helper_refuses_the_same(self) -> None:
         helper = Helper(self.rules, is_privileged=False)
-        helper.use(load(self.rules))
+        helper.prepare(load(self.rules))
         helper.commit()
 
         def connect() -> socket.socket:

@@ -68,7 +68,7 @@ class FileTests(SynchronousTestCase):
         ]
         self.assertEqual((self.reported(wrong), forbidden), (lines, []))
         terminations = Terminations(Clock())
-        error = self.assertRaises(RulesError, terminations.read_certificates, self.rules)
+        error = self.assertRaises(RulesError, terminations.prepare, self.rules)
         self.assertEqual(self.reported(error.problems), lines)
 
     def test_by_acme(self) -> None:
@@ -139,7 +139,7 @@ class FileTests(SynchronousTestCase):
     def test_routes_without_file(self) -> None:
         routes = tuple(attrs.evolve(route, section=NOWHERE) for route in self.rules.routes)
         rules = attrs.evolve(self.rules, routes=routes)
-        wrong = self.assertRaises(RulesError, Terminations(Clock()).read_certificates, rules)
+        wrong = self.assertRaises(RulesError, Terminations(Clock()).prepare, rules)
         self.assertIn("rules.ini: [route bare] terminate_tls: ", self.reported(wrong.problems)[0])
         bare = self.rules.routes[1]
         error = self.assertRaises(MuxError, Terminations(Clock()).termination_of, bare)

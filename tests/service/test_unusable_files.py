@@ -101,7 +101,7 @@ class AgreementTest(DamagedFilesCase):
     def problems_of_looks(self, rules: Rules, clock: Clock) -> Callable[[], list[str]]:
         """Return a function that looks at changed files, and tells of each kind why it is in use no longer as it is."""
         terminations, tokens = Terminations(clock), AdminTokens(rules.settings)
-        terminations.read_certificates(rules)
+        terminations.prepare(rules).commit()
         tokens.read()
         networks = NetworksFile(self.folder / "networks", (self.folder / "networks").read_text())
         places = _Database(WatchedFile(self.folder / "geo_databases", LARGEST))

@@ -229,7 +229,7 @@ class Upstream:
             from txmux.backends.connect.via import ForwardProxy  # noqa: PLC0415 - as above
 
             self.via = ForwardProxy(backend.via, lambda: self.pool.proxies, self.sources)
-        self.use_files(read_files(backend))
+        self.commit(read_files(backend))
         self._affinity = affinity_of(backend.balance)
         self.depends_on_client = (
             backend.proxy_protocol != "off"
@@ -251,7 +251,7 @@ class Upstream:
             and backend.idle_timeout > MARGIN
         )
 
-    def use_files(self, files: BackendFiles) -> None:
+    def commit(self, files: BackendFiles) -> None:
         """Use them for connections from now on."""
         self.tls, self.trouble = files.tls, files.trouble
         if self.via is not None:

@@ -335,7 +335,7 @@ class Upstreams:
     def commit(self, prepared: PreparedUpstreams) -> None:
         self._prepared = None
         for upstream, files in prepared.files.items():
-            upstream.use_files(files)
+            upstream.commit(files)
         # First, so that the look-ups of names that both have are not interrupted.
         for upstream in prepared.made:
             if self._users:
@@ -348,7 +348,7 @@ class Upstreams:
                     watches.pop(upstream).stop()
             upstream.pool.retire()
         for upstream in prepared.made:
-            upstream.pool.take_over()
+            upstream.pool.commit()
         list(self.sources())  # forgets names that no rules use
 
     def abandon(self, prepared: PreparedUpstreams) -> None:
@@ -404,7 +404,7 @@ class Upstreams:
                     member.health.came_at = None  # it is new in the rules, which have changed
             for member in upstream.pool.members if knew and not states else ():
                 member.health.contrary = 0
-            upstream.pool.take_over()
+            upstream.pool.commit()
 
     def start(self) -> None:
         """Start to look names up and to check servers. Each of several users calls it."""

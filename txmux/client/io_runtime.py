@@ -115,34 +115,30 @@ class IORuntime:
         port.startListening()
         return port
 
-    def prepare_rules(
+    def prepare(
         self,
         rules: Rules,
         replacement: Replacement | None = None,
         *,
-        use: bool = False,
         may_lack: bool = False,
     ) -> None:
-        """Keep the networks of rules up to date from now on, and maybe `use_rules`; for a bad database, see `Lists.hold`."""
+        """Keep the networks of rules up to date from now on; for a bad database, see `Lists.prepare`."""
         if replacement is None or replacement.is_whole:
-            self.lists.hold(rules, may_lack=may_lack)
+            self.lists.prepare(rules, may_lack=may_lack)
         else:
             new = replacement.new_routes, replacement.listeners, backends_of(replacement.used())
-            self.lists.hold_new(varying_in(*new), rules, may_lack=may_lack)
+            self.lists.prepare_new(varying_in(*new), rules, may_lack=may_lack)
         if rules.settings.shared_limits is not None and self.shared is None:
             from txmux.access.shared.leases import SharedRates  # noqa: PLC0415 - few machines share
 
             self.shared = SharedRates(self.reactor, self.clock.seconds, logs=self._logs)
-        if use:
-            self.use_rules(rules)
 
-    def use_rules(self, rules: Rules) -> None:
+    def commit(self, rules: Rules) -> None:
         """Share limits as rules want."""
         if self.shared is not None:
-            store = rules.settings.shared_limits
-            self.shared.use(store, None if store is None else store.password)
+            self.shared.commit(rules)
 
-    async def stop_sharing(self) -> None:
+    async def stop(self) -> None:
         if self.shared is not None:
             await self.shared.stop()
 
@@ -173,7 +169,7 @@ class IORuntime:
         throttle_accepts(port, self.reactor, self.descriptors)
 
     @staticmethod
-    def prepare(transport: IRelayTransport, options: Sequence[SocketOption]) -> None:
+    def set_options(transport: IRelayTransport, options: Sequence[SocketOption]) -> None:
         """Set the options of a socket, whether a client's or a server's, that does not have them from its port."""
         if not isinstance(transport, SocketTransport) and hasattr(transport, "setTcpNoDelay"):
             transport.setTcpNoDelay(enabled=True)

@@ -169,11 +169,11 @@ class Control:
         self._lost: Mapping[str, int] = {}
         self._lost_lines_log = LostLinesLog(reactor.seconds)
 
-    def use_rules(self, rules: Rules) -> None:
+    def commit(self, rules: Rules) -> None:
         self.rules = rules
         self.index = RulesIndex(rules)
-        self._lists.use(rules)
-        self._sharing.use(rules)
+        self._lists.commit(rules)
+        self._sharing.commit(rules)
         Deferred.fromCoroutine(self.index.look_at_secrets())
 
     async def unusable_lists(self) -> list[str]:
@@ -181,7 +181,7 @@ class Control:
         return await self._lists.unusable_files()
 
     def be_replaced(self) -> None:
-        """Leave to another process what changes; it sends what concerns the clients that stay here, until `use_rules`."""
+        """Leave to another process what changes; it sends what concerns the clients that stay here, until `commit`."""
         self.events.report_stop()
         self._lists.stop()
         self._sharing.stop()

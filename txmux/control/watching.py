@@ -48,15 +48,15 @@ class RulesWatch:
         self._recurring = recurring
         self._watch = object()  # another one since the last change of the rules
 
-    def watch_files_of(self, rules: Rules) -> None:
-        self.stop_watching()
+    def commit(self, rules: Rules) -> None:
+        self.stop()
         self._files, self._seconds = rules.files, rules.settings.watch_rules
         self.has_changed = False
         if self._files.texts and str(rules.path) != OPTIONS and not rules.unreadable:
             self._loaded_digest = self._last_digest = _digest(_loaded(rules.files))
             self._wait(self._seconds or _NOTICED)
 
-    def stop_watching(self) -> None:
+    def stop(self) -> None:
         self._watch = object()
         if self._next is not None:
             self._next.cancel()

@@ -45,7 +45,7 @@ def unusable(rules: Rules) -> list[Problem]:
 
         problems += unusable_folder(rules)
     try:
-        Lists().hold(rules)
+        Lists().prepare(rules)
     except RulesError as error:
         problems += error.problems
     return problems

@@ -122,7 +122,7 @@ class EmbeddedService(Service):
             self._renewing.clock = self._reactor
             self._renewing.start(1.0, now=False)
         if self._certificates is not None:
-            self._certificates.use(rules)
+            self._certificates.commit(rules)
 
     def _check(self, rules: Rules) -> None:
         if rules.acme_names:

@@ -115,12 +115,13 @@ class Serving:
         self._shared = shared
         self._split_limits(rules)
         self.upstreams.add_backends(rules, in_use[1])
-        runtime.prepare_rules(rules, use=True, may_lack=may_lack)
+        runtime.prepare(rules, may_lack=may_lack)
+        runtime.commit(rules)
         self._detect_loops_to_admin(rules)
         self._denied = DeniedClients(reactor, self._all_listeners)
         self.runtime.lists.on_change = self._denied.check_all
         self.terminations = Terminations(reactor)
-        self.terminations.read_certificates(rules, in_use[0])
+        self.terminations.prepare(rules, in_use[0]).commit()
         self.listening_ports = ListeningPorts(accepting=accepting, datagrams=not shared)
         self._retiring: list[ActiveListener] = []
         self._gradual_end = GradualEnd(reactor, self.connections)
@@ -293,7 +294,7 @@ class Serving:
     ) -> Generator[None, None, PreparedServing]:
         """Do the same as `prepare` in steps, between which clients are served."""
         rules, whole = replacement.rules, replacement.is_whole
-        self.runtime.prepare_rules(rules, replacement)
+        self.runtime.prepare(rules, replacement)
         self._detect_loops_to_admin(rules)
         yield
         upstreams = yield from self.upstreams.prepare_in_steps(
@@ -397,7 +398,7 @@ class Serving:
         prepared.terminations.commit()
         self.rules, self.table, self.version = prepared.rules, prepared.table, prepared.version
         self._split_limits(prepared.rules)
-        self.runtime.use_rules(prepared.rules)
+        self.runtime.commit(prepared.rules)
         for listener, configuration in prepared.configurations.items():
             self._log_dry_runs(listener)
             listener.change(configuration)
@@ -557,7 +558,7 @@ class Serving:
         await gatherResults([listener.stopped() for listener in self._all_listeners()])
         self._gradual_end.cancel_calls()
         self._denied.stop_checks()
-        await self.runtime.stop_sharing()
+        await self.runtime.stop()
         for listener in self.listeners:
             self._log_dry_runs(listener)
         self.listeners.clear()

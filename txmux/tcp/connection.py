@@ -265,7 +265,7 @@ class MuxProtocol(End, Client):
     def _open(self) -> None:
         self._may_connect = True
         self.runtime.descriptors.reserved += 1
-        self.runtime.prepare(self.transport, self.configuration.options)
+        self.runtime.set_options(self.transport, self.configuration.options)
         self._owner.opened(self)
 
     def _needs_no_socket(self) -> None:

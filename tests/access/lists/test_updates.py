@@ -52,7 +52,7 @@ class StaleTests(SynchronousTestCase):
         target.write_text("192.0.2.1\n")
         os.utime(target, (_LONG_AGO, _LONG_AGO))
         self.list.symlink_to(target)
-        self.feeding.use(self.rules("deny = @list.txt\n"))
+        self.feeding.commit(self.rules("deny = @list.txt\n"))
         self.after(8)
 
     def test_missing_list_is_reported_after_a_minute_until_it_is_back(self) -> None:
@@ -72,7 +72,7 @@ class StaleTests(SynchronousTestCase):
         self.use_list()
         self.list.unlink()
         self.assertEqual(len(self.after(70)), 1)
-        self.feeding.use(self.rules("deny = 192.0.2.1\n"))
+        self.feeding.commit(self.rules("deny = 192.0.2.1\n"))
         self.assertEqual(self.overdue(), [])
 
     def test_list_is_followed_from_what_rules_have_read(self) -> None:
@@ -83,7 +83,7 @@ class StaleTests(SynchronousTestCase):
         for text in (second, first, second):
             self.list.write_text(text)
             if text == first:
-                self.feeding.use(rules)  # as they were read at the start
+                self.feeding.commit(rules)  # as they were read at the start
             else:
                 self.after(8)
         told = [*map(str, unpack(self.published[-1][f"file:{self.list}"]))]
@@ -101,7 +101,7 @@ class StaleTests(SynchronousTestCase):
         path = self.folder / "c.mmdb"
         places = {"127.0.0.0/8": country("FR")}
         write_places(path, places)
-        self.feeding.use(self.rules("deny = geo:country=FR\n", "geo_databases = c.mmdb\n"))
+        self.feeding.commit(self.rules("deny = geo:country=FR\n", "geo_databases = c.mmdb\n"))
         for seconds in (8, 120):
             self.assertEqual(self.after(seconds), [])
         path.write_text("nonsense")

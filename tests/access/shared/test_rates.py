@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
@@ -11,6 +12,7 @@ from twisted.trial.unittest import TestCase
 from tests.support.mux import VirtualTime
 from tests.support.peers import Peer, PeerFactory, listen, reactor
 from txmux.access.shared.leases import SharedRates
+from txmux.rules.model import Rules, Settings
 from txmux.rules.model.settings import Store
 
 _RUN = b"*2\r\n:1\r\n:0\r\n"
@@ -35,7 +37,8 @@ class SharedRatesTest(TestCase):
         self.redis = PeerFactory(_Redis)
         port = listen(self, self.redis)
         self.rates = SharedRates(self.time, self.time.seconds)
-        self.rates.use(Store(f"redis://127.0.0.1:{port}", "127.0.0.1", port), None)
+        store = Store(f"redis://127.0.0.1:{port}", "127.0.0.1", port)
+        self.rates.commit(Rules(Path("x.ini"), Settings(shared_limits=store), (), ()))
         (self.source,) = self.rates.sources()
         self.addCleanup(lambda: Deferred.fromCoroutine(self.stop()))
         logs = capturedLogs()

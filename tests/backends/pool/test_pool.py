@@ -361,7 +361,7 @@ class LastResortTests(SynchronousTestCase):
         backend_health = BackendHealth()
         old = self.shortage(backend_health=backend_health)
         new = Watched(eject=Ejection(1), backend_health=backend_health)
-        new.pool.take_over()
+        new.pool.commit()
         first, second = new.members
         new.pool.connected(new.pick(second))
         self.assertEqual(new.changes, ["10.0.0.1:80: ejected -> up", "up again"])

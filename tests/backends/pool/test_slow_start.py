@@ -138,7 +138,7 @@ class NewTests(SynchronousTestCase):
         made = Starting(*of, backend_health=pool.pool._backend_health)
         made.clock.advance(pool.clock.seconds() - made.clock.seconds())
         pool.pool.retire()
-        made.pool.take_over()
+        made.pool.commit()
         return made
 
     def test_reload_starts_new_servers_alone(self) -> None:

@@ -139,8 +139,8 @@ class TerminationsTest(EchCase):
         terminations = Terminations(self.clock)
         wrong = self.rules(self.folder / "none.pem")
         with self.assertRaises(RulesError):
-            terminations.read_certificates(wrong)
-        terminations.read_certificates(wrong, {})  # as a worker that starts beside others
+            terminations.prepare(wrong)
+        terminations.prepare(wrong, {}).commit()  # as a worker that starts beside others
         self.assertIn("cannot read", "".join(terminations.troubles()))
         made = MadeKey(1)
         rules = self.rules(self.write("a.pem", made.pem))

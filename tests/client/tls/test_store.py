@@ -288,7 +288,7 @@ class StoreTests(StoreCase):
         files = [self.pem(f"{name}.example") for name in "abcde"]
         routes = [Route(f.stem, (), None, terminate_tls=TlsEnd((f,))) for f in files]
         terminations = Terminations(slow)
-        terminations.read_certificates(Rules(Path("x.ini"), Settings(), (), (*routes,)))
+        terminations.prepare(Rules(Path("x.ini"), Settings(), (), (*routes,))).commit()
         slow.advance(10)
         for file in files:
             file.write_bytes(b"")
@@ -309,7 +309,7 @@ class StoreTests(StoreCase):
 
         files = {name: self.pem(f"{name}.example") for name in "abc"}
         terminations = Terminations(self.clock)
-        terminations.read_certificates(rules("a", "b"))
+        terminations.prepare(rules("a", "b")).commit()
         prepared = terminations.prepare(rules("b", "c"))
         self.addCleanup(prepared.abandon)
         self.assertEqual(([*prepared.problems], prepared.kept), ([], []))
@@ -332,7 +332,7 @@ class StoreTests(StoreCase):
         self.clock.advance(1)
         self.assertEqual(name_of(shown(store.context())), "b.example")
         self.assertEqual(self.logged(), ["[route site] terminate_tls: certificates reloaded"])
-        store.use_contexts(*store.prepare())  # as a reload does
+        store.commit(*store.prepare())  # as a reload does
         self.assertEqual(self.logged(), [])
 
     def test_looked_at_again(self) -> None:
@@ -424,8 +424,8 @@ class StoreTests(StoreCase):
         path = self.pem("a.example", file="site.pem")
         store = self.store(path, self.pem("b.example"))
         before = store.context()
-        store.use_contexts(*store.prepare())
+        store.commit(*store.prepare())
         self.assertTrue(is_resumed(before, store.context()))
         self.pem("a.example", file="site.pem")
-        store.use_contexts(*store.prepare())
+        store.commit(*store.prepare())
         self.assertFalse(is_resumed(before, store.context()))

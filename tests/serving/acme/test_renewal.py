@@ -55,12 +55,12 @@ class RenewalTests(TestCase):
         """Who waits for a certificate that new rules do not ask for any more is told so."""
         settings = Settings(acme="https://a.example/dir", acme_folder=make_folder(self))
         made = Certificates(reactor, lambda _: succeed(None), lambda: None)
-        made.use(_rules(settings))
+        made.commit(_rules(settings))
         waiting = made.renew("a.example")
         self.assertNoResult(waiting)
         made.tick()
         self.assertEqual(len([*made.sources()]), 1)
-        made.use(Rules(Path("x.ini"), settings, (), ()))
+        made.commit(Rules(Path("x.ini"), settings, (), ()))
         self.assertEqual([*made.sources()], [])
         self.assertIn(
             "no longer ask for a certificate for a.example",
@@ -74,7 +74,7 @@ class RenewalTests(TestCase):
         made = Certificates(reactor, lambda _: succeed(None), lambda: None)
         with capturedLogs() as lines:
             for folder, count in ((full, 0), (empty, 1), (empty, 1), (full, 1), (empty, 2)):
-                made.use(_rules(Settings(acme="https://a.example/dir", acme_folder=folder)))
+                made.commit(_rules(Settings(acme="https://a.example/dir", acme_folder=folder)))
                 self.assertEqual(len(lines), count)
         self.assertIn("no certificate of an authority yet", lines[0]["words"])
 
@@ -105,7 +105,7 @@ class RenewalTests(TestCase):
         settings = Settings(acme="https://a.example/dir", acme_folder=folder)
         route = Route("site", (), None, terminate_tls=end)
         ticks: list[None] = []
-        made.use(Rules(Path("x.ini"), settings, (), (route,)))
+        made.commit(Rules(Path("x.ini"), settings, (), (route,)))
         authority: Any = Silent()
         made._authority = authority
         for _ in range(3600):
@@ -141,7 +141,7 @@ class RenewalTests(TestCase):
             reactor, lambda _: succeed(None), lambda: None, now=lambda: began + len(ticks)
         )
         authority: Any = Late()
-        made.use(_rules(Settings(acme="https://a.example/dir", acme_folder=folder)))
+        made.commit(_rules(Settings(acme="https://a.example/dir", acme_folder=folder)))
         made._authority = authority
         for _ in range(120):
             made.tick()
@@ -159,7 +159,7 @@ class RenewalTests(TestCase):
             reactor, lambda _: succeed(None), lambda: None, now=lambda: began + len(ticks)
         )
         settings = Settings(acme="https://127.0.0.1:1/dir", acme_folder=folder)
-        made.use(_rules(settings))
+        made.commit(_rules(settings))
         folder.rename(folder.with_name("away"))
         with capturedLogs() as lines:
             for _ in range(40):
@@ -205,7 +205,7 @@ class RenewalTests(TestCase):
             end = TlsEnd(tuple(folder / f"{name}.pem" for name in names), acme=names)
             settings = Settings(acme="https://a.example/dir", acme_folder=folder)
             route = Route("site", (), None, terminate_tls=end)
-            made.use(Rules(Path("x.ini"), settings, (), (route,)))
+            made.commit(Rules(Path("x.ini"), settings, (), (route,)))
             authority: Any = Limiting()
             authority.is_for_all = is_for_all
             made._authority = authority
@@ -221,7 +221,7 @@ class RenewalTests(TestCase):
                 self.assertGreaterEqual(row["next_renewal"], begun + 86400)
             # After a restart the same is so.
             again = Certificates(reactor, lambda _: succeed(None), lambda: None, now=lambda: now[0])
-            again.use(Rules(Path("x.ini"), settings, (), (route,)))
+            again.commit(Rules(Path("x.ini"), settings, (), (route,)))
             again._authority = authority
             again.tick()
             self.assertEqual(len(asked), 1 if is_for_all else 2)
@@ -260,7 +260,7 @@ class RenewalTests(TestCase):
             end = TlsEnd((file,), acme=(name,))
             settings = Settings(acme="https://a.example/dir", acme_folder=folder)
             route = Route("site", (), None, terminate_tls=end)
-            made.use(Rules(Path("x.ini"), settings, (), (route,)))
+            made.commit(Rules(Path("x.ini"), settings, (), (route,)))
             fakes: Any = Damaging(), Redis()
             if is_shared:
                 made._shared = fakes[1]
@@ -286,7 +286,7 @@ class RenewalTests(TestCase):
         good = make_authority().issue(name).write(folder / f"{name}.pem", key=True)
         shown = good.read_bytes()
         made = Certificates(reactor, lambda _: succeed(None), lambda: None)
-        made.use(_rules(Settings(acme="https://a.example/dir", acme_folder=folder)))
+        made.commit(_rules(Settings(acme="https://a.example/dir", acme_folder=folder)))
         for damaged in damages(shown):
             good.write_bytes(damaged)
             made._failed(name, made._renewals[name], MuxError("no answer"))
@@ -302,7 +302,7 @@ class RenewalTests(TestCase):
         waiting: Deferred[str] = Deferred()
         before: Any = None
         for url, server in zip(urls, servers, strict=True):
-            made.use(_rules(attrs.evolve(settings, acme=url)))
+            made.commit(_rules(attrs.evolve(settings, acme=url)))
             if before is None:
                 waiting = made.renew("a.example")
             else:

@@ -63,14 +63,14 @@ class Lists:
         """Why a database of places is not in use; empty if all are."""
         return self._places.trouble
 
-    def hold(self, rules: Rules, *, may_lack: bool = False) -> None:
+    def prepare(self, rules: Rules, *, may_lack: bool = False) -> None:
         """Feed the networks of these rules too; those of a file stay as they were read until `feed` replaces them.
 
         A database of places that cannot be read is a `RulesError`, unless it `may_lack`.
         """
-        self.hold_new(varying_of(rules), rules, may_lack=may_lack)
+        self.prepare_new(varying_of(rules), rules, may_lack=may_lack)
 
-    def hold_new(self, new: Iterable[Varying], rules: Rules, *, may_lack: bool = False) -> None:
+    def prepare_new(self, new: Iterable[Varying], rules: Rules, *, may_lack: bool = False) -> None:
         """Do the same where those of the rules that are not `new` are held already."""
         by_id = {id(varying): varying for varying in new}
         self._has_geo |= any(varying.kind == "geo" for varying in by_id.values())

@@ -187,7 +187,7 @@ class ListUpdates:
         self._publish = publish
         self._watched: dict[str, _WatchedList] = {}
 
-    def use(self, rules: Rules) -> None:
+    def commit(self, rules: Rules) -> None:
         """Watch the sources that these rules name, and no others. Files were read just now."""
         sources = dict(self._sources_of(rules))
         for name in [*self._watched]:

@@ -15,7 +15,6 @@ import hashlib
 import math
 from collections import deque
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 import attrs
@@ -25,6 +24,7 @@ from twisted.python.failure import Failure
 
 from txmux.access.shared.client import STEADY, RedisClient
 from txmux.net.redis import RedisProtocol, reason
+from txmux.rules.model import Rules
 from txmux.rules.model.settings import Store
 from txmux.telemetry.sources import Source
 
@@ -262,7 +262,7 @@ class SharedRates:
         self._logs = logs
         self.is_up = False
         self._listeners: dict[str, Leases] = {}
-        self._used: tuple[Store | None, Path | None] = (None, None)
+        self._store: Store | None = None
         self._client: RedisClient | None = None
         self._source: Source | None = None
         self._sent_at: deque[float] = deque()
@@ -278,17 +278,18 @@ class SharedRates:
             self._listeners[listener] = Leases(self, listener)
         return self._listeners[listener]
 
-    def use(self, store: Store | None, password: Path | None) -> None:
-        """Share limits through this Redis; ``None`` ends the sharing."""
-        if (store, password) == self._used:
+    def commit(self, rules: Rules) -> None:
+        """Share limits through the Redis of these rules; without one, the sharing ends."""
+        store = rules.settings.shared_limits
+        if store == self._store:
             return
         self.stop()
-        self._used = (store, password)
+        self._store = store
         if store is not None:
             self._source = Source(
                 "limits", store.text, _ALONE, self.seconds, steady=STEADY, logs=self._logs
             )
-            made = RedisClient(self._reactor, store, password, self._check, self._down)
+            made = RedisClient(self._reactor, store, store.password, self._check, self._down)
             self._client = made
             self._reactor.callWhenRunning(made.start)
 
@@ -403,6 +404,6 @@ class SharedRates:
 
     def stop(self) -> Deferred[Any]:
         client, self._client = self._client, None
-        self._used, self._source = (None, None), None
+        self._store = self._source = None
         self._down("")
         return succeed(None) if client is None else client.stop()

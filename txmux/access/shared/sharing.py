@@ -35,7 +35,7 @@ class Sharing:
     def sources(self) -> Iterable[Source]:
         return () if self._shared is None else (self._shared.source,)
 
-    def use(self, rules: Rules) -> None:
+    def commit(self, rules: Rules) -> None:
         store = rules.settings.shared_limits
         if store == self._store:
             return

@@ -109,7 +109,7 @@ class BackendPool:
         self._is_retired = self._is_resolved = False
         self.standing = Standing.NONE
         self._in_shortage = self._is_short()
-        # A pool of prepared rules shares health with the current pool, and must not change it before `take_over`.
+        # A pool of prepared rules shares health with the current pool, and must not change it before `commit`.
         self._is_current = not self._backend_health.others(self)
         self._start_until = self._seconds() + _START if self._is_current else 0.0
         self._answered: set[Server] = set()
@@ -539,7 +539,7 @@ class BackendPool:
         if health.to_call:
             health.call_freed()
 
-    def take_over(self) -> None:
+    def commit(self) -> None:
         """Become the current pool of the backend, when a reload is committed."""
         for member in self.members:
             self._restore_if_unchecked(member)

@@ -91,7 +91,7 @@ class CertificateStore(WatchedFiles):
         ]
 
     def prepare(self) -> tuple[Contexts, list[object], str]:
-        """Read the files for `use_contexts`, and return their states before, and why what is in use is kept, if it is.
+        """Read the files for `commit`, and return their states before, and why what is in use is kept, if it is.
 
         Files that this process has lost the permission to read need not be read if they have not changed.
         """
@@ -102,7 +102,7 @@ class CertificateStore(WatchedFiles):
             is_as_before = problem.forbidden and states == self._seen
             return self._contexts, states, "" if is_as_before else self._kept(problem)
 
-    def use_contexts(self, contexts: Contexts, states: list[object], trouble: str = "") -> None:
+    def commit(self, contexts: Contexts, states: list[object], trouble: str = "") -> None:
         self._seen = states
         before, self.trouble = self.trouble, trouble
         # With the same certificates, clients keep their sessions.
@@ -116,7 +116,7 @@ class CertificateStore(WatchedFiles):
     @override
     def _read(self) -> Callable[[], None]:
         contexts = self._make_contexts()
-        return lambda: self.use_contexts(contexts, self._seen)
+        return lambda: self.commit(contexts, self._seen)
 
     @override
     def _kept(self, problem: TLSFileError) -> str:

@@ -48,23 +48,6 @@ class Terminations:
         self._left: list[tuple[str, TlsEnd]] = []  # at which `look` has not looked yet
         self._looking: Deferred[None] = succeed(None)
 
-    def read_certificates(self, rules: Rules, in_use: FilesInUse | None = None) -> None:
-        """Read all files; of a route whose files cannot be read, use those that another process uses."""
-        self._in_use = in_use or {}
-        problems = finish(
-            _problems(
-                rules,
-                rules.routes,
-                lambda route: (
-                    route.terminate_tls and self._termination_of(route, route.terminate_tls)
-                ),
-                lambda listener: self.ech_of(listener, may_lack=in_use is not None),
-            )
-        )
-        self._in_use = {}
-        if problems:
-            raise RulesError(problems)
-
     def ending_certificates(self, rules: Rules) -> list[Problem]:
         return [
             problem
@@ -109,11 +92,20 @@ class Terminations:
             )
         return None if path is None else self._ech[path]
 
-    def prepare(self, rules: Rules) -> PreparedTerminations:
-        return finish(self.prepare_in_steps(rules, rules.routes))
+    def prepare(self, rules: Rules, in_use: FilesInUse | None = None) -> PreparedTerminations:
+        """Do the same as `prepare_in_steps` at once, and raise a `RulesError` if there are problems."""
+        prepared = finish(self.prepare_in_steps(rules, rules.routes, in_use=in_use))
+        if prepared.problems:
+            prepared.abandon()
+            raise RulesError(prepared.problems)
+        return prepared
 
     def prepare_in_steps(
-        self, rules: Rules, new: Iterable[Route], gone: Iterable[Route] | None = None
+        self,
+        rules: Rules,
+        new: Iterable[Route],
+        gone: Iterable[Route] | None = None,
+        in_use: FilesInUse | None = None,
     ) -> Generator[None, None, PreparedTerminations]:
         """Read all files that rules name; nothing changes until `commit`. With ``problems`` it must be abandoned.
 
@@ -123,29 +115,31 @@ class Terminations:
             rules: The newer ones.
             new: The routes that are new or changed, and
             gone: those that they replace; ``None`` are all that there were.
+            in_use: What another process uses of routes whose files cannot be read, where this one starts beside it.
         """
         prepared = PreparedTerminations(self._made, self._ech)
         left = self._made if gone is None else dict.fromkeys(filter(None, map(_key_of, gone)))
-        in_use = self._made.copy()
+        before, known, self._in_use = self._made.copy(), {*self._ech.values()}, in_use or {}
         prepared.gone = {key for key in left if key in self._made}
 
         def use(route: Route) -> None:
             key = _key_of(route)
             if key is not None:
                 prepared.gone.discard(key)
-                if key not in in_use:
+                if key not in before:
                     prepared.made[key] = self._termination_of(route, key[1])
 
         def read_keys(listener: Listener) -> None:
-            keys = self.ech_of(listener)
+            keys = self.ech_of(listener, may_lack=in_use is not None)
             if keys is not None:
-                keys.look_again()
+                if keys in known:
+                    keys.look_again()
                 prepared.kept += filter(None, [keys.trouble])
                 prepared.current_ech.add(listener.ech_keys)
 
         try:
             problems = yield from _problems(rules, new, use, read_keys)
-            for key, termination in in_use.items():
+            for key, termination in before.items():
                 if key not in prepared.gone:
                     prepared.read[termination] = read = termination.store.prepare()
                     prepared.kept += filter(None, read[2:])
@@ -153,6 +147,8 @@ class Terminations:
         except BaseException:  # it is given up
             prepared.abandon()
             raise
+        finally:
+            self._in_use = {}
         prepared.problems = problems
         return prepared
 
@@ -258,7 +254,7 @@ class PreparedTerminations:
 
     def commit(self) -> None:
         for termination, read in self.read.items():
-            termination.store.use_contexts(*read)
+            termination.store.commit(*read)
         for key in self.gone:
             del self._all[key]
         for path in [path for path in self._all_ech if path not in self.current_ech]:

@@ -257,9 +257,9 @@ class Helper:
     def _read(self) -> None:
         rules = load_within_patience(self._path, data=self._data, are_pem_files_there=False)
         self._files = rules.files
-        self.use(rules)
+        self.prepare(rules)
 
-    def use(self, rules: Rules) -> None:
+    def prepare(self, rules: Rules) -> None:
         """Allow what these rules name, too; after `commit`, nothing else."""
         self._named = [*self._named[:1], Named.by(rules)]
         for address in self._named[-1].addresses.values():

@@ -41,7 +41,7 @@ class AcmeCertificates:
             in_use = {} if certificates is None else certificates.in_use()
             make_first(rules, owner, time.time(), in_use)
 
-    def use(self, rules: Rules) -> None:
+    def commit(self, rules: Rules) -> None:
         certificates = self._state.certificates
         if certificates is None and rules.acme_names:
             from txmux.serving.acme.renewal import Certificates  # noqa: PLC0415 - as above
@@ -50,7 +50,7 @@ class AcmeCertificates:
                 self._reactor, self._announce, lambda: self._pool.send_to_all(messages.CERTIFICATES)
             )
         if certificates is not None:
-            certificates.use(rules)
+            certificates.commit(rules)
 
     def _announce(self, challenges: Mapping[str, str]) -> Deferred[Any]:
         # Workers that are still starting get the challenges with their start message.

@@ -63,7 +63,7 @@ from txmux.processes.workers.sent_rules import PendingRules, SentRules
 from txmux.processes.workers.starting import Starter
 from txmux.processes.workers.worker import Worker
 from txmux.rules.model import Rules
-from txmux.rules.problems import Problem, RulesError
+from txmux.rules.problems import Problem
 from txmux.rules.reading.parser import is_as_read
 from txmux.serving.listen_addresses import are_plain
 from txmux.serving.state import TransferState, build_state, found_by_checks, merged, restore_sources
@@ -186,10 +186,10 @@ class Supervisor:
         `owner` has the user and group IDs of the workers, if they differ from this process's.
         """
         self.state.upstreams.add_backends(self._rules)
-        self.state.lists.hold(self._rules)
+        self.state.lists.prepare(self._rules)
         self._check(self._rules, owner)
-        self._terminations.read_certificates(self._rules)
-        self._files.use(self._rules)
+        self._terminations.prepare(self._rules).commit()
+        self._files.prepare(self._rules)
 
     def _check(self, rules: Rules, owner: tuple[int, int] | None) -> None:
         if not is_as_read(rules):
@@ -225,7 +225,7 @@ class Supervisor:
         self.pool.resize(self._rules.settings.workers)
         self._is_started = True
         self.pool.watch()
-        self._certificates.use(self._rules)
+        self._certificates.commit(self._rules)
         # Health checks and look-ups run only here, so that their number does not depend on that of the workers.
         self.state.upstreams.start()
 
@@ -418,13 +418,11 @@ class Supervisor:
             self._check_room(len(sockets.sockets))
             terminations = self._terminations.prepare(rules)
             undo.callback(terminations.abandon)
-            if terminations.problems:
-                raise RulesError(terminations.problems)
             upstreams = await Turns().run(self.state.upstreams.prepare_all_in_steps(rules))
             undo.callback(upstreams.abandon)
             if upstreams.problems:
                 raise MuxError("\n".join(upstreams.problems))
-            await in_thread(self._files.use, rules)
+            await in_thread(self._files.prepare, rules)
             self._extend(rules)
             looked_up = self.state.upstreams.first_look_ups()
             if looked_up is not None:
@@ -599,7 +597,7 @@ class Supervisor:
         if problems:
             raise MuxError(rules.locate("\n".join(problems)))
         if rules.settings.workers > able:
-            self.starter.use(rules)
+            self.starter.prepare(rules)
             await in_thread(self._sent.whole, rules)
             self.pool.add(rules.settings.workers - able)
             self._check_added(pending)
@@ -618,7 +616,7 @@ class Supervisor:
 
     def _drop_pending(self, pending: PendingRules) -> None:
         self._pending = None
-        self.starter.use(self._rules)
+        self.starter.prepare(self._rules)
         self.pool.drop_added()
         for worker in pending.preparing:
             worker.send(messages.ABANDON)
@@ -633,10 +631,10 @@ class Supervisor:
         self._sent.forget()
         self.kept_files = [*pending.terminations.kept, *pending.upstreams.kept]
         run = steps.run
-        run("import what workers need", self.starter.use, self._rules)
-        run("follow the lists of networks", self.state.lists.hold, self._rules)
+        run("import what workers need", self.starter.prepare, self._rules)
+        run("follow the lists of networks", self.state.lists.prepare, self._rules)
         run("open the files of workers", self._files.commit)
-        run("renew certificates", self._certificates.use, self._rules)
+        run("renew certificates", self._certificates.commit, self._rules)
         run("use the backends", pending.upstreams.commit)
         run("use the certificates", pending.terminations.commit)
         # If the process ID has changed, the prepared worker has ended, and the one that replaced it has the previous rules.
@@ -766,7 +764,7 @@ class Supervisor:
         """Start new workers after `leave`, which may not have finished."""
         self._deadline = None
         self.transfers.accepting = True
-        self._certificates.use(self._rules)
+        self._certificates.commit(self._rules)
         self._listen_again()
         self.pool.resize(self._rules.settings.workers)
         self.pool.move_retiring()

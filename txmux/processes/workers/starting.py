@@ -170,7 +170,7 @@ class Starter:
         # A worker that opens ports through Twisted drops root by itself afterwards.
         if are_plain(self._rules):
             self.drop_privileges()
-        self.use(self._rules)
+        self.prepare(self._rules)
 
     def drop_privileges(self) -> None:
         """Drop root, which the first workers may need to open endpoints."""
@@ -187,7 +187,7 @@ class Starter:
         if self._connection is not None:
             self._connection.kill()
 
-    def use(self, rules: Rules) -> None:
+    def prepare(self, rules: Rules) -> None:
         """Make the starter import the modules that these rules need."""
         self._rules = rules
         modules = [*modules_for(rules)]

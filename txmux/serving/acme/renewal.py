@@ -142,7 +142,7 @@ class Certificates:
     def __attrs_post_init__(self) -> None:
         self._folder = AcmeFolder(self._settings.acme_folder)
 
-    def use(self, rules: Rules) -> None:
+    def commit(self, rules: Rules) -> None:
         settings = rules.settings
         self.is_stopped = False
         keys = ("acme", "acme_email", "acme_folder", "acme_ca", "acme_terms")
@@ -173,7 +173,7 @@ class Certificates:
                 self._log.warn("{name} {words}", name=name, words=_PROVISIONAL)
 
     def stop(self) -> Deferred[Any]:
-        """Stop until `use`; fires when Redis is disconnected."""
+        """Stop until `commit`; fires when Redis is disconnected."""
         self.is_stopped = True
         self._names = ()
         for name in [*self._waiting]:

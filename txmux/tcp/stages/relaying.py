@@ -64,7 +64,7 @@ class Relaying(Stage):
             return
         assert upstream is not None  # noqa: S101 - it has just been connected
         settings = client.configuration
-        client.runtime.prepare(server.transport, settings.options)
+        client.runtime.set_options(server.transport, settings.options)
         self.relay = client.runtime.relay(
             end, server, upstream.timeouts, self._over, upstream.rates, settings.settings.keepalive
         )
