@@ -46,7 +46,8 @@ from txmux.rules.lint.secrets import readable_secrets, secret_files
 from txmux.rules.model import Backend, Refusal, Route, Rules, Settings, TlsEnd
 from txmux.rules.reading.parser import parse
 from txmux.serving.listen_addresses import listen_addresses
-from txmux.telemetry.attention import MEMORY_RAN_OUT, TOPICS, AttentionItem, AttentionLog
+from txmux.telemetry.attention import MEMORY_RAN_OUT, AttentionItem, AttentionLog, AttentionRow
+from txmux.telemetry.attention_rows import ROWS
 from txmux.telemetry.counting.snapshot import Gauges
 from txmux.telemetry.sources import SourceState
 
@@ -239,7 +240,15 @@ class OthersTest(SynchronousTestCase):
 
 class AdviceTest(SynchronousTestCase):
     def test_each_item_says_what_to_do(self) -> None:
-        """Each topic, and each item that has a sentence of another part in it, as these parts write it."""
+        """Each item, with sentences of other parts as these parts write them."""
+        made: list[AttentionRow] = []
+        make = AttentionRow.item
+
+        def make_and_note(row: AttentionRow, *args: Any, **names: Any) -> AttentionItem:
+            made.append(row)
+            return make(row, *args, **names)
+
+        self.patch(AttentionRow, "item", make_and_note)
         folder = make_folder(self)
         folder.chmod(0o711)
         token = folder / "token"
@@ -250,19 +259,22 @@ class AdviceTest(SynchronousTestCase):
         failed = 1.0, Report(ok=False, errors=("no",))
         down: dict[str, Any] = {"server": "s", "state": "down", "why": "no", "since": 1.0}
         document = {"name": "web", "hold": None, "held": 0, "servers": [down]}
+        index, short = RulesIndex(rules), ("no", 1.0)
         condition = WorkersCondition(silent=[(1, 7)])
         restarts = [(1.0, 1, f"killed: {MEMORY_RAN_OUT}: too little")] * 3
         outside = SourceState(
             "bans redis", up=False, age=1.0, failing=90.0, is_overdue=True, why="no", effect="x"
         )
         gauges = Gauges(
-            descriptors=(9, 10), certificates=[("r", "a.pem", 0)], troubles=["a.pem: no"], unread=["users: no"],
+            descriptors=(9, 10), certificates=[("r", "a.pem", 0), ("r", "b.pem", 99)], troubles=["a.pem: no"], unread=["users: no"],
             stale={("web", "s"): (9.0, "no")}, outside=[outside], lost_lines={"log x: no": 1, "log y: no": 0},
             flooding={"": 9.0}, logins={"r": (16, "192.0.2.1")}, ports={("web", "s"): ("no", 1, 1.0)},
         )  # fmt: skip
         items = [
-            *backends([document], RulesIndex(rules), 9.0),
-            *not_accepted(["[listen a]: no client is accepted"], ["b"], {"c": ("no", 1.0)}),
+            *backends([document], index, 9.0),
+            *backends([{**document, "servers": [down, {**down, "state": "up"}]}], index, 9.0),
+            *backends([{**document, "servers": [{**down, "state": "drain"}]}], index, 9.0),
+            *not_accepted(["[listen a]: x", "[listen c]: x"], ["b"], {"c": short, "d": short}),
             *overflowed(rules, {listen_addresses(rules.listeners[0])[0].key: Overflow(1, 1.0)}),
             *not_served([NONE_SERVES, NONE_ANSWERS, "the service is shutting down"]),
             *clients_that_wait({"a": math.inf}, {"b": 1}, 9.0),
@@ -282,9 +294,13 @@ class AdviceTest(SynchronousTestCase):
             ),
             *bans_without_room([f"bans of other machines that do not apply here: 1; {FULL}"]),
             *measured(gauges, rules, 9.0),
+            *measured(Gauges(flooding={"": 9e9}), rules, 9.0),
         ]
         self.assertEqual([item for item in items if not item.do or not item.text], [])
-        self.assertEqual({*TOPICS} - {item.what for item in items}, {"limits"})
+        self.assertEqual({row.what for row in ROWS} - {item.what for item in items}, {"limits"})
+        # `tests/serving/acme` has those of ACME.
+        left = {row.text for row in ROWS if row not in made and row.what != "renewal"}
+        self.assertEqual(left, {"listener {listener} refuses clients at {at}"})
 
 
 class KilledTest(SynchronousTestCase):

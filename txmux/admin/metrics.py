@@ -14,7 +14,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 
 from txmux.errors import printable
-from txmux.telemetry.attention import attention_counts
+from txmux.telemetry.attention_rows import attention_counts
 from txmux.telemetry.counting.snapshot import Counts, ListenerTotals, Observed, ServerTotals
 from txmux.version import __version__
 

@@ -7,7 +7,8 @@ from ipaddress import ip_network
 from typing import Any
 
 from txmux.client.client_table import BUSY, MOST_SOURCES, Row, rate_of
-from txmux.telemetry.attention import AttentionItem, Level
+from txmux.telemetry import attention_rows as rows
+from txmux.telemetry.attention import AttentionItem
 from txmux.telemetry.counting.counter_groups import LISTENER
 from txmux.telemetry.counting.counters import Counters
 from txmux.telemetry.counting.snapshot import beside_busiest
@@ -27,8 +28,8 @@ _REFUSED = LISTENER.those("refused")
 def clients_document(answers: Iterable[Iterable[Row]], limit: int) -> list[dict[str, Any]]:
     """Build the document for ``/api/clients`` from the rows of each worker: the busiest sources first."""
     merged: dict[str, list[Any]] = {}
-    for rows in answers:
-        for source, *counts, since in rows:
+    for answer in answers:
+        for source, *counts, since in answer:
             before = merged.setdefault(source, [*[0] * len(counts), since])
             before[:] = *map(sum, zip(before, counts, strict=False)), min(before[-1], since)
     now = time.time()
@@ -86,17 +87,17 @@ class RefusedClients:
                 by_source = {
                     key[2]: n for key, n in refusing.items() if key[:2] == (listener, limit)
                 }
-                yield _item(listener, limit, f"{refused:,} refused in {span}", by_source)
-
-
-def _item(listener: str, limit: str, cause: str, by_source: dict[str, float]) -> AttentionItem:
-    who, do = _who(by_source, "see who they are: txmux clients")
-    at = _LIMITS.get(limit, limit)
-    text = f"listener {listener} refuses clients at {at}"
-    subject = f"{listener} {limit}"
-    return AttentionItem(
-        "note", "limits", text, cause + who, do=do, link="#clients", subject=subject
-    )
+                who, do = _who(by_source, "see who they are: txmux clients")
+                at = _LIMITS.get(limit, limit)
+                yield rows.LIMIT_REFUSES.item(
+                    listener=listener,
+                    limit=limit,
+                    at=at,
+                    refused=refused,
+                    span=span,
+                    who=who,
+                    do=do,
+                )
 
 
 def flooding(by_source: Mapping[str, float]) -> Iterator[AttentionItem]:
@@ -105,32 +106,19 @@ def flooding(by_source: Mapping[str, float]) -> Iterator[AttentionItem]:
     It is a note if one or two sources do that.
     """
     if by_source:
-        cause = f"{by_source.get('', 0.0):,.0f} connections and flows a second"
         limit = "see who they are: txmux clients; limit them: connection_rate_per_source"
         who, do = _who(dict(by_source), limit)
-        text = "a process is busy with new clients, so that they wait"
-        level: Level = "warning" if beside_busiest(by_source.values()) >= BUSY else "note"
-        yield AttentionItem(
-            level, "accept", text, cause + who, do=do, link="#clients", subject="busy"
-        )
+        is_wide = beside_busiest(by_source.values()) >= BUSY
+        row = rows.BUSY_WITH_MANY if is_wide else rows.BUSY_WITH_FEW
+        yield row.item(rate=by_source.get("", 0.0), who=who, do=do)
 
 
 def crowded_logins(by_route: Mapping[str, tuple[int, str]]) -> Iterator[AttentionItem]:
     """Yield the routes in which many logins wait to be checked; `by_route` is that of `Gauges`."""
     for route, (number, source) in by_route.items():
-        do = "see who they are: txmux clients"
-        if _is_network(source):
-            do += f"; keep it out: txmux ban {source} 1h"
-        yield AttentionItem(
-            "warning",
-            "logins",
-            f"route {route}: {counted(number, 'login')} wait to be checked in a worker",
-            f"the most wrong ones are from {source}",
-            do=do,
-            link="#clients",
-            subject=route,
-            is_logged=True,
-        )
+        ban = f"; keep it out: txmux ban {source} 1h" if _is_network(source) else ""
+        logins = counted(number, "login")
+        yield rows.LOGINS_WAIT.item(route=route, logins=logins, source=source, ban=ban)
 
 
 def _who(by_source: dict[str, float], do: str) -> tuple[str, str]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Literal, get_args
+from urllib.parse import quote
 
 import attrs
+from attrs.validators import min_len
 from twisted.logger import Logger
 
 from txmux.telemetry.formatting import duration
@@ -22,43 +23,7 @@ CANNOT_START = "cannot be started"
 MEMORY_RAN_OUT = "memory had run out"
 """In the reason of a restart: the kernel had killed the process for that."""
 
-What = Literal[
-    "backend",
-    "accept",
-    "ports",
-    "descriptors",
-    "workers",
-    "helper",
-    "service",
-    "log",
-    "sources",
-    "names",
-    "certificates",
-    "renewal",
-    "limits",
-    "logins",
-    "bans",
-    "hold",
-    "reload",
-    "upgrade",
-    "rules",
-    "token",
-]
-"""The topics of items, which are labels of ``txmux_attention``."""
-
 LEVELS: tuple[Level, ...] = get_args(Level)
-TOPICS: tuple[What, ...] = get_args(What)
-
-_CRITICAL: tuple[Level, ...] = ("critical", "warning")
-OCCURRING: Mapping[What, tuple[Level, ...]] = {
-    **dict.fromkeys(TOPICS, ("warning",)),
-    **dict.fromkeys(("workers", "certificates", "renewal"), _CRITICAL),
-    **dict.fromkeys(("ports", "helper"), ("critical",)),
-    **dict.fromkeys(("limits", "rules", "hold"), ("note",)),
-    **dict.fromkeys(("token", "service", "upgrade"), ("warning", "note")),
-    **dict.fromkeys(("backend", "accept"), LEVELS),
-}
-"""The levels that items of a topic may have."""
 
 
 @attrs.frozen
@@ -67,7 +32,7 @@ class AttentionItem:
 
     Attributes:
         level: How bad it is.
-        what: The topic.
+        what: The topic, a label of ``txmux_attention``.
         text: What is wrong, with its names; no full stop.
         cause: The newest cause, with its number, as in ``connection refused, 37 of 37 in 12 s``; empty if there is none.
         since: When it began, in seconds since 1970; ``None`` if whoever reports it does not know.
@@ -78,7 +43,7 @@ class AttentionItem:
     """
 
     level: Level
-    what: What
+    what: str
     text: str
     cause: str = ""
     since: float | None = None
@@ -96,16 +61,72 @@ class AttentionItem:
         return {name: getattr(self, name) for name in fields}
 
 
+@attrs.frozen(eq=False)
+class Alert:
+    """An alert of Prometheus for items, or for what no item is about, which then has a severity and `sources`.
+
+    Attributes:
+        expr: In PromQL; empty for the number of its items, as ``txmux_attention`` has it.
+        lasts: For how long it has to be so, as in ``5m``.
+        severity: If it is only for items of this level; empty for the level of each.
+        runbook: The heading of the troubleshooting page, unless it is that of its items.
+        fires: Series for which it fires, by their names, with values as promtool has them.
+        quiet: Series for each of which no alert fires.
+    """
+
+    name: str
+    summary: str
+    description: str
+    expr: str = ""
+    lasts: str = ""
+    severity: str = ""
+    runbook: str = ""
+    sources: str = ""
+    fires: Mapping[str, str] = attrs.field(factory=dict)
+    quiet: Sequence[Mapping[str, str]] = ()
+
+
+def _several(alerts: Alert | Sequence[Alert] | str) -> Sequence[Alert] | str:
+    return (alerts,) if isinstance(alerts, Alert) else alerts
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class AttentionRow:
+    """What all items of a kind have in common; an item has values for the names in ``{}``.
+
+    Attributes:
+        level, what, text, cause, do, link, subject, is_logged: As in `AttentionItem`.
+        when: When there is such an item; the table of topics joins those of a topic and a level.
+        runbook: The heading of the troubleshooting page, as in its address.
+        sources: How many sources of clients it takes, and why, for the table of who can raise it.
+        alerts: The alerts for it, or why there is none.
+    """
+
+    what: str
+    level: Level
+    text: str
+    cause: str = ""
+    link: str = ""
+    subject: str = ""
+    is_logged: bool = False
+    do: str = attrs.field(validator=min_len(1))
+    when: str = attrs.field(validator=min_len(1))
+    runbook: str = attrs.field(validator=min_len(1))
+    sources: str = attrs.field(validator=min_len(1))
+    alerts: Sequence[Alert] | str = attrs.field(converter=_several, validator=min_len(1))
+
+    def item(self, since: float | None = None, **names: object) -> AttentionItem:
+        templates = {"text": self.text, "cause": self.cause, "do": self.do, "subject": self.subject}
+        texts = {name: template.format(**names) for name, template in templates.items()}
+        link = self.link.format(backend=quote(str(names.get("backend"))))
+        return AttentionItem(
+            self.level, self.what, since=since, link=link, is_logged=self.is_logged, **texts
+        )
+
+
 def worst_first(items: Iterable[AttentionItem]) -> list[AttentionItem]:
     """Sort by level, then by age, the oldest first."""
     return sorted(items, key=lambda item: (LEVELS.index(item.level), item.since or 0.0))
-
-
-def attention_counts(items: Iterable[AttentionItem]) -> Counter[tuple[What, Level]]:
-    """Count items by topic and level; those that may occur and do not are 0."""
-    counts = Counter({(what, level): 0 for what in TOPICS for level in OCCURRING[what]})
-    counts.update((item.what, item.level) for item in items)
-    return counts
 
 
 _SETTLED = 60.0  # seconds after which all is noticed again that lasts, in a process that has replaced another

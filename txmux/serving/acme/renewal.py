@@ -20,6 +20,7 @@ from txmux.rules.model import Rules, Settings
 from txmux.serving.acme.authority import Authority, UnusableError
 from txmux.serving.acme.folder import NO_CERTIFICATE, AcmeFolder, ShownCertificate
 from txmux.serving.acme.shared import SharedCertificates
+from txmux.telemetry import attention_rows as rows
 from txmux.telemetry.attention import AttentionItem
 from txmux.telemetry.formatting import duration, utc_time
 from txmux.telemetry.sources import Source
@@ -516,50 +517,23 @@ class Certificates:
 
     def attention(self) -> Iterator[AttentionItem]:
         """Yield what needs the operator's attention."""
-        item = partial(AttentionItem, what="renewal", link="#certificates", is_logged=True)
         if self._folder_problem:
-            do = "let the service write there; it is tried again by itself"
-            yield item("warning", text=self._folder_problem, do=do, subject="folder")
+            yield rows.CERTIFICATES_NOT_KEPT.item(text=self._folder_problem)
         stuck = 0.0 if self._refused_since is None else self._now() - self._refused_since
         if stuck > _STUCK:
-            yield item(
-                "warning",
-                text=f"another machine has asked for certificates for {duration(int(stuck))}, and given none",
-                since=self._refused_since,
-                do="if there is none, delete the key 'txmux:acme:lock' in Redis",
-                subject="lock",
-            )
+            yield rows.OTHER_ASKS.item(self._refused_since, age=duration(int(stuck)))
         for name, why in self._unusable.items():
             if name in self._names:
-                text = f"another machine has put a certificate for {name} into Redis that cannot be used"
-                yield item(
-                    "warning",
-                    text=text,
-                    cause=why,
-                    do=f"txmux certificates --renew {name}",
-                    subject=f"{name} in Redis",
-                    is_logged=False,
-                )
+                yield rows.SHARED_UNUSABLE.item(name=name, why=why)
         for name in self._names:
-            renewal, shown = self._renewals[name], self._shown[name]
-            do = f"txmux certificates --renew {name}"
+            why, shown = self._renewals[name].why, self._shown[name]
             if shown.is_self_signed:
-                yield item(
-                    "critical" if renewal.why else "warning",
-                    text=f"{name} {_PROVISIONAL}",
-                    cause=renewal.why,
-                    do=do,
-                    subject=name,
-                )
-            elif renewal.why:
-                ended = shown.ends <= self._now()
-                yield item(
-                    "critical" if ended else "warning",
-                    text=f"the certificate of {name} {'ended' if ended else 'ends'} on {utc_time(shown.ends)}, and could not be renewed",
-                    cause=renewal.why,
-                    do=do,
-                    subject=name,
-                )
+                row = rows.NO_CERTIFICATE if why else rows.CERTIFICATE_AWAITED
+                yield row.item(name=name, provisional=_PROVISIONAL, why=why)
+            elif why:
+                has_ended = shown.ends <= self._now()
+                row = rows.ENDED_NOT_RENEWED if has_ended else rows.ENDS_NOT_RENEWED
+                yield row.item(name=name, until=utc_time(shown.ends), why=why)
 
     def seconds_left(self) -> dict[str, float]:
         """Return by name in how many seconds its certificate expires; 0 for a self-signed one."""

@@ -1,0 +1,278 @@
+"""All items that need attention, with their alerts: the one place that says what they are.
+
+``script/docs`` writes the tables of the docs and ``examples/prometheus`` from it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import partial
+from typing import TYPE_CHECKING
+
+from txmux.telemetry.attention import MEMORY_RAN_OUT, Alert, AttentionRow
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from txmux.telemetry.attention import AttentionItem, Level
+
+# fmt: off
+
+# Who can raise it.
+NOBODY = "none: your files, your commands, and what txmux asks of others"
+_ASKED = "none: where clients choose names, the name server is also asked about itself"
+_ONE = "1; they are notes, or a warning of a queue whose clients try again"
+_FULL = "1, without [`max_connections_per_source`](limit-clients.md). It is true then: the others wait"
+FAULT = "1, and then it is a fault of txmux or of a plugin, whatever a client sends"
+
+# Why there is no alert.
+_PLANNED = "it is planned work"
+_ONE_CLIENT = "one client can do that"
+
+# What to do.
+_MORE_ROOM = "raise the limit (LimitNOFILE=, ulimit -n) or set max_connections"
+_MEND = "correct the file, which is read again by itself; txmux check says what is wrong with it"
+SEE_LOG = "see the service's log for what keeps workers from it"
+_RENEW = "txmux certificates --renew {name}"
+
+_STATUS = "`txmux status` says what is wrong, with its newest cause, since when, and what to do about it."
+SELF = "what-the-service-says-of-itself"
+COMMON = (
+    Alert("TxmuxAttentionCritical", "txmux on {{ $labels.instance }} turns clients away or loses them: {{ $labels.what }}", _STATUS,
+          lasts="30s", severity="critical", runbook=SELF),
+    Alert("TxmuxAttention", "txmux on {{ $labels.instance }} needs attention: {{ $labels.what }}", _STATUS,
+          lasts="5m", severity="warning", runbook=SELF),
+)
+"""For all items that have no alert of their own, or for which it does not fire."""
+
+
+def _server(state: str, name: str = "s", *, up: bool = False) -> dict[str, str]:
+    key = f'backend="b",server="{name}"'
+    return {f"txmux_backend_server_up{{{key}}}": f"{up:d}x60", f'txmux_backend_server_state{{{key},state="{state}"}}': "1x60"}
+
+
+UP, _OTHER, DRAINED = _server("up", up=True), _server("up", "t", up=True), _server("drain", up=True)
+_IN_SERVERS = "?backend={backend}#servers"
+
+_backend = partial(
+    AttentionRow, what="backend", text="backend {backend}: {text}", cause="{why}", do="txmux servers {backend}{advice}", link=_IN_SERVERS, subject="{backend}", is_logged=True,
+    runbook="a-server-is-down", sources="as its servers, above")
+NO_SERVER = _backend(
+    level="critical", when="no server of a backend that is in use can serve",
+    alerts=Alert(
+        "TxmuxBackendWithoutServer", "backend {{ $labels.backend }} has no server that is up, and turns clients away",
+        "`txmux servers {{ $labels.backend }}` says of each server why it is not up, and since when.", expr='txmux_backend_attention{level="critical"} == 1', lasts="1m",
+        fires=_server("down") | _server("silent", "t") | {'txmux_backend_attention{backend="b",level="critical"}': "1x60"},
+        quiet=(UP, DRAINED, _server("maintenance", up=True))))
+FEWER_SERVERS = _backend(
+    level="warning",
+    when="some of its servers cannot: down, ejected, failing, silent, without an address; or none can, and its clients go to its fallback, or are held, or it is not in use",
+    alerts=(Alert(
+        "TxmuxServerFailing", "server {{ $labels.server }} of backend {{ $labels.backend }} is {{ $labels.state }}",
+        "Failing: connections to it fail. Silent: it accepts clients of several sources, and answers none. `txmux servers {{ $labels.backend }}` has the cause; connect to it from this machine.",
+        expr='txmux_backend_server_state{state=~"failing|silent"} == 1\n'
+             'unless on (instance, backend) txmux_backend_attention{level="critical"}', lasts="1m",
+        fires=_OTHER | _server("silent"), quiet=(UP, _OTHER | DRAINED)), Alert(
+        "TxmuxServerDown", "server {{ $labels.server }} of backend {{ $labels.backend }} is not up",
+        "`txmux servers {{ $labels.backend }}` says why: its checks fail, its name has no address, or it was ejected.",
+        expr="txmux_backend_server_up == 0\n"
+             'unless on (instance, backend, server) txmux_backend_server_state{state=~"failing|silent"} == 1\n'
+             'unless on (instance, backend) txmux_backend_attention{level="critical"}', lasts="10m",
+        # No route needs it, or its clients go to a fallback, or wait.
+        fires=_server("down"), quiet=(_OTHER | DRAINED,))))
+SERVERS_TAKEN_OUT = _backend(level="note", when="an operator, or `down` in the rules, has taken all its servers out", alerts=_PLANNED)
+
+_accept = partial(AttentionRow, what="accept", link="#listeners", subject="{name}", runbook="clients-cannot-connect")
+_CANNOT_ACCEPT = Alert(
+    "TxmuxCannotAccept", "txmux on {{ $labels.instance }} cannot accept clients",
+    "A listener lacks descriptors or memory for them, or its socket could not be opened. `txmux status` says which, and why; `txmux clients` shows who has the most connections.")
+CANNOT_ACCEPT = _accept(
+    level="critical", text="listener {name}: cannot accept", cause="{why}", do=_MORE_ROOM, is_logged=True, sources=_FULL, alerts=_CANNOT_ACCEPT,
+    when="a listener cannot accept: no worker has descriptors or memory for more clients")
+NOT_OPEN = _accept(
+    level="critical", text="listener {name}: {why}", do="{do}", sources=NOBODY, alerts=_CANNOT_ACCEPT,
+    when="its UNIX socket cannot be reached: another program has put a file in its place, or its folder is gone")
+SOME_CANNOT_ACCEPT = _accept(
+    level="warning", text="listener {name}: a worker cannot accept, others do", cause="{why}", do=_MORE_ROOM, is_logged=True, sources=_FULL, alerts=COMMON,
+    when="some workers cannot accept its clients")
+QUEUE_OVERFLOWED = _accept(  # one client can fill it, and the others try again
+    level="warning", text="listener {listener.name}: the queue of {address.text} has overflowed", cause="{attempts} to connect dropped within a minute",
+    do="see who they are: txmux clients; add workers, which accept faster, or let more clients wait: sysctl net.core.somaxconn, and a backlog in the endpoint",
+    subject="queue {address.key}", sources=_ONE, alerts=COMMON, when="within the last minute, attempts to connect were dropped since its queue was full")
+_busy = partial(
+    _accept, text="a process is busy with new clients, so that they wait", cause="{rate:,.0f} connections and flows a second{who}", do="{do}", link="#clients", subject="busy")
+BUSY_WITH_MANY = _busy(
+    level="warning", sources="3", alerts=COMMON, when="new connections and flows of several sources keep a process busy: how many a second, and who is first")
+PAUSED = _accept(level="note", text="listener {name}: {why}", do="txmux resume {name}", is_logged=True, sources=NOBODY, alerts=_PLANNED, when="an operator has paused it")
+BUSY_WITH_FEW = _busy(level="note", sources=_ONE, alerts=_ONE_CLIENT, when="one or two sources keep a process busy")
+
+NO_SOURCE_PORT = AttentionRow(
+    what="ports", level="critical", text="backend {backend}: no source port is left towards {server}", cause="{why}: {connections} failed", link=_IN_SERVERS,
+    do="name more addresses in 'source', or widen net.ipv4.ip_local_port_range", subject="{backend} {server}", is_logged=True, runbook="clients-cannot-connect", sources=_FULL,
+    when="connections to a server fail since no source port is left; until a minute without one, or a connection five seconds after the last",
+    alerts=Alert(
+        "TxmuxNoSourcePort", "txmux on {{ $labels.instance }} has no source port left towards a server",
+        "`txmux status` names the server. Give the backend more addresses by `source`, or widen net.ipv4.ip_local_port_range; `txmux clients` shows who has the most connections."))
+FEW_DESCRIPTORS = AttentionRow(
+    what="descriptors", level="warning", text="file descriptors are running out: {opened} of {most} are open", do=_MORE_ROOM, subject="share", runbook="clients-cannot-connect",
+    sources=_FULL, when="80 % of the descriptors of a process are open",
+    alerts=Alert(
+        "TxmuxDescriptorsShort", "txmux on {{ $labels.instance }} has few descriptors left",
+        "When there is none, clients wait to be accepted. Raise LimitNOFILE=, or lower max_connections; `txmux clients` shows who has the most connections.", lasts="2m"))
+
+_worker = partial(AttentionRow, what="workers", link="#workers", runbook="a-worker-was-started-again", sources=FAULT, alerts=COMMON)
+NO_WORKER_SERVES = _worker(level="critical", text="no worker serves", do=SEE_LOG, subject="all", when="no worker serves, and none is about to")
+NO_WORKER_ANSWERS = _worker(
+    level="critical", text="no worker answers", cause="each that does nothing for ten seconds, though it could run, is replaced", do=SEE_LOG, subject="all",
+    when="none that serves does its work")
+WORKER_SILENT = _worker(
+    level="warning", text="worker {number} does not answer", subject="worker {number}", when="one does not do its work",
+    do="it is replaced if it does nothing for 10 s though it could run; otherwise end it: kill -KILL {pid}")
+WORKER_REPLACED = _worker(
+    level="warning", text="{name} {verb} {times} within five minutes", cause="{how}", do="see the log for what it logged before it ended", subject="replaced {number}",
+    is_logged=True, when="it or the process that starts workers was replaced three times within five minutes")
+CALLS_REFUSED = _worker(
+    level="warning", text="worker {number}: the sandbox has refused system call{s} {names}", subject="refused calls", is_logged=True,
+    do="see which plugin makes it; txmux itself does not, so a worker may have been taken over: restart the service",
+    when="one was refused a system call by the [sandbox](rules.md#sandbox)")
+WORKERS_KILLED = _worker(
+    level="warning", text=f"the kernel has killed {{workers}} with {{their}} connections: {MEMORY_RAN_OUT}", cause="{how}", subject="memory", is_logged=True,
+    do="allow more (MemoryMax=, the limit of the container), set max_connections, or have fewer workers",
+    when="the kernel has killed one within ten minutes since memory had run out")
+
+HELPER_GONE = AttentionRow(
+    what="helper", level="critical", text="{text}", do="{do}", subject="helper", is_logged=True, runbook="the-helper-has-ended", sources=NOBODY,
+    when="the helper of [`user`](rules.md#user-and-group) has ended, or is halted",
+    alerts=Alert(
+        "TxmuxHelperEnded", "the helper of txmux on {{ $labels.instance }} has ended, or is halted",
+        "Clients are served, but no reload, upgrade or change of a certificate is possible, and the service stops if a worker ends. `txmux status` says what to do; restart the service when that suits you."))
+
+_log = partial(
+    AttentionRow, what="log", level="warning", cause="{why}", subject="{name}", is_logged=True, runbook="there-is-nothing-in-the-log",
+    sources="none: a disk that is full; limit the log's size",
+    alerts=Alert(
+        "TxmuxLogLinesLost", "txmux on {{ $labels.instance }} could not write lines of its logs",
+        "The disk is full, or what reads the log is too slow. `txmux status` says which log, how many lines, and why.", expr="increase(txmux_access_log_lost_total[15m]) > 0",
+        fires={"txmux_access_log_lost_total": "0+9x60"}, quiet=({"txmux_access_log_lost_total": "9x60"},)))
+LINES_LOST = _log(
+    text="{name}: {lines} lost", do="make room on its disk, or see why what reads it does not keep up", when="a log cannot be written: how many lines are lost, and why")
+LOG_NOT_OPENED = _log(text="{name}: cannot be opened", do="let the service write to it, then txmux reload", when="its file cannot be opened")
+
+_source = partial(
+    AttentionRow, what="sources", level="warning", is_logged=True, runbook="what-txmux-asks-of-others-fails", sources=_ASKED,
+    alerts=Alert(
+        "TxmuxSourceFails", "txmux on {{ $labels.instance }} gets no good answer from {{ $labels.address }}",
+        "`txmux status` says for what it is asked, why there is no good answer, and what does not work meanwhile: without Redis, limits and bans apply to this machine alone.",
+        expr='min by (instance, address) (label_replace(txmux_source_up, "address", "$1", "source", "[^ ]+ (.*)")) == 0', lasts="1m",
+        # One for all that Redis is asked for.
+        fires={**{f'txmux_source_up{{source="{kind} redis.example:6379"}}': "0x60" for kind in ("bans", "limits")}, "txmux_cluster_up": "0x60"},
+        quiet=({'txmux_source_up{source="bans s"}': "1x60"},)))
+SOURCE_FAILS = _source(
+    text="{source.name}: no good answer for {age}; {source.effect}", cause="{source.why}", do="see whether it runs and this machine reaches it; it is asked again by itself",
+    subject="{source.name}", when="one of `sources` has had no good answer for more than a minute")
+FILE_UNREAD = _source(
+    text="{text}", do="see what txmux check says, then txmux reload",
+    when="a worker that has replaced another one could not read a database of places or a file of `tunnel_users`, or not open a port that has a certificate of its own")
+NAME_NOT_FOUND = AttentionRow(
+    what="names", level="warning", text="backend {backend}: {server}: addresses {age} old", cause="{why}", link=_IN_SERVERS,
+    do="the last addresses stay in use; see whether its name servers know it: 'resolvers', or /etc/resolv.conf", subject="{backend} {server}", is_logged=True,
+    runbook="what-txmux-asks-of-others-fails", sources=_ASKED, alerts=COMMON, when="the name of a server cannot be looked up again")
+
+_DAY = 86400
+_EXPIRY = 'txmux_certificate_expiry_timestamp_seconds{file="%s",route="r"}'
+_certificate = partial(
+    AttentionRow, what="certificates", text="the certificate {file} of {where} {name} {when}", do="renew it: txmux reads the file again by itself", link="#certificates",
+    subject="{where} {name} {file}", runbook="clients-warn-of-the-certificate", sources=NOBODY)
+CERTIFICATE_ENDED = _certificate(
+    level="critical", when="one has ended",
+    alerts=Alert(
+        "TxmuxCertificateEnded", "certificate {{ $labels.file }} of route {{ $labels.route }} has ended",
+        "Clients refuse it. Put a new one into the file, which is read by itself; `txmux certificates` shows those in use, and `txmux status` why one by ACME was not renewed.",
+        expr="txmux_certificate_expiry_timestamp_seconds <= time()", fires={_EXPIRY % "f": "600x60"}, quiet=({_EXPIRY % "f": f"{90 * _DAY}x60"},)))
+CERTIFICATE_ENDS = _certificate(
+    level="warning", when="one ends within 14 days",
+    alerts=Alert(
+        "TxmuxCertificateEnds", "certificate {{ $labels.file }} of route {{ $labels.route }} ends in {{ $value | humanizeDuration }}",
+        "Put a new one into the file, which is read by itself; `txmux certificates` shows those in use. Of those by ACME, TxmuxCertificateUnusable says if they cannot be renewed.",
+        expr='label_replace(txmux_certificate_expiry_timestamp_seconds, "name", "$1", "file", ".*/(.+)[.]pem") - time() < 14 * 86400 > 0\n'
+             "unless on (instance, name) txmux_certificate_expires_seconds",
+        fires={_EXPIRY % "f": f"{10 * _DAY}x60"},
+        quiet=({_EXPIRY % "f": f"{90 * _DAY}x60"}, {_EXPIRY % "/acme/a.example.pem": f"{5 * _DAY}x60", 'txmux_certificate_expires_seconds{name="a.example"}': f"{5 * _DAY}x60"})))
+
+_renewal = partial(
+    AttentionRow, what="renewal", link="#certificates", is_logged=True, runbook="clients-warn-of-the-certificate", sources=NOBODY,
+    alerts=Alert(
+        "TxmuxCertificateUnusable", "a certificate or key of txmux on {{ $labels.instance }} cannot be read or renewed",
+        "Clients get the one in use until it ends. `txmux status` says which, and why.", lasts="5m"))
+_own_certificate = partial(_renewal, text="{name} {provisional}", cause="{why}", do=_RENEW, subject="{name}")
+_not_renewed = partial(_renewal, cause="{why}", do=_RENEW, subject="{name}")
+NO_CERTIFICATE = _own_certificate(level="critical", when="a first certificate could not be had by ACME")
+ENDED_NOT_RENEWED = _not_renewed(level="critical", text="the certificate of {name} ended on {until}, and could not be renewed", when="one has ended and could not be renewed")
+CERTIFICATE_UNREADABLE = _renewal(level="warning", text="{text}", do=_MEND, when="a certificate or a key cannot be read again")
+ENDS_NOT_RENEWED = _not_renewed(level="warning", text="the certificate of {name} ends on {until}, and could not be renewed", when="one could not be renewed")
+CERTIFICATE_AWAITED = _own_certificate(level="warning", when="a first one has not come yet")
+CERTIFICATES_NOT_KEPT = _renewal(
+    level="warning", text="{text}", do="let the service write there; it is tried again by itself", subject="folder", when="their folder cannot be written")
+OTHER_ASKS = _renewal(
+    level="warning", text="another machine has asked for certificates for {age}, and given none", do="if there is none, delete the key 'txmux:acme:lock' in Redis",
+    subject="lock", when="another machine has asked for them for long, and given none")
+SHARED_UNUSABLE = _renewal(
+    level="warning", text="another machine has put a certificate for {name} into Redis that cannot be used", cause="{why}", do=_RENEW, subject="{name} in Redis",
+    is_logged=False, when="it has given one that cannot be used")
+
+LIMIT_REFUSES = AttentionRow(
+    what="limits", level="note", text="listener {listener} refuses clients at {at}", cause="{refused:,} refused in {span}{who}", do="{do}", link="#clients",
+    subject="{listener} {limit}", runbook="a-client-is-refused", sources=_ONE, alerts="`TxmuxClientsRefused` is for those of many sources",
+    when="a limit of a listener refuses clients: how many in the last half minute, and who is first")
+LOGINS_WAIT = AttentionRow(
+    what="logins", level="warning", text="route {route}: {logins} wait to be checked in a worker", cause="the most wrong ones are from {source}",
+    do="see who they are: txmux clients{ban}", link="#clients", subject="{route}", is_logged=True, runbook="a-client-is-refused", sources="8: each source has two places",
+    alerts=COMMON, when="16 or more logins to a tunnel waited to be checked within the last minute, and who sends the most wrong ones")
+BANS_WITHOUT_ROOM = AttentionRow(
+    what="bans", level="warning", text="{text}", do="{do}", subject="room", is_logged=True, runbook=SELF, sources=NOBODY, alerts=COMMON,
+    when="there is no room for bans of other machines")
+
+_hold = partial(AttentionRow, what="hold", level="note", link=_IN_SERVERS, subject="{backend}", is_logged=True, runbook="it-is-slow", sources=_ONE)
+# How many wait may be one client's doing; that no server is up is an item of its own.
+CLIENTS_WAIT = _hold(text="backend {backend}: {clients} for a server", do="txmux servers {backend}", alerts=_ONE_CLIENT, when="clients wait for a server")
+CLIENTS_HELD = _hold(
+    text="backend {backend}: held by an operator{left}: {clients}", do="txmux release {backend}", alerts=_PLANNED, when="an operator holds a backend's clients")
+
+RELOAD_FAILED = AttentionRow(
+    what="reload", level="warning", text="the last reload {outcome}", cause="{why}", do="{do}", link="#rules", subject="reload", is_logged=True, runbook="a-reload-fails",
+    sources=NOBODY, when="the last reload failed, or is in force but not complete",
+    alerts=Alert(
+        "TxmuxReloadFailed", "the rules of txmux on {{ $labels.instance }} could not be reloaded",
+        "The previous rules are in force. `txmux status` has the first reason, and the service's log all of them; what is not in the files, such as a port that another program has, `txmux check` does not find."))
+_upgrade = partial(AttentionRow, what="upgrade", runbook=SELF, sources=NOBODY)
+UPGRADE_FAILED = _upgrade(
+    level="warning", text="the last upgrade failed, this process keeps serving", cause="{why}", do="txmux upgrade, once the cause is mended", subject="failed", is_logged=True,
+    alerts=COMMON, when="the last upgrade failed")
+ORPHANED = _upgrade(
+    level="warning", text="{connections} {go} on in workers whose supervisor has ended", do="they end by themselves; see the log for why the supervisor has ended",
+    subject="orphaned", alerts=COMMON, when="connections stayed in workers whose supervisor has ended")
+STAYED = _upgrade(
+    level="note", text="{connections} {stay} in the process that an upgrade has replaced", link="#connections", subject="stayed", is_logged=True, alerts=_PLANNED,
+    do="they end by themselves, or after drain_timeout; their counters and limits still apply", when="connections stayed in the process that one has replaced")
+_service = partial(AttentionRow, what="service", is_logged=True, runbook=SELF, sources=NOBODY)
+SHUTTING_DOWN = _service(level="note", text="{text}", do="unless that is meant, start it again", subject="service", alerts=_PLANNED, when="it is shutting down")
+STEP_FAILS = _service(
+    level="warning", text="it cannot {step}", cause="{why}", do="it is tried again; see the log for what is lacking", subject="step {step}", alerts=COMMON,
+    when="something that it does again and again has failed, for lack of memory or descriptors for example: what, since when, and why")
+RULES_CHANGED = AttentionRow(
+    what="rules", level="note", text="{path}: the files have changed since they were read", do="txmux check, then txmux reload", link="#rules", subject="files",
+    runbook="a-client-goes-to-the-wrong-server", sources=NOBODY, alerts=_PLANNED, when="the files of the rules have changed, and were not read since")
+_secret = partial(AttentionRow, what="token", text="{text}", runbook=SELF, sources=NOBODY)
+TOKENS_UNREADABLE = _secret(level="warning", do=_MEND, subject="file", alerts=COMMON, when="the file of `admin_tokens` cannot be read, or has an error")
+SECRET_READABLE = _secret(
+    level="note", do="{do}", is_logged=True, alerts="`txmux check` says it before", when="every user of the machine can read a file with a secret, or replace it")
+# fmt: on
+
+ROWS = tuple(value for value in vars().values() if isinstance(value, AttentionRow))
+
+
+def attention_counts(items: Iterable[AttentionItem]) -> Counter[tuple[str, Level]]:
+    """Count items by topic and level; those that may occur and do not are 0."""
+    counts = Counter({(row.what, row.level): 0 for row in ROWS})
+    counts.update((item.what, item.level) for item in items)
+    return counts
