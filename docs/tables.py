@@ -1,9 +1,10 @@
-"""Writes the tables and the diagram of the docs and of README that say what the code says; ``script/docs`` runs it."""
+"""Writes the tables and the diagram of the docs and of README that say what the code says, and the alerts; ``script/docs`` runs it."""
 
 from __future__ import annotations
 
 import json
 import re
+import runpy
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,13 +14,16 @@ from txmux.control.connection_row import FIELDS
 from txmux.detection.registry import installed_matchers, transports_of
 from txmux.rules.reading.sections import HEADERS, TABLES
 from txmux.tcp.transitions import CHOICES, TRANSITIONS
+from txmux.telemetry.attention_rows import ROWS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from txmux.rules.reading.values import SectionKey
+    from txmux.telemetry.attention import AttentionRow
 
 _ROOT = Path(__file__).parent.parent
+_ALERTS = runpy.run_path(str(_ROOT / "docs/alerts.py"))
 
 
 def keys(page: str) -> str:
@@ -90,6 +94,46 @@ def connections(page: str) -> str:
     return _with_table(page, "the fields of a connection", ("field", "is"), rows)
 
 
+def topics(page: str) -> str:
+    """Write the table of what needs attention in ``reference/admin-api.md``."""
+    pairs: dict[tuple[str, str], list[AttentionRow]] = {}
+    for row in ROWS:
+        pairs.setdefault((row.what, row.level), []).append(row)
+    columns = ("`what`", "level", "when", "alert", "see")
+    return _with_table(page, "what needs attention", columns, map(_topic_row, pairs.values()))
+
+
+def _topic_row(rows: Sequence[AttentionRow]) -> Iterator[str]:
+    yield f"`{rows[0].what}`"
+    yield rows[0].level
+    yield "; or ".join(row.when for row in rows)
+    alerts = [f"`{alert.name}`" for row in rows for alert in _ALERTS["alerts_of"](row)]
+    reasons = dict.fromkeys(row.alerts for row in rows if isinstance(row.alerts, str))
+    yield ", ".join(dict.fromkeys(alerts)) or f"none: {', or '.join(reasons)}"
+    headings = dict.fromkeys(row.runbook for row in rows)
+    yield ", ".join(f"[{_heading(one)}](../how-to/troubleshooting.md#{one})" for one in headings)
+
+
+def _heading(anchor: str) -> str:
+    return anchor.replace("-", " ").capitalize()
+
+
+def senders(page: str) -> str:
+    """Write the table of who can raise an item or an alert in ``how-to/watch-and-steer.md``."""
+    texts: dict[str, set[str]] = {}  # of a topic
+    for row in ROWS:
+        texts.setdefault(row.what, set()).add(row.sources)
+    named: dict[str, dict[str, None]] = {}
+    for row in ROWS:
+        when = f", if {re.split('[:;]', row.when)[0]}" if len(texts[row.what]) > 1 else ""
+        its = f"`{row.what}`{when}"
+        named.setdefault(row.sources, {})[its] = None
+    for alert in _ALERTS["BESIDE"]:
+        named.setdefault(alert.sources, {})[f"`{alert.name}`"] = None
+    rows = (("; ".join(names), text) for text, names in named.items())
+    return _with_table(page, "who can raise what", ("what", "sources that it takes"), rows)
+
+
 def openapi(page: str) -> str:
     """Write ``reference/openapi.json``; the version in it changes with a release alone."""
     document = description(ADMIN)
@@ -99,11 +143,13 @@ def openapi(page: str) -> str:
 
 PAGES = {
     _ROOT / "docs/explanation/architecture.md": architecture,
-    _ROOT / "docs/reference/admin-api.md": connections,
+    _ROOT / "docs/reference/admin-api.md": lambda page: topics(connections(page)),
     _ROOT / "docs/reference/openapi.json": openapi,
     _ROOT / "docs/reference/rules.md": keys,
     _ROOT / "docs/reference/matchers.md": matchers,
+    _ROOT / "docs/how-to/watch-and-steer.md": senders,
     _ROOT / "README.md": readme,
+    **_ALERTS["PAGES"],
 }
 """What writes the generated parts of each page: gets the page's text and returns it as it should be."""
 

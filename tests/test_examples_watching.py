@@ -12,9 +12,12 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.programs import run_program
 from tests.support.folders import make_folder
+from txmux.telemetry.attention_rows import ROWS
 
 _ROOT = Path(__file__).parent.parent
 _ALERTS = _ROOT / "examples" / "prometheus" / "txmux.rules.yml"
+_TESTS = _ALERTS.with_suffix(".test.yml")
+_FIRING = 'sort_desc(count by (alertname) (ALERTS{alertstate="firing"}))'
 _DASHBOARD = _ROOT / "examples" / "grafana" / "txmux.json"
 
 
@@ -33,124 +36,16 @@ def panels() -> list[dict[str, Any]]:
     return found
 
 
-Series = dict[str, str]
-
-
-def server(state: str, *, up: bool, name: str = "s") -> Series:
-    """Write the series of a server; see `txmux.admin.metrics`."""
-    series = {f'txmux_backend_server_up{{backend="b",server="{name}"}}': f"{up:d}x60"}
-    labels = f'backend="b",server="{name}",state="{state}"'
-    return {**series, f"txmux_backend_server_state{{{labels}}}": "1x60"}
-
-
-def attention(what: str, level: str = "warning", count: int = 1) -> Series:
-    return {f'txmux_attention{{level="{level}",what="{what}"}}': f"{count}x60"}
-
-
-def first_byte(fast: int, slow: int) -> Series:
-    """Write a histogram: so many answers a minute within 10 ms for 20 minutes, and then in 2 to 5 s."""
-    after = {"0.01": 0, "2": 0, "5": slow, "+Inf": slow}
-    name = "txmux_first_byte_seconds_bucket"
-    counts = {bound: f"0+{fast}x20 {20 * fast}+{count}x40" for bound, count in after.items()}
-    series = {f'{name}{{backend="b",le="{bound}"}}': count for bound, count in counts.items()}
-    return {**series, 'txmux_first_byte_seconds_count{backend="b"}': counts["+Inf"]}
-
-
 _DAY = 86400
-_UP, _WELL = server("up", up=True), server("up", up=True, name="t")
-_DRAINED = server("drain", up=True)
 _EXPIRY = 'txmux_certificate_expiry_timestamp_seconds{file="f",route="r"}'
 _ACME_EXPIRY = 'txmux_certificate_expiry_timestamp_seconds{file="/acme/a.example.pem",route="r"}'
 _ACME_LEFT = 'txmux_certificate_expires_seconds{name="a.example"}'
-_RECOVERED = 'txmux_backend_checks_recovered_total{backend="b",server="s"}'
 _ACCEPTED = 'txmux_connections_total{listener="l"}'
 _REFUSED = 'txmux_widely_refused_per_second{listener="l",reason="%s"}'
-_TURNS_AWAY = {'txmux_backend_attention{backend="b",level="critical"}': "1x60"}
-
-_CASES: list[tuple[str, Series, list[Series]]] = [
-    ("TxmuxDown", {'up{job="txmux"}': "0x60"}, [{'up{job="txmux"}': "1x60"}]),
-    (
-        "TxmuxAttentionCritical",
-        attention("workers", "critical"),
-        [attention("workers", "critical", 0), attention("limits", "note")],
-    ),
-    ("TxmuxAttention", attention("upgrade"), [attention("upgrade", count=0)]),
-    ("TxmuxHelperEnded", attention("helper", "critical"), []),
-    ("TxmuxCannotAccept", attention("accept", "critical"), [attention("accept", "note")]),
-    ("TxmuxNoSourcePort", attention("ports", "critical"), []),
-    (
-        "TxmuxBackendWithoutServer",
-        server("down", up=False) | server("silent", up=False, name="t") | _TURNS_AWAY,
-        [_UP, _DRAINED, server("maintenance", up=True)],
-    ),
-    ("TxmuxServerFailing", _WELL | server("silent", up=False), [_UP, _WELL | _DRAINED]),
-    # No route needs it, or its clients go to a fallback, or wait.
-    ("TxmuxServerDown", server("down", up=False), [_WELL | _DRAINED]),
-    (
-        "TxmuxChecksFail",
-        _UP | {_RECOVERED: "0+1x60"},
-        [_DRAINED | {_RECOVERED: "0+1x60"}, _UP | {_RECOVERED: "0x29 2x30"}],
-    ),
-    (
-        "TxmuxFirstByteSlow",
-        first_byte(10, 10),
-        [first_byte(10, 0), first_byte(0, 10), first_byte(10, 1)],
-    ),
-    ("TxmuxReloadFailed", {"txmux_reload_success": "0x60"}, [{"txmux_reload_success": "1x60"}]),
-    (
-        "TxmuxDescriptorsShort",
-        {"txmux_open_descriptors": "95x60"},
-        [{"txmux_open_descriptors": "20x60"}],
-    ),
-    ("TxmuxCertificateEnded", {_EXPIRY: "600x60"}, [{_EXPIRY: f"{90 * _DAY}x60"}]),
-    (
-        "TxmuxCertificateEnds",
-        {_EXPIRY: f"{10 * _DAY}x60"},
-        [
-            {_EXPIRY: f"{90 * _DAY}x60"},
-            {_ACME_EXPIRY: f"{5 * _DAY}x60", _ACME_LEFT: f"{5 * _DAY}x60"},
-        ],
-    ),
-    ("TxmuxCertificateUnusable", attention("renewal"), []),
-    (
-        "TxmuxCertificateEnds TxmuxCertificateUnusable",
-        {_EXPIRY: f"{10 * _DAY}x60"} | attention("certificates") | attention("renewal"),
-        [],
-    ),
-    (
-        "TxmuxSourceFails",
-        # One for all that Redis is asked for.
-        {
-            f'txmux_source_up{{source="{kind} redis.example:6379"}}': "0x60"
-            for kind in ("bans", "limits")
-        }
-        | {"txmux_cluster_up": "0x60"}
-        | attention("sources", count=2),
-        [{'txmux_source_up{source="bans s"}': "1x60"}],
-    ),
-    ("TxmuxWorkersCrash", {"txmux_worker_restarts_total": "0+1x60"}, []),
-    (
-        "TxmuxLogLinesLost",
-        {"txmux_access_log_lost_total": "0+9x60"},
-        [{"txmux_access_log_lost_total": "9x60"}],
-    ),
-    (
-        "TxmuxClientsRefused",
-        {_REFUSED % "max_connections": "3x60"},
-        [{_REFUSED % "rate": "0.5x60"}],
-    ),
-    ("TxmuxManyBans", {"txmux_bans": "90000x60"}, [{"txmux_bans": "500x60"}]),
-    (
-        "TxmuxNoRoute",
-        {_REFUSED % "no-route": "0.15x60", _ACCEPTED: "0+18x60"},
-        [
-            {_REFUSED % "no-route": "0.15x60", _ACCEPTED: "0+90x60"},
-            {_REFUSED % "no-route": "0.02x60", _ACCEPTED: "0+2x60"},
-        ],
-    ),
+_CERTIFICATE_ITEMS = [
+    f'txmux_attention{{level="warning",what="{what}"}}' for what in ("certificates", "renewal")
 ]
-"""Alerts, with series for which they fire and no others, and series for which none does."""
-
+_CERTIFICATE_ALERTS = "TxmuxCertificateEnds", "TxmuxCertificateUnusable"
 
 _NIGHT = range(900, 1200)
 _SCRAPES = 2  # minutes between two of them
@@ -169,7 +64,7 @@ def _grown(rate: Callable[[int], int], *restarts: int) -> str:
     return " ".join(map(str, values[::_SCRAPES]))
 
 
-def _slow_answers_at_night(restart: int) -> Series:
+def _slow_answers_at_night(restart: int) -> dict[str, str]:
     def answers(minute: int, *, is_slow: bool) -> int:
         return (minute in (950, 951, 952)) * is_slow + (0 if minute in _NIGHT else 600)
 
@@ -180,7 +75,7 @@ def _slow_answers_at_night(restart: int) -> Series:
     return {**series, name % ("count", ""): every}
 
 
-def _states(key: str, states: Sequence[str]) -> Series:
+def _states(key: str, states: Sequence[str]) -> dict[str, str]:
     def where(*names: str) -> str:
         return _per_minute(lambda minute: int(states[minute] in names))
 
@@ -193,7 +88,7 @@ def _states(key: str, states: Sequence[str]) -> Series:
     }
 
 
-def day_of_planned_work() -> Series:
+def day_of_planned_work() -> dict[str, str]:
     """Write a day in which nothing happens but what was planned, and what one client does.
 
     =====  ============================================================================================
@@ -266,6 +161,15 @@ def day_of_planned_work() -> Series:
     return series
 
 
+def asked(given: dict[str, str], expr: str, when: str, *alerts: str) -> dict[str, Any]:
+    samples = [{"labels": f'{{alertname="{name}"}}', "value": 1} for name in alerts]
+    return {
+        "interval": f"{_SCRAPES}m",
+        "input_series": [{"series": name, "values": values} for name, values in given.items()],
+        "promql_expr_test": [{"expr": expr, "eval_time": when, "exp_samples": samples}],
+    }
+
+
 class AlertTests(TestCase):
     async def test_promtool(self) -> None:
         out, errors, status = await run_program("promtool", "check", "rules", str(_ALERTS))
@@ -273,58 +177,23 @@ class AlertTests(TestCase):
         self.assertIn(b"SUCCESS", out)
 
     async def test_fire(self) -> None:
-        """Each alert comes for the series that it is for, and for no others."""
-        tests = [
-            {
-                "name": f"{alerts}, {series}",
-                "interval": "1m",
-                "input_series": [
-                    {"series": name, "values": values}
-                    for name, values in {"txmux_max_descriptors": "100x60", **series}.items()
-                ],
-                "promql_expr_test": [
-                    {
-                        "expr": 'sort_desc(count by (alertname) (ALERTS{alertstate="firing"}))',
-                        "eval_time": "30m",
-                        "exp_samples": [
-                            {"labels": f'{{alertname="{name}"}}', "value": 1}
-                            for name in (alerts.split() if is_firing else ())
-                        ],
-                    }
-                ],
-            }
-            for alerts, bad, good in _CASES
-            for series, is_firing in [(bad, True), *((series, False) for series in good)]
-        ]
-        await self.check(tests)
+        """Each alert comes for the series that it is for, and for no others; each item has one of its level."""
+        out, errors, status = await run_program("promtool", "test", "rules", str(_TESTS))
+        self.assertEqual(status, 0, (out + errors).decode())
 
     async def test_day_of_planned_work(self) -> None:
         """No alert fires, nor is one about to for longer than it takes to see that it need not."""
-        series = {**day_of_planned_work(), "txmux_max_descriptors": _per_minute(lambda _: 100)}
-        fired = 'count_over_time(ALERTS{alertstate="firing"}[1d])'
-        await self.check(
-            [
-                {
-                    "name": "a day of planned work",
-                    "interval": f"{_SCRAPES}m",
-                    "input_series": [
-                        {"series": name, "values": values} for name, values in series.items()
-                    ],
-                    "promql_expr_test": [{"expr": fired, "eval_time": "1438m", "exp_samples": []}],
-                }
-            ],
-            every=_SCRAPES,
-        )
-
-    async def check(self, tests: list[dict[str, Any]], *, every: int = 1) -> None:
+        day, fired = day_of_planned_work(), 'count_over_time(ALERTS{alertstate="firing"}[1d])'
+        ends = {_EXPIRY: f"{10 * _DAY}x60"} | dict.fromkeys(_CERTIFICATE_ITEMS, "1x60")
         file = make_folder(self) / "test.yml"
-        rules = {"rule_files": [str(_ALERTS)], "evaluation_interval": f"{every}m", "tests": tests}
-        file.write_text(json.dumps(rules))
+        tests = [asked(day, fired, "1438m"), asked(ends, _FIRING, "30m", *_CERTIFICATE_ALERTS)]
+        every = {"evaluation_interval": f"{_SCRAPES}m"}
+        file.write_text(json.dumps({"rule_files": [str(_ALERTS)], "tests": tests, **every}))
         out, errors, status = await run_program("promtool", "test", "rules", str(file))
         self.assertEqual(status, 0, (out + errors).decode())
 
     def test_each_says_what_to_look_at(self) -> None:
-        """Each leads to a heading of the page for that, and to no other's."""
+        """Each alert and each item leads to a heading of the page for that, and to no other's."""
         text = _ALERTS.read_text()
         count = text.count("- alert: ")
         self.assertEqual(
@@ -333,6 +202,7 @@ class AlertTests(TestCase):
         )
         runbooks = re.findall(r"^          runbook_url: (\S+)#(\S+)$", text, re.MULTILINE)
         self.assertEqual(len(runbooks), count)
+        runbooks += [("docs/how-to/troubleshooting.md", row.runbook) for row in ROWS]
         for page, heading in runbooks:
             headings = re.findall(r"^#+ (.*)$", (_ROOT / page).read_text(), re.MULTILINE)
             anchors = {
@@ -342,7 +212,8 @@ class AlertTests(TestCase):
 
     def test_each_has_a_case(self) -> None:
         alerts = re.findall(r"alert: (\w+)", _ALERTS.read_text())
-        self.assertEqual({name for its, _, _ in _CASES for name in its.split()}, {*alerts})
+        cases = re.findall(r'alertname=\\"(\w+)', _TESTS.read_text())
+        self.assertEqual({*cases}, {*alerts})
 
     def test_metrics_exist(self) -> None:
         self.assertEqual(metrics_in(_ALERTS.read_text()) - told(), set())

@@ -1,12 +1,17 @@
 """The rows of what needs attention, and what a new one may not lack."""
 
+import runpy
+from pathlib import Path
 from typing import Any
 
+import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
+from txmux.telemetry import attention_rows
 from txmux.telemetry.attention import LEVELS, AttentionItem, AttentionRow
-from txmux.telemetry.attention_rows import COMMON, attention_counts
+from txmux.telemetry.attention_rows import COMMON, ROWS, attention_counts
 
+_ALERTS = Path(__file__).parent.parent.parent / "docs/alerts.py"
 _ROW: dict[str, Any] = {
     "what": "moon", "level": "warning", "text": "the moon is {phase}", "do": "wait", "when": "it is full",
     "runbook": "a-server-is-down", "sources": "none", "alerts": COMMON,
@@ -23,6 +28,17 @@ class ForgottenTest(SynchronousTestCase):
             self.assertIn(repr(name), str(error))
             error = self.assertRaises(ValueError, AttentionRow, **left, **{name: ""})
             self.assertIn(repr(name), str(error))
+
+    def test_alerts(self) -> None:
+        """Who writes them is told of rows that have none, or others than those of their topic and level."""
+        row = AttentionRow(**_ROW)
+        for more, said in (
+            ([attrs.evolve(row, level="note")], "moon, note: say in `alerts` why none fires"),
+            ([row, attrs.evolve(row, alerts="no reason")], "moon, warning: two kinds of alerts"),
+        ):
+            self.patch(attention_rows, "ROWS", (*ROWS, *more))
+            error = self.assertRaises(ValueError, runpy.run_path, str(_ALERTS))
+            self.assertIn(said, str(error))
 
 
 class CountsTest(SynchronousTestCase):
