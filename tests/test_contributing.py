@@ -34,16 +34,25 @@ class RecipeTests(SynchronousTestCase):
     def test_recipes(self) -> None:
         """In one copy, since to check it takes longest."""
         self.changed: list[str] = []
-        for heading in ("A new matcher", "A new key", "A new field of the API"):
+        for heading in (
+            "A new matcher", "A new key", "A new field of the API", "A new item of attention",
+        ):  # fmt: skip
             self.follow(heading)
         self.run_python("docs/tables.py")
         self.check(
             "tests/matchers/test_samples.py", "tests/tcp/test_dscp.py",
             "tests/service/test_reload_listeners.py::InProcessTest",
             "tests/control/test_connections.py::ListTest::test_state_and_known_fields",
+            "tests/control/test_attention.py::AdviceTest",
         )  # fmt: skip
         found = self.run_python("-m", "txmux", "matchers", "gearman")
         self.assertIn("the type of the first packet", found)
+        for path, said in (
+            ("examples/prometheus/txmux.rules.test.yml", r"level=\"warning\",what=\"generations\""),
+            ("docs/reference/admin-api.md", "| `generations` | warning | connections use ten"),
+            ("docs/how-to/watch-and-steer.md", "`generations`"),
+        ):
+            self.assertIn(said, (self.folder / path).read_text())
 
     def follow(self, heading: str) -> None:
         """Do each step: write the new file, or add its lines to one that is there."""
