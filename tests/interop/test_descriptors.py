@@ -220,7 +220,7 @@ class InheritedSocketTest(InteropTestCase):
                 self.assertEqual(mux.take_one()["client"], f"{shown}{own}")
 
 
-_MANY = 600
+_MANY = 400
 _ROOM = 2**18
 _TRACEBACKS = _MANY // 4  # of whatever else memory lacks for, but not one a client
 

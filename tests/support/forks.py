@@ -26,8 +26,8 @@ from txmux.processes.forking import Child, environment, name_process
 _PACKET = 2**17  # bytes
 _BIN = Path(sys.executable).parent
 _SCRIPTS = frozenset((str(_BIN / "twist"), str(_BIN / "txmux")))
-_AT_START = ("COVERAGE_", "LANG", "LC_", "LD_", "PYTHON")
-"""How variables begin that Python reads when it starts, or that have coverage look at it."""
+_AT_START = ("COVERAGE_", "LANG", "LC_", "LD_", "MALLOC_", "PYTHON")
+"""How variables begin that Python or the C library reads when it starts, or that have coverage look at it."""
 
 
 class Program:
