@@ -88,10 +88,12 @@ def reload_costs(routes: int, report: Report, undone: Undone) -> None:
         with service.watch.paused():
             service.reload("reload of one line", MORE * (number % 2))
             wait = _waits(service, 2.0, clock_began)
-        turns = clock.longest()
-        costs.append(
-            (wait, _cpu([service.pid]) - cpu[0], (_cpu(workers) - cpu[1]) / len(workers), turns)
-        )
+            turns, lasted = clock.longest(), time.monotonic() - clock_began
+            middle = _cpu([service.pid]), _cpu(workers)
+            time.sleep(lasted)  # as long without a reload, since clients come all along
+            end = _cpu([service.pid]), _cpu(workers)
+        own, workers_own = (2 * b - a - c for a, b, c in zip(cpu, middle, end, strict=True))
+        costs.append((wait, own, workers_own / len(workers), turns))
     memory.end()
     service.settle(10.0)
     after = memory_of(service.pids())

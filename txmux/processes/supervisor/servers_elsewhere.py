@@ -1,12 +1,15 @@
 """Counts the connections to servers that stay in processes which accept no clients, for the limits of those which do."""
 
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any
 
 from txmux.net.channel import messages
 from txmux.processes.workers.pool import WorkerPool
 from txmux.rules.model import Backend, Rules
 from txmux.telemetry.counting.counters import Counters
+
+_MOST = attrgetter("max_connections")
 
 
 class ServersElsewhere:
@@ -51,6 +54,4 @@ class ServersElsewhere:
 
 
 def _is_limited(backend: Backend) -> bool:
-    return bool(
-        backend.max_connections or any(server.max_connections for server in backend.servers)
-    )
+    return bool(backend.max_connections) or any(map(_MOST, backend.servers))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import operator
 from collections import defaultdict
-from collections.abc import Iterator
 
 from txmux.telemetry.counting.counter_groups import (
     CELL,
@@ -49,9 +48,12 @@ class ServerChanges:
             return
         self._read[number] = now
         before = before.ljust(len(now), b"\0")
-        for key, start in self._blocks():
+        for name, start in self._counters.layout.places.items():
             place = slice(start * CELL, (start + _SIZE) * CELL)
-            if now[place] != before[place]:
+            # Of very many, few have changed: only their names are taken apart.
+            if name.startswith(_PREFIX) and now[place] != before[place]:
+                _, backend, server = name.split("\n", 2)
+                key = backend, server
                 cells_before, cells_now = _cells(before[place]), _cells(now[place])
                 for sources, where in zip(self._sources[key], (WAITING, RESET), strict=True):
                     sources.update(sources_in(cells_before[where], cells_now[where]))
@@ -60,12 +62,6 @@ class ServerChanges:
                 self._changes[key] = (
                     grown if known is None else list(map(operator.add, known, grown))
                 )
-
-    def _blocks(self) -> Iterator[tuple[tuple[str, str], int]]:
-        for key, start in self._counters.layout.places.items():
-            if key.startswith(_PREFIX):
-                _, backend, server = key.split("\n", 2)
-                yield (backend, server), start
 
 
 _Sources = tuple[set[int], set[int]]
