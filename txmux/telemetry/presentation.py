@@ -1,6 +1,6 @@
-"""How the API's documents are shown: the columns of each table, the words, units and colours of their rows. Pure.
+"""How the API's documents are shown: columns and tables, the words, units and colours of their rows. Pure.
 
-`TABLES` says what there is; a `Medium` says how numbers are written there: `COMMAND` for commands, `SCREEN` for `txmux top`, `PAGE` for
+`txmux.telemetry.documents` says what there is; a `Medium` says how numbers are written there: `COMMAND` for commands, `SCREEN` for `txmux top`, `PAGE` for
 the page. A service of another version may report less or more; what is missing is left out.
 """
 
@@ -103,7 +103,8 @@ class Column(NamedTuple):
     """A column of a table.
 
     Attributes:
-        field: Of the row; with `value`, a name for the column only.
+        title: By default the field.
+        field: Of the row; a document's field has its own name. With `value`, a name for the column only.
         value: Returns the value by the row; ``None`` or an empty one is shown as ``-``.
         least: The width that it has even where there is little room.
         goes: 0 if it is always there. Others are left out where all of their cells are empty, and where there is too little room: those
@@ -111,13 +112,16 @@ class Column(NamedTuple):
         keeps_end: Whether the left end is cut where it is too long, as of a path.
     """
 
-    title: str
-    field: str
+    title: str = ""
+    field: str = ""
     kind: Kind = "text"
     value: Callable[[Row], Any] | None = None
     least: int = 6
     goes: int = 0
     keeps_end: bool = False
+
+    def named(self, field: str) -> "Column":
+        return self._replace(title=self.title or field, field=field)
 
     def of(self, row: Row) -> Any:
         return row.get(self.field) if self.value is None else self.value(row)
@@ -307,14 +311,9 @@ def worker_state(worker: Row) -> str:
     return "retires" if worker.get("retiring") else "serves"
 
 
-_YES_OR_NO: Mapping[object, str] = {True: "yes", False: "no"}
-_WORKER_HEALTH: Mapping[str, Health] = {
+WORKER_HEALTH: Mapping[str, Health] = {
     "starts": "partly", "does not answer": "down", "retires": "idle",
 }  # fmt: skip
-
-
-def _connection_health(row: Row) -> Health | None:
-    return "partly" if row.get("state") in {"peeking", "connecting"} else None
 
 
 def listener_state(listener: Row) -> str:
@@ -324,18 +323,6 @@ def listener_state(listener: Row) -> str:
         False: f"does not accept: {why}" if why else "does not accept",
     }
     return states.get(accepts, "")
-
-
-def _hidden_names(listener: Row) -> str:
-    """Name the published key of Encrypted ClientHello, and how many hellos were opened."""
-    ech: Row = listener.get("ech") or {}
-    keys = [f"{key['public_name']} ({key['id']})" for key in ech.get("keys", ())]
-    if not keys:
-        return ""
-    age = duration(time.time() - ech["keys"][0]["written"])
-    older = f", {len(keys) - 1} older" if keys[1:] else ""
-    count = f"{ech['opened']} of {ech['opened'] + ech['unopened']} opened"
-    return f"{keys[0]}, {age} old{older}; {count}"
 
 
 def listener_health(listener: Row) -> Health | None:
@@ -374,115 +361,6 @@ def unrouted(status: Row, routes: Iterable[Row]) -> Iterator[Row]:
     if ended["ended"] or active:
         matches = ended["ended"] + active
         yield {**ended, "name": "-", "backend": "no route", "matches": matches, "active": active}
-
-
-# The tables.
-
-
-def _check(row: Row) -> tuple[str, float] | None:
-    check = row.get("check")
-    if not check or check.get("last") is None:
-        return None
-    return ("ok" if check["ok"] else str(check["result"])), check["last"]
-
-
-def _last_failure(row: Row) -> tuple[str, float] | None:
-    failure = row.get("last_failure")
-    return failure and (str(failure["cause"]), failure["time"])
-
-
-def _weight(row: Row) -> float | None:
-    weight: float = row.get("effective_weight", row.get("weight", 1))
-    return None if weight == 1 else weight
-
-
-def _why(row: Row) -> str:
-    return slow_start(row) if row.get("state") == "up" else str(row.get("why") or "")
-
-
-def _facts(row: Row) -> str:
-    return " ".join(f"{name}={value}" for name, value in (row.get("facts") or {}).items())
-
-
-def _issuer(row: Row) -> Any:
-    return "itself, until there is another" if row.get("is_self_signed") else row.get("issuer")
-
-
-def _column(title: str, kind: Kind = "text", field: str = "", **how: Any) -> Column:
-    return Column(title, field or title, kind, **how)
-
-
-def _count(title: str, field: str = "", **how: Any) -> Column:
-    return _column(title, "count", field, **how)
-
-
-_FROM_TO = (
-    _column("client", least=12),
-    _column("listener", least=8, goes=4),
-    _column("route"),
-    _column("server", least=9, keeps_end=True),
-)
-_BYTES = (_column("in", "bytes", "bytes_in"), _column("out", "bytes", "bytes_out"))
-_BYTES_AND_FACTS = (
-    *(column._replace(goes=2) for column in _BYTES),
-    _column("id", least=12, goes=5),
-    _column("facts", value=_facts, least=12, goes=6),
-)
-TABLES: Mapping[str, Table] = {
-    "connections": Table("connections", (
-        *_FROM_TO, _column("state", least=8), _column("age", "ms", "age_ms"),
-        _column("idle", "ms", "idle_ms", goes=3), *_BYTES_AND_FACTS,
-    ), ["id"], _connection_health),
-    "routes": Table("routes", (
-        _column("route", field="name", least=8),
-        _column("to", field="backend", least=8, keeps_end=True), _count("active"), _count("matches"),
-        _count("dry run", value=lambda row: row.get("dry_run_matches") or None, goes=2),
-        *_BYTES, _column("last match", "ago", "last_match", goes=1),
-    ), ["name"], lambda row: None if row.get("matches") or row.get("dry_run_matches") else "idle"),
-    "servers": Table("servers", (
-        _column("backend", least=7), _column("server", least=9, keeps_end=True),
-        _column("state", value=server_state, least=5), _count("active"), _column("rate", "rate", goes=2),
-        *(column._replace(goes=7) for column in _BYTES),
-        _column("first byte", "ms", "first_byte_ms", goes=3), _count("failed"), _count("total", goes=8),
-        _column("weight", "number", value=_weight, goes=6),
-        _column("check", "event", value=_check, least=8, goes=5),
-        _column("last failure", "event", value=_last_failure, least=20, goes=4),
-        _column("for", "for", "since", goes=9), _column("why", value=_why, least=20, goes=1),
-    ), ["backend", "server"], server_health),
-    "ends": Table("recent ends", (
-        _column("ended", "ago"), *_FROM_TO, _column("reason", least=10),
-        _column("lasted", "ms", "duration_ms"), *_BYTES_AND_FACTS,
-    ), ["id"]),
-    "clients": Table("clients", (
-        _column("source", least=12), _count("active"), _count("connections"), _column("rate", "rate"),
-        *_BYTES, _count("refused"), _count("unrecognised"), _column("for", "for", "since", goes=1),
-    ), ["source"], lambda row: "partly" if row.get("refused") else None),
-    "listeners": Table("listeners", (
-        _column("listener", field="name"),
-        _column("address", value=lambda row: row.get("addresses") or row.get("endpoints")),
-        _column("starttls", goes=2),
-        _column("state", field="accepting", value=listener_state, goes=1),
-        _column("hidden names", field="ech", value=_hidden_names, goes=2),
-    ), ["name"], listener_health),
-    "workers": Table("workers", (
-        _column("worker"), _column("process", field="pid"), _column("state", value=worker_state),
-        _column("sandbox", value=lambda row: _YES_OR_NO.get(row.get("sandbox")), goes=1),
-        _column("rules", field="generation"), _count("active"), _count("undecided"),
-        _count("older rules", "older"),
-    ), ["worker"], lambda row: _WORKER_HEALTH.get(worker_state(row))),
-    "bans": Table("bans", (
-        _column("network"), _column("left", "left", "until"), _column("reason"),
-    ), ["network"]),
-    "certificates": Table("certificates", (
-        _column("names"), _column("issuer", value=_issuer), _column("ends", "time", "not_after"),
-        _column("next renewal", "time", "next_renewal"), _column("route"),
-        _column("from", value=lambda row: "acme" if row.get("acme") else row.get("file")),
-    ), ["names"]),
-    "addresses": Table("addresses", (
-        _column("backend"), _column("server"), _column("found", value=found_addresses),
-    ), ["backend", "server"]),
-}  # fmt: skip
-"""By the name of what is listed."""
 
 
 # The status.

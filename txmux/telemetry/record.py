@@ -6,6 +6,7 @@ from typing import Any, Literal, get_args
 
 import attrs
 
+from txmux.telemetry.documents import LiveState
 from txmux.telemetry.reasons import EndReason
 
 _KINDS: dict[str, tuple[type, ...]] = {
@@ -90,23 +91,8 @@ def checked_facts(facts: Any) -> dict[str, str]:
     return facts
 
 
-ConnectionState = Literal[
-    "introduction",  # `ReadingProxyHeader`; the API shows this name
-    "starttls",
-    "peeking",
-    "handshaking",
-    "tunnelling",
-    "awaiting-hello",
-    "connecting",
-    "awaiting-retry",
-    "relaying",
-    "serving",
-    "handing-over",
-    "rejecting",
-    "closing",
-    "over",
-]
+ConnectionState = Literal[LiveState, "over"]
 """The stages of a connection, in their order."""
 
-STATES: tuple[ConnectionState, ...] = get_args(ConnectionState)[:-1]
+STATES: tuple[LiveState, ...] = get_args(LiveState)
 """The stages of connections that have not ended."""

@@ -63,7 +63,7 @@ async def gather(control: Control, query: PageQuery, *, is_update: bool = False)
     turns = Turns()
     used = await turns.run(used_routes(index, counts.routes))
     traffic = await turns.run(
-        _traffic.setdefault(control, RouteTraffic(status["started"])).now(now, used)
+        _traffic.setdefault(control, RouteTraffic(control.started)).now(now, used)
     )
     by_route, flows = await turns.run(uses(used, traffic))
     healths = await turns.run(_healths(backends))
@@ -102,11 +102,11 @@ async def gather(control: Control, query: PageQuery, *, is_update: bool = False)
     )
 
 
-async def _nothing() -> Listing:
+async def _nothing() -> Listing[Any]:
     return Listing()
 
 
-async def _chosen(control: Control, identity: str) -> Listing:
+async def _chosen(control: Control, identity: str) -> Listing[Any]:
     if not identity:
         return Listing()
     listing = await control.connection(identity)
@@ -114,8 +114,8 @@ async def _chosen(control: Control, identity: str) -> Listing:
         return Listing([{"id": identity}], listing.missing)
     (row,) = listing
     why = explanation_of(row)
-    del row["explanation"]
-    explained = {**row, "explained": explanation(why.routes, aligned(why.conclusion))}
+    explained = {name: value for name, value in row.items() if name != "explanation"}
+    explained["explained"] = explanation(why.routes, aligned(why.conclusion))
     return Listing([explained], listing.missing)
 
 
@@ -183,8 +183,6 @@ def _target(outcome: Mapping[str, Any]) -> str:
 def _healths(backends: Iterable[Mapping[str, Any]]) -> Generator[None, None, dict[str, Health]]:
     healths: dict[str, Health] = {}
     for backend in backends:
-        healths.update(
-            (name, health_of(servers)) for name, servers in map_servers([backend]).items()
-        )
+        healths[backend["name"]] = health_of(map_servers(backend))
         yield
     return healths

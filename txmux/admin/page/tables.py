@@ -13,10 +13,10 @@ from txmux.admin.page.map import MapServer, flow_text, health_of, how_many
 from txmux.admin.page.query import PageQuery
 from txmux.admin.page.routes import RouteUse
 from txmux.admin.page.unrecognised import ago, host_of
+from txmux.telemetry.documents import CONNECTIONS, SERVERS
 from txmux.telemetry.formatting import count, counted, milliseconds, rate
 from txmux.telemetry.presentation import (
     PAGE,
-    TABLES,
     Health,
     Row,
     Table,
@@ -120,14 +120,10 @@ class PageTable:
 
 
 def page_table(
-    part: str,
-    table: Table,
-    items: Sequence[Row],
-    query: PageQuery,
-    now: float,
-    most: int = MOST_ROWS,
+    table: Table, items: Sequence[Row], query: PageQuery, now: float, most: int = MOST_ROWS
 ) -> PageTable:
     """Show rows of the API, with their links and menus. Columns that may be left out are, if they are empty."""
+    part = table.title
     parameter, field, anchor = _LINKS.get(part, ("", "", ""))
     menu_of = _MENUS.get(part, lambda _: ())
 
@@ -206,7 +202,10 @@ def backends_of_route(routes: Iterable[Mapping[str, Any]], name: str) -> set[str
 
 
 def server_rows(
-    backends: Sequence[Row], routes: Sequence[Row], query: PageQuery, now: float
+    backends: Sequence[Row],
+    routes: Sequence[Row],
+    query: PageQuery,
+    now: float,
 ) -> Folded[dict[str, Any]]:
     """Return the servers that fit the filter by backend; in each, and of all backends, those down or drained come first."""
     of_route = backends_of_route(routes, query["route"]) if query["route"] else None
@@ -226,7 +225,7 @@ def server_rows(
     return fold(servers, lambda server: _server_row(server, now), text, query, "servers")
 
 
-MEASURED = TABLES["servers"].only("active", "rate", "in", "out", "first byte")
+MEASURED = SERVERS.only("active", "rate", "in", "out", "first byte")
 
 
 def _server_row(server: Row, now: float) -> dict[str, Any]:
@@ -293,7 +292,7 @@ def by_backend(
 
 def _backend_group(backend: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> BackendGroup:
     servers, name, hold = backend["servers"], str(backend["name"]), backend.get("hold")
-    shown = map_servers([backend])[name]
+    shown = map_servers(backend)
     waiting = f"{counted(backend['held'], 'client')} waiting" if backend.get("held") else ""
     note = ", ".join(filter(None, ["held" if hold else "", waiting]))
     sums = {
@@ -324,23 +323,15 @@ def _last(check: Mapping[str, Any], why: str) -> str:
     return ", ".join(parts if took is None else [*parts, milliseconds(took)])
 
 
-def map_servers(backends: Iterable[Mapping[str, Any]]) -> dict[str, list[MapServer]]:
-    return {
-        backend["name"]: [
-            MapServer(
-                server["server"],
-                server_health(server),
-                flow_text(
-                    server.get("active") or 0, rate(server["rate"]) if server.get("rate") else ""
-                ),
-            )
-            for server in backend["servers"]
-        ]
-        for backend in backends
-    }
+def map_servers(backend: Mapping[str, Any]) -> list[MapServer]:
+    return [MapServer(row["server"], server_health(row), _flow(row)) for row in backend["servers"]]
 
 
-_CONNECTIONS = TABLES["connections"].only(
+def _flow(server: Row) -> str:
+    return flow_text(server.get("active") or 0, rate(server["rate"]) if server.get("rate") else "")
+
+
+_CONNECTIONS = CONNECTIONS.only(
     "client", "listener", "route", "server", "state", "age", "idle", "in", "out"
 )
 

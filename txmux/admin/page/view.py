@@ -11,6 +11,7 @@ import attrs
 import jinja2
 from markupsafe import Markup
 
+from txmux.admin.page import tables
 from txmux.admin.page.map import (
     Box,
     Chart,
@@ -23,22 +24,6 @@ from txmux.admin.page.map import (
     map_routes,
 )
 from txmux.admin.page.query import FILTERS, PageQuery
-from txmux.admin.page.tables import (
-    MEASURED,
-    MOST_ROWS,
-    BackendGroup,
-    Folded,
-    PageTable,
-    RulesFile,
-    by_backend,
-    connection_menu,
-    connections_shown,
-    connections_table,
-    fold,
-    map_servers,
-    page_table,
-    server_rows,
-)
 from txmux.admin.page.unrecognised import (
     ago,
     identical_clients,
@@ -49,6 +34,7 @@ from txmux.admin.page.unrecognised import (
 )
 from txmux.control.rates import Moment
 from txmux.errors import printable_lines
+from txmux.telemetry import documents
 from txmux.telemetry.formatting import (
     byte_count,
     byte_rate,
@@ -60,7 +46,6 @@ from txmux.telemetry.formatting import (
 )
 from txmux.telemetry.presentation import (
     PAGE,
-    TABLES,
     Column,
     Row,
     Table,
@@ -79,23 +64,21 @@ _ALL = (
 _OF_ROUTE = ("route", "servers", "ends", "connections", "map", "rules")
 _LED_TO = {"listener": "#connections", "backend": "#servers"}
 
-_TIMES, _ACTIVE = Column("times", "count", "count"), Column("active", "active", "count")
-_TRAFFIC, _ENDS = Column("traffic", "traffic", "byte rate"), TABLES["ends"]
-_TABLES: Mapping[str, Table] = {
-    "listeners": TABLES["listeners"]._replace(
-        columns=[*TABLES["listeners"].columns, _ACTIVE, _TRAFFIC]
-    ),
-    "ends": _ENDS._replace(
-        columns=[
-            *_ENDS.only("route", "reason", "ended").columns,
-            _TIMES,
-            *_ENDS.only("server", "listener", "client").columns,
-        ]
-    ),
-}
-"""Those with other columns than in commands."""
-
-_ROUTE = TABLES["routes"].only("to", "matches", "dry run", "last match", "active", "in", "out")
+_TIMES, _ACTIVE = (
+    Column("times", "count", "count"),
+    Column("active", "active", "count"),
+)
+_TRAFFIC = Column("traffic", "traffic", "byte rate")
+_LISTENERS = documents.LISTENERS._replace(columns=[*documents.LISTENERS.columns, _ACTIVE, _TRAFFIC])
+_ENDS = documents.ENDS._replace(
+    title="ends",
+    columns=[
+        *documents.ENDS.only("route", "reason", "ended").columns,
+        _TIMES,
+        *documents.ENDS.only("server", "listener", "client").columns,
+    ],
+)
+_ROUTE = documents.ROUTES.only("to", "matches", "dry run", "last match", "active", "in", "out")
 
 
 @attrs.frozen(slots=False)
@@ -201,23 +184,24 @@ class View:
             ("generation", str(status.get("generation", ""))),
         ]
 
-    def _table(self, part: str, items: Sequence[Row], most: int = MOST_ROWS) -> PageTable:
-        table = _TABLES.get(part) or TABLES[part]
-        return page_table(part, table, items, self.query, self.snapshot.now, most)
+    def _table(
+        self, table: Table, items: Sequence[Row], most: int = tables.MOST_ROWS
+    ) -> tables.PageTable:
+        return tables.page_table(table, items, self.query, self.snapshot.now, most)
 
     @property
-    def workers(self) -> PageTable:
-        return self._table("workers", self._status.get("workers", ()))
+    def workers(self) -> tables.PageTable:
+        return self._table(documents.WORKERS, self._status.get("workers", ()))
 
     # Listeners and the map.
 
     @property
-    def listeners(self) -> PageTable:
+    def listeners(self) -> tables.PageTable:
         flows, rows = self.snapshot.flows or listener_flows(self._map_routes), []
         for row in self._status.get("listeners", ()):
             flow = flows.get(row["name"], RouteFlow())
             rows.append({**row, "active": flow.active, "traffic": flow.traffic})
-        return self._table("listeners", rows)
+        return self._table(_LISTENERS, rows)
 
     @cached_property
     def _map_routes(self) -> list[MapRoute]:
@@ -239,7 +223,7 @@ class View:
         return draw(
             listeners,
             routes,
-            map_servers(backends),
+            {row["name"]: tables.map_servers(row) for row in backends},
             flows=flows,
             everything=everything,
             chosen=chosen,
@@ -261,15 +245,15 @@ class View:
     # Connections.
 
     @property
-    def connections(self) -> PageTable:
-        return connections_table(self.snapshot.connections, self.query, self.snapshot.now)
+    def connections(self) -> tables.PageTable:
+        return tables.connections_table(self.snapshot.connections, self.query, self.snapshot.now)
 
     @property
     def connections_summary(self) -> str:
         total = len(self.snapshot.connections)
         if not total:
             return "None match this filter." if self.query.filters else "None now."
-        shown = connections_shown(total, self.query)
+        shown = tables.connections_shown(total, self.query)
         what = "connection" if total == 1 else "connections"
         if self.snapshot.is_cut:
             if self.query["sort"]:
@@ -284,7 +268,7 @@ class View:
     def next_page(self) -> str:
         """The link to the next page, or to all of those that are sorted; empty on the last one."""
         connections = self.snapshot.connections
-        shown = connections_shown(len(connections), self.query)
+        shown = tables.connections_shown(len(connections), self.query)
         if shown == len(connections):
             return ""
         if self.query["sort"]:
@@ -303,7 +287,7 @@ class View:
         if facts == [("id", chosen["id"])]:
             return {"id": chosen["id"], "facts": (), "explained": None, "is_live": False}
         explained = chosen.get("explained")
-        menu = connection_menu(chosen["id"], str(chosen.get("client") or ""))
+        menu = tables.connection_menu(chosen["id"], str(chosen.get("client") or ""))
         return {
             "id": chosen["id"],
             "facts": shown,
@@ -315,7 +299,7 @@ class View:
     # Ends.
 
     @property
-    def unrecognised(self) -> Folded[dict[str, Any]]:
+    def unrecognised(self) -> tables.Folded[dict[str, Any]]:
         """Clients that no route took, identical ones once, the last one first."""
 
         def row_of(alike: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -326,28 +310,28 @@ class View:
 
         alike = identical_clients(self._recent)
         every = {bytes.fromhex(end["first"]) for end, *_ in alike}
-        folded = fold(alike, row_of, text, self.query, "unrecognised", _MOST_ENDS)
+        folded = tables.fold(alike, row_of, text, self.query, "unrecognised", _MOST_ENDS)
         for row in folded.rows:
             data = row["data"]
             row["suggestion"] = matcher_of(data, row["over"]) or line_for(data, every - {data})
         return folded
 
     @property
-    def ends(self) -> PageTable:
+    def ends(self) -> tables.PageTable:
         """Other connections that did not end as they should, alike ones once, the last one first."""
-        return self._table("ends", similar_ends(self._recent), _MOST_ENDS)
+        return self._table(_ENDS, similar_ends(self._recent), _MOST_ENDS)
 
     @property
-    def clients(self) -> PageTable:
-        return self._table("clients", self.snapshot.clients, _MOST_ENDS)
+    def clients(self) -> tables.PageTable:
+        return self._table(documents.CLIENTS, self.snapshot.clients, _MOST_ENDS)
 
     @property
-    def certificates(self) -> PageTable:
-        return self._table("certificates", self.snapshot.certificates)
+    def certificates(self) -> tables.PageTable:
+        return self._table(documents.CERTIFICATES, self.snapshot.certificates)
 
     @property
-    def bans(self) -> PageTable:
-        return self._table("bans", self.snapshot.bans, _MOST_ENDS)
+    def bans(self) -> tables.PageTable:
+        return self._table(documents.BANS, self.snapshot.bans, _MOST_ENDS)
 
     @property
     def _recent(self) -> list[Mapping[str, Any]]:
@@ -362,7 +346,7 @@ class View:
     @cached_property
     def servers(self) -> Any:
         snapshot = self.snapshot
-        return server_rows(snapshot.backends, snapshot.routes, self.query, snapshot.now)
+        return tables.server_rows(snapshot.backends, snapshot.routes, self.query, snapshot.now)
 
     @property
     def servers_summary(self) -> str:
@@ -375,12 +359,12 @@ class View:
         return f"{counted(len(servers), 'server')}: {each}." if servers else ""
 
     @property
-    def backends(self) -> list[BackendGroup]:
-        return by_backend(self.servers.rows, self.snapshot.backends)
+    def backends(self) -> list[tables.BackendGroup]:
+        return tables.by_backend(self.servers.rows, self.snapshot.backends)
 
     @property
     def server_titles(self) -> list[str]:
-        return [column.title for column in MEASURED.columns]
+        return [column.title for column in tables.MEASURED.columns]
 
     def routes_to(self, backend: str) -> list[tuple[str, str]]:
         """Return the routes to a backend, and links to them."""
@@ -449,7 +433,7 @@ class PageSnapshot:
     clients: Sequence[Mapping[str, Any]] = ()
     certificates: Sequence[Mapping[str, Any]] = ()
     bans: Sequence[Mapping[str, Any]] = ()
-    rules: Sequence[RulesFile] = ()
+    rules: Sequence[tables.RulesFile] = ()
     has_long_rules: bool = False
     history: Sequence[Moment] = ()
     warnings: Sequence[str] = ()

@@ -19,11 +19,11 @@ from txmux.cli.remote.command import (
     read_filters,
 )
 from txmux.cli.remote.errors import NoServiceError, ServiceRefusedError
+from txmux.telemetry import documents
 from txmux.telemetry.formatting import duration
 from txmux.telemetry.presentation import (
     HEALTH_OF_LEVEL,
     STYLES,
-    TABLES,
     Row,
     Table,
     attention_items,
@@ -43,7 +43,7 @@ _DIGEST = 12  # characters; enough to distinguish versions
 _MOST_SERVERS = 20
 
 
-_CONNECTIONS = TABLES["connections"].first("id")  # which `txmux close` takes
+_CONNECTIONS = documents.CONNECTIONS.first("id")  # which `txmux close` takes
 
 
 def _write_list(table: Table, rows: Sequence[Row], nothing: str = "") -> None:
@@ -67,11 +67,7 @@ def _write_certificates(answer: Any, arguments: Namespace) -> None:
     if arguments.renew is not None:
         Output().line(str(answer["changes"]))
         return
-    _write_list(TABLES["certificates"], answer)
-
-
-def _clients_arguments(parser: ArgumentParser) -> None:
-    _limit_argument(parser, 100)
+    _write_list(documents.CERTIFICATES, answer)
 
 
 def _limit_argument(parser: ArgumentParser, default: int) -> None:
@@ -82,10 +78,6 @@ def _limit_argument(parser: ArgumentParser, default: int) -> None:
         default=default,
         help=f"at most this many; by default {default}",
     )
-
-
-def _write_clients(answer: Sequence[Mapping[str, Any]], _: Namespace) -> None:
-    _write_list(TABLES["clients"], answer, "no client has connected yet")
 
 
 def _connections_arguments(parser: ArgumentParser) -> None:
@@ -161,18 +153,18 @@ def _write_status(status: Mapping[str, Any], arguments: Namespace) -> None:
     routes = status.get("routes", ())
     busy = [route for route in busy_routes(routes) if route.get("matches") or route.get("active")]
     servers = server_rows(status.get("backends", ()))
-    listed: Mapping[str, Sequence[Row]] = {
-        "listeners": status.get("listeners", ()),
-        "routes": [*busy, *unrouted(status, routes)],
-        "servers": servers[:_MOST_SERVERS],
-        "addresses": [*filter(found_addresses, servers)],
-        "workers": status.get("workers", ()),
-    }
-    for name, rows in listed.items():
+    listed: Sequence[tuple[Table, Sequence[Row]]] = (
+        (documents.LISTENERS, status.get("listeners", ())),
+        (documents.ROUTES, [*busy, *unrouted(status, routes)]),
+        (documents.SERVERS, servers[:_MOST_SERVERS]),
+        (documents.ADDRESSES, [*filter(found_addresses, servers)]),
+        (documents.WORKERS, status.get("workers", ())),
+    )
+    for table, rows in listed:
         if rows:
             output.line()
-            output.listing(TABLES[name], rows)
-        if name == "servers" and len(servers) > _MOST_SERVERS:
+            output.listing(table, rows)
+        if table is documents.SERVERS and len(servers) > _MOST_SERVERS:
             output.line(f"and {len(servers) - _MOST_SERVERS} more: txmux servers")
 
 
@@ -219,10 +211,10 @@ def _servers(ask: Ask, arguments: Namespace) -> Any:
 
 def _write_servers(answer: Sequence[Mapping[str, Any]], _: Namespace) -> None:
     servers = server_rows(answer)
-    _write_list(TABLES["servers"], servers)
+    _write_list(documents.SERVERS, servers)
     if found := [*filter(found_addresses, servers)]:
         Output().line()
-        Output().listing(TABLES["addresses"], found)
+        Output().listing(documents.ADDRESSES, found)
 
 
 def _servers_arguments(parser: ArgumentParser) -> None:
@@ -235,15 +227,15 @@ def _since(started: float | None, now: float) -> str:
 
 _CLIENTS = RemoteCommand(
     lambda ask, arguments: ask("GET", f"/api/clients?limit={arguments.limit}"),
-    _write_clients,
+    lambda answer, _: _write_list(documents.CLIENTS, answer, "no client has connected yet"),
     30,
-    _clients_arguments,
+    lambda parser: _limit_argument(parser, 100),
 )
 
 REPORTS = {
     "bans": RemoteCommand(
         lambda ask, _: ask("GET", "/api/bans"),
-        lambda answer, _: _write_list(TABLES["bans"], answer),
+        lambda answer, _: _write_list(documents.BANS, answer),
     ),
     "certificates": RemoteCommand(_certificates, _write_certificates, 300, _certificates_arguments),
     "clients": _CLIENTS,

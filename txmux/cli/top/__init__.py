@@ -9,9 +9,8 @@ from txmux.cli.remote import command
 from txmux.cli.remote.errors import NoServiceError, UsageError, of_txmux
 from txmux.cli.top.panes import rows_of, text_of
 from txmux.cli.top.polling import fetch_snapshot
-from txmux.cli.top.state import PANES, Snapshot
+from txmux.cli.top.state import PANES, TABLE_OF, Snapshot
 from txmux.errors import MuxError, how_to_install
-from txmux.telemetry.presentation import TABLES
 
 _MOST_ROWS = 20  # of a pane in `txmux top --once`; `txmux connections` lists all
 
@@ -62,8 +61,8 @@ def _write(snapshot: Snapshot, _: argparse.Namespace) -> None:
     for pane in PANES:
         rows = rows_of(pane, snapshot)
         output.line()
-        output.line(f"{TABLES[pane].title}: {len(rows)}")
+        output.line(f"{TABLE_OF[pane].title}: {len(rows)}")
         if rows:
-            output.listing(TABLES[pane], rows[:_MOST_ROWS])
+            output.listing(TABLE_OF[pane], rows[:_MOST_ROWS])
         if len(rows) > _MOST_ROWS:
             output.line(f"and {len(rows) - _MOST_ROWS} more")

@@ -12,6 +12,7 @@ from txmux.cli.remote.errors import UsageError
 from txmux.cli.top.panes import PaneLine, lines_of, position
 from txmux.cli.top.state import (
     PANES,
+    TABLE_OF,
     ChangeRequest,
     ExplainRequest,
     Pane,
@@ -22,7 +23,6 @@ from txmux.cli.top.state import (
     ValueRequest,
 )
 from txmux.errors import printable
-from txmux.telemetry.presentation import TABLES
 
 HELP = (
     ("Tab, 1 to 4", "go to another pane"),
@@ -159,7 +159,7 @@ def _moved(state: TopState, snapshot: Snapshot, step: int) -> TopState:
 
 def _sorted(state: TopState, step: int) -> TopState:
     """Sort by the next column; behind the last one the rows are as the service lists them."""
-    columns = TABLES[state.pane].columns
+    columns = TABLE_OF[state.pane].columns
     unsorted = len(columns)
     column = (state.sorts.get(state.pane, (unsorted, False))[0] + step) % (unsorted + 1)
     if column == unsorted:

@@ -4,13 +4,12 @@ from collections.abc import Iterator, Sequence
 
 import attrs
 
-from txmux.cli.top.state import Pane, Snapshot, TopState
+from txmux.cli.top.state import TABLE_OF, Pane, Snapshot, TopState
 from txmux.errors import printable
 from txmux.telemetry.formatting import counted, duration
 from txmux.telemetry.presentation import (
     HEALTH_OF_LEVEL,
     SCREEN,
-    TABLES,
     Health,
     Row,
     attention_items,
@@ -43,7 +42,7 @@ def rows_of(pane: Pane, snapshot: Snapshot) -> Sequence[Row]:
 
 def lines_of(pane: Pane, state: TopState, snapshot: Snapshot) -> list[PaneLine]:
     """Return the rows of a pane in their order."""
-    table = TABLES[pane]
+    table = TABLE_OF[pane]
     rows = rows_of(pane, snapshot)
     if pane in state.sorts:
         column, is_descending = state.sorts[pane]

@@ -5,8 +5,14 @@ from typing import Any, Literal
 
 import attrs
 
+from txmux.telemetry.documents import CONNECTIONS, ENDS, ROUTES, SERVERS
+from txmux.telemetry.presentation import Table
+
 Pane = Literal["connections", "routes", "servers", "ends"]
-PANES: tuple[Pane, ...] = ("connections", "routes", "servers", "ends")
+TABLE_OF: Mapping[Pane, Table] = {
+    "connections": CONNECTIONS, "routes": ROUTES, "servers": SERVERS, "ends": ENDS,
+}  # fmt: skip
+PANES: tuple[Pane, ...] = (*TABLE_OF,)
 
 Mode = Literal["browse", "filter", "question", "value", "help", "explanation"]
 

@@ -18,10 +18,10 @@ from txmux.cli.top.panes import (
     position,
     title_of,
 )
-from txmux.cli.top.state import PANES, Pane, Snapshot, TopState
+from txmux.cli.top.state import PANES, TABLE_OF, Pane, Snapshot, TopState
 from txmux.errors import printable
 from txmux.telemetry.formatting import EXPLANATION_COLUMNS, byte_rate, explanation_of, rate
-from txmux.telemetry.presentation import STYLES, TABLES, Column, Health, fitted, needs_attention
+from txmux.telemetry.presentation import STYLES, Column, Health, fitted, needs_attention
 
 _BARS = "▁▂▃▄▅▆▇█"
 _GAP = 2
@@ -233,14 +233,14 @@ def _pane(
         shown = lines[first : first + room]
         titles = _titles(pane, state)
         columns, widths = fitted(
-            TABLES[pane].columns, [titles, *(line.cells for line in shown)], width, _GAP, cell_len
+            TABLE_OF[pane].columns, [titles, *(line.cells for line in shown)], width, _GAP, cell_len
         )
         if height > _HEAD:
-            head = _cells(TABLES[pane].columns, columns, widths, titles)
+            head = _cells(TABLE_OF[pane].columns, columns, widths, titles)
             drawn.append(Text(head, "bold underline"))
         for number, line in enumerate(shown, first):
             style = f"{line.style} reverse" if is_current and number == current else line.style
-            text = _cells(TABLES[pane].columns, columns, widths, line.cells)
+            text = _cells(TABLE_OF[pane].columns, columns, widths, line.cells)
             drawn.append(Text(set_cell_size(text, width), style))
         if not lines:
             drawn.append(Text("nothing here" if snapshot.at else "waiting for the service", "dim"))
@@ -249,7 +249,7 @@ def _pane(
 
 def _title(pane: Pane, state: TopState, snapshot: Snapshot, lines: Sequence[PaneLine]) -> str:
     count = len(lines)
-    parts = [f"[{PANES.index(pane) + 1}] {TABLES[pane].title}  {count}"]
+    parts = [f"[{PANES.index(pane) + 1}] {TABLE_OF[pane].title}  {count}"]
     if pane == "servers" and _troubled(lines):
         parts.append(f"{_troubled(lines)} down or drained")
     if pane == "connections":
@@ -261,7 +261,7 @@ def _title(pane: Pane, state: TopState, snapshot: Snapshot, lines: Sequence[Pane
     if pane in state.sorts:
         column, is_descending = state.sorts[pane]
         order = "largest first" if is_descending else "smallest first"
-        parts.append(f"by {TABLES[pane].columns[column].title}, {order}")
+        parts.append(f"by {TABLE_OF[pane].columns[column].title}, {order}")
     elif pane == "routes" and lines:
         parts.append("busiest first")
     return printable(", ".join(parts))
@@ -275,7 +275,7 @@ def _titles(pane: Pane, state: TopState) -> list[str]:
     by, is_descending = state.sorts.get(pane, (-1, False))
     return [
         column.title + ("↓" if is_descending else "↑") * (number == by)
-        for number, column in enumerate(TABLES[pane].columns)
+        for number, column in enumerate(TABLE_OF[pane].columns)
     ]
 
 

@@ -1,0 +1,73 @@
+"""The fields of documents: what follows from the one line of each."""
+
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Annotated, get_args, get_type_hints
+
+from twisted.trial.unittest import SynchronousTestCase
+from typing_extensions import NotRequired, TypedDict
+
+from txmux.telemetry import documents
+from txmux.telemetry.documents import fields_of, row_of
+from txmux.telemetry.presentation import COMMAND, Column, Table
+from txmux.telemetry.record import ConnectionRecord
+
+
+class Pair(TypedDict):
+    """A document with one field of each sort."""
+
+    name: Annotated[str, "its name"]
+    bytes_in: Annotated[int, Column("in", kind="bytes")]
+    until: NotRequired[Annotated[float | None, "when it ends"]]
+
+
+class FieldsTest(SynchronousTestCase):
+    def test_type_meaning_and_column_of_each(self) -> None:
+        name, bytes_in, until = fields_of(Pair)
+        self.assertEqual((name.meaning, name.column, name.is_optional), ("its name", None, False))
+        self.assertEqual(bytes_in.column, Column("in", "bytes_in", "bytes"))
+        self.assertEqual((until.meaning, until.is_optional), ("when it ends", True))
+        table = Table("pairs", [bytes_in.column or Column()], ["name"])
+        self.assertEqual(table.cells({"bytes_in": 1500}, COMMAND), ["1.5 kB"])
+
+    def test_values_of_the_first_source_that_has_them(self) -> None:
+        first, second = (
+            SimpleNamespace(bytes_in=3),
+            SimpleNamespace(name="x", bytes_in=4, until=None),
+        )
+        self.assertEqual(row_of(Pair, first, second), {"name": "x", "bytes_in": 3})
+        second.until = 5.0
+        self.assertEqual(row_of(Pair, second), {"name": "x", "bytes_in": 4, "until": 5.0})
+        with self.assertRaisesRegex(AttributeError, "until"):
+            row_of(Pair, first, SimpleNamespace(name="x"))
+
+    def test_each_table_of_the_reference_begins_with_a_meaning(self) -> None:
+        """A field without one shares the line of the field before."""
+        page = (Path(__file__).parents[2] / "docs/reference/admin-api.md").read_text()
+        names = re.findall(r"<!-- the fields of (\w+), by script/docs -->", page)
+        self.assertIn("RouteDocument", names)
+        for name in names:
+            self.assertTrue(fields_of(getattr(documents, name))[0].meaning, name)
+
+
+class RecordTest(SynchronousTestCase):
+    """What the API has of the access log's record is as the record has it."""
+
+    def test_connections_and_ends(self) -> None:
+        logged = get_type_hints(ConnectionRecord)
+        others = {
+            "time": str,  # as the access log writes it
+            "datagrams_in": int, "datagrams_out": int,  # missing where the record has None
+            "reason": get_args(logged["reason"])[0],  # it has ended
+        }  # fmt: skip
+        for document in (documents.EndDocument, documents.ConnectionDocument):
+            types = {
+                field.name: getattr(field.type, "__origin__", field.type)
+                if hasattr(field.type, "__metadata__")
+                else field.type
+                for field in fields_of(document)
+            }
+            expected = {name: kind for name, kind in {**logged, **others}.items() if name in types}
+            self.assertEqual({name: types[name] for name in expected}, expected)
+        self.assertLess({*logged}, {field.name for field in fields_of(documents.EndDocument)})

@@ -1,0 +1,372 @@
+"""What the API reports of a service: the fields of each document, and its table.
+
+A field is declared once: ``NAME: Annotated[TYPE, MEANING, COLUMN]``. From that follow what mypy lets makers and readers of the document do,
+its schema in OpenAPI, its line in the reference, and its column in the commands, in `txmux top` and on the page. Quick to import.
+"""
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
+from itertools import starmap
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, cast, get_args, get_origin
+
+from txmux.telemetry import presentation
+from txmux.telemetry.formatting import duration
+from txmux.telemetry.presentation import Column, Health, Row, Table
+from txmux.telemetry.reasons import EndReason
+
+if sys.version_info >= (3, 11):
+    from typing import NotRequired, TypedDict
+else:
+    from typing_extensions import NotRequired, TypedDict
+
+_Document = TypeVar("_Document", bound=Mapping[str, Any])
+
+Positive = Annotated[int, 1]  # a whole number from 1 on
+
+
+class DocumentField(NamedTuple):
+    """A field of a document.
+
+    Attributes:
+        type: Of its value: see `txmux.admin.api.openapi.schema_of`.
+        meaning: For the reference, in Markdown; fields of the same meaning share a line there, and one without shares that of the field before.
+        column: How tables show it, if they do.
+        is_optional: Whether it may be missing.
+    """
+
+    name: str
+    type: Any
+    meaning: str
+    column: Column | None
+    is_optional: bool
+
+
+@cache
+def fields_of(document: type) -> tuple[DocumentField, ...]:
+    return tuple(starmap(_field, document.__annotations__.items()))
+
+
+def _field(name: str, written: Any) -> DocumentField:
+    is_optional = get_origin(written) is NotRequired
+    kind = get_args(written)[0] if is_optional else written
+    more: tuple[Any, ...] = getattr(kind, "__metadata__", ())
+    meaning = next((text for text in more if isinstance(text, str)), "")
+    column = next((column.named(name) for column in more if isinstance(column, Column)), None)
+    return DocumentField(name, kind, meaning, column, is_optional)
+
+
+def row_of(document: type[_Document], *sources: object) -> _Document:
+    """Return a document whose fields are attributes of the same names, each of the first source that has it; an optional one may be ``None``."""
+    row: dict[str, Any] = {}
+    for field in fields_of(document):
+        name = field.name
+        source = next((one for one in sources[:-1] if hasattr(one, name)), sources[-1])
+        value = getattr(source, name)
+        if value is not None or not field.is_optional:
+            row[name] = value
+    return cast("_Document", row)
+
+
+# Values of columns that are not those of one field.
+
+
+def _facts(row: Row) -> str:
+    return " ".join(f"{name}={value}" for name, value in (row.get("facts") or {}).items())
+
+
+def _check(row: Row) -> tuple[str, float] | None:
+    check = row.get("check")
+    if not check or check.get("last") is None:
+        return None
+    return ("ok" if check["ok"] else str(check["result"])), check["last"]
+
+
+def _last_failure(row: Row) -> tuple[str, float] | None:
+    failure = row.get("last_failure")
+    return failure and (str(failure["cause"]), failure["time"])
+
+
+def _weight(row: Row) -> float | None:
+    weight: float = row.get("effective_weight", row.get("weight", 1))
+    return None if weight == 1 else weight
+
+
+def _why(row: Row) -> str:
+    return presentation.slow_start(row) if row.get("state") == "up" else str(row.get("why") or "")
+
+
+def _issuer(row: Row) -> Any:
+    return "itself, until there is another" if row.get("is_self_signed") else row.get("issuer")
+
+
+def _hidden_names(listener: Row) -> str:
+    """Name the published key of Encrypted ClientHello, and how many hellos were opened."""
+    ech: Row = listener.get("ech") or {}
+    keys = [f"{key['public_name']} ({key['id']})" for key in ech.get("keys", ())]
+    if not keys:
+        return ""
+    age = duration(time.time() - ech["keys"][0]["written"])
+    older = f", {len(keys) - 1} older" if keys[1:] else ""
+    count = f"{ech['opened']} of {ech['opened'] + ech['unopened']} opened"
+    return f"{keys[0]}, {age} old{older}; {count}"
+
+
+# The documents: short fields several to a line.
+# fmt: off
+
+_COUNT, _IN, _OUT = Column(kind="count"), Column("in", kind="bytes"), Column("out", kind="bytes")
+_IN_LATER, _OUT_LATER = (column._replace(goes=2) for column in (_IN, _OUT))
+_LOGGED = "as in the [access log](access-log.md#keys); `null` if not known yet"
+_IN_RULES = "as in the rules"
+
+LiveState = Literal[
+    "introduction",  # `ReadingProxyHeader`; the API shows this name
+    "starttls", "peeking", "handshaking", "tunnelling", "awaiting-hello", "connecting", "awaiting-retry", "relaying", "serving",
+    "handing-over", "rejecting", "closing",
+]
+"""The stages of connections that have not ended, in their order."""
+
+class ConnectionDocument(TypedDict):
+    """A row of ``/api/connections``."""
+    id: Annotated[str, _LOGGED, Column(least=12, goes=5)]
+    listener: Annotated[str, _LOGGED, Column(least=8, goes=4)]
+    client: Annotated[str, _LOGGED, Column(least=12)]
+    local: Annotated[str | None, _LOGGED]
+    route: Annotated[str | None, _LOGGED, Column()]
+    backend: Annotated[str | None, _LOGGED]
+    server: Annotated[str | None, _LOGGED, Column(least=9, keeps_end=True)]
+    state: Annotated[LiveState, "[see below](#states)", Column(least=8)]
+    age_ms: Annotated[float, "milliseconds since the client was accepted", Column("age", kind="ms")]
+    idle_ms: Annotated[float, "milliseconds since a byte came from either side, or else since it was accepted", Column("idle", kind="ms", goes=3)]
+    bytes_in: Annotated[int, "bytes from the client and to it until now", _IN_LATER]
+    bytes_out: Annotated[int, _OUT_LATER]
+    datagrams_in: NotRequired[Annotated[int, "the same in datagrams. Only a flow of [UDP](rules.md#udp) has these two"]]
+    datagrams_out: NotRequired[int]
+    generation: Annotated[int, "the version of the rules under which it was accepted; kept in an upgrade"]
+    worker: Annotated[Positive | None, "the number of its worker; `null` where there are no workers"]
+    facts: Annotated[dict[str, str], _LOGGED, Column(value=_facts, least=12, goes=6)]
+
+EndDocument = TypedDict("EndDocument", {
+    "time": str, "id": str, "listener": str, "client": str, "local": str | None, "route": str | None, "backend": str | None,
+    "server": str | None, "server_local": str | None, "bytes_in": int, "bytes_out": int, "detect_ms": float | None,
+    "connect_ms": float | None, "duration_ms": Annotated[float | None, Column("lasted", kind="ms")],
+    "reason": Annotated[EndReason, Column(least=10)], "facts": dict[str, str], "datagrams_in": NotRequired[int],
+    "datagrams_out": NotRequired[int], "ended": Annotated[float, Column(kind="ago")], "first": NotRequired[str],
+    "worker": Positive | None,
+})
+"""A row of ``/api/recent``: the record of the access log, and more."""
+
+class RouteNumbers(TypedDict):
+    """What a route has done: on one listener, or on all."""
+    matches: Annotated[int, "clients that it has taken, and that it would have taken", _COUNT]
+    dry_run_matches: Annotated[int, Column("dry run", kind="count", value=lambda row: row.get("dry_run_matches") or None, goes=2)]
+    active: Annotated[int, "live connections that it has taken", _COUNT]
+    bytes_in: Annotated[int, "bytes from their clients and to them until now", _IN]
+    bytes_out: Annotated[int, _OUT]
+    last_match: Annotated[float | None, "when it last took a client, in seconds since 1970; `null` if never", Column("last match", kind="ago", goes=1)]
+
+_OfListener = TypedDict("_OfListener", {"listener": str})
+class ListenerNumbers(_OfListener, RouteNumbers):
+    """What a route has done on a listener."""
+_OfRoute = TypedDict("_OfRoute", {"name": Annotated[str, _IN_RULES, Column("route", least=8)]})
+class RouteDocument(_OfRoute, RouteNumbers):
+    """A row of ``/api/routes``."""
+    under: Annotated[list[str], _IN_RULES]
+    backend: Annotated[str | None, "its outcome: a backend's name or the server of a short form, or `close`, `reset`, `reject`", Column("to", least=8, keeps_end=True)]
+    dry_run: Annotated[bool, _IN_RULES]
+    ends_tls: Annotated[bool, "whether it ends TLS, opens tunnels"]
+    tunnel: bool
+    listeners: Annotated[list[ListenerNumbers], "the same numbers for each `listener`"]
+    file: Annotated[str | None, "its place in the rules, and its text"]
+    line: int | None
+    rule: str
+
+CheckDocument = TypedDict("CheckDocument", {"ok": bool, "last": float, "duration_ms": float, "result": str, "history": list[bool]})
+
+class StateDocument(TypedDict):
+    """The state of a server, or of one of its addresses."""
+    state: Annotated[Literal["up", "down", "failing", "silent", "ejected", "probing", "disabled", "drain", "maintenance", "unresolved"],
+                     "`up`; `down`: its checks fail; [`failing`, `silent`](rules.md#what-connections-say): its clients' connections fail, or get no byte; `ejected`: connections to it failed, so it gets none for a while; `probing`: one connection tries it after that; `disabled`: the rules call it `down`; `drain`, `maintenance`: by an operator; `unresolved`: its name has no address yet",
+                     Column(value=presentation.server_state, least=5)]
+    why: Annotated[str, "the cause of the state. Where workers differ, the worst is reported, and who found it", Column(value=_why, least=20, goes=1)]
+    since: Annotated[float | None, "when the state began, in seconds since 1970; `null` if it was so from the start", Column("for", kind="for", goes=9)]
+    weight: Annotated[int, "as it is in force", Column(kind="number", value=_weight, goes=6)]
+    effective_weight: Annotated[float, "less than `weight` while the server [starts slowly](rules.md#slow-start)"]
+    check: Annotated[CheckDocument | None, "the last check: `ok`; `last`, when it was begun; `duration_ms`; `result`, what it found; `history`, whether the last fifty were good, the newest last. `null` if it is not checked or was not yet",
+                     Column(kind="event", value=_check, least=8, goes=5)]
+
+_OfAddress = TypedDict("_OfAddress", {"address": str})
+class AddressDocument(_OfAddress, StateDocument):
+    """An address of a server."""
+_OfServer = TypedDict("_OfServer", {"server": Annotated[str, "as the rules write it", Column(least=9, keeps_end=True)]})
+LastFailure = TypedDict("LastFailure", {"time": float, "cause": str})
+
+class ServerDocument(_OfServer, StateDocument):
+    """A server of a backend."""
+    checked: Annotated[bool, "whether its backend has a check"]
+    backup: Annotated[bool, "as the rules write it"]
+    active: Annotated[int, "connections now, since the start, and failed attempts", _COUNT]
+    total: Annotated[int, _COUNT._replace(goes=8)]
+    failed: Annotated[int, _COUNT]
+    failures: Annotated[dict[str, int], "the failed attempts by their reason"]
+    rate: Annotated[float, "new connections per second in the last 15 seconds", Column(kind="rate", goes=2)]
+    bytes_in: Annotated[int, "bytes of clients to it, and from it", _IN._replace(goes=7)]
+    bytes_out: Annotated[int, _OUT._replace(goes=7)]
+    first_byte_ms: Annotated[float | None, "how long it took on average to its first byte, in the last minute; `null` if none came", Column("first byte", kind="ms", goes=3)]
+    last_failure: Annotated[LastFailure | None, "the last failed attempt: its `time`, in seconds since 1970, and the `cause` in words; `null` if there was none",
+                            Column("last failure", kind="event", value=_last_failure, least=20, goes=4)]
+    addresses: Annotated[list[AddressDocument], "of each of its addresses: `address`, `state`, `why`, `since`, `weight`, `effective_weight`, `check`", Column("found", value=presentation.found_addresses)]
+
+_OfBackend = TypedDict("_OfBackend", {"backend": Annotated[str, Column(least=7)]})
+Hold = TypedDict("Hold", {"until": float | None})
+
+class BackendDocument(TypedDict):
+    """A row of ``/api/backends``."""
+    name: Annotated[str, "its name; of a short form, that of its server"]
+    hold: Annotated[Hold | None, "`null` unless an operator lets its clients wait: `until` a time, in seconds since 1970, or `null` without an end"]
+    held: Annotated[int, "how many clients [wait](rules.md#clients-that-wait-for-a-server)"]
+    servers: Annotated[list[ServerDocument], "its servers, see below"]
+
+class ClientDocument(TypedDict):
+    """A row of ``/api/clients``: a source."""
+    source: Annotated[str, "an IPv4 address, an IPv6 network (`2001:db8:0:7::/64`), or `unix`", Column(least=12)]
+    active: Annotated[int, "its live connections, and flows of [UDP](rules.md#udp)", _COUNT]
+    connections: Annotated[int, "those, and all that ended since `since`, refused ones included", _COUNT]
+    rate: Annotated[float, "new ones a second; those of the last 15 seconds count most", Column(kind="rate")]
+    bytes_in: Annotated[int, "bytes from it and to it", _IN]
+    bytes_out: Annotated[int, _OUT]
+    refused: Annotated[int, "how many ended with `limit` or `denied`, so also by a ban. Over UDP also each datagram that began no flow", _COUNT]
+    unrecognised: Annotated[int, "how many no route took", _COUNT]
+    since: Annotated[float, "when it was first counted, in seconds since 1970", Column("for", kind="for", goes=1)]
+
+class CertificateDocument(TypedDict):
+    """A row of ``/api/certificates``: a certificate that clients are shown."""
+    route: Annotated[str, "the route that shows it", Column()]
+    names: Annotated[list[str], "the names that it is for", Column()]
+    issuer: Annotated[str, "who has signed it", Column(value=_issuer)]
+    not_after: Annotated[float, "when it ends, in seconds since 1970", Column("ends", kind="time")]
+    next_renewal: Annotated[float | None, "when it is renewed, in seconds since 1970; `null` unless it comes by [ACME](rules.md#certificates-by-acme)", Column("next renewal", kind="time")]
+    is_self_signed: Annotated[bool, "whether it is one of txmux's own, until the first by ACME"]
+    acme: Annotated[bool, "whether it comes by ACME"]
+    file: Annotated[str, "where it is", Column("from", value=lambda row: "acme" if row.get("acme") else row.get("file"))]
+
+class BanDocument(TypedDict):
+    """A row of ``/api/bans``."""
+    network: Annotated[str, "the address or network", Column()]
+    since: Annotated[float, "when it began, in seconds since 1970"]
+    until: Annotated[float | None, "when it ends; `null` without an end", Column("left", kind="left")]
+    reason: Annotated[str, "as it was given", Column()]
+
+class WorkerDocument(TypedDict):
+    """A worker, in ``/api/status``."""
+    number: Annotated[Positive, "its number, counted from 1; both are the same"]
+    worker: Annotated[Positive, Column()]
+    pid: Annotated[int, "its process; 0 while there is none", Column("process")]
+    ready: Annotated[bool, "whether it serves", Column("state", value=presentation.worker_state)]
+    retiring: Annotated[bool, "whether it only keeps old connections"]
+    sandbox: Annotated[bool, "whether it is confined by the [sandbox](rules.md#sandbox); false until it is ready",
+                       Column(value=lambda row: {True: "yes", False: "no"}.get(row.get("sandbox")), goes=1)]
+    connections: Annotated[int | None, "how many it has; `null` if it does not answer"]
+    generation: NotRequired[Annotated[int, "the version of its rules, and its connections: all, undecided ones, and those under older rules. Missing until it is ready, and if it does not answer", Column("rules")]]
+    active: NotRequired[Annotated[int, _COUNT]]
+    undecided: NotRequired[Annotated[int, _COUNT]]
+    older: NotRequired[Annotated[int, Column("older rules", kind="count")]]
+
+EchKey = TypedDict("EchKey", {"id": int, "public_name": str, "written": float})
+Ech = TypedDict("Ech", {"keys": list[EchKey], "opened": int, "unopened": int})
+
+class ListenerDocument(TypedDict):
+    """A listener, in ``/api/status``."""
+    name: Annotated[str, _IN_RULES, Column("listener")]
+    endpoints: Annotated[list[str], "its addresses, as they are written"]
+    addresses: Annotated[list[str], "where it listens", Column("address", value=lambda row: row.get("addresses") or row.get("endpoints"))]
+    starttls: Annotated[str | None, _IN_RULES, Column(goes=2)]
+    accepting: Annotated[bool, "false if it cannot accept, after such a `POST /api/listeners/NAME`, and at the end", Column("state", value=presentation.listener_state, goes=1)]
+    why: Annotated[str, "why it does not"]
+    ech: NotRequired[Annotated[Ech, "with [`ech_keys`](rules.md#encrypted-clienthello): `keys`, the published one first, each with `id`, `public_name` and when it was `written`, and how many hellos were `opened` and `unopened`",
+                               Column("hidden names", value=_hidden_names, goes=2)]]
+
+class AttentionDocument(TypedDict):
+    """An item of ``attention`` in ``/api/status``."""
+    level: Annotated[str, "`critical`: clients are turned away or lost now; `warning`: they will be, or protection is off; `note`"]
+    what: Annotated[str, "the topic, a label of [`txmux_attention`](metrics.md): see below"]
+    text: Annotated[str, "what is wrong"]
+    cause: Annotated[str, "the newest cause; may be empty"]
+    since: Annotated[float | None, "when it began, in seconds since 1970"]
+    do: Annotated[str, "a command or a sentence that helps"]
+    link: Annotated[str, "the part of the page that shows it; may be empty"]
+
+Unrouted = TypedDict("Unrouted", {"ended": int, "bytes_in": int, "bytes_out": int})
+Connections = TypedDict("Connections", {"active": int, "undecided": int, "total": int, "unrouted": Unrouted, "limit": int})
+ReportDocument = TypedDict("ReportDocument", {"ok": bool, "changes": str, "errors": list[str]})
+LastReload = TypedDict("LastReload", {"time": float, "ok": bool, "changes": str, "errors": list[str]})
+Descriptors = TypedDict("Descriptors", {"open": int, "max": int})
+Expiry = TypedDict("Expiry", {"route": str, "file": str, "expires": float})
+BanCounts = TypedDict("BanCounts", {"active": int, "shared": str | None})
+Source = TypedDict("Source", {"source": str, "up": bool, "age": float | None, "why": str})
+
+class StatusDocument(TypedDict):
+    """The document of ``/api/status``."""
+    version: Annotated[str, "of txmux"]
+    pid: Annotated[int, "the process asked"]
+    started: Annotated[float | None, "when it began to serve, in seconds since 1970"]
+    generation: Annotated[int, "the version of the rules, counted from 1. An upgrade keeps it and `last_reload`; a reload that had failed is `ok` then"]
+    workers: Annotated[list[WorkerDocument], "each worker, as [below](#workers)"]
+    listeners: Annotated[list[ListenerDocument], "each listener, as [below](#listeners)"]
+    connections: Annotated[Connections, "`active`; `undecided` ones; `total`, all since the start; `unrouted`: `ended` ones that no route took, and the bytes of all such; `limit`: `max_connections`, 0 for none"]
+    rates: Annotated[dict[str, float], "per second, over the last ten to fifteen: `connections`, `bytes_in` from clients, `bytes_out` to them. Empty just after the start"]
+    last_reload: Annotated[LastReload | None, "`time`, in seconds since 1970; `ok`; `changes`; `errors`. `null` before the first one"]
+    draining: Annotated[bool, "whether the service is shutting down"]
+    rules_path: Annotated[str, "the rules file; `<options>` of a service that runs without one"]
+    rules_sha256: Annotated[str, "the SHA-256 of the current rules as they were read: of one file, the result of `sha256sum`; with [`include`](rules.md#included-files), of all files one after another, the main one first. Equal on machines with equal rules. Empty for rules made in Python"]
+    descriptors: Annotated[Descriptors, "of the process with the least room: how many are `open`, and the `max`"]
+    certificates: Annotated[list[Expiry], "of each certificate for clients: its `route`, its `file`, and when it `expires`, in seconds since 1970"]
+    bans: Annotated[BanCounts, "`active`, their number; `shared`, how far those of other machines apply here: `complete`; `partial`, if there is no room for all of them; `reading`, at the start and after an outage; `lost`, while limits and bans are not shared; `null` without `shared_limits`"]
+    sources: Annotated[list[Source], "of each thing outside that txmux asks (the authority for certificates, Redis, CrowdSec, Consul, name servers, files of networks): its name as `source`; whether it is `up`; the `age` of its last good answer, in seconds, `null` before the first; `why` there was none since. The log has a line when one fails, for each reason, and when it is good again"]
+    attention: Annotated[list[AttentionDocument], "[what needs your attention](#attention), the worst first, then the oldest"]
+    incomplete: Annotated[list[str], "a line for each worker whose part is missing here, with the reason"]
+
+SectionDocument = TypedDict("SectionDocument", {"name": str, "line": int, "text": str})
+FileDocument = TypedDict("FileDocument", {"file": str, "text": str, "sections": Iterable[SectionDocument]})
+Error = TypedDict("Error", {"error": str, "errors": NotRequired[list[str]]})
+Done = TypedDict("Done", {"ok": bool, "changes": str})
+Closed = TypedDict("Closed", {"ok": bool, "changes": str, "closed": int, "incomplete": NotRequired[list[str]]})
+Upgraded = TypedDict("Upgraded", {
+    "ok": bool, "changes": str, "moved": int, "stays": dict[str, int], "until": float | None, "complete": bool,
+})
+UpgradeCheck = TypedDict("UpgradeCheck", {
+    "ok": bool, "changes": str, "ready": bool, "refusals": list[str], "moves": int, "stays": dict[str, int], "until": float | None,
+    "incomplete": list[str],
+})
+Ready = TypedDict("Ready", {"ready": bool, "missing": list[str], "stale": list[str]})
+
+# The tables: of each its title, the fields that name a row as long as it is there, those that it shows, without them all with a column, and whose.
+
+def _table(title: str, key: str, order: str, *shown: type, health: Callable[[Row], Health | None] = lambda _: None) -> Table:
+    columns = {field.name: field.column for document in shown for field in fields_of(document) if field.column}
+    return Table(title, [columns[name] for name in order.split() or columns], key.split(), health)
+
+def _connection_health(row: Row) -> Health | None:
+    return "partly" if row.get("state") in {"peeking", "connecting"} else None
+
+CONNECTIONS = _table(
+    "connections", "id", "client listener route server state age_ms idle_ms bytes_in bytes_out id facts", ConnectionDocument,
+    health=_connection_health)
+ROUTES = _table(
+    "routes", "name", "name backend active matches dry_run_matches bytes_in bytes_out last_match", RouteDocument,
+    health=lambda row: None if row.get("matches") or row.get("dry_run_matches") else "idle")
+SERVERS = _table(
+    "servers", "backend server",
+    "backend server state active rate bytes_in bytes_out first_byte_ms failed total weight check last_failure since why",
+    _OfBackend, ServerDocument, health=presentation.server_health)
+ENDS = _table(
+    "recent ends", "id", "ended client listener route server reason duration_ms bytes_in bytes_out id facts",
+    ConnectionDocument, EndDocument)
+CLIENTS = _table("clients", "source", "", ClientDocument, health=lambda row: "partly" if row.get("refused") else None)
+LISTENERS = _table("listeners", "name", "", ListenerDocument, health=presentation.listener_health)
+WORKERS = _table("workers", "worker", "", WorkerDocument, health=lambda row: presentation.WORKER_HEALTH.get(presentation.worker_state(row)))
+BANS = _table("bans", "network", "", BanDocument)
+CERTIFICATES = _table("certificates", "names", "names issuer not_after next_renewal route file", CertificateDocument)
+ADDRESSES = _table("addresses", "backend server", "backend server addresses", _OfBackend, ServerDocument)
