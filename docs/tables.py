@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from txmux.admin.api.openapi import description
 from txmux.admin.site import ADMIN
-from txmux.control.connection_row import FIELDS
 from txmux.detection.registry import installed_matchers, transports_of
 from txmux.rules.reading.sections import HEADERS, TABLES
 from txmux.tcp.transitions import CHOICES, TRANSITIONS
+from txmux.telemetry import documents
 from txmux.telemetry.attention_rows import ROWS
 
 if TYPE_CHECKING:
@@ -85,13 +85,17 @@ def _words(name: str) -> str:
     return " ".join(part if part.isupper() else part.lower() for part in parts)
 
 
-def connections(page: str) -> str:
-    """Write the table of the fields of a connection in ``reference/admin-api.md``."""
-    names: dict[str, list[str]] = {}
-    for field in FIELDS:
-        names.setdefault(field.meaning, []).append(f"`{field.name}`")
-    rows = ((", ".join(named), meaning) for meaning, named in names.items())
-    return _with_table(page, "the fields of a connection", ("field", "is"), rows)
+def admin_api(page: str) -> str:
+    """Write the tables of the documents that ``reference/admin-api.md`` has a place for."""
+    for title in re.findall(r"<!-- (the fields of \w+), by script/docs -->", page):
+        names: dict[str, list[str]] = {}
+        meaning = ""
+        for field in documents.fields_of(getattr(documents, title.split()[-1])):
+            meaning = field.meaning or meaning
+            names.setdefault(meaning, []).append(f"`{field.name}`")
+        rows = ((", ".join(named), meaning) for meaning, named in names.items())
+        page = _with_table(page, title, ("field", "is"), rows)
+    return page
 
 
 def topics(page: str) -> str:
@@ -143,7 +147,7 @@ def openapi(page: str) -> str:
 
 PAGES = {
     _ROOT / "docs/explanation/architecture.md": architecture,
-    _ROOT / "docs/reference/admin-api.md": lambda page: topics(connections(page)),
+    _ROOT / "docs/reference/admin-api.md": lambda page: topics(admin_api(page)),
     _ROOT / "docs/reference/openapi.json": openapi,
     _ROOT / "docs/reference/rules.md": keys,
     _ROOT / "docs/reference/matchers.md": matchers,

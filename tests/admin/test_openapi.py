@@ -2,10 +2,16 @@
 
 import json
 import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.admin.asking import LISTEN, AdminCase
+from tests.support.certificates import make_authority
+from tests.support.ech import MadeKey
+from tests.support.folders import make_folder
+from tests.support.peers import PeerFactory, connect, listen
 from txmux.admin.api.openapi import description
 from txmux.admin.site import ADMIN
 
@@ -52,3 +58,75 @@ class DescriptionTest(SynchronousTestCase):
                 parameters: list[dict[str, Any]] = operation.get("parameters", [])
                 named = {one["name"] for one in parameters if one["in"] == "path"}
                 self.assertEqual((path, named), (path, set(re.findall(r"{(\w+)}", path))))
+
+
+_TYPES: Mapping[str, Any] = {
+    "string": str, "integer": int, "number": (int, float), "boolean": bool, "null": type(None),
+    "array": list, "object": dict,
+}  # fmt: skip
+
+
+class AnswersTest(AdminCase):
+    """Answers have the fields of the description, and no others, which OpenAPI by itself allows."""
+
+    async def test_answers_of_a_service_that_has_some_of_everything(self) -> None:
+        keys, backend = make_folder(self), PeerFactory()
+        MadeKey().write(keys / "a.pem")
+        pem = make_authority("Test", "www.example.com").write(self.folder / "a.pem", key=True)
+        await self.start(
+            rules=f"{LISTEN}ech_keys = {keys}\n[route tls]\nmatch = tls\nterminate_tls = {pem}\n"
+            "backend = close\n[route ssh]\nmatch = ssh\nbackend = b\n"
+            f"[backend b]\nserver = 127.0.0.1:{listen(self, backend)}\ncheck = tcp\n"
+        )
+        stranger, client = await connect(self, self.port), await connect(self, self.port)
+        stranger.send(b"\x00\x01what is this")
+        await stranger.is_lost()
+        client.send(b"SSH-2.0-a\r\n")
+        await backend.peer()
+        documents = description(ADMIN)
+        self.schemas = documents["components"]["schemas"]
+        identity = (await self.get("/api/connections")).json[0]["id"]
+        bodies: dict[str, Any] = {
+            "/api/reload": None, "/api/backends/b/hold": None, "/api/explain": {"text": "SSH"},
+            "/api/bans": {"network": "192.0.2.7"}, "/api/connections/close": {"route": "none"},
+        }  # fmt: skip
+        for path, body in bodies.items():
+            answer = await self.post(path, body)
+            self.compare("post", path.replace("/b/", "/{backend}/"), answer.json, documents)
+        for path, methods in documents["paths"].items():
+            if "get" in methods and path not in {"/api/events", "/readyz"}:
+                answer = await self.get(path.replace("{id}", identity))
+                self.assertNotIn(answer.json, ([], {}), path)
+                self.compare("get", path, answer.json, documents)
+
+    def compare(self, method: str, path: str, value: object, documents: dict[str, Any]) -> None:
+        answer = documents["paths"][path][method]["responses"]["200"]
+        schema = answer["content"]["application/json"]["schema"]
+        self.assertEqual([*self.differences(value, schema, path)], [])
+
+    def differences(self, value: Any, schema: Mapping[str, Any], at: str) -> Iterator[str]:
+        if "$ref" in schema:
+            schema = self.schemas[schema["$ref"].rpartition("/")[2]]
+        if "anyOf" in schema:
+            each = [[*self.differences(value, one, at)] for one in schema["anyOf"]]
+            yield from min(each, key=len)
+            return
+        kind, named = schema["type"], schema.get("properties", {})
+        is_right = isinstance(value, bool) == (kind == "boolean")
+        if not (is_right and isinstance(value, _TYPES[kind])):
+            yield f"{at}: {value!r} is no {kind}"
+        elif value not in schema.get("enum", [value]):
+            yield f"{at}: {value!r} is none of {schema['enum']}"
+        elif kind == "array":
+            for item in value:
+                yield from self.differences(item, schema["items"], f"{at}[]")
+        elif kind == "object" and len(schema) > 1:
+            yield from (
+                f"{at}.{name}: missing" for name in {*schema.get("required", ())} - {*value}
+            )
+            for name, inner in value.items():
+                form = named.get(name, schema.get("additionalProperties"))
+                if form is None:
+                    yield f"{at}.{name}: not in the schema"
+                else:
+                    yield from self.differences(inner, form, f"{at}.{name}")

@@ -7,6 +7,7 @@ from urllib.parse import urlencode
 from txmux.admin.api.openapi import Schema
 from txmux.admin.guard import RefusedError
 from txmux.admin.resource import JSON, LACKS, ApiAnswer, Query, check_names, only_values
+from txmux.control.broadcast import Listing
 from txmux.control.filters import MOST_ROWS, read_limit
 from txmux.net.turns import Turns
 from txmux.telemetry.formatting import printable_json
@@ -47,7 +48,9 @@ def incomplete(missing: Sequence[str]) -> dict[str, str]:
 
 
 async def listed(data: Iterable[Any], headers: Mapping[str, str] | None = None) -> ApiAnswer:
-    """Answer with a list or an object of any length; rows may be made while they are written."""
+    """Answer with a list or an object of any length; rows may be made while they are written, and a `Listing` has what it lacks in a header."""
+    if isinstance(data, Listing):
+        headers = {**(headers or {}), **incomplete(data.missing)}
     pieces = await Turns().collect(json_pieces(data))
     return ApiAnswer("".join([*pieces, "\n"]).encode(), JSON, headers=headers or {})
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import attrs
 
@@ -16,6 +16,7 @@ from txmux.errors import OptionError, how_to_install, own_command
 from txmux.net.sockets.transport import unsent_bytes
 from txmux.rules.model.settings import Right
 from txmux.rules.problems import joined, suggestion
+from txmux.telemetry.documents import Done
 from txmux.telemetry.formatting import printable_json
 
 _Handler = Callable[["Query"], Awaitable["ApiAnswer"]]
@@ -25,9 +26,6 @@ HTML = "text/html; charset=utf-8"
 JSON = "application/json"
 LACKS = "Txmux-Missing"
 """The header of an answer that lacks the part of a worker: which, and why."""
-
-T = TypeVar("T", bound=str)
-_V = TypeVar("_V")
 
 
 class AnswerStream:
@@ -134,6 +132,7 @@ class Resource:
         summary: What it is, for programs; empty for what people or Prometheus read.
         gives: The form of the answer: see `txmux.admin.api.openapi.schema_of`.
         may_lack: Whether the answer may lack the part of a worker, which the header `LACKS` then names.
+        checks_body: Whether a body has to fit `takes` before it is handled.
     """
 
     method: str
@@ -143,13 +142,16 @@ class Resource:
     is_open: bool = False
     is_stream: bool = False
     summary: str = ""
-    gives: Any = None
+    gives: Any = Done
     takes: Mapping[str, Any] | None = None
     parameters: Mapping[str, Any] = attrs.field(factory=dict)
     may_lack: bool = False
+    checks_body: bool = True
 
     async def answer(self, query: Query) -> ApiAnswer:
         """Answer a request, or refuse it by what the service does not know, or cannot read."""
+        if self.takes is not None and self.checks_body:
+            check_body(query.body, self.takes)
         try:
             return await self.handle(query)
         except (UnknownError, FilterError, OptionError) as problem:
@@ -168,14 +170,14 @@ class Resource:
 class Resources(list[Resource]):
     """Resources, each added by a decorator of its handler; for the arguments, see `Resource`."""
 
-    def get(self, path: str, summary: str = "", gives: Any = None, **more: Any) -> _Decorator:
+    def get(self, path: str, summary: str = "", gives: Any = Done, **more: Any) -> _Decorator:
         return self._added("GET", path, summary=summary, gives=gives, **more)
 
-    def post(self, path: str, summary: str = "", gives: Any = None, **more: Any) -> _Decorator:
+    def post(self, path: str, summary: str = "", gives: Any = Done, **more: Any) -> _Decorator:
         return self._added("POST", path, summary=summary, gives=gives, **more)
 
     def change(
-        self, path: str, summary: str, gives: Any = None, right: Right = "steer", **more: Any
+        self, path: str, summary: str, gives: Any = Done, right: Right = "steer", **more: Any
     ) -> _Decorator:
         return self._added("POST", path, right=right, summary=summary, gives=gives, **more)
 
@@ -200,39 +202,30 @@ def check_names(body: Mapping[str, Any], names: Collection[str]) -> None:
             raise RefusedError(400, f"{name}: there is no such field{suggestion(name, names)}")
 
 
-def choice(body: Mapping[str, Any], name: str, choices: Sequence[T]) -> T | None:
-    if name not in body:
-        return None
-    for word in choices:
-        if body[name] == word:
-            return word
-    named = joined([repr(word) for word in choices])
-    raise RefusedError(400, f"{name}: must be {named}, not {_shown(body[name])}")
+def check_body(body: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
+    """Refuse a body that does not fit its schema, as `txmux.admin.api.openapi.body` makes it; `required` is for the handler."""
+    fields = schema["properties"]
+    check_names(body, fields)
+    for name, value in body.items():
+        what = _expected(value, fields[name])
+        if what:
+            raise RefusedError(400, f"{name}: must be {what}, not {_shown(value)}")
 
 
-def boolean(body: Mapping[str, Any], name: str) -> bool | None:
-    return _typed(body, name, bool, "true or false")
-
-
-def whole_number(body: Mapping[str, Any], name: str, low: int, high: int) -> int | None:
-    if name not in body:
-        return None
-    value = body[name]
-    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        message = f"{name}: must be a whole number from {low} to {high}, not {_shown(value)}"
-        raise RefusedError(400, message)
-    return value
-
-
-def text(body: Mapping[str, Any], name: str) -> str | None:
-    return _typed(body, name, str, "a text")
-
-
-def _typed(body: Mapping[str, Any], name: str, kind: type[_V], what: str) -> _V | None:
-    value: _V | None = body.get(name)
-    if name in body and not isinstance(value, kind):
-        raise RefusedError(400, f"{name}: must be {what}, not {_shown(value)}")
-    return value
+def _expected(value: object, schema: Mapping[str, Any]) -> str:
+    """Describe what a value has to be; empty if it is that."""
+    if "anyOf" in schema:  # of a schema and null
+        return "" if value is None else _expected(value, schema["anyOf"][0])
+    if "enum" in schema:
+        return "" if value in schema["enum"] else joined([repr(word) for word in schema["enum"]])
+    if schema["type"] == "integer":
+        low, high = schema["minimum"], schema["maximum"]
+        is_number = isinstance(value, int) and not isinstance(value, bool)
+        is_right = is_number and low <= value <= high
+        return "" if is_right else f"a whole number from {low} to {high}"
+    if schema["type"] == "boolean":
+        return "" if isinstance(value, bool) else "true or false"
+    return "" if isinstance(value, str) else "a text"
 
 
 def _shown(value: object) -> str:

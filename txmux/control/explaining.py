@@ -1,38 +1,104 @@
-"""Explains the decision on a live connection, as far as it is known.
+"""Explains how listeners decide on given bytes, and the decision on a live connection, as far as it is known.
 
 The bytes of an undecided one are explained as those of a sample. Afterwards they are not kept; what is left is which route took it, after
 how many bytes at most, and in which order routes were asked, from which it follows what those before it said.
 """
 
+import time
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address
-from typing import Any
+from typing import Literal, TypedDict, cast
 
 from txmux.client.configuration import CompiledRoute, Configuration, RuleLayer
 from txmux.client.served import Served
-from txmux.detection.explain import ExcludingKey, excluded_by, explain
-from txmux.rules.tracing import Trace, TracedSample, trace_json
+from txmux.detection.explain import ExcludingKey, excluded_by, explain, explain_in_steps
+from txmux.interfaces import Transport
+from txmux.net.turns import Turns
+from txmux.rules.model import Rules
+from txmux.rules.tracing import Trace, TracedSample, as_json, seen_by, trace_json
+from txmux.telemetry.documents import ConnectionDocument
+
+# fmt: off
+_Says = Literal["match", "no", "undecided", "not asked", "unknown"]
+_By = Literal["route", "default", "silent"]
+LineAnswer = TypedDict("LineAnswer", {
+    "match": str, "says": str | None, "at": int | None, "needs_up_to": int | None, "error": str | None,
+})
+RouteAnswerDocument = TypedDict("RouteAnswerDocument", {
+    "route": str, "says": _Says, "at": int | None, "needs_up_to": int | None, "error": str | None,
+    "excluded_by": ExcludingKey | None, "dry_run": bool, "lines": list[LineAnswer],
+})
+
+class InnerAnswer(RouteAnswerDocument):
+    """How a route answers, and in the TLS of which route it was asked."""
+    inside: str | None
+
+DecisionDocument = TypedDict("DecisionDocument", {
+    "listener": str, "from": str | None, "by": _By | None, "route": str | None, "bytes": int | None, "facts": dict[str, str],
+    "routes": list[InnerAnswer],
+})
+
+class ExplainedConnectionDocument(ConnectionDocument):
+    """The document of ``/api/connections/ID``."""
+    explanation: DecisionDocument | None
+
+_Target = TypedDict("_Target", {
+    "at": int | None, "by": Literal["route", "default", "silent", "denied", "tls-failed"], "route": str | None, "to": str | None,
+    "servers": list[str],
+})
+_ListenerAnswer = TypedDict("_ListenerAnswer", {
+    "listener": str, "from": str | None, "time": str, "routes": list[RouteAnswerDocument], "decision": _Target | None,
+    "at_deadline": _Target | None, "facts": dict[str, str],
+})
+_Stream = TypedDict("_Stream", {
+    "client": str | None, "server": str | None, "bytes": int, "datagrams": list[int] | None, "gap": bool, "server_first": bool,
+    "listeners": list[_ListenerAnswer],
+})
+ExplanationDocument = TypedDict("ExplanationDocument", {"rules": str, "streams": list[_Stream]})
+# fmt: on
 
 
-def explain_connection(one: Served) -> dict[str, Any]:
+async def explain_bytes(
+    rules: Rules, data: bytes, listener: str | None, client: IPv4Address | IPv6Address | None
+) -> ExplanationDocument:
+    """Explain how one listener, or all, route the first bytes of a client."""
+    now, turns = time.time(), Turns()
+    traced: list[tuple[TracedSample, list[Trace]]] = []
+    # The same bytes mean different things as the beginning of a stream and as a datagram.
+    for over, datagrams in ((Transport.TCP, None), (Transport.UDP, (data,))):
+        sample = TracedSample(data, client, now=now, datagrams=datagrams)
+        chosen = [
+            one for one in rules.listeners if one.transport is over and listener in {None, one.name}
+        ]
+        for seen, group in seen_by(chosen, sample):
+            traces = []
+            for candidate in group:
+                routes = rules.routes_over(candidate, over)
+                received = seen.datagrams or seen.data
+                steps = explain_in_steps(routes, received, client, candidate.peek_limit, now)
+                traces.append(Trace(candidate, await turns.run(steps)))
+            traced.append((seen, traces))
+    return cast("ExplanationDocument", as_json(str(rules.path), traced))
+
+
+def explain_connection(one: Served) -> DecisionDocument:
     record = one.record
     if one.state == "peeking":
         return _undecided(one, one.layer or one.configuration.top)
-    explanation: dict[str, Any] = {
+    is_moved = one.was_moved_here
+    is_known = record.detect_ms is not None and not is_moved
+    return {
         "listener": record.listener,
         "from": str(client) if (client := _client(one)) else None,
-        "bytes": None if one.was_moved_here else one.decided_after,
+        "bytes": None if is_moved else one.decided_after,
         "by": _by(one),
         "route": record.route,
         "facts": dict(record.facts),
-        "routes": [],
+        "routes": [*_answers(one)] if is_known else [],
     }
-    if record.detect_ms is not None and not one.was_moved_here:
-        explanation["routes"] = list(_answers(one))
-    return explanation
 
 
-def _undecided(one: Served, layer: RuleLayer) -> dict[str, Any]:
+def _undecided(one: Served, layer: RuleLayer) -> DecisionDocument:
     listener, record = one.configuration.settings, one.record
     client = _client(one)
     sample = TracedSample(one.received, client, now=record.time)
@@ -54,7 +120,7 @@ def _undecided(one: Served, layer: RuleLayer) -> dict[str, Any]:
         "by": None,
         "route": None,
         "facts": {**record.facts, **traced["facts"]},
-        "routes": [{**answer, "inside": inside} for answer in traced["routes"]],
+        "routes": [cast("InnerAnswer", {**row, "inside": inside}) for row in traced["routes"]],
     }
 
 
@@ -66,7 +132,7 @@ def _certificate(one: Served) -> object:
     return None if one.agreed_tls is None else one.agreed_tls.found
 
 
-def _by(one: Served) -> str | None:
+def _by(one: Served) -> _By | None:
     """Return what decided the connection, in the words of ``txmux explain``."""
     record = one.record
     if record.detect_ms is None:
@@ -76,7 +142,7 @@ def _by(one: Served) -> str | None:
     return "silent" if one.refusal_reason == "silent" else "default"
 
 
-def _answers(one: Served) -> Iterator[dict[str, Any]]:
+def _answers(one: Served) -> Iterator[InnerAnswer]:
     record, configuration = one.record, one.configuration
     client = _client(one)
     levels = [(None, configuration.top), *configuration.inside.items()]
@@ -110,8 +176,8 @@ def _answer(
     *,
     is_won: bool,
     is_asked: bool,
-) -> dict[str, Any]:
-    says = "not asked"
+) -> InnerAnswer:
+    says: _Says = "not asked"
     if is_won:
         says = "match"
     elif is_asked and excluded is None:

@@ -2,24 +2,24 @@
 
 import math
 from collections.abc import Awaitable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from txmux.access.bans import LONGEST_REASON, Ban, BanError, banned_network
-from txmux.admin.api.openapi import body, ref
+from txmux.admin.api.openapi import body
 from txmux.admin.guard import RefusedError
 from txmux.admin.listing import listed
-from txmux.admin.resource import ApiAnswer, Query, Resources, check_names, text, whole_number
-from txmux.control.connection_row import Positive
+from txmux.admin.resource import ApiAnswer, Query, Resources
 from txmux.rules.model import IPNetwork
 from txmux.rules.reading.values import no_network
+from txmux.telemetry.documents import BanDocument
 
-_LONGEST = 10 * 366 * 86400  # seconds
+_SECONDS = Annotated[int, 1, 10 * 366 * 86400]
 _ALL = 'this would ban all clients; POST {"accepting": false} to /api/listeners/NAME instead'
 
 RESOURCES = Resources()
 
 
-@RESOURCES.get("/api/bans", "the bans", [ref("Ban")])
+@RESOURCES.get("/api/bans", "the bans", list[BanDocument])
 async def _list(query: Query) -> ApiAnswer:
     bans = query.control.bans
     now = bans.now()
@@ -29,16 +29,14 @@ async def _list(query: Query) -> ApiAnswer:
 @RESOURCES.change(
     "/api/bans",
     "ban a network",
-    takes=body({"network": str, "seconds": Positive, "reason": str}, required=["network"]),
+    takes=body({"network": str, "seconds": _SECONDS, "reason": str}, required=["network"]),
 )
 async def _ban(query: Query) -> ApiAnswer:
     body = query.body
-    check_names(body, ("network", "seconds", "reason"))
     network = _network(body)
     if not network.prefixlen:
         raise RefusedError(400, f"network: {_ALL}")
-    seconds = whole_number(body, "seconds", 1, _LONGEST)
-    reason = text(body, "reason") or ""
+    seconds, reason = body.get("seconds"), body.get("reason", "")
     if len(reason) > LONGEST_REASON or not reason.isprintable():
         raise RefusedError(400, f"reason: must be one line of up to {LONGEST_REASON} characters")
     bans = query.control.bans
@@ -51,7 +49,6 @@ async def _ban(query: Query) -> ApiAnswer:
     "/api/bans/remove", "lift a ban", takes=body({"network": str}, required=["network"])
 )
 async def _unban(query: Query) -> ApiAnswer:
-    check_names(query.body, ("network",))
     return await _changed(query.control.bans.lift(_network(query.body)), 404)
 
 
@@ -64,7 +61,7 @@ async def _changed(change: Awaitable[str], refused: int) -> ApiAnswer:
 
 
 def _network(body: Mapping[str, Any]) -> IPNetwork:
-    written = text(body, "network")
+    written = body.get("network")
     if written is None:
         raise RefusedError(400, 'network is missing: send for example {"network": "192.0.2.7"}')
     try:

@@ -3,25 +3,12 @@
 import math
 from typing import Annotated
 
-from txmux.admin.api.openapi import body, ref
+from txmux.admin.api.openapi import body
 from txmux.admin.guard import RefusedError
-from txmux.admin.resource import (
-    ApiAnswer,
-    Query,
-    Resources,
-    boolean,
-    check_names,
-    choice,
-    whole_number,
-)
-from txmux.control.connection_row import Positive
+from txmux.admin.resource import ApiAnswer, Query, Resources
 from txmux.control.overrides import ServerState
 from txmux.control.report import Report
-
-_STATES: tuple[ServerState, ...] = ("ready", "drain", "maintenance")
-_MOST_WEIGHT = 65535
-_LONGEST = 366 * 86400  # seconds
-_WEIGHT = Annotated[int, 1, _MOST_WEIGHT]
+from txmux.telemetry.documents import UpgradeCheck, Upgraded
 
 RESOURCES = Resources()
 
@@ -31,9 +18,7 @@ async def _reload(query: Query) -> ApiAnswer:
     return _reported(await query.control.reload(), 422, "the rules are not reloaded")
 
 
-@RESOURCES.change(
-    "/api/upgrade", "move the service into a new process", ref("Upgraded"), right="all"
-)
+@RESOURCES.change("/api/upgrade", "move the service into a new process", Upgraded, right="all")
 async def _upgrade(query: Query) -> ApiAnswer:
     report = await query.control.upgrade()
     still = "" if query.control.is_stopping else "the old process keeps serving"
@@ -43,7 +28,7 @@ async def _upgrade(query: Query) -> ApiAnswer:
 @RESOURCES.change(
     "/api/upgrade/check",
     "report which connections an upgrade would move, and why it would be refused",
-    ref("UpgradeCheck"),
+    UpgradeCheck,
     right="all",
 )
 async def _check_upgrade(query: Query) -> ApiAnswer:
@@ -73,16 +58,19 @@ def _reported(report: Report, status: int, message: str = "") -> ApiAnswer:
     "/api/backends/{backend}/servers/{server}",
     "drain a server, put it into maintenance, or undo that",
     takes=body(
-        {"state": _STATES, "weight": _WEIGHT | None, "close_connections": bool}, minProperties=1
+        {
+            "state": ServerState,
+            "weight": Annotated[int, 1, 65535] | None,
+            "close_connections": bool,
+        },
+        minProperties=1,
     ),
 )
 async def _set_server(query: Query) -> ApiAnswer:
     body = query.body
-    check_names(body, ("state", "weight", "close_connections"))
-    state = choice(body, "state", _STATES)
+    state, closing = body.get("state"), body.get("close_connections", False)
     by_rules = "weight" in body and body["weight"] is None
-    weight = 0 if by_rules else whole_number(body, "weight", 1, _MOST_WEIGHT)
-    closing = boolean(body, "close_connections") or False
+    weight = 0 if by_rules else body.get("weight")
     if state is None and weight is None and not closing:
         raise RefusedError(400, 'nothing to change; send for example {"state": "drain"}')
     report = await query.control.set_server(
@@ -98,14 +86,13 @@ async def _set_server(query: Query) -> ApiAnswer:
 @RESOURCES.change(
     "/api/backends/{backend}",
     "drain all servers of a backend, put them into maintenance, or undo that",
-    takes=body({"state": _STATES, "close_connections": bool}, required=["state"]),
+    takes=body({"state": ServerState, "close_connections": bool}, required=["state"]),
 )
 async def _set_backend(query: Query) -> ApiAnswer:
-    check_names(query.body, ("state", "close_connections"))
-    state = choice(query.body, "state", _STATES)
+    state = query.body.get("state")
     if state is None:
         raise RefusedError(400, 'state: is missing; send for example {"state": "drain"}')
-    closing = boolean(query.body, "close_connections") or False
+    closing = query.body.get("close_connections", False)
     report = await query.control.set_backend(
         query.names["backend"], state, close_connections=closing
     )
@@ -125,13 +112,11 @@ async def _renew(query: Query) -> ApiAnswer:
 @RESOURCES.change(
     "/api/backends/{backend}/hold",
     "let new clients of a backend wait, until it is released or for some seconds",
-    takes=body({"seconds": Positive}),
+    takes=body({"seconds": Annotated[int, 1, 366 * 86400]}),
 )
 async def _hold(query: Query) -> ApiAnswer:
-    check_names(query.body, ("seconds",))
-    seconds = whole_number(query.body, "seconds", 1, _LONGEST)
-    until = math.inf if seconds is None else seconds
-    return _reported(await query.control.hold(query.names["backend"], until), 409)
+    seconds = query.body.get("seconds", math.inf)
+    return _reported(await query.control.hold(query.names["backend"], seconds), 409)
 
 
 @RESOURCES.change("/api/backends/{backend}/release", "let the clients that wait by `hold` go on")
@@ -145,8 +130,7 @@ async def _release(query: Query) -> ApiAnswer:
     takes=body({"accepting": bool}, required=["accepting"]),
 )
 async def _set_listener(query: Query) -> ApiAnswer:
-    check_names(query.body, ("accepting",))
-    accepting = boolean(query.body, "accepting")
+    accepting = query.body.get("accepting")
     if accepting is None:
         raise RefusedError(400, 'accepting: is missing; send for example {"accepting": false}')
     report = await query.control.set_listener(query.names["name"], accepting=accepting)

@@ -2,20 +2,21 @@
 
 from collections.abc import Sequence
 
-from txmux.admin.api.openapi import Schema, body, ref, schema_of
+from txmux.admin.api.openapi import Schema, body, schema_of
 from txmux.admin.guard import RefusedError
 from txmux.admin.listing import BY_NAME, incomplete, link_to_next, listed
 from txmux.admin.resource import ApiAnswer, Query, Resources, check_names, only_values
 from txmux.control.clients import MOST_SOURCES
+from txmux.control.explaining import ExplainedConnectionDocument
 from txmux.control.filters import EVERY, Filters, Page, is_identity, read_limit
+from txmux.telemetry.documents import ClientDocument, Closed, ConnectionDocument, LiveState
 from txmux.telemetry.formatting import counted
-from txmux.telemetry.record import STATES
 
 _TEXT = Schema(type="string", minLength=1)
 _FILTERS = {
     **dict.fromkeys(("listener", "route", "backend", "server"), _TEXT),
     "client": Schema(type="string", description="a network or an address, or unix"),
-    "state": schema_of(STATES),
+    "state": schema_of(LiveState),
     "older": Schema(
         type="string", pattern="^[0-9]{1,6}(ms|s|m|h|d)$", description="a duration: 30s, 1h"
     ),
@@ -31,7 +32,7 @@ RESOURCES = Resources()
 @RESOURCES.get(
     "/api/connections",
     "live connections",
-    [ref("Connection")],
+    list[ConnectionDocument],
     parameters={**_FILTERS, **_PAGE},
     may_lack=True,
 )
@@ -40,16 +41,15 @@ async def _list(query: Query) -> ApiAnswer:
     page = Page.read(words)
     filters = Filters.read({k: v for k, v in words.items() if k not in {"limit", "after"}})
     listing = await query.control.connections(filters, page)
-    headers = incomplete(listing.missing)
-    if len(listing) == page.limit:
-        headers |= link_to_next("/api/connections", words, listing[-1]["id"])
-    return await listed(listing, headers)
+    is_full = len(listing) == page.limit
+    link = link_to_next("/api/connections", words, listing[-1]["id"]) if is_full else {}
+    return await listed(listing, link)
 
 
 @RESOURCES.get(
     "/api/connections/{id}",
     "one live connection, and how it was decided",
-    ref("ExplainedConnection"),
+    ExplainedConnectionDocument,
     may_lack=True,
 )
 async def _one(query: Query) -> ApiAnswer:
@@ -59,7 +59,7 @@ async def _one(query: Query) -> ApiAnswer:
     raise _not_found(listing.missing)
 
 
-@RESOURCES.change("/api/connections/{id}/close", "end a connection", ref("Closed"))
+@RESOURCES.change("/api/connections/{id}/close", "end a connection", Closed)
 async def _close_one(query: Query) -> ApiAnswer:
     count, missing = await query.control.end_connections(EVERY, _identity(query))
     if not count:
@@ -70,8 +70,9 @@ async def _close_one(query: Query) -> ApiAnswer:
 @RESOURCES.change(
     "/api/connections/close",
     "end all connections that match the filters",
-    ref("Closed"),
+    Closed,
     takes=body(_FILTERS, minProperties=1),
+    checks_body=False,  # filters are read as those of a query
 )
 async def _close(query: Query) -> ApiAnswer:
     words = query.body
@@ -108,12 +109,11 @@ def _not_found(missing: Sequence[str] = ()) -> RefusedError:
 @RESOURCES.get(
     "/api/clients",
     "the sources with the most connections",
-    [ref("Client")],
+    list[ClientDocument],
     parameters={"limit": Schema(type="integer", minimum=1, maximum=MOST_SOURCES)},
     may_lack=True,
 )
 async def _clients(query: Query) -> ApiAnswer:
     words = only_values(query.parameters)
     check_names(words, ("limit",))
-    listing = await query.control.clients(read_limit(words, 100, MOST_SOURCES))
-    return await listed(listing, incomplete(listing.missing))
+    return await listed(await query.control.clients(read_limit(words, 100, MOST_SOURCES)))

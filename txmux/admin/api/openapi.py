@@ -2,36 +2,14 @@
 
 import types
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from txmux.admin.resource import LACKS, Resource
-from txmux.control.connection_row import FIELDS, Positive
-from txmux.detection.explain import ExcludingKey
-from txmux.telemetry.record import ConnectionRecord
+from txmux.control import explaining
+from txmux.telemetry import documents
+from txmux.telemetry.documents import fields_of
 from txmux.version import __version__
 
-_CONNECTION = {f"{field.name}{'?' * field.is_optional}": field.type for field in FIELDS}
-_RECORD = get_type_hints(ConnectionRecord)
-# fmt: off
-_END = {
-    **{name: _RECORD[name] for name in _RECORD if not name.startswith("datagrams_")}, "time": str,
-    "reason": get_args(_RECORD["reason"])[0], "datagrams_in?": int, "datagrams_out?": int,
-    "ended": float, "worker": Positive | None,
-}
-_LINE = {
-    "match": str, "says": str | None, "at": int | None, "needs_up_to": int | None,
-    "error": str | None,
-}
-_ROUTE_ANSWER = {
-    "route": str, "says": Literal["match", "no", "undecided", "not asked", "unknown"],
-    "at": int | None, "needs_up_to": int | None, "error": str | None,
-    "excluded_by": ExcludingKey | None, "dry_run": bool, "lines": [_LINE],
-}
-_ROUTE_COUNTS = {
-    "matches": int, "dry_run_matches": int, "active": int, "bytes_in": int, "bytes_out": int,
-    "last_match": float | None,
-}
-# fmt: on
 _REFUSALS = {
     400: "invalid parameter, path or body",
     401: "the token is missing or wrong",
@@ -62,8 +40,8 @@ class Schema(dict[str, Any]):
     """A schema of a value (JSON Schema, draft 2020-12)."""
 
 
-def ref(name: str) -> Schema:
-    return Schema({"$ref": f"#/components/schemas/{name}"})
+def _name(document: type) -> str:
+    return document.__name__.removesuffix("Document")
 
 
 _SIMPLE: dict[Any, Schema] = {
@@ -80,35 +58,34 @@ def schema_of(form: Any) -> Schema:  # noqa: PLR0911 - one for each kind of form
     """Describe a value.
 
     Args:
-        form: A type as in Python, where an ``int`` has no sign, and ``Annotated[int, 1, 9]`` has bounds; a tuple of words; a list of
-            what an array has; a dict of what an object has, to which later versions may add, and of which those with a ``?`` may be
-            missing; or a `Schema`.
+        form: A type as in Python, where an ``int`` has no sign, and ``Annotated[int, 1, 9]`` has bounds; a document, to which later
+            versions may add, and which is referred to if it is one of `_COMPONENTS`; or a `Schema`.
     """
     if isinstance(form, Schema):
         return form
-    if isinstance(form, tuple):
-        return Schema(type="string", enum=[*form])
-    if isinstance(form, list):
-        return Schema(type="array", items=schema_of(form[0]))
-    if isinstance(form, dict):
-        fields = {name.rstrip("?"): schema_of(value) for name, value in form.items()}
-        required = [name for name in form if not name.endswith("?")]
-        return Schema(type="object", properties=fields, required=required)
+    if form in _COMPONENTS:
+        return Schema({"$ref": f"#/components/schemas/{_name(form)}"})
     kind, inner = get_origin(form), get_args(form)
     if kind in {Union, types.UnionType}:
         return Schema(anyOf=[schema_of(alternative) for alternative in inner])
     if kind is Literal:
-        return schema_of(inner)
+        return Schema(type="string", enum=[*inner])
     if kind is Annotated:
-        bounds = zip(("minimum", "maximum"), form.__metadata__, strict=False)
-        return Schema(schema_of(form.__origin__) | dict(bounds))
+        bounds = (bound for bound in form.__metadata__ if isinstance(bound, int))
+        named = dict(zip(("minimum", "maximum"), bounds, strict=False))
+        return Schema(schema_of(form.__origin__) | named)
+    if kind in {list, Iterable}:
+        return Schema(type="array", items=schema_of(inner[0]))
     if kind is dict:
         return Schema(type="object", additionalProperties=schema_of(inner[1]))
-    return _SIMPLE[form]
+    return _SIMPLE[form] if form in _SIMPLE else _object(form)
 
 
-def _or_null(form: Any) -> Schema:
-    return Schema(anyOf=[schema_of(form), schema_of(type(None))])
+def _object(document: type) -> Schema:
+    fields = fields_of(document)
+    properties = {field.name: schema_of(field.type) for field in fields}
+    required = [field.name for field in fields if not field.is_optional]
+    return Schema(type="object", properties=properties, required=required)
 
 
 def body(fields: Mapping[str, Any], **more: Any) -> Schema:
@@ -117,113 +94,13 @@ def body(fields: Mapping[str, Any], **more: Any) -> Schema:
     return Schema(type="object", properties=properties, additionalProperties=False, **more)
 
 
-# fmt: off
-_TARGET = _or_null({
-    "at": int | None, "by": Literal["route", "default", "silent", "denied", "tls-failed"],
-    "route": str | None,
-    "to": str | None, "servers": [str],
-})
-_SERVER_STATE = {
-    "state": Literal["up", "down", "failing", "silent", "ejected", "probing", "disabled", "drain", "maintenance", "unresolved"],
-    "why": str, "since": float | None, "weight": int, "effective_weight": float,
-    "check": _or_null({
-        "ok": bool, "last": float, "duration_ms": float, "result": str, "history": [bool],
-    }),
-}
-
-_FORMS: dict[str, Any] = {
-    "Error": {"error": str, "errors?": [str]},
-    "Done": {"ok": bool, "changes": str},
-    "Closed": {"ok": bool, "changes": str, "closed": int, "incomplete?": [str]},
-    "Upgraded": {
-        "ok": bool, "changes": str, "moved": int, "stays": dict[str, int], "until": float | None,
-        "complete": bool,
-    },
-    "UpgradeCheck": {
-        "ok": bool, "changes": str, "ready": bool, "refusals": [str], "moves": int, "stays": dict[str, int],
-        "until": float | None, "incomplete": [str],
-    },
-    "Connection": _CONNECTION,
-    "ExplainedConnection": {**_CONNECTION, "explanation": _or_null(ref("Decision"))},
-    "Decision": {
-        "listener": str, "from": str | None, "by": Literal["route", "default", "silent"] | None,
-        "route": str | None, "bytes": int | None, "facts": dict[str, str],
-        "routes": [{**_ROUTE_ANSWER, "inside": str | None}],
-    },
-    "Explanation": {
-        "rules": str,
-        "streams": [{
-            "client": str | None, "server": str | None, "bytes": int, "datagrams": _or_null([int]),
-            "gap": bool, "server_first": bool,
-            "listeners": [{
-                "listener": str, "from": str | None, "time": str, "routes": [_ROUTE_ANSWER],
-                "decision": _TARGET, "at_deadline": _TARGET, "facts": dict[str, str],
-            }],
-        }],
-    },
-    "Route": {
-        "name": str, **_ROUTE_COUNTS, "under": [str], "backend": str | None, "dry_run": bool,
-        "ends_tls": bool, "tunnel": bool, "listeners": [{"listener": str, **_ROUTE_COUNTS}], "file": str | None,
-        "line": int | None, "rule": str,
-    },
-    "Backend": {
-        "name": str, "hold": _or_null({"until": float | None}), "held": int,
-        "servers": [{
-            "server": str, **_SERVER_STATE, "checked": bool, "backup": bool, "active": int,
-            "total": int, "failed": int, "failures": dict[str, int], "rate": float,
-            "bytes_in": int, "bytes_out": int, "first_byte_ms": float | None,
-            "last_failure": _or_null({"time": float, "cause": str}),
-            "addresses": [{"address": str, **_SERVER_STATE}],
-        }],
-    },
-    "Client": {
-        "source": str, "active": int, "connections": int, "rate": float, "bytes_in": int,
-        "bytes_out": int, "refused": int, "unrecognised": int, "since": float,
-    },
-    "Certificate": {
-        "route": str, "names": [str], "issuer": str, "not_after": float,
-        "next_renewal": float | None, "is_self_signed": bool, "acme": bool, "file": str,
-    },
-    "Ban": {"network": str, "since": float, "until": float | None, "reason": str},
-    "End": Schema(schema_of(_END) | {
-        "description": "With `first`, bytes in hex, if no route took the client.",
-    }),
-    "File": {"file": str, "text": str, "sections": [{"name": str, "line": int, "text": str}]},
-    "Status": {
-        "version": str, "pid": int, "started": float | None, "generation": int,
-        "workers": [{
-            "number": Positive, "worker": Positive, "pid": int, "ready": bool, "retiring": bool,
-            "sandbox": bool, "connections": int | None, "generation?": int, "active?": int,
-            "undecided?": int, "older?": int,
-        }],
-        "listeners": [{
-            "name": str, "starttls": str | None, "accepting": bool, "why": str,
-            "ech?": {
-                "keys": [{"id": int, "public_name": str, "written": float}],
-                "opened": int, "unopened": int,
-            },
-        }],
-        "connections": {
-            "active": int, "undecided": int,
-            "unrouted": {"ended": int, "bytes_in": int, "bytes_out": int}, "limit": int,
-        },
-        "last_reload": _or_null({"time": float, "ok": bool, "changes": str, "errors": [str]}),
-        "draining": bool, "rules_path": str, "rules_sha256": str,
-        "descriptors": {"open": int, "max": int},
-        "certificates": [{"route": str, "file": str, "expires": float}],
-        "bans": {"active": int, "shared": str | None},
-        "sources": [{"source": str, "up": bool, "age": float | None, "why": str}],
-        "attention": [{
-            "level": str, "what": str, "text": str, "cause": str, "since": float | None,
-            "do": str, "link": str,
-        }],
-        "incomplete": [str],
-    },
-    "Ready": {"ready": bool, "missing": [str], "stale": [str]},
-}
-# fmt: on
-
-SCHEMAS = {name: schema_of(form) for name, form in _FORMS.items()}
+_COMPONENTS = (
+    documents.Error, documents.Done, documents.Closed, documents.Upgraded, documents.UpgradeCheck, documents.ConnectionDocument,
+    explaining.ExplainedConnectionDocument, explaining.DecisionDocument, explaining.ExplanationDocument, documents.RouteDocument,
+    documents.BackendDocument, documents.ClientDocument, documents.CertificateDocument, documents.BanDocument,
+    documents.EndDocument, documents.FileDocument, documents.StatusDocument, documents.Ready,
+)  # fmt: skip
+"""Documents with a name in the description, to which others refer."""
 
 
 _INCOMPLETE = {
@@ -245,8 +122,7 @@ def _operation(resource: Resource) -> dict[str, Any]:
             "summary": resource.summary,
             "responses": {"200": _answer(what, schema_of(str), "text/event-stream")},
         }
-    gives = ref("Done") if resource.gives is None else resource.gives
-    schema = schema_of(gives)
+    schema = schema_of(resource.gives)
     refusals = {str(status): {"$ref": f"#/components/responses/{status}"} for status in _REFUSALS}
     more = {
         status: _answer(why, schema) for (p, status), why in _MORE.items() if p == resource.path
@@ -291,9 +167,10 @@ def description(resources: Iterable[Resource]) -> dict[str, Any]:
         "security": [{"token": []}, {}],
         "paths": paths,
         "components": {
-            "schemas": SCHEMAS,
+            "schemas": {_name(document): _object(document) for document in _COMPONENTS},
             "responses": {
-                str(status): _answer(why, ref("Error")) for status, why in _REFUSALS.items()
+                str(status): _answer(why, schema_of(documents.Error))
+                for status, why in _REFUSALS.items()
             },
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
         },

@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-from txmux.admin.api.openapi import Schema, body, ref
+from txmux.admin.api.openapi import Schema, body
 from txmux.admin.guard import RefusedError
 from txmux.admin.listing import BY_NAME, incomplete, listed, part_of
 from txmux.admin.resource import (
@@ -18,14 +18,15 @@ from txmux.admin.resource import (
     check_names,
     needs,
     only_values,
-    text,
 )
 from txmux.control.coalescing import Coalescer
 from txmux.control.control import Control
 from txmux.control.documents import rules_document
+from txmux.control.explaining import ExplanationDocument
 from txmux.control.rules_index import known_backend
 from txmux.matchers.payload import bytes_from_hex, bytes_from_text
 from txmux.net.turns import in_thread
+from txmux.telemetry import documents
 from txmux.telemetry.formatting import printable_json
 from txmux.transport import unmapped
 
@@ -38,7 +39,7 @@ METRICS = Resources()
 RESOURCES = Resources()
 
 
-@RESOURCES.get("/api/status", "the state of the service", ref("Status"), may_lack=True)
+@RESOURCES.get("/api/status", "the state of the service", documents.StatusDocument, may_lack=True)
 async def _status(query: Query) -> ApiAnswer:
     status = await query.control.status()
     return await listed(status, incomplete(status["incomplete"]))
@@ -49,7 +50,7 @@ async def _is_up(_: Query) -> ApiAnswer:
     return ApiAnswer.json({"ok": True})
 
 
-@HEALTH.get("/readyz", "clients are served", ref("Ready"))
+@HEALTH.get("/readyz", "clients are served", documents.Ready)
 async def _is_ready(query: Query) -> ApiAnswer:
     missing = await query.control.missing()
     answer = {"ready": not missing, "missing": missing, "stale": query.control.stale()}
@@ -93,18 +94,17 @@ def _expositions_of(control: Control) -> Coalescer[bytes]:
 @RESOURCES.get(
     "/api/certificates",
     "the certificates that clients are shown",
-    [ref("Certificate")],
+    list[documents.CertificateDocument],
     may_lack=True,
 )
 async def _certificates(query: Query) -> ApiAnswer:
-    listing = await query.control.certificates()
-    return await listed(listing, incomplete(listing.missing))
+    return await listed(await query.control.certificates())
 
 
 @RESOURCES.get(
     "/api/routes",
     "the routes, with their counters",
-    [ref("Route")],
+    list[documents.RouteDocument],
     parameters=BY_NAME,
     may_lack=True,
 )
@@ -118,7 +118,7 @@ async def _routes(query: Query) -> ApiAnswer:
 @RESOURCES.get(
     "/api/backends",
     "the backends, with the state of their servers",
-    [ref("Backend")],
+    list[documents.BackendDocument],
     parameters={**BY_NAME, "backend": Schema(type="string", description="only this one")},
     may_lack=True,
 )
@@ -131,11 +131,12 @@ async def _backends(query: Query) -> ApiAnswer:
     else:
         part, headers = part_of(query, "/api/backends", names := [*index.backends])
         names = names[part]
-    listing = await query.control.backends(of=names)
-    return await listed(listing, {**headers, **incomplete(listing.missing)})
+    return await listed(await query.control.backends(of=names), headers)
 
 
-@RESOURCES.get("/api/recent", "the last connections that ended with an error", [ref("End")])
+@RESOURCES.get(
+    "/api/recent", "the last connections that ended with an error", list[documents.EndDocument]
+)
 async def _recent(query: Query) -> ApiAnswer:
     return ApiAnswer.json(query.control.recent_failures())
 
@@ -165,16 +166,15 @@ async def _events(query: Query) -> ApiAnswer:
 @RESOURCES.post(
     "/api/explain",
     "how listeners decide on given bytes",
-    ref("Explanation"),
+    ExplanationDocument,
     takes=body(
         dict.fromkeys(("listener", "hex", "text", "from"), str),
         oneOf=[{"required": ["hex"]}, {"required": ["text"]}],
     ),
 )
 async def _explain(query: Query) -> ApiAnswer:
-    check_names(query.body, ("listener", "from", "hex", "text"))
-    data = _bytes(query.body)
-    explanation = await query.control.explain(data, text(query.body, "listener"), _from(query.body))
+    body = query.body
+    explanation = await query.control.explain(_bytes(body), body.get("listener"), _from(body))
     return await listed(explanation)
 
 
@@ -182,12 +182,12 @@ def _bytes(body: Mapping[str, Any]) -> bytes:
     if ("hex" in body) == ("text" in body):
         raise RefusedError(400, "give the bytes as either 'hex' or 'text'")
     if "hex" in body:
-        return bytes_from_hex("hex", text(body, "hex") or "")
-    return bytes_from_text(text(body, "text") or "")
+        return bytes_from_hex("hex", body["hex"])
+    return bytes_from_text(body["text"])
 
 
 def _from(body: Mapping[str, Any]) -> IPv4Address | IPv6Address | None:
-    address = text(body, "from")
+    address = body.get("from")
     try:
         return None if address is None else unmapped(ip_address(address))
     except ValueError:
@@ -195,6 +195,6 @@ def _from(body: Mapping[str, Any]) -> IPv4Address | IPv6Address | None:
         raise RefusedError(400, message) from None
 
 
-@RESOURCES.get("/api/rules", "the rules as they were read", [ref("File")])
+@RESOURCES.get("/api/rules", "the rules as they were read", list[documents.FileDocument])
 async def _rules(query: Query) -> ApiAnswer:
     return await listed(rules_document(query.control.index))
