@@ -18,6 +18,7 @@ from txmux.control.broadcast import broadcast
 from txmux.control.filters import EVERY, Filters, Page, connection_sort_key
 from txmux.control.worker_answers import WorkerAnswers
 from txmux.net.channel import messages
+from txmux.telemetry.documents import ConnectionDocument
 
 
 class LiveCase(SupervisedTestCase):
@@ -49,7 +50,7 @@ class LiveCase(SupervisedTestCase):
         (port,) = await self.run_service(self.text(more, backend, settings), use=use)
         return port
 
-    async def listed(self, count: int, **words: str) -> list[dict[str, Any]]:
+    async def listed(self, count: int, **words: str) -> list[Any]:
         while True:
             await deferLater(reactor, 0)
             found = await self.running.control.connections(Filters.read(words))
@@ -122,6 +123,7 @@ class ListTest(LiveCase):
         port = await self.begin()
         await self.client(port)
         (row,) = await self.listed(1, state="relaying")
+        found: Any
         (found,) = await self.running.control.connection(row["id"])
         self.assertEqual(found.pop("explanation")["route"], "ssh")
         for name in ("age_ms", "idle_ms"):
@@ -155,7 +157,7 @@ class TimesTest(ServiceTestCase):
         (row,) = await inside.connections({}, 9)
         self.assertEqual((row["age_ms"], row["idle_ms"]), (7000, 2000))
         (await connect(self, port)).send(b"SSH")
-        peeking: list[dict[str, Any]] = []
+        peeking: list[ConnectionDocument] = []
         while not (peeking and peeking[0]["bytes_in"]):
             await deferLater(reactor, 0)
             peeking = await inside.connections({"state": "peeking"}, 9)

@@ -13,13 +13,14 @@ from txmux.control.filters import EVERY
 from txmux.control.report import UnknownError
 from txmux.control.rules_index import RulesIndex
 from txmux.rules.reading.parser import parse
+from txmux.telemetry.documents import EndDocument
 
 PATH = Path("/etc/txmux/rules.ini")
 MORE = "[route first]\nmatch = http\nfrom = 192.0.2.0/24\nbackend = b\n[route web]\nmatch = http\nbackend = b\n"
 
 
 class RecentTest(LiveCase):
-    async def recent(self, count: int) -> list[dict[str, Any]]:
+    async def recent(self, count: int) -> list[EndDocument]:
         while len(found := self.running.control.recent_failures()) < count:
             await deferLater(reactor, 0)
         self.assertEqual(len(found), count)
@@ -68,13 +69,12 @@ class RecentTest(LiveCase):
 
 
 class ConnectionTest(LiveCase):
-    async def told(self, state: str) -> dict[str, Any]:
+    async def told(self, state: str) -> Any:
         while True:
             (row,) = await self.listed(1, state=state)
             (found,) = await self.running.control.connection(row["id"])
             if found and found["bytes_in"]:
-                explanation: dict[str, Any] = found["explanation"]
-                return explanation
+                return found["explanation"]
             await deferLater(reactor, 0)
 
     async def test_undecided_bytes_are_explained_by_route(self) -> None:
@@ -116,6 +116,7 @@ class ConnectionTest(LiveCase):
         found = await self.running.control.explain(b"SSH-2.0-a\r\n", "public")
         ((stream,),) = (found["streams"],)
         (listener,) = stream["listeners"]
+        assert listener["decision"] is not None
         self.assertEqual(listener["decision"]["route"], "ssh")
         with self.assertRaises(UnknownError):
             await self.running.control.explain(b"", "publik")
@@ -129,6 +130,7 @@ class SectionsTest(SynchronousTestCase):
         )
         rules = parse(text, PATH)
         index = RulesIndex(rules)
+        file: Any
         (file,) = rules_document(index)
         file["sections"] = [*file["sections"]]
         self.assertEqual((file["file"], file["text"]), (str(PATH), text))
@@ -161,6 +163,7 @@ class InsideTLSTest(LiveCase):
         (found,) = await self.running.control.connection(row["id"])
         assert found is not None
         told = found["explanation"]
+        assert told is not None
         self.assertEqual(
             [(one["route"], one["says"], one["inside"]) for one in told["routes"]],
             [

@@ -22,12 +22,12 @@ from txmux.admin.site import ADMIN, make_site
 from txmux.cli.top.polling import fetch_snapshot
 from txmux.cli.top.state import RequestResult, TopState
 from txmux.cli.top.view import screen
-from txmux.control.connection_row import FIELDS
 from txmux.net import turns
 from txmux.net.channel import messages
 from txmux.net.channel.channel import Channel
 from txmux.net.channel.message import Field
 from txmux.processes.workers.worker import Worker
+from txmux.telemetry.documents import ConnectionDocument
 
 _RULES = """
 [txmux]
@@ -274,4 +274,4 @@ class BoundsTest(SynchronousTestCase):
         answer = messages.CONNECTIONS.answer
         assert answer is not None
         assert answer.of is not None
-        self.assertEqual({*answer.of.fields}, {field.name for field in FIELDS})
+        self.assertEqual({*answer.of.fields}, {*ConnectionDocument.__annotations__})

@@ -13,6 +13,7 @@ from tests.support.ports import free_port
 from tests.support.supervised import SupervisedTestCase
 from txmux.telemetry.counting.counter_groups import SERVER
 from txmux.telemetry.counting.process_counters import ServerCounts
+from txmux.telemetry.documents import ServerDocument
 from txmux.wire.proxyprotocol.encode import encode_v2
 from txmux.wire.proxyprotocol.header import Command, ProxyHeader
 
@@ -73,10 +74,9 @@ class ObservedTest(SupervisedTestCase):
             for _ in range(20):  # what has begun by then ends on sockets
                 await deferLater(reactor, 0.001)
 
-    async def server(self, number: int = 0) -> dict[str, Any]:
+    async def server(self, number: int = 0) -> ServerDocument:
         (backend,) = await self.running.control.backends()
-        found: dict[str, Any] = backend["servers"][number]
-        return found
+        return backend["servers"][number]
 
     async def state(self, number: int = 0) -> str:
         found: str = (await self.server(number))["state"]

@@ -90,8 +90,9 @@ class ReloadTest(ReloadCase):
             # What failed is not done again where the rules are the same, so others are tried.
             self.assertIn("1 route new", await self.change(before), failing)
             await self.served()
-            status = await self.running.control.status()
-            self.assertTrue(status["last_reload"]["ok"], failing)
+            last_reload = (await self.running.control.status())["last_reload"]
+            assert last_reload is not None
+            self.assertTrue(last_reload["ok"], failing)
 
     async def steps_to(self, text: str) -> set[str]:
         """Reload, and return the names of the steps."""

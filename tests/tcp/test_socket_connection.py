@@ -28,7 +28,7 @@ from tests.support.examples import scaled
 from tests.support.mux import ListLog, server_at
 from txmux.client import io_runtime
 from txmux.client.io_runtime import IORuntime
-from txmux.control.connection_row import row_of
+from txmux.control.documents import connection_document
 from txmux.net.sockets.plainsocket import LeanSocket, set_options
 from txmux.rules.embedding import route
 from txmux.rules.model import Backend, Listener, NetworkSet, Rate, Silence
@@ -318,7 +318,7 @@ class _World:
         else:
             for one in connections:
                 one.count_bytes()
-                row = row_of(one)
+                row = connection_document(one)
                 counts = [_amount(row[name]) for name in ("bytes_in", "bytes_out")]
                 self.rows.append((row["state"], row["idle_ms"], row["route"], counts))
 

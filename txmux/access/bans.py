@@ -14,6 +14,7 @@ import attrs
 
 from txmux.errors import MuxError, printable
 from txmux.rules.model import IPNetwork
+from txmux.telemetry.documents import BanDocument
 from txmux.telemetry.steps import RecurringSteps
 from txmux.transport import IPAddress, unmapped
 from txmux.wire.jsontext import time_of
@@ -43,7 +44,7 @@ class Ban:
     until: float = math.inf  # when it ends, by the same; `math.inf` if it has to be lifted
     reason: str = ""
 
-    def as_json(self, now: float) -> dict[str, Any]:
+    def as_json(self, now: float) -> BanDocument:
         """Return it for people, with times in seconds since 1970; `now` is by the monotonic clock."""
         ahead = time.time() - now
         return {

@@ -38,6 +38,7 @@ from txmux.rules.model import Backend, Check, Outcome, Rules, Wake
 from txmux.rules.problems import Problem, RulesError
 from txmux.rules.replacement import all_backends_in
 from txmux.telemetry.counting.process_counters import ProcessCounters
+from txmux.telemetry.documents import CheckDocument
 from txmux.telemetry.sources import Source
 from txmux.transport import Transport
 
@@ -242,7 +243,7 @@ class Upstreams:
         if self.tell is not None:
             self.tell(event)
 
-    def last_check(self, upstream: Upstream, member: Member) -> dict[str, Any] | None:
+    def last_check(self, upstream: Upstream, member: Member) -> CheckDocument | None:
         checks = self._checks.get(upstream)
         last = None if checks is None else checks.last_check(member)
         return None if last is None else last.as_json(self._reactor.seconds())

@@ -12,6 +12,7 @@ from txmux.telemetry.attention import AttentionItem
 from txmux.telemetry.counting.counter_groups import LISTENER
 from txmux.telemetry.counting.counters import Counters
 from txmux.telemetry.counting.snapshot import beside_busiest
+from txmux.telemetry.documents import ClientDocument
 from txmux.telemetry.formatting import counted, duration
 
 __all__ = ["MOST_SOURCES", "RefusedClients", "clients_document"]
@@ -25,7 +26,7 @@ _LIMITS = {
 _REFUSED = LISTENER.those("refused")
 
 
-def clients_document(answers: Iterable[Iterable[Row]], limit: int) -> list[dict[str, Any]]:
+def clients_document(answers: Iterable[Iterable[Row]], limit: int) -> list[ClientDocument]:
     """Build the document for ``/api/clients`` from the rows of each worker: the busiest sources first."""
     merged: dict[str, list[Any]] = {}
     for answer in answers:
@@ -38,7 +39,7 @@ def clients_document(answers: Iterable[Iterable[Row]], limit: int) -> list[dict[
     return listed[:limit]
 
 
-def _client(source: str, values: Sequence[Any], now: float) -> dict[str, Any]:
+def _client(source: str, values: Sequence[Any], now: float) -> ClientDocument:
     active, ended, recent, bytes_in, bytes_out, refused, unrecognised, since = values
     return {
         "source": source,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
@@ -33,26 +34,34 @@ from txmux.control.broadcast import (
     WorkerLink,
     broadcast,
     concurrently,
+    connections_of,
+    row_order,
+    rows_of_workers,
 )
 from txmux.control.clients import RefusedClients, clients_document
 from txmux.control.documents import (
     address_states,
     backends_document,
+    certificates_document,
+    last_reload_document,
+    listener_documents,
     routes_document,
-    status_document,
     weights_up,
     with_observed,
 )
 from txmux.control.events import Hub
+from txmux.control.explaining import (
+    ExplainedConnectionDocument,
+    ExplanationDocument,
+    explain_bytes,
+)
 from txmux.control.filters import EVERY, Filters, Page
-from txmux.control.listing import connections_of, row_order, rows_of_workers
 from txmux.control.lost_lines import LostLinesLog
 from txmux.control.overrides import Overrides, ServerState, ServiceState, WorkersCondition
-from txmux.control.rates import Rates, Traffic
+from txmux.control.rates import Rates
 from txmux.control.report import Report, UnknownError
 from txmux.control.rules_index import RulesIndex, known_backend, known_server
 from txmux.control.worker_reports import WorkerReports
-from txmux.detection.explain import explain_in_steps
 from txmux.errors import MuxError
 from txmux.interfaces import Transport
 from txmux.net.channel import messages
@@ -60,8 +69,8 @@ from txmux.net.channel.message import Message
 from txmux.net.turns import Turns, in_thread
 from txmux.rules.model import Rules
 from txmux.rules.problems import suggestion
-from txmux.rules.tracing import Trace, TracedSample, as_json, seen_by
 from txmux.serving.store import ListeningSockets
+from txmux.telemetry import documents
 from txmux.telemetry.attention import AttentionItem, AttentionLog
 from txmux.telemetry.counting.counters import OWN, Counters, keys_needed
 from txmux.telemetry.counting.snapshot import (
@@ -69,16 +78,17 @@ from txmux.telemetry.counting.snapshot import (
     Gauges,
     ServerTotals,
     counts_in_steps,
-    hidden_hellos,
     server_samples,
     totals,
     unrouted,
 )
+from txmux.telemetry.documents import row_of
 from txmux.telemetry.formatting import counted, duration
 from txmux.telemetry.lines import LOST_LINES
 from txmux.telemetry.sources import Source, SourceLog, worst
 from txmux.telemetry.steps import RecurringSteps
 from txmux.transport import IPAddress
+from txmux.version import __version__
 
 if TYPE_CHECKING:
     from txmux.serving.acme.renewal import Certificates
@@ -86,8 +96,6 @@ if TYPE_CHECKING:
 _MOST_WEIGHT = 65535
 
 _STATES = {"ready": "ready", "drain": "drained", "maintenance": "in maintenance"}
-
-_ECH_KEY = "id", "public_name", "written"
 
 _MOST_NAMED = 1000
 """Names of backends in a request; more are asked for with all others."""
@@ -251,41 +259,61 @@ class Control:
     async def status(
         self,
         reports: WorkerReports | None = None,
-        backends: Sequence[Mapping[str, Any]] | None = None,
-    ) -> dict[str, Any]:
+        backends: Sequence[documents.BackendDocument] | None = None,
+    ) -> documents.StatusDocument:
         """Return the document for ``/api/status``; that of the backends is made if it is not given."""
         reports = reports or await self.ask_for_trouble()
-        missing, served, gauges = reports.missing, reports.served, reports.gauges
         names = [listener.name for listener in self.rules.listeners]
-        unserved = [line for line in missing if line.startswith("no worker")]
-        document = status_document(
-            self.index,
-            served,
-            started=self.started,
-            last_reload=self.last_reload,
-            draining=self.is_stopping,
-            sockets=self._sockets,
-            closed={
-                **attention.closed_listeners(missing, self.shut()),
-                **dict.fromkeys(names if unserved else (), "".join(unserved)),
-            },
-            traffic=self._traffic(),
-        )
-        for row in document["listeners"]:
-            if row["name"] in gauges.ech:
-                keys = [dict(zip(_ECH_KEY, key, strict=False)) for key in gauges.ech[row["name"]]]
-                row["ech"] = {"keys": keys, **hidden_hellos(self.counters, row["name"])}
-        shared = self._sharing.state
-        bans = {
-            "active": len(self.bans),
-            "shared": "lost" if shared == "complete" and not gauges.cluster else shared,
+        unserved = [line for line in reports.missing if line.startswith("no worker")]
+        closed = {
+            **attention.closed_listeners(reports.missing, self.shut()),
+            **dict.fromkeys(names if unserved else (), "".join(unserved)),
         }
-        items = [item.as_json() for item in await self.attention(reports, backends)]
-        more = {"bans": bans, "attention": items, "incomplete": reports.lacking}
-        return {**document, **gauges.as_json(), **more}
+        if self.is_stopping and not self._sockets.sockets():  # during grace they are still there
+            closed = dict.fromkeys(names, "the service is shutting down")
+        served, gauges = reports.served, reports.gauges
+        totals = self._totals()[0]
+        is_lost = self._sharing.state == "complete" and not gauges.cluster
+        return {
+            "version": __version__,
+            "pid": os.getpid(),
+            "started": self.started,
+            "generation": served.get("generation", 0),
+            "workers": [*served.get("workers", ())],
+            "listeners": [
+                *listener_documents(self.rules, self._sockets, self.counters, closed, gauges.ech)
+            ],
+            "connections": {
+                "active": served.get("active", 0),
+                "undecided": served.get("undecided", 0),
+                "total": totals["connections"],
+                "unrouted": unrouted(self.counters, names),
+                "limit": self.rules.settings.max_connections,
+            },
+            "rates": self.rates.until_now(totals),
+            "last_reload": last_reload_document(self.last_reload),
+            "draining": self.is_stopping,
+            "rules_path": self.index.path,
+            "rules_sha256": self.index.sha256,
+            "descriptors": {"open": gauges.descriptors[0], "max": gauges.descriptors[1]},
+            "certificates": [
+                {"route": route, "file": file, "expires": until}
+                for route, file, until in gauges.certificates
+            ],
+            "sources": [state.as_json() for state in gauges.outside],
+            "bans": {
+                "active": len(self.bans),
+                "shared": "lost" if is_lost else self._sharing.state,
+            },
+            "attention": [
+                row_of(documents.AttentionDocument, item)
+                for item in await self.attention(reports, backends)
+            ],
+            "incomplete": reports.lacking,
+        }
 
     async def attention(
-        self, reports: WorkerReports, backends: Sequence[Mapping[str, Any]] | None = None
+        self, reports: WorkerReports, backends: Sequence[documents.BackendDocument] | None = None
     ) -> list[AttentionItem]:
         """Return what needs attention, the worst first."""
         gauges, condition = reports.gauges, self._condition()
@@ -428,11 +456,6 @@ class Control:
         if versions and not answers.missing:
             self.counters.forget(versions)
 
-    def _traffic(self) -> Traffic:
-        traffic = self.rates.until_now(self._totals()[0])
-        names = (listener.name for listener in self.rules.listeners)
-        return attrs.evolve(traffic, unrouted=unrouted(self.counters, names))
-
     async def sample(self) -> None:
         """Record the counters for the rates in `status` and the history; called every few seconds."""
         answers = await self._ask(messages.COUNT)
@@ -448,22 +471,12 @@ class Control:
 
     # Certificates.
 
-    async def certificates(self) -> Listing:
+    async def certificates(self) -> Listing[documents.CertificateDocument]:
         """List the certificates that clients are shown: those that come by ACME, and those of files."""
         answers = await self._ask(messages.CERTIFICATES_SHOWN)
-        renewed = (
-            {} if self._renewed is None else {row.pop("name"): row for row in self._renewed.rows()}
-        )
-        rows = [
-            {**renewed[name], "route": route.name, "file": str(file), "acme": True}
-            for route in self.rules.routes
-            if route.terminate_tls is not None
-            for name, file in zip(route.terminate_tls.acme, route.terminate_tls.files, strict=False)
-            if name in renewed
-        ]
-        others = {(row["route"], row["file"]): row for _, shown in answers.answers for row in shown}
-        more = {"is_self_signed": False, "next_renewal": None, "acme": False}
-        return Listing([*rows, *({**row, **more} for row in others.values())], answers.missing)
+        renewed = () if self._renewed is None else self._renewed.rows()
+        shown = [row for _, rows in answers.answers for row in rows]
+        return Listing(certificates_document(self.rules, renewed, shown), answers.missing)
 
     async def renew(self, name: str) -> Report:
         names = self.rules.acme_names
@@ -484,31 +497,37 @@ class Control:
 
     # Connections.
 
-    async def connections(self, filters: Filters = EVERY, page: Page = Page()) -> Listing:  # noqa: B008 - it is frozen
+    async def connections(
+        self,
+        filters: Filters = EVERY,
+        page: Page = Page(),  # noqa: B008 - it is frozen
+    ) -> Listing[documents.ConnectionDocument]:
         """List connections, by the process that accepted them, then by their order."""
         asked = [connections_of(worker, filters, page) for worker in self._serving()]
-        listings = await concurrently(*asked)
+        listings: list[Listing[documents.ConnectionDocument]] = await concurrently(*asked)
         rows = [row for part in listings for row in part]
         rows.sort(key=row_order)
         return Listing(rows[: page.limit], [line for part in listings for line in part.missing])
 
-    async def clients(self, limit: int = 100) -> Listing:
+    async def clients(self, limit: int = 100) -> Listing[documents.ClientDocument]:
         """List the sources with the most connections."""
         answers = await self._ask(messages.CLIENTS, seconds=_LISTING)
         rows = clients_document((rows for _, rows in answers.answers), limit)
         return Listing(rows, answers.missing)
 
-    async def connection(self, identity: str) -> Listing:
+    async def connection(self, identity: str) -> Listing[ExplainedConnectionDocument]:
         """Report one connection by its ID, with the explanation of its decision; none if it has ended."""
         answers, explained = await concurrently(
             self._ask(messages.CONNECTIONS, filters={}, limit=1, id=identity),
             self._ask(messages.EXPLAIN_CONNECTION, id=identity),
         )
         explanation = next((answer for _, answer in explained.answers if answer is not None), None)
-        rows = [{**row, "explanation": explanation} for row in rows_of_workers(answers)]
+        rows: list[ExplainedConnectionDocument] = [
+            {**row, "explanation": explanation} for row in rows_of_workers(answers)
+        ]
         return Listing(rows[:1], [] if rows and explanation else answers.missing)
 
-    def recent_failures(self) -> list[dict[str, Any]]:
+    def recent_failures(self) -> list[documents.EndDocument]:
         return [] if self.state is None else self.state.recent.as_json()
 
     async def end_connections(
@@ -528,7 +547,7 @@ class Control:
 
     async def routes(
         self, part: slice = slice(None)
-    ) -> tuple[Iterator[dict[str, Any]], Sequence[str]]:
+    ) -> tuple[Iterator[documents.RouteDocument], Sequence[str]]:
         """Report the routes in a part of the rules, and a line for each worker whose newest numbers they lack."""
         index = self.index  # a reload may come meanwhile
         counts = await self.counts()
@@ -555,7 +574,7 @@ class Control:
 
     async def backends(
         self, counts: Counts | None = None, addresses: Answers | None = None, of: _Names = None
-    ) -> Listing:
+    ) -> Listing[documents.BackendDocument]:
         """Report all backends, or those with such names."""
         if counts is None or addresses is None:
             counts, addresses = await concurrently(self.counts(of=of), self.addresses(of))
@@ -568,7 +587,7 @@ class Control:
         gauges: Gauges,
         answers: Answers,
         of: _Names = None,
-    ) -> list[dict[str, Any]]:
+    ) -> list[documents.BackendDocument]:
         turns, checked = Turns(), []
         if of is not None and not of:
             return []
@@ -584,30 +603,11 @@ class Control:
 
     async def explain(
         self, data: bytes, listener: str | None = None, client: IPAddress | None = None
-    ) -> dict[str, Any]:
+    ) -> ExplanationDocument:
         """Explain how one listener, or all, route the first bytes of a client, as ``txmux explain --json`` does."""
-        rules = self.rules
         if listener is not None:
             self._check_listener(listener)
-        now, turns = time.time(), Turns()
-        traced: list[tuple[TracedSample, list[Trace]]] = []
-        # The same bytes mean different things as the beginning of a stream and as a datagram.
-        for over, datagrams in ((Transport.TCP, None), (Transport.UDP, (data,))):
-            sample = TracedSample(data, client, now=now, datagrams=datagrams)
-            chosen = [
-                one
-                for one in rules.listeners
-                if one.transport is over and listener in {None, one.name}
-            ]
-            for seen, group in seen_by(chosen, sample):
-                traces = []
-                for candidate in group:
-                    routes = rules.routes_over(candidate, over)
-                    received = seen.datagrams or seen.data
-                    steps = explain_in_steps(routes, received, client, candidate.peek_limit, now)
-                    traces.append(Trace(candidate, await turns.run(steps)))
-                traced.append((seen, traces))
-        return as_json(str(rules.path), traced)
+        return await explain_bytes(self.rules, data, listener, client)
 
     # Changes.
 

@@ -1,95 +1,113 @@
 """Builds the documents on a running service: its status, routes and backends, and its rules as they were read."""
 
 import math
-import os
 import time
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, Final, cast
 
 import attrs
 
 from txmux.backends.health.observer import ObservedServer, ServerKey
 from txmux.backends.pool.server_health import AS_RULED, MemberState
 from txmux.backends.upstreams import Upstreams
+from txmux.client.served import Served
 from txmux.control.overrides import Overrides
-from txmux.control.rates import Rates, Traffic
+from txmux.control.rates import Rates
 from txmux.control.report import Report
 from txmux.control.rules_index import RulesIndex
-from txmux.rules.model import Listener, Outcome, Refusal, Route, Section, Server
-from txmux.rules.model.rules import OPTIONS
+from txmux.rules.model import Backend, Outcome, Refusal, Route, Rules, Section, Server
 from txmux.serving.listen_addresses import listen_addresses
 from txmux.serving.store import ListeningSockets
-from txmux.telemetry.counting.snapshot import Counts, Gauges, RouteTotals, ServerTotals
+from txmux.telemetry import documents
+from txmux.telemetry.counting.counters import Counters
+from txmux.telemetry.counting.snapshot import Counts, Gauges, ServerTotals, hidden_hellos
+from txmux.telemetry.documents import row_of
 from txmux.telemetry.reasons import FAILURE_TEXTS
-from txmux.version import __version__
 
 
-def status_document(
-    index: RulesIndex,
-    served: Mapping[str, Any],
-    *,
-    started: float,
-    last_reload: tuple[float, Report] | None,
-    draining: bool,
+def last_reload_document(last_reload: tuple[float, Report] | None) -> documents.LastReload | None:
+    return last_reload and {"time": last_reload[0], **last_reload[1].as_json()}
+
+
+def listener_documents(
+    rules: Rules,
     sockets: ListeningSockets,
+    counters: Counters,
     closed: Mapping[str, str],
-    traffic: Traffic,
-) -> dict[str, Any]:
-    """Build the document for ``/api/status``; `closed` has why listeners do not accept."""
-    rules = index.rules
-    path = str(rules.path)
-    # During grace the sockets are still there.
-    is_closed = draining and not sockets.sockets()
-    return {
-        "version": __version__,
-        "pid": os.getpid(),
-        "started": started,
-        "generation": served.get("generation", 0),
-        "workers": [*served.get("workers", ())],
-        "listeners": [
-            _listener(
-                listener,
-                sockets.addresses,
-                "the service is shutting down" if is_closed else closed.get(listener.name),
-            )
-            for listener in rules.listeners
-        ],
-        "connections": {
-            "active": served.get("active", 0),
-            "undecided": served.get("undecided", 0),
-            "total": traffic.total,
-            "unrouted": dict(traffic.unrouted),
-            "limit": rules.settings.max_connections,
-        },
-        "rates": dict(traffic.rates),
-        "last_reload": last_reload and {"time": last_reload[0], **last_reload[1].as_json()},
-        "draining": draining,
-        "rules_path": path if path == OPTIONS else os.path.abspath(path),  # noqa: PTH100 - links stay
-        "rules_sha256": index.sha256,
-    }
+    ech: Mapping[str, Sequence[Sequence[Any]]],
+) -> Iterator[documents.ListenerDocument]:
+    """Yield a row of each listener; `closed` has why listeners do not accept, `ech` the keys of those with some, as `Gauges` has them."""
+    for listener in rules.listeners:
+        addresses, name = listen_addresses(listener), listener.name
+        row: documents.ListenerDocument = {
+            "name": name,
+            "endpoints": [address.text for address in addresses],
+            # Twisted alone knows those that are not plain.
+            "addresses": [sockets.addresses.get(each.key, each.text) for each in addresses],
+            "starttls": listener.starttls,
+            "accepting": name not in closed,
+            "why": closed.get(name, ""),
+        }
+        if name in ech:
+            hellos = hidden_hellos(counters, name)
+            row["ech"] = {
+                "keys": [
+                    {"id": key[0], "public_name": key[1], "written": key[2]} for key in ech[name]
+                ],
+                "opened": hellos["opened"],
+                "unopened": hellos["unopened"],
+            }
+        yield row
 
 
-def _listener(listener: Listener, opened: Mapping[str, str], why: str | None) -> dict[str, Any]:
-    addresses = listen_addresses(listener)
-    return {
-        "name": listener.name,
-        "endpoints": [address.text for address in addresses],
-        # Twisted alone knows those that are not plain.
-        "addresses": [opened.get(address.key, address.text) for address in addresses],
-        "starttls": listener.starttls,
-        "accepting": why is None,
-        "why": why or "",
-    }
+def certificates_document(
+    rules: Rules, renewed: Iterable[Mapping[str, Any]], shown: Iterable[Any]
+) -> Iterator[documents.CertificateDocument]:
+    """Yield the certificates by ACME, whose rows are `renewed`, and those of files, each once of all that workers have shown."""
+    by_name: dict[str, Any] = {row["name"]: row for row in renewed}
+    for route in rules.routes:
+        end = route.terminate_tls
+        for name, file in () if end is None else zip(end.acme, end.files, strict=False):
+            if name in by_name:
+                row = {key: value for key, value in by_name[name].items() if key != "name"}
+                own = {"route": route.name, "file": str(file), "acme": True}
+                yield cast("documents.CertificateDocument", {**row, **own})
+    for row in {(row["route"], row["file"]): row for row in shown}.values():
+        more = {"is_self_signed": False, "next_renewal": None, "acme": False}
+        yield cast("documents.CertificateDocument", {**row, **more})
+
+
+def connection_document(one: Served) -> documents.ConnectionDocument:
+    relayed, age = one.relayed(), one.elapsed_ms()
+    idle = age
+    if relayed.last_at:
+        idle = min(age, (one.runtime.clock.seconds() - relayed.last_at) * 1000)
+    datagrams_in, datagrams_out = relayed.datagrams or (None, None)
+    live = SimpleNamespace(
+        state=one.state,
+        age_ms=round(age, 1),
+        idle_ms=round(max(0.0, idle), 1),
+        bytes_in=relayed.bytes_in,
+        bytes_out=relayed.bytes_out,
+        datagrams_in=datagrams_in,
+        datagrams_out=datagrams_out,
+        generation=one.configuration.version,
+        worker=None,  # the supervisor knows it
+    )
+    return row_of(documents.ConnectionDocument, live, one.record)
 
 
 def routes_document(
     index: RulesIndex, counts: Counts, routes: Iterable[Route]
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[documents.RouteDocument]:
     """Yield a row of each route."""
     for route in routes:
-        listeners = index.listeners_of(route)
-        counted = [counts.routes.of(listener, route.name) for listener in listeners]
+        counted = [
+            row_of(documents.ListenerNumbers, counts.routes.of(listener, route.name))
+            for listener in index.listeners_of(route)
+        ]
         yield {
             "name": route.name,
             **_sums(counted),
@@ -98,23 +116,21 @@ def routes_document(
             "dry_run": route.dry_run,
             "ends_tls": route.terminate_tls is not None,
             "tunnel": route.tunnel,
-            "listeners": [{"listener": totals.listener, **_sums([totals])} for totals in counted],
+            "listeners": counted,
             "file": route.section.path or None,
             "line": index.rules.line_of(route.section) or None,
             "rule": index.text_of(route.section),
         }
 
 
-def _sums(counted: Iterable[RouteTotals]) -> dict[str, Any]:
-    totals = [*counted]
-    return {
-        "matches": sum(total.matches for total in totals),
-        "dry_run_matches": sum(total.dry_run_matches for total in totals),
-        "active": sum(total.active for total in totals),
-        "bytes_in": sum(total.bytes_in for total in totals),
-        "bytes_out": sum(total.bytes_out for total in totals),
-        "last_match": max((total.last_match for total in totals if total.last_match), default=None),
+def _sums(counted: Iterable[Mapping[str, Any]]) -> documents.RouteNumbers:
+    """Add up what listeners have counted; the last match is the latest."""
+    values = {
+        name: [row[name] for row in counted] for name in documents.RouteNumbers.__annotations__
     }
+    last = max(filter(None, values.pop("last_match")), default=None)
+    sums = {name: sum(each) for name, each in values.items()}
+    return cast("documents.RouteNumbers", {**sums, "last_match": last})
 
 
 def _outcome_name(outcome: Outcome | None) -> str | None:
@@ -123,16 +139,13 @@ def _outcome_name(outcome: Outcome | None) -> str | None:
     return outcome.value if isinstance(outcome, Refusal) else outcome.name
 
 
-def rules_document(index: RulesIndex) -> Iterator[dict[str, Any]]:
+def rules_document(index: RulesIndex) -> Iterator[documents.FileDocument]:
     for path, text in index.rules.files.texts.items():
-        yield {
-            "file": path,
-            "text": text,
-            "sections": map(partial(_section, index), index.sections(path)),
-        }
+        sections = map(partial(_section, index), index.sections(path))
+        yield {"file": path, "text": text, "sections": sections}
 
 
-def _section(index: RulesIndex, section: Section) -> dict[str, Any]:
+def _section(index: RulesIndex, section: Section) -> documents.SectionDocument:
     return {
         "name": section.header,
         "line": index.rules.line_of(section),
@@ -142,11 +155,14 @@ def _section(index: RulesIndex, section: Section) -> dict[str, Any]:
 
 _Addresses = dict[tuple[str, str], dict[str, list[tuple[int | None, Mapping[str, Any]]]]]
 
-UNRESOLVED = "unresolved"  # the state of a server whose name has no address yet
+UNRESOLVED: Final = "unresolved"  # the state of a server whose name has no address yet
 
 _WORST_LAST = [
     "up", "silent", "probing", "ejected", "failing", "down", "drain", "maintenance", "disabled",
 ]  # fmt: skip
+
+
+_UNUSED = ServerTotals("", "", 0, 0, {}, None, 0, 0, 0, 0, 0, 0, None)
 
 
 def with_observed(
@@ -217,7 +233,7 @@ def backends_document(
     checked: Iterable[Mapping[str, Any]],
     rates: Rates,
     of: Collection[str] | None = None,
-) -> Generator[None, None, list[dict[str, Any]]]:
+) -> Generator[None, None, list[documents.BackendDocument]]:
     """Report each backend and its servers, in the order of the rules; all, or those with such names."""
     addresses = yield from _by_address(answers)
     checks = {}
@@ -227,7 +243,7 @@ def backends_document(
         yield
     totals = {(total.backend, total.server): total for total in servers}
     stale = gauges.stale_ages()
-    listed = []
+    listed: list[documents.BackendDocument] = []
     for name, backend in index.backends.items():
         if of is not None and name not in of:
             continue
@@ -235,19 +251,16 @@ def backends_document(
         for server in backend.servers:
             key = (backend.name, server.text)
             rows = [
-                {**_worst(seen), "check": checks.get((*key, address))}
+                _worst(seen, checks.get((*key, address)))
                 for address, seen in addresses.get(key, {}).items()
             ]
-            found_server = _server(
-                server, rows, totals.get(key), overrides, key, stale.get(key, "")
-            )
-            measured = _measured(totals.get(key), rates)
+            counted = totals.get(key, _UNUSED)
             rows_of_servers.append(
-                {**found_server, **measured, "checked": backend.check is not None}
+                _server(backend, server, rows, counted, overrides, rates, stale.get(key, ""))
             )
             yield
         until = overrides.held.get(backend.name, 0.0)
-        hold = None
+        hold: documents.Hold | None = None
         if (left := until - time.monotonic()) > 0:
             hold = {"until": None if left == math.inf else time.time() + left}
         waiting = gauges.held.get(backend.name, 0)
@@ -268,7 +281,10 @@ def _by_address(
     return addresses
 
 
-def _worst(seen: Sequence[tuple[int | None, Mapping[str, Any]]]) -> dict[str, Any]:
+def _worst(
+    seen: Sequence[tuple[int | None, Mapping[str, Any]]],
+    check: documents.CheckDocument | None = None,
+) -> documents.AddressDocument:
     """Report the worst state of an address among processes, and the processes that report it."""
     worst = max(seen, key=lambda answer: _WORST_LAST.index(answer[1]["state"]))[1]
     alike = [number for number, row in seen if row["state"] == worst["state"]]
@@ -276,28 +292,37 @@ def _worst(seen: Sequence[tuple[int | None, Mapping[str, Any]]]) -> dict[str, An
     if len(alike) < len(seen):
         where = f"worker {', '.join(str(number) for number in alike)}: "
     row = {key: value for key, value in worst.items() if key not in {"backend", "server"}}
-    return {**row, "why": f"{where}{worst['why']}"}
+    return cast(
+        "documents.AddressDocument", {**row, "why": f"{where}{worst['why']}", "check": check}
+    )
 
 
 def _server(
+    backend: Backend,
     server: Server,
-    addresses: Sequence[dict[str, Any]],
-    totals: ServerTotals | None,
+    addresses: list[documents.AddressDocument],
+    totals: ServerTotals,
     overrides: Overrides,
-    key: tuple[str, str],
+    rates: Rates,
     stale: str,
-) -> dict[str, Any]:
-    order = overrides.servers.get(key, AS_RULED)
+) -> documents.ServerDocument:
+    order = overrides.servers.get((backend.name, server.text), AS_RULED)
     # A server with one address up is up.
     best = min(addresses, key=lambda address: _WORST_LAST.index(address["state"]), default=None)
-    state = best or {
+    state: documents.StateDocument = best or {
         "state": UNRESOLVED,
         "why": "its name has no address yet",
         "since": None,
+        "weight": server.weight,
         "effective_weight": server.weight,
         "check": None,
     }
     since = order.since if order.held is not None and not server.down else state["since"]
+    rate, first_byte_ms = rates.of_server(totals)
+    failure: documents.LastFailure | None = None
+    if totals.last_failure is not None:
+        when, cause = totals.last_failure
+        failure = {"time": when, "cause": FAILURE_TEXTS[cause]}
     return {
         "server": server.text,
         "state": state["state"],
@@ -306,23 +331,16 @@ def _server(
         "weight": order.weight or server.weight,
         "effective_weight": state["effective_weight"],
         "backup": server.backup,
-        "active": totals.active if totals else 0,
-        "total": totals.total if totals else 0,
-        "failed": sum(totals.failed.values()) if totals else 0,
-        "failures": {cause: n for cause, n in totals.failed.items() if n} if totals else {},
+        "active": totals.active,
+        "total": totals.total,
+        "failed": sum(totals.failed.values()),
+        "failures": {cause: n for cause, n in totals.failed.items() if n},
         "check": state["check"],
-        "addresses": list(addresses),
-    }
-
-
-def _measured(totals: ServerTotals | None, rates: Rates) -> dict[str, Any]:
-    """Report what connections to a server show."""
-    failure = totals and totals.last_failure
-    rate, first_byte_ms = (0.0, None) if totals is None else rates.of_server(totals)
-    return {
+        "addresses": addresses,
         "rate": rate,
-        "bytes_in": totals.bytes_in if totals else 0,
-        "bytes_out": totals.bytes_out if totals else 0,
+        "bytes_in": totals.bytes_in,
+        "bytes_out": totals.bytes_out,
         "first_byte_ms": first_byte_ms,
-        "last_failure": failure and {"time": failure[0], "cause": FAILURE_TEXTS[failure[1]]},
+        "last_failure": failure,
+        "checked": backend.check is not None,
     }

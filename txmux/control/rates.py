@@ -18,15 +18,6 @@ _MOMENTS = 120  # ten minutes, as `txmux.admin.endpoint` takes samples
 
 
 @attrs.frozen
-class Traffic:
-    """The traffic of all listeners: connections so far, rates per second by counter, and what no route took."""
-
-    total: int
-    rates: Mapping[str, float]
-    unrouted: Mapping[str, int] = attrs.field(factory=dict)
-
-
-@attrs.frozen
 class Moment:
     """Rates between a sample, taken `ago` seconds before now, and the one before it; `active` is the number of open connections."""
 
@@ -108,7 +99,7 @@ class Rates:
                 moments.append(Moment(at - now.time, came / seconds, now.active, moved / seconds))
         return moments
 
-    def until_now(self, totals: Mapping[str, int]) -> Traffic:
+    def until_now(self, totals: Mapping[str, int]) -> dict[str, float]:
         """Return the growth per second of each counter since the oldest sample."""
         now = self._seconds()
         last = [*self._samples][-_SAMPLES:]
@@ -119,4 +110,4 @@ class Rates:
                 # A reload may have removed what was counted.
                 grown = max(0, count - before.get(name, 0))
                 rates[name] = round(grown / (now - then), 3)
-        return Traffic(totals["connections"], rates)
+        return rates

@@ -8,6 +8,7 @@ from typing import Any
 import attrs
 
 from txmux.errors import MuxError
+from txmux.telemetry.documents import ReportDocument
 
 
 class UnknownError(MuxError):
@@ -34,5 +35,5 @@ class Report:
     def refused(cls, problem: object) -> Report:
         return cls(ok=False, errors=str(problem).splitlines() or [repr(problem)])
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> ReportDocument:
         return {"ok": self.ok, "changes": self.changes, "errors": [*self.errors]}

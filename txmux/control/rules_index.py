@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
@@ -10,6 +11,7 @@ from txmux.control.report import UnknownError
 from txmux.net.turns import look_in_thread
 from txmux.rules.lint.secrets import readable_secrets, secret_files
 from txmux.rules.model import Backend, Route, Rules, Section, Server
+from txmux.rules.model.rules import OPTIONS
 from txmux.rules.model.section import NOWHERE
 from txmux.rules.named_files import NamedFile
 from txmux.rules.problems import Problem, listed, suggestion
@@ -28,6 +30,11 @@ class RulesIndex:
     @cached_property
     def sha256(self) -> str:
         return self.rules.files.sha256
+
+    @property
+    def path(self) -> str:
+        path = str(self.rules.path)
+        return path if path == OPTIONS else os.path.abspath(path)  # noqa: PTH100 - links stay
 
     @cached_property
     def backends(self) -> Mapping[str, Backend]:

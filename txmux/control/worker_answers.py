@@ -12,9 +12,8 @@ from txmux.backends.pool.ports import LACKING_PORTS
 from txmux.client.client_table import Row
 from txmux.client.configuration import Configuration
 from txmux.client.served import Served, has_ended
-from txmux.control.connection_row import row_of
-from txmux.control.documents import address_states
-from txmux.control.explaining import explain_connection
+from txmux.control.documents import address_states, connection_document
+from txmux.control.explaining import DecisionDocument, explain_connection
 from txmux.control.filters import Filters, connection_sort_key
 from txmux.net.channel import messages
 from txmux.net.channel.message import Message
@@ -22,6 +21,7 @@ from txmux.net.collecting import UNCOLLECTED
 from txmux.net.relay.kernel import SPLICED
 from txmux.net.turns import Turns
 from txmux.serving.serving import Serving
+from txmux.telemetry.documents import ConnectionDocument
 from txmux.telemetry.lines import LOST_LINES
 
 
@@ -58,10 +58,10 @@ class WorkerAnswers:
         limit: int,
         after: str = "",
         id: str = "",  # noqa: A002
-    ) -> list[dict[str, Any]]:
+    ) -> list[ConnectionDocument]:
         """List at most `limit` connections after an ID, or the single one of an ID."""
         first = connection_sort_key(after)
-        rows: list[dict[str, Any]] = []
+        rows: list[ConnectionDocument] = []
         while True:
             keyed = [
                 (sort_key, connection)
@@ -72,7 +72,7 @@ class WorkerAnswers:
             chosen = nsmallest(limit - len(rows), keyed, key=itemgetter(0))
             with UNCOLLECTED:
                 live = Turns().each((connection for _, connection in chosen), has_ended)
-                rows += [row_of(connection) async for connection in live]
+                rows += [connection_document(connection) async for connection in live]
             if len(rows) == limit or len(chosen) == len(keyed):
                 return rows
             first = chosen[-1][0]  # some have ended meanwhile, and others take their places
@@ -84,7 +84,7 @@ class WorkerAnswers:
         serving = self._serving
         return await Turns().run(serving.runtime.clients.rows(serving.connections()))
 
-    def explain_connection(self, id: str) -> dict[str, Any] | None:  # noqa: A002
+    def explain_connection(self, id: str) -> DecisionDocument | None:  # noqa: A002
         for connection in self._serving.connections():
             if connection.record.id == id:
                 return explain_connection(connection)

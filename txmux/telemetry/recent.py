@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from txmux.telemetry.access_log import fields_of
+from txmux.telemetry.documents import EndDocument
 from txmux.telemetry.record import ConnectionRecord, check_types
 from txmux.wire.jsontext import MISSHAPEN, parse_json
 
@@ -79,13 +80,13 @@ class Recent:
     def state(self) -> list[tuple[int, str]]:
         return [*self._rows]
 
-    def as_json(self) -> list[dict[str, Any]]:
+    def as_json(self) -> list[EndDocument]:
         """The newest first; ``ended`` is in seconds since 1970."""
         rows = [row for worker, text in self._rows for row in _read(worker, text)]
         return sorted(rows, key=itemgetter("ended"), reverse=True)
 
 
-def _read(worker: int, text: str) -> list[dict[str, Any]]:
+def _read(worker: int, text: str) -> list[Any]:
     """Yield the row of a connection; nothing for an invalid text: a worker may be compromised, or of another version."""
     try:
         values = parse_json(text)

@@ -9,6 +9,7 @@ import attrs
 from twisted.logger import Logger
 
 from txmux.errors import printable
+from txmux.telemetry import documents
 from txmux.telemetry.formatting import duration
 
 Kind = Literal[
@@ -57,7 +58,7 @@ class SourceState:
             f"{self.name}: no good answer for {duration(self.failing)}: {self.why}; {self.effect}"
         )
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> documents.Source:
         return {"source": self.name, "up": self.up, "age": self.age, "why": self.why}
 
     @classmethod

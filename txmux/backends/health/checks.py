@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from random import Random
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import attrs
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -14,6 +14,7 @@ from twisted.logger import Logger
 from txmux.backends.connect.dial import Dial
 from txmux.backends.health.checking import ProbeTarget
 from txmux.rules.model import Check
+from txmux.telemetry.documents import CheckDocument
 
 if TYPE_CHECKING:
     from txmux.backends.health.checking import CheckResult, CheckRun, Wrap
@@ -99,7 +100,7 @@ class LastCheck:
     why: str
     history: deque[bool]  # the results of the last checks, the latest last
 
-    def as_json(self, now: float) -> dict[str, Any]:
+    def as_json(self, now: float) -> CheckDocument:
         return {
             "ok": self.ok,
             "last": time.time() - (now - self.started_at),

@@ -32,6 +32,7 @@ from txmux.telemetry.counting.counter_groups import (
 )
 from txmux.telemetry.counting.counters import Counters, CountersReading
 from txmux.telemetry.counting.process_counters import NO_ROUTE, routes_of
+from txmux.telemetry.documents import Unrouted
 from txmux.telemetry.formatting import duration
 from txmux.telemetry.reasons import ServerFailure
 from txmux.telemetry.sources import SourceState
@@ -230,17 +231,6 @@ class Gauges:
     def stale_sentences(self) -> list[str]:
         ages = self.stale_ages().items()
         return [f"backend {backend}: {server}: {why}" for (backend, server), why in ages]
-
-    def as_json(self) -> dict[str, Any]:
-        opened, most = self.descriptors
-        return {
-            "descriptors": {"open": opened, "max": most},
-            "certificates": [
-                {"route": route, "file": file, "expires": until}
-                for route, file, until in self.certificates
-            ],
-            "sources": [state.as_json() for state in self.outside],
-        }
 
     @classmethod
     def of(cls, answers: Iterable[Mapping[str, Any]]) -> Gauges:
@@ -504,7 +494,7 @@ def hidden_hellos(counters: Counters, listener: str) -> Mapping[str, int]:
     return _named(_ECH, counters.cells(LISTENER.key(listener)))
 
 
-def unrouted(counters: Counters, listeners: Iterable[str]) -> dict[str, int]:
+def unrouted(counters: Counters, listeners: Iterable[str]) -> Unrouted:
     """Add up, over listeners, the ended connections that no route took, and the bytes of all such."""
     keys = [ROUTE.key(name, NO_ROUTE) for name in listeners]
     rows = [RouteTotals("", NO_ROUTE, None, counters.cells(key)) for key in keys]
