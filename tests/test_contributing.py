@@ -1,5 +1,6 @@
 """The recipes of ``CONTRIBUTING.md``, done to the letter in a copy of this project."""
 
+import json
 import os
 import re
 import shutil
@@ -35,10 +36,14 @@ class RecipeTests(SynchronousTestCase):
         """In one copy, since to check it takes longest."""
         self.changed: list[str] = []
         for heading in (
-            "A new matcher", "A new key", "A new field of the API", "A new item of attention",
+            "A new matcher", "A new key", "A new field of a document", "A new item of attention",
         ):  # fmt: skip
             self.follow(heading)
         self.run_python("docs/tables.py")
+        reference = self.folder / "docs/reference"
+        self.assertIn("`detect_ms`, `facts` | as in the", (reference / "admin-api.md").read_text())
+        schemas = json.loads((reference / "openapi.json").read_text())["components"]["schemas"]
+        self.assertIn("detect_ms", schemas["Connection"]["properties"])
         self.check(
             "tests/matchers/test_samples.py", "tests/tcp/test_dscp.py",
             "tests/service/test_reload_listeners.py::InProcessTest",

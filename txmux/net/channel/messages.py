@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import attrs
 
 from txmux.net.channel.message import NOTHING, Field, Message
+from txmux.telemetry.documents import ConnectionDocument, fields_of
 
 _KIB, _MIB = 2**10, 2**20
 _SHORT, _LARGE, _WHOLE = 64 * _KIB, 16 * _MIB, 256 * _MIB
@@ -33,6 +36,28 @@ _nullable = partial(attrs.evolve, is_nullable=True)
 
 def _object(**fields: Field) -> Field:
     return Field(dict, fields=fields)
+
+
+def _row_of(document: type, **bounds: Field) -> Field:
+    """Return the bounds of a document by the types of its fields, or those given here."""
+    fields = {
+        field.name: attrs.evolve(
+            bounds.get(field.name) or _bounds_of(field.type), is_optional=field.is_optional
+        )
+        for field in fields_of(document)
+    }
+    return _object(**fields)
+
+
+def _bounds_of(form: Any) -> Field:
+    kind, inner = get_origin(form), get_args(form)
+    if kind is Annotated:
+        return _bounds_of(inner[0])
+    if kind in {Union, UnionType}:  # with `None`
+        return _nullable(_bounds_of(inner[0]))
+    if kind is dict:
+        return Field(dict, of=_bounds_of(inner[1]))
+    return {int: _NUMBER, float: _AMOUNT, str: _TEXT}.get(form, _NAME)
 
 
 _LAYOUT = _object(columns=_NUMBER, rows=_PLACES, tables=_PLACES, size=_NUMBER)
@@ -97,13 +122,7 @@ _EXPLANATION = _object(
 )  # fmt: skip
 """See `txmux.control.explaining.explain_connection`."""
 _WORD = _nullable(_TEXT)
-_CONNECTION = _object(
-    id=_NAME, listener=_NAME, client=_NAME, local=_WORD, route=_WORD, backend=_WORD, server=_WORD,
-    state=_NAME, age_ms=_AMOUNT, idle_ms=_AMOUNT, bytes_in=_NUMBER, bytes_out=_NUMBER,
-    datagrams_in=_optional(_NUMBER), datagrams_out=_optional(_NUMBER), generation=_NUMBER,
-    worker=_nullable(_NUMBER), facts=Field(dict, of=_TEXT),
-)  # fmt: skip
-"""See `txmux.control.connection_row.FIELDS`."""
+_CONNECTION = _row_of(ConnectionDocument, id=_NAME, listener=_NAME, client=_NAME)
 _COUNT = _optional(_nullable(_NUMBER))
 _MILLISECONDS = _optional(_nullable(_AMOUNT))
 _MAYBE = _optional(_WORD)
