@@ -24,68 +24,13 @@ _TYPES = {
 BASIC = "/enter"
 """Asks a browser for the token by HTTP Basic, which the script of the form answers; what is at the root lets all paths have it (RFC 7617, 2.2)."""
 
-_LOGIN_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
-    "form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
+_LOGIN_POLICY = _POLICY.replace("form-action 'self'", "form-action 'none'")
+_STATIC = Path(__file__).parents[1] / "page" / "static"
+# The field of the form has no name, so that no browser without JavaScript puts the token into an address. The empty address of the third
+# is that of this page, with its filters; who follows it comes from here.
+_FORM, _ENTERED, _LED_HERE = (
+    (_STATIC / f"{name}.html").read_bytes() for name in ("login", "entered", "led-here")
 )
-# The field has no name, so that no browser without JavaScript puts the token into an address.
-_FORM = b"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>txmux: log in</title>
-<link rel="icon" href="static/icon.svg" type="image/svg+xml">
-<link rel="stylesheet" href="static/page.css">
-<script src="static/login.js" defer></script>
-</head>
-<body>
-<main class="login">
-<section>
-<h1>txmux</h1>
-<p role="alert" hidden></p>
-<form>
-<p><label for="token">Token, from the file that <code>admin_token</code> names</label></p>
-<p><input id="token" type="password" autocomplete="current-password" required autofocus>
-<button>Log in</button></p>
-</form>
-<p class="dim">Without JavaScript, <a href="/enter">the browser asks for it</a>; any user name will do.</p>
-</section>
-</main>
-</body>
-</html>
-"""
-_ENTERED = b"""<!DOCTYPE html>
-<html lang="en">
-<meta charset="utf-8">
-<meta http-equiv="refresh" content="0; url=/">
-<title>txmux: logged in</title>
-<a href="/">The page</a>
-"""
-
-# The empty address is that of this page, with its filters; who follows it comes from here.
-_LED_HERE = b"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>txmux: led here</title>
-<link rel="icon" href="/static/icon.svg" type="image/svg+xml">
-<link rel="stylesheet" href="/static/page.css">
-</head>
-<body>
-<main class="login">
-<section>
-<h1>txmux</h1>
-<p>A page of another origin leads here.</p>
-<p><a id="on" href="">Go on</a></p>
-</section>
-</main>
-</body>
-</html>
-"""
 
 RESOURCES = Resources()
 
@@ -133,9 +78,7 @@ async def _static(query: Query) -> ApiAnswer:
     name = query.names["name"]
     if name not in _TYPES:
         raise RefusedError(404, "the page has no such file")
-    folder = Path(__file__).parents[1] / "page" / "static"
-    if name.startswith("uPlot"):
-        folder /= "uplot"
+    folder = _STATIC / "uplot" if name.startswith("uPlot") else _STATIC
     # An upgrade may change it, so browsers have to revalidate it.
     return ApiAnswer(
         (folder / name).read_bytes(), _TYPES[name], headers={"Cache-Control": "no-cache"}
