@@ -11,12 +11,13 @@ from txmux.wire.first_request import needed
 from txmux.wire.hello_records import records
 
 _POST = b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n"
-_CHUNKED = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
 _STARTUP = b"\0\0\0\x0e\0\3\0\0user\0\0"
 _REQUESTS = (
     (b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n", 35),
     (b"GET / HTTP/1.0\n\n", 16),
     (_POST + b"12345", len(_POST) + 5),
+    (b"\r\n\r\nGET / HTTP/1.1\r\nX: y\r\n\r\n", 28),
+    (b"PUT / HTTP/1.1\ncontent-LENGTH :\t2 \nHost: a\n\nab", 46),
     (_STARTUP, 14),
 )
 
@@ -49,8 +50,10 @@ class NeededTest(SynchronousTestCase):
         self.assertGreater(needed(split[:-1]), len(split) - 1)
 
     def test_body_in_chunks(self) -> None:
-        self.assertEqual(needed(_CHUNKED + b"1\r\na\r\n"), math.inf)
-        self.assertEqual(needed(_CHUNKED + b"0\r\n\r\n"), 0)
+        for field in (b"Transfer-Encoding: chunked", b"TRANSFER-ENCODING:gzip, Chunked"):
+            head = b"POST / HTTP/1.1\r\n" + field + b"\r\nHost: a\r\n\r\n"
+            self.assertEqual(needed(head + b"1\r\na\r\n"), math.inf)
+            self.assertEqual(needed(head + b"0\r\n\r\n"), 0)
 
     def test_protocol_that_does_not_say(self) -> None:
         for data in (b"x", b"SSH-2.0-a\r\n", b"PING\r\n", b"\0\1", bytes(40)):

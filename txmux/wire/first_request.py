@@ -1,17 +1,12 @@
 """How much of a stream a server needs before it can answer its client, where the protocol says so: TLS, HTTP/1 and PostgreSQL."""
 
 import math
-import re
 
 from txmux.wire.hello_records import HANDSHAKE, read_records
-from txmux.wire.http_head import Stage, parse_request
+from txmux.wire.http_head import Stage, fields_of, parse_request
 
 _HELLO_HEADER = 4
-_END = re.compile(rb"\n\r?\n")
-_LENGTH = re.compile(
-    rb"\n[Cc][Oo][Nn][Tt][Ee][Nn][Tt]-[Ll][Ee][Nn][Gg][Tt][Hh]:[ \t]*([0-9]{1,18})"
-)
-_CHUNKED = re.compile(rb"\n[Tt]ransfer-[Ee]ncoding:[^\n]*chunked")
+_MOST_DIGITS = 18
 _LAST_CHUNK = b"0\r\n\r\n"
 _POSTGRES = b"\0\3\0\0", b"\0\3\0\2"
 """The versions of its protocol, behind the length of the startup message."""
@@ -30,16 +25,16 @@ def needed(data: bytes) -> float:
         return _hello_end(data)
     if data[4:8] in _POSTGRES:
         return int.from_bytes(data[:4], "big")
-    stage = parse_request(data, None).stage
-    if stage is Stage.REFUSED:
+    if parse_request(data, None).stage is Stage.REFUSED:
         return 0
-    head = _END.search(data)
+    head = fields_of(data)
     if head is None:
         return math.inf
-    if _CHUNKED.search(data, 0, head.end()):
+    fields, end = head
+    if b"chunked" in fields.get(b"transfer-encoding", b"").lower():
         return 0 if data.endswith(_LAST_CHUNK) else math.inf
-    length = _LENGTH.search(data, 0, head.end())
-    return head.end() + (int(length[1]) if length else 0)
+    length = fields.get(b"content-length", b"")
+    return end + (int(length) if length.isdigit() and len(length) <= _MOST_DIGITS else 0)
 
 
 def _hello_end(data: bytes) -> float:

@@ -3,6 +3,7 @@
 import enum
 import itertools
 import re
+from collections.abc import Mapping
 
 import attrs
 
@@ -10,7 +11,7 @@ from txmux.wire.cursor import copied
 
 __all__ = [
     "HEAD_LIMIT", "LINE_LIMIT", "METHODS", "MOST_FIELDS", "UNREAD", "Request", "Stage",
-    "UpgradeRequest", "host_without_port", "parse_request", "parse_upgrade",
+    "UpgradeRequest", "fields_of", "host_without_port", "parse_request", "parse_upgrade",
 ]  # fmt: skip
 
 # PRI, which the registry has too, only ever means HTTP/2.
@@ -307,6 +308,28 @@ def host_without_port(authority: str) -> str:
 
 
 _REQUEST_LINE = re.compile(rb"[\r\n]*[^\n]*\n")
+_HEAD_END = re.compile(rb"\n\r?\n")
+
+
+def fields_of(data: bytes) -> tuple[Mapping[bytes, bytes], int] | None:
+    """Read the fields of a request, the last one of each name, and where its head ends; ``None`` while that is not there.
+
+    Args:
+        data: The first bytes of a stream; see `parse_request` for whether they are a request.
+    """
+    line = _REQUEST_LINE.match(data)
+    end = line and _HEAD_END.search(data, line.end() - 1)
+    if line is None or end is None:
+        return None
+    lines = data[line.end() : max(line.end(), end.start())].split(b"\n")
+    return dict(map(_field, lines)), end.end()
+
+
+def _field(line: bytes) -> tuple[bytes, bytes]:
+    name, _, value = line.partition(b":")
+    return name.rstrip(b" \t").lower(), value.strip(b" \t\r")
+
+
 _MOST_PROTOCOLS = 16
 """More are not looked at; clients offer one or two."""
 
@@ -354,8 +377,8 @@ class UpgradeRequest:
     def _read_field(self, line: bytes) -> None:
         self._fields += 1
         self.done = not line or self._fields == MOST_FIELDS
-        name, _, value = line.partition(b":")
-        if name.lower() == b"upgrade":
+        name, value = _field(line)
+        if name == b"upgrade":
             items = value.decode("latin-1").split(",", _MOST_PROTOCOLS)
             names = (item.partition("/")[0].strip(" \t").lower() for item in items)
             protocols = itertools.chain(self.protocols, filter(None, names))
