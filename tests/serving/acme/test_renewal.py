@@ -226,6 +226,34 @@ class RenewalTests(TestCase):
             again.tick()
             self.assertEqual(len(asked), 1 if is_for_all else 2)
 
+    async def test_suggestion_that_never_ends(self) -> None:
+        """An authority that wants each certificate renewed at once is obeyed once a day."""
+        folder, asked = make_folder(self), []
+        root, now = make_authority(), [time.time()]
+
+        class Hurrying:
+            is_connected = True
+
+            async def issue(self, name: str, _: object) -> bytes:
+                asked.append(name)
+                issued = root.issue(name)
+                return issued.key_pem() + issued.pem
+
+            async def renewal_time(self, _: bytes) -> tuple[float, float]:
+                return now[0] - 5, 60.0
+
+        made = Certificates(reactor, lambda _: succeed(None), lambda: None, now=lambda: now[0])
+        end = TlsEnd((folder / "a.example.pem",), acme=("a.example",))
+        settings = Settings(acme="https://a.example/dir", acme_folder=folder)
+        made.use(Rules(Path("x.ini"), settings, (), (Route("site", (), None, terminate_tls=end),)))
+        hurrying: Any = Hurrying()
+        made._authority = hurrying
+        for hours, count in ((1, 2), (23, 2), (2, 3)):
+            for _ in range(hours * 12):
+                now[0] += 300
+                made.tick()
+            self.assertEqual(len(asked), count)
+
     async def test_unusable(self) -> None:
         """What listeners could not load replaces nothing, from the authority or from another machine: why is an item, and a good one follows."""
         name, root, folder = "a.example", make_authority(), make_folder(self)

@@ -256,12 +256,20 @@ class Authority:
         serial = number.to_bytes(number.bit_length() // 8 + 1, "big")
         identity = f"{_base64(issuer.value.key_identifier)}.{_base64(serial)}"
         answer = await self._request("GET", f"{self._urls['renewalInfo']}/{identity}")
-        window = _json(answer)["suggestedWindow"]
-        start, end = _moment(window["start"]), _moment(window["end"])
+        try:
+            window = _json(answer)["suggestedWindow"]
+            start, end = _moment(window["start"]), _moment(window["end"])
+        except MISSHAPEN as problem:
+            raise self._unknown_time(f"its answer makes no sense ({problem!r})") from None
         again = _seconds(answer.headers.get("retry-after", "")) or _ARI_AGAIN
         if start >= end:  # as if there were no answer (RFC 9773, section 4.2)
             return None, again
         return random.uniform(start, end), again  # nosec B311  # noqa: S311 - not for secrets
+
+    def _unknown_time(self, why: str) -> AuthorityError:
+        """Make the error for an answer about the renewal time, which says nothing of orders."""
+        self._source.dropped()
+        return AuthorityError(f"{self.directory}: {printable(why, _LONGEST)}", counts=True)
 
     # The account.
 
@@ -386,6 +394,8 @@ class Authority:
             raise
         document = _problem(answer)
         if document is None and (why := self._why_unusable(url, answer, is_json=is_json)):
+            if method == "GET" and url != self.directory:
+                raise self._unknown_time(why)
             raise self._failed(why)
         if self._source.up:
             self._source.answered()

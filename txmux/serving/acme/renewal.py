@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping
 from contextlib import suppress
@@ -293,7 +294,10 @@ class Certificates:
         self, name: str, renewal: Renewal, certificate: ShownCertificate, where: str = ""
     ) -> None:
         renewal.failures, renewal.unreached = 0, 0
-        renewal.suggested, renewal.ask_again = None, 0.0
+        # An authority that wants each one renewed at once must not be asked for one after another.
+        was_hurried = (renewal.suggested or math.inf) <= self._now()
+        renewal.ask_again = self._now() + _RARELY if was_hurried else 0.0
+        renewal.suggested = None
         self._write(name, renewal, certificate)
         self._log.info(
             "the certificate of {name} is of {issuer}, valid until {until}{where}",
