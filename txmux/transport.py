@@ -4,6 +4,7 @@ import enum
 import ipaddress
 import socket
 from functools import lru_cache
+from zlib import crc32
 
 import attrs
 
@@ -89,3 +90,17 @@ def source_of_host(host: str) -> str | bytes:
     inside = _embedded(int.from_bytes(packed, "big"))
     # Of Teredo, the last one is the client's.
     return socket.inet_ntoa(inside[-1].to_bytes(4, "big")) if inside else packed[:8]
+
+
+def source_of_client(client: str) -> str | bytes:
+    """Return the source of a client, which is written as in `ConnectionRecord`: as `source_of_host`, or ``unix``."""
+    if client[:1] != "[":
+        return client.partition(":")[0]
+    host = client[1:].partition("]")[0]
+    return host.partition("%")[0] if "%" in host else source_of_host(host)
+
+
+def source_number(client: str) -> int:
+    """Return a number of 32 bits for the source of a client."""
+    source = source_of_client(client)
+    return crc32(source if isinstance(source, bytes) else source.encode())

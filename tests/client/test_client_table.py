@@ -6,10 +6,12 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.client.client_table import MOST_SOURCES, BusiestSources, ClientTable, Entry, rate_of
+from txmux.telemetry.attention import OF_FEW
 from txmux.telemetry.record import ConnectionRecord
 
 _MOST = 4
@@ -185,3 +187,36 @@ class RateTests(SynchronousTestCase):
     def test_rate_of_a_source_that_is_new_or_old(self) -> None:
         self.assertAlmostEqual(rate_of(2.0, 0.0, 3600.0), 2)
         self.assertAlmostEqual(rate_of(1 / 15, 100.0, 100.0), 0.235, places=3)
+
+
+class FewTests(SynchronousTestCase):
+    """Whether others would have room without the two sources that have the most."""
+
+    def of_few(self, *sources: int, backend: str | None = None, ended: int = 0) -> bool:
+        """Ask with so many connections of each source to the backend ``web``, and so many of another one that have ended."""
+        table = ClientTable(Clock().seconds)
+        for _ in range(ended):
+            table.ended(_ended("192.0.2.200:1"))
+        live = [
+            _live(f"192.0.2.{number}:1")
+            for number, count in enumerate(sources)
+            for _ in range(count)
+        ]
+        for one in live:
+            one.record.backend = "web"
+        return self.successResultOf(Deferred.fromCoroutine(table.of_few(live, backend))) == OF_FEW
+
+    def test_of_all(self) -> None:
+        self.assertTrue(self.of_few(9))
+        self.assertTrue(self.of_few(5, 5, 1))
+        self.assertTrue(self.of_few(3, *[1] * 10))
+        self.assertFalse(self.of_few(*[1] * 10))
+        self.assertFalse(self.of_few(3, *[1] * 20))
+        self.assertFalse(self.of_few(), "no client has them")
+
+    def test_of_a_backend(self) -> None:
+        self.assertFalse(self.of_few(*[1] * 10, backend="web"))
+        self.assertFalse(self.of_few(9, backend="other"))
+        # The ports of connections that have just ended are taken, too.
+        self.assertFalse(self.of_few(*[1] * 10, ended=9))
+        self.assertTrue(self.of_few(*[1] * 10, backend="web", ended=9))

@@ -46,7 +46,13 @@ from txmux.rules.lint.secrets import readable_secrets, secret_files
 from txmux.rules.model import Backend, Refusal, Route, Rules, Settings, TlsEnd
 from txmux.rules.reading.parser import parse
 from txmux.serving.listen_addresses import listen_addresses
-from txmux.telemetry.attention import MEMORY_RAN_OUT, AttentionItem, AttentionLog, AttentionRow
+from txmux.telemetry.attention import (
+    MEMORY_RAN_OUT,
+    OF_FEW,
+    AttentionItem,
+    AttentionLog,
+    AttentionRow,
+)
 from txmux.telemetry.attention_rows import ROWS
 from txmux.telemetry.counting.snapshot import Gauges
 from txmux.telemetry.sources import SourceState
@@ -221,8 +227,12 @@ class OthersTest(SynchronousTestCase):
             "[listen full]: cannot accept: too many open files",
             "[listen shut]: no client is accepted",
             "[listen new]: no client is accepted",
+            f"[listen taken]: cannot accept: too many open files{OF_FEW}",
+            f"[listen over]: cannot accept: too many open files{OF_FEW}",
         ]
-        short = dict.fromkeys(("full", "half"), ("too many open files", 5.0)) | {"odd": ("", 5.0)}
+        short = dict.fromkeys(("full", "half", "taken"), ("too many open files", 5.0)) | {
+            "odd": ("", 5.0)
+        }
         self.assertEqual(
             [
                 (item.level, item.text, item.cause, item.since)
@@ -232,6 +242,8 @@ class OthersTest(SynchronousTestCase):
                 ("critical", "listener full: cannot accept", "too many open files", 5.0),
                 ("note", "listener shut: paused by an operator", "", None),
                 ("critical", "listener new: no client is accepted", "", None),
+                ("warning", "listener taken: cannot accept", f"too many open files{OF_FEW}", 5.0),
+                ("warning", "listener over: cannot accept", OF_FEW, None),
                 ("warning", "listener half: a worker cannot accept, others do", "too many open files", 5.0),
                 ("warning", "listener odd: a worker cannot accept, others do", "", 5.0),
             ],
@@ -268,13 +280,14 @@ class AdviceTest(SynchronousTestCase):
         gauges = Gauges(
             descriptors=(9, 10), certificates=[("r", "a.pem", 0), ("r", "b.pem", 99)], troubles=["a.pem: no"], unread=["users: no"],
             stale={("web", "s"): (9.0, "no")}, outside=[outside], lost_lines={"log x: no": 1, "log y: no": 0},
-            flooding={"": 9.0}, logins={"r": (16, "192.0.2.1")}, ports={("web", "s"): ("no", 1, 1.0)},
+            flooding={"": 9.0}, logins={"r": (16, "192.0.2.1")}, ports={("web", "s"): ("no", 1, 1.0), ("web", "t"): (OF_FEW, 1, 1.0)},
         )  # fmt: skip
         items = [
             *backends([document], index, 9.0),
             *backends([{**document, "servers": [down, {**down, "state": "up"}]}], index, 9.0),
             *backends([{**document, "servers": [{**down, "state": "drain"}]}], index, 9.0),
             *not_accepted(["[listen a]: x", "[listen c]: x"], ["b"], {"c": short, "d": short}),
+            *not_accepted([f"[listen e]: x{OF_FEW}"], [], {}),
             *overflowed(rules, {listen_addresses(rules.listeners[0])[0].key: Overflow(1, 1.0)}),
             *not_served([NONE_SERVES, NONE_ANSWERS, "the service is shutting down"]),
             *clients_that_wait({"a": math.inf}, {"b": 1}, 9.0),

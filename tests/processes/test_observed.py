@@ -128,7 +128,7 @@ class ObservedTest(SupervisedTestCase):
             for source in range(3):
                 self.counts().connected()
                 self.counts().asked(source)
-                self.counts().reset(source)
+                self.counts().failed("reset", source=source)
             await self.pass_seconds(12)
         found = await self.server()
         self.assertEqual((found["state"], await self.state(1)), ("failing", "up"))

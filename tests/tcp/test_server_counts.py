@@ -6,10 +6,10 @@ from tests.support.mux import MuxTestCase, backend_at
 from tests.support.peers import Peer
 from tests.support.servers import counted, waited
 from tests.tcp.silent_case import ServerFirstCase
-from txmux.client.client_table import source_number
 from txmux.net.relay.kernel import is_supported
 from txmux.rules.embedding import route
 from txmux.telemetry.counting.counter_groups import SERVER, WAITING, last_failure_of, sources_in
+from txmux.transport import source_number
 
 _SSH = b"SSH-2.0-a\r\n"
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import itertools
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
 from ipaddress import IPv6Address
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
-from zlib import crc32
 
-from txmux.transport import source_of_host
+from txmux.net.turns import Turns
+from txmux.telemetry.attention import of_few
+from txmux.transport import source_of_client
 
 if TYPE_CHECKING:
     from txmux.net.relay.interface import RelayedBytes
@@ -40,6 +42,9 @@ _REPORTED = 5  # of those
 _LEAST = 0.001  # refusals a second; fewer are of minutes ago
 _OFTEN = 32  # connections between two steps
 _AT_ONCE = 64  # ended connections
+_PORT_KEPT = (
+    60.0  # seconds for which the system keeps the port of an ended connection (TCP_TIMEWAIT_LEN)
+)
 _BUSY, _CALM = 0.8, 0.6  # of the time: from that on a process is busy, and until this
 BUSY = 50.0
 """Connections and flows a second that may keep a process busy."""
@@ -181,21 +186,21 @@ class ClientTable:
         for record in self._ended:
             age = (record.duration_ms or 0.0) / 1000
             weight = now if age < _STEP else now * math.exp(-age / _MEMORY)
-            entry = sources.add(_source_of(record.client), record.time, weight)
+            entry = sources.add(source_of_client(record.client), record.time, weight)
             entry.ended += 1
             entry.bytes_in += record.bytes_in
             entry.bytes_out += record.bytes_out
             if record.reason in _REFUSED:
                 entry.refused += 1
         for record in self._unrecognised:
-            sources.add(_source_of(record.client), record.time, 0.0).unrecognised += 1
+            sources.add(source_of_client(record.client), record.time, 0.0).unrecognised += 1
             self.limited(record.listener, "no-route", record.client)
         self._ended.clear()
         self._unrecognised.clear()
 
     def turned_away(self, client: str, now: float) -> None:
         """Count a client that was refused at `now`, in seconds since 1970, before it had a connection or flow."""
-        entry = self._sources.add(_source_of(client), now, self._sources.weight())
+        entry = self._sources.add(source_of_client(client), now, self._sources.weight())
         entry.ended += 1
         entry.refused += 1
 
@@ -205,7 +210,7 @@ class ClientTable:
         if key not in self._refusing:
             self._refusing[key] = BusiestSources(self._seconds, _MOST_REFUSED)
         sources = self._refusing[key]
-        sources.add(_source_of(client), 0.0, sources.weight())
+        sources.add(source_of_client(client), 0.0, sources.weight())
 
     def refusing(self) -> Iterator[tuple[str, Refused, str, float]]:
         """Yield whom limits refuse, or no route takes: the listener, the limit, the source or an empty text for all, and how many a second."""
@@ -234,6 +239,25 @@ class ClientTable:
             for source, entry in sources.best(_REPORTED):
                 yield _text_of(source), sources.recent(entry.score)
 
+    async def of_few(self, live: Iterable[Client], backend: str | None = None) -> str:
+        """Return `OF_FEW` if two sources have so much that there would be room without them; else an empty text.
+
+        Args:
+            live: All connections and flows of the process, of which each takes descriptors.
+            backend: The one towards which ports are meant, which are taken after a connection's end, too.
+        """
+        counts = Counter[Source]()
+        async for client in Turns().each(live, _has_ended):
+            if backend in {None, client.record.backend}:
+                counts[source_of_client(client.record.client)] += 1
+        few = of_few(counts)
+        if backend is not None and not few:
+            self._count_ended()
+            for source, entry in self._sources.entries.items():
+                counts[source] += round(_PORT_KEPT * self._sources.recent(entry.score))
+            few = of_few(counts)
+        return few
+
     def rows(self, live: Iterable[Client]) -> Generator[None, None, list[Row]]:
         """Return the busiest sources, as of the first step: those with the most live connections, then the newest.
 
@@ -254,7 +278,7 @@ class ClientTable:
             record = client.record
             # It may have ended since the first step.
             counted = client.relayed() if record.reason is None else record
-            source, age = _source_of(record.client), client.elapsed_ms() / 1000
+            source, age = source_of_client(record.client), client.elapsed_ms() / 1000
             row = total.get(source)
             if row is None:
                 row = total[source] = [0, 0, 0.0, 0, 0, 0, 0, record.time]
@@ -272,6 +296,10 @@ class ClientTable:
         return [(_text_of(source), *row) for source, row in ranked]  # type: ignore[misc]
 
 
+def _has_ended(client: Client) -> bool:
+    return client.record.reason is not None
+
+
 def _busy_seconds() -> float:
     """Return how long this process has had something to do, whether or not it got a core for that."""
     try:
@@ -283,19 +311,6 @@ def _busy_seconds() -> float:
 
 def _by_live(pair: tuple[Source, list[float]]) -> tuple[float, float]:
     return pair[1][0], pair[1][2]
-
-
-def _source_of(client: str) -> Source:
-    if client[:1] != "[":
-        return client.partition(":")[0]
-    host = client[1:].partition("]")[0]
-    return host.partition("%")[0] if "%" in host else source_of_host(host)
-
-
-def source_number(client: str) -> int:
-    """Return a number of 32 bits for the source of a client, which is written as in `ConnectionRecord`."""
-    source = _source_of(client)
-    return crc32(source if isinstance(source, bytes) else source.encode())
 
 
 def _text_of(source: Source) -> str:

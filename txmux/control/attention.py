@@ -18,7 +18,7 @@ from txmux.rules.model import Backend, Rules
 from txmux.rules.problems import Problem
 from txmux.serving.listen_addresses import listen_addresses
 from txmux.telemetry import attention_rows as rows
-from txmux.telemetry.attention import CANNOT_START, MEMORY_RAN_OUT, AttentionItem
+from txmux.telemetry.attention import CANNOT_START, MEMORY_RAN_OUT, OF_FEW, AttentionItem
 from txmux.telemetry.counting.snapshot import Gauges
 from txmux.telemetry.formatting import certificate_end, counted, duration
 
@@ -122,10 +122,11 @@ def not_accepted(
     for name in dict.fromkeys([*closed, *short]):
         if closed.get(name) == _PAUSED:
             yield rows.PAUSED.item(name=name, why=_PAUSED)
-        elif name in short:
-            why, since = short[name]
+        elif name in short or closed[name].endswith(OF_FEW):
+            why, since = short.get(name, ("", None))
+            few = OF_FEW if closed.get(name, "").endswith(OF_FEW) else ""
             row = rows.CANNOT_ACCEPT if name in closed else rows.SOME_CANNOT_ACCEPT
-            yield row.item(since, name=name, why=why)
+            yield (rows.TAKEN_BY_FEW if few else row).item(since, name=name, why=why + few)
         else:
             why, _, do = closed[name].partition("; ")
             yield rows.NOT_OPEN.item(name=name, why=why, do=do or rows.SEE_LOG)
@@ -311,7 +312,8 @@ def measured(gauges: Gauges, rules: Rules, now: float) -> Iterator[AttentionItem
             yield rows.NAME_NOT_FOUND.item(now - age, **names)
     for (backend, server), (why, count, since) in gauges.ports.items():
         names = {"backend": backend, "server": server, "why": why}
-        yield rows.NO_SOURCE_PORT.item(since, connections=counted(count, "connection"), **names)
+        row = rows.PORTS_TAKEN_BY_FEW if why.endswith(OF_FEW) else rows.NO_SOURCE_PORT
+        yield row.item(since, connections=counted(count, "connection"), **names)
     # Of the processes that write a log, the one that loses the most is the last, and so the one that is shown.
     for log, count in sorted(gauges.lost_lines.items(), key=itemgetter(1)):
         name, _, why = log.partition(": ")

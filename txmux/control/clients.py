@@ -8,10 +8,9 @@ from typing import Any
 
 from txmux.client.client_table import BUSY, MOST_SOURCES, Row, rate_of
 from txmux.telemetry import attention_rows as rows
-from txmux.telemetry.attention import AttentionItem
+from txmux.telemetry.attention import AttentionItem, beside_busiest
 from txmux.telemetry.counting.counter_groups import LISTENER
 from txmux.telemetry.counting.counters import Counters
-from txmux.telemetry.counting.snapshot import beside_busiest
 from txmux.telemetry.documents import ClientDocument
 from txmux.telemetry.formatting import counted, duration
 

@@ -146,6 +146,9 @@ async def _gauges_of(serving: Serving) -> dict[str, Any]:
     configurations = [listener.configuration for listener in serving.listeners]
     certificates = await turns.collect(chain.from_iterable(map(_certificates, configurations)))
     unread = await turns.collect(_unread(serving, configurations))
+    for backend in {name for name, _ in LACKING_PORTS.lacks}:
+        few = await serving.runtime.clients.of_few(serving.connections(), backend)
+        LACKING_PORTS.taken(backend, few)
     logins = await turns.collect(chain.from_iterable(map(_logins, configurations)))
     return {
         "generations": sorted(

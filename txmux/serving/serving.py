@@ -526,10 +526,11 @@ class Serving:
     async def missing(self) -> list[str]:
         """Return the reasons why clients cannot be served, one line each."""
         accepted, held_up = self.listening_ports.accepted(), self.listening_ports.held_up()
+        few = await self.runtime.clients.of_few(self.connections()) if held_up else ""
         closed = [
             f"[listen {listener.name}]: no client is accepted"
             if listener.name not in accepted
-            else f"[listen {listener.name}]: cannot accept: {held_up[listener.name][0]}"
+            else f"[listen {listener.name}]: cannot accept: {held_up[listener.name][0]}{few}"
             for listener in self.rules.listeners
             if listener.name not in accepted or listener.name in held_up
         ]

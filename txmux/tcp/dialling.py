@@ -53,6 +53,7 @@ def connector_for(
         on_failed=on_failed,
     )
     connector.affinity = affinity
+    connector.client = client.record.client
     if upstream.destinations is not None:
         connector.client_target = _target_of(client)
     connector.on_open = partial(_note_server, client, upstream.backend)
@@ -61,8 +62,10 @@ def connector_for(
         connector.requests = dialogue.protocol.server_steps(
             upstream.note_greeting, dialogue.name, in_clear=in_clear
         )
+        connector.repeats_client = bool(dialogue.name)
     elif client.replays:
         connector.requests = tuple(map(repeated, client.replays))
+        connector.repeats_client = True
     if upstream.tls is not None:
         agreed = client.agreed_tls
         connector.alpn = (agreed.alpn,) if agreed is not None and agreed.alpn else ()

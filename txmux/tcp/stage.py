@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, ClassVar, Protocol, cast
 import attrs
 from typing_extensions import override
 
-from txmux.client.client_table import source_number
 from txmux.net.relay.interface import RelayedBytes
 from txmux.rules.model import Refusal
 from txmux.tcp.transitions import Ended, Outcome, TurnedAway
+from txmux.transport import source_number
 from txmux.wire.first_request import needed
 
 if TYPE_CHECKING:

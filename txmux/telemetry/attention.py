@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Literal, get_args
@@ -22,6 +23,10 @@ CANNOT_START = "cannot be started"
 """Begins the reason of a restart for which there was no process."""
 MEMORY_RAN_OUT = "memory had run out"
 """In the reason of a restart: the kernel had killed the process for that."""
+
+OF_FEW = "; one or two sources have most connections"
+"""Ends the reason of a shortage that one client may have made: no item is critical for it, and ``/readyz`` is not 503."""
+_MANY = 0.8  # of the connections
 
 LEVELS: tuple[Level, ...] = get_args(Level)
 
@@ -127,6 +132,18 @@ class AttentionRow:
 def worst_first(items: Iterable[AttentionItem]) -> list[AttentionItem]:
     """Sort by level, then by age, the oldest first."""
     return sorted(items, key=lambda item: (LEVELS.index(item.level), item.since or 0.0))
+
+
+def beside_busiest(rates: Iterable[float]) -> float:
+    """Return what is left of a rate without its two busiest sources; the rate is the highest, and that of each source follows it."""
+    of_all, *busiest = sorted(rates, reverse=True)
+    return max(0.0, of_all - sum(busiest[:2]))
+
+
+def of_few(by_source: Counter[Any]) -> str:
+    """Return `OF_FEW` if there would be room without the two sources that have the most; else an empty text."""
+    count = by_source.total()
+    return OF_FEW if beside_busiest([count, *by_source.values()]) < _MANY * count else ""
 
 
 _SETTLED = 60.0  # seconds after which all is noticed again that lasts, in a process that has replaced another

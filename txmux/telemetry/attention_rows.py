@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 NOBODY = "none: your files, your commands, and what txmux asks of others"
 _ASKED = "none: where clients choose names, the name server is also asked about itself"
 _ONE = "1; they are notes, or a warning of a queue whose clients try again"
+_OF_MANY = "more than 2: there would be no room without the two that have the most either"
 _FULL = "1, without [`max_connections_per_source`](limit-clients.md). It is true then: the others wait"
 FAULT = "1, and then it is a fault of txmux or of a plugin, whatever a client sends"
 
@@ -32,6 +33,7 @@ _ONE_CLIENT = "one client can do that"
 # What to do.
 _MORE_ROOM = "raise the limit (LimitNOFILE=, ulimit -n) or set max_connections"
 _MEND = "correct the file, which is read again by itself; txmux check says what is wrong with it"
+_LIMIT = "see who has them: txmux clients; keep one from taking all: max_connections_per_source"
 SEE_LOG = "see the service's log for what keeps workers from it"
 _RENEW = "txmux certificates --renew {name}"
 
@@ -87,7 +89,7 @@ _CANNOT_ACCEPT = Alert(
     "TxmuxCannotAccept", "txmux on {{ $labels.instance }} cannot accept clients",
     "A listener lacks descriptors or memory for them, or its socket could not be opened. `txmux status` says which, and why; `txmux clients` shows who has the most connections.")
 CANNOT_ACCEPT = _accept(
-    level="critical", text="listener {name}: cannot accept", cause="{why}", do=_MORE_ROOM, is_logged=True, sources=_FULL, alerts=_CANNOT_ACCEPT,
+    level="critical", text="listener {name}: cannot accept", cause="{why}", do=_MORE_ROOM, is_logged=True, sources=_OF_MANY, alerts=_CANNOT_ACCEPT,
     when="a listener cannot accept: no worker has descriptors or memory for more clients")
 NOT_OPEN = _accept(
     level="critical", text="listener {name}: {why}", do="{do}", sources=NOBODY, alerts=_CANNOT_ACCEPT,
@@ -95,6 +97,9 @@ NOT_OPEN = _accept(
 SOME_CANNOT_ACCEPT = _accept(
     level="warning", text="listener {name}: a worker cannot accept, others do", cause="{why}", do=_MORE_ROOM, is_logged=True, sources=_FULL, alerts=COMMON,
     when="some workers cannot accept its clients")
+TAKEN_BY_FEW = _accept(
+    level="warning", text="listener {name}: cannot accept", cause="{why}", do=_LIMIT, is_logged=True, sources=_FULL, alerts=COMMON,
+    when="it cannot accept since one or two sources have most connections")
 QUEUE_OVERFLOWED = _accept(  # one client can fill it, and the others try again
     level="warning", text="listener {listener.name}: the queue of {address.text} has overflowed", cause="{attempts} to connect dropped within a minute",
     do="see who they are: txmux clients; add workers, which accept faster, or let more clients wait: sysctl net.core.somaxconn, and a backlog in the endpoint",
@@ -106,13 +111,16 @@ BUSY_WITH_MANY = _busy(
 PAUSED = _accept(level="note", text="listener {name}: {why}", do="txmux resume {name}", is_logged=True, sources=NOBODY, alerts=_PLANNED, when="an operator has paused it")
 BUSY_WITH_FEW = _busy(level="note", sources=_ONE, alerts=_ONE_CLIENT, when="one or two sources keep a process busy")
 
-NO_SOURCE_PORT = AttentionRow(
-    what="ports", level="critical", text="backend {backend}: no source port is left towards {server}", cause="{why}: {connections} failed", link=_IN_SERVERS,
-    do="name more addresses in 'source', or widen net.ipv4.ip_local_port_range", subject="{backend} {server}", is_logged=True, runbook="clients-cannot-connect", sources=_FULL,
+_ports = partial(
+    AttentionRow, what="ports", text="backend {backend}: no source port is left towards {server}", cause="{why}: {connections} failed", link=_IN_SERVERS,
+    subject="{backend} {server}", is_logged=True, runbook="clients-cannot-connect")
+NO_SOURCE_PORT = _ports(
+    level="critical", do="name more addresses in 'source', or widen net.ipv4.ip_local_port_range", sources=_OF_MANY,
     when="connections to a server fail since no source port is left; until a minute without one, or a connection five seconds after the last",
     alerts=Alert(
         "TxmuxNoSourcePort", "txmux on {{ $labels.instance }} has no source port left towards a server",
         "`txmux status` names the server. Give the backend more addresses by `source`, or widen net.ipv4.ip_local_port_range; `txmux clients` shows who has the most connections."))
+PORTS_TAKEN_BY_FEW = _ports(level="warning", do=_LIMIT, sources=_FULL, alerts=COMMON, when="no source port is left towards a server, and one or two sources have most of them")
 FEW_DESCRIPTORS = AttentionRow(
     what="descriptors", level="warning", text="file descriptors are running out: {opened} of {most} are open", do=_MORE_ROOM, subject="share", runbook="clients-cannot-connect",
     sources=_FULL, when="80 % of the descriptors of a process are open",

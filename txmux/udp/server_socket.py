@@ -20,13 +20,13 @@ from txmux.backends.pool.hold import HeldClient
 from txmux.backends.pool.member import Member
 from txmux.backends.pool.pool import Unavailable
 from txmux.backends.pool.ports import LACKING_PORTS
-from txmux.client.client_table import source_number
 from txmux.errors import cause_of
 from txmux.net.addresses import address_in
 from txmux.net.sockets.client import IN_USE
 from txmux.net.sockets.poller import READ
 from txmux.net.sockets.transport import sockaddr
 from txmux.telemetry.reasons import CLIENT_FAULTS, ConnectFailure, EndReason
+from txmux.transport import source_number, source_of_client
 from txmux.udp import ancillary
 from txmux.udp.port import DatagramPort, Key, send
 from txmux.wire.proxyprotocol.header import Address
@@ -263,7 +263,8 @@ class ServerSocket:
             self._lasts = getattr(problem, "errno", None) in LASTING_ERRORS
             name, why = self.upstream.backend.name, NO_PORT if lacks_port else cause_of(problem)
             if lacks_port or getattr(problem, "strerror", "") == IN_USE:
-                LACKING_PORTS.failed(name, member.server.text, why)
+                source = source_of_client(flow.record.client)
+                LACKING_PORTS.failed(name, member.server.text, why, source)
             else:
                 (_log.warn if is_own else _log.debug)(
                     "backend {backend}: cannot connect to {server}: {why}",

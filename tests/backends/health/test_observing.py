@@ -158,6 +158,24 @@ class ObservingTest(SynchronousTestCase):
         self.assertEqual(usual_wait(_answers(86400.0), 20.0), 200.0)
         self.assertEqual(usual_wait([0] * len(SERVER.names), 20.0), 20.0)
 
+    def test_one_source_whose_handshakes_fail_does_not_make_it_failing(self) -> None:
+        """Nor does it if what it is asked for STARTTLS is refused, unless txmux's own handshake fails, too."""
+        for tries_tls in (True, False):
+            observation = ServerObservation(tries_tls=tries_tls)
+            for second in range(10):
+                activity = Activity(failed={"tls-failed": 3}, reset=(second % 2,))
+                observation.record(second, activity)
+                self.assertIsNone(observation.state(second))
+            other = ServerObservation()
+            other.restore(observation.as_json(10), 10)
+            self.assertIsNone(other.state(10))
+            other.tried(10, ok=False, why="it has expired")
+            self.assertEqual(other.state(10), "failing")
+            observation.record(10, Activity(failed={"tls-failed": 1}, reset=(2,)))
+            self.assertEqual(observation.state(10), "failing")
+            observation.tried(11, ok=True)
+            self.assertEqual(observation.state(11), None if tries_tls else "failing")
+
     def test_another_process_continues(self) -> None:
         observation, other = ServerObservation(), ServerObservation()
         failures: dict[ServerFailure, int] = {"tls-failed": 2, "reset": 2}

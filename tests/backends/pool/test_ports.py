@@ -6,6 +6,7 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.backends.pool.ports import LackingPorts
+from txmux.telemetry.attention import OF_FEW
 
 
 class LackingPortsTest(SynchronousTestCase):
@@ -19,10 +20,10 @@ class LackingPortsTest(SynchronousTestCase):
         for is_by_connection in (True, False):
             with capturedLogs() as events:
                 for _ in range(3):
-                    self.ports.failed("web", "s", "in use")
+                    self.ports.failed("web", "s", "in use", "unix")
                     self.ports.connected("web", "s")  # by chance, as one of many tries
                     self.now += 1
-                self.assertEqual(self.ports.report(), [("web", "s", "in use", 3, 5e8)])
+                self.assertEqual(self.ports.report(), [("web", "s", f"in use{OF_FEW}", 3, 5e8)])
                 self.now += 59 if not is_by_connection else 5
                 if is_by_connection:
                     self.ports.connected("web", "other")
@@ -32,3 +33,26 @@ class LackingPortsTest(SynchronousTestCase):
             self.assertFalse(self.ports.lacks)
             lines = [event["log_format"].format(**event) for event in events]
             self.assertEqual(lines, ["backend web: cannot connect to s: in use", ended])
+
+    def test_whose_connections_have_them(self) -> None:
+        """Few sources: of the clients that fail, or of those that have the ports, until it is over."""
+        for number in range(40):
+            self.ports.failed("web", "s", "in use", f"192.0.2.{number % 20}")
+            self.assertEqual(self._is_of_few(), number < 9, number)
+        self.ports.taken("other", OF_FEW)
+        self.assertFalse(self._is_of_few())
+        for few in (OF_FEW, ""):
+            self.ports.taken("web", few)
+            self.assertTrue(self._is_of_few())
+        self.now += 60
+        self.assertEqual(self.ports.report(), [])
+        for number in range(20):
+            self.ports.failed("web", "s", "in use", bytes(number))
+        self.assertFalse(self._is_of_few())
+        for _ in range(5):
+            self.ports.failed("web", "s", "in use", bytes(1))
+        self.assertTrue(self._is_of_few())
+
+    def _is_of_few(self) -> bool:
+        ((_, _, why, _, _),) = self.ports.report()
+        return why.endswith(OF_FEW)

@@ -6,9 +6,13 @@ from twisted.internet.protocol import Protocol, ServerFactory
 
 from tests.support.mux import MuxTestCase, backend_at
 from tests.support.peers import Peer, close
+from tests.support.servers import counted
 from tests.wire.hello_builder import client_hello, records, server_name
+from txmux.backends.pool.server_health import MemberState
 from txmux.rules.embedding import route
-from txmux.rules.model import Refusal
+from txmux.rules.model import Ejection, Refusal
+from txmux.telemetry.counting.counter_groups import RESET, sources_in
+from txmux.transport import source_number
 
 SSL_REQUEST = b"\x00\x00\x00\x08\x04\xd2\x16\x2f"
 GSSENC_REQUEST = b"\x00\x00\x00\x08\x04\xd2\x16\x30"
@@ -176,6 +180,30 @@ class RefusingServerTest(ConversingTestCase):
         client, server = await self.asked(fallback=Refusal.RESET)
         server.reset()
         await self.assert_ended(client, reason="connect-refused")
+
+    async def test_what_one_source_asks_for_ejects_no_server(self) -> None:
+        ports = self.backend_port(), self.backend_port()
+        backend = backend_at(*ports, eject=Ejection(1), retries=0)
+        port = self.mux([route("postgres sni=*", backend)])
+        for number in range(8):
+            client = await self.connect(port, SSL_REQUEST + HELLO)
+            server = await self.backend.heard(8, number)
+            if number < 2:
+                server.send(b"N")
+            elif number < 4:
+                server.finish()
+            elif number < 6:
+                server.reset()
+            else:
+                self.time.advance(5)
+            await client.is_lost()
+        (upstream,) = self.factory.upstreams.all()
+        self.assertEqual({member.state for member in upstream.pool.members}, {MemberState.UP})
+        names = "failed tls-failed", "failed connect-timeout", "failed connect-refused"
+        self.assertEqual(counted(self.factory, names=names), {"failed tls-failed": 8})
+        for member in upstream.pool.members:
+            sources = sources_in([0], member.counts.cells[RESET])
+            self.assertEqual(sources, {source_number("127.0.0.1:1")})
 
     async def test_silent_server_costs_the_connect_timeout_and_the_next_is_tried(self) -> None:
         ports = self.backend_port(), self.backend_port()

@@ -74,7 +74,10 @@ class ServerChangesTest(SynchronousTestCase):
             last: dict[tuple[int, int], list[int]] = {}
             for process, source in events:
                 counts = counters.column(process).server("x", "a")
-                (counts.asked if source % 2 else counts.reset)(source)
+                if source % 2:
+                    counts.asked(source)
+                else:
+                    counts.failed("reset", source=source)
                 its = last.setdefault((process, source % 2), [])
                 its[:] = [source, *(one for one in its if one != source)]
             expected = {source for its in last.values() for source in its[:3]}

@@ -27,6 +27,7 @@ from txmux.control.rules_index import known_backend
 from txmux.matchers.payload import bytes_from_hex, bytes_from_text
 from txmux.net.turns import in_thread
 from txmux.telemetry import documents
+from txmux.telemetry.attention import OF_FEW
 from txmux.telemetry.formatting import printable_json
 from txmux.transport import unmapped
 
@@ -53,8 +54,9 @@ async def _is_up(_: Query) -> ApiAnswer:
 @HEALTH.get("/readyz", "clients are served", documents.Ready)
 async def _is_ready(query: Query) -> ApiAnswer:
     missing = await query.control.missing()
-    answer = {"ready": not missing, "missing": missing, "stale": query.control.stale()}
-    return ApiAnswer.json(answer, 503 if missing else 200)
+    is_ready = all(line.endswith(OF_FEW) for line in missing)
+    answer = {"ready": is_ready, "missing": missing, "stale": query.control.stale()}
+    return ApiAnswer.json(answer, 200 if is_ready else 503)
 
 
 @METRICS.get("/metrics")

@@ -24,6 +24,7 @@ from txmux.net.sockets.client import IN_USE
 from txmux.net.tls.errors import HandshakeError
 from txmux.rules.model import Backend
 from txmux.telemetry.reasons import CLIENT_FAULTS, ConnectFailure
+from txmux.transport import source_number, source_of_client
 from txmux.wire.proxyprotocol.encode import encode_v1, encode_v2
 from txmux.wire.proxyprotocol.header import Address, ProxyHeader, Tlv
 from txmux.wire.steps import RequestRefusedError
@@ -55,6 +56,8 @@ class BackendConnector:
         on_open: Called with the transport of each attempt before anything is sent.
         number: The system's number of the last failure; 0 if it has none.
         requests: What the server is asked before it gets the client's bytes: what txmux has answered during detection, or STARTTLS.
+        client: The client's address, as in `ConnectionRecord`.
+        repeats_client: Whether the client has chosen these, so that their refusal says nothing about the server.
     """
 
     _upstream: Upstream
@@ -81,6 +84,8 @@ class BackendConnector:
     _look_up: Deferred[None] | None = attrs.field(default=None, init=False)
     on_open: Callable[[Any], object] | None = attrs.field(default=None, init=False)
     requests: tuple[Step, ...] = attrs.field(default=(), init=False)
+    client: str = attrs.field(default="", init=False)
+    repeats_client: bool = attrs.field(default=False, init=False)
     tried: dict[Member, ConnectFailure] = attrs.field(factory=dict, init=False)
     number: int = attrs.field(default=0, init=False)
 
@@ -301,19 +306,27 @@ class BackendConnector:
         assert member is not None  # noqa: S101 - the factory goes with the attempt
         self._end_attempt()
         cause = self.tried[member] = _cause(failure)
+        is_refused = self.repeats_client and self._is_refusal(failure)
         self.number = getattr(failure.value, "osError", None) or 0
         lasts = self.number in LASTING_ERRORS
         is_local_fault, in_turn = cause == "error" and not lasts, self._is_in_turn
-        member.counts.failed(cause, is_local=is_local_fault)
+        counted = "tls-failed" if is_refused else cause
+        source = source_number(self.client) if counted == "tls-failed" else None
+        member.counts.failed(counted, is_local=is_local_fault, source=source)
         found = self._upstream.pool.next_after(
-            member, self.affinity, self.tried, is_local_fault=is_local_fault, in_turn=in_turn
+            member,
+            self.affinity,
+            self.tried,
+            is_local_fault=is_local_fault or is_refused,
+            in_turn=in_turn,
         )
         why = reason_of(failure)
         if failure.check(error.TimeoutError):
             why = f"no {self._awaited} within {self._upstream.backend.connect_timeout:g} s"
         self._failure = member.target.text, why
         if why in {NO_PORT, IN_USE}:
-            LACKING_PORTS.failed(self._upstream.backend.name, member.server.text, why)
+            name = self._upstream.backend.name
+            LACKING_PORTS.failed(name, member.server.text, why, source_of_client(self.client))
         else:
             self._log_failure(is_last=not isinstance(found, Member))
         if isinstance(found, Member):
@@ -322,6 +335,12 @@ class BackendConnector:
             self._wait()
         else:
             self.on_failed(cause)
+
+    def _is_refusal(self, failure: Failure) -> bool:
+        """Whether a server has been connected, and has not answered `requests` as it had to."""
+        if failure.check(error.TimeoutError):
+            return self._awaited == "answer"
+        return failure.check(RequestRefusedError, error.ConnectionClosed) is not None
 
     def _log_failure(self, *, is_last: bool) -> None:
         server, why = self._failure

@@ -177,7 +177,7 @@ class ServerObserver:
         )
         if check is not None and check.kind != "tcp":
             may_be_silent = False
-        return ServerObservation(may_be_silent, is_udp=is_udp)
+        return ServerObservation(may_be_silent, is_udp=is_udp, tries_tls=upstream.tls is not None)
 
     def as_json(self) -> list[dict[str, Any]]:
         """Return what is known of servers that are failing or silent, for another process."""

@@ -32,6 +32,9 @@ _REFUSED_LATELY = 3.0
 _RESET_LATELY = 30.0
 """Seconds since a client was reset in which a connection that stays open without a byte says little: some reset who sends something."""
 
+_BY_CLIENTS: tuple[ServerFailure, ...] = ("reset", "tls-failed")
+"""What a server may do rightly for what one client sends: of one or two sources, it says nothing."""
+
 _SILENT_CLIENTS = 5
 _SILENT_AFTER = 15.0  # seconds since the first of them has sent something
 _PATIENCE = 3.0  # seconds that the last of them had for a byte
@@ -79,7 +82,7 @@ class Activity:
     Attributes:
         failed: Its failures, by cause.
         waiting: The sources of clients that have had no byte from it.
-        reset: The sources of clients that it has reset before its first byte.
+        reset: The sources of clients that it has reset before its first byte, or whose TLS failed.
     """
 
     connected: int = 0
@@ -109,11 +112,13 @@ class ServerObservation:
         failures: Attempts in a row that have failed.
         may_be_silent: Whether an answer can be expected of it.
         is_udp: Whether it gets datagrams, which may go unanswered without a server, too.
+        tries_tls: Whether an attempt of txmux itself includes TLS, as that of a client does.
         usual: For how many seconds its clients usually wait for its first byte; see `usual_wait`.
     """
 
     may_be_silent: bool = True
     is_udp: bool = False
+    tries_tls: bool = attrs.field(default=False, kw_only=True)
     usual: float = attrs.field(default=0.0, kw_only=True)
     failures: int = attrs.field(default=0, init=False)
     _first_failure: float = attrs.field(default=0.0, init=False)
@@ -124,7 +129,8 @@ class ServerObservation:
     _young: deque[tuple[float, int]] = attrs.field(factory=deque, init=False)
     _settled: int = attrs.field(default=0, init=False)
     _resets: int = attrs.field(default=0, init=False)
-    _sources: set[int] = attrs.field(factory=set, init=False)  # that were reset
+    _by_clients: int = attrs.field(default=0, init=False)  # of the failures
+    _sources: set[int] = attrs.field(factory=set, init=False)  # of those
     _is_tried: bool = attrs.field(default=False, init=False)  # without success
     _silence: Silence = attrs.field(factory=lambda: Silence(_SILENT_CLIENTS), init=False)
 
@@ -157,13 +163,14 @@ class ServerObservation:
                 self._kind, self._cause = kind, FAILURE_TEXTS[kind]
         if self.failures:
             self._resets += failed.get("reset", 0)
+            self._by_clients += sum(failed.get(cause, 0) for cause in _BY_CLIENTS)
             if len(self._sources) < ENOUGH_SOURCES:
                 self._sources.update(activity.reset)
             if activity.connected:
                 self._young.append((now, activity.connected))
 
     def _clear(self) -> None:
-        self.failures = self._settled = self._resets = 0
+        self.failures = self._settled = self._resets = self._by_clients = 0
         self._cause, self._is_tried = "", False
         self._young.clear()
         self._sources.clear()
@@ -173,7 +180,8 @@ class ServerObservation:
         if not ok:
             self._cause, self._is_tried = why, True
             return
-        lately = _REFUSED_LATELY if self.is_udp else _RESET_LATELY if self._kind == "reset" else 0.0
+        is_met = self._kind != "reset" and (self._kind != "tls-failed" or self.tries_tls)
+        lately = _REFUSED_LATELY if self.is_udp else 0.0 if is_met else _RESET_LATELY
         if has_answered or now - self._last_failure >= lately:
             self._clear()
             self._silence.clear()  # those had no connection
@@ -201,7 +209,7 @@ class ServerObservation:
     def _is_failing(self) -> bool:
         """Whether enough attempts have failed, other than by what one source sends, which a server may reset rightly."""
         are_several = len(self._sources) >= ENOUGH_SOURCES or self._is_tried
-        return self.failures - (0 if are_several else self._resets) >= FAILURES
+        return self.failures - (0 if are_several else self._by_clients) >= FAILURES
 
     def why(self, state: ObservedState, now: float) -> str:
         if state == "silent":
@@ -226,6 +234,7 @@ class ServerObservation:
             "asked": [now - silence.first, now - silence.reached],
             "sources": {str(source): now - at for source, at in silence.sources.items()},
             "resets": [self._resets, *self._sources],
+            "by_clients": self._by_clients,
             "tried": self._is_tried,
             "usual": self.usual,
         }
@@ -242,6 +251,7 @@ class ServerObservation:
         sources = fields["sources"].items()
         self._silence.sources = {int(source): now - float(age) for source, age in sources}
         self._resets, *reset = map(int, fields["resets"])
+        self._by_clients = int(fields.get("by_clients", self._resets))
         self._sources, self._is_tried = {*reset}, bool(fields["tried"])
         self.usual = float(fields["usual"])
 

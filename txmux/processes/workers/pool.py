@@ -21,6 +21,7 @@ from txmux.net.channel.message import Message
 from txmux.processes.conditions import Conditions
 from txmux.processes.workers.moving import WorkerHandover
 from txmux.processes.workers.worker import Worker
+from txmux.telemetry.attention import OF_FEW
 from txmux.telemetry.steps import RecurringSteps
 
 _FLOWS_MOVED = 5.0  # seconds; as long as a port waits for flows of another process
@@ -384,7 +385,8 @@ class WorkerPool:
         if not reports:
             return [NONE_ANSWERS]
         # By section, since workers may have different reasons.
-        lines = {line.partition(": ")[0]: line for line in itertools.chain(*reports)}
+        every = sorted(itertools.chain(*reports), key=lambda line: line.endswith(OF_FEW))
+        lines = {line.partition(": ")[0]: line for line in every}
         by_worker = [{line.partition(": ")[0] for line in report} for report in reports]
         everywhere = by_worker[0].intersection(*by_worker[1:])
         # A listener is served if one worker accepts its clients: others may be new.

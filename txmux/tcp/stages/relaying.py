@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import attrs
 from typing_extensions import override
 
-from txmux.client.client_table import source_number
 from txmux.net.relay.ends import NO_RECEIVER
 from txmux.net.relay.interface import RelayedBytes, RelayResult, RelayState, Timeouts
 from txmux.net.relay.kernel import has_plain_socket
 from txmux.tcp.stage import Stage, count_asked
 from txmux.tcp.transitions import Ended
+from txmux.transport import source_number
 
 if TYPE_CHECKING:
     from txmux.backends.connect.client import ProxyClient
@@ -107,7 +107,8 @@ class Relaying(Stage):
         if self._is_answered or self._member is None:
             return
         if reason == "server-reset":
-            self._member.counts.reset(source_number(self._client.record.client))
+            source = source_number(self._client.record.client)
+            self._member.counts.failed("reset", source=source)
         elif self._asked_ms is not None:
             self._member.counts.unanswered()
 

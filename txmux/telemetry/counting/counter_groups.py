@@ -146,7 +146,9 @@ SERVER = _block(
     "bytes out",
     "local faults",  # of the failed: causes on this machine
     _each("waiting", "012"),  # the last sources of clients that it owed a byte: see `sources_in`
-    _each("reset", "012"),  # the same of those that it has reset before its first byte
+    _each(
+        "reset", "012"
+    ),  # the same of those that it has reset before its first byte, or whose TLS failed
     _each("failed", get_args(ServerFailure)),
 )
 PROCESS = _block("process", "spliced", "restarts", "lost lines", "turns")

@@ -224,16 +224,21 @@ class ServerCounts(_CountedCells):
     def released(self) -> None:
         self.cells[_RELEASED] += 1
 
-    def failed(self, cause: ServerFailure, *, is_local: bool = False) -> None:
-        """Count a failed connection; with `is_local` the fault is this machine's, and says nothing about the server."""
+    def failed(
+        self, cause: ServerFailure, *, is_local: bool = False, source: int | None = None
+    ) -> None:
+        """Count a failed connection.
+
+        Args:
+            cause: How it failed.
+            is_local: Whether the fault is this machine's, and says nothing about the server.
+            source: Of the client, if what that one sends may be the reason; see `source_number`.
+        """
         self.cells[_FAILED[cause]] += 1
         self.cells[_LOCAL] += is_local
         self.cells[_LAST_FAILURE] = failure_cell(time.time(), cause)
-
-    def reset(self, source: int) -> None:
-        """It has reset a client's connection before its first byte; see `source_number`."""
-        self.failed("reset")
-        self._note(source, RESET)
+        if source is not None:
+            self._note(source, RESET)
 
     def asked(self, source: int) -> None:
         """It could answer a client, or has spoken first; see `source_number`."""

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import attrs
 
 from txmux.rules.model import Backend, Rules
-from txmux.telemetry.attention import AttentionItem
+from txmux.telemetry.attention import OF_FEW, AttentionItem, beside_busiest
 from txmux.telemetry.counting.counter_groups import (
     BACKEND,
     CONNECT,
@@ -286,12 +286,6 @@ class Gauges:
         )
 
 
-def beside_busiest(rates: Iterable[float]) -> float:
-    """Return what is left of a rate without its two busiest sources; the rate is the highest, and that of each source follows it."""
-    of_all, *busiest = sorted(rates, reverse=True)
-    return max(0.0, of_all - sum(busiest[:2]))
-
-
 def _distinct(reports: Iterable[Iterable[str]]) -> list[str]:
     return [*dict.fromkeys(itertools.chain(*reports))]
 
@@ -301,8 +295,9 @@ def _lacking_ports(
 ) -> dict[tuple[str, str], tuple[str, int, float]]:
     ports: dict[tuple[str, str], tuple[str, int, float]] = {}
     for backend, server, why, count, since in itertools.chain(*reports):
-        _, before, first = ports.get((backend, server), (why, 0, since))
-        ports[backend, server] = why, before + count, min(first, since)
+        other, before, first = ports.get((backend, server), (why, 0, since))
+        worst = max(why, other, key=lambda one: one.endswith(OF_FEW))
+        ports[backend, server] = worst, before + count, min(first, since)
     return ports
 
 
