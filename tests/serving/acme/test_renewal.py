@@ -245,7 +245,9 @@ class RenewalTests(TestCase):
         made = Certificates(reactor, lambda _: succeed(None), lambda: None, now=lambda: now[0])
         end = TlsEnd((folder / "a.example.pem",), acme=("a.example",))
         settings = Settings(acme="https://a.example/dir", acme_folder=folder)
-        made.use(Rules(Path("x.ini"), settings, (), (Route("site", (), None, terminate_tls=end),)))
+        made.commit(
+            Rules(Path("x.ini"), settings, (), (Route("site", (), None, terminate_tls=end),))
+        )
         hurrying: Any = Hurrying()
         made._authority = hurrying
         for hours, count in ((1, 2), (23, 2), (2, 3)):
