@@ -263,8 +263,8 @@ class ObservedTest(SupervisedTestCase):
             self.assertEqual([peer.received for peer in peers.peers], [local])
             self.write(self.file.read_text().replace("proxy_protocol = v2", "tls = yes"))
             self.assertTrue((await self.running.reload()).ok)
-            for _ in range(3):
-                self.counts().failed("tls-failed")
+            for source in range(3):
+                self.counts().failed("tls-failed", source=source)
             await self.pass_seconds(3)
             self.assertEqual(await self.state(), "failing")
             hello = peers.peers[-1].received
