@@ -166,13 +166,7 @@ def not_served(missing: Iterable[str]) -> Iterator[AttentionItem]:
 def clients_that_wait(
     held: Mapping[str, float], waiting: Mapping[str, int], now: float
 ) -> Iterator[AttentionItem]:
-    """Find backends whose clients wait.
-
-    Args:
-        held: Until when an operator holds the clients of a backend, by the monotonic clock.
-        waiting: How many clients wait, by backend.
-        now: The same clock's time.
-    """
+    """`held` is until when an operator holds the clients of a backend, by the monotonic clock, as is `now`; `waiting` is how many wait."""
     ends = {name: until for name, until in held.items() if until > now}
     for name in dict.fromkeys([*ends, *waiting]):
         count, until = waiting.get(name, 0), ends.get(name, 0.0)
@@ -230,7 +224,6 @@ def killed_workers(
 
 
 def refused_calls(calls: Mapping[str, tuple[float, int]]) -> Iterator[AttentionItem]:
-    """Find system calls that the sandbox has refused; see `ServiceState.refused_calls`."""
     if calls:
         since, number = min(calls.values())
         names = _and_more([*calls][:_MOST_NAMED], len(calls))
@@ -238,7 +231,6 @@ def refused_calls(calls: Mapping[str, tuple[float, int]]) -> Iterator[AttentionI
 
 
 def failing_steps(failing: Mapping[str, tuple[float, str]]) -> Iterator[AttentionItem]:
-    """Find what the service cannot do; see `RecurringSteps.failing`."""
     for step, (since, why) in failing.items():
         yield rows.STEP_FAILS.item(since, step=step, why=why)
 

@@ -91,10 +91,6 @@ class Alert:
     quiet: Sequence[Mapping[str, str]] = ()
 
 
-def _several(alerts: Alert | Sequence[Alert] | str) -> Sequence[Alert] | str:
-    return (alerts,) if isinstance(alerts, Alert) else alerts
-
-
 @attrs.frozen(eq=False, kw_only=True)
 class AttentionRow:
     """What all items of a kind have in common; an item has values for the names in ``{}``.
@@ -118,7 +114,7 @@ class AttentionRow:
     when: str = attrs.field(validator=min_len(1))
     runbook: str = attrs.field(validator=min_len(1))
     sources: str = attrs.field(validator=min_len(1))
-    alerts: Sequence[Alert] | str = attrs.field(converter=_several, validator=min_len(1))
+    alerts: Sequence[Alert] | str = attrs.field(validator=min_len(1))
 
     def item(self, since: float | None = None, **names: object) -> AttentionItem:
         templates = {"text": self.text, "cause": self.cause, "do": self.do, "subject": self.subject}

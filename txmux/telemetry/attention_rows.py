@@ -61,11 +61,11 @@ _backend = partial(
     runbook="a-server-is-down", sources="as its servers, above")
 NO_SERVER = _backend(
     level="critical", when="no server of a backend that is in use can serve",
-    alerts=Alert(
+    alerts=[Alert(
         "TxmuxBackendWithoutServer", "backend {{ $labels.backend }} has no server that is up, and turns clients away",
         "`txmux servers {{ $labels.backend }}` says of each server why it is not up, and since when.", expr='txmux_backend_attention{level="critical"} == 1', lasts="1m",
         fires=_server("down") | _server("silent", "t") | {'txmux_backend_attention{backend="b",level="critical"}': "1x60"},
-        quiet=(UP, DRAINED, _server("maintenance", up=True))))
+        quiet=(UP, DRAINED, _server("maintenance", up=True)))])
 FEWER_SERVERS = _backend(
     level="warning",
     when="some of its servers cannot: down, ejected, failing, silent, without an address; or none can, and its clients go to its fallback, or are held, or it is not in use",
@@ -85,9 +85,9 @@ FEWER_SERVERS = _backend(
 SERVERS_TAKEN_OUT = _backend(level="note", when="an operator, or `down` in the rules, has taken all its servers out", alerts=_PLANNED)
 
 _accept = partial(AttentionRow, what="accept", link="#listeners", subject="{name}", runbook="clients-cannot-connect")
-_CANNOT_ACCEPT = Alert(
+_CANNOT_ACCEPT = [Alert(
     "TxmuxCannotAccept", "txmux on {{ $labels.instance }} cannot accept clients",
-    "A listener lacks descriptors or memory for them, or its socket could not be opened. `txmux status` says which, and why; `txmux clients` shows who has the most connections.")
+    "A listener lacks descriptors or memory for them, or its socket could not be opened. `txmux status` says which, and why; `txmux clients` shows who has the most connections.")]
 CANNOT_ACCEPT = _accept(
     level="critical", text="listener {name}: cannot accept", cause="{why}", do=_MORE_ROOM, is_logged=True, sources=_OF_MANY, alerts=_CANNOT_ACCEPT,
     when="a listener cannot accept: no worker has descriptors or memory for more clients")
@@ -117,16 +117,16 @@ _ports = partial(
 NO_SOURCE_PORT = _ports(
     level="critical", do="name more addresses in 'source', or widen net.ipv4.ip_local_port_range", sources=_OF_MANY,
     when="connections to a server fail since no source port is left; until a minute without one, or a connection five seconds after the last",
-    alerts=Alert(
+    alerts=[Alert(
         "TxmuxNoSourcePort", "txmux on {{ $labels.instance }} has no source port left towards a server",
-        "`txmux status` names the server. Give the backend more addresses by `source`, or widen net.ipv4.ip_local_port_range; `txmux clients` shows who has the most connections."))
+        "`txmux status` names the server. Give the backend more addresses by `source`, or widen net.ipv4.ip_local_port_range; `txmux clients` shows who has the most connections.")])
 PORTS_TAKEN_BY_FEW = _ports(level="warning", do=_LIMIT, sources=_FULL, alerts=COMMON, when="no source port is left towards a server, and one or two sources have most of them")
 FEW_DESCRIPTORS = AttentionRow(
     what="descriptors", level="warning", text="file descriptors are running out: {opened} of {most} are open", do=_MORE_ROOM, subject="share", runbook="clients-cannot-connect",
     sources=_FULL, when="80 % of the descriptors of a process are open",
-    alerts=Alert(
+    alerts=[Alert(
         "TxmuxDescriptorsShort", "txmux on {{ $labels.instance }} has few descriptors left",
-        "When there is none, clients wait to be accepted. Raise LimitNOFILE=, or lower max_connections; `txmux clients` shows who has the most connections.", lasts="2m"))
+        "When there is none, clients wait to be accepted. Raise LimitNOFILE=, or lower max_connections; `txmux clients` shows who has the most connections.", lasts="2m")])
 
 _worker = partial(AttentionRow, what="workers", link="#workers", runbook="a-worker-was-started-again", sources=FAULT, alerts=COMMON)
 NO_WORKER_SERVES = _worker(level="critical", text="no worker serves", do=SEE_LOG, subject="all", when="no worker serves, and none is about to")
@@ -151,30 +151,30 @@ WORKERS_KILLED = _worker(
 HELPER_GONE = AttentionRow(
     what="helper", level="critical", text="{text}", do="{do}", subject="helper", is_logged=True, runbook="the-helper-has-ended", sources=NOBODY,
     when="the helper of [`user`](rules.md#user-and-group) has ended, or is halted",
-    alerts=Alert(
+    alerts=[Alert(
         "TxmuxHelperEnded", "the helper of txmux on {{ $labels.instance }} has ended, or is halted",
-        "Clients are served, but no reload, upgrade or change of a certificate is possible, and the service stops if a worker ends. `txmux status` says what to do; restart the service when that suits you."))
+        "Clients are served, but no reload, upgrade or change of a certificate is possible, and the service stops if a worker ends. `txmux status` says what to do; restart the service when that suits you.")])
 
 _log = partial(
     AttentionRow, what="log", level="warning", cause="{why}", subject="{name}", is_logged=True, runbook="there-is-nothing-in-the-log",
     sources="none: a disk that is full; limit the log's size",
-    alerts=Alert(
+    alerts=[Alert(
         "TxmuxLogLinesLost", "txmux on {{ $labels.instance }} could not write lines of its logs",
         "The disk is full, or what reads the log is too slow. `txmux status` says which log, how many lines, and why.", expr="increase(txmux_access_log_lost_total[15m]) > 0",
-        fires={"txmux_access_log_lost_total": "0+9x60"}, quiet=({"txmux_access_log_lost_total": "9x60"},)))
+        fires={"txmux_access_log_lost_total": "0+9x60"}, quiet=({"txmux_access_log_lost_total": "9x60"},))])
 LINES_LOST = _log(
     text="{name}: {lines} lost", do="make room on its disk, or see why what reads it does not keep up", when="a log cannot be written: how many lines are lost, and why")
 LOG_NOT_OPENED = _log(text="{name}: cannot be opened", do="let the service write to it, then txmux reload", when="its file cannot be opened")
 
 _source = partial(
     AttentionRow, what="sources", level="warning", is_logged=True, runbook="what-txmux-asks-of-others-fails", sources=_ASKED,
-    alerts=Alert(
+    alerts=[Alert(
         "TxmuxSourceFails", "txmux on {{ $labels.instance }} gets no good answer from {{ $labels.address }}",
         "`txmux status` says for what it is asked, why there is no good answer, and what does not work meanwhile: without Redis, limits and bans apply to this machine alone.",
         expr='min by (instance, address) (label_replace(txmux_source_up, "address", "$1", "source", "[^ ]+ (.*)")) == 0', lasts="1m",
         # One for all that Redis is asked for.
         fires={**{f'txmux_source_up{{source="{kind} redis.example:6379"}}': "0x60" for kind in ("bans", "limits")}, "txmux_cluster_up": "0x60"},
-        quiet=({'txmux_source_up{source="bans s"}': "1x60"},)))
+        quiet=({'txmux_source_up{source="bans s"}': "1x60"},))])
 SOURCE_FAILS = _source(
     text="{source.name}: no good answer for {age}; {source.effect}", cause="{source.why}", do="see whether it runs and this machine reaches it; it is asked again by itself",
     subject="{source.name}", when="one of `sources` has had no good answer for more than a minute")
@@ -193,25 +193,25 @@ _certificate = partial(
     subject="{where} {name} {file}", runbook="clients-warn-of-the-certificate", sources=NOBODY)
 CERTIFICATE_ENDED = _certificate(
     level="critical", when="one has ended",
-    alerts=Alert(
+    alerts=[Alert(
         "TxmuxCertificateEnded", "certificate {{ $labels.file }} of route {{ $labels.route }} has ended",
         "Clients refuse it. Put a new one into the file, which is read by itself; `txmux certificates` shows those in use, and `txmux status` why one by ACME was not renewed.",
-        expr="txmux_certificate_expiry_timestamp_seconds <= time()", fires={_EXPIRY % "f": "600x60"}, quiet=({_EXPIRY % "f": f"{90 * _DAY}x60"},)))
+        expr="txmux_certificate_expiry_timestamp_seconds <= time()", fires={_EXPIRY % "f": "600x60"}, quiet=({_EXPIRY % "f": f"{90 * _DAY}x60"},))])
 CERTIFICATE_ENDS = _certificate(
     level="warning", when="one ends within 14 days",
-    alerts=Alert(
+    alerts=[Alert(
         "TxmuxCertificateEnds", "certificate {{ $labels.file }} of route {{ $labels.route }} ends in {{ $value | humanizeDuration }}",
         "Put a new one into the file, which is read by itself; `txmux certificates` shows those in use. Of those by ACME, TxmuxCertificateUnusable says if they cannot be renewed.",
         expr='label_replace(txmux_certificate_expiry_timestamp_seconds, "name", "$1", "file", ".*/(.+)[.]pem") - time() < 14 * 86400 > 0\n'
              "unless on (instance, name) txmux_certificate_expires_seconds",
         fires={_EXPIRY % "f": f"{10 * _DAY}x60"},
-        quiet=({_EXPIRY % "f": f"{90 * _DAY}x60"}, {_EXPIRY % "/acme/a.example.pem": f"{5 * _DAY}x60", 'txmux_certificate_expires_seconds{name="a.example"}': f"{5 * _DAY}x60"})))
+        quiet=({_EXPIRY % "f": f"{90 * _DAY}x60"}, {_EXPIRY % "/acme/a.example.pem": f"{5 * _DAY}x60", 'txmux_certificate_expires_seconds{name="a.example"}': f"{5 * _DAY}x60"}))])
 
 _renewal = partial(
     AttentionRow, what="renewal", link="#certificates", is_logged=True, runbook="clients-warn-of-the-certificate", sources=NOBODY,
-    alerts=Alert(
+    alerts=[Alert(
         "TxmuxCertificateUnusable", "a certificate or key of txmux on {{ $labels.instance }} cannot be read or renewed",
-        "Clients get the one in use until it ends. `txmux status` says which, and why.", lasts="5m"))
+        "Clients get the one in use until it ends. `txmux status` says which, and why.", lasts="5m")])
 _own_certificate = partial(_renewal, text="{name} {provisional}", cause="{why}", do=_RENEW, subject="{name}")
 _not_renewed = partial(_renewal, cause="{why}", do=_RENEW, subject="{name}")
 NO_CERTIFICATE = _own_certificate(level="critical", when="a first certificate could not be had by ACME")
@@ -249,9 +249,9 @@ CLIENTS_HELD = _hold(
 RELOAD_FAILED = AttentionRow(
     what="reload", level="warning", text="the last reload {outcome}", cause="{why}", do="{do}", link="#rules", subject="reload", is_logged=True, runbook="a-reload-fails",
     sources=NOBODY, when="the last reload failed, or is in force but not complete",
-    alerts=Alert(
+    alerts=[Alert(
         "TxmuxReloadFailed", "the rules of txmux on {{ $labels.instance }} could not be reloaded",
-        "The previous rules are in force. `txmux status` has the first reason, and the service's log all of them; what is not in the files, such as a port that another program has, `txmux check` does not find."))
+        "The previous rules are in force. `txmux status` has the first reason, and the service's log all of them; what is not in the files, such as a port that another program has, `txmux check` does not find.")])
 _upgrade = partial(AttentionRow, what="upgrade", runbook=SELF, sources=NOBODY)
 UPGRADE_FAILED = _upgrade(
     level="warning", text="the last upgrade failed, this process keeps serving", cause="{why}", do="txmux upgrade, once the cause is mended", subject="failed", is_logged=True,
