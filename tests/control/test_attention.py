@@ -348,7 +348,7 @@ class MeasuredTest(SynchronousTestCase):
             certificates=[
                 ("r", "a.pem", 2 * day),
                 ("r", "x.pem", 2 * day),
-                ("r", "y.pem", 0),
+                ("r", "y.pem", day),
                 ("r", "z.pem", 16 * day),
             ],
             troubles=["it burns"],
@@ -359,7 +359,7 @@ class MeasuredTest(SynchronousTestCase):
             [(item.level, item.what, item.text, item.cause) for item in measured(gauges, rules, day)],
             [
                 ("warning", "certificates", "the certificate x.pem of route r ends in 1 day, on 1970-01-03 00:00 UTC", ""),
-                ("critical", "certificates", "the certificate y.pem of route r ended on 1970-01-01 00:00 UTC", ""),
+                ("critical", "certificates", "the certificate y.pem of route r ended on 1970-01-02 00:00 UTC", ""),
                 ("warning", "certificates", "the certificate c.pem of backend web ends in 2 h, on 1970-01-02 02:00 UTC", ""),
                 ("warning", "renewal", "it burns", ""),
                 ("warning", "descriptors", "file descriptors are running out: 900 of 1000 are open", ""),
