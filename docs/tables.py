@@ -32,6 +32,19 @@ def keys(page: str) -> str:
         rows = (_key_row(name, key) for name, key in table.items())
         columns = ("key", "takes", "default", "meaning")
         page = _with_table(page, f"the keys of {HEADERS[kind]}", columns, rows)
+    return secrets(page)
+
+
+def secrets(page: str) -> str:
+    """Write whose secrets workers have, and whose only the supervisor has."""
+    named: dict[str, list[str]] = {"workers": [], "the supervisor": []}
+    for table in TABLES.values():
+        for name, key in table.items():
+            if key.is_secret:
+                named["the supervisor" if key.opens == "supervisor" else "workers"].append(name)
+    for who, names in named.items():
+        begin, keys = f"<!-- {who}, by script/docs -->", ", ".join(f"`{name}`" for name in names)
+        page = re.sub(f"({begin}).*?(<!-- end -->)", rf"\1{keys}\2", page)
     return page
 
 
@@ -153,6 +166,7 @@ PAGES = {
     _ROOT / "docs/reference/matchers.md": matchers,
     _ROOT / "docs/how-to/watch-and-steer.md": senders,
     _ROOT / "README.md": readme,
+    _ROOT / "SECURITY.md": secrets,
     **_ALERTS["PAGES"],
 }
 """What writes the generated parts of each page: gets the page's text and returns it as it should be."""
