@@ -137,7 +137,7 @@ class StructureTest(SynchronousTestCase):
             and isinstance(node.value, str)
             and re.fullmatch(r"txmux(\.[a-z_]+){2,}", node.value)
         }
-        self.assertIn(("processes/workers/starting.py", "txmux.client.tls.ech"), named)
+        self.assertIn(("rules/reading/listener.py", "txmux.client.tls.ech"), named)
         gone = {
             one
             for one in named

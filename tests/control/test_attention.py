@@ -42,7 +42,7 @@ from txmux.control.report import Report
 from txmux.control.rules_index import RulesIndex
 from txmux.net.sockets.queues import Overflow
 from txmux.processes.privilege.opener import HELPER_ENDED
-from txmux.rules.lint.secrets import readable_secrets, secret_files
+from txmux.rules.lint.secrets import open_secrets, secret_files
 from txmux.rules.model import Backend, Refusal, Route, Rules, Settings, TlsEnd
 from txmux.rules.reading.parser import parse
 from txmux.serving.listen_addresses import listen_addresses
@@ -302,9 +302,7 @@ class AdviceTest(SynchronousTestCase):
             *outdated_rules("rules.ini", has_changed=True),
             *failed_upgrade(failed),
             *failed_reload(failed, "rules.ini"),
-            *secrets(
-                readable_secrets(rules, secret_files(rules)), "the file of tokens has an error"
-            ),
+            *secrets(open_secrets(rules, secret_files(rules)), "the file of tokens has an error"),
             *bans_without_room([f"bans of other machines that do not apply here: 1; {FULL}"]),
             *measured(gauges, rules, 9.0),
             *measured(Gauges(flooding={"": 9e9}), rules, 9.0),

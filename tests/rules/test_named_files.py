@@ -9,8 +9,8 @@ from tests.support import named_files as files
 from tests.support.certificates import make_authority
 from tests.support.named_files import OPEN, SECRETS, folder_of_files
 from txmux.errors import sudo_for
-from txmux.processes.privilege.helper import Named
-from txmux.rules.lint.secrets import readable_secrets, secret_files
+from txmux.processes.privilege.helper import AllowedPaths
+from txmux.rules.lint.secrets import open_secrets, secret_files
 from txmux.rules.model import Rules
 from txmux.rules.named_files import named_files
 from txmux.rules.problems import Problem, RulesError
@@ -22,7 +22,7 @@ RULES = files.RULES + files.BY_TWISTED
 
 
 def _readable(rules: Rules) -> list[Problem]:
-    return [*readable_secrets(rules, secret_files(rules))]
+    return [*open_secrets(rules, secret_files(rules))]
 
 
 class KeyTests(SynchronousTestCase):
@@ -52,17 +52,17 @@ class KeyTests(SynchronousTestCase):
         named = {str(file.path).removeprefix(str(folder)) for file in found.values()}
         self.assertEqual(named - texts, {"/rules.ini", "/acme_folder/b.example.pem"})
         self.assertEqual(texts - named, set())
-        allowed = Named.by(rules)
+        allowed = AllowedPaths.of(rules).opens
         for opens, names in SECRETS.items():
             for name in names:
                 path = str(folder / name)
-                self.assertEqual(path in allowed.secrets, opens == "supervisor", name)
-                self.assertEqual(path in allowed.files, opens == "worker", name)
+                self.assertEqual(path in allowed["supervisor"], opens == "supervisor", name)
+                self.assertEqual(path in allowed["worker"], opens == "worker", name)
         self.assertLessEqual(
-            {str(folder / "acme_ca"), str(folder / "acme_folder")}, allowed.secrets
+            {str(folder / "acme_ca"), str(folder / "acme_folder")}, allowed["supervisor"]
         )
-        self.assertEqual(allowed.folders, {str(folder / "ech_keys")})
-        self.assertEqual(allowed.log, str(folder / "logs/access.log"))
+        self.assertEqual(allowed["worker-folder"], {str(folder / "ech_keys")})
+        self.assertEqual(allowed["worker-log"], {str(folder / "logs/access.log")})
 
     def test_readable_by_all(self) -> None:
         """Each secret that every user can read is warned of, also one within a file or a folder; nothing else, and none to which no way leads."""

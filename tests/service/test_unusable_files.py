@@ -24,7 +24,7 @@ from txmux.client.tunnel_users import TunnelUsers
 from txmux.errors import MuxError
 from txmux.files import LARGEST
 from txmux.processes.usable import unusable
-from txmux.processes.workers.starting import modules_for
+from txmux.rules.keys_in_use import needed_modules
 from txmux.rules.model import Rules
 from txmux.rules.problems import Problem, RulesError
 
@@ -94,7 +94,7 @@ class AgreementTest(DamagedFilesCase):
 
     def test_modules(self) -> None:
         """What is imported before the first worker is forked is there, for rules that have everything."""
-        modules = [*modules_for(load(self.file))]
+        modules = [*needed_modules(load(self.file))]
         self.assertGreater(len(modules), 5)
         self.assertEqual([name for name in modules if find_spec(name) is None], [])
 

@@ -65,9 +65,9 @@ server = ssl:b.example:443:hostname=b.example:privateKey={0}/server
 SECRETS = {
     "supervisor": ["admin_token", "admin_tokens", "consul", "crowdsec_key"],
     "worker": [
-        *("shared_limits", "endpoint", "terminate_tls", "tunnel_users"),
-        *("tls_client_certificate", "via", "server"),
+        *("shared_limits", "terminate_tls", "tunnel_users", "tls_client_certificate", "via"),
     ],
+    "worker-itself": ["endpoint", "server"],
 }
 OPEN = ["acme_ca", "geo_databases", "tls_client_ca", "tls_client_crl", "tls_ca"]
 FILES = (

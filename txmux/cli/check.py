@@ -138,13 +138,16 @@ def _check(
     with launch.acting():
         unwritable = missing_privileges(rules, _privileges(launch))
     mistakes = [
-        *lint(rules, None if launch.account is None else _file_user(launch, launch.account)),
+        *lint(
+            rules,
+            None if launch.account is None else _file_user(launch, launch.account),
+            () if rules.settings.sandbox == "off" else readable(),
+        ),
         *closed_listeners(rules),
         *unchecked_backends(rules),
         *token_as_path(rules),
         *unwritable,
         *cut_signatures(rules, matchers),
-        *_exposed_secrets(rules),
         *unprivileged,
         *found,
     ]
@@ -186,7 +189,7 @@ def _closed_to(
         closed = closed_files(rules)
     user = _file_user(launch, account)
     for file, path in closed:
-        is_opened = is_helped and file.key not in {"endpoint", "server"}
+        is_opened = is_helped and file.row.opens != "worker-itself"
         if not is_opened and not any(map(path.is_relative_to, launch.own)):
             is_at_home = Path(os.path.realpath(path)).is_relative_to(_HOME)
             advice = _MOVE if is_at_home else f"run: {user.to_open(path)}"
@@ -230,19 +233,6 @@ def _has_address(address: str) -> bool:
     except OSError as problem:
         return problem.errno != errno.EADDRNOTAVAIL
     return True
-
-
-def _exposed_secrets(rules: Rules) -> Iterator[Problem]:
-    """Find secrets that workers do not get, but could read where they are."""
-    if rules.settings.sandbox == "off":
-        return
-    folders = [Path(os.path.realpath(path)) for path in readable()]
-    for file in named_files(rules):
-        if file.is_secret and file.opens == "supervisor":
-            real = Path(os.path.realpath(file.path))  # `resolve` raises for a link to itself
-            for folder in [folder for folder in folders if real.is_relative_to(folder)][:1]:
-                message = f"workers can read what is in '{folder}', also in the sandbox, since Python or the system has files there; move '{file.path}' to another folder"
-                yield file.section.problem(message, file.key)
 
 
 def _transparent_sources(rules: Rules) -> tuple[list[Problem], list[str]]:

@@ -337,7 +337,7 @@ class Control:
             *attention.silent_workers(condition),
             *(attention.processes(self.state, now, time.monotonic()) if self.state else ()),
             *attention.measured(gauges, self.rules, now),
-            *attention.secrets(self.index.readable_secrets, self.token_problem),
+            *attention.secrets(self.index.open_secrets, self.token_problem),
             *(self._renewed.attention() if self._renewed is not None else ()),
             *attention.bans_without_room(self._sharing.problems),
             *self.refusing(gauges),

@@ -9,7 +9,7 @@ from functools import cached_property
 
 from txmux.control.report import UnknownError
 from txmux.net.turns import look_in_thread
-from txmux.rules.lint.secrets import readable_secrets, secret_files
+from txmux.rules.lint.secrets import open_secrets, secret_files
 from txmux.rules.model import Backend, Route, Rules, Section, Server
 from txmux.rules.model.rules import OPTIONS
 from txmux.rules.model.section import NOWHERE
@@ -23,7 +23,7 @@ class RulesIndex:
 
     def __init__(self, rules: Rules) -> None:
         self.rules = rules
-        self.readable_secrets: Sequence[Problem] = ()
+        self.open_secrets: Sequence[Problem] = ()
         self._lines: dict[str, Sequence[str]] = {}
         self._everywhere: dict[Transport | None, Sequence[str]] = {}
 
@@ -66,10 +66,10 @@ class RulesIndex:
         return secret_files(self.rules)
 
     async def look_at_secrets(self) -> None:
-        """Find in a thread which secrets every user of this machine can read, for `readable_secrets`."""
+        """Find in a thread which secrets every user of this machine can read, for `open_secrets`."""
         with suppress(OSError):  # who needs the file reports it
-            found = await look_in_thread(lambda: [*readable_secrets(self.rules, self.secrets)])
-            self.readable_secrets = found
+            found = await look_in_thread(lambda: [*open_secrets(self.rules, self.secrets)])
+            self.open_secrets = found
 
     @cached_property
     def places(self) -> Mapping[str, int]:

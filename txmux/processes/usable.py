@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -58,14 +59,14 @@ def closed_files(rules: Rules) -> list[tuple[NamedFile, Path]]:
     for file in named_files(rules):
         # `missing_privileges` finds what a service may not write.
         is_written = settings.acme_folder in {file.path, file.path.parent}
-        if file.opens != "worker-log" and not is_written and file.key not in unused:
+        if file.row.opens != "worker-log" and not is_written and file.key not in unused:
             closed.update((path, file) for path in _opened_for(file) if not may_read(path))
     return [(file, path) for path, file in closed.items()]
 
 
 def _opened_for(file: NamedFile) -> Iterator[Path]:
     yield file.path
-    if file.opens == "worker-folder":
+    if file.row.opens == "worker-folder":
         with suppress(OSError):  # it is a file, or has been yielded for that
             yield from (file.path / name for name in names_in(file.path) if is_ech_file(name))
 
@@ -102,8 +103,8 @@ def _readers(rules: Rules) -> Iterator[_Reader]:
             yield backend.section, "via", None, partial(_of_proxy, backend.via)
     yield from _readers_of_listeners(rules)
     for file in named_files(rules):
-        if file.key in {"crowdsec_key", "consul", "shared_limits"}:
-            yield file.section, file.key, None, partial(_of_source, file.key, file.path)
+        if file.row.reader:
+            yield file.section, file.key, None, partial(_read_by, file.row.reader, file.path)
 
 
 def _readers_of_listeners(rules: Rules) -> Iterator[_Reader]:
@@ -111,20 +112,14 @@ def _readers_of_listeners(rules: Rules) -> Iterator[_Reader]:
         for number, text in enumerate(listener.endpoints):
             if text.lower().startswith("ssl:"):
                 yield listener.section, "endpoint", number, partial(_of_endpoint, text)
-        if listener.ech_keys is not None:
-            yield listener.section, "ech_keys", None, partial(_of_keys, listener.ech_keys)
 
 
 # What few rules need is imported where they do: OpenSSL and clients of HTTP take a while.
 
 
-def _of_source(key: str, path: Path) -> None:
-    from txmux.access.lists.crowdsec import read_key  # noqa: PLC0415 - as above
-    from txmux.access.shared import client  # noqa: PLC0415 - as above
-    from txmux.backends.names.consul import read_token  # noqa: PLC0415 - as above
-
-    readers = {"crowdsec_key": read_key, "consul": read_token}
-    readers.get(key, client.read_password)(path)
+def _read_by(reader: str, path: Path) -> None:
+    module, _, name = reader.partition(":")
+    getattr(import_module(module), name)(path)
 
 
 def _of_authorities(path: Path, key: str) -> None:
@@ -164,12 +159,6 @@ def _of_endpoint(text: str) -> Iterable[tuple[str, float]]:
     key = files["privateKey"]
     pair = dict.fromkeys((files.get("certKey", key), key))
     return [read_identity(pair, "endpoint").valid_until]
-
-
-def _of_keys(path: Path) -> None:
-    from txmux.client.tls.ech import read_key_files  # noqa: PLC0415 - as above
-
-    read_key_files(path)
 
 
 def _access_log(rules: Rules) -> Iterator[Problem]:

@@ -209,15 +209,15 @@ class ListUpdates:
         """Return by name the identity of each source, its factory, and the seconds between two reads."""
         texts = {str(Path(path).absolute()): text for path, text in rules.files.texts.items()}
         databases = rules.settings.geo_databases
-        key = rules.settings.crowdsec_key
         for varying in varying_of(rules):
             if varying.kind == "file":
                 text = texts.get(varying.source)
                 make: Callable[[], ListSource] = partial(NetworksFile, Path(varying.source), text)
                 # One whose text was read again begins with that.
                 yield varying.name, (text, make, _FILES)
-            elif varying.kind == "crowdsec" and key is not None:
-                yield varying.name, (key, partial(self._crowdsec, varying.source, key), _CROWDSEC)
+            elif varying.kind == "crowdsec" and varying.key is not None:
+                make = partial(self._crowdsec, varying.source, varying.key)
+                yield varying.name, (varying.key, make, _CROWDSEC)
             elif varying.kind == "geo":
                 for path in databases:
                     make = partial(_Database, WatchedFile(path, LARGEST))

@@ -25,7 +25,8 @@ from txmux.processes.privilege.privilege import read_by_helper, start_helper
 from txmux.processes.privilege.sandbox import folders_of_python
 from txmux.processes.supervisor.notify import name_passed_sockets
 from txmux.processes.upgrade import ENDS
-from txmux.processes.workers.starting import STARTER, modules_for, reactor_of_workers, spawn_starter
+from txmux.processes.workers.starting import STARTER, reactor_of_workers, spawn_starter
+from txmux.rules.keys_in_use import needed_modules
 from txmux.rules.lint.warnings import lint
 from txmux.rules.model import Rules
 from txmux.rules.packing import share_with_forks
@@ -69,7 +70,7 @@ def start_early(rules: Rules, pidfile: str | Path | None) -> Child:
     """
     reactor = reactor_of_workers(import_module("twisted.internet.default").install.__module__)
     admin = _ADMIN if rules.settings.admin else ()
-    for module in (reactor, "txmux.service", STARTER, *admin, *modules_for(rules)):
+    for module in (reactor, "txmux.service", STARTER, *admin, *needed_modules(rules)):
         import_module(module)
     folders_of_python()  # it walks all modules
     give_back()

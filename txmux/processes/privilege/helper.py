@@ -13,11 +13,11 @@ import socket
 import stat
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import attrs
 
@@ -39,7 +39,7 @@ from txmux.processes.privilege.account import account_of
 from txmux.processes.supervisor.pidfile import name_process, unname_process
 from txmux.rules.model import Files, Rules
 from txmux.rules.model.listener import is_ech_file
-from txmux.rules.named_files import named_files
+from txmux.rules.named_files import paths_by_opener
 from txmux.rules.reading.parser import load_within_patience
 from txmux.rules.reading.values import Opens
 from txmux.serving.listen_addresses import ListenAddress, listen_addresses, open_address
@@ -48,48 +48,38 @@ from txmux.wire.jsontext import parse_json
 
 
 @attrs.define
-class Named:
+class AllowedPaths:
     """The files and addresses in the rules.
 
     Attributes:
-        files: Workers may read these.
-        folders: Workers may list these, and read the keys that are right in them.
-        secrets: Only the supervisor may read these.
+        opens: The files, by which process opens them.
         addresses: By listener and text.
         token: This file may be created.
     """
 
-    files: frozenset[str]
-    folders: frozenset[str]
-    secrets: frozenset[str]
-    log: str | None
+    opens: Mapping[Opens, set[str]]
     addresses: dict[tuple[str, str], ListenAddress]
     owner: tuple[int, int] | None
     token: str | None
 
     @classmethod
-    def by(cls, rules: Rules) -> Named:
-        opens: dict[Opens, set[str]] = {kind: set() for kind in get_args(Opens)}
-        for file in named_files(rules):
-            opens[file.opens].add(os.path.abspath(file.path))  # noqa: PTH100 - links stay
+    def of(cls, rules: Rules) -> AllowedPaths:
         token, account = rules.settings.admin_token, account_of(rules)
         return cls(
-            frozenset(opens["worker"] | opens["worker-folder"]),
-            frozenset(opens["worker-folder"]),
-            frozenset(opens["supervisor"]),
-            next(iter(opens["worker-log"]), None),
+            paths_by_opener(rules),
             {(address.listener, address.text): address for address in _addresses(rules)},
             account.owner if account else None,
-            os.path.abspath(token) if token else None,  # noqa: PTH100 - as above
+            os.path.abspath(token) if token else None,  # noqa: PTH100 - links stay
         )
 
     def may_be_read(self, path: str, *, may_all: bool) -> bool:
         """Return whether a path is exactly one of the rules, or that of a key in a folder of theirs."""
         folder, _, name = path.rpartition("/")
         return (
-            path in self.files
-            or (folder in self.folders and is_ech_file(name))
-            or (may_all and path in self.secrets)
+            path in self.opens["worker"]
+            or path in self.opens["worker-folder"]
+            or (folder in self.opens["worker-folder"] and is_ech_file(name))
+            or (may_all and path in self.opens["supervisor"])
         )
 
 
@@ -114,7 +104,7 @@ class Helper:
     _pidfile: Path | None = None
     _data: bytes | None = None
     _is_privileged: bool = attrs.field(default=True, kw_only=True)
-    _named: list[Named] = attrs.field(factory=list, init=False)
+    _named: list[AllowedPaths] = attrs.field(factory=list, init=False)
     _sockets: set[str] = attrs.field(factory=set, init=False)
     _bound: dict[str, FileId] = attrs.field(factory=dict, init=False)
     _files: Files = attrs.field(factory=Files, init=False)
@@ -211,7 +201,7 @@ class Helper:
 
     def _open(self, may_all: bool, path: str, *, write: bool) -> list[int]:  # noqa: FBT001 - bound by position
         if write:
-            owners = [named.owner for named in self._named if named.log == path]
+            owners = [named.owner for named in self._named if path in named.opens["worker-log"]]
             if not owners:
                 raise _not_named(path)
             return [open_log(Path(path), owners[0], alone=True)]
@@ -225,9 +215,9 @@ class Helper:
             else:
                 opened = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
         is_folder = stat.S_ISDIR(os.fstat(opened).st_mode)
-        if is_folder and not any(path in named.folders for named in self._named):
+        if is_folder and not any(path in named.opens["worker-folder"] for named in self._named):
             os.close(opened)
-            if any(path in named.files for named in self._named):
+            if any(path in named.opens["worker"] for named in self._named):
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
             raise _not_named(path)
         return [opened]
@@ -261,7 +251,7 @@ class Helper:
 
     def prepare(self, rules: Rules) -> None:
         """Allow what these rules name, too; after `commit`, nothing else."""
-        self._named = [*self._named[:1], Named.by(rules)]
+        self._named = [*self._named[:1], AllowedPaths.of(rules)]
         for address in self._named[-1].addresses.values():
             if address.kind == "unix":
                 self._sockets.add(address.key.removeprefix("unix:"))

@@ -8,7 +8,7 @@ import os
 import re
 import signal
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,6 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txmux.errors import MuxError
-from txmux.interfaces import Transport
 from txmux.net.channel import messages
 from txmux.net.channel.descriptorstream import RETRY
 from txmux.net.channel.message import Message
@@ -32,6 +31,7 @@ from txmux.processes.liveness import HangDetector, activity_of
 from txmux.processes.oom import score_of_supervisor
 from txmux.processes.privilege.account import Account, account_of
 from txmux.processes.privilege.sandbox import Sandbox
+from txmux.rules.keys_in_use import needed_modules
 from txmux.rules.model import Rules
 from txmux.rules.packing import rules_at_fork
 from txmux.serving.listen_addresses import are_plain
@@ -190,7 +190,7 @@ class Starter:
     def prepare(self, rules: Rules) -> None:
         """Make the starter import the modules that these rules need."""
         self._rules = rules
-        modules = [*modules_for(rules)]
+        modules = [*needed_modules(rules)]
         if self._connection is not None and modules:
             self._connection.import_modules(modules)
 
@@ -375,24 +375,3 @@ class _Connection(FileDescriptor):
 
 def reactor_of_workers(module: str) -> str:
     return "txmux.net.sockets.reactor" if module == "twisted.internet.epollreactor" else module
-
-
-def modules_for(rules: Rules) -> Iterator[str]:
-    """Yield the modules that only some rules need. None may import a reactor: each worker installs its own."""
-    if any(route.terminate_tls is not None for route in rules.routes):
-        yield from ("txmux.client.tls.store", "txmux.client.tls.termination")
-    if any(route.tunnel for route in rules.routes):
-        yield "txmux.tcp.stages.tunnelling"
-    if any(route.tunnel_users for route in rules.routes):
-        yield "txmux.client.tunnel_users"
-    if any(listener.ech_keys for listener in rules.listeners):
-        yield from ("txmux.client.tls.ech", "txmux.client.tls.client_transport")
-    if rules.acme_names:
-        yield "txmux.client.tls.challenge"
-    store = rules.settings.shared_limits
-    if store is not None:
-        yield "twisted.internet.ssl" if store.tls else "twisted.internet.endpoints"
-    if any(backend.tls is not None for backend in rules.every_backend()):
-        yield "txmux.backends.connect.tls"
-    if any(listener.transport is Transport.UDP for listener in rules.listeners):
-        yield "txmux.serving.udp_listening_port"

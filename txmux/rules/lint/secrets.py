@@ -75,19 +75,24 @@ def own_user() -> FileUser:
 def secret_files(rules: Rules) -> list[NamedFile]:
     """Return the files and folders with secrets that rules name, each once."""
     secrets = [
-        file for file in named_files(rules) if file.is_secret and file.section is not NOWHERE
+        file for file in named_files(rules) if file.row.is_secret and file.section is not NOWHERE
     ]
     return [*{file.path: file for file in reversed(secrets)}.values()][::-1]
 
 
-def readable_secrets(
-    rules: Rules, secrets: Iterable[NamedFile], user: FileUser | None = None
+def open_secrets(
+    rules: Rules,
+    secrets: Iterable[NamedFile],
+    user: FileUser | None = None,
+    folders: Iterable[str] = (),
 ) -> Iterator[Problem]:
-    """Find those of the `secret_files` of rules that every user of this machine can read, or replace.
+    """Find those of the `secret_files` of rules that others can read, or replace.
 
-    The user, by default that of this process, goes on reading them.
+    Others are every user of this machine, and workers, where they may read `folders`, for what only the supervisor opens. The user,
+    by default that of this process, goes on reading them.
     """
     settings, reported, user = rules.settings, set[Path](), user or own_user()
+    real_folders = [Path(os.path.realpath(folder)) for folder in folders]
     for named in secrets:
         readable, place = _open_to_all(named.path)
         for path in [path for path in readable if path not in reported]:
@@ -97,6 +102,11 @@ def readable_secrets(
         if place and place not in reported:
             reported.add(place)
             message = f"every user of this machine can write to '{place}', and so choose what is in '{named.path}'; run: {sudo_for(place)}chmod o-w {shlex.quote(str(place))}"
+            yield named.section.problem(message, named.key)
+        real = Path(os.path.realpath(named.path))  # `resolve` raises for a link to itself
+        within = [folder for folder in real_folders if real.is_relative_to(folder)]
+        for folder in within[:1] if named.row.opens == "supervisor" else ():
+            message = f"workers can read what is in '{folder}', also in the sandbox, since Python or the system has files there; move '{named.path}' to another folder"
             yield named.section.problem(message, named.key)
     store = settings.shared_limits
     if store is not None and store.password is None and rules.acme_names:

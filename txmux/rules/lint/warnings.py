@@ -33,30 +33,30 @@ from txmux.rules.lint.narrowing import Narrowing
 from txmux.rules.lint.patterns import odd_patterns
 from txmux.rules.lint.reach import unreachable_routes
 from txmux.rules.lint.scopes import NO_CLIENTS, WITH_ADDRESS, ClientSet, RouteScope, scopes, set_of
-from txmux.rules.lint.secrets import FileUser, readable_secrets, secret_files
+from txmux.rules.lint.secrets import FileUser, open_secrets, secret_files
 from txmux.rules.lint.silence import lines_of_the_other, server_first, silence, silent_clients
 from txmux.rules.model import Backend, Listener, Outcome, Refusal, Route, Rules
 from txmux.rules.problems import Problem
 from txmux.rules.reading.sections import QUOTES, split_list
 
 
-def lint(rules: Rules, user: FileUser | None = None) -> list[Problem]:
-    """Return warnings in the order of files and lines; rules made in Python get none. The user is that of the service."""
+def lint(rules: Rules, user: FileUser | None = None, folders: Iterable[str] = ()) -> list[Problem]:
+    """Return warnings in the order of files and lines; rules made in Python get none. The user is that of the service, whose workers may read `folders`."""
     if not rules.files.texts:
         return []
     with uncollected():
         narrowing = Narrowing(rules)
-        found = warnings(rules, _problems(narrowing.rules, user))
+        found = warnings(rules, _problems(narrowing.rules, user, folders))
         narrowing.remember(found)
     set_of.cache_clear()
     forget_lines()
     return found
 
 
-def _problems(rules: Rules, user: FileUser | None) -> Iterator[Problem]:
+def _problems(rules: Rules, user: FileUser | None, folders: Iterable[str]) -> Iterator[Problem]:
     yield from admin_reachable(rules)
     yield from metrics_without_extra(rules)
-    yield from readable_secrets(rules, secret_files(rules), user)
+    yield from open_secrets(rules, secret_files(rules), user, folders)
     yield from unhidden_names(rules)
     yield from unreachable_routes(rules)
     yield from odd_patterns(rules)

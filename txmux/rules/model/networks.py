@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum
+from pathlib import Path
 from typing import Literal, TypeAlias
 
 import attrs
@@ -137,11 +138,13 @@ class Varying:
 
     Attributes:
         source: A path, a URL, or the text after ``geo:``.
+        key: The file with the secret for the source, if it takes one.
     """
 
     kind: VaryingKind
     source: str
     contents: NetworkSet | GeoRegion
+    key: Path | None = None
 
     @property
     def name(self) -> str:

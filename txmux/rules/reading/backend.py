@@ -42,6 +42,7 @@ from txmux.rules.reading.values import (
     SectionKey,
     ValueKind,
     duration_text,
+    modules,
     number,
     positive_duration_or_none,
     read_options,
@@ -377,6 +378,15 @@ _WAKES = (
     "write for example 'wol 00:11:22:33:44:55 192.168.1.255' or 'http POST https://10.0.0.2/start'"
 )
 _FIELDS = words("authority", "alpn", "unique-id", "crc32c", "ssl")
+
+
+def _modules_of(servers: Iterable[Server]) -> Iterator[str]:
+    if any(server.depends_on_client for server in servers):
+        yield from (f"txmux.backends.names.{name}" for name in ("addresses", "lookup", "question"))
+    if any(server.text.startswith("tls:") for server in servers):
+        yield "txmux.net.tls.verification"
+
+
 _SERVER = ValueKind(
     endpoints.server,
     "one a line",
@@ -415,7 +425,7 @@ _WAKE = ValueKind(
 
 # fmt: off
 KEYS: Mapping[str, SectionKey] = with_defaults(Backend("", ()), {
-    "server": SectionKey(_SERVER, example="127.0.0.1:22", field="servers", required=True, opens="worker", is_secret=True, meaning=
+    "server": SectionKey(_SERVER, example="127.0.0.1:22", field="servers", required=True, opens="worker-itself", is_secret=True, loads=_modules_of, meaning=
         "[where to connect](#servers)"),
     "allow_names": SectionKey(_NAMES, example="*.example.com", meaning=
         "the names that [clients may choose](#destinations-by-name); `*` is all. Required with `{sni}` and `{host}`"),
@@ -435,7 +445,7 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Backend("", ()), {
         "[what the header contains](#fields-of-the-proxy-protocol-header) besides the addresses, with `proxy_protocol = v2`"),
     "source": SectionKey(_SOURCE, example="192.0.2.1", meaning=
         "local addresses to connect from, used in turn; for each server, those of its family. `client` is the client's own. Only for servers with an address"),
-    "via": SectionKey(VIA, example="socks5://127.0.0.1:1080", streams_only="is for TCP; remove it", opens="worker", is_secret=True, meaning=
+    "via": SectionKey(VIA, example="socks5://127.0.0.1:1080", streams_only="is for TCP; remove it", opens="worker", is_secret=True, loads=modules("txmux.backends.connect.via"), meaning=
         "[a proxy](#via) that connects to the servers"),
     "mptcp": SectionKey(LINUX_ONLY, streams_only="is for TCP; remove it", meaning=
         "connect by [Multipath TCP](#multipath-tcp) to servers that have it. Linux only"),
@@ -457,7 +467,7 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Backend("", ()), {
         "the longest time until a host name is looked up, or Consul queried, again; addresses that cannot be found again are used for as long as `keep` says"),
     "resolvers": SectionKey(RESOLVERS, example="127.0.0.1:8600", meaning=
         "the [name servers](#how-names-are-looked-up) for these servers, in this order. Without it those of `[txmux]`"),
-    "tls": SectionKey(BOOLEAN, default="no", example="yes", streams_only="is for TCP; remove it", meaning=
+    "tls": SectionKey(BOOLEAN, default="no", example="yes", streams_only="is for TCP; remove it", loads=modules("txmux.backends.connect.tls"), meaning=
         "whether connections to the servers use TLS; the name in their certificates is verified"),
     "tls_name": SectionKey(_TLS_NAME, example="www.example.com", meaning=
         "the name that is verified, and sent as SNI; without it, the host of the server. UNIX sockets and endpoint strings need this"),

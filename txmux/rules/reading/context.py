@@ -3,7 +3,6 @@
 import itertools
 import re
 from collections.abc import Callable, Iterable, Mapping
-from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -283,10 +282,6 @@ class RulesReading:
         made = Backend(text, (server,), **finding((server,), self.settings))
         self._short[text] = made
         return made
-
-
-CONTEXT = attrgetter("resolvers", "consul", "acme", "acme_folder", "geo_databases", "crowdsec_key")
-"""The settings on which values of other sections depend."""
 
 
 def finding(servers: Iterable[Server], settings: Settings) -> dict[str, Any]:

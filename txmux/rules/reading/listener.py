@@ -1,6 +1,6 @@
 """The section ``[listen NAME]``: endpoints, admission, and detection."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -20,7 +20,7 @@ from txmux.rules.model import (
 from txmux.rules.problems import InvalidValueError, Problem
 from txmux.rules.reading import endpoints, values
 from txmux.rules.reading.context import DENIED, NETWORKS, OUTCOME, RulesReading
-from txmux.rules.reading.endpointstrings import SERVER
+from txmux.rules.reading.endpointstrings import SERVER, is_for_datagrams
 from txmux.rules.reading.values import (
     BOOLEAN,
     CONNECTIONS,
@@ -30,6 +30,7 @@ from txmux.rules.reading.values import (
     SectionKey,
     ValueKind,
     amount,
+    modules,
     read_options,
     with_defaults,
     words,
@@ -109,6 +110,11 @@ def _seconds(text: str) -> int:
     return int(seconds)
 
 
+def _modules_of(endpoints: Iterable[str]) -> Iterator[str]:
+    if any(map(is_for_datagrams, endpoints)):
+        yield "txmux.serving.udp_listening_port"
+
+
 _ENDPOINT = ValueKind(
     endpoints.listening,
     "one a line",
@@ -133,7 +139,7 @@ _BANNER = ValueKind(str, "text")
 
 # fmt: off
 KEYS: Mapping[str, SectionKey] = with_defaults(Listener(""), {
-    "endpoint": SectionKey(_ENDPOINT, example=":443", field="endpoints", required=True, opens="worker", is_secret=True, meaning=
+    "endpoint": SectionKey(_ENDPOINT, example=":443", field="endpoints", required=True, opens="worker-itself", is_secret=True, loads=_modules_of, meaning=
         "[where to listen](#where-to-listen)"),
     "detect_timeout": SectionKey(DURATION, meaning=
         "how long a client has to be recognised, from accept; [`3s`](#when-the-server-speaks-first) where `silent` names a server"),
@@ -169,7 +175,7 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Listener(""), {
         "listen on an IP address that this machine does not have (yet), such as a virtual one. Linux only"),
     "mptcp": SectionKey(LINUX_ONLY, streams_only="is for TCP; remove it", meaning=
         "accept [Multipath TCP](#multipath-tcp), too. Linux only"),
-    "starttls": SectionKey(_STARTTLS, example="smtp", streams_only="is for TCP; remove it", meaning=
+    "starttls": SectionKey(_STARTTLS, example="smtp", streams_only="is for TCP; remove it", loads=modules("txmux.wire.starttls.protocols"), meaning=
         "the protocol whose clients begin in the clear and ask for TLS: [STARTTLS](#starttls)"),
     "starttls_banner": SectionKey(_BANNER, example="mail.example.com ESMTP", streams_only="is for TCP; remove it", meaning=
         "the text with which its clients are greeted; without it that of the first server"),
@@ -179,7 +185,7 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Listener(""), {
         "which connections get a line in the [access log](access-log.md). `errors` leaves out `done`, `handed-over`, and clients that left without a byte, such as a balancer's checks"),
     "tls_strict": SectionKey(BOOLEAN, streams_only="is for TCP; remove it", meaning=
         "where TLS is [terminated](#tls-termination): whether a client that closes without a close-notify counts as broken off"),
-    "ech_keys": SectionKey(_ECH_KEYS, example="/etc/txmux/ech", streams_only="is for TCP; remove it", opens="worker-folder", is_secret=True, meaning=
+    "ech_keys": SectionKey(_ECH_KEYS, example="/etc/txmux/ech", streams_only="is for TCP; remove it", opens="worker-folder", is_secret=True, reader="txmux.client.tls.ech:read_key_files", loads=modules("txmux.client.tls.ech", "txmux.client.tls.client_transport"), meaning=
         "[open hidden names](#encrypted-clienthello): the path of a file with a key of Encrypted ClientHello, or of a folder of such files (PEM, RFC 9934)"),
     "max_flows": SectionKey(CONNECTIONS, example="10000", datagrams_only=True, meaning=
         "for UDP: the most flows of this listener. Beyond it, the unanswered flow that has been quiet for longest makes room, or the new one is refused. Without it, 70 % of the process's descriptors; `0` means no limit but these"),

@@ -132,7 +132,7 @@ def crowdsec(text: str, settings: Settings, *, alone: bool) -> Varying:
             "needs a key: write what 'cscli bouncers add txmux' prints into a file, and name it as 'crowdsec_key' "
             "in [txmux]"
         )
-    return Varying("crowdsec", url.rstrip("/"), NetworkSet([]))
+    return Varying("crowdsec", url.rstrip("/"), NetworkSet([]), settings.crowdsec_key)
 
 
 def geo_region(text: str, settings: Settings, *, alone: bool) -> Varying:

@@ -27,7 +27,7 @@ from txmux.rules.reading.conflicts import (
     unshareable,
     wrong_transports,
 )
-from txmux.rules.reading.context import CONTEXT, REFUSALS, OnDisk, RulesReading, finding
+from txmux.rules.reading.context import REFUSALS, OnDisk, RulesReading, finding
 from txmux.rules.reading.endpoints import missing_files, names_files
 from txmux.rules.reading.files import (
     FileReader,
@@ -46,6 +46,7 @@ from txmux.rules.reading.hints import (
 )
 from txmux.rules.reading.ini import parts_of, read_ini
 from txmux.rules.reading.sections import HEADERS, TABLES, missing_keys, read_keys, wrong_transport
+from txmux.rules.reading.service import CONTEXT
 from txmux.rules.reading.values import NAME
 
 T = TypeVar("T")

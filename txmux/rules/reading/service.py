@@ -5,6 +5,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import SplitResult, urlsplit
@@ -24,6 +25,7 @@ from txmux.rules.reading.values import (
     CONNECTIONS,
     SectionKey,
     ValueKind,
+    modules,
     socket_path,
     with_defaults,
     words,
@@ -96,6 +98,12 @@ def _store(reading: RulesReading, text: str) -> Store:
     if store is None:
         raise InvalidValueError(f"{text!r} is not the address of a Redis; {_EXAMPLE}")
     return attrs.evolve(store, **options)
+
+
+def _modules_of(store: Store) -> Iterable[str]:
+    yield from ("txmux.access.shared.leases", "twisted.internet.endpoints")
+    if store.tls:
+        yield "txmux.net.tls.verification"
 
 
 def _at_host(text: str, parts: SplitResult) -> Store | None:
@@ -348,9 +356,9 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Settings(), {
         "where the [access log](access-log.md) goes: into the service's own log, to standard output as bare lines, nowhere, or to a file, which SIGHUP reopens"),
     "access_log_format": SectionKey(words("text", "json"), example="json", meaning=
         "the format of its lines"),
-    "resolvers": SectionKey(RESOLVERS, example="127.0.0.1:8600", meaning=
+    "resolvers": SectionKey(RESOLVERS, example="127.0.0.1:8600", shapes_others=True, meaning=
         "the [name servers](#how-names-are-looked-up) for the names of servers; without it the system's"),
-    "consul": SectionKey(CONSUL, example="http://127.0.0.1:8500 token=/etc/txmux/secrets/consul.token", opens="supervisor", is_secret=True, meaning=
+    "consul": SectionKey(CONSUL, example="http://127.0.0.1:8500 token=/etc/txmux/secrets/consul.token", opens="supervisor", is_secret=True, reader="txmux.backends.names.consul:read_token", shapes_others=True, meaning=
         "Consul's HTTP API, for servers such as [`consul:web`](#services-of-consul)"),
     "user": SectionKey(_USER, example="txmux", meaning=
         "the [user](#user-and-group) to switch to once the service listens. Needs root"),
@@ -368,22 +376,25 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Settings(), {
         "an endpoint with only `/metrics`, `/healthz` and `/readyz`, without a secret"),
     "grace": SectionKey(_ANY_DURATION, example="10s", meaning=
         "when the service stops: how long `/readyz` answers 503 while clients are still accepted, for balancers in front"),
-    "crowdsec_key": SectionKey(SECRET, example="/etc/txmux/secrets/crowdsec.key", opens="supervisor", is_secret=True, meaning=
+    "crowdsec_key": SectionKey(SECRET, example="/etc/txmux/secrets/crowdsec.key", opens="supervisor", is_secret=True, reader="txmux.access.lists.crowdsec:read_key", shapes_others=True, meaning=
         "a file with the key for [`crowdsec:` networks](#networks-from-other-sources)"),
-    "shared_limits": SectionKey(_STORE, example="redis://10.0.0.9:6379/0 password=/etc/txmux/secrets/redis.password", opens="worker", is_secret=True, meaning=
+    "shared_limits": SectionKey(_STORE, example="redis://10.0.0.9:6379/0 password=/etc/txmux/secrets/redis.password", opens="worker", is_secret=True, reader="txmux.access.shared.client:read_password", loads=_modules_of, meaning=
         "a Redis by which several machines share [bans and limits](#shared-limits)"),
-    "acme": SectionKey(_ACME, default="off", example="letsencrypt", meaning=
+    "acme": SectionKey(_ACME, default="off", example="letsencrypt", shapes_others=True, loads=modules("txmux.client.tls.challenge"), meaning=
         "the authority of [`terminate_tls = acme`](#certificates-by-acme): Let's Encrypt, or the URL of an ACME directory"),
     "acme_email": SectionKey(_EMAIL, example="ops@example.com", meaning=
         "where the authority may write to"),
-    "acme_folder": SectionKey(_TOKEN, default="/var/lib/txmux/acme", opens="supervisor", is_secret=True, meaning=
+    "acme_folder": SectionKey(_TOKEN, default="/var/lib/txmux/acme", opens="supervisor", is_secret=True, shapes_others=True, meaning=
         "the folder of the account's key, and of certificates with their keys; made with mode 0700"),
     "acme_ca": SectionKey(PEM, example="pebble-root.pem", opens="supervisor", meaning=
         "a PEM file with the root of a private authority's own certificate, instead of those of the system or of the environment variable `SSL_CERT_FILE`"),
     "acme_terms": SectionKey(BOOLEAN, meaning=
         "whether you agree to the authority's terms of service, if it has some"),
-    "geo_databases": SectionKey(_DATABASES, example="/var/lib/GeoIP/GeoLite2-Country.mmdb", opens="worker", meaning=
+    "geo_databases": SectionKey(_DATABASES, example="/var/lib/GeoIP/GeoLite2-Country.mmdb", opens="worker", shapes_others=True, meaning=
         "files in MaxMind's format for [`geo:` and `as:` networks](#networks-from-other-sources). Needs the extra `txmux[geo]`"),
 })
 # fmt: on
 """The keys of ``[txmux]``."""
+
+CONTEXT = attrgetter(*(name for name, key in KEYS.items() if key.shapes_others))
+"""The settings on which values of other sections depend."""

@@ -413,8 +413,10 @@ def duration_text(seconds: float) -> str:
     return f"{seconds:g}s"
 
 
-Opens: TypeAlias = Literal["", "worker", "worker-folder", "worker-log", "supervisor"]
-"""Which process opens the file of a key: workers too, also what is right in it if it is a folder, or to write to it; or the supervisor alone."""
+Opens: TypeAlias = Literal[
+    "", "worker", "worker-itself", "worker-folder", "worker-log", "supervisor"
+]
+"""Which process opens the file of a key: workers too, without the helper, also what is right in it if it is a folder, or to write to it; or the supervisor alone."""
 
 
 @attrs.frozen
@@ -460,6 +462,10 @@ class SectionKey:
         datagrams_only: Whether it is wrong in a section for TCP.
         opens: Which process opens the files that it names; none if it names none.
         is_secret: Whether these files hold a secret, at least those of them with a private key.
+        reader: What reads one of these files, as ``module:function``, and raises `MuxError` if it cannot be used; empty if more
+            than the file decides that.
+        shapes_others: Whether values of other sections depend on it.
+        loads: Returns the modules that a value needs, for the process of which workers are forked; nothing is any that is false.
     """
 
     kind: ValueKind
@@ -473,6 +479,13 @@ class SectionKey:
     datagrams_only: bool = False
     opens: Opens = ""
     is_secret: bool = False
+    reader: str = ""
+    shapes_others: bool = False
+    loads: Callable[[Any], Iterable[str]] | None = None
+
+
+def modules(*names: str) -> Callable[[Any], Iterable[str]]:
+    return lambda _: names
 
 
 def one_path(path: Path) -> tuple[Path]:

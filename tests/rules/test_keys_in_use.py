@@ -1,0 +1,108 @@
+"""What follows from the rows of keys: which modules a value needs, and who reads its files."""
+
+import ast
+from importlib import import_module
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+import txmux
+from txmux.errors import MuxError
+from txmux.rules.keys_in_use import needed_modules
+from txmux.rules.reading.parser import parse
+from txmux.rules.reading.sections import TABLES
+
+_PACKAGE = Path(txmux.__file__).parent
+_OF_WORKERS = ("access", "backends", "client", "detection", "net", "serving", "tcp", "udp", "wire")
+_ELSEWHERE = {
+    "txmux.access.lists.crowdsec": "the supervisor alone",
+    "txmux.access.shared.bans": "the supervisor alone",
+    "txmux.backends.names": "the supervisor alone: Consul",
+    "txmux.net.http": "the supervisor alone",
+    "txmux.rules.embedding": "rules made in Python",
+    "txmux.serving.acme.folder": "rules made in Python",
+    "txmux.serving.acme.renewal": "rules made in Python",
+    "txmux.udp.listener": "`udp_listening_port` has it",
+    "txmux.wire.http2_fields": "what clients send decides",
+    "txmux.wire.quic.initial": "what clients send decides",
+}
+"""What no key loads."""
+
+
+def _imported_late(path: Path) -> set[str]:
+    """Return the modules of this package that functions of a module import."""
+    functions = [
+        node
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+    found = {
+        node.module or ""
+        for function in functions
+        for node in ast.walk(function)
+        if isinstance(node, ast.ImportFrom)
+    }
+    return {name for name in found if name.startswith("txmux.")}
+
+
+class ModulesTest(SynchronousTestCase):
+    def test_all_that_workers_import_late(self) -> None:
+        """What a worker imports only for some rules is named by a key's row, so that it is there before the first is forked."""
+        named = {
+            node.value
+            for path in (_PACKAGE / "rules/reading").glob("*.py")
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        }
+        named |= {f"txmux.backends.names.{name}" for name in ("addresses", "lookup", "question")}
+        late = {
+            name
+            for folder in _OF_WORKERS
+            for path in (_PACKAGE / folder).rglob("*.py")
+            for name in _imported_late(path)
+        }
+        self.assertEqual(late - named, _ELSEWHERE.keys())
+
+    def test_by_value(self) -> None:
+        """A row may look at the value: no module is loaded in vain."""
+
+        def modules(text: str) -> set[str]:
+            return {*needed_modules(parse(text, Path("x.ini")))}
+
+        listen = "[listen a]\nendpoint = 127.0.0.1:1\n"
+        self.assertEqual(modules(listen), set())
+        shared = modules(f"[txmux]\nshared_limits = redis://127.0.0.1:1\n{listen}")
+        self.assertIn("txmux.access.shared.leases", shared)
+        self.assertNotIn("txmux.net.tls.verification", shared)
+        by_tls = modules(f"[txmux]\nshared_limits = rediss://127.0.0.1:1\n{listen}")
+        self.assertIn("txmux.net.tls.verification", by_tls)
+        udp = modules("[listen a]\nendpoint = udp:127.0.0.1:1\ndefault = udp:127.0.0.1:2\n")
+        self.assertEqual(udp, {"txmux.serving.udp_listening_port"})
+
+
+class ReaderTest(SynchronousTestCase):
+    def test_every_reader(self) -> None:
+        """What a row names to read its files is there, and refuses one that is not."""
+        readers = {key.reader for keys in TABLES.values() for key in keys.values()} - {""}
+        self.assertGreater(len(readers), 3)
+        for reader in readers:
+            module, _, name = reader.partition(":")
+            read = getattr(import_module(module), name)
+            self.assertRaises(MuxError, read, Path("/nonexistent/file"))
+
+    def test_readers_are_of_files(self) -> None:
+        for keys in TABLES.values():
+            for name, key in keys.items():
+                self.assertTrue(key.opens or not key.reader, name)
+
+
+class OnePlaceTest(SynchronousTestCase):
+    def test_secret_of_crowdsec(self) -> None:
+        """That a file is secret, who opens and who reads it is said by its row alone; beside the model, only its use names it."""
+        naming = {
+            str(path.relative_to(_PACKAGE))
+            for path in _PACKAGE.rglob("*.py")
+            if "crowdsec_key" in path.read_text()
+        }
+        use = "rules/reading/networks.py"
+        self.assertEqual(naming, {"rules/model/settings.py", "rules/reading/service.py", use})
