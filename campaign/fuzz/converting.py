@@ -10,7 +10,7 @@ import tests.convert
 from campaign.fuzz.files import no_files
 from campaign.fuzz.target import Target, see
 from tests.convert.converting import converted
-from txmux.convert.formats import Program
+from txmux.convert import Program
 from txmux.convert.writer import ConvertError
 
 _TESTS = Path(tests.convert.__path__[0])

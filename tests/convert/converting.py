@@ -3,7 +3,8 @@
 import functools
 from textwrap import dedent
 
-from txmux.convert.formats import Conversion, Program, convert
+from txmux.convert import Program
+from txmux.convert.formats import Conversion, convert
 from txmux.convert.writer import ConvertError
 from txmux.detection.registry import installed_matchers
 from txmux.rules.model import Listener, Outcome, Refusal, Rules

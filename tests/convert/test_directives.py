@@ -13,8 +13,8 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.convert.converting import PORTS, matchers
-from txmux.convert import sniproxy, stunnel
-from txmux.convert.formats import Program, convert
+from txmux.convert import PROGRAMS, Program, sniproxy, stunnel
+from txmux.convert.formats import convert
 from txmux.convert.haproxy import binds, servers
 from txmux.convert.haproxy import converter as haproxy
 from txmux.convert.nginx import converter as nginx
@@ -166,13 +166,11 @@ udp:
 _IN_A_LINE = frozenset({"bind", "listen", "member", "parameter", "resolver"})
 """Places of words; at others stand lines."""
 
-_PROGRAMS: tuple[Program, ...] = ("haproxy", "nginx", "sniproxy", "sslh", "stunnel", "traefik")
-
 
 class DirectivesTests(SynchronousTestCase):
     def test_none_is_lost_in_silence(self) -> None:
         wrong: list[str] = []
-        for program in _PROGRAMS:
+        for program in PROGRAMS:
             for needs_others, place, directives in _directives(program):
                 tried = [_seen(program, base, place, directives) for base in (_BARE, _AMONG)]
                 for directive in directives:

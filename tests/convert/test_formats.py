@@ -8,7 +8,8 @@ from unittest.mock import patch
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.convert.converting import converted, looks, rules_of
-from txmux.convert.formats import Program, convert
+from txmux.convert import Program
+from txmux.convert.formats import convert
 from txmux.convert.writer import ConvertError
 from txmux.detection.registry import installed_matchers
 

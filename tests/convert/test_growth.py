@@ -6,7 +6,8 @@ import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.convert.converting import PORTS, matchers
-from txmux.convert.formats import Program, convert
+from txmux.convert import Program
+from txmux.convert.formats import convert
 from txmux.testing import steps_in
 
 _SIZES = (12, 24, 48)

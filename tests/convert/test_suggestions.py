@@ -4,8 +4,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.convert.converting import PORTS, looks, matchers
 from tests.rules.test_suggestions import hints_of
-from txmux.convert import formats
-from txmux.convert.formats import Conversion, Program
+from txmux.convert import Program, formats
+from txmux.convert.formats import Conversion
 from txmux.convert.writer import ConvertError
 from txmux.rules.reading.parser import parse
 

@@ -18,6 +18,8 @@ _ACCESS = (Path("/etc/hosts.allow"), Path("/etc/hosts.deny"))
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
+    from txmux.convert import PROGRAMS  # noqa: PLC0415 - an extra
+
     parser.usage = "%(prog)s [--from PROGRAM | PROGRAM] FILE\n       %(prog)s sslh -- ARGUMENT..."
     parser.add_argument(
         "words",
@@ -28,7 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--from",
         dest="program",
-        choices=("sslh", "haproxy", "nginx", "sniproxy", "stunnel", "traefik"),
+        choices=PROGRAMS,
         help="the program whose configuration it is; by default it is guessed",
     )
     parser.add_argument(
@@ -54,10 +56,10 @@ def run(arguments: argparse.Namespace) -> int:
 
     The exit code is 2 if there are ``# LOOK:`` lines, with which the rules do not start.
     """
-    from txmux.convert import formats  # noqa: PLC0415 - an extra, which nothing else needs
+    from txmux.convert import PROGRAMS, formats  # noqa: PLC0415 - an extra, which nothing else needs
 
     words, program = arguments.words, arguments.program
-    if len(words) > 1 and words[0] in formats.PROGRAMS and program in {None, words[0]}:
+    if len(words) > 1 and words[0] in PROGRAMS and program in {None, words[0]}:
         program, *words = words
     if program == "sslh" and (len(words) > 1 or words[0].startswith("-")):
         return _write(
@@ -66,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
             )
         )
     if len(words) > 1:
-        programs = ", ".join(formats.PROGRAMS)
+        programs = ", ".join(PROGRAMS)
         raise MuxError(f"give one file, or one of {programs} and a file, not {' '.join(words)}")
     (path,) = words
     try:

@@ -147,6 +147,7 @@ _READERS: Mapping[str, Callable[[str], Any]] = {
     "state": _state,
     "older": positive_duration,
 }
+FILTERS = tuple(_READERS)
 
 
 def _membership(network: IPNetwork | Literal["unix"]) -> Callable[[str], bool]:

@@ -4,10 +4,10 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import PurePath
-from typing import Literal, get_args
 
 import attrs
 
+from txmux.convert import PROGRAMS, Program
 from txmux.convert.haproxy.converter import convert_haproxy
 from txmux.convert.nginx.converter import convert_nginx
 from txmux.convert.sniproxy import convert_sniproxy
@@ -16,9 +16,6 @@ from txmux.convert.stunnel import convert_stunnel
 from txmux.convert.traefik.converter import convert_traefik
 from txmux.convert.writer import ConvertError, Draft
 from txmux.interfaces import IProtocolMatcher
-
-Program = Literal["sslh", "haproxy", "nginx", "sniproxy", "stunnel", "traefik"]
-PROGRAMS: tuple[Program, ...] = get_args(Program)
 
 _LOOKS: Mapping[Program, re.Pattern[bytes]] = {
     "sslh": re.compile(

@@ -18,14 +18,14 @@ import attrs
 from txmux.errors import MuxError, how_to_install
 from txmux.interfaces import IProtocolMatcher
 from txmux.rules.problems import Problem, RulesError
+from txmux.rules.reading.context import REFUSALS
 from txmux.rules.reading.parser import parse
+from txmux.rules.reading.sections import TABLES
 
 _LOOK = "# LOOK:"
-_ORDER = ("txmux", "listen", "route", "backend")
 _MOST_LINES = 1_000_000
 """Of one file."""
 
-_NO_NAMES = frozenset({"close", "reset", "reject"})
 _DOLLAR = re.compile(r"\$(?=[${])")
 """A dollar sign that the rules parser would read as a variable or an escape."""
 _HINT = re.compile(r"; (remove it|did you mean .*|keep one.*)$")
@@ -34,7 +34,12 @@ _NARROWING = frozenset({"under", "from", "not_from", "allow", "deny"})
 """A section that loses one of these keys would serve more clients."""
 
 
-_OF_NETWORKS = frozenset({"accept_proxy_from", "allow", "deny", "from", "not_from", "silent"})
+_OF_NETWORKS = frozenset(
+    name
+    for keys in TABLES.values()
+    for name, key in keys.items()
+    if "networks" in key.kind.shape.casefold()
+)
 _FILE = re.compile(r"@[^\s,]+")
 
 
@@ -209,7 +214,7 @@ class Draft:
         else:
             stem = re.sub("[^A-Za-z0-9._-]+", "-", name) or kind
             header = f"{kind} {stem}"
-            while header in self._headers or (stem in _NO_NAMES and header.endswith(stem)):
+            while header in self._headers or (stem in REFUSALS and header.endswith(stem)):
                 self._numbers[kind, stem] += 1
                 header = f"{kind} {stem}-{self._numbers[kind, stem]}"
         self._headers.add(header)
@@ -336,7 +341,8 @@ class Draft:
     def _lines(self) -> Iterator[tuple[str, _Source | None]]:
         notes = [*self._sorted(self.notes), *[self._left_aside()] * bool(self._aside)]
         yield from ((f"# {note}", None) for note in notes)
-        order = sorted(self._sections, key=lambda s: _ORDER.index(s.header.partition(" ")[0]))
+        kinds = [*TABLES]
+        order = sorted(self._sections, key=lambda s: kinds.index(s.header.partition(" ")[0]))
         for number, section in enumerate(order):
             if number or notes:
                 yield "", None

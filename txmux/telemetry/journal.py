@@ -6,6 +6,9 @@ import sys
 
 _PRIORITIES = {"debug": 7, "info": 6, "warn": 4, "error": 3, "critical": 2}
 
+LEVELS = tuple(_PRIORITIES)
+"""The names of the log levels, the least important first."""
+
 
 def is_journal(descriptor: int) -> bool:
     """Return whether a descriptor leads to the journal (systemd.exec(5), ``JOURNAL_STREAM``)."""

@@ -18,7 +18,8 @@ from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually,
 from tests.interop.originals import HTTP, Named
 from tests.interop.servers import nginx_stream
 from tests.support.ports import free_port
-from txmux.convert.formats import Conversion, Program, convert, convert_command_line
+from txmux.convert import Program
+from txmux.convert.formats import Conversion, convert, convert_command_line
 from txmux.detection.registry import installed_matchers
 
 _DEFAULTS = """\

@@ -7,8 +7,7 @@ from urllib.parse import urlencode
 
 import attrs
 
-FILTERS = ("listener", "route", "backend", "server", "client", "state", "older")
-"""The filters of connections, as in ``GET /api/connections``."""
+from txmux.control.filters import FILTERS
 
 PARTS = ("servers", "ends", "unrecognised", "clients", "listeners", "rules", "certificates", "bans")
 """Parts with many rows, each searched for the text of its own parameter; ``all`` names the one that is not folded."""

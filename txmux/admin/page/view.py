@@ -23,7 +23,7 @@ from txmux.admin.page.map import (
     listener_flows,
     map_routes,
 )
-from txmux.admin.page.query import FILTERS, PageQuery
+from txmux.admin.page.query import PageQuery
 from txmux.admin.page.unrecognised import (
     ago,
     identical_clients,
@@ -32,6 +32,7 @@ from txmux.admin.page.unrecognised import (
     similar_ends,
     unrecognised_client,
 )
+from txmux.control.filters import FILTERS
 from txmux.control.rates import Moment
 from txmux.errors import printable_lines
 from txmux.telemetry import documents

@@ -15,10 +15,7 @@ from txmux.rules.model.rules import OPTIONS
 from txmux.rules.problems import Problem, RulesError, did_you_mean, nearest
 from txmux.rules.reading.context import REFUSALS
 from txmux.rules.reading.matching import MEANT, SERVER_FIRST
-from txmux.telemetry.journal import write_error
-
-LEVELS = ("debug", "info", "warn", "error", "critical")
-"""The names of the log levels, the least important first."""
+from txmux.telemetry.journal import LEVELS, write_error
 
 _ADVICE = "nothing to run; write txmux run FILE, or txmux run --listen :443 --ssh 127.0.0.1:22"
 _COMMON = {"--log-level", "--pidfile"}

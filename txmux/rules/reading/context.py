@@ -34,6 +34,7 @@ from txmux.rules.reading.hints import OUTCOME_WORDS
 from txmux.rules.reading.networks import CROWDSEC, PLACE, SYSTEM, NetworkLists, crowdsec, geo_region
 from txmux.rules.reading.values import (
     NAME,
+    SWITCH_WORDS,
     ValueKind,
     file_path,
     network,
@@ -118,7 +119,7 @@ class RulesReading:
             raise InvalidValueError(
                 f"takes the paths of PEM files, or acme, not {text!r}; write acme"
             )
-        if text in {"yes", "no", "on", "off", "true", "false"}:
+        if text in SWITCH_WORDS:
             raise InvalidValueError(
                 f"takes the paths of PEM files, not {text!r}; write them, or remove this"
             )

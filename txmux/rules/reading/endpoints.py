@@ -411,11 +411,9 @@ def _installed_client_kinds() -> frozenset[str]:
     return frozenset(p.prefix.lower() for p in plugins)
 
 
-_ENDPOINT_KEYS = {
-    "endpoint": SERVER,
-    **dict.fromkeys(("server", "backend", "default", "silent", "fallback"), CLIENT),
-}
-"""The keys that take endpoint strings."""
+SERVER_KEYS = frozenset({"backend", "default", "fallback", "server", "silent"})
+"""The keys that take a server."""
+_ENDPOINT_KEYS = {"endpoint": SERVER, **dict.fromkeys(SERVER_KEYS, CLIENT)}
 
 _NAMED_FILES = ("privateKey", "certKey", "extraCertChain", "dhParameters", "certificate")
 

@@ -45,7 +45,6 @@ _UNBRACED = re.compile(r"\$(?!ssl_)([A-Za-z_][A-Za-z0-9_]*)")
 QUOTES = re.compile("[\u2018-\u201f\u00ab\u00bb]")
 """Quotes as word processors set them."""
 _LIKE_COMMENT = re.compile(r"\s(?:[#;]|//)")
-_OUTCOMES = frozenset({"backend", "default", "fallback", "server", "silent"})
 _BRACKETED = re.compile(r"\[((?![0-9A-Fa-f:.%]*\]).+)\]")
 
 
@@ -163,7 +162,7 @@ def _advice(entry: KeyEntry, item: ValueLine, known: Iterable[str]) -> str:
     variable = _UNBRACED.search(item.text)
     name = f"{{{variable[1]}}}" if variable else ""
     there = "" if entry.key == "server" else " in the 'server' of a [backend]"
-    is_asked_for = entry.key in _OUTCOMES and name in {LOCAL, *NAMES, PORT}
+    is_asked_for = entry.key in endpoints.SERVER_KEYS and name in {LOCAL, *NAMES, PORT}
     hints = (
         (continues and _like_key(item) in known, "unindent it if it is a key of its own"),
         (continues and _LIKE_HEADER.fullmatch(item.text), "unindent it if it is a header"),

@@ -32,7 +32,7 @@ from txmux.rules.reading.values import (
 )
 
 _TCP = frozenset({"tcp", "tcp6"})
-_WORDS = frozenset({"auto", "off", "none", "on", "no", "yes", "true", "false"})
+_WORDS = values.SWITCH_WORDS | {"auto", "none"}
 _SPECIAL = str.maketrans({sign: f"\\{sign}" for sign in "\\:="})
 
 
@@ -126,20 +126,7 @@ def _at_host(text: str, parts: SplitResult) -> Store | None:
 
 _ACCOUNT = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*\$?|[0-9]{1,10}")
 _MOST_WORKERS = 1000
-_NO_PATHS = {
-    "none",
-    "on",
-    "off",
-    "no",
-    "yes",
-    "stdout",
-    "stderr",
-    "syslog",
-    "journal",
-    "journald",
-    "true",
-    "false",
-}
+_NO_PATHS = values.SWITCH_WORDS.union(("none", "stdout", "stderr", "syslog", "journal", "journald"))
 
 
 _LETS_ENCRYPT = {

@@ -269,8 +269,10 @@ def logged(text: str) -> Logged:
         raise InvalidValueError(message + hint) from None
 
 
+SWITCH_WORDS = frozenset({"yes", "on", "true", "no", "off", "false"})
+"""What people write for yes and no."""
 _ON = frozenset({"yes", "on", "true", "1"})
-_OFF = frozenset({"no", "off", "false", "0"})
+_OFF = (SWITCH_WORDS - _ON) | {"0"}
 _SWITCHES = {"yes": _ON, "on": _ON, "no": _OFF, "off": _OFF}
 
 

@@ -47,6 +47,7 @@ _PROVISIONAL = (
 )
 
 
+_KEYS = [field.name for field in attrs.fields(Settings) if field.name.startswith("acme")]
 _KINDS: Mapping[type, Any] = {
     str: str,
     int: int,
@@ -147,8 +148,7 @@ class Certificates:
     def commit(self, rules: Rules) -> None:
         settings = rules.settings
         self.is_stopped = False
-        keys = ("acme", "acme_email", "acme_folder", "acme_ca", "acme_terms")
-        if any(getattr(settings, key) != getattr(self._settings, key) for key in keys):
+        if any(getattr(settings, key) != getattr(self._settings, key) for key in _KEYS):
             self._stop_asking()
             self._authority = self._source = None
             self._unreached, self._quiet_until = 0, 0.0

@@ -1,0 +1,142 @@
+"""What has to stand in several places says the same in each: whoever changes one learns of the others."""
+
+import re
+from importlib import import_module
+from pathlib import Path
+from typing import Literal, get_args, get_origin, get_type_hints
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from txmux import cli
+from txmux.admin import metrics
+from txmux.admin.api import connections
+from txmux.admin.page.query import PARTS
+from txmux.admin.page.view import _ALL
+from txmux.admin.site import ADMIN
+from txmux.backends.health import observing
+from txmux.cli import completion
+from txmux.cli.remote import command
+from txmux.cli.remote.changes import CHANGES
+from txmux.cli.remote.reports import REPORTS
+from txmux.control.filters import FILTERS
+from txmux.convert import PROGRAMS, formats
+from txmux.providers.docker import labels
+from txmux.rules.lint import narrowing
+from txmux.rules.model import Backend, Listener, Route, Settings
+from txmux.rules.model.backend import CheckKind
+from txmux.rules.model.settings import RIGHTS
+from txmux.rules.reading import checks, context, endpoints, hints
+from txmux.rules.reading.sections import TABLES
+from txmux.telemetry.reasons import FAILURE_TEXTS, EndReason, LimitName, ServerFailure
+from txmux.wire.tunnel import dialogue
+
+_ROOT = Path(__file__).parents[1]
+_MODELS = {"txmux": Settings, "listen": Listener, "route": Route, "backend": Backend}
+
+_VERBS = {
+    "/api/backends/{backend}": "drain",
+    "/api/backends/{backend}/hold": "hold",
+    "/api/backends/{backend}/release": "release",
+    "/api/backends/{backend}/servers/{server}": "drain",
+    "/api/bans": "ban",
+    "/api/bans/remove": "unban",
+    "/api/certificates/{certificate}/renew": "renew",
+    "/api/connections/close": "end",
+    "/api/connections/{id}/close": "end",
+    "/api/listeners/{name}": "pause",
+    "/api/reload": "reload",
+    "/api/stop": "stop",
+    "/api/upgrade": "upgrade",
+    "/api/upgrade/check": "upgrade",
+}
+"""What the reference calls each change of the API."""
+
+
+class RulesTest(SynchronousTestCase):
+    def test_words_of_keys(self) -> None:
+        """A key takes the words that the type of its attribute has, and no others."""
+        compared = 0
+        for kind, keys in TABLES.items():
+            fields = get_type_hints(_MODELS[kind])
+            for name, key in keys.items():
+                type_ = fields.get(key.field or name)
+                if get_origin(type_) is Literal:
+                    words = re.findall("`(.+?)`", key.kind.shape)
+                    self.assertEqual({*words}, {*get_args(type_)}, name)
+                    compared += 1
+        self.assertGreater(compared, 6)
+
+    def test_kinds_of_checks(self) -> None:
+        self.assertEqual({*checks._KINDS}, {*get_args(CheckKind)})
+
+    def test_names_of_keys(self) -> None:
+        """Lists of keys, each for a reason of its own, name none that there is not."""
+        keys = {kind: {*its} for kind, its in TABLES.items()}
+        every = set().union(*keys.values())
+        self.assertLessEqual(labels._ALLOWED, labels.SETTABLE)
+        self.assertLessEqual(narrowing._ROUTE_KEYS, keys["route"])
+        self.assertLessEqual(narrowing._BACKEND_KEYS, keys["backend"])
+        self.assertLessEqual(hints._KEYS_OF_BACKEND, keys["backend"])
+        outcomes = {
+            name
+            for its in TABLES.values()
+            for name, key in its.items()
+            if key.kind is context.OUTCOME or "(#outcomes)" in key.kind.shape
+        }
+        self.assertEqual(endpoints.SERVER_KEYS, {*outcomes, "server"})
+        limits = {name.removeprefix("txmux.") for name in get_args(LimitName)}
+        self.assertEqual(limits - every, {"handshakes"})
+
+
+class ReasonsTest(SynchronousTestCase):
+    def test_each_has_a_text(self) -> None:
+        self.assertEqual(FAILURE_TEXTS.keys(), {*get_args(ServerFailure)})
+
+    def test_causes_in_servers(self) -> None:
+        """What one server is blamed for is the same for metrics and for who judges servers, and nothing that a client asks for."""
+        self.assertEqual({*metrics._SERVER_CAUSES}, {*observing._CAUSES})
+        self.assertLessEqual({*observing._CAUSES}, {*get_args(ServerFailure)})
+
+    def test_answers_of_tunnels(self) -> None:
+        self.assertLessEqual({*dialogue._CODES}, {*get_args(EndReason)})
+
+
+class CommandsTest(SynchronousTestCase):
+    def test_tables(self) -> None:
+        """What is found by the table of a module is there, and the others are modules."""
+        found = {"CHANGES": CHANGES, "REPORTS": REPORTS}
+        for name, table in found.items():
+            self.assertEqual({one for one, its in cli._TABLES.items() if its == name}, {*table})
+        for name in cli.COMMANDS.keys() - cli._TABLES:
+            self.assertTrue(callable(import_module(f"txmux.cli.{name}").run), name)
+        self.assertLessEqual(cli._TABLES.keys(), cli.COMMANDS.keys())
+
+    def test_filters_of_connections(self) -> None:
+        """API, page, commands and completion have the same filters."""
+        self.assertEqual([*command._FILTERS], [*FILTERS])
+        self.assertEqual([*connections._FILTERS], [*FILTERS])
+        completed = {argument for name, argument in completion._OF_SERVICE if name == "close"}
+        self.assertLessEqual(completed, {*FILTERS})
+        self.assertEqual(completed, {*command._NAMES, "server"})
+
+    def test_programs_to_convert(self) -> None:
+        self.assertEqual({*formats._LOOKS}, {*PROGRAMS})
+        self.assertLessEqual({*formats._CONVERTERS}, {*PROGRAMS})
+
+
+class PageTest(SynchronousTestCase):
+    def test_parts(self) -> None:
+        self.assertLessEqual({*PARTS}, {*_ALL})
+
+
+class RightsTest(SynchronousTestCase):
+    def test_changes(self) -> None:
+        """The reference says of each change of the API which right it takes."""
+        page = (_ROOT / "docs/reference/rules.md").read_text()
+        said = dict(re.findall(r"^\| `(read|steer|all)` \| (.*) \|$", page, re.MULTILINE))
+        self.assertEqual([*said], [*RIGHTS])
+        changes = {resource.path: resource.right for resource in ADMIN if resource.is_change}
+        self.assertEqual(changes.keys(), _VERBS.keys())
+        for path, right in changes.items():
+            having = [one for one, text in said.items() if re.search(rf"\b{_VERBS[path]}\b", text)]
+            self.assertEqual(having, [right], path)
