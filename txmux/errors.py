@@ -58,9 +58,10 @@ def cause_of(problem: Any) -> str:
     if said or isinstance(number, int):
         text = str(said or os.strerror(number))
         return text[:1].lower() + text[1:] if text[1:2].islower() else text
-    reasons = problem.args[0] if type(problem).__module__ == "OpenSSL.SSL" and problem.args else ()
+    what = {"OpenSSL.SSL": "no TLS: ", "OpenSSL.crypto": ""}.get(type(problem).__module__)
+    reasons = problem.args[0] if what is not None and problem.args else ()
     if isinstance(reasons, list) and reasons:
-        return f"no TLS: {', '.join(str(reason) for *_, reason in reasons)}"
+        return f"{what}{', '.join(str(reason) for *_, reason in reasons)}"
     kind = type(problem).__name__
     return _OF_CLASS.get(kind) or str(problem).rstrip(".") or kind
 

@@ -102,6 +102,35 @@ class FileTests(SynchronousTestCase):
             ],
         )
 
+    def test_strings_for_twisted(self) -> None:
+        """What Twisted reads by endpoint strings is read, of listeners and of servers wherever one is named."""
+        (self.folder / "damaged.pem").write_text("x")
+        (self.folder / "whole.pem").write_bytes((self.folder / "good.pem").read_bytes())
+        chain = f"ssl:1:privateKey={self.folder}/whole.pem:extraCertChain={self.folder}/damaged.pem"
+        server = f"ssl:a.example:443:certKey={self.folder}/damaged.pem"
+        rules = parse(
+            f"[listen a]\nendpoint = {chain}\ndefault = {server}\n"
+            f"[route a]\nmatch = ssh\nbackend = {server}\n"
+            f"[route b]\nmatch = tls\nbackend = b\n[backend b]\nserver = 127.0.0.1:2\n  {server}\n",
+            self.folder / "rules.ini",
+        )
+        told = [line.split(": ")[1:3] for line in self.reported(self.found(rules)[0])]
+        self.assertEqual(
+            [place[0].partition(":")[0] for place in told],
+            [
+                "[listen a] endpoint",
+                "[backend b] server",
+                "[route a] backend",
+                "[listen a] default",
+            ],
+        )
+
+    def test_source_of_clients_without_root(self) -> None:
+        """What needs a capability that the user of the rules does not have is wrong on every machine."""
+        text = "[txmux]\nuser = nobody\n[listen a]\nendpoint = 127.0.0.1:1\ndefault = b\n[backend b]\nserver = 127.0.0.1:2\nsource = client\n"
+        wrong, _ = self.found(parse(text, self.folder / "rules.ini"))
+        self.assertIn("[backend b] source: client needs the capability", self.reported(wrong)[0])
+
     def test_certificates_that_end(self) -> None:
         for name, days in (("old", -1.5), ("soon", 3.5), ("late", 14.5), ("client", 0.5)):
             identity = authority().issue(f"{name}.example", ends=days)

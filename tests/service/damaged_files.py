@@ -21,7 +21,7 @@ class DamagedFilesCase(SupervisedTestCase):
 
     def damages(self, path: Path) -> Iterator[str]:
         """Damage a file in each way, and put it back."""
-        kept = path.with_name("kept")
+        kept = path.with_name(f".{path.name}.kept")
         path.rename(kept)
         whole = kept.read_bytes() if kept.is_file() else b""
         contents = {

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import redirect_stdout
+from contextlib import ExitStack, redirect_stdout
 from importlib.util import find_spec
 from io import StringIO
+from random import Random
+from unittest import SkipTest
+from unittest.mock import patch
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -14,7 +19,7 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, eventAsText
 
 from tests.service.damaged_files import DamagedFilesCase
-from tests.support.named_files import FILES
+from tests.support.named_files import FILES, RULES
 from txmux import load
 from txmux.access.lists.updates import NetworksFile, WatchedFile, _Database
 from txmux.admin.tokens import AdminTokens
@@ -23,6 +28,7 @@ from txmux.client.tls.terminations import Terminations
 from txmux.client.tunnel_users import TunnelUsers
 from txmux.errors import MuxError
 from txmux.files import LARGEST
+from txmux.processes.privilege.account import find_account
 from txmux.processes.usable import unusable
 from txmux.rules.keys_in_use import needed_modules
 from txmux.rules.model import Rules
@@ -40,10 +46,31 @@ _USABLE = {
 """What a start makes or takes as it is."""
 
 
+_STRING = """\
+[route string]
+match = ssh
+backend = ssl:b.example:443:hostname=b.example:certKey={0}/server:privateKey={0}/server
+"""
+_OPTIONAL = (
+    *(
+        f"{line}\n"
+        for line in RULES.splitlines()
+        if re.search("(tok|cons|tls_|geo_|_log|via|users)", line)
+    ),
+    "ech_keys = {0}/ech_keys\n",
+    "allow = @{0}/networks\n    ::/0\n",
+    "deny = crowdsec:http://127.0.0.1:1, geo:country=DE\n",
+    "shared_limits = redis://127.0.0.1:1/0 password={0}/shared_limits\n",
+)
+_GOES_ON = {"acme_ca", "consul", "crowdsec_key", "shared_limits", "tunnel_users"}
+"""What a service starts without, though not as the rules want."""
+_EXTRAS = ("", "", "bcrypt", "jinja2", "maxminddb", "prometheus_client")
+
+
 class AgreementTest(DamagedFilesCase):
-    def checked(self) -> tuple[bool, str]:
+    def checked(self, *more: str) -> tuple[bool, str]:
         with redirect_stdout(StringIO()) as out:
-            code = main(["check", str(self.file)])
+            code = main(["check", *more, str(self.file)])
         return code == 0, out.getvalue()
 
     async def starts(self) -> tuple[bool, str]:
@@ -77,6 +104,29 @@ class AgreementTest(DamagedFilesCase):
         self.assertEqual(differing, [])
         self.assertEqual(untold, [])
 
+    async def test_generated(self) -> None:
+        """They agree on any part of these rules, with several files damaged, and without what an extra installs."""
+        chosen = Random(61)
+        differing: list[object] = []
+        for _ in range(16):
+            left_out = [one for one in _OPTIONAL if not chosen.randrange(4)]
+            text = RULES + _STRING
+            for one in left_out:
+                text = text.replace(one, "")
+            self.file.write_text(text.format(self.folder))
+            extra = chosen.choice(_EXTRAS)
+            with ExitStack() as damaged, patch.dict("sys.modules", {extra: None} if extra else {}):
+                damages = {}
+                for name in chosen.sample([*FILES[:-3], "server"], chosen.randrange(3)):
+                    its = self.damages(self.folder / name)
+                    damaged.callback(deque, its, 0)  # puts the file back
+                    damages[name] = [next(its) for _ in range(chosen.randrange(1, 8))][-1]
+                check, said = self.checked()
+                start, why = await self.starts()
+            if check != start:
+                differing.append((left_out, extra, damages, said[-300:], why[-300:]))
+        self.assertEqual(differing, [])
+
     async def test_reload(self) -> None:
         """What a reload says of each file has a cause, also in the log."""
         await self.run_service(self.file.read_text())
@@ -89,7 +139,10 @@ class AgreementTest(DamagedFilesCase):
                 said = [eventAsText(one, includeTimestamp=False) for one in events]
                 text = "\n".join([*said, *report.errors, report.changes])
                 self.assertNotRegex(text, _NO_CAUSE, (name, damage))
-                if not report.ok:
+                problems = [one for one in self.unusable() if not one.warning]
+                if problems or not report.ok:
+                    self.assertTrue(problems, (name, damage, text))
+                    # What is in use is kept, and that is said.
                     self.assertIn(f"{self.folder}/{name.removesuffix('/a.pem')}", text)
 
     def test_modules(self) -> None:
@@ -145,6 +198,29 @@ class AgreementTest(DamagedFilesCase):
             said = "\n".join(eventAsText(one, includeTimestamp=False) for one in events)
             self.assertNotRegex(said, _NO_CAUSE, damage)
             self.assertIn(str(path), said, damage)
+
+    async def test_foreign(self) -> None:
+        """What `check --as` calls OK starts as that user; what it refuses does not, but for files without which a service starts."""
+        if os.geteuid():
+            raise SkipTest("only root can start as another user")
+        account = find_account("nobody", None)
+        for path in (self.folder, *self.folder.rglob("*")):
+            os.chown(path, account.uid, account.gid)
+        differing = []
+        for name in ["", *FILES]:
+            path = self.folder / name
+            before = path.stat().st_mode
+            if name:
+                os.chown(path, 0, 0)
+                path.chmod(before & 0o700)
+            check, said = self.checked("--as", account.user)
+            with account.acting():
+                start, why = await self.starts()
+            if check != start and not (start and name in _GOES_ON):
+                differing.append((name, check, said[-300:], start, why[-300:]))
+            os.chown(path, account.uid, account.gid)
+            path.chmod(before)
+        self.assertEqual(differing, [])
 
     def unusable(self) -> Sequence[Problem]:
         try:

@@ -58,7 +58,7 @@ BY_TWISTED = """\
 [listen odd]
 endpoint = ssl:0:interface=127.0.0.1:privateKey={0}/endpoint
 [backend odd]
-server = ssl:b.example:443:hostname=b.example:privateKey={0}/server
+server = ssl:b.example:443:hostname=b.example:certKey={0}/server:privateKey={0}/server
 """
 """Files that Twisted opens: the sandbox does not go with them."""
 

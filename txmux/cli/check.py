@@ -22,7 +22,7 @@ from txmux.errors import MuxError, own_command, sudo_for
 from txmux.interfaces import IProtocolMatcher
 from txmux.processes.privilege.account import Account, AccountError, account_of
 from txmux.processes.privilege.launch import Launch, launch_of
-from txmux.processes.privilege.sandbox import readable
+from txmux.processes.privilege.sandbox import SandboxError, readable, sandbox_of
 from txmux.processes.usable import closed_files, unusable
 from txmux.rules.lint.access import token_as_path
 from txmux.rules.lint.coverage import forget_lines
@@ -134,7 +134,7 @@ def _check(
         return _Checked(path, None, [Problem(path, 0, "", "", str(error))])
     if wrong := [problem for problem in found if problem.severity == "error"]:
         return _Checked(path, None, wrong)
-    unprivileged, hints = _transparent_sources(rules)
+    unprivileged, hints = _unprivileged(rules)
     with launch.acting():
         unwritable = missing_privileges(rules, _privileges(launch))
     mistakes = [
@@ -235,9 +235,14 @@ def _has_address(address: str) -> bool:
     return True
 
 
-def _transparent_sources(rules: Rules) -> tuple[list[Problem], list[str]]:
-    """Return what keeps this process from using clients' addresses as sources, and hints on routing."""
+def _unprivileged(rules: Rules) -> tuple[list[Problem], list[str]]:
+    """Return what keeps this process from the sandbox, or from using clients' addresses as sources, and hints on routing."""
     problems: list[Problem] = []
+    try:
+        sandbox_of(rules)
+    except SandboxError as problem:
+        message = str(problem).removeprefix("[txmux] sandbox: ")
+        problems.append(rules.settings.section.problem(message, "sandbox"))
     hints: list[str] = []
     for backend in rules.backends.values():
         if backend.source == ("client",):

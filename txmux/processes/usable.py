@@ -15,11 +15,12 @@ from txmux.access.lists.current import Lists
 from txmux.admin.listen_addresses import stored_token
 from txmux.backends.connect.via import PasswordFileError, read_password
 from txmux.client.tls.terminations import expiry_warnings
-from txmux.errors import MuxError
+from txmux.errors import ListenError, MuxError, cause_of
 from txmux.files import may_read, names_in, read_list
 from txmux.net.tls.errors import CLIENT_CERTIFICATE, TLSFileError
-from txmux.rules.lint.privileges import obstacles
-from txmux.rules.model import Rules, Section, ServerTLS, TlsEnd, Via
+from txmux.processes.privilege.account import GIVEN_UP, Account, AccountError, find_account, in_need
+from txmux.rules.lint.privileges import named_servers, obstacles
+from txmux.rules.model import Rules, Section, Server, ServerTLS, TlsEnd, Via
 from txmux.rules.model.listener import is_ech_file
 from txmux.rules.named_files import NamedFile, named_files
 from txmux.rules.problems import Problem, RulesError
@@ -41,6 +42,10 @@ def unusable(rules: Rules) -> list[Problem]:
     not read is left to `closed_files`.
     """
     problems = [*_files(rules), *obstacles(rules), *_access_log(rules), *_tokens(rules)]
+    problems += [
+        backend.section.problem(GIVEN_UP, "source")
+        for backend in in_need(rules, _account_of(rules))
+    ]
     if rules.acme_names:
         from txmux.serving.acme.folder import unusable_folder  # noqa: PLC0415 - OpenSSL takes a while
 
@@ -77,7 +82,7 @@ def _files(rules: Rules) -> Iterator[Problem]:
         try:
             yield from expiry_warnings(section, key, read() or (), number)
         except MuxError as error:  # noqa: PERF203 - all errors are reported
-            is_needed = isinstance(error, (TLSFileError, PasswordFileError))
+            is_needed = isinstance(error, (ListenError, TLSFileError, PasswordFileError))
             problem = section.problem(str(error), getattr(error, "key", key), number)
             if not isinstance(error.__context__, PermissionError):
                 yield attrs.evolve(problem, warning=not is_needed)
@@ -86,12 +91,7 @@ def _files(rules: Rules) -> Iterator[Problem]:
 def _readers(rules: Rules) -> Iterator[_Reader]:
     settings = rules.settings
     if settings.acme_ca is not None and rules.acme_names:
-        yield (
-            settings.section,
-            "acme_ca",
-            None,
-            partial(_of_authorities, settings.acme_ca, "acme_ca"),
-        )
+        yield settings.section, "acme_ca", None, partial(_of_authorities, settings.acme_ca)
     for route in rules.routes:
         if route.terminate_tls is not None:
             yield route.section, "terminate_tls", None, partial(_of_end, route.terminate_tls)
@@ -101,17 +101,21 @@ def _readers(rules: Rules) -> Iterator[_Reader]:
             yield backend.section, CLIENT_CERTIFICATE, None, partial(_of_servers, tls)
         if backend.via is not None:
             yield backend.section, "via", None, partial(_of_proxy, backend.via)
-    yield from _readers_of_listeners(rules)
+    yield from _readers_of_strings(rules)
     for file in named_files(rules):
         if file.row.reader:
             yield file.section, file.key, None, partial(_read_by, file.row.reader, file.path)
 
 
-def _readers_of_listeners(rules: Rules) -> Iterator[_Reader]:
+def _readers_of_strings(rules: Rules) -> Iterator[_Reader]:
+    """Yield what reads the files that Twisted's endpoint strings name."""
     for listener in rules.listeners:
         for number, text in enumerate(listener.endpoints):
             if text.lower().startswith("ssl:"):
                 yield listener.section, "endpoint", number, partial(_of_endpoint, text)
+    for section, key, line, server in named_servers(rules):
+        if isinstance(server, Server) and server.kind == "endpoint":
+            yield section, key, line, partial(_of_server, server)
 
 
 # What few rules need is imported where they do: OpenSSL and clients of HTTP take a while.
@@ -122,12 +126,11 @@ def _read_by(reader: str, path: Path) -> None:
     getattr(import_module(module), name)(path)
 
 
-def _of_authorities(path: Path, key: str) -> None:
+def _of_authorities(path: Path) -> None:
     from txmux.net.tls.pem import read_authorities  # noqa: PLC0415 - as above
 
-    read_authorities(
-        path, key
-    )  # one that has expired matters only to servers whose certificate it signed
+    # One that has expired matters only to servers whose certificate it signed.
+    read_authorities(path, "acme_ca")
 
 
 def _of_end(end: TlsEnd) -> Iterable[tuple[str, float]]:
@@ -152,13 +155,32 @@ def _of_proxy(via: Via) -> None:
     read_password(via)
 
 
+def _of_server(server: Server) -> None:
+    from txmux.serving.endpoints import check_servers  # noqa: PLC0415 - as above
+
+    check_servers(None, [server])
+
+
 def _of_endpoint(text: str) -> Iterable[tuple[str, float]]:
     from txmux.net.tls.pem import read_identity  # noqa: PLC0415 - as above
+    from txmux.serving.endpoints import server_endpoint  # noqa: PLC0415 - as above
 
     files = files_of(SERVER, text)
     key = files["privateKey"]
     pair = dict.fromkeys((files.get("certKey", key), key))
-    return [read_identity(pair, "endpoint").valid_until]
+    identity = read_identity(pair, "endpoint")
+    try:
+        server_endpoint(None, text)
+    except Exception as problem:
+        raise ListenError(f"{text}: cannot listen: {cause_of(problem)}") from problem
+    return [identity.valid_until]
+
+
+def _account_of(rules: Rules) -> Account | None:
+    settings = rules.settings
+    with suppress(AccountError):  # `missing_privileges` reports it
+        return None if settings.user is None else find_account(settings.user, settings.group)
+    return None
 
 
 def _access_log(rules: Rules) -> Iterator[Problem]:

@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 from typing_extensions import override
 
 from txmux.client.active_listener import ActiveListener
-from txmux.errors import ListenError
+from txmux.errors import ListenError, cause_of
 from txmux.net.addresses import text_of
 from txmux.rules.model import Listener, Server
 from txmux.rules.reading.endpointstrings import SERVER, split_arguments
@@ -130,7 +130,8 @@ def check_servers(reactor: Any, servers: Iterable[Server]) -> None:
             try:
                 clientFromString(reactor, server.text)
             except Exception as problem:
-                raise ListenError(f"server {server.text} cannot be used: {problem}") from problem
+                why = cause_of(problem)
+                raise ListenError(f"server {server.text} cannot be used: {why}") from problem
 
 
 def accept_waiting(port: IListeningPort) -> None:

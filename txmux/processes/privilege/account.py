@@ -13,7 +13,7 @@ import attrs
 
 from txmux.errors import MuxError
 from txmux.processes.privilege.seccomp import MACHINES
-from txmux.rules.model import Rules
+from txmux.rules.model import Backend, Rules
 
 _NO_ID = 2**32 - 1
 _JOIN_SESSION_KEYRING = 1  # linux/keyctl.h
@@ -155,13 +155,18 @@ def account_of(rules: Rules) -> Account | None:
         return None
     account = find_account(settings.user, settings.group)
     account.check()
-    for backend in rules.backends.values():
-        if "client" in backend.source and not account.is_current:
-            raise AccountError(
-                f"[backend {backend.name}] source: client needs the capability CAP_NET_ADMIN as long as txmux runs, and "
-                "'user' in [txmux] gives it up; let systemd change the user and leave it that capability instead"
-            )
+    for backend in in_need(rules, account):
+        raise AccountError(f"[backend {backend.name}] source: {GIVEN_UP}")
     return account
+
+
+GIVEN_UP = "client needs the capability CAP_NET_ADMIN as long as txmux runs, and 'user' in [txmux] gives it up; let systemd change the user and leave it that capability instead"
+
+
+def in_need(rules: Rules, account: Account | None) -> Iterator[Backend]:
+    """Yield the backends that need a capability which the process gives up to become the user of the rules."""
+    if rules.settings.user is not None and not (account and account.is_current):
+        yield from (backend for backend in rules.backends.values() if "client" in backend.source)
 
 
 def find_account(user: str, group: str | None, where: str = "[txmux] ") -> Account:

@@ -13,7 +13,7 @@ from typing import Any
 import attrs
 
 from txmux.rules.lint.warnings import warnings
-from txmux.rules.model import NOWHERE, Backend, Handover, Outcome, Rules, Section
+from txmux.rules.model import NOWHERE, Backend, Handover, Outcome, Rules, Section, Server
 from txmux.rules.problems import Problem
 from txmux.rules.reading.endpoints import short_form
 from txmux.rules.reading.endpointstrings import (
@@ -213,15 +213,16 @@ def _accounts(rules: Rules, privileges: Privileges) -> Iterator[Problem]:
 
 def _folders_of_servers(rules: Rules) -> Iterator[Problem]:
     """Find servers' UNIX sockets in folders that are not there; the server may make its folder."""
-    for section, key, number, path in _sockets_of_servers(rules):
-        if path and _is_missing(folder := Path(path).parent):
+    for section, key, number, server in named_servers(rules):
+        if server.path and _is_missing(folder := Path(server.path).parent):
             yield section.problem(_no_folder(folder)[0], key, number)
 
 
-def _sockets_of_servers(rules: Rules) -> Iterator[tuple[Section, str, int | None, str]]:
+def named_servers(rules: Rules) -> Iterator[tuple[Section, str, int | None, Server | Handover]]:
+    """Yield the servers with the lines that name them."""
     for backend in rules.backends.values():
         for number, server in enumerate(backend.servers):
-            yield backend.section, "server", number, server.path
+            yield backend.section, "server", number, server
     named: list[tuple[Section, str, int | None, Outcome | None]] = []
     named += [(route.section, "backend", None, route.outcome) for route in rules.routes]
     for listener in rules.listeners:
@@ -230,9 +231,9 @@ def _sockets_of_servers(rules: Rules) -> Iterator[tuple[Section, str, int | None
         named += [(listener.section, "silent", number, outcome) for number, outcome in silent]
     for section, key, line, outcome in named:
         if isinstance(outcome, Handover):
-            yield section, key, line, outcome.path
+            yield section, key, line, outcome
         elif isinstance(outcome, Backend) and outcome.section is NOWHERE:
-            yield section, key, line, outcome.servers[0].path
+            yield section, key, line, outcome.servers[0]
 
 
 def _paths(rules: Rules) -> Iterator[tuple[Problem, bool]]:
