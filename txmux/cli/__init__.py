@@ -55,27 +55,11 @@ COMMANDS = {
 }
 """The commands, and what each does."""
 
+_CHANGES = "ban close drain hold pause release reload resume stop unban upgrade weight"
+_REPORTS = "bans certificates clients connections servers status"
 _TABLES = {
-    **dict.fromkeys(
-        (
-            "ban",
-            "close",
-            "drain",
-            "hold",
-            "pause",
-            "release",
-            "reload",
-            "resume",
-            "stop",
-            "unban",
-            "upgrade",
-            "weight",
-        ),
-        "CHANGES",
-    ),
-    **dict.fromkeys(
-        ("bans", "certificates", "clients", "connections", "servers", "status"), "REPORTS"
-    ),
+    **dict.fromkeys(_CHANGES.split(), "CHANGES"),
+    **dict.fromkeys(_REPORTS.split(), "REPORTS"),
 }
 """Commands that are in a table of `txmux.cli.remote`, in the module of its name, and not in a module of their own."""
 

@@ -39,6 +39,7 @@ from txmux.telemetry.formatting import counted, printable_json
 if TYPE_CHECKING:
     from txmux.backends.health.tryout import Tried
 
+_COUNTED = "listeners", "routes", "backends"
 _STANDARD_INPUT = "<stdin>"
 _HOME = "/root"  # which is not to be opened to others
 _MOVE = "move it to another folder, such as /etc/txmux"
@@ -170,7 +171,7 @@ def _closed(rules: Rules, launch: Launch) -> Iterator[Problem]:
         message = f"it is started as user {account.user!r}, and only root can tell which files that one may read; run: {command}"
         yield Problem(next(iter(rules.files.texts)), 0, "", "", message, note=True)
     elif rules.settings.user is not None and os.geteuid() == 0:
-        with suppress(AccountError):  # `missing_privileges` reports it
+        with suppress(AccountError, RulesError):  # others report it
             yield from _closed_to(rules, launch, account_of(rules), is_helped=True)
     for file, path in closed_files(rules):
         message = (
@@ -262,11 +263,7 @@ def _write(checked: _Checked) -> None:
     rules = checked.rules
     if rules is None:
         return
-    counts = [
-        counted(len(rules.listeners), "listener"),
-        counted(len(rules.routes), "route"),
-        counted(len(rules.backends), "backend"),
-    ]
+    counts = [counted(len(getattr(rules, what)), what.removesuffix("s")) for what in _COUNTED]
     if found := sum(problem.warning for problem in checked.problems):
         counts.append(counted(found, "warning"))
     print(f"{checked.path}: OK, {', '.join(counts)}")
@@ -278,9 +275,10 @@ def _as_json(results: list[_Checked], servers: list[Reached], *, connect: bool) 
             {
                 "file": checked.path,
                 "ok": checked.rules is not None,
-                "listeners": len(checked.rules.listeners) if checked.rules else None,
-                "routes": len(checked.rules.routes) if checked.rules else None,
-                "backends": len(checked.rules.backends) if checked.rules else None,
+                **{
+                    what: len(getattr(checked.rules, what)) if checked.rules else None
+                    for what in _COUNTED
+                },
             }
             for checked in results
         ],

@@ -18,7 +18,7 @@ from txmux.client.tls.terminations import expiry_warnings
 from txmux.errors import ListenError, MuxError, cause_of
 from txmux.files import may_read, names_in, read_list
 from txmux.net.tls.errors import CLIENT_CERTIFICATE, TLSFileError
-from txmux.processes.privilege.account import GIVEN_UP, Account, AccountError, find_account, in_need
+from txmux.processes.privilege.account import AccountError, account_of
 from txmux.rules.lint.privileges import named_servers, obstacles
 from txmux.rules.model import Rules, Section, Server, ServerTLS, TlsEnd, Via
 from txmux.rules.model.listener import is_ech_file
@@ -42,18 +42,17 @@ def unusable(rules: Rules) -> list[Problem]:
     not read is left to `closed_files`.
     """
     problems = [*_files(rules), *obstacles(rules), *_access_log(rules), *_tokens(rules)]
-    problems += [
-        backend.section.problem(GIVEN_UP, "source")
-        for backend in in_need(rules, _account_of(rules))
-    ]
     if rules.acme_names:
         from txmux.serving.acme.folder import unusable_folder  # noqa: PLC0415 - OpenSSL takes a while
 
         problems += unusable_folder(rules)
-    try:
-        Lists().prepare(rules)
-    except RulesError as error:
-        problems += error.problems
+    for use in (Lists().prepare, account_of):
+        try:
+            use(rules)
+        except RulesError as error:  # noqa: PERF203 - all errors are reported
+            problems += error.problems
+        except AccountError:
+            continue  # `missing_privileges` reports it
     return problems
 
 
@@ -174,13 +173,6 @@ def _of_endpoint(text: str) -> Iterable[tuple[str, float]]:
     except Exception as problem:
         raise ListenError(f"{text}: cannot listen: {cause_of(problem)}") from problem
     return [identity.valid_until]
-
-
-def _account_of(rules: Rules) -> Account | None:
-    settings = rules.settings
-    with suppress(AccountError):  # `missing_privileges` reports it
-        return None if settings.user is None else find_account(settings.user, settings.group)
-    return None
 
 
 def _access_log(rules: Rules) -> Iterator[Problem]:

@@ -13,7 +13,8 @@ import attrs
 
 from txmux.errors import MuxError
 from txmux.processes.privilege.seccomp import MACHINES
-from txmux.rules.model import Backend, Rules
+from txmux.rules.model import Rules
+from txmux.rules.problems import RulesError
 
 _NO_ID = 2**32 - 1
 _JOIN_SESSION_KEYRING = 1  # linux/keyctl.h
@@ -149,24 +150,18 @@ def _error() -> OSError:
 
 
 def account_of(rules: Rules) -> Account | None:
-    """Return the account in the rules, if any. It is an `AccountError` if it is unusable, or the rules need root later, too."""
+    """Return the account in the rules, if any. It is an `AccountError` if it is unusable, and a `RulesError` if they need root later, too."""
     settings = rules.settings
     if settings.user is None:
         return None
     account = find_account(settings.user, settings.group)
+    if not account.is_current:
+        message = "client needs the capability CAP_NET_ADMIN as long as txmux runs, and 'user' in [txmux] gives it up; let systemd change the user and leave it that capability instead"
+        in_need = [one for one in rules.backends.values() if "client" in one.source]
+        if in_need:
+            raise RulesError(one.section.problem(message, "source") for one in in_need)
     account.check()
-    for backend in in_need(rules, account):
-        raise AccountError(f"[backend {backend.name}] source: {GIVEN_UP}")
     return account
-
-
-GIVEN_UP = "client needs the capability CAP_NET_ADMIN as long as txmux runs, and 'user' in [txmux] gives it up; let systemd change the user and leave it that capability instead"
-
-
-def in_need(rules: Rules, account: Account | None) -> Iterator[Backend]:
-    """Yield the backends that need a capability which the process gives up to become the user of the rules."""
-    if rules.settings.user is not None and not (account and account.is_current):
-        yield from (backend for backend in rules.backends.values() if "client" in backend.source)
 
 
 def find_account(user: str, group: str | None, where: str = "[txmux] ") -> Account:

@@ -3,7 +3,7 @@
 Only what is certain is reported. A wrong warning would teach readers to ignore the others.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import attrs
 
@@ -54,34 +54,9 @@ def lint(rules: Rules, user: FileUser | None = None, folders: Iterable[str] = ()
 
 
 def _problems(rules: Rules, user: FileUser | None, folders: Iterable[str]) -> Iterator[Problem]:
-    yield from admin_reachable(rules)
-    yield from metrics_without_extra(rules)
     yield from open_secrets(rules, secret_files(rules), user, folders)
-    yield from unhidden_names(rules)
-    yield from unreachable_routes(rules)
-    yield from odd_patterns(rules)
-    yield from lines_of_the_other(rules)
-    yield from _without_clients(rules)
-    yield from _open_to_all(rules)
-    yield from open_proxies(rules)
-    yield from nameless(rules)
-    yield from other_names(rules)
-    yield from free_ports(rules)
-    yield from passed_routes(rules)
-    yield from forged_headers(rules)
-    yield from passed_certificates(rules)
-    yield from passed_databases(rules)
-    yield from wrong_users(rules)
-    yield from _beyond_peek_limit(rules)
-    yield from proxy_listeners(rules)
-    yield from tls_ends(rules)
-    yield from never_behind_starttls(rules)
-    yield from server_first(rules)
-    yield from silence(rules)
-    yield from _idle_backends(rules)
-    yield from _idle_servers(rules)
-    yield from _empty_includes(rules)
-    yield from _typographic_quotes(rules)
+    for find in _FINDERS:
+        yield from find(rules)
 
 
 def warnings(rules: Rules, problems: Iterable[Problem]) -> list[Problem]:
@@ -289,3 +264,12 @@ def _typographic_quotes(rules: Rules) -> Iterator[Problem]:
                 if QUOTES.search(item.text):
                     message = "has typographic quotes, which are a part of the value; write plain ones, or none"
                     yield section.problem(message, entry.key, line=item.line)
+
+
+_FINDERS: Sequence[Callable[[Rules], Iterable[Problem]]] = (
+    admin_reachable, metrics_without_extra, unhidden_names, unreachable_routes, odd_patterns,
+    lines_of_the_other, _without_clients, _open_to_all, open_proxies, nameless, other_names,
+    free_ports, passed_routes, forged_headers, passed_certificates, passed_databases, wrong_users,
+    _beyond_peek_limit, proxy_listeners, tls_ends, never_behind_starttls, server_first, silence,
+    _idle_backends, _idle_servers, _empty_includes, _typographic_quotes,
+)  # fmt: skip
