@@ -193,6 +193,16 @@ class CheckTests(CheckTestCase):
         code, _, err = self.run_main("check", self.good)
         self.assertEqual((code, err), (0, "warning: the plugin module x cannot be used\n"))
 
+    def test_no_sandbox(self) -> None:
+        """What a start would refuse on this machine is a warning: it may be done on another one."""
+        rules = self.write(
+            "rules.ini", "[txmux]\nsandbox = yes\n[listen a]\nendpoint = 127.0.0.1:1\n"
+        )
+        with patch("txmux.processes.privilege.landlock.abi", return_value=0):
+            code, out, _ = self.run_main("check", rules)
+        self.assertEqual(code, 0)
+        self.assertIn("rules.ini:2: warning: [txmux] sandbox: this kernel has no Landlock", out)
+
 
 class JSONTests(CheckTestCase):
     def test_errors_and_warnings(self) -> None:
