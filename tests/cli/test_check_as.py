@@ -37,8 +37,11 @@ class ReadTests(CommandTestCase):
         self.folder = folder_of_files(self)
         self.rules = self.write("rules.ini", (RULES + BY_TWISTED).format(self.folder))
         for path in self.folder.rglob("*"):
-            path.chmod(0o755 if path.is_dir() else 0o640)
+            path.chmod(0o775 if path.is_dir() else 0o660)
             os.chown(path, 0, self.group)
+        for path in (self.folder / "acme_folder", *(self.folder / "acme_folder").iterdir()):
+            path.chmod(0o700)
+            os.chown(path, pwd.getpwnam(_NOBODY).pw_uid, self.group)
 
     def checked(self, *more: str) -> tuple[int, list[str]]:
         code, out, _ = self.run_main("check", *self.as_user, *more, self.rules)
@@ -46,7 +49,7 @@ class ReadTests(CommandTestCase):
 
     def test_each_file(self) -> None:
         """One that is closed to the user is an error; after the command it is none, and closed to all others."""
-        (self.folder / "logs/access.log").chmod(0o200)
+        (self.folder / "logs/access.log").chmod(0o220)
         self.assertEqual(self.checked(), (0, []))
         for path in self.folder.rglob("*"):
             name = str(path.relative_to(self.folder))

@@ -27,7 +27,7 @@ from txmux.processes.usable import closed_files, unusable
 from txmux.rules.lint.access import token_as_path
 from txmux.rules.lint.coverage import forget_lines
 from txmux.rules.lint.patterns import cut_signatures
-from txmux.rules.lint.privileges import Privileges, missing_privileges, own_privileges
+from txmux.rules.lint.privileges import Privileges, missing_privileges, own_privileges, unwritable
 from txmux.rules.lint.secrets import FileUser
 from txmux.rules.lint.warnings import closed_listeners, lint, unchecked_backends, warnings
 from txmux.rules.model import NOWHERE, Outcome, Rules, backends_of
@@ -129,6 +129,9 @@ def _check(
         rules = load(path, matchers, data)
         launch = launch_of(Path(path), user)
         found = [*unusable(rules), *_hidden(rules, launch), *_closed(rules, launch)]
+        if launch.account is not None and launch.may_act:
+            with launch.acting():
+                found += unwritable(rules, _privileges(launch))
     except RulesError as error:
         return _Checked(path, None, error.problems)
     except AccountError as error:
@@ -137,7 +140,7 @@ def _check(
         return _Checked(path, None, wrong)
     unprivileged, hints = _unprivileged(rules)
     with launch.acting():
-        unwritable = missing_privileges(rules, _privileges(launch))
+        lacking = missing_privileges(rules, _privileges(launch))
     mistakes = [
         *lint(
             rules,
@@ -147,7 +150,7 @@ def _check(
         *closed_listeners(rules),
         *unchecked_backends(rules),
         *token_as_path(rules),
-        *unwritable,
+        *lacking,
         *cut_signatures(rules, matchers),
         *unprivileged,
         *found,

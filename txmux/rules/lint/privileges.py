@@ -14,6 +14,7 @@ import attrs
 
 from txmux.rules.lint.warnings import warnings
 from txmux.rules.model import NOWHERE, Backend, Handover, Outcome, Rules, Section, Server
+from txmux.rules.model.route import acme_file
 from txmux.rules.problems import Problem
 from txmux.rules.reading.endpoints import short_form
 from txmux.rules.reading.endpointstrings import (
@@ -95,7 +96,7 @@ def missing_privileges(rules: Rules, privileges: Privileges) -> list[Problem]:
     """Find what the rules need and the process may not have: warnings in the order of files and lines."""
     problems = [
         *_addresses(rules, privileges),
-        *_unwritable(rules, privileges),
+        *unwritable(rules, privileges),
         *_accounts(rules, privileges),
         *_folders_of_servers(rules),
         *_single_paths(rules, privileges),
@@ -159,7 +160,7 @@ def _address(text: str) -> tuple[str, int]:
     return given.get("interface", ""), int(given.get("port", 0))
 
 
-def _unwritable(rules: Rules, privileges: Privileges) -> Iterator[Problem]:
+def unwritable(rules: Rules, privileges: Privileges) -> Iterator[Problem]:
     """Find files that the service may not write to or create, though their folders are there."""
     settings, user, may = rules.settings, privileges.user, privileges.may
     advice = "let the user that txmux runs as"
@@ -182,6 +183,10 @@ def _unwritable(rules: Rules, privileges: Privileges) -> Iterator[Problem]:
     if rules.acme_names and not may(folder, _CREATE):
         message = f"user {user} may not create files in '{folder}'; {advice} write there, or name another folder"
         yield settings.section.problem(message, "acme_folder")
+    for file in [acme_file(settings.acme_folder, name) for name in rules.acme_names]:
+        if os.path.exists(file) and not may(file, os.R_OK):  # noqa: PTH110 - as above
+            message = f"user {user} may not read '{file}'; {advice} read and write it"
+            yield settings.section.problem(message, "acme_folder")
 
 
 def _accounts(rules: Rules, privileges: Privileges) -> Iterator[Problem]:
