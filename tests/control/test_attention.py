@@ -143,13 +143,17 @@ class BackendTest(SynchronousTestCase):
 
 class OthersTest(SynchronousTestCase):
     def test_clients_that_wait(self) -> None:
-        held = {"a": math.inf, "b": math.inf, "over": 1.0}
+        held = {"a": math.inf, "b": 70.0, "over": 1.0}
         waiting = clients_that_wait(held, {"a": 1, "over": 1, "down": 2}, 10.0)
         self.assertEqual(
             [(item.level, item.text, item.do) for item in waiting],
             [
                 ("note", "backend a: held by an operator: 1 client waits", "txmux release a"),
-                ("note", "backend b: held by an operator: 0 clients wait", "txmux release b"),
+                (
+                    "note",
+                    "backend b: held by an operator, for 1 min more: 0 clients wait",
+                    "txmux release b",
+                ),
                 ("note", "backend over: 1 client waits for a server", "txmux servers over"),
                 ("note", "backend down: 2 clients wait for a server", "txmux servers down"),
             ],
