@@ -74,12 +74,12 @@ class BackendTest(SynchronousTestCase):
             for at, state in enumerate(states, 1)
         ]
         held = {"hold": {"until": None} if hold else None, "held": waiting}
-        document = {"name": "web", **held, "servers": servers}
+        document: Any = {"name": "web", **held, "servers": servers}
         other = Backend("other", ())
         web = Backend("web", (), fallback=other if fallback else Refusal.CLOSE, hold=30.0)
         routes = (Route("all", (), web),) if used else ()
         rules = Rules(Path("x.ini"), Settings(), (), routes, {"web": web, "other": other})
-        there = {
+        there: Any = {
             "name": "other",
             "hold": None,
             "held": 0,
@@ -110,7 +110,7 @@ class BackendTest(SynchronousTestCase):
 
     def test_removed_since_the_document_was_made(self) -> None:
         """A reload may come in any pause of a document."""
-        document = {"name": "old", "hold": None, "held": 0, "servers": [{"state": "down"}]}
+        document: Any = {"name": "old", "hold": None, "held": 0, "servers": [{"state": "down"}]}
         rules = Rules(Path("x.ini"), Settings(), (), (), {})
         self.assertEqual([*backends([document], RulesIndex(rules), self.now)], [])
 
@@ -274,7 +274,7 @@ class AdviceTest(SynchronousTestCase):
         rules = parse(f"{text}[backend web]\nserver = 127.0.0.1:2\n", "rules.ini")
         failed = 1.0, Report(ok=False, errors=("no",))
         down: dict[str, Any] = {"server": "s", "state": "down", "why": "no", "since": 1.0}
-        document = {"name": "web", "hold": None, "held": 0, "servers": [down]}
+        document: Any = {"name": "web", "hold": None, "held": 0, "servers": [down]}
         index, short = RulesIndex(rules), ("no", 1.0)
         condition = WorkersCondition(silent=[(1, 7)])
         restarts = [(1.0, 1, f"killed: {MEMORY_RAN_OUT}: too little")] * 3
@@ -286,10 +286,12 @@ class AdviceTest(SynchronousTestCase):
             stale={("web", "s"): (9.0, "no")}, outside=[outside], lost_lines={"log x: no": 1, "log y: no": 0},
             flooding={"": 9.0}, logins={"r": (16, "192.0.2.1")}, ports={("web", "s"): ("no", 1, 1.0), ("web", "t"): (OF_FEW, 1, 1.0)},
         )  # fmt: skip
+        half: Any = {**document, "servers": [down, {**down, "state": "up"}]}
+        drained: Any = {**document, "servers": [{**down, "state": "drain"}]}
         items = [
             *backends([document], index, 9.0),
-            *backends([{**document, "servers": [down, {**down, "state": "up"}]}], index, 9.0),
-            *backends([{**document, "servers": [{**down, "state": "drain"}]}], index, 9.0),
+            *backends([half], index, 9.0),
+            *backends([drained], index, 9.0),
             *not_accepted(["[listen a]: x", "[listen c]: x"], ["b"], {"c": short, "d": short}),
             *not_accepted([f"[listen e]: x{OF_FEW}"], [], {}),
             *overflowed(rules, {listen_addresses(rules.listeners[0])[0].key: Overflow(1, 1.0)}),

@@ -242,7 +242,7 @@ class StatusTest(LiveCase):
 
 
 class WorstTest(SynchronousTestCase):
-    def found(self, *states: str) -> Sequence[tuple[int | None, dict[str, Any]]]:
+    def found(self, *states: str) -> Sequence[tuple[int | None, Any]]:
         return [
             (
                 number,

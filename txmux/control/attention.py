@@ -7,7 +7,6 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
-from typing import Any
 
 from txmux.control.clients import crowded_logins, flooding
 from txmux.control.overrides import ServiceState, WorkersCondition
@@ -20,6 +19,7 @@ from txmux.serving.listen_addresses import listen_addresses
 from txmux.telemetry import attention_rows as rows
 from txmux.telemetry.attention import CANNOT_START, MEMORY_RAN_OUT, OF_FEW, AttentionItem
 from txmux.telemetry.counting.snapshot import Gauges
+from txmux.telemetry.documents import BackendDocument, ServerDocument
 from txmux.telemetry.formatting import certificate_end, counted, duration
 
 _MOST_NAMED = 5
@@ -43,7 +43,7 @@ _ADVICE = {"silent": "; 'eject = unanswered=0' for servers that never answer by 
 
 
 def backends(
-    documents: Sequence[Mapping[str, Any]], index: RulesIndex, now: float
+    documents: Sequence[BackendDocument], index: RulesIndex, now: float
 ) -> Iterator[AttentionItem]:
     """Find backends of which no server can serve, or some cannot; those without a document serve.
 
@@ -84,7 +84,7 @@ def backends(
         )
 
 
-def _names(servers: Sequence[Mapping[str, Any]]) -> str:
+def _names(servers: Sequence[ServerDocument]) -> str:
     first = (
         str(server["server"])
         if server["state"] == "down"

@@ -7,8 +7,6 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any, Final, cast
 
-import attrs
-
 from txmux.backends.health.observer import ObservedServer, ServerKey
 from txmux.backends.pool.server_health import AS_RULED, MemberState
 from txmux.backends.upstreams import Upstreams
@@ -153,7 +151,7 @@ def _section(index: RulesIndex, section: Section) -> documents.SectionDocument:
     }
 
 
-_Addresses = dict[tuple[str, str], dict[str, list[tuple[int | None, Mapping[str, Any]]]]]
+_Addresses = dict[tuple[str, str], dict[str, list[tuple[int | None, documents.ReportedAddress]]]]
 
 UNRESOLVED: Final = "unresolved"  # the state of a server whose name has no address yet
 
@@ -166,19 +164,19 @@ _UNUSED = ServerTotals("", "", 0, 0, {}, None, 0, 0, 0, 0, 0, 0, None)
 
 
 def with_observed(
-    answers: Iterable[tuple[int, Iterable[Mapping[str, Any]]]],
+    answers: Iterable[tuple[int, Iterable[documents.ReportedAddress]]],
     observed: Mapping[ServerKey, ObservedServer],
-) -> list[tuple[int, list[Mapping[str, Any]]]]:
+) -> list[tuple[int, list[documents.ReportedAddress]]]:
     """Give addresses the state that is observed of their server, unless they have a worse one.
 
     Rows that no worker of this version reports are left out.
     """
 
-    def of(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    def of(row: documents.ReportedAddress) -> documents.ReportedAddress:
         found = observed.get((row["backend"], row["server"]))
         if found is None or _WORST_LAST.index(found.state) < _WORST_LAST.index(row["state"]):
             return row
-        return {**row, **attrs.asdict(found)}
+        return {**row, "state": found.state, "why": found.why, "since": found.since}
 
     return [
         (worker, [of(row) for row in rows if row["state"] in _WORST_LAST])
@@ -187,7 +185,7 @@ def with_observed(
 
 
 def weights_up(
-    answers: Iterable[tuple[int, Iterable[Mapping[str, Any]]]],
+    answers: Iterable[tuple[int, Iterable[documents.ReportedAddress]]],
 ) -> Generator[None, None, dict[tuple[str, str], float]]:
     """Return the weight of each server that gets connections, by backend and server, as the last worker has it."""
     found: dict[tuple[str, str], float] = {}
@@ -204,7 +202,7 @@ def weights_up(
 
 def address_states(
     upstreams: Upstreams, of: Iterable[str] | None = None
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[documents.ReportedAddress]:
     """Yield a row of each address, of all backends or of those with such names."""
     now = time.time()
     return (
@@ -229,8 +227,8 @@ def backends_document(
     servers: Iterable[ServerTotals],
     gauges: Gauges,
     overrides: Overrides,
-    answers: Iterable[tuple[int | None, Sequence[Mapping[str, Any]]]],
-    checked: Iterable[Mapping[str, Any]],
+    answers: Iterable[tuple[int | None, Sequence[documents.ReportedAddress]]],
+    checked: Iterable[documents.ReportedAddress],
     rates: Rates,
     of: Collection[str] | None = None,
 ) -> Generator[None, None, list[documents.BackendDocument]]:
@@ -270,7 +268,7 @@ def backends_document(
 
 
 def _by_address(
-    answers: Iterable[tuple[int | None, Iterable[Mapping[str, Any]]]],
+    answers: Iterable[tuple[int | None, Iterable[documents.ReportedAddress]]],
 ) -> Generator[None, None, _Addresses]:
     addresses: _Addresses = {}
     for worker, rows in answers:
@@ -282,7 +280,7 @@ def _by_address(
 
 
 def _worst(
-    seen: Sequence[tuple[int | None, Mapping[str, Any]]],
+    seen: Sequence[tuple[int | None, documents.ReportedAddress]],
     check: documents.CheckDocument | None = None,
 ) -> documents.AddressDocument:
     """Report the worst state of an address among processes, and the processes that report it."""

@@ -21,7 +21,7 @@ from txmux.net.collecting import UNCOLLECTED
 from txmux.net.relay.kernel import SPLICED
 from txmux.net.turns import Turns
 from txmux.serving.serving import Serving
-from txmux.telemetry.documents import ConnectionDocument
+from txmux.telemetry.documents import ConnectionDocument, ReportedAddress
 from txmux.telemetry.lines import LOST_LINES
 
 
@@ -77,7 +77,7 @@ class WorkerAnswers:
                 return rows
             first = chosen[-1][0]  # some have ended meanwhile, and others take their places
 
-    async def addresses(self, backends: Collection[str] | None = None) -> list[dict[str, Any]]:
+    async def addresses(self, backends: Collection[str] | None = None) -> list[ReportedAddress]:
         return await Turns().collect(address_states(self._serving.upstreams, backends))
 
     async def clients(self) -> list[Row]:

@@ -185,10 +185,11 @@ class RouteDocument(_OfRoute, RouteNumbers):
 
 CheckDocument = TypedDict("CheckDocument", {"ok": bool, "last": float, "duration_ms": float, "result": str, "history": list[bool]})
 
+AddressState = Literal["up", "down", "failing", "silent", "ejected", "probing", "disabled", "drain", "maintenance", "unresolved"]
+
 class StateDocument(TypedDict):
     """The state of a server, or of one of its addresses."""
-    state: Annotated[Literal["up", "down", "failing", "silent", "ejected", "probing", "disabled", "drain", "maintenance", "unresolved"],
-                     "`up`; `down`: its checks fail; [`failing`, `silent`](rules.md#what-connections-say): its clients' connections fail, or get no byte; `ejected`: connections to it failed, so it gets none for a while; `probing`: one connection tries it after that; `disabled`: the rules call it `down`; `drain`, `maintenance`: by an operator; `unresolved`: its name has no address yet",
+    state: Annotated[AddressState, "`up`; `down`: its checks fail; [`failing`, `silent`](rules.md#what-connections-say): its clients' connections fail, or get no byte; `ejected`: connections to it failed, so it gets none for a while; `probing`: one connection tries it after that; `disabled`: the rules call it `down`; `drain`, `maintenance`: by an operator; `unresolved`: its name has no address yet",
                      Column(value=presentation.server_state, least=5)]
     why: Annotated[str, "the cause of the state. Where workers differ, the worst is reported, and who found it", Column(value=_why, least=20, goes=1)]
     since: Annotated[float | None, "when the state began, in seconds since 1970; `null` if it was so from the start", Column("for", kind="for", goes=9)]
@@ -220,6 +221,8 @@ class ServerDocument(_OfServer, StateDocument):
     addresses: Annotated[list[AddressDocument], "of each of its addresses: `address`, `state`, `why`, `since`, `weight`, `effective_weight`, `check`", Column("found", value=presentation.found_addresses)]
 
 _OfBackend = TypedDict("_OfBackend", {"backend": Annotated[str, Column(least=7)]})
+class ReportedAddress(_OfBackend, _OfServer, AddressDocument):
+    """An address as a process reports it; only the supervisor has checks."""
 Hold = TypedDict("Hold", {"until": float | None})
 
 class BackendDocument(TypedDict):
