@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -12,7 +12,9 @@ from tests.support.certificates import make_authority
 from tests.support.ech import MadeKey
 from tests.support.folders import make_folder
 from tests.support.peers import PeerFactory, connect, listen
-from txmux.admin.api.openapi import description
+from txmux.admin.api.openapi import body, description
+from txmux.admin.guard import RefusedError
+from txmux.admin.resource import check_body
 from txmux.admin.site import ADMIN
 
 FOR_PEOPLE = ("/", "/static/{name}", "/login", "/enter", "/metrics")
@@ -60,6 +62,52 @@ class DescriptionTest(SynchronousTestCase):
                 self.assertEqual((path, named), (path, set(re.findall(r"{(\w+)}", path))))
 
 
+class BodyTest(SynchronousTestCase):
+    """A body has to fit its schema; the refusal says what a field may be."""
+
+    def test_values_of_each_type(self) -> None:
+        for form, good, bad, what in (
+            (bool, [True, False], [0, "true", None], "true or false"),
+            (str, ["", "x"], [1, None, ["x"]], "a text"),
+            (Literal["a", "b"], ["a", "b"], ["c", "", None, ["a"]], "'a' or 'b'"),
+            (
+                Annotated[int, 2, 9],
+                [2, 9],
+                [1, 10, 2.0, True, "2", None],
+                "a whole number from 2 to 9",
+            ),
+            (
+                Annotated[int, 2, 9] | None,
+                [2, 9, None],
+                [1, 10, False],
+                "a whole number from 2 to 9",
+            ),
+        ):
+            schema = body({"x": form, "y": str})
+            for value in good:
+                check_body({"x": value}, schema)
+            for wrong in bad:
+                with self.assertRaises(RefusedError) as raised:
+                    check_body({"y": "", "x": wrong}, schema)
+                self.assertEqual(
+                    (raised.exception.status, str(raised.exception)),
+                    (400, f"x: must be {what}, not {wrong!r}"),
+                )
+
+    def test_fields_that_the_schema_lacks(self) -> None:
+        with self.assertRaisesRegex(
+            RefusedError, "^stat: there is no such field; did you mean 'state'"
+        ):
+            check_body({"stat": 1}, body({"state": str}))
+
+    def test_every_number_in_a_body_has_both_bounds(self) -> None:
+        for resource in ADMIN:
+            for name, schema in (resource.takes or {}).get("properties", {}).items():
+                for one in schema.get("anyOf", [schema]):
+                    if one.get("type") == "integer":
+                        self.assertIn("maximum", one, (resource.path, name))
+
+
 _TYPES: Mapping[str, Any] = {
     "string": str, "integer": int, "number": (int, float), "boolean": bool, "null": type(None),
     "array": list, "object": dict,
@@ -90,8 +138,8 @@ class AnswersTest(AdminCase):
             "/api/reload": None, "/api/backends/b/hold": None, "/api/explain": {"text": "SSH"},
             "/api/bans": {"network": "192.0.2.7"}, "/api/connections/close": {"route": "none"},
         }  # fmt: skip
-        for path, body in bodies.items():
-            answer = await self.post(path, body)
+        for path, sent in bodies.items():
+            answer = await self.post(path, sent)
             self.compare("post", path.replace("/b/", "/{backend}/"), answer.json, documents)
         for path, methods in documents["paths"].items():
             if "get" in methods and path not in {"/api/events", "/readyz"}:
