@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, cached_property
+from operator import itemgetter
 from typing import Any
 
 import attrs
@@ -37,12 +38,10 @@ from txmux.control.rates import Moment
 from txmux.errors import printable_lines
 from txmux.telemetry import documents
 from txmux.telemetry.formatting import (
-    byte_count,
     byte_rate,
     count,
     counted,
     duration,
-    milliseconds,
     rate,
 )
 from txmux.telemetry.presentation import (
@@ -79,6 +78,11 @@ _ENDS = documents.ENDS._replace(
         *documents.ENDS.only("server", "listener", "client").columns,
     ],
 )
+_FACTS = [
+    field.column or Column(field.name.replace("_", " "), field.name)
+    for field in documents.fields_of(documents.ConnectionDocument)
+    if field.name != "facts"
+]
 _ROUTE = documents.ROUTES.only("to", "matches", "dry run", "last match", "active", "in", "out")
 
 
@@ -281,20 +285,19 @@ class View:
         chosen = self.snapshot.connection
         if chosen is None:
             return None
-        hidden = {"facts", "explained"}
-        facts = [_fact(name, value) for name, value in chosen.items() if name not in hidden]
-        facts += [(name, str(value)) for name, value in (chosen.get("facts") or {}).items()]
-        shown = [(name, value) for name, value in facts if value not in {"", "None"}]
-        if facts == [("id", chosen["id"])]:
+        if chosen.keys() == {"id"}:
             return {"id": chosen["id"], "facts": (), "explained": None, "is_live": False}
-        explained = chosen.get("explained")
-        menu = tables.connection_menu(chosen["id"], str(chosen.get("client") or ""))
+        cells = {column.title: column.cell(chosen, PAGE, self.snapshot.now) for column in _FACTS}
+        found = [(name, str(value)) for name, value in (chosen.get("facts") or {}).items()]
         return {
             "id": chosen["id"],
-            "facts": shown,
-            "explained": explained,
+            "facts": [
+                *(item for item in cells.items() if item[1] != "-"),
+                *filter(itemgetter(1), found),
+            ],
+            "explained": chosen.get("explained"),
             "is_live": True,
-            "menu": menu,
+            "menu": tables.connection_menu(chosen["id"], str(chosen.get("client") or "")),
         }
 
     # Ends.
@@ -448,16 +451,6 @@ class PageExplanation:
 
     text: str
     folded: Sequence[tuple[str, str]] = ()
-
-
-def _fact(name: str, value: object) -> tuple[str, str]:
-    """Write a field of a connection for people, without its unit in the name."""
-    if isinstance(value, (int, float)):
-        if name.endswith("_ms"):
-            return name.removesuffix("_ms"), milliseconds(value)
-        if name.startswith("bytes_"):
-            return name.removeprefix("bytes_"), byte_count(value)
-    return name.replace("_", " "), str(value)
 
 
 def _printable(value: object) -> object:
