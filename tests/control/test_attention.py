@@ -186,6 +186,16 @@ class OthersTest(SynchronousTestCase):
         ):
             self.assertEqual(lasting(missing, before, now), reported)
 
+    def test_connections_that_stay(self) -> None:
+        for count, stay, go in (
+            (1, "1 connection stays", "1 connection goes"),
+            (2, "2 connections stay", "2 connections go"),
+        ):
+            (item,) = stayed_behind(count)
+            self.assertEqual(item.text, f"{stay} in the process that an upgrade has replaced")
+            (item,) = orphaned(count)
+            self.assertEqual(item.text, f"{go} on in workers whose supervisor has ended")
+
     def test_silent_workers(self) -> None:
         """Each is named, unless none answers, which is an item of its own."""
         condition = WorkersCondition(silent=[(2, 77)])
@@ -404,6 +414,7 @@ class AttentionLogTest(SynchronousTestCase):
             self.assertEqual([item.since for item in log.record([slow])], [100.0])
             log.record([])
         lines = [event["log_format"].format(**event) for event in logged]
+        self.assertEqual([event["log_level"].name for event in logged], ["warn", "info"])
         self.assertEqual(
             lines,
             [
@@ -429,6 +440,7 @@ class AttentionLogTest(SynchronousTestCase):
             new.record([lasts])
             now[0] = 300.0
             self.assertEqual([item.since for item in new.record([lasts, ended])], [100.0, 300.0])
+        self.assertEqual({event["log_level"].name for event in logged}, {"info"})  # of a note
         self.assertEqual(
             [event["log_format"].format(**event) for event in logged],
             [
