@@ -174,7 +174,7 @@ def _closed(rules: Rules, launch: Launch) -> Iterator[Problem]:
         message = f"it is started as user {account.user!r}, and only root can tell which files that one may read; run: {command}"
         yield Problem(next(iter(rules.files.texts)), 0, "", "", message, note=True)
     elif rules.settings.user is not None and os.geteuid() == 0:
-        with suppress(AccountError, RulesError):  # others report it
+        with suppress(AccountError):  # others report it
             yield from _closed_to(rules, launch, account_of(rules), is_helped=True)
     for file, path in closed_files(rules):
         message = (

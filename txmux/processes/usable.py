@@ -49,10 +49,8 @@ def unusable(rules: Rules) -> list[Problem]:
     for use in (Lists().prepare, account_of):
         try:
             use(rules)
-        except RulesError as error:  # noqa: PERF203 - all errors are reported
+        except (AccountError, RulesError) as error:  # noqa: PERF203 - all errors are reported
             problems += error.problems
-        except AccountError:
-            continue  # `missing_privileges` reports it
     return problems
 
 

@@ -6,7 +6,7 @@ import grp
 import os
 import pwd
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 import attrs
@@ -14,7 +14,7 @@ import attrs
 from txmux.errors import MuxError
 from txmux.processes.privilege.seccomp import MACHINES
 from txmux.rules.model import Rules
-from txmux.rules.problems import RulesError
+from txmux.rules.problems import Problem
 
 _NO_ID = 2**32 - 1
 _JOIN_SESSION_KEYRING = 1  # linux/keyctl.h
@@ -24,7 +24,11 @@ _CAPABILITIES = (ctypes.c_uint32 * 2)(
 
 
 class AccountError(MuxError):
-    """The process cannot become the user of the rules."""
+    """The process cannot become the user of the rules; `problems` are lines of these that rule it out on every machine."""
+
+    def __init__(self, message: str, problems: Sequence[Problem] = ()) -> None:
+        super().__init__(message)
+        self.problems = problems
 
 
 @attrs.frozen
@@ -150,7 +154,7 @@ def _error() -> OSError:
 
 
 def account_of(rules: Rules) -> Account | None:
-    """Return the account in the rules, if any. It is an `AccountError` if it is unusable, and a `RulesError` if they need root later, too."""
+    """Return the account in the rules, if any. It is an `AccountError` if it is unusable, or the rules need root later, too."""
     settings = rules.settings
     if settings.user is None:
         return None
@@ -158,8 +162,9 @@ def account_of(rules: Rules) -> Account | None:
     if not account.is_current:
         message = "client needs the capability CAP_NET_ADMIN as long as txmux runs, and 'user' in [txmux] gives it up; let systemd change the user and leave it that capability instead"
         in_need = [one for one in rules.backends.values() if "client" in one.source]
-        if in_need:
-            raise RulesError(one.section.problem(message, "source") for one in in_need)
+        for one in in_need:
+            found = [each.section.problem(message, "source") for each in in_need]
+            raise AccountError(f"[backend {one.name}] source: {message}", found)
     account.check()
     return account
 
