@@ -39,13 +39,13 @@ from benchmarks.children import (
     name_of,
     process,
 )
-from txmux.telemetry.counting.process_counters import (
+from txmux.telemetry.counting.counter_groups import (
     BackendCounts,
     ListenerCounts,
-    ProcessCounters,
     RouteCounts,
     ServerCounts,
 )
+from txmux.telemetry.counting.process_counters import ProcessCounters
 from txmux.telemetry.record import ConnectionRecord
 
 if TYPE_CHECKING:

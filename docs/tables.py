@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 import runpy
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from txmux.admin.api.openapi import description
+from txmux.admin.metrics import METRICS
 from txmux.admin.site import ADMIN
 from txmux.detection.registry import installed_matchers, transports_of
 from txmux.rules.reading.sections import HEADERS, TABLES
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
     from txmux.rules.reading.values import SectionKey
     from txmux.telemetry.attention import AttentionRow
+    from txmux.telemetry.counting.counter_rows import Metric
 
 _ROOT = Path(__file__).parent.parent
 _ALERTS = runpy.run_path(str(_ROOT / "docs/alerts.py"))
@@ -158,10 +161,26 @@ def openapi(page: str) -> str:
     return f"{json.dumps(document, indent=1)}\n"
 
 
+def metrics(page: str) -> str:
+    """Write the table of ``reference/metrics.md``."""
+    columns = ("metric", "type", "labels", "meaning")
+    return _with_table(
+        page, "all metrics", columns, map(_metric_row, sorted(METRICS, key=attrgetter("name")))
+    )
+
+
+def _metric_row(metric: Metric) -> Iterator[str]:
+    yield f"`txmux_{metric.name}`"
+    yield metric.kind
+    yield " ".join(f"`{label}`" for label in metric.labels.split())
+    yield f"{metric.help} {metric.more}".rstrip()
+
+
 PAGES = {
     _ROOT / "docs/explanation/architecture.md": architecture,
     _ROOT / "docs/reference/admin-api.md": lambda page: topics(admin_api(page)),
     _ROOT / "docs/reference/openapi.json": openapi,
+    _ROOT / "docs/reference/metrics.md": metrics,
     _ROOT / "docs/reference/rules.md": keys,
     _ROOT / "docs/reference/matchers.md": matchers,
     _ROOT / "docs/how-to/watch-and-steer.md": senders,

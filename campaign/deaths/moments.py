@@ -7,6 +7,7 @@ from functools import cache
 
 import attrs
 
+import txmux.control.gauges  # noqa: F401 - it has a row of the table
 from txmux.net.channel.messages import MESSAGES
 
 UPGRADE, RELOAD, MORE, FEWER = "upgrade", "reload", "2 to 3 workers", "2 to 1 workers"

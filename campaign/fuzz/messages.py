@@ -13,6 +13,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
+import txmux.control.gauges  # noqa: F401 - it has a row of the table
 from campaign.fuzz.target import cuttings
 from txmux.net.channel.channel import Channel
 from txmux.net.channel.message import Field

@@ -18,9 +18,9 @@ from tests.support.peers import PeerFactory, connect, listen, reactor
 from tests.support.steps import counts_of
 from txmux.access.bans import Ban, banned_network
 from txmux.admin.metrics import exposition
+from txmux.control.gauges import Gauges
 from txmux.rules.reading.parser import parse
 from txmux.telemetry.counting.counters import OWN, Counters
-from txmux.telemetry.counting.snapshot import Gauges
 from txmux.version import __version__
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]

@@ -37,6 +37,7 @@ from txmux.control.attention import (
     silent_workers,
     stayed_behind,
 )
+from txmux.control.gauges import Gauges
 from txmux.control.overrides import WorkersCondition
 from txmux.control.report import Report
 from txmux.control.rules_index import RulesIndex
@@ -54,7 +55,6 @@ from txmux.telemetry.attention import (
     AttentionRow,
 )
 from txmux.telemetry.attention_rows import ROWS
-from txmux.telemetry.counting.snapshot import Gauges
 from txmux.telemetry.sources import SourceState
 
 

@@ -10,10 +10,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.client.client_table import Row
 from txmux.control.clients import RefusedClients, clients_document, flooding
+from txmux.control.gauges import Gauges
 from txmux.rules.reading.parser import parse
 from txmux.telemetry.attention import AttentionItem
 from txmux.telemetry.counting.counters import Counters
-from txmux.telemetry.counting.snapshot import Gauges
 
 RULES = "[listen public]\nendpoint = 127.0.0.1:0\n[listen other]\nendpoint = 127.0.0.1:0\n"
 

@@ -16,8 +16,8 @@ from txmux.client import client_table
 from txmux.client.served import Served
 from txmux.control.broadcast import broadcast
 from txmux.control.filters import EVERY, Filters, Page, connection_sort_key
+from txmux.control.gauges import COUNT
 from txmux.control.worker_answers import WorkerAnswers
-from txmux.net.channel import messages
 from txmux.telemetry.documents import ConnectionDocument
 
 
@@ -237,7 +237,7 @@ class EndsMeanwhileTest(ServiceTestCase):
     async def test_counts(self) -> None:
         inside = await self.clients(4)
         await self.with_ends(
-            inside.count, lambda answer, _: self.assertEqual(answer["source_states"], [])
+            inside.count, lambda answer, _: self.assertEqual(answer["outside"], [])
         )
 
     async def test_servers(self) -> None:
@@ -280,7 +280,7 @@ class CertificatesTest(ServiceTestCase):
         old = make_authority().issue("www.example.com", begins=-26_000, ends=-25_000)
         inside = self.inside(self.written(old))
         answer = json.loads(json.dumps(await inside.count(gauges=True)))
-        self.assertEqual(messages.COUNT.read_answer(answer, 1), answer)
+        self.assertEqual(COUNT.read_answer(answer, 1), answer)
 
     async def test_while_an_authority_checks_a_name(self) -> None:
         """The certificate of a challenge is not one of the rules."""

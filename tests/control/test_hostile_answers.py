@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 from collections.abc import Coroutine, Iterator, Mapping
 from typing import Any
 
-from hypothesis import given
+import attrs
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs, eventAsText
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.examples import scaled
 from tests.support.folders import make_folder
 from tests.support.mux import VirtualTime
+from tests.support.steps import counts_of
 from txmux import MuxService, load
 from txmux.admin.guard import Caller
 from txmux.admin.metrics import exposition
@@ -22,11 +26,15 @@ from txmux.admin.site import ADMIN, make_site
 from txmux.cli.top.polling import fetch_snapshot
 from txmux.cli.top.state import RequestResult, TopState
 from txmux.cli.top.view import screen
+from txmux.control.attention import measured
+from txmux.control.gauges import COUNT, Gauges
 from txmux.net import turns
 from txmux.net.channel import messages
 from txmux.net.channel.channel import Channel
-from txmux.net.channel.message import Field
+from txmux.net.channel.message import Field, InvalidMessageError
 from txmux.processes.workers.worker import Worker
+from txmux.rules.reading.parser import parse
+from txmux.telemetry.counting.counters import Counters
 from txmux.telemetry.documents import ConnectionDocument
 
 _RULES = """
@@ -238,6 +246,26 @@ class ViewsTest(SynchronousTestCase):
             stop()
             self.view()
         self.assertEqual([eventAsText(one) for one in events if "log_failure" in one], [])
+
+
+class SeveralWorkersTest(SynchronousTestCase):
+    def setUp(self) -> None:
+        rules = parse(_RULES, "rules.ini")
+        counters = Counters()
+        counters.extend(rules)
+        self.rules, self.counts = rules, counts_of(counters, rules)
+
+    @settings(max_examples=scaled(25))
+    @given(st.lists(values_of(COUNT.answer or Field(object)), max_size=3))
+    def test_gauges(self, answers: list[Any]) -> None:
+        read = []
+        for answer in answers:
+            with contextlib.suppress(InvalidMessageError):
+                read.append(COUNT.read_answer(answer, 1))
+        gauges = Gauges.of(read)
+        exposition(attrs.evolve(self.counts, gauges=gauges))
+        json.dumps(gauges.in_status())
+        [*measured(gauges, self.rules, 0.0)]
 
 
 def unbounded(field: Field | None, path: str) -> Iterator[str]:

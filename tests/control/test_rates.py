@@ -7,7 +7,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.control.rates import Moment, Rates
-from txmux.telemetry.counting.snapshot import ServerTotals
+from txmux.telemetry.counting.counter_groups import SERVER, ServerTotals
 
 
 class RatesTest(SynchronousTestCase):
@@ -30,7 +30,8 @@ class RatesTest(SynchronousTestCase):
         def server(number: int) -> ServerTotals:
             # One connection per second, each answered after as many milliseconds as there were before.
             waited = 1000 * number * (number - 1) // 2
-            return ServerTotals("b", "s", number, 0, {}, None, 0, 0, 0, 0, number, waited, None)
+            counted = {"connected": number, "answered": number, "answer time": waited}
+            return ServerTotals(("b", "s"), [counted.get(cell, 0) for cell in SERVER.names])
 
         self.assertEqual(self.rates.of_server(server(1)), (0.0, None))
         for number in range(0, 200, 5):
@@ -40,7 +41,7 @@ class RatesTest(SynchronousTestCase):
             self.clock.advance(5)
         self.assertEqual(self.rates.of_server(server(200)), (1.0, (135 + 199) / 2))
         self.assertEqual(self.rates.of_server(server(100)), (0.0, None))
-        other = attrs.evolve(server(30), server="other")
+        other = attrs.evolve(server(30), labels=("b", "other"))
         self.assertEqual(self.rates.of_server(other), (2.0, 14.5))
 
     def test_no_rate_without_time(self) -> None:

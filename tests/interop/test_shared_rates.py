@@ -20,8 +20,8 @@ from tests.support.folders import make_folder
 from tests.support.peers import Peer, PeerFactory, connect, reactor
 from txmux import EmbeddedService
 from txmux.access.shared import leases
+from txmux.control.gauges import Gauges
 from txmux.rules.reading.parser import parse
-from txmux.telemetry.counting.snapshot import Gauges
 
 _RULES = """\
 [txmux]

@@ -17,6 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from txmux.access.across_processes import SharedLimits
 from txmux.backends.pool.server_health import ServerHealth
 from txmux.control.documents import with_observed
+from txmux.control.gauges import COUNT, Gauges
 from txmux.errors import MuxError
 from txmux.net.channel import messages
 from txmux.net.channel.message import InvalidMessageError
@@ -29,7 +30,6 @@ from txmux.rules.packing import pack
 from txmux.rules.reading.parser import parse
 from txmux.serving.listen_addresses import listen_addresses
 from txmux.serving.state import merged
-from txmux.telemetry.counting.snapshot import Gauges
 from txmux.telemetry.sources import Source
 
 _RULES = "[listen a]\nendpoint = 127.0.0.1:1\nmax_connections_per_source = 5\n"
@@ -158,7 +158,7 @@ class StartingTests(SynchronousTestCase):
         source = Source("names", "[::1]:53", "none", clock.seconds)
         row = json.loads(json.dumps(attrs.astuple(source.state())))
         answer: dict[str, Any] = {
-            "source_states": [row],
+            "outside": [row],
             "generations": [1],
             "descriptors": [9, 1024],
             "sources": {"x": 1},
@@ -166,13 +166,13 @@ class StartingTests(SynchronousTestCase):
             "troubles": ["x"],
             "troubled": ["b"],
         }
-        self.assertEqual(messages.COUNT.read_answer(answer, 1), answer)
+        self.assertEqual(COUNT.read_answer(answer, 1), answer)
         source.asked()
         source.answered()
         clock.advance(100)
         row = json.loads(json.dumps(attrs.astuple(source.state())))
         row[0] = "\ud800"
-        gauges = Gauges.of([messages.COUNT.read_answer({**answer, "source_states": [row]}, 1)] * 2)
+        gauges = Gauges.of([COUNT.read_answer({**answer, "outside": [row]}, 1)] * 2)
         self.assertEqual(gauges.outside[0].name, "\\ud800")  # for the metrics
         values: list[Any] = [[], -1, "x" * 5000]
         rows: list[Any] = [
@@ -181,7 +181,7 @@ class StartingTests(SynchronousTestCase):
             *([*row[:3], value, *row[4:]] for value in (math.nan, math.inf, None)),
         ]
         invalid: dict[str, list[Any]] = {
-            "source_states": [*([one] for one in rows), {}, None],
+            "outside": [*([one] for one in rows), {}, None],
             "generations": [1, ["x"], [[]]],
             "descriptors": [[1], [1, 2, 3], ["1", "2"], 1],
             "sources": [[], {"x": "1"}],
@@ -191,7 +191,7 @@ class StartingTests(SynchronousTestCase):
         }
         for name, value in ((key, one) for key, values in invalid.items() for one in values):
             wrong = {**answer, name: value}
-            self.assertRaises(InvalidMessageError, messages.COUNT.read_answer, wrong, 1)
+            self.assertRaises(InvalidMessageError, COUNT.read_answer, wrong, 1)
 
     def test_sockets_do_not_block(self) -> None:
         (one,) = sockets_of([os.dup(self.socket.fileno())])

@@ -11,8 +11,7 @@ from tests.support.mux import VirtualTime
 from tests.support.peers import Peer, PeerFactory, connect, listen, reactor
 from tests.support.ports import free_port
 from tests.support.supervised import SupervisedTestCase
-from txmux.telemetry.counting.counter_groups import SERVER
-from txmux.telemetry.counting.process_counters import ServerCounts
+from txmux.telemetry.counting.counter_groups import SERVER, ServerCounts
 from txmux.telemetry.documents import ServerDocument
 from txmux.wire.proxyprotocol.encode import encode_v2
 from txmux.wire.proxyprotocol.header import Command, ProxyHeader

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from txmux.control.gauges import COUNT
 from txmux.net.channel.message import Field, Message
 from txmux.net.channel.messages import MESSAGES
 
-BY_KIND = {message.kind: message for message in reversed(MESSAGES)}
+BY_KIND = {message.kind: message for message in reversed([*MESSAGES, COUNT])}
 
 
 def made_up(kind: str, *fields: str, descriptors: int = 0, longest: int = 2**28) -> Message:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from txmux.telemetry.counting.counter_groups import BACKEND, FIRST_BYTE, SERVER
+from txmux.telemetry.counting.counter_groups import SERVER, BackendTotals
 
 _NAMES = ("asked", "answered", "unanswered", "failed reset", "failed connect-refused")
 
@@ -23,5 +23,5 @@ def counted(*listeners: Any, names: Iterable[str] = _NAMES) -> dict[str, int]:
 def waited(listener: Any) -> tuple[float, int]:
     """Return the sum of seconds until first bytes of the only backend, and their number."""
     (upstream,) = listener.upstreams.all()
-    cells, start = upstream.counts.cells, BACKEND.histogram(FIRST_BYTE)
-    return cells[start] / 1e6, sum(cells[start + 1 : start + len(FIRST_BYTE.cells())])
+    observed = BackendTotals.first_byte.read(upstream.counts.cells)
+    return observed.sum, observed.count

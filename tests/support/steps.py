@@ -3,9 +3,12 @@
 from collections.abc import Generator
 from typing import TypeVar
 
+import attrs
+
+from txmux.control.gauges import ServiceCounts
 from txmux.rules.model import Rules
 from txmux.telemetry.counting.counters import Counters
-from txmux.telemetry.counting.snapshot import Counts, counts_in_steps
+from txmux.telemetry.counting.snapshot import counts_in_steps
 
 T = TypeVar("T")
 
@@ -19,6 +22,7 @@ def finished(steps: Generator[None, None, T]) -> T:
         return result
 
 
-def counts_of(counters: Counters, rules: Rules) -> Counts:
+def counts_of(counters: Counters, rules: Rules) -> ServiceCounts:
     backends = {backend.name: backend for backend in rules.every_backend()}
-    return finished(counts_in_steps(counters, rules, backends))
+    counts = finished(counts_in_steps(counters, rules, backends))
+    return ServiceCounts(**attrs.asdict(counts, recurse=False))

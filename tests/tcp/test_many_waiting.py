@@ -12,7 +12,7 @@ from txmux.net.sockets.descriptors import DESCRIPTORS, _count_open
 from txmux.net.sockets.poller import READ
 from txmux.serving.endpoints import accept_waiting
 from txmux.telemetry.access_log import MergingLog
-from txmux.telemetry.counting.counter_groups import LISTENER, ROUTE
+from txmux.telemetry.counting.counter_groups import LISTENER, RouteTotals
 
 _RESET = struct.pack("ii", 1, 0)
 _SAID = b"SSH-2.0-x\r\n"
@@ -65,8 +65,8 @@ class GoneClientsTest(MuxTestCase):
         self.assertEqual(len(self.backend.peers), len(served) + len(living))
         cells = self.factory.configuration.counts.cells
         self.assertEqual(cells[LISTENER.at["accepted"]], 52)
-        ended = self.factory.configuration.counts.unrouted.cells
-        self.assertEqual(ended[ROUTE.those("ended")["client-gone"]], len(gone))
+        ended = RouteTotals.ended.read(self.factory.configuration.counts.unrouted.cells)
+        self.assertEqual(ended["client-gone"], len(gone))
 
     async def test_few(self) -> None:
         """What a client has said before its reset arrives, as long as there are few of those."""

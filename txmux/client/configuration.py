@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from txmux.client.tls.termination import Termination
     from txmux.client.tls.terminations import Terminations
     from txmux.client.tunnel_users import TunnelUsers
-    from txmux.telemetry.counting.process_counters import ListenerCounts, RouteCounts
+    from txmux.telemetry.counting.counter_groups import ListenerCounts, RouteCounts
 
 
 @attrs.frozen(eq=False)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from txmux.client.tls.termination import AgreedTLS
     from txmux.net.relay.interface import RelayedBytes
     from txmux.rules.model import Logged
-    from txmux.telemetry.counting.process_counters import RouteCounts, ServerCounts
+    from txmux.telemetry.counting.counter_groups import RouteCounts, ServerCounts
     from txmux.telemetry.reasons import AbortReason, EndReason
     from txmux.telemetry.record import ConnectionRecord, ConnectionState
     from txmux.wire.proxyprotocol.header import Address

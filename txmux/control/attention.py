@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
 
 from txmux.control.clients import crowded_logins, flooding
+from txmux.control.gauges import Gauges
 from txmux.control.overrides import ServiceState, WorkersCondition
 from txmux.control.report import Report
 from txmux.control.rules_index import RulesIndex
@@ -18,7 +19,6 @@ from txmux.rules.problems import Problem
 from txmux.serving.listen_addresses import listen_addresses
 from txmux.telemetry import attention_rows as rows
 from txmux.telemetry.attention import CANNOT_START, MEMORY_RAN_OUT, OF_FEW, AttentionItem
-from txmux.telemetry.counting.snapshot import Gauges
 from txmux.telemetry.documents import BackendDocument, ServerDocument
 from txmux.telemetry.formatting import certificate_end, counted, duration
 

@@ -9,7 +9,7 @@ from typing import Any
 from txmux.client.client_table import BUSY, MOST_SOURCES, Row, rate_of
 from txmux.telemetry import attention_rows as rows
 from txmux.telemetry.attention import AttentionItem, beside_busiest
-from txmux.telemetry.counting.counter_groups import LISTENER
+from txmux.telemetry.counting.counter_groups import ListenerTotals
 from txmux.telemetry.counting.counters import Counters
 from txmux.telemetry.documents import ClientDocument
 from txmux.telemetry.formatting import counted, duration
@@ -22,7 +22,6 @@ _LIMITS = {
     "txmux.max_connections": "max_connections of [txmux]",
     "handshakes": "the limit of TLS handshakes",
 }
-_REFUSED = LISTENER.those("refused")
 
 
 def clients_document(answers: Iterable[Iterable[Row]], limit: int) -> list[ClientDocument]:
@@ -67,10 +66,9 @@ class RefusedClients:
 
     def _counts(self, listeners: Iterable[str]) -> dict[tuple[str, str], int]:
         return {
-            (name, limit): cells[at]
+            (name, limit): count
             for name in listeners
-            for cells in [self._counters.cells(LISTENER.key(name))]
-            for limit, at in _REFUSED.items()
+            for limit, count in ListenerTotals.of(self._counters.cells, name).refused.items()
         }
 
     def attention(

@@ -56,6 +56,7 @@ from txmux.control.explaining import (
     explain_bytes,
 )
 from txmux.control.filters import EVERY, Filters, Page
+from txmux.control.gauges import COUNT, Gauges, ServiceCounts, own_gauges
 from txmux.control.lost_lines import LostLinesLog
 from txmux.control.overrides import Overrides, ServerState, ServiceState, WorkersCondition
 from txmux.control.rates import Rates
@@ -72,11 +73,9 @@ from txmux.rules.problems import suggestion
 from txmux.serving.store import ListeningSockets
 from txmux.telemetry import documents
 from txmux.telemetry.attention import AttentionItem, AttentionLog
+from txmux.telemetry.counting.counter_groups import ServerTotals
 from txmux.telemetry.counting.counters import OWN, Counters, keys_needed
 from txmux.telemetry.counting.snapshot import (
-    Counts,
-    Gauges,
-    ServerTotals,
     counts_in_steps,
     server_samples,
     totals,
@@ -295,12 +294,7 @@ class Control:
             "draining": self.is_stopping,
             "rules_path": self.index.path,
             "rules_sha256": self.index.sha256,
-            "descriptors": {"open": gauges.descriptors[0], "max": gauges.descriptors[1]},
-            "certificates": [
-                {"route": route, "file": file, "expires": until}
-                for route, file, until in gauges.certificates
-            ],
-            "sources": [state.as_json() for state in gauges.outside],
+            **gauges.in_status(),
             "bans": {
                 "active": len(self.bans),
                 "shared": "lost" if is_lost else self._sharing.state,
@@ -379,22 +373,24 @@ class Control:
 
     # Counters.
 
-    async def counts(self, reports: WorkerReports | None = None, of: _Names = None) -> Counts:
+    async def counts(
+        self, reports: WorkerReports | None = None, of: _Names = None
+    ) -> ServiceCounts:
         """Return the counts of all processes, including open connections; those of all backends and their servers, or of some."""
         gauges = reports.gauges if reports else await self._gauges()
         self.counters.column(OWN).process.lost_lines(LOST_LINES.take_count())
         when, report = self.last_reload or (self.started, Report(ok=True))
         backends = self.index.backends_of(of)
         counts = await Turns().run(counts_in_steps(self.counters, self.rules, backends))
-        return attrs.evolve(
-            counts, gauges=gauges, rules=self.index.sha256, reloaded=(report.ok, when)
+        numbers = attrs.asdict(counts, recurse=False)
+        return ServiceCounts(
+            **numbers, gauges=gauges, rules=self.index.sha256, reloaded=(report.ok, when)
         )
 
     async def _gauges(self) -> Gauges:
-        answers = await self._ask(messages.COUNT, gauges=True)
+        answers = await self._ask(COUNT, gauges=True)
         own = {"lost_lines": LOST_LINES.report()}
         gauges = Gauges.of([own, *(answer for _, answer in answers.answers)])
-        shown = [] if self.state is None else self.state.upstreams.certificates()
         self._lost_before = {
             log: count
             for log, count in self._lost_before.items()
@@ -407,18 +403,12 @@ class Control:
         )
         lost.update(gauges.lost_lines)  # and not '+', which drops logs that have lost nothing yet
         self._lost = lost
-        to_servers = [(backend.name, *certificate) for backend, certificate in shown]
-        acme = {} if self._renewed is None else self._renewed.seconds_left()
         outside = worst([*(source.state() for source in self._sources()), *gauges.outside])
         return attrs.evolve(
             gauges,
-            stale=self._stale(),
-            to_servers=to_servers,
-            acme=acme,
+            **own_gauges(self.state, self.counters),
             outside=outside,
             lost_lines=self._lost,
-            held=self.counters.held(),
-            bans=len(self.bans),
             missing=answers.missing,
         )
 
@@ -431,11 +421,9 @@ class Control:
         if self._renewed is not None:
             yield from self._renewed.sources()
 
-    def _stale(self) -> Mapping[tuple[str, str], tuple[float | None, str]]:
-        return {} if self.state is None else self.state.upstreams.stale()
-
     def stale(self) -> list[str]:
-        return Gauges(stale=self._stale()).stale_sentences()
+        stale = {} if self.state is None else self.state.upstreams.stale()
+        return Gauges(stale=stale).stale_sentences()
 
     async def make_room(self, rules: Rules, version: int) -> None:
         """Add counters for the next rules, and clear those of routes that no connection has any longer."""
@@ -449,7 +437,7 @@ class Control:
             )
 
     async def _clear_unused(self) -> None:
-        answers = await self._ask(messages.COUNT, gauges=True)
+        answers = await self._ask(COUNT, gauges=True)
         versions = {
             version for _, answer in answers.answers for version in answer.get("generations", ())
         }
@@ -458,7 +446,7 @@ class Control:
 
     async def sample(self) -> None:
         """Record the counters for the rates in `status` and the history; called every few seconds."""
-        answers = await self._ask(messages.COUNT)
+        answers = await self._ask(COUNT)
         self._source_log.record(Gauges.of(answer for _, answer in answers.answers).outside)
         self.rates.record(*self._totals())
         self.rates.record_servers(server_samples(self.counters))
@@ -573,7 +561,10 @@ class Control:
         return {} if self.state is None else self.state.observed()
 
     async def backends(
-        self, counts: Counts | None = None, addresses: Answers | None = None, of: _Names = None
+        self,
+        counts: ServiceCounts | None = None,
+        addresses: Answers | None = None,
+        of: _Names = None,
     ) -> Listing[documents.BackendDocument]:
         """Report all backends, or those with such names."""
         if counts is None or addresses is None:

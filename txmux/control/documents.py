@@ -11,6 +11,7 @@ from txmux.backends.health.observer import ObservedServer, ServerKey
 from txmux.backends.pool.server_health import AS_RULED, MemberState
 from txmux.backends.upstreams import Upstreams
 from txmux.client.served import Served
+from txmux.control.gauges import Gauges
 from txmux.control.overrides import Overrides
 from txmux.control.rates import Rates
 from txmux.control.report import Report
@@ -19,8 +20,9 @@ from txmux.rules.model import Backend, Outcome, Refusal, Route, Rules, Section, 
 from txmux.serving.listen_addresses import listen_addresses
 from txmux.serving.store import ListeningSockets
 from txmux.telemetry import documents
+from txmux.telemetry.counting.counter_groups import ListenerTotals, ServerTotals
 from txmux.telemetry.counting.counters import Counters
-from txmux.telemetry.counting.snapshot import Counts, Gauges, ServerTotals, hidden_hellos
+from txmux.telemetry.counting.snapshot import Counts
 from txmux.telemetry.documents import row_of
 from txmux.telemetry.reasons import FAILURE_TEXTS
 
@@ -49,7 +51,7 @@ def listener_documents(
             "why": closed.get(name, ""),
         }
         if name in ech:
-            hellos = hidden_hellos(counters, name)
+            hellos = ListenerTotals.of(counters.cells, name).ech
             row["ech"] = {
                 "keys": [
                     {"id": key[0], "public_name": key[1], "written": key[2]} for key in ech[name]
@@ -160,7 +162,7 @@ _WORST_LAST = [
 ]  # fmt: skip
 
 
-_UNUSED = ServerTotals("", "", 0, 0, {}, None, 0, 0, 0, 0, 0, 0, None)
+_UNUSED = ServerTotals(("", ""), ServerTotals.combine([]))
 
 
 def with_observed(

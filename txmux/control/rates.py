@@ -8,7 +8,8 @@ from typing import Any
 
 import attrs
 
-from txmux.telemetry.counting.snapshot import ServerSample, ServerTotals
+from txmux.telemetry.counting.counter_groups import ServerTotals
+from txmux.telemetry.counting.snapshot import ServerSample
 
 _SAMPLES = 3
 _NONE: ServerSample = (0, 0, 0)

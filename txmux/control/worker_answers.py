@@ -1,20 +1,16 @@
 """Handles requests about the connections and counters of a worker."""
 
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from heapq import nsmallest
-from itertools import chain
 from operator import itemgetter
 from typing import Any
 
-import attrs
-
-from txmux.backends.pool.ports import LACKING_PORTS
 from txmux.client.client_table import Row
-from txmux.client.configuration import Configuration
 from txmux.client.served import Served, has_ended
 from txmux.control.documents import address_states, connection_document
 from txmux.control.explaining import DecisionDocument, explain_connection
 from txmux.control.filters import Filters, connection_sort_key
+from txmux.control.gauges import COUNT, measure
 from txmux.net.channel import messages
 from txmux.net.channel.message import Message
 from txmux.net.collecting import UNCOLLECTED
@@ -48,7 +44,7 @@ class WorkerAnswers:
             messages.APPLY_OVERRIDES: self._serving.apply_overrides,
             messages.BAN: self._serving.ban,
             messages.FEED: self._serving.feed,
-            messages.COUNT: self.count,
+            COUNT: self.count,
             messages.CLIENTS: self.clients,
         }
 
@@ -116,11 +112,7 @@ class WorkerAnswers:
             connection.count_bytes()
         self._serving.runtime.counters.process.spliced(SPLICED.take_count())
         self._serving.runtime.counters.process.lost_lines(LOST_LINES.take_count())
-        shared = self._serving.runtime.shared
-        sources = [*self._serving.upstreams.sources(), *(shared.sources() if shared else ())]
-        # Where this process is the only one, it reports and logs the others itself.
-        states = [attrs.astuple(source.state()) for source in sources if not source.logs]
-        return {"source_states": states, **(await _gauges_of(self._serving) if gauges else {})}
+        return await measure(self._serving, everything=gauges)
 
     async def _matching(self, filters: Filters) -> AsyncIterator[Served]:
         async for connection in Turns().each(self._serving.connections(), has_ended):
@@ -136,71 +128,3 @@ async def _end(chosen: Iterable[Served]) -> int:
             count += 1
         await turns.pause()
     return count
-
-
-async def _gauges_of(serving: Serving) -> dict[str, Any]:
-    """See `txmux.telemetry.counting.snapshot.Gauges`."""
-    turns = Turns()
-    serving.terminations.look()  # no client may have come since a file was changed
-    await turns.pause()
-    configurations = [listener.configuration for listener in serving.listeners]
-    certificates = await turns.collect(chain.from_iterable(map(_certificates, configurations)))
-    unread = await turns.collect(_unread(serving, configurations))
-    for backend in {name for name, _ in LACKING_PORTS.lacks}:
-        few = await serving.runtime.clients.of_few(serving.connections(), backend)
-        LACKING_PORTS.taken(backend, few)
-    logins = await turns.collect(chain.from_iterable(map(_logins, configurations)))
-    return {
-        "generations": sorted(
-            {serving.version, *(its.configuration.version for its in serving.connections())}
-        ),
-        "descriptors": serving.runtime.descriptors.count_and_limit(),
-        "sources": {
-            configuration.settings.name: configuration.admission.per_source.tracked()
-            for configuration in configurations
-            if configuration.admission.per_source is not None
-        },
-        "certificates": sorted({*certificates}),
-        "troubles": [*serving.terminations.troubles(), *serving.upstreams.troubles()],
-        "unread": unread,
-        "ech": {its.settings.name: its.ech.shown() for its in configurations if its.ech},
-        "logins": logins,
-        "lost_lines": LOST_LINES.report(),
-        "lost_in_all": {**LOST_LINES.totals},
-        "refusing": [*serving.runtime.clients.refusing()],
-        "flooding": [*serving.runtime.clients.flooding()],
-        "written_logs": [*LOST_LINES.written],
-        "ports": LACKING_PORTS.report(),
-        "cannot_accept": [
-            (name, why, since) for name, (why, since) in serving.listening_ports.held_up().items()
-        ],
-        "troubled": serving.upstreams.troubled(),
-    }
-
-
-def _certificates(configuration: Configuration) -> Iterator[tuple[str, str, float]]:
-    for level in (configuration.plain or configuration).layers:
-        for route in level.outer.items:
-            if route.termination is not None:
-                for file, until in route.termination.store.valid_until():
-                    yield route.name, file, max(0.0, until)  # also of one from before 1970
-
-
-def _unread(serving: Serving, configurations: Iterable[Configuration]) -> Iterator[str]:
-    """Yield what is wrong with files other than those for TLS."""
-    yield from serving.unopened
-    if serving.runtime.lists.trouble:
-        yield serving.runtime.lists.trouble
-    for configuration in configurations:
-        for level in (configuration.plain or configuration).layers:
-            for route in level.outer.items:
-                if route.users is not None:
-                    route.users.look()  # no client may have come since the file was changed
-                    yield from filter(None, [route.users.trouble or route.users.wrong])
-
-
-def _logins(configuration: Configuration) -> Iterator[tuple[str, int, str]]:
-    for level in (configuration.plain or configuration).layers:
-        for route in level.outer.items:
-            if route.users is not None and (crowd := route.users.crowded()) is not None:
-                yield route.name, *crowd

@@ -8,8 +8,8 @@ from typing import Any
 import attrs
 
 from txmux.control.broadcast import Answers
+from txmux.control.gauges import Gauges
 from txmux.control.overrides import WorkersCondition
-from txmux.telemetry.counting.snapshot import Gauges
 
 
 @attrs.frozen

@@ -65,7 +65,7 @@ from txmux.tcp.transitions import (
     TurnedAway,
 )
 from txmux.telemetry.access_log import CAPTURED
-from txmux.telemetry.counting.process_counters import RouteCounts
+from txmux.telemetry.counting.counter_groups import RouteCounts
 from txmux.telemetry.reasons import AbortReason, EndReason
 from txmux.telemetry.record import ConnectionRecord, ConnectionState
 from txmux.wire.proxyprotocol.decode import LONGEST_HEADER

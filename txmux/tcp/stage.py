@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from txmux.net.relay.ends import IRelayTransport
     from txmux.net.relay.interface import RelayState, Timeouts
     from txmux.tcp.moving import MovedConnection, Sockets, StayReason
-    from txmux.telemetry.counting.process_counters import ServerCounts
+    from txmux.telemetry.counting.counter_groups import ServerCounts
     from txmux.telemetry.reasons import AbortReason
     from txmux.telemetry.record import ConnectionRecord, ConnectionState
     from txmux.wire.ech import Unsealed

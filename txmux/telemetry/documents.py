@@ -310,8 +310,7 @@ Expiry = TypedDict("Expiry", {"route": str, "file": str, "expires": float})
 BanCounts = TypedDict("BanCounts", {"active": int, "shared": str | None})
 Source = TypedDict("Source", {"source": str, "up": bool, "age": float | None, "why": str})
 
-class StatusDocument(TypedDict):
-    """The document of ``/api/status``."""
+class _Status(TypedDict):
     version: Annotated[str, "of txmux"]
     pid: Annotated[int, "the process asked"]
     started: Annotated[float | None, "when it began to serve, in seconds since 1970"]
@@ -324,10 +323,16 @@ class StatusDocument(TypedDict):
     draining: Annotated[bool, "whether the service is shutting down"]
     rules_path: Annotated[str, "the rules file; `<options>` of a service that runs without one"]
     rules_sha256: Annotated[str, "the SHA-256 of the current rules as they were read: of one file, the result of `sha256sum`; with [`include`](rules.md#included-files), of all files one after another, the main one first. Equal on machines with equal rules. Empty for rules made in Python"]
+
+class StatusGauges(TypedDict):
+    """What ``/api/status`` has of what processes measure: `txmux.control.gauges`."""
     descriptors: Annotated[Descriptors, "of the process with the least room: how many are `open`, and the `max`"]
     certificates: Annotated[list[Expiry], "of each certificate for clients: its `route`, its `file`, and when it `expires`, in seconds since 1970"]
-    bans: Annotated[BanCounts, "`active`, their number; `shared`, how far those of other machines apply here: `complete`; `partial`, if there is no room for all of them; `reading`, at the start and after an outage; `lost`, while limits and bans are not shared; `null` without `shared_limits`"]
     sources: Annotated[list[Source], "of each thing outside that txmux asks (the authority for certificates, Redis, CrowdSec, Consul, name servers, files of networks): its name as `source`; whether it is `up`; the `age` of its last good answer, in seconds, `null` before the first; `why` there was none since. The log has a line when one fails, for each reason, and when it is good again"]
+
+class StatusDocument(_Status, StatusGauges):
+    """The document of ``/api/status``."""
+    bans: Annotated[BanCounts, "`active`, their number; `shared`, how far those of other machines apply here: `complete`; `partial`, if there is no room for all of them; `reading`, at the start and after an outage; `lost`, while limits and bans are not shared; `null` without `shared_limits`"]
     attention: Annotated[list[AttentionDocument], "[what needs your attention](#attention), the worst first, then the oldest"]
     incomplete: Annotated[list[str], "a line for each worker whose part is missing here, with the reason"]
 

@@ -34,7 +34,7 @@ from txmux.interfaces import Datagrams
 from txmux.net.relay.interface import RelayedBytes
 from txmux.rules.model import Logged, fewer
 from txmux.telemetry.access_log import CAPTURED
-from txmux.telemetry.counting.process_counters import RouteCounts
+from txmux.telemetry.counting.counter_groups import RouteCounts
 from txmux.telemetry.reasons import ConnectFailure, EndReason, understood
 from txmux.telemetry.record import STATES, ConnectionRecord, ConnectionState, checked_facts
 from txmux.transport import IPAddress, unmapped

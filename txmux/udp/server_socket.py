@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from txmux.backends.names.destinations import Destinations
     from txmux.backends.upstream import Upstream
-    from txmux.telemetry.counting.process_counters import ServerCounts
+    from txmux.telemetry.counting.counter_groups import ServerCounts
     from txmux.telemetry.record import ConnectionRecord
     from txmux.udp.live_flows import LiveFlows
 

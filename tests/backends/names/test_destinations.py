@@ -27,7 +27,7 @@ from txmux.rules.model.networks import is_public
 from txmux.rules.reading.backend import KEYS
 from txmux.rules.reading.endpoints import server
 from txmux.rules.reading.values import network
-from txmux.telemetry.counting.counter_groups import SERVER
+from txmux.telemetry.counting.counter_groups import ServerTotals
 from txmux.wire.facts import printable
 
 _LOOPBACK = Reachable([network("127.0.0.0/8"), network("::1")])
@@ -106,8 +106,7 @@ class NamesTest(DestinationCase):
             await self.ends(port, hello(name))
         [upstream] = self.factory.upstreams.all()
         [member] = upstream.pool.members
-        names = SERVER.those("failed")
-        failed = {name: member.counts.cells[at] for name, at in names.items()}
+        failed = ServerTotals.failed.read(member.counts.cells)
         self.assertEqual({name: count for name, count in failed.items() if count}, {"no-server": 1})
 
     async def test_source_with_too_many_names(self) -> None:

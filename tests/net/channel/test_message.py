@@ -58,3 +58,14 @@ class MessageTest(SynchronousTestCase):
             with self.assertRaises(InvalidMessageError) as raised:
                 call()
             self.assertEqual(str(raised.exception), why)
+
+    def test_no_worker_sends_what_has_no_bounds(self) -> None:
+        """A worker reads what clients send, so the supervisor does not trust it."""
+        inside = Field(list, of=Field(dict, fields={"x": Field(list)}))
+        for free in (Field(object), Field(dict), Field(list), inside):
+            for sender, answer, fields in (("worker", None, {"a": free}), ("supervisor", free, {})):
+                with self.assertRaises(TypeError):
+                    Message("x", sender, "worker", "", answer, 0, 1, 1, fields)
+            Message("x", "supervisor", "worker", "", None, 0, 1, 1, {"a": free})
+        later = Field(list, of=attrs.evolve(Field(dict), is_read_later=True))
+        Message("x", "worker", "supervisor", "", None, 0, 1, 1, {"a": later, "b": _OBJECT})

@@ -9,9 +9,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support.steps import counts_of
 from txmux.rules.model import Rules
 from txmux.rules.reading.parser import parse
+from txmux.telemetry.counting.counter_groups import NO_ROUTE, RouteTotals
 from txmux.telemetry.counting.counters import Counters
-from txmux.telemetry.counting.process_counters import NO_ROUTE, CounterLayout, ProcessCounters
-from txmux.telemetry.counting.snapshot import Counts, RouteTotals
+from txmux.telemetry.counting.process_counters import CounterLayout, ProcessCounters
+from txmux.telemetry.counting.snapshot import Counts
 from txmux.telemetry.record import ConnectionRecord
 
 PATH = Path("rules.ini")
@@ -90,8 +91,8 @@ class CountersTest(CountersCase):
         (listener,) = self.counts().listeners
         self.assertEqual(listener.detect.buckets[:3], [(0.001, 0), (0.0025, 1), (0.005, 1)])
         self.assertEqual((listener.detect.count, listener.detect.sum), (1, 0.002))
-        self.assertEqual(self.counts().detect_bytes.buckets[0], (1, 1))
-        self.assertEqual(self.counts().detect_bytes.buckets[-1], (32768, 1))
+        self.assertEqual(listener.detect_bytes.buckets[0], (1, 1))
+        self.assertEqual(listener.detect_bytes.buckets[-1], (32768, 1))
 
     def test_connections_of_a_crashed_process_have_ended(self) -> None:
         column = worker_of(self.counters, 1)

@@ -14,7 +14,8 @@ from txmux.admin.page.map import MOST_ROUTES, TROUBLE, RouteFlow
 from txmux.admin.page.query import PageQuery
 from txmux.control.rules_index import RulesIndex
 from txmux.rules.model import Route
-from txmux.telemetry.counting.snapshot import RoutesCounted, RouteTotals
+from txmux.telemetry.counting.counter_groups import RouteTotals
+from txmux.telemetry.counting.snapshot import RoutesCounted
 from txmux.telemetry.presentation import Health
 
 _SAMPLES_APART = 2.0  # seconds between two samples

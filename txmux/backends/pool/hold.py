@@ -17,7 +17,7 @@ from txmux.access.admission import Tally
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-    from txmux.telemetry.counting.process_counters import BackendCounts
+    from txmux.telemetry.counting.counter_groups import BackendCounts
     from txmux.telemetry.reasons import ConnectFailure
 
 _RATE = 100.0  # clients released per second, by all processes together

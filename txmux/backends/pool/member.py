@@ -12,7 +12,8 @@ import attrs
 from txmux.backends.pool.server_health import BY_OPERATOR, MemberState, ServerHealth
 from txmux.net.sockets.client import socket_name
 from txmux.net.sockets.plainsocket import SocketOption
-from txmux.telemetry.counting.process_counters import ProcessCounters, ServerCounts
+from txmux.telemetry.counting.counter_groups import ServerCounts
+from txmux.telemetry.counting.process_counters import ProcessCounters
 from txmux.telemetry.formatting import AND_DOWN
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -28,6 +28,7 @@ class Field:
         words: The only texts that it may be, if it is not any.
         is_optional: Whether it may be left out.
         is_nullable: Whether it may be ``None``.
+        is_read_later: Whether what reads it checks each value, since those of other versions have others; it needs no bounds then.
     """
 
     kind: type
@@ -39,6 +40,16 @@ class Field:
     words: frozenset[str] = frozenset()
     is_optional: bool = False
     is_nullable: bool = False
+    is_read_later: bool = False
+
+    def unbounded(self, path: str) -> Iterator[str]:
+        """Yield where a value may be anything."""
+        inner = [(f"{path}.{name}", field) for name, field in self.fields.items()]
+        inner += [(f"{path}[]", field) for field in (self.of, *self.row) if field is not None]
+        if self.kind is object or (self.kind in {dict, list} and not inner):
+            yield from () if self.is_read_later else (path,)
+        for place, field in inner:
+            yield from field.unbounded(place)
 
     def read(self, value: Any) -> Any:
         """Return a value without the fields that are not known; raises `ValueError` if it does not fit."""
@@ -75,6 +86,12 @@ class Field:
 
 NOTHING = Field(type(None))
 """The answer to a request that has just to be done."""
+WORD, TEXT = Field(str, 4 * 2**10), Field(str, 256 * 2**20)
+TIME = Field(float, 2**37)
+"""Seconds, of which a date can be made: 2**37 are 4,355 years."""
+
+
+_WORKERS = ("worker", "giving worker", "taking worker")
 
 
 @attrs.frozen(eq=False)
@@ -102,6 +119,16 @@ class Message:
     longest: int
     longest_answer: int
     fields: Mapping[str, Field]
+
+    def __attrs_post_init__(self) -> None:
+        said = self.fields if self.sender in _WORKERS else {}
+        if self.answer is not None and self.receiver in _WORKERS:
+            said = {**said, "answer": self.answer}
+        for path, field in said.items():
+            for place in field.unbounded(f"{self.kind}: {path}"):
+                raise TypeError(
+                    f"{place} has no bounds, though a worker sends it, which others may control"
+                )
 
     def read(self, values: Mapping[str, Any], size: int) -> dict[str, Any]:
         """Return the values of the fields of a message with this many bytes.

@@ -13,20 +13,19 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 import attrs
 
-from txmux.net.channel.message import NOTHING, Field, Message
+from txmux.net.channel.message import NOTHING, TEXT, TIME, WORD, Field, Message
 from txmux.telemetry.documents import ConnectionDocument, fields_of
 
 _KIB, _MIB = 2**10, 2**20
 _SHORT, _LARGE, _WHOLE = 64 * _KIB, 16 * _MIB, 256 * _MIB
 
-_FLAG, _NUMBER = Field(bool), Field(int)
-_TIME = Field(float, 2**37)
-"""Seconds, of which a date can be made: 2**37 are 4,355 years."""
+_FLAG, _NUMBER, _TIME = Field(bool), Field(int), TIME
 _SIGNED = Field(float, 2**37, least=-(2**37))
 _DATE = Field(float, 2**37, least=-(2**35))  # from the year 881 on
 _AMOUNT = Field(float)
-_NAME, _TEXT = Field(str, 4 * _KIB), Field(str, 256 * _MIB)
+_NAME, _TEXT = WORD, TEXT
 _OBJECT, _LIST = Field(dict), Field(list)
+_CHECKED_LATER = Field(list, is_read_later=True)
 _NAMES, _OBJECTS, _NUMBERS = Field(list, of=_NAME), Field(list, of=_OBJECT), Field(list, of=_NUMBER)
 _TEXTS, _PLACES = Field(dict, of=_NAME), Field(dict, of=_NUMBER)
 
@@ -82,8 +81,6 @@ _HEALTH = _object(
 )
 """See `txmux.backends.pool.server_health.ServerHealth.as_json`."""
 
-_SOURCE = Field(list, row=(_NAME, _FLAG, _nullable(_TIME), _TIME, _FLAG, _NAME, _NAME))
-_TIMES = _optional(Field(list, of=Field(list, row=(_NAME, _NAME, _TIME))))
 _ADDRESS = _object(
     backend=_NAME, server=_NAME, address=_NAME, state=_NAME, why=_TEXT, since=_nullable(_TIME),
     weight=_AMOUNT, effective_weight=_AMOUNT,
@@ -93,20 +90,6 @@ _CLIENT = Field(
     list, row=(_NAME, _NUMBER, _NUMBER, _AMOUNT, _NUMBER, _NUMBER, _NUMBER, _NUMBER, _TIME)
 )
 """See `txmux.client.client_table.Row`."""
-_GAUGES = _object(
-    source_states=Field(list, of=_SOURCE), generations=_optional(_NUMBERS),
-    descriptors=_optional(Field(list, row=(_NUMBER, _NUMBER))), sources=_optional(_PLACES),
-    certificates=_TIMES, troubles=_optional(Field(list, of=_TEXT)), unread=_optional(Field(list, of=_TEXT)),
-    troubled=_optional(_NAMES),
-    ports=_optional(Field(list, of=Field(list, row=(_NAME, _NAME, _NAME, _NUMBER, _TIME)))),
-    refusing=_optional(Field(list, of=Field(list, row=(_NAME, _NAME, _NAME, _AMOUNT)))),
-    flooding=_optional(Field(list, of=Field(list, row=(_NAME, _AMOUNT)))),
-    logins=_optional(Field(list, of=Field(list, row=(_NAME, _NUMBER, _NAME)))),
-    lost_lines=_optional(_PLACES), lost_in_all=_optional(_PLACES), written_logs=_optional(_NAMES), cannot_accept=_TIMES,
-    ech=_optional(Field(dict, of=Field(list, of=Field(list, row=(_NUMBER, _NAME, _TIME))))),
-)  # fmt: skip
-"""See `Gauges`: what other processes count is combined, so it has to fit."""
-
 _SAYS = _object(
     match=_TEXT, says=_nullable(_NAME), at=_nullable(_NUMBER), needs_up_to=_nullable(_NUMBER),
     error=_nullable(_TEXT),
@@ -144,7 +127,7 @@ MESSAGES: list[Message] = []
 """The rows of the table, in their order."""
 
 
-def _between(sender: str, receiver: str) -> Callable[..., Message]:
+def between(sender: str, receiver: str) -> Callable[..., Message]:
     def message(
         kind: str,
         meaning: str,
@@ -168,7 +151,7 @@ def _between(sender: str, receiver: str) -> Callable[..., Message]:
 
 # From the supervisor to a worker.
 
-_to_worker = _between("supervisor", "worker")
+_to_worker = between("supervisor", "worker")
 
 COUNT_IN = _to_worker(
     "count_in", "count in this memory; the pipe shows how long the process counts",
@@ -272,9 +255,6 @@ CLOSE_SERVER = _to_worker(
 ADDRESSES = _to_worker(
     "addresses", "report the addresses of servers, of all backends or of some",
     backends=_optional(_NAMES), answer=Field(list, of=_ADDRESS), longest_answer=_LARGE)
-COUNT = _to_worker(
-    "count", "count the bytes of connections until now, and report gauges",
-    gauges=_optional(_FLAG), answer=_GAUGES, longest_answer=_LARGE)
 CLIENTS = _to_worker(
     "clients", "list the busiest sources of clients, with what is counted of each",
     answer=Field(list, of=_CLIENT), longest_answer=_LARGE)
@@ -282,7 +262,7 @@ LISTEN = _to_worker("listen", "report events from now on, or no longer", on=_FLA
 
 # From a worker to the supervisor, which trusts it least.
 
-_to_supervisor = _between("worker", "supervisor")
+_to_supervisor = between("worker", "supervisor")
 
 LOG = _to_supervisor("log", "a line for the service's log", level=_NAME, text=Field(str, 16 * _KIB))
 ACCESS = _to_supervisor(
@@ -300,7 +280,7 @@ REPLACE = _to_supervisor(
 
 # From the supervisor of a service to the one that takes its place.
 
-_to_successor = _between("old supervisor", "new supervisor")
+_to_successor = between("old supervisor", "new supervisor")
 
 BEGIN = _to_successor(
     "begin", "the listening sockets by their keys, and the state so far; answered when the new process could serve",
@@ -326,7 +306,7 @@ RENEW = _to_successor(
     name=_TEXT, answer=_object(ok=_FLAG, changes=_TEXT, errors=Field(list, of=_TEXT)),
     longest_answer=_MIB)
 
-_to_predecessor = _between("new supervisor", "old supervisor")
+_to_predecessor = between("new supervisor", "old supervisor")
 
 COUNT_BACK = _to_predecessor(
     "count_back", "the memory of its counters, and where in that of the limits it counts; sent when it serves and after reloads",
@@ -346,15 +326,15 @@ FOLLOW = _to_predecessor(
 
 # From a worker that gives connections away to one that takes them.
 
-_to_taker = _between("giving worker", "taking worker")
+_to_taker = between("giving worker", "taking worker")
 
 ADOPT = _to_taker(
     "adopt", "the state of each connection (`MovedConnection`) with its two descriptors; the answer names those that the new process takes, and how many it has",
-    batch=_NUMBER, connections=_object(names=_NAMES, rows=Field(list, of=_LIST)), answer=_TAKEN, descriptors=253,
+    batch=_NUMBER, connections=_object(names=_NAMES, rows=Field(list, of=_CHECKED_LATER)), answer=_TAKEN, descriptors=253,
     longest=_LARGE)
 ADOPT_WAITING = _to_taker(
     "adopt_waiting", "the same for clients that wait for a server: each has one descriptor",
-    batch=_NUMBER, connections=_object(names=_NAMES, rows=Field(list, of=_LIST)), answer=_TAKEN, descriptors=253,
+    batch=_NUMBER, connections=_object(names=_NAMES, rows=Field(list, of=_CHECKED_LATER)), answer=_TAKEN, descriptors=253,
     longest=_LARGE)
 GO_ON = _to_taker(
     "go_on", "which of them belong to the new process now, and which keep a slot in a limited pool; the others resume in the old one",
@@ -365,11 +345,11 @@ OFFERED_AGAIN = _to_taker(
 RECEIVED = _to_taker("received", "answered when all has arrived", answer=NOTHING)
 ADOPT_FLOWS = _to_taker(
     "adopt_flows", "the same as `adopt` for flows of datagrams, which pause until the answer",
-    flows=_OBJECTS, answer=_object(taken=_NUMBERS), descriptors=253, longest=_LARGE)
+    flows=Field(list, of=Field(dict, is_read_later=True)), answer=_object(taken=_NUMBERS), descriptors=253, longest=_LARGE)
 END_FLOWS = _to_taker("end_flows", "flows that ended meanwhile", reasons=_TEXTS)
 FLOWS_DONE = _to_taker("flows_done", "all flows have come: unknown addresses are new clients")
 
-_to_giver = _between("taking worker", "giving worker")
+_to_giver = between("taking worker", "giving worker")
 
 TAKES = _to_giver(
     "takes", "it takes connections from now on; how many it has, and whether it reads the UDP ports",
@@ -380,7 +360,7 @@ ENDED = _to_giver(
 
 # Packets.
 
-_to_starter = _between("supervisor", "starter")
+_to_starter = between("supervisor", "starter")
 
 STDERR = _to_starter(
     "stderr", "the supervisor's standard error stream, which changes in an upgrade; the first packet",
@@ -394,7 +374,7 @@ FORK = _to_starter(
     "fork", "fork the worker of this number, with this channel",
     number=_NUMBER, reactor=_NAME, sandbox=_NAME, descriptors=1)
 
-_from_starter = _between("starter", "supervisor")
+_from_starter = between("starter", "supervisor")
 
 PONG = _from_starter("pong", "the starter is not halted")
 FORKED = _from_starter(
@@ -405,13 +385,13 @@ EXITED = _from_starter(
 REFUSED_CALL = _from_starter(
     "refused_call", "the sandbox has refused a worker this system call", number=_NUMBER, call=_NAME)
 
-_worker_to_helper = _between("worker", "helper")
+_worker_to_helper = between("worker", "helper")
 
 OPEN = _worker_to_helper(
     "open", "open a file of the rules for reading, or the access log for appending",
     path=_NAME, write=_FLAG, answer=NOTHING)
 
-_to_helper = _between("supervisor", "helper")
+_to_helper = between("supervisor", "helper")
 
 BIND = _to_helper(
     "bind", "open the socket of an endpoint of the rules",

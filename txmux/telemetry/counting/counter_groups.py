@@ -1,4 +1,4 @@
-"""The cells in which a listener, route, backend, server or process is counted.
+"""What is counted of a listener, route, backend, server or process: the rows of their cells, and the objects that add to these.
 
 Cells only grow. What exists now, such as live connections, is the difference of cells, so none is ever decremented, and the numbers
 stay right when a process is killed.
@@ -7,201 +7,50 @@ stay right when a process is killed.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, get_args
+import time
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping
+from typing import get_args
 
-import attrs
-
-from txmux.telemetry.reasons import CountedReason, LimitName, ServerFailure
-
-if TYPE_CHECKING:
-    Cells = Sequence[int] | memoryview[int]
+from txmux.telemetry.counting.counter_rows import (
+    Cell,
+    Cells,
+    Computed,
+    Counter,
+    CounterByWord,
+    Histogram,
+    Name,
+    Totals,
+    newest,
+)
+from txmux.telemetry.reasons import CountedReason, EndReason, LimitName, ServerFailure
+from txmux.telemetry.record import ConnectionRecord
 
 CELL = 8  # bytes of a cell
+NO_ROUTE = ""  # the name that stands for connections without a route
 
 _MILLISECONDS = (1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000)
-_LONG = (0.1, 0.5, 1, 5, 10, 30, 60, 300, 600, 1800, 3600, 14_400, 43_200, 86_400)
-
-
-@attrs.frozen
-class Buckets:
-    """A histogram: a cell with the sum of the observed values, then one for each bucket with their number.
-
-    Attributes:
-        bounds: The highest value of each bucket but the last, in the unit that is observed.
-        base: Observed units in one reported unit: 1000 for milliseconds reported as seconds.
-        parts: Parts of an observed unit in which the sum is counted.
-    """
-
-    name: str
-    bounds: tuple[float, ...]
-    base: int = 1
-    parts: int = 1
-
-    def cells(self) -> list[str]:
-        return [
-            f"{self.name} sum",
-            *(f"{self.name} {bound:g}" for bound in self.bounds),
-            f"{self.name} rest",
-        ]
-
-
-DETECT = Buckets("detect", _MILLISECONDS, base=1000, parts=1000)
-"""Milliseconds from accept to the decision."""
-CONNECT = attrs.evolve(DETECT, name="connect")
-"""Milliseconds from the decision until a server had accepted."""
-FIRST_BYTE = attrs.evolve(DETECT, name="first byte")
-"""Milliseconds from the first byte to a server until its first byte."""
-DURATION = Buckets("duration", tuple(1000 * seconds for seconds in _LONG), base=1000, parts=1000)
-"""Milliseconds from accept to the end."""
-DETECT_BYTES = Buckets("bytes", tuple(2**power for power in range(16)))
-"""Bytes that the client had sent at the decision."""
-
-
-@attrs.frozen
-class CounterGroup:
-    """The cells of a listener, of a route, and so on."""
-
-    kind: str
-    names: tuple[str, ...]
-    at: Mapping[str, int] = attrs.field(init=False, repr=False)
-
-    @at.default
-    def _positions(self) -> Mapping[str, int]:
-        return {name: position for position, name in enumerate(self.names)}
-
-    def key(self, *names: str) -> str:
-        return "\n".join((self.kind, *names))
-
-    def those(self, prefix: str) -> Mapping[str, int]:
-        """Return the positions of the cells whose names begin with a word, by the rest of the name."""
-        return {
-            name.removeprefix(f"{prefix} "): at
-            for name, at in self.at.items()
-            if name.startswith(f"{prefix} ")
-        }
-
-    def histogram(self, buckets: Buckets) -> int:
-        return self.at[f"{buckets.name} sum"]
-
-
-def _block(kind: str, *names: str | Sequence[str] | Buckets) -> CounterGroup:
-    cells: list[str] = []
-    for name in names:
-        if isinstance(name, str):
-            cells.append(name)
-        else:
-            cells += name.cells() if isinstance(name, Buckets) else name
-    return CounterGroup(kind, tuple(cells))
-
-
-def _each(prefix: str, names: Iterable[str]) -> list[str]:
-    return [f"{prefix} {name}" for name in names]
-
-
-LISTENER = _block(
-    "listener",
-    "accepted",
-    "adopted",
-    "gone",  # left without an end: moved to another process, or lost with its own
-    "undecided gone",  # ended before a decision
-    "bytes in",
-    "bytes out",
-    "datagrams in",
-    "datagrams out",
-    "datagrams lost",
-    "datagrams cut",
-    _each("refused", get_args(LimitName)),
-    _each("ech", ("opened", "unopened")),
-    DETECT,
-    DETECT_BYTES,
-    DURATION,
-)
-ROUTE = _block(
-    "route",
-    "matches",
-    "dry run matches",
-    "last match",  # when, in milliseconds since 1970
-    "adopted",
-    "left",  # left for another route, or another process
-    "bytes in",
-    "bytes out",
-    _each("ended", get_args(CountedReason)),
-)
-BACKEND = _block("backend", "held", "released", CONNECT, FIRST_BYTE)
-SERVER = _block(
-    "server",
-    "connected",
-    "adopted",
-    "released",
-    "check time",  # of the last one, in microseconds
-    "checks failed",
-    "checks recovered",  # how often one succeeded after others that had not taken the server down
-    "asked",  # connections on which it could have answered, or has spoken first
-    "answered",  # connections with a byte from it
-    "unanswered",  # those of "asked" that ended without one, other than by its reset
-    "answer time",  # until its first bytes, of all together, in microseconds
-    "last failure",  # see `last_failure_of`
-    "bytes in",  # from clients
-    "bytes out",
-    "local faults",  # of the failed: causes on this machine
-    _each("waiting", "012"),  # the last sources of clients that it owed a byte: see `sources_in`
-    _each(
-        "reset", "012"
-    ),  # the same of those that it has reset before its first byte, or whose TLS failed
-    _each("failed", get_args(ServerFailure)),
-)
-PROCESS = _block("process", "spliced", "restarts", "lost lines", "turns")
-
-BLOCKS: Mapping[str, CounterGroup] = {
-    block.kind: block for block in (LISTENER, ROUTE, BACKEND, SERVER, PROCESS)
-}
-
-FORMAT = hashlib.blake2b(
-    repr([(block.kind, block.names) for block in BLOCKS.values()]).encode(), digest_size=8
-).hexdigest()
-"""The same in all versions with the same cells in the same order."""
-
-_ACCEPTED, _ADOPTED, _GONE, _UNDECIDED_GONE = (
-    LISTENER.at[name] for name in ("accepted", "adopted", "gone", "undecided gone")
-)
-_DECIDED = slice(LISTENER.histogram(DETECT) + 1, LISTENER.histogram(DETECT) + len(DETECT.cells()))
-_OVER = slice(
-    LISTENER.histogram(DURATION) + 1, LISTENER.histogram(DURATION) + len(DURATION.cells())
-)
-
-_MATCHES, _ROUTE_ADOPTED, _LEFT = (ROUTE.at[name] for name in ("matches", "adopted", "left"))
-_ENDED = slice(min(ROUTE.those("ended").values()), len(ROUTE.names))
-
-_CONNECTED, _SERVER_ADOPTED, _RELEASED = (
-    SERVER.at[name] for name in ("connected", "adopted", "released")
-)
-
-_HELD, _NO_LONGER_HELD = BACKEND.at["held"], BACKEND.at["released"]
-
-
-def decided(listener: Cells) -> int:
-    return sum(listener[_DECIDED])
-
-
-def ended(listener: Cells) -> int:
-    return sum(listener[_OVER])
+_LONG = (100, 500, 1000, 5000, 10_000, 30_000, 60_000, 300_000, 600_000, 1_800_000, 3_600_000, 14_400_000, 43_200_000, 86_400_000)  # fmt: skip
+_CAUSES: tuple[ServerFailure, ...] = get_args(ServerFailure)
+_SERVER_CAUSES = ("connect-refused", "connect-timeout", "tls-failed", "reset", "error")
+"""Causes that concern one server; others concern the backend."""
+_WAYS = ("in", "out")
 
 
 def live(listener: Cells) -> int:
     # Ended connections are read first: other processes count meanwhile, and the result must not be negative.
-    gone = ended(listener) + listener[_GONE]
+    gone = sum(listener[_OVER]) + listener[_GONE]
     return max(0, listener[_ACCEPTED] + listener[_ADOPTED] - gone)
 
 
-def undecided(listener: Cells) -> int:
-    finished = decided(listener) + listener[_UNDECIDED_GONE]
+def without_decision(listener: Cells) -> int:
+    finished = sum(listener[_DECIDED]) + listener[_UNDECIDED_GONE]
     return max(0, listener[_ACCEPTED] - finished)
 
 
 def live_on_route(route: Cells) -> int:
-    """Return a route's live connections; one that went on to an inner route is that one's."""
-    gone = sum(route[_ENDED]) + route[_LEFT]
+    """Return a route's live connections, 0 for those without one; one that went on to an inner route is that one's."""
+    gone = sum(route[_ENDINGS]) + route[_LEFT]
     return max(0, route[_MATCHES] + route[_ROUTE_ADOPTED] - gone)
 
 
@@ -215,7 +64,183 @@ def live_on_server(server: Cells) -> int:
     return max(0, server[_CONNECTED] + server[_SERVER_ADOPTED] - server[_RELEASED])
 
 
-_CAUSES: tuple[ServerFailure, ...] = get_args(ServerFailure)
+def last_failure_of(cell: int) -> tuple[float, ServerFailure] | None:
+    """Return when a server failed last, in seconds since 1970, and how."""
+    when, cause = divmod(cell, len(_CAUSES))
+    return (when / 1000, _CAUSES[cause]) if cell else None
+
+
+def _if_any(values: Mapping[str, int]) -> Mapping[str, int]:
+    return values if any(values.values()) else {}
+
+
+def _is_checked(server: ServerTotals) -> bool:
+    return server.check_seconds is not None
+
+
+# fmt: off
+class ListenerTotals(Totals, kind="listener"):
+    """The numbers of a listener."""
+
+    listener = Name()
+    total = Counter("connections_total", "Clients that have connected.", "Refused ones count, too.", cell="accepted")
+    adopted = Counter()
+    gone = Counter()
+    """They left without an end: moved to another process, or lost with their own."""
+    undecided_gone = Counter()
+    """They ended before a decision."""
+    traffic = CounterByWord(_WAYS, cell="bytes")
+    bytes_in, bytes_out = traffic.word("in"), traffic.word("out")
+    datagrams = CounterByWord(
+        (*_WAYS, "lost", "cut"), "datagrams_total",
+        "Datagrams that came from clients (in), went to them (out), were dropped (lost), or were longer than can be taken (cut).",
+        "Lost ones found a queue full, too many new flows beginning at once, or no receiver, or a server of QUIC must not get them. Absent before the first one.",
+        label="way", chosen=_if_any)
+    refused = CounterByWord(
+        get_args(LimitName), "limit_refused_total", "Clients that were not let in, by the limit.",
+        "The limit is the listener's key; `txmux.max_connections` is that of `[txmux]`.", label="limit")
+    ech = CounterByWord(
+        ("opened", "unopened"), "hidden_hellos_total", "Encrypted ClientHellos, by whether a key has opened them.",
+        "They are those of listeners with [`ech_keys`](rules.md#encrypted-clienthello) that have had some.", label="result", chosen=_if_any)
+    detect = Histogram(_MILLISECONDS, "detect_seconds", "Time from accept to the decision.", "Buckets are from 1 ms to 10 s.", base=1000)
+    detect_bytes = Histogram(
+        tuple(2**power for power in range(16)), "detect_bytes", "Bytes that clients had sent when they were decided.", "Buckets are from 1 to 32 Ki.", cell="bytes", is_of_all=True)
+    duration = Histogram(_LONG, "duration_seconds", "Time from accept to the end.", "Buckets are from 0.1 s to a day.", base=1000)
+    active = Computed(live, "connections_active", "Open connections.")
+    undecided = Computed(without_decision, "connections_undecided", "Connections that are not decided yet.")
+
+
+class RouteTotals(Totals, kind="route"):
+    """The numbers of a route, or of no route, for one listener; the last match is in seconds since 1970."""
+
+    listener = Name()
+    route = Name()
+    matches = Counter("route_matches_total", "Clients that a route has taken.", shown=lambda its: its.route != NO_ROUTE)
+    dry_run_matches = Counter()
+    last_match = Cell(lambda cell: cell / 1000 if cell else None, combine=max)
+    adopted = Counter()
+    left = Counter()
+    """They left for another route, or another process."""
+    traffic = CounterByWord(
+        _WAYS, "bytes_total", "Bytes from clients (in) and to them (out), those of live connections with them.", label="direction", cell="bytes")
+    bytes_in, bytes_out = traffic.word("in"), traffic.word("out")
+    ended = CounterByWord(
+        get_args(CountedReason), "connections_ended_total",
+        "Connections that have ended, by the reason of the access log, or crashed for those of a worker that was killed.",
+        "The latter have no line in the log; see [reasons](access-log.md#reasons). An empty `route` is for clients that no route has taken.",
+        label="reason", chosen=lambda by_reason: [reason for reason, count in by_reason.items() if count or reason == "done"])
+    active = Computed(live_on_route)
+
+
+class BackendTotals(Totals, kind="backend"):
+    """The numbers of a backend."""
+
+    backend = Name()
+    held = Counter()
+    released = Counter()
+    connect = Histogram(_MILLISECONDS, "connect_seconds", "Time from the decision until a server had accepted.", "Buckets are from 1 ms to 10 s.", base=1000)
+    first_byte = Histogram(
+        _MILLISECONDS, "first_byte_seconds", "Time from the first byte to a server, or its connect if it speaks first, until its first byte.",
+        "Over UDP it is the same of datagrams. Buckets are from 1 ms to 10 s.", base=1000)
+
+
+class ServerTotals(Totals, kind="server"):
+    """The numbers of a server."""
+
+    backend = Name()
+    server = Name()
+    total = Counter(
+        "backend_connections_total", "Connections to a server.",
+        "A server is named as in the rules, also if its name has several addresses. Flows of UDP count once it has answered.", cell="connected")
+    adopted = Counter()
+    released = Counter()
+    check_seconds = Cell(
+        lambda cell: cell / 1_000_000 if cell else None, "backend_check_seconds", "How long the last check of a server took.",
+        "Only with [`check`](rules.md#backend-name).", cell="check time", combine=newest)
+    checks_failed = Counter("backend_checks_failed_total", "Checks of a server that failed.", "Only with `check`.", shown=_is_checked)
+    checks_recovered = Counter(
+        "backend_checks_recovered_total", "How often a check of a server succeeded after others that had failed, but had not taken it down.",
+        "They were fewer than `fall`.", shown=_is_checked)
+    asked = Counter()
+    """Connections on which it could have answered, or has spoken first."""
+    answered = Counter()
+    """Connections with a byte from it."""
+    unanswered = Counter()
+    """Those of `asked` that ended without one, other than by its reset."""
+    answer_time = Counter()
+    """How long all of `answered` together waited for the first bytes, in microseconds."""
+    last_failure = Cell(last_failure_of, combine=max)
+    """When, in seconds since 1970, and the cause."""
+    traffic = CounterByWord(
+        _WAYS, "backend_bytes_total", "Bytes of clients to a server (in) and from it (out).", "Those of open connections count, too.", label="direction", cell="bytes")
+    bytes_in, bytes_out = traffic.word("in"), traffic.word("out")
+    local_faults = Counter()
+    """Of the failed: causes on this machine."""
+    waiting = CounterByWord("012", combine=newest)
+    """The last sources of clients that it owed a byte: see `sources_in`."""
+    reset = CounterByWord("012", combine=newest)
+    """The same of those that it has reset before its first byte, or whose TLS failed."""
+    failed = CounterByWord(
+        _CAUSES, "backend_connect_failures_total", "Connections to a server that could not be established, or that it reset before its first byte, by the cause.",
+        "Each attempt counts.", label="cause", chosen=lambda _: _SERVER_CAUSES)
+    active = Computed(live_on_server, "backend_connections_active", "Open connections to a server.")
+
+
+class ProcessTotals(Totals, kind="process"):
+    """The numbers of processes."""
+
+    spliced = Counter("relay_spliced_bytes_total", "Bytes that the kernel has moved by itself.")
+    restarts = Counter("worker_restarts_total", "Workers that were restarted.", "They had been killed, or had crashed.")
+    lost_lines = Counter("access_log_lost_total", "Lines that a log could not write.", "It is the access log's file, or the service's log: the disk is full, or a reader is too slow.")
+    turns = Counter()
+# fmt: on
+
+
+TOTALS = (ListenerTotals, RouteTotals, BackendTotals, ServerTotals, ProcessTotals)
+LISTENER, ROUTE, BACKEND, SERVER, PROCESS = TOTALS
+BLOCKS: Mapping[str, type[Totals]] = {totals.kind: totals for totals in TOTALS}
+FORMAT = hashlib.blake2b(
+    repr([(totals.kind, totals.names) for totals in TOTALS]).encode(), digest_size=8
+).hexdigest()
+"""The same in all versions with the same cells in the same order."""
+
+
+def _at(totals: type[Totals], *names: str) -> Iterator[int]:
+    return (totals.at[name] for name in names)
+
+
+# Positions of cells: looking them up would cost more than counting.
+# fmt: off
+_ACCEPTED, _ADOPTED, _GONE, _UNDECIDED_GONE = _at(LISTENER, "accepted", "adopted", "gone", "undecided gone")
+_IN, _OUT = ListenerTotals.traffic.positions.values()
+_DATAGRAMS_IN, _DATAGRAMS_OUT, _LOST, _CUT = ListenerTotals.datagrams.positions.values()
+_REFUSED, _ECH = ListenerTotals.refused.positions, ListenerTotals.ech.positions
+_DETECT, _DECIDED = ListenerTotals.detect.at, ListenerTotals.detect.counts
+_BYTES = ListenerTotals.detect_bytes.at
+_DURATION, _OVER = ListenerTotals.duration.at, ListenerTotals.duration.counts
+
+_MATCHES, _DRY, _LAST, _ROUTE_ADOPTED, _LEFT = _at(ROUTE, "matches", "dry run matches", "last match", "adopted", "left")
+_ROUTE_IN, _ROUTE_OUT = RouteTotals.traffic.positions.values()
+_ENDED, _ENDINGS = RouteTotals.ended.positions, RouteTotals.ended.place
+
+_HELD, _NO_LONGER_HELD = _at(BACKEND, "held", "released")
+_CONNECT, _FIRST_BYTE = BackendTotals.connect.at, BackendTotals.first_byte.at
+
+_CONNECTED, _SERVER_ADOPTED, _RELEASED = _at(SERVER, "connected", "adopted", "released")
+_CHECK_TIME, _CHECKS_FAILED, _CHECKS_RECOVERED = _at(SERVER, "check time", "checks failed", "checks recovered")
+_ASKED, _ANSWERED, _UNANSWERED, _ANSWER_TIME = _at(SERVER, "asked", "answered", "unanswered", "answer time")
+_SERVER_IN, _SERVER_OUT = ServerTotals.traffic.positions.values()
+_LOCAL, _LAST_FAILURE = _at(SERVER, "local faults", "last failure")
+_FAILED = ServerTotals.failed.positions
+WAITING, RESET = ServerTotals.waiting.place, ServerTotals.reset.place
+
+_SPLICED, _RESTARTS, _LOST_LINES, _TURNS = _at(PROCESS, "spliced", "restarts", "lost lines", "turns")
+
+# Local names, for speed.
+_DETECT_BOUNDS, _BYTES_BOUNDS = ListenerTotals.detect.bounds, ListenerTotals.detect_bytes.bounds
+_DURATION_BOUNDS, _CONNECT_BOUNDS = ListenerTotals.duration.bounds, BackendTotals.connect.bounds
+_FIRST_BYTE_BOUNDS = BackendTotals.first_byte.bounds
+# fmt: on
 
 
 def failure_cell(when: float, cause: ServerFailure) -> int:
@@ -223,10 +248,6 @@ def failure_cell(when: float, cause: ServerFailure) -> int:
     return int(when * 1000) * len(_CAUSES) + _CAUSES.index(cause)
 
 
-WAITING, RESET = (
-    slice(SERVER.at[f"{kind} 0"], SERVER.at[f"{kind} 2"] + 1) for kind in ("waiting", "reset")
-)
-SOURCES = slice(WAITING.start, RESET.stop)
 _NUMBER = 16  # bits of a cell that tell when a source came: each time they are one more
 
 
@@ -242,7 +263,244 @@ def sources_in(before: Cells, now: Cells) -> set[int]:
     return {cell >> _NUMBER for cell in {*now} - {*before}}
 
 
-def last_failure_of(cell: int) -> tuple[float, ServerFailure] | None:
-    """Return when a server failed last, in seconds since 1970, and how."""
-    when, cause = divmod(cell, len(_CAUSES))
-    return (when / 1000, _CAUSES[cause]) if cell else None
+class _CountedCells:
+    __slots__ = ("cells",)
+
+    def __init__(self, cells: memoryview[int]) -> None:
+        self.cells = cells
+
+
+class RouteCounts(_CountedCells):
+    """Counts the connections of a listener that a route has taken, or that none has."""
+
+    __slots__ = ()
+
+    def matched(self, record: ConnectionRecord) -> None:
+        cells = self.cells
+        cells[_MATCHES] += 1
+        cells[_LAST] = int(record.time * 1000)
+
+    def would_have_matched(self) -> None:
+        self.cells[_DRY] += 1
+
+    def left(self) -> None:
+        """The connection went on to an inner route, or to another process."""
+        self.cells[_LEFT] += 1
+
+
+class ListenerCounts(_CountedCells):
+    """Counts the connections of a listener."""
+
+    __slots__ = ("unrouted",)
+
+    def __init__(self, cells: memoryview[int], unrouted: RouteCounts) -> None:
+        super().__init__(cells)
+        self.unrouted = unrouted
+
+    def accepted(self) -> None:
+        self.cells[_ACCEPTED] += 1
+
+    def refused(self, limit: LimitName) -> None:
+        self.cells[_REFUSED[limit]] += 1
+
+    def hidden_hello(self, *, opened: bool) -> None:
+        self.cells[_ECH["opened" if opened else "unopened"]] += 1
+
+    def decided(self, record: ConnectionRecord) -> None:
+        cells = self.cells
+        milliseconds, said = record.detect_ms or 0.0, record.bytes_in
+        cells[_DETECT + 1 + bisect_left(_DETECT_BOUNDS, milliseconds)] += 1
+        if milliseconds > 0.0:  # a clock may be set back
+            cells[_DETECT] += int(milliseconds * 1000)
+        cells[_BYTES + 1 + bisect_left(_BYTES_BOUNDS, said)] += 1
+        cells[_BYTES] += said
+
+    def relayed(
+        self,
+        route: RouteCounts,
+        server: ServerCounts | None,
+        bytes_in: int,
+        bytes_out: int,
+        came: int = 0,
+        went: int = 0,
+    ) -> None:
+        """Count bytes, and for a flow the datagrams of both sides."""
+        if bytes_in > 0:
+            self.cells[_IN] += bytes_in
+            route.cells[_ROUTE_IN] += bytes_in
+            if server is not None:
+                server.cells[_SERVER_IN] += bytes_in
+        if bytes_out > 0:
+            self.cells[_OUT] += bytes_out
+            route.cells[_ROUTE_OUT] += bytes_out
+            if server is not None:
+                server.cells[_SERVER_OUT] += bytes_out
+        if came or went:
+            self.cells[_DATAGRAMS_IN] += came
+            self.cells[_DATAGRAMS_OUT] += went
+
+    def lost(self, count: int) -> None:
+        self.cells[_LOST] += count
+
+    def cut(self, count: int) -> None:
+        """Datagrams were dropped because they are longer than the buffer."""
+        self.cells[_CUT] += count
+
+    def connection_ended(
+        self, route: RouteCounts, record: ConnectionRecord, reason: EndReason
+    ) -> None:
+        """Count a connection that has ended; `relayed` counts its bytes."""
+        cells = self.cells
+        milliseconds = record.duration_ms or 0.0
+        cells[_DURATION + 1 + bisect_left(_DURATION_BOUNDS, milliseconds)] += 1
+        if milliseconds > 0.0:
+            cells[_DURATION] += int(milliseconds * 1000)
+        if record.detect_ms is None:
+            cells[_UNDECIDED_GONE] += 1
+        route.cells[_ENDED[reason]] += 1
+
+    def moved_away(self, route: RouteCounts) -> None:
+        self.cells[_GONE] += 1
+        route.left()
+
+    def adopted(self, route: RouteCounts) -> None:
+        self.cells[_ADOPTED] += 1
+        route.cells[_ROUTE_ADOPTED] += 1
+
+
+class BackendCounts(_CountedCells):
+    """Counts for a backend."""
+
+    __slots__ = ()
+
+    def connected(self, milliseconds: float) -> None:
+        cells = self.cells
+        cells[_CONNECT + 1 + bisect_left(_CONNECT_BOUNDS, milliseconds)] += 1
+        if milliseconds > 0.0:
+            cells[_CONNECT] += int(milliseconds * 1000)
+
+    def held(self) -> None:
+        """A client begins to wait for a server."""
+        self.cells[_HELD] += 1
+
+    def released(self) -> None:
+        self.cells[_NO_LONGER_HELD] += 1
+
+
+class ServerCounts(_CountedCells):
+    """Counts the connections to a server, whatever its addresses."""
+
+    __slots__ = ()
+
+    def connected(self) -> None:
+        self.cells[_CONNECTED] += 1
+
+    def adopted(self) -> None:
+        self.cells[_SERVER_ADOPTED] += 1
+
+    def released(self) -> None:
+        self.cells[_RELEASED] += 1
+
+    def failed(
+        self, cause: ServerFailure, *, is_local: bool = False, source: int | None = None
+    ) -> None:
+        """Count a failed connection.
+
+        Args:
+            cause: How it failed.
+            is_local: Whether the fault is this machine's, and says nothing about the server.
+            source: Of the client, if what that one sends may be the reason; see `source_number`.
+        """
+        self.cells[_FAILED[cause]] += 1
+        self.cells[_LOCAL] += is_local
+        self.cells[_LAST_FAILURE] = failure_cell(time.time(), cause)
+        if source is not None:
+            self._note(source, RESET)
+
+    def asked(self, source: int) -> None:
+        """It could answer a client, or has spoken first; see `source_number`."""
+        self.cells[_ASKED] += 1
+        self._note(source, WAITING)
+
+    def _note(self, source: int, where: slice) -> None:
+        for at, cell in enumerate(with_source(self.cells[where], source), where.start):
+            self.cells[at] = cell
+
+    def answered(self, backend: BackendCounts, milliseconds: float) -> None:
+        """It has sent the first byte of a connection, so long after it had been asked."""
+        mine, cells = self.cells, backend.cells
+        mine[_ANSWERED] += 1
+        cells[_FIRST_BYTE + 1 + bisect_left(_FIRST_BYTE_BOUNDS, milliseconds)] += 1
+        if milliseconds > 0.0:
+            waited = int(milliseconds * 1000)
+            mine[_ANSWER_TIME] += waited
+            cells[_FIRST_BYTE] += waited
+
+    def unanswered(self) -> None:
+        """A connection on which it was asked has ended without a byte from it, and not by its reset."""
+        self.cells[_UNANSWERED] += 1
+
+    def relayed(self, bytes_in: int, bytes_out: int) -> None:
+        if bytes_in > 0:
+            self.cells[_SERVER_IN] += bytes_in
+        if bytes_out > 0:
+            self.cells[_SERVER_OUT] += bytes_out
+
+    def recovered(self) -> None:
+        """A check has succeeded after others that had failed, but had not taken it down."""
+        self.cells[_CHECKS_RECOVERED] += 1
+
+    def checked(self, seconds: float, *, ok: bool = True) -> None:
+        self.cells[_CHECKS_FAILED] += not ok
+        self.cells[_CHECK_TIME] = max(1, int(seconds * 1_000_000))
+
+
+class ProcessCounts(_CountedCells):
+    """Counts for a process."""
+
+    __slots__ = ()
+
+    def spliced(self, count: int) -> None:
+        self.cells[_SPLICED] += count
+
+    def restarted(self) -> None:
+        self.cells[_RESTARTS] += 1
+
+    def lost_lines(self, count: int) -> None:
+        self.cells[_LOST_LINES] += count
+
+    def turned(self) -> None:
+        """The process's loop has turned; see `turns`."""
+        self.cells[_TURNS] += 1
+
+    @property
+    def turns(self) -> int:
+        """A number that grows once a second while the loop turns, so that it needs no answer from a busy process."""
+        return self.cells[_TURNS]
+
+
+def settle(blocks: dict[str, list[int]], *, has_crashed: bool = True) -> int:
+    """Count all connections in the blocks of a process as ended, or as moved away, and return their number."""
+    unrouted: dict[str, int] = {}
+    lost = 0
+    for key, cells in blocks.items():
+        kind, *names = key.split("\n")
+        if kind == LISTENER.kind:
+            count = live(cells)
+            lost += count
+            unrouted[names[0]] = unrouted.get(names[0], 0) + count
+            cells[_UNDECIDED_GONE] += without_decision(cells)
+            cells[_GONE] += count
+        elif kind == ROUTE.kind and names[1] != NO_ROUTE:
+            count = live_on_route(cells)
+            unrouted[names[0]] = unrouted.get(names[0], 0) - count
+            cells[_ENDED["crashed"] if has_crashed else _LEFT] += count
+        elif kind == SERVER.kind:
+            cells[_RELEASED] += live_on_server(cells)
+        elif kind == BACKEND.kind:
+            cells[_NO_LONGER_HELD] = cells[_HELD]
+    for listener, count in unrouted.items() if has_crashed else ():
+        if count > 0:
+            nothing = [0] * len(ROUTE.names)
+            blocks.setdefault(ROUTE.key(listener, NO_ROUTE), nothing)[_ENDED["crashed"]] += count
+    return lost

@@ -7,7 +7,6 @@ import weakref
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, filterfalse
-from operator import add
 from typing import Any
 
 import attrs
@@ -20,18 +19,14 @@ from txmux.telemetry.counting.counter_groups import (
     FORMAT,
     LISTENER,
     PROCESS,
-    ROUTE,
     SERVER,
-    SOURCES,
-    CounterGroup,
     held,
     live,
-    live_on_route,
     live_on_server,
-    undecided,
+    settle,
 )
+from txmux.telemetry.counting.counter_rows import Totals
 from txmux.telemetry.counting.process_counters import (
-    NO_ROUTE,
     CounterLayout,
     ProcessCounters,
     keys_of,
@@ -41,13 +36,6 @@ from txmux.telemetry.sharedmemory import grow, make
 _Named = dict[str, dict[str, int]]
 
 OWN = 0  # the number of the service's own process, if it serves
-
-_CRASHED = ROUTE.at["ended crashed"]
-_GONE, _UNDECIDED_GONE = LISTENER.at["gone"], LISTENER.at["undecided gone"]
-_HELD, _NO_LONGER_HELD = BACKEND.at["held"], BACKEND.at["released"]
-_RELEASED, _CHECK_TIME = SERVER.at["released"], SERVER.at["check time"]
-_LAST_FAILURE = SERVER.at["last failure"]
-_LAST = ROUTE.at["last match"]
 
 
 def keys_needed(rules: Rules) -> dict[str, None]:
@@ -146,10 +134,10 @@ class Counters:
 
     def cells(self, key: str) -> list[int]:
         """Add up the cells of one key; for many, use `read`."""
-        columns = [*self._columns.values(), *self._running_others()]
-        blocks = [column.block(key).tolist() for column in columns]
-        blocks += [totals[key] for totals in self._past if key in totals]
-        return [sum(cells) for cells in zip(*blocks, strict=True)]
+        columns = [*self._running_others(), *self._columns.values()]
+        blocks = [totals[key] for totals in self._past if key in totals]
+        blocks += [column.block(key).tolist() for column in columns]
+        return _group(key).combine(blocks)
 
     def images(self) -> dict[int, bytes]:
         """Return the cells of the processes of this program as they are in memory, by the number of their column."""
@@ -186,8 +174,8 @@ class Counters:
     def _images(self) -> list[tuple[dict[str, int], bytes]]:
         # In a copy of the layout, a block that is reused meanwhile still belongs to its old key.
         places = dict(self.layout.places)
-        columns = [(places, column.tobytes()) for column in self._columns.values()]
-        return columns + [(its.layout.places, its.tobytes()) for its in self._running_others()]
+        others = [(its.layout.places, its.tobytes()) for its in self._running_others()]
+        return others + [(places, column.tobytes()) for column in self._columns.values()]
 
     def _running_others(self) -> list[ProcessCounters]:
         """Return the columns of earlier programs that still run."""
@@ -203,7 +191,7 @@ class Counters:
             return 0
         self.on_ended(number, column.tobytes())
         blocks = _blocks(column)
-        lost = _settle(blocks)
+        lost = settle(blocks)
         self._past = [_added([*self._past, blocks])]
         return lost
 
@@ -258,7 +246,10 @@ class Counters:
         else:
             _close(*descriptors)
             # Connections that move here are counted here; others cannot be seen.
-            self._past += [_without_live(_read(named)) for named in all]
+            moved = [_read(named) for named in all]
+            for blocks in moved:
+                settle(blocks, has_crashed=False)
+            self._past += moved
         before = [*self._past, *map(_blocks, self._running_others())]
         self.layout.extend(key for blocks in before for key in blocks)
         for column in self._columns.values():
@@ -284,7 +275,7 @@ class Counters:
             self._others.remove(other)
             for column in other.columns:
                 blocks = _blocks(column)
-                _settle(blocks)
+                settle(blocks)
                 self._past.append(blocks)
         if len(self._past) > 1:
             self._past = [_added(self._past)]
@@ -332,6 +323,10 @@ def _close(*descriptors: int) -> None:
         os.close(descriptor)
 
 
+def _group(key: str) -> type[Totals]:
+    return BLOCKS[key.partition("\n")[0]]
+
+
 class CountersReading:
     """The numbers of one moment. Only what is asked for is added up, since there may be very many routes.
 
@@ -349,13 +344,10 @@ class CountersReading:
         self._past = past
 
     def cells(self, key: str) -> Sequence[int]:
-        size = len(BLOCKS[key.partition("\n")[0]].names)
-        return [*map(sum, zip(*self._blocks(key, 0, size), strict=True))] or [0] * size
+        group = _group(key)
+        return group.combine(self._blocks(key, len(group.names)))
 
-    def latest(self, key: str, position: int) -> int:
-        return max((cell for (cell,) in self._blocks(key, position, position + 1)), default=0)
-
-    def counted(self, group: CounterGroup) -> Iterator[tuple[list[str], Sequence[int]]]:
+    def counted(self, group: type[Totals]) -> Iterator[tuple[list[str], Sequence[int]]]:
         """Yield the names and cells of the blocks of a group in which anything is counted; all others together cost next to nothing."""
         keys = dict.fromkeys(chain(*self._past))
         known: Mapping[str, int] | None = None
@@ -369,13 +361,13 @@ class CountersReading:
             if kind == group.kind and any(cells := self.cells(key)):
                 yield names, cells
 
-    def _blocks(self, key: str, begin: int, end: int) -> list[list[int]]:
-        blocks = [block[key][begin:end] for block in self._past if key in block]
+    def _blocks(self, key: str, size: int) -> list[list[int]]:
+        blocks = [block[key] for block in self._past if key in block]
         for places, image in self._columns:
             start = places.get(key)
             if start is None:
                 continue
-            cells = image[(start + begin) * CELL : (start + end) * CELL]
+            cells = image[start * CELL : (start + size) * CELL]
             if cells.strip(b"\0"):
                 blocks.append(memoryview(cells).cast("Q").tolist())
         return blocks
@@ -397,33 +389,6 @@ def _counted(order: Sequence[str], starts: Sequence[int], image: bytes) -> Itera
         yield from order[max(first, 0) : last]
 
 
-def _settle(blocks: dict[str, list[int]]) -> int:
-    """Count all connections in the blocks of a dead process as ended, and return their number."""
-    unrouted: dict[str, int] = {}
-    lost = 0
-    for key, cells in blocks.items():
-        kind, *names = key.split("\n")
-        if kind == LISTENER.kind:
-            count = live(cells)
-            lost += count
-            unrouted[names[0]] = unrouted.get(names[0], 0) + count
-            cells[_UNDECIDED_GONE] += undecided(cells)
-            cells[_GONE] += count
-        elif kind == ROUTE.kind and names[1] != NO_ROUTE:
-            count = live_on_route(cells)
-            unrouted[names[0]] = unrouted.get(names[0], 0) - count
-            cells[_CRASHED] += count
-        elif kind == SERVER.kind:
-            cells[_RELEASED] += live_on_server(cells)
-        elif kind == BACKEND.kind:
-            cells[_NO_LONGER_HELD] = cells[_HELD]
-    for listener, count in unrouted.items():
-        if count > 0:
-            nothing = [0] * len(ROUTE.names)
-            blocks.setdefault(ROUTE.key(listener, NO_ROUTE), nothing)[_CRASHED] += count
-    return lost
-
-
 def _live(column: ProcessCounters) -> int:
     kinds = ((key, key.partition("\n")[0]) for key in column.layout.places)
     return sum(live(column.block(key)) for key, kind in kinds if kind == LISTENER.kind)
@@ -433,7 +398,7 @@ def _blocks(column: ProcessCounters) -> dict[str, list[int]]:
     """Return the blocks of a column that are not all zero."""
     cells, blocks = column.tolist(), {}
     for key, start in column.layout.places.items():
-        block = cells[start : start + len(BLOCKS[key.partition("\n")[0]].names)]
+        block = cells[start : start + len(_group(key).names)]
         if any(block):
             blocks[key] = block
     return blocks
@@ -442,11 +407,7 @@ def _blocks(column: ProcessCounters) -> dict[str, list[int]]:
 def _named(blocks: dict[str, list[int]]) -> _Named:
     """Name the cells, for a program that may have others."""
     return {
-        key: {
-            name: cell
-            for name, cell in zip(BLOCKS[key.partition("\n")[0]].names, block, strict=True)
-            if cell
-        }
+        key: {name: cell for name, cell in zip(_group(key).names, block, strict=True) if cell}
         for key, block in blocks.items()
     }
 
@@ -460,31 +421,10 @@ def _read(named: _Named) -> dict[str, list[int]]:
     }
 
 
-def _without_live(blocks: dict[str, list[int]]) -> dict[str, list[int]]:
-    """Count all live connections as moved away."""
-    for key, cells in blocks.items():
-        kind = key.partition("\n")[0]
-        if kind == LISTENER.kind:
-            cells[_UNDECIDED_GONE] += undecided(cells)
-            cells[_GONE] += live(cells)
-        elif kind == ROUTE.kind:
-            cells[ROUTE.at["left"]] += live_on_route(cells)
-        elif kind == SERVER.kind:
-            cells[_RELEASED] += live_on_server(cells)
-    return blocks
-
-
 def _added(several: Sequence[dict[str, list[int]]]) -> dict[str, list[int]]:
     """Add up sums of several programs, so that memory does not grow with upgrades."""
-    sums: dict[str, list[int]] = {}
-    for blocks in several:
-        for key, block in blocks.items():
-            before = sums.get(key)
-            sums[key] = block if before is None else list(map(add, before, block))
-            if before is not None and key.startswith(ROUTE.kind):
-                sums[key][_LAST] = max(before[_LAST], block[_LAST])
-            elif before is not None and key.startswith(SERVER.kind):
-                sums[key][_CHECK_TIME] = block[_CHECK_TIME]
-                sums[key][SOURCES] = block[SOURCES]
-                sums[key][_LAST_FAILURE] = max(before[_LAST_FAILURE], block[_LAST_FAILURE])
-    return sums
+    blocks: dict[str, list[list[int]]] = {}
+    for sums in several:
+        for key, block in sums.items():
+            blocks.setdefault(key, []).append(block)
+    return {key: _group(key).combine(found) for key, found in blocks.items()}

@@ -9,14 +9,12 @@ from txmux.telemetry.counting.counter_groups import (
     CELL,
     RESET,
     SERVER,
-    SOURCES,
     WAITING,
     sources_in,
 )
 from txmux.telemetry.counting.counters import Counters
 
 _SIZE = len(SERVER.names)
-_CHECK_TIME = SERVER.at["check time"]
 _PREFIX = f"{SERVER.kind}\n"
 
 
@@ -77,7 +75,6 @@ def _cells(image: bytes) -> list[int]:
 
 def _grown(before: list[int], now: list[int]) -> list[int]:
     grown = list(map(operator.sub, now, before))
-    # These do not only grow.
-    grown[_CHECK_TIME] = 0
-    grown[SOURCES] = [0] * len(now[SOURCES])
+    for at, _ in SERVER.others:  # these do not only grow
+        grown[at] = 0
     return now if min(grown) < 0 else grown  # the block was another server's

@@ -1,0 +1,61 @@
+"""The rows of gauges and counters: what follows from them, and what one can forget."""
+
+import re
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+import txmux
+from txmux.admin.metrics import METRICS
+from txmux.control.gauges import COUNT, GAUGES, Gauge, Gauges
+from txmux.net.channel.message import Field
+from txmux.net.channel.messages import MESSAGES
+from txmux.telemetry.counting.counter_groups import SERVER, ServerTotals, last_failure_of
+
+_FOLDER = Path(txmux.__file__).parent / "control"
+
+
+class GaugesTest(SynchronousTestCase):
+    def test_each_is_shown(self) -> None:
+        readers = "".join(
+            path.read_text() for path in _FOLDER.glob("*.py") if path.name != "gauges.py"
+        )
+        for row in GAUGES:
+            is_shown = row.metrics or row.status or re.search(rf"[.\"]{row.name}\b", readers)
+            self.assertTrue(
+                is_shown, f"{row.name} is shown nowhere: give it metrics, a status, or an item of attention"
+            )  # fmt: skip
+
+    def test_bounds(self) -> None:
+        self.assertRaises(TypeError, Gauge, collect=len)
+        self.assertRaises(TypeError, Gauge, bounds=Field(int))
+        self.assertIn(COUNT, MESSAGES)
+        assert COUNT.answer is not None
+        collected = {row.name for row in GAUGES if row.collect is not None}
+        self.assertEqual({*COUNT.answer.fields}, collected)
+        self.assertEqual(Gauges.of([]), Gauges())
+
+
+class MetricsTest(SynchronousTestCase):
+    def test_each_has_a_name_of_its_own_and_says_what_it_is(self) -> None:
+        names = [metric.name for metric in METRICS]
+        self.assertEqual(len({*names}), len(names))
+        for metric in METRICS:
+            for text in filter(None, (metric.help, metric.more)):
+                self.assertRegex(text, r"^[A-Z0-9`].*\.$", metric.name)
+            self.assertNotRegex(metric.help, r"[`\n\\]|\]\(")  # as it is in `/metrics`
+
+
+class CombinedTest(SynchronousTestCase):
+    def test_cells_that_are_not_just_added_up(self) -> None:
+        processes = [
+            {"connected": 1, "check time": 9_000_000, "waiting 0": 5, "last failure": 700},
+            {"connected": 2, "check time": 3_000_000, "last failure": 600},
+            {"connected": 4},
+        ]
+        blocks = [[its.get(name, 0) for name in SERVER.names] for its in processes]
+        server = ServerTotals(("b", "s"), SERVER.combine(blocks))
+        self.assertEqual((server.backend, server.server, server.total), ("b", "s", 7))
+        self.assertEqual((server.check_seconds, server.last_failure), (3.0, last_failure_of(700)))
+        self.assertEqual(server.waiting["0"], 5)
+        self.assertEqual(SERVER.combine([]), [0] * len(SERVER.names))

@@ -1,0 +1,331 @@
+"""What the processes of a service measure at the moment: the rows from which follow the answers of workers, `/metrics`, the status and the docs."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from operator import add
+from typing import Any, cast
+
+import attrs
+
+from txmux.backends.pool.ports import LACKING_PORTS
+from txmux.client.configuration import Configuration
+from txmux.control.overrides import ServiceState
+from txmux.net.channel.message import TEXT, TIME, WORD, Field
+from txmux.net.channel.messages import between
+from txmux.net.turns import Turns
+from txmux.serving.serving import Serving
+from txmux.telemetry.attention import OF_FEW, AttentionItem, beside_busiest
+from txmux.telemetry.counting.counter_rows import Metric, Samples, only
+from txmux.telemetry.counting.counters import Counters
+from txmux.telemetry.counting.snapshot import Counts
+from txmux.telemetry.documents import StatusGauges
+from txmux.telemetry.formatting import duration
+from txmux.telemetry.lines import LOST_LINES
+from txmux.telemetry.sources import SourceState
+
+
+@attrs.frozen
+class Gauge:
+    """A row: how a value comes about, and where it is shown.
+
+    Attributes:
+        meaning: What it is, beside what its metrics say.
+        combine: Makes one value of what the processes report.
+        bounds: Of what a worker may report.
+        collect: Measures it in a worker; it may be awaited, and rows that it yields are collected in turns, since there may be very many.
+        own: Returns what the supervisor knows by itself.
+        metrics: What `/metrics` has of it: `Metric.samples` gets the value, and all `ServiceCounts`.
+        status: The field of `StatusGauges` that has it, and what makes that of the value.
+        is_frequent: Whether it is asked for every few seconds.
+    """
+
+    meaning: str = ""
+    combine: Callable[[list[Any]], Any] = list
+    bounds: Field | None = None
+    collect: Callable[[Serving], Any] | None = None
+    own: Callable[[ServiceState, Counters], Any] | None = None
+    metrics: Sequence[Metric] = ()
+    status: tuple[str, Callable[[Any], Any]] | None = None
+    is_frequent: bool = False
+    name: str = ""
+
+    def __attrs_post_init__(self) -> None:
+        if (self.collect is None) != (self.bounds is None):
+            raise TypeError("what workers report has bounds")
+
+
+def _gauge(default: Any, meaning: str = "", **row: Any) -> Any:
+    how = {"factory": default} if callable(default) else {"default": default}
+    return attrs.field(metadata={"row": Gauge(meaning, **row)}, **how)
+
+
+def _list(*row: Field) -> Field:
+    return Field(list, of=Field(list, row=row))
+
+
+_FLAG, _NUMBER, _AMOUNT = Field(bool), Field(int), Field(float)
+_NAMES, _COUNTS = Field(list, of=WORD), Field(dict, of=_NUMBER)
+_CERTIFICATES = _list(WORD, WORD, TIME)
+_SOURCE = WORD, _FLAG, attrs.evolve(TIME, is_nullable=True), TIME, _FLAG, WORD, WORD
+
+
+def _chained(reports: Iterable[Iterable[Any]]) -> list[Any]:
+    return [*dict.fromkeys(itertools.chain(*reports))]
+
+
+def _one(values: Sequence[Any]) -> Any:
+    return values[0] if len(values) == 1 else tuple(values)
+
+
+def _merged(
+    how: Callable[[Any, Any], Any] = lambda _, newer: newer, keys: int = 1
+) -> Callable[[list[Any]], dict[Any, Any]]:
+    """Merge the objects of several processes, or their rows, of which the first values are the key; `how` makes one of two values."""
+
+    def merge(reports: list[Any]) -> dict[Any, Any]:
+        merged: dict[Any, Any] = {}
+        for report in reports:
+            rows = report.items() if isinstance(report, dict) else report
+            for row in rows:
+                key, value = _one(row[:keys]), _one(row[keys:])
+                merged[key] = how(merged[key], value) if key in merged else value
+        return merged
+
+    return merge
+
+
+def _more_ports(one: Sequence[Any], newer: Sequence[Any]) -> tuple[str, int, float]:
+    why = max(newer[0], one[0], key=lambda text: text.endswith(OF_FEW))
+    return why, one[1] + newer[1], min(one[2], newer[2])
+
+
+async def _ports(serving: Serving) -> list[tuple[str, str, str, int, float]]:
+    for backend in {name for name, _ in LACKING_PORTS.lacks}:
+        few = await serving.runtime.clients.of_few(serving.connections(), backend)
+        LACKING_PORTS.taken(backend, few)
+    return LACKING_PORTS.report()
+
+
+def _configurations(serving: Serving) -> list[Configuration]:
+    return [listener.configuration for listener in serving.listeners]
+
+
+def _routes(serving: Serving) -> Iterator[Any]:
+    for configuration in _configurations(serving):
+        for level in (configuration.plain or configuration).layers:
+            yield from level.outer.items
+
+
+def _certificates(serving: Serving) -> Iterator[tuple[str, str, float]]:
+    seen = set()  # a route may be one of several listeners
+    for route in _routes(serving):
+        if route.termination is not None:
+            for file, until in route.termination.store.valid_until():
+                end = route.name, file, max(0.0, until)  # also of one from before 1970
+                if end not in seen:
+                    seen.add(end)
+                    yield end
+
+
+def _unread(serving: Serving) -> Iterator[str]:
+    yield from serving.unopened
+    if serving.runtime.lists.trouble:
+        yield serving.runtime.lists.trouble
+    for route in _routes(serving):
+        if route.users is not None:
+            route.users.look()  # no client may have come since the file was changed
+            yield from filter(None, [route.users.trouble or route.users.wrong])
+
+
+def _logins(serving: Serving) -> Iterator[tuple[str, int, str]]:
+    for route in _routes(serving):
+        if route.users is not None and (crowd := route.users.crowded()) is not None:
+            yield route.name, *crowd
+
+
+def _source_states(serving: Serving) -> list[Any]:
+    shared = serving.runtime.shared
+    sources = [*serving.upstreams.sources(), *(shared.sources() if shared else ())]
+    # Where this process is the only one, it reports and logs the others itself.
+    return [attrs.astuple(source.state()) for source in sources if not source.logs]
+
+
+def _by_name(values: Mapping[str, Any], _: object) -> Samples:
+    return [([name], value) for name, value in values.items()]
+
+
+@attrs.frozen
+class Gauges:
+    """Measured values of all processes, a `Gauge` each; everything else is counted.
+
+    Attributes:
+        missing: A line for each worker of which all this is missing, with the reason.
+    """
+
+    # fmt: off
+    generations: Collection[int] = _gauge(
+        frozenset, combine=lambda reports: frozenset(itertools.chain(*reports)), bounds=Field(list, of=_NUMBER),
+        collect=lambda its: sorted({its.version, *(one.configuration.version for one in its.connections())}),
+        metrics=[Metric("generations", "Versions of the rules in use by a connection, or for new ones.", samples=lambda value, _: only(max(1, len(value))))])
+    descriptors: tuple[int, int] = _gauge(
+        (0, 0), combine=lambda reports: min(map(tuple, reports), key=lambda pair: pair[1] - pair[0]), bounds=Field(list, row=(_NUMBER, _NUMBER)), collect=lambda its: its.runtime.descriptors.count_and_limit(),
+        metrics=[
+            Metric("open_descriptors", "Open descriptors of the process with the least room.", samples=lambda value, _: only(value[0])),
+            Metric("max_descriptors", "Descriptors that this process may have.", samples=lambda value, _: only(value[1]))],
+        status=("descriptors", lambda value: {"open": value[0], "max": value[1]}))
+    sources: Mapping[str, int] = _gauge(
+        dict, "By listener; workers count in the same memory.", combine=_merged(max), bounds=_COUNTS,
+        collect=lambda its: {one.settings.name: one.admission.per_source.tracked() for one in _configurations(its) if one.admission.per_source is not None},
+        metrics=[Metric("sources_tracked", "Sources of clients that are remembered for limits.", "listener", lambda value, counts: [(one.labels, value.get(one.listener, 0)) for one in counts.listeners])])
+    certificates: Sequence[tuple[str, str, float]] = _gauge(
+        (), combine=lambda reports: [(*key, until) for key, until in sorted(_merged(keys=2)(reports).items())], bounds=_CERTIFICATES, collect=_certificates,
+        metrics=[Metric("certificate_expiry_timestamp_seconds", "When a certificate expires, in seconds since 1970.", "route file",
+                        lambda value, _: [((route, file), until) for route, file, until in value], "It is one of [`terminate_tls`](rules.md#route-name).")],
+        status=("certificates", lambda value: [{"route": route, "file": file, "expires": until} for route, file, until in value]))
+    up: Mapping[tuple[str, str], float] = _gauge(
+        dict, "The weight now, by backend and server, of each server that gets connections; only where all addresses were asked for.",
+        metrics=[Metric("backend_server_weight", "The weight of a server now, less while it starts slowly; 0 while it gets no clients.", "backend server",
+                        lambda value, counts: [(one.labels, value.get(one.labels, 0)) for one in counts.servers], "See [`slow_start`](rules.md#slow-start).")])
+    troubles: Sequence[str] = _gauge(
+        (), "What else needs an operator's attention, a sentence each.", combine=_chained, bounds=Field(list, of=TEXT), collect=lambda its: [*its.terminations.troubles(), *its.upstreams.troubles()])
+    unread: Sequence[str] = _gauge((), "What workers could not read or open, beside what `troubles` has, a sentence each.", combine=_chained, bounds=Field(list, of=TEXT), collect=_unread)
+    troubled: Sequence[str] = _gauge((), "The names of backends of which not every server is up, in some process.", combine=_chained, bounds=_NAMES, collect=lambda its: its.upstreams.troubled())
+    stale: Mapping[tuple[str, str], tuple[float | None, str]] = _gauge(
+        dict, "By backend and server, for how many seconds the addresses of a name have not been confirmed, and why; ``None`` if there never were any.", own=lambda state, _: state.upstreams.stale(),
+        metrics=[Metric("backend_addresses_stale_seconds", "For how long the name of a server could not be looked up again.", "backend server",
+                        lambda value, _: [(key, age) for key, (age, _) in value.items() if age is not None], "It is absent while that is not so.")])
+    to_servers: Sequence[tuple[str, str, float]] = _gauge(
+        (), "Client certificates presented to servers: the backend, the file and when it expires.", own=lambda state, _: [(backend.name, *certificate) for backend, certificate in state.upstreams.certificates()])
+    held: Mapping[str, int] = _gauge(
+        dict, "By backend.", own=lambda _, counters: counters.held(),
+        metrics=[Metric("backend_clients_held", "Clients that wait until a server is up.", "backend",
+                        lambda value, counts: [([name], value.get(name, 0)) for name in dict.fromkeys(one.backend for one in counts.servers)],
+                        "Those in the old process of an upgrade count, too; see [clients that wait](rules.md#clients-that-wait-for-a-server).")])
+    acme: Mapping[str, float] = _gauge(
+        dict, "By name.", own=lambda state, _: {} if state.certificates is None else state.certificates.seconds_left(),
+        metrics=[Metric("certificate_expires_seconds", "In how many seconds a certificate expires that comes by ACME; 0 if there is none yet.", "name", _by_name,
+                        "Below a third of its time it could not be [renewed](rules.md#certificates-by-acme).")])
+    outside: Sequence[SourceState] = _gauge(
+        (), "The states of the outside sources that txmux uses.", combine=lambda reports: SourceState.read(itertools.chain(*reports)), bounds=_list(*_SOURCE), collect=_source_states, is_frequent=True,
+        metrics=[
+            Metric("cluster_up", "Whether limits and bans are shared with other machines.", "", lambda _, counts: [] if counts.gauges.cluster is None else only(counts.gauges.cluster),
+                   "They are if every worker shares them. It changes after four seconds, and is missing without [`shared_limits`](rules.md#shared-limits)."),
+            Metric("source_up", "Whether what txmux asks of others is answered.", "source", lambda value, _: [([one.name], one.up) for one in value],
+                   "It is if every process gets answers; [`sources`](admin-api.md#status) says why not."),
+            Metric("source_age_seconds", "Seconds since the last good answer.", "source", lambda value, _: [([one.name], one.age) for one in value if one.age is not None], "It is absent before the first one.")],
+        status=("sources", lambda value: [one.as_json() for one in value]))
+    lost_lines: Mapping[str, int] = _gauge(dict, "How many lines each log has lost that cannot be written now, by its name and the reason.", combine=_merged(add), bounds=_COUNTS, collect=lambda _: LOST_LINES.report())
+    lost_in_all: Mapping[str, int] = _gauge(dict, "How many lines each log has lost until now.", combine=_merged(add), bounds=_COUNTS, collect=lambda _: {**LOST_LINES.totals})
+    written_logs: Collection[str] = _gauge(frozenset, "The logs that took the last line of some process.", combine=_chained, bounds=_NAMES, collect=lambda _: [*LOST_LINES.written])
+    bans: int = _gauge(0, own=lambda state, _: len(state.bans), metrics=[Metric("bans", "Addresses and networks that are banned, beside the rules.", more="See [`txmux ban`](commands.md#txmux-ban).")])
+    refusing: Mapping[tuple[str, str, str], float] = _gauge(
+        dict, "Refusals a second, by listener, limit (or ``no-route``) and source, or an empty text for all sources.", combine=_merged(add, keys=3), bounds=_list(WORD, WORD, WORD, _AMOUNT), collect=lambda its: [*its.runtime.clients.refusing()],
+        metrics=[Metric("widely_refused_per_second", "Clients a second that a limit refuses, or no route takes (no-route), beside those of the two busiest sources.", "listener reason",
+                        lambda _, counts: counts.gauges.refused_by_many().items(), "So it takes three [sources](admin-api.md#clients).")])
+    flooding: Mapping[str, float] = _gauge(
+        dict, "Connections and flows a second that keep some process busy, by source, or an empty text for all sources.", combine=_merged(add), bounds=_list(WORD, _AMOUNT), collect=lambda its: [*its.runtime.clients.flooding()])
+    cannot_accept: Mapping[str, tuple[str, float]] = _gauge(
+        dict, "By listener, why some worker cannot accept its clients, and since when, in seconds since 1970.", combine=_merged(), bounds=_CERTIFICATES, collect=lambda its: [(name, *held) for name, held in its.listening_ports.held_up().items()])
+    ports: Mapping[tuple[str, str], tuple[str, int, float]] = _gauge(
+        dict, "By backend and server, why no source port is left, how many connections failed so, and since when.", combine=_merged(_more_ports, keys=2), bounds=_list(WORD, WORD, WORD, _NUMBER, TIME), collect=_ports)
+    ech: Mapping[str, Sequence[Sequence[Any]]] = _gauge(
+        dict, "By listener, the keys by which it opens hidden hellos, the published one first: each its number, its public name, and when it was written, in seconds since 1970.", combine=_merged(), bounds=Field(dict, of=_list(_NUMBER, WORD, TIME)),
+        collect=lambda its: {one.settings.name: one.ech.shown() for one in _configurations(its) if one.ech})
+    logins: Mapping[str, tuple[int, str]] = _gauge(dict, "By route, how many logins have waited lately to be checked, and the source of the most wrong ones, if they are many.", combine=_merged(max), bounds=_list(WORD, _NUMBER, WORD), collect=_logins)
+    missing: Sequence[str] = ()
+    # fmt: on
+
+    def refused_by_many(self) -> dict[tuple[str, str], float]:
+        """Return, by listener and limit (or ``no-route``), the refusals a second beside those of the two busiest sources."""
+        rates: dict[tuple[str, str], list[float]] = {}
+        for (listener, limit, _), rate in self.refusing.items():
+            rates.setdefault((listener, limit), []).append(rate)
+        return {key: beside_busiest(rates) for key, rates in rates.items()}
+
+    @property
+    def cluster(self) -> bool | None:
+        """Whether limits and bans are shared by every process; ``None`` if they are this machine's own."""
+        shared = [source for source in self.outside if source.name.startswith(("bans ", "limits "))]
+        return all(source.up and source.age is not None for source in shared) if shared else None
+
+    def stale_ages(self) -> dict[tuple[str, str], str]:
+        """Describe, by backend and server, how old the addresses are that cannot be looked up again."""
+        return {
+            key: f"addresses {duration(age)} old: {why}"
+            if age is not None
+            else f"no address: {why}"
+            for key, (age, why) in self.stale.items()
+        }
+
+    def stale_sentences(self) -> list[str]:
+        ages = self.stale_ages().items()
+        return [f"backend {backend}: {server}: {why}" for (backend, server), why in ages]
+
+    @classmethod
+    def of(cls, answers: Iterable[Mapping[str, Any]]) -> Gauges:
+        """Combine the answers of all processes."""
+        answers = [*answers]
+        reports = ((row, [one[row.name] for one in answers if row.name in one]) for row in GAUGES)
+        return cls(**{row.name: row.combine(values) for row, values in reports if values})
+
+    def in_status(self) -> StatusGauges:
+        shown = ((row.status, getattr(self, row.name)) for row in GAUGES if row.status)
+        return cast("StatusGauges", {name: make(value) for (name, make), value in shown})
+
+
+GAUGES: Sequence[Gauge] = [
+    attrs.evolve(field.metadata["row"], name=field.name)
+    for field in attrs.fields(Gauges)
+    if field.metadata
+]
+"""The rows, in their order."""
+
+
+async def measure(serving: Serving, *, everything: bool) -> dict[str, Any]:
+    """Collect what a process measures: everything, or what is asked for every few seconds."""
+    turns, found = Turns(), {}
+    if everything:
+        serving.terminations.look()  # no client may have come since a file was changed
+        await turns.pause()
+    for row in GAUGES:
+        if row.collect is not None and (everything or row.is_frequent):
+            value = row.collect(serving)
+            if isinstance(value, Iterator):
+                value = turns.collect(value)
+            found[row.name] = await value if isinstance(value, Awaitable) else value
+    return found
+
+
+def own_gauges(state: ServiceState | None, counters: Counters) -> dict[str, Any]:
+    """Return what the supervisor knows by itself, for `attrs.evolve`."""
+    if state is None:
+        return {}
+    return {row.name: row.own(state, counters) for row in GAUGES if row.own is not None}
+
+
+COUNT = between("supervisor", "worker")(
+    "count", "count the bytes of connections until now, and report gauges",
+    gauges=attrs.evolve(_FLAG, is_optional=True), longest_answer=16 * 2**20,
+    answer=Field(dict, fields={
+        row.name: attrs.evolve(row.bounds, is_optional=not row.is_frequent)
+        for row in GAUGES if row.bounds is not None
+    }),
+)  # fmt: skip
+
+
+@attrs.frozen
+class ServiceCounts(Counts):
+    """All numbers of a service.
+
+    Attributes:
+        rules: The SHA-256 of the current rules; empty without a file.
+        reloaded: Whether the last reload succeeded, and when it was, in seconds since 1970.
+        attention: What needs an operator's attention, where it was asked for.
+    """
+
+    gauges: Gauges = attrs.field(factory=Gauges)
+    rules: str = ""
+    reloaded: tuple[bool, float] = (True, 0.0)
+    attention: Sequence[AttentionItem] = ()
