@@ -37,6 +37,7 @@ class RecipeTests(SynchronousTestCase):
         self.changed: list[str] = []
         for heading in (
             "A new matcher", "A new key", "A new field of a document", "A new item of attention",
+            "A new gauge or counter",
         ):  # fmt: skip
             self.follow(heading)
         self.run_python("docs/tables.py")
@@ -49,7 +50,14 @@ class RecipeTests(SynchronousTestCase):
             "tests/service/test_reload_listeners.py::InProcessTest",
             "tests/control/test_connections.py::ListTest::test_state_and_known_fields",
             "tests/control/test_attention.py::AdviceTest",
+            "tests/control/test_busiest.py", "tests/control/test_gauges.py",
         )  # fmt: skip
+        metrics = (self.folder / "docs/reference/metrics.md").read_text()
+        for name, kind in (
+            ("busiest_worker_connections", "gauge"),
+            ("mute_clients_total", "counter"),
+        ):
+            self.assertIn(f"| `txmux_{name}` | {kind} |", metrics)
         found = self.run_python("-m", "txmux", "matchers", "gearman")
         self.assertIn("the type of the first packet", found)
         for path, said in (

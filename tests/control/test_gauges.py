@@ -11,6 +11,7 @@ from txmux.control.gauges import COUNT, GAUGES, Gauge, Gauges
 from txmux.net.channel.message import Field
 from txmux.net.channel.messages import MESSAGES
 from txmux.telemetry.counting.counter_groups import SERVER, ServerTotals, last_failure_of
+from txmux.telemetry.documents import StatusGauges
 
 _FOLDER = Path(txmux.__file__).parent / "control"
 
@@ -25,6 +26,10 @@ class GaugesTest(SynchronousTestCase):
             self.assertTrue(
                 is_shown, f"{row.name} is shown nowhere: give it metrics, a status, or an item of attention"
             )  # fmt: skip
+
+    def test_status(self) -> None:
+        fields = {row.status[0] for row in GAUGES if row.status}
+        self.assertEqual(fields, {*StatusGauges.__annotations__}, "each is a field of StatusGauges")
 
     def test_bounds(self) -> None:
         self.assertRaises(TypeError, Gauge, collect=len)

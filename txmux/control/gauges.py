@@ -17,7 +17,7 @@ from txmux.net.channel.messages import between
 from txmux.net.turns import Turns
 from txmux.serving.serving import Serving
 from txmux.telemetry.attention import OF_FEW, AttentionItem, beside_busiest
-from txmux.telemetry.counting.counter_rows import Metric, Samples, only
+from txmux.telemetry.counting.counter_rows import Metric, only
 from txmux.telemetry.counting.counters import Counters
 from txmux.telemetry.counting.snapshot import Counts
 from txmux.telemetry.documents import StatusGauges
@@ -152,10 +152,6 @@ def _source_states(serving: Serving) -> list[Any]:
     return [attrs.astuple(source.state()) for source in sources if not source.logs]
 
 
-def _by_name(values: Mapping[str, Any], _: object) -> Samples:
-    return [([name], value) for name, value in values.items()]
-
-
 @attrs.frozen
 class Gauges:
     """Measured values of all processes, a `Gauge` each; everything else is counted.
@@ -165,10 +161,10 @@ class Gauges:
     """
 
     # fmt: off
-    generations: Collection[int] = _gauge(
-        frozenset, combine=lambda reports: frozenset(itertools.chain(*reports)), bounds=Field(list, of=_NUMBER),
+    generations: int = _gauge(
+        1, combine=lambda reports: max(1, len({*itertools.chain(*reports)})), bounds=Field(list, of=_NUMBER),
         collect=lambda its: sorted({its.version, *(one.configuration.version for one in its.connections())}),
-        metrics=[Metric("generations", "Versions of the rules in use by a connection, or for new ones.", samples=lambda value, _: only(max(1, len(value))))])
+        metrics=[Metric("generations", "Versions of the rules in use by a connection, or for new ones.")])
     descriptors: tuple[int, int] = _gauge(
         (0, 0), combine=lambda reports: min(map(tuple, reports), key=lambda pair: pair[1] - pair[0]), bounds=Field(list, row=(_NUMBER, _NUMBER)), collect=lambda its: its.runtime.descriptors.count_and_limit(),
         metrics=[
@@ -205,8 +201,8 @@ class Gauges:
                         "Those in the old process of an upgrade count, too; see [clients that wait](rules.md#clients-that-wait-for-a-server).")])
     acme: Mapping[str, float] = _gauge(
         dict, "By name.", own=lambda state, _: {} if state.certificates is None else state.certificates.seconds_left(),
-        metrics=[Metric("certificate_expires_seconds", "In how many seconds a certificate expires that comes by ACME; 0 if there is none yet.", "name", _by_name,
-                        "Below a third of its time it could not be [renewed](rules.md#certificates-by-acme).")])
+        metrics=[Metric("certificate_expires_seconds", "In how many seconds a certificate expires that comes by ACME; 0 if there is none yet.", "name",
+                        lambda value, _: [([name], left) for name, left in value.items()], "Below a third of its time it could not be [renewed](rules.md#certificates-by-acme).")])
     outside: Sequence[SourceState] = _gauge(
         (), "The states of the outside sources that txmux uses.", combine=lambda reports: SourceState.read(itertools.chain(*reports)), bounds=_list(*_SOURCE), collect=_source_states, is_frequent=True,
         metrics=[

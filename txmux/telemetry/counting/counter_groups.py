@@ -70,14 +70,6 @@ def last_failure_of(cell: int) -> tuple[float, ServerFailure] | None:
     return (when / 1000, _CAUSES[cause]) if cell else None
 
 
-def _if_any(values: Mapping[str, int]) -> Mapping[str, int]:
-    return values if any(values.values()) else {}
-
-
-def _is_checked(server: ServerTotals) -> bool:
-    return server.check_seconds is not None
-
-
 # fmt: off
 class ListenerTotals(Totals, kind="listener"):
     """The numbers of a listener."""
@@ -95,13 +87,13 @@ class ListenerTotals(Totals, kind="listener"):
         (*_WAYS, "lost", "cut"), "datagrams_total",
         "Datagrams that came from clients (in), went to them (out), were dropped (lost), or were longer than can be taken (cut).",
         "Lost ones found a queue full, too many new flows beginning at once, or no receiver, or a server of QUIC must not get them. Absent before the first one.",
-        label="way", chosen=_if_any)
+        label="way", chosen=lambda by_word: by_word if any(by_word.values()) else ())
     refused = CounterByWord(
         get_args(LimitName), "limit_refused_total", "Clients that were not let in, by the limit.",
         "The limit is the listener's key; `txmux.max_connections` is that of `[txmux]`.", label="limit")
     ech = CounterByWord(
         ("opened", "unopened"), "hidden_hellos_total", "Encrypted ClientHellos, by whether a key has opened them.",
-        "They are those of listeners with [`ech_keys`](rules.md#encrypted-clienthello) that have had some.", label="result", chosen=_if_any)
+        "They are those of listeners with [`ech_keys`](rules.md#encrypted-clienthello) that have had some.", label="result", chosen=lambda by_word: by_word if any(by_word.values()) else ())
     detect = Histogram(_MILLISECONDS, "detect_seconds", "Time from accept to the decision.", "Buckets are from 1 ms to 10 s.", base=1000)
     detect_bytes = Histogram(
         tuple(2**power for power in range(16)), "detect_bytes", "Bytes that clients had sent when they were decided.", "Buckets are from 1 to 32 Ki.", cell="bytes", is_of_all=True)
@@ -157,10 +149,10 @@ class ServerTotals(Totals, kind="server"):
     check_seconds = Cell(
         lambda cell: cell / 1_000_000 if cell else None, "backend_check_seconds", "How long the last check of a server took.",
         "Only with [`check`](rules.md#backend-name).", cell="check time", combine=newest)
-    checks_failed = Counter("backend_checks_failed_total", "Checks of a server that failed.", "Only with `check`.", shown=_is_checked)
+    checks_failed = Counter("backend_checks_failed_total", "Checks of a server that failed.", "Only with `check`.", shown=lambda its: its.check_seconds is not None)
     checks_recovered = Counter(
         "backend_checks_recovered_total", "How often a check of a server succeeded after others that had failed, but had not taken it down.",
-        "They were fewer than `fall`.", shown=_is_checked)
+        "They were fewer than `fall`.", shown=lambda its: its.check_seconds is not None)
     asked = Counter()
     """Connections on which it could have answered, or has spoken first."""
     answered = Counter()
