@@ -13,7 +13,7 @@ import attrs
 
 from txmux.backends.health.silence import Silence
 from txmux.backends.pool.server_health import ENOUGH_SOURCES
-from txmux.telemetry.counting.counter_groups import SERVER
+from txmux.telemetry.counting.counter_groups import SERVER, SERVER_CAUSES
 from txmux.telemetry.formatting import counted, duration
 from txmux.telemetry.reasons import FAILURE_TEXTS, ServerFailure
 
@@ -43,12 +43,7 @@ _LONGEST_USUAL = 200.0  # seconds of that: one answer may come after hours
 _FADES = 0.9  # of it remains if the next slow answer is faster
 _STALE = 60.0  # seconds after which what the last sources have met no longer counts
 
-_CAUSES: tuple[ServerFailure, ...] = (
-    "connect-refused", "connect-timeout", "tls-failed", "error", "reset",
-)  # fmt: skip
-"""Those that say something about the server."""
-
-_FAILED = {cause: SERVER.at[f"failed {cause}"] for cause in _CAUSES}
+_FAILED = {cause: SERVER.at[f"failed {cause}"] for cause in SERVER_CAUSES}
 _ASKED, _ANSWERED, _LOCAL = (SERVER.at[name] for name in ("asked", "answered", "local faults"))
 _CELLS = tuple(SERVER.at[name] for name in ("connected", "asked", "answered", "unanswered"))
 _ANSWER_TIME = SERVER.at["answer time"]
@@ -245,7 +240,7 @@ class ServerObservation:
         asked = [now - float(age) for age in fields["asked"]]
         self.failures, self._silence.clients = int(fields["failures"]), int(fields["clients"])
         self._first_failure, self._last_failure = first, last
-        self._kind = next((cause for cause in _CAUSES if cause == fields["kind"]), "error")
+        self._kind = next((cause for cause in SERVER_CAUSES if cause == fields["kind"]), "error")
         self._cause = str(fields["cause"])
         self._silence.first, self._silence.reached = asked
         sources = fields["sources"].items()

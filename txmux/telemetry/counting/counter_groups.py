@@ -32,7 +32,9 @@ NO_ROUTE = ""  # the name that stands for connections without a route
 _MILLISECONDS = (1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000)
 _LONG = (100, 500, 1000, 5000, 10_000, 30_000, 60_000, 300_000, 600_000, 1_800_000, 3_600_000, 14_400_000, 43_200_000, 86_400_000)  # fmt: skip
 _CAUSES: tuple[ServerFailure, ...] = get_args(ServerFailure)
-_SERVER_CAUSES = ("connect-refused", "connect-timeout", "tls-failed", "reset", "error")
+SERVER_CAUSES: tuple[ServerFailure, ...] = (
+    "connect-refused", "connect-timeout", "tls-failed", "error", "reset",
+)  # fmt: skip
 """Causes that concern one server; others concern the backend."""
 _WAYS = ("in", "out")
 
@@ -174,7 +176,7 @@ class ServerTotals(Totals, kind="server"):
     """The same of those that it has reset before its first byte, or whose TLS failed."""
     failed = CounterByWord(
         _CAUSES, "backend_connect_failures_total", "Connections to a server that could not be established, or that it reset before its first byte, by the cause.",
-        "Each attempt counts.", label="cause", chosen=lambda _: _SERVER_CAUSES)
+        "Each attempt counts.", label="cause", chosen=lambda _: SERVER_CAUSES)
     active = Computed(live_on_server, "backend_connections_active", "Open connections to a server.")
 
 
