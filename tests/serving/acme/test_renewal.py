@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import attrs
@@ -20,7 +21,7 @@ from txmux.errors import MuxError
 from txmux.rules.model import Route, Rules, Settings, TlsEnd
 from txmux.serving.acme.authority import AuthorityError, UnusableError
 from txmux.serving.acme.folder import NO_CERTIFICATE, ShownCertificate
-from txmux.serving.acme.renewal import Certificates, Renewal
+from txmux.serving.acme.renewal import _PROVISIONAL, Certificates, Renewal
 from txmux.telemetry.sources import Source
 
 _SHOWN = ShownCertificate(b"", ("a.example",), "CN=x", 0.0, 90.0, is_self_signed=False)
@@ -50,6 +51,52 @@ class RenewalTests(TestCase):
         self.assertEqual(renewal.due(_SHOWN, "b"), 0.0)
         self.assertEqual(Renewal("a", not_before=15.0, why="no answer").due(_SHOWN, "a"), 15.0)
         self.assertEqual(renewal.due(NO_CERTIFICATE, "a"), 0.0)
+
+    def test_items(self) -> None:
+        """What a certificate needs attention for, by itself, and for what it shares with other machines."""
+        state: Any = SimpleNamespace(
+            _folder_problem="cannot write", _refused_since=0.0, _unusable={"a": "no key", "gone": ""},
+            _names=["a"], _now=lambda: 86400.0, _renewals={"a": Renewal()}, _shown={"a": _SHOWN},
+        )  # fmt: skip
+        renew = "txmux certificates --renew a"
+        found = []
+        for its, why in (
+            (_SHOWN, ""),
+            (_SHOWN, "no"),
+            (attrs.evolve(_SHOWN, ends=1e5), "no"),
+            (NO_CERTIFICATE, ""),
+            (NO_CERTIFICATE, "no"),
+        ):
+            state._shown, state._renewals = {"a": its}, {"a": Renewal(why=why)}
+            *others, last = Certificates.attention(state)
+            found.append((last.level, last.text, last.cause, last.do))
+        ends = (
+            "1970-01-01 00:01 UTC, and could not be renewed",
+            "1970-01-02 03:46 UTC, and could not be renewed",
+        )
+        self.assertEqual(
+            found,
+            [
+                (
+                    "warning",
+                    "another machine has put a certificate for a into Redis that cannot be used",
+                    "no key",
+                    renew,
+                ),
+                ("critical", f"the certificate of a ended on {ends[0]}", "no", renew),
+                ("warning", f"the certificate of a ends on {ends[1]}", "no", renew),
+                ("warning", f"a {_PROVISIONAL}", "", renew),
+                ("critical", f"a {_PROVISIONAL}", "no", renew),
+            ],
+        )
+        self.assertEqual(
+            [item.text for item in others],
+            [
+                "cannot write",
+                "another machine has asked for certificates for 1 d, and given none",
+                "another machine has put a certificate for a into Redis that cannot be used",
+            ],
+        )
 
     def test_removed(self) -> None:
         """Who waits for a certificate that new rules do not ask for any more is told so."""
