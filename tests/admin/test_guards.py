@@ -15,6 +15,7 @@ from tests.admin.asking import JSON, AdminCase, request
 from txmux.admin.access import NOBODY, AdminAccess
 from txmux.admin.guard import AdminGuard, Caller, RefusedError
 from txmux.rules.lint.warnings import lint
+from txmux.rules.model.settings import AdminUser
 from txmux.rules.reading.tokens import AdminToken
 
 TOKEN = "the-secret-of-this-test"
@@ -299,6 +300,7 @@ class GuardTest(SynchronousTestCase):
         try:
             self.guard.identify({"authorization": f"Bearer {token}"}, caller)
         except RefusedError as refused:
+            self.refused = refused
             return refused.status
         return 200
 
@@ -306,6 +308,7 @@ class GuardTest(SynchronousTestCase):
         for number in range(10):
             self.assertEqual(self.tried(f"2001:db8::{number}", "x"), 401)
         self.assertEqual(self.tried("2001:db8::ffff", "x"), 429)
+        self.assertEqual(self.refused.headers["Retry-After"], "61")
         self.assertEqual(self.tried("2001:db8::ffff", TOKEN), 200)
         self.assertEqual(self.tried("2001:db8:0:1::1", "x"), 401)
         self.assertEqual(self.tried("192.0.2.1", "x"), 401)
@@ -330,6 +333,13 @@ class GuardTest(SynchronousTestCase):
             self.tried(f"198.51.{number // 256}.{number % 256}", "x")
         self.assertEqual(len(self.guard._token_failures._failures), 1000)
 
+    def test_the_source_that_has_failed_last_is_remembered_longest(self) -> None:
+        for number in range(1009):
+            self.tried(f"198.51.{number // 256}.{number % 256}", "x")
+            if number < 1005 and not number % 111:
+                self.assertEqual(self.tried("192.0.2.1", "x"), 401)
+        self.assertEqual(self.tried("192.0.2.1", "x"), 429)
+
     def test_tcp_is_refused_without_a_token(self) -> None:
         self.guard.access = NOBODY
         caller = Caller("192.0.2.1", "", "192.0.2.7", 9)
@@ -346,6 +356,19 @@ class GuardTest(SynchronousTestCase):
             headers = {"authorization": f"Bearer {TOKEN}"}
             refused = self.assertRaises(RefusedError, self.guard.identify, headers, caller)
             self.assertEqual(refused.status, 403)
+
+    def test_answers_that_last_end_with_the_token_or_the_user(self) -> None:
+        token, user = AdminToken("admin", "all", TOKEN), AdminUser("4711", "read")
+        by_token = Caller("192.0.2.1", "", "192.0.2.7", 9)
+        by_token = self.guard.identify({"authorization": f"Bearer {TOKEN}"}, by_token)
+        by_user = Caller("uid 4711", "", uid=4711)
+        for tokens, users, admitted in (
+            ([token], [user], [True, True]),
+            ([token], [AdminUser("4712", "all")], [True, False]),
+            ([AdminToken("admin", "read", TOKEN)], [user], [False, True]),
+        ):
+            self.guard.access = AdminAccess.of(tokens, users)
+            self.assertEqual([*map(self.guard.still_admits, (by_token, by_user))], admitted)
 
     def test_accepted_names_of_public_and_loopback_addresses(self) -> None:
         public = Caller("192.0.2.1", "", "192.0.2.7", 9)

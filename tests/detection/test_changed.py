@@ -59,6 +59,8 @@ def known_of(plan: Plan[Route]) -> object:
         plan.routes,
         [[*map(type, some or ())] for some in plan.unconditional],
         [*plan.keyed] if plan._index else [],
+        [{*some.lists} for some in (plan._index._exact, plan._index._under)] if plan._index else [],
+        (len(plan._learners), len(plan._kinds.lists)),
         [plan.position_of(rank) for rank in plan.dry_runs],
         {plan.position_of(rank): len(found) for rank, found in plan.conversing.items()},
         {*plan.exchanges},
@@ -155,6 +157,14 @@ class ChangedTest(SynchronousTestCase):
         steps(2)
         few, many = steps(200), steps(400)
         self.assertLessEqual(many, few * 1.1)
+
+    def test_nothing_stays_of_routes_that_are_gone(self) -> None:
+        lines = [*(f"tls sni=h{n}.test" for n in range(10)), "tls sni=*.under.test", "dns"]
+        routes = [route(line, "close", name=str(n)) for n, line in enumerate(lines)]
+        before, anew = Detector(routes), Detector(routes[:10])
+        before.plan(0x16)
+        changed = finish(before.changed(ListChange([10 * GAP, 11 * GAP], ()), 2**15, id))
+        self.assertEqual(known_of(changed.plan(0x16)), known_of(anew.plan(0x16)))
 
     def test_older_one_stays_as_it_was(self) -> None:
         detector = Detector([route(f"tls sni=h{n}.test", "close", name=str(n)) for n in range(20)])

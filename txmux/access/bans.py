@@ -29,7 +29,7 @@ def banned_network(text: str) -> IPNetwork:
     """Read an address or a network, or raise `ValueError`; the interface of an address (RFC 4007) is left out."""
     network = ip_network(text.strip())
     first = unmapped(network.network_address)
-    if first.version != network.version and network.prefixlen >= 96:  # ::ffff:0:0/96, RFC 4291
+    if first.version != network.version:  # it is in ::ffff:0:0/96, RFC 4291
         return ip_network((first, network.prefixlen - 96))
     # Any text may be the name of an interface, which no set of networks looks at.
     return type(network)((int(network.network_address), network.prefixlen))

@@ -72,8 +72,7 @@ class LoopDetector:
         return int(host.port)
 
     def forget(self, noted: int) -> None:
-        if noted:
-            self.slots[noted] = 0
+        self.slots[noted] = 0  # no connection has port 0
 
 
 def _checksum(here: IAddress, there: IAddress) -> int:

@@ -184,6 +184,21 @@ class CrowdSecTests(TestCase):
         self.assertEqual(found, ["192.0.2.2/32"])
         self.assertEqual(self.played.asked[:2], ["true", "true"])
 
+    async def test_waits_longer_after_each_failure_until_one_succeeds(self) -> None:
+        self.played.wrong = 500
+        waits = []
+        for _ in range(6):
+            self.asking._skip = 0
+            await self.problem()
+            waits.append(self.asking._skip)
+        self.played.wrong, self.asking._skip = None, 0
+        self.assertEqual(await self.look(), [])
+        self.played.wrong = 500
+        for _ in range(2):
+            await self.problem()
+            waits.append(self.asking._skip)
+        self.assertEqual(waits, [0, 1, 3, 7, 7, 7, 0, 1])
+
     async def test_bad_answer_lifts_no_ban(self) -> None:
         self.played.new = [decision("192.0.2.1")]
         self.assertEqual(await self.look(), ["192.0.2.1/32"])

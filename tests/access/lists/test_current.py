@@ -1,14 +1,17 @@
 """Tests of sets of networks in messages."""
 
+import gc
 import json
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.access.lists.current import pack, unpack
-from txmux.rules.model import NetworkSet
+from txmux.access.lists.current import Lists, pack, unpack
+from txmux.rules.model import NetworkSet, Rules, Settings
+from txmux.rules.model.networks import Varying, VaryingKind
 
 _IPV4 = st.builds(
     lambda number, length: IPv4Network((number, length), strict=False),
@@ -27,3 +30,52 @@ class PackingTests(SynchronousTestCase):
     def test_round_trip_through_json(self, networks: list[IPv4Network | IPv6Network]) -> None:
         whole = NetworkSet(networks)
         self.assertEqual(unpack(json.loads(json.dumps(pack(whole)))), whole)
+
+
+_RULES = Rules(Path("x.ini"), Settings(), (), ())
+_OLD, _NEW = (NetworkSet([ip_network(text)]) for text in ("192.0.2.0/24", "2001:db8::/32"))
+
+
+class ListsTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.lists, self.changes = Lists(), 0
+        self.lists.on_change = self.note
+
+    def note(self) -> None:
+        self.changes += 1
+
+    def held(self, kind: VaryingKind, contents: NetworkSet = _OLD, *beside: Varying) -> Varying:
+        varying = Varying(kind, "x", contents)
+        self.lists.hold_new([varying, *beside], _RULES)
+        return varying
+
+    def test_contents_are_replaced_in_all_rules_in_use(self) -> None:
+        first, second = self.held("crowdsec"), self.held("crowdsec")
+        for contents, changes in ((_NEW, 1), (_NEW, 1), (_OLD, 2)):
+            self.lists.feed({"crowdsec:x": pack(contents), "crowdsec:other": pack(_OLD)})
+            self.assertEqual([first.contents, second.contents], [contents] * 2)
+            self.assertEqual(self.changes, changes)
+
+    def test_rules_that_come_later_have_what_is_known(self) -> None:
+        self.held("crowdsec")
+        self.lists.feed({"crowdsec:x": pack(_NEW)})
+        beside = Varying("crowdsec", "x", _OLD)
+        later = self.held("crowdsec", _OLD, beside)
+        self.assertEqual(later.contents, _NEW)
+        self.assertIs(later.contents, beside.contents)
+
+    def test_file_that_was_read_again_is_fed_again(self) -> None:
+        self.held("file")
+        self.lists.feed({"file:x": pack(_NEW)})
+        later = self.held("file")
+        self.assertEqual(later.contents, _OLD)
+        self.lists.feed({"file:x": pack(_NEW)})
+        self.assertEqual(later.contents, _NEW)
+
+    def test_rules_of_old_are_forgotten(self) -> None:
+        for _ in range(3):
+            last = self.held("file")
+        gc.collect()
+        for _ in range(3):
+            self.lists.hold_new([last], _RULES)
+        self.assertEqual([ref() for ref in self.lists._held["file:x"]], [last])

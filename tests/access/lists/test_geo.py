@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.folders import make_folder
 from tests.support.places import country, system, write_places
+from txmux.access.lists import geo
 from txmux.access.lists.geo import GeoDatabase, GeoDatabaseError
 from txmux.errors import MuxError
 
@@ -31,6 +32,15 @@ class PlacesTests(SynchronousTestCase):
         self.assertEqual(self.found("192.0.2.200"), ["continent=EU", "country=FR"])
         self.assertEqual(self.found("198.51.100.1"), [])
         self.assertEqual(self.found("2001:db8::1"), [])
+
+    def test_no_more_than_a_limit_is_cached(self) -> None:
+        self.patch(geo, "_MOST_CACHED", 2)
+        self.places.read([self.countries])
+        for number in range(5):
+            self.found(f"192.0.2.{number}")
+            self.assertLessEqual(len(self.places._found), 2)
+        self.patch(self.places, "_readers", [])
+        self.assertIn("country=FR", self.found("192.0.2.4"))
 
     def test_read_again_keeps_the_old_database_if_the_new_one_is_bad(self) -> None:
         self.places.read([self.countries])

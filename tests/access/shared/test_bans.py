@@ -105,6 +105,22 @@ class ReadTests(SynchronousTestCase):
         )
 
 
+class StartTests(SynchronousTestCase):
+    def test_connects_until_it_is_stopped(self) -> None:
+        clock, done = Clock(), list[str]()
+        shared = SharedBans(clock, _STORE, None, Machine().bans)
+        for name in ("start", "stop"):
+            self.patch(shared._client, name, lambda name=name: done.append(name))
+        shared.start()
+        shared._receive(record(5.0).encode())
+        self.assertEqual((done, len(clock.getDelayedCalls())), (["start"], 2))
+        clock.advance(61.0)
+        self.assertTrue(shared.source.state().is_overdue)
+        shared._receive(record(5.0).encode())
+        shared.stop()
+        self.assertEqual((done, clock.getDelayedCalls()), (["start", "stop"], []))
+
+
 class LostTests(SynchronousTestCase):
     def test_outage_is_logged_once_and_overdue_after_a_minute(self) -> None:
         clock = Clock()

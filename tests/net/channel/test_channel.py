@@ -105,7 +105,7 @@ class FramingTest(SynchronousTestCase):
 
     def test_too_long(self) -> None:
         """Nor is a line without an end, of which nothing is kept; what belongs to lines before it does not count."""
-        self.patch(sys.modules[Channel.__module__], "_SHORT", 100)
+        self.patch(sys.modules[Channel.__module__], "_SHORT", 50)
         heard: list[str] = []
 
         def hear(x: str) -> None:
@@ -119,8 +119,9 @@ class FramingTest(SynchronousTestCase):
             known.dataReceived(rest)
         self.assertEqual(heard, ["x" * 50] * 3)
         known.dataReceived(b'{"kind":"unknown"}\n' + half)
+        known.dataReceived(b"x" * (100 - len(half)))
         self.assertFalse(known.transport.disconnected)
-        known.dataReceived(half)
+        known.dataReceived(b"x")
         self.assertTrue(known.transport.disconnected)
         known.dataReceived(half)
         self.assertEqual(known._begun, [])
@@ -304,12 +305,16 @@ class PairTest(TestCase):
         def fail() -> None:
             raise ZeroDivisionError("oh")
 
-        refused, failed = made_up("refuse"), made_up("fail")
-        self.there.handlers.update({refused: refuse, failed: fail, KNOWN: nothing})
+        def lack() -> None:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        refused, failed, lacking = map(made_up, ("refuse", "fail", "lack"))
+        self.there.handlers.update({refused: refuse, failed: fail, lacking: lack, KNOWN: nothing})
         for message, why in [
             (KNOWN, "known: 'x' is missing"),
             (refused, "not today"),
             (failed, "oh"),
+            (lacking, "[Errno 24] Too many open files"),
             (X, "'x' is not known here"),
         ]:
             with self.assertRaises(ChannelError) as caught:

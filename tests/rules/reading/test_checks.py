@@ -37,6 +37,7 @@ class CheckTests(ReadingTestCase):
             r"http send='HEAD / HTTP/1.0\r\n\r\n' expect=200-299,401": Check(
                 "http", send=b"HEAD / HTTP/1.0\r\n\r\n", statuses=(range(200, 300), range(401, 402))
             ),
+            "http expect=204-204": Check("http", statuses=(range(204, 205),)),
             "http port=8008 path=/x": Check("http", path="/x", port=8008),
             "tcp tls=yes sni=a.example": Check("tcp", tls=True, sni="a.example"),
             "redis tls=no": Check("redis", tls=False),
@@ -90,6 +91,9 @@ class CheckTests(ReadingTestCase):
             "http send=x host=a": "host: is a part of what send= says; write it there",
             "http expect=300-200": (
                 "expect: '300-200' is not a range of HTTP statuses; write for example 200-399"
+            ),
+            "http expect=300-299": (
+                "expect: '300-299' is not a range of HTTP statuses; write for example 200-399"
             ),
             "http expect=2xx-3xx": (
                 "expect: '2xx-3xx' is not a range of HTTP statuses; write for example 200-399"

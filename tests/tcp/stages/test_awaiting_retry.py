@@ -21,6 +21,7 @@ from tests.support.ech import (
 from tests.support.folders import make_folder
 from tests.support.mux import MuxTestCase, backend_at
 from tests.support.peers import Peer, PeerFactory, listen
+from tests.support.servers import counted
 from tests.tcp.stages.handshaking_case import TerminationCase
 from tests.wire.hello_builder import (
     alpn,
@@ -102,6 +103,23 @@ class AwaitingRetryTest(HiddenCase):
         facts = {"ech": "inner", "sni": HIDDEN, "outer_sni": PUBLIC}
         self.assertLessEqual(facts.items(), record.facts.items())
         self.assertEqual(bytes(client.received), _ANSWER)
+
+    async def test_wait_for_the_server_counts_from_the_hello(self) -> None:
+        client = await self.connect(self.hidden_mux())
+        await self.accepted_for(1.0)
+        client.send(self.first())
+        server = await self.backend.peer()
+        await server.until(lambda: bool(server.received))
+        self.time.advance(0.25)
+        server.send(_ANSWER)
+        await client.has(len(_ANSWER))
+        names = "answered", "answer time"
+        self.assertEqual(
+            counted(self.factory, names=names), {"answered": 1, "answer time": 250_000}
+        )
+        client.close()
+        server.close()
+        await self.assert_logged(reason="done")
 
     async def test_second_hello_is_opened_however_it_is_cut(self) -> None:
         for size in (1, 16384):
@@ -250,6 +268,8 @@ class AwaitingRetryTest(HiddenCase):
                 server.close()
                 record = await self.logged()
                 self.assertEqual((who, record.reason), (who, reason))
+                is_servers = who == "server resets" and begin == self.began
+                self.assertEqual("failed reset" in counted(self.factory), is_servers, who)
                 self.records.clear()
                 self.backend.peers.clear()
 

@@ -208,7 +208,9 @@ class HandingOffTest(HandingOffCase):
         self.assertEqual((reported["route"], reported["facts"]), (None, {}))
         given.sendall(b"220 mail\r\n")
         self.assertEqual(client.recv(100), b"220 mail\r\n")
-        await self.assert_logged(reason="handed-over", route=None, bytes_in=0)
+        record = await self.assert_logged(reason="handed-over", route=None, bytes_in=0)
+        times = record.detect_ms or 0.0, record.connect_ms or 0.0
+        self.assertEqual([round(one) for one in times], [3100, 0])
 
     async def test_client_counts_until_it_is_handed_over(self) -> None:
         port = self.giving_mux(max_connections=1, max_connections_per_source=1)

@@ -323,8 +323,7 @@ class SharedRates:
                 wait = _CHECKED if is_steady else STEADY
                 self._again = self._reactor.callLater(wait, self._check)
 
-        if self._redis is not None:
-            self._send(answered, "EVAL", _SCRIPT, 1, "txmux:{up}", "rate", 1000, 1, 1, 0)
+        self._send(answered, "EVAL", _SCRIPT, 1, "txmux:{up}", "rate", 1000, 1, 1, 0)
 
     @property
     def _redis(self) -> RedisProtocol | None:

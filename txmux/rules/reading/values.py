@@ -310,7 +310,7 @@ def network(text: str) -> IPNetwork:
     except ValueError:
         raise InvalidValueError(no_network(text)) from None
     mapped = getattr(ip_network.network_address, "ipv4_mapped", None)
-    if mapped is not None and ip_network.prefixlen >= 96:
+    if mapped is not None:
         raise InvalidValueError(
             f"{text!r} is IPv4 inside IPv6; clients are compared as IPv4: write '{mapped}/{ip_network.prefixlen - 96}'"
         )

@@ -238,7 +238,7 @@ class Connecting(Stage):
         record.server_local = text_of(host) if isinstance(host, _WITH_PORT) else None
         record.connect_ms = client.elapsed_ms() - (record.detect_ms or 0.0)
         self._upstream.counts.connected(record.connect_ms)
-        if connector.tried and self._held is None:
+        if self._held is None:
             self._record_tried(connector)
         self._leave_held(is_connected=True)
         client.open_tunnel()
