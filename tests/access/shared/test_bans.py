@@ -82,6 +82,19 @@ class ReadTests(SynchronousTestCase):
                 self.assertEqual(found, [])
         self.assertEqual(self.hear(record(8.0), record(7.0, ban=False)), ["192.0.2.7"])
 
+    def test_what_is_like_the_ban_here_changes_nothing(self) -> None:
+        for text, is_new in (
+            (record(5.0, reason="a"), True),
+            (record(6.0, reason="a"), False),
+            (record(7.0, reason="b"), True),
+            (record(8.0, reason="b", until=1e12), True),
+            (record(9.0, reason="b", until=1e12 + 0.9), False),
+            (record(10.0, reason="b", until=1e12 + 1.0), True),
+        ):
+            changes = self.shared._changes([text])
+            self.machine.kept.change(changes)
+            self.assertEqual(bool(changes), is_new, text)
+
     def test_networks_without_end_are_not_remembered(self) -> None:
         self.patch(shared_bans, "_MOST_NETWORKS", 3)
         for number in range(9):
@@ -182,6 +195,21 @@ class CompareTests(SynchronousTestCase):
         clock.advance(0.1)
         shared._check_connection()
         self.assertEqual(ran[2:], ["_ask_time", "_compare"])
+
+    def test_sharing_is_logged_once(self) -> None:
+        shared = SharedBans(Clock(), _STORE, None, Machine().bans)
+
+        class Redis:
+            async def execute(self, *words: object) -> Any:
+                return [b"1", b"0"] if words[0] == "TIME" else [b"0", b""]
+
+        with capturedLogs() as events:
+            for _ in range(2):
+                shared._state = "reading"
+                sharing = shared._share(Redis())  # type: ignore[arg-type]
+                self.successResultOf(Deferred.fromCoroutine(sharing))
+                self.assertEqual(shared.state, "complete")
+        self.assertEqual([event["count"] for event in events], [0])
 
 
 class FullTests(SynchronousTestCase):

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail, gatherResults
 from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
@@ -115,6 +115,28 @@ class ClientTest(TestCase):
             (b"+nonsense\r\n", "it does not answer as Redis does"),
         ):
             self.assertIn(why, await self.why(_answering(reply)))
+
+
+class FailedWorkTest(SynchronousTestCase):
+    def test_says_why_at_once_and_cancels_the_rest_at_the_end(self) -> None:
+        why: list[str] = []
+        store = Store("redis://127.0.0.1:1", "127.0.0.1", 1)
+        client = RedisClient(Clock(), store, None, self.fail, why.append)
+
+        async def work(done: Deferred[Any]) -> None:
+            await done
+
+        failed = fail(RedisError("one of several"))
+        for done in (
+            fail(RedisError("it alone")),
+            gatherResults([failed], consumeErrors=True),
+            Deferred[Any](),
+        ):
+            client.redis = object()  # type: ignore[assignment]
+            client.run(work(done))
+        self.assertEqual((why, client.redis is None), (["it alone", "one of several"], False))
+        client.stop()
+        self.assertEqual((len(why), client._busy), (2, set()))
 
 
 class PasswordTest(SynchronousTestCase):

@@ -142,15 +142,15 @@ class _CountRates:
         self.later = clock.callLater
         self.told: list[tuple[Any, ...]] = []
         self.others = 0
-        self.answers = True
+        self.answers = self.can_ask = True
 
     def ask(
         self, key: str, arguments: tuple[Any, ...], answered: Callable[[int, float], None]
     ) -> bool:
         self.told.append(arguments[1:])
-        if self.answers:
+        if self.answers and self.can_ask:
             answered(self.others, 0)
-        return True
+        return self.can_ask
 
 
 class _Counted:
@@ -197,9 +197,18 @@ class HeldTests(SynchronousTestCase):
         self.at_other_machines()
         self.rates.answers = False
         self.clock.pump([1] * 14)
+        self.assertEqual(len(self.rates.told), 2)  # which is not repeated before its answer
         self.assertEqual(self.at_other_machines(), 3)
         self.clock.advance(1)
         self.assertEqual(self.at_other_machines(), 0)
+
+    def test_report_that_cannot_be_sent_is_made_again(self) -> None:
+        self.counted.here = 4
+        self.rates.can_ask = False
+        self.at_other_machines()
+        self.rates.can_ask = True
+        self.clock.advance(1)
+        self.assertEqual([one[:2] for one in self.rates.told], [("m", 5), ("m", 4)])
 
     def test_without_redis_others_have_none(self) -> None:
         self.rates.others = 9
