@@ -118,6 +118,14 @@ class LeasesTests(SynchronousTestCase):
         self.clock.advance(1)
         self.assertEqual((len(asked), asked[-1]), (3, 0))
 
+    def test_tokens_are_leased_again_when_half_of_them_are_used(self) -> None:
+        self.begin(1)
+        leases = Leases(self.rates, "x")  # type: ignore[arg-type]
+        for _ in range(200):
+            self.clock.advance(0.002)
+            self.assertTrue(leases.take(1, 600, 1_000_000, 1000))
+        self.assertTrue(200 / 10 <= self.rates.questions <= 200 / 5, self.rates.questions)
+
     def test_sources_without_end_are_not_remembered(self) -> None:
         self.begin(1)
         self.patch(module, "_MOST_LEASES", 3)

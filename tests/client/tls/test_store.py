@@ -13,6 +13,7 @@ from unittest.mock import Mock
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from OpenSSL import SSL
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
@@ -299,6 +300,15 @@ class StoreTests(StoreCase):
         self.assertEqual(found[-1], 5)
         self.assertTrue(0 < found[0] < 5, found)
         self.logged()
+
+    def test_one_look_at_a_time(self) -> None:
+        terminations = Terminations(self.clock)
+        terminations._looking = going_on = Deferred()
+        terminations.look()
+        self.assertIs(terminations._looking, going_on)
+        going_on.callback(None)
+        terminations.look()
+        self.assertIsNot(terminations._looking, going_on)
 
     def test_rules_that_change(self) -> None:
         """Only a new route is made; those that stay are looked at, and those that go are not."""
