@@ -133,6 +133,9 @@ class StartTests(SynchronousTestCase):
         shared.stop()
         self.assertEqual((done, clock.getDelayedCalls()), (["start", "stop"], []))
 
+    def test_stopped_before_it_is_started(self) -> None:
+        SharedBans(Clock(), _STORE, None, Machine().bans).stop()
+
 
 class LostTests(SynchronousTestCase):
     def test_outage_is_logged_once_and_overdue_after_a_minute(self) -> None:

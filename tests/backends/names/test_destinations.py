@@ -42,6 +42,17 @@ def hello(name: str) -> bytes:
     return records(client_hello(server_name(name)))
 
 
+class LocalTest(SynchronousTestCase):
+    def test_whether_it_matters_where_a_client_has_connected_to(self) -> None:
+        no_cache: Any = None
+        for text, matters in (
+            ("{sni}:443", False), ("{sni}:{port}", True), ("{local}:443", True), ("{local}:{port}", True),
+        ):  # fmt: skip
+            backend = Backend("b", (server(text),))
+            made = Destinations(backend, no_cache, lambda *_: False, float)
+            self.assertIs(made.needs_local, matters, text)
+
+
 class DestinationCase(MuxTestCase):
     def setUp(self) -> None:
         super().setUp()

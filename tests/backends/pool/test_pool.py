@@ -438,6 +438,26 @@ class CheckTests(SynchronousTestCase):
         pool.pool.failed(pool.pick(pool.members[1]))
         self.assertIs(member.state, MemberState.UP)
 
+    def test_state_under_other_rules(self) -> None:
+        """A server stays out only as long as the rules have what would bring it back."""
+        check, eject = Check("tcp", fall=1), Ejection(1)
+        for before, rules, after in (
+            (MemberState.DOWN, {"check": check, "eject": None}, MemberState.DOWN),
+            (MemberState.DOWN, {"eject": eject}, MemberState.UP),
+            (MemberState.EJECTED, {"eject": eject}, MemberState.EJECTED),
+            (MemberState.EJECTED, {"check": check, "eject": None}, MemberState.UP),
+        ):
+            health = BackendHealth()
+            old = Watched(check=check, eject=eject, backend_health=health)
+            if before is MemberState.DOWN:
+                self.results(old, "-")
+            else:
+                old.take_out(old.members[0])
+            self.assertIs(old.members[0].state, before)
+            new = Watched(backend_health=health, **rules)
+            new.pool.take_over()
+            self.assertIs(new.members[0].state, after, (before, rules))
+
     def test_connections_do_not_bring_back(self) -> None:
         pool = Watched(check=Check("tcp", fall=1))
         first, second = pool.members

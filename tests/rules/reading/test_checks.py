@@ -39,6 +39,7 @@ class CheckTests(ReadingTestCase):
             ),
             "http expect=204-204": Check("http", statuses=(range(204, 205),)),
             "http port=8008 path=/x": Check("http", path="/x", port=8008),
+            "dns name=a.example": Check("dns", name="a.example"),
             "tcp tls=yes sni=a.example": Check("tcp", tls=True, sni="a.example"),
             "redis tls=no": Check("redis", tls=False),
             "expect=220 interval=5s": Check("exchange", 5.0, expect=b"220"),
@@ -98,6 +99,7 @@ class CheckTests(ReadingTestCase):
             "http expect=2xx-3xx": (
                 "expect: '2xx-3xx' is not a range of HTTP statuses; write for example 200-399"
             ),
+            "dns": "needs a name to ask for; write for example dns name=www.example.com",
             "tcp sni=a": "sni: is sent with TLS only; add tls=yes, or remove this",
             "tcp sni=a tls=no": "sni: is sent with TLS only; add tls=yes, or remove this",
             "tcp port=0": "port: must be a whole number from 1 to 65535, not '0'",

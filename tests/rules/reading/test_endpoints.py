@@ -189,6 +189,15 @@ class BothTests(ReadingTestCase):
                 message = f"{text!r} has no port; write {meant}:PORT"
                 self.assertEqual(self.complaint(read, text), message)
 
+    def test_url_of_a_server_with_tls(self) -> None:
+        for read, text, is_told in (
+            (server, "https://10.0.0.1:443", True),
+            (server, "http://10.0.0.1:80", False),
+            (listening, "https://10.0.0.1:443", False),
+        ):
+            told = "'tls = yes' goes into a [backend]" in self.complaint(read, text)
+            self.assertIs(told, is_told, text)
+
     def test_ports_of_16_bits(self) -> None:
         for text in (
             ":65536", ":", ":x", ":-1", "127.0.0.1:99999", "[::1]:", "tcp:70000", "tcp6:x",

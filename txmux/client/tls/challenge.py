@@ -36,7 +36,6 @@ class ChallengeStore:
         )
         context = SSL.Context(SSL.TLS_SERVER_METHOD)
         context.set_min_proto_version(SSL.TLS1_2_VERSION)
-        context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
         context.use_certificate(crypto.X509.from_cryptography(certificate))
         context.use_privatekey(crypto.PKey.from_cryptography_key(key))
         context.set_alpn_select_callback(lambda _, __: PROTOCOL)
