@@ -46,7 +46,7 @@ class ListsTests(SynchronousTestCase):
 
     def held(self, kind: VaryingKind, contents: NetworkSet = _OLD, *beside: Varying) -> Varying:
         varying = Varying(kind, "x", contents)
-        self.lists.hold_new([varying, *beside], _RULES)
+        self.lists.prepare_new([varying, *beside], _RULES)
         return varying
 
     def test_contents_are_replaced_in_all_rules_in_use(self) -> None:
@@ -77,5 +77,5 @@ class ListsTests(SynchronousTestCase):
             last = self.held("file")
         gc.collect()
         for _ in range(3):
-            self.lists.hold_new([last], _RULES)
+            self.lists.prepare_new([last], _RULES)
         self.assertEqual([ref() for ref in self.lists._held["file:x"]], [last])

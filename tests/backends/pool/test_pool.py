@@ -455,7 +455,7 @@ class CheckTests(SynchronousTestCase):
                 old.take_out(old.members[0])
             self.assertIs(old.members[0].state, before)
             new = Watched(backend_health=health, **rules)
-            new.pool.take_over()
+            new.pool.commit()
             self.assertIs(new.members[0].state, after, (before, rules))
 
     def test_connections_do_not_bring_back(self) -> None:

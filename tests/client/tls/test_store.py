@@ -303,7 +303,7 @@ class StoreTests(StoreCase):
 
     def test_one_look_at_a_time(self) -> None:
         terminations = Terminations(self.clock)
-        terminations._looking = going_on = Deferred()
+        going_on = terminations._looking = Deferred[None]()
         terminations.look()
         self.assertIs(terminations._looking, going_on)
         going_on.callback(None)
