@@ -1,9 +1,11 @@
 """The fields of documents: what follows from the one line of each."""
 
 import re
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Annotated, get_args, get_type_hints
+from typing import Annotated, Any, get_args, get_type_hints
 
 from twisted.trial.unittest import SynchronousTestCase
 from typing_extensions import NotRequired, TypedDict
@@ -49,6 +51,45 @@ class FieldsTest(SynchronousTestCase):
         self.assertIn("RouteDocument", names)
         for name in names:
             self.assertTrue(fields_of(getattr(documents, name))[0].meaning, name)
+
+
+class TablesTest(SynchronousTestCase):
+    def test_all_fields_with_a_column_unless_some_are_named(self) -> None:
+        titles = [column.title for column in documents.BANS.columns]
+        self.assertEqual(titles, ["network", "left", "reason"])
+        titles = [column.title for column in documents.ADDRESSES.columns]
+        self.assertEqual(titles, ["backend", "server", "found"])
+
+    def test_cells_that_are_not_the_value_of_one_field(self) -> None:
+        key = {"id": 7, "public_name": "a.example", "written": time.time() - 3600}
+        cases: list[tuple[Table, str, Mapping[str, Any], str]] = [
+            (documents.SERVERS, "check", {}, "-"),
+            (documents.SERVERS, "check", {"check": {"ok": None, "last": None}}, "-"),
+            (documents.SERVERS, "check", {"check": {"ok": True, "last": 90.0}}, "ok, 10 s ago"),
+            (documents.SERVERS, "check", {"check": {"ok": False, "result": "no", "last": 90.0}}, "no, 10 s ago"),
+            (documents.SERVERS, "last failure", {"last_failure": {"cause": "no", "time": 40.0}}, "no, 1 min ago"),
+            (documents.SERVERS, "weight", {}, "-"),
+            (documents.SERVERS, "weight", {"weight": 1}, "-"),
+            (documents.SERVERS, "weight", {"weight": 2}, "2"),
+            (documents.SERVERS, "weight", {"weight": 2, "effective_weight": 0.5}, "0.5"),
+            (documents.SERVERS, "why", {"state": "down", "why": "refused"}, "refused"),
+            (documents.SERVERS, "why", {"state": "up", "why": "x"}, "-"),
+            (documents.ENDS, "facts", {"facts": {"sni": "x", "host": "y"}}, "sni=x host=y"),
+            (documents.ENDS, "facts", {"facts": None}, "-"),
+            (documents.ROUTES, "dry run", {"dry_run_matches": 0}, "-"),
+            (documents.WORKERS, "sandbox", {"sandbox": False}, "no"),
+            (documents.CERTIFICATES, "issuer", {"issuer": "CN=x"}, "CN=x"),
+            (documents.CERTIFICATES, "from", {"acme": False, "file": "/a.pem"}, "/a.pem"),
+            (documents.CERTIFICATES, "from", {"acme": True, "file": "/a.pem"}, "acme"),
+            (documents.LISTENERS, "hidden names", {}, "-"),
+            (documents.LISTENERS, "hidden names", {"ech": {"keys": [], "opened": 1, "unopened": 0}}, "-"),
+            (documents.LISTENERS, "hidden names", {"ech": {"keys": [key], "opened": 2, "unopened": 1}},
+             "a.example (7), 1 h old; 2 of 3 opened"),
+            (documents.LISTENERS, "hidden names", {"ech": {"keys": [key, key], "opened": 0, "unopened": 0}},
+             "a.example (7), 1 h old, 1 older; 0 of 0 opened"),
+        ]  # fmt: skip
+        for table, title, row, cell in cases:
+            self.assertEqual((title, table.only(title).cells(row, COMMAND, 100.0)), (title, [cell]))
 
 
 class RecordTest(SynchronousTestCase):
