@@ -28,12 +28,9 @@ _REFUSALS = {
 _MORE = {("/readyz", "503"): "something is missing for that"}
 """Other statuses of a path with the same answer as 200."""
 _IN_PATH = {
-    "id": "as in the access log",
-    "backend": "its name",
-    "server": "as the rules write it",
-    "certificate": "one of its names",
-    "name": "the listener's",
-}
+    "id": "as in the access log", "backend": "its name", "server": "as the rules write it",
+    "certificate": "one of its names", "name": "the listener's",
+}  # fmt: skip
 
 
 class Schema(dict[str, Any]):
@@ -45,13 +42,9 @@ def _name(document: type) -> str:
 
 
 _SIMPLE: dict[Any, Schema] = {
-    str: Schema(type="string"),
-    float: Schema(type="number"),
-    int: Schema(type="integer", minimum=0),
-    bool: Schema(type="boolean"),
-    type(None): Schema(type="null"),
-    object: Schema(type="object"),
-}
+    str: Schema(type="string"), float: Schema(type="number"), int: Schema(type="integer", minimum=0),
+    bool: Schema(type="boolean"), type(None): Schema(type="null"), object: Schema(type="object"),
+}  # fmt: skip
 
 
 def schema_of(form: Any) -> Schema:  # noqa: PLR0911 - one for each kind of form
