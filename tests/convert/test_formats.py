@@ -135,6 +135,11 @@ class RefusedTests(SynchronousTestCase):
         error = self.assertRaises(ConvertError, converted, text)
         self.assertIn("could have; line 3: endpoint = a:1: ", str(error))
 
+    def test_error_says_what_was_left_out(self) -> None:
+        text = _LISTEN.replace("bind :1", "bind :1 interface lo")
+        error = self.assertRaises(ConvertError, converted, text)
+        self.assertIn("line 2: bind :1 interface lo: is left out; interface: ", str(error))
+
     def test_rules_of_txmux(self) -> None:
         for text in ("[listen l]\nendpoint = :1\n", "\n[route r]\nbackend = 127.0.0.1:1\n"):
             error = self.assertRaises(ConvertError, converted, text)

@@ -276,7 +276,10 @@ class Draft:
             looks = [
                 f"; {self.where(line)}: {message.removeprefix('LOOK: ')}"
                 for line, message in sorted(self._warnings)
-                if re.match(r"LOOK: (endpoint = |listen |\[(?!listen ).* is left out)", message)
+                if re.match(
+                    r"LOOK: (accept|bind |endpoint = |entryPoint|listen|server: |\[(?!listen ).* is left out)",
+                    message,
+                )
             ]
             raise ConvertError(
                 f"{self.path}: nothing in it can be converted: there is no listener that txmux could have"
