@@ -7,6 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import named_files as files
 from tests.support.certificates import make_authority
+from tests.support.folders import make_folder
 from tests.support.named_files import OPEN, SECRETS, folder_of_files
 from txmux.errors import sudo_for
 from txmux.processes.privilege.helper import AllowedPaths
@@ -40,6 +41,13 @@ class KeyTests(SynchronousTestCase):
                     key.kind.paths is not None, says and name != "include", (kind, name)
                 )
                 self.assertTrue(says or not key.is_secret, (kind, name))
+
+    def test_device_in_place_of_a_secret(self) -> None:
+        """Everybody may write to one, and no advice changes that."""
+        link = make_folder(self) / "tokens"
+        link.symlink_to("/dev/null")
+        text = f"[txmux]\nadmin = 127.0.0.1:1\nadmin_tokens = {link}\n[listen a]\nendpoint = :3\n"
+        self.assertNotIn("chmod", str(_readable(parse(text, "rules.ini"))))
 
     def test_all_named(self) -> None:
         """Each path in rules is in the list once, by its key, and what workers may not have is given to the supervisor alone."""

@@ -37,8 +37,10 @@ def named_files(rules: Rules) -> Iterator[NamedFile]:
         for path in key.kind.paths(value) if key.kind.paths else ():
             if path is not None:
                 yield NamedFile(part.section, name, path, key)
+    included = {path for paths in rules.files.included.values() for path in paths}
     for text in rules.files.texts:
-        yield NamedFile(rules.settings.section, "include", Path(text), _INCLUDE)
+        label = "include" if text in included else ""  # else the main file, or a list of networks
+        yield NamedFile(rules.settings.section, label, Path(text), _INCLUDE)
 
 
 def paths_by_opener(rules: Rules) -> Mapping[Opens, set[str]]:

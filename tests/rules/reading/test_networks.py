@@ -123,7 +123,9 @@ class ErrorTests(ListsTestCase):
 
     def test_no_file(self) -> None:
         advice = "a relative path starts at the folder of the file that names it"
-        found = self.complaints(f"{LISTEN}deny = @none.txt\n  @.\n  @\n  list.txt\n  lst")
+        found = self.complaints(
+            f"{LISTEN}deny = @none.txt\n  @.\n  @\n  list.txt\n  lst\n  file:/etc/bad\n  /24"
+        )
         self.assertEqual(
             [line.partition(" deny: ")[2] for line in found],
             [
@@ -135,6 +137,11 @@ class ErrorTests(ListsTestCase):
                     "if it is a file of networks, write '@list.txt'"
                 ),
                 "'lst' is not a network; write it as 10.0.0.0/8, 192.0.2.1 or 2001:db8::/32",
+                (
+                    "'file:/etc/bad' is not a network; write it as 10.0.0.0/8, 192.0.2.1 or 2001:db8::/32; "
+                    "if it is a file of networks, write '@/etc/bad'"
+                ),
+                "'/24' is not a network; write it as 10.0.0.0/8, 192.0.2.1 or 2001:db8::/32",
             ],
         )
 

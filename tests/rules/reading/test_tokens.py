@@ -11,9 +11,10 @@ _ADMIN = AdminToken(OWN, "all", "z" * SHORTEST_TOKEN)
 class TokensTest(SynchronousTestCase):
     def test_lines(self) -> None:
         text = f"# who\n\nann read {_SECRET}\nbob all {_OTHER}\n"
-        tokens, problems = read_tokens(text.encode(), _ADMIN)
         made = [AdminToken("ann", "read", _SECRET), AdminToken("bob", "all", _OTHER)]
-        self.assertEqual((tokens, problems), (made, []))
+        for encoded in (text.encode(), text.replace("# who\n\n", "").encode("utf-8-sig")):
+            tokens, problems = read_tokens(encoded, _ADMIN)
+            self.assertEqual((tokens, problems), (made, []))
 
     def test_what_is_no_secret_of_its_own(self) -> None:
         for line in (

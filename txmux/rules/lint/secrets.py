@@ -147,7 +147,8 @@ def _writable_at(path: Path) -> Path | None:
     real = Path(os.path.realpath(path))
     folders = dict.fromkeys((*path.absolute().parents, *real.parents))
     try:
-        if real.exists() and real.stat().st_mode & stat.S_IWOTH:
+        mode = real.stat().st_mode if real.exists() else 0
+        if stat.S_ISREG(mode) and mode & stat.S_IWOTH:  # and no device, which is so on purpose
             return real
         for folder in folders:
             mode = folder.stat().st_mode

@@ -48,7 +48,7 @@ REFUSALS = {refusal.value: refusal for refusal in Refusal}
 
 OnDisk: TypeAlias = Literal["", "all but PEM", "all"]
 
-_FILE = re.compile(r"\.[a-z]+$")
+_FILE = re.compile(r"(?:file:)?(\.{0,2}/.*[^\d/.].*|.*\.[a-z]+)")
 
 
 class RulesReading:
@@ -184,7 +184,8 @@ class RulesReading:
             try:
                 named = network(text)
             except InvalidValueError as error:
-                hint = f"if it is a file of networks, write '@{text}'" if _FILE.search(text) else ""
+                file = _FILE.fullmatch(text)
+                hint = f"if it is a file of networks, write '@{file[1]}'" if file else ""
                 raise InvalidValueError(with_advice(str(error), hint)) from None
             if named.num_addresses == 1 and named.network_address.is_unspecified:
                 raise InvalidValueError(

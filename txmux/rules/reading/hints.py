@@ -89,7 +89,7 @@ CLIENT_CA = "write 'tls_client_ca = FILE' beside 'terminate_tls = CERTIFICATE.pe
 _REDIRECTS = "add_header header headers http_redirect redirect redirect_scheme return rewrite"
 _IDLE = "write 'idle_timeout' in a [backend NAME]"
 _CHECK_WORDS = """
-    active_health_check check_inter check_interval check_timeout check_uri fall health_check health_checks health_path health_uri healthcheck httpchk inter
+    active_health_check check_inter check_interval check_timeout check_uri fall health_check health_checks health_path health_uri health_check_path healthcheck httpchk inter
     interval option_httpchk probe rise tcp_check
 """
 
@@ -108,7 +108,9 @@ KEY_HINTS: Mapping[str, Mapping[str, str]] = {
         "consul_token": "write it after the URL: 'consul = http://127.0.0.1:8500 token=FILE'",
         "daemon": "remove it; systemd or another supervisor runs txmux in the background",
         **each("debug log_level loglevel verbose", "remove it; the option is --log-level"),
-        **each("dns nameserver nameservers", "write resolvers"),
+        **each("dns name_server nameserver nameservers", "write resolvers"),
+        **each("auto_reload hot_reload reload watch", "write 'watch_rules = 10s'"),
+        **each("geo geoip geoip_database maxmind", "write 'geo_databases = FILE'"),
         "error_log": "remove it; the service's log goes to standard error",
         "foreground": "remove it; txmux always runs in the foreground",
         **each("grace_period graceful_timeout hard_stop_after shutdown_timeout", "write drain_timeout"),
@@ -130,7 +132,7 @@ KEY_HINTS: Mapping[str, Mapping[str, str]] = {
     "listen": {
         **each("address bind host interface listen port", f"write '{_LISTEN}'"),
         **each("ipv6_only ipv6only", "write 'endpoint = [::]:443' for IPv6 alone"),
-        **each("accept_proxy proxy_protocol", "write 'accept_proxy_from = NETWORKS'"),
+        **each("accept_proxy accept_proxy_protocol proxy_protocol proxy_protocol_from set_real_ip_from trusted_ips trustedips", "write 'accept_proxy_from = NETWORKS'"),
         **each("allow_from allowlist whitelist", "write allow"),
         "backlog": "remove it; it is the system's maximum (net.core.somaxconn); an endpoint string can have less, as in 'endpoint = tcp:443:backlog=50'",
         **each("ban blacklist blocklist", _BANS),
@@ -138,7 +140,7 @@ KEY_HINTS: Mapping[str, Mapping[str, str]] = {
         **each("cert certificate crt key ssl ssl_certificate tls tls_cert", f"TLS is ended by {_HERE}"),
         **each("client_timeout read_timeout timeout_client", _IDLE),
         **each("country geoip", "write 'allow = geo:country=DE' and 'geo_databases = FILE' in [txmux]"),
-        **each("default_backend fallback", "write 'default'"),
+        **each("default_backend else fallback no_match on_no_match otherwise unmatched", "write 'default'"),
         **each("inspect_delay preread_timeout timeout", "write 'detect_timeout'"),
         **each("is_udp udp", "write 'endpoint = udp:PORT'"),
         "log_format": "write 'access_log_format' in [txmux]",
@@ -165,13 +167,17 @@ KEY_HINTS: Mapping[str, Mapping[str, str]] = {
         **each("allow deny", _IN_A_ROUTE),
         **each("acl condition if rule when", "write 'match', as in 'match = tls sni=www.example.com'"),
         "action": "write 'backend = close', or a server",
-        **each("allowlist client_ip ip remote_ip source_ip sourcerange src whitelist", "write 'from = NETWORKS'"),
+        **each("allowlist client client_ip clients ip networks remote_ip source source_ip sourcerange src whitelist", "write 'from = NETWORKS'"),
         "alpn_protocols": "write it as an option of the matcher: 'match = tls alpn=h2'",
         **each(f"{_BANDWIDTHS} download_limit max_rate upload_limit", _BANDWIDTH),
         **each("blacklist blocklist", "write 'not_from = NETWORKS'"),
-        **each("certificate key ssl_certificate ssl_certificate_key tls_cert tls_certificate tls_key", _ENDS_TLS),
+        **each("auth basic_auth htpasswd users", "write tunnel_users for clients that ask for a tunnel; no others are asked for a password"),
+        **each("cert certificate key ssl_cert ssl_certificate ssl_certificate_key ssl_key terminate tls_cert tls_certificate tls_key tls_termination", _ENDS_TLS),
+        **each("acme cert_resolver certresolver letsencrypt", "write terminate_tls with the word acme; 'acme' in [txmux] names the authority"),
+        **each("client_ca mtls", CLIENT_CA),
+        **each("hours schedule time times", "write 'during = mon-fri 08:00-18:00'"),
         "default": "'default' is of a [listen NAME]",
-        **each("entrypoint entrypoints listen listener listeners", _UNDER),
+        **each("entrypoint entrypoints listen listener listeners on", _UNDER),
         **each("domain domains host hostname hosts server_name server_names", _NAMED),
         "name": "the name is in the header, [route NAME]",
         **each("order priority weight", "remove it; routes are asked in the order of the file"),
@@ -208,7 +214,7 @@ KEY_HINTS: Mapping[str, Mapping[str, str]] = {
         **each("consul consul_token", "write 'consul = http://127.0.0.1:8500 token=FILE' in [txmux]"),
         "dns": "write resolvers",
         **each("download_idle_timeout upload_idle_timeout", "write 'idle_timeout', which is for bytes of either side"),
-        **each("fail_timeout max_fails observe outlier_detection", _EJECTS),
+        **each("circuit_breaker fail_timeout max_fails observe outlier_detection passive_health_check", _EJECTS),
         **each(f"{_BANDWIDTHS} max_rate proxy_download_rate", "write upload_rate or download_rate"),
         "download_limit": "write download_rate",
         **each("proxy_upload_rate upload_limit", "write upload_rate"),

@@ -1,6 +1,7 @@
 """The file of ``admin_tokens``: a line ``NAME RIGHT SECRET`` for each client; its errors never quote it, since a word may be a secret."""
 
 import re
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 
 import attrs
@@ -37,7 +38,7 @@ def read_tokens(data: bytes, own: AdminToken | None = None) -> tuple[list[AdminT
     tokens, problems = [], []
     names = {} if own is None else {own.name: "'admin_token'"}
     secrets = {} if own is None else {own.secret: "'admin_token'"}
-    for number, line in enumerate(data.splitlines(), 1):
+    for number, line in enumerate(data.removeprefix(BOM_UTF8).splitlines(), 1):
         words = line.decode("utf-8", "replace").split()
         if not words or words[0].startswith("#"):
             continue
