@@ -1,0 +1,180 @@
+"""Services with certificates by ACME; Pebble is the authority, which refuses half of all nonces, and another server its front."""
+
+from __future__ import annotations
+
+import json
+import socket
+import ssl
+import sys
+import threading
+import time
+from base64 import urlsafe_b64decode
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, ClassVar
+
+from cryptography import x509
+
+from tests.interop.children import PATIENCE, InteropTestCase, eventually, output_of
+from tests.interop.pebble import Pebble
+from tests.interop.servers import start_redis
+from tests.processes.upgrading import Upgrading
+
+ONE, OTHER = "www.example.com", "example.com"
+RENEW = ("certificates", "--renew")
+SITE = """\
+[listen public]
+endpoint = 127.0.0.1:{port}
+[route site]
+match = tls sni=www.example.com,Example.com
+terminate_tls = acme
+backend = {redis}
+"""
+
+
+def shown_to(port: int, name: str, *protocols: str) -> x509.Certificate:
+    """Return the certificate that a client is shown that asks for a name."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_alpn_protocols(protocols)
+    with (
+        socket.create_connection(("127.0.0.1", port), PATIENCE) as plain,
+        context.wrap_socket(plain, server_hostname=name) as client,
+    ):
+        return x509.load_der_x509_certificate(client.getpeercert(binary_form=True) or b"")
+
+
+def issuer_of(port: int, name: str) -> str:
+    return shown_to(port, name).issuer.rfc4514_string()
+
+
+class AcmeCase(InteropTestCase):
+    pebble: ClassVar[Pebble]
+    redis: ClassVar[int]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        cls.pebble = cls.share(Pebble(cls.folder))
+        cls.redis = cls.share(start_redis(cls.folder)).port
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.acme = self.make_folder() / "acme"
+
+    def start(
+        self,
+        settings: str = "",
+        rules: str = SITE,
+        acme: str | None = None,
+        terms: str = "yes",
+        before: Sequence[str] = (),
+    ) -> Upgrading:
+        own = self.make_folder()
+        self.socket = own / "admin.sock"
+        named = rules.format(port=self.pebble.challenged, redis=f"127.0.0.1:{self.redis}")
+        asked = self.pebble.settings(self.acme, acme).replace("terms = yes", f"terms = {terms}")
+        settings = f"{asked}admin = unix:{self.socket}\n{settings}"
+        return self.own(Upgrading(own, named, settings, before=before))
+
+    def txmux(self, *words: str) -> str:
+        return output_of(
+            sys.executable, "-m", "txmux", *words, "--admin", f"unix:{self.socket}"
+        ).decode()
+
+    def certificates(self) -> dict[str, Any]:
+        rows = json.loads(self.txmux("certificates", "--json"))
+        return {name: row for row in rows for name in row["names"]}
+
+    def wait_for_certificates(self, *names: str) -> None:
+        for name in names or (ONE, OTHER):
+            eventually(
+                lambda name=name: "Pebble" in issuer_of(self.pebble.challenged, name),  # type: ignore[misc]
+                f"clients see a certificate of {name}",
+            )
+
+
+class Front(ThreadingHTTPServer):
+    """The directory of an authority with more in it: when to renew, and a refusal of all orders while it is `busy`, or no answer until `stalls` is set.
+
+    With `offers`, it has orders of its own, with these challenges for another name. With `revoked`, it is asked when to renew until that is set; then one that Pebble has revoked is to be renewed at once.
+    """
+
+    def __init__(self, pebble: Pebble) -> None:
+        super().__init__(("127.0.0.1", 0), _FrontHandler)
+        own = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        own.load_cert_chain(pebble.own, pebble.key)
+        self.socket = own.wrap_socket(self.socket, server_side=True)
+        self.pebble = pebble
+        self.url = f"https://127.0.0.1:{self.server_port}"
+        self.directory = pebble.get(pebble.directory) | {"renewalInfo": f"{self.url}/ari"}
+        self.revoked: threading.Event | None = None
+        self.window = (0.0, 0.0)
+        self.asked: list[str] = []
+        self.busy = self.is_down = False
+        self.stalls: threading.Event | None = None
+        self.offers: list[dict[str, str]] | None = None
+        self._thread = threading.Thread(target=self.serve_forever)
+        self._thread.start()
+
+    def end(self) -> None:
+        self.shutdown()
+        self._thread.join(PATIENCE)
+        self.server_close()
+
+
+class _FrontHandler(BaseHTTPRequestHandler):
+    server: Front
+
+    def do_GET(self) -> None:
+        front = self.server
+        front.asked.append(self.path)
+        orders = {"newOrder": f"{front.url}/busy"} if front.busy else {}
+        if front.offers is not None:
+            orders = {
+                name: f"{front.url}/{name}" for name in ("newNonce", "newAccount", "newOrder")
+            }
+        if front.revoked is not None and self.path != "/dir":
+            front.revoked.wait(PATIENCE)
+            serial = int.from_bytes(urlsafe_b64decode(f"{self.path.rpartition('.')[2]}=="), "big")
+            is_good = front.pebble.status(serial) == "Valid"
+            at = time.time() + 10**6 * is_good
+            front.window = (at - 60, at)  # one without a length would be no answer
+        start, end = (
+            f"{datetime.fromtimestamp(at, timezone.utc):%Y-%m-%dT%H:%M:%SZ}" for at in front.window
+        )
+        answer: Any = {"suggestedWindow": {"start": start, "end": end}}
+        status = 503 if front.is_down else 200
+        self._answer(status, front.directory | orders if self.path == "/dir" else answer, "21600")
+
+    do_HEAD = do_GET
+
+    def do_POST(self) -> None:
+        url, offers = self.server.url, self.server.offers
+        other = {"type": "dns", "value": "other.example"}
+        if offers is not None:  # an account, an order and its authorization in one
+            order = {"identifiers": [other], "authorizations": [f"{url}/x"], "finalize": f"{url}/x"}
+            check = {"identifier": other, "challenges": offers}
+            self._answer(201, {"status": "pending", **order, **check}, "0")
+            return
+        problem = {"type": "urn:ietf:params:acme:error:rateLimited", "detail": "too many orders"}
+        self.server.asked.append(self.path)
+        if self.server.stalls is not None:
+            self.server.stalls.wait(PATIENCE)
+            return
+        self._answer(429, problem, "7200")
+
+    def _answer(self, status: int, answer: Any, again: str) -> None:
+        body = json.dumps(answer).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Retry-After", again)
+        self.send_header("Replay-Nonce", "QUFB")
+        self.send_header("Location", f"{self.server.url}/x")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        pass
