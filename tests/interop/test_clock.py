@@ -117,7 +117,8 @@ class OperatorClockTests(InteropTestCase):
             self.clock.step(3600)
             if upgrades:
                 self.service.upgrade()
-            time.sleep(1.5)  # it looks at ends each second
+            self.post("/api/bans", network="192.0.2.7", seconds=1)
+            eventually(lambda: len(get(self.admin, "/api/bans")) == 1, "it looks at ends")
             self.assertTrue(self.is_banned())
             [ban] = get(self.admin, "/api/bans")
             left = ban["until"] - (time.time() + 3600)
