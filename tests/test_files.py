@@ -7,6 +7,7 @@ import signal
 import socket
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -219,6 +220,22 @@ class ReadTest(SynchronousTestCase):
             self.assertEqual(error.strerror, "it is no regular file")
         else:
             raise SkipTest("the log of the kernel has an end here")
+
+    def test_dead_disk(self) -> None:
+        """Once a thread has waited for long for a file, nothing in its folder is touched, and what is elsewhere is."""
+        folder, elsewhere = make_folder(self), make_folder(self) / "a"
+        long_ago = time.monotonic() - files.PATIENCE - 1
+        self.patch(files, "_waiting", {-1: (long_ago, str(folder / "b"))})
+        for use in (
+            files.read_bytes, files.read_list, files.read_own, read_secret, files.state_at,
+            files.open_once, open_log, partial(replace_file, data=b""),
+        ):  # fmt: skip
+            error = self.assertRaises(TimeoutError, use, folder / "a")
+            self.assertIn(f"has not answered for 8 s when '{folder}/b' was read", str(error))
+        self.assertRaises(TimeoutError, files.names_in, folder / "b")
+        self.assertEqual([*folder.iterdir()], [])
+        elsewhere.touch()
+        self.assertEqual(read_bytes(elsewhere), b"")
 
     def bind(self, path: Path) -> None:
         with socket.socket(socket.AF_UNIX) as listening:

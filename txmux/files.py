@@ -109,13 +109,14 @@ def open_log(path: Path, owner: tuple[int, int] | None = None, *, alone: bool = 
     With `alone`, no helper is asked.
     """
     try:
-        if path.is_fifo() or path.is_socket():
-            raise OSError(errno.EINVAL, "it is neither a file nor a device")
-        if os.geteuid() == 0:
-            file, made = open_safely(path, _LOG)
-        else:
-            made = not path.exists()
-            file = os.open(path, _LOG | os.O_CLOEXEC, _MODE)
+        with on_disk(path):
+            if path.is_fifo() or path.is_socket():
+                raise OSError(errno.EINVAL, "it is neither a file nor a device")
+            if os.geteuid() == 0:
+                file, made = open_safely(path, _LOG)
+            else:
+                made = not path.exists()
+                file = os.open(path, _LOG | os.O_CLOEXEC, _MODE)
     except PermissionError:
         if _helper is None or alone:
             raise
@@ -218,7 +219,12 @@ def _opened(path: Path, open_own: Callable[[Path], BinaryIO] | None = None) -> B
     except PermissionError:
         if _helper is None:
             raise
-    return open(_helper(path, os.O_RDONLY), "rb")  # noqa: PTH123 - a descriptor
+    descriptor = _helper(path, os.O_RDONLY)
+    try:
+        return open(descriptor, "rb")  # noqa: PTH123 - a descriptor
+    except OSError:  # it is a folder
+        os.close(descriptor)
+        raise
 
 
 def read_list(path: Path, most: int = LARGEST_LIST) -> bytes:
@@ -267,13 +273,14 @@ def on_disk(path: Path) -> Iterator[None]:
     """Record that this thread waits for the disk of a file, which may be that of another machine; see `late_disk`.
 
     Raises:
-        OSError: The disk has not answered another thread for so long that this one does not wait (``ETIMEDOUT``).
+        OSError: The disk has not answered another thread for so long that this one does not wait (``ETIMEDOUT``): for this file, or
+            for another one in its folder.
     """
     name, thread, now = str(path), threading.get_ident(), time.monotonic()
-    for began, waited_for in _waiting.copy().values():
-        if waited_for == name and now - began > PATIENCE:
-            raise _late(path)
     outer = _waiting.get(thread)
+    for other, (began, waited_for) in _waiting.copy().items():
+        if other != thread and now - began > PATIENCE and _are_beside(name, waited_for):
+            raise _late(path, waited_for)
     _waiting[thread] = now, name
     try:
         yield
@@ -283,6 +290,10 @@ def on_disk(path: Path) -> Iterator[None]:
             _waiting[thread] = time.monotonic(), outer[1]
         if thread in _left:
             raise _late(path)
+
+
+def _are_beside(name: str, other: str) -> bool:
+    return os.path.dirname(name) in {os.path.dirname(other), other}  # noqa: PTH120 - for each look
 
 
 def late_disk(thread: int) -> OSError | None:
@@ -330,9 +341,19 @@ def forget_thread(thread: int) -> None:
     _left.discard(thread)
 
 
-def _late(path: Path) -> OSError:
-    why = f"its disk has not answered for {PATIENCE:g} s; check whether it is mounted and can be reached"
+def _late(path: Path, waited_for: str = "") -> OSError:
+    by = f" when '{waited_for}' was read" if waited_for not in {"", str(path)} else ""
+    why = f"its disk has not answered for {PATIENCE:g} s{by}; check whether it is mounted and can be reached"
     return OSError(errno.ETIMEDOUT, why, str(path))
+
+
+def open_once(path: Path) -> None:
+    """Open a regular file, by the helper if this process may not, and close it again: its disk may not answer."""
+    with on_disk(path):
+        with suppress(PermissionError):
+            if not stat.S_ISREG(path.stat().st_mode):
+                return
+        _opened(path).close()
 
 
 def make_by_helper(path: Path) -> None:
@@ -404,7 +425,7 @@ def replace_file(
         OSError: The file is as it was.
     """
     new = f".{path.name}.{os.getpid()}"
-    with _naming(path), held_folder(path) as folder:
+    with on_disk(path), _naming(path), held_folder(path) as folder:
         with suppress(FileNotFoundError):
             kind = os.stat(path.name, dir_fd=folder, follow_symlinks=False).st_mode
             if not (stat.S_ISREG(kind) or stat.S_ISLNK(kind) or stat.S_ISDIR(kind)):
@@ -438,10 +459,10 @@ def _state_of(status: os.stat_result) -> FileState:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def read_secret(path: Path) -> str:
-    """Read a file whose only line is a secret; an empty string if it holds anything else than one line of printable ASCII."""
+def read_secret(path: Path, encoding: str = "ascii") -> str:
+    """Read a file whose only line is a secret; an empty string if it holds anything else than one printable line."""
     try:
-        secret = read_bytes(path).decode("ascii").strip()
+        secret = read_bytes(path).decode(encoding).strip()
     except UnicodeDecodeError:
         return ""
     return secret if secret.isprintable() else ""

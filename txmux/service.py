@@ -23,8 +23,9 @@ from txmux.control.control import Control
 from txmux.control.report import Report
 from txmux.control.watching import RulesWatch
 from txmux.errors import MuxError, cause_of
+from txmux.files import within_patience
 from txmux.net.collecting import UNCOLLECTED_FOR_GOOD
-from txmux.net.turns import in_thread, start_thread
+from txmux.net.turns import first_late, in_thread, start_thread
 from txmux.processes.forking import Child
 from txmux.processes.held_signals import hold_signals, release_signals
 from txmux.processes.memory import give_back
@@ -400,9 +401,10 @@ class MuxService(Service):
             if rules is None:
                 read = self._resources.privilege.read
                 rules = await in_thread(read, self.control.rules.path)
-            await in_thread(check_disks, rules)
+            if (late := await first_late(check_disks, rules)) is not None:
+                raise late
         except TimeoutError as problem:
-            raise MuxError(f"{problem.filename}: cannot be read: {problem.strerror}") from problem
+            raise _unreadable(problem) from problem
         problems = unchangeable(self.control.rules.settings, rules.settings)
         if problems:
             raise RulesError(map(rules.placed, problems))
@@ -502,8 +504,12 @@ class MuxService(Service):
         """Open all sockets; no worker is started yet."""
         rules, counters = self.control.rules, self.control.counters
         account = self._account = account_of(rules)
-        check_servers(self._reactor, rules.servers())
         self._resources.privilege.keep(rules)
+        try:
+            within_patience(check_disks, rules)
+        except TimeoutError as problem:
+            raise _unreadable(problem) from problem
+        check_servers(self._reactor, rules.servers())
         counters.extend(rules)
         supervisor = self.supervisor = Supervisor(
             rules,
@@ -537,3 +543,7 @@ class MuxService(Service):
     def _end(self) -> None:
         with suppress(ReactorNotRunning):  # it may be about to stop for another reason
             self._reactor.stop()
+
+
+def _unreadable(problem: OSError) -> MuxError:
+    return MuxError(f"{problem.filename}: cannot be read: {problem.strerror}")

@@ -12,7 +12,7 @@ from twisted.trial.unittest import TestCase
 from tests.support.peers import reactor
 from txmux import files
 from txmux.net import turns
-from txmux.net.turns import Turns, in_thread, outcome_in_thread, outcome_of_look
+from txmux.net.turns import Turns, first_late, in_thread, outcome_in_thread, outcome_of_look
 
 
 class TurnsTest(TestCase):
@@ -87,13 +87,41 @@ class DeadDiskTest(TestCase):
 
     async def test_many(self) -> None:
         """Few threads wait for dead disks; then all jobs fail until one is back."""
-        waiting = [outcome_in_thread(self.read, f"{number}") for number in range(10)]
+        waiting = [outcome_in_thread(self.read, f"{number}/x") for number in range(10)]
         for job in waiting:
             _, error = await job
             self.assertIsInstance(error, TimeoutError)
         self.assertEqual(len(self.threads()), turns._MOST_LEFT + 1)
         self.is_back.set()
         self.assertEqual(await in_thread(self.read, "11"), "11")
+
+    async def test_first_late(self) -> None:
+        """Each dead disk is waited for once, and what is beside a file of it not at all."""
+        await in_thread(int)  # the reactor runs
+        tried: list[str] = []
+
+        def check() -> None:
+            late = None
+            for name in ("a/x", "a/y", "b/x", "b/y"):
+                try:
+                    self.read(name)
+                except TimeoutError as problem:  # noqa: PERF203 - the others are tried
+                    late = late or problem
+                else:
+                    tried.append(name)
+            if late is not None:
+                raise late
+
+        late = await first_late(check)
+        assert late is not None
+        self.assertEqual((late.filename, len(self.threads())), ("a/x", 3))
+        with self.assertRaisesRegex(TimeoutError, "for 0.05 s when 'a/x' was read"):
+            self.read("a/z")
+        self.is_back.set()
+        for thread in self.threads() - {self.jobs._thread}:
+            thread.join()
+        self.assertIsNone(await first_late(check))
+        self.assertEqual(tried[-4:], ["a/x", "a/y", "b/x", "b/y"])
 
     async def test_no_room_for_another_thread(self) -> None:
         """As with few tasks for a service: who waits has an error, and jobs are done once there is room."""

@@ -101,15 +101,18 @@ class DeadDiskTest(_Case):
 class StartTest(WorkersTestCase):
     def test_dead_disk(self) -> None:
         wrapper = [sys.executable, str(Path(__file__).with_name("dead_disk.py"))]
-        folder = self.make_folder()
-        (folder / "rules.ini").write_text(RULES)
-        (folder / "rules.ini.dead").touch()
-        twist = Twist("--rules", folder / "rules.ini", before=wrapper)
-        self.addCleanup(twist.child.end)
-        eventually(lambda: "its disk has not answered" in twist.child.output, "it says why")
-        self.assertEqual(twist.child.wait(), os.EX_CONFIG)
+        for name, status in (("rules.ini", os.EX_CONFIG), ("cert.pem", 1)):
+            folder = self.make_folder()
+            make_authority().issue("x.example").write(folder / "cert.pem", key=True)
+            (folder / "rules.ini").write_text(f"{RULES}{_TLS}")
+            (folder / f"{name}.dead").touch()
+            twist = Twist("--rules", folder / "rules.ini", before=wrapper)
+            self.addCleanup(twist.child.end)
+            twist.child.wait_for(rf"{name}.* cannot be read: its disk has not answered")
+            self.assertEqual(twist.child.wait(), status)
 
 
+_TLS = "[route tls]\nmatch = tls\nterminate_tls = cert.pem\nbackend = reject\n"
 _LATE = "its disk has not answered"
 _OPENING = """\
 admin = unix:{0}/admin.sock
@@ -212,14 +215,17 @@ class LooksTest(WorkersTestCase):
         eventually(lambda: len(re.findall(_LATE, self.items())) >= 4, "all are known")
         said = re.findall(rf".*error.* (\w+):.*{_LATE}.*", mux.child.output)
         self.assertEqual(len(said), len({*said}), mux.child.output)
+        [first] = workers_of(mux.pid)
+        self.kill(mux, first)
+        self.assertEqual(self.shown(), "old.example")
+        [second] = workers_of(mux.pid)
         self.write_certificate("new.example")
         self.dead.unlink()
         eventually(lambda: self.shown() == "new.example", "the new certificate is shown")
         eventually(lambda: _LATE not in self.items(), "all is well")
-        [worker] = workers_of(mux.pid)
-        self.kill(mux, worker)
+        self.kill(mux, second)
         self.assertEqual(self.shown(), "new.example")
-        self.assertEqual(self.looks_in_reactor({mux.pid, worker}), [])
+        self.assertEqual(self.looks_in_reactor({mux.pid, first, second}), [])
 
     def looks_in_reactor(self, pids: set[int]) -> list[str]:
         found = self.main.read_text().splitlines() if self.main.exists() else []

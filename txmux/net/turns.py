@@ -96,6 +96,21 @@ async def look_in_thread(function: Callable[..., T], *arguments: Any) -> T:
     return _result_of(await outcome_of_look(function, *arguments))
 
 
+async def first_late(check: Callable[..., object], *arguments: Any) -> TimeoutError | None:
+    """Have a check open files; return the error of the first whose disk does not answer.
+
+    It is repeated until no further disk keeps it waiting, so that from then on no thread waits for any of them; see `on_disk`.
+    """
+    first: TimeoutError | None = None
+    late: set[str] = set()
+    while True:
+        _, error = await outcome_of_look(check, *arguments)
+        if not isinstance(error, TimeoutError) or error.filename in late:
+            return first
+        first = first or error
+        late.add(error.filename)
+
+
 def _result_of(outcome: _Outcome[T]) -> T:
     result, error = outcome
     if error is None:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-import stat
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import get_args
 
 import attrs
 
-from txmux.files import on_disk
+from txmux.files import names_in, open_once
 from txmux.rules.keys_in_use import KeysInUse
 from txmux.rules.model import Rules, Section
+from txmux.rules.model.listener import is_ech_file
 from txmux.rules.reading.service import KEYS
 from txmux.rules.reading.values import Opens, SectionKey
 
@@ -51,23 +51,28 @@ def paths_by_opener(rules: Rules) -> Mapping[Opens, set[str]]:
     return paths
 
 
-def check_disks(rules: Rules) -> None:
-    """Open each file once where waiting does no harm, before the reactor's thread reads it: its disk may not answer.
+def opened_for(file: NamedFile) -> Iterator[Path]:
+    """Yield the path that a key names, and the files with keys in it if it is a folder."""
+    yield file.path
+    if file.row.opens == "worker-folder":
+        with suppress(OSError):  # it is a file, or has been yielded for that
+            yield from (file.path / name for name in names_in(file.path) if is_ech_file(name))
+
+
+def check_disks(rules: Rules, but: Collection[Path] = ()) -> None:
+    """Open each file once where waiting does no harm, `but` some, before the reactor's thread reads it: its disk may not answer.
 
     Raises:
-        TimeoutError: It does not, though others have waited for it.
+        TimeoutError: One does not, though others have waited for it.
     """
-    for path in {file.path for file in named_files(rules)}:
-        with _unless_late(), on_disk(path):
-            if stat.S_ISREG(path.stat().st_mode):
-                path.open("rb").close()
-
-
-@contextmanager
-def _unless_late() -> Iterator[None]:
-    try:
-        yield
-    except TimeoutError:
-        raise
-    except OSError:  # who needs the file reports it
-        return
+    late = None
+    paths = {path for file in named_files(rules) for path in opened_for(file)}
+    for path in paths.difference(but):
+        try:
+            open_once(path)
+        except TimeoutError as problem:  # noqa: PERF203 - the others are opened
+            late = late or problem
+        except OSError:  # who needs the file reports it
+            continue
+    if late is not None:
+        raise late

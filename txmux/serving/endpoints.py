@@ -20,8 +20,10 @@ from typing_extensions import override
 
 from txmux.client.active_listener import ActiveListener
 from txmux.errors import ListenError, cause_of
+from txmux.files import on_disk
 from txmux.net.addresses import text_of
 from txmux.rules.model import Listener, Server
+from txmux.rules.reading.endpoints import files_of
 from txmux.rules.reading.endpointstrings import SERVER, split_arguments
 from txmux.serving.listen_addresses import BACKLOG, ListenAddress, listen_addresses
 
@@ -102,6 +104,9 @@ async def open_ports(
                 continue
             forwarding = ForwardingFactory()
             try:
+                for file in files_of(SERVER, address.text).values():
+                    with on_disk(file):
+                        pass  # it answers, or else `check_disks` has found that it does not
                 endpoint = server_endpoint(reactor, address.text)
                 port = await endpoint.listen(forwarding)
             except Exception as problem:

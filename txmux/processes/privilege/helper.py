@@ -31,6 +31,7 @@ from txmux.files import (
     open_safely,
     remove_own_socket,
     require_proc,
+    within_patience,
 )
 from txmux.net.channel import messages
 from txmux.net.channel.descriptorstream import close_all
@@ -204,16 +205,12 @@ class Helper:
             owners = [named.owner for named in self._named if path in named.opens["worker-log"]]
             if not owners:
                 raise _not_named(path)
-            return [open_log(Path(path), owners[0], alone=True)]
+            return [within_patience(partial(open_log, Path(path), owners[0], alone=True))]
         if not any(named.may_be_read(path, may_all=may_all) for named in self._named):
             raise _not_named(path)
         if any(path == named.token for named in self._named):
             make_token(Path(path))
-        with on_disk(Path(path)):
-            if self._is_privileged:
-                opened, _ = open_safely(Path(path))
-            else:
-                opened = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        opened = within_patience(self._open_on_disk, Path(path))
         is_folder = stat.S_ISDIR(os.fstat(opened).st_mode)
         if is_folder and not any(path in named.opens["worker-folder"] for named in self._named):
             os.close(opened)
@@ -221,6 +218,12 @@ class Helper:
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
             raise _not_named(path)
         return [opened]
+
+    def _open_on_disk(self, path: Path) -> int:
+        with on_disk(path):
+            if self._is_privileged:
+                return open_safely(path)[0]
+            return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
 
     def _bind(self, listener: str, text: str, *, beside: bool) -> list[int]:
         for named in reversed(self._named):

@@ -45,7 +45,7 @@ from txmux.net.channel import messages
 from txmux.net.channel.channel import ChannelError, PeerGoneError
 from txmux.net.sockets.descriptors import soft_limit
 from txmux.net.tls.errors import CLIENT_CERTIFICATE
-from txmux.net.turns import Turns, in_thread, look_in_thread
+from txmux.net.turns import Turns, first_late, in_thread, look_in_thread
 from txmux.processes.oom import KILLS
 from txmux.processes.privilege import landlock
 from txmux.processes.privilege.helper import Helper
@@ -63,6 +63,7 @@ from txmux.processes.workers.sent_rules import PendingRules, SentRules
 from txmux.processes.workers.starting import Starter
 from txmux.processes.workers.worker import Worker
 from txmux.rules.model import Rules
+from txmux.rules.named_files import check_disks
 from txmux.rules.problems import Problem
 from txmux.rules.reading.parser import is_as_read
 from txmux.serving.listen_addresses import are_plain
@@ -261,6 +262,7 @@ class Supervisor:
 
     async def start_message(self, worker: Worker) -> dict[str, Any]:
         """Return the message that starts a worker; see `txmux.processes.workers.received_rules.Start`."""
+        await first_late(check_disks, self._rules)
         await self._terminations.look_at_all()  # a moment ago they may have been there
         unreadable = await look_in_thread(self.state.upstreams.unreadable)
         pending = self._pending
@@ -282,8 +284,7 @@ class Supervisor:
             "names": self._names.as_json(),
             "banned": banned,
         }
-        in_use = self._terminations.unreadable(rules), unreadable
-        state["files"] = [*map(packed_files, in_use)]
+        state["files"] = [*map(packed_files, (self._terminations.unreadable(rules), unreadable))]
         state["challenges"] = self._certificates.challenges
         return {**message, "may_lack": worker.has_served, "state": state}
 
@@ -302,9 +303,8 @@ class Supervisor:
 
         With `again`, it has an earlier state, and gets only the changes of bans.
         """
-        # Once no worker accepts, clients wait, so workers that have not answered before are left out.
-        workers = self.pool.all() if self.transfers.accepting else self.transfers.able
-        reports = await broadcast([worker for worker in workers if worker.ready], messages.SERVERS)
+        workers = [worker for worker in self.pool.all() if worker.ready]
+        reports = await broadcast(workers, messages.SERVERS)
         now = time.monotonic()
         servers = merged([*(servers for _, servers in reports.answers), self._servers()])
         sources = self.limits.sources(self._reactor.seconds)

@@ -28,7 +28,7 @@ from txmux.net.channel.message import Message
 from txmux.net.sockets.memory import keep_running
 from txmux.net.sockets.poller import after_turn
 from txmux.net.sockets.timers import use_monotonic_time
-from txmux.net.turns import Turns
+from txmux.net.turns import Turns, first_late
 from txmux.processes.privilege.account import account_of
 from txmux.processes.privilege.opener import Opener
 from txmux.processes.privilege.sandbox import Sandbox, SandboxError, confine
@@ -43,6 +43,7 @@ from txmux.processes.workers.received_rules import (
 )
 from txmux.rules.difference import digest as digest_of
 from txmux.rules.model import Listener, Rules
+from txmux.rules.named_files import check_disks
 from txmux.serving.endpoints import open_ports
 from txmux.serving.serving import PreparedServing, Serving
 from txmux.telemetry.access_log import open_log
@@ -174,6 +175,8 @@ class WorkerProcess:
         try:
             if self._problem is not None:
                 raise self._problem
+            in_use = start.files_in_use()
+            await first_late(check_disks, rules, start.unread(in_use))
             admission = self._admission(rules)
             account = account_of(rules)
             access_log = open_log(
@@ -193,7 +196,7 @@ class WorkerProcess:
                 shared=True,
                 loop_detector=self._limits.loop_detector,
                 counters=self._counters,
-                in_use=start.files_in_use(),
+                in_use=in_use,
                 may_lack=start.may_lack,
             )
             serving.upstreams.known.on_waiting = lambda backend, waiting: self.channel.send(

@@ -145,6 +145,11 @@ class Start:
         routes, backends = self.state.get("files", ({}, {}))
         return _unpacked(routes), _unpacked(backends)
 
+    def unread(self, in_use: Iterable[FilesInUse]) -> set[Path]:
+        """Return the files of the rules that need not be read: their content has come, or the supervisor alone reads them."""
+        come = {path for kind in in_use for files in kind.values() for path in files}
+        return come.union(map(Path, self.rules.files.texts))
+
     @classmethod
     def read(  # noqa: PLR0913 - the fields of the message
         cls,

@@ -22,7 +22,7 @@ from twisted.logger import Logger
 from txmux.client.tls.client_certificates import alternative_names
 from txmux.client.tls.contexts import Contexts
 from txmux.errors import MuxError
-from txmux.files import open_safely, read_own, replace_file
+from txmux.files import on_disk, open_safely, read_own, replace_file
 from txmux.net.tls.errors import TLSFileError
 from txmux.net.tls.pem import read_authorities
 from txmux.net.tls.self_signed import self_signed
@@ -125,9 +125,9 @@ class AcmeFolder:
     def read(self, name: str) -> ShownCertificate:
         """Return the certificate of a name; a `TLSFileError` if it is damaged, an `OSError` if its file cannot be read."""
         path = acme_file(self.path, name)
-        if path.is_dir():
-            raise TLSFileError(_KEY, f"'{path}': a folder is in the place of this file")
-        with suppress(FileNotFoundError):
+        with on_disk(path), suppress(FileNotFoundError):
+            if path.is_dir():
+                raise TLSFileError(_KEY, f"'{path}': a folder is in the place of this file")
             return ShownCertificate.read(read_own(path, _LARGEST), path)
         return NO_CERTIFICATE
 

@@ -17,6 +17,7 @@ from twisted.logger import Logger
 
 from txmux.errors import MuxError
 from txmux.net.tls.errors import TLSFileError
+from txmux.net.turns import look_in_thread
 from txmux.rules.model import Rules, Settings
 from txmux.serving.acme.authority import Authority, UnusableError
 from txmux.serving.acme.folder import NO_CERTIFICATE, AcmeFolder, ShownCertificate
@@ -265,7 +266,10 @@ class Certificates:
         return waiting
 
     async def _renew(self, name: str, renewal: Renewal, directory: str) -> None:
-        there = self._folder.certificate(name)
+        try:
+            there = await look_in_thread(self._folder.certificate, name)
+        except OSError:  # its disk does not answer
+            there = NO_CERTIFICATE
         # A file that is damaged or gone is no renewal: what was read from it stays in use.
         if name not in self._waiting and there not in (self._shown[name], NO_CERTIFICATE):
             # Another process has renewed it.
