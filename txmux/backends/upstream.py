@@ -22,6 +22,7 @@ from txmux.backends.pool.server_health import BY_OPERATOR, BackendHealth, Member
 from txmux.errors import MuxError
 from txmux.net.relay.interface import Timeouts
 from txmux.net.relay.portable import RelayRates
+from txmux.net.secrets import SecretFileError, read_login
 from txmux.net.tls.errors import TLSFileError
 from txmux.rules.model import Backend, Handover, InProcess, Refusal
 from txmux.rules.problems import RulesError
@@ -83,17 +84,15 @@ def read_backend_files(
         if "client" in backend.source:
             check_transparent()
         password = trouble = ""
-        if backend.via is not None:
-            from txmux.backends.connect.via import PasswordFileError, read_password  # noqa: PLC0415 - few have one
-
+        if backend.via is not None and backend.via.password is not None:
             try:
-                password = read_password(backend.via)
-            except PasswordFileError as problem:
+                password = read_login(backend.via.password)
+            except SecretFileError as problem:
                 before = password_in_use(backend)
                 if before is None:
                     raise
                 password = before
-                trouble = f"{name} {problem.key}: {problem}; the password in use is kept"
+                trouble = f"{name} via: {problem}; the password in use is kept"
         if not backend.tls:
             return BackendFiles(None, password, trouble)
         from txmux.backends.connect.tls import BackendTLS  # noqa: PLC0415 - OpenSSL takes a while
@@ -108,7 +107,7 @@ def read_backend_files(
             why = f"{name} {problem.key}: {problem.what}; what is in use is kept{end}"
             return BackendFiles(tls, password, "; ".join(filter(None, [trouble, why])))
     except MuxError as problem:
-        key = getattr(problem, "key", "")  # of a file
+        key = "via" if isinstance(problem, SecretFileError) else getattr(problem, "key", "")
         if not key or not backend.section.header:
             raise MuxError(f"{name} {key or 'source'}: {problem}") from problem
         raise RulesError([backend.section.problem(str(problem), key)]) from problem
@@ -226,7 +225,7 @@ class Upstream:
         self.sources = Sources(backend.source) if backend.source else None
         self.via: ForwardProxy | None = None
         if backend.via is not None:
-            from txmux.backends.connect.via import ForwardProxy  # noqa: PLC0415 - as above
+            from txmux.backends.connect.via import ForwardProxy  # noqa: PLC0415 - few have one
 
             self.via = ForwardProxy(backend.via, lambda: self.pool.proxies, self.sources)
         self.commit(read_files(backend))

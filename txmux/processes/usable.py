@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -13,16 +12,14 @@ import attrs
 
 from txmux.access.lists.current import Lists
 from txmux.admin.listen_addresses import stored_token
-from txmux.backends.connect.via import PasswordFileError, read_password
 from txmux.client.tls.terminations import expiry_warnings
 from txmux.errors import ListenError, MuxError, cause_of
-from txmux.files import may_read, names_in, read_list
+from txmux.files import may_read, read_list
 from txmux.net.tls.errors import CLIENT_CERTIFICATE, TLSFileError
 from txmux.processes.privilege.account import AccountError, account_of
 from txmux.rules.lint.privileges import named_servers, obstacles
-from txmux.rules.model import Rules, Section, Server, ServerTLS, TlsEnd, Via
-from txmux.rules.model.listener import is_ech_file
-from txmux.rules.named_files import NamedFile, named_files
+from txmux.rules.model import Rules, Section, Server, ServerTLS, TlsEnd
+from txmux.rules.named_files import NamedFile, named_files, opened_for
 from txmux.rules.problems import Problem, RulesError
 from txmux.rules.reading.endpoints import files_of
 from txmux.rules.reading.endpointstrings import SERVER
@@ -62,15 +59,8 @@ def closed_files(rules: Rules) -> list[tuple[NamedFile, Path]]:
         # `missing_privileges` finds what a service may not write.
         is_written = settings.acme_folder in {file.path, file.path.parent}
         if file.row.opens != "worker-log" and not is_written and file.key not in unused:
-            closed.update((path, file) for path in _opened_for(file) if not may_read(path))
+            closed.update((path, file) for path in opened_for(file) if not may_read(path))
     return [(file, path) for path, file in closed.items()]
-
-
-def _opened_for(file: NamedFile) -> Iterator[Path]:
-    yield file.path
-    if file.row.opens == "worker-folder":
-        with suppress(OSError):  # it is a file, or has been yielded for that
-            yield from (file.path / name for name in names_in(file.path) if is_ech_file(name))
 
 
 def _files(rules: Rules) -> Iterator[Problem]:
@@ -79,7 +69,7 @@ def _files(rules: Rules) -> Iterator[Problem]:
         try:
             yield from expiry_warnings(section, key, read() or (), number)
         except MuxError as error:  # noqa: PERF203 - all errors are reported
-            is_needed = isinstance(error, (ListenError, TLSFileError, PasswordFileError))
+            is_needed = isinstance(error, (ListenError, TLSFileError)) or key == "via"
             problem = section.problem(str(error), getattr(error, "key", key), number)
             if not isinstance(error.__context__, PermissionError):
                 yield attrs.evolve(problem, warning=not is_needed)
@@ -96,8 +86,6 @@ def _readers(rules: Rules) -> Iterator[_Reader]:
         tls = backend.tls
         if tls is not None:
             yield backend.section, CLIENT_CERTIFICATE, None, partial(_of_servers, tls)
-        if backend.via is not None:
-            yield backend.section, "via", None, partial(_of_proxy, backend.via)
     yield from _readers_of_strings(rules)
     for file in named_files(rules):
         if file.row.reader:
@@ -146,10 +134,6 @@ def _of_servers(tls: ServerTLS) -> Iterable[tuple[str, float]]:
 
     identity = BackendTLS(tls).identity
     return () if identity is None else [identity.valid_until]
-
-
-def _of_proxy(via: Via) -> None:
-    read_password(via)
 
 
 def _of_server(server: Server) -> None:

@@ -239,8 +239,14 @@ class CrowdSecTests(TestCase):
             f"it rejects the key in '{self.key}'; create one with 'cscli bouncers add'",
         )
         for content, expected in (
-            ("", f"there is no key in '{self.key}'; write it as the only line"),
-            ("a\nb", f"there is no key in '{self.key}'; write it as the only line"),
+            (
+                "",
+                f"'{self.key}' does not hold one line of at most 65536 characters with a secret; write it there",
+            ),
+            (
+                "a\nb",
+                f"'{self.key}' does not hold one line of at most 65536 characters with a secret; write it there",
+            ),
         ):
             self.asking.problem, self.asking._skip = "", 0
             self.key.write_text(content)

@@ -293,7 +293,7 @@ class TroubleTests(ConsulCase):
         self.consul_pool(token=Path("/nowhere/token"))
         await self.until(lambda: len(self.logs) > self.said_before)
         [line] = self.said()
-        self.assertIn("the token in /nowhere/token cannot be read: No such file", line)
+        self.assertIn("cannot read '/nowhere/token': No such file", line)
         self.assertEqual(pool.members, [])
 
     async def test_may_see_nothing(self) -> None:

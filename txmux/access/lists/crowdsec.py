@@ -18,9 +18,8 @@ from twisted.logger import Logger
 from txmux.access.bans import banned_network
 from txmux.access.lists.current import Packed, pack
 from txmux.errors import MuxError
-from txmux.files import read_secret
 from txmux.net.http import NotConnectedError, ResponseTimeoutError, request
-from txmux.net.turns import look_in_thread
+from txmux.net.secrets import secret_of
 from txmux.rules.model import IPNetwork, NetworkSet
 from txmux.wire.jsontext import JsonLists
 
@@ -142,10 +141,7 @@ class CrowdSec:
     async def _answer(self) -> DecisionsReader:
         reader = DecisionsReader(self._reactor.seconds())
         startup = "false" if self._is_known else "true"
-        try:
-            key = await look_in_thread(read_key, self._key)
-        except OSError as error:
-            raise _AwayError(f"cannot read '{self._key}': {error.strerror}") from None
+        key = await secret_of(self._key)
         try:
             answer = await request(
                 self._reactor,
@@ -171,17 +167,6 @@ class CrowdSec:
                 f"it rejects the key in '{self._key}'; create one with 'cscli bouncers add'"
             )
         raise _AwayError(f"it answers {answer.status}")
-
-
-def read_key(path: Path) -> str:
-    """Read the key of a bouncer; a `MuxError` if there is none."""
-    try:
-        secret = read_secret(path)
-    except OSError as error:
-        raise _AwayError(f"cannot read '{path}': {error.strerror}") from None
-    if not secret:
-        raise _AwayError(f"there is no key in '{path}'; write it as the only line")
-    return secret
 
 
 def seconds_in(duration: str) -> float:

@@ -14,9 +14,8 @@ from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 
 from txmux.errors import cause_of
-from txmux.files import read_bytes
 from txmux.net.redis import RedisError, RedisProtocol, reason
-from txmux.net.turns import look_in_thread
+from txmux.net.secrets import read_text, secret_of
 from txmux.rules.model.settings import Store
 
 STEADY = 4.0
@@ -41,19 +40,6 @@ class SharingTimes:
 SHARING_TIMES = SharingTimes()
 
 
-def read_password(path: Path) -> str:
-    """Read the password of Redis, from which the key of shared certificates is derived, too; a `RedisError` if there is none."""
-    try:
-        password = read_bytes(path).decode().strip()
-    except OSError as error:
-        raise RedisError(f"cannot read '{path}': {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise RedisError(f"'{path}' is not text") from None
-    if not password:
-        raise RedisError(f"'{path}' is empty")
-    return password
-
-
 @attrs.define(eq=False, slots=False)
 class RedisConnection:
     """Connects, and reconnects: at once, then after delays that double until a connection has lasted.
@@ -64,6 +50,9 @@ class RedisConnection:
         check: The command by which a connection is checked.
         first: A command at the start of each connection.
         on_message: See `RedisProtocol`.
+
+    Attributes:
+        secret: The password of the present connection; empty without one.
     """
 
     _reactor: Any
@@ -82,6 +71,7 @@ class RedisConnection:
     _trying: Deferred[Any] | None = attrs.field(default=None, init=False)
     _made: RedisProtocol | None = attrs.field(default=None, init=False)
     protocol: RedisProtocol | None = attrs.field(default=None, init=False)
+    secret: str = attrs.field(default="", init=False)
 
     def start(self) -> None:
         if self._stopped:
@@ -92,7 +82,7 @@ class RedisConnection:
 
     async def _connect(self) -> None:
         path = self._password
-        secret = None if path is None else await look_in_thread(read_password, path)
+        self.secret = "" if path is None else await secret_of(path, read_text)
         factory = Factory.forProtocol(self._protocol)
         factory.noisy = False
         connecting: Any = self._endpoint().connect(factory)
@@ -100,8 +90,8 @@ class RedisConnection:
         protocol: RedisProtocol = await connecting
         self._made = protocol
         protocol.lost.addCallback(self._lost)
-        if secret is not None:
-            await protocol.execute("AUTH", *filter(None, [self._store.user]), secret)
+        if self.secret:
+            await protocol.execute("AUTH", *filter(None, [self._store.user]), self.secret)
         if self._store.database:
             await protocol.execute("SELECT", self._store.database)
         checked = await protocol.execute(*self._check)
@@ -211,6 +201,10 @@ class RedisClient:
             self._connections.append(
                 RedisConnection(*place, ("PING",), subscribing, on_message, times)
             )
+
+    @property
+    def secret(self) -> str:
+        return self._connections[0].secret
 
     def start(self) -> None:
         for connection in self._connections:

@@ -11,21 +11,14 @@ from twisted.internet.interfaces import IAddress, IConnector
 from twisted.internet.protocol import ClientFactory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
-from txmux.errors import MuxError, cause_of
-from txmux.files import read_secret
+from txmux.errors import cause_of
 from txmux.net.sockets.plainsocket import congestion_by_host
 from txmux.rules.model import Server, Via
-from txmux.wire.tunnel.request import LONGEST_LOGIN, ProxyRefusedError, TunnelRequest, TunnelTarget
+from txmux.wire.tunnel.request import ProxyRefusedError, TunnelRequest, TunnelTarget
 
 if TYPE_CHECKING:
     from txmux.backends.connect.dial import Dial
     from txmux.backends.connect.source import Sources
-
-
-class PasswordFileError(MuxError):
-    """The file with the password of a proxy cannot be used."""
-
-    key = "via"
 
 
 class ForwardProxy:
@@ -36,7 +29,7 @@ class ForwardProxy:
         sources: Those from which the proxy is connected to.
 
     Attributes:
-        password: Set by the owner, from `read_password`.
+        password: Set by the owner.
     """
 
     def __init__(
@@ -82,22 +75,6 @@ class ForwardProxy:
         attempt.left = [partial(connect, address) for address in addresses]
         attempt.start()
         return attempt.cancel
-
-
-def read_password(via: Via) -> str:
-    """Read the password of a proxy; empty if it takes none. Raises `PasswordFileError`."""
-    path = via.password
-    if path is None:
-        return ""
-    try:
-        password = read_secret(path)
-    except OSError as problem:
-        raise PasswordFileError(f"cannot read '{path}': {problem.strerror}") from None
-    if not 0 < len(password) <= LONGEST_LOGIN:
-        raise PasswordFileError(
-            f"'{path}' does not hold one line of ASCII with a password; write it there"
-        )
-    return password
 
 
 class _Attempt(ClientFactory):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from random import Random
 from typing import Any, TypeAlias
 from urllib.parse import quote, urlencode, urlsplit
@@ -17,9 +16,8 @@ from txmux.backends.names.lookup import Lookup
 from txmux.backends.names.question import LookupFailedError
 from txmux.backends.pool.member import ResolvedAddress
 from txmux.errors import MuxError, printable
-from txmux.files import read_secret
 from txmux.net.http import HttpResponse, ResponseTimeoutError, request
-from txmux.net.turns import look_in_thread
+from txmux.net.secrets import secret_of
 from txmux.rules.model import Backend, ConsulService
 from txmux.telemetry.sources import Source
 from txmux.transport import is_address
@@ -260,10 +258,7 @@ class ConsulFinder:
         url = f"{base}{path}{'?' if query else ''}{urlencode(query)}"
         headers = {"Accept": "application/json"}
         if self._token is not None:
-            try:
-                headers["X-Consul-Token"] = await look_in_thread(read_token, self._token)
-            except OSError as error:
-                raise NotConsulError(f"cannot read {self._token}: {error.strerror}") from None
+            headers["X-Consul-Token"] = await secret_of(self._token)
         # Consul itself waits for up to a sixteenth longer.
         seconds = _GRACE + (wait * 17 / 16 if index else 0.0)
         return await request(
@@ -289,14 +284,3 @@ def _refusal(answer: HttpResponse) -> str:
     shown = printable(" ".join(text.split()), _FIRST)
     hint = "; see 'token=' of 'consul'" if answer.status == _NOT_ALLOWED else ""
     return f"answers {answer.status}{f' ({shown})' if shown else ''}{hint}"
-
-
-def read_token(path: Path) -> str:
-    """Read the token of an agent; a `MuxError` if there is none."""
-    try:
-        token = read_secret(path)
-    except OSError as error:
-        raise NotConsulError(f"the token in {path} cannot be read: {error.strerror}") from None
-    if not token or " " in token:
-        raise NotConsulError(f"{path} does not hold one line with a token")
-    return token

@@ -345,7 +345,7 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Settings(), {
         "the format of its lines"),
     "resolvers": SectionKey(RESOLVERS, example="127.0.0.1:8600", shapes_others=True, meaning=
         "the [name servers](#how-names-are-looked-up) for the names of servers; without it the system's"),
-    "consul": SectionKey(CONSUL, example="http://127.0.0.1:8500 token=/etc/txmux/secrets/consul.token", opens="supervisor", is_secret=True, reader="txmux.backends.names.consul:read_token", shapes_others=True, meaning=
+    "consul": SectionKey(CONSUL, example="http://127.0.0.1:8500 token=/etc/txmux/secrets/consul.token", opens="supervisor", is_secret=True, reader="txmux.net.secrets:read_key", shapes_others=True, meaning=
         "Consul's HTTP API, for servers such as [`consul:web`](#services-of-consul)"),
     "user": SectionKey(_USER, example="txmux", meaning=
         "the [user](#user-and-group) to switch to once the service listens. Needs root"),
@@ -363,9 +363,9 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Settings(), {
         "an endpoint with only `/metrics`, `/healthz` and `/readyz`, without a secret"),
     "grace": SectionKey(_ANY_DURATION, example="10s", meaning=
         "when the service stops: how long `/readyz` answers 503 while clients are still accepted, for balancers in front"),
-    "crowdsec_key": SectionKey(SECRET, example="/etc/txmux/secrets/crowdsec.key", opens="supervisor", is_secret=True, reader="txmux.access.lists.crowdsec:read_key", shapes_others=True, meaning=
+    "crowdsec_key": SectionKey(SECRET, example="/etc/txmux/secrets/crowdsec.key", opens="supervisor", is_secret=True, reader="txmux.net.secrets:read_key", shapes_others=True, meaning=
         "a file with the key for [`crowdsec:` networks](#networks-from-other-sources)"),
-    "shared_limits": SectionKey(_STORE, example="redis://10.0.0.9:6379/0 password=/etc/txmux/secrets/redis.password", opens="worker", is_secret=True, reader="txmux.access.shared.client:read_password", loads=_modules_of, meaning=
+    "shared_limits": SectionKey(_STORE, example="redis://10.0.0.9:6379/0 password=/etc/txmux/secrets/redis.password", opens="worker", is_secret=True, reader="txmux.net.secrets:read_text", loads=_modules_of, meaning=
         "a Redis by which several machines share [bans and limits](#shared-limits)"),
     "acme": SectionKey(_ACME, default="off", example="letsencrypt", shapes_others=True, loads=modules("txmux.client.tls.challenge"), meaning=
         "the authority of [`terminate_tls = acme`](#certificates-by-acme): Let's Encrypt, or the URL of an ACME directory"),

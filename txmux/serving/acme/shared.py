@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from txmux.access.shared.client import RedisClient, read_password
+from txmux.access.shared.client import RedisClient
 from txmux.net.redis import RedisError
 from txmux.rules.model.settings import Store
 from txmux.telemetry.sources import Source
@@ -53,7 +53,6 @@ class SharedCertificates:
         self, reactor: Any, store: Store, password: Path | None, now: Callable[[], float]
     ) -> None:
         self._reactor = reactor
-        self._password = password
         self._now = now
         self._secret: bytes | None = None
         self._cipher: AESGCM | None = None
@@ -76,12 +75,7 @@ class SharedCertificates:
         return self._client.stop()
 
     def _connected(self) -> None:
-        try:
-            secret = b"" if self._password is None else read_password(self._password).encode()
-        except RedisError as problem:
-            self._cipher = self._secret = None
-            self.source.failed(str(problem))
-            return
+        secret = self._client.secret.encode()
         if secret != self._secret:
             made = Scrypt(salt=_PREFIX.encode(), length=32, n=2**14, r=8, p=1).derive(secret)
             self._secret, self._cipher = secret, AESGCM(made)
