@@ -39,17 +39,12 @@ def clients_document(answers: Iterable[Iterable[Row]], limit: int) -> list[Clien
 
 def _client(source: str, values: Sequence[Any], now: float) -> ClientDocument:
     active, ended, recent, bytes_in, bytes_out, refused, unrecognised, since = values
+    rate = round(rate_of(recent, since, now), 3)
     return {
-        "source": source,
-        "active": active,
-        "connections": ended + active,
-        "rate": round(rate_of(recent, since, now), 3),
-        "bytes_in": bytes_in,
-        "bytes_out": bytes_out,
-        "refused": refused,
-        "unrecognised": unrecognised,
-        "since": since,
-    }
+        "source": source, "active": active, "connections": ended + active, "rate": rate,
+        "bytes_in": bytes_in, "bytes_out": bytes_out, "refused": refused,
+        "unrecognised": unrecognised, "since": since,
+    }  # fmt: skip
 
 
 class RefusedClients:

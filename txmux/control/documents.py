@@ -89,14 +89,12 @@ def connection_document(one: Served) -> documents.ConnectionDocument:
         state=one.state,
         age_ms=round(age, 1),
         idle_ms=round(max(0.0, idle), 1),
-        bytes_in=relayed.bytes_in,
-        bytes_out=relayed.bytes_out,
         datagrams_in=datagrams_in,
         datagrams_out=datagrams_out,
         generation=one.configuration.version,
         worker=None,  # the supervisor knows it
     )
-    return row_of(documents.ConnectionDocument, live, one.record)
+    return row_of(documents.ConnectionDocument, live, relayed, one.record)
 
 
 def routes_document(
@@ -310,13 +308,9 @@ def _server(
     # A server with one address up is up.
     best = min(addresses, key=lambda address: _WORST_LAST.index(address["state"]), default=None)
     state: documents.StateDocument = best or {
-        "state": UNRESOLVED,
-        "why": "its name has no address yet",
-        "since": None,
-        "weight": server.weight,
-        "effective_weight": server.weight,
-        "check": None,
-    }
+        "state": UNRESOLVED, "why": "its name has no address yet", "since": None,
+        "weight": server.weight, "effective_weight": server.weight, "check": None,
+    }  # fmt: skip
     since = order.since if order.held is not None and not server.down else state["since"]
     rate, first_byte_ms = rates.of_server(totals)
     failure: documents.LastFailure | None = None

@@ -369,13 +369,8 @@ def unrouted(status: Row, routes: Iterable[Row]) -> Iterator[Row]:
 def attention_items(status: Row) -> list[Row]:
     """Return what needs attention, the worst first; items of older versions have a text, and perhaps a topic."""
     bare: Row = {
-        "level": "warning",
-        "what": "service",
-        "cause": "",
-        "since": None,
-        "do": "",
-        "link": "",
-    }
+        "level": "warning", "what": "service", "cause": "", "since": None, "do": "", "link": "",
+    }  # fmt: skip
     items = [
         {**bare, **(item if isinstance(item, Mapping) else {"text": item})}
         for item in status.get("attention", ())

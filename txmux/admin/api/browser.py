@@ -13,12 +13,9 @@ _POLICY = (
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 _TYPES = {
-    "page.css": "text/css; charset=utf-8",
-    "login.js": "text/javascript; charset=utf-8",
-    "page.js": "text/javascript; charset=utf-8",
+    **dict.fromkeys(("page.css", "uPlot.min.css"), "text/css; charset=utf-8"),
+    **dict.fromkeys(("login.js", "page.js", "uPlot.iife.min.js"), "text/javascript; charset=utf-8"),
     "icon.svg": "image/svg+xml",
-    "uPlot.min.css": "text/css; charset=utf-8",
-    "uPlot.iife.min.js": "text/javascript; charset=utf-8",
 }
 
 BASIC = "/enter"
