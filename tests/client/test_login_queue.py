@@ -60,7 +60,7 @@ class LoginQueueTest(SynchronousTestCase):
     def test_forgiven(self) -> None:
         for source in (1, 2):
             self.queue.judged(source, is_right=False)
-        self.now = 601
+        self.now = 600
         self.queue.add(3, "second")
         self.queue.add(1, "first")
         self.assertEqual([self.queue.take(), self.queue.take()], ["first", "second"])

@@ -85,8 +85,7 @@ def _note_server(client: Client, backend: Backend, transport: ITransport) -> Non
     if backend.mptcp:
         record_multipath(client.record, transport)
     loop_detector = client.runtime.loop_detector
-    if client.hop:
-        loop_detector.forget(client.hop)
+    loop_detector.forget(client.hop)
     # With a header of this service before them, the client's own bytes are none.
     is_first = backend.proxy_protocol == "off" and bool(backend.names)
     noted = loop_detector.record(transport, client.transport, may_forge_header=is_first)

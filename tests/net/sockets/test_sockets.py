@@ -15,18 +15,31 @@ from twisted.internet.interfaces import IListeningPort, ITCPTransport
 from twisted.internet.task import Clock, deferLater
 from twisted.logger import capturedLogs
 from twisted.python.failure import Failure
-from twisted.trial.unittest import TestCase
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
 from tests.support.peers import Peer, PeerClientFactory, PeerFactory, make_stalled_port, reactor
 from tests.support.ports import free_port
 from tests.support.queues import until_queued
 from txmux.client.socket_options import keepalive_options
-from txmux.net.sockets.client import SocketConnector
+from txmux.net.sockets.client import SocketConnector, socket_name
 from txmux.net.sockets.descriptors import Descriptors
 from txmux.net.sockets.plainsocket import LeanSocket
 from txmux.net.sockets.poller import READ, Poller, after_turn
 from txmux.net.sockets.port import SocketPort
+
+
+class NameTest(SynchronousTestCase):
+    def test_only_addresses_are_connected_without_a_look_up(self) -> None:
+        for kind, host, expected in (
+            ("tcp", "192.0.2.1", (socket.AF_INET, ("192.0.2.1", 80))),
+            ("tcp", "2001:db8::1", (socket.AF_INET6, ("2001:db8::1", 80))),
+            ("tcp", "www.example", None),
+            ("srv", "192.0.2.1", None),
+            ("srv", "2001:db8::1", None),
+            ("unix", "", (socket.AF_UNIX, "/run/x")),
+        ):
+            self.assertEqual(socket_name(kind, host, 80, "/run/x"), expected, (kind, host))
 
 
 class _From:

@@ -5,13 +5,14 @@ import socket
 from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.logger import capturedLogs, eventAsText
-from twisted.trial.unittest import TestCase
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.interop.children import PATIENCE
 from tests.support.docker import NETWORK, DockerPlayed, inspected
@@ -31,6 +32,17 @@ include = *.provided
 endpoint = 127.0.0.1:8443
 """
 LABELS = {"txmux.match": "any"}
+
+
+class GoneTest(SynchronousTestCase):
+    def test_container_that_goes_while_it_is_asked_for_is_forgotten(self) -> None:
+        async def get(_: str) -> None:
+            return None
+
+        state: Any = SimpleNamespace(_api=SimpleNamespace(get=get), _known={"x": (1, None)})
+        looking = provider.Follower._inspect(state, "x", 1)
+        self.successResultOf(Deferred.fromCoroutine(looking))
+        self.assertEqual(state._known, {})
 
 
 class ServiceAsked:

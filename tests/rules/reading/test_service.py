@@ -82,6 +82,10 @@ class KeysTest(SynchronousTestCase):
         self.assertEqual(read("admin = auto\nmetrics = off\ngrace = 0s"), settings)
         self.assertEqual(read("admin = off").admin, ())
 
+    def test_rules_are_watched_no_oftener_than_each_second(self) -> None:
+        self.assertEqual(read("watch_rules = 1s").watch_rules, 1.0)
+        self.assertRaises(RulesError, read, "watch_rules = 999ms")
+
     def test_endpoints(self) -> None:
         for text in ("127.0.0.1:9", "[::1]:9", "tcp:9:interface=127.0.0.1", "tcp6:9", ":9"):
             settings = read(f"admin = {text}\n{TOKEN}")

@@ -22,6 +22,7 @@ from tests.support.mux import VirtualTime
 from tests.support.peers import Peer, PeerFactory, listen, reactor
 from txmux.net.http import HttpResponse
 from txmux.rules.model import Settings
+from txmux.serving.acme import authority
 from txmux.serving.acme.authority import Authority, AuthorityError, UnusableError
 from txmux.serving.acme.folder import AcmeFolder
 from txmux.telemetry.sources import Source
@@ -110,6 +111,21 @@ _VALUES = st.recursive(
     max_leaves=20,
 )
 _URLS = {name: f"https://a.test/{name}" for name in ("newNonce", "newAccount", "newOrder")}
+
+
+class NameTest(AuthorityCase):
+    async def test_check_of_another_name_is_not_answered(self) -> None:
+        offered = {"type": "tls-alpn-01", "token": "t", "url": "u"}
+
+        async def post(_: str) -> dict[str, Any]:
+            identifier = {"type": "dns", "value": "other.example"}
+            return {"status": "pending", "challenges": [offered], "identifier": identifier}
+
+        asking = self.authority(1)
+        self.patch(asking, "_post", post)
+        self.patch(authority, "_json", lambda answer: answer)
+        with self.assertRaisesRegex(UnusableError, f"not check {_NAME}, but other.example"):
+            await asking._authorize(_NAME, "x", self.fail)
 
 
 class _Liar(Authority):

@@ -107,6 +107,19 @@ class RelayedTest(MuxTestCase):
         await client.is_lost()
         await self.assert_ended(peer, reason="drained", bytes_in=1)
 
+    async def test_a_look_at_the_peers_takes_the_place_of_the_next_one(self) -> None:
+        for self.relay in ("auto", "portable"):
+            await self.relayed()
+            relay, before = self.only().stage.relay, self.time.clock.getDelayedCalls()
+            self.time.advance(0.5)
+            relay.check_peers()
+            after = self.time.clock.getDelayedCalls()
+            self.assertEqual(len(after), len(before))
+            self.client.reset()
+            await self.until_logged()
+            self.records.clear()
+            self.backend = PeerFactory()
+
     async def options(self, **settings: Any) -> list[tuple[int, ...]]:
         port = self.mux([route("any", backend_at(self.backend_port()))], **settings)
         client = await self.connect(port, b"x")
