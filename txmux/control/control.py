@@ -81,7 +81,6 @@ from txmux.telemetry.counting.snapshot import (
     totals,
     unrouted,
 )
-from txmux.telemetry.documents import row_of
 from txmux.telemetry.formatting import counted, duration
 from txmux.telemetry.lines import LOST_LINES
 from txmux.telemetry.sources import Source, SourceLog, worst
@@ -299,10 +298,7 @@ class Control:
                 "active": len(self.bans),
                 "shared": "lost" if is_lost else self._sharing.state,
             },
-            "attention": [
-                row_of(documents.AttentionDocument, item)
-                for item in await self.attention(reports, backends)
-            ],
+            "attention": [item.as_json() for item in await self.attention(reports, backends)],
             "incomplete": reports.lacking,
         }
 

@@ -13,6 +13,7 @@ import attrs
 from attrs.validators import min_len
 from twisted.logger import Logger
 
+from txmux.telemetry.documents import AttentionDocument, row_of
 from txmux.telemetry.formatting import duration
 from txmux.telemetry.presentation import attention_text
 
@@ -61,9 +62,8 @@ class AttentionItem:
     def key(self) -> tuple[str, str]:
         return self.what, self.subject or self.text
 
-    def as_json(self) -> dict[str, Any]:
-        fields = ("level", "what", "text", "cause", "since", "do", "link")
-        return {name: getattr(self, name) for name in fields}
+    def as_json(self) -> AttentionDocument:
+        return row_of(AttentionDocument, self)
 
 
 @attrs.frozen(eq=False)
