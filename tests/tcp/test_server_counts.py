@@ -138,13 +138,25 @@ class ServerFirstTest(ServerFirstCase):
         await self.ended(client, server)
         self.assertEqual(counted(self.factory), {"asked": 1, "answered": 1})
 
+    async def test_half_a_request_counts_for_nothing(self) -> None:
+        """Where clients are connected at once, too: a server does well to wait for the rest."""
+        client = await self.connect(self.mux(default=backend_at(self.backend_port())))
+        server = await self.backend.peer()
+        client.send(b"GET / HTTP/1.1\r\nHost: a\r\n")
+        await server.has(25)
+        self.assertEqual(counted(self.factory), {})
+        server.send(b"HTTP/1.1 408 Request Timeout\r\n\r\n")
+        await client.has(32)
+        self.assertEqual(counted(self.factory), {"answered": 1})
+        await self.ended(client, server)
+
     async def test_wait_counts_from_the_first_byte_of_the_client(self) -> None:
         client = await self.connect(self.mux(default=backend_at(self.backend_port())))
         server = await self.backend.peer()
         self.time.advance(5)
         self.assertEqual(counted(self.factory), {})
-        client.send(b"EHLO x")
-        await server.has(6)
+        client.send(b"EHLO x\r\n")
+        await server.has(8)
         self.assertEqual(counted(self.factory), {"asked": 1})
         self.time.advance(0.25)
         server.send(b"hello")

@@ -188,7 +188,7 @@ class KernelSide(MovableSide):
     @override
     def data_received(self, data: bytes) -> None:
         if not self.received:
-            self.relay.side_began(self)
+            self.relay.side_began(self, data)
         self.received += len(data)
         self.other.write(data)
 
@@ -268,7 +268,7 @@ class KernelSide(MovableSide):
             return False
         relay = self.relay
         if not self.received:
-            relay.side_began(self)
+            relay.side_began(self, VIEW[:count])
         self.received += count
         self.last_byte_at = relay.seconds()
         self._much = _MUCH if count == FULL else 0

@@ -59,7 +59,7 @@ class PortableSide(RelaySide):
         if not self.other.is_closed:
             relay = self.relay
             if not self.received:
-                relay.side_began(self)
+                relay.side_began(self, data)
             self.received += len(data)
             if not relay.ending:
                 self.last_byte_at = relay.seconds()

@@ -34,6 +34,11 @@ _MAX_FINAL_BYTES = 128
 answers have more."""
 _STEPS = 32  # different timer lengths for adopted connections
 
+
+def _ignore(_is_servers: bool, _data: bytes | memoryview) -> None:  # noqa: FBT001 - of a callback
+    """The callback for first bytes while there is no other."""
+
+
 _log = Logger()
 
 
@@ -147,7 +152,7 @@ class Relay:
 
     Attributes:
         ending: Whether one side is closed and the other is being closed.
-        on_first_byte: Called at the first byte of each peer, with whether it is the server's. A relay that was adopted may
+        on_first_byte: Called at the first bytes of each peer, with whether they are the server's, and with them. A relay that was adopted may
             call it for a peer that has sent bytes before.
     """
 
@@ -183,7 +188,7 @@ class Relay:
         self._max_duration_timer: IDelayedCall | None = None
         self._unsent: int | None = None
         self.ending = False
-        self.on_first_byte: Callable[[bool], object] = bool
+        self.on_first_byte: Callable[[bool, bytes | memoryview], object] = _ignore
 
     def start(self, pending: bytes, *, client_finished: bool) -> None:
         """Start forwarding; `pending` are bytes that the client has sent already."""
@@ -300,8 +305,8 @@ class Relay:
 
     # What the sides report.
 
-    def side_began(self, side: RelaySide) -> None:
-        self.on_first_byte(side is self._server)
+    def side_began(self, side: RelaySide, data: bytes | memoryview) -> None:
+        self.on_first_byte(side is self._server, data)
 
     def side_finished(self, side: RelaySide) -> None:
         """Pass a half-close on, or end when both sides have finished."""

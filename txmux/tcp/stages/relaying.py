@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from txmux.telemetry.reasons import AbortReason, RelayReason
     from txmux.telemetry.record import ConnectionRecord, ConnectionState
 
+_LONGEST_REQUEST = 1 << 14  # bytes of one that are looked at
+
 
 @attrs.define(eq=False)
 class Relaying(Stage):
@@ -91,14 +93,18 @@ class Relaying(Stage):
         if not self._is_answered:
             self.relay.on_first_byte = self._first_byte_came
 
-    def _first_byte_came(self, is_servers: bool) -> None:  # noqa: FBT001 - of a callback
+    def _first_byte_came(self, is_servers: bool, data: bytes | memoryview) -> None:  # noqa: FBT001 - of a callback
         client, upstream, member = self._client, self._upstream, self._member
         if self._is_answered or upstream is None or member is None:
             return
         now = client.elapsed_ms()
         if self._asked_ms is None:
             self._asked_ms = _connected_ms(client.record) if is_servers else now
-            member.counts.asked(source_number(client.record.client))
+            if is_servers:
+                member.counts.asked(source_number(client.record.client))
+            else:
+                client.first_sent = bytes(data[:_LONGEST_REQUEST])
+                count_asked(client, member.counts)
         if is_servers:
             self._is_answered = True
             member.counts.answered(upstream.counts, now - self._asked_ms)
