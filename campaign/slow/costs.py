@@ -1,4 +1,4 @@
-"""What a reload of one line costs where there is time enough: for a good client, for each process, and in memory."""
+"""What a reload of one line and an upgrade cost where there is time enough: for a good client, for each process, and in memory."""
 
 from __future__ import annotations
 
@@ -132,6 +132,22 @@ def reload_costs(routes: int, report: Report, undone: Undone) -> None:
     service.judge()
 
 
+def upgrade_costs(routes: int, report: Report, undone: Undone) -> None:
+    """Upgrade, and measure the longest wait of a good client meanwhile; of several upgrades the best counts."""
+    service = Service(undone, report, 0, routes, visits=0.02)
+    service.begin(20)
+    quiet, waits = _waits(service, _QUIET), []
+    for _ in range(_RELOADS):
+        began = time.monotonic()
+        service.upgrade()
+        waits.append(_waits(service, 2.0, began))
+    found = f"{', '.join(f'{wait * 1000:.0f}' for wait in waits)} ms, else {quiet * 1000:.0f} ms"
+    service.figures["longest waits of a good client"] = found
+    if min(waits) - quiet > _MOST_WAIT:
+        service.defects.append(f"a good client waits: {found}")
+    service.judge()
+
+
 def _waits(service: Service, seconds: float, since: float | None = None) -> float:
     """Look on for some seconds, and give the longest that a client has waited that came meanwhile, or since then."""
     began = time.monotonic() if since is None else since
@@ -141,7 +157,10 @@ def _waits(service: Service, seconds: float, since: float | None = None) -> floa
     return max(((one.came_at or now) - one.began for one in visits), default=0.0)
 
 
-TRIALS = tuple(
-    Trial(f"reload of one line, {routes:,} routes", partial(reload_costs, routes))
-    for routes in _MOST_CPU
+TRIALS = (
+    *(
+        Trial(f"reload of one line, {routes:,} routes", partial(reload_costs, routes))
+        for routes in _MOST_CPU
+    ),
+    Trial("upgrade, 5,000 routes", partial(upgrade_costs, 5000)),
 )

@@ -25,16 +25,15 @@ from tests.service.test_privileges import python_for_everybody
 _BROKEN = """
 import sys
 if "txmux" in sys.orig_argv:
-    from txmux.processes.supervisor.supervisor import Supervisor
+    from txmux.processes.upgrade.worker_transfers import WorkerTransfers
 
-    state = Supervisor.state_to_hand_over
+    pause = WorkerTransfers.pause
 
-    async def broken(self, **told):
-        if not self.transfers.accepting:
-            raise RuntimeError("what nobody thought of")
-        return await state(self, **told)
+    async def broken(self):
+        await pause(self)
+        raise RuntimeError("what nobody thought of")
 
-    Supervisor.state_to_hand_over = broken
+    WorkerTransfers.pause = broken
 """
 
 

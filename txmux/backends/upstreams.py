@@ -400,6 +400,8 @@ class Upstreams:
                     restored.setdefault(fields["backend"], []).append(health)
         for upstream in self._upstreams.values():
             states = restored.get(upstream.backend.name, [])
+            if upstream.pool.has_taken_over and not states:
+                continue  # as most of thousands, when the state comes again
             for member in upstream.pool.members if states else ():
                 if member.health not in states and not is_name(member.server):
                     member.health.came_at = None  # it is new in the rules, which have changed

@@ -247,7 +247,7 @@ class HostileProcessTest(CountersCase):
             old._cells[at] = 2**64 - 1
         new = Counters()
         new.extend(self.rules)
-        arguments, descriptors = self.counters.handed_over()[0]
+        arguments, descriptors = self.counters.programs()[0].handed_over()
         reads, writes = os.pipe()
         os.set_blocking(reads, False)
         new.take_over([reads, *map(os.dup, descriptors[1:])], **arguments)

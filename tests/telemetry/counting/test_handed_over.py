@@ -46,7 +46,8 @@ class HandedOverTest(SynchronousTestCase):
         self.column = self.old.column(1)
 
     def hand_over(self, *, other_format: bool = False) -> None:
-        for number, (told, descriptors) in enumerate(self.old.handed_over()):
+        for number, program in enumerate(self.old.programs()):
+            told, descriptors = program.handed_over()
             if other_format and not number:
                 told["format"] = "another"
                 told["all"][0]["unknown\nkind"] = {"x": 1}

@@ -111,6 +111,7 @@ class BackendPool:
         self._in_shortage = self._is_short()
         # A pool of prepared rules shares health with the current pool, and must not change it before `commit`.
         self._is_current = not self._backend_health.others(self)
+        self.has_taken_over = False
         self._start_until = self._seconds() + _START if self._is_current else 0.0
         self._answered: set[Server] = set()
         if self._is_current:
@@ -543,7 +544,7 @@ class BackendPool:
         """Become the current pool of the backend, when a reload is committed."""
         for member in self.members:
             self._restore_if_unchecked(member)
-        self._is_current = True
+        self._is_current = self.has_taken_over = True
         here = {id(member.health) for member in self.members}
         for other in self._backend_health.others(self):
             for member in other.members:

@@ -308,8 +308,8 @@ class HealthRegistry:
 
     def hold(self, backends: Mapping[str, float]) -> None:
         """Let the clients of these backends wait until a time of the monotonic clock, and release those of all others."""
-        self._held = backends
-        for backend, backend_health in self._backend_health.items():
+        before, self._held = self._held, backends
+        for backend, backend_health in self._backend_health.items() if before or backends else ():
             backend_health.line.hold_until(backends.get(backend, 0.0))
 
     def is_held(self, backend: str) -> bool:

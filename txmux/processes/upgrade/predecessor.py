@@ -34,6 +34,7 @@ class Predecessor:
         self._end = end
         self._limits: int | None = None
         self._channel: Channel | None = None
+        self._lent: object = None  # the columns
         end.settimeout(_PATIENCE)
         descriptors: list[int] = []
         try:
@@ -91,20 +92,25 @@ class Predecessor:
             with suppress(ChannelError):  # the old process has ended
                 await self._channel.ask(messages.EXITS, seconds=_PATIENCE, on=on)
 
-    def count_back(self, counters: Counters, limits: SharedLimits) -> None:
+    def count_back(
+        self, counters: Counters, limits: SharedLimits, *, is_layout_known: bool = False
+    ) -> None:
         """Lend the counters: if this process dies, the old one counts the connections of its workers by them.
 
-        The memory of the limits is the same in both; the old process learns what this one has placed there.
+        With `is_layout_known`, only if workers were started since the last call: of thousands of routes, it takes a while. The memory of the limits is the same in both; the old process learns what this one has placed there.
         """
         if self._channel is not None:
             with suppress(OSError):  # there may be no descriptor left
-                fields, descriptors = counters.handed_over()[0]
-                # The old process has its own past.
+                program = counters.programs()[0]
+                before, self._lent = self._lent, program.columns
+                if is_layout_known and program.columns == before:
+                    return
+                fields, descriptors = program.lent()
                 lent = self._channel.ask(
                     messages.COUNT_BACK,
                     descriptors=descriptors,
                     limits=limits.handed_over(),
-                    **{**fields, "past": [], "all": []},
+                    **fields,
                 )
                 lent.addErrback(lambda failure: failure.trap(ChannelError))
 

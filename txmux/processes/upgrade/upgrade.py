@@ -35,6 +35,7 @@ from txmux.net.channel import messages
 from txmux.net.channel.channel import Channel, ChannelError, PeerGoneError, attach
 from txmux.net.channel.descriptorstream import close_all
 from txmux.net.channel.message import Message
+from txmux.net.turns import in_thread
 from txmux.processes.liveness import MOST_SILENT, HangDetector, activity_of_family
 from txmux.processes.oom import how_killed
 from txmux.processes.privilege.privilege import KEY, READS_BY
@@ -303,7 +304,7 @@ class Upgrade:
     ) -> None:
         """Let a new process serve, and move connections to it, until all have moved that can, or none has for some seconds.
 
-        The others are offered again afterwards. `state` is called now, and again when this process has stopped accepting. After
+        The others are offered again afterwards. `state` is called now, and again just before this process stops accepting. After
         an `UpgradeError`, this process keeps serving.
         """
         successor = self.successor
@@ -315,10 +316,11 @@ class Upgrade:
             self._hand_over()
             # A change that is made from now on would be missing in the state.
             self._endpoints.hold()
+            last_state = await state(again=True)  # while workers still accept, since it takes long
             await self._transfers.pause()
             self._hand_over()  # workers that have become ready since may have clients, too
             left_out = await successor.ask_to_work(
-                messages.SERVE, _ACCEPTS, most_silent=_IDLE, state=await state(again=True)
+                messages.SERVE, _ACCEPTS, most_silent=_IDLE, state=last_state
             )
         except BaseException as problem:
             successor.end()
@@ -384,7 +386,8 @@ class Upgrade:
 
     async def _count_on(self, counters: Counters) -> None:
         try:
-            for fields, descriptors in counters.handed_over():
+            for program in counters.programs():
+                fields, descriptors = await in_thread(program.handed_over)
                 await self.successor.ask_to_work(
                     messages.COUNT_ON, _COUNTS, descriptors=descriptors, **fields
                 )

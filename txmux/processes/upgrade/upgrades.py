@@ -155,7 +155,7 @@ class Upgrades:
             if state:
                 self.expect_connections()
             # Before workers accept, since they take connections from then on, before the commit.
-            predecessor.count_back(resources.counters, supervisor.limits)
+            predecessor.count_back(resources.counters, supervisor.limits, is_layout_known=True)
             supervisor.servers_elsewhere.share()
             await self._accept(transfers)
             left_out = self._leave_out()
@@ -175,7 +175,7 @@ class Upgrades:
                 messages.ADOPT_CONNECTIONS: lambda descriptors, offered=0: transfers.adopt(
                     sockets_of(descriptors), offered
                 ),
-                messages.COUNT_ON: resources.counters.take_over,
+                messages.COUNT_ON: partial(self._count_on, predecessor, supervisor),
                 messages.HANDED_OVER: all_here,
                 messages.RELOAD: partial(_reported, self._reload),
                 messages.RENEW: partial(_reported, self._renew),
@@ -183,6 +183,11 @@ class Upgrades:
             lambda: self._on_predecessor_ended(accept, all_here),
             transfers.processes,
         )
+
+    def _count_on(self, predecessor: Predecessor, supervisor: Supervisor, **lent: Any) -> None:
+        """Take counters over, and lend those of this process while the other one still serves, since it takes a while."""
+        self._resources.counters.take_over(**lent)
+        predecessor.count_back(self._resources.counters, supervisor.limits)
 
     def _leave_out(self) -> list[str]:
         """Close the sockets that the rules lack, and return their keys for the predecessor, which has them, too."""

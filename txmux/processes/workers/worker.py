@@ -11,7 +11,6 @@ from contextlib import ExitStack, nullcontext, suppress
 from functools import partial
 from typing import Any, NoReturn, Protocol
 
-import attrs
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import deferLater
@@ -201,7 +200,7 @@ class Worker:
             counting = channel.ask(
                 messages.COUNT_IN,
                 descriptors=[column.descriptor, life],
-                **attrs.asdict(column.layout),
+                **column.layout.as_json(),
             )
             counting.addErrback(lambda _: None)  # it is logged
 

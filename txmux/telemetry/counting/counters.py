@@ -35,6 +35,8 @@ from txmux.telemetry.sharedmemory import grow, make
 
 _Named = dict[str, dict[str, int]]
 
+_Image = tuple[Mapping[str, int], tuple[list[str], list[int]], bytes]
+
 OWN = 0  # the number of the service's own process, if it serves
 
 
@@ -57,7 +59,7 @@ class Counters:
         self.layout = CounterLayout()
         self.layout.extend([PROCESS.key()])
         self._columns: dict[int, ProcessCounters] = {}
-        self._others: list[_Other] = []
+        self._others: list[CountingProgram] = []
         self._pipe: tuple[int, int] | None = None
         # Sums of processes that have ended, and of earlier programs that could not hand over their memory.
         self._past: list[dict[str, list[int]]] = []
@@ -109,7 +111,7 @@ class Counters:
             for column in self._columns.values():
                 block = column.block(key)
                 block[:] = memoryview(bytes(block.nbytes)).cast("Q")
-            self._spare.setdefault(key.partition("\n")[0], []).append(self.layout.places.pop(key))
+            self._spare.setdefault(key.partition("\n")[0], []).append(self.layout.remove(key))
             del self._until[key]
             self._since.pop(key, None)
         if gone:
@@ -171,11 +173,12 @@ class Counters:
         images = self._images()  # which may add to what is past
         return CountersReading(images, [*self._past])
 
-    def _images(self) -> list[tuple[dict[str, int], bytes]]:
+    def _images(self) -> list[_Image]:
         # In a copy of the layout, a block that is reused meanwhile still belongs to its old key.
-        places = dict(self.layout.places)
-        others = [(its.layout.places, its.tobytes()) for its in self._running_others()]
-        return others + [(places, column.tobytes()) for column in self._columns.values()]
+        places, ordered = dict(self.layout.places), self.layout.ordered()
+        others = ((its.layout, its.tobytes()) for its in self._running_others())
+        images: list[_Image] = [(its.places, its.ordered(), image) for its, image in others]
+        return images + [(places, ordered, its.tobytes()) for its in self._columns.values()]
 
     def _running_others(self) -> list[ProcessCounters]:
         """Return the columns of earlier programs that still run."""
@@ -209,16 +212,11 @@ class Counters:
             weakref.finalize(self, _close, reads, writes)
         return self._pipe
 
-    def handed_over(self) -> list[tuple[dict[str, Any], list[int]]]:
-        """Return the arguments of `take_over` in the next program, as values of JSON, and the descriptors that go with them.
-
-        Both programs map the same memory then, so the next one sees what still happens here. There is one item for this program, and one
-        for each before it that still runs, since each ends by itself. It may fail for want of a descriptor.
-        """
+    def programs(self) -> list[CountingProgram]:
+        """Return this program and each before it that still runs, since each ends by itself; it may fail for want of a descriptor."""
         self.others_ended()
-        past = [_named(blocks) for blocks in self._past]
-        own = _Other(self._both_ends()[0], [*self._columns.values()], os.getpid())
-        return [own.handed_over(past), *(other.handed_over() for other in self._others)]
+        columns, past = [*self._columns.values()], [*self._past]
+        return [CountingProgram(self._both_ends()[0], columns, os.getpid(), past), *self._others]
 
     def take_over(
         self,
@@ -240,7 +238,7 @@ class Counters:
                 ProcessCounters(CounterLayout(**layout), file)
                 for layout, file in zip(layouts, files, strict=True)
             ]
-            other = _Other(life, columns, pid)
+            other = CountingProgram(life, columns, pid)
             weakref.finalize(other, os.close, life)
             self._others.append(other)
         else:
@@ -282,12 +280,13 @@ class Counters:
 
 
 @attrs.define(eq=False)
-class _Other:
-    """Another program that may still count; `life` is the reading end of its pipe, and `pid` its supervisor, if known."""
+class CountingProgram:
+    """A program that may still count; `life` is the reading end of its pipe, `pid` its supervisor, if known, and `past` what it has of others."""
 
     life: int
     columns: list[ProcessCounters]
     pid: int = 0
+    past: Sequence[dict[str, list[int]]] = ()
 
     def has_no_supervisor(self) -> bool:
         try:
@@ -306,16 +305,27 @@ class _Other:
         except BlockingIOError:
             return False
 
-    def handed_over(self, past: Sequence[_Named] = ()) -> tuple[dict[str, Any], list[int]]:
+    def lent(self) -> tuple[dict[str, Any], list[int]]:
+        """Return the arguments of `Counters.take_over` in another program, as values of JSON, and the descriptors that go with them.
+
+        Both programs map the same memory then, so that one sees what still happens here.
+        """
         arguments = {
             "format": FORMAT,
             "pid": self.pid,
-            "layouts": [attrs.asdict(column.layout) for column in self.columns],
-            "past": list(past),
-            "all": [_named(_blocks(column)) for column in self.columns],
+            "layouts": [column.layout.as_json() for column in self.columns],
+            "past": [],
+            "all": [],
         }
         files = [column.descriptor for column in self.columns if column.descriptor is not None]
         return arguments, [self.life, *files]
+
+    def handed_over(self) -> tuple[dict[str, Any], list[int]]:
+        """Return the same with all that has been counted, for the next program; a thread may call it."""
+        arguments, files = self.lent()
+        arguments["past"] = [*map(_named, self.past)]
+        arguments["all"] = [_named(_blocks(column)) for column in self.columns]
+        return arguments, files
 
 
 def _close(*descriptors: int) -> None:
@@ -331,13 +341,13 @@ class CountersReading:
     """The numbers of one moment. Only what is asked for is added up, since there may be very many routes.
 
     Args:
-        columns: Of each process, the places of its blocks, and its cells.
+        columns: Of each process, the places of its blocks, the same in order, and its cells.
         past: Blocks of programs that have ended.
     """
 
     def __init__(
         self,
-        columns: Iterable[tuple[Mapping[str, int], bytes]],
+        columns: Iterable[_Image],
         past: Sequence[Mapping[str, list[int]]],
     ) -> None:
         self._columns = [*columns]
@@ -350,12 +360,8 @@ class CountersReading:
     def counted(self, group: type[Totals]) -> Iterator[tuple[list[str], Sequence[int]]]:
         """Yield the names and cells of the blocks of a group in which anything is counted; all others together cost next to nothing."""
         keys = dict.fromkeys(chain(*self._past))
-        known: Mapping[str, int] | None = None
-        for places, image in self._columns:
-            if places is not known:  # most columns share it
-                known, order = places, sorted(places, key=places.__getitem__)
-                starts = [*map(places.__getitem__, order)]
-            keys |= dict.fromkeys(_counted(order, starts, image))
+        for _, ordered, image in self._columns:
+            keys |= dict.fromkeys(changed_blocks(*ordered, image))
         for key in keys:
             kind, *names = key.split("\n")
             if kind == group.kind and any(cells := self.cells(key)):
@@ -363,7 +369,7 @@ class CountersReading:
 
     def _blocks(self, key: str, size: int) -> list[list[int]]:
         blocks = [block[key] for block in self._past if key in block]
-        for places, image in self._columns:
+        for places, _, image in self._columns:
             start = places.get(key)
             if start is None:
                 continue
@@ -373,20 +379,26 @@ class CountersReading:
         return blocks
 
 
-_CHUNK = 4096  # bytes
-_NOTHING = bytes(_CHUNK)
+_CHUNKS = 1 << 16, 1 << 12  # bytes, of which each is looked at in smaller ones if it has changed
 
 
-def _counted(order: Sequence[str], starts: Sequence[int], image: bytes) -> Iterator[str]:
-    """Yield the keys of the blocks in which something is counted, and of some beside these."""
-    for at in range(0, len(image), _CHUNK):
-        chunk = image[at : at + _CHUNK]
-        # Not with `in`, which takes as long as thirty comparisons.
-        if chunk == _NOTHING or (len(chunk) < _CHUNK and not any(chunk)):
-            continue
-        first = bisect_right(starts, at // CELL) - 1
-        last = bisect_left(starts, (at + _CHUNK) // CELL)
-        yield from order[max(first, 0) : last]
+def changed_blocks(
+    order: Sequence[str], starts: Sequence[int], image: bytes, before: bytes = b""
+) -> Iterator[str]:
+    """Yield the keys of the blocks in which something was counted since an earlier image, or ever, and of some beside these."""
+    large, small = _CHUNKS
+    for begin in _changed(image, before, range(0, len(image), large)):
+        for at in _changed(image, before, range(begin, min(begin + large, len(image)), small)):
+            first = bisect_right(starts, at // CELL) - 1
+            last = bisect_left(starts, (at + small) // CELL)
+            yield from order[max(first, 0) : last]
+
+
+def _changed(image: bytes, before: bytes, chunks: range) -> Iterator[int]:
+    for at in chunks:
+        chunk = image[at : at + chunks.step]
+        if chunk != before[at : at + chunks.step].ljust(len(chunk), b"\0"):
+            yield at
 
 
 def _live(column: ProcessCounters) -> int:
@@ -397,7 +409,7 @@ def _live(column: ProcessCounters) -> int:
 def _blocks(column: ProcessCounters) -> dict[str, list[int]]:
     """Return the blocks of a column that are not all zero."""
     cells, blocks = column.tolist(), {}
-    for key, start in column.layout.places.items():
+    for key, start in dict(column.layout.places).items():  # a thread may read them
         block = cells[start : start + len(_group(key).names)]
         if any(block):
             blocks[key] = block

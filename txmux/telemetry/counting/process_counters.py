@@ -6,6 +6,7 @@ import os
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import filterfalse
+from typing import Any
 
 import attrs
 from attrs.validators import deep_mapping, ge, instance_of
@@ -64,9 +65,25 @@ class CounterLayout:
         factory=dict, validator=deep_mapping(instance_of(str), instance_of(int), instance_of(dict))
     )
     cells: int = attrs.field(default=0, validator=(instance_of(int), ge(0)))
+    _ordered: tuple[list[str], list[int]] | None = attrs.field(default=None, init=False, eq=False)
+
+    def as_json(self) -> dict[str, Any]:
+        return {"places": self.places, "cells": self.cells}
+
+    def ordered(self) -> tuple[list[str], list[int]]:
+        """Return all keys, and where their blocks are, by place; both are as they were when something changes."""
+        if self._ordered is None:
+            order = sorted(self.places, key=self.places.__getitem__)
+            self._ordered = order, [*map(self.places.__getitem__, order)]
+        return self._ordered
+
+    def remove(self, key: str) -> int:
+        self._ordered = None
+        return self.places.pop(key)
 
     def extend(self, keys: Iterable[str], spare: Mapping[str, list[int]] | None = None) -> None:
         """Add blocks for new keys; those of `spare`, by their kind, are used again and removed from it."""
+        self._ordered = None
         for key in keys:
             if key not in self.places:
                 kind = key.partition("\n")[0]
