@@ -12,7 +12,7 @@ from txmux.telemetry.counting.counter_groups import (
     WAITING,
     sources_in,
 )
-from txmux.telemetry.counting.counters import Counters
+from txmux.telemetry.counting.counters import Counters, changed_blocks
 
 _SIZE = len(SERVER.names)
 _PREFIX = f"{SERVER.kind}\n"
@@ -45,8 +45,12 @@ class ServerChanges:
         if now == before:
             return
         self._read[number] = now
+        layout = self._counters.layout
+        # Something has: each process counts its turns.
+        changed = dict.fromkeys(changed_blocks(*layout.ordered(), now, before))
         before = before.ljust(len(now), b"\0")
-        for name, start in self._counters.layout.places.items():
+        for name in changed:
+            start = layout.places[name]
             place = slice(start * CELL, (start + _SIZE) * CELL)
             # Of very many, few have changed: only their names are taken apart.
             if name.startswith(_PREFIX) and now[place] != before[place]:
