@@ -234,10 +234,8 @@ class Counters:
         self._past += map(_read, past)
         life, *files = descriptors
         if format == FORMAT:
-            columns = [
-                ProcessCounters(CounterLayout(**layout), file)
-                for layout, file in zip(layouts, files, strict=True)
-            ]
+            layout = CounterLayout(**layouts[0]) if layouts else None  # else there are no files
+            columns = [ProcessCounters(layout, file) for file in files]
             other = CountingProgram(life, columns, pid)
             weakref.finalize(other, os.close, life)
             self._others.append(other)
@@ -313,7 +311,7 @@ class CountingProgram:
         arguments = {
             "format": FORMAT,
             "pid": self.pid,
-            "layouts": [column.layout.as_json() for column in self.columns],
+            "layouts": [column.layout.as_json() for column in self.columns[:1]],  # all have it
             "past": [],
             "all": [],
         }
