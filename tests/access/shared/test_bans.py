@@ -130,8 +130,10 @@ class StartTests(SynchronousTestCase):
         clock.advance(61.0)
         self.assertTrue(shared.source.state().is_overdue)
         shared._receive(record(5.0).encode())
+        self.patch(shared._bans.recurring, "forget", done.append)
         shared.stop()
-        self.assertEqual((done, clock.getDelayedCalls()), (["start", "stop"], []))
+        self.assertEqual(done, ["start", "compare bans with Redis", "stop"])
+        self.assertEqual(clock.getDelayedCalls(), [])
 
     def test_stopped_before_it_is_started(self) -> None:
         SharedBans(Clock(), _STORE, None, Machine().bans).stop()

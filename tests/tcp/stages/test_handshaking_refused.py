@@ -385,6 +385,23 @@ class LimitTests(TerminationCase):
         await self.logged(3)
         self.assertEqual({record.reason for record in self.records}, {"limit"})
 
+    async def test_handshake_that_has_waited_has_its_time(self) -> None:
+        self.patch(handshakes, "MOST_PER_SOURCE", 1)
+        port = self.mux([self.tls_route()], detect_timeout=5)
+        first = await self.unfinished(port)
+        await self.answered(first)
+        (peer,) = await self.waiting(port, 1)
+        self.time.advance(1.0)
+        first.close()
+        await self.assert_logged(1, reason="tls-failed")
+        await self.answered(peer)
+        self.time.advance(4.9)
+        await self.turn(3)
+        self.assertEqual(len(self.records), 1)
+        self.time.advance(0.2)
+        record = await self.assert_ended(peer, 2, reason="tls-failed")
+        self.assertIn("took longer than detect_timeout", record.facts["tls_error"])
+
     async def test_client_that_waits_may_not_send_much(self) -> None:
         self.patch(handshakes, "MOST_PER_SOURCE", 1)
         port = self.mux([self.tls_route()])
