@@ -89,9 +89,20 @@ class MuxTestCase(TestCase):
         interface: str = "127.0.0.1",
         **settings: Any,
     ) -> int:
+        listener = Listener("public", **settings)
+        return self.mux_for(routes, listener, reactor=reactor, interface=interface)
+
+    def mux_for(
+        self,
+        routes: Iterable[Route],
+        settings: Listener,
+        *,
+        reactor: Any = None,
+        interface: str = "127.0.0.1",
+    ) -> int:
         self.factory = MuxFactory(
             routes,
-            Listener("public", **settings),
+            settings,
             access_log=self.log,
             runtime=IORuntime(reactor or self.time, self.relay),
         )

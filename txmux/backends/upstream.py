@@ -26,6 +26,8 @@ from txmux.net.secrets import SecretFileError, read_login
 from txmux.net.tls.errors import TLSFileError
 from txmux.rules.model import Backend, Handover, InProcess, Refusal
 from txmux.rules.problems import RulesError
+from txmux.rules.reading import backend as backend_keys
+from txmux.rules.reading.values import is_all_plain
 from txmux.telemetry.counting.process_counters import ProcessCounters
 from txmux.telemetry.events import server_event
 from txmux.telemetry.formatting import counted, utc_time
@@ -42,8 +44,6 @@ _MOST_EARLY = 1000  # servers; names that change repeatedly must not fill the me
 HALF_CLOSE = 60.0
 """Seconds without a byte, once one side has finished sending, after which a connection ends: as long as Linux keeps such an end."""
 
-MARGIN = 2.0
-"""Seconds by which a plain connection may notice a deadline late; its backend's time limits are longer."""
 _OF_CHECKER = {MemberState.DOWN, MemberState.DRAIN, MemberState.MAINTENANCE}
 """States that the checking process sets and reports to the others."""
 
@@ -161,7 +161,7 @@ class Upstream:
         MuxError: A file for TLS cannot be used, or the privilege for ``source = client`` is missing.
 
     Attributes:
-        is_plain: Whether its connections need no TLS, headers or the like, and all their time limits are longer than some seconds.
+        is_plain: Whether the fast path serves its connections, by `SectionKey.is_plain` of all its keys.
         destinations: Chooses servers that depend on the client; ``None`` if none does.
         current: Finds the upstream of the same name under the current rules; ``None`` if they have none.
         greeting: The text with which a server has last greeted a client that speaks of TLS in the clear first.
@@ -235,20 +235,7 @@ class Upstream:
             or self._affinity is not None
             or self.sources is not None
         )
-        unusual = (
-            self.tls,
-            backend.via,
-            self.queue,
-            self.rates,
-            self.sources,
-            self._affinity,
-            backend.max_duration,
-        )
-        self.is_plain = (
-            all(setting is None for setting in unusual)
-            and not (backend.proxy_tlvs or backend.mptcp)
-            and backend.idle_timeout > MARGIN
-        )
+        self.is_plain = is_all_plain(backend, backend_keys.KEYS)
 
     def commit(self, files: BackendFiles) -> None:
         """Use them for connections from now on."""

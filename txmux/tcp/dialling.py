@@ -22,6 +22,7 @@ from txmux.wire.proxyprotocol.header import Tlv, TlvType
 from txmux.wire.steps import repeated
 
 if TYPE_CHECKING:
+    from txmux.backends.names.destinations import Destinations
     from txmux.backends.upstream import Upstream
     from txmux.tcp.stage import Client
 
@@ -55,7 +56,7 @@ def connector_for(
     connector.affinity = affinity
     connector.client = client.record.client
     if upstream.destinations is not None:
-        connector.client_target = _target_of(client)
+        connector.client_target = target_of(client, upstream.destinations)
     connector.on_open = partial(_note_server, client, upstream.backend)
     if client.starttls is not None:
         dialogue, in_clear = client.starttls, client.agreed_tls is not None
@@ -72,12 +73,13 @@ def connector_for(
     return connector
 
 
-def _target_of(client: Client) -> ClientTarget:
-    local = client.local
-    port = 0 if local is None else local.port
+def target_of(client: Client, destinations: Destinations) -> ClientTarget:
+    host, port = "", 0
+    if destinations.needs_local and (local := client.local) is not None:
+        host, port = host_text(client.host()), local.port
     if client.tunnel is not None:
         port = client.tunnel.port
-    return ClientTarget(client.decided, host_text(client.host()), port)
+    return ClientTarget(client.decided, host, port)
 
 
 def _note_server(client: Client, backend: Backend, transport: ITransport) -> None:

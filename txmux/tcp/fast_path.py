@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.interfaces import IAddress
 
-from txmux.backends.upstream import MARGIN
 from txmux.client.configuration import Configuration
 from txmux.client.socket_options import listener_keepalive
 from txmux.net.relay.peer import lost_after
+from txmux.rules.reading import listener
+from txmux.rules.reading.values import MARGIN, is_all_plain
 from txmux.tcp.connection import ConnectionOwner
 from txmux.tcp.sweep import Sweep
 
@@ -28,7 +29,7 @@ class FastPath:
     """What all socket connections of a listener have in common under one configuration.
 
     Attributes:
-        is_open: Whether its clients can be served without a transport at all.
+        is_open: Whether its clients can be served without a transport at all: by all keys of the listener, and by all its outcomes.
         decides_at_once: Whether they can be detected without a stage.
         opens_hellos: Whether those that speak TLS cannot.
     """
@@ -55,6 +56,6 @@ class FastPath:
         # Otherwise a client that is not decided when it is accepted has timers from then on, or one that has sent nothing.
         self.can_wait = settings.detect_timeout > MARGIN
         self.can_be_silent = self.can_wait and all(silent.after is None for silent in top.silent)
-        self.is_open = not (configuration.hands_over or settings.mptcp)
+        self.is_open = is_all_plain(settings, listener.KEYS) and not configuration.hands_over
         self.decides_at_once = not top.server_first and top.detector.takes_any_client
         self.opens_hellos = configuration.ech is not None

@@ -30,14 +30,13 @@ from typing_extensions import override
 
 from txmux.backends.connect.client import ProxyClient
 from txmux.backends.connect.connector import BackendConnector
-from txmux.backends.names.destinations import ClientTarget
 from txmux.backends.pool.member import Member
-from txmux.backends.upstream import MARGIN, Upstream
+from txmux.backends.upstream import Upstream
 from txmux.client.configuration import CompiledRoute, RuleLayer
 from txmux.client.recording import new_id
 from txmux.detection.detector import Detection
 from txmux.interfaces import Peeked
-from txmux.net.addresses import host_text, text_of
+from txmux.net.addresses import text_of
 from txmux.net.relay.interface import RelayedBytes, RelayState, SideState
 from txmux.net.relay.kernel import BUFFER, FULL, MORE, VIEW
 from txmux.net.relay.peer import unanswered_by
@@ -46,8 +45,9 @@ from txmux.net.sockets.plainsocket import open_socket, prepare, reset_on_close, 
 from txmux.net.sockets.poller import ERROR, FINISHED, READ, WRITE
 from txmux.net.sockets.transport import SocketTransport, address_of, host_of
 from txmux.rules.model import Server
+from txmux.rules.reading.values import MARGIN
 from txmux.tcp.connection import MuxProtocol, Step
-from txmux.tcp.dialling import header_for
+from txmux.tcp.dialling import header_for, target_of
 from txmux.tcp.fast_path import FastPath
 from txmux.tcp.moving import StayReason
 from txmux.tcp.stage import Stage, count_asked
@@ -257,9 +257,12 @@ class SocketConnection(MuxProtocol):
             if decision is None:
                 return None
             self._detection = None
+        route = decision.route
+        if not (route is None or route.is_plain):
+            self._make_transport(reading=True)
         record, self.decided = self.record, decision.facts
         record.facts = {**record.facts, **decision.facts} if record.facts else decision.facts
-        return Detected(self._path.top, decision.route)
+        return Detected(self._path.top, route)
 
     # Connecting.
 
@@ -296,10 +299,7 @@ class SocketConnection(MuxProtocol):
         """Return the address that a server of the rules means for this client; ``None`` without one, or before a look-up."""
         destinations = self._upstream.destinations
         assert destinations is not None  # noqa: S101 - it has been checked
-        host, port = "", 0
-        if destinations.needs_local and (end := self.local) is not None:
-            host, port = host_text(self.host()), end.port
-        chosen = destinations.choose(member, ClientTarget(self.decided, host, port))
+        chosen = destinations.choose(member, target_of(self, destinations))
         return chosen if isinstance(chosen, Member) else None
 
     def _dial(self) -> Step | None:

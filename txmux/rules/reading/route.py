@@ -480,41 +480,41 @@ _UNDER = ValueKind(_under, "list of names", "list", in_context=True)
 
 # fmt: off
 KEYS: Mapping[str, SectionKey] = with_defaults(Route("", (), None), {
-    "match": SectionKey(_MATCH, example="ssh", field="alternatives", required=True, meaning=
+    "match": SectionKey(_MATCH, example="ssh", field="alternatives", required=True, is_plain=True, meaning=
         "[what the client has to send](#match); one line that matches is enough"),
-    "backend": SectionKey(OUTCOME, example="127.0.0.1:22", field="outcome", required=True, unless="terminate_tls tunnel", meaning=
+    "backend": SectionKey(OUTCOME, example="127.0.0.1:22", field="outcome", required=True, unless="terminate_tls tunnel", is_plain=True, meaning=
         "where the client goes. Not required with `terminate_tls` and `tunnel`"),
-    "from": SectionKey(NETWORKS, example="10.0.0.0/8", meaning=
+    "from": SectionKey(NETWORKS, example="10.0.0.0/8", is_plain=True, meaning=
         "if given, the route serves only clients from these networks"),
-    "not_from": SectionKey(NETWORKS, example="10.0.0.0/8", meaning=
+    "not_from": SectionKey(NETWORKS, example="10.0.0.0/8", is_plain=True, meaning=
         "the route does not serve clients from these networks, even if `from` names them"),
-    "during": SectionKey(_DURING, example="mon-fri 08:00-18:00", meaning=
+    "during": SectionKey(_DURING, example="mon-fri 08:00-18:00", is_plain=True, meaning=
         "if given, the route serves clients only at [these times](#during)"),
-    "under": SectionKey(_UNDER, example="public", meaning=
+    "under": SectionKey(_UNDER, example="public", is_plain=True, meaning=
         "if given, the route belongs only to these listeners, and to these routes that terminate TLS or open tunnels, inside of which it matches"),
-    "terminate_tls": SectionKey(_CERTIFICATES, example="cert.pem, key.pem", opens="worker", is_secret=True, loads=modules("txmux.client.tls.store", "txmux.client.tls.termination"), meaning=
+    "terminate_tls": SectionKey(_CERTIFICATES, example="cert.pem, key.pem", opens="worker", is_secret=True, loads=modules("txmux.client.tls.store", "txmux.client.tls.termination"), is_plain=True, meaning=
         "PEM files with certificates and their keys, or [`acme`](#certificates-by-acme): txmux [terminates TLS](#tls-termination), and the routes `under` this one decide on the plaintext"),
-    "alpn": SectionKey(PROTOCOLS, example="h2, http/1.1", meaning=
+    "alpn": SectionKey(PROTOCOLS, example="h2, http/1.1", is_plain=True, meaning=
         "for `terminate_tls`: the protocols that may be negotiated, in order of preference; without it, none"),
-    "tls_client_ca": SectionKey(PEM, example="clients-ca.pem", opens="worker", meaning=
+    "tls_client_ca": SectionKey(PEM, example="clients-ca.pem", opens="worker", is_plain=True, meaning=
         "for `terminate_tls`: a PEM file with authorities; clients are asked for a certificate of one of them"),
-    "tls_client": SectionKey(_TLS_CLIENT, default="required", example="optional", meaning=
+    "tls_client": SectionKey(_TLS_CLIENT, default="required", example="optional", is_plain=True, meaning=
         "whether clients without a valid certificate are turned away, or go on for [`client_cert`](#client_cert) to decide"),
-    "tls_client_crl": SectionKey(PEM, example="clients-crl.pem", opens="worker", meaning=
+    "tls_client_crl": SectionKey(PEM, example="clients-crl.pem", opens="worker", is_plain=True, meaning=
         "a PEM file with the [revocation list](#allow_client) of each of these authorities"),
-    "allow_client": SectionKey(_ALLOW_CLIENT, example="cn=alice ou=ops", meaning=
+    "allow_client": SectionKey(_ALLOW_CLIENT, example="cn=alice ou=ops", is_plain=True, meaning=
         "which of these certificates are [let in, by their names](#allow_client)"),
-    "tls_minimum": SectionKey(words("1.2", "1.3"), default="1.2", example="1.3", meaning=
+    "tls_minimum": SectionKey(words("1.2", "1.3"), default="1.2", example="1.3", is_plain=True, meaning=
         "for `terminate_tls`: the oldest version of TLS"),
-    "client_cert": SectionKey(_CLIENT_CERT, example="san=*.staff.example.com", meaning=
+    "client_cert": SectionKey(_CLIENT_CERT, example="san=*.staff.example.com", is_plain=True, meaning=
         "under a route with `tls_client_ca`: the route serves only clients with [such a certificate](#client_cert), or without one"),
-    "tunnel": SectionKey(BOOLEAN, loads=modules("txmux.tcp.stages.tunnelling"), meaning=
+    "tunnel": SectionKey(BOOLEAN, loads=modules("txmux.tcp.stages.tunnelling"), is_plain=True, meaning=
         "txmux answers CONNECT, SOCKS 5 and 4 [as a proxy does](#tunnels), and the routes `under` this one decide on what comes then"),
-    "tunnel_users": SectionKey(USERS, example="tunnel.htpasswd", opens="worker", is_secret=True, loads=modules("txmux.client.tunnel_users"), meaning=
+    "tunnel_users": SectionKey(USERS, example="tunnel.htpasswd", opens="worker", is_secret=True, loads=modules("txmux.client.tunnel_users"), is_plain=True, meaning=
         "for `tunnel`: a file of `htpasswd -B` with those who may log in; without it, nobody is asked. Needs the extra `txmux[tunnel]`"),
-    "log": SectionKey(LOG, meaning=
+    "log": SectionKey(LOG, is_plain=True, meaning=
         "as for a listener; if the two differ, the one with fewer lines counts"),
-    "dry_run": SectionKey(BOOLEAN, meaning=
+    "dry_run": SectionKey(BOOLEAN, is_plain=True, meaning=
         "the route decides nothing and delays nothing: the fact `dry_run` names it where it would have matched first, and the service's log has their number at the stop"),
 })
 # fmt: on

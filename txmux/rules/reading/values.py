@@ -17,6 +17,9 @@ import attrs
 from txmux.rules.model import IPNetwork, Logged, Rate
 from txmux.rules.problems import InvalidValueError, did_you_mean, joined
 
+MARGIN = 2.0
+"""Seconds by which a connection on the fast path may notice a deadline late, so that it is for longer time limits."""
+
 
 def read_options(
     words: Iterable[str],
@@ -468,6 +471,9 @@ class SectionKey:
             than the file decides that.
         shapes_others: Whether values of other sections depend on it.
         loads: Returns the modules that a value needs, for the process of which workers are forked; nothing is any that is false.
+        is_plain: Whether the fast path serves a connection by it, whatever its value is, or by which values. By any other one but
+            the default, a connection has its stages from the beginning: what nobody thought of is slow, and never ignored.
+        usual: The model's value if it is not written; see `with_defaults`.
     """
 
     kind: ValueKind
@@ -484,6 +490,8 @@ class SectionKey:
     reader: str = ""
     shapes_others: bool = False
     loads: Callable[[Any], Iterable[str]] | None = None
+    is_plain: bool | Callable[[Any], bool] = False
+    usual: Any = None
 
 
 def modules(*names: str) -> Callable[[Any], Iterable[str]]:
@@ -519,6 +527,19 @@ def with_defaults(model: object, keys: Mapping[str, SectionKey]) -> Mapping[str,
     """Add the defaults of an empty section's model to its keys, where none is given."""
     table = {}
     for name, key in keys.items():
-        default = key.default or key.kind.write(getattr(model, key.field or name, None))
-        table[name] = attrs.evolve(key, default=default, example=key.example or default or "")
+        usual = getattr(model, key.field or name, None)
+        default = key.default or key.kind.write(usual)
+        example = key.example or default or ""
+        table[name] = attrs.evolve(key, default=default, example=example, usual=usual)
     return table
+
+
+def is_all_plain(section: object, keys: Mapping[str, SectionKey]) -> bool:
+    """Return whether the fast path serves connections by all that a section of the model says."""
+    for name, key in keys.items():
+        if key.is_plain is not True and not key.datagrams_only:
+            # What has no attribute of its own is not seen here, and so takes the stages, too.
+            value, serves = getattr(section, key.field or name, key), key.is_plain
+            if value != key.usual and not (callable(serves) and serves(value)):
+                return False
+    return True
