@@ -36,8 +36,8 @@ class RecipeTests(SynchronousTestCase):
         """In one copy, since to check it takes longest."""
         self.changed: list[str] = []
         for heading in (
-            "A new matcher", "A new key", "A new field of a document", "A new item of attention",
-            "A new gauge or counter",
+            "A new matcher", "A new key", "A key for sockets to servers", "A new field of a document",
+            "A new item of attention", "A new gauge or counter",
         ):  # fmt: skip
             self.follow(heading)
         self.run_python("docs/tables.py")
@@ -46,7 +46,7 @@ class RecipeTests(SynchronousTestCase):
         schemas = json.loads((reference / "openapi.json").read_text())["components"]["schemas"]
         self.assertIn("detect_ms", schemas["Connection"]["properties"])
         self.check(
-            "tests/matchers/test_samples.py", "tests/tcp/test_dscp.py",
+            "tests/matchers/test_samples.py", "tests/tcp/test_dscp.py", "tests/backends/test_priority.py",
             "tests/service/test_reload_listeners.py::InProcessTest",
             "tests/control/test_connections.py::ListTest::test_state_and_known_fields",
             "tests/control/test_attention.py::AdviceTest",

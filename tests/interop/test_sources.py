@@ -45,6 +45,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 from txmux.backends.connect.client import ProxyClientFactory
 from txmux.backends.connect.dial import dial
+from txmux.backends.connect.socket_plan import ServerSocketPlan
 from txmux.backends.connect.source import Sources
 from txmux.wire.proxyprotocol.header import Address
 from txmux.rules.reading.endpoints import server
@@ -58,8 +59,8 @@ def attempt(sources, target, client):
     def connected(end):
         end.receiver = Receiver()
     factory = ProxyClientFactory(connected, heard.errback)
-    chosen = sources.sources_towards(target.host, client)
-    dial(reactor, target, factory, 180, clock=reactor, sources=chosen)
+    plan = ServerSocketPlan(sources=sources)
+    dial(reactor, target, factory, 180, clock=reactor, plan=plan, client=client)
     return heard
 
 async def main(_, source, client, *targets):

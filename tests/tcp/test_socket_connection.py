@@ -14,7 +14,7 @@ from ipaddress import IPv4Address, ip_network
 from itertools import product
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
+from unittest.mock import Mock, patch
 
 import attrs
 from hypothesis import example, given, settings
@@ -26,6 +26,7 @@ from tests.net.relay.reactors import PrivateReactor
 from tests.net.sockets.scarcity import make_scarce
 from tests.support.examples import scaled
 from tests.support.mux import ListLog, server_at
+from txmux.backends.connect.socket_plan import ServerSocketPlan
 from txmux.client import io_runtime
 from txmux.client.io_runtime import IORuntime
 from txmux.control.documents import connection_document
@@ -228,17 +229,16 @@ class _World:
             options["accept_proxy_from"] = NetworkSet([ip_network("127.0.0.0/8")])
         if features.proxied_first:
             options["default"] = backend
-        self.factory = MuxFactory(
-            routes, Listener("shared", **options), access_log=self.log, runtime=IORuntime(self)
-        )
+        plan = ServerSocketPlan(_MUX_OPTIONS)
+        with patch.object(ServerSocketPlan, "of", lambda _: plan):
+            self.factory = MuxFactory(
+                routes, Listener("shared", **options), access_log=self.log, runtime=IORuntime(self)
+            )
         if not fast:
             self.factory.serve = None  # type: ignore[assignment, method-assign]
         self.ended: list[Any] = []
         factory: Any = self.factory
         self._closed, factory.closed = factory.closed, self._note_end
-        for upstream in self.factory.upstreams.all():
-            for member in upstream.pool.members:
-                member.options = (*member.options, *_MUX_OPTIONS)
         with socket.create_server(("127.0.0.1", 0)) as opened:
             set_options(opened, _MUX_OPTIONS)
             self.port: Any = self.factory.listen(opened)

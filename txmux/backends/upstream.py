@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from txmux.backends.connect.source import Sources, check_transparent
+from txmux.backends.connect.source import check_transparent
 from txmux.backends.health.checks import key_of
 from txmux.backends.pool.balance import affinity_of
 from txmux.backends.pool.hold import HeldClient
@@ -35,6 +35,7 @@ from txmux.telemetry.reasons import ConnectFailure
 from txmux.wire.proxyprotocol.header import Address
 
 if TYPE_CHECKING:
+    from txmux.backends.connect.dial import Dial
     from txmux.backends.connect.tls import BackendTLS
     from txmux.backends.connect.via import ForwardProxy
     from txmux.backends.names.destinations import Destinations
@@ -222,18 +223,16 @@ class Upstream:
                 self.pool.seconds_until_probe,
             )
             self.pool.on_room = self.queue.serve
-        self.sources = Sources(backend.source) if backend.source else None
+        self.sockets = self.pool.sockets
         self.via: ForwardProxy | None = None
         if backend.via is not None:
             from txmux.backends.connect.via import ForwardProxy  # noqa: PLC0415 - few have one
 
-            self.via = ForwardProxy(backend.via, lambda: self.pool.proxies, self.sources)
+            self.via = ForwardProxy(backend.via, lambda: self.pool.proxies, self.sockets)
         self.commit(read_files(backend))
         self._affinity = affinity_of(backend.balance)
         self.depends_on_client = (
-            backend.proxy_protocol != "off"
-            or self._affinity is not None
-            or self.sources is not None
+            backend.proxy_protocol != "off" or self._affinity is not None or bool(backend.source)
         )
         self.is_plain = is_all_plain(backend, backend_keys.KEYS)
 
@@ -242,6 +241,23 @@ class Upstream:
         self.tls, self.trouble = files.tls, files.trouble
         if self.via is not None:
             self.via.password = files.password
+
+    def dial(
+        self,
+        dial: Dial,
+        *to: Any,
+        client: Address | None = None,
+        on_open: Any = None,
+        **options: Any,
+    ) -> Callable[[], None]:
+        """Start to connect to a server, through the proxy if there is one, as `ForwardProxy.dial` does; `client` is ``None`` for a check."""
+        if self.via is not None:
+            return self.via.dial(dial, *to, on_open=on_open, **options)
+        return dial(*to, plan=self.sockets, client=client, **options)
+
+    def wrap(self, *args: Any) -> Any:
+        """Add TLS to a factory, as `BackendTLS.wrap` does, with the files that were read last; only of a backend with TLS."""
+        return self.tls and self.tls.wrap(*args)
 
     def note_greeting(self, text: str) -> None:
         self.greeting = text

@@ -440,12 +440,12 @@ class Upstreams:
         check = upstream.backend.check
         if check is not None and self._checking:
             checks = HealthChecks(
-                partial(self._dial_check, upstream),
+                partial(upstream.dial, self._dial),
                 self._reactor,
                 pool,
                 check,
                 partial(self._take_result, upstream),
-                wrap=partial(_wrap_by, upstream) if upstream.tls else None,
+                wrap=upstream.wrap if upstream.tls else None,
                 timers=self._clock,
             )
             pool.on_members = checks.refresh
@@ -460,24 +460,19 @@ class Upstreams:
         self._names.add_pool(pool)
 
     def try_member(
-        self, upstream: Upstream, member: Member, on_result: Callable[[CheckResult], None]
+        self,
+        upstream: Upstream,
+        member: Member,
+        on_result: Callable[[CheckResult], None],
+        check: Check | None = None,
     ) -> CheckRun:
-        """Connect once as a client's connection begins, or send an empty datagram; there may be a result before this returns."""
-        check = Check("tcp", timeout=upstream.backend.connect_timeout)
-        wrap = partial(_wrap_by, upstream) if upstream.tls else None
-        target = ProbeTarget(upstream.backend, check, wrap)
-        attempt = target.make_check(self._reactor, member, on_result, OPENING)
-        target.start_check(attempt, partial(self._dial_check, upstream), member)
+        """Check a server once, by default as a client's connection begins, or with an empty datagram; there may be a result before this returns."""
+        made = OPENING if check is None else None
+        check = check or Check("tcp", timeout=upstream.backend.connect_timeout)
+        target = ProbeTarget(upstream.backend, check, upstream.wrap if upstream.tls else None)
+        attempt = target.make_check(self._reactor, member, on_result, made)
+        target.start_check(attempt, partial(upstream.dial, self._dial), member)
         return attempt
-
-    def _dial_check(self, upstream: Upstream, server: Any, *args: Any, **options: Any) -> Any:
-        """Connect a check as clients' connections, through a proxy or from their address, unless that is the clients' own."""
-        if upstream.via is not None:
-            return upstream.via.dial(self._dial, server, *args, **options)
-        sources = upstream.sources
-        if sources is not None and server.host:
-            options["sources"] = sources.sources_towards(server.host, None)
-        return self._dial(server, *args, **options)
 
     def _take_result(
         self, upstream: Upstream, member: Member, *, ok: bool, why: str, is_first: bool
@@ -513,10 +508,6 @@ class Upstreams:
 
     def first_look_ups(self) -> Deferred[None] | None:
         return self._names.first_answer() if self._names.unanswered else None
-
-
-def _wrap_by(upstream: Any, *args: Any) -> Any:
-    return upstream.tls.wrap(*args)  # with the files that were read last
 
 
 class Uses(Counter[Backend]):

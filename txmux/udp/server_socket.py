@@ -7,14 +7,13 @@ import socket
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-import attrs
 from twisted.internet.error import ConnectBindError
 from twisted.logger import Logger
 
 from txmux.access.per_source import source_of
 from txmux.backends.connect.connector import proxy_header
 from txmux.backends.connect.dial import LASTING_ERRORS, LOCAL_ERRORS, NO_PORT
-from txmux.backends.connect.source import PortRange, SourceAddress, Sources
+from txmux.backends.connect.source import prepare_datagrams
 from txmux.backends.names.destinations import ClientTarget, Denial, Unknown
 from txmux.backends.pool.hold import HeldClient
 from txmux.backends.pool.member import Member
@@ -243,13 +242,15 @@ class ServerSocket:
     def _open(self, member: Member, client: Address | None = None) -> ConnectFailure | None:
         """Make a socket for a server, for a client that has another address now if that is given; returns why not."""
         server, flow, target = None, self._flow, member.target
-        live, sources = flow.live, self.upstream.sources
+        live = flow.live
         live.runtime.descriptors.client_accepted()
         try:
             host, port = target.host, target.port
             server = _new_socket(_IPV6 if ":" in host else _IPV4, _DATAGRAMS)
-            if sources is not None:
-                _bind_to_source(server, sources, host, client or flow.client)
+            if member.options or self.upstream.backend.source:
+                sources = self.upstream.sockets.sources
+                its_sources = sources.sources_towards(host, client or flow.client)
+                prepare_datagrams(server, member.options, its_sources)
             server.connect(sockaddr(host, port) if "%" in host else (host, port))
             live.poller.watch(server.fileno(), READ, self._ready)
         except (OSError, ConnectBindError) as problem:
@@ -330,8 +331,8 @@ class ServerSocket:
 
     def client_moved(self) -> None:
         """Show the server the client's new address, as the source address or in PROXY headers."""
-        sources, member = self.upstream.sources, self._member
-        if sources is None or not sources.of_client or member is None:
+        sources, member = self.upstream.sockets.sources, self._member
+        if not sources.of_client or member is None:
             if self._header:
                 self._prepare_header()
             return
@@ -606,40 +607,3 @@ def _with_headers(header: bytes, data: Any, size: int) -> Iterator[tuple[Any, in
     for start in range(0, len(parts), count):
         some = parts[start : start + count]
         yield b"".join(header + bytes(part) for part in some), longer if len(some) > 1 else 0
-
-
-def _bind_to_source(server: socket.socket, sources: Sources, host: str, client: Address) -> None:
-    """Bind a socket to the source address that the rules name for a server, by its address, and a client."""
-    problem = None
-    for source in sources.sources_towards(host, client):
-        for attempt in _tries(source, client):
-            try:
-                _bind(server, attempt)
-            except OSError as failed:  # noqa: PERF203 - another port or address may do
-                problem = problem or failed
-                if failed.errno != errno.EADDRINUSE:
-                    break
-            else:
-                return
-    if problem is not None:
-        raise OSError(problem.errno, IN_USE) if problem.errno == errno.EADDRINUSE else problem
-
-
-def _tries(source: SourceAddress, client: Address) -> Iterator[SourceAddress]:
-    """Yield the sources to try: a client's own address first with its port, by which QUIC servers distinguish connections."""
-    if source.transparent:
-        yield attrs.evolve(source, ports=PortRange(range(client.port, client.port + 1)))
-    for _ in range(source.tries):
-        yield source
-
-
-def _bind(server: socket.socket, source: SourceAddress) -> None:
-    """Bind a socket to a port that no other flow has, or it would get that flow's answers.
-
-    A client on this machine may share its own port, if it allows that.
-    """
-    server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, source.transparent)
-    try:
-        source.bind(server)
-    finally:
-        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)

@@ -19,8 +19,10 @@ from tests.support.peers import reactor
 from tests.support.ports import free_port
 from txmux.backends.connect.client import ProxyClient, ProxyClientFactory
 from txmux.backends.connect.dial import dial, reason_of
+from txmux.backends.connect.socket_plan import ServerSocketPlan
 from txmux.net.header_first import HeaderFirst
 from txmux.net.sockets import plainsocket
+from txmux.net.sockets.plainsocket import SocketOption
 from txmux.net.sockets.poller import Poller, is_available
 from txmux.rules.reading.endpoints import server
 
@@ -67,7 +69,7 @@ class ItselfTest(TestCase):
 class CongestionTest(TestCase):
     skip = None if hasattr(socket, "TCP_CONGESTION") else "it needs Linux"
 
-    def options(self, to: str, default: str = "bbr") -> object:
+    def options(self, to: str, default: str = "bbr") -> tuple[SocketOption, ...]:
         file = Path(self.mktemp())
         file.write_text(f"{default}\n")
         self.patch(plainsocket, "_SYSTEM_CONGESTION", file)
@@ -98,7 +100,15 @@ class CongestionTest(TestCase):
             connected: Deferred[ProxyClient] = Deferred()
             factory = ProxyClientFactory(connected.callback, connected.errback)
             to = server(f"127.0.0.1:{listening.getsockname()[1]}")
-            dial(reactor, to, factory, 60, clock=reactor, poller=poller, member_options=options)  # type: ignore[arg-type]
+            dial(
+                reactor,
+                to,
+                factory,
+                60,
+                clock=reactor,
+                poller=poller,
+                plan=ServerSocketPlan(options),
+            )
             end = await connected
             its: Any = end.transport.getHandle()
             name = its.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16)

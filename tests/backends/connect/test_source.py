@@ -6,6 +6,7 @@ import socket
 import sys
 from collections.abc import Sequence
 from ipaddress import ip_address
+from types import SimpleNamespace
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -19,6 +20,7 @@ from tests.support.privileges import require_transparent
 from txmux.backends.connect import dial as dialling
 from txmux.backends.connect.client import ProxyClientFactory
 from txmux.backends.connect.dial import LOCAL_ERRORS, dial
+from txmux.backends.connect.socket_plan import ServerSocketPlan
 from txmux.backends.connect.source import (
     SourceAddress,
     Sources,
@@ -72,11 +74,11 @@ class OfTheClientTests(SynchronousTestCase):
     def test_client(self) -> None:
         self.assertEqual(
             self.chosen("192.0.2.1", client("198.51.100.7")),
-            (SourceAddress("198.51.100.7", transparent=True),),
+            (SourceAddress("198.51.100.7", transparent=True, client_port=50000),),
         )
         self.assertEqual(
             self.chosen("::1", client("2001:db8::7")),
-            (SourceAddress("2001:db8::7", transparent=True),),
+            (SourceAddress("2001:db8::7", transparent=True, client_port=50000),),
         )
 
     def test_no_address(self) -> None:
@@ -86,7 +88,7 @@ class OfTheClientTests(SynchronousTestCase):
         self.assertEqual(self.chosen("192.0.2.1", client("127.0.0.1")), ())
         self.assertEqual(
             self.chosen("127.0.0.1", client("127.0.0.5")),
-            (SourceAddress("127.0.0.5", transparent=True),),
+            (SourceAddress("127.0.0.5", transparent=True, client_port=50000),),
         )
 
     def test_other_family(self) -> None:
@@ -102,7 +104,6 @@ class PortRangeTests(TestCase):
     def connect(self, sources: Sources, port: int) -> Deferred[Any]:
         done: Deferred[Any] = Deferred()
         factory = ProxyClientFactory(done.callback, done.errback)
-        found = sources.sources_towards("127.0.0.1", None)
         target = server_at(port)
         dial(
             reactor,
@@ -111,7 +112,7 @@ class PortRangeTests(TestCase):
             60,
             clock=reactor,
             poller=Poller.for_reactor(reactor),
-            sources=found,
+            plan=ServerSocketPlan(sources=sources),
         )
         return done
 
@@ -175,7 +176,9 @@ class DialTests(TestCase):
             done.callback(end)
 
         factory = ProxyClientFactory(connected, done.errback)
-        dial(reactor, target, factory, 60, clock=reactor, poller=poller, sources=sources)
+        given: Any = SimpleNamespace(sources_towards=lambda *_: sources)
+        plan = ServerSocketPlan(sources=given)
+        dial(reactor, target, factory, 60, clock=reactor, poller=poller, plan=plan)
         return done
 
     def peer_finished(self) -> None:

@@ -13,6 +13,7 @@ from tests.support.peers import Peer, PeerFactory, close, make_stalled_port, rea
 from tests.support.ports import free_port
 from txmux.backends.connect.client import ProxyClientFactory
 from txmux.backends.connect.dial import reason_of
+from txmux.backends.connect.socket_plan import ServerSocketPlan
 from txmux.backends.connect.via import ForwardProxy
 from txmux.rules.embedding import route
 from txmux.rules.model import Backend, Server
@@ -218,7 +219,7 @@ class TroubleTests(ViaCase):
 class AddressesTests(SynchronousTestCase):
     def test_addresses_of_the_proxy_have_their_turns_until_one_answers(self) -> None:
         addresses = [server(f"10.0.0.{number}:3128") for number in (1, 2)]
-        made = ForwardProxy(proxy("http://proxy.test:3128"), lambda: addresses, None)
+        made = ForwardProxy(proxy("http://proxy.test:3128"), lambda: addresses, ServerSocketPlan())
         tried: list[str] = []
 
         def refuse(at: Server, factory: Any, timeout: float, **_: Any) -> Any:
@@ -233,7 +234,7 @@ class AddressesTests(SynchronousTestCase):
             made.dial(refuse, server("web.test:80"), factory, 8.0)
         self.assertEqual(tried, ["10.0.0.1 4", "10.0.0.2 4", "10.0.0.2 4"])
         self.assertEqual(failed, ["the proxy http://proxy.test:3128: refused"])
-        none = ForwardProxy(made.via, list, None)
+        none = ForwardProxy(made.via, list, ServerSocketPlan())
         factory = ProxyClientFactory(lambda _: None, lambda why: failed.append(reason_of(why)))
         none.dial(refuse, server("web.test:80"), factory, 8.0)
         self.assertEqual(failed[1], "the proxy http://proxy.test:3128: its name has no address")

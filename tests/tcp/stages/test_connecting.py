@@ -15,6 +15,7 @@ from tests.support.mux import MuxTestCase, backend_at, server_at
 from tests.support.peers import PeerFactory, close, listen, make_stalled_port, reactor
 from tests.support.ports import free_port
 from txmux.backends.connect.connector import _cause
+from txmux.backends.connect.socket_plan import ServerSocketPlan
 from txmux.backends.pool.server_health import MemberState
 from txmux.client import configuration
 from txmux.client.socket_options import listener_keepalive
@@ -160,14 +161,14 @@ class ServersTest(MuxTestCase):
 
     async def test_option_that_the_system_does_not_take(self) -> None:
         """No server has refused anything; and the log names the option."""
+        plan = ServerSocketPlan(((socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"none"),))
+        self.patch(ServerSocketPlan, "of", lambda _: plan)
         for self.relay in ("auto", "portable"):
             self.records.clear()
             with capturedLogs() as logged:
                 servers = backend_at(self.backend_port(), self.backend_port(), retries=0)
                 port = self.mux([route("any", servers)])
                 [upstream] = self.factory.upstreams.all()
-                for member in upstream.pool.members:
-                    member.options = ((socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"none"),)
                 for number in range(5):
                     client = await self.connect(port, b"x")
                     await client.is_lost()

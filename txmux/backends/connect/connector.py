@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -104,44 +103,32 @@ class BackendConnector:
         if queue:  # earlier clients have priority
             queue.serve()
         found = self._upstream.pool.pick(self.affinity)
+        if found is Unavailable.NO_SERVER and (looked_up := first_look_ups()) is not None:
+            # A client waits for a look-up only while the service starts; later ones run in the background.
+            looked_up.addCallback(lambda _: self._pick_first(lambda: None))
+        else:
+            self._go_to(found, "no-server")
+
+    def _go_to(self, found: Member | Unavailable, otherwise: ConnectFailure) -> None:
         if isinstance(found, Member):
             self._choose(found)
         elif found is Unavailable.FULL:
             self._wait()
-        elif (looked_up := first_look_ups()) is not None:
-            # A client waits for a look-up only while the service starts; later ones run in the background.
-            looked_up.addCallback(lambda _: self._pick_first(lambda: None))
         else:
-            self.on_failed("no-server")
+            self.on_failed(otherwise)
 
     def start_in_turn(self) -> bool:
         """Start for the held client whose turn it is; returns false if no server is up."""
         self._is_in_turn = True
         found = self._upstream.pool.pick_in_turn(self.affinity)
-        if isinstance(found, Member):
-            self._choose(found)
-        elif found is Unavailable.FULL:
-            self._wait()
+        if found is not Unavailable.NO_SERVER:
+            self._go_to(found, "no-server")
         return found is not Unavailable.NO_SERVER
 
     @property
     def is_queued(self) -> bool:
         """Whether it waits for room on a server."""
         return self._waiter is not None
-
-    def start_with(self, member: Member, dial: Dial | None = None) -> None:
-        """Start with a server that the pool has already chosen; `dial` replaces the usual one for the first attempt."""
-        if dial is None:
-            self._try(member)
-            return
-        usual, self._dial = self._dial, dial
-
-        def once(*args: Any, **options: Any) -> Callable[[], None]:
-            self._dial = usual
-            return dial(*args, **options)
-
-        self._dial = once
-        self._try(member)
 
     def start_after(self, member: Member, failure: Failure) -> None:
         """Start after a failed attempt of the caller's: log the failure, and try other servers."""
@@ -180,10 +167,7 @@ class BackendConnector:
         if found is Unavailable.FULL:
             return False
         self._waiter = None
-        if isinstance(found, Member):
-            self._choose(found)
-        else:
-            self.on_failed(self._last_cause("no-server"))
+        self._go_to(found, self._last_cause("no-server"))
         return True
 
     def _queue_timed_out(self) -> None:
@@ -199,12 +183,12 @@ class BackendConnector:
         """Try the server that the pool has chosen, or the address that it means for this client."""
         destinations = self._upstream.destinations
         if destinations is None:
-            self._try(member)
+            self.start_with(member)
             return
         assert self.client_target is not None  # noqa: S101 - `connector_for` has set it
         chosen = destinations.choose(member, self.client_target, self.tried)
         if isinstance(chosen, Member):
-            self._try(chosen)
+            self.start_with(chosen)
         elif isinstance(chosen, Unknown) and may_look_up:
             self._member = member
             timeout = self._upstream.backend.connect_timeout
@@ -238,16 +222,14 @@ class BackendConnector:
         member.counts.failed("connect-timeout")
         self.on_failed(self._last_cause("connect-timeout"))
 
-    def _try(self, member: Member) -> None:
+    def start_with(self, member: Member, dial: Dial | None = None) -> None:
+        """Try a server that the pool has already chosen; `dial` replaces the usual one for this attempt."""
         self._member = member
         self._factory = client = ProxyClientFactory(self._connected, self._failed)
         client.requests = self.requests
         upstream, target = self._upstream, member.target
         timeout = upstream.backend.connect_timeout
         factory: Any = client
-        options: dict[str, Any] = {"member_options": member.options} if member.options else {}
-        if upstream.backend.mptcp:
-            options["multipath"] = True
         if upstream.tls is not None:
             factory = upstream.tls.wrap(factory, member.name or target.host, self.alpn)
         via = upstream.via
@@ -263,12 +245,8 @@ class BackendConnector:
         has_bytes = bool(requests[0].request) if requests else self._eager
         eager = factory is not client or has_bytes
         try:
-            dial = self._dial
-            if via is not None:
-                dial, options["on_open"] = partial(via.dial, dial), self.on_open
-            elif upstream.sources is not None and target.host:
-                options["sources"] = upstream.sources.sources_towards(target.host, self._client)
-            stop_dialling = dial(target, factory, timeout, eager=eager, **options)
+            its: dict[str, Any] = {"client": self._client, "on_open": self.on_open, "eager": eager}
+            stop_dialling = upstream.dial(dial or self._dial, target, factory, timeout, **its)
         except Exception:  # noqa: BLE001 - a plugin's endpoint may raise anything, and a socket may not be available
             self._failed(Failure())
             return
@@ -329,12 +307,7 @@ class BackendConnector:
             LACKING_PORTS.failed(name, member.server.text, why, source_of_client(self.client))
         else:
             self._log_failure(is_last=not isinstance(found, Member))
-        if isinstance(found, Member):
-            self._choose(found)
-        elif found is Unavailable.FULL:
-            self._wait()
-        else:
-            self.on_failed(cause)
+        self._go_to(found, cause)
 
     def _is_refusal(self, failure: Failure) -> bool:
         """Whether a server has been connected, and has not answered `requests` as it had to."""

@@ -8,13 +8,15 @@ import errno
 import functools
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from twisted.internet import error
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
+from txmux.backends.connect.socket_plan import ServerSocketPlan
+from txmux.backends.connect.source import prepare_datagrams
 from txmux.errors import cause_of
 from txmux.net.sockets.client import DatagramClient, SocketConnector, socket_name
 from txmux.net.sockets.descriptors import SHORTAGE
@@ -31,8 +33,8 @@ from txmux.net.sockets.transport import sockaddr
 from txmux.rules.reading.endpointstrings import split_arguments
 
 if TYPE_CHECKING:
-    from txmux.backends.connect.source import SourceAddress
     from txmux.rules.model import Server
+    from txmux.wire.proxyprotocol.header import Address
 
 NO_PORT = (
     "all ports of this machine are in use towards this server, or it has no address of that family; "
@@ -62,39 +64,40 @@ def dial(  # noqa: PLR0913 - all that a connection depends on, by name
     clock: IReactorTime,
     poller: Poller | None = None,
     options: tuple[SocketOption, ...] = (),
-    member_options: tuple[SocketOption, ...] = (),
     eager: bool = False,
-    sources: Sequence[SourceAddress] = (),
-    multipath: bool = False,
+    plan: ServerSocketPlan = ServerSocketPlan(),  # noqa: B008 - it is frozen
+    client: Address | None = None,
 ) -> Callable[[], None]:
     """Start to connect to a server; returns what cancels the attempt, while no outcome has been reported.
 
     The factory's ``clientConnectionFailed`` gets failures. Without a poller, plain sockets are the reactor's; those of names that
-    Twisted looks up get their `options` from their owner; `member_options` are those for the server. An eager client has bytes to send at once. The addresses in
-    `sources` are tried in order; they need plain sockets, which notice that an address has no port left. So does `multipath`, for MPTCP.
+    Twisted looks up get their `options` from their owner. An eager client has bytes to send at once. Local addresses of the `plan`, for
+    this `client`, are tried in order; they need plain sockets, which notice that an address has no port left. So does MPTCP.
     """
-    if (sources or multipath) and poller is None and is_available():
+    sources = plan.sources.sources_towards(server.host, client) if server.host else ()
+    its_options = plan.options_for(server)
+    if (sources or plan.is_multipath) and poller is None and is_available():
         poller = Poller.for_reactor(reactor)
     name = socket_name(server.kind, server.host, server.port, server.path)
     if poller is not None and name is not None:
         family, place = name
         if "%" in server.host:
             place = sockaddr(server.host, server.port)
-        opened = open_multipath if multipath and family != socket.AF_UNIX else open_socket
+        opened = open_multipath if plan.is_multipath and family != socket.AF_UNIX else open_socket
         connecting = SocketConnector(poller, clock, family, place, factory, opened)
-        connecting.connect(timeout, options=options + member_options, eager=eager, sources=sources)
+        connecting.connect(timeout, options=options + its_options, eager=eager, sources=sources)
         return connecting.disconnect
     if server.kind == "udp":
         datagrams = DatagramClient(Poller.for_reactor(reactor), server.host, server.port, factory)
-        datagrams.connect()
+        datagrams.connect(lambda opened: prepare_datagrams(opened, its_options, sources))
         return datagrams.disconnect
     if server.kind == "unix":
         return connect_unix(reactor, server.path, factory, timeout).disconnect  # type: ignore[no-any-return]
-    bind_address = (sources[0].address, sources[0].next_port()) if sources else None
+    bind_address = (sources[0].address, next(sources[0].ports)) if sources else None
     if server.kind == "tcp" and name is not None:
         connector = connect_tcp(reactor, server.host, server.port, factory, timeout, bind_address)
         with contextlib.suppress(AttributeError):  # it has failed already
-            _set_early(connector.transport, member_options)
+            _set_early(connector.transport, its_options)
         return functools.partial(_break_off, connector)
     from twisted.internet.endpoints import (  # noqa: PLC0415 - it imports all of TLS
         HostnameEndpoint,

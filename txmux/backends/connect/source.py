@@ -7,8 +7,7 @@ import itertools
 import os
 import socket
 import sys
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import ip_address
 from random import randrange
 from typing import TYPE_CHECKING
@@ -17,6 +16,8 @@ import attrs
 from twisted.internet.error import ConnectBindError
 
 from txmux.errors import MuxError
+from txmux.net.sockets.client import IN_USE
+from txmux.net.sockets.plainsocket import SocketOption, set_options
 from txmux.net.sockets.transport import sockaddr
 from txmux.rules.model import Backend, Server
 from txmux.rules.model.backend import split_source
@@ -27,20 +28,9 @@ if TYPE_CHECKING:
 
 _IP_TRANSPARENT, _IPV6_TRANSPARENT = 19, 75  # ip(7), ipv6(7)
 _IP_BIND_ADDRESS_NO_PORT = 24  # ip(7); Python knows it only since 3.12
+_ANY_PORT = itertools.repeat(0)
 _MOST_TRIES = 500  # to find a port of a range that is free; each costs some microseconds
 _TABLE = 100  # of the routes in the hints; other proxies' documentation has the same number
-
-
-class PortRange:
-    """A range of ports, used in turn; the first is random, since other processes may use the same."""
-
-    def __init__(self, ports: range) -> None:
-        self.count = len(ports)
-        start = randrange(self.count)  # nosec B311  # noqa: S311 - not for secrets
-        self._turns: Iterator[int] = itertools.cycle((*ports[start:], *ports[:start]))
-
-    def next_port(self) -> int:
-        return next(self._turns)
 
 
 @attrs.frozen
@@ -49,23 +39,28 @@ class SourceAddress:
 
     address: str
     transparent: bool = False  # it is not this machine's
-    ports: PortRange | None = None  # shared by all connections; None if the system chooses
+    client_port: int = 0  # of the client that has this address; UDP tries it first
+    ports: Iterator[int] = _ANY_PORT  # shared by all connections; 0 is any
+    tries: int = 1
 
-    @property
-    def tries(self) -> int:
-        return 1 if self.ports is None else min(self.ports.count, _MOST_TRIES)
+    @classmethod
+    def of(cls, address: str, ports: range | None) -> SourceAddress:
+        """Make one with a range of ports, used in turn; the first is random, since other processes may use the same."""
+        if not ports:
+            return cls(address)
+        start = randrange(len(ports))  # nosec B311  # noqa: S311 - not for secrets
+        turns = itertools.cycle((*ports[start:], *ports[:start]))
+        return cls(address, ports=turns, tries=min(len(ports), _MOST_TRIES))
 
-    def next_port(self) -> int:
-        return 0 if self.ports is None else self.ports.next_port()
-
-    def bind(self, unbound: socket.socket) -> None:
-        """Bind a socket of the address's family, or raise `OSError`.
+    def bind(self, unbound: socket.socket, port: int | None = None) -> None:
+        """Bind a socket of the address's family, to one of its own ports unless another is given, or raise `OSError`.
 
         Without ports of its own, the system chooses the port only when it connects: then ports in use for other servers
         do not count. For TCP they do not count for a given port either, as long as all its users allow that. For
         UDP they do: the system lets two sockets have the same port towards the same server, and one of them gets all.
         """
-        if self.ports is not None:
+        port = next(self.ports) if port is None else port
+        if port:
             if unbound.type == socket.SOCK_STREAM:
                 unbound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         elif sys.platform == "linux":
@@ -73,7 +68,7 @@ class SourceAddress:
         if self.transparent:
             _make_transparent(unbound)
         try:
-            unbound.bind(sockaddr(self.address, self.next_port()))
+            unbound.bind(sockaddr(self.address, port))
         except OSError as problem:
             if problem.errno != errno.EADDRNOTAVAIL:
                 raise
@@ -99,16 +94,9 @@ class Sources:
             return
         for version in (4, 6):
             known = [split_source(text) for text in source]
-            own = deque(
-                SourceAddress(address, ports=PortRange(ports) if ports else None)
-                for address, ports in known
-                if _version(address) == version
-            )
-            turns = []
-            for _ in range(len(own)):
-                turns.append(tuple(own))
-                own.rotate(-1)
-            if turns:
+            own = [SourceAddress.of(*its) for its in known if _version(its[0]) == version]
+            if own:
+                turns = [(*own[at:], *own[:at]) for at in range(len(own))]
                 self._turns[version] = itertools.cycle(turns)
 
     def sources_towards(self, host: str, client: Address | None) -> tuple[SourceAddress, ...]:
@@ -124,7 +112,8 @@ class Sources:
         if turns is not None:
             return next(turns)
         if self._turns:
-            raise _unfit(f"no address in source is IPv{version}, as this server's is")
+            why = f"no address in source is IPv{version}, as this server's is"
+            raise ConnectBindError(errno.EADDRNOTAVAIL, why)
         return ()
 
     def _from_client(
@@ -133,20 +122,45 @@ class Sources:
         if client is None:
             return ()
         if client.host.version != version:
-            raise _unfit(
+            why = (
                 f"the client's address is IPv{client.host.version}, and this server's IPv{version}"
             )
+            raise ConnectBindError(errno.EADDRNOTAVAIL, why)
         if client.host.is_loopback and not ip_address(host).is_loopback:
             return ()  # a client on this machine, whose address means another one elsewhere
-        return (SourceAddress(str(client.host), transparent=True),)
+        return (SourceAddress(str(client.host), transparent=True, client_port=client.port),)
+
+
+def prepare_datagrams(
+    unconnected: socket.socket, options: Iterable[SocketOption], sources: Sequence[SourceAddress]
+) -> None:
+    """Set the options of a socket of UDP that is about to be connected, and bind it to one of these addresses; raises `OSError`.
+
+    It gets a port that no other flow has, or it would get that flow's answers. The port of a client whose own address it is comes
+    first, since QUIC servers distinguish connections by it; a client on this machine may share it, if it allows that.
+    """
+    set_options(unconnected, options)
+    problem = None
+    for source in sources:
+        own = [source.client_port] if source.client_port else []
+        for port in (*own, *[None] * source.tries):
+            unconnected.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, source.transparent)
+            try:
+                source.bind(unconnected, port)
+            except OSError as failed:
+                problem = problem or failed
+                if failed.errno != errno.EADDRINUSE:
+                    break
+            else:
+                return
+            finally:
+                unconnected.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+    if problem is not None:
+        raise OSError(problem.errno, IN_USE) if problem.errno == errno.EADDRINUSE else problem
 
 
 def _version(address: str) -> int:
     return 6 if ":" in address else 4
-
-
-def _unfit(message: str) -> ConnectBindError:
-    return ConnectBindError(errno.EADDRNOTAVAIL, message)
 
 
 def check_transparent() -> None:

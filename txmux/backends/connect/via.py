@@ -12,13 +12,12 @@ from twisted.internet.protocol import ClientFactory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
 from txmux.errors import cause_of
-from txmux.net.sockets.plainsocket import congestion_by_host
 from txmux.rules.model import Server, Via
 from txmux.wire.tunnel.request import ProxyRefusedError, TunnelRequest, TunnelTarget
 
 if TYPE_CHECKING:
     from txmux.backends.connect.dial import Dial
-    from txmux.backends.connect.source import Sources
+    from txmux.backends.connect.socket_plan import ServerSocketPlan
 
 
 class ForwardProxy:
@@ -26,7 +25,7 @@ class ForwardProxy:
 
     Args:
         addresses: Returns those of the proxy, literal ones.
-        sources: Those from which the proxy is connected to.
+        sockets: How those to the proxy are made.
 
     Attributes:
         password: Set by the owner.
@@ -36,13 +35,12 @@ class ForwardProxy:
         self,
         via: Via,
         addresses: Callable[[], Sequence[Server]],
-        sources: Sources | None,
+        sockets: ServerSocketPlan,
     ) -> None:
         self.via = via
         self.password = ""
-        self._options = congestion_by_host()
         self._addresses = addresses
-        self._sources = sources
+        self._sockets = sockets
         self._last_good: Server | None = None
 
     def dial(
@@ -66,11 +64,9 @@ class ForwardProxy:
         attempt = _Attempt(factory, via, TunnelRequest(via.kind, target), on_open)
 
         def connect(address: Server) -> Callable[[], None]:
-            more = {**options, "member_options": self._options(address.host)}
-            if self._sources is not None:
-                more["sources"] = self._sources.sources_towards(address.host, None)
+            more = {**options, "plan": self._sockets, "eager": True}
             self._last_good = address  # until it fails
-            return dial(address, attempt, timeout / len(addresses), **{**more, "eager": True})
+            return dial(address, attempt, timeout / len(addresses), **more)
 
         attempt.left = [partial(connect, address) for address in addresses]
         attempt.start()

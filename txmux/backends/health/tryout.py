@@ -8,7 +8,7 @@ import attrs
 from twisted.internet.defer import Deferred, gatherResults
 
 from txmux.backends.connect.dial import dial
-from txmux.backends.health.checking import CheckResult, CheckRun, ProbeTarget
+from txmux.backends.health.checking import CheckResult, CheckRun
 from txmux.backends.pool.member import Member
 from txmux.backends.pool.server_health import MemberState
 from txmux.backends.upstream import Upstream
@@ -28,11 +28,8 @@ class Tried:
 
 
 async def try_servers(rules: Rules, reactor: Any) -> list[Tried]:
-    def connect(*args: Any, **options: Any) -> Any:
-        return dial(reactor, *args, clock=reactor, **options)
-
     results: list[Tried] = []
-    upstreams = Upstreams(reactor, reactor, connect, checking=False)
+    upstreams = Upstreams(reactor, reactor, partial(dial, reactor, clock=reactor), checking=False)
     upstreams.start()
     backends: list[Backend] = []
     for backend in rules.every_backend():
@@ -48,7 +45,7 @@ async def try_servers(rules: Rules, reactor: Any) -> list[Tried]:
     if looked_up is not None:
         await looked_up
     unresolved = {key: f"no address: {why}" for key, (_, why) in upstreams.stale().items()}
-    tries = [_try(upstream, unresolved, connect, reactor) for upstream in made]
+    tries = [_try(upstreams, upstream, unresolved, reactor) for upstream in made]
     for several in await gatherResults([Deferred.fromCoroutine(attempt) for attempt in tries]):
         results += several
     await upstreams.stop()
@@ -56,7 +53,10 @@ async def try_servers(rules: Rules, reactor: Any) -> list[Tried]:
 
 
 async def _try(
-    upstream: Upstream, unresolved: Mapping[tuple[str, str], str], connect: Any, reactor: Any
+    upstreams: Upstreams,
+    upstream: Upstream,
+    unresolved: Mapping[tuple[str, str], str],
+    reactor: Any,
 ) -> list[Tried]:
     backend, pool = upstream.backend, upstream.pool
     members = [
@@ -74,16 +74,15 @@ async def _try(
         for server in backend.servers
         if server not in resolved
     ]
-    wrap = upstream.tls.wrap if upstream.tls is not None else None
-    through = connect if upstream.via is None else partial(upstream.via.dial, connect)
-    results = [_result(backend, member, through, wrap, reactor) for member in members]
+    results = [_result(upstreams, upstream, member, reactor) for member in members]
     return tried + await gatherResults(results)
 
 
 def _result(
-    backend: Backend, member: Member, connect: Any, wrap: Any, reactor: Any
+    upstreams: Upstreams, upstream: Upstream, member: Member, reactor: Any
 ) -> Deferred[Tried]:
     result: Deferred[Tried] = Deferred()
+    backend = upstream.backend
     check = backend.check or Check("tcp", timeout=backend.connect_timeout)
     server, address = member.server.text, member.target.text
     check_running: CheckRun
@@ -91,10 +90,8 @@ def _result(
     def on_result(checked: CheckResult) -> None:
         problem = "" if checked.ok else checked.why
         # Later, since the result may come while the check is being started.
-        reactor.callLater(0, check_running.abort)
+        reactor.callLater(0, lambda: check_running.abort())  # noqa: PLW0108 - it is made later
         result.callback(Tried(backend, server, problem, "" if address == server else address))
 
-    target = ProbeTarget(backend, check, wrap)
-    check_running = target.make_check(reactor, member, on_result)
-    target.start_check(check_running, connect, member)
+    check_running = upstreams.try_member(upstream, member, on_result, check)
     return result

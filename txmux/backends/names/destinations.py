@@ -12,7 +12,6 @@ import attrs
 from txmux.access.per_source import source_of
 from txmux.backends.names.cache import KnownName, NameCache
 from txmux.backends.pool.member import Member
-from txmux.net.sockets.plainsocket import congestion_by_host
 from txmux.rules.model import LOCAL, Backend
 from txmux.telemetry.reasons import ConnectFailure
 from txmux.transport import IPAddress, embedded, unmapped
@@ -95,7 +94,6 @@ class Destinations:
         has_public = backend.allow_networks is None or backend.allow_networks.has_public
         self.avoids_own = by_name and (has_public or backend.servers[0].kind == "udp")
         self._literals: dict[str, KnownName] = {}
-        self._options = congestion_by_host()
         self.needs_local = any(
             server.host == LOCAL or not server.port for server in backend.servers
         )
@@ -204,11 +202,7 @@ class Destinations:
 
     def _member(self, template: Member, host: str, port: int, name: str) -> Member:
         """Make a member for one address; its connections count for the server of the rules."""
-        target = template.server.at(host, port)
-        member = attrs.evolve(template, target=target, name=name)
-        if target.kind == "tcp" and self._backend.via is None:
-            member.options = self._options(host)
-        return member
+        return attrs.evolve(template, target=template.server.at(host, port), name=name)
 
 
 def _dialled(address: IPAddress) -> IPAddress:

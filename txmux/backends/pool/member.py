@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from txmux.backends.connect.socket_plan import ServerSocketPlan
 from txmux.backends.pool.server_health import BY_OPERATOR, MemberState, ServerHealth
 from txmux.net.sockets.client import socket_name
 from txmux.net.sockets.plainsocket import SocketOption
@@ -43,10 +44,11 @@ class Member:
     name: str  # its host name, which TLS verifies; empty if there is none
     weight: float = 1  # less than the full one while it starts slowly
     rank: tuple[bool, int] = (False, 0)  # it is used only when none of a lower rank is up
-    share: int = 1  # among the addresses of the name; multiplies the weight
     health: ServerHealth = attrs.field(factory=ServerHealth)
     counts: ServerCounts = attrs.field(factory=lambda: ProcessCounters().server("", ""))
-    options: tuple[SocketOption, ...] = ()  # of sockets to it, in addition to the listener's
+    sockets: ServerSocketPlan = attrs.field(factory=ServerSocketPlan)
+    share: int = 1  # among the addresses of the name; multiplies the weight
+    options: tuple[SocketOption, ...] = attrs.field(init=False)  # beside the listener's
     socket_address: tuple[int, tuple[str, int]] | None = attrs.field(
         init=False
     )  # family, and TCP address
@@ -55,6 +57,7 @@ class Member:
     def __attrs_post_init__(self) -> None:
         digest = blake2b(self.target.text.encode(), digest_size=8).digest()
         target = self.target
+        self.options = self.sockets.options_for(target)
         # Without a port it is that of the client.
         is_literal = target.kind == "tcp" and target.port > 0 and "%" not in target.host
         self.socket_address = (

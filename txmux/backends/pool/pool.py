@@ -8,6 +8,7 @@ from typing import Literal
 
 import attrs
 
+from txmux.backends.connect.socket_plan import ServerSocketPlan
 from txmux.backends.pool.balance import balancer
 from txmux.backends.pool.hold import HoldLine
 from txmux.backends.pool.member import Member, ResolvedAddress, Tiers, is_due
@@ -18,7 +19,6 @@ from txmux.backends.pool.server_health import (
     BackendHealth,
     MemberState,
 )
-from txmux.net.sockets.plainsocket import congestion_options
 from txmux.rules.model import Backend, Refusal, Server
 from txmux.telemetry.counting.process_counters import ProcessCounters
 from txmux.telemetry.formatting import counted
@@ -62,6 +62,7 @@ class BackendPool:
         on_standing: Called when `standing` has changed.
         standing: How many members are up.
         proxies: The addresses of the proxy of ``via``.
+        sockets: How those to the servers are made.
         on_room: Called when a queued connection may get a member, or can get none: see `txmux.backends.pool.queue`.
     """
 
@@ -75,6 +76,7 @@ class BackendPool:
         counters: ProcessCounters | None = None,
     ) -> None:
         self.backend = backend
+        self.sockets = ServerSocketPlan.of(backend)
         self._counters = counters or ProcessCounters()
         self._backend_health = backend_health or BackendHealth()
         self._backend_health.add_pool(self)
@@ -573,12 +575,9 @@ class BackendPool:
         health = self._backend_health.health_of((server.text, target.text))
         rank = (server.backup, 0)
         counts = self._counters.server(self.backend.name, server.text)
-        member = Member(
-            server, target, server.host, server.weight, rank, health=health, counts=counts
+        return Member(
+            server, target, server.host, server.weight, rank, health, counts, self.sockets
         )
-        if target.kind == "tcp" and self.backend.via is None:
-            member.options = congestion_options(target.host)
-        return member
 
 
 def no_server_up(backend: str) -> str:

@@ -105,10 +105,7 @@ class SocketConnector:
         An eager client has bytes to send at once. If a source has no port left, the next one is taken.
         """
         try:
-            if not sources:
-                self._socket = self._open(self._family, _KIND)
-                number, why = self._try_to_connect(None, options, eager=eager)
-            for source in sources:
+            for source in sources or (None,):
                 number, why = self._connect_from(source, options, eager=eager)
                 if number not in _NO_PORT:
                     break
@@ -130,9 +127,9 @@ class SocketConnector:
         self._wait(errno.EINPROGRESS, timeout)
 
     def _connect_from(
-        self, source: Binding, options: Sequence[SocketOption], *, eager: bool
+        self, source: Binding | None, options: Sequence[SocketOption], *, eager: bool
     ) -> tuple[int, str]:
-        for _ in range(source.tries):
+        for _ in range(1 if source is None else source.tries):
             self._socket = self._open(self._family, _KIND)
             number, why = self._try_to_connect(source, options, eager=eager)
             if number not in _NO_PORT:
@@ -267,10 +264,11 @@ class DatagramClient:
         self._socket: socket.socket | None = None
         self._protocol: Any = None
 
-    def connect(self) -> None:
+    def connect(self, prepare: Callable[[socket.socket], object]) -> None:
         family = socket.AF_INET6 if ":" in self._server[0] else socket.AF_INET
         opened = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         try:
+            prepare(opened)
             opened.connect(sockaddr(*self._server))
             self._poller.watch(opened.fileno(), READ, self._ready)
         except OSError as problem:

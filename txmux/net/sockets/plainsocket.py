@@ -8,6 +8,7 @@ import ipaddress
 import socket
 import struct
 import sys
+import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -20,7 +21,7 @@ SocketOption: TypeAlias = tuple[int, int, int | bytes]  # as setsockopt() takes 
 _CONGESTION = getattr(socket, "TCP_CONGESTION", None)
 _SYSTEM_CONGESTION = Path("/proc/sys/net/ipv4/tcp_congestion_control")
 _QUICKACK = getattr(socket, "TCP_QUICKACK", None)  # of Linux
-_MOST_HOSTS = 1000
+_MOST_HOSTS, _REMEMBERED = 1000, 60.0  # seconds
 _TCP_INFO = getattr(socket, "TCP_INFO", -1)
 _CLOSED = b"\7"  # TCP_CLOSE of Linux, with which `struct tcp_info` begins
 
@@ -101,22 +102,16 @@ def reset_on_close(connected: socket.socket) -> None:
 
 def congestion_options(host: str) -> tuple[SocketOption, ...]:
     """Return the option by which a socket connected to `host` does not pace what crosses no network."""
-    if _CONGESTION is None or not (_is_paced() and is_on_this_machine(host)):
-        return ()
-    return ((socket.IPPROTO_TCP, _CONGESTION, b"reno"),)
+    return _congestion_options(host, _SYSTEM_CONGESTION, time.monotonic() // _REMEMBERED)
 
 
-def congestion_by_host() -> Callable[[str], tuple[SocketOption, ...]]:
-    """Return `congestion_options` with a memory of hosts: it asks the system, which is too slow for each connection."""
-    return lru_cache(_MOST_HOSTS)(congestion_options)
-
-
-def _is_paced() -> bool:
+@lru_cache(_MOST_HOSTS)  # it asks the system, which is too slow for each connection
+def _congestion_options(host: str, default: Path, _period: float) -> tuple[SocketOption, ...]:
     # BBR sends by timers, which cost more than the sending where nothing needs to be kept from congestion.
-    try:
-        return _SYSTEM_CONGESTION.read_text().startswith("bbr")
-    except OSError:
-        return False
+    with contextlib.suppress(OSError):
+        if _CONGESTION is not None and default.read_text().startswith("bbr"):
+            return ((socket.IPPROTO_TCP, _CONGESTION, b"reno"),) * is_on_this_machine(host)
+    return ()
 
 
 def is_on_this_machine(host: str) -> bool:

@@ -1,0 +1,35 @@
+"""What the rules say of sockets to servers holds for each of them: `ServerSocketPlan`."""
+
+import socket
+
+import attrs
+
+from tests.support.server_sockets import DATAGRAMS, STREAMS, ServerSocketCase
+from txmux.backends.connect.socket_plan import ServerSocketPlan
+from txmux.net.sockets.plainsocket import IPPROTO_MPTCP, open_multipath
+from txmux.rules.model import Backend
+
+
+class ServerSocketPlanTest(ServerSocketCase):
+    async def test_options(self) -> None:
+        option, made = (socket.SOL_SOCKET, socket.SO_PRIORITY, 5), ServerSocketPlan.of
+
+        def of(backend: Backend) -> ServerSocketPlan:
+            return attrs.evolve(made(backend), options=(option,))
+
+        self.patch(ServerSocketPlan, "of", of)
+        await self.assert_everywhere(*option)
+
+    async def test_source(self) -> None:
+        found = {
+            use: its.getsockname()[0] async for use, its in self.sockets(source=("127.0.0.77",))
+        }
+        self.assertEqual(found, dict.fromkeys((*STREAMS, *DATAGRAMS), "127.0.0.77"))
+
+    async def test_multipath(self) -> None:
+        with open_multipath(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            protocol = probe.proto
+        self.assertIn(protocol, (IPPROTO_MPTCP, 0))  # the system may have none
+        option = socket.SOL_SOCKET, socket.SO_PROTOCOL
+        found = {use: its.getsockopt(*option) async for use, its in self.streams(mptcp=True)}
+        self.assertEqual(found, dict.fromkeys(STREAMS, protocol or socket.IPPROTO_TCP))

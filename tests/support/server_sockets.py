@@ -1,0 +1,122 @@
+"""Every socket that a backend has to its servers, or to its proxy, as the system has it."""
+
+import os
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import closing
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest import SkipTest
+
+from twisted.internet.defer import Deferred
+
+from tests.support.datagrams import Talker, udp_listener
+from tests.support.mux import MuxTestCase, backend_at
+from tests.support.peers import close, reactor
+from txmux.backends.health.tryout import try_servers
+from txmux.rules.embedding import route
+from txmux.rules.model import Backend, Check, Listener
+from txmux.rules.reading.endpoints import proxy, server
+
+STREAMS = ("client", "name", "proxy", "check", "try of one", "try of all")
+"""What has sockets to servers of TCP."""
+DATAGRAMS = ("flow", "check of datagrams")
+"""What has sockets to servers of UDP."""
+_CHECK = Check("exchange", send=b"ping", expect=b"pong", timeout=60)
+
+
+def own_socket(name: tuple[str, int], kind: socket.SocketKind) -> socket.socket:
+    """Return a duplicate of the socket of this process with that address."""
+    for path in Path("/proc/self/fd").iterdir():
+        if path.is_socket():
+            found = socket.socket(fileno=os.dup(int(path.name)))
+            if found.type == kind and found.getsockname() == name:
+                return found
+            found.close()
+    raise LookupError(f"no socket of this process has the address {name}")
+
+
+class ServerSocketCase(MuxTestCase):
+    """Makes all these sockets, and looks at them while they are connected."""
+
+    def setUp(self) -> None:
+        if sys.platform != "linux":
+            raise SkipTest("descriptors are found in /proc")
+        super().setUp()
+        self._seen = 0
+
+    async def assert_everywhere(self, level: int, name: int, value: int, **keys: Any) -> None:
+        """Check that an option has this value on each socket of a backend with these keys."""
+        found = {use: one.getsockopt(level, name) async for use, one in self.sockets(**keys)}
+        self.assertEqual(found, dict.fromkeys((*STREAMS, *DATAGRAMS), value))
+
+    async def sockets(self, **keys: Any) -> AsyncIterator[tuple[str, socket.socket]]:
+        async for use, found in self.streams(**keys):
+            yield use, found
+        async for use, found in self.datagrams(**keys):
+            yield use, found
+
+    async def streams(self, **keys: Any) -> AsyncIterator[tuple[str, socket.socket]]:
+        number = self.backend_port()
+        backend = backend_at(number, **keys)
+        by_name = Backend("name", (server(f"{{local}}:{number}"),), **keys)
+        proxied = Backend(
+            "proxied", (server("db.example:1"),), via=proxy(f"socks5://127.0.0.1:{number}"), **keys
+        )
+        for use, its in zip(STREAMS, (backend, by_name, proxied), strict=False):
+            client = await self.connect(self.mux([route("any", its)]), b"x")
+            with closing(await self._next_stream()) as found:
+                yield use, found
+            close(client, self.backend.peers[-1])
+        checked = backend_at(number, check=_CHECK, **keys)
+        self.mux([route("any", checked)])
+        self.time.advance(_CHECK.interval)
+        with closing(await self._next_stream()) as found:
+            yield "check", found
+        [upstream] = self.factory.upstreams.all()
+        attempt = self.factory.upstreams.try_member(
+            upstream, upstream.pool.members[0], lambda _: None
+        )
+        with closing(await self._next_stream()) as found:
+            yield "try of one", found
+        attempt.abort()
+        trying = self._try_all(checked)
+        with closing(await self._next_stream()) as found:
+            yield "try of all", found
+        self.backend.peers[-1].send(b"pong")
+        await trying
+
+    async def datagrams(self, **keys: Any) -> AsyncIterator[tuple[str, socket.socket]]:
+        talker = Talker.listening(self)
+        backend = Backend("udp", (server(f"udp:127.0.0.1:{talker.port}"),), check=_CHECK, **keys)
+        bound = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        bound.bind(("127.0.0.1", 0))
+        settings = Listener("udp", endpoints=("udp:127.0.0.1:0",), default=backend)
+        listener = udp_listener((), settings, reactor)
+        port = listener.listen(bound)
+        Talker.listening(self).say(b"x", bound.getsockname()[1])
+        await talker.hears(1)
+        with closing(own_socket(talker.senders[-1], socket.SOCK_DGRAM)) as found:
+            yield "flow", found
+        listener.abort("killed")
+        port.stopListening()
+        bound.close()
+        listener.drop_idle_timers()
+        trying = self._try_all(backend)
+        await talker.hears(2)
+        with closing(own_socket(talker.senders[-1], socket.SOCK_DGRAM)) as found:
+            yield "check of datagrams", found
+        talker.say(b"pong", talker.senders[-1][1], talker.senders[-1][0])
+        await trying
+
+    async def _next_stream(self) -> socket.socket:
+        peer = await self.backend.peer(self._seen)
+        self._seen += 1
+        its = peer.transport.getPeer()
+        return own_socket((its.host, its.port), socket.SOCK_STREAM)
+
+    def _try_all(self, backend: Backend) -> Deferred[Any]:
+        rules: Any = SimpleNamespace(every_backend=lambda: [backend])
+        return Deferred.fromCoroutine(try_servers(rules, reactor))
