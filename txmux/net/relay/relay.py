@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import math
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -291,12 +291,8 @@ class Relay:
 
     def abort(self, reason: RelayReason) -> None:
         """End both connections now; bytes in transit are lost."""
-        self._reason = self._reason or reason
-        self._is_late = bool(self._is_late)
-        self.ending = True
-        for side in (self._client, self._server):
-            if not side.is_closed:
-                self._abort_side(side)
+        for side in self._begin_end(reason):
+            self._abort_side(side)
 
     def _abort_side(self, side: RelaySide) -> None:
         if getattr(side.transport.getHandle(), "family", None) == socket.AF_UNIX:
@@ -406,13 +402,16 @@ class Relay:
 
     def _close_both(self, reason: RelayReason) -> None:
         """Close each side once its buffer is empty; a peer that does not read everything within `half_close` is aborted."""
+        for side in self._begin_end(reason):
+            side.close_when_sent()
+        self._watch_from_now()
+
+    def _begin_end(self, reason: RelayReason) -> Iterator[RelaySide]:
+        """Note why the relay ends; returns the sides that are not closed by then."""
         self._reason = self._reason or reason
         self._is_late = bool(self._is_late)
         self.ending = True
-        for side in (self._client, self._server):
-            if not side.is_closed:
-                side.close_when_sent()
-        self._watch_from_now()
+        return (side for side in (self._client, self._server) if not side.is_closed)
 
     def _reason_for(self, side: RelaySide, failure: Failure) -> RelayReason:
         if failure.type is OutOfMemory:
