@@ -98,6 +98,10 @@ def convert_stunnel(data: bytes, draft: Draft) -> None:
         by_primary.setdefault(service.primary, []).extend([] if why else [service])
         if why:
             draft.flag(service.number, f"[{service.name}] is left out: {why}")
+    primary = {"", *(service.name for service in by_primary.get("", ()))}
+    for other in [one for name in by_primary.keys() - primary for one in by_primary[name]]:
+        why = f"its sni is for [{other.primary}], which is not there"
+        draft.flag(other.number, f"[{other.name}] is left out: {why}")
     for service in by_primary.get("", ()):
         _convert(service, by_primary.get(service.name, ()), draft)
 
