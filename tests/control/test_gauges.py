@@ -10,7 +10,13 @@ from txmux.admin.metrics import METRICS
 from txmux.control.gauges import COUNT, GAUGES, Gauge, Gauges
 from txmux.net.channel.message import Field
 from txmux.net.channel.messages import MESSAGES
-from txmux.telemetry.counting.counter_groups import SERVER, ServerTotals, last_failure_of
+from txmux.telemetry.attention import OF_FEW
+from txmux.telemetry.counting.counter_groups import (
+    SERVER,
+    ListenerTotals,
+    ServerTotals,
+    last_failure_of,
+)
 from txmux.telemetry.documents import StatusGauges
 
 _FOLDER = Path(txmux.__file__).parent / "control"
@@ -64,3 +70,24 @@ class CombinedTest(SynchronousTestCase):
         self.assertEqual((server.check_seconds, server.last_failure), (3.0, last_failure_of(700)))
         self.assertEqual(server.waiting["0"], 5)
         self.assertEqual(SERVER.combine([]), [0] * len(SERVER.names))
+
+    def test_gauges_of_two_workers(self) -> None:
+        first = {
+            "descriptors": [9, 20], "sources": {"x": 3, "y": 1}, "lost_lines": {"log": 0}, "logins": [["r", 2, "a"]],
+            "ports": [["b", "s", f"x{OF_FEW}", 1, 7.0]], "refusing": [["x", "no-route", "", 1.5]], "generations": [1, 2],
+        }  # fmt: skip
+        second = {
+            "descriptors": [9, 99], "sources": {"x": 2}, "lost_lines": {"log": 4}, "logins": [["r", 1, "b"]],
+            "ports": [["b", "s", "y", 2, 5.0]], "refusing": [["x", "no-route", "", 1.0]], "generations": [2, 3],
+        }  # fmt: skip
+        gauges = Gauges.of([first, second])
+        self.assertEqual((gauges.descriptors, gauges.generations), ((9, 20), 3))
+        self.assertEqual((gauges.sources, gauges.lost_lines), ({"x": 3, "y": 1}, {"log": 4}))
+        self.assertEqual((gauges.logins, gauges.refused_by_many()), ({"r": (2, "a")}, {("x", "no-route"): 2.5}))  # fmt: skip
+        self.assertEqual(gauges.ports, {("b", "s"): (f"x{OF_FEW}", 3, 5.0)})
+
+    def test_histogram_of_all_listeners(self) -> None:
+        cells = [int(name == "bytes 8") for name in ListenerTotals.names]
+        (metric,) = (its for its in ListenerTotals.metrics if its.name == "detect_bytes")
+        ((labels, observed),) = metric.samples([ListenerTotals((x,), cells) for x in "ab"], None)
+        self.assertEqual((labels, observed.count), ((), 2))
