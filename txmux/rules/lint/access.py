@@ -306,3 +306,9 @@ def unhidden_names(rules: Rules) -> Iterator[Problem]:
 
 def _is_loopback(host: str) -> bool:
     return ipaddress.ip_address(host).is_loopback if is_address(host) else host == "localhost"
+
+
+FINDERS = (
+    admin_reachable, metrics_without_extra, unhidden_names, open_proxies, nameless, other_names,
+    free_ports, wrong_users, proxy_listeners, tls_ends, never_behind_starttls,
+)  # fmt: skip

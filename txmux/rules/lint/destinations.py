@@ -187,3 +187,6 @@ def forged_headers(rules: Rules) -> Iterator[Problem]:
                 )
                 yield backend.section.problem(message, "server")
                 break
+
+
+FINDERS = passed_routes, forged_headers, passed_certificates, passed_databases

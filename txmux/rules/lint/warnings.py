@@ -9,26 +9,8 @@ import attrs
 
 from txmux.interfaces import Transport
 from txmux.rules.collecting import uncollected
-from txmux.rules.lint.access import (
-    admin_reachable,
-    free_ports,
-    metrics_without_extra,
-    nameless,
-    never_behind_starttls,
-    open_proxies,
-    other_names,
-    proxy_listeners,
-    tls_ends,
-    unhidden_names,
-    wrong_users,
-)
+from txmux.rules.lint import access, destinations
 from txmux.rules.lint.coverage import forget_lines, lines_of
-from txmux.rules.lint.destinations import (
-    forged_headers,
-    passed_certificates,
-    passed_databases,
-    passed_routes,
-)
 from txmux.rules.lint.narrowing import Narrowing
 from txmux.rules.lint.patterns import odd_patterns
 from txmux.rules.lint.reach import unreachable_routes
@@ -267,9 +249,7 @@ def _typographic_quotes(rules: Rules) -> Iterator[Problem]:
 
 
 _FINDERS: Sequence[Callable[[Rules], Iterable[Problem]]] = (
-    admin_reachable, metrics_without_extra, unhidden_names, unreachable_routes, odd_patterns,
-    lines_of_the_other, _without_clients, _open_to_all, open_proxies, nameless, other_names,
-    free_ports, passed_routes, forged_headers, passed_certificates, passed_databases, wrong_users,
-    _beyond_peek_limit, proxy_listeners, tls_ends, never_behind_starttls, server_first, silence,
-    _idle_backends, _idle_servers, _empty_includes, _typographic_quotes,
+    *access.FINDERS, *destinations.FINDERS, unreachable_routes, odd_patterns, lines_of_the_other,
+    _without_clients, _open_to_all, _beyond_peek_limit, server_first, silence, _idle_backends,
+    _idle_servers, _empty_includes, _typographic_quotes,
 )  # fmt: skip
