@@ -83,9 +83,8 @@ def _readers(rules: Rules) -> Iterator[_Reader]:
         if route.terminate_tls is not None:
             yield route.section, "terminate_tls", None, partial(_of_end, route.terminate_tls)
     for backend in rules.backends.values():
-        tls = backend.tls
-        if tls is not None:
-            yield backend.section, CLIENT_CERTIFICATE, None, partial(_of_servers, tls)
+        if backend.tls is not None:
+            yield backend.section, CLIENT_CERTIFICATE, None, partial(_of_servers, backend.tls)
     yield from _readers_of_strings(rules)
     for file in named_files(rules):
         if file.row.reader:
@@ -198,8 +197,6 @@ def _is_there(path: Path) -> bool:
     """Return whether a file that a start makes is there, or something else in its place."""
     try:
         path.stat()
-    except (FileNotFoundError, PermissionError):
-        return False  # or others may look at it
-    except OSError:
-        return True
+    except OSError as problem:  # or others may look at it
+        return not isinstance(problem, (FileNotFoundError, PermissionError))
     return True

@@ -43,7 +43,6 @@ from txmux.rules.reading.values import (
     SectionKey,
     ValueKind,
     duration_text,
-    modules,
     number,
     positive_duration_or_none,
     read_options,
@@ -446,7 +445,7 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Backend("", ()), {
         "[what the header contains](#fields-of-the-proxy-protocol-header) besides the addresses, with `proxy_protocol = v2`"),
     "source": SectionKey(_SOURCE, example="192.0.2.1", meaning=
         "local addresses to connect from, used in turn; for each server, those of its family. `client` is the client's own. Only for servers with an address"),
-    "via": SectionKey(VIA, example="socks5://127.0.0.1:1080", reader="txmux.net.secrets:read_login", streams_only="is for TCP; remove it", opens="worker", is_secret=True, loads=modules("txmux.backends.connect.via"), meaning=
+    "via": SectionKey(VIA, example="socks5://127.0.0.1:1080", reader="txmux.net.secrets:read_login", streams_only="is for TCP; remove it", opens="worker", is_secret=True, loads=lambda _: ("txmux.backends.connect.via",), meaning=
         "[a proxy](#via) that connects to the servers"),
     "mptcp": SectionKey(LINUX_ONLY, streams_only="is for TCP; remove it", meaning=
         "connect by [Multipath TCP](#multipath-tcp) to servers that have it. Linux only"),
@@ -468,7 +467,7 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Backend("", ()), {
         "the longest time until a host name is looked up, or Consul queried, again; addresses that cannot be found again are used for as long as `keep` says"),
     "resolvers": SectionKey(RESOLVERS, example="127.0.0.1:8600", is_plain=True, meaning=
         "the [name servers](#how-names-are-looked-up) for these servers, in this order. Without it those of `[txmux]`"),
-    "tls": SectionKey(BOOLEAN, default="no", example="yes", streams_only="is for TCP; remove it", loads=modules("txmux.backends.connect.tls"), meaning=
+    "tls": SectionKey(BOOLEAN, default="no", example="yes", streams_only="is for TCP; remove it", loads=lambda _: ("txmux.backends.connect.tls",), meaning=
         "whether connections to the servers use TLS; the name in their certificates is verified"),
     "tls_name": SectionKey(_TLS_NAME, example="www.example.com", is_plain=True, meaning=
         "the name that is verified, and sent as SNI; without it, the host of the server. UNIX sockets and endpoint strings need this"),

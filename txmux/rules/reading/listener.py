@@ -30,7 +30,6 @@ from txmux.rules.reading.values import (
     SectionKey,
     ValueKind,
     amount,
-    modules,
     read_options,
     with_defaults,
     words,
@@ -175,7 +174,7 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Listener(""), {
         "listen on an IP address that this machine does not have (yet), such as a virtual one. Linux only"),
     "mptcp": SectionKey(LINUX_ONLY, streams_only="is for TCP; remove it", meaning=
         "accept [Multipath TCP](#multipath-tcp), too. Linux only"),
-    "starttls": SectionKey(_STARTTLS, example="smtp", streams_only="is for TCP; remove it", loads=modules("txmux.wire.starttls.protocols"), is_plain=True, meaning=
+    "starttls": SectionKey(_STARTTLS, example="smtp", streams_only="is for TCP; remove it", loads=lambda _: ("txmux.wire.starttls.protocols",), is_plain=True, meaning=
         "the protocol whose clients begin in the clear and ask for TLS: [STARTTLS](#starttls)"),
     "starttls_banner": SectionKey(_BANNER, example="mail.example.com ESMTP", streams_only="is for TCP; remove it", is_plain=True, meaning=
         "the text with which its clients are greeted; without it that of the first server"),
@@ -185,7 +184,7 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Listener(""), {
         "which connections get a line in the [access log](access-log.md). `errors` leaves out `done`, `handed-over`, and clients that left without a byte, such as a balancer's checks"),
     "tls_strict": SectionKey(BOOLEAN, streams_only="is for TCP; remove it", is_plain=True, meaning=
         "where TLS is [terminated](#tls-termination): whether a client that closes without a close-notify counts as broken off"),
-    "ech_keys": SectionKey(_ECH_KEYS, example="/etc/txmux/ech", streams_only="is for TCP; remove it", opens="worker-folder", is_secret=True, reader="txmux.client.tls.ech:read_key_files", loads=modules("txmux.client.tls.ech", "txmux.client.tls.client_transport"), is_plain=True, meaning=
+    "ech_keys": SectionKey(_ECH_KEYS, example="/etc/txmux/ech", streams_only="is for TCP; remove it", opens="worker-folder", is_secret=True, reader="txmux.client.tls.ech:read_key_files", loads=lambda _: ("txmux.client.tls.ech", "txmux.client.tls.client_transport"), is_plain=True, meaning=
         "[open hidden names](#encrypted-clienthello): the path of a file with a key of Encrypted ClientHello, or of a folder of such files (PEM, RFC 9934)"),
     "max_flows": SectionKey(CONNECTIONS, example="10000", datagrams_only=True, meaning=
         "for UDP: the most flows of this listener. Beyond it, the unanswered flow that has been quiet for longest makes room, or the new one is refused. Without it, 70 % of the process's descriptors; `0` means no limit but these"),

@@ -38,7 +38,6 @@ from txmux.rules.reading.values import (
     PROTOCOLS,
     SectionKey,
     ValueKind,
-    modules,
     network,
     split_words,
     with_defaults,
@@ -492,7 +491,7 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Route("", (), None), {
         "if given, the route serves clients only at [these times](#during)"),
     "under": SectionKey(_UNDER, example="public", is_plain=True, meaning=
         "if given, the route belongs only to these listeners, and to these routes that terminate TLS or open tunnels, inside of which it matches"),
-    "terminate_tls": SectionKey(_CERTIFICATES, example="cert.pem, key.pem", opens="worker", is_secret=True, loads=modules("txmux.client.tls.store", "txmux.client.tls.termination"), is_plain=True, meaning=
+    "terminate_tls": SectionKey(_CERTIFICATES, example="cert.pem, key.pem", opens="worker", is_secret=True, loads=lambda _: ("txmux.client.tls.store", "txmux.client.tls.termination"), is_plain=True, meaning=
         "PEM files with certificates and their keys, or [`acme`](#certificates-by-acme): txmux [terminates TLS](#tls-termination), and the routes `under` this one decide on the plaintext"),
     "alpn": SectionKey(PROTOCOLS, example="h2, http/1.1", is_plain=True, meaning=
         "for `terminate_tls`: the protocols that may be negotiated, in order of preference; without it, none"),
@@ -508,9 +507,9 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Route("", (), None), {
         "for `terminate_tls`: the oldest version of TLS"),
     "client_cert": SectionKey(_CLIENT_CERT, example="san=*.staff.example.com", is_plain=True, meaning=
         "under a route with `tls_client_ca`: the route serves only clients with [such a certificate](#client_cert), or without one"),
-    "tunnel": SectionKey(BOOLEAN, loads=modules("txmux.tcp.stages.tunnelling"), is_plain=True, meaning=
+    "tunnel": SectionKey(BOOLEAN, loads=lambda _: ("txmux.tcp.stages.tunnelling",), is_plain=True, meaning=
         "txmux answers CONNECT, SOCKS 5 and 4 [as a proxy does](#tunnels), and the routes `under` this one decide on what comes then"),
-    "tunnel_users": SectionKey(USERS, example="tunnel.htpasswd", opens="worker", is_secret=True, loads=modules("txmux.client.tunnel_users"), is_plain=True, meaning=
+    "tunnel_users": SectionKey(USERS, example="tunnel.htpasswd", opens="worker", is_secret=True, loads=lambda _: ("txmux.client.tunnel_users",), is_plain=True, meaning=
         "for `tunnel`: a file of `htpasswd -B` with those who may log in; without it, nobody is asked. Needs the extra `txmux[tunnel]`"),
     "log": SectionKey(LOG, is_plain=True, meaning=
         "as for a listener; if the two differ, the one with fewer lines counts"),

@@ -25,7 +25,6 @@ from txmux.rules.reading.values import (
     CONNECTIONS,
     SectionKey,
     ValueKind,
-    modules,
     socket_path,
     with_defaults,
     words,
@@ -367,7 +366,7 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Settings(), {
         "a file with the key for [`crowdsec:` networks](#networks-from-other-sources)"),
     "shared_limits": SectionKey(_STORE, example="redis://10.0.0.9:6379/0 password=/etc/txmux/secrets/redis.password", opens="worker", is_secret=True, reader="txmux.net.secrets:read_text", loads=_modules_of, meaning=
         "a Redis by which several machines share [bans and limits](#shared-limits)"),
-    "acme": SectionKey(_ACME, default="off", example="letsencrypt", shapes_others=True, loads=modules("txmux.client.tls.challenge"), meaning=
+    "acme": SectionKey(_ACME, default="off", example="letsencrypt", shapes_others=True, loads=lambda _: ("txmux.client.tls.challenge",), meaning=
         "the authority of [`terminate_tls = acme`](#certificates-by-acme): Let's Encrypt, or the URL of an ACME directory"),
     "acme_email": SectionKey(_EMAIL, example="ops@example.com", meaning=
         "where the authority may write to"),

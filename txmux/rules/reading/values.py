@@ -494,10 +494,6 @@ class SectionKey:
     usual: Any = None
 
 
-def modules(*names: str) -> Callable[[Any], Iterable[str]]:
-    return lambda _: names
-
-
 def one_path(path: Path) -> tuple[Path]:
     return (path,)
 
