@@ -110,11 +110,10 @@ class RelayedTest(MuxTestCase):
     async def test_a_look_at_the_peers_takes_the_place_of_the_next_one(self) -> None:
         for self.relay in ("auto", "portable"):
             await self.relayed()
-            relay, before = self.only().stage.relay, self.time.clock.getDelayedCalls()
-            self.time.advance(0.5)
+            relay = self.only().stage.relay
+            before = relay._timer
             relay.check_peers()
-            after = self.time.clock.getDelayedCalls()
-            self.assertEqual(len(after), len(before))
+            self.assertEqual((before.active(), relay._timer.active()), (False, True))
             self.client.reset()
             await self.until_logged()
             self.records.clear()
