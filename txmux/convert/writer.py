@@ -32,8 +32,6 @@ _HINT = re.compile(r"; (remove it|did you mean .*|keep one.*)$")
 _OUTCOMES = frozenset({"backend", "silent", "default"})
 _NARROWING = frozenset({"under", "from", "not_from", "allow", "deny"})
 """A section that loses one of these keys would serve more clients."""
-
-
 _OF_NETWORKS = frozenset(
     name
     for keys in TABLES.values()
