@@ -159,7 +159,7 @@ class ChangedTest(SynchronousTestCase):
         self.assertLessEqual(many, few * 1.1)
 
     def test_nothing_stays_of_routes_that_are_gone(self) -> None:
-        lines = [*(f"tls sni=h{n}.test" for n in range(10)), "tls sni=*.under.test", "dns"]
+        lines = [*(f"tls sni=h{n}.test" for n in range(10)), "tls sni=*.under.test", "tls"]
         routes = [route(line, "close", name=str(n)) for n, line in enumerate(lines)]
         before, anew = Detector(routes), Detector(routes[:10])
         before.plan(0x16)
