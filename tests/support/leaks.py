@@ -111,6 +111,10 @@ def added_since(before: State, patience: float) -> State:
     DESCRIPTORS.close_cached()  # pipes that are kept for the next connection
     deadline, pause = time.monotonic() + patience, 0.001
     while True:
+        if (
+            _reactor.threadCallQueue
+        ):  # a test without a reactor does not see that a thread has done its job
+            _reactor.runUntilCurrent()
         # What only a circle of references holds; a thread that is about to end may leave one.
         gc.collect()
         if not (added := _added_now(before)) or time.monotonic() >= deadline:
