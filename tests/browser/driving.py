@@ -166,7 +166,10 @@ class Browser:
         eventually(answered, "there is a question")
 
     def shows(self, css: str, text: str) -> None:
-        eventually(lambda: text in self.text(css), f"{css} shows {text!r}")
+        try:
+            eventually(lambda: text in self.text(css), f"{css} shows {text!r}")
+        except AssertionError as problem:
+            raise AssertionError(f"{problem}, but {self.text(css)!r}") from None
 
     def cookies(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self.tell("Network.getAllCookies")["cookies"]

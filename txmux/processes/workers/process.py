@@ -56,6 +56,15 @@ _PATIENCE = 5.0
 """Seconds that the helper may take to open a file: less than the time after which a hanging worker is replaced."""
 
 
+def _call_later(
+    calls: list[Callable[[], object]],
+    handlers: Mapping[Any, Callable[..., object]],
+    kind: Message,
+    **fields: Any,
+) -> None:
+    calls.append(lambda: handlers[kind](**fields))
+
+
 class WorkerProcess:
     """Serves clients until the supervisor stops it, or has ended; a `problem` is reported to the supervisor instead."""
 
@@ -176,6 +185,11 @@ class WorkerProcess:
             if self._problem is not None:
                 raise self._problem
             in_use = start.files_in_use()
+            # What is told while a thread opens files is not told again.
+            early: list[Callable[[], object]] = []
+            handlers = self.channel.handlers
+            for kind in (messages.BAN, messages.CHECK):
+                handlers[kind] = partial(_call_later, early, handlers, kind)
             await first_late(check_disks, rules, start.unread(in_use))
             admission = self._admission(rules)
             account = account_of(rules)
@@ -214,6 +228,8 @@ class WorkerProcess:
             # The same with what checks have found, which is not told again.
             serving.upstreams.restore(start.state.pop("servers", ()))
             self.channel.handlers[messages.CHECK] = serving.upstreams.apply_check
+            for call in early:
+                call()
             serving.version = start.version
             serving.admission = admission
             lacking = serving.unopened if start.may_lack else None
