@@ -56,15 +56,6 @@ _PATIENCE = 5.0
 """Seconds that the helper may take to open a file: less than the time after which a hanging worker is replaced."""
 
 
-def _call_later(
-    calls: list[Callable[[], object]],
-    handlers: Mapping[Any, Callable[..., object]],
-    kind: Message,
-    **fields: Any,
-) -> None:
-    calls.append(lambda: handlers[kind](**fields))
-
-
 class WorkerProcess:
     """Serves clients until the supervisor stops it, or has ended; a `problem` is reported to the supervisor instead."""
 
@@ -185,11 +176,10 @@ class WorkerProcess:
             if self._problem is not None:
                 raise self._problem
             in_use = start.files_in_use()
-            # What is told while a thread opens files is not told again.
-            early: list[Callable[[], object]] = []
-            handlers = self.channel.handlers
+            # Bans and the results of checks are not sent again: those that arrive while a thread opens files are kept.
+            handlers, kept = self.channel.handlers, list[tuple[Message, dict[str, Any]]]()
             for kind in (messages.BAN, messages.CHECK):
-                handlers[kind] = partial(_call_later, early, handlers, kind)
+                handlers[kind] = lambda kind=kind, **fields: kept.append((kind, fields))
             await first_late(check_disks, rules, start.unread(in_use))
             admission = self._admission(rules)
             account = account_of(rules)
@@ -222,14 +212,13 @@ class WorkerProcess:
             serving.runtime.bad_ends.report = lambda rows: self.channel.ask(
                 messages.BAD_ENDS, rows=rows
             )
-            # First the bans of the start message, then those of messages that arrive while ports are opened.
+            # First those of the start message, then those that arrived since, and those that arrive while ports are opened.
             serving.ban(start.state.get("banned", ()))
-            self.channel.handlers[messages.BAN] = serving.ban
-            # The same with what checks have found, which is not told again.
             serving.upstreams.restore(start.state.pop("servers", ()))
-            self.channel.handlers[messages.CHECK] = serving.upstreams.apply_check
-            for call in early:
-                call()
+            handlers[messages.BAN] = serving.ban
+            handlers[messages.CHECK] = serving.upstreams.apply_check
+            for kind, fields in kept:
+                handlers[kind](**fields)
             serving.version = start.version
             serving.admission = admission
             lacking = serving.unopened if start.may_lack else None
