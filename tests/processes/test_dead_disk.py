@@ -2,13 +2,14 @@
 
 import os
 import re
+import signal
 import socket
 import sys
 from pathlib import Path
 
 from cryptography import x509
 
-from tests.admin.processes import get
+from tests.admin.processes import get, post
 from tests.client.tls.test_store import credulous
 from tests.interop.children import PATIENCE, eventually
 from tests.interop.mux import Mux, Twist
@@ -187,10 +188,10 @@ class LooksTest(WorkersTestCase):
     def write_certificate(self, name: str) -> None:
         make_authority().issue(name).write(self.files / "terminate_tls", key=True)
 
-    def shown(self) -> str:
+    def shown(self, source: str = "") -> str:
         """Return the name in the certificate that a client gets."""
         with (
-            socket.create_connection(("127.0.0.1", self.mux.port), PATIENCE) as client,
+            socket.create_connection(("127.0.0.1", self.mux.port), PATIENCE, (source, 0)) as client,
             credulous().wrap_socket(client, server_hostname="x.example") as inside,
         ):
             der = inside.getpeercert(binary_form=True) or b""
@@ -226,6 +227,26 @@ class LooksTest(WorkersTestCase):
         self.kill(mux, second)
         self.assertEqual(self.shown(), "new.example")
         self.assertEqual(self.looks_in_reactor({mux.pid, first, second}), [])
+
+    def test_ban_while_a_worker_opens_files(self) -> None:
+        """A ban that reaches a worker before it can serve anybody holds."""
+        texts = (text.format(self.place) for text in (_SERVING, _OPENING))
+        self.mux = mux = Mux(self.place, *texts)
+        self.addCleanup(mux.end)
+        [first] = workers_of(mux.pid)
+        with self.more_serve(mux):
+            self.dead.touch()
+            os.kill(first, signal.SIGKILL)
+            eventually(lambda: self.has_thread({first}), "a thread of the next worker opens files")
+            self.assertLess(mux.child.output.count("serving with"), 2)
+            post(self.place / "admin.sock", "/api/bans", {"network": "127.0.0.9"})
+        self.assertRaises(OSError, self.shown, "127.0.0.9")
+        self.assertEqual(self.shown("127.0.0.8"), "old.example")
+        self.dead.unlink()
+
+    def has_thread(self, gone: set[int]) -> bool:
+        new = {*workers_of(self.mux.pid)} - gone
+        return any(len([*Path(f"/proc/{pid}/task").glob("*")]) > 1 for pid in new)
 
     def looks_in_reactor(self, pids: set[int]) -> list[str]:
         found = self.main.read_text().splitlines() if self.main.exists() else []
