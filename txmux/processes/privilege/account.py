@@ -162,9 +162,9 @@ def account_of(rules: Rules) -> Account | None:
     if not account.is_current:
         message = "client needs the capability CAP_NET_ADMIN as long as txmux runs, and 'user' in [txmux] gives it up; let systemd change the user and leave it that capability instead"
         in_need = [one for one in rules.backends.values() if "client" in one.source]
-        for one in in_need:
-            found = [each.section.problem(message, "source") for each in in_need]
-            raise AccountError(f"[backend {one.name}] source: {message}", found)
+        if in_need:
+            problems = [one.section.problem(message, "source") for one in in_need]
+            raise AccountError(f"[backend {in_need[0].name}] source: {message}", problems)
     account.check()
     return account
 
