@@ -1,10 +1,13 @@
-"""The values of some keys, wherever rules have them: what follows from the row of a key needs no list of its own."""
+"""The keys that name files or need modules, wherever rules have them: what follows from the row of a key needs no list of its own."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import attrgetter
+from pathlib import Path
 from typing import Any
+
+import attrs
 
 from txmux.rules.model import Rules
 from txmux.rules.reading import backend, route
@@ -14,35 +17,54 @@ from txmux.rules.reading.values import SectionKey
 _WITHIN = {"route": ("terminate_tls", route.TLS_FIELDS), "backend": ("tls", backend.TLS_FIELDS)}
 
 
-class KeysInUse:
-    """Finds the keys whose rows have something; there must be several for each kind of section."""
+@attrs.frozen
+class KeyInUse:
+    """A key in a part of the rules, with the files that its value names and the modules that it needs, one of them at least."""
 
-    def __init__(self, has: Callable[[SectionKey], object]) -> None:
-        self._keys = {
-            kind: [(name, key) for name, key in keys.items() if has(key)]
-            for kind, keys in TABLES.items()
-        }
-        self._fields = {
-            kind: attrgetter(*dict.fromkeys(_field(kind, name, key) for name, key in keys))
-            for kind, keys in self._keys.items()
-        }
+    part: Any
+    name: str
+    row: SectionKey
+    paths: Sequence[Path]
+    modules: Sequence[str]
 
-    def __call__(self, rules: Rules) -> Iterator[tuple[Any, str, SectionKey, Any]]:
-        """Yield the part of the rules, the key's name, its row, and its value, unless that is nothing."""
-        parts: list[tuple[str, Iterable[Any]]] = [
-            ("txmux", [rules.settings]),
-            ("listen", rules.listeners),
-            ("route", rules.routes),
-            ("backend", rules.every_backend()),
-        ]
-        for kind, same in parts:
-            fields_of = self._fields[kind]
-            for part in same:
-                if any(fields_of(part)):  # of thousands of routes, few have one
-                    for name, key in self._keys[kind]:
-                        value = _value_of(part, kind, name, key)
-                        if value:
-                            yield part, name, key, value
+
+def keys_in_use(rules: Rules) -> Sequence[KeyInUse]:
+    """Return them all. The first call looks at each part of the rules: with very many, call it in a thread."""
+    return rules.once(keys_in_use, _find)
+
+
+def needed_modules(rules: Rules) -> Iterable[str]:
+    """Return the modules that only some rules need. None may import a reactor: each worker installs its own."""
+    return dict.fromkeys(module for key in keys_in_use(rules) for module in key.modules)
+
+
+def _find(rules: Rules) -> Sequence[KeyInUse]:
+    parts: list[tuple[str, Iterable[Any]]] = [
+        ("txmux", [rules.settings]),
+        ("listen", rules.listeners),
+        ("route", rules.routes),
+        ("backend", rules.every_backend()),
+    ]
+    return [found for kind, same in parts for found in _found(kind, same)]
+
+
+def _found(kind: str, parts: Iterable[Any]) -> Iterator[KeyInUse]:
+    keys = [
+        (name, key, _value(kind, name, key))
+        for name, key in TABLES[kind].items()
+        if key.kind.paths or key.loads
+    ]
+    fields_of = attrgetter(*dict.fromkeys(_field(kind, name, key) for name, key, _ in keys))
+    for part in parts:
+        if any(fields_of(part)):  # of thousands of routes, few have one
+            for name, key, value_of in keys:
+                value = value_of(part)
+                if not value:
+                    continue
+                paths = [one for one in key.kind.paths(value) if one] if key.kind.paths else ()
+                modules = [*key.loads(value)] if key.loads else ()
+                if paths or modules:
+                    yield KeyInUse(part, name, key, paths, modules)
 
 
 def _field(kind: str, name: str, key: SectionKey) -> str:
@@ -50,18 +72,11 @@ def _field(kind: str, name: str, key: SectionKey) -> str:
     return within if name in fields else key.field or name
 
 
-def _value_of(part: Any, kind: str, name: str, key: SectionKey) -> Any:
+def _value(kind: str, name: str, key: SectionKey) -> Callable[[Any], Any]:
+    """Return what finds the value of a key, which may stand in a part that is None."""
+    field = _field(kind, name, key)
     _, fields = _WITHIN.get(kind, ("", {}))
-    value = getattr(part, _field(kind, name, key))
-    return getattr(value, fields[name]) if value and name in fields else value
-
-
-_LOADING = KeysInUse(lambda key: key.loads)
-
-
-def needed_modules(rules: Rules) -> Iterable[str]:
-    """Return the modules that only some rules need. None may import a reactor: each worker installs its own."""
-    found: dict[str, None] = {}
-    for *_, key, value in _LOADING(rules):
-        found.update(dict.fromkeys(key.loads(value) if key.loads else ()))
-    return found
+    if name not in fields:
+        return attrgetter(field)
+    inner = fields[name]
+    return lambda part: (within := getattr(part, field)) and getattr(within, inner)

@@ -11,14 +11,13 @@ from typing import get_args
 import attrs
 
 from txmux.files import names_in, open_once
-from txmux.rules.keys_in_use import KeysInUse
+from txmux.rules.keys_in_use import keys_in_use
 from txmux.rules.model import Rules, Section
 from txmux.rules.model.listener import is_ech_file
 from txmux.rules.reading.service import KEYS
 from txmux.rules.reading.values import Opens, SectionKey
 
 _INCLUDE = KEYS["include"]
-_NAMING = KeysInUse(lambda key: key.kind.paths)
 
 
 @attrs.frozen
@@ -33,10 +32,9 @@ class NamedFile:
 
 def named_files(rules: Rules) -> Iterator[NamedFile]:
     """Yield the files of all keys, and those with the text of the rules; some may be missing, and some come several times."""
-    for part, name, key, value in _NAMING(rules):
-        for path in key.kind.paths(value) if key.kind.paths else ():
-            if path is not None:
-                yield NamedFile(part.section, name, path, key)
+    for key in keys_in_use(rules):
+        for path in key.paths:
+            yield NamedFile(key.part.section, key.name, path, key.row)
     included = {path for paths in rules.files.included.values() for path in paths}
     for text in rules.files.texts:
         label = "include" if text in included else ""  # else the main file, or a list of networks

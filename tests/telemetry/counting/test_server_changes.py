@@ -1,16 +1,23 @@
 """What is read of servers each second."""
 
+import errno
+import os
+
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.telemetry.counting.counter_groups import LISTENER, SERVER
+from txmux.telemetry.counting.counter_groups import CELL, LISTENER, SERVER
 from txmux.telemetry.counting.counters import Counters
 from txmux.telemetry.counting.server_changes import ServerChanges
 
 _NAMES = st.sampled_from(("a", "b", "c"))
 _ROUNDS = st.lists(st.lists(st.tuples(st.integers(0, 2), _NAMES)))
 """For each reading, the processes in which a connection to a server has ended without an answer."""
+
+
+def _cannot(*_: object) -> int:
+    raise OSError(errno.EINVAL, "Invalid argument")
 
 
 class ServerChangesTest(SynchronousTestCase):
@@ -61,6 +68,28 @@ class ServerChangesTest(SynchronousTestCase):
         counts.asked(8)
         ((cells, sources, _),) = changes.take().values()
         self.assertEqual((cells[SERVER.at["asked"]], sources), (1, {8}))
+
+    def test_little_is_read_of_many(self) -> None:
+        """Of what was ever counted in, or of all where the system cannot say what that is; each sees the same."""
+        counters = Counters()
+        changes = ServerChanges(counters)
+        names = [str(number) for number in range(5000)]
+        counters.layout.extend(SERVER.key("x", name) for name in names)
+        column = counters.column(1)
+        for is_known in (True, False):
+            for name in ("0", "17", "18", "2500", "4999"):
+                column.server("x", name).unanswered()
+            (image,) = counters.images().values()
+            read = sum(map(len, image.written))
+            self.assertEqual(len(image.cells), column.layout.cells * CELL)
+            self.assertEqual(read < len(image.cells) / 10, is_known)
+            self.assertEqual(column.tolist(), column._cells[: column.layout.cells].tolist())
+            grown = {
+                key[1]: cells[SERVER.at["unanswered"]]
+                for key, (cells, *_) in changes.take().items()
+            }
+            self.assertEqual(grown, dict.fromkeys(("0", "17", "18", "2500", "4999"), 1))
+            self.patch(os, "lseek", _cannot)
 
     @given(st.lists(st.lists(st.tuples(st.integers(1, 3), st.integers(1, 9)))))
     def test_sources_that_got_nothing(self, rounds: list[list[tuple[int, int]]]) -> None:

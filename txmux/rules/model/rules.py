@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from heapq import merge
 from pathlib import Path
+from typing import Any, TypeVar
 
 import attrs
 from attrs.validators import deep_iterable, deep_mapping, instance_of, optional
@@ -21,6 +22,7 @@ from txmux.rules.model.settings import Settings
 from txmux.rules.problems import Problem, RulesError
 from txmux.transport import Transport
 
+_Found = TypeVar("_Found")
 _TEXT = instance_of(str)
 _LINE = re.compile(r":\d+: $")
 
@@ -81,6 +83,7 @@ class Rules:
     _over: dict[object, tuple[Route, ...]] = attrs.field(
         factory=dict, init=False, eq=False, repr=False
     )
+    _once: dict[object, Any] = attrs.field(factory=dict, init=False, eq=False, repr=False)
 
     @property
     def unreadable(self) -> str:
@@ -149,9 +152,18 @@ class Rules:
             outcomes += [*(line.outcome for line in listener.silent), listener.default]
         return outcomes
 
-    def every_backend(self) -> list[Backend]:
+    def every_backend(self) -> Sequence[Backend]:
         """Return the backends that clients may be forwarded to, those of short forms and fallbacks included, each once."""
-        return backends_of([*self.backends.values(), *self.outcomes()])
+        return self.once(
+            "every backend", lambda _: backends_of([*self.backends.values(), *self.outcomes()])
+        )
+
+    def once(self, key: object, find: Callable[[Rules], _Found]) -> _Found:
+        """Return what is found in these rules, which is looked for once, since there may be very many parts."""
+        if key not in self._once:
+            self._once[key] = find(self)
+        found: _Found = self._once[key]
+        return found
 
     def servers(self) -> Iterator[Server]:
         """Yield every server that a connection may be forwarded to."""

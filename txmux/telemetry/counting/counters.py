@@ -7,6 +7,7 @@ import weakref
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, filterfalse
+from mmap import mmap
 from typing import Any
 
 import attrs
@@ -28,6 +29,7 @@ from txmux.telemetry.counting.counter_groups import (
 from txmux.telemetry.counting.counter_rows import Totals
 from txmux.telemetry.counting.process_counters import (
     CounterLayout,
+    Image,
     ProcessCounters,
     keys_of,
 )
@@ -35,7 +37,7 @@ from txmux.telemetry.sharedmemory import grow, make
 
 _Named = dict[str, dict[str, int]]
 
-_Image = tuple[Mapping[str, int], tuple[list[str], list[int]], bytes]
+_Column = tuple[Mapping[str, int], tuple[list[str], list[int]], Image]
 
 OWN = 0  # the number of the service's own process, if it serves
 
@@ -69,7 +71,7 @@ class Counters:
         # Free blocks, by their kind.
         self._spare: dict[str, list[int]] = {}
         self._versions: frozenset[int] | None = None
-        self.on_ended: Callable[[int, bytes], object] = lambda _number, _image: None
+        self.on_ended: Callable[[int, Image], object] = lambda _number, _image: None
 
     def extend(
         self, rules: Rules, number: int = 0, needed: Mapping[str, None] | None = None
@@ -141,9 +143,9 @@ class Counters:
         blocks += [column.block(key).tolist() for column in columns]
         return _group(key).combine(blocks)
 
-    def images(self) -> dict[int, bytes]:
+    def images(self) -> dict[int, Image]:
         """Return the cells of the processes of this program as they are in memory, by the number of their column."""
-        return {number: column.tobytes() for number, column in self._columns.items()}
+        return {number: column.image() for number, column in self._columns.items()}
 
     def has_connections(self, listener: str) -> bool:
         key = LISTENER.key(listener)
@@ -173,12 +175,12 @@ class Counters:
         images = self._images()  # which may add to what is past
         return CountersReading(images, [*self._past])
 
-    def _images(self) -> list[_Image]:
+    def _images(self) -> list[_Column]:
         # In a copy of the layout, a block that is reused meanwhile still belongs to its old key.
         places, ordered = dict(self.layout.places), self.layout.ordered()
-        others = ((its.layout, its.tobytes()) for its in self._running_others())
-        images: list[_Image] = [(its.places, its.ordered(), image) for its, image in others]
-        return images + [(places, ordered, its.tobytes()) for its in self._columns.values()]
+        others = ((its.layout, its.image()) for its in self._running_others())
+        images: list[_Column] = [(its.places, its.ordered(), image) for its, image in others]
+        return images + [(places, ordered, its.image()) for its in self._columns.values()]
 
     def _running_others(self) -> list[ProcessCounters]:
         """Return the columns of earlier programs that still run."""
@@ -192,7 +194,7 @@ class Counters:
         column = self._columns.pop(number, None)
         if column is None:
             return 0
-        self.on_ended(number, column.tobytes())
+        self.on_ended(number, column.image())
         blocks = _blocks(column)
         lost = settle(blocks)
         self._past = [_added([*self._past, blocks])]
@@ -345,7 +347,7 @@ class CountersReading:
 
     def __init__(
         self,
-        columns: Iterable[_Image],
+        columns: Iterable[_Column],
         past: Sequence[Mapping[str, list[int]]],
     ) -> None:
         self._columns = [*columns]
@@ -371,32 +373,26 @@ class CountersReading:
             start = places.get(key)
             if start is None:
                 continue
-            cells = image[start * CELL : (start + size) * CELL]
+            cells = image.cells[start * CELL : (start + size) * CELL]
             if cells.strip(b"\0"):
                 blocks.append(memoryview(cells).cast("Q").tolist())
         return blocks
 
 
-_CHUNKS = 1 << 16, 1 << 12  # bytes, of which each is looked at in smaller ones if it has changed
+_CHUNK = 1 << 12  # bytes
 
 
 def changed_blocks(
-    order: Sequence[str], starts: Sequence[int], image: bytes, before: bytes = b""
+    order: Sequence[str], starts: Sequence[int], image: Image, before: bytes | mmap = b""
 ) -> Iterator[str]:
-    """Yield the keys of the blocks in which something was counted since an earlier image, or ever, and of some beside these."""
-    large, small = _CHUNKS
-    for begin in _changed(image, before, range(0, len(image), large)):
-        for at in _changed(image, before, range(begin, min(begin + large, len(image)), small)):
-            first = bisect_right(starts, at // CELL) - 1
-            last = bisect_left(starts, (at + small) // CELL)
-            yield from order[max(first, 0) : last]
-
-
-def _changed(image: bytes, before: bytes, chunks: range) -> Iterator[int]:
-    for at in chunks:
-        chunk = image[at : at + chunks.step]
-        if chunk != before[at : at + chunks.step].ljust(len(chunk), b"\0"):
-            yield at
+    """Yield the keys of the blocks in which something was counted since earlier cells, or ever, and of some beside these."""
+    for written in image.written:
+        for at in range(written.start, written.stop, _CHUNK):
+            end = min(at + _CHUNK, written.stop)
+            chunk = image.cells[at:end]
+            if chunk != before[at:end].ljust(len(chunk), b"\0"):
+                first = bisect_right(starts, at // CELL) - 1
+                yield from order[max(first, 0) : bisect_left(starts, end // CELL)]
 
 
 def _live(column: ProcessCounters) -> int:

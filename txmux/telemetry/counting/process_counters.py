@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import filterfalse
+from mmap import mmap
 from typing import Any
 
 import attrs
@@ -103,6 +105,26 @@ class CounterLayout:
         return max(1, -(-self.cells * CELL // _STEP)) * _STEP
 
 
+@attrs.frozen
+class Image:
+    """The bytes of all cells, and in which places of them anything was ever counted, which are few of very many."""
+
+    cells: bytes | mmap
+    written: Sequence[range]
+
+
+def _written(descriptor: int, size: int) -> Iterator[range]:
+    """Yield what of a file is written, or all where the system does not say."""
+    end = 0
+    try:
+        while end < size and (begin := os.lseek(descriptor, end, os.SEEK_DATA)) < size:
+            end = min(os.lseek(descriptor, begin, os.SEEK_HOLE), size)
+            yield range(begin, end)
+    except (AttributeError, OSError) as problem:
+        if getattr(problem, "errno", 0) != errno.ENXIO:  # else nothing more is
+            yield range(end, size)
+
+
 class ProcessCounters:
     """The counters of one process; only that process adds to them. A file smaller than the layout is an error, and stays open."""
 
@@ -132,14 +154,18 @@ class ProcessCounters:
         return self._own[key]
 
     def tolist(self) -> list[int]:
-        return memoryview(self.tobytes()).cast("Q").tolist()
+        return memoryview(self.image().cells).cast("Q").tolist()
 
-    def tobytes(self) -> bytes:
+    def image(self) -> Image:
+        """Return what is counted now. Where nobody has, nothing is read: through the mapping, it would take memory from now on."""
         cells = self._cells[: self.layout.cells]
-        if self.descriptor is None:
-            return cells.tobytes()
-        # Through the mapping, each page that nobody has counted in would take memory from now on.
-        return os.pread(self.descriptor, cells.nbytes, 0)
+        if self.descriptor is None or not cells:
+            return Image(cells.tobytes(), [range(cells.nbytes)])
+        image = Image(mmap(-1, cells.nbytes), [*_written(self.descriptor, cells.nbytes)])
+        for place in image.written:
+            data = os.pread(self.descriptor, len(place), place.start)
+            image.cells[place.start : place.start + len(data)] = data  # type: ignore[index]
+        return image
 
     def listener(self, name: str) -> ListenerCounts:
         return ListenerCounts(self.block(LISTENER.key(name)), self.route(name, NO_ROUTE))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections import defaultdict
+from mmap import mmap
 
 from txmux.telemetry.counting.counter_groups import (
     CELL,
@@ -13,6 +14,7 @@ from txmux.telemetry.counting.counter_groups import (
     sources_in,
 )
 from txmux.telemetry.counting.counters import Counters, changed_blocks
+from txmux.telemetry.counting.process_counters import Image
 
 _SIZE = len(SERVER.names)
 _PREFIX = f"{SERVER.kind}\n"
@@ -23,7 +25,7 @@ class ServerChanges:
 
     def __init__(self, counters: Counters) -> None:
         self._counters = counters
-        self._read: dict[int, bytes] = {}
+        self._read: dict[int, bytes | mmap] = {}
         self._changes: dict[tuple[str, str], list[int]] = {}
         self._sources: dict[tuple[str, str], _Sources] = defaultdict(_no_sources)
         counters.on_ended = self._process_ended
@@ -36,27 +38,24 @@ class ServerChanges:
         sources, self._sources = self._sources, defaultdict(_no_sources)
         return {key: (grown, *sources[key]) for key, grown in changes.items()}
 
-    def _process_ended(self, number: int, image: bytes) -> None:
+    def _process_ended(self, number: int, image: Image) -> None:
         self._add(number, image)
         self._read.pop(number, None)  # the next process of this number begins anew
 
-    def _add(self, number: int, now: bytes) -> None:
-        before = self._read.get(number, b"")
-        if now == before:
-            return
+    def _add(self, number: int, image: Image) -> None:
+        now, before = image.cells, self._read.get(number, b"")
         self._read[number] = now
         layout = self._counters.layout
-        # Something has: each process counts its turns.
-        changed = dict.fromkeys(changed_blocks(*layout.ordered(), now, before))
-        before = before.ljust(len(now), b"\0")
+        changed = dict.fromkeys(changed_blocks(*layout.ordered(), image, before))
         for name in changed:
             start = layout.places[name]
             place = slice(start * CELL, (start + _SIZE) * CELL)
+            block, block_before = now[place], before[place].ljust(_SIZE * CELL, b"\0")
             # Of very many, few have changed: only their names are taken apart.
-            if name.startswith(_PREFIX) and now[place] != before[place]:
+            if name.startswith(_PREFIX) and block != block_before:
                 _, backend, server = name.split("\n", 2)
                 key = backend, server
-                cells_before, cells_now = _cells(before[place]), _cells(now[place])
+                cells_before, cells_now = _cells(block_before), _cells(block)
                 for sources, where in zip(self._sources[key], (WAITING, RESET), strict=True):
                     sources.update(sources_in(cells_before[where], cells_now[where]))
                 grown = _grown(cells_before, cells_now)
