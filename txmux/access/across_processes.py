@@ -11,7 +11,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -25,7 +25,7 @@ from txmux.access.loops import LoopDetector
 from txmux.access.per_source import PerSource, SourceLimits, SourceTable
 from txmux.errors import MuxError
 from txmux.rules.model import Listener, Rules
-from txmux.telemetry.sharedmemory import grow, make, mapped
+from txmux.telemetry.sharedmemory import grow, make, mapped, written
 
 _SIZE = 8  # of a number, in bytes
 _MOST = 2 ** (8 * _SIZE) - 1
@@ -408,7 +408,7 @@ class SharedLimits:
             for name in {**rows, **tables}
             if name not in named and not (name in rows and any(self._row(name)))
         ]
-        in_use = self._in_use(idle)
+        in_use = self._in_use(idle) if idle else ()
         return [name for name in idle if name not in in_use]
 
     def use(self, layout: LimitsLayout) -> None:
@@ -435,7 +435,7 @@ class SharedLimits:
             name: SourceTable(
                 self._memory[start : start + size],
                 layout.columns,
-                partial(_written, self.descriptor, start, size - _SIZE),
+                partial(_written_numbers, self.descriptor, start, size - _SIZE),
             )
             for name, start in layout.tables.items()
         }
@@ -507,27 +507,20 @@ class SharedLimits:
         os.close(self.descriptor)
 
 
-def names_counted(rules: Rules) -> list[str]:
+def names_counted(rules: Rules) -> Sequence[str]:
     """Return the names of all that has a row: the service, the listeners, and the backends for their clients that wait."""
+    return rules.once(names_counted, _names_counted)
+
+
+def _names_counted(rules: Rules) -> Sequence[str]:
     backends = [_of_held(backend.name) for backend in rules.every_backend()]
     return ["", *[listener.name for listener in rules.listeners], *backends]
 
 
-def _written(descriptor: int, start: int, size: int) -> Iterator[tuple[int, int]]:
+def _written_numbers(descriptor: int, start: int, size: int) -> Iterator[tuple[int, int]]:
     """Yield the parts of a table that were ever written; see `SourceTable`."""
-    if not hasattr(os, "SEEK_DATA"):  # not every system supports it
-        yield 0, size // _SIZE
-        return
-    at, end = start, start + size
-    while at < end:
-        try:
-            at = os.lseek(descriptor, at, os.SEEK_DATA)
-        except OSError:  # there is no more data
-            return
-        stop = min(os.lseek(descriptor, at, os.SEEK_HOLE), end)
-        if at < end:
-            yield (at - start) // _SIZE, -((start - stop) // _SIZE)
-        at = stop
+    for part in written(descriptor, start, start + size):
+        yield (part.start - start) // _SIZE, -((start - part.stop) // _SIZE)
 
 
 def _is_running(pid: int) -> bool:

@@ -5,6 +5,7 @@ import mmap
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
 from contextlib import suppress
 
 from txmux.errors import MuxError
@@ -66,3 +67,14 @@ def mapped(descriptor: int, size: int) -> memoryview:
         return memoryview(mmap.mmap(descriptor, size))
     except (OSError, OverflowError, ValueError) as problem:
         raise SharedMemoryError(f"{size} bytes of memory cannot be shared: {problem}") from problem
+
+
+def written(descriptor: int, start: int, end: int) -> Iterator[range]:
+    """Yield the parts of a file, within these bytes, that anybody has ever written; all of them where the system does not say."""
+    try:
+        while start < end and (begin := os.lseek(descriptor, start, os.SEEK_DATA)) < end:
+            start = min(os.lseek(descriptor, begin, os.SEEK_HOLE), end)
+            yield range(begin, start)
+    except (AttributeError, OSError) as problem:
+        if getattr(problem, "errno", 0) != errno.ENXIO:  # else nothing more is
+            yield range(start, end)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -29,7 +28,7 @@ from txmux.telemetry.counting.counter_groups import (
     RouteCounts,
     ServerCounts,
 )
-from txmux.telemetry.sharedmemory import mapped
+from txmux.telemetry.sharedmemory import mapped, written
 
 _STEP = 1 << 16  # bytes by which memory grows; pages that are not written to take none
 
@@ -113,18 +112,6 @@ class Image:
     written: Sequence[range]
 
 
-def _written(descriptor: int, size: int) -> Iterator[range]:
-    """Yield what of a file is written, or all where the system does not say."""
-    end = 0
-    try:
-        while end < size and (begin := os.lseek(descriptor, end, os.SEEK_DATA)) < size:
-            end = min(os.lseek(descriptor, begin, os.SEEK_HOLE), size)
-            yield range(begin, end)
-    except (AttributeError, OSError) as problem:
-        if getattr(problem, "errno", 0) != errno.ENXIO:  # else nothing more is
-            yield range(end, size)
-
-
 class ProcessCounters:
     """The counters of one process; only that process adds to them. A file smaller than the layout is an error, and stays open."""
 
@@ -161,7 +148,7 @@ class ProcessCounters:
         cells = self._cells[: self.layout.cells]
         if self.descriptor is None or not cells:
             return Image(cells.tobytes(), [range(cells.nbytes)])
-        image = Image(mmap(-1, cells.nbytes), [*_written(self.descriptor, cells.nbytes)])
+        image = Image(mmap(-1, cells.nbytes), [*written(self.descriptor, 0, cells.nbytes)])
         for place in image.written:
             data = os.pread(self.descriptor, len(place), place.start)
             image.cells[place.start : place.start + len(data)] = data  # type: ignore[index]
