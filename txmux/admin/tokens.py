@@ -10,7 +10,7 @@ from txmux.errors import MuxError
 from txmux.rules.model import Settings
 from txmux.rules.reading.service import is_by_tcp
 from txmux.rules.reading.tokens import LARGEST_TOKENS, OWN, AdminToken, read_tokens
-from txmux.telemetry.formatting import counted
+from txmux.telemetry.formatting import plural
 
 
 class AdminTokens:
@@ -61,7 +61,7 @@ class AdminTokens:
         if not problem and others == self._others:
             return None
         self._log.info(
-            "{path}: {tokens}", path=str(self._path), tokens=counted(len(others), "token")
+            "{path}: {tokens}", path=str(self._path), tokens=plural(len(others), "token")
         )
         self._others = others
         return self._all()
@@ -78,7 +78,7 @@ class AdminTokens:
             return None
         tokens, problems = read_tokens(data, self._own)
         if problems:
-            more = counted(len(problems) - 1, "more line")
+            more = plural(len(problems) - 1, "more line")
             end = f" (and {more}: txmux check)" if problems[1:] else ""
             raise _wrong(f"{self._path}{problems[0]}{end}")
         return tokens

@@ -30,7 +30,7 @@ from txmux.rules.reading import backend as backend_keys
 from txmux.rules.reading.values import is_all_plain
 from txmux.telemetry.counting.process_counters import ProcessCounters
 from txmux.telemetry.events import server_event
-from txmux.telemetry.formatting import counted, utc_time
+from txmux.telemetry.formatting import plural, utc_time
 from txmux.telemetry.reasons import ConnectFailure
 from txmux.wire.proxyprotocol.header import Address
 
@@ -280,7 +280,7 @@ class Upstream:
                     "backend {backend}: {clients} wait for a server, which is its 'hold_limit'; further ones are refused, "
                     "or take the places of clients whose source has more",
                     backend=self.backend.name,
-                    clients=counted(self.backend.hold_limit, "client"),
+                    clients=plural(self.backend.hold_limit, "client"),
                 )
             self._has_logged_limit = True
             if not line.replace(client):
@@ -314,7 +314,7 @@ class Upstream:
                 _log.info(
                     "backend {backend}: {servers} {verb} up again",
                     backend=name,
-                    servers=counted(up, "server"),
+                    servers=plural(up, "server"),
                     verb=verb,
                 )
             self._has_logged_shortage = False

@@ -34,7 +34,7 @@ from txmux.rules.model import NOWHERE, Outcome, Rules, backends_of
 from txmux.rules.named_files import named_files
 from txmux.rules.problems import Problem, RulesError
 from txmux.rules.reading.parser import load
-from txmux.telemetry.formatting import counted, printable_json
+from txmux.telemetry.formatting import plural, printable_json
 
 if TYPE_CHECKING:
     from txmux.backends.health.tryout import Tried
@@ -266,9 +266,9 @@ def _write(checked: _Checked) -> None:
     rules = checked.rules
     if rules is None:
         return
-    counts = [counted(len(getattr(rules, what)), what.removesuffix("s")) for what in _COUNTED]
+    counts = [plural(len(getattr(rules, what)), what.removesuffix("s")) for what in _COUNTED]
     if found := sum(problem.warning for problem in checked.problems):
-        counts.append(counted(found, "warning"))
+        counts.append(plural(found, "warning"))
     print(f"{checked.path}: OK, {', '.join(counts)}")
 
 

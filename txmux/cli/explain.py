@@ -53,10 +53,10 @@ from txmux.rules.tracing import (
 )
 from txmux.telemetry.formatting import (
     EXPLANATION_COLUMNS,
-    counted,
     explained_trace,
     explanation_of,
     folded_routes,
+    plural,
     printable_json,
 )
 from txmux.transport import unmapped
@@ -547,7 +547,7 @@ def write(output: Output, sample: TracedSample, trace: Trace, *, is_folded: bool
         output.line("there is no route")
     if left:
         counts = {answer: sum(bool(row.name) for row in rows) for answer, rows in left.items()}
-        words = [f"{counted(number, 'route')} {_FOLDED[kind]}" for kind, number in counts.items()]
+        words = [f"{plural(number, 'route')} {_FOLDED[kind]}" for kind, number in counts.items()]
         output.line(f"{'and ' if shown else ''}{', '.join(words)}")
     output.line()
     output.table([((label, text), "") for label, text in _conclusion(sample, trace)])
@@ -558,10 +558,10 @@ def write(output: Output, sample: TracedSample, trace: Trace, *, is_folded: bool
 
 
 def _title(sample: TracedSample, trace: Trace) -> str:
-    count = counted(len(sample.data), "byte")
+    count = plural(len(sample.data), "byte")
     if sample.datagrams is not None and len(sample.datagrams) > 1:
         sizes = ", ".join(str(len(datagram)) for datagram in sample.datagrams)
-        count = f"{counted(len(sample.datagrams), 'datagram')} of {sizes} bytes"
+        count = f"{plural(len(sample.datagrams), 'datagram')} of {sizes} bytes"
     elif sample.datagrams is not None:
         count = f"a datagram of {count}"
     shown = repr(sample.data[:_SHOWN_BYTES])[2:-1]

@@ -13,7 +13,7 @@ from txmux.rules.model import Alternative
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading.matching import read_alternative
 from txmux.rules.reading.values import split_words
-from txmux.telemetry.formatting import counted
+from txmux.telemetry.formatting import plural
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -60,9 +60,9 @@ def _transports(matcher: IProtocolMatcher) -> str:
 
 
 def _needs(line: Alternative) -> str:
-    needs = [counted(line.predicate.longest, "byte")] if line.streams else []
+    needs = [plural(line.predicate.longest, "byte")] if line.streams else []
     if line.datagrams is not None:
-        needs.append(counted(line.datagrams.longest, "datagram"))
+        needs.append(plural(line.datagrams.longest, "datagram"))
     return ", or ".join(needs)
 
 

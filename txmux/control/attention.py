@@ -20,7 +20,7 @@ from txmux.serving.listen_addresses import listen_addresses
 from txmux.telemetry import attention_rows as rows
 from txmux.telemetry.attention import CANNOT_START, MEMORY_RAN_OUT, OF_FEW, AttentionItem
 from txmux.telemetry.documents import BackendDocument, ServerDocument
-from txmux.telemetry.formatting import certificate_end, counted, duration
+from txmux.telemetry.formatting import certificate_end, duration, plural
 
 _MOST_NAMED = 5
 _FULL = 0.8  # of the descriptors
@@ -67,7 +67,7 @@ def backends(
             continue  # those that are out were taken out on purpose, and others serve
         if name not in idle:
             verb = "is" if len(unable) == 1 else "are"
-            of = counted(len(servers), "server")
+            of = plural(len(servers), "server")
             text = f"{len(unable)} of {of} {verb} down: {_names(unable)}"
         else:
             more = "; its clients go to its fallback" if is_covered(name) else ""
@@ -138,7 +138,7 @@ def overflowed(rules: Rules, lost: Mapping[str, Overflow]) -> Iterator[Attention
         for address in listen_addresses(listener):
             overflow = lost.get(address.key)
             if overflow is not None:
-                attempts = counted(overflow.count, "attempt")
+                attempts = plural(overflow.count, "attempt")
                 yield rows.QUEUE_OVERFLOWED.item(
                     overflow.since, listener=listener, address=address, attempts=attempts
                 )
@@ -170,7 +170,7 @@ def clients_that_wait(
     ends = {name: until for name, until in held.items() if until > now}
     for name in dict.fromkeys([*ends, *waiting]):
         count, until = waiting.get(name, 0), ends.get(name, 0.0)
-        clients = f"{counted(count, 'client')} {'waits' if count == 1 else 'wait'}"
+        clients = f"{plural(count, 'client')} {'waits' if count == 1 else 'wait'}"
         left = "" if until == math.inf else f", for {duration(until - now)} more"
         row = rows.CLIENTS_HELD if name in ends else rows.CLIENTS_WAIT
         yield row.item(backend=name, clients=clients, left=left)
@@ -200,7 +200,7 @@ def replaced_workers(
             by_worker.setdefault(number, []).append((when, how))
     for number, times in by_worker.items():
         if len(times) >= _MANY_RESTARTS:
-            (since, _), (_, how), many = times[0], times[-1], counted(len(times), "time")
+            (since, _), (_, how), many = times[0], times[-1], plural(len(times), "time")
             name = f"worker {number}" if number else "the process that starts workers"
             verb = "could not be started" if CANNOT_START in how else "was replaced"
             yield rows.WORKER_REPLACED.item(
@@ -218,7 +218,7 @@ def killed_workers(
         if MEMORY_RAN_OUT in how and now - when < _SHORT_OF_MEMORY
     ]
     if killed:
-        workers, their = counted(len(killed), "worker"), "their" if killed[1:] else "its"
+        workers, their = plural(len(killed), "worker"), "their" if killed[1:] else "its"
         how = killed[-1][1].rpartition(": ")[2]
         yield rows.WORKERS_KILLED.item(killed[0][0], workers=workers, their=their, how=how)
 
@@ -238,7 +238,7 @@ def failing_steps(failing: Mapping[str, tuple[float, str]]) -> Iterator[Attentio
 def stayed_behind(count: int) -> Iterator[AttentionItem]:
     if count:
         stay = "stays" if count == 1 else "stay"
-        yield rows.STAYED.item(connections=counted(count, "connection"), stay=stay)
+        yield rows.STAYED.item(connections=plural(count, "connection"), stay=stay)
 
 
 def outdated_rules(path: str, has_changed: bool) -> Iterator[AttentionItem]:  # noqa: FBT001 - what was found
@@ -255,7 +255,7 @@ def failed_upgrade(last_upgrade: tuple[float, Report] | None) -> Iterator[Attent
 def orphaned(count: int) -> Iterator[AttentionItem]:
     if count:
         go = "goes" if count == 1 else "go"
-        yield rows.ORPHANED.item(connections=counted(count, "connection"), go=go)
+        yield rows.ORPHANED.item(connections=plural(count, "connection"), go=go)
 
 
 def failed_reload(last_reload: tuple[float, Report] | None, path: str) -> Iterator[AttentionItem]:
@@ -305,12 +305,12 @@ def measured(gauges: Gauges, rules: Rules, now: float) -> Iterator[AttentionItem
     for (backend, server), (why, count, since) in gauges.ports.items():
         names = {"backend": backend, "server": server, "why": why}
         row = rows.PORTS_TAKEN_BY_FEW if why.endswith(OF_FEW) else rows.NO_SOURCE_PORT
-        yield row.item(since, connections=counted(count, "connection"), **names)
+        yield row.item(since, connections=plural(count, "connection"), **names)
     # Of the processes that write a log, the one that loses the most is the last, and so the one that is shown.
     for log, count in sorted(gauges.lost_lines.items(), key=itemgetter(1)):
         name, _, why = log.partition(": ")
         row = rows.LINES_LOST if count else rows.LOG_NOT_OPENED
-        yield row.item(name=name, why=why, lines=counted(count, "line"))
+        yield row.item(name=name, why=why, lines=plural(count, "line"))
     for trouble in gauges.unread:
         yield rows.FILE_UNREAD.item(text=trouble)
     for state in gauges.outside:

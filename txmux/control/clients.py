@@ -12,7 +12,7 @@ from txmux.telemetry.attention import AttentionItem, beside_busiest
 from txmux.telemetry.counting.counter_groups import ListenerTotals
 from txmux.telemetry.counting.counters import Counters
 from txmux.telemetry.documents import ClientDocument
-from txmux.telemetry.formatting import counted, duration
+from txmux.telemetry.formatting import duration, plural
 
 __all__ = ["MOST_SOURCES", "RefusedClients", "clients_document"]
 
@@ -110,7 +110,7 @@ def crowded_logins(by_route: Mapping[str, tuple[int, str]]) -> Iterator[Attentio
     """Yield the routes in which many logins wait to be checked; `by_route` is that of `Gauges`."""
     for route, (number, source) in by_route.items():
         ban = f"; keep it out: txmux ban {source} 1h" if _is_network(source) else ""
-        logins = counted(number, "login")
+        logins = plural(number, "login")
         yield rows.LOGINS_WAIT.item(route=route, logins=logins, source=source, ban=ban)
 
 

@@ -81,7 +81,7 @@ from txmux.telemetry.counting.snapshot import (
     totals,
     unrouted,
 )
-from txmux.telemetry.formatting import counted, duration
+from txmux.telemetry.formatting import duration, plural
 from txmux.telemetry.lines import LOST_LINES
 from txmux.telemetry.sources import Source, SourceLog, worst
 from txmux.telemetry.steps import RecurringSteps
@@ -663,10 +663,10 @@ class Control:
         is_now = "is" if one else "are"
         if overrides == before:
             is_now = "was already" if one else "were already"
-        changed = f"{counted(len(servers), 'server')} {is_now} {_STATES[state]}"
+        changed = f"{plural(len(servers), 'server')} {is_now} {_STATES[state]}"
         changed += await self._caveat(backend, servers, state)
         if len(servers) < len(every):
-            down = counted(len(every) - len(servers), "server")
+            down = plural(len(every) - len(servers), "server")
             changed += f"; {down} marked down in the rules"
         if close_connections:
             changed += f"; {await self._close_servers(backend, servers, late)}"
@@ -680,7 +680,7 @@ class Control:
         every = await concurrently(*asked)
         late += dict.fromkeys(line for answers in every for line in answers.missing)
         count = sum(count for answers in every for _, count in answers.answers)
-        return f"{counted(count, 'connection')} ended"
+        return f"{plural(count, 'connection')} ended"
 
     async def _caveat(self, backend: str, servers: Sequence[str], state: ServerState) -> str:
         """Return why ready servers get no clients yet, or that the backend has no other server for new ones."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 
 from twisted.logger import Logger
 
-from txmux.telemetry.formatting import counted
+from txmux.telemetry.formatting import plural
 
 _SETTLED = 5.0
 """Seconds for which no worker loses lines until that counts as over: short ones may still fit on a disk that is full."""
@@ -51,6 +51,6 @@ class LostLinesLog:
                 self._log.info(
                     "{log}: written again; {lines} lost in all",
                     log=log,
-                    lines=counted(self._lost.pop(log), "line"),
+                    lines=plural(self._lost.pop(log), "line"),
                 )
                 del self._good_since[log]

@@ -19,7 +19,7 @@ from txmux.interfaces import ProvidedObject
 from txmux.rules.problems import Problem
 from txmux.rules.reading.files import SourceFile
 from txmux.rules.reading.parser import try_draft
-from txmux.telemetry.formatting import counted
+from txmux.telemetry.formatting import plural
 
 _EVERY = 1.0  # seconds between two writes, at least
 # Times as long as the last one took, so that very many rules leave the processor to others.
@@ -120,7 +120,7 @@ class ProviderWriter:
             draft = draft.without(problems)
         self._log_left_out(draft.objects)
         text = draft.source.text.encode()
-        served = counted(sum(bool(one.text) for one in draft.objects), "object")
+        served = plural(sum(bool(one.text) for one in draft.objects), "object")
         with suppress(OSError):
             if self._path.read_bytes() == text:
                 self._report(f"{self._path}: {served}")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from twisted.logger import Logger, LogLevel
 
-from txmux.telemetry.formatting import counted, duration
+from txmux.telemetry.formatting import duration, plural
 
 _PERIOD = 60.0  # seconds
 _OVER = 10.0  # seconds without a line, after which the next one is written at once again
@@ -61,7 +61,7 @@ class FoldedLog:
                 "info" if is_over else level,
                 "workers: {text} (repeated {times} within a minute{end})",
                 text=text.partition("\n")[0],
-                times=counted(count, "time"),
+                times=plural(count, "time"),
                 end=f", the last {duration(int(ago))} ago" if is_over else "",
             )
         return count > 0 and not is_over

@@ -60,7 +60,7 @@ def certificate_end(until: float, now: float) -> str:
     if left <= 0:
         return f"ended on {utc_time(until)}"
     days = int(left / _DAY)
-    return f"ends in {counted(days, 'day') if days else duration(left)}, on {utc_time(until)}"
+    return f"ends in {plural(days, 'day') if days else duration(left)}, on {utc_time(until)}"
 
 
 def compact_duration(seconds: float) -> str:
@@ -103,7 +103,7 @@ def count(number: float) -> str:
     return f"{number:,.0f}".replace(",", "\N{NARROW NO-BREAK SPACE}")
 
 
-def counted(number: int, noun: str) -> str:
+def plural(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
@@ -207,13 +207,13 @@ def _explained(
         needs = answer["needs_up_to"]
         if needs is None:
             return said
-        units = str(needs) if unit == "byte" else counted(needs, unit)
+        units = str(needs) if unit == "byte" else plural(needs, unit)
         limit = ", which is peek_limit" if needs == peek_limit else ""
         return f"{said}, needs up to {units}{limit}"
 
     lines, excluded_by = route["lines"], route["excluded_by"]
     inside = f", in the TLS of {route['inside']}" if route.get("inside") else ""
-    match = lines[0]["match"] if len(lines) == 1 else counted(len(lines), "line")
+    match = lines[0]["match"] if len(lines) == 1 else plural(len(lines), "line")
     if excluded_by:
         said = f"not asked: {_exclusion(excluded_by, client)}"
     else:
@@ -243,7 +243,7 @@ def _conclusion(row: Mapping[str, Any], decision: Mapping[str, Any]) -> Iterator
     elif decision["by"] is None and row["state"] == "introduction":
         yield "decision", "none yet: waits for a PROXY protocol header"
     elif decision["by"] is None:
-        yield "decision", f"with {counted(decision['bytes'], 'byte')}: undecided, waits for more"
+        yield "decision", f"with {plural(decision['bytes'], 'byte')}: undecided, waits for more"
     else:
         by = f"route {decision['route']}" if decision["by"] == "route" else decision["by"]
         yield "decision", f"{by}, {_at_most(decision['bytes'])}"
@@ -269,7 +269,7 @@ def _conclusion(row: Mapping[str, Any], decision: Mapping[str, Any]) -> Iterator
 def _at_most(number: int | None) -> str:
     if number is None:
         return "in another process"
-    return f"after at most {counted(number, 'byte')}" if number else "before any byte"
+    return f"after at most {plural(number, 'byte')}" if number else "before any byte"
 
 
 def printable_json(data: object, encode: Callable[[object], str] = json.dumps) -> str:

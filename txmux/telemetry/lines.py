@@ -15,7 +15,7 @@ from typing import IO, Any
 from twisted.logger import Logger
 
 from txmux.errors import printable_lines
-from txmux.telemetry.formatting import counted
+from txmux.telemetry.formatting import plural
 
 _HELD = 4 * 1024 * 1024
 """Bytes buffered for a slow reader: enough for a short storm of clients."""
@@ -361,4 +361,4 @@ class ServiceLog:
 
 
 def _log_lost_lines(lost: int) -> None:
-    _log.warn("this log was not read for a while; lost: {lines}", lines=counted(lost, "line"))
+    _log.warn("this log was not read for a while; lost: {lines}", lines=plural(lost, "line"))

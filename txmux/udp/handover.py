@@ -26,7 +26,7 @@ from txmux.backends.pool.member import Member
 from txmux.backends.upstream import Upstream
 from txmux.net.channel import messages
 from txmux.net.channel.message import Message
-from txmux.telemetry.formatting import counted
+from txmux.telemetry.formatting import plural
 from txmux.telemetry.reasons import understood
 from txmux.telemetry.record import ConnectionRecord, check_types
 from txmux.udp.connection_ids import ConnectionIds
@@ -115,8 +115,8 @@ def adopt_flows(
     if sum(has_socket) != len(descriptors):  # it is unknown which flow each belongs to
         _log.error(
             "no flow is taken over: {sockets} for {flows} that had one",
-            sockets=counted(len(descriptors), "socket"),
-            flows=counted(sum(has_socket), "flow"),
+            sockets=plural(len(descriptors), "socket"),
+            flows=plural(sum(has_socket), "flow"),
         )
         for number in descriptors:
             os.close(number)

@@ -22,7 +22,7 @@ from txmux.net.turns import Turns, look_in_thread
 from txmux.rules.model import IPNetwork, NetworkSet, Rules
 from txmux.rules.reading.files import text_of
 from txmux.rules.reading.networks import read_lines
-from txmux.telemetry.formatting import counted
+from txmux.telemetry.formatting import plural
 from txmux.telemetry.sources import Kind, Source
 
 T = TypeVar("T")
@@ -113,7 +113,7 @@ class NetworksFile:
         self.text = text
         self.problem = ""
         self._log.info(
-            "{path}: {networks}", path=str(self.path), networks=counted(len(networks), "network")
+            "{path}: {networks}", path=str(self.path), networks=plural(len(networks), "network")
         )
         return pack(networks)
 

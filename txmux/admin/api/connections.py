@@ -10,7 +10,7 @@ from txmux.control.clients import MOST_SOURCES
 from txmux.control.explaining import ExplainedConnectionDocument
 from txmux.control.filters import EVERY, Filters, Page, is_identity, read_limit
 from txmux.telemetry.documents import ClientDocument, Closed, ConnectionDocument, LiveState
-from txmux.telemetry.formatting import counted
+from txmux.telemetry.formatting import plural
 
 _TEXT = Schema(type="string", minLength=1)
 _FILTERS = {
@@ -85,7 +85,7 @@ async def _close(query: Query) -> ApiAnswer:
 
 
 def _closed(count: int, missing: Sequence[str] = ()) -> ApiAnswer:
-    changes = [f"{counted(count, 'connection')} ended", *(f"not yet: {line}" for line in missing)]
+    changes = [f"{plural(count, 'connection')} ended", *(f"not yet: {line}" for line in missing)]
     more = {"incomplete": [*missing]} if missing else {}
     return ApiAnswer.done("; ".join(changes), closed=count, **more)
 

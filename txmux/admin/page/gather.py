@@ -25,10 +25,10 @@ from txmux.telemetry.formatting import (
     EXPLANATION_COLUMNS,
     ExplainedRoute,
     aligned,
-    counted,
     explained_trace,
     explanation_of,
     folded_routes,
+    plural,
 )
 from txmux.telemetry.presentation import Health
 
@@ -140,7 +140,7 @@ def explanation(
     shown = _table(rows)
     folded = []
     for kind, rows in kinds.items():
-        number = counted(sum(bool(row.name) for row in rows), "route")
+        number = plural(sum(bool(row.name) for row in rows), "route")
         folded.append((f"{kind}: {number}", "\n".join(_table(rows))))
     head = [title] if title else []
     return PageExplanation(

@@ -14,7 +14,7 @@ from txmux.admin.page.query import PageQuery
 from txmux.admin.page.routes import RouteUse
 from txmux.admin.page.unrecognised import ago, host_of
 from txmux.telemetry.documents import CONNECTIONS, SERVERS
-from txmux.telemetry.formatting import count, counted, milliseconds, rate
+from txmux.telemetry.formatting import count, milliseconds, plural, rate
 from txmux.telemetry.presentation import (
     PAGE,
     Health,
@@ -246,7 +246,7 @@ def _server_row(server: Row, now: float) -> dict[str, Any]:
         "failed": count(server.get("failed", 0)),
         "last_failure": "" if cause in why else f"{cause}, {ago(now, last.get('time'))}",
         "checks": checks,
-        "checks_label": f"{sum(checks)} of the last {counted(len(checks), 'check')} good",
+        "checks_label": f"{sum(checks)} of the last {plural(len(checks), 'check')} good",
         "last_check": _last(check, why),
         "menu": _server_menu(backend, name, str(server["state"])),
     }
@@ -293,7 +293,7 @@ def by_backend(
 def _backend_group(backend: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> BackendGroup:
     servers, name, hold = backend["servers"], str(backend["name"]), backend.get("hold")
     shown = map_servers(backend)
-    waiting = f"{counted(backend['held'], 'client')} waiting" if backend.get("held") else ""
+    waiting = f"{plural(backend['held'], 'client')} waiting" if backend.get("held") else ""
     note = ", ".join(filter(None, ["held" if hold else "", waiting]))
     sums = {
         field: sum(server.get(field) or 0 for server in servers)

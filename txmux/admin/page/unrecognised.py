@@ -10,7 +10,7 @@ from txmux.admin.page.query import PageQuery
 from txmux.detection.registry import datagram_predicate, installed_matchers, transports_of
 from txmux.errors import OptionError
 from txmux.interfaces import Datagrams, Peeked, Predicate, Transport, Verdict
-from txmux.telemetry.formatting import count, counted, duration
+from txmux.telemetry.formatting import count, duration, plural
 
 _ROW = 16
 _SHARED, _FIRST, _ENOUGH = 2, 4, 8  # bytes
@@ -49,7 +49,7 @@ def unrecognised_client(
     client, listener = clients[0], str(end.get("listener", ""))
     data = bytes.fromhex(end["first"])
     address, addresses = host_of(client), len({*map(host_of, clients)})
-    several = counted(len(alike), "time") if len(alike) > 1 else ""
+    several = plural(len(alike), "time") if len(alike) > 1 else ""
     return {
         "count": f"{several}, from {count(addresses)} addresses" if addresses > 1 else several,
         "client": client,

@@ -40,8 +40,8 @@ from txmux.telemetry import documents
 from txmux.telemetry.formatting import (
     byte_rate,
     count,
-    counted,
     duration,
+    plural,
     rate,
 )
 from txmux.telemetry.presentation import (
@@ -360,7 +360,7 @@ class View:
         servers = rows_of_servers(self.snapshot.backends)
         states = Counter(map(server_state, servers))
         each = ", ".join(f"{count(number)} {state}" for state, number in states.items())
-        return f"{counted(len(servers), 'server')}: {each}." if servers else ""
+        return f"{plural(len(servers), 'server')}: {each}." if servers else ""
 
     @property
     def backends(self) -> list[tables.BackendGroup]:

@@ -23,7 +23,7 @@ from zope.interface import alsoProvides, implementer
 from txmux.net.relay.ends import NO_RECEIVER, End, IRelayTransport
 from txmux.net.sockets.client import OWN_PEER
 from txmux.net.sockets.transport import SocketTransport
-from txmux.telemetry.formatting import counted
+from txmux.telemetry.formatting import plural
 from txmux.wire.steps import RequestRefusedError
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Replay:
             self._refuse(str(refusal))
             return
         if len(self._received) > (length or _LONGEST):
-            self._refuse(f"it sent more than its answer, {counted(len(self._received), 'byte')},")
+            self._refuse(f"it sent more than its answer, {plural(len(self._received), 'byte')},")
         elif length:
             self._received = b""
             del self._left[0]

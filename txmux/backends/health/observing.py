@@ -14,7 +14,7 @@ import attrs
 from txmux.backends.health.silence import Silence
 from txmux.backends.pool.server_health import ENOUGH_SOURCES
 from txmux.telemetry.counting.counter_groups import SERVER, SERVER_CAUSES
-from txmux.telemetry.formatting import counted, duration
+from txmux.telemetry.formatting import duration, plural
 from txmux.telemetry.reasons import FAILURE_TEXTS, ServerFailure
 
 ObservedState = Literal["failing", "silent"]
@@ -209,7 +209,7 @@ class ServerObservation:
     def why(self, state: ObservedState, now: float) -> str:
         if state == "silent":
             silence = self._silence
-            clients = counted(silence.clients, "client")
+            clients = plural(silence.clients, "client")
             return f"no byte from it to {clients} in a row for {_span(silence.first, now)}"
         span = _span(self._first_failure, self._last_failure)
         return f"{self._cause}, {self.failures} of {self.failures} in {span}"

@@ -11,7 +11,7 @@ from txmux.backends.pool.pool import BackendPool
 from txmux.backends.pool.server_health import ENOUGH_SOURCES, MemberState
 from txmux.rules.model import Ejection, Server
 from txmux.telemetry.counting.counter_groups import SERVER, WAITING, sources_in
-from txmux.telemetry.formatting import counted, duration
+from txmux.telemetry.formatting import duration, plural
 
 _PERIOD = 1.0
 _ASKED, _ANSWERED = SERVER.at["asked"], SERVER.at["answered"]
@@ -113,7 +113,7 @@ class SilenceWatch:
         silence.record(now, asked - before[_ASKED], answered - before[_ANSWERED], sources)
         watched.cells = cells
         if silence.is_enough and now - silence.reached >= self._eject.after:
-            clients = counted(silence.clients, "client")
+            clients = plural(silence.clients, "client")
             why = f"no byte to {clients} in a row for {duration(self._eject.after)}"
             for member in members:
                 self._pool.eject_silent(member, why)

@@ -21,7 +21,7 @@ from txmux.backends.pool.server_health import (
 )
 from txmux.rules.model import Backend, Refusal, Server
 from txmux.telemetry.counting.process_counters import ProcessCounters
-from txmux.telemetry.formatting import counted
+from txmux.telemetry.formatting import plural
 from txmux.transport import is_address
 
 _STEPS = 100  # steps of a server's slow start
@@ -287,7 +287,7 @@ class BackendPool:
             if count >= eject.unanswered and len(unanswered) >= min(
                 ENOUGH_SOURCES, eject.unanswered
             ):
-                self.eject_silent(member, f"{counted(count, 'flow')} in a row unanswered")
+                self.eject_silent(member, f"{plural(count, 'flow')} in a row unanswered")
                 unanswered.clear()
         self.abandoned(member)
 
@@ -332,9 +332,9 @@ class BackendPool:
         health.contrary = health.contrary + 1 if ok is is_down else 0
         if health.contrary < (check.rise if is_down else check.fall):
             return False
-        how = f"{counted(check.rise, 'check')} succeeded"
+        how = f"{plural(check.rise, 'check')} succeeded"
         if not is_down:
-            how = f"{counted(1 if is_first else check.fall, 'check')} failed; last: {why}"
+            how = f"{plural(1 if is_first else check.fall, 'check')} failed; last: {why}"
         self.set_checked(member, ok=ok, why=how)
         return True
 
@@ -411,10 +411,10 @@ class BackendPool:
         if state is MemberState.PROBING:
             why = "probe connection failed"
         elif len(failed_at) >= eject.failures and now - failed_at[0] <= eject.within:
-            why = f"{counted(eject.failures, 'connection')} failed within {eject.within:g} s"
+            why = f"{plural(eject.failures, 'connection')} failed within {eject.within:g} s"
         elif member.health.consecutive_failures >= eject.failures:
             # Slow timeouts may together take longer than `within`.
-            why = f"{counted(eject.failures, 'connection')} in a row failed"
+            why = f"{plural(eject.failures, 'connection')} in a row failed"
         else:
             if len(failed_at) >= eject.failures:
                 failed_at.popleft()

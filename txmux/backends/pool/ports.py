@@ -8,7 +8,7 @@ import attrs
 from twisted.logger import Logger
 
 from txmux.telemetry.attention import of_few
-from txmux.telemetry.formatting import counted
+from txmux.telemetry.formatting import plural
 
 _PERIOD = 60.0  # seconds without such a failure after which it is over
 _MOST_SOURCES = 1000  # that are counted
@@ -83,7 +83,7 @@ class LackingPorts:
             "backend {backend}: there are ports towards {server} again; {count} had none",
             backend=key[0],
             server=key[1],
-            count=counted(lack.count, "connection"),
+            count=plural(lack.count, "connection"),
         )
 
 

@@ -15,7 +15,7 @@ from txmux.cli.init.services import recognise
 from txmux.cli.init.writing import OWN_PROGRAM, endpoint, rules_text
 from txmux.errors import MuxError
 from txmux.files import replace_file
-from txmux.telemetry.formatting import counted
+from txmux.telemetry.formatting import plural
 
 _PROC = Path("/proc")
 _FIRST_UNPRIVILEGED = "sys/net/ipv4/ip_unprivileged_port_start"
@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
     routes = sum(service.kind is not None for service in services)
     probe = "" if routes or arguments.probe or not services else "; --probe asks them what they are"
     print(
-        f"{arguments.output}: written; found {counted(len(services), 'server')}, recognised {routes}{probe}. "
+        f"{arguments.output}: written; found {plural(len(services), 'server')}, recognised {routes}{probe}. "
         f"Read it, and then: txmux check {arguments.output}",
         file=sys.stderr,
     )

@@ -20,7 +20,7 @@ from txmux.cli.remote.command import (
     read_filters,
 )
 from txmux.cli.remote.errors import LateAnswerError, NoServiceError, ServiceRefusedError, UsageError
-from txmux.telemetry.formatting import counted
+from txmux.telemetry.formatting import plural
 
 _PERIOD = 0.5  # seconds between two polls of the service while waiting
 _MOST_WEIGHT = 65535
@@ -119,7 +119,7 @@ def _close(ask: Ask, arguments: Namespace) -> Any:
 
 
 def _write_closed(answer: Mapping[str, Any], _: Namespace) -> None:
-    Output().line(f"ended: {counted(answer['closed'], 'connection')}")
+    Output().line(f"ended: {plural(answer['closed'], 'connection')}")
 
 
 # drain
@@ -194,7 +194,7 @@ def _by_name(name: str, change: Callable[[str, str], Any]) -> Any:
 def _wait_until_free(active: Callable[[], int], backend: str) -> None:
     if left := active():
         print(
-            f"waiting for {counted(left, 'connection')} to end; see them: txmux connections --backend {backend}",
+            f"waiting for {plural(left, 'connection')} to end; see them: txmux connections --backend {backend}",
             file=sys.stderr,
         )
         _wait_until(lambda: not active())

@@ -18,7 +18,7 @@ from txmux.cli._output import Output
 from txmux.cli.test.dialogues import HAS_POST_QUANTUM, Answer, Handshake, Sample
 from txmux.cli.test.sending import NO_ANSWER, Where, exchange, resolve
 from txmux.errors import MuxError, cause_of, how_to_install, printable
-from txmux.telemetry.formatting import counted, printable_json
+from txmux.telemetry.formatting import plural, printable_json
 from txmux.transport import is_address
 
 _AT_ONCE, _IN_ALL = 4, 200
@@ -105,7 +105,7 @@ def run(arguments: argparse.Namespace) -> int:
                 written.append(row)
                 line(row.line(), "red" if row.differing else "")
     except (OSError, MuxError) as error:
-        after = f", after {counted(asking.opened, 'connection')}" if asking.opened else ""
+        after = f", after {plural(asking.opened, 'connection')}" if asking.opened else ""
         print(printable(f"txmux test: {about}: {cause_of(error)}{after}"), file=sys.stderr)
         return _UNANSWERED
     reached = f"{where[1][0]} port {port}" + f", of {count} addresses" * (count > 1)
@@ -113,7 +113,7 @@ def run(arguments: argparse.Namespace) -> int:
     does, style = ("depends", "red") if depends else ("does not depend", "green")
     line(f"result: the decision {does} on packets", style)
     limits = f"at most {_AT_ONCE} at a time and {_IN_ALL} in all"
-    line(f"({counted(asking.opened, 'connection')} to {reached}; {limits})", "dim")
+    line(f"({plural(asking.opened, 'connection')} to {reached}; {limits})", "dim")
     if arguments.json:
         tests = {name: [*map(attrs.asdict, rows)] for name, rows in found.items()}
         document = {"address": reached, "connections": asking.opened, "tests": tests}
@@ -136,7 +136,7 @@ def _plan(arguments: argparse.Namespace, where: Where, name: str, most: int) -> 
     first = make().to_send()
     places = _places(len(first), most)
     cut: _Cut = [
-        (f"cut at {counted(len(places), 'place')}", [partial(send, make, (at,)) for at in places]),
+        (f"cut at {plural(len(places), 'place')}", [partial(send, make, (at,)) for at in places]),
         ("one byte at a time", [partial(send, make, range(1, len(first)))]),
         *(_modern_hellos(where, name) if arguments.protocol == "tls" else ()),
     ]
@@ -173,7 +173,7 @@ def _quic_plan(where: Where, name: str) -> _Plan:
     def calls(count: int) -> list[_Call]:
         return [partial(send, where, name, count, one) for one in permutations(range(count))]
 
-    cut: _Cut = [(f"in {counted(count, 'datagram')}, any order", calls(count)) for count in (2, 3)]
+    cut: _Cut = [(f"in {plural(count, 'datagram')}, any order", calls(count)) for count in (2, 3)]
     return calls(1)[0], cut, partial(send, where, name, 2, (0,))
 
 

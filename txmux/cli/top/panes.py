@@ -6,7 +6,7 @@ import attrs
 
 from txmux.cli.top.state import TABLE_OF, Pane, Snapshot, TopState
 from txmux.errors import printable
-from txmux.telemetry.formatting import counted, duration
+from txmux.telemetry.formatting import duration, plural
 from txmux.telemetry.presentation import (
     HEALTH_OF_LEVEL,
     SCREEN,
@@ -86,7 +86,7 @@ def title_of(snapshot: Snapshot) -> tuple[list[str], str, str]:
     parts = [
         f"txmux {status.get('version', '?')}",
         f"process {status.get('pid', '?')}",
-        *([counted(workers, "worker")] if workers else []),
+        *([plural(workers, "worker")] if workers else []),
         f"{'stops' if status.get('draining') else 'serves'}{for_}",
     ]
     path = str(status.get("rules_path", "?"))

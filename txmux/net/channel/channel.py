@@ -30,7 +30,7 @@ from txmux.errors import MuxError
 from txmux.net.channel.descriptorstream import MOST, DescriptorStream, close_all
 from txmux.net.channel.message import NOTHING, InvalidMessageError, Message
 from txmux.net.channel.messages import ACCESS, LOG
-from txmux.telemetry.formatting import counted
+from txmux.telemetry.formatting import plural
 from txmux.telemetry.lines import LOST_LINES
 from txmux.wire.jsontext import parse_json
 
@@ -268,7 +268,7 @@ class Channel(Protocol):
             return []
         sent = -(-count // MOST)
         if len(self._received) < sent:
-            raise IndexError(f"of {counted(count, 'descriptor')}, not all were sent")
+            raise IndexError(f"of {plural(count, 'descriptor')}, not all were sent")
         return [*itertools.chain(*(self._received.popleft() for _ in range(sent)))]
 
     def _answer_by(

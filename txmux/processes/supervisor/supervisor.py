@@ -72,7 +72,7 @@ from txmux.serving.store import PreparedSockets
 from txmux.telemetry.access_log import open_log
 from txmux.telemetry.counting.counters import OWN
 from txmux.telemetry.folding import FoldedLog
-from txmux.telemetry.formatting import counted
+from txmux.telemetry.formatting import plural
 from txmux.telemetry.steps import CommittedSteps
 
 _STARTING = 60.0
@@ -369,7 +369,7 @@ class Supervisor:
                 self.pool.start_accepting(worker)
         if self.pool.are_ready():
             self._log.info(
-                "serving with {workers}", workers=counted(len(self.pool.workers), "worker")
+                "serving with {workers}", workers=plural(len(self.pool.workers), "worker")
             )
             self.starter.drop_privileges()
             self._served()
@@ -559,7 +559,7 @@ class Supervisor:
         needed = 2 * listening + _OTHER_DESCRIPTORS
         if listening > len(self._sockets.sockets()) and needed > soft_limit():
             raise WorkersError(
-                f"with {counted(listening, 'listening socket')}, a worker that starts needs some {counted(needed, 'descriptor')}, and may have "
+                f"with {plural(listening, 'listening socket')}, a worker that starts needs some {plural(needed, 'descriptor')}, and may have "
                 f"{soft_limit()}: raise the limit (LimitNOFILE= in a systemd unit, or ulimit -n), and restart txmux"
             )
 

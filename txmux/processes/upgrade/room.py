@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from txmux.net.sockets.descriptors import DESCRIPTORS
 from txmux.processes.memory import free_memory, megabytes, own_memory
-from txmux.telemetry.formatting import counted
+from txmux.telemetry.formatting import plural
 
 _PRIVATE = 0.4
 """The part of a supervisor's memory that its starter and each of its workers have for themselves, beside what they share with it."""
@@ -43,7 +43,7 @@ def lacking_descriptors(
     if limit - count >= needed:
         return ""
     return (
-        f"an upgrade needs {counted(needed, 'more descriptor')} in this process, which has {count} open and may have {limit}; "
+        f"an upgrade needs {plural(needed, 'more descriptor')} in this process, which has {count} open and may have {limit}; "
         "raise the limit (LimitNOFILE=, ulimit -n), or restart txmux"
     )
 

@@ -22,7 +22,7 @@ from txmux.rules.model import Rules
 from txmux.rules.packing import rules_at_fork, unpack_in_steps
 from txmux.rules.replacement import Replacement, RouteTable, replace_all, replace_part
 from txmux.serving.listen_addresses import listen_addresses
-from txmux.telemetry.formatting import counted
+from txmux.telemetry.formatting import plural
 
 _AT_ONCE = 4 << 16
 """Characters of base64, in fours: half a millisecond."""
@@ -89,7 +89,7 @@ def named(
     """Return sockets by the keys of their addresses; an `InvalidMessageError` if one that the rules need is missing."""
     if len(keys) != len(sockets) or len({*keys}) != len(keys):
         raise InvalidMessageError(
-            f"{counted(len(sockets), 'socket')} came for these addresses: {', '.join(keys)}"
+            f"{plural(len(sockets), 'socket')} came for these addresses: {', '.join(keys)}"
         )
     by_key = dict(zip(keys, sockets, strict=True))
     for listener in rules.listeners:

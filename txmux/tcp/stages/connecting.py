@@ -31,7 +31,7 @@ from txmux.tcp.transitions import (
     ToBackend,
     TurnedAway,
 )
-from txmux.telemetry.formatting import counted
+from txmux.telemetry.formatting import plural
 from txmux.telemetry.reasons import ConnectFailure
 from txmux.wire.client_hello import parse_client_hello
 from txmux.wire.hello_records import HANDSHAKE
@@ -179,7 +179,7 @@ class Connecting(Stage):
             "[{listener}]: a connection has come back {times}, so it is not sent to backend {backend} again: "
             "one of its servers leads back to this service",
             listener=record.listener,
-            times=counted(hops, "time"),
+            times=plural(hops, "time"),
             backend=record.backend,
         )
         return TurnedAway(Refusal.RESET, "limit")
