@@ -27,7 +27,6 @@ from tests.support.certificates import make_authority
 from tests.support.consul import Instance, instances_in
 from tests.support.folders import make_folder
 from txmux.access.bans import Ban, banned_network, written
-from txmux.access.lists.crowdsec import DecisionsReader
 from txmux.access.shared.bans import SharedBans
 from txmux.admin.guard import Caller
 from txmux.admin.site import audit
@@ -38,6 +37,7 @@ from txmux.backends.names.lookup import _shown as name_shown
 from txmux.cli._output import Output
 from txmux.cli.run.program import as_text
 from txmux.errors import MuxError, cause_of, how_to_install, own_command, printable, sudo_for
+from txmux.features.crowdsec.source import DecisionsReader
 from txmux.net.addresses import text_of
 from txmux.net.http import HttpResponse, _reason
 from txmux.net.redis import ReplyError, ReplyParser

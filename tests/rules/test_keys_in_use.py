@@ -15,7 +15,6 @@ from txmux.rules.reading.sections import TABLES
 _PACKAGE = Path(txmux.__file__).parent
 _OF_WORKERS = ("access", "backends", "client", "detection", "net", "serving", "tcp", "udp", "wire")
 _ELSEWHERE = {
-    "txmux.access.lists.crowdsec": "the supervisor alone",
     "txmux.access.shared.bans": "the supervisor alone",
     "txmux.backends.names": "the supervisor alone: Consul",
     "txmux.net.http": "the supervisor alone",
@@ -98,11 +97,10 @@ class ReaderTest(SynchronousTestCase):
 
 class OnePlaceTest(SynchronousTestCase):
     def test_secret_of_crowdsec(self) -> None:
-        """That a file is secret, who opens and who reads it is said by its row alone; beside the model, only its use names it."""
+        """That a file is secret, who opens and who reads it is said by its row alone, beside its use."""
         naming = {
             str(path.relative_to(_PACKAGE))
             for path in _PACKAGE.rglob("*.py")
             if "crowdsec_key" in path.read_text()
         }
-        use = "rules/reading/networks.py"
-        self.assertEqual(naming, {"rules/model/settings.py", "rules/reading/service.py", use})
+        self.assertEqual(naming, {"features/crowdsec/__init__.py", "installed.py"})

@@ -9,7 +9,7 @@ from typing import Any
 from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs
 
-from tests.access.lists.test_crowdsec import decision
+from tests.features.crowdsec.test_source import decision
 from tests.service.reload_case import ReloadCase
 from tests.support.crowdsec import KEY, CrowdSecPlayed
 from tests.support.datagrams import Talker

@@ -17,7 +17,6 @@ Kind = Literal[
     "bans",
     "certificates",
     "consul",
-    "crowdsec",
     "geo",
     "limits",
     "names",
@@ -85,7 +84,7 @@ class Source:
 
     def __init__(
         self,
-        kind: Kind,
+        kind: str,
         address: str,
         effect: str,
         seconds: Callable[[], float],

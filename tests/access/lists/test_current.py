@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.access.lists.current import Lists, pack, unpack
 from txmux.rules.model import NetworkSet, Rules, Settings
-from txmux.rules.model.networks import Varying, VaryingKind
+from txmux.rules.model.networks import Varying
 
 _IPV4 = st.builds(
     lambda number, length: IPv4Network((number, length), strict=False),
@@ -44,7 +44,7 @@ class ListsTests(SynchronousTestCase):
     def note(self) -> None:
         self.changes += 1
 
-    def held(self, kind: VaryingKind, contents: NetworkSet = _OLD, *beside: Varying) -> Varying:
+    def held(self, kind: str, contents: NetworkSet = _OLD, *beside: Varying) -> Varying:
         varying = Varying(kind, "x", contents)
         self.lists.prepare_new([varying, *beside], _RULES)
         return varying

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 from twisted.internet.defer import CancelledError, Deferred, succeed
@@ -18,30 +18,23 @@ from txmux.access.lists.current import PLACES, Packed, pack, varying_of
 from txmux.access.lists.geo import GeoDatabaseError, read_geo_database
 from txmux.errors import MuxError, cause_of
 from txmux.files import LARGEST, LARGEST_LIST, FileState, read_list, state_at
+from txmux.installed import NETWORKS
 from txmux.net.turns import Turns, look_in_thread
 from txmux.rules.model import IPNetwork, NetworkSet, Rules
 from txmux.rules.reading.files import text_of
 from txmux.rules.reading.networks import read_lines
 from txmux.telemetry.formatting import plural
-from txmux.telemetry.sources import Kind, Source
+from txmux.telemetry.sources import Source
+
+if TYPE_CHECKING:
+    from txmux.features.feature import NetworkSource
 
 T = TypeVar("T")
 
 _FILES = 4.0
 """Seconds between two checks of a file: a change takes effect within 10 s, also in a busy worker."""
 
-_CROWDSEC = 10.0
-
 _UNSURE = 2_000_000_000  # nanoseconds in which a file may change twice and still look the same
-
-
-class ListSource(Protocol):
-    """A source of networks."""
-
-    problem: str  # why the networks are out of date; empty if they are not
-
-    async def fetch_changes(self) -> Any:
-        """Return the new contents for all processes; ``None`` if nothing has changed."""
 
 
 class WatchedFile:
@@ -167,7 +160,7 @@ class _WatchedList:
     """A source that is watched; one with another `what` replaces it."""
 
     what: object
-    source: ListSource
+    source: NetworkSource
     health: Source
     polling: LoopingCall
     polled: Deferred[None] = attrs.field(factory=lambda: succeed(None))
@@ -205,28 +198,26 @@ class ListUpdates:
 
     def _sources_of(
         self, rules: Rules
-    ) -> Iterator[tuple[str, tuple[object, Callable[[], ListSource], float]]]:
+    ) -> Iterator[tuple[str, tuple[object, Callable[[], NetworkSource], float]]]:
         """Return by name the identity of each source, its factory, and the seconds between two reads."""
         texts = {str(Path(path).absolute()): text for path, text in rules.files.texts.items()}
         databases = rules.settings.geo_databases
         for varying in varying_of(rules):
             if varying.kind == "file":
                 text = texts.get(varying.source)
-                make: Callable[[], ListSource] = partial(NetworksFile, Path(varying.source), text)
+                make: Callable[[], NetworkSource] = partial(
+                    NetworksFile, Path(varying.source), text
+                )
                 # One whose text was read again begins with that.
                 yield varying.name, (text, make, _FILES)
-            elif varying.kind == "crowdsec" and varying.key is not None:
-                make = partial(self._crowdsec, varying.source, varying.key)
-                yield varying.name, (varying.key, make, _CROWDSEC)
+            elif varying.kind in NETWORKS:
+                kind = NETWORKS[varying.kind]
+                make = partial(kind.make_source, self._reactor, varying)
+                yield varying.name, (varying.key, make, kind.seconds)
             elif varying.kind == "geo":
                 for path in databases:
                     make = partial(_Database, WatchedFile(path, LARGEST))
                     yield f"{PLACES}:{path}", (path, make, _FILES)
-
-    def _crowdsec(self, url: str, key: Path) -> ListSource:
-        from txmux.access.lists.crowdsec import CrowdSec  # noqa: PLC0415 - few have one
-
-        return CrowdSec(self._reactor, url, key)
 
     def sources(self) -> Iterator[Source]:
         yield from (watched.health for watched in self._watched.values())
@@ -236,7 +227,7 @@ class ListUpdates:
         found = []
         for name, watched in [*self._watched.items()]:
             kind, address, meanwhile = _described(name)
-            if kind != "crowdsec" and name in self._watched:
+            if kind not in NETWORKS and name in self._watched:
                 await self._poll(name)
                 if problem := watched.source.problem:
                     found.append(f"{kind} {address}: {problem}; {meanwhile}")
@@ -274,10 +265,10 @@ class ListUpdates:
         self._watched.clear()
 
 
-def _described(name: str) -> tuple[Kind, str, str]:
+def _described(name: str) -> tuple[str, str, str]:
     """Return the kind of a source, its address, and what holds while it fails."""
     kind, _, address = name.partition(":")
-    if kind == "crowdsec":
-        return "crowdsec", address, "the bans known so far stay until they end"
+    if kind in NETWORKS:
+        return kind, address, NETWORKS[kind].meanwhile
     is_geo = kind == PLACES
     return "geo" if is_geo else "networks", address, "its previous contents stay in use; correct it"

@@ -6,7 +6,6 @@ import ipaddress
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum
 from pathlib import Path
-from typing import Literal, TypeAlias
 
 import attrs
 
@@ -110,9 +109,6 @@ class NetworkSet:
         return f"NetworkSet({', '.join(map(str, self))})"
 
 
-VaryingKind: TypeAlias = Literal["file", "crowdsec", "geo"]
-
-
 @attrs.define(eq=False)
 class GeoRegion:
     """The networks of a country, or of an autonomous system, as a database knows them.
@@ -141,7 +137,7 @@ class Varying:
         key: The file with the secret for the source, if it takes one.
     """
 
-    kind: VaryingKind
+    kind: str
     source: str
     contents: NetworkSet | GeoRegion
     key: Path | None = None

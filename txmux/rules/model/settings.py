@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import attrs
 
@@ -63,6 +64,7 @@ class Settings:
         admin_users: Rights by a UNIX socket of ``admin``; without any, everyone who can open it has all rights.
         watch_rules: 0 is never.
         acme: The URL of the authority's directory (RFC 8555, section 7.1.1).
+        more: The values of the keys of features, by name.
         section: Its section of a file; `NOWHERE` if it was made in Python.
     """
 
@@ -85,7 +87,6 @@ class Settings:
     metrics: str | None = None
     grace: float = 0.0
     watch_rules: float = 0.0
-    crowdsec_key: Path | None = None
     geo_databases: tuple[Path, ...] = ()
     shared_limits: Store | None = None
     acme: str | None = None
@@ -93,4 +94,5 @@ class Settings:
     acme_folder: Path = Path("/var/lib/txmux/acme")
     acme_ca: Path | None = None
     acme_terms: bool = False
+    more: Mapping[str, Any] = attrs.field(factory=dict)
     section: Section = attrs.field(default=NOWHERE, eq=False, repr=False)

@@ -31,7 +31,7 @@ from txmux.rules.reading.consul import api_url
 from txmux.rules.reading.endpointstrings import handover, is_handover
 from txmux.rules.reading.files import FileReader, check_file
 from txmux.rules.reading.hints import OUTCOME_WORDS
-from txmux.rules.reading.networks import CROWDSEC, PLACE, SYSTEM, NetworkLists, crowdsec, geo_region
+from txmux.rules.reading.networks import PLACE, SYSTEM, NetworkLists, geo_region
 from txmux.rules.reading.values import (
     NAME,
     SWITCH_WORDS,
@@ -46,6 +46,7 @@ from txmux.rules.reading.values import (
 REFUSALS = {refusal.value: refusal for refusal in Refusal}
 """Outcomes other than backends, by their words."""
 
+NetworksReader: TypeAlias = "Callable[..., Varying | None]"
 OnDisk: TypeAlias = Literal["", "all but PEM", "all"]
 
 _FILE = re.compile(r"(?:file:)?(\.{0,2}/.*[^\d/.].*|.*\.[a-z]+)")
@@ -55,6 +56,7 @@ class RulesReading:
     """Reads values that mean something only together with the rest of the rules.
 
     Args:
+        networks: Reads what features know as networks; see `txmux.installed.networks_of`.
         backend: Returns the backend of a section, if there is one of this name.
         on_disk: Which files have to be there that only the service needs.
         alone: Whether the file is read without others, which may define the names that it uses.
@@ -73,6 +75,7 @@ class RulesReading:
         files: FileReader,
         matchers: Mapping[str, IProtocolMatcher],
         backend: Callable[[str], Backend | None],
+        networks: NetworksReader,
         *,
         on_disk: OnDisk,
         alone: bool = False,
@@ -86,6 +89,7 @@ class RulesReading:
         self.sections: dict[str, dict[str, list[Section]]] = {}
         self.settings = Settings()
         self._backend = backend
+        self._other_networks = networks
         # Servers in short form, of which thousands of routes may name the same.
         self._short: dict[str, Backend] = {}
         self._short_before: Mapping[str, Backend] = {}
@@ -178,8 +182,8 @@ class RulesReading:
         """Read a network, ``geo:``, ``as:``, or ``@FILE``; a relative path starts at the folder of the file that names it."""
         if text.startswith((PLACE, SYSTEM)):
             return geo_region(text, self.settings, alone=self.alone)
-        if text.startswith(CROWDSEC):
-            raise InvalidValueError(f"{text!r} is for 'deny' alone: CrowdSec lists banned networks")
+        if (other := self._networks_of(text, denied=False)) is not None:
+            return other
         if not text.startswith("@"):
             try:
                 named = network(text)
@@ -209,9 +213,10 @@ class RulesReading:
         return Public.PUBLIC if text == Public.PUBLIC.value else self.networks(text)
 
     def denied(self, text: str) -> IPNetwork | NetworkSet | Varying:
-        if text.startswith(CROWDSEC):
-            return crowdsec(text, self.settings, alone=self.alone)
-        return self.networks(text)
+        return self._networks_of(text, denied=True) or self.networks(text)
+
+    def _networks_of(self, text: str, *, denied: bool) -> Varying | None:
+        return self._other_networks(text, self.settings, alone=self.alone, denied=denied)
 
     def outcome(self, text: str) -> Outcome:
         if text in REFUSALS:

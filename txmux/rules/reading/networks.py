@@ -5,7 +5,6 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from txmux.errors import how_to_install
 from txmux.rules.model import GeoRegion, IPNetwork, NetworkSet, Settings, Varying
@@ -101,38 +100,13 @@ def _line_message(item: str, error: InvalidValueError) -> str:
     return str(error)
 
 
-CROWDSEC, PLACE, SYSTEM = "crowdsec:", "geo:", "as:"
+PLACE, SYSTEM = "geo:", "as:"
 """How they begin."""
 
 _CODE = re.compile("[A-Za-z]{2}")
 _NUMBER = re.compile("(?:AS)?([0-9]{1,10})", re.IGNORECASE)
 _MOST_SYSTEMS = 0xFFFFFFFF  # RFC 6793
 _KEYS = ("country", "continent")
-
-
-def crowdsec(text: str, settings: Settings, *, alone: bool) -> Varying:
-    """Read the URL of a CrowdSec; `alone` means that the settings are unknown."""
-    url = text.removeprefix(CROWDSEC)
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        parts, port = urlsplit(""), None
-    if parts.scheme not in {"http", "https"} or not parts.hostname or port == 0:
-        raise InvalidValueError(
-            f"{text!r} has no address of a CrowdSec; write for example 'crowdsec:http://127.0.0.1:8080'"
-        )
-    if parts.username or parts.query or parts.fragment:
-        raise InvalidValueError(
-            f"'crowdsec:' takes an address alone, such as '{parts.scheme}://{parts.hostname}'; the key is in the "
-            "file of 'crowdsec_key' in [txmux]"
-        )
-    if settings.crowdsec_key is None and not alone:
-        raise InvalidValueError(
-            "needs a key: write what 'cscli bouncers add txmux' prints into a file, and name it as 'crowdsec_key' "
-            "in [txmux]"
-        )
-    return Varying("crowdsec", url.rstrip("/"), NetworkSet([]), settings.crowdsec_key)
 
 
 def geo_region(text: str, settings: Settings, *, alone: bool) -> Varying:

@@ -13,6 +13,7 @@ import attrs
 
 from txmux.detection.registry import installed_matchers
 from txmux.files import within_patience
+from txmux.installed import networks_of
 from txmux.interfaces import IProtocolMatcher
 from txmux.rules.collecting import uncollected
 from txmux.rules.model import Backend, Files, Listener, Outcome, Route, Rules, Section, Settings
@@ -328,6 +329,7 @@ class _RulesParser:
             self._files,
             matchers,
             self._backend_called,
+            networks_of,
             on_disk=on_disk,
             alone=alone,
             before=last.reading if last else None,

@@ -8,6 +8,7 @@ from typing import Any
 
 import attrs
 
+from txmux.installed import FEATURES, missing
 from txmux.rules.model import LOCAL, NAMES, PORT, KeyEntry, Section, ValueLine
 from txmux.rules.problems import (
     InvalidValueError,
@@ -32,11 +33,17 @@ HEADERS = {
 }
 """The kinds of sections, and how their headers are written."""
 
-TABLES: Mapping[str, Mapping[str, SectionKey]] = {
+OWN_KEYS = {
     "txmux": service.KEYS,
     "listen": listener.KEYS,
     "route": route.KEYS,
     "backend": backend.KEYS,
+}
+"""The keys of each kind that are attributes of the model; those of features are in `more` of it."""
+
+TABLES: Mapping[str, Mapping[str, SectionKey]] = {
+    kind: dict(chain(own.items(), *(one.keys.get(kind, {}).items() for one in FEATURES)))
+    for kind, own in OWN_KEYS.items()
 }
 """The keys of each kind."""
 
@@ -120,6 +127,8 @@ def _unknown(name: str, kind: str, section: Section, matchers: Iterable[str]) ->
 
 def _hints(name: str, kind: str, section: Section, matchers: Iterable[str]) -> Iterator[str]:
     """Yield what to do about an unknown key, the best advice first."""
+    if why := missing(name):
+        yield why
     plain, value = plain_key(name), next((item.text for item in section.items(name)), "")
     if hint := KEY_HINTS[kind].get(plain):
         yield with_own_value(hint, value, _is_right)

@@ -16,7 +16,7 @@ from txmux.rules.model import Section, Settings
 from txmux.rules.model.settings import RIGHTS, AdminUser, Store
 from txmux.rules.problems import InvalidValueError, Problem, did_you_mean, joined, with_advice
 from txmux.rules.reading import values
-from txmux.rules.reading.context import CONSUL, PEM, RESOLVERS, SECRET, RulesReading
+from txmux.rules.reading.context import CONSUL, PEM, RESOLVERS, RulesReading
 from txmux.rules.reading.endpoints import listening, short_form
 from txmux.rules.reading.endpointstrings import SERVER, split_arguments
 from txmux.rules.reading.files import SourceFile
@@ -156,8 +156,10 @@ def _email(text: str) -> str:
 
 
 def make_settings(section: Section, found: Mapping[str, Any]) -> Settings:
-    fields = {name: value for name, value in found.items() if name != "include"}
-    return Settings(section=section, **fields)
+    own = attrs.fields_dict(Settings)
+    fields = {name: value for name, value in found.items() if name in own}
+    more = {name: value for name, value in found.items() if name not in {*own, "include"}}
+    return Settings(section=section, more=more, **fields)
 
 
 def contradictions(section: Section, found: Mapping[str, Any]) -> Iterator[Problem]:
@@ -362,8 +364,6 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Settings(), {
         "an endpoint with only `/metrics`, `/healthz` and `/readyz`, without a secret"),
     "grace": SectionKey(_ANY_DURATION, example="10s", meaning=
         "when the service stops: how long `/readyz` answers 503 while clients are still accepted, for balancers in front"),
-    "crowdsec_key": SectionKey(SECRET, example="/etc/txmux/secrets/crowdsec.key", opens="supervisor", is_secret=True, reader="txmux.net.secrets:read_key", shapes_others=True, meaning=
-        "a file with the key for [`crowdsec:` networks](#networks-from-other-sources)"),
     "shared_limits": SectionKey(_STORE, example="redis://10.0.0.9:6379/0 password=/etc/txmux/secrets/redis.password", opens="worker", is_secret=True, reader="txmux.net.secrets:read_text", loads=_modules_of, meaning=
         "a Redis by which several machines share [bans and limits](#shared-limits)"),
     "acme": SectionKey(_ACME, default="off", example="letsencrypt", shapes_others=True, loads=lambda _: ("txmux.client.tls.challenge",), meaning=
@@ -382,5 +382,5 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Settings(), {
 # fmt: on
 """The keys of ``[txmux]``."""
 
-CONTEXT = attrgetter(*(name for name, key in KEYS.items() if key.shapes_others))
+CONTEXT = attrgetter("more", *(name for name, key in KEYS.items() if key.shapes_others))
 """The settings on which values of other sections depend."""

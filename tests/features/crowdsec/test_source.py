@@ -16,9 +16,9 @@ from tests.support.crowdsec import KEY, CrowdSecPlayed
 from tests.support.folders import make_folder
 from tests.support.mux import VirtualTime
 from tests.support.peers import reactor
-from txmux.access.lists import crowdsec
-from txmux.access.lists.crowdsec import CrowdSec, Decisions, DecisionsReader, seconds_in
 from txmux.access.lists.current import unpack
+from txmux.features.crowdsec import source as crowdsec
+from txmux.features.crowdsec.source import CrowdSec, Decisions, DecisionsReader, seconds_in
 
 
 def decision(value: str, duration: str = "4h", **others: str) -> dict[str, Any]:

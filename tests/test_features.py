@@ -1,0 +1,87 @@
+"""A folder of `txmux/features` can be deleted: the core works without it, and says what is missing."""
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+import txmux
+from tests.interop.children import PATIENCE
+from tests.support.folders import make_folder
+from txmux import installed
+from txmux.installed import FEATURES
+
+_PACKAGE = Path(txmux.__file__).parent
+_FOLDERS = {
+    path.name
+    for path in (_PACKAGE / "features").iterdir()
+    if path.is_dir() and not path.name.startswith("_")
+}
+_RULES = {
+    "crowdsec_key": "[txmux]\ncrowdsec_key = key\n",
+    "crowdsec:": "[listen x]\ndeny = crowdsec:http://127.0.0.1:8080\n",
+}
+"""What uses each word of a feature."""
+
+
+class ListTests(SynchronousTestCase):
+    def test_all_are_listed(self) -> None:
+        """The list has each folder, and the words are those of its rows."""
+        self.assertEqual({feature.name for feature in FEATURES}, _FOLDERS)
+        for feature in FEATURES:
+            words = {key for keys in feature.keys.values() for key in keys}
+            words |= {f"{feature.name}:"} if feature.networks else set()
+            self.assertEqual({*installed._WORDS[feature.name]}, words)
+        self.assertEqual({word for words in installed._WORDS.values() for word in words}, {*_RULES})
+
+    def test_nothing_imports_them(self) -> None:
+        """The core has the list, and for type checkers what a feature is; no feature imports another."""
+        for path in sorted(_PACKAGE.rglob("*.py")):
+            inside = path.relative_to(_PACKAGE).parts
+            own = ".".join(("txmux", *inside[:2]))
+            for node in ast.walk(ast.parse(path.read_text())):
+                name = node.module or "" if isinstance(node, ast.ImportFrom) else ""
+                if name.startswith("txmux.features.") and name != "txmux.features.feature":
+                    self.assertEqual(inside[0], "features", path)
+                    self.assertTrue(name.startswith(own), f"{path} imports {name}")
+
+
+class WithoutTests(SynchronousTestCase):
+    """Each folder is deleted from a copy."""
+
+    def test_rules_that_need_it(self) -> None:
+        """They are refused, with the name of what is missing; others are not."""
+        for feature in FEATURES:
+            folder = self.copy_without(feature.name)
+            for word in installed._WORDS[feature.name]:
+                lines = self.check(folder, _RULES[word])
+                why = f"this needs the part {feature.name}, which is not installed"
+                self.assertEqual([line for line in lines if why in line], lines[:1], lines)
+            self.assertEqual(self.check(folder, ""), [])
+
+    def copy_without(self, name: str) -> Path:
+        folder = make_folder(self)
+        shutil.copytree(
+            _PACKAGE, folder / "txmux", ignore=shutil.ignore_patterns("__pycache__", "convert")
+        )
+        shutil.rmtree(folder / "txmux/features" / name)
+        return folder
+
+    def check(self, folder: Path, rules: str) -> list[str]:
+        """Return what `txmux check` says is wrong."""
+        (folder / "key").touch()
+        text = rules if "[listen" in rules else f"{rules}[listen x]\n"
+        path = folder / "rules.ini"
+        path.write_text(f"{text}endpoint = 127.0.0.1:0\ndefault = 127.0.0.1:1\n")
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "txmux", "check", path.name],
+            capture_output=True, text=True, timeout=PATIENCE, check=False, cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(folder)},
+        )  # fmt: skip
+        lines = (done.stdout + done.stderr).splitlines()
+        return [line for line in lines if re.match(r"rules\.ini:\d", line)]

@@ -1,0 +1,62 @@
+"""Bans of a CrowdSec: ``deny = crowdsec:URL``."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlsplit
+
+from txmux.features.feature import Feature, NetworkKind, NetworkSource
+from txmux.rules.model import NetworkSet, Settings, Varying
+from txmux.rules.problems import InvalidValueError
+from txmux.rules.reading.context import SECRET
+from txmux.rules.reading.values import SectionKey
+
+_KEY = "crowdsec_key"
+
+
+def _read(text: str, settings: Settings, alone: bool) -> Varying:  # noqa: FBT001 - as `NetworkKind.read`
+    url = text.removeprefix("crowdsec:")
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        parts, port = urlsplit(""), None
+    if parts.scheme not in {"http", "https"} or not parts.hostname or port == 0:
+        raise InvalidValueError(
+            f"{text!r} has no address of a CrowdSec; write for example 'crowdsec:http://127.0.0.1:8080'"
+        )
+    if parts.username or parts.query or parts.fragment:
+        raise InvalidValueError(
+            f"'crowdsec:' takes an address alone, such as '{parts.scheme}://{parts.hostname}'; the key is in the "
+            f"file of '{_KEY}' in [txmux]"
+        )
+    key = settings.more.get(_KEY)
+    if key is None and not alone:
+        raise InvalidValueError(
+            f"needs a key: write what 'cscli bouncers add txmux' prints into a file, and name it as '{_KEY}' "
+            "in [txmux]"
+        )
+    return Varying("crowdsec", url.rstrip("/"), NetworkSet([]), key)
+
+
+def _source(reactor: Any, varying: Varying) -> NetworkSource:
+    assert varying.key is not None  # noqa: S101 - else the rules are wrong
+    from txmux.features.crowdsec.source import CrowdSec  # noqa: PLC0415 - few have one
+
+    return CrowdSec(reactor, varying.source, varying.key)
+
+
+# fmt: off
+FEATURE = Feature(
+    "crowdsec",
+    keys={"txmux": {
+        _KEY: SectionKey(SECRET, example="/etc/txmux/secrets/crowdsec.key", opens="supervisor", is_secret=True, reader="txmux.net.secrets:read_key", shapes_others=True, meaning=
+            "a file with the key for [`crowdsec:` networks](#networks-from-other-sources)"),
+    }},
+    networks=NetworkKind(
+        _read, _source, seconds=10.0,
+        meanwhile="the bans known so far stay until they end",
+        not_allowed="is for 'deny' alone: CrowdSec lists banned networks",
+    ),
+)
+# fmt: on

@@ -1,0 +1,55 @@
+"""Lists the features that are installed; the core knows them by this list alone. A folder that is missing is left out."""
+
+from collections.abc import Iterator
+from importlib import import_module
+
+from txmux.features.feature import Feature
+from txmux.rules.model import Settings, Varying
+from txmux.rules.problems import InvalidValueError
+
+_WORDS = {
+    "crowdsec": ("crowdsec_key", "crowdsec:"),
+}
+"""All features, in the order in which they are asked, with what rules may say of each: its keys, and how its networks begin."""
+
+
+def _installed() -> Iterator[Feature]:
+    for name in _WORDS:
+        module = f"txmux.features.{name}"
+        try:
+            yield import_module(module).FEATURE
+        except ModuleNotFoundError as problem:
+            if problem.name != module:  # it lacks something itself
+                raise
+
+
+FEATURES = tuple(_installed())
+
+NETWORKS = {feature.name: feature.networks for feature in FEATURES if feature.networks is not None}
+"""What kinds of networks there are beside addresses and files, by the names that rules have for them."""
+
+_MISSING = {
+    word: name
+    for name, words in _WORDS.items()
+    for word in words
+    if all(feature.name != name for feature in FEATURES)
+}
+
+
+def missing(word: str) -> str:
+    """Return why a key, or how networks begin, is unknown here, if a feature that is not installed knows it."""
+    part = _MISSING.get(word)
+    return f"this needs the part {part}, which is not installed" if part else ""
+
+
+def networks_of(text: str, settings: Settings, *, alone: bool, denied: bool) -> Varying | None:
+    """Read ``NAME:TEXT`` if the name is that of a feature's networks; see `NetworkKind`. They are either ``denied``, or allowed."""
+    name, colon, _ = text.partition(":")
+    if why := missing(name + colon):
+        raise InvalidValueError(f"{text!r}: {why}")
+    kind = NETWORKS.get(name)
+    if kind is None:
+        return None
+    if kind.not_allowed and not denied:
+        raise InvalidValueError(f"{text!r} {kind.not_allowed}")
+    return kind.read(text, settings, alone)
