@@ -25,6 +25,9 @@ _FOLDERS = {
 _RULES = {
     "crowdsec_key": "[txmux]\ncrowdsec_key = key\n",
     "crowdsec:": "[listen x]\ndeny = crowdsec:http://127.0.0.1:8080\n",
+    "geo_databases": "[txmux]\ngeo_databases = key\n",
+    "geo:": "[listen x]\nallow = geo:country=FR\n",
+    "as:": "[listen x]\nallow = as:AS64500\n",
 }
 """What uses each word of a feature."""
 
@@ -35,7 +38,7 @@ class ListTests(SynchronousTestCase):
         self.assertEqual({feature.name for feature in FEATURES}, _FOLDERS)
         for feature in FEATURES:
             words = {key for keys in feature.keys.values() for key in keys}
-            words |= {f"{feature.name}:"} if feature.networks else set()
+            words |= {f"{word}:" for word in (feature.networks.words if feature.networks else ())}
             self.assertEqual({*installed._WORDS[feature.name]}, words)
         self.assertEqual({word for words in installed._WORDS.values() for word in words}, {*_RULES})
 

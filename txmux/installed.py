@@ -9,6 +9,7 @@ from txmux.rules.problems import InvalidValueError
 
 _WORDS = {
     "crowdsec": ("crowdsec_key", "crowdsec:"),
+    "geo": ("geo_databases", "geo:", "as:"),
 }
 """All features, in the order in which they are asked, with what rules may say of each: its keys, and how its networks begin."""
 
@@ -26,7 +27,10 @@ def _installed() -> Iterator[Feature]:
 FEATURES = tuple(_installed())
 
 NETWORKS = {feature.name: feature.networks for feature in FEATURES if feature.networks is not None}
-"""What kinds of networks there are beside addresses and files, by the names that rules have for them."""
+"""What kinds of networks there are beside addresses and files, by the names of their features."""
+
+READ_BY_EACH = {name: kind.reader for name, kind in NETWORKS.items() if kind.reader is not None}
+"""What each process reads for itself; a source's message is anything that differs when it is to be read again."""
 
 _MISSING = {
     word: name
@@ -47,9 +51,9 @@ def networks_of(text: str, settings: Settings, *, alone: bool, denied: bool) -> 
     name, colon, _ = text.partition(":")
     if why := missing(name + colon):
         raise InvalidValueError(f"{text!r}: {why}")
-    kind = NETWORKS.get(name)
-    if kind is None:
+    kind = next((kind for kind in NETWORKS.values() if name in kind.words), None)
+    if kind is None or not colon:
         return None
     if kind.not_allowed and not denied:
         raise InvalidValueError(f"{text!r} {kind.not_allowed}")
-    return kind.read(text, settings, alone)
+    return kind.read(text, settings, alone=alone)

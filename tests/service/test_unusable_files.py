@@ -21,13 +21,13 @@ from twisted.logger import capturedLogs, eventAsText
 from tests.service.damaged_files import DamagedFilesCase
 from tests.support.named_files import FILES, RULES
 from txmux import load
-from txmux.access.lists.updates import NetworksFile, WatchedFile, _Database
+from txmux.access.lists.updates import NetworksFile
 from txmux.admin.tokens import AdminTokens
 from txmux.cli import main
 from txmux.client.tls.terminations import Terminations
 from txmux.client.tunnel_users import TunnelUsers
 from txmux.errors import MuxError
-from txmux.files import LARGEST
+from txmux.features.geo.watched import Database
 from txmux.processes.privilege.account import find_account
 from txmux.processes.usable import unusable
 from txmux.rules.keys_in_use import needed_modules
@@ -157,7 +157,7 @@ class AgreementTest(DamagedFilesCase):
         terminations.prepare(rules).commit()
         tokens.read()
         networks = NetworksFile(self.folder / "networks", (self.folder / "networks").read_text())
-        places = _Database(WatchedFile(self.folder / "geo_databases", LARGEST))
+        places = Database(self.folder / "geo_databases")
 
         def look() -> list[str]:
             clock.advance(10)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 import attrs
@@ -22,19 +22,55 @@ class NetworkSource(Protocol):
 
 
 @attrs.frozen
-class NetworkKind:
-    """Networks that rules name as ``NAME:TEXT``; the name is that of the feature.
+class WatchedSource:
+    """A source that one process asks for all; one with another `what` replaces that of its name.
 
     Attributes:
-        read: Reads ``NAME:TEXT``, with the settings, and with whether these are unknown; raises `InvalidValueError`.
-        make_source: Makes what one process asks for all, from the reactor and what was read.
-        seconds: How often that is asked.
-        meanwhile: What holds while it has no good answer.
-        not_allowed: Why it cannot be in ``allow`` and the like; empty if it can be.
+        name: The feature's, a colon, and where it is.
     """
 
-    read: Callable[[str, Settings, bool], Varying]
-    make_source: Callable[[Any, Varying], NetworkSource]
+    name: str
+    what: object
+    make: Callable[[], NetworkSource]
+
+
+class NetworkReader(Protocol):
+    """What each process reads for itself to know which addresses are in some networks.
+
+    Attributes:
+        trouble: Why something is not in use; empty if all is.
+    """
+
+    trouble: str
+
+    def prepare(self, settings: Settings, *, may_lack: bool) -> None:
+        """Read what rules with these settings name; what cannot be read is a `RulesError`, unless it `may_lack`."""
+
+    def serve(self, networks: Varying) -> None:
+        """Let these networks have what is read."""
+
+    async def read_again(self) -> None:
+        """Read the same again, since a source has something new. If that is bad, nothing changes."""
+
+
+@attrs.frozen
+class NetworkKind:
+    """Networks that rules name as ``WORD:TEXT``.
+
+    Attributes:
+        words: How they may begin.
+        read: Reads ``WORD:TEXT`` with the settings, and with whether a file is read ``alone``, so that these are unknown; raises `InvalidValueError`.
+        sources: Yields what one process asks for all, from the reactor, what was read, and the settings.
+        reader: Makes what each process reads for itself, if its sources only say that there is something new.
+        seconds: How often the sources are asked.
+        meanwhile: What holds while one has no good answer.
+        not_allowed: Why they cannot be in ``allow`` and the like; empty if they can be.
+    """
+
+    words: tuple[str, ...]
+    read: Callable[..., Varying]
+    sources: Callable[[Any, Varying, Settings], Iterable[WatchedSource]]
+    reader: Callable[[], NetworkReader] | None
     seconds: float
     meanwhile: str
     not_allowed: str = ""
@@ -47,7 +83,7 @@ class Feature:
     Attributes:
         name: That of its folder, and of the part in messages.
         keys: Its keys, by the kind of section. Their values are in `Settings.more`.
-        networks: What rules may name by ``NAME:``.
+        networks: Those that rules may name by it; they are `Varying` of its name.
     """
 
     name: str

@@ -10,9 +10,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.rules.fakes import MATCHERS
 from tests.support.folders import make_folder
 from txmux.rules.lint.warnings import lint
-from txmux.rules.model import NetworkSet, Rules, Settings
-from txmux.rules.problems import InvalidValueError, RulesError
-from txmux.rules.reading.networks import geo_region
+from txmux.rules.model import NetworkSet, Rules
+from txmux.rules.problems import RulesError
 from txmux.rules.reading.parser import load
 from txmux.transport import IPAddress
 
@@ -36,28 +35,6 @@ class ListsTestCase(SynchronousTestCase):
 
     def refuses(self, text: str, *told: str, **files: str) -> None:
         self.assertEqual(self.complaints(text, **files), [*told])
-
-
-class PlacesTests(SynchronousTestCase):
-    def test_forms(self) -> None:
-        for text, name in (
-            ("geo:country=fr", "geo:country=FR"),
-            ("geo:continent=EU", "geo:continent=EU"),
-            ("as:AS64500", "geo:as=64500"),
-            ("as:AS4294967295", "geo:as=4294967295"),
-        ):
-            self.assertEqual(geo_region(text, Settings(), alone=True).name, name)
-        for text, why in (
-            ("geo:country=FRA", "'FRA' is not the code of a country; write two letters"),
-            ("geo:continent=E", "for example 'geo:continent=EU'"),
-            ("geo:county=FR", "is not a place; did you mean 'country'?"),
-            ("geo:FR", "is not a place"),
-            ("as:AS0", "is not the number of an autonomous system"),
-            ("as:AS4294967296", "is not the number of an autonomous system"),
-            ("as:x", "write for example 'as:AS64500'"),
-        ):
-            error = self.assertRaises(InvalidValueError, geo_region, text, Settings(), alone=True)
-            self.assertIn(why, str(error))
 
 
 class ReadingTests(ListsTestCase):

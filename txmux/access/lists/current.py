@@ -11,18 +11,15 @@ from typing import Any, TypeAlias
 
 from twisted.internet.defer import Deferred
 
-from txmux.access.lists.geo import GeoDatabase, GeoDatabaseError
+from txmux.features.feature import NetworkReader
+from txmux.installed import READ_BY_EACH
 from txmux.rules.model import Backend, Listener, NetworkSet, Route, Rules
-from txmux.rules.model.networks import EVERY_CLIENT, GeoRegion, Varying
-from txmux.rules.problems import RulesError
+from txmux.rules.model.networks import EVERY_CLIENT, Varying
 
 Packed: TypeAlias = "dict[str, dict[str, str]]"
 """By version and the number of bits that may be any: numbers of 32 or 128 bits, the highest byte first, in base64."""
 
 _IPV6 = 16  # bytes
-
-PLACES = "geo"
-"""The name of databases in messages; their value is anything that differs when they are to be read again."""
 
 
 def varying_of(rules: Rules) -> list[Varying]:
@@ -55,35 +52,32 @@ class Lists:
         self.on_change: Callable[[], object] = lambda: None
         self.contents: dict[str, Any] = {}  # what `feed` was given, by names
         self._held: dict[str, list[weakref.ref[Varying]]] = {}
-        self._places = GeoDatabase()
-        self._has_geo = False
+        self._readers: dict[str, NetworkReader] = {}
 
     @property
     def trouble(self) -> str:
-        """Why a database of places is not in use; empty if all are."""
-        return self._places.trouble
+        """Why something that this process reads for itself is not in use; empty if all is."""
+        return next((one.trouble for one in self._readers.values() if one.trouble), "")
 
     def prepare(self, rules: Rules, *, may_lack: bool = False) -> None:
         """Feed the networks of these rules too; those of a file stay as they were read until `feed` replaces them.
 
-        A database of places that cannot be read is a `RulesError`, unless it `may_lack`.
+        What this process reads for itself and cannot is a `RulesError`, unless it `may_lack`.
         """
         self.prepare_new(varying_of(rules), rules, may_lack=may_lack)
 
     def prepare_new(self, new: Iterable[Varying], rules: Rules, *, may_lack: bool = False) -> None:
         """Do the same where those of the rules that are not `new` are held already."""
         by_id = {id(varying): varying for varying in new}
-        self._has_geo |= any(varying.kind == "geo" for varying in by_id.values())
-        if self._has_geo:
-            try:
-                self._places.read(rules.settings.geo_databases, may_lack=may_lack)
-            except GeoDatabaseError as problem:
-                wrong = rules.settings.section.problem(str(problem), "geo_databases")
-                raise RulesError([wrong]) from None
+        for kind in dict.fromkeys(varying.kind for varying in by_id.values()):
+            if kind in READ_BY_EACH and kind not in self._readers:
+                self._readers[kind] = READ_BY_EACH[kind]()
+        for reader in self._readers.values():
+            reader.prepare(rules.settings, may_lack=may_lack)
         contents: dict[str, NetworkSet] = {}
         for varying in by_id.values():
-            if isinstance(varying.contents, GeoRegion):
-                varying.contents.find = self._places.find
+            if varying.kind in self._readers:
+                self._readers[varying.kind].serve(varying)
             elif varying.kind == "file":
                 self.contents.pop(varying.name, None)
             elif varying.name in self.contents:
@@ -99,13 +93,15 @@ class Lists:
         changed = {
             name: value
             for name, value in published.items()
-            if self.contents.get(name) != value or (name == PLACES and self.trouble)
+            if self.contents.get(name) != value
+            or (name in self._readers and self._readers[name].trouble)
         }
         self.contents.update(changed)
         for name, value in changed.items():
-            if name == PLACES:
-                reading = Deferred.fromCoroutine(self._places.read_again())
-                reading.addCallback(lambda _: self.on_change())
+            if name in READ_BY_EACH:
+                if name in self._readers:
+                    reading = Deferred.fromCoroutine(self._readers[name].read_again())
+                    reading.addCallback(lambda _: self.on_change())
                 continue
             contents = unpack(value)
             for ref in self._held.get(name, ()):

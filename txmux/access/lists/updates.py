@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import attrs
 from twisted.internet.defer import CancelledError, Deferred, succeed
@@ -14,20 +14,17 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txmux.access.lists.current import PLACES, Packed, pack, varying_of
-from txmux.access.lists.geo import GeoDatabaseError, read_geo_database
+from txmux.access.lists.current import Packed, pack, varying_of
 from txmux.errors import MuxError, cause_of
-from txmux.files import LARGEST, LARGEST_LIST, FileState, read_list, state_at
-from txmux.installed import NETWORKS
+from txmux.features.feature import NetworkSource, WatchedSource
+from txmux.files import LARGEST_LIST, FileState, read_list, state_at
+from txmux.installed import NETWORKS, READ_BY_EACH
 from txmux.net.turns import Turns, look_in_thread
 from txmux.rules.model import IPNetwork, NetworkSet, Rules
 from txmux.rules.reading.files import text_of
 from txmux.rules.reading.networks import read_lines
 from txmux.telemetry.formatting import plural
 from txmux.telemetry.sources import Source
-
-if TYPE_CHECKING:
-    from txmux.features.feature import NetworkSource
 
 T = TypeVar("T")
 
@@ -123,39 +120,6 @@ def _networks(text: str) -> Generator[None, None, NetworkSet]:
 
 
 @attrs.define
-class _Database:
-    """A geo database, which each process reads for itself."""
-
-    _watched: WatchedFile
-    _number: int = 0
-    _is_known: bool = False
-    problem: str = attrs.field(default="", init=False)
-
-    async def fetch_changes(self) -> Any:
-        try:
-            content = await self._watched.look(self._read)
-        except OSError as error:  # it is being exchanged, or it is missed when it is read
-            self.problem = f"cannot read it: {error.strerror}"
-            return None
-        except GeoDatabaseError as error:
-            self.problem = str(error)
-            return None
-        if content is None:
-            return None
-        self.problem = ""
-        was_known, self._is_known = self._is_known, True
-        return content if was_known else None
-
-    def _read(self) -> int | None:
-        """Return what differs with the content of a database that is right; ``None`` if it has not changed."""
-        data = self._watched.read()
-        if data is None:
-            return None
-        read_geo_database(self._watched.path, data)
-        return hash(data)
-
-
-@attrs.define
 class _WatchedList:
     """A source that is watched; one with another `what` replaces it."""
 
@@ -182,42 +146,33 @@ class ListUpdates:
 
     def commit(self, rules: Rules) -> None:
         """Watch the sources that these rules name, and no others. Files were read just now."""
-        sources = dict(self._sources_of(rules))
+        sources = {source.name: (source, seconds) for source, seconds in self._sources_of(rules)}
         for name in [*self._watched]:
             watched = self._watched[name]
-            if name not in sources or sources[name][0] != watched.what:
+            if name not in sources or sources[name][0].what != watched.what:
                 del self._watched[name]
                 watched.stop()
-        for name, (what, make, seconds) in sources.items():
+        for name, (source, seconds) in sources.items():
             if name not in self._watched:
                 polling = LoopingCall(self._poll, name)
                 polling.clock = self._reactor
                 health = Source(*_described(name), self._reactor.seconds)
-                self._watched[name] = _WatchedList(what, make(), health, polling)
+                self._watched[name] = _WatchedList(source.what, source.make(), health, polling)
                 polling.start(seconds).addErrback(partial(self._log.failure, "networks"))
 
-    def _sources_of(
-        self, rules: Rules
-    ) -> Iterator[tuple[str, tuple[object, Callable[[], NetworkSource], float]]]:
-        """Return by name the identity of each source, its factory, and the seconds between two reads."""
+    def _sources_of(self, rules: Rules) -> Iterator[tuple[WatchedSource, float]]:
+        """Yield each source, and the seconds between two reads."""
         texts = {str(Path(path).absolute()): text for path, text in rules.files.texts.items()}
-        databases = rules.settings.geo_databases
         for varying in varying_of(rules):
             if varying.kind == "file":
                 text = texts.get(varying.source)
-                make: Callable[[], NetworkSource] = partial(
-                    NetworksFile, Path(varying.source), text
-                )
+                make = partial(NetworksFile, Path(varying.source), text)
                 # One whose text was read again begins with that.
-                yield varying.name, (text, make, _FILES)
-            elif varying.kind in NETWORKS:
+                yield WatchedSource(varying.name, text, make), _FILES
+            else:
                 kind = NETWORKS[varying.kind]
-                make = partial(kind.make_source, self._reactor, varying)
-                yield varying.name, (varying.key, make, kind.seconds)
-            elif varying.kind == "geo":
-                for path in databases:
-                    make = partial(_Database, WatchedFile(path, LARGEST))
-                    yield f"{PLACES}:{path}", (path, make, _FILES)
+                for source in kind.sources(self._reactor, varying, rules.settings):
+                    yield source, kind.seconds
 
     def sources(self) -> Iterator[Source]:
         yield from (watched.health for watched in self._watched.values())
@@ -227,7 +182,8 @@ class ListUpdates:
         found = []
         for name, watched in [*self._watched.items()]:
             kind, address, meanwhile = _described(name)
-            if kind not in NETWORKS and name in self._watched:
+            is_file = kind not in NETWORKS or kind in READ_BY_EACH
+            if is_file and name in self._watched:
                 await self._poll(name)
                 if problem := watched.source.problem:
                     found.append(f"{kind} {address}: {problem}; {meanwhile}")
@@ -247,8 +203,8 @@ class ListUpdates:
                 if isinstance(watched.source, NetworksFile):
                     # Rules that were read when the file said something else are not of this text.
                     watched.what = watched.source.text
-                is_place = name.startswith(f"{PLACES}:")
-                self._publish({PLACES if is_place else name: contents})
+                kind = name.partition(":")[0]
+                self._publish({kind if kind in READ_BY_EACH else name: contents})
 
         watched.polled = Deferred.fromCoroutine(poll())
         return watched.polled.addErrback(self._failed, name, watched)
@@ -270,5 +226,4 @@ def _described(name: str) -> tuple[str, str, str]:
     kind, _, address = name.partition(":")
     if kind in NETWORKS:
         return kind, address, NETWORKS[kind].meanwhile
-    is_geo = kind == PLACES
-    return "geo" if is_geo else "networks", address, "its previous contents stay in use; correct it"
+    return "networks", address, "its previous contents stay in use; correct it"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
-from txmux.features.feature import Feature, NetworkKind, NetworkSource
+from txmux.features.feature import Feature, NetworkKind, WatchedSource
 from txmux.rules.model import NetworkSet, Settings, Varying
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading.context import SECRET
@@ -14,7 +16,7 @@ from txmux.rules.reading.values import SectionKey
 _KEY = "crowdsec_key"
 
 
-def _read(text: str, settings: Settings, alone: bool) -> Varying:  # noqa: FBT001 - as `NetworkKind.read`
+def _read(text: str, settings: Settings, *, alone: bool) -> Varying:
     url = text.removeprefix("crowdsec:")
     try:
         parts = urlsplit(url)
@@ -30,20 +32,19 @@ def _read(text: str, settings: Settings, alone: bool) -> Varying:  # noqa: FBT00
             f"'crowdsec:' takes an address alone, such as '{parts.scheme}://{parts.hostname}'; the key is in the "
             f"file of '{_KEY}' in [txmux]"
         )
-    key = settings.more.get(_KEY)
-    if key is None and not alone:
+    if _KEY not in settings.more and not alone:
         raise InvalidValueError(
             f"needs a key: write what 'cscli bouncers add txmux' prints into a file, and name it as '{_KEY}' "
             "in [txmux]"
         )
-    return Varying("crowdsec", url.rstrip("/"), NetworkSet([]), key)
+    return Varying("crowdsec", url.rstrip("/"), NetworkSet([]))
 
 
-def _source(reactor: Any, varying: Varying) -> NetworkSource:
-    assert varying.key is not None  # noqa: S101 - else the rules are wrong
+def _sources(reactor: Any, varying: Varying, settings: Settings) -> Iterator[WatchedSource]:
     from txmux.features.crowdsec.source import CrowdSec  # noqa: PLC0415 - few have one
 
-    return CrowdSec(reactor, varying.source, varying.key)
+    key = settings.more[_KEY]
+    yield WatchedSource(varying.name, key, partial(CrowdSec, reactor, varying.source, key))
 
 
 # fmt: off
@@ -54,7 +55,7 @@ FEATURE = Feature(
             "a file with the key for [`crowdsec:` networks](#networks-from-other-sources)"),
     }},
     networks=NetworkKind(
-        _read, _source, seconds=10.0,
+        ("crowdsec",), _read, _sources, None, seconds=10.0,
         meanwhile="the bans known so far stay until they end",
         not_allowed="is for 'deny' alone: CrowdSec lists banned networks",
     ),

@@ -8,6 +8,7 @@ from zlib import crc32
 
 import attrs
 
+from txmux.installed import READ_BY_EACH
 from txmux.rules.model import Clients, Listener, NetworkSet, Route, Rules
 
 _Span = tuple[int, int]
@@ -64,7 +65,7 @@ def set_of(clients: Clients) -> ClientSet:
 
 def _region_spans(networks: NetworkSet) -> Iterator[_Span]:
     for one in networks.varying:
-        if one.kind == "geo":
+        if one.kind in READ_BY_EACH:
             number = _PLACES + crc32(one.name.encode())
             yield number, number + 1
 

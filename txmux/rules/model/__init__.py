@@ -30,7 +30,6 @@ from txmux.rules.model.client_certificate import (
 from txmux.rules.model.listener import Listener, Logged, Rate, Silence, StartTLS, fewer
 from txmux.rules.model.networks import (
     Clients,
-    GeoRegion,
     IPNetwork,
     NetworkSet,
     Public,
@@ -50,7 +49,7 @@ __all__ = [
     "LOCAL", "NAMES", "NOWHERE", "NO_CERTIFICATE", "PORT", "REVOKED", "AllowedClient",
     "AllowedNames", "Alternative", "Backend", "Balance", "CertificateCondition", "Check",
     "CheckKind", "Clients", "ConsulAPI", "ConsulService", "Ejection", "Files", "FoundCertificate",
-    "GeoRegion", "Handover", "IPNetwork", "InProcess", "Keepalive", "KeyEntry", "Listener",
+    "Handover", "IPNetwork", "InProcess", "Keepalive", "KeyEntry", "Listener",
     "Logged", "NetworkSet", "Outcome", "Period", "Public", "Rate", "Reachable", "Refusal",
     "Resolve", "Route", "Rules", "Section", "Senders", "Server", "ServerTLS", "Settings", "Silence",
     "StartTLS", "TLSMinimum", "TlsEnd", "UnixClients", "ValueLine", "Varying", "Via", "Wake", "backends_of",

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum
-from pathlib import Path
+from typing import Protocol
 
 import attrs
 
@@ -109,23 +109,10 @@ class NetworkSet:
         return f"NetworkSet({', '.join(map(str, self))})"
 
 
-@attrs.define(eq=False)
-class GeoRegion:
-    """The networks of a country, or of an autonomous system, as a database knows them.
+class AddressSet(Protocol):
+    """What can say whether an address is in it: a `NetworkSet`, or what a feature has."""
 
-    Attributes:
-        key: ``country``, ``continent`` or ``as``.
-        value: As in ISO 3166-1 (two capital letters), the code of a continent, or a number.
-    """
-
-    key: str
-    value: str | int
-    find: Callable[[IPAddress], frozenset[tuple[str, str | int]]] | None = attrs.field(
-        default=None, init=False, repr=False
-    )
-
-    def __contains__(self, address: IPAddress) -> bool:
-        return self.find is not None and (self.key, self.value) in self.find(address)
+    def __contains__(self, address: IPAddress, /) -> bool: ...
 
 
 @attrs.define(eq=False, repr=False)
@@ -133,14 +120,13 @@ class Varying:
     """Networks whose contents may be replaced while the rules that name them are in use.
 
     Attributes:
-        source: A path, a URL, or the text after ``geo:``.
-        key: The file with the secret for the source, if it takes one.
+        kind: ``file``, or the name of a feature.
+        source: A path, a URL, or what else the feature makes of the text.
     """
 
     kind: str
     source: str
-    contents: NetworkSet | GeoRegion
-    key: Path | None = None
+    contents: AddressSet
 
     @property
     def name(self) -> str:

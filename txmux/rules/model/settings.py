@@ -87,7 +87,6 @@ class Settings:
     metrics: str | None = None
     grace: float = 0.0
     watch_rules: float = 0.0
-    geo_databases: tuple[Path, ...] = ()
     shared_limits: Store | None = None
     acme: str | None = None
     acme_email: str | None = None

@@ -31,7 +31,7 @@ from txmux.rules.reading.consul import api_url
 from txmux.rules.reading.endpointstrings import handover, is_handover
 from txmux.rules.reading.files import FileReader, check_file
 from txmux.rules.reading.hints import OUTCOME_WORDS
-from txmux.rules.reading.networks import PLACE, SYSTEM, NetworkLists, geo_region
+from txmux.rules.reading.networks import NetworkLists
 from txmux.rules.reading.values import (
     NAME,
     SWITCH_WORDS,
@@ -179,9 +179,7 @@ class RulesReading:
             ) from None
 
     def networks(self, text: str) -> IPNetwork | NetworkSet | Varying:
-        """Read a network, ``geo:``, ``as:``, or ``@FILE``; a relative path starts at the folder of the file that names it."""
-        if text.startswith((PLACE, SYSTEM)):
-            return geo_region(text, self.settings, alone=self.alone)
+        """Read a network, what a feature knows as networks, or ``@FILE``; a relative path starts at the folder of the file that names it."""
         if (other := self._networks_of(text, denied=False)) is not None:
             return other
         if not text.startswith("@"):

@@ -1,14 +1,12 @@
-"""Networks: those of files, which are read once, and those of a service or a database."""
+"""Networks in files, which are read once."""
 
-import importlib.util
 import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from txmux.errors import how_to_install
-from txmux.rules.model import GeoRegion, IPNetwork, NetworkSet, Settings, Varying
-from txmux.rules.problems import InvalidValueError, Problem, suggestion
+from txmux.rules.model import IPNetwork, NetworkSet, Varying
+from txmux.rules.problems import InvalidValueError, Problem
 from txmux.rules.reading.files import FileReader
 from txmux.rules.reading.values import network
 
@@ -98,50 +96,3 @@ def _line_message(item: str, error: InvalidValueError) -> str:
     if len(item.replace(",", " ").split()) > 1:
         return f"{item!r} is not a network; write one a line, and what else it is to say after '#'"
     return str(error)
-
-
-PLACE, SYSTEM = "geo:", "as:"
-"""How they begin."""
-
-_CODE = re.compile("[A-Za-z]{2}")
-_NUMBER = re.compile("(?:AS)?([0-9]{1,10})", re.IGNORECASE)
-_MOST_SYSTEMS = 0xFFFFFFFF  # RFC 6793
-_KEYS = ("country", "continent")
-
-
-def geo_region(text: str, settings: Settings, *, alone: bool) -> Varying:
-    """Read a country, a continent or an autonomous system; `alone` means that the settings are unknown."""
-    if text.startswith(SYSTEM):
-        match = _NUMBER.fullmatch(text.removeprefix(SYSTEM))
-        if not match or not 0 < int(match[1]) <= _MOST_SYSTEMS:
-            raise InvalidValueError(
-                f"{text!r} is not the number of an autonomous system; write for example 'as:AS64500'"
-            )
-        where = GeoRegion("as", int(match[1]))
-    else:
-        key, equals, code = text.removeprefix(PLACE).partition("=")
-        if not equals or key not in _KEYS:
-            hint = suggestion(key, _KEYS)
-            raise InvalidValueError(
-                f"{text!r} is not a place{hint}; write for example 'geo:country=FR'"
-            )
-        if not _CODE.fullmatch(code):
-            raise InvalidValueError(
-                f"{code!r} is not the code of a {key}; write two letters, for example '{PLACE}{key}="
-                f"{'FR' if key == 'country' else 'EU'}'"
-            )
-        where = GeoRegion(key, code.upper())
-    if not alone:
-        _check_databases(text, settings)
-    return Varying("geo", f"{where.key}={where.value}", where)
-
-
-def _check_databases(text: str, settings: Settings) -> None:
-    if not settings.geo_databases:
-        raise InvalidValueError(
-            f"{text!r} needs a database of networks; name its file as 'geo_databases' in [txmux]"
-        )
-    if importlib.util.find_spec("maxminddb") is None:
-        raise InvalidValueError(
-            f"{text!r} needs the package maxminddb, which is not installed; run: {how_to_install('geo')}"
-        )

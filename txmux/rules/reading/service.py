@@ -271,10 +271,6 @@ def _admin_user(text: str) -> AdminUser:
     )
 
 
-def _database(reading: RulesReading, text: str) -> Path:
-    return reading.beside(text, "a database in MaxMind's format, such as GeoLite2-Country.mmdb")
-
-
 def _watch(text: str) -> float:
     seconds = 0.0 if text == "off" else values.duration(text, values.SECONDS_FORMS)
     if text != "off" and seconds < 1:
@@ -305,7 +301,6 @@ _TOKEN = ValueKind(
     paths=values.one_path,
 )
 _USERS = ValueKind(_admin_user, "list of `USER:RIGHT` or `@GROUP:RIGHT`", "list")
-_DATABASES = ValueKind(_database, "list of paths", "list", in_context=True, paths=tuple)
 _SANDBOX = words("auto", "yes", "off")
 _METRICS = ValueKind(
     lambda reading, text: control_endpoint(text, reading.home, ("off",)),
@@ -376,8 +371,6 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Settings(), {
         "a PEM file with the root of a private authority's own certificate, instead of those of the system or of the environment variable `SSL_CERT_FILE`"),
     "acme_terms": SectionKey(BOOLEAN, meaning=
         "whether you agree to the authority's terms of service, if it has some"),
-    "geo_databases": SectionKey(_DATABASES, example="/var/lib/GeoIP/GeoLite2-Country.mmdb", opens="worker", shapes_others=True, meaning=
-        "files in MaxMind's format for [`geo:` and `as:` networks](#networks-from-other-sources). Needs the extra `txmux[geo]`"),
 })
 # fmt: on
 """The keys of ``[txmux]``."""

@@ -12,8 +12,11 @@ from typing import Any
 from twisted.logger import Logger
 
 from txmux.errors import MuxError, how_to_install
+from txmux.features.geo.region import DATABASES, GeoRegion
 from txmux.files import LARGEST, read_bytes
 from txmux.net.turns import look_in_thread
+from txmux.rules.model import Settings, Varying
+from txmux.rules.problems import RulesError
 from txmux.transport import IPAddress
 
 Found = frozenset[tuple[str, str | int]]
@@ -41,6 +44,17 @@ class GeoDatabase:
         self._is_damaged = False
         self.trouble = ""
 
+    def prepare(self, settings: Settings, *, may_lack: bool) -> None:
+        """Use the files that the settings name; see `read`."""
+        try:
+            self.read(settings.more.get(DATABASES, ()), may_lack=may_lack)
+        except GeoDatabaseError as problem:
+            raise RulesError([settings.section.problem(str(problem), DATABASES)]) from None
+
+    def serve(self, networks: Varying) -> None:
+        if isinstance(networks.contents, GeoRegion):
+            networks.contents.find = self.find
+
     def read(self, paths: Sequence[Path], *, may_lack: bool = False) -> None:
         """Use these files; raises `GeoDatabaseError` if one cannot be read, and then keeps the previous ones.
 
@@ -54,7 +68,7 @@ class GeoDatabase:
                 except GeoDatabaseError as problem:  # noqa: PERF203 - the others are read
                     if not may_lack:
                         raise
-                    trouble = f"geo_databases: {problem}; its addresses are in no country or system"
+                    trouble = f"{DATABASES}: {problem}; its addresses are in no country or system"
                     self._log.error("{trouble}", trouble=trouble)
             self._readers, self.trouble = readers, trouble
             self._paths = paths
@@ -93,9 +107,7 @@ class GeoDatabase:
         except Exception as problem:  # noqa: BLE001 - what is raised depends on what is damaged
             if not self._is_damaged:
                 self._is_damaged = True
-                what = (
-                    "geo_databases: one is damaged, so some addresses are in no country or system"
-                )
+                what = f"{DATABASES}: one is damaged, so some addresses are in no country or system"
                 self._log.error("{what}: {why}; get it again", what=what, why=repr(problem))
             return None
 

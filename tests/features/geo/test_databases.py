@@ -10,9 +10,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.folders import make_folder
 from tests.support.places import country, system, write_places
-from txmux.access.lists import geo
-from txmux.access.lists.geo import GeoDatabase, GeoDatabaseError
 from txmux.errors import MuxError
+from txmux.features.geo import databases
+from txmux.features.geo.databases import GeoDatabase, GeoDatabaseError
 
 
 class PlacesTests(SynchronousTestCase):
@@ -34,7 +34,7 @@ class PlacesTests(SynchronousTestCase):
         self.assertEqual(self.found("2001:db8::1"), [])
 
     def test_no_more_than_a_limit_is_cached(self) -> None:
-        self.patch(geo, "_MOST_CACHED", 2)
+        self.patch(databases, "_MOST_CACHED", 2)
         self.places.read([self.countries])
         for number in range(5):
             self.found(f"192.0.2.{number}")

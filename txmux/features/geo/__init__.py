@@ -1,0 +1,94 @@
+"""Where clients are: ``geo:country=FR`` and ``as:AS64500``, by databases in MaxMind's format."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from txmux.errors import how_to_install
+from txmux.features.feature import Feature, NetworkKind, NetworkReader, WatchedSource
+from txmux.features.geo.region import DATABASES, GeoRegion
+from txmux.rules.model import Settings, Varying
+from txmux.rules.problems import InvalidValueError, suggestion
+from txmux.rules.reading.context import RulesReading
+from txmux.rules.reading.values import SectionKey, ValueKind
+
+_CODE = re.compile("[A-Za-z]{2}")
+_NUMBER = re.compile("(?:AS)?([0-9]{1,10})", re.IGNORECASE)
+_MOST_SYSTEMS = 0xFFFFFFFF  # RFC 6793
+_KEYS = ("country", "continent")
+
+
+def _read(text: str, settings: Settings, *, alone: bool) -> Varying:
+    if text.startswith("as:"):
+        match = _NUMBER.fullmatch(text.removeprefix("as:"))
+        if not match or not 0 < int(match[1]) <= _MOST_SYSTEMS:
+            raise InvalidValueError(
+                f"{text!r} is not the number of an autonomous system; write for example 'as:AS64500'"
+            )
+        where = GeoRegion("as", int(match[1]))
+    else:
+        key, equals, code = text.removeprefix("geo:").partition("=")
+        if not equals or key not in _KEYS:
+            hint = suggestion(key, _KEYS)
+            raise InvalidValueError(
+                f"{text!r} is not a place{hint}; write for example 'geo:country=FR'"
+            )
+        if not _CODE.fullmatch(code):
+            raise InvalidValueError(
+                f"{code!r} is not the code of a {key}; write two letters, for example 'geo:{key}="
+                f"{'FR' if key == 'country' else 'EU'}'"
+            )
+        where = GeoRegion(key, code.upper())
+    if not alone:
+        _check_databases(text, settings)
+    return Varying("geo", f"{where.key}={where.value}", where)
+
+
+def _check_databases(text: str, settings: Settings) -> None:
+    if not settings.more.get(DATABASES):
+        raise InvalidValueError(
+            f"{text!r} needs a database of networks; name its file as '{DATABASES}' in [txmux]"
+        )
+    if importlib.util.find_spec("maxminddb") is None:
+        raise InvalidValueError(
+            f"{text!r} needs the package maxminddb, which is not installed; run: {how_to_install('geo')}"
+        )
+
+
+def _sources(_reactor: Any, _varying: Varying, settings: Settings) -> Iterator[WatchedSource]:
+    from txmux.features.geo.watched import Database  # noqa: PLC0415 - few have one
+
+    for path in settings.more[DATABASES]:
+        yield WatchedSource(f"geo:{path}", path, partial(Database, path))
+
+
+def _reader() -> NetworkReader:
+    from txmux.features.geo.databases import GeoDatabase  # noqa: PLC0415 - few have one
+
+    return GeoDatabase()
+
+
+def _database(reading: RulesReading, text: str) -> Path:
+    return reading.beside(text, "a database in MaxMind's format, such as GeoLite2-Country.mmdb")
+
+
+_PATHS = ValueKind(_database, "list of paths", "list", in_context=True, paths=tuple)
+
+# fmt: off
+FEATURE = Feature(
+    "geo",
+    keys={"txmux": {
+        DATABASES: SectionKey(_PATHS, example="/var/lib/GeoIP/GeoLite2-Country.mmdb", opens="worker", shapes_others=True, meaning=
+            "files in MaxMind's format for [`geo:` and `as:` networks](#networks-from-other-sources). Needs the extra `txmux[geo]`"),
+    }},
+    networks=NetworkKind(
+        ("geo", "as"), _read, _sources, _reader, seconds=4.0,
+        meanwhile="its previous contents stay in use; correct it",
+    ),
+)
+# fmt: on
