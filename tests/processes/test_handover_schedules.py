@@ -124,7 +124,7 @@ class _Connection:
     is_here: bool = True
     state: str = "relaying"
     accepted_at: float = 0.0
-    stay_reason: str | None = None
+    cannot_move_because: str | None = None
     counts_elsewhere: bool = False
     let_gone: bool = False
     there: Sockets | None = None

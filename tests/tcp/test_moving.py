@@ -35,7 +35,7 @@ class MovingTest(MuxTestCase):
     def suspend(self) -> tuple[MuxProtocol, MovedConnection, Sockets]:
         connection = next(iter(self.old.connections))
         connection.attach_stage()
-        self.assertIsNone(connection.stay_reason)
+        self.assertIsNone(connection.cannot_move_because)
         return connection, *connection.suspend()
 
     def move(self, **settings: Any) -> Any:
@@ -173,7 +173,7 @@ class MovingTest(MuxTestCase):
         port = self.mux([route("ssh", backend_at(1))])
         client = await self.connect_read(port, b"SS")
         connection = self.only()
-        self.assertEqual(connection.stay_reason, "undecided")
+        self.assertEqual(connection.cannot_move_because, "undecided")
         client.close()
         await self.logged()
 

@@ -387,12 +387,12 @@ class MuxProtocol(End, Client):
     # Moving to another process.
 
     @property
-    def stay_reason(self) -> StayReason | None:
+    def cannot_move_because(self) -> StayReason | None:
         """Why the connection cannot move to another process; ``None`` if it can."""
-        return self.stage.stay_reason
+        return self.stage.cannot_move_because
 
     def suspend(self) -> tuple[MovedConnection, Sockets]:
-        """Stop, and return what another process needs. Only without a `stay_reason`; `resume` or `detach` follows."""
+        """Stop, and return what another process needs. Only if `cannot_move_because` is ``None``; `resume` or `detach` follows."""
         relay, timeouts, waited, sockets = self.stage.suspend()
         age, now = self.elapsed_ms() / 1000, self.runtime.clock.seconds()
         version = self.configuration.version

@@ -64,7 +64,7 @@ from txmux.wire.proxyprotocol.header import InvalidHeader
 
 _KIND = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
 _CLIENT_GONE = Ended("client-gone")
-_STAYS: dict[ConnectionState, StayReason | None] = {
+_CANNOT_MOVE: dict[ConnectionState, StayReason | None] = {
     "relaying": None,
     "connecting": "being connected",
     "over": "ending",
@@ -523,11 +523,11 @@ class SocketConnection(MuxProtocol):
 
     @property
     @override
-    def stay_reason(self) -> StayReason | None:
+    def cannot_move_because(self) -> StayReason | None:
         if self.transport is not None or self.finished is not None:
             self.attach_stage()
-            return super().stay_reason
-        return _STAYS.get(self.state, "undecided")
+            return super().cannot_move_because
+        return _CANNOT_MOVE.get(self.state, "undecided")
 
     # Attaching a stage.
 

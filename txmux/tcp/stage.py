@@ -207,12 +207,12 @@ class Stage:
     # Moving to another process.
 
     @property
-    def stay_reason(self) -> StayReason | None:
+    def cannot_move_because(self) -> StayReason | None:
         """Why the connection cannot move to another process; ``None`` if it can."""
-        return _STAYS.get(self.state, "undecided")
+        return _CANNOT_MOVE.get(self.state, "undecided")
 
     def suspend(self) -> tuple[RelayState, Timeouts, float | None, Sockets]:
-        """Stop, and return this stage's parts of a `MovedConnection`. Only without a `stay_reason`; `resume` or `detach` follows."""
+        """Stop, and return this stage's parts of a `MovedConnection`. Only if `cannot_move_because` is ``None``; `resume` or `detach` follows."""
         raise NotImplementedError
 
     def resume(self, moved: MovedConnection) -> None: ...
@@ -221,7 +221,7 @@ class Stage:
         """Close this process's descriptors. No FIN is sent, since another process has them, too."""
 
 
-_STAYS: dict[ConnectionState, StayReason] = {
+_CANNOT_MOVE: dict[ConnectionState, StayReason] = {
     "serving": "own protocol",
     "handing-over": "ending",
     "rejecting": "ending",

@@ -126,7 +126,7 @@ class AwaitingRetryTest(HiddenCase):
             self.sealer = Sealer(_MADE)
             client, server = await self.asked_again()
             self.assertEqual(self.only().state, "awaiting-retry")
-            self.assertEqual(self.only().stay_reason, "undecided")
+            self.assertEqual(self.only().cannot_move_because, "undecided")
             said = _CHANGED + records(self.sealer.second(inner()), 100) + b"more"
             for at in range(0, len(said), size):
                 client.send(said[at : at + size])

@@ -147,7 +147,9 @@ class ClientTest(StartTLSCase):
         client = await self.connect(self.port())
         await client.has(16)
         connection = self.only()
-        self.assertEqual((connection.state, connection.stay_reason), ("starttls", "undecided"))
+        self.assertEqual(
+            (connection.state, connection.cannot_move_because), ("starttls", "undecided")
+        )
 
     async def test_each_protocol(self) -> None:
         for number, (name, dialogue) in enumerate(CLIENTS.items(), start=1):

@@ -201,7 +201,7 @@ class HeldTests(MuxTestCase):
         await self.waiting(2)
         self.time.advance(29.0)
         self.assertEqual(len(self.line), 2)
-        await self.until_so(lambda: connection.stay_reason is None)
+        await self.until_so(lambda: connection.cannot_move_because is None)
         moved, _ = connection.suspend()  # another process may have it already
         self.time.advance(2.0)
         self.assertEqual((connection.state, len(self.line)), ("connecting", 1))

@@ -107,7 +107,7 @@ class Round:
         await gatherResults([Deferred.fromCoroutine(taker.finish()) for taker in self._takers])
         for connection in (*self._left, *self._waiting):
             if connection.record.reason is None:
-                self.stays[connection.stay_reason or "not taken"] += 1
+                self.stays[connection.cannot_move_because or "not taken"] += 1
 
     async def _offer_batches(self) -> None:
         while (taker := self._next_taker()) is not None and (batch := self._next_batch()):
@@ -136,7 +136,7 @@ class Round:
                 if batch and (batch[0][1].waited is not None) != is_waiting:
                     queue.appendleft(connection)
                     break
-                if (why := connection.stay_reason) is not None:
+                if (why := connection.cannot_move_because) is not None:
                     self.stays[why] += 1
                     continue
                 moved, sockets = connection.suspend()

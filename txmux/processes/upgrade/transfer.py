@@ -153,14 +153,14 @@ class ConnectionTransfer:
         """Return whether a connection that has not been taken is offered again."""
         if not self._are_left or not isinstance(connection, MuxProtocol):
             return False
-        return connection.stay_reason is None
+        return connection.cannot_move_because is None
 
     async def would_stay(self) -> dict[str, Any]:
         """Count the connections that `hand_over` would move, and those that it would not, by the reason; nothing is suspended."""
         moves, stays = 0, Counter[StayReason]()
         async for connection in Turns().each(self._serving.connections(), has_ended):
             # Flows move whatever their state.
-            why = connection.stay_reason if isinstance(connection, MuxProtocol) else None
+            why = connection.cannot_move_because if isinstance(connection, MuxProtocol) else None
             if why is None:
                 moves += 1
             else:

@@ -305,7 +305,7 @@ class Connecting(Stage):
 
     @property
     @override
-    def stay_reason(self) -> StayReason | None:
+    def cannot_move_because(self) -> StayReason | None:
         """Only a held client can move."""
         held, client = self._held, self._client
         if held is None or not held.is_waiting:

@@ -181,7 +181,7 @@ class Relaying(Stage):
 
     @property
     @override
-    def stay_reason(self) -> StayReason | None:
+    def cannot_move_because(self) -> StayReason | None:
         relay = self.relay
         if relay.ending:  # one of its ends may have no socket any more
             return "ending"
