@@ -29,9 +29,9 @@ _CHUNK = 1 << 20
 _NOT_REGULAR = "it is no regular file"
 _MODE = 0o640  # the log names clients and what they asked for
 
-_UNHEARD = 60.0
+_UNRESPONSIVE = 60.0
 """Seconds for which a helper that does not answer is not asked for the state of a file."""
-_unheard_until = 0.0
+_unresponsive_until = 0.0
 
 _helper: Callable[[Path, int], int] | None = None
 _remover: Callable[[Path, FileId], object] | None = None
@@ -381,14 +381,14 @@ def state_at(path: Path) -> FileState:
 
 @contextmanager
 def _opened_by_helper(helper: Callable[[Path, int], int], path: Path) -> Iterator[int]:
-    global _unheard_until  # noqa: PLW0603 - there is one helper
-    if time.monotonic() < _unheard_until:
+    global _unresponsive_until  # noqa: PLW0603 - there is one helper
+    if time.monotonic() < _unresponsive_until:
         raise OSError(errno.EPIPE, "the helper that opens files does not answer")
     try:
         descriptor = helper(path, os.O_RDONLY)
     except OSError as problem:
         if problem.errno == errno.EPIPE:
-            _unheard_until = time.monotonic() + _UNHEARD
+            _unresponsive_until = time.monotonic() + _UNRESPONSIVE
         raise
     try:
         yield descriptor

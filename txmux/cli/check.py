@@ -175,7 +175,7 @@ def _closed(rules: Rules, launch: Launch) -> Iterator[Problem]:
         yield Problem(next(iter(rules.files.texts)), 0, "", "", message, note=True)
     elif rules.settings.user is not None and os.geteuid() == 0:
         with suppress(AccountError):  # others report it
-            yield from _closed_to(rules, launch, account_of(rules), is_helped=True)
+            yield from _closed_to(rules, launch, account_of(rules), via_helper=True)
     for file, path in closed_files(rules):
         message = (
             f"user {os.geteuid()} may not read '{path}'; let the user that txmux runs as read it"
@@ -184,7 +184,7 @@ def _closed(rules: Rules, launch: Launch) -> Iterator[Problem]:
 
 
 def _closed_to(
-    rules: Rules, launch: Launch, account: Account | None, *, is_helped: bool = False
+    rules: Rules, launch: Launch, account: Account | None, *, via_helper: bool = False
 ) -> Iterator[Problem]:
     """Find files that a user may not read; a helper opens them, but not for a worker what Twisted opens."""
     if account is None:
@@ -193,12 +193,12 @@ def _closed_to(
         closed = closed_files(rules)
     user = _file_user(launch, account)
     for file, path in closed:
-        is_opened = is_helped and file.row.opens != "worker-itself"
+        is_opened = via_helper and file.row.opens != "worker-itself"
         if not is_opened and not any(map(path.is_relative_to, launch.own)):
             is_at_home = Path(os.path.realpath(path)).is_relative_to(_HOME)
             advice = _MOVE if is_at_home else f"run: {user.to_open(path)}"
             message = f"user {account.user!r} may not read '{path}'; {advice}"
-            yield attrs.evolve(file.section.problem(message, file.key), warning=is_helped)
+            yield attrs.evolve(file.section.problem(message, file.key), warning=via_helper)
 
 
 def _hidden(rules: Rules, launch: Launch) -> Iterator[Problem]:

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import attrs
 
-from txmux.backends.pool.ports import LACKING_PORTS
+from txmux.backends.pool.ports import PORT_SHORTAGE
 from txmux.client.configuration import Configuration
 from txmux.control.overrides import ServiceState
 from txmux.net.channel.message import TEXT, TIME, WORD, Field
@@ -102,10 +102,10 @@ def _more_ports(one: Sequence[Any], newer: Sequence[Any]) -> tuple[str, int, flo
 
 
 async def _ports(serving: Serving) -> list[tuple[str, str, str, int, float]]:
-    for backend in {name for name, _ in LACKING_PORTS.lacks}:
+    for backend in {name for name, _ in PORT_SHORTAGE.lacks}:
         few = await serving.runtime.clients.of_few(serving.connections(), backend)
-        LACKING_PORTS.taken(backend, few)
-    return LACKING_PORTS.report()
+        PORT_SHORTAGE.taken(backend, few)
+    return PORT_SHORTAGE.report()
 
 
 def _configurations(serving: Serving) -> list[Configuration]:

@@ -18,7 +18,7 @@ from txmux.backends.names.destinations import ClientTarget, Denial, Unknown
 from txmux.backends.pool.hold import HeldClient
 from txmux.backends.pool.member import Member
 from txmux.backends.pool.pool import Unavailable
-from txmux.backends.pool.ports import LACKING_PORTS
+from txmux.backends.pool.ports import PORT_SHORTAGE
 from txmux.errors import cause_of
 from txmux.net.addresses import address_in
 from txmux.net.sockets.client import IN_USE
@@ -265,7 +265,7 @@ class ServerSocket:
             name, why = self.upstream.backend.name, NO_PORT if lacks_port else cause_of(problem)
             if lacks_port or getattr(problem, "strerror", "") == IN_USE:
                 source = source_of_client(flow.record.client)
-                LACKING_PORTS.failed(name, member.server.text, why, source)
+                PORT_SHORTAGE.failed(name, member.server.text, why, source)
             else:
                 (_log.warn if is_own else _log.debug)(
                     "backend {backend}: cannot connect to {server}: {why}",

@@ -5,14 +5,14 @@ import time
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.backends.pool.ports import LackingPorts
+from txmux.backends.pool.ports import PortShortage
 from txmux.telemetry.attention import OF_FEW
 
 
-class LackingPortsTest(SynchronousTestCase):
+class PortShortageTest(SynchronousTestCase):
     def setUp(self) -> None:
         self.now = 100.0
-        self.ports = LackingPorts(lambda: self.now)
+        self.ports = PortShortage(lambda: self.now)
         self.patch(time, "time", lambda: 5e8)
 
     def test_ends_by_a_connection_in_calm_or_after_a_minute(self) -> None:

@@ -17,7 +17,7 @@ from txmux.backends.connect.dial import LASTING_ERRORS, LOCAL_ERRORS, NO_PORT, D
 from txmux.backends.names.destinations import ClientTarget, Denial, Unknown
 from txmux.backends.pool.member import Member
 from txmux.backends.pool.pool import Unavailable
-from txmux.backends.pool.ports import LACKING_PORTS
+from txmux.backends.pool.ports import PORT_SHORTAGE
 from txmux.net.header_first import HeaderFirst
 from txmux.net.sockets.client import IN_USE
 from txmux.net.tls.errors import HandshakeError
@@ -304,7 +304,7 @@ class BackendConnector:
         self._failure = member.target.text, why
         if why in {NO_PORT, IN_USE}:
             name = self._upstream.backend.name
-            LACKING_PORTS.failed(name, member.server.text, why, source_of_client(self.client))
+            PORT_SHORTAGE.failed(name, member.server.text, why, source_of_client(self.client))
         else:
             self._log_failure(is_last=not isinstance(found, Member))
         self._go_to(found, cause)

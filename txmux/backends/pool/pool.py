@@ -12,7 +12,7 @@ from txmux.backends.connect.socket_plan import ServerSocketPlan
 from txmux.backends.pool.balance import balancer
 from txmux.backends.pool.hold import HoldLine
 from txmux.backends.pool.member import Member, ResolvedAddress, Tiers, is_due
-from txmux.backends.pool.ports import LACKING_PORTS
+from txmux.backends.pool.ports import PORT_SHORTAGE
 from txmux.backends.pool.server_health import (
     ENOUGH_SOURCES,
     UNCHECKED,
@@ -224,8 +224,8 @@ class BackendPool:
 
     def connected(self, member: Member) -> None:
         member.counts.connected()
-        if LACKING_PORTS.lacks:
-            LACKING_PORTS.connected(self.backend.name, member.server.text)
+        if PORT_SHORTAGE.lacks:
+            PORT_SHORTAGE.connected(self.backend.name, member.server.text)
         member.health.consecutive_failures = 0
         member.health.unanswered.clear()
         state = member.health.state

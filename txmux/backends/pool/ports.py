@@ -22,10 +22,10 @@ class _Lack:
     last: float  # by the monotonic clock
     count: int = 0
     sources: Counter[str | bytes] = attrs.field(factory=Counter)  # whose clients failed
-    by_few: str = ""  # see `LackingPorts.taken`
+    by_few: str = ""  # see `PortShortage.taken`
 
 
-class LackingPorts:
+class PortShortage:
     """Counts the connections of this process that failed since no source port was left.
 
     Args:
@@ -87,4 +87,4 @@ class LackingPorts:
         )
 
 
-LACKING_PORTS = LackingPorts()  # of this process
+PORT_SHORTAGE = PortShortage()  # of this process
