@@ -6,17 +6,52 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from txmux.telemetry.attention import Alert
-from txmux.telemetry.attention_rows import COMMON, DRAINED, FAULT, NOBODY, ROWS, SELF, UP
+import attrs
+
+from txmux.telemetry.attention_rows import COMMON, FAULT, NOBODY, ROWS, SELF
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from txmux.telemetry.attention import AttentionRow
 
 _FOLDER = Path(__file__).parent.parent / "examples/prometheus"
 
+
+@attrs.frozen(eq=False)
+class Alert:
+    """An alert for items, or for what no item is about, which then has a severity and `sources`.
+
+    Attributes:
+        expr: In PromQL; empty for the number of its items, as ``txmux_attention`` has it.
+        lasts: For how long it has to be so, as in ``5m``.
+        severity: If it is only for items of this level; empty for the level of each.
+        runbook: The heading of the troubleshooting page, unless it is that of its items.
+        fires: Series for which it fires, by their names, with values as promtool has them.
+        quiet: Series for each of which no alert fires.
+    """
+
+    name: str
+    summary: str
+    description: str
+    expr: str = ""
+    lasts: str = ""
+    severity: str = ""
+    runbook: str = ""
+    sources: str = ""
+    fires: Mapping[str, str] = attrs.field(factory=dict)
+    quiet: Sequence[Mapping[str, str]] = ()
+
+
 # fmt: off
+
+
+def _server(state: str, name: str = "s", *, up: bool = False) -> dict[str, str]:
+    key = f'backend="b",server="{name}"'
+    return {f"txmux_backend_server_up{{{key}}}": f"{up:d}x60", f'txmux_backend_server_state{{{key},state="{state}"}}': "1x60"}
+
+
+_UP, _OTHER, _DRAINED = _server("up", up=True), _server("up", "t", up=True), _server("drain", up=True)
 
 
 def _first_byte(fast: int, slow: int) -> dict[str, str]:
@@ -28,6 +63,76 @@ def _first_byte(fast: int, slow: int) -> dict[str, str]:
         'txmux_first_byte_seconds_count{backend="b"}': counts["+Inf"],
     }
 
+
+_STATUS = "`txmux status` says what is wrong, with its newest cause, since when, and what to do about it."
+_DAY = 86400
+_EXPIRY = 'txmux_certificate_expiry_timestamp_seconds{file="%s",route="r"}'
+OF_ITEMS = (
+    Alert("TxmuxAttentionCritical", "txmux on {{ $labels.instance }} turns clients away or loses them: {{ $labels.what }}", _STATUS,
+        lasts="30s", severity="critical", runbook=SELF),
+    Alert("TxmuxAttention", "txmux on {{ $labels.instance }} needs attention: {{ $labels.what }}", _STATUS,
+        lasts="5m", severity="warning", runbook=SELF),
+    Alert(
+        "TxmuxBackendWithoutServer", "backend {{ $labels.backend }} has no server that is up, and turns clients away",
+        "`txmux servers {{ $labels.backend }}` says of each server why it is not up, and since when.", expr='txmux_backend_attention{level="critical"} == 1', lasts="1m",
+        fires=_server("down") | _server("silent", "t") | {'txmux_backend_attention{backend="b",level="critical"}': "1x60"},
+        quiet=(_UP, _DRAINED, _server("maintenance", up=True))),
+    Alert(
+        "TxmuxServerFailing", "server {{ $labels.server }} of backend {{ $labels.backend }} is {{ $labels.state }}",
+        "Failing: connections to it fail. Silent: it accepts clients of several sources, and answers none. `txmux servers {{ $labels.backend }}` has the cause; connect to it from this machine.",
+        expr='txmux_backend_server_state{state=~"failing|silent"} == 1\n'
+             'unless on (instance, backend) txmux_backend_attention{level="critical"}', lasts="1m",
+        fires=_OTHER | _server("silent"), quiet=(_UP, _OTHER | _DRAINED)),
+    Alert(
+        "TxmuxServerDown", "server {{ $labels.server }} of backend {{ $labels.backend }} is not up",
+        "`txmux servers {{ $labels.backend }}` says why: its checks fail, its name has no address, or it was ejected.",
+        expr="txmux_backend_server_up == 0\n"
+             'unless on (instance, backend, server) txmux_backend_server_state{state=~"failing|silent"} == 1\n'
+             'unless on (instance, backend) txmux_backend_attention{level="critical"}', lasts="10m",
+        # No route needs it, or its clients go to a fallback, or wait.
+        fires=_server("down"), quiet=(_OTHER | _DRAINED,)),
+    Alert(
+        "TxmuxCannotAccept", "txmux on {{ $labels.instance }} cannot accept clients",
+        "A listener lacks descriptors or memory for them, or its socket could not be opened. `txmux status` says which, and why; `txmux clients` shows who has the most connections."),
+    Alert(
+        "TxmuxNoSourcePort", "txmux on {{ $labels.instance }} has no source port left towards a server",
+        "`txmux status` names the server. Give the backend more addresses by `source`, or widen net.ipv4.ip_local_port_range; `txmux clients` shows who has the most connections."),
+    Alert(
+        "TxmuxDescriptorsShort", "txmux on {{ $labels.instance }} has few descriptors left",
+        "When there is none, clients wait to be accepted. Raise LimitNOFILE=, or lower max_connections; `txmux clients` shows who has the most connections.", lasts="2m"),
+    Alert(
+        "TxmuxHelperEnded", "the helper of txmux on {{ $labels.instance }} has ended, or is halted",
+        "Clients are served, but no reload, upgrade or change of a certificate is possible, and the service stops if a worker ends. `txmux status` says what to do; restart the service when that suits you."),
+    Alert(
+        "TxmuxLogLinesLost", "txmux on {{ $labels.instance }} could not write lines of its logs",
+        "The disk is full, or what reads the log is too slow. `txmux status` says which log, how many lines, and why.", expr="increase(txmux_access_log_lost_total[15m]) > 0",
+        fires={"txmux_access_log_lost_total": "0+9x60"}, quiet=({"txmux_access_log_lost_total": "9x60"},)),
+    Alert(
+        "TxmuxSourceFails", "txmux on {{ $labels.instance }} gets no good answer from {{ $labels.address }}",
+        "`txmux status` says for what it is asked, why there is no good answer, and what does not work meanwhile: without Redis, limits and bans apply to this machine alone.",
+        expr='min by (instance, address) (label_replace(txmux_source_up, "address", "$1", "source", "[^ ]+ (.*)")) == 0', lasts="1m",
+        # One for all that Redis is asked for.
+        fires={**{f'txmux_source_up{{source="{kind} redis.example:6379"}}': "0x60" for kind in ("bans", "limits")}, "txmux_cluster_up": "0x60"},
+        quiet=({'txmux_source_up{source="bans s"}': "1x60"},)),
+    Alert(
+        "TxmuxCertificateEnded", "certificate {{ $labels.file }} of route {{ $labels.route }} has ended",
+        "Clients refuse it. Put a new one into the file, which is read by itself; `txmux certificates` shows those in use, and `txmux status` why one by ACME was not renewed.",
+        expr="txmux_certificate_expiry_timestamp_seconds <= time()", fires={_EXPIRY % "f": "600x60"}, quiet=({_EXPIRY % "f": f"{90 * _DAY}x60"},)),
+    Alert(
+        "TxmuxCertificateEnds", "certificate {{ $labels.file }} of route {{ $labels.route }} ends in {{ $value | humanizeDuration }}",
+        "Put a new one into the file, which is read by itself; `txmux certificates` shows those in use. Of those by ACME, TxmuxCertificateUnusable says if they cannot be renewed.",
+        expr='label_replace(txmux_certificate_expiry_timestamp_seconds, "name", "$1", "file", ".*/(.+)[.]pem") - time() < 14 * 86400 > 0\n'
+             "unless on (instance, name) txmux_certificate_expires_seconds",
+        fires={_EXPIRY % "f": f"{10 * _DAY}x60"},
+        quiet=({_EXPIRY % "f": f"{90 * _DAY}x60"}, {_EXPIRY % "/acme/a.example.pem": f"{5 * _DAY}x60", 'txmux_certificate_expires_seconds{name="a.example"}': f"{5 * _DAY}x60"})),
+    Alert(
+        "TxmuxCertificateUnusable", "a certificate or key of txmux on {{ $labels.instance }} cannot be read or renewed",
+        "Clients get the one in use until it ends. `txmux status` says which, and why.", lasts="5m"),
+    Alert(
+        "TxmuxReloadFailed", "the rules of txmux on {{ $labels.instance }} could not be reloaded",
+        "The previous rules are in force. `txmux status` has the first reason, and the service's log all of them; what is not in the files, such as a port that another program has, `txmux check` does not find."),
+)
+"""Alerts for items, by the rows that name them."""
 
 _RECOVERED = 'txmux_backend_checks_recovered_total{backend="b",server="s"}'
 _REFUSED = 'txmux_widely_refused_per_second{listener="l",reason="%s"}'
@@ -46,7 +151,7 @@ BESIDE = (
         expr="increase(txmux_backend_checks_recovered_total[15m]) >= 3\n"
              'and on (instance, backend, server) txmux_backend_server_state{state="up"} == 1',
         lasts="5m", severity="warning", runbook="a-server-is-down", sources=NOBODY,
-        fires=UP | {_RECOVERED: "0+1x60"}, quiet=(DRAINED | {_RECOVERED: "0+1x60"}, UP | {_RECOVERED: "0x29 2x30"})),
+        fires=_UP | {_RECOVERED: "0+1x60"}, quiet=(_DRAINED | {_RECOVERED: "0+1x60"}, _UP | {_RECOVERED: "0x29 2x30"})),
     Alert(
         "TxmuxFirstByteSlow", "servers of backend {{ $labels.backend }} take {{ $value | humanizeDuration }} until their first byte",
         "A tenth of at least 20 clients wait that long or longer: more than a second, and three times as long as in the last day. They may be clients of one source. `txmux servers {{ $labels.backend }}` has the time of each server.",
@@ -83,10 +188,14 @@ BESIDE = (
 # fmt: on
 
 
+_NAMED = {alert.name: alert for alert in OF_ITEMS}
+_COMMON = [_NAMED[name] for name in COMMON]
+
+
 def alerts_of(row: AttentionRow) -> tuple[Alert, ...]:
     """Return those of its level."""
-    alerts = () if isinstance(row.alerts, str) else row.alerts
-    return tuple(one for one in alerts if one.severity in {"", row.level})
+    names = () if isinstance(row.alerts, str) else row.alerts
+    return tuple(_NAMED[name] for name in names if _NAMED[name].severity in {"", row.level})
 
 
 def _alerts() -> dict[tuple[str, str], tuple[Alert, ...]]:
@@ -103,7 +212,7 @@ def _alerts() -> dict[tuple[str, str], tuple[Alert, ...]]:
 
 _ALERTS = _alerts()
 _RULES = {
-    **{(one, one.severity): one.runbook for one in COMMON},
+    **{(one, one.severity): one.runbook for one in _COMMON},
     **{(one, row.level): one.runbook or row.runbook for row in ROWS for one in alerts_of(row)},
     **{(one, one.severity): one.runbook for one in BESIDE},
 }
@@ -119,7 +228,7 @@ def _items(alert: Alert, level: str) -> list[str]:
 
 
 def _expr(alert: Alert, level: str) -> str:
-    if alert not in COMMON:
+    if alert not in _COMMON:
         return alert.expr or "\nor ".join(f"{count} > 0" for count in _items(alert, level))
     others = {pair: its for pair, its in _ALERTS.items() if pair[1] == level and alert not in its}
     names = "|".join(sorted(what for what, _ in others))
@@ -162,7 +271,7 @@ def tests(page: str) -> str:
     for (what, level), its in _ALERTS.items():
         cases[f"{what} {level}"] = {_count(what, level): "1x60"}
         shown = [one for one in its if not one.expr] or [
-            one for one in COMMON if one.severity == level
+            one for one in _COMMON if one.severity == level
         ]
         fired += [(f"{what} {level}", one.name, level) for one in shown]
     for alert, level in _RULES:

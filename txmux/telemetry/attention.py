@@ -66,31 +66,6 @@ class AttentionItem:
         return row_of(AttentionDocument, self)
 
 
-@attrs.frozen(eq=False)
-class Alert:
-    """An alert of Prometheus for items, or for what no item is about, which then has a severity and `sources`.
-
-    Attributes:
-        expr: In PromQL; empty for the number of its items, as ``txmux_attention`` has it.
-        lasts: For how long it has to be so, as in ``5m``.
-        severity: If it is only for items of this level; empty for the level of each.
-        runbook: The heading of the troubleshooting page, unless it is that of its items.
-        fires: Series for which it fires, by their names, with values as promtool has them.
-        quiet: Series for each of which no alert fires.
-    """
-
-    name: str
-    summary: str
-    description: str
-    expr: str = ""
-    lasts: str = ""
-    severity: str = ""
-    runbook: str = ""
-    sources: str = ""
-    fires: Mapping[str, str] = attrs.field(factory=dict)
-    quiet: Sequence[Mapping[str, str]] = ()
-
-
 @attrs.frozen(eq=False, kw_only=True)
 class AttentionRow:
     """What all items of a kind have in common; an item has values for the names in ``{}``.
@@ -100,7 +75,7 @@ class AttentionRow:
         when: When there is such an item; the table of topics joins those of a topic and a level.
         runbook: The heading of the troubleshooting page, as in its address.
         sources: How many sources of clients it takes, and why, for the table of who can raise it.
-        alerts: The alerts for it, or why there is none.
+        alerts: The names of its alerts, which ``docs/alerts.py`` has, or why there is none.
     """
 
     what: str
@@ -114,7 +89,7 @@ class AttentionRow:
     when: str = attrs.field(validator=min_len(1))
     runbook: str = attrs.field(validator=min_len(1))
     sources: str = attrs.field(validator=min_len(1))
-    alerts: Sequence[Alert] | str = attrs.field(validator=min_len(1))
+    alerts: Sequence[str] | str = attrs.field(validator=min_len(1))
 
     def item(self, since: float | None = None, **names: object) -> AttentionItem:
         templates = {"text": self.text, "cause": self.cause, "do": self.do, "subject": self.subject}

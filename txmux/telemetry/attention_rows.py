@@ -1,6 +1,6 @@
-"""All items that need attention, with their alerts: the one place that says what they are.
+"""All items that need attention: the one place that says what they are.
 
-``script/docs`` writes the tables of the docs and ``examples/prometheus`` from it.
+``script/docs`` writes the tables of the docs from it, and ``docs/alerts.py`` the alerts of ``examples/prometheus``.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING
 
-from txmux.telemetry.attention import MEMORY_RAN_OUT, Alert, AttentionRow
+from txmux.telemetry.attention import MEMORY_RAN_OUT, AttentionRow
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -37,62 +37,29 @@ _LIMIT = "see who has them: txmux clients; keep one from taking all: max_connect
 SEE_LOG = "see the service's log for what keeps workers from it"
 _RENEW = "txmux certificates --renew {name}"
 
-_STATUS = "`txmux status` says what is wrong, with its newest cause, since when, and what to do about it."
 SELF = "what-the-service-says-of-itself"
-COMMON = (
-    Alert("TxmuxAttentionCritical", "txmux on {{ $labels.instance }} turns clients away or loses them: {{ $labels.what }}", _STATUS,
-          lasts="30s", severity="critical", runbook=SELF),
-    Alert("TxmuxAttention", "txmux on {{ $labels.instance }} needs attention: {{ $labels.what }}", _STATUS,
-          lasts="5m", severity="warning", runbook=SELF),
-)
+COMMON = "TxmuxAttentionCritical", "TxmuxAttention"
 """For all items that have no alert of their own, or for which it does not fire."""
 
-
-def _server(state: str, name: str = "s", *, up: bool = False) -> dict[str, str]:
-    key = f'backend="b",server="{name}"'
-    return {f"txmux_backend_server_up{{{key}}}": f"{up:d}x60", f'txmux_backend_server_state{{{key},state="{state}"}}': "1x60"}
-
-
-UP, _OTHER, DRAINED = _server("up", up=True), _server("up", "t", up=True), _server("drain", up=True)
 _IN_SERVERS = "?backend={backend}#servers"
 
 _backend = partial(
     AttentionRow, what="backend", text="backend {backend}: {text}", cause="{why}", do="txmux servers {backend}{advice}", link=_IN_SERVERS, subject="{backend}", is_logged=True,
     runbook="a-server-is-down", sources="as its servers, above")
 NO_SERVER = _backend(
-    level="critical", when="no server of a backend that is in use can serve",
-    alerts=[Alert(
-        "TxmuxBackendWithoutServer", "backend {{ $labels.backend }} has no server that is up, and turns clients away",
-        "`txmux servers {{ $labels.backend }}` says of each server why it is not up, and since when.", expr='txmux_backend_attention{level="critical"} == 1', lasts="1m",
-        fires=_server("down") | _server("silent", "t") | {'txmux_backend_attention{backend="b",level="critical"}': "1x60"},
-        quiet=(UP, DRAINED, _server("maintenance", up=True)))])
+    level="critical", when="no server of a backend that is in use can serve", alerts=["TxmuxBackendWithoutServer"])
 FEWER_SERVERS = _backend(
     level="warning",
     when="some of its servers cannot: down, ejected, failing, silent, without an address; or none can, and its clients go to its fallback, or are held, or it is not in use",
-    alerts=(Alert(
-        "TxmuxServerFailing", "server {{ $labels.server }} of backend {{ $labels.backend }} is {{ $labels.state }}",
-        "Failing: connections to it fail. Silent: it accepts clients of several sources, and answers none. `txmux servers {{ $labels.backend }}` has the cause; connect to it from this machine.",
-        expr='txmux_backend_server_state{state=~"failing|silent"} == 1\n'
-             'unless on (instance, backend) txmux_backend_attention{level="critical"}', lasts="1m",
-        fires=_OTHER | _server("silent"), quiet=(UP, _OTHER | DRAINED)), Alert(
-        "TxmuxServerDown", "server {{ $labels.server }} of backend {{ $labels.backend }} is not up",
-        "`txmux servers {{ $labels.backend }}` says why: its checks fail, its name has no address, or it was ejected.",
-        expr="txmux_backend_server_up == 0\n"
-             'unless on (instance, backend, server) txmux_backend_server_state{state=~"failing|silent"} == 1\n'
-             'unless on (instance, backend) txmux_backend_attention{level="critical"}', lasts="10m",
-        # No route needs it, or its clients go to a fallback, or wait.
-        fires=_server("down"), quiet=(_OTHER | DRAINED,))))
+    alerts=("TxmuxServerFailing", "TxmuxServerDown"))
 SERVERS_TAKEN_OUT = _backend(level="note", when="an operator, or `down` in the rules, has taken all its servers out", alerts=_PLANNED)
 
 _accept = partial(AttentionRow, what="accept", link="#listeners", subject="{name}", runbook="clients-cannot-connect")
-_CANNOT_ACCEPT = [Alert(
-    "TxmuxCannotAccept", "txmux on {{ $labels.instance }} cannot accept clients",
-    "A listener lacks descriptors or memory for them, or its socket could not be opened. `txmux status` says which, and why; `txmux clients` shows who has the most connections.")]
 CANNOT_ACCEPT = _accept(
-    level="critical", text="listener {name}: cannot accept", cause="{why}", do=_MORE_ROOM, is_logged=True, sources=_OF_MANY, alerts=_CANNOT_ACCEPT,
+    level="critical", text="listener {name}: cannot accept", cause="{why}", do=_MORE_ROOM, is_logged=True, sources=_OF_MANY, alerts=["TxmuxCannotAccept"],
     when="a listener cannot accept: no worker has descriptors or memory for more clients")
 NOT_OPEN = _accept(
-    level="critical", text="listener {name}: {why}", do="{do}", sources=NOBODY, alerts=_CANNOT_ACCEPT,
+    level="critical", text="listener {name}: {why}", do="{do}", sources=NOBODY, alerts=["TxmuxCannotAccept"],
     when="its UNIX socket cannot be reached: another program has put a file in its place, or its folder is gone")
 SOME_CANNOT_ACCEPT = _accept(
     level="warning", text="listener {name}: a worker cannot accept, others do", cause="{why}", do=_MORE_ROOM, is_logged=True, sources=_FULL, alerts=COMMON,
@@ -116,17 +83,11 @@ _ports = partial(
     subject="{backend} {server}", is_logged=True, runbook="clients-cannot-connect")
 NO_SOURCE_PORT = _ports(
     level="critical", do="name more addresses in 'source', or widen net.ipv4.ip_local_port_range", sources=_OF_MANY,
-    when="connections to a server fail since no source port is left; until a minute without one, or a connection five seconds after the last",
-    alerts=[Alert(
-        "TxmuxNoSourcePort", "txmux on {{ $labels.instance }} has no source port left towards a server",
-        "`txmux status` names the server. Give the backend more addresses by `source`, or widen net.ipv4.ip_local_port_range; `txmux clients` shows who has the most connections.")])
+    when="connections to a server fail since no source port is left; until a minute without one, or a connection five seconds after the last", alerts=["TxmuxNoSourcePort"])
 PORTS_TAKEN_BY_FEW = _ports(level="warning", do=_LIMIT, sources=_FULL, alerts=COMMON, when="no source port is left towards a server, and one or two sources have most of them")
 FEW_DESCRIPTORS = AttentionRow(
     what="descriptors", level="warning", text="file descriptors are running out: {opened} of {most} are open", do=_MORE_ROOM, subject="share", runbook="clients-cannot-connect",
-    sources=_FULL, when="80 % of the descriptors of a process are open",
-    alerts=[Alert(
-        "TxmuxDescriptorsShort", "txmux on {{ $labels.instance }} has few descriptors left",
-        "When there is none, clients wait to be accepted. Raise LimitNOFILE=, or lower max_connections; `txmux clients` shows who has the most connections.", lasts="2m")])
+    sources=_FULL, when="80 % of the descriptors of a process are open", alerts=["TxmuxDescriptorsShort"])
 
 _worker = partial(AttentionRow, what="workers", link="#workers", runbook="a-worker-was-started-again", sources=FAULT, alerts=COMMON)
 NO_WORKER_SERVES = _worker(level="critical", text="no worker serves", do=SEE_LOG, subject="all", when="no worker serves, and none is about to")
@@ -150,31 +111,17 @@ WORKERS_KILLED = _worker(
 
 HELPER_GONE = AttentionRow(
     what="helper", level="critical", text="{text}", do="{do}", subject="helper", is_logged=True, runbook="the-helper-has-ended", sources=NOBODY,
-    when="the helper of [`user`](rules.md#user-and-group) has ended, or is halted",
-    alerts=[Alert(
-        "TxmuxHelperEnded", "the helper of txmux on {{ $labels.instance }} has ended, or is halted",
-        "Clients are served, but no reload, upgrade or change of a certificate is possible, and the service stops if a worker ends. `txmux status` says what to do; restart the service when that suits you.")])
+    when="the helper of [`user`](rules.md#user-and-group) has ended, or is halted", alerts=["TxmuxHelperEnded"])
 
 _log = partial(
     AttentionRow, what="log", level="warning", cause="{why}", subject="{name}", is_logged=True, runbook="there-is-nothing-in-the-log",
-    sources="none: a disk that is full; limit the log's size",
-    alerts=[Alert(
-        "TxmuxLogLinesLost", "txmux on {{ $labels.instance }} could not write lines of its logs",
-        "The disk is full, or what reads the log is too slow. `txmux status` says which log, how many lines, and why.", expr="increase(txmux_access_log_lost_total[15m]) > 0",
-        fires={"txmux_access_log_lost_total": "0+9x60"}, quiet=({"txmux_access_log_lost_total": "9x60"},))])
+    sources="none: a disk that is full; limit the log's size", alerts=["TxmuxLogLinesLost"])
 LINES_LOST = _log(
     text="{name}: {lines} lost", do="make room on its disk, or see why what reads it does not keep up", when="a log cannot be written: how many lines are lost, and why")
 LOG_NOT_OPENED = _log(text="{name}: cannot be opened", do="let the service write to it, then txmux reload", when="its file cannot be opened")
 
 _source = partial(
-    AttentionRow, what="sources", level="warning", is_logged=True, runbook="what-txmux-asks-of-others-fails", sources=_ASKED,
-    alerts=[Alert(
-        "TxmuxSourceFails", "txmux on {{ $labels.instance }} gets no good answer from {{ $labels.address }}",
-        "`txmux status` says for what it is asked, why there is no good answer, and what does not work meanwhile: without Redis, limits and bans apply to this machine alone.",
-        expr='min by (instance, address) (label_replace(txmux_source_up, "address", "$1", "source", "[^ ]+ (.*)")) == 0', lasts="1m",
-        # One for all that Redis is asked for.
-        fires={**{f'txmux_source_up{{source="{kind} redis.example:6379"}}': "0x60" for kind in ("bans", "limits")}, "txmux_cluster_up": "0x60"},
-        quiet=({'txmux_source_up{source="bans s"}': "1x60"},))])
+    AttentionRow, what="sources", level="warning", is_logged=True, runbook="what-txmux-asks-of-others-fails", sources=_ASKED, alerts=["TxmuxSourceFails"])
 SOURCE_FAILS = _source(
     text="{source.name}: no good answer for {age}; {source.effect}", cause="{source.why}", do="see whether it runs and this machine reaches it; it is asked again by itself",
     subject="{source.name}", when="one of `sources` has had no good answer for more than a minute")
@@ -186,32 +133,16 @@ NAME_NOT_FOUND = AttentionRow(
     do="the last addresses stay in use; see whether its name servers know it: 'resolvers', or /etc/resolv.conf", subject="{backend} {server}", is_logged=True,
     runbook="what-txmux-asks-of-others-fails", sources=_ASKED, alerts=COMMON, when="the name of a server cannot be looked up again")
 
-_DAY = 86400
-_EXPIRY = 'txmux_certificate_expiry_timestamp_seconds{file="%s",route="r"}'
 _certificate = partial(
     AttentionRow, what="certificates", text="the certificate {file} of {where} {name} {when}", do="renew it: txmux reads the file again by itself", link="#certificates",
     subject="{where} {name} {file}", runbook="clients-warn-of-the-certificate", sources=NOBODY)
 CERTIFICATE_ENDED = _certificate(
-    level="critical", when="one has ended",
-    alerts=[Alert(
-        "TxmuxCertificateEnded", "certificate {{ $labels.file }} of route {{ $labels.route }} has ended",
-        "Clients refuse it. Put a new one into the file, which is read by itself; `txmux certificates` shows those in use, and `txmux status` why one by ACME was not renewed.",
-        expr="txmux_certificate_expiry_timestamp_seconds <= time()", fires={_EXPIRY % "f": "600x60"}, quiet=({_EXPIRY % "f": f"{90 * _DAY}x60"},))])
+    level="critical", when="one has ended", alerts=["TxmuxCertificateEnded"])
 CERTIFICATE_ENDS = _certificate(
-    level="warning", when="one ends within 14 days",
-    alerts=[Alert(
-        "TxmuxCertificateEnds", "certificate {{ $labels.file }} of route {{ $labels.route }} ends in {{ $value | humanizeDuration }}",
-        "Put a new one into the file, which is read by itself; `txmux certificates` shows those in use. Of those by ACME, TxmuxCertificateUnusable says if they cannot be renewed.",
-        expr='label_replace(txmux_certificate_expiry_timestamp_seconds, "name", "$1", "file", ".*/(.+)[.]pem") - time() < 14 * 86400 > 0\n'
-             "unless on (instance, name) txmux_certificate_expires_seconds",
-        fires={_EXPIRY % "f": f"{10 * _DAY}x60"},
-        quiet=({_EXPIRY % "f": f"{90 * _DAY}x60"}, {_EXPIRY % "/acme/a.example.pem": f"{5 * _DAY}x60", 'txmux_certificate_expires_seconds{name="a.example"}': f"{5 * _DAY}x60"}))])
+    level="warning", when="one ends within 14 days", alerts=["TxmuxCertificateEnds"])
 
 _renewal = partial(
-    AttentionRow, what="renewal", link="#certificates", is_logged=True, runbook="clients-warn-of-the-certificate", sources=NOBODY,
-    alerts=[Alert(
-        "TxmuxCertificateUnusable", "a certificate or key of txmux on {{ $labels.instance }} cannot be read or renewed",
-        "Clients get the one in use until it ends. `txmux status` says which, and why.", lasts="5m")])
+    AttentionRow, what="renewal", link="#certificates", is_logged=True, runbook="clients-warn-of-the-certificate", sources=NOBODY, alerts=["TxmuxCertificateUnusable"])
 _own_certificate = partial(_renewal, text="{name} {provisional}", cause="{why}", do=_RENEW, subject="{name}")
 _not_renewed = partial(_renewal, cause="{why}", do=_RENEW, subject="{name}")
 NO_CERTIFICATE = _own_certificate(level="critical", when="a first certificate could not be had by ACME")
@@ -248,10 +179,7 @@ CLIENTS_HELD = _hold(
 
 RELOAD_FAILED = AttentionRow(
     what="reload", level="warning", text="the last reload {outcome}", cause="{why}", do="{do}", link="#rules", subject="reload", is_logged=True, runbook="a-reload-fails",
-    sources=NOBODY, when="the last reload failed, or is in force but not complete",
-    alerts=[Alert(
-        "TxmuxReloadFailed", "the rules of txmux on {{ $labels.instance }} could not be reloaded",
-        "The previous rules are in force. `txmux status` has the first reason, and the service's log all of them; what is not in the files, such as a port that another program has, `txmux check` does not find.")])
+    sources=NOBODY, when="the last reload failed, or is in force but not complete", alerts=["TxmuxReloadFailed"])
 _upgrade = partial(AttentionRow, what="upgrade", runbook=SELF, sources=NOBODY)
 UPGRADE_FAILED = _upgrade(
     level="warning", text="the last upgrade failed, this process keeps serving", cause="{why}", do="txmux upgrade, once the cause is mended", subject="failed", is_logged=True,
