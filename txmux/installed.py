@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from importlib import import_module
 
 from txmux.features.feature import Feature
-from txmux.rules.model import Settings, Varying
+from txmux.rules.model import DynamicNetworks, Settings
 from txmux.rules.problems import InvalidValueError
 
 _WORDS = {
@@ -46,7 +46,9 @@ def missing(word: str) -> str:
     return f"this needs the part {part}, which is not installed" if part else ""
 
 
-def networks_of(text: str, settings: Settings, *, alone: bool, denied: bool) -> Varying | None:
+def networks_of(
+    text: str, settings: Settings, *, alone: bool, denied: bool
+) -> DynamicNetworks | None:
     """Read ``NAME:TEXT`` if the name is that of a feature's networks; see `NetworkKind`. They are either ``denied``, or allowed."""
     name, colon, _ = text.partition(":")
     if why := missing(name + colon):

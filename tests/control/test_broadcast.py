@@ -11,7 +11,7 @@ from twisted.logger import capturedLogs
 from tests.control.test_connections import LiveCase
 from tests.processes.running import halted
 from tests.support.peers import Peer, connect, reactor
-from txmux.access.lists.current import pack, varying_of
+from txmux.access.lists.current import dynamic_networks_of, pack
 from txmux.control.broadcast import ANSWER_TIMEOUT
 from txmux.control.filters import EVERY, Filters, Page
 from txmux.rules.model import NetworkSet
@@ -76,7 +76,7 @@ class WorkersTest(WorkersCase):
         (self.folder / "list.txt").write_text("192.0.2.1\n")
         port = await self.begin("deny = @list.txt\nend_denied = yes\n")
         clients = await self.spread(port)
-        (name,) = {one.name for one in varying_of(self.running.control.rules)}
+        (name,) = {one.name for one in dynamic_networks_of(self.running.control.rules)}
         self.running.control.feed({name: pack(NetworkSet([ip_network("127.0.0.0/8")]))})
         for client in clients:
             await client.until(lambda client=client: client.finished)  # type: ignore[misc]

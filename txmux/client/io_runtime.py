@@ -10,7 +10,7 @@ from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 
 from txmux.access.bans import Banned
 from txmux.access.handshakes import Handshakes
-from txmux.access.lists.current import Lists, varying_in
+from txmux.access.lists.current import Lists, dynamic_networks_in
 from txmux.access.loops import LoopDetector
 from txmux.backends.connect.dial import dial
 from txmux.client.client_table import ClientTable
@@ -127,7 +127,7 @@ class IORuntime:
             self.lists.prepare(rules, may_lack=may_lack)
         else:
             new = replacement.new_routes, replacement.listeners, backends_of(replacement.used())
-            self.lists.prepare_new(varying_in(*new), rules, may_lack=may_lack)
+            self.lists.prepare_new(dynamic_networks_in(*new), rules, may_lack=may_lack)
         if rules.settings.shared_limits is not None and self.shared is None:
             from txmux.access.shared.leases import SharedRates  # noqa: PLC0415 - few machines share
 

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import attrs
 
-from txmux.rules.model import Settings, Varying
+from txmux.rules.model import DynamicNetworks, Settings
 from txmux.rules.reading.values import SectionKey
 
 
@@ -46,7 +46,7 @@ class NetworkReader(Protocol):
     def prepare(self, settings: Settings, *, may_lack: bool) -> None:
         """Read what rules with these settings name; what cannot be read is a `RulesError`, unless it `may_lack`."""
 
-    def serve(self, networks: Varying) -> None:
+    def serve(self, networks: DynamicNetworks) -> None:
         """Let these networks have what is read."""
 
     async def read_again(self) -> None:
@@ -68,8 +68,8 @@ class NetworkKind:
     """
 
     words: tuple[str, ...]
-    read: Callable[..., Varying]
-    sources: Callable[[Any, Varying, Settings], Iterable[WatchedSource]]
+    read: Callable[..., DynamicNetworks]
+    sources: Callable[[Any, DynamicNetworks, Settings], Iterable[WatchedSource]]
     reader: Callable[[], NetworkReader] | None
     seconds: float
     meanwhile: str
@@ -83,7 +83,7 @@ class Feature:
     Attributes:
         name: That of its folder, and of the part in messages.
         keys: Its keys, by the kind of section. Their values are in `Settings.more`.
-        networks: Those that rules may name by it; they are `Varying` of its name.
+        networks: Those that rules may name by it; they are `DynamicNetworks` of its name.
     """
 
     name: str

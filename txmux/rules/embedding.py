@@ -33,7 +33,7 @@ from txmux.rules.model import (
     ServerTLS,
     Via,
 )
-from txmux.rules.model.networks import Senders, UnixClients, Varying
+from txmux.rules.model.networks import DynamicNetworks, Senders, UnixClients
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading.backend import KEYS as BACKEND_KEYS
 from txmux.rules.reading.endpoints import proxy, server
@@ -182,7 +182,7 @@ def _network_set(made: Any) -> NetworkSet | None:
 def _sender(one: Any) -> Any:
     if isinstance(one, str):
         return UnixClients.UNIX if one == UnixClients.UNIX.value else network(one)
-    if not isinstance(one, (IPv4Network, IPv6Network, NetworkSet, Varying, UnixClients)):
+    if not isinstance(one, (IPv4Network, IPv6Network, NetworkSet, DynamicNetworks, UnixClients)):
         raise TypeError(f"{one!r} is not a network; write it as '10.0.0.0/8'")
     return one
 

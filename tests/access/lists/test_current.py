@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.access.lists.current import Lists, pack, unpack
 from txmux.rules.model import NetworkSet, Rules, Settings
-from txmux.rules.model.networks import Varying
+from txmux.rules.model.networks import DynamicNetworks
 
 _IPV4 = st.builds(
     lambda number, length: IPv4Network((number, length), strict=False),
@@ -44,38 +44,40 @@ class ListsTests(SynchronousTestCase):
     def note(self) -> None:
         self.changes += 1
 
-    def held(self, kind: str, contents: NetworkSet = _OLD, *beside: Varying) -> Varying:
-        varying = Varying(kind, "x", contents)
-        self.lists.prepare_new([varying, *beside], _RULES)
-        return varying
+    def tracked(
+        self, kind: str, contents: NetworkSet = _OLD, *beside: DynamicNetworks
+    ) -> DynamicNetworks:
+        dynamic = DynamicNetworks(kind, "x", contents)
+        self.lists.prepare_new([dynamic, *beside], _RULES)
+        return dynamic
 
     def test_contents_are_replaced_in_all_rules_in_use(self) -> None:
-        first, second = self.held("crowdsec"), self.held("crowdsec")
+        first, second = self.tracked("crowdsec"), self.tracked("crowdsec")
         for contents, changes in ((_NEW, 1), (_NEW, 1), (_OLD, 2)):
             self.lists.feed({"crowdsec:x": pack(contents), "crowdsec:other": pack(_OLD)})
             self.assertEqual([first.contents, second.contents], [contents] * 2)
             self.assertEqual(self.changes, changes)
 
     def test_rules_that_come_later_have_what_is_known(self) -> None:
-        self.held("crowdsec")
+        self.tracked("crowdsec")
         self.lists.feed({"crowdsec:x": pack(_NEW)})
-        beside = Varying("crowdsec", "x", _OLD)
-        later = self.held("crowdsec", _OLD, beside)
+        beside = DynamicNetworks("crowdsec", "x", _OLD)
+        later = self.tracked("crowdsec", _OLD, beside)
         self.assertEqual(later.contents, _NEW)
         self.assertIs(later.contents, beside.contents)
 
     def test_file_that_was_read_again_is_fed_again(self) -> None:
-        self.held("file")
+        self.tracked("file")
         self.lists.feed({"file:x": pack(_NEW)})
-        later = self.held("file")
+        later = self.tracked("file")
         self.assertEqual(later.contents, _OLD)
         self.lists.feed({"file:x": pack(_NEW)})
         self.assertEqual(later.contents, _NEW)
 
     def test_rules_of_old_are_forgotten(self) -> None:
         for _ in range(3):
-            last = self.held("file")
+            last = self.tracked("file")
         gc.collect()
         for _ in range(3):
             self.lists.prepare_new([last], _RULES)
-        self.assertEqual([ref() for ref in self.lists._held["file:x"]], [last])
+        self.assertEqual([ref() for ref in self.lists._tracked["file:x"]], [last])

@@ -306,8 +306,8 @@ backend = 127.0.0.1:1003
                 rules = load(path)
                 [listener] = rules.listeners
                 assert listener.clients.excluded is not None
-                [varying] = listener.clients.excluded.varying
-                varying.contents = type(listener.clients.excluded)([])
+                [dynamic] = listener.clients.excluded.dynamic
+                dynamic.contents = type(listener.clients.excluded)([])
                 self.write({"rules.ini": f"{first}{text}", "nets": "192.0.2.0/24\n"})
                 [again] = read(rules).listeners
                 assert again.clients.excluded is not None

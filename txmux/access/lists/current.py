@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 from txmux.features.feature import NetworkReader
 from txmux.installed import READ_BY_EACH
 from txmux.rules.model import Backend, Listener, NetworkSet, Route, Rules
-from txmux.rules.model.networks import EVERY_CLIENT, Varying
+from txmux.rules.model.networks import EVERY_CLIENT, DynamicNetworks
 
 Packed: TypeAlias = "dict[str, dict[str, str]]"
 """By version and the number of bits that may be any: numbers of 32 or 128 bits, the highest byte first, in base64."""
@@ -22,14 +22,14 @@ Packed: TypeAlias = "dict[str, dict[str, str]]"
 _IPV6 = 16  # bytes
 
 
-def varying_of(rules: Rules) -> list[Varying]:
-    """Return the varying networks of rules; some may come several times."""
-    return varying_in(rules.routes, rules.listeners, rules.every_backend())
+def dynamic_networks_of(rules: Rules) -> list[DynamicNetworks]:
+    """Return the dynamic networks of rules; some may come several times."""
+    return dynamic_networks_in(rules.routes, rules.listeners, rules.every_backend())
 
 
-def varying_in(
+def dynamic_networks_in(
     routes: Iterable[Route], listeners: Sequence[Listener], backends: Iterable[Backend]
-) -> list[Varying]:
+) -> list[DynamicNetworks]:
     sets = [listener.accept_proxy_from for listener in listeners]
     for backend in backends:
         sets += [backend.allow_networks, backend.deny_networks]
@@ -38,11 +38,11 @@ def varying_in(
         clients += [listener.clients, *(line.clients for line in listener.silent)]
     for group in clients:
         sets += [group.allowed, group.excluded]
-    return [varying for networks in sets if networks is not None for varying in networks.varying]
+    return [dynamic for networks in sets if networks is not None for dynamic in networks.dynamic]
 
 
 class Lists:
-    """Replaces the contents of varying networks, also in older rules that are still in use.
+    """Replaces the contents of dynamic networks, also in older rules that are still in use.
 
     Attributes:
         on_change: Called when contents have changed.
@@ -51,7 +51,7 @@ class Lists:
     def __init__(self) -> None:
         self.on_change: Callable[[], object] = lambda: None
         self.contents: dict[str, Any] = {}  # what `feed` was given, by names
-        self._held: dict[str, list[weakref.ref[Varying]]] = {}
+        self._tracked: dict[str, list[weakref.ref[DynamicNetworks]]] = {}
         self._readers: dict[str, NetworkReader] = {}
 
     @property
@@ -64,29 +64,31 @@ class Lists:
 
         What this process reads for itself and cannot is a `RulesError`, unless it `may_lack`.
         """
-        self.prepare_new(varying_of(rules), rules, may_lack=may_lack)
+        self.prepare_new(dynamic_networks_of(rules), rules, may_lack=may_lack)
 
-    def prepare_new(self, new: Iterable[Varying], rules: Rules, *, may_lack: bool = False) -> None:
-        """Do the same where those of the rules that are not `new` are held already."""
-        by_id = {id(varying): varying for varying in new}
-        for kind in dict.fromkeys(varying.kind for varying in by_id.values()):
+    def prepare_new(
+        self, new: Iterable[DynamicNetworks], rules: Rules, *, may_lack: bool = False
+    ) -> None:
+        """Do the same where those of the rules that are not `new` are tracked already."""
+        by_id = {id(dynamic): dynamic for dynamic in new}
+        for kind in dict.fromkeys(dynamic.kind for dynamic in by_id.values()):
             if kind in READ_BY_EACH and kind not in self._readers:
                 self._readers[kind] = READ_BY_EACH[kind]()
         for reader in self._readers.values():
             reader.prepare(rules.settings, may_lack=may_lack)
         contents: dict[str, NetworkSet] = {}
-        for varying in by_id.values():
-            if varying.kind in self._readers:
-                self._readers[varying.kind].serve(varying)
-            elif varying.kind == "file":
-                self.contents.pop(varying.name, None)
-            elif varying.name in self.contents:
-                if varying.name not in contents:
-                    contents[varying.name] = unpack(self.contents[varying.name])
-                varying.contents = contents[varying.name]
-            held = self._held.setdefault(varying.name, [])
-            held[:] = [ref for ref in held if ref() is not None and ref() is not varying]
-            held.append(weakref.ref(varying))
+        for dynamic in by_id.values():
+            if dynamic.kind in self._readers:
+                self._readers[dynamic.kind].serve(dynamic)
+            elif dynamic.kind == "file":
+                self.contents.pop(dynamic.name, None)
+            elif dynamic.name in self.contents:
+                if dynamic.name not in contents:
+                    contents[dynamic.name] = unpack(self.contents[dynamic.name])
+                dynamic.contents = contents[dynamic.name]
+            tracked = self._tracked.setdefault(dynamic.name, [])
+            tracked[:] = [ref for ref in tracked if ref() is not None and ref() is not dynamic]
+            tracked.append(weakref.ref(dynamic))
 
     def feed(self, published: Mapping[str, Any]) -> None:
         """Replace contents by name, as `pack` returns them."""
@@ -104,16 +106,16 @@ class Lists:
                     reading.addCallback(lambda _: self.on_change())
                 continue
             contents = unpack(value)
-            for ref in self._held.get(name, ()):
-                varying = ref()
-                if varying is not None:
-                    varying.contents = contents
+            for ref in self._tracked.get(name, ()):
+                dynamic = ref()
+                if dynamic is not None:
+                    dynamic.contents = contents
         if changed:
             self.on_change()
 
 
 def pack(networks: NetworkSet) -> Packed:
-    """Return the networks of a set without varying parts, by version and free bits."""
+    """Return the networks of a set without dynamic parts, by version and free bits."""
     return {
         str(version): {
             str(shift): base64.b64encode(_bytes(version, prefixes)).decode()

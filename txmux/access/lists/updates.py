@@ -1,4 +1,4 @@
-"""Watches the sources of varying networks: files, databases and CrowdSec. One process does so for all."""
+"""Watches the sources of dynamic networks: files, databases and CrowdSec. One process does so for all."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txmux.access.lists.current import Packed, pack, varying_of
+from txmux.access.lists.current import Packed, dynamic_networks_of, pack
 from txmux.errors import MuxError, cause_of
 from txmux.features.feature import NetworkSource, WatchedSource
 from txmux.files import LARGEST_LIST, FileState, read_list, state_at
@@ -163,15 +163,15 @@ class ListUpdates:
     def _sources_of(self, rules: Rules) -> Iterator[tuple[WatchedSource, float]]:
         """Yield each source, and the seconds between two reads."""
         texts = {str(Path(path).absolute()): text for path, text in rules.files.texts.items()}
-        for varying in varying_of(rules):
-            if varying.kind == "file":
-                text = texts.get(varying.source)
-                make = partial(NetworksFile, Path(varying.source), text)
+        for dynamic in dynamic_networks_of(rules):
+            if dynamic.kind == "file":
+                text = texts.get(dynamic.source)
+                make = partial(NetworksFile, Path(dynamic.source), text)
                 # One whose text was read again begins with that.
-                yield WatchedSource(varying.name, text, make), _FILES
+                yield WatchedSource(dynamic.name, text, make), _FILES
             else:
-                kind = NETWORKS[varying.kind]
-                for source in kind.sources(self._reactor, varying, rules.settings):
+                kind = NETWORKS[dynamic.kind]
+                for source in kind.sources(self._reactor, dynamic, rules.settings):
                     yield source, kind.seconds
 
     def sources(self) -> Iterator[Source]:

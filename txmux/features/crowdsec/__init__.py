@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from txmux.features.feature import Feature, NetworkKind, WatchedSource
-from txmux.rules.model import NetworkSet, Settings, Varying
+from txmux.rules.model import DynamicNetworks, NetworkSet, Settings
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading.context import SECRET
 from txmux.rules.reading.values import SectionKey
@@ -16,7 +16,7 @@ from txmux.rules.reading.values import SectionKey
 _KEY = "crowdsec_key"
 
 
-def _read(text: str, settings: Settings, *, alone: bool) -> Varying:
+def _read(text: str, settings: Settings, *, alone: bool) -> DynamicNetworks:
     url = text.removeprefix("crowdsec:")
     try:
         parts = urlsplit(url)
@@ -37,14 +37,14 @@ def _read(text: str, settings: Settings, *, alone: bool) -> Varying:
             f"needs a key: write what 'cscli bouncers add txmux' prints into a file, and name it as '{_KEY}' "
             "in [txmux]"
         )
-    return Varying("crowdsec", url.rstrip("/"), NetworkSet([]))
+    return DynamicNetworks("crowdsec", url.rstrip("/"), NetworkSet([]))
 
 
-def _sources(reactor: Any, varying: Varying, settings: Settings) -> Iterator[WatchedSource]:
+def _sources(reactor: Any, dynamic: DynamicNetworks, settings: Settings) -> Iterator[WatchedSource]:
     from txmux.features.crowdsec.source import CrowdSec  # noqa: PLC0415 - few have one
 
     key = settings.more[_KEY]
-    yield WatchedSource(varying.name, key, partial(CrowdSec, reactor, varying.source, key))
+    yield WatchedSource(dynamic.name, key, partial(CrowdSec, reactor, dynamic.source, key))
 
 
 # fmt: off

@@ -12,7 +12,7 @@ from typing import Any
 from txmux.errors import how_to_install
 from txmux.features.feature import Feature, NetworkKind, NetworkReader, WatchedSource
 from txmux.features.geo.region import DATABASES, GeoRegion
-from txmux.rules.model import Settings, Varying
+from txmux.rules.model import DynamicNetworks, Settings
 from txmux.rules.problems import InvalidValueError, suggestion
 from txmux.rules.reading.context import RulesReading
 from txmux.rules.reading.values import SectionKey, ValueKind
@@ -23,7 +23,7 @@ _MOST_SYSTEMS = 0xFFFFFFFF  # RFC 6793
 _KEYS = ("country", "continent")
 
 
-def _read(text: str, settings: Settings, *, alone: bool) -> Varying:
+def _read(text: str, settings: Settings, *, alone: bool) -> DynamicNetworks:
     if text.startswith("as:"):
         match = _NUMBER.fullmatch(text.removeprefix("as:"))
         if not match or not 0 < int(match[1]) <= _MOST_SYSTEMS:
@@ -46,7 +46,7 @@ def _read(text: str, settings: Settings, *, alone: bool) -> Varying:
         where = GeoRegion(key, code.upper())
     if not alone:
         _check_databases(text, settings)
-    return Varying("geo", f"{where.key}={where.value}", where)
+    return DynamicNetworks("geo", f"{where.key}={where.value}", where)
 
 
 def _check_databases(text: str, settings: Settings) -> None:
@@ -60,7 +60,9 @@ def _check_databases(text: str, settings: Settings) -> None:
         )
 
 
-def _sources(_reactor: Any, _varying: Varying, settings: Settings) -> Iterator[WatchedSource]:
+def _sources(
+    _reactor: Any, _varying: DynamicNetworks, settings: Settings
+) -> Iterator[WatchedSource]:
     from txmux.features.geo.watched import Database  # noqa: PLC0415 - few have one
 
     for path in settings.more[DATABASES]:

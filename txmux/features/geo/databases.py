@@ -15,7 +15,7 @@ from txmux.errors import MuxError, how_to_install
 from txmux.features.geo.region import DATABASES, GeoRegion
 from txmux.files import LARGEST, read_bytes
 from txmux.net.turns import look_in_thread
-from txmux.rules.model import Settings, Varying
+from txmux.rules.model import DynamicNetworks, Settings
 from txmux.rules.problems import RulesError
 from txmux.transport import IPAddress
 
@@ -51,7 +51,7 @@ class GeoDatabase:
         except GeoDatabaseError as problem:
             raise RulesError([settings.section.problem(str(problem), DATABASES)]) from None
 
-    def serve(self, networks: Varying) -> None:
+    def serve(self, networks: DynamicNetworks) -> None:
         if isinstance(networks.contents, GeoRegion):
             networks.contents.find = self.find
 

@@ -64,7 +64,7 @@ def set_of(clients: Clients) -> ClientSet:
 
 
 def _region_spans(networks: NetworkSet) -> Iterator[_Span]:
-    for one in networks.varying:
+    for one in networks.dynamic:
         if one.kind in READ_BY_EACH:
             number = _PLACES + crc32(one.name.encode())
             yield number, number + 1

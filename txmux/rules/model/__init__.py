@@ -29,14 +29,15 @@ from txmux.rules.model.client_certificate import (
 )
 from txmux.rules.model.listener import Listener, Logged, Rate, Silence, StartTLS, fewer
 from txmux.rules.model.networks import (
+    AnyNetworks,
     Clients,
+    DynamicNetworks,
     IPNetwork,
     NetworkSet,
     Public,
     Reachable,
     Senders,
     UnixClients,
-    Varying,
 )
 from txmux.rules.model.outcomes import Handover, InProcess, Refusal
 from txmux.rules.model.route import Alternative, Period, Route, TlsEnd, TLSMinimum
@@ -47,11 +48,11 @@ from txmux.transport import Keepalive
 
 __all__ = [
     "LOCAL", "NAMES", "NOWHERE", "NO_CERTIFICATE", "PORT", "REVOKED", "AllowedClient",
-    "AllowedNames", "Alternative", "Backend", "Balance", "CertificateCondition", "Check",
-    "CheckKind", "Clients", "ConsulAPI", "ConsulService", "Ejection", "Files", "FoundCertificate",
-    "Handover", "IPNetwork", "InProcess", "Keepalive", "KeyEntry", "Listener",
-    "Logged", "NetworkSet", "Outcome", "Period", "Public", "Rate", "Reachable", "Refusal",
-    "Resolve", "Route", "Rules", "Section", "Senders", "Server", "ServerTLS", "Settings", "Silence",
-    "StartTLS", "TLSMinimum", "TlsEnd", "UnixClients", "ValueLine", "Varying", "Via", "Wake", "backends_of",
-    "fewer",
+    "AllowedNames", "Alternative", "AnyNetworks", "Backend", "Balance", "CertificateCondition",
+    "Check", "CheckKind", "Clients", "ConsulAPI", "ConsulService", "DynamicNetworks", "Ejection",
+    "Files", "FoundCertificate", "Handover", "IPNetwork", "InProcess", "Keepalive", "KeyEntry",
+    "Listener", "Logged", "NetworkSet", "Outcome", "Period", "Public", "Rate", "Reachable",
+    "Refusal", "Resolve", "Route", "Rules", "Section", "Senders", "Server", "ServerTLS", "Settings",
+    "Silence", "StartTLS", "TLSMinimum", "TlsEnd", "UnixClients", "ValueLine", "Via", "Wake",
+    "backends_of", "fewer",
 ]  # fmt: skip

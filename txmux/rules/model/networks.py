@@ -15,7 +15,7 @@ IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class NetworkSet:
-    """A set of networks: ``address in networks``. Only what is `Varying` in it may ever change.
+    """A set of networks: ``address in networks``. Only its `DynamicNetworks` may ever change.
 
     The networks are stored by family and prefix length, as numbers. So a look-up costs one probe for each length that
     occurs (33 and 129 at most), not one for each network.
@@ -24,22 +24,22 @@ class NetworkSet:
         networks: IPv4 and IPv6 networks, or sets of them, in any order; they may overlap.
 
     Attributes:
-        varying: Those that may change.
+        dynamic: Those whose contents may be replaced.
     """
 
-    __slots__ = ("_by_shift", "varying")
+    __slots__ = ("_by_shift", "dynamic")
 
-    def __init__(self, networks: Iterable[IPNetwork | NetworkSet | Varying]) -> None:
+    def __init__(self, networks: Iterable[IPNetwork | NetworkSet | DynamicNetworks]) -> None:
         self._by_shift: dict[int, dict[int, set[int]]] = {4: {}, 6: {}}
-        self.varying: tuple[Varying, ...] = ()
+        self.dynamic: tuple[DynamicNetworks, ...] = ()
         for network in networks:
             if isinstance(network, NetworkSet):
                 for version, by_shift in network._by_shift.items():
                     for shift, some in by_shift.items():
                         self._by_shift[version].setdefault(shift, set()).update(some)
-                self.varying = (*self.varying, *network.varying)
-            elif isinstance(network, Varying):
-                self.varying = (*self.varying, network)
+                self.dynamic = (*self.dynamic, *network.dynamic)
+            elif isinstance(network, DynamicNetworks):
+                self.dynamic = (*self.dynamic, network)
             else:
                 shift = network.max_prefixlen - network.prefixlen
                 prefixes = self._by_shift[network.version].setdefault(shift, set())
@@ -61,11 +61,11 @@ class NetworkSet:
         for shift, prefixes in self._by_shift[address.version].items():
             if number >> shift in prefixes:
                 return True
-        return bool(self.varying) and any(address in one for one in self.varying)
+        return bool(self.dynamic) and any(address in one for one in self.dynamic)
 
     def spans(self) -> Iterator[tuple[int, int, int]]:
         """Yield for each network its version, its first address and the one after its last, as numbers; in no order."""
-        for one in self.varying:
+        for one in self.dynamic:
             if isinstance(one.contents, NetworkSet):
                 yield from one.contents.spans()
         for version, by_shift in self._by_shift.items():
@@ -83,7 +83,7 @@ class NetworkSet:
 
     def __len__(self) -> int:
         own = sum(len(prefixes) for kind in self._by_shift.values() for prefixes in kind.values())
-        contents = (one.contents for one in self.varying)
+        contents = (one.contents for one in self.dynamic)
         return own + sum(
             len(content) if isinstance(content, NetworkSet) else 1 for content in contents
         )
@@ -92,7 +92,7 @@ class NetworkSet:
         return (
             isinstance(other, NetworkSet)
             and self._by_shift == other._by_shift
-            and self.varying == other.varying
+            and self.dynamic == other.dynamic
         )
 
     def __hash__(self) -> int:
@@ -116,7 +116,7 @@ class AddressSet(Protocol):
 
 
 @attrs.define(eq=False, repr=False)
-class Varying:
+class DynamicNetworks:
     """Networks whose contents may be replaced while the rules that name them are in use.
 
     Attributes:
@@ -140,7 +140,7 @@ class Varying:
         return self.contents if self.kind == "file" else None
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Varying):
+        if not isinstance(other, DynamicNetworks):
             return NotImplemented
         return self.name == other.name and self._compared() == other._compared()
 
@@ -148,7 +148,10 @@ class Varying:
         return hash(self.name)
 
     def __repr__(self) -> str:
-        return f"Varying({self.name!r})"
+        return f"DynamicNetworks({self.name!r})"
+
+
+AnyNetworks = IPNetwork | NetworkSet | DynamicNetworks
 
 
 @attrs.frozen
@@ -225,7 +228,7 @@ class Reachable(NetworkSet):
 
     __slots__ = ("has_public",)
 
-    def __init__(self, networks: Iterable[IPNetwork | NetworkSet | Varying | Public]) -> None:
+    def __init__(self, networks: Iterable[AnyNetworks | Public]) -> None:
         found = list(networks)
         super().__init__(one for one in found if not isinstance(one, Public))
         self.has_public = Public.PUBLIC in found
@@ -260,7 +263,7 @@ class Senders(NetworkSet):
 
     __slots__ = ("by_unix",)
 
-    def __init__(self, senders: Iterable[IPNetwork | NetworkSet | Varying | UnixClients]) -> None:
+    def __init__(self, senders: Iterable[AnyNetworks | UnixClients]) -> None:
         found = list(senders)
         super().__init__(sender for sender in found if not isinstance(sender, UnixClients))
         self.by_unix = UnixClients.UNIX in found

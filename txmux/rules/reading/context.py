@@ -11,9 +11,10 @@ import attrs
 from txmux.interfaces import IProtocolMatcher
 from txmux.rules.model import (
     NAMES,
+    AnyNetworks,
     Backend,
     ConsulAPI,
-    IPNetwork,
+    DynamicNetworks,
     NetworkSet,
     Outcome,
     Public,
@@ -22,7 +23,6 @@ from txmux.rules.model import (
     Section,
     Server,
     Settings,
-    Varying,
     Via,
 )
 from txmux.rules.problems import InvalidValueError, Problem, did_you_mean, joined, with_advice
@@ -46,7 +46,7 @@ from txmux.rules.reading.values import (
 REFUSALS = {refusal.value: refusal for refusal in Refusal}
 """Outcomes other than backends, by their words."""
 
-NetworksReader: TypeAlias = "Callable[..., Varying | None]"
+NetworksReader: TypeAlias = "Callable[..., DynamicNetworks | None]"
 OnDisk: TypeAlias = Literal["", "all but PEM", "all"]
 
 _FILE = re.compile(r"(?:file:)?(\.{0,2}/.*[^\d/.].*|.*\.[a-z]+)")
@@ -178,7 +178,7 @@ class RulesReading:
                 "there is no such file; write for example /etc/txmux/proxy.password"
             ) from None
 
-    def networks(self, text: str) -> IPNetwork | NetworkSet | Varying:
+    def networks(self, text: str) -> AnyNetworks:
         """Read a network, what a feature knows as networks, or ``@FILE``; a relative path starts at the folder of the file that names it."""
         if (other := self._networks_of(text, denied=False)) is not None:
             return other
@@ -207,13 +207,13 @@ class RulesReading:
     def _list(self, path: Path) -> NetworkSet:
         return self._lists(path)
 
-    def reachable(self, text: str) -> IPNetwork | NetworkSet | Varying | Public:
+    def reachable(self, text: str) -> AnyNetworks | Public:
         return Public.PUBLIC if text == Public.PUBLIC.value else self.networks(text)
 
-    def denied(self, text: str) -> IPNetwork | NetworkSet | Varying:
+    def denied(self, text: str) -> AnyNetworks:
         return self._networks_of(text, denied=True) or self.networks(text)
 
-    def _networks_of(self, text: str, *, denied: bool) -> Varying | None:
+    def _networks_of(self, text: str, *, denied: bool) -> DynamicNetworks | None:
         return self._other_networks(text, self.settings, alone=self.alone, denied=denied)
 
     def outcome(self, text: str) -> Outcome:
@@ -297,7 +297,7 @@ def finding(servers: Iterable[Server], settings: Settings) -> dict[str, Any]:
     return defaults
 
 
-def _together(networks: Iterable[IPNetwork | NetworkSet | Varying]) -> NetworkSet:
+def _together(networks: Iterable[AnyNetworks]) -> NetworkSet:
     first, *others = found = tuple(networks)
     # A file that several keys name is stored once.
     return first if isinstance(first, NetworkSet) and not others else NetworkSet(found)

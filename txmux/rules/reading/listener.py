@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 from txmux.rules.model import (
+    AnyNetworks,
     Clients,
-    IPNetwork,
     Keepalive,
     Listener,
     NetworkSet,
@@ -15,7 +15,6 @@ from txmux.rules.model import (
     Silence,
     StartTLS,
     UnixClients,
-    Varying,
 )
 from txmux.rules.problems import InvalidValueError, Problem
 from txmux.rules.reading import endpoints, values
@@ -55,7 +54,7 @@ def contradictions(section: Section, found: Mapping[str, Any]) -> Iterator[Probl
         yield section.problem(message, "starttls_banner")
 
 
-def _sender(reading: RulesReading, text: str) -> IPNetwork | NetworkSet | Varying | UnixClients:
+def _sender(reading: RulesReading, text: str) -> AnyNetworks | UnixClients:
     return UnixClients.UNIX if text == UnixClients.UNIX.value else reading.networks(text)
 
 

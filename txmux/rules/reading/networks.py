@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from txmux.rules.model import IPNetwork, NetworkSet, Varying
+from txmux.rules.model import DynamicNetworks, IPNetwork, NetworkSet
 from txmux.rules.problems import InvalidValueError, Problem
 from txmux.rules.reading.files import FileReader
 from txmux.rules.reading.values import network
@@ -51,8 +51,8 @@ class NetworkLists:
         if name not in self._named:
             known = self._known[real]
             same = None if self._before is None else self._before._named.get(name)
-            if same is None or same.varying[0].contents is not known:
-                same = NetworkSet([Varying("file", name, known)])
+            if same is None or same.dynamic[0].contents is not known:
+                same = NetworkSet([DynamicNetworks("file", name, known)])
             self._named[name] = same
         return self._named[name]
 
@@ -60,7 +60,7 @@ class NetworkLists:
     def are_as_read(self) -> bool:
         """Whether no other contents have come in the place of what was read."""
         known = [*map(id, self._known.values())]
-        return all(id(one.varying[0].contents) in known for one in self._named.values())
+        return all(id(one.dynamic[0].contents) in known for one in self._named.values())
 
     def forget_before(self) -> None:
         self._before = None
