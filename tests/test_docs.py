@@ -327,7 +327,7 @@ class AccessLogTests(PageTestCase):
 
     def test_facts_of_stages(self) -> None:
         stages = (
-            "stages/awaiting_tls.py",
+            "stages/starttls.py",
             "stages/connecting.py",
             "stages/handing_off.py",
             "connection.py",

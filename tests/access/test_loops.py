@@ -11,7 +11,7 @@ from tests.support.mux import MuxTestCase, backend_at
 from txmux.access.loops import MOST_HOPS, LoopDetector
 from txmux.client.io_runtime import IORuntime
 from txmux.rules.embedding import route
-from txmux.rules.model import Listener, ServerTLS, StartTLS
+from txmux.rules.model import Listener, ServerTLS, StartTLSProtocol
 from txmux.serving.listen_addresses import open_socket, socket_address
 from txmux.tcp.listener import MuxFactory
 
@@ -99,7 +99,9 @@ class HopsTests(SynchronousTestCase):
 
 
 class LoopTests(MuxTestCase):
-    def looping(self, relay: Any = "auto", starttls: StartTLS | None = None, **backend: Any) -> int:
+    def looping(
+        self, relay: Any = "auto", starttls: StartTLSProtocol | None = None, **backend: Any
+    ) -> int:
         address = socket_address("127.0.0.1:0", 1024)
         assert address is not None
         with open_socket(address) as opened:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.rules.model import StartTLS
+from txmux.rules.model import StartTLSProtocol
 from txmux.wire.starttls.dialogue import LONGEST_COMMAND, MOST_COMMANDS, NOT_TLS, ClientDialogue
 from txmux.wire.starttls.protocols import PROTOCOLS, begun, tls_of
 from txmux.wire.steps import RequestRefusedError
@@ -129,7 +129,7 @@ def answered(name: str, parts: Iterable[bytes]) -> tuple[ClientDialogue, bytes]:
 
 class ClientTests(SynchronousTestCase):
     def test_each_protocol_of_rules(self) -> None:
-        for names in (CLIENTS, SERVERS, get_args(StartTLS)):
+        for names in (CLIENTS, SERVERS, get_args(StartTLSProtocol)):
             self.assertEqual(set(names), set(PROTOCOLS))
 
     @given(_names, st.lists(st.integers(0, 1000), max_size=20))

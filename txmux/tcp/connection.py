@@ -29,7 +29,6 @@ from txmux.rules.model import Handover, InProcess, Logged, Refusal, fewer
 from txmux.tcp.moving import MovedConnection, SlotRelease, Sockets, StayReason, accepted_at
 from txmux.tcp.stage import OVER, Client, Stage
 from txmux.tcp.stages.awaiting_retry import AwaitingRetry
-from txmux.tcp.stages.awaiting_tls import AwaitingTLS
 from txmux.tcp.stages.connecting import (
     AwaitingHello,
     Connecting,
@@ -43,12 +42,12 @@ from txmux.tcp.stages.peeking import Peeking
 from txmux.tcp.stages.reading_proxy_header import ReadingProxyHeader, is_sender
 from txmux.tcp.stages.relaying import Relaying
 from txmux.tcp.stages.serving_here import ServingHere
+from txmux.tcp.stages.starttls import StartTLS
 from txmux.tcp.stages.turning_away import Closing, Rejecting
 from txmux.tcp.transitions import (
     TRANSITIONS,
     Admitted,
     AsksForTunnel,
-    BeginsInClear,
     HeaderExpected,
     HelloIncomplete,
     Identified,
@@ -56,6 +55,7 @@ from txmux.tcp.transitions import (
     Node,
     Outcome,
     Routed,
+    StartTLSExpected,
     TerminatesTLS,
     ToBackend,
     ToClosing,
@@ -296,7 +296,7 @@ class MuxProtocol(End, Client):
                 self.transport.skip(header_length)
             record.bytes_in += len(self.received)
         if configuration.settings.starttls is not None:
-            return BeginsInClear(configuration.top, deadline)
+            return StartTLSExpected(configuration.top, deadline)
         return Admitted(configuration.top, deadline)
 
     def _decide(self, layer: RuleLayer, route: CompiledRoute | None) -> Outcome:
@@ -516,7 +516,7 @@ class MuxProtocol(End, Client):
 MuxProtocol._steps = {
     "introduction": ReadingProxyHeader,
     "admission": MuxProtocol._admit,
-    "starttls": AwaitingTLS,
+    "starttls": StartTLS,
     "peeking": Peeking,
     "decision": MuxProtocol._decide,
     "handshaking": Handshaking,

@@ -119,7 +119,7 @@ class Admitted(NamedTuple):
     deadline: IDelayedCall | None  # calls `stop_detection`, or has; ``None``: the time begins now
 
 
-class BeginsInClear(NamedTuple):
+class StartTLSExpected(NamedTuple):
     """The client is let in, and has a dialogue in the clear before its TLS."""
 
     layer: RuleLayer
@@ -175,7 +175,7 @@ class ToRejecting(NamedTuple):
 
 Outcome: TypeAlias = (
     "HeaderExpected | Identified | Detected | Routed | TLSEstablished | TunnelOpened | ToBackend | Connected | ConnectedByHello | MovedHere"
-    " | TurnedAway | Ended | Admitted | BeginsInClear | TerminatesTLS | AsksForTunnel | HelloIncomplete | ToProtocol | ToProcess | ToClosing"
+    " | TurnedAway | Ended | Admitted | StartTLSExpected | TerminatesTLS | AsksForTunnel | HelloIncomplete | ToProtocol | ToProcess | ToClosing"
     " | ToRejecting"
 )
 
@@ -191,7 +191,7 @@ TRANSITIONS: Mapping[Node, Mapping[type[Outcome], Node]] = {
         ToBackend: "connecting",
     },
     "introduction": {Identified: "admission", TurnedAway: "refusal", Ended: "over"},
-    "admission": {Admitted: "peeking", BeginsInClear: "starttls", TurnedAway: "refusal"},
+    "admission": {Admitted: "peeking", StartTLSExpected: "starttls", TurnedAway: "refusal"},
     "starttls": {Admitted: "peeking", TurnedAway: "refusal", Ended: "over"},
     "peeking": {Detected: "decision", Routed: "routing", TurnedAway: "refusal", Ended: "over"},
     "decision": {TerminatesTLS: "handshaking", AsksForTunnel: "tunnelling", Routed: "routing"},

@@ -27,7 +27,7 @@ from txmux.rules.model.client_certificate import (
     CertificateCondition,
     FoundCertificate,
 )
-from txmux.rules.model.listener import Listener, Logged, Rate, Silence, StartTLS, fewer
+from txmux.rules.model.listener import Listener, Logged, Rate, Silence, StartTLSProtocol, fewer
 from txmux.rules.model.networks import (
     AnyNetworks,
     Clients,
@@ -53,6 +53,6 @@ __all__ = [
     "Files", "FoundCertificate", "Handover", "IPNetwork", "InProcess", "Keepalive", "KeyEntry",
     "Listener", "Logged", "NetworkSet", "Outcome", "Period", "Public", "Rate", "Reachable",
     "Refusal", "Resolve", "Route", "Rules", "Section", "Senders", "Server", "ServerTLS", "Settings",
-    "Silence", "StartTLS", "TLSMinimum", "TlsEnd", "UnixClients", "ValueLine", "Via", "Wake",
+    "Silence", "StartTLSProtocol", "TLSMinimum", "TlsEnd", "UnixClients", "ValueLine", "Via", "Wake",
     "backends_of", "fewer",
 ]  # fmt: skip

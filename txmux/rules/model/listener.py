@@ -17,7 +17,7 @@ from txmux.transport import Keepalive, Transport
 Logged: TypeAlias = bool | Literal["errors"]
 """All, none, or only those with something to look into."""
 
-StartTLS: TypeAlias = Literal["smtp", "imap", "pop3", "ftp", "xmpp", "ldap"]
+StartTLSProtocol: TypeAlias = Literal["smtp", "imap", "pop3", "ftp", "xmpp", "ldap"]
 """The protocols that begin in the clear, whose clients then ask for TLS."""
 
 ECH_SUFFIXES = (".ech", ".pem")
@@ -104,7 +104,7 @@ class Listener:
     keepalive: Keepalive | None = attrs.field(factory=Keepalive)
     freebind: bool = False
     mptcp: bool = False
-    starttls: StartTLS | None = None
+    starttls: StartTLSProtocol | None = None
     starttls_banner: str | None = None
     tls_strict: bool = False
     ech_keys: Path | None = None

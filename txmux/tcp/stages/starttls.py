@@ -29,7 +29,7 @@ _BANNER_WAIT = 1.0  # seconds that a server has to greet, whose banner is not kn
 
 
 @attrs.define(eq=False, slots=False)
-class AwaitingTLS(Stage):
+class StartTLS(Stage):
     """Waits for the command that starts TLS, and for the first byte of that. No byte before reaches a server.
 
     The first client of a process waits until the first server has greeted, if its banner is to be shown.
