@@ -13,7 +13,7 @@ from tests.support.service import ServiceTestCase
 from tests.support.supervised import SupervisedTestCase
 from tests.support.turns import each_pause
 from txmux.client import client_table
-from txmux.client.served import Served
+from txmux.client.session import ClientSession
 from txmux.control.broadcast import broadcast
 from txmux.control.filters import EVERY, Filters, Page, connection_sort_key
 from txmux.control.gauges import COUNT
@@ -184,7 +184,7 @@ class EndsMeanwhileTest(ServiceTestCase):
             await deferLater(reactor, 0)
         return inside
 
-    def live(self) -> list[Served]:
+    def live(self) -> list[ClientSession]:
         assert self.running.serving is not None
         its = self.running.serving.connections()
         return sorted(its, key=lambda one: connection_sort_key(one.record.id))

@@ -69,7 +69,7 @@ class MuxTestCase(TestCase):
     """Each test may run one multiplexer; whatever it logs is in `records`."""
 
     relay: Literal["auto", "portable"] = "auto"
-    factory: Any  # tests look into its connections, which are just `Served` to others
+    factory: Any  # tests look into its connections, which are just `ClientSession` to others
 
     def setUp(self) -> None:
         self.log = ListLog()

@@ -12,7 +12,7 @@ from twisted.logger import Logger
 from txmux.backends.upstreams import Upstreams
 from txmux.client.configuration import Configuration
 from txmux.client.io_runtime import IORuntime
-from txmux.client.served import Served
+from txmux.client.session import ClientSession
 from txmux.interfaces import Transport
 from txmux.telemetry.access_log import AccessLog, should_log
 from txmux.telemetry.reasons import AbortReason
@@ -41,7 +41,7 @@ class ActiveListener:
         self.configuration = configuration
         self.runtime = runtime
         self.upstreams = upstreams
-        self.connections: set[Served] = set()
+        self.connections: set[ClientSession] = set()
         self._access_log = access_log
         self._is_started = False
         self._retired: list[tuple[Configuration, int]] = []
@@ -87,12 +87,12 @@ class ActiveListener:
             else:
                 _stop_factories(configuration)
 
-    def opened(self, connection: Served) -> None:
+    def opened(self, connection: ClientSession) -> None:
         self.connections.add(connection)
         if self.runtime.events.has_listener:
             self.runtime.events.begun(connection.record)
 
-    def closed(self, connection: Served) -> None:
+    def closed(self, connection: ClientSession) -> None:
         """Log an ended connection, and remove it."""
         if connection in self.connections:
             self.connections.discard(connection)

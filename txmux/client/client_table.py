@@ -59,7 +59,7 @@ def rate_of(recent: float, since: float, now: float) -> float:
 
 
 class Client(Protocol):
-    """What is asked of a `txmux.client.served.Served`."""
+    """What is asked of a `txmux.client.session.ClientSession`."""
 
     record: ConnectionRecord
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from txmux.net.sockets.plainsocket import is_multipath
 
 if TYPE_CHECKING:
-    from txmux.client.served import Counted, Served
+    from txmux.client.session import ClientSession, CountedSession
     from txmux.telemetry.reasons import EndReason
     from txmux.telemetry.record import ConnectionRecord
 
@@ -33,43 +33,43 @@ def record_multipath(record: ConnectionRecord, transport: Any) -> None:
         record.facts = {**record.facts, "mptcp": "yes"}
 
 
-def record_decision(served: Served, bytes_in: int, reason: EndReason) -> None:
+def record_decision(session: ClientSession, bytes_in: int, reason: EndReason) -> None:
     """Record that a client is routed, and the reason if it is to a refusal; only the first call counts."""
-    record = served.record
+    record = session.record
     if record.detect_ms is None:
-        record.detect_ms = served.elapsed_ms()
-        record.bytes_in = served.decided_after = bytes_in
-        served.refusal_reason = reason
-        if served.runtime.events.has_listener:
-            served.runtime.events.decided(record)
-        served.configuration.counts.decided(record)
-    if served.permit is not None:
-        served.permit.mark_decided()
+        record.detect_ms = session.elapsed_ms()
+        record.bytes_in = session.decided_after = bytes_in
+        session.refusal_reason = reason
+        if session.runtime.events.has_listener:
+            session.runtime.events.decided(record)
+        session.configuration.counts.decided(record)
+    if session.permit is not None:
+        session.permit.mark_decided()
 
 
-def count_bytes(served: Counted) -> None:
+def count_bytes(session: CountedSession) -> None:
     """Count what a connection has relayed since it was counted last."""
-    if served.counted is not None and served.record.detect_ms is not None:
-        relayed = served.relayed()
+    if session.counted is not None and session.record.detect_ms is not None:
+        relayed = session.relayed()
         more_in, more_out = (
-            relayed.bytes_in - served.counted_in,
-            relayed.bytes_out - served.counted_out,
+            relayed.bytes_in - session.counted_in,
+            relayed.bytes_out - session.counted_out,
         )
-        counts = served.configuration.counts
-        counts.relayed(served.counted, served.server_counts, more_in, more_out)
-        served.counted_in, served.counted_out = relayed.bytes_in, relayed.bytes_out
+        counts = session.configuration.counts
+        counts.relayed(session.counted, session.server_counts, more_in, more_out)
+        session.counted_in, session.counted_out = relayed.bytes_in, relayed.bytes_out
 
 
-def record_end(served: Counted, reason: EndReason) -> None:
+def record_end(session: CountedSession, reason: EndReason) -> None:
     """Record how a connection has ended, and count it."""
-    record, counted = served.record, served.counted
-    record.reason, record.duration_ms, served.counted = reason, served.elapsed_ms(), None
+    record, counted = session.record, session.counted
+    record.reason, record.duration_ms, session.counted = reason, session.elapsed_ms(), None
     if counted is not None:
-        counts = served.configuration.counts
+        counts = session.configuration.counts
         more_in, more_out = (
-            record.bytes_in - served.counted_in,
-            record.bytes_out - served.counted_out,
+            record.bytes_in - session.counted_in,
+            record.bytes_out - session.counted_out,
         )
-        counts.relayed(counted, served.server_counts, more_in, more_out)
+        counts.relayed(counted, session.server_counts, more_in, more_out)
         counts.connection_ended(counted, record, reason)
-        served.runtime.clients.ended(served)
+        session.runtime.clients.ended(session)

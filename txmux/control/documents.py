@@ -10,7 +10,7 @@ from typing import Any, Final, cast
 from txmux.backends.health.observer import ObservedServer, ServerKey
 from txmux.backends.pool.server_health import AS_RULED, MemberState
 from txmux.backends.upstreams import Upstreams
-from txmux.client.served import Served
+from txmux.client.session import ClientSession
 from txmux.control.gauges import Gauges
 from txmux.control.overrides import Overrides
 from txmux.control.rates import Rates
@@ -79,7 +79,7 @@ def certificates_document(
         yield cast("documents.CertificateDocument", {**row, **more})
 
 
-def connection_document(one: Served) -> documents.ConnectionDocument:
+def connection_document(one: ClientSession) -> documents.ConnectionDocument:
     relayed, age = one.relayed(), one.elapsed_ms()
     idle = age
     if relayed.last_at:

@@ -10,7 +10,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Literal, TypedDict, cast
 
 from txmux.client.configuration import CompiledRoute, Configuration, RuleLayer
-from txmux.client.served import Served
+from txmux.client.session import ClientSession
 from txmux.detection.explain import ExcludingKey, excluded_by, explain, explain_in_steps
 from txmux.interfaces import Transport
 from txmux.net.turns import Turns
@@ -81,7 +81,7 @@ async def explain_bytes(
     return cast("ExplanationDocument", as_json(str(rules.path), traced))
 
 
-def explain_connection(one: Served) -> DecisionDocument:
+def explain_connection(one: ClientSession) -> DecisionDocument:
     record = one.record
     if one.state == "peeking":
         return _undecided(one, one.layer or one.configuration.top)
@@ -98,7 +98,7 @@ def explain_connection(one: Served) -> DecisionDocument:
     }
 
 
-def _undecided(one: Served, layer: RuleLayer) -> DecisionDocument:
+def _undecided(one: ClientSession, layer: RuleLayer) -> DecisionDocument:
     listener, record = one.configuration.settings, one.record
     client = _client(one)
     sample = TracedSample(one.received, client, now=record.time)
@@ -124,15 +124,15 @@ def _undecided(one: Served, layer: RuleLayer) -> DecisionDocument:
     }
 
 
-def _client(one: Served) -> IPv4Address | IPv6Address | None:
+def _client(one: ClientSession) -> IPv4Address | IPv6Address | None:
     return one.address.host if one.address else None
 
 
-def _certificate(one: Served) -> object:
+def _certificate(one: ClientSession) -> object:
     return None if one.agreed_tls is None else one.agreed_tls.found
 
 
-def _by(one: Served) -> _By | None:
+def _by(one: ClientSession) -> _By | None:
     """Return what decided the connection, in the words of ``txmux explain``."""
     record = one.record
     if record.detect_ms is None:
@@ -142,7 +142,7 @@ def _by(one: Served) -> _By | None:
     return "silent" if one.refusal_reason == "silent" else "default"
 
 
-def _answers(one: Served) -> Iterator[InnerAnswer]:
+def _answers(one: ClientSession) -> Iterator[InnerAnswer]:
     record, configuration = one.record, one.configuration
     client = _client(one)
     levels = [(None, configuration.top), *configuration.inside.items()]

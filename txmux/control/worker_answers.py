@@ -6,7 +6,7 @@ from operator import itemgetter
 from typing import Any
 
 from txmux.client.client_table import Row
-from txmux.client.served import Served, has_ended
+from txmux.client.session import ClientSession, has_ended
 from txmux.control.documents import address_states, connection_document
 from txmux.control.explaining import DecisionDocument, explain_connection
 from txmux.control.filters import Filters, connection_sort_key
@@ -114,13 +114,13 @@ class WorkerAnswers:
         self._serving.runtime.counters.process.lost_lines(LOST_LINES.take_count())
         return await measure(self._serving, everything=gauges)
 
-    async def _matching(self, filters: Filters) -> AsyncIterator[Served]:
+    async def _matching(self, filters: Filters) -> AsyncIterator[ClientSession]:
         async for connection in Turns().each(self._serving.connections(), has_ended):
             if filters.fit(connection.record, connection.state, connection.elapsed_ms() / 1000):
                 yield connection
 
 
-async def _end(chosen: Iterable[Served]) -> int:
+async def _end(chosen: Iterable[ClientSession]) -> int:
     turns, count = Turns(), 0
     for connection in chosen:
         if not has_ended(connection):

@@ -8,7 +8,7 @@ from typing import Any
 from twisted.internet.interfaces import IDelayedCall
 
 from txmux.client.active_listener import ActiveListener
-from txmux.client.served import Served
+from txmux.client.session import ClientSession
 from txmux.net.addresses import address_in
 from txmux.rules.model import Rules
 from txmux.telemetry.record import STATES
@@ -22,13 +22,13 @@ _RECHECK = 1.0  # seconds between two checks of connections that wait for a serv
 class GradualEnd:
     """Timers that end the connections of a process; `connections` returns them."""
 
-    def __init__(self, reactor: Any, connections: Callable[[], Sequence[Served]]) -> None:
+    def __init__(self, reactor: Any, connections: Callable[[], Sequence[ClientSession]]) -> None:
         self._reactor = reactor
         self._connections = connections
         self._calls: set[IDelayedCall] = set()
-        self.may_move: Callable[[Served], bool] = lambda _: False
+        self.may_move: Callable[[ClientSession], bool] = lambda _: False
 
-    def _is_spared(self, connection: Served) -> bool:
+    def _is_spared(self, connection: ClientSession) -> bool:
         return connection.state == "connecting" or self.may_move(connection)
 
     def call_later(self, seconds: float, end: Callable[[], object]) -> None:
@@ -78,7 +78,7 @@ class GradualEnd:
             if connection.record.id in identities:
                 connection.end("drained")
 
-    def end_each(self, connections: Iterator[Served]) -> None:
+    def end_each(self, connections: Iterator[ClientSession]) -> None:
         some = [*islice(connections, _AT_ONCE)]
         for connection in some:
             if connection.record.reason is None:
@@ -93,12 +93,12 @@ class GradualEnd:
 
 
 def connections_of_removed(
-    connections: Iterable[Served],
+    connections: Iterable[ClientSession],
     rules: Rules,
     version: int,
     routes: Collection[str],
     backends: Collection[str],
-) -> list[Served]:
+) -> list[ClientSession]:
     """Return the connections of removed routes and backends, unless the rules in force have these again.
 
     Connections of `version` and later ones belong to other routes of these names.
@@ -183,7 +183,7 @@ def _may_deny(listener: ActiveListener) -> bool:
     return listener.configuration.settings.end_denied or listener.configuration.admission.banned.any
 
 
-def _is_denied(listener: ActiveListener, connection: Served) -> bool:
+def _is_denied(listener: ActiveListener, connection: ClientSession) -> bool:
     admission, record = listener.configuration.admission, connection.record
     ends_all = listener.configuration.settings.end_denied
     if not ends_all and connection.state not in _WITHOUT_SERVER:

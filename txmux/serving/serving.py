@@ -24,7 +24,7 @@ from txmux.client.active_listener import ActiveListener
 from txmux.client.challenges import with_challenges
 from txmux.client.configuration import Compiler, Configuration
 from txmux.client.io_runtime import IORuntime
-from txmux.client.served import Served
+from txmux.client.session import ClientSession
 from txmux.client.tls.terminations import FilesInUse, PreparedTerminations, Terminations
 from txmux.detection.ranked import finish
 from txmux.errors import MuxError
@@ -236,7 +236,7 @@ class Serving:
         admission = make(settings) if make else Admission(settings, self._reactor.seconds)
         return finish(self._compile(self.table, settings, admission, self.version))
 
-    def connections(self) -> list[Served]:
+    def connections(self) -> list[ClientSession]:
         return [
             connection for listener in self._all_listeners() for connection in listener.connections
         ]
@@ -455,7 +455,7 @@ class Serving:
         for port, _ in prepared.ports.values():
             stop_listening(port)
 
-    def older(self) -> list[Served]:
+    def older(self) -> list[ClientSession]:
         return [
             connection
             for connection in self.connections()
@@ -538,7 +538,7 @@ class Serving:
         return [*closed, *map(no_server_up, without_server)]
 
     async def drain(
-        self, longest_wait: int = 0, may_move: Callable[[Served], bool] = lambda _: False
+        self, longest_wait: int = 0, may_move: Callable[[ClientSession], bool] = lambda _: False
     ) -> None:
         """Stop accepting, and end the connections that last longer than ``drain_timeout``; see `GradualEnd.end_all_within`.
 

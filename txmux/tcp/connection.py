@@ -18,7 +18,7 @@ from txmux.backends.pool.member import Member
 from txmux.backends.upstream import Destination, Upstream
 from txmux.client.configuration import CompiledRoute, Configuration, RuleLayer
 from txmux.client.recording import count_bytes, record_decision, record_end, record_multipath
-from txmux.client.served import Counted
+from txmux.client.session import CountedSession
 from txmux.net.addresses import address_in, ip_address_of, text_of, twisted_address
 from txmux.net.relay.ends import End
 from txmux.net.relay.interface import RelayedBytes
@@ -85,9 +85,9 @@ _log = Logger()  # of the module: an event must not keep a connection's objects 
 class ConnectionOwner(Protocol):
     """The listener that a connection belongs to."""
 
-    def opened(self, connection: Counted, /) -> None: ...
+    def opened(self, connection: CountedSession, /) -> None: ...
 
-    def closed(self, connection: Counted, /) -> None:
+    def closed(self, connection: CountedSession, /) -> None:
         """Log a connection that has ended, even one for which `opened` was not called."""
 
 

@@ -75,7 +75,7 @@ _LONG_BYTE = bytes([LONG_HEADER])
 
 
 class Flow:
-    """The datagrams between one client and one server. Other rooms see it as a `txmux.client.served.Served`, as they do a connection.
+    """The datagrams between one client and one server. Other packages see it as a `ClientSession`, as they do a connection.
 
     Attributes:
         ids: The connection IDs of its client, if it speaks QUIC.
@@ -147,7 +147,7 @@ class Flow:
             self._client = address_of_peer(self.key[0])
         return self._client
 
-    # As a `Served`.
+    # As a `ClientSession`.
 
     agreed_tls = layer = None
     was_moved_here = False  # how it was decided comes with it

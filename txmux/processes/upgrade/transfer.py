@@ -13,7 +13,7 @@ from twisted.internet.defer import DeferredLock, TimeoutError  # noqa: A004 - th
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
-from txmux.client.served import Served, has_ended
+from txmux.client.session import ClientSession, has_ended
 from txmux.net.channel import messages
 from txmux.net.channel.channel import Channel, ChannelError, attach
 from txmux.net.channel.descriptorstream import close_all
@@ -149,7 +149,7 @@ class ConnectionTransfer:
                     taker.close_when_done()
             self._changes.check()
 
-    def may_move_later(self, connection: Served) -> bool:
+    def may_move_later(self, connection: ClientSession) -> bool:
         """Return whether a connection that has not been taken is offered again."""
         if not self._are_left or not isinstance(connection, MuxProtocol):
             return False

@@ -1,4 +1,4 @@
-"""A client's connection or flow of datagrams, as other rooms see it."""
+"""A client's connection or flow of datagrams, as other packages see it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from txmux.wire.proxyprotocol.header import Address
 
 
-class Served(Protocol):
+class ClientSession(Protocol):
     """A client's connection or flow."""
 
     record: ConnectionRecord
@@ -61,11 +61,11 @@ class Served(Protocol):
     def end(self, reason: AbortReason, /) -> None: ...
 
 
-def has_ended(connection: Served) -> bool:
+def has_ended(connection: ClientSession) -> bool:
     return connection.record.reason is not None
 
 
-class Counted(Served, Protocol):
+class CountedSession(ClientSession, Protocol):
     """A client's connection."""
 
     accepted_at: float  # by the runtime's clock
