@@ -114,7 +114,7 @@ class EchTest(CommandTestCase):
         self.assertIn("route public", self.explained(hello, "--listener", "public"))
         ends = records(Sealer(self.made).hello(inner(name="ends.example")))
         for version, taker in ((0, "ends"), (1 << 32, "public")):
-            self.patch(route, "_ACCEPTS_HIDDEN", version)
+            self.patch(route, "_CONFIRMS_INNER_HELLO", version)
             self.assertIn(f": route {taker}", self.explained(ends))
         illegal = inner(server_name(HIDDEN), versions(0x0304))
         hello = records(Sealer(self.made).hello(illegal))
@@ -129,9 +129,9 @@ class EchTest(CommandTestCase):
         ]
 
     def test_check(self) -> None:
-        self.patch(route, "_ACCEPTS_HIDDEN", 0)
+        self.patch(route, "_CONFIRMS_INNER_HELLO", 0)
         self.assertEqual(self.checked(), [])
-        self.patch(route, "_ACCEPTS_HIDDEN", 1 << 32)
+        self.patch(route, "_CONFIRMS_INNER_HELLO", 1 << 32)
         (ends,) = self.checked()
         self.assertIn("hellos in which [listen public] finds such a name hidden go by", ends)
         MadeKey(8, "lost.example").write(self.keys / "b.pem").chmod(0o644)

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from tests.wire.hello_builder import client_hello, extension, server_name, sized, versions
-from txmux.wire.ech import Key, make_config, read_configs
+from txmux.wire.ech import EchKey, make_config, read_configs
 from txmux.wire.hpke import AES_128_GCM, CHACHA20_POLY1305, HKDF_SHA256, Context, kem_secret
 
 ECH, OUTER_EXTENSIONS, KEY_SHARE = 0xFE0D, 0xFD00, 51
@@ -36,7 +36,7 @@ class MadeKey:
         public = self.private.public_key().public_bytes_raw()
         self.configs = make_config(number, public, (AES_128_GCM, CHACHA20_POLY1305), public_name)
         (config,) = read_configs(self.configs)
-        self.key = Key(config, self.private)
+        self.key = EchKey(config, self.private)
 
     @property
     def pem(self) -> str:

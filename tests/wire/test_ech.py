@@ -26,7 +26,7 @@ from tests.support.examples import scaled
 from tests.wire.hello_builder import client_hello, extension, records, server_name, sized, versions
 from txmux.wire.client_hello import parse_client_hello
 from txmux.wire.cursor import IllegalHelloError, MalformedError
-from txmux.wire.ech import Key, SecondHiddenHello, Unsealed, Unsealing, open_hello, read_configs
+from txmux.wire.ech import EchKey, EchReader, InnerHello, SecondInnerHello, open_hello, read_configs
 from txmux.wire.hello_records import asks_again, before_hello
 from txmux.wire.hpke import AES_256_GCM, CHACHA20_POLY1305
 
@@ -35,10 +35,10 @@ _KEYS = {7: _MADE.key}
 _LIMIT = 32768
 
 
-def _read(stream: bytes, keys: dict[int, Key] = _KEYS) -> Unsealed:
-    unsealed = Unsealing(keys, _LIMIT).read(stream, last=True)
-    assert unsealed is not None
-    return unsealed
+def _read(stream: bytes, keys: dict[int, EchKey] = _KEYS) -> InnerHello:
+    hello = EchReader(keys, _LIMIT).read(stream, last=True)
+    assert hello is not None
+    return hello
 
 
 class _Counting:
@@ -60,22 +60,22 @@ class OpeningTest(SynchronousTestCase):
         """It has the session ID and the referenced extensions of the outer one, in the place of the reference."""
         for aead in (1, CHACHA20_POLY1305):
             stream = records(Sealer(_MADE, aead).hello(inner())) + b"more"
-            unsealed = _read(stream)
+            hello = _read(stream)
             share = extension(KEY_SHARE, sized(2, b"share"))
             expected = client_hello(
                 server_name(HIDDEN), INNER, versions(0x0304), share, session_id=SESSION
             )
-            self.assertEqual(unsealed.stream, records(expected) + b"more")
-            self.assertEqual(unsealed.end, len(records(expected)))
-            self.assertEqual(unsealed.facts, {"ech": "inner", "outer_sni": PUBLIC})
-            self.assertEqual(unsealed.unopened(unsealed.stream + b" yet"), stream + b" yet")
+            self.assertEqual(hello.stream, records(expected) + b"more")
+            self.assertEqual(hello.end, len(records(expected)))
+            self.assertEqual(hello.facts, {"ech": "inner", "outer_sni": PUBLIC})
+            self.assertEqual(hello.as_received(hello.stream + b" yet"), stream + b" yet")
 
     def test_decision_does_not_depend_on_cuts_and_costs_one_exchange(self) -> None:
         message = Sealer(_MADE).hello(inner())
         for stream in (records(message), records(message, 50)):
             counting: Any = _Counting(_MADE.private)
-            unsealing = Unsealing({7: Key(_MADE.key.config, counting)}, _LIMIT)
-            answers = [unsealing.read(stream[:end]) for end in range(1, len(stream) + 1)]
+            reader = EchReader({7: EchKey(_MADE.key.config, counting)}, _LIMIT)
+            answers = [reader.read(stream[:end]) for end in range(1, len(stream) + 1)]
             self.assertEqual(answers[:-1], [None] * (len(stream) - 1))
             assert answers[-1] is not None
             self.assertEqual(answers[-1].stream, _read(stream).stream)
@@ -85,10 +85,10 @@ class OpeningTest(SynchronousTestCase):
         large = extension(0x1A1A, bytes(20_000))
         encoded = inner(server_name(HIDDEN), INNER, versions(0x0304), outer_extensions(0x1A1A))
         stream = records(Sealer(_MADE).hello(encoded, more=(large,)))
-        unsealed = _read(stream)
-        self.assertEqual(unsealed.facts["ech"], "inner")
-        self.assertEqual(unsealed.stream[3:5], (1 << 14).to_bytes(2, "big"))
-        reader = parse_client_hello(unsealed.stream, None)
+        hello = _read(stream)
+        self.assertEqual(hello.facts["ech"], "inner")
+        self.assertEqual(hello.stream[3:5], (1 << 14).to_bytes(2, "big"))
+        reader = parse_client_hello(hello.stream, None)
         self.assertEqual((reader.sni, reader.malformed), (HIDDEN, False))
 
     def test_not_opened(self) -> None:
@@ -106,9 +106,9 @@ class OpeningTest(SynchronousTestCase):
             "not sealed for this": (records(Sealer(other).hello(inner())), _KEYS),
         }
         for why, (stream, keys) in unopened.items():
-            unsealed = _read(stream, keys)
-            self.assertEqual((why, unsealed.stream), (why, stream))
-            self.assertEqual((why, unsealed.facts), (why, {"ech": "outer"}))
+            hello = _read(stream, keys)
+            self.assertEqual((why, hello.stream), (why, stream))
+            self.assertEqual((why, hello.facts), (why, {"ech": "outer"}))
         for plain in (records(client_hello(server_name("a.example"))), b"SSH-2.0-x", b"\x16\3\1"):
             self.assertEqual((_read(plain).stream, _read(plain).facts), (plain, {}))
 
@@ -157,17 +157,17 @@ class OpeningTest(SynchronousTestCase):
             if not data:
                 return
         try:
-            unsealed = _read(bytes(data))
+            hello = _read(bytes(data))
         except IllegalHelloError:
             self.fail("only who has sealed it can make it illegal")
-        if unsealed.second is not None:
-            self.assertEqual(parse_client_hello(unsealed.stream, None).sni, HIDDEN)
+        if hello.second is not None:
+            self.assertEqual(parse_client_hello(hello.stream, None).sni, HIDDEN)
         else:
-            self.assertEqual(unsealed.stream, bytes(data))
+            self.assertEqual(hello.stream, bytes(data))
 
 
 class RetryTest(SynchronousTestCase):
-    def opened(self) -> tuple[Sealer, SecondHiddenHello]:
+    def opened(self) -> tuple[Sealer, SecondInnerHello]:
         sealer = Sealer(_MADE)
         return sealer, open_hello(sealer.hello(inner()), _KEYS)[1]
 

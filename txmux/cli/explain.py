@@ -37,7 +37,7 @@ from txmux.rules.model import (
     Silence,
     TlsEnd,
 )
-from txmux.rules.model.route import takes_hidden
+from txmux.rules.model.route import can_forward_inner_hello
 from txmux.rules.problems import did_you_mean
 from txmux.rules.reading.conflicts import comes_to
 from txmux.rules.reading.parser import load
@@ -386,7 +386,7 @@ def _trace(
     if sample.datagrams is not None:
         return Trace(listener, explained(sample.datagrams))
     if keys is not None and end is None:
-        verdicts = _unhidden(keys, listener, sample.data, explained)
+        verdicts = _by_inner_hello(keys, listener, sample.data, explained)
     else:
         verdicts = explained(sample.data)
     verdicts = _unread(listener, routes, sample.data, verdicts)
@@ -433,19 +433,21 @@ def _inside(listener: Listener, end: Route) -> Listener:
     )
 
 
-def _unhidden(
+def _by_inner_hello(
     keys: EchKeys, listener: Listener, data: bytes, explained: Callable[[bytes], Explanation[Any]]
 ) -> Explanation[Any]:
-    """Return what decides by the hidden hello, if there is one that opens."""
-    unsealed = keys.unsealing(listener.peek_limit).read(data, last=True)
-    assert unsealed is not None  # noqa: S101 - it is the last
-    found, facts = explained(unsealed.stream), {**unsealed.facts}
-    if unsealed.illegal is not None:
+    """Return what decides by the inner hello, if there is one that opens."""
+    inner = keys.reader(listener.peek_limit).read(data, last=True)
+    assert inner is not None  # noqa: S101 - it is the last
+    found, facts = explained(inner.stream), {**inner.facts}
+    if inner.illegal is not None:
         return attrs.evolve(found, decided_at=len(data), decision=Decision(None, facts))
-    if unsealed.second is not None and not takes_hidden(found.decision.route, listener.default):
+    if inner.second is not None and not can_forward_inner_hello(
+        found.decision.route, listener.default
+    ):
         found, facts = explained(data), {"ech": "outer"}
-    elif unsealed.second is not None:  # at the end of the hello that came
-        found = attrs.evolve(found, decided_at=len(data) - len(unsealed.stream) + unsealed.end)
+    elif inner.second is not None:  # at the end of the hello that came
+        found = attrs.evolve(found, decided_at=len(data) - len(inner.stream) + inner.end)
     decision = attrs.evolve(found.decision, facts={**facts, **found.decision.facts})
     return attrs.evolve(found, decision=decision)
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from txmux.telemetry.counting.counter_groups import ServerCounts
     from txmux.telemetry.reasons import AbortReason
     from txmux.telemetry.record import ConnectionRecord, ConnectionState
-    from txmux.wire.ech import Unsealed
+    from txmux.wire.ech import InnerHello
     from txmux.wire.proxyprotocol.header import Address, Tlv
     from txmux.wire.starttls.dialogue import ClientDialogue
     from txmux.wire.tunnel.dialogue import TunnelDialogue
@@ -66,7 +66,7 @@ class Client(Protocol):
     agreed_tls: AgreedTLS | None = None  # of the client's TLS, if it was terminated here
     tunnel: TunnelDialogue | None = None  # that it has asked for
     opens_tunnels: bool = False  # whether a route for CONNECT would take it, and none has
-    ech: Unsealed | None = None  # the hidden hello, which has taken the place of the one that came
+    ech: InnerHello | None = None  # the inner hello, if it has taken the place of the outer one
     is_request_cut: bool = False  # whether it was decided while a request for TLS could still come
     goes_by_hello: bool = False  # whether its routes look into hellos, and it may send one
     decided_in: RuleLayer  # where that was decided, if they do …

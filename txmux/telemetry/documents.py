@@ -277,8 +277,8 @@ class WorkerDocument(TypedDict):
     undecided: NotRequired[Annotated[int, _COUNT]]
     older: NotRequired[Annotated[int, Column("older rules", kind="count")]]
 
-EchKey = TypedDict("EchKey", {"id": int, "public_name": str, "written": float})
-Ech = TypedDict("Ech", {"keys": list[EchKey], "opened": int, "unopened": int})
+EchKeyDocument = TypedDict("EchKeyDocument", {"id": int, "public_name": str, "written": float})
+Ech = TypedDict("Ech", {"keys": list[EchKeyDocument], "opened": int, "unopened": int})
 
 class ListenerDocument(TypedDict):
     """A listener, in ``/api/status``."""

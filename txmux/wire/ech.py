@@ -1,4 +1,4 @@
-"""Encrypted ClientHello in split mode (RFC 9849): the hidden hello is opened here, and TLS ends at the server that it is for."""
+"""Encrypted ClientHello in split mode (RFC 9849): the inner hello is opened here, and TLS ends at the server that it is for."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ class Config:
 
 
 @attrs.frozen
-class Key:
-    """A configuration that hellos can be opened by."""
+class EchKey:
+    """A configuration with its private key, which opens hellos."""
 
     config: Config
     private: X25519PrivateKey
@@ -172,12 +172,12 @@ def _refused(alert: int, why: str) -> Iterator[None]:
         raise IllegalHelloError(alert, why) from None
 
 
-class SecondHiddenHello(SecondHello):
-    """Opens the hello that a HelloRetryRequest asks for (section 7.1.1), with the hidden one in the place of the other.
+class SecondInnerHello(SecondHello):
+    """Opens the hello that a HelloRetryRequest asks for (section 7.1.1), and puts the inner one in its place.
 
     Args:
         first: The first hello as it came.
-        inner: The one that was hidden in it.
+        inner: The inner hello of that.
         key: What the first one was encrypted by: KDF, AEAD, and number of the configuration.
         context: The messages of the client.
     """
@@ -214,8 +214,8 @@ class SecondHiddenHello(SecondHello):
         return records(inner, stream[1:3]) + stream[end:]
 
 
-def open_hello(message: bytes, keys: Mapping[int, Key]) -> tuple[bytes, SecondHiddenHello]:
-    """Return the hello that is hidden in another one. There is at most one key exchange.
+def open_hello(message: bytes, keys: Mapping[int, EchKey]) -> tuple[bytes, SecondInnerHello]:
+    """Return the inner hello of an outer one. There is at most one key exchange.
 
     Args:
         message: The whole ClientHello that came.
@@ -223,7 +223,7 @@ def open_hello(message: bytes, keys: Mapping[int, Key]) -> tuple[bytes, SecondHi
 
     Raises:
         MalformedError, ShortError: None of the keys opens it.
-        IllegalHelloError: What was hidden is not legal.
+        IllegalHelloError: The inner hello is not legal.
     """
     outer = _outer(message)
     key = keys.get(outer.key[2])
@@ -233,7 +233,7 @@ def open_hello(message: bytes, keys: Mapping[int, Key]) -> tuple[bytes, SecondHi
     context = Context(shared, b"tls ech\0" + key.config.raw, outer.key[1])
     encoded = context.open(outer.payload, outer.associated)
     inner = _restored(encoded, outer.hello)
-    return inner, SecondHiddenHello(read_hello(message), read_hello(inner), outer.key, context)
+    return inner, SecondInnerHello(read_hello(message), read_hello(inner), outer.key, context)
 
 
 @_refused(ILLEGAL_PARAMETER, "the hidden hello is not legal")
@@ -273,31 +273,31 @@ def _referenced(references: bytes, outer: _Hello) -> dict[int, bytes]:
 
 
 @attrs.frozen
-class Unsealed:
-    """What is in a stream that may begin with a hidden hello.
+class InnerHello:
+    """The start of a client's stream, and its inner hello if a key has opened one.
 
     Attributes:
         received: The stream as it came.
-        stream: The same with the hidden hello in the place of the other, if that was opened.
-        end: Where the hidden hello ends in that.
+        stream: The same with the inner hello in the place of the outer one, if that was opened.
+        end: Where the inner hello ends in that.
         facts: For the access log.
         second: Opens a second one; ``None`` if nothing was opened.
-        illegal: What is wrong with what was hidden.
+        illegal: What is wrong with the inner hello.
     """
 
     received: bytes
     stream: bytes
     facts: Mapping[str, str]
-    second: SecondHiddenHello | None = None
+    second: SecondInnerHello | None = None
     illegal: IllegalHelloError | None = None
     end: int = 0
 
-    def unopened(self, stream: bytes) -> bytes:
-        """Return what has come of a stream that has grown since."""
+    def as_received(self, stream: bytes) -> bytes:
+        """Return a stream that has grown since, with the hello as it came."""
         return self.received + stream[len(self.stream) :]
 
 
-class Unsealing:
+class EchReader:
     """Opens the hello that a stream begins with, once that is whole, so that nothing depends on how the network cut it.
 
     Args:
@@ -305,26 +305,26 @@ class Unsealing:
         limit: The most bytes that are looked at.
     """
 
-    def __init__(self, keys: Mapping[int, Key], limit: int) -> None:
+    def __init__(self, keys: Mapping[int, EchKey], limit: int) -> None:
         self._keys, self._limit = keys, limit
         self._hello: HelloReader | None = None
 
-    def read(self, data: bytes, *, last: bool = False) -> Unsealed | None:
+    def read(self, data: bytes, *, last: bool = False) -> InnerHello | None:
         """Look at all bytes so far; ``None`` if more are needed, which with `last` will not come."""
         self._hello = hello = parse_client_hello(data[: self._limit], self._hello)
         if not hello.hello or not hello.ech:
             is_over = hello.hello or hello.malformed or last or len(data) >= self._limit
-            return Unsealed(data, data, {}) if is_over else None
+            return InnerHello(data, data, {}) if is_over else None
         facts = {"ech": "inner", "outer_sni": printable(hello.sni or "")}
         try:
             message, end = take_hello(data)
             inner, second = open_hello(message, self._keys)
         except IllegalHelloError as illegal:
-            return Unsealed(data, data, {**facts, "tls_error": str(illegal)}, illegal=illegal)
+            return InnerHello(data, data, {**facts, "tls_error": str(illegal)}, illegal=illegal)
         except (MalformedError, ShortError):
-            return Unsealed(data, data, {"ech": "outer"})
-        hidden = records(inner, data[1:3])
-        return Unsealed(data, hidden + data[end:], facts, second, end=len(hidden))
+            return InnerHello(data, data, {"ech": "outer"})
+        opened = records(inner, data[1:3])
+        return InnerHello(data, opened + data[end:], facts, second, end=len(opened))
 
 
 def _number(number: int) -> bytes:

@@ -79,7 +79,7 @@ class SecondHello:
         length: The number of bytes so far.
         rest: What is not passed on yet.
         is_over: Whether all that follows is passed on as it comes.
-        is_opened: Whether a hidden hello has come in it.
+        is_opened: Whether it had an inner hello.
     """
 
     _first: ClientHello | None

@@ -12,7 +12,7 @@ from tests.support.ech import HIDDEN, INNER, MadeKey, Sealer, inner, outer_exten
 from tests.wire.hello_builder import records, server_name, versions
 from txmux.wire.client_hello import parse_client_hello
 from txmux.wire.cursor import IllegalHelloError
-from txmux.wire.ech import Key, Unsealed, Unsealing, open_hello
+from txmux.wire.ech import EchKey, EchReader, InnerHello, open_hello
 
 _MADE = MadeKey(secret=b"k" * 32)
 _LIMIT = 4096
@@ -31,20 +31,20 @@ class _Counted:
         return _MADE.private.public_key()
 
 
-def _unsealed(data: bytes, cuts: list[int]) -> Unsealed | str:
+def _read(data: bytes, cuts: list[int]) -> InnerHello | str:
     private: Any = _Counted()
-    unsealing = Unsealing({_MADE.key.config.id: Key(_MADE.key.config, private)}, _LIMIT)
+    reader = EchReader({_MADE.key.config.id: EchKey(_MADE.key.config, private)}, _LIMIT)
     found = None
     try:
         for length in cuts:
-            found = found or unsealing.read(data[:length])
-        found = found or unsealing.read(data, last=True)
+            found = found or reader.read(data[:length])
+        found = found or reader.read(data, last=True)
     except IllegalHelloError as illegal:
         return str(illegal)
     see(private.exchanges <= 1, "a hello costs one exchange", private.exchanges)
     assert found is not None
     # What came after the decision stays behind it.
-    return Unsealed(data, found.stream + data[len(found.received) :], found.facts, end=found.end)
+    return InnerHello(data, found.stream + data[len(found.received) :], found.facts, end=found.end)
 
 
 def _check(data: bytes) -> None:
@@ -61,9 +61,9 @@ def _check(data: bytes) -> None:
                 see(illegal.alert, "an alert")
     else:
         stream = data[1:]
-    whole = _unsealed(stream, [])
+    whole = _read(stream, [])
     for cuts in cuttings(stream):
-        see(_unsealed(stream, cuts) == whole, "the cut decides", cuts)
+        see(_read(stream, cuts) == whole, "the cut decides", cuts)
     if isinstance(whole, str):
         see(data[0] & 1, "only who has the key can be wrong inside")
     elif whole.facts.get("ech") == "inner":

@@ -35,9 +35,9 @@ class EchCase(SynchronousTestCase):
         return path
 
     def opens(self, keys: EchKeys, made: MadeKey) -> bool:
-        unsealed = keys.unsealing(9999).read(records(Sealer(made).hello(inner())))
-        assert unsealed is not None
-        return unsealed.second is not None
+        hello = keys.reader(9999).read(records(Sealer(made).hello(inner())))
+        assert hello is not None
+        return hello.second is not None
 
 
 class KeysTest(EchCase):

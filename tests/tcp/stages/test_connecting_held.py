@@ -196,7 +196,7 @@ class HeldTests(MuxTestCase):
         hidden = await self.connect(port, bytes(2**23))
         await self.waiting(1)
         connection = self.only()
-        await self.until_so(connection.transport.may_hide_end)
+        await self.until_so(connection.transport.may_have_unread_fin)
         await self.connect(port, bytes(2048))
         await self.waiting(2)
         self.time.advance(29.0)

@@ -21,7 +21,7 @@ _MOST = 2**15  # bytes of the second hello, and of what comes before it
     IHalfCloseableProtocol
 )  # without it, `ProtocolWrapper` states what the transport below provides
 class ClientTLSTransport(TLSTransport):
-    """Checks the hello that follows a HelloRetryRequest of OpenSSL's, and opens one that is hidden (RFC 9849).
+    """Checks the hello that follows a HelloRetryRequest of OpenSSL's, and opens an inner one (RFC 9849).
 
     Args:
         hello: The hello by which the client was routed.
@@ -62,5 +62,5 @@ class ClientTLSTransport(TLSTransport):
 
     @property
     def is_opened_again(self) -> bool:
-        """Whether it has got a second hidden hello."""
+        """Whether it has got a second inner hello."""
         return self._second.is_opened

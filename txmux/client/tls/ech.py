@@ -18,7 +18,7 @@ from txmux.files import names_in, read_bytes, state_at
 from txmux.net.tls.errors import TLSFileError
 from txmux.rules.model.listener import is_ech_file
 from txmux.wire.cursor import MalformedError
-from txmux.wire.ech import Key, Unsealing, read_configs
+from txmux.wire.ech import EchKey, EchReader, read_configs
 
 KEY = "ech_keys"
 HOST_NAME = re.compile(
@@ -41,7 +41,7 @@ class KeyFile:
 
     path: Path
     made: float
-    keys: tuple[Key, ...]
+    keys: tuple[EchKey, ...]
     configs: str
 
 
@@ -69,7 +69,7 @@ def read_key_file(path: Path) -> KeyFile:
     except (binascii.Error, MalformedError):
         raise _wrong(path, "the ECHCONFIG is damaged", line) from None
     public = private.public_key().public_bytes_raw()
-    keys = tuple(Key(config, private) for config in configs if config.public_key == public)
+    keys = tuple(EchKey(config, private) for config in configs if config.public_key == public)
     if not keys:
         raise _wrong(path, "the ECHCONFIG has no configuration for the private key", line)
     for name in (key.config.public_name for key in keys):
@@ -151,7 +151,7 @@ class EchKeys(WatchedFiles):
     ) -> None:
         self._path = path
         super().__init__(seconds, is_quiet=is_quiet)
-        self._by_id: Mapping[int, Key] = {}
+        self._by_id: Mapping[int, EchKey] = {}
         self.files: list[KeyFile] = []
         try:
             self._take(read_key_files(path))
@@ -160,10 +160,10 @@ class EchKeys(WatchedFiles):
                 raise
             self.trouble = str(problem)
 
-    def unsealing(self, limit: int) -> Unsealing:
-        """Begin to look into a client's first bytes, by the keys of now."""
+    def reader(self, limit: int) -> EchReader:
+        """Return a reader of a client's first bytes, with the current keys."""
         self.look()
-        return Unsealing(self._by_id, limit)
+        return EchReader(self._by_id, limit)
 
     def shown(self) -> list[tuple[int, str, float]]:
         """Return the number and the public name of each key, and when it was written, the published one first."""

@@ -136,9 +136,9 @@ class Termination:
         return SSL.Connection(self.store.context(protocol.name), None)
 
     def make_transport(
-        self, protocol: Any, hello: ClientHello | None, hidden: SecondHello | None = None
+        self, protocol: Any, hello: ClientHello | None, second: SecondHello | None = None
     ) -> ClientTLSTransport:
-        return ClientTLSTransport(self.factory, protocol, hello, hidden or SecondHello(hello))
+        return ClientTLSTransport(self.factory, protocol, hello, second or SecondHello(hello))
 
     @staticmethod
     def agreed(transport: ClientTLSTransport) -> AgreedTLS:

@@ -270,7 +270,7 @@ class SocketTransport(tcp.Connection):
             for _, events in self._poll(self._events):
                 self._ready(events)
 
-    def may_hide_end(self) -> bool:
+    def may_have_unread_fin(self) -> bool:
         """Return whether the peer may have closed unnoticed: a FIN cannot arrive while unread bytes fill the receive buffer."""
         if self._family not in _TCP or not self.connected or self._poll(FINISHED):
             return False

@@ -21,7 +21,7 @@ from txmux.rules.model import (
     TlsEnd,
 )
 from txmux.rules.model.backend import backends_of
-from txmux.rules.model.route import takes_hidden
+from txmux.rules.model.route import can_forward_inner_hello
 from txmux.rules.problems import Problem, joined
 from txmux.rules.reading.route import dns_patterns
 from txmux.rules.reading.service import address_of, is_by_tcp
@@ -293,13 +293,17 @@ def token_as_path(rules: Rules) -> Iterator[Problem]:
             yield section.problem(message, "admin_token")
 
 
-def unhidden_names(rules: Rules) -> Iterator[Problem]:
-    """Find routes to which no hidden hello can go."""
+def inner_hello_warnings(rules: Rules) -> Iterator[Problem]:
+    """Find routes to which no inner hello can be forwarded."""
     for listener in rules.listeners:
         if listener.ech_keys is None:
             continue
         for route, number, line in lines_of(rules.routes_of(listener)):
-            if line.name == "tls" and not line.negated and not takes_hidden(route, Refusal.CLOSE):
+            if (
+                line.name == "tls"
+                and not line.negated
+                and not can_forward_inner_hello(route, Refusal.CLOSE)
+            ):
                 message = f"hellos in which [listen {listener.name}] finds such a name hidden go by their outer name, since the socket is handed over, or OpenSSL is older than 4 here; do not hide it"
                 yield route.section.problem(message, "match", number)
 
@@ -309,6 +313,6 @@ def _is_loopback(host: str) -> bool:
 
 
 FINDERS = (
-    admin_reachable, metrics_without_extra, unhidden_names, open_proxies, nameless, other_names,
+    admin_reachable, metrics_without_extra, inner_hello_warnings, open_proxies, nameless, other_names,
     free_ports, wrong_users, proxy_listeners, tls_ends, never_behind_starttls,
 )  # fmt: skip

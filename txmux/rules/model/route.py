@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 WEEK = frozenset(range(7))
 MIDNIGHT = 24 * 60
 
-_ACCEPTS_HIDDEN = 0x4000_0000
-"""The first version of OpenSSL that shows a client that it has seen the mark of a hidden hello (RFC 9849, section 7.2)."""
+_CONFIRMS_INNER_HELLO = 0x4000_0000
+"""The first version of OpenSSL that confirms an inner hello to its client (RFC 9849, section 7.2)."""
 
 
 @attrs.frozen
@@ -188,10 +188,10 @@ class Route:
         return self if lines == self.alternatives else attrs.evolve(self, alternatives=lines)
 
 
-def takes_hidden(route: Route | None, default: Outcome) -> bool:
-    """Return whether a client's hidden hello can be sent on, by a route or to the default: not with the socket, nor to an older OpenSSL here."""
+def can_forward_inner_hello(route: Route | None, default: Outcome) -> bool:
+    """Return whether an inner hello can be forwarded by a route, or to the default: not with the socket, nor to an older OpenSSL here."""
     if route is not None and route.terminate_tls is not None:
         from OpenSSL import SSL  # noqa: PLC0415 - it takes a while
 
-        return SSL.OPENSSL_VERSION_NUMBER >= _ACCEPTS_HIDDEN
+        return SSL.OPENSSL_VERSION_NUMBER >= _CONFIRMS_INNER_HELLO
     return not isinstance(default if route is None else route.outcome, (Handover, InProcess))

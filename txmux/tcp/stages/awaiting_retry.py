@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 class AwaitingRetry(Stage):
     """Sends the hello, and waits until the answer is no HelloRetryRequest, or the second hello asks for the same (RFC 8446, 4.1.2).
 
-    What the client sends meanwhile is held, and what the server says is passed on; a hidden second hello is opened (RFC 9849, section
+    What the client sends meanwhile is held, and what the server says is passed on; a second inner hello is opened (RFC 9849, section
     7.1.1).
 
     Args:
@@ -52,9 +52,9 @@ class AwaitingRetry(Stage):
     @override
     def begin(self) -> Outcome | None:
         client, server, counts = self._client, self._server, self._member.counts
-        unsealed, client.ech = client.ech, None
-        if unsealed is not None and unsealed.second is not None:
-            self._second, end = unsealed.second, unsealed.end
+        inner, client.ech = client.ech, None
+        if inner is not None and inner.second is not None:
+            self._second, end = inner.second, inner.end
         else:
             try:
                 message, end = take_hello(self._sent or client.received)

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 _WITH_PORT = IPv4Address, IPv6Address
 
-_HIDDEN_END_CHECK = 30.0  # seconds between checks whether a paused client may have left unnoticed
+_UNREAD_FIN_CHECK = 30.0  # seconds between checks whether a paused client may have left unnoticed
 
 _log = Logger()  # of the module: an event must not keep a connection's objects alive
 
@@ -202,7 +202,7 @@ class Connecting(Stage):
             self._paused = True
             if not self._watch_for_reset():
                 client.transport.pauseProducing()
-            self.wait(_HIDDEN_END_CHECK, self._check_for_hidden_end)
+            self.wait(_UNREAD_FIN_CHECK, self._check_for_unread_fin)
 
     @override
     def on_finished(self) -> None:
@@ -221,12 +221,12 @@ class Connecting(Stage):
             watch_for_reset()
         return watch_for_reset is not None
 
-    def _check_for_hidden_end(self) -> Outcome | None:
+    def _check_for_unread_fin(self) -> Outcome | None:
         # Such a client gives up its place among the held ones, which others may need.
-        may_hide_end = getattr(self._client.transport, "may_hide_end", None)
-        if self._held is not None and may_hide_end is not None and may_hide_end():
+        may_have_unread_fin = getattr(self._client.transport, "may_have_unread_fin", None)
+        if self._held is not None and may_have_unread_fin is not None and may_have_unread_fin():
             return Routed(self._upstream.fallback, self._upstream.pool.line.cause)
-        self.wait(_HIDDEN_END_CHECK, self._check_for_hidden_end)
+        self.wait(_UNREAD_FIN_CHECK, self._check_for_unread_fin)
         return None
 
     def _connected(self, server: ProxyClient, member: Member) -> None:

@@ -123,8 +123,8 @@ class Handshaking(Stage):
         settings = client.configuration.settings
         self.wait(settings.detect_timeout, self._on_timeout)
         hello = None if self._reader is None else self._reader.hello
-        hidden, client.ech = client.ech, None
-        second = None if hidden is None else hidden.second
+        inner, client.ech = client.ech, None
+        second = None if inner is None else inner.second
         self._tls = tls = self._termination.make_transport(self, hello, second)
         tls.strict = settings.tls_strict
         if isinstance(below, ProtocolWrapper):

@@ -13,13 +13,13 @@ from txmux.detection.detector import Decision
 from txmux.interfaces import Exchange
 from txmux.net.sockets.transport import SocketTransport
 from txmux.rules.model import Refusal
-from txmux.rules.model.route import takes_hidden
+from txmux.rules.model.route import can_forward_inner_hello
 from txmux.tcp.stage import Stage
 from txmux.tcp.transitions import Detected, Outcome, Routed, TurnedAway
 
 if TYPE_CHECKING:
     from txmux.telemetry.record import ConnectionState
-    from txmux.wire.ech import Unsealed, Unsealing
+    from txmux.wire.ech import EchReader, InnerHello
 
 _CLOSE = Silent(Refusal.CLOSE)  # the destination of silent clients if the rules do not say
 
@@ -36,7 +36,7 @@ class Peeking(Stage):
     _answers = 0  # given to the client
     _since = 0.0  # in milliseconds after the client was accepted
     _has_own_time = False  # while the client is silent
-    _unsealing: Unsealing | None = None  # until the hello is whole
+    _ech_reader: EchReader | None = None  # until the hello is whole
 
     @override
     def begin(self) -> Outcome | None:
@@ -49,7 +49,7 @@ class Peeking(Stage):
         self._detection = detection = self.start_detection(layer, host)
         ech = client.configuration.ech
         if ech is not None and layer is client.configuration.top:
-            self._unsealing = ech.unsealing(client.configuration.settings.peek_limit)
+            self._ech_reader = ech.reader(client.configuration.settings.peek_limit)
         self._silent = silent = layer.silent_for(host) or _CLOSE
         can_decide = layer.detector.takes_any_client or detection.can_decide()
         if silent is _CLOSE and not can_decide:
@@ -97,31 +97,31 @@ class Peeking(Stage):
             usual = self._client.configuration.settings.detect_timeout
             if usual > self._passed():
                 self._wait_until(usual)
-        if self._unsealing is not None:
-            outcome = self._unseal()
-            if outcome is not None or self._unsealing is not None:
+        if self._ech_reader is not None:
+            outcome = self._read_ech()
+            if outcome is not None or self._ech_reader is not None:
                 return outcome
         decision = self._detection.feed(self._client.received)
         if self._detection.answered:
             self._answer(self._detection.answered)
         return None if decision is None else self._decided(decision)
 
-    def _unseal(self, *, last: bool = False) -> Outcome | None:
-        """Put a hidden hello in the place of the one that came, as soon as that is whole."""
-        client, unsealing = self._client, self._unsealing
-        assert unsealing is not None  # noqa: S101 - it has been checked
-        unsealed = unsealing.read(client.received, last=last)
-        if unsealed is not None:
-            self._unsealing = None
-            if unsealed.facts:
-                client.record.facts = {**client.record.facts, **unsealed.facts}
-                opened = unsealed.facts["ech"] == "inner"
+    def _read_ech(self, *, last: bool = False) -> Outcome | None:
+        """Put an inner hello in the place of the outer one, as soon as that is whole."""
+        client, reader = self._client, self._ech_reader
+        assert reader is not None  # noqa: S101 - it has been checked
+        inner = reader.read(client.received, last=last)
+        if inner is not None:
+            self._ech_reader = None
+            if inner.facts:
+                client.record.facts = {**client.record.facts, **inner.facts}
+                opened = inner.facts["ech"] == "inner"
                 client.configuration.counts.hidden_hello(opened=opened)
-            if unsealed.illegal is not None:
-                self.send(unsealed.illegal.alert)
+            if inner.illegal is not None:
+                self.send(inner.illegal.alert)
                 return TurnedAway(Refusal.CLOSE, "tls-failed")
-            if unsealed.second is not None:
-                client.ech, client.received = unsealed, unsealed.stream
+            if inner.second is not None:
+                client.ech, client.received = inner, inner.stream
         return None
 
     def _answer(self, answered: tuple[Exchange, ...]) -> None:
@@ -143,8 +143,8 @@ class Peeking(Stage):
 
     def _finish(self) -> Outcome | None:
         decision = None
-        if self._unsealing is not None:
-            self._unseal(last=True)
+        if self._ech_reader is not None:
+            self._read_ech(last=True)
             decision = self._detection.feed(self._client.received)
         client, layer = self._client, self.layer
         client.is_request_cut = (
@@ -156,10 +156,10 @@ class Peeking(Stage):
         # If it goes by the outer name, that may not have decided, either.
         return decided or self._decided(self._detection.finish())
 
-    def _go_by_outer_name(self, unsealed: Unsealed) -> Outcome | None:
-        """Take the hello as it came, since what the hidden name leads to could not show its client that it has seen that."""
+    def _go_by_outer_name(self, inner: InnerHello) -> Outcome | None:
+        """Take the outer hello, since the inner name leads to what cannot confirm to the client that it has seen that."""
         client = self._client
-        client.ech, client.received = None, unsealed.unopened(client.received)
+        client.ech, client.received = None, inner.as_received(client.received)
         client.record.facts = {**client.record.facts, "ech": "outer"}
         address = client.address
         self._detection = self.start_detection(self.layer, address.host if address else None)
@@ -167,7 +167,7 @@ class Peeking(Stage):
 
     def _decided(self, decision: Decision[CompiledRoute]) -> Outcome | None:
         client = self._client
-        if client.ech is not None and not takes_hidden(
+        if client.ech is not None and not can_forward_inner_hello(
             decision.route, client.configuration.settings.default
         ):
             return self._go_by_outer_name(client.ech)
