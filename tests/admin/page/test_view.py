@@ -308,7 +308,11 @@ class PartTests(SynchronousTestCase):
         }
 
         def lines(**query: str) -> list[int]:
-            return [line.number for file in self.view(query, **parts).rules for line in file.lines]
+            return [
+                line.number
+                for file in self.view(query, **parts).snapshot.rules
+                for line in file.lines
+            ]
 
         self.assertEqual(lines(), [1, 2, 3, 4, 5, 6])
         self.assertEqual(lines(route="a"), [3, 4, 6])

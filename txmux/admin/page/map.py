@@ -398,12 +398,9 @@ class _Drawing:
             )
         is_well = health in _WELL
         colour: Health = "idle" if is_well and not flow.weight else health
-        self.lines.append(MapLine(path, self._thickness(flow.weight), colour))
-
-    def _thickness(self, weight: float) -> float:
-        if not weight or not self.most:
-            return 1
-        return round(1.2 + 7.8 * math.sqrt(weight / self.most), 1)
+        share = flow.weight / self.most if self.most else 0
+        width = round(1.2 + 7.8 * math.sqrt(share), 1) if share else 1
+        self.lines.append(MapLine(path, width, colour))
 
 
 def listener_flows(routes: Iterable[MapRoute]) -> dict[str, RouteFlow]:
@@ -415,13 +412,7 @@ def listener_flows(routes: Iterable[MapRoute]) -> dict[str, RouteFlow]:
     return flows
 
 
-def map_routes(
-    routes: Iterable[Mapping[str, Any]], traffic: Mapping[str, Mapping[str, float]]
-) -> list[MapRoute]:
-    return [_map_route(route, traffic.get(route["name"], {})) for route in routes]
-
-
-def _map_route(route: Mapping[str, Any], traffic: Mapping[str, float]) -> MapRoute:
+def map_route(route: Mapping[str, Any], traffic: Mapping[str, float]) -> MapRoute:
     return MapRoute(
         route["name"],
         route.get("under") or (),

@@ -17,6 +17,7 @@ from txmux.telemetry.documents import CONNECTIONS, SERVERS
 from txmux.telemetry.formatting import count, milliseconds, plural, rate
 from txmux.telemetry.presentation import (
     PAGE,
+    Column,
     Health,
     Row,
     Table,
@@ -124,12 +125,13 @@ def page_table(
 ) -> PageTable:
     """Show rows of the API, with their links and menus. Columns that may be left out are, if they are empty."""
     part = table.title
-    parameter, field, anchor = _LINKS.get(part, ("", "", ""))
+    changed, field, anchor = _LINKS.get(part, ({}, "", ""))
     menu_of = _MENUS.get(part, lambda _: ())
 
     def row_of(item: Row) -> TableRow:
         value = str(item.get(field) or "")
-        link = query.link(**{parameter: value, "after": ""}) + anchor if value else ""
+        values = {name: text.format(value) for name, text in changed.items()}
+        link = query.link(**values) + anchor if value else ""
         return TableRow(table.cells(item, PAGE, now), table.health(item), link, menu_of(item))
 
     body = fold(items, row_of, lambda row: " ".join(row.cells), query, part, most)
@@ -139,9 +141,20 @@ def page_table(
         if not column.goes or any(row.cells[at] not in {"", "-"} for row in body.rows)
     ]
     rows = [attrs.evolve(row, cells=[row.cells[at] for at in shown]) for row in body.rows]
-    titles = [table.columns[at] for at in shown]
-    columns = [PageColumn(column.title, column.is_number) for column in titles]
+    titles = (table.columns[at] for at in shown)
+    columns = [_column(column, query, is_sorted=part == "connections") for column in titles]
     return PageTable(columns, attrs.evolve(body, rows=rows))
+
+
+def _column(column: Column, query: PageQuery, *, is_sorted: bool) -> PageColumn:
+    """A second click on a column turns its order around."""
+    if not is_sorted:
+        return PageColumn(column.title, column.is_number)
+    key, chosen = column.field, query["sort"]
+    now = {key: "ascending", f"-{key}": "descending"}.get(chosen, "")
+    first, other = (f"-{key}", key) if column.is_number else (key, f"-{key}")
+    link = query.link(sort=other if chosen == first else first, after="")
+    return PageColumn(column.title, column.is_number, f"{link}#connections", now)
 
 
 def _path(*parts: str) -> str:
@@ -178,18 +191,26 @@ def _listener_menu(listener: Row) -> list[Action]:
     return [Action(label, _path("listeners", name), {"accepting": is_paused}, question)]
 
 
+def connection_menu(connection: Row) -> list[Action]:
+    path = _path("connections", str(connection["id"]), "close")
+    end = Action("End it", path, question="End this connection?")
+    return [end, *_ban_menu(host_of(str(connection.get("client") or "")))]
+
+
 _MENUS: Mapping[str, Callable[[Row], Sequence[Action]]] = {
+    "connections": connection_menu,
     "clients": _client_menu,
     "bans": _lifting,
     "certificates": _renewal,
     "listeners": _listener_menu,
 }
-_LINKS = {
-    "clients": ("client", "source", "#connections"),
-    "listeners": ("listener", "name", "#connections"),
-    "ends": ("route", "route", ""),
+_LINKS: Mapping[str, tuple[Mapping[str, str], str, str]] = {
+    "connections": ({"connection": "{}"}, "id", "#connections"),
+    "clients": ({"client": "{}", "after": ""}, "source", "#connections"),
+    "listeners": ({"listener": "{}", "after": ""}, "name", "#connections"),
+    "ends": ({"route": "{}", "after": ""}, "route", ""),
 }
-"""By the part: the parameter of the page that a row sets, the field with its value, and the part that is shown."""
+"""By the part: the parameters of the page that a row sets, the field with the value, and the part that is shown."""
 
 
 def backends_of_route(routes: Iterable[Mapping[str, Any]], name: str) -> set[str]:
@@ -333,7 +354,7 @@ def _flow(server: Row) -> str:
 
 _CONNECTIONS = CONNECTIONS.only(
     "client", "listener", "route", "server", "state", "age", "idle", "in", "out"
-)
+)._replace(health=lambda _: None)
 
 
 def connections_table(connections: Sequence[Row], query: PageQuery, now: float) -> PageTable:
@@ -344,35 +365,7 @@ def connections_table(connections: Sequence[Row], query: PageQuery, now: float) 
         is_descending = query["sort"].startswith("-")
         connections = ordered(connections, column, is_descending=is_descending)
     shown = connections[: connections_shown(len(connections), query)]
-    rows = [_connection_row(connection, query, now) for connection in shown]
-    return PageTable(_sorting_columns(query), Folded(rows, len(rows), is_searched=False))
-
-
-def _sorting_columns(query: PageQuery) -> list[PageColumn]:
-    """A second click on a column turns its order around."""
-    chosen, columns = query["sort"], []
-    for column in _CONNECTIONS.columns:
-        key, is_number = column.field, column.is_number
-        now = {key: "ascending", f"-{key}": "descending"}.get(chosen, "")
-        first, other = (f"-{key}", key) if is_number else (key, f"-{key}")
-        link = query.link(sort=other if chosen == first else first, after="")
-        columns.append(PageColumn(column.title, is_number, f"{link}#connections", now))
-    return columns
-
-
-def _connection_row(connection: Row, query: PageQuery, now: float) -> TableRow:
-    identity, client = str(connection["id"]), str(connection.get("client") or "")
-    return TableRow(
-        _CONNECTIONS.cells(connection, PAGE, now),
-        link=f"{query.link(connection=identity)}#connections",
-        menu=connection_menu(identity, client),
-    )
-
-
-def connection_menu(identity: str, client: str) -> list[Action]:
-    path = _path("connections", identity, "close")
-    end = Action("End it", path, question="End this connection?")
-    return [end, *_ban_menu(host_of(client))]
+    return page_table(_CONNECTIONS, shown, query, now, len(shown))
 
 
 @attrs.frozen

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache, cached_property
 from operator import itemgetter
 from typing import Any
@@ -22,7 +22,7 @@ from txmux.admin.page.map import (
     chart,
     draw,
     listener_flows,
-    map_routes,
+    map_route,
 )
 from txmux.admin.page.query import PageQuery
 from txmux.admin.page.unrecognised import (
@@ -64,10 +64,7 @@ _ALL = (
 _OF_ROUTE = ("route", "servers", "ends", "connections", "map", "rules")
 _LED_TO = {"listener": "#connections", "backend": "#servers"}
 
-_TIMES, _ACTIVE = (
-    Column("times", "count", "count"),
-    Column("active", "active", "count"),
-)
+_TIMES, _ACTIVE = Column("times", "count", "count"), Column("active", "active", "count")
 _TRAFFIC = Column("traffic", "traffic", "byte rate")
 _LISTENERS = documents.LISTENERS._replace(columns=[*documents.LISTENERS.columns, _ACTIVE, _TRAFFIC])
 _ENDS = documents.ENDS._replace(
@@ -97,12 +94,12 @@ class View:
 
     @property
     def title(self) -> str:
-        about = self._status.get("rules_path", "")
+        about = self.status.get("rules_path", "")
         return f"txmux: {about}" if self.route is None else f"txmux: route {self.query['route']}"
 
     @property
     def about(self) -> str:
-        status = self._status
+        status = self.status
         since = duration(self.snapshot.now - status.get("started", self.snapshot.now))
         about = f"{status.get('version', '')}, process {status.get('pid', '')}, up {since}, {status.get('rules_path', '')}"
         return f"{about}, draining" if status.get("draining") else about
@@ -149,7 +146,7 @@ class View:
     def attention(self) -> list[dict[str, str]]:
         """What needs attention, the worst first."""
         missing = [{"level": "warning", "text": text} for text in self.snapshot.warnings]
-        found = [*self._status.get("attention", ()), *missing]
+        found = [*self.status.get("attention", ()), *missing]
         return [self._attention_item(item) for item in attention_items({"attention": found})]
 
     def _attention_item(self, item: Row) -> dict[str, str]:
@@ -178,7 +175,7 @@ class View:
 
     @property
     def figures(self) -> list[tuple[str, str]]:
-        status = self._status
+        status = self.status
         connections = status.get("connections", {})
         limit = connections.get("limit")
         most = f" of {count(limit)}" if limit else ""
@@ -189,32 +186,26 @@ class View:
             ("generation", str(status.get("generation", ""))),
         ]
 
-    def _table(
-        self, table: Table, items: Sequence[Row], most: int = tables.MOST_ROWS
-    ) -> tables.PageTable:
-        return tables.page_table(table, items, self.query, self.snapshot.now, most)
-
-    @property
-    def workers(self) -> tables.PageTable:
-        return self._table(documents.WORKERS, self._status.get("workers", ()))
+    def table(self, part: str) -> tables.PageTable:
+        table, rows_of, most = _TABLES[part]
+        return tables.page_table(table, [*rows_of(self)], self.query, self.snapshot.now, most)
 
     # Listeners and the map.
 
-    @property
-    def listeners(self) -> tables.PageTable:
-        flows, rows = self.snapshot.flows or listener_flows(self._map_routes), []
-        for row in self._status.get("listeners", ()):
+    def listeners(self) -> Iterator[Row]:
+        flows = self.snapshot.flows or listener_flows(self._map_routes)
+        for row in self.status.get("listeners", ()):
             flow = flows.get(row["name"], RouteFlow())
-            rows.append({**row, "active": flow.active, "traffic": flow.traffic})
-        return self._table(_LISTENERS, rows)
+            yield {**row, "active": flow.active, "traffic": flow.traffic}
 
     @cached_property
     def _map_routes(self) -> list[MapRoute]:
-        return map_routes(self.snapshot.routes, self.snapshot.traffic)
+        traffic = self.snapshot.traffic
+        return [map_route(route, traffic.get(route["name"], {})) for route in self.snapshot.routes]
 
     @property
     def map(self) -> Map:
-        listed = self._status.get("listeners", ())
+        listed = self.status.get("listeners", ())
         listeners = {row["name"]: listener_health(row) or "up" for row in listed}
         routes, chosen = self._map_routes, self.query["route"]
         if self.route is not None:
@@ -263,7 +254,7 @@ class View:
         if self.snapshot.is_cut:
             if self.query["sort"]:
                 return f"{count(shown)} of the first {count(total)} {what}, sorted; there are more."
-            active = self._status.get("connections", {}).get("active", 0)
+            active = self.status.get("connections", {}).get("active", 0)
             if active > total and not (self.query.filters or self.query["after"]):
                 return f"{count(shown)} of {count(active)} {what}."
             return f"The first {count(shown)} {what}; there are more."
@@ -297,7 +288,7 @@ class View:
             ],
             "explained": chosen.get("explained"),
             "is_live": True,
-            "menu": tables.connection_menu(chosen["id"], str(chosen.get("client") or "")),
+            "menu": tables.connection_menu(chosen),
         }
 
     # Ends.
@@ -312,7 +303,7 @@ class View:
         def text(row: dict[str, Any]) -> str:
             return "\n".join([*row["clients"], row["listener"], row["reason"], *row["lines"]])
 
-        alike = identical_clients(self._recent)
+        alike = identical_clients(self.recent())
         every = {bytes.fromhex(end["first"]) for end, *_ in alike}
         folded = tables.fold(alike, row_of, text, self.query, "unrecognised", _MOST_ENDS)
         for row in folded.rows:
@@ -320,30 +311,11 @@ class View:
             row["suggestion"] = matcher_of(data, row["over"]) or line_for(data, every - {data})
         return folded
 
-    @property
-    def ends(self) -> tables.PageTable:
-        """Other connections that did not end as they should, alike ones once, the last one first."""
-        return self._table(_ENDS, similar_ends(self._recent), _MOST_ENDS)
-
-    @property
-    def clients(self) -> tables.PageTable:
-        return self._table(documents.CLIENTS, self.snapshot.clients, _MOST_ENDS)
-
-    @property
-    def certificates(self) -> tables.PageTable:
-        return self._table(documents.CERTIFICATES, self.snapshot.certificates)
-
-    @property
-    def bans(self) -> tables.PageTable:
-        return self._table(documents.BANS, self.snapshot.bans, _MOST_ENDS)
-
-    @property
-    def _recent(self) -> list[Mapping[str, Any]]:
-        def fits(end: Mapping[str, Any]) -> bool:
+    def recent(self) -> Iterator[Mapping[str, Any]]:
+        for end in self.snapshot.recent:
             names = ("listener", "route", "backend", "server")
-            return self.query.fits(**{name: str(end.get(name) or "") for name in names})
-
-        return [*filter(fits, self.snapshot.recent)]
+            if self.query.fits(**{name: str(end.get(name) or "") for name in names}):
+                yield end
 
     # Servers and rules.
 
@@ -375,21 +347,8 @@ class View:
         return [(name, self.query.link(route=name)) for name in self.snapshot.routes_to(backend)]
 
     @property
-    def rules(self) -> Any:
-        return self.snapshot.rules
-
-    @property
-    def rules_are_searched(self) -> bool:
-        return bool(self.query["rules"]) or self.snapshot.has_long_rules
-
-    @property
-    def reload_ok(self) -> bool:
-        last = self._status.get("last_reload")
-        return not last or bool(last.get("ok"))
-
-    @property
     def reload_summary(self) -> str:
-        last = self._status.get("last_reload")
+        last = self.status.get("last_reload")
         if not last:
             return "Loaded at the start, not reloaded since."
         when = ago(self.snapshot.now, last.get("time"))
@@ -398,16 +357,21 @@ class View:
         return f"Reloaded {when}: {last.get('changes') or 'nothing changed'}."
 
     @property
-    def reload_errors(self) -> Sequence[str]:
-        return (self._status.get("last_reload") or {}).get("errors") or ()
-
-    @property
-    def listener_names(self) -> list[str]:
-        return [listener["name"] for listener in self._status.get("listeners", ())]
-
-    @property
-    def _status(self) -> Mapping[str, Any]:
+    def status(self) -> Mapping[str, Any]:
         return self.snapshot.status
+
+
+_TABLES: Mapping[str, tuple[Table, Callable[[View], Iterable[Row]], int]] = {
+    "workers": (documents.WORKERS, lambda view: view.status.get("workers", ()), tables.MOST_ROWS),
+    "ends": (_ENDS, lambda view: similar_ends(view.recent()), _MOST_ENDS),
+    "clients": (documents.CLIENTS, lambda view: view.snapshot.clients, _MOST_ENDS),
+    "listeners": (_LISTENERS, View.listeners, tables.MOST_ROWS),
+    "certificates": (
+        documents.CERTIFICATES, lambda view: view.snapshot.certificates, tables.MOST_ROWS,
+    ),
+    "bans": (documents.BANS, lambda view: view.snapshot.bans, _MOST_ENDS),
+}  # fmt: skip
+"""By its part of the page, a table, its rows, and of how many of them all are shown."""
 
 
 @attrs.frozen
