@@ -389,13 +389,13 @@ class OtherPageTests(PageTestCase):
                 self.assertIn(f"txmux.wire.{module}.{name}", shown, duty)
 
     def test_architecture(self) -> None:
-        """Each room of the package uses the rooms that the architecture lists, and no others."""
-        for room, (_, used) in _rows(_section(self.page, "The path of a connection")).items():
-            self.assert_told(_code(used), _used_by(room), f"the column *uses* of `{room}`")
+        """Each package uses the packages that the architecture lists, and no others."""
+        for package, (_, used) in _rows(_section(self.page, "The path of a connection")).items():
+            self.assert_told(_code(used), _used_by(package), f"the column *uses* of `{package}`")
 
 
-def _used_by(room: str) -> set[str]:
-    own = room.removeprefix("txmux.")
+def _used_by(package: str) -> set[str]:
+    own = package.removeprefix("txmux.")
     place = _ROOT / "txmux" / own
     used = set()
     for file in place.rglob("*.py") if place.is_dir() else [place.with_suffix(".py")]:

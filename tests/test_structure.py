@@ -1,4 +1,4 @@
-"""What stays pure in the house. Who may import whom stands in the architecture page, and `test_docs` compares."""
+"""What stays pure in the code. The architecture page says which package may import which, and `test_docs` compares."""
 
 import ast
 import functools
@@ -15,13 +15,13 @@ PACKAGE = Path(txmux.__file__).parent
 PURE = (
     "convert", "detection", "errors", "interfaces", "matchers", "rules", "tcp/answers.py", "wire",
 )  # fmt: skip
-"""Rooms, and single files of others, without sockets, clocks and reactors."""
+"""Packages, and single files of others, without sockets, clocks and reactors."""
 
 IMPURE_BUT = {
     "rules/reading/endpoints.py": "asks Twisted which kinds of endpoint there are",
     "rules/embedding.py": "tells a protocol factory by its interface",
 }
-"""Files in pure rooms that may name Twisted's interfaces, and why."""
+"""Files in pure packages that may name Twisted's interfaces, and why."""
 
 _VERBS = {"prepare", "commit"}
 _OTHERWISE = {
@@ -81,10 +81,10 @@ def imports() -> dict[str, set[str]]:
 
 
 class StructureTest(SynchronousTestCase):
-    def test_pure_rooms_know_no_reactor_socket_or_clock(self) -> None:
+    def test_pure_packages_know_no_reactor_socket_or_clock(self) -> None:
         impure = {"socket", "select", "time", "asyncio", "twisted.application"}
-        for room, path, code in modules():
-            if room not in PURE and str(path) not in PURE:
+        for package, path, code in modules():
+            if package not in PURE and str(path) not in PURE:
                 continue
             found = {name for name in imported(code) if name in impure}
             if str(path) not in IMPURE_BUT:
@@ -108,8 +108,8 @@ class StructureTest(SynchronousTestCase):
 
     def test_convert_is_an_extra(self) -> None:
         """Nothing but its own command needs `txmux.convert`, and that one only when it runs."""
-        for room, path, code in modules():
-            if room == "convert":
+        for package, path, code in modules():
+            if package == "convert":
                 continue
             names = {name for name in imported(code) if name.startswith("txmux.convert")}
             self.assertTrue(not names or str(path) == "cli/convert.py", path)
@@ -211,11 +211,11 @@ class DecidedTest(SynchronousTestCase):
         self.assertEqual(found, _DECIDED_IN)
 
     def test_no_name_is_read_again(self) -> None:
-        rooms = {"access", "backends", "client", "net", "serving", "tcp", "udp"}
+        packages = {"access", "backends", "client", "net", "serving", "tcp", "udp"}
         found = {
             str(path)
             for path, call in self.calls()
-            if path.parts[0] in rooms and _READERS & {*map(name_of, (call.func, *call.args))}
+            if path.parts[0] in packages and _READERS & {*map(name_of, (call.func, *call.args))}
         }
         self.assertEqual(found, {*_READ_AFTER})
 

@@ -1,4 +1,4 @@
-"""Bytes of a stranger at the TCP port of the endpoint ``admin``: answered by HTTP, the same however they come, and never let in."""
+"""Bytes of an unknown client at the TCP port of the endpoint ``admin``: answered by HTTP, the same however they come, and never let in."""
 
 from __future__ import annotations
 

@@ -109,8 +109,8 @@ def _apart(alternative: Alternative) -> ParsedLine:
 def _cases(
     name: str, options: dict[str, str], known: Mapping[str, Option], predicate: Predicate
 ) -> tuple[PatternCase, ...]:
-    room = type(predicate).__module__
-    own = room.startswith("txmux.matchers.") or (room.startswith("txmux.wire.") and not options)
+    module = type(predicate).__module__
+    own = module.startswith("txmux.matchers.") or (module.startswith("txmux.wire.") and not options)
     choices = [
         [(option, pattern) for pattern in _patterns(known[option], value)]
         for option, value in options.items()
