@@ -65,7 +65,7 @@ class GrowthTests(ServiceTestCase):
         self.fail("it takes too long")
 
     def _served(self) -> int:
-        return len(self.pool.line) + sum(member.connections for member in self.pool.members)
+        return len(self.pool.waiting) + sum(member.connections for member in self.pool.members)
 
     def _one_comes(self) -> None:
         served = self._served() + 1
@@ -82,15 +82,15 @@ class GrowthTests(ServiceTestCase):
 
     def _release(self) -> None:
         self.serving.apply_overrides({})
-        self._serve_until(lambda: not self.pool.line, 0.05)
+        self._serve_until(lambda: not self.pool.waiting, 0.05)
 
     def _work(self, action: Callable[[], object], count: int, *, held: bool) -> Any:
-        if self._served() > count or bool(self.pool.line) is not held:
+        if self._served() > count or bool(self.pool.waiting) is not held:
             self._end_all()
         self.serving.apply_overrides({"held": {"b": None} if held else {}})
         while self._served() < count:
             self._one_comes()
-        self.assertEqual(len(self.pool.line), held * count)
+        self.assertEqual(len(self.pool.waiting), held * count)
         self.clock.advance(1)  # so that no check of all connections is due for a second
         finished(self.answers.clients())  # it counts those that have ended
         return action

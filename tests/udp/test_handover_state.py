@@ -86,7 +86,7 @@ class StateTests(HandoverCase):
         return client, port, place
 
     def waiting(self, listener: ActiveListener) -> int:
-        return sum(len(one.pool.line) for one in listener.upstreams.all())
+        return sum(len(one.pool.waiting) for one in listener.upstreams.all())
 
     async def test_unmatched_flow_stays_unmatched_and_is_logged_once(self) -> None:
         [port] = self.run_service(LISTEN)

@@ -49,7 +49,7 @@ class HoldTests(FlowCase):
         """It has room for a QUIC client's first window: 14,720 bytes (RFC 9002, 7.2)."""
         await self.keeps(1472, 11)
 
-    async def test_full_line_makes_room_for_a_source_that_has_less(self) -> None:
+    async def test_limit_makes_room_for_a_source_that_has_less(self) -> None:
         client, _, port = self.hold("hold = 60s\nhold_limit = 2")
         [listener] = self.running.listeners
         for count, talker in enumerate((client, Talker.listening(self)), start=1):

@@ -203,7 +203,7 @@ class Upstream:
         self._checking = checking
         self._has_logged_shortage = self._has_logged_limit = False
         self.pool.on_shortage = self._log_shortage
-        self.pool.line.clock, self.pool.line.counts = clock, self.counts
+        self.pool.waiting.clock, self.pool.waiting.counts = clock, self.counts
         if not checking:
             self.pool.on_members = self._members_changed
         self.timeouts = Timeouts(
@@ -271,10 +271,10 @@ class Upstream:
         self, client: HeldClient, cause: ConnectFailure, tried: Collection[Member] = ()
     ) -> ConnectFailure | None:
         """Let a client without a server wait; returns why it may not."""
-        line = self.pool.line
-        if cause not in _WAITED_FOR or not line.may_wait(client):
+        waiting = self.pool.waiting
+        if cause not in _WAITED_FOR or not waiting.may_wait(client):
             return cause
-        if not line.reserve(client, self.backend.hold_limit):
+        if not waiting.reserve(client, self.backend.hold_limit):
             if not self._has_logged_limit:
                 _log.warn(
                     "backend {backend}: {clients} wait for a server, which is its 'hold_limit'; further ones are refused, "
@@ -283,13 +283,13 @@ class Upstream:
                     clients=plural(self.backend.hold_limit, "client"),
                 )
             self._has_logged_limit = True
-            if not line.replace(client):
+            if not waiting.replace(client):
                 return "limit"
-        if not len(line):
+        if not len(waiting):
             self._has_logged_limit = False
-        line.add(client, is_short=not self.pool.has_untried(tried))
+        waiting.add(client, is_short=not self.pool.has_untried(tried))
         if cause != "no-server":
-            line.cause = cause
+            waiting.cause = cause
         return None
 
     def find_member(self, key: str) -> Member | None:

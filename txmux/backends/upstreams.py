@@ -205,7 +205,7 @@ class Upstreams:
     def apply_overrides(
         self, orders: ServerOverrides, held: Mapping[str, float] = MappingProxyType({})
     ) -> None:
-        """Apply an operator's overrides: of servers, and of backends whose clients wait until a time; see `HoldLine`."""
+        """Apply an operator's overrides: of servers, and of backends whose clients wait until a time; see `WaitingClients`."""
         self.known.apply_overrides(orders)
         self.known.hold(held)
         self.waker.hold(held)

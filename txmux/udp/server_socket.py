@@ -198,16 +198,16 @@ class ServerSocket:
         self._go_to(picked, "limit" if picked is Unavailable.FULL else "no-server")
         if held is not None and held.is_trying:
             clock = self._flow.live.runtime.clock
-            self._settling = clock.callLater(_SETTLED, self._leave_line, held, is_connected=True)
+            self._settling = clock.callLater(_SETTLED, self._stop_waiting, held, is_connected=True)
         return True
 
-    def _leave_line(self, held: HeldClient, *, is_connected: bool = False) -> None:
+    def _stop_waiting(self, held: HeldClient, *, is_connected: bool = False) -> None:
         self._stop_settling()
         if held.since >= 0:
             flow = self._flow
             facts = flow.record.facts
             flow.record.facts = {**facts, "held": held.waited(facts, flow.live.seconds())}
-            self.upstream.pool.line.remove(held, is_connected=is_connected)
+            self.upstream.pool.waiting.remove(held, is_connected=is_connected)
             held.since = -1.0
 
     def _stop_settling(self) -> None:
@@ -442,7 +442,7 @@ class ServerSocket:
         if not self.is_answered:
             self.is_answered = True
             if self._held is not None:
-                self._leave_line(self._held, is_connected=True)
+                self._stop_waiting(self._held, is_connected=True)
             if self._member is not None:
                 self.upstream.pool.connected(self._member)
             self._flow.server_answered(self.upstream, self._member)
@@ -472,7 +472,7 @@ class ServerSocket:
     def suspend(self) -> None:
         """Read nothing of the server; what it says waits in the socket."""
         if self._held is not None and self._held.is_waiting:
-            self.upstream.pool.line.remove(self._held)
+            self.upstream.pool.waiting.remove(self._held)
         if self.sock is not None:
             # Another process may keep it open, so closing it here would not end the watch.
             self._flow.live.poller.unwatch(self.sock.fileno())
@@ -516,7 +516,7 @@ class ServerSocket:
         With `is_moved`, another process has the flow.
         """
         if self._held is not None:
-            self._leave_line(self._held)
+            self._stop_waiting(self._held)
         if self.sock is not None:
             self._close(self.sock)
         if self._look_up is not None:

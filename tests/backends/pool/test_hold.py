@@ -1,4 +1,4 @@
-"""Tests of the line of clients that wait for a server."""
+"""Tests of the clients that wait for a server."""
 
 import gc
 import math
@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.backends.pool.pools import Watched
 from txmux.backends.pool import hold
-from txmux.backends.pool.hold import HeldClient, HoldLine
+from txmux.backends.pool.hold import HeldClient, WaitingClients
 from txmux.rules.model import Check
 from txmux.telemetry.counting.process_counters import ProcessCounters
 
@@ -26,8 +26,8 @@ class LineTests(SynchronousTestCase):
         self.refuses = False
         self.went: list[tuple[str, float]] = []
         self.waiting: list[bool] = []
-        self.line = HoldLine([], self.waiting.append, now=self.clock.seconds)
-        self.line.clock, self.line.counts = self.clock, ProcessCounters().backend("")
+        self.held = WaitingClients([], self.waiting.append, now=self.clock.seconds)
+        self.held.clock, self.held.counts = self.clock, ProcessCounters().backend("")
 
     def join(
         self, name: str, seconds: float = 60.0, came_at: float | None = None, **settings: Any
@@ -36,9 +36,9 @@ class LineTests(SynchronousTestCase):
             if not self.is_up:
                 return False
             if self.refuses:
-                self.line.add(client, is_short=True)
+                self.held.add(client, is_short=True)
             else:
-                self.line.remove(client, is_connected=True)
+                self.held.remove(client, is_connected=True)
                 self.went.append((name, self.clock.seconds()))
             return True
 
@@ -47,7 +47,7 @@ class LineTests(SynchronousTestCase):
 
         at = self.clock.seconds() if came_at is None else came_at
         client = HeldClient(at, seconds, turn, refuse, **settings)
-        self.line.add(client, is_short=True)
+        self.held.add(client, is_short=True)
         return client
 
     def pass_time(self, seconds: float) -> list[str]:
@@ -62,7 +62,7 @@ class LineTests(SynchronousTestCase):
         self.is_up = True
         self.assertEqual(self.pass_time(1), ["1", "2", "3"])
         self.assertEqual(
-            (len(self.line), self.line.blocks, self.clock.getDelayedCalls()), (0, False, [])
+            (len(self.held), self.held.blocks, self.clock.getDelayedCalls()), (0, False, [])
         )
         self.assertEqual(self.waiting, [True, False])
 
@@ -71,27 +71,27 @@ class LineTests(SynchronousTestCase):
         self.patch(hold, "_SPARE", 0)
         clients = {at: self.join(str(at), came_at=float(at)) for at in (1, 5, 2, 6, 7, 3, 4)}
         for at in (1, 2, 7, 4):
-            self.line.remove(clients[at])
+            self.held.remove(clients[at])
         self.is_up = True
         self.assertEqual(self.pass_time(1), ["3", "5", "6"])
 
     def test_nothing_is_left_of_those_that_have_gone(self) -> None:
         client = self.join("a")
-        self.assertTrue(self.line.blocks)
-        self.line.remove(client)
-        self.assertEqual((self.line.blocks, self.clock.getDelayedCalls()), (False, []))
+        self.assertTrue(self.held.blocks)
+        self.held.remove(client)
+        self.assertEqual((self.held.blocks, self.clock.getDelayedCalls()), (False, []))
 
     def test_those_that_may_have_left_come_last(self) -> None:
         self.join("a", may_have_left=True)
         b, c = map(self.join, "bc")
-        b.check_client = partial(self.line.mark_possibly_gone, b)
-        c.check_client = partial(self.line.remove, c)
+        b.check_client = partial(self.held.mark_possibly_gone, b)
+        c.check_client = partial(self.held.remove, c)
         self.join("d")
         self.is_up = True
         self.assertEqual(self.pass_time(1), ["d", "a", "b"])
-        self.assertEqual(len(self.line), 0)
+        self.assertEqual(len(self.held), 0)
 
-    def test_full_line_makes_room_for_sources_that_have_less(self) -> None:
+    def test_limit_makes_room_for_sources_that_have_less(self) -> None:
         # Each has its source, a small letter if it may have left.
         for there, comes, leaves in (
             ("AAB", "C", "A2"),
@@ -123,11 +123,11 @@ class LineTests(SynchronousTestCase):
                     may_have_left=source.islower(),
                 )
                 if number <= len(there):
-                    self.line.add(client, is_short=True)
-            self.assertEqual(self.line.replace(client), bool(leaves))
+                    self.held.add(client, is_short=True)
+            self.assertEqual(self.held.replace(client), bool(leaves))
             left = [name for name, _ in self.went]
             self.assertEqual(left, [f"{leaves} limit"] if leaves else [], (there, comes))
-            self.assertEqual(len(self.line), len(there) - bool(leaves))
+            self.assertEqual(len(self.held), len(there) - bool(leaves))
 
     def test_at_most_a_hundred_a_second(self) -> None:
         for number in range(500):
@@ -141,16 +141,16 @@ class LineTests(SynchronousTestCase):
         self.assertLessEqual(most, 100)
         self.assertLess(times[-1] - times[0], 6)
 
-    def test_line_ends_although_more_than_that_come(self) -> None:
+    def test_waiting_ends_although_more_than_that_come(self) -> None:
         for number in range(100):
             self.join(f"{number:04}")
         self.is_up = True
         for number in range(100, 700):
-            if len(self.line) == 0:  # they need not wait
+            if len(self.held) == 0:  # they need not wait
                 break
             self.join(f"{number:04}")
             self.clock.advance(0.005)
-        self.assertEqual(len(self.line), 0)
+        self.assertEqual(len(self.held), 0)
         names = [name for name, _ in self.went]
         self.assertEqual(names, sorted(names))
 
@@ -158,8 +158,8 @@ class LineTests(SynchronousTestCase):
         server = Watched(check=Check("tcp"), slow_start=30.0)
         server.clock = self.clock
         server.pool._seconds = self.clock.seconds
-        self.line = HoldLine([lambda: server.pool])
-        self.line.clock, self.line.counts = self.clock, ProcessCounters().backend("")
+        self.held = WaitingClients([lambda: server.pool])
+        self.held.clock, self.held.counts = self.clock, ProcessCounters().backend("")
         for number in range(500):
             self.join(str(number))
         self.pass_time(1)
@@ -172,7 +172,7 @@ class LineTests(SynchronousTestCase):
         self.assertIn(len(self.pass_time(7)), range(90, 168))
 
     def test_parts_of_a_client_are_not_lost_from_look_to_look(self) -> None:
-        self.line.processes = 3  # so 1.67 each time
+        self.held.processes = 3  # so 1.67 each time
         for number in range(400):
             self.join(str(number))
         self.is_up = True
@@ -181,7 +181,7 @@ class LineTests(SynchronousTestCase):
         self.assertIn(len(self.went), range(290, 302))
 
     def test_processes_share_the_rate(self) -> None:
-        self.line.processes = 4
+        self.held.processes = 4
         for number in range(100):
             self.join(str(number))
         self.is_up = True
@@ -195,13 +195,13 @@ class LineTests(SynchronousTestCase):
             self.join(name)
         self.is_up = self.refuses = True
         turns = Counter[str]()
-        before = HoldLine.add
+        before = WaitingClients.add
 
-        def count(line: HoldLine, client: HeldClient, *, is_short: bool) -> None:
+        def count(waiting: WaitingClients, client: HeldClient, *, is_short: bool) -> None:
             turns[str(client.came_at)] += 1
-            before(line, client, is_short=is_short)
+            before(waiting, client, is_short=is_short)
 
-        self.patch(HoldLine, "add", count)
+        self.patch(WaitingClients, "add", count)
         self.assertEqual(self.pass_time(10), [])
         self.assertEqual(len(turns), 1)
         self.assertLess(turns["0.0"], 40)
@@ -224,15 +224,15 @@ class LineTests(SynchronousTestCase):
                 clients.append(self.join(f"{number:03}"))
                 joined[f"{number:03}"] = clients[-1]
             elif action == "leave" and clients:
-                self.line.remove(clients.pop())
+                self.held.remove(clients.pop())
             elif action == "mark" and clients:
-                self.line.mark_possibly_gone(clients[number % len(clients)])
+                self.held.mark_possibly_gone(clients[number % len(clients)])
             elif action in {"up", "refuse"}:
                 self.is_up, self.refuses = True, action == "refuse"
             elif action in {"hold", "release"}:
-                self.line.hold_until(math.inf if action == "hold" else 0.0)
+                self.held.hold_until(math.inf if action == "hold" else 0.0)
             self.clock.advance(0.07)
-        self.line.hold_until(0.0)
+        self.held.hold_until(0.0)
         self.is_up, self.refuses = True, False
         waiting = sum(client.is_waiting for client in clients)
         for number in range(30):  # the longest pause of the first, and a second
@@ -243,7 +243,7 @@ class LineTests(SynchronousTestCase):
         self.assertEqual(present, sorted(present))
         self.assertGreaterEqual(len(names), waiting)
         self.pass_time(1)
-        self.assertEqual((len(self.line), self.line.blocks), (0, False))
+        self.assertEqual((len(self.held), self.held.blocks), (0, False))
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_end_of_the_wait(self) -> None:
@@ -252,13 +252,13 @@ class LineTests(SynchronousTestCase):
         self.assertEqual(self.pass_time(4.9), [])
         self.assertEqual(self.pass_time(0.2), ["a too late"])
         self.assertEqual(self.pass_time(4), ["a too late", "b too late"])
-        self.assertEqual((len(self.line), self.clock.getDelayedCalls()), (0, []))
+        self.assertEqual((len(self.held), self.clock.getDelayedCalls()), (0, []))
 
     def test_one_that_leaves(self) -> None:
         clients = [self.join(name) for name in "abc"]
-        self.line.remove(clients[1])
-        self.line.remove(clients[1])
-        self.assertEqual(len(self.line), 2)
+        self.held.remove(clients[1])
+        self.held.remove(clients[1])
+        self.assertEqual(len(self.held), 2)
         self.is_up = True
         self.assertEqual(self.pass_time(1), ["a", "c"])
 
@@ -268,7 +268,7 @@ class LineTests(SynchronousTestCase):
         for one in gone:
             client = one()
             if client is not None:
-                self.line.remove(client)
+                self.held.remove(client)
             del client
         gc.collect()
         self.assertLess(sum(one() is not None for one in gone), 200)
@@ -276,33 +276,33 @@ class LineTests(SynchronousTestCase):
     def test_none_is_blocked_by_those_that_try_a_server_that_accepts_others(self) -> None:
         slow = HeldClient(1.0, 60.0, lambda: True, self.fail)
         self.join("first")
-        self.line.add(slow, is_short=True)
-        self.assertTrue(self.line.blocks)
+        self.held.add(slow, is_short=True)
+        self.assertTrue(self.held.blocks)
         self.is_up = True
         self.pass_time(1)
-        self.assertEqual((slow.is_trying, len(self.line), self.line.blocks), (True, 1, False))
-        self.line.add(slow, is_short=True)
-        self.assertTrue(self.line.blocks)
-        self.line.remove(slow)
+        self.assertEqual((slow.is_trying, len(self.held), self.held.blocks), (True, 1, False))
+        self.held.add(slow, is_short=True)
+        self.assertTrue(self.held.blocks)
+        self.held.remove(slow)
 
     def test_operator_holds_and_releases(self) -> None:
         self.is_up = True
-        self.line.hold_until(math.inf)
-        self.assertTrue(self.line.blocks)
+        self.held.hold_until(math.inf)
+        self.assertTrue(self.held.blocks)
         for name in "ab":
             self.join(name, 0.0)
         self.join("c", 5.0)
         self.assertEqual(self.pass_time(100), [])
-        self.line.hold_until(0.0)
-        self.assertTrue(self.line.blocks)  # until those that came before are gone
+        self.held.hold_until(0.0)
+        self.assertTrue(self.held.blocks)  # until those that came before are gone
         self.assertEqual(self.pass_time(1), ["a", "b", "c"])
-        self.assertFalse(self.line.blocks)
+        self.assertFalse(self.held.blocks)
 
     def test_released_ones_get_their_time_anew(self) -> None:
-        self.line.hold_until(math.inf)
+        self.held.hold_until(math.inf)
         self.join("a", 5.0)
         self.pass_time(7)
-        self.line.hold_until(0.0)
+        self.held.hold_until(0.0)
         self.assertEqual(self.pass_time(4.9), [])
         self.assertEqual(self.pass_time(0.2), ["a too late"])
 
@@ -311,33 +311,33 @@ class LineTests(SynchronousTestCase):
             with self.subTest(is_up=is_up):
                 self.setUp()
                 self.is_up, self.refuses = is_up, True
-                self.line.hold_until(math.inf)
+                self.held.hold_until(math.inf)
                 self.join("a")
                 self.pass_time(1)
                 self.assertEqual(self.waiting, [True])
-                self.line.hold_until(0.0)
+                self.held.hold_until(0.0)
                 self.pass_time(5)
                 self.assertEqual(self.waiting, [True, True])
 
     def test_hold_with_an_end(self) -> None:
         self.is_up = True
-        self.line.hold_until(self.clock.seconds() + 3)
+        self.held.hold_until(self.clock.seconds() + 3)
         self.join("a", 0.0)
         self.assertEqual(self.pass_time(2), [])
-        self.assertTrue(self.line.is_held)
+        self.assertTrue(self.held.is_held)
         self.assertEqual(self.pass_time(2), ["a"])
-        self.assertFalse(self.line.is_held)
+        self.assertFalse(self.held.is_held)
 
     def test_who_may_wait(self) -> None:
         client = HeldClient(0.0, 0.0, lambda: True, self.fail)
-        self.assertFalse(self.line.may_wait(client))
-        self.line.hold_until(math.inf)
-        self.assertTrue(self.line.may_wait(client))
-        self.line.hold_until(0.0)
-        self.assertFalse(self.line.may_wait(client))
-        self.line.hold_until(math.inf)
+        self.assertFalse(self.held.may_wait(client))
+        self.held.hold_until(math.inf)
+        self.assertTrue(self.held.may_wait(client))
+        self.held.hold_until(0.0)
+        self.assertFalse(self.held.may_wait(client))
+        self.held.hold_until(math.inf)
         self.join("a")
-        self.line.hold_until(0.0)
-        self.assertTrue(self.line.may_wait(client))  # behind those that came before it
+        self.held.hold_until(0.0)
+        self.assertTrue(self.held.may_wait(client))  # behind those that came before it
         self.pass_time(1)
-        self.assertFalse(self.line.may_wait(client))  # no server is up for them either
+        self.assertFalse(self.held.may_wait(client))  # no server is up for them either

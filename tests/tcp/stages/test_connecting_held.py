@@ -20,11 +20,11 @@ class HeldTests(MuxTestCase):
         return self.mux([route("any", self.held)], peek_limit=peek_limit)
 
     async def waiting(self, count: int) -> None:
-        await self.until_so(lambda: len(self.line) == count)
+        await self.until_so(lambda: len(self.held_clients) == count)
 
     @property
-    def line(self) -> Any:
-        return self.factory.upstreams.upstream_of(self.held).pool.line
+    def held_clients(self) -> Any:
+        return self.factory.upstreams.upstream_of(self.held).pool.waiting
 
     async def come_up(self, count: int) -> list[Peer]:
         listening = reactor.listenTCP(self.server, self.backend, interface="127.0.0.1")
@@ -55,7 +55,7 @@ class HeldTests(MuxTestCase):
         for record in self.records:
             self.assert_story(record, reason="done", server=f"127.0.0.1:{self.server}")
             self.assertRegex(record.facts["held"], r"1[0-9]\.[0-9]s")
-        self.assertEqual(len(self.line), 0)
+        self.assertEqual(len(self.held_clients), 0)
         names = ("asked", "unanswered", "bytes in")
         wanted = {"asked": 2, "unanswered": 2, "bytes in": 5}
         self.assertEqual(counted(self.factory, names=names), wanted)
@@ -104,8 +104,8 @@ class HeldTests(MuxTestCase):
             clients.append(await self.connect(port, b"x%d" % number))
             await self.waiting(number + 1)
         peers = await self.come_up(1)
-        await self.passes(lambda: not len(self.line))
-        self.assertFalse(self.line.blocks)
+        await self.passes(lambda: not len(self.held_clients))
+        self.assertFalse(self.held_clients.blocks)
         for number, client in enumerate(clients):
             await self.passes(lambda number=number: len(peers) > number)  # type: ignore[misc]
             await peers[number].has(2)
@@ -146,7 +146,7 @@ class HeldTests(MuxTestCase):
                 await client.is_lost()
                 await self.passes(lambda number=number: len(self.records) == number)  # type: ignore[misc]
             record = await self.logged(number)
-            self.assertEqual((record.reason, len(self.line)), ("client-gone", 0), how)
+            self.assertEqual((record.reason, len(self.held_clients)), ("client-gone", 0), how)
             self.assertRegex(record.facts["held"], r"1\.[0-9]s")
         self.assertEqual(self.backend.peers, [])
 
@@ -159,16 +159,16 @@ class HeldTests(MuxTestCase):
                 lambda: [one.state for one in self.factory.connections] == ["connecting"]
             )
             for count in range(turns):
-                await self.passes(lambda count=count: len(self.line) > count)  # type: ignore[misc]
+                await self.passes(lambda count=count: len(self.held_clients) > count)  # type: ignore[misc]
                 await self.passes(lambda: self.only().stage._connector)
             self.time.advance(0.2)
             client.finish()
             await self.until_so(lambda: self.only().has_finished)
             await self.passes(lambda: self.only().stage._held and not self.only().stage._connector)
-            self.assertEqual(len(self.line), 1)
+            self.assertEqual(len(self.held_clients), 1)
             client.reset()
             record = await self.logged(number)
-            self.assertEqual((record.reason, len(self.line)), ("client-gone", 0))
+            self.assertEqual((record.reason, len(self.held_clients)), ("client-gone", 0))
 
     async def passes(self, condition: Callable[[], object]) -> None:
         while not condition():
@@ -200,17 +200,17 @@ class HeldTests(MuxTestCase):
         await self.connect(port, bytes(2048))
         await self.waiting(2)
         self.time.advance(29.0)
-        self.assertEqual(len(self.line), 2)
+        self.assertEqual(len(self.held_clients), 2)
         await self.until_so(lambda: connection.cannot_move_because is None)
         moved, _ = connection.suspend()  # another process may have it already
         self.time.advance(2.0)
-        self.assertEqual((connection.state, len(self.line)), ("connecting", 1))
+        self.assertEqual((connection.state, len(self.held_clients)), ("connecting", 1))
         connection.resume(moved)
-        self.assertEqual(len(self.line), 2)
+        self.assertEqual(len(self.held_clients), 2)
         self.time.advance(30.0)
         record = await self.assert_ended(hidden)
         self.assertEqual(record.facts["held"], "61.0s")
-        self.assertEqual(len(self.line), 1)
+        self.assertEqual(len(self.held_clients), 1)
         self.time.advance(40.0)
         await self.until_logged(2)
 
@@ -244,7 +244,7 @@ class HeldTests(MuxTestCase):
         self.factory.upstreams.apply_overrides({}, {})
         self.time.advance(0.1)
         peer = await self.backend.heard(1, 1)
-        self.assertEqual(len(self.line), 0)
+        self.assertEqual(len(self.held_clients), 0)
         close(before, client, *self.backend.peers)
         self.assertEqual(bytes(peer.received), b"b")
         await self.until_logged(2)

@@ -24,7 +24,7 @@ _RATE = 100.0  # clients released per second, by all processes together
 _TICK = 0.05  # seconds between two ticks while a client waits
 _SPARE = 100  # stale entries in the heap
 _FIRST_RETRY, _LAST_RETRY = 0.1, 0.5
-"""Seconds until the first of the line retries a server that has refused it: short at first, so that a restart is noticed soon."""
+"""Seconds until the first waiting client retries a server that has refused it: short at first, so that a restart is noticed soon."""
 
 
 _HELD = re.compile(r"(\d+\.\d)s")  # a plugin's matcher may use the same name
@@ -38,16 +38,16 @@ class _Pool(Protocol):
 
 @attrs.define(eq=False)
 class HeldClient:
-    """One client's place in the line, which it keeps until it is connected or leaves.
+    """One of the `WaitingClients`, until it is connected or leaves.
 
     Attributes:
-        came_at: When it came, which is its order in the line.
+        came_at: When it came, which is its place among the others.
         seconds: How long it may wait for a server; 0 is only while an operator holds the backend.
-        turn: Called when it is its turn. It returns whether it tries a server, or has left the line.
+        turn: Called when it is its turn. It returns whether it tries a server, or waits no longer.
         refuse: Called when it has waited too long, or another client has taken its place.
-        source: Where it comes from; the places of a full line are shared out by that.
+        source: Where it comes from; once there are `hold_limit` clients, the places are shared out by that.
         check_client: Called before its turn, to check whether it has left.
-        may_have_left: Whether nothing shows that the client is still connected; set before it waits, or by `HoldLine.mark_possibly_gone`.
+        may_have_left: Whether nothing shows that the client is still connected; set before it waits, or by `WaitingClients.mark_possibly_gone`.
     """
 
     came_at: float
@@ -110,17 +110,17 @@ class _Sources:
         return next((client for client in reversed(clients) if client.is_waiting), None)
 
 
-class HoldLine:
+class WaitingClients:
     """The clients of one backend that wait, of all configurations, in the order in which they came.
 
-    While no server is known to accept connections, the first of the line tries alone. Once it is connected, the others
-    follow at a limited rate, which a server that has just come up can take. New clients go to the end of the line; each
-    releases one waiting client, so the line always drains. Those that may have left come after all others.
+    While no server is known to accept connections, the first of them tries alone. Once it is connected, the others
+    follow at a limited rate, which a server that has just come up can take. New clients wait behind all others; each
+    releases one waiting client, so their number always falls. Those that may have left come after all others.
 
     Args:
         pools: Of all configurations, as weak references.
-        on_waiting: Called with true when the line gets its first client, and when no server turns out to be up after a release;
-            with false when it is empty again.
+        on_waiting: Called with true when the first client begins to wait, and when no server turns out to be up after a release;
+            with false when none waits any longer.
         tally: Makes the counter of waiting clients of all processes, with a limit.
         now: The monotonic clock of all processes, by which an operator's hold ends.
 
@@ -128,7 +128,7 @@ class HoldLine:
         clock: Set before a client waits, as `counts`.
         processes: How many processes share the rate.
         cause: Why the last one that tried got no server.
-        blocks: Whether clients outside of the line get no server.
+        blocks: Whether clients that do not wait get no server.
     """
 
     clock: IReactorTime
@@ -181,7 +181,7 @@ class HoldLine:
                 self._released_at = self.clock.seconds()
         self._update()
 
-    # The line.
+    # Who waits.
 
     def may_wait(self, client: HeldClient) -> bool:
         """Return whether a client that got no server may wait for one."""
@@ -209,7 +209,7 @@ class HoldLine:
             last = doubtful.last_of_largest(doubtful.count(client.source) + 2)
         else:
             count = present.count(client.source)
-            # For clients that may have left, one source may have up to half of the line.
+            # For clients that may have left, one source may have up to half of the places.
             least = 1 if 2 * count < self._count else count + 1
             last = doubtful.last_of_largest(least) or present.last_of_largest(count + 2)
         if last is None:
@@ -267,7 +267,7 @@ class HoldLine:
         heapq.heappush(self._waiting, place)
 
     def remove(self, client: HeldClient, *, is_connected: bool = False) -> None:
-        """Remove a client that is connected, refused or gone; nothing happens if it is not in the line."""
+        """Remove a client that is connected, refused or gone; nothing happens if it does not wait."""
         if not (client.is_waiting or client.is_trying):
             return
         if client.is_trying:
@@ -308,7 +308,7 @@ class HoldLine:
     # Their turns.
 
     def _update(self) -> None:
-        """Block clients outside of the line, or let them in; and start or stop the timer for those in it."""
+        """Block clients that do not wait, or let them in; and start or stop the timer of those that do."""
         # Once servers accept, connecting clients hold up no others.
         ahead = self._count - self._trying if self._accepts else self._count
         blocks = self._until > 0 or (ahead > 0 and self._is_short)

@@ -10,7 +10,7 @@ import attrs
 
 from txmux.backends.connect.socket_plan import ServerSocketPlan
 from txmux.backends.pool.balance import balancer
-from txmux.backends.pool.hold import HoldLine
+from txmux.backends.pool.hold import WaitingClients
 from txmux.backends.pool.member import Member, ResolvedAddress, Tiers, is_due
 from txmux.backends.pool.ports import PORT_SHORTAGE
 from txmux.backends.pool.server_health import (
@@ -172,8 +172,8 @@ class BackendPool:
     def pick_in_turn(
         self, affinity: str = "", tried: Collection[Member] = ()
     ) -> Member | Unavailable:
-        """Choose a member for the held client whose turn it is; meanwhile, the `line` may block all other clients."""
-        if not self.line.blocks:
+        """Choose a member for the held client whose turn it is; meanwhile, those `waiting` may block all other clients."""
+        if not self.waiting.blocks:
             return self.pick(affinity, tried)
         self._is_in_turn = True
         self._arrange()
@@ -189,8 +189,8 @@ class BackendPool:
         )
 
     @property
-    def line(self) -> HoldLine:
-        return self._backend_health.line
+    def waiting(self) -> WaitingClients:
+        return self._backend_health.waiting
 
     def seconds_until_probe(self) -> float:
         return max(0.0, self._tiers.probe_at - self._seconds())
@@ -502,7 +502,7 @@ class BackendPool:
             if ramp < 1:
                 step_at = now + slow_start / _STEPS
         tiers = Tiers.arranged(self.members, now, has_last_resort=self._has_last_resort)
-        if self.line.blocks and not self._is_in_turn:
+        if self.waiting.blocks and not self._is_in_turn:
             tiers = Tiers(in_shortage=tiers.in_shortage)
         self._tiers, self._arrange_at = tiers, min(tiers.probe_at, step_at)
         was, self.standing = self.standing, self._standing()

@@ -12,7 +12,7 @@ import attrs
 
 from txmux.access.admission import Counter as SharedCounter
 from txmux.access.admission import Tally
-from txmux.backends.pool.hold import HoldLine
+from txmux.backends.pool.hold import WaitingClients
 
 ENOUGH_SOURCES = 3
 """Of clients, for saying something about a server: what one source meets may be its own doing."""
@@ -131,7 +131,7 @@ class BackendHealth:
         self._recalled: dict[tuple[str, str], ServerHealth] = {}
         self.to_call: deque[Callable[[], None]] = deque()
         self._level = 0
-        self.line = HoldLine(self.pools, on_waiting, tally)
+        self.waiting = WaitingClients(self.pools, on_waiting, tally)
 
     def health_of(self, key: tuple[str, str]) -> ServerHealth:
         health = self._known.get(key)
@@ -281,8 +281,8 @@ class HealthRegistry:
                 lambda waiting: self.on_waiting(backend, waiting),
                 lambda limit: self.tally(backend, limit),
             )
-            health.line.processes = self.processes
-            health.line.hold_until(self._held.get(backend, 0.0))
+            health.waiting.processes = self.processes
+            health.waiting.hold_until(self._held.get(backend, 0.0))
         return health
 
     def get_health(self, backend: str) -> BackendHealth | None:
@@ -304,17 +304,17 @@ class HealthRegistry:
             return
         self.processes = processes
         for backend_health in self._backend_health.values():
-            backend_health.line.processes = processes
+            backend_health.waiting.processes = processes
 
     def hold(self, backends: Mapping[str, float]) -> None:
         """Let the clients of these backends wait until a time of the monotonic clock, and release those of all others."""
         before, self._held = self._held, backends
         for backend, backend_health in self._backend_health.items() if before or backends else ():
-            backend_health.line.hold_until(backends.get(backend, 0.0))
+            backend_health.waiting.hold_until(backends.get(backend, 0.0))
 
     def is_held(self, backend: str) -> bool:
         backend_health = self._backend_health.get(backend)
-        return backend_health is not None and backend_health.line.is_held
+        return backend_health is not None and backend_health.waiting.is_held
 
     def apply_overrides(self, overrides: ServerOverrides) -> None:
         before, self._overrides = self._overrides, overrides

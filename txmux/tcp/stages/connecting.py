@@ -215,7 +215,7 @@ class Connecting(Stage):
         receive buffer.
         """
         if self._held is not None:
-            self._upstream.pool.line.mark_possibly_gone(self._held)
+            self._upstream.pool.waiting.mark_possibly_gone(self._held)
         watch_for_reset = getattr(self._client.transport, "watch_for_reset", None)
         if watch_for_reset is not None:
             watch_for_reset()
@@ -225,7 +225,7 @@ class Connecting(Stage):
         # Such a client gives up its place among the held ones, which others may need.
         may_have_unread_fin = getattr(self._client.transport, "may_have_unread_fin", None)
         if self._held is not None and may_have_unread_fin is not None and may_have_unread_fin():
-            return Routed(self._upstream.fallback, self._upstream.pool.line.cause)
+            return Routed(self._upstream.fallback, self._upstream.pool.waiting.cause)
         self.wait(_UNREAD_FIN_CHECK, self._check_for_unread_fin)
         return None
 
@@ -296,7 +296,7 @@ class Connecting(Stage):
         self._connector = None
         if self._held_client().seconds:
             return False
-        self._refuse(self._upstream.pool.line.cause)
+        self._refuse(self._upstream.pool.waiting.cause)
         return True
 
     def _hold_timed_out(self, why: ConnectFailure) -> None:
@@ -322,7 +322,7 @@ class Connecting(Stage):
         held, client = self._held, self._client
         transport: Any = client.transport
         assert held is not None  # noqa: S101 - it has been checked
-        self._upstream.pool.line.remove(held)
+        self._upstream.pool.waiting.remove(held)
         super().leave()  # a timer must not end it while another process may own it
         transport.pauseProducing()
         waited = client.runtime.clock.seconds() - held.since
@@ -353,7 +353,7 @@ class Connecting(Stage):
             if held.since >= 0:
                 facts, now = self._client.record.facts, self._client.runtime.clock.seconds()
                 facts["held"] = held.waited(facts, now)
-            self._upstream.pool.line.remove(held, is_connected=is_connected)
+            self._upstream.pool.waiting.remove(held, is_connected=is_connected)
 
     def _record_tried(self, connector: BackendConnector) -> list[str]:
         tried = {member.target.text: cause for member, cause in connector.tried.items()}
