@@ -9,17 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
-from txmux.telemetry.formatting import (
-    AND_DOWN,
-    byte_count,
-    byte_rate,
-    compact_duration,
-    count,
-    duration,
-    milliseconds,
-    rate,
-    si_number,
-)
+from txmux.telemetry import formatting
+from txmux.telemetry.formatting import AND_DOWN, duration
 
 _MOST_ADDRESSES = 8  # of one server
 _PATH = 24  # columns of its end
@@ -61,16 +52,18 @@ class Medium(NamedTuple):
 
 
 def _length(seconds: float) -> str:
-    return milliseconds(seconds * 1000)
+    return formatting.milliseconds(seconds * 1000)
 
 
 def _compact(seconds: float) -> str:
-    return f"{max(1, round(seconds * 1000))}ms" if 0 < seconds < 1 else compact_duration(seconds)
+    if 0 < seconds < 1:
+        return f"{max(1, round(seconds * 1000))}ms"
+    return formatting.compact_duration(seconds)
 
 
-COMMAND = Medium(si_number, _length, " ago")
-SCREEN = Medium(si_number, _compact)
-PAGE = Medium(count, _length, " ago")
+COMMAND = Medium(formatting.si_number, _length, " ago")
+SCREEN = Medium(formatting.si_number, _compact)
+PAGE = Medium(formatting.count, _length, " ago")
 
 
 def date(seconds: float) -> str:
@@ -86,9 +79,9 @@ _WRITERS: Mapping[Kind, Callable[[Any, Medium, float], str]] = {
     "text": lambda value, *_: ", ".join(value) if isinstance(value, list) else str(value),
     "number": lambda value, *_: f"{value:g}",
     "count": lambda value, medium, _: medium.number(value),
-    "bytes": lambda value, *_: byte_count(value),
-    "rate": lambda value, *_: rate(value),
-    "byte rate": lambda value, *_: byte_rate(value),
+    "bytes": lambda value, *_: formatting.byte_count(value),
+    "rate": lambda value, *_: formatting.rate(value),
+    "byte rate": lambda value, *_: formatting.byte_rate(value),
     "ms": lambda value, medium, _: medium.length(value / 1000),
     "ago": lambda value, medium, now: f"{medium.length(int(max(now - value, 0)))}{medium.ago}",
     "for": lambda value, medium, now: medium.length(int(max(now - value, 0))),
@@ -423,6 +416,6 @@ def connection_counts(status: Row) -> str:
 
 def rates(status: Row) -> str:
     return ", ".join(
-        f"{name.replace('_', ' ')} {byte_rate(value) if name.startswith('bytes') else rate(value)}"
+        f"{name.replace('_', ' ')} {formatting.byte_rate(value) if name.startswith('bytes') else formatting.rate(value)}"
         for name, value in (status.get("rates") or {}).items()
     )

@@ -21,15 +21,8 @@ from txmux.control.report import UnknownError
 from txmux.errors import OptionError
 from txmux.matchers.payload import bytes_from_hex
 from txmux.net.turns import Turns
-from txmux.telemetry.formatting import (
-    EXPLANATION_COLUMNS,
-    ExplainedRoute,
-    aligned,
-    explained_trace,
-    explanation_of,
-    folded_routes,
-    plural,
-)
+from txmux.telemetry import formatting
+from txmux.telemetry.formatting import plural
 from txmux.telemetry.presentation import Health
 
 _MOST_SORTED = 1000
@@ -113,9 +106,9 @@ async def _chosen(control: Control, identity: str) -> Listing[Any]:
     if not listing:
         return Listing([{"id": identity}], listing.missing)
     (row,) = listing
-    why = explanation_of(row)
+    why = formatting.explanation_of(row)
     explained = {name: value for name, value in row.items() if name != "explanation"}
-    explained["explained"] = explanation(why.routes, aligned(why.conclusion))
+    explained["explained"] = explanation(why.routes, formatting.aligned(why.conclusion))
     return Listing([explained], listing.missing)
 
 
@@ -132,11 +125,12 @@ async def _explained(control: Control, query: PageQuery) -> list[PageExplanation
 
 
 def explanation(
-    routes: Sequence[ExplainedRoute], conclusion: Iterable[str], title: str = ""
+    routes: Sequence[formatting.ExplainedRoute], conclusion: Iterable[str], title: str = ""
 ) -> PageExplanation:
     """Format an explanation; routes that were not asked are folded, and in a long one those that said no."""
     is_long = sum(route.answer != "not asked" for route in routes) > MOST_ROWS
-    rows, kinds = folded_routes(routes, {"not asked", "no"} if is_long else {"not asked"})
+    hidden = {"not asked", "no"} if is_long else {"not asked"}
+    rows, kinds = formatting.folded_routes(routes, hidden)
     shown = _table(rows)
     folded = []
     for kind, rows in kinds.items():
@@ -148,8 +142,9 @@ def explanation(
     )
 
 
-def _table(routes: Sequence[ExplainedRoute]) -> list[str]:
-    return [*aligned([EXPLANATION_COLUMNS, *(route.cells for route in routes)])] if routes else []
+def _table(routes: Sequence[formatting.ExplainedRoute]) -> list[str]:
+    cells = (formatting.EXPLANATION_COLUMNS, *(route.cells for route in routes))
+    return [*formatting.aligned(cells)] if routes else []
 
 
 def bytes_explained(document: Mapping[str, Any]) -> list[PageExplanation]:
@@ -162,7 +157,7 @@ def bytes_explained(document: Mapping[str, Any]) -> list[PageExplanation]:
             # The field of the form is called as the option of the command.
             routes = [
                 route._replace(verdict=route.verdict.replace(" by --from", " in 'from'"))
-                for route in explained_trace(listener, unit)
+                for route in formatting.explained_trace(listener, unit)
             ]
             explanations.append(explanation(routes, [_decision(listener, unit)], title))
     return explanations

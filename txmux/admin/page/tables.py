@@ -13,22 +13,10 @@ from txmux.admin.page.map import MapServer, flow_text, health_of, how_many
 from txmux.admin.page.query import PageQuery
 from txmux.admin.page.routes import RouteUse
 from txmux.admin.page.unrecognised import ago, host_of
+from txmux.telemetry import presentation
 from txmux.telemetry.documents import CONNECTIONS, SERVERS
 from txmux.telemetry.formatting import count, milliseconds, plural, rate
-from txmux.telemetry.presentation import (
-    PAGE,
-    Column,
-    Health,
-    Row,
-    Table,
-    found_addresses,
-    listener_health,
-    ordered,
-    server_health,
-    server_state,
-    slow_start,
-)
-from txmux.telemetry.presentation import server_rows as rows_of_servers
+from txmux.telemetry.presentation import PAGE, Column, Health, Row, Table
 
 _STATES = (("Ready", "ready"), ("Drain", "drain"), ("Maintenance", "maintenance"))
 _STEERED = {"drain", "maintenance"}
@@ -186,7 +174,7 @@ def _renewal(certificate: Row) -> list[Action]:
 
 
 def _listener_menu(listener: Row) -> list[Action]:
-    name, is_paused = str(listener["name"]), listener_health(listener) == "drain"
+    name, is_paused = str(listener["name"]), presentation.listener_health(listener) == "drain"
     label, question = ("Resume", "") if is_paused else ("Pause", f"Accept no clients of {name}?")
     return [Action(label, _path("listeners", name), {"accepting": is_paused}, question)]
 
@@ -230,7 +218,7 @@ def server_rows(
 ) -> Folded[dict[str, Any]]:
     """Return the servers that fit the filter by backend; in each, and of all backends, those down or drained come first."""
     of_route = backends_of_route(routes, query["route"]) if query["route"] else None
-    ranked = rows_of_servers(backends)
+    ranked = presentation.server_rows(backends)
     place = {server["backend"]: at for at, server in reversed([*enumerate(ranked)])}
     servers = [
         server
@@ -257,12 +245,12 @@ def _server_row(server: Row, now: float) -> dict[str, Any]:
     return {
         "backend": backend,
         "name": name,
-        "found": found_addresses(server),
-        "state": server_state(server),
-        "health": server_health(server),
+        "found": presentation.found_addresses(server),
+        "state": presentation.server_state(server),
+        "health": presentation.server_health(server),
         "why": why,
         "since": ago(now, server.get("since")),
-        "weight": slow_start(server) or (f"weight {count(full)}" if full != 1 else ""),
+        "weight": presentation.slow_start(server) or (f"weight {count(full)}" if full != 1 else ""),
         "cells": MEASURED.cells(server, PAGE, now),
         "failed": count(server.get("failed", 0)),
         "last_failure": "" if cause in why else f"{cause}, {ago(now, last.get('time'))}",
@@ -345,7 +333,8 @@ def _last(check: Mapping[str, Any], why: str) -> str:
 
 
 def map_servers(backend: Mapping[str, Any]) -> list[MapServer]:
-    return [MapServer(row["server"], server_health(row), _flow(row)) for row in backend["servers"]]
+    healths = ((row, presentation.server_health(row)) for row in backend["servers"])
+    return [MapServer(row["server"], health, _flow(row)) for row, health in healths]
 
 
 def _flow(server: Row) -> str:
@@ -363,7 +352,7 @@ def connections_table(connections: Sequence[Row], query: PageQuery, now: float) 
     column = by_field.get(query["sort"].lstrip("-"))
     if column is not None:
         is_descending = query["sort"].startswith("-")
-        connections = ordered(connections, column, is_descending=is_descending)
+        connections = presentation.ordered(connections, column, is_descending=is_descending)
     shown = connections[: connections_shown(len(connections), query)]
     return page_table(_CONNECTIONS, shown, query, now, len(shown))
 

@@ -12,48 +12,16 @@ import attrs
 import jinja2
 from markupsafe import Markup
 
-from txmux.admin.page import tables
-from txmux.admin.page.map import (
-    Box,
-    Chart,
-    Map,
-    MapRoute,
-    RouteFlow,
-    chart,
-    draw,
-    listener_flows,
-    map_route,
-)
+from txmux.admin.page import map as drawing
+from txmux.admin.page import tables, unrecognised
 from txmux.admin.page.query import PageQuery
-from txmux.admin.page.unrecognised import (
-    ago,
-    identical_clients,
-    line_for,
-    matcher_of,
-    similar_ends,
-    unrecognised_client,
-)
+from txmux.admin.page.unrecognised import ago
 from txmux.control.filters import FILTERS
 from txmux.control.rates import Moment
 from txmux.errors import printable_lines
-from txmux.telemetry import documents
-from txmux.telemetry.formatting import (
-    byte_rate,
-    count,
-    duration,
-    plural,
-    rate,
-)
-from txmux.telemetry.presentation import (
-    PAGE,
-    Column,
-    Row,
-    Table,
-    attention_items,
-    listener_health,
-    server_state,
-)
-from txmux.telemetry.presentation import server_rows as rows_of_servers
+from txmux.telemetry import documents, formatting, presentation
+from txmux.telemetry.formatting import count, duration
+from txmux.telemetry.presentation import PAGE, Column, Row, Table
 
 _HINTS = {"client": "10.0.0.0/8", "older": "5m", "state": "relaying"}
 _MOST_ENDS = 10
@@ -67,14 +35,8 @@ _LED_TO = {"listener": "#connections", "backend": "#servers"}
 _TIMES, _ACTIVE = Column("times", "count", "count"), Column("active", "active", "count")
 _TRAFFIC = Column("traffic", "traffic", "byte rate")
 _LISTENERS = documents.LISTENERS._replace(columns=[*documents.LISTENERS.columns, _ACTIVE, _TRAFFIC])
-_ENDS = documents.ENDS._replace(
-    title="ends",
-    columns=[
-        *documents.ENDS.only("route", "reason", "ended").columns,
-        _TIMES,
-        *documents.ENDS.only("server", "listener", "client").columns,
-    ],
-)
+_OF_ENDS = documents.ENDS.only("route", "reason", "ended", "server", "listener", "client").columns
+_ENDS = documents.ENDS._replace(title="ends", columns=[*_OF_ENDS[:3], _TIMES, *_OF_ENDS[3:]])
 _FACTS = [
     field.column or Column(field.name.replace("_", " "), field.name)
     for field in documents.fields_of(documents.ConnectionDocument)
@@ -130,7 +92,7 @@ class View:
 
     @property
     def route_facts(self) -> list[tuple[str, str]]:
-        now = byte_rate(sum(self.snapshot.traffic.get(self.query["route"], {}).values()))
+        now = formatting.byte_rate(sum(self.snapshot.traffic.get(self.query["route"], {}).values()))
         cells = _ROUTE.cells(self.route or {}, PAGE, self.snapshot.now)
         titles = [column.title for column in _ROUTE.columns]
         listeners = ", ".join(self._listeners_of_route)
@@ -147,7 +109,7 @@ class View:
         """What needs attention, the worst first."""
         missing = [{"level": "warning", "text": text} for text in self.snapshot.warnings]
         found = [*self.status.get("attention", ()), *missing]
-        return [self._attention_item(item) for item in attention_items({"attention": found})]
+        return [*map(self._attention_item, presentation.attention_items({"attention": found}))]
 
     def _attention_item(self, item: Row) -> dict[str, str]:
         text, since = str(item["text"]).removesuffix("."), item["since"]
@@ -160,7 +122,7 @@ class View:
         }
 
     @property
-    def charts(self) -> list[Chart]:
+    def charts(self) -> list[drawing.Chart]:
         moments = self.snapshot.history
         times = [round(self.snapshot.now - moment.ago) for moment in moments]
         connections, active, moved = (
@@ -168,9 +130,11 @@ class View:
             for name in ("connections", "active", "bytes")
         )
         return [
-            chart("connections", "Connections a second", times, connections, rate),
-            chart("active", "Active connections", times, active, count),
-            chart("bytes", "Bytes a second", times, moved, byte_rate),
+            drawing.chart(
+                "connections", "Connections a second", times, connections, formatting.rate
+            ),
+            drawing.chart("active", "Active connections", times, active, count),
+            drawing.chart("bytes", "Bytes a second", times, moved, formatting.byte_rate),
         ]
 
     @property
@@ -193,20 +157,23 @@ class View:
     # Listeners and the map.
 
     def listeners(self) -> Iterator[Row]:
-        flows = self.snapshot.flows or listener_flows(self._map_routes)
+        flows = self.snapshot.flows or drawing.listener_flows(self._map_routes)
         for row in self.status.get("listeners", ()):
-            flow = flows.get(row["name"], RouteFlow())
+            flow = flows.get(row["name"], drawing.RouteFlow())
             yield {**row, "active": flow.active, "traffic": flow.traffic}
 
     @cached_property
-    def _map_routes(self) -> list[MapRoute]:
+    def _map_routes(self) -> list[drawing.MapRoute]:
         traffic = self.snapshot.traffic
-        return [map_route(route, traffic.get(route["name"], {})) for route in self.snapshot.routes]
+        return [
+            drawing.map_route(route, traffic.get(route["name"], {}))
+            for route in self.snapshot.routes
+        ]
 
     @property
-    def map(self) -> Map:
+    def map(self) -> drawing.Map:
         listed = self.status.get("listeners", ())
-        listeners = {row["name"]: listener_health(row) or "up" for row in listed}
+        listeners = {row["name"]: presentation.listener_health(row) or "up" for row in listed}
         routes, chosen = self._map_routes, self.query["route"]
         if self.route is not None:
             near = {chosen, *self.route.get("under", ())}
@@ -216,7 +183,7 @@ class View:
         named = {route.backend for route in routes}
         backends = (row for row in self.snapshot.backends if row["name"] in named)
         flows = None if self.route is not None else self.snapshot.flows
-        return draw(
+        return drawing.draw(
             listeners,
             routes,
             {row["name"]: tables.map_servers(row) for row in backends},
@@ -225,7 +192,7 @@ class View:
             chosen=chosen,
         )
 
-    def of_box(self, box: Box) -> str:
+    def of_box(self, box: drawing.Box) -> str:
         """Return the page that shows only what belongs to a box of the map."""
         if box.kind == "folded":
             if box.of:
@@ -235,7 +202,7 @@ class View:
             return self.query.link(backend=box.of, server=box.name, after="") + "#connections"
         return self.query.link(**{box.kind: box.name, "after": ""}) + _LED_TO.get(box.kind, "")
 
-    def is_chosen(self, box: Box) -> bool:
+    def is_chosen(self, box: drawing.Box) -> bool:
         return self.query[box.kind] == box.name
 
     # Connections.
@@ -298,17 +265,18 @@ class View:
         """Clients that no route took, identical ones once, the last one first."""
 
         def row_of(alike: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-            return unrecognised_client(alike, self.snapshot.now, self.query)
+            return unrecognised.unrecognised_client(alike, self.snapshot.now, self.query)
 
         def text(row: dict[str, Any]) -> str:
             return "\n".join([*row["clients"], row["listener"], row["reason"], *row["lines"]])
 
-        alike = identical_clients(self.recent())
+        alike = unrecognised.identical_clients(self.recent())
         every = {bytes.fromhex(end["first"]) for end, *_ in alike}
         folded = tables.fold(alike, row_of, text, self.query, "unrecognised", _MOST_ENDS)
         for row in folded.rows:
             data = row["data"]
-            row["suggestion"] = matcher_of(data, row["over"]) or line_for(data, every - {data})
+            known = unrecognised.matcher_of(data, row["over"])
+            row["suggestion"] = known or unrecognised.line_for(data, every - {data})
         return folded
 
     def recent(self) -> Iterator[Mapping[str, Any]]:
@@ -329,10 +297,10 @@ class View:
         """How many servers there are in each state, if the part is about all."""
         if self.query.filters:
             return ""
-        servers = rows_of_servers(self.snapshot.backends)
-        states = Counter(map(server_state, servers))
+        servers = presentation.server_rows(self.snapshot.backends)
+        states = Counter(map(presentation.server_state, servers))
         each = ", ".join(f"{count(number)} {state}" for state, number in states.items())
-        return f"{plural(len(servers), 'server')}: {each}." if servers else ""
+        return f"{formatting.plural(len(servers), 'server')}: {each}." if servers else ""
 
     @property
     def backends(self) -> list[tables.BackendGroup]:
@@ -363,7 +331,7 @@ class View:
 
 _TABLES: Mapping[str, tuple[Table, Callable[[View], Iterable[Row]], int]] = {
     "workers": (documents.WORKERS, lambda view: view.status.get("workers", ()), tables.MOST_ROWS),
-    "ends": (_ENDS, lambda view: similar_ends(view.recent()), _MOST_ENDS),
+    "ends": (_ENDS, lambda view: unrecognised.similar_ends(view.recent()), _MOST_ENDS),
     "clients": (documents.CLIENTS, lambda view: view.snapshot.clients, _MOST_ENDS),
     "listeners": (_LISTENERS, View.listeners, tables.MOST_ROWS),
     "certificates": (
@@ -392,7 +360,7 @@ class PageSnapshot:
     status: Mapping[str, Any]
     routes: Sequence[Mapping[str, Any]] = ()
     traffic: Mapping[str, Mapping[str, float]] = attrs.field(factory=dict)
-    flows: Mapping[str, RouteFlow] | None = None
+    flows: Mapping[str, drawing.RouteFlow] | None = None
     routes_to: Callable[[str], Sequence[str]] = lambda _: ()
     backends: Sequence[Mapping[str, Any]] = ()
     connections: Sequence[Mapping[str, Any]] = ()

@@ -13,26 +13,9 @@ from typing import Any
 import attrs
 
 from txmux.rules.model import Rules
-from txmux.telemetry.counting.counter_groups import (
-    BACKEND,
-    BLOCKS,
-    CELL,
-    FORMAT,
-    LISTENER,
-    PROCESS,
-    SERVER,
-    held,
-    live,
-    live_on_server,
-    settle,
-)
+from txmux.telemetry.counting import counter_groups as groups
 from txmux.telemetry.counting.counter_rows import Totals
-from txmux.telemetry.counting.process_counters import (
-    CounterLayout,
-    Image,
-    ProcessCounters,
-    keys_of,
-)
+from txmux.telemetry.counting.process_counters import CounterLayout, Image, ProcessCounters, keys_of
 from txmux.telemetry.sharedmemory import grow, make
 
 _Named = dict[str, dict[str, int]]
@@ -44,7 +27,7 @@ OWN = 0  # the number of the service's own process, if it serves
 
 def keys_needed(rules: Rules) -> dict[str, None]:
     """Return the keys of all blocks that rules need, in their order."""
-    return {PROCESS.key(): None, **dict.fromkeys(keys_of(rules))}
+    return {groups.PROCESS.key(): None, **dict.fromkeys(keys_of(rules))}
 
 
 class Counters:
@@ -59,7 +42,7 @@ class Counters:
 
     def __init__(self) -> None:
         self.layout = CounterLayout()
-        self.layout.extend([PROCESS.key()])
+        self.layout.extend([groups.PROCESS.key()])
         self._columns: dict[int, ProcessCounters] = {}
         self._others: list[CountingProgram] = []
         self._pipe: tuple[int, int] | None = None
@@ -148,9 +131,9 @@ class Counters:
         return {number: column.image() for number, column in self._columns.items()}
 
     def has_connections(self, listener: str) -> bool:
-        key = LISTENER.key(listener)
+        key = groups.LISTENER.key(listener)
         cells = self.cells(key) if key in self.layout.places else []
-        return bool(cells) and live(cells) > 0
+        return bool(cells) and groups.live(cells) > 0
 
     def live_in(self, number: int) -> int:
         """Return how many connections one process has, by the number of its column."""
@@ -166,7 +149,10 @@ class Counters:
         if not columns:
             return {}
         return {
-            server: sum(live_on_server(column.block(SERVER.key(*server))) for column in columns)
+            server: sum(
+                groups.live_on_server(column.block(groups.SERVER.key(*server)))
+                for column in columns
+            )
             for server in servers
         }
 
@@ -196,7 +182,7 @@ class Counters:
             return 0
         self.on_ended(number, column.image())
         blocks = _blocks(column)
-        lost = settle(blocks)
+        lost = groups.settle(blocks)
         self._past = [_added([*self._past, blocks])]
         return lost
 
@@ -235,7 +221,7 @@ class Counters:
         """
         self._past += map(_read, past)
         life, *files = descriptors
-        if format == FORMAT:
+        if format == groups.FORMAT:
             layout = CounterLayout(**layouts[0]) if layouts else None  # else there are no files
             columns = [ProcessCounters(layout, file) for file in files]
             other = CountingProgram(life, columns, pid)
@@ -246,7 +232,7 @@ class Counters:
             # Connections that move here are counted here; others cannot be seen.
             moved = [_read(named) for named in all]
             for blocks in moved:
-                settle(blocks, has_crashed=False)
+                groups.settle(blocks, has_crashed=False)
             self._past += moved
         before = [*self._past, *map(_blocks, self._running_others())]
         self.layout.extend(key for blocks in before for key in blocks)
@@ -264,7 +250,7 @@ class Counters:
     def held(self) -> Mapping[str, int]:
         """Count the clients that wait for a server, by backend, also in earlier programs that still run."""
         reading = CountersReading(self._images(), ())
-        clients = {names[0]: held(cells) for names, cells in reading.counted(BACKEND)}
+        clients = {names[0]: groups.held(cells) for names, cells in reading.counted(groups.BACKEND)}
         return {backend: count for backend, count in clients.items() if count > 0}
 
     def others_ended(self) -> None:
@@ -273,7 +259,7 @@ class Counters:
             self._others.remove(other)
             for column in other.columns:
                 blocks = _blocks(column)
-                settle(blocks)
+                groups.settle(blocks)
                 self._past.append(blocks)
         if len(self._past) > 1:
             self._past = [_added(self._past)]
@@ -311,7 +297,7 @@ class CountingProgram:
         Both programs map the same memory then, so that one sees what still happens here.
         """
         arguments = {
-            "format": FORMAT,
+            "format": groups.FORMAT,
             "pid": self.pid,
             "layouts": [column.layout.as_json() for column in self.columns[:1]],  # all have it
             "past": [],
@@ -334,24 +320,20 @@ def _close(*descriptors: int) -> None:
 
 
 def _group(key: str) -> type[Totals]:
-    return BLOCKS[key.partition("\n")[0]]
+    return groups.BLOCKS[key.partition("\n")[0]]
 
 
+@attrs.frozen(eq=False)
 class CountersReading:
     """The numbers of one moment. Only what is asked for is added up, since there may be very many routes.
 
-    Args:
+    Attributes:
         columns: Of each process, the places of its blocks, the same in order, and its cells.
         past: Blocks of programs that have ended.
     """
 
-    def __init__(
-        self,
-        columns: Iterable[_Column],
-        past: Sequence[Mapping[str, list[int]]],
-    ) -> None:
-        self._columns = [*columns]
-        self._past = past
+    _columns: Sequence[_Column]
+    _past: Sequence[Mapping[str, list[int]]]
 
     def cells(self, key: str) -> Sequence[int]:
         group = _group(key)
@@ -373,7 +355,7 @@ class CountersReading:
             start = places.get(key)
             if start is None:
                 continue
-            cells = image.cells[start * CELL : (start + size) * CELL]
+            cells = image.cells[start * groups.CELL : (start + size) * groups.CELL]
             if cells.strip(b"\0"):
                 blocks.append(memoryview(cells).cast("Q").tolist())
         return blocks
@@ -391,13 +373,15 @@ def changed_blocks(
             end = min(at + _CHUNK, written.stop)
             chunk = image.cells[at:end]
             if chunk != before[at:end].ljust(len(chunk), b"\0"):
-                first = bisect_right(starts, at // CELL) - 1
-                yield from order[max(first, 0) : bisect_left(starts, end // CELL)]
+                first = bisect_right(starts, at // groups.CELL) - 1
+                yield from order[max(first, 0) : bisect_left(starts, end // groups.CELL)]
 
 
 def _live(column: ProcessCounters) -> int:
     kinds = ((key, key.partition("\n")[0]) for key in column.layout.places)
-    return sum(live(column.block(key)) for key, kind in kinds if kind == LISTENER.kind)
+    return sum(
+        groups.live(column.block(key)) for key, kind in kinds if kind == groups.LISTENER.kind
+    )
 
 
 def _blocks(column: ProcessCounters) -> dict[str, list[int]]:
@@ -421,9 +405,9 @@ def _named(blocks: dict[str, list[int]]) -> _Named:
 def _read(named: _Named) -> dict[str, list[int]]:
     """Undo `_named`; unknown keys and cells are left out."""
     return {
-        key: [int(cells.get(name, 0)) for name in BLOCKS[kind].names]
+        key: [int(cells.get(name, 0)) for name in groups.BLOCKS[kind].names]
         for key, cells in named.items()
-        if (kind := key.partition("\n")[0]) in BLOCKS
+        if (kind := key.partition("\n")[0]) in groups.BLOCKS
     }
 
 

@@ -13,21 +13,7 @@ import attrs
 from attrs.validators import deep_mapping, ge, instance_of
 
 from txmux.rules.model import Listener, Route, Rules
-from txmux.telemetry.counting.counter_groups import (
-    BACKEND,
-    BLOCKS,
-    CELL,
-    LISTENER,
-    NO_ROUTE,
-    PROCESS,
-    ROUTE,
-    SERVER,
-    BackendCounts,
-    ListenerCounts,
-    ProcessCounts,
-    RouteCounts,
-    ServerCounts,
-)
+from txmux.telemetry.counting import counter_groups as groups
 from txmux.telemetry.sharedmemory import mapped, written
 
 _STEP = 1 << 16  # bytes by which memory grows; pages that are not written to take none
@@ -48,14 +34,14 @@ def routes_of(rules: Rules, listener: Listener) -> Iterator[Route]:
 
 def keys_of(rules: Rules) -> Iterator[str]:
     for listener in rules.listeners:
-        yield LISTENER.key(listener.name)
-        yield ROUTE.key(listener.name, NO_ROUTE)
+        yield groups.LISTENER.key(listener.name)
+        yield groups.ROUTE.key(listener.name, groups.NO_ROUTE)
         for route in routes_of(rules, listener):
-            yield ROUTE.key(listener.name, route.name)
+            yield groups.ROUTE.key(listener.name, route.name)
     for backend in rules.every_backend():
-        yield BACKEND.key(backend.name)
+        yield groups.BACKEND.key(backend.name)
         for server in backend.servers:
-            yield SERVER.key(backend.name, server.text)
+            yield groups.SERVER.key(backend.name, server.text)
 
 
 @attrs.define
@@ -92,7 +78,7 @@ class CounterLayout:
                     self.places[key] = spare[kind].pop()
                 else:
                     self.places[key] = self.cells
-                    self.cells += len(BLOCKS[kind].names)
+                    self.cells += len(groups.BLOCKS[kind].names)
 
     def changes(self, known: Mapping[str, int]) -> tuple[dict[str, int], list[str]]:
         """Return which blocks are new or moved, and which keys were removed, since `known`."""
@@ -101,7 +87,7 @@ class CounterLayout:
 
     @property
     def size(self) -> int:
-        return max(1, -(-self.cells * CELL // _STEP)) * _STEP
+        return max(1, -(-self.cells * groups.CELL // _STEP)) * _STEP
 
 
 @attrs.frozen
@@ -123,7 +109,7 @@ class ProcessCounters:
         self.use()
         if descriptor is not None:
             weakref.finalize(self, os.close, descriptor)
-        self.process = ProcessCounts(self.block(PROCESS.key()))
+        self.process = groups.ProcessCounts(self.block(groups.PROCESS.key()))
 
     def use(self) -> None:
         """Map the file again after the layout and the file have grown. Blocks in use stay in the same memory."""
@@ -133,11 +119,11 @@ class ProcessCounters:
     def block(self, key: str) -> memoryview[int]:
         """Return the cells of a key; of one that the layout lacks, cells that only this process sees."""
         start = self.layout.places.get(key)
-        names = BLOCKS[key.partition("\n")[0]].names
+        names = groups.BLOCKS[key.partition("\n")[0]].names
         if start is not None and 0 <= start <= len(self._cells) - len(names):
             return self._cells[start : start + len(names)]
         if key not in self._own:
-            self._own[key] = memoryview(bytearray(len(names) * CELL)).cast("Q")
+            self._own[key] = memoryview(bytearray(len(names) * groups.CELL)).cast("Q")
         return self._own[key]
 
     def tolist(self) -> list[int]:
@@ -154,14 +140,16 @@ class ProcessCounters:
             image.cells[place.start : place.start + len(data)] = data  # type: ignore[index]
         return image
 
-    def listener(self, name: str) -> ListenerCounts:
-        return ListenerCounts(self.block(LISTENER.key(name)), self.route(name, NO_ROUTE))
+    def listener(self, name: str) -> groups.ListenerCounts:
+        return groups.ListenerCounts(
+            self.block(groups.LISTENER.key(name)), self.route(name, groups.NO_ROUTE)
+        )
 
-    def route(self, listener: str, name: str) -> RouteCounts:
-        return RouteCounts(self.block(ROUTE.key(listener, name)))
+    def route(self, listener: str, name: str) -> groups.RouteCounts:
+        return groups.RouteCounts(self.block(groups.ROUTE.key(listener, name)))
 
-    def backend(self, name: str) -> BackendCounts:
-        return BackendCounts(self.block(BACKEND.key(name)))
+    def backend(self, name: str) -> groups.BackendCounts:
+        return groups.BackendCounts(self.block(groups.BACKEND.key(name)))
 
-    def server(self, backend: str, text: str) -> ServerCounts:
-        return ServerCounts(self.block(SERVER.key(backend, text)))
+    def server(self, backend: str, text: str) -> groups.ServerCounts:
+        return groups.ServerCounts(self.block(groups.SERVER.key(backend, text)))

@@ -6,18 +6,12 @@ import operator
 from collections import defaultdict
 from mmap import mmap
 
-from txmux.telemetry.counting.counter_groups import (
-    CELL,
-    RESET,
-    SERVER,
-    WAITING,
-    sources_in,
-)
+from txmux.telemetry.counting import counter_groups as groups
 from txmux.telemetry.counting.counters import Counters, changed_blocks
 from txmux.telemetry.counting.process_counters import Image
 
-_SIZE = len(SERVER.names)
-_PREFIX = f"{SERVER.kind}\n"
+_SIZE = len(groups.SERVER.names)
+_PREFIX = f"{groups.SERVER.kind}\n"
 
 
 class ServerChanges:
@@ -49,15 +43,17 @@ class ServerChanges:
         changed = dict.fromkeys(changed_blocks(*layout.ordered(), image, before))
         for name in changed:
             start = layout.places[name]
-            place = slice(start * CELL, (start + _SIZE) * CELL)
-            block, block_before = now[place], before[place].ljust(_SIZE * CELL, b"\0")
+            place = slice(start * groups.CELL, (start + _SIZE) * groups.CELL)
+            block, block_before = now[place], before[place].ljust(_SIZE * groups.CELL, b"\0")
             # Of very many, few have changed: only their names are taken apart.
             if name.startswith(_PREFIX) and block != block_before:
                 _, backend, server = name.split("\n", 2)
                 key = backend, server
                 cells_before, cells_now = _cells(block_before), _cells(block)
-                for sources, where in zip(self._sources[key], (WAITING, RESET), strict=True):
-                    sources.update(sources_in(cells_before[where], cells_now[where]))
+                for sources, where in zip(
+                    self._sources[key], (groups.WAITING, groups.RESET), strict=True
+                ):
+                    sources.update(groups.sources_in(cells_before[where], cells_now[where]))
                 grown = _grown(cells_before, cells_now)
                 known = self._changes.get(key)
                 self._changes[key] = (
@@ -78,6 +74,6 @@ def _cells(image: bytes) -> list[int]:
 
 def _grown(before: list[int], now: list[int]) -> list[int]:
     grown = list(map(operator.sub, now, before))
-    for at, _ in SERVER.others:  # these do not only grow
+    for at, _ in groups.SERVER.others:  # these do not only grow
         grown[at] = 0
     return now if min(grown) < 0 else grown  # the block was another server's

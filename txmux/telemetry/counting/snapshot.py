@@ -8,16 +8,7 @@ from typing import TypeVar
 import attrs
 
 from txmux.rules.model import Backend, Rules
-from txmux.telemetry.counting.counter_groups import (
-    NO_ROUTE,
-    ROUTE,
-    SERVER,
-    BackendTotals,
-    ListenerTotals,
-    ProcessTotals,
-    RouteTotals,
-    ServerTotals,
-)
+from txmux.telemetry.counting import counter_groups as groups
 from txmux.telemetry.counting.counters import Counters, CountersReading
 from txmux.telemetry.counting.process_counters import routes_of
 from txmux.telemetry.documents import Unrouted
@@ -38,36 +29,36 @@ class Counts:
         routes: In the order of the rules, listener by listener; after the routes of each, those that none has taken.
     """
 
-    listeners: Sequence[ListenerTotals]
+    listeners: Sequence[groups.ListenerTotals]
     routes: RoutesCounted
-    backends: Sequence[BackendTotals]
-    servers: Sequence[ServerTotals]
-    process: ProcessTotals
+    backends: Sequence[groups.BackendTotals]
+    servers: Sequence[groups.ServerTotals]
+    process: groups.ProcessTotals
 
 
-class RoutesCounted(Iterable[RouteTotals]):
+@attrs.frozen(eq=False)
+class RoutesCounted:
     """The numbers of routes, in the order of the rules, listener by listener; after the routes of each, those that none has taken.
 
     They are read as they are asked for, since there may be very many.
     """
 
-    def __init__(self, reading: CountersReading, rules: Rules) -> None:
-        self._reading = reading
-        self._rules = rules
+    _reading: CountersReading
+    _rules: Rules
 
-    def __iter__(self) -> Iterator[RouteTotals]:
+    def __iter__(self) -> Iterator[groups.RouteTotals]:
         for listener in self._rules.listeners:
             for route in routes_of(self._rules, listener):
                 yield self.of(listener.name, route.name)
-            yield self.of(listener.name, NO_ROUTE)
+            yield self.of(listener.name, groups.NO_ROUTE)
 
-    def of(self, listener: str, name: str) -> RouteTotals:
-        return RouteTotals.of(self._reading.cells, listener, name)
+    def of(self, listener: str, name: str) -> groups.RouteTotals:
+        return groups.RouteTotals.of(self._reading.cells, listener, name)
 
-    def used(self) -> Iterator[RouteTotals]:
+    def used(self) -> Iterator[groups.RouteTotals]:
         """Yield those that have had a client, in no order, of all rules that are counted."""
-        counted = self._reading.counted(ROUTE)
-        return (RouteTotals(tuple(names), cells) for names, cells in counted)
+        counted = self._reading.counted(groups.ROUTE)
+        return (groups.RouteTotals(tuple(names), cells) for names, cells in counted)
 
 
 def counts_in_steps(
@@ -82,11 +73,11 @@ def counts_in_steps(
     }
     cells = reading.cells
     return Counts(
-        (yield from _each(lambda one: ListenerTotals.of(cells, one.name), rules.listeners)),
+        (yield from _each(lambda one: groups.ListenerTotals.of(cells, one.name), rules.listeners)),
         RoutesCounted(reading, rules),
-        (yield from _each(lambda name: BackendTotals.of(cells, name), backends)),
-        (yield from _each(lambda names: ServerTotals.of(cells, *names), servers)),
-        ProcessTotals.of(cells),
+        (yield from _each(lambda name: groups.BackendTotals.of(cells, name), backends)),
+        (yield from _each(lambda names: groups.ServerTotals.of(cells, *names), servers)),
+        groups.ProcessTotals.of(cells),
     )
 
 
@@ -102,8 +93,8 @@ def _each(
 
 def server_samples(counters: Counters) -> dict[tuple[str, str], ServerSample]:
     """Read what the rates of servers need; those that have had no connection are left out."""
-    counted = counters.read().counted(SERVER)
-    samples = (ServerTotals(tuple(names), cells) for names, cells in counted)
+    counted = counters.read().counted(groups.SERVER)
+    samples = (groups.ServerTotals(tuple(names), cells) for names, cells in counted)
     return {
         (its.backend, its.server): (its.total, its.answered, its.answer_time)
         for its in samples
@@ -113,7 +104,7 @@ def server_samples(counters: Counters) -> dict[tuple[str, str], ServerSample]:
 
 def totals(counters: Counters, listeners: Iterable[str]) -> tuple[int, int, int, int]:
     """Add up listeners: clients so far, live connections, bytes from clients and to them."""
-    rows = [ListenerTotals.of(counters.cells, name) for name in listeners]
+    rows = [groups.ListenerTotals.of(counters.cells, name) for name in listeners]
     sums = zip(*((its.total, its.active, its.bytes_in, its.bytes_out) for its in rows), strict=True)
     total, active, bytes_in, bytes_out = map(sum, sums) if rows else (0, 0, 0, 0)
     return total, active, bytes_in, bytes_out
@@ -121,7 +112,7 @@ def totals(counters: Counters, listeners: Iterable[str]) -> tuple[int, int, int,
 
 def unrouted(counters: Counters, listeners: Iterable[str]) -> Unrouted:
     """Add up, over listeners, the ended connections that no route took, and the bytes of all such."""
-    rows = [RouteTotals.of(counters.cells, name, NO_ROUTE) for name in listeners]
+    rows = [groups.RouteTotals.of(counters.cells, name, groups.NO_ROUTE) for name in listeners]
     return {
         "ended": sum(sum(row.ended.values()) for row in rows),
         "bytes_in": sum(row.bytes_in for row in rows),
