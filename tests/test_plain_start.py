@@ -52,7 +52,7 @@ _FORBIDDEN = {
     "txmux.cli.demo": "this is not the demo",
     "txmux.matchers.http": "no rule names it; that all matchers are imported is what this would show",
     "txmux.testing": "it is for tests",
-    "txmux.client.tls.termination": "no TLS ends here",
+    "txmux.client.tls.terminator": "no TLS ends here",
 }
 """Modules that take long to import, and why a plain start has no use for them; those in them are meant, too."""
 

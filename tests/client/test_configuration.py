@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 from tests.support.mux import MuxTestCase, backend_at
 from tests.tcp.stages.handshaking_case import TerminationCase
 from txmux.client.configuration import Configuration
-from txmux.client.tls.terminations import PreparedTerminations, Terminations
+from txmux.client.tls.terminators import PreparedTerminators, TlsTerminators
 from txmux.detection.ranked import finish
 from txmux.rules.embedding import outcome, route
 from txmux.rules.model import Route, Rules, Settings
@@ -20,9 +20,9 @@ class GenerationTest(MuxTestCase):
     def change(self, routes: Iterable[Route]) -> None:
         factory = self.factory
         now = factory.configuration
-        terminations = Terminations(factory.runtime.reactor)
+        terminators = TlsTerminators(factory.runtime.reactor)
         factory.configuration = Configuration.make(
-            routes, now.settings, now.admission, factory.runtime, factory.upstreams, terminations
+            routes, now.settings, now.admission, factory.runtime, factory.upstreams, terminators
         )
 
     async def test_client_keeps_the_rules_it_was_accepted_under(self) -> None:
@@ -62,37 +62,37 @@ class GenerationTest(MuxTestCase):
         self.assertIs(first.destination, second.destination)
 
 
-class TerminationsTest(TerminationCase):
-    def test_termination_is_shared_by_name_and_files(self) -> None:
-        terminations = Terminations(Clock())
-        made = terminations.termination_of(self.tls_route())
-        self.assertIs(terminations.termination_of(self.tls_route(match="any")), made)
-        self.assertIsNot(terminations.termination_of(self.tls_route("other")), made)
-        self.assertIsNot(terminations.termination_of(self.tls_route(alpn=("h2",))), made)
+class TlsTerminatorsTest(TerminationCase):
+    def test_terminator_is_shared_by_name_and_files(self) -> None:
+        terminators = TlsTerminators(Clock())
+        made = terminators.terminator_of(self.tls_route())
+        self.assertIs(terminators.terminator_of(self.tls_route(match="any")), made)
+        self.assertIsNot(terminators.terminator_of(self.tls_route("other")), made)
+        self.assertIsNot(terminators.terminator_of(self.tls_route(alpn=("h2",))), made)
 
-    def prepared(self, *routes: Route) -> PreparedTerminations:
+    def prepared(self, *routes: Route) -> PreparedTerminators:
         rules = Rules(Path("rules"), Settings(), (), routes)
-        return finish(self.terminations.prepare_in_steps(rules, routes))
+        return finish(self.terminators.prepare_in_steps(rules, routes))
 
-    def test_reload_keeps_unchanged_terminations_and_forgets_others(self) -> None:
-        self.terminations = Terminations(Clock())
+    def test_reload_keeps_unchanged_terminators_and_forgets_others(self) -> None:
+        self.terminators = TlsTerminators(Clock())
         kept, gone = self.tls_route("kept"), self.tls_route("gone")
         self.prepared(kept, gone).commit()
-        made = self.terminations.termination_of(kept)
+        made = self.terminators.terminator_of(kept)
         self.prepared(kept, self.tls_route("new")).commit()
-        self.assertIs(self.terminations.termination_of(kept), made)
-        self.assertEqual([name for name, _ in self.terminations._made], ["kept", "new"])
+        self.assertIs(self.terminators.terminator_of(kept), made)
+        self.assertEqual([name for name, _ in self.terminators._made], ["kept", "new"])
 
-    def test_unusable_file_keeps_the_old_terminations(self) -> None:
-        self.terminations = Terminations(Clock())
+    def test_unusable_file_keeps_the_old_terminators(self) -> None:
+        self.terminators = TlsTerminators(Clock())
         route = self.tls_route()
         self.prepared(route).commit()
-        context = self.terminations.termination_of(route).store.context()
+        context = self.terminators.terminator_of(route).store.context()
         assert route.terminate_tls is not None
         missing = attrs.evolve(route.terminate_tls, files=(Path("missing.pem"),))
         new = attrs.evolve(route, name="new")
         prepared = self.prepared(route, new, attrs.evolve(route, name="bad", terminate_tls=missing))
         self.assertEqual([problem.section for problem in prepared.problems], ["route bad"])
         prepared.abandon()
-        self.assertEqual([name for name, _ in self.terminations._made], [route.name])
-        self.assertIs(self.terminations.termination_of(route).store.context(), context)
+        self.assertEqual([name for name, _ in self.terminators._made], [route.name])
+        self.assertIs(self.terminators.terminator_of(route).store.context(), context)

@@ -44,7 +44,7 @@ from txmux.control.rules_index import RulesIndex
 from txmux.net.sockets.queues import Overflow
 from txmux.processes.privilege.opener import HELPER_ENDED
 from txmux.rules.lint.secrets import open_secrets, secret_files
-from txmux.rules.model import Backend, Refusal, Route, Rules, Settings, TlsEnd
+from txmux.rules.model import Backend, Refusal, Route, Rules, Settings, TlsSettings
 from txmux.rules.reading.parser import parse
 from txmux.serving.listen_addresses import listen_addresses
 from txmux.telemetry.attention import (
@@ -354,7 +354,7 @@ class KilledTest(SynchronousTestCase):
 class MeasuredTest(SynchronousTestCase):
     def test_items(self) -> None:
         day = 86400
-        end = TlsEnd((Path("a.pem"), Path("x.pem")), acme=("a.example",))
+        end = TlsSettings((Path("a.pem"), Path("x.pem")), acme=("a.example",))
         route = Route("r", (), None, terminate_tls=end)
         rules = Rules(Path("x.ini"), Settings(), (), (route,))
         gauges = Gauges(

@@ -17,7 +17,7 @@ from tests.interop.acme import ONE, OTHER, Front
 from tests.interop.children import InteropTestCase
 from tests.interop.pebble import Pebble
 from tests.support.ports import free_port
-from txmux.rules.model import Route, Rules, Settings, TlsEnd
+from txmux.rules.model import Route, Rules, Settings, TlsSettings
 from txmux.rules.model.route import acme_file
 from txmux.serving.acme.folder import make_first
 from txmux.serving.acme.renewal import Certificates
@@ -46,7 +46,7 @@ class ScheduleTests(TestCase, InteropTestCase):
             acme_folder=self.path,
         )
         names = names or (ONE,)
-        end = TlsEnd(tuple(acme_file(self.path, name) for name in names), acme=names)
+        end = TlsSettings(tuple(acme_file(self.path, name) for name in names), acme=names)
         rules = Rules(
             Path("rules.ini"), settings, (), (Route("site", (), None, terminate_tls=end),)
         )

@@ -18,7 +18,7 @@ from twisted.trial.unittest import TestCase
 from tests.interop.acme import ONE, OTHER, RENEW, SITE, AcmeCase, shown_to
 from tests.interop.children import Child, InteropTestCase, eventually, output_of
 from tests.support.ports import free_port
-from txmux.rules.model import Route, Rules, Settings, TlsEnd
+from txmux.rules.model import Route, Rules, Settings, TlsSettings
 from txmux.rules.model.settings import Store
 from txmux.serving.acme.renewal import Certificates
 from txmux.serving.acme.shared import SharedCertificates
@@ -114,7 +114,7 @@ class SealedTests(TestCase, InteropTestCase):
     async def test_lock(self) -> None:
         """A lock that stays, which somebody may have written, is reported after half an hour."""
         port, password = _redis_with_password(self)
-        end = TlsEnd((self.folder / f"{ONE}.pem",), acme=(ONE,))
+        end = TlsSettings((self.folder / f"{ONE}.pem",), acme=(ONE,))
         settings = Settings(
             acme="https://a.example/dir",
             acme_folder=self.folder,

@@ -106,7 +106,7 @@ class PortableClientTests(ClientTests):
     relay = "portable"
 
 
-class TlsEndTests(InteropTestCase):
+class TlsTerminationTests(InteropTestCase):
     def test_answered_inside(self) -> None:
         certificate = make_certificate(self.folder, "www.example.com")
         rules = f"""

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.backends.connect.tls_case import authority
 from tests.support.folders import make_folder
-from txmux.client.tls.terminations import Terminations
+from txmux.client.tls.terminators import TlsTerminators
 from txmux.errors import MuxError
 from txmux.processes.usable import closed_files, unusable
 from txmux.rules.model import NOWHERE, Rules
@@ -67,8 +67,8 @@ class FileTests(SynchronousTestCase):
             + _CERTIFICATES,
         ]
         self.assertEqual((self.reported(wrong), forbidden), (lines, []))
-        terminations = Terminations(Clock())
-        error = self.assertRaises(RulesError, terminations.prepare, self.rules)
+        terminators = TlsTerminators(Clock())
+        error = self.assertRaises(RulesError, terminators.prepare, self.rules)
         self.assertEqual(self.reported(error.problems), lines)
 
     def test_by_acme(self) -> None:
@@ -168,8 +168,8 @@ class FileTests(SynchronousTestCase):
     def test_routes_without_file(self) -> None:
         routes = tuple(attrs.evolve(route, section=NOWHERE) for route in self.rules.routes)
         rules = attrs.evolve(self.rules, routes=routes)
-        wrong = self.assertRaises(RulesError, Terminations(Clock()).prepare, rules)
+        wrong = self.assertRaises(RulesError, TlsTerminators(Clock()).prepare, rules)
         self.assertIn("rules.ini: [route bare] terminate_tls: ", self.reported(wrong.problems)[0])
         bare = self.rules.routes[1]
-        error = self.assertRaises(MuxError, Terminations(Clock()).termination_of, bare)
+        error = self.assertRaises(MuxError, TlsTerminators(Clock()).terminator_of, bare)
         self.assertIn("[route bare] terminate_tls: '", str(error))

@@ -24,7 +24,7 @@ from txmux import load
 from txmux.access.lists.updates import NetworksFile
 from txmux.admin.tokens import AdminTokens
 from txmux.cli import main
-from txmux.client.tls.terminations import Terminations
+from txmux.client.tls.terminators import TlsTerminators
 from txmux.client.tunnel_users import TunnelUsers
 from txmux.errors import MuxError
 from txmux.features.geo.watched import Database
@@ -153,19 +153,19 @@ class AgreementTest(DamagedFilesCase):
 
     def problems_of_looks(self, rules: Rules, clock: Clock) -> Callable[[], list[str]]:
         """Return a function that looks at changed files, and tells of each kind why it is in use no longer as it is."""
-        terminations, tokens = Terminations(clock), AdminTokens(rules.settings)
-        terminations.prepare(rules).commit()
+        terminators, tokens = TlsTerminators(clock), AdminTokens(rules.settings)
+        terminators.prepare(rules).commit()
         tokens.read()
         networks = NetworksFile(self.folder / "networks", (self.folder / "networks").read_text())
         places = Database(self.folder / "geo_databases")
 
         def look() -> list[str]:
             clock.advance(10)
-            terminations.look()
+            terminators.look()
             self.successResultOf(Deferred.fromCoroutine(tokens.read_again()))
             for source in (networks, places):
                 self.successResultOf(Deferred.fromCoroutine(source.fetch_changes()))
-            troubles = "\n".join(map(str, terminations.troubles()))
+            troubles = "\n".join(map(str, terminators.troubles()))
             return [troubles, tokens.problem, networks.problem, places.problem]
 
         return look

@@ -7,7 +7,7 @@ from tests.support.mux import MuxTestCase, backend_at
 from tests.support.peers import Peer
 from tests.wire.hello_builder import alpn, client_hello, extension, records, server_name
 from tests.wire.proxyprotocol.vectors import DESTINATION, SOURCE
-from txmux.client.tls.termination import AgreedTLS
+from txmux.client.tls.terminator import AgreedTLS
 from txmux.rules.embedding import route
 from txmux.rules.model import NetworkSet
 from txmux.tcp.connection import MuxProtocol

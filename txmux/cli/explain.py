@@ -35,7 +35,7 @@ from txmux.rules.model import (
     Route,
     Rules,
     Silence,
-    TlsEnd,
+    TlsSettings,
 )
 from txmux.rules.model.route import can_forward_inner_hello
 from txmux.rules.problems import did_you_mean
@@ -524,7 +524,7 @@ def _certificate(rules: Rules, end: Route, text: str) -> FoundCertificate | None
     return None
 
 
-def _presented_certificate(tls: TlsEnd, text: str) -> FoundCertificate:
+def _presented_certificate(tls: TlsSettings, text: str) -> FoundCertificate:
     if text in {"none", "revoked"}:
         return NO_CERTIFICATE if text == "none" else REVOKED
     from txmux.client.tls.client_certificates import ClientVerification  # noqa: PLC0415 - OpenSSL takes a while

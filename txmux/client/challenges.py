@@ -33,9 +33,9 @@ def with_challenges(configuration: Configuration, challenges: Mapping[str, Any])
         return plain
     first = [
         CompiledRoute(
-            NAME, (_alternative(name),), None, termination=termination, counts=plain.counts.unrouted
+            NAME, (_alternative(name),), None, terminator=terminator, counts=plain.counts.unrouted
         )
-        for name, termination in challenges.items()
+        for name, terminator in challenges.items()
     ]
     start = top.detector.ranks[0] - GAP * len(first)
     new = [(start + GAP * number, route) for number, route in enumerate(first)]

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from txmux.backends.upstreams import Upstreams
     from txmux.client.io_runtime import IORuntime
     from txmux.client.tls.ech import EchKeys
-    from txmux.client.tls.termination import Termination
-    from txmux.client.tls.terminations import Terminations
+    from txmux.client.tls.terminator import TlsTerminator
+    from txmux.client.tls.terminators import TlsTerminators
     from txmux.client.tunnel_users import TunnelUsers
     from txmux.telemetry.counting.counter_groups import ListenerCounts, RouteCounts
 
@@ -39,7 +39,7 @@ class CompiledRoute(Route):
     """A route, with its destination and its TLS termination in this process."""
 
     destination: Destination | None = None
-    termination: Termination | None = None
+    terminator: TlsTerminator | None = None
     users: TunnelUsers | None = None
     counts: RouteCounts = attrs.field(kw_only=True)
     is_plain: bool = attrs.field(init=False)  # whether the fast path serves its clients
@@ -128,7 +128,7 @@ class Compiler:
     settings: Listener
     runtime: IORuntime
     upstreams: Upstreams
-    terminations: Terminations
+    terminators: TlsTerminators
 
     def top(self) -> RuleLayer:
         """Return the layer in which detection begins, without routes."""
@@ -163,7 +163,7 @@ class Compiler:
         return CompiledRoute(
             **fields,
             destination=None if outcome is None else self.upstreams.destination_of(outcome),
-            termination=self.terminations.termination_of(route) if route.terminate_tls else None,
+            terminator=self.terminators.terminator_of(route) if route.terminate_tls else None,
             users=_users_of(route),
             counts=self.runtime.counters.route(self.settings.name, route.name),
         )
@@ -173,7 +173,7 @@ class Compiler:
 class Configuration:
     """A listener under one version of the rules. Each connection keeps the configuration that it was accepted under.
 
-    Upstreams and terminations belong to the process, and are found by their settings. So configurations before and after a
+    Upstreams and TLS terminators belong to the process, and are found by their settings. So configurations before and after a
     reload share those that have not changed.
     """
 
@@ -198,7 +198,7 @@ class Configuration:
         admission: Admission,
         runtime: IORuntime,
         upstreams: Upstreams,
-        terminations: Terminations,
+        terminators: TlsTerminators,
         version: int = 1,
     ) -> Configuration:
         """Compile the routes of a listener, and those inside their TLS.
@@ -207,7 +207,7 @@ class Configuration:
             MuxError: A backend or a certificate cannot be used.
         """
         known = tuple(routes)
-        compiler = Compiler(settings, runtime, upstreams, terminations)
+        compiler = Compiler(settings, runtime, upstreams, terminators)
         table = finish(RouteTable.of(known))
         made = finish(cls.compiled(table, compiler, admission, version))
         if made.hands_over:
@@ -302,7 +302,7 @@ class Configuration:
             inside,
             runtime.counters.listener(settings.name),
             version,
-            ech=compiler.terminations.ech_of(settings),
+            ech=compiler.terminators.ech_of(settings),
         )
         outcomes: list[object] = [line.outcome for line in settings.silent]
         outcomes.append(settings.default)

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from txmux.access.per_source import Permit
     from txmux.client.configuration import Configuration, RuleLayer
     from txmux.client.io_runtime import IORuntime
-    from txmux.client.tls.termination import AgreedTLS
+    from txmux.client.tls.terminator import AgreedTLS
     from txmux.net.relay.interface import RelayedBytes
     from txmux.rules.model import Logged
     from txmux.telemetry.counting.counter_groups import RouteCounts, ServerCounts

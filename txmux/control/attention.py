@@ -324,11 +324,13 @@ def measured(gauges: Gauges, rules: Rules, now: float) -> Iterator[AttentionItem
 def _certificates(gauges: Gauges, rules: Rules, now: float) -> Iterator[AttentionItem]:
     # Certificates by ACME may last a few days; a failed renewal is an item of its own.
     routes = rules.routes if gauges.certificates else ()  # there may be thousands
-    ends = [route.terminate_tls for route in routes if route.terminate_tls is not None]
-    renewed = {str(file) for end in ends for _, file in zip(end.acme, end.files, strict=False)}
+    terminated = [route.terminate_tls for route in routes if route.terminate_tls is not None]
+    renewed = {
+        str(file) for tls in terminated for _, file in zip(tls.acme, tls.files, strict=False)
+    }
     of_files = [row for row in gauges.certificates if row[1] not in renewed]
     shown = {"route": of_files, "backend": gauges.to_servers}
-    for where, name, file, until in [(k, *end) for k, ends in shown.items() for end in ends]:
+    for where, name, file, until in [(k, *row) for k, found in shown.items() for row in found]:
         if when := certificate_end(until, now):
             row = rows.CERTIFICATE_ENDED if until <= now else rows.CERTIFICATE_ENDS
             since = until if until <= now else None

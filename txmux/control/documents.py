@@ -68,8 +68,8 @@ def certificates_document(
     """Yield the certificates by ACME, whose rows are `renewed`, and those of files, each once of all that workers have shown."""
     by_name: dict[str, Any] = {row["name"]: row for row in renewed}
     for route in rules.routes:
-        end = route.terminate_tls
-        for name, file in () if end is None else zip(end.acme, end.files, strict=False):
+        tls = route.terminate_tls
+        for name, file in () if tls is None else zip(tls.acme, tls.files, strict=False):
             if name in by_name:
                 row = {key: value for key, value in by_name[name].items() if key != "name"}
                 own = {"route": route.name, "file": str(file), "acme": True}

@@ -121,8 +121,8 @@ def _routes(serving: Serving) -> Iterator[Any]:
 def _certificates(serving: Serving) -> Iterator[tuple[str, str, float]]:
     seen = set()  # a route may be one of several listeners
     for route in _routes(serving):
-        if route.termination is not None:
-            for file, until in route.termination.store.valid_until():
+        if route.terminator is not None:
+            for file, until in route.terminator.store.valid_until():
                 end = route.name, file, max(0.0, until)  # also of one from before 1970
                 if end not in seen:
                     seen.add(end)
@@ -185,7 +185,7 @@ class Gauges:
         metrics=[Metric("backend_server_weight", "The weight of a server now, less while it starts slowly; 0 while it gets no clients.", "backend server",
                         lambda value, counts: [(one.labels, value.get(one.labels, 0)) for one in counts.servers], "See [`slow_start`](rules.md#slow-start).")])
     troubles: Sequence[str] = _gauge(
-        (), "What else needs an operator's attention, a sentence each.", combine=_chained, bounds=Field(list, of=TEXT), collect=lambda its: [*its.terminations.troubles(), *its.upstreams.troubles()])
+        (), "What else needs an operator's attention, a sentence each.", combine=_chained, bounds=Field(list, of=TEXT), collect=lambda its: [*its.terminators.troubles(), *its.upstreams.troubles()])
     unread: Sequence[str] = _gauge((), "What workers could not read or open, beside what `troubles` has, a sentence each.", combine=_chained, bounds=Field(list, of=TEXT), collect=_unread)
     troubled: Sequence[str] = _gauge((), "The names of backends of which not every server is up, in some process.", combine=_chained, bounds=_NAMES, collect=lambda its: its.upstreams.troubled())
     stale: Mapping[tuple[str, str], tuple[float | None, str]] = _gauge(
@@ -283,7 +283,7 @@ async def measure(serving: Serving, *, everything: bool) -> dict[str, Any]:
     """Collect what a process measures: everything, or what is asked for every few seconds."""
     turns, found = Turns(), {}
     if everything:
-        serving.terminations.look()  # no client may have come since a file was changed
+        serving.terminators.look()  # no client may have come since a file was changed
         await turns.pause()
     for row in GAUGES:
         if row.collect is not None and (everything or row.is_frequent):

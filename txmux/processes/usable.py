@@ -12,13 +12,13 @@ import attrs
 
 from txmux.access.lists.current import Lists
 from txmux.admin.listen_addresses import stored_token
-from txmux.client.tls.terminations import expiry_warnings
+from txmux.client.tls.terminators import expiry_warnings
 from txmux.errors import ListenError, MuxError, cause_of
 from txmux.files import may_read, read_list
 from txmux.net.tls.errors import CLIENT_CERTIFICATE, TLSFileError
 from txmux.processes.privilege.account import AccountError, account_of
 from txmux.rules.lint.privileges import named_servers, obstacles
-from txmux.rules.model import Rules, Section, Server, ServerTLS, TlsEnd
+from txmux.rules.model import Rules, Section, Server, ServerTLS, TlsSettings
 from txmux.rules.named_files import NamedFile, named_files, opened_for
 from txmux.rules.problems import Problem, RulesError
 from txmux.rules.reading.endpoints import files_of
@@ -81,7 +81,7 @@ def _readers(rules: Rules) -> Iterator[_Reader]:
         yield settings.section, "acme_ca", None, partial(_of_authorities, settings.acme_ca)
     for route in rules.routes:
         if route.terminate_tls is not None:
-            yield route.section, "terminate_tls", None, partial(_of_end, route.terminate_tls)
+            yield route.section, "terminate_tls", None, partial(_of_clients, route.terminate_tls)
     for backend in rules.backends.values():
         if backend.tls is not None:
             yield backend.section, CLIENT_CERTIFICATE, None, partial(_of_servers, backend.tls)
@@ -117,14 +117,14 @@ def _of_authorities(path: Path) -> None:
     read_authorities(path, "acme_ca")
 
 
-def _of_end(end: TlsEnd) -> Iterable[tuple[str, float]]:
+def _of_clients(tls: TlsSettings) -> Iterable[tuple[str, float]]:
     from txmux.client.tls.client_certificates import ClientVerification  # noqa: PLC0415 - as above
     from txmux.client.tls.contexts import Contexts  # noqa: PLC0415 - as above
 
-    if not end.acme:
-        return Contexts(end).valid_until
-    if end.client_ca is not None:
-        ClientVerification(end)
+    if not tls.acme:
+        return Contexts(tls).valid_until
+    if tls.client_ca is not None:
+        ClientVerification(tls)
     return ()  # `unusable_folder` reads them
 
 

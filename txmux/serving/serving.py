@@ -25,7 +25,7 @@ from txmux.client.challenges import with_challenges
 from txmux.client.configuration import Compiler, Configuration
 from txmux.client.io_runtime import IORuntime
 from txmux.client.session import ClientSession
-from txmux.client.tls.terminations import FilesInUse, PreparedTerminations, Terminations
+from txmux.client.tls.terminators import FilesInUse, PreparedTerminators, TlsTerminators
 from txmux.detection.ranked import finish
 from txmux.errors import MuxError
 from txmux.interfaces import Transport
@@ -48,7 +48,7 @@ from txmux.telemetry.access_log import AccessLog, open_log
 from txmux.telemetry.counting.process_counters import ProcessCounters
 
 if TYPE_CHECKING:
-    from txmux.client.tls.termination import Termination
+    from txmux.client.tls.terminator import TlsTerminator
     from txmux.udp.listener import UDPListener
 
 _Added = TypeVar("_Added", bound=ActiveListener)
@@ -120,15 +120,15 @@ class Serving:
         self._detect_loops_to_admin(rules)
         self._denied = DeniedClients(reactor, self._all_listeners)
         self.runtime.lists.on_change = self._denied.check_all
-        self.terminations = Terminations(reactor)
-        self.terminations.prepare(rules, in_use[0]).commit()
+        self.terminators = TlsTerminators(reactor)
+        self.terminators.prepare(rules, in_use[0]).commit()
         self.listening_ports = ListeningPorts(accepting=accepting, datagrams=not shared)
         self._retiring: list[ActiveListener] = []
         self._gradual_end = GradualEnd(reactor, self.connections)
         self.listeners: list[ActiveListener] = []
         self.version = 1
         self.overrides: Mapping[str, Any] = {}
-        self._challenges: dict[str, Termination] = {}
+        self._challenges: dict[str, TlsTerminator] = {}
         self.admission: Callable[[Listener], Admission] | None = None
         self.unopened: list[str] = []
 
@@ -161,7 +161,7 @@ class Serving:
             admission=configuration.admission,
             runtime=self.runtime,
             upstreams=self.upstreams,
-            terminations=self.terminations,
+            terminators=self.terminators,
         )
         factory.configuration = configuration
         return factory
@@ -172,7 +172,7 @@ class Serving:
         return UDPListener(configuration, self.runtime, self.upstreams)
 
     def _compiler(self, settings: Listener) -> Compiler:
-        return Compiler(settings, self.runtime, self.upstreams, self.terminations)
+        return Compiler(settings, self.runtime, self.upstreams, self.terminators)
 
     def _compile(
         self, table: RouteTable, settings: Listener, admission: Admission, version: int
@@ -245,11 +245,11 @@ class Serving:
         """Answer exactly these ACME challenges, before any route: for each name, the digest for the certificate."""
         if challenges or self._challenges:
             from txmux.client.tls.challenge import ChallengeStore  # noqa: PLC0415 - OpenSSL takes a while
-            from txmux.client.tls.termination import Termination  # noqa: PLC0415 - the same
+            from txmux.client.tls.terminator import TlsTerminator  # noqa: PLC0415 - the same
 
             make: Any = ChallengeStore.make
             self._challenges = {
-                name: Termination(make(name, digest), self._reactor)
+                name: TlsTerminator(make(name, digest), self._reactor)
                 for name, digest in challenges.items()
             }
             self._apply_challenges()
@@ -301,7 +301,7 @@ class Serving:
             replacement.used(), None if whole else replacement.dropped()
         )
         try:
-            terminations = yield from self.terminations.prepare_in_steps(
+            terminators = yield from self.terminators.prepare_in_steps(
                 rules, replacement.new_routes, None if whole else replacement.gone_routes
             )
         except BaseException:  # it is given up
@@ -310,8 +310,8 @@ class Serving:
         version = self.version + rules_changed
         # Ranks are those of the configurations in use.
         table = replacement.table if rules_changed else self.table
-        prepared = PreparedServing(rules, table, version, sockets, upstreams, terminations)
-        problems = [*upstreams.problems, *map(str, terminations.problems)]
+        prepared = PreparedServing(rules, table, version, sockets, upstreams, terminators)
+        problems = [*upstreams.problems, *map(str, terminators.problems)]
         if problems:
             self.abandon(prepared)
             raise MuxError("\n".join(problems))
@@ -395,7 +395,7 @@ class Serving:
         system refuses others from then on.
         """
         prepared.upstreams.commit()
-        prepared.terminations.commit()
+        prepared.terminators.commit()
         self.rules, self.table, self.version = prepared.rules, prepared.table, prepared.version
         self._split_limits(prepared.rules)
         self.runtime.commit(prepared.rules)
@@ -449,7 +449,7 @@ class Serving:
         if prepared.access_log is not None and prepared.access_log is not self._access_log:
             prepared.access_log.close()
         prepared.upstreams.abandon()
-        prepared.terminations.abandon()
+        prepared.terminators.abandon()
         for reserved in prepared.reserved.values():
             reserved.close()
         for port, _ in prepared.ports.values():
@@ -648,7 +648,7 @@ class PreparedServing:
     version: int
     sockets: dict[str, socket.socket]
     upstreams: PreparedUpstreams
-    terminations: PreparedTerminations
+    terminators: PreparedTerminators
     access_log: AccessLog | None = attrs.field(default=None, init=False)
     listeners: list[ActiveListener] = attrs.field(factory=list, init=False)
     configurations: dict[ActiveListener, Configuration] = attrs.field(factory=dict, init=False)
@@ -659,4 +659,4 @@ class PreparedServing:
     @property
     def kept(self) -> list[str]:
         """A sentence for each route and backend whose files for TLS cannot be used, so that it keeps what it has."""
-        return [*self.terminations.kept, *self.upstreams.kept]
+        return [*self.terminators.kept, *self.upstreams.kept]

@@ -321,10 +321,10 @@ class MuxProtocol(End, Client):
         record.route = route.name
         if route.log is not True:
             self.logged = fewer(self.logged, route.log)
-        if route.termination is not None:
+        if route.terminator is not None:
             # The client's request for TLS (as PostgreSQL's) has been answered; the server must not get it.
             self.replays, self.is_request_cut = (), False
-            return TerminatesTLS(route.termination, self.configuration.inside[route.name])
+            return TerminatesTLS(route.terminator, self.configuration.inside[route.name])
         if route.tunnel:
             self.replays, self.is_request_cut = (), False
             return AsksForTunnel(layer, route, self.configuration.inside[route.name])

@@ -18,7 +18,7 @@ from txmux.client.active_listener import ActiveListener
 from txmux.client.configuration import Configuration
 from txmux.client.io_runtime import IORuntime
 from txmux.client.recording import new_id
-from txmux.client.tls.terminations import Terminations
+from txmux.client.tls.terminators import TlsTerminators
 from txmux.interfaces import Transport
 from txmux.net.addresses import text_of
 from txmux.rules.model import NOWHERE, Listener, Route
@@ -48,7 +48,7 @@ class MuxFactory(ServerFactory, ActiveListener):
         admission: Decides which clients are let in; made from the settings if not given.
         runtime: The process's; one for this listener alone if not given.
         upstreams: The backends of this process; those of this listener alone if not given.
-        terminations: The TLS that this process ends; that of this listener alone if not given.
+        terminators: The TLS that this process terminates; that of this listener alone if not given.
         reactor: The reactor of such a runtime; the process's own if not given.
 
     Raises:
@@ -73,7 +73,7 @@ class MuxFactory(ServerFactory, ActiveListener):
         admission: Admission | None = None,
         runtime: IORuntime | None = None,
         upstreams: Upstreams | None = None,
-        terminations: Terminations | None = None,
+        terminators: TlsTerminators | None = None,
         reactor: Any = None,
     ) -> None:
         if not isinstance(settings, Listener) or settings.section is NOWHERE:
@@ -98,7 +98,7 @@ class MuxFactory(ServerFactory, ActiveListener):
             admission or Admission(settings, runtime.clock.seconds),
             runtime,
             upstreams,
-            terminations or Terminations(runtime.reactor),
+            terminators or TlsTerminators(runtime.reactor),
         )
         super().__init__(configuration, runtime, upstreams, access_log)
         self._fast_path: FastPath | None = None

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from txmux.client.configuration import CompiledRoute, Configuration, RuleLayer
     from txmux.client.io_runtime import IORuntime
-    from txmux.client.tls.termination import AgreedTLS
+    from txmux.client.tls.terminator import AgreedTLS
     from txmux.detection.detector import Detection
     from txmux.interfaces import Exchange
     from txmux.net.relay.ends import IRelayTransport

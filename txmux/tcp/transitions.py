@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from txmux.backends.pool.member import Member
     from txmux.backends.upstream import Destination, Upstream
     from txmux.client.configuration import CompiledRoute, RuleLayer
-    from txmux.client.tls.termination import Termination
+    from txmux.client.tls.terminator import TlsTerminator
     from txmux.net.relay.interface import RelayState, Timeouts
     from txmux.rules.model import Handover, InProcess, Refusal
     from txmux.telemetry.reasons import EndReason
@@ -129,7 +129,7 @@ class StartTLSExpected(NamedTuple):
 class TerminatesTLS(NamedTuple):
     """The client's route terminates TLS."""
 
-    termination: Termination
+    terminator: TlsTerminator
     inside: RuleLayer
 
 

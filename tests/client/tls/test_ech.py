@@ -16,7 +16,7 @@ from tests.support.ech import MadeKey, Sealer, inner
 from tests.support.folders import make_folder
 from tests.wire.hello_builder import records
 from txmux.client.tls.ech import EchKeys, read_key_file
-from txmux.client.tls.terminations import Terminations
+from txmux.client.tls.terminators import TlsTerminators
 from txmux.net.tls.errors import TLSFileError
 from txmux.rules.model import Listener, Rules, Settings
 from txmux.rules.problems import RulesError
@@ -128,7 +128,7 @@ class KeysTest(EchCase):
             self.assertIn(said, str(caught.exception))
 
 
-class TerminationsTest(EchCase):
+class TlsTerminatorsTest(EchCase):
     """Keys at a start and a reload, as certificates."""
 
     def rules(self, path: Path) -> Rules:
@@ -136,22 +136,22 @@ class TerminationsTest(EchCase):
         return Rules(Path("rules"), Settings(), (listener,), ())
 
     def test_start_and_reload(self) -> None:
-        terminations = Terminations(self.clock)
+        terminators = TlsTerminators(self.clock)
         wrong = self.rules(self.folder / "none.pem")
         with self.assertRaises(RulesError):
-            terminations.prepare(wrong)
-        terminations.prepare(wrong, {}).commit()  # as a worker that starts beside others
-        self.assertIn("cannot read", "".join(terminations.troubles()))
+            terminators.prepare(wrong)
+        terminators.prepare(wrong, {}).commit()  # as a worker that starts beside others
+        self.assertIn("cannot read", "".join(terminators.troubles()))
         made = MadeKey(1)
         rules = self.rules(self.write("a.pem", made.pem))
-        prepared = terminations.prepare(rules)
+        prepared = terminators.prepare(rules)
         self.assertEqual((prepared.problems, prepared.kept), ([], []))
         prepared.commit()
-        self.assertEqual(terminations.troubles(), [])
+        self.assertEqual(terminators.troubles(), [])
         self.write("a.pem", "nonsense")
-        prepared = terminations.prepare(rules)
+        prepared = terminators.prepare(rules)
         self.assertEqual((prepared.problems, len(prepared.kept)), ([], 1))
         prepared.commit()
-        keys = terminations.ech_of(rules.listeners[0])
+        keys = terminators.ech_of(rules.listeners[0])
         assert keys is not None
         self.assertTrue(self.opens(keys, made))

@@ -25,10 +25,10 @@ from txmux.client import watched
 from txmux.client.tls.client_certificates import NOT_ALLOWED
 from txmux.client.tls.contexts import Contexts
 from txmux.client.tls.store import CertificateStore
-from txmux.client.tls.terminations import Terminations
+from txmux.client.tls.terminators import TlsTerminators
 from txmux.files import state_at
 from txmux.net.tls.errors import TLSFileError
-from txmux.rules.model import Route, Rules, Settings, TlsEnd
+from txmux.rules.model import Route, Rules, Settings, TlsSettings
 from txmux.rules.reading.route import allowed_client
 from txmux.telemetry.formatting import utc_time
 
@@ -116,7 +116,7 @@ def name_of(certificate: x509.Certificate) -> str:
 class ContextTests(StoreCase):
     def test_by_name(self) -> None:
         files = tuple(map(self.pem, ("first.example", "*.example", "x.example")))
-        contexts = Contexts(TlsEnd(files))
+        contexts = Contexts(TlsSettings(files))
         for name, expected in (
             ("x.example", "x.example"),
             ("y.example", "*.example"),
@@ -127,23 +127,25 @@ class ContextTests(StoreCase):
             self.assertEqual(name_of(shown(contexts.context_for(name))), expected, name)
 
     def test_first_of_a_name(self) -> None:
-        contexts = Contexts(TlsEnd((self.pem("a.example", "b.example"), self.pem("b.example"))))
+        contexts = Contexts(
+            TlsSettings((self.pem("a.example", "b.example"), self.pem("b.example")))
+        )
         self.assertEqual(name_of(shown(contexts.context_for("b.example"))), "a.example")
 
     def test_common_name(self) -> None:
         old = self.pem_rsa("old.example", alternative=False)
-        contexts = Contexts(TlsEnd((self.pem("a.example"), old)))
+        contexts = Contexts(TlsSettings((self.pem("a.example"), old)))
         self.assertEqual(name_of(shown(contexts.context_for("old.example"))), "old.example")
 
     def test_second_of_same_kind_is_ignored(self) -> None:
         first, second = self.pem("a.example", file="1.pem"), self.pem("a.example", file="2.pem")
-        found = shown(Contexts(TlsEnd((first, second))).context_for(None))
+        found = shown(Contexts(TlsSettings((first, second))).context_for(None))
         self.assertEqual(found, x509.load_pem_x509_certificate(first.read_bytes()))
 
     def test_chain_is_shown(self) -> None:
         path = self.pem("a.example")
         path.write_bytes(path.read_bytes() + authority().pem)
-        context = Contexts(TlsEnd((path,))).context_for(None)
+        context = Contexts(TlsSettings((path,))).context_for(None)
         server = SSL.Connection(context, None)
         server.set_accept_state()
         client = SSL.Connection(SSL.Context(SSL.TLS_METHOD), None)
@@ -158,14 +160,14 @@ class ContextTests(StoreCase):
     def test_kinds_of_keys(self) -> None:
         """Of two certificates for the same names that differ in the kind of key, each client gets one it can take."""
         files = (self.pem_rsa("a.example"), self.pem("a.example"))
-        contexts = Contexts(TlsEnd(files))
+        contexts = Contexts(TlsSettings(files))
         for ciphers, kind in (("aRSA", "RSA"), ("aECDSA", "EC")):
             found = shown(contexts.context_for("a.example"), ciphers)
             self.assertIn(kind, type(found.public_key()).__name__)
 
     def test_weak_certificate(self) -> None:
         path = self.pem_rsa("weak.example", 1024)
-        error = self.assertRaises(TLSFileError, Contexts, TlsEnd((path,)))
+        error = self.assertRaises(TLSFileError, Contexts, TlsSettings((path,)))
         self.assertEqual(
             str(error),
             f"'{path}': OpenSSL rejects the certificate: ee key too small; "
@@ -174,7 +176,7 @@ class ContextTests(StoreCase):
 
     def test_bad_authorities(self) -> None:
         path = self.folder / "none.pem"
-        end = TlsEnd((self.pem("a.example"),), client_ca=path)
+        end = TlsSettings((self.pem("a.example"),), client_ca=path)
         error = self.assertRaises(TLSFileError, Contexts, end)
         self.assertEqual(error.key, "tls_client_ca")
 
@@ -187,7 +189,7 @@ class ClientTests(StoreCase):
 
     def context(self, **settings: Any) -> SSL.Context:
         trusted = self.authority.write(self.folder / "ca.pem")
-        end = TlsEnd((self.pem("site.example"),), client_ca=trusted, **settings)
+        end = TlsSettings((self.pem("site.example"),), client_ca=trusted, **settings)
         return Contexts(end).context_for(None)
 
     def refused(self, context: SSL.Context, version: ssl.TLSVersion) -> str:
@@ -261,7 +263,7 @@ class StoreTests(StoreCase):
         return lines
 
     def store(self, *files: Path, **settings: Any) -> CertificateStore:
-        return CertificateStore(TlsEnd(files, **settings), self.clock.seconds, "site")
+        return CertificateStore(TlsSettings(files, **settings), self.clock.seconds, "site")
 
     def test_certificate_that_is_damaged_within(self) -> None:
         """Its names are read only when they are needed, and OpenSSL takes less than what loads it."""
@@ -287,40 +289,40 @@ class StoreTests(StoreCase):
 
         slow = Slow()
         files = [self.pem(f"{name}.example") for name in "abcde"]
-        routes = [Route(f.stem, (), None, terminate_tls=TlsEnd((f,))) for f in files]
-        terminations = Terminations(slow)
-        terminations.prepare(Rules(Path("x.ini"), Settings(), (), (*routes,))).commit()
+        routes = [Route(f.stem, (), None, terminate_tls=TlsSettings((f,))) for f in files]
+        terminators = TlsTerminators(slow)
+        terminators.prepare(Rules(Path("x.ini"), Settings(), (), (*routes,))).commit()
         slow.advance(10)
         for file in files:
             file.write_bytes(b"")
         found = []
         for _ in range(3):
-            terminations.look()
-            found.append(len(terminations.troubles()))
+            terminators.look()
+            found.append(len(terminators.troubles()))
         self.assertEqual(found[-1], 5)
         self.assertTrue(0 < found[0] < 5, found)
         self.logged()
 
     def test_one_look_at_a_time(self) -> None:
-        terminations = Terminations(self.clock)
-        going_on = terminations._looking = Deferred[None]()
-        terminations.look()
-        self.assertIs(terminations._looking, going_on)
+        terminators = TlsTerminators(self.clock)
+        going_on = terminators._looking = Deferred[None]()
+        terminators.look()
+        self.assertIs(terminators._looking, going_on)
         going_on.callback(None)
-        terminations.look()
-        self.assertIsNot(terminations._looking, going_on)
+        terminators.look()
+        self.assertIsNot(terminators._looking, going_on)
 
     def test_rules_that_change(self) -> None:
         """Only a new route is made; those that stay are looked at, and those that go are not."""
 
         def rules(*names: str) -> Rules:
-            routes = [Route(n, (), None, terminate_tls=TlsEnd((files[n],))) for n in names]
+            routes = [Route(n, (), None, terminate_tls=TlsSettings((files[n],))) for n in names]
             return Rules(Path("x.ini"), Settings(), (), (*routes,))
 
         files = {name: self.pem(f"{name}.example") for name in "abc"}
-        terminations = Terminations(self.clock)
-        terminations.prepare(rules("a", "b")).commit()
-        prepared = terminations.prepare(rules("b", "c"))
+        terminators = TlsTerminators(self.clock)
+        terminators.prepare(rules("a", "b")).commit()
+        prepared = terminators.prepare(rules("b", "c"))
         self.addCleanup(prepared.abandon)
         self.assertEqual(([*prepared.problems], prepared.kept), ([], []))
         self.assertEqual([name for name, _ in prepared.made], ["c"])

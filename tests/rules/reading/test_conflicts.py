@@ -14,7 +14,7 @@ from txmux.detection.registry import installed_matchers
 from txmux.errors import MuxError
 from txmux.interfaces import Transport
 from txmux.rules.embedding import outcome, route
-from txmux.rules.model import Backend, Handover, Listener, TlsEnd
+from txmux.rules.model import Backend, Handover, Listener, TlsSettings
 from txmux.rules.problems import RulesError
 from txmux.rules.reading.conflicts import conflicts
 from txmux.rules.reading.ini import read_ini
@@ -475,7 +475,7 @@ class EmbeddingTests(SynchronousTestCase):
     def test_tls_beside(self) -> None:
         """A route that ends TLS may be beside one that hands over: inside of it, clients go where the listener leads them."""
         files = (make_authority().write(make_folder(self) / "a.pem", key=True),)
-        tls = attrs.evolve(route("tls", "close"), outcome=None, terminate_tls=TlsEnd(files))
+        tls = attrs.evolve(route("tls", "close"), outcome=None, terminate_tls=TlsSettings(files))
         runtime = IORuntime(Clock())
         made = MuxFactory([tls, route("ssh", _TO)], Listener("m"), runtime=runtime)
         self.assertTrue(made.configuration.hands_over)

@@ -17,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.rules.fakes import MATCHERS
 from tests.rules.reading.cases import ReadingTestCase
 from txmux.rules.lint.scopes import scopes
-from txmux.rules.model import Period, Refusal, Rules, TlsEnd
+from txmux.rules.model import Period, Refusal, Rules, TlsSettings
 from txmux.rules.problems import InvalidValueError, RulesError
 from txmux.rules.reading import route
 from txmux.rules.reading.files import check_file
@@ -122,7 +122,7 @@ class KeyTests(RouteTestCase):
         ).routes
         files = (Path("etc/a.pem"), Path("/b.pem"), Path("etc/sub/c.pem"))
         self.assertEqual(
-            route.terminate_tls, TlsEnd(files, ("h2", "http/1.1"), Path("etc/ca.pem"), "1.3")
+            route.terminate_tls, TlsSettings(files, ("h2", "http/1.1"), Path("etc/ca.pem"), "1.3")
         )
         self.assertIsNone(route.outcome)
 
@@ -130,7 +130,7 @@ class KeyTests(RouteTestCase):
         one, two, three = self.read(
             f"[route a]\n{TLS}[route b]\n{TLS}backend = reject\n[route c]\n{PLAIN}"
         ).routes
-        self.assertEqual(one.terminate_tls, TlsEnd((Path("etc/a.pem"),)))
+        self.assertEqual(one.terminate_tls, TlsSettings((Path("etc/a.pem"),)))
         self.assertEqual((one.outcome, two.outcome), (None, Refusal.REJECT))
         self.assertIsNone(three.terminate_tls)
 
@@ -364,7 +364,7 @@ class RefusalTests(ReadingTestCase):
 class AcmeTests(SynchronousTestCase):
     def read(
         self, match: str, value: str = "acme", settings: str = "acme_folder = certs\n"
-    ) -> TlsEnd:
+    ) -> TlsSettings:
         authority = "acme = https://ca.example/dir\n"
         text = f"[txmux]\n{authority}{settings}{LISTEN}[route a]\nmatch = {match}\nterminate_tls = {value}\nbackend = close\n"
         found = parse(text, "/etc/rules.ini", MATCHERS).routes[0].terminate_tls

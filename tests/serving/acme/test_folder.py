@@ -27,7 +27,7 @@ from tests.support.folders import make_folder
 from txmux.client.tls.contexts import Contexts
 from txmux.errors import MuxError
 from txmux.net.tls.errors import TLSFileError
-from txmux.rules.model import Route, Rules, Settings, TlsEnd
+from txmux.rules.model import Route, Rules, Settings, TlsSettings
 from txmux.rules.model.route import acme_file
 from txmux.serving.acme.folder import (
     NO_CERTIFICATE,
@@ -152,7 +152,7 @@ class FolderTests(SynchronousTestCase):
         parts[number] = b"\n".join((first, b64encode(damaged), last, b""))
         pem = b"".join(parts)
         acme_file(self.path, _NAME).write_bytes(pem)
-        end = TlsEnd((acme_file(self.path, _NAME),), acme=(_NAME,))
+        end = TlsSettings((acme_file(self.path, _NAME),), acme=(_NAME,))
         self.assertEqual(
             _is_loaded(lambda: ShownCertificate.read(pem)), _is_loaded(lambda: Contexts(end))
         )
@@ -224,7 +224,7 @@ class FolderTests(SynchronousTestCase):
 
 class FirstTests(SynchronousTestCase):
     def rules(self, folder: Path, *names: str) -> Rules:
-        end = TlsEnd(tuple(acme_file(folder, name) for name in names), acme=names)
+        end = TlsSettings(tuple(acme_file(folder, name) for name in names), acme=names)
         route = Route("site", (), None, terminate_tls=end)
         return Rules(Path("x.ini"), Settings(acme_folder=folder), (), (route,))
 
@@ -254,7 +254,7 @@ class FirstTests(SynchronousTestCase):
             assert line is not None
             self.assertIn(f"'{acme_file(folder, _NAME)}': ", line)
             self.assertIn("; one that txmux has signed itself takes its place", line)
-            Contexts(rules.routes[0].terminate_tls or TlsEnd(()))
+            Contexts(rules.routes[0].terminate_tls or TlsSettings(()))
             state = AcmeFolder(folder).state()[_NAME]
             self.assertIn(state["why"], line)
             self.assertEqual(state["failures"], 2)

@@ -18,14 +18,14 @@ from tests.support.certificates import make_authority
 from tests.support.folders import make_folder
 from tests.support.peers import PeerFactory, listen, reactor
 from txmux.errors import MuxError
-from txmux.rules.model import Route, Rules, Settings, TlsEnd
+from txmux.rules.model import Route, Rules, Settings, TlsSettings
 from txmux.serving.acme.authority import AuthorityError, UnusableError
 from txmux.serving.acme.folder import NO_CERTIFICATE, ShownCertificate
 from txmux.serving.acme.renewal import _PROVISIONAL, Certificates, Renewal
 from txmux.telemetry.sources import Source
 
 _SHOWN = ShownCertificate(b"", ("a.example",), "CN=x", 0.0, 90.0, is_self_signed=False)
-_END = TlsEnd((Path("a.example.pem"),), acme=("a.example",))
+_END = TlsSettings((Path("a.example.pem"),), acme=("a.example",))
 _VALUES = st.none() | st.booleans() | st.floats(allow_nan=False) | st.integers() | st.text()
 
 
@@ -148,7 +148,7 @@ class RenewalTests(TestCase):
         made = Certificates(
             reactor, lambda _: succeed(None), lambda: None, now=lambda: now + len(ticks)
         )
-        end = TlsEnd(tuple(folder / f"{name}.pem" for name in names), acme=names)
+        end = TlsSettings(tuple(folder / f"{name}.pem" for name in names), acme=names)
         settings = Settings(acme="https://a.example/dir", acme_folder=folder)
         route = Route("site", (), None, terminate_tls=end)
         ticks: list[None] = []
@@ -249,7 +249,7 @@ class RenewalTests(TestCase):
         for is_for_all in (False, True):
             folder = make_folder(self)
             made = Certificates(reactor, lambda _: succeed(None), lambda: None, now=lambda: now[0])
-            end = TlsEnd(tuple(folder / f"{name}.pem" for name in names), acme=names)
+            end = TlsSettings(tuple(folder / f"{name}.pem" for name in names), acme=names)
             settings = Settings(acme="https://a.example/dir", acme_folder=folder)
             route = Route("site", (), None, terminate_tls=end)
             made.commit(Rules(Path("x.ini"), settings, (), (route,)))
@@ -290,7 +290,7 @@ class RenewalTests(TestCase):
                 return now[0] - 5, 60.0
 
         made = Certificates(reactor, lambda _: succeed(None), lambda: None, now=lambda: now[0])
-        end = TlsEnd((folder / "a.example.pem",), acme=("a.example",))
+        end = TlsSettings((folder / "a.example.pem",), acme=("a.example",))
         settings = Settings(acme="https://a.example/dir", acme_folder=folder)
         made.commit(
             Rules(Path("x.ini"), settings, (), (Route("site", (), None, terminate_tls=end),))
@@ -334,7 +334,7 @@ class RenewalTests(TestCase):
             now[0] = time.time()
             answers[:] = [*damages(good), good]
             made = Certificates(reactor, lambda _: succeed(None), lambda: None, now=lambda: now[0])
-            end = TlsEnd((file,), acme=(name,))
+            end = TlsSettings((file,), acme=(name,))
             settings = Settings(acme="https://a.example/dir", acme_folder=folder)
             route = Route("site", (), None, terminate_tls=end)
             made.commit(Rules(Path("x.ini"), settings, (), (route,)))

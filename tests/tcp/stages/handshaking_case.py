@@ -11,7 +11,7 @@ from tests.support.mux import CLOSE, MuxTestCase, backend_at
 from tests.support.peers import Peer
 from tests.support.secure import SecurePeer, client_context, connect_tls
 from txmux.rules.embedding import route
-from txmux.rules.model import Route, TlsEnd
+from txmux.rules.model import Route, TlsSettings
 
 SSH = b"SSH-2.0-test\r\n"
 
@@ -42,7 +42,7 @@ class TerminationCase(MuxTestCase):
         return attrs.evolve(
             made,
             outcome=outcome,
-            terminate_tls=TlsEnd(files, **end),
+            terminate_tls=TlsSettings(files, **end),
             under=(under,) if under else (),
         )
 

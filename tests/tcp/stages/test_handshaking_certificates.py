@@ -80,8 +80,8 @@ class CertificateTests(TerminationCase):
 
     def clients(self) -> ClientVerification:
         (route,) = self.factory.configuration.top.detector.routes
-        assert route.termination is not None
-        found: ClientVerification | None = route.termination.store._contexts.clients
+        assert route.terminator is not None
+        found: ClientVerification | None = route.terminator.store._contexts.clients
         assert found is not None
         return found
 

@@ -10,7 +10,7 @@ from OpenSSL import SSL, crypto
 from txmux.files import read_bytes
 from txmux.net.tls.pem import Reader, read_authorities, read_revocations
 from txmux.net.tls.transport import Distrusted
-from txmux.rules.model import NO_CERTIFICATE, REVOKED, AllowedClient, FoundCertificate, TlsEnd
+from txmux.rules.model import NO_CERTIFICATE, REVOKED, AllowedClient, FoundCertificate, TlsSettings
 from txmux.rules.model.client_certificate import ALTERNATIVE_NAMES
 
 _OPENSSL: Any = SSL
@@ -37,11 +37,11 @@ class ClientVerification:
         revoked: The lists in ``tls_client_crl``.
     """
 
-    def __init__(self, end: TlsEnd, read: Reader = read_bytes) -> None:
-        assert end.client_ca is not None  # noqa: S101 - only then it is made
-        self._end = end
-        self.authorities = read_authorities(end.client_ca, "tls_client_ca", read)
-        self.revoked = [] if end.client_crl is None else read_revocations(end.client_crl, read)
+    def __init__(self, tls: TlsSettings, read: Reader = read_bytes) -> None:
+        assert tls.client_ca is not None  # noqa: S101 - only then it is made
+        self._tls = tls
+        self.authorities = read_authorities(tls.client_ca, "tls_client_ca", read)
+        self.revoked = [] if tls.client_crl is None else read_revocations(tls.client_crl, read)
         self._intermediates: dict[bytes, crypto.X509] = {}
         self._store, self._lasting = crypto.X509Store(), crypto.X509Store()
         for store in (self._store, self._lasting):
@@ -52,7 +52,7 @@ class ClientVerification:
     def _fill(self, store: Any, flags: int = 0) -> None:
         # Every authority in the file is trusted, also one below another.
         flags |= crypto.X509StoreFlags.PARTIAL_CHAIN
-        if self._end.client_crl is not None and not flags & _NO_CHECK_TIME:
+        if self._tls.client_crl is not None and not flags & _NO_CHECK_TIME:
             flags |= crypto.X509StoreFlags.CRL_CHECK | crypto.X509StoreFlags.CRL_CHECK_ALL
         store.set_flags(flags)
         for revocations in self.revoked:
@@ -62,7 +62,7 @@ class ClientVerification:
 
     def ask_in(self, context: SSL.Context) -> None:
         """Request certificates from the clients of a context."""
-        is_required = self._end.client == "required"
+        is_required = self._tls.client == "required"
         mode = SSL.VERIFY_PEER | (SSL.VERIFY_FAIL_IF_NO_PEER_CERT if is_required else 0)
         context.set_verify(mode, self._accepts if is_required else self._notes)
         _wrap_callback(context, mode)
@@ -78,7 +78,7 @@ class ClientVerification:
         self, connection: SSL.Connection, certificate: crypto.X509, number: int, depth: int, ok: int
     ) -> bool:
         """Return whether a client's certificate is accepted; if it is not, the transport gets the reason."""
-        if ok and (depth or not self._end.allow_client):
+        if ok and (depth or not self._tls.allow_client):
             return True
         shown = readable(certificate)
         if ok and self._allows(shown):
@@ -101,7 +101,7 @@ class ClientVerification:
         return True
 
     def _allows(self, certificate: x509.Certificate | None) -> bool:
-        allowed = self._end.allow_client
+        allowed = self._tls.allow_client
         return certificate is not None and (not allowed or is_allowed(certificate, allowed))
 
     def client_certificate(

@@ -13,7 +13,7 @@ from txmux.client.tls.client_certificates import ClientVerification
 from txmux.errors import printable
 from txmux.files import read_bytes
 from txmux.net.tls.pem import KeyPair, Reader, read_key_pairs
-from txmux.rules.model import TlsEnd
+from txmux.rules.model import TlsSettings
 
 _LIB: Any = SSL._lib  # type: ignore[attr-defined]
 # Of TLS 1.2; all have forward secrecy (RFC 9325, section 4.2).
@@ -40,15 +40,15 @@ class Contexts:
         shown: For each certificate its names and its issuer.
     """
 
-    def __init__(self, end: TlsEnd, read: Reader = read_bytes) -> None:
-        self.clients = ClientVerification(end, read) if end.client_ca is not None else None
+    def __init__(self, tls: TlsSettings, read: Reader = read_bytes) -> None:
+        self.clients = ClientVerification(tls, read) if tls.client_ca is not None else None
         authorities = self.clients.authorities if self.clients else []
         revoked = self.clients.revoked if self.clients else []
         self.files: Mapping[Path, bytes] = {}
         self._exact: dict[str, SSL.Context] = {}
         self._under: dict[str, SSL.Context] = {}
         made = []
-        self.key_pairs = key_pairs = read_key_pairs("terminate_tls", end.files, read)
+        self.key_pairs = key_pairs = read_key_pairs("terminate_tls", tls.files, read)
         self.valid_until = [pair.valid_until for pair in key_pairs]
         leaves = [pair.certificate.to_cryptography() for pair in key_pairs]
         self.shown = [
@@ -64,7 +64,7 @@ class Contexts:
         ]
         self.content += [(-1, revocations.public_bytes(Encoding.DER)) for revocations in revoked]
         for names, pairs in _by_names(key_pairs).items():
-            context = _make_context(pairs, end, self.clients)
+            context = _make_context(pairs, tls, self.clients)
             made.append(context)
             for name in names:
                 contexts = self._under if name.startswith("*.") else self._exact
@@ -114,10 +114,10 @@ def _names_of(certificate: x509.Certificate) -> frozenset[str]:
 
 
 def _make_context(
-    pairs: Sequence[KeyPair], end: TlsEnd, clients: ClientVerification | None
+    pairs: Sequence[KeyPair], tls: TlsSettings, clients: ClientVerification | None
 ) -> SSL.Context:
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
-    context.set_min_proto_version(_MINIMUM[end.minimum])
+    context.set_min_proto_version(_MINIMUM[tls.minimum])
     context.set_options(_OPTIONS)
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)
     context.set_cipher_list(_CIPHERS)
@@ -126,8 +126,8 @@ def _make_context(
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     # OpenSSL tells the client that its name was used (RFC 6066, section 3).
     context.set_tlsext_servername_callback(lambda _: None)
-    if end.alpn:
-        context.set_alpn_select_callback(_first_of([name.encode() for name in end.alpn]))
+    if tls.alpn:
+        context.set_alpn_select_callback(_first_of([name.encode() for name in tls.alpn]))
     if clients is not None:
         clients.ask_in(context)
     for pair in pairs:

@@ -11,7 +11,7 @@ from txmux.client.tls.contexts import Contexts
 from txmux.client.watched import WatchedFiles
 from txmux.files import read_bytes
 from txmux.net.tls.errors import TLSFileError
-from txmux.rules.model import TlsEnd
+from txmux.rules.model import TlsSettings
 from txmux.telemetry.formatting import utc_time
 
 
@@ -33,39 +33,39 @@ class CertificateStore(WatchedFiles):
 
     def __init__(
         self,
-        end: TlsEnd,
+        tls: TlsSettings,
         seconds: Callable[[], float],
         route: str,
         in_use: Mapping[Path, bytes] | None = None,
         *,
         is_copied: bool = False,
     ) -> None:
-        self._end = end
+        self._tls = tls
         self._is_copied = is_copied
         section, is_read = f"[route {route}] ", in_use is None
         super().__init__(seconds, section, is_quiet=is_copied, is_read=is_read)
         if in_use is None:
             self._contexts = self._make_contexts()
         else:  # a disk that did not answer there might halt this process: its first look says more
-            self._contexts = Contexts(end, in_use.__getitem__)
+            self._contexts = Contexts(tls, in_use.__getitem__)
             files = " or ".join(f"'{path}'" for path in in_use)
             self.trouble = self._kept(TLSFileError(self._key, f"cannot use {files}"))
 
     @override
     def _paths(self) -> list[Path]:
-        end = self._end
-        return [*end.files, *filter(None, (end.client_ca, end.client_crl))]
+        tls = self._tls
+        return [*tls.files, *filter(None, (tls.client_ca, tls.client_crl))]
 
     def _make_contexts(self) -> Contexts:
         if not self._is_copied:
-            return Contexts(self._end)
+            return Contexts(self._tls)
         files: dict[Path, bytes] = {}
 
         def read(path: Path) -> bytes:
             data = files[path] = read_bytes(path)
             return data
 
-        contexts = Contexts(self._end, read)
+        contexts = Contexts(self._tls, read)
         contexts.files = files
         return contexts
 
@@ -120,5 +120,5 @@ class CertificateStore(WatchedFiles):
 
     @override
     def _kept(self, problem: TLSFileError) -> str:
-        until = utc_time(min(end for _, end in self.valid_until()))
+        until = utc_time(min(seconds for _, seconds in self.valid_until()))
         return f"{super()._kept(problem)}, until {until}"

@@ -37,7 +37,7 @@ from txmux.backends.names.resolve import NameResolver
 from txmux.backends.pool.pool import no_server_up
 from txmux.backends.upstreams import Upstreams
 from txmux.client.io_runtime import IORuntime
-from txmux.client.tls.terminations import Terminations, expiry_warnings
+from txmux.client.tls.terminators import TlsTerminators, expiry_warnings
 from txmux.control.broadcast import broadcast
 from txmux.control.overrides import Overrides, ServiceState
 from txmux.errors import MuxError
@@ -145,7 +145,7 @@ class Supervisor:
         self.transfers = WorkerTransfers(pool, sockets, accepting=accepting)
         self._is_started = False
         self._draining_sockets: set[str] = set()
-        self._terminations = Terminations(reactor, is_copied=True)
+        self._terminators = TlsTerminators(reactor, is_copied=True)
         self._look_at_files = 0.0
         self.kept_files: list[str] = []
         self._pending: PendingRules | None = None
@@ -189,7 +189,7 @@ class Supervisor:
         self.state.upstreams.add_backends(self._rules)
         self.state.lists.prepare(self._rules)
         self._check(self._rules, owner)
-        self._terminations.prepare(self._rules).commit()
+        self._terminators.prepare(self._rules).commit()
         self._files.prepare(self._rules)
 
     def _check(self, rules: Rules, owner: tuple[int, int] | None) -> None:
@@ -214,7 +214,7 @@ class Supervisor:
             for backend, certificate in self.state.upstreams.certificates()
             for problem in expiry_warnings(backend.section, CLIENT_CERTIFICATE, [certificate])
         ]
-        return [*self._terminations.ending_certificates(self._rules), *shown]
+        return [*self._terminators.ending_certificates(self._rules), *shown]
 
     def start(self) -> None:
         KILLS.look()
@@ -263,7 +263,7 @@ class Supervisor:
     async def start_message(self, worker: Worker) -> dict[str, Any]:
         """Return the message that starts a worker; see `txmux.processes.workers.received_rules.Start`."""
         await first_late(check_disks, self._rules)
-        await self._terminations.look_at_all()  # a moment ago they may have been there
+        await self._terminators.look_at_all()  # a moment ago they may have been there
         unreadable = await look_in_thread(self.state.upstreams.unreadable)
         pending = self._pending
         if pending is not None and worker in self.pool.added:
@@ -284,7 +284,7 @@ class Supervisor:
             "names": self._names.as_json(),
             "banned": banned,
         }
-        state["files"] = [*map(packed_files, (self._terminations.unreadable(rules), unreadable))]
+        state["files"] = [*map(packed_files, (self._terminators.unreadable(rules), unreadable))]
         state["challenges"] = self._certificates.challenges
         return {**message, "may_lack": worker.has_served, "state": state}
 
@@ -416,8 +416,8 @@ class Supervisor:
             undo.callback(setattr, self, "is_changing", False)  # noqa: FBT003 - as setattr has it
             self._check(rules, owner)
             self._check_room(len(sockets.sockets))
-            terminations = self._terminations.prepare(rules)
-            undo.callback(terminations.abandon)
+            terminators = self._terminators.prepare(rules)
+            undo.callback(terminators.abandon)
             upstreams = await Turns().run(self.state.upstreams.prepare_all_in_steps(rules))
             undo.callback(upstreams.abandon)
             if upstreams.problems:
@@ -431,7 +431,7 @@ class Supervisor:
             # A worker can prepare only one set of rules at a time.
             await DeferredList([*self._catching_up])
             pending = self._pending = PendingRules(
-                rules, sockets.sockets, self.version + rules_changed, upstreams, terminations
+                rules, sockets.sockets, self.version + rules_changed, upstreams, terminators
             )
             undo.callback(self._drop_pending, pending)
             await self._prepare(pending, rules_changed=rules_changed)
@@ -496,7 +496,7 @@ class Supervisor:
         now = self._reactor.seconds()
         if now >= self._look_at_files and not self.is_changing:
             self._look_at_files = now + _LOOK
-            self._terminations.look()
+            self._terminators.look()
 
     def _listen_on_new(self, keys: Collection[str]) -> None:
         for worker in self.pool.workers if keys else ():
@@ -629,14 +629,14 @@ class Supervisor:
         self._problems = []
         self._rules, self.version = pending.rules, pending.version
         self._sent.forget()
-        self.kept_files = [*pending.terminations.kept, *pending.upstreams.kept]
+        self.kept_files = [*pending.terminators.kept, *pending.upstreams.kept]
         run = steps.run
         run("import what workers need", self.starter.prepare, self._rules)
         run("follow the lists of networks", self.state.lists.prepare, self._rules)
         run("open the files of workers", self._files.commit)
         run("renew certificates", self._certificates.commit, self._rules)
         run("use the backends", pending.upstreams.commit)
-        run("use the certificates", pending.terminations.commit)
+        run("use the certificates", pending.terminators.commit)
         # If the process ID has changed, the prepared worker has ended, and the one that replaced it has the previous rules.
         ready = [worker for worker, pid in pending.preparing.items() if worker.pid == pid]
         count = pending.rules.settings.workers

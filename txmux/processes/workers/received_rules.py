@@ -13,7 +13,7 @@ from typing import Any
 import attrs
 
 from txmux.access.across_processes import LimitsLayout, SharedLimits
-from txmux.client.tls.terminations import FilesInUse
+from txmux.client.tls.terminators import FilesInUse
 from txmux.detection.ranked import finish
 from txmux.net.channel.descriptorstream import close_all
 from txmux.net.channel.message import InvalidMessageError

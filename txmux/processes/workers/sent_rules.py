@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 
 from txmux.access.across_processes import LimitsLayout
 from txmux.backends.upstreams import PreparedUpstreams
-from txmux.client.tls.terminations import PreparedTerminations
+from txmux.client.tls.terminators import PreparedTerminators
 from txmux.net.channel.channel import ChannelError
 from txmux.net.turns import in_thread
 from txmux.processes.workers.worker import Worker
@@ -29,7 +29,7 @@ class PendingRules:
     sockets: Mapping[str, socket.socket]
     version: int
     upstreams: PreparedUpstreams
-    terminations: PreparedTerminations
+    terminators: PreparedTerminators
     preparing: dict[Worker, int] = attrs.field(factory=dict)
     ready: Deferred[None] = attrs.field(factory=Deferred)
 

@@ -18,7 +18,7 @@ from txmux.rules.model import (
     Refusal,
     Route,
     Rules,
-    TlsEnd,
+    TlsSettings,
 )
 from txmux.rules.model.backend import backends_of
 from txmux.rules.model.route import can_forward_inner_hello
@@ -65,7 +65,7 @@ def proxy_listeners(rules: Rules) -> Iterator[Problem]:
             yield section.problem(message, "proxy_timeout")
 
 
-def tls_ends(rules: Rules) -> Iterator[Problem]:
+def ineffective_tls_termination(rules: Rules) -> Iterator[Problem]:
     """Find routes that terminate TLS without effect, or whose inner routes cannot be reached."""
     for route in rules.routes:
         if route.terminate_tls is None:
@@ -79,7 +79,7 @@ def tls_ends(rules: Rules) -> Iterator[Problem]:
             yield route.section.problem(message, "terminate_tls")
         yield from _without_such_clients(route, inner)
         for _, number, line in lines_of([route]):
-            if message := _never_ends(line, route.terminate_tls):
+            if message := _never_terminates(line, route.terminate_tls):
                 yield route.section.problem(message, "match", number)
         # Clients only begin HTTP/2 in TLS if it is offered (RFC 9113, section 3.2).
         for other, number, line in lines_of(inner) if "h2" not in route.terminate_tls.alpn else ():
@@ -92,16 +92,16 @@ def tls_ends(rules: Rules) -> Iterator[Problem]:
 
 
 def _without_such_clients(route: Route, inner: Iterable[Route]) -> Iterator[Problem]:
-    end = route.terminate_tls
-    if end is None or end.client_ca is None:
+    tls = route.terminate_tls
+    if tls is None or tls.client_ca is None:
         return
     for other in inner:
         if other.client_cert is None or other.under != (route.name,):
             continue
-        if end.client == "required" and "none" in other.client_cert.words:
+        if tls.client == "required" and "none" in other.client_cert.words:
             message = f"no such client gets here, since [route {route.name}] wants a valid certificate; add 'tls_client = optional' there"
             yield other.section.problem(message, "client_cert")
-        elif end.client_crl is None and "revoked" in other.client_cert.words:
+        elif tls.client_crl is None and "revoked" in other.client_cert.words:
             message = f"no certificate is known to be revoked; add 'tls_client_crl' to [route {route.name}]"
             yield other.section.problem(message, "client_cert")
 
@@ -125,7 +125,7 @@ def _is_never_tls(line: ParsedLine) -> bool:
     return not (line.negated or converses or first is None or _HANDSHAKE in first)
 
 
-def _never_ends(line: ParsedLine, tls: TlsEnd) -> str:
+def _never_terminates(line: ParsedLine, tls: TlsSettings) -> str:
     if line.negated:
         return ""
     if _is_never_tls(line):
@@ -314,5 +314,5 @@ def _is_loopback(host: str) -> bool:
 
 FINDERS = (
     admin_reachable, metrics_without_extra, inner_hello_warnings, open_proxies, nameless, other_names,
-    free_ports, wrong_users, proxy_listeners, tls_ends, never_behind_starttls,
+    free_ports, wrong_users, proxy_listeners, ineffective_tls_termination, never_behind_starttls,
 )  # fmt: skip

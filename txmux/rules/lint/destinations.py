@@ -40,17 +40,19 @@ def passed_certificates(rules: Rules) -> Iterator[Problem]:
     section 7.4).
     """
     for scope in scopes(rules):
-        ends = [route for route in rules.routes_of(scope.owner) if route.terminate_tls is not None]
+        terminating = [
+            route for route in rules.routes_of(scope.owner) if route.terminate_tls is not None
+        ]
         asked = {
-            server: end
-            for end in ends
-            if end.terminate_tls and end.terminate_tls.client_ca and not end.dry_run
-            for way in (end, *rules.routes_of(end))
+            server: route
+            for route in terminating
+            if route.terminate_tls and route.terminate_tls.client_ca and not route.dry_run
+            for way in (route, *rules.routes_of(route))
             for server in _servers(way)
         }
-        for end in ends if asked else ():
-            for way in (end, *rules.routes_of(end)):
-                for server in _servers(way) & asked.keys() if _is_open(end, way) else ():
+        for route in terminating if asked else ():
+            for way in (route, *rules.routes_of(route)):
+                for server in _servers(way) & asked.keys() if _is_open(route, way) else ():
                     yield way.section.problem(
                         f"{server} also serves [route {asked[server].name}], which requires a certificate: by this route, its clients "
                         "need none, and a 'Host' of HTTP may name any site; give the two servers of their own, or routes 'under' this one "
@@ -105,9 +107,9 @@ def _servers(way: Route | Listener) -> set[str]:
     return {server.text for backend in backends_of([outcome]) for server in backend.servers}
 
 
-def _is_open(end: Route, way: Route) -> bool:
-    is_limited = any(one.clients.limited or one.during or one.dry_run for one in (end, way))
-    is_asked = end.terminate_tls is None or end.terminate_tls.client_ca is not None
+def _is_open(route: Route, way: Route) -> bool:
+    is_limited = any(one.clients.limited or one.during or one.dry_run for one in (route, way))
+    is_asked = route.terminate_tls is None or route.terminate_tls.client_ca is not None
     has_hosts = all(line.options.get("host") and not line.negated for _, _, line in lines_of([way]))
     return not (is_limited or is_asked or way.client_cert or has_hosts)
 

@@ -40,7 +40,7 @@ from txmux.rules.model.networks import (
     UnixClients,
 )
 from txmux.rules.model.outcomes import Handover, InProcess, Refusal
-from txmux.rules.model.route import Alternative, Period, Route, TlsEnd, TLSMinimum
+from txmux.rules.model.route import Alternative, Period, Route, TLSMinimum, TlsSettings
 from txmux.rules.model.rules import Files, Rules
 from txmux.rules.model.section import NOWHERE, KeyEntry, Section, ValueLine
 from txmux.rules.model.settings import Settings
@@ -53,6 +53,6 @@ __all__ = [
     "Files", "FoundCertificate", "Handover", "IPNetwork", "InProcess", "Keepalive", "KeyEntry",
     "Listener", "Logged", "NetworkSet", "Outcome", "Period", "Public", "Rate", "Reachable",
     "Refusal", "Resolve", "Route", "Rules", "Section", "Senders", "Server", "ServerTLS", "Settings",
-    "Silence", "StartTLSProtocol", "TLSMinimum", "TlsEnd", "UnixClients", "ValueLine", "Via", "Wake",
+    "Silence", "StartTLSProtocol", "TLSMinimum", "TlsSettings", "UnixClients", "ValueLine", "Via", "Wake",
     "backends_of", "fewer",
 ]  # fmt: skip

@@ -70,8 +70,8 @@ TLSMinimum = Literal["1.2", "1.3"]
 
 
 @attrs.frozen
-class TlsEnd:
-    """TLS that is ended here.
+class TlsSettings:
+    """How a route terminates TLS.
 
     Its attributes but these are the keys of ``[route]`` of their names, ``tls_`` before them.
 
@@ -142,7 +142,7 @@ class Route:
     clients: Clients = EVERY_CLIENT
     client_cert: CertificateCondition | None = None
     during: tuple[Period, ...] = ()
-    terminate_tls: TlsEnd | None = None
+    terminate_tls: TlsSettings | None = None
     tunnel: bool = False
     tunnel_users: Path | None = None
     under: tuple[str, ...] = ()

@@ -97,8 +97,10 @@ class Rules:
     @property
     def acme_names(self) -> tuple[str, ...]:
         """The names that get their certificates by ACME, each once."""
-        ends = [route.terminate_tls for route in self.routes if route.terminate_tls is not None]
-        return tuple(dict.fromkeys(name for end in ends for name in end.acme))
+        terminated = [
+            route.terminate_tls for route in self.routes if route.terminate_tls is not None
+        ]
+        return tuple(dict.fromkeys(name for tls in terminated for name in tls.acme))
 
     @property
     def sections(self) -> list[Section]:

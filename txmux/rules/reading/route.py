@@ -18,7 +18,7 @@ from txmux.rules.model import (
     Route,
     Section,
     Settings,
-    TlsEnd,
+    TlsSettings,
 )
 from txmux.rules.model.client_certificate import (
     ALTERNATIVE_NAMES,
@@ -288,7 +288,7 @@ TLS_FIELDS = {
     "tls_client": "client",
     "tls_minimum": "minimum",
 }
-"""The attributes of `TlsEnd`, by their keys."""
+"""The attributes of `TlsSettings`, by their keys."""
 _OF_CLIENTS = ("tls_client_crl", "allow_client", "tls_client")
 
 
@@ -365,7 +365,7 @@ def make_route(name: str, section: Section, found: Mapping[str, Any], settings: 
         tls["acme"] = names = tuple(dict.fromkeys(named))
         files = tuple(acme_file(settings.acme_folder, name) for name in names)
     if files:
-        fields["terminate_tls"] = TlsEnd(files, **tls)
+        fields["terminate_tls"] = TlsSettings(files, **tls)
     included, excluded = fields.pop("from", None), fields.pop("not_from", None)
     clients = EVERY_CLIENT
     if included is not None or excluded is not None:
@@ -458,7 +458,7 @@ _CERTIFICATES = ValueKind(
     "list",
     in_context=True,
     word=_ACME,
-    paths=lambda end: end.files,
+    paths=lambda tls: tls.files,
 )
 _ALLOW_CLIENT = ValueKind(allowed_client, "one a line", "lines")
 _CLIENT_CERT = ValueKind(
@@ -491,7 +491,7 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Route("", (), None), {
         "if given, the route serves clients only at [these times](#during)"),
     "under": SectionKey(_UNDER, example="public", is_plain=True, meaning=
         "if given, the route belongs only to these listeners, and to these routes that terminate TLS or open tunnels, inside of which it matches"),
-    "terminate_tls": SectionKey(_CERTIFICATES, example="cert.pem, key.pem", opens="worker", is_secret=True, loads=lambda _: ("txmux.client.tls.store", "txmux.client.tls.termination"), is_plain=True, meaning=
+    "terminate_tls": SectionKey(_CERTIFICATES, example="cert.pem, key.pem", opens="worker", is_secret=True, loads=lambda _: ("txmux.client.tls.store", "txmux.client.tls.terminator"), is_plain=True, meaning=
         "PEM files with certificates and their keys, or [`acme`](#certificates-by-acme): txmux [terminates TLS](#tls-termination), and the routes `under` this one decide on the plaintext"),
     "alpn": SectionKey(PROTOCOLS, example="h2, http/1.1", is_plain=True, meaning=
         "for `terminate_tls`: the protocols that may be negotiated, in order of preference; without it, none"),

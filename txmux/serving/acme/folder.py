@@ -26,7 +26,7 @@ from txmux.files import on_disk, open_safely, read_own, replace_file
 from txmux.net.tls.errors import TLSFileError
 from txmux.net.tls.pem import read_authorities
 from txmux.net.tls.self_signed import self_signed
-from txmux.rules.model import Rules, TlsEnd
+from txmux.rules.model import Rules, TlsSettings
 from txmux.rules.model.route import acme_file
 from txmux.rules.problems import Problem, RulesError
 
@@ -60,7 +60,7 @@ class ShownCertificate:
         Raises:
             TLSFileError: Listeners would refuse them, or there are several certificates with keys.
         """
-        first, *others = Contexts(TlsEnd((path,)), lambda _: pem).key_pairs
+        first, *others = Contexts(TlsSettings((path,)), lambda _: pem).key_pairs
         if others:
             raise TLSFileError(_KEY, f"'{path}': a second private key; one belongs there")
         certificate = first.certificate.to_cryptography()
@@ -232,11 +232,11 @@ def make_first(
 def unusable_folder(rules: Rules) -> list[Problem]:
     """Return what `make_first` would refuse, whoever the user of the service is, and as warnings which files it would replace."""
     folder = AcmeFolder(rules.settings.acme_folder)
-    ends = [(route, route.terminate_tls) for route in rules.routes if route.terminate_tls]
+    terminated = [(route, route.terminate_tls) for route in rules.routes if route.terminate_tls]
     replaced = []
     try:
         folder.check()
-        for route, name in [(route, name) for route, end in ends for name in end.acme]:
+        for route, name in [(route, name) for route, tls in terminated for name in tls.acme]:
             try:
                 folder.read(name)
             except TLSFileError as problem:  # noqa: PERF203 - all are reported

@@ -24,7 +24,7 @@ from txmux.wire.hello_records import HANDSHAKE
 if TYPE_CHECKING:
     from txmux.client.configuration import RuleLayer
     from txmux.client.tls.client_transport import ClientTLSTransport
-    from txmux.client.tls.termination import Termination
+    from txmux.client.tls.terminator import TlsTerminator
     from txmux.telemetry.reasons import AbortReason, EndReason
     from txmux.telemetry.record import ConnectionState
     from txmux.wire.client_hello import HelloReader
@@ -45,7 +45,7 @@ class Handshaking(Stage):
 
     state: ClassVar[ConnectionState] = "handshaking"
 
-    _termination: Termination
+    _terminator: TlsTerminator
     _inside: RuleLayer
     _reason: EndReason = attrs.field(default="tls-failed", init=False)
     _tls: ClientTLSTransport | None = attrs.field(default=None, init=False)
@@ -125,7 +125,7 @@ class Handshaking(Stage):
         hello = None if self._reader is None else self._reader.hello
         inner, client.ech = client.ech, None
         second = None if inner is None else inner.second
-        self._tls = tls = self._termination.make_transport(self, hello, second)
+        self._tls = tls = self._terminator.make_transport(self, hello, second)
         tls.strict = settings.tls_strict
         if isinstance(below, ProtocolWrapper):
             below.wrappedProtocol = tls
@@ -146,7 +146,7 @@ class Handshaking(Stage):
     def handshakeCompleted(self) -> None:
         client, tls = self._client, self._tls
         assert tls is not None  # noqa: S101 - it reports its own handshake
-        agreed = self._termination.agreed(tls)
+        agreed = self._terminator.agreed(tls)
         inner: Any = tls
         client.transport, inner.wrappedProtocol = inner, client
         record = client.record
@@ -172,7 +172,7 @@ class Handshaking(Stage):
     def connection_lost(self, reason: Failure) -> None:
         client = self._client
         if self._reason == "tls-failed":
-            cause = self._cause or self._termination.cause_of(reason.value, self._tls)
+            cause = self._cause or self._terminator.cause_of(reason.value, self._tls)
             client.record.facts = {**client.record.facts, "tls_error": printable(cause)}
         client.advance(Ended(self._reason))
 

@@ -1,4 +1,4 @@
-"""The terminations of all routes that terminate TLS. OpenSSL is imported for the first of them."""
+"""The TLS terminators of all routes that terminate TLS. OpenSSL is imported for the first of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred, succeed
 from txmux.detection.ranked import finish
 from txmux.errors import MuxError
 from txmux.net.tls.errors import TLSFileError
-from txmux.rules.model import Listener, Route, Rules, Section, TlsEnd
+from txmux.rules.model import Listener, Route, Rules, Section, TlsSettings
 from txmux.rules.problems import Problem, RulesError
 from txmux.telemetry.formatting import certificate_end
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from txmux.client.tls.contexts import Contexts
     from txmux.client.tls.ech import EchKeys
-    from txmux.client.tls.termination import Termination
+    from txmux.client.tls.terminator import TlsTerminator
 
 
 _LOOK = 0.02  # seconds that one look at files takes, as long as their disk answers
@@ -32,7 +32,7 @@ FilesInUse: TypeAlias = Mapping[str, Mapping[Path, bytes]]
 """The contents of files by the name of the route, or of the backend, that uses them."""
 
 
-class Terminations:
+class TlsTerminators:
     """All TLS that a process terminates. Certificates are read once for all listeners.
 
     Args:
@@ -42,43 +42,43 @@ class Terminations:
     def __init__(self, reactor: IReactorTime, *, is_copied: bool = False) -> None:
         self._reactor = reactor
         self._is_copied = is_copied
-        self._made: dict[tuple[str, TlsEnd], Termination] = {}
+        self._made: dict[tuple[str, TlsSettings], TlsTerminator] = {}
         self._in_use: FilesInUse = {}
         self._ech: dict[Path, EchKeys] = {}
-        self._left: list[tuple[str, TlsEnd]] = []  # at which `look` has not looked yet
+        self._left: list[tuple[str, TlsSettings]] = []  # at which `look` has not looked yet
         self._looking: Deferred[None] = succeed(None)
 
     def ending_certificates(self, rules: Rules) -> list[Problem]:
         return [
             problem
             for route in rules.routes
-            if (end := route.terminate_tls) is not None
+            if (tls := route.terminate_tls) is not None
             for problem in expiry_warnings(
-                route.section, "terminate_tls", self._termination_of(route, end).store.valid_until()
+                route.section, "terminate_tls", self._terminator_of(route, tls).store.valid_until()
             )
         ]
 
-    def termination_of(self, route: Route) -> Termination:
+    def terminator_of(self, route: Route) -> TlsTerminator:
         assert route.terminate_tls is not None  # noqa: S101 - for other routes it is not called
         try:
-            return self._termination_of(route, route.terminate_tls)
+            return self._terminator_of(route, route.terminate_tls)
         except TLSFileError as problem:
             raise MuxError(f"[route {route.name}] {problem.key}: {problem}") from problem
 
-    def _termination_of(self, route: Route, end: TlsEnd) -> Termination:
-        made = self._made.get((route.name, end))
+    def _terminator_of(self, route: Route, tls: TlsSettings) -> TlsTerminator:
+        made = self._made.get((route.name, tls))
         if made is None:
             from txmux.client.tls.store import CertificateStore  # noqa: PLC0415 - OpenSSL takes a while
-            from txmux.client.tls.termination import Termination  # noqa: PLC0415 - the same
+            from txmux.client.tls.terminator import TlsTerminator  # noqa: PLC0415 - the same
 
             store = CertificateStore(
-                end,
+                tls,
                 self._reactor.seconds,
                 route.name,
                 self._in_use.get(route.name),
                 is_copied=self._is_copied,
             )
-            made = self._made[route.name, end] = Termination(store, self._reactor)
+            made = self._made[route.name, tls] = TlsTerminator(store, self._reactor)
         return made
 
     def ech_of(self, listener: Listener, *, may_lack: bool = False) -> EchKeys | None:
@@ -92,7 +92,7 @@ class Terminations:
             )
         return None if path is None else self._ech[path]
 
-    def prepare(self, rules: Rules, in_use: FilesInUse | None = None) -> PreparedTerminations:
+    def prepare(self, rules: Rules, in_use: FilesInUse | None = None) -> PreparedTerminators:
         """Do the same as `prepare_in_steps` at once, and raise a `RulesError` if there are problems."""
         prepared = finish(self.prepare_in_steps(rules, rules.routes, in_use=in_use))
         if prepared.problems:
@@ -106,7 +106,7 @@ class Terminations:
         new: Iterable[Route],
         gone: Iterable[Route] | None = None,
         in_use: FilesInUse | None = None,
-    ) -> Generator[None, None, PreparedTerminations]:
+    ) -> Generator[None, None, PreparedTerminators]:
         """Read all files that rules name; nothing changes until `commit`. With ``problems`` it must be abandoned.
 
         A route whose files are in use and cannot be read keeps what it has, as ``kept`` says.
@@ -117,7 +117,7 @@ class Terminations:
             gone: those that they replace; ``None`` are all that there were.
             in_use: What another process uses of routes whose files cannot be read, where this one starts beside it.
         """
-        prepared = PreparedTerminations(self._made, self._ech)
+        prepared = PreparedTerminators(self._made, self._ech)
         left = self._made if gone is None else dict.fromkeys(filter(None, map(_key_of, gone)))
         before, known, self._in_use = self._made.copy(), {*self._ech.values()}, in_use or {}
         prepared.gone = {key for key in left if key in self._made}
@@ -127,7 +127,7 @@ class Terminations:
             if key is not None:
                 prepared.gone.discard(key)
                 if key not in before:
-                    prepared.made[key] = self._termination_of(route, key[1])
+                    prepared.made[key] = self._terminator_of(route, key[1])
 
         def read_keys(listener: Listener) -> None:
             keys = self.ech_of(listener, may_lack=in_use is not None)
@@ -139,9 +139,9 @@ class Terminations:
 
         try:
             problems = yield from _problems(rules, new, use, read_keys)
-            for key, termination in before.items():
+            for key, terminator in before.items():
                 if key not in prepared.gone:
-                    prepared.read[termination] = read = termination.store.prepare()
+                    prepared.read[terminator] = read = terminator.store.prepare()
                     prepared.kept += filter(None, read[2:])
                     yield
         except BaseException:  # it is given up
@@ -156,8 +156,8 @@ class Terminations:
         """Return the certificates of routes, except those by ACME."""
         return [
             {"route": route, **certificate}
-            for (route, end), made in self._made.items()
-            if not end.acme
+            for (route, tls), made in self._made.items()
+            if not tls.acme
             for certificate in made.store.shown()
         ]
 
@@ -167,8 +167,8 @@ class Terminations:
 
     async def look_at_all(self, *, is_acme: bool = False) -> None:
         """Look at the certificates of all routes, or of those by ACME, now."""
-        for (_, end), made in [*self._made.items()]:
-            if end.acme or not is_acme:
+        for (_, tls), made in [*self._made.items()]:
+            if tls.acme or not is_acme:
                 await made.store.look_in_thread()
 
     def look(self) -> None:
@@ -194,7 +194,7 @@ class Terminations:
         unreadable = {}
         for route in rules.routes:
             if route.terminate_tls is not None:
-                store = self._termination_of(route, route.terminate_tls).store
+                store = self._terminator_of(route, route.terminate_tls).store
                 if store.trouble:
                     unreadable[route.name] = store.files
         return unreadable
@@ -206,7 +206,7 @@ class Terminations:
         ]
 
 
-def _key_of(route: Route) -> tuple[str, TlsEnd] | None:
+def _key_of(route: Route) -> tuple[str, TlsSettings] | None:
     return None if route.terminate_tls is None else (route.name, route.terminate_tls)
 
 
@@ -238,23 +238,23 @@ def _problems(
 
 
 @attrs.define
-class PreparedTerminations:
-    """The terminations of changed rules; `kept` has a sentence for each route whose files cannot be read."""
+class PreparedTerminators:
+    """The terminators of changed rules; `kept` has a sentence for each route whose files cannot be read."""
 
-    _all: dict[tuple[str, TlsEnd], Termination]
+    _all: dict[tuple[str, TlsSettings], TlsTerminator]
     _all_ech: dict[Path, EchKeys]
-    made: dict[tuple[str, TlsEnd], Termination] = attrs.field(factory=dict, init=False)
-    gone: set[tuple[str, TlsEnd]] = attrs.field(factory=set, init=False)
+    made: dict[tuple[str, TlsSettings], TlsTerminator] = attrs.field(factory=dict, init=False)
+    gone: set[tuple[str, TlsSettings]] = attrs.field(factory=set, init=False)
     current_ech: set[Path | None] = attrs.field(factory=set, init=False)
-    read: dict[Termination, tuple[Contexts, list[object], str]] = attrs.field(
+    read: dict[TlsTerminator, tuple[Contexts, list[object], str]] = attrs.field(
         factory=dict, init=False
     )
     kept: list[str] = attrs.field(factory=list, init=False)
     problems: list[Problem] = attrs.field(factory=list, init=False)
 
     def commit(self) -> None:
-        for termination, read in self.read.items():
-            termination.store.commit(*read)
+        for terminator, read in self.read.items():
+            terminator.store.commit(*read)
         for key in self.gone:
             del self._all[key]
         for path in [path for path in self._all_ech if path not in self.current_ech]:

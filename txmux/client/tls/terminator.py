@@ -124,7 +124,7 @@ def _fields(values: Mapping[TlvType, str | bytes | None]) -> list[Tlv]:
 
 
 @implementer(IOpenSSLServerConnectionCreator)
-class Termination:
+class TlsTerminator:
     """Terminates the TLS of one route's clients."""
 
     def __init__(self, store: CertificateStore, reactor: Any) -> None:

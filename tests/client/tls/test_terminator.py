@@ -4,7 +4,7 @@ from OpenSSL import SSL
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.backends.connect.tls_case import authority
-from txmux.client.tls.termination import cause_of
+from txmux.client.tls.terminator import cause_of
 
 
 class CauseTests(SynchronousTestCase):
