@@ -13,14 +13,14 @@ import txmux
 from tests.support.peers import PeerFactory, connect, listen, reactor
 from tests.support.ports import free_port
 from txmux.client.io_runtime import IORuntime
-from txmux.net.relay.ends import End
 from txmux.net.relay.interface import RelayResult, Timeouts
 from txmux.net.relay.kernel import is_supported
+from txmux.net.relay.peers import Peer
 
 _HEADER = b"PROXY TCP4 192.0.2.1 198.51.100.1 40000 443\r\n"
 
 
-class Client(End):
+class Client(Peer):
     """The client's end, which is not read until its server is connected."""
 
     def __init__(self, proxy: Proxy) -> None:
@@ -37,7 +37,7 @@ class Client(End):
             self.transport.loseConnection()
             self.receiver = self._proxy
 
-    def _connected(self, server: End) -> None:
+    def _connected(self, server: Peer) -> None:
         proxy = self._proxy
         relay = proxy.runtime.relay(self, server, Timeouts(idle=60), proxy.over.callback)
         relay.start(b"", client_finished=False)

@@ -12,7 +12,7 @@ from tests.interop.children import PATIENCE
 from tests.support.looks import is_looked_for, look_again
 from tests.support.peers import Peer, PeerFactory, connect, listen, reactor
 from txmux.client.io_runtime import IORuntime
-from txmux.net.relay.peer import queued_in
+from txmux.net.relay.peer_state import queued_in
 from txmux.rules.embedding import route
 from txmux.rules.model import Backend, Listener, Refusal, Route, Server
 from txmux.serving.listen_addresses import open_socket, socket_address

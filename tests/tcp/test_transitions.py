@@ -11,7 +11,7 @@ from txmux.tcp.connection import MuxProtocol
 from txmux.tcp.socket_connection import SocketConnection
 from txmux.tcp.stage import Stage
 from txmux.tcp.stages.tunnelling import Tunnelling
-from txmux.tcp.transitions import CHOICES, TRANSITIONS, Ended, Node, TurnedAway
+from txmux.tcp.transitions import CHOICES, TRANSITIONS, Finished, Node, TurnedAway
 from txmux.telemetry.record import STATES
 
 _OUTCOMES = {outcome.__name__: outcome for row in TRANSITIONS.values() for outcome in row}
@@ -70,7 +70,7 @@ class TransitionsTest(SynchronousTestCase):
             if isinstance(step, type):
                 assert issubclass(step, Stage)
                 self.assertEqual(step.state, node)
-                made |= {Ended} if step.connection_lost is Stage.connection_lost else set()
+                made |= {Finished} if step.connection_lost is Stage.connection_lost else set()
                 made |= {TurnedAway} if step.abort is Stage.abort else set()
                 made |= {TurnedAway} if "super().abort" in inspect.getsource(step) else set()
             self.assertEqual((node, set(TRANSITIONS[node])), (node, made))

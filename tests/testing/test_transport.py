@@ -16,8 +16,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from txmux.net.relay.ends import End
 from txmux.net.relay.interface import RelayResult, Timeouts
+from txmux.net.relay.peers import Peer
 from txmux.net.relay.portable import PortableSide
 from txmux.net.relay.relay import Relay
 from txmux.testing import WaterMarkTransport
@@ -205,7 +205,7 @@ class TransportTests(SynchronousTestCase):
 class RelayTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.results: list[RelayResult] = []
-        ends = client, server = End(), End()
+        ends = client, server = Peer(), Peer()
         self.client, self.server = (WaterMarkTransport(10) for _ in ends)
         self.client.connect(client)
         self.server.connect(server)

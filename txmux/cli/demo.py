@@ -18,7 +18,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Site
 from zope.interface import implementer
 
-from txmux.net.relay.ends import IRelayTransport
+from txmux.net.relay.peers import IRelayTransport
 from txmux.net.tls.self_signed import self_signed
 from txmux.rules.embedding import route
 from txmux.rules.model import InProcess, Listener, Rules, Settings

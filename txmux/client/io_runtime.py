@@ -15,9 +15,9 @@ from txmux.access.loops import LoopDetector
 from txmux.backends.connect.dial import dial
 from txmux.client.client_table import ClientTable
 from txmux.errors import MuxError
-from txmux.net.relay.ends import End, IRelayTransport
 from txmux.net.relay.interface import RelayResult, Timeouts
 from txmux.net.relay.kernel import KernelSide, has_plain_socket, is_supported
+from txmux.net.relay.peers import IRelayTransport, Peer
 from txmux.net.relay.portable import PortableSide, RelayRates
 from txmux.net.relay.relay import Relay, RelaySide
 from txmux.net.sockets.descriptors import DESCRIPTORS
@@ -179,8 +179,8 @@ class IORuntime:
 
     def relay(
         self,
-        client: End,
-        server: End,
+        client: Peer,
+        server: Peer,
         timeouts: Timeouts,
         on_over: Callable[[RelayResult], None],
         rates: RelayRates | None = None,

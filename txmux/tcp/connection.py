@@ -20,8 +20,8 @@ from txmux.client.configuration import CompiledRoute, Configuration, RuleLayer
 from txmux.client.recording import count_bytes, record_decision, record_end, record_multipath
 from txmux.client.session import CountedSession
 from txmux.net.addresses import address_in, ip_address_of, text_of, twisted_address
-from txmux.net.relay.ends import End
 from txmux.net.relay.interface import RelayedBytes
+from txmux.net.relay.peers import Peer
 from txmux.net.sockets.memory import MEMORY, OutOfMemory
 from txmux.net.sockets.plainsocket import is_reset
 from txmux.net.sockets.transport import SocketTransport
@@ -91,7 +91,7 @@ class ConnectionOwner(Protocol):
         """Log a connection that has ended, even one for which `opened` was not called."""
 
 
-class MuxProtocol(End, Client):
+class MuxProtocol(Peer, Client):
     """A client's connection, from accept to its end, on any transport of Twisted's. `MuxFactory.buildProtocol` makes it.
 
     Once a server is connected by a `ProxyClientFactory`, a `Relay` is the receiver of both ends.

@@ -8,7 +8,7 @@ from twisted.internet.interfaces import IAddress
 
 from txmux.client.configuration import Configuration
 from txmux.client.socket_options import listener_keepalive
-from txmux.net.relay.peer import lost_after
+from txmux.net.relay.peer_state import lost_after
 from txmux.rules.reading import listener
 from txmux.rules.reading.values import MARGIN, is_all_plain
 from txmux.tcp.connection import ConnectionOwner

@@ -39,7 +39,7 @@ from txmux.interfaces import Peeked
 from txmux.net.addresses import text_of
 from txmux.net.relay.interface import RelayedBytes, RelayState, SideState
 from txmux.net.relay.kernel import BUFFER, FULL, MORE, VIEW
-from txmux.net.relay.peer import unanswered_by
+from txmux.net.relay.peer_state import unanswered_by
 from txmux.net.sockets.client import OWN_PEER, UNDER_WAY, SocketConnector, is_own_peer
 from txmux.net.sockets.plainsocket import open_socket, prepare, reset_on_close, set_options
 from txmux.net.sockets.poller import ERROR, FINISHED, READ, WRITE
@@ -56,14 +56,21 @@ from txmux.tcp.stages.connecting import Connecting, goes_by_hello
 from txmux.tcp.stages.peeking import Peeking
 from txmux.tcp.stages.reading_proxy_header import ReadingProxyHeader, record_sender, take_header
 from txmux.tcp.stages.relaying import Relaying
-from txmux.tcp.transitions import Connected, ConnectedByHello, Detected, Ended, Identified, Outcome
+from txmux.tcp.transitions import (
+    Connected,
+    ConnectedByHello,
+    Detected,
+    Finished,
+    Identified,
+    Outcome,
+)
 from txmux.telemetry.record import ConnectionRecord, ConnectionState
 from txmux.wire.hello_records import asks_again
 from txmux.wire.proxyprotocol.decode import Decoded, Incomplete
 from txmux.wire.proxyprotocol.header import InvalidHeader
 
 _KIND = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-_CLIENT_GONE = Ended("client-gone")
+_CLIENT_GONE = Finished("client-gone")
 _CANNOT_MOVE: dict[ConnectionState, StayReason | None] = {
     "relaying": None,
     "connecting": "being connected",

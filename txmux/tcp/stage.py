@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from txmux.net.relay.interface import RelayedBytes
 from txmux.rules.model import Refusal
-from txmux.tcp.transitions import Ended, Outcome, TurnedAway
+from txmux.tcp.transitions import Finished, Outcome, TurnedAway
 from txmux.transport import source_number
 from txmux.wire.first_request import needed
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from txmux.client.tls.terminator import AgreedTLS
     from txmux.detection.detector import Detection
     from txmux.interfaces import Exchange
-    from txmux.net.relay.ends import IRelayTransport
     from txmux.net.relay.interface import RelayState, Timeouts
+    from txmux.net.relay.peers import IRelayTransport
     from txmux.tcp.moving import MovedConnection, Sockets, StayReason
     from txmux.telemetry.counting.counter_groups import ServerCounts
     from txmux.telemetry.reasons import AbortReason
@@ -195,7 +195,7 @@ class Stage:
     def on_finished(self) -> Outcome | None: ...
 
     def connection_lost(self, reason: Failure) -> None:  # noqa: ARG002
-        self._client.advance(Ended("client-gone"))
+        self._client.advance(Finished("client-gone"))
 
     def relayed(self) -> RelayedBytes:
         record = self._client.record

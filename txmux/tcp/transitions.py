@@ -103,7 +103,7 @@ class TurnedAway(NamedTuple):
     reason: EndReason
 
 
-class Ended(NamedTuple):
+class Finished(NamedTuple):
     """Nothing is left of the connection."""
 
     reason: EndReason
@@ -175,7 +175,7 @@ class ToRejecting(NamedTuple):
 
 Outcome: TypeAlias = (
     "HeaderExpected | Identified | Detected | Routed | TLSEstablished | TunnelOpened | ToBackend | Connected | ConnectedByHello | MovedHere"
-    " | TurnedAway | Ended | Admitted | StartTLSExpected | TerminatesTLS | AsksForTunnel | HelloIncomplete | ToProtocol | ToProcess | ToClosing"
+    " | TurnedAway | Finished | Admitted | StartTLSExpected | TerminatesTLS | AsksForTunnel | HelloIncomplete | ToProtocol | ToProcess | ToClosing"
     " | ToRejecting"
 )
 
@@ -190,17 +190,17 @@ TRANSITIONS: Mapping[Node, Mapping[type[Outcome], Node]] = {
         MovedHere: "relaying",
         ToBackend: "connecting",
     },
-    "introduction": {Identified: "admission", TurnedAway: "refusal", Ended: "over"},
+    "introduction": {Identified: "admission", TurnedAway: "refusal", Finished: "over"},
     "admission": {Admitted: "peeking", StartTLSExpected: "starttls", TurnedAway: "refusal"},
-    "starttls": {Admitted: "peeking", TurnedAway: "refusal", Ended: "over"},
-    "peeking": {Detected: "decision", Routed: "routing", TurnedAway: "refusal", Ended: "over"},
+    "starttls": {Admitted: "peeking", TurnedAway: "refusal", Finished: "over"},
+    "peeking": {Detected: "decision", Routed: "routing", TurnedAway: "refusal", Finished: "over"},
     "decision": {TerminatesTLS: "handshaking", AsksForTunnel: "tunnelling", Routed: "routing"},
-    "handshaking": {TLSEstablished: "peeking", TurnedAway: "refusal", Ended: "over"},
+    "handshaking": {TLSEstablished: "peeking", TurnedAway: "refusal", Finished: "over"},
     "tunnelling": {
         Detected: "decision",
         TunnelOpened: "peeking",
         TurnedAway: "refusal",
-        Ended: "over",
+        Finished: "over",
     },
     "routing": {
         ToBackend: "connecting",
@@ -209,21 +209,21 @@ TRANSITIONS: Mapping[Node, Mapping[type[Outcome], Node]] = {
         ToProcess: "handing-over",
         TurnedAway: "refusal",
     },
-    "awaiting-hello": {ToBackend: "connecting", TurnedAway: "refusal", Ended: "over"},
+    "awaiting-hello": {ToBackend: "connecting", TurnedAway: "refusal", Finished: "over"},
     "connecting": {
         Connected: "relaying",
         ConnectedByHello: "awaiting-retry",
         Routed: "routing",
         TurnedAway: "refusal",
-        Ended: "over",
+        Finished: "over",
     },
-    "awaiting-retry": {Connected: "relaying", TurnedAway: "refusal", Ended: "over"},
-    "handing-over": {TurnedAway: "refusal", Ended: "over"},
+    "awaiting-retry": {Connected: "relaying", TurnedAway: "refusal", Finished: "over"},
+    "handing-over": {TurnedAway: "refusal", Finished: "over"},
     "refusal": {ToClosing: "closing", ToRejecting: "rejecting"},
-    "relaying": {Ended: "over"},
-    "serving": {Ended: "over"},
-    "closing": {Ended: "over"},
-    "rejecting": {Ended: "over"},
+    "relaying": {Finished: "over"},
+    "serving": {Finished: "over"},
+    "closing": {Finished: "over"},
+    "rejecting": {Finished: "over"},
     "over": {},
 }
 """The stage or choice that follows each outcome. The diagram of the architecture page is drawn from it.

@@ -22,10 +22,10 @@ from tests.net.relay.wiring import (
 from tests.support.looks import look_again
 from tests.support.peers import Peer, PeerClientFactory, PeerFactory, reactor
 from txmux.backends.connect.client import ProxyClientFactory
-from txmux.net.relay.ends import End
 from txmux.net.relay.interface import RelayResult, Timeouts
 from txmux.net.relay.kernel import is_supported
-from txmux.net.relay.peer import unsent
+from txmux.net.relay.peer_state import unsent
+from txmux.net.relay.peers import Peer as RelayPeer
 from txmux.net.relay.relay import Relay
 from txmux.rules.model import Keepalive
 
@@ -44,7 +44,7 @@ _FEW_TURNS = 20
 """Turns of the reactor that a relay at rest may take in `_REST` seconds; what was under way may end in the first of `_RESTS` periods."""
 
 
-class _Held(End):
+class _Held(RelayPeer):
     class receiver:  # noqa: N801
         connection_lost = staticmethod(lambda _reason: None)
 
@@ -57,7 +57,7 @@ class RelayCase(_Base):
 
     keepalive: Keepalive | None = None
 
-    def make_sides(self, clock: Any, client: End, server: End) -> Sides:
+    def make_sides(self, clock: Any, client: RelayPeer, server: RelayPeer) -> Sides:
         raise NotImplementedError
 
     def make_relay(self, clock: Any, timeouts: Timeouts) -> Relay:
@@ -204,12 +204,12 @@ class RelayCase(_Base):
 class KernelCase(RelayCase):
     skip = None if is_supported() else "this system cannot"
 
-    def make_sides(self, clock: Any, client: End, server: End) -> Sides:
+    def make_sides(self, clock: Any, client: RelayPeer, server: RelayPeer) -> Sides:
         return kernel_sides(reactor, client, server)
 
 
 class PortableCase(RelayCase):
-    def make_sides(self, clock: Any, client: End, server: End) -> Sides:
+    def make_sides(self, clock: Any, client: RelayPeer, server: RelayPeer) -> Sides:
         return portable_sides(client, server)
 
 

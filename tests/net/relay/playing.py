@@ -18,8 +18,8 @@ from tests.net.relay.schedules import LONGEST, Schedule, Step, Who
 from tests.net.relay.wiring import Sides, Wiring
 from tests.support.ports import free_port
 from txmux.backends.connect.client import ProxyClientFactory
-from txmux.net.relay.ends import End
 from txmux.net.relay.interface import RelayResult, Timeouts
+from txmux.net.relay.peers import Peer
 from txmux.net.relay.relay import Relay
 from txmux.net.sockets.poller import Poller
 from txmux.net.sockets.transport import SocketTransport
@@ -112,14 +112,14 @@ _MOST_UNDER_WAY = 2**21
 
 class _Server(ServerFactory):
     noisy = False
-    end: End | None = None
+    end: Peer | None = None
     buffers: int | None = None
 
-    def buildProtocol(self, addr: Any) -> _ClientEnd:
-        return _ClientEnd(self)
+    def buildProtocol(self, addr: Any) -> _ClientPeer:
+        return _ClientPeer(self)
 
 
-class _ClientEnd(End):
+class _ClientPeer(Peer):
     class receiver:  # noqa: N801
         connection_lost = staticmethod(lambda _reason: None)
 
@@ -142,7 +142,7 @@ class Player:
         self,
         private: PrivateReactor,
         wiring: Wiring,
-        make_sides: Callable[[End, End], Sides],
+        make_sides: Callable[[Peer, Peer], Sides],
         tidy_up: Callable[[], None],
     ) -> None:
         self._tidy_up = tidy_up
@@ -209,9 +209,9 @@ class Player:
         client = self._accepting.end
         assert client is not None
 
-        started: list[End] = []
+        started: list[Peer] = []
 
-        def connected(server: End) -> None:
+        def connected(server: Peer) -> None:
             started.append(server)
             _limit(server.transport.getHandle(), schedule.buffers)
             self._ends = [client, server]
@@ -265,12 +265,12 @@ class Player:
         self._relay = self._make_relay()
         self._relay.adopt(state)
 
-    def _moved(self, end: End) -> End:
+    def _moved(self, end: Peer) -> Peer:
         handle: Any = end.transport.getHandle()
         copy = handle.dup()
         copy.setblocking(False)  # noqa: FBT003 - the socket module's signature
         poller = Poller.for_reactor(self._private.reactor)
-        moved = End()
+        moved = Peer()
         SocketTransport(poller, copy, int(handle.family), handle.getsockname()).set_protocol(moved)
         return moved
 

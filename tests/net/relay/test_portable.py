@@ -16,8 +16,8 @@ from tests.net.relay.contract import (
 )
 from tests.net.relay.wiring import Sides
 from tests.support.peers import reactor
-from txmux.net.relay.ends import End
 from txmux.net.relay.interface import RelayResult, Timeouts
+from txmux.net.relay.peers import Peer
 from txmux.net.relay.portable import RelayRates
 from txmux.net.relay.relay import Relay
 from txmux.testing import WaterMarkTransport
@@ -54,7 +54,7 @@ _FAST = RelayRates(1 << 30, 1 << 30)
 
 
 class _Fast:
-    def make_sides(self, clock: Any, client: End, server: End) -> Sides:
+    def make_sides(self, clock: Any, client: Peer, server: Peer) -> Sides:
         return _FAST.make_sides(clock, client, server)
 
 
@@ -87,7 +87,7 @@ class _Case(SynchronousTestCase):
         self.clock = Clock()
         self.results: list[RelayResult] = []
         self.client, self.server = WaterMarkTransport(), WaterMarkTransport()
-        client, server = End(), End()
+        client, server = Peer(), Peer()
         for transport, end in ((self.client, client), (self.server, server)):
             end.receiver = _Waiting()
             transport.connect(end)
@@ -268,7 +268,7 @@ class EndTests(_Case):
 class RealTests(RelayCase, TestCase):
     """Over real sockets, in real time."""
 
-    def make_sides(self, clock: Any, client: End, server: End) -> Sides:
+    def make_sides(self, clock: Any, client: Peer, server: Peer) -> Sides:
         return RelayRates(download=2_000_000).make_sides(clock, client, server)
 
     async def test_half_a_second(self) -> None:

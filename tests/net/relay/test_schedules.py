@@ -20,9 +20,9 @@ from tests.net.relay.wiring import (
 )
 from tests.support.examples import scaled
 from txmux.net.relay import kernel
-from txmux.net.relay.ends import End
 from txmux.net.relay.interface import RelayResult
 from txmux.net.relay.kernel import PipePool, is_supported
+from txmux.net.relay.peers import Peer
 
 if TYPE_CHECKING:
     _Base = SynchronousTestCase
@@ -40,7 +40,7 @@ class ScheduleTests(_Base):
     examples: ClassVar = 200
     moves: ClassVar = False
 
-    def make_sides(self, client: End, server: End) -> Sides:
+    def make_sides(self, client: Peer, server: Peer) -> Sides:
         raise NotImplementedError
 
     def make_wiring(self) -> Wiring:
@@ -119,7 +119,7 @@ class ScheduleTests(_Base):
 
 
 class PortableTest(ScheduleTests, SynchronousTestCase):
-    def make_sides(self, client: End, server: End) -> Sides:
+    def make_sides(self, client: Peer, server: Peer) -> Sides:
         return portable_sides(client, server)
 
 
@@ -148,7 +148,7 @@ class KernelTest(ScheduleTests, SynchronousTestCase):
 
     moves = True
 
-    def make_sides(self, client: End, server: End) -> Sides:
+    def make_sides(self, client: Peer, server: Peer) -> Sides:
         return kernel_sides(self.private.reactor, client, server)
 
     def tidy_up(self) -> None:

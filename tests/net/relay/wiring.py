@@ -11,8 +11,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.folders import make_folder
 from tests.support.ports import free_port, listen_tcp
-from txmux.net.relay.ends import End
 from txmux.net.relay.kernel import KernelSide
+from txmux.net.relay.peers import Peer
 from txmux.net.relay.portable import PortableSide
 from txmux.net.relay.relay import RelaySide
 from txmux.net.sockets.client import SocketConnector
@@ -22,11 +22,11 @@ from txmux.net.sockets.port import SocketPort
 Sides = tuple[RelaySide, RelaySide]
 
 
-def portable_sides(client: End, server: End) -> Sides:
+def portable_sides(client: Peer, server: Peer) -> Sides:
     return PortableSide(client), PortableSide(server)
 
 
-def kernel_sides(reactor: Any, client: End, server: End) -> Sides:
+def kernel_sides(reactor: Any, client: Peer, server: Peer) -> Sides:
     """Make the sides of a kernel relay, served by a reactor."""
     poller = Poller.for_reactor(reactor)
     return KernelSide(client, poller), KernelSide(server, poller)

@@ -20,7 +20,7 @@ from twisted.internet.protocol import ClientFactory, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import alsoProvides, implementer
 
-from txmux.net.relay.ends import NO_RECEIVER, End, IRelayTransport
+from txmux.net.relay.peers import NO_RECEIVER, IRelayTransport, Peer
 from txmux.net.sockets.client import OWN_PEER
 from txmux.net.sockets.transport import SocketTransport
 from txmux.telemetry.formatting import plural
@@ -83,7 +83,7 @@ class Replay:
 
 
 @implementer(IHandshakeListener)
-class ProxyClient(End):
+class ProxyClient(Peer):
     """The server's end of a connection. Without a `maker`, another process has made it."""
 
     def __init__(self, maker: ProxyClientFactory | None = None) -> None:

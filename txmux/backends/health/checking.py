@@ -39,7 +39,7 @@ class CheckResult:
 
 @attrs.define(eq=False)
 class CheckRun:
-    """One check of one server. Implements `txmux.net.relay.ends.EndReceiver`.
+    """One check of one server. Implements `txmux.net.relay.peers.PeerReceiver`.
 
     It does not end with its result: the connection is closed cleanly, for which the server has the rest of the time.
     """

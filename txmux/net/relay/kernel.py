@@ -18,16 +18,16 @@ from twisted.internet.error import ConnectionAborted
 from twisted.python.failure import Failure
 from typing_extensions import override
 
-from txmux.net.relay.ends import NO_RECEIVER, End
 from txmux.net.relay.interface import SideState
 from txmux.net.relay.marks import Mark, MarkGuard
-from txmux.net.relay.peer import (
+from txmux.net.relay.peer_state import (
     ANSWERED,
     UnansweredBytes,
     queued_in,
     unacknowledged_by,
     unanswered_by,
 )
+from txmux.net.relay.peers import NO_RECEIVER, Peer
 from txmux.net.relay.relay import MovableSide
 from txmux.net.sockets.descriptors import DESCRIPTORS, Descriptors
 from txmux.net.sockets.memory import MEMORY, OUT_OF_MEMORY
@@ -139,13 +139,13 @@ def is_supported() -> bool:
     return is_available() and hasattr(os, "splice")
 
 
-def has_plain_socket(end: End) -> bool:
-    transport: Any = end.transport
+def has_plain_socket(peer: Peer) -> bool:
+    transport: Any = peer.transport
     return isinstance(transport, tcp.Connection) and not transport.TLS
 
 
 class KernelSide(MovableSide):
-    """One end's socket, and what is held for its peer."""
+    """The socket of one peer, and what is held for that."""
 
     __slots__ = (
         "_closing", "_descriptor", "_events", "_half_closing", "_held", "_mark", "_much", "_pipe",
@@ -154,10 +154,10 @@ class KernelSide(MovableSide):
 
     other: KernelSide
 
-    def __init__(self, end: End, poller: Poller) -> None:
+    def __init__(self, peer: Peer, poller: Poller) -> None:
         super().__init__()
         self._poller = poller
-        self.transport: Any = end.transport
+        self.transport: Any = peer.transport
         self._socket = cast("socket.socket", self.transport.getHandle())
         self._descriptor = self._socket.fileno()
         self._held: bytes | memoryview = b""  # for this side's peer

@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from typing_extensions import override
 from zope.interface import directlyProvides, implementer, providedBy
 
-from txmux.net.relay.peer import (
+from txmux.net.relay.peer_state import (
     ANSWERED,
     UnansweredBytes,
     unacknowledged_by,
@@ -26,19 +26,19 @@ from txmux.net.sockets.reactorsockets import close, half_close
 from txmux.net.sockets.transport import below_tls, unsent_bytes
 
 if TYPE_CHECKING:
-    from txmux.net.relay.ends import End, IRelayTransport
+    from txmux.net.relay.peers import IRelayTransport, Peer
 
 
 class PortableSide(RelaySide):
-    """One end, and the other as the one that produces for it."""
+    """One peer, and the other as the one that produces for it."""
 
     __slots__ = ("transport",)
 
     other: PortableSide
 
-    def __init__(self, end: End) -> None:
+    def __init__(self, peer: Peer) -> None:
         super().__init__()
-        self.transport: IRelayTransport = end.transport
+        self.transport: IRelayTransport = peer.transport
         # What came before a reset is still passed on; if there is no room for it, the relay gives up in the end.
         bottom = below_tls(self.transport)
         bottom.reads_later = True
@@ -153,21 +153,21 @@ class RelayRates:
     download: int | None = None
 
     def make_sides(
-        self, clock: IReactorTime, client: End, server: End
+        self, clock: IReactorTime, client: Peer, server: Peer
     ) -> tuple[PortableSide, PortableSide]:
         return _make_side(clock, client, self.download), _make_side(clock, server, self.upload)
 
 
-def _make_side(clock: IReactorTime, end: End, rate: int | None) -> PortableSide:
-    return PortableSide(end) if rate is None else _PacedSide(clock, end, rate)
+def _make_side(clock: IReactorTime, peer: Peer, rate: int | None) -> PortableSide:
+    return PortableSide(peer) if rate is None else _PacedSide(clock, peer, rate)
 
 
 class _PacedSide(PortableSide):
     __slots__ = ("_paced",)
 
-    def __init__(self, clock: IReactorTime, end: End, rate: int) -> None:
-        super().__init__(end)
-        paced: Any = Paced(clock, end.transport, rate)
+    def __init__(self, clock: IReactorTime, peer: Peer, rate: int) -> None:
+        super().__init__(peer)
+        paced: Any = Paced(clock, peer.transport, rate)
         self.transport = self._paced = paced
 
     def connection_lost(self, reason: Failure) -> None:

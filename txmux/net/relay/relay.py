@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txmux.net.relay.interface import RelayedBytes, RelayResult, RelayState, SideState, Timeouts
-from txmux.net.relay.peer import UnansweredBytes, has_ended, keepalive_of, lost_after
+from txmux.net.relay.peer_state import UnansweredBytes, has_ended, keepalive_of, lost_after
 from txmux.net.sockets.memory import MEMORY, OutOfMemory
 from txmux.transport import Keepalive
 
@@ -43,7 +43,7 @@ _log = Logger()
 
 
 class RelaySide(abc.ABC):
-    """One end of a relay. It implements `EndReceiver`, and becomes the receiver of its `End` when the relay is made.
+    """One side of a relay. It implements `PeerReceiver`, and becomes the receiver of its `Peer` when the relay is made.
 
     Attributes:
         received: Bytes that came from its peer and were passed on.

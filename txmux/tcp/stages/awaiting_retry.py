@@ -10,7 +10,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
 from typing_extensions import override
 
-from txmux.net.relay.ends import NO_RECEIVER
+from txmux.net.relay.peers import NO_RECEIVER
 from txmux.rules.model import Refusal
 from txmux.tcp.stage import Stage, count_asked
 from txmux.tcp.transitions import Connected, Outcome, TurnedAway

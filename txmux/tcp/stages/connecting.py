@@ -17,8 +17,8 @@ from txmux.backends.connect.connector import BackendConnector
 from txmux.backends.pool.hold import HeldClient
 from txmux.backends.pool.member import Member
 from txmux.net.addresses import text_of
-from txmux.net.relay.ends import NO_RECEIVER
 from txmux.net.relay.interface import RelayState, SideState, Timeouts
+from txmux.net.relay.peers import NO_RECEIVER
 from txmux.net.sockets.transport import CLOSED, SocketTransport
 from txmux.rules.model import Refusal
 from txmux.tcp.dialling import connector_for

@@ -14,7 +14,7 @@ from txmux.net.sockets.handoff import Failure as HandoffFailure
 from txmux.net.sockets.handoff import SocketHandoff
 from txmux.rules.model import Handover, Refusal
 from txmux.tcp.stage import Client, Stage
-from txmux.tcp.transitions import Ended, Outcome, TurnedAway
+from txmux.tcp.transitions import Finished, Outcome, TurnedAway
 from txmux.wire.facts import printable
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class HandingOff(Stage):
 
     @override
     def connection_lost(self, reason: Failure) -> None:
-        self._client.advance(Ended(self._reason))
+        self._client.advance(Finished(self._reason))
 
     @override
     def abort(self, reason: AbortReason) -> None:

@@ -16,7 +16,7 @@ from txmux.access.handshakes import PATIENCE
 from txmux.access.per_source import source_of
 from txmux.rules.model import Refusal
 from txmux.tcp.stage import Stage
-from txmux.tcp.transitions import Ended, Outcome, TLSEstablished, TurnedAway
+from txmux.tcp.transitions import Finished, Outcome, TLSEstablished, TurnedAway
 from txmux.wire.client_hello import parse_client_hello
 from txmux.wire.facts import printable
 from txmux.wire.hello_records import HANDSHAKE
@@ -174,7 +174,7 @@ class Handshaking(Stage):
         if self._reason == "tls-failed":
             cause = self._cause or self._terminator.cause_of(reason.value, self._tls)
             client.record.facts = {**client.record.facts, "tls_error": printable(cause)}
-        client.advance(Ended(self._reason))
+        client.advance(Finished(self._reason))
 
     @override
     def abort(self, reason: AbortReason) -> None:

@@ -12,7 +12,7 @@ from typing_extensions import override
 from txmux.net.addresses import ip_address_of, text_of
 from txmux.rules.model import NetworkSet, Refusal, Senders
 from txmux.tcp.stage import Client, Stage
-from txmux.tcp.transitions import Ended, Identified, Outcome, TurnedAway
+from txmux.tcp.transitions import Finished, Identified, Outcome, TurnedAway
 from txmux.transport import unmapped
 from txmux.wire.facts import printable
 from txmux.wire.proxyprotocol.decode import Decoded, Incomplete, decode
@@ -98,7 +98,7 @@ class ReadingProxyHeader(Stage):
         client = self._client
         if client.received:
             client.record.facts["proxy_error"] = _CUT
-        client.advance(Ended("proxy-header" if client.received else "client-gone"))
+        client.advance(Finished("proxy-header" if client.received else "client-gone"))
 
     def _on_timeout(self) -> Outcome:
         seconds = self._client.configuration.settings.proxy_timeout

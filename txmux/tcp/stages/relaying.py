@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import attrs
 from typing_extensions import override
 
-from txmux.net.relay.ends import NO_RECEIVER
 from txmux.net.relay.interface import RelayedBytes, RelayResult, RelayState, Timeouts
 from txmux.net.relay.kernel import has_plain_socket
+from txmux.net.relay.peers import NO_RECEIVER
 from txmux.tcp.stage import Stage, count_asked
-from txmux.tcp.transitions import Ended
+from txmux.tcp.transitions import Finished
 from txmux.transport import source_number
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ class Relaying(Stage):
         if reset:
             record.facts = {**record.facts, "reset": reset}
         self._count_end(reason)
-        self._client.advance(Ended(reason))
+        self._client.advance(Finished(reason))
 
     # Moving to another process.
 

@@ -15,7 +15,7 @@ from zope.interface import directlyProvides, providedBy
 
 from txmux.rules.model import InProcess
 from txmux.tcp.stage import Client, Stage
-from txmux.tcp.transitions import Ended
+from txmux.tcp.transitions import Finished
 
 if TYPE_CHECKING:
     from txmux.telemetry.reasons import AbortReason, EndReason
@@ -57,7 +57,7 @@ class ServingHere(Stage):
         protocol, self.protocol = self.protocol, None
         if protocol is not None:
             self._run(protocol.connectionLost, reason)
-        self._client.advance(Ended(self._ended_by_us or _reason_for(reason)))
+        self._client.advance(Finished(self._ended_by_us or _reason_for(reason)))
 
     @override
     def abort(self, reason: AbortReason) -> None:

@@ -14,7 +14,7 @@ from txmux.net.sockets.transport import unsent_bytes
 from txmux.rules.model import Refusal
 from txmux.tcp.answers import RejectionAnswer, answer_to
 from txmux.tcp.stage import Stage
-from txmux.tcp.transitions import Ended
+from txmux.tcp.transitions import Finished
 
 if TYPE_CHECKING:
     from txmux.telemetry.reasons import AbortReason, EndReason
@@ -57,7 +57,7 @@ class Closing(Stage):
 
     @override
     def connection_lost(self, reason: Failure) -> None:
-        self._client.advance(Ended(self._reason))
+        self._client.advance(Finished(self._reason))
 
     @override
     def abort(self, reason: AbortReason) -> None:
@@ -140,7 +140,7 @@ class Rejecting(Stage):
 
     @override
     def connection_lost(self, reason: Failure) -> None:
-        self._client.advance(Ended(self._reason))
+        self._client.advance(Finished(self._reason))
 
     @override
     def abort(self, reason: AbortReason) -> None:

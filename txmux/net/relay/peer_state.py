@@ -23,7 +23,7 @@ from txmux.net.sockets.transport import below_tls, unsent_bytes
 from txmux.transport import Keepalive
 
 if TYPE_CHECKING:
-    from txmux.net.relay.ends import IRelayTransport
+    from txmux.net.relay.peers import IRelayTransport
 
 _INFO = struct.Struct("=2xBB4x16xI24xII")
 """Of ``struct tcp_info`` in linux/tcp.h: retransmits, probes, unacked, last_data_recv and last_ack_recv."""

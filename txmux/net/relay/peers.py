@@ -1,4 +1,4 @@
-"""The two ends of a connection that txmux is between, and the receiver of its events."""
+"""The two peers that txmux is between, and the receivers of their events."""
 
 import socket
 from typing import Literal, Protocol
@@ -19,17 +19,17 @@ class IRelayTransport(interfaces.ITCPTransport, interfaces.IConsumer, interfaces
     def getHandle() -> object: ...
 
 
-class EndReceiver(Protocol):
-    """The current receiver of an end's events."""
+class PeerReceiver(Protocol):
+    """The current receiver of a peer's events."""
 
     def data_received(self, data: bytes, /) -> None:
-        """This end's peer sent bytes."""
+        """The peer sent bytes."""
 
     def peer_finished(self) -> None:
-        """This end's peer has finished sending, but still reads (half-close)."""
+        """The peer has finished sending, but still reads (half-close)."""
 
     def connection_lost(self, reason: Failure, /) -> None:
-        """This end is closed; the last event."""
+        """The connection is closed; the last event."""
 
 
 def _end_of_reading(transport: IRelayTransport) -> Literal["finished", "broken", "more"]:
@@ -65,12 +65,12 @@ class _NoReceiver:
 
 
 NO_RECEIVER = _NoReceiver()
-"""Ignores all events. A closed end refers to it, so that its last receiver is freed at once."""
+"""Ignores all events. A closed connection refers to it, so that its last receiver is freed at once."""
 
 
 @implementer(interfaces.IHalfCloseableProtocol)
-class End(TwistedProtocol):
-    """The protocol on either connection: it passes its transport's events to a receiver.
+class Peer(TwistedProtocol):
+    """The protocol of a connection to a client or a server: it passes its transport's events to a receiver.
 
     A connection has several receivers in turn (peeking, connecting, relaying), while the protocol that Twisted knows stays
     the same.
@@ -81,7 +81,7 @@ class End(TwistedProtocol):
     """
 
     transport: IRelayTransport
-    receiver: EndReceiver
+    receiver: PeerReceiver
 
     @override
     def dataReceived(self, data: bytes) -> None:

@@ -14,7 +14,7 @@ from txmux.client.socket_options import NO_KEEPALIVE, keepalive_options
 from txmux.net.relay import kernel, portable
 from txmux.net.relay.interface import Timeouts
 from txmux.net.relay.kernel import is_supported
-from txmux.net.relay.peer import (
+from txmux.net.relay.peer_state import (
     ANSWERED,
     UnansweredBytes,
     keepalive_of,
