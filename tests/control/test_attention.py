@@ -16,26 +16,24 @@ from txmux.control.attention import (
     NONE_ANSWERS,
     NONE_SERVES,
     backends,
-    bans_without_room,
     clients_that_wait,
     failed_reload,
     failed_upgrade,
     failing_steps,
-    helper_gone,
     killed_workers,
     lasting,
+    left_behind,
     measured,
     not_accepted,
     not_served,
-    orphaned,
     outdated_rules,
     overflowed,
+    problems,
     processes,
     refused_calls,
     replaced_workers,
     secrets,
     silent_workers,
-    stayed_behind,
 )
 from txmux.control.gauges import Gauges
 from txmux.control.overrides import WorkersCondition
@@ -47,6 +45,7 @@ from txmux.rules.lint.secrets import open_secrets, secret_files
 from txmux.rules.model import Backend, Refusal, Route, Rules, Settings, TlsSettings
 from txmux.rules.reading.parser import parse
 from txmux.serving.listen_addresses import listen_addresses
+from txmux.telemetry import attention_rows as rows
 from txmux.telemetry.attention import (
     MEMORY_RAN_OUT,
     OF_FEW,
@@ -191,9 +190,9 @@ class OthersTest(SynchronousTestCase):
             (1, "1 connection stays", "1 connection goes"),
             (2, "2 connections stay", "2 connections go"),
         ):
-            (item,) = stayed_behind(count)
+            (item,) = left_behind(count, 0)
             self.assertEqual(item.text, f"{stay} in the process that an upgrade has replaced")
-            (item,) = orphaned(count)
+            (item,) = left_behind(0, count)
             self.assertEqual(item.text, f"{go} on in workers whose supervisor has ended")
 
     def test_silent_workers(self) -> None:
@@ -311,15 +310,17 @@ class AdviceTest(SynchronousTestCase):
             *replaced_workers(restarts, 9.0),
             *killed_workers(restarts, 9.0),
             *refused_calls({"ptrace": (1.0, 1)}),
-            *helper_gone([f"{HELPER_ENDED}: restart the service"]),
+            *problems(rows.HELPER_GONE, [f"{HELPER_ENDED}: restart the service"], ": "),
             *failing_steps({"look": (1.0, "no")}),
-            *stayed_behind(1),
-            *orphaned(1),
+            *left_behind(1, 1),
             *outdated_rules("rules.ini", has_changed=True),
             *failed_upgrade(failed),
             *failed_reload(failed, "rules.ini"),
             *secrets(open_secrets(rules, secret_files(rules)), "the file of tokens has an error"),
-            *bans_without_room([f"bans of other machines that do not apply here: 1; {FULL}"]),
+            *problems(
+                rows.BANS_WITHOUT_ROOM,
+                [f"bans of other machines that do not apply here: 1; {FULL}"],
+            ),
             *measured(gauges, rules, 9.0),
             *measured(Gauges(flooding={"": 9e9}), rules, 9.0),
         ]

@@ -127,7 +127,11 @@ class AdminGuard:
                 "from one: the process that connected has ended, or hides itself; ask again from one that stays",
             )
         if caller.is_by_unix:
-            return self._as_user(caller)
+            right = self.access.right_of(caller.uid, caller.groups)
+            if right is None:
+                who = f"neither {caller.identity} nor a group of it"
+                raise RefusedError(403, f"'admin_users' of the rules names {who}")
+            return attrs.evolve(caller, right=right)
         secret = _secret_of(headers)
         if not secret:
             raise _unauthorized(f"send {_TOKENS} as 'Authorization: Bearer TOKEN'")
@@ -149,14 +153,6 @@ class AdminGuard:
         if caller.token is not None:
             return self.access.token(caller.token.secret) == caller.token
         return self.access.right_of(caller.uid, caller.groups) is not None
-
-    def _as_user(self, caller: Caller) -> Caller:
-        right = self.access.right_of(caller.uid, caller.groups)
-        if right is None:
-            raise RefusedError(
-                403, f"'admin_users' of the rules names neither {caller.identity} nor a group of it"
-            )
-        return attrs.evolve(caller, right=right)
 
     @staticmethod
     def check_right(caller: Caller, needed: Right, what: str) -> None:

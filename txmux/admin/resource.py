@@ -159,10 +159,6 @@ class Resource:
             raise RefusedError(status, str(problem)) from None
 
     @property
-    def is_change(self) -> bool:
-        return self.right != "read"
-
-    @property
     def variables(self) -> list[str]:
         return re.findall(r"\{(\w+)\}", self.path)
 
@@ -209,7 +205,9 @@ def check_body(body: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
     for name, value in body.items():
         what = _expected(value, fields[name])
         if what:
-            raise RefusedError(400, f"{name}: must be {what}, not {_shown(value)}")
+            shown = repr(value)
+            shown = shown if len(shown) <= 60 else f"{shown[:60]}…"
+            raise RefusedError(400, f"{name}: must be {what}, not {shown}")
 
 
 def _expected(value: object, schema: Mapping[str, Any]) -> str:
@@ -226,11 +224,6 @@ def _expected(value: object, schema: Mapping[str, Any]) -> str:
     if schema["type"] == "boolean":
         return "" if isinstance(value, bool) else "true or false"
     return "" if isinstance(value, str) else "a text"
-
-
-def _shown(value: object) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= 60 else f"{shown[:60]}…"
 
 
 def needs(what: str) -> RefusedError:

@@ -142,7 +142,7 @@ class Site:
     async def _handle(self, query: Query, resource: Resource, path: str) -> ApiAnswer:
         if resource in reports.HEALTH or resource.is_open:
             return await resource.answer(query)
-        if not resource.is_change:
+        if resource.right == "read":
             await self._reading.acquire()
             try:
                 return await resource.answer(query)

@@ -18,7 +18,13 @@ from txmux.rules.model import Backend, Rules
 from txmux.rules.problems import Problem
 from txmux.serving.listen_addresses import listen_addresses
 from txmux.telemetry import attention_rows as rows
-from txmux.telemetry.attention import CANNOT_START, MEMORY_RAN_OUT, OF_FEW, AttentionItem
+from txmux.telemetry.attention import (
+    CANNOT_START,
+    MEMORY_RAN_OUT,
+    OF_FEW,
+    AttentionItem,
+    AttentionRow,
+)
 from txmux.telemetry.documents import BackendDocument, ServerDocument
 from txmux.telemetry.formatting import certificate_end, duration, plural
 
@@ -187,7 +193,7 @@ def processes(state: ServiceState, now: float, monotonic: float) -> Iterator[Att
     yield from replaced_workers(restarts, now)
     yield from killed_workers(restarts, now)
     yield from refused_calls(state.refused_calls)
-    yield from helper_gone(state.problems())
+    yield from problems(rows.HELPER_GONE, state.problems(), ": ")
 
 
 def replaced_workers(
@@ -235,10 +241,13 @@ def failing_steps(failing: Mapping[str, tuple[float, str]]) -> Iterator[Attentio
         yield rows.STEP_FAILS.item(since, step=step, why=why)
 
 
-def stayed_behind(count: int) -> Iterator[AttentionItem]:
-    if count:
-        stay = "stays" if count == 1 else "stay"
-        yield rows.STAYED.item(connections=plural(count, "connection"), stay=stay)
+def left_behind(stayed: int, orphaned: int) -> Iterator[AttentionItem]:
+    if stayed:
+        stay = "stays" if stayed == 1 else "stay"
+        yield rows.STAYED.item(connections=plural(stayed, "connection"), stay=stay)
+    if orphaned:
+        go = "goes" if orphaned == 1 else "go"
+        yield rows.ORPHANED.item(connections=plural(orphaned, "connection"), go=go)
 
 
 def outdated_rules(path: str, has_changed: bool) -> Iterator[AttentionItem]:  # noqa: FBT001 - what was found
@@ -252,44 +261,31 @@ def failed_upgrade(last_upgrade: tuple[float, Report] | None) -> Iterator[Attent
         yield rows.UPGRADE_FAILED.item(when, why="; ".join(report.errors))
 
 
-def orphaned(count: int) -> Iterator[AttentionItem]:
-    if count:
-        go = "goes" if count == 1 else "go"
-        yield rows.ORPHANED.item(connections=plural(count, "connection"), go=go)
-
-
 def failed_reload(last_reload: tuple[float, Report] | None, path: str) -> Iterator[AttentionItem]:
     if last_reload is not None and not last_reload[1].ok:
         when, report = last_reload
         why, *others = report.errors or ["no reason is known"]
         why += f"; and {len(others)} more" if others else ""
-        outcome, do = (
-            "failed, the previous rules are in force",
-            f"txmux check {path}, then txmux reload",
-        )
-        if report.changes:
-            outcome, do = "is not complete", "see the log"
+        outcome, do = "is not complete", "see the log"
+        if not report.changes:
+            outcome = "failed, the previous rules are in force"
+            do = f"txmux check {path}, then txmux reload"
         yield rows.RELOAD_FAILED.item(when, outcome=outcome, why=why, do=do)
 
 
-def helper_gone(problems: Iterable[str]) -> Iterator[AttentionItem]:
-    for problem in problems:
-        text, _, do = problem.partition(": ")
-        yield rows.HELPER_GONE.item(text=text, do=do)
+def problems(
+    row: AttentionRow, sentences: Iterable[str], separator: str = "; "
+) -> Iterator[AttentionItem]:
+    """Yield an item for each sentence, which says behind the separator what to do."""
+    for sentence in sentences:
+        text, _, do = sentence.partition(separator)
+        yield row.item(text=text, do=do)
 
 
 def secrets(readable: Iterable[Problem], token_problem: str) -> Iterator[AttentionItem]:
-    for problem in readable:
-        text, _, do = problem.message.partition("; ")
-        yield rows.SECRET_READABLE.item(text=text, do=do)
+    yield from problems(rows.SECRET_READABLE, (problem.message for problem in readable))
     if token_problem:
         yield rows.TOKENS_UNREADABLE.item(text=token_problem)
-
-
-def bans_without_room(problems: Iterable[str]) -> Iterator[AttentionItem]:
-    for problem in problems:
-        text, _, do = problem.partition("; ")
-        yield rows.BANS_WITHOUT_ROOM.item(text=text, do=do)
 
 
 def measured(gauges: Gauges, rules: Rules, now: float) -> Iterator[AttentionItem]:

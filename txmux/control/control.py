@@ -43,7 +43,6 @@ from txmux.control.documents import (
     address_states,
     backends_document,
     certificates_document,
-    last_reload_document,
     listener_documents,
     routes_document,
     weights_up,
@@ -71,6 +70,7 @@ from txmux.net.turns import Turns, in_thread
 from txmux.rules.model import Rules
 from txmux.rules.problems import suggestion
 from txmux.serving.store import ListeningSockets
+from txmux.telemetry import attention_rows as rows
 from txmux.telemetry import documents
 from txmux.telemetry.attention import AttentionItem, AttentionLog
 from txmux.telemetry.counting.counter_groups import ServerTotals
@@ -270,7 +270,7 @@ class Control:
         if self.is_stopping and not self._sockets.sockets():  # during grace they are still there
             closed = dict.fromkeys(names, "the service is shutting down")
         served, gauges = reports.served, reports.gauges
-        totals = self._totals()[0]
+        totals, last = self._totals()[0], self.last_reload
         is_lost = self._sharing.state == "complete" and not gauges.cluster
         return {
             "version": __version__,
@@ -289,7 +289,7 @@ class Control:
                 "limit": self.rules.settings.max_connections,
             },
             "rates": self.rates.until_now(totals),
-            "last_reload": last_reload_document(self.last_reload),
+            "last_reload": last and {"time": last[0], **last[1].as_json()},
             "draining": self.is_stopping,
             "rules_path": self.index.path,
             "rules_sha256": self.index.sha256,
@@ -321,15 +321,14 @@ class Control:
             *attention.failed_reload(self.last_reload, str(self.rules.path)),
             *attention.outdated_rules(str(self.rules.path), self.has_outdated_rules()),
             *attention.failed_upgrade(self.last_upgrade),
-            *attention.stayed_behind(0 if self.are_arriving() else stayed),
-            *attention.orphaned(orphaned),
+            *attention.left_behind(0 if self.are_arriving() else stayed, orphaned),
             *attention.clients_that_wait(self.overrides().held, gauges.held, time.monotonic()),
             *attention.silent_workers(condition),
             *(attention.processes(self.state, now, time.monotonic()) if self.state else ()),
             *attention.measured(gauges, self.rules, now),
             *attention.secrets(self.index.open_secrets, self.token_problem),
             *(self._renewed.attention() if self._renewed is not None else ()),
-            *attention.bans_without_room(self._sharing.problems),
+            *attention.problems(rows.BANS_WITHOUT_ROOM, self._sharing.problems),
             *self.refusing(gauges),
         ]
         is_complete = not reports.lacking and self.state is not None
@@ -419,7 +418,8 @@ class Control:
 
     def stale(self) -> list[str]:
         stale = {} if self.state is None else self.state.upstreams.stale()
-        return Gauges(stale=stale).stale_sentences()
+        ages = Gauges(stale=stale).stale_ages().items()
+        return [f"backend {backend}: {server}: {why}" for (backend, server), why in ages]
 
     async def make_room(self, rules: Rules, version: int) -> None:
         """Add counters for the next rules, and clear those of routes that no connection has any longer."""

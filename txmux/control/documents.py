@@ -14,9 +14,8 @@ from txmux.client.session import ClientSession
 from txmux.control.gauges import Gauges
 from txmux.control.overrides import Overrides
 from txmux.control.rates import Rates
-from txmux.control.report import Report
 from txmux.control.rules_index import RulesIndex
-from txmux.rules.model import Backend, Outcome, Refusal, Route, Rules, Section, Server
+from txmux.rules.model import Backend, Refusal, Route, Rules, Section, Server
 from txmux.serving.listen_addresses import listen_addresses
 from txmux.serving.store import ListeningSockets
 from txmux.telemetry import documents
@@ -25,10 +24,6 @@ from txmux.telemetry.counting.counters import Counters
 from txmux.telemetry.counting.snapshot import Counts
 from txmux.telemetry.documents import row_of
 from txmux.telemetry.reasons import FAILURE_TEXTS
-
-
-def last_reload_document(last_reload: tuple[float, Report] | None) -> documents.LastReload | None:
-    return last_reload and {"time": last_reload[0], **last_reload[1].as_json()}
 
 
 def listener_documents(
@@ -102,6 +97,8 @@ def routes_document(
 ) -> Iterator[documents.RouteDocument]:
     """Yield a row of each route."""
     for route in routes:
+        outcome = route.outcome
+        to = None if outcome is None or isinstance(outcome, Refusal) else outcome.name
         counted = [
             row_of(documents.ListenerNumbers, counts.routes.of(listener, route.name))
             for listener in index.listeners_of(route)
@@ -110,7 +107,7 @@ def routes_document(
             "name": route.name,
             **_sums(counted),
             "under": list(route.under),
-            "backend": _outcome_name(route.outcome),
+            "backend": outcome.value if isinstance(outcome, Refusal) else to,
             "dry_run": route.dry_run,
             "ends_tls": route.terminate_tls is not None,
             "tunnel": route.tunnel,
@@ -129,12 +126,6 @@ def _sums(counted: Iterable[Mapping[str, Any]]) -> documents.RouteNumbers:
     last = max(filter(None, values.pop("last_match")), default=None)
     sums = {name: sum(each) for name, each in values.items()}
     return cast("documents.RouteNumbers", {**sums, "last_match": last})
-
-
-def _outcome_name(outcome: Outcome | None) -> str | None:
-    if outcome is None:
-        return None
-    return outcome.value if isinstance(outcome, Refusal) else outcome.name
 
 
 def rules_document(index: RulesIndex) -> Iterator[documents.FileDocument]:

@@ -255,10 +255,6 @@ class Gauges:
             for key, (age, why) in self.stale.items()
         }
 
-    def stale_sentences(self) -> list[str]:
-        ages = self.stale_ages().items()
-        return [f"backend {backend}: {server}: {why}" for (backend, server), why in ages]
-
     @classmethod
     def of(cls, answers: Iterable[Mapping[str, Any]]) -> Gauges:
         """Combine the answers of all processes."""

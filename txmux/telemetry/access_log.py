@@ -309,14 +309,6 @@ class FileAccessLog:
 class StandardOutputLog(FileAccessLog):
     """Writes bare lines to the standard output, which all processes of a service share."""
 
-    def __init__(
-        self,
-        form: Literal["text", "json"] = "text",
-        later: Callable[[Callable[[], None]], None] | None = None,
-        clock: IReactorTime | None = None,
-    ) -> None:
-        super().__init__(Path("stdout"), form, later, clock=clock)
-
     @override
     def _open(self) -> int:
         return os.dup(1)
@@ -397,7 +389,7 @@ def open_log(
     if settings.access_log == "-":
         log = ServiceAccessLog(form)
     elif settings.access_log == "stdout":
-        log = StandardOutputLog(form, later, clock)
+        log = StandardOutputLog(Path("stdout"), form, later, clock=clock)
     else:
         path, more = settings.access_log, {"is_quiet": is_quiet, "may_lack": may_lack}
         log = FileAccessLog(path, form, later, owner, clock, **more)

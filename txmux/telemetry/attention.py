@@ -100,11 +100,6 @@ class AttentionRow:
         )
 
 
-def worst_first(items: Iterable[AttentionItem]) -> list[AttentionItem]:
-    """Sort by level, then by age, the oldest first."""
-    return sorted(items, key=lambda item: (LEVELS.index(item.level), item.since or 0.0))
-
-
 def beside_busiest(rates: Iterable[float]) -> float:
     """Return what is left of a rate without its two busiest sources; the rate is the highest, and that of each source follows it."""
     of_all, *busiest = sorted(rates, reverse=True)
@@ -142,7 +137,7 @@ class AttentionLog:
     def record(
         self, items: Iterable[AttentionItem], *, complete: bool = True
     ) -> list[AttentionItem]:
-        """Return what needs attention now, the worst first, each item with its `since`.
+        """Return what needs attention now, the worst first, then the oldest, each item with its `since`.
 
         Unless the view is `complete`, what is not in it may only be unknown, and does not end.
         """
@@ -150,7 +145,8 @@ class AttentionLog:
         if complete and self._seconds() >= self._settled_at:
             for key in [key for key in self._lasting if key not in found]:
                 self._end(self._lasting.pop(key), now)
-        return worst_first([self._noted(item, now) for item in found.values()])
+        noted = [self._noted(item, now) for item in found.values()]
+        return sorted(noted, key=lambda item: (LEVELS.index(item.level), item.since or 0.0))
 
     def state(self) -> list[dict[str, Any]]:
         """Return for another process, for `restore`, what has needed attention."""

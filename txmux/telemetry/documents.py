@@ -97,10 +97,6 @@ def _why(row: Row) -> str:
     return presentation.slow_start(row) if row.get("state") == "up" else str(row.get("why") or "")
 
 
-def _issuer(row: Row) -> Any:
-    return "itself, until there is another" if row.get("is_self_signed") else row.get("issuer")
-
-
 def _hidden_names(listener: Row) -> str:
     """Name the published key of Encrypted ClientHello, and how many hellos were opened."""
     ech: Row = listener.get("ech") or {}
@@ -248,7 +244,7 @@ class CertificateDocument(TypedDict):
     """A row of ``/api/certificates``: a certificate that clients are shown."""
     route: Annotated[str, "the route that shows it", Column()]
     names: Annotated[list[str], "the names that it is for", Column()]
-    issuer: Annotated[str, "who has signed it", Column(value=_issuer)]
+    issuer: Annotated[str, "who has signed it", Column(value=lambda row: "itself, until there is another" if row.get("is_self_signed") else row.get("issuer"))]
     not_after: Annotated[float, "when it ends, in seconds since 1970", Column("ends", kind="time")]
     next_renewal: Annotated[float | None, "when it is renewed, in seconds since 1970; `null` unless it comes by [ACME](rules.md#certificates-by-acme)", Column("next renewal", kind="time")]
     is_self_signed: Annotated[bool, "whether it is one of txmux's own, until the first by ACME"]
@@ -356,12 +352,9 @@ def _table(title: str, key: str, order: str, *shown: type, health: Callable[[Row
     columns = {field.name: field.column for document in shown for field in fields_of(document) if field.column}
     return Table(title, [columns[name] for name in order.split() or columns], key.split(), health)
 
-def _connection_health(row: Row) -> Health | None:
-    return "partly" if row.get("state") in {"peeking", "connecting"} else None
-
 CONNECTIONS = _table(
     "connections", "id", "client listener route server state age_ms idle_ms bytes_in bytes_out id facts", ConnectionDocument,
-    health=_connection_health)
+    health=lambda row: "partly" if row.get("state") in {"peeking", "connecting"} else None)
 ROUTES = _table(
     "routes", "name", "name backend active matches dry_run_matches bytes_in bytes_out last_match", RouteDocument,
     health=lambda row: None if row.get("matches") or row.get("dry_run_matches") else "idle")

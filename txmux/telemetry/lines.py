@@ -21,9 +21,7 @@ _HELD = 4 * 1024 * 1024
 """Bytes buffered for a slow reader: enough for a short storm of clients."""
 _AT_ONCE = 256  # lines
 _SURE = 512  # bytes that a writable terminal takes at once
-_WHOLE = (
-    4096  # bytes that a pipe takes whole or not at all (Linux, PIPE_BUF), and a UNIX socket, too
-)
+_WHOLE = 4096  # bytes that a pipe takes whole or not at all (PIPE_BUF), and a UNIX socket, too
 
 _JSON = "\x1e"  # begins an event in JSON (RFC 7464), which escapes its texts
 AGAIN = 0.1  # seconds between two attempts to write the buffer
@@ -120,7 +118,7 @@ class LineWriter:
         if isinstance(descriptor, str):
             self._descriptor = -1
             self._put: Callable[[bytes], int] = partial(_refuse, descriptor)
-            self._close: Callable[[], None] = _nothing
+            self._close: Callable[[], None] = lambda: None
         else:
             self._descriptor = descriptor
             self._put, self._close = _way_to(descriptor)
@@ -212,7 +210,8 @@ class LineWriter:
         try:
             return self._write_some()
         except OSError as problem:
-            self._is_full = problem.errno == errno.ENOSPC and _is_file(self._descriptor)
+            is_full = problem.errno == errno.ENOSPC
+            self._is_full = is_full and stat.S_ISREG(os.fstat(self._descriptor).st_mode)
             self._discard(str(problem.strerror))
             return False
 
@@ -277,19 +276,11 @@ def _refuse(why: str, _: bytes) -> int:
     raise OSError(errno.EBADF, why)
 
 
-def _is_file(descriptor: int) -> bool:
-    return descriptor >= 0 and stat.S_ISREG(os.fstat(descriptor).st_mode)
-
-
-def _nothing() -> None:
-    pass
-
-
 def _way_to(descriptor: int) -> tuple[Callable[[bytes], int], Callable[[], None]]:
     """Return two functions: one that writes without waiting and returns how many bytes were taken, one that cleans up."""
     mode = os.fstat(descriptor).st_mode
     if stat.S_ISREG(mode):  # a file is never waited for
-        return lambda data: os.write(descriptor, data), _nothing
+        return lambda data: os.write(descriptor, data), lambda: None
     if stat.S_ISSOCK(mode):
         own = socket.socket(fileno=os.dup(descriptor))
         return lambda data: _tried(own.send, _lines_of(data), socket.MSG_DONTWAIT), own.close
@@ -299,7 +290,7 @@ def _way_to(descriptor: int) -> tuple[Callable[[bytes], int], Callable[[], None]
             f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
         )
     except OSError:
-        return lambda data: _sure(descriptor, data), _nothing
+        return lambda data: _sure(descriptor, data), lambda: None
     return lambda data: _tried(os.write, again, _lines_of(data)), lambda: os.close(again)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import ip_address
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -23,7 +23,6 @@ from txmux.matchers.payload import bytes_from_hex
 from txmux.net.turns import Turns
 from txmux.telemetry import formatting
 from txmux.telemetry.formatting import plural
-from txmux.telemetry.presentation import Health
 
 _MOST_SORTED = 1000
 """Connections that can be sorted, and bans that can be searched; of more connections the first ones, of more bans the last."""
@@ -59,7 +58,9 @@ async def gather(control: Control, query: PageQuery, *, is_update: bool = False)
         _traffic.setdefault(control, RouteTraffic(control.started)).now(now, used)
     )
     by_route, flows = await turns.run(uses(used, traffic))
-    healths = await turns.run(_healths(backends))
+    healths = dict(
+        await turns.collect((its["name"], health_of(map_servers(its))) for its in backends)
+    )
     routes: list[Mapping[str, Any]] = []
     for route in shown_routes(index, by_route, healths, query):
         routes += [route] if isinstance(route, dict) else routes_document(index, counts, [route])
@@ -173,11 +174,3 @@ def _decision(listener: Mapping[str, Any], unit: str) -> str:
 def _target(outcome: Mapping[str, Any]) -> str:
     by = f"route {outcome['route']}" if outcome["route"] else str(outcome["by"])
     return f"{outcome['to']} by {by}" if outcome["to"] else by
-
-
-def _healths(backends: Iterable[Mapping[str, Any]]) -> Generator[None, None, dict[str, Health]]:
-    healths: dict[str, Health] = {}
-    for backend in backends:
-        healths[backend["name"]] = health_of(map_servers(backend))
-        yield
-    return healths

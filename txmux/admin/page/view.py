@@ -125,16 +125,14 @@ class View:
     def charts(self) -> list[drawing.Chart]:
         moments = self.snapshot.history
         times = [round(self.snapshot.now - moment.ago) for moment in moments]
-        connections, active, moved = (
-            [getattr(moment, name) for moment in moments]
-            for name in ("connections", "active", "bytes")
+        series = (
+            ("connections", "Connections a second", formatting.rate),
+            ("active", "Active connections", count),
+            ("bytes", "Bytes a second", formatting.byte_rate),
         )
         return [
-            drawing.chart(
-                "connections", "Connections a second", times, connections, formatting.rate
-            ),
-            drawing.chart("active", "Active connections", times, active, count),
-            drawing.chart("bytes", "Bytes a second", times, moved, formatting.byte_rate),
+            drawing.chart(name, title, times, [getattr(its, name) for its in moments], write)
+            for name, title, write in series
         ]
 
     @property

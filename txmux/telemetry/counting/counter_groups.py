@@ -237,11 +237,6 @@ _FIRST_BYTE_BOUNDS = BackendTotals.first_byte.bounds
 # fmt: on
 
 
-def failure_cell(when: float, cause: ServerFailure) -> int:
-    """Return one number for time and cause, so that the highest one of several processes is the last failure."""
-    return int(when * 1000) * len(_CAUSES) + _CAUSES.index(cause)
-
-
 _NUMBER = 16  # bits of a cell that tell when a source came: each time they are one more
 
 
@@ -407,7 +402,9 @@ class ServerCounts(_CountedCells):
         """
         self.cells[_FAILED[cause]] += 1
         self.cells[_LOCAL] += is_local
-        self.cells[_LAST_FAILURE] = failure_cell(time.time(), cause)
+        # One number for time and cause, so that the highest one of several processes is the last failure.
+        moment = int(time.time() * 1000)
+        self.cells[_LAST_FAILURE] = moment * len(_CAUSES) + _CAUSES.index(cause)
         if source is not None:
             self._note(source, RESET)
 
