@@ -27,6 +27,7 @@ _RULES = {
     "crowdsec:": "[listen x]\ndeny = crowdsec:http://127.0.0.1:8080\n",
     "geo_databases": "[txmux]\ngeo_databases = key\n",
     "geo:": "[listen x]\nallow = geo:country=FR\n",
+    "wake": "[backend y]\nserver = 127.0.0.1:1\nwake = http GET http://127.0.0.1\n",
     "as:": "[listen x]\nallow = as:AS64500\n",
 }
 """What uses each word of a feature."""

@@ -1,15 +1,19 @@
 """Lists the features that are installed; the core knows them by this list alone. A folder that is missing is left out."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 
-from txmux.features.feature import Feature
-from txmux.rules.model import DynamicNetworks, Settings
+import attrs
+
+from txmux.features.feature import Feature, ServerStart
+from txmux.rules.model import Backend, DynamicNetworks, Settings
 from txmux.rules.problems import InvalidValueError
+from txmux.rules.reading.values import SectionKey
 
 _WORDS = {
     "crowdsec": ("crowdsec_key", "crowdsec:"),
     "geo": ("geo_databases", "geo:", "as:"),
+    "wake": ("wake",),
 }
 """All features, in the order in which they are asked, with what rules may say of each: its keys, and how its networks begin."""
 
@@ -25,6 +29,16 @@ def _installed() -> Iterator[Feature]:
 
 
 FEATURES = tuple(_installed())
+
+KEYS: Mapping[str, Mapping[str, SectionKey]] = {
+    kind: {
+        name: attrs.evolve(key, feature=feature.name)
+        for feature in FEATURES
+        for name, key in feature.keys.get(kind, {}).items()
+    }
+    for kind in ("txmux", "listen", "route", "backend")
+}
+"""The keys of features, by the kind of section."""
 
 NETWORKS = {feature.name: feature.networks for feature in FEATURES if feature.networks is not None}
 """What kinds of networks there are beside addresses and files, by the names of their features."""
@@ -59,3 +73,8 @@ def networks_of(
     if kind.not_allowed and not denied:
         raise InvalidValueError(f"{text!r} {kind.not_allowed}")
     return kind.read(text, settings, alone=alone)
+
+
+def start_of(backend: Backend) -> ServerStart | None:
+    """Return what starts the servers of a backend while clients wait for them."""
+    return next(filter(None, (feature.start_of(backend) for feature in FEATURES)), None)

@@ -232,7 +232,7 @@ class ChannelTest(TimedTestCase):
             await self.send(end, b"".join(json.dumps(one).encode() + b"\n" for one in values))
             await self.until(lambda: any("the last one" in str(event) for event in events))
         self.assertFalse([event for event in events if "log_failure" in event])
-        self.assertFalse(self.supervisor.state.upstreams.waker._waiting)
+        self.assertFalse(self.supervisor.state.upstreams.server_starter._waiting)
 
     async def test_listening_socket_shut_down(self) -> None:
         """All workers accept from one socket, so one can shut it down for all; it listens again a second later."""

@@ -17,7 +17,6 @@ _OF_WORKERS = ("access", "backends", "client", "detection", "net", "serving", "t
 _ELSEWHERE = {
     "txmux.access.shared.bans": "the supervisor alone",
     "txmux.backends.names": "the supervisor alone: Consul",
-    "txmux.net.http": "the supervisor alone",
     "txmux.rules.embedding": "rules made in Python",
     "txmux.serving.acme.folder": "rules made in Python",
     "txmux.serving.acme.renewal": "rules made in Python",

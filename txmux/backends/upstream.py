@@ -26,7 +26,7 @@ from txmux.net.secrets import SecretFileError, read_login
 from txmux.net.tls.errors import TLSFileError
 from txmux.rules.model import Backend, Handover, InProcess, Refusal
 from txmux.rules.problems import RulesError
-from txmux.rules.reading import backend as backend_keys
+from txmux.rules.reading import sections
 from txmux.rules.reading.values import is_all_plain
 from txmux.telemetry.counting.process_counters import ProcessCounters
 from txmux.telemetry.events import server_event
@@ -234,7 +234,7 @@ class Upstream:
         self.depends_on_client = (
             backend.proxy_protocol != "off" or self._affinity is not None or bool(backend.source)
         )
-        self.is_plain = is_all_plain(backend, backend_keys.KEYS)
+        self.is_plain = is_all_plain(backend, sections.TABLES["backend"])
 
     def commit(self, files: BackendFiles) -> None:
         """Use them for connections from now on."""

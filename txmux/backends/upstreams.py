@@ -29,12 +29,12 @@ from txmux.backends.pool.server_health import (
     ServerHealth,
     ServerOverrides,
 )
+from txmux.backends.starting import ServerStarter
 from txmux.backends.upstream import BackendFiles, Destination, Upstream, read_backend_files
-from txmux.backends.wake import Waker
 from txmux.detection.ranked import finish
 from txmux.errors import MuxError
 from txmux.net.sockets.timers import Timers
-from txmux.rules.model import Backend, Check, Outcome, Rules, Wake
+from txmux.rules.model import Backend, Check, Outcome, Rules
 from txmux.rules.problems import Problem, RulesError
 from txmux.rules.replacement import all_backends_in
 from txmux.telemetry.counting.process_counters import ProcessCounters
@@ -90,8 +90,8 @@ class Upstreams:
         self._with_files: dict[Upstream, None] = {}
         self._files_in_use: Mapping[str, Mapping[Path, bytes]] = {}
         self.known = HealthRegistry()
-        self.waker = Waker(reactor, self._wake_of)
-        self.known.on_waiting = self.waker.report
+        self.server_starter = ServerStarter(reactor, self._startable)
+        self.known.on_waiting = self.server_starter.report
         self.tell: Callable[[dict[str, Any]], object] | None = None
         self.on_checked: Callable[[Backend, Member], object] = lambda _backend, _member: None
         self._checks: dict[Upstream, HealthChecks] = {}
@@ -208,13 +208,13 @@ class Upstreams:
         """Apply an operator's overrides: of servers, and of backends whose clients wait until a time; see `WaitingClients`."""
         self.known.apply_overrides(orders)
         self.known.hold(held)
-        self.waker.hold(held)
+        self.server_starter.hold(held)
 
-    def _wake_of(self, backend: str) -> Wake | None:
-        """Return how to start the servers of a backend; nothing while an operator holds its clients, who may have stopped them."""
+    def _startable(self, backend: str) -> Backend | None:
+        """Return a backend whose servers may be started; nothing while an operator holds its clients, who may have stopped them."""
         if self.known.is_held(backend):
             return None
-        return next((its.backend.wake for its in self._called(backend)), None)
+        return next((its.backend for its in self._called(backend)), None)
 
     def find(self, backend: str) -> Upstream:
         """Find a backend of the current rules by its name; raises `LookupError` if there is none."""
@@ -421,7 +421,7 @@ class Upstreams:
         self._users -= 1
         if self._users:
             return succeed(None)
-        self.waker.stop()
+        self.server_starter.stop()
         for watches in (self._checks, self._silence):
             for watch in watches.values():
                 watch.stop()

@@ -16,7 +16,7 @@ from txmux.errors import MuxError
 from txmux.net.sockets.plainsocket import SocketOption
 from txmux.rules.model import Handover, InProcess, Listener, Refusal, Route
 from txmux.rules.model.networks import EVERY_CLIENT, Clients
-from txmux.rules.reading import route as route_keys
+from txmux.rules.reading import sections
 from txmux.rules.reading.conflicts import has_handover, misplaced
 from txmux.rules.reading.values import is_all_plain
 from txmux.rules.replacement import Replacement, RouteTable
@@ -45,7 +45,7 @@ class CompiledRoute(Route):
     is_plain: bool = attrs.field(init=False)  # whether the fast path serves its clients
 
     def __attrs_post_init__(self) -> None:
-        object.__setattr__(self, "is_plain", is_all_plain(self, route_keys.KEYS))
+        object.__setattr__(self, "is_plain", is_all_plain(self, sections.TABLES["route"]))
 
 
 @attrs.frozen

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import attrs
 
-from txmux.rules.model import DynamicNetworks, Settings
+from txmux.rules.model import Backend, DynamicNetworks, Rules, Settings
+from txmux.rules.problems import Problem
 from txmux.rules.reading.values import SectionKey
 
 
@@ -77,15 +78,30 @@ class NetworkKind:
 
 
 @attrs.frozen
+class ServerStart:
+    """What starts the servers of a backend; `text` says it in a log.
+
+    `send` is called with the reactor, and raises `OSError` or `MuxError`.
+    """
+
+    text: str
+    send: Callable[[Any], Awaitable[None]]
+
+
+@attrs.frozen
 class Feature:
     """One optional capability.
 
     Attributes:
         name: That of its folder, and of the part in messages.
-        keys: Its keys, by the kind of section. Their values are in `Settings.more`.
+        keys: Its keys, by the kind of section. Their values are in `more` of the model.
         networks: Those that rules may name by it; they are `DynamicNetworks` of its name.
+        lint: Each yields warnings of rules.
+        start_of: Returns what starts the servers of a backend while clients wait for them; ``None`` if it cannot.
     """
 
     name: str
     keys: Mapping[str, Mapping[str, SectionKey]] = attrs.field(factory=dict)
     networks: NetworkKind | None = None
+    lint: Sequence[Callable[[Rules], Iterator[Problem]]] = ()
+    start_of: Callable[[Backend], ServerStart | None] = lambda _: None

@@ -11,7 +11,7 @@ import attrs
 
 from txmux.rules.model import Rules
 from txmux.rules.reading import backend, route
-from txmux.rules.reading.sections import OWN_KEYS, TABLES
+from txmux.rules.reading.sections import TABLES
 from txmux.rules.reading.values import SectionKey
 
 _WITHIN = {"route": ("terminate_tls", route.TLS_FIELDS), "backend": ("tls", backend.TLS_FIELDS)}
@@ -69,18 +69,14 @@ def _found(kind: str, parts: Iterable[Any]) -> Iterator[KeyInUse]:
 
 def _field(kind: str, name: str, key: SectionKey) -> str:
     within, fields = _WITHIN.get(kind, ("", {}))
-    if name not in OWN_KEYS[kind]:
-        return "more"
-    return within if name in fields else key.field or name
+    return within if name in fields else "more" if key.feature else key.field or name
 
 
 def _value(kind: str, name: str, key: SectionKey) -> Callable[[Any], Any]:
     """Return what finds the value of a key, which may stand in a part that is None."""
     field = _field(kind, name, key)
     _, fields = _WITHIN.get(kind, ("", {}))
-    if field == "more":
-        return lambda part: part.more.get(name)
     if name not in fields:
-        return attrgetter(field)
+        return lambda part: key.value_in(part, name)
     inner = fields[name]
     return lambda part: (within := getattr(part, field)) and getattr(within, inner)

@@ -9,7 +9,7 @@ from twisted.internet.interfaces import IAddress
 from txmux.client.configuration import Configuration
 from txmux.client.socket_options import listener_keepalive
 from txmux.net.relay.peer_state import lost_after
-from txmux.rules.reading import listener
+from txmux.rules.reading import sections
 from txmux.rules.reading.values import MARGIN, is_all_plain
 from txmux.tcp.connection import ConnectionOwner
 from txmux.tcp.sweep import Sweep
@@ -56,6 +56,8 @@ class FastPath:
         # Otherwise a client that is not decided when it is accepted has timers from then on, or one that has sent nothing.
         self.can_wait = settings.detect_timeout > MARGIN
         self.can_be_silent = self.can_wait and all(silent.after is None for silent in top.silent)
-        self.is_open = is_all_plain(settings, listener.KEYS) and not configuration.hands_over
+        self.is_open = (
+            is_all_plain(settings, sections.TABLES["listen"]) and not configuration.hands_over
+        )
         self.decides_at_once = not top.server_first and top.detector.takes_any_client
         self.opens_hellos = configuration.ech is not None

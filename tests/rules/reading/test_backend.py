@@ -3,14 +3,13 @@
 import ipaddress
 from pathlib import Path
 
-import attrs
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.rules.reading.cases import BackendTestCase, ReadingTestCase
 from txmux.rules.lint import warnings
 from txmux.rules.lint.warnings import lint
-from txmux.rules.model import Backend, Check, Ejection, Refusal, Resolve, Server, ServerTLS, Wake
+from txmux.rules.model import Backend, Check, Ejection, Refusal, Resolve, Server, ServerTLS
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading.endpoints import name_server
 from txmux.rules.reading.parser import parse
@@ -99,23 +98,11 @@ class MeaningTests(BackendTestCase):
         }.items():
             self.assertEqual(self.backend(f"eject = {text}").eject, expected)
 
-    def test_hold_and_wake(self) -> None:
+    def test_hold(self) -> None:
         found = self.backend("")
-        self.assertEqual((found.hold, found.hold_limit, found.wake), (0.0, 1000, None))
+        self.assertEqual((found.hold, found.hold_limit, found.more), (0.0, 1000, {}))
         found = self.backend("hold = 1m\nhold_limit = 7")
         self.assertEqual((found.hold, found.hold_limit), (60.0, 7))
-        packet = Wake("wol", "00:11:22:33:44:ff", ("192.168.1.255", 9))
-        for text, expected in {
-            "wol 00:11:22:33:44:FF 192.168.1.255": packet,
-            "wol 00-11-22-33-44-ff 192.168.1.255:9": packet,
-            "wol 0011.2233.44ff 192.168.1.255:7": attrs.evolve(
-                packet, broadcast=("192.168.1.255", 7)
-            ),
-            "http POST https://10.0.0.2/start?x=1": Wake("POST", "https://10.0.0.2/start?x=1"),
-            "http GET http://[::1]:8000/": Wake("GET", "http://[::1]:8000/"),
-            "http POST unix:/run/w.sock:/db?x=/:": Wake("POST", "unix:/run/w.sock:/db?x=/:"),
-        }.items():
-            self.assertEqual(self.backend(f"hold = 1s\nwake = {text}").wake, expected)
 
     def test_tls_no(self) -> None:
         self.assertIsNone(self.backend("tls = no").tls)

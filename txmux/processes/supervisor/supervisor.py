@@ -252,10 +252,10 @@ class Supervisor:
         self.pool.send_to_all(messages.CHECK, backend=backend, key=key, ok=ok, why=why)
 
     def report_waiting_clients(self, number: int, backend: str, *, waiting: bool) -> None:
-        """Run ``wake`` of a backend while clients of any worker wait for a server; once for all workers."""
+        """Start the servers of a backend while clients of any worker wait for a server; once for all workers."""
         rules = self._pending.rules if self._pending is not None else self._rules
         if not waiting or any(served.name == backend for served in rules.every_backend()):
-            self.state.upstreams.waker.report(backend, waiting, number)
+            self.state.upstreams.server_starter.report(backend, waiting, number)
 
     def sandbox(self) -> Sandbox:
         return sandbox_of(self._rules)
@@ -714,7 +714,7 @@ class Supervisor:
     def ended(self, number: int, *, is_left: bool) -> None:
         """Clear the counts of a worker that has ended. With `is_left`, it had no connections, and none were moving to it."""
         self.pool.share_datagrams()
-        self.state.upstreams.waker.process_ended(number)
+        self.state.upstreams.server_starter.process_ended(number)
         self.limits.worker_ended(number)
         if not is_left:
             self.limits.clear_expected()

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import attrs
 
+from txmux.installed import FEATURES
 from txmux.interfaces import Transport
 from txmux.rules.collecting import uncollected
 from txmux.rules.lint import access, destinations
@@ -161,9 +162,6 @@ def _idle_backends(rules: Rules) -> Iterator[Problem]:
         if backend.end_on_down != "no" and backend.check is None:
             message = "no server is ever down without 'check'; add that"
             yield section.problem(message, "end_on_down")
-        if backend.wake is not None and not backend.hold:
-            message = "no client ever waits without 'hold', so nothing is sent; add for example hold = 60s"
-            yield section.problem(message, "wake")
 
 
 def _idle_servers(rules: Rules) -> Iterator[Problem]:
@@ -252,4 +250,5 @@ _FINDERS: Sequence[Callable[[Rules], Iterable[Problem]]] = (
     *access.FINDERS, *destinations.FINDERS, unreachable_routes, odd_patterns, lines_of_the_other,
     _without_clients, _open_to_all, _beyond_peek_limit, server_first, silence, _idle_backends,
     _idle_servers, _empty_includes, _typographic_quotes,
+    *(find for feature in FEATURES for find in feature.lint),
 )  # fmt: skip

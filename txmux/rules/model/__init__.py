@@ -17,7 +17,6 @@ from txmux.rules.model.backend import (
     Server,
     ServerTLS,
     Via,
-    Wake,
     backends_of,
 )
 from txmux.rules.model.client_certificate import (
@@ -53,6 +52,6 @@ __all__ = [
     "Files", "FoundCertificate", "Handover", "IPNetwork", "InProcess", "Keepalive", "KeyEntry",
     "Listener", "Logged", "NetworkSet", "Outcome", "Period", "Public", "Rate", "Reachable",
     "Refusal", "Resolve", "Route", "Rules", "Section", "Senders", "Server", "ServerTLS", "Settings",
-    "Silence", "StartTLSProtocol", "TLSMinimum", "TlsSettings", "UnixClients", "ValueLine", "Via", "Wake",
+    "Silence", "StartTLSProtocol", "TLSMinimum", "TlsSettings", "UnixClients", "ValueLine", "Via",
     "backends_of", "fewer",
 ]  # fmt: skip

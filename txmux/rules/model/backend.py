@@ -6,13 +6,13 @@ import re
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
 from txmux.rules.model.networks import Public, Reachable
 from txmux.rules.model.outcomes import Handover, InProcess, Refusal
-from txmux.rules.model.section import NOWHERE, Section
+from txmux.rules.model.section import NOTHING_MORE, NOWHERE, Section
 from txmux.transport import IPAddress, Transport, embedded, normal_host
 
 if TYPE_CHECKING:
@@ -261,30 +261,6 @@ class Via:
     password: Path | None = None
 
 
-@attrs.frozen
-class Wake:
-    """What is sent to start the servers of a backend for a client that waits.
-
-    Attributes:
-        method: ``wol`` is a magic packet, any other word the method of an HTTP request.
-        target: The MAC address, as 12 hexadecimal digits, or the URL; ``unix:/SOCKET:/PATH`` is over a UNIX socket.
-        broadcast: Where the magic packet goes: an IP address, and a port of UDP.
-    """
-
-    method: Literal["wol", "GET", "POST"]
-    target: str
-    broadcast: tuple[str, int] = ("", 9)
-
-    def __str__(self) -> str:
-        """Describe it for a log: a URL may have a secret behind its host."""
-        if self.method == "wol":
-            return f"a magic packet for {self.target} to {self.broadcast[0]}"
-        if self.target.startswith("unix:"):
-            return f"{self.method} {self.target.rpartition(':')[0]}"
-        scheme, _, rest = self.target.partition("://")
-        return f"{self.method} {scheme}://{rest.partition('/')[0].partition('?')[0]}"
-
-
 @attrs.frozen(cache_hash=True)  # thousands of routes may look one with thousands of servers up
 class Backend:
     """A group of servers, and the settings of connections to it. Times are seconds, rates bytes per second.
@@ -294,6 +270,7 @@ class Backend:
     Attributes:
         servers: The lines of ``server =``.
         transport: What its servers are spoken to by.
+        more: The values of the keys of features, by name.
         tls: ``tls =`` and the keys for that; ``None`` is not at all.
         section: Its section of a file; `NOWHERE` if it was made in Python.
     """
@@ -327,12 +304,12 @@ class Backend:
     queue: int = 0
     hold: float = 0.0
     hold_limit: int = 1000
-    wake: Wake | None = None
     upload_rate: int | None = None
     download_rate: int | None = None
     fallback: Outcome = Refusal.CLOSE
     unanswered_timeout: float = 30.0
     answers: int = 0
+    more: Mapping[str, Any] = attrs.field(default=NOTHING_MORE, hash=False)
     section: Section = attrs.field(default=NOWHERE, eq=False, repr=False)
 
     @property

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import attrs
 
 from txmux.rules.problems import Problem
+
+NOTHING_MORE: Mapping[str, Any] = {}
+"""Stands for no keys of features; nobody may change it."""
 
 
 @attrs.frozen(weakref_slot=False)

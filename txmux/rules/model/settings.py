@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 import attrs
 
 from txmux.rules.model.backend import ConsulAPI
-from txmux.rules.model.section import NOWHERE, Section
+from txmux.rules.model.section import NOTHING_MORE, NOWHERE, Section
 
 
 @attrs.frozen
@@ -93,5 +93,5 @@ class Settings:
     acme_folder: Path = Path("/var/lib/txmux/acme")
     acme_ca: Path | None = None
     acme_terms: bool = False
-    more: Mapping[str, Any] = attrs.field(factory=dict)
+    more: Mapping[str, Any] = NOTHING_MORE
     section: Section = attrs.field(default=NOWHERE, eq=False, repr=False)

@@ -5,7 +5,6 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
 from txmux.rules.model import (
     LOCAL,
@@ -16,7 +15,6 @@ from txmux.rules.model import (
     Section,
     Server,
     ServerTLS,
-    Wake,
 )
 from txmux.rules.model.backend import split_source
 from txmux.rules.problems import InvalidValueError, Problem, did_you_mean
@@ -48,6 +46,7 @@ from txmux.rules.reading.values import (
     read_options,
     split_words,
     with_defaults,
+    with_more,
     words,
 )
 from txmux.transport import is_address
@@ -99,7 +98,7 @@ def make_backend(name: str, section: Section, found: Mapping[str, Any]) -> Backe
     fields = {"servers": (), **found}
     tls = {field: fields.pop(key) for key, field in TLS_FIELDS.items() if key in fields}
     fields["tls"] = ServerTLS(**tls) if fields.get("tls") else None
-    return Backend(name, section=section, **fields)
+    return Backend(name, section=section, **with_more(Backend, fields))
 
 
 def contradictions(section: Section, found: Mapping[str, Any]) -> Iterator[Problem]:
@@ -324,59 +323,6 @@ def _resolve(text: str) -> Resolve:
     return Resolve(seconds, math.inf if keep is None else keep)
 
 
-def _wake(text: str) -> Wake:
-    """Read what starts a server: ``wol MAC BROADCAST`` or ``http GET|POST URL``; the URL may be ``unix:/SOCKET:/PATH``."""
-    kind, *rest = split_words(text) or [""]
-    if kind == "wol" and len(rest) == 2:
-        return _magic_packet(*rest)
-    if kind == "http" and len(rest) == 2 and rest[0] in {"GET", "POST"}:
-        return Wake("POST" if rest[0] == "POST" else "GET", _wake_url(rest[1]))
-    hint = did_you_mean(kind, ("wol", "http")) if rest else ""
-    raise InvalidValueError(f"{text!r} wakes nothing; {_WAKES}{hint}")
-
-
-def _magic_packet(mac: str, target: str) -> Wake:
-    digits = re.sub("[:.-]", "", mac).lower()
-    if not _MAC.fullmatch(mac) or len(digits) != 12:
-        raise InvalidValueError(
-            f"{mac!r} is not a MAC address; write it as 00:11:22:33:44:55 ('ip neighbour' shows those of a network)"
-        )
-    host, _, port = target.partition(":")
-    try:
-        address = ipaddress.IPv4Address(host)
-    except ValueError:
-        raise InvalidValueError(
-            f"{target!r} is not an IPv4 address; write the broadcast address of the server's network, such as 192.168.1.255"
-        ) from None
-    number = values.whole_number(1, _PORTS_END - 1, "the port")(port) if ":" in target else 9
-    return Wake("wol", ":".join(re.findall("..", digits)), (str(address), number))
-
-
-def _wake_url(text: str) -> str:
-    if text.startswith("unix:"):
-        if not _UNIX_URL.fullmatch(text):
-            raise InvalidValueError(
-                f"{text!r} names no socket and path; write for example unix:/run/txmux/wake.sock:/web"
-            )
-        return text
-    try:
-        parts = urlsplit(text)
-        port = parts.port
-    except ValueError:
-        port = 0
-    host = "" if port == 0 else parts.hostname
-    if not host or parts.scheme not in {"http", "https"} or not text.isascii():
-        raise InvalidValueError(f"{text!r} is not a URL; {_WAKES}")
-    if parts.username is not None:
-        raise InvalidValueError("takes no user and password in the URL; remove them")
-    return text.partition("#")[0]
-
-
-_MAC = re.compile("[0-9A-Fa-f]{2}([:-]?[0-9A-Fa-f]{2}){5}|[0-9A-Fa-f]{4}([.][0-9A-Fa-f]{4}){2}")
-_UNIX_URL = re.compile("unix:/[!-9;-~]+:/[!-~]*")
-_WAKES = (
-    "write for example 'wol 00:11:22:33:44:55 192.168.1.255' or 'http POST https://10.0.0.2/start'"
-)
 _FIELDS = words("authority", "alpn", "unique-id", "crc32c", "ssl")
 
 
@@ -418,10 +364,6 @@ _NAMES = ValueKind(
 _TLS_NAME = ValueKind(host_name, "host name or address")
 _RATE = ValueKind(values.rate, "rate")
 _HOLD = ValueKind(values.duration, "duration, `0s` for none")
-_WAKE = ValueKind(
-    _wake,
-    "`wol MAC BROADCAST`, or `http POST URL` or `http GET URL`, also with `unix:/SOCKET:/PATH`",
-)
 
 # fmt: off
 KEYS: Mapping[str, SectionKey] = with_defaults(Backend("", ()), {
@@ -485,8 +427,6 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Backend("", ()), {
         "how long clients [wait](#clients-that-wait-for-a-server) while no server is up"),
     "hold_limit": SectionKey(number(1, 1_000_000), is_plain=True, meaning=
         "how many clients wait so at most"),
-    "wake": SectionKey(_WAKE, example="wol 00:11:22:33:44:55 192.168.1.255", is_plain=True, meaning=
-        "what is sent [to start the server](#clients-that-wait-for-a-server) while clients wait"),
     "upload_rate": SectionKey(_RATE, example="10MiB/s", streams_only="is for TCP; remove it", meaning=
         "the most bytes per second that one client can send"),
     "download_rate": SectionKey(_RATE, example="10MiB/s", streams_only="is for TCP; remove it", meaning=

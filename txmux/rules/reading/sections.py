@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-from txmux.installed import FEATURES, missing
+from txmux.installed import KEYS, missing
 from txmux.rules.model import LOCAL, NAMES, PORT, KeyEntry, Section, ValueLine
 from txmux.rules.problems import (
     InvalidValueError,
@@ -33,17 +33,11 @@ HEADERS = {
 }
 """The kinds of sections, and how their headers are written."""
 
-OWN_KEYS = {
-    "txmux": service.KEYS,
-    "listen": listener.KEYS,
-    "route": route.KEYS,
-    "backend": backend.KEYS,
-}
-"""The keys of each kind that are attributes of the model; those of features are in `more` of it."""
-
 TABLES: Mapping[str, Mapping[str, SectionKey]] = {
-    kind: dict(chain(own.items(), *(one.keys.get(kind, {}).items() for one in FEATURES)))
-    for kind, own in OWN_KEYS.items()
+    "txmux": {**service.KEYS, **KEYS["txmux"]},
+    "listen": {**listener.KEYS, **KEYS["listen"]},
+    "route": {**route.KEYS, **KEYS["route"]},
+    "backend": {**backend.KEYS, **KEYS["backend"]},
 }
 """The keys of each kind."""
 

@@ -27,6 +27,7 @@ from txmux.rules.reading.values import (
     ValueKind,
     socket_path,
     with_defaults,
+    with_more,
     words,
 )
 
@@ -156,10 +157,8 @@ def _email(text: str) -> str:
 
 
 def make_settings(section: Section, found: Mapping[str, Any]) -> Settings:
-    own = attrs.fields_dict(Settings)
-    fields = {name: value for name, value in found.items() if name in own}
-    more = {name: value for name, value in found.items() if name not in {*own, "include"}}
-    return Settings(section=section, more=more, **fields)
+    fields = {name: value for name, value in found.items() if name != "include"}
+    return Settings(section=section, **with_more(Settings, fields))
 
 
 def contradictions(section: Section, found: Mapping[str, Any]) -> Iterator[Problem]:

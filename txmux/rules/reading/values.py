@@ -474,6 +474,7 @@ class SectionKey:
         is_plain: Whether the fast path serves a connection by it, whatever its value is, or by which values. By any other one but
             the default, a connection has its stages from the beginning: what nobody thought of is slow, and never ignored.
         usual: The model's value if it is not written; see `with_defaults`.
+        feature: Which one knows it, if not the core: its value is in `more` of the model.
     """
 
     kind: ValueKind
@@ -492,6 +493,13 @@ class SectionKey:
     loads: Callable[[Any], Iterable[str]] | None = None
     is_plain: bool | Callable[[Any], bool] = False
     usual: Any = None
+    feature: str = ""
+
+    def value_in(self, section: Any, name: str) -> Any:
+        """Return its value in a part of the model; itself if that has no attribute for it."""
+        if self.feature:
+            return section.more.get(name, self.usual)
+        return getattr(section, self.field or name, self)
 
 
 def one_path(path: Path) -> tuple[Path]:
@@ -530,12 +538,20 @@ def with_defaults(model: object, keys: Mapping[str, SectionKey]) -> Mapping[str,
     return table
 
 
+def with_more(model: type[Any], found: Mapping[str, Any]) -> dict[str, Any]:
+    """Put the values of features' keys together, as a part of the model has them."""
+    own = attrs.fields_dict(model)
+    fields = {name: value for name, value in found.items() if name in own}
+    more = {name: value for name, value in found.items() if name not in own}
+    return {**fields, "more": more} if more else fields
+
+
 def is_all_plain(section: object, keys: Mapping[str, SectionKey]) -> bool:
     """Return whether the fast path serves connections by all that a section of the model says."""
     for name, key in keys.items():
         if key.is_plain is not True and not key.datagrams_only:
             # What has no attribute of its own is not seen here, and so takes the stages, too.
-            value, serves = getattr(section, key.field or name, key), key.is_plain
+            value, serves = key.value_in(section, name), key.is_plain
             if value != key.usual and not (callable(serves) and serves(value)):
                 return False
     return True

@@ -1,6 +1,5 @@
-"""Starts servers while clients wait for them: by Wake-on-LAN, or by an HTTP request."""
+"""Starts servers while clients wait for them, as features know how to."""
 
-import socket
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -10,23 +9,24 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txmux.errors import MuxError, cause_of
-from txmux.rules.model import Wake
+from txmux.features.feature import ServerStart
+from txmux.installed import start_of
+from txmux.rules.model import Backend
 
 _EVERY = 30.0  # seconds
-_PATIENCE = 20.0  # seconds for an answer
 
 _log = Logger()
 
 
-class Waker:
-    """Sends a backend's ``wake`` when its first client waits, and every 30 seconds while one does.
+class ServerStarter:
+    """Starts the servers of a backend when its first client waits, and every 30 seconds while one does.
 
-    `wake_of` returns what to send for a backend, by its name; ``None`` is nothing.
+    `backend_of` returns a backend by its name; ``None`` if its servers are not to be started.
     """
 
-    def __init__(self, reactor: Any, wake_of: Callable[[str], Wake | None]) -> None:
+    def __init__(self, reactor: Any, backend_of: Callable[[str], Backend | None]) -> None:
         self._reactor = reactor
-        self._wake_of = wake_of
+        self._backend_of = backend_of
         self._waiting: dict[str, set[int]] = {}  # by backend, the processes with clients
         self._timers: dict[str, IDelayedCall] = {}
         self._sending: dict[str, Deferred[None]] = {}
@@ -44,10 +44,10 @@ class Waker:
                 _log.info("backend {backend}: no client is waiting any longer", backend=backend)
         elif backend not in self._timers:
             _log.warn("backend {backend}: clients wait for a server", backend=backend)
-            self._wake(backend)
+            self._start(backend)
         elif waiting and backend in self._held:
             self._timers.pop(backend).cancel()
-            self._wake(backend)
+            self._start(backend)
 
     def hold(self, backends: Iterable[str]) -> None:
         """Record backends that an operator holds, who may stop their servers."""
@@ -63,34 +63,32 @@ class Waker:
         for sending in [*self._sending.values()]:
             sending.cancel()
 
-    def _wake(self, backend: str) -> None:
-        self._timers[backend] = self._reactor.callLater(_EVERY, self._wake, backend)
-        wake = self._wake_of(backend)
-        if wake is None:
+    def _start(self, name: str) -> None:
+        self._timers[name] = self._reactor.callLater(_EVERY, self._start, name)
+        backend = self._backend_of(name)
+        start = None if backend is None else start_of(backend)
+        if start is None:
             return
-        self._held.discard(backend)
-        if backend in self._sending:
+        self._held.discard(name)
+        if name in self._sending:
             return
-        sending = self._sending[backend] = Deferred.fromCoroutine(self._send(backend, wake))
-        sending.addBoth(self._sent, backend)
+        sending = self._sending[name] = Deferred.fromCoroutine(self._send(name, start))
+        sending.addBoth(self._sent, name)
 
     def _sent(self, failure: object, backend: str) -> None:
         del self._sending[backend]
         if isinstance(failure, Failure) and not failure.check(CancelledError):
             _log.failure("backend {backend}: cannot wake its server", failure, backend=backend)
 
-    async def _send(self, backend: str, wake: Wake) -> None:
+    async def _send(self, backend: str, start: ServerStart) -> None:
         try:
-            if wake.method == "wol":
-                _send_magic_packet(wake)
-            else:
-                await self._request(wake)
+            await start.send(self._reactor)
         except (OSError, MuxError) as problem:
             why = problem if isinstance(problem, MuxError) else cause_of(problem)
             _log.warn(
                 "backend {backend}: cannot wake its server ({wake}): {why}; it is tried again in {seconds:g} s while a client waits",
                 backend=backend,
-                wake=str(wake),
+                wake=start.text,
                 why=why,
                 seconds=_EVERY,
             )
@@ -98,26 +96,5 @@ class Waker:
             _log.info(
                 "backend {backend}: a client waits for a server: sent {wake}",
                 backend=backend,
-                wake=str(wake),
+                wake=start.text,
             )
-
-    async def _request(self, wake: Wake) -> None:
-        from txmux.net.http import request  # noqa: PLC0415 - few rules need it
-
-        url, address = wake.target, None
-        if url.startswith("unix:"):
-            address, _, path = url.removeprefix("unix:").partition(":")
-            url = f"http://localhost{path}"
-        answer = await request(
-            self._reactor, wake.method, url, {}, seconds=_PATIENCE, most=None, address=address
-        )
-        if not 200 <= answer.status < 300:
-            raise MuxError(f"the answer is {answer.status}")
-
-
-def _send_magic_packet(wake: Wake) -> None:
-    """Send six bytes of FF and the MAC address sixteen times (AMD, Magic Packet Technology, publication 20213)."""
-    packet = b"\xff" * 6 + bytes.fromhex(wake.target.replace(":", "")) * 16
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
-        sender.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
-        sender.sendto(packet, wake.broadcast)

@@ -13,13 +13,15 @@ from tests.interop.children import PATIENCE
 from tests.support.folders import make_folder
 from tests.support.peers import PeerFactory, listen, reactor
 from tests.support.ports import free_port
-from txmux.backends.wake import Waker
-from txmux.rules.model import Wake
+from txmux.backends.starting import ServerStarter
+from txmux.features.wake.reading import Wake
+from txmux.rules.model import Backend
 
 
 class WakeTests(TestCase):
-    def waker(self, wake: Wake | None, clock: Any = reactor) -> Waker:
-        waker = Waker(clock, lambda name: wake if name == "db" else None)
+    def waker(self, wake: Wake | None, clock: Any = reactor) -> ServerStarter:
+        backend = Backend("db", (), more={} if wake is None else {"wake": wake})
+        waker = ServerStarter(clock, lambda name: backend if name == "db" else None)
         self.addCleanup(waker.stop)
         return waker
 
@@ -66,7 +68,8 @@ class WakeTests(TestCase):
     def test_at_once_if_no_server_is_up_after_an_operators_hold(self) -> None:
         receiver, wake = self.receiver()
         clock, held = Clock(), {"db"}
-        waker = Waker(clock, lambda name: None if name in held else wake)
+        backend = Backend("db", (), more={"wake": wake})
+        waker = ServerStarter(clock, lambda name: None if name in held else backend)
         self.addCleanup(waker.stop)
         receiver.setblocking(False)  # noqa: FBT003 - the socket module's signature
         waker.hold(held)

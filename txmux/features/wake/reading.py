@@ -1,0 +1,92 @@
+"""What starts the servers of a backend: ``wake``."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Literal
+from urllib.parse import urlsplit
+
+import attrs
+
+from txmux.rules.problems import InvalidValueError, did_you_mean
+from txmux.rules.reading.values import split_words, whole_number
+
+_MOST_PORT = 65535
+_MAC = re.compile("[0-9A-Fa-f]{2}([:-]?[0-9A-Fa-f]{2}){5}|[0-9A-Fa-f]{4}([.][0-9A-Fa-f]{4}){2}")
+_UNIX_URL = re.compile("unix:/[!-9;-~]+:/[!-~]*")
+_WAKES = (
+    "write for example 'wol 00:11:22:33:44:55 192.168.1.255' or 'http POST https://10.0.0.2/start'"
+)
+
+
+@attrs.frozen
+class Wake:
+    """What is sent to start the servers of a backend for a client that waits.
+
+    Attributes:
+        method: ``wol`` is a magic packet, any other word the method of an HTTP request.
+        target: The MAC address, as 12 hexadecimal digits, or the URL; ``unix:/SOCKET:/PATH`` is over a UNIX socket.
+        broadcast: Where the magic packet goes: an IP address, and a port of UDP.
+    """
+
+    method: Literal["wol", "GET", "POST"]
+    target: str
+    broadcast: tuple[str, int] = ("", 9)
+
+    def __str__(self) -> str:
+        """Describe it for a log: a URL may have a secret behind its host."""
+        if self.method == "wol":
+            return f"a magic packet for {self.target} to {self.broadcast[0]}"
+        if self.target.startswith("unix:"):
+            return f"{self.method} {self.target.rpartition(':')[0]}"
+        scheme, _, rest = self.target.partition("://")
+        return f"{self.method} {scheme}://{rest.partition('/')[0].partition('?')[0]}"
+
+
+def read_wake(text: str) -> Wake:
+    """Read what starts a server: ``wol MAC BROADCAST`` or ``http GET|POST URL``; the URL may be ``unix:/SOCKET:/PATH``."""
+    kind, *rest = split_words(text) or [""]
+    if kind == "wol" and len(rest) == 2:
+        return _magic_packet(*rest)
+    if kind == "http" and len(rest) == 2 and rest[0] in {"GET", "POST"}:
+        return Wake("POST" if rest[0] == "POST" else "GET", _wake_url(rest[1]))
+    hint = did_you_mean(kind, ("wol", "http")) if rest else ""
+    raise InvalidValueError(f"{text!r} wakes nothing; {_WAKES}{hint}")
+
+
+def _magic_packet(mac: str, target: str) -> Wake:
+    digits = re.sub("[:.-]", "", mac).lower()
+    if not _MAC.fullmatch(mac) or len(digits) != 12:
+        raise InvalidValueError(
+            f"{mac!r} is not a MAC address; write it as 00:11:22:33:44:55 ('ip neighbour' shows those of a network)"
+        )
+    host, _, port = target.partition(":")
+    try:
+        address = ipaddress.IPv4Address(host)
+    except ValueError:
+        raise InvalidValueError(
+            f"{target!r} is not an IPv4 address; write the broadcast address of the server's network, such as 192.168.1.255"
+        ) from None
+    number = whole_number(1, _MOST_PORT, "the port")(port) if ":" in target else 9
+    return Wake("wol", ":".join(re.findall("..", digits)), (str(address), number))
+
+
+def _wake_url(text: str) -> str:
+    if text.startswith("unix:"):
+        if not _UNIX_URL.fullmatch(text):
+            raise InvalidValueError(
+                f"{text!r} names no socket and path; write for example unix:/run/txmux/wake.sock:/web"
+            )
+        return text
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        port = 0
+    host = "" if port == 0 else parts.hostname
+    if not host or parts.scheme not in {"http", "https"} or not text.isascii():
+        raise InvalidValueError(f"{text!r} is not a URL; {_WAKES}")
+    if parts.username is not None:
+        raise InvalidValueError("takes no user and password in the URL; remove them")
+    return text.partition("#")[0]
