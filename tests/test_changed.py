@@ -17,7 +17,7 @@ _FILES = {
     "txmux/wire/hello.py": "", "txmux/wire/bits.py": "", "txmux/wire/old.py": "",
     "tests/conftest.py": "", "tests/support/mux.py": "from txmux.wire.bits import bit",
     "tests/tcp/test_of_mux.py": "from tests.support.mux import mux", "tests/test_structure.py": "",
-    "tests/test_other.py": "",
+    "tests/test_other.py": "", "tests/convert/sslh/test_sslh.py": "",
     "tests/wire/case.py": "from txmux.wire import (\n    bits,\n    hello,\n)",
     "tests/wire/test_by_case.py": "from tests.wire.case import x", "tests/wire/test_hello.py": "",
     "tests/wire/test_hello_records.py": "",
@@ -87,6 +87,9 @@ class ChangedTests(SynchronousTestCase):
             self.program["changed_files"](self.folder),
             [f"txmux/wire/{name}.py" for name in ("hello", "new", "old")],
         )
+
+    def test_package_beside(self) -> None:
+        self.assertEqual(self.tests("txmux_convert/x.py"), ["convert/sslh/test_sslh.py"])
 
     def test_existing_files_of_this_project(self) -> None:
         require_program("git")

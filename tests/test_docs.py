@@ -396,7 +396,7 @@ class OtherPageTests(PageTestCase):
 
 def _used_by(package: str) -> set[str]:
     own = package.removeprefix("txmux.")
-    place = _ROOT / "txmux" / own
+    place = _ROOT.joinpath(*package.split("."))
     used = set()
     for file in place.rglob("*.py") if place.is_dir() else [place.with_suffix(".py")]:
         for node in ast.walk(ast.parse(file.read_text())):

@@ -70,9 +70,8 @@ class WithoutTests(SynchronousTestCase):
 
     def copy_without(self, name: str) -> Path:
         folder = make_folder(self)
-        shutil.copytree(
-            _PACKAGE, folder / "txmux", ignore=shutil.ignore_patterns("__pycache__", "convert")
-        )
+        ignore = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(_PACKAGE, folder / "txmux", ignore=ignore)
         shutil.rmtree(folder / "txmux/features" / name)
         return folder
 

@@ -45,7 +45,7 @@ _FORBIDDEN = {
     "txmux.admin.site": "it imports twisted.web",
     "txmux.backends.connect.tls": "no server is spoken to by TLS",
     "txmux.cli.check": "it is another command",
-    "txmux.convert": "it is another command's",
+    "txmux_convert": "it is another command's",
     "txmux.udp": "no endpoint is one of UDP",
     "txmux.access.shared.client": "no limits are shared",
     "txmux.features.crowdsec.source": "no networks are told by one, and it imports twisted.web",

@@ -17,7 +17,6 @@ from txmux.cli.remote import command
 from txmux.cli.remote.changes import CHANGES
 from txmux.cli.remote.reports import REPORTS
 from txmux.control.filters import FILTERS
-from txmux.convert import PROGRAMS, formats
 from txmux.providers.docker import labels
 from txmux.rules.lint import narrowing
 from txmux.rules.model import Backend, Listener, Route, Settings
@@ -28,6 +27,7 @@ from txmux.rules.reading.sections import TABLES
 from txmux.telemetry.counting.counter_groups import SERVER_CAUSES
 from txmux.telemetry.reasons import FAILURE_TEXTS, EndReason, LimitName, ServerFailure
 from txmux.wire.tunnel import dialogue
+from txmux_convert import PROGRAMS, formats
 
 _ROOT = Path(__file__).parents[1]
 _MODELS = {"txmux": Settings, "listen": Listener, "route": Route, "backend": Backend}

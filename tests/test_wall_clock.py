@@ -7,9 +7,8 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-import txmux
+from tests.test_structure import parsed
 
-_PACKAGE = Path(txmux.__file__).parent
 _TABLE = Path(__file__).with_name("wall_clock.txt")
 _KINDS = frozenset({"stamp", "during", "certificates", "others"})
 _OF_TIME = frozenset({
@@ -57,9 +56,7 @@ class WallClockTests(SynchronousTestCase):
     def test_table(self) -> None:
         """Each look is in the table with its reason: what waits, lasts or ends goes by the monotonic clock."""
         found = Counter(
-            (str(path.relative_to(_PACKAGE)), name)
-            for path in sorted(_PACKAGE.rglob("*.py"))
-            for name in looks(ast.parse(path.read_text()))
+            (str(path), name) for path, code in parsed().items() for name in looks(code)
         )
         table = _table()
         self.assertEqual(

@@ -22,7 +22,7 @@ def main() -> None:
     _, name, folder, *options = sys.argv
     # Nothing is logged: a message that fails is not a defect.
     globalLogBeginner.beginLoggingTo([LogPublisher()], redirectStandardIO=False)
-    with atheris.instrument_imports(include=["txmux", *_also(name)]):
+    with atheris.instrument_imports(include=["txmux", "txmux_convert", *_also(name)]):
         target = targets.load(name)
         for seed in target.seeds():  # they import what is imported late
             target.check(seed)

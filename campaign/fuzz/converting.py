@@ -10,8 +10,8 @@ import tests.convert
 from campaign.fuzz.files import no_files
 from campaign.fuzz.target import Target, see
 from tests.convert.converting import converted
-from txmux.convert import Program
-from txmux.convert.writer import ConvertError
+from txmux_convert import Program
+from txmux_convert.writer import ConvertError
 
 _TESTS = Path(tests.convert.__path__[0])
 _LEAST = 60

@@ -82,6 +82,8 @@ class _Tests:
             yield from named or (one for one in self.texts if Path(one).parent == folder)
             if path.endswith(".py"):
                 yield from self._naming(path)
+        elif room == "txmux_convert":
+            yield from self._below(("tests/convert/",))
 
     def _below(self, begins: tuple[str, ...]) -> Iterator[str]:
         return (path for path in self.texts if path.startswith(begins))

@@ -3,13 +3,13 @@
 import functools
 from textwrap import dedent
 
-from txmux.convert import Program
-from txmux.convert.formats import Conversion, convert
-from txmux.convert.writer import ConvertError
 from txmux.detection.registry import installed_matchers
 from txmux.rules.model import Listener, Outcome, Refusal, Rules
 from txmux.rules.problems import RulesError
 from txmux.rules.reading.parser import parse
+from txmux_convert import Program
+from txmux_convert.formats import Conversion, convert
+from txmux_convert.writer import ConvertError
 
 matchers = functools.cache(installed_matchers)  # looking for them takes longer than a conversion
 

@@ -13,16 +13,16 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.convert.converting import PORTS, matchers
-from txmux.convert import PROGRAMS, Program, sniproxy, stunnel
-from txmux.convert.formats import convert
-from txmux.convert.haproxy import binds, servers
-from txmux.convert.haproxy import converter as haproxy
-from txmux.convert.nginx import converter as nginx
-from txmux.convert.nginx import servers as nginx_servers
-from txmux.convert.nginx import upstreams
-from txmux.convert.sslh import converter as sslh
-from txmux.convert.traefik import converter as traefik
-from txmux.convert.writer import ConvertError
+from txmux_convert import PROGRAMS, Program, sniproxy, stunnel
+from txmux_convert.formats import convert
+from txmux_convert.haproxy import binds, servers
+from txmux_convert.haproxy import converter as haproxy
+from txmux_convert.nginx import converter as nginx
+from txmux_convert.nginx import servers as nginx_servers
+from txmux_convert.nginx import upstreams
+from txmux_convert.sslh import converter as sslh
+from txmux_convert.traefik import converter as traefik
+from txmux_convert.writer import ConvertError
 
 _BARE = {
     "haproxy": """

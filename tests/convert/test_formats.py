@@ -8,10 +8,10 @@ from unittest.mock import patch
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.convert.converting import converted, looks, rules_of
-from txmux.convert import Program
-from txmux.convert.formats import convert
-from txmux.convert.writer import ConvertError
 from txmux.detection.registry import installed_matchers
+from txmux_convert import Program
+from txmux_convert.formats import convert
+from txmux_convert.writer import ConvertError
 
 _LISTEN = "listen x\n    bind :1\n    server s 127.0.0.1:9 "
 
@@ -104,7 +104,7 @@ class PackageTests(SynchronousTestCase):
             ("traefik", "x.toml", "", "toml(lib|i)"),
         ]
         for program, name, text, package in files:
-            with patch("txmux.convert.writer.import_module", side_effect=ModuleNotFoundError):
+            with patch("txmux_convert.writer.import_module", side_effect=ModuleNotFoundError):
                 error = self.assertRaises(ConvertError, converted, text, program, name)
             self.assertRegex(str(error), f"needs the package {package}.*; install it: ")
             self.assertIn("pip install 'txmux[convert]'", str(error))

@@ -6,9 +6,9 @@ import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.convert.converting import PORTS, matchers
-from txmux.convert import Program
-from txmux.convert.formats import convert
 from txmux.testing import steps_in
+from txmux_convert import Program
+from txmux_convert.formats import convert
 
 _SIZES = (12, 24, 48)
 

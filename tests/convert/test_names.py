@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.convert.terms import common_names
 from txmux.wire.globs import names
+from txmux_convert.terms import common_names
 
 _NAMES = st.text("ab.", min_size=1, max_size=6).filter(lambda name: name[0] != ".")
 _PATTERNS = (

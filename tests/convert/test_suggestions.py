@@ -4,10 +4,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.convert.converting import PORTS, looks, matchers
 from tests.rules.test_suggestions import hints_of
-from txmux.convert import Program, formats
-from txmux.convert.formats import Conversion
-from txmux.convert.writer import ConvertError
 from txmux.rules.reading.parser import parse
+from txmux_convert import Program, formats
+from txmux_convert.formats import Conversion
+from txmux_convert.writer import ConvertError
 
 _ACL = "frontend f\n    bind :1 ssl crt c.pem\n    use_backend b if {{ {} }}\nbackend b\n    server s 192.0.2.1:1\n"
 _SERVER = "listen x\n    bind :9\n    server s {}\n"
@@ -57,7 +57,7 @@ _CASES: tuple[tuple[Program, str, str, str], ...] = (
     ("traefik", _TRAEFIK.format("", "HostSNIRegexp(`{x:a}`)", "web", "", ""), "{x:a}", "^a$"),
 )  # fmt: skip
 
-_NOT_HERE = ("convert sslh -- ARGUMENTS", "convert/writer.py")
+_NOT_HERE = ("convert sslh -- ARGUMENTS", "txmux_convert/writer.py")
 """A command line, which `sslh/test_arguments.py` tries, and what finds the hints of rules."""
 
 
@@ -72,7 +72,7 @@ def _looks(text: str, program: Program) -> tuple[list[str], Conversion | None]:
 class SuggestionTests(SynchronousTestCase):
     def test_each_is_right_and_provoked(self) -> None:
         said: list[str] = []
-        hints = [*hints_of("convert")]
+        hints = [*hints_of("txmux_convert")]
         for program, text, old, new in _CASES:
             before, output = _looks(text, program)
             about = [line for line in before if any(form.search(line) for _, form in hints)]

@@ -77,16 +77,18 @@ class WheelTests(SynchronousTestCase):
             [f"twisted/plugins/txmux_{name}.py" for name in ("endpoint", "service")],
         )
         metadata = f"txmux-{__version__}.dist-info"
-        self.assertEqual({name.split("/")[0] for name in names}, {"txmux", "twisted", metadata})
+        self.assertEqual(
+            {name.split("/")[0] for name in names}, {"txmux", "txmux_convert", "twisted", metadata}
+        )
         self.assertIn("txmux/py.typed", names)
         self.assertIn(f"{metadata}/licenses/LICENSE", names)
         self.assertEqual([name for name in names if name.endswith((".cache", ".pyc"))], [])
 
     def test_every_module(self) -> None:
         names = zipfile.ZipFile(self.wheel).namelist()
-        modules = (CHECKOUT / "txmux").rglob("*.py")
+        modules = [*CHECKOUT.glob("txmux/**/*.py"), *CHECKOUT.glob("txmux_convert/**/*.py")]
         self.assertEqual(
-            sorted(name for name in names if name.startswith("txmux/") and name.endswith(".py")),
+            sorted(name for name in names if name.startswith("txmux") and name.endswith(".py")),
             sorted(str(module.relative_to(CHECKOUT)) for module in modules),
         )
 

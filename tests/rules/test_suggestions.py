@@ -24,8 +24,12 @@ from txmux.rules.reading.sections import TABLES
 
 _MATCHERS = {**MATCHERS, **installed_matchers()}
 _HERE = Path(__file__).parent
-_CODE = Path(parser.__file__).parents[2]
-_HINTING = ("rules/reading", "rules/lint", "matchers", "wire", "detection/regex")
+_CODE = Path(parser.__file__).parents[3]
+_HINTING = (
+    "txmux/rules/reading", "txmux/rules/lint", "txmux/matchers", "txmux/wire", "txmux/detection/regex",
+)  # fmt: skip
+
+_SERVING = ("access", "backends", "net", "processes", "serving")
 
 # A section, its keys, and those of the backend.
 _MISTAKES = r"""
@@ -177,11 +181,11 @@ _NEEDS_MORE = (
 """Messages whose reader has to change several lines."""
 
 _NOT_HERE = {
-    "rules/lint/privileges.py": "about files and users; `tests/rules/lint/test_privileges.py` makes these",
-    "rules/lint/secrets.py": "about modes of files; `tests/rules/test_named_files.py` makes these",
-    "matchers/tftp.py": "'write' is a request of TFTP",
-    "wire/proxyprotocol": "no values of rules",
-    "wire/tunnel": "no values of rules",
+    "txmux/rules/lint/privileges.py": "about files and users; `tests/rules/lint/test_privileges.py` makes these",
+    "txmux/rules/lint/secrets.py": "about modes of files; `tests/rules/test_named_files.py` makes these",
+    "txmux/matchers/tftp.py": "'write' is a request of TFTP",
+    "txmux/wire/proxyprotocol": "no values of rules",
+    "txmux/wire/tunnel": "no values of rules",
 }
 _NEVER_HERE = (
     "it is the path of a file, not the token itself",
@@ -399,7 +403,7 @@ class SuggestionTests(SynchronousTestCase):
 
     def test_keys_that_a_running_service_names_are_right(self) -> None:
         written = set()
-        for hint, _ in hints_of("access", "backends", "net", "processes", "serving"):
+        for hint, _ in hints_of(*(f"txmux/{name}" for name in _SERVING)):
             for key, value in re.findall(r"\b([a-z_]+) = ([^\s',;]+)", hint):
                 lines = f"{key} = {'https://ca.example/d' if value == chr(0) else value}\n"
                 lines += "acme = letsencrypt\n" if key == "acme_terms" else ""

@@ -96,7 +96,7 @@ def shown(data: Any) -> Any:
 
 _NUMBER = r"(?:(?:len|sum|count)\([^{}]*\)(?: - \d+)?|(?:\w+\.)?(?:count|number|needed|most|hops|times|total))"
 _PLURAL = r"(?:more |such |listening )?(?!(?:is|was|has|does|takes|accepts|begins|less|addresses)\b)[a-z]+[a-rt-z]s\b"
-_PURE = {"adopt", "convert", "detection", "matchers", "rules", "wire", "testing", "interfaces.py"}
+_PURE = {"adopt", "detection", "matchers", "rules", "wire", "testing", "interfaces.py"}
 """Packages that may not use `counted`: their numbers are never 1."""
 
 

@@ -12,13 +12,13 @@ from txmux.detection.registry import installed_matchers
 from txmux.errors import MuxError
 
 if TYPE_CHECKING:
-    from txmux.convert.formats import Conversion
+    from txmux_convert.formats import Conversion
 
 _ACCESS = (Path("/etc/hosts.allow"), Path("/etc/hosts.deny"))
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    from txmux.convert import PROGRAMS  # noqa: PLC0415 - an extra
+    from txmux_convert import PROGRAMS  # noqa: PLC0415 - an extra
 
     parser.usage = "%(prog)s [--from PROGRAM | PROGRAM] FILE\n       %(prog)s sslh -- ARGUMENT..."
     parser.add_argument(
@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     The exit code is 2 if there are ``# LOOK:`` lines, with which the rules do not start.
     """
-    from txmux.convert import PROGRAMS, formats  # noqa: PLC0415 - an extra, which nothing else needs
+    from txmux_convert import PROGRAMS, formats  # noqa: PLC0415 - an extra, which nothing else needs
 
     words, program = arguments.words, arguments.program
     if len(words) > 1 and words[0] in PROGRAMS and program in {None, words[0]}:

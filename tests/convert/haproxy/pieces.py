@@ -3,8 +3,8 @@
 from textwrap import indent
 
 from tests.convert.converting import converted, rules_of
-from txmux.convert.formats import Conversion
 from txmux.rules.model import Backend
+from txmux_convert.formats import Conversion
 
 BACKENDS = """
 backend a

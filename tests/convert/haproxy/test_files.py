@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.convert.converting import attempt, converted, looks, rules_of
 from tests.convert.haproxy.pieces import BACKENDS, frontend
 from tests.programs import require_program
-from txmux.convert.writer import ConvertError
+from txmux_convert.writer import ConvertError
 
 _SIMPLE = "listen x\n    bind :1\n    server s 127.0.0.1:9\n"
 

@@ -6,9 +6,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.convert.converting import converted, looks, rules_of
 from tests.convert.haproxy.pieces import backend, frontend
-from txmux.convert.writer import ConvertError
 from txmux.rules.model import Backend
 from txmux.rules.reading.endpoints import proxy
+from txmux_convert.writer import ConvertError
 
 
 class BindTests(SynchronousTestCase):

@@ -1,8 +1,8 @@
 """Pieces of a ``stream`` block, and what becomes of them."""
 
 from tests.convert.converting import converted, rules_of
-from txmux.convert.formats import Conversion
 from txmux.rules.model import Backend, Outcome
+from txmux_convert.formats import Conversion
 
 _GROUPS = "".join(
     f"upstream {name} {{ server 127.0.0.{n}:9; }}\n" for n, name in enumerate("abcd", 1)

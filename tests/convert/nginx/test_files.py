@@ -7,8 +7,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.convert.converting import attempt, converted, looks, rules_of
 from tests.support.examples import scaled
 from tests.support.folders import make_folder
-from txmux.convert.writer import ConvertError
 from txmux.rules.model import Check
+from txmux_convert.writer import ConvertError
 
 _STREAM = "stream { server { listen 443; proxy_pass 127.0.0.1:1; } }"
 _TOKENS = st.sampled_from(

@@ -6,11 +6,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.convert.converting import looks
 from tests.convert.nginx.pieces import mapped, routes, server
-from txmux.convert.nginx.lookups import look_up
-from txmux.convert.nginx.maps import read_map
-from txmux.convert.nginx.reader import Directive
-from txmux.convert.nginx.values import Variable
 from txmux.wire.globs import hosts
+from txmux_convert.nginx.lookups import look_up
+from txmux_convert.nginx.maps import read_map
+from txmux_convert.nginx.reader import Directive
+from txmux_convert.nginx.values import Variable
 
 _NAME = "$ssl_preread_server_name"
 _LABELS = st.sampled_from(["a", "b", "www", "example"])

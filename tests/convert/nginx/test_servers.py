@@ -6,12 +6,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.convert.converting import looks, rules_of
 from tests.convert.nginx.pieces import name_of, routes, server, stream
-from txmux.convert.nginx.maps import admission
-from txmux.convert.nginx.reader import Directive
-from txmux.convert.writer import ConvertError
 from txmux.rules.model import Keepalive
 from txmux.rules.model.networks import NetworkSet
 from txmux.rules.reading.values import network
+from txmux_convert.nginx.maps import admission
+from txmux_convert.nginx.reader import Directive
+from txmux_convert.writer import ConvertError
 
 _NETWORKS = st.sampled_from(
     [

@@ -5,9 +5,9 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.convert.converting import attempt, converted, looks, rules_of
-from txmux.convert.formats import Conversion
-from txmux.convert.writer import ConvertError
 from txmux.rules.model import Backend
+from txmux_convert.formats import Conversion
+from txmux_convert.writer import ConvertError
 
 _PIECES = (
     *("listener 443 {", "listen 1.2.3.4 80 {\n", "}", "\n", "table {", "table t {", "proto http\n"),

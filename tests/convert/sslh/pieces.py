@@ -1,7 +1,7 @@
 """Pieces of an sslh.cfg, and what becomes of them."""
 
 from tests.convert.converting import converted, rules_of
-from txmux.convert.formats import Conversion
+from txmux_convert.formats import Conversion
 
 LISTEN = 'listen: ( { host: "0.0.0.0"; port: "443"; } );\n'
 _SSH = '{ name: "ssh"; host: "localhost"; port: "22"; }'

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.convert.converting import PORTS, attempt, converted, looks, rules_of
-from txmux.convert.formats import Conversion, convert_command_line
-from txmux.convert.writer import ConvertError
 from txmux.detection.registry import installed_matchers
+from txmux_convert.formats import Conversion, convert_command_line
+from txmux_convert.writer import ConvertError
 
 _LISTEN = ("-p", "127.0.0.1:443")
 

@@ -12,8 +12,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.convert.converting import attempt, converted, rules_of
 from tests.convert.sslh.pieces import LISTEN
 from tests.programs import require_program
-from txmux.convert.writer import ConvertError
 from txmux.rules.model import Backend
+from txmux_convert.writer import ConvertError
 
 
 class FileTests(SynchronousTestCase):

@@ -4,8 +4,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.convert.converting import converted, looks, rules_of
 from tests.convert.sslh.pieces import with_protocols
-from txmux.convert.writer import ConvertError
 from txmux.rules.model import Keepalive
+from txmux_convert.writer import ConvertError
 
 
 class ListenTests(SynchronousTestCase):

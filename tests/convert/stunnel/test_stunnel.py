@@ -6,8 +6,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.convert.converting import attempt, converted, looks, rules_of
 from tests.support.folders import make_folder
-from txmux.convert.formats import Conversion
-from txmux.convert.writer import ConvertError
+from txmux_convert.formats import Conversion
+from txmux_convert.writer import ConvertError
 
 _PIECES = (
     *("[a]", "[b]", "accept = 1", "accept = :::2", "connect = 3", "connect = a.example:4"),

@@ -8,10 +8,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.convert.converting import PORTS, attempt, converted, looks, matchers, rules_of
 from tests.support.folders import make_folder
-from txmux.convert.formats import Conversion, convert
-from txmux.convert.writer import ConvertError
 from txmux.rules.model import Backend
 from txmux.rules.reading.checks import check as read_check
+from txmux_convert.formats import Conversion, convert
+from txmux_convert.writer import ConvertError
 
 _SERVICES = """\
   services:

@@ -18,9 +18,9 @@ from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually,
 from tests.interop.originals import HTTP, Named
 from tests.interop.servers import nginx_stream
 from tests.support.ports import free_port
-from txmux.convert import Program
-from txmux.convert.formats import Conversion, convert, convert_command_line
 from txmux.detection.registry import installed_matchers
+from txmux_convert import Program
+from txmux_convert.formats import Conversion, convert, convert_command_line
 
 _DEFAULTS = """\
 defaults

@@ -12,8 +12,8 @@ from tests.interop.originals import HALF_HELLO, Named, said_at_once
 from tests.interop.servers import make_certificate
 from tests.processes.running import family_of
 from tests.support.ports import free_port
-from txmux.convert.formats import Conversion, convert
 from txmux.detection.registry import installed_matchers
+from txmux_convert.formats import Conversion, convert
 
 _COUNT = 120
 _AT_ONCE = 100

@@ -1,0 +1,259 @@
+"""The TCP routers of an entry point: which clients go to which service."""
+
+from __future__ import annotations
+
+import re
+
+import attrs
+
+from txmux_convert.decision_list import DecidedCase, DecisionList
+from txmux_convert.routes import CLOSE, RouteWriter
+from txmux_convert.terms import ALWAYS, Condition, InexpressibleError, Term, conjunction
+from txmux_convert.traefik.reader import Node
+from txmux_convert.traefik.rules import network, read_rule
+from txmux_convert.traefik.services import Services, duration
+from txmux_convert.writer import DraftSection
+
+_ADDRESS = re.compile(r"(?P<host>.*):(?P<port>[0-9]+)(?:/(?P<kind>tcp|udp))?")
+_EVERYTHING = re.compile(r"HostSNI\([`\"]\*[`\"]\)", re.IGNORECASE)
+WITHOUT_EFFECT = {"preferserverciphersuites": "Traefik does nothing with it either"}
+_READ = frozenset({"alpnprotocols", "clientauth", *WITHOUT_EFFECT})
+_USUAL = {  # the versions that txmux speaks
+    ("maxversion", "VersionTLS13"),
+    ("minversion", "VersionTLS12"),
+    ("minversion", "VersionTLS13"),
+}
+_WHY = {
+    "ciphersuites": "txmux chooses the ciphers",
+    "curvepreferences": "txmux chooses the curves",
+    "maxversion": "TLS 1.3 is always spoken",
+    "minversion": "TLS 1.2 and 1.3 are spoken",
+    "snistrict": "clients of names without a certificate get the first one; name those that are served in match = tls sni=",
+}
+_PROTOCOLS = "h2, http/1.1"
+"""Traefik's default for ALPN."""
+
+
+@attrs.frozen
+class EntryPoint:
+    """Where Traefik listens."""
+
+    name: str
+    node: Node
+
+    @property
+    def _address(self) -> re.Match[str] | None:
+        return _ADDRESS.fullmatch(self.node.get("address").text)
+
+    @property
+    def is_udp(self) -> bool:
+        return self._address is not None and self._address["kind"] == "udp"
+
+    @property
+    def endpoint(self) -> str:
+        """The address as it is written in rules; empty if it is not one."""
+        place = self._address
+        if place is None:
+            return ""
+        if not self.is_udp:
+            return f"{place['host']}:{place['port']}"
+        return "udp:" + (f"{place['host']}:" if place["host"] else "") + place["port"]
+
+
+@attrs.frozen
+class Router:
+    """A TCP router; routers with a higher priority come first."""
+
+    name: str
+    node: Node
+    points: tuple[str, ...]
+    priority: int
+    tls: Node | None
+
+    @classmethod
+    def read(cls, name: str, node: Node, usual: list[str]) -> Router:
+        rule, written = node.get("rule").text, node.get("priority").text
+        points = tuple(node.get("entryPoints").texts() or usual)
+        length = -1 if _EVERYTHING.fullmatch(rule.strip()) else len(rule)
+        priority = int(written) if re.fullmatch("-?[0-9]+", written) and int(written) else length
+        has_tls = isinstance(node.value, dict) and "tls" in node.value
+        tls = node.get("tls") if has_tls and node.get("tls").text != "false" else None
+        return cls(name, node, points, priority, tls)
+
+    @property
+    def is_tls(self) -> bool:
+        return self.tls is not None
+
+    @property
+    def passes(self) -> bool:
+        return self.tls is not None and self.tls.get("passthrough").is_set
+
+
+_HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+@attrs.frozen
+class Routing:
+    """Writes the routes of routers."""
+
+    routes: RouteWriter
+    services: Services
+    middlewares: dict[str, Node]
+    options: dict[str, Node]
+    certificates: list[Node]
+    resolver: str = ""  # the name of the one whose authority is 'acme' in [txmux]
+
+    def convert(self, point: EntryPoint, routers: list[Router], *, with_http: bool) -> None:
+        draft, address = self.routes.draft, point.node.get("address")
+        if not point.endpoint or point.is_udp:
+            why = "is for UDP, which TCP routers are not" if point.is_udp else "is not an address"
+            message = f"entryPoints.{point.name}: is left out; {address.text!r} {why}"
+            draft.flag(point.node.line, message)
+            return
+        section = draft.section("listen", point.name, point.node.line)
+        self.routes.listeners.append(section)
+        section.add("endpoint", point.endpoint, address.line)
+        if point.node.get("http3").is_set:
+            message = (
+                "http3: is left out; txmux passes QUIC on by a [listen] with endpoint = udp:PORT"
+            )
+            section.flag(point.node.get("http3").line, message)
+        self._proxied(section, point.node.get("proxyProtocol"))
+        if with_http:
+            message = f"entryPoints.{point.name}: has http.routers, too, which are left out; their clients are closed"
+            section.flag(point.node.line, message)
+        ordered = sorted(routers, key=lambda router: -router.priority)
+        secure = [router for router in ordered if router.is_tls]
+        plain = [router for router in ordered if not router.is_tls]
+        if secure:
+            timeout = point.node.get("transport", "respondingTimeouts", "readTimeout")
+            section.add("detect_timeout", duration(timeout.text or "60s"), timeout.line)
+        for router in secure:
+            for condition, outcome in self._cases(router, section):
+                self._secure(section, router, condition, outcome)
+        if plain and secure and not _EVERYTHING.fullmatch(secure[-1].node.get("rule").text.strip()):
+            self.routes.route(section, (Term("tls"),), CLOSE, point.node.line)
+        self.routes.write(section, self._plain(plain, section), waits=bool(secure))
+
+    def _plain(self, routers: list[Router], section: DraftSection) -> DecisionList[str]:
+        cases: list[DecidedCase[str]] = []
+        for router in routers:
+            for condition, outcome in self._cases(router, section):
+                if condition == ALWAYS:
+                    return DecisionList(tuple(cases), outcome, router.node.line)
+                cases.append(DecidedCase(condition, outcome, router.node.line))
+        return DecisionList(tuple(cases), CLOSE, section.line)
+
+    def _cases(self, router: Router, section: DraftSection) -> list[tuple[Condition, str]]:
+        """Return the cases of a router: first the clients that its middlewares admit."""
+        line = router.node.line
+        try:
+            condition = read_rule(router.node.get("rule").text, tls=router.is_tls)
+        except InexpressibleError as error:
+            section.flag(line, f"router {router.name}: is left out: {error}")
+            router.node.leave_out()
+            return []
+        try:
+            outcome = self.services.outcome(router.node.get("service").text)
+            allowed = self._allowed(router, section)
+            let_in = conjunction(condition, allowed)
+        except InexpressibleError as error:
+            section.flag(line, f"router {router.name}: its clients are closed: {error}")
+            return [(condition, CLOSE)]
+        if not condition:
+            message = f"router {router.name}: is left out: without TLS, no client sends a name"
+            section.flag(line, message)
+            return []
+        return [(let_in, outcome)] if allowed == ALWAYS else [(let_in, outcome), (condition, CLOSE)]
+
+    def _allowed(self, router: Router, section: DraftSection) -> Condition:
+        allowed = ALWAYS
+        for name in router.node.get("middlewares").texts():
+            node = self.middlewares.get(name.partition("@")[0].lower())
+            if node is None:
+                raise InexpressibleError(f"there is no middleware {name!r} in the files")
+            for kind, settings in node.items():
+                if kind.lower() in {"ipallowlist", "ipwhitelist"}:
+                    networks = frozenset(map(network, settings.get("sourceRange").texts()))
+                    allowed = conjunction(allowed, (Term(allowed=networks),))
+                else:
+                    message = f"middleware {name}: {kind} has no counterpart; see max_connections_per_source"
+                    section.flag(node.line, message)
+        return allowed
+
+    def _secure(
+        self, section: DraftSection, router: Router, condition: Condition, outcome: str
+    ) -> None:
+        line = router.node.line
+        if router.tls is None or router.passes or outcome == CLOSE:
+            self.routes.route(section, condition, outcome, line)
+            return
+        resolver = router.tls.get("certResolver")
+        at, names, why = line, list[str](), ""
+        if resolver.text and resolver.text == self.resolver:
+            at, names = resolver.line, _acme_names(router.tls, condition)
+            if not all(map(_HOST.fullmatch, names)):
+                why = "terminate_tls = acme needs names, and no pattern; name them, or the files of another client"
+        elif not self.certificates:
+            why = "there is no certificate in the files; name one in terminate_tls of a route"
+        if why:
+            section.flag(at, f"router {router.name}: its clients are closed: {why}")
+            self.routes.route(section, condition, CLOSE, line)
+            return
+        options = self.options.get(
+            (router.tls.get("options").text or "default").partition("@")[0].lower()
+        )
+        for route in self.routes.route(section, condition, outcome, line):
+            if names:
+                route.add("terminate_tls", f"acme {', '.join(names)}", at)
+            else:
+                self.services.add_pairs(route, "terminate_tls", self.certificates)
+            self._options(route, options, condition)
+
+    def _options(self, route: DraftSection, options: Node | None, condition: Condition) -> None:
+        protocols = options.get("alpnProtocols").texts() if options else []
+        route.add("alpn", ", ".join(p for p in protocols if p != "acme-tls/1") or _PROTOCOLS)
+        if options is None:
+            return
+        if options.get("minVersion").text == "VersionTLS13":
+            route.add("tls_minimum", "1.3", options.get("minVersion").line)
+        client_auth = options.get("clientAuth", "clientAuthType")
+        if client_auth.text in {"RequireAndVerifyClientCert", "VerifyClientCertIfGiven"}:
+            authorities = options.get("clientAuth", "caFiles").each()
+            self.services.add_files(route, "tls_client_ca", authorities)
+            if client_auth.text == "VerifyClientCertIfGiven":
+                route.add("tls_client", "optional", client_auth.line)
+                message = "VerifyClientCertIfGiven: Traefik refuses a certificate that is not valid, and txmux takes it for none"
+                route.warn(client_auth.line, message)
+        elif client_auth.text not in {"", "NoClientCert"}:
+            message = f"{client_auth.text}: txmux asks for a certificate only where it has to be shown and verified"
+            route.flag(client_auth.line, message)
+        for name, node in options.items():
+            key = name.lower()
+            if key in _READ or not node.is_set or (key, node.text) in _USUAL:
+                continue
+            message = (
+                f"{name}: has no counterpart; {_WHY.get(key, 'txmux has fixed settings of TLS')}"
+            )
+            named = all("sni" in dict(term.options) for term in condition)
+            (route.flag if key == "snistrict" and not named else route.warn)(node.line, message)
+
+    def _proxied(self, section: DraftSection, node: Node) -> None:
+        if not node.is_set:
+            return
+        trusted = node.get("trustedIPs").texts()
+        if node.get("insecure").text == "true":
+            trusted = ["0.0.0.0/0", "::/0"]
+        section.add_each("accept_proxy_from", trusted, node.line)
+        message = (
+            "proxyProtocol: for Traefik these may begin with a PROXY header, for txmux they must"
+        )
+        section.warn(node.line, message)
+
+
+def _acme_names(tls: Node, condition: Condition) -> list[str]:
+    """Return the names that Traefik gets a certificate for, by ACME."""
+    domains = tls.get("domains").each()
+    names = [name for d in domains for name in (d.get("main").text, *d.get("sans").texts())]
+    asked = [dict(term.options).get("sni", "").split(",") for term in condition]
+    return [*dict.fromkeys(names or [name for patterns in asked for name in patterns])]
