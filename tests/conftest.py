@@ -106,10 +106,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    if config.option.markexpr != "not whole" or _FOLDER not in collection_path.parents:
+    """Import no file of which nothing runs: that takes longer than hundreds of tests, in each process."""
+    if _FOLDER not in collection_path.parents:
         return None
     name = collection_path.relative_to(_FOLDER).as_posix()
-    return name in WHOLE or f"{name}/" in WHOLE or None
+    if config.option.markexpr == "not whole":
+        return name in WHOLE or f"{name}/" in WHOLE or None
+    if config.option.markexpr == "whole":
+        listed = (one.removeprefix(f"{_FOLDER.name}/") for one in _LISTED)
+        return not any(_holds(name, one) for one in (*WHOLE, *listed)) or None
+    return None
 
 
 @pytest.hookimpl(wrapper=True)
@@ -166,6 +172,11 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 def _begins(item: pytest.Item, names: tuple[str, ...]) -> bool:
     return item.nodeid.removeprefix(f"{_FOLDER.name}/").startswith(names)
+
+
+def _holds(path: str, name: str) -> bool:
+    """Tell whether a file or a folder has some of what begins with a name."""
+    return name.startswith((f"{path}/", f"{path}::")) or f"{path}/".startswith(name)
 
 
 def _is_long(item: pytest.Item) -> bool:

@@ -36,14 +36,14 @@ class FlakyTests(unittest.TestCase):
         pytest = f"'{sys.executable}' -m pytest -q --rootdir '{self.folder}' '{self.folder}'"
         script = f"""
             set -euo pipefail
-            source script/lib/flaky
+            source '{_PROJECT}/script/lib/flaky'
             run_all() {{ {before}; {pytest} -o cache_dir='{self.folder}/cache'; }}
             run_twice '{self.folder}/cache' run_all {pytest}
             name_flaky '{self.folder}'/*.flaky
         """
         return subprocess.run(
             ["bash", "-c", script],
-            cwd=_PROJECT,
+            cwd=self.folder,  # pytest names tests from its root, where it runs
             env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
             capture_output=True,
             text=True,
