@@ -60,7 +60,7 @@ class ObservedTest(SupervisedTestCase):
 
     def cell(self, name: str) -> int:
         cells = self.running.control.counters.cells(SERVER.key("web", self.servers[0]))
-        return int(cells[SERVER.at[name]])
+        return int(cells[SERVER.names.index(name)])
 
     async def counted(self, count: int, name: str) -> None:
         """Wait until workers have counted so much."""

@@ -16,7 +16,7 @@ def counted(*listeners: Any, names: Iterable[str] = _NAMES) -> dict[str, int]:
         for upstream in listener.upstreams.all()
         for member in upstream.pool.members
     ]
-    sums = {name: sum(cells[SERVER.at[name]] for cells in blocks) for name in names}
+    sums = {name: sum(cells[SERVER.names.index(name)] for cells in blocks) for name in names}
     return {name: count for name, count in sums.items() if count}
 
 

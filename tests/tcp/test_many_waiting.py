@@ -64,7 +64,7 @@ class GoneClientsTest(MuxTestCase):
             await peer.has(len(_SAID))
         self.assertEqual(len(self.backend.peers), len(served) + len(living))
         cells = self.factory.configuration.counts.cells
-        self.assertEqual(cells[LISTENER.at["accepted"]], 52)
+        self.assertEqual(cells[LISTENER.names.index("accepted")], 52)
         ended = RouteTotals.ended.read(self.factory.configuration.counts.unrouted.cells)
         self.assertEqual(ended["client-gone"], len(gone))
 
@@ -84,7 +84,7 @@ class GoneClientsTest(MuxTestCase):
         self.factory.log_to(MergingLog(log, self.time.clock))  # type: ignore[arg-type]
         self.patch(port, "_SERVED", 0)
         self.fill(number, 40 * "g")
-        while self.factory.configuration.counts.cells[LISTENER.at["accepted"]] < 40:
+        while self.factory.configuration.counts.cells[LISTENER.names.index("accepted")] < 40:
             await self.turn()
         self.time.clock.advance(1.0)
         self.assertEqual((lines, self.backend.peers), ([1, 39], []))

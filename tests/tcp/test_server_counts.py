@@ -33,7 +33,7 @@ class ServerCountsTest(MuxTestCase):
     def cell(self, name: str) -> int:
         text = self.server.servers[0].text
         key = SERVER.key("backend", text)
-        return int(self.factory.runtime.counters.block(key)[SERVER.at[name]])
+        return int(self.factory.runtime.counters.block(key)[SERVER.names.index(name)])
 
     async def test_first_byte_at_once_and_bytes_of_live_connections(self) -> None:
         client, server = await self.begin()

@@ -93,13 +93,18 @@ _LISTENING = 10
 _RESET = struct.pack("ii", 1, 0)
 _PARTS = "Relaying", "SocketTransport", "ProxyClient", "RelayState"
 _BYTES = {
-    (group.kind, group.at[name])
+    (group.kind, group.names.index(name))
     for group in (LISTENER, ROUTE, SERVER)
     for name in ("bytes in", "bytes out")
 }
-_TIMES = {(ROUTE.kind, ROUTE.at["last match"]), (SERVER.kind, SERVER.at["last failure"])}
+_TIMES = {
+    (ROUTE.kind, ROUTE.names.index("last match")),
+    (SERVER.kind, SERVER.names.index("last failure")),
+}
 # Without a stage, only those are counted that still wait when the sweep looks.
-_WAITING = {(SERVER.kind, at) for at in (SERVER.at["asked"], *range(WAITING.start, WAITING.stop))}
+_WAITING = {
+    (SERVER.kind, at) for at in (SERVER.names.index("asked"), *range(WAITING.start, WAITING.stop))
+}
 
 
 @attrs.frozen

@@ -102,7 +102,7 @@ def _played(server: socket.socket, rules: tuple[str, str], steps: list[Any]) -> 
     counts += [route.counts for route in listener.configuration.top.detector.routes]
     cells = [one.cells.tolist() for one in counts]
     for of_route in cells[1:]:
-        of_route[ROUTE.at["last match"]] = 0
+        of_route[ROUTE.names.index("last match")] = 0
     records = [
         {name: value for name, value in attrs.asdict(one).items() if name not in _ENDS}
         for one in log.records

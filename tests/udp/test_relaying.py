@@ -43,7 +43,7 @@ class FlowCase(ServiceTestCase):
         [listener] = self.running.listeners
         for flow in listener.connections:
             flow.count_bytes()
-        return listener.configuration.counts.cells[LISTENER.at[f"datagrams {what}"]]
+        return listener.configuration.counts.cells[LISTENER.names.index(f"datagrams {what}")]
 
     def served(
         self, answer: Callable[[bytes], bytes] = _reversed, **rules: str

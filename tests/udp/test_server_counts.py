@@ -33,10 +33,14 @@ class ServerCountsTests(FlowCase):
         (flow,) = self.listener.connections
         flow.count_bytes()
         ((member,),) = (upstream.pool.members for upstream in self.listener.upstreams.all())
-        found = [member.counts.cells[SERVER.at[name]] for name in ("bytes in", "bytes out")]
+        found = [
+            member.counts.cells[SERVER.names.index(name)] for name in ("bytes in", "bytes out")
+        ]
         self.assertEqual(found, [5, 12])
         await self.assert_stopped(bytes_in=5)
-        found = [member.counts.cells[SERVER.at[name]] for name in ("bytes in", "bytes out")]
+        found = [
+            member.counts.cells[SERVER.names.index(name)] for name in ("bytes in", "bytes out")
+        ]
         self.assertEqual(found, [5, 12])
 
     async def test_flow_without_an_answer(self) -> None:

@@ -27,8 +27,8 @@ def _asked(*sources: int, times: int = 1) -> Activity:
 
 def _answers(*seconds: float) -> list[int]:
     cells = [0] * len(SERVER.names)
-    cells[SERVER.at["answered"]] = len(seconds)
-    cells[SERVER.at["answer time"]] = int(1e6 * sum(seconds))
+    cells[SERVER.names.index("answered")] = len(seconds)
+    cells[SERVER.names.index("answer time")] = int(1e6 * sum(seconds))
     return cells
 
 
@@ -206,6 +206,6 @@ class ObservingTest(SynchronousTestCase):
     def test_causes_of_this_machine_and_of_clients_say_nothing(self) -> None:
         cells = [0] * len(SERVER.names)
         for name in ("no-name", "name-denied", "address-denied", "limit", "no-server"):
-            cells[SERVER.at[f"failed {name}"]] = 1
-        cells[SERVER.at["failed error"]], cells[SERVER.at["local faults"]] = 7, 5
+            cells[SERVER.names.index(f"failed {name}")] = 1
+        cells[SERVER.names.index("failed error")], cells[SERVER.names.index("local faults")] = 7, 5
         self.assertEqual(Activity.of(cells).failed, {"error": 2})

@@ -400,7 +400,7 @@ class CheckTests(SynchronousTestCase):
     def test_checks_that_recover(self) -> None:
         """Those that have taken it down do not count, nor those of a server that an operator has drained."""
         pool = Watched(check=Check("tcp", rise=2, fall=3))
-        (member, *_), at = pool.members, SERVER.at["checks recovered"]
+        (member, *_), at = pool.members, SERVER.names.index("checks recovered")
         for results, count in (("+++", 0), ("-++-+", 2), ("--", 2), ("-++", 2), ("+-+", 3)):
             self.results(pool, results)
             self.assertEqual(member.counts.cells[at], count, results)

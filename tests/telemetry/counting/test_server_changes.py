@@ -40,7 +40,8 @@ class ServerChangesTest(SynchronousTestCase):
                 column.server("x", name).unanswered()
                 expected["x", name] = expected.get(("x", name), 0) + 1
             found = {
-                key: cells[SERVER.at["unanswered"]] for key, (cells, *_) in changes.take().items()
+                key: cells[SERVER.names.index("unanswered")]
+                for key, (cells, *_) in changes.take().items()
             }
             self.assertEqual(found, expected)
 
@@ -54,7 +55,7 @@ class ServerChangesTest(SynchronousTestCase):
         changes.take()
         counts.checked(1.0)
         ((cells, *_),) = changes.take().values()
-        self.assertEqual(cells[SERVER.at["asked"]], 0)
+        self.assertEqual(cells[SERVER.names.index("asked")], 0)
 
     def test_block_that_gets_another_server(self) -> None:
         counters = Counters()
@@ -67,7 +68,7 @@ class ServerChangesTest(SynchronousTestCase):
         counts.cells[:] = memoryview(bytes(counts.cells.nbytes)).cast("Q")
         counts.asked(8)
         ((cells, sources, _),) = changes.take().values()
-        self.assertEqual((cells[SERVER.at["asked"]], sources), (1, {8}))
+        self.assertEqual((cells[SERVER.names.index("asked")], sources), (1, {8}))
 
     def test_little_is_read_of_many(self) -> None:
         """Of what was ever counted in, or of all where the system cannot say what that is; each sees the same."""
@@ -85,7 +86,7 @@ class ServerChangesTest(SynchronousTestCase):
             self.assertEqual(read < len(image.cells) / 10, is_known)
             self.assertEqual(column.tolist(), column._cells[: column.layout.cells].tolist())
             grown = {
-                key[1]: cells[SERVER.at["unanswered"]]
+                key[1]: cells[SERVER.names.index("unanswered")]
                 for key, (cells, *_) in changes.take().items()
             }
             self.assertEqual(grown, dict.fromkeys(("0", "17", "18", "2500", "4999"), 1))

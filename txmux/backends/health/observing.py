@@ -43,10 +43,10 @@ _LONGEST_USUAL = 200.0  # seconds of that: one answer may come after hours
 _FADES = 0.9  # of it remains if the next slow answer is faster
 _STALE = 60.0  # seconds after which what the last sources have met no longer counts
 
-_FAILED = {cause: SERVER.at[f"failed {cause}"] for cause in SERVER_CAUSES}
-_ASKED, _ANSWERED, _LOCAL = (SERVER.at[name] for name in ("asked", "answered", "local faults"))
-_CELLS = tuple(SERVER.at[name] for name in ("connected", "asked", "answered", "unanswered"))
-_ANSWER_TIME = SERVER.at["answer time"]
+_FAILED = {cause: SERVER.failed.positions[cause] for cause in SERVER_CAUSES}
+_ASKED, _ANSWERED = SERVER.asked.at, SERVER.answered.at
+_CELLS = SERVER.total.at, _ASKED, _ANSWERED, SERVER.unanswered.at
+_LOCAL, _ANSWER_TIME = SERVER.local_faults.at, SERVER.answer_time.at
 
 
 def has_answered(cells: Sequence[int]) -> bool:

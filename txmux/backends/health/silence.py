@@ -14,7 +14,7 @@ from txmux.telemetry.counting.counter_groups import SERVER, WAITING, sources_in
 from txmux.telemetry.formatting import duration, plural
 
 _PERIOD = 1.0
-_ASKED, _ANSWERED = SERVER.at["asked"], SERVER.at["answered"]
+_ASKED, _ANSWERED = SERVER.asked.at, SERVER.answered.at
 
 
 @attrs.define(eq=False)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import get_args
 
 from txmux.telemetry.counting.counter_rows import (
@@ -199,13 +199,9 @@ FORMAT = hashlib.blake2b(
 """The same in all versions with the same cells in the same order."""
 
 
-def _at(totals: type[Totals], *names: str) -> Iterator[int]:
-    return (totals.at[name] for name in names)
-
-
 # Positions of cells: looking them up would cost more than counting.
 # fmt: off
-_ACCEPTED, _ADOPTED, _GONE, _UNDECIDED_GONE = _at(LISTENER, "accepted", "adopted", "gone", "undecided gone")
+_ACCEPTED, _ADOPTED, _GONE, _UNDECIDED_GONE = LISTENER.total.at, LISTENER.adopted.at, LISTENER.gone.at, LISTENER.undecided_gone.at
 _IN, _OUT = ListenerTotals.traffic.positions.values()
 _DATAGRAMS_IN, _DATAGRAMS_OUT, _LOST, _CUT = ListenerTotals.datagrams.positions.values()
 _REFUSED, _ECH = ListenerTotals.refused.positions, ListenerTotals.ech.positions
@@ -213,22 +209,22 @@ _DETECT, _DECIDED = ListenerTotals.detect.at, ListenerTotals.detect.counts
 _BYTES = ListenerTotals.detect_bytes.at
 _DURATION, _OVER = ListenerTotals.duration.at, ListenerTotals.duration.counts
 
-_MATCHES, _DRY, _LAST, _ROUTE_ADOPTED, _LEFT = _at(ROUTE, "matches", "dry run matches", "last match", "adopted", "left")
+_MATCHES, _DRY, _LAST, _ROUTE_ADOPTED, _LEFT = ROUTE.matches.at, ROUTE.dry_run_matches.at, ROUTE.last_match.at, ROUTE.adopted.at, ROUTE.left.at
 _ROUTE_IN, _ROUTE_OUT = RouteTotals.traffic.positions.values()
 _ENDED, _ENDINGS = RouteTotals.ended.positions, RouteTotals.ended.place
 
-_HELD, _NO_LONGER_HELD = _at(BACKEND, "held", "released")
+_HELD, _NO_LONGER_HELD = BACKEND.held.at, BACKEND.released.at
 _CONNECT, _FIRST_BYTE = BackendTotals.connect.at, BackendTotals.first_byte.at
 
-_CONNECTED, _SERVER_ADOPTED, _RELEASED = _at(SERVER, "connected", "adopted", "released")
-_CHECK_TIME, _CHECKS_FAILED, _CHECKS_RECOVERED = _at(SERVER, "check time", "checks failed", "checks recovered")
-_ASKED, _ANSWERED, _UNANSWERED, _ANSWER_TIME = _at(SERVER, "asked", "answered", "unanswered", "answer time")
+_CONNECTED, _SERVER_ADOPTED, _RELEASED = SERVER.total.at, SERVER.adopted.at, SERVER.released.at
+_CHECK_TIME, _CHECKS_FAILED, _CHECKS_RECOVERED = SERVER.check_seconds.at, SERVER.checks_failed.at, SERVER.checks_recovered.at
+_ASKED, _ANSWERED, _UNANSWERED, _ANSWER_TIME = SERVER.asked.at, SERVER.answered.at, SERVER.unanswered.at, SERVER.answer_time.at
 _SERVER_IN, _SERVER_OUT = ServerTotals.traffic.positions.values()
-_LOCAL, _LAST_FAILURE = _at(SERVER, "local faults", "last failure")
+_LOCAL, _LAST_FAILURE = SERVER.local_faults.at, SERVER.last_failure.at
 _FAILED = ServerTotals.failed.positions
 WAITING, RESET = ServerTotals.waiting.place, ServerTotals.reset.place
 
-_SPLICED, _RESTARTS, _LOST_LINES, _TURNS = _at(PROCESS, "spliced", "restarts", "lost lines", "turns")
+_SPLICED, _RESTARTS, _LOST_LINES, _TURNS = PROCESS.spliced.at, PROCESS.restarts.at, PROCESS.lost_lines.at, PROCESS.turns.at
 
 # Local names, for speed.
 _DETECT_BOUNDS, _BYTES_BOUNDS = ListenerTotals.detect.bounds, ListenerTotals.detect_bytes.bounds

@@ -227,13 +227,11 @@ class Totals:
         labels: The names of what is counted.
         kind: What it is.
         names: The names of the cells, in their order.
-        at: The position of each cell.
         others: The positions of cells that are not just added up, and how those of several processes are combined.
     """
 
     kind: ClassVar[str]
     names: ClassVar[tuple[str, ...]]
-    at: ClassVar[Mapping[str, int]]
     others: ClassVar[Sequence[tuple[int, Combine]]]
     metrics: ClassVar[Sequence[Metric]]
 
@@ -250,7 +248,6 @@ class Totals:
             row.at = len(cells)
             cells += [(name, row.combine) for name in row.names()]
         cls.kind, cls.names = kind, tuple(name for name, _ in cells)
-        cls.at = {name: at for at, name in enumerate(cls.names)}
         cls.others = [(at, how) for at, (_, how) in enumerate(cells) if how is not sum]
         cls.metrics = [row.metric(labels) for row in rows if row.texts]
 
