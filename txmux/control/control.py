@@ -13,20 +13,14 @@ import attrs
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from txmux.access.bans import (
-    Bans,
-    Change,
-    ServiceBans,
-    changes_as_json,
-    changes_in,
-    rows_of,
-)
+from txmux.access import bans as banning
 from txmux.access.lists.updates import ListUpdates
 from txmux.access.shared.sharing import Sharing
 from txmux.backends.health.observer import ObservedServer, ServerKey
 from txmux.backends.pool.server_health import AS_RULED
 from txmux.backends.upstreams import Upstreams
 from txmux.control import attention
+from txmux.control import documents as building
 from txmux.control.broadcast import (
     ANSWER_TIMEOUT,
     Answers,
@@ -39,15 +33,6 @@ from txmux.control.broadcast import (
     rows_of_workers,
 )
 from txmux.control.clients import RefusedClients, clients_document
-from txmux.control.documents import (
-    address_states,
-    backends_document,
-    certificates_document,
-    listener_documents,
-    routes_document,
-    weights_up,
-    with_observed,
-)
 from txmux.control.events import Hub
 from txmux.control.explaining import (
     ExplainedConnectionDocument,
@@ -55,13 +40,12 @@ from txmux.control.explaining import (
     explain_bytes,
 )
 from txmux.control.filters import EVERY, Filters, Page
-from txmux.control.gauges import COUNT, Gauges, ServiceCounts, own_gauges
+from txmux.control.gauges import COUNT, Gauges, ServiceCounts, WorkerReports, own_gauges
 from txmux.control.lost_lines import LostLinesLog
 from txmux.control.overrides import Overrides, ServerState, ServiceState, WorkersCondition
 from txmux.control.rates import Rates
 from txmux.control.report import Report, UnknownError
 from txmux.control.rules_index import RulesIndex, known_backend, known_server
-from txmux.control.worker_reports import WorkerReports
 from txmux.errors import MuxError
 from txmux.interfaces import Transport
 from txmux.net.channel import messages
@@ -161,8 +145,8 @@ class Control:
         self.rates = Rates(reactor.seconds)
         self.events = Hub(reactor, self.workers, self.checked_upstreams)
         self.recurring = recurring = RecurringSteps()
-        self.bans = ServiceBans(
-            lambda: self.state.bans if self.state else Bans(),
+        self.bans = banning.ServiceBans(
+            lambda: self.state.bans if self.state else banning.Bans(),
             self._change_bans,
             recurring=recurring,
         )
@@ -237,7 +221,7 @@ class Control:
         missing, states, served, gauges = await concurrently(
             self.missing(), self._states(), self._served(), self._gauges()
         )
-        up = await Turns().run(weights_up(states.answers))
+        up = await Turns().run(building.weights_up(states.answers))
         gauges, addresses = attrs.evolve(gauges, up=up), self._with_observed(states)
         return WorkerReports(missing, addresses, served, gauges, condition)
 
@@ -279,7 +263,9 @@ class Control:
             "generation": served.get("generation", 0),
             "workers": [*served.get("workers", ())],
             "listeners": [
-                *listener_documents(self.rules, self._sockets, self.counters, closed, gauges.ech)
+                *building.listener_documents(
+                    self.rules, self._sockets, self.counters, closed, gauges.ech
+                )
             ],
             "connections": {
                 "active": served.get("active", 0),
@@ -460,7 +446,7 @@ class Control:
         answers = await self._ask(messages.CERTIFICATES_SHOWN)
         renewed = () if self._renewed is None else self._renewed.rows()
         shown = [row for _, rows in answers.answers for row in rows]
-        return Listing(certificates_document(self.rules, renewed, shown), answers.missing)
+        return Listing(building.certificates_document(self.rules, renewed, shown), answers.missing)
 
     async def renew(self, name: str) -> Report:
         names = self.rules.acme_names
@@ -535,7 +521,9 @@ class Control:
         """Report the routes in a part of the rules, and a line for each worker whose newest numbers they lack."""
         index = self.index  # a reload may come meanwhile
         counts = await self.counts()
-        return routes_document(index, counts, index.rules.routes[part]), counts.gauges.missing
+        return building.routes_document(
+            index, counts, index.rules.routes[part]
+        ), counts.gauges.missing
 
     async def addresses(self, of: _Names = None) -> Answers:
         """Ask for the states of servers' addresses, of all backends or of some, and add what is observed."""
@@ -549,7 +537,7 @@ class Control:
         return await self._ask(messages.ADDRESSES, backends=sorted(of))
 
     def _with_observed(self, states: Answers) -> Answers:
-        rows = with_observed(states.answers, self.observed())
+        rows = building.with_observed(states.answers, self.observed())
         return attrs.evolve(states, answers=rows)
 
     def observed(self) -> Mapping[ServerKey, ObservedServer]:
@@ -579,11 +567,11 @@ class Control:
         if of is not None and not of:
             return []
         if self.state is not None:
-            checked = await turns.collect(address_states(self.state.upstreams, of))
+            checked = await turns.collect(building.address_states(self.state.upstreams, of))
         states: list[tuple[int | None, Any]] = [*answers.answers]
         if not states:  # this process's own are the next best
             states.append((None, checked))
-        steps = backends_document(
+        steps = building.backends_document(
             self.index, servers, gauges, self.overrides(), states, checked, self.rates, of
         )
         return await turns.run(steps)
@@ -761,7 +749,7 @@ class Control:
     ) -> None:
         """Apply changes of the successor; see `on_change`."""
         if bans is not None:
-            await self._change_bans(changes_in(bans, self.bans.now()))
+            await self._change_bans(banning.changes_in(bans, self.bans.now()))
         if published is not None:
             self.feed(published)
 
@@ -772,14 +760,14 @@ class Control:
             # A worker that does not answer is replaced, and its successor starts with all lists.
             Deferred.fromCoroutine(self._change(messages.FEED, published=published))
 
-    async def _change_bans(self, changes: Sequence[Change]) -> list[str]:
+    async def _change_bans(self, changes: Sequence[banning.Change]) -> list[str]:
         if self.state is None:
             return ["the service does not run"]
         made = self.state.bans.change(changes)
         if not made:
             return []
-        self.on_change(bans=changes_as_json(made, self.bans.now()))
-        return [*(await self._change(messages.BAN, rows=rows_of(made))).missing]
+        self.on_change(bans=banning.changes_as_json(made, self.bans.now()))
+        return [*(await self._change(messages.BAN, rows=banning.rows_of(made))).missing]
 
 
 def _report(changes: str, late: Sequence[str]) -> Report:

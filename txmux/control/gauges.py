@@ -11,7 +11,8 @@ import attrs
 
 from txmux.backends.pool.ports import PORT_SHORTAGE
 from txmux.client.configuration import Configuration
-from txmux.control.overrides import ServiceState
+from txmux.control.broadcast import Answers
+from txmux.control.overrides import ServiceState, WorkersCondition
 from txmux.net.channel.message import TEXT, TIME, WORD, Field
 from txmux.net.channel.messages import between
 from txmux.net.turns import Turns
@@ -321,3 +322,29 @@ class ServiceCounts(Counts):
     rules: str = ""
     reloaded: tuple[bool, float] = (True, 0.0)
     attention: Sequence[AttentionItem] = ()
+
+
+@attrs.frozen
+class WorkerReports:
+    """What the workers report, asked at one moment.
+
+    Attributes:
+        missing: What prevents clients from being served.
+        addresses: The states of servers' addresses.
+        served: What is served by which worker.
+        gauges: What is counted at the moment.
+        condition: How the workers were.
+        of: The names of the backends whose addresses were asked for; ``None`` are all.
+    """
+
+    missing: Sequence[str]
+    addresses: Answers
+    served: Mapping[str, Any]
+    gauges: Gauges
+    condition: WorkersCondition
+    of: Collection[str] | None = None
+
+    @property
+    def lacking(self) -> list[str]:
+        """A line for each worker without an answer, with the reason."""
+        return [*dict.fromkeys([*self.addresses.missing, *self.gauges.missing])]

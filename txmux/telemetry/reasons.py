@@ -6,28 +6,13 @@ AbortReason = Literal["drained", "killed", "denied", "server-down"]
 """Why a connection is ended from outside."""
 
 RelayReason = Literal[
-    AbortReason,
-    "done",
-    "client-reset",
-    "server-reset",
-    "idle-timeout",
-    "half-close-timeout",
-    "max-duration",
-    "error",
-]
+    AbortReason, "done", "client-reset", "server-reset", "idle-timeout", "half-close-timeout", "max-duration", "error",
+]  # fmt: skip
 """Why a relay ended."""
 
 ConnectFailure = Literal[
-    "connect-refused",
-    "connect-timeout",
-    "tls-failed",
-    "no-server",
-    "no-name",
-    "name-denied",
-    "address-denied",
-    "limit",
-    "error",
-]
+    "connect-refused", "connect-timeout", "tls-failed", "no-server", "no-name", "name-denied", "address-denied", "limit", "error",
+]  # fmt: skip
 """Why no server could be reached."""
 
 ServerFailure = Literal[ConnectFailure, "reset"]
@@ -50,16 +35,8 @@ CLIENT_FAULTS: frozenset[ConnectFailure] = frozenset({"no-name", "name-denied", 
 """Causes in what a client asks for, which say nothing about servers."""
 
 EndReason = Literal[
-    RelayReason,
-    ConnectFailure,
-    "client-gone",
-    "no-route",
-    "silent",
-    "proxy-header",
-    "unanswered",
-    "handed-over",
-    "not-taken",
-]
+    RelayReason, ConnectFailure, "client-gone", "no-route", "silent", "proxy-header", "unanswered", "handed-over", "not-taken",
+]  # fmt: skip
 """Why a connection ended."""
 
 _ALL: dict[object, EndReason] = {reason: reason for reason in get_args(EndReason)}
@@ -68,15 +45,9 @@ CountedReason = Literal[EndReason, "crashed"]
 """Why a connection ended, for counters: those of a process that was killed or crashed have no line in the access log."""
 
 LimitName = Literal[
-    "max_connections",
-    "max_connections_per_source",
-    "max_undecided_per_source",
-    "handshakes",
-    "connection_rate_per_source",
-    "txmux.max_connections",
-    "max_flows",
-    "max_flows_per_source",
-]
+    "max_connections", "max_connections_per_source", "max_undecided_per_source", "handshakes", "connection_rate_per_source",
+    "txmux.max_connections", "max_flows", "max_flows_per_source",
+]  # fmt: skip
 """The limits at which clients are refused, by their keys: the last one is that of ``[txmux]``, the others are a listener's."""
 
 

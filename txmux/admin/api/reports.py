@@ -7,18 +7,11 @@ from typing import Any
 
 import attrs
 
+from txmux.admin import resource
 from txmux.admin.api.openapi import Schema, body
 from txmux.admin.guard import RefusedError
 from txmux.admin.listing import BY_NAME, incomplete, listed, part_of
-from txmux.admin.resource import (
-    AnswerStream,
-    ApiAnswer,
-    Query,
-    Resources,
-    check_names,
-    needs,
-    only_values,
-)
+from txmux.admin.resource import ApiAnswer, Query, Resources
 from txmux.control.coalescing import Coalescer
 from txmux.control.control import Control
 from txmux.control.documents import rules_document
@@ -64,7 +57,7 @@ async def _metrics(query: Query) -> ApiAnswer:
     try:
         from txmux.admin.metrics import CONTENT_TYPE  # noqa: PLC0415 - an extra
     except ImportError as missing:
-        raise needs("metrics") from missing
+        raise resource.needs("metrics") from missing
     expositions = _expositions.get(query.control)
     if expositions is None:
         expositions = _expositions[query.control] = _expositions_of(query.control)
@@ -127,8 +120,8 @@ async def _routes(query: Query) -> ApiAnswer:
 async def _backends(query: Query) -> ApiAnswer:
     index, headers = query.control.index, dict[str, str]()
     if "backend" in query.parameters:
-        words = only_values(query.parameters)
-        check_names(words, ["backend"])
+        words = resource.only_values(query.parameters)
+        resource.check_names(words, ["backend"])
         names = [known_backend(index, words["backend"]).name]
     else:
         part, headers = part_of(query, "/api/backends", names := [*index.backends])
@@ -148,7 +141,7 @@ async def _events(query: Query) -> ApiAnswer:
     def is_admitted() -> bool:
         return query.guard.still_admits(query.caller)
 
-    def begin(stream: AnswerStream) -> None:
+    def begin(stream: resource.AnswerStream) -> None:
         def send(event: dict[str, Any] | None) -> None:
             if stream.unsent_bytes() > _MOST_WAITING or not is_admitted():
                 stream.abort()
