@@ -34,11 +34,7 @@ from txmux.control.broadcast import (
 )
 from txmux.control.clients import RefusedClients, clients_document
 from txmux.control.events import Hub
-from txmux.control.explaining import (
-    ExplainedConnectionDocument,
-    ExplanationDocument,
-    explain_bytes,
-)
+from txmux.control.explaining import ExplainedConnectionDocument, ExplanationDocument, explain_bytes
 from txmux.control.filters import EVERY, Filters, Page
 from txmux.control.gauges import COUNT, Gauges, ServiceCounts, WorkerReports, own_gauges
 from txmux.control.lost_lines import LostLinesLog
@@ -59,12 +55,7 @@ from txmux.telemetry import documents
 from txmux.telemetry.attention import AttentionItem, AttentionLog
 from txmux.telemetry.counting.counter_groups import ServerTotals
 from txmux.telemetry.counting.counters import OWN, Counters, keys_needed
-from txmux.telemetry.counting.snapshot import (
-    counts_in_steps,
-    server_samples,
-    totals,
-    unrouted,
-)
+from txmux.telemetry.counting.snapshot import counts_in_steps, server_samples, totals, unrouted
 from txmux.telemetry.formatting import duration, plural
 from txmux.telemetry.lines import LOST_LINES
 from txmux.telemetry.sources import Source, SourceLog, worst
@@ -557,11 +548,7 @@ class Control:
         return Listing(rows, addresses.missing)
 
     async def _backends(
-        self,
-        servers: Sequence[ServerTotals],
-        gauges: Gauges,
-        answers: Answers,
-        of: _Names = None,
+        self, servers: Sequence[ServerTotals], gauges: Gauges, answers: Answers, of: _Names = None
     ) -> list[documents.BackendDocument]:
         turns, checked = Turns(), []
         if of is not None and not of:

@@ -126,9 +126,7 @@ class AttentionLog:
     _log = Logger()
 
     def __init__(
-        self,
-        now: Callable[[], float] = time.time,
-        seconds: Callable[[], float] = time.monotonic,
+        self, now: Callable[[], float] = time.time, seconds: Callable[[], float] = time.monotonic
     ) -> None:
         self._now, self._seconds = now, seconds
         self._lasting: dict[tuple[str, str], AttentionItem] = {}

@@ -100,9 +100,7 @@ async def _set_backend(query: Query) -> ApiAnswer:
 
 
 @RESOURCES.change(
-    "/api/certificates/{certificate}/renew",
-    "renew a certificate that comes by ACME",
-    right="all",
+    "/api/certificates/{certificate}/renew", "renew a certificate that comes by ACME", right="all"
 )
 async def _renew(query: Query) -> ApiAnswer:
     report = await query.control.renew(query.names["certificate"].lower().removesuffix("."))

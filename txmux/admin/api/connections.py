@@ -21,10 +21,7 @@ _FILTERS = {
         type="string", pattern="^[0-9]{1,6}(ms|s|m|h|d)$", description="a duration: 30s, 1h"
     ),
 }
-_PAGE = {
-    **BY_NAME,
-    "after": Schema(type="string", pattern="^[0-9a-f]{1,32}-[0-9a-f]{1,32}$"),
-}
+_PAGE = {**BY_NAME, "after": Schema(type="string", pattern="^[0-9a-f]{1,32}-[0-9a-f]{1,32}$")}
 
 RESOURCES = Resources()
 

@@ -211,10 +211,7 @@ def backends_of_route(routes: Iterable[Mapping[str, Any]], name: str) -> set[str
 
 
 def server_rows(
-    backends: Sequence[Row],
-    routes: Sequence[Row],
-    query: PageQuery,
-    now: float,
+    backends: Sequence[Row], routes: Sequence[Row], query: PageQuery, now: float
 ) -> Folded[dict[str, Any]]:
     """Return the servers that fit the filter by backend; in each, and of all backends, those down or drained come first."""
     of_route = backends_of_route(routes, query["route"]) if query["route"] else None
