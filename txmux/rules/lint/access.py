@@ -137,7 +137,7 @@ def _never_terminates(line: ParsedLine, tls: TlsSettings) -> str:
     return f"{line.text!r} is for clients that want a protocol, but none is offered; add 'alpn = {protocol}'"
 
 
-def other_names(rules: Rules) -> Iterator[Problem]:
+def non_dns_patterns(rules: Rules) -> Iterator[Problem]:
     """Find patterns of DNS names in certificates that fit none, but names of another kind."""
     for route in rules.routes:
         for key in ("allow_client", "client_cert"):
@@ -189,7 +189,7 @@ def _takes_anyone(route: Route, named: Mapping[str, Route]) -> bool:
     return is_at_listener or any(_takes_anyone(one, named) for one in outer)
 
 
-def free_ports(rules: Rules) -> Iterator[Problem]:
+def any_port_tunnels(rules: Rules) -> Iterator[Problem]:
     """Find tunnels by which everyone can come to every port of what clients may name."""
     named = {route.name: route for route in rules.routes if route.is_outer}
     for scope in scopes(rules):
@@ -205,7 +205,7 @@ def free_ports(rules: Rules) -> Iterator[Problem]:
                 yield owner.section.problem(message, "tunnel")
 
 
-def wrong_users(rules: Rules) -> Iterator[Problem]:
+def invalid_tunnel_users(rules: Rules) -> Iterator[Problem]:
     """Find what is wrong in files of ``tunnel_users``, if this process may read them."""
     for route in rules.routes:
         path = route.tunnel_users
@@ -236,7 +236,7 @@ def _dangers(listener: Listener, *, is_for_all: bool) -> Iterator[str]:
         )
 
 
-def nameless(rules: Rules) -> Iterator[Problem]:
+def matches_without_client_name(rules: Rules) -> Iterator[Problem]:
     """Find routes to a server that clients name, whose clients name none."""
     in_the_clear = {route.name for route in rules.routes if route.terminate_tls}
     tunnels = {route.name for route in rules.routes if route.tunnel}
@@ -313,6 +313,7 @@ def _is_loopback(host: str) -> bool:
 
 
 FINDERS = (
-    admin_reachable, metrics_without_extra, inner_hello_warnings, open_proxies, nameless, other_names,
-    free_ports, wrong_users, proxy_listeners, ineffective_tls_termination, never_behind_starttls,
+    admin_reachable, metrics_without_extra, inner_hello_warnings, open_proxies,
+    matches_without_client_name, non_dns_patterns, any_port_tunnels, invalid_tunnel_users,
+    proxy_listeners, ineffective_tls_termination, never_behind_starttls,
 )  # fmt: skip

@@ -74,7 +74,7 @@ _LIKE_V6 = re.compile(r"\[?[0-9a-f?*]*:[0-9a-f:.?*]*(?:%[\w.]+)?\]?", re.IGNOREC
 _IDENTIFICATION = re.compile(r"SSH-[0-9.]+-", re.IGNORECASE)
 
 
-def odd_patterns(rules: Rules) -> Iterator[Problem]:
+def suspicious_patterns(rules: Rules) -> Iterator[Problem]:
     """Find patterns that cannot match any value of their option."""
     for route, number, line in lines_of(rules.routes):
         for option, value in line.options.items():

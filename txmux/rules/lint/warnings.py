@@ -13,7 +13,7 @@ from txmux.rules.collecting import uncollected
 from txmux.rules.lint import access, destinations
 from txmux.rules.lint.coverage import forget_lines, lines_of
 from txmux.rules.lint.narrowing import Narrowing
-from txmux.rules.lint.patterns import odd_patterns
+from txmux.rules.lint.patterns import suspicious_patterns
 from txmux.rules.lint.reach import unreachable_routes
 from txmux.rules.lint.scopes import NO_CLIENTS, WITH_ADDRESS, ClientSet, RouteScope, scopes, set_of
 from txmux.rules.lint.secrets import FileUser, open_secrets, secret_files
@@ -247,7 +247,7 @@ def _typographic_quotes(rules: Rules) -> Iterator[Problem]:
 
 
 _FINDERS: Sequence[Callable[[Rules], Iterable[Problem]]] = (
-    *access.FINDERS, *destinations.FINDERS, unreachable_routes, odd_patterns, lines_of_the_other,
+    *access.FINDERS, *destinations.FINDERS, unreachable_routes, suspicious_patterns, lines_of_the_other,
     _without_clients, _open_to_all, _beyond_peek_limit, server_first, silence, _idle_backends,
     _idle_servers, _empty_includes, _typographic_quotes,
     *(find for feature in FEATURES for find in feature.lint),

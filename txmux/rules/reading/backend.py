@@ -89,7 +89,7 @@ def _patterns(items: Iterable[str]) -> tuple[Globs, ...]:
         raise InvalidValueError(str(error)) from None
 
 
-def _together(lines: Iterable[tuple[str, ...]]) -> AllowedNames:
+def _as_allowed_names(lines: Iterable[tuple[str, ...]]) -> AllowedNames:
     items = tuple(item for line in lines for item in line)
     return AllowedNames(", ".join(items), _patterns(items))
 
@@ -359,7 +359,7 @@ _RESOLVE = ValueKind(
 )
 _SLOW_START = ValueKind(values.duration, "duration or `0s`")
 _NAMES = ValueKind(
-    allowed_names, "list of patterns", "lines", _together, write=lambda one: one and one.text
+    allowed_names, "list of patterns", "lines", _as_allowed_names, write=lambda it: it and it.text
 )
 _TLS_NAME = ValueKind(host_name, "host name or address")
 _RATE = ValueKind(values.rate, "rate")

@@ -297,14 +297,16 @@ def finding(servers: Iterable[Server], settings: Settings) -> dict[str, Any]:
     return defaults
 
 
-def _together(networks: Iterable[AnyNetworks]) -> NetworkSet:
+def _as_network_set(networks: Iterable[AnyNetworks]) -> NetworkSet:
     first, *others = found = tuple(networks)
     # A file that several keys name is stored once.
     return first if isinstance(first, NetworkSet) and not others else NetworkSet(found)
 
 
-NETWORKS = ValueKind(RulesReading.networks, "list of networks", "list", _together, in_context=True)
-DENIED = ValueKind(RulesReading.denied, NETWORKS.shape, "list", _together, in_context=True)
+NETWORKS = ValueKind(
+    RulesReading.networks, "list of networks", "list", _as_network_set, in_context=True
+)
+DENIED = ValueKind(RulesReading.denied, NETWORKS.shape, "list", _as_network_set, in_context=True)
 REACHABLE = ValueKind(
     RulesReading.reachable, "`public` and a list of networks", "list", Reachable, in_context=True
 )

@@ -320,13 +320,13 @@ PLAIN = {
 """Dashes and blanks of word processors and web pages, and the plain ones."""
 
 
-def plain_key(name: str) -> str:
-    """Return a key as it is in `KEY_HINTS`."""
+def normalised_key(name: str) -> str:
+    """Return a key as `KEY_HINTS` writes it: in lower case, with underscores."""
     return re.sub("[- ]", "_", name.casefold())
 
 
-def with_own_value(hint: str, value: str, is_right: Callable[[str, str], bool]) -> str:
-    """Return the hint for an unknown key, with the endpoint, the server or the name that was written if it is right."""
+def hint_with_value(hint: str, value: str, is_right: Callable[[str, str], bool]) -> str:
+    """Return the hint for an unknown key, with the written endpoint, server or name in place of the example if it is valid."""
     word = next(iter(value.rstrip(";").split()), "").strip("\"'")
     endpoint = f":{word}" if word.isdecimal() else word.removeprefix("*")
     server = (without_scheme(word) or (word, False))[0]
@@ -343,13 +343,12 @@ def with_own_value(hint: str, value: str, is_right: Callable[[str, str], bool]) 
 
 def kind_of_server(keys: Iterable[str]) -> str:
     """Return what a section called ``server`` is: in nginx it listens, elsewhere it is connected to."""
-    return (
-        "backend" if {"bind", "endpoint", "listen"}.isdisjoint(map(plain_key, keys)) else "listen"
-    )
+    listens = not {"bind", "endpoint", "listen"}.isdisjoint(map(normalised_key, keys))
+    return "listen" if listens else "backend"
 
 
-def stands_for(kind: str, key: str) -> Iterator[str]:
-    """Yield the keys that an unknown one of a section stands for, so that they are not missed, too."""
+def meant_by(kind: str, key: str) -> Iterator[str]:
+    """Yield the keys that an unknown key of a section means, so that they are not reported as missing."""
     hint = KEY_HINTS.get(kind, {}).get(key, "")
     return iter(() if _AFTER_IT in hint else re.findall(r"'([a-z_]+)(?: = [^']*)?'", hint))
 

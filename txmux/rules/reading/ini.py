@@ -17,7 +17,7 @@ import attrs
 
 from txmux.rules.model.section import KeyEntry, Section, ValueLine
 from txmux.rules.problems import Problem
-from txmux.rules.reading.hints import SECTION_ALIASES, plain_key
+from txmux.rules.reading.hints import SECTION_ALIASES, normalised_key
 
 COMMENT = ("#", ";")
 """What comments begin with."""
@@ -203,7 +203,7 @@ class _IniReader:
             header = {"txmux": "[txmux]", "": "[route ssh]"}.get(kind, f"[{kind} NAME]")
             message = f"comes before the first section; put a header such as {header} above it"
             self._problem(number, key, message)
-        if self._entries is not None and key and (not colon or plain_key(key) in self._words):
+        if self._entries is not None and key and (not colon or normalised_key(key) in self._words):
             # A key that takes several values may be repeated.
             earlier = self._entries.get(key)
             self._items = [*earlier.items] if earlier else []
@@ -217,7 +217,7 @@ class _IniReader:
         for length in (2, 1):
             *words, value = line.split(None, length)
             key = " ".join(words)
-            if len(words) == length and (key in self._words or plain_key(key) in self._words):
+            if len(words) == length and (key in self._words or normalised_key(key) in self._words):
                 if self._words.get(key):
                     self._problem(number, "", f"a line needs '=' behind {key!r}")
                 return key, re.sub(r"^[-+=>:]+\s+", "", value)

@@ -21,7 +21,7 @@ from txmux.rules.problems import (
 from txmux.rules.reading import backend, endpoints, listener, route, service
 from txmux.rules.reading.context import RulesReading
 from txmux.rules.reading.endpointstrings import is_for_datagrams
-from txmux.rules.reading.hints import KEY_HINTS, PLAIN, plain_key, stands_for, with_own_value
+from txmux.rules.reading.hints import KEY_HINTS, PLAIN, hint_with_value, meant_by, normalised_key
 from txmux.rules.reading.matching import MEANT
 from txmux.rules.reading.values import SectionKey, ValueKind
 
@@ -79,7 +79,7 @@ def missing_keys(section: Section, kind: str) -> list[Problem]:
         return []
     meant: set[str | None] = set()
     for entry in section.entries.values():
-        meant.update(stands_for(kind, plain_key(entry.key)))
+        meant.update(meant_by(kind, normalised_key(entry.key)))
         meant.add(entry.key if entry.key in names else nearest(entry.key, names))
         for item in entry.items[1:]:
             meant.add(_like_key(item) if item.line != entry.line else None)
@@ -123,15 +123,15 @@ def _hints(name: str, kind: str, section: Section, matchers: Iterable[str]) -> I
     """Yield what to do about an unknown key, the best advice first."""
     if why := missing(name):
         yield why
-    plain, value = plain_key(name), next((item.text for item in section.items(name)), "")
+    plain, value = normalised_key(name), next((item.text for item in section.items(name)), "")
     if hint := KEY_HINTS[kind].get(plain):
-        yield with_own_value(hint, value, _is_right)
+        yield hint_with_value(hint, value, _is_right)
     if others := [HEADERS[other] for other in TABLES if name in TABLES[other]]:
         yield f"it belongs in {joined(others)}"
     for other, hints in KEY_HINTS.items():
         hint = hints.get(plain, "")
         if hint.startswith("write") and "[" not in hint:
-            yield f"in {HEADERS[other]}, {with_own_value(hint, value, _is_right)}"
+            yield f"in {HEADERS[other]}, {hint_with_value(hint, value, _is_right)}"
     if (meant := MEANT.get(name.casefold(), name.casefold())) in matchers and kind != "backend":
         yield f"write 'match = {meant}' in a [route {meant}] with 'backend = HOST:PORT'"
     words = [item.text for item in (*section.items("endpoint"), *section.items("server"))]
