@@ -14,7 +14,7 @@ _OF_STARTUP = frozenset({"user", "database", "application"})
 """The options of ``postgres`` that a request for encryption says nothing about."""
 
 
-def passed_routes(rules: Rules) -> Iterator[Problem]:
+def bypassed_routes(rules: Rules) -> Iterator[Problem]:
     """Find backends that lead to what an earlier route closes to some clients by ``host=`` or ``sni=``.
 
     Such a route compares what a client writes. Another name of the same address passes by it, and so does another protocol.
@@ -33,7 +33,7 @@ def passed_routes(rules: Rules) -> Iterator[Problem]:
                 guards += _guarded(way)
 
 
-def passed_certificates(rules: Rules) -> Iterator[Problem]:
+def bypassed_certificates(rules: Rules) -> Iterator[Problem]:
     """Find servers that some clients reach without the certificate that another route of the same listener requires.
 
     A client of HTTP may ask one for the site of the other: the name in TLS and the ``Host`` inside need not be the same (RFC 9110,
@@ -61,7 +61,7 @@ def passed_certificates(rules: Rules) -> Iterator[Problem]:
                     )
 
 
-def passed_databases(rules: Rules) -> Iterator[Problem]:
+def bypassed_databases(rules: Rules) -> Iterator[Problem]:
     """Find ways by which clients ask PostgreSQL for what an earlier route closes by ``user=``, ``database=`` or ``application=``.
 
     A client may begin with a request for encryption, which names none of them. A server that refuses that reads the names afterwards.
@@ -191,4 +191,4 @@ def forged_headers(rules: Rules) -> Iterator[Problem]:
                 break
 
 
-FINDERS = passed_routes, forged_headers, passed_certificates, passed_databases
+FINDERS = bypassed_routes, forged_headers, bypassed_certificates, bypassed_databases

@@ -8,7 +8,7 @@ from txmux.rules.model import Listener, Refusal, Route, Rules, Silence
 from txmux.rules.problems import Problem
 
 
-def server_first(rules: Rules) -> Iterator[Problem]:
+def ineffective_with_server_first(rules: Rules) -> Iterator[Problem]:
     """Find keys without effect, because clients get ``default`` before they can send anything."""
     for listener in rules.listeners:
         if listener.first != "server":
@@ -35,7 +35,7 @@ def _is_bypassed(route: Route, rules: Rules) -> bool:
     return all(listener.first == "server" for listener in listeners)
 
 
-def silence(rules: Rules) -> Iterator[Problem]:
+def unreachable_silent_lines(rules: Rules) -> Iterator[Problem]:
     """Find lines of ``silent`` that no client comes to."""
     for listener in rules.listeners:
         section, everyone = listener.section, set_of(listener.clients)
@@ -56,7 +56,7 @@ def silent_clients(listener: Listener, clients: ClientSet) -> Iterator[tuple[Sil
         clients -= fit
 
 
-def lines_of_the_other(rules: Rules) -> Iterator[Problem]:
+def matchers_of_other_transport(rules: Rules) -> Iterator[Problem]:
     """Find matchers for UDP in routes that only have clients of TCP, and the other way round."""
     over: dict[str, set[Transport]] = {route.name: set() for route in rules.routes}
     for owner in (scope.owner for scope in scopes(rules)):

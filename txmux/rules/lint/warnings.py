@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import attrs
 
-from txmux.installed import FEATURES
 from txmux.interfaces import Transport
 from txmux.rules.collecting import uncollected
 from txmux.rules.lint import access, destinations
@@ -17,7 +16,12 @@ from txmux.rules.lint.patterns import suspicious_patterns
 from txmux.rules.lint.reach import unreachable_routes
 from txmux.rules.lint.scopes import NO_CLIENTS, WITH_ADDRESS, ClientSet, RouteScope, scopes, set_of
 from txmux.rules.lint.secrets import FileUser, open_secrets, secret_files
-from txmux.rules.lint.silence import lines_of_the_other, server_first, silence, silent_clients
+from txmux.rules.lint.silence import (
+    ineffective_with_server_first,
+    matchers_of_other_transport,
+    silent_clients,
+    unreachable_silent_lines,
+)
 from txmux.rules.model import Backend, Listener, Outcome, Refusal, Route, Rules
 from txmux.rules.problems import Problem
 from txmux.rules.reading.sections import QUOTES, split_list
@@ -247,8 +251,8 @@ def _typographic_quotes(rules: Rules) -> Iterator[Problem]:
 
 
 _FINDERS: Sequence[Callable[[Rules], Iterable[Problem]]] = (
-    *access.FINDERS, *destinations.FINDERS, unreachable_routes, suspicious_patterns, lines_of_the_other,
-    _without_clients, _open_to_all, _beyond_peek_limit, server_first, silence, _idle_backends,
-    _idle_servers, _empty_includes, _typographic_quotes,
-    *(find for feature in FEATURES for find in feature.lint),
+    *access.FINDERS, *destinations.FINDERS, unreachable_routes, suspicious_patterns,
+    matchers_of_other_transport, _without_clients, _open_to_all, _beyond_peek_limit,
+    ineffective_with_server_first, unreachable_silent_lines, _idle_backends, _idle_servers,
+    _empty_includes, _typographic_quotes,
 )  # fmt: skip
