@@ -504,7 +504,7 @@ class MuxService(Service):
         """Open all sockets; no worker is started yet."""
         rules, counters = self.control.rules, self.control.counters
         account = self._account = account_of(rules)
-        self._resources.privilege.keep(rules)
+        self._resources.privilege.open(rules)
         try:
             within_patience(check_disks, rules)
         except TimeoutError as problem:

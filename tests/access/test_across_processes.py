@@ -93,7 +93,7 @@ class _Worker:
         self.limits.assign(2, os.getpid())
         self.limits.worker_ended(2)
         with contextlib.suppress(MuxError):
-            SharedLimits.take_over(self.limits.descriptor, self.limits.handed_over(), 2)
+            SharedLimits.adopt(self.limits.descriptor, self.limits.handed_over(), 2)
 
     DOES = (enter, adopt, leave, move_away, hold, report, other_ended, another)
 

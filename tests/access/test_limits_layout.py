@@ -39,8 +39,8 @@ class LimitsLayoutTest(SynchronousTestCase):
         limits.extend(rules)
         changes = limits.layout.changes(before)
         limits.layout = before
-        limits.use_changes(**changes)
+        limits.remap_changed(**changes)
         admission = limits.admissions(1, float, 0)(rules.listeners[1])
         self.assertIsNotNone(admission.per_source)
         for wrong in ({"size": 8}, {"rows": {"a": -8}}, {"tables": {"a": changes["size"]}}):
-            self.assertRaises(LayoutError, limits.use_changes, **{**changes, **wrong})
+            self.assertRaises(LayoutError, limits.remap_changed, **{**changes, **wrong})

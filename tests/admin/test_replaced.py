@@ -17,7 +17,7 @@ class ReplacedTest(AdminCase):
         peer.send(_KEPT)
         await peer.has(1)
         endpoints = self.running._resources.endpoints
-        endpoints.hold()
+        endpoints.hold_requests()
         (clients,) = endpoints._clients.values()
         peer.received.clear()
         peer.send(_BAN)

@@ -160,7 +160,7 @@ class SharedBansTest(SharingTestCase):
         one = self.machine()
         assert one.supervisor is not None
         await one.supervisor.all_serve()
-        await self.until(lambda: bool(one.control._sharing.problems))
+        await self.until(lambda: bool(one.control._sharing.troubles()))
         status = await one.control.status()
         self.assertEqual(status["bans"], {"active": 1, "shared": "partial"})
         (told,) = status["attention"]
@@ -301,7 +301,7 @@ class ClocksTest(MachinesCase):
         await one.lift("192.0.2.1")
         await self.until(lambda: shared.state == "complete")
         self.assertEqual(one.banned(), ["192.0.2.2", "192.0.2.7"])
-        self.assertEqual(shared.problems, [])
+        self.assertEqual(shared.troubles(), [])
         await one.lift("192.0.2.7")
         await one.ban("192.0.2.1")
         output_of(*by, "set", "txmux:ban:192.0.2.8", record.replace("2.7", "2.8"))

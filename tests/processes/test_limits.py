@@ -251,7 +251,7 @@ class RemovedListenersTest(SynchronousTestCase):
     def extend(self, *names: str) -> None:
         self.rules = limited(*names)
         self.limits.extend(self.rules)
-        self.worker.use(self.limits.layout)
+        self.worker.remap(self.limits.layout)
 
     def admission(self, name: str, number: int = 1) -> Admission:
         """Give that of a listener in a worker; of two in this process, the parent's counts for the second."""
@@ -524,7 +524,7 @@ class _Chain:
         told = json.loads(json.dumps(before.handed_over()))
         descriptor = os.dup(self.descriptor)
         try:
-            limits = SharedLimits.take_over(descriptor, told, 2)
+            limits = SharedLimits.adopt(descriptor, told, 2)
         except MuxError:
             os.close(descriptor)
             return
@@ -604,7 +604,7 @@ class ChainTest(SynchronousTestCase):
         ]
         for other in others:
             with self.assertRaises(MuxError):
-                SharedLimits.take_over(limits.descriptor, other, 2)
+                SharedLimits.adopt(limits.descriptor, other, 2)
             limits.follow(other)
             self.assertEqual(limits.handed_over(), told)
 
@@ -612,7 +612,7 @@ class ChainTest(SynchronousTestCase):
         """Make a service, and one that takes its place, in whose worker 7 a client is, and one on its way from there."""
         old = SharedLimits.make(rules := limited(*names), 2, lambda _: ())
         self.addCleanup(old.close)
-        new = SharedLimits.take_over(os.dup(old.descriptor), old.handed_over(), 2)
+        new = SharedLimits.adopt(os.dup(old.descriptor), old.handed_over(), 2)
         self.addCleanup(new.close)
         make = new.admissions(new.assign(0, 7), Clock().seconds, 0)
         admission = make(named(rules, "a"))
@@ -658,7 +658,7 @@ class ChainTest(SynchronousTestCase):
         """By it, other machines know what this one counts."""
         limits = SharedLimits.make(parse(_CHAIN, "x"), 2)
         self.addCleanup(limits.close)
-        taken = SharedLimits.take_over(os.dup(limits.descriptor), limits.handed_over(), 2)
+        taken = SharedLimits.adopt(os.dup(limits.descriptor), limits.handed_over(), 2)
         self.addCleanup(taken.close)
         self.assertEqual(taken._tables["a"].name, limits._tables["a"].name)
 
@@ -666,7 +666,7 @@ class ChainTest(SynchronousTestCase):
         """What it has added goes on to count there, wherever the one that serves again places more."""
         old = SharedLimits.make(limited("a"), 2)
         self.addCleanup(old.close)
-        new = SharedLimits.take_over(os.dup(old.descriptor), old.handed_over(), 2)
+        new = SharedLimits.adopt(os.dup(old.descriptor), old.handed_over(), 2)
         self.addCleanup(new.close)
         new.extend(rules := limited("a", "b"))
         column = new.assign(0, os.getpid())

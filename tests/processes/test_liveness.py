@@ -37,9 +37,9 @@ class DetectorTest(SynchronousTestCase):
     ) -> list[str]:
         """Return the verdict after each look, the first of which sees that the loop has turned."""
         detector, found = HangDetector(), []
-        detector.look(ProcessActivity(_SLEEPS, 0.0), has_turned=True)
+        detector.observe(ProcessActivity(_SLEEPS, 0.0), has_turned=True)
         for activity in looks:
-            detector.look(activity, has_turned=False, **more)
+            detector.observe(activity, has_turned=False, **more)
             found.append(detector.why(at_work=at_work))
         return found
 
@@ -106,7 +106,7 @@ class DetectorTest(SynchronousTestCase):
             has_turned = since > 9 or ran > 19
             if has_turned:
                 since, ran = 0, 0.0
-            detector.look(ProcessActivity(state, cpu), has_turned=has_turned)
+            detector.observe(ProcessActivity(state, cpu), has_turned=has_turned)
             self.assertEqual(detector.why(), "")
 
     def test_suspect(self) -> None:
@@ -114,10 +114,10 @@ class DetectorTest(SynchronousTestCase):
         detector = HangDetector()
         found = []
         for _ in range(4):
-            detector.look(ProcessActivity(_SLEEPS, 0.0), has_turned=False)
+            detector.observe(ProcessActivity(_SLEEPS, 0.0), has_turned=False)
             found.append(detector.is_suspect)
         self.assertEqual(found, [False, False, False, True])
-        detector.look(ProcessActivity(_SLEEPS, 0.0), has_turned=True)
+        detector.observe(ProcessActivity(_SLEEPS, 0.0), has_turned=True)
         self.assertFalse(detector.is_suspect)
 
 

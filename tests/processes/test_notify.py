@@ -101,16 +101,16 @@ class NotifierTest(SynchronousTestCase):
         self.assertTrue(notifier.keeps)
         one, two = socket.socket(), socket.socket()
         with one, two:
-            notifier.keep({"tcp:[::]:443": one, "systemd:0:": two})
+            notifier.store({"tcp:[::]:443": one, "systemd:0:": two})
             packet, descriptors, _, _ = socket.recv_fds(self.listening, 65536, 5)
             self.assertEqual(packet, b"FDSTORE=1\nFDNAME=txmux.tcp%3A[%3A%3A]%3A443")
             (kept,) = descriptors
             self.assertTrue(os.path.sameopenfile(kept, one.fileno()))
             os.close(kept)
-            notifier.keep({"tcp:[::]:443": one})
+            notifier.store({"tcp:[::]:443": one})
             self.assert_silent()
             notifier.taken(["unix:/run/x"], ["unix:/run/y"])
-            notifier.keep({"unix:/" + "x" * 300: two})
+            notifier.store({"unix:/" + "x" * 300: two})
             removed = {self.told(), self.told(), self.told()}
         self.assertEqual(
             removed,
@@ -126,7 +126,7 @@ class NotifierTest(SynchronousTestCase):
         """Without systemd nothing is told; one that does not listen is a warning, and no more."""
         silent = Notifier({}, self.clock)
         silent.ready("x")
-        silent.keep({"tcp:x": self.listening})
+        silent.store({"tcp:x": self.listening})
         self.assertFalse(silent.keeps)
         Notifier({"NOTIFY_SOCKET": "/nowhere/at/all"}, self.clock).ready("x")
 

@@ -48,7 +48,7 @@ class Old:
     def __init__(self) -> None:
         self.done: list[str] = []
         self.endpoints = SimpleNamespace(
-            hold=lambda: None, accept=lambda: None, be_replaced=lambda: None
+            hold_requests=lambda: None, accept=lambda: None, be_replaced=lambda: None
         )
 
     async def pause(self) -> None:
@@ -276,7 +276,7 @@ class ServingAgainTest(SynchronousTestCase):
         def fails(_: list[int]) -> None:
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
-        resources: Any = SimpleNamespace(counters=SimpleNamespace(take_over=fails))
+        resources: Any = SimpleNamespace(counters=SimpleNamespace(adopt=fails))
         nothing: Any = None
         upgrades = Upgrades(
             reactor, resources, nothing, lambda: served.append(None), nothing, nothing
@@ -308,7 +308,7 @@ class StoppingTest(SynchronousTestCase):
         predecessor: Any = SimpleNamespace(attach=lambda _, given, *__: handlers.update(given))
         upgrades._predecessor, upgrades.is_waiting = predecessor, True
         supervisor: Any = SimpleNamespace(transfers=SimpleNamespace(processes=1), limits=None)
-        resources: Any = SimpleNamespace(counters=SimpleNamespace(take_over=nothing))
+        resources: Any = SimpleNamespace(counters=SimpleNamespace(adopt=nothing))
         upgrades._resources = resources
         upgrades.can_serve(supervisor)
         self.assertTrue(upgrades.stop_upgrading())

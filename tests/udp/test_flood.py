@@ -58,7 +58,7 @@ class _Listener:
 
     def detach(self) -> None: ...
 
-    def take_over(self, _port: Any, _key: Key, _data: memoryview, _size: int) -> bool:
+    def pass_to_migrated(self, _port: Any, _key: Key, _data: memoryview, _size: int) -> bool:
         return False
 
     def begin_flow(self, _port: Any, _key: Key, _data: memoryview, _size: int) -> None:

@@ -260,7 +260,7 @@ class SharedLimits:
         self._counters: dict[tuple[int, int], Counter] = {}
         self._in_use: Callable[[Collection[str]], Collection[str]] = set
         self._memory = memoryview(b"")
-        self.use(layout)
+        self.remap(layout)
         self.loop_detector = LoopDetector(self._memory[: LoopDetector.SIZE])
 
     @classmethod
@@ -287,7 +287,7 @@ class SharedLimits:
         if before is not None:
             descriptor, values = before
             try:
-                return cls.take_over(descriptor, values, workers, in_use)
+                return cls.adopt(descriptor, values, workers, in_use)
             except MuxError as problem:
                 os.close(descriptor)
                 cls._log.warn(
@@ -319,7 +319,7 @@ class SharedLimits:
         return os.fstat(self.descriptor).st_ino
 
     @classmethod
-    def take_over(
+    def adopt(
         cls,
         descriptor: int,
         values: Mapping[str, Any],
@@ -342,7 +342,7 @@ class SharedLimits:
         """Keep what another service has placed in the memory, by its `handed_over`, unless that has memory of its own."""
         with suppress(MuxError):
             if values.get("file") == self._file:
-                self.use(LimitsLayout.read(values))
+                self.remap(LimitsLayout.read(values))
 
     @property
     def workers(self) -> int:
@@ -394,7 +394,7 @@ class SharedLimits:
         layout.extend(rules, self._unused(rules))
         if layout != before:
             grow(self.descriptor, _room(layout))
-            self.use(layout)
+            self.remap(layout)
             for name in layout.tables.keys() - before.tables.keys():
                 self._tables[name].refill()
 
@@ -411,19 +411,19 @@ class SharedLimits:
         in_use = self._in_use(idle) if idle else ()
         return [name for name in idle if name not in in_use]
 
-    def use(self, layout: LimitsLayout) -> None:
+    def remap(self, layout: LimitsLayout) -> None:
         """Follow the parent, which has made room; raises `MuxError` if there is none."""
         layout.check()
-        self._use(layout)
+        self._remap(layout)
 
-    def use_changes(self, **changes: Any) -> None:
+    def remap_changed(self, **changes: Any) -> None:
         """Do so by `LimitsLayout.changes`."""
         before = self.layout
         self.layout = layout = before.changed(**changes)
         if layout.size > len(self._memory) or layout.tables != before.tables:
-            self._use(layout)
+            self._remap(layout)
 
-    def _use(self, layout: LimitsLayout) -> None:
+    def _remap(self, layout: LimitsLayout) -> None:
         if layout.size > len(self._memory):
             # The mapping before is unmapped with the last connection that is counted there.
             self._memory = mapped(self.descriptor, _room(layout))

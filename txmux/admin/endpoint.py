@@ -225,14 +225,14 @@ class AdminEndpoints:
             stop_listening(port)
         self._ports.clear()
 
-    def hold(self) -> None:
+    def hold_requests(self) -> None:
         """Pause, and answer no request of present clients either, until `accept` or `be_replaced`."""
         self.pause()
         for clients in self._clients.values():
-            clients.hold()
+            clients.hold_requests()
 
     def be_replaced(self) -> None:
-        """Refuse the requests of present clients, since another process serves; see `hold`."""
+        """Refuse the requests of present clients, since another process serves; see `hold_requests`."""
         for clients in self._clients.values():
             clients.be_replaced()
 

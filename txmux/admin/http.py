@@ -268,7 +268,7 @@ class AdminClients(ServerFactory):
             None  # requests, while it is decided which process serves
         )
 
-    def hold(self) -> None:
+    def hold_requests(self) -> None:
         """Answer no further request until `go_on` or `be_replaced`."""
         self._held = self._held or []
 

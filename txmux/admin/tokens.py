@@ -48,7 +48,7 @@ class AdminTokens:
         if self._watched is None:
             return None
         try:
-            others = await self._watched.look(self._read_others)
+            others = await self._watched.read_in_thread(self._read_others)
         except (MuxError, OSError) as error:
             why = self._unreadable(error) if isinstance(error, OSError) else error
             self.problem = f"{why}; the tokens read before stay valid until this is right"

@@ -328,12 +328,12 @@ class Configuration:
             in_process=tuple(one for one in in_process if isinstance(one, InProcess)),
         )
 
-    def look_again(self) -> Generator[None, None, None]:
+    def look_at_users(self) -> Generator[None, None, None]:
         """Read the files of users again, in steps."""
         for layer in self.layers if self.inside else ():
             for route in layer.outer.items:
                 if route.users is not None:
-                    route.users.look_again()
+                    route.users.look_now()
                 yield
 
     @property

@@ -66,7 +66,7 @@ class TunnelUsers(WatchedFiles):
         self._known: set[bytes] = set()
         self._salt = secrets.token_bytes(16)
         super().__init__(monotonic, f"[route {route}] ", is_read=False)
-        self.look_again()
+        self.look_now()
 
     @override
     def _paths(self) -> list[Path]:
@@ -79,9 +79,9 @@ class TunnelUsers(WatchedFiles):
         except OSError as error:
             what = f"{self._path} cannot be read: {error.strerror}"
             raise TLSFileError(self._key, what, error) from None
-        return lambda: self._use_users(users, problems)
+        return lambda: self._commit(users, problems)
 
-    def _use_users(self, users: Mapping[str, bytes], problems: Sequence[str]) -> None:
+    def _commit(self, users: Mapping[str, bytes], problems: Sequence[str]) -> None:
         self._hashes = users
         where = f"{self._section}{self._key}: {self._path}"
         self.wrong = f"{where}{problems[0]}" if problems else ""

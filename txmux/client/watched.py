@@ -66,7 +66,7 @@ class WatchedFiles:
         elif problem is not None:
             raise problem
 
-    def look_again(self) -> None:
+    def look_now(self) -> None:
         """Look at the files now, where a start or a reload waits for it."""
         try:
             use = self._examine()

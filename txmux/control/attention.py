@@ -193,7 +193,7 @@ def processes(state: ServiceState, now: float, monotonic: float) -> Iterator[Att
     yield from replaced_workers(restarts, now)
     yield from killed_workers(restarts, now)
     yield from refused_calls(state.refused_calls)
-    yield from problems(rows.HELPER_GONE, state.problems(), ": ")
+    yield from problems(rows.HELPER_GONE, state.troubles(), ": ")
 
 
 def replaced_workers(

@@ -305,7 +305,7 @@ class Control:
             *attention.measured(gauges, self.rules, now),
             *attention.secrets(self.index.open_secrets, self.token_problem),
             *(self._renewed.attention() if self._renewed is not None else ()),
-            *attention.problems(rows.BANS_WITHOUT_ROOM, self._sharing.problems),
+            *attention.problems(rows.BANS_WITHOUT_ROOM, self._sharing.troubles()),
             *self.refusing(gauges),
         ]
         is_complete = not reports.lacking and self.state is not None

@@ -112,7 +112,7 @@ class ServiceState:
         lists: The contents of lists that change without a reload.
         recent: The last connections that did not end as they should.
         certificates: Renews the certificates; ``None`` if none come by ACME.
-        problems: Returns what is wrong with the helper that opens files.
+        troubles: Returns what is wrong with the helper that opens files.
         observed: Returns the servers that are failing or silent.
         queues: Notices overflows of the accept queues.
         restarts: Of each worker that was started again: when (monotonic), its number, and why; 0 stands for the starter.
@@ -129,7 +129,7 @@ class ServiceState:
     lists: Lists = attrs.field(factory=Lists)
     recent: Recent = attrs.field(factory=Recent)
     certificates: Certificates | None = None
-    problems: Callable[[], Sequence[str]] = tuple
+    troubles: Callable[[], Sequence[str]] = tuple
     observed: Callable[[], Mapping[ServerKey, ObservedServer]] = dict
     queues: ListenQueues = attrs.field(factory=ListenQueues)
     restarts: deque[tuple[float, int, str]] = attrs.field(factory=lambda: deque(maxlen=1000))

@@ -116,7 +116,7 @@ class HangDetector:
     ran: float = 0.0
     _last: ProcessActivity | None = None
 
-    def look(
+    def observe(
         self, now: ProcessActivity | None, *, has_turned: bool, is_cut_off: bool = False
     ) -> None:
         """Add what has happened since the last look.

@@ -116,7 +116,7 @@ class EmbeddedService(Service):
                 return succeed(None)
 
             self._certificates = Certificates(
-                self._reactor, announce, serving.terminators.look_again
+                self._reactor, announce, serving.terminators.look_at_acme
             )
             self._renewing = LoopingCall(self._certificates.tick)
             self._renewing.clock = self._reactor

@@ -399,7 +399,7 @@ class SocketConnection(MuxProtocol):
         family, name = self._server_address
         waited = self.elapsed_ms() - (self.record.detect_ms or 0.0)
         connector = SocketConnector(self._path.poller, self.runtime.clock, family, name, factory)
-        connector.take_over(server, max(0.0, timeout - waited / 1000))
+        connector.adopt(server, max(0.0, timeout - waited / 1000))
         return connector.disconnect
 
     # A second hello.

@@ -179,7 +179,7 @@ class UDPListener(ActiveListener):
             spare.end("limit")
         return permit
 
-    def take_over(self, port: DatagramPort, key: Key, data: memoryview, size: int) -> bool:
+    def pass_to_migrated(self, port: DatagramPort, key: Key, data: memoryview, size: int) -> bool:
         """Pass datagrams from an unknown address to the flow whose client has migrated to it; returns whether there is one."""
         migration = self.live.migration
         if not migration.paths:

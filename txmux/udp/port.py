@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
         def attach(self) -> None: ...
         def detach(self) -> None: ...
-        def take_over(self, port: Any, key: Key, data: memoryview, size: int, /) -> bool: ...
+        def pass_to_migrated(self, port: Any, key: Key, data: memoryview, size: int, /) -> bool: ...
 
         def begin_flow(
             self, port: Any, key: Key, data: memoryview, size: int, /
@@ -317,7 +317,7 @@ class DatagramPort(WatchedPort):
             self._first(key, datagram, 0)
         elif self._waiting is not None:
             self._waiting.keep(key, datagram, 0, 1)
-        elif not self._to.take_over(self, key, datagram, 0) and (
+        elif not self._to.pass_to_migrated(self, key, datagram, 0) and (
             at.may_open(bytes(datagram))
             or not at.flow_for_unknown_id(bytes(datagram[:HEAD])).take(datagram, 0)
         ):
@@ -326,7 +326,7 @@ class DatagramPort(WatchedPort):
     def _first(self, key: Key, data: memoryview, size: int) -> None:
         if self._waiting is not None:
             self._waiting.keep(key, data, size, ancillary.datagrams_in(len(data), size))
-        elif not self._to.take_over(self, key, data, size):
+        elif not self._to.pass_to_migrated(self, key, data, size):
             self._begin(key, data, size)
 
     def _begin(self, key: Key, data: memoryview, size: int) -> None:

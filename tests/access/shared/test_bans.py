@@ -230,6 +230,6 @@ class FullTests(SynchronousTestCase):
                     shared._receive(record(5.0, network=f"192.0.2.{number}").encode())
                 clock.pump([1.0, 10.0])
         self.assertEqual(machine.banned(), ["192.0.2.0", "192.0.2.1"])
-        (told,) = shared.problems
+        (told,) = shared.troubles()
         self.assertIn("do not apply here: 3; there are 100000 bans already", told)
         self.assertEqual([event["problem"] for event in events], [told])

@@ -351,7 +351,7 @@ class StoreTests(StoreCase):
         """At once, so that what is reported of a process without clients is right."""
         store = self.store(self.pem("a.example", file="site.pem"))
         self.pem("b.example", file="site.pem")
-        store.look_again()
+        store.look_now()
         self.assertEqual([one["names"] for one in store.shown()], [["b.example"]])
 
     def test_put_in_its_place(self) -> None:

@@ -34,15 +34,15 @@ class ListenQueuesTest(SynchronousTestCase):
             full, other = self.listening(protocol), self.listening(protocol, 100)
             sockets = {"full": full, "other": other}
             elsewhere = self.listening()
-            queues.look(sockets)
+            queues.observe(sockets)
             self.connect(elsewhere, 6)
             self.connect(other, 6)
-            queues.look(sockets)
+            queues.observe(sockets)
             self.assertEqual(queues.lost(), {})
             self.connect(full, 6)
 
             def is_seen() -> bool:
-                queues.look(sockets)  # noqa: B023
+                queues.observe(sockets)  # noqa: B023
                 return bool(queues.lost())  # noqa: B023
 
             eventually(is_seen, "it is noticed")

@@ -137,7 +137,7 @@ class CountersTest(CountersCase):
         layout = self.counters.layout
         column.layout.places.update(layout.changes(column.layout.places)[0])
         column.layout.cells = layout.cells
-        column.use()
+        column.remap()
         self.begin(column, "b")
         record = ConnectionRecord(time=2000.0, id="x", listener="public", client="?")
         old.matched(record)  # a connection of older rules
@@ -159,7 +159,7 @@ class CountersTest(CountersCase):
         self.counters.extend(rules)
         column.layout.places.update(self.counters.layout.changes(column.layout.places)[0])
         column.layout.cells = self.counters.layout.cells
-        column.use()
+        column.remap()
         self.begin(column, names[-1])
         counts = self.counts(rules)
         self.assertEqual(route_of(counts, names[-1]).matches, 1)
@@ -250,7 +250,7 @@ class HostileProcessTest(CountersCase):
         arguments, descriptors = self.counters.programs()[0].handed_over()
         reads, writes = os.pipe()
         os.set_blocking(reads, False)
-        new.take_over([reads, *map(os.dup, descriptors[1:])], **arguments)
+        new.adopt([reads, *map(os.dup, descriptors[1:])], **arguments)
         os.write(writes, bytes(100))
         new.others_ended()
         self.assertEqual(len(new._others), 1)

@@ -52,7 +52,7 @@ class HandedOverTest(SynchronousTestCase):
                 told["format"] = "another"
                 told["all"][0]["unknown\nkind"] = {"x": 1}
                 told["all"][0]["listener\npublic"]["a new cell"] = 1
-            self.new.take_over([os.dup(one) for one in descriptors], **json.loads(json.dumps(told)))
+            self.new.adopt([os.dup(one) for one in descriptors], **json.loads(json.dumps(told)))
 
     def told(self) -> tuple[int, int, int, int, int]:
         """Give what the new one tells: clients, connections, matches, ends that were done and connections to the server."""

@@ -42,7 +42,7 @@ class WatchedFile:
         self._most = most
         self._state: FileState | None = None
 
-    async def look(self, read: Callable[[], T]) -> T:
+    async def read_in_thread(self, read: Callable[[], T]) -> T:
         """Call what reads this file, in a thread. What cannot be read counts as changed, also if it was not its turn."""
         try:
             return await look_in_thread(read)
@@ -86,7 +86,7 @@ class NetworksFile:
     async def fetch_changes(self) -> Packed | None:
         """Return its networks if they have changed. An unreadable or wrong file changes nothing."""
         try:
-            data = await self._watched.look(self._watched.read)
+            data = await self._watched.read_in_thread(self._watched.read)
             if data is None:
                 return None
             text = text_of(data)

@@ -184,7 +184,7 @@ class SharedBans:
             client.run(self._ask_time(client.redis))
             if self._reactor.seconds() - self._compared_at >= self._times.compared:
                 client.run(self._compare(client.redis))
-        for problem in self.problems if not self._was_full else ():
+        for problem in self.troubles() if not self._was_full else ():
             self._log.warn("{problem}", problem=problem)
         self._was_full = bool(self._left_out)
 
@@ -193,8 +193,7 @@ class SharedBans:
         """Whether all bans of other machines apply here, some have no room, or they are being read or cannot be."""
         return "partial" if self._state == "complete" and self._left_out else self._state
 
-    @property
-    def problems(self) -> list[str]:
+    def troubles(self) -> list[str]:
         text = f"bans of other machines that do not apply here: {len(self._left_out)}"
         return [f"{self._store.text}: {text}; {FULL}"] if self._left_out else []
 

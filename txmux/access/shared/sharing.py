@@ -28,9 +28,8 @@ class Sharing:
     def state(self) -> str | None:
         return None if self._shared is None else self._shared.state
 
-    @property
-    def problems(self) -> list[str]:
-        return [] if self._shared is None else self._shared.problems
+    def troubles(self) -> list[str]:
+        return [] if self._shared is None else self._shared.troubles()
 
     def sources(self) -> Iterable[Source]:
         return () if self._shared is None else (self._shared.source,)

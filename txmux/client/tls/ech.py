@@ -178,13 +178,13 @@ class EchKeys(WatchedFiles):
 
     @override
     def _read(self) -> Callable[[], None]:
-        return partial(self._use_files, read_key_files(self._path))
+        return partial(self._commit, read_key_files(self._path))
 
     def _take(self, files: list[KeyFile]) -> None:
         self.files = files
         self._by_id = {key.config.id: key for file in reversed(files) for key in file.keys}
 
-    def _use_files(self, files: list[KeyFile]) -> None:
+    def _commit(self, files: list[KeyFile]) -> None:
         self._take(files)
         if not self._is_quiet:
             self._log.info("{key} = {path}: keys reloaded", key=KEY, path=str(self._path))

@@ -133,7 +133,7 @@ class TlsTerminators:
             keys = self.ech_of(listener, may_lack=in_use is not None)
             if keys is not None:
                 if keys in known:
-                    keys.look_again()
+                    keys.look_now()
                 prepared.kept += filter(None, [keys.trouble])
                 prepared.current_ech.add(listener.ech_keys)
 
@@ -161,7 +161,7 @@ class TlsTerminators:
             for certificate in made.store.shown()
         ]
 
-    def look_again(self) -> Deferred[None]:
+    def look_at_acme(self) -> Deferred[None]:
         """Read the certificates by ACME again, since some are new."""
         return Deferred.fromCoroutine(self.look_at_all(is_acme=True))
 

@@ -20,7 +20,7 @@ class Database:
 
     async def fetch_changes(self) -> Any:
         try:
-            content = await self._watched.look(self._read)
+            content = await self._watched.read_in_thread(self._read)
         except OSError as error:  # it is being exchanged, or it is missed when it is read
             self.problem = f"cannot read it: {error.strerror}"
             return None

@@ -121,7 +121,7 @@ class SocketConnector:
             MEMORY.report_shortage()
             self._end(OUT_OF_MEMORY)
 
-    def take_over(self, connecting: socket.socket, timeout: float) -> None:
+    def adopt(self, connecting: socket.socket, timeout: float) -> None:
         """Wait for a socket whose connection another owner has begun to make."""
         self._socket = connecting
         self._wait(errno.EINPROGRESS, timeout)

@@ -45,7 +45,7 @@ class ListenQueues:
         self._lost: dict[str, deque[tuple[float, int]]] = {}
         self._since: dict[str, float] = {}
 
-    def look(self, sockets: Mapping[str, socket.socket]) -> None:
+    def observe(self, sockets: Mapping[str, socket.socket]) -> None:
         """Compare the counts with those of the last look; called each second."""
         before, self._total = self._total, _listen_overflows()
         now, drops = self._now(), dict(_drops(sockets))

@@ -206,7 +206,7 @@ class Opener:
                 break
             except TimeoutError:
                 activity = activity_of(self._pid) if self._pid else None
-                silence.look(activity, has_turned=False)
+                silence.observe(activity, has_turned=False)
                 is_working = activity is not None and silence.waited < self._limit
                 if time.monotonic() >= until and (not is_working or silence.why(at_work=True)):
                     raise

@@ -73,10 +73,10 @@ class Privilege:
         self._stores = stores
         self._folder = Path.cwd()
         self._is_shared = False
-        self._problems: Sequence[str] = ()
+        self._troubles: Sequence[str] = ()
         self.opener: Opener | None = None
 
-    def take(self, connection: socket.socket) -> None:
+    def adopt(self, connection: socket.socket) -> None:
         opener = Opener(connection)
         opener.watch_helper()
         self._use(opener)
@@ -95,7 +95,7 @@ class Privilege:
         with connection:
             yield {KEY: connection}
 
-    def keep(self, rules: Rules) -> None:
+    def open(self, rules: Rules) -> None:
         """Use the helper that was started early, or start one if it is needed; see `start_helper`."""
         global _helper
         if self.opener is None:
@@ -114,26 +114,26 @@ class Privilege:
                 python=sys.executable,
             )
 
-    def problems(self) -> Sequence[str]:
-        """Return what is wrong if the helper has ended; it is logged the first time."""
-        if not self._problems and self.opener is not None and self.opener.has_ended():
+    def has_lost_helper(self) -> bool:
+        """Return whether the helper has ended, which is logged the first time."""
+        if not self._troubles and self.opener is not None and self.opener.has_ended():
             why = (
                 f"{HELPER_ENDED}: restart the service; until then no reload or upgrade is possible, "
                 "and the service stops when it cannot replace a worker that ends"
             )
             self._log.error("{why}", why=why)
-            self._problems = [why]
-        return self._problems
+            self._troubles = [why]
+        return bool(self._troubles)
 
     def look(self) -> None:
         """Called each second: notice whether the helper has ended, or is halted."""
-        if not self.problems() and self.opener is not None:
+        if not self.has_lost_helper() and self.opener is not None:
             self.opener.look()
 
     def troubles(self) -> Sequence[str]:
         """Return what is wrong with the helper, for the operator."""
-        if self._problems or self.opener is None or not (pid := self.opener.halted()):
-            return self._problems
+        if self._troubles or self.opener is None or not (pid := self.opener.halted()):
+            return self._troubles
         return [
             f"the helper that opens files is halted: continue it (kill -CONT {pid}), or restart the service"
         ]

@@ -83,7 +83,7 @@ class Notifier:
         for key in useless:
             self._send("FDSTOREREMOVE=1", f"FDNAME={_name(key)}")
 
-    def keep(self, sockets: Mapping[str, socket.socket]) -> None:
+    def store(self, sockets: Mapping[str, socket.socket]) -> None:
         """Store exactly these sockets with systemd, except those that it has opened itself."""
         if not self._address:
             return

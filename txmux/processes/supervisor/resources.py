@@ -34,13 +34,15 @@ class Resources:
     notifier: Notifier
     pidfile: PidFile | None
 
-    def take(self, opened: Mapping[str, socket.socket], files: Mapping[str, Sequence[int]]) -> None:
+    def adopt(
+        self, opened: Mapping[str, socket.socket], files: Mapping[str, Sequence[int]]
+    ) -> None:
         """Adopt the sockets of another process, or those that systemd has stored, and which files they have, by their keys."""
         for key, listening in opened.items():
             device, inode = files.get(key, (0, 0))
             file = (device, inode) if inode else None
             if key == KEY:
-                self.privilege.take(listening)
+                self.privilege.adopt(listening)
             elif key.startswith(PREFIX):
                 self.endpoints.adopt(key, listening, file)
             else:
@@ -57,7 +59,7 @@ class Resources:
             yield {**self._listening(), **helper}
 
     def store(self) -> None:
-        self.notifier.keep(self._listening())
+        self.notifier.store(self._listening())
 
     def files(self) -> dict[str, FileId]:
         """Return which files UNIX sockets have, for `take`."""

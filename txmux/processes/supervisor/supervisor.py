@@ -172,7 +172,7 @@ class Supervisor:
             self._status,
             self._missing,
             upstreams,
-            problems=resources.privilege.troubles,
+            troubles=resources.privilege.troubles,
             observed=self._observer.observed,
             condition=lambda: pool.condition(
                 is_changing=bool(self._catching_up) or not self.transfers.accepting
@@ -347,7 +347,7 @@ class Supervisor:
         return None
 
     def lacks_helper(self) -> bool:
-        return bool(self._privilege.problems())
+        return self._privilege.has_lost_helper()
 
     def is_served(self) -> bool:
         return self.pool.is_served()
@@ -463,7 +463,7 @@ class Supervisor:
         do("look at the helper", self._privilege.look)
         do(
             "look at the queues of listeners",
-            lambda: self.state.queues.look(self._sockets.sockets()),
+            lambda: self.state.queues.observe(self._sockets.sockets()),
         )
         do("see which processes count for limits", self.limits.collect)
         do("count what other processes have of servers", self.servers_elsewhere.share)

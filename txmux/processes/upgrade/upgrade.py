@@ -78,7 +78,7 @@ class Successor(ProcessProtocol):
         command: The program and its arguments; those of this process by default.
 
     Attributes:
-        counting: The descriptors and fields of its counters, for `Counters.take_over`.
+        counting: The descriptors and fields of its counters, for `Counters.adopt`.
         limits: What is where in the memory of the limits, for `SharedLimits.follow`; empty if it is as before.
         leaves: Whether it has announced its exit, since it was stopped, or replaced in turn.
         takers: How many of its workers take connections.
@@ -158,7 +158,7 @@ class Successor(ProcessProtocol):
 
         def look() -> None:
             nonlocal hangs
-            silence.look(activity_of_family(self.pid), has_turned=False)
+            silence.observe(activity_of_family(self.pid), has_turned=False)
             hangs = silence.why(at_work=True, most_silent=most_silent)
             if hangs:
                 asking.cancel()
@@ -315,7 +315,7 @@ class Upgrade:
             # Before the commit: afterwards this process may end at any moment, and the workers continue without it.
             self._hand_over()
             # A change that is made from now on would be missing in the state.
-            self._endpoints.hold()
+            self._endpoints.hold_requests()
             last_state = await state(again=True)  # while workers still accept, since it takes long
             await self._transfers.pause()
             self._hand_over()  # workers that have become ready since may have clients, too

@@ -107,14 +107,14 @@ class Upgrades:
             stored, useless = predecessor.sockets, list[str]()
         else:
             stored, own, useless = sockets_from_systemd(self._reactor, os.environ)
-            self._resources.take(own, {})
+            self._resources.adopt(own, {})
             self._resources.sockets.passed = own.keys()
         if predecessor is not None:
             # An older version does not report which of them systemd has, too.
             all_are = stored if "LISTEN_FDS" in os.environ else ()
             self._resources.sockets.passed = self.state.get("passed", all_are)
         self._resources.notifier.taken(stored, useless)
-        self._resources.take(stored, self.state.get("files", {}))
+        self._resources.adopt(stored, self.state.get("files", {}))
 
     def take_limits(self) -> tuple[int, Mapping[str, Any]] | None:
         return None if self._predecessor is None else self._predecessor.take_limits()
@@ -186,7 +186,7 @@ class Upgrades:
 
     def _count_on(self, predecessor: Predecessor, supervisor: Supervisor, **lent: Any) -> None:
         """Take counters over, and lend those of this process while the other one still serves, since it takes a while."""
-        self._resources.counters.take_over(**lent)
+        self._resources.counters.adopt(**lent)
         predecessor.count_back(self._resources.counters, supervisor.limits)
 
     def _leave_out(self) -> list[str]:
@@ -420,7 +420,7 @@ class Upgrades:
         if successor.counting is not None:
             descriptors, fields = successor.counting
             try:
-                self._resources.counters.take_over(descriptors, **fields)
+                self._resources.counters.adopt(descriptors, **fields)
             except (MuxError, OSError) as problem:  # descriptors may have run out
                 _log.error("the numbers of the new process are lost: {why}", why=problem)
 

@@ -113,7 +113,7 @@ class WorkerProcess:
             layout.places.pop(key, None)
         layout.places.update(places)
         layout.cells = cells
-        self._counters.use()
+        self._counters.remap()
 
     async def _start(self, descriptors: Sequence[int], **fields: Any) -> bool:
         del self.channel.handlers[messages.START]
@@ -143,7 +143,7 @@ class WorkerProcess:
                 messages.SERVERS: serving.upstreams.as_json,
                 messages.RECALL: serving.restore,
                 messages.CHALLENGES: serving.answer_challenges,
-                messages.CERTIFICATES: serving.terminators.look_again,
+                messages.CERTIFICATES: serving.terminators.look_at_acme,
                 messages.CERTIFICATES_SHOWN: serving.terminators.shown,
                 messages.EXPECT: serving.upstreams.known.expect,
                 messages.PREPARE: partial(self._prepare, serving),
@@ -253,7 +253,7 @@ class WorkerProcess:
             opened = sockets_of(descriptors)
             undo.callback(close, opened)
             # First, since the next changes are those from this layout on.
-            self._limits.use_changes(**limits)
+            self._limits.remap_changed(**limits)
             attempt = self._attempt = object()
             # One that was given up, since it took long, still has its steps to take.
             await self._preparing.acquire()

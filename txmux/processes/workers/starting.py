@@ -300,7 +300,7 @@ class _Connection(FileDescriptor):
         socket.send_fds(self._child.connection, [packet], descriptors)
 
     def look(self) -> None:
-        self._silence.look(activity_of(self._child.pid), has_turned=self._has_answered)
+        self._silence.observe(activity_of(self._child.pid), has_turned=self._has_answered)
         self._has_answered = False
         # Until it has answered what was sent after the request to import, it may import.
         if why := self._silence.why(at_work=self._pongs <= self._imports_after):

@@ -383,7 +383,7 @@ class Worker:
         self._turns, self._has_answered = turns, False
         self._looks_with_turn += has_turned
         is_cut_off = not channel.is_open
-        self._silence.look(activity_of(self.pid), has_turned=has_turned, is_cut_off=is_cut_off)
+        self._silence.observe(activity_of(self.pid), has_turned=has_turned, is_cut_off=is_cut_off)
         if self.is_silent:
             for asking in self._until_silent:
                 asking.cancel()

@@ -108,7 +108,7 @@ class Counters:
     def _grow(self, column: ProcessCounters) -> None:
         assert column.descriptor is not None  # noqa: S101 - each of these has one
         grow(column.descriptor, self.layout.size)
-        column.use()
+        column.remap()
 
     def column(self, number: int) -> ProcessCounters:
         """Return the column of a process."""
@@ -206,7 +206,7 @@ class Counters:
         columns, past = [*self._columns.values()], [*self._past]
         return [CountingProgram(self._both_ends()[0], columns, os.getpid(), past), *self._others]
 
-    def take_over(
+    def adopt(
         self,
         descriptors: Sequence[int],
         layouts: Sequence[dict[str, Any]],
@@ -292,7 +292,7 @@ class CountingProgram:
             return False
 
     def lent(self) -> tuple[dict[str, Any], list[int]]:
-        """Return the arguments of `Counters.take_over` in another program, as values of JSON, and the descriptors that go with them.
+        """Return the arguments of `Counters.adopt` in another program, as values of JSON, and the descriptors that go with them.
 
         Both programs map the same memory then, so that one sees what still happens here.
         """

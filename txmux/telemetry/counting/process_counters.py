@@ -106,12 +106,12 @@ class ProcessCounters:
         self.descriptor = descriptor
         self._own: dict[str, memoryview[int]] = {}
         self._cells = memoryview(b"").cast("Q")
-        self.use()
+        self.remap()
         if descriptor is not None:
             weakref.finalize(self, os.close, descriptor)
         self.process = groups.ProcessCounts(self.block(groups.PROCESS.key()))
 
-    def use(self) -> None:
+    def remap(self) -> None:
         """Map the file again after the layout and the file have grown. Blocks in use stay in the same memory."""
         if self.descriptor is not None and len(self._cells) < self.layout.cells:
             self._cells = mapped(self.descriptor, self.layout.size).cast("Q")
