@@ -11,11 +11,17 @@ from typing import Literal, TypedDict, cast
 
 from txmux.client.configuration import CompiledRoute, Configuration, RuleLayer
 from txmux.client.session import ClientSession
-from txmux.detection.explain import ExcludingKey, excluded_by, explain, explain_in_steps
+from txmux.detection.explain import (
+    ExcludingKey,
+    RouteAnswer,
+    excluded_by,
+    explain,
+    explain_in_steps,
+)
 from txmux.interfaces import Transport
 from txmux.net.turns import Turns
 from txmux.rules.model import Rules
-from txmux.rules.tracing import Trace, TracedSample, as_json, seen_by, trace_json
+from txmux.rules.tracing import Trace, TracedSample, as_json, route_json, seen_by, trace_json
 from txmux.telemetry.documents import ConnectionDocument
 
 # fmt: off
@@ -182,17 +188,6 @@ def _answer(
         says = "match"
     elif is_asked and excluded is None:
         says = "unknown" if route.dry_run else "no"
-    return {
-        "route": route.name,
-        "says": says,
-        "at": None,
-        "needs_up_to": None,
-        "error": None,
-        "excluded_by": excluded,
-        "dry_run": route.dry_run,
-        "lines": [
-            {"match": line.text, "says": None, "at": None, "needs_up_to": None, "error": None}
-            for line in route.alternatives
-        ],
-        "inside": inside,
-    }
+    row = route_json(RouteAnswer(route, excluded))
+    lines = [{**line, "says": None} for line in row["lines"]]  # which is not known
+    return cast("InnerAnswer", {**row, "says": says, "lines": lines, "inside": inside})

@@ -20,7 +20,6 @@ from txmux.rules.model import (
     Listener,
     Outcome,
     Refusal,
-    Route,
     Silence,
 )
 from txmux.transport import is_address
@@ -204,7 +203,7 @@ def trace_json(sample: TracedSample, trace: Trace) -> dict[str, Any]:
         "listener": trace.listener.name,
         "from": _text(sample.client),
         "time": datetime.fromtimestamp(sample.now).astimezone().isoformat(timespec="seconds"),
-        "routes": [_route_json(answer) for answer in trace.found.routes],
+        "routes": [*map(route_json, trace.found.routes)],
         "decision": None if at is None else traced.as_json(at),
         "at_deadline": traced.as_json(None) if at is None else None,
         "facts": facts,
@@ -212,7 +211,7 @@ def trace_json(sample: TracedSample, trace: Trace) -> dict[str, Any]:
     }
 
 
-def _route_json(found: RouteAnswer[Route]) -> dict[str, Any]:
+def route_json(found: RouteAnswer[Any]) -> dict[str, Any]:
     answered = itertools.zip_longest(found.route.alternatives, found.lines)
     return {
         "route": found.route.name,

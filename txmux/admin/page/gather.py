@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 
 from txmux.admin.page.map import health_of
 from txmux.admin.page.query import PageQuery
-from txmux.admin.page.routes import RouteTraffic, shown_routes, used_routes, uses
+from txmux.admin.page.routes import RouteTraffic, shown_routes, uses
 from txmux.admin.page.tables import MOST_ROWS, are_long, files_in_steps, map_servers
 from txmux.admin.page.view import PageExplanation, PageSnapshot
 from txmux.control.broadcast import Listing, concurrently
@@ -53,7 +53,7 @@ async def gather(control: Control, query: PageQuery, *, is_update: bool = False)
     backends = await control.backends(counts, reports.addresses)
     status = await control.status(reports, backends)
     turns = Turns()
-    used = await turns.run(used_routes(index, counts.routes))
+    used = [its for its in await turns.collect(counts.routes.used()) if its.route in index.places]
     traffic = await turns.run(
         _traffic.setdefault(control, RouteTraffic(control.started)).now(now, used)
     )

@@ -15,7 +15,6 @@ from txmux.admin.page.query import PageQuery
 from txmux.control.rules_index import RulesIndex
 from txmux.rules.model import Route
 from txmux.telemetry.counting.counter_groups import RouteTotals
-from txmux.telemetry.counting.snapshot import RoutesCounted
 from txmux.telemetry.presentation import Health
 
 _SAMPLES_APART = 2.0  # seconds between two samples
@@ -61,18 +60,6 @@ class RouteTraffic:
         if not self._samples or self._samples[-1][0] <= time - _SAMPLES_APART:
             self._samples.append((time, moved))
         return rates
-
-
-def used_routes(
-    index: RulesIndex, routes: RoutesCounted
-) -> Generator[None, None, list[RouteTotals]]:
-    """Return the routes of the rules that have had a client."""
-    used = []
-    for totals in routes.used():
-        if totals.route in index.places:
-            used.append(totals)
-        yield
-    return used
 
 
 def uses(
