@@ -163,6 +163,6 @@ class LateWorkersTest(WorkersCase):
         while worker.is_late:
             await deferLater(reactor, 0.01)
         answers = await control.addresses()
-        states = [(number, row["state"]) for number, rows in answers.answers for row in rows]
+        states = [(number, row["state"]) for number, rows in answers for row in rows]
         self.assertEqual(sorted(states), [(1, "drain"), (2, "drain")])
         await self.listed(0)

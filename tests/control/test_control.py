@@ -273,7 +273,7 @@ class WorkersTest(WorkersCase):
             self.assertEqual({row["state"] for row in backend["servers"]}, {shown})
             self.assertEqual(backend["servers"][1]["weight"], 8)
             answers = await control.addresses()
-            told = {(n, row["state"]) for n, rows in answers.answers for row in rows}
+            told = {(n, row["state"]) for n, rows in answers for row in rows}
             self.assertEqual({state for _, state in told}, {shown})
             self.assertEqual({number for number, _ in told}, {1, 2})
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, Literal, Protocol, TypeVar, cast
 
-import attrs
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.python.failure import Failure
 
@@ -47,25 +46,16 @@ class WorkerLink(Protocol):
         """
 
 
-@attrs.frozen
-class Answers:
-    """The answers of the workers.
-
-    Attributes:
-        answers: The number of each worker, from 1, and its answer.
-        missing: A line for each worker without an answer, with the reason.
-    """
-
-    answers: Sequence[tuple[int, Any]]
-    missing: Sequence[str] = ()
-
-
 class Listing(list[_Row]):
     """Rows of the workers that have answered; `missing` has a line for each of the others, with the reason."""
 
     def __init__(self, rows: Iterable[_Row] = (), missing: Sequence[str] = ()) -> None:
         super().__init__(rows)
         self.missing = missing
+
+
+Answers = Listing[tuple[int, Any]]
+"""The number of each worker that has answered, from 1, and its answer."""
 
 
 async def concurrently(*coroutines: Coroutine[Any, Any, Any]) -> list[Any]:
@@ -162,7 +152,7 @@ async def connections_of(
 
 
 def rows_of_workers(answers: Answers) -> list[ConnectionDocument]:
-    rows = [{**row, "worker": worker} for worker, rows in answers.answers for row in rows]
+    rows = [{**row, "worker": worker} for worker, rows in answers for row in rows]
     return cast("list[ConnectionDocument]", rows)
 
 

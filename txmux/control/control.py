@@ -212,7 +212,7 @@ class Control:
         missing, states, served, gauges = await concurrently(
             self.missing(), self._states(), self._served(), self._gauges()
         )
-        up = await Turns().run(building.weights_up(states.answers))
+        up = await Turns().run(building.weights_up(states))
         gauges, addresses = attrs.evolve(gauges, up=up), self._with_observed(states)
         return WorkerReports(missing, addresses, served, gauges, condition)
 
@@ -362,7 +362,7 @@ class Control:
     async def _gauges(self) -> Gauges:
         answers = await self._ask(COUNT, gauges=True)
         own = {"lost_lines": LOST_LINES.report()}
-        gauges = Gauges.of([own, *(answer for _, answer in answers.answers)])
+        gauges = Gauges.of([own, *(answer for _, answer in answers)])
         self._lost_before = {
             log: count
             for log, count in self._lost_before.items()
@@ -370,7 +370,7 @@ class Control:
         }
         lost = Counter(self._lost_before)
         self._lost_lines_log.record(
-            ((number, answer.get("lost_in_all", {})) for number, answer in answers.answers),
+            ((number, answer.get("lost_in_all", {})) for number, answer in answers),
             {log.partition(": ")[0] for log in gauges.lost_lines},
         )
         lost.update(gauges.lost_lines)  # and not '+', which drops logs that have lost nothing yet
@@ -411,16 +411,14 @@ class Control:
 
     async def _clear_unused(self) -> None:
         answers = await self._ask(COUNT, gauges=True)
-        versions = {
-            version for _, answer in answers.answers for version in answer.get("generations", ())
-        }
+        versions = {version for _, answer in answers for version in answer.get("generations", ())}
         if versions and not answers.missing:
             self.counters.forget(versions)
 
     async def sample(self) -> None:
         """Record the counters for the rates in `status` and the history; called every few seconds."""
         answers = await self._ask(COUNT)
-        self._source_log.record(Gauges.of(answer for _, answer in answers.answers).outside)
+        self._source_log.record(Gauges.of(answer for _, answer in answers).outside)
         self.rates.record(*self._totals())
         self.rates.record_servers(server_samples(self.counters))
         self._refused.record(listener.name for listener in self.rules.listeners)
@@ -436,7 +434,7 @@ class Control:
         """List the certificates that clients are shown: those that come by ACME, and those of files."""
         answers = await self._ask(messages.CERTIFICATES_SHOWN)
         renewed = () if self._renewed is None else self._renewed.rows()
-        shown = [row for _, rows in answers.answers for row in rows]
+        shown = [row for _, rows in answers for row in rows]
         return Listing(building.certificates_document(self.rules, renewed, shown), answers.missing)
 
     async def renew(self, name: str) -> Report:
@@ -473,7 +471,7 @@ class Control:
     async def clients(self, limit: int = 100) -> Listing[documents.ClientDocument]:
         """List the sources with the most connections."""
         answers = await self._ask(messages.CLIENTS, seconds=_LISTING)
-        rows = clients_document((rows for _, rows in answers.answers), limit)
+        rows = clients_document((rows for _, rows in answers), limit)
         return Listing(rows, answers.missing)
 
     async def connection(self, identity: str) -> Listing[ExplainedConnectionDocument]:
@@ -482,7 +480,7 @@ class Control:
             self._ask(messages.CONNECTIONS, filters={}, limit=1, id=identity),
             self._ask(messages.EXPLAIN_CONNECTION, id=identity),
         )
-        explanation = next((answer for _, answer in explained.answers if answer is not None), None)
+        explanation = next((answer for _, answer in explained if answer is not None), None)
         rows: list[ExplainedConnectionDocument] = [
             {**row, "explanation": explanation} for row in rows_of_workers(answers)
         ]
@@ -502,7 +500,7 @@ class Control:
         answers = await self._change(
             messages.CLOSE, seconds=_ENDING, filters=filters.words(), id=identity
         )
-        return sum(count for _, count in answers.answers), answers.missing
+        return sum(count for _, count in answers), answers.missing
 
     # Routes and backends.
 
@@ -528,8 +526,8 @@ class Control:
         return await self._ask(messages.ADDRESSES, backends=sorted(of))
 
     def _with_observed(self, states: Answers) -> Answers:
-        rows = building.with_observed(states.answers, self.observed())
-        return attrs.evolve(states, answers=rows)
+        rows = building.with_observed(states, self.observed())
+        return Listing(rows, states.missing)
 
     def observed(self) -> Mapping[ServerKey, ObservedServer]:
         """Return the servers that are failing or silent."""
@@ -555,7 +553,7 @@ class Control:
             return []
         if self.state is not None:
             checked = await turns.collect(building.address_states(self.state.upstreams, of))
-        states: list[tuple[int | None, Any]] = [*answers.answers]
+        states: list[tuple[int | None, Any]] = [*answers]
         if not states:  # this process's own are the next best
             states.append((None, checked))
         steps = building.backends_document(
@@ -654,7 +652,7 @@ class Control:
         )
         every = await concurrently(*asked)
         late += dict.fromkeys(line for answers in every for line in answers.missing)
-        count = sum(count for answers in every for _, count in answers.answers)
+        count = sum(count for answers in every for _, count in answers)
         return f"{plural(count, 'connection')} ended"
 
     async def _caveat(self, backend: str, servers: Sequence[str], state: ServerState) -> str:

@@ -306,7 +306,7 @@ class Supervisor:
         workers = [worker for worker in self.pool.all() if worker.ready]
         reports = await broadcast(workers, messages.SERVERS)
         now = time.monotonic()
-        servers = merged([*(servers for _, servers in reports.answers), self._servers()])
+        servers = merged([*(servers for _, servers in reports), self._servers()])
         sources = self.limits.sources(self._reactor.seconds)
         overrides = Overrides.read(self.state.overrides).as_json(now)
         state = build_state(servers, sources, overrides, self.state.lists.contents)

@@ -53,7 +53,7 @@ class WorkerTransfers:
         # Hanging workers are found first, while all accept, so that no client waits for one.
         ready = [worker for worker in self._pool.all() if worker.ready]
         pongs = await broadcast(ready, messages.PING, seconds=_PROMPT)
-        answered = dict(pongs.answers)
+        answered = dict(pongs)
         self.able = [worker for worker in ready if worker.number + 1 in answered]
         await self._pool.flows_moved(self.able)
         self.accepting = False
@@ -68,8 +68,8 @@ class WorkerTransfers:
         """Report how many connections an upgrade would move now, and how many would stay, by the reason."""
         ready = [worker for worker in self._pool.all() if worker.ready]
         answers = await broadcast(ready, messages.WOULD_STAY, seconds=_COUNTING, if_late="skip")
-        moves = sum(counts["moves"] for _, counts in answers.answers)
-        stays = total(counts["stays"] for _, counts in answers.answers)
+        moves = sum(counts["moves"] for _, counts in answers)
+        stays = total(counts["stays"] for _, counts in answers)
         text, until = staying(stays, drain_timeout)
         details = {"moves": moves, "stays": stays, "until": until, "incomplete": [*answers.missing]}
         changes = f"connections that an upgrade would hand over: {moves}{text}"

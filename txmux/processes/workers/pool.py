@@ -381,7 +381,7 @@ class WorkerPool:
         if not self.is_served():
             return [NONE_SERVES]
         answers = await broadcast(self.workers, messages.MISSING, if_late="skip")
-        reports: list[list[str]] = [lines for _, lines in answers.answers]
+        reports: list[list[str]] = [lines for _, lines in answers]
         if not reports:
             return [NONE_ANSWERS]
         # By section, since workers may have different reasons.
@@ -404,7 +404,7 @@ class WorkerPool:
         }
         ready = [worker for worker in workers if worker.ready]
         reports = await broadcast(ready, messages.STATUS, if_late="skip")
-        answers.update(reports.answers)
+        answers.update(reports)
         for worker in ready:
             worker.report_answered(answered=worker.number + 1 in answers)
         rows: list[dict[str, Any]] = [
