@@ -13,9 +13,9 @@ from twisted.logger import capturedLogs, eventAsText
 from tests.service.damaged_files import DamagedFilesCase
 from tests.support.named_files import FILES
 from tests.support.peers import PeerFactory, connect, listen, reactor
-from txmux.control import lost_lines
 from txmux.processes.workers import worker
 from txmux.rules.reading.sections import TABLES
+from txmux.telemetry import lines
 
 _KINDS = "gone", "unreadable", "folder", "garbage"
 _MADE_AGAIN = {
@@ -85,7 +85,7 @@ class ReplacedTest(DamagedFilesCase):
 
     async def test_log_whose_folder_is_gone(self) -> None:
         """Lines are counted until it can be opened, and then it is said how many were lost in all."""
-        self.patch(lost_lines, "_SETTLED", 0.0)
+        self.patch(lines, "_SETTLED", 0.0)
         await self.start()
         shutil.rmtree(self.folder / "logs")
         log = f"access log {self.folder}/logs/access.log"

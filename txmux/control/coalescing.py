@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from time import process_time
 from typing import Any, Generic, TypeVar
 
+import attrs
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
@@ -15,6 +16,7 @@ _REST = 3
 _LONGEST_REST = 2.0  # seconds
 
 
+@attrs.define(eq=False)
 class Coalescer(Generic[_T]):
     """Does one run at a time. Requests that come during a run share the next one, so no result is older than its request.
 
@@ -22,19 +24,13 @@ class Coalescer(Generic[_T]):
     waiting for others is not counted.
     """
 
-    def __init__(
-        self,
-        run: Callable[[], Awaitable[_T]],
-        clock: Any = None,
-        spent: Callable[[], float] = process_time,
-    ) -> None:
-        self._run = run
-        self._clock = clock
-        self._spent = spent
-        self._not_before = 0.0
-        self._is_busy = False
-        self._waiting: list[Deferred[_T]] = []
-        self._idle: list[Deferred[None]] = []
+    _run: Callable[[], Awaitable[_T]]
+    _clock: Any = None
+    _spent: Callable[[], float] = process_time
+    _not_before: float = attrs.field(default=0.0, init=False)
+    _is_busy: bool = attrs.field(default=False, init=False)
+    _waiting: list[Deferred[_T]] = attrs.field(factory=list, init=False)
+    _idle: list[Deferred[None]] = attrs.field(factory=list, init=False)
 
     def request(self) -> Deferred[_T]:
         """Return the result of a run that starts after this call."""

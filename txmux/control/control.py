@@ -37,7 +37,6 @@ from txmux.control.events import Hub
 from txmux.control.explaining import ExplainedConnectionDocument, ExplanationDocument, explain_bytes
 from txmux.control.filters import EVERY, Filters, Page
 from txmux.control.gauges import COUNT, Gauges, ServiceCounts, WorkerReports, own_gauges
-from txmux.control.lost_lines import LostLinesLog
 from txmux.control.overrides import Overrides, ServerState, ServiceState, WorkersCondition
 from txmux.control.rates import Rates
 from txmux.control.report import Report, UnknownError
@@ -57,7 +56,7 @@ from txmux.telemetry.counting.counter_groups import ServerTotals
 from txmux.telemetry.counting.counters import OWN, Counters, keys_needed
 from txmux.telemetry.counting.snapshot import counts_in_steps, server_samples, totals, unrouted
 from txmux.telemetry.formatting import duration, plural
-from txmux.telemetry.lines import LOST_LINES
+from txmux.telemetry.lines import LOST_LINES, LostLinesLog
 from txmux.telemetry.sources import Source, SourceLog, worst
 from txmux.telemetry.steps import RecurringSteps
 from txmux.transport import IPAddress

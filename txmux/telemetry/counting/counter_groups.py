@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import get_args
 
 from txmux.telemetry.counting.counter_rows import (
@@ -255,6 +255,15 @@ class _CountedCells:
         self.cells = cells
 
 
+def _counting(at: int) -> Callable[[_CountedCells], None]:
+    """Return a method that counts one more in a cell."""
+
+    def count(counts: _CountedCells) -> None:
+        counts.cells[at] += 1
+
+    return count
+
+
 class RouteCounts(_CountedCells):
     """Counts the connections of a listener that a route has taken, or that none has."""
 
@@ -265,12 +274,9 @@ class RouteCounts(_CountedCells):
         cells[_MATCHES] += 1
         cells[_LAST] = int(record.time * 1000)
 
-    def would_have_matched(self) -> None:
-        self.cells[_DRY] += 1
-
-    def left(self) -> None:
-        """The connection went on to an inner route, or to another process."""
-        self.cells[_LEFT] += 1
+    would_have_matched = _counting(_DRY)
+    left = _counting(_LEFT)
+    """The connection went on to an inner route, or to another process."""
 
 
 class ListenerCounts(_CountedCells):
@@ -282,8 +288,7 @@ class ListenerCounts(_CountedCells):
         super().__init__(cells)
         self.unrouted = unrouted
 
-    def accepted(self) -> None:
-        self.cells[_ACCEPTED] += 1
+    accepted = _counting(_ACCEPTED)
 
     def refused(self, limit: LimitName) -> None:
         self.cells[_REFUSED[limit]] += 1
@@ -364,12 +369,10 @@ class BackendCounts(_CountedCells):
         if milliseconds > 0.0:
             cells[_CONNECT] += int(milliseconds * 1000)
 
-    def held(self) -> None:
-        """A client begins to wait for a server."""
-        self.cells[_HELD] += 1
+    held = _counting(_HELD)
+    """A client begins to wait for a server."""
 
-    def released(self) -> None:
-        self.cells[_NO_LONGER_HELD] += 1
+    released = _counting(_NO_LONGER_HELD)
 
 
 class ServerCounts(_CountedCells):
@@ -377,14 +380,9 @@ class ServerCounts(_CountedCells):
 
     __slots__ = ()
 
-    def connected(self) -> None:
-        self.cells[_CONNECTED] += 1
-
-    def adopted(self) -> None:
-        self.cells[_SERVER_ADOPTED] += 1
-
-    def released(self) -> None:
-        self.cells[_RELEASED] += 1
+    connected = _counting(_CONNECTED)
+    adopted = _counting(_SERVER_ADOPTED)
+    released = _counting(_RELEASED)
 
     def failed(
         self, cause: ServerFailure, *, is_local: bool = False, source: int | None = None
@@ -423,9 +421,8 @@ class ServerCounts(_CountedCells):
             mine[_ANSWER_TIME] += waited
             cells[_FIRST_BYTE] += waited
 
-    def unanswered(self) -> None:
-        """A connection on which it was asked has ended without a byte from it, and not by its reset."""
-        self.cells[_UNANSWERED] += 1
+    unanswered = _counting(_UNANSWERED)
+    """A connection on which it was asked has ended without a byte from it, and not by its reset."""
 
     def relayed(self, bytes_in: int, bytes_out: int) -> None:
         if bytes_in > 0:
@@ -433,9 +430,8 @@ class ServerCounts(_CountedCells):
         if bytes_out > 0:
             self.cells[_SERVER_OUT] += bytes_out
 
-    def recovered(self) -> None:
-        """A check has succeeded after others that had failed, but had not taken it down."""
-        self.cells[_CHECKS_RECOVERED] += 1
+    recovered = _counting(_CHECKS_RECOVERED)
+    """A check has succeeded after others that had failed, but had not taken it down."""
 
     def checked(self, seconds: float, *, ok: bool = True) -> None:
         self.cells[_CHECKS_FAILED] += not ok
@@ -450,15 +446,13 @@ class ProcessCounts(_CountedCells):
     def spliced(self, count: int) -> None:
         self.cells[_SPLICED] += count
 
-    def restarted(self) -> None:
-        self.cells[_RESTARTS] += 1
+    restarted = _counting(_RESTARTS)
 
     def lost_lines(self, count: int) -> None:
         self.cells[_LOST_LINES] += count
 
-    def turned(self) -> None:
-        """The process's loop has turned; see `turns`."""
-        self.cells[_TURNS] += 1
+    turned = _counting(_TURNS)
+    """The process's loop has turned; see `turns`."""
 
     @property
     def turns(self) -> int:

@@ -6,7 +6,7 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, eventAsText
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.control.lost_lines import LostLinesLog
+from txmux.telemetry.lines import LostLinesLog
 
 
 class LostLinesTest(SynchronousTestCase):
