@@ -74,6 +74,19 @@ def oom_score_of(pid: int) -> int:
     return int(Path(f"/proc/{pid}/oom_score_adj").read_text())
 
 
+def await_oom_scores(pid: int, *expected: int) -> None:
+    """Wait until a supervisor, its starter and its workers have these. A worker has the starter's until it runs."""
+
+    def scores() -> list[int]:
+        found: list[int] = []
+        for one in (pid, starter_of(pid), *workers_of(pid)):
+            with suppress(FileNotFoundError, ProcessLookupError):  # ended
+                found.append(oom_score_of(one))
+        return found
+
+    eventually(lambda: scores() == [*expected], f"{pid} and its children have {expected}")
+
+
 @contextmanager
 def halted(pids: Collection[int]) -> Iterator[None]:
     """Stop processes for a while, so that the others accept all clients. Workers are replaced after ten seconds."""

@@ -1,6 +1,5 @@
 """Whom the kernel kills first when memory has run out."""
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -14,6 +13,7 @@ from tests.interop.children import PATIENCE, eventually
 from tests.processes.running import (
     RULES,
     WorkersTestCase,
+    await_oom_scores,
     customize,
     is_gone,
     named,
@@ -54,22 +54,10 @@ class ScoresTest(WorkersTestCase):
         self.addCleanup(running.stop)
         return running
 
-    def has_scores(self, pid: int, *expected: int) -> None:
-        """Wait until a supervisor, its starter and its workers have these. A worker has the starter's until it runs."""
-
-        def scores() -> list[int]:
-            found: list[int] = []
-            for one in (pid, starter_of(pid), *workers_of(pid)):
-                with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # ended
-                    found.append(oom_score_of(one))
-            return found
-
-        eventually(lambda: scores() == [*expected], f"{pid} and its children have {expected}")
-
     def test_workers_before_the_supervisor(self) -> None:
         """Whatever the service was started with; also those that a new starter forks."""
         running = self.start_raised()
-        self.has_scores(running.pid, 17, 167, 317, 317)
+        await_oom_scores(running.pid, 17, 167, 317, 317)
         old, [first, _] = starter_of(running.pid), workers_of(running.pid)
         os.kill(old, signal.SIGKILL)
         eventually(
@@ -81,7 +69,7 @@ class ScoresTest(WorkersTestCase):
             lambda: [len(workers_of(running.pid)), len(named(running.pid, "starter"))] == [1, 1],
             "the new starter has forked one",
         )
-        self.has_scores(running.pid, 17, 167, 317)
+        await_oom_scores(running.pid, 17, 167, 317)
 
     def test_upgrade(self) -> None:
         """The new process goes before the workers of the old one until it serves, and the same holds for the next one."""
@@ -102,7 +90,7 @@ class ScoresTest(WorkersTestCase):
             running.switched()
             eventually(lambda o=old: is_gone(o), "the old process has ended")  # type: ignore[misc]
             may_start.unlink()
-            self.has_scores(running.pid, 17, 167, 317, 317)
+            await_oom_scores(running.pid, 17, 167, 317, 317)
 
     def newcomers(self, pid: int) -> list[int]:
         return named(pid, "supervis")

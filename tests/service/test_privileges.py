@@ -18,6 +18,7 @@ from tests.admin.processes import get
 from tests.interop.children import PATIENCE, Child, eventually, leave_unmeasured, run
 from tests.interop.mux import Mux, Twist, twist_command
 from tests.processes.running import (
+    await_oom_scores,
     family_of,
     halted,
     is_gone,
@@ -261,8 +262,7 @@ class DroppingTests(SynchronousTestCase):
             usual = oom_score_of(os.getpid())
             os.kill(workers_of(mux.pid)[0], signal.SIGKILL)  # the next one is forked without root
             eventually(lambda: len(workers_of(mux.pid)) == 2, "there are two again")
-            first = [*map(oom_score_of, (*workers_of(mux.pid), starter_of(mux.pid)))]
-            self.assertEqual(first, [usual + 300, usual + 300, usual + 150])
+            await_oom_scores(mux.pid, usual, usual + 150, usual + 300, usual + 300)
             last = (mux.pid, *named(mux.pid, "helper"))
             self.assertEqual({*map(oom_score_of, last)}, {usual})
         mux.stop()
