@@ -1,6 +1,7 @@
 """Turning clients away with an answer in their own protocol."""
 
 from tests.support.mux import MuxTestCase, backend_at
+from tests.support.peers import reactor
 from tests.support.ports import free_port
 from txmux.rules.embedding import route
 from txmux.rules.model import Refusal
@@ -76,8 +77,23 @@ class HowTest(MuxTestCase):
         self.assertTrue(self.client.received.startswith(FORBIDDEN))
         self.assertFalse(self.client.was_reset())
 
-    async def test_endless_upload_is_closed(self) -> None:
+    async def test_endless_upload_is_read_no_further_until_it_is_closed(self) -> None:
+        """A reset would keep a client that still sends from reading the answer."""
         await self.rejected()
+        await self.accepted()
+        self.client.transport.pauseProducing()
+        connection = self.only()
+        while connection.transport in reactor.getReaders():
+            self.client.send(bytes(50_000))
+            await self.turn()
+        for _ in range(9):
+            self.client.send(bytes(50_000))
+            await self.turn()
+        self.assertIsNone(self.client.lost)
+        self.client.transport.resumeProducing()
+        await self.client.has_all()
+        self.assertTrue(self.client.received.startswith(FORBIDDEN))
+        self.time.advance(3)
         # Who has nothing more to send does not hear of a reset here.
         while self.client.lost is None:
             self.client.send(bytes(50_000))

@@ -69,7 +69,7 @@ class Rejecting(Stage):
     """Sends the client an answer, and closes the connection once the client has had time to read it.
 
     To close a socket with unread bytes in it is to send a reset, which destroys what the client has not read yet. So
-    what it still sends is read, until it closes its side, but neither for long nor without end.
+    what it still sends is read, until it closes its side, but neither for long nor without end: then it has to wait.
     """
 
     state: ClassVar[ConnectionState] = "rejecting"
@@ -127,7 +127,10 @@ class Rejecting(Stage):
     def on_data(self) -> None:
         client = self._client
         if client.record.bytes_in > self._most:
-            self._close()
+            if self._received is None and not self._closing:
+                client.transport.pauseProducing()
+            else:
+                self._close()
         elif self._received is not None and not self._closing:
             self._received = Peeked(client.received, self._received)
             self._answer()
