@@ -212,7 +212,15 @@ class Service:
         for pid in self._pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
+        # The last removes its files from the folder, which is removed next.
+        eventually(lambda: not any(map(_lives, self._pids)), "it has ended")
         self.child.end()
+
+
+def _lives(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] not in "XZ"
+    return False
 
 
 @contextlib.contextmanager
