@@ -3,7 +3,7 @@
     python -m tests.matchers.searching
 
 writes `txmux/detection/overlaps.py`, by which ``txmux check`` warns. It takes a minute or two: a test of `script/test --all`
-does a quarter of it and compares.
+does an eighth of it and compares.
 
 Matchers are only asked, so the search knows nothing of protocols. A sample of one and a sample of another are brought
 together byte by byte: each byte takes the other's value, or one of those at which fields end, the first byte any, where
@@ -16,7 +16,7 @@ at first, later bytes of samples and others that often matter. Then their sample
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -108,11 +108,16 @@ class Asked:
         self.first = getattr(predicate, "first_bytes", None) or frozenset(range(256))
         self._predicate = predicate
         self._transport = transport
+        self._about_short: dict[bytes, Verdict] = {}
         self._sized: dict[int, tuple[bytes, ...]] = {}
 
     def about(self, data: bytes) -> Verdict:
-        """Ask about the first bytes of a stream."""
-        return self._predicate(Peeked(data))
+        """Ask about the first bytes of a stream. All pairs ask about the shortest ones again."""
+        if len(data) > 2:
+            return self._predicate(Peeked(data))
+        if data not in self._about_short:
+            self._about_short[data] = self._predicate(Peeked(data))
+        return self._about_short[data]
 
     def takes(self, data: bytes) -> bool:
         """Tell whether it matches a stream, or a first datagram."""
@@ -202,13 +207,15 @@ def _following(one: Asked, other: Asked, data: bytes) -> Iterable[int]:
     return found
 
 
-def overlaps(kept: int = _KEPT, seeds: int = _SEEDS) -> dict[Pair, bytes]:
-    """Find the pairs of matchers for TCP that both match some stream, in the order of the reference."""
+def overlaps(
+    kept: int = _KEPT, seeds: int = _SEEDS, known: Collection[Pair] = ()
+) -> dict[Pair, bytes]:
+    """Find the pairs of matchers for TCP that both match some stream, in the order of the reference, but for those that are known."""
     asked = streams()
     found: dict[Pair, bytes] = {}
     for seed in range(-1, seeds):
         for one, other in _pairs(asked):
-            if (one, other) not in found:
+            if (one, other) not in found and (one, other) not in known:
                 pair = asked[one], asked[other]
                 data = shared_stream(*pair) if seed < 0 else overlap(*pair, kept, seed)
                 if data is not None:
