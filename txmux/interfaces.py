@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
 __all__ = [
-    "MOST_DATAGRAMS", "Converses", "Datagrams", "Exchange", "IProtocolMatcher", "IProvider", "Key",
-    "Learns", "Narrows", "Option", "Peeked", "Predicate", "ProvidedObject", "RulesWriter", "Transport",
-    "Verdict",
+    "MOST_DATAGRAMS", "Converses", "Datagrams", "Exchange", "IProtocolMatcher", "IProvider",
+    "Learns", "NameKey", "Narrows", "Option", "Peeked", "Predicate", "ProvidedObject", "RulesWriter",
+    "Transport", "Verdict",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -224,7 +224,7 @@ class Converses(Protocol):
 
 
 @attrs.frozen
-class Key:
+class NameKey:
     """The name that a predicate depends on, which picks one of thousands of routes in one look-up.
 
     A predicate with a key says ``NO`` to every stream whose name is neither in `exact` nor below one of `under`.
@@ -250,7 +250,7 @@ class Narrows(Protocol):
         ...
 
     @property
-    def key(self) -> Key | None:
+    def key(self) -> NameKey | None:
         """The name it depends on, if there is one."""
         ...
 

@@ -16,7 +16,7 @@ from txmux.net.tls.errors import TLSFileError
 class SlowFiles(WatchedFiles):
     """Files that take half a second to read, and are wrong while they begin so."""
 
-    _key = "files"
+    _rule = "files"
 
     def __init__(self, clock: Clock, path: Path) -> None:
         self._clock, self._path, self.readings = clock, path, 0
@@ -31,7 +31,7 @@ class SlowFiles(WatchedFiles):
         self.readings += 1
         self._clock.advance(0.5)
         if self._path.read_text().startswith("wrong"):
-            raise TLSFileError(self._key, "they are wrong")
+            raise TLSFileError(self._rule, "they are wrong")
         return lambda: None
 
 

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.detection.test_detector import Raises, name_of
 from txmux.detection.detector import Decision, Detector, is_limit_reached
 from txmux.detection.explain import explain
-from txmux.interfaces import MOST_DATAGRAMS, Datagrams, Key, Transport, Verdict
+from txmux.interfaces import MOST_DATAGRAMS, Datagrams, NameKey, Transport, Verdict
 from txmux.rules.embedding import route
 from txmux.rules.model import Alternative, Refusal, Route
 from txmux.rules.model.networks import Clients, NetworkSet
@@ -38,8 +38,8 @@ class Named:
     longest: int = 1
 
     @property
-    def key(self) -> Key:
-        return Key(_name, frozenset({self.name}))
+    def key(self) -> NameKey:
+        return NameKey(_name, frozenset({self.name}))
 
     def __call__(self, flow: Datagrams, /) -> Verdict:
         return Verdict.MATCH if _name(flow) == self.name else Verdict.NO

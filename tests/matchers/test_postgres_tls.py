@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.matchers.all_samples import MATCH, NEED_MORE, NO
 from tests.matchers.test_postgres import GSSENC_REQUEST, PSQL, SSL_REQUEST, cancel
 from tests.wire.hello_builder import alpn, client_hello, records, server_name, versions
-from txmux.interfaces import Exchange, Key, Peeked
+from txmux.interfaces import Exchange, NameKey, Peeked
 from txmux.matchers.postgres import postgres
 from txmux.testing import facts
 
@@ -88,7 +88,7 @@ class ExchangeTests(SynchronousTestCase):
 
     def test_key(self) -> None:
         """No name is one of the names by which routes are told apart."""
-        key: Key = getattr(postgres.predicate({"sni": "db.example.com,none"}), "key")  # noqa: B009
+        key: NameKey = getattr(postgres.predicate({"sni": "db.example.com,none"}), "key")  # noqa: B009
         self.assertEqual(key.exact, {"db.example.com", ""})
 
     def test_facts(self) -> None:

@@ -4,7 +4,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.matchers.all_samples import MATCH, NO
 from tests.wire.hello_builder import alpn, client_hello, extension, records, server_name, versions
-from txmux.interfaces import Key, Peeked
+from txmux.interfaces import NameKey, Peeked
 from txmux.matchers.tls import tls
 from txmux.testing import facts
 
@@ -64,8 +64,8 @@ KEYS = (
 
 
 class NoNameTests(SynchronousTestCase):
-    def key(self, sni: str) -> Key | None:
-        key: Key | None = getattr(tls.predicate({"sni": sni}), "key", None)
+    def key(self, sni: str) -> NameKey | None:
+        key: NameKey | None = getattr(tls.predicate({"sni": sni}), "key", None)
         return key
 
     def test_blank(self) -> None:

@@ -6,7 +6,15 @@ from typing import Any
 import attrs
 from zope.interface import implementer
 
-from txmux.interfaces import IProtocolMatcher, Key, Option, Peeked, Predicate, Transport, Verdict
+from txmux.interfaces import (
+    IProtocolMatcher,
+    NameKey,
+    Option,
+    Peeked,
+    Predicate,
+    Transport,
+    Verdict,
+)
 
 HELLO = b"HELLO\n"
 
@@ -44,5 +52,5 @@ def name_of(peeked: Peeked) -> str | None:
     return line[6:].decode("latin-1") if end else None
 
 
-KEY = Key(name_of, exact=frozenset({"alice"}), under=frozenset({"example.com"}))
+KEY = NameKey(name_of, exact=frozenset({"alice"}), under=frozenset({"example.com"}))
 OPTION = Option("word", "what is said", "HELLO")

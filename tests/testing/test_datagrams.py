@@ -6,7 +6,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.testing.matchers import Matcher
-from txmux.interfaces import Datagrams, Key, Option, Transport, Verdict
+from txmux.interfaces import Datagrams, NameKey, Option, Transport, Verdict
 from txmux.matchers.any import any as any_client
 from txmux.matchers.tls import tls
 from txmux.testing import check_datagrams, check_matcher, flow_decided
@@ -140,13 +140,13 @@ class CheckTests(SynchronousTestCase):
             first_bytes = frozenset(b"x")
 
         class Keyed(Greeting):
-            key = Key(lambda _: "bob", exact=frozenset({"alice"}))
+            key = NameKey(lambda _: "bob", exact=frozenset({"alice"}))
 
         class Changing(Greeting):
-            key = Key(lambda flow: str(len(flow.datagrams)), frozenset({"1", "2"}))
+            key = NameKey(lambda flow: str(len(flow.datagrams)), frozenset({"1", "2"}))
 
         class Failing(Greeting):
-            key = Key(lambda flow: flow.datagrams[4])
+            key = NameKey(lambda flow: flow.datagrams[4])
 
         class Facts(Greeting):
             def learnt(self, flow: Datagrams) -> dict[str, str]:

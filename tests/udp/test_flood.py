@@ -16,7 +16,7 @@ from tests.support.peers import reactor
 from tests.udp.test_relaying import FlowCase
 from txmux.net.sockets.poller import Poller
 from txmux.udp import ancillary
-from txmux.udp.port import DatagramPort, Key
+from txmux.udp.port import DatagramPort, FlowKey
 
 _SOURCES = 20_000
 _MOST = 300
@@ -58,10 +58,10 @@ class _Listener:
 
     def detach(self) -> None: ...
 
-    def pass_to_migrated(self, _port: Any, _key: Key, _data: memoryview, _size: int) -> bool:
+    def pass_to_migrated(self, _port: Any, _key: FlowKey, _data: memoryview, _size: int) -> bool:
         return False
 
-    def begin_flow(self, _port: Any, _key: Key, _data: memoryview, _size: int) -> None:
+    def begin_flow(self, _port: Any, _key: FlowKey, _data: memoryview, _size: int) -> None:
         self.begun += 1
 
     def count_lost(self, count: int) -> None:

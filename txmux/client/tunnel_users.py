@@ -47,7 +47,7 @@ class TunnelUsers(WatchedFiles):
         wrong: What is wrong with a line of the file that was read, if anything is.
     """
 
-    _key, _pause = "tunnel_users", 5.0
+    _rule, _pause = "tunnel_users", 5.0
 
     def __init__(self, route: str, path: Path) -> None:
         try:
@@ -78,12 +78,12 @@ class TunnelUsers(WatchedFiles):
             users, problems = read_users(read_list(self._path))
         except OSError as error:
             what = f"{self._path} cannot be read: {error.strerror}"
-            raise TLSFileError(self._key, what, error) from None
+            raise TLSFileError(self._rule, what, error) from None
         return lambda: self._commit(users, problems)
 
     def _commit(self, users: Mapping[str, bytes], problems: Sequence[str]) -> None:
         self._hashes = users
-        where = f"{self._section}{self._key}: {self._path}"
+        where = f"{self._section}{self._rule}: {self._path}"
         self.wrong = f"{where}{problems[0]}" if problems else ""
         for problem in problems:
             self._log.error("{where}{problem}", where=where, problem=problem)

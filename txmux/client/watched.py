@@ -33,7 +33,7 @@ class WatchedFiles:
 
     _log = Logger()
     _pause = 1.0  # minimum seconds between two checks of the files
-    _key: ClassVar[str]  # of the rules
+    _rule: ClassVar[str]  # the key of the rules that names them
 
     def __init__(
         self,
@@ -107,10 +107,10 @@ class WatchedFiles:
     def _keep(self, problem: OSError) -> None:
         if problem.errno == errno.EPIPE:  # it would not open them, either
             what = "the helper that looks at the files does not answer"
-            self._report(f"{self._section}{self._key}: {what}")
+            self._report(f"{self._section}{self._rule}: {what}")
         else:
             what = f"cannot read '{problem.filename or 'its files'}': {problem.strerror}"
-            self._report(self._kept(TLSFileError(self._key, what)))
+            self._report(self._kept(TLSFileError(self._rule, what)))
 
     def _report(self, trouble: str) -> None:
         before, self.trouble = self.trouble, trouble

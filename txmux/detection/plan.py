@@ -12,7 +12,7 @@ from txmux.detection.ranked import Cut, ListChange, RanksByKey
 if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
 
-    from txmux.interfaces import Exchange, Key, Peeked, Predicate
+    from txmux.interfaces import Exchange, NameKey, Peeked, Predicate
 
 _WORTH_AN_INDEX = 8
 
@@ -327,10 +327,10 @@ def _unconditional_predicates(route: RouteLike) -> list[Predicate] | None:
     return [alternative.predicate for alternative in route.alternatives]
 
 
-def _keys(route: RouteLike) -> list[Key]:
+def _keys(route: RouteLike) -> list[NameKey]:
     keys = []
     for alternative in route.alternatives:
-        key: Key | None = _declared(alternative.predicate, "key")
+        key: NameKey | None = _declared(alternative.predicate, "key")
         if alternative.negated or key is None:
             return []
         keys.append(key)

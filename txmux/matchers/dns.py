@@ -7,7 +7,15 @@ from struct import Struct
 import attrs
 from zope.interface import implementer
 
-from txmux.interfaces import IProtocolMatcher, Key, Option, Peeked, Predicate, Transport, Verdict
+from txmux.interfaces import (
+    IProtocolMatcher,
+    NameKey,
+    Option,
+    Peeked,
+    Predicate,
+    Transport,
+    Verdict,
+)
 from txmux.wire import Cursor, MalformedError, ShortError, verdict_of
 from txmux.wire.facts import printable
 from txmux.wire.globs import Globs, hosts, names, normal_host, option_globs
@@ -99,7 +107,7 @@ class _DnsMessage:
 class _DnsStream:
     name: Globs | None
     type: Globs | None
-    key: Key | None
+    key: NameKey | None
     within: int
     longest: int = _LONGEST
 

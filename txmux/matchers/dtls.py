@@ -9,7 +9,7 @@ from txmux.interfaces import (
     MOST_DATAGRAMS,
     Datagrams,
     IProtocolMatcher,
-    Key,
+    NameKey,
     Option,
     Predicate,
     Transport,
@@ -37,7 +37,7 @@ class _DtlsPredicate:
         return MOST_DATAGRAMS if self.wanted else 1
 
     @property
-    def key(self) -> Key | None:
+    def key(self) -> NameKey | None:
         sni = self.wanted.sni if self.wanted else None
         return sni.key(_server_name) if sni else None
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import attrs
 from zope.interface import implementer
 
-from txmux.interfaces import IProtocolMatcher, Key, Option, Peeked, Predicate, Verdict
+from txmux.interfaces import IProtocolMatcher, NameKey, Option, Peeked, Predicate, Verdict
 from txmux.wire.facts import printable
 from txmux.wire.globs import Globs, hosts, normal_host, option_globs
 from txmux.wire.http_head import host_without_port
@@ -62,7 +62,7 @@ class _GitRequest:
 class _GitPredicate:
     host: Globs | None
     path: Globs | None
-    key: Key | None
+    key: NameKey | None
     longest: int
     first_bytes: frozenset[int] = frozenset(b"01")
 

@@ -7,7 +7,7 @@ import attrs
 from zope.interface import implementer
 
 from txmux.errors import OptionError
-from txmux.interfaces import IProtocolMatcher, Key, Option, Peeked, Predicate, Verdict
+from txmux.interfaces import IProtocolMatcher, NameKey, Option, Peeked, Predicate, Verdict
 from txmux.wire import http2_fields as _http2_fields  # noqa: F401 - now, not for the first client
 from txmux.wire.facts import printable
 from txmux.wire.globs import Globs, hosts, names, normal_host, option_globs
@@ -46,7 +46,7 @@ class _HttpPredicate:
     path: Globs | None
     version: Globs | None
     upgrade: Globs | None
-    key: Key | None
+    key: NameKey | None
     named: bool = False
     """Whether the host has to be known, whatever it is."""
     _chooses: bool = attrs.field(init=False)

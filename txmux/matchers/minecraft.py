@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import attrs
 from zope.interface import implementer
 
-from txmux.interfaces import IProtocolMatcher, Key, Option, Peeked, Predicate, Verdict
+from txmux.interfaces import IProtocolMatcher, NameKey, Option, Peeked, Predicate, Verdict
 from txmux.wire import Cursor, MalformedError, begins_with, verdict_of
 from txmux.wire.facts import printable
 from txmux.wire.globs import Globs, hosts, normal_host, option_globs
@@ -71,7 +71,7 @@ class _MinecraftHandshake:
 @attrs.frozen
 class _MinecraftPredicate:
     host: Globs | None
-    key: Key | None
+    key: NameKey | None
     longest: int = _LONGEST
     first_bytes: frozenset[int] = frozenset(range(_SHORTEST_PACKET, 0x100))
 

@@ -6,7 +6,7 @@ import attrs
 from zope.interface import implementer
 
 from txmux.errors import OptionError
-from txmux.interfaces import Exchange, IProtocolMatcher, Key, Option, Peeked, Predicate, Verdict
+from txmux.interfaces import Exchange, IProtocolMatcher, NameKey, Option, Peeked, Predicate, Verdict
 from txmux.wire.facts import printable
 from txmux.wire.globs import Globs, option_globs
 from txmux.wire.hello_options import HELLO, ServerNames, hello_facts, name_in, server_names
@@ -75,7 +75,7 @@ class _PostgresTlsPredicate:
     first_bytes: frozenset[int] = frozenset({0})
 
     @property
-    def key(self) -> Key | None:
+    def key(self) -> NameKey | None:
         return self.sni.key(_server_name)
 
     def __call__(self, peeked: Peeked, /) -> Verdict:

@@ -11,7 +11,7 @@ from txmux.interfaces import (
     MOST_DATAGRAMS,
     Datagrams,
     IProtocolMatcher,
-    Key,
+    NameKey,
     Option,
     Predicate,
     Transport,
@@ -46,7 +46,7 @@ class _QuicPredicate:
         return _drops_last
 
     @property
-    def key(self) -> Key | None:
+    def key(self) -> NameKey | None:
         sni = self.hello.sni if self.hello else None
         return sni.key(_server_name) if sni else None
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import attrs
 from zope.interface import implementer
 
-from txmux.interfaces import IProtocolMatcher, Key, Option, Peeked, Predicate, Verdict
+from txmux.interfaces import IProtocolMatcher, NameKey, Option, Peeked, Predicate, Verdict
 from txmux.wire.client_hello import LONGEST_HELLO, parse_client_hello, read_record_header
 from txmux.wire.cursor import Cursor, MalformedError, ShortError
 from txmux.wire.hello_options import (
@@ -60,7 +60,7 @@ class _ClientHelloPredicate(_TlsBase):
     reads_hello: bool = True
 
     @property
-    def key(self) -> Key | None:
+    def key(self) -> NameKey | None:
         return self.wanted.sni.key(_server_name) if self.wanted.sni else None
 
     def __call__(self, peeked: Peeked, /) -> Verdict:

@@ -7,7 +7,7 @@ import attrs
 from zope.interface import implementer
 
 from txmux.detection.regex import Progress, compile_pattern
-from txmux.interfaces import IProtocolMatcher, Key, Option, Peeked, Predicate, Verdict
+from txmux.interfaces import IProtocolMatcher, NameKey, Option, Peeked, Predicate, Verdict
 from txmux.wire.facts import printable
 from txmux.wire.globs import Globs, hosts, normal_host, option_globs
 
@@ -40,7 +40,7 @@ class _StreamHeader:
 @attrs.frozen
 class _XmppPredicate:
     to: Globs | None
-    key: Key | None
+    key: NameKey | None
     first_bytes: frozenset[int] = frozenset(b"<")
 
     @property

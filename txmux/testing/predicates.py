@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import FrameType
 from typing import Any, NamedTuple, NoReturn, TypeAlias
 
-from txmux.interfaces import Datagrams, Exchange, Key, Peeked, Predicate, Verdict
+from txmux.interfaces import Datagrams, Exchange, NameKey, Peeked, Predicate, Verdict
 
 Sample: TypeAlias = Peeked | bytes | Sequence[bytes]
 
@@ -71,7 +71,7 @@ def check_key(
     predicate: Predicate, sample: Peeked, verdict: Verdict, before: str | None
 ) -> str | None:
     """Check that the key's name, once read, is still the one `before`, and that a strange name is a ``NO``; return the name if known."""
-    key: Key | None = getattr(predicate, "key", None)
+    key: NameKey | None = getattr(predicate, "key", None)
     if key is None:
         return None
     try:
@@ -86,7 +86,7 @@ def check_key(
     return name
 
 
-def _is_below(name: str, key: Key) -> bool:
+def _is_below(name: str, key: NameKey) -> bool:
     labels = name.split(".")
     parents = (".".join(labels[n:]) for n in range(1, len(labels)))
     return name in key.exact or not key.under.isdisjoint(parents)

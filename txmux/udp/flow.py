@@ -42,7 +42,7 @@ from txmux.udp import ancillary
 from txmux.udp.connection_ids import ConnectionIds
 from txmux.udp.flow_ids import WG_INITIATION, begins_tunnel, continues_tunnel
 from txmux.udp.following import Following
-from txmux.udp.port import DatagramPort, Key
+from txmux.udp.port import DatagramPort, FlowKey
 from txmux.udp.server_socket import ServerSocket, VisitSocket
 from txmux.udp.shared_address import ACKNOWLEDGED, SharedAddress
 from txmux.wire.proxyprotocol.decode import decode_datagram
@@ -99,7 +99,7 @@ class Flow:
         self,
         live: LiveFlows,
         port: DatagramPort,
-        key: Key,
+        key: FlowKey,
         configuration: Configuration,
         record: ConnectionRecord,
         client: Address | None,
@@ -350,7 +350,7 @@ class Flow:
         return self._server_socket.move_in(visit, answered)
 
     def move_to(
-        self, port: DatagramPort, key: Key, client: Address, *, is_noticed: bool = False
+        self, port: DatagramPort, key: FlowKey, client: Address, *, is_noticed: bool = False
     ) -> None:
         """Send answers to another address from now on, which the server has noticed or not."""
         before = self.port, self.key
@@ -494,7 +494,7 @@ class Flow:
             # A resolver asks for A and AAAA from one port, and waits for both.
             self.end("done")
 
-    def to_visitor(self, port: DatagramPort, key: Key, data: memoryview) -> None:
+    def to_visitor(self, port: DatagramPort, key: FlowKey, data: memoryview) -> None:
         """Send a datagram of the server to another address, where the client may be."""
         if self.queue is not None:
             self.live.table.touch(self, self.live.seconds())

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from txmux.telemetry.record import ConnectionRecord
     from txmux.udp.live_flows import LiveFlows
     from txmux.udp.migration import MigratingPath
-    from txmux.udp.port import DatagramPort, Key
+    from txmux.udp.port import DatagramPort, FlowKey
     from txmux.udp.server_socket import VisitSocket
 
     class MigratingFlow(Protocol):
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
         @property
         def client(self) -> Address: ...
         def move_to(
-            self, port: DatagramPort, key: Key, client: Address, /, *, is_noticed: bool
+            self, port: DatagramPort, key: FlowKey, client: Address, /, *, is_noticed: bool
         ) -> None: ...
         def take(
             self,
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
         def move_in(
             self, visit: VisitSocket, answered: Callable[[memoryview], None], /
         ) -> VisitSocket | None: ...
-        def to_visitor(self, port: DatagramPort, key: Key, data: memoryview, /) -> None: ...
+        def to_visitor(self, port: DatagramPort, key: FlowKey, data: memoryview, /) -> None: ...
         def count_lost(self, count: int, /) -> None: ...
 
 
@@ -78,7 +78,7 @@ class Following:
 
     @classmethod
     def for_flow(
-        cls, live: LiveFlows, flow: MigratingFlow, home: tuple[DatagramPort, Key], first: bytes
+        cls, live: LiveFlows, flow: MigratingFlow, home: tuple[DatagramPort, FlowKey], first: bytes
     ) -> Following | None:
         """Make one for a flow, by its port and key and its first datagram; ``None`` if its protocol cannot move."""
         following = cls(live, flow)
@@ -89,7 +89,7 @@ class Following:
         cls,
         live: LiveFlows,
         flow: MigratingFlow,
-        home: tuple[DatagramPort, Key],
+        home: tuple[DatagramPort, FlowKey],
         fields: Mapping[str, Any],
         port_of: Callable[[str], DatagramPort | None],
     ) -> Following | None:
@@ -121,7 +121,7 @@ class Following:
         self.path.from_home(self._live.seconds())
 
     def receive_at_new_address(
-        self, port: DatagramPort, key: Key, data: memoryview, size: int
+        self, port: DatagramPort, key: FlowKey, data: memoryview, size: int
     ) -> bool:
         """Take datagrams that may belong to the flow; returns false if their address is not admitted."""
         path, source, client = self.path, (port, key), _address(key)
@@ -307,5 +307,5 @@ class Following:
         return left is not None
 
 
-def _address(key: Key) -> Address:
+def _address(key: FlowKey) -> Address:
     return Address(unmapped(ip_address(key[0][0])), key[0][1])

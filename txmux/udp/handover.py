@@ -31,7 +31,7 @@ from txmux.telemetry.reasons import understood
 from txmux.telemetry.record import ConnectionRecord, check_types
 from txmux.udp.connection_ids import ConnectionIds
 from txmux.udp.flow import Flow
-from txmux.udp.port import DatagramPort, Key
+from txmux.udp.port import DatagramPort, FlowKey
 
 if TYPE_CHECKING:
     from txmux.udp.listener import UDPListener
@@ -195,7 +195,7 @@ def _adopt(fields: Mapping[str, Any], server: socket.socket | None, find: Find) 
 
 
 def _remove_same_key(
-    port: DatagramPort, key: Key, record: ConnectionRecord, ids: ConnectionIds | None
+    port: DatagramPort, key: FlowKey, record: ConnectionRecord, ids: ConnectionIds | None
 ) -> None:
     """Remove a flow with the key of one that comes."""
     for newer in port.at(key):

@@ -29,7 +29,7 @@ from txmux.udp import ancillary
 from txmux.udp.connection_ids import ConnectionIds
 from txmux.udp.flow import Flow, address_of_peer, host_and_text
 from txmux.udp.live_flows import LiveFlows
-from txmux.udp.port import DatagramPort, Key
+from txmux.udp.port import DatagramPort, FlowKey
 from txmux.wire.facts import printable
 from txmux.wire.proxyprotocol.decode import decode_datagram
 from txmux.wire.proxyprotocol.fields import header_facts
@@ -95,7 +95,9 @@ class UDPListener(ActiveListener):
         if not self.live.ports:
             self.stop_destinations()
 
-    def begin_flow(self, port: DatagramPort, key: Key, data: memoryview, size: int) -> Flow | None:
+    def begin_flow(
+        self, port: DatagramPort, key: FlowKey, data: memoryview, size: int
+    ) -> Flow | None:
         """Create the flow of a new client, if the client is admitted; `data` has its first datagrams, of `size` bytes each."""
         configuration = self.configuration
         peer, local = key
@@ -179,7 +181,9 @@ class UDPListener(ActiveListener):
             spare.end("limit")
         return permit
 
-    def pass_to_migrated(self, port: DatagramPort, key: Key, data: memoryview, size: int) -> bool:
+    def pass_to_migrated(
+        self, port: DatagramPort, key: FlowKey, data: memoryview, size: int
+    ) -> bool:
         """Pass datagrams from an unknown address to the flow whose client has migrated to it; returns whether there is one."""
         migration = self.live.migration
         if not migration.paths:
@@ -190,7 +194,7 @@ class UDPListener(ActiveListener):
     def adopt(
         self,
         port: DatagramPort,
-        key: Key,
+        key: FlowKey,
         record: ConnectionRecord,
         fields: Mapping[str, Any],
         ids: ConnectionIds | None,

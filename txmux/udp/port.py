@@ -44,10 +44,12 @@ if TYPE_CHECKING:
 
         def attach(self) -> None: ...
         def detach(self) -> None: ...
-        def pass_to_migrated(self, port: Any, key: Key, data: memoryview, size: int, /) -> bool: ...
+        def pass_to_migrated(
+            self, port: Any, key: FlowKey, data: memoryview, size: int, /
+        ) -> bool: ...
 
         def begin_flow(
-            self, port: Any, key: Key, data: memoryview, size: int, /
+            self, port: Any, key: FlowKey, data: memoryview, size: int, /
         ) -> PortFlow | None: ...
 
         def count_lost(self, count: int, /) -> None: ...
@@ -70,7 +72,7 @@ _MOST_WAITING = 8 * 1024 * 1024  # bytes of them
 _EACH_WAITING = 200  # overhead of a datagram
 _UNSENDABLE = frozenset({errno.EINVAL, errno.EMSGSIZE, errno.EIO, errno.EOPNOTSUPP})
 
-Key = tuple[Any, bytes]
+FlowKey = tuple[Any, bytes]
 """The client's address as the socket gives it, and the address it was sent to."""
 
 
@@ -138,7 +140,7 @@ class DatagramPort(WatchedPort):
         self._buffer = memoryview(bytearray(ancillary.LARGEST))
         self._has_more = False
         self.is_accepting = self.lets_in = True
-        self.flows: dict[Key, PortFlow | SharedAddress[PortFlow]] = {}
+        self.flows: dict[FlowKey, PortFlow | SharedAddress[PortFlow]] = {}
         self.place = ""
         self._waiting: EarlyDatagrams | None = None
         self._newcomers = self._shed = (
@@ -193,7 +195,7 @@ class DatagramPort(WatchedPort):
             return host_of(self._name)
         return host_of((*self.local_address(local), 0, ancillary.link_of(local)))
 
-    def enter(self, key: Key, flow: PortFlow) -> None:
+    def enter(self, key: FlowKey, flow: PortFlow) -> None:
         at = self.flows.get(key)
         if at is None:
             self.flows[key] = flow
@@ -202,7 +204,7 @@ class DatagramPort(WatchedPort):
         else:
             self.flows[key] = SharedAddress(self._to.seconds, at, flow)
 
-    def forget(self, key: Key, flow: PortFlow) -> None:
+    def forget(self, key: FlowKey, flow: PortFlow) -> None:
         """Remove a flow that has ended, or has another address now."""
         at = self.flows.get(key)
         if at is flow:
@@ -216,7 +218,7 @@ class DatagramPort(WatchedPort):
         if not self.is_accepting:
             self._close_if_unused()
 
-    def at(self, key: Key) -> list[Any]:
+    def at(self, key: FlowKey) -> list[Any]:
         at = self.flows.get(key)
         return at.flows if isinstance(at, SharedAddress) else [] if at is None else [at]
 
@@ -289,14 +291,14 @@ class DatagramPort(WatchedPort):
             if flow is None or not flow.from_client(data, size):
                 self._sort(key, data, size)
 
-    def arrived(self, key: Key, flow: PortFlow) -> None:
+    def arrived(self, key: FlowKey, flow: PortFlow) -> None:
         """Pass a flow of another process the datagrams that came before it."""
         at = self.flows.get(key, flow)  # its address may already be shared
         for data, size in () if self._waiting is None else self._waiting.take(key):
             if not at.from_client(data, size):
                 self._sort(key, data, size)
 
-    def _sort(self, key: Key, data: memoryview, size: int) -> None:
+    def _sort(self, key: FlowKey, data: memoryview, size: int) -> None:
         """Find the flows of datagrams that are not certainly of the only flow of their address."""
         at = self.flows.get(key)
         if at is None:
@@ -310,7 +312,7 @@ class DatagramPort(WatchedPort):
                     else:  # an earlier datagram may have begun its flow
                         self._sort(key, part, 0)
 
-    def _unknown(self, key: Key, datagram: memoryview) -> None:
+    def _unknown(self, key: FlowKey, datagram: memoryview) -> None:
         """Take a datagram that belongs to no flow of its address for certain."""
         at = self.flows.get(key)
         if at is None:
@@ -323,13 +325,13 @@ class DatagramPort(WatchedPort):
         ):
             self._begin(key, datagram, 0)
 
-    def _first(self, key: Key, data: memoryview, size: int) -> None:
+    def _first(self, key: FlowKey, data: memoryview, size: int) -> None:
         if self._waiting is not None:
             self._waiting.keep(key, data, size, ancillary.datagrams_in(len(data), size))
         elif not self._to.pass_to_migrated(self, key, data, size):
             self._begin(key, data, size)
 
-    def _begin(self, key: Key, data: memoryview, size: int) -> None:
+    def _begin(self, key: FlowKey, data: memoryview, size: int) -> None:
         """Begin a flow, unless too many begin or it is not admitted."""
         count = ancillary.datagrams_in(len(data), size) if size else 1
         if not self._newcomers:
@@ -349,7 +351,7 @@ class DatagramPort(WatchedPort):
             flow.open(data[:size])
             self._sort(key, data[size:], size)
 
-    def send(self, key: Key, data: Any, size: int) -> int:
+    def send(self, key: FlowKey, data: Any, size: int) -> int:
         """Send datagrams to the client of a flow, from the address that it has sent to; returns how many were dropped."""
         peer, local = key
         return send(self._socket, data, size, ancillary.answer_from(local) if local else (), peer)

@@ -27,7 +27,7 @@ from txmux.net.sockets.transport import sockaddr
 from txmux.telemetry.reasons import CLIENT_FAULTS, ConnectFailure, EndReason
 from txmux.transport import source_number, source_of_client
 from txmux.udp import ancillary
-from txmux.udp.port import DatagramPort, Key, send
+from txmux.udp.port import DatagramPort, FlowKey, send
 from txmux.wire.proxyprotocol.header import Address
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
         record: ConnectionRecord
         decided: Mapping[str, str]
         port: DatagramPort
-        key: Key
+        key: FlowKey
         held: tuple[bytes, ...]
 
         @property

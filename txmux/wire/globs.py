@@ -11,7 +11,7 @@ import attrs
 
 from txmux.detection.regex import PatternError, StreamPattern, compile_pattern
 from txmux.errors import OptionError
-from txmux.interfaces import Key, Peeked
+from txmux.interfaces import NameKey, Peeked
 from txmux.transport import normal_host
 
 __all__ = ["Globs", "hosts", "names", "normal_host", "option_globs"]
@@ -78,16 +78,16 @@ class Globs:
             at = name.find(".", at + 1)
         return False
 
-    def key(self, read: Callable[[Peeked], str | None]) -> Key | None:
+    def key(self, read: Callable[[Peeked], str | None]) -> NameKey | None:
         """Return the key of a predicate that depends on a host name which has to match.
 
         Args:
-            read: Reads the name; see `txmux.interfaces.Key`.
+            read: Reads the name; see `txmux.interfaces.NameKey`.
 
         Returns:
             The key, if all patterns are names or have their only wildcard in front, as ``*.example.com``; else ``None``.
         """
-        return None if self._under is None else Key(read, self._exact, self._under)
+        return None if self._under is None else NameKey(read, self._exact, self._under)
 
     def could_match_prefix(self, prefix: str) -> bool:
         """Return whether a name that begins with `prefix` might still match; only a ``False`` is certain."""

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import attrs
 
 from txmux.errors import OptionError
-from txmux.interfaces import MOST_DATAGRAMS, Datagrams, Key, Option, Verdict
+from txmux.interfaces import MOST_DATAGRAMS, Datagrams, NameKey, Option, Verdict
 from txmux.wire.client_hello import VERSIONS, HelloReader
 from txmux.wire.facts import printable
 from txmux.wire.globs import Globs, hosts, names, normal_host, option_globs
@@ -39,13 +39,13 @@ class ServerNames:
     some: Globs | None
     none: bool
 
-    def key(self, read: Callable[[Any], str | None]) -> Key | None:
+    def key(self, read: Callable[[Any], str | None]) -> NameKey | None:
         """Return the key of a predicate that wants these.
 
         Args:
             read: Gives the name; see `name_in`.
         """
-        key = self.some.key(read) if self.some else Key(read)
+        key = self.some.key(read) if self.some else NameKey(read)
         return attrs.evolve(key, exact=key.exact | {""}) if key and self.none else key
 
     def fit(self, reader: HelloReader) -> bool:
@@ -137,7 +137,7 @@ def server_names(options: Mapping[str, str]) -> ServerNames | None:
 
 
 def name_in(reader: HelloReader) -> str | None:
-    """Return the server name for a `Key`: empty if there is none, ``None`` while it is not known."""
+    """Return the server name for a `NameKey`: empty if there is none, ``None`` while it is not known."""
     if reader.sni is not None:
         return normal_host(reader.sni)
     return "" if reader.hello or reader.malformed else None
@@ -167,7 +167,7 @@ class HelloOpening(Protocol):
 
 
 def server_name(opening: HelloOpening) -> str | None:
-    """Return the server name for a `Key`: empty if there will be none, ``None`` while it is not known."""
+    """Return the server name for a `NameKey`: empty if there will be none, ``None`` while it is not known."""
     name = name_in(opening.hello)
     return "" if name is None and opening.refused else name
 

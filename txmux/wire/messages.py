@@ -8,7 +8,15 @@ from typing import Any
 import attrs
 from zope.interface import implementer
 
-from txmux.interfaces import IProtocolMatcher, Key, Option, Peeked, Predicate, Transport, Verdict
+from txmux.interfaces import (
+    IProtocolMatcher,
+    NameKey,
+    Option,
+    Peeked,
+    Predicate,
+    Transport,
+    Verdict,
+)
 from txmux.wire.cursor import Cursor, MalformedError, ShortError
 from txmux.wire.facts import printable
 from txmux.wire.globs import Globs, names, option_globs
@@ -34,7 +42,7 @@ class Message:
     read: Callable[[Cursor], Mapping[str, str]]
     patterns: Mapping[str, Globs] = attrs.field(factory=dict)
     facts: Collection[str] = ()
-    key: Key | None = None
+    key: NameKey | None = None
     longest: int = attrs.field(default=1, init=False)
     _parse: Callable[[bytes, Any], Mapping[str, str] | None] = attrs.field(
         init=False, eq=False, repr=False

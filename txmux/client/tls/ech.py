@@ -20,7 +20,7 @@ from txmux.rules.model.listener import is_ech_file
 from txmux.wire.cursor import MalformedError
 from txmux.wire.ech import EchKey, EchReader, read_configs
 
-KEY = "ech_keys"
+RULE = "ech_keys"
 HOST_NAME = re.compile(
     r"(?=.{1,254}$)([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9])?\.)*[a-z]([a-z0-9-]{0,61}[a-z0-9])?",
     re.IGNORECASE,
@@ -91,12 +91,12 @@ def _part(path: Path, data: bytes, name: str, word: str) -> tuple[re.Match[bytes
 
 def _wrong(path: Path, what: str, line: int = 0) -> TLSFileError:
     place = f"'{path}', line {line}" if line else f"'{path}'"
-    return TLSFileError(KEY, f"{place}: {what}; write a file as 'txmux ech new' does")
+    return TLSFileError(RULE, f"{place}: {what}; write a file as 'txmux ech new' does")
 
 
 def _unreadable(path: Path, problem: OSError) -> TLSFileError:
     advice = "correct the path, or let the user that txmux runs as read it"
-    return TLSFileError(KEY, f"cannot read '{path}': {problem.strerror}; {advice}", problem)
+    return TLSFileError(RULE, f"cannot read '{path}': {problem.strerror}; {advice}", problem)
 
 
 def key_paths(path: Path) -> list[Path]:
@@ -139,7 +139,7 @@ class EchKeys(WatchedFiles):
         TLSFileError: A file cannot be used.
     """
 
-    _key = KEY
+    _rule = RULE
 
     def __init__(
         self,
@@ -187,4 +187,4 @@ class EchKeys(WatchedFiles):
     def _commit(self, files: list[KeyFile]) -> None:
         self._take(files)
         if not self._is_quiet:
-            self._log.info("{key} = {path}: keys reloaded", key=KEY, path=str(self._path))
+            self._log.info("{key} = {path}: keys reloaded", key=RULE, path=str(self._path))

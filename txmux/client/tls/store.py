@@ -29,7 +29,7 @@ class CertificateStore(WatchedFiles):
         TLSFileError: A file cannot be used.
     """
 
-    _key = "terminate_tls"
+    _rule = "terminate_tls"
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class CertificateStore(WatchedFiles):
         else:  # a disk that did not answer there might halt this process: its first look says more
             self._contexts = Contexts(tls, in_use.__getitem__)
             files = " or ".join(f"'{path}'" for path in in_use)
-            self.trouble = self._kept(TLSFileError(self._key, f"cannot use {files}"))
+            self.trouble = self._kept(TLSFileError(self._rule, f"cannot use {files}"))
 
     @override
     def _paths(self) -> list[Path]:
@@ -110,7 +110,7 @@ class CertificateStore(WatchedFiles):
         if has_changed:
             self._contexts = contexts
         if (has_changed or before) and not trouble and not self._is_copied:
-            where = f"{self._section}{self._key}"
+            where = f"{self._section}{self._rule}"
             self._log.info("{where}: certificates reloaded", where=where)
 
     @override

@@ -13,7 +13,7 @@ from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading.context import SECRET
 from txmux.rules.reading.values import SectionKey
 
-_KEY = "crowdsec_key"
+_RULE = "crowdsec_key"
 
 
 def _read(text: str, settings: Settings, *, alone: bool) -> DynamicNetworks:
@@ -30,11 +30,11 @@ def _read(text: str, settings: Settings, *, alone: bool) -> DynamicNetworks:
     if parts.username or parts.query or parts.fragment:
         raise InvalidValueError(
             f"'crowdsec:' takes an address alone, such as '{parts.scheme}://{parts.hostname}'; the key is in the "
-            f"file of '{_KEY}' in [txmux]"
+            f"file of '{_RULE}' in [txmux]"
         )
-    if _KEY not in settings.more and not alone:
+    if _RULE not in settings.more and not alone:
         raise InvalidValueError(
-            f"needs a key: write what 'cscli bouncers add txmux' prints into a file, and name it as '{_KEY}' "
+            f"needs a key: write what 'cscli bouncers add txmux' prints into a file, and name it as '{_RULE}' "
             "in [txmux]"
         )
     return DynamicNetworks("crowdsec", url.rstrip("/"), NetworkSet([]))
@@ -43,7 +43,7 @@ def _read(text: str, settings: Settings, *, alone: bool) -> DynamicNetworks:
 def _sources(reactor: Any, dynamic: DynamicNetworks, settings: Settings) -> Iterator[WatchedSource]:
     from txmux.features.crowdsec.source import CrowdSec  # noqa: PLC0415 - few have one
 
-    key = settings.more[_KEY]
+    key = settings.more[_RULE]
     yield WatchedSource(dynamic.name, key, partial(CrowdSec, reactor, dynamic.source, key))
 
 
@@ -51,7 +51,7 @@ def _sources(reactor: Any, dynamic: DynamicNetworks, settings: Settings) -> Iter
 FEATURE = Feature(
     "crowdsec",
     keys={"txmux": {
-        _KEY: SectionKey(SECRET, example="/etc/txmux/secrets/crowdsec.key", opens="supervisor", is_secret=True, reader="txmux.net.secrets:read_key", shapes_others=True, meaning=
+        _RULE: SectionKey(SECRET, example="/etc/txmux/secrets/crowdsec.key", opens="supervisor", is_secret=True, reader="txmux.net.secrets:read_key", shapes_others=True, meaning=
             "a file with the key for [`crowdsec:` networks](#networks-from-other-sources)"),
     }},
     networks=NetworkKind(

@@ -29,7 +29,7 @@ from txmux.rules.reading.parser import load
 if TYPE_CHECKING:
     from txmux.serving.store import ListeningSockets
 
-KEY = "opener:"
+OPENER = "opener:"
 """The key of the helper's connection among the sockets for a new process."""
 
 READS_BY = "TXMUX_HELPER"
@@ -93,7 +93,7 @@ class Privilege:
             raise OpenerError(problem.strerror) from problem
         self._is_shared = True
         with connection:
-            yield {KEY: connection}
+            yield {OPENER: connection}
 
     def open(self, rules: Rules) -> None:
         """Use the helper that was started early, or start one if it is needed; see `start_helper`."""

@@ -11,7 +11,7 @@ from twisted.logger import Logger
 
 from txmux.admin.endpoint import PREFIX, AdminEndpoints
 from txmux.files import FileId
-from txmux.processes.privilege.privilege import KEY, Privilege
+from txmux.processes.privilege.privilege import OPENER, Privilege
 from txmux.processes.supervisor.notify import Notifier
 from txmux.processes.supervisor.pidfile import PidFile, PidFileError
 from txmux.rules.model import Rules
@@ -41,7 +41,7 @@ class Resources:
         for key, listening in opened.items():
             device, inode = files.get(key, (0, 0))
             file = (device, inode) if inode else None
-            if key == KEY:
+            if key == OPENER:
                 self.privilege.adopt(listening)
             elif key.startswith(PREFIX):
                 self.endpoints.adopt(key, listening, file)

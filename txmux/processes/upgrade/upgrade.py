@@ -38,7 +38,7 @@ from txmux.net.channel.message import Message
 from txmux.net.turns import in_thread
 from txmux.processes.liveness import MOST_SILENT, HangDetector, activity_of_family
 from txmux.processes.oom import how_killed
-from txmux.processes.privilege.privilege import KEY, READS_BY
+from txmux.processes.privilege.privilege import OPENER, READS_BY
 from txmux.processes.upgrade import ENDS
 from txmux.processes.upgrade.worker_transfers import WorkerTransfers
 from txmux.processes.workers.moving import WorkerHandover, could_move, staying, total
@@ -112,7 +112,7 @@ class Successor(ProcessProtocol):
             own, other = socket.socketpair()
             with own, other:
                 attach(self._reactor, self.channel, own)
-                self._spawn(other.fileno(), sockets.get(KEY), limits)
+                self._spawn(other.fileno(), sockets.get(OPENER), limits)
         except OSError as problem:  # descriptors may have run out
             self.channel.close()
             raise UpgradeError(f"{self._command[0]}: {problem.strerror}") from problem

@@ -32,7 +32,7 @@ from txmux.rules.problems import Problem, RulesError
 
 _OWN = timedelta(days=90)  # the validity of a self-signed certificate
 _STATE = "state.json"
-_KEY = "terminate_tls"
+_RULE = "terminate_tls"
 _LARGEST = 1 << 20
 """Bytes of a file."""
 _log = Logger()
@@ -62,7 +62,7 @@ class ShownCertificate:
         """
         first, *others = Contexts(TlsSettings((path,)), lambda _: pem).key_pairs
         if others:
-            raise TLSFileError(_KEY, f"'{path}': a second private key; one belongs there")
+            raise TLSFileError(_RULE, f"'{path}': a second private key; one belongs there")
         certificate = first.certificate.to_cryptography()
         return cls(
             pem,
@@ -127,7 +127,7 @@ class AcmeFolder:
         path = acme_file(self.path, name)
         with on_disk(path), suppress(FileNotFoundError):
             if path.is_dir():
-                raise TLSFileError(_KEY, f"'{path}': a folder is in the place of this file")
+                raise TLSFileError(_RULE, f"'{path}': a folder is in the place of this file")
             return ShownCertificate.read(read_own(path, _LARGEST), path)
         return NO_CERTIFICATE
 
@@ -241,7 +241,7 @@ def unusable_folder(rules: Rules) -> list[Problem]:
                 folder.read(name)
             except TLSFileError as problem:  # noqa: PERF203 - all are reported
                 message = f"{problem.what}; clients see a certificate that txmux signs itself, until there is another one"
-                problem_of_file = route.section.problem(message, _KEY)
+                problem_of_file = route.section.problem(message, _RULE)
                 replaced.append(attrs.evolve(problem_of_file, warning=True))
     except OSError as problem:
         if problem.errno not in {errno.ENOENT, errno.EACCES}:
