@@ -50,7 +50,7 @@ else:
     seccomp.rules_for = lambda _: made.items()
     refusals._MOST_REPORTED = 0
     refusals.describe = describe
-    refusals.Refusals.respond = respond
+    refusals.RefusedCalls.respond = respond
 """
 
 

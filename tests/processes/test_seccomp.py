@@ -18,7 +18,7 @@ from txmux.processes.privilege import seccomp
 from txmux.processes.privilege.call_numbers import GENERIC, X86_64
 from txmux.processes.privilege.calls import ALLOWED, Rule, rules_for
 from txmux.processes.privilege.landlock import give_up_privileges
-from txmux.processes.privilege.refusals import Refusals, restrict_calls
+from txmux.processes.privilege.refusals import RefusedCalls, restrict_calls
 from txmux.processes.privilege.seccomp import MACHINES, Instruction, filter_of
 
 _ALLOW, _REFUSE = 0x7FFF0000, 0x7FC00000
@@ -158,7 +158,7 @@ class KernelTests(SynchronousTestCase):
             raise SkipTest("there is no filter for this machine")
         self.told: list[str] = []
         self.poll = select.poll()
-        self.refusals = Refusals(self.poll, lambda _, call: self.told.append(call))
+        self.refusals = RefusedCalls(self.poll, lambda _, call: self.told.append(call))
         self.addCleanup(self.refusals.close)
 
     def refused(self, before: Callable[[], object] = int, *, is_answered: bool = True) -> str:

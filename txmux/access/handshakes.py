@@ -16,17 +16,17 @@ _STEPS = 32
 _Key: TypeAlias = tuple[str, int]
 
 
-class _Handshake(Protocol):
+class _WaitingHandshake(Protocol):
     def has_turn(self) -> None: ...
     def make_room(self) -> None: ...
 
 
 @attrs.define
-class _Source:
+class _SourceHandshakes:
     """In both, the oldest is the first."""
 
-    began: dict[_Handshake, float] = attrs.field(factory=dict)
-    waiting: dict[_Handshake, None] = attrs.field(factory=dict)
+    began: dict[_WaitingHandshake, float] = attrs.field(factory=dict)
+    waiting: dict[_WaitingHandshake, None] = attrs.field(factory=dict)
 
 
 class Handshakes:
@@ -34,11 +34,11 @@ class Handshakes:
 
     def __init__(self, seconds: Callable[[], float]) -> None:
         self._seconds = seconds
-        self._sources: dict[_Key, _Source] = {}
+        self._sources: dict[_Key, _SourceHandshakes] = {}
 
-    def enter(self, key: _Key, handshake: _Handshake, limit: int) -> float:
+    def enter(self, key: _Key, handshake: _WaitingHandshake, limit: int) -> float:
         """Add a handshake; return 0 if it may begin, otherwise in how many seconds to call `end_oldest`. A limit of 0 is none."""
-        source = self._sources.setdefault(key, _Source())
+        source = self._sources.setdefault(key, _SourceHandshakes())
         if 0 < limit <= len(source.began):
             source.waiting[handshake] = None
             # Spread out: if all that came together began at the same time, other clients would wait.
@@ -53,8 +53,8 @@ class Handshakes:
             oldest.make_room()
             self.leave(key, oldest)
 
-    def leave(self, key: _Key, handshake: _Handshake) -> None:
-        source = self._sources.get(key, _Source())
+    def leave(self, key: _Key, handshake: _WaitingHandshake) -> None:
+        source = self._sources.get(key, _SourceHandshakes())
         source.waiting.pop(handshake, None)
         if source.began.pop(handshake, None) is not None and source.waiting:
             following = next(iter(source.waiting))

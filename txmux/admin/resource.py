@@ -163,7 +163,7 @@ class Resource:
         return re.findall(r"\{(\w+)\}", self.path)
 
 
-class Resources(list[Resource]):
+class ResourceList(list[Resource]):
     """Resources, each added by a decorator of its handler; for the arguments, see `Resource`."""
 
     def get(self, path: str, summary: str = "", gives: Any = Done, **more: Any) -> _Decorator:

@@ -58,7 +58,7 @@ def rate_of(recent: float, since: float, now: float) -> float:
     return recent / -math.expm1(-max(now - since, _SHORTEST) / _MEMORY)
 
 
-class Client(Protocol):
+class CountedClient(Protocol):
     """What is asked of a `txmux.client.session.ClientSession`."""
 
     record: ConnectionRecord
@@ -172,7 +172,7 @@ class ClientTable:
         self._unrecognised: list[ConnectionRecord] = []
         self._refusing: dict[tuple[str, Refused], BusiestSources] = {}
 
-    def ended(self, client: Client) -> None:
+    def ended(self, client: CountedClient) -> None:
         """Count a connection or flow that has just ended in this process."""
         ended, record = self._ended, client.record
         ended.append(record)
@@ -239,7 +239,7 @@ class ClientTable:
             for source, entry in sources.best(_REPORTED):
                 yield _text_of(source), sources.recent(entry.score)
 
-    async def of_few(self, live: Iterable[Client], backend: str | None = None) -> str:
+    async def of_few(self, live: Iterable[CountedClient], backend: str | None = None) -> str:
         """Return `OF_FEW` if two sources have so much that there would be room without them; else an empty text.
 
         Args:
@@ -258,7 +258,7 @@ class ClientTable:
             few = of_few(counts)
         return few
 
-    def rows(self, live: Iterable[Client]) -> Generator[None, None, list[Row]]:
+    def rows(self, live: Iterable[CountedClient]) -> Generator[None, None, list[Row]]:
         """Return the busiest sources, as of the first step: those with the most live connections, then the newest.
 
         Args:
@@ -296,7 +296,7 @@ class ClientTable:
         return [(_text_of(source), *row) for source, row in ranked]  # type: ignore[misc]
 
 
-def _has_ended(client: Client) -> bool:
+def _has_ended(client: CountedClient) -> bool:
     return client.record.reason is not None
 
 

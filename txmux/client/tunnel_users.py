@@ -30,7 +30,7 @@ _RECENT = 60.0  # seconds for which it is reported that many have waited
 
 
 @attrs.define(eq=False)
-class _Check:
+class _PasswordCheck:
     """A login that is to be checked, and the connections of its source that wait for that."""
 
     source: int
@@ -58,8 +58,8 @@ class TunnelUsers(WatchedFiles):
         self._hash: Callable[[bytes, bytes], bytes] = bcrypt.hashpw
         self._hashes: Mapping[str, bytes] = {}
         self._path, self.wrong = path, ""
-        self._queue = LoginQueue[_Check](monotonic)
-        self._checks: dict[tuple[int, Login], _Check] = {}
+        self._queue = LoginQueue[_PasswordCheck](monotonic)
+        self._checks: dict[tuple[int, Login], _PasswordCheck] = {}
         self._is_checking = False
         self._crowded: tuple[float, int, int] | None = None
         # Digests of right logins: a client that comes again does not wait, nor cost a quarter of a second of CPU.
@@ -100,7 +100,7 @@ class TunnelUsers(WatchedFiles):
             return bool(self._hashes)
         check = self._checks.get((source, login))
         if check is None:  # clients open several connections at once, with one login
-            check = _Check(source, login)
+            check = _PasswordCheck(source, login)
             refused = self._queue.add(source, check)
             if len(self._queue) >= _MANY:
                 self._note_crowd()
@@ -114,7 +114,7 @@ class TunnelUsers(WatchedFiles):
         self._check_next()
         return later
 
-    def _leave(self, check: _Check, later: Deferred[bool | None]) -> None:
+    def _leave(self, check: _PasswordCheck, later: Deferred[bool | None]) -> None:
         check.waiting.remove(later)
         if not check.waiting and self._queue.remove(check.source, check):
             del self._checks[check.source, check.login]
@@ -147,7 +147,7 @@ class TunnelUsers(WatchedFiles):
             comparing.addCallback(self._compared, check, digest)
 
     def _compared(
-        self, outcome: tuple[bool | None, Exception | None], check: _Check, digest: bytes
+        self, outcome: tuple[bool | None, Exception | None], check: _PasswordCheck, digest: bytes
     ) -> None:
         self._is_checking = False
         if outcome[0]:
@@ -157,11 +157,11 @@ class TunnelUsers(WatchedFiles):
         self._judged(check, is_right=bool(outcome[0]))
         self._check_next()
 
-    def _judged(self, check: _Check, *, is_right: bool) -> None:
+    def _judged(self, check: _PasswordCheck, *, is_right: bool) -> None:
         self._queue.judged(check.source, is_right=is_right)
         self._answer(check, is_right)
 
-    def _answer(self, check: _Check, is_right: bool | None) -> None:  # noqa: FBT001 - of a Deferred
+    def _answer(self, check: _PasswordCheck, is_right: bool | None) -> None:  # noqa: FBT001 - of a Deferred
         del self._checks[check.source, check.login]
         while check.waiting:  # one that is answered may end others
             check.waiting.pop().callback(is_right)

@@ -29,7 +29,7 @@ class Moment:
 
 
 @attrs.frozen
-class _Sample:
+class _RateSample:
     time: float
     totals: Mapping[str, int]
     active: int
@@ -40,13 +40,13 @@ class Rates:
 
     def __init__(self, seconds: Callable[[], float]) -> None:
         self._seconds = seconds
-        self._samples: deque[_Sample] = deque(maxlen=_MOMENTS + 1)
+        self._samples: deque[_RateSample] = deque(maxlen=_MOMENTS + 1)
         self._servers: deque[tuple[float, Mapping[tuple[str, str], ServerSample]]] = deque(
             maxlen=_ANSWERS
         )
 
     def record(self, totals: Mapping[str, int], active: int = 0) -> None:
-        self._samples.append(_Sample(self._seconds(), totals, active))
+        self._samples.append(_RateSample(self._seconds(), totals, active))
 
     def record_servers(self, samples: Mapping[tuple[str, str], ServerSample]) -> None:
         self._servers.append((self._seconds(), samples))
@@ -81,7 +81,7 @@ class Rates:
             # It may be of another version.
             with suppress(AttributeError, KeyError, OverflowError, TypeError, ValueError):
                 totals = {str(name): int(count) for name, count in row["totals"].items()}
-                before.append(_Sample(now - float(row["ago"]), totals, int(row["active"])))
+                before.append(_RateSample(now - float(row["ago"]), totals, int(row["active"])))
         samples = [*before, *self._samples]
         self._samples.clear()
         self._samples.extend(samples)  # the last ones, if there are too many

@@ -115,7 +115,7 @@ class ProviderWriter:
         if before.rules is None:
             others = f", and {len(before.problems) - 1} more" if before.problems[1:] else ""
             raise _PostponedError(f"the rules have errors: {before.problems[0]}{others}")
-        draft = _Draft(str(self._path), make(before.rules))
+        draft = _FileDraft(str(self._path), make(before.rules))
         while problems := try_draft(self._rules, draft.source).problems:
             draft = draft.without(problems)
         self._log_left_out(draft.objects)
@@ -151,7 +151,7 @@ class ProviderWriter:
             self._log.info("{what}: {why}", what=what, why=why)
 
 
-class _Draft:
+class _FileDraft:
     """A file that may have errors.
 
     Attributes:
@@ -175,7 +175,7 @@ class _Draft:
         self.source = SourceFile(path, "\n".join([*lines, ""]))
         self._owners = owners
 
-    def without(self, problems: Sequence[Problem]) -> _Draft:
+    def without(self, problems: Sequence[Problem]) -> _FileDraft:
         """Leave the objects out that have problems, each with its first; raises if none of them has."""
         path = self.source.path
         here = re.compile(re.escape(path) + r":(\d+)")
@@ -196,4 +196,4 @@ class _Draft:
             attrs.evolve(one, text="", problem=whys[number]) if number in whys else one
             for number, one in enumerate(self.objects)
         ]
-        return _Draft(path, objects)
+        return _FileDraft(path, objects)

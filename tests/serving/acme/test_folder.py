@@ -97,9 +97,9 @@ class FolderTests(SynchronousTestCase):
         assert first is not None
         self.assertTrue(first.is_self_signed)
         self.assertEqual(first.names, (_NAME,))
-        self.folder.sign_missing([_NAME], first.ends - 1)
+        self.folder.sign_missing([_NAME], first.not_after - 1)
         self.assertEqual(self.folder.certificate(_NAME), first)
-        self.folder.sign_missing([_NAME], first.ends)
+        self.folder.sign_missing([_NAME], first.not_after)
         self.assertNotEqual(self.folder.certificate(_NAME), first)
         issued = make_authority().issue(_NAME)
         good = issued.key_pem() + issued.pem

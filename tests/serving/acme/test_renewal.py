@@ -63,7 +63,7 @@ class RenewalTests(TestCase):
         for its, why in (
             (_SHOWN, ""),
             (_SHOWN, "no"),
-            (attrs.evolve(_SHOWN, ends=1e5), "no"),
+            (attrs.evolve(_SHOWN, not_after=1e5), "no"),
             (NO_CERTIFICATE, ""),
             (NO_CERTIFICATE, "no"),
         ):

@@ -8,7 +8,7 @@ from txmux.access.bans import LONGEST_REASON, Ban, BanError, banned_network
 from txmux.admin.api.openapi import body
 from txmux.admin.guard import RefusedError
 from txmux.admin.listing import listed
-from txmux.admin.resource import ApiAnswer, Query, Resources
+from txmux.admin.resource import ApiAnswer, Query, ResourceList
 from txmux.rules.model import IPNetwork
 from txmux.rules.reading.values import no_network
 from txmux.telemetry.documents import BanDocument
@@ -16,7 +16,7 @@ from txmux.telemetry.documents import BanDocument
 _SECONDS = Annotated[int, 1, 10 * 366 * 86400]
 _ALL = 'this would ban all clients; POST {"accepting": false} to /api/listeners/NAME instead'
 
-RESOURCES = Resources()
+RESOURCES = ResourceList()
 
 
 @RESOURCES.get("/api/bans", "the bans", list[BanDocument])

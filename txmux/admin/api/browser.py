@@ -5,7 +5,7 @@ from pathlib import Path
 
 from txmux.admin.encoding import digest
 from txmux.admin.guard import RefusedError
-from txmux.admin.resource import HTML, ApiAnswer, Query, Resources, needs
+from txmux.admin.resource import HTML, ApiAnswer, Query, ResourceList, needs
 from txmux.net.turns import Turns
 
 _POLICY = (
@@ -29,7 +29,7 @@ _FORM, _ENTERED, _LED_HERE = (
     (_STATIC / f"{name}.html").read_bytes() for name in ("login", "entered", "led-here")
 )
 
-RESOURCES = Resources()
+RESOURCES = ResourceList()
 
 
 @RESOURCES.get("/")

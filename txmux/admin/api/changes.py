@@ -5,12 +5,12 @@ from typing import Annotated
 
 from txmux.admin.api.openapi import body
 from txmux.admin.guard import RefusedError
-from txmux.admin.resource import ApiAnswer, Query, Resources
+from txmux.admin.resource import ApiAnswer, Query, ResourceList
 from txmux.control.overrides import ServerState
 from txmux.control.report import Report
 from txmux.telemetry.documents import UpgradeCheck, Upgraded
 
-RESOURCES = Resources()
+RESOURCES = ResourceList()
 
 
 @RESOURCES.change("/api/reload", "read the rules again", right="all")

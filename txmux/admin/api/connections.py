@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from txmux.admin.api.openapi import Schema, body, schema_of
 from txmux.admin.guard import RefusedError
 from txmux.admin.listing import BY_NAME, incomplete, link_to_next, listed
-from txmux.admin.resource import ApiAnswer, Query, Resources, check_names, only_values
+from txmux.admin.resource import ApiAnswer, Query, ResourceList, check_names, only_values
 from txmux.control.clients import MOST_SOURCES
 from txmux.control.explaining import ExplainedConnectionDocument
 from txmux.control.filters import EVERY, Filters, Page, is_identity, read_limit
@@ -23,7 +23,7 @@ _FILTERS = {
 }
 _PAGE = {**BY_NAME, "after": Schema(type="string", pattern="^[0-9a-f]{1,32}-[0-9a-f]{1,32}$")}
 
-RESOURCES = Resources()
+RESOURCES = ResourceList()
 
 
 @RESOURCES.get(

@@ -11,7 +11,7 @@ from txmux.admin import resource
 from txmux.admin.api.openapi import Schema, body
 from txmux.admin.guard import RefusedError
 from txmux.admin.listing import BY_NAME, incomplete, listed, part_of
-from txmux.admin.resource import ApiAnswer, Query, Resources
+from txmux.admin.resource import ApiAnswer, Query, ResourceList
 from txmux.control.coalescing import Coalescer
 from txmux.control.control import Control
 from txmux.control.documents import rules_document
@@ -28,9 +28,9 @@ _MOST_WAITING = 256 * 1024  # bytes buffered for a client before it is cut off
 
 _expositions: weakref.WeakKeyDictionary[Control, Coalescer[bytes]] = weakref.WeakKeyDictionary()
 
-HEALTH = Resources()
-METRICS = Resources()
-RESOURCES = Resources()
+HEALTH = ResourceList()
+METRICS = ResourceList()
+RESOURCES = ResourceList()
 
 
 @RESOURCES.get("/api/status", "the state of the service", documents.StatusDocument, may_lack=True)

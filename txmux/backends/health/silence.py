@@ -79,7 +79,7 @@ class SilenceWatch:
 
     def __init__(self, clock: IReactorTime, pool: BackendPool, eject: Ejection) -> None:
         self._clock, self._pool, self._eject = clock, pool, eject
-        self._servers: dict[Server, _Watched] = {}
+        self._servers: dict[Server, _WatchedSilence] = {}
         self._timer: IDelayedCall | None = None
 
     def start(self) -> None:
@@ -104,7 +104,7 @@ class SilenceWatch:
         watched = self._servers.get(server)
         if watched is None:
             silence = Silence(self._eject.unanswered or 0)
-            self._servers[server] = _Watched(silence, cells)
+            self._servers[server] = _WatchedSilence(silence, cells)
             return
         silence, before = watched.silence, watched.cells
         if answered > before[_ANSWERED]:
@@ -123,6 +123,6 @@ class SilenceWatch:
 
 
 @attrs.define(eq=False)
-class _Watched:
+class _WatchedSilence:
     silence: Silence
     cells: Sequence[int]

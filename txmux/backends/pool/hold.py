@@ -71,7 +71,7 @@ class HeldClient:
         return f"{seconds:.1f}s"
 
 
-class _Sources:
+class _BySource:
     """Clients by source; finds the sources with the most clients without a search."""
 
     def __init__(self) -> None:
@@ -150,7 +150,7 @@ class WaitingClients:
         self._released_at = -math.inf
         # A heap, also with some that left, and with former places of some that may have.
         self._waiting: list[tuple[bool, float, int, HeldClient]] = []
-        self._sources = _Sources(), _Sources()  # present clients; those that may have left
+        self._sources = _BySource(), _BySource()  # present clients; those that may have left
         self._numbers = itertools.count()
         self._count = self._trying = 0
         self._is_short = False

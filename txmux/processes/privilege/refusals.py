@@ -29,7 +29,7 @@ _MOST_REPORTED = 64
 
 
 def restrict_calls(listener_to: socket.socket) -> None:
-    """Confine this process to the calls of workers; `listener_to` is from `Refusals.expect`. Raises `OSError`."""
+    """Confine this process to the calls of workers; `listener_to` is from `RefusedCalls.expect`. Raises `OSError`."""
     listener = seccomp.restrict_calls()
     if listener is not None:
         with suppress(OSError):  # the starter has ended
@@ -39,7 +39,7 @@ def restrict_calls(listener_to: socket.socket) -> None:
 
 
 @attrs.define(eq=False)
-class _Source:
+class _RefusingWorker:
     """A worker: the socket by which its listener comes, then that."""
 
     number: int
@@ -53,7 +53,7 @@ class _Source:
             self.opened.close()
 
 
-class Refusals:
+class RefusedCalls:
     """Answers for all workers of a starter.
 
     Args:
@@ -64,12 +64,12 @@ class Refusals:
     def __init__(self, poll: select.poll, report: Callable[[int, str], object]) -> None:
         self._poll = poll
         self._report = report
-        self._sources: dict[int, _Source] = {}
+        self._sources: dict[int, _RefusingWorker] = {}
 
     def expect(self, number: int) -> socket.socket:
         """Return a socket over which a worker sends the listener of its filter."""
         own, other = socket.socketpair()
-        self._add(_Source(number, own), own.fileno())
+        self._add(_RefusingWorker(number, own), own.fileno())
         return other
 
     def close(self) -> None:
@@ -77,7 +77,7 @@ class Refusals:
         for source in self._sources.values():
             source.close()
 
-    def _add(self, source: _Source, descriptor: int) -> None:
+    def _add(self, source: _RefusingWorker, descriptor: int) -> None:
         self._sources[descriptor] = source
         self._poll.register(descriptor, select.POLLIN)
 
@@ -105,9 +105,9 @@ class Refusals:
             _, received, _, _ = socket.recv_fds(connection, 1, 1)
             for listener in received:
                 os.set_inheritable(listener, False)  # noqa: FBT003 - its name does not take it
-                self._add(_Source(number, listener), listener)
+                self._add(_RefusingWorker(number, listener), listener)
 
-    def _answer(self, listener: int, source: _Source) -> None:
+    def _answer(self, listener: int, source: _RefusingWorker) -> None:
         notification = bytearray(_NOTIFICATION.size)
         try:
             fcntl.ioctl(listener, _RECEIVE, notification)

@@ -26,7 +26,7 @@ from txmux.processes.forking import adopt_orphans, exit_after, ignore_signals, n
 from txmux.processes.held_signals import held, release_signals
 from txmux.processes.oom import StarterScore
 from txmux.processes.privilege.account import Account, AccountError
-from txmux.processes.privilege.refusals import Refusals
+from txmux.processes.privilege.refusals import RefusedCalls
 from txmux.processes.privilege.sandbox import folders_of_python
 from txmux.processes.workers.process import run
 from txmux.wire.jsontext import parse_json
@@ -52,7 +52,7 @@ def main(connection: socket.socket, oom_score: str = "") -> None:
     poll = select.poll()
     poll.register(connection, select.POLLIN)
     poll.register(woken, select.POLLIN)
-    refusals = Refusals(poll, partial(_report_refused, connection))
+    refusals = RefusedCalls(poll, partial(_report_refused, connection))
     with suppress(ConnectionError):  # the supervisor has ended
         while True:
             ready = dict(poll.poll())
@@ -75,7 +75,7 @@ def main(connection: socket.socket, oom_score: str = "") -> None:
 def _serve(
     connection: socket.socket,
     others: Sequence[socket.socket],
-    refusals: Refusals,
+    refusals: RefusedCalls,
     scores: StarterScore,
 ) -> bool:
     """Serve one request; return whether there may be more."""
@@ -110,7 +110,7 @@ def _fork(
     connection: socket.socket,
     others: Sequence[socket.socket],
     descriptors: Sequence[int],
-    refusals: Refusals,
+    refusals: RefusedCalls,
     scores: StarterScore,
     number: int,
     **how: Any,

@@ -50,7 +50,7 @@ def _closed(result: Any, end: ExitStack) -> Any:
     return result
 
 
-class _Supervisor(Protocol):
+class _WorkerSupervisor(Protocol):
     limits: SharedLimits
     counters: Counters
     folded_log: FoldedLog
@@ -91,7 +91,7 @@ class Worker:
     _log = Logger()
 
     def __init__(
-        self, supervisor: _Supervisor, number: int, reactor: Any, *, is_first: bool = True
+        self, supervisor: _WorkerSupervisor, number: int, reactor: Any, *, is_first: bool = True
     ) -> None:
         self._supervisor = supervisor
         self.number = number

@@ -84,7 +84,7 @@ class UnusableError(AuthorityError):
     """The authority cannot be reached, or does not speak ACME. The source has logged it."""
 
 
-class _RefusedError(AuthorityError):
+class _ProblemDocumentError(AuthorityError):
     """A problem document (RFC 8555, section 6.7); `kind` is the end of its type."""
 
     def __init__(self, why: str, problem: Json, wait: float, *, is_for_all: bool) -> None:
@@ -197,7 +197,7 @@ class Authority:
                 )
             elif shown.is_self_signed:
                 why = "its certificate is signed by itself"
-            elif shown.ends <= time.time():
+            elif shown.not_after <= time.time():
                 why = "its certificate has expired already; compare the clocks"
         if why:  # it counts: there may be few certificates for one name in a week
             raise AuthorityError(f"{self.directory}: {printable(why, _LONGEST)}", counts=True)
@@ -333,7 +333,7 @@ class Authority:
             body = self._signed(url, payload, self._nonces.pop())
             try:
                 return await self._request("POST", url, body, is_json=is_json)
-            except _RefusedError as refused:
+            except _ProblemDocumentError as refused:
                 if refused.kind == "accountDoesNotExist" and self._account:
                     # The authority has lost its accounts, and with them every order but one that is to be made.
                     self._account = ""
@@ -408,7 +408,7 @@ class Authority:
             wait = _seconds(answer.headers.get("retry-after", ""))
             why = f"{self.directory}: {_words(document)}{_to_do(document, answer)}"
             own = {self.directory, *map(self._urls.get, ("newNonce", "newAccount")), self._account}
-            raise _RefusedError(why, document, wait, is_for_all=url in own)
+            raise _ProblemDocumentError(why, document, wait, is_for_all=url in own)
         return answer
 
     def _why_unusable(self, url: str, answer: HttpResponse, *, is_json: bool) -> str:

@@ -45,8 +45,8 @@ class ShownCertificate:
     pem: bytes = attrs.field(repr=False)
     names: tuple[str, ...]
     issuer: str
-    begins: float
-    ends: float
+    not_before: float
+    not_after: float
     is_self_signed: bool
 
     @classmethod
@@ -151,7 +151,7 @@ class AcmeFolder:
                 certificate = self.read(name)
             except TLSFileError as problem:
                 certificate, damaged[name] = NO_CERTIFICATE, problem.what
-            if certificate.is_self_signed and certificate.ends <= now:
+            if certificate.is_self_signed and certificate.not_after <= now:
                 path = acme_file(self.path, name)
                 if path.is_dir():
                     path.rename(path.with_name(f"{path.name}.{now:.0f}"))

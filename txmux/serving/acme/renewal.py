@@ -99,7 +99,7 @@ class Renewal:
     def due(self, shown: ShownCertificate, directory: str) -> float:
         if shown.is_self_signed or self.directory != directory or self.why:
             return self.not_before
-        third = shown.ends - (shown.ends - shown.begins) / _THIRD
+        third = shown.not_after - (shown.not_after - shown.not_before) / _THIRD
         when = third if self.suggested is None else min(third, self.suggested)
         return max(when, self.not_before)
 
@@ -307,7 +307,7 @@ class Certificates:
             "the certificate of {name} is of {issuer}, valid until {until}{where}",
             name=name,
             issuer=certificate.issuer,
-            until=utc_time(certificate.ends),
+            until=utc_time(certificate.not_after),
             where=where,
         )
 
@@ -333,8 +333,8 @@ class Certificates:
     def _use_if_newer(self, name: str, pem: bytes) -> None:
         shown, renewal = self._shown[name], self._renewals[name]
         certificate = self._from_another(name, pem)
-        is_newer = shown.is_self_signed or certificate.ends > shown.ends
-        if is_newer and certificate.ends > self._now():
+        is_newer = shown.is_self_signed or certificate.not_after > shown.not_after
+        if is_newer and certificate.not_after > self._now():
             self._refused_since = None
             renewal.directory = self._settings.acme or ""
             self._use_new(name, renewal, certificate, ", as another machine got it")
@@ -375,7 +375,7 @@ class Certificates:
                 if is_other and renewed.due(there, directory) > self._now():
                     return there
             issued = await self._ask(name)
-            await shared.put(directory, name, issued.pem, max(1, issued.ends - self._now()))
+            await shared.put(directory, name, issued.pem, max(1, issued.not_after - self._now()))
             self._unusable.pop(name, None)
         finally:
             await shared.unlock()
@@ -477,7 +477,7 @@ class Certificates:
         self._shown[name] = certificate
         self._save()
         self._renewed()
-        self._answer(name, f"{name}: renewed, valid until {utc_time(certificate.ends)}")
+        self._answer(name, f"{name}: renewed, valid until {utc_time(certificate.not_after)}")
 
     async def _ask_time(self, renewal: Renewal, shown: ShownCertificate) -> None:
         try:
@@ -539,15 +539,15 @@ class Certificates:
                 row = rows.NO_CERTIFICATE if why else rows.CERTIFICATE_AWAITED
                 yield row.item(name=name, provisional=_PROVISIONAL, why=why)
             elif why:
-                has_ended = shown.ends <= self._now()
+                has_ended = shown.not_after <= self._now()
                 row = rows.ENDED_NOT_RENEWED if has_ended else rows.ENDS_NOT_RENEWED
-                yield row.item(name=name, until=utc_time(shown.ends), why=why)
+                yield row.item(name=name, until=utc_time(shown.not_after), why=why)
 
     def seconds_left(self) -> dict[str, float]:
         """Return by name in how many seconds its certificate expires; 0 for a self-signed one."""
         now = self._now()
         return {
-            name: 0.0 if self._shown[name].is_self_signed else self._shown[name].ends - now
+            name: 0.0 if self._shown[name].is_self_signed else self._shown[name].not_after - now
             for name in self._names
         }
 
@@ -558,7 +558,7 @@ class Certificates:
                 "name": name,
                 "names": [*shown.names] or [name],
                 "issuer": shown.issuer,
-                "not_after": shown.ends,
+                "not_after": shown.not_after,
                 "is_self_signed": shown.is_self_signed,
                 "next_renewal": max(
                     self._renewals[name].due(shown, directory), self._now(), self._quiet_until

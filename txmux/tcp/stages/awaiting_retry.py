@@ -77,7 +77,7 @@ class AwaitingRetry(Stage):
             client.first_sent = client.received
             count_asked(client, counts)
         self._sent_ms = sent_ms
-        server.receiver = _Server(self._server_sent, self._server_finished, self._server_lost)
+        server.receiver = _ServerEvents(self._server_sent, self._server_finished, self._server_lost)
         hello, client.received = client.received[:end], client.received[end:]
         server.transport.write(hello)
         self._wait_for(max(0.0, idle))
@@ -170,7 +170,7 @@ class AwaitingRetry(Stage):
             self._upstream.pool.released(self._member)
 
 
-class _Server(NamedTuple):
+class _ServerEvents(NamedTuple):
     """Receives what happens at the server's end."""
 
     data_received: Callable[[bytes], None]

@@ -87,7 +87,7 @@ _LONGEST_V1 = 107
 
 
 @attrs.frozen
-class _Field:
+class _LineField:
     """The form of a field of the line: its pattern, its reader, and what may complete a part of it.
 
     If a part of a field can become valid at all, it does so with one of the `endings`.
@@ -118,9 +118,9 @@ def _read_port(text: str) -> int:
 
 _ZEROS = "0.0.0.0"  # noqa: S104  # nothing is bound to it
 _IPV4_ENDINGS = tuple(_ZEROS[at:] for at in range(len(_ZEROS), -1, -1))
-_IPV4 = _Field("an IPv4 address without leading zeros", IPv4Address, _IPV4_ENDINGS)
-_IPV6 = _Field("an IPv6 address", _read_ipv6, (*_IPV4_ENDINGS, ":", "::"))
-_PORT = _Field("0 to 65535 without leading zeros", _read_port, ("", "0"))
+_IPV4 = _LineField("an IPv4 address without leading zeros", IPv4Address, _IPV4_ENDINGS)
+_IPV6 = _LineField("an IPv6 address", _read_ipv6, (*_IPV4_ENDINGS, ":", "::"))
+_PORT = _LineField("0 to 65535 without leading zeros", _read_port, ("", "0"))
 
 _NAMES = ("source address", "destination address", "source port", "destination port")
 _FIELDS_BY_START = {
