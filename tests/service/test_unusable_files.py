@@ -22,7 +22,7 @@ from tests.service.damaged_files import DamagedFilesCase
 from tests.support.named_files import FILES, RULES
 from txmux import load
 from txmux.access.lists.updates import NetworksFile
-from txmux.admin.tokens import AdminTokens
+from txmux.admin.access import AdminTokens
 from txmux.cli import main
 from txmux.client.tls.terminators import TlsTerminators
 from txmux.client.tunnel_users import TunnelUsers

@@ -6,13 +6,20 @@ import grp
 import hashlib
 import os
 import pwd
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 
 import attrs
+from twisted.logger import Logger
 
+from txmux.access.lists.updates import WatchedFile
+from txmux.admin.listen_addresses import read_token
+from txmux.errors import MuxError
+from txmux.rules.model import Settings
 from txmux.rules.model.settings import RIGHTS, AdminUser, Right
-from txmux.rules.reading.tokens import AdminToken
+from txmux.rules.reading.service import is_by_tcp
+from txmux.rules.reading.tokens import LARGEST_TOKENS, OWN, AdminToken, read_tokens
+from txmux.telemetry.formatting import plural
 
 _ROOT = 0
 
@@ -69,3 +76,84 @@ def _by_number(users: Iterable[AdminUser]) -> dict[int, Right]:
             number = int(user.name) if user.name.isdecimal() else look_up(user.name)[2]
             found[number] = max(found.get(number, user.right), user.right, key=RIGHTS.index)
     return found
+
+
+class AdminTokens:
+    """The tokens that settings name; none without an endpoint of TCP.
+
+    Attributes:
+        problem: Why the file could not be read again; empty if it could.
+    """
+
+    _log = Logger()
+
+    def __init__(self, settings: Settings) -> None:
+        is_needed = any(map(is_by_tcp, settings.admin))
+        self._own_file = settings.admin_token if is_needed else None
+        self._path = settings.admin_tokens if is_needed else None
+        self._watched = None if self._path is None else WatchedFile(self._path, LARGEST_TOKENS)
+        self._own: AdminToken | None = None
+        self._others: Sequence[AdminToken] = ()
+        self.problem = ""
+
+    def read(self) -> Sequence[AdminToken]:
+        """Read all of them.
+
+        Raises:
+            MuxError: A file cannot be read, or is wrong.
+        """
+        if self._own_file is not None:
+            self._own = AdminToken(OWN, "all", read_token(self._own_file))
+        self._others = self._read_others() or ()
+        return self._all()
+
+    async def read_again(self) -> Sequence[AdminToken] | None:
+        """Return all of them if the file has changed; one that cannot be read, or is wrong, changes nothing, and `problem` says why."""
+        problem = self.problem
+        if self._watched is None:
+            return None
+        try:
+            others = await self._watched.read_in_thread(self._read_others)
+        except (MuxError, OSError) as error:
+            why = self._unreadable(error) if isinstance(error, OSError) else error
+            self.problem = f"{why}; the tokens read before stay valid until this is right"
+            if self.problem != problem:
+                self._log.warn("{problem}", problem=self.problem)
+            return None
+        if others is None:
+            return None
+        self.problem = ""
+        if not problem and others == self._others:
+            return None
+        self._log.info(
+            "{path}: {tokens}", path=str(self._path), tokens=plural(len(others), "token")
+        )
+        self._others = others
+        return self._all()
+
+    def _read_others(self) -> Sequence[AdminToken] | None:
+        """Return the tokens of the file if it may have changed."""
+        if self._watched is None:
+            return None
+        try:
+            data = self._watched.read()
+        except OSError as error:
+            raise self._unreadable(error) from error
+        if data is None:
+            return None
+        tokens, problems = read_tokens(data, self._own)
+        if problems:
+            more = plural(len(problems) - 1, "more line")
+            end = f" (and {more}: txmux check)" if problems[1:] else ""
+            raise _wrong(f"{self._path}{problems[0]}{end}")
+        return tokens
+
+    def _unreadable(self, error: OSError) -> MuxError:
+        return _wrong(f"{self._path} cannot be read: {error.strerror}")
+
+    def _all(self) -> Sequence[AdminToken]:
+        return [*filter(None, [self._own]), *self._others]
+
+
+def _wrong(why: str) -> MuxError:
+    return MuxError(f"[txmux] admin_tokens: {why}")

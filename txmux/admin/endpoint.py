@@ -11,14 +11,13 @@ from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from txmux.admin.access import NOBODY, AdminAccess
+from txmux.admin.access import NOBODY, AdminAccess, AdminTokens
 from txmux.admin.listen_addresses import (
     admin_addresses,
     automatic_addresses,
     make_own_folder,
     why_not,
 )
-from txmux.admin.tokens import AdminTokens
 from txmux.control.control import Control
 from txmux.files import FileId
 from txmux.net.sockets.descriptors import Descriptors

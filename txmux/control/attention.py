@@ -42,8 +42,8 @@ _UNABLE = frozenset({"down", "ejected", "probing", "unresolved", "failing", "sil
 """States of servers that cannot serve; one that an operator or the rules took out is no trouble."""
 
 
-_STATES = {"drain": "drained", "maintenance": "in maintenance"}
-"""How states are written, where it is not their name."""
+STATES = {"ready": "ready", "drain": "drained", "maintenance": "in maintenance"}
+"""How states are written that an operator has set."""
 
 _ADVICE = {"silent": "; 'eject = unanswered=0' for servers that never answer by design"}
 
@@ -94,7 +94,7 @@ def _names(servers: Sequence[ServerDocument]) -> str:
     first = (
         str(server["server"])
         if server["state"] == "down"
-        else f"{server['server']} is {_STATES.get(server['state'], server['state'])}"
+        else f"{server['server']} is {STATES.get(server['state'], server['state'])}"
         for server in servers[:_MOST_NAMED]
     )
     return _and_more(first, len(servers))

@@ -67,8 +67,6 @@ if TYPE_CHECKING:
 
 _MOST_WEIGHT = 65535
 
-_STATES = {"ready": "ready", "drain": "drained", "maintenance": "in maintenance"}
-
 _MOST_NAMED = 1000
 """Names of backends in a request; more are asked for with all others."""
 
@@ -603,7 +601,11 @@ class Control:
         caveat = "" if state is None else await self._caveat(backend, [server], state)
         changes = []
         if state:
-            is_now = f"was {_STATES[state]} already" if state == before else f"is {_STATES[state]}"
+            is_now = (
+                f"was {attention.STATES[state]} already"
+                if state == before
+                else f"is {attention.STATES[state]}"
+            )
             changes.append(is_now + (caveat if state == "ready" else ""))
         if weight is not None:
             changes.append(f"has weight {weight or configured.weight}")
@@ -635,7 +637,7 @@ class Control:
         is_now = "is" if one else "are"
         if overrides == before:
             is_now = "was already" if one else "were already"
-        changed = f"{plural(len(servers), 'server')} {is_now} {_STATES[state]}"
+        changed = f"{plural(len(servers), 'server')} {is_now} {attention.STATES[state]}"
         changed += await self._caveat(backend, servers, state)
         if len(servers) < len(every):
             down = plural(len(every) - len(servers), "server")

@@ -28,25 +28,19 @@ class Moment:
     bytes: float
 
 
-@attrs.frozen
-class _RateSample:
-    time: float
-    totals: Mapping[str, int]
-    active: int
-
-
 class Rates:
     """Stores the last samples of counters."""
 
     def __init__(self, seconds: Callable[[], float]) -> None:
         self._seconds = seconds
-        self._samples: deque[_RateSample] = deque(maxlen=_MOMENTS + 1)
+        # Times, totals, and how many connections were open.
+        self._samples: deque[tuple[float, Mapping[str, int], int]] = deque(maxlen=_MOMENTS + 1)
         self._servers: deque[tuple[float, Mapping[tuple[str, str], ServerSample]]] = deque(
             maxlen=_ANSWERS
         )
 
     def record(self, totals: Mapping[str, int], active: int = 0) -> None:
-        self._samples.append(_RateSample(self._seconds(), totals, active))
+        self._samples.append((self._seconds(), totals, active))
 
     def record_servers(self, samples: Mapping[tuple[str, str], ServerSample]) -> None:
         self._servers.append((self._seconds(), samples))
@@ -70,8 +64,8 @@ class Rates:
     def as_json(self) -> list[dict[str, Any]]:
         now = self._seconds()
         return [
-            {"ago": round(now - its.time, 3), "totals": dict(its.totals), "active": its.active}
-            for its in self._samples
+            {"ago": round(now - then, 3), "totals": dict(totals), "active": active}
+            for then, totals, active in self._samples
         ]
 
     def restore(self, saved: Iterable[Mapping[str, Any]]) -> None:
@@ -81,30 +75,29 @@ class Rates:
             # It may be of another version.
             with suppress(AttributeError, KeyError, OverflowError, TypeError, ValueError):
                 totals = {str(name): int(count) for name, count in row["totals"].items()}
-                before.append(_RateSample(now - float(row["ago"]), totals, int(row["active"])))
+                before.append((now - float(row["ago"]), totals, int(row["active"])))
         samples = [*before, *self._samples]
         self._samples.clear()
         self._samples.extend(samples)  # the last ones, if there are too many
 
     def history(self) -> list[Moment]:
         moments, at = [], self._seconds()
-        for before, now in itertools.pairwise([*self._samples]):
-            seconds = now.time - before.time
+        for (then, before, _), (now, totals, active) in itertools.pairwise([*self._samples]):
+            seconds = now - then
             if seconds > 0:
                 grown = {
-                    name: max(0, count - before.totals.get(name, 0))
-                    for name, count in now.totals.items()
+                    name: max(0, count - before.get(name, 0)) for name, count in totals.items()
                 }
                 moved = grown.get("bytes_in", 0) + grown.get("bytes_out", 0)
                 came = grown.get("connections", 0)
-                moments.append(Moment(at - now.time, came / seconds, now.active, moved / seconds))
+                moments.append(Moment(at - now, came / seconds, active, moved / seconds))
         return moments
 
     def until_now(self, totals: Mapping[str, int]) -> dict[str, float]:
         """Return the growth per second of each counter since the oldest sample."""
         now = self._seconds()
         last = [*self._samples][-_SAMPLES:]
-        then, before = (last[0].time, last[0].totals) if last else (now, totals)
+        then, before = last[0][:2] if last else (now, totals)
         rates = {}
         if now > then:
             for name, count in totals.items():

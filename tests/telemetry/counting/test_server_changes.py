@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.telemetry.counting.counter_groups import CELL, LISTENER, SERVER
-from txmux.telemetry.counting.counters import Counters
-from txmux.telemetry.counting.server_changes import ServerChanges
+from txmux.telemetry.counting.counters import Counters, ServerChanges
 
 _NAMES = st.sampled_from(("a", "b", "c"))
 _ROUNDS = st.lists(st.lists(st.tuples(st.integers(0, 2), _NAMES)))

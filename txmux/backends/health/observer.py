@@ -24,8 +24,7 @@ from txmux.backends.health.observing import (
 from txmux.backends.pool.server_health import MemberState
 from txmux.rules.model import Rules, Server
 from txmux.telemetry.counting.counter_groups import SERVER
-from txmux.telemetry.counting.counters import Counters
-from txmux.telemetry.counting.server_changes import ServerChanges
+from txmux.telemetry.counting.counters import Counters, ServerChanges
 from txmux.telemetry.events import server_event
 from txmux.telemetry.formatting import duration
 
