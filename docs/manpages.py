@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from txmux import __version__
-from txmux.cli import COMMANDS, make_parser
+from txmux.cli import make_parser
 from txmux.detection.ambiguities import AMBIGUITIES, DATAGRAM_AMBIGUITIES
 from txmux.detection.registry import installed_matchers, transports_of
 from txmux.rules.reading.sections import HEADERS, TABLES
@@ -56,11 +56,11 @@ def _command_pages() -> dict[str, str]:
     )
     listed = [
         line
-        for name, summary in COMMANDS.items()
-        for line in (".TP", rf"\fBtxmux\-{_roff(name)}\fR(1)", *_text(summary))
+        for name, command in commands.choices.items()
+        for line in (".TP", rf"\fBtxmux\-{_roff(name)}\fR(1)", *_text(command.description))
     ]
     others = [
-        *(f"txmux-{name}(1)" for name in COMMANDS),
+        *(f"txmux-{name}(1)" for name in commands.choices),
         "txmux-rules(5)",
         "txmux-matchers(7)",
         "twist(1)",
@@ -69,7 +69,7 @@ def _command_pages() -> dict[str, str]:
     summary = "many protocols on one TCP or UDP port"
     found = {"txmux.1": _command_page("txmux", summary, parser, more, others)}
     for name, command in commands.choices.items():
-        summary = COMMANDS[name].partition(";")[0].rstrip(".")
+        summary = command.description.partition(";")[0].rstrip(".")
         summary = summary[0].lower() + summary[1:]
         others = ["txmux(1)", "txmux-rules(5)"]
         found[f"txmux-{name}.1"] = _command_page(f"txmux-{name}", summary, command, [], others)

@@ -18,7 +18,7 @@ from twisted.python.reflect import namedAny
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmux import MuxError
-from txmux.cli import COMMANDS
+from txmux.cli import names_of_commands
 from txmux.cli.twist import Options
 from txmux.detection.registry import installed_matchers, transports_of
 from txmux.interfaces import IProtocolMatcher, IProvider, Transport
@@ -355,7 +355,7 @@ class OtherPageTests(PageTestCase):
 
     def test_commands_and_options(self) -> None:
         page = (_REFERENCE / "commands.md").read_text()
-        for command in COMMANDS:
+        for command in names_of_commands():
             self.assertIn(f"## txmux {command}\n", page)
         options: list[Any] = [*Options.optParameters, *Options.optFlags]
         for name, letter, *_ in options:

@@ -10,7 +10,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.programs import require_program
-from txmux.cli import COMMANDS
+from txmux.cli import COMMANDS, names_of_commands
 from txmux.detection.registry import installed_matchers
 from txmux.rules.reading.sections import TABLES
 
@@ -35,7 +35,9 @@ class ManPageTests(SynchronousTestCase):
 
     def test_page_for_each_command(self) -> None:
         names = {path.name for path in self.folder.glob("man1/*")}
-        self.assertEqual(names, {"txmux.1", *(f"txmux-{command}.1" for command in COMMANDS)})
+        self.assertEqual(
+            names, {"txmux.1", *(f"txmux-{command}.1" for command in names_of_commands())}
+        )
 
     def test_page_of_rules(self) -> None:
         """It has every key with its default, and a whole file."""

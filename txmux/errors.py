@@ -68,9 +68,18 @@ def cause_of(problem: Any) -> str:
 
 def how_to_install(extra: str) -> str:
     """Return the command that adds an extra to the environment of this program, which need not be that of the shell."""
+    return f"{_pip()} install 'txmux[{extra}]'"
+
+
+def how_to_reinstall(package: str) -> str:
+    """Return the command that restores the files of a package there, and changes no other package."""
+    return f"{_pip()} install --force-reinstall --no-deps {package}"
+
+
+def _pip() -> str:
     pip = Path(sys.prefix, "bin", "pip")
     program = str(pip) if pip.exists() else f"{sys.executable} -m pip"
-    return f"{sudo_for(Path(sys.prefix))}{program} install 'txmux[{extra}]'"
+    return f"{sudo_for(Path(sys.prefix))}{program}"
 
 
 def own_command(words: str) -> str:

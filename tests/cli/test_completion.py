@@ -1,7 +1,7 @@
 import sys
 
 from tests.cli.remote.answering import RemoteTestCase
-from txmux.cli import COMMANDS
+from txmux.cli import names_of_commands
 from txmux.cli.completion import SHELLS
 
 _BACKENDS = [
@@ -53,7 +53,7 @@ class CompletionTests(RemoteTestCase):
         for shell in SHELLS:
             code, script, said = self.run_main("completion", shell)
             self.assertEqual((code, said), (0, ""))
-            for command in COMMANDS:
+            for command in names_of_commands():
                 self.assertIn(command, script)
             self.assertNotIn("bash_completion/", script)
             self.assertNotIn("zsh_completion/", script)

@@ -57,8 +57,8 @@ _CASES: tuple[tuple[Program, str, str, str], ...] = (
     ("traefik", _TRAEFIK.format("", "HostSNIRegexp(`{x:a}`)", "web", "", ""), "{x:a}", "^a$"),
 )  # fmt: skip
 
-_NOT_HERE = ("convert sslh -- ARGUMENTS", "txmux_convert/writer.py")
-"""A command line, which `sslh/test_arguments.py` tries, and what finds the hints of rules."""
+_NOT_HERE = ("convert sslh -- ARGUMENTS", "txmux_convert/command.py", "txmux_convert/writer.py")
+"""A command line, which `sslh/test_arguments.py` tries, the command itself, and what finds the hints of rules."""
 
 
 def _looks(text: str, program: Program) -> tuple[list[str], Conversion | None]:

@@ -1,5 +1,6 @@
 """What is installed from the wheel is whole, and Twisted finds the plugins in it."""
 
+import re
 import shutil
 import sysconfig
 import tempfile
@@ -103,6 +104,22 @@ class WheelTests(SynchronousTestCase):
     def test_plugin(self) -> None:
         self.assertRegex(self.run_installed("-m", "twisted", "--help"), r"\n    txmux +A ")
         self.assertIn("--rules", self.run_installed("-m", "twisted", "txmux", "--help"))
+
+    def test_convert(self) -> None:
+        """The command is found by the wheel's entry point; without its folder, nothing else changes."""
+        (self.folder / "haproxy.cfg").write_text("listen a\n  bind :1\n  server s 127.0.0.1:2\n")
+        command = ("-m", "txmux", "convert", self.folder / "haproxy.cfg")
+        self.assertIn("[listen a]\n", self.run_installed(*command))
+        (folder,) = self.folder.glob("venv/lib/python*/site-packages/txmux_convert")
+        helped = self.run_installed("-m", "txmux", "--help")
+        aside = folder.rename(self.folder / "aside")
+        self.addCleanup(aside.rename, folder)
+        error = self.assertRaises(AssertionError, self.run_installed, *command)
+        self.assertIn("gave 1:\n\ntxmux: the command 'convert' needs txmux_convert, ", str(error))
+        without = self.run_installed("-m", "txmux", "--help")
+        lines = [re.split(r"\n(?=    \w)", text) for text in (helped, without)]
+        self.assertEqual([a[:11] for a, b in zip(*lines, strict=True) if a != b], ["    convert"])
+        self.assertIn("matchers", self.run_installed("-m", "txmux", "matchers", "--help"))
 
     def test_version(self) -> None:
         self.assertIn(

@@ -3,6 +3,7 @@
 A command is a module of its name with ``configure(parser)``, which adds its arguments, and ``run(arguments)``, which
 returns the program's exit code; one may have ``configure_more(parser, words)``, too. Those that only ask a running service are in the tables of
 `txmux.cli.remote.changes` and `txmux.cli.remote.reports`. Only the module of the command that is run is imported: some of them need much.
+Other packages bring further commands, by `txmux.cli.entry_points`.
 """
 
 import argparse
@@ -10,12 +11,14 @@ import gc
 import os
 import shlex
 import sys
+from bisect import insort
 from collections.abc import Collection, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
 from txmux import __version__
+from txmux.cli.entry_points import commands_of_others, load, missing
 from txmux.errors import MuxError
 from txmux.net.tls.deferred import import_reactor_without_tls
 from txmux.telemetry.journal import write_error
@@ -29,7 +32,6 @@ COMMANDS = {
     "close": "End connections of a running service, by ID or by filters.",
     "completion": "Write the script that completes these commands in a shell.",
     "connections": "List the connections of a running service.",
-    "convert": "Write the configuration of another program as a rules file.",
     "drain": "Stop sending new clients to a backend's servers, or to one of them.",
     "ech": "Make a key of Encrypted ClientHello, or show what is published.",
     "events": "Show how the last connections ended, or what happens from now on.",
@@ -53,7 +55,10 @@ COMMANDS = {
     "upgrade": "Upgrade a running service to the installed version, in a new process.",
     "weight": "Change the weight of a server.",
 }
-"""The commands, and what each does."""
+"""The commands of this package, and what each does."""
+
+_IN_WHEEL = {"convert": "txmux_convert"}
+"""Commands of packages that come with this one, of which an installation may have been stripped."""
 
 _CHANGES = "ban close drain hold pause release reload resume stop unban upgrade weight"
 _REPORTS = "bans certificates clients connections servers status"
@@ -97,6 +102,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         try:
             return _run(sys.argv[1:] if argv is None else [*argv])
+        except MuxError as error:
+            return _failed(error)
         finally:
             gc.set_threshold(*COLLECTING)
             sys.stdout.flush()
@@ -142,12 +149,15 @@ def _example(option: str, metavar: str) -> str:
 
 
 def make_parser(
-    commands: Collection[str] = tuple(COMMANDS), words: Sequence[str] | None = None
+    commands: Collection[str] | None = None, words: Sequence[str] | None = None
 ) -> argparse.ArgumentParser:
     """Return the parser of the program's arguments.
 
-    Only these commands have all their arguments; of the others the names are known. A command whose options take long to collect may skip
-    those that do not matter for `words`.
+    Only these commands have all their arguments, by default all commands; of the others the names are known. A command whose options take
+    long to collect may skip those that do not matter for `words`.
+
+    Raises:
+        MuxError: One of these commands is another package's, and cannot be loaded.
     """
     parser = _Parser(
         prog="txmux",
@@ -155,13 +165,26 @@ def make_parser(
     )
     parser.add_argument("--version", action="version", version=f"txmux {__version__}")
     parsers = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, summary in COMMANDS.items():
+    # To look for them takes as long as a short command.
+    asked = commands or ()
+    others = {} if asked and {*asked} <= COMMANDS.keys() else commands_of_others()
+    for name in names_of_commands(others):
+        command, summary = None, COMMANDS.get(name, "")
+        if name in COMMANDS:
+            command = _command(name) if commands is None or name in asked else None
+        elif name in asked or not others.keys() & asked:
+            try:
+                command = load(others[name])
+                summary = command.SUMMARY
+            except MuxError as error:
+                if name in asked:
+                    raise
+                summary = str(error)
         # Options of `run` are names of matchers: `--mysql` is not `--mysqlx`.
         command_parser = parsers.add_parser(
-            name, help=summary, description=summary, allow_abbrev=name != "run"
+            name, help=summary.replace("%", "%%"), description=summary, allow_abbrev=name != "run"
         )
-        if name in commands:
-            command = _command(name)
+        if command is not None:
             command.configure(command_parser)
             if hasattr(command, "configure_more"):
                 command.configure_more(command_parser, words)
@@ -169,6 +192,15 @@ def make_parser(
                 run=command.run, unknown=getattr(command, "unknown", None), parser=command_parser
             )
     return parser
+
+
+def names_of_commands(others: Collection[str] | None = None) -> list[str]:
+    """Return the names of all commands, those that other packages bring included."""
+    names = [*COMMANDS]
+    for name in commands_of_others() if others is None else others:
+        if name not in COMMANDS:
+            insort(names, name)
+    return names
 
 
 def _command(name: str) -> Any:
@@ -194,7 +226,7 @@ def _run(words: list[str]) -> int:
     if not words:
         parser.print_help(sys.stderr)
         parser.exit(2, "\ntxmux: name a command\n")
-    if words[0] not in COMMANDS and not _is_own(words[0]):
+    if not (words[0] in COMMANDS or _is_own(words[0]) or words[0] in names_of_commands()):
         parser.error(_unknown(words))
     arguments, others = parser.parse_known_args(words)
     if others:
@@ -204,10 +236,7 @@ def _run(words: list[str]) -> int:
         )
         problem = f"unrecognized arguments: {shlex.join(others)}"
         arguments.parser.error(f"{problem}; {advice}" if advice else problem)
-    try:
-        code: int = arguments.run(arguments)
-    except MuxError as error:
-        return _failed(error)
+    code: int = arguments.run(arguments)
     return code
 
 
@@ -261,6 +290,8 @@ def _unknown(words: Sequence[str]) -> str:
     from txmux.rules.problems import did_you_mean  # noqa: PLC0415 - this is rare
 
     word = words[0]
+    if word in _IN_WHEEL:
+        raise missing(word, _IN_WHEEL[word], "txmux")
     file = shlex.join([name for name in words[1:] if not name.startswith("-")][:1]) or "FILE"
     if word in _RULES_OPTIONS:
         return f"to run the service with a rules file: txmux run {file}"
@@ -276,7 +307,7 @@ def _unknown(words: Sequence[str]) -> str:
         needed = "FILE" if _SYNONYMS[word].startswith("check") else ""
         write = _SYNONYMS[word].format(shlex.join(words[1:]) or needed).rstrip()
         return f"there is no command {word!r}; write: txmux {write}"
-    near = did_you_mean(word, COMMANDS) or "; txmux --help lists those there are"
+    near = did_you_mean(word, names_of_commands()) or "; txmux --help lists those there are"
     return f"there is no command {word!r}{near}"
 
 

@@ -16,7 +16,7 @@ from twisted.application.twist._options import TwistOptions
 from twisted.logger import textFileLogObserver
 from twisted.python import usage
 
-from txmux.cli import COMMANDS, open_closed_streams
+from txmux.cli import names_of_commands, open_closed_streams
 from txmux.cli.run.program import read_rules, start_early, status_of
 from txmux.errors import MuxError
 from txmux.net.sockets.memory import keep_running
@@ -58,7 +58,7 @@ class Options(usage.Options):
     def parseArgs(self, *words: str) -> None:
         if not words:
             return
-        if words[0] in COMMANDS and not Path(words[0]).exists():
+        if words[0] in names_of_commands() and not Path(words[0]).exists():
             raise usage.UsageError(
                 f"{words[0]!r} is a command of the program txmux; write, without twist: txmux {shlex.join(words)}"
             )

@@ -130,7 +130,7 @@ class ConvertTests(CommandTestCase):
             allow, deny = self.folder / "hosts.allow", self.folder / "hosts.deny"
             if rules is not None:
                 allow.write_text(rules)
-            with patch("txmux.cli.convert._ACCESS", (allow, deny)):
+            with patch("txmux_convert.command._ACCESS", (allow, deny)):
                 found, _, err = self.convert("sslh.cfg", text)
             self.assertEqual(found, code, rules)
             self.assertIn("service: ", err)

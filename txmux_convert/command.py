@@ -8,18 +8,18 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from txmux.detection.registry import installed_matchers
 from txmux.errors import MuxError
+from txmux_convert import PROGRAMS
 
 if TYPE_CHECKING:
     from txmux_convert.formats import Conversion
+
+SUMMARY = "Write the configuration of another program as a rules file."
 
 _ACCESS = (Path("/etc/hosts.allow"), Path("/etc/hosts.deny"))
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    from txmux_convert import PROGRAMS  # noqa: PLC0415 - an extra
-
     parser.usage = "%(prog)s [--from PROGRAM | PROGRAM] FILE\n       %(prog)s sslh -- ARGUMENT..."
     parser.add_argument(
         "words",
@@ -56,7 +56,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     The exit code is 2 if there are ``# LOOK:`` lines, with which the rules do not start.
     """
-    from txmux_convert import PROGRAMS, formats  # noqa: PLC0415 - an extra, which nothing else needs
+    # `txmux --help` needs none of it.
+    from txmux.detection.registry import installed_matchers  # noqa: PLC0415
+    from txmux_convert import formats  # noqa: PLC0415
 
     words, program = arguments.words, arguments.program
     if len(words) > 1 and words[0] in PROGRAMS and program in {None, words[0]}:
