@@ -442,9 +442,8 @@ def _by_inner_hello(
     found, facts = explained(inner.stream), {**inner.facts}
     if inner.illegal is not None:
         return attrs.evolve(found, decided_at=len(data), decision=Decision(None, facts))
-    if inner.second is not None and not can_forward_inner_hello(
-        found.decision.route, listener.default
-    ):
+    route = found.decision.route
+    if inner.second is not None and not can_forward_inner_hello(route, listener.default):
         found, facts = explained(data), {"ech": "outer"}
     elif inner.second is not None:  # at the end of the hello that came
         found = attrs.evolve(found, decided_at=len(data) - len(inner.stream) + inner.end)

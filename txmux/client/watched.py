@@ -50,7 +50,7 @@ class WatchedFiles:
         self._looked_at = seconds()
 
     def look(self) -> None:
-        """Look at the files, unless that was just done, or goes on: their disk may not answer."""
+        """Check the files, unless they were checked a moment ago, or are being checked: their disk may not answer."""
         if self._seconds() - self._looked_at >= self._pause and not self._is_looking:
             self._is_looking = True
             Deferred.fromCoroutine(self.look_in_thread(_WAIT))

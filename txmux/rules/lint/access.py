@@ -299,11 +299,8 @@ def inner_hello_warnings(rules: Rules) -> Iterator[Problem]:
         if listener.ech_keys is None:
             continue
         for route, number, line in lines_of(rules.routes_of(listener)):
-            if (
-                line.name == "tls"
-                and not line.negated
-                and not can_forward_inner_hello(route, Refusal.CLOSE)
-            ):
+            is_tls = line.name == "tls" and not line.negated
+            if is_tls and not can_forward_inner_hello(route, Refusal.CLOSE):
                 message = f"hellos in which [listen {listener.name}] finds such a name hidden go by their outer name, since the socket is handed over, or OpenSSL is older than 4 here; do not hide it"
                 yield route.section.problem(message, "match", number)
 

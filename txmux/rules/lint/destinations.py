@@ -40,9 +40,7 @@ def bypassed_certificates(rules: Rules) -> Iterator[Problem]:
     section 7.4).
     """
     for scope in scopes(rules):
-        terminating = [
-            route for route in rules.routes_of(scope.owner) if route.terminate_tls is not None
-        ]
+        terminating = [route for route in rules.routes_of(scope.owner) if route.terminate_tls]
         asked = {
             server: route
             for route in terminating

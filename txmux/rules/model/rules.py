@@ -97,9 +97,7 @@ class Rules:
     @property
     def acme_names(self) -> tuple[str, ...]:
         """The names that get their certificates by ACME, each once."""
-        terminated = [
-            route.terminate_tls for route in self.routes if route.terminate_tls is not None
-        ]
+        terminated = filter(None, (route.terminate_tls for route in self.routes))
         return tuple(dict.fromkeys(name for tls in terminated for name in tls.acme))
 
     @property

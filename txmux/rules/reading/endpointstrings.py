@@ -286,7 +286,7 @@ CLIENT: Mapping[str, Form] = {
 
 
 PREFIX = "udp:"
-"""With this begins whatever is for datagrams."""
+"""The prefix of endpoints for datagrams."""
 
 _PLACE = re.compile(r"(?:\[(?P<v6>[^\[\]]*)\]:|(?P<host>[^:\[\]]*):)?(?P<port>[^:]*)")
 _listening_port = whole_number(0, 65535, "a port")

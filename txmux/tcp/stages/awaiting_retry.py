@@ -134,7 +134,7 @@ class AwaitingRetry(Stage):
         self._answer += data
         is_long = len(self._answer) > settings.peek_limit
         if self._is_retry:
-            if is_long:  # who waits for a second hello says no more, and a slow client would have it kept here
+            if is_long:  # a server waiting for a second hello sends nothing else; a slow client would make us buffer it
                 client.advance(TurnedAway(Refusal.RESET, "limit"))
             return
         is_retry = asks_again(self._answer)
