@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import attrs
 
+from txmux.installed import FEATURES
 from txmux.interfaces import Transport
 from txmux.rules.collecting import uncollected
 from txmux.rules.lint import access, destinations
@@ -255,4 +256,5 @@ _FINDERS: Sequence[Callable[[Rules], Iterable[Problem]]] = (
     matchers_of_other_transport, _without_clients, _open_to_all, _beyond_peek_limit,
     ineffective_with_server_first, unreachable_silent_lines, _idle_backends, _idle_servers,
     _empty_includes, _typographic_quotes,
+    *(find for feature in FEATURES for find in feature.lint),
 )  # fmt: skip
