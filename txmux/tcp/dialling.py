@@ -64,8 +64,8 @@ def connector_for(
             upstream.note_greeting, dialogue.name, in_clear=in_clear
         )
         connector.repeats_client = bool(dialogue.name)
-    elif client.replays:
-        connector.requests = tuple(map(repeated, client.replays))
+    if client.replays:
+        connector.requests += tuple(map(repeated, client.replays))
         connector.repeats_client = True
     if upstream.tls is not None:
         agreed = client.agreed_tls
