@@ -15,6 +15,7 @@ from tests.processes.running import (
     WorkersTestCase,
     family_of,
     has_connection,
+    is_gone,
     listening_inode,
     name_of,
     open_files,
@@ -195,8 +196,9 @@ class StreamsTest(WorkersTestCase):
             child.process.send_signal(signal.SIGHUP)
             eventually(other.exists, "it has read the rules again")
             self.wait_for_lines(log, 1)  # a worker that is killed before does not write it
-            for pid in workers_of(child.pid):
+            for pid in (killed := workers_of(child.pid)):
                 os.kill(pid, signal.SIGKILL)
+            eventually(lambda k=killed: all(map(is_gone, k)), "none of them accepts a client")  # type: ignore[misc]
             self.be_closed_at(other)
             self.wait_for_lines(log, 2)
             child.process.terminate()
