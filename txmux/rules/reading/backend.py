@@ -46,7 +46,6 @@ from txmux.rules.reading.values import (
     read_options,
     split_words,
     with_defaults,
-    with_more,
     words,
 )
 from txmux.transport import is_address
@@ -98,7 +97,7 @@ def make_backend(name: str, section: Section, found: Mapping[str, Any]) -> Backe
     fields = {"servers": (), **found}
     tls = {field: fields.pop(key) for key, field in TLS_FIELDS.items() if key in fields}
     fields["tls"] = ServerTLS(**tls) if fields.get("tls") else None
-    return Backend(name, section=section, **with_more(Backend, fields))
+    return Backend(name, section=section, **fields)
 
 
 def contradictions(section: Section, found: Mapping[str, Any]) -> Iterator[Problem]:

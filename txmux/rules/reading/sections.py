@@ -62,8 +62,11 @@ def read_keys(section: Section, kind: str, reading: RulesReading) -> dict[str, A
         if name in section.entries:
             some = _values(section, section.entries[name], key, names, reading)
             if some:
-                one = key.kind.takes == "one"
-                fields[key.field or name] = some[0] if one else key.kind.collect(some)
+                value = some[0] if key.kind.takes == "one" else key.kind.collect(some)
+                if key.feature:
+                    fields.setdefault("more", {})[name] = value
+                else:
+                    fields[key.field or name] = value
     return fields
 
 

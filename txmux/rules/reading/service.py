@@ -27,7 +27,6 @@ from txmux.rules.reading.values import (
     ValueKind,
     socket_path,
     with_defaults,
-    with_more,
     words,
 )
 
@@ -158,7 +157,7 @@ def _email(text: str) -> str:
 
 def make_settings(section: Section, found: Mapping[str, Any]) -> Settings:
     fields = {name: value for name, value in found.items() if name != "include"}
-    return Settings(section=section, **with_more(Settings, fields))
+    return Settings(section=section, **fields)
 
 
 def contradictions(section: Section, found: Mapping[str, Any]) -> Iterator[Problem]:

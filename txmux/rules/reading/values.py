@@ -538,14 +538,6 @@ def with_defaults(model: object, keys: Mapping[str, SectionKey]) -> Mapping[str,
     return table
 
 
-def with_more(model: type[Any], found: Mapping[str, Any]) -> dict[str, Any]:
-    """Put the values of features' keys together, as a part of the model has them."""
-    own = attrs.fields_dict(model)
-    fields = {name: value for name, value in found.items() if name in own}
-    more = {name: value for name, value in found.items() if name not in own}
-    return {**fields, "more": more} if more else fields
-
-
 def is_all_plain(section: object, keys: Mapping[str, SectionKey]) -> bool:
     """Return whether the fast path serves connections by all that a section of the model says."""
     for name, key in keys.items():
