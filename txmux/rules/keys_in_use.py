@@ -50,14 +50,14 @@ def _find(rules: Rules) -> Sequence[KeyInUse]:
 
 def _found(kind: str, parts: Iterable[Any]) -> Iterator[KeyInUse]:
     keys = [
-        (name, key, _value(kind, name, key))
+        (name, key, *_place(kind, name, key))
         for name, key in TABLES[kind].items()
         if key.kind.paths or key.loads
     ]
-    fields_of = attrgetter(*dict.fromkeys(_field(kind, name, key) for name, key, _ in keys))
+    fields_of = attrgetter(*dict.fromkeys(field for _, _, field, _ in keys))
     for part in parts:
         if any(fields_of(part)):  # of thousands of routes, few have one
-            for name, key, value_of in keys:
+            for name, key, _, value_of in keys:
                 value = value_of(part)
                 if not value:
                     continue
@@ -67,16 +67,11 @@ def _found(kind: str, parts: Iterable[Any]) -> Iterator[KeyInUse]:
                     yield KeyInUse(part, name, key, paths, modules)
 
 
-def _field(kind: str, name: str, key: SectionKey) -> str:
+def _place(kind: str, name: str, key: SectionKey) -> tuple[str, Callable[[Any], Any]]:
+    """Return the attribute of a part in which the value of a key is, and what finds it there; the attribute may be None."""
     within, fields = _WITHIN.get(kind, ("", {}))
-    return within if name in fields else "more" if key.feature else key.field or name
-
-
-def _value(kind: str, name: str, key: SectionKey) -> Callable[[Any], Any]:
-    """Return what finds the value of a key, which may stand in a part that is None."""
-    field = _field(kind, name, key)
-    _, fields = _WITHIN.get(kind, ("", {}))
-    if name not in fields:
-        return lambda part: key.value_in(part, name)
-    inner = fields[name]
-    return lambda part: (within := getattr(part, field)) and getattr(within, inner)
+    if name in fields:
+        inner = attrgetter(fields[name])
+        return within, lambda part: (tls := getattr(part, within)) and inner(tls)
+    field = "more" if key.feature else key.field or name
+    return field, lambda part: key.value_in(part, name)

@@ -178,9 +178,10 @@ class RulesReading:
                 "there is no such file; write for example /etc/txmux/proxy.password"
             ) from None
 
-    def networks(self, text: str) -> AnyNetworks:
+    def networks(self, text: str, *, denied: bool = False) -> AnyNetworks:
         """Read a network, what a feature knows as networks, or ``@FILE``; a relative path starts at the folder of the file that names it."""
-        if (other := self._networks_of(text, denied=False)) is not None:
+        other = self._other_networks(text, self.settings, alone=self.alone, denied=denied)
+        if other is not None:
             return other
         if not text.startswith("@"):
             try:
@@ -211,10 +212,7 @@ class RulesReading:
         return Public.PUBLIC if text == Public.PUBLIC.value else self.networks(text)
 
     def denied(self, text: str) -> AnyNetworks:
-        return self._networks_of(text, denied=True) or self.networks(text)
-
-    def _networks_of(self, text: str, *, denied: bool) -> DynamicNetworks | None:
-        return self._other_networks(text, self.settings, alone=self.alone, denied=denied)
+        return self.networks(text, denied=True)
 
     def outcome(self, text: str) -> Outcome:
         if text in REFUSALS:
