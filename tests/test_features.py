@@ -15,6 +15,7 @@ from tests.interop.children import PATIENCE
 from tests.support.folders import make_folder
 from txmux import installed
 from txmux.installed import FEATURES
+from txmux.rules.model import DynamicNetworks, NetworkSet, Settings
 
 _PACKAGE = Path(txmux.__file__).parent
 _FOLDERS = {
@@ -42,6 +43,12 @@ class ListTests(SynchronousTestCase):
             words |= {f"{word}:" for word in (feature.networks.words if feature.networks else ())}
             self.assertEqual({*installed._WORDS[feature.name]}, words)
         self.assertEqual({word for words in installed._WORDS.values() for word in words}, {*_RULES})
+
+    def test_rules_made_in_python(self) -> None:
+        """They may name networks without the key that these need: nothing is asked then."""
+        for name, kind in installed.NETWORKS.items():
+            made = DynamicNetworks(name, "x", NetworkSet([]))
+            self.assertEqual([*kind.sources(None, made, Settings())], [], name)
 
     def test_nothing_imports_them(self) -> None:
         """The core has the list, and for type checkers what a feature is; no feature imports another."""

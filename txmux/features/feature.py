@@ -11,6 +11,12 @@ from txmux.rules.model import Backend, DynamicNetworks, Rules, Settings
 from txmux.rules.problems import Problem
 from txmux.rules.reading.values import SectionKey
 
+FILE_SECONDS = 4.0
+"""Seconds between two checks of a file: a change takes effect within 10 s, also in a busy worker."""
+
+FILE_MEANWHILE = "its previous contents stay in use; correct it"
+"""What holds while a file cannot be used."""
+
 
 class NetworkSource(Protocol):
     """Where networks come from that change while the rules hold."""

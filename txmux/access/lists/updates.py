@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 
 from txmux.access.lists.current import Packed, dynamic_networks_of, pack
 from txmux.errors import MuxError, cause_of
-from txmux.features.feature import NetworkSource, WatchedSource
+from txmux.features.feature import FILE_MEANWHILE, FILE_SECONDS, NetworkSource, WatchedSource
 from txmux.files import LARGEST_LIST, FileState, read_list, state_at
 from txmux.installed import NETWORKS, READ_BY_EACH
 from txmux.net.turns import Turns, look_in_thread
@@ -27,9 +27,6 @@ from txmux.telemetry.formatting import plural
 from txmux.telemetry.sources import Source
 
 T = TypeVar("T")
-
-_FILES = 4.0
-"""Seconds between two checks of a file: a change takes effect within 10 s, also in a busy worker."""
 
 _UNSURE = 2_000_000_000  # nanoseconds in which a file may change twice and still look the same
 
@@ -168,7 +165,7 @@ class ListUpdates:
                 text = texts.get(dynamic.source)
                 make = partial(NetworksFile, Path(dynamic.source), text)
                 # One whose text was read again begins with that.
-                yield WatchedSource(dynamic.name, text, make), _FILES
+                yield WatchedSource(dynamic.name, text, make), FILE_SECONDS
             else:
                 kind = NETWORKS[dynamic.kind]
                 for source in kind.sources(self._reactor, dynamic, rules.settings):
@@ -226,4 +223,4 @@ def _described(name: str) -> tuple[str, str, str]:
     kind, _, address = name.partition(":")
     if kind in NETWORKS:
         return kind, address, NETWORKS[kind].meanwhile
-    return "networks", address, "its previous contents stay in use; correct it"
+    return "networks", address, FILE_MEANWHILE

@@ -43,8 +43,9 @@ def _read(text: str, settings: Settings, *, alone: bool) -> DynamicNetworks:
 def _sources(reactor: Any, dynamic: DynamicNetworks, settings: Settings) -> Iterator[WatchedSource]:
     from txmux.features.crowdsec.source import CrowdSec  # noqa: PLC0415 - few have one
 
-    key = settings.more[_RULE]
-    yield WatchedSource(dynamic.name, key, partial(CrowdSec, reactor, dynamic.source, key))
+    key = settings.more.get(_RULE)
+    if key is not None:  # rules made in Python may lack it
+        yield WatchedSource(dynamic.name, key, partial(CrowdSec, reactor, dynamic.source, key))
 
 
 # fmt: off

@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from txmux.errors import how_to_install
-from txmux.features.feature import Feature, NetworkKind, NetworkReader, WatchedSource
+from txmux.features.feature import (
+    FILE_MEANWHILE,
+    FILE_SECONDS,
+    Feature,
+    NetworkKind,
+    NetworkReader,
+    WatchedSource,
+)
 from txmux.features.geo.region import DATABASES, GeoRegion
 from txmux.rules.model import DynamicNetworks, Settings
 from txmux.rules.problems import InvalidValueError, suggestion
@@ -61,11 +68,11 @@ def _check_databases(text: str, settings: Settings) -> None:
 
 
 def _sources(
-    _reactor: Any, _varying: DynamicNetworks, settings: Settings
+    _reactor: Any, _dynamic: DynamicNetworks, settings: Settings
 ) -> Iterator[WatchedSource]:
     from txmux.features.geo.watched import Database  # noqa: PLC0415 - few have one
 
-    for path in settings.more[DATABASES]:
+    for path in settings.more.get(DATABASES, ()):
         yield WatchedSource(f"geo:{path}", path, partial(Database, path))
 
 
@@ -89,8 +96,7 @@ FEATURE = Feature(
             "files in MaxMind's format for [`geo:` and `as:` networks](#networks-from-other-sources). Needs the extra `txmux[geo]`"),
     }},
     networks=NetworkKind(
-        ("geo", "as"), _read, _sources, _reader, seconds=4.0,
-        meanwhile="its previous contents stay in use; correct it",
+        ("geo", "as"), _read, _sources, _reader, seconds=FILE_SECONDS, meanwhile=FILE_MEANWHILE
     ),
 )
 # fmt: on
