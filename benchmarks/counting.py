@@ -84,8 +84,8 @@ def run(rules: str) -> None:
     from twisted.application.twist._twist import Twist  # noqa: PLC0415 - the parent has no need of it
 
     # The code is changed and not the classes: what Python knows of a class it has to find out anew when that changes.
-    methods: list[tuple[Any, CodeType]] = [
-        (method, method.__code__)
+    methods: list[tuple[Any, CodeType, CodeType]] = [
+        (method, code := method.__code__, _nothing.__code__.replace(co_freevars=code.co_freevars))
         for kind in _CLASSES
         for method in vars(kind).values()
         if isinstance(method, FunctionType) and method.__name__ != "__init__"
@@ -94,8 +94,8 @@ def run(rules: str) -> None:
 
     def turn(*_: object) -> None:
         counts_now = next(turns)
-        for method, code in methods:
-            method.__code__ = code if counts_now else _nothing.__code__
+        for method, counting, nothing in methods:
+            method.__code__ = counting if counts_now else nothing
 
     signal.signal(signal.SIGRTMIN, turn)  # which workers inherit, and hear
     Twist.main(["twist", "--log-format=text", "txmux", "--rules", rules])
@@ -119,7 +119,8 @@ class Service:
         rules = folder / "rules.ini"
         rules.write_text(RULES.format(folder=folder, port=self.port, backend=backend))
         command = [sys.executable, "-m", "benchmarks.counting", "--serve", str(rules)]
-        self._child = Child(command, folder / "output.log", sorted(os.sched_getaffinity(0)), limit)
+        self._log = folder / "output.log"
+        self._child = Child(command, self._log, sorted(os.sched_getaffinity(0)), limit)
         eventually(partial(is_listening, self.port), "txmux listens")
         eventually(lambda: bool(self._workers()), "its worker has begun")
         (self._pid,) = self._workers()
@@ -153,9 +154,11 @@ class Service:
         return (cpu_time(self._pid) - before) * 1e6 / connections
 
     def end(self) -> None:
-        """End it."""
+        """End it; all must have gone well with it."""
         self._clients.shutdown()
         self._child.end()
+        if "Traceback" in (said := self._log.read_text()):
+            raise BenchmarkError(f"the service has said:\n{said}")
 
 
 def measure(pairs: int, connections: int) -> Iterator[tuple[float, float]]:
