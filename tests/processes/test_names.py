@@ -166,6 +166,9 @@ class NamesTest(ReloadCase):
         changed = Deferred.fromCoroutine(self.change(self.rules(f"{OTHER}:{self.server}", more)))
         for one in silent:
             one.fail(OTHER, SILENCE)
+        names = self.supervisor.state.upstreams._names
+        await self.until(lambda: names._waiting)  # which begins after the first question
+        for one in silent:
             await self.until(lambda one=one: one.asked[OTHER, dns.A])  # type: ignore[misc]
             if one is not silent[-1]:
                 self.assertNoResult(changed)

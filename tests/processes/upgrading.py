@@ -6,6 +6,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from tests.interop.children import Child, eventually
@@ -110,8 +111,9 @@ class Upgrading(Mux):
 
     def kill(self) -> None:
         for pid in self._pids:
-            if not is_gone(pid):
-                os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it ends just now
+                if not is_gone(pid):
+                    os.kill(pid, signal.SIGKILL)
         self.child.wait()  # its workers end by themselves
 
     def descriptors(self) -> int:
