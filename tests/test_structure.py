@@ -10,6 +10,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import txmux
 import txmux_convert
+from txmux.features.feature import Feature
+from txmux.installed import FEATURES
 
 PACKAGE = Path(txmux.__file__).parent
 CONVERT = Path(txmux_convert.__file__).parent
@@ -193,6 +195,50 @@ class StructureTest(SynchronousTestCase):
         for _, path, _ in modules():
             folder = CONVERT.parent if path.parts[0] == CONVERT.name else PACKAGE
             self.assertLess(len((folder / path).read_text().splitlines()), 800, path)
+
+
+_CORE = PACKAGE.parent / "docs/explanation/core.md"
+_MOST_TO_READ = 6000
+_STILL_NAMED = {
+    "acme", "ech", "ech_keys", "starttls", "starttls_banner", "tunnel", "tunnels", "tunnel_users",
+    "top",  # a layer of routes, too
+}  # fmt: skip
+"""Capabilities that these files may name although they have a folder."""
+
+
+class CoreTest(SynchronousTestCase):
+    """What the page on the core lists can be read in a day, and without its features."""
+
+    def setUp(self) -> None:
+        rows = re.findall(r"^\| `([\w/]+\.py)` \| (\d+) \|", _CORE.read_text(), re.MULTILINE)
+        self.files = {Path(path): int(lines) for path, lines in rows}
+
+    def test_is_read_in_a_day(self) -> None:
+        lines = {path: len((PACKAGE / path).read_text().splitlines()) for path in self.files}
+        self.assertGreater(len(lines), 15)
+        self.assertLessEqual(sum(lines.values()), _MOST_TO_READ)
+        for path, count in lines.items():
+            self.assertLess(abs(self.files[path] - count), 10 + count / 10, f"{path} in {_CORE}")
+
+    def test_names_no_feature(self) -> None:
+        words = {word for feature in FEATURES for word in feature_words(feature)} - _STILL_NAMED
+        self.assertIn("crowdsec_key", words)
+        for path in self.files:
+            self.assertEqual(words & {*words_of(parsed()[path])}, set(), path)
+
+
+def feature_words(feature: Feature) -> set[str]:
+    keys = {key for keys in feature.keys.values() for key in keys}
+    return {feature.name, *keys, *(feature.networks.words if feature.networks else ())}
+
+
+def words_of(code: ast.AST) -> Iterator[str]:
+    """Give the names, texts and parts of module names in a file; docstrings and comments do not count."""
+    for node in ast.walk(code):
+        for field in ("id", "attr", "arg", "name", "value", "module"):
+            text = getattr(node, field, None)
+            if isinstance(text, str):
+                yield from text.split(".")
 
 
 _READERS = frozenset({
