@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 import txmux
 from tests.interop.children import PATIENCE
 from tests.support.folders import make_folder
-from txmux import installed
+from txmux import features, installed
 from txmux.installed import FEATURES
 from txmux.rules.model import DynamicNetworks, NetworkSet, Settings
 
@@ -41,8 +41,9 @@ class ListTests(SynchronousTestCase):
         for feature in FEATURES:
             words = {key for keys in feature.keys.values() for key in keys}
             words |= {f"{word}:" for word in (feature.networks.words if feature.networks else ())}
-            self.assertEqual({*installed._WORDS[feature.name]}, words)
-        self.assertEqual({word for words in installed._WORDS.values() for word in words}, {*_RULES})
+            words |= {f"txmux {name}" for name in feature.commands}
+            self.assertEqual({*features.WORDS[feature.name]}, words)
+        self.assertEqual({word for words in features.WORDS.values() for word in words}, {*_RULES})
 
     def test_rules_made_in_python(self) -> None:
         """They may name networks without the key that these need: nothing is asked then."""
@@ -69,7 +70,7 @@ class WithoutTests(SynchronousTestCase):
         """They are refused, with the name of what is missing; others are not."""
         for feature in FEATURES:
             folder = self.copy_without(feature.name)
-            for word in installed._WORDS[feature.name]:
+            for word in features.WORDS[feature.name]:
                 lines = self.check(folder, _RULES[word])
                 why = f"this needs the part {feature.name}, which is not installed"
                 self.assertEqual([line for line in lines if why in line], lines[:1], lines)

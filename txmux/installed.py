@@ -1,34 +1,16 @@
-"""Lists the features that are installed; the core knows them by this list alone. A folder that is missing is left out."""
+"""What the installed features add to rules; the core knows them by this alone, by `txmux.features`, and by their commands."""
 
-from collections.abc import Iterator, Mapping
-from importlib import import_module
+from collections.abc import Mapping
 
 import attrs
 
+from txmux.features import WORDS, load, missing
 from txmux.features.feature import Feature, ServerStart
 from txmux.rules.model import Backend, DynamicNetworks, Settings
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading.values import SectionKey
 
-_WORDS = {
-    "crowdsec": ("crowdsec_key", "crowdsec:"),
-    "geo": ("geo_databases", "geo:", "as:"),
-    "wake": ("wake",),
-}
-"""All features, in the order in which they are asked, with what rules may say of each: its keys, and how its networks begin."""
-
-
-def _installed() -> Iterator[Feature]:
-    for name in _WORDS:
-        module = f"txmux.features.{name}"
-        try:
-            yield import_module(module).FEATURE
-        except ModuleNotFoundError as problem:
-            if problem.name != module:  # it lacks something itself
-                raise
-
-
-FEATURES = tuple(_installed())
+FEATURES: tuple[Feature, ...] = tuple(filter(None, map(load, WORDS)))
 
 KEYS: Mapping[str, Mapping[str, SectionKey]] = {
     kind: {
@@ -45,19 +27,6 @@ NETWORKS = {feature.name: feature.networks for feature in FEATURES if feature.ne
 
 READ_BY_EACH = {name: kind.reader for name, kind in NETWORKS.items() if kind.reader is not None}
 """What each process reads for itself; a source's message is anything that differs when it is to be read again."""
-
-_MISSING = {
-    word: name
-    for name, words in _WORDS.items()
-    for word in words
-    if all(feature.name != name for feature in FEATURES)
-}
-
-
-def missing(word: str) -> str:
-    """Return why a key, or how networks begin, is unknown here, if a feature that is not installed knows it."""
-    part = _MISSING.get(word)
-    return f"this needs the part {part}, which is not installed" if part else ""
 
 
 def networks_of(

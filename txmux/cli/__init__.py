@@ -3,7 +3,7 @@
 A command is a module of its name with ``configure(parser)``, which adds its arguments, and ``run(arguments)``, which
 returns the program's exit code; one may have ``configure_more(parser, words)``, too. Those that only ask a running service are in the tables of
 `txmux.cli.remote.changes` and `txmux.cli.remote.reports`. Only the module of the command that is run is imported: some of them need much.
-Other packages bring further commands, by `txmux.cli.entry_points`.
+Features have further commands, and other packages bring theirs by `txmux.cli.entry_points`.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
-from txmux import __version__
+from txmux import __version__, features
 from txmux.cli.entry_points import commands_of_others, load, missing
 from txmux.errors import MuxError
 from txmux.net.tls.deferred import import_reactor_without_tls
@@ -167,10 +167,12 @@ def make_parser(
     parsers = parser.add_subparsers(required=True, metavar="COMMAND")
     # To look for them takes as long as a short command.
     asked = commands or ()
-    others = {} if asked and {*asked} <= COMMANDS.keys() else commands_of_others()
-    for name in names_of_commands(others):
-        command, summary = None, COMMANDS.get(name, "")
-        if name in COMMANDS:
+    optional = features.commands(asked)
+    own = {**COMMANDS, **{name: summary for name, (_, summary) in optional.items()}}
+    others = {} if asked and {*asked} <= own.keys() else commands_of_others()
+    for name in names_of_commands({**optional, **others}):
+        command, summary = None, own.get(name, "")
+        if name in own:
             command = _command(name) if commands is None or name in asked else None
         elif name in asked or not others.keys() & asked:
             try:
@@ -195,9 +197,9 @@ def make_parser(
 
 
 def names_of_commands(others: Collection[str] | None = None) -> list[str]:
-    """Return the names of all commands, those that other packages bring included."""
+    """Return the names of all commands, those of features and of other packages included."""
     names = [*COMMANDS]
-    for name in commands_of_others() if others is None else others:
+    for name in {**features.commands(), **commands_of_others()} if others is None else others:
         if name not in COMMANDS:
             insort(names, name)
     return names
@@ -206,7 +208,8 @@ def names_of_commands(others: Collection[str] | None = None) -> list[str]:
 def _command(name: str) -> Any:
     table = _TABLES.get(name)
     if table is None:
-        return import_module(f"txmux.cli.{name}")
+        own = f"txmux.cli.{name}"
+        return import_module(own if name in COMMANDS else features.commands([name])[name][0])
     return getattr(import_module(f"txmux.cli.remote.{table.lower()}"), table)[name]
 
 
@@ -292,6 +295,8 @@ def _unknown(words: Sequence[str]) -> str:
     word = words[0]
     if word in _IN_WHEEL:
         raise missing(word, _IN_WHEEL[word], "txmux")
+    if why := features.missing(f"txmux {word}"):
+        raise MuxError(f"the command {word!r}: {why}")
     file = shlex.join([name for name in words[1:] if not name.startswith("-")][:1]) or "FILE"
     if word in _RULES_OPTIONS:
         return f"to run the service with a rules file: txmux run {file}"

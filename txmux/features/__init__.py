@@ -1,4 +1,49 @@
 """What not every service needs: each capability is a folder here, with its keys, its texts and its code.
 
-A folder can be deleted. `txmux.installed` lists them, and nothing else imports them; see `txmux.features.feature`.
+A folder can be deleted. Nothing imports them but `load`, which leaves out what is missing; see `txmux.features.feature`, and
+`txmux.installed`, which has what all features add to rules.
 """
+
+from collections.abc import Collection
+from importlib import import_module
+from typing import Any
+
+WORDS = {
+    "crowdsec": ("crowdsec_key", "crowdsec:"),
+    "geo": ("geo_databases", "geo:", "as:"),
+    "wake": ("wake",),
+}
+"""All features, in the order in which they are asked, with what is unknown without each: its keys, how its networks begin, and its
+commands, as ``txmux NAME``."""
+
+_OWNERS = {word: name for name, words in WORDS.items() for word in words}
+
+
+def load(name: str) -> Any:
+    """Import a `Feature`; ``None`` if its folder is missing."""
+    module = f"txmux.features.{name}"
+    try:
+        return import_module(module).FEATURE
+    except ModuleNotFoundError as problem:
+        if problem.name != module:  # it lacks something itself
+            raise
+        return None
+
+
+def missing(word: str) -> str:
+    """Return why a word is unknown here, if a feature that is not installed knows it."""
+    name = _OWNERS.get(word)
+    if name is None or load(name) is not None:
+        return ""
+    return f"this needs the part {name}, which is not installed"
+
+
+def commands(asked: Collection[str] = ()) -> dict[str, tuple[str, str]]:
+    """Return the module and the summary of each command of features; of all, or of those that are ``asked`` for."""
+    owners = {word.removeprefix("txmux "): name for word, name in _OWNERS.items() if " " in word}
+    features = {name: load(owners[name]) for name in owners if not asked or name in asked}
+    return {
+        name: (f"txmux.features.{feature.name}.{name}", feature.commands[name])
+        for name, feature in features.items()
+        if feature is not None
+    }

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 
-from txmux.rules.model import Backend, DynamicNetworks, Rules, Settings
-from txmux.rules.problems import Problem
-from txmux.rules.reading.values import SectionKey
+if TYPE_CHECKING:  # a command does without them
+    from txmux.rules.model import Backend, DynamicNetworks, Rules, Settings
+    from txmux.rules.problems import Problem
+    from txmux.rules.reading.values import SectionKey
 
 FILE_SECONDS = 4.0
 """Seconds between two checks of a file: a change takes effect within 10 s, also in a busy worker."""
@@ -104,6 +105,7 @@ class Feature:
         networks: Those that rules may name by it; they are `DynamicNetworks` of its name.
         lint: Each yields warnings of rules.
         start_of: Returns what starts the servers of a backend while clients wait for them; ``None`` if it cannot.
+        commands: Those of the program, and what each does; each is a module of its name in the folder, as `txmux.cli` has them.
     """
 
     name: str
@@ -111,3 +113,4 @@ class Feature:
     networks: NetworkKind | None = None
     lint: Sequence[Callable[[Rules], Iterator[Problem]]] = ()
     start_of: Callable[[Backend], ServerStart | None] = lambda _: None
+    commands: Mapping[str, str] = attrs.field(factory=dict)

@@ -8,7 +8,8 @@ from typing import Any
 
 import attrs
 
-from txmux.installed import KEYS, missing
+from txmux.features import missing
+from txmux.installed import KEYS
 from txmux.rules.model import LOCAL, NAMES, PORT, KeyEntry, Section, ValueLine
 from txmux.rules.problems import (
     InvalidValueError,
