@@ -1,6 +1,7 @@
 """A folder of `txmux/features` can be deleted: the core works without it, and says what is missing."""
 
 import ast
+import json
 import os
 import re
 import shutil
@@ -14,6 +15,7 @@ import txmux
 from tests.interop.children import PATIENCE
 from tests.support.folders import make_folder
 from txmux import features, installed
+from txmux.cli import names_of_commands
 from txmux.installed import FEATURES
 from txmux.rules.model import DynamicNetworks, NetworkSet, Settings
 
@@ -31,7 +33,13 @@ _RULES = {
     "wake": "[backend y]\nserver = 127.0.0.1:1\nwake = http GET http://127.0.0.1\n",
     "as:": "[listen x]\nallow = as:AS64500\n",
 }
-"""What uses each word of a feature."""
+"""What uses each word of a feature that rules may say."""
+
+_LOOK = """
+import json
+from txmux.cli import names_of_commands
+print(json.dumps(names_of_commands()))
+"""
 
 
 class ListTests(SynchronousTestCase):
@@ -43,7 +51,8 @@ class ListTests(SynchronousTestCase):
             words |= {f"{word}:" for word in (feature.networks.words if feature.networks else ())}
             words |= {f"txmux {name}" for name in feature.commands}
             self.assertEqual({*features.WORDS[feature.name]}, words)
-        self.assertEqual({word for words in features.WORDS.values() for word in words}, {*_RULES})
+        words = {word for words in features.WORDS.values() for word in words if " " not in word}
+        self.assertEqual(words, {*_RULES})
 
     def test_rules_made_in_python(self) -> None:
         """They may name networks without the key that these need: nothing is asked then."""
@@ -71,10 +80,27 @@ class WithoutTests(SynchronousTestCase):
         for feature in FEATURES:
             folder = self.copy_without(feature.name)
             for word in features.WORDS[feature.name]:
+                if " " in word:
+                    continue
                 lines = self.check(folder, _RULES[word])
                 why = f"this needs the part {feature.name}, which is not installed"
                 self.assertEqual([line for line in lines if why in line], lines[:1], lines)
             self.assertEqual(self.check(folder, ""), [])
+
+    def test_what_is_gone(self) -> None:
+        """It is what the feature says that it has; its commands say why."""
+        for feature in FEATURES:
+            if not feature.commands:
+                continue
+            folder = self.copy_without(feature.name)
+            commands = json.loads(self.run_python(folder, "-c", _LOOK).stdout)
+            self.assertEqual(
+                commands, [one for one in names_of_commands() if one not in feature.commands]
+            )
+            for name in feature.commands:
+                done = self.run_python(folder, "-m", "txmux", name)
+                why = f"the command {name!r}: this needs the part {feature.name}, which is not installed"
+                self.assertEqual((done.returncode, done.stderr), (1, f"txmux: {why}\n"))
 
     def copy_without(self, name: str) -> Path:
         folder = make_folder(self)
@@ -89,10 +115,14 @@ class WithoutTests(SynchronousTestCase):
         text = rules if "[listen" in rules else f"{rules}[listen x]\n"
         path = folder / "rules.ini"
         path.write_text(f"{text}endpoint = 127.0.0.1:0\ndefault = 127.0.0.1:1\n")
-        done = subprocess.run(
-            [sys.executable, "-P", "-m", "txmux", "check", path.name],
+        done = self.run_python(folder, "-m", "txmux", "check", path.name)
+        lines = (done.stdout + done.stderr).splitlines()
+        return [line for line in lines if re.match(r"rules\.ini:\d", line)]
+
+    @staticmethod
+    def run_python(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-P", *words],
             capture_output=True, text=True, timeout=PATIENCE, check=False, cwd=folder,
             env={**os.environ, "PYTHONPATH": str(folder)},
         )  # fmt: skip
-        lines = (done.stdout + done.stderr).splitlines()
-        return [line for line in lines if re.match(r"rules\.ini:\d", line)]

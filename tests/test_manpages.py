@@ -1,5 +1,6 @@
 """The manual pages, as the programs that show them see them."""
 
+import argparse
 import os
 import shutil
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.programs import require_program
-from txmux.cli import COMMANDS, names_of_commands
+from txmux.cli import COMMANDS, make_parser, names_of_commands
 from txmux.detection.registry import installed_matchers
 from txmux.rules.reading.sections import TABLES
 
@@ -68,9 +69,11 @@ class ManPageTests(SynchronousTestCase):
         self.assertIn("txmux drain [-h] [--maintenance | --ready]", shown)
         self.assertIn("2023-11-14", shown)
         whole = self.run_program("man", "--warnings", "-l", self.folder / "man1/txmux.1")
-        for command, summary in COMMANDS.items():
+        actions = make_parser()._actions
+        (commands,) = (one for one in actions if isinstance(one, argparse._SubParsersAction))
+        for command in names_of_commands():
             self.assertIn(f"txmux-{command}(1)", whole)
-            self.assertIn(summary.split()[0], whole)
+            self.assertIn(commands.choices[command].description.split()[0], whole)
 
 
 class ScriptTests(SynchronousTestCase):

@@ -23,11 +23,11 @@ from txmux import MuxService, load
 from txmux.admin.guard import Caller
 from txmux.admin.metrics import exposition
 from txmux.admin.site import ADMIN, make_site
-from txmux.cli.top.polling import fetch_snapshot
-from txmux.cli.top.state import RequestResult, TopState
-from txmux.cli.top.view import screen
 from txmux.control.attention import measured
 from txmux.control.gauges import COUNT, Gauges
+from txmux.features.top.polling import fetch_snapshot
+from txmux.features.top.state import RequestResult, TopState
+from txmux.features.top.view import screen
 from txmux.net import turns
 from txmux.net.channel import messages
 from txmux.net.channel.channel import Channel

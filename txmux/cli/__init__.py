@@ -50,7 +50,6 @@ COMMANDS = {
     "status": "Show the state of a running service.",
     "stop": "Stop a running service; its connections may finish.",
     "test": "Test whether a port's answers depend on the packets in which a client's first bytes come.",
-    "top": "Watch and control a running service, full-screen.",
     "unban": "Lift a ban of a running service.",
     "upgrade": "Upgrade a running service to the installed version, in a new process.",
     "weight": "Change the weight of a server.",

@@ -19,10 +19,10 @@ from txmux.cli.remote import ask as asking
 from txmux.cli.remote.errors import NoServiceError, ServiceRefusedError, of_txmux
 from txmux.cli.remote.find import AdminEndpoint, TcpAddress
 from txmux.cli.remote.reports import REPORTS
-from txmux.cli.top.panes import text_of
-from txmux.cli.top.polling import fetch_snapshot
-from txmux.cli.top.state import TopState
-from txmux.cli.top.view import screen
+from txmux.features.top.panes import text_of
+from txmux.features.top.polling import fetch_snapshot
+from txmux.features.top.state import TopState
+from txmux.features.top.view import screen
 
 _PLACE = AdminEndpoint(TcpAddress("127.0.0.1", 1), "", "--admin")
 _WIDTH, _HEIGHT = 80, 30

@@ -3,7 +3,7 @@ import time
 from urllib.parse import parse_qsl, urlsplit
 
 from tests.cli.remote.answering import RemoteTestCase
-from tests.cli.top.answers import CONNECTION
+from tests.cli.remote.documents import CONNECTION
 
 _ONE = {**CONNECTION, "facts": {}}
 _OTHER = {

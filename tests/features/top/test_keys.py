@@ -5,11 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.cli.top.answers import CONNECTIONS, SERVER, SNAPSHOT
-from txmux.cli.top.keys import pressed
-from txmux.cli.top.panes import lines_of
-from txmux.cli.top.state import ChangeRequest, ExplainRequest, Snapshot, TopRequest, TopState
-from txmux.cli.top.view import screen
+from tests.cli.remote.documents import CONNECTIONS, SERVER
+from tests.features.top.snapshot import SNAPSHOT
+from txmux.features.top.keys import pressed
+from txmux.features.top.panes import lines_of
+from txmux.features.top.state import ChangeRequest, ExplainRequest, Snapshot, TopRequest, TopState
+from txmux.features.top.view import screen
 
 _KEYS = [*"1234sSr/exbdmuwWpqyYnh?jk =a", "tab", "backtab", "left", "right", "up", "down", "home"]
 _KEYS += ["end", "page-up", "page-down", "enter", "escape", "backspace", "clear", "redraw"]

@@ -4,8 +4,8 @@ import sys
 from unittest.mock import patch
 
 from tests.cli.remote.answering import Answering, RemoteTestCase
+from tests.cli.remote.documents import BACKENDS, CONNECTIONS, RECENT, ROUTES, STATUS
 from tests.cli.support import Terminal
-from tests.cli.top.answers import BACKENDS, CONNECTIONS, RECENT, ROUTES, STATUS
 from tests.interop.children import PATIENCE
 
 _SHOWN = """\
@@ -68,7 +68,7 @@ class OnceTests(RemoteTestCase):
         self.assertEqual(code, 3, err)
 
     def test_rich_is_missing(self) -> None:
-        gone = [name for name in sys.modules if name.startswith(("txmux.cli.top", "rich."))]
+        gone = [name for name in sys.modules if name.startswith(("txmux.features.top", "rich."))]
         with patch("sys.stdin", Terminal()), patch.dict("sys.modules", {"rich": None}):
             for name in gone:
                 del sys.modules[name]

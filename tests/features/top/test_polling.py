@@ -5,8 +5,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.children import PATIENCE
 from txmux.cli.remote.errors import NoServiceError
-from txmux.cli.top.polling import Polling
-from txmux.cli.top.state import ChangeRequest, RequestResult
+from txmux.features.top.polling import Polling
+from txmux.features.top.state import ChangeRequest, RequestResult
 
 
 class WishTests(SynchronousTestCase):

@@ -15,7 +15,7 @@ from tests.interop.children import PATIENCE, InteropTestCase
 from tests.interop.mux import Mux
 from tests.interop.screen import Screen
 from tests.programs import require_program
-from txmux.cli.top.terminal import Terminal
+from txmux.features.top.terminal import Terminal
 
 _RULES = """\
 [listen public]

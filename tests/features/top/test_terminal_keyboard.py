@@ -2,7 +2,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.cli.top.terminal import read_keys
+from txmux.features.top.terminal import read_keys
 
 _PIECES = st.sampled_from(
     [

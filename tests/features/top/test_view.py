@@ -6,20 +6,12 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.cli.top.answers import (
-    BACKENDS,
-    CHECK,
-    CONNECTION,
-    RECENT,
-    ROUTES,
-    SERVER,
-    SNAPSHOT,
-    STATUS,
-)
-from txmux.cli.top.keys import HELP
-from txmux.cli.top.panes import text_of
-from txmux.cli.top.state import PANES, Mode, Pane, RequestResult, Snapshot, TopState
-from txmux.cli.top.view import screen, sparkline
+from tests.cli.remote.documents import BACKENDS, CHECK, CONNECTION, RECENT, ROUTES, SERVER, STATUS
+from tests.features.top.snapshot import SNAPSHOT
+from txmux.features.top.keys import HELP
+from txmux.features.top.panes import text_of
+from txmux.features.top.state import PANES, Mode, Pane, RequestResult, Snapshot, TopState
+from txmux.features.top.view import screen, sparkline
 
 _ROUTE = {"says": "match", "at": None, "needs_up_to": None, "error": None}
 _EXPLAINED = {

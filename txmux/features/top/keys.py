@@ -9,8 +9,9 @@ import attrs
 from txmux.cli.remote.changes import ban_body
 from txmux.cli.remote.command import read_filters
 from txmux.cli.remote.errors import UsageError
-from txmux.cli.top.panes import PaneLine, lines_of, position
-from txmux.cli.top.state import (
+from txmux.errors import printable
+from txmux.features.top.panes import PaneLine, lines_of, position
+from txmux.features.top.state import (
     PANES,
     TABLE_OF,
     ChangeRequest,
@@ -22,7 +23,6 @@ from txmux.cli.top.state import (
     TopState,
     ValueRequest,
 )
-from txmux.errors import printable
 
 HELP = (
     ("Tab, 1 to 4", "go to another pane"),

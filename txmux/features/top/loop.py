@@ -7,11 +7,11 @@ from typing import Any
 
 import attrs
 
-from txmux.cli.top.keys import pressed
-from txmux.cli.top.polling import Polling
-from txmux.cli.top.state import RequestResult, Snapshot, TopState
-from txmux.cli.top.terminal import Terminal, read_keys
-from txmux.cli.top.view import screen
+from txmux.features.top.keys import pressed
+from txmux.features.top.polling import Polling
+from txmux.features.top.state import RequestResult, Snapshot, TopState
+from txmux.features.top.terminal import Terminal, read_keys
+from txmux.features.top.view import screen
 
 _ESCAPE = 0.05
 """Seconds after which an escape character is the key of that name, and not the beginning of a sequence."""

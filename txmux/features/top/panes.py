@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 
 import attrs
 
-from txmux.cli.top.state import TABLE_OF, Pane, Snapshot, TopState
 from txmux.errors import printable
+from txmux.features.top.state import TABLE_OF, Pane, Snapshot, TopState
 from txmux.telemetry.formatting import duration, plural
 from txmux.telemetry.presentation import (
     HEALTH_OF_LEVEL,

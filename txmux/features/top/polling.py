@@ -11,8 +11,8 @@ from urllib.parse import quote, urlencode
 import attrs
 
 from txmux.cli.remote.errors import NoServiceError, ServiceRefusedError, of_txmux
-from txmux.cli.top.state import ExplainRequest, RequestResult, Snapshot, TopRequest
 from txmux.errors import printable
+from txmux.features.top.state import ExplainRequest, RequestResult, Snapshot, TopRequest
 
 _PERIOD = 1.0
 _HISTORY = 300  # rates

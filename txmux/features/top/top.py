@@ -7,10 +7,10 @@ import sys
 from txmux.cli._output import Output
 from txmux.cli.remote import command
 from txmux.cli.remote.errors import NoServiceError, UsageError, of_txmux
-from txmux.cli.top.panes import rows_of, text_of
-from txmux.cli.top.polling import fetch_snapshot
-from txmux.cli.top.state import PANES, TABLE_OF, Snapshot
 from txmux.errors import MuxError, how_to_install
+from txmux.features.top.panes import rows_of, text_of
+from txmux.features.top.polling import fetch_snapshot
+from txmux.features.top.state import PANES, TABLE_OF, Snapshot
 
 _MOST_ROWS = 20  # of a pane in `txmux top --once`; `txmux connections` lists all
 
@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.once or arguments.json or not is_interactive or os.environ.get("TERM") == "dumb":
         return command.run(arguments, _fetch, _write, as_json=Snapshot.as_json)
     try:
-        from txmux.cli.top.loop import watch  # noqa: PLC0415 - what it needs is optional
+        from txmux.features.top.loop import watch  # noqa: PLC0415 - what it needs is optional
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "rich":
             raise

@@ -9,8 +9,9 @@ from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
 from txmux.cli._output import explained_style
-from txmux.cli.top.keys import HELP
-from txmux.cli.top.panes import (
+from txmux.errors import printable
+from txmux.features.top.keys import HELP
+from txmux.features.top.panes import (
     PaneLine,
     attention_of,
     counts_of,
@@ -18,8 +19,7 @@ from txmux.cli.top.panes import (
     position,
     title_of,
 )
-from txmux.cli.top.state import PANES, TABLE_OF, Pane, Snapshot, TopState
-from txmux.errors import printable
+from txmux.features.top.state import PANES, TABLE_OF, Pane, Snapshot, TopState
 from txmux.telemetry.formatting import EXPLANATION_COLUMNS, byte_rate, explanation_of, rate
 from txmux.telemetry.presentation import STYLES, Column, Health, fitted, needs_attention
 

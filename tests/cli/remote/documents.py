@@ -1,6 +1,6 @@
-from typing import Any
+"""Documents of a service, as the commands read them."""
 
-from txmux.cli.top.state import Snapshot
+from typing import Any
 
 NOW = 1_795_208_468.0
 STATUS: dict[str, Any] = {
@@ -58,12 +58,3 @@ RECENT: list[dict[str, Any]] = [
         "first": "00",
     }
 ]
-SNAPSHOT = Snapshot(
-    at=NOW,
-    status=STATUS,
-    routes=ROUTES,
-    backends=BACKENDS,
-    connections=CONNECTIONS,
-    recent=RECENT,
-    history=[STATUS["rates"]],
-)
