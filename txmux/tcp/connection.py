@@ -32,6 +32,7 @@ from txmux.tcp.stages.awaiting_retry import AwaitingRetry
 from txmux.tcp.stages.connecting import (
     AwaitingHello,
     Connecting,
+    asked_before,
     has_unread_hello,
     lacks_hello,
     refuse_unread,
@@ -301,10 +302,9 @@ class MuxProtocol(Peer, Client):
 
     def _decide(self, layer: RuleLayer, route: CompiledRoute | None) -> Outcome:
         record = self.record
-        has_asked = (
-            bool(self.replays) or self.is_request_cut
-        )  # for TLS, as a client of PostgreSQL does
-        goes_by_hello = layer.goes_by_hello and (has_asked or self.received[:1] in FIRST_BYTES)
+        goes_by_hello = layer.goes_by_hello and (
+            self.received[:1] in FIRST_BYTES or self.is_request_cut or bool(asked_before(self))
+        )
         if self.goes_by_hello is not goes_by_hello:
             self.goes_by_hello = goes_by_hello
         # As any client that is not recognised in time; only where that would pass by a restriction, it reaches no server.
@@ -322,11 +322,10 @@ class MuxProtocol(Peer, Client):
         if route.log is not True:
             self.logged = fewer(self.logged, route.log)
         if route.terminator is not None:
-            # The client's request for TLS (as PostgreSQL's) has been answered; the server must not get it.
-            self.replays, self.is_request_cut = (), False
+            self.is_request_cut = False
             return TerminatesTLS(route.terminator, self.configuration.inside[route.name])
         if route.tunnel:
-            self.replays, self.is_request_cut = (), False
+            self.is_request_cut = False
             return AsksForTunnel(layer, route, self.configuration.inside[route.name])
         assert route.destination is not None  # noqa: S101 - other routes have one
         return Routed(route.destination, "denied")

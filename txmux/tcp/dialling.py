@@ -19,7 +19,6 @@ from txmux.telemetry.reasons import ConnectFailure
 from txmux.wire.client_hello import HelloReader, parse_client_hello
 from txmux.wire.proxyprotocol.fields import authority, passed_on_fields
 from txmux.wire.proxyprotocol.header import Tlv, TlvType
-from txmux.wire.steps import repeated
 
 if TYPE_CHECKING:
     from txmux.backends.names.destinations import Destinations
@@ -64,9 +63,11 @@ def connector_for(
             upstream.note_greeting, dialogue.name, in_clear=in_clear
         )
         connector.repeats_client = bool(dialogue.name)
-    if client.replays:
-        connector.requests += tuple(map(repeated, client.replays))
-        connector.repeats_client = True
+    for preamble in client.preambles:
+        connector.requests += preamble.server_steps(
+            upstream.note_greeting, in_clear=client.agreed_tls is not None
+        )
+        connector.repeats_client |= preamble.repeats_client
     if upstream.tls is not None:
         agreed = client.agreed_tls
         connector.alpn = (agreed.alpn,) if agreed is not None and agreed.alpn else ()

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from txmux.client.io_runtime import IORuntime
     from txmux.client.tls.terminator import AgreedTLS
     from txmux.detection.detector import Detection
-    from txmux.interfaces import Exchange
     from txmux.net.relay.interface import RelayState, Timeouts
     from txmux.net.relay.peers import IRelayTransport
     from txmux.tcp.moving import MovedConnection, Sockets, StayReason
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from txmux.telemetry.reasons import AbortReason
     from txmux.telemetry.record import ConnectionRecord, ConnectionState
     from txmux.wire.ech import InnerHello
+    from txmux.wire.preamble import Preamble
     from txmux.wire.proxyprotocol.header import Address, Tlv
     from txmux.wire.starttls.dialogue import ClientDialogue
     from txmux.wire.tunnel.dialogue import TunnelDialogue
@@ -59,7 +59,7 @@ class Client(Protocol):
     )
     has_finished: bool = False  # whether the client has half-closed; it may still read the answer
     decided: Mapping[str, str] = NOTHING  # what its routes were decided by; see `note_decided`
-    replays: tuple[Exchange, ...] = ()  # requests answered here; they are repeated to the server
+    preambles: tuple[Preamble, ...] = ()  # what it has said before its own bytes, outermost first
     source: Address | None = None  # the client's address, if a PROXY protocol header says so
     destination: Address | None = None
     tlvs: tuple[Tlv, ...] = ()
@@ -111,6 +111,10 @@ class Client(Protocol):
 
     def open_tunnel(self) -> None:
         """Tell the client that the tunnel that it has asked for is open, if it has and does not know."""
+
+    def enter_layer(self) -> None:
+        """Forget what does not hold inside of the TLS or the tunnel that begins."""
+        self.preambles = tuple(one for one in self.preambles if one.holds_inside)
 
     def stop_detection(self) -> None: ...
 

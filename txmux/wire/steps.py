@@ -1,14 +1,10 @@
 """What a server is asked before it gets its client's bytes: requests, and the answers that they must have."""
 
 from collections.abc import Callable
-from functools import partial
 
 import attrs
 
 from txmux.errors import MuxError
-from txmux.interfaces import Exchange
-
-_SHOWN = 40  # bytes
 
 
 class RequestRefusedError(MuxError):
@@ -29,18 +25,3 @@ class Step:
     request: bytes
     length_of: Callable[[bytes], int]
     hint: str
-
-
-def repeated(exchange: Exchange) -> Step:
-    """Return the step that asks a server what its client asked before, and was answered here."""
-    hint = (
-        f"when it was asked {exchange.request!r}, to which the client had been told {exchange.answer!r}; "
-        "let the server accept that, which for PostgreSQL is 'ssl = on', or match without sni="
-    )
-    return Step(exchange.request, partial(_length_of, exchange.answer), hint)
-
-
-def _length_of(expected: bytes, received: bytes) -> int:
-    if not expected.startswith(received):
-        raise RequestRefusedError(f"it answered {received[:_SHOWN]!r}")
-    return len(expected) if received == expected else 0

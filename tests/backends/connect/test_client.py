@@ -9,7 +9,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from txmux.backends.connect.client import Replay
 from txmux.interfaces import Exchange
 from txmux.testing import WaterMarkTransport
-from txmux.wire.steps import RequestRefusedError, repeated
+from txmux.wire.preamble import AnsweredRequest
+from txmux.wire.steps import RequestRefusedError
 
 FIRST, SECOND = Exchange(b"a?", b"yes", repeat=True), Exchange(b"b?", b"too", repeat=True)
 
@@ -20,9 +21,12 @@ class AskingTests(SynchronousTestCase):
         self.done = 0
         self.failures: list[Failure] = []
         transport: Any = self.transport
-        self.asking = Replay(
-            transport, [repeated(FIRST), repeated(SECOND)], self._note, self.failures.append
-        )
+        steps = [
+            step
+            for exchange in (FIRST, SECOND)
+            for step in AnsweredRequest(exchange).server_steps(str, in_clear=False)
+        ]
+        self.asking = Replay(transport, steps, self._note, self.failures.append)
         self.asking.start()
 
     def _note(self) -> None:

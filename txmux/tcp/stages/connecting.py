@@ -55,12 +55,17 @@ def goes_by_hello(client: Client) -> bool:
     return client.goes_by_hello and client.ech is None and begins_tls(client.received)
 
 
+def asked_before(client: Client) -> bytes:
+    """Return what the client has asked before the bytes that are left, and was answered here, as a client of PostgreSQL is that asks for TLS."""
+    return b"".join(preamble.asked for preamble in client.preambles)
+
+
 def has_unread_hello(client: Client) -> bool:
     """Return whether a server may read a hello in what the client sends, that its route has not."""
-    if client.goes_by_hello and client.replays and not client.received:
+    if client.goes_by_hello and not client.received and asked_before(client):
         return True  # PostgreSQL's client has been told to begin TLS
     if client.goes_by_hello and client.is_request_cut and not begins_tls(client.received):
-        return not client.replays  # it may still ask for TLS
+        return not asked_before(client)  # it may still ask for TLS
     if not goes_by_hello(client) or ("ja4" in client.decided and client.agreed_tls is None):
         return False  # where its fingerprint is known, it has been read
     return is_not_read(client.received[: client.configuration.settings.peek_limit])
@@ -132,7 +137,7 @@ class AwaitingHello(Stage):
         """Return whether what has come late belongs to the route that was decided without it."""
         client = self._client
         host = client.address.host if client.address else None
-        begun = b"".join(exchange.request for exchange in client.replays) + client.received
+        begun = asked_before(client) + client.received
         detection = self.start_detection(client.decided_in, host)
         decision = detection.feed(begun) or detection.finish()
         return decision.route is client.decided_route
@@ -313,7 +318,7 @@ class Connecting(Stage):
         is_plain = isinstance(client.transport, SocketTransport)
         if not is_plain or client.agreed_tls or client.ech is not None or client.is_previewed:
             return "waiting for a server"
-        has_more = client.source or client.replays or client.tunnel or client.starttls
+        has_more = client.source or client.preambles or client.tunnel or client.starttls
         return "waiting for a server" if has_more else None
 
     @override

@@ -123,6 +123,7 @@ class Handshaking(Stage):
         settings = client.configuration.settings
         self.wait(settings.detect_timeout, self._on_timeout)
         hello = None if self._reader is None else self._reader.hello
+        client.enter_layer()
         inner, client.ech = client.ech, None
         second = None if inner is None else inner.second
         self._tls = tls = self._terminator.make_transport(self, hello, second)

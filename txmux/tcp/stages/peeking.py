@@ -16,6 +16,7 @@ from txmux.rules.model import Refusal
 from txmux.rules.model.route import can_forward_inner_hello
 from txmux.tcp.stage import Stage
 from txmux.tcp.transitions import Detected, Outcome, Routed, TurnedAway
+from txmux.wire.preamble import AnsweredRequest
 
 if TYPE_CHECKING:
     from txmux.telemetry.record import ConnectionState
@@ -174,6 +175,8 @@ class Peeking(Stage):
         answered = decision.answered
         client.note_decided(decision.facts)
         if answered:
-            client.replays = tuple(exchange for exchange in answered if exchange.repeat)
+            client.preambles += tuple(
+                AnsweredRequest(exchange) for exchange in answered if exchange.repeat
+            )
             client.received = client.received[sum(len(exchange.request) for exchange in answered) :]
         return Detected(self.layer, decision.route)

@@ -1,0 +1,67 @@
+"""What stands before a client's own bytes; it has neither a connection nor a clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from typing_extensions import override
+
+from txmux.interfaces import Exchange
+from txmux.wire.steps import RequestRefusedError, Step
+
+_SHOWN = 40  # bytes
+
+
+class Preamble:
+    """What a client has said before its own bytes, and what follows from it. The defaults are for what nothing follows from.
+
+    Attributes:
+        asked: What it has taken of the bytes that the client's route is decided by.
+        holds_inside: Whether it still counts inside of TLS, or of a tunnel, that begins behind it.
+        repeats_client: Whether `server_steps` depends on what the client has said.
+    """
+
+    asked: bytes = b""
+    holds_inside: bool = True
+    repeats_client: bool = False
+
+    def server_steps(
+        self,
+        note_greeting: Callable[[str], object],  # noqa: ARG002
+        *,
+        in_clear: bool,  # noqa: ARG002
+    ) -> tuple[Step, ...]:
+        """Return what a server is asked before it gets the client's own bytes.
+
+        Args:
+            note_greeting: Called with the text of the server's greeting, if it has one.
+            in_clear: Whether the server gets what is inside of the client's TLS, which ends here.
+        """
+        return ()
+
+
+class AnsweredRequest(Preamble):
+    """A request that was answered here; a server is asked the same, and has to give the same answer."""
+
+    holds_inside = False
+    repeats_client = True
+
+    def __init__(self, exchange: Exchange) -> None:
+        self.asked, self._answer = exchange.request, exchange.answer
+
+    @override
+    def server_steps(
+        self, note_greeting: Callable[[str], object], *, in_clear: bool
+    ) -> tuple[Step, ...]:
+        hint = (
+            f"when it was asked {self.asked!r}, to which the client had been told {self._answer!r}; "
+            "let the server accept that, which for PostgreSQL is 'ssl = on', or match without sni="
+        )
+        return (Step(self.asked, partial(_length_of, self._answer), hint),)
+
+
+def _length_of(expected: bytes, received: bytes) -> int:
+    if not expected.startswith(received):
+        raise RequestRefusedError(f"it answered {received[:_SHOWN]!r}")
+    return len(expected) if received == expected else 0
