@@ -192,7 +192,7 @@ class Secure:
 
 
 class Nested(Secure):
-    """TLS inside of TLS, as a client has it.
+    """TLS inside TLS, as a client has it.
 
     Args:
         outer: That outside.

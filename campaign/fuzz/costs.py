@@ -1,7 +1,7 @@
 """The dearest input of each matcher: a beginning, and a fragment that is repeated behind it.
 
 Steps are counted while it is looked for: lines and calls of Python, which a busy machine does not change. What is found is then measured in
-CPU time, since steps do not tell what happens inside of C.
+CPU time, since steps do not tell what happens inside C.
 """
 
 from __future__ import annotations

@@ -147,12 +147,12 @@ class MisuseTests(CommandTestCase):
             (["--dns", "ns.example"], "--dns: 'ns.example' has no port; write ns.example:PORT"),
             (["--default", "web"], "--default: 'web' has no port; write web:PORT"),
             (["--silent", "localhost"], "--silent: 'localhost' has no port; write localhost:PORT"),
-            (["--quic", "10.0.0.1:443"], "--quic: it is for UDP; add --listen udp:PORT"),
+            (["--quic", "10.0.0.1:443"], "--quic: it works only over UDP; add --listen udp:PORT"),
             (["--default", "clos"], "--default: 'clos' is not a server; did you mean 'close'?"),
         ):
             self.assertEqual(self.refused(*_LISTEN, *words), [f"txmux: {said}"])
         for listen, said in (
-            ("udp:443", "--ssh: it is for TCP; add --listen :PORT"),
+            ("udp:443", "--ssh: it works only over TCP; add --listen :PORT"),
             ("localhost", "--listen: 'localhost' has no port; write 127.0.0.1:PORT"),
             ("0.0.0.0", "--listen: '0.0.0.0' has no port; write 0.0.0.0:PORT"),
         ):

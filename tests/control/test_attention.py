@@ -257,8 +257,8 @@ class OthersTest(SynchronousTestCase):
                 ("critical", "listener new: no client is accepted", "", None),
                 ("warning", "listener taken: cannot accept", f"too many open files{OF_FEW}", 5.0),
                 ("warning", "listener over: cannot accept", OF_FEW, None),
-                ("warning", "listener half: a worker cannot accept, others do", "too many open files", 5.0),
-                ("warning", "listener odd: a worker cannot accept, others do", "", 5.0),
+                ("warning", "listener half: one worker cannot accept connections; the others can", "too many open files", 5.0),
+                ("warning", "listener odd: one worker cannot accept connections; the others can", "", 5.0),
             ],
         )  # fmt: skip
 
@@ -420,7 +420,7 @@ class AttentionLogTest(SynchronousTestCase):
             lines,
             [
                 "needs attention: worker 1 does not answer; end it",
-                "over after 5 s: worker 1 does not answer",
+                "resolved after 5 s: worker 1 does not answer",
             ],
         )
 
@@ -445,7 +445,7 @@ class AttentionLogTest(SynchronousTestCase):
         self.assertEqual(
             [event["log_format"].format(**event) for event in logged],
             [
-                "over after 2 min 40 s: listener a refuses clients",
+                "resolved after 2 min 40 s: listener a refuses clients",
                 "needs attention: listener a refuses clients; see who",
             ],
         )

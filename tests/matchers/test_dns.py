@@ -188,7 +188,7 @@ VERDICTS = (
     # The root has an empty name.
     ("name=*", ROOT, MATCH),
     ("name=*.com", ROOT, NO),
-    # A dot inside of a label parts no labels.
+    # A dot inside a label parts no labels.
     ("name=*.example.com", DOTTED, NO),
     ("name=*.com", DOTTED, MATCH),
     # Types are named without case, others by their number.

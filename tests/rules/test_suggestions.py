@@ -174,7 +174,7 @@ _OF_TXMUX = ("acme ", "consul ", "crowdsec_", "geo_", "shared_limits ")
 _NEEDS_MORE = (
     "did you mean 'regex'",
     "is not an ACME directory",  # whose terms only the reader can agree to
-    "would get the PROXY header inside of TLS",
+    "would get the PROXY header inside TLS",
     "not a rules file",
     "other machines can reach this",
 )

@@ -39,7 +39,7 @@ class _Layer:
 
 
 class SecurePeer(Peer):
-    """One end of a connection that speaks TLS, maybe inside of TLS.
+    """One end of a connection that speaks TLS, maybe inside TLS.
 
     Args:
         layers: The context and the server name of each TLS, the outermost first.

@@ -136,7 +136,9 @@ class _At:
 
     def put(self, what: str, where: str) -> Iterator[list[str]]:
         keys = TABLES.get(where or self.kind, {})
-        is_key = re.match("unknown key|.*is for TCP", self.problem.message) and what in keys
+        is_key = (
+            re.match("unknown key|.*works only over TCP", self.problem.message) and what in keys
+        )
         if re.match(r"[a-z_]+ = ", what):
             return self._line(what, where)
         if re.fullmatch(r"\[[a-z]+( .*)?\]", what):

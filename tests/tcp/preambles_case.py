@@ -57,7 +57,7 @@ class Said:
     """One thing that a client says; `kind` is that of its chain.
 
     Attributes:
-        data: The bytes inside of all TLS so far; of TLS that ends here they are nobody's.
+        data: The bytes inside all TLS so far; of TLS that ends here they are nobody's.
         answer: What the client is told then.
     """
 
@@ -152,7 +152,7 @@ class Speaker:
         return [data[one:other] for one, other in itertools.pairwise(at)]
 
     def begin_tls(self) -> bytes:
-        """Begin TLS inside of the others; return the hello as it is sent."""
+        """Begin TLS inside the others; return the hello as it is sent."""
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         context = self._case.context
         self._new = context.wrap_bio(incoming, outgoing, server_hostname="a.example")

@@ -77,7 +77,7 @@ class RuleTests(ReadingTestCase):
         text = "[listen u]\nendpoint = udp:5000\n[backend b]\nserver = %s\ncheck = %s\n"
         advice = "add the 'port=' of a service beside it, or write send= and expect=, or dns name="
         for server, check, reported in (
-            ("udp:h:1", "tcp", f"tcp is for TCP; {advice}"),
+            ("udp:h:1", "tcp", f"tcp works only over TCP; {advice}"),
             (
                 "udp:h:1",
                 "dns",

@@ -161,7 +161,7 @@ class ClientTests(SynchronousTestCase):
     def test_nothing_behind_the_command_is_taken(
         self, name: str, injected: bytes, cuts: list[int]
     ) -> None:
-        """CVE-2011-0411: what an attacker adds in the clear must not count as said inside of TLS."""
+        """CVE-2011-0411: what an attacker adds in the clear must not count as said inside TLS."""
         requests, answers = zip(*CLIENTS[name], strict=True)
         dialogue, sent = answered(name, [b"".join(requests) + injected])
         self.assertEqual((dialogue.then, sent), ("end", b"".join(answers[:-1])))

@@ -277,8 +277,8 @@ class Upstream:
         if not waiting.reserve(client, self.backend.hold_limit):
             if not self._has_logged_limit:
                 _log.warn(
-                    "backend {backend}: {clients} wait for a server, which is its 'hold_limit'; further ones are refused, "
-                    "or take the places of clients whose source has more",
+                    "backend {backend}: hold_limit reached: {clients} waiting; new ones are refused, "
+                    "or replace clients of a source that has more waiting",
                     backend=self.backend.name,
                     clients=plural(self.backend.hold_limit, "client"),
                 )

@@ -133,7 +133,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--inside",
         metavar="ROUTE",
-        help="the bytes are what is inside of the TLS that this route terminates",
+        help="the bytes are what is inside the TLS that this route terminates",
     )
     parser.add_argument(
         "--client-cert",
@@ -418,7 +418,7 @@ def _inside_tunnel(
     sample: TracedSample,
     certificate: FoundCertificate | None,
 ) -> Explanation[Route]:
-    """Return what decides where the client need not say anything inside of its tunnel."""
+    """Return what decides where the client need not say anything inside its tunnel."""
     detection = Detector(routes).start_detection(sample.client, sample.now, certificate)
     decision = detection.decide_before_bytes()
     return verdicts if decision is None else Explanation(verdicts.routes, 0, decision)
@@ -554,7 +554,7 @@ def write(output: Output, sample: TracedSample, trace: Trace, *, is_folded: bool
     output.table([((label, text), "") for label, text in _conclusion(sample, trace)])
     if trace.inner is not None:
         output.line()
-        output.line("inside of the tunnel", "bold")
+        output.line("inside the tunnel", "bold")
         write(output, *trace.inner)
 
 

@@ -59,7 +59,7 @@ class Silent:
 
 @attrs.frozen(eq=False)
 class RuleLayer:
-    """The routes for the plain stream of clients, or for what is inside of the TLS or the tunnels of one route."""
+    """The routes for the plain stream of clients, or for what is inside the TLS or the tunnels of one route."""
 
     detector: Detector[CompiledRoute]
     silent: tuple[Silent, ...]  # the destinations of silent clients; the first that fits counts
@@ -84,7 +84,7 @@ class RuleLayer:
         return self.detector.depends_on_client or any(one.clients.limited for one in self.silent)
 
     def inside(self, route: CompiledRoute, like: RuleLayer | None = None) -> RuleLayer:
-        """Return the layer inside of a route of this listener: without routes, or with those of another one."""
+        """Return the layer inside a route of this listener: without routes, or with those of another one."""
         to, like = route.destination, like or _NO_ROUTES
         return attrs.evolve(
             like, silent=(Silent(to),) if to else self.silent, default=to or self.default
@@ -352,7 +352,7 @@ def _under(name: str) -> Callable[[Route], bool]:
 def _inside(
     top: RuleLayer, inner: Callable[[CompiledRoute], Generator[None, None, RuleLayer]]
 ) -> Generator[None, None, dict[str, RuleLayer]]:
-    """Make the layers inside of routes, at any depth, by the names of these routes."""
+    """Make the layers inside routes, at any depth, by the names of these routes."""
     inside: dict[str, RuleLayer] = {}
     waiting = [top]
     for layer in waiting:

@@ -50,7 +50,7 @@ class TracedSample:
 
 @attrs.frozen
 class Trace:
-    """What one listener makes of a sample; `inner` is what it makes of the bytes inside of a tunnel."""
+    """What one listener makes of a sample; `inner` is what it makes of the bytes inside a tunnel."""
 
     listener: Listener
     found: Explanation[Any]
@@ -65,7 +65,7 @@ class Trace:
 def seen_by(
     listeners: Iterable[Listener], sample: TracedSample, *, inside: bool = False
 ) -> Iterator[tuple[TracedSample, list[Listener]]]:
-    """Yield what the routes of listeners see of a client: with ``starttls``, what comes behind its command, unless that is inside of TLS."""
+    """Yield what the routes of listeners see of a client: with ``starttls``, what comes behind its command, unless that is inside TLS."""
 
     def protocol_of(listener: Listener) -> str:
         return "" if inside or listener.starttls is None else listener.starttls

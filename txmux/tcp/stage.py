@@ -102,7 +102,7 @@ class Client(Protocol):
     def note_decided(self, facts: Mapping[str, str]) -> None:
         """Note what a route was decided by: the name, the host, the port and the user that the client has asked for.
 
-        Whatever follows from a decision takes them from `decided`, and reads neither bytes nor TLS again. What is said inside of a
+        Whatever follows from a decision takes them from `decided`, and reads neither bytes nor TLS again. What is said inside a
         tunnel does not replace what it was granted for.
         """
         granted = NOTHING if self.tunnel is None else self.tunnel.facts

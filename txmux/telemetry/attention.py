@@ -174,4 +174,4 @@ class AttentionLog:
     def _end(self, item: AttentionItem, now: float) -> None:
         if not item.is_logged:
             seconds = max(0, int(now - (item.since or now)))
-            self._log.info("over after {time}: {text}", time=duration(seconds), text=item.text)
+            self._log.info("resolved after {time}: {text}", time=duration(seconds), text=item.text)

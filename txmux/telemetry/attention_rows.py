@@ -62,7 +62,7 @@ NOT_OPEN = _accept(
     level="critical", text="listener {name}: {why}", do="{do}", sources=NOBODY, alerts=["TxmuxCannotAccept"],
     when="its UNIX socket cannot be reached: another program has put a file in its place, or its folder is gone")
 SOME_CANNOT_ACCEPT = _accept(
-    level="warning", text="listener {name}: a worker cannot accept, others do", cause="{why}", do=_MORE_ROOM, is_logged=True, sources=_FULL, alerts=COMMON,
+    level="warning", text="listener {name}: one worker cannot accept connections; the others can", cause="{why}", do=_MORE_ROOM, is_logged=True, sources=_FULL, alerts=COMMON,
     when="some workers cannot accept its clients")
 TAKEN_BY_FEW = _accept(
     level="warning", text="listener {name}: cannot accept", cause="{why}", do=_LIMIT, is_logged=True, sources=_FULL, alerts=COMMON,

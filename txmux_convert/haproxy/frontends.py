@@ -76,7 +76,7 @@ class Frontend(FrontendRoutes):
                 line = inside.choices[0].line
                 self.listeners[0].flag(
                     line,
-                    "for clients that are silent inside of TLS, the route's backend alone decides",
+                    "for clients that are silent inside TLS, the route's backend alone decides",
                 )
             self._routes(inside, section.name)
 

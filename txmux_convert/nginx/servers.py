@@ -139,7 +139,7 @@ class ServerBlock:
         if endpoint.ended:
             self._scope.add(section, "detect_timeout", "ssl_handshake_timeout", "60s")
             if self._scope.is_on("ssl_preread"):
-                message = "looks inside of TLS that ends here, which has no counterpart"
+                message = "looks inside TLS that ends here, which has no counterpart"
                 section.flag(self._scope.line("ssl_preread"), f"ssl_preread: {message}")
         elif not decided.cases and decided.otherwise == CLOSE:
             section.add("detect_timeout", "1ms", decided.line)

@@ -311,7 +311,9 @@ class _Sslh:
         if is_udp:
             timeout = group.take(int, "udp_timeout", default=_UDP_TIMEOUT)
             section.add("idle_timeout", f"{timeout}s", group.line)
-        group.leave_out("udp_timeout", "it is for UDP, and this protocol is for TCP", harmless=True)
+        group.leave_out(
+            "udp_timeout", "it works only over UDP, and this protocol uses TCP", harmless=True
+        )
         self._guard(group)
 
     def _guard(self, group: SettingsGroup) -> None:

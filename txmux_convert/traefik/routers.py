@@ -106,7 +106,7 @@ class Routing:
     def convert(self, point: EntryPoint, routers: list[Router], *, with_http: bool) -> None:
         draft, address = self.routes.draft, point.node.get("address")
         if not point.endpoint or point.is_udp:
-            why = "is for UDP, which TCP routers are not" if point.is_udp else "is not an address"
+            why = "is a UDP address, not TCP" if point.is_udp else "is not an address"
             message = f"entryPoints.{point.name}: is left out; {address.text!r} {why}"
             draft.flag(point.node.line, message)
             return

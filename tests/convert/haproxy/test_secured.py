@@ -24,7 +24,7 @@ _ATTRIBUTES = st.builds(
     st.sampled_from([NameOID.COMMON_NAME, NameOID.ORGANIZATION_NAME, NameOID.SURNAME]),
     st.sampled_from(["alice", "ALICE", "alice,CN=alice", "x+CN=alice", "CN=alice", "a\\,CN=alice"]),
 )
-_SILENT = "for clients that are silent inside of TLS, the route's backend alone decides"
+_SILENT = "for clients that are silent inside TLS, the route's backend alone decides"
 
 
 @functools.cache
@@ -98,7 +98,7 @@ class SecuredTests(SynchronousTestCase):
             self.assertIn(why, looks(output)[0])
             self.assertIn("backend = close\n", output.text)
         output = frontend("use_backend a if HTTP or { src ::1 }", bind=_TLS)
-        self.assertIn("silent inside of TLS", looks(output)[0])
+        self.assertIn("silent inside TLS", looks(output)[0])
 
     def test_no_tls_facts_without_tls(self) -> None:
         lines = ("use_backend a if { ssl_fc }", "use_backend a if { ssl_fc_sni x }")

@@ -68,5 +68,5 @@ class DatagramRouterTests(SynchronousTestCase):
             "  services: {a: {loadBalancer: {servers: [{address: '127.0.0.1:1'}]}}}\n"
         )
         first, second = sorted(looks(output))
-        self.assertIn("':53/udp' is for UDP", first + second)
+        self.assertIn("':53/udp' is a UDP address", first + second)
         self.assertIn("http3: is left out", first + second)

@@ -298,7 +298,7 @@ def heard(client: str, port: int, *, source: str = "127.0.0.1") -> str:
 
     Args:
         client: ``hello [NAME] [alpn=A,B] [old]``, the first message of TLS and no more, of TLS 1.2 if it is old;
-            ``tls [NAME] [alpn=A,B] [cert=FILE] DATA``, TLS with `DATA` inside of it; ``get [HOST]``, a request of HTTP;
+            ``tls [NAME] [alpn=A,B] [cert=FILE] DATA``, TLS with `DATA` inside it; ``get [HOST]``, a request of HTTP;
             or `DATA`: one of those above.
         port: Where to connect on 127.0.0.1.
         source: The address that it comes from.

@@ -46,7 +46,7 @@ class _Echo(socketserver.StreamRequestHandler):
 
 
 class EchoServer:
-    """What programs exchange bytes with inside of a tunnel, at all addresses of this namespace."""
+    """What programs exchange bytes with inside a tunnel, at all addresses of this namespace."""
 
     def __init__(self) -> None:
         self._server = socketserver.ThreadingTCPServer(("0.0.0.0", _PORT_INSIDE), _Echo)
@@ -59,7 +59,7 @@ class EchoServer:
 
 
 def exchange(there: Namespace, address: str, size: int = 300_000) -> None:
-    """Send bytes from the other namespace to an address inside of a tunnel, and see to it that they come back."""
+    """Send bytes from the other namespace to an address inside a tunnel, and see to it that they come back."""
     arguments = ("-c", _EXCHANGE, address, str(_PORT_INSIDE), str(size))
     got = output_of(*there.command, sys.executable, *arguments).decode()
     if got != hashlib.sha256(random.Random(1).randbytes(size)).hexdigest():

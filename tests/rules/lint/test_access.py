@@ -102,7 +102,7 @@ FILES = {
         "match tls, quic, dtls or postgres"
     ),
     f"{TLS}[route x]\nmatch = any\nunder = end\nbackend = b\n[backend b]\nserver = {{sni}}:443\nallow_names = *.net\n": "",
-    # reach, inside of TLS
+    # reach, inside TLS
     f"{TLS}{INSIDE}[route y]\nmatch = ssh\nunder = end\n{TO}": (
         "7: [route x] match: 'any' makes the later [route y] unreachable; put this route last"
     ),

@@ -49,7 +49,7 @@ FILES = {
     ),
     # what no client comes by
     "[listen u]\nendpoint = udp:53\n[route a]\nmatch = ssh\n  dns\nbackend = udp:h:1\n": (
-        "4: [route a] match: 'ssh' is for TCP, and all clients of this route come by UDP; "
+        "4: [route a] match: 'ssh' works only over TCP, and all clients of this route come by UDP; "
         "put it into a route of its own, or remove it"
     ),
     # networks
@@ -183,7 +183,7 @@ FINE = (
     "{listen}silent = h:1\n[route a]\nmatch = ssh\nfrom = 10.0.0.0/8\nbackend = h:1\n[route b]\nmatch = tls\nbackend = h:1\n",
     "{listen}silent = h:1\n[route a]\nmatch = ssh\nfrom = 0.0.0.0/0, ::/0\nbackend = h:1\n",
     "{listen}silent = h:1 from=10.1.0.0/16\n[route a]\nmatch = ssh\nfrom = 10.0.0.0/8\nbackend = h:1\n",
-    # who speaks first: a route that another listener asks, or that is inside of TLS
+    # who speaks first: a route that another listener asks, or that is inside TLS
     "{listen}first = server\ndefault = h:1\n[listen m]\nendpoint = :2\n[route a]\nmatch = ssh\n{to}",
     "{listen}silent = h:1 from=10.0.0.0/8\n  h:2 after=1s\n[route a]\nmatch = ssh\n{to}",
     # a default that is more than is looked at

@@ -173,7 +173,7 @@ class LoopTests(ReadingTestCase):
         )
 
     def test_other_listeners(self) -> None:
-        """From one listener to another is no loop, nor is the way back from inside of TLS, or of a route that runs dry."""
+        """From one listener to another is no loop, nor is the way back from inside TLS, or of a route that runs dry."""
         self.read(
             "[listen a]\nendpoint = :1\n[listen c]\nendpoint = :2\n"
             "[route r]\nmatch = any\nunder = a\nbackend = 127.0.0.1:2\n"
@@ -239,20 +239,21 @@ class DatagramTests(ReadingTestCase):
         self.refuses(
             f"{_UDP}silent = close\nmax_connections = 5\nkeepalive = no\n",
             "3 silent: a datagram is a whole message, so no client is silent; remove it",
-            "4 max_connections: is for TCP; write max_flows",
-            "5 keepalive: is for TCP; remove it",
+            "4 max_connections: works only over TCP; write max_flows",
+            "5 keepalive: works only over TCP; remove it",
         )
         self.refuses(
-            "[listen t]\nendpoint = :1\nmax_flows = 5\n", "3 max_flows: is for UDP; remove it"
+            "[listen t]\nendpoint = :1\nmax_flows = 5\n",
+            "3 max_flows: works only over UDP; remove it",
         )
         self.refuses(
             f"{_UDP}default = b\n[backend b]\nserver = udp:h:1\nproxy_protocol = v1\ntls = yes\n",
-            "6 proxy_protocol: v1 is for TCP; write v2, or off",
-            "7 tls: is for TCP; remove it",
+            "6 proxy_protocol: v1 works only over TCP; write v2, or off",
+            "7 tls: works only over TCP; remove it",
         )
         self.refuses(
             "[listen t]\nendpoint = :1\n[backend b]\nserver = h:1\nanswers = 1\n",
-            "5 answers: is for UDP; remove it",
+            "5 answers: works only over UDP; remove it",
         )
 
     def test_forwarded_to_the_other_transport(self) -> None:
@@ -260,28 +261,28 @@ class DatagramTests(ReadingTestCase):
             f"{_UDP}default = 127.0.0.1:1\n[listen t]\nendpoint = :1\nsilent = udp:h:1\n"
             "[route r]\nmatch = any\nunder = t\nbackend = udp:h:2\n"
             "[backend b]\nserver = udp:h:1\nfallback = h:1\n",
-            "3 default: the servers of '127.0.0.1:1' are for TCP, but [listen u] is for UDP; write udp:127.0.0.1:1, or use another backend",
-            "6 silent: the servers of 'udp:h:1' are for UDP, but [listen t] is for TCP; write h:1, or use another backend",
-            "10 backend: its servers are for UDP, but [listen t] is for TCP; write h:2, or use another backend",
-            "13 fallback: the servers of 'h:1' are for TCP, but this backend is for UDP; write udp:h:1, or use another backend",
+            "3 default: the servers of '127.0.0.1:1' use TCP, but [listen u] uses UDP; write udp:127.0.0.1:1, or use another backend",
+            "6 silent: the servers of 'udp:h:1' use UDP, but [listen t] uses TCP; write h:1, or use another backend",
+            "10 backend: its servers use UDP, but [listen t] uses TCP; write h:2, or use another backend",
+            "13 fallback: the servers of 'h:1' use TCP, but this backend uses UDP; write udp:h:1, or use another backend",
         )
         self.refuses(
             "[listen t]\nendpoint = :1\n[route r]\nmatch = any\nbackend = udp:h:2\n",
-            "5 backend: its servers are for UDP, but no [listen] is; write h:2, or use another backend, or add a listener",
+            "5 backend: its servers use UDP, but no [listen] does; write h:2, or use another backend, or add a listener",
         )
 
     def test_matchers_that_cannot_be_there(self) -> None:
-        told = "for UDP; put the route under a listener with 'endpoint = :PORT' and name a server of TCP"
+        told = "uses UDP; put the route under a listener with 'endpoint = :PORT' and name a server of TCP"
         for keys, where in (
-            ("backend = udp:h:2", "its backend is"),
-            ("backend = close", "every [listen] is"),
-            ("backend = close\nunder = u", "[listen u] is"),
+            ("backend = udp:h:2", "its backend"),
+            ("backend = close", "every [listen]"),
+            ("backend = close\nunder = u", "[listen u]"),
         ):
             said = self.complaints(f"{_UDP}[route r]\nmatch = ssh\n{keys}\n")
-            self.assertEqual(said, [f"4 match: 'ssh' is for TCP, but {where} {told}"])
+            self.assertEqual(said, [f"4 match: 'ssh' works only over TCP, but {where} {told}"])
         listener = "[listen t]\nendpoint = :1\n"
         wrong = (
-            "4 match: 'wireguard' is for UDP, but its backend is for TCP; put the route under a listener with "
+            "4 match: 'wireguard' works only over UDP, but its backend uses TCP; put the route under a listener with "
             "'endpoint = udp:PORT' and name a server of UDP"
         )
         route = "[route r]\nmatch = wireguard\nbackend = 127.0.0.1:2\n"
@@ -289,7 +290,7 @@ class DatagramTests(ReadingTestCase):
         route = "[route r]\nmatch = wireguard\n    not quic\nbackend = close\n"
         [both] = self.complaints(listener + route)
         self.assertIn(
-            "'wireguard' and 'not quic' are for UDP, but every [listen] is for TCP;", both
+            "'wireguard' and 'not quic' work only over UDP, but every [listen] uses TCP;", both
         )
 
     def test_tls_ends_over_tcp_alone(self) -> None:
@@ -299,22 +300,22 @@ class DatagramTests(ReadingTestCase):
         for text, told in (
             (
                 f"{_UDP}[route r]\n{ends}",
-                f"5 terminate_tls: TLS ends over TCP only, and no [listen] is for TCP; {ends_elsewhere}",
+                f"5 terminate_tls: TLS ends over TCP only, and no [listen] uses TCP; {ends_elsewhere}",
             ),
             (
                 f"{_UDP}[listen t]\nendpoint = :1\n[route r]\n{ends}under = t, u\n",
-                f"7 terminate_tls: TLS ends over TCP only, and [listen u] is for UDP; {ends_elsewhere}",
+                f"7 terminate_tls: TLS ends over TCP only, and [listen u] uses UDP; {ends_elsewhere}",
             ),
             (
                 f"{_UDP}[listen t]\nendpoint = :1\n[route r]\n{ends}backend = udp:h:1\n",
-                "8 backend: its servers are for UDP, but TLS ends over TCP only; use another backend",
+                "8 backend: its servers use UDP, but TLS ends over TCP only; use another backend",
             ),
             (
                 (
                     f"{_UDP}[listen t]\nendpoint = :1\n[route r]\n{ends}"
                     "[route s]\nunder = r\nmatch = any\nbackend = udp:h:1\n"
                 ),
-                "11 backend: its servers are for UDP, but [route r] is for TCP; write h:1, or use another backend",
+                "11 backend: its servers use UDP, but [route r] uses TCP; write h:1, or use another backend",
             ),
         ):
             self.refuses(text, told)
@@ -447,11 +448,11 @@ class HandoverTests(ReadingTestCase):
     def test_no_flows(self) -> None:
         self.refuses(
             f"[listen u]\nendpoint = udp:5\ndefault = {_TO}\n",
-            "3 default: sockets are handed over for TCP, but [listen u] is for UDP; name a server",
+            "3 default: sockets are handed over for TCP only, but [listen u] uses UDP; name a server",
         )
         self.refuses(
             f"[listen u]\nendpoint = udp:5\n{_ROUTE}",
-            "5 backend: its servers are for TCP, but no [listen] is; add a listener",
+            "5 backend: its servers use TCP, but no [listen] does; add a listener",
         )
 
     def test_nothing_where_clients_begin_in_the_clear(self) -> None:
@@ -473,7 +474,7 @@ class EmbeddingTests(SynchronousTestCase):
         self.assertEqual(outcome(Handover("x")), Handover("x"))
 
     def test_tls_beside(self) -> None:
-        """A route that ends TLS may be beside one that hands over: inside of it, clients go where the listener leads them."""
+        """A route that ends TLS may be beside one that hands over: inside it, clients go where the listener leads them."""
         files = (make_authority().write(make_folder(self) / "a.pem", key=True),)
         tls = attrs.evolve(route("tls", "close"), outcome=None, terminate_tls=TlsSettings(files))
         runtime = IORuntime(Clock())

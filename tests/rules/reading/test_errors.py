@@ -200,7 +200,7 @@ class MessageTests(SynchronousTestCase):
         first, second = self.lines(text)
         self.assertEqual(
             first,
-            "6: [backend a] server: 'tls:a:443' would get the PROXY header inside of TLS, where no server looks "
+            "6: [backend a] server: 'tls:a:443' would get the PROXY header inside TLS, where no server looks "
             "for it; write 'server = HOST:PORT' with 'tls = yes', or 'proxy_protocol = off'",
         )
         self.assertIn("7: [backend a] server: 'SSL:a:443' would get the PROXY header", second)

@@ -179,7 +179,7 @@ class StartTLSTests(ReadingTestCase):
         ):  # fmt: skip
             self.refuses(f"{self.listen}{text}\n", told)
         text = "[listen a]\nendpoint = udp:1\nstarttls = smtp\n"
-        self.refuses(text, "3 starttls: is for TCP; remove it")
+        self.refuses(text, "3 starttls: works only over TCP; remove it")
 
 
 class WarningTests(SynchronousTestCase):

@@ -79,7 +79,7 @@ class KeyTests(RouteTestCase):
         self.assertEqual(first.terminate_tls.client, "optional")
         words = {"any", "dns=*.X.example", "issuer=CN=Ours,O=One", f"fingerprint={'ab' * 32}"}
         self.assertEqual(second.client_cert.words, words)
-        # Inside of TLS in TLS, the outer one may have asked.
+        # Inside TLS in TLS, the outer one may have asked.
         inner = f"[route b]\n{TLS}under = a\n[route c]\n{PLAIN}under = b\nclient_cert = any"
         self.assertEqual(len(self.read(asks + inner).routes), 3)
 
@@ -88,7 +88,7 @@ class KeyTests(RouteTestCase):
         known = "a client's certificate is known only in routes under one with 'terminate_tls' and 'tls_client_ca'; add"
         mute = "never holds: [route a] asks clients for no certificate; add 'tls_client_ca' there"
         either = "'none' and 'revoked' are for clients without a valid certificate, so the rest never holds; write a route for each"
-        outside = "never holds: [listen public] knows no certificates, which are shown inside of TLS; name a route with 'tls_client_ca' instead"
+        outside = "never holds: [listen public] knows no certificates, which are shown inside TLS; name a route with 'tls_client_ca' instead"
         for before, under, words, message in (
             (deaf, "", "any", f"{known} 'under' with the name of such a route"),
             (f"{deaf}tls_client_ca = x\n", "", "any", f"{known} 'under = a'"),

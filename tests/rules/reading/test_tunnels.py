@@ -32,7 +32,7 @@ def problems(text: str) -> list[str]:
 class OpenTests(SynchronousTestCase):
     def test_what_is_refused(self) -> None:
         for text, told in {
-            _TUNNEL: "leads nowhere; add routes with 'under = t', or a 'backend'",
+            _TUNNEL: "has no destination; add routes with 'under = t', or a 'backend'",
             f"{_TUNNEL}backend = b\n[backend b]\nserver = {{host}}:{{port}}\n": "clients choose where this leads",
             f"{_TUNNEL}backend = b\n[backend b]\nserver = 10.0.0.1:{{port}}\n": "clients choose the port of '10.0.0.1:{port}'",
             f"{_TUNNEL}{_INNER}b\n[backend b]\nserver = {{local}}:{{port}}\n": "clients choose the port of '{local}:{port}'",
@@ -44,7 +44,7 @@ class OpenTests(SynchronousTestCase):
             f"{_TUNNEL}tunnel_users = u\nmatch = socks4\nbackend = 10.0.0.1:22\n": "SOCKS 4 has no passwords",
             f"{_TUNNEL}backend = handover:/run/x\n": "their requests cannot be taken back",
             f"{_TUNNEL}{_INNER}handover:/run/x\n": "their requests cannot be taken back",
-            f"{_TUNNEL}{_INNER}udp:10.0.0.1:53\n": "its servers are for UDP",
+            f"{_TUNNEL}{_INNER}udp:10.0.0.1:53\n": "its servers use UDP",
             "[route t]\nmatch = socks5\nbackend = close\ntunnel_users = u\n": "does nothing without 'tunnel = yes'",
             f"{_TUNNEL}under = i\n{_INNER}close\ntunnel = yes\n".replace(
                 "ssh", "socks5"

@@ -82,7 +82,7 @@ class ViaTests(BackendTestCase):
                 f"via = {kind}://127.0.0.1:9", f"6 via: {server!r} {why}, {other}", servers=server
             )
         said = self.complaints("via = http://127.0.0.1:9", servers="udp:10.0.0.1:1")
-        self.assertIn("6 via: is for TCP; remove it", said)
+        self.assertIn("6 via: works only over TCP; remove it", said)
         self.backend("via = socks5://127.0.0.1:9", servers="{local}:443")
 
     def test_networks_of_names_are_not_known(self) -> None:

@@ -1,4 +1,4 @@
-"""Where clients are led from inside of TLS that ends here."""
+"""Where clients are led from inside TLS that ends here."""
 
 from tests.support.mux import CLOSE, backend_at
 from tests.support.peers import Peer

@@ -216,7 +216,8 @@ def _other_transport(option: str, arguments: argparse.Namespace) -> str:
     over = transports_of(installed_matchers()[option])
     if (udp and Transport.UDP in over) or (tcp and Transport.TCP in over):
         return ""
-    return f"it is for {'UDP; add --listen udp:PORT' if tcp else 'TCP; add --listen :PORT'}"
+    advice = "UDP; add --listen udp:PORT" if tcp else "TCP; add --listen :PORT"
+    return f"it works only over {advice}"
 
 
 def unknown_option(word: str) -> str:

@@ -148,7 +148,7 @@ class TLSTransport(TLSMemoryBIOProtocol):
     def _finished(self) -> None:
         self._has_finished = True
         if self._tlsConnection.get_shutdown() & SENT_SHUTDOWN:
-            # Both have sent the end: with TLS inside of TLS, the outer one may still be broken off, which cuts nothing.
+            # Both have sent the end: with TLS inside TLS, the outer one may still be broken off, which cuts nothing.
             self._reason = self._reason or connectionDone
             self._tlsShutdownFinished(None)
         else:
@@ -183,7 +183,7 @@ class TLSTransport(TLSMemoryBIOProtocol):
 
     def _is_truncated(self) -> bool:
         inner = self.wrappedProtocol
-        # With TLS inside of TLS, the innermost one says whether all has come.
+        # With TLS inside TLS, the innermost one says whether all has come.
         if isinstance(inner, TLSTransport) or self._tlsConnection.get_shutdown() & SENT_SHUTDOWN:
             return False
         report = getattr(inner, "truncated", None)

@@ -178,7 +178,7 @@ def open_proxies(rules: Rules) -> Iterator[Problem]:
 
 
 def _takes_anyone(route: Route, named: Mapping[str, Route]) -> bool:
-    """Return whether neither a route nor those that it is inside of ask who their clients are; `named` are all outer routes."""
+    """Return whether neither a route nor its outer routes ask who their clients are; `named` has all outer routes."""
     tls, shown = route.terminate_tls, route.client_cert
     asks = tls is not None and tls.client_ca is not None and tls.client == "required"
     asks = asks or (shown is not None and "any" in shown.words)

@@ -104,7 +104,7 @@ class _ReachabilityCheck:
     def _check_scope(self, scope: RouteScope) -> None:
         index: CoverageIndex[_DecidingLine] = CoverageIndex()
         plain: dict[str, list[_DecidingLine]] = defaultdict(list)
-        # Inside of TLS and tunnels there are streams.
+        # Inside TLS and tunnels there are streams.
         over = scope.owner.transport if isinstance(scope.owner, Listener) else Transport.TCP
         for route in self._rules.routes_of(scope.owner):
             self._over[route.name].append(scope)

@@ -112,7 +112,7 @@ class RouteScope:
 
 
 def scopes(rules: Rules) -> tuple[RouteScope, ...]:
-    """Return all scopes, each after those that it is inside of."""
+    """Return all scopes, each after those that it is inside."""
     allowed = [route.clients.allowed for route in rules.routes if route.clients.allowed is not None]
     # Some of a place may be in whatever networks a listener lets in.
     places = PLACES if any(any(_region_spans(one)) for one in allowed) else NO_CLIENTS

@@ -71,7 +71,7 @@ def matchers_of_other_transport(rules: Rules) -> Iterator[Problem]:
         for number, line in enumerate(route.alternatives):
             if line.for_transport(there) is None:
                 message = (
-                    f"{line.text!r} is for {other.value.upper()}, and all clients of this route come by "
+                    f"{line.text!r} works only over {other.value.upper()}, and all clients of this route come by "
                     f"{there.value.upper()}; put it into a route of its own, or remove it"
                 )
                 yield route.section.problem(message, "match", number)

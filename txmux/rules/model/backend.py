@@ -326,7 +326,7 @@ class Backend:
         return allowed is not None and allowed.allow(name) and not is_denied
 
     def reaches(self, address: IPAddress) -> bool:
-        """Return whether what clients choose may be at an IP address; IPv4 inside of IPv6 is denied like IPv4."""
+        """Return whether what clients choose may be at an IP address; IPv4 inside IPv6 is denied like IPv4."""
         allowed, denied = self.allow_networks, self.deny_networks
         if allowed is None and self.allow_names is not None:  # not by `or`: `public` alone is false
             allowed = _PUBLIC

@@ -139,7 +139,7 @@ def _of_check(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         return
     is_udp = any(server.kind == "udp" for server in found.get("servers", ()))
     if is_udp and server_check.kind not in {"exchange", "dns"} and not server_check.port:
-        message = f"{server_check.kind} is for TCP; add the 'port=' of a service beside it, or write send= and expect=, or dns name="
+        message = f"{server_check.kind} works only over TCP; add the 'port=' of a service beside it, or write send= and expect=, or dns name="
         yield "check", message
     if server_check.kind == "dns" and not is_udp:
         yield "check", "dns is for servers of UDP, udp:HOST:PORT; write tcp for these"
@@ -158,7 +158,7 @@ def _of_check(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def _of_eject(section: Section, found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     is_udp = any(server.kind == "udp" for server in found.get("servers", ()))
     if is_udp and any("after=" in item.text for item in section.items("eject")):
-        yield "eject", "after= is for TCP; a flow is unanswered after 'unanswered_timeout'"
+        yield "eject", "after= works only over TCP; a flow is unanswered after 'unanswered_timeout'"
 
 
 def _of_clients(section: Section, found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -382,21 +382,21 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Backend("", ()), {
         "[how long the share](#slow-start) of a server grows that came up or came new"),
     "proxy_protocol": SectionKey(words("off", "v1", "v2"), example="v2", is_plain=True, meaning=
         "the version of the PROXY protocol header with the client's address that comes before everything else, including TLS. The server [must expect it](../how-to/real-client-address.md). Not with a server such as `tls:HOST:PORT`"),
-    "proxy_tlvs": SectionKey(_TLVS, example="authority, unique-id", streams_only="is for TCP; remove it", meaning=
+    "proxy_tlvs": SectionKey(_TLVS, example="authority, unique-id", streams_only="works only over TCP; remove it", meaning=
         "[what the header contains](#fields-of-the-proxy-protocol-header) besides the addresses, with `proxy_protocol = v2`"),
     "source": SectionKey(_SOURCE, example="192.0.2.1", meaning=
         "local addresses to connect from, used in turn; for each server, those of its family. `client` is the client's own. Only for servers with an address"),
-    "via": SectionKey(VIA, example="socks5://127.0.0.1:1080", reader="txmux.net.secrets:read_login", streams_only="is for TCP; remove it", opens="worker", is_secret=True, loads=lambda _: ("txmux.backends.connect.via",), meaning=
+    "via": SectionKey(VIA, example="socks5://127.0.0.1:1080", reader="txmux.net.secrets:read_login", streams_only="works only over TCP; remove it", opens="worker", is_secret=True, loads=lambda _: ("txmux.backends.connect.via",), meaning=
         "[a proxy](#via) that connects to the servers"),
-    "mptcp": SectionKey(LINUX_ONLY, streams_only="is for TCP; remove it", meaning=
+    "mptcp": SectionKey(LINUX_ONLY, streams_only="works only over TCP; remove it", meaning=
         "connect by [Multipath TCP](#multipath-tcp) to servers that have it. Linux only"),
-    "connect_timeout": SectionKey(DURATION, streams_only="is for TCP; write unanswered_timeout", is_plain=True, meaning=
+    "connect_timeout": SectionKey(DURATION, streams_only="works only over TCP; write unanswered_timeout", is_plain=True, meaning=
         "how long one attempt to connect may take, with the TLS handshake; and how long a client waits in the `queue` before that"),
     "retries": SectionKey(number(0, 1000), is_plain=True, meaning=
         "how many other servers are tried when one cannot be reached"),
     "idle_timeout": SectionKey(DURATION, is_plain=lambda seconds: seconds > MARGIN, meaning=
         "the connection is closed when neither side has sent a byte for this long, or for a minute once one side has finished sending. A slow peer that still reads is not idle"),
-    "max_duration": SectionKey(_MAX_DURATION, default="none", example="1d", streams_only="is for TCP; remove it", meaning=
+    "max_duration": SectionKey(_MAX_DURATION, default="none", example="1d", streams_only="works only over TCP; remove it", meaning=
         "the connection ends after this time, whatever it is doing"),
     "check": SectionKey(_CHECK, example="http path=/health", is_plain=True, meaning=
         "how each server's health is checked, at regular intervals"),
@@ -408,7 +408,7 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Backend("", ()), {
         "the longest time until a host name is looked up, or Consul queried, again; addresses that cannot be found again are used for as long as `keep` says"),
     "resolvers": SectionKey(RESOLVERS, example="127.0.0.1:8600", is_plain=True, meaning=
         "the [name servers](#how-names-are-looked-up) for these servers, in this order. Without it those of `[txmux]`"),
-    "tls": SectionKey(BOOLEAN, default="no", example="yes", streams_only="is for TCP; remove it", loads=lambda _: ("txmux.backends.connect.tls",), meaning=
+    "tls": SectionKey(BOOLEAN, default="no", example="yes", streams_only="works only over TCP; remove it", loads=lambda _: ("txmux.backends.connect.tls",), meaning=
         "whether connections to the servers use TLS; the name in their certificates is verified"),
     "tls_name": SectionKey(_TLS_NAME, example="www.example.com", is_plain=True, meaning=
         "the name that is verified, and sent as SNI; without it, the host of the server. UNIX sockets and endpoint strings need this"),
@@ -416,19 +416,19 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Backend("", ()), {
         "a PEM file with the certificates that are trusted, instead of those of the system"),
     "tls_client_certificate": SectionKey(PEMS, example="client.pem", opens="worker", is_secret=True, is_plain=True, meaning=
         "PEM files with the certificate chain and the key for the server"),
-    "alpn": SectionKey(PROTOCOLS, example="h2, http/1.1", streams_only="is for TCP; remove it", is_plain=True, meaning=
+    "alpn": SectionKey(PROTOCOLS, example="h2, http/1.1", streams_only="works only over TCP; remove it", is_plain=True, meaning=
         "the protocols that are offered to the server by ALPN"),
     "max_connections": SectionKey(CONNECTIONS, example="1000", is_plain=True, meaning=
         "connections of all servers together; `0` means no limit"),
-    "queue": SectionKey(CONNECTIONS, example="100", streams_only="is for TCP: datagrams do not wait; remove it", meaning=
+    "queue": SectionKey(CONNECTIONS, example="100", streams_only="works only over TCP: datagrams do not wait; remove it", meaning=
         "how many further clients wait for room under these limits, here or `max_connections=` of the servers, in the order in which they came. One that waits for a full server does not delay those that can use another"),
     "hold": SectionKey(_HOLD, default="0s", example="60s", is_plain=True, meaning=
         "how long clients [wait](#clients-that-wait-for-a-server) while no server is up"),
     "hold_limit": SectionKey(number(1, 1_000_000), is_plain=True, meaning=
         "how many clients wait so at most"),
-    "upload_rate": SectionKey(_RATE, example="10MiB/s", streams_only="is for TCP; remove it", meaning=
+    "upload_rate": SectionKey(_RATE, example="10MiB/s", streams_only="works only over TCP; remove it", meaning=
         "the most bytes per second that one client can send"),
-    "download_rate": SectionKey(_RATE, example="10MiB/s", streams_only="is for TCP; remove it", meaning=
+    "download_rate": SectionKey(_RATE, example="10MiB/s", streams_only="works only over TCP; remove it", meaning=
         "the most bytes per second that one client can receive"),
     "unanswered_timeout": SectionKey(DURATION, datagrams_only=True, meaning=
         "for UDP: how long a flow lasts that the server has never answered"),

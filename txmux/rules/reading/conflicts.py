@@ -225,7 +225,7 @@ def wrong_transports(listeners: Iterable[Listener], routes: Iterable[Route]) -> 
         for key, outcome in destinations:
             other = _server_of_another(outcome, listener.transport)
             if other:
-                message = f"{other}, but [listen {listener.name}] is for {listener.transport.value.upper()}; {_other_server(outcome)}"
+                message = f"{other}, but [listen {listener.name}] uses {listener.transport.value.upper()}; {_other_server(outcome)}"
                 yield listener.section.problem(message, key)
     transports = {listener.transport for listener in of.values()}
     ends = {route.name for route in routes if route.is_outer}
@@ -242,27 +242,27 @@ def _of_route(
     """Find what does not go together; the owners are those that the route is under."""
     if route.is_outer and _server_of_another(route.outcome, Transport.TCP):
         what = "tunnels are" if route.tunnel else "TLS ends"
-        yield "backend", f"its servers are for UDP, but {what} over TCP only; use another backend"
+        yield "backend", f"its servers use UDP, but {what} over TCP only; use another backend"
         return
     own = route.transport
     other = next((owner for owner, over in owners.items() if own not in {None, over}), "")
     is_nowhere = not owners and own is not None and bool(transports) and own not in transports
     if route.is_outer and (other or is_nowhere):
-        where = f"{other} is for UDP" if other else "no [listen] is for TCP"
+        where = f"{other} uses UDP" if other else "no [listen] uses TCP"
         message = f"TLS ends over TCP only, and {where}; use a server that ends DTLS or QUIC itself"
         if route.tunnel:
             message = f"clients ask for tunnels over TCP only, and {where}; put it under another"
         yield "tunnel" if route.tunnel else "terminate_tls", message
         return
     if other:
-        message = f"its servers are for {_word(own)}, but {other} is for {_word(owners[other])}; {_other_server(route.outcome)}"
+        message = f"its servers use {_word(own)}, but {other} uses {_word(owners[other])}; {_other_server(route.outcome)}"
         yield "backend", message
         return
     if is_nowhere and not route.under:
         advice = "add a listener"
         if any(map(route.for_transport, transports)):
             advice = f"{_other_server(route.outcome)}, or {advice}"
-        message = f"its servers are for {_word(own)}, but no [listen] is; {advice}"
+        message = f"its servers use {_word(own)}, but no [listen] does; {advice}"
         yield "backend", message
         return
     expected = set(owners.values()) or ({own} if own else set(transports))
@@ -274,15 +274,14 @@ def _of_route(
     if missing and (owners or len(missing) == len(expected)):
         word = _word(missing[0])
         where = next(
-            (f"{owner} is" for owner, over in owners.items() if over in missing),
-            f"its backend is for {word}" if own else f"every [listen] is for {word}",
+            (f"{owner} uses {word}" for owner, over in owners.items() if over in missing),
+            f"its backend uses {word}" if own else f"every [listen] uses {word}",
         )
-        where = f"{where} for {word}" if where.endswith(" is") else where
         theirs = Transport.UDP if missing[0] is Transport.TCP else Transport.TCP
         lines = joined([repr(line.text) for line in route.alternatives], "and")
         endpoint = "udp:PORT" if theirs is Transport.UDP else ":PORT"
         message = (
-            f"{lines} {'is' if len(route.alternatives) == 1 else 'are'} for {_word(theirs)}, but {where}; "
+            f"{lines} {'works' if len(route.alternatives) == 1 else 'work'} only over {_word(theirs)}, but {where}; "
             f"put the route under a listener with 'endpoint = {endpoint}' and name a server of {_word(theirs)}"
         )
         yield "match", message
@@ -298,14 +297,14 @@ def mixed_fallback(
     other = _server_of_another(fallback, transport)
     if other:
         message = (
-            f"{other}, but this backend is for {transport.value.upper()}; {_other_server(fallback)}"
+            f"{other}, but this backend uses {transport.value.upper()}; {_other_server(fallback)}"
         )
         yield section.problem(message, "fallback")
 
 
 def _server_of_another(outcome: Outcome | None, transport: Transport) -> str:
     if isinstance(outcome, Backend) and outcome.servers and outcome.transport != transport:
-        return f"the servers of {outcome.name!r} are for {outcome.transport.value.upper()}"
+        return f"the servers of {outcome.name!r} use {outcome.transport.value.upper()}"
     return ""
 
 
@@ -344,7 +343,7 @@ def _asks_nobody(name: str, ends: Mapping[str, Route], *inner: str) -> str:
     """Return what is wrong if clients of a listener or route come without being asked for a certificate."""
     end = ends.get(name)
     if end is None:
-        return f"[listen {name}] knows no certificates, which are shown inside of TLS; name a route with 'tls_client_ca' instead"
+        return f"[listen {name}] knows no certificates, which are shown inside TLS; name a route with 'tls_client_ca' instead"
     if "tls_client_ca" in end.section.entries or name in inner:
         return ""
     if end.under and not any(_asks_nobody(one, ends, name, *inner) for one in end.under):
@@ -409,7 +408,7 @@ def _handovers(listener: Listener, routes: Iterable[Route]) -> Iterator[_Handove
 def _why_not(listener: Listener, routes: Iterable[Route], relay: str) -> str:
     where = f"[listen {listener.name}]"
     if listener.transport is Transport.UDP:
-        return f"sockets are handed over for TCP, but {where} is for UDP; name a server"
+        return f"sockets are handed over for TCP only, but {where} uses UDP; name a server"
     if listener.starttls is not None:
         return f"{where} has begun with each client by 'starttls', which no other program knows; name a server"
     if relay == "portable":
@@ -442,7 +441,7 @@ def _left_inside(listener: Listener, ends: Mapping[str, Route]) -> Iterator[Prob
 
 
 def comes_to(route: Route, listener: Listener, ends: Mapping[str, Route]) -> bool:
-    """Return whether clients of a listener come to a route that ends TLS or opens tunnels, at once or inside of others."""
+    """Return whether clients of a listener come to a route that ends TLS or opens tunnels, at once or inside others."""
     ways = [route]
     for way in ways:
         if way.stands_under(listener):

@@ -198,7 +198,7 @@ def no_proxy_protocol(text: str) -> str:
     place = next(iter(text.split()), "")
     if _SHORT.fullmatch(place) is None and (_kind_of(place) or "").lower() in {"ssl", "tls"}:
         return (
-            f"{place!r} would get the PROXY header inside of TLS, where no server looks for it; write "
+            f"{place!r} would get the PROXY header inside TLS, where no server looks for it; write "
             "'server = HOST:PORT' with 'tls = yes', or 'proxy_protocol = off'"
         )
     return ""

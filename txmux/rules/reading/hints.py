@@ -66,7 +66,7 @@ _BACKEND = "write 'backend'"
 _NAMED = "write it as an option of the matcher: 'match = tls sni=www.example.com' or 'match = http host=www.example.com'; a server belongs into backend"
 _HERE = "'terminate_tls = CERTIFICATE.pem, KEY.pem' in a [route]"
 
-_TRANSPORT = "remove it; a [listen] with 'endpoint = udp:PORT' is for UDP, any other for TCP"
+_TRANSPORT = "remove it; a [listen] with 'endpoint = udp:PORT' uses UDP, any other TCP"
 _ENDS_TLS = "write 'terminate_tls = CERTIFICATE.pem, KEY.pem'"
 _BELONGS = "a route names its listeners: 'under' in [route NAME]; without it, it belongs to all"
 _UNDER = "'under = NAME' limits a route to one listener; without it, it is for all"

@@ -143,7 +143,7 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Listener(""), {
         "how long a client has to be recognised, from accept; [`3s`](#when-the-server-speaks-first) where `silent` names a server"),
     "peek_limit": SectionKey(_PEEK, is_plain=True, meaning=
         "the most bytes that are inspected"),
-    "first": SectionKey(words("client", "server"), streams_only="is for TCP: with datagrams the client always speaks first; remove it", is_plain=True, meaning=
+    "first": SectionKey(words("client", "server"), streams_only="works only over TCP: with datagrams the client always speaks first; remove it", is_plain=True, meaning=
         "[who speaks first](#when-the-server-speaks-first). `server`: every client goes to `default` as soon as it is accepted"),
     "silent": SectionKey(_SILENT, example="127.0.0.1:3306 from=10.0.0.0/8 after=500ms", streams_only="a datagram is a whole message, so no client is silent; remove it", is_plain=True, meaning=
         "where a client goes that has sent nothing within `detect_timeout`: the [first line that fits](#when-the-server-speaks-first) counts; without one, `close`"),
@@ -151,7 +151,7 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Listener(""), {
         "where a client goes that has sent something but matched no route"),
     "accept_proxy_from": SectionKey(_SENDERS, example="10.0.0.1", is_plain=True, meaning=
         "sources that must begin with a [PROXY protocol header](#proxy-protocol-headers-from-proxies-in-front)"),
-    "proxy_timeout": SectionKey(DURATION, streams_only="is for TCP: a PROXY header is in the datagram itself; remove it", is_plain=True, meaning=
+    "proxy_timeout": SectionKey(DURATION, streams_only="works only over TCP: a PROXY header is in the datagram itself; remove it", is_plain=True, meaning=
         "time limit for that header, from accept"),
     "allow": SectionKey(NETWORKS, example="10.0.0.0/8", is_plain=True, meaning=
         "if given, only clients from these networks may connect"),
@@ -159,31 +159,31 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Listener(""), {
         "clients from these networks may not connect, even if `allow` names them"),
     "end_denied": SectionKey(BOOLEAN, is_plain=True, meaning=
         "whether existing connections and flows end, with the reason `denied`, when their clients are denied by a ban, a changed list of networks or changed rules. Otherwise a ban ends only those that [have no server yet](commands.md#txmux-ban), and lists and rules only refuse new ones"),
-    "max_connections": SectionKey(CONNECTIONS, example="10000", streams_only="is for TCP; write max_flows", is_plain=True, meaning=
+    "max_connections": SectionKey(CONNECTIONS, example="10000", streams_only="works only over TCP; write max_flows", is_plain=True, meaning=
         "connections of this listener; `0` means no limit. Further clients are closed"),
-    "max_connections_per_source": SectionKey(CONNECTIONS, example="100", streams_only="is for TCP; write max_flows_per_source", is_plain=True, meaning=
+    "max_connections_per_source": SectionKey(CONNECTIONS, example="100", streams_only="works only over TCP; write max_flows_per_source", is_plain=True, meaning=
         "connections of each [source](#sources); `0` means no limit. Further clients are closed"),
-    "max_undecided_per_source": SectionKey(CONNECTIONS, example="20", streams_only="is for TCP; write max_flows_per_source", is_plain=True, meaning=
+    "max_undecided_per_source": SectionKey(CONNECTIONS, example="20", streams_only="works only over TCP; write max_flows_per_source", is_plain=True, meaning=
         "the same for connections that are not recognised yet"),
     "connection_rate_per_source": SectionKey(_CONNECTION_RATE, example="20/s burst=40", is_plain=True, meaning=
         "how fast each [source](#sources) may make connections: `20/s burst=40`"),
-    "keepalive": SectionKey(_KEEPALIVE, default="yes", example="idle=60s interval=20s count=3", streams_only="is for TCP; remove it", is_plain=True, meaning=
+    "keepalive": SectionKey(_KEEPALIVE, default="yes", example="idle=60s interval=20s count=3", streams_only="works only over TCP; remove it", is_plain=True, meaning=
         "TCP keepalive, to clients and to servers: a peer that has been quiet for `idle=` is probed every `interval=`, and after `count=` probes without an answer the connection is broken. `yes` means `idle=60s interval=15s count=4`, also the defaults for missing words. On Linux, unacknowledged bytes that have been sent again `count=` times break it, too, when nothing has come from the peer for `idle=` and `count=` times `interval=`. A peer that does not read stays connected"),
     "freebind": SectionKey(LINUX_ONLY, is_plain=True, meaning=
         "listen on an IP address that this machine does not have (yet), such as a virtual one. Linux only"),
-    "mptcp": SectionKey(LINUX_ONLY, streams_only="is for TCP; remove it", meaning=
+    "mptcp": SectionKey(LINUX_ONLY, streams_only="works only over TCP; remove it", meaning=
         "accept [Multipath TCP](#multipath-tcp), too. Linux only"),
-    "starttls": SectionKey(_STARTTLS, example="smtp", streams_only="is for TCP; remove it", loads=lambda _: ("txmux.wire.starttls.protocols",), is_plain=True, meaning=
+    "starttls": SectionKey(_STARTTLS, example="smtp", streams_only="works only over TCP; remove it", loads=lambda _: ("txmux.wire.starttls.protocols",), is_plain=True, meaning=
         "the protocol whose clients begin in the clear and ask for TLS: [STARTTLS](#starttls)"),
-    "starttls_banner": SectionKey(_BANNER, example="mail.example.com ESMTP", streams_only="is for TCP; remove it", is_plain=True, meaning=
+    "starttls_banner": SectionKey(_BANNER, example="mail.example.com ESMTP", streams_only="works only over TCP; remove it", is_plain=True, meaning=
         "the text with which its clients are greeted; without it that of the first server"),
     "capture": SectionKey(BOOLEAN, is_plain=True, meaning=
         "whether [`/api/recent`](admin-api.md#recent) keeps the first 64 bytes of clients that no route takes"),
     "log": SectionKey(LOG, is_plain=True, meaning=
         "which connections get a line in the [access log](access-log.md). `errors` leaves out `done`, `handed-over`, and clients that left without a byte, such as a balancer's checks"),
-    "tls_strict": SectionKey(BOOLEAN, streams_only="is for TCP; remove it", is_plain=True, meaning=
+    "tls_strict": SectionKey(BOOLEAN, streams_only="works only over TCP; remove it", is_plain=True, meaning=
         "where TLS is [terminated](#tls-termination): whether a client that closes without a close-notify counts as broken off"),
-    "ech_keys": SectionKey(_ECH_KEYS, example="/etc/txmux/ech", streams_only="is for TCP; remove it", opens="worker-folder", is_secret=True, reader="txmux.client.tls.ech:read_key_files", loads=lambda _: ("txmux.client.tls.ech", "txmux.client.tls.client_transport"), is_plain=True, meaning=
+    "ech_keys": SectionKey(_ECH_KEYS, example="/etc/txmux/ech", streams_only="works only over TCP; remove it", opens="worker-folder", is_secret=True, reader="txmux.client.tls.ech:read_key_files", loads=lambda _: ("txmux.client.tls.ech", "txmux.client.tls.client_transport"), is_plain=True, meaning=
         "[open hidden names](#encrypted-clienthello): the path of a file with a key of Encrypted ClientHello, or of a folder of such files (PEM, RFC 9934)"),
     "max_flows": SectionKey(CONNECTIONS, example="10000", datagrams_only=True, meaning=
         "for UDP: the most flows of this listener. Beyond it, the unanswered flow that has been quiet for longest makes room, or the new one is refused. Without it, 70 % of the process's descriptors; `0` means no limit but these"),

@@ -490,7 +490,7 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Route("", (), None), {
     "during": SectionKey(_DURING, example="mon-fri 08:00-18:00", is_plain=True, meaning=
         "if given, the route serves clients only at [these times](#during)"),
     "under": SectionKey(_UNDER, example="public", is_plain=True, meaning=
-        "if given, the route belongs only to these listeners, and to these routes that terminate TLS or open tunnels, inside of which it matches"),
+        "if given, the route belongs only to these listeners, and to these routes that terminate TLS or open tunnels, inside which it matches"),
     "terminate_tls": SectionKey(_CERTIFICATES, example="cert.pem, key.pem", opens="worker", is_secret=True, loads=lambda _: ("txmux.client.tls.store", "txmux.client.tls.terminator"), is_plain=True, meaning=
         "PEM files with certificates and their keys, or [`acme`](#certificates-by-acme): txmux [terminates TLS](#tls-termination), and the routes `under` this one decide on the plaintext"),
     "alpn": SectionKey(PROTOCOLS, example="h2, http/1.1", is_plain=True, meaning=

@@ -112,11 +112,13 @@ def wrong_transport(section: Section, kind: str) -> Iterator[Problem]:
                 yield section.problem(key.streams_only, name)
         for number, item in enumerate(section.items("proxy_protocol")):
             if item.text == "v1":
-                yield section.problem("v1 is for TCP; write v2, or off", "proxy_protocol", number)
+                yield section.problem(
+                    "v1 works only over TCP; write v2, or off", "proxy_protocol", number
+                )
     elif words:
         for name, key in TABLES[kind].items():
             if key.datagrams_only and name in section.entries:
-                yield section.problem("is for UDP; remove it", name)
+                yield section.problem("works only over UDP; remove it", name)
 
 
 def _unknown(name: str, kind: str, section: Section, matchers: Iterable[str]) -> str:

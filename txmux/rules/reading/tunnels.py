@@ -65,7 +65,7 @@ def contradictions(section: Section) -> Iterator[Problem]:
 
 
 def open_tunnels(listeners: Sequence[Listener], routes: Sequence[Route]) -> Iterator[Problem]:
-    """Find tunnels that lead nowhere, or to servers of which clients choose the port although nothing limits that."""
+    """Find tunnels without a destination, or to servers whose port clients choose without a limit."""
     for route in routes:
         if not route.tunnel:
             continue
@@ -74,7 +74,7 @@ def open_tunnels(listeners: Sequence[Listener], routes: Sequence[Route]) -> Iter
             within += [one for one in routes if outer.name in one.under and one not in within]
         outcomes = [one.outcome for one in within]
         if outcomes == [None]:
-            message = f"leads nowhere; add routes with 'under = {route.name}', or a 'backend' with fixed servers or 'allow_names'"
+            message = f"has no destination; add routes with 'under = {route.name}', or a 'backend' with fixed servers or 'allow_names'"
             yield route.section.problem(message, "tunnel")
         if route.outcome is None:
             outcomes += [line.outcome for one in listeners for line in one.silent]

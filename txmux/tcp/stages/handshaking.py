@@ -162,7 +162,7 @@ class Handshaking(Stage):
             facts["ech_retry"] = "yes"
         record.facts = facts
         client.note_decided({k: printable(v) for k, v in agreed.facts().items()})
-        # From here on what is inside of TLS is counted.
+        # From here on what is inside TLS is counted.
         record.bytes_in = 0
         client.advance(TLSEstablished(self._inside))
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from txmux.telemetry.record import ConnectionState
 
 _START_OF_V2 = 16  # has the length of the rest
-_CUT = "the stream ended inside of the header"
+_CUT = "the stream ended inside the header"
 _FORGED = "a client of this service has written it, at a place of its own choice; add 'proxy_protocol' to the backend that leads here"
 
 

@@ -20,7 +20,7 @@ _STEP = 1 << 16  # bytes by which memory grows; pages that are not written to ta
 
 
 def routes_of(rules: Rules, listener: Listener) -> Iterator[Route]:
-    """Yield the routes that may take a listener's clients, those inside of TLS and tunnels included, each once."""
+    """Yield the routes that may take a listener's clients, those inside TLS and tunnels included, each once."""
     seen: set[str] = set()
     levels: list[Listener | Route] = [listener]
     for level in levels:

@@ -1,4 +1,4 @@
-"""XMPP, whose streams begin anew inside of TLS (RFC 6120, sections 4.2, 4.3.2 and 5.4)."""
+"""XMPP, whose streams begin anew inside TLS (RFC 6120, sections 4.2, 4.3.2 and 5.4)."""
 
 import re
 from functools import partial

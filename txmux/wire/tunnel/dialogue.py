@@ -98,7 +98,7 @@ class TunnelDialogue:
 
     @property
     def facts(self) -> dict[str, str]:
-        """What the access log has; nothing inside of the tunnel replaces it."""
+        """What the access log has; nothing inside the tunnel replaces it."""
         found = {"tunnel": self.kind, "host": self.host, "port": str(self.port), "user": self.user}
         return {name: fact for name, fact in found.items() if fact not in {"", "0"}}
 
