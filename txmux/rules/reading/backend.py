@@ -371,11 +371,11 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Backend("", ()), {
     "allow_names": SectionKey(_NAMES, example="*.example.com", is_plain=True, meaning=
         "the names that [clients may choose](#destinations-by-name); `*` is all. Required with `{sni}` and `{host}`"),
     "allow_networks": SectionKey(REACHABLE, example="public", is_plain=True, meaning=
-        "where [what clients choose](#destinations-by-name) may be: `public`, and networks as for `from`. Without it `public` for `{sni}` and `{host}`, and anywhere for others"),
+        "the networks that [clients may choose](#destinations-by-name): `public`, and networks as for `from`. Without it `public` for `{sni}` and `{host}`, and anywhere for others"),
     "deny_names": SectionKey(_NAMES, example="*.internal.example.com", is_plain=True, meaning=
-        "names that clients may not choose, although `allow_names` has them. Other names may lead to the same address"),
+        "names that clients may not choose, even if `allow_names` has them. Other names may lead to the same address"),
     "deny_networks": SectionKey(REACHABLE, example="192.0.2.0/28", is_plain=True, meaning=
-        "where what clients choose may not be, by whatever name, and although `allow_networks` has it"),
+        "networks that clients cannot choose by any name, even if `allow_networks` has them"),
     "balance": SectionKey(words("round-robin", "least-connections", "random", "source-hash", "sni-hash", "host-hash", "first", meant=BALANCE_WORDS), example="least-connections", is_plain=lambda name: not name.endswith("-hash"), meaning=
         "[which of several servers](#balance) a client gets"),
     "slow_start": SectionKey(_SLOW_START, example="30s", is_plain=True, meaning=
@@ -425,7 +425,7 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Backend("", ()), {
     "hold": SectionKey(_HOLD, default="0s", example="60s", is_plain=True, meaning=
         "how long clients [wait](#clients-that-wait-for-a-server) while no server is up"),
     "hold_limit": SectionKey(number(1, 1_000_000), is_plain=True, meaning=
-        "how many clients wait so at most"),
+        "the most clients that wait for a server"),
     "upload_rate": SectionKey(_RATE, example="10MiB/s", streams_only="works only over TCP; remove it", meaning=
         "the most bytes per second that one client can send"),
     "download_rate": SectionKey(_RATE, example="10MiB/s", streams_only="works only over TCP; remove it", meaning=

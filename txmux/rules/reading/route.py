@@ -498,7 +498,7 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Route("", (), None), {
     "tls_client_ca": SectionKey(PEM, example="clients-ca.pem", opens="worker", is_plain=True, meaning=
         "for `terminate_tls`: a PEM file with authorities; clients are asked for a certificate of one of them"),
     "tls_client": SectionKey(_TLS_CLIENT, default="required", example="optional", is_plain=True, meaning=
-        "whether clients without a valid certificate are turned away, or go on for [`client_cert`](#client_cert) to decide"),
+        "whether clients without a valid certificate are turned away, or continue, so that [`client_cert`](#client_cert) decides"),
     "tls_client_crl": SectionKey(PEM, example="clients-crl.pem", opens="worker", is_plain=True, meaning=
         "a PEM file with the [revocation list](#allow_client) of each of these authorities"),
     "allow_client": SectionKey(_ALLOW_CLIENT, example="cn=alice ou=ops", is_plain=True, meaning=
@@ -510,7 +510,7 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Route("", (), None), {
     "tunnel": SectionKey(BOOLEAN, loads=lambda _: ("txmux.tcp.stages.tunnelling",), is_plain=True, meaning=
         "txmux answers CONNECT, SOCKS 5 and 4 [as a proxy does](#tunnels), and the routes `under` this one decide on what comes then"),
     "tunnel_users": SectionKey(USERS, example="tunnel.htpasswd", opens="worker", is_secret=True, loads=lambda _: ("txmux.client.tunnel_users",), is_plain=True, meaning=
-        "for `tunnel`: a file of `htpasswd -B` with those who may log in; without it, nobody is asked. Needs the extra `txmux[tunnel]`"),
+        "for `tunnel`: a file of `htpasswd -B` with the users who may log in; without it, no login is asked for. Needs the extra `txmux[tunnel]`"),
     "log": SectionKey(LOG, is_plain=True, meaning=
         "as for a listener; if the two differ, the one with fewer lines counts"),
     "dry_run": SectionKey(BOOLEAN, is_plain=True, meaning=

@@ -362,7 +362,7 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Settings(), {
     "acme": SectionKey(_ACME, default="off", example="letsencrypt", shapes_others=True, loads=lambda _: ("txmux.client.tls.challenge",), meaning=
         "the authority of [`terminate_tls = acme`](#certificates-by-acme): Let's Encrypt, or the URL of an ACME directory"),
     "acme_email": SectionKey(_EMAIL, example="ops@example.com", meaning=
-        "where the authority may write to"),
+        "the address to which the authority may write"),
     "acme_folder": SectionKey(_TOKEN, default="/var/lib/txmux/acme", opens="supervisor", is_secret=True, shapes_others=True, meaning=
         "the folder of the account's key, and of certificates with their keys; made with mode 0700"),
     "acme_ca": SectionKey(PEM, example="pebble-root.pem", opens="supervisor", meaning=
