@@ -18,7 +18,7 @@ import attrs
 from txmux.errors import MuxError, how_to_install
 from txmux.interfaces import IProtocolMatcher
 from txmux.rules.problems import Problem, RulesError
-from txmux.rules.reading.context import REFUSALS
+from txmux.rules.reading.context import OUTCOME, REFUSALS
 from txmux.rules.reading.parser import parse
 from txmux.rules.reading.sections import TABLES
 
@@ -29,15 +29,17 @@ _MOST_LINES = 1_000_000
 _DOLLAR = re.compile(r"\$(?=[${])")
 """A dollar sign that the rules parser would read as a variable or an escape."""
 _HINT = re.compile(r"; (remove it|did you mean .*|keep one.*)$")
-_OUTCOMES = frozenset({"backend", "silent", "default"})
 _NARROWING = frozenset({"under", "from", "not_from", "allow", "deny"})
 """A section that loses one of these keys would serve more clients."""
-_OF_NETWORKS = frozenset(
-    name
-    for keys in TABLES.values()
-    for name, key in keys.items()
-    if "networks" in key.kind.shape.casefold()
-)
+
+
+def _keys_with(shape: str) -> frozenset[str]:
+    """Return the keys in whose values there is such a thing."""
+    rows = (row for keys in TABLES.values() for row in keys.items())
+    return frozenset(name for name, key in rows if shape in key.kind.shape.casefold())
+
+
+_OF_NETWORKS, _OUTCOMES = map(_keys_with, ("networks", OUTCOME.shape))
 _FILE = re.compile(r"@[^\s,]+")
 
 
@@ -332,10 +334,14 @@ class Draft:
 
     def _close_clients_of(self, backend: str) -> None:
         """Close the clients of a backend that is left out: they may not reach another one."""
+        # Words behind the name say which silent clients.
+        name = re.compile(rf"\A{re.escape(backend)}(?= |\Z)")
         for section in self._sections:
             for key in _OUTCOMES & section.entries.keys():
                 section.entries[key] = [
-                    attrs.evolve(item, text="close") if item.text == backend else item
+                    attrs.evolve(item, text=name.sub("close", item.text))
+                    if item.text.startswith(backend)
+                    else item
                     for item in section.entries[key]
                 ]
 

@@ -303,6 +303,16 @@ class BackendTests(SynchronousTestCase):
         output = converted("frontend f\n    bind :1\n    default_backend x\nbackend x\n")
         message = "x.cfg:4: LOOK: [backend x] is left out: it has no server; its clients are closed"
         self.assertIn(message, output.warnings)
+        for condition, line in (
+            ("nbsrv(a) lt 1", "fallback = close\n"),
+            ("src 10.0.0.0/8", "silent = close from=10.0.0.0/8 after=1ms\n    a\n"),
+        ):
+            output = converted(
+                f"frontend f\n    bind :1\n    use_backend x if {{ {condition} }}\n    default_backend a\n"
+                "backend a\n    option tcp-check\n    server s 127.0.0.1:2 check\nbackend x\n"
+            )
+            self.assertIn(line, output.text)
+            self.assertEqual(len(looks(output)), 1, output.warnings)
 
     def test_socks_proxy_of_all_servers(self) -> None:
         server = "server s 127.0.0.1:1 socks4 127.0.0.1:1080"
