@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 import attrs
 
 from txmux.errors import MuxError
+from txmux.processes.privilege.libc import c_call, system_call
 from txmux.processes.privilege.seccomp import MACHINES
 from txmux.rules.model import Rules
 from txmux.rules.problems import Problem
@@ -132,25 +133,19 @@ def _leave_session_keyring() -> None:
     """Have an empty one of its own (session-keyring(7)): what is in that of root may be read by all who have it."""
     numbers, _ = MACHINES.get(os.uname().machine, ({}, 0))
     if sys.platform == "linux" and numbers:
-        libc = ctypes.CDLL(None, use_errno=True)
-        call = map(ctypes.c_long, (numbers["keyctl"], _JOIN_SESSION_KEYRING, 0))
-        # A kernel without keys, or a container that may not use any, has none to be read.
-        if libc.syscall(*call) < 0 and ctypes.get_errno() not in {errno.ENOSYS, errno.EPERM}:
-            raise _error()
+        try:
+            system_call(numbers["keyctl"], ctypes.c_long(_JOIN_SESSION_KEYRING), ctypes.c_long(0))
+        except OSError as problem:
+            # A kernel without keys, or a container that may not use any, has none to be read.
+            if problem.errno not in {errno.ENOSYS, errno.EPERM}:
+                raise
 
 
 def _drop_capabilities() -> None:
     """Drop also those that a change of the user leaves: the inheritable ones, and all of a process that has locked securebits."""
     if sys.platform == "linux":
-        libc = ctypes.CDLL(None, use_errno=True)
         # Ambient capabilities are always inheritable, so that they go with these (capabilities(7)).
-        if libc.capset(_CAPABILITIES, (ctypes.c_uint32 * 6)()) < 0:
-            raise _error()
-
-
-def _error() -> OSError:
-    number = ctypes.get_errno()
-    return OSError(number, os.strerror(number))
+        c_call("capset", _CAPABILITIES, (ctypes.c_uint32 * 6)())
 
 
 def account_of(rules: Rules) -> Account | None:

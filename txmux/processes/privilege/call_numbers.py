@@ -3,16 +3,6 @@
 Source: arch/x86/entry/syscalls/syscall_64.tbl and include/uapi/asm-generic/unistd.h of Linux 6.19, by their headers for programs.
 """
 
-from collections.abc import Iterator, Mapping
-
-
-def _numbered(blocks: Mapping[int, str]) -> Iterator[tuple[str, int]]:
-    for first, names in blocks.items():
-        for number, name in enumerate(names.split(), first):
-            if name != "-":
-                yield name, number
-
-
 _COMMON = """
 pidfd_send_signal io_uring_setup io_uring_enter io_uring_register open_tree move_mount fsopen fsconfig fsmount fspick
 pidfd_open clone3 close_range openat2 pidfd_getfd faccessat2 process_madvise epoll_pwait2 mount_setattr quotactl_fd
@@ -23,10 +13,14 @@ open_tree_attr file_getattr file_setattr listns
 """
 """From 424 on, all architectures have the same."""
 
-X86_64 = dict(
-    _numbered(
-        {
-            0: """
+
+def _numbered(names: str) -> dict[str, int]:
+    """Number the names from 0 on, and then the common ones; ``-`` is none."""
+    blocks = enumerate(names.split()), enumerate(_COMMON.split(), 424)
+    return {name: number for block in blocks for number, name in block if name != "-"}
+
+
+X86_64 = _numbered("""
 read write open close stat fstat lstat poll lseek mmap mprotect munmap brk rt_sigaction rt_sigprocmask rt_sigreturn
 ioctl pread64 pwrite64 readv writev access pipe select sched_yield mremap msync mincore madvise shmget shmat shmctl
 dup dup2 pause nanosleep getitimer alarm setitimer getpid sendfile socket connect accept sendto recvfrom sendmsg
@@ -56,15 +50,8 @@ recvmmsg fanotify_init fanotify_mark prlimit64 name_to_handle_at open_by_handle_
 getcpu process_vm_readv process_vm_writev kcmp finit_module sched_setattr sched_getattr renameat2 seccomp getrandom
 memfd_create kexec_file_load bpf execveat userfaultfd membarrier mlock2 copy_file_range preadv2 pwritev2 pkey_mprotect
 pkey_alloc pkey_free statx io_pgetevents rseq
-""",
-            424: _COMMON,
-        }
-    )
-)
-GENERIC = dict(
-    _numbered(
-        {
-            0: """
+""")
+GENERIC = _numbered("""
 io_setup io_destroy io_submit io_cancel io_getevents setxattr lsetxattr fsetxattr getxattr lgetxattr fgetxattr
 listxattr llistxattr flistxattr removexattr lremovexattr fremovexattr getcwd lookup_dcookie eventfd2 epoll_create1
 epoll_ctl epoll_pwait dup dup3 fcntl inotify_init1 inotify_add_watch inotify_rm_watch ioctl ioprio_set ioprio_get
@@ -90,9 +77,5 @@ recvmmsg - - - - - - - - - - - - - - riscv_hwprobe riscv_flush_icache wait4 prli
 clock_adjtime syncfs setns sendmmsg process_vm_readv process_vm_writev kcmp finit_module sched_setattr sched_getattr
 renameat2 seccomp getrandom memfd_create bpf execveat userfaultfd membarrier mlock2 copy_file_range preadv2 pwritev2
 pkey_mprotect pkey_alloc pkey_free statx io_pgetevents rseq kexec_file_load
-""",
-            424: _COMMON,
-        }
-    )
-)
+""")
 """Those of ARM64 and RISC-V; two are RISC-V's alone."""

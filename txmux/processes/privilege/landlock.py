@@ -8,7 +8,8 @@ import os
 import stat
 import sys
 from collections.abc import Iterable
-from typing import NoReturn
+
+from txmux.processes.privilege.libc import c_call, system_call
 
 # linux/landlock.h; the numbers of the calls are those of all architectures but alpha
 _CREATE, _ADD, _RESTRICT = 444, 445, 446
@@ -42,7 +43,7 @@ def abi() -> int:
     if sys.platform != "linux" or os.uname().machine == "alpha":
         return 0
     try:
-        return _call(_CREATE, None, ctypes.c_size_t(0), ctypes.c_uint32(_VERSION))
+        return system_call(_CREATE, None, ctypes.c_size_t(0), ctypes.c_uint32(_VERSION))
     except OSError:
         return 0
 
@@ -50,9 +51,7 @@ def abi() -> int:
 def give_up_privileges() -> None:
     """Keep programs that this process executes from gaining privileges (prctl(2), ``PR_SET_NO_NEW_PRIVS``)."""
     zero = ctypes.c_ulong(0)
-    done = _libc().prctl(_NO_NEW_PRIVILEGES, ctypes.c_ulong(1), zero, zero, zero)
-    if done != 0:
-        _fail()
+    c_call("prctl", _NO_NEW_PRIVILEGES, ctypes.c_ulong(1), zero, zero, zero)
 
 
 def restrict(read: Iterable[str]) -> None:
@@ -72,7 +71,7 @@ def restrict(read: Iterable[str]) -> None:
     # A kernel refuses a longer structure than it knows, unless the rest of it is 0.
     scoped = _ABSTRACT_SOCKETS | _SIGNALS if version >= _SCOPES else 0
     attributes = _Ruleset(handled, 0, scoped)
-    ruleset = _call(
+    ruleset = system_call(
         _CREATE,
         ctypes.byref(attributes),
         ctypes.c_size_t(ctypes.sizeof(attributes)),
@@ -81,7 +80,7 @@ def restrict(read: Iterable[str]) -> None:
     try:
         for path in read:
             _allow(ruleset, path)
-        _call(_RESTRICT, ctypes.c_int(ruleset), ctypes.c_uint32(0))
+        system_call(_RESTRICT, ctypes.c_int(ruleset), ctypes.c_uint32(0))
     finally:
         os.close(ruleset)
 
@@ -95,7 +94,7 @@ def _allow(ruleset: int, path: str) -> None:
         is_folder = stat.S_ISDIR(os.fstat(descriptor).st_mode)
         rights = _READ_FILE | (_READ_DIR if is_folder else 0)
         rule = _PathBeneath(rights, descriptor)
-        _call(
+        system_call(
             _ADD,
             ctypes.c_int(ruleset),
             ctypes.c_int(_PATH_BENEATH),
@@ -104,21 +103,3 @@ def _allow(ruleset: int, path: str) -> None:
         )
     finally:
         os.close(descriptor)
-
-
-def _call(number: int, *arguments: object) -> int:
-    result: int = _libc().syscall(ctypes.c_long(number), *arguments)
-    if result < 0:
-        _fail()
-    return result
-
-
-def _libc() -> ctypes.CDLL:
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.syscall.restype = ctypes.c_long
-    return libc
-
-
-def _fail() -> NoReturn:
-    number = ctypes.get_errno()
-    raise OSError(number, os.strerror(number))

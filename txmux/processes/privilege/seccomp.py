@@ -16,6 +16,7 @@ from itertools import groupby
 
 from txmux.processes.privilege.call_numbers import GENERIC, X86_64
 from txmux.processes.privilege.calls import Given, Rule, rules_for
+from txmux.processes.privilege.libc import system_call
 
 MACHINES: Mapping[str, tuple[Mapping[str, int], int]] = {  # linux/audit.h
     "x86_64": (X86_64, 0xC000003E),
@@ -67,17 +68,8 @@ def restrict_calls() -> int | None:
 
 def _install(number: int, code: Sequence[Instruction], flags: int) -> int:
     packed = b"".join(struct.pack("HBBI", *instruction) for instruction in code)
-    libc = ctypes.CDLL(None, use_errno=True)
-    done: int = libc.syscall(
-        ctypes.c_long(number),
-        ctypes.c_uint(_SET_FILTER),
-        ctypes.c_uint(flags),
-        ctypes.byref(_Program(len(code), packed)),
-    )
-    if done < 0:
-        problem = ctypes.get_errno()
-        raise OSError(problem, os.strerror(problem))
-    return done
+    program = ctypes.byref(_Program(len(code), packed))
+    return system_call(number, ctypes.c_uint(_SET_FILTER), ctypes.c_uint(flags), program)
 
 
 def filter_of(
