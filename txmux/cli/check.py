@@ -352,16 +352,11 @@ def _joined(rules: Rules, group: list[Tried]) -> Reached:
     def is_target(*outcomes: Outcome | None) -> bool:
         return any(target in backends for target in backends_of(outcomes))
 
-    def listeners() -> Iterator[str]:
-        for listener in rules.listeners:
-            if is_target(listener.default, *(line.outcome for line in listener.silent)):
-                yield listener.name
-
     return Reached(
         group[0].server,
         group[0].address,
         group[0].problem,
         tuple(backend.name for backend in backends if backend.section is not NOWHERE),
         tuple(route.name for route in rules.routes if is_target(route.outcome)),
-        tuple(listeners()),
+        tuple(one.name for one in rules.listeners if is_target(*one.outcomes)),
     )

@@ -304,8 +304,7 @@ class Configuration:
             version,
             ech=compiler.terminators.ech_of(settings),
         )
-        outcomes: list[object] = [line.outcome for line in settings.silent]
-        outcomes.append(settings.default)
+        outcomes: list[object] = [*settings.outcomes]
         # Few rules have such outcomes, and thousands of routes are not asked again.
         if before is None or replacement is None or before.hands_over or before.in_process:
             layers = made.layers
@@ -320,8 +319,7 @@ class Configuration:
         if hands_over:
             runtime.check_handing_off()
         in_process = [route.outcome for layer in layers for route in layer.detector.routes]
-        in_process += [line.outcome for line in settings.silent]
-        in_process.append(settings.default)
+        in_process += settings.outcomes
         return attrs.evolve(
             made,
             hands_over=hands_over,

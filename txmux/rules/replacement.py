@@ -140,5 +140,5 @@ def backends_in(
     """Return the backends that these name, once for each time; not the fallbacks of backends."""
     outcomes: list[object] = [*backends, *(route.outcome for route in routes)]
     for listener in listeners:
-        outcomes += [*(line.outcome for line in listener.silent), listener.default]
+        outcomes += listener.outcomes
     return [outcome for outcome in outcomes if isinstance(outcome, Backend)]

@@ -62,7 +62,7 @@ class Narrowing:
             last = None
         self._all = self.rules = rules
         self._listeners = {listener.name for listener in listeners}
-        self._default = _servers_of(_outcomes_of_listeners(rules))
+        self._default = servers_of(outcome for one in listeners for outcome in one.outcomes)
         before = {} if last is None else {id(one): n for n, one in enumerate(last.rules.routes)}
         positions = [before.get(id(route)) for route in rules.routes]
         self._plain = bytes(
@@ -123,7 +123,7 @@ class Narrowing:
         return (
             isinstance(outcome, Backend)
             and _is_of_addresses(outcome)
-            and self._default.isdisjoint(_servers_of([outcome]))
+            and self._default.isdisjoint(servers_of([outcome]))
         )
 
     def _values_of_change(self, changed: Iterable[Route]) -> set[str] | None:
@@ -212,15 +212,12 @@ def _part(rules: Rules, kept: Sequence[int]) -> Rules:
     return attrs.evolve(part, backends=backends)
 
 
-def _outcomes_of_listeners(rules: Rules) -> Iterable[Outcome | None]:
-    for listener in rules.listeners:
-        yield listener.default
-        yield from (line.outcome for line in listener.silent)
-
-
-def _servers_of(outcomes: Iterable[Outcome | None]) -> set[object]:
+def servers_of(outcomes: Iterable[Outcome | None]) -> set[object]:
+    """Return the places of the servers of backends, such as are the same however they are written."""
     return {
-        (server.host, server.port, server.path)
+        server.text
+        if server.kind in {"consul", "endpoint"}
+        else (server.host, server.port, server.path)
         for outcome in outcomes
         if isinstance(outcome, Backend)
         for server in outcome.servers

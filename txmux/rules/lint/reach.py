@@ -128,15 +128,11 @@ class _ReachabilityCheck:
     def _find_misplaced(
         self, plain: dict[str, list[_DecidingLine]], later: _DecidingLine, over: Transport
     ) -> None:
-        effect = later.route.outcome, later.route.terminate_tls, later.route.tunnel
+        effect = _effect_of(later.route)
         pairs = () if later.line.negated else _pairs(over).get(later.line.name, ())
         for other, before, why in pairs:
             for owner in plain[other]:
-                same = (
-                    owner.route.outcome,
-                    owner.route.terminate_tls,
-                    owner.route.tunnel,
-                ) == effect
+                same = _effect_of(owner.route) == effect
                 one, two = owner.route.client_cert, later.route.client_cert
                 if one is not None and two is not None and one.excludes(two):
                     continue
@@ -195,6 +191,10 @@ def shares_clients_with(name: str) -> set[str]:
         later for over in Transport for later, pairs in _pairs(over).items()
         for other, _, _ in pairs if other == name
     }  # fmt: skip
+
+
+def _effect_of(route: Route) -> tuple[object, ...]:
+    return route.outcome, route.terminate_tls, route.tunnel
 
 
 def _at(rules: Rules, route: Route, number: int) -> str:

@@ -12,7 +12,7 @@ from txmux.interfaces import Transport
 from txmux.rules.collecting import uncollected
 from txmux.rules.lint import access, destinations
 from txmux.rules.lint.coverage import forget_lines, lines_of
-from txmux.rules.lint.narrowing import Narrowing
+from txmux.rules.lint.narrowing import Narrowing, servers_of
 from txmux.rules.lint.patterns import suspicious_patterns
 from txmux.rules.lint.reach import unreachable_routes
 from txmux.rules.lint.scopes import NO_CLIENTS, WITH_ADDRESS, ClientSet, RouteScope, scopes, set_of
@@ -99,11 +99,11 @@ def _guards(
     rules: Rules, scope: RouteScope, outcome: Outcome | None, clients: ClientSet
 ) -> list[Route]:
     """Return the routes with an outcome, if together they do not serve all clients of a scope."""
-    servers = _servers(outcome)
+    servers = servers_of([outcome])
     routes = [
         route
         for route in rules.routes_of(scope.owner)
-        if not route.dry_run and servers & _servers(route.outcome)
+        if not route.dry_run and servers & servers_of([route.outcome])
     ]
     served = NO_CLIENTS
     for route in routes:
@@ -115,16 +115,6 @@ def _guards(
 def _kept_by(guards: Iterable[Route]) -> str:
     certificates = any(route.client_cert is not None for route in guards)
     return "'from' and 'not_from'" if not certificates else "'client_cert', 'from' and 'not_from'"
-
-
-def _servers(outcome: Outcome | None) -> set[object]:
-    if not isinstance(outcome, Backend):
-        return set()
-    named = {"consul", "endpoint"}
-    return {
-        server.text if server.kind in named else (server.host, server.port, server.path)
-        for server in outcome.servers
-    }
 
 
 def _beyond_peek_limit(rules: Rules) -> Iterator[Problem]:
@@ -220,7 +210,7 @@ def closed_listeners(rules: Rules) -> Iterator[Problem]:
     for scope in scopes(rules):
         reached: list[Outcome | None] = [route.outcome for route in rules.routes_of(scope.owner)]
         if isinstance(scope.owner, Listener):
-            reached += [scope.owner.default, *(line.outcome for line in scope.owner.silent)]
+            reached += scope.owner.outcomes
         for listener in scope.listeners:
             outcomes.setdefault(listener.name, []).extend(reached)
     for listener in rules.listeners:

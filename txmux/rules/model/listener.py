@@ -132,3 +132,8 @@ class Listener:
             if text.startswith("udp:"):
                 return Transport.UDP
         return Transport.TCP
+
+    @property
+    def outcomes(self) -> list[Outcome]:
+        """What may become of clients that match no route; some occur several times."""
+        return [*(line.outcome for line in self.silent), self.default]

@@ -149,7 +149,7 @@ class Rules:
     def _destinations(self) -> list[Outcome]:
         outcomes = [route.outcome for route in self.routes if route.outcome is not None]
         for listener in self.listeners:
-            outcomes += [*(line.outcome for line in listener.silent), listener.default]
+            outcomes += listener.outcomes
         return outcomes
 
     def every_backend(self) -> Sequence[Backend]:
