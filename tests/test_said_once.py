@@ -17,11 +17,12 @@ from txmux.cli.remote.changes import CHANGES
 from txmux.cli.remote.reports import REPORTS
 from txmux.control.filters import FILTERS
 from txmux.providers.docker import labels
+from txmux.rules.advice import habits
 from txmux.rules.lint import narrowing
 from txmux.rules.model import Backend, Listener, Route, Settings
 from txmux.rules.model.backend import CheckKind
 from txmux.rules.model.settings import RIGHTS
-from txmux.rules.reading import checks, context, endpoints, hints
+from txmux.rules.reading import checks, context, endpoints
 from txmux.rules.reading.sections import TABLES
 from txmux.telemetry.counting.counter_groups import SERVER_CAUSES
 from txmux.telemetry.reasons import FAILURE_TEXTS, EndReason, LimitName, ServerFailure
@@ -74,7 +75,7 @@ class RulesTest(SynchronousTestCase):
         self.assertLessEqual(labels._ALLOWED, labels.SETTABLE)
         self.assertLessEqual(narrowing._ROUTE_KEYS, keys["route"])
         self.assertLessEqual(narrowing._BACKEND_KEYS, keys["backend"])
-        self.assertLessEqual(hints._KEYS_OF_BACKEND, keys["backend"])
+        self.assertLessEqual(habits._KEYS_OF_BACKEND, keys["backend"])
         outcomes = {
             name
             for its in TABLES.values()

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ _OF_CLASS = {
     "TimeoutError": "timed out",
 }
 """For errors whose own text names no cause."""
+
+_MOST_LISTED = 30
 
 
 def printable(text: str, most: int | None = None) -> str:
@@ -118,3 +121,14 @@ class OptionError(MuxError):
 
 class ListenError(MuxError):
     """A listening socket could not be opened: a taken port, a missing permission."""
+
+
+def joined(words: Sequence[str], by: str = "or") -> str:
+    return f" {by} ".join(filter(None, (", ".join(words[:-1]), words[-1])))
+
+
+def listed(known: Iterable[str], there_are: str = "there are") -> str:
+    """Return `` (there are http, tls)``."""
+    words = list(known)
+    shown = [*words[:_MOST_LISTED], *(["…"] if len(words) > _MOST_LISTED else [])]
+    return f" ({there_are} {', '.join(shown) or 'none'})"

@@ -16,17 +16,18 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.rules.fakes import MATCHERS
 from tests.support.suggestions import Line, applied, suggestions
 from txmux.detection.registry import installed_matchers
+from txmux.rules.advice import habits
 from txmux.rules.lint import warnings as lint
 from txmux.rules.model import Rules
 from txmux.rules.problems import Problem, RulesError
-from txmux.rules.reading import hints, matching, parser
+from txmux.rules.reading import matching, parser
 from txmux.rules.reading.sections import TABLES
 
 _MATCHERS = {**MATCHERS, **installed_matchers()}
 _HERE = Path(__file__).parent
 _CODE = Path(parser.__file__).parents[3]
 _HINTING = (
-    "txmux/rules/reading", "txmux/rules/lint", "txmux/matchers", "txmux/wire", "txmux/detection/regex",
+    "txmux/rules/reading", "txmux/rules/advice", "txmux/rules/lint", "txmux/matchers", "txmux/wire", "txmux/detection/regex",
 )  # fmt: skip
 
 _SERVING = ("access", "backends", "net", "processes", "serving")
@@ -221,8 +222,8 @@ _OTHERS = """
 """
 _WORDS = sorted(
     {
-        *_OTHERS.split(), *hints.SECTION_ALIASES, *hints.BALANCE_WORDS, *hints.OUTCOME_WORDS, *matching.MEANT, *matching._EITHER,
-        *matching._ALIASES, *matching.SERVER_FIRST, *hints._AFTER_SERVERS, *hints._AFTER_ENDPOINTS, *chain(*hints.KEY_HINTS.values()),
+        *_OTHERS.split(), *habits.SECTION_ALIASES, *habits.BALANCE_WORDS, *habits.OUTCOME_WORDS, *matching.MEANT, *matching._EITHER,
+        *matching._ALIASES, *matching.SERVER_FIRST, *habits._AFTER_SERVERS, *habits._AFTER_ENDPOINTS, *chain(*habits.KEY_HINTS.values()),
     }
 )  # fmt: skip
 _PLACES = (

@@ -19,12 +19,11 @@ from twisted.logger import Logger
 
 from txmux.admin.access import NOBODY, AdminAccess
 from txmux.admin.peer import groups_of, is_worker
-from txmux.errors import MuxError
+from txmux.errors import MuxError, joined
 from txmux.net.addresses import text_of
 from txmux.net.namespaces import UNKNOWN, user_text
 from txmux.net.sockets.unixpath import credentials_of
 from txmux.rules.model.settings import RIGHTS, Right
-from txmux.rules.problems import joined
 from txmux.rules.reading.tokens import AdminToken
 from txmux.transport import unmapped
 

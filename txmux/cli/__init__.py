@@ -281,7 +281,7 @@ def _suggested_command(words: list[str], wrong: str, parser: argparse.ArgumentPa
 
 
 def _nearest_option(word: str, options: Collection[str]) -> str:
-    from txmux.rules.problems import did_you_mean  # noqa: PLC0415 - this is rare
+    from txmux.rules.advice.words import did_you_mean  # noqa: PLC0415 - this is rare
 
     if word == "--admin-token" and "--token-file" in options:
         return "did you mean '--token-file'?"
@@ -289,7 +289,7 @@ def _nearest_option(word: str, options: Collection[str]) -> str:
 
 
 def _unknown(words: Sequence[str]) -> str:
-    from txmux.rules.problems import did_you_mean  # noqa: PLC0415 - this is rare
+    from txmux.rules.advice.words import did_you_mean  # noqa: PLC0415 - this is rare
 
     word = words[0]
     if word in _IN_WHEEL:

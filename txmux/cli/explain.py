@@ -25,6 +25,7 @@ from txmux.detection.explain import Explanation, explain
 from txmux.errors import MuxError, OptionError
 from txmux.interfaces import Transport, Verdict
 from txmux.matchers.payload import bytes_from_hex, bytes_from_text
+from txmux.rules.advice.words import did_you_mean
 from txmux.rules.model import (
     NO_CERTIFICATE,
     REVOKED,
@@ -38,7 +39,6 @@ from txmux.rules.model import (
     TlsSettings,
 )
 from txmux.rules.model.route import can_forward_inner_hello
-from txmux.rules.problems import did_you_mean
 from txmux.rules.reading.conflicts import comes_to
 from txmux.rules.reading.parser import load
 from txmux.rules.tracing import (

@@ -73,7 +73,8 @@ def ban_body(network: str, words: Sequence[str]) -> dict[str, Any]:
 
 
 def _seconds(text: str, reason: Sequence[str] = (), advice: str = "") -> int:
-    from txmux.rules.problems import InvalidValueError, with_advice  # noqa: PLC0415 - only bans with an end need it
+    from txmux.rules.advice.words import with_advice  # noqa: PLC0415 - only bans with an end need it
+    from txmux.rules.problems import InvalidValueError  # noqa: PLC0415 - only bans with an end need it
     from txmux.rules.reading.values import positive_duration  # noqa: PLC0415 - as above
 
     try:

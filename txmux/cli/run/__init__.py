@@ -10,9 +10,10 @@ from txmux.cli.run.fromoptions import NAMES, add_routes, plain_matchers, text_of
 from txmux.detection.registry import installed_matchers, transports_of
 from txmux.errors import ListenError, MuxError
 from txmux.interfaces import Transport
+from txmux.rules.advice.words import did_you_mean, nearest
 from txmux.rules.model import Rules
 from txmux.rules.model.rules import OPTIONS
-from txmux.rules.problems import Problem, RulesError, did_you_mean, nearest
+from txmux.rules.problems import Problem, RulesError
 from txmux.rules.reading.context import REFUSALS
 from txmux.rules.reading.matching import MEANT, SERVER_FIRST
 from txmux.telemetry.journal import LEVELS, write_error

@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 
 import attrs
 
-from txmux.rules.problems import InvalidValueError, did_you_mean
+from txmux.rules.advice.words import did_you_mean
+from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading.values import split_words, whole_number
 
 _MOST_PORT = 65535

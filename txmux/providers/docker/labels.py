@@ -12,7 +12,8 @@ import attrs
 
 from txmux.errors import MuxError, printable
 from txmux.interfaces import ProvidedObject
-from txmux.rules.problems import InvalidValueError, did_you_mean
+from txmux.rules.advice.words import did_you_mean
+from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading import backend, route
 from txmux.rules.reading.values import NAME, positive_duration
 

@@ -5,7 +5,7 @@ import ipaddress
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from txmux.errors import how_to_install
+from txmux.errors import how_to_install, joined
 from txmux.files import read_list
 from txmux.interfaces import Transport
 from txmux.rules.lint.coverage import ParsedLine, lines_of
@@ -22,7 +22,7 @@ from txmux.rules.model import (
 )
 from txmux.rules.model.backend import backends_of
 from txmux.rules.model.route import can_forward_inner_hello
-from txmux.rules.problems import Problem, joined
+from txmux.rules.problems import Problem
 from txmux.rules.reading.route import dns_patterns
 from txmux.rules.reading.service import address_of, is_by_tcp
 from txmux.rules.reading.tunnels import read_users

@@ -7,11 +7,12 @@ from functools import cache
 import attrs
 
 from txmux.detection.ambiguities import ambiguities_over
+from txmux.errors import joined
 from txmux.interfaces import Transport
 from txmux.rules.lint.coverage import CoverageIndex, ParsedLine, PatternCase, read_line
 from txmux.rules.lint.scopes import ClientSet, RouteScope, scopes, set_of
 from txmux.rules.model import Listener, Route, Rules
-from txmux.rules.problems import Problem, joined
+from txmux.rules.problems import Problem
 
 _MOST_NAMED = 5
 ANY_MAKES = "'any' makes the later "

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from txmux.rules.advice.habits import BALANCE_WORDS
+from txmux.rules.advice.words import did_you_mean
 from txmux.rules.model import (
     LOCAL,
     AllowedNames,
@@ -17,7 +19,7 @@ from txmux.rules.model import (
     ServerTLS,
 )
 from txmux.rules.model.backend import split_source
-from txmux.rules.problems import InvalidValueError, Problem, did_you_mean
+from txmux.rules.problems import InvalidValueError, Problem
 from txmux.rules.reading import endpoints, values
 from txmux.rules.reading.checks import check, ejection, ejection_text
 from txmux.rules.reading.conflicts import mixed_fallback
@@ -30,7 +32,6 @@ from txmux.rules.reading.context import (
     VIA,
 )
 from txmux.rules.reading.endpointstrings import CLIENT, host_name, link_scope
-from txmux.rules.reading.hints import BALANCE_WORDS
 from txmux.rules.reading.values import (
     BOOLEAN,
     CONNECTIONS,

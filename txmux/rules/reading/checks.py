@@ -4,10 +4,11 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from txmux.errors import OptionError
+from txmux.errors import OptionError, joined
 from txmux.matchers.payload import bytes_from_text
+from txmux.rules.advice.words import did_you_mean
 from txmux.rules.model import Check, CheckKind, Ejection
-from txmux.rules.problems import InvalidValueError, did_you_mean, joined
+from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading.endpointstrings import host_name
 from txmux.rules.reading.values import (
     boolean,

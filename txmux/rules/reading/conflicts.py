@@ -5,6 +5,7 @@ import itertools
 import posixpath
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
+from txmux.errors import joined
 from txmux.interfaces import Transport
 from txmux.rules.model import (
     LOCAL,
@@ -17,7 +18,7 @@ from txmux.rules.model import (
     Server,
     Settings,
 )
-from txmux.rules.problems import InvalidValueError, Problem, joined
+from txmux.rules.problems import InvalidValueError, Problem
 from txmux.rules.reading.endpoints import listening, short_form
 from txmux.rules.reading.endpointstrings import (
     PREFIX,

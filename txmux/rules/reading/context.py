@@ -8,7 +8,10 @@ from typing import Any, Literal, TypeAlias
 
 import attrs
 
+from txmux.errors import joined
 from txmux.interfaces import IProtocolMatcher
+from txmux.rules.advice.habits import OUTCOME_WORDS
+from txmux.rules.advice.words import did_you_mean, with_advice
 from txmux.rules.model import (
     NAMES,
     AnyNetworks,
@@ -25,12 +28,11 @@ from txmux.rules.model import (
     Settings,
     Via,
 )
-from txmux.rules.problems import InvalidValueError, Problem, did_you_mean, joined, with_advice
+from txmux.rules.problems import InvalidValueError, Problem
 from txmux.rules.reading import endpoints
 from txmux.rules.reading.consul import api_url
 from txmux.rules.reading.endpointstrings import handover, is_handover
 from txmux.rules.reading.files import FileReader, check_file
-from txmux.rules.reading.hints import OUTCOME_WORDS
 from txmux.rules.reading.networks import NetworkLists
 from txmux.rules.reading.values import (
     NAME,

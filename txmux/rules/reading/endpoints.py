@@ -13,8 +13,10 @@ from twisted.internet.interfaces import (
 )
 from twisted.plugin import getPlugins
 
+from txmux.rules.advice.habits import stray_after_endpoint, strays_after_server, without_scheme
+from txmux.rules.advice.words import did_you_mean, nearest, suggestion
 from txmux.rules.model import LOCAL, NAMES, PORT, Section, Server, Via
-from txmux.rules.problems import InvalidValueError, Problem, did_you_mean, nearest, suggestion
+from txmux.rules.problems import InvalidValueError, Problem
 from txmux.rules.reading.consul import CONSUL, consul_server, with_options
 from txmux.rules.reading.endpointstrings import (
     CLIENT,
@@ -31,7 +33,6 @@ from txmux.rules.reading.endpointstrings import (
     udp_listen_address,
 )
 from txmux.rules.reading.files import check_file
-from txmux.rules.reading.hints import stray_after_endpoint, strays_after_server, without_scheme
 from txmux.rules.reading.values import file_path, of_form, read_options, split_words, whole_number
 from txmux.transport import is_address
 

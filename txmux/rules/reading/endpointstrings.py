@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping
 
 import attrs
 
+from txmux.rules.advice.words import suggestion
 from txmux.rules.model import LOCAL, NAMES, PORT, Handover, Server
-from txmux.rules.problems import InvalidValueError, suggestion
+from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading.values import (
     choice,
     of_form,

@@ -15,9 +15,9 @@ from types import MappingProxyType
 
 import attrs
 
+from txmux.rules.advice.habits import SECTION_ALIASES, normalised_key
 from txmux.rules.model.section import KeyEntry, Section, ValueLine
 from txmux.rules.problems import Problem
-from txmux.rules.reading.hints import SECTION_ALIASES, normalised_key
 
 COMMENT = ("#", ";")
 """What comments begin with."""

@@ -7,9 +7,10 @@ from itertools import takewhile
 from txmux.detection.registry import UnusableMatcherError, datagram_predicate, transports_of
 from txmux.errors import OptionError
 from txmux.interfaces import IProtocolMatcher, Predicate, Transport
+from txmux.rules.advice.habits import LIKE_HOST, each
+from txmux.rules.advice.words import did_you_mean, with_advice
 from txmux.rules.model import Alternative
-from txmux.rules.problems import InvalidValueError, did_you_mean, with_advice
-from txmux.rules.reading.hints import LIKE_HOST, each
+from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading.values import split_words
 
 _MAIL_FIRST = ("smtp", "lmtp", "imap", "pop3", "managesieve")

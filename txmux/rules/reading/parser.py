@@ -15,9 +15,17 @@ from txmux.detection.registry import installed_matchers
 from txmux.files import within_patience
 from txmux.installed import networks_of
 from txmux.interfaces import IProtocolMatcher
+from txmux.rules.advice.habits import (
+    KEY_HINTS,
+    PLAIN,
+    SECTION_ALIASES,
+    foreign_format,
+    kind_of_server,
+)
+from txmux.rules.advice.words import nearest
 from txmux.rules.collecting import uncollected
 from txmux.rules.model import Backend, Files, Listener, Outcome, Route, Rules, Section, Settings
-from txmux.rules.problems import InvalidValueError, Problem, RulesError, nearest
+from txmux.rules.problems import InvalidValueError, Problem, RulesError
 from txmux.rules.reading import backend, listener, route, service, tunnels
 from txmux.rules.reading.conflicts import (
     conflicts,
@@ -37,13 +45,6 @@ from txmux.rules.reading.files import (
     expand_section,
     read_source,
     source_of,
-)
-from txmux.rules.reading.hints import (
-    KEY_HINTS,
-    PLAIN,
-    SECTION_ALIASES,
-    foreign_format,
-    kind_of_server,
 )
 from txmux.rules.reading.ini import parts_of, read_ini
 from txmux.rules.reading.sections import HEADERS, TABLES, missing_keys, read_keys, wrong_transport

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from txmux.errors import OptionError
+from txmux.rules.advice.habits import CLIENT_CA
+from txmux.rules.advice.words import did_you_mean, suggestion, with_advice
 from txmux.rules.model import (
     AllowedClient,
     CertificateCondition,
@@ -27,9 +29,8 @@ from txmux.rules.model.client_certificate import (
 )
 from txmux.rules.model.networks import EVERY_CLIENT
 from txmux.rules.model.route import MIDNIGHT, WEEK, Period, acme_file
-from txmux.rules.problems import InvalidValueError, Problem, did_you_mean, suggestion, with_advice
+from txmux.rules.problems import InvalidValueError, Problem
 from txmux.rules.reading.context import NETWORKS, OUTCOME, PEM, USERS, RulesReading
-from txmux.rules.reading.hints import CLIENT_CA
 from txmux.rules.reading.matching import read_alternative
 from txmux.rules.reading.tunnels import asks_for_tunnel
 from txmux.rules.reading.values import (

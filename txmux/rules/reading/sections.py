@@ -8,21 +8,16 @@ from typing import Any
 
 import attrs
 
+from txmux.errors import joined
 from txmux.features import missing
 from txmux.installed import KEYS
+from txmux.rules.advice.habits import KEY_HINTS, PLAIN, hint_with_value, meant_by, normalised_key
+from txmux.rules.advice.words import did_you_mean, nearest, with_advice
 from txmux.rules.model import LOCAL, NAMES, PORT, KeyEntry, Section, ValueLine
-from txmux.rules.problems import (
-    InvalidValueError,
-    Problem,
-    did_you_mean,
-    joined,
-    nearest,
-    with_advice,
-)
+from txmux.rules.problems import InvalidValueError, Problem
 from txmux.rules.reading import backend, endpoints, listener, route, service
 from txmux.rules.reading.context import RulesReading
 from txmux.rules.reading.endpointstrings import is_for_datagrams
-from txmux.rules.reading.hints import KEY_HINTS, PLAIN, hint_with_value, meant_by, normalised_key
 from txmux.rules.reading.matching import MEANT
 from txmux.rules.reading.values import SectionKey, ValueKind
 

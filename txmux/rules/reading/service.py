@@ -12,9 +12,11 @@ from urllib.parse import SplitResult, urlsplit
 
 import attrs
 
+from txmux.errors import joined
+from txmux.rules.advice.words import did_you_mean, with_advice
 from txmux.rules.model import Section, Settings
 from txmux.rules.model.settings import RIGHTS, AdminUser, Store
-from txmux.rules.problems import InvalidValueError, Problem, did_you_mean, joined, with_advice
+from txmux.rules.problems import InvalidValueError, Problem
 from txmux.rules.reading import values
 from txmux.rules.reading.context import CONSUL, PEM, RESOLVERS, RulesReading
 from txmux.rules.reading.endpoints import listening, short_form

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import attrs
 
+from txmux.errors import joined
 from txmux.rules.model.settings import RIGHTS, Right
-from txmux.rules.problems import joined
 
 LARGEST_TOKENS = 1 << 20  # bytes
 SHORTEST_TOKEN = 16

@@ -14,8 +14,10 @@ from typing import Any, Literal, TypeAlias
 
 import attrs
 
+from txmux.errors import joined
+from txmux.rules.advice.words import did_you_mean
 from txmux.rules.model import IPNetwork, Logged, Rate
-from txmux.rules.problems import InvalidValueError, did_you_mean, joined
+from txmux.rules.problems import InvalidValueError
 
 MARGIN = 2.0
 """Seconds by which a connection on the fast path may notice a deadline late, so that it is for longer time limits."""

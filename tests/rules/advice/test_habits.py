@@ -6,9 +6,10 @@ from tests.rules.fakes import MATCHERS
 from tests.rules.reading.cases import ReadingTestCase
 from tests.support.folders import make_folder
 from txmux.detection.registry import installed_matchers
+from txmux.rules.advice.habits import KEY_HINTS, SECTION_ALIASES
+from txmux.rules.advice.words import did_you_mean
 from txmux.rules.lint.warnings import lint
-from txmux.rules.problems import RulesError, did_you_mean
-from txmux.rules.reading.hints import KEY_HINTS, SECTION_ALIASES
+from txmux.rules.problems import RulesError
 from txmux.rules.reading.matching import MEANT, read_alternative
 from txmux.rules.reading.parser import load, parse
 from txmux.rules.reading.sections import HEADERS, TABLES
