@@ -229,9 +229,8 @@ class ExplainedTests(SynchronousTestCase):
 class ServerTests(SynchronousTestCase):
     @given(_names, st.integers(1, 200))
     def test_answers(self, name: str, cut: int) -> None:
-        protocol = PROTOCOLS[name]
         dialogue, _ = answered(name, [request for request, _ in CLIENTS[name]])
-        steps = protocol.server_steps(lambda _: None, dialogue.name, in_clear=False)
+        steps = dialogue.server_steps(lambda _: None, in_clear=False)
         for step, (request, answer, other) in zip(steps, SERVERS[name], strict=True):
             # The order of attributes is another one.
             self.assertEqual(sorted(step.request.split(b" ")), sorted(request.split(b" ")))
@@ -252,9 +251,9 @@ class ServerTests(SynchronousTestCase):
             "pop3": ("ready", b"+OK ready\r\n"),
             "ftp": ("x", b"220 x\r\n"),
         }
-        for name, protocol in PROTOCOLS.items():
+        for name in PROTOCOLS:
             noted: list[str] = []
-            steps = protocol.server_steps(noted.append, "", in_clear=True)
+            steps = begun(name).server_steps(noted.append, in_clear=True)
             if name not in expected:
                 self.assertEqual((steps, begun(name).first), ((), b""))
                 continue

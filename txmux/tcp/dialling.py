@@ -57,12 +57,6 @@ def connector_for(
     if upstream.destinations is not None:
         connector.client_target = target_of(client, upstream.destinations)
     connector.on_open = partial(_note_server, client, upstream.backend)
-    if client.starttls is not None:
-        dialogue, in_clear = client.starttls, client.agreed_tls is not None
-        connector.requests = dialogue.protocol.server_steps(
-            upstream.note_greeting, dialogue.name, in_clear=in_clear
-        )
-        connector.repeats_client = bool(dialogue.name)
     for preamble in client.preambles:
         connector.requests += preamble.server_steps(
             upstream.note_greeting, in_clear=client.agreed_tls is not None

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from txmux.wire.ech import InnerHello
     from txmux.wire.preamble import Preamble
     from txmux.wire.proxyprotocol.header import Address, Tlv
-    from txmux.wire.starttls.dialogue import ClientDialogue
     from txmux.wire.tunnel.dialogue import TunnelDialogue
 
 
@@ -77,7 +76,6 @@ class Client(Protocol):
     counted_in: int = 0  # bytes that are in the counters already
     counted_out: int = 0
     first_sent: bytes = b""  # to its server, until that is counted: see `count_asked`
-    starttls: ClientDialogue | None = None  # that which it had before its TLS, in the clear
     hop: int = 0  # what `LoopDetector.record` returned for its connection to a server
 
     @property

@@ -19,12 +19,15 @@ class Preamble:
     Attributes:
         asked: What it has taken of the bytes that the client's route is decided by.
         holds_inside: Whether it still counts inside of TLS, or of a tunnel, that begins behind it.
-        repeats_client: Whether `server_steps` depends on what the client has said.
     """
 
     asked: bytes = b""
     holds_inside: bool = True
-    repeats_client: bool = False
+
+    @property
+    def repeats_client(self) -> bool:
+        """Whether `server_steps` repeats what the client has said."""
+        return False
 
     def server_steps(
         self,

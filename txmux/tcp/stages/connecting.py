@@ -318,7 +318,7 @@ class Connecting(Stage):
         is_plain = isinstance(client.transport, SocketTransport)
         if not is_plain or client.agreed_tls or client.ech is not None or client.is_previewed:
             return "waiting for a server"
-        has_more = client.source or client.preambles or client.tunnel or client.starttls
+        has_more = client.source or client.preambles or client.tunnel
         return "waiting for a server" if has_more else None
 
     @override

@@ -41,6 +41,7 @@ class StartTLS(Stage):
     _detection: IDelayedCall | None
     _connector: BackendConnector | None = attrs.field(default=None, init=False)
     _upstream: Upstream | None = attrs.field(default=None, init=False)
+    _dialogue: ClientDialogue | None = attrs.field(default=None, init=False)  # once it is greeted
 
     @override
     def begin(self) -> Outcome | None:
@@ -58,9 +59,7 @@ class StartTLS(Stage):
             return self._greet()
         self.wait(min(_BANNER_WAIT, settings.detect_timeout / 2), self._greet)
         self._connector = connector_for(client, upstream, self._connected, self._learnt)
-        self._connector.requests = clear.protocol.server_steps(
-            upstream.note_greeting, in_clear=True
-        )
+        self._connector.requests = clear.server_steps(upstream.note_greeting, in_clear=True)
         self._connector.start()
         return None
 
@@ -90,7 +89,7 @@ class StartTLS(Stage):
     def _greet(self) -> Outcome | None:
         self.leave()
         client, upstream = self._client, self._upstream
-        client.starttls = dialogue = self._begun("" if upstream is None else upstream.greeting)
+        self._dialogue = dialogue = self._begun("" if upstream is None else upstream.greeting)
         if upstream is not None:
             upstream.greeting = dialogue.banner  # of a server that is away, too: until it greets
         timeout = client.configuration.settings.detect_timeout
@@ -101,11 +100,12 @@ class StartTLS(Stage):
     @override
     def on_data(self) -> Outcome | None:
         client = self._client
-        dialogue, settings = client.starttls, client.configuration.settings
+        dialogue, settings = self._dialogue, client.configuration.settings
         if dialogue is None:
             is_long = len(client.received) > settings.peek_limit
             return self._refuse("it did not wait for the greeting") if is_long else None
         if dialogue.then == "tls" and client.received.startswith(HANDSHAKE):
+            client.preambles += (dialogue,)
             clock = client.runtime.clock
             deadline = clock.callLater(settings.detect_timeout, client.stop_detection)
             return Admitted(self._layer, deadline)

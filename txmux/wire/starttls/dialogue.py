@@ -6,8 +6,10 @@ from collections.abc import Callable
 from typing import Literal, TypeAlias
 
 import attrs
+from typing_extensions import override
 
 from txmux.errors import printable
+from txmux.wire.preamble import Preamble
 from txmux.wire.steps import RequestRefusedError, Step
 
 LONGEST_COMMAND = 4096  # bytes
@@ -41,31 +43,8 @@ class ClearProtocol:
     greeting: Callable[[str], bytes] = str.encode
     text_of: Callable[[bytes], str] = bytes.decode
 
-    def server_steps(
-        self, note_greeting: Callable[[str], object], name: str = "", *, in_clear: bool
-    ) -> tuple[Step, ...]:
-        """Return what a server is asked for a client.
 
-        Args:
-            note_greeting: Called with the text of the server's greeting.
-            name: That of the client's dialogue.
-            in_clear: Whether the server gets the protocol without TLS, since that ends here. Then only its greeting is read.
-        """
-        steps = self.steps(name)
-        if not self.banner:
-            return () if in_clear else steps
-
-        def length_of(received: bytes) -> int:
-            length = steps[0].length_of(received)
-            if length:
-                note_greeting(self.text_of(received[:length]))
-            return length
-
-        first = attrs.evolve(steps[0], length_of=length_of)
-        return (first,) if in_clear else (first, *steps[1:])
-
-
-class ClientDialogue:
+class ClientDialogue(Preamble):
     """The dialogue with one client, which it has with txmux as with a server that has nothing but STARTTLS.
 
     Args:
@@ -86,6 +65,29 @@ class ClientDialogue:
         self.then: Then = ""
         self._rest = b""
         self._commands = 0
+
+    @property
+    @override
+    def repeats_client(self) -> bool:
+        return bool(self.name)
+
+    @override
+    def server_steps(
+        self, note_greeting: Callable[[str], object], *, in_clear: bool
+    ) -> tuple[Step, ...]:
+        protocol = self.protocol
+        steps = protocol.steps(self.name)
+        if not protocol.banner:
+            return () if in_clear else steps
+
+        def length_of(received: bytes) -> int:
+            length = steps[0].length_of(received)
+            if length:
+                note_greeting(protocol.text_of(received[:length]))
+            return length
+
+        first = attrs.evolve(steps[0], length_of=length_of)
+        return (first,) if in_clear else (first, *steps[1:])
 
     def receive(self, data: bytes) -> bytes:
         """Take bytes of the client; returns the answers. However the bytes are cut, the answers are the same."""
