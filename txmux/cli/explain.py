@@ -405,10 +405,10 @@ def _trace(
         verdicts.decision.facts.update(facts)
     if refused != "":
         return Trace(listener, verdicts)
-    verdicts.decision.facts.update(asked.facts)
+    verdicts.decision.facts.update(asked.granted)
     inner = attrs.evolve(sample, data=asked.received, stream=None)
     inside = _trace(rules, route, certificate, None, _inside(listener, route), inner)
-    inside.found.decision.facts.update(asked.facts)
+    inside.found.decision.facts.update(asked.granted)
     return Trace(listener, verdicts, (inner, inside))
 
 

@@ -347,7 +347,7 @@ class MuxProtocol(Peer, Client):
         return ToBackend(destination)
 
     def _refuse(self, how: Refusal, reason: EndReason) -> Outcome:
-        is_unanswered = self.tunnel is not None and not self.tunnel.is_answered
+        is_unanswered = not all(preamble.is_answered for preamble in self.preambles)
         may_get_answer = self.opens_tunnels or (how is Refusal.REJECT and self.received)
         if how is not Refusal.RESET and (is_unanswered or may_get_answer):
             return ToRejecting(how, reason)
@@ -373,7 +373,7 @@ class MuxProtocol(Peer, Client):
 
     @override
     def open_tunnel(self) -> None:
-        answer = b"" if self.tunnel is None else self.tunnel.grant()
+        answer = b"".join(preamble.grant() for preamble in self.preambles)
         if answer:
             self.record.bytes_out += len(answer)
             self.transport.write(answer)

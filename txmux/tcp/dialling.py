@@ -72,8 +72,8 @@ def target_of(client: Client, destinations: Destinations) -> ClientTarget:
     host, port = "", 0
     if destinations.needs_local and (local := client.local) is not None:
         host, port = host_text(client.host()), local.port
-    if client.tunnel is not None:
-        port = client.tunnel.port
+    if client.preambles:
+        port = int(client.granted.get("port", port))
     return ClientTarget(client.decided, host, port)
 
 

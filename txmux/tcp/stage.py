@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from txmux.wire.ech import InnerHello
     from txmux.wire.preamble import Preamble
     from txmux.wire.proxyprotocol.header import Address, Tlv
-    from txmux.wire.tunnel.dialogue import TunnelDialogue
 
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
@@ -63,7 +62,6 @@ class Client(Protocol):
     destination: Address | None = None
     tlvs: tuple[Tlv, ...] = ()
     agreed_tls: AgreedTLS | None = None  # of the client's TLS, if it was terminated here
-    tunnel: TunnelDialogue | None = None  # that it has asked for
     opens_tunnels: bool = False  # whether a route for CONNECT would take it, and none has
     ech: InnerHello | None = None  # the inner hello, if it has taken the place of the outer one
     is_request_cut: bool = False  # whether it was decided while a request for TLS could still come
@@ -97,13 +95,21 @@ class Client(Protocol):
     def advance(self, outcome: Outcome | None) -> None:
         """Leave the stage with an outcome; ``None`` is ignored."""
 
+    @property
+    def granted(self) -> Mapping[str, str]:
+        """What the last tunnel that it has asked for is granted for."""
+        for preamble in reversed(self.preambles):
+            if granted := preamble.granted:
+                return granted
+        return NOTHING
+
     def note_decided(self, facts: Mapping[str, str]) -> None:
         """Note what a route was decided by: the name, the host, the port and the user that the client has asked for.
 
         Whatever follows from a decision takes them from `decided`, and reads neither bytes nor TLS again. What is said inside a
         tunnel does not replace what it was granted for.
         """
-        granted = NOTHING if self.tunnel is None else self.tunnel.facts
+        granted = self.granted
         self.decided = {**self.decided, **facts, **granted}
         self.record.facts = {**self.record.facts, **facts, **granted}
 

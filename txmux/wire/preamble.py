@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from types import MappingProxyType
 
 from typing_extensions import override
 
 from txmux.interfaces import Exchange
 from txmux.wire.steps import RequestRefusedError, Step
 
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 _SHOWN = 40  # bytes
 
 
@@ -19,10 +21,17 @@ class Preamble:
     Attributes:
         asked: What it has taken of the bytes that the client's route is decided by.
         holds_inside: Whether it still counts inside of TLS, or of a tunnel, that begins behind it.
+        is_answered: Whether the client waits for neither `grant` nor `refusal`.
     """
 
     asked: bytes = b""
     holds_inside: bool = True
+    is_answered: bool = True
+
+    @property
+    def granted(self) -> Mapping[str, str]:
+        """What the client was granted something for, as the access log has it; nothing inside replaces it."""
+        return _NOTHING
 
     @property
     def repeats_client(self) -> bool:
@@ -42,6 +51,17 @@ class Preamble:
             in_clear: Whether the server gets what is inside of the client's TLS, which ends here.
         """
         return ()
+
+    def grant(self) -> bytes:
+        """Return what the client is told once it is served; nothing if it `is_answered`."""
+        return b""
+
+    def refusal(self, reason: str) -> bytes:  # noqa: ARG002
+        """Return what the client is told if it is not, for a reason of the access log."""
+        return b""
+
+    def connect_failed(self, number: int) -> None:
+        """Note the system's number of the last failure to connect; 0 if there was none."""
 
 
 class AnsweredRequest(Preamble):

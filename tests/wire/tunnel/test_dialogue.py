@@ -65,7 +65,7 @@ class DialogueTest(SynchronousTestCase):
         whole, at_once = told([data], wants_login=login)
         events, dialogue = told(cut(data, places), wants_login=login)
         self.assertEqual(events, whole)
-        self.assertEqual(dialogue.facts, at_once.facts)
+        self.assertEqual(dialogue.granted, at_once.granted)
         if True in events:
             self.assertGreater(dialogue.port, 0)
             self.assertRegex(dialogue.host, r"\A[A-Za-z0-9._:-]+\Z")
@@ -97,7 +97,7 @@ class DialogueTest(SynchronousTestCase):
             (0, "tls-failed", 1),
         ):
             dialogue = told([_REQUESTS[2]])[1]
-            dialogue.number = number
+            dialogue.connect_failed(number)
             self.assertEqual(dialogue.refusal(reason)[:3], bytes([5, code, 0]))
 
     def test_address_with_a_scope(self) -> None:

@@ -254,8 +254,9 @@ class Connecting(Stage):
 
     def _failed(self, cause: ConnectFailure) -> None:
         connector, self._connector = self._connector, None
-        if connector is not None and self._client.tunnel is not None:
-            self._client.tunnel.number = connector.number
+        if connector is not None:
+            for preamble in self._client.preambles:
+                preamble.connect_failed(connector.number)
         is_again = self._held is not None and self._held.is_trying
         tried = [] if connector is None or is_again else self._record_tried(connector)
         if connector is not None and connector.refused and not tried:
@@ -318,8 +319,7 @@ class Connecting(Stage):
         is_plain = isinstance(client.transport, SocketTransport)
         if not is_plain or client.agreed_tls or client.ech is not None or client.is_previewed:
             return "waiting for a server"
-        has_more = client.source or client.preambles or client.tunnel
-        return "waiting for a server" if has_more else None
+        return "waiting for a server" if client.source or client.preambles else None
 
     @override
     def suspend(self) -> tuple[RelayState, Timeouts, float | None, Sockets]:

@@ -73,8 +73,8 @@ class Peeking(Stage):
             transport = client.transport
             first = transport.take_received() if isinstance(transport, SocketTransport) else b""
             outcome = self.receive(first) if first else None
-            if client.tunnel is not None and outcome is None:
-                # It may have said more before the answer, and even have half-closed.
+            if client.preambles and outcome is None:
+                # Behind a tunnel, it may have said more before the answer, and even have half-closed.
                 outcome = self.on_data() if client.received and not first else None
                 outcome = self.on_finished() if outcome is None and client.has_finished else outcome
             if outcome is None:

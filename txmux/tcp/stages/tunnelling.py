@@ -47,7 +47,7 @@ class Tunnelling(Stage):
             return TurnedAway(Refusal.REJECT, "denied")
         self._dialogue = TunnelDialogue(client.received, wants_login=self._route.users is not None)
         client.enter_layer()
-        client.tunnel = self._dialogue
+        client.preambles += (self._dialogue,)
         why = "it is incomplete after detect_timeout"
         seconds = client.configuration.settings.detect_timeout
         self.wait(seconds, lambda: self._unfinished(why, 408))
@@ -123,7 +123,7 @@ class Tunnelling(Stage):
         client, dialogue, inside = self._client, self._dialogue, self._inside
         client.received, dialogue.received = dialogue.received + client.received, b""
         dialogue.user = printable(dialogue.user)
-        client.note_decided(dialogue.facts)
+        client.note_decided(dialogue.granted)
         client.record.facts.pop("tunnel_error", None)
         host = client.address.host if client.address else None
         decision = self.start_detection(inside, host).decide_before_bytes()

@@ -91,9 +91,9 @@ class Rejecting(Stage):
     def _answer(self) -> None:
         assert self._received is not None  # noqa: S101 - it goes only once there is an answer
         client = self._client
-        tunnel = client.tunnel
-        if tunnel is not None and not tunnel.is_answered:
-            answer = RejectionAnswer(tunnel.refusal(self._reason), complete=True)
+        unanswered = [preamble for preamble in client.preambles if not preamble.is_answered]
+        if unanswered:
+            answer = RejectionAnswer(unanswered[-1].refusal(self._reason), complete=True)
         else:
             answer = answer_to(
                 self._received,

@@ -8,7 +8,10 @@ from http import HTTPStatus
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import NamedTuple, TypeAlias
 
+from typing_extensions import override
+
 from txmux.transport import normal_host
+from txmux.wire.preamble import Preamble
 from txmux.wire.tunnel.request import ADDRESS_SIZES
 
 
@@ -53,7 +56,7 @@ _NO_ADDRESS = b"\0\1" + bytes(6)
 _REFUSED_BY_SOCKS4 = b"\0\x5b" + bytes(6)
 
 
-class TunnelDialogue:
+class TunnelDialogue(Preamble):
     """One client's request for a tunnel, and the answer to it; it has neither a connection nor a clock.
 
     Args:
@@ -67,7 +70,6 @@ class TunnelDialogue:
         host: A name, or an address in its usual form.
         last: The answer, if the request itself is refused.
         problem: Why it is refused, or a login is asked for, for the log, with the request as its subject.
-        number: The system's number of the last failure to connect.
         is_answered: Whether the client has been told that its tunnel is open.
     """
 
@@ -77,7 +79,7 @@ class TunnelDialogue:
         self.received, self.user, self.host, self.port = b"", "", "", 0
         self.last: bytes | None = None
         self.problem = _MALFORMED
-        self.number = 0
+        self._number = 0
         self.is_answered = False
         self._steps: _Steps = getattr(self, f"_{self.kind}")()
 
@@ -97,13 +99,13 @@ class TunnelDialogue:
             return bool(end.value)
 
     @property
-    def facts(self) -> dict[str, str]:
-        """What the access log has; nothing inside the tunnel replaces it."""
+    @override
+    def granted(self) -> dict[str, str]:
         found = {"tunnel": self.kind, "host": self.host, "port": str(self.port), "user": self.user}
         return {name: fact for name, fact in found.items() if fact not in {"", "0"}}
 
+    @override
     def grant(self) -> bytes:
-        """Return the answer for a tunnel that is open; nothing if the client has it."""
         if self.is_answered:
             return b""
         self.is_answered = True
@@ -111,8 +113,9 @@ class TunnelDialogue:
             return b"HTTP/1.1 200 Connection established\r\n\r\n"
         return b"\5\0" + _NO_ADDRESS if self.kind == "socks5" else b"\0\x5a" + bytes(6)
 
+    @override
     def refusal(self, reason: str) -> bytes:
-        """Return the answer for a tunnel that ends for a reason of the access log (RFC 9110, section 9.3.6; RFC 1928, section 6)."""
+        """Return the answer for a tunnel that ends so (RFC 9110, section 9.3.6; RFC 1928, section 6)."""
         status, code = _CODES.get(reason, (502, 1))
         if self.last is not None:
             return self.last
@@ -120,7 +123,11 @@ class TunnelDialogue:
             return _status(status)
         if self.kind == "socks4":
             return _REFUSED_BY_SOCKS4
-        return bytes([5, _BY_NUMBER.get(self.number, code)]) + _NO_ADDRESS
+        return bytes([5, _BY_NUMBER.get(self._number, code)]) + _NO_ADDRESS
+
+    @override
+    def connect_failed(self, number: int) -> None:
+        self._number = number
 
     def fail(self, status: int) -> None:
         """Refuse what is no whole request, by a status of HTTP; SOCKS has no answer for that, but to a login."""
