@@ -15,6 +15,7 @@ import txmux
 from tests.interop.children import PATIENCE
 from tests.support.folders import make_folder
 from txmux import features, installed
+from txmux.admin.site import ADMIN
 from txmux.cli import names_of_commands
 from txmux.installed import FEATURES
 from txmux.rules.model import DynamicNetworks, NetworkSet, Settings
@@ -37,8 +38,9 @@ _RULES = {
 
 _LOOK = """
 import json
+from txmux.admin.site import ADMIN
 from txmux.cli import names_of_commands
-print(json.dumps(names_of_commands()))
+print(json.dumps([*names_of_commands(), *(one.path for one in ADMIN)]))
 """
 
 
@@ -90,13 +92,13 @@ class WithoutTests(SynchronousTestCase):
     def test_what_is_gone(self) -> None:
         """It is what the feature says that it has; its commands say why."""
         for feature in FEATURES:
-            if not feature.commands:
+            gone = {*feature.commands, *(one.path for one in feature.resources())}
+            if not gone:
                 continue
             folder = self.copy_without(feature.name)
-            commands = json.loads(self.run_python(folder, "-c", _LOOK).stdout)
-            self.assertEqual(
-                commands, [one for one in names_of_commands() if one not in feature.commands]
-            )
+            there = json.loads(self.run_python(folder, "-c", _LOOK).stdout)
+            every = [*names_of_commands(), *(one.path for one in ADMIN)]
+            self.assertEqual(there, [one for one in every if one not in gone])
             for name in feature.commands:
                 done = self.run_python(folder, "-m", "txmux", name)
                 why = f"the command {name!r}: this needs the part {feature.name}, which is not installed"

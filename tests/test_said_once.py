@@ -8,14 +8,14 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txmux import cli, features
 from txmux.admin.api import connections
-from txmux.admin.page.query import PARTS
-from txmux.admin.page.view import _ALL
 from txmux.admin.site import ADMIN
 from txmux.cli import completion
 from txmux.cli.remote import command
 from txmux.cli.remote.changes import CHANGES
 from txmux.cli.remote.reports import REPORTS
 from txmux.control.filters import FILTERS
+from txmux.features.page.query import PARTS
+from txmux.features.page.view import _ALL
 from txmux.providers.docker import labels
 from txmux.rules.advice import habits
 from txmux.rules.lint import narrowing

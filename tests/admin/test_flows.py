@@ -1,6 +1,6 @@
 from tests.admin.asking import AdminCase
 from tests.support.datagrams import Talker, turn
-from txmux.admin.page.gather import bytes_explained
+from txmux.features.page.gather import bytes_explained
 
 _RULES = """[listen u]
 endpoint = udp:127.0.0.1:0

@@ -13,13 +13,13 @@ from tests.support.growth import AT_ALL, AT_NONE, RULES, finished, growth
 from txmux.access.admission import Admission
 from txmux.admin.listing import json_pieces
 from txmux.admin.metrics import exposition
-from txmux.admin.page.gather import gather
-from txmux.admin.page.query import PageQuery
-from txmux.admin.page.view import View, render
 from txmux.backends.upstreams import Upstreams
 from txmux.control.control import Control
 from txmux.control.overrides import ServiceState
 from txmux.control.worker_answers import WorkerAnswers
+from txmux.features.page.gather import gather
+from txmux.features.page.query import PageQuery
+from txmux.features.page.view import View, render
 from txmux.net import turns
 from txmux.net.channel.message import Message
 from txmux.rules.model import Rules

@@ -96,7 +96,7 @@ class WheelTests(SynchronousTestCase):
     def test_files_of_the_admin_page(self) -> None:
         names = zipfile.ZipFile(self.wheel).namelist()
         for folder in ("templates", "static"):
-            files = (CHECKOUT / "txmux/admin/page" / folder).rglob("*.*")
+            files = (CHECKOUT / "txmux/features/page" / folder).rglob("*.*")
             there = [str(file.relative_to(CHECKOUT)) for file in files]
             self.assertGreater(len(there), 1)
             self.assertEqual([name for name in there if name not in names], [])

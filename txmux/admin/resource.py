@@ -20,6 +20,7 @@ from txmux.telemetry.documents import Done
 from txmux.telemetry.formatting import printable_json
 
 _Handler = Callable[["Query"], Awaitable["ApiAnswer"]]
+_Refusal = Callable[[RefusedError, str, str, Mapping[str, str]], "ApiAnswer | None"]
 _Decorator = Callable[[_Handler], _Handler]
 
 HTML = "text/html; charset=utf-8"
@@ -133,6 +134,7 @@ class Resource:
         gives: The form of the answer: see `txmux.admin.api.openapi.schema_of`.
         may_lack: Whether the answer may lack the part of a worker, which the header `LACKS` then names.
         checks_body: Whether a body has to fit `takes` before it is handled.
+        refusal: Returns what is shown where a request to any path is refused, by its method, path and headers; ``None`` for what programs get.
     """
 
     method: str
@@ -147,6 +149,7 @@ class Resource:
     parameters: Mapping[str, Any] = attrs.field(factory=dict)
     may_lack: bool = False
     checks_body: bool = True
+    refusal: _Refusal | None = None
 
     async def answer(self, query: Query) -> ApiAnswer:
         """Answer a request, or refuse it by what the service does not know, or cannot read."""

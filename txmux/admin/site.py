@@ -13,11 +13,12 @@ from urllib.parse import parse_qs, unquote
 from twisted.internet.defer import DeferredSemaphore
 from twisted.logger import Logger
 
-from txmux.admin.api import bans, browser, changes, connections, openapi, reports
-from txmux.admin.guard import AdminGuard, Caller, LedHereError, RefusedError
+from txmux.admin.api import bans, changes, connections, openapi, reports
+from txmux.admin.guard import AdminGuard, Caller, RefusedError
 from txmux.admin.resource import ApiAnswer, Query, Resource
 from txmux.control.control import Control
 from txmux.errors import printable
+from txmux.installed import FEATURES
 from txmux.telemetry.access_log import quoted
 from txmux.wire.jsontext import parse_json
 
@@ -36,7 +37,7 @@ ADMIN: Sequence[Resource] = (
     *changes.RESOURCES,
     *bans.RESOURCES,
     Resource("GET", "/api/openapi.json", _description, summary="this description", gives=object),
-    *browser.RESOURCES,
+    *(resource for feature in FEATURES for resource in feature.resources()),
 )
 """The resources of the endpoint ``admin``."""
 
@@ -67,6 +68,7 @@ class Site:
     ) -> None:
         self._control = control
         self._resources = [(_pattern(resource.path), resource) for resource in resources]
+        self._refusals = [one.refusal for _, one in self._resources if one.refusal is not None]
         self._guard = self.guard = guard
         self._is_admin = is_admin
         self._reading = DeferredSemaphore(_MOST_READING)
@@ -79,24 +81,13 @@ class Site:
         try:
             answer = await self._answer(method, path, parameters, headers, body, caller)
         except RefusedError as refused:
-            answer = self._refusal(refused, method, path, headers)
+            found = (refusal(refused, method, path, headers) for refusal in self._refusals)
+            answer = next(filter(None, found), None) or ApiAnswer.refusal(refused)
         except Exception:  # noqa: BLE001 - one request must not end the service
             self._log.failure("a request failed: {method}", method=method[:10])
             message = "internal error; txmux's log has the details"
             answer = ApiAnswer.refusal(RefusedError(500, message))
         return answer
-
-    def _refusal(
-        self, refused: RefusedError, method: str, path: str, headers: Mapping[str, str]
-    ) -> ApiAnswer:
-        if refused.status == 401:
-            if path == browser.BASIC:
-                refused.headers["WWW-Authenticate"] = 'Basic realm="txmux", charset="UTF-8"'
-            elif (method, path) == ("GET", "/") and "text/html" in headers.get("accept", ""):
-                return browser.login_form(401)
-        if isinstance(refused, LedHereError) and "text/html" in headers.get("accept", ""):
-            return browser.LED_HERE
-        return ApiAnswer.refusal(refused)
 
     async def _answer(
         self,

@@ -12,6 +12,7 @@ WORDS = {
     "crowdsec": ("crowdsec_key", "crowdsec:"),
     "geo": ("geo_databases", "geo:", "as:"),
     "wake": ("wake",),
+    "page": (),
     "top": ("txmux top",),
 }
 """All features, in the order in which they are asked, with what is unknown without each: its keys, how its networks begin, and its

@@ -105,6 +105,7 @@ class Feature:
         networks: Those that rules may name by it; they are `DynamicNetworks` of its name.
         lint: Each yields warnings of rules.
         start_of: Returns what starts the servers of a backend while clients wait for them; ``None`` if it cannot.
+        resources: Returns the `txmux.admin.resource.Resource`s that the endpoint ``admin`` has by it.
         commands: Those of the program, and what each does; each is a module of its name in the folder, as `txmux.cli` has them.
     """
 
@@ -113,4 +114,5 @@ class Feature:
     networks: NetworkKind | None = None
     lint: Sequence[Callable[[Rules], Iterator[Problem]]] = ()
     start_of: Callable[[Backend], ServerStart | None] = lambda _: None
+    resources: Callable[[], Sequence[Any]] = tuple
     commands: Mapping[str, str] = attrs.field(factory=dict)

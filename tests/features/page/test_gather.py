@@ -5,7 +5,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.admin.asking import AdminCase
-from txmux.admin.page.gather import explanation
+from txmux.features.page.gather import explanation
 from txmux.net.channel import messages
 from txmux.net.channel.message import Message
 from txmux.processes.workers.worker import Worker

@@ -2,7 +2,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.admin.page.map import ROW, WIDTH, MapRoute, MapServer, RouteFlow, draw, health_of
+from txmux.features.page.map import ROW, WIDTH, MapRoute, MapServer, RouteFlow, draw, health_of
 
 _SERVERS = {
     "web": [MapServer("10.0.0.1:80", "up"), MapServer("10.0.0.2:80", "down")],

@@ -12,10 +12,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.originals import client_hello
 from tests.support.steps import finished
-from txmux.admin.page.query import PageQuery
-from txmux.admin.page.tables import are_long, files_in_steps
-from txmux.admin.page.unrecognised import dump, line_for, matcher_of
-from txmux.admin.page.view import PageExplanation, PageSnapshot, View, render
+from txmux.features.page.query import PageQuery
+from txmux.features.page.tables import are_long, files_in_steps
+from txmux.features.page.unrecognised import dump, line_for, matcher_of
+from txmux.features.page.view import PageExplanation, PageSnapshot, View, render
 from txmux.interfaces import Transport
 
 _STATUS: dict[str, Any] = {"listeners": [{"name": "public"}], "rules_path": "rules.ini"}

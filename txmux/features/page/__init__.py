@@ -1,1 +1,15 @@
 """The page: what needs a person, the map, connections, servers and rules, written by Jinja2."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from txmux.features.feature import Feature
+
+
+def _resources() -> Sequence[Any]:
+    from txmux.features.page.resources import RESOURCES  # noqa: PLC0415 - only an endpoint needs them
+
+    return RESOURCES
+
+
+FEATURE = Feature("page", resources=_resources)

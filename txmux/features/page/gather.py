@@ -8,17 +8,17 @@ from ipaddress import ip_address
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from txmux.admin.page.map import health_of
-from txmux.admin.page.query import PageQuery
-from txmux.admin.page.routes import RouteTraffic, shown_routes, uses
-from txmux.admin.page.tables import MOST_ROWS, are_long, files_in_steps, map_servers
-from txmux.admin.page.view import PageExplanation, PageSnapshot
 from txmux.control.broadcast import Listing, concurrently
 from txmux.control.control import Control
 from txmux.control.documents import routes_document, rules_document
 from txmux.control.filters import FilterError, Filters, Page
 from txmux.control.report import UnknownError
 from txmux.errors import OptionError
+from txmux.features.page.map import health_of
+from txmux.features.page.query import PageQuery
+from txmux.features.page.routes import RouteTraffic, shown_routes, uses
+from txmux.features.page.tables import MOST_ROWS, are_long, files_in_steps, map_servers
+from txmux.features.page.view import PageExplanation, PageSnapshot
 from txmux.matchers.payload import bytes_from_hex
 from txmux.net.turns import Turns
 from txmux.telemetry import formatting

@@ -1,10 +1,10 @@
 """Resources for browsers: the page at ``/``, which needs the extra ``txmux[admin]``, its files, and ``/login``."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from txmux.admin.encoding import digest
-from txmux.admin.guard import RefusedError
+from txmux.admin.guard import LedHereError, RefusedError
 from txmux.admin.resource import HTML, ApiAnswer, Query, ResourceList, needs
 from txmux.net.turns import Turns
 
@@ -18,11 +18,11 @@ _TYPES = {
     "icon.svg": "image/svg+xml",
 }
 
-BASIC = "/enter"
+_BASIC = "/enter"
 """Asks a browser for the token by HTTP Basic, which the script of the form answers; what is at the root lets all paths have it (RFC 7617, 2.2)."""
 
 _LOGIN_POLICY = _POLICY.replace("form-action 'self'", "form-action 'none'")
-_STATIC = Path(__file__).parents[1] / "page" / "static"
+_STATIC = Path(__file__).parent / "static"
 # The field of the form has no name, so that no browser without JavaScript puts the token into an address. The empty address of the third
 # is that of this page, with its filters; who follows it comes from here.
 _FORM, _ENTERED, _LED_HERE = (
@@ -32,14 +32,33 @@ _FORM, _ENTERED, _LED_HERE = (
 RESOURCES = ResourceList()
 
 
-@RESOURCES.get("/")
+def _login_form(status: int) -> ApiAnswer:
+    """Ask for the token, which the browser then keeps, and sends with each request to this host and port."""
+    return ApiAnswer(_FORM, HTML, status, {"Content-Security-Policy": _LOGIN_POLICY})
+
+
+def _refusal(
+    refused: RefusedError, method: str, path: str, headers: Mapping[str, str]
+) -> ApiAnswer | None:
+    is_read = "text/html" in headers.get("accept", "")
+    if refused.status == 401:
+        if path == _BASIC:
+            refused.headers["WWW-Authenticate"] = 'Basic realm="txmux", charset="UTF-8"'
+        elif (method, path) == ("GET", "/") and is_read:
+            return _login_form(401)
+    if isinstance(refused, LedHereError) and is_read:  # whether to go on is not that page's to say
+        return ApiAnswer(_LED_HERE, HTML, 403, {"Content-Security-Policy": _LOGIN_POLICY})
+    return None
+
+
+@RESOURCES.get("/", refusal=_refusal)
 async def _page(query: Query) -> ApiAnswer:
     try:
-        from txmux.admin.page.view import View, render, render_parts  # noqa: PLC0415 - of the extra
+        from txmux.features.page.view import View, render, render_parts  # noqa: PLC0415 - of the extra
     except ImportError:
         raise needs("the page") from None
-    from txmux.admin.page.gather import gather  # noqa: PLC0415 - only with the page
-    from txmux.admin.page.query import PageQuery  # noqa: PLC0415 - as above
+    from txmux.features.page.gather import gather  # noqa: PLC0415 - only with the page
+    from txmux.features.page.query import PageQuery  # noqa: PLC0415 - as above
 
     page_query = PageQuery.of({name: values[-1] for name, values in query.parameters.items()})
     have = query.parameters.get("have")
@@ -82,20 +101,11 @@ async def _static(query: Query) -> ApiAnswer:
     )
 
 
-def login_form(status: int) -> ApiAnswer:
-    """Ask for the token, which the browser then keeps, and sends with each request to this host and port."""
-    return ApiAnswer(_FORM, HTML, status, {"Content-Security-Policy": _LOGIN_POLICY})
-
-
-LED_HERE = ApiAnswer(_LED_HERE, HTML, 403, {"Content-Security-Policy": _LOGIN_POLICY})
-"""For somebody who has followed a link of another page: whether to go on is theirs to say, and not that page's."""
-
-
 @RESOURCES.get("/login", is_open=True)
 async def _ask(_: Query) -> ApiAnswer:
-    return login_form(200)
+    return _login_form(200)
 
 
-@RESOURCES.get(BASIC)
+@RESOURCES.get(_BASIC)
 async def _entered(_: Query) -> ApiAnswer:
     return ApiAnswer(_ENTERED, HTML)

@@ -10,9 +10,9 @@ from typing import Any
 
 import attrs
 
-from txmux.admin.page.map import MOST_ROUTES, TROUBLE, RouteFlow
-from txmux.admin.page.query import PageQuery
 from txmux.control.rules_index import RulesIndex
+from txmux.features.page.map import MOST_ROUTES, TROUBLE, RouteFlow
+from txmux.features.page.query import PageQuery
 from txmux.rules.model import Route
 from txmux.telemetry.counting.counter_groups import RouteTotals
 from txmux.telemetry.presentation import Health

@@ -9,10 +9,10 @@ from urllib.parse import quote
 
 import attrs
 
-from txmux.admin.page.map import MapServer, flow_text, health_of, how_many
-from txmux.admin.page.query import PageQuery
-from txmux.admin.page.routes import RouteUse
-from txmux.admin.page.unrecognised import ago, host_of
+from txmux.features.page.map import MapServer, flow_text, health_of, how_many
+from txmux.features.page.query import PageQuery
+from txmux.features.page.routes import RouteUse
+from txmux.features.page.unrecognised import ago, host_of
 from txmux.telemetry import presentation
 from txmux.telemetry.documents import CONNECTIONS, SERVERS
 from txmux.telemetry.formatting import count, milliseconds, plural, rate

@@ -6,9 +6,9 @@ from functools import lru_cache
 from os.path import commonprefix
 from typing import Any
 
-from txmux.admin.page.query import PageQuery
 from txmux.detection.registry import datagram_predicate, installed_matchers, transports_of
 from txmux.errors import OptionError
+from txmux.features.page.query import PageQuery
 from txmux.interfaces import Datagrams, Peeked, Predicate, Transport, Verdict
 from txmux.telemetry.formatting import count, duration, plural
 

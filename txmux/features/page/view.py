@@ -12,13 +12,13 @@ import attrs
 import jinja2
 from markupsafe import Markup
 
-from txmux.admin.page import map as drawing
-from txmux.admin.page import tables, unrecognised
-from txmux.admin.page.query import PageQuery
-from txmux.admin.page.unrecognised import ago
 from txmux.control.filters import FILTERS
 from txmux.control.rates import Moment
 from txmux.errors import printable_lines
+from txmux.features.page import map as drawing
+from txmux.features.page import tables, unrecognised
+from txmux.features.page.query import PageQuery
+from txmux.features.page.unrecognised import ago
 from txmux.telemetry import documents, formatting, presentation
 from txmux.telemetry.formatting import count, duration
 from txmux.telemetry.presentation import PAGE, Column, Row, Table
@@ -392,7 +392,7 @@ def _printable(value: object) -> object:
 @cache
 def _template() -> jinja2.Template:
     templates = jinja2.Environment(
-        loader=jinja2.PackageLoader("txmux.admin.page", "templates"),
+        loader=jinja2.PackageLoader("txmux.features.page", "templates"),
         autoescape=True,
         finalize=_printable,
         undefined=jinja2.StrictUndefined,
