@@ -1,6 +1,5 @@
 """Clients that are slow, send too much, or come in hundreds harm nobody."""
 
-import math
 import socket
 from typing import Any
 
@@ -16,7 +15,6 @@ from txmux.admin.http import AdminClients
 from txmux.admin.resource import AnswerStream, ApiAnswer, Query, Resource
 from txmux.admin.site import Site
 from txmux.control.control import Control
-from txmux.net import turns
 from txmux.testing.transport import WaterMarkTransport
 
 HEALTH = request("GET", "/x").replace(b"Connection: close\r\n", b"")
@@ -26,9 +24,6 @@ STREAM = HEALTH.replace(b"/x", b"/stream")
 class ClientsTest(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
-        self.patch(
-            turns, "_PIECE", math.inf
-        )  # no reactor runs here that a long piece would wait for
         self.streams: list[AnswerStream] = []
         self.answered = 0
         control: Any = None

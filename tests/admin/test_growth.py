@@ -20,7 +20,6 @@ from txmux.control.worker_answers import WorkerAnswers
 from txmux.features.page.gather import gather
 from txmux.features.page.query import PageQuery
 from txmux.features.page.view import View, render
-from txmux.net import turns
 from txmux.net.channel.message import Message
 from txmux.rules.model import Rules
 from txmux.rules.packing import pack, unpack
@@ -114,9 +113,6 @@ _VIEWS: Mapping[_Make, Sequence[str]] = {
 
 
 class GrowthTests(SynchronousTestCase):
-    def setUp(self) -> None:
-        self.patch(turns, "_PIECE", float("inf"))  # no reactor runs here
-
     def test_views(self) -> None:
         found = {
             f"{make.__name__} {what}": growth(partial(_view, make, what))

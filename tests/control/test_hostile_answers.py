@@ -28,7 +28,6 @@ from txmux.control.gauges import COUNT, Gauges
 from txmux.features.top.polling import fetch_snapshot
 from txmux.features.top.state import RequestResult, TopState
 from txmux.features.top.view import screen
-from txmux.net import turns
 from txmux.net.channel import messages
 from txmux.net.channel.channel import Channel
 from txmux.net.channel.message import Field, InvalidMessageError
@@ -184,7 +183,6 @@ class ViewsTest(SynchronousTestCase):
         self.control = self.service.control
         self.site = make_site("metrics", self.control, self.clock.seconds)
         self.site._resources = make_site("admin", self.control, self.clock.seconds)._resources
-        self.patch(turns, "_PIECE", 1e9)  # so that no view waits for the reactor
 
     def close(self) -> None:
         self.service._resources.close_sockets(keep_files=False)

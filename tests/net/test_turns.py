@@ -7,7 +7,8 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from twisted.internet.defer import Deferred
-from twisted.trial.unittest import TestCase
+from twisted.internet.task import deferLater
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.support.peers import reactor
 from txmux import files
@@ -19,6 +20,7 @@ class TurnsTest(TestCase):
     async def test_run(self) -> None:
         """Others have their turn again and again while something long runs, which gives its result in the end."""
         turns: list[int] = []
+        await deferLater(reactor, 0)  # it runs
 
         def steps() -> Generator[None, None, str]:
             for number in range(20):
@@ -32,6 +34,13 @@ class TurnsTest(TestCase):
             return "done"
 
         self.assertEqual(await Turns().run(steps()), "done")
+
+
+class StillTests(SynchronousTestCase):
+    def test_nobody_waits_for_a_reactor_that_does_not_run(self) -> None:
+        self.patch(turns, "_PIECE", 0.0)
+        done = Deferred.fromCoroutine(Turns().collect(range(99)))
+        self.assertEqual(self.successResultOf(done), [*range(99)])
 
 
 class DeadDiskTest(TestCase):

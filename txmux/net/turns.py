@@ -25,7 +25,7 @@ _AT_ONCE = 32  # things between two reads of the clock
 
 
 class Turns:
-    """Lets the process's own reactor serve its connections from time to time."""
+    """Lets the process's own reactor serve its connections from time to time, once it runs."""
 
     def __init__(self) -> None:
         from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
@@ -64,7 +64,7 @@ class Turns:
         return made
 
     async def pause(self) -> None:
-        if perf_counter() >= self._until:
+        if perf_counter() >= self._until and self._reactor.running:
             await deferLater(self._reactor, 0)
             self._until = perf_counter() + _PIECE
 

@@ -6,10 +6,8 @@ The first line of an input has the method, the path and the query; what follows 
 from __future__ import annotations
 
 import json
-import math
 from inspect import isawaitable
 from typing import Any
-from unittest.mock import patch
 
 from twisted.internet.defer import Deferred
 
@@ -22,7 +20,6 @@ from txmux.control.control import Control
 from txmux.control.overrides import ServiceState
 from txmux.control.report import Report
 from txmux.control.worker_answers import WorkerAnswers
-from txmux.net import turns
 from txmux.net.channel import messages
 from txmux.net.channel.message import Message
 from txmux.serving.serving import Serving
@@ -97,8 +94,7 @@ def _check(data: bytes) -> None:
     headers = {"host": "localhost", "content-type": JSON}
     if target.startswith("/metrics"):  # which another thread writes
         return
-    # Nobody else waits here for a turn.
-    with patch.object(turns, "_PIECE", math.inf), serving() as (running, reactor):
+    with serving() as (running, reactor):
         guard = AdminGuard(frozenset(), reactor.seconds)
         site = Site(administered(running, reactor), ADMIN, guard, is_admin=True)
         outcome: list[Any] = []
