@@ -4,6 +4,7 @@ import gc
 import os
 import resource
 import shutil
+import signal
 import tempfile
 import unittest
 from collections.abc import Generator
@@ -13,7 +14,6 @@ import hypothesis
 import pytest
 from twisted.trial import util
 
-from tests.interop.children import PATIENCE
 from tests.support.alone import see_no_services
 from tests.support.endings import allow_endings
 from tests.support.jobs import await_jobs
@@ -46,6 +46,9 @@ _LISTED = frozenset(
 
 _WAITS = 10
 """How often a test has to wait at least before it counts as one that does; to write a file may take a few."""
+
+_LONGEST = 300.0
+"""Seconds of a test until it counts as one that hangs: it may be as slow as its machine, and waits longer than for any step."""
 
 _MEASURED = {
     name: value for name, value in os.environ.items() if name.startswith("COVERAGE_PROCESS_")
@@ -94,8 +97,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(RefusedCalls())
     config.add_cleanup(allow_endings())
     config.add_cleanup(await_jobs())
-    # A test may be as slow as its machine: only what hangs is ended, later than any wait for a step.
-    util.DEFAULT_TIMEOUT_DURATION = 5 * PATIENCE
+    util.DEFAULT_TIMEOUT_DURATION = _LONGEST
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     see_no_services()
     if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
         folder = tempfile.mkdtemp(prefix="txmux-compiled-")

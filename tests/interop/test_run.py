@@ -42,8 +42,7 @@ default = 127.0.0.1:{port}
 
 
 _EARLY = """
-import os, signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+import os, sys
 from txmux.cli import main
 from txmux.service import MuxService
 start = MuxService.startService
