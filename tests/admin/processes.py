@@ -3,6 +3,7 @@
 import http.client
 import json
 import socket
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,9 @@ class _Connection(http.client.HTTPConnection):
         self.sock.connect(str(self._path))
 
 
-def ask(
+def send(
     to: Path | int, method: str, path: str, body: object = None, token: str = ""
-) -> tuple[int, Any]:
+) -> http.client.HTTPConnection:
     connection = (
         http.client.HTTPConnection("127.0.0.1", to, timeout=PATIENCE)
         if isinstance(to, int)
@@ -36,10 +37,19 @@ def ask(
         headers["Content-Type"] = "application/json"
     content = None if body is None else json.dumps(body)
     connection.request(method, path, content, headers)
-    answer = connection.getresponse()
-    told = json.loads(answer.read())
-    connection.close()
-    return answer.status, told
+    return connection
+
+
+def answer_to(asking: http.client.HTTPConnection) -> tuple[int, Any]:
+    with closing(asking):
+        answer = asking.getresponse()
+        return answer.status, json.loads(answer.read())
+
+
+def ask(
+    to: Path | int, method: str, path: str, body: object = None, token: str = ""
+) -> tuple[int, Any]:
+    return answer_to(send(to, method, path, body, token))
 
 
 def text_of(path: Path, of: str) -> str:

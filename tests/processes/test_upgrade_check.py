@@ -5,11 +5,10 @@ import resource
 import socket
 import ssl
 import sys
-import threading
 import time
 from typing import Any
 
-from tests.admin.processes import get, post
+from tests.admin.processes import answer_to, get, post, send
 from tests.interop.children import PATIENCE, eventually, run
 from tests.processes.running import RULES, customize, family_of
 from tests.processes.upgrading import UpgradeTestCase, Upgrading
@@ -80,7 +79,7 @@ class UpgradeCheckTest(UpgradeTestCase):
             f"[route all]\nmatch = any\nbackend = here\n"
             f"[backend here]\nserver = 127.0.0.1:{listening.getsockname()[1]}\n"
             f"[backend slow]\nserver = 127.0.0.1:{limited.getsockname()[1]}\nupload_rate = 1MiB/s\n"
-            f"[backend away]\nserver = 127.0.0.1:{free_port()}\nhold = 2h\n",
+            f"[backend away]\nserver = 127.0.0.1:{free_port()} down\nhold = 2h\n",
             "workers = 2\ndrain_timeout = 10m",
         )
         for _ in range(2):
@@ -237,15 +236,14 @@ class UpgradeCheckTest(UpgradeTestCase):
         """An upgrade that is asked for during a check comes after it; so does a reload."""
         ready, gate = self.late("start", after=True)
         mux = self.begin(RULES)
-        checks: list[Any] = []
-        asking = [threading.Thread(target=lambda: checks.append(self.check())) for _ in range(2)]
-        for thread in asking:
-            thread.start()
+        first = send(self.admin, "POST", "/api/upgrade/check")
         eventually(ready.exists, "a new process is ready")
+        second = send(self.admin, "POST", "/api/upgrade/check")
+        get(self.admin, "/api/status")  # which comes after it
         mux.ask()
         gate.touch()
-        for thread in asking:
-            thread.join()
-        self.assertEqual([found["ready"] for found in checks], [True, True])
+        for asking in (first, second):
+            status, found = answer_to(asking)
+            self.assertEqual((status, found["ready"]), (200, True))
         mux.switched()
         self.assertNotIn("upgrade failed", mux.child.output)

@@ -80,32 +80,30 @@ class ConnectionTest(TestCase):
 
 
 class ClientTest(TestCase):
-    async def why(
-        self, build: Callable[[], Peer], *, channel: str = "", patience: float = 10
-    ) -> str:
+    async def why(self, build: Callable[[], Peer], *, channel: str = "") -> str:
         """Have a client find, twice, that it cannot use a server, and return why."""
         port = listen(self, PeerFactory(build))
         why: list[str] = []
         store = Store(f"redis://127.0.0.1:{port}", "127.0.0.1", port)
-        client = RedisClient(
-            reactor,
-            store,
-            None,
-            self.fail,
-            why.append,
-            times=SharingTimes(patience=patience),
-            channel=channel,
-        )
+        time = VirtualTime()
+        times = SharingTimes(patience=10)
+        client = RedisClient(time, store, None, self.fail, why.append, times=times, channel=channel)
         self.addCleanup(client.stop)
         client.start()
+
+        def waits(connection: RedisConnection) -> bool:
+            is_asking = build is Peer and connection._made is not None
+            return is_asking or connection._again is not None
+
         while len(why) < 2:
-            await deferLater(reactor, 0.005)
+            await deferLater(reactor, 0)
+            if all(map(waits, client._connections)):
+                time.advance(1)
         (found,) = {*why}
         return found
 
     async def test_silent(self) -> None:
-        why = await self.why(Peer, channel="x", patience=0.05)
-        self.assertEqual(why, "no answer within 0.05 s")
+        self.assertEqual(await self.why(Peer, channel="x"), "no answer within 10 s")
 
     async def test_replica_and_loading(self) -> None:
         for reply, why in (
