@@ -26,9 +26,10 @@ from tests.support.examples import scaled
 from tests.wire.hello_builder import client_hello, extension, records, server_name, sized, versions
 from txmux.wire.client_hello import parse_client_hello
 from txmux.wire.cursor import IllegalHelloError, MalformedError
-from txmux.wire.ech import EchKey, EchReader, InnerHello, SecondInnerHello, open_hello, read_configs
+from txmux.wire.ech import EchKey, EchReader, SecondInnerHello, open_hello, read_configs
 from txmux.wire.hello_records import asks_again, before_hello
 from txmux.wire.hpke import AES_256_GCM, CHACHA20_POLY1305
+from txmux.wire.preamble import InnerHello
 
 _MADE = MadeKey()
 _KEYS = {7: _MADE.key}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from txmux.backends.upstream import Destination
     from txmux.backends.upstreams import Upstreams
     from txmux.client.io_runtime import IORuntime
-    from txmux.client.tls.ech import EchKeys
     from txmux.client.tls.terminator import TlsTerminator
     from txmux.client.tls.terminators import TlsTerminators
     from txmux.client.tunnel_users import TunnelUsers
     from txmux.telemetry.counting.counter_groups import ListenerCounts, RouteCounts
+    from txmux.wire.preamble import HelloOpener
 
 
 @attrs.frozen(eq=False)
@@ -169,6 +169,16 @@ class Compiler:
         )
 
 
+class HelloOpening(Protocol):
+    """What opens inner hellos of a listener's clients."""
+
+    def reader(self, limit: int) -> HelloOpener:
+        """Return what looks at the first bytes of a client, at most so many."""
+
+    def shown(self) -> Sequence[Sequence[Any]]:
+        """Return what is published of its keys, as `Gauges` has them."""
+
+
 @attrs.frozen(eq=False)
 class Configuration:
     """A listener under one version of the rules. Each connection keeps the configuration that it was accepted under.
@@ -186,7 +196,7 @@ class Configuration:
     counts: ListenerCounts
     version: int = 1  # the version of the rules, counted from 1
     hands_over: bool = False  # whether sockets of clients may be handed over
-    ech: EchKeys | None = None
+    openings: tuple[HelloOpening, ...] = ()
     in_process: tuple[InProcess, ...] = ()  # the protocols of all routes, with repetitions
     plain: Configuration | None = None  # the same without the routes for ACME challenges
 
@@ -302,7 +312,7 @@ class Configuration:
             inside,
             runtime.counters.listener(settings.name),
             version,
-            ech=compiler.terminators.ech_of(settings),
+            openings=compiler.terminators.openings_of(settings),
         )
         outcomes: list[object] = [*settings.outcomes]
         # Few rules have such outcomes, and thousands of routes are not asked again.

@@ -229,7 +229,7 @@ class Gauges:
         dict, "By backend and server, why no source port is left, how many connections failed so, and since when.", combine=_merged(_more_ports, keys=2), bounds=_list(WORD, WORD, WORD, _NUMBER, TIME), collect=_ports)
     ech: Mapping[str, Sequence[Sequence[Any]]] = _gauge(
         dict, "By listener, the keys by which it opens hidden hellos, the published one first: each its number, its public name, and when it was written, in seconds since 1970.", combine=_merged(), bounds=Field(dict, of=_list(_NUMBER, WORD, TIME)),
-        collect=lambda its: {one.settings.name: one.ech.shown() for one in _configurations(its) if one.ech})
+        collect=lambda its: {one.settings.name: opening.shown() for one in _configurations(its) for opening in one.openings})
     logins: Mapping[str, tuple[int, str]] = _gauge(dict, "By route, how many logins have waited lately to be checked, and the source of the most wrong ones, if they are many.", combine=_merged(max), bounds=_list(WORD, _NUMBER, WORD), collect=_logins)
     missing: Sequence[str] = ()
     # fmt: on

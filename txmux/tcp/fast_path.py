@@ -31,7 +31,7 @@ class FastPath:
     Attributes:
         is_open: Whether its clients can be served without a transport at all: by all keys of the listener, and by all its outcomes.
         decides_at_once: Whether they can be detected without a stage.
-        opens_hellos: Whether those that speak TLS cannot.
+        openings: Those that speak TLS cannot if there are any.
     """
 
     def __init__(self, owner: FastPathOwner, configuration: Configuration) -> None:
@@ -60,4 +60,4 @@ class FastPath:
             is_all_plain(settings, sections.TABLES["listen"]) and not configuration.hands_over
         )
         self.decides_at_once = not top.server_first and top.detector.takes_any_client
-        self.opens_hellos = configuration.ech is not None
+        self.openings = configuration.openings

@@ -248,7 +248,7 @@ class SocketConnection(MuxProtocol):
         return None
 
     def _detect(self) -> Step | None:
-        if self._path.opens_hellos and self.received[0] == _TLS:
+        if self._path.openings and self.received[0] == _TLS:
             return self._peeking()
         detection, detector = self._detection, self._path.detector
         decision = detector.decide_at_once(Peeked(self.received)) if detection is None else None

@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from txmux.telemetry.counting.counter_groups import ServerCounts
     from txmux.telemetry.reasons import AbortReason
     from txmux.telemetry.record import ConnectionRecord, ConnectionState
-    from txmux.wire.ech import InnerHello
     from txmux.wire.preamble import Preamble
     from txmux.wire.proxyprotocol.header import Address, Tlv
+    from txmux.wire.second_hello import SecondHello
 
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
@@ -63,7 +63,6 @@ class Client(Protocol):
     tlvs: tuple[Tlv, ...] = ()
     agreed_tls: AgreedTLS | None = None  # of the client's TLS, if it was terminated here
     opens_tunnels: bool = False  # whether a route for CONNECT would take it, and none has
-    ech: InnerHello | None = None  # the inner hello, if it has taken the place of the outer one
     is_request_cut: bool = False  # whether it was decided while a request for TLS could still come
     goes_by_hello: bool = False  # whether its routes look into hellos, and it may send one
     decided_in: RuleLayer  # where that was decided, if they do …
@@ -103,6 +102,11 @@ class Client(Protocol):
                 return granted
         return NOTHING
 
+    @property
+    def second_hello(self) -> SecondHello | None:
+        """Takes a second hello, if an inner one has taken the place of the first."""
+        return next(filter(None, (preamble.second for preamble in self.preambles)), None)
+
     def note_decided(self, facts: Mapping[str, str]) -> None:
         """Note what a route was decided by: the name, the host, the port and the user that the client has asked for.
 
@@ -116,8 +120,8 @@ class Client(Protocol):
     def open_tunnel(self) -> None:
         """Tell the client that the tunnel that it has asked for is open, if it has and does not know."""
 
-    def enter_layer(self) -> None:
-        """Forget what does not hold inside of the TLS or the tunnel that begins."""
+    def end_layer(self) -> None:
+        """Forget the preambles that do not hold inside the TLS or the tunnel that begins."""
         self.preambles = tuple(one for one in self.preambles if one.holds_inside)
 
     def stop_detection(self) -> None: ...

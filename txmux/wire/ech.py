@@ -15,6 +15,7 @@ from txmux.wire.cursor import Cursor, IllegalHelloError, MalformedError, ShortEr
 from txmux.wire.facts import printable
 from txmux.wire.hello_records import records, take_hello
 from txmux.wire.hpke import AEADS, HKDF_SHA256, X25519, Context, shared_secret
+from txmux.wire.preamble import InnerHello
 from txmux.wire.second_hello import ILLEGAL_PARAMETER, MALFORMED, SecondHello, check_same
 
 VERSION = 0xFE0D
@@ -272,31 +273,6 @@ def _referenced(references: bytes, outer: _Hello) -> dict[int, bytes]:
     return found
 
 
-@attrs.frozen
-class InnerHello:
-    """The start of a client's stream, and its inner hello if a key has opened one.
-
-    Attributes:
-        received: The stream as it came.
-        stream: The same with the inner hello in the place of the outer one, if that was opened.
-        end: Where the inner hello ends in that.
-        facts: For the access log.
-        second: Opens a second one; ``None`` if nothing was opened.
-        illegal: What is wrong with the inner hello.
-    """
-
-    received: bytes
-    stream: bytes
-    facts: Mapping[str, str]
-    second: SecondInnerHello | None = None
-    illegal: IllegalHelloError | None = None
-    end: int = 0
-
-    def as_received(self, stream: bytes) -> bytes:
-        """Return a stream that has grown since, with the hello as it came."""
-        return self.received + stream[len(self.stream) :]
-
-
 class EchReader:
     """Opens the hello that a stream begins with, once that is whole, so that nothing depends on how the network cut it.
 
@@ -324,7 +300,8 @@ class EchReader:
         except (MalformedError, ShortError):
             return InnerHello(data, data, {"ech": "outer"})
         opened = records(inner, data[1:3])
-        return InnerHello(data, opened + data[end:], facts, second, end=len(opened))
+        outer = {"ech": "outer"}
+        return InnerHello(data, opened + data[end:], facts, second, end=len(opened), outer=outer)
 
 
 def _number(number: int) -> bytes:

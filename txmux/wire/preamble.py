@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 from types import MappingProxyType
+from typing import Protocol
 
+import attrs
 from typing_extensions import override
 
 from txmux.interfaces import Exchange
+from txmux.wire.cursor import IllegalHelloError
+from txmux.wire.second_hello import SecondHello
 from txmux.wire.steps import RequestRefusedError, Step
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
@@ -20,13 +24,15 @@ class Preamble:
 
     Attributes:
         asked: What it has taken of the bytes that the client's route is decided by.
-        holds_inside: Whether it still counts inside of TLS, or of a tunnel, that begins behind it.
+        holds_inside: Whether it still counts inside TLS, or a tunnel, that begins behind it.
         is_answered: Whether the client waits for neither `grant` nor `refusal`.
+        second: Takes a second hello of TLS, if the client's own one has been replaced.
     """
 
     asked: bytes = b""
     holds_inside: bool = True
     is_answered: bool = True
+    second: SecondHello | None = None
 
     @property
     def granted(self) -> Mapping[str, str]:
@@ -82,6 +88,42 @@ class AnsweredRequest(Preamble):
             "let the server accept that, which for PostgreSQL is 'ssl = on', or match without sni="
         )
         return (Step(self.asked, partial(_length_of, self._answer), hint),)
+
+
+@attrs.frozen
+class InnerHello(Preamble):
+    """The start of a client's stream, and its inner hello if a key has opened one.
+
+    Attributes:
+        received: The stream as it came.
+        stream: The same with the inner hello in the place of the outer one, if that was opened.
+        end: Where the inner hello ends in that.
+        facts: For the access log.
+        outer: The facts if the outer hello is forwarded after all.
+        second: Opens a second one; ``None`` if nothing was opened.
+        illegal: What is wrong with the inner hello.
+    """
+
+    holds_inside = False
+
+    received: bytes
+    stream: bytes
+    facts: Mapping[str, str]
+    second: SecondHello | None = None
+    illegal: IllegalHelloError | None = None
+    end: int = 0
+    outer: Mapping[str, str] = _NOTHING
+
+    def as_received(self, stream: bytes) -> bytes:
+        """Return a stream that has grown since, with the hello as it came."""
+        return self.received + stream[len(self.stream) :]
+
+
+class HelloOpener(Protocol):
+    """Opens the inner hello that a stream begins with."""
+
+    def read(self, data: bytes, *, last: bool = False) -> InnerHello | None:
+        """Look at all bytes so far; ``None`` if more are needed, which with `last` will not come."""
 
 
 def _length_of(expected: bytes, received: bytes) -> int:

@@ -12,7 +12,8 @@ from tests.support.ech import HIDDEN, INNER, MadeKey, Sealer, inner, outer_exten
 from tests.wire.hello_builder import records, server_name, versions
 from txmux.wire.client_hello import parse_client_hello
 from txmux.wire.cursor import IllegalHelloError
-from txmux.wire.ech import EchKey, EchReader, InnerHello, open_hello
+from txmux.wire.ech import EchKey, EchReader, open_hello
+from txmux.wire.preamble import InnerHello
 
 _MADE = MadeKey(secret=b"k" * 32)
 _LIMIT = 4096

@@ -92,6 +92,11 @@ class TlsTerminators:
             )
         return None if path is None else self._ech[path]
 
+    def openings_of(self, listener: Listener) -> tuple[EchKeys, ...]:
+        """Return what opens inner hellos of a listener's clients."""
+        keys = self.ech_of(listener)
+        return () if keys is None else (keys,)
+
     def prepare(self, rules: Rules, in_use: FilesInUse | None = None) -> PreparedTerminators:
         """Do the same as `prepare_in_steps` at once, and raise a `RulesError` if there are problems."""
         prepared = finish(self.prepare_in_steps(rules, rules.routes, in_use=in_use))

@@ -52,17 +52,14 @@ class AwaitingRetry(Stage):
     @override
     def begin(self) -> Outcome | None:
         client, server, counts = self._client, self._server, self._member.counts
-        inner, client.ech = client.ech, None
-        if inner is not None and inner.second is not None:
-            self._second, end = inner.second, inner.end
-        else:
-            try:
-                message, end = take_hello(self._sent or client.received)
-            except MalformedError:
-                return self._refuse(
-                    IllegalHelloError(ILLEGAL_PARAMETER, "its hello is not alone in its records")
-                )
-            self._second = SecondHello(read_hello(message))
+        try:
+            message, end = take_hello(self._sent or client.received)
+        except MalformedError:
+            return self._refuse(
+                IllegalHelloError(ILLEGAL_PARAMETER, "its hello is not alone in its records")
+            )
+        self._second = client.second_hello or SecondHello(read_hello(message))
+        client.end_layer()
         sent_ms, idle = client.elapsed_ms(), self._upstream.timeouts.idle
         if self._sent:
             server.transport.resumeProducing()

@@ -52,7 +52,8 @@ _log = Logger()  # of the module: an event must not keep a connection's objects 
 
 def goes_by_hello(client: Client) -> bool:
     """Return whether the client goes by its hello, which is passed on."""
-    return client.goes_by_hello and client.ech is None and begins_tls(client.received)
+    is_inner = client.preambles and client.second_hello is not None
+    return client.goes_by_hello and not is_inner and begins_tls(client.received)
 
 
 def asked_before(client: Client) -> bytes:
@@ -247,7 +248,7 @@ class Connecting(Stage):
             self._record_tried(connector)
         self._leave_held(is_connected=True)
         client.open_tunnel()
-        if client.ech is not None or goes_by_hello(client):
+        if client.second_hello is not None or goes_by_hello(client):
             client.advance(ConnectedByHello(self._upstream, member, server))
         else:
             client.advance(Connected(self._upstream, member, server))
@@ -317,7 +318,7 @@ class Connecting(Stage):
         if held is None or not held.is_waiting:
             return "TLS ends here" if client.agreed_tls else "being connected"
         is_plain = isinstance(client.transport, SocketTransport)
-        if not is_plain or client.agreed_tls or client.ech is not None or client.is_previewed:
+        if not is_plain or client.agreed_tls or client.is_previewed:
             return "waiting for a server"
         return "waiting for a server" if client.source or client.preambles else None
 

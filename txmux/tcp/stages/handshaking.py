@@ -123,10 +123,8 @@ class Handshaking(Stage):
         settings = client.configuration.settings
         self.wait(settings.detect_timeout, self._on_timeout)
         hello = None if self._reader is None else self._reader.hello
-        client.enter_layer()
-        inner, client.ech = client.ech, None
-        second = None if inner is None else inner.second
-        self._tls = tls = self._terminator.make_transport(self, hello, second)
+        self._tls = tls = self._terminator.make_transport(self, hello, client.second_hello)
+        client.end_layer()
         tls.strict = settings.tls_strict
         if isinstance(below, ProtocolWrapper):
             below.wrappedProtocol = tls

@@ -16,11 +16,13 @@ from txmux.rules.model import Refusal
 from txmux.rules.model.route import can_forward_inner_hello
 from txmux.tcp.stage import Stage
 from txmux.tcp.transitions import Detected, Outcome, Routed, TurnedAway
-from txmux.wire.preamble import AnsweredRequest
+from txmux.wire.preamble import AnsweredRequest, InnerHello
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from txmux.telemetry.record import ConnectionState
-    from txmux.wire.ech import EchReader, InnerHello
+    from txmux.wire.preamble import HelloOpener
 
 _CLOSE = Silent(Refusal.CLOSE)  # the destination of silent clients if the rules do not say
 
@@ -37,7 +39,7 @@ class Peeking(Stage):
     _answers = 0  # given to the client
     _since = 0.0  # in milliseconds after the client was accepted
     _has_own_time = False  # while the client is silent
-    _ech_reader: EchReader | None = None  # until the hello is whole
+    _openers: Sequence[HelloOpener] = ()  # until the hello is whole
 
     @override
     def begin(self) -> Outcome | None:
@@ -48,9 +50,9 @@ class Peeking(Stage):
         address = client.address if layer.depends_on_client else None
         host = address.host if address else None
         self._detection = detection = self.start_detection(layer, host)
-        ech = client.configuration.ech
-        if ech is not None and layer is client.configuration.top:
-            self._ech_reader = ech.reader(client.configuration.settings.peek_limit)
+        if layer is client.configuration.top:
+            limit = client.configuration.settings.peek_limit
+            self._openers = [opening.reader(limit) for opening in client.configuration.openings]
         self._silent = silent = layer.silent_for(host) or _CLOSE
         can_decide = layer.detector.takes_any_client or detection.can_decide()
         if silent is _CLOSE and not can_decide:
@@ -98,31 +100,33 @@ class Peeking(Stage):
             usual = self._client.configuration.settings.detect_timeout
             if usual > self._passed():
                 self._wait_until(usual)
-        if self._ech_reader is not None:
-            outcome = self._read_ech()
-            if outcome is not None or self._ech_reader is not None:
+        if self._openers:
+            outcome = self._open_hello()
+            if outcome is not None or self._openers:
                 return outcome
         decision = self._detection.feed(self._client.received)
         if self._detection.answered:
             self._answer(self._detection.answered)
         return None if decision is None else self._decided(decision)
 
-    def _read_ech(self, *, last: bool = False) -> Outcome | None:
+    def _open_hello(self, *, last: bool = False) -> Outcome | None:
         """Put an inner hello in the place of the outer one, as soon as that is whole."""
-        client, reader = self._client, self._ech_reader
-        assert reader is not None  # noqa: S101 - it has been checked
-        inner = reader.read(client.received, last=last)
-        if inner is not None:
-            self._ech_reader = None
+        client = self._client
+        while self._openers:
+            inner = self._openers[0].read(client.received, last=last)
+            if inner is None:
+                break
+            self._openers = self._openers[1:]
             if inner.facts:
                 client.record.facts = {**client.record.facts, **inner.facts}
-                opened = inner.facts["ech"] == "inner"
+                opened = inner.second is not None or inner.illegal is not None
                 client.configuration.counts.hidden_hello(opened=opened)
             if inner.illegal is not None:
                 self.send(inner.illegal.alert)
                 return TurnedAway(Refusal.CLOSE, "tls-failed")
             if inner.second is not None:
-                client.ech, client.received = inner, inner.stream
+                client.preambles += (inner,)
+                client.received = inner.stream
         return None
 
     def _answer(self, answered: tuple[Exchange, ...]) -> None:
@@ -144,8 +148,8 @@ class Peeking(Stage):
 
     def _finish(self) -> Outcome | None:
         decision = None
-        if self._ech_reader is not None:
-            self._read_ech(last=True)
+        if self._openers:
+            self._open_hello(last=True)
             decision = self._detection.feed(self._client.received)
         client, layer = self._client, self.layer
         client.is_request_cut = (
@@ -160,18 +164,20 @@ class Peeking(Stage):
     def _go_by_outer_name(self, inner: InnerHello) -> Outcome | None:
         """Take the outer hello, since the inner name leads to what cannot confirm to the client that it has seen that."""
         client = self._client
-        client.ech, client.received = None, inner.as_received(client.received)
-        client.record.facts = {**client.record.facts, "ech": "outer"}
+        client.end_layer()
+        client.received = inner.as_received(client.received)
+        client.record.facts = {**client.record.facts, **inner.outer}
         address = client.address
         self._detection = self.start_detection(self.layer, address.host if address else None)
         return self.on_data()
 
     def _decided(self, decision: Decision[CompiledRoute]) -> Outcome | None:
         client = self._client
-        if client.ech is not None and not can_forward_inner_hello(
-            decision.route, client.configuration.settings.default
-        ):
-            return self._go_by_outer_name(client.ech)
+        for preamble in client.preambles:
+            if isinstance(preamble, InnerHello) and not can_forward_inner_hello(
+                decision.route, client.configuration.settings.default
+            ):
+                return self._go_by_outer_name(preamble)
         answered = decision.answered
         client.note_decided(decision.facts)
         if answered:

@@ -46,7 +46,7 @@ class Tunnelling(Stage):
         if client.received.startswith(PREFACE):
             return TurnedAway(Refusal.REJECT, "denied")
         self._dialogue = TunnelDialogue(client.received, wants_login=self._route.users is not None)
-        client.enter_layer()
+        client.end_layer()
         client.preambles += (self._dialogue,)
         why = "it is incomplete after detect_timeout"
         seconds = client.configuration.settings.detect_timeout
