@@ -166,7 +166,7 @@ class AgreementTest(DamagedFilesCase):
             for source in (networks, places):
                 self.successResultOf(Deferred.fromCoroutine(source.fetch_changes()))
             troubles = "\n".join(map(str, terminators.troubles()))
-            return [troubles, tokens.problem, networks.problem, places.problem]
+            return [troubles, tokens.trouble, networks.trouble, places.trouble]
 
         return look
 

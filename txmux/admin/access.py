@@ -82,7 +82,7 @@ class AdminTokens:
     """The tokens that settings name; none without an endpoint of TCP.
 
     Attributes:
-        problem: Why the file could not be read again; empty if it could.
+        trouble: Why the file could not be read again; empty if it could.
     """
 
     _log = Logger()
@@ -94,7 +94,7 @@ class AdminTokens:
         self._watched = None if self._path is None else WatchedFile(self._path, LARGEST_TOKENS)
         self._own: AdminToken | None = None
         self._others: Sequence[AdminToken] = ()
-        self.problem = ""
+        self.trouble = ""
 
     def read(self) -> Sequence[AdminToken]:
         """Read all of them.
@@ -108,22 +108,22 @@ class AdminTokens:
         return self._all()
 
     async def read_again(self) -> Sequence[AdminToken] | None:
-        """Return all of them if the file has changed; one that cannot be read, or is wrong, changes nothing, and `problem` says why."""
-        problem = self.problem
+        """Return all of them if the file has changed; one that cannot be read, or is wrong, changes nothing, and `trouble` says why."""
+        before = self.trouble
         if self._watched is None:
             return None
         try:
             others = await self._watched.read_in_thread(self._read_others)
         except (MuxError, OSError) as error:
             why = self._unreadable(error) if isinstance(error, OSError) else error
-            self.problem = f"{why}; the tokens read before stay valid until this is right"
-            if self.problem != problem:
-                self._log.warn("{problem}", problem=self.problem)
+            self.trouble = f"{why}; the tokens read before stay valid until this is right"
+            if self.trouble != before:
+                self._log.warn("{trouble}", trouble=self.trouble)
             return None
         if others is None:
             return None
-        self.problem = ""
-        if not problem and others == self._others:
+        self.trouble = ""
+        if not before and others == self._others:
             return None
         self._log.info(
             "{path}: {tokens}", path=str(self._path), tokens=plural(len(others), "token")

@@ -125,7 +125,7 @@ class AdminEndpoints:
     def commit(self, prepared: PreparedAdminEndpoints) -> None:
         prepared.sockets.commit()
         self._settings, self._access = prepared.settings, prepared.access
-        self._tokens, self._control.token_problem = prepared.tokens, ""
+        self._tokens, self._control.token_trouble = prepared.tokens, ""
         if self._settings:
             _load()  # while this process is still root: the user of the rules may be unable to read Python's files
         if self._accepting:
@@ -177,7 +177,7 @@ class AdminEndpoints:
             self._access = self._access.with_tokens(changed)
             for clients in self._clients.values():
                 clients.site.guard.access = self._access
-        self._control.token_problem = tokens.problem
+        self._control.token_trouble = tokens.trouble
 
     def _make_again(self) -> bool:
         """Replace sockets that clients can no longer reach, after accepting those that wait; return whether one was replaced."""

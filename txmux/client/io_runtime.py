@@ -123,11 +123,11 @@ class IORuntime:
         may_lack: bool = False,
     ) -> None:
         """Keep the networks of rules up to date from now on; for a bad database, see `Lists.prepare`."""
-        if replacement is None or replacement.is_whole:
-            self.lists.prepare(rules, may_lack=may_lack)
-        else:
-            new = replacement.new_routes, replacement.listeners, backends_of(replacement.used())
-            self.lists.prepare_new(dynamic_networks_in(*new), rules, may_lack=may_lack)
+        new = None
+        if replacement is not None and not replacement.is_whole:
+            used = backends_of(replacement.used())
+            new = dynamic_networks_in(replacement.new_routes, replacement.listeners, used)
+        self.lists.prepare(rules, new, may_lack=may_lack)
         if rules.settings.shared_limits is not None and self.shared is None:
             from txmux.access.shared.leases import SharedRates  # noqa: PLC0415 - few machines share
 

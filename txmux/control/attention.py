@@ -282,10 +282,10 @@ def problems(
         yield row.item(text=text, do=do)
 
 
-def secrets(readable: Iterable[Problem], token_problem: str) -> Iterator[AttentionItem]:
+def secrets(readable: Iterable[Problem], token_trouble: str) -> Iterator[AttentionItem]:
     yield from problems(rows.SECRET_READABLE, (problem.message for problem in readable))
-    if token_problem:
-        yield rows.TOKENS_UNREADABLE.item(text=token_problem)
+    if token_trouble:
+        yield rows.TOKENS_UNREADABLE.item(text=token_trouble)
 
 
 def measured(gauges: Gauges, rules: Rules, now: float) -> Iterator[AttentionItem]:

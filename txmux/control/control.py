@@ -91,7 +91,7 @@ class Control:
         renew_elsewhere: Renews a certificate in the process that has replaced this one; ``None`` if there is none.
         state: The workers and what they are given beside the rules; ``None`` before the start and after the end.
         has_outdated_rules: Whether the files of the rules have changed since they were read.
-        token_problem: Why the tokens of clients could not be read again; empty if they could.
+        token_trouble: Why the tokens of clients could not be read again; empty if they could.
         started: When the service was started, in seconds since 1970.
         last_reload: The time of the last reload, in seconds since 1970, and its result.
         last_upgrade: The same of an upgrade.
@@ -128,7 +128,7 @@ class Control:
         self.last_reload: tuple[float, Report] | None = None
         self.last_upgrade: tuple[float, Report] | None = None
         self.is_stopping = False
-        self.token_problem = ""
+        self.token_trouble = ""
         self.has_outdated_rules: Callable[[], bool] = lambda: False
         self.rates = Rates(reactor.seconds)
         self.events = Hub(reactor, self.workers, self.checked_upstreams)
@@ -300,7 +300,7 @@ class Control:
             *attention.silent_workers(condition),
             *(attention.processes(self.state, now, time.monotonic()) if self.state else ()),
             *attention.measured(gauges, self.rules, now),
-            *attention.secrets(self.index.open_secrets, self.token_problem),
+            *attention.secrets(self.index.open_secrets, self.token_trouble),
             *(self._renewed.attention() if self._renewed is not None else ()),
             *attention.problems(rows.BANS_WITHOUT_ROOM, self._sharing.troubles()),
             *self.refusing(gauges),

@@ -22,7 +22,7 @@ FILE_MEANWHILE = "its previous contents stay in use; correct it"
 class NetworkSource(Protocol):
     """Where networks come from that change while the rules hold."""
 
-    problem: str
+    trouble: str
     """Why the networks are out of date; empty if they are not."""
 
     def fetch_changes(self) -> Awaitable[Any]:

@@ -48,7 +48,7 @@ class ListsTests(SynchronousTestCase):
         self, kind: str, contents: NetworkSet = _OLD, *beside: DynamicNetworks
     ) -> DynamicNetworks:
         dynamic = DynamicNetworks(kind, "x", contents)
-        self.lists.prepare_new([dynamic, *beside], _RULES)
+        self.lists.prepare(_RULES, [dynamic, *beside])
         return dynamic
 
     def test_contents_are_replaced_in_all_rules_in_use(self) -> None:
@@ -79,5 +79,5 @@ class ListsTests(SynchronousTestCase):
             last = self.tracked("file")
         gc.collect()
         for _ in range(3):
-            self.lists.prepare_new([last], _RULES)
+            self.lists.prepare(_RULES, [last])
         self.assertEqual([ref() for ref in self.lists._tracked["file:x"]], [last])

@@ -193,18 +193,18 @@ class FilesTests(TestCase):
         for text in ("192.0.2.1\nx\n", "192.0.2.1\nx\n\n"):
             self.write(text)
             self.assertIsNone(await self.found(file))
-            problems.append(file.problem)
+            problems.append(file.trouble)
         self.path.unlink()
         self.assertIsNone(await self.found(file))
-        problems.append(file.problem)
+        problems.append(file.trouble)
         os.mkfifo(self.path)
         self.assertIsNone(await self.found(file))
-        self.assertEqual(file.problem, "cannot read it: it is no regular file")
+        self.assertEqual(file.trouble, "cannot read it: it is no regular file")
         self.path.unlink()
         with self.path.open("wb") as huge:
             huge.truncate(1 << 40)
         self.assertIsNone(await self.found(file))
-        self.assertEqual(file.problem, "cannot read it: it is larger than 64 MiB")
+        self.assertEqual(file.trouble, "cannot read it: it is larger than 64 MiB")
         self.path.unlink()
         ends = os.openpty()
         for end in ends:
@@ -212,7 +212,7 @@ class FilesTests(TestCase):
         for device in ("/dev/zero", os.ttyname(ends[1])):
             self.path.symlink_to(device)
             self.assertIsNone(await self.found(file))
-            self.assertEqual(file.problem, "cannot read it: it is no regular file")
+            self.assertEqual(file.trouble, "cannot read it: it is no regular file")
             self.path.unlink()
         of_line = "line 2: 'x' is not a network; write it as 10.0.0.0/8, 192.0.2.1 or 2001:db8::/32"
         missing = "cannot read it: No such file or directory"

@@ -150,7 +150,7 @@ class CrowdSecTests(TestCase):
 
     async def problem(self) -> str:
         self.assertIsNone(await self.look())
-        return self.asking.problem
+        return self.asking.trouble
 
     async def test_asks_for_all_and_then_for_changes(self) -> None:
         self.played.new = [decision("192.0.2.1"), decision("10.0.0.0/8")]
@@ -214,7 +214,7 @@ class CrowdSecTests(TestCase):
             ('{"new": null, "deleted": {}}', "'deleted' is no list"),
             ('{"new": ["x"], "deleted": []}', "'new' has something else"),
         ):
-            self.asking.problem, self.asking._skip = "", 0
+            self.asking.trouble, self.asking._skip = "", 0
             self.played.wrong = wrong
             problem = await self.problem()
             before = "its answer has no lists of decisions: "
@@ -248,10 +248,10 @@ class CrowdSecTests(TestCase):
                 f"'{self.key}' does not hold one line of at most 65536 characters with a secret; write it there",
             ),
         ):
-            self.asking.problem, self.asking._skip = "", 0
+            self.asking.trouble, self.asking._skip = "", 0
             self.key.write_text(content)
             self.assertEqual(await self.problem(), expected)
-        self.asking.problem, self.asking._skip = "", 0
+        self.asking.trouble, self.asking._skip = "", 0
         self.key.unlink()
         self.assertEqual(
             await self.problem(), f"cannot read '{self.key}': No such file or directory"

@@ -59,17 +59,19 @@ class Lists:
         """Why something that this process reads for itself is not in use; empty if all is."""
         return next((one.trouble for one in self._readers.values() if one.trouble), "")
 
-    def prepare(self, rules: Rules, *, may_lack: bool = False) -> None:
+    def prepare(
+        self,
+        rules: Rules,
+        new: Iterable[DynamicNetworks] | None = None,
+        *,
+        may_lack: bool = False,
+    ) -> None:
         """Feed the networks of these rules too; those of a file stay as they were read until `feed` replaces them.
 
-        What this process reads for itself and cannot is a `RulesError`, unless it `may_lack`.
+        What this process reads for itself and cannot is a `RulesError`, unless it `may_lack`. If some are `new`, the others are
+        tracked already.
         """
-        self.prepare_new(dynamic_networks_of(rules), rules, may_lack=may_lack)
-
-    def prepare_new(
-        self, new: Iterable[DynamicNetworks], rules: Rules, *, may_lack: bool = False
-    ) -> None:
-        """Do the same where those of the rules that are not `new` are tracked already."""
+        new = dynamic_networks_of(rules) if new is None else new
         by_id = {id(dynamic): dynamic for dynamic in new}
         for kind in dict.fromkeys(dynamic.kind for dynamic in by_id.values()):
             if kind in READ_BY_EACH and kind not in self._readers:

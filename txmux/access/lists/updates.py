@@ -72,7 +72,7 @@ class NetworksFile:
     path: Path
     text: str | None  # of the current networks
     _watched: WatchedFile = attrs.field(init=False)
-    problem: str = attrs.field(default="", init=False)
+    trouble: str = attrs.field(default="", init=False)
 
     _log = Logger()
 
@@ -88,17 +88,17 @@ class NetworksFile:
                 return None
             text = text_of(data)
             if text == self.text:
-                self.problem = ""
+                self.trouble = ""
                 return None
             networks = await Turns().run(_networks(text))
         except OSError as error:
-            self.problem = f"cannot read it: {error.strerror}"
+            self.trouble = f"cannot read it: {error.strerror}"
             return None
         except BadFileError as error:
-            self.problem = f"line {error}"
+            self.trouble = f"line {error}"
             return None
         self.text = text
-        self.problem = ""
+        self.trouble = ""
         self._log.info(
             "{path}: {networks}", path=str(self.path), networks=plural(len(networks), "network")
         )
@@ -182,8 +182,8 @@ class ListUpdates:
             is_file = kind not in NETWORKS or kind in READ_BY_EACH
             if is_file and name in self._watched:
                 await self._poll(name)
-                if problem := watched.source.problem:
-                    found.append(f"{kind} {address}: {problem}; {meanwhile}")
+                if trouble := watched.source.trouble:
+                    found.append(f"{kind} {address}: {trouble}; {meanwhile}")
         return found
 
     def _poll(self, name: str) -> Deferred[None]:
@@ -192,8 +192,8 @@ class ListUpdates:
         async def poll() -> None:
             watched.health.asked()
             contents = await watched.source.fetch_changes()
-            if watched.source.problem:
-                watched.health.failed(watched.source.problem)
+            if watched.source.trouble:
+                watched.health.failed(watched.source.trouble)
             else:
                 watched.health.answered()
             if contents is not None and name in self._watched:

@@ -102,7 +102,7 @@ class CrowdSec:
     _key: Path
     _is_known = False
     _skip = _failed = 0
-    problem: str = attrs.field(default="", init=False)  # why it cannot be queried; empty if it can
+    trouble: str = attrs.field(default="", init=False)  # why it cannot be queried; empty if it can
     _last: Packed | None = attrs.field(default=None, init=False)
     _decisions: Decisions = attrs.field(factory=Decisions, init=False)
 
@@ -131,11 +131,11 @@ class CrowdSec:
             self._is_known = False
             self._failed += 1
             self._skip = min(2**self._failed // 2, _LONGEST_WAIT) - 1
-            self.problem = str(problem)
+            self.trouble = str(problem)
             return
-        if not self._is_known and not self.problem:
+        if not self._is_known and not self.trouble:
             self._log.info("CrowdSec at {url}: receiving its bans", url=self._url)
-        self._is_known, self.problem = True, ""
+        self._is_known, self.trouble = True, ""
         self._failed = self._skip = 0
 
     async def _answer(self) -> DecisionsReader:

@@ -16,20 +16,20 @@ class Database:
     def __init__(self, path: Path) -> None:
         self._watched = WatchedFile(path, LARGEST)
         self._is_known = False
-        self.problem = ""
+        self.trouble = ""
 
     async def fetch_changes(self) -> Any:
         try:
             content = await self._watched.read_in_thread(self._read)
         except OSError as error:  # it is being exchanged, or it is missed when it is read
-            self.problem = f"cannot read it: {error.strerror}"
+            self.trouble = f"cannot read it: {error.strerror}"
             return None
         except GeoDatabaseError as error:
-            self.problem = str(error)
+            self.trouble = str(error)
             return None
         if content is None:
             return None
-        self.problem = ""
+        self.trouble = ""
         was_known, self._is_known = self._is_known, True
         return content if was_known else None
 
