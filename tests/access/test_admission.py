@@ -1,4 +1,4 @@
-"""Who is let in."""
+"""Admission control."""
 
 from ipaddress import ip_address, ip_network
 from typing import Any

@@ -257,7 +257,7 @@ class OptionsTests(RunTestCase):
         self.assertEqual(client.recv(6, socket.MSG_WAITALL), b"PING\r\n")
 
     def test_serve(self) -> None:
-        """It serves as the options say, says that there is nothing to reload, and an upgrade goes on by the same options."""
+        """It serves as the options say, says that there is nothing to reload, and an upgrade keeps the same options."""
         child = self.begin_by_options("--workers", "2")
         client = self.assert_serves()
         child.process.send_signal(signal.SIGHUP)

@@ -1,4 +1,4 @@
-"""Reloads under load: nobody is turned away, nobody is cut off, no byte is lost or doubled, and nothing grows.
+"""Reloads under load: no client is refused, no connection or byte is lost, none is doubled, and nothing grows.
 
 The long form, with 1,000 reloads of each kind at 200 connections a second, and figures on the standard output::
 

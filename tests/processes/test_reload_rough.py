@@ -80,7 +80,7 @@ class RoughTest(ReloadingTestCase):
                 self.relayed(mux, (other, server)[number % 2])
 
     def test_ended_meanwhile(self) -> None:
-        """SIGTERM during a reload ends the service when the reload is over; who was there may finish, and nobody is cut off."""
+        """SIGTERM during a reload ends the service when the reload is over; connected clients may finish."""
         for workers, count in ((2, 2), (2, 1), (1, 2)):
             mux, server = self.begin(workers)
             client, end = self.relayed(mux, server)

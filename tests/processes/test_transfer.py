@@ -108,7 +108,7 @@ class CollectingTest(SynchronousTestCase):
         return found
 
     def test_looks_for_none(self) -> None:
-        """No garbage is looked for meanwhile, also where one such time is within another one; then it is again."""
+        """The garbage collector is off meanwhile, also where one such time is within another one; then it is on again."""
         with UNCOLLECTED_FOR_GOOD:
             with UNCOLLECTED_FOR_GOOD:
                 self.assertFalse(gc.isenabled())

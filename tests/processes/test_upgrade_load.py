@@ -1,4 +1,4 @@
-"""Upgrades under load: nobody is turned away, nobody is cut off, and no byte is lost or doubled."""
+"""Upgrades under load: no client is refused, no connection or byte is lost, and none is doubled."""
 
 import os
 import statistics

@@ -1,4 +1,4 @@
-"""Who is let in."""
+"""Admission control."""
 
 import socket
 import ssl

@@ -294,7 +294,7 @@ class PerSource:
         return self._table.tracked(int(self._seconds() * _SECOND))
 
     def adopt(self, source: int) -> Permit:
-        """Count a connection that another process has admitted and routed, and has moved away."""
+        """Count a connection that another process admitted, routed and moved away."""
         with self._lock:
             slot = self._table.find(source, int(self._seconds() * _SECOND))
             if slot is None:

@@ -88,7 +88,7 @@ _OF_STATES = (
     Metric("backend_server_state", "1 for the state that a server has; it has no series for the others.", "backend server state",
            lambda states, _: [((*key, state), 1) for key, state in states],
            "The states are those of [`/api/backends`](admin-api.md#backends). As in Prometheus's own `ALERTS`, there is one series a server, so write `unless … {state=\"up\"}` for servers that are not up."),
-    Metric("backend_server_up", "0 for a server that has failed; 1 also for one that is out of use by the rules or an operator.", "backend server",
+    Metric("backend_server_up", "0 for a server that has failed; 1 also for one that is marked down in the rules or by an operator.", "backend server",
            lambda states, counts: [(key, _is_up(counts, key, state)) for key, state in states],
            "It has failed if it is *down*, *failing*, *silent*, *unresolved*, or *ejected* by every process. Planned work is no failure."),
 )

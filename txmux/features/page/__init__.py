@@ -1,4 +1,4 @@
-"""The page: what needs a person, the map, connections, servers and rules, written by Jinja2."""
+"""The page: what needs your attention, the map, connections, servers and rules, written by Jinja2."""
 
 from collections.abc import Sequence
 from typing import Any

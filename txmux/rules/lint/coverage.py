@@ -2,8 +2,8 @@
 
 A line is read as *cases*: a matcher with one pattern for each option, of which one is enough. A case covers another
 if it matches at the same byte or earlier whenever the other does. That is certain where it has the same matcher and
-no option that the other has not, each with a pattern that fits at least as many names. It is known of the matchers
-that come with txmux; what the options of others mean, only their authors know.
+no option that the other has not, each with a pattern that fits at least as many names. This works for the
+built-in matchers only.
 """
 
 import math

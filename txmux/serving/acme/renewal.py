@@ -37,7 +37,7 @@ _UNREACHED_GROWTH, _UNREACHED_LONGEST = 2.0, 3600.0
 
 _LOCKED = 5.0  # seconds between two tries to get the lock that another machine has
 _STUCK = 1800.0  # seconds without the lock after which an operator should know
-_FULL = 60.0  # seconds between two tries to write an issued certificate
+_FULL = 60.0  # retry interval for writing an issued certificate, in seconds
 _UNSAVED = 15.0  # the same to write the state
 _UNASKED = 3600.0  # the same to ask for the renewal time
 _RARELY, _OFTEN = 86400.0, 60.0  # the longest and the shortest time between two requests for that
