@@ -8,6 +8,7 @@ from tests.admin.asking import AdminCase
 from tests.backends.connect.tls_case import authority
 from tests.support.datagrams import Talker
 from tests.support.peers import PeerFactory, connect, listen, reactor
+from txmux.control.steering import hold
 
 _RULES = """
 [listen x]
@@ -61,7 +62,7 @@ class BannedTest(AdminCase):
         rules = _RULES.replace("PORT", str(listen(self, backend))).replace("PEM", str(pem))
         await self.start("workers = 1", rules)
         for name in ("held", "held-u"):
-            await self.running.control.hold(name)
+            await hold(self.running.control, name)
         hello = ssl.MemoryBIO()
         handshake = ssl.create_default_context().wrap_bio(
             ssl.MemoryBIO(), hello, server_hostname="a.test"

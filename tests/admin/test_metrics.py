@@ -19,6 +19,7 @@ from tests.support.steps import counts_of
 from txmux.access.bans import Ban, banned_network
 from txmux.admin.metrics import exposition
 from txmux.control.gauges import Gauges
+from txmux.control.steering import set_server
 from txmux.rules.reading.parser import parse
 from txmux.telemetry.counting.counters import OWN, Counters
 from txmux.version import __version__
@@ -140,7 +141,7 @@ class MetricsTest(AdminCase):
         more = "[backend c]\nserver = nowhere.example:1\nresolvers = 127.0.0.1:1\n"
         more += "[backend d]\nserver = 127.0.0.1:1\n"
         await self.start(rules=RULES.replace("PORT", str(port)) + more)
-        await self.running.control.set_server("d", "127.0.0.1:1", state="drain")
+        await set_server(self.running.control, "d", "127.0.0.1:1", state="drain")
         network = banned_network("192.0.2.0/24")
         await self.running.control.bans.add(Ban(network, 0.0))
         samples = await self.samples()

@@ -14,6 +14,7 @@ from tests.support.peers import Peer, connect, reactor
 from txmux.access.lists.current import dynamic_networks_of, pack
 from txmux.control.broadcast import ANSWER_TIMEOUT
 from txmux.control.filters import EVERY, Filters, Page
+from txmux.control.steering import set_server
 from txmux.rules.model import NetworkSet
 
 
@@ -155,7 +156,7 @@ class LateWorkersTest(WorkersCase):
             self.patch(channel, "_send", send)
             await control.status()
             self.assertEqual((await control.backends()).missing, ["worker 2: does not answer"])
-            report = await control.set_server("b", server, state="drain")
+            report = await set_server(control, "b", server, state="drain")
             self.assertIn("; not yet: worker 2: does not answer", report.changes)
             _, late = await control.end_connections(EVERY)
             self.assertEqual(late, ["worker 2: does not answer"])

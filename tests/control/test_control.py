@@ -16,6 +16,7 @@ from tests.support.supervised import SupervisedTestCase
 from txmux.control.broadcast import concurrently
 from txmux.control.overrides import Overrides, ServerState
 from txmux.control.report import UnknownError
+from txmux.control.steering import set_backend, set_listener, set_server
 
 
 class SteeringTest(SupervisedTestCase):
@@ -49,8 +50,8 @@ class SteeringTest(SupervisedTestCase):
 
     async def set_server(self, number: int, state: ServerState, **more: Any) -> str:
         with capturedLogs():
-            report = await self.running.control.set_server(
-                "b", self.servers[number], state=state, **more
+            report = await set_server(
+                self.running.control, "b", self.servers[number], state=state, **more
             )
         self.assertTrue(report.ok)
         return report.changes
@@ -75,16 +76,16 @@ class SteeringTest(SupervisedTestCase):
             ("drain", f"were already drained{no_other}{down}; 3 connections ended", True),
             ("ready", f"are ready{down}", False),
         ):
-            report = await control.set_backend("b", state, close_connections=close)  # type: ignore[arg-type]
+            report = await set_backend(control, "b", state, close_connections=close)  # type: ignore[arg-type]
             self.assertEqual(report.changes, f"backend b: 2 servers {changes}")
         self.assertEqual(await self.led(port, 3), [1, 2])
         with self.assertRaises(UnknownError):
-            await control.set_backend("c", "drain")
+            await set_backend(control, "c", "drain")
         all_down = self.text().replace(self.servers[0], f"{self.servers[0]} down")
         self.write(all_down.replace("weight=2", "weight=2 down"))
         await self.running.reload()
         self.assertIn(
-            "all servers are marked down", str((await control.set_backend("b", "drain")).errors)
+            "all servers are marked down", str((await set_backend(control, "b", "drain")).errors)
         )
 
     async def test_close_ends_connections_of_the_server_only(self) -> None:
@@ -113,9 +114,9 @@ class SteeringTest(SupervisedTestCase):
 
     async def test_weight_until_that_of_the_rules_is_restored(self) -> None:
         port = await self.begin()
-        await self.running.control.set_server("b", self.servers[0], weight=5)
+        await set_server(self.running.control, "b", self.servers[0], weight=5)
         self.assertEqual(await self.led(port, 7), [5, 2])
-        await self.running.control.set_server("b", self.servers[0], weight=0)
+        await set_server(self.running.control, "b", self.servers[0], weight=0)
         self.assertEqual(await self.led(port, 3), [1, 2])
 
     async def test_overrides_survive_reloads(self) -> None:
@@ -183,7 +184,7 @@ class SteeringTest(SupervisedTestCase):
             "ready": "is ready, but down (1 check failed; ",
         }
         for wanted, told in changes.items():
-            report = await self.running.control.set_server("b", dead.text, state=wanted)
+            report = await set_server(self.running.control, "b", dead.text, state=wanted)
             self.assertIn(f"backend b: {dead.text} {told}", report.changes)
         self.assertEqual(
             await self.set_server(0, "ready"), f"backend b: {self.servers[0]} was ready already"
@@ -198,13 +199,13 @@ class SteeringTest(SupervisedTestCase):
             ("b", f"{self.servers[0]}0", f"0' (there are {', '.join(self.servers)})"),
         ):
             with self.assertRaises(UnknownError) as raised:
-                await self.running.control.set_server(backend, server, state="drain")
+                await set_server(self.running.control, backend, server, state="drain")
             self.assertIn(message, str(raised.exception))
         with self.assertRaises(UnknownError):
-            await self.running.control.set_listener("publik", accepting=False)
-        report = await self.running.control.set_server("c", "127.0.0.1:9", state="ready")
+            await set_listener(self.running.control, "publik", accepting=False)
+        report = await set_server(self.running.control, "c", "127.0.0.1:9", state="ready")
         self.assertFalse(report.ok)
-        report = await self.running.control.set_server("b", self.servers[0], weight=65536)
+        report = await set_server(self.running.control, "b", self.servers[0], weight=65536)
         self.assertEqual(
             report.errors,
             ["weight: must be from 1 to 65535, or 0 for that of the rules, not 65536"],
@@ -212,7 +213,7 @@ class SteeringTest(SupervisedTestCase):
 
     async def test_clients_of_a_listener_that_does_not_accept_wait_in_its_queue(self) -> None:
         port = await self.begin()
-        await self.running.control.set_listener("public", accepting=False)
+        await set_listener(self.running.control, "public", accepting=False)
         self.assertEqual(self.running.control.shut(), ["public"])
         self.assertEqual(
             await self.running.control.missing(), ["[listen public]: no client is accepted"]
@@ -225,7 +226,7 @@ class SteeringTest(SupervisedTestCase):
         for _ in range(20):
             await deferLater(reactor, 0)
         self.assertEqual(await self.running.control.connections(), [])
-        await self.running.control.set_listener("public", accepting=True)
+        await set_listener(self.running.control, "public", accepting=True)
         while not any(one.peers for one in self.backends):
             await deferLater(reactor, 0)
         self.assertEqual(self.running.control.shut(), [])
@@ -241,7 +242,7 @@ class WorkersTest(WorkersCase):
         port = await self.begin()
         server = f"127.0.0.1:{self.server}"
         with capturedLogs():
-            report = await self.running.control.set_server("b", server, state="drain")
+            report = await set_server(self.running.control, "b", server, state="drain")
             told = f"backend b: {server} is drained; no server of b gets new clients now"
             self.assertEqual((report.ok, report.changes), (True, told))
             for _ in range(10):
@@ -253,7 +254,7 @@ class WorkersTest(WorkersCase):
             self.write(self.text().replace("workers = 2", "workers = 1"))
             self.assertTrue((await self.running.reload()).ok)
             await self.refused(port)
-            await self.running.control.set_server("b", server, state="ready")
+            await set_server(self.running.control, "b", server, state="ready")
             await self.client(port)
             await (await self.backend.peer()).has(11)
 
@@ -264,8 +265,8 @@ class WorkersTest(WorkersCase):
         both: list[tuple[ServerState, ...]] = [("drain", "ready"), ("ready", "drain")]
         for states in both * 3:
             reports = await concurrently(
-                *(control.set_backend("b", state) for state in states * 5),
-                *(control.set_server("b", others[0], weight=weight) for weight in range(1, 9)),
+                *(set_backend(control, "b", state) for state in states * 5),
+                *(set_server(control, "b", others[0], weight=weight) for weight in range(1, 9)),
             )
             self.assertNotIn("not yet", str(reports))
             [backend] = await control.backends()
@@ -280,13 +281,13 @@ class WorkersTest(WorkersCase):
     async def test_no_present_or_later_worker_accepts(self) -> None:
         port = await self.begin()
         with capturedLogs():
-            await self.running.control.set_listener("public", accepting=False)
+            await set_listener(self.running.control, "public", accepting=False)
             await self.client(port)
             self.write(self.text().replace("workers = 2", "workers = 3"))
             self.assertTrue((await self.running.reload()).ok)
             await deferLater(reactor, 0.2)
             self.assertEqual(await self.running.control.connections(), [])
-            await self.running.control.set_listener("public", accepting=True)
+            await set_listener(self.running.control, "public", accepting=True)
             await (await self.backend.peer()).has(11)
 
 

@@ -13,6 +13,7 @@ from tests.support.mux import VirtualTime
 from tests.support.peers import reactor
 from tests.support.taker import Taker
 from txmux.control.documents import _worst
+from txmux.control.steering import set_server
 from txmux.net.channel import messages
 from txmux.net.channel.message import Message
 from txmux.processes.workers.worker import Worker
@@ -138,7 +139,7 @@ class BackendsTest(LiveCase):
         await self.begin_checked("")
         server = f"127.0.0.1:{self.server}"
         with capturedLogs():
-            await self.running.control.set_server("b", server, state="drain", weight=9)
+            await set_server(self.running.control, "b", server, state="drain", weight=9)
         first, _ = await self.servers()
         self.assertEqual(
             (first["state"], first["why"], first["weight"]),
@@ -147,7 +148,7 @@ class BackendsTest(LiveCase):
         self.assertLess(abs(time.time() - first["since"]), 60)
         self.time.advance(1)
         with capturedLogs():
-            await self.running.control.set_server("b", server, state="ready")
+            await set_server(self.running.control, "b", server, state="ready")
         first, second = await self.servers()
         self.assertEqual((first["state"], second["since"]), ("up", None))
         self.assertLess(abs(time.time() - first["since"]), 60)
@@ -231,8 +232,8 @@ class StatusTest(LiveCase):
         await control.look()
         self.assertEqual(asked, [])
         with capturedLogs():
-            await control.set_server("c", "127.0.0.1:1", state="drain")
-            await control.set_server("c", "127.0.0.1:2", state="drain")
+            await set_server(control, "c", "127.0.0.1:1", state="drain")
+            await set_server(control, "c", "127.0.0.1:2", state="drain")
         asked.clear()
         [item] = (await control.status())["attention"]
         self.assertEqual(item["text"].partition(":")[0], "backend c")

@@ -11,6 +11,7 @@ from tests.control.test_connections import LiveCase
 from tests.support.mux import VirtualTime
 from tests.support.peers import reactor
 from txmux.control.events import Hub
+from txmux.control.steering import set_server
 from txmux.net.channel.message import Message
 from txmux.telemetry.events import MOST, Events, Sampling
 from txmux.telemetry.record import ConnectionRecord
@@ -73,7 +74,7 @@ class EventsTest(LiveCase):
         await self.begin()
         follower, _ = self.follow()
         with capturedLogs():
-            await self.running.control.set_server("b", f"127.0.0.1:{self.server}", state="drain")
+            await set_server(self.running.control, "b", f"127.0.0.1:{self.server}", state="drain")
             (event,) = follower.events
             self.assertEqual(
                 (event["event"], event["before"], event["state"]), ("server", "up", "drain")

@@ -11,6 +11,7 @@ from tests.support.mux import VirtualTime
 from tests.support.peers import Peer, PeerFactory, connect, listen, reactor
 from tests.support.ports import free_port
 from tests.support.supervised import SupervisedTestCase
+from txmux.control.steering import set_server
 from txmux.telemetry.counting.counter_groups import SERVER, ServerCounts
 from txmux.telemetry.documents import ServerDocument
 from txmux.wire.proxyprotocol.encode import encode_v2
@@ -225,12 +226,12 @@ class ObservedTest(SupervisedTestCase):
         await self.begin(f"127.0.0.1:{port}")
         control = self.running.control
         with capturedLogs() as logged:
-            await control.set_server("web", self.servers[0], state="drain")
+            await set_server(control, "web", self.servers[0], state="drain")
             for _ in range(3):
                 self.counts().failed("connect-refused")
             await self.pass_seconds(9)
             self.assertEqual(await self.state(), "drain")
-            await control.set_server("web", self.servers[0], state="ready")
+            await set_server(control, "web", self.servers[0], state="ready")
             await self.pass_seconds(9)
             self.assertEqual(await self.state(), "up")
         self.assertFalse([one for one in map(formatEvent, logged) if one and "failing" in one])
@@ -242,7 +243,7 @@ class ObservedTest(SupervisedTestCase):
                 self.counts().failed("connect-refused")
             await self.pass_seconds(4)
             self.assertEqual(await self.state(), "failing")
-            await self.running.control.set_server("web", self.servers[0], state="drain")
+            await set_server(self.running.control, "web", self.servers[0], state="drain")
             await self.pass_seconds(1)
         lines = [line for line in map(formatEvent, logged) if line and "no longer failing" in line]
         self.assertEqual(len(lines), 1, lines)

@@ -15,6 +15,7 @@ from txmux.telemetry.documents import ConnectionDocument
 _Row = TypeVar("_Row")
 
 ANSWER_TIMEOUT = 2.0  # seconds that a process has to answer
+ENDING = 20.0  # and to end connections
 _ROWS_AT_ONCE = 1000
 """Connections in one answer of a worker, which must not be busy with it for long."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from collections import Counter
@@ -17,12 +16,12 @@ from txmux.access import bans as banning
 from txmux.access.lists.updates import ListUpdates
 from txmux.access.shared.sharing import Sharing
 from txmux.backends.health.observer import ObservedServer, ServerKey
-from txmux.backends.pool.server_health import AS_RULED
 from txmux.backends.upstreams import Upstreams
 from txmux.control import attention
 from txmux.control import documents as building
 from txmux.control.broadcast import (
     ANSWER_TIMEOUT,
+    ENDING,
     Answers,
     Listing,
     WorkerLink,
@@ -37,12 +36,11 @@ from txmux.control.events import Hub
 from txmux.control.explaining import ExplainedConnectionDocument, ExplanationDocument, explain_bytes
 from txmux.control.filters import EVERY, Filters, Page
 from txmux.control.gauges import COUNT, Gauges, ServiceCounts, WorkerReports, own_gauges
-from txmux.control.overrides import Overrides, ServerState, ServiceState, WorkersCondition
+from txmux.control.overrides import Overrides, ServiceState, WorkersCondition
 from txmux.control.rates import Rates
 from txmux.control.report import Report, UnknownError
-from txmux.control.rules_index import RulesIndex, known_backend, known_server
+from txmux.control.rules_index import RulesIndex, known_listener
 from txmux.errors import MuxError
-from txmux.interfaces import Transport
 from txmux.net.channel import messages
 from txmux.net.channel.message import Message
 from txmux.net.turns import Turns, in_thread
@@ -55,7 +53,6 @@ from txmux.telemetry.attention import AttentionItem, AttentionLog
 from txmux.telemetry.counting.counter_groups import ServerTotals
 from txmux.telemetry.counting.counters import OWN, Counters, keys_needed
 from txmux.telemetry.counting.snapshot import counts_in_steps, server_samples, totals, unrouted
-from txmux.telemetry.formatting import duration, plural
 from txmux.telemetry.lines import LOST_LINES, LostLinesLog
 from txmux.telemetry.sources import Source, SourceLog, worst
 from txmux.telemetry.steps import RecurringSteps
@@ -65,14 +62,10 @@ from txmux.version import __version__
 if TYPE_CHECKING:
     from txmux.serving.acme.renewal import Certificates
 
-_MOST_WEIGHT = 65535
-
 _MOST_NAMED = 1000
 """Names of backends in a request; more are asked for with all others."""
 
 _Names = Collection[str] | None
-
-_ENDING = 20.0  # seconds that a worker has to end connections
 
 _LISTING = 10.0  # seconds that a worker has to go through very many connections
 
@@ -185,7 +178,7 @@ class Control:
     def _serving(self) -> list[WorkerLink]:
         return [worker for worker in self.workers() if worker.ready]
 
-    async def _change(
+    async def change(
         self, message: Message, *, seconds: float = ANSWER_TIMEOUT, **values: Any
     ) -> Answers:
         """Send a change, also to workers that are late: they make it when they go on."""
@@ -494,8 +487,8 @@ class Control:
         Returns:
             Their number, and a line for each worker without an answer, which may end some later.
         """
-        answers = await self._change(
-            messages.CLOSE, seconds=_ENDING, filters=filters.words(), id=identity
+        answers = await self.change(
+            messages.CLOSE, seconds=ENDING, filters=filters.words(), id=identity
         )
         return sum(count for _, count in answers), answers.missing
 
@@ -563,7 +556,7 @@ class Control:
     ) -> ExplanationDocument:
         """Explain how one listener, or all, route the first bytes of a client, as ``txmux explain --json`` does."""
         if listener is not None:
-            self._check_listener(listener)
+            known_listener(self.index, listener)
         return await explain_bytes(self.rules, data, listener, client)
 
     # Changes.
@@ -571,164 +564,22 @@ class Control:
     def overrides(self) -> Overrides:
         return Overrides() if self.state is None else Overrides.read(self.state.overrides)
 
-    async def set_server(
-        self,
-        backend: str,
-        server: str,
-        *,
-        state: ServerState | None = None,
-        weight: int | None = None,
-        close_connections: bool = False,
-    ) -> Report:
-        """Override the state or weight of a server, until the next call; reloads and upgrades keep it.
-
-        ``drain`` routes no new connections to it, but checks it; ``maintenance`` does not check it either. Weight 0 restores that of the rules.
-        """
-        configured = known_server(self.index, backend, server)
-        if configured.down and state is not None:
-            return Report.refused(
-                f"backend {backend}: {server} is marked down in the rules; remove 'down' and reload"
-            )
-        if weight is not None and not 0 <= weight <= _MOST_WEIGHT:
-            return Report.refused(
-                f"weight: must be from 1 to {_MOST_WEIGHT}, or 0 for that of the rules, not {weight}"
-            )
-        overrides = self.overrides()
-        before = overrides.servers.get((backend, server), AS_RULED).state
-        late = await self._override(
-            overrides.with_server(backend, server, time.time(), state, weight)
-        )
-        caveat = "" if state is None else await self._caveat(backend, [server], state)
-        changes = []
-        if state:
-            is_now = (
-                f"was {attention.STATES[state]} already"
-                if state == before
-                else f"is {attention.STATES[state]}"
-            )
-            changes.append(is_now + (caveat if state == "ready" else ""))
-        if weight is not None:
-            changes.append(f"has weight {weight or configured.weight}")
-        if close_connections:
-            changes.append(await self._close_servers(backend, [server], late))
-        changed = (", ".join(changes) or "is as before") + ("" if state == "ready" else caveat)
-        name = backend if server == backend else f"{backend}: {server}"
-        return _report(f"backend {name} {changed}", late)
-
-    async def set_backend(
-        self, backend: str, state: ServerState, *, close_connections: bool = False
-    ) -> Report:
-        """Override the state of all servers of a backend at once, as `set_server` does for one; those marked down in the rules stay so.
-
-        Of concurrent calls, the last one holds for all of them.
-        """
-        every = known_backend(self.index, backend).servers
-        servers = [server.text for server in every if not server.down]
-        if not servers:
-            return Report.refused(
-                f"backend {backend}: all servers are marked down in the rules; remove 'down' and reload"
-            )
-        # No other change can come before this one is in force: nothing is awaited until then.
-        before, overrides, now = self.overrides(), self.overrides(), time.time()
-        for server in servers:
-            overrides = overrides.with_server(backend, server, now, state, None)
-        late = await self._override(overrides)
-        one = len(servers) == 1
-        is_now = "is" if one else "are"
-        if overrides == before:
-            is_now = "was already" if one else "were already"
-        changed = f"{plural(len(servers), 'server')} {is_now} {attention.STATES[state]}"
-        changed += await self._caveat(backend, servers, state)
-        if len(servers) < len(every):
-            down = plural(len(every) - len(servers), "server")
-            changed += f"; {down} marked down in the rules"
-        if close_connections:
-            changed += f"; {await self._close_servers(backend, servers, late)}"
-        return _report(f"backend {backend}: {changed}", late)
-
-    async def _close_servers(self, backend: str, servers: Sequence[str], late: list[str]) -> str:
-        asked = (
-            self._change(messages.CLOSE_SERVER, seconds=_ENDING, backend=backend, server=server)
-            for server in servers
-        )
-        every = await concurrently(*asked)
-        late += dict.fromkeys(line for answers in every for line in answers.missing)
-        count = sum(count for answers in every for _, count in answers)
-        return f"{plural(count, 'connection')} ended"
-
-    async def _caveat(self, backend: str, servers: Sequence[str], state: ServerState) -> str:
-        """Return why ready servers get no clients yet, or that the backend has no other server for new ones."""
-        states = {
-            row["server"]: row
-            for document in await self.backends(of={backend})
-            for row in document["servers"]
-        }
-        if state != "ready":
-            is_last = all(
-                row["state"] not in {"up", "probing", "failing", "silent"}
-                for row in states.values()
-            )
-            return f"; no server of {backend} gets new clients now" if is_last else ""
-        rows = [states[server] for server in servers if server in states]
-        others = [row for row in rows if row["state"] != "up"]
-        if not others:
-            return ""
-        row = others[0]
-        which = "" if len(servers) == 1 else f"{len(others)} not up: {row['server']} "
-        why = f" ({row['why']})" if row["why"] else ""
-        return f", but {which}{row['state']}{why}"
-
-    async def hold(self, backend: str, seconds: float = math.inf) -> Report:
-        """Hold new clients of a backend, even if servers are up, until `release` or for some seconds; reloads and upgrades keep it."""
-        known_backend(self.index, backend)
-        now = time.monotonic()
-        late = await self._override(self.overrides().with_hold(backend, now, now + seconds))
-        end = "until it is released" if seconds == math.inf else f"for {duration(seconds)}"
-        return _report(f"backend {backend}: new clients wait, {end}", late)
-
-    async def release(self, backend: str) -> Report:
-        """Release the clients that `hold` keeps waiting."""
-        names = self.index.backends.keys()
-        overrides, now = self.overrides(), time.monotonic()
-        if backend not in names | overrides.held.keys():
-            known_backend(self.index, backend)
-        was_held = overrides.held.get(backend, 0.0) > now
-        late = await self._override(overrides.with_hold(backend, now, 0.0))
-        how = "its clients go on" if was_held else "was not held"
-        return _report(f"backend {backend}: {how}", late)
-
-    async def set_listener(self, name: str, *, accepting: bool) -> Report:
-        """Accept the clients of a listener, or leave them in the queue of its socket; reloads and upgrades keep it."""
-        transport = self._check_listener(name)
-        late = await self._override(self.overrides().with_listener(name, accepting=accepting))
-        # Over UDP all clients share one queue, so new ones cannot be left there.
-        is_udp = transport is Transport.UDP
-        left = "begins no flows" if is_udp else "leaves clients in the queue"
-        how = "accepts clients" if accepting else left
-        return _report(f"listener {name}: {how}", late)
-
-    def _check_listener(self, name: str) -> Transport:
-        transports = {listener.name: listener.transport for listener in self.rules.listeners}
-        if name not in transports:
-            raise UnknownError(f"there is no [listen {name}]{suggestion(name, transports)}")
-        return transports[name]
-
     def shut(self) -> list[str]:
         names = {listener.name for listener in self.rules.listeners}
         return sorted(self.overrides().shut & names)
 
-    async def _override(self, overrides: Overrides) -> list[str]:
+    async def override(self, overrides: Overrides) -> list[str]:
         if self.state is None:
             return ["the service does not run"]
         values = overrides.as_json()
         self.on_override(overrides.as_json(time.monotonic()))
         self.state.apply_overrides(values)
-        return [*(await self._change(messages.APPLY_OVERRIDES, overrides=values)).missing]
+        return [*(await self.change(messages.APPLY_OVERRIDES, overrides=values)).missing]
 
     async def follow_overrides(self, overrides: Mapping[str, Any]) -> None:
         """Apply the overrides of the successor: clients that are left here may wait for a server."""
         read = Overrides.read(overrides, time.monotonic())
-        await self._override(attrs.evolve(read, shut=self.overrides().shut))
+        await self.override(attrs.evolve(read, shut=self.overrides().shut))
 
     async def follow(
         self, bans: Mapping[str, Any] | None = None, published: dict[str, Any] | None = None
@@ -744,7 +595,7 @@ class Control:
         if self.state is not None:
             self.state.lists.feed(published)
             # A worker that does not answer is replaced, and its successor starts with all lists.
-            Deferred.fromCoroutine(self._change(messages.FEED, published=published))
+            Deferred.fromCoroutine(self.change(messages.FEED, published=published))
 
     async def _change_bans(self, changes: Sequence[banning.Change]) -> list[str]:
         if self.state is None:
@@ -753,8 +604,4 @@ class Control:
         if not made:
             return []
         self.on_change(bans=banning.changes_as_json(made, self.bans.now()))
-        return [*(await self._change(messages.BAN, rows=banning.rows_of(made))).missing]
-
-
-def _report(changes: str, late: Sequence[str]) -> Report:
-    return Report(ok=True, changes="; ".join([changes, *(f"not yet: {reason}" for reason in late)]))
+        return [*(await self.change(messages.BAN, rows=banning.rows_of(made))).missing]

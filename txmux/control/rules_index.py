@@ -158,3 +158,11 @@ def known_server(index: RulesIndex, backend: str, server: str) -> Server:
         # All of them: an address that is like another one is no slip of the fingers.
         raise UnknownError(f"backend {backend} has no server {server!r}{listed(servers)}")
     return servers[server]
+
+
+def known_listener(index: RulesIndex, name: str) -> Transport:
+    """Find one that the rules name, and return its transport; raises `UnknownError`."""
+    transports = {listener.name: listener.transport for listener in index.rules.listeners}
+    if name not in transports:
+        raise UnknownError(f"there is no [listen {name}]{suggestion(name, transports)}")
+    return transports[name]

@@ -6,6 +6,7 @@ from typing import Annotated
 from txmux.admin.api.openapi import body
 from txmux.admin.guard import RefusedError
 from txmux.admin.resource import ApiAnswer, Query, ResourceList
+from txmux.control import steering
 from txmux.control.overrides import ServerState
 from txmux.control.report import Report
 from txmux.telemetry.documents import UpgradeCheck, Upgraded
@@ -73,7 +74,8 @@ async def _set_server(query: Query) -> ApiAnswer:
     weight = 0 if by_rules else body.get("weight")
     if state is None and weight is None and not closing:
         raise RefusedError(400, 'nothing to change; send for example {"state": "drain"}')
-    report = await query.control.set_server(
+    report = await steering.set_server(
+        query.control,
         query.names["backend"],
         query.names["server"],
         state=state,
@@ -93,8 +95,8 @@ async def _set_backend(query: Query) -> ApiAnswer:
     if state is None:
         raise RefusedError(400, 'state: is missing; send for example {"state": "drain"}')
     closing = query.body.get("close_connections", False)
-    report = await query.control.set_backend(
-        query.names["backend"], state, close_connections=closing
+    report = await steering.set_backend(
+        query.control, query.names["backend"], state, close_connections=closing
     )
     return _reported(report, 409)
 
@@ -114,12 +116,12 @@ async def _renew(query: Query) -> ApiAnswer:
 )
 async def _hold(query: Query) -> ApiAnswer:
     seconds = query.body.get("seconds", math.inf)
-    return _reported(await query.control.hold(query.names["backend"], seconds), 409)
+    return _reported(await steering.hold(query.control, query.names["backend"], seconds), 409)
 
 
 @RESOURCES.change("/api/backends/{backend}/release", "let the clients that wait by `hold` go on")
 async def _release(query: Query) -> ApiAnswer:
-    return _reported(await query.control.release(query.names["backend"]), 409)
+    return _reported(await steering.release(query.control, query.names["backend"]), 409)
 
 
 @RESOURCES.change(
@@ -131,5 +133,5 @@ async def _set_listener(query: Query) -> ApiAnswer:
     accepting = query.body.get("accepting")
     if accepting is None:
         raise RefusedError(400, 'accepting: is missing; send for example {"accepting": false}')
-    report = await query.control.set_listener(query.names["name"], accepting=accepting)
+    report = await steering.set_listener(query.control, query.names["name"], accepting=accepting)
     return _reported(report, 409)
