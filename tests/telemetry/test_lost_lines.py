@@ -19,7 +19,8 @@ class LostLinesTest(SynchronousTestCase):
         with capturedLogs() as events:
             self.log.record(
                 [(number, {"access log /a": total}) for number, total in enumerate(totals, 1)],
-                losing,
+                {f"{log}: it is full": 1 for log in losing},
+                (),
             )
         return [eventAsText(event, includeTimestamp=False) for event in events]
 
@@ -48,6 +49,13 @@ class LostLinesTest(SynchronousTestCase):
         self.assertIn("; 11 lines lost in all", self.told(5, 3)[0])
 
     def test_predecessor(self) -> None:
-        self.log.add("access log /a", 5)
+        self.log.restore(
+            {"access log /a: x": 5, "access log /a: y": 0, "other: x": 3}, "access log /a"
+        )
         self.told(1, 2)
+        self.assertEqual(self.log.losing, {"access log /a: x": 5})
+        self.log.record((), {"access log /a: x": 1, "b: y": 0}, ())
+        self.assertEqual(self.log.losing, {"access log /a: x": 6, "b: y": 0})
+        self.log.record((), {}, {"access log /a"})
+        self.assertEqual(self.log.losing, {})
         self.assertIn("; 7 lines lost in all", self.told(5, 2)[0])

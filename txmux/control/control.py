@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -136,9 +135,7 @@ class Control:
         self._source_log = SourceLog()
         self._attention_log = AttentionLog()
         self._refused = RefusedClients(counters, reactor.seconds)
-        self._lost_before: dict[str, int] = {}  # lines of logs that the predecessor could not write
-        self._lost: Mapping[str, int] = {}
-        self._lost_lines_log = LostLinesLog(reactor.seconds)
+        self._lost_lines = LostLinesLog(reactor.seconds)
 
     def commit(self, rules: Rules) -> None:
         self.rules = rules
@@ -308,15 +305,12 @@ class Control:
 
     def attention_state(self) -> dict[str, Any]:
         """Return what the successor has to know of what needs attention, for `restore_attention`."""
-        return {"since": self._attention_log.state(), "lost_lines": {**self._lost}}
+        return {"since": self._attention_log.state(), "lost_lines": {**self._lost_lines.losing}}
 
     def restore_attention(self, state: Mapping[str, Any]) -> None:
         self._attention_log.restore(state.get("since", ()))
-        log = f"access log {self.rules.settings.access_log}: "
-        lost = state.get("lost_lines", {}).items()
-        self._lost_before = {name: count for name, count in lost if name.startswith(log) and count}
-        for name, count in self._lost_before.items():
-            self._lost_lines_log.add(name.partition(": ")[0], count)
+        log = f"access log {self.rules.settings.access_log}"
+        self._lost_lines.restore(state.get("lost_lines", {}), log)
 
     async def look(self) -> None:
         """Notice what needs attention, though nobody asks; called every few seconds."""
@@ -353,24 +347,14 @@ class Control:
         answers = await self._ask(COUNT, gauges=True)
         own = {"lost_lines": LOST_LINES.report()}
         gauges = Gauges.of([own, *(answer for _, answer in answers)])
-        self._lost_before = {
-            log: count
-            for log, count in self._lost_before.items()
-            if log.partition(": ")[0] not in gauges.written_logs
-        }
-        lost = Counter(self._lost_before)
-        self._lost_lines_log.record(
-            ((number, answer.get("lost_in_all", {})) for number, answer in answers),
-            {log.partition(": ")[0] for log in gauges.lost_lines},
-        )
-        lost.update(gauges.lost_lines)  # and not '+', which drops logs that have lost nothing yet
-        self._lost = lost
+        totals = ((number, answer.get("lost_in_all", {})) for number, answer in answers)
+        self._lost_lines.record(totals, gauges.lost_lines, gauges.written_logs)
         outside = worst([*(source.state() for source in self._sources()), *gauges.outside])
         return attrs.evolve(
             gauges,
             **own_gauges(self.state, self.counters),
             outside=outside,
-            lost_lines=self._lost,
+            lost_lines=self._lost_lines.losing,
             missing=answers.missing,
         )
 

@@ -83,6 +83,9 @@ class LostLinesLog:
 
     Args:
         seconds: A monotonic clock.
+
+    Attributes:
+        losing: How many lines each log has lost that cannot be written now, by its name and the reason.
     """
 
     _log = Logger()
@@ -92,27 +95,41 @@ class LostLinesLog:
         self._reported: dict[tuple[int, str], int] = {}
         self._lost = Counter[str]()
         self._good_since: dict[str, float] = {}
+        self._before: dict[str, int] = {}
+        self.losing: Mapping[str, int] = {}
 
-    def add(self, log: str, count: int) -> None:
-        """Count lines that the predecessor has lost."""
-        self._lost[log] += count
+    def restore(self, losing: Mapping[str, int], log: str) -> None:
+        """Count the lines of a log that the predecessor could not write."""
+        for name, count in losing.items():
+            if name.startswith(f"{log}: ") and count:
+                self._before[name] = count
+                self._lost[log] += count
 
     def record(
-        self, reports: Iterable[tuple[int, Mapping[str, int]]], losing: Collection[str]
+        self,
+        reports: Iterable[tuple[int, Mapping[str, int]]],
+        losing: Mapping[str, int],
+        written: Collection[str],
     ) -> None:
         """Record how many lines each worker has lost since it began, by its number and the name of the log.
 
-        `losing` are the logs that some worker cannot write now.
+        `losing` is as the attribute, of this service alone; `written` are the logs that took the last line.
         """
+        self._before = {
+            log: count for log, count in self._before.items() if _name_in(log) not in written
+        }
+        lost = Counter(self._before)
+        lost.update(losing)  # and not '+', which drops logs that have lost nothing yet
+        self.losing = lost
         for number, totals in reports:
             for log, total in totals.items():
                 before = self._reported.get((number, log), 0)
                 self._reported[number, log] = total
                 # With fewer than before it is another process.
                 self._lost[log] += total - before if total >= before else total
-        now = self._seconds()
+        now, unwritten = self._seconds(), {*map(_name_in, losing)}
         for log in [log for log, count in self._lost.items() if count]:
-            if log in losing:
+            if log in unwritten:
                 self._good_since.pop(log, None)
             elif now - self._good_since.setdefault(log, now) >= _SETTLED:
                 self._log.info(
@@ -121,6 +138,10 @@ class LostLinesLog:
                     lines=plural(self._lost.pop(log), "line"),
                 )
                 del self._good_since[log]
+
+
+def _name_in(log: str) -> str:
+    return log.partition(": ")[0]
 
 
 class LineWriter:
