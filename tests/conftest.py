@@ -50,6 +50,12 @@ _WAITS = 10
 _LONGEST = 300.0
 """Seconds of a test until it counts as one that hangs: it may be as slow as its machine, and waits longer than for any step."""
 
+_FAILED = os.environ.pop("TXMUX_LIST_FAILED", "")
+"""Where failures are listed, but for those that a test wants, in a run of its own."""
+
+_LAST_LINES, _WIDTH = 16, 200
+"""What is listed of a failure."""
+
 _MEASURED = {
     name: value for name, value in os.environ.items() if name.startswith("COVERAGE_PROCESS_")
 }
@@ -142,7 +148,9 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """List what is skipped where ``TXMUX_LIST_SKIPPED`` says: what needs rights or programs, for a run that has them.
 
     Where ``TXMUX_LIST_WAITING`` says, list what waits, and so may depend on how slow the machine is, for a run that is slow.
+    Where ``TXMUX_LIST_FAILED`` says, list what fails, with the last lines of what is said about it.
     """
+    pytest_collectreport(report)
     waits = dict(report.user_properties).get("waits", 0) if report.when == "call" else 0
     for name, is_listed in (
         ("TXMUX_LIST_SKIPPED", report.skipped),
@@ -151,6 +159,13 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
         if is_listed and name in os.environ and not _is_worker():
             with Path(os.environ[name]).open("a") as file:
                 file.write(f"{report.nodeid}\n")
+
+
+def pytest_collectreport(report: pytest.CollectReport | pytest.TestReport) -> None:
+    if report.failed and _FAILED and not _is_worker():
+        lines = report.longreprtext.splitlines()[-_LAST_LINES:]
+        with Path(_FAILED).open("a") as file:
+            file.writelines([f"{report.nodeid}\n", *(f"    {line[:_WIDTH]}\n" for line in lines)])
 
 
 def _is_worker() -> bool:

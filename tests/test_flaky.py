@@ -23,6 +23,7 @@ def test_once():
         ran.touch()
         raise AssertionError("the first time")
 """
+_LISTS = "from tests.conftest import pytest_runtest_logreport\n"
 
 
 class FlakyTests(unittest.TestCase):
@@ -37,6 +38,7 @@ class FlakyTests(unittest.TestCase):
         script = f"""
             set -euo pipefail
             source '{_PROJECT}/script/lib/flaky'
+            trap "name_failed '{self.folder}'/*.failures" EXIT
             run_all() {{ {before}; {pytest} -o cache_dir='{self.folder}/cache'; }}
             run_twice '{self.folder}/cache' run_all {pytest}
             name_flaky '{self.folder}'/*.flaky
@@ -44,7 +46,11 @@ class FlakyTests(unittest.TestCase):
         return subprocess.run(
             ["bash", "-c", script],
             cwd=self.folder,  # pytest names tests from its root, where it runs
-            env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+            env={
+                **{name: os.environ[name] for name in os.environ if name != "PYTEST_XDIST_WORKER"},
+                "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+                "PYTHONPATH": str(_PROJECT),
+            },
             capture_output=True,
             text=True,
             timeout=PATIENCE,
@@ -62,9 +68,15 @@ class FlakyTests(unittest.TestCase):
         self.assertEqual((done.returncode, done.stderr), (0, ""))
 
     def test_fails_again(self) -> None:
+        """The end tells which, and how each ended."""
+        (self.folder / "conftest.py").write_text(_LISTS)
         done = self._run("def test_bad(): assert False")
         self.assertEqual(done.returncode, 1, done)
         self.assertNotIn("flaky", done.stderr)
+        _, _, told = done.stderr.partition("\nfailed:\n")
+        self.assertRegex(
+            told, r"^test_it.py::test_bad\n(    .*\n)*    E +assert False\n(    .*\n)*$"
+        )
 
     def test_fails_much(self) -> None:
         tests = "import pytest\n@pytest.mark.parametrize('n', range(11))\ndef test_bad(n): assert 0"

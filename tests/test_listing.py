@@ -1,4 +1,4 @@
-"""What a run of the tests lists for another one: those that wait, which `.ci/run` runs again slowly."""
+"""What a run of the tests lists: those that wait, which `.ci/run` runs again slowly, and those that fail, with which it ends."""
 
 import sys
 from pathlib import Path
@@ -23,7 +23,7 @@ def test_waits():
 
 def test_waits_and_fails():
     test_waits()
-    raise AssertionError
+    raise AssertionError("why" + "y" * 1000)
 """
 
 
@@ -33,9 +33,12 @@ class ListingTests(SynchronousTestCase):
         folder = make_folder(self)
         (folder / "conftest.py").write_text(_CONFTEST)
         (folder / "test_some.py").write_text(_TESTS)
-        listed = folder / "listed"
+        listed, failed = folder / "listed", folder / "failed"
         clean = ("env", "-u", "PYTEST_ADDOPTS", "-u", "PYTEST_XDIST_WORKER")
-        settings = (f"PYTHONPATH={Path(__file__).parents[1]}", f"TXMUX_LIST_WAITING={listed}")
+        settings = (
+            *(f"PYTHONPATH={Path(__file__).parents[1]}", f"TXMUX_LIST_WAITING={listed}"),
+            f"TXMUX_LIST_FAILED={failed}",
+        )
         pytest = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider")
         done = run(*clean, *settings, *pytest, "--rootdir", folder, folder)
         self.assertEqual(done.returncode, 1, done)
@@ -43,3 +46,7 @@ class ListingTests(SynchronousTestCase):
             listed.read_text().splitlines(),
             ["test_some.py::test_waits", "test_some.py::test_waits_and_fails"],
         )
+        name, *lines = failed.read_text().splitlines()
+        self.assertEqual(name, "test_some.py::test_waits_and_fails")
+        self.assertRegex("\n".join(lines), "\n    E +AssertionError: why+\n")
+        self.assertLess(max(map(len, lines)), 210)
