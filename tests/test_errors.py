@@ -23,8 +23,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.client import ResponseFailed
 
 from tests.access.shared.machine import Machine
+from tests.features.consul.stand_in import Instance, instances_in
 from tests.support.certificates import make_authority
-from tests.support.consul import Instance, instances_in
 from tests.support.folders import make_folder
 from txmux.access.bans import Ban, banned_network, written
 from txmux.access.shared.bans import SharedBans
@@ -32,11 +32,11 @@ from txmux.admin.guard import Caller
 from txmux.admin.site import audit
 from txmux.adopt.receiving import read as read_handed_over
 from txmux.backends.health.probes import shown as answer_shown
-from txmux.backends.names.consul import _refusal, next_index
 from txmux.backends.names.lookup import _shown as name_shown
 from txmux.cli._output import Output
 from txmux.cli.run.program import as_text
 from txmux.errors import MuxError, cause_of, how_to_install, own_command, printable, sudo_for
+from txmux.features.consul.finding import _refusal, next_index
 from txmux.features.crowdsec.source import DecisionsReader
 from txmux.net.addresses import text_of
 from txmux.net.http import HttpResponse, _reason

@@ -27,6 +27,8 @@ _FOLDERS = {
     if path.is_dir() and not path.name.startswith("_")
 }
 _RULES = {
+    "consul": "[txmux]\nconsul = 127.0.0.1:8500\n",
+    "consul:": "[listen x]\nsilent = consul:web\n",
     "crowdsec_key": "[txmux]\ncrowdsec_key = key\n",
     "crowdsec:": "[listen x]\ndeny = crowdsec:http://127.0.0.1:8080\n",
     "geo_databases": "[txmux]\ngeo_databases = key\n",
@@ -51,6 +53,7 @@ class ListTests(SynchronousTestCase):
         for feature in FEATURES:
             words = {key for keys in feature.keys.values() for key in keys}
             words |= {f"{word}:" for word in (feature.networks.words if feature.networks else ())}
+            words |= {f"{feature.servers.word}:"} if feature.servers else set()
             words |= {f"txmux {name}" for name in feature.commands}
             self.assertEqual({*features.WORDS[feature.name]}, words)
         words = {word for words in features.WORDS.values() for word in words if " " not in word}

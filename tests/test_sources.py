@@ -28,7 +28,7 @@ from txmux.access.lists.updates import ListUpdates
 from txmux.access.shared.sharing import Sharing
 from txmux.backends.pool.server_health import MemberState
 from txmux.backends.upstreams import Upstreams
-from txmux.installed import NETWORKS
+from txmux.installed import NETWORKS, SERVERS
 from txmux.rules.reading.parser import parse
 from txmux.serving.embedded import EmbeddedService
 from txmux.telemetry.sources import Kind, Source
@@ -223,7 +223,7 @@ del _case
 class ContractTests(SynchronousTestCase):
     def test_each_kind_has_a_row(self) -> None:
         rows = [row.kinds for row in ROWS.values()]
-        self.assertEqual(frozenset().union(*rows), {*get_args(Kind), *NETWORKS})
+        self.assertEqual(frozenset().union(*rows), {*get_args(Kind), *NETWORKS, *SERVERS})
 
     def test_only_these_modules_connect(self) -> None:
         """What is asked anything goes through one of these, which have deadlines and bounds."""

@@ -6,8 +6,9 @@ import attrs
 
 from txmux.features import WORDS, load, missing
 from txmux.features.feature import Feature, ServerStart
-from txmux.rules.model import Backend, DynamicNetworks, Settings
+from txmux.rules.model import Backend, DynamicNetworks, Server, Settings
 from txmux.rules.problems import InvalidValueError
+from txmux.rules.reading import endpoints
 from txmux.rules.reading.values import SectionKey
 
 FEATURES: tuple[Feature, ...] = tuple(filter(None, map(load, WORDS)))
@@ -22,11 +23,20 @@ KEYS: Mapping[str, Mapping[str, SectionKey]] = {
 }
 """The keys of features, by the kind of section."""
 
+HINTS = {
+    kind: {key: hint for feature in FEATURES for key, hint in feature.hints.get(kind, {}).items()}
+    for kind in KEYS
+}
+"""What to do about keys that are none, as `KEY_HINTS` of the core has it."""
+
 NETWORKS = {feature.name: feature.networks for feature in FEATURES if feature.networks is not None}
 """What kinds of networks there are beside addresses and files, by the names of their features."""
 
 READ_BY_EACH = {name: kind.reader for name, kind in NETWORKS.items() if kind.reader is not None}
 """What each process reads for itself; a source's message is anything that differs when it is to be read again."""
+
+SERVERS = {feature.servers.word: feature.servers for feature in FEATURES if feature.servers}
+"""The kinds of servers that features find."""
 
 
 def networks_of(
@@ -42,6 +52,21 @@ def networks_of(
     if kind.not_allowed and not denied:
         raise InvalidValueError(f"{text!r} {kind.not_allowed}")
     return kind.read(text, settings, alone=alone)
+
+
+def server_kind_of(text: str) -> endpoints.ServerKind | None:
+    """Return the kind of a server ``WORD:TEXT`` if a feature finds such ones; a host with a port may be called like that, too."""
+    word, colon, rest = text.partition(":")
+    if rest.isdecimal():
+        return None
+    if why := missing(word + colon):
+        raise InvalidValueError(f"{text!r}: {why}")
+    return SERVERS.get(word) if colon else None
+
+
+def read_server(text: str) -> Server:
+    """Read a server with the usual settings; see `txmux.rules.reading.endpoints.server`."""
+    return endpoints.server(text, server_kind_of)
 
 
 def start_of(backend: Backend) -> ServerStart | None:

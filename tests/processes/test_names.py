@@ -13,11 +13,11 @@ from twisted.names import dns
 from twisted.trial.unittest import TestCase
 
 from tests.backends.names.nameserver import SILENCE, NameServer, a, srv
+from tests.features.consul.stand_in import Consul, Instance
 from tests.processes.reloading import with_workers
 from tests.processes.running import RULES, halted, serves, workers_of
 from tests.processes.upgrading import Upgrading
 from tests.service.reload_case import ReloadCase
-from tests.support.consul import Consul, Instance
 from tests.support.datagrams import turn
 from tests.support.folders import make_folder
 from tests.support.mux import VirtualTime

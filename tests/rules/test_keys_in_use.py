@@ -16,7 +16,6 @@ _PACKAGE = Path(txmux.__file__).parent
 _OF_WORKERS = ("access", "backends", "client", "detection", "net", "serving", "tcp", "udp", "wire")
 _ELSEWHERE = {
     "txmux.access.shared.bans": "the supervisor alone",
-    "txmux.backends.names": "the supervisor alone: Consul",
     "txmux.rules.embedding": "rules made in Python",
     "txmux.serving.acme.folder": "rules made in Python",
     "txmux.serving.acme.renewal": "rules made in Python",
@@ -102,4 +101,4 @@ class OnePlaceTest(SynchronousTestCase):
             for path in _PACKAGE.rglob("*.py")
             if "crowdsec_key" in path.read_text()
         }
-        self.assertEqual(naming, {"features/crowdsec/__init__.py", "installed.py"})
+        self.assertEqual(naming, {"features/crowdsec/__init__.py", "features/__init__.py"})

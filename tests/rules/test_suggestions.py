@@ -21,7 +21,7 @@ from txmux.rules.lint import warnings as lint
 from txmux.rules.model import Rules
 from txmux.rules.problems import Problem, RulesError
 from txmux.rules.reading import matching, parser
-from txmux.rules.reading.sections import TABLES
+from txmux.rules.reading.sections import HINTS, TABLES
 
 _MATCHERS = {**MATCHERS, **installed_matchers()}
 _HERE = Path(__file__).parent
@@ -223,7 +223,7 @@ _OTHERS = """
 _WORDS = sorted(
     {
         *_OTHERS.split(), *habits.SECTION_ALIASES, *habits.BALANCE_WORDS, *habits.OUTCOME_WORDS, *matching.MEANT, *matching._EITHER,
-        *matching._ALIASES, *matching.SERVER_FIRST, *habits._AFTER_SERVERS, *habits._AFTER_ENDPOINTS, *chain(*habits.KEY_HINTS.values()),
+        *matching._ALIASES, *matching.SERVER_FIRST, *habits._AFTER_SERVERS, *habits._AFTER_ENDPOINTS, *chain(*HINTS.values()),
     }
 )  # fmt: skip
 _PLACES = (

@@ -9,14 +9,15 @@ from importlib import import_module
 from typing import Any
 
 WORDS = {
+    "consul": ("consul", "consul:"),
     "crowdsec": ("crowdsec_key", "crowdsec:"),
     "geo": ("geo_databases", "geo:", "as:"),
     "wake": ("wake",),
     "page": (),
     "top": ("txmux top",),
 }
-"""All features, in the order in which they are asked, with what is unknown without each: its keys, how its networks begin, and its
-commands, as ``txmux NAME``."""
+"""All features, in the order in which they are asked, with what is unknown without each: its keys, how its networks or servers begin, and
+its commands, as ``txmux NAME``."""
 
 _OWNERS = {word: name for name, words in WORDS.items() for word in words}
 

@@ -10,6 +10,7 @@ import attrs
 if TYPE_CHECKING:  # a command does without them
     from txmux.rules.model import Backend, DynamicNetworks, Rules, Settings
     from txmux.rules.problems import Problem
+    from txmux.rules.reading.endpoints import ServerKind
     from txmux.rules.reading.values import SectionKey
 
 FILE_SECONDS = 4.0
@@ -102,7 +103,9 @@ class Feature:
     Attributes:
         name: That of its folder, and of the part in messages.
         keys: Its keys, by the kind of section. Their values are in `more` of the model.
+        hints: What to do about keys that are none, by the kind of section; see `KEY_HINTS`.
         networks: Those that rules may name by it; they are `DynamicNetworks` of its name.
+        servers: Those that rules may name by it.
         lint: Each yields warnings of rules.
         start_of: Returns what starts the servers of a backend while clients wait for them; ``None`` if it cannot.
         resources: Returns the `txmux.admin.resource.Resource`s that the endpoint ``admin`` has by it.
@@ -111,7 +114,9 @@ class Feature:
 
     name: str
     keys: Mapping[str, Mapping[str, SectionKey]] = attrs.field(factory=dict)
+    hints: Mapping[str, Mapping[str, str]] = attrs.field(factory=dict)
     networks: NetworkKind | None = None
+    servers: ServerKind | None = None
     lint: Sequence[Callable[[Rules], Iterator[Problem]]] = ()
     start_of: Callable[[Backend], ServerStart | None] = lambda _: None
     resources: Callable[[], Sequence[Any]] = tuple

@@ -12,6 +12,7 @@ from twisted.internet.interfaces import IProtocolFactory
 
 from txmux.detection.registry import installed_matchers
 from txmux.errors import MuxError
+from txmux.installed import read_server
 from txmux.rules.model import (
     NOWHERE,
     Backend,
@@ -36,7 +37,7 @@ from txmux.rules.model import (
 from txmux.rules.model.networks import DynamicNetworks, Senders, UnixClients
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading.backend import KEYS as BACKEND_KEYS
-from txmux.rules.reading.endpoints import proxy, server
+from txmux.rules.reading.endpoints import proxy
 from txmux.rules.reading.endpointstrings import handover, is_handover
 from txmux.rules.reading.listener import KEYS as LISTENER_KEYS
 from txmux.rules.reading.matching import read_alternative
@@ -95,7 +96,7 @@ def outcome(backend: IProtocolFactory | Outcome | str) -> Outcome:
             return Refusal(backend)
         if is_handover(backend):
             return handover(backend)
-        return Backend(backend, (server(backend),))
+        return Backend(backend, (read_server(backend),))
     if IProtocolFactory.providedBy(backend):
         return InProcess(type(backend).__name__, backend)
     raise MuxError(
@@ -205,7 +206,7 @@ def _ready_backend(found: Backend) -> Backend:
 
 def _server(made: Any) -> Server:
     if isinstance(made, str):
-        return server(made)
+        return read_server(made)
     if not isinstance(made, Server) or not isinstance(made.text, str):
         raise TypeError(f"{made!r} is not a server; write Server('127.0.0.1:22')")
     _check_fields(made)
@@ -213,7 +214,7 @@ def _server(made: Any) -> Server:
         raise TypeError(f"Server({made.text!r}, weight={made.weight}): write down=True")
     if made.kind and (made.host or made.kind not in {"tcp", "udp"}):
         return made
-    read = server(made.text)
+    read = read_server(made.text)
     given = attrs.asdict(made, recurse=False, filter=lambda field, value: value != field.default)
     return attrs.evolve(read, **{name: value for name, value in given.items() if name != "text"})
 
@@ -259,7 +260,7 @@ def _converted(field: attrs.Attribute[Any], value: Any, kind: ValueKind | None) 
     else:
         _check(value, field)
     if field.name == "via" and isinstance(value, str):
-        return proxy(value)
+        return proxy(value, read_server)
     if field.name == "tls" and isinstance(value, bool):
         return ServerTLS() if value else None
     needed = _CLASSES.get(field.name)

@@ -12,7 +12,7 @@ from txmux.errors import printable
 from txmux.telemetry import documents
 from txmux.telemetry.formatting import duration
 
-Kind = Literal["acme", "bans", "certificates", "consul", "geo", "limits", "names", "networks"]
+Kind = Literal["acme", "bans", "certificates", "geo", "limits", "names", "networks"]
 """The kinds of sources. `tests/test_sources.py` has hostile peers for each."""
 
 _OVERDUE = 60.0  # seconds without a good answer after which the operator should know

@@ -54,7 +54,7 @@ def _check(data: bytes) -> None:
     for kind, name in (("tcp", _NAME.decode()), ("srv", _NAME.decode())):
         lookup = Lookup(Clock(), [("192.0.2.1", 53)], _NOWHERE, _NOWHERE)
         lookup._name_servers = _Servers(data)
-        server = Server(name, kind, host=f"{name}.", port=1)  # type: ignore[arg-type]
+        server = Server(name, kind, host=f"{name}.", port=1)
         outcome: list[Any] = []
         finding = Deferred.fromCoroutine(AddressFinder(lookup, server).find())
         finding.addBoth(outcome.append)

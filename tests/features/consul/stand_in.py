@@ -18,7 +18,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
 from tests.support.ports import free_port
-from txmux.backends.names.consul import Instances, InstancesReader
+from txmux.features.consul.finding import Instances, InstancesReader
 
 _PATH = re.compile(r"/v1/health/service/([^/]+)")
 _WAIT = re.compile(r"([1-9][0-9]*)s")

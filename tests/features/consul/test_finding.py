@@ -11,13 +11,15 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.backends.names.nameserver import NameServer, a, srv
 from tests.backends.names.resolve_case import NamesTestCase, service
+from tests.features.consul.stand_in import Consul, Instance, instances_in
 from tests.interop.children import has_ipv6
-from tests.support.consul import Consul, Instance, instances_in
 from tests.support.folders import make_folder
-from txmux.backends.names import consul
-from txmux.backends.names.consul import InstancesReader, NotConsulError, next_index
 from txmux.backends.pool.pool import BackendPool
-from txmux.rules.model import ConsulAPI, Resolve
+from txmux.features.consul import finding
+from txmux.features.consul.finding import InstancesReader, NotConsulError, next_index
+from txmux.features.consul.reading import CONSUL, ConsulAPI
+from txmux.installed import server_kind_of
+from txmux.rules.model import Resolve, Settings
 from txmux.rules.reading.endpoints import server
 
 
@@ -35,7 +37,8 @@ class ConsulCase(NamesTestCase):
 
     def consul_pool(self, line: str = "consul:web", **options: Any) -> BackendPool:
         api = ConsulAPI(options.pop("url", self.consul.url), options.pop("token", None))
-        return self.pool(server(line), consul=api, **options)
+        made = server(line, server_kind_of, Settings(more={CONSUL: api}))
+        return self.pool(made, **options)
 
     def texts(self, pool: BackendPool) -> list[str]:
         return [member.target.text for member in pool.members]
@@ -459,7 +462,7 @@ class InstancesTests(SynchronousTestCase):
         self.assertEqual((found.addresses, found.named), ((), ("db.example.com",)))
 
     def test_same_ones_of_too_many(self) -> None:
-        self.patch(consul, "MOST_INSTANCES", 1000)
+        self.patch(finding, "MOST_INSTANCES", 1000)
         many = [Instance(80, f"10.0.{n >> 8}.{n & 255}") for n in range(1050)]
         addresses = instances_in(_answer(*many), passing=False).addresses
         self.assertEqual(len(addresses), 1000)
@@ -467,7 +470,7 @@ class InstancesTests(SynchronousTestCase):
         self.assertEqual(addresses, backwards)
 
     def test_endless(self) -> None:
-        self.patch(consul, "_MOST_READ", 1000)
+        self.patch(finding, "_MOST_READ", 1000)
         reader = InstancesReader(passing=False)
         reader.feed(b"[")
         part = _answer(*(Instance(80, f"10.0.0.{n}") for n in range(200)))[1:-1] + b","

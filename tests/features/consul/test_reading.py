@@ -6,10 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.rules.reading.cases import BackendTestCase
-from txmux.rules.model import Backend, ConsulAPI, ConsulService, Server
+from txmux.backends.names.resolve import _names_of as names_of
+from txmux.features.consul.reading import ConsulAPI, ConsulService, api_url
+from txmux.installed import read_server as server
+from txmux.rules.model import Backend, Server
 from txmux.rules.problems import InvalidValueError
-from txmux.rules.reading.consul import api_url
-from txmux.rules.reading.endpoints import server
 
 
 class ServiceTests(BackendTestCase):
@@ -23,12 +24,17 @@ class ServiceTests(BackendTestCase):
                 "web",
                 weight=3,
                 backup=True,
-                consul=ConsulService("web", ("v1", "blue"), "dc-2", passing=True),
+                query=(ConsulService("web", ("v1", "blue"), "dc-2", passing=True), ConsulAPI()),
             ),
         )
         self.assertEqual(
             server("consul:my_web.x"),
-            Server("consul:my_web.x", "consul", "my_web.x", consul=ConsulService("my_web.x")),
+            Server(
+                "consul:my_web.x",
+                "consul",
+                "my_web.x",
+                query=(ConsulService("my_web.x"), ConsulAPI()),
+            ),
         )
 
     def test_host_called_consul(self) -> None:
@@ -107,7 +113,14 @@ class PlaceTests(BackendTestCase):
         )
         made, plain = rules.backends["b"], rules.backends["plain"]
         api = ConsulAPI("unix:/run/consul.sock", rules.path.parent / "t.token")
-        self.assertEqual((made.consul, rules.settings.consul), (api, api))
+        self.assertEqual((made.servers[0].query[1], rules.settings.more), (api, {"consul": api}))
         assert isinstance(made.fallback, Backend)
-        self.assertEqual(made.fallback.consul, api)
-        self.assertEqual(plain.consul, ConsulAPI())
+        self.assertEqual(made.fallback.servers[0].query[1], api)
+        self.assertEqual(plain.servers[0].query, ())
+        [(key, _)] = names_of(made)
+        self.assertEqual(
+            key.replace(repr(api.token), "TOKEN"),
+            "('consul', 'a', Resolve(interval=30.0, keep=86400.0), (), ConsulService(name='a', tags=(), "
+            "datacenter='', passing=False), ConsulAPI(url='unix:/run/consul.sock', token=TOKEN))",
+            "an older service tells what it has found by this in an upgrade",
+        )

@@ -10,7 +10,7 @@ from twisted.internet.task import deferLater
 from twisted.internet.utils import getProcessOutputAndValue
 
 from tests.admin.asking import AdminCase
-from tests.support.consul import Consul, Instance
+from tests.features.consul.stand_in import Consul, Instance
 from tests.support.peers import Peer, PeerFactory, connect, listen, reactor
 
 _RULES = """

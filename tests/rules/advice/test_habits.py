@@ -6,13 +6,13 @@ from tests.rules.fakes import MATCHERS
 from tests.rules.reading.cases import ReadingTestCase
 from tests.support.folders import make_folder
 from txmux.detection.registry import installed_matchers
-from txmux.rules.advice.habits import KEY_HINTS, SECTION_ALIASES
+from txmux.rules.advice.habits import SECTION_ALIASES
 from txmux.rules.advice.words import did_you_mean
 from txmux.rules.lint.warnings import lint
 from txmux.rules.problems import RulesError
 from txmux.rules.reading.matching import MEANT, read_alternative
 from txmux.rules.reading.parser import load, parse
-from txmux.rules.reading.sections import HEADERS, TABLES
+from txmux.rules.reading.sections import HEADERS, HINTS, TABLES
 
 HAPROXY = """# main
 global
@@ -97,10 +97,10 @@ class SectionTests(ReadingTestCase):
             ("route", "route r"),
             ("backend", "backend b"),
         ):
-            for key, meant in KEY_HINTS[kind].items():
+            for key, meant in HINTS[kind].items():
                 told = self.complaints(f"{self.listen}[{header}]\n{key} = 443\n")
                 self.assertIn(f"4 {key}: unknown key; {meant}", told)
-        for key in KEY_HINTS["txmux"]:
+        for key in HINTS["txmux"]:
             told = self.complaints(f"{self.listen}[txmux]\n{key} = 2\n")
             self.assertEqual(len(told), 1, told)
         self.refuses("[listen a]\nport = 443\n", "2 port: unknown key; write 'endpoint = :443'")
@@ -123,7 +123,7 @@ class SectionTests(ReadingTestCase):
         )
 
     def test_none_is_a_key_here(self) -> None:
-        for kind, keys in KEY_HINTS.items():
+        for kind, keys in HINTS.items():
             self.assertEqual(keys.keys() & TABLES[kind].keys(), set())
         self.assertEqual(SECTION_ALIASES.keys() & HEADERS.keys(), set())
 

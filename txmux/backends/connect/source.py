@@ -184,7 +184,9 @@ def transparent_hints(backend: Backend) -> list[str]:
     """
     if backend.source != ("client",):
         return []
-    servers = [server for server in backend.servers if server.kind in {"tcp", "srv", "consul"}]
+    servers = [
+        server for server in backend.servers if server.query or server.kind in {"tcp", "srv"}
+    ]
     lines = [
         f"# backend {backend.name}: what its servers send to clients must come to this machine, and is for txmux;",
         "# run this as root, and again at each boot:",
@@ -204,7 +206,7 @@ def transparent_hints(backend: Backend) -> list[str]:
 
 
 def _rules_for(server: Server) -> Iterator[str]:
-    named = server.kind in {"srv", "consul"} or not is_address(server.host)
+    named = server.query or server.kind == "srv" or not is_address(server.host)
     if named:
         yield f"# for each address of {server.host}:"
     for version in _versions(server):

@@ -2,6 +2,7 @@
 
 import ipaddress
 from collections.abc import Iterable
+from typing import Protocol
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -10,7 +11,8 @@ from twisted.names import dns
 from txmux.backends.names.lookup import HostAnswer, Lookup, all_settled, has_route
 from txmux.backends.names.question import LookupFailedError
 from txmux.backends.pool.member import ResolvedAddress
-from txmux.rules.model import Server
+from txmux.rules.model import Backend, Server
+from txmux.telemetry.sources import Source
 
 MOST_ADDRESSES = 1000  # of one name; if it has more, always the same ones are used
 
@@ -22,6 +24,27 @@ class FoundAddresses:
     addresses: tuple[ResolvedAddress, ...]
     ttl: float  # seconds for which they are valid
     trouble: str = ""  # the look-ups that failed, and why; empty if none did
+
+
+class Finder(Protocol):
+    """Finds the addresses of one name or service."""
+
+    async def find(self) -> FoundAddresses: ...
+
+    def spread(self) -> float:
+        """The factor of the wait after a failure, so that retries do not come at the same moment."""
+
+    def stop(self) -> None: ...
+
+
+class ServerFinders(Protocol):
+    """What finds the servers of one kind, for all backends of a process."""
+
+    def finder(self, lookup: Lookup, server: Server, backend: Backend) -> Finder:
+        """Return what finds those of one server; `lookup` is for names of hosts."""
+
+    def sources(self) -> Iterable[Source]:
+        """Return what is asked for them."""
 
 
 class AddressFinder:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import attrs
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
@@ -16,12 +16,12 @@ from twisted.python.failure import Failure
 from txmux.backends.pool.member import ResolvedAddress
 from txmux.backends.pool.pool import BackendPool, is_name
 from txmux.errors import MuxError
+from txmux.installed import SERVERS
 from txmux.rules.model import Backend, Server
 from txmux.telemetry.sources import Source
 
 if TYPE_CHECKING:
-    from txmux.backends.names.addresses import FoundAddresses
-    from txmux.backends.names.consul import ConsulAgent
+    from txmux.backends.names.addresses import Finder, FoundAddresses, ServerFinders
     from txmux.backends.names.lookup import Lookup
     from txmux.backends.names.question import ServerAddress, TrackedServers
 
@@ -32,7 +32,7 @@ _EFFECT = "the next name server is asked, or known addresses stay in use"
 
 
 class NameResolver:
-    """Keeps the members of pools up to date with the addresses of their servers' names, and with the services of Consul.
+    """Keeps the members of pools up to date with the addresses of their servers' names, and with what features find.
 
     A name is looked up again when its answer is out of date, at the earliest after 1 s and at the latest after the
     backend's ``resolve``. After a failure the known addresses stay for the time of its ``keep``, and the next attempt
@@ -59,7 +59,7 @@ class NameResolver:
             {} if lookup is None else {(): lookup}
         )
         self._tracked: TrackedServers | None = None
-        self._consuls: dict[str, ConsulAgent] = {}
+        self._of_features: dict[str, ServerFinders] = {}  # by the kind of servers
         self._names: dict[str, _LookedUpName] = {}
         # Addresses of a plain name have no port: each server has its own.
         self._known: dict[str, _Addresses] = {}
@@ -133,15 +133,11 @@ class NameResolver:
                 self._reactor, backend.resolvers, tracked=self._tracked
             )
         lookup = self._lookups[backend.resolvers]
-        if server.consul is None:
+        if not server.query:
             return AddressFinder(lookup, server)
-        from txmux.backends.names import consul  # noqa: PLC0415 - few need HTTP
-
-        url = backend.consul.url
-        if url not in self._consuls:
-            self._consuls[url] = consul.ConsulAgent(url, self._reactor.seconds)
-        agent = self._consuls[url]
-        return consul.ConsulFinder(self._reactor, lookup, backend, server.consul, agent)
+        if server.kind not in self._of_features:
+            self._of_features[server.kind] = SERVERS[server.kind].finders(self._reactor)
+        return self._of_features[server.kind].finder(lookup, server, backend)
 
     def _found(self, key: str, addresses: _Addresses) -> None:
         if addresses != self._known.get(key):
@@ -201,9 +197,9 @@ class NameResolver:
         return answered.addTimeout(seconds, self._reactor, lambda _failure, _seconds: None)
 
     def sources(self) -> Iterator[Source]:
-        """Return the name servers and Consuls that are asked for the names in use."""
-        self._consuls = {url: consul for url, consul in self._consuls.items() if consul.answers}
-        yield from (consul.source for consul in self._consuls.values())
+        """Return what is asked for the names in use: name servers, and what features ask."""
+        for finders in self._of_features.values():
+            yield from finders.sources()
         used = {name.resolvers for name in self._names.values()}
         self._lookups = {key: look_up for key, look_up in self._lookups.items() if key in used}
         if self._tracked is not None:
@@ -221,17 +217,6 @@ class NameResolver:
         self._users.clear()
         self._answered(*self._unanswered)
         await DeferredList([*self._ending, *(name.stop() for name in names.values())])
-
-
-class Finder(Protocol):
-    """Finds the addresses of one name or service."""
-
-    async def find(self) -> FoundAddresses: ...
-
-    def spread(self) -> float:
-        """The factor of the wait after a failure, so that retries do not come at the same moment."""
-
-    def stop(self) -> None: ...
 
 
 class _Outcome(enum.Enum):
@@ -265,7 +250,7 @@ class _LookedUpName:
         self._reactor = reactor
         self._finder = finder
         self._server = server
-        self._label = server.text if server.consul else server.host
+        self._label = server.text if server.query else server.host
         self._resolve = backend.resolve
         self.resolvers = backend.resolvers
         self.addresses = addresses
@@ -365,7 +350,7 @@ class _LookedUpName:
 
 
 def _name_of(server: Server) -> tuple[object, ...]:
-    return server.kind, server.host.lower(), server.consul
+    return server.kind, server.host.lower(), *server.query[:1]
 
 
 def _names_of(backend: Backend) -> Iterator[tuple[str, Server]]:
@@ -373,9 +358,8 @@ def _names_of(backend: Backend) -> Iterator[tuple[str, Server]]:
     # With a proxy, the proxy looks up servers' names.
     for server in backend.servers if backend.via is None else (backend.via.server,):
         if is_name(server):
-            consul = (server.consul, backend.consul) if server.consul else ()
-            key = (server.kind, server.host.lower(), backend.resolve, backend.resolvers, *consul)
-            yield repr(key), server
+            settings = backend.resolve, backend.resolvers
+            yield repr((server.kind, server.host.lower(), *settings, *server.query)), server
 
 
 def _set_members(pool: BackendPool, server: Server, addresses: _Addresses) -> None:

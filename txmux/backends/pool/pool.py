@@ -586,7 +586,7 @@ def no_server_up(backend: str) -> str:
 
 
 def is_name(server: Server) -> bool:
-    return server.kind in {"srv", "consul"} or (
+    return bool(server.query or server.kind == "srv") or (
         server.kind in {"tcp", "udp"}
         and not is_address(server.host)
         and not server.depends_on_client

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from random import Random
 from typing import Any, TypeAlias
@@ -16,9 +16,10 @@ from txmux.backends.names.lookup import Lookup
 from txmux.backends.names.question import LookupFailedError
 from txmux.backends.pool.member import ResolvedAddress
 from txmux.errors import MuxError, printable
+from txmux.features.consul.reading import ConsulAPI, ConsulService
 from txmux.net.http import HttpResponse, ResponseTimeoutError, request
 from txmux.net.secrets import secret_of
-from txmux.rules.model import Backend, ConsulService
+from txmux.rules.model import Backend, Server
 from txmux.telemetry.sources import Source
 from txmux.transport import is_address
 from txmux.wire.jsontext import MISSHAPEN, JsonLists
@@ -169,6 +170,25 @@ class ConsulAgent:
             self.source.failed(why)
 
 
+class ConsulAgents:
+    """What finds services of Consul for all backends of a process."""
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._agents: dict[str, ConsulAgent] = {}
+
+    def finder(self, lookup: Lookup, server: Server, backend: Backend) -> ConsulFinder:
+        url = server.query[1].url
+        if url not in self._agents:
+            self._agents[url] = ConsulAgent(url, self._reactor.seconds)
+        return ConsulFinder(self._reactor, lookup, backend, server.query, self._agents[url])
+
+    def sources(self) -> Iterator[Source]:
+        """Return those that are asked."""
+        self._agents = {url: agent for url, agent in self._agents.items() if agent.answers}
+        return (agent.source for agent in self._agents.values())
+
+
 class ConsulFinder:
     """Finds the instances of a service by blocking queries: each is answered when something has changed."""
 
@@ -177,16 +197,16 @@ class ConsulFinder:
         reactor: Any,
         lookup: Lookup,
         backend: Backend,
-        service: ConsulService,
+        query: tuple[ConsulService, ConsulAPI],
         agent: ConsulAgent,
         random: Random | None = None,
     ) -> None:
         self._reactor = reactor
         self._lookup = lookup
-        self._url = backend.consul.url
-        self._token = backend.consul.token
+        self._service, api = query
+        self._url = api.url
+        self._token = api.token
         self._wait = min(backend.resolve.interval, _MOST_WAIT)
-        self._service = service
         self._random = random or Random()  # nosec B311  # noqa: S311 - not for secrets
         self._index = 0
         self._agent = agent

@@ -1,18 +1,60 @@
-"""The URL of Consul, and its services as servers."""
+"""Where Consul is, and its services as servers."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
-from txmux.rules.model import ConsulService, Server
-from txmux.rules.problems import InvalidValueError
+import attrs
 
-CONSUL = "consul:"
-"""How a server begins that stands for the instances of a service."""
+from txmux.rules.model import Server, Settings
+from txmux.rules.problems import InvalidValueError
+from txmux.rules.reading.context import RulesReading
+from txmux.rules.reading.values import of_form, read_options, split_words
+
+CONSUL = "consul"
+"""The key in [txmux]; with a colon, how a server begins that stands for the instances of a service."""
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _EXAMPLE = "write for example 'http://127.0.0.1:8500'"
 _SCHEMES = frozenset({"http", "https"})
+
+
+@attrs.frozen
+class ConsulService:
+    """A query for instances of a service in Consul.
+
+    Attributes:
+        tags: They have all of these.
+        datacenter: Empty is that of the agent.
+        passing: Whether those are out that have a warning.
+    """
+
+    name: str
+    tags: tuple[str, ...] = ()
+    datacenter: str = ""
+    passing: bool = False
+
+
+@attrs.frozen
+class ConsulAPI:
+    """Where Consul answers queries.
+
+    Attributes:
+        url: Of its HTTP API: ``http:``, ``https:`` or ``unix:``.
+        token: The file with its token; ``None`` is without.
+    """
+
+    url: str = "http://127.0.0.1:8500"
+    token: Path | None = None
+
+
+def consul_api(reading: RulesReading, text: str) -> ConsulAPI:
+    """Read the URL of Consul's HTTP API, and ``token=FILE``."""
+    url, *words = split_words(text) or [""]
+    options = read_options(words, {"token": reading.secret}, of=CONSUL)
+    return ConsulAPI(api_url(url), options.get("token"))
 
 
 def api_url(text: str) -> str:
@@ -45,32 +87,34 @@ def api_url(text: str) -> str:
     return f"{parts.scheme}://{host}{'' if port is None else f':{port}'}"
 
 
-def consul_server(text: str) -> Server:
-    """Read ``consul:SERVICE``, the first word of a server that stands for a service."""
-    name = text.removeprefix(CONSUL)
+def _tags(text: str) -> tuple[str, ...]:
+    tags = tuple(tag.strip() for tag in text.split(","))
+    if not all(tags) or any(not tag.isprintable() or " " in tag for tag in tags):
+        raise InvalidValueError(f"{text!r} is not a list of tags; write for example tag=v1,blue")
+    return tags
+
+
+OPTIONS: Mapping[str, Callable[[str], Any]] = {
+    "tag": _tags,
+    "dc": of_form(r"[A-Za-z0-9_-]+", "is not the name of a datacenter of Consul"),
+}
+
+
+def consul_server(
+    text: str, settings: Settings, *, tag: tuple[str, ...] = (), dc: str = "", passing: bool = False
+) -> Server:
+    """Read ``consul:SERVICE``, the first word of a server that stands for a service, with the options that select instances."""
+    name = text.partition(":")[2]
     service, colon, _ = name.partition(":")
     if colon and _NAME.fullmatch(service):
         raise InvalidValueError(
-            f"{text!r}: Consul knows the port of each instance; write {CONSUL}{service}"
+            f"{text!r}: Consul knows the port of each instance; write {CONSUL}:{service}"
         )
     if not _NAME.fullmatch(name):
         raise InvalidValueError(
             f"{text!r} names no service; write for example 'consul:web', and where Consul is as 'consul' in [txmux]"
         )
-    return Server(text, "consul", host=name, consul=ConsulService(name))
-
-
-def with_options(server: Server, options: Mapping[str, object]) -> tuple[Server, dict[str, object]]:
-    """Move the options that select instances into the server and its text; return it with the other options."""
-    others = dict(options)
-    tags, datacenter = others.pop("tag", ()), others.pop("dc", "")
-    passing = bool(others.pop("passing", False))
-    assert isinstance(tags, tuple)  # noqa: S101 - as its reader gives it
-    service = ConsulService(server.host, tags, str(datacenter), passing)
-    words = [
-        server.text,
-        *(f"tag={tag}" for tag in tags),
-        *([f"dc={datacenter}"] if datacenter else []),
-        *(["passing"] if passing else []),
-    ]
-    return Server(",".join(words), "consul", host=server.host, consul=service), others
+    words = [text, *(f"tag={one}" for one in tag), *([f"dc={dc}"] if dc else [])]
+    query = ConsulService(name, tag, dc, passing), settings.more.get(CONSUL, ConsulAPI())
+    words += ["passing"] if passing else []
+    return Server(",".join(words), CONSUL, host=name, query=query)

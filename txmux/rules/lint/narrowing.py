@@ -216,7 +216,7 @@ def servers_of(outcomes: Iterable[Outcome | None]) -> set[object]:
     """Return the places of the servers of backends, such as are the same however they are written."""
     return {
         server.text
-        if server.kind in {"consul", "endpoint"}
+        if server.query or server.kind == "endpoint"
         else (server.host, server.port, server.path)
         for outcome in outcomes
         if isinstance(outcome, Backend)

@@ -191,7 +191,7 @@ def unchecked_backends(rules: Rules) -> Iterator[Problem]:
     for backend in rules.backends.values():
         servers = [server for server in backend.servers if not server.down]
         is_watched = backend.check is not None or any(
-            server.depends_on_client or server.kind == "consul" for server in servers
+            server.depends_on_client or server.query for server in servers
         )
         advice = "check = tcp"
         if backend.transport is Transport.UDP:

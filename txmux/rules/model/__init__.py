@@ -9,8 +9,6 @@ from txmux.rules.model.backend import (
     Balance,
     Check,
     CheckKind,
-    ConsulAPI,
-    ConsulService,
     Ejection,
     Outcome,
     Resolve,
@@ -48,7 +46,7 @@ from txmux.transport import Keepalive
 __all__ = [
     "LOCAL", "NAMES", "NOWHERE", "NO_CERTIFICATE", "PORT", "REVOKED", "AllowedClient",
     "AllowedNames", "Alternative", "AnyNetworks", "Backend", "Balance", "CertificateCondition",
-    "Check", "CheckKind", "Clients", "ConsulAPI", "ConsulService", "DynamicNetworks", "Ejection",
+    "Check", "CheckKind", "Clients", "DynamicNetworks", "Ejection",
     "Files", "FoundCertificate", "Handover", "IPNetwork", "InProcess", "Keepalive", "KeyEntry",
     "Listener", "Logged", "NetworkSet", "Outcome", "Period", "Public", "Rate", "Reachable",
     "Refusal", "Resolve", "Route", "Rules", "Section", "Senders", "Server", "ServerTLS", "Settings",

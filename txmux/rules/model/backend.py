@@ -51,42 +51,13 @@ NAMES = {"{sni}": "sni", "{host}": "host"}
 
 
 @attrs.frozen
-class ConsulService:
-    """A query for instances of a service in Consul.
-
-    Attributes:
-        tags: They have all of these.
-        datacenter: Empty is that of the agent.
-        passing: Whether those are out that have a warning.
-    """
-
-    name: str
-    tags: tuple[str, ...] = ()
-    datacenter: str = ""
-    passing: bool = False
-
-
-@attrs.frozen
-class ConsulAPI:
-    """Where Consul answers queries.
-
-    Attributes:
-        url: Of its HTTP API: ``http:``, ``https:`` or ``unix:``.
-        token: The file with its token; ``None`` is without.
-    """
-
-    url: str = "http://127.0.0.1:8500"
-    token: Path | None = None
-
-
-@attrs.frozen
 class Server:
     """One server of a backend.
 
     Attributes:
         text: As the rules file names it, for logs and messages: ``127.0.0.1:22``, ``unix:/run/x.sock``.
         kind: Empty is by `text`, once a `MuxFactory` or a service has it; else ``tcp`` or ``udp`` (`host` and `port`), ``unix`` (`path`), ``srv`` (`host` is the name of SRV records),
-            ``consul`` (`consul` says whose instances) or ``endpoint`` (`text` is a Twisted client endpoint string).
+            ``endpoint`` (`text` is a Twisted client endpoint string), or the word of a feature that finds addresses by `query`.
         host: An IP address, a host name, `LOCAL`, or a text with one of `NAMES`.
         port: 1 to 65535; 0 is that of the client.
         path: The path of a UNIX socket.
@@ -94,11 +65,11 @@ class Server:
         backup: Whether it is for the time when no other server is up.
         max_connections: 0 means no limit. Where there are several addresses, for each of them.
         down: Whether it is out of use.
-        consul: The service whose instances it stands for.
+        query: What the feature asks for, and where; empty for all other kinds.
     """
 
     text: str
-    kind: Literal["", "tcp", "udp", "unix", "srv", "consul", "endpoint"] = ""
+    kind: str = ""
     host: str = ""
     port: int = 0
     path: str = ""
@@ -106,7 +77,7 @@ class Server:
     backup: bool = False
     max_connections: int = 0
     down: bool = False
-    consul: ConsulService | None = None
+    query: tuple[Any, ...] = ()
 
     @property
     def depends_on_client(self) -> bool:
@@ -220,7 +191,7 @@ class Resolve:
     """How names of servers are looked up again. Times are seconds.
 
     Attributes:
-        interval: The longest time until a host name is looked up again, or Consul is queried again.
+        interval: The longest time until a host name is looked up again, or what finds servers asks again.
         keep: How long addresses are used that cannot be found again (RFC 8767, section 5); infinite if there is no end.
     """
 
@@ -298,7 +269,6 @@ class Backend:
     eject: Ejection | None = attrs.field(factory=partial(Ejection, lone=False))
     resolve: Resolve = attrs.field(factory=Resolve)
     resolvers: tuple[tuple[str, int], ...] = ()
-    consul: ConsulAPI = attrs.field(factory=ConsulAPI)
     tls: ServerTLS | None = None
     max_connections: int = 0
     queue: int = 0

@@ -8,7 +8,6 @@ from typing import Any, Literal, get_args
 
 import attrs
 
-from txmux.rules.model.backend import ConsulAPI
 from txmux.rules.model.section import NOTHING_MORE, NOWHERE, Section
 
 
@@ -77,7 +76,6 @@ class Settings:
     access_log: Path | Literal["-", "stdout"] | None = "-"
     access_log_format: Literal["text", "json"] = "text"
     resolvers: tuple[tuple[str, int], ...] = ()
-    consul: ConsulAPI = attrs.field(factory=ConsulAPI)
     user: str | None = None
     group: str | None = None
     admin: tuple[str, ...] = ("auto",)

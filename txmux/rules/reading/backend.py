@@ -3,7 +3,7 @@
 import ipaddress
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from txmux.rules.advice.habits import BALANCE_WORDS
@@ -30,6 +30,7 @@ from txmux.rules.reading.context import (
     REACHABLE,
     RESOLVERS,
     VIA,
+    RulesReading,
 )
 from txmux.rules.reading.endpointstrings import CLIENT, host_name, link_scope
 from txmux.rules.reading.values import (
@@ -101,8 +102,10 @@ def make_backend(name: str, section: Section, found: Mapping[str, Any]) -> Backe
     return Backend(name, section=section, **fields)
 
 
-def contradictions(section: Section, found: Mapping[str, Any]) -> Iterator[Problem]:
-    """Find values that are right by themselves, but not together; those that could not be read are reported already."""
+def contradictions(
+    section: Section, found: Mapping[str, Any], read: Callable[[str], Server]
+) -> Iterator[Problem]:
+    """Find values that are right by themselves, but not together; those that could not be read are reported already. `read` reads a server."""
     servers = found.get("servers", ())
     if servers:
         transport = Backend("", servers).transport
@@ -121,7 +124,7 @@ def contradictions(section: Section, found: Mapping[str, Any]) -> Iterator[Probl
     messages += _of_clients(section, found)
     yield from (section.problem(message, key) for key, message in messages)
     for line, item in enumerate(section.items("server")):
-        for message in _of_server(item.text, found):
+        for message in _of_server(item.text, found, read):
             yield section.problem(message, "server", line)
 
 
@@ -253,8 +256,7 @@ def _through_proxy(section: Section, found: Mapping[str, Any]) -> Iterator[tuple
             "unix": "is a UNIX socket of this machine; write HOST:PORT",
             "endpoint": "is opened by Twisted, which does not support this; write it as HOST:PORT",
             "srv": "is looked up here, but its proxy looks names up; write it as HOST:PORT",
-            "consul": "is looked up here, but its proxy looks names up; write it as HOST:PORT",
-        }.get(server.kind, "")
+        }.get("srv" if server.query else server.kind, "")
         if "%" in server.host:
             why = "has a zone of this machine; write it without"
         if via.kind == "socks4" and ":" in server.host:
@@ -263,20 +265,20 @@ def _through_proxy(section: Section, found: Mapping[str, Any]) -> Iterator[tuple
             yield "via", f"{server.text!r} {why}, or put that server into a [backend] of its own"
 
 
-def _of_server(text: str, found: Mapping[str, Any]) -> Iterator[str]:
+def _of_server(text: str, found: Mapping[str, Any], read: Callable[[str], Server]) -> Iterator[str]:
     if found.get("proxy_protocol", "off") != "off" and (why := endpoints.no_proxy_protocol(text)):
         yield why
     if not found.get("tls"):
         return
     try:
-        server = endpoints.server(text)
+        server = read(text)
     except InvalidValueError:
         return
     kind = server.text.partition(":")[0].lower()
     if server.kind == "endpoint" and kind in {"ssl", "tls"}:
         yield f"{server.text!r} speaks TLS by itself; write it as HOST:PORT, or remove 'tls = yes'"
     elif "tls_name" not in found and (
-        server.kind in {"unix", "consul", "endpoint"} or server.host == LOCAL
+        server.query or server.kind in {"unix", "endpoint"} or server.host == LOCAL
     ):
         yield f"{server.text!r} has no name to verify the certificate for; add tls_name = NAME"
 
@@ -334,9 +336,10 @@ def _modules_of(servers: Iterable[Server]) -> Iterator[str]:
 
 
 _SERVER = ValueKind(
-    endpoints.server,
+    RulesReading.server,
     "one a line",
     "lines",
+    in_context=True,
     paths=lambda servers: [
         path for one in servers for path in endpoints.files_of(CLIENT, one.text).values()
     ],

@@ -16,7 +16,6 @@ from txmux.rules.model import (
     NAMES,
     AnyNetworks,
     Backend,
-    ConsulAPI,
     DynamicNetworks,
     NetworkSet,
     Outcome,
@@ -30,7 +29,6 @@ from txmux.rules.model import (
 )
 from txmux.rules.problems import InvalidValueError, Problem
 from txmux.rules.reading import endpoints
-from txmux.rules.reading.consul import api_url
 from txmux.rules.reading.endpointstrings import handover, is_handover
 from txmux.rules.reading.files import FileReader, check_file
 from txmux.rules.reading.networks import NetworkLists
@@ -41,7 +39,6 @@ from txmux.rules.reading.values import (
     file_path,
     network,
     one_path,
-    read_options,
     split_words,
 )
 
@@ -49,6 +46,7 @@ REFUSALS = {refusal.value: refusal for refusal in Refusal}
 """Outcomes other than backends, by their words."""
 
 NetworksReader: TypeAlias = "Callable[..., DynamicNetworks | None]"
+ServerKindFinder: TypeAlias = "Callable[[str], endpoints.ServerKind | None]"
 OnDisk: TypeAlias = Literal["", "all but PEM", "all"]
 
 _FILE = re.compile(r"(?:file:)?(\.{0,2}/.*[^\d/.].*|.*\.[a-z]+)")
@@ -59,6 +57,7 @@ class RulesReading:
 
     Args:
         networks: Reads what features know as networks; see `txmux.installed.networks_of`.
+        server_kind_of: Finds what features read as servers; see `txmux.installed.server_kind_of`.
         backend: Returns the backend of a section, if there is one of this name.
         on_disk: Which files have to be there that only the service needs.
         alone: Whether the file is read without others, which may define the names that it uses.
@@ -78,6 +77,7 @@ class RulesReading:
         matchers: Mapping[str, IProtocolMatcher],
         backend: Callable[[str], Backend | None],
         networks: NetworksReader,
+        server_kind_of: ServerKindFinder,
         *,
         on_disk: OnDisk,
         alone: bool = False,
@@ -92,6 +92,7 @@ class RulesReading:
         self.settings = Settings()
         self._backend = backend
         self._other_networks = networks
+        self._server_kind_of = server_kind_of
         # Servers in short form, of which thousands of routes may name the same.
         self._short: dict[str, Backend] = {}
         self._short_before: Mapping[str, Backend] = {}
@@ -158,14 +159,12 @@ class RulesReading:
     def users(self, text: str) -> Path:
         return self.beside(text, "a file of users and their passwords")
 
-    def consul(self, text: str) -> ConsulAPI:
-        url, *words = split_words(text) or [""]
-        options = read_options(words, {"token": self.secret}, of="consul")
-        return ConsulAPI(api_url(url), options.get("token"))
+    def server(self, text: str) -> Server:
+        return endpoints.server(text, self._server_kind_of, self.settings)
 
     def via(self, text: str) -> Via:
         """Read a proxy and, beside the main file, the path of its password."""
-        proxy = endpoints.proxy(text)
+        proxy = endpoints.proxy(text, self.server)
         if proxy.password is None:
             return proxy
         file = str(proxy.password)
@@ -283,18 +282,9 @@ class RulesReading:
             raise InvalidValueError(
                 f"{text!r}: several servers, and options of a server, need a [backend]; write one with them, and its name here"
             )
-        server = endpoints.server(text)
-        made = Backend(text, (server,), **finding((server,), self.settings))
+        made = Backend(text, (self.server(text),), resolvers=self.settings.resolvers)
         self._short[text] = made
         return made
-
-
-def finding(servers: Iterable[Server], settings: Settings) -> dict[str, Any]:
-    """Return the defaults of name resolution for a backend: the values by the names of its fields."""
-    defaults: dict[str, Any] = {"resolvers": settings.resolvers}
-    if any(server.kind == "consul" for server in servers):
-        defaults["consul"] = settings.consul
-    return defaults
 
 
 def _as_network_set(networks: Iterable[AnyNetworks]) -> NetworkSet:
@@ -318,13 +308,6 @@ RESOLVERS = ValueKind(
     lambda servers: tuple(dict.fromkeys(servers)),
 )
 PEM = ValueKind(RulesReading.pem, "path", in_context=True, paths=one_path)
-CONSUL = ValueKind(
-    RulesReading.consul,
-    "URL: `http:`, `https:` or `unix:`; `[token=FILE]`",
-    in_context=True,
-    write=lambda consul: consul.url,
-    paths=lambda consul: (consul.token,),
-)
 VIA = ValueKind(
     RulesReading.via,
     "`socks5://`, `socks4://` or `http://` and `[USER:FILE@]HOST:PORT`",

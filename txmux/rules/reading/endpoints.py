@@ -15,9 +15,8 @@ from twisted.plugin import getPlugins
 
 from txmux.rules.advice.habits import stray_after_endpoint, strays_after_server, without_scheme
 from txmux.rules.advice.words import did_you_mean, nearest, suggestion
-from txmux.rules.model import LOCAL, NAMES, PORT, Section, Server, Via
+from txmux.rules.model import LOCAL, NAMES, PORT, Section, Server, Settings, Via
 from txmux.rules.problems import InvalidValueError, Problem
-from txmux.rules.reading.consul import CONSUL, consul_server, with_options
 from txmux.rules.reading.endpointstrings import (
     CLIENT,
     SERVER,
@@ -33,7 +32,7 @@ from txmux.rules.reading.endpointstrings import (
     udp_listen_address,
 )
 from txmux.rules.reading.files import check_file
-from txmux.rules.reading.values import file_path, of_form, read_options, split_words, whole_number
+from txmux.rules.reading.values import file_path, read_options, split_words, whole_number
 from txmux.transport import is_address
 
 _SHORT = re.compile(r"(?:\[(?P<v6>[^\[\]]*)\]|(?P<host>[^:\[\]]*)):(?P<port>[^:]*)")
@@ -107,8 +106,34 @@ def are_several(text: str) -> bool:
     return _SEVERAL.match(text) is not None
 
 
-def server(text: str) -> Server:
-    """Read one line of ``server``: ``HOST:PORT``, ``unix:/path``, ``srv:NAME`` …, and options in any order."""
+@attrs.frozen
+class ServerKind:
+    """Servers that rules name as ``WORD:TEXT``, and whose addresses are found by more than a name.
+
+    Attributes:
+        word: How they begin; it is the `kind` of each `Server`.
+        read: Reads ``WORD:TEXT`` with the settings, and with the options that are given, by name; raises `InvalidValueError`.
+        options: What reads its own options.
+        flags: Its own options without a value.
+        finders: Makes, with the reactor, what finds them: `txmux.backends.names.addresses.ServerFinders`.
+    """
+
+    word: str
+    read: Callable[..., Server]
+    options: Mapping[str, Callable[[str], Any]]
+    flags: tuple[str, ...]
+    finders: Callable[[Any], Any]
+
+
+def server(
+    text: str,
+    kind_of: Callable[[str], ServerKind | None] = lambda _: None,
+    settings: Settings | None = None,
+) -> Server:
+    """Read one line of ``server``: ``HOST:PORT``, ``unix:/path``, ``srv:NAME`` …, and options in any order.
+
+    `kind_of` finds those that a feature reads, see `txmux.installed.server_kind_of`, and needs `settings`.
+    """
     words = split_words(text)
     if not words:
         raise InvalidValueError("an empty text is not a server; write HOST:PORT or unix:/path")
@@ -117,25 +142,28 @@ def server(text: str) -> Server:
         del words[1]
     messages: list[str] = []
     made, options = Server("", "tcp"), {}
+    kind, settings = None, settings or Settings()
     name = ""
     if len(words) > 1 and _NAME_OF_SERVER.fullmatch(words[0]) and _SHORT.fullmatch(words[1]):
         name = words.pop(0)
     advice = f"write {words[0]!r}"
     try:
-        made = _server(words[0])
+        kind = kind_of(words[0])
+        made = kind.read(words[0], settings) if kind else _server(words[0])
     except InvalidValueError as error:
         messages += error.messages
         advice = "remove it"
     if name:
         messages.insert(0, f"{name!r}: a server has no name here; {advice}")
     try:
-        options = _server_options(words[1:], words[0])
+        options = _server_options(words[1:], kind)
     except InvalidValueError as error:
         messages += error.messages
     if messages:
         raise InvalidValueError(*messages)
-    if made.kind == "consul":
-        made, options = with_options(made, options)
+    if kind is not None:
+        own = {name: options.pop(name) for name in (*kind.options, *kind.flags) if name in options}
+        made = kind.read(words[0], settings, **own)
     return attrs.evolve(made, **options)
 
 
@@ -163,8 +191,8 @@ def name_server(text: str) -> tuple[str, int]:
     return host, _server_port(short["port"]) if short else _NAME_SERVER_PORT
 
 
-def proxy(text: str) -> Via:
-    """Read ``socks5://[USER:PASSWORD-FILE@]HOST:PORT``, or the same with ``socks4`` or ``http``."""
+def proxy(text: str, read: Callable[[str], Server] = server) -> Via:
+    """Read ``socks5://[USER:PASSWORD-FILE@]HOST:PORT``, or the same with ``socks4`` or ``http``; `read` reads a server."""
     match = _PROXY.fullmatch(text)
     kind = _PROXY_KINDS.get(match["kind"]) if match else None
     if match is None or kind is None:
@@ -178,7 +206,7 @@ def proxy(text: str) -> Via:
         raise InvalidValueError(message + hint)
     place = match["place"]
     try:
-        its_server = server(place)
+        its_server = read(place)
     except InvalidValueError as error:
         raise InvalidValueError(*(f"the proxy: {message}" for message in error.messages)) from None
     if its_server.kind != "tcp" or its_server.depends_on_client:
@@ -205,10 +233,10 @@ def no_proxy_protocol(text: str) -> str:
     return ""
 
 
-def _server_options(words: Sequence[str], first: str) -> dict[str, Any]:
-    is_consul = first.startswith(CONSUL)
-    readers = {**_READERS, **_OF_CONSUL} if is_consul else _READERS
-    flags = (*_FLAGS, "passing") if is_consul else _FLAGS
+def _server_options(words: Sequence[str], kind: ServerKind | None) -> dict[str, Any]:
+    readers, flags = _READERS, _FLAGS
+    if kind is not None:
+        readers, flags = {**readers, **kind.options}, (*flags, *kind.flags)
     names = (*readers, *flags)
     strays = [
         f"{word!r} is not expected after the server; "
@@ -227,20 +255,11 @@ def _weight(text: str) -> int:
     return whole_number(1, _MOST_WEIGHT)(text)
 
 
-def _tags(text: str) -> tuple[str, ...]:
-    tags = tuple(tag.strip() for tag in text.split(","))
-    if not all(tags) or any(not tag.isprintable() or " " in tag for tag in tags):
-        raise InvalidValueError(f"{text!r} is not a list of tags; write for example tag=v1,blue")
-    return tags
-
-
-_datacenter = of_form(r"[A-Za-z0-9_-]+", "is not the name of a datacenter of Consul")
 _READERS: Mapping[str, Callable[[str], Any]] = {
     "weight": _weight,
     "max_connections": whole_number(0, 1_000_000_000),
 }
-_OF_CONSUL = {"tag": _tags, "dc": _datacenter}
-_FLAGS = ("backup", "down")
+_FLAGS: tuple[str, ...] = ("backup", "down")
 
 
 def _server(text: str) -> Server:
@@ -251,9 +270,6 @@ def _server(text: str) -> Server:
         )
     if is_for_datagrams(text):
         return datagram_server(text)
-    # A host may be called like that, too.
-    if text.startswith(CONSUL) and not text.removeprefix(CONSUL).isdecimal():
-        return consul_server(text)
     _refuse_slips(text, any_address="127.0.0.1")
     short = _SHORT.fullmatch(text)
     kind = (_kind_of(text) or "").lower()

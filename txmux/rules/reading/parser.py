@@ -13,10 +13,9 @@ import attrs
 
 from txmux.detection.registry import installed_matchers
 from txmux.files import within_patience
-from txmux.installed import networks_of
+from txmux.installed import networks_of, server_kind_of
 from txmux.interfaces import IProtocolMatcher
 from txmux.rules.advice.habits import (
-    KEY_HINTS,
     PLAIN,
     SECTION_ALIASES,
     foreign_format,
@@ -36,7 +35,7 @@ from txmux.rules.reading.conflicts import (
     unshareable,
     wrong_transports,
 )
-from txmux.rules.reading.context import REFUSALS, OnDisk, RulesReading, finding
+from txmux.rules.reading.context import REFUSALS, OnDisk, RulesReading
 from txmux.rules.reading.endpoints import missing_files, names_files
 from txmux.rules.reading.files import (
     FileReader,
@@ -47,7 +46,14 @@ from txmux.rules.reading.files import (
     source_of,
 )
 from txmux.rules.reading.ini import parts_of, read_ini
-from txmux.rules.reading.sections import HEADERS, TABLES, missing_keys, read_keys, wrong_transport
+from txmux.rules.reading.sections import (
+    HEADERS,
+    HINTS,
+    TABLES,
+    missing_keys,
+    read_keys,
+    wrong_transport,
+)
 from txmux.rules.reading.service import CONTEXT
 from txmux.rules.reading.values import NAME
 
@@ -55,7 +61,7 @@ T = TypeVar("T")
 _LONGEST_WAY = 20
 _DOTTED = re.compile(r"([a-z]+)[.:/]([\w.-]+)")
 _KEYS = {
-    kind: dict.fromkeys(KEY_HINTS[kind], "") | {name: key.example for name, key in keys.items()}
+    kind: dict.fromkeys(HINTS[kind], "") | {name: key.example for name, key in keys.items()}
     for kind, keys in TABLES.items()
 }
 
@@ -331,6 +337,7 @@ class _RulesParser:
             matchers,
             self._backend_called,
             networks_of,
+            server_kind_of,
             on_disk=on_disk,
             alone=alone,
             before=last.reading if last else None,
@@ -569,10 +576,9 @@ class _RulesParser:
     def _read_backend(self, name: str, section: Section) -> Backend:
         fields = self._read("backend", name, section)
         self._problems += wrong_transport(section, "backend")
-        self._problems += backend.contradictions(section, fields)
-        return backend.make_backend(
-            name, section, {**finding(fields.get("servers", ()), self._reading.settings), **fields}
-        )
+        self._problems += backend.contradictions(section, fields, self._reading.server)
+        usual = {"resolvers": self._reading.settings.resolvers}
+        return backend.make_backend(name, section, {**usual, **fields})
 
     def _backend_called(self, name: str) -> Backend | None:
         if name in self._begun:

@@ -10,7 +10,8 @@ import attrs
 
 from txmux.errors import joined
 from txmux.features import missing
-from txmux.installed import KEYS
+from txmux.installed import HINTS as HINTS_OF_FEATURES
+from txmux.installed import KEYS, read_server
 from txmux.rules.advice.habits import KEY_HINTS, PLAIN, hint_with_value, meant_by, normalised_key
 from txmux.rules.advice.words import did_you_mean, nearest, with_advice
 from txmux.rules.model import LOCAL, NAMES, PORT, KeyEntry, Section, ValueLine
@@ -36,6 +37,9 @@ TABLES: Mapping[str, Mapping[str, SectionKey]] = {
     "backend": {**backend.KEYS, **KEYS["backend"]},
 }
 """The keys of each kind."""
+
+HINTS = {kind: {**KEY_HINTS[kind], **HINTS_OF_FEATURES[kind]} for kind in HEADERS}
+"""`KEY_HINTS`, with those of features."""
 
 _LIKE_HEADER = re.compile(r"\[[A-Za-z][^\]:]*\]")
 _UNBRACED = re.compile(r"\$(?!ssl_)([A-Za-z_][A-Za-z0-9_]*)")
@@ -125,11 +129,11 @@ def _hints(name: str, kind: str, section: Section, matchers: Iterable[str]) -> I
     if why := missing(name):
         yield why
     plain, value = normalised_key(name), next((item.text for item in section.items(name)), "")
-    if hint := KEY_HINTS[kind].get(plain):
+    if hint := HINTS[kind].get(plain):
         yield hint_with_value(hint, value, _is_right)
     if others := [HEADERS[other] for other in TABLES if name in TABLES[other]]:
         yield f"it belongs in {joined(others)}"
-    for other, hints in KEY_HINTS.items():
+    for other, hints in HINTS.items():
         hint = hints.get(plain, "")
         if hint.startswith("write") and "[" not in hint:
             yield f"in {HEADERS[other]}, {hint_with_value(hint, value, _is_right)}"
@@ -149,7 +153,7 @@ def _hints(name: str, kind: str, section: Section, matchers: Iterable[str]) -> I
 
 def _is_right(key: str, text: str) -> bool:
     try:
-        (endpoints.listening if key == "endpoint" else endpoints.server)(text)
+        (endpoints.listening if key == "endpoint" else read_server)(text)
     except InvalidValueError:
         return False
     return True

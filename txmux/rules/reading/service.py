@@ -18,7 +18,7 @@ from txmux.rules.model import Section, Settings
 from txmux.rules.model.settings import RIGHTS, AdminUser, Store
 from txmux.rules.problems import InvalidValueError, Problem
 from txmux.rules.reading import values
-from txmux.rules.reading.context import CONSUL, PEM, RESOLVERS, RulesReading
+from txmux.rules.reading.context import PEM, RESOLVERS, RulesReading
 from txmux.rules.reading.endpoints import listening, short_form
 from txmux.rules.reading.endpointstrings import SERVER, split_arguments
 from txmux.rules.reading.files import SourceFile
@@ -341,8 +341,6 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Settings(), {
         "the format of its lines"),
     "resolvers": SectionKey(RESOLVERS, example="127.0.0.1:8600", shapes_others=True, meaning=
         "the [name servers](#how-names-are-looked-up) for the names of servers; without it the system's"),
-    "consul": SectionKey(CONSUL, example="http://127.0.0.1:8500 token=/etc/txmux/secrets/consul.token", opens="supervisor", is_secret=True, reader="txmux.net.secrets:read_key", shapes_others=True, meaning=
-        "Consul's HTTP API, for servers such as [`consul:web`](#services-of-consul)"),
     "user": SectionKey(_USER, example="txmux", meaning=
         "the [user](#user-and-group) to switch to once the service listens. Needs root"),
     "group": SectionKey(_GROUP, example="txmux", meaning=
