@@ -23,10 +23,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.client import ResponseFailed
 
 from tests.access.shared.machine import Machine
-from tests.features.consul.stand_in import Instance, instances_in
 from tests.support.certificates import make_authority
 from tests.support.folders import make_folder
-from txmux.access.bans import Ban, banned_network, written
+from txmux.access.bans import Ban
 from txmux.access.shared.bans import SharedBans
 from txmux.admin.guard import Caller
 from txmux.admin.site import audit
@@ -36,10 +35,8 @@ from txmux.backends.names.lookup import _shown as name_shown
 from txmux.cli._output import Output
 from txmux.cli.run.program import as_text
 from txmux.errors import MuxError, cause_of, how_to_install, own_command, printable, sudo_for
-from txmux.features.consul.finding import _refusal, next_index
-from txmux.features.crowdsec.source import DecisionsReader
 from txmux.net.addresses import text_of
-from txmux.net.http import HttpResponse, _reason
+from txmux.net.http import _reason
 from txmux.net.redis import ReplyError, ReplyParser
 from txmux.net.tls.verification import _mismatch
 from txmux.rules.model.settings import Store
@@ -55,7 +52,7 @@ _MOST = 1000
 _STORE = Store("redis://192.0.2.1", "192.0.2.1")
 
 
-def _refused(work: Callable[..., object], *arguments: Any, **named: Any) -> Iterator[str]:
+def refused(work: Callable[..., object], *arguments: Any, **named: Any) -> Iterator[str]:
     try:
         work(*arguments, **named)
     except (MuxError, ValueError) as problem:
@@ -66,27 +63,6 @@ def _logged(work: Callable[..., object], *arguments: Any) -> Iterator[str]:
     with capturedLogs() as events:
         work(*arguments)
     yield from map(formatEvent, events)
-
-
-def _consul(text: str) -> Iterator[str]:
-    instance = Instance(5, address=text).told("web")
-    for one in (instance, Instance(5, address=f"fe80::1%{text}").told("web")):
-        found = instances_in(json.dumps([one]).encode(), passing=False)
-        yield from (*found.named, *(address.host for address in found.addresses))
-    yield _refusal(HttpResponse(500, {}, text.encode()))
-    for name in ("Port", "Weights"):
-        told = json.dumps([{**instance, "Service": {**instance["Service"], name: text}}])
-        yield from _refused(instances_in, told.encode(), passing=False)
-    yield from _refused(instances_in, json.dumps(text).encode(), passing=False)
-    yield from _refused(next_index, 0, text)
-
-
-def _crowdsec(text: str) -> Iterator[str]:
-    for told in (text, {text: text}, {"new": text, "deleted": None}):
-        reader = DecisionsReader(0.0)
-        yield from _refused(reader.feed, json.dumps(told).encode())
-        yield from _refused(reader.end)
-    yield written(banned_network(f"fe80::1%{text}"))
 
 
 def _http(text: str) -> Iterator[str]:
@@ -100,7 +76,7 @@ def _redis(text: str) -> Iterator[str]:
     clock.advance(9)
     yield from _logged(shared._is_away, text)
     yield str(ReplyError(text))
-    yield from _refused(list, ReplyParser().feed(text.encode() + b"\r\n"))
+    yield from refused(list, ReplyParser().feed(text.encode() + b"\r\n"))
     record = {"network": "192.0.2.7", "age": 1, "left": None, "reason": text}
     yield Ban.read(record, 0.0).reason
 
@@ -120,14 +96,12 @@ def _peers(text: str) -> Iterator[str]:
 
 def _programs(text: str) -> Iterator[str]:
     told = {"version": 1, "id": text, "time": text}
-    yield from _refused(read_handed_over, json.dumps(told).encode())
+    yield from refused(read_handed_over, json.dumps(told).encode())
     for _, found in read_lines(text.replace("\n", "")):
         yield str(found)
 
 
 _OTHERS = {
-    "Consul": _consul,
-    "CrowdSec": _crowdsec,
     "what speaks HTTP": _http,
     "Redis, and other machines by it": _redis,
     "the certificate of a server": _certificate,
@@ -136,16 +110,21 @@ _OTHERS = {
 }
 
 
-class NamedTests(SynchronousTestCase):
-    def test_all(self) -> None:
+class NamedCase(SynchronousTestCase):
+    def assert_harmless(self, who: str, tell: Callable[[str], Iterator[str]]) -> None:
         """Whatever they name, it is told on one line, commands no terminal, and does not fill the disk."""
+        for text in (_EVIL, _LONG):
+            told = [*tell(text)]
+            self.assertTrue(told, who)
+            for line in told:
+                self.assertTrue(line.isprintable(), (who, line[:200]))
+                self.assertLess(len(line), _MOST, (who, line[:200]))
+
+
+class NamedTests(NamedCase):
+    def test_all(self) -> None:
         for who, tell in _OTHERS.items():
-            for text in (_EVIL, _LONG):
-                told = [*tell(text)]
-                self.assertTrue(told, who)
-                for line in told:
-                    self.assertTrue(line.isprintable(), (who, line[:200]))
-                    self.assertLess(len(line), _MOST, (who, line[:200]))
+            self.assert_harmless(who, tell)
 
     def test_last(self) -> None:
         """What nobody has escaped is escaped by the log and by the commands; each line of it has a beginning of ours."""

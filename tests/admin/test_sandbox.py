@@ -6,13 +6,12 @@ from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs
 
 from tests.admin.asking import LISTEN, AdminCase
-from tests.support.crowdsec import KEY, CrowdSecPlayed
 from tests.support.peers import PeerFactory, listen, reactor
 from txmux.processes.privilege import landlock
 from txmux.processes.privilege.sandbox import SandboxError
 
 
-class SandboxTest(AdminCase):
+class SandboxCase(AdminCase):
     async def confined(self, settings: str = "workers = 2", rules: str = LISTEN) -> list[bool]:
         if not landlock.abi():
             raise SkipTest("this kernel has no Landlock")
@@ -23,18 +22,12 @@ class SandboxTest(AdminCase):
         workers = (await self.get("/api/status")).json["workers"]
         return [worker["sandbox"] for worker in workers]
 
+
+class SandboxTest(SandboxCase):
     async def test_shared_limits_by_tcp(self) -> None:
         redis = listen(self, PeerFactory())
         settings = f"workers = 2\nshared_limits = redis://127.0.0.1:{redis}/0"
         self.assertEqual(await self.confined(settings), [True, True])
-
-    async def test_crowdsec_feed(self) -> None:
-        played = CrowdSecPlayed(self)
-        (self.folder / "key").write_text(KEY)
-        rules = f"{LISTEN}deny = crowdsec:{played.url}\n"
-        self.assertEqual(await self.confined("crowdsec_key = key", rules), [True])
-        while not played.asked:
-            await deferLater(reactor, 0.01)
 
     async def test_added_and_replaced_workers(self) -> None:
         self.assertEqual(await self.confined("workers = 1"), [True])

@@ -41,12 +41,6 @@ class CheckTests(CheckTestCase):
 
     def test_what_a_start_refuses(self) -> None:
         listen = "[listen a]\nendpoint = :0\n"
-        database = self.write("geo.mmdb", "no database")
-        geo = f"[txmux]\ngeo_databases = {database}\n{listen}deny = geo:country=DE\n"
-        code, out, _ = self.run_main("check", self.write("geo.ini", geo))
-        self.assertEqual(code, 1)
-        self.assertIn(":2: [txmux] geo_databases: ", out)
-        self.assertIn("is not a database in MaxMind's format", out)
         backend = "default = b\n[backend b]\nserver = 127.0.0.1:1\nsource = client\n"
         with patch(
             "txmux.backends.connect.source._make_transparent", side_effect=PermissionError(1, "no")

@@ -16,6 +16,7 @@ from tests.interop.mux import Mux, Twist
 from tests.processes.running import RULES, WorkersTestCase, customize, workers_of
 from tests.support.certificates import make_authority
 from tests.support.ech import MadeKey
+from tests.support.installed import as_installed
 from tests.support.places import country, write_places
 
 _SETTINGS = "watch_rules = 1s\nworkers = 1"
@@ -203,7 +204,7 @@ class LooksTest(WorkersTestCase):
         return "\n".join(f"{item['text']} {item['cause']}" for item in items)
 
     def test_looks(self) -> None:
-        texts = (text.format(self.place) for text in (_SERVING, _OPENING))
+        texts = (as_installed(text.format(self.place)) for text in (_SERVING, _OPENING))
         self.mux = mux = Mux(self.place, *texts)
         self.addCleanup(mux.end)
         self.assertEqual(self.shown(), "old.example")

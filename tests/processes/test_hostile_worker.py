@@ -18,6 +18,7 @@ from tests.interop.children import PATIENCE, eventually
 from tests.net.channel.test_channel import open_files
 from tests.processes.timed import TimedTestCase
 from tests.support.folders import make_folder
+from tests.support.installed import as_installed
 from tests.support.mux import VirtualTime
 from tests.support.peers import reactor
 from txmux import load
@@ -27,7 +28,7 @@ from txmux.processes.privilege.privilege import open_for_worker
 from txmux.processes.privilege.sandbox import Sandbox
 from txmux.processes.workers.starting import Starter
 
-_RULES = """
+_RULES = as_installed("""
 [txmux]
 access_log   = {folder}/log
 admin        = 127.0.0.1:0
@@ -40,7 +41,7 @@ deny = crowdsec:http://127.0.0.1:1
 [route secure]
 match = tls
 terminate_tls = {folder}/key.pem
-"""
+""")
 _WORDS = ("bind", "rules", "commit", "another", "name", "remove", "start", "status", "list", "", 1)
 _VALUES: tuple[dict[str, Any], ...] = (
     {},

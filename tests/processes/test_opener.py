@@ -17,6 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.children import PATIENCE, eventually
 from tests.support.folders import make_folder
+from tests.support.installed import as_installed
 from txmux import files
 from txmux.files import open_log, read_bytes, use_helper
 from txmux.net.channel import messages
@@ -207,13 +208,14 @@ class OpenerTest(SynchronousTestCase):
 
     def test_secrets(self) -> None:
         """Workers do not get what only the service needs: the secret of its clients, and its own for CrowdSec."""
-        tokens = [self.folder / name for name in ("admin.token", "tokens", "crowdsec.key")]
-        for token in tokens:
-            token.write_text(token.name)
-        told = (
+        told = as_installed(
             "admin = 127.0.0.1:0\nadmin_token = admin.token\nadmin_tokens = tokens\ncrowdsec_key = crowdsec.key\n"
             "[listen other]\nendpoint = 127.0.0.1:0\ndeny = crowdsec:http://127.0.0.1:1\n"
         )
+        names = ("admin.token", "tokens", "crowdsec.key")
+        tokens = [self.folder / name for name in names if name in told]
+        for token in tokens:
+            token.write_text(token.name)
         self.rules.write_text(self.rules.read_text().replace("[listen", f"{told}[listen", 1))
         self.opener.read_rules()
         self.assertEqual([*map(self.text, tokens)], [token.name for token in tokens])

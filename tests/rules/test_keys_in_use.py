@@ -91,14 +91,3 @@ class ReaderTest(SynchronousTestCase):
         for keys in TABLES.values():
             for name, key in keys.items():
                 self.assertTrue(key.opens or not key.reader, name)
-
-
-class OnePlaceTest(SynchronousTestCase):
-    def test_secret_of_crowdsec(self) -> None:
-        """That a file is secret, who opens and who reads it is said by its row alone, beside its use."""
-        naming = {
-            str(path.relative_to(_PACKAGE))
-            for path in _PACKAGE.rglob("*.py")
-            if "crowdsec_key" in path.read_text()
-        }
-        self.assertEqual(naming, {"features/crowdsec/__init__.py", "features/__init__.py"})

@@ -9,15 +9,12 @@ from typing import Any
 from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs
 
-from tests.features.crowdsec.test_source import decision
 from tests.service.reload_case import ReloadCase
-from tests.support.crowdsec import KEY, CrowdSecPlayed
 from tests.support.datagrams import Talker
 from tests.support.mux import VirtualTime
 from tests.support.peers import PeerFactory, connect, listen, reactor
-from tests.support.places import country, system, write_places
 
-_LISTEN = "[txmux]\naccess_log = LOG\n%s[listen x]\nendpoint = 127.0.0.1:0\n"
+LISTEN = "[txmux]\naccess_log = LOG\n%s[listen x]\nendpoint = 127.0.0.1:0\n"
 
 
 class NetworksCase(ReloadCase):
@@ -31,7 +28,7 @@ class NetworksCase(ReloadCase):
         self.list = self.folder / "list.txt"
 
     async def begin(self, listener: str = "", route: str = "", settings: str = "") -> int:
-        text = _LISTEN % settings + listener + self.route % route
+        text = LISTEN % settings + listener + self.route % route
         return (await self.run_service(text, use=self.time))[0]
 
     def write_list(self, text: str) -> None:
@@ -103,7 +100,7 @@ class FileTest(NetworksCase):
     async def test_reload(self) -> None:
         """A reload after a list has been read again changes nothing; one that is first to see a change reports it, and the list is watched on."""
         self.write_list("192.0.2.1\n")
-        text = _LISTEN % "" + "deny = @list.txt\n" + self.route % ""
+        text = LISTEN % "" + "deny = @list.txt\n" + self.route % ""
         await self.run_service(text, use=self.time)
         self.write_list("127.0.0.1\n")
         await self.after(10, self.denies)
@@ -180,7 +177,7 @@ class EndTest(NetworksCase):
         client = await connect(self, port)
         client.send(b"x")
         await self.server.peer()
-        await self.change(_LISTEN % "" + "end_denied = yes\ndeny = 127.0.0.1\n" + self.route % "")
+        await self.change(LISTEN % "" + "end_denied = yes\ndeny = 127.0.0.1\n" + self.route % "")
         await self.after(1, lambda: client.finished)
 
     async def test_flows_of_udp_end_too(self) -> None:
@@ -197,68 +194,3 @@ class EndTest(NetworksCase):
         self.write_list("127.0.0.1\n")
         await self.after(10, self.denies)
         await self.logged("reason=denied")
-
-
-class CrowdSecTest(NetworksCase):
-    async def test_decisions(self) -> None:
-        """Whom it bans is kept out, and what it takes back is let in; what it told goes on over a reload."""
-        played = CrowdSecPlayed(self)
-        (self.folder / "key").write_text(KEY)
-        listener = f"deny = 192.0.2.0/24, crowdsec:{played.url}\n"
-        settings = "crowdsec_key = key\n"
-        port = await self.begin(listener, settings=settings)
-        self.assertTrue(await self.is_let_in(port))
-        await self.after(11, lambda: len(played.asked) == 2)
-        played.new = [decision("127.0.0.0/8")]
-        await self.after(11, self.denies)
-        self.assertFalse(await self.is_let_in(port))
-        played.new = None
-        await self.change(_LISTEN % settings + listener + "peek_limit = 7\n" + self.route % "")
-        self.assertTrue(self.denies())
-        played.deleted = [decision("127.0.0.0/8")]
-        await self.after(11, lambda: not self.denies())
-        self.assertTrue(await self.is_let_in(port))
-        self.assertEqual(played.asked.count("true"), 1)
-
-    async def test_away(self) -> None:
-        """One that has been away for a minute needs a person, with what is wrong, until it is back."""
-        played = CrowdSecPlayed(self)
-        (self.folder / "key").write_text(KEY)
-        await self.begin(f"deny = crowdsec:{played.url}\n", settings="crowdsec_key = key\n")
-        await self.after(11, lambda: len(played.asked) == 2)
-        played.wrong = 500
-        (source,) = self.running.control._lists.sources()
-        await self.after(71, lambda: source.state().is_overdue)
-        (told,) = (await self.running.control.status())["attention"]
-        self.assertIn(f"crowdsec {played.url}: no good answer for ", told["text"])
-        self.assertEqual(told["cause"], "it answers 500")
-        played.wrong = None
-        await self.after(81, lambda: not source.state().is_overdue)
-        self.assertEqual((await self.running.control.status())["attention"], [])
-
-
-class PlaceTest(NetworksCase):
-    async def test_places(self) -> None:
-        """Routes serve clients by their country, listeners deny them by their system; a renewed database counts."""
-        countries, systems = self.folder / "c.mmdb", self.folder / "s.mmdb"
-        write_places(countries, {"127.0.0.0/8": country("FR")})
-        write_places(systems, {"127.0.0.0/8": system(64501)})
-        port = await self.begin(
-            "deny = as:AS64500\n", "from = geo:country=FR\n", "geo_databases = c.mmdb, s.mmdb\n"
-        )
-        self.assertTrue(await self.is_let_in(port))
-        write_places(systems, {"127.0.0.0/8": system(64500)})
-        await self.after(10, self.denies)
-        while await self.is_let_in(port):  # workers read the database in a thread
-            pass
-        write_places(systems, {"127.0.0.0/8": system(64501)})
-        write_places(countries, {"127.0.0.0/8": country("DE")})
-        await self.after(10, lambda: not self.denies())
-        while await self.is_let_in(port):  # workers read the database in a thread
-            pass
-        countries.write_bytes(b"nonsense")
-        with capturedLogs():
-            report = await self.running.reload()
-        self.assertTrue(report.ok)
-        self.assertIn(f"nothing changed; geo {countries}: ", report.changes)
-        self.assertIn("is not a database in MaxMind's format", report.changes)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, redirect_stdout
 from importlib.util import find_spec
 from io import StringIO
+from pathlib import Path
 from random import Random
 from unittest import SkipTest
 from unittest.mock import patch
@@ -27,14 +28,13 @@ from txmux.cli import main
 from txmux.client.tls.terminators import TlsTerminators
 from txmux.client.tunnel_users import TunnelUsers
 from txmux.errors import MuxError
-from txmux.features.geo.watched import Database
 from txmux.processes.privilege.account import find_account
 from txmux.processes.usable import unusable
 from txmux.rules.keys_in_use import needed_modules
 from txmux.rules.model import Rules
 from txmux.rules.problems import Problem, RulesError
 
-_NO_CAUSE = re.compile(r": *(;|$)|\bNone\b|\(\)|: :|''", re.MULTILINE)
+NO_CAUSE = re.compile(r": *(;|$)|\bNone\b|\(\)|: :|''", re.MULTILINE)
 _MADE = ("gone", "empty", "garbage", "half", "appended")
 _USABLE = {
     *(("logs/access.log", damage) for damage in _MADE),
@@ -59,7 +59,7 @@ _OPTIONAL = (
     ),
     "ech_keys = {0}/ech_keys\n",
     "allow = @{0}/networks\n    ::/0\n",
-    "deny = crowdsec:http://127.0.0.1:1, geo:country=DE\n",
+    *(f"{line}\n" for line in RULES.splitlines() if line.startswith("deny")),
     "shared_limits = redis://127.0.0.1:1/0 password={0}/shared_limits\n",
 )
 _GOES_ON = {"acme_ca", "consul", "crowdsec_key", "shared_limits", "tunnel_users"}
@@ -100,7 +100,7 @@ class AgreementTest(DamagedFilesCase):
                 named = f"{self.folder}/{name.removesuffix('/a.pem')}"
                 if (name, damage) not in _USABLE and named not in said:
                     untold.append((name, damage))
-                self.assertNotRegex(said + why, _NO_CAUSE)
+                self.assertNotRegex(said + why, NO_CAUSE)
         self.assertEqual(differing, [])
         self.assertEqual(untold, [])
 
@@ -138,7 +138,7 @@ class AgreementTest(DamagedFilesCase):
                     report = await self.running.reload()
                 said = [eventAsText(one, includeTimestamp=False) for one in events]
                 text = "\n".join([*said, *report.errors, report.changes])
-                self.assertNotRegex(text, _NO_CAUSE, (name, damage))
+                self.assertNotRegex(text, NO_CAUSE, (name, damage))
                 problems = [one for one in self.unusable() if not one.warning]
                 if problems or not report.ok:
                     self.assertTrue(problems, (name, damage, text))
@@ -157,16 +157,14 @@ class AgreementTest(DamagedFilesCase):
         terminators.prepare(rules).commit()
         tokens.read()
         networks = NetworksFile(self.folder / "networks", (self.folder / "networks").read_text())
-        places = Database(self.folder / "geo_databases")
 
         def look() -> list[str]:
             clock.advance(10)
             terminators.look()
             self.successResultOf(Deferred.fromCoroutine(tokens.read_again()))
-            for source in (networks, places):
-                self.successResultOf(Deferred.fromCoroutine(source.fetch_changes()))
+            self.successResultOf(Deferred.fromCoroutine(networks.fetch_changes()))
             troubles = "\n".join(map(str, terminators.troubles()))
-            return [troubles, tokens.trouble, networks.trouble, places.trouble]
+            return [troubles, tokens.trouble, networks.trouble]
 
         return look
 
@@ -175,19 +173,19 @@ class AgreementTest(DamagedFilesCase):
         rules, clock = load(self.file), Clock()
         rules = attrs.evolve(rules, routes=tuple(one for one in rules.routes if one.name != "acme"))
         look = self.problems_of_looks(rules, clock)
-        self.assertEqual(look(), [""] * 4)
+        self.assertEqual(look(), [""] * 3)
         files = (
             ["terminate_tls", "tls_client_ca", "tls_client_crl", "ech_keys/a.pem", "ech_keys"],
         )
-        kinds = (*files, ["admin_tokens"], ["networks"], ["geo_databases"])
+        kinds = (*files, ["admin_tokens"], ["networks"])
         for kind, names in enumerate(kinds):
             for name in names:
                 for damage in self.damages(self.folder / name):
                     found = look()
                     problems = [one for one in self.unusable() if not one.warning]
                     self.assertEqual(bool(found[kind]), bool(problems), (name, damage, problems))
-                    self.assertNotRegex(found[kind], _NO_CAUSE, (name, damage))
-                self.assertEqual(look(), [""] * 4)
+                    self.assertNotRegex(found[kind], NO_CAUSE, (name, damage))
+                self.assertEqual(look(), [""] * 3)
 
     def test_users(self) -> None:
         """A worker says which file of users it cannot use, and why."""
@@ -196,7 +194,7 @@ class AgreementTest(DamagedFilesCase):
             with capturedLogs() as events:
                 TunnelUsers("tunnel", path)
             said = "\n".join(eventAsText(one, includeTimestamp=False) for one in events)
-            self.assertNotRegex(said, _NO_CAUSE, damage)
+            self.assertNotRegex(said, NO_CAUSE, damage)
             self.assertIn(str(path), said, damage)
 
     async def test_foreign(self) -> None:
@@ -223,7 +221,11 @@ class AgreementTest(DamagedFilesCase):
         self.assertEqual(differing, [])
 
     def unusable(self) -> Sequence[Problem]:
-        try:
-            return unusable(load(self.file))
-        except RulesError as error:
-            return error.problems
+        return unusable_in(self.file)
+
+
+def unusable_in(rules: Path) -> Sequence[Problem]:
+    try:
+        return unusable(load(rules))
+    except RulesError as error:
+        return error.problems

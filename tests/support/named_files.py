@@ -8,9 +8,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support.certificates import make_authority
 from tests.support.ech import MadeKey
 from tests.support.folders import make_folder
+from tests.support.installed import as_installed
 from tests.support.places import country, write_places
+from txmux.features import missing
 
-RULES = """\
+RULES = as_installed("""\
 [txmux]
 access_log = {0}/logs/access.log
 admin = 127.0.0.1:0
@@ -53,7 +55,7 @@ tls_name = a.example
 tls_ca = {0}/tls_ca
 tls_client_certificate = {0}/tls_client_certificate
 via = http://ops:{0}/via@10.0.0.9:1
-"""
+""")
 BY_TWISTED = """\
 [listen odd]
 endpoint = ssl:0:interface=127.0.0.1:privateKey={0}/endpoint
@@ -63,13 +65,21 @@ server = ssl:b.example:443:hostname=b.example:certKey={0}/server:privateKey={0}/
 """Files that Twisted opens: the sandbox does not go with them."""
 
 SECRETS = {
-    "supervisor": ["admin_token", "admin_tokens", "consul", "crowdsec_key"],
+    "supervisor": [
+        name
+        for name in ("admin_token", "admin_tokens", "consul", "crowdsec_key")
+        if not missing(name)
+    ],
     "worker": [
         *("shared_limits", "terminate_tls", "tunnel_users", "tls_client_certificate", "via"),
     ],
     "worker-itself": ["endpoint", "server"],
 }
-OPEN = ["acme_ca", "geo_databases", "tls_client_ca", "tls_client_crl", "tls_ca"]
+OPEN = [
+    name
+    for name in ("acme_ca", "geo_databases", "tls_client_ca", "tls_client_crl", "tls_ca")
+    if not missing(name)
+]
 FILES = (
     *re.findall(r"\{0\}/([a-z_./]+)", RULES),
     *("logs", "acme_folder/b.example.pem", "ech_keys/a.pem"),

@@ -7,13 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.support.folders import make_folder
-from tests.support.places import country, write_places
 from txmux import files
 from txmux.access.lists.current import unpack
 from txmux.access.lists.updates import ListUpdates, NetworksFile, WatchedFile
@@ -24,7 +22,9 @@ from txmux.rules.reading.parser import load
 _LONG_AGO = 1_000_000_000
 
 
-class StaleTests(SynchronousTestCase):
+class StaleCase(SynchronousTestCase):
+    """What is watched, with a time that the test moves."""
+
     def setUp(self) -> None:
         self.folder = make_folder(self)
         self.list = self.folder / "list.txt"
@@ -55,6 +55,8 @@ class StaleTests(SynchronousTestCase):
         self.feeding.commit(self.rules("deny = @list.txt\n"))
         self.after(8)
 
+
+class StaleTests(StaleCase):
     def test_missing_list_is_reported_after_a_minute_until_it_is_back(self) -> None:
         self.use_list()
         self.list.unlink()
@@ -96,26 +98,6 @@ class StaleTests(SynchronousTestCase):
         (told,) = self.after(70)
         self.assertIn("NoneType", told)
         self.assertTrue(self.flushLoggedErrors(AttributeError))
-
-    def test_bad_or_missing_database_is_reported(self) -> None:
-        path = self.folder / "c.mmdb"
-        places = {"127.0.0.0/8": country("FR")}
-        write_places(path, places)
-        self.feeding.commit(self.rules("deny = geo:country=FR\n", "geo_databases = c.mmdb\n"))
-        for seconds in (8, 120):
-            self.assertEqual(self.after(seconds), [])
-        path.write_text("nonsense")
-        (said,) = self.successResultOf(Deferred.fromCoroutine(self.feeding.unusable_files()))
-        self.assertIn(f"geo {path}: ", said)
-        self.assertIn("; its previous contents stay in use; correct it", said)
-        (told,) = self.after(70)
-        self.assertIn(f"geo {path}: no good answer for ", told)
-        self.assertIn("is not a database in MaxMind's format", told)
-        write_places(path, places)
-        self.assertEqual(self.after(4), [])
-        path.unlink()
-        (told,) = self.after(70)
-        self.assertIn("No such file", told)
 
 
 _HOUR = 3600.0

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,13 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+import txmux
 from tests.support.crowdsec import KEY, CrowdSecPlayed
 from tests.support.folders import make_folder
 from tests.support.mux import VirtualTime
 from tests.support.peers import reactor
+from tests.test_errors import NamedCase, refused
+from txmux.access.bans import banned_network, written
 from txmux.access.lists.current import unpack
 from txmux.features.crowdsec import source as crowdsec
 from txmux.features.crowdsec.source import CrowdSec, Decisions, DecisionsReader, seconds_in
@@ -259,3 +263,27 @@ class CrowdSecTests(TestCase):
         self.asking._skip = 0
         self.key.write_text(KEY)
         self.assertEqual(await self.look(), [])
+
+
+class NamedTests(NamedCase):
+    def test_all(self) -> None:
+        self.assert_harmless("CrowdSec", _told)
+
+
+def _told(text: str) -> Iterator[str]:
+    for told in (text, {text: text}, {"new": text, "deleted": None}):
+        reader = DecisionsReader(0.0)
+        yield from refused(reader.feed, json.dumps(told).encode())
+        yield from refused(reader.end)
+    yield written(banned_network(f"fe80::1%{text}"))
+
+
+class OnePlaceTest(SynchronousTestCase):
+    def test_secret_of_crowdsec(self) -> None:
+        """That a file is secret, who opens and who reads it is said by its row alone, beside its use."""
+        naming = {
+            str(path.relative_to(Path(txmux.__file__).parent))
+            for path in Path(txmux.__file__).parent.rglob("*.py")
+            if "crowdsec_key" in path.read_text()
+        }
+        self.assertEqual(naming, {"features/crowdsec/__init__.py", "features/__init__.py"})

@@ -112,23 +112,6 @@ class MeaningTests(BackendTestCase):
 
 
 class MistakeTests(BackendTestCase):
-    def test_wake(self) -> None:
-        for text, complaint in {
-            "wol 00:11:22:33:44 10.0.0.255": "'00:11:22:33:44' is not a MAC address; write it as",
-            "wol 00:11:22:33:44:55 lan": "'lan' is not an IPv4 address; write the broadcast address",
-            "wol 00:11:22:33:44:55 10.0.0.255:0": "the port must be a whole number from 1 to 65535",
-            "http PUT http://h/": "'http PUT http://h/' wakes nothing; write for example 'wol ",
-            "http GET ftp://h/": "'ftp://h/' is not a URL; write for example",
-            "http GET http://h:x/": "'http://h:x/' is not a URL; write for example",
-            "http GET http://me:secret@h/": "takes no user and password in the URL; remove them",
-            "http POST unix:/run/w.sock": "names no socket and path; write for example unix:/run/",
-            "http POST unix:w.sock:/db": "names no socket and path",
-            "htpp GET http://h/": "did you mean 'http'?",
-        }.items():
-            (found,) = self.complaints(f"hold = 1s\nwake = {text}")
-            self.assertIn(complaint, found)
-            self.assertNotIn("secret", found)
-
     def test_values(self) -> None:
         for text, complaints in {
             "balance = leastconn": (
@@ -246,8 +229,6 @@ class MistakeTests(BackendTestCase):
             ("queue = 1\nmax_connections = 1", "h:1", []),
             ("end_on_down = backup", "h:1", ["6 end_on_down"]),
             ("end_on_down = yes\ncheck = tcp", "h:1", []),
-            ("wake = http GET http://h/", "h:1", ["6 wake"]),
-            ("hold = 1s\nwake = http GET http://h/", "h:1", []),
             ("hold = 1s", "h:1 down", []),
         ):
             found = lint(self.read(text, servers=servers))

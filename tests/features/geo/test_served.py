@@ -1,0 +1,123 @@
+"""What a service, and `txmux check`, do by where addresses are."""
+
+from twisted.internet.defer import Deferred
+from twisted.logger import capturedLogs
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.access.lists.test_updates import StaleCase
+from tests.cli.support import CommandTestCase
+from tests.service.damaged_files import DamagedFilesCase
+from tests.service.test_networks import NetworksCase
+from tests.service.test_unusable_files import NO_CAUSE, unusable_in
+from tests.support.places import country, system, write_places
+from txmux.features.geo.watched import Database
+from txmux.rules.lint.warnings import lint
+from txmux.rules.reading.parser import parse
+
+_RULES = "[txmux]\ngeo_databases = c.mmdb\n[listen a]\nendpoint = :8443\n"
+
+
+class PlaceTest(NetworksCase):
+    async def test_places(self) -> None:
+        """Routes serve clients by their country, listeners deny them by their system; a renewed database counts."""
+        countries, systems = self.folder / "c.mmdb", self.folder / "s.mmdb"
+        write_places(countries, {"127.0.0.0/8": country("FR")})
+        write_places(systems, {"127.0.0.0/8": system(64501)})
+        port = await self.begin(
+            "deny = as:AS64500\n", "from = geo:country=FR\n", "geo_databases = c.mmdb, s.mmdb\n"
+        )
+        self.assertTrue(await self.is_let_in(port))
+        write_places(systems, {"127.0.0.0/8": system(64500)})
+        await self.after(10, self.denies)
+        while await self.is_let_in(port):  # workers read the database in a thread
+            pass
+        write_places(systems, {"127.0.0.0/8": system(64501)})
+        write_places(countries, {"127.0.0.0/8": country("DE")})
+        await self.after(10, lambda: not self.denies())
+        while await self.is_let_in(port):  # workers read the database in a thread
+            pass
+        countries.write_bytes(b"nonsense")
+        with capturedLogs():
+            report = await self.running.reload()
+        self.assertTrue(report.ok)
+        self.assertIn(f"nothing changed; geo {countries}: ", report.changes)
+        self.assertIn("is not a database in MaxMind's format", report.changes)
+
+
+class CheckTest(CommandTestCase):
+    def test_what_a_start_refuses(self) -> None:
+        database = self.write("geo.mmdb", "no database")
+        listen = "[listen a]\nendpoint = :0\ndeny = geo:country=DE\n"
+        rules = self.write("geo.ini", f"[txmux]\ngeo_databases = {database}\n{listen}")
+        code, out, _ = self.run_main("check", rules)
+        self.assertEqual(code, 1)
+        self.assertIn(":2: [txmux] geo_databases: ", out)
+        self.assertIn("is not a database in MaxMind's format", out)
+
+
+class StaleTest(StaleCase):
+    def test_bad_or_missing_database_is_reported(self) -> None:
+        path = self.folder / "c.mmdb"
+        places = {"127.0.0.0/8": country("FR")}
+        write_places(path, places)
+        self.feeding.commit(self.rules("deny = geo:country=FR\n", "geo_databases = c.mmdb\n"))
+        for seconds in (8, 120):
+            self.assertEqual(self.after(seconds), [])
+        path.write_text("nonsense")
+        (said,) = self.successResultOf(Deferred.fromCoroutine(self.feeding.unusable_files()))
+        self.assertIn(f"geo {path}: ", said)
+        self.assertIn("; its previous contents stay in use; correct it", said)
+        (told,) = self.after(70)
+        self.assertIn(f"geo {path}: no good answer for ", told)
+        self.assertIn("is not a database in MaxMind's format", told)
+        write_places(path, places)
+        self.assertEqual(self.after(4), [])
+        path.unlink()
+        (told,) = self.after(70)
+        self.assertIn("No such file", told)
+
+
+class LooksTest(DamagedFilesCase):
+    def test_looks(self) -> None:
+        """A look at a changed database takes what a start takes, and keeps what is in use where that would refuse it."""
+        path = self.folder / "geo_databases"
+        places = Database(path)
+
+        def look() -> str:
+            self.successResultOf(Deferred.fromCoroutine(places.fetch_changes()))
+            return places.trouble
+
+        self.assertEqual(look(), "")
+        for damage in self.damages(path):
+            found = look()
+            problems = [one for one in unusable_in(self.file) if not one.warning]
+            self.assertEqual(bool(found), bool(problems), (damage, problems))
+            self.assertNotRegex(found, NO_CAUSE, damage)
+        self.assertEqual(look(), "")
+
+
+class WarningTests(SynchronousTestCase):
+    def warnings(self, listener: str, *routes: str) -> list[str]:
+        text = _RULES + listener
+        for number, more in enumerate(routes):
+            text += f"[route r{number}]\nmatch = ssh\nbackend = 127.0.0.1:{number + 1}\n{more}"
+        return [problem.section for problem in lint(parse(text, "x.ini"))]
+
+    def test_possible(self) -> None:
+        for case in (
+            ("allow = geo:country=FR\n", ""),
+            ("allow = 192.0.2.0/24\n", "from = geo:country=FR\n"),
+            ("deny = as:AS64500\n", "from = 192.0.2.0/24\n"),
+            ("", "from = geo:country=FR\n", ""),
+            ("", "from = geo:country=FR\n", "from = geo:country=DE\n"),
+            ("", "from = 192.0.2.0/24\n", "from = as:AS64500\n"),
+            ("", "not_from = geo:country=FR\n"),
+        ):
+            self.assertEqual(self.warnings(*case), [], case)
+
+    def test_certainly_unreachable(self) -> None:
+        for case in (
+            ("", "", "from = geo:country=FR\n"),
+            ("", "from = geo:country=FR\n", "from = geo:country=FR\n"),
+        ):
+            self.assertEqual(self.warnings(*case), ["route r1"], case)
