@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
+from twisted.logger import Logger
 
 from txmux.access.bans import Bans
 from txmux.access.lists.current import Lists
@@ -26,6 +28,9 @@ from txmux.telemetry.recent import Recent
 
 if TYPE_CHECKING:
     from txmux.serving.acme.renewal import Certificates
+
+_MOST_REFUSED = 100
+"""System calls of which the operator learns: a worker could make up any."""
 
 ServerState = Literal["ready", "drain", "maintenance"]
 
@@ -120,6 +125,8 @@ class ServiceState:
         refused_calls: By the system call that a sandbox has refused: when first, as above, and the number of the worker.
     """
 
+    _log = Logger()
+
     workers: Callable[[], Sequence[WorkerLink]]
     status: Callable[[], Awaitable[dict[str, Any]]]
     missing: Callable[[], Awaitable[list[str]]]
@@ -136,14 +143,28 @@ class ServiceState:
     refused_calls: dict[str, tuple[float, int]] = attrs.field(factory=dict)
     condition: Callable[[], WorkersCondition] = WorkersCondition
 
-    def take_ended_holds(self, now: float) -> list[str]:
-        """Return the backends whose hold has reached its end since the last call."""
-        held = held_until(self.overrides)
+    def end_holds(self) -> None:
+        """Forget the holds that have reached their end, which workers see by themselves."""
+        held, now = held_until(self.overrides), time.monotonic()
         ended = [name for name, until in held.items() if until <= now]
         if ended:
             kept = {name: self.overrides["held"][name] for name in held if name not in ended}
             self.overrides = {**self.overrides, "held": kept}
-        return ended
+        for backend in ended:
+            self._log.info(
+                "backend {backend}: the hold by an operator has ended, its clients go on",
+                backend=backend,
+            )
+
+    def note_refused_call(self, number: int, call: str) -> None:
+        """Note that a worker's sandbox has refused a system call; the first time, it is logged."""
+        if call not in self.refused_calls and len(self.refused_calls) < _MOST_REFUSED:
+            self.refused_calls[call] = time.time(), number
+            self._log.warn(
+                "worker {number}: the sandbox has refused system call {call}",
+                number=number,
+                call=call,
+            )
 
     def apply_overrides(self, overrides: Mapping[str, Any]) -> None:
         """Apply overrides to the checks of this process; the caller sends them to the workers."""

@@ -57,7 +57,7 @@ from txmux.processes.supervisor.resources import Resources
 from txmux.processes.supervisor.servers_elsewhere import ServersElsewhere
 from txmux.processes.upgrade.worker_transfers import WorkerTransfers
 from txmux.processes.workers.moving import LONGEST_WAIT
-from txmux.processes.workers.pool import WorkerPool, WorkersError, failures
+from txmux.processes.workers.pool import STARTING, WorkerPool, WorkersError, failures
 from txmux.processes.workers.received_rules import packed_files
 from txmux.processes.workers.sent_rules import PendingRules, SentRules
 from txmux.processes.workers.starting import Starter
@@ -75,10 +75,6 @@ from txmux.telemetry.folding import FoldedLog
 from txmux.telemetry.formatting import plural
 from txmux.telemetry.steps import CommittedSteps
 
-_STARTING = 60.0
-"""Seconds that workers may take to start, and longer while they are about to serve."""
-_LOOK_AT_START = 1.0  # seconds between two looks at whether they still are
-
 _GRACE = 5.0
 """Seconds that a worker has to exit, after the time limit of its connections."""
 
@@ -86,9 +82,6 @@ _LOOK = 5.0  # seconds between two looks at the files of certificates
 
 _OTHER_DESCRIPTORS = 20
 """Descriptors that a starting worker needs besides its listening sockets."""
-
-_MOST_REFUSED = 100
-"""System calls of which the operator learns: a worker could make up any."""
 
 
 class Supervisor:
@@ -221,7 +214,7 @@ class Supervisor:
         self.limits.extend(self._rules)
         if self._rules.settings.sandbox == "auto" and not landlock.abi():
             self._log.info("workers have no sandbox: {why}", why=NO_LANDLOCK)
-        self.starter.refused = self._refused_call
+        self.starter.refused = self.state.note_refused_call
         self.starter.start_forking(self._rules, self.pool.process_ended, self._starter_ended)
         self.pool.resize(self._rules.settings.workers)
         self._is_started = True
@@ -232,16 +225,6 @@ class Supervisor:
 
     def _worker(self, number: int) -> Worker:
         return Worker(self, number, self._reactor, is_first=not self._is_started)
-
-    def _refused_call(self, number: int, call: str) -> None:
-        calls = self.state.refused_calls
-        if call not in calls and len(calls) < _MOST_REFUSED:
-            calls[call] = time.time(), number
-            self._log.warn(
-                "worker {number}: the sandbox has refused system call {call}",
-                number=number,
-                call=call,
-            )
 
     def _starter_ended(self, how: str) -> None:
         self.state.restarts.append((time.monotonic(), 0, how))
@@ -472,7 +455,7 @@ class Supervisor:
             do("listen again", lambda: self._listen_on_new(self._resources.look()))
         do("lift bans that have ended", self._end_bans)
         if self.transfers.accepting:  # otherwise another process logs it
-            do("end holds", self._end_holds)
+            do("end holds", self.state.end_holds)
         if self.pool.workers:  # otherwise the service is shutting down
             do("judge servers by what is counted", self._observer.tick)
             if self.transfers.accepting and self.pool.are_ready():
@@ -483,13 +466,6 @@ class Supervisor:
     def _end_bans(self) -> None:
         if gone := self.state.bans.expire(time.monotonic()):
             self.pool.send_to_all(messages.BAN, rows=rows_of(gone))
-
-    def _end_holds(self) -> None:
-        for backend in self.state.take_ended_holds(time.monotonic()):
-            self._log.info(
-                "backend {backend}: the hold by an operator has ended, its clients go on",
-                backend=backend,
-            )
 
     def _look(self) -> None:
         """Read changed certificates again, for workers that start while they cannot be read."""
@@ -519,35 +495,13 @@ class Supervisor:
         """Wait until all workers serve, or do not start in a minute; return the remaining problems, one line each."""
         await DeferredList([*self._catching_up])
         try:
-            await self._started(self.pool.serving(), lambda: self.pool.workers)
+            await self.pool.wait_for_start(self.pool.serving(), lambda: self.pool.workers)
         except defer.TimeoutError:
             self._report_problem(
-                f"not all workers serve after {_STARTING:g} s: see the service's log"
+                f"not all workers serve after {STARTING:g} s: see the service's log"
             )
         problems, self._problems = self._problems, []
         return problems
-
-    async def _started(
-        self, started: Deferred[None], workers: Callable[[], Sequence[Worker]]
-    ) -> None:
-        """Wait until workers have started; a `TimeoutError` if they have not in a minute, and are not about to."""
-        later: IDelayedCall
-
-        def look() -> None:
-            nonlocal later
-            if all(worker.ready or worker.is_starting for worker in workers()):
-                later = self._reactor.callLater(_LOOK_AT_START, look)
-            else:
-                started.cancel()
-
-        later = self._reactor.callLater(_STARTING, look)
-        try:
-            await started
-        except defer.CancelledError:
-            raise defer.TimeoutError from None
-        finally:
-            if later.active():
-                later.cancel()
 
     def _report_problem(self, what: str) -> None:
         """Log why a worker does not serve the current rules, and add it to the reload's result."""
@@ -602,9 +556,9 @@ class Supervisor:
             self.pool.add(rules.settings.workers - able)
             self._check_added(pending)
             try:
-                await self._started(pending.ready, lambda: self.pool.added)
+                await self.pool.wait_for_start(pending.ready, lambda: self.pool.added)
             except defer.TimeoutError:
-                raise WorkersError(f"workers: new ones did not start in {_STARTING:g} s") from None
+                raise WorkersError(f"workers: new ones did not start in {STARTING:g} s") from None
 
     def _ask_to_prepare(self, *what: Any, **how: Any) -> Deferred[None]:
         known = self._rules, self.version

@@ -7,7 +7,9 @@ from contextlib import suppress
 from typing import Any
 
 import attrs
+from twisted.internet import defer
 from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
@@ -23,6 +25,11 @@ from txmux.processes.workers.moving import WorkerHandover
 from txmux.processes.workers.worker import Worker
 from txmux.telemetry.attention import OF_FEW
 from txmux.telemetry.steps import RecurringSteps
+
+STARTING = 60.0
+"""Seconds that workers may take to start, and longer while they are about to serve."""
+
+_LOOK_AT_START = 1.0  # seconds between two looks at whether they still are
 
 _FLOWS_MOVED = 5.0  # seconds; as long as a port waits for flows of another process
 
@@ -265,6 +272,28 @@ class WorkerPool:
         return self.changes.until(
             lambda: self.are_ready() and not self._accept_pending.intersection(self.workers)
         )
+
+    async def wait_for_start(
+        self, started: Deferred[None], workers: Callable[[], Sequence[Worker]]
+    ) -> None:
+        """Wait until workers have started; a `TimeoutError` if they have not in a minute, and are not about to."""
+        later: IDelayedCall
+
+        def look() -> None:
+            nonlocal later
+            if all(worker.ready or worker.is_starting for worker in workers()):
+                later = self._reactor.callLater(_LOOK_AT_START, look)
+            else:
+                started.cancel()
+
+        later = self._reactor.callLater(STARTING, look)
+        try:
+            await started
+        except defer.CancelledError:
+            raise defer.TimeoutError from None
+        finally:
+            if later.active():
+                later.cancel()
 
     def share_datagrams(self) -> None:
         """Make one worker read all datagrams, since a flow belongs to one process."""
