@@ -14,8 +14,6 @@ from txmux.cli.remote import command
 from txmux.cli.remote.changes import CHANGES
 from txmux.cli.remote.reports import REPORTS
 from txmux.control.filters import FILTERS
-from txmux.features.page.query import PARTS
-from txmux.features.page.view import _ALL
 from txmux.providers.docker import labels
 from txmux.rules.advice import habits
 from txmux.rules.lint import narrowing
@@ -121,11 +119,6 @@ class CommandsTest(SynchronousTestCase):
     def test_programs_to_convert(self) -> None:
         self.assertEqual({*formats._LOOKS}, {*PROGRAMS})
         self.assertLessEqual({*formats._CONVERTERS}, {*PROGRAMS})
-
-
-class PageTest(SynchronousTestCase):
-    def test_parts(self) -> None:
-        self.assertLessEqual({*PARTS}, {*_ALL})
 
 
 class RightsTest(SynchronousTestCase):

@@ -40,12 +40,6 @@ _OTHERWISE = {
 """What takes rules once, or for something else."""
 
 
-_IMPORT_FEATURES = {
-    "admin/test_flows.py", "admin/test_growth.py", "control/test_hostile_answers.py", "processes/test_names.py", "test_said_once.py",
-}  # fmt: skip
-"""Tests of the core that do not run yet where a feature's folder is deleted."""
-
-
 @functools.cache
 def parsed() -> dict[Path, ast.Module]:
     """Return the code of each file of `txmux`, by its path in there; those of `txmux_convert` begin with its name."""
@@ -141,9 +135,8 @@ class StructureTest(SynchronousTestCase):
             own = f"{'.'.join(inside[1:2])}." if inside[0] == "features" else "feature."
             for name in imported(ast.parse(path.read_text())):
                 found = re.match(r"(?:txmux|tests)\.features\.(.+)", f"{name}.")
-                is_own = found is None or found[1].startswith(own)
-                if not (is_own or "/".join(inside) in _IMPORT_FEATURES):
-                    self.fail(f"{path} imports {name}: move what needs it to tests/features")
+                advice = f"{path} imports {name}: move what needs it to tests/features"
+                self.assertTrue(found is None or found[1].startswith(own), advice)
 
     def test_no_reactor_at_import(self) -> None:
         """No module installs the reactor when it is imported: whoever runs it may choose another."""

@@ -17,9 +17,6 @@ from txmux.backends.upstreams import Upstreams
 from txmux.control.control import Control
 from txmux.control.overrides import ServiceState
 from txmux.control.worker_answers import WorkerAnswers
-from txmux.features.page.gather import gather
-from txmux.features.page.query import PageQuery
-from txmux.features.page.view import View, render
 from txmux.net.channel.message import Message
 from txmux.rules.model import Rules
 from txmux.rules.packing import pack, unpack
@@ -47,11 +44,6 @@ async def _metrics(control: Control) -> object:
     reports = await control.ask()
     counts = await control.counts(reports)
     return exposition(counts, await control.backends(counts, reports.addresses))
-
-
-async def _page(control: Control) -> object:
-    query = PageQuery.of({})
-    return [*render(View(await gather(control, query), query))]
 
 
 async def _look(control: Control) -> object:
@@ -88,7 +80,7 @@ def _state(rules: Rules) -> ServiceState:
     return ServiceState(lambda: [worker], status, missing, upstreams)
 
 
-def _view(make: _Make, what: str, count: int) -> Any:
+def view_of(make: _Make, what: str, count: int) -> Any:
     rules = parse(RULES[what](count), "x.ini")
     counters = Counters()
     counters.extend(rules)
@@ -108,14 +100,13 @@ _VIEWS: Mapping[_Make, Sequence[str]] = {
     _routes: ("routes", "listeners"),
     _backends: ("backends", "servers"),
     _metrics: ("routes", "servers"),
-    _page: ("routes", "servers"),
 }
 
 
 class GrowthTests(SynchronousTestCase):
     def test_views(self) -> None:
         found = {
-            f"{make.__name__} {what}": growth(partial(_view, make, what))
+            f"{make.__name__} {what}": growth(partial(view_of, make, what))
             for make, kinds in _VIEWS.items()
             for what in kinds
         }
@@ -123,6 +114,7 @@ class GrowthTests(SynchronousTestCase):
 
     def test_look_when_nothing_has_changed(self) -> None:
         found = {
-            what: growth(partial(_view, _look, what)) for what in ("routes", "backends", "servers")
+            what: growth(partial(view_of, _look, what))
+            for what in ("routes", "backends", "servers")
         }
         self.assertEqual({what: grown for what, grown in found.items() if grown > AT_NONE}, {})

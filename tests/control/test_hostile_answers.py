@@ -25,9 +25,6 @@ from txmux.admin.metrics import exposition
 from txmux.admin.site import ADMIN, make_site
 from txmux.control.attention import measured
 from txmux.control.gauges import COUNT, Gauges
-from txmux.features.top.polling import fetch_snapshot
-from txmux.features.top.state import RequestResult, TopState
-from txmux.features.top.view import screen
 from txmux.net.channel import messages
 from txmux.net.channel.channel import Channel
 from txmux.net.channel.message import Field, InvalidMessageError
@@ -120,10 +117,10 @@ def _objects_of(field: Field) -> st.SearchStrategy[dict[str, Any]]:
     return st.builds(lambda more, whole: {**more, **whole}, more, whole)
 
 
-_ANSWERS = st.fixed_dictionaries(
+ANSWERS = st.fixed_dictionaries(
     {one.kind: values_of(one.answer) for one in _ANSWERED if one.answer}
 )
-_MESSAGES = st.lists(
+MESSAGES = st.lists(
     st.one_of(
         *(
             st.tuples(st.just(one.kind), values_of(Field(dict, fields=one.fields)))
@@ -133,7 +130,7 @@ _MESSAGES = st.lists(
     ),
     max_size=4,
 )
-_CELLS = st.lists(
+CELLS = st.lists(
     st.integers(0, 2**64 - 1) | st.sampled_from((0, 1, 2**64 - 1)), min_size=1, max_size=7
 )
 
@@ -171,7 +168,7 @@ class _Line:
         self.channel.dataReceived(json.dumps({"kind": kind, **values}).encode() + b"\n")
 
 
-class ViewsTest(SynchronousTestCase):
+class ViewsCase(SynchronousTestCase):
     def setUp(self) -> None:
         file = make_folder(self) / "rules.ini"
         file.write_text(_RULES)
@@ -225,16 +222,11 @@ class ViewsTest(SynchronousTestCase):
         exposition(self.result(control.counts()), self.result(control.backends()))
         for path in _PATHS:
             self.get(path)
-        snapshot = fetch_snapshot(self.ask, {})
-        screen(TopState(), snapshot, 170, 60)
-        for row in self.result(control.connection("1-1")):
-            chosen = RequestResult(connection=json.loads(json.dumps(row)))
-            screen(TopState(mode="explanation", result=chosen), snapshot, 80, 25)
 
-    @given(_ANSWERS, _MESSAGES, _CELLS)
-    def test_views(
+    def answer(
         self, answers: dict[str, Any], sent: list[tuple[str, dict[str, Any]]], cells: list[int]
     ) -> None:
+        """Have a worker answer so, send so and count so, and look at all views."""
         with capturedLogs() as events:
             line = self.worker(answers)
             self.fill(cells)
@@ -244,6 +236,14 @@ class ViewsTest(SynchronousTestCase):
             stop()
             self.view()
         self.assertEqual([eventAsText(one) for one in events if "log_failure" in one], [])
+
+
+class ViewsTest(ViewsCase):
+    @given(ANSWERS, MESSAGES, CELLS)
+    def test_views(
+        self, answers: dict[str, Any], sent: list[tuple[str, dict[str, Any]]], cells: list[int]
+    ) -> None:
+        self.answer(answers, sent, cells)
 
 
 class SeveralWorkersTest(SynchronousTestCase):

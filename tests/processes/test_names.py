@@ -13,7 +13,6 @@ from twisted.names import dns
 from twisted.trial.unittest import TestCase
 
 from tests.backends.names.nameserver import SILENCE, NameServer, a, srv
-from tests.features.consul.stand_in import Consul, Instance
 from tests.processes.reloading import with_workers
 from tests.processes.running import RULES, halted, serves, workers_of
 from tests.processes.upgrading import Upgrading
@@ -29,10 +28,10 @@ from txmux.errors import MuxError
 from txmux.net.channel import messages
 
 HOST, OTHER = "web.test", "other.test"
-_HOSTS = "127.0.0.1", "127.0.0.2"
+HOSTS = "127.0.0.1", "127.0.0.2"
 
 
-class NamesTest(ReloadCase):
+class NamesCase(ReloadCase):
     """Two workers, whose supervisor's clock stands still until it is moved, and a server at the same port of each of two addresses."""
 
     def setUp(self) -> None:
@@ -41,7 +40,7 @@ class NamesTest(ReloadCase):
         self.dns = self.name_server()
         self.first, self.second = PeerFactory(), PeerFactory()
         self.server = free_port()
-        for host, factory in zip(_HOSTS, (self.first, self.second), strict=True):
+        for host, factory in zip(HOSTS, (self.first, self.second), strict=True):
             port = reactor.listenTCP(self.server, factory, interface=host)
             self.addCleanup(port.stopListening)
 
@@ -98,15 +97,17 @@ class NamesTest(ReloadCase):
             end.close()
         await self.connections(0)
 
+
+class NamesTest(NamesCase):
     async def test_one_question(self) -> None:
         """A name is looked up once, and again when its answer is out of date; all workers follow each change."""
-        self.dns.zone[HOST] = a(_HOSTS[0], ttl=5)
+        self.dns.zone[HOST] = a(HOSTS[0], ttl=5)
         await self.begin()
         await self.all_lead_to(self.first)
         self.assertEqual(self.dns.asked, {(HOST, dns.A): 1, (HOST, dns.AAAA): 1})
-        self.dns.zone[HOST] = a(_HOSTS[1], ttl=5)
+        self.dns.zone[HOST] = a(HOSTS[1], ttl=5)
         self.time.advance(5)
-        await self.known(f"{_HOSTS[1]}:{self.server}")
+        await self.known(f"{HOSTS[1]}:{self.server}")
         await self.all_lead_to(self.second)
         self.assertEqual(self.dns.asked[HOST, dns.A], 2)
         sources = (await self.running.control.status())["sources"]
@@ -115,7 +116,7 @@ class NamesTest(ReloadCase):
         self.assertEqual(sources, names)
 
     async def test_clients_wait_for_the_first_answer(self) -> None:
-        self.dns.zone[HOST] = a(_HOSTS[0])
+        self.dns.zone[HOST] = a(HOSTS[0])
         self.dns.fail(HOST, SILENCE)
         await self.begin()
         await self.asked(1)
@@ -127,9 +128,9 @@ class NamesTest(ReloadCase):
         await self.first.heard(1, 1)
 
     async def test_restarted_worker_has_addresses_without_a_name_server(self) -> None:
-        self.dns.zone[HOST] = a(_HOSTS[0])
+        self.dns.zone[HOST] = a(HOSTS[0])
         await self.begin()
-        await self.known(f"{_HOSTS[0]}:{self.server}")
+        await self.known(f"{HOSTS[0]}:{self.server}")
         self.dns.fail(HOST, SILENCE)
         before = dict(self.dns.asked)
         worker = self.supervisor.pool.workers[0]
@@ -142,7 +143,7 @@ class NamesTest(ReloadCase):
 
     async def test_reload(self) -> None:
         """A reload waits for the addresses of new names; then all workers have them."""
-        self.dns.zone[HOST], self.dns.zone[OTHER] = a(_HOSTS[0]), a(_HOSTS[1])
+        self.dns.zone[HOST], self.dns.zone[OTHER] = a(HOSTS[0]), a(HOSTS[1])
         await self.begin()
         await self.all_lead_to(self.first)
         self.dns.fail(OTHER, SILENCE)
@@ -158,7 +159,7 @@ class NamesTest(ReloadCase):
 
     async def test_reload_without_answer(self) -> None:
         """It does not wait for long; who comes then waits, and the addresses reach all workers when they come."""
-        self.dns.zone[HOST], self.dns.zone[OTHER] = a(_HOSTS[0]), a(_HOSTS[1])
+        self.dns.zone[HOST], self.dns.zone[OTHER] = a(HOSTS[0]), a(HOSTS[1])
         await self.begin()
         silent = [self.name_server() for _ in range(3)]  # each is given a second
         places = [f"{host}:{port}" for host, port in (one.place for one in (*silent, self.dns))]
@@ -181,7 +182,7 @@ class NamesTest(ReloadCase):
         await self.second.heard(1, 1)
 
     async def test_names_of_refused_rules_are_looked_up_no_more(self) -> None:
-        self.dns.zone[HOST] = self.dns.zone[OTHER] = a(_HOSTS[0], ttl=60)
+        self.dns.zone[HOST] = self.dns.zone[OTHER] = a(HOSTS[0], ttl=60)
         await self.begin("", "resolve = 60s\n")
         await self.asked(1)
         self.write(self.rules(f"{OTHER}:{self.server}", "resolve = 60s\n"))
@@ -202,9 +203,9 @@ class NamesTest(ReloadCase):
             for client in await self.refused_clients():
                 self.assertEqual(client.received, b"")
             self.assertEqual(len(await self.stale()), 1)
-            self.dns.zone[HOST] = a(_HOSTS[0])
+            self.dns.zone[HOST] = a(HOSTS[0])
             self.time.advance(1)
-            await self.known(f"{_HOSTS[0]}:{self.server}")
+            await self.known(f"{HOSTS[0]}:{self.server}")
             await self.all_lead_to(self.first)
             self.assertEqual(await self.stale(), [])
         said = [eventAsText(event) for event in events if "log_format" in event]
@@ -229,29 +230,15 @@ class NamesTest(ReloadCase):
             clients.append(client)
         return clients
 
-    async def test_consul(self) -> None:
-        """A service of Consul has one blocking query, whose answer reaches all workers."""
-        consul = Consul(self, self.time)
-        consul.register("web", [Instance(self.server, _HOSTS[0])])
-        await self.begin("consul:web", settings=f"consul = {consul.url}\n")
-        await self.known(f"{_HOSTS[0]}:{self.server}")
-        await self.all_lead_to(self.first)
-        self.time.advance(1)
-        await self.until(lambda: consul.waiting)
-        consul.register("web", [Instance(self.server, _HOSTS[1], weights=(7, 1))])
-        await self.known(f"{_HOSTS[1]}:{self.server}")
-        await self.all_lead_to(self.second)
-        self.assertEqual(len(consul.asked), 2)
-
     async def test_everything_of_an_address(self) -> None:
         """Workers know ports, weights, priorities and names of an SRV record's servers: their members are the supervisor's."""
         self.dns.zone["_a._tcp.test"] = [
             srv("far.test", 1, priority=2),
             srv("near.test", self.server, priority=1, weight=5),
         ]
-        self.dns.zone["near.test"], self.dns.zone["far.test"] = a(_HOSTS[0]), a(_HOSTS[1])
+        self.dns.zone["near.test"], self.dns.zone["far.test"] = a(HOSTS[0]), a(HOSTS[1])
         await self.begin("srv:_a._tcp.test", "slow_start = 1s\n")  # with it, all servers are told
-        await self.known(f"{_HOSTS[0]}:{self.server}", f"{_HOSTS[1]}:1")
+        await self.known(f"{HOSTS[0]}:{self.server}", f"{HOSTS[1]}:1")
         await self.all_lead_to(self.first)
         (upstream,) = self.supervisor.state.upstreams.all()
         keys = {key_of(member) for member in upstream.pool.members}
@@ -261,9 +248,9 @@ class NamesTest(ReloadCase):
 
     async def test_datagrams(self) -> None:
         """The same for UDP: the worker that reads datagrams has the addresses."""
-        self.dns.zone[HOST] = a(_HOSTS[0])
+        self.dns.zone[HOST] = a(HOSTS[0])
         with socket.socket(type=socket.SOCK_DGRAM) as server:
-            server.bind((_HOSTS[0], 0))
+            server.bind((HOSTS[0], 0))
             server.setblocking(False)  # noqa: FBT003 - the socket module's signature
             text = self.rules(f"udp:{HOST}:{server.getsockname()[1]}").replace(
                 " 127.0.0.1:0", " udp:127.0.0.1:0"

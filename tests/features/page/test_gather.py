@@ -5,7 +5,8 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.admin.asking import AdminCase
-from txmux.features.page.gather import explanation
+from tests.admin.test_flows import QUERY, FlowsCase
+from txmux.features.page.gather import bytes_explained, explanation
 from txmux.net.channel import messages
 from txmux.net.channel.message import Message
 from txmux.processes.workers.worker import Worker
@@ -90,3 +91,12 @@ class CostTest(AdminCase):
         asking = [Deferred.fromCoroutine(self.ask("GET", "/")) for _ in range(12)]
         self.assertEqual({told.status for told in await gatherResults(asking)}, {200})
         self.assertLessEqual(most, 4)
+
+
+class FlowsTest(FlowsCase):
+    async def test_bytes_explained_as_a_datagram_and_as_a_stream(self) -> None:
+        told = (await self.post("/api/explain", {"hex": QUERY.hex()})).json
+        shown = "\n".join(one.text for one in bytes_explained(told))
+        self.assertIn("decision  at datagram 1: ", shown)
+        self.assertIn("by route names", shown)
+        self.assertIn("no at byte 1", shown)

@@ -12,10 +12,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.originals import client_hello
 from tests.support.steps import finished
-from txmux.features.page.query import PageQuery
+from txmux.features.page.query import PARTS, PageQuery
 from txmux.features.page.tables import are_long, files_in_steps
 from txmux.features.page.unrecognised import dump, line_for, matcher_of
-from txmux.features.page.view import PageExplanation, PageSnapshot, View, render
+from txmux.features.page.view import _ALL, PageExplanation, PageSnapshot, View, render
 from txmux.interfaces import Transport
 
 _STATUS: dict[str, Any] = {"listeners": [{"name": "public"}], "rules_path": "rules.ini"}
@@ -323,6 +323,9 @@ class PartTests(SynchronousTestCase):
 
 
 class QueryTests(SynchronousTestCase):
+    def test_parts(self) -> None:
+        self.assertLessEqual({*PARTS}, {*_ALL})
+
     def test_links_keep_known_parameters(self) -> None:
         query = PageQuery.of({"route": "a b", "evil": "x", "after": "1-1", "state": ""})
         self.assertEqual(query.link(after="", sort="age_ms"), "./?route=a+b&sort=age_ms")

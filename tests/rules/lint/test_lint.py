@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.matchers.searching import order
 from tests.support.folders import make_folder
+from tests.support.installed import names_missing
 from txmux.detection.ambiguities import AMBIGUITIES, DATAGRAM_AMBIGUITIES, ambiguities_over
 from txmux.interfaces import Transport
 from txmux.rules.lint.warnings import lint
@@ -286,7 +287,8 @@ class LintTests(SynchronousTestCase):
 
     def test_documented_rules_have_no_warnings(self) -> None:
         for file in sorted((_ROOT / "examples").rglob("*.ini")):
-            self.assertEqual((file, lint(parse(file.read_text(), file))), (file, []))
+            if not names_missing(text := file.read_text()):
+                self.assertEqual((file, lint(parse(text, file))), (file, []))
         for page in sorted((*_ROOT.glob("*.md"), *(_ROOT / "docs").rglob("*.md"))):
             for indent, block in re.findall(
                 r"^( *)```ini\n(.*?)^\1```$", page.read_text(), re.MULTILINE | re.DOTALL
@@ -294,7 +296,8 @@ class LintTests(SynchronousTestCase):
                 text = dedent(block) if indent else block
                 if "[listen " not in text:
                     text += "[listen added-by-the-test]\nendpoint = 127.0.0.1:0\n"
-                self.assertEqual((page, lint(parse(text, page))), (page, []))
+                if not names_missing(text):
+                    self.assertEqual((page, lint(parse(text, page))), (page, []))
 
     def test_included_files_are_named_and_come_later(self) -> None:
         folder = make_folder(self)

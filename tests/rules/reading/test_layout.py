@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.rules.reading.test_ini import FILES
+from tests.support.installed import names_missing
 from txmux.rules.reading.files import SourceFile
 from txmux.rules.reading.ini import LineKind, lines_of, read_ini
 from txmux.rules.reading.layout import laid_out, meaning
@@ -113,7 +114,8 @@ class LayoutTests(SynchronousTestCase):
     def test_examples_mean_the_same(self) -> None:
         for path in _EXAMPLES.rglob("*.ini"):
             text = path.read_text()
-            self.assertEqual(said(laid_out(text), path), said(text, path), path)
+            if not names_missing(text):
+                self.assertEqual(said(laid_out(text), path), said(text, path), path)
 
 
 def said(text: str, path: Path | str = "x.ini") -> object:
