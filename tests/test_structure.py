@@ -40,6 +40,14 @@ _OTHERWISE = {
 """What takes rules once, or for something else."""
 
 
+_IMPORT_FEATURES = {
+    "interop",
+    "cli/test_check.py", "cli/test_explain_datagrams.py", "control/test_connections.py", "rules/reading/test_service.py",
+    "support/ech.py", "test_errors.py", "test_examples.py", "test_said_once.py", "test_sources.py",
+}  # fmt: skip
+"""Tests that do not run yet where a feature's folder is deleted; those beside real programs are of the whole."""
+
+
 @functools.cache
 def parsed() -> dict[Path, ast.Module]:
     """Return the code of each file of `txmux`, by its path in there; those of `txmux_convert` begin with its name."""
@@ -135,8 +143,9 @@ class StructureTest(SynchronousTestCase):
             own = f"{'.'.join(inside[1:2])}." if inside[0] == "features" else "feature."
             for name in imported(ast.parse(path.read_text())):
                 found = re.match(r"(?:txmux|tests)\.features\.(.+)", f"{name}.")
-                advice = f"{path} imports {name}: move what needs it to tests/features"
-                self.assertTrue(found is None or found[1].startswith(own), advice)
+                is_own = found is None or found[1].startswith(own)
+                if not (is_own or {inside[0], "/".join(inside)} & _IMPORT_FEATURES):
+                    self.fail(f"{path} imports {name}: move what needs it to tests/features")
 
     def test_no_reactor_at_import(self) -> None:
         """No module installs the reactor when it is imported: whoever runs it may choose another."""
