@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import ClassVar
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -20,11 +21,14 @@ _PROGRAM = _ROOT / "docs/manpages.py"
 
 
 class ManPageTests(SynchronousTestCase):
-    def setUp(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="txmux-man-"))
-        self.addCleanup(shutil.rmtree, self.folder)
+    folder: ClassVar[Path]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        cls.folder = Path(tempfile.mkdtemp(prefix="txmux-man-"))
+        cls.addClassCleanup(shutil.rmtree, cls.folder)
         environment = {**os.environ, "SOURCE_DATE_EPOCH": "1700000000"}
-        subprocess.run([sys.executable, _PROGRAM, self.folder], env=environment, check=True)
+        subprocess.run([sys.executable, _PROGRAM, cls.folder], env=environment, check=True)
 
     def run_program(self, *words: str | Path) -> str:
         command = [require_program(str(words[0])), *words[1:]]
