@@ -13,6 +13,7 @@ from tests.processes.running import halted
 from tests.support.peers import Peer, connect, reactor
 from txmux.access.lists.current import dynamic_networks_of, pack
 from txmux.control.broadcast import ANSWER_TIMEOUT
+from txmux.control.connections import end_connections, find_connection, list_connections
 from txmux.control.filters import EVERY, Filters, Page
 from txmux.control.steering import set_server
 from txmux.rules.model import NetworkSet
@@ -50,22 +51,22 @@ class WorkersTest(WorkersCase):
         clients = await self.spread(port)
         whole = [row["id"] for row in await self.listed(len(clients))]
         paged: list[str] = []
-        while page := await self.running.control.connections(
-            EVERY, Page(3, paged[-1] if paged else "")
+        while page := await list_connections(
+            self.running.control, EVERY, Page(3, paged[-1] if paged else "")
         ):
             paged += [row["id"] for row in page]
         self.assertEqual(paged, whole)
         self.assertEqual(len(set(whole)), len(clients))
-        (row,) = await self.running.control.connection(whole[-1])
+        (row,) = await find_connection(self.running.control, whole[-1])
         self.assertEqual(row["id"], whole[-1])
 
     async def test_close_in_any_worker(self) -> None:
         port = await self.begin()
         clients = await self.spread(port)
         rows = await self.listed(len(clients))
-        self.assertEqual((await self.running.control.end_connections(EVERY, rows[-1]["id"]))[0], 1)
+        self.assertEqual((await end_connections(self.running.control, EVERY, rows[-1]["id"]))[0], 1)
         await self.listed(len(clients) - 1)
-        count, _ = await self.running.control.end_connections(Filters.read({"backend": "b"}))
+        count, _ = await end_connections(self.running.control, Filters.read({"backend": "b"}))
         self.assertEqual(count, len(clients) - 1)
         for client in clients:
             await client.is_lost()
@@ -118,7 +119,7 @@ class WorkersTest(WorkersCase):
         with capturedLogs():
             await self.killed(self.supervisor.pool.workers[1])
         await self.spread(port)
-        rows = await self.running.control.connections()
+        rows = await list_connections(self.running.control)
         self.assertEqual({(row["worker"], row["generation"]) for row in rows}, {(1, 2), (2, 2)})
 
 
@@ -134,7 +135,7 @@ class LateWorkersTest(WorkersCase):
     async def test_late_worker_is_named(self) -> None:
         pid = await self.begun()
         with halted([pid]):
-            found = await self.running.control.connections()
+            found = await list_connections(self.running.control)
         self.assertEqual({row["worker"] for row in found}, {1})
         self.assertEqual(found.missing, ["worker 2: no answer to 'connections' in 2 s"])
 
@@ -158,7 +159,7 @@ class LateWorkersTest(WorkersCase):
             self.assertEqual((await control.backends()).missing, ["worker 2: does not answer"])
             report = await set_server(control, "b", server, state="drain")
             self.assertIn("; not yet: worker 2: does not answer", report.changes)
-            _, late = await control.end_connections(EVERY)
+            _, late = await end_connections(control, EVERY)
             self.assertEqual(late, ["worker 2: does not answer"])
         self.assertEqual([kind for kind in sent if kind != "ping"], ["apply_overrides", "close"])
         while worker.is_late:

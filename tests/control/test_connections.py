@@ -15,6 +15,7 @@ from tests.support.turns import each_pause
 from txmux.client import client_table
 from txmux.client.session import ClientSession
 from txmux.control.broadcast import broadcast
+from txmux.control.connections import end_connections, find_connection, list_connections
 from txmux.control.filters import EVERY, Filters, Page, connection_sort_key
 from txmux.control.gauges import COUNT
 from txmux.control.worker_answers import WorkerAnswers
@@ -53,7 +54,7 @@ class LiveCase(SupervisedTestCase):
     async def listed(self, count: int, **words: str) -> list[Any]:
         while True:
             await deferLater(reactor, 0)
-            found = await self.running.control.connections(Filters.read(words))
+            found = await list_connections(self.running.control, Filters.read(words))
             self.assertEqual(found.missing, [])
             if len(found) == count:
                 return found
@@ -109,13 +110,13 @@ class ListTest(LiveCase):
         port = await self.begin()
         clients = [await self.client(port) for _ in range(5)]
         whole = [row["id"] for row in await self.listed(5, state="relaying")]
-        first = await self.running.control.connections(EVERY, Page(2))
+        first = await list_connections(self.running.control, EVERY, Page(2))
         self.assertEqual([row["id"] for row in first], whole[:2])
-        await self.running.control.end_connections(EVERY, whole[1])
+        await end_connections(self.running.control, EVERY, whole[1])
         await self.listed(4)
         clients.append(await self.client(port))
         await self.listed(5, state="relaying")
-        rest = await self.running.control.connections(EVERY, Page(10, whole[1]))
+        rest = await list_connections(self.running.control, EVERY, Page(10, whole[1]))
         self.assertEqual([row["id"] for row in rest][:3], whole[2:])
         self.assertEqual(len(rest), 4)
 
@@ -124,12 +125,12 @@ class ListTest(LiveCase):
         await self.client(port)
         (row,) = await self.listed(1, state="relaying")
         found: Any
-        (found,) = await self.running.control.connection(row["id"])
+        (found,) = await find_connection(self.running.control, row["id"])
         self.assertEqual(found.pop("explanation")["route"], "ssh")
         for name in ("age_ms", "idle_ms"):
             self.assertGreaterEqual(found.pop(name), row.pop(name))
         self.assertEqual(found, row)
-        self.assertEqual(await self.running.control.connection("5a9d7143-3"), [])
+        self.assertEqual(await find_connection(self.running.control, "5a9d7143-3"), [])
 
 
 class PortableListTest(ListTest):
@@ -300,8 +301,8 @@ class CloseTest(LiveCase):
         await self.listed(1, state="relaying")  # so that its server is the first
         other = await self.client(port)
         rows = await self.listed(2, state="relaying")
-        self.assertEqual(await self.running.control.end_connections(EVERY, rows[0]["id"]), (1, []))
-        self.assertEqual(await self.running.control.end_connections(EVERY, "5a9d7143-3"), (0, []))
+        self.assertEqual(await end_connections(self.running.control, EVERY, rows[0]["id"]), (1, []))
+        self.assertEqual(await end_connections(self.running.control, EVERY, "5a9d7143-3"), (0, []))
         await client.is_lost()
         self.assertEqual([row["id"] for row in await self.listed(1)], [rows[1]["id"]])
         other.send(b"still there")
@@ -314,13 +315,13 @@ class CloseTest(LiveCase):
         relayed = await self.client(port)
         await self.listed(1, state="relaying")
         await self.listed(3)
-        count, _ = await self.running.control.end_connections(Filters.read({"state": "peeking"}))
+        count, _ = await end_connections(self.running.control, Filters.read({"state": "peeking"}))
         self.assertEqual(count, 2)
         for client in undecided:
             await client.is_lost()
         await self.listed(1)
-        count, _ = await self.running.control.end_connections(
-            Filters.read({"client": "127.0.0.0/8", "backend": "b"})
+        count, _ = await end_connections(
+            self.running.control, Filters.read({"client": "127.0.0.0/8", "backend": "b"})
         )
         self.assertEqual(count, 1)
         await relayed.is_lost()

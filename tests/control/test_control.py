@@ -14,6 +14,7 @@ from tests.support.peers import PeerFactory, connect, listen, reactor
 from tests.support.ports import free_port
 from tests.support.supervised import SupervisedTestCase
 from txmux.control.broadcast import concurrently
+from txmux.control.connections import list_connections
 from txmux.control.overrides import Overrides, ServerState
 from txmux.control.report import UnknownError
 from txmux.control.steering import set_backend, set_listener, set_server
@@ -62,7 +63,7 @@ class SteeringTest(SupervisedTestCase):
         told = await self.set_server(1, "drain")
         self.assertEqual(told, f"backend b: {self.servers[1]} is drained")
         self.assertEqual(await self.led(port, 3), [3, 0])
-        self.assertEqual(len(await self.running.control.connections()), 6)
+        self.assertEqual(len(await list_connections(self.running.control)), 6)
         await self.set_server(1, "ready")
         self.assertEqual(await self.led(port, 3), [1, 2])
 
@@ -93,7 +94,7 @@ class SteeringTest(SupervisedTestCase):
         await self.led(port, 3)
         told = await self.set_server(1, "maintenance", close_connections=True)
         self.assertTrue(told.endswith(" is in maintenance, 2 connections ended"), told)
-        while len(rows := await self.running.control.connections()) > 1:
+        while len(rows := await list_connections(self.running.control)) > 1:
             await deferLater(reactor, 0)
         self.assertEqual(rows[0]["server"], self.servers[0])
 
@@ -138,7 +139,7 @@ class SteeringTest(SupervisedTestCase):
         port = await self.begin()
         undecided = await connect(self, port)
         undecided.send(b"SSH")
-        while not await self.running.control.connections():
+        while not await list_connections(self.running.control):
             await deferLater(reactor, 0)
         self.write(self.text("connect_timeout = 4s\n"))
         self.assertTrue((await self.running.reload()).ok)
@@ -225,7 +226,7 @@ class SteeringTest(SupervisedTestCase):
         self.assertTrue((await self.running.reload()).ok)
         for _ in range(20):
             await deferLater(reactor, 0)
-        self.assertEqual(await self.running.control.connections(), [])
+        self.assertEqual(await list_connections(self.running.control), [])
         await set_listener(self.running.control, "public", accepting=True)
         while not any(one.peers for one in self.backends):
             await deferLater(reactor, 0)
@@ -286,7 +287,7 @@ class WorkersTest(WorkersCase):
             self.write(self.text().replace("workers = 2", "workers = 3"))
             self.assertTrue((await self.running.reload()).ok)
             await deferLater(reactor, 0.2)
-            self.assertEqual(await self.running.control.connections(), [])
+            self.assertEqual(await list_connections(self.running.control), [])
             await set_listener(self.running.control, "public", accepting=True)
             await (await self.backend.peer()).has(11)
 

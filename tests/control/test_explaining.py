@@ -8,6 +8,7 @@ from tests.backends.connect.tls_case import authority
 from tests.control.test_connections import LiveCase
 from tests.support.peers import reactor
 from tests.support.secure import SecurePeer, client_context, connect_tls
+from txmux.control.connections import end_connections, find_connection
 from txmux.control.documents import rules_document
 from txmux.control.filters import EVERY
 from txmux.control.report import UnknownError
@@ -72,7 +73,7 @@ class ConnectionTest(LiveCase):
     async def told(self, state: str) -> Any:
         while True:
             (row,) = await self.listed(1, state=state)
-            (found,) = await self.running.control.connection(row["id"])
+            (found,) = await find_connection(self.running.control, row["id"])
             if found and found["bytes_in"]:
                 return found["explanation"]
             await deferLater(reactor, 0)
@@ -160,7 +161,7 @@ class InsideTLSTest(LiveCase):
         await client.ready()
         client.send(b"SSH-2.0-a\r\n")
         (row,) = await self.listed(1, state="relaying")
-        (found,) = await self.running.control.connection(row["id"])
+        (found,) = await find_connection(self.running.control, row["id"])
         assert found is not None
         told = found["explanation"]
         assert told is not None
@@ -175,7 +176,7 @@ class InsideTLSTest(LiveCase):
             ],
         )
         self.assertEqual(told["route"], "shell")
-        await self.running.control.end_connections(EVERY)
+        await end_connections(self.running.control, EVERY)
         unknown = await connect_tls(self, port, self.peer())
         await unknown.ready()
         unknown.send(b"\x00secret")

@@ -1,23 +1,19 @@
 """Sends a request to all workers, and collects their answers."""
 
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from typing import Any, Literal, Protocol, TypeVar, cast
+from typing import Any, Literal, Protocol, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.python.failure import Failure
 
-from txmux.control.filters import Filters, Page, connection_sort_key
 from txmux.net.channel import messages
 from txmux.net.channel.channel import ChannelError, PeerGoneError
 from txmux.net.channel.message import Message
-from txmux.telemetry.documents import ConnectionDocument
 
 _Row = TypeVar("_Row")
 
 ANSWER_TIMEOUT = 2.0  # seconds that a process has to answer
 ENDING = 20.0  # and to end connections
-_ROWS_AT_ONCE = 1000
-"""Connections in one answer of a worker, which must not be busy with it for long."""
 
 
 class WorkerLink(Protocol):
@@ -132,30 +128,3 @@ async def _ask_unless_silent(
         if is_silent:
             raise SilentError from None
         raise
-
-
-async def connections_of(
-    worker: WorkerLink, filters: Filters, page: Page
-) -> Listing[ConnectionDocument]:
-    """List the connections of a worker, page by page."""
-    words, after = filters.words(), page.after
-    rows: list[ConnectionDocument] = []
-    while len(rows) < page.limit:
-        limit = min(page.limit - len(rows), _ROWS_AT_ONCE)
-        asked: Any = {"filters": words, "limit": limit, "after": after}
-        answers = await broadcast([worker], messages.CONNECTIONS, if_late="skip", **asked)
-        listed = sorted(rows_of_workers(answers), key=row_order)
-        rows += listed
-        if answers.missing or len(listed) < limit:
-            return Listing(rows, answers.missing)
-        after = rows[-1]["id"]
-    return Listing(rows)
-
-
-def rows_of_workers(answers: Answers) -> list[ConnectionDocument]:
-    rows = [{**row, "worker": worker} for worker, rows in answers for row in rows]
-    return cast("list[ConnectionDocument]", rows)
-
-
-def row_order(row: ConnectionDocument) -> tuple[str, int, str]:
-    return connection_sort_key(row["id"])

@@ -20,20 +20,15 @@ from txmux.control import attention
 from txmux.control import documents as building
 from txmux.control.broadcast import (
     ANSWER_TIMEOUT,
-    ENDING,
     Answers,
     Listing,
     WorkerLink,
     broadcast,
     concurrently,
-    connections_of,
-    row_order,
-    rows_of_workers,
 )
-from txmux.control.clients import RefusedClients, clients_document
+from txmux.control.clients import RefusedClients
 from txmux.control.events import Hub
-from txmux.control.explaining import ExplainedConnectionDocument, ExplanationDocument, explain_bytes
-from txmux.control.filters import EVERY, Filters, Page
+from txmux.control.explaining import ExplanationDocument, explain_bytes
 from txmux.control.gauges import COUNT, Gauges, ServiceCounts, WorkerReports, own_gauges
 from txmux.control.overrides import Overrides, ServiceState, WorkersCondition
 from txmux.control.rates import Rates
@@ -65,8 +60,6 @@ _MOST_NAMED = 1000
 """Names of backends in a request; more are asked for with all others."""
 
 _Names = Collection[str] | None
-
-_LISTING = 10.0  # seconds that a worker has to go through very many connections
 
 
 class Control:
@@ -167,15 +160,15 @@ class Control:
     def checked_upstreams(self) -> Upstreams | None:
         return None if self.state is None else self.state.upstreams
 
-    async def _ask(
+    async def ask_workers(
         self, message: Message, *, seconds: float = ANSWER_TIMEOUT, **values: Any
     ) -> Answers:
-        return await broadcast(self._serving(), message, seconds=seconds, if_late="skip", **values)
+        return await broadcast(self.serving(), message, seconds=seconds, if_late="skip", **values)
 
-    def _serving(self) -> list[WorkerLink]:
+    def serving(self) -> list[WorkerLink]:
         return [worker for worker in self.workers() if worker.ready]
 
-    async def change(
+    async def change_workers(
         self, message: Message, *, seconds: float = ANSWER_TIMEOUT, **values: Any
     ) -> Answers:
         """Send a change, also to workers that are late: they make it when they go on."""
@@ -344,7 +337,7 @@ class Control:
         )
 
     async def _gauges(self) -> Gauges:
-        answers = await self._ask(COUNT, gauges=True)
+        answers = await self.ask_workers(COUNT, gauges=True)
         own = {"lost_lines": LOST_LINES.report()}
         gauges = Gauges.of([own, *(answer for _, answer in answers)])
         totals = ((number, answer.get("lost_in_all", {})) for number, answer in answers)
@@ -384,14 +377,14 @@ class Control:
             )
 
     async def _clear_unused(self) -> None:
-        answers = await self._ask(COUNT, gauges=True)
+        answers = await self.ask_workers(COUNT, gauges=True)
         versions = {version for _, answer in answers for version in answer.get("generations", ())}
         if versions and not answers.missing:
             self.counters.forget(versions)
 
     async def sample(self) -> None:
         """Record the counters for the rates in `status` and the history; called every few seconds."""
-        answers = await self._ask(COUNT)
+        answers = await self.ask_workers(COUNT)
         self._source_log.record(Gauges.of(answer for _, answer in answers).outside)
         self.rates.record(*self._totals())
         self.rates.record_servers(server_samples(self.counters))
@@ -406,7 +399,7 @@ class Control:
 
     async def certificates(self) -> Listing[documents.CertificateDocument]:
         """List the certificates that clients are shown: those that come by ACME, and those of files."""
-        answers = await self._ask(messages.CERTIFICATES_SHOWN)
+        answers = await self.ask_workers(messages.CERTIFICATES_SHOWN)
         renewed = () if self._renewed is None else self._renewed.rows()
         shown = [row for _, rows in answers for row in rows]
         return Listing(building.certificates_document(self.rules, renewed, shown), answers.missing)
@@ -428,55 +421,10 @@ class Control:
     def _renewed(self) -> Certificates | None:
         return None if self.state is None else self.state.certificates
 
-    # Connections.
-
-    async def connections(
-        self,
-        filters: Filters = EVERY,
-        page: Page = Page(),  # noqa: B008 - it is frozen
-    ) -> Listing[documents.ConnectionDocument]:
-        """List connections, by the process that accepted them, then by their order."""
-        asked = [connections_of(worker, filters, page) for worker in self._serving()]
-        listings: list[Listing[documents.ConnectionDocument]] = await concurrently(*asked)
-        rows = [row for part in listings for row in part]
-        rows.sort(key=row_order)
-        return Listing(rows[: page.limit], [line for part in listings for line in part.missing])
-
-    async def clients(self, limit: int = 100) -> Listing[documents.ClientDocument]:
-        """List the sources with the most connections."""
-        answers = await self._ask(messages.CLIENTS, seconds=_LISTING)
-        rows = clients_document((rows for _, rows in answers), limit)
-        return Listing(rows, answers.missing)
-
-    async def connection(self, identity: str) -> Listing[ExplainedConnectionDocument]:
-        """Report one connection by its ID, with the explanation of its decision; none if it has ended."""
-        answers, explained = await concurrently(
-            self._ask(messages.CONNECTIONS, filters={}, limit=1, id=identity),
-            self._ask(messages.EXPLAIN_CONNECTION, id=identity),
-        )
-        explanation = next((answer for _, answer in explained if answer is not None), None)
-        rows: list[ExplainedConnectionDocument] = [
-            {**row, "explanation": explanation} for row in rows_of_workers(answers)
-        ]
-        return Listing(rows[:1], [] if rows and explanation else answers.missing)
+    # Routes and backends.
 
     def recent_failures(self) -> list[documents.EndDocument]:
         return [] if self.state is None else self.state.recent.as_json()
-
-    async def end_connections(
-        self, filters: Filters, identity: str = ""
-    ) -> tuple[int, Sequence[str]]:
-        """End the connections that the filters select, or the one of an ID.
-
-        Returns:
-            Their number, and a line for each worker without an answer, which may end some later.
-        """
-        answers = await self.change(
-            messages.CLOSE, seconds=ENDING, filters=filters.words(), id=identity
-        )
-        return sum(count for _, count in answers), answers.missing
-
-    # Routes and backends.
 
     async def routes(
         self, part: slice = slice(None)
@@ -494,10 +442,10 @@ class Control:
 
     async def _states(self, of: _Names = None) -> Answers:
         if of is None or len(of) > _MOST_NAMED:
-            return await self._ask(messages.ADDRESSES)
+            return await self.ask_workers(messages.ADDRESSES)
         if not of:
             return Answers([])
-        return await self._ask(messages.ADDRESSES, backends=sorted(of))
+        return await self.ask_workers(messages.ADDRESSES, backends=sorted(of))
 
     def _with_observed(self, states: Answers) -> Answers:
         rows = building.with_observed(states, self.observed())
@@ -558,7 +506,7 @@ class Control:
         values = overrides.as_json()
         self.on_override(overrides.as_json(time.monotonic()))
         self.state.apply_overrides(values)
-        return [*(await self.change(messages.APPLY_OVERRIDES, overrides=values)).missing]
+        return [*(await self.change_workers(messages.APPLY_OVERRIDES, overrides=values)).missing]
 
     async def follow_overrides(self, overrides: Mapping[str, Any]) -> None:
         """Apply the overrides of the successor: clients that are left here may wait for a server."""
@@ -579,7 +527,7 @@ class Control:
         if self.state is not None:
             self.state.lists.feed(published)
             # A worker that does not answer is replaced, and its successor starts with all lists.
-            Deferred.fromCoroutine(self.change(messages.FEED, published=published))
+            Deferred.fromCoroutine(self.change_workers(messages.FEED, published=published))
 
     async def _change_bans(self, changes: Sequence[banning.Change]) -> list[str]:
         if self.state is None:
@@ -588,4 +536,4 @@ class Control:
         if not made:
             return []
         self.on_change(bans=banning.changes_as_json(made, self.bans.now()))
-        return [*(await self.change(messages.BAN, rows=banning.rows_of(made))).missing]
+        return [*(await self.change_workers(messages.BAN, rows=banning.rows_of(made))).missing]

@@ -97,7 +97,9 @@ async def _close_servers(
     control: Control, backend: str, servers: Sequence[str], late: list[str]
 ) -> str:
     asked = (
-        control.change(messages.CLOSE_SERVER, seconds=ENDING, backend=backend, server=server)
+        control.change_workers(
+            messages.CLOSE_SERVER, seconds=ENDING, backend=backend, server=server
+        )
         for server in servers
     )
     every = await concurrently(*asked)

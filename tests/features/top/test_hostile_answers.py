@@ -6,6 +6,7 @@ from typing import Any
 from hypothesis import given
 
 from tests.control.test_hostile_answers import ANSWERS, CELLS, MESSAGES, ViewsCase
+from txmux.control.connections import find_connection
 from txmux.features.top.polling import fetch_snapshot
 from txmux.features.top.state import RequestResult, TopState
 from txmux.features.top.view import screen
@@ -18,7 +19,7 @@ class ScreenTest(ViewsCase):
             self.result(coroutine)
         snapshot = fetch_snapshot(self.ask, {})
         screen(TopState(), snapshot, 170, 60)
-        for row in self.result(control.connection("1-1")):
+        for row in self.result(find_connection(control, "1-1")):
             chosen = RequestResult(connection=json.loads(json.dumps(row)))
             screen(TopState(mode="explanation", result=chosen), snapshot, 80, 25)
 

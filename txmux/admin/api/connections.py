@@ -7,6 +7,12 @@ from txmux.admin.guard import RefusedError
 from txmux.admin.listing import BY_NAME, incomplete, link_to_next, listed
 from txmux.admin.resource import ApiAnswer, Query, ResourceList, check_names, only_values
 from txmux.control.clients import MOST_SOURCES
+from txmux.control.connections import (
+    end_connections,
+    find_connection,
+    list_clients,
+    list_connections,
+)
 from txmux.control.explaining import ExplainedConnectionDocument
 from txmux.control.filters import EVERY, Filters, Page, is_identity, read_limit
 from txmux.telemetry.documents import ClientDocument, Closed, ConnectionDocument, LiveState
@@ -37,7 +43,7 @@ async def _list(query: Query) -> ApiAnswer:
     words = only_values(query.parameters)
     page = Page.read(words)
     filters = Filters.read({k: v for k, v in words.items() if k not in {"limit", "after"}})
-    listing = await query.control.connections(filters, page)
+    listing = await list_connections(query.control, filters, page)
     is_full = len(listing) == page.limit
     link = link_to_next("/api/connections", words, listing[-1]["id"]) if is_full else {}
     return await listed(listing, link)
@@ -50,7 +56,7 @@ async def _list(query: Query) -> ApiAnswer:
     may_lack=True,
 )
 async def _one(query: Query) -> ApiAnswer:
-    listing = await query.control.connection(_identity(query))
+    listing = await find_connection(query.control, _identity(query))
     for row in listing:
         return ApiAnswer.json(row, headers=incomplete(listing.missing))
     raise _not_found(listing.missing)
@@ -58,7 +64,7 @@ async def _one(query: Query) -> ApiAnswer:
 
 @RESOURCES.change("/api/connections/{id}/close", "end a connection", Closed)
 async def _close_one(query: Query) -> ApiAnswer:
-    count, missing = await query.control.end_connections(EVERY, _identity(query))
+    count, missing = await end_connections(query.control, EVERY, _identity(query))
     if not count:
         raise _not_found(missing)
     return _closed(count)
@@ -78,7 +84,7 @@ async def _close(query: Query) -> ApiAnswer:
     for name, value in words.items():
         if not isinstance(value, str):
             raise RefusedError(400, f"{name}: must be a text, as in a query")
-    return _closed(*await query.control.end_connections(Filters.read(words)))
+    return _closed(*await end_connections(query.control, Filters.read(words)))
 
 
 def _closed(count: int, missing: Sequence[str] = ()) -> ApiAnswer:
@@ -113,4 +119,4 @@ def _not_found(missing: Sequence[str] = ()) -> RefusedError:
 async def _clients(query: Query) -> ApiAnswer:
     words = only_values(query.parameters)
     check_names(words, ("limit",))
-    return await listed(await query.control.clients(read_limit(words, 100, MOST_SOURCES)))
+    return await listed(await list_clients(query.control, read_limit(words, 100, MOST_SOURCES)))

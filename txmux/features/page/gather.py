@@ -9,6 +9,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from txmux.control.broadcast import Listing, concurrently
+from txmux.control.connections import find_connection, list_clients, list_connections
 from txmux.control.control import Control
 from txmux.control.documents import routes_document, rules_document
 from txmux.control.filters import FilterError, Filters, Page
@@ -37,14 +38,14 @@ async def gather(control: Control, query: PageQuery, *, is_update: bool = False)
     warnings = []
     try:
         page = Page.read({"limit": str(limit), "after": query["after"]})
-        listing = control.connections(Filters.read(query.filters), page)
+        listing = list_connections(control, Filters.read(query.filters), page)
     except FilterError as problem:
         listing = _nothing()
         warnings.append(f"The filter cannot be read: {problem}.")
     reports, connections, clients, certificates, chosen = await concurrently(
         control.ask(),
         listing,
-        control.clients(),
+        list_clients(control),
         control.certificates(),
         _chosen(control, query["connection"]),
     )
@@ -103,7 +104,7 @@ async def _nothing() -> Listing[Any]:
 async def _chosen(control: Control, identity: str) -> Listing[Any]:
     if not identity:
         return Listing()
-    listing = await control.connection(identity)
+    listing = await find_connection(control, identity)
     if not listing:
         return Listing([{"id": identity}], listing.missing)
     (row,) = listing
