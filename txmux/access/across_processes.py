@@ -310,12 +310,11 @@ class SharedLimits:
         return made
 
     def handed_over(self) -> dict[str, Any]:
-        """Return what the next service needs besides the descriptor, as JSON values."""
         return {"format": _FORMAT, "file": self._file, "layout": attrs.asdict(self.layout)}
 
     @property
     def _file(self) -> int:
-        """A number of the memory, by which a service knows whether another one has the same."""
+        # Shows a service whether another one has the same memory.
         return os.fstat(self.descriptor).st_ino
 
     @classmethod
@@ -508,7 +507,6 @@ class SharedLimits:
 
 
 def names_counted(rules: Rules) -> Sequence[str]:
-    """Return the names of all that has a row: the service, the listeners, and the backends for their clients that wait."""
     return rules.once(names_counted, _names_counted)
 
 

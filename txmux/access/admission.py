@@ -64,15 +64,13 @@ class Tally:
         self.add()
 
     def move_away(self) -> None:
-        """Count one less; another process adopts it next."""
-        self.give_back()
+        self.give_back()  # another process adopts it next
 
     def clear_expected(self) -> None:
         """Forget the connections that moved away and were not adopted: their adopting process has ended."""
 
     def give_back(self) -> None:
-        """Count one less; once for each `add`, `adopt`, and successful `take`."""
-        self._counter.count -= 1
+        self._counter.count -= 1  # once for each `add`, `adopt`, and successful `take`
 
 
 class Admission:
@@ -147,7 +145,6 @@ class Admission:
         return permit
 
     def serves(self, client: Address) -> bool:
-        """Return whether an address may connect, apart from the limits."""
         return self._clients.serves(client.host) and client.host not in self.banned
 
     def adopt(self, client: Address | None) -> Permit | None:

@@ -121,7 +121,7 @@ class SourceTable:
 
     @classmethod
     def size(cls, columns: int) -> int:
-        """Return the size in bytes. The kernel allocates pages only when they are written."""
+        # The kernel allocates pages only when they are written.
         return (cls.slots(columns) * (2 + columns) + 1) * _WORD
 
     def find(self, source: int, now: int) -> int | None:
@@ -188,7 +188,6 @@ class SourceTable:
         self._clear_column(2 + column)
 
     def refill(self) -> None:
-        """Fill all buckets, when another listener gets the table."""
         self._clear_column(1)
 
     def _clear_column(self, number: int) -> None:

@@ -132,7 +132,6 @@ class AdminEndpoints:
             self.accept()
 
     def leave_out(self, keys: Iterable[str]) -> None:
-        """Refuse clients of the endpoints with these keys, until `accept`."""
         self.store.refuse(key.removeprefix(PREFIX) for key in keys if key.startswith(PREFIX))
 
     def unused(self) -> list[str]:

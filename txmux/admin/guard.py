@@ -266,8 +266,7 @@ class Caller:
 
     @property
     def is_by_unix(self) -> bool:
-        """Then the mode of its file authorises it, and ``admin_users``."""
-        return not self.port
+        return not self.port  # then the mode of its file authorises it, and ``admin_users``
 
     @classmethod
     def of(cls, transport: Any) -> Caller:

@@ -38,12 +38,10 @@ def part_of(query: Query, path: str, names: Sequence[str]) -> tuple[slice, dict[
 
 
 def link_to_next(path: str, words: Mapping[str, str], last: str) -> dict[str, str]:
-    """Return the header that links to the part after the last item of this one."""
     return {"Link": f'<{path}?{urlencode({**words, "after": last})}>; rel="next"'}
 
 
 def incomplete(missing: Sequence[str]) -> dict[str, str]:
-    """Return the header that names the workers whose part an answer lacks."""
     return {LACKS: "; ".join(missing)} if missing else {}
 
 

@@ -50,7 +50,6 @@ class ServerStarter:
             self._start(backend)
 
     def hold(self, backends: Iterable[str]) -> None:
-        """Record backends that an operator holds, who may stop their servers."""
         self._held.update(backends)
 
     def process_ended(self, process: int) -> None:

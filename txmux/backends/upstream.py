@@ -256,7 +256,6 @@ class Upstream:
         return dial(*to, plan=self.sockets, client=client, **options)
 
     def wrap(self, *args: Any) -> Any:
-        """Add TLS to a factory, as `BackendTLS.wrap` does, with the files that were read last; only of a backend with TLS."""
         return self.tls and self.tls.wrap(*args)
 
     def note_greeting(self, text: str) -> None:

@@ -144,7 +144,6 @@ class Upstreams:
         return [name for name, backend in used().items() if backend in without] if without else []
 
     def troubled(self) -> list[str]:
-        """Return the names of the backends of which not every server is up."""
         return sorted({one.backend.name for those in self._standing.values() for one in those})
 
     def _read_files(self, backend: Backend) -> BackendFiles:

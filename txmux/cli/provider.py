@@ -23,7 +23,6 @@ _PATIENCE = 10.0  # seconds for an answer of the service
 
 
 def providers() -> Mapping[str, IProvider]:
-    """Return the installed providers by name."""
     return {provider.name: provider for provider in [*getPlugins(IProvider), docker]}
 
 

@@ -148,11 +148,9 @@ class ActiveListener:
         self._stopping = self.emptied().addCallback(lambda _: self.upstreams.stop())
 
     def _rest(self) -> None:
-        """Leave no timer behind the last connection."""
-        self.drop_idle_timers()
+        self.drop_idle_timers()  # none is left behind the last connection
 
     def drop_idle_timers(self) -> None:
-        """Cancel the timers that no connection waits for."""
         self.runtime.clock.drop_idle()
 
     def stopped(self) -> Deferred[None]:

@@ -125,7 +125,6 @@ class BusiestSources:
         return entry
 
     def recent(self, weight: float) -> float:
-        """Return a sum of weights as events a second, with those of the last seconds counting most."""
         return weight * math.exp((self._start - self._seconds()) / _MEMORY) / _MEMORY
 
     def best(self, most: int) -> list[tuple[Source, Entry]]:

@@ -56,7 +56,7 @@ Answers = Listing[tuple[int, Any]]
 
 
 async def concurrently(*coroutines: Coroutine[Any, Any, Any]) -> list[Any]:
-    """Await several coroutines concurrently, so that the caller waits only once for a worker that hangs."""
+    # So the caller waits only once for a worker that hangs.
     return await gatherResults(map(Deferred.fromCoroutine, coroutines), consumeErrors=True)
 
 

@@ -56,7 +56,6 @@ class RefusedClients:
         self._samples: deque[tuple[float, Mapping[tuple[str, str], int]]] = deque(maxlen=_SAMPLES)
 
     def record(self, listeners: Iterable[str]) -> None:
-        """Take a sample; every few seconds."""
         self._samples.append((self._seconds(), self._counts(listeners)))
 
     def _counts(self, listeners: Iterable[str]) -> dict[tuple[str, str], int]:

@@ -138,7 +138,6 @@ class Control:
         Deferred.fromCoroutine(self.index.look_at_secrets())
 
     async def unusable_lists(self) -> list[str]:
-        """Look at the lists of networks and the databases of places, and return a sentence for each that cannot be used."""
         return await self._lists.unusable_files()
 
     def be_replaced(self) -> None:
@@ -297,7 +296,6 @@ class Control:
         return self._refused.attention(listeners, gauges.refusing)
 
     def attention_state(self) -> dict[str, Any]:
-        """Return what the successor has to know of what needs attention, for `restore_attention`."""
         return {"since": self._attention_log.state(), "lost_lines": {**self._lost_lines.losing}}
 
     def restore_attention(self, state: Mapping[str, Any]) -> None:
@@ -437,7 +435,6 @@ class Control:
         ), counts.gauges.missing
 
     async def addresses(self, of: _Names = None) -> Answers:
-        """Ask for the states of servers' addresses, of all backends or of some, and add what is observed."""
         return self._with_observed(await self._states(of))
 
     async def _states(self, of: _Names = None) -> Answers:
@@ -452,7 +449,6 @@ class Control:
         return Listing(rows, states.missing)
 
     def observed(self) -> Mapping[ServerKey, ObservedServer]:
-        """Return the servers that are failing or silent."""
         return {} if self.state is None else self.state.observed()
 
     async def backends(

@@ -346,5 +346,4 @@ class WorkerReports:
 
     @property
     def lacking(self) -> list[str]:
-        """A line for each worker without an answer, with the reason."""
         return [*dict.fromkeys([*self.addresses.missing, *self.gauges.missing])]

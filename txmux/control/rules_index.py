@@ -40,7 +40,6 @@ class RulesIndex:
 
     @cached_property
     def backends(self) -> Mapping[str, Backend]:
-        """Those that clients may be forwarded to, by name."""
         return {backend.name: backend for backend in self.rules.every_backend()}
 
     def backends_of(self, names: Collection[str] | None) -> Mapping[str, Backend]:
@@ -75,7 +74,6 @@ class RulesIndex:
 
     @cached_property
     def places(self) -> Mapping[str, int]:
-        """The place of each route in the order of the rules."""
         return {route.name: place for place, route in enumerate(self.rules.routes)}
 
     @cached_property
@@ -103,7 +101,6 @@ class RulesIndex:
         return None if place is None else self.rules.routes[place]
 
     def routes_to(self, backend: str) -> Sequence[str]:
-        """Return the names of the routes to a backend."""
         return self._to_backend.get(backend, ())
 
     def routes_under(self, route: str) -> Sequence[str]:
@@ -124,7 +121,6 @@ class RulesIndex:
         return sorted(found & self._listeners.keys(), key=lambda name: self._listeners[name])
 
     def sections(self, path: str) -> Iterator[Section]:
-        """Yield the sections of a file in their order."""
         yield from self._sections.get(path, ())
 
     def text_of(self, section: Section) -> str:

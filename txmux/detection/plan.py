@@ -237,7 +237,6 @@ class Plan(Generic[R]):
         return found
 
     def position_of(self, rank: int) -> int:
-        """Return the position of the route of a rank."""
         return bisect_left(self.ranks, rank)
 
     def rank_at(self, position: int) -> float:

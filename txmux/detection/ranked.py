@@ -40,7 +40,6 @@ class ListChange(Generic[T]):
 
     @classmethod
     def to_all(cls, items: Iterable[T]) -> ListChange[T]:
-        """Return how an empty list gets these items."""
         return cls((), [(number * GAP, item) for number, item in enumerate(items)])
 
     def cuts(self, ranks: Sequence[int]) -> Generator[None, None, list[Cut[T]]]:
@@ -79,7 +78,6 @@ class RankedList(Generic[T]):
     items: Sequence[T] = ()
 
     def at(self, rank: int) -> T:
-        """Return the item of a rank that is there."""
         return self.items[bisect_left(self.ranks, rank)]
 
     def changed(self, change: ListChange[T]) -> Generator[None, None, RankedList[T]]:
@@ -127,7 +125,6 @@ class RanksByKey(Generic[K]):
             self._own.discard(key)
 
     def finish(self) -> None:
-        """End the changes."""
         self._own = set()
 
     def _to_change(self, key: K) -> list[int]:

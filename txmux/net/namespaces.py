@@ -18,7 +18,6 @@ def known_user(number: int) -> int:
 
 
 def known_group(number: int) -> int:
-    """Do the same for a group."""
     return UNKNOWN if number == overflow_ids()[1] else number
 
 

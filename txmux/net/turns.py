@@ -92,7 +92,6 @@ async def in_thread(function: Callable[..., T], *arguments: Any) -> T:
 
 
 async def look_in_thread(function: Callable[..., T], *arguments: Any) -> T:
-    """Have a function look at files that may have changed; see `outcome_of_look`."""
     return _result_of(await outcome_of_look(function, *arguments))
 
 

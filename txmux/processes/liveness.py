@@ -138,7 +138,7 @@ class HangDetector:
 
     @property
     def is_suspect(self) -> bool:
-        """Whether it would be reported: no process that does its work waits for as long."""
+        # No process that does its work waits for as long.
         return self.waited >= (_SUSPECT if self._last is not None else MOST_SILENT)
 
     def why(self, *, at_work: bool = False, most_silent: int = 0) -> str:

@@ -57,7 +57,6 @@ class Difference:
 
     @property
     def is_small(self) -> bool:
-        """Whether it costs less to apply than to make all rules again."""
         return len(self.routes) + len(self.listeners) <= _MOST_SPLICES
 
     def apply(self, old: Rules) -> Rules:

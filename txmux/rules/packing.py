@@ -148,8 +148,7 @@ def share_with_forks(rules: Rules) -> None:
 
 
 def rules_at_fork() -> Rules | None:
-    """Return the rules that need not be sent to processes which this one has forked, since they share its memory."""
-    return _at_fork
+    return _at_fork  # processes which this one has forked share its memory
 
 
 _known: WeakValueDictionary[str, Alternative] = WeakValueDictionary()

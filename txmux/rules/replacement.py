@@ -79,7 +79,6 @@ class Replacement:
         return [*map(itemgetter(1), self.routes.new)]
 
     def used(self) -> list[Backend]:
-        """Return the backends that come, once for each place in the rules where they do."""
         return backends_in(self.backends, self.new_routes, self.listeners)
 
     def dropped(self) -> list[Backend]:

@@ -73,7 +73,6 @@ class ListenAddress:
 
     @property
     def other_key(self) -> str:
-        """The key of the same address with Multipath TCP, or without."""
         return self.key.removesuffix(_MPTCP) if self.mptcp else f"{self.key}{_MPTCP}"
 
 

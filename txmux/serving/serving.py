@@ -615,7 +615,6 @@ class Serving:
             self._denied.check_all()
 
     def feed(self, published: Mapping[str, Any]) -> None:
-        """Replace the contents of network lists; see `Lists.feed`."""
         self.runtime.lists.feed(published)
 
     def reopen_log(self) -> None:
@@ -658,5 +657,4 @@ class PreparedServing:
 
     @property
     def kept(self) -> list[str]:
-        """A sentence for each route and backend whose files for TLS cannot be used, so that it keeps what it has."""
         return [*self.terminators.kept, *self.upstreams.kept]

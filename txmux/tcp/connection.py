@@ -387,7 +387,6 @@ class MuxProtocol(Peer, Client):
 
     @property
     def cannot_move_because(self) -> StayReason | None:
-        """Why the connection cannot move to another process; ``None`` if it can."""
         return self.stage.cannot_move_because
 
     def suspend(self) -> tuple[MovedConnection, Sockets]:

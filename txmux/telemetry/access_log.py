@@ -123,7 +123,6 @@ def _second(number: int) -> str:
 
 
 def quoted(text: str) -> str:
-    """Write a text as one word of a line: as it is, or as a JSON string."""
     return text if _PLAIN.fullmatch(text) and text != "-" else json.dumps(text)
 
 

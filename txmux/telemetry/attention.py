@@ -147,7 +147,6 @@ class AttentionLog:
         return sorted(noted, key=lambda item: (LEVELS.index(item.level), item.since or 0.0))
 
     def state(self) -> list[dict[str, Any]]:
-        """Return for another process, for `restore`, what has needed attention."""
         return [attrs.asdict(item) for item in self._lasting.values()]
 
     def restore(self, rows: Iterable[Mapping[str, Any]]) -> None:

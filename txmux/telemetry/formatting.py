@@ -112,7 +112,6 @@ def rate(per_second: float) -> str:
 
 
 def milliseconds(value: float) -> str:
-    """Write a length of time, in milliseconds where it is shorter than a second."""
     return f"{value:.3g} ms" if 0 < value < _SECOND else duration(value / _SECOND)
 
 

@@ -24,5 +24,4 @@ def with_priority(text: str, level: str) -> str:
 
 
 def write_error(text: str, level: str = "error") -> None:
-    """Write lines to the standard error stream, before there is a log."""
     sys.stderr.write(f"{with_priority(text, level) if is_journal(2) else text}\n")

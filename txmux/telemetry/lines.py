@@ -54,7 +54,6 @@ class LostLines:
         self._losing[log] = why, self._losing.get(log, ("", 0))[1] + count
 
     def end(self, log: str) -> None:
-        """Record that a log loses no more lines."""
         self._losing.pop(log, None)
 
     def report(self) -> dict[str, int]:
@@ -63,7 +62,6 @@ class LostLines:
         return {f"{log}: {why}": count for log, (why, count) in (unopened | self._losing).items()}
 
     def cannot_open(self, log: str, why: str) -> None:
-        """Record that the file of a log cannot be opened, until `opened`."""
         self._unopened[log] = why
 
     def opened(self, log: str) -> None:

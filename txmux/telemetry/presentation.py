@@ -284,7 +284,6 @@ def server_rows(backends: Iterable[Row]) -> list[Row]:
 
 
 def needs_attention(server: Row) -> bool:
-    """Return whether a server gets no clients; those that the rules take out do so on purpose."""
     return server_health(server) in {"down", "partly", "drain"}
 
 
@@ -339,7 +338,6 @@ def found_addresses(server: Row) -> str:
 
 
 def busy_routes(routes: Iterable[Row]) -> list[Row]:
-    """Sort routes: first those with the most connections, then with the most matches, the others as in the rules."""
     return sorted(routes, key=lambda row: (-(row.get("active") or 0), -(row.get("matches") or 0)))
 
 
@@ -372,7 +370,6 @@ def attention_items(status: Row) -> list[Row]:
 
 
 def attention_text(item: Row) -> str:
-    """Write what is wrong, and the cause."""
     return f"{item['text']} ({item['cause']})" if item.get("cause") else str(item["text"])
 
 

@@ -53,7 +53,6 @@ class SourceState:
 
     @classmethod
     def read(cls, rows: Iterable[Sequence[Any]]) -> list[SourceState]:
-        """Read states of a worker, each as `attrs.astuple` writes it."""
         return [cls(printable(name), *rest) for name, *rest in rows]
 
 

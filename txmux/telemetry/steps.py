@@ -48,7 +48,6 @@ class RecurringSteps:
         return None
 
     def forget(self, name: str) -> None:
-        """Drop a step that is not run again from those that failed."""
         self.failing.pop(name, None)
 
     def _failed(self, name: str, failure: Failure) -> None:

@@ -57,7 +57,6 @@ def queue_of(receiver: socket.socket) -> tuple[int, int]:
 
 
 def since(dropped: int, before: int) -> int:
-    """Return how many datagrams were dropped since an earlier `queue_of`."""
     return dropped - before & 0xFFFFFFFF
 
 
@@ -117,7 +116,6 @@ def endpoint_text(host: str, port: int) -> str:
 
 @functools.lru_cache(maxsize=1024)
 def cut_into(size: int) -> tuple[Ancillary, ...]:
-    """Return what makes the system cut bytes into datagrams of this length; the last may be shorter."""
     return ((SOL_UDP, UDP_SEGMENT, size.to_bytes(2, "little" if _IS_LITTLE else "big")),)
 
 
@@ -125,7 +123,6 @@ _IS_LITTLE = struct.pack("=H", 1) == b"\1\0"
 
 
 def datagrams_in(length: int, size: int) -> int:
-    """Count the datagrams in one read; `size` is as `read` returns it."""
     return -(-length // size) if 0 < size < length else 1
 
 

@@ -114,7 +114,6 @@ class ConnectionIds:
         return True
 
     def speaks(self, head: bytes) -> bool:
-        """Return whether the version of a long header is one of the connection's."""
         return not self.versions or _version(head) in self.versions
 
     def use(self, name: bytes) -> None:

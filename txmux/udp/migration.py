@@ -159,7 +159,6 @@ class MigratingPath(Generic[F]):
 
     @property
     def before(self) -> tuple[Hashable, ...]:
-        """Where answers went, the last one at the end."""
         return self._before
 
     def knows(self, source: Hashable) -> bool:

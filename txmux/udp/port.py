@@ -357,7 +357,6 @@ class DatagramPort(WatchedPort):
         return send(self._socket, data, size, ancillary.answer_from(local) if local else (), peer)
 
     def local_text(self, local: bytes) -> str:
-        """Return the local address with its port, by the second part of a key."""
         return ancillary.endpoint_text(*self.local_address(local)) if local else self._local_text
 
 

@@ -179,8 +179,7 @@ class SharedAddress(Generic[F]):
             del self._lengths[length]
 
     def from_client(self, data: memoryview, size: int) -> bool:  # noqa: ARG002 - as a flow has it
-        """Take nothing at once, since it may be of several flows."""
-        return False
+        return False  # it may be of several flows
 
     def port_is_shut(self) -> None:
         for flow in self.flows:

@@ -23,7 +23,6 @@ _IPV6 = 16  # bytes
 
 
 def dynamic_networks_of(rules: Rules) -> list[DynamicNetworks]:
-    """Return the dynamic networks of rules; some may come several times."""
     return dynamic_networks_in(rules.routes, rules.listeners, rules.every_backend())
 
 
@@ -56,7 +55,6 @@ class Lists:
 
     @property
     def trouble(self) -> str:
-        """Why something that this process reads for itself is not in use; empty if all is."""
         return next((one.trouble for one in self._readers.values() if one.trouble), "")
 
     def prepare(

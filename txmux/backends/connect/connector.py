@@ -127,7 +127,6 @@ class BackendConnector:
 
     @property
     def is_queued(self) -> bool:
-        """Whether it waits for room on a server."""
         return self._waiter is not None
 
     def start_after(self, member: Member, failure: Failure) -> None:

@@ -131,12 +131,10 @@ class ServerObservation:
 
     @property
     def is_idle(self) -> bool:
-        """Whether there is nothing to remember."""
         return not (self.failures or self._silence.clients)
 
     @property
     def is_stale(self) -> bool:
-        """Whether a silent server is no longer called so since no client has come."""
         return 0 < self._silence.clients < self._silence.enough
 
     def record(self, now: float, activity: Activity) -> None:

@@ -201,7 +201,7 @@ class Destinations:
         return not candidate.is_own
 
     def _member(self, template: Member, host: str, port: int, name: str) -> Member:
-        """Make a member for one address; its connections count for the server of the rules."""
+        # Its connections count for the server of the rules.
         return attrs.evolve(template, target=template.server.at(host, port), name=name)
 
 

@@ -480,7 +480,6 @@ class BackendPool:
         return is_known and not self.has_server_up
 
     def ramp(self, member: Member) -> float:
-        """Return a member's current share of its weight: 1, or less during a slow start."""
         return member.ramp(self._seconds(), self.backend.slow_start)
 
     def pace(self) -> float:
@@ -581,7 +580,6 @@ class BackendPool:
 
 
 def no_server_up(backend: str) -> str:
-    """Write why a backend serves no client, for `missing`."""
     return f"[backend {backend}]: no server is up"
 
 

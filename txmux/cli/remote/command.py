@@ -110,7 +110,6 @@ def run(
 
 
 def reach(arguments: argparse.Namespace) -> Ask:
-    """Return a function that sends requests to the selected service; see `endpoint_of`."""
     return partial(ask, endpoint_of(arguments), seconds=arguments.timeout)
 
 

@@ -62,5 +62,4 @@ class ClientTLSTransport(TLSTransport):
 
     @property
     def is_opened_again(self) -> bool:
-        """Whether it has got a second inner hello."""
         return self._second.is_opened

@@ -167,7 +167,6 @@ class TlsTerminators:
         ]
 
     def look_at_acme(self) -> Deferred[None]:
-        """Read the certificates by ACME again, since some are new."""
         return Deferred.fromCoroutine(self.look_at_all(is_acme=True))
 
     async def look_at_all(self, *, is_acme: bool = False) -> None:

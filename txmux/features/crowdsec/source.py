@@ -46,7 +46,6 @@ class Decisions:
         self._until: dict[IPNetwork, float] = {}
 
     def replace(self, answer: DecisionsReader) -> None:
-        """Apply the answer to ``startup=true``: all bans there are."""
         self._until = answer.new
 
     def change(self, answer: DecisionsReader) -> None:

@@ -87,7 +87,6 @@ class View:
 
     @property
     def parts(self) -> Mapping[str, str]:
-        """The names of the parts of this page, and their titles."""
         return {name: name.title() for name in (_ALL if self.route is None else _OF_ROUTE)}
 
     @property
@@ -309,7 +308,6 @@ class View:
         return [column.title for column in tables.MEASURED.columns]
 
     def routes_to(self, backend: str) -> list[tuple[str, str]]:
-        """Return the routes to a backend, and links to them."""
         return [(name, self.query.link(route=name)) for name in self.snapshot.routes_to(backend)]
 
     @property

@@ -98,7 +98,6 @@ class Channel(Protocol):
 
     @property
     def is_late(self) -> bool:
-        """Whether a question was not answered in time, and nothing has come since it was asked."""
         return self._late_since == self._reads
 
     def send(self, message: Message, **values: Any) -> None:
@@ -138,7 +137,6 @@ class Channel(Protocol):
         return answer
 
     def answer(self, number: int, **values: Any) -> None:
-        """Answer a question with a ``value`` or an ``error``."""
         self._send("answer", {"to": number, **values})
 
     def backlog(self) -> int:
@@ -146,7 +144,6 @@ class Channel(Protocol):
 
     @property
     def is_held_up(self) -> bool:
-        """Whether nothing can be sent now; see `DescriptorStream`."""
         return self.is_open and self.transport is not None and bool(self.transport.is_held_up)
 
     def close(self) -> None:

@@ -218,7 +218,6 @@ class Relay:
 
     @property
     def is_movable(self) -> bool:
-        """Whether it can be moved; it is not ending, and forwards in the kernel, not through transports."""
         return not self.ending and isinstance(self._client, MovableSide)
 
     def suspend(self) -> RelayState:
@@ -318,7 +317,7 @@ class Relay:
         self._watch_from_now()
 
     def side_lost(self, side: RelaySide, reason: Failure) -> None:
-        """End the other side, too, once its peer has acknowledged all bytes for it."""
+        # The other side ends, too, once its peer has acknowledged all bytes for it.
         self._call_or_abort(self._side_lost, side, reason)
 
     def _call_or_abort(self, do: Callable[..., None], *arguments: Any) -> None:

@@ -112,8 +112,7 @@ class Descriptors:
         return self._free() >= number
 
     def count_again(self) -> None:
-        """Do not trust the last count, since something could not be opened, or others may open more."""
-        self._granted = 0
+        self._granted = 0  # others may open more
 
     def add_cache(self, close_cached: Callable[[], object]) -> None:
         self._caches.append(close_cached)

@@ -33,7 +33,7 @@ OUT_OF_MEMORY = Failure(OutOfMemory())
 
 
 def _new_piece() -> object:
-    """Take address space that is never written to, so that it takes no memory."""
+    # Never written to, so it takes no memory.
     return mmap.mmap(-1, _PIECE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
 

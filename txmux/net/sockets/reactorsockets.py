@@ -189,7 +189,6 @@ def throttle_accepts(port: IListeningPort, reactor: Any, descriptors: Descriptor
 
 
 def pause_accepts(port: Any, reactor: Any, descriptors: Descriptors) -> None:
-    """Do the same for a port whose connections stay as Twisted makes them."""
     _Gate(port, reactor, descriptors)
 
 

@@ -140,7 +140,6 @@ class Opener:
         self._halted = self._halted + 1 if activity is not None and activity.is_halted else 0
 
     def halted(self) -> int:
-        """Return the ID of the helper's process if it has been halted for long, otherwise 0."""
         return self._pid if self._halted >= MOST_SILENT else 0
 
     def has_ended(self) -> bool:

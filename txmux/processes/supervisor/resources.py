@@ -62,7 +62,6 @@ class Resources:
         self.notifier.store(self._listening())
 
     def files(self) -> dict[str, FileId]:
-        """Return which files UNIX sockets have, for `take`."""
         return {**self.sockets.files, **self.endpoints.files()}
 
     def _listening(self) -> dict[str, socket.socket]:

@@ -61,7 +61,6 @@ def is_stopping(reactor: Any) -> bool:
 
 
 def stop_by_quit() -> None:
-    """Stop the service as SIGTERM does."""
     os.kill(os.getpid(), signal.SIGTERM)
 
 

@@ -358,7 +358,6 @@ class Supervisor:
             self._served()
 
     def replace(self, worker: Worker) -> None:
-        """Replace a worker that has received SIGTERM, unless the whole service has."""
         self.pool.replace_soon(worker, self._most_workers())
 
     def _most_workers(self) -> int:

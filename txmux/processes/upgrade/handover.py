@@ -410,7 +410,6 @@ class Adopting:
         self._decided()
 
     def _report_end(self, identity: str, free: Callable[[], None]) -> None:
-        """See `SlotRelease`."""
         # No time limit: a client that waited longer in the other process may keep the slot for any time. A process that hangs is
         # ended by its supervisor, and its channel with it.
         self.channel.ask(messages.ENDED, id=identity).addBoth(lambda _: free())

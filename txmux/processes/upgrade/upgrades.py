@@ -250,7 +250,6 @@ class Upgrades:
         return self._upgrade is not None or self.is_waiting or self.has_successor
 
     def serves(self) -> Deferred[None]:
-        """Wait until this process has begun to serve, or is shutting down."""
         return self._changes.until(lambda: self._has_served or self._is_stopping)
 
     def settled(self) -> Deferred[None]:
@@ -263,7 +262,6 @@ class Upgrades:
         return self._changes.until(lambda: self._predecessor is None or self._predecessor_ended)
 
     def are_arriving(self) -> bool:
-        """Return whether connections of the predecessor are still being handed over."""
         return self._arrives_until is not None
 
     async def connections_arrived(self) -> None:
@@ -289,7 +287,6 @@ class Upgrades:
         self._changes.check()
 
     def pass_signal_on(self, number: int) -> bool:
-        """Send a signal to the successor, if there is one; return whether there is."""
         return self._successor is not None and self._successor.send_signal(number)
 
     async def reload_successor(self) -> Report:

@@ -106,7 +106,6 @@ class WorkerHandover:
         return int(status["active"])
 
     def _offered(self) -> int:
-        """Return how many connections may move, at most."""
         return self.stays["not taken"] if self.rounds else self._worker.connections
 
     def _hand_over(self) -> Deferred[Any]:
@@ -124,7 +123,6 @@ class WorkerHandover:
 
 
 def total(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    """Add up what stays in each worker, by the reason; the most frequent one comes first."""
     return dict(sum(map(Counter, counts), Counter[str]()).most_common())
 
 

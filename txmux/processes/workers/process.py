@@ -126,8 +126,7 @@ class WorkerProcess:
         return self._is_confined
 
     def beat(self) -> None:
-        """Called each second: shows the supervisor that the loop turns."""
-        self._counters.process.turned()
+        self._counters.process.turned()  # shows the supervisor that the loop turns
 
     def begin(self, serving: Serving, transfer: ConnectionTransfer) -> None:
         self._serving, self._transfer = serving, transfer

@@ -42,7 +42,6 @@ class SentRules:
         self._part: tuple[Rules, Rules, str | None] | None = None
 
     def forget(self) -> None:
-        """Free the memory of a reload that is over."""
         self._whole = self._part = None
 
     def whole(self, rules: Rules) -> str:

@@ -140,8 +140,7 @@ class Starter:
 
     @property
     def is_failing(self) -> bool:
-        """Whether it has ended twice in a row before it had done anything, so that another start would not help."""
-        return self._failed_starts > 1
+        return self._failed_starts > 1  # another start would not help
 
     def start_forking(
         self, rules: Rules, ended: Callable[[int, int], object], lost: Callable[[str], object]
@@ -314,7 +313,6 @@ class _Connection(FileDescriptor):
 
     @property
     def is_idle(self) -> bool:
-        """Whether it has answered the last ping."""
         return self._pings == self._pongs
 
     def import_modules(self, modules: Sequence[str]) -> None:

@@ -128,7 +128,6 @@ class Worker:
 
     @property
     def connections(self) -> int:
-        """How many connections its process has, by its counters."""
         return self._supervisor.counters.live_in(self.number + 1)
 
     def retire(self) -> None:
@@ -172,7 +171,6 @@ class Worker:
         return asking.addErrback(_silent)
 
     def _wait_until_it_ends(self, waiting: Deferred[Any]) -> None:
-        """Cancel this when the process ends, or is found to hang."""
         self._waiting = [waiting, *(earlier for earlier in self._waiting if not earlier.called)]
 
     def serve_again(self) -> None:

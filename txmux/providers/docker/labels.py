@@ -90,7 +90,6 @@ class Container:
 
     @property
     def wakes(self) -> bool:
-        """Whether it is started when a client waits for it."""
         return self.labels.get("wake") == "yes"
 
     @property
@@ -102,7 +101,6 @@ class Container:
 
     @property
     def word(self) -> str:
-        """The name of its backend, where several containers may be the servers."""
         return self.labels.get("backend", self.name)
 
 

@@ -66,7 +66,6 @@ class Sleepers:
 
     @property
     def drained(self) -> set[str]:
-        """The IDs of containers that are about to be stopped, and get no further clients."""
         return {key for key, held in self._held.items() if held.is_drained}
 
     def hold(self, containers: Iterable[Container]) -> None:

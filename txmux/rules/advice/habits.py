@@ -319,7 +319,6 @@ PLAIN = {
 
 
 def normalised_key(name: str) -> str:
-    """Return a key as `KEY_HINTS` writes it: in lower case, with underscores."""
     return re.sub("[- ]", "_", name.casefold())
 
 

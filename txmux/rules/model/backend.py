@@ -120,7 +120,6 @@ class AllowedNames:
     patterns: tuple[Globs, ...] = attrs.field(eq=False)
 
     def allow(self, name: str) -> bool:
-        """Return whether a name is one of them; of ``deny_names``, whether it is denied."""
         return any(pattern.matches(name) for pattern in self.patterns)
 
 

@@ -99,11 +99,9 @@ class CertificateCondition:
         return self.excludes(self)
 
     def excludes(self, other: CertificateCondition) -> bool:
-        """Return whether certainly no client fits both."""
         return {"any", "none"} <= self.words | other.words
 
     def covers(self, other: CertificateCondition | None) -> bool:
-        """Return whether it holds wherever another one does; ``None`` is no condition."""
         return other is not None and self.words <= other.words
 
     def holds(self, found: FoundCertificate | None) -> bool:

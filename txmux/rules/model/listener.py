@@ -25,7 +25,6 @@ ECH_SUFFIXES = (".ech", ".pem")
 
 
 def is_ech_file(name: str) -> bool:
-    """Return whether a file of this name, in such a folder, has a key."""
     return name.endswith(ECH_SUFFIXES) and name[0] != "."
 
 
@@ -135,5 +134,4 @@ class Listener:
 
     @property
     def outcomes(self) -> list[Outcome]:
-        """What may become of clients that match no route; some occur several times."""
         return [*(line.outcome for line in self.silent), self.default]

@@ -152,7 +152,6 @@ class Route:
 
     @property
     def is_outer(self) -> bool:
-        """Whether routes may be under it, since it ends TLS or answers as a proxy."""
         return self.terminate_tls is not None or self.tunnel
 
     @property

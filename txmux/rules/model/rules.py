@@ -110,7 +110,6 @@ class Rules:
         ]
 
     def line_of(self, section: Section) -> int:
-        """Return where a section stands."""
         return section.line + self.shifts.get((section.path, section.header), 0)
 
     def placed(self, problem: Problem) -> Problem:
@@ -138,7 +137,6 @@ class Rules:
         return re.sub(rf"(?:{path}: )?\[([^\]\n]+)\] ([a-z_]+)(?=: )", place, text)
 
     def outcomes(self) -> list[Outcome]:
-        """Return the outcomes of routes, of listeners and of the fallbacks of backends; some occur several times."""
         return [*self._destinations(), *(backend.fallback for backend in self.backends.values())]
 
     def used_backends(self) -> dict[str, Backend]:

@@ -113,7 +113,6 @@ class RulesReading:
 
     @property
     def lists_are_as_read(self) -> bool:
-        """Whether the lists of networks have what was read in their files, and no later contents of these."""
         return self._lists.are_as_read
 
     def starttls(self) -> set[str]:
@@ -133,7 +132,6 @@ class RulesReading:
         return self._beside(text, "the path of a PEM file", check=self._on_disk == "all")
 
     def beside(self, text: str, what: str) -> Path:
-        """Read the path of a file that has to be there; a relative one starts at the folder of the main file."""
         return self._beside(text, what, check=bool(self._on_disk))
 
     def _beside(self, text: str, what: str, *, check: bool) -> Path:

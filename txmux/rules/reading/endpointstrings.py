@@ -102,7 +102,6 @@ _number_of_port = whole_number(1, 65535, "a port")
 
 
 def server_port(text: str) -> int:
-    """Read the port of a server; 0 stands for that of the client."""
     return 0 if text == PORT else _number_of_port(text)
 
 

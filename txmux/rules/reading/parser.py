@@ -207,7 +207,6 @@ class _LastRules:
 
     @property
     def is_installed(self) -> bool:
-        """Whether other processes have its matchers, too."""
         return self.matchers is installed_matchers()
 
     def says(self, files: Files) -> bool:

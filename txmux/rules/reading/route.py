@@ -376,7 +376,6 @@ def make_route(name: str, section: Section, found: Mapping[str, Any], settings: 
 
 
 def is_outer(section: Section) -> bool:
-    """Return whether a section is, as it is written, that of a route which others may be under."""
     return "terminate_tls" in section.entries or asks_for_tunnel(section)
 
 

@@ -512,7 +512,6 @@ class Certificates:
                 self._log.error("{why}", why=self._folder_problem)
 
     def in_use(self) -> dict[str, bytes]:
-        """Return by name the certificates of authorities that clients are shown, with their keys."""
         return {name: shown.pem for name, shown in self._shown.items() if not shown.is_self_signed}
 
     # For the operator.

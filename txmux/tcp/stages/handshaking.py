@@ -87,7 +87,6 @@ class Handshaking(Stage):
         return self._bounded()
 
     def _bounded(self) -> Outcome | None:
-        """Refuse a client that has sent much although it waits."""
         return self._refuse() if len(self._client.received) > _LONGEST else None
 
     def _waited(self) -> Outcome | None:

@@ -86,7 +86,6 @@ class Peeking(Stage):
         return self.on_timeout() if outcome is None and not timer.active() else outcome
 
     def _wait_until(self, seconds: float) -> None:
-        """Decide this many seconds after the client came to this layer, if nothing is decided before."""
         self.wait(max(0.0, seconds - self._passed()), self.on_timeout)
 
     def _passed(self) -> float:

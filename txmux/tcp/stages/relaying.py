@@ -210,5 +210,4 @@ class Relaying(Stage):
 
 
 def _connected_ms(record: ConnectionRecord) -> float:
-    """Return how long after accept the server was connected."""
     return (record.detect_ms or 0.0) + (record.connect_ms or 0.0)

@@ -244,7 +244,6 @@ def with_source(cells: Cells, source: int) -> list[int]:
 
 
 def sources_in(before: Cells, now: Cells) -> set[int]:
-    """Return the sources that have come since these cells were read before."""
     return {cell >> _NUMBER for cell in {*now} - {*before}}
 
 
@@ -333,7 +332,6 @@ class ListenerCounts(_CountedCells):
         self.cells[_LOST] += count
 
     def cut(self, count: int) -> None:
-        """Datagrams were dropped because they are longer than the buffer."""
         self.cells[_CUT] += count
 
     def connection_ended(
@@ -456,8 +454,7 @@ class ProcessCounts(_CountedCells):
 
     @property
     def turns(self) -> int:
-        """A number that grows once a second while the loop turns, so that it needs no answer from a busy process."""
-        return self.cells[_TURNS]
+        return self.cells[_TURNS]  # so it needs no answer from a busy process
 
 
 def settle(blocks: dict[str, list[int]], *, has_crashed: bool = True) -> int:

@@ -91,7 +91,6 @@ class CounterRow(Generic[_T]):
         return self if totals is None else self.read(totals.cells)
 
     def names(self) -> list[str]:
-        """Return the names of its cells."""
         return [self.cell]
 
     def read(self, cells: Cells) -> _T:
@@ -147,7 +146,6 @@ class CounterByWord(CounterRow[dict[str, int]]):
         return dict(zip(self.words, cells[self.place], strict=True))
 
     def word(self, word: str) -> Computed[int]:
-        """Return what reads one of its cells."""
         return Computed(lambda cells: cells[self.at + self.words.index(word)])
 
     def samples(self, everything: Iterable[Totals], _: object) -> Samples:
@@ -178,7 +176,6 @@ class Histogram(CounterRow[Observed]):
 
     @property
     def counts(self) -> slice:
-        """The cells of the buckets."""
         return slice(self.at + 1, self.at + 2 + len(self.bounds))
 
     def read(self, cells: Cells) -> Observed:

@@ -28,7 +28,6 @@ OWN = 0  # the number of the service's own process, if it serves
 
 
 def keys_needed(rules: Rules) -> dict[str, None]:
-    """Return the keys of all blocks that rules need, in their order."""
     return {groups.PROCESS.key(): None, **dict.fromkeys(keys_of(rules))}
 
 
@@ -77,7 +76,6 @@ class Counters:
 
     @property
     def has_unneeded(self) -> bool:
-        """Whether there are blocks that `forget` may free."""
         return bool(self._until)
 
     def forget(self, versions: Collection[int]) -> None:
@@ -129,7 +127,6 @@ class Counters:
         return _group(key).combine(blocks)
 
     def images(self) -> dict[int, Image]:
-        """Return the cells of the processes of this program as they are in memory, by the number of their column."""
         return {number: column.image() for number, column in self._columns.items()}
 
     def has_connections(self, listener: str) -> bool:

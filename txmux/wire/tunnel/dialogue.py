@@ -241,7 +241,6 @@ def _login(found: list[bytes]) -> Login | None:
 
 
 def _host(text: bytes) -> str:
-    """Return a name, or an IPv6 address in its usual form; nothing if the text is neither."""
     return normal_host(text.decode()) if _NAME.fullmatch(text) else _address(text)
 
 
