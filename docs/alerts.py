@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from txmux.telemetry.attention_rows import COMMON, FAULT, NOBODY, ROWS, SELF
+from txmux.telemetry.attention_rows import COMMON, FAULT, NO_SOURCE, ROWS, SELF
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -143,14 +143,14 @@ BESIDE = (
     Alert(
         "TxmuxDown", "txmux on {{ $labels.instance }} does not answer",
         "`systemctl status txmux` and the service's log say whether it runs, and why not. If it runs, the endpoint of `metrics` cannot be reached, or needs the extra `admin`.",
-        expr='up{job="txmux"} == 0', lasts="1m", severity="critical", runbook="it-does-not-start", sources=NOBODY,
+        expr='up{job="txmux"} == 0', lasts="1m", severity="critical", runbook="it-does-not-start", sources=NO_SOURCE,
         fires={'up{job="txmux"}': "0x60"}, quiet=({'up{job="txmux"}': "1x60"},)),
     Alert(
         "TxmuxChecksFail", "server {{ $labels.server }} of backend {{ $labels.backend }} is up, but some of its checks fail",
         "Again and again a check fails, and the next one succeeds. `txmux servers {{ $labels.backend }}` shows how long checks take: compare that with `timeout` of `check`, and look at the server's load.",
         expr="increase(txmux_backend_checks_recovered_total[15m]) >= 3\n"
              'and on (instance, backend, server) txmux_backend_server_state{state="up"} == 1',
-        lasts="5m", severity="warning", runbook="a-server-is-down", sources=NOBODY,
+        lasts="5m", severity="warning", runbook="a-server-is-down", sources=NO_SOURCE,
         fires=_UP | {_RECOVERED: "0+1x60"}, quiet=(_DRAINED | {_RECOVERED: "0+1x60"}, _UP | {_RECOVERED: "0x29 2x30"})),
     Alert(
         "TxmuxFirstByteSlow", "servers of backend {{ $labels.backend }} take {{ $value | humanizeDuration }} until their first byte",
@@ -172,7 +172,7 @@ BESIDE = (
     Alert(
         "TxmuxManyBans", "txmux on {{ $labels.instance }} has {{ $value }} bans, of 100,000 that it takes",
         "`txmux bans` lists them. Ban networks instead of addresses, or for a shorter time, or use a file of networks.",
-        expr="txmux_bans > 80000", lasts="5m", severity="warning", runbook=SELF, sources=NOBODY,
+        expr="txmux_bans > 80000", lasts="5m", severity="warning", runbook=SELF, sources=NO_SOURCE,
         fires={"txmux_bans": "90000x60"}, quiet=({"txmux_bans": "500x60"},)),
     Alert(
         "TxmuxNoRoute", "no route takes a fifth of the clients of listener {{ $labels.listener }}",

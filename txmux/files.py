@@ -147,7 +147,7 @@ def open_safely(path: Path, flags: int = os.O_RDONLY) -> tuple[int, bool]:
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Have errors name the file, and not a part of its path."""
+    """Make errors name the file, and not a part of its path."""
     try:
         yield
     except OSError as problem:

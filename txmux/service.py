@@ -451,7 +451,7 @@ class MuxService(Service):
         described: Callable[[], str],
         gone: tuple[Collection[str], Collection[str]] | None,
     ) -> Report:
-        """Do what follows the commit of a reload; `gone` are routes and backends whose connections end."""
+        """Complete a reload after the commit; `gone` are routes and backends whose connections end."""
         steps.run("open files by the helper", self._resources.privilege.commit)
         steps.run("follow the rules", self.control.commit, rules)
         steps.run("watch the rules' files", self._watch.commit, rules)

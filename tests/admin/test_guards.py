@@ -12,7 +12,7 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.admin.asking import JSON, AdminCase, request
-from txmux.admin.access import NOBODY, AdminAccess
+from txmux.admin.access import NO_ACCESS, AdminAccess
 from txmux.admin.guard import AdminGuard, Caller, RefusedError
 from txmux.rules.lint.warnings import lint
 from txmux.rules.model.settings import AdminUser
@@ -341,7 +341,7 @@ class GuardTest(SynchronousTestCase):
         self.assertEqual(self.tried("192.0.2.1", "x"), 429)
 
     def test_tcp_is_refused_without_a_token(self) -> None:
-        self.guard.access = NOBODY
+        self.guard.access = NO_ACCESS
         caller = Caller("192.0.2.1", "", "192.0.2.7", 9)
         for headers in (
             {"authorization": "Bearer "},

@@ -294,7 +294,7 @@ class SampleTests(SynchronousTestCase):
 
     @given(st.integers(1, 9000), st.integers(1, 62))
     def test_places(self, length: int, most: int) -> None:
-        places = port_test._places(length, most)
+        places = port_test._offsets(length, most)
         self.assertEqual(places, sorted({*places}))
         self.assertEqual(len(places), min(most, length - 1))
         self.assertTrue(all(0 < place < length for place in places))

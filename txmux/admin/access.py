@@ -61,7 +61,7 @@ class AdminAccess:
         return max(filter(None, rights), key=RIGHTS.index, default=None)
 
 
-NOBODY = AdminAccess(users={})
+NO_ACCESS = AdminAccess(users={})
 
 
 def _digest(secret: str) -> bytes:

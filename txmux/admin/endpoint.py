@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from txmux.admin.access import NOBODY, AdminAccess, AdminTokens
+from txmux.admin.access import NO_ACCESS, AdminAccess, AdminTokens
 from txmux.admin.listen_addresses import (
     admin_addresses,
     automatic_addresses,
@@ -58,7 +58,7 @@ class AdminEndpoints:
         self._sampling.clock = self._looking.clock = reactor
         self._settings: dict[str, str] = {}  # by the key of the address, as all of these
         self._tokens: AdminTokens | None = None
-        self._access = NOBODY
+        self._access = NO_ACCESS
         self._ports: dict[str, Any] = {}
         self._clients: dict[str, AdminClients] = {}
         self._ending: set[Deferred[None]] = set()

@@ -17,7 +17,7 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
 
-from txmux.admin.access import NOBODY, AdminAccess
+from txmux.admin.access import NO_ACCESS, AdminAccess
 from txmux.admin.peer import groups_of, is_worker
 from txmux.errors import MuxError, joined
 from txmux.net.addresses import text_of
@@ -106,7 +106,7 @@ class AdminGuard:
     def __init__(self, names: frozenset[str], seconds: Callable[[], float]) -> None:
         self._names = names
         self._token_failures = TokenFailures(seconds)
-        self.access: AdminAccess = NOBODY
+        self.access: AdminAccess = NO_ACCESS
 
     def check_host(self, headers: Mapping[str, str], caller: Caller) -> None:
         """Check the ``Host``: a name may have been rebound to the address of this endpoint (DNS rebinding)."""

@@ -277,7 +277,7 @@ class AdminClients(ServerFactory):
         self._release()
 
     def be_replaced(self) -> None:
-        """Refuse all requests from now on, since another process serves; those that are being answered go on."""
+        """Refuse all requests from now on, since another process serves; those that are being answered continue."""
         self._is_replaced = True
         for channel in self._channels:
             channel.be_replaced()

@@ -1,4 +1,4 @@
-"""Writes long documents as JSON in pieces, so that nobody else waits for them, or the part of a list that is asked for."""
+"""Writes long documents as JSON in pieces, so that no other client waits for them, or the part of a list that is asked for."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any

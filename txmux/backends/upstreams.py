@@ -550,13 +550,13 @@ class PreparedUpstreams:
         self.problems: list[str] = []
 
     @property
-    def kept(self) -> list[str]:
+    def kept_files(self) -> list[str]:
         """A sentence for each backend whose files for TLS cannot be used, so that it keeps what it has."""
         troubles = [files.trouble for files in self.files.values()]
         return [*filter(None, [*troubles, *(upstream.trouble for upstream in self.made)])]
 
     def let_go(self, backends: Iterable[Backend]) -> Generator[None, None, None]:
-        """Have those of these backends go that are no longer used."""
+        """Let go those of these backends that are no longer used."""
         for one in [*backends]:
             if not self.uses[one]:
                 self.gone.append(self._upstreams._upstreams[one])

@@ -181,7 +181,9 @@ def run(arguments: argparse.Namespace) -> int:
     traces = [
         (seen, [traced(listener, seen) for listener in group])
         for sample in samples
-        for seen, group in seen_by(_of_transport(listeners, sample), sample, inside=end is not None)
+        for seen, group in seen_by(
+            _of_transport(listeners, sample), sample, is_inner=end is not None
+        )
     ]
     if arguments.json:
         print(printable_json(as_json(arguments.rules_file, traces), partial(json.dumps, indent=2)))
@@ -407,7 +409,7 @@ def _trace(
         return Trace(listener, verdicts)
     verdicts.decision.facts.update(asked.granted)
     inner = attrs.evolve(sample, data=asked.received, stream=None)
-    inside = _trace(rules, route, certificate, None, _inside(listener, route), inner)
+    inside = _trace(rules, route, certificate, None, _inner_listener(listener, route), inner)
     inside.found.decision.facts.update(asked.granted)
     return Trace(listener, verdicts, (inner, inside))
 
@@ -424,7 +426,7 @@ def _inside_tunnel(
     return verdicts if decision is None else Explanation(verdicts.routes, 0, decision)
 
 
-def _inside(listener: Listener, end: Route) -> Listener:
+def _inner_listener(listener: Listener, end: Route) -> Listener:
     return attrs.evolve(
         listener,
         first="client",
@@ -499,7 +501,9 @@ def _listeners_inside(
             f"there is no [route {name}] that terminates TLS or opens tunnels{hint}{names}"
         )
     end = ends[name]
-    reached = [_inside(listener, end) for listener in listeners if comes_to(end, listener, ends)]
+    reached = [
+        _inner_listener(listener, end) for listener in listeners if comes_to(end, listener, ends)
+    ]
     if not reached:
         raise MuxError(f"no client of this listener comes to [route {name}]; leave out --listener")
     return tuple(reached), end, _certificate(rules, end, certificate or "none")

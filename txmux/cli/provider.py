@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
         any_reactor,
         arguments.write,
         arguments.rules,
-        lambda *question: deferToThread(_asked, arguments.rules, *question),
+        lambda *question: deferToThread(_request, arguments.rules, *question),
         Notifier(os.environ, any_reactor).ready,
     )
     failures: list[Failure] = []
@@ -94,7 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _asked(rules: Path, method: str, path: str, body: object = None) -> Any:
+def _request(rules: Path, method: str, path: str, body: object = None) -> Any:
     def incomplete(missing: str) -> None:
         raise NoServiceError(f"the answer is not complete: {missing}")
 

@@ -237,7 +237,7 @@ class Configuration:
             return compiler.enter(empty.inside(route), table.belonging_to(route))
 
         top = yield from compiler.enter(empty, table.belonging_to(settings))
-        inside = yield from _inside(top, inner)
+        inside = yield from _inner_layers(top, inner)
         return cls._of(compiler, admission, top, inside, version)
 
     def changed(
@@ -284,7 +284,7 @@ class Configuration:
             for name in touched.intersection(inside):
                 inside[name] = yield from enter(inside[name], _under(name))
         else:
-            inside = yield from _inside(top, inner)
+            inside = yield from _inner_layers(top, inner)
         return self._of(compiler, admission, top, inside, version, before, replacement)
 
     @classmethod
@@ -357,7 +357,7 @@ def _under(name: str) -> Callable[[Route], bool]:
     return lambda route: name in route.under
 
 
-def _inside(
+def _inner_layers(
     top: RuleLayer, inner: Callable[[CompiledRoute], Generator[None, None, RuleLayer]]
 ) -> Generator[None, None, dict[str, RuleLayer]]:
     """Make the layers inside routes, at any depth, by the names of these routes."""

@@ -63,7 +63,7 @@ class LoginQueue(Generic[T]):
         """Take the next login; ``None`` if none waits."""
         if not self._sources:
             return None
-        source = min(self._sources, key=self._place)
+        source = min(self._sources, key=self._turn)
         self._sources[source].turn = next(self._turns)
         return self._pop(source)
 
@@ -89,7 +89,7 @@ class LoginQueue(Generic[T]):
             if len(self._wrong) > _REMEMBERED:
                 self._wrong.popitem(last=False)
 
-    def _place(self, source: int) -> tuple[int, int]:
+    def _turn(self, source: int) -> tuple[int, int]:
         wrong, turn = self._wrong_of(source), self._sources[source].turn
         # Of those without a wrong one the newest goes first: while many come at once, as each would wait for all before it.
         return wrong, turn if wrong else -turn

@@ -27,7 +27,7 @@ new_id = _make_ids().__next__
 
 
 def record_multipath(record: ConnectionRecord, transport: Any) -> None:
-    """Note a connection by MPTCP, of the client or to its server."""
+    """Record a connection by MPTCP, of the client or to its server."""
     handle = transport.getHandle() if hasattr(transport, "getHandle") else None
     if isinstance(handle, socket.socket) and is_multipath(handle):
         record.facts = {**record.facts, "mptcp": "yes"}

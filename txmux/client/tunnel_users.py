@@ -41,7 +41,7 @@ class _PasswordCheck:
 class TunnelUsers(WatchedFiles):
     """The users of one route's file.
 
-    While it cannot be read, those that are known are kept; without any, nobody can log in.
+    While it cannot be read, those that are known are kept; without any, no user can log in.
 
     Attributes:
         wrong: What is wrong with a line of the file that was read, if anything is.
@@ -89,7 +89,7 @@ class TunnelUsers(WatchedFiles):
             self._log.error("{where}{problem}", where=where, problem=problem)
 
     @override
-    def _kept(self, problem: TLSFileError) -> str:
+    def _why_kept(self, problem: TLSFileError) -> str:
         then = "users that are known are kept" if self._hashes else "nobody can log in"
         return f"{self._section}{problem.key}: {problem.what}; {then}"
 

@@ -100,7 +100,7 @@ class WatchedFiles:
             self._seen, self._again_at = states, again_at
             if problem is None:
                 use()
-            self._report("" if problem is None else self._kept(problem))
+            self._report("" if problem is None else self._why_kept(problem))
 
         return take
 
@@ -110,7 +110,7 @@ class WatchedFiles:
             self._report(f"{self._section}{self._rule}: {what}")
         else:
             what = f"cannot read '{problem.filename or 'its files'}': {problem.strerror}"
-            self._report(self._kept(TLSFileError(self._rule, what)))
+            self._report(self._why_kept(TLSFileError(self._rule, what)))
 
     def _report(self, trouble: str) -> None:
         before, self.trouble = self.trouble, trouble
@@ -124,7 +124,7 @@ class WatchedFiles:
         """Read the files, and return what puts them to use; a `TLSFileError` if they cannot be used."""
         raise NotImplementedError
 
-    def _kept(self, problem: TLSFileError) -> str:
+    def _why_kept(self, problem: TLSFileError) -> str:
         return f"{self._section}{problem.key}: {problem.what}; what is in use is kept"
 
     def _states(self, *, must_answer: bool = False) -> list[object]:

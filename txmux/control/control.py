@@ -170,7 +170,7 @@ class Control:
     async def change_workers(
         self, message: Message, *, seconds: float = ANSWER_TIMEOUT, **values: Any
     ) -> Answers:
-        """Send a change, also to workers that are late: they make it when they go on."""
+        """Send a change, also to workers that are late: they make it when they answer again."""
         return await broadcast(self.workers(), message, seconds=seconds, if_late="send", **values)
 
     # The service.
@@ -304,7 +304,7 @@ class Control:
         self._lost_lines.restore(state.get("lost_lines", {}), log)
 
     async def look(self) -> None:
-        """Notice what needs attention, though nobody asks; called every few seconds."""
+        """Notice what needs attention without a request; called every few seconds."""
         await self.index.look_at_secrets()
         await self.attention(await self.ask_for_trouble())
 

@@ -158,7 +158,7 @@ def with_observed(
     answers: Iterable[tuple[int, Iterable[documents.ReportedAddress]]],
     observed: Mapping[ServerKey, ObservedServer],
 ) -> list[tuple[int, list[documents.ReportedAddress]]]:
-    """Give addresses the state that is observed of their server, unless they have a worse one.
+    """Add the observed state of their server to addresses, unless they have a worse one.
 
     Rows that no worker of this version reports are left out.
     """

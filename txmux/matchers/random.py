@@ -6,7 +6,7 @@ Encrypted Traffic" (USENIX Security 2023), which counts printable characters and
 after every byte: text characters (printable ASCII, tab, CR, LF), NULs, set bits, clear bits, and bytes that have been
 there before. One that random bytes exceed with a probability of at most 1 in 100,000 is a *no*, and so are four equal
 bytes in a row, 16 text characters in a row, a first line of text at its end (Finger, Gopher, LPD, what people type), and
-the beginnings of TLS, STUN, OpenVPN, Winbox and SOCKS 5, which have random numbers there, or send no more at first.
+the beginnings of TLS, STUN, OpenVPN, Winbox and SOCKS 5, which have random numbers there, or send nothing else at first.
 
 About 5 in 10,000 streams of random bytes are refused. Text, and messages with numbers and lengths, are refused within
 their first bytes. Other data without redundancy is not told from random bytes: compressed files, and protocols

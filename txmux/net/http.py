@@ -100,8 +100,8 @@ async def request(  # noqa: PLR0913 - by name, and few need more than the first
         if body_seconds is not None:
             deadline.reset(body_seconds)
 
-    asking = agent.request(method.encode(), url.encode(), sent, _Sent(body) if body else None)
-    requesting = Deferred.fromCoroutine(_answer(asking, most, begins, take))
+    pending = agent.request(method.encode(), url.encode(), sent, _Sent(body) if body else None)
+    requesting = Deferred.fromCoroutine(_answer(pending, most, begins, take))
     deadline: IDelayedCall = reactor.callLater(seconds, requesting.cancel)
     try:
         return await requesting
@@ -123,13 +123,13 @@ async def request(  # noqa: PLR0913 - by name, and few need more than the first
 
 
 async def _answer(
-    asking: Deferred[Any],
+    pending: Deferred[Any],
     most: int | None,
     begins: Callable[[], None],
     take: Callable[[bytes], object] | None,
 ) -> HttpResponse:
     try:
-        response = await asking
+        response = await pending
         begins()
         if take is not None and response.code != OK:
             most, take = _LONGEST_HEAD, None

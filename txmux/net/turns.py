@@ -140,7 +140,7 @@ def outcome_of_look(
     Args:
         function: What looks at them; an `OSError` (``ETIMEDOUT``) takes the place of its result if a disk does not answer.
         arguments: For the function.
-        wait: Seconds for which the caller waits if no other look goes on; then what a healthy disk says comes at once.
+        wait: Seconds for which the caller waits if no other look is running; then what a healthy disk says comes at once.
     """
     from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
 
@@ -239,7 +239,7 @@ def start_thread() -> None:
 
 
 _threads: dict[tuple[int, str], _JobThread] = {}
-"""By process, since none but the one that forks goes on in the other, and by what they are for."""
+"""By process, since only the thread that forks continues in the other, and by what they are for."""
 
 
 def _thread(pid: int, use: str = "") -> _JobThread:

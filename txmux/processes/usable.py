@@ -35,7 +35,7 @@ _MOST_LINES = 10
 def unusable(rules: Rules) -> list[Problem]:
     """Return what keeps a service from starting with these rules, by its files.
 
-    Warnings are about files that a start replaces or goes on without, and about certificates that end. What this process may
+    Warnings are about files that a start replaces or does without, and about certificates that end. What this process may
     not read is left to `closed_files`.
     """
     problems = [*_files(rules), *obstacles(rules), *_access_log(rules), *_tokens(rules)]

@@ -74,7 +74,7 @@ class ProviderWriter:
             self._report(f"{why}; {stays}")
 
     def stop(self) -> None:
-        """Write no more."""
+        """Stop writing."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -50,7 +50,7 @@ def _find(rules: Rules) -> Sequence[KeyInUse]:
 
 def _found(kind: str, parts: Iterable[Any]) -> Iterator[KeyInUse]:
     keys = [
-        (name, key, *_place(kind, name, key))
+        (name, key, *_holder(kind, name, key))
         for name, key in TABLES[kind].items()
         if key.kind.paths or key.loads
     ]
@@ -67,7 +67,7 @@ def _found(kind: str, parts: Iterable[Any]) -> Iterator[KeyInUse]:
                     yield KeyInUse(part, name, key, paths, modules)
 
 
-def _place(kind: str, name: str, key: SectionKey) -> tuple[str, Callable[[Any], Any]]:
+def _holder(kind: str, name: str, key: SectionKey) -> tuple[str, Callable[[Any], Any]]:
     """Return the attribute of a part in which the value of a key is, and what finds it there; the attribute may be None."""
     within, fields = _WITHIN.get(kind, ("", {}))
     if name in fields:

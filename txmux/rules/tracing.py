@@ -63,12 +63,12 @@ class Trace:
 
 
 def seen_by(
-    listeners: Iterable[Listener], sample: TracedSample, *, inside: bool = False
+    listeners: Iterable[Listener], sample: TracedSample, *, is_inner: bool = False
 ) -> Iterator[tuple[TracedSample, list[Listener]]]:
     """Yield what the routes of listeners see of a client: with ``starttls``, what comes behind its command, unless that is inside TLS."""
 
     def protocol_of(listener: Listener) -> str:
-        return "" if inside or listener.starttls is None else listener.starttls
+        return "" if is_inner or listener.starttls is None else listener.starttls
 
     for protocol, group in itertools.groupby(sorted(listeners, key=protocol_of), protocol_of):
         if not protocol:

@@ -192,7 +192,7 @@ class EmbeddedService(Service):
                 raise
             sockets.commit()
             serving.commit(prepared)
-            for kept in prepared.kept:
+            for kept in prepared.kept_files:
                 self._log.warn("{kept}", kept=kept)
             self._sockets.close_unused()
         finally:

@@ -292,7 +292,7 @@ class Serving:
         *,
         rules_changed: bool = True,
     ) -> Generator[None, None, PreparedServing]:
-        """Do the same as `prepare` in steps, between which clients are served."""
+        """Prepare as `prepare` does, in steps, between which clients are served."""
         rules, whole = replacement.rules, replacement.is_whole
         self.runtime.prepare(rules, replacement)
         self._detect_loops_to_admin(rules)
@@ -656,5 +656,5 @@ class PreparedServing:
     ports: OpenedPorts = attrs.field(factory=dict, init=False)
 
     @property
-    def kept(self) -> list[str]:
-        return [*self.terminators.kept, *self.upstreams.kept]
+    def kept_files(self) -> list[str]:
+        return [*self.terminators.kept_files, *self.upstreams.kept_files]

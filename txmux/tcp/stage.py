@@ -118,7 +118,7 @@ class Client(Protocol):
         self.record.facts = {**self.record.facts, **facts, **granted}
 
     def open_tunnel(self) -> None:
-        """Tell the client that the tunnel that it has asked for is open, if it has and does not know."""
+        """Report to the client that the tunnel is open, if it has asked for one and does not know."""
 
     def end_layer(self) -> None:
         """Forget the preambles that do not hold inside the TLS or the tunnel that begins."""

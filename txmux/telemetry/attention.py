@@ -41,7 +41,7 @@ class AttentionItem:
         what: The topic, a label of ``txmux_attention``.
         text: What is wrong, with its names; no full stop.
         cause: The newest cause, with its number, as in ``connection refused, 37 of 37 in 12 s``; empty if there is none.
-        since: When it began, in seconds since 1970; ``None`` if whoever reports it does not know.
+        since: When it began, in seconds since 1970; ``None`` if its reporter does not know.
         do: A sentence or a command that helps.
         link: The page that shows it, relative to that of the service, such as ``?backend=web#servers``; empty if there is none.
         subject: With `what`, the same as long as the item is the same one, such as the name of a backend; the text if empty.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # fmt: off
 
 # Who can raise it.
-NOBODY = "none: your files, your commands, and what txmux asks of others"
+NO_SOURCE = "none: your files, your commands, and what txmux asks of others"
 _ASKED = "none: where clients choose names, the name server is also asked about itself"
 _ONE = "1; they are notes, or a warning of a queue whose clients try again"
 _OF_MANY = "more than 2: there would be no room without the two that have the most either"
@@ -59,7 +59,7 @@ CANNOT_ACCEPT = _accept(
     level="critical", text="listener {name}: cannot accept", cause="{why}", do=_MORE_ROOM, is_logged=True, sources=_OF_MANY, alerts=["TxmuxCannotAccept"],
     when="a listener cannot accept: no worker has descriptors or memory for more clients")
 NOT_OPEN = _accept(
-    level="critical", text="listener {name}: {why}", do="{do}", sources=NOBODY, alerts=["TxmuxCannotAccept"],
+    level="critical", text="listener {name}: {why}", do="{do}", sources=NO_SOURCE, alerts=["TxmuxCannotAccept"],
     when="its UNIX socket cannot be reached: another program has put a file in its place, or its folder is gone")
 SOME_CANNOT_ACCEPT = _accept(
     level="warning", text="listener {name}: one worker cannot accept connections; the others can", cause="{why}", do=_MORE_ROOM, is_logged=True, sources=_FULL, alerts=COMMON,
@@ -75,7 +75,7 @@ _busy = partial(
     _accept, text="a process is busy with new clients, so that they wait", cause="{rate:,.0f} connections and flows a second{who}", do="{do}", link="#clients", subject="busy")
 BUSY_WITH_MANY = _busy(
     level="warning", sources="3", alerts=COMMON, when="new connections and flows of several sources keep a process busy: how many a second, and who is first")
-PAUSED = _accept(level="note", text="listener {name}: {why}", do="txmux resume {name}", is_logged=True, sources=NOBODY, alerts=_PLANNED, when="an operator has paused it")
+PAUSED = _accept(level="note", text="listener {name}: {why}", do="txmux resume {name}", is_logged=True, sources=NO_SOURCE, alerts=_PLANNED, when="an operator has paused it")
 BUSY_WITH_FEW = _busy(level="note", sources=_ONE, alerts=_ONE_CLIENT, when="one or two sources keep a process busy")
 
 _ports = partial(
@@ -110,7 +110,7 @@ WORKERS_KILLED = _worker(
     when="the kernel has killed one within ten minutes since memory had run out")
 
 HELPER_GONE = AttentionRow(
-    what="helper", level="critical", text="{text}", do="{do}", subject="helper", is_logged=True, runbook="the-helper-has-ended", sources=NOBODY,
+    what="helper", level="critical", text="{text}", do="{do}", subject="helper", is_logged=True, runbook="the-helper-has-ended", sources=NO_SOURCE,
     when="the helper of [`user`](rules.md#user-and-group) has ended, or is halted", alerts=["TxmuxHelperEnded"])
 
 _log = partial(
@@ -135,14 +135,14 @@ NAME_NOT_FOUND = AttentionRow(
 
 _certificate = partial(
     AttentionRow, what="certificates", text="the certificate {file} of {where} {name} {when}", do="renew it: txmux reads the file again by itself", link="#certificates",
-    subject="{where} {name} {file}", runbook="clients-warn-of-the-certificate", sources=NOBODY)
+    subject="{where} {name} {file}", runbook="clients-warn-of-the-certificate", sources=NO_SOURCE)
 CERTIFICATE_ENDED = _certificate(
     level="critical", when="one has ended", alerts=["TxmuxCertificateEnded"])
 CERTIFICATE_ENDS = _certificate(
     level="warning", when="one ends within 14 days", alerts=["TxmuxCertificateEnds"])
 
 _renewal = partial(
-    AttentionRow, what="renewal", link="#certificates", is_logged=True, runbook="clients-warn-of-the-certificate", sources=NOBODY, alerts=["TxmuxCertificateUnusable"])
+    AttentionRow, what="renewal", link="#certificates", is_logged=True, runbook="clients-warn-of-the-certificate", sources=NO_SOURCE, alerts=["TxmuxCertificateUnusable"])
 _own_certificate = partial(_renewal, text="{name} {provisional}", cause="{why}", do=_RENEW, subject="{name}")
 _not_renewed = partial(_renewal, cause="{why}", do=_RENEW, subject="{name}")
 NO_CERTIFICATE = _own_certificate(level="critical", when="a first certificate could not be had by ACME")
@@ -168,7 +168,7 @@ LOGINS_WAIT = AttentionRow(
     do="see who they are: txmux clients{ban}", link="#clients", subject="{route}", is_logged=True, runbook="a-client-is-refused", sources="8: each source has two places",
     alerts=COMMON, when="16 or more logins to a tunnel waited to be checked within the last minute, and who sends the most wrong ones")
 BANS_WITHOUT_ROOM = AttentionRow(
-    what="bans", level="warning", text="{text}", do="{do}", subject="room", is_logged=True, runbook=SELF, sources=NOBODY, alerts=COMMON,
+    what="bans", level="warning", text="{text}", do="{do}", subject="room", is_logged=True, runbook=SELF, sources=NO_SOURCE, alerts=COMMON,
     when="there is no room for bans of other machines")
 
 _hold = partial(AttentionRow, what="hold", level="note", link=_IN_SERVERS, subject="{backend}", is_logged=True, runbook="it-is-slow", sources=_ONE)
@@ -179,8 +179,8 @@ CLIENTS_HELD = _hold(
 
 RELOAD_FAILED = AttentionRow(
     what="reload", level="warning", text="the last reload {outcome}", cause="{why}", do="{do}", link="#rules", subject="reload", is_logged=True, runbook="a-reload-fails",
-    sources=NOBODY, when="the last reload failed, or is in force but not complete", alerts=["TxmuxReloadFailed"])
-_upgrade = partial(AttentionRow, what="upgrade", runbook=SELF, sources=NOBODY)
+    sources=NO_SOURCE, when="the last reload failed, or is in force but not complete", alerts=["TxmuxReloadFailed"])
+_upgrade = partial(AttentionRow, what="upgrade", runbook=SELF, sources=NO_SOURCE)
 UPGRADE_FAILED = _upgrade(
     level="warning", text="the last upgrade failed, this process keeps serving", cause="{why}", do="txmux upgrade, once the cause is mended", subject="failed", is_logged=True,
     alerts=COMMON, when="the last upgrade failed")
@@ -190,15 +190,15 @@ ORPHANED = _upgrade(
 STAYED = _upgrade(
     level="note", text="{connections} {stay} in the process that an upgrade has replaced", link="#connections", subject="stayed", is_logged=True, alerts=_PLANNED,
     do="they end by themselves, or after drain_timeout; their counters and limits still apply", when="connections stayed in the process that one has replaced")
-_service = partial(AttentionRow, what="service", is_logged=True, runbook=SELF, sources=NOBODY)
+_service = partial(AttentionRow, what="service", is_logged=True, runbook=SELF, sources=NO_SOURCE)
 SHUTTING_DOWN = _service(level="note", text="{text}", do="unless that is meant, start it again", subject="service", alerts=_PLANNED, when="it is shutting down")
 STEP_FAILS = _service(
     level="warning", text="it cannot {step}", cause="{why}", do="it is tried again; see the log for what is lacking", subject="step {step}", alerts=COMMON,
     when="something that it does again and again has failed, for lack of memory or descriptors for example: what, since when, and why")
 RULES_CHANGED = AttentionRow(
     what="rules", level="note", text="{path}: the files have changed since they were read", do="txmux check, then txmux reload", link="#rules", subject="files",
-    runbook="a-client-goes-to-the-wrong-server", sources=NOBODY, alerts=_PLANNED, when="the files of the rules have changed, and were not read since")
-_secret = partial(AttentionRow, what="token", text="{text}", runbook=SELF, sources=NOBODY)
+    runbook="a-client-goes-to-the-wrong-server", sources=NO_SOURCE, alerts=_PLANNED, when="the files of the rules have changed, and were not read since")
+_secret = partial(AttentionRow, what="token", text="{text}", runbook=SELF, sources=NO_SOURCE)
 TOKENS_UNREADABLE = _secret(level="warning", do=_MEND, subject="file", alerts=COMMON, when="the file of `admin_tokens` cannot be read, or has an error")
 SECRET_READABLE = _secret(
     level="note", do="{do}", is_logged=True, alerts="`txmux check` says it before", when="every user of the machine can read a file with a secret, or replace it")

@@ -198,7 +198,7 @@ class Following:
             self._tell_where_it_was(data, size)
 
     def _tell_where_it_was(self, data: memoryview, size: int) -> None:
-        """Have a client that has not moved get an answer, so that it speaks, and the flow returns."""
+        """Answer a client that has not moved, so that it speaks, and the flow returns."""
         if self._still_told is None:
             return
         at: Any

@@ -143,7 +143,7 @@ class DatagramPort(WatchedPort):
         self.flows: dict[FlowKey, PortFlow | SharedAddress[PortFlow]] = {}
         self.place = ""
         self._waiting: EarlyDatagrams | None = None
-        self._newcomers = self._shed = (
+        self._newcomers = self._refused = (
             0  # how many flows may still begin; how many datagrams were dropped
         )
 
@@ -229,12 +229,12 @@ class DatagramPort(WatchedPort):
         # process only wait.
         had_more, self._has_more = self._has_more, False
         is_long = had_more and self._measure_queue() > self._long_queue and self._waiting is None
-        self._newcomers, self._shed = _NEWCOMERS if is_long else _AT_ONCE, 0
+        self._newcomers, self._refused = _NEWCOMERS if is_long else _AT_ONCE, 0
         self._read()
         if had_more and not self._has_more and self._is_open:
             self._measure_queue()
-        if self._shed:
-            self._to.count_dropped(self._shed)
+        if self._refused:
+            self._to.count_dropped(self._refused)
 
     def _measure_queue(self) -> int:
         """Return how many bytes wait, and count the datagrams that the system has dropped since the last call."""
@@ -335,7 +335,7 @@ class DatagramPort(WatchedPort):
         """Begin a flow, unless too many begin or it is not admitted."""
         count = ancillary.datagrams_in(len(data), size) if size else 1
         if not self._newcomers:
-            self._shed += count
+            self._refused += count
             return
         self._newcomers -= 1
         flow = (

@@ -16,10 +16,10 @@ _RETRY = bytes.fromhex("cf21ad74e59a6111be1d8c021e65b891c2a211167abb8c5e079e09e2
 """The random of a ServerHello that is a HelloRetryRequest (RFC 8446, section 4.1.3)."""
 
 
-def read_records(data: bytes, *kinds: bytes) -> Iterator[tuple[bytes, int]]:
+def read_records(data: bytes, *types: bytes) -> Iterator[tuple[bytes, int]]:
     """Read the records of some kinds that a stream begins with: what is in each, as far as it has come, and where it ends."""
     at = 0
-    while data[at : at + 1] in kinds and len(data) >= (start := at + _RECORD_HEADER):
+    while data[at : at + 1] in types and len(data) >= (start := at + _RECORD_HEADER):
         at = start + int.from_bytes(data[at + 3 : start], "big")
         yield data[start:at], at
 

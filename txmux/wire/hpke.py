@@ -66,7 +66,7 @@ def shared_secret(key: X25519PrivateKey, encapsulated: bytes) -> bytes:
     """Return the secret that a sender has made for the owner of a key; this takes nearly all of the time.
 
     Raises:
-        MalformedError: Nobody would send this.
+        MalformedError: No client would send this.
     """
     try:
         agreed = key.exchange(X25519PublicKey.from_public_bytes(encapsulated))

@@ -49,13 +49,13 @@ def is_not_read(data: bytes) -> bool:
     return begins_tls(data) and parse_client_hello(data, None).hello is None
 
 
-def check_same(first: ClientHello | None, second: ClientHello | None, place: str = "") -> None:
+def check_same(first: ClientHello | None, second: ClientHello | None, where: str = "") -> None:
     """Check that a client still asks for what its first hello was routed by (RFC 8446, section 4.1.2).
 
     Args:
         first: The first hello.
         second: What the client has sent after a HelloRetryRequest.
-        place: Where in these hellos, for the message.
+        where: The place in these hellos, for the message.
 
     Raises:
         IllegalHelloError: It asks for something else.
@@ -64,7 +64,7 @@ def check_same(first: ClientHello | None, second: ClientHello | None, place: str
         raise IllegalHelloError(ILLEGAL_PARAMETER, MALFORMED)
     for field, what in _WHAT.items():
         if getattr(first, field) != getattr(second, field):
-            why = f"the second hello has other {what}{place} than the first"
+            why = f"the second hello has other {what}{where} than the first"
             raise IllegalHelloError(ILLEGAL_PARAMETER, why)
 
 

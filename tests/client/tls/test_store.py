@@ -324,7 +324,7 @@ class StoreTests(StoreCase):
         terminators.prepare(rules("a", "b")).commit()
         prepared = terminators.prepare(rules("b", "c"))
         self.addCleanup(prepared.abandon)
-        self.assertEqual(([*prepared.problems], prepared.kept), ([], []))
+        self.assertEqual(([*prepared.problems], prepared.kept_files), ([], []))
         self.assertEqual([name for name, _ in prepared.made], ["c"])
         self.assertEqual([name for name, _ in prepared.gone], ["a"])
         self.assertEqual(len(prepared.read), 1)

@@ -119,7 +119,7 @@ async def _hold(query: Query) -> ApiAnswer:
     return _reported(await steering.hold(query.control, query.names["backend"], seconds), 409)
 
 
-@RESOURCES.change("/api/backends/{backend}/release", "let the clients that wait by `hold` go on")
+@RESOURCES.change("/api/backends/{backend}/release", "let the clients that wait by `hold` continue")
 async def _release(query: Query) -> ApiAnswer:
     return _reported(await steering.release(query.control, query.names["backend"]), 409)
 

@@ -209,7 +209,7 @@ class _TrackedServer:
         asked_at = self._reactor.seconds()
         self.source.asked()
         try:
-            message = await _exchange(self._reactor, self._address, query, seconds)
+            message = await _query(self._reactor, self._address, query, seconds)
         except (defer.TimeoutError, _StreamError) as error:
             if is_probe and self._answered_at <= asked_at:
                 is_late = isinstance(error, defer.TimeoutError)
@@ -257,7 +257,7 @@ class _TrackedServer:
         self._probe = None
 
     def stop(self) -> None:
-        self._is_stopped = True  # a look-up may go on
+        self._is_stopped = True  # a look-up may continue
         if self._due is not None:
             self._due.cancel()
             self._due = None
@@ -345,7 +345,7 @@ class NameServers:
         self, address: ServerAddress, query: _DnsQuery, seconds: float
     ) -> dns.Message:
         if self._tracked is None:
-            message = await _exchange(self._reactor, address, query, seconds)
+            message = await _query(self._reactor, address, query, seconds)
         else:
             message = await self._tracked.server(address).ask(query, seconds)
         code = _response_code(message)
@@ -361,7 +361,7 @@ def _shown(address: ServerAddress) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-async def _exchange(
+async def _query(
     reactor: Any, address: ServerAddress, query: _DnsQuery, seconds: float
 ) -> dns.Message:
     message = await _over_udp(reactor, address, query, seconds)

@@ -1,4 +1,4 @@
-"""Clients that wait until a server of their backend is up, or until an operator lets them go on."""
+"""Clients that wait until a server of their backend is up, or until an operator releases them."""
 
 from __future__ import annotations
 

@@ -92,20 +92,20 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.parser.error(f"at most {most_names} names, and a timeout of {limits}")
     line: Callable[[str, str], object] = (lambda *_: None) if arguments.json else Output().line
     found: dict[str, list[_Row]] = {}
-    asking, about = _Asking(arguments.timeout), f"{host} port {port}"
+    session, about = _Asking(arguments.timeout), f"{host} port {port}"
     try:
         where, count = resolve(host, port, arguments.timeout, is_udp=arguments.udp)
         for name in names:
             about = f"{host} port {port}" + (f", asked for {name}" if name else "")
-            asking.patience = arguments.timeout
+            session.patience = arguments.timeout
             found[name or host] = written = []
             if len(names) > 1:
                 line(name, "bold")
-            for row in _tested(asking, *_plan(arguments, where, name, most)):
+            for row in _tested(session, *_plan(arguments, where, name, most)):
                 written.append(row)
                 line(row.line(), "red" if row.differing else "")
     except (OSError, MuxError) as error:
-        after = f", after {plural(asking.opened, 'connection')}" if asking.opened else ""
+        after = f", after {plural(session.opened, 'connection')}" if session.opened else ""
         print(printable(f"txmux test: {about}: {cause_of(error)}{after}"), file=sys.stderr)
         return _UNANSWERED
     reached = f"{where[1][0]} port {port}" + f", of {count} addresses" * (count > 1)
@@ -113,10 +113,10 @@ def run(arguments: argparse.Namespace) -> int:
     does, style = ("depends", "red") if depends else ("does not depend", "green")
     line(f"result: the decision {does} on packets", style)
     limits = f"at most {_AT_ONCE} at a time and {_IN_ALL} in all"
-    line(f"({plural(asking.opened, 'connection')} to {reached}; {limits})", "dim")
+    line(f"({plural(session.opened, 'connection')} to {reached}; {limits})", "dim")
     if arguments.json:
         tests = {name: [*map(attrs.asdict, rows)] for name, rows in found.items()}
-        document = {"address": reached, "connections": asking.opened, "tests": tests}
+        document = {"address": reached, "connections": session.opened, "tests": tests}
         print(
             printable_json(
                 {"depends_on_packets": depends, **document}, partial(json.dumps, indent=1)
@@ -134,9 +134,9 @@ def _plan(arguments: argparse.Namespace, where: Where, name: str, most: int) -> 
         sample = _samples()[arguments.protocol].replace("{name}", name or arguments.address[0])
         make = partial(Sample, sample.encode("latin-1"))
     first = make().to_send()
-    places = _places(len(first), most)
+    offsets = _offsets(len(first), most)
     cut: _Cut = [
-        (f"cut at {plural(len(places), 'place')}", [partial(send, make, (at,)) for at in places]),
+        (f"cut at {plural(len(offsets), 'place')}", [partial(send, make, (at,)) for at in offsets]),
         ("one byte at a time", [partial(send, make, range(1, len(first)))]),
         *(_modern_hellos(where, name) if arguments.protocol == "tls" else ()),
     ]
@@ -144,7 +144,7 @@ def _plan(arguments: argparse.Namespace, where: Where, name: str, most: int) -> 
     return partial(send, make, ()), cut, partial(send, half, ())
 
 
-def _places(length: int, most: int) -> list[int]:
+def _offsets(length: int, most: int) -> list[int]:
     """Choose where to cut: at each of the first bytes, which have the fields of most protocols, then evenly."""
     begin = min(most // 4, length - 1)
     left = min(most, length - 1) - begin
@@ -212,20 +212,20 @@ class _Asking:
         return answers
 
 
-def _tested(asking: _Asking, whole: _Call, cut: _Cut, half: _Call) -> Iterator[_Row]:
+def _tested(session: _Asking, whole: _Call, cut: _Cut, half: _Call) -> Iterator[_Row]:
     """Send all that is sent for a name; raises `MuxError` if there is nothing to compare with."""
     apart: list[_Call] = [partial(_after, number * _APART, whole) for number in range(_WHOLE)]
-    wholes = asking.ask(apart)
+    wholes = session.ask(apart)
     usual, level = _most_common(wholes)
     row = _compared("whole", wholes, usual, level)
     text = usual.text + f", {row.answer}" * bool(row.differing)
     yield attrs.evolve(row, result="answered", answer=text, seconds=usual.seconds)
     differing = 0
     for sent, calls in cut:
-        answers = asking.ask(calls)
+        answers = session.ask(calls)
         # Some servers lose a client now and then, whatever it sends.
         odd = [n for n, one in enumerate(answers) if one.keys[level:] != usual.keys[level:]]
-        for n, answer in zip(odd, asking.ask([calls[n] for n in odd]), strict=True):
+        for n, answer in zip(odd, session.ask([calls[n] for n in odd]), strict=True):
             answers[n] = answer
         row = _compared(sent, answers, usual, level)
         differing += row.differing
@@ -233,8 +233,8 @@ def _tested(asking: _Asking, whole: _Call, cut: _Cut, half: _Call) -> Iterator[_
             row = attrs.evolve(row, answer=f"{row.answer}, {gained} at a second try".strip(", "))
         yield row
     if differing:
-        _most_common(asking.ask(apart), " any more: is there a limit of clients?")
-    [answer] = asking.ask([half])
+        _most_common(session.ask(apart), " any more: is there a limit of clients?")
+    [answer] = session.ask([half])
     yield _Row("half, then silence", f"{answer.text} after {_time(answer.seconds)}")
 
 

@@ -42,7 +42,7 @@ class Answer:
 
 
 class Sample:
-    """First bytes of a client that says no more, for which any answer will do.
+    """First bytes of a client that sends nothing else, for which any answer will do.
 
     Attributes:
         is_done: Whether the answer is complete.
@@ -140,7 +140,7 @@ class Handshake(Sample):
 
 
 def fillers(size: int) -> list[bytes]:
-    """Return names of ALPN that nobody knows, which take so many bytes."""
+    """Return unknown names of ALPN of this length in bytes."""
     whole, rest = divmod(max(0, size), _LONGEST_NAME + 1)
     sizes = [_LONGEST_NAME] * whole + [rest - 1] * (rest > 1)
     return [f"{number:0{length}}".encode("ascii") for number, length in enumerate(sizes)]

@@ -51,7 +51,7 @@ def timed(converse: Callable[[], Answer]) -> Answer:
 def exchange(
     where: Where, make: Callable[[], Sample], cuts: Sequence[int], patience: float
 ) -> Answer:
-    """Have a dialogue in a connection of its own; raises `OSError` if there is none.
+    """Exchange bytes in a new connection; raises `OSError` if there is none.
 
     Args:
         where: The server's address.

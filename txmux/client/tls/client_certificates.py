@@ -24,7 +24,7 @@ UNREADABLE = -2
 """The same: OpenSSL accepts the certificate, but its names cannot be read."""
 
 _IS_REVOKED = 23  # X509_V_ERR_CERT_REVOKED
-_TIMED = frozenset({9, 10, 11, 12})  # a certificate or a list is not valid yet, or no more
+_TIMED = frozenset({9, 10, 11, 12})  # a certificate or a list is not valid yet, or has expired
 _NO_CHECK_TIME = 0x200000  # X509_V_FLAG_NO_CHECK_TIME
 _MOST_INTERMEDIATES = 256
 

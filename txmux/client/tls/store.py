@@ -49,7 +49,7 @@ class CertificateStore(WatchedFiles):
         else:  # a disk that did not answer there might halt this process: its first look says more
             self._contexts = Contexts(tls, in_use.__getitem__)
             files = " or ".join(f"'{path}'" for path in in_use)
-            self.trouble = self._kept(TLSFileError(self._rule, f"cannot use {files}"))
+            self.trouble = self._why_kept(TLSFileError(self._rule, f"cannot use {files}"))
 
     @override
     def _paths(self) -> list[Path]:
@@ -100,7 +100,7 @@ class CertificateStore(WatchedFiles):
             return self._make_contexts(), states, ""
         except TLSFileError as problem:
             is_as_before = problem.forbidden and states == self._seen
-            return self._contexts, states, "" if is_as_before else self._kept(problem)
+            return self._contexts, states, "" if is_as_before else self._why_kept(problem)
 
     def commit(self, contexts: Contexts, states: list[object], trouble: str = "") -> None:
         self._seen = states
@@ -119,6 +119,6 @@ class CertificateStore(WatchedFiles):
         return lambda: self.commit(contexts, self._seen)
 
     @override
-    def _kept(self, problem: TLSFileError) -> str:
+    def _why_kept(self, problem: TLSFileError) -> str:
         until = utc_time(min(seconds for _, seconds in self.valid_until()))
-        return f"{super()._kept(problem)}, until {until}"
+        return f"{super()._why_kept(problem)}, until {until}"

@@ -98,7 +98,7 @@ class TlsTerminators:
         return () if keys is None else (keys,)
 
     def prepare(self, rules: Rules, in_use: FilesInUse | None = None) -> PreparedTerminators:
-        """Do the same as `prepare_in_steps` at once, and raise a `RulesError` if there are problems."""
+        """Prepare as `prepare_in_steps` does, at once, and raise a `RulesError` if there are problems."""
         prepared = finish(self.prepare_in_steps(rules, rules.routes, in_use=in_use))
         if prepared.problems:
             prepared.abandon()
@@ -114,7 +114,7 @@ class TlsTerminators:
     ) -> Generator[None, None, PreparedTerminators]:
         """Read all files that rules name; nothing changes until `commit`. With ``problems`` it must be abandoned.
 
-        A route whose files are in use and cannot be read keeps what it has, as ``kept`` says.
+        A route whose files are in use and cannot be read keeps what it has, as ``kept_files`` says.
 
         Args:
             rules: The newer ones.
@@ -139,7 +139,7 @@ class TlsTerminators:
             if keys is not None:
                 if keys in known:
                     keys.look_now()
-                prepared.kept += filter(None, [keys.trouble])
+                prepared.kept_files += filter(None, [keys.trouble])
                 prepared.current_ech.add(listener.ech_keys)
 
         try:
@@ -147,7 +147,7 @@ class TlsTerminators:
             for key, terminator in before.items():
                 if key not in prepared.gone:
                     prepared.read[terminator] = read = terminator.store.prepare()
-                    prepared.kept += filter(None, read[2:])
+                    prepared.kept_files += filter(None, read[2:])
                     yield
         except BaseException:  # it is given up
             prepared.abandon()
@@ -176,7 +176,7 @@ class TlsTerminators:
                 await made.store.look_in_thread()
 
     def look(self) -> None:
-        """Begin to look at changed files, unless such a look goes on.
+        """Begin to look at changed files, unless such a look is running.
 
         Many files that are renewed at once take several calls, since clients take turns with the thread that reads them.
         """
@@ -243,7 +243,7 @@ def _problems(
 
 @attrs.define
 class PreparedTerminators:
-    """The terminators of changed rules; `kept` has a sentence for each route whose files cannot be read."""
+    """The terminators of changed rules; `kept_files` has a sentence for each route whose files cannot be read."""
 
     _all: dict[tuple[str, TlsSettings], TlsTerminator]
     _all_ech: dict[Path, EchKeys]
@@ -253,7 +253,7 @@ class PreparedTerminators:
     read: dict[TlsTerminator, tuple[Contexts, list[object], str]] = attrs.field(
         factory=dict, init=False
     )
-    kept: list[str] = attrs.field(factory=list, init=False)
+    kept_files: list[str] = attrs.field(factory=list, init=False)
     problems: list[Problem] = attrs.field(factory=list, init=False)
 
     def commit(self) -> None:

@@ -61,7 +61,7 @@ class MapRoute:
         backend: Its target: the name of a backend, a server's short form, ``close`` or ``reset``; empty if it ends TLS and other
             routes follow.
         by_listener: The traffic by listener; one that is missing here has all of it.
-        left_out: If it stands for routes that are not shown, how many these are; `backend` is then the worst of theirs.
+        left_out: If it stands for routes that are not shown, how many these are; `backend` is then the worst of their backends.
     """
 
     name: str

@@ -19,7 +19,7 @@ from txmux.telemetry.presentation import Health
 
 _SAMPLES_APART = 2.0  # seconds between two samples
 _MEASURED = 30.0  # seconds that a rate covers
-_MOST_AT_ALL = 500  # routes of the map on request: nobody could read more of them
+_MOST_AT_ALL = 500  # routes of the map on request: more could not be read
 
 
 @attrs.define

@@ -4,7 +4,7 @@ The mark is `SO_RCVLOWAT` (socket(7)), which poll and epoll heed for TCP. The ke
 full window in any case, but not a sender that pauses below the mark. For those there is one timer for all marks.
 
 How fast a sender must be depends on the machine, so each mark is a trial: if the sender paused before it had reached it twice,
-the next one is set after twice as many bytes. A fast sender that only did not get its CPU core has it again at once.
+the next one is set after twice as many bytes. A fast sender that only did not get its CPU core gets it again at once.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ class PortableSide(RelaySide):
         # What came before a reset is still passed on; if there is no room for it, the relay gives up in the end.
         bottom = below_tls(self.transport)
         bottom.reads_later = True
-        # Of TLS, records that nobody needs count, too.
+        # Of TLS, records that are not needed count, too.
         if not interfaces.ISSLTransport.providedBy(self.transport):
             # When the relay is notified of a loss, the socket is closed.
             bottom.connectionLost = partial(self._measure_loss, bottom)

@@ -61,10 +61,10 @@ class Descriptors:
         self._waiting: dict[Callable[[], object], None] = {}
         self.reserved = self.offered = 0
 
-    def room(self, wanted: int = 1) -> int:
+    def room(self, needed: int = 1) -> int:
         """Return how many clients may be accepted now; none if accepted clients need all that is left.
 
-        What is left of the last count is enough if it is as many as `wanted`.
+        What is left of the last count is enough if it is as many as `needed`.
         """
         if self._since_looked >= AT_ONCE:
             # Until a changed limit is seen, there are the spare descriptors.
@@ -72,7 +72,7 @@ class Descriptors:
             limit = self._limit()
             if limit != self._limited:
                 self._limited, self._granted = limit, 0
-        if self._granted < wanted:
+        if self._granted < needed:
             self._granted = self._grant()
             if not self._granted:
                 self.close_cached()

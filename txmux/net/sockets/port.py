@@ -214,15 +214,15 @@ class SocketPort(WatchedPort):
         until = monotonic() + self._max_batch_time
         if until >= self._renewed_at:
             self._gone_left, self._renewed_at = _SERVED, until + 1.0
-        gone: list[WaitingClient] = []
-        self._serve_some(until, gone)
-        for client in gone:  # after the living
+        closed: list[WaitingClient] = []
+        self._serve_some(until, closed)
+        for client in closed:  # after the living
             if self._is_open and self._pause.timer is None and monotonic() < until:
                 self._connect(*client)
             else:
                 self._serve(*client, self._host, is_gone=True)
 
-    def _serve_some(self, until: float, gone: list[WaitingClient]) -> None:
+    def _serve_some(self, until: float, closed: list[WaitingClient]) -> None:
         for number in range(self._batch_size):
             client = self._accept_one()
             if client is None:
@@ -233,7 +233,7 @@ class SocketPort(WatchedPort):
                 self._connect(*client)
             elif self._gone_left:
                 self._gone_left -= 1
-                gone.append(client)
+                closed.append(client)
             else:
                 self._serve(*client, self._host, is_gone=True)
             # A protocol may have closed or paused the port.

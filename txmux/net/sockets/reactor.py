@@ -1,6 +1,6 @@
 """The reactor of workers: Twisted's for epoll(7), with the sockets of its `Poller` in the same epoll object.
 
-An event of theirs then takes neither a second epoll object nor what Twisted does for each event.
+Their events then take neither a second epoll object nor what Twisted does for each event.
 """
 
 from typing import Any

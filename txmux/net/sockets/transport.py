@@ -371,7 +371,7 @@ class SocketTransport(tcp.Connection):
             super().write(data)
 
     def _is_broken(self) -> bool:
-        """Record a failed write; return whether the connection goes on until the bytes that the peer sent before are read."""
+        """Record a failed write; return whether the connection continues until the bytes that the peer sent before are read."""
         is_unread = self.disconnecting or not (self._events & READ or self.reads_later)
         if self._read_to_end or is_unread:
             return False

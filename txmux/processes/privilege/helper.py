@@ -74,7 +74,7 @@ class AllowedPaths:
         )
 
     def may_be_read(self, path: str, *, may_all: bool) -> bool:
-        """Return whether a path is exactly one of the rules, or that of a key in a folder of theirs."""
+        """Return whether a path is exactly one of the rules, or that of a key in one of their folders."""
         folder, _, name = path.rpartition("/")
         return (
             path in self.opens["worker"]

@@ -5,7 +5,7 @@ import os
 import socket
 
 _FOREVER = 2.0**20
-"""Seconds: twelve days; poll(2) takes no more than 24."""
+"""Seconds: twelve days; poll(2) takes at most 24."""
 
 
 def keep_nonblocking() -> None:

@@ -62,7 +62,7 @@ class Opener:
         self._halted = 0
         self._folder = Path.cwd()
         self._number = 0
-        self._asking = threading.Lock()
+        self._lock = threading.Lock()
         self._process: Child | None = None
 
     @classmethod
@@ -167,7 +167,7 @@ class Opener:
         return descriptor
 
     def _ask(self, message: Message, **values: Any) -> list[int]:
-        with self._asking:
+        with self._lock:
             answer, received = self._answer(message, values)
         if "refused" in answer:
             raise OpenerError(answer["refused"])

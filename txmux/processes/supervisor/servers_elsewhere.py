@@ -26,7 +26,7 @@ class ServersElsewhere:
         self._rules_in_force = rules_in_force
         self._rules: Rules | None = None
         self._limited: list[Backend] = []
-        self._told: dict[int, list[dict[str, Any]]] = {}  # by the worker's process ID
+        self._sent: dict[int, list[dict[str, Any]]] = {}  # by the worker's process ID
 
     def share(self) -> None:
         """Send each worker its part, where it has changed; to be called each second, and before a worker accepts clients."""
@@ -35,21 +35,23 @@ class ServersElsewhere:
             self._rules, self._limited = rules, [*filter(_is_limited, rules.every_backend())]
         leaving = self._pool.leaving
         workers = [one for one in self._pool.workers if one.ready and one not in leaving]
-        if not workers or not (self._limited or any(self._told.values())):
+        if not workers or not (self._limited or any(self._sent.values())):
             return
         names = [
             (backend.name, server.text) for backend in self._limited for server in backend.servers
         ]
-        counts = self._counters.elsewhere(names, {worker.number + 1 for worker in leaving})
-        told, self._told = self._told, {}
+        counts = self._counters.connections_elsewhere(
+            names, {worker.number + 1 for worker in leaving}
+        )
+        sent, self._sent = self._sent, {}
         for place, worker in enumerate(workers):
             rows = [
                 {"backend": backend, "server": server, "connections": part}
                 for (backend, server), count in counts.items()
                 if (part := (count + len(workers) - 1 - place) // len(workers))
             ]
-            self._told[worker.pid] = rows
-            if rows != told.get(worker.pid, []):
+            self._sent[worker.pid] = rows
+            if rows != sent.get(worker.pid, []):
                 worker.send(messages.EXPECT, servers=rows)
 
 

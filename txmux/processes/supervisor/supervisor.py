@@ -6,11 +6,11 @@ Theory of operation. The supervisor reads no byte of a client, and forks no work
   of names. All workers accept from the same sockets. When a worker dies, its connections are lost, but clients in the accept queue
   are not.
 - The starter forks the workers. A process with a reactor cannot be forked safely, and a new Python process starts slowly and might
-  import a newer version. The starter has no state: it is restarted when it ends, and the workers go on.
+  import a newer version. The starter has no state: it is restarted when it ends, and the workers continue.
 - A reload has two phases. Until all workers have prepared, any failure leaves everything unchanged. After the commit there is no
   rollback: a worker that fails to commit keeps its connections under their rules, and is replaced. A worker that ends during a
   reload counts as prepared, since the worker that replaces it gets the new rules.
-- If the helper ends, the workers go on, but the service fails when it cannot replace a worker. If the supervisor ends, its workers
+- If the helper ends, the workers continue, but the service fails when it cannot replace a worker. If the supervisor ends, its workers
   stop accepting, and exit after their last connection, without a time limit.
 """
 
@@ -582,7 +582,7 @@ class Supervisor:
         self._problems = []
         self._rules, self.version = pending.rules, pending.version
         self._sent.forget()
-        self.kept_files = [*pending.terminators.kept, *pending.upstreams.kept]
+        self.kept_files = [*pending.terminators.kept_files, *pending.upstreams.kept_files]
         run = steps.run
         run("import what workers need", self.starter.prepare, self._rules)
         run("follow the lists of networks", self.state.lists.prepare, self._rules)
@@ -733,7 +733,7 @@ class Supervisor:
                     self._start_catch_up(worker)
 
     async def drain(self) -> None:
-        await self.leave()  # health checks go on until then, for held clients
+        await self.leave()  # health checks continue until then, for held clients
         await (self.state.upstreams.stop() if self._is_started else succeed(None))
         self.pool.stop_watching()
         self._is_started = False

@@ -214,7 +214,7 @@ class Successor(ProcessProtocol):
         self.counting = descriptors, fields
 
     async def stop(self) -> None:
-        """Have it shut down; it does not serve yet."""
+        """Shut it down; it does not serve yet."""
         self.send_signal(signal.SIGTERM)
         await self._end_soon()
 

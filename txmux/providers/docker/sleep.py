@@ -1,4 +1,4 @@
-"""Starts containers that clients wait for, and stops those that nobody has used for a while."""
+"""Starts containers that clients wait for, and stops those that no client has used for a while."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ class Sleepers:
             try:
                 await self._judge(await self._ask("GET", "/api/backends"))
             except (MuxError, *MISSHAPEN) as problem:
-                # Nobody knows who is connected.
+                # It is unknown who is connected.
                 _log.debug("nothing is stopped: {why}", why=str(problem))
                 for held in self._sleeping():
                     self._use(held)

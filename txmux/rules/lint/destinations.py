@@ -22,15 +22,15 @@ def bypassed_routes(rules: Rules) -> Iterator[Problem]:
     reported = set()
     for scope in scopes(rules):
         guards: list[tuple[Route, str, str]] = []
-        for way in (*rules.routes_of(scope.owner), scope.owner):
-            for backend in _by_name(rules, way):
+        for rule in (*rules.routes_of(scope.owner), scope.owner):
+            for backend in _by_name(rules, rule):
                 for guard, fact, name in guards:
                     is_new = (backend.name, guard.name) not in reported
-                    if is_new and _is_wider(way, guard) and _leads_to(backend, fact, name):
+                    if is_new and _is_wider(rule, guard) and _leads_to(backend, fact, name):
                         reported.add((backend.name, guard.name))
                         yield backend.section.problem(_message(guard, fact, name), "allow_names")
-            if isinstance(way, Route):
-                guards += _guarded(way)
+            if isinstance(rule, Route):
+                guards += _guarded(rule)
 
 
 def bypassed_certificates(rules: Rules) -> Iterator[Problem]:
@@ -45,13 +45,13 @@ def bypassed_certificates(rules: Rules) -> Iterator[Problem]:
             server: route
             for route in terminating
             if route.terminate_tls and route.terminate_tls.client_ca and not route.dry_run
-            for way in (route, *rules.routes_of(route))
-            for server in _servers(way)
+            for rule in (route, *rules.routes_of(route))
+            for server in _servers(rule)
         }
         for route in terminating if asked else ():
-            for way in (route, *rules.routes_of(route)):
-                for server in _servers(way) & asked.keys() if _is_open(route, way) else ():
-                    yield way.section.problem(
+            for rule in (route, *rules.routes_of(route)):
+                for server in _servers(rule) & asked.keys() if _is_open(route, rule) else ():
+                    yield rule.section.problem(
                         f"{server} also serves [route {asked[server].name}], which requires a certificate: by this route, its clients "
                         "need none, and a 'Host' of HTTP may name any site; give the two servers of their own, or routes 'under' this one "
                         "with 'http host='",
@@ -66,19 +66,19 @@ def bypassed_databases(rules: Rules) -> Iterator[Problem]:
     """
     for scope in scopes(rules):
         guards: list[Route] = []
-        for way in (*rules.routes_of(scope.owner), scope.owner):
-            servers = _servers(way) if way is scope.owner or _takes_requests(way) else set()
+        for rule in (*rules.routes_of(scope.owner), scope.owner):
+            servers = _servers(rule) if rule is scope.owner or _takes_requests(rule) else set()
             for guard in guards if servers else ():
                 is_closed = isinstance(guard.outcome, Refusal)
-                if _is_wider(way, guard) and (is_closed or servers & _servers(guard)):
-                    yield way.section.problem(
+                if _is_wider(rule, guard) and (is_closed or servers & _servers(guard)):
+                    yield rule.section.problem(
                         f"a client that asks for TLS first comes by this, and may then name what [route {guard.name}] closes: by its first "
                         "packet it has neither user nor database; let only routes 'postgres user=*' lead to that server",
-                        "default" if isinstance(way, Listener) else "match",
+                        "default" if isinstance(rule, Listener) else "match",
                     )
                     break
-            if isinstance(way, Route) and _reads_startup(way):
-                guards.append(way)
+            if isinstance(rule, Route) and _reads_startup(rule):
+                guards.append(rule)
 
 
 def _reads_startup(route: Route) -> bool:
@@ -90,34 +90,36 @@ def _reads_startup(route: Route) -> bool:
     )
 
 
-def _takes_requests(way: Route | Listener) -> bool:
+def _takes_requests(rule: Route | Listener) -> bool:
     """Return whether a request for encryption may come by a route."""
-    return isinstance(way, Route) and any(
+    return isinstance(rule, Route) and any(
         (line.negated and line.name != "postgres")
         or line.name == "any"
         or (line.name == "postgres" and _OF_STARTUP.isdisjoint(line.options))
-        for _, _, line in lines_of([way])
+        for _, _, line in lines_of([rule])
     )
 
 
-def _servers(way: Route | Listener) -> set[str]:
-    outcome = way.default if isinstance(way, Listener) else way.outcome
+def _servers(rule: Route | Listener) -> set[str]:
+    outcome = rule.default if isinstance(rule, Listener) else rule.outcome
     return {server.text for backend in backends_of([outcome]) for server in backend.servers}
 
 
-def _is_open(route: Route, way: Route) -> bool:
-    is_limited = any(one.clients.limited or one.during or one.dry_run for one in (route, way))
+def _is_open(route: Route, rule: Route) -> bool:
+    is_limited = any(one.clients.limited or one.during or one.dry_run for one in (route, rule))
     is_asked = route.terminate_tls is None or route.terminate_tls.client_ca is not None
-    has_hosts = all(line.options.get("host") and not line.negated for _, _, line in lines_of([way]))
-    return not (is_limited or is_asked or way.client_cert or has_hosts)
+    has_hosts = all(
+        line.options.get("host") and not line.negated for _, _, line in lines_of([rule])
+    )
+    return not (is_limited or is_asked or rule.client_cert or has_hosts)
 
 
-def _by_name(rules: Rules, way: Route | Listener) -> list[Backend]:
+def _by_name(rules: Rules, rule: Route | Listener) -> list[Backend]:
     outcomes: list[Outcome | None] = []
-    if isinstance(way, Listener):
-        outcomes = [way.default]
+    if isinstance(rule, Listener):
+        outcomes = [rule.default]
     else:
-        within = [way]
+        within = [rule]
         for route in within:
             outcomes.append(route.outcome)
             within += (one for one in rules.routes_of(route) if one not in within)
@@ -143,9 +145,9 @@ def _restrictions(route: Route) -> tuple[object, ...]:
     return clients, route.tunnel_users, route.client_cert, tls and tls.client_ca
 
 
-def _is_wider(way: Route | Listener, guard: Route) -> bool:
+def _is_wider(rule: Route | Listener, guard: Route) -> bool:
     is_closed = isinstance(guard.outcome, Refusal)
-    return is_closed or isinstance(way, Listener) or _restrictions(way) != _restrictions(guard)
+    return is_closed or isinstance(rule, Listener) or _restrictions(rule) != _restrictions(guard)
 
 
 def _leads_to(backend: Backend, fact: str, name: str) -> bool:

@@ -73,7 +73,7 @@ class Narrowing:
             self._narrow(last, positions)
 
     def remember(self, problems: Sequence[Problem]) -> None:
-        """Note what the lint has found, for the next one."""
+        """Remember what the lint has found, for the next one."""
         global _last  # noqa: PLW0603 - it is about the process
         _last = _Linted(self._all, self._plain, problems)
 
@@ -89,21 +89,21 @@ class Narrowing:
         if values is None or any(one.message.startswith(ANY_MAKES) for one in last.problems):
             return
         concerned = {problem.section for problem in last.problems}
-        kept = bytearray(
+        chosen = bytearray(
             position is None or not is_plain or _is_about(concerned, route)
             for route, position, is_plain in zip(routes, positions, plain, strict=True)
         )
-        looked_for = values.union(*map(_values_of, compress(routes, kept)))
-        found = _with_values(routes, kept, looked_for)
+        looked_for = values.union(*map(_values_of, compress(routes, chosen)))
+        found = _with_values(routes, chosen, looked_for)
         # Of those that a change concerns, all have to be there that take clients from them.
         more = [routes[n] for n in found if not values.isdisjoint(_words_of(routes[n]))]
         for number in found:
-            kept[number] = True
+            chosen[number] = True
         nearby = set().union(*map(_values_of, more)) - looked_for
-        for number in _with_values(routes, kept, nearby) if nearby else ():
-            kept[number] = True
-        if kept.count(1) * _MOST <= len(routes):
-            self.rules = _part(self._all, kept)
+        for number in _with_values(routes, chosen, nearby) if nearby else ():
+            chosen[number] = True
+        if chosen.count(1) * _MOST <= len(routes):
+            self.rules = _part(self._all, chosen)
 
     def _is_plain(self, route: Route) -> bool:
         return (
@@ -187,24 +187,24 @@ def _values_of(route: Route) -> set[str]:
     return set().union(*(_patterns(read_line(one)) for one in route.alternatives))
 
 
-def _with_values(routes: Sequence[Route], kept: Sequence[int], values: set[str]) -> list[int]:
+def _with_values(routes: Sequence[Route], chosen: Sequence[int], values: set[str]) -> list[int]:
     """Return the numbers of the routes that are not kept, and name one of some values."""
     split, others = _VALUES.split, values.isdisjoint
     return [
         number
-        for number, (route, is_kept) in enumerate(zip(routes, kept, strict=True))
-        if not is_kept and not all(others(split(one.text)) for one in route.alternatives)
+        for number, (route, is_chosen) in enumerate(zip(routes, chosen, strict=True))
+        if not is_chosen and not all(others(split(one.text)) for one in route.alternatives)
     ]
 
 
-def _part(rules: Rules, kept: Sequence[int]) -> Rules:
+def _part(rules: Rules, chosen: Sequence[int]) -> Rules:
     """Return rules with some of their routes, and without the backends that only the others have."""
-    part = attrs.evolve(rules, routes=tuple(compress(rules.routes, kept)))
+    part = attrs.evolve(rules, routes=tuple(compress(rules.routes, chosen)))
     named = {outcome.name for outcome in part.outcomes() if isinstance(outcome, Backend)}
     dropped = {
         route.outcome.name
-        for route, is_kept in zip(rules.routes, kept, strict=True)
-        if not is_kept and isinstance(route.outcome, Backend)
+        for route, is_chosen in zip(rules.routes, chosen, strict=True)
+        if not is_chosen and isinstance(route.outcome, Backend)
     }
     backends = {
         name: one for name, one in rules.backends.items() if name in named or name not in dropped

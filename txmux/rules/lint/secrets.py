@@ -89,7 +89,7 @@ def open_secrets(
     """Find those of the `secret_files` of rules that others can read, or replace.
 
     Others are every user of this machine, and workers, where they may read `folders`, for what only the supervisor opens. The user,
-    by default that of this process, goes on reading them.
+    by default that of this process, continues to read them.
     """
     settings, reported, user = rules.settings, set[Path](), user or own_user()
     real_folders = [Path(os.path.realpath(folder)) for folder in folders]

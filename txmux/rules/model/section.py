@@ -10,7 +10,7 @@ import attrs
 from txmux.rules.problems import Problem
 
 NOTHING_MORE: Mapping[str, Any] = {}
-"""Stands for no keys of features; nobody may change it."""
+"""Stands for no keys of features; it must not be changed."""
 
 
 @attrs.frozen(weakref_slot=False)

@@ -321,7 +321,7 @@ class _RulesParser:
     ) -> None:
         self._last = last
         self._parts: _Parts = {}
-        self._kept: Mapping[int, _Value] = {}
+        self._cached: Mapping[int, _Value] = {}
         self._values: dict[int, _Value] = {}
         self._naming_files: list[Section] = []
         self._changed: list[Any] = []  # the values that are not taken over
@@ -365,7 +365,7 @@ class _RulesParser:
             settings = before
         self._reading.settings = settings
         if last is not None and CONTEXT(settings) == CONTEXT(last.rules.settings):
-            self._kept = last.values
+            self._cached = last.values
             self._reading.take_over_short_forms(last.reading)
         # Outcomes name backends, so these are read first.
         for name, section in self._named("backend"):
@@ -402,7 +402,7 @@ class _RulesParser:
             raise RulesError(sorted(problems, key=lambda p: (order[p.path], p.line)))
         backends = {name: self._backends[name] for name in self._sections["backend"]}
         self._last = None
-        self._kept = {}
+        self._cached = {}
         path = Path(self._path)
         return Rules(path, settings, listeners, routes, backends, files, self._shifts)
 
@@ -552,20 +552,20 @@ class _RulesParser:
 
     def _value(self, name: str, section: Section, read: Callable[[str, Section], T]) -> T:
         """Take over what a section was read as, or read it."""
-        reading, kept = self._reading, self._kept.get(id(section))
-        if kept is None or not self._holds(kept):
+        reading, cached = self._reading, self._cached.get(id(section))
+        if cached is None or not self._holds(cached):
             outer, reading.needs = reading.needs, []
             value = read(name, section)
-            kept, reading.needs = _Value(value, tuple(reading.needs)), outer
+            cached, reading.needs = _Value(value, tuple(reading.needs)), outer
             self._changed.append(value)
-        self._values[id(section)] = kept
-        found: T = kept.value
+        self._values[id(section)] = cached
+        found: T = cached.value
         return found
 
-    def _holds(self, kept: _Value) -> bool:
+    def _holds(self, cached: _Value) -> bool:
         reading = self._reading
         try:
-            return all(read(reading, text) is found for read, text, found in kept.needs)
+            return all(read(reading, text) is found for read, text, found in cached.needs)
         except InvalidValueError:
             return False
 

@@ -80,7 +80,7 @@ def open_tunnels(listeners: Sequence[Listener], routes: Sequence[Route]) -> Iter
             outcomes += [line.outcome for one in listeners for line in one.silent]
             outcomes += [one.default for one in listeners]
         for backend in backends_of(outcomes):
-            # What clients name needs 'allow_names', as its own section is told.
+            # What clients name needs 'allow_names', as a problem of its own section says.
             free = [one for one in backend.servers if one.kind == "tcp" and not one.port]
             ports = [one.text for one in free if not one.placeholder]
             if ports and backend.allow_names is None and backend.allow_networks is None:

@@ -474,7 +474,7 @@ class SectionKey:
         shapes_others: Whether values of other sections depend on it.
         loads: Returns the modules that a value needs, for the process of which workers are forked; nothing is any that is false.
         is_plain: Whether the fast path serves a connection by it, whatever its value is, or by which values. By any other one but
-            the default, a connection has its stages from the beginning: what nobody thought of is slow, and never ignored.
+            the default, a connection has its stages from the beginning: what is not thought of is slow, and never ignored.
         usual: The model's value if it is not written; see `with_defaults`.
         feature: Which one knows it, if not the core: its value is in `more` of the model.
     """

@@ -230,7 +230,7 @@ def make_first(
 
 
 def unusable_folder(rules: Rules) -> list[Problem]:
-    """Return what `make_first` would refuse, whoever the user of the service is, and as warnings which files it would replace."""
+    """Return what `make_first` would refuse for any user of the service, and as warnings which files it would replace."""
     folder = AcmeFolder(rules.settings.acme_folder)
     terminated = [(route, route.terminate_tls) for route in rules.routes if route.terminate_tls]
     replaced = []

@@ -183,7 +183,7 @@ class Relaying(Stage):
     @override
     def cannot_move_because(self) -> StayReason | None:
         relay = self.relay
-        if relay.ending:  # one of its ends may have no socket any more
+        if relay.ending:  # one of its ends may have lost its socket
             return "ending"
         if relay.is_movable:
             return None

@@ -103,7 +103,7 @@ class Tunnelling(Stage):
 
     def _check(self, login: Login) -> Outcome | None:
         users, address = self._route.users, self._client.address
-        assert users is not None  # noqa: S101 - otherwise nobody is asked to log in
+        assert users is not None  # noqa: S101 - otherwise no client is asked to log in
         judged = users.check(source_of(address.host) if address else -1, login)
         if judged is None:
             return self._refuse(_NO_ROOM, 503)
@@ -146,7 +146,7 @@ class Tunnelling(Stage):
     def _unfinished(self, why: str, status: int) -> Outcome:
         dialogue = self._dialogue
         if "tunnel_error" in self._client.record.facts and not dialogue.received:
-            dialogue.last = b""  # it has been asked for a login, and has said no more
+            dialogue.last = b""  # it has been asked for a login, and has sent nothing since
             return self._refuse(dialogue.problem)
         return self._refuse(why, status)
 

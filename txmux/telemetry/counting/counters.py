@@ -139,7 +139,7 @@ class Counters:
         column = self._columns.get(number)
         return 0 if column is None else _live(column)
 
-    def elsewhere(
+    def connections_elsewhere(
         self, servers: Iterable[tuple[str, str]], retiring: Collection[int]
     ) -> dict[tuple[str, str], int]:
         """Count the connections to servers, by backend and text, of earlier programs that still run, and of some columns of this one."""

@@ -130,7 +130,7 @@ class ProcessCounters:
         return memoryview(self.image().cells).cast("Q").tolist()
 
     def image(self) -> Image:
-        """Return what is counted now. Where nobody has, nothing is read: through the mapping, it would take memory from now on."""
+        """Return what is counted now. Where nothing was counted, nothing is read: through the mapping, it would take memory from now on."""
         cells = self._cells[: self.layout.cells]
         if self.descriptor is None or not cells:
             return Image(cells.tobytes(), [range(cells.nbytes)])

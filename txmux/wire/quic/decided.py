@@ -31,7 +31,7 @@ class DecidedHello:
 
     Attributes:
         hello: The one that decided; ``None`` if it had not come in full.
-        is_over: Whether the handshake is, so that no more CRYPTO frames come in Initial packets (RFC 9001, section 4.9.1), but late acknowledgements.
+        is_over: Whether the handshake is, so that no further CRYPTO frames come in Initial packets (RFC 9001, section 4.9.1), but late acknowledgements.
     """
 
     hello: ClientHello | None = None
@@ -120,7 +120,7 @@ class DecidedHello:
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> DecidedHello:
-        """Make one that goes on as that of another process, which `as_json` has described."""
+        """Make one that continues as that of another process, which `as_json` has described."""
         hello = fields.get("hello")
         made = cls(None, bool(fields["is_over"]))
         if hello is not None:

@@ -102,7 +102,7 @@ def _length_of_reply(expected: bytes, is_tagged: bool, received: bytes) -> int: 
     return 0
 
 
-# RFC 5321 and RFC 3207. EHLO has a name that nobody has (RFC 2606): the client's own follows inside TLS.
+# RFC 5321 and RFC 3207. EHLO has a name that no host has (RFC 2606): the client's own follows inside TLS.
 SMTP = _Lines(
     "localhost ESMTP", "220 ", {"STARTTLS"}, "220 2.0.0 Ready to start TLS",
     ("QUIT", "221 2.0.0 Bye"), "530 5.7.0 Must issue a STARTTLS command first",
