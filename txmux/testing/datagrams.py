@@ -14,26 +14,7 @@ from txmux.interfaces import (
     Transport,
     Verdict,
 )
-from txmux.testing.predicates import (
-    Decided,
-    ask,
-    check_first_byte,
-    check_key,
-    facts,
-    fail,
-    shown,
-    steps_in,
-)
-from txmux.testing.words import (
-    about,
-    changed,
-    check_values,
-    check_words,
-    each_example,
-    hypothesis,
-    line_of,
-    try_many,
-)
+from txmux.testing import predicates, words
 
 _SIZES = (8_000, 16_000, 32_000)
 _FILLERS = (b"\0", b"a", b"\xff")
@@ -69,7 +50,7 @@ def check_datagrams(
         ImportError: hypothesis is not installed.
     """
     options = dict(options or {})
-    check_words(matcher)
+    words.check_words(matcher)
     if Transport.UDP not in transports_of(matcher):
         raise AssertionError(
             f"{matcher.name} is not for UDP: its 'transports' has no Transport.UDP"
@@ -83,22 +64,24 @@ def check_datagrams(
         )
         for sample in several
     ]
-    with about(line_of(matcher, options)):
+    with words.about(words.line_of(matcher, options)):
         predicate = _made(matcher, options)
         for verdict, flow in expected:
             decision = flow_decided(predicate, flow)
             if decision.verdict is not verdict:
-                raise AssertionError(f"{decision.verdict.name}, not {verdict.name}: {shown(flow)}")
+                raise AssertionError(
+                    f"{decision.verdict.name}, not {verdict.name}: {predicates.shown(flow)}"
+                )
         flows = [flow for _, flow in expected]
         _check_flows(predicate, flows, examples)
-    for line, given in each_example(matcher):
-        with about(line):
+    for line, given in words.each_example(matcher):
+        with words.about(line):
             _check_flows(_made(matcher, given), flows, examples)
     for option in matcher.options:
-        check_values(matcher, option.name, examples)
+        words.check_values(matcher, option.name, examples)
 
 
-def flow_decided(predicate: Predicate, datagrams: Sequence[bytes]) -> Decided:
+def flow_decided(predicate: Predicate, datagrams: Sequence[bytes]) -> predicates.Decided:
     """Check the contract of a predicate for UDP on the first datagrams of a flow.
 
     They come one by one; then several at once, and alone; all of that has to agree.
@@ -117,25 +100,29 @@ def flow_decided(predicate: Predicate, datagrams: Sequence[bytes]) -> Decided:
     longest = predicate.longest
     if not isinstance(longest, int) or not 1 <= longest <= MOST_DATAGRAMS:
         raise AssertionError(f"longest is {longest!r}, not a number of datagrams from 1 to 4")
-    decision = Decided(Verdict.NEED_MORE, len(flow))
+    decision = predicates.Decided(Verdict.NEED_MORE, len(flow))
     seen: Datagrams | None = None
     name: str | None = None
     for count in range(1, len(flow) + 1):
         seen = Datagrams(flow[:count], seen)
-        verdict = ask(predicate, seen)
+        verdict = predicates.ask(predicate, seen)
         if decision.verdict is Verdict.NEED_MORE and verdict is not Verdict.NEED_MORE:
-            decision = Decided(verdict, count)
+            decision = predicates.Decided(verdict, count)
         if verdict is not decision.verdict:
-            fail(f"{verdict.name} after {decision.verdict.name} for fewer datagrams", flow[:count])
+            predicates.fail(
+                f"{verdict.name} after {decision.verdict.name} for fewer datagrams", flow[:count]
+            )
         if verdict is Verdict.NEED_MORE and count >= longest:
-            fail(f"NEED_MORE with {count} datagrams, but longest is {longest}", flow[:count])
+            predicates.fail(
+                f"NEED_MORE with {count} datagrams, but longest is {longest}", flow[:count]
+            )
         alone = Datagrams(flow[:count])
-        if ask(predicate, alone) is not verdict:
-            fail(f"{verdict.name} one by one, but not at once", flow[:count])
-        check_first_byte(predicate, alone, verdict)
-        name = check_key(predicate, alone, verdict, name)
-        if facts(predicate, alone) != facts(predicate, seen):
-            fail("learnt other facts one by one than at once", flow[:count])
+        if predicates.ask(predicate, alone) is not verdict:
+            predicates.fail(f"{verdict.name} one by one, but not at once", flow[:count])
+        predicates.check_first_byte(predicate, alone, verdict)
+        name = predicates.check_key(predicate, alone, verdict, name)
+        if predicates.facts(predicate, alone) != predicates.facts(predicate, seen):
+            predicates.fail("learnt other facts one by one than at once", flow[:count])
     return decision
 
 
@@ -194,10 +181,12 @@ def _check_cost(predicate: Predicate, flow: Sequence[bytes]) -> None:
     for start in sorted(starts):
         for filler in _FILLERS:
             long = [Datagrams((start + filler * size,)) for size in _SIZES]
-            ask(predicate, Datagrams((long[0].data,)))
-            small, middle, large = (steps_in(partial(ask, predicate, flow)) for flow in long)
+            predicates.ask(predicate, Datagrams((long[0].data,)))
+            small, middle, large = (
+                predicates.steps_in(partial(predicates.ask, predicate, flow)) for flow in long
+            )
             if large - middle > 3 * (middle - small) + 200:
-                fail(
+                predicates.fail(
                     f"datagrams of {_SIZES} bytes take {small, middle, large} steps, which grows faster than the bytes",
                     (start, filler),
                 )
@@ -206,10 +195,10 @@ def _check_cost(predicate: Predicate, flow: Sequence[bytes]) -> None:
 def _check_random(
     predicate: Predicate, flows: Sequence[tuple[bytes, ...]], examples: int | None
 ) -> None:
-    st = hypothesis().strategies
+    st = words.hypothesis().strategies
     piece = st.binary(max_size=60)
     datagrams = [datagram for flow in flows for datagram in flow if datagram]
     if datagrams:
-        piece = piece | changed(datagrams) | st.sampled_from(datagrams)
+        piece = piece | words.changed(datagrams) | st.sampled_from(datagrams)
     strategy = st.lists(piece, min_size=1, max_size=MOST_DATAGRAMS)
-    try_many(lambda flow: flow_decided(predicate, flow), strategy, examples)
+    words.try_many(lambda flow: flow_decided(predicate, flow), strategy, examples)

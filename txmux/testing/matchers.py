@@ -5,17 +5,8 @@ from functools import partial
 
 from txmux.errors import OptionError
 from txmux.interfaces import IProtocolMatcher, Predicate, Transport, Verdict
+from txmux.testing import words
 from txmux.testing.predicates import Decided, decided, in_pieces, shown, steps_in
-from txmux.testing.words import (
-    about,
-    changed,
-    check_values,
-    check_words,
-    each_example,
-    hypothesis,
-    line_of,
-    try_many,
-)
 
 _FILLERS = (b"\0", b"a", b"1", b" ", b"\r\n", b"\xff")
 _TRACED = 2048
@@ -122,22 +113,24 @@ def check_matcher(
         ImportError: hypothesis is not installed.
     """
     options = dict(options or {})
-    check_words(matcher)
+    words.check_words(matcher)
     if Transport.TCP not in getattr(matcher, "transports", (Transport.TCP,)):
         raise AssertionError(f"{matcher.name} is not for TCP: use check_datagrams")
     try:
         predicate = matcher.predicate(options)
     except OptionError as error:
-        raise AssertionError(f"{line_of(matcher, options)} cannot be made: {error}") from error
+        raise AssertionError(
+            f"{words.line_of(matcher, options)} cannot be made: {error}"
+        ) from error
     matched = tuple(samples)
-    with about(line_of(matcher, options)):
+    with words.about(words.line_of(matcher, options)):
         check_predicate(predicate, matched, not_samples, undecided=undecided, examples=examples)
     streams = [_row(sample)[0] for sample in matched]
-    for line, given in each_example(matcher):
-        with about(line):
+    for line, given in words.each_example(matcher):
+        with words.about(line):
             check_predicate(matcher.predicate(given), more=streams, examples=examples)
     for option in matcher.options:
-        check_values(matcher, option.name, examples)
+        words.check_values(matcher, option.name, examples)
 
 
 def check_predicate(
@@ -181,11 +174,11 @@ def _row(sample: bytes | tuple[bytes, int]) -> tuple[bytes, int | None]:
 
 
 def _check_random(predicate: Predicate, streams: Sequence[bytes], examples: int | None) -> None:
-    strategy = hypothesis().strategies.binary(min_size=1, max_size=40)
+    strategy = words.hypothesis().strategies.binary(min_size=1, max_size=40)
     nonempty = [data for data in streams if data]
     if nonempty:
-        strategy = changed(nonempty).filter(bool) | strategy
-    try_many(lambda data: decided(predicate, data), strategy, examples)
+        strategy = words.changed(nonempty).filter(bool) | strategy
+    words.try_many(lambda data: decided(predicate, data), strategy, examples)
 
 
 def _expect(decision: Decided, verdict: Verdict, at: int | None, data: bytes) -> None:

@@ -19,24 +19,8 @@ from txmux.cli.remote.command import (
     read_filters,
 )
 from txmux.cli.remote.errors import NoServiceError, ServiceRefusedError
-from txmux.telemetry import documents
+from txmux.telemetry import documents, presentation
 from txmux.telemetry.formatting import duration
-from txmux.telemetry.presentation import (
-    HEALTH_OF_LEVEL,
-    STYLES,
-    Row,
-    Table,
-    attention_items,
-    attention_line,
-    attention_verdict,
-    busy_routes,
-    connection_counts,
-    date,
-    found_addresses,
-    rates,
-    server_rows,
-    unrouted,
-)
 
 _LABEL = 13  # columns
 _DIGEST = 12  # characters; enough to distinguish versions
@@ -46,7 +30,9 @@ _MOST_SERVERS = 20
 _CONNECTIONS = documents.CONNECTIONS.first("id")  # which `txmux close` takes
 
 
-def _write_list(table: Table, rows: Sequence[Row], nothing: str = "") -> None:
+def _write_list(
+    table: presentation.Table, rows: Sequence[presentation.Row], nothing: str = ""
+) -> None:
     if rows:
         Output().listing(table, rows)
     else:
@@ -135,13 +121,13 @@ def _status(ask: Ask, arguments: Namespace) -> Any:
 
 
 def _status_code(status: Mapping[str, Any], arguments: Namespace) -> int:
-    return attention_verdict(status)[0] if arguments.check else 0
+    return presentation.attention_verdict(status)[0] if arguments.check else 0
 
 
 def _write_status(status: Mapping[str, Any], arguments: Namespace) -> None:
     output = Output()
     if arguments.check:
-        output.line(attention_verdict(status)[1])
+        output.line(presentation.attention_verdict(status)[1])
         return
     columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
     for label, text, style in _lines(status, time.time()):
@@ -151,13 +137,17 @@ def _write_status(status: Mapping[str, Any], arguments: Namespace) -> None:
         for number, line in enumerate(folded):
             output.line(f"{'' if number else label:{_LABEL}}{line}", style)
     routes = status.get("routes", ())
-    busy = [route for route in busy_routes(routes) if route.get("matches") or route.get("active")]
-    servers = server_rows(status.get("backends", ()))
-    listed: Sequence[tuple[Table, Sequence[Row]]] = (
+    busy = [
+        route
+        for route in presentation.busy_routes(routes)
+        if route.get("matches") or route.get("active")
+    ]
+    servers = presentation.server_rows(status.get("backends", ()))
+    listed: Sequence[tuple[presentation.Table, Sequence[presentation.Row]]] = (
         (documents.LISTENERS, status.get("listeners", ())),
-        (documents.ROUTES, [*busy, *unrouted(status, routes)]),
+        (documents.ROUTES, [*busy, *presentation.unrouted(status, routes)]),
         (documents.SERVERS, servers[:_MOST_SERVERS]),
-        (documents.ADDRESSES, [*filter(found_addresses, servers)]),
+        (documents.ADDRESSES, [*filter(presentation.found_addresses, servers)]),
         (documents.WORKERS, status.get("workers", ())),
     )
     for table, rows in listed:
@@ -173,9 +163,9 @@ def _write_status(status: Mapping[str, Any], arguments: Namespace) -> None:
 
 def _lines(status: Mapping[str, Any], now: float) -> Iterator[tuple[str, str, str]]:
     """Yield the label, the value and the style of each line; what needs attention comes first."""
-    for item in attention_items(status):
-        style = STYLES[HEALTH_OF_LEVEL.get(item["level"], "down")]
-        yield item["level"], attention_line(item, now), style
+    for item in presentation.attention_items(status):
+        style = presentation.STYLES[presentation.HEALTH_OF_LEVEL.get(item["level"], "down")]
+        yield item["level"], presentation.attention_line(item, now), style
         if item.get("do"):
             yield "", str(item["do"]), ""
     yield "txmux", f"{status.get('version', '?')}, process {status.get('pid', '?')}", "bold"
@@ -189,12 +179,12 @@ def _lines(status: Mapping[str, Any], now: float) -> Iterator[tuple[str, str, st
     yield "rules", f"{status.get('rules_path', '?')}{generation}{sha256}", ""
     reload = status.get("last_reload")
     if reload:
-        when = date(reload["time"])
+        when = presentation.date(reload["time"])
         what = reload["changes"] or "FAILED, nothing has changed"
         yield "reload", f"{when}: {what}", "" if reload["ok"] else "bold red"
         yield from (("", line, "red") for line in reload["errors"])
-    yield "connections", connection_counts(status), ""
-    if growth := rates(status):
+    yield "connections", presentation.connection_counts(status), ""
+    if growth := presentation.rates(status):
         yield "rates", growth, ""
     bans = status.get("bans", {})
     if bans.get("active") or bans.get("shared"):
@@ -210,9 +200,9 @@ def _servers(ask: Ask, arguments: Namespace) -> Any:
 
 
 def _write_servers(answer: Sequence[Mapping[str, Any]], _: Namespace) -> None:
-    servers = server_rows(answer)
+    servers = presentation.server_rows(answer)
     _write_list(documents.SERVERS, servers)
-    if found := [*filter(found_addresses, servers)]:
+    if found := [*filter(presentation.found_addresses, servers)]:
         Output().line()
         Output().listing(documents.ADDRESSES, found)
 
@@ -222,7 +212,11 @@ def _servers_arguments(parser: ArgumentParser) -> None:
 
 
 def _since(started: float | None, now: float) -> str:
-    return f" since {date(started)}, for {duration(int(now - started))}" if started else ""
+    return (
+        f" since {presentation.date(started)}, for {duration(int(now - started))}"
+        if started
+        else ""
+    )
 
 
 _CLIENTS = RemoteCommand(

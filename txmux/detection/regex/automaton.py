@@ -12,17 +12,7 @@ from math import inf
 
 import attrs
 
-from txmux.detection.regex.syntax import (
-    EVERY_BYTE,
-    NEWLINE,
-    WORD,
-    Alternation,
-    Assertion,
-    Node,
-    OneByte,
-    PatternError,
-    Repeat,
-)
+from txmux.detection.regex import syntax
 
 MAX_STATES = 5_000
 """More than a pattern written by hand needs, and few enough that none takes long to build or to follow."""
@@ -31,50 +21,50 @@ Masks = tuple[int, ...]
 """A set of states for each context: the start of the stream first, then each kind of byte."""
 
 
-def build(tree: Node, longest: int | None) -> Automaton:
+def build(tree: syntax.Node, longest: int | None) -> Automaton:
     """Make the automaton of a tree; what only matches of more than `longest` bytes need is left out.
 
     Raises:
         PatternError: The automaton would be too large, or a match would depend on the byte after it.
         RecursionError: The tree is too deep.
     """
-    assertions = {leaf for leaf in _leaves(tree) if isinstance(leaf, Assertion)}
-    byte_kinds = [EVERY_BYTE]
-    if assertions & {Assertion.BOUNDARY, Assertion.NO_BOUNDARY}:
-        byte_kinds = [WORD, EVERY_BYTE ^ WORD]
-    if Assertion.LINE_START in assertions:
-        byte_kinds = [*byte_kinds[:-1], byte_kinds[-1] ^ NEWLINE, NEWLINE]
+    assertions = {leaf for leaf in _leaves(tree) if isinstance(leaf, syntax.Assertion)}
+    byte_kinds = [syntax.EVERY_BYTE]
+    if assertions & {syntax.Assertion.BOUNDARY, syntax.Assertion.NO_BOUNDARY}:
+        byte_kinds = [syntax.WORD, syntax.EVERY_BYTE ^ syntax.WORD]
+    if syntax.Assertion.LINE_START in assertions:
+        byte_kinds = [*byte_kinds[:-1], byte_kinds[-1] ^ syntax.NEWLINE, syntax.NEWLINE]
     most = _expanded(tree, longest) * len(byte_kinds)
     if most > MAX_STATES:
-        raise PatternError(
+        raise syntax.PatternError(
             f"is too large, as it needs more than {MAX_STATES} states: "
             "make the numbers in its {...} repeats smaller, or leave them out"
         )
     return _Builder(byte_kinds, most + len(byte_kinds), longest).build(tree)
 
 
-def _leaves(node: Node) -> Iterator[OneByte | Assertion]:
+def _leaves(node: syntax.Node) -> Iterator[syntax.OneByte | syntax.Assertion]:
     match node:
-        case OneByte() | Assertion():
+        case syntax.OneByte() | syntax.Assertion():
             yield node
-        case Repeat():
+        case syntax.Repeat():
             yield from _leaves(node.item)
         case _:
             yield from chain.from_iterable(map(_leaves, node.items))
 
 
-def _expanded(node: Node, longest: int | None) -> int:
+def _expanded(node: syntax.Node, longest: int | None) -> int:
     """Count the parts that repeats are written out to, so that a short pattern cannot take long to build."""
     match node:
-        case OneByte() | Assertion():
+        case syntax.OneByte() | syntax.Assertion():
             return 1
-        case Repeat():
+        case syntax.Repeat():
             return max(1, _expanded(node.item, longest) * _copies(node, longest)[0])
         case _:
             return max(1, sum(_expanded(item, longest) for item in node.items))
 
 
-def _copies(repeat: Repeat, longest: int | None) -> tuple[int, bool]:
+def _copies(repeat: syntax.Repeat, longest: int | None) -> tuple[int, bool]:
     """Return how many copies of its item a repeat is, and whether the last one may come again and again."""
     maximum = repeat.maximum
     # A round that is worth its count takes a byte, so a count that `longest` keeps out of reach is no limit.
@@ -127,29 +117,29 @@ class _Builder:
         self._taken: dict[int, int] = {}
         self._follow: dict[int, int] = {}
 
-    def build(self, tree: Node) -> Automaton:
+    def build(self, tree: syntax.Node) -> Automaton:
         whole = self._fragment(tree)
         end = (self._match,) * len(self._contexts)
         whole.connect(end)
         start = whole.before(end)[0]
         for states in (start, *self._follow.values()):
             if 0 < states & self._match < self._match:
-                raise PatternError(
+                raise syntax.PatternError(
                     r"ends with a \b or \B that depends on the byte after the match: "
                     r"leave it out, or write the byte that has to come next, such as [ \r\n]"
                 )
         return Automaton.assemble(start, self._taken, self._follow, self._match)
 
-    def _fragment(self, node: Node) -> _Fragment:
+    def _fragment(self, node: syntax.Node) -> _Fragment:
         match node:
-            case OneByte():
+            case syntax.OneByte():
                 return self._one_byte(node.allowed)
-            case Assertion():
+            case syntax.Assertion():
                 passes = tuple(self._held(node, before) for before in self._contexts)
                 return _Fragment(self._nothing, passes, lambda _: None)
-            case Alternation():
+            case syntax.Alternation():
                 return self._choice([self._fragment(item) for item in node.items])
-            case Repeat():
+            case syntax.Repeat():
                 count, endless = _copies(node, self._longest)
                 rounds = [self._fragment(node.item) for _ in range(count)]
                 # An empty round is worth nothing but its count, so where one can be had no round is required.
@@ -175,20 +165,20 @@ class _Builder:
         first = sum(1 << state for state in contexts)
         return _Fragment((first,) * len(self._contexts), self._nothing, connect)
 
-    def _held(self, assertion: Assertion, before: int | None) -> int:
+    def _held(self, assertion: syntax.Assertion, before: int | None) -> int:
         match assertion:
-            case Assertion.START:
+            case syntax.Assertion.START:
                 return 0 if before else self._all
-            case Assertion.LINE_START:
-                return 0 if before and before != NEWLINE else self._all
+            case syntax.Assertion.LINE_START:
+                return 0 if before and before != syntax.NEWLINE else self._all
             case _:
-                word_before = bool((before or 0) & WORD)
-                word_next = word_before ^ (assertion is Assertion.BOUNDARY)
+                word_before = bool((before or 0) & syntax.WORD)
+                word_next = word_before ^ (assertion is syntax.Assertion.BOUNDARY)
                 one_of_each = self._all // self._match
                 return sum(
                     one_of_each << offset
                     for offset, kind in enumerate(self._byte_kinds)
-                    if bool(kind & WORD) is word_next
+                    if bool(kind & syntax.WORD) is word_next
                 )
 
     def _choice(self, items: list[_Fragment]) -> _Fragment:

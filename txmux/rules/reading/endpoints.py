@@ -17,20 +17,7 @@ from txmux.rules.advice.habits import stray_after_endpoint, strays_after_server,
 from txmux.rules.advice.words import did_you_mean, nearest, suggestion
 from txmux.rules.model import LOCAL, NAMES, PORT, Section, Server, Settings, Via
 from txmux.rules.problems import InvalidValueError, Problem
-from txmux.rules.reading.endpointstrings import (
-    CLIENT,
-    SERVER,
-    Form,
-    datagram_server,
-    host_name,
-    is_for_datagrams,
-    is_handover,
-    link_scope,
-    server_host,
-    server_port,
-    split_arguments,
-    udp_listen_address,
-)
+from txmux.rules.reading import endpointstrings as strings
 from txmux.rules.reading.files import check_file
 from txmux.rules.reading.values import file_path, read_options, split_words, whole_number
 from txmux.transport import is_address
@@ -61,21 +48,21 @@ _server_port = whole_number(1, 65535, "a port")
 def listening(text: str, forms: str = "write ADDRESS:PORT, [V6]:PORT, :PORT or tcp:PORT") -> str:
     """Check ``ADDRESS:PORT``, ``[V6]:PORT``, ``:PORT``, a Twisted server endpoint string, or ``udp:`` and a place; `forms` is for messages."""
     _refuse_habits(text)
-    if is_for_datagrams(text):
-        udp_listen_address(text)
+    if strings.is_for_datagrams(text):
+        strings.udp_listen_address(text)
         return text
     _refuse_slips(text, any_address="")
     kind = _kind_of(text)
     if kind in {"tcp", "tcp6"} and _ADDRESS_FIRST.fullmatch(text, len(kind) + 1):
         return listening(text[len(kind) + 1 :])  # as behind udp:
     if kind is not None:
-        arguments = split_arguments(text)
+        arguments = strings.split_arguments(text)
         if kind not in _BUILT_IN and kind.lower() not in _installed_server_kinds():
             kinds = _BUILT_IN | _installed_server_kinds()
             _refuse_name(text, kinds)
             _refuse_kind(kind, kinds, "ADDRESS:PORT or :PORT")
-        if kind.lower() in SERVER:
-            SERVER[kind.lower()].check(arguments)
+        if kind.lower() in strings.SERVER:
+            strings.SERVER[kind.lower()].check(arguments)
         return text
     short = _SHORT.fullmatch(text)
     if text == "localhost":
@@ -263,13 +250,13 @@ _FLAGS: tuple[str, ...] = ("backup", "down")
 
 
 def _server(text: str) -> Server:
-    if is_handover(text):
+    if strings.is_handover(text):
         raise InvalidValueError(
             f"{text!r} is not a server to connect to, so nothing else of a [backend] would count; "
             "write it where this backend is named"
         )
-    if is_for_datagrams(text):
-        return datagram_server(text)
+    if strings.is_for_datagrams(text):
+        return strings.datagram_server(text)
     _refuse_slips(text, any_address="127.0.0.1")
     short = _SHORT.fullmatch(text)
     kind = (_kind_of(text) or "").lower()
@@ -283,8 +270,8 @@ def _server(text: str) -> Server:
         raise InvalidValueError(
             f"{text!r} is not a server; write HOST:PORT, [V6]:PORT or unix:/path"
         )
-    host = server_host(short["host"]) if short["v6"] is None else _check_v6(short["v6"])
-    return Server(text, "tcp", host=host, port=server_port(short["port"]))
+    host = strings.server_host(short["host"]) if short["v6"] is None else _check_v6(short["v6"])
+    return Server(text, "tcp", host=host, port=strings.server_port(short["port"]))
 
 
 def _endpoint(text: str, kind: str, *, host_like: bool) -> Server:
@@ -294,9 +281,9 @@ def _endpoint(text: str, kind: str, *, host_like: bool) -> Server:
         if host_like:
             _server_port(text.rpartition(":")[2])
         _refuse_kind(kind, _BUILT_IN | _installed_client_kinds(), "HOST:PORT or [V6]:PORT")
-    arguments = split_arguments(text)
+    arguments = strings.split_arguments(text)
     # What a plugin that is not Twisted's own takes, only its author knows.
-    named = CLIENT[kind].check(arguments) if kind in CLIENT else {}
+    named = strings.CLIENT[kind].check(arguments) if kind in strings.CLIENT else {}
     if kind == "tcp" and named.keys() == {"host", "port"}:
         return Server(text, "tcp", host=named["host"], port=int(named["port"]))
     if kind == "unix" and named.keys() == {"path"}:
@@ -317,7 +304,7 @@ def _service_name(text: str) -> str:
         )
     if transport.lower() == "_udp":
         raise InvalidValueError(f"{text!r} is for UDP; write srv:{service}._tcp.{domain}")
-    return host_name(text)
+    return strings.host_name(text)
 
 
 def _kind_of(text: str) -> str | None:
@@ -404,7 +391,7 @@ def _refuse_kind(kind: str, known: frozenset[str], short_forms: str) -> NoReturn
 def _check_v6(text: str) -> str:
     if not _is_v6(text):
         raise InvalidValueError(f"{text!r} is not an IPv6 address; write [2001:db8::1]:PORT")
-    scope = link_scope(text)
+    scope = strings.link_scope(text)
     if scope:
         raise InvalidValueError(
             f"{text!r} is an address of one link; write its interface, too: [{text}{scope}]:PORT"
@@ -430,7 +417,7 @@ def _installed_client_kinds() -> frozenset[str]:
 
 SERVER_KEYS = frozenset({"backend", "default", "fallback", "server", "silent"})
 """The keys that take a server."""
-_ENDPOINT_KEYS = {"endpoint": SERVER, **dict.fromkeys(SERVER_KEYS, CLIENT)}
+_ENDPOINT_KEYS = {"endpoint": strings.SERVER, **dict.fromkeys(SERVER_KEYS, strings.CLIENT)}
 
 _NAMED_FILES = ("privateKey", "certKey", "extraCertChain", "dhParameters", "certificate")
 
@@ -461,15 +448,15 @@ def _missing_files(key: str, text: str) -> Iterator[str]:
             yield f"{name}: {error}"
 
 
-def files_of(forms: Mapping[str, Form], text: str) -> dict[str, Path]:
+def files_of(forms: Mapping[str, strings.Form], text: str) -> dict[str, Path]:
     """Return the files that an endpoint string names, by its options; `forms` are those of servers or of clients."""
     kind = text.partition(":")[0].lower()
     if kind not in {"ssl", "tls"} or short_form(text) is not None:
         return {}
     try:
-        given = forms[kind].check(split_arguments(text))
+        given = forms[kind].check(strings.split_arguments(text))
     except InvalidValueError:
         return {}  # reported already
-    if (forms, kind) == (SERVER, "ssl"):
+    if (forms, kind) == (strings.SERVER, "ssl"):
         given.setdefault("privateKey", "server.pem")  # what Twisted takes then
     return {name: Path(given[name]) for name in _NAMED_FILES if given.get(name)}
