@@ -289,7 +289,6 @@ class PerSource:
             self._table.drain_buckets(buckets, int(self._seconds() * _SECOND))
 
     def tracked(self) -> int:
-        """Count the sources in the table: those with connections, or whose bucket is not full."""
         return self._table.tracked(int(self._seconds() * _SECOND))
 
     def adopt(self, source: int) -> Permit:

@@ -222,7 +222,6 @@ class Upstreams:
         raise LookupError(f"there is no backend {backend!r}")
 
     def _called(self, name: str) -> Iterable[Upstream]:
-        """Return the upstreams of this name, the oldest first: several while rules that change it are prepared."""
         return self._by_name.get(name, ())
 
     def _current(self, backend: Backend) -> Upstream | None:

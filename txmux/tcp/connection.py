@@ -405,7 +405,6 @@ class MuxProtocol(Peer, Client):
 
     @property
     def keeps_slot(self) -> bool:
-        """Whether it occupies a slot of a server with `max_connections`, also while another process relays it."""
         return isinstance(self.stage, Relaying) and self.stage.keeps_slot
 
     def count_elsewhere(self) -> Admission:

@@ -104,7 +104,6 @@ class Client(Protocol):
 
     @property
     def second_hello(self) -> SecondHello | None:
-        """Takes a second hello, if an inner one has taken the place of the first."""
         return next(filter(None, (preamble.second for preamble in self.preambles)), None)
 
     def note_decided(self, facts: Mapping[str, str]) -> None:
@@ -121,7 +120,6 @@ class Client(Protocol):
         """Report to the client that the tunnel is open, if it has asked for one and does not know."""
 
     def end_layer(self) -> None:
-        """Forget the preambles that do not hold inside the TLS or the tunnel that begins."""
         self.preambles = tuple(one for one in self.preambles if one.holds_inside)
 
     def stop_detection(self) -> None: ...
@@ -220,7 +218,6 @@ class Stage:
 
     @property
     def cannot_move_because(self) -> StayReason | None:
-        """Why the connection cannot move to another process; ``None`` if it can."""
         return _CANNOT_MOVE.get(self.state, "undecided")
 
     def suspend(self) -> tuple[RelayState, Timeouts, float | None, Sockets]:

@@ -205,7 +205,6 @@ class Flow:
         return self.proxy_header is None and opens(datagram)
 
     def find(self, head: bytes) -> Flow | None:
-        """Return this flow if a datagram is sent to one of its connection IDs; `head` is its first `connection_ids.HEAD` bytes."""
         return self if self.ids is not None and self.ids.take(head) else None
 
     def flow_for_unknown_id(self, head: bytes) -> Flow:

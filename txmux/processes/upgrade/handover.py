@@ -283,7 +283,6 @@ class Taker:
         self.channel.clock.callLater(0, self._close_if_done)
 
     def offer_again(self, connections: int) -> None:
-        """Let the process keep room for so many connections, while the channel is open."""
         self.channel.send(messages.OFFERED_AGAIN, descriptors_left=DESCRIPTORS_EACH * connections)
 
     def close_when_done(self) -> None:

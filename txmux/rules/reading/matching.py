@@ -230,7 +230,6 @@ def _misplaced(words: Sequence[str], known: Collection[str], matchers: Collectio
 
 
 def _called(name: str, known: Collection[str]) -> str:
-    """Return the option that is meant by what another matcher, or another program, calls it; empty if there is none."""
     return next((one for one in (name, *_ALIASES.get(name, ())) if one in known), "")
 
 

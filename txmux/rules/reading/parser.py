@@ -202,7 +202,6 @@ class _LastRules:
 
     @property
     def checked(self) -> Mapping[Path, str] | None:
-        """The files that were found to be there, each with what it is; ``None`` if none was looked for."""
         return self.reading.checked if self.reading.looks_on_disk else None
 
     @property

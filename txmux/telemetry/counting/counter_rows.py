@@ -21,7 +21,6 @@ def only(value: Any, _: object = None) -> Samples:
 
 
 def newest(cells: Sequence[int]) -> int:
-    """Return the last cell that is not 0: a way to combine those of several processes."""
     return next(filter(None, reversed(cells)), 0)
 
 
