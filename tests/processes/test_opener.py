@@ -35,7 +35,7 @@ def _is_halted(pid: int) -> bool:
     return activity is not None and activity.is_halted
 
 
-class OpenerTest(SynchronousTestCase):
+class OpenerCase(SynchronousTestCase):
     """A real helper; what it may do is a matter of the rules, whoever runs it."""
 
     def setUp(self) -> None:
@@ -65,6 +65,15 @@ class OpenerTest(SynchronousTestCase):
         with open(self.opener.open_file(path)) as file:  # noqa: PTH123 - a descriptor
             return file.read()
 
+    def assert_not_for_workers(self, tokens: list[Path]) -> None:
+        with self.opener.another() as connection:
+            other = Opener(connection)
+            os.close(other.open_file(self.key))
+            for token in tokens:
+                self.assertRaises(PermissionError, other.open_file, token)
+
+
+class OpenerTest(OpenerCase):
     def test_name(self) -> None:
         """The file that names the process has only IDs of processes of the rules' user, and no link leads elsewhere."""
         pidfile, other = self.folder / "txmux.pid", self.folder / "other"
@@ -175,20 +184,6 @@ class OpenerTest(SynchronousTestCase):
             opener.close()
             serving.result()
 
-    def test_consul(self) -> None:
-        """So can a token for Consul; but workers, which do not ask it, get none."""
-        tokens = [self.folder / name for name in ("usual.token", "none.token")]
-        for token in tokens:
-            token.write_text(token.name)
-        more = "[route other]\nmatch = ssh\nbackend = consul:short\n"
-        consul = "consul = http://127.0.0.1:8500 token=usual.token"
-        text = self.rules.read_text().replace("[txmux]", f"[txmux]\n{consul}")
-        self.rules.write_text(text + more)
-        self.opener.read_rules()
-        self.assertEqual(self.text(tokens[0]), "usual.token")
-        self.assert_denied(tokens[1])
-        self.assert_not_for_workers(tokens)
-
     def test_password_of_a_proxy(self) -> None:
         """Workers get it, which connect to the proxy."""
         password = self.folder / "password"
@@ -198,13 +193,6 @@ class OpenerTest(SynchronousTestCase):
         self.opener.read_rules()
         with self.opener.another() as connection:
             os.close(Opener(connection).open_file(password))
-
-    def assert_not_for_workers(self, tokens: list[Path]) -> None:
-        with self.opener.another() as connection:
-            other = Opener(connection)
-            os.close(other.open_file(self.key))
-            for token in tokens:
-                self.assertRaises(PermissionError, other.open_file, token)
 
     def test_secrets(self) -> None:
         """Workers do not get what only the service needs: the secret of its clients, and its own for CrowdSec."""

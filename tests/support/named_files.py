@@ -109,6 +109,9 @@ def folder_of_files(test: SynchronousTestCase) -> Path:
     (folder / "networks").write_text("10.0.0.0/8\n")
     (folder / "logs/access.log").touch()
     write_places(folder / "geo_databases", {"10.0.0.0/8": country("DE")})
+    for name in ("consul", "crowdsec_key", "geo_databases"):
+        if missing(name):  # no rule names it
+            (folder / name).unlink()
     for path in (folder, *folder.rglob("*")):
         path.chmod(0o755 if path.is_dir() else 0o600)
     (folder / "acme_folder").chmod(0o700)

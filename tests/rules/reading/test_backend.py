@@ -242,7 +242,6 @@ class MistakeTests(BackendTestCase):
             ("check = tcp", "h:1\n  h:2", ""),
             ("", "h:1\n  h:2 down", ""),
             ("", "h:1", ""),
-            ("", "consul:a\n  consul:b", ""),
         ):
             udp = "udp:" * servers.startswith("udp")
             rules = parse(

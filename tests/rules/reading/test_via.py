@@ -49,7 +49,6 @@ class ViaTests(BackendTestCase):
             "socks5://proxy:0": "the proxy: a port must be a whole number from 1 to 65535, not '0'",
             "socks5://proxy": "the proxy: 'proxy' has no port; write proxy:PORT, unix:/path, srv:_service._tcp.DOMAIN "
             "or a Twisted client endpoint string",
-            "socks5://consul:web": "'consul:web' is no proxy to connect to; write its HOST:PORT",
             "socks5://{local}:1": "'{local}:1' is no proxy to connect to; write its HOST:PORT",
             "socks4://ops:file@proxy:1": "SOCKS 4 has no passwords; remove what precedes '@', or write socks5",
             "http://ops@proxy:1": login,
@@ -73,11 +72,6 @@ class ViaTests(BackendTestCase):
             (
                 "http",
                 "srv:_a._tcp.x",
-                "is looked up here, but its proxy looks names up; write it as HOST:PORT",
-            ),
-            (
-                "http",
-                "consul:web",
                 "is looked up here, but its proxy looks names up; write it as HOST:PORT",
             ),
             ("http", "[fe80::1%eth0]:1", "has a zone of this machine; write it without"),
