@@ -59,10 +59,10 @@ class ServiceAsked:
         if (method, path) == ("POST", "/api/reload"):
             return {}
         assert (method, path) == ("GET", "/api/backends")
+        if self.is_unknown or not self._file.exists():  # it has not been written yet
+            return []
         server, _, down = self._file.read_text().partition("server = ")[2].strip().partition(" ")
         row = {"server": server, "state": "disabled" if down else "up", "active": self.active}
-        if self.is_unknown:
-            return []
         return [{"name": "web", "held": self.held, "servers": [{**row, "total": self.total}]}]
 
 
