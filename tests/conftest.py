@@ -104,7 +104,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(allow_endings())
     config.add_cleanup(await_jobs())
     util.DEFAULT_TIMEOUT_DURATION = _LONGEST
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+    # A shell's background job ignores both.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     see_no_services()
     if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
         folder = tempfile.mkdtemp(prefix="txmux-compiled-")
