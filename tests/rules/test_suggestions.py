@@ -229,7 +229,7 @@ _OTHERS = """
 """
 _WORDS = sorted(
     {
-        *_OTHERS.split(), *habits.SECTION_ALIASES, *habits.BALANCE_WORDS, *habits.OUTCOME_WORDS, *matching.MEANT, *matching._EITHER,
+        *_OTHERS.split(), *habits.SECTION_ALIASES, *habits.CHOICE_WORDS, *habits.OUTCOME_WORDS, *matching.MEANT, *matching._EITHER,
         *matching._ALIASES, *matching.SERVER_FIRST, *habits._AFTER_SERVERS, *habits._AFTER_ENDPOINTS, *chain(*HINTS.values()),
     }
 )  # fmt: skip

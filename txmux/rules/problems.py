@@ -1,7 +1,7 @@
 """The errors and warnings of a rules file, with hints how to fix them."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Literal
+from typing import Any, Literal, Self
 
 import attrs
 
@@ -82,8 +82,28 @@ class InvalidValueError(MuxError):
 
     Args:
         messages: What is wrong with it, and what would be right: at least one message.
+        meant: Who knows what may have been meant, and what it takes to know; see `ask`.
     """
 
-    def __init__(self, *messages: str) -> None:
-        super().__init__("; ".join(messages).replace("?; ", "? "))
-        self.messages = messages
+    def __init__(self, *messages: str, meant: tuple[Any, ...] = ()) -> None:
+        super().__init__(*messages)
+        self._messages = messages
+        self._advisers = [meant] if meant else []
+
+    def ask(self, *meant: Any) -> Self:
+        """Have a function of `txmux.rules.advice`, by its name, say it better as soon as somebody reads the messages."""
+        self._advisers.append(meant)
+        return self
+
+    @property
+    def messages(self) -> tuple[str, ...]:
+        messages = self._messages
+        if self._advisers:
+            from txmux.rules.advice import advise  # noqa: PLC0415 - right rules do without
+
+            for meant in self._advisers:
+                messages = advise(messages, *meant)
+        return messages
+
+    def __str__(self) -> str:
+        return "; ".join(self.messages).replace("?; ", "? ")

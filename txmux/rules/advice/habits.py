@@ -252,14 +252,17 @@ SECTION_ALIASES = {
 }
 """The kind of section for each of these other words at the beginning of a header."""
 
-BALANCE_WORDS = {
+CHOICE_WORDS = {
     **each("hash ip_hash ip-hash least_ip source sticky", "source-hash"),
     **each("least_conn leastconn least-conn least_request", "least-connections"),
     **each("roundrobin round_robin rr static-rr wrr", "round-robin"),
     **each("uri url_param hdr", "host-hash"),
     **each("rand random_choose", "random"),
+    **each("none optional_no_ca request", "optional"),
+    **each("on require", "required"),
+    "submission": "smtp",
 }
-"""Words of other programs for the choice of a server."""
+"""By words of other programs: those of ours, for keys that take one of several."""
 
 _AFTER_SERVERS: Mapping[str, tuple[str, int]] = {
     **dict.fromkeys(("disabled", "inactive"), ("write 'down'", 0)),

@@ -81,3 +81,10 @@ def with_advice(message: str, advice: str) -> str:
     if message.endswith("?"):
         return f"{message} {advice[0].upper()}{advice[1:]}"
     return f"{message}; {advice}"
+
+
+def with_hint(message: str, hint: str) -> str:
+    """Add a hint to a message, before what it has in parentheses at its end."""
+    aside = re.search(r" \([^()]*\)$", message)
+    end = aside.start() if aside else len(message)
+    return f"{message[:end]}{hint}{message[end:]}"

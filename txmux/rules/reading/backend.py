@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from txmux.rules.advice.habits import BALANCE_WORDS
 from txmux.rules.advice.words import did_you_mean
 from txmux.rules.model import (
     LOCAL,
@@ -380,7 +379,7 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Backend("", ()), {
         "names that clients may not choose, even if `allow_names` has them. Other names may lead to the same address"),
     "deny_networks": SectionKey(REACHABLE, example="192.0.2.0/28", is_plain=True, meaning=
         "networks that clients cannot choose by any name, even if `allow_networks` has them"),
-    "balance": SectionKey(words("round-robin", "least-connections", "random", "source-hash", "sni-hash", "host-hash", "first", meant=BALANCE_WORDS), example="least-connections", is_plain=lambda name: not name.endswith("-hash"), meaning=
+    "balance": SectionKey(words("round-robin", "least-connections", "random", "source-hash", "sni-hash", "host-hash", "first"), example="least-connections", is_plain=lambda name: not name.endswith("-hash"), meaning=
         "[which of several servers](#balance) a client gets"),
     "slow_start": SectionKey(_SLOW_START, example="30s", is_plain=True, meaning=
         "[how long the share](#slow-start) of a server grows that came up or came new"),

@@ -132,7 +132,7 @@ _SILENT = ValueKind(
 )
 _ECH_KEYS = ValueKind(_ech_keys, "path", in_context=True, paths=values.one_path)
 _CONNECTION_RATE = ValueKind(values.connection_rate, "rate of connections")
-_STARTTLS = words(*get_args(StartTLSProtocol), meant={"submission": "smtp"})
+_STARTTLS = words(*get_args(StartTLSProtocol))
 _BANNER = ValueKind(str, "text")
 
 # fmt: off

@@ -464,17 +464,7 @@ _ALLOW_CLIENT = ValueKind(allowed_client, "one a line", "lines")
 _CLIENT_CERT = ValueKind(
     certificate_condition, "one a line", "lines", collect=CertificateCondition.of
 )
-_TLS_CLIENT = words(
-    "required",
-    "optional",
-    meant={
-        "optional_no_ca": "optional",
-        "request": "optional",
-        "none": "optional",
-        "on": "required",
-        "require": "required",
-    },
-)
+_TLS_CLIENT = words("required", "optional")
 _UNDER = ValueKind(_under, "list of names", "list", in_context=True)
 
 # fmt: off

@@ -9,13 +9,11 @@ from contextlib import suppress
 from decimal import Decimal
 from enum import Enum
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 
 import attrs
 
 from txmux.errors import joined
-from txmux.rules.advice.words import did_you_mean
 from txmux.rules.model import IPNetwork, Logged, Rate
 from txmux.rules.problems import InvalidValueError
 
@@ -36,17 +34,17 @@ def read_options(
     values: dict[str, Any] = {}
     messages: list[str] = []
     given = list(words)
+    meant = ("options", given, readers, names, takes)
     for number, word in enumerate(given):
         name, equals, value = word.partition("=")
         after = given[number + 1] if number + 1 < len(given) else ""
-        if name in readers and word == name and after and "=" not in after:
-            message = f"{word!r} is not an option; did you mean '{word}={after}'? ({takes})"
-            raise InvalidValueError(message)
         if after and value.strip(",") and value.endswith(",") and name in names:
             right = word[:-1] if "=" in after else f"{word}{after}"
-            raise InvalidValueError(f"no comma before a blank; write {right!r} ({takes})")
+            raise InvalidValueError(
+                f"no comma before a blank; write {right!r} ({takes})", meant=meant
+            )
         if name not in names:
-            messages.append(f"unknown option {word!r}{did_you_mean(name, names)} ({takes})")
+            messages.append(f"unknown option {word!r} ({takes})")
         elif name in values:
             messages.append(f"option {name!r} is given twice; keep one")
         elif bool(equals) is (name in flags):
@@ -59,7 +57,7 @@ def read_options(
                 values[name] = None
                 messages += [f"{name}: {message}" for message in error.messages]
     if messages:
-        raise InvalidValueError(*messages)
+        raise InvalidValueError(*messages, meant=meant)
     return values
 
 
@@ -73,11 +71,6 @@ _SECONDS = {
     "h": Decimal(3600),
     "d": Decimal(86400),
 }
-_LIKE_DURATION = re.compile(
-    r"([0-9.]+)\s*(ms(?:ec)?|milliseconds?|s(?:ec(?:ond)?s?)?|min(?:ute)?s?|h(?:ou)?rs?|d(?:ays?)?)",
-    re.IGNORECASE,
-)
-_UNITS = {"ms": "ms", "mi": "m", "s": "s", "se": "s", "ho": "h", "hr": "h", "d": "d", "da": "d"}
 _DURATION_FORMS = "write a duration as 250ms, 5s, 1.5s, 10m, 1h or 2d"
 SECONDS_FORMS = "write a duration as 5s, 10m, 1h or 2d"
 """For what takes no less than a second, or no parts of one."""
@@ -85,25 +78,7 @@ _LONGEST_DAYS = 3650
 
 _SIZE = re.compile(r"([0-9]{1,12})(KiB|MiB|GiB)?")
 _BYTES = {None: 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
-_LIKE_SIZE = re.compile(r"([0-9]{1,12})\s*([KMG])(?:i?B)?", re.IGNORECASE)
-
-_LIKE_RATE = re.compile(r"([0-9]{1,12})\s*([KMG]i?)?B?(?:/s|ps)?", re.IGNORECASE)
-
-_LIKE_BITS = re.compile(r"([1-9][0-9]{0,6})\s*([KMGkmg]?)(?:bit/s|bits?|bps)")
-_LIKE_COUNT_RATE = re.compile(r"([1-9][0-9]{0,5})\s*(?:/|r/|per )\s*([smh])[a-z]*", re.IGNORECASE)
-_PORTS = {"dns": 53, "domain": 53, "http": 80, "https": 443, "imaps": 993, "ssh": 22}
 _COUNT_RATE = re.compile(r"([0-9]{1,6})/([smh])")
-
-_NETWORKS_MEANT = {
-    **dict.fromkeys(("all", "any", "*"), "0.0.0.0/0, ::/0"),
-    "localhost": "127.0.0.0/8, ::1",
-    "yes": "the addresses that it is for, such as 10.0.0.1",
-    "private": "10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16",
-}
-_MOST_MEANT = 8
-
-_LIKE_NUMBER = re.compile("([0-9]{1,6})([km])", re.IGNORECASE)
-_TIMES = {"k": 1000, "m": 1_000_000}
 
 _FASTEST = 1024 * _BYTES["GiB"]
 _LONGEST_SOCKET_PATH = 107
@@ -113,27 +88,11 @@ _UNQUOTED = re.compile(r"[!#-&(-\[\]-~ \t\r\n]*")  # printable ASCII without quo
 _QUOTED = re.compile(r"""'[^']*'|"(?:\\.|[^"\\])*"|\\(?P<escaped>[^ \t'"\\]|$)|\\.""")
 
 
-_ENDLESS = frozenset({"never", "none", "off", "infinite", "infinity", "unlimited", "forever", "-1"})
-"""Words of other programs for no limit of time."""
-
-
 def duration(text: str, forms: str = _DURATION_FORMS) -> float:
     match = _DURATION.fullmatch(text)
     if match is None:
-        like = _LIKE_DURATION.fullmatch(text)
-        meant = f"{like[1]}{_UNITS[like[2].lower()[:2]]}" if like else text.replace(" ", "")
-        meant = f"{text}s" if _DURATION.fullmatch(f"{text}s") else meant
-        parts = re.findall("([0-9]{1,6})([wdhms])", text)
-        units = {"w": 7 * _SECONDS["d"], **_SECONDS}
-        seconds = float(sum(int(number) * units[unit] for number, unit in parts))
-        if seconds and "".join(map("".join, parts)) == text.replace(" ", ""):
-            meant = duration_text(seconds)
-        hint = f"; did you mean {meant!r}?" if _DURATION.fullmatch(meant) else ""
-        if re.fullmatch("[1-9][0-9]{0,5}000", text):
-            hint = f"; did you mean '{text[:-3]}s'? Without a unit, HAProxy means milliseconds"
-        if text.casefold() in _ENDLESS:
-            hint = f"; the longest is {_LONGEST_DAYS}d"
-        raise InvalidValueError(f"{text!r} is not a duration; {forms}{hint}")
+        meant = ("duration", text, _DURATION.fullmatch, duration_text, f"{_LONGEST_DAYS}d")
+        raise InvalidValueError(f"{text!r} is not a duration; {forms}", meant=meant)
     seconds = float(Decimal(match[1]) * _SECONDS[match[2]])
     if seconds > _LONGEST_DAYS * 86400:
         raise InvalidValueError(f"{text!r} is too long; at most {_LONGEST_DAYS}d")
@@ -149,9 +108,10 @@ def positive_duration(text: str) -> float:
 
 
 def positive_duration_or_none(text: str) -> float | None:
-    if text != "none" and text.casefold() in {*_ENDLESS, "0", "no"}:
-        raise InvalidValueError(f"{text!r} is not a duration; for no limit, write none")
-    return None if text == "none" else positive_duration(text)
+    try:
+        return None if text == "none" else positive_duration(text)
+    except InvalidValueError as error:
+        raise error.ask("no_limit", text) from None
 
 
 def size(low: int, high: int) -> Callable[[str], int]:
@@ -160,12 +120,9 @@ def size(low: int, high: int) -> Callable[[str], int]:
     def read(text: str) -> int:
         match = _SIZE.fullmatch(text)
         if match is None:
-            like = _LIKE_SIZE.fullmatch(text)
-            unit = f"{like[2].upper()}iB" if like else None
-            is_meant = like and low <= int(like[1]) * _BYTES[unit] <= high
-            hint = f"; did you mean '{like[1]}{unit}'?" if like and is_meant else ""
             raise InvalidValueError(
-                f"{text!r} is not a size; write a number of bytes from {_size_text(low)} to {_size_text(high)}{hint}"
+                f"{text!r} is not a size; write a number of bytes from {_size_text(low)} to {_size_text(high)}",
+                meant=("size", text, read),
             )
         number = int(match[1]) * _BYTES[match[2]]
         if not low <= number <= high:
@@ -188,14 +145,9 @@ def rate(text: str) -> int:
     amount, slash, unit = text.partition("/")
     match = _SIZE.fullmatch(amount)
     if not match or slash + unit != "/s":
-        like, bits = _LIKE_RATE.fullmatch(text), _LIKE_BITS.fullmatch(text)
-        prefix = like[2][0].upper() + "iB" if like and like[2] else ""
-        meant = f"{like[1]}{prefix}/s" if like and int(like[1]) else ""
-        if bits:
-            meant = f"{int(bits[1]) * 1000 ** ' kmg'.index(bits[2].lower() or ' ') // 8}/s"
-        hint = f"; did you mean {meant!r}?" if meant else ""
         raise InvalidValueError(
-            f"{text!r} is not a rate; write bytes per second as 500000/s, 512KiB/s or 10MiB/s{hint}"
+            f"{text!r} is not a rate; write bytes per second as 500000/s, 512KiB/s or 10MiB/s",
+            meant=("rate", text),
         )
     number = int(match[1]) * _BYTES[match[2]]
     if not 1 <= number <= _FASTEST:
@@ -208,10 +160,9 @@ def connection_rate(text: str) -> Rate:
     words = split_words(text)
     match = _COUNT_RATE.fullmatch(words[0]) if words else None
     if match is None or not int(match[1]):
-        like = _LIKE_COUNT_RATE.fullmatch(text)
-        hint = f"; did you mean '{like[1]}/{like[2].lower()}'?" if like else ""
         raise InvalidValueError(
-            f"{text!r} is not a rate of connections; write it as 20/s, 20/s burst=40, 100/m or 1000/h{hint}"
+            f"{text!r} is not a rate of connections; write it as 20/s, 20/s burst=40, 100/m or 1000/h",
+            meant=("connection_rate", text),
         )
     number = int(match[1])
     burst = whole_number(1, 1_000_000)
@@ -233,14 +184,9 @@ def whole_number(low: int, high: int, what: str = "") -> Callable[[str], int]:
         number = int(text) if re.fullmatch("[0-9]{1,12}", text) else -1
         if not low <= number <= high:
             subject = f"{what} must be" if what else "must be"
-            like = _LIKE_NUMBER.fullmatch(text)
-            meant = int(like[1]) * _TIMES[like[2].lower()] if like else -1
-            meant = _PORTS.get(text, meant) if what == "a port" else meant
-            if low == 0 and not what and text.casefold() in _ENDLESS:
-                meant = 0
-            hint = f"; did you mean '{meant}'?" if low <= meant <= high else ""
             raise InvalidValueError(
-                f"{subject} a whole number from {low} to {high}, not {text!r}{hint}"
+                f"{subject} a whole number from {low} to {high}, not {text!r}",
+                meant=("whole_number", text, low, high, what),
             )
         return number
 
@@ -250,10 +196,7 @@ def whole_number(low: int, high: int, what: str = "") -> Callable[[str], int]:
 def boolean(text: str) -> bool:
     if text in {"yes", "no"}:
         return text == "yes"
-    near = {_ON: "yes", _OFF: "no"}
-    hint = next((word for words, word in near.items() if text.casefold() in words), "")
-    hint = f"; did you mean {hint!r}?" if hint else did_you_mean(text, near.values())
-    raise InvalidValueError(f"must be yes or no, not {text!r}{hint}")
+    raise InvalidValueError(f"must be yes or no, not {text!r}", meant=("boolean", text))
 
 
 def linux_only(text: str) -> bool:
@@ -266,32 +209,24 @@ def linux_only(text: str) -> bool:
 def logged(text: str) -> Logged:
     if text == "errors":
         return "errors"
-    try:
-        return boolean(text)
-    except InvalidValueError as error:
-        message = str(error).replace("must be yes or no", "must be yes, no or errors")
-        hint = "" if "; " in message else did_you_mean(text, ("errors",))
-        raise InvalidValueError(message + hint) from None
+    if text in {"yes", "no"}:
+        return text == "yes"
+    message = f"must be yes, no or errors, not {text!r}"
+    raise InvalidValueError(message, meant=("boolean", text, "errors"))
 
 
 SWITCH_WORDS = frozenset({"yes", "on", "true", "no", "off", "false"})
 """What people write for yes and no."""
-_ON = frozenset({"yes", "on", "true", "1"})
-_OFF = (SWITCH_WORDS - _ON) | {"0"}
-_SWITCHES = {"yes": _ON, "on": _ON, "no": _OFF, "off": _OFF}
 
 
-def choice(*choices: str, meant: Mapping[str, str] = MappingProxyType({})) -> Callable[[str], str]:
-    """Make the reader of one of several words; `meant` has what others call them."""
+def choice(*choices: str) -> Callable[[str], str]:
+    """Make the reader of one of several words."""
 
     def read(text: str) -> str:
         if text in choices:
             return text
-        word = meant.get(text.casefold()) or next(
-            (ours for ours in choices if text.casefold() in _SWITCHES.get(ours, ())), None
-        )
-        hint = f"; write {word}" if word else did_you_mean(text, choices)
-        raise InvalidValueError(f"must be {joined(choices)}, not {text!r}{hint}")
+        message = f"must be {joined(choices)}, not {text!r}"
+        raise InvalidValueError(message, meant=("choice", text, choices))
 
     return read
 
@@ -313,7 +248,7 @@ def network(text: str) -> IPNetwork:
     try:
         ip_network = ipaddress.ip_network(text)
     except ValueError:
-        raise InvalidValueError(no_network(text)) from None
+        raise no_network(text) from None
     mapped = getattr(ip_network.network_address, "ipv4_mapped", None)
     if mapped is not None:
         raise InvalidValueError(
@@ -322,40 +257,9 @@ def network(text: str) -> IPNetwork:
     return ip_network
 
 
-def no_network(text: str) -> str:
-    try:
-        inside = ipaddress.ip_interface(text)
-    except ValueError:
-        return f"{text!r} is not a network; {_networks_meant(text)}"
-    return (
-        f"{text!r} is an address inside a network; write '{inside.network}' for the network "
-        f"or '{inside.ip}' for the one address"
-    )
-
-
-def _networks_meant(text: str) -> str:
-    first, dash, last = map(str.strip, text.partition("-"))
-    if text.lower() in _NETWORKS_MEANT:
-        return f"write {_NETWORKS_MEANT[text.lower()]}"
-    left_out = re.match(r"!|not\s", text, re.IGNORECASE)
-    if left_out or (len(text.split()) > 1 and not dash):
-        keys = "'deny' in [listen NAME] and 'not_from' in [route NAME]"
-        return f"{keys} leave networks out" if left_out else "write commas between networks"
-    if place := re.fullmatch(r"(country|asn|as|geo|geoip)[:=]?([A-Za-z0-9]+)", text, re.IGNORECASE):
-        code = place[2].upper()
-        meant = f"as:AS{code}" if code.isdecimal() else f"geo:country={code}"
-        return f"write '{meant}' with 'geo_databases = FILE' in [txmux]"
-    if re.fullmatch(r"(?=.{3,15}$)([0-9]{1,3}\.){1,3}\*(\.\*)*", text):
-        parts = text.partition(".*")[0].split(".")
-        return f"write {'.'.join([*parts, *['0'] * (4 - len(parts))])}/{8 * len(parts)}"
-    try:
-        ends = [ipaddress.ip_address(end) for end in (first, last)]
-        networks = [*ipaddress.summarize_address_range(*ends)][: _MOST_MEANT + 1]
-    except (ValueError, TypeError):
-        networks = []
-    if 0 < len(networks) <= _MOST_MEANT:
-        return f"write {', '.join(map(str, networks))}"
-    return "write it as 10.0.0.0/8, 192.0.2.1 or 2001:db8::/32"
+def no_network(text: str) -> InvalidValueError:
+    message = f"{text!r} is not a network; write it as 10.0.0.0/8, 192.0.2.1 or 2001:db8::/32"
+    return InvalidValueError(message, meant=("network", text))
 
 
 def file_path(text: str) -> Path:
@@ -517,8 +421,8 @@ def amount(low: int, high: int) -> ValueKind:
     return ValueKind(size(low, high), shape, bounds=(low, high), write=_size_text)
 
 
-def words(*choices: str, meant: Mapping[str, str] = MappingProxyType({})) -> ValueKind:
-    return ValueKind(choice(*choices, meant=meant), ", ".join(f"`{choice}`" for choice in choices))
+def words(*choices: str) -> ValueKind:
+    return ValueKind(choice(*choices), ", ".join(f"`{choice}`" for choice in choices))
 
 
 BOOLEAN = ValueKind(boolean, "boolean")

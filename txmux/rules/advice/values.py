@@ -1,0 +1,170 @@
+"""What may be meant by values that are written as elsewhere: durations, sizes, networks, options."""
+
+import ipaddress
+import re
+from collections.abc import Callable, Collection, Iterable, Sequence
+from itertools import pairwise
+from typing import Any
+
+from txmux.errors import MuxError
+from txmux.rules.advice.habits import CHOICE_WORDS
+from txmux.rules.advice.words import did_you_mean, with_advice, with_hint
+
+_SECONDS = {"w": 604_800, "d": 86_400, "h": 3_600, "m": 60, "s": 1}
+_LIKE_DURATION = re.compile(
+    r"([0-9.]+)\s*(ms(?:ec)?|milliseconds?|s(?:ec(?:ond)?s?)?|min(?:ute)?s?|h(?:ou)?rs?|d(?:ays?)?)",
+    re.IGNORECASE,
+)
+_UNITS = {"ms": "ms", "mi": "m", "s": "s", "se": "s", "ho": "h", "hr": "h", "d": "d", "da": "d"}
+_ENDLESS = frozenset({"never", "none", "off", "infinite", "infinity", "unlimited", "forever", "-1"})
+"""Words of other programs for no limit of time."""
+
+_LIKE_SIZE = re.compile(r"([0-9]{1,12})\s*([KMG])(?:i?B)?", re.IGNORECASE)
+_LIKE_RATE = re.compile(r"([0-9]{1,12})\s*([KMG]i?)?B?(?:/s|ps)?", re.IGNORECASE)
+_LIKE_BITS = re.compile(r"([1-9][0-9]{0,6})\s*([KMGkmg]?)(?:bit/s|bits?|bps)")
+_LIKE_COUNT_RATE = re.compile(r"([1-9][0-9]{0,5})\s*(?:/|r/|per )\s*([smh])[a-z]*", re.IGNORECASE)
+_LIKE_NUMBER = re.compile("([0-9]{1,6})([km])", re.IGNORECASE)
+_TIMES = {"k": 1000, "m": 1_000_000}
+_PORTS = {"dns": 53, "domain": 53, "http": 80, "https": 443, "imaps": 993, "ssh": 22}
+
+_NETWORKS_MEANT = {
+    **dict.fromkeys(("all", "any", "*"), "0.0.0.0/0, ::/0"),
+    "localhost": "127.0.0.0/8, ::1",
+    "yes": "the addresses that it is for, such as 10.0.0.1",
+    "private": "10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16",
+}
+_MOST_MEANT = 8
+
+_ON, _OFF = frozenset({"yes", "on", "true", "1"}), frozenset({"no", "off", "false", "0"})
+_SWITCHES = {"yes": _ON, "on": _ON, "no": _OFF, "off": _OFF}
+
+
+def can_read(read: Callable[[str], Any], text: str) -> bool:
+    try:
+        read(text)
+    except MuxError:
+        return False
+    return True
+
+
+def duration(
+    text: str, is_right: Callable[[str], object], write: Callable[[float], str], longest: str
+) -> str:
+    like = _LIKE_DURATION.fullmatch(text)
+    meant = f"{like[1]}{_UNITS[like[2].lower()[:2]]}" if like else text.replace(" ", "")
+    meant = f"{text}s" if is_right(f"{text}s") else meant
+    parts = re.findall("([0-9]{1,6})([wdhms])", text)
+    seconds = float(sum(int(number) * _SECONDS[unit] for number, unit in parts))
+    if seconds and "".join(map("".join, parts)) == text.replace(" ", ""):
+        meant = write(seconds)
+    if text.casefold() in _ENDLESS:
+        return f"; the longest is {longest}"
+    if re.fullmatch("[1-9][0-9]{0,5}000", text):
+        return f"; did you mean '{text[:-3]}s'? Without a unit, HAProxy means milliseconds"
+    return f"; did you mean {meant!r}?" if is_right(meant) else ""
+
+
+def no_limit(messages: Sequence[str], text: str) -> Sequence[str]:
+    if text.casefold() in {*_ENDLESS, "0", "no"}:
+        return [f"{text!r} is not a duration; for no limit, write none"]
+    return messages
+
+
+def size(text: str, read: Callable[[str], int]) -> str:
+    like = _LIKE_SIZE.fullmatch(text)
+    meant = f"{like[1]}{like[2].upper()}iB" if like else ""
+    return f"; did you mean {meant!r}?" if meant and can_read(read, meant) else ""
+
+
+def rate(text: str) -> str:
+    like, bits = _LIKE_RATE.fullmatch(text), _LIKE_BITS.fullmatch(text)
+    prefix = like[2][0].upper() + "iB" if like and like[2] else ""
+    meant = f"{like[1]}{prefix}/s" if like and int(like[1]) else ""
+    if bits:
+        meant = f"{int(bits[1]) * 1000 ** ' kmg'.index(bits[2].lower() or ' ') // 8}/s"
+    return f"; did you mean {meant!r}?" if meant else ""
+
+
+def connection_rate(text: str) -> str:
+    like = _LIKE_COUNT_RATE.fullmatch(text)
+    return f"; did you mean '{like[1]}/{like[2].lower()}'?" if like else ""
+
+
+def whole_number(text: str, low: int, high: int, what: str) -> str:
+    like = _LIKE_NUMBER.fullmatch(text)
+    meant = int(like[1]) * _TIMES[like[2].lower()] if like else -1
+    meant = _PORTS.get(text, meant) if what == "a port" else meant
+    if low == 0 and not what and text.casefold() in _ENDLESS:
+        meant = 0
+    return f"; did you mean '{meant}'?" if low <= meant <= high else ""
+
+
+def boolean(text: str, *others: str) -> str:
+    near = next((ours for ours in ("yes", "no") if text.casefold() in _SWITCHES[ours]), "")
+    hint = f"; did you mean {near!r}?" if near else did_you_mean(text, ("yes", "no"))
+    return hint or did_you_mean(text, others)
+
+
+def choice(text: str, choices: Sequence[str]) -> str:
+    word = text.casefold()
+    meant = (CHOICE_WORDS.get(word), *(one for one in choices if word in _SWITCHES.get(one, ())))
+    near = next((one for one in meant if one in choices), None)
+    return f"; write {near}" if near else did_you_mean(text, choices)
+
+
+def word_first(messages: Sequence[str], word: str, known: Iterable[str]) -> Sequence[str]:
+    """Put the nearest known word before what the message says at its end."""
+    problem, _, advice = messages[0].rpartition("; ")
+    return [with_advice(f"{problem}{did_you_mean(word, known)}", advice)]
+
+
+def options(
+    messages: Sequence[str],
+    words: Sequence[str],
+    readers: Collection[str],
+    names: Sequence[str],
+    takes: str,
+) -> Sequence[str]:
+    """Answer for words that each set one option, of which some are flags, without readers."""
+    for word, after in pairwise(words):
+        if word in readers and after and "=" not in after:
+            return [f"{word!r} is not an option; did you mean '{word}={after}'? ({takes})"]
+        if messages[0].startswith("no comma") and word.endswith(","):
+            break
+    near = {word: did_you_mean(word.partition("=")[0], names) for word in words}
+    hints = {f"unknown option {word!r} ({takes})": hint for word, hint in near.items()}
+    return [with_hint(message, hints.get(message, "")) for message in messages]
+
+
+def network(messages: Sequence[str], text: str) -> Sequence[str]:
+    try:
+        inside = ipaddress.ip_interface(text)
+    except ValueError:
+        meant = _networks_meant(text)
+        return [f"{text!r} is not a network; {meant}"] if meant else messages
+    its = f"'{inside.network}' for the network or '{inside.ip}' for the one address"
+    return [f"{text!r} is an address inside a network; write {its}"]
+
+
+def _networks_meant(text: str) -> str:
+    first, dash, last = map(str.strip, text.partition("-"))
+    if text.lower() in _NETWORKS_MEANT:
+        return f"write {_NETWORKS_MEANT[text.lower()]}"
+    left_out = re.match(r"!|not\s", text, re.IGNORECASE)
+    if left_out or (len(text.split()) > 1 and not dash):
+        keys = "'deny' in [listen NAME] and 'not_from' in [route NAME]"
+        return f"{keys} leave networks out" if left_out else "write commas between networks"
+    if place := re.fullmatch(r"(country|asn|as|geo|geoip)[:=]?([A-Za-z0-9]+)", text, re.IGNORECASE):
+        code = place[2].upper()
+        meant = f"as:AS{code}" if code.isdecimal() else f"geo:country={code}"
+        return f"write '{meant}' with 'geo_databases = FILE' in [txmux]"
+    if re.fullmatch(r"(?=.{3,15}$)([0-9]{1,3}\.){1,3}\*(\.\*)*", text):
+        parts = text.partition(".*")[0].split(".")
+        return f"write {'.'.join([*parts, *['0'] * (4 - len(parts))])}/{8 * len(parts)}"
+    try:
+        ends = [ipaddress.ip_address(end) for end in (first, last)]
+        networks = [*ipaddress.summarize_address_range(*ends)][: _MOST_MEANT + 1]
+    except (ValueError, TypeError):
+        networks = []
+    is_short = 0 < len(networks) <= _MOST_MEANT
+    return f"write {', '.join(map(str, networks))}" if is_short else ""
