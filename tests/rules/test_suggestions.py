@@ -17,11 +17,11 @@ from tests.rules.fakes import MATCHERS
 from tests.support.installed import names_missing
 from tests.support.suggestions import Line, applied, suggestions
 from txmux.detection.registry import installed_matchers
-from txmux.rules.advice import habits
+from txmux.rules.advice import habits, matching
 from txmux.rules.lint import warnings as lint
 from txmux.rules.model import Rules
 from txmux.rules.problems import Problem, RulesError
-from txmux.rules.reading import matching, parser
+from txmux.rules.reading import parser
 from txmux.rules.reading.sections import HINTS, TABLES
 
 _MATCHERS = {**MATCHERS, **installed_matchers()}

@@ -11,9 +11,10 @@ from tests.rules.fakes import MATCHERS, FakeMatcher, FakePredicate
 from tests.rules.reading.cases import ReadingTestCase
 from txmux.detection.registry import PluginProblem, Registry, installed_matchers
 from txmux.interfaces import IProtocolMatcher, Option
+from txmux.rules.advice.matching import MEANT, SERVER_FIRST
 from txmux.rules.model import Alternative
 from txmux.rules.problems import InvalidValueError, RulesError
-from txmux.rules.reading.matching import MEANT, SERVER_FIRST, read_alternative
+from txmux.rules.reading.matching import read_alternative
 from txmux.rules.reading.parser import parse
 
 

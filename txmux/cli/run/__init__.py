@@ -15,7 +15,6 @@ from txmux.rules.model import Rules
 from txmux.rules.model.rules import OPTIONS
 from txmux.rules.problems import Problem, RulesError
 from txmux.rules.reading.context import REFUSALS
-from txmux.rules.reading.matching import MEANT, SERVER_FIRST
 from txmux.telemetry.journal import LEVELS, write_error
 
 _ADVICE = "nothing to run; write txmux run FILE, or txmux run --listen :443 --ssh 127.0.0.1:22"
@@ -230,6 +229,8 @@ def unknown_option(word: str) -> str:
 
 
 def _protocol(name: str) -> str:
+    from txmux.rules.advice.matching import MEANT, SERVER_FIRST  # noqa: PLC0415 - this is rare
+
     protocols = [matcher.name for matcher in plain_matchers()]
     meant = MEANT.get(name, name)
     near = nearest(name, [*protocols, *(option.replace("_", "-") for option in NAMES)])

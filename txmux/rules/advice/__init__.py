@@ -2,33 +2,29 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from txmux.rules.advice import values
-from txmux.rules.advice.words import did_you_mean, with_hint
+from txmux.rules.advice import matching, values, words
 
 _HINTS: Mapping[str, Callable[..., str]] = {
-    "boolean": values.boolean,
-    "choice": values.choice,
-    "connection_rate": values.connection_rate,
-    "duration": values.duration,
-    "rate": values.rate,
-    "size": values.size,
-    "whole_number": values.whole_number,
-    "word": did_you_mean,
-}
+    one.__name__: one
+    for one in (
+        values.boolean, values.choice, values.connection_rate, values.duration, values.rate, values.size, values.whole_number,
+        words.did_you_mean,
+    )
+}  # fmt: skip
 """What returns a hint that is added to each message."""
 
 _ANSWERS: Mapping[str, Callable[..., Sequence[str]]] = {
-    "network": values.network,
-    "no_limit": values.no_limit,
-    "options": values.options,
-    "word_first": values.word_first,
-}
-"""What returns other messages in place of those that it gets first."""
+    one.__name__: one
+    for one in (
+        matching.matcher, matching.matcher_options, values.network, values.no_limit, values.options, words.word_first,
+    )
+}  # fmt: skip
+"""What gets the messages first, and returns others in their place."""
 
 
-def advise(messages: tuple[str, ...], adviser: str, *facts: object) -> tuple[str, ...]:
+def advise(messages: Sequence[str], adviser: str, *facts: object) -> tuple[str, ...]:
     """Return what is wrong and what may have been meant; see `InvalidValueError.ask`."""
     if adviser in _ANSWERS:
         return tuple(_ANSWERS[adviser](messages, *facts))
     hint = _HINTS[adviser](*facts)
-    return tuple(with_hint(message, hint) for message in messages)
+    return tuple(words.with_hint(message, hint) for message in messages)

@@ -2,13 +2,11 @@
 
 import ipaddress
 import re
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import pairwise
-from typing import Any
 
-from txmux.errors import MuxError
 from txmux.rules.advice.habits import CHOICE_WORDS
-from txmux.rules.advice.words import did_you_mean, with_advice, with_hint
+from txmux.rules.advice.words import did_you_mean, with_hint
 
 _SECONDS = {"w": 604_800, "d": 86_400, "h": 3_600, "m": 60, "s": 1}
 _LIKE_DURATION = re.compile(
@@ -39,14 +37,6 @@ _ON, _OFF = frozenset({"yes", "on", "true", "1"}), frozenset({"no", "off", "fals
 _SWITCHES = {"yes": _ON, "on": _ON, "no": _OFF, "off": _OFF}
 
 
-def can_read(read: Callable[[str], Any], text: str) -> bool:
-    try:
-        read(text)
-    except MuxError:
-        return False
-    return True
-
-
 def duration(
     text: str, is_right: Callable[[str], object], write: Callable[[float], str], longest: str
 ) -> str:
@@ -70,10 +60,12 @@ def no_limit(messages: Sequence[str], text: str) -> Sequence[str]:
     return messages
 
 
-def size(text: str, read: Callable[[str], int]) -> str:
+def size(text: str, low: int, high: int) -> str:
     like = _LIKE_SIZE.fullmatch(text)
-    meant = f"{like[1]}{like[2].upper()}iB" if like else ""
-    return f"; did you mean {meant!r}?" if meant and can_read(read, meant) else ""
+    number = int(like[1]) * 1024 ** " KMG".index(like[2].upper()) if like else -1
+    return (
+        f"; did you mean '{like[1]}{like[2].upper()}iB'?" if like and low <= number <= high else ""
+    )
 
 
 def rate(text: str) -> str:
@@ -110,12 +102,6 @@ def choice(text: str, choices: Sequence[str]) -> str:
     meant = (CHOICE_WORDS.get(word), *(one for one in choices if word in _SWITCHES.get(one, ())))
     near = next((one for one in meant if one in choices), None)
     return f"; write {near}" if near else did_you_mean(text, choices)
-
-
-def word_first(messages: Sequence[str], word: str, known: Iterable[str]) -> Sequence[str]:
-    """Put the nearest known word before what the message says at its end."""
-    problem, _, advice = messages[0].rpartition("; ")
-    return [with_advice(f"{problem}{did_you_mean(word, known)}", advice)]
 
 
 def options(

@@ -1,7 +1,7 @@
 """Which of the known words is nearest to one that is not known, and how a message says so."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from itertools import takewhile
 
@@ -88,3 +88,9 @@ def with_hint(message: str, hint: str) -> str:
     aside = re.search(r" \([^()]*\)$", message)
     end = aside.start() if aside else len(message)
     return f"{message[:end]}{hint}{message[end:]}"
+
+
+def word_first(messages: Sequence[str], word: str, known: Iterable[str]) -> Sequence[str]:
+    """Put the nearest known word before what the message says at its end."""
+    problem, _, advice = messages[0].rpartition("; ")
+    return [with_advice(f"{problem}{did_you_mean(word, known)}", advice)]

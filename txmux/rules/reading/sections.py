@@ -13,13 +13,13 @@ from txmux.features import missing
 from txmux.installed import HINTS as HINTS_OF_FEATURES
 from txmux.installed import KEYS, read_server
 from txmux.rules.advice.habits import KEY_HINTS, PLAIN, hint_with_value, meant_by, normalised_key
+from txmux.rules.advice.matching import MEANT
 from txmux.rules.advice.words import did_you_mean, nearest, with_advice
 from txmux.rules.model import LOCAL, NAMES, PORT, KeyEntry, Section, ValueLine
 from txmux.rules.problems import InvalidValueError, Problem
 from txmux.rules.reading import backend, endpoints, listener, route, service
 from txmux.rules.reading.context import RulesReading
 from txmux.rules.reading.endpointstrings import is_for_datagrams
-from txmux.rules.reading.matching import MEANT
 from txmux.rules.reading.values import SectionKey, ValueKind
 
 HEADERS = {

@@ -122,7 +122,7 @@ def size(low: int, high: int) -> Callable[[str], int]:
         if match is None:
             raise InvalidValueError(
                 f"{text!r} is not a size; write a number of bytes from {_size_text(low)} to {_size_text(high)}",
-                meant=("size", text, read),
+                meant=("size", text, low, high),
             )
         number = int(match[1]) * _BYTES[match[2]]
         if not low <= number <= high:
