@@ -15,7 +15,7 @@ from txmux.cli.remote.changes import CHANGES
 from txmux.cli.remote.reports import REPORTS
 from txmux.control.filters import FILTERS
 from txmux.providers.docker import labels
-from txmux.rules.advice import habits
+from txmux.rules.advice import endpoints as advice
 from txmux.rules.lint import narrowing
 from txmux.rules.model import Backend, Listener, Route, Settings
 from txmux.rules.model.backend import CheckKind
@@ -73,7 +73,7 @@ class RulesTest(SynchronousTestCase):
         self.assertLessEqual(labels._ALLOWED, labels.SETTABLE)
         self.assertLessEqual(narrowing._ROUTE_KEYS, keys["route"])
         self.assertLessEqual(narrowing._BACKEND_KEYS, keys["backend"])
-        self.assertLessEqual(habits._KEYS_OF_BACKEND, keys["backend"])
+        self.assertLessEqual(advice._KEYS_OF_BACKEND, keys["backend"])
         outcomes = {
             name
             for its in TABLES.values()

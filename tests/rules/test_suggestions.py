@@ -17,7 +17,7 @@ from tests.rules.fakes import MATCHERS
 from tests.support.installed import names_missing
 from tests.support.suggestions import Line, applied, suggestions
 from txmux.detection.registry import installed_matchers
-from txmux.rules.advice import habits, matching
+from txmux.rules.advice import endpoints, habits, matching
 from txmux.rules.lint import warnings as lint
 from txmux.rules.model import Rules
 from txmux.rules.problems import Problem, RulesError
@@ -229,8 +229,8 @@ _OTHERS = """
 """
 _WORDS = sorted(
     {
-        *_OTHERS.split(), *habits.SECTION_ALIASES, *habits.CHOICE_WORDS, *habits.OUTCOME_WORDS, *matching.MEANT, *matching._EITHER,
-        *matching._ALIASES, *matching.SERVER_FIRST, *habits._AFTER_SERVERS, *habits._AFTER_ENDPOINTS, *chain(*HINTS.values()),
+        *_OTHERS.split(), *habits.SECTION_ALIASES, *habits.CHOICE_WORDS, *endpoints.OUTCOME_WORDS, *matching.MEANT, *matching._EITHER,
+        *matching._ALIASES, *matching.SERVER_FIRST, *endpoints._AFTER_SERVERS, *endpoints._AFTER_ENDPOINTS, *chain(*HINTS.values()),
     }
 )  # fmt: skip
 _PLACES = (

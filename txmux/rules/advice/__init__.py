@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from txmux.rules.advice import matching, values, words
+from txmux.rules.advice import endpoints, matching, values, words
 
 _HINTS: Mapping[str, Callable[..., str]] = {
     one.__name__: one
     for one in (
-        values.boolean, values.choice, values.connection_rate, values.duration, values.rate, values.size, values.whole_number,
+        endpoints.proxy, values.boolean, values.choice, values.connection_rate, values.duration, values.rate, values.size, values.whole_number,
         words.did_you_mean,
     )
 }  # fmt: skip
@@ -16,7 +16,9 @@ _HINTS: Mapping[str, Callable[..., str]] = {
 _ANSWERS: Mapping[str, Callable[..., Sequence[str]]] = {
     one.__name__: one
     for one in (
-        matching.matcher, matching.matcher_options, values.network, values.no_limit, values.options, words.word_first,
+        endpoints.after_server, endpoints.listening, endpoints.outcome, endpoints.place, endpoints.server,
+        matching.matcher, matching.matcher_options, values.network, values.no_limit, values.options,
+        words.instead_of_list, words.word_first,
     )
 }  # fmt: skip
 """What gets the messages first, and returns others in their place."""

@@ -1,7 +1,7 @@
 """Words of sslh, HAProxy and nginx that operators write by habit, and what to write instead."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from txmux.transport import is_address
 
@@ -64,7 +64,7 @@ def foreign_format(text: str) -> str:
 _LISTEN = "endpoint = :443"
 _BACKEND = "write 'backend'"
 _NAMED = "write it as an option of the matcher: 'match = tls sni=www.example.com' or 'match = http host=www.example.com'; a server belongs into backend"
-_HERE = "'terminate_tls = CERTIFICATE.pem, KEY.pem' in a [route]"
+ENDS_TLS_HERE = "'terminate_tls = CERTIFICATE.pem, KEY.pem' in a [route]"
 
 _TRANSPORT = "remove it; a [listen] with 'endpoint = udp:PORT' uses UDP, any other TCP"
 _ENDS_TLS = "write 'terminate_tls = CERTIFICATE.pem, KEY.pem'"
@@ -86,7 +86,7 @@ _PASSES = "remove it; TLS passes through where no 'terminate_tls' ends it"
 _BANDWIDTHS = "bandwidth bandwidth_limit bwlimit limit_rate"
 _BANDWIDTH = "write upload_rate or download_rate, for each connection, in a [backend NAME]"
 CLIENT_CA = "write 'tls_client_ca = FILE' beside 'terminate_tls = CERTIFICATE.pem, KEY.pem'"
-_REDIRECTS = "add_header header headers http_redirect redirect redirect_scheme return rewrite"
+REDIRECTS = "add_header header headers http_redirect redirect redirect_scheme return rewrite"
 _IDLE = "write 'idle_timeout' in a [backend NAME]"
 _CHECK_WORDS = """
     active_health_check check_inter check_interval check_timeout check_uri fall health_check health_checks health_path health_uri health_check_path healthcheck httpchk inter
@@ -136,7 +136,7 @@ KEY_HINTS: Mapping[str, Mapping[str, str]] = {
         "backlog": "remove it; it is the system's maximum (net.core.somaxconn); an endpoint string can have less, as in 'endpoint = tcp:443:backlog=50'",
         **each("ban blacklist blocklist", _BANS),
         **each(f"{_BANDWIDTHS} download_limit max_rate upload_limit", _BANDWIDTH),
-        **each("cert certificate crt key ssl ssl_certificate tls tls_cert", f"TLS is ended by {_HERE}"),
+        **each("cert certificate crt key ssl ssl_certificate tls tls_cert", f"TLS is ended by {ENDS_TLS_HERE}"),
         **each("client_timeout read_timeout timeout_client", _IDLE),
         **each("country geoip", "write 'allow = geo:country=DE' and 'geo_databases = FILE' in [txmux]"),
         **each("default_backend else fallback no_match on_no_match otherwise unmatched", "write 'default'"),
@@ -157,7 +157,7 @@ KEY_HINTS: Mapping[str, Mapping[str, str]] = {
         "race": "remove it; the server of 'silent' is connected when the client's time is over, and 'after=' shortens that",
         **each("route routes", _BELONGS),
         **each("send_proxy", "write 'proxy_protocol = v1' in a [backend NAME]"),
-        **each(_REDIRECTS, _NO_HTTP),
+        **each(REDIRECTS, _NO_HTTP),
         **each("disabled enable enabled", _SWITCHED),
         **each("server_name server_names sni tls_sni", "write 'match = tls sni=www.example.com' in a [route NAME]"),
         "transparent": "write 'source = client' in a [backend NAME]",
@@ -180,7 +180,7 @@ KEY_HINTS: Mapping[str, Mapping[str, str]] = {
         **each("domain domains host hostname hosts server_name server_names", _NAMED),
         "name": "the name is in the header, [route NAME]",
         **each("order priority weight", "remove it; routes are asked in the order of the file"),
-        **each(_REDIRECTS, _NO_HTTP),
+        **each(REDIRECTS, _NO_HTTP),
         **each("disabled enable enabled", _SWITCHED),
         "path": "write it as an option of the matcher: 'match = http path=/api/*'",
         **each("passthrough tls_passthrough", _PASSES),
@@ -234,7 +234,7 @@ KEY_HINTS: Mapping[str, Mapping[str, str]] = {
         "send_proxy": "write 'proxy_protocol = v1', or v2",
         **each("send_proxy_v2", "write 'proxy_protocol = v2'"),
         "queue_timeout": "remove it; clients wait in the 'queue' for connect_timeout at most",
-        **each(_REDIRECTS, _NO_HTTP),
+        **each(REDIRECTS, _NO_HTTP),
         **each("disabled enable enabled", _SWITCHED),
         "servers": "write 'server', with one a line",
         "timeout": "connect_timeout, idle_timeout and max_duration say what it means",
@@ -263,47 +263,6 @@ CHOICE_WORDS = {
     "submission": "smtp",
 }
 """By words of other programs: those of ours, for keys that take one of several."""
-
-_AFTER_SERVERS: Mapping[str, tuple[str, int]] = {
-    **dict.fromkeys(("disabled", "inactive"), ("write 'down'", 0)),
-    **dict.fromkeys(("max_conns", "maxconn"), ("write max_connections=NUMBER", 1)),
-    "resolve": ("remove it: names are looked up again when they expire", 0),
-    "send-proxy": ("write 'proxy_protocol = v1' as a key", 0),
-    "send-proxy-v2": ("write 'proxy_protocol = v2' as a key", 0),
-    "sni": ("write 'tls_name = NAME' beside 'tls = yes' as a key", 1),
-    "ssl": ("write 'tls = yes' as a key", 0),
-    "verify": ("remove it: the name is always verified; 'tls_ca = FILE' names an authority", 1),
-}
-_TOGETHER: Mapping[str, Mapping[str, str]] = {
-    "check = tcp": {
-        "check": "",
-        "check-ssl": "tls=yes",
-        "fall": "fall={}",
-        "inter": "interval={}ms",
-        "port": "port={}",
-        "rise": "rise={}",
-    },
-    "eject =": {"max_fails": "failures={}", "fail_timeout": "within={0}s for={0}s"},
-}
-"""By the beginning of a key: the words after a server that are one value together. A duration may have a unit of its own."""
-_KEYS_OF_BACKEND = frozenset(
-    {"check", "connect_timeout", "idle_timeout", "proxy_protocol", "slow_start", "source", "tls"}
-)
-_AFTER_ENDPOINTS = {
-    "accept-proxy": "write 'accept_proxy_from = NETWORKS' as a key",
-    "proxy_protocol": "write 'accept_proxy_from = NETWORKS' as a key",
-    "crt": f"TLS is ended by {_HERE}",
-    "ssl": f"TLS is ended by {_HERE}",
-    "udp": "for UDP write udp:PORT",
-}
-
-_REFUSES = "to turn clients away, write close, reset or reject"
-OUTCOME_WORDS: Mapping[str, str] = {
-    **each(f"{_REDIRECTS} file_server root", "txmux sends nothing of HTTP; write the server that does, as HOST:PORT"),
-    **each("abort blackhole block deny drop forbidden none null refuse respond return tarpit timeout", _REFUSES),
-    **each("400 401 403 404 410 429 444 500 502 503 504", _REFUSES),
-}  # fmt: skip
-"""By the words of other programs for what becomes of a client other than to be connected: what to do."""
 
 LIKE_HOST = re.compile(r"[\w*-]+(\.[\w*-]+)+")
 _URL = re.compile(
@@ -351,45 +310,6 @@ def meant_by(kind: str, key: str) -> Iterator[str]:
     """Yield the keys that an unknown key of a section means, so that they are not reported as missing."""
     hint = KEY_HINTS.get(kind, {}).get(key, "")
     return iter(() if _AFTER_IT in hint else re.findall(r"'([a-z_]+)(?: = [^']*)?'", hint))
-
-
-def strays_after_server(words: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield words after a server that belong to another program, each with what to do, and all others without."""
-    skip = 0
-    before = ""
-    together: dict[str, list[list[str]]] = {}
-    for number, word in enumerate(words):
-        if skip:
-            skip -= 1
-            continue
-        name, equals, value = word.rstrip(";").partition("=")
-        key = next((key for key, forms in _TOGETHER.items() if name in forms), "")
-        if key and not (equals and name == "check"):
-            form = _TOGETHER[key][name]
-            skip = int("{" in form and not equals and number + 1 < len(words))
-            value = words[number + 1] if skip else value
-            form = form if value.isdecimal() else re.sub(r"(?<=\})m?s", "", form)
-            together.setdefault(key, []).append(
-                [*words[number : number + 1 + skip], form.format(value)]
-            )
-            continue
-        hint, skip = _AFTER_SERVERS.get(name, ("", 0))
-        skip = 0 if equals else skip
-        if equals and name in _KEYS_OF_BACKEND:
-            hint = f"write '{name} = {value}' as a key"
-        if before in {"weight", "max_connections"} and word.isdecimal():
-            hint = f"write {before}={word}"
-        yield word, hint
-        before = word
-    for key, parts in together.items():
-        given = " ".join(word for part in parts for word in part[:-1])
-        line = " ".join(filter(None, (key, *(part[-1] for part in parts))))
-        yield given, f"write '{line}' as a key"
-
-
-def stray_after_endpoint(words: Sequence[str]) -> str:
-    hints = (_AFTER_ENDPOINTS[word] for word in words if word in _AFTER_ENDPOINTS)
-    return next(hints, "write one endpoint a line, and nothing after it")
 
 
 def without_scheme(text: str) -> tuple[str, bool] | None:

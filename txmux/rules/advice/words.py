@@ -8,6 +8,7 @@ from itertools import takewhile
 from txmux.errors import joined, listed
 
 _MOST_LIKE, _MOST_MEANT = 8, 3
+_ASIDE = re.compile(r" \([^()]*\)$")
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
@@ -85,9 +86,20 @@ def with_advice(message: str, advice: str) -> str:
 
 def with_hint(message: str, hint: str) -> str:
     """Add a hint to a message, before what it has in parentheses at its end."""
-    aside = re.search(r" \([^()]*\)$", message)
+    aside = _ASIDE.search(message)
     end = aside.start() if aside else len(message)
     return f"{message[:end]}{hint}{message[end:]}"
+
+
+def instead_of_list(
+    messages: Sequence[str], words: Iterable[str], known: Sequence[str]
+) -> Sequence[str]:
+    """Put the word that is nearest to the wrong one in the place of the list of all at the end of its message."""
+    near = {repr(word): did_you_mean(word, known) for word in words}
+    return [
+        next((_ASIDE.sub(near[word], one) for word in near if word in one and near[word]), one)
+        for one in messages
+    ]
 
 
 def word_first(messages: Sequence[str], word: str, known: Iterable[str]) -> Sequence[str]:

@@ -8,10 +8,8 @@ from typing import Any, Literal, TypeAlias
 
 import attrs
 
-from txmux.errors import joined
 from txmux.interfaces import IProtocolMatcher
-from txmux.rules.advice.habits import OUTCOME_WORDS
-from txmux.rules.advice.words import did_you_mean, with_advice
+from txmux.rules.advice.words import with_advice
 from txmux.rules.model import (
     NAMES,
     AnyNetworks,
@@ -222,49 +220,17 @@ class RulesReading:
             return backend
         if is_handover(text):
             return handover(text)
-        if NAME.fullmatch(text) and (text in OUTCOME_WORDS or not text.replace(".", "").isdigit()):
-            if self.alone:
+        try:
+            if self.alone and NAME.fullmatch(text) and not text.replace(".", "").isdigit():
                 return Refusal.CLOSE
-            raise self._unknown_outcome(text)
-        if endpoints.are_several(text):
-            raise InvalidValueError(
-                "takes one server; for several write a [backend] with one server a line, and its name here"
-            )
-        first, *rest = re.sub(r"[\[\]]|:(?= )", "", text).split() or [""]
-        if rest and (first == "route" or first.casefold() in OUTCOME_WORDS):
-            word = "redirect" if any("://" in word for word in rest) else first
-            raise self._unknown_outcome(rest[0] if first == "route" else first, word)
-        if rest and (first in REFUSALS or first in {"backend", "handover"}):
-            right = rest[0] if first == "backend" else first
-            right = f"handover:{rest[0]}" if first == "handover" else right
-            raise InvalidValueError(f"{text!r} is not one word; write {right!r}")
-        if "," in text and all(NAME.fullmatch(part.strip()) for part in text.split(",")):
-            raise InvalidValueError(
-                "takes one backend; put the servers of all of them into one [backend], and write its name here"
-            )
-        short = self._in_short_form(text)
+            short = self._in_short_form(text)
+        except InvalidValueError as error:
+            raise error.ask("outcome", text, self.sections, [*REFUSALS]) from None
         self.needs.append((RulesReading._in_short_form, text, short))
         return short
 
     def named_backend(self, text: str) -> Backend | None:
         return self._backend(text)
-
-    def _unknown_outcome(self, text: str, word: str = "") -> InvalidValueError:
-        meant = OUTCOME_WORDS.get((word or text).casefold(), "")
-        hint = did_you_mean(text, (*self.sections["backend"], *(() if meant else REFUSALS)))
-        is_host = "." in text and not text.rpartition(".")[2].isdecimal()
-        if not (hint or meant) and (text == "localhost" or is_host):
-            return InvalidValueError(
-                f"{text!r} has no port; write {text}:PORT, or the name of a [backend]"
-            )
-        advice = f"write the name of a backend, HOST:PORT, unix:/path, {joined(list(REFUSALS))}"
-        if meant:
-            advice = meant
-        elif text in self.sections["listen"]:
-            advice = f"[listen {text}] is a listener; write a server such as 127.0.0.1:22"
-        elif text in self.sections["route"]:
-            advice = f"[route {text}] is a route; write what its 'backend' is"
-        return InvalidValueError(with_advice(f"there is no [backend {text}]{hint}", advice))
 
     def _in_short_form(self, text: str) -> Backend:
         before = self._short.get(text) or self._short_before.get(text)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -13,8 +13,7 @@ from twisted.internet.interfaces import (
 )
 from twisted.plugin import getPlugins
 
-from txmux.rules.advice.habits import stray_after_endpoint, strays_after_server, without_scheme
-from txmux.rules.advice.words import did_you_mean, nearest, suggestion
+from txmux.errors import listed
 from txmux.rules.model import LOCAL, NAMES, PORT, Section, Server, Settings, Via
 from txmux.rules.problems import InvalidValueError, Problem
 from txmux.rules.reading import endpointstrings as strings
@@ -23,21 +22,15 @@ from txmux.rules.reading.values import file_path, read_options, split_words, who
 from txmux.transport import is_address
 
 _SHORT = re.compile(r"(?:\[(?P<v6>[^\[\]]*)\]|(?P<host>[^:\[\]]*)):(?P<port>[^:]*)")
-_V6_AND_PORT = re.compile("::[0-9]{2,4}")  # an IPv6 address, too, but not one in use
 _KIND = re.compile(r"[A-Za-z][A-Za-z0-9_+-]*")
-_SEVERAL = re.compile(r"\S+:[0-9]+\s*,")
-_LIKE_PLACE = re.compile(r"(?:[0-9.*]*|\[[^\[\]]*\]):[0-9]+|[0-9]+|tcp6?:[0-9]+")
-_RANGE = re.compile(r"(?:[0-9.*]*|\[[^\[\]]*\]):[0-9]+-[0-9]+")
 _ADDRESS_FIRST = re.compile(r"(?![0-9]*:)[^:=\[\]]+:[0-9]+|\[[^\[\]]*\]:[0-9]+")
 _NAME_OF_SERVER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _NAME_ASKED_FOR = re.compile(r"\$ssl_(?:preread_)?server_name|%\[(?:req[._]ssl_sni|ssl_fc_sni)\b")
 _LIKE_SERVICE = re.compile(r"_[A-Za-z0-9-]+")
 _BUILT_IN = frozenset({"tcp", "ssl", "unix"})
-_ENDS_IN_TLS = " For a server with TLS, 'tls = yes' goes into a [backend]"
 _NAME_SERVER_PORT = 53
 _PROXY = re.compile(r"(?P<kind>[A-Za-z0-9]+)://(?:(?P<login>.*)@)?(?P<place>[^@/\s]+)/?")
 _PROXY_KINDS: Mapping[str, Any] = {kind: kind for kind in ("socks5", "socks4", "http")}
-_PROXY_KINDS_MEANT = {"socks": "socks5", "socks5h": "socks5", "socks4a": "socks4", "https": "http"}
 _LONGEST_USER = 255  # bytes (RFC 1929, section 2)
 _MOST_WEIGHT = 65535  # as in an SRV record
 
@@ -47,11 +40,17 @@ _server_port = whole_number(1, 65535, "a port")
 
 def listening(text: str, forms: str = "write ADDRESS:PORT, [V6]:PORT, :PORT or tcp:PORT") -> str:
     """Check ``ADDRESS:PORT``, ``[V6]:PORT``, ``:PORT``, a Twisted server endpoint string, or ``udp:`` and a place; `forms` is for messages."""
-    _refuse_habits(text)
+    try:
+        return _listening(text, forms)
+    except InvalidValueError as error:
+        kinds = sorted(_BUILT_IN | _installed_server_kinds())
+        raise error.ask("listening", text, kinds) from None
+
+
+def _listening(text: str, forms: str) -> str:
     if strings.is_for_datagrams(text):
         strings.udp_listen_address(text)
         return text
-    _refuse_slips(text, any_address="")
     kind = _kind_of(text)
     if kind in {"tcp", "tcp6"} and _ADDRESS_FIRST.fullmatch(text, len(kind) + 1):
         return listening(text[len(kind) + 1 :])  # as behind udp:
@@ -59,22 +58,18 @@ def listening(text: str, forms: str = "write ADDRESS:PORT, [V6]:PORT, :PORT or t
         arguments = strings.split_arguments(text)
         if kind not in _BUILT_IN and kind.lower() not in _installed_server_kinds():
             kinds = _BUILT_IN | _installed_server_kinds()
-            _refuse_name(text, kinds)
             _refuse_kind(kind, kinds, "ADDRESS:PORT or :PORT")
         if kind.lower() in strings.SERVER:
             strings.SERVER[kind.lower()].check(arguments)
         return text
     short = _SHORT.fullmatch(text)
-    if text == "localhost":
-        raise _without_port(text, "127.0.0.1")
     if short is None:
         raise InvalidValueError(f"{text!r} is not an endpoint; {forms}")
     if short["v6"] is not None:
         _check_v6(short["v6"])
     elif short["host"] and not is_address(short["host"]):
-        hint = f"; did you mean ':{short['port']}'?" if short["host"] == "*" else ""
         raise InvalidValueError(
-            f"{short['host']!r} is not an IP address; write ADDRESS:PORT, or :PORT for every address{hint}"
+            f"{short['host']!r} is not an IP address; write ADDRESS:PORT, or :PORT for every address"
         )
     _listening_port(short["port"])
     return text
@@ -87,10 +82,6 @@ def short_form(text: str) -> tuple[str, int] | None:
         return None
     host = short["v6"] or short["host"]
     return (host, int(short["port"])) if not host or is_address(host) else None
-
-
-def are_several(text: str) -> bool:
-    return _SEVERAL.match(text) is not None
 
 
 @attrs.frozen
@@ -124,24 +115,30 @@ def server(
     words = split_words(text)
     if not words:
         raise InvalidValueError("an empty text is not a server; write HOST:PORT or unix:/path")
-    _refuse_other_servers(text, words)
+    if _NAME_ASKED_FOR.search(text):
+        raise InvalidValueError(
+            f"{text!r} is not a server; for the name that a client asks for write {{sni}}:443 with 'allow_names' in a [backend]"
+        )
     if words[1:2] == ["="]:
         del words[1]
+    read = partial(_server_of, kind_of=kind_of, settings=settings or Settings())
+    try:
+        return read(words)
+    except InvalidValueError as error:
+        raise error.ask("server", text, words, partial(_problems_of, read)) from None
+
+
+def _server_of(
+    words: Sequence[str], kind_of: Callable[[str], ServerKind | None], settings: Settings
+) -> Server:
     messages: list[str] = []
     made, options = Server("", "tcp"), {}
-    kind, settings = None, settings or Settings()
-    name = ""
-    if len(words) > 1 and _NAME_OF_SERVER.fullmatch(words[0]) and _SHORT.fullmatch(words[1]):
-        name = words.pop(0)
-    advice = f"write {words[0]!r}"
+    kind = None
     try:
         kind = kind_of(words[0])
         made = kind.read(words[0], settings) if kind else _server(words[0])
     except InvalidValueError as error:
         messages += error.messages
-        advice = "remove it"
-    if name:
-        messages.insert(0, f"{name!r}: a server has no name here; {advice}")
     try:
         options = _server_options(words[1:], kind)
     except InvalidValueError as error:
@@ -154,15 +151,12 @@ def server(
     return attrs.evolve(made, **options)
 
 
-def _refuse_other_servers(text: str, words: Sequence[str]) -> None:
-    if are_several(text):
-        raise InvalidValueError("takes one server a line; write them without commas")
-    if _NAME_ASKED_FOR.search(text):
-        raise InvalidValueError(
-            f"{text!r} is not a server; for the name that a client asks for write {{sni}}:443 with 'allow_names' in a [backend]"
-        )
-    if len(words) == 2 and words[1].isdecimal() and ":" not in words[0]:
-        raise InvalidValueError(f"{text!r} has no colon; write '{':'.join(words)}'")
+def _problems_of(read: Callable[[Sequence[str]], Server], words: Sequence[str]) -> Sequence[str]:
+    try:
+        read(words)
+    except InvalidValueError as error:
+        return error.messages
+    return ()
 
 
 def name_server(text: str) -> tuple[str, int]:
@@ -183,14 +177,9 @@ def proxy(text: str, read: Callable[[str], Server] = server) -> Via:
     match = _PROXY.fullmatch(text)
     kind = _PROXY_KINDS.get(match["kind"]) if match else None
     if match is None or kind is None:
-        near = _PROXY_KINDS_MEANT.get(match["kind"].lower()) if match else None
-        hint = (
-            f"; did you mean '{near}://{match['place']}'?"
-            if match and near and ":" in match["place"]
-            else ""
-        )
         message = "is not a proxy; write it as socks5://HOST:PORT or http://HOST:PORT"
-        raise InvalidValueError(message + hint)
+        meant = ("proxy", match["kind"], match["place"]) if match else ()
+        raise InvalidValueError(message, meant=meant)
     place = match["place"]
     try:
         its_server = read(place)
@@ -224,16 +213,10 @@ def _server_options(words: Sequence[str], kind: ServerKind | None) -> dict[str, 
     readers, flags = _READERS, _FLAGS
     if kind is not None:
         readers, flags = {**readers, **kind.options}, (*flags, *kind.flags)
-    names = (*readers, *flags)
-    strays = [
-        f"{word!r} is not expected after the server; "
-        + (hint or f"write one server a line{did_you_mean(word.partition('=')[0], names)}")
-        for word, hint in strays_after_server(words)
-        if word.partition("=")[0] not in names
-    ]
-    if strays:
-        raise InvalidValueError(*strays)
-    return read_options(words, readers, flags, of="a server")
+    try:
+        return read_options(words, readers, flags, of="a server")
+    except InvalidValueError as error:
+        raise error.ask("after_server", words, (*readers, *flags)) from None
 
 
 def _weight(text: str) -> int:
@@ -257,7 +240,14 @@ def _server(text: str) -> Server:
         )
     if strings.is_for_datagrams(text):
         return strings.datagram_server(text)
-    _refuse_slips(text, any_address="127.0.0.1")
+    try:
+        return _place(text)
+    except InvalidValueError as error:
+        kinds = sorted(_BUILT_IN | _installed_client_kinds())
+        raise error.ask("place", text, kinds) from None
+
+
+def _place(text: str) -> Server:
     short = _SHORT.fullmatch(text)
     kind = (_kind_of(text) or "").lower()
     # A name and a number is a host even where a plugin has that name: no such plugin takes one number only.
@@ -266,7 +256,7 @@ def _server(text: str) -> Server:
         return _endpoint(text, kind, host_like=short is not None)
     if short is None:
         if _NAME_OF_SERVER.fullmatch(text) or text in {LOCAL, *NAMES}:
-            raise _without_port(text, text)
+            raise InvalidValueError(f"{text!r} has no port; write {text}:PORT")
         raise InvalidValueError(
             f"{text!r} is not a server; write HOST:PORT, [V6]:PORT or unix:/path"
         )
@@ -308,83 +298,14 @@ def _service_name(text: str) -> str:
 
 
 def _kind_of(text: str) -> str | None:
-    prefix, colon, _ = text.partition(":")
-    return prefix if colon and _KIND.fullmatch(prefix) else None
-
-
-def _refuse_name(text: str, prefixes: frozenset[str]) -> None:
-    host, _, port = text.partition(":")
-    if port.isdecimal() and nearest(host, prefixes) is None:
-        raise InvalidValueError(
-            f"{host!r} is a name; a listener takes an IP address, such as 127.0.0.1:{port}, "
-            f"or :{port} for every address"
-        )
-
-
-def _refuse_habits(text: str) -> None:
-    """Recognise what other programs have on the line where they listen."""
-    first, *rest = text.split() or [""]
-    parts = [part.strip() for part in text.split(",")]
-    if len(parts) > 1 and all(map(_LIKE_PLACE.fullmatch, parts)):
-        raise InvalidValueError("takes one endpoint a line; write them without commas")
-    if rest and _LIKE_PLACE.fullmatch(first):
-        raise InvalidValueError(
-            f"{' '.join(rest)!r} is not expected after {first!r}; {stray_after_endpoint(rest)}"
-        )
-    if rest and first.startswith("unix:") and re.fullmatch("[a-z]+=.*", rest[0]):
-        raise InvalidValueError(f"{text!r} has blanks; write {':'.join((first, *rest))!r}")
-    place, _, transport = first.rpartition("/")
-    if first.lower().startswith(("udp4:", "udp6:")):
-        every = "0.0.0.0" if first[3] == "4" else "[::]"  # noqa: S104 - a hint
-        raise InvalidValueError(f"{text!r}: write 'udp:{every}:{first.rpartition(':')[2]}'")
-    if transport.lower() == "udp" and _LIKE_PLACE.fullmatch(place):
-        raise InvalidValueError(f"{text!r}: for UDP write 'udp:{place.removeprefix(':')}'")
-    if transport.lower() == "tcp" and _LIKE_PLACE.fullmatch(place):
-        raise InvalidValueError(f"{text!r}: txmux always listens on TCP; write {place!r}")
-    if _RANGE.fullmatch(first):
-        raise InvalidValueError(f"{text!r} is a range of ports; write one endpoint a line")
-
-
-def _refuse_slips(text: str, any_address: str) -> None:
-    """Recognise what people write instead of an address and a port."""
-    host, _, port = text.rpartition(":")
-    meant, hint = "", ""
-    url = without_scheme(text)
-    if url is not None and _kind_of(text) != "unix":
-        at, _, port = url[0].rpartition(":")
-        is_here = at == "*" or not (any_address or is_address(at.strip("[]")))
-        meant = f"{any_address}:{port}" if is_here else url[0]
-        hint = _ENDS_IN_TLS if url[1] and any_address else ""
-    elif text.isdecimal():
-        meant = f"{any_address}:{text}"
-    elif any_address and text.startswith(":") and text[1:].isdecimal():
-        meant = f"{any_address}{text}"
-    elif _V6_AND_PORT.fullmatch(text):
-        meant = f"[{'::1' if any_address else '::'}]:{text[2:]}"
-    elif re.match("/(?!/)", text):
-        meant = f"unix:{text}"
-    elif _is_v6(host) and port.isdecimal():
-        meant = f"[{host}]:{port}"
-    elif _is_v6(bare := text[1:-1] if text[:1] + text[-1:] == "[]" else text):
-        raise _without_port(text, f"[{bare}]")
-    elif is_address(text):
-        raise _without_port(text, text)
-    if meant:
-        raise InvalidValueError(
-            f"{text!r} is not an address and port; did you mean {meant!r}?{hint}"
-        )
-
-
-def _without_port(text: str, host: str) -> InvalidValueError:
-    if text.startswith("_"):
-        return InvalidValueError(f"{text!r} is the name of an SRV record; write srv:{text}")
-    host = "HOST" if host in {*_BUILT_IN, "tls"} else host
-    return InvalidValueError(f"{text!r} has no port; write {host}:PORT")
+    prefix, colon, rest = text.partition(":")
+    is_url = rest.startswith("//") and prefix != "unix"
+    return prefix if colon and _KIND.fullmatch(prefix) and not is_url else None
 
 
 def _refuse_kind(kind: str, known: frozenset[str], short_forms: str) -> NoReturn:
     raise InvalidValueError(
-        f"there is no endpoint type {kind!r}; write {short_forms}{suggestion(kind, sorted(known))}"
+        f"there is no endpoint type {kind!r}; write {short_forms}{listed(sorted(known))}"
     )
 
 

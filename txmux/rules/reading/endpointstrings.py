@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 import attrs
 
-from txmux.rules.advice.words import suggestion
+from txmux.errors import listed
 from txmux.rules.model import LOCAL, NAMES, PORT, Handover, Server
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading.values import (
@@ -200,7 +200,7 @@ class Form:
                 f"too many arguments for {kind}; write it as {self.example} ({_COLON})"
             )
         messages = [
-            f"{kind} takes no {name!r}{suggestion(name, known, 'it takes')}"
+            f"{kind} takes no {name!r}{listed(known, 'it takes')}"
             for name in given
             if name not in known
         ]
@@ -223,7 +223,7 @@ class Form:
         if messages and "" in arguments.positional[1:]:
             raise InvalidValueError(f"{_COLON}, as in interface=\\:\\:1")
         if messages:
-            raise InvalidValueError(*messages)
+            raise InvalidValueError(*messages, meant=("instead_of_list", [*given], known))
         return merged
 
 
