@@ -1,7 +1,8 @@
 """The errors and warnings of a rules file, with hints how to fix them."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal, Self
+from importlib import import_module
+from typing import Literal, Self
 
 import attrs
 
@@ -82,27 +83,24 @@ class InvalidValueError(MuxError):
 
     Args:
         messages: What is wrong with it, and what would be right: at least one message.
-        meant: Who knows what may have been meant, and what it takes to know; see `ask`.
     """
 
-    def __init__(self, *messages: str, meant: tuple[Any, ...] = ()) -> None:
+    def __init__(self, *messages: str) -> None:
         super().__init__(*messages)
-        self._messages = messages
-        self._advisers = [meant] if meant else []
+        self._asked: list[tuple[str, Sequence[object]]] = []
 
-    def ask(self, *meant: Any) -> Self:
-        """Have a function of `txmux.rules.advice`, by its name, say it better as soon as somebody reads the messages."""
-        self._advisers.append(meant)
+    def ask(self, adviser: str, *facts: object) -> Self:
+        """Have a function of `txmux.rules.advice`, ``module:name``, say better what may be meant, as soon as somebody reads the messages."""
+        self._asked.append((adviser, facts))
         return self
 
     @property
     def messages(self) -> tuple[str, ...]:
-        messages = self._messages
-        if self._advisers:
-            from txmux.rules.advice import advise  # noqa: PLC0415 - right rules do without
-
-            for meant in self._advisers:
-                messages = advise(messages, *meant)
+        messages = self.args
+        for adviser, facts in self._asked:
+            module, _, name = adviser.partition(":")
+            advise = getattr(import_module(f"txmux.rules.advice.{module}"), name)
+            messages = tuple(advise(messages, *facts))
         return messages
 
     def __str__(self) -> str:

@@ -1,11 +1,18 @@
 """What may be meant by places to listen and to connect to, and by outcomes, that are written as elsewhere."""
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 from txmux.errors import joined
 from txmux.rules.advice.habits import ENDS_TLS_HERE, REDIRECTS, each, without_scheme
-from txmux.rules.advice.words import did_you_mean, instead_of_list, nearest, with_advice
+from txmux.rules.advice.words import (
+    Texts,
+    did_you_mean,
+    hinted,
+    instead_of_list,
+    nearest,
+    with_advice,
+)
 from txmux.transport import is_address
 
 _AFTER_SERVERS: Mapping[str, tuple[str, int]] = {
@@ -63,7 +70,7 @@ _PROXY_KINDS = {"socks": "socks5", "socks5h": "socks5", "socks4a": "socks4", "ht
 Sections = Mapping[str, Collection[str]]
 
 
-def listening(messages: Sequence[str], text: str, kinds: Sequence[str]) -> Sequence[str]:
+def listening(messages: Texts, text: str, kinds: Texts) -> Texts:
     """Answer for a place to listen; there are these kinds of endpoint strings."""
     slip = "" if text.lower().startswith("udp:") else _slip(text, any_address="")
     host, _, port = text.partition(":")
@@ -79,7 +86,7 @@ def listening(messages: Sequence[str], text: str, kinds: Sequence[str]) -> Seque
     return instead_of_list(messages, [host], kinds)
 
 
-def place(messages: Sequence[str], text: str, kinds: Sequence[str]) -> Sequence[str]:
+def place(messages: Texts, text: str, kinds: Texts) -> Texts:
     """Answer for a place to connect to; there are these kinds of endpoint strings."""
     if slip := _slip(text, any_address="127.0.0.1"):
         return [slip]
@@ -91,11 +98,11 @@ def place(messages: Sequence[str], text: str, kinds: Sequence[str]) -> Sequence[
 
 
 def server(
-    messages: Sequence[str],
+    messages: Texts,
     text: str,
-    words: Sequence[str],
-    problems_of: Callable[[Sequence[str]], Sequence[str]],
-) -> Sequence[str]:
+    words: Texts,
+    problems_of: Callable[[Texts], Texts],
+) -> Texts:
     """Answer for a line of a server, of which these are the words."""
     if _SEVERAL.match(text):
         return ["takes one server a line; write them without commas"]
@@ -109,9 +116,7 @@ def server(
     return messages
 
 
-def after_server(
-    messages: Sequence[str], words: Sequence[str], names: Sequence[str]
-) -> Sequence[str]:
+def after_server(messages: Texts, words: Texts, names: Texts) -> Texts:
     """Answer for the words after a server, where these options may be."""
     strays = [
         f"{word!r} is not expected after the server; "
@@ -122,7 +127,7 @@ def after_server(
     return strays or messages
 
 
-def _strays(words: Sequence[str]) -> Iterator[tuple[str, str]]:
+def _strays(words: Texts) -> Iterator[tuple[str, str]]:
     """Yield words after a server that belong to another program, each with what to do, and all others without."""
     skip = 0
     before = ""
@@ -161,38 +166,25 @@ def _habit(text: str) -> str:
     first, *rest = text.split() or [""]
     parts = [part.strip() for part in text.split(",")]
     place, _, transport = first.lower().rpartition("/")
-    strays = (_AFTER_ENDPOINTS[word] for word in rest if word in _AFTER_ENDPOINTS)
-    stray = next(strays, "write one endpoint a line, and nothing after it")
-    every = "0.0.0.0" if first[3:4] == "4" else "[::]"  # noqa: S104 - a hint
-    is_place = _LIKE_PLACE.fullmatch(place)
-    hints = (
-        (
-            len(parts) > 1 and all(map(_LIKE_PLACE.fullmatch, parts)),
-            "takes one endpoint a line; write them without commas",
-        ),
-        (
-            rest and _LIKE_PLACE.fullmatch(first),
-            f"{' '.join(rest)!r} is not expected after {first!r}; {stray}",
-        ),
-        (
-            rest and first.startswith("unix:") and re.fullmatch("[a-z]+=.*", rest[0]),
-            f"{text!r} has blanks; write {':'.join((first, *rest))!r}",
-        ),
-        (
-            first.lower().startswith(("udp4:", "udp6:")),
-            f"{text!r}: write 'udp:{every}:{first.rpartition(':')[2]}'",
-        ),
-        (
-            transport == "udp" and is_place,
-            f"{text!r}: for UDP write 'udp:{place.removeprefix(':')}'",
-        ),
-        (
-            transport == "tcp" and is_place,
-            f"{text!r}: txmux always listens on TCP; write {place!r}",
-        ),
-        (_RANGE.fullmatch(first), f"{text!r} is a range of ports; write one endpoint a line"),
-    )
-    return next((hint for applies, hint in hints if applies), "")
+    answer = ""
+    if len(parts) > 1 and all(map(_LIKE_PLACE.fullmatch, parts)):
+        answer = "takes one endpoint a line; write them without commas"
+    elif rest and _LIKE_PLACE.fullmatch(first):
+        hints = (_AFTER_ENDPOINTS[word] for word in rest if word in _AFTER_ENDPOINTS)
+        hint = next(hints, "write one endpoint a line, and nothing after it")
+        answer = f"{' '.join(rest)!r} is not expected after {first!r}; {hint}"
+    elif rest and first.startswith("unix:") and re.fullmatch("[a-z]+=.*", rest[0]):
+        answer = f"{text!r} has blanks; write {':'.join((first, *rest))!r}"
+    elif first.lower().startswith(("udp4:", "udp6:")):
+        every = "0.0.0.0" if first[3] == "4" else "[::]"  # noqa: S104 - a hint
+        answer = f"{text!r}: write 'udp:{every}:{first.rpartition(':')[2]}'"
+    elif transport == "udp" and _LIKE_PLACE.fullmatch(place):
+        answer = f"{text!r}: for UDP write 'udp:{place.removeprefix(':')}'"
+    elif transport == "tcp" and _LIKE_PLACE.fullmatch(place):
+        answer = f"{text!r}: txmux always listens on TCP; write {place!r}"
+    elif _RANGE.fullmatch(first):
+        answer = f"{text!r} is a range of ports; write one endpoint a line"
+    return answer
 
 
 def _slip(text: str, any_address: str) -> str:
@@ -233,14 +225,12 @@ def _is_v6(text: str) -> bool:
     return ":" in text and is_address(text)
 
 
-def proxy(kind: str, place: str) -> str:
+def proxy(messages: Texts, kind: str, place: str) -> Texts:
     near = _PROXY_KINDS.get(kind.lower()) if ":" in place else None
-    return f"; did you mean '{near}://{place}'?" if near else ""
+    return hinted(messages, f"; did you mean '{near}://{place}'?" if near else "")
 
 
-def outcome(
-    messages: Sequence[str], text: str, sections: Sections, refusals: Sequence[str]
-) -> Sequence[str]:
+def outcome(messages: Texts, text: str, sections: Sections, refusals: Texts) -> Texts:
     """Answer for what becomes of a client; there are sections of these names, by their kinds."""
     first, *rest = re.sub(r"[\[\]]|:(?= )", "", text).split() or [""]
     answer = ""
@@ -262,7 +252,7 @@ def outcome(
     return [answer] if answer else messages
 
 
-def _unknown_outcome(text: str, sections: Sections, refusals: Sequence[str], word: str = "") -> str:
+def _unknown_outcome(text: str, sections: Sections, refusals: Texts, word: str = "") -> str:
     meant = OUTCOME_WORDS.get((word or text).casefold(), "")
     hint = did_you_mean(text, (*sections["backend"], *(() if meant else refusals)))
     is_host = "." in text and not text.rpartition(".")[2].isdecimal()

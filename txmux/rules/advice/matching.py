@@ -1,13 +1,13 @@
 """What may be meant by lines of ``match =``, whose matchers and options have other names elsewhere."""
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from itertools import takewhile
 
 from txmux.interfaces import IProtocolMatcher
 from txmux.rules.advice.habits import LIKE_HOST, each
-from txmux.rules.advice.words import did_you_mean, with_advice, with_hint
+from txmux.rules.advice.words import Texts, did_you_mean, with_advice, with_hint
 
 _MAIL_FIRST = ("smtp", "lmtp", "imap", "pop3", "managesieve")
 SERVER_FIRST = frozenset((*_MAIL_FIRST, "mysql", "mariadb", "nntp", "ftp", "vnc", "nats"))
@@ -103,7 +103,7 @@ _COMMON = (
 _FIRST_OPTIONS = {"http": "host", "payload": "text", "regex": "pattern", "ssh": "software", "tls": "sni"}  # fmt: skip
 """The option of which people write the value alone."""
 
-_ALIASES: Mapping[str, Sequence[str]] = {
+_ALIASES: Mapping[str, Texts] = {
     **dict.fromkeys(("sni", "host", "hostname", "server_name", "servername"), ("sni", "host")),
     **dict.fromkeys(("domain", "hostsni", "req_ssl_sni", "sni_hostnames"), ("sni", "host")),
     **dict.fromkeys(("alpn_protocols", "alpns"), ("alpn",)),
@@ -128,12 +128,12 @@ Matchers = Mapping[str, IProtocolMatcher]
 
 
 def matcher(
-    messages: Sequence[str],
+    messages: Texts,
     name: str,
-    rest: Sequence[str],
+    rest: Texts,
     known: Matchers,
     starttls: Collection[str],
-) -> Sequence[str]:
+) -> Texts:
     """Answer for a line whose first word is no known matcher, behind `starttls` or not."""
     message = messages[0]
     if name in starttls:
@@ -148,12 +148,12 @@ def matcher(
 
 
 def matcher_options(
-    messages: Sequence[str],
+    messages: Texts,
     matcher: str,
-    words: Sequence[str],
+    words: Texts,
     takes: str,
     known: Matchers,
-) -> Sequence[str]:
+) -> Texts:
     """Answer for the words behind a matcher."""
     names = _options_of(known, matcher)
     wrong = _condition(words, known) or _unquoted(words, _JOINERS.union(known))
@@ -162,7 +162,7 @@ def matcher_options(
 
 
 def _of_each(
-    messages: Sequence[str], matcher: str, words: Sequence[str], takes: str, names: Sequence[str]
+    messages: Texts, matcher: str, words: Texts, takes: str, names: Texts
 ) -> Iterator[str]:
     options: dict[str, str] = {}
     before, plain = "", iter(messages)
@@ -187,7 +187,7 @@ def _of_each(
         before = word
 
 
-def _hint(name: str, rest: Sequence[str], known: Matchers) -> str:
+def _hint(name: str, rest: Texts, known: Matchers) -> str:
     if name.endswith(":") and len(name) > 1:
         return _hint(name[:-1], rest, known)
     word = name.casefold()
@@ -226,7 +226,7 @@ def _hint(name: str, rest: Sequence[str], known: Matchers) -> str:
     return next((hint for applies, hint in hints if applies), "")
 
 
-def _condition(words: Sequence[str], known: Matchers) -> str:
+def _condition(words: Texts, known: Matchers) -> str:
     """Return what is wrong with a condition of HAProxy behind a matcher; empty if there is none."""
     if "if" not in words:
         return ""
@@ -236,7 +236,7 @@ def _condition(words: Sequence[str], known: Matchers) -> str:
     return f"'if' is not an option; {hint}"
 
 
-def _misplaced(words: Sequence[str], known: Collection[str], matchers: Collection[str]) -> str:
+def _misplaced(words: Texts, known: Collection[str], matchers: Collection[str]) -> str:
     """Return the one thing that makes the words after a matcher wrong; empty if each has a problem of its own."""
     for number, word in enumerate(words):
         name, equals, value = word.partition("=")
@@ -268,7 +268,7 @@ def _called(name: str, known: Collection[str]) -> str:
     return next((one for one in (name, *_ALIASES.get(name, ())) if one in known), "")
 
 
-def _unquoted(words: Sequence[str], others: frozenset[str]) -> str:
+def _unquoted(words: Texts, others: frozenset[str]) -> str:
     """Return what is wrong with a value of bytes or text that has blanks and no quotes; empty if there is none."""
     for number, word in enumerate(words):
         name, equals, value = word.partition("=")
@@ -302,7 +302,7 @@ def _without_equals(
     return "write OPTION=VALUE" if known else "remove it"
 
 
-def _options_of(matchers: Matchers, name: str) -> Sequence[str]:
+def _options_of(matchers: Matchers, name: str) -> Texts:
     with suppress(Exception):  # a plugin may do anything
         return [option.name for option in matchers[name].options]
     return ()

@@ -2,11 +2,11 @@
 
 import ipaddress
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from itertools import pairwise
 
 from txmux.rules.advice.habits import CHOICE_WORDS
-from txmux.rules.advice.words import did_you_mean, with_hint
+from txmux.rules.advice.words import Texts, did_you_mean, hinted, with_hint
 
 _SECONDS = {"w": 604_800, "d": 86_400, "h": 3_600, "m": 60, "s": 1}
 _LIKE_DURATION = re.compile(
@@ -38,8 +38,12 @@ _SWITCHES = {"yes": _ON, "on": _ON, "no": _OFF, "off": _OFF}
 
 
 def duration(
-    text: str, is_right: Callable[[str], object], write: Callable[[float], str], longest: str
-) -> str:
+    messages: Texts,
+    text: str,
+    is_right: Callable[[str], object],
+    write: Callable[[float], str],
+    longest: str,
+) -> Texts:
     like = _LIKE_DURATION.fullmatch(text)
     meant = f"{like[1]}{_UNITS[like[2].lower()[:2]]}" if like else text.replace(" ", "")
     meant = f"{text}s" if is_right(f"{text}s") else meant
@@ -48,69 +52,72 @@ def duration(
     if seconds and "".join(map("".join, parts)) == text.replace(" ", ""):
         meant = write(seconds)
     if text.casefold() in _ENDLESS:
-        return f"; the longest is {longest}"
+        return hinted(messages, f"; the longest is {longest}")
     if re.fullmatch("[1-9][0-9]{0,5}000", text):
-        return f"; did you mean '{text[:-3]}s'? Without a unit, HAProxy means milliseconds"
-    return f"; did you mean {meant!r}?" if is_right(meant) else ""
+        return hinted(
+            messages, f"; did you mean '{text[:-3]}s'? Without a unit, HAProxy means milliseconds"
+        )
+    return hinted(messages, f"; did you mean {meant!r}?" if is_right(meant) else "")
 
 
-def no_limit(messages: Sequence[str], text: str) -> Sequence[str]:
+def no_limit(messages: Texts, text: str) -> Texts:
     if text.casefold() in {*_ENDLESS, "0", "no"}:
         return [f"{text!r} is not a duration; for no limit, write none"]
     return messages
 
 
-def size(text: str, low: int, high: int) -> str:
+def size(messages: Texts, text: str, low: int, high: int) -> Texts:
     like = _LIKE_SIZE.fullmatch(text)
-    number = int(like[1]) * 1024 ** " KMG".index(like[2].upper()) if like else -1
-    return (
-        f"; did you mean '{like[1]}{like[2].upper()}iB'?" if like and low <= number <= high else ""
+    unit = like[2].upper() if like else ""
+    number = int(like[1]) * 1024 ** " KMG".index(unit) if like else -1
+    return hinted(
+        messages, f"; did you mean '{like[1]}{unit}iB'?" if like and low <= number <= high else ""
     )
 
 
-def rate(text: str) -> str:
+def rate(messages: Texts, text: str) -> Texts:
     like, bits = _LIKE_RATE.fullmatch(text), _LIKE_BITS.fullmatch(text)
     prefix = like[2][0].upper() + "iB" if like and like[2] else ""
     meant = f"{like[1]}{prefix}/s" if like and int(like[1]) else ""
     if bits:
         meant = f"{int(bits[1]) * 1000 ** ' kmg'.index(bits[2].lower() or ' ') // 8}/s"
-    return f"; did you mean {meant!r}?" if meant else ""
+    return hinted(messages, f"; did you mean {meant!r}?" if meant else "")
 
 
-def connection_rate(text: str) -> str:
+def connection_rate(messages: Texts, text: str) -> Texts:
     like = _LIKE_COUNT_RATE.fullmatch(text)
-    return f"; did you mean '{like[1]}/{like[2].lower()}'?" if like else ""
+    return hinted(messages, f"; did you mean '{like[1]}/{like[2].lower()}'?" if like else "")
 
 
-def whole_number(text: str, low: int, high: int, what: str) -> str:
+def whole_number(messages: Texts, text: str, low: int, high: int, what: str) -> Texts:
     like = _LIKE_NUMBER.fullmatch(text)
     meant = int(like[1]) * _TIMES[like[2].lower()] if like else -1
     meant = _PORTS.get(text, meant) if what == "a port" else meant
     if low == 0 and not what and text.casefold() in _ENDLESS:
         meant = 0
-    return f"; did you mean '{meant}'?" if low <= meant <= high else ""
+    return hinted(messages, f"; did you mean '{meant}'?" if low <= meant <= high else "")
 
 
-def boolean(text: str, *others: str) -> str:
+def boolean(messages: Texts, text: str, *others: str) -> Texts:
     near = next((ours for ours in ("yes", "no") if text.casefold() in _SWITCHES[ours]), "")
     hint = f"; did you mean {near!r}?" if near else did_you_mean(text, ("yes", "no"))
-    return hint or did_you_mean(text, others)
+    return hinted(messages, hint or did_you_mean(text, others))
 
 
-def choice(text: str, choices: Sequence[str]) -> str:
+def choice(messages: Texts, text: str, choices: Texts) -> Texts:
     word = text.casefold()
     meant = (CHOICE_WORDS.get(word), *(one for one in choices if word in _SWITCHES.get(one, ())))
     near = next((one for one in meant if one in choices), None)
-    return f"; write {near}" if near else did_you_mean(text, choices)
+    return hinted(messages, f"; write {near}" if near else did_you_mean(text, choices))
 
 
 def options(
-    messages: Sequence[str],
-    words: Sequence[str],
+    messages: Texts,
+    words: Texts,
     readers: Collection[str],
-    names: Sequence[str],
+    names: Texts,
     takes: str,
-) -> Sequence[str]:
+) -> Texts:
     """Answer for words that each set one option, of which some are flags, without readers."""
     for word, after in pairwise(words):
         if word in readers and after and "=" not in after:
@@ -122,7 +129,7 @@ def options(
     return [with_hint(message, hints.get(message, "")) for message in messages]
 
 
-def network(messages: Sequence[str], text: str) -> Sequence[str]:
+def network(messages: Texts, text: str) -> Texts:
     try:
         inside = ipaddress.ip_interface(text)
     except ValueError:

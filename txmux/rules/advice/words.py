@@ -7,6 +7,8 @@ from itertools import takewhile
 
 from txmux.errors import joined, listed
 
+Texts = Sequence[str]
+
 _MOST_LIKE, _MOST_MEANT = 8, 3
 _ASIDE = re.compile(r" \([^()]*\)$")
 
@@ -91,9 +93,7 @@ def with_hint(message: str, hint: str) -> str:
     return f"{message[:end]}{hint}{message[end:]}"
 
 
-def instead_of_list(
-    messages: Sequence[str], words: Iterable[str], known: Sequence[str]
-) -> Sequence[str]:
+def instead_of_list(messages: Texts, words: Iterable[str], known: Texts) -> Texts:
     """Put the word that is nearest to the wrong one in the place of the list of all at the end of its message."""
     near = {repr(word): did_you_mean(word, known) for word in words}
     return [
@@ -102,7 +102,15 @@ def instead_of_list(
     ]
 
 
-def word_first(messages: Sequence[str], word: str, known: Iterable[str]) -> Sequence[str]:
+def word_first(messages: Texts, word: str, known: Iterable[str]) -> Texts:
     """Put the nearest known word before what the message says at its end."""
     problem, _, advice = messages[0].rpartition("; ")
     return [with_advice(f"{problem}{did_you_mean(word, known)}", advice)]
+
+
+def hinted(messages: Texts, hint: str) -> Texts:
+    return [with_hint(message, hint) for message in messages]
+
+
+def near(messages: Texts, word: str, known: Iterable[str]) -> Texts:
+    return hinted(messages, did_you_mean(word, known))

@@ -225,7 +225,7 @@ class RulesReading:
                 return Refusal.CLOSE
             short = self._in_short_form(text)
         except InvalidValueError as error:
-            raise error.ask("outcome", text, self.sections, [*REFUSALS]) from None
+            raise error.ask("endpoints:outcome", text, self.sections, [*REFUSALS]) from None
         self.needs.append((RulesReading._in_short_form, text, short))
         return short
 

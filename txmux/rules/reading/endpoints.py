@@ -44,7 +44,7 @@ def listening(text: str, forms: str = "write ADDRESS:PORT, [V6]:PORT, :PORT or t
         return _listening(text, forms)
     except InvalidValueError as error:
         kinds = sorted(_BUILT_IN | _installed_server_kinds())
-        raise error.ask("listening", text, kinds) from None
+        raise error.ask("endpoints:listening", text, kinds) from None
 
 
 def _listening(text: str, forms: str) -> str:
@@ -125,7 +125,7 @@ def server(
     try:
         return read(words)
     except InvalidValueError as error:
-        raise error.ask("server", text, words, partial(_problems_of, read)) from None
+        raise error.ask("endpoints:server", text, words, partial(_problems_of, read)) from None
 
 
 def _server_of(
@@ -178,8 +178,9 @@ def proxy(text: str, read: Callable[[str], Server] = server) -> Via:
     kind = _PROXY_KINDS.get(match["kind"]) if match else None
     if match is None or kind is None:
         message = "is not a proxy; write it as socks5://HOST:PORT or http://HOST:PORT"
-        meant = ("proxy", match["kind"], match["place"]) if match else ()
-        raise InvalidValueError(message, meant=meant)
+        raise InvalidValueError(message).ask(
+            "endpoints:proxy", *(match.group("kind", "place") if match else ("", ""))
+        )
     place = match["place"]
     try:
         its_server = read(place)
@@ -216,7 +217,7 @@ def _server_options(words: Sequence[str], kind: ServerKind | None) -> dict[str, 
     try:
         return read_options(words, readers, flags, of="a server")
     except InvalidValueError as error:
-        raise error.ask("after_server", words, (*readers, *flags)) from None
+        raise error.ask("endpoints:after_server", words, (*readers, *flags)) from None
 
 
 def _weight(text: str) -> int:
@@ -244,7 +245,7 @@ def _server(text: str) -> Server:
         return _place(text)
     except InvalidValueError as error:
         kinds = sorted(_BUILT_IN | _installed_client_kinds())
-        raise error.ask("place", text, kinds) from None
+        raise error.ask("endpoints:place", text, kinds) from None
 
 
 def _place(text: str) -> Server:

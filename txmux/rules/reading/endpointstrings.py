@@ -223,7 +223,7 @@ class Form:
         if messages and "" in arguments.positional[1:]:
             raise InvalidValueError(f"{_COLON}, as in interface=\\:\\:1")
         if messages:
-            raise InvalidValueError(*messages, meant=("instead_of_list", [*given], known))
+            raise InvalidValueError(*messages).ask("words:instead_of_list", [*given], known)
         return merged
 
 

@@ -25,8 +25,8 @@ def read_alternative(
     try:
         matcher = matchers[name]
     except KeyError:
-        meant = ("matcher", name, rest, matchers, starttls())
-        raise InvalidValueError(f"unknown matcher {name!r}", meant=meant) from None
+        error = InvalidValueError(f"unknown matcher {name!r}")
+        raise error.ask("matching:matcher", name, rest, matchers, starttls()) from None
     except UnusableMatcherError as error:
         raise InvalidValueError(str(error)) from None
     options = _options(matcher, rest, matchers)
@@ -52,8 +52,8 @@ def _options(
         else:
             options[name] = value
     if messages:
-        meant = ("matcher_options", matcher.name, words, takes, matchers)
-        raise InvalidValueError(*messages, meant=meant)
+        error = InvalidValueError(*messages)
+        raise error.ask("matching:matcher_options", matcher.name, words, takes, matchers)
     return options
 
 

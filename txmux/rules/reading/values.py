@@ -34,15 +34,13 @@ def read_options(
     values: dict[str, Any] = {}
     messages: list[str] = []
     given = list(words)
-    meant = ("options", given, readers, names, takes)
     for number, word in enumerate(given):
         name, equals, value = word.partition("=")
         after = given[number + 1] if number + 1 < len(given) else ""
         if after and value.strip(",") and value.endswith(",") and name in names:
             right = word[:-1] if "=" in after else f"{word}{after}"
-            raise InvalidValueError(
-                f"no comma before a blank; write {right!r} ({takes})", meant=meant
-            )
+            messages = [f"no comma before a blank; write {right!r} ({takes})"]
+            break
         if name not in names:
             messages.append(f"unknown option {word!r} ({takes})")
         elif name in values:
@@ -57,7 +55,7 @@ def read_options(
                 values[name] = None
                 messages += [f"{name}: {message}" for message in error.messages]
     if messages:
-        raise InvalidValueError(*messages, meant=meant)
+        raise InvalidValueError(*messages).ask("values:options", given, readers, names, takes)
     return values
 
 
@@ -91,8 +89,10 @@ _QUOTED = re.compile(r"""'[^']*'|"(?:\\.|[^"\\])*"|\\(?P<escaped>[^ \t'"\\]|$)|\
 def duration(text: str, forms: str = _DURATION_FORMS) -> float:
     match = _DURATION.fullmatch(text)
     if match is None:
-        meant = ("duration", text, _DURATION.fullmatch, duration_text, f"{_LONGEST_DAYS}d")
-        raise InvalidValueError(f"{text!r} is not a duration; {forms}", meant=meant)
+        facts = (text, _DURATION.fullmatch, duration_text, f"{_LONGEST_DAYS}d")
+        raise InvalidValueError(f"{text!r} is not a duration; {forms}").ask(
+            "values:duration", *facts
+        )
     seconds = float(Decimal(match[1]) * _SECONDS[match[2]])
     if seconds > _LONGEST_DAYS * 86400:
         raise InvalidValueError(f"{text!r} is too long; at most {_LONGEST_DAYS}d")
@@ -111,7 +111,7 @@ def positive_duration_or_none(text: str) -> float | None:
     try:
         return None if text == "none" else positive_duration(text)
     except InvalidValueError as error:
-        raise error.ask("no_limit", text) from None
+        raise error.ask("values:no_limit", text) from None
 
 
 def size(low: int, high: int) -> Callable[[str], int]:
@@ -121,9 +121,8 @@ def size(low: int, high: int) -> Callable[[str], int]:
         match = _SIZE.fullmatch(text)
         if match is None:
             raise InvalidValueError(
-                f"{text!r} is not a size; write a number of bytes from {_size_text(low)} to {_size_text(high)}",
-                meant=("size", text, low, high),
-            )
+                f"{text!r} is not a size; write a number of bytes from {_size_text(low)} to {_size_text(high)}"
+            ).ask("values:size", text, low, high)
         number = int(match[1]) * _BYTES[match[2]]
         if not low <= number <= high:
             raise InvalidValueError(
@@ -146,9 +145,8 @@ def rate(text: str) -> int:
     match = _SIZE.fullmatch(amount)
     if not match or slash + unit != "/s":
         raise InvalidValueError(
-            f"{text!r} is not a rate; write bytes per second as 500000/s, 512KiB/s or 10MiB/s",
-            meant=("rate", text),
-        )
+            f"{text!r} is not a rate; write bytes per second as 500000/s, 512KiB/s or 10MiB/s"
+        ).ask("values:rate", text)
     number = int(match[1]) * _BYTES[match[2]]
     if not 1 <= number <= _FASTEST:
         raise InvalidValueError(f"{text!r} is out of range; from 1/s to {_size_text(_FASTEST)}/s")
@@ -161,9 +159,8 @@ def connection_rate(text: str) -> Rate:
     match = _COUNT_RATE.fullmatch(words[0]) if words else None
     if match is None or not int(match[1]):
         raise InvalidValueError(
-            f"{text!r} is not a rate of connections; write it as 20/s, 20/s burst=40, 100/m or 1000/h",
-            meant=("connection_rate", text),
-        )
+            f"{text!r} is not a rate of connections; write it as 20/s, 20/s burst=40, 100/m or 1000/h"
+        ).ask("values:connection_rate", text)
     number = int(match[1])
     burst = whole_number(1, 1_000_000)
     given = read_options(words[1:], {"burst": burst}, of="a rate")
@@ -185,9 +182,8 @@ def whole_number(low: int, high: int, what: str = "") -> Callable[[str], int]:
         if not low <= number <= high:
             subject = f"{what} must be" if what else "must be"
             raise InvalidValueError(
-                f"{subject} a whole number from {low} to {high}, not {text!r}",
-                meant=("whole_number", text, low, high, what),
-            )
+                f"{subject} a whole number from {low} to {high}, not {text!r}"
+            ).ask("values:whole_number", text, low, high, what)
         return number
 
     return read
@@ -196,7 +192,7 @@ def whole_number(low: int, high: int, what: str = "") -> Callable[[str], int]:
 def boolean(text: str) -> bool:
     if text in {"yes", "no"}:
         return text == "yes"
-    raise InvalidValueError(f"must be yes or no, not {text!r}", meant=("boolean", text))
+    raise InvalidValueError(f"must be yes or no, not {text!r}").ask("values:boolean", text)
 
 
 def linux_only(text: str) -> bool:
@@ -212,7 +208,7 @@ def logged(text: str) -> Logged:
     if text in {"yes", "no"}:
         return text == "yes"
     message = f"must be yes, no or errors, not {text!r}"
-    raise InvalidValueError(message, meant=("boolean", text, "errors"))
+    raise InvalidValueError(message).ask("values:boolean", text, "errors")
 
 
 SWITCH_WORDS = frozenset({"yes", "on", "true", "no", "off", "false"})
@@ -226,7 +222,7 @@ def choice(*choices: str) -> Callable[[str], str]:
         if text in choices:
             return text
         message = f"must be {joined(choices)}, not {text!r}"
-        raise InvalidValueError(message, meant=("choice", text, choices))
+        raise InvalidValueError(message).ask("values:choice", text, choices)
 
     return read
 
@@ -259,7 +255,7 @@ def network(text: str) -> IPNetwork:
 
 def no_network(text: str) -> InvalidValueError:
     message = f"{text!r} is not a network; write it as 10.0.0.0/8, 192.0.2.1 or 2001:db8::/32"
-    return InvalidValueError(message, meant=("network", text))
+    return InvalidValueError(message).ask("values:network", text)
 
 
 def file_path(text: str) -> Path:
