@@ -22,7 +22,7 @@ from txmux.rules.lint import warnings as lint
 from txmux.rules.model import Rules
 from txmux.rules.problems import Problem, RulesError
 from txmux.rules.reading import parser
-from txmux.rules.reading.sections import HINTS, TABLES
+from txmux.rules.reading.sections import TABLES
 
 _MATCHERS = {**MATCHERS, **installed_matchers()}
 _HERE = Path(__file__).parent
@@ -230,7 +230,7 @@ _OTHERS = """
 _WORDS = sorted(
     {
         *_OTHERS.split(), *habits.SECTION_ALIASES, *habits.CHOICE_WORDS, *endpoints.OUTCOME_WORDS, *matching.MEANT, *matching._EITHER,
-        *matching._ALIASES, *matching.SERVER_FIRST, *endpoints._AFTER_SERVERS, *endpoints._AFTER_ENDPOINTS, *chain(*HINTS.values()),
+        *matching._ALIASES, *matching.SERVER_FIRST, *endpoints._AFTER_SERVERS, *endpoints._AFTER_ENDPOINTS, *chain(*habits.HINTS.values()),
     }
 )  # fmt: skip
 _PLACES = (

@@ -6,14 +6,14 @@ from tests.rules.fakes import MATCHERS
 from tests.rules.reading.cases import ReadingTestCase
 from tests.support.folders import make_folder
 from txmux.detection.registry import installed_matchers
-from txmux.rules.advice.habits import SECTION_ALIASES
+from txmux.rules.advice.habits import HINTS, SECTION_ALIASES
 from txmux.rules.advice.matching import MEANT
 from txmux.rules.advice.words import did_you_mean
 from txmux.rules.lint.warnings import lint
 from txmux.rules.problems import RulesError
 from txmux.rules.reading.matching import read_alternative
 from txmux.rules.reading.parser import load, parse
-from txmux.rules.reading.sections import HEADERS, HINTS, TABLES
+from txmux.rules.reading.sections import HEADERS, TABLES
 
 HAPROXY = """# main
 global

@@ -26,25 +26,16 @@ _AFTER_SERVERS: Mapping[str, tuple[str, int]] = {
     "verify": ("remove it: the name is always verified; 'tls_ca = FILE' names an authority", 1),
 }
 _TOGETHER: Mapping[str, Mapping[str, str]] = {
-    "check = tcp": {
-        "check": "",
-        "check-ssl": "tls=yes",
-        "fall": "fall={}",
-        "inter": "interval={}ms",
-        "port": "port={}",
-        "rise": "rise={}",
-    },
+    "check = tcp": {"check": "", "check-ssl": "tls=yes", "fall": "fall={}", "inter": "interval={}ms", "port": "port={}", "rise": "rise={}"},
     "eject =": {"max_fails": "failures={}", "fail_timeout": "within={0}s for={0}s"},
-}
+}  # fmt: skip
 """By the beginning of a key: the words after a server that are one value together. A duration may have a unit of its own."""
 _KEYS_OF_BACKEND = frozenset(
-    {"check", "connect_timeout", "idle_timeout", "proxy_protocol", "slow_start", "source", "tls"}
+    ["check", "connect_timeout", "idle_timeout", "proxy_protocol", "slow_start", "source", "tls"]
 )
 _AFTER_ENDPOINTS = {
-    "accept-proxy": "write 'accept_proxy_from = NETWORKS' as a key",
-    "proxy_protocol": "write 'accept_proxy_from = NETWORKS' as a key",
-    "crt": f"TLS is ended by {ENDS_TLS_HERE}",
-    "ssl": f"TLS is ended by {ENDS_TLS_HERE}",
+    **each("accept-proxy proxy_protocol", "write 'accept_proxy_from = NETWORKS' as a key"),
+    **each("crt ssl", f"TLS is ended by {ENDS_TLS_HERE}"),
     "udp": "for UDP write udp:PORT",
 }
 

@@ -1,69 +1,13 @@
 """Words of sslh, HAProxy and nginx that operators write by habit, and what to write instead."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Mapping
 
-from txmux.transport import is_address
+from txmux.installed import HINTS as HINTS_OF_FEATURES
 
-_CONVERT = "'txmux convert FILE > rules.ini' writes it as rules"
-_HEADERS = "write sections such as [listen public], and under them lines such as 'endpoint = :443'"
-
-_STUNNEL = re.compile(r"^\s*accept\s*=", re.MULTILINE)
-_TRAEFIK = re.compile(
-    r"^(?:(?:entryPoints|tcp|udp):\s*|\s*\[+(?:entryPoints|(?:tcp|udp)\.(?:routers|services))\b.*)$",
-    re.MULTILINE,
-)
-_KINDS = (
-    (
-        re.compile(r"^\s*(?:stream|http|events|upstream\s+\S+|server)\s*\{", re.MULTILINE),
-        "a configuration of nginx",
-        _CONVERT,
-    ),
-    (
-        re.compile(r"^\s*(?:listen|protocols)\s*[:=]\s*(?:\(|$)(?=[^-]*[({])", re.MULTILINE),
-        "a configuration of sslh",
-        _CONVERT,
-    ),
-    (
-        re.compile(
-            r"^(?:global|defaults|(?:frontend|backend|listen)\s+[\w.-]+)\s*(?:#.*)?$", re.MULTILINE
-        ),
-        "a configuration of HAProxy",
-        _CONVERT,
-    ),
-    (
-        re.compile(r"^[ \t]*listen(?:er)?[ \t][^;{}\n]*\{\s*\n\s*prot", re.MULTILINE),
-        "a configuration of sniproxy",
-        _CONVERT,
-    ),
-    (_STUNNEL, "a configuration of stunnel", _CONVERT),
-    (_TRAEFIK, "a configuration of Traefik", _CONVERT),
-    (re.compile(r"\A\s*\{\s*[\"}]"), "JSON", _HEADERS),
-    (re.compile(r"\{\s*$", re.MULTILINE), "a configuration with braces", _HEADERS),
-    (re.compile(r"^[\w-]+:\s*$", re.MULTILINE), "YAML", _HEADERS),
-)
-_OWN_SECTION = re.compile(
-    r"^\s*\[+\s*(?:txmux|listen|route|backend)\b", re.MULTILINE | re.IGNORECASE
-)
-_SECTION = re.compile(r"^\s*\[", re.MULTILINE)
-_COMMENTS = re.compile(r"^\s*[#;].*$", re.MULTILINE)
-
-
-def foreign_format(text: str) -> str:
-    """Return what a file without a section of rules is, and what to do with it; empty if that is not known."""
-    has_sections = _SECTION.search(text) and not (_STUNNEL.search(text) or _TRAEFIK.search(text))
-    if _OWN_SECTION.search(text) or has_sections:
-        return ""
-    plain = _COMMENTS.sub("", text)
-    for pattern, what, advice in _KINDS:
-        if pattern.search(plain):
-            return f"this is {what}, not a rules file; {advice}"
-    return ""
-
-
-_LISTEN = "endpoint = :443"
-_BACKEND = "write 'backend'"
-_NAMED = "write it as an option of the matcher: 'match = tls sni=www.example.com' or 'match = http host=www.example.com'; a server belongs into backend"
+LISTEN = "endpoint = :443"
+BACKEND = "write 'backend'"
+NAMED = "write it as an option of the matcher: 'match = tls sni=www.example.com' or 'match = http host=www.example.com'; a server belongs into backend"
 ENDS_TLS_HERE = "'terminate_tls = CERTIFICATE.pem, KEY.pem' in a [route]"
 
 _TRANSPORT = "remove it; a [listen] with 'endpoint = udp:PORT' uses UDP, any other TCP"
@@ -78,7 +22,7 @@ _RATES = "write 'connection_rate_per_source = 20/s burst=40'"
 _IN_A_ROUTE = "write 'from' or 'not_from', or move it to [listen NAME]"
 _CHECKS = "write 'check = tcp interval=2s' or 'check = http path=/health'"
 _EJECTS = "write 'eject = failures=3 within=10s for=10s'"
-_AFTER_IT = "write it after the server: 'server = 127.0.0.1:8080"
+AFTER_IT = "write it after the server: 'server = 127.0.0.1:8080"
 _ADMIN = "write 'admin = 127.0.0.1:8440' and 'admin_token = /var/lib/txmux/token'"
 _NO_HTTP = "remove it; txmux changes nothing of HTTP, so the server behind it has to send that"
 _SWITCHED = "remove it; to switch a section off, put '#' before its lines"
@@ -114,7 +58,7 @@ KEY_HINTS: Mapping[str, Mapping[str, str]] = {
         "foreground": "remove it; txmux always runs in the foreground",
         **each("grace_period graceful_timeout hard_stop_after shutdown_timeout", "write drain_timeout"),
         "inetd": "remove it; a socket of systemd is 'endpoint = systemd:domain=INET:index=0' in [listen NAME]",
-        **each("bind listen port", f"write '{_LISTEN}' in [listen NAME]"),
+        **each("bind listen port", f"write '{LISTEN}' in [listen NAME]"),
         **each("log log_file logfile", "write 'access_log = FILE'"),
         "log_format": "write access_log_format",
         "maxconn": "write max_connections",
@@ -129,7 +73,7 @@ KEY_HINTS: Mapping[str, Mapping[str, str]] = {
         "transparent": "write 'source = client' in a [backend NAME]",
     },
     "listen": {
-        **each("address bind host interface listen port", f"write '{_LISTEN}'"),
+        **each("address bind host interface listen port", f"write '{LISTEN}'"),
         **each("ipv6_only ipv6only", "write 'endpoint = [::]:443' for IPv6 alone"),
         **each("accept_proxy accept_proxy_protocol proxy_protocol proxy_protocol_from set_real_ip_from trusted_ips trustedips", "write 'accept_proxy_from = NETWORKS'"),
         **each("allow_from allowlist whitelist", "write allow"),
@@ -177,7 +121,7 @@ KEY_HINTS: Mapping[str, Mapping[str, str]] = {
         **each("hours schedule time times", "write 'during = mon-fri 08:00-18:00'"),
         "default": "'default' is of a [listen NAME]",
         **each("entrypoint entrypoints listen listener listeners on", _UNDER),
-        **each("domain domains host hostname hosts server_name server_names", _NAMED),
+        **each("domain domains host hostname hosts server_name server_names", NAMED),
         "name": "the name is in the header, [route NAME]",
         **each("order priority weight", "remove it; routes are asked in the order of the file"),
         **each(REDIRECTS, _NO_HTTP),
@@ -185,7 +129,7 @@ KEY_HINTS: Mapping[str, Mapping[str, str]] = {
         "path": "write it as an option of the matcher: 'match = http path=/api/*'",
         **each("passthrough tls_passthrough", _PASSES),
         **each("probe protocol protocols type", "write 'match'"),
-        **each("address destination dial forward port proxy proxy_pass reverse_proxy server service target to upstream url", _BACKEND),
+        **each("address destination dial forward port proxy proxy_pass reverse_proxy server service target to upstream url", BACKEND),
         **each("limit rate rate_limit", f"{_RATES} in [listen NAME]"),
         **each("pattern regex regex_patterns regexp", "write it as a matcher: 'match = regex pattern=^HELLO'"),
         **each("send_proxy", "write 'proxy_protocol = v1' in a [backend NAME]"),
@@ -201,9 +145,9 @@ KEY_HINTS: Mapping[str, Mapping[str, str]] = {
     "backend": {
         "accept_proxy": "write 'accept_proxy_from = NETWORKS' in [listen NAME]",
         **each("address dial host hostname members port proxy_pass reverse_proxy target to upstream upstreams url", "write 'server = HOST:PORT'"),
-        "backup": f"{_AFTER_IT} backup'",
-        "down": f"{_AFTER_IT} down'",
-        "weight": f"{_AFTER_IT} weight=3'",
+        "backup": f"{AFTER_IT} backup'",
+        "down": f"{AFTER_IT} down'",
+        "weight": f"{AFTER_IT} weight=3'",
         **each("ca ca_file cafile", "write 'tls_ca = FILE' beside 'tls = yes'"),
         **each("cert client_cert crt", "write 'tls_client_certificate = FILE' beside 'tls = yes'"),
         **each(_CHECK_WORDS, _CHECKS),
@@ -244,6 +188,9 @@ KEY_HINTS: Mapping[str, Mapping[str, str]] = {
 # fmt: on
 """By kind of section and unknown key, in small letters and with ``_`` for ``-``: what to do."""
 
+HINTS = {kind: {**KEY_HINTS[kind], **HINTS_OF_FEATURES[kind]} for kind in KEY_HINTS}
+"""`KEY_HINTS`, with those of features."""
+
 SECTION_ALIASES = {
     **each("bind entrypoint entrypoints frontend", "listen"),
     **each("acme admin api defaults global log logging main metrics settings stats", "txmux"),
@@ -282,34 +229,6 @@ PLAIN = {
 
 def normalised_key(name: str) -> str:
     return re.sub("[- ]", "_", name.casefold())
-
-
-def hint_with_value(hint: str, value: str, is_right: Callable[[str, str], bool]) -> str:
-    """Return the hint for an unknown key, with the written endpoint, server or name in place of the example if it is valid."""
-    word = next(iter(value.rstrip(";").split()), "").strip("\"'")
-    endpoint = f":{word}" if word.isdecimal() else word.removeprefix("*")
-    server = (without_scheme(word) or (word, False))[0]
-    host = server.strip("[]")
-    is_host = is_address(host) or host == "localhost"
-    if hint in {_BACKEND, _NAMED} and is_host:
-        server = f"[{host}]:PORT" if ":" in host else f"{host}:PORT"
-    if hint in {_BACKEND, _NAMED} and ":" in server and (is_host or is_right("server", server)):
-        return f"write 'backend = {server}'"
-    if _LISTEN in hint and is_right("endpoint", endpoint):
-        return hint.replace(_LISTEN, f"endpoint = {endpoint}")
-    return hint.replace("www.example.com", word) if LIKE_HOST.fullmatch(word) else hint
-
-
-def kind_of_server(keys: Iterable[str]) -> str:
-    """Return what a section called ``server`` is: in nginx it listens, elsewhere it is connected to."""
-    listens = not {"bind", "endpoint", "listen"}.isdisjoint(map(normalised_key, keys))
-    return "listen" if listens else "backend"
-
-
-def meant_by(kind: str, key: str) -> Iterator[str]:
-    """Yield the keys that an unknown key of a section means, so that they are not reported as missing."""
-    hint = KEY_HINTS.get(kind, {}).get(key, "")
-    return iter(() if _AFTER_IT in hint else re.findall(r"'([a-z_]+)(?: = [^']*)?'", hint))
 
 
 def without_scheme(text: str) -> tuple[str, bool] | None:

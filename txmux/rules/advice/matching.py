@@ -84,20 +84,13 @@ _EITHER = {
     **each("begins bytes prefix starts_with text", "write 'payload text=HELLO'"),
     **each("pattern re regexp ~", "write 'regex pattern=^HELLO'"),
     **each("builtin probe", "write a protocol, as in 'ssh', or 'regex pattern=^HELLO'"),
-    **each(
-        "client_ip clientip from ip remote_addr remote_ip source src",
-        "write 'match = any' with 'from = NETWORKS'",
-    ),
+    **each("client_ip clientip from ip remote_addr remote_ip source src", "write 'match = any' with 'from = NETWORKS'"),
     **each("starttls stls", "write 'match = tls' with 'starttls = smtp' in [listen NAME]"),
     **each("silence silent timeout", "clients that say nothing go to 'silent' of [listen NAME]"),
-}
+}  # fmt: skip
 """What to write for what others call a matcher, where one word does not say it."""
 
-_COMMON = (
-    *("tls", "http", "ssh", "quic", "dns", "postgres", "redis", "rdp", "openvpn", "mqtt"),
-    *("socks5", "http2", "grpc", "wireguard", "stun", "sip", "smb", "ldap", "mongodb", "xmpp"),
-    *("git", "rtmp", "rtsp", "dtls"),
-)
+_COMMON = ["tls", "http", "ssh", "quic", "dns", "postgres", "redis", "rdp", "openvpn", "mqtt", "socks5", "http2", "grpc", "wireguard", "stun", "sip", "smb", "ldap", "mongodb", "xmpp", "git", "rtmp", "rtsp", "dtls"]  # fmt: skip
 """What is meant most often, in that order: of names that are equally near, it is named first."""
 
 _FIRST_OPTIONS = {"http": "host", "payload": "text", "regex": "pattern", "ssh": "software", "tls": "sni"}  # fmt: skip

@@ -1,12 +1,20 @@
-"""What may be meant by values that are written as elsewhere: durations, sizes, networks, options."""
+"""What may be meant by values that are written as elsewhere, or that have something around them."""
 
 import ipaddress
 import re
+import unicodedata
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from itertools import pairwise
+from typing import Any
 
-from txmux.rules.advice.habits import CHOICE_WORDS
-from txmux.rules.advice.words import Texts, did_you_mean, hinted, with_hint
+from txmux.rules.advice.habits import CHOICE_WORDS, PLAIN
+from txmux.rules.advice.words import Texts, did_you_mean, hinted, like_key, with_advice, with_hint
+from txmux.rules.model import LOCAL, NAMES, PORT, KeyEntry, ValueLine
+from txmux.rules.problems import InvalidValueError
+from txmux.rules.reading.endpoints import SERVER_KEYS
+from txmux.rules.reading.ini import LIKE_COMMENT, QUOTES
+from txmux.rules.reading.values import ValueKind
 
 _SECONDS = {"w": 604_800, "d": 86_400, "h": 3_600, "m": 60, "s": 1}
 _LIKE_DURATION = re.compile(
@@ -161,3 +169,82 @@ def _networks_meant(text: str) -> str:
         networks = []
     is_short = 0 < len(networks) <= _MOST_MEANT
     return f"write {', '.join(map(str, networks))}" if is_short else ""
+
+
+_LIKE_HEADER = re.compile(r"\[[A-Za-z][^\]:]*\]")
+_UNBRACED = re.compile(r"\$(?!ssl_)([A-Za-z_][A-Za-z0-9_]*)")
+
+
+def mended(
+    entry: KeyEntry,
+    item: ValueLine,
+    error: InvalidValueError,
+    kind: ValueKind,
+    read: Callable[[str], Any],
+    known: Collection[str],
+) -> tuple[list[Any], Texts]:
+    """Return what can be read of a line of a value, and its messages; `known` are the keys of its section."""
+    text, advice = item.text, _advice(entry, item, known)
+    bare, change = _bare(text)
+    if bare:
+        try:
+            return [read(bare)], [f"{change}; write {bare}"]
+        except InvalidValueError as invalid:
+            # Brackets may be right, and of several words each may be wrong.
+            is_better = "brackets" not in change and " " not in bare
+            if is_better and invalid.messages != error.messages:
+                error, advice = invalid, change
+    parts = text.split()
+    if kind.takes == "list" and not kind.word and len(parts) > 1:
+        with suppress(InvalidValueError):
+            return [*map(read, parts)], [f"has blanks and no commas; write {', '.join(parts)}"]
+    comment = LIKE_COMMENT.search(text)
+    if comment is None or (item.line != entry.line and like_key(item.text) in known):
+        return [], [with_advice(message, advice) for message in error.messages]
+    shown = text[comment.start() :].strip().replace("//", "#", 1)
+    message = f"a comment needs its own line; put {shown!r} above this one"
+    try:
+        return [read(text[: comment.start()].strip())], [message]
+    except InvalidValueError as invalid:
+        return [], [message, *invalid.messages]
+
+
+def further_line(
+    messages: Texts, entry: KeyEntry, item: ValueLine, known: Collection[str]
+) -> Texts:
+    return [f"{messages[0]}; {_advice(entry, item, known) or 'remove this line'}"]
+
+
+def _bare(text: str) -> tuple[str, str]:
+    """Return a value without what other programs want around it or word processors put into it, and that change; empty if there is none."""
+    bare, change = text.translate(PLAIN), ""
+    if bare != text:
+        odd = next(one for one in text if ord(one) in PLAIN)
+        return bare, f"replace the {unicodedata.name(odd)}"
+    bare = re.sub(r"^-\s+|\s*[;,]$", "", text)
+    if bare != text:
+        extra = "'-' in front" if text.startswith("-") else f"{text[-1]!r} at the end"
+        change = f"remove the {extra}"
+    for around, name in (("[]", "brackets"), ("''", "quotes"), ('""', "quotes")):
+        if len(bare) > 1 and bare[0] + bare[-1] == around:
+            bare, change = bare[1:-1], change or f"remove the {name} around the value"
+    return (bare, change) if change else ("", "")
+
+
+def _advice(entry: KeyEntry, item: ValueLine, known: Collection[str]) -> str:
+    continues = item.line != entry.line
+    variable = _UNBRACED.search(item.text)
+    name = f"{{{variable[1]}}}" if variable else ""
+    there = "" if entry.key == "server" else " in the 'server' of a [backend]"
+    is_asked_for = entry.key in SERVER_KEYS and name in {LOCAL, *NAMES, PORT}
+    hints = (
+        (continues and like_key(item.text) in known, "unindent it if it is a key of its own"),
+        (continues and _LIKE_HEADER.fullmatch(item.text), "unindent it if it is a header"),
+        (QUOTES.search(item.text), "write plain quotes, or none"),
+        ("\u2026" in item.text, "write what '\u2026' leaves out"),
+        (item.text.endswith("\\"), "no backslash needed; indent the next line"),
+        (LIKE_COMMENT.search(item.text), "a comment needs its own line"),
+        (is_asked_for, f"for what a client asks for, write {name}{there}"),
+        (variable, f"for a variable of the environment, write ${name}"),
+    )
+    return next((advice for applies, advice in hints if applies), "")

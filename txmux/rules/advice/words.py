@@ -1,11 +1,11 @@
 """Which of the known words is nearest to one that is not known, and how a message says so."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from itertools import takewhile
 
-from txmux.errors import joined, listed
+from txmux.errors import MuxError, joined, listed
 
 Texts = Sequence[str]
 
@@ -114,3 +114,17 @@ def hinted(messages: Texts, hint: str) -> Texts:
 
 def near(messages: Texts, word: str, known: Iterable[str]) -> Texts:
     return hinted(messages, did_you_mean(word, known))
+
+
+def is_read(read: Callable[[str], object], text: str) -> bool:
+    try:
+        read(text)
+    except MuxError:
+        return False
+    return True
+
+
+def like_key(text: str) -> str:
+    """Return what would be the key if a line that continues a value were not indented."""
+    key, equals, _ = text.partition("=")
+    return key.strip() if equals else ""

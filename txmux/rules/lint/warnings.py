@@ -25,7 +25,7 @@ from txmux.rules.lint.silence import (
 )
 from txmux.rules.model import Backend, Listener, Outcome, Refusal, Route, Rules
 from txmux.rules.problems import Problem
-from txmux.rules.reading.sections import QUOTES, split_list
+from txmux.rules.reading.ini import QUOTES, split_list
 
 
 def lint(rules: Rules, user: FileUser | None = None, folders: Iterable[str] = ()) -> list[Problem]:

@@ -15,7 +15,6 @@ from types import MappingProxyType
 
 import attrs
 
-from txmux.rules.advice.habits import SECTION_ALIASES, normalised_key
 from txmux.rules.model.section import KeyEntry, Section, ValueLine
 from txmux.rules.problems import Problem
 
@@ -78,12 +77,23 @@ def parts_of(text: str) -> Iterator[tuple[int, str]]:
         line += other.count("\n") + 1
 
 
+LIKE_COMMENT = re.compile(r"\s(?:[#;]|//)")
+"""What seems to be a comment behind a value."""
+QUOTES = re.compile("[\u2018-\u201f\u00ab\u00bb]")
+"""Quotes as word processors set them."""
+
+
+def split_list(text: str) -> list[str]:
+    """Split a line of a list at its commas; what seems to be a comment may have commas, too."""
+    comment = LIKE_COMMENT.search(text)
+    end = comment.start() if comment else len(text)
+    parts = text[:end].split(",")
+    parts[-1] += text[end:]
+    return [part.strip() for part in parts if part.strip()]
+
+
 _LOOK = re.compile(r"[#;]\s*(LOOK:.*)")
 """A comment that `txmux convert` writes where a person has to decide."""
-_NO_COMMENT = ("//", "/*", "--")
-_COMMENTS = "a comment begins with '#'"
-_COLON = re.compile(r"([a-z_]+)\s*:(?:(?:\s*=\s*|\s+)(.*))?")
-"""A key and its value, as YAML and others write them."""
 
 
 def read_ini(
@@ -94,8 +104,8 @@ def read_ini(
 ) -> tuple[list[Section], list[Problem]]:
     """Read the form of a file, whatever its sections and keys mean.
 
-    Where ``=`` is missing, `keys` have by the kind of section the words that are keys there, each with an example, and
-    those that are keys of other programs, with none. `first` is the number of the first line.
+    `keys` have by the kind of section the words that are keys there, each with an example, for messages. `first` is the
+    number of the first line.
 
     Two sections with the same header are both returned: only the caller, which knows all included files, can say where the other is.
     """
@@ -117,7 +127,6 @@ def read_ini(
 class _IniReader:
     def __init__(self, path: str, keys: Mapping[str, Mapping[str, str]]) -> None:
         self._keys = keys
-        self._words: Mapping[str, str] = {}
         self.sections: list[Section] = []
         self.problems: list[Problem] = []
         self._path = path
@@ -133,7 +142,7 @@ class _IniReader:
 
     def item(self, number: int, line: str) -> None:
         if line.startswith("//"):
-            self._problem(number, self._key, _COMMENTS)
+            self._problem(number, self._key, "a comment begins with '#'")
             return
         self._items.append(ValueLine(number, line))
 
@@ -149,8 +158,6 @@ class _IniReader:
             self._problem(number, "", "a header is a name between '[' and ']', as in [route ssh]")
             self._unread.append(number)
         self._header = name
-        kind = name.partition(" ")[0]
-        self._words = self._keys.get(SECTION_ALIASES.get(kind.casefold(), kind), {})
         if name and line.startswith("[[") and not rest.strip("]"):
             self._problem(number, "", "a header has one pair of brackets")
         elif name and rest:
@@ -180,30 +187,31 @@ class _IniReader:
         self._finish_entry()
         # Also for a line that is not an entry, so that the lines that continue it are not reported as further problems.
         self._items = []
-        colon = _COLON.fullmatch(line)
-        if " " in key and self._words.get(key.split()[0]):
-            key, equals = "", ""  # the first '=' is that of an option in the value
-        self._is_unread = bool(line.startswith(_NO_COMMENT) or colon or not (equals and key))
+        self._is_unread = not (equals and key)
+        if self._is_unread or {" ", ":"} & {*key} or line.startswith(("/", "-")):
+            from txmux.rules.advice import keys  # noqa: PLC0415 - only for errors
+
+            meant = keys.line(line, self._header, self._keys)
+            self._is_unread = self._is_unread or meant is not None
+            if meant is not None:
+                key, value, message = meant
+            elif equals:
+                message = "" if key else "a key is missing before '='"
+            else:
+                message = (
+                    "a line needs '=', as in KEY = VALUE; to continue the value above, indent it"
+                )
+                key = ""
+            if message:
+                self._problem(number, "", message)
         if self._is_unread:
             self._unread.append(number)
-        if line.startswith(_NO_COMMENT):
-            self._problem(number, "", _COMMENTS)
-            return
-        if colon:
-            key, value = colon[1], (colon[2] or "").strip("'\"")
-            example = self._words.get(key)
-            hint = f"; write '{key} = {value or example}'" if example else ""
-            self._problem(number, "", f"a key is followed by '=', not ':'{hint}")
-        elif not equals:
-            key, value = self._without_equals(number, line)
-        elif not key:
-            self._problem(number, "", "a key is missing before '='")
         elif self._entries is None:
-            kind = next((kind for kind, words in self._keys.items() if words.get(key)), "")
+            kind = next((kind for kind, words in self._keys.items() if key in words), "")
             header = {"txmux": "[txmux]", "": "[route ssh]"}.get(kind, f"[{kind} NAME]")
             message = f"comes before the first section; put a header such as {header} above it"
             self._problem(number, key, message)
-        if self._entries is not None and key and (not colon or normalised_key(key) in self._words):
+        if self._entries is not None and key:
             # A key that takes several values may be repeated.
             earlier = self._entries.get(key)
             self._items = [*earlier.items] if earlier else []
@@ -211,19 +219,6 @@ class _IniReader:
                 self._items.append(ValueLine(number, value))
             self._key, self._key_line = sys.intern(key), earlier.line if earlier else number
             self._repeated_at = (earlier.repeated_at or number) if earlier else 0
-
-    def _without_equals(self, number: int, line: str) -> tuple[str, str]:
-        """Split a line behind its key; two empty texts if it begins with none."""
-        for length in (2, 1):
-            *words, value = line.split(None, length)
-            key = " ".join(words)
-            if len(words) == length and (key in self._words or normalised_key(key) in self._words):
-                if self._words.get(key):
-                    self._problem(number, "", f"a line needs '=' behind {key!r}")
-                return key, re.sub(r"^[-+=>:]+\s+", "", value)
-        message = "a line needs '=', as in KEY = VALUE; to continue the value above, indent it"
-        self._problem(number, "", message)
-        return "", ""
 
     def _problem(self, number: int, key: str, message: str) -> None:
         self.problems.append(Problem(self._path, number, self._header, key, message))

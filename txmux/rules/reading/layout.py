@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import attrs
 
-from txmux.rules.reading.ini import COMMENT, LineKind, lines_of, read_ini
-from txmux.rules.reading.sections import TABLES, split_list
+from txmux.rules.reading.ini import COMMENT, LineKind, lines_of, read_ini, split_list
+from txmux.rules.reading.sections import TABLES
 
 _INDENT = "    "
 _VARIABLE = re.compile(r"\$\{")

@@ -1,7 +1,6 @@
 """From the text of a rules file to `Rules`, or to all that is wrong in it."""
 
 import itertools
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache, partial
@@ -15,13 +14,6 @@ from txmux.detection.registry import installed_matchers
 from txmux.files import within_patience
 from txmux.installed import networks_of, server_kind_of
 from txmux.interfaces import IProtocolMatcher
-from txmux.rules.advice.habits import (
-    PLAIN,
-    SECTION_ALIASES,
-    foreign_format,
-    kind_of_server,
-)
-from txmux.rules.advice.words import nearest
 from txmux.rules.collecting import uncollected
 from txmux.rules.model import Backend, Files, Listener, Outcome, Route, Rules, Section, Settings
 from txmux.rules.problems import InvalidValueError, Problem, RulesError
@@ -48,7 +40,6 @@ from txmux.rules.reading.files import (
 from txmux.rules.reading.ini import parts_of, read_ini
 from txmux.rules.reading.sections import (
     HEADERS,
-    HINTS,
     TABLES,
     missing_keys,
     read_keys,
@@ -59,10 +50,8 @@ from txmux.rules.reading.values import NAME
 
 T = TypeVar("T")
 _LONGEST_WAY = 20
-_DOTTED = re.compile(r"([a-z]+)[.:/]([\w.-]+)")
-_KEYS = {
-    kind: dict.fromkeys(HINTS[kind], "") | {name: key.example for name, key in keys.items()}
-    for kind, keys in TABLES.items()
+_EXAMPLES = {
+    kind: {name: key.example for name, key in keys.items()} for kind, keys in TABLES.items()
 }
 
 
@@ -436,7 +425,7 @@ class _RulesParser:
             part = self._same_part(source.path, text)
             sections: list[Section] = []
             if part is None:
-                sections, wrong = read_ini(text, source.path, _KEYS, line)
+                sections, wrong = read_ini(text, source.path, _EXAMPLES, line)
                 problems += wrong
             parts.append((line, text, part, sections))
         is_ours = any(
@@ -444,7 +433,11 @@ class _RulesParser:
             or any(section.header.split()[0] in HEADERS for section in sections)
             for _, _, part, sections in parts
         )
-        other = foreign_format(source.text) if problems or not is_ours else ""
+        other = ""
+        if problems or not is_ours:
+            from txmux.rules.advice.keys import foreign_format  # noqa: PLC0415 - only for errors
+
+            other = foreign_format(source.text)
         if other:
             # All its lines would be errors, and missing keys, too.
             self._not_text.append(Problem(source.path, 1, "", "", other))
@@ -485,27 +478,15 @@ class _RulesParser:
         for written in written_sections:
             section, problems = expand_section(written, None if self._alone else value_of)
             self._problems += problems
-            word, blank, name = section.header.partition(" ")
-            dotted = None if blank else _DOTTED.fullmatch(word)
-            if dotted and {dotted[1]} & {*HEADERS, *SECTION_ALIASES}:
-                word, name = dotted.groups()
-            # A misspelt section is read as what it is meant to be, so that it is not reported as missing, too.
-            kind = _meant(word)
-            if word.casefold() in self._reading.matchers and not kind:
-                kind, name = "route", word
-            if word.casefold() == "server":
-                kind = kind_of_server(section.entries)
-            if dotted and name:
-                message = f"a blank is between the words of a header; write [{kind} {name}]"
-            elif kind == word:
+            kind, _, name = section.header.partition(" ")
+            if kind in HEADERS:
                 message = self._header_message(kind, name)
             else:
-                full = f"[{kind} {name}]" if NAME.fullmatch(name) else HEADERS.get(kind, "")
-                hint = (
-                    f"; did you mean {HEADERS[kind] if kind == 'txmux' else full}?" if kind else ""
-                )
-                there_are = ", ".join(HEADERS.values())
-                message = f"unknown section{hint} (there are {there_are})"
+                from txmux.rules.advice.keys import header  # noqa: PLC0415 - only for errors
+
+                # A misspelt section is read as what it is meant to be, so that it is not reported as missing, too.
+                matchers = self._reading.matchers
+                kind, name, message = header(section, HEADERS, matchers, NAME.fullmatch)
             if message:
                 self._problems.append(section.problem(message))
             if kind:
@@ -519,9 +500,9 @@ class _RulesParser:
         elif not name:
             message = f"needs a name; write {HEADERS[kind]}"
         elif not NAME.fullmatch(name):
-            plain = "-".join(name.translate(PLAIN).strip("'\"").split())
-            hint = f"; did you mean [{kind} {plain}]?" if NAME.fullmatch(plain) else ""
-            message = f"{name!r} is not a name; use letters, digits, '.', '_' and '-' only{hint}"
+            message = f"{name!r} is not a name; use letters, digits, '.', '_' and '-' only"
+            error = InvalidValueError(message).ask("keys:name", kind, name, NAME.fullmatch)
+            message = error.messages[0]
         elif kind == "backend" and name in REFUSALS:
             message = f"{name!r} means to refuse the client; give the backend another name"
         else:
@@ -632,12 +613,3 @@ def _folder_of(path: str) -> Path:
 
 def _fallback_depth(outcome: Outcome | None) -> int:
     return 1 + _fallback_depth(outcome.fallback) if isinstance(outcome, Backend) else 0
-
-
-def _meant(word: str) -> str:
-    """Return the kind of section that the first word of a header means, or nothing."""
-    if word in HEADERS:
-        return word
-    begun = (kind for kind in HEADERS if word.casefold().startswith(kind))
-    meant = SECTION_ALIASES.get(word.casefold())
-    return meant or nearest(word, HEADERS) or next(begun, "")

@@ -62,13 +62,7 @@ def read_options(
 NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 _DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,12})?)(ms|s|m|h|d)")
-_SECONDS = {
-    "ms": Decimal("0.001"),
-    "s": Decimal(1),
-    "m": Decimal(60),
-    "h": Decimal(3600),
-    "d": Decimal(86400),
-}
+_SECONDS = {"ms": Decimal("0.001"), "s": Decimal(1), "m": Decimal(60), "h": Decimal(3600), "d": Decimal(86400)}  # fmt: skip
 _DURATION_FORMS = "write a duration as 250ms, 5s, 1.5s, 10m, 1h or 2d"
 SECONDS_FORMS = "write a duration as 5s, 10m, 1h or 2d"
 """For what takes no less than a second, or no parts of one."""
