@@ -9,7 +9,6 @@ from urllib.parse import urlsplit
 
 import attrs
 
-from txmux.rules.advice.words import did_you_mean
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading.values import split_words, whole_number
 
@@ -52,8 +51,8 @@ def read_wake(text: str) -> Wake:
         return _magic_packet(*rest)
     if kind == "http" and len(rest) == 2 and rest[0] in {"GET", "POST"}:
         return Wake("POST" if rest[0] == "POST" else "GET", _wake_url(rest[1]))
-    hint = did_you_mean(kind, ("wol", "http")) if rest else ""
-    raise InvalidValueError(f"{text!r} wakes nothing; {_WAKES}{hint}")
+    error = InvalidValueError(f"{text!r} wakes nothing; {_WAKES}")
+    raise error.ask("words:near", kind, ("wol", "http") if rest else ())
 
 
 def _magic_packet(mac: str, target: str) -> Wake:

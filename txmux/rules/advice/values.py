@@ -7,8 +7,9 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from itertools import pairwise
 from typing import Any
+from zoneinfo import available_timezones
 
-from txmux.rules.advice.habits import CHOICE_WORDS, PLAIN
+from txmux.rules.advice.habits import CHOICE_WORDS, CLIENT_CA, PLAIN, each
 from txmux.rules.advice.words import Texts, did_you_mean, hinted, like_key, with_advice, with_hint
 from txmux.rules.model import LOCAL, NAMES, PORT, KeyEntry, ValueLine
 from txmux.rules.problems import InvalidValueError
@@ -169,6 +170,94 @@ def _networks_meant(text: str) -> str:
         networks = []
     is_short = 0 < len(networks) <= _MOST_MEANT
     return f"write {', '.join(map(str, networks))}" if is_short else ""
+
+
+_CHECKS = {
+    **each("connect ftp icmp imap ldap ldap-check mariadb mysql mysql-check on ping pop3 port smtp smtpchk tcp-check tcpchk true yes", "tcp to see whether the server can be connected"),
+    **each("ssl ssl-hello-chk tls", "tcp tls=yes"),
+    **each("httpchk option", "http path=/health"),
+    **each("pgsql pgsql-check postgresql", "postgres"),
+    **each("redis-check valkey", "redis"),
+}  # fmt: skip
+"""By what others call a kind of check: what to write."""
+
+
+def check(messages: Texts, word: str, kinds: Texts, options: Collection[str]) -> Texts:
+    hint = did_you_mean(word, kinds)
+    if word.startswith("https"):
+        hint = "; write http tls=yes"
+    elif word.startswith("http:"):
+        hint = f"; write http path=/{word.partition('://')[2].partition('/')[2]}"
+    elif word in {"off", "no"}:
+        hint = "; for no check, remove the key"
+    elif word in _CHECKS:
+        hint = f"; write {_CHECKS[word]}"
+    elif word.partition("=")[0] in options:
+        hint = "; the kind of check comes first, as in http path=/health or tcp interval=5s"
+    return [f"{messages[0]}{hint}"]
+
+
+_REQUIRING = frozenset(
+    ["on", "optional", "request", "require", "required", "true", "verify", "yes"]
+)
+"""Words of other programs that ask for a certificate, and not for one of these."""
+
+
+def certificate_names(messages: Texts, words: Texts, known: Texts, kinds: Texts) -> Texts:
+    hints: dict[str, str] = {}
+    for word in words:
+        kind, _, pattern = word.partition("=")
+        its, near = pattern.partition(":")[0], did_you_mean(kind, known)
+        hints[f"unknown kind {its!r} "] = did_you_mean(its.lower(), kinds)
+        hints[f"unknown {kind!r} "] = near
+        hints[f"unknown {word!r} "] = f"; {CLIENT_CA}" if word in _REQUIRING else near
+    return [
+        with_hint(one, next((hint for what, hint in hints.items() if what in one), ""))
+        for one in messages
+    ]
+
+
+def day(messages: Texts, text: str, days: Texts) -> Texts:
+    meant, (problem, _, advice) = text.lower()[:3], messages[0].rpartition("; ")
+    hint = f"; did you mean {meant!r}?" if meant in days else did_you_mean(text, days)
+    return [with_advice(f"{problem}{hint}", advice)]
+
+
+def zone(messages: Texts, text: str, days: Texts, forms: str) -> Texts:
+    zones = available_timezones()
+    hint = did_you_mean(text, zones) or "; write one such as Europe/Paris or UTC"
+    shifted = re.fullmatch(r"(?:UTC|GMT)([+-])([0-9]{1,2})", text)
+    if shifted:  # POSIX counts to the west
+        hint = f"; write 'Etc/GMT{'-' if shifted[1] == '+' else '+'}{int(shifted[2])}'"
+    if text[:3].lower() in days:
+        hint = f"; if it is a day, it comes first: {forms}"
+    elif not zones:
+        hint = ", nor any other on this system; install its tzdata"
+    return [f"{messages[0]}{hint}"]
+
+
+def owner(messages: Texts, text: str, owners: Texts) -> Texts:
+    """Answer for a name of `under` that is none; the message ends with the list of all."""
+    last = text.rsplit(maxsplit=1)[-1].strip("[]")
+    hint = f"; did you mean {last!r}?" if last in owners else did_you_mean(text, owners)
+    return [f"there is no [listen {text}] and no [route {text}]{hint}"] if hint else messages
+
+
+_FILE = re.compile(r"(?:file:)?(\.{0,2}/.*[^\d/.].*|.*\.[a-z]+)")
+
+
+def file_of_networks(messages: Texts, text: str) -> Texts:
+    file = _FILE.fullmatch(text)
+    hint = f"if it is a file of networks, write '@{file[1]}'" if file else ""
+    return [with_advice("; ".join(messages), hint)]
+
+
+def paths(messages: Texts, text: str) -> Texts:
+    """Answer for a path of a file that is not there; it may be several."""
+    several = text.split()
+    if len(several) > 1 and all("." in one.rpartition("/")[2] for one in several):
+        return [f"{messages[0].partition('; ')[0]}; write '{', '.join(several)}'"]
+    return messages
 
 
 _LIKE_HEADER = re.compile(r"\[[A-Za-z][^\]:]*\]")

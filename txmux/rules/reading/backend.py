@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from txmux.rules.advice.words import did_you_mean
 from txmux.rules.model import (
     LOCAL,
     AllowedNames,
@@ -294,10 +293,9 @@ def _source(text: str) -> str:
     try:
         ip = ipaddress.ip_address(address)
     except ValueError:
-        hint = did_you_mean(text, ("client",))
         raise InvalidValueError(
-            f"{text!r} is not an IP address; write 'client' for the client's own, or one of this machine's{hint}"
-        ) from None
+            f"{text!r} is not an IP address; write 'client' for the client's own, or one of this machine's"
+        ).ask("words:near", text, ("client",)) from None
     mapped = getattr(ip, "ipv4_mapped", None)
     if mapped is not None:
         raise InvalidValueError(f"{text!r} is IPv4 inside IPv6; write '{mapped}'")

@@ -6,7 +6,6 @@ from typing import Any
 
 from txmux.errors import OptionError, joined
 from txmux.matchers.payload import bytes_from_text
-from txmux.rules.advice.words import did_you_mean
 from txmux.rules.model import Check, CheckKind, Ejection
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading.endpointstrings import host_name
@@ -31,7 +30,9 @@ def check(text: str) -> Check:
     if first.partition("=")[0] in _KINDS["exchange"]:
         kind, rest = "exchange", [first, *rest]
     if kind is None:
-        raise InvalidValueError(_unknown(first))
+        message = f"must begin with {joined([*_WORDS, 'send=TEXT expect=TEXT'])}, not {first!r}"
+        known = {**_KINDS["http"], **_COMMON}
+        raise InvalidValueError(message).ask("values:check", first, _WORDS, known)
     path = next((word for word in rest if kind == "http" and word.startswith("/")), "")
     if path:
         raise InvalidValueError(f"{path!r} is not an option; write 'path={path}'")
@@ -84,35 +85,6 @@ def ejection(text: str) -> Ejection | None:
 def ejection_text(eject: Ejection) -> str:
     within, seconds = duration_text(eject.within), duration_text(eject.seconds)
     return f"failures={eject.failures} within={within} for={seconds}"
-
-
-def _unknown(word: str) -> str:
-    hint = did_you_mean(word, _WORDS)
-    if word.startswith("https"):
-        hint = "; write http tls=yes"
-    elif word.startswith("http:"):
-        hint = f"; write http path=/{word.partition('://')[2].partition('/')[2]}"
-    elif word in {"off", "no"}:
-        hint = "; for no check, remove the key"
-    elif word in _MEANT:
-        hint = f"; write {_MEANT[word]}"
-    elif word.partition("=")[0] in {**_KINDS["http"], **_COMMON}:
-        hint = "; the kind of check comes first, as in http path=/health or tcp interval=5s"
-    return f"must begin with {joined([*_WORDS, 'send=TEXT expect=TEXT'])}, not {word!r}{hint}"
-
-
-_MEANT = {
-    word: meant
-    for meant, words in {
-        "tcp to see whether the server can be connected": "connect ftp icmp imap ldap ldap-check mariadb mysql mysql-check on ping pop3 port smtp smtpchk tcp-check tcpchk true yes",
-        "tcp tls=yes": "ssl ssl-hello-chk tls",
-        "http path=/health": "httpchk option",
-        "postgres": "pgsql pgsql-check postgresql",
-        "redis": "redis-check valkey",
-    }.items()
-    for word in words.split()
-}
-"""By what others call a kind of check: what to write."""
 
 
 def _method(text: str) -> str:

@@ -1,7 +1,6 @@
 """Values that refer to other files, other sections or matchers."""
 
 import itertools
-import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -9,7 +8,6 @@ from typing import Any, Literal, TypeAlias
 import attrs
 
 from txmux.interfaces import IProtocolMatcher
-from txmux.rules.advice.words import with_advice
 from txmux.rules.model import (
     NAMES,
     AnyNetworks,
@@ -46,8 +44,6 @@ REFUSALS = {refusal.value: refusal for refusal in Refusal}
 NetworksReader: TypeAlias = "Callable[..., DynamicNetworks | None]"
 ServerKindFinder: TypeAlias = "Callable[[str], endpoints.ServerKind | None]"
 OnDisk: TypeAlias = Literal["", "all but PEM", "all"]
-
-_FILE = re.compile(r"(?:file:)?(\.{0,2}/.*[^\d/.].*|.*\.[a-z]+)")
 
 
 class RulesReading:
@@ -139,10 +135,7 @@ class RulesReading:
             try:
                 self._check((path, what))
             except InvalidValueError as error:
-                paths, message = text.split(), str(error)
-                if len(paths) > 1 and all("." in one.rpartition("/")[2] for one in paths):
-                    message = f"{message.partition('; ')[0]}; write '{', '.join(paths)}'"
-                raise InvalidValueError(message) from None
+                raise error.ask("values:paths", text) from None
         return path
 
     def _check(self, named: tuple[Path, str]) -> None:
@@ -184,9 +177,7 @@ class RulesReading:
             try:
                 named = network(text)
             except InvalidValueError as error:
-                file = _FILE.fullmatch(text)
-                hint = f"if it is a file of networks, write '@{file[1]}'" if file else ""
-                raise InvalidValueError(with_advice(str(error), hint)) from None
+                raise error.ask("values:file_of_networks", text) from None
             if named.num_addresses == 1 and named.network_address.is_unspecified:
                 raise InvalidValueError(
                     f"{text!r} is the address of no client; for all of them write '{named.network_address}/0'"

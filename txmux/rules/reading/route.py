@@ -8,9 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from txmux.errors import OptionError
-from txmux.rules.advice.habits import CLIENT_CA
-from txmux.rules.advice.words import did_you_mean, suggestion, with_advice
+from txmux.errors import OptionError, listed
 from txmux.rules.model import (
     AllowedClient,
     CertificateCondition,
@@ -66,7 +64,7 @@ def allowed_client(text: str) -> AllowedClient:
             messages.append(f"{word!r} is not of the form KIND=PATTERN; {_FORM}")
         elif kind not in _KINDS:
             kinds = ", ".join(f"{one}=" for one in _KINDS)
-            messages.append(f"unknown {kind!r}{did_you_mean(kind, _KINDS)} (possible are {kinds})")
+            messages.append(f"unknown {kind!r} (possible are {kinds})")
         else:
             try:
                 name, patterns = _named(kind, patterns)
@@ -80,7 +78,8 @@ def allowed_client(text: str) -> AllowedClient:
             except OptionError as error:
                 messages.append(str(error))
     if messages:
-        raise InvalidValueError(*messages)
+        facts = (split_words(text), _KINDS, ALTERNATIVE_NAMES)
+        raise InvalidValueError(*messages).ask("values:certificate_names", *facts)
     return AllowedClient(text, by_kind)
 
 
@@ -102,8 +101,7 @@ def _named(kind: str, text: str) -> tuple[str, str]:
     # `lint` warns of other names than those of DNS.
     if colon and not patterns.startswith("//") and not is_address(text):
         kinds = ", ".join(f"{one}:" for one in ALTERNATIVE_NAMES)
-        hint = did_you_mean(its.lower(), ALTERNATIVE_NAMES)
-        raise OptionError(kind, f"unknown kind {its!r}{hint} (possible are {kinds})")
+        raise OptionError(kind, f"unknown kind {its!r} (possible are {kinds})")
     return "dns", text
 
 
@@ -152,12 +150,6 @@ _NAMES = ("subject", "san", "issuer", "fingerprint")
 _COMMA = re.compile(rf",(?=(?:{'|'.join(_NAMES)})=)")
 
 
-_REQUIRING = frozenset(
-    {"on", "optional", "request", "require", "required", "true", "verify", "yes"}
-)
-"""Words of other programs that ask for a certificate, and not for one of these."""
-
-
 def certificate_condition(text: str) -> CertificateCondition:
     """Read one line of ``client_cert =``: ``any``, ``none``, ``revoked``, and words ``KIND=PATTERN``."""
     parts = [one for word in split_words(text) for one in _COMMA.split(word.rstrip(","))]
@@ -170,10 +162,7 @@ def certificate_condition(text: str) -> CertificateCondition:
             continue
         if not equals or kind not in _NAMES:
             possible = [*_STATES, *(f"{one}=" for one in _NAMES)]
-            hint = did_you_mean(kind, (*_STATES, *_NAMES))
-            if part in _REQUIRING:
-                hint = f"; {CLIENT_CA}"
-            messages.append(f"unknown {part!r}{hint} (possible are {', '.join(possible)})")
+            messages.append(f"unknown {part!r} (possible are {', '.join(possible)})")
             continue
         if kind == "fingerprint":
             pattern = _fingerprints(pattern, messages)
@@ -186,7 +175,8 @@ def certificate_condition(text: str) -> CertificateCondition:
             continue
         words |= {"any", f"{name}={pattern}"}
     if messages:
-        raise InvalidValueError(*messages)
+        facts = (parts, (*_STATES, *_NAMES), ALTERNATIVE_NAMES)
+        raise InvalidValueError(*messages).ask("values:certificate_names", *facts)
     if "revoked" in words:
         words.add("none")
     return CertificateCondition(frozenset(words), tuple(patterns))
@@ -237,9 +227,7 @@ def _days(text: str) -> frozenset[int]:
 def _day(text: str) -> int:
     if text in _DAYS:
         return _DAYS.index(text)
-    meant = text.lower()[:3]
-    hint = f"; did you mean {meant!r}?" if meant in _DAYS else did_you_mean(text, _DAYS)
-    raise InvalidValueError(with_advice(f"{text!r} is not a day{hint}", _FORMS))
+    raise InvalidValueError(f"{text!r} is not a day; {_FORMS}").ask("values:day", text, _DAYS)
 
 
 def _times(text: str) -> tuple[int, int]:
@@ -264,21 +252,13 @@ def _minutes(hours: str, minutes: str) -> int:
 
 
 def _zone(text: str) -> ZoneInfo:
-    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones  # noqa: PLC0415 - for few rules
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError  # noqa: PLC0415 - for few rules
 
     try:
         return ZoneInfo(text)
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        zones = available_timezones()
-    hint = did_you_mean(text, zones) or "; write one such as Europe/Paris or UTC"
-    shifted = re.fullmatch(r"(?:UTC|GMT)([+-])([0-9]{1,2})", text)
-    if shifted:  # POSIX counts to the west
-        hint = f"; write 'Etc/GMT{'-' if shifted[1] == '+' else '+'}{int(shifted[2])}'"
-    if text[:3].lower() in _DAYS:
-        hint = f"; if it is a day, it comes first: {_FORMS}"
-    elif not zones:
-        hint = ", nor any other on this system; install its tzdata"
-    raise InvalidValueError(f"there is no time zone {text!r}{hint}")
+        error = InvalidValueError(f"there is no time zone {text!r}")
+        raise error.ask("values:zone", text, _DAYS, _FORMS) from None
 
 
 TLS_FIELDS = {
@@ -425,10 +405,9 @@ def _checked_under(reading: RulesReading, text: str) -> str:
             f"[route {text}] does not terminate TLS, so no route can be under it; add 'terminate_tls' there, or name a listener"
         )
     over = [name for name, same in routes.items() if is_outer(same[0])]
-    last = text.rsplit(maxsplit=1)[-1].strip("[]")
     owners = [*dict.fromkeys((*listeners, *over))]
-    hint = f"; did you mean {last!r}?" if last in owners else suggestion(text, owners)
-    raise InvalidValueError(f"there is no [listen {text}] and no [route {text}]{hint}")
+    message = f"there is no [listen {text}] and no [route {text}]{listed(owners)}"
+    raise InvalidValueError(message).ask("values:owner", text, owners)
 
 
 def _circle(name: str, under: Mapping[str, Iterable[str]]) -> list[str]:

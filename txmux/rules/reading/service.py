@@ -13,7 +13,6 @@ from urllib.parse import SplitResult, urlsplit
 import attrs
 
 from txmux.errors import joined
-from txmux.rules.advice.words import did_you_mean, with_advice
 from txmux.rules.model import Section, Settings
 from txmux.rules.model.settings import RIGHTS, AdminUser, Store
 from txmux.rules.problems import InvalidValueError, Problem
@@ -146,9 +145,9 @@ def _directory(text: str) -> str | None:
         parts = urlsplit(text)
         if parts.scheme == "https" and parts.hostname and "@" not in parts.netloc:
             return text
-    message = f"{text!r} is not an ACME directory{did_you_mean(text, _LETS_ENCRYPT)}"
     advice = f"write {joined([*_LETS_ENCRYPT])}, or its URL, which begins with https://"
-    raise InvalidValueError(with_advice(message, advice))
+    error = InvalidValueError(f"{text!r} is not an ACME directory; {advice}")
+    raise error.ask("words:word_first", text, _LETS_ENCRYPT)
 
 
 def _email(text: str) -> str:
@@ -219,8 +218,8 @@ def _workers(text: str) -> int:
         return values.whole_number(1, _MOST_WORKERS)(text)
     except InvalidValueError:
         raise InvalidValueError(
-            f"must be auto or a whole number from 1 to {_MOST_WORKERS}, not {text!r}{did_you_mean(text, ('auto',))}"
-        ) from None
+            f"must be auto or a whole number from 1 to {_MOST_WORKERS}, not {text!r}"
+        ).ask("words:near", text, ("auto",)) from None
 
 
 def _access_log(reading: RulesReading, text: str) -> Path | Literal["-", "stdout"] | None:
@@ -264,11 +263,9 @@ def _admin_user(text: str) -> AdminUser:
     if right in RIGHTS:
         message = f"{name!r} is not a name or number of a user or group"
     else:
-        problem = f"{right!r} is no right" if colon else f"{text!r} has no right"
-        message = f"{problem}{did_you_mean(right, RIGHTS)}"
-    raise InvalidValueError(
-        with_advice(message, "write for example alice:steer, @ops:read, 1000:all")
-    )
+        message = f"{right!r} is no right" if colon else f"{text!r} has no right"
+    error = InvalidValueError(f"{message}; write for example alice:steer, @ops:read, 1000:all")
+    raise error.ask("words:word_first", right, RIGHTS)
 
 
 def _watch(text: str) -> float:
