@@ -229,7 +229,7 @@ _OTHERS = """
 """
 _WORDS = sorted(
     {
-        *_OTHERS.split(), *habits.SECTION_ALIASES, *habits.CHOICE_WORDS, *endpoints.OUTCOME_WORDS, *matching.MEANT, *matching._EITHER,
+        *_OTHERS.split(), *habits.SECTION_ALIASES, *habits.BALANCE_WORDS, *endpoints.OUTCOME_WORDS, *matching.MEANT, *matching._EITHER,
         *matching._ALIASES, *matching.SERVER_FIRST, *endpoints._AFTER_SERVERS, *endpoints._AFTER_ENDPOINTS, *chain(*habits.HINTS.values()),
     }
 )  # fmt: skip

@@ -14,8 +14,8 @@ from txmux.control.filters import FilterError
 from txmux.control.report import UnknownError
 from txmux.errors import OptionError, how_to_install, joined, own_command
 from txmux.net.sockets.transport import unsent_bytes
-from txmux.rules.advice.words import suggestion
 from txmux.rules.model.settings import Right
+from txmux.rules.problems import suggestion
 from txmux.telemetry.documents import Done
 from txmux.telemetry.formatting import printable_json
 

@@ -17,7 +17,7 @@ from txmux.cli.remote.command import reach
 from txmux.cli.remote.errors import NoServiceError, of_txmux
 from txmux.interfaces import IProvider
 from txmux.providers.docker.provider import docker
-from txmux.rules.advice.words import suggestion
+from txmux.rules.problems import suggestion
 
 _PATIENCE = 10.0  # seconds for an answer of the service
 

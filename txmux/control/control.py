@@ -38,8 +38,8 @@ from txmux.errors import MuxError
 from txmux.net.channel import messages
 from txmux.net.channel.message import Message
 from txmux.net.turns import Turns, in_thread
-from txmux.rules.advice.words import suggestion
 from txmux.rules.model import Rules
+from txmux.rules.problems import suggestion
 from txmux.serving.store import ListeningSockets
 from txmux.telemetry import attention_rows as rows
 from txmux.telemetry import documents

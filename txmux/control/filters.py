@@ -10,9 +10,8 @@ from typing import Any, Literal
 import attrs
 
 from txmux.errors import MuxError
-from txmux.rules.advice.words import suggestion
 from txmux.rules.model import IPNetwork
-from txmux.rules.problems import InvalidValueError
+from txmux.rules.problems import InvalidValueError, suggestion
 from txmux.rules.reading.values import network, positive_duration
 from txmux.telemetry.record import STATES, ConnectionRecord, ConnectionState
 

@@ -10,13 +10,12 @@ from functools import cached_property
 from txmux.control.report import UnknownError
 from txmux.errors import listed
 from txmux.net.turns import look_in_thread
-from txmux.rules.advice.words import suggestion
 from txmux.rules.lint.secrets import open_secrets, secret_files
 from txmux.rules.model import Backend, Route, Rules, Section, Server
 from txmux.rules.model.rules import OPTIONS
 from txmux.rules.model.section import NOWHERE
 from txmux.rules.named_files import NamedFile
-from txmux.rules.problems import Problem
+from txmux.rules.problems import Problem, suggestion
 from txmux.transport import Transport
 
 

@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 import attrs
 
-from txmux.errors import MuxError, printable
+from txmux.errors import MuxError, listed, printable
 
 _MOST_ALIKE = 3  # lines that say the same
 _MOST_NUMBERS = 10
@@ -105,3 +105,11 @@ class InvalidValueError(MuxError):
 
     def __str__(self) -> str:
         return "; ".join(self.messages).replace("?; ", "? ")
+
+
+def suggestion(word: str, known: Iterable[str], there_are: str = "there are") -> str:
+    """Return ``; did you mean 'ssh'?`` with the nearest known word, or else ``(there are http, tls)``."""
+    from txmux.rules.advice.words import did_you_mean  # noqa: PLC0415 - only errors need it
+
+    words = list(known)
+    return did_you_mean(word, words) or listed(words, there_are)

@@ -228,7 +228,7 @@ def read_filters(
 
 def note_unknown(ask: Ask, filters: Mapping[str, str]) -> None:
     """Write a note about filters that fit no connection, if one of them is a name that the rules do not have."""
-    from txmux.rules.advice.words import suggestion  # noqa: PLC0415 - only a wrong name needs it
+    from txmux.rules.problems import suggestion  # noqa: PLC0415 - only a wrong name needs it
 
     for kind, (path, key) in _NAMES.items():
         name = filters.get(kind, "-")

@@ -10,7 +10,6 @@ from txmux.cli.run.fromoptions import NAMES, add_routes, plain_matchers, text_of
 from txmux.detection.registry import installed_matchers, transports_of
 from txmux.errors import ListenError, MuxError
 from txmux.interfaces import Transport
-from txmux.rules.advice.words import did_you_mean, nearest
 from txmux.rules.model import Rules
 from txmux.rules.model.rules import OPTIONS
 from txmux.rules.problems import Problem, RulesError
@@ -186,6 +185,7 @@ def _misuse(arguments: argparse.Namespace) -> str:
 def _option_problem(problem: Problem, arguments: argparse.Namespace) -> str:
     """Return a problem in terms of the option that it is about."""
     from txmux.cli.init.services import PORTS  # noqa: PLC0415 - only for this
+    from txmux.rules.advice.words import did_you_mean  # noqa: PLC0415 - only for this
 
     if problem.section.startswith("route "):
         option = problem.section.removeprefix("route ")
@@ -230,6 +230,7 @@ def unknown_option(word: str) -> str:
 
 def _protocol(name: str) -> str:
     from txmux.rules.advice.matching import MEANT, SERVER_FIRST  # noqa: PLC0415 - this is rare
+    from txmux.rules.advice.words import nearest  # noqa: PLC0415 - this is rare
 
     protocols = [matcher.name for matcher in plain_matchers()]
     meant = MEANT.get(name, name)

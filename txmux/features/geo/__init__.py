@@ -19,9 +19,8 @@ from txmux.features.feature import (
     WatchedSource,
 )
 from txmux.features.geo.region import DATABASES, GeoRegion
-from txmux.rules.advice.words import suggestion
 from txmux.rules.model import DynamicNetworks, Settings
-from txmux.rules.problems import InvalidValueError
+from txmux.rules.problems import InvalidValueError, suggestion
 from txmux.rules.reading.context import RulesReading
 from txmux.rules.reading.values import SectionKey, ValueKind
 

@@ -199,12 +199,15 @@ SECTION_ALIASES = {
 }
 """The kind of section for each of these other words at the beginning of a header."""
 
-CHOICE_WORDS = {
+BALANCE_WORDS = {
     **each("hash ip_hash ip-hash least_ip source sticky", "source-hash"),
     **each("least_conn leastconn least-conn least_request", "least-connections"),
     **each("roundrobin round_robin rr static-rr wrr", "round-robin"),
     **each("uri url_param hdr", "host-hash"),
     **each("rand random_choose", "random"),
+}
+CHOICE_WORDS = {
+    **BALANCE_WORDS,
     **each("none optional_no_ca request", "optional"),
     **each("on require", "required"),
     "submission": "smtp",

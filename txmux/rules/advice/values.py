@@ -3,11 +3,11 @@
 import ipaddress
 import re
 import unicodedata
+import zoneinfo
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from itertools import pairwise
 from typing import Any
-from zoneinfo import available_timezones
 
 from txmux.rules.advice.habits import CHOICE_WORDS, CLIENT_CA, PLAIN, each
 from txmux.rules.advice.words import Texts, did_you_mean, hinted, like_key, with_advice, with_hint
@@ -224,7 +224,7 @@ def day(messages: Texts, text: str, days: Texts) -> Texts:
 
 
 def zone(messages: Texts, text: str, days: Texts, forms: str) -> Texts:
-    zones = available_timezones()
+    zones = zoneinfo.available_timezones()
     hint = did_you_mean(text, zones) or "; write one such as Europe/Paris or UTC"
     shifted = re.fullmatch(r"(?:UTC|GMT)([+-])([0-9]{1,2})", text)
     if shifted:  # POSIX counts to the west

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from itertools import takewhile
 
-from txmux.errors import MuxError, joined, listed
+from txmux.errors import MuxError, joined
 
 Texts = Sequence[str]
 
@@ -69,12 +69,6 @@ def _distance(word: str, other: str) -> int:
                 costs.append(two_before[place - 2] + 1)
             row.append(min(costs))
     return row[-1]
-
-
-def suggestion(word: str, known: Iterable[str], there_are: str = "there are") -> str:
-    """Return ``; did you mean 'ssh'?`` with the nearest known word, or else ``(there are http, tls)``."""
-    words = list(known)
-    return did_you_mean(word, words) or listed(words, there_are)
 
 
 def with_advice(message: str, advice: str) -> str:
