@@ -10,15 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from txmux.cli._output import Output
-from txmux.cli.remote.command import (
-    REFUSED,
-    Ask,
-    RemoteCommand,
-    add_filters,
-    backend_named,
-    note_unknown,
-    read_filters,
-)
+from txmux.cli.remote import command
 from txmux.cli.remote.errors import LateAnswerError, NoServiceError, ServiceRefusedError, UsageError
 from txmux.telemetry.formatting import plural
 
@@ -56,7 +48,7 @@ def _ban_arguments(parser: ArgumentParser) -> None:
     )
 
 
-def _ban(ask: Ask, arguments: Namespace) -> Any:
+def _ban(ask: command.Ask, arguments: Namespace) -> Any:
     words = [] if arguments.duration is None else [arguments.duration, *arguments.reason]
     return ask("POST", "/api/bans", ban_body(arguments.network, words))
 
@@ -103,16 +95,16 @@ def _close_arguments(parser: ArgumentParser) -> None:
         nargs="*",
         help="of a connection, as 'txmux connections' lists it; or FILTER=VALUE, written as in the API",
     )
-    add_filters(parser)
+    command.add_filters(parser)
 
 
-def _close(ask: Ask, arguments: Namespace) -> Any:
+def _close(ask: command.Ask, arguments: Namespace) -> Any:
     ids = [word for word in arguments.words if "=" not in word]
-    filters = read_filters([word for word in arguments.words if "=" in word], arguments)
+    filters = command.read_filters([word for word in arguments.words if "=" in word], arguments)
     if filters and not ids:
         answer = ask("POST", "/api/connections/close", filters)
         if not answer["closed"]:
-            note_unknown(ask, filters)
+            command.note_unknown(ask, filters)
         return answer
     if len(ids) == 1 and not filters:
         return ask("POST", f"/api/connections/{quote(ids[0], safe='')}/close")
@@ -154,7 +146,7 @@ def _drain_arguments(parser: ArgumentParser) -> None:
     )
 
 
-def _drain(ask: Ask, arguments: Namespace) -> Any:
+def _drain(ask: command.Ask, arguments: Namespace) -> Any:
     if arguments.wait and arguments.state == "ready":
         raise UsageError("--wait is for servers that get no new connections, not for --ready")
     body = {"state": arguments.state, "close_connections": arguments.close}
@@ -201,10 +193,10 @@ def _wait_until_free(active: Callable[[], int], backend: str) -> None:
         _wait_until(lambda: not active())
 
 
-def _active(ask: Ask, backend: str, server: str) -> int:
+def _active(ask: command.Ask, backend: str, server: str) -> int:
     """Count the connections of a server, or of all that a backend has; what a reload has removed has none."""
     try:
-        rows = backend_named(ask, backend)["servers"]
+        rows = command.backend_named(ask, backend)["servers"]
     except ServiceRefusedError as refused:
         if refused.status != HTTPStatus.NOT_FOUND:
             raise
@@ -224,7 +216,7 @@ def _weight_arguments(parser: ArgumentParser) -> None:
     )
 
 
-def _weight(ask: Ask, arguments: Namespace) -> Any:
+def _weight(ask: command.Ask, arguments: Namespace) -> Any:
     number = "0" if arguments.weight == "default" else arguments.weight
     if not re.fullmatch("[0-9]{1,5}", number) or int(number) > _MOST_WEIGHT:
         raise UsageError(
@@ -238,8 +230,8 @@ def _weight(ask: Ask, arguments: Namespace) -> Any:
     return _by_name(arguments.name, weigh)
 
 
-def _only_server(ask: Ask, backend: str) -> str:
-    rows = backend_named(ask, backend)["servers"]
+def _only_server(ask: command.Ask, backend: str) -> str:
+    rows = command.backend_named(ask, backend)["servers"]
     servers = [str(row["server"]) for row in rows if row["state"] != "disabled"]
     if len(servers) > 1:
         named = ", ".join(f"{backend}/{server}" for server in servers)
@@ -254,8 +246,8 @@ def _listener_argument(parser: ArgumentParser) -> None:
     parser.add_argument("listener", metavar="LISTENER", help="by its name in the rules")
 
 
-def _accepts(*, accepting: bool) -> RemoteCommand:
-    return RemoteCommand(
+def _accepts(*, accepting: bool) -> command.RemoteCommand:
+    return command.RemoteCommand(
         lambda ask, given: ask(
             "POST", f"/api/listeners/{quote(given.listener, safe='')}", {"accepting": accepting}
         ),
@@ -280,7 +272,7 @@ def _hold_arguments(parser: ArgumentParser) -> None:
     )
 
 
-def _hold(ask: Ask, arguments: Namespace) -> Any:
+def _hold(ask: command.Ask, arguments: Namespace) -> Any:
     name = arguments.backend
     seconds = None if arguments.duration is None else _seconds(arguments.duration)
     body = {} if seconds is None else {"seconds": seconds}
@@ -290,9 +282,9 @@ def _hold(ask: Ask, arguments: Namespace) -> Any:
     return answer
 
 
-def _active_of_held(ask: Ask, name: str) -> int:
+def _active_of_held(ask: command.Ask, name: str) -> int:
     """Count the connections of a backend; an error if it is no longer held, as new ones come then."""
-    backend = backend_named(ask, name)
+    backend = command.backend_named(ask, name)
     if backend["hold"] is None:
         why = f"backend {name}: its hold ended before its connections did"
         raise ServiceRefusedError([why], HTTPStatus.CONFLICT, {"error": why})
@@ -317,7 +309,7 @@ def _stop_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--wait", action="store_true", help="wait until it has ended")
 
 
-def _stop(ask: Ask, arguments: Namespace) -> Any:
+def _stop(ask: command.Ask, arguments: Namespace) -> Any:
     pid = ask("GET", "/api/status").get("pid") if arguments.wait else None
     answer = ask("POST", "/api/stop")
     if arguments.wait:
@@ -325,7 +317,7 @@ def _stop(ask: Ask, arguments: Namespace) -> Any:
     return answer
 
 
-def _has_ended(ask: Ask, pid: int | None) -> bool:
+def _has_ended(ask: command.Ask, pid: int | None) -> bool:
     try:
         return bool(ask("GET", "/api/status").get("pid") != pid)  # one that was started after it
     except LateAnswerError:
@@ -349,7 +341,7 @@ def _upgrade_arguments(parser: ArgumentParser) -> None:
     )
 
 
-def _upgrade(ask: Ask, arguments: Namespace) -> Any:
+def _upgrade(ask: command.Ask, arguments: Namespace) -> Any:
     return ask("POST", "/api/upgrade/check" if arguments.check else "/api/upgrade")
 
 
@@ -366,30 +358,32 @@ def _write_upgrade(answer: Mapping[str, Any], arguments: Namespace) -> None:
 def _upgrade_code(answer: Mapping[str, Any], arguments: Namespace) -> int:
     # An older service does not report whether it is complete.
     is_fine = answer["ready"] if arguments.check else answer.get("complete", True)
-    return 0 if is_fine else REFUSED
+    return 0 if is_fine else command.REFUSED
 
 
 CHANGES = {
-    "ban": RemoteCommand(_ban, _write_changes, arguments=_ban_arguments),
-    "close": RemoteCommand(_close, _write_closed, 60, _close_arguments),
-    "drain": RemoteCommand(_drain, _write_changes, 60, _drain_arguments),
-    "hold": RemoteCommand(_hold, _write_changes, 60, _hold_arguments),
+    "ban": command.RemoteCommand(_ban, _write_changes, arguments=_ban_arguments),
+    "close": command.RemoteCommand(_close, _write_closed, 60, _close_arguments),
+    "drain": command.RemoteCommand(_drain, _write_changes, 60, _drain_arguments),
+    "hold": command.RemoteCommand(_hold, _write_changes, 60, _hold_arguments),
     "pause": _accepts(accepting=False),
-    "release": RemoteCommand(
+    "release": command.RemoteCommand(
         lambda ask, given: ask("POST", f"/api/backends/{quote(given.backend, safe='')}/release"),
         _write_changes,
         60,
         _release_arguments,
     ),
-    "reload": RemoteCommand(lambda ask, _: ask("POST", "/api/reload"), _write_reload, 120),
+    "reload": command.RemoteCommand(lambda ask, _: ask("POST", "/api/reload"), _write_reload, 120),
     "resume": _accepts(accepting=True),
-    "stop": RemoteCommand(_stop, _write_stop, arguments=_stop_arguments),
-    "unban": RemoteCommand(
+    "stop": command.RemoteCommand(_stop, _write_stop, arguments=_stop_arguments),
+    "unban": command.RemoteCommand(
         lambda ask, given: ask("POST", "/api/bans/remove", {"network": given.network}),
         _write_changes,
         arguments=_unban_arguments,
     ),
     # The new process has a minute to be ready; then the connections are handed over.
-    "upgrade": RemoteCommand(_upgrade, _write_upgrade, 180, _upgrade_arguments, _upgrade_code),
-    "weight": RemoteCommand(_weight, _write_changes, arguments=_weight_arguments),
+    "upgrade": command.RemoteCommand(
+        _upgrade, _write_upgrade, 180, _upgrade_arguments, _upgrade_code
+    ),
+    "weight": command.RemoteCommand(_weight, _write_changes, arguments=_weight_arguments),
 }

@@ -6,20 +6,8 @@ import attrs
 
 from txmux.errors import printable
 from txmux.features.top.state import TABLE_OF, Pane, Snapshot, TopState
+from txmux.telemetry import presentation
 from txmux.telemetry.formatting import duration, plural
-from txmux.telemetry.presentation import (
-    HEALTH_OF_LEVEL,
-    SCREEN,
-    Health,
-    Row,
-    attention_items,
-    attention_line,
-    busy_routes,
-    connection_counts,
-    ordered,
-    rates,
-    server_rows,
-)
 
 
 @attrs.frozen
@@ -27,16 +15,16 @@ class PaneLine:
     """A row; its `key` names it as long as it is there, and its `style` is in the terms of `rich`."""
 
     key: str
-    row: Row
+    row: presentation.Row
     cells: Sequence[str]
     style: str
 
 
-def rows_of(pane: Pane, snapshot: Snapshot) -> Sequence[Row]:
+def rows_of(pane: Pane, snapshot: Snapshot) -> Sequence[presentation.Row]:
     if pane == "routes":
-        return busy_routes(snapshot.routes)
+        return presentation.busy_routes(snapshot.routes)
     if pane == "servers":
-        return server_rows(snapshot.backends)
+        return presentation.server_rows(snapshot.backends)
     return snapshot.connections if pane == "connections" else snapshot.recent
 
 
@@ -46,12 +34,12 @@ def lines_of(pane: Pane, state: TopState, snapshot: Snapshot) -> list[PaneLine]:
     rows = rows_of(pane, snapshot)
     if pane in state.sorts:
         column, is_descending = state.sorts[pane]
-        rows = ordered(rows, table.columns[column], is_descending=is_descending)
+        rows = presentation.ordered(rows, table.columns[column], is_descending=is_descending)
     return [
         PaneLine(
             table.key(row),
             row,
-            [*map(printable, table.cells(row, SCREEN, snapshot.at))],
+            [*map(printable, table.cells(row, presentation.SCREEN, snapshot.at))],
             table.style(row),
         )
         for row in rows
@@ -73,7 +61,7 @@ def text_of(snapshot: Snapshot) -> Iterator[str]:
     yield " · ".join([*parts, *filter(None, [f"{path}{end}"])])
     yield from (text for _, text in attention_of(snapshot))
     yield counts_of(snapshot)
-    yield f"rates: {rates(snapshot.status) or '-'}"
+    yield f"rates: {presentation.rates(snapshot.status) or '-'}"
 
 
 def title_of(snapshot: Snapshot) -> tuple[list[str], str, str]:
@@ -98,15 +86,15 @@ def title_of(snapshot: Snapshot) -> tuple[list[str], str, str]:
 
 
 def counts_of(snapshot: Snapshot) -> str:
-    return f"connections: {connection_counts(snapshot.status) or '-'}"
+    return f"connections: {presentation.connection_counts(snapshot.status) or '-'}"
 
 
-def attention_of(snapshot: Snapshot) -> Iterator[tuple[Health, str]]:
+def attention_of(snapshot: Snapshot) -> Iterator[tuple[presentation.Health, str]]:
     """Yield a sentence for each thing that needs attention, and how bad it is."""
     if snapshot.problem:
         yield "down", printable(snapshot.problem)
-    for item in attention_items(snapshot.status):
-        line = f"{item['level']}: {attention_line(item, snapshot.at)}"
-        yield HEALTH_OF_LEVEL.get(item["level"], "down"), printable(line)
+    for item in presentation.attention_items(snapshot.status):
+        line = f"{item['level']}: {presentation.attention_line(item, snapshot.at)}"
+        yield presentation.HEALTH_OF_LEVEL.get(item["level"], "down"), printable(line)
     for warning in snapshot.warnings:
         yield "partly", printable(f"the answer is not complete: {warning}")
