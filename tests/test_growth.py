@@ -5,7 +5,7 @@ import itertools
 import socket
 from base64 import b64encode
 from collections.abc import Callable, Coroutine, Generator, Iterable
-from functools import partial
+from functools import cache, partial
 from typing import Any, TypeVar
 
 from twisted.internet import reactor
@@ -107,9 +107,15 @@ def _reload_part(what: str, count: int) -> Callable[[], object]:
     return run
 
 
+@cache
+def _worker(what: str, count: int) -> Serving:
+    """What serves, for tests that only ask it."""
+    return _serving(_rules(what, count))
+
+
 def _look(ask: Callable[[Serving], Coroutine[Any, Any, object]], what: str, count: int) -> Any:
     """What a worker is asked every few seconds."""
-    serving = _serving(_rules(what, count))
+    serving = _worker(what, count)
     return lambda: finished(ask(serving))
 
 
@@ -122,7 +128,7 @@ _LOOKS: dict[str, Callable[[Serving], Coroutine[Any, Any, object]]] = {
 
 def _check_result(what: str, count: int) -> Callable[[], object]:
     """What another process has found of one server."""
-    upstreams = _serving(_rules(what, count)).upstreams
+    upstreams = _worker(what, count).upstreams
     *_, last = upstreams.all()
     key = key_of(last.pool.members[0])
 
@@ -228,6 +234,7 @@ class GrowthTests(SynchronousTestCase):
         self._assert_growth(AT_NONE, ((what, partial(_reload_part, what)) for what in of))
 
     def test_looks_at_a_worker(self) -> None:
+        self.addCleanup(_worker.cache_clear)
         of = itertools.product(_LOOKS.items(), ("routes", "backends", "servers"))
         works = ((f"{name}: {what}", partial(_look, ask, what)) for (name, ask), what in of)
         self._assert_growth(AT_NONE, works)
