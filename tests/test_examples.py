@@ -5,17 +5,13 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-import yaml  # type: ignore[import-untyped]
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.children import PATIENCE, Child, InteropTestCase, output_of, run
 from tests.interop.mux import pool_rules
 from tests.programs import require_program
-from tests.support.docker import inspected
-from txmux.providers.docker.labels import Container, LabelRules, read_labels
-from txmux.rules.reading.files import SourceFile
 from txmux.rules.reading.layout import laid_out
-from txmux.rules.reading.parser import parse, try_draft
+from txmux.rules.reading.parser import parse
 
 _EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -26,23 +22,6 @@ class RulesTests(SynchronousTestCase):
         self.assertTrue(files)
         for file in files:
             parse(file.read_text(), file)
-
-    def test_compose_file(self) -> None:
-        folder = _EXAMPLES / "container"
-        services = yaml.safe_load((folder / "compose.yaml").read_text())["services"]
-        build = services["txmux"]["build"]  # Docker would look for a Dockerfile
-        self.assertTrue((folder / build["context"] / build["dockerfile"]).is_file())
-        labelled = {name: its["labels"] for name, its in services.items() if "labels" in its}
-        containers = [Container.read(inspected(name, its)) for name, its in labelled.items()]
-        objects, _ = read_labels(containers, LabelRules("podman"), {"public"})
-        draft = SourceFile(
-            "/run/txmux/providers/docker.ini", "\n".join(its.text for its in objects)
-        )
-        found = try_draft(folder / "rules.ini", draft)
-        self.assertEqual((found.problems, found.is_included), ((), True))
-        assert found.rules is not None
-        names = ["site", "git", "git.ssh", "wiki"]
-        self.assertEqual([its.name for its in found.rules.routes], names)
 
     def test_layout(self) -> None:
         for file in _EXAMPLES.rglob("*.ini"):

@@ -55,6 +55,8 @@ class ListTests(SynchronousTestCase):
             words |= {f"{word}:" for word in (feature.networks.words if feature.networks else ())}
             words |= {f"{feature.servers.word}:"} if feature.servers else set()
             words |= {f"txmux {name}" for name in feature.commands}
+            words |= {f"txmux provider {one.name}" for one in feature.providers()}
+            words |= {"txmux explain --pcap"} if feature.captured else set()
             self.assertEqual({*features.WORDS[feature.name]}, words)
         words = {word for words in features.WORDS.values() for word in words if " " not in word}
         self.assertEqual(words, {*_RULES})
@@ -96,7 +98,8 @@ class WithoutTests(SynchronousTestCase):
         """It is what the feature says that it has; its commands say why."""
         for feature in FEATURES:
             gone = {*feature.commands, *(one.path for one in feature.resources())}
-            if not gone:
+            used = [word for word in features.WORDS[feature.name] if word.count(" ") > 1]
+            if not gone and not used:
                 continue
             folder = self.copy_without(feature.name)
             there = json.loads(self.run_python(folder, "-c", _LOOK).stdout)
@@ -106,6 +109,12 @@ class WithoutTests(SynchronousTestCase):
                 done = self.run_python(folder, "-m", "txmux", name)
                 why = f"the command {name!r}: this needs the part {feature.name}, which is not installed"
                 self.assertEqual((done.returncode, done.stderr), (1, f"txmux: {why}\n"))
+            self.check(folder, "")
+            for word in used:
+                words = [*word.split()[1:], "rules.ini", "rules.ini"]
+                done = self.run_python(folder, "-m", "txmux", *words)
+                why = f": this needs the part {feature.name}, which is not installed\n"
+                self.assertIn((done.returncode, done.stderr[-len(why) :]), [(1, why), (2, why)])
 
     def copy_without(self, name: str) -> Path:
         folder = make_folder(self)

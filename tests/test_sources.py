@@ -245,7 +245,7 @@ _CLIENTS = {
     "backends/names/question.py": {"TCP4ClientEndpoint"},
     "cli/init/__init__.py": {"create_connection"},
     "cli/remote/ask.py": {"HTTPConnection"},  # a service of this machine
-    "cli/test/sending.py": {"getaddrinfo"},  # what is tested
+    "features/test/sending.py": {"getaddrinfo"},  # what is tested
     "net/http.py": {"Agent", "HostnameEndpoint", "TCP4ClientEndpoint", "UNIXClientEndpoint"},
     "net/sockets/client.py": {"connect_ex"},
     "net/sockets/handoff.py": {"connect_ex"},

@@ -413,7 +413,6 @@ class WrongTests(ServiceTestCase):
             (("--text", r"\q"), r"--text: \q is not an escape; there are"),
             (("--text", "\udcff"), r"--text: is not valid UTF-8; write such bytes as \xNN"),
             (("--file", "no/such"), "no/such cannot be read: No such file or directory"),
-            (("--pcap", "no/such"), "no/such cannot be read: No such file or directory"),
             (
                 ("--text", "x", "--listener", "pubic"),
                 "there is no [listen pubic]; did you mean 'public'? (there are public)",

@@ -49,7 +49,6 @@ COMMANDS = {
     "servers": "List the servers of a running service, what is down or drained first.",
     "status": "Show the state of a running service.",
     "stop": "Stop a running service; its connections may finish.",
-    "test": "Test whether a port's answers depend on the packets in which a client's first bytes come.",
     "unban": "Lift a ban of a running service.",
     "upgrade": "Upgrade a running service to the installed version, in a new process.",
     "weight": "Change the weight of a server.",

@@ -17,8 +17,8 @@ from urllib.parse import quote
 
 import attrs
 
+from txmux import features
 from txmux.cli._output import Output, explained_style
-from txmux.cli.pcap import Datagram, Segment, client_flows, client_streams, read_packets
 from txmux.cli.remote import command
 from txmux.detection.detector import Decision, Detector
 from txmux.detection.explain import Explanation, explain
@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from txmux.client.tls.ech import EchKeys
 
 _LONGEST_DATAGRAM = 65535
+_PCAP = "txmux explain --pcap"
 _FOR_BYTES = "listener", "client", "inside", "ech_keys"
 
 _SHOWN_BYTES = 48
@@ -329,14 +330,12 @@ def _samples(arguments: argparse.Namespace, listeners: tuple[Listener, ...]) -> 
     client = arguments.client
     now = time.time() if arguments.now is None else arguments.now
     if arguments.pcap is not None:
-        with Path(arguments.pcap).open("rb") as file:
-            packets = list(read_packets(file, arguments.pcap))
-        segments = [packet for packet in packets if isinstance(packet, Segment)]
-        datagrams = [packet for packet in packets if isinstance(packet, Datagram)]
-        streams = [*client_streams(segments, limit), *client_flows(datagrams)]
+        if why := features.missing(_PCAP):
+            raise MuxError(f"--pcap: {why}")
         samples = [
             TracedSample(s.data, client or unmapped(s.client.host), s, now, s.datagrams)
-            for s in streams
+            for one in features.that_have(_PCAP)
+            for s in one.captured(arguments.pcap, limit)
         ]
         return [sample for sample in samples if _of_transport(listeners, sample)]
     given = _bytes(arguments, max(limit, _LONGEST_DATAGRAM))

@@ -6,24 +6,25 @@ import argparse
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from twisted.plugin import getPlugins
 from twisted.python.failure import Failure
 
-from txmux import files
+from txmux import features, files
 from txmux.cli.remote.command import reach
 from txmux.cli.remote.errors import NoServiceError, of_txmux
 from txmux.interfaces import IProvider
-from txmux.providers.docker.provider import docker
 from txmux.rules.problems import suggestion
 
 _PATIENCE = 10.0  # seconds for an answer of the service
 
 
 def providers() -> Mapping[str, IProvider]:
-    return {provider.name: provider for provider in [*getPlugins(IProvider), docker]}
+    own = chain.from_iterable(one.providers() for one in features.that_have("txmux provider "))
+    return {provider.name: provider for provider in [*getPlugins(IProvider), *own]}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -40,6 +41,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def _name(text: str) -> str:
     if text in (known := providers()):
         return text
+    if why := features.missing(f"txmux provider {text}"):
+        raise argparse.ArgumentTypeError(f"there is no provider {text!r}: {why}")
     hint = suggestion(text, known)
     if text == "podman":
         hint = "; Podman answers as Docker does: write docker, with --socket unix:/run/podman/podman.sock"
@@ -49,8 +52,8 @@ def _name(text: str) -> str:
 def configure_more(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> None:
     """Add the options of the provider that the words name."""
     known = providers()
-    named = next((word for word in words or () if word in known), docker.name)
-    known[named].options(parser)
+    for name in [*(word for word in words or () if word in known), *[*known][-1:]][:1]:
+        known[name].options(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

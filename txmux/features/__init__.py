@@ -4,7 +4,7 @@ A folder can be deleted. Nothing imports them but `load`, which leaves out what 
 `txmux.installed`, which has what all features add to rules.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from importlib import import_module
 from typing import Any
 
@@ -15,9 +15,12 @@ WORDS = {
     "wake": ("wake",),
     "page": (),
     "top": ("txmux top",),
+    "docker": ("txmux provider docker",),
+    "test": ("txmux test",),
+    "captures": ("txmux explain --pcap",),
 }
 """All features, in the order in which they are asked, with what is unknown without each: its keys, how its networks or servers begin, and
-its commands, as ``txmux NAME``."""
+its commands, as ``txmux NAME``, or words of those of the core."""
 
 _OWNERS = {word: name for name, words in WORDS.items() for word in words}
 
@@ -41,9 +44,15 @@ def missing(word: str) -> str:
     return f"this needs the part {name}, which is not installed"
 
 
+def that_have(words: str) -> Iterator[Any]:
+    """Load the features that are there, and by which something is known that begins with these words."""
+    names = dict.fromkeys(name for word, name in _OWNERS.items() if word.startswith(words))
+    return filter(None, map(load, names))
+
+
 def commands(asked: Collection[str] = ()) -> dict[str, tuple[str, str]]:
     """Return the module and the summary of each command of features; of all, or of those that are ``asked`` for."""
-    owners = {word.removeprefix("txmux "): name for word, name in _OWNERS.items() if " " in word}
+    owners = {word.split()[1]: name for word, name in _OWNERS.items() if word.count(" ") == 1}
     features = {name: load(owners[name]) for name in owners if not asked or name in asked}
     return {
         name: (f"txmux.features.{feature.name}.{name}", feature.commands[name])

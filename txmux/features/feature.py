@@ -108,6 +108,8 @@ class Feature:
         servers: Those that rules may name by it.
         lint: Each yields warnings of rules.
         start_of: Returns what starts the servers of a backend while clients wait for them; ``None`` if it cannot.
+        captured: Reads what clients said first in a capture, from its path and the most bytes of each; see `txmux.rules.tracing.TracedSample`.
+        providers: Returns the `txmux.interfaces.IProvider`s that `txmux provider` has by it.
         resources: Returns the `txmux.admin.resource.Resource`s that the endpoint ``admin`` has by it.
         commands: Those of the program, and what each does; each is a module of its name in the folder, as `txmux.cli` has them.
     """
@@ -119,5 +121,7 @@ class Feature:
     servers: ServerKind | None = None
     lint: Sequence[Callable[[Rules], Iterator[Problem]]] = ()
     start_of: Callable[[Backend], ServerStart | None] = lambda _: None
+    captured: Callable[[str, int], Sequence[Any]] | None = None
+    providers: Callable[[], Sequence[Any]] = tuple
     resources: Callable[[], Sequence[Any]] = tuple
     commands: Mapping[str, str] = attrs.field(factory=dict)

@@ -34,7 +34,7 @@ class TracedSample:
 
     Attributes:
         data: The bytes; maybe none. Of a flow those of the first datagram.
-        stream: A `txmux.cli.pcap.CapturedStream`, if they are from a capture.
+        stream: A `txmux.features.captures.reading.CapturedStream`, if they are from a capture.
         now: The time of its arrival, in seconds since 1970.
         datagrams: The first ones of a flow; ``None`` for a stream.
         refused: Of a client that has to begin TLS by ``starttls`` and has not, why its connection ends, empty while it may still begin; else ``None``.

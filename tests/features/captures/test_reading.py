@@ -15,8 +15,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.cli.support import CommandTestCase
 from tests.wire.hello_builder import client_hello, records, server_name
-from txmux.cli.pcap import CapturedStream, Segment, client_streams, read_packets
 from txmux.errors import MuxError
+from txmux.features.captures.reading import CapturedStream, Segment, client_streams, read_packets
 from txmux.wire.proxyprotocol.header import Address
 
 CLIENT = Address(ip_address("192.0.2.1"), 40000)

@@ -1,14 +1,21 @@
 """What labels of containers become."""
 
+from pathlib import Path
 from typing import Any
 
+import yaml  # type: ignore[import-untyped]
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.docker import NETWORK, inspected
-from txmux.providers.docker.labels import Container, LabelRules, read_labels
+from txmux.features.docker import labels as reading
+from txmux.features.docker.labels import Container, LabelRules, read_labels
+from txmux.rules.reading.files import SourceFile
 from txmux.rules.reading.ini import read_ini
+from txmux.rules.reading.parser import try_draft
+
+_EXAMPLES = Path(__file__).parents[3] / "examples"
 
 ON_NETWORK = LabelRules(NETWORK)
 
@@ -180,3 +187,25 @@ class LabelTests(SynchronousTestCase):
                     for item in key.items
                 ]
                 self.assertEqual("\n".join(values).replace("$$", "").count("$"), 0)
+
+
+class ExampleTests(SynchronousTestCase):
+    def test_compose_file(self) -> None:
+        folder = _EXAMPLES / "container"
+        services = yaml.safe_load((folder / "compose.yaml").read_text())["services"]
+        build = services["txmux"]["build"]  # Docker would look for a Dockerfile
+        self.assertTrue((folder / build["context"] / build["dockerfile"]).is_file())
+        labelled = {name: its["labels"] for name, its in services.items() if "labels" in its}
+        containers = [Container.read(inspected(name, its)) for name, its in labelled.items()]
+        objects, _ = read_labels(containers, LabelRules("podman"), {"public"})
+        draft = SourceFile(
+            "/run/txmux/providers/docker.ini", "\n".join(its.text for its in objects)
+        )
+        found = try_draft(folder / "rules.ini", draft)
+        self.assertEqual((found.problems, found.is_included), ((), True))
+        assert found.rules is not None
+        names = ["site", "git", "git.ssh", "wiki"]
+        self.assertEqual([its.name for its in found.rules.routes], names)
+
+    def test_keys_that_labels_may_set(self) -> None:
+        self.assertLessEqual(reading._ALLOWED, reading.SETTABLE)

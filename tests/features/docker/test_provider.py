@@ -19,10 +19,10 @@ from tests.support.docker import NETWORK, DockerPlayed, inspected
 from tests.support.folders import make_folder
 from tests.support.peers import reactor
 from txmux.errors import MuxError
+from txmux.features.docker import api, provider, sleep
+from txmux.features.docker.provider import docker
 from txmux.net.http import RequestFailedError, request
 from txmux.providers import writer as writing
-from txmux.providers.docker import api, provider, sleep
-from txmux.providers.docker.provider import docker
 from txmux.providers.writer import ProviderWriter
 
 RULES = """

@@ -7,8 +7,8 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.docker import NETWORK, inspected
-from txmux.providers.docker.labels import Container, LabelRules, read_labels
-from txmux.providers.docker.sleep import Sleepers
+from txmux.features.docker.labels import Container, LabelRules, read_labels
+from txmux.features.docker.sleep import Sleepers
 
 LABELS = {"txmux.match": "any", "txmux.wake": "yes", "txmux.sleep": "1m"}
 

@@ -27,8 +27,8 @@ from tests.support.peers import reactor
 from tests.support.service import ServiceTestCase
 from txmux import route
 from txmux.cli import main
-from txmux.cli import test as port_test
 from txmux.detection.detector import Detector
+from txmux.features.test import test as port_test
 
 _NO_CLIENTS = {"any", "payload", "random", "regex", "tls"}
 _RULES = """

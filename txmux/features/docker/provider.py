@@ -15,10 +15,10 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txmux.errors import MuxError, printable
+from txmux.features.docker.api import DockerApi, NoDaemonError
+from txmux.features.docker.labels import PREFIX, SETTABLE, Container, LabelRules, read_labels
+from txmux.features.docker.sleep import Sleepers, WakeSocket
 from txmux.interfaces import IProvider, ProvidedObject, RulesWriter
-from txmux.providers.docker.api import DockerApi, NoDaemonError
-from txmux.providers.docker.labels import PREFIX, SETTABLE, Container, LabelRules, read_labels
-from txmux.providers.docker.sleep import Sleepers, WakeSocket
 from txmux.wire.jsontext import MISSHAPEN
 
 # Seconds of a stream of events: then all is looked at again, whatever it has not told.

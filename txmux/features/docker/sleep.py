@@ -15,11 +15,11 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
 from txmux.errors import MuxError, printable
+from txmux.features.docker.api import DockerApi
+from txmux.features.docker.labels import Container, LabelledRoute
 from txmux.files import file_id, remove_own_socket
 from txmux.net.sockets.reactorsockets import SharedUNIXPort
 from txmux.net.sockets.unixpath import open_listening
-from txmux.providers.docker.api import DockerApi
-from txmux.providers.docker.labels import Container, LabelledRoute
 from txmux.telemetry.formatting import duration
 from txmux.wire.jsontext import MISSHAPEN
 

@@ -13,9 +13,9 @@ from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.events import ConnectionTerminated, HandshakeCompleted
 
-from txmux.cli.test.dialogues import Answer, fillers, of_certificate
-from txmux.cli.test.sending import Where, timed
 from txmux.errors import MuxError
+from txmux.features.test.dialogues import Answer, fillers, of_certificate
+from txmux.features.test.sending import Where, timed
 
 _PAUSE = 0.02  # seconds between two datagrams
 _CARRIED = 1100  # bytes of a hello in a datagram

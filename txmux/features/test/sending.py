@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from txmux.cli.test.dialogues import Answer, Sample
 from txmux.errors import MuxError
+from txmux.features.test.dialogues import Answer, Sample
 
 _AT_ONCE = 65536
 _PAUSE = 0.02  # seconds, or two round trips: else the other side may read two pieces at once

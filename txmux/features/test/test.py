@@ -15,9 +15,9 @@ from itertools import permutations
 import attrs
 
 from txmux.cli._output import Output
-from txmux.cli.test.dialogues import HAS_POST_QUANTUM, Answer, Handshake, Sample
-from txmux.cli.test.sending import NO_ANSWER, Where, exchange, resolve
 from txmux.errors import MuxError, cause_of, how_to_install, printable
+from txmux.features.test.dialogues import HAS_POST_QUANTUM, Answer, Handshake, Sample
+from txmux.features.test.sending import NO_ANSWER, Where, exchange, resolve
 from txmux.telemetry.formatting import plural, printable_json
 from txmux.transport import is_address
 
@@ -78,7 +78,9 @@ def _name(text: str) -> str:
 
 
 def _samples() -> dict[str, str]:
-    found: dict[str, str] = json.loads(files(__name__).joinpath("samples.json").read_text("ascii"))
+    found: dict[str, str] = json.loads(
+        files(__package__).joinpath("samples.json").read_text("ascii")
+    )
     return found
 
 
@@ -166,7 +168,7 @@ def _modern_hellos(where: Where, name: str) -> _Cut:
 
 def _quic_plan(where: Where, name: str) -> _Plan:
     try:
-        from txmux.cli.test.quic import exchange as send  # noqa: PLC0415 - it needs a package
+        from txmux.features.test.quic import exchange as send  # noqa: PLC0415 - it needs a package
     except ModuleNotFoundError as error:
         raise MuxError(f"--udp needs aioquic: {how_to_install('quic')}") from error
 
