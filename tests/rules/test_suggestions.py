@@ -378,6 +378,7 @@ class SuggestionTests(SynchronousTestCase):
             for together in suggestions(problem.message)
             if (case := (problem.message, *together)) not in done
             and not any(one in problem.message for one in _NEEDS_MORE)
+            and not names_missing(problem.message)
         ]
         before = _problems(text, path) if cases else []
         for problem, together, case in cases:
