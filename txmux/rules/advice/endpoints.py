@@ -13,6 +13,7 @@ from txmux.rules.advice.words import (
     nearest,
     with_advice,
 )
+from txmux.rules.problems import InvalidValueError
 from txmux.transport import is_address
 
 _AFTER_SERVERS: Mapping[str, tuple[str, int]] = {
@@ -61,54 +62,55 @@ _PROXY_KINDS = {"socks": "socks5", "socks5h": "socks5", "socks4a": "socks4", "ht
 Sections = Mapping[str, Collection[str]]
 
 
-def listening(messages: Texts, text: str, kinds: Texts) -> Texts:
-    """Answer for a place to listen; there are these kinds of endpoint strings."""
+def listening(messages: Texts, text: str) -> Texts:
     slip = "" if text.lower().startswith("udp:") else _slip(text, any_address="")
     host, _, port = text.partition(":")
     if answer := _habit(text) or slip or (text == "localhost" and _without_port(text, "127.0.0.1")):
         return [answer]
     if messages[0].startswith("'*' is not an IP address"):
         return [f"{messages[0]}; did you mean ':{port}'?"]
-    if not messages[0].startswith("there is no endpoint type"):
-        return messages
-    if port.isdecimal() and nearest(host, kinds) is None:
+    if (kinds := _kinds(messages)) and port.isdecimal() and nearest(host, kinds) is None:
         every = f"127.0.0.1:{port}, or :{port} for every address"
         return [f"{host!r} is a name; a listener takes an IP address, such as {every}"]
     return instead_of_list(messages, [host], kinds)
 
 
-def place(messages: Texts, text: str, kinds: Texts) -> Texts:
-    """Answer for a place to connect to; there are these kinds of endpoint strings."""
+def place(messages: Texts, text: str) -> Texts:
     if slip := _slip(text, any_address="127.0.0.1"):
         return [slip]
     if messages[0].startswith(f"{text!r} has no port"):
         return [_without_port(text, text)]
-    is_kind = messages[0].startswith("there is no endpoint type")
-    kind = text.partition(":")[0].lower()
-    return instead_of_list(messages, [kind], kinds) if is_kind else messages
+    return instead_of_list(messages, [text.partition(":")[0].lower()], _kinds(messages))
 
 
-def server(
-    messages: Texts,
-    text: str,
-    words: Texts,
-    problems_of: Callable[[Texts], Texts],
-) -> Texts:
-    """Answer for a line of a server, of which these are the words."""
+def _kinds(messages: Texts) -> Texts:
+    """Return the kinds of endpoint that a message lists, if it does."""
+    there_are = re.fullmatch(r"there is no endpoint type .* \(there are (.*)\)", messages[0])
+    return there_are[1].split(", ") if there_are else ()
+
+
+def server(messages: Texts, text: str, words: Texts, read: Callable[[Texts], object]) -> Texts:
     if _SEVERAL.match(text):
         return ["takes one server a line; write them without commas"]
     both = text.split()
     if len(both) == 2 and both[1].isdecimal() and ":" not in both[0]:
         return [f"{text!r} has no colon; write '{':'.join(both)}'"]
     if len(words) > 1 and _NAME_OF_SERVER.fullmatch(words[0]) and _SHORT.fullmatch(words[1]):
-        advice = "remove it" if problems_of(words[1:2]) else f"write {words[1]!r}"
+        advice = "remove it" if _problems_of(read, words[1:2]) else f"write {words[1]!r}"
         name = f"{words[0]!r}: a server has no name here; {advice}"
-        return [name, *problems_of(words[1:])]
+        return [name, *_problems_of(read, words[1:])]
     return messages
 
 
+def _problems_of(read: Callable[[Texts], object], words: Texts) -> Texts:
+    try:
+        read(words)
+    except InvalidValueError as error:
+        return error.messages
+    return ()
+
+
 def after_server(messages: Texts, words: Texts, names: Texts) -> Texts:
-    """Answer for the words after a server, where these options may be."""
     strays = [
         f"{word!r} is not expected after the server; "
         + (hint or f"write one server a line{did_you_mean(word.partition('=')[0], names)}")
@@ -222,7 +224,6 @@ def proxy(messages: Texts, kind: str, place: str) -> Texts:
 
 
 def outcome(messages: Texts, text: str, sections: Sections, refusals: Texts) -> Texts:
-    """Answer for what becomes of a client; there are sections of these names, by their kinds."""
     first, *rest = re.sub(r"[\[\]]|:(?= )", "", text).split() or [""]
     answer = ""
     if text in sections["backend"]:

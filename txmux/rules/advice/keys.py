@@ -12,6 +12,9 @@ from txmux.rules.advice.words import Texts, did_you_mean, is_read, like_key, nea
 from txmux.rules.model import Section
 from txmux.transport import is_address
 
+Tables = Mapping[str, Mapping[str, Any]]
+Places = Mapping[str, Callable[[str], object]]
+
 _CONVERT = "'txmux convert FILE > rules.ini' writes it as rules"
 _HEADERS = "write sections such as [listen public], and under them lines such as 'endpoint = :443'"
 
@@ -52,17 +55,14 @@ _COLON = re.compile(r"([a-z_]+)\s*:(?:(?:\s*=\s*|\s+)(.*))?")
 """A key and its value, as YAML and others write them."""
 
 
-def line(
-    text: str, header: str, tables: Mapping[str, Mapping[str, str]]
-) -> tuple[str, str, str] | None:
+def line(text: str, header: str, tables: Tables) -> tuple[str, str, str] | None:
     """Return of a line that is no key and its value: the key and the value that may be meant, and what to say; ``None`` is nothing."""
     if text.startswith(_NO_COMMENT):
         return "", "", "a comment begins with '#'"
     kind = header.partition(" ")[0]
     kind = habits.SECTION_ALIASES.get(kind.casefold(), kind)
-    words = (
-        {**dict.fromkeys(habits.HINTS.get(kind, ()), ""), **tables.get(kind, {})} if tables else {}
-    )
+    hints = habits.HINTS.get(kind, ()) if tables else ()
+    words = {**dict.fromkeys(hints, ""), **tables.get(kind, {})}
     if colon := _COLON.fullmatch(text):
         key, value = colon[1], (colon[2] or "").strip("'\"")
         hint = f"; write '{key} = {value or words[key]}'" if words.get(key) else ""
@@ -124,9 +124,8 @@ def keys_meant(kind: str, section: Section, known: Texts) -> set[str | None]:
     meant: set[str | None] = set()
     for entry in section.entries.values():
         hint = habits.HINTS.get(kind, {}).get(habits.normalised_key(entry.key), "")
-        meant.update(
-            () if habits.AFTER_IT in hint else re.findall(r"'([a-z_]+)(?: = [^']*)?'", hint)
-        )
+        if habits.AFTER_IT not in hint:
+            meant.update(re.findall(r"'([a-z_]+)(?: = [^']*)?'", hint))
         meant.add(entry.key if entry.key in known else nearest(entry.key, known))
         meant.update(like_key(item.text) for item in entry.items[1:] if item.line != entry.line)
     return meant
@@ -137,19 +136,11 @@ def unknown_key(messages: Texts, *facts: Any) -> Texts:
 
 
 def _of_key(
-    name: str,
-    kind: str,
-    section: Section,
-    headers: Mapping[str, str],
-    tables: Mapping[str, Mapping[str, Any]],
-    matchers: Collection[str],
-    places: Mapping[str, Callable[[str], object]],
-) -> Iterator[str]:
+    name: str, kind: str, section: Section, headers: Mapping[str, str], tables: Tables, matchers: Collection[str], places: Places
+) -> Iterator[str]:  # fmt: skip
     """Yield what to do about an unknown key, the best advice first; `places` read what stands for them."""
-    plain, value = (
-        habits.normalised_key(name),
-        next((item.text for item in section.items(name)), ""),
-    )
+    plain = habits.normalised_key(name)
+    value = next((item.text for item in section.items(name)), "")
     if hint := habits.HINTS[kind].get(plain):
         yield _with_value(hint, value, places)
     if others := [headers[other] for other in tables if name in tables[other]]:
@@ -173,7 +164,7 @@ def _of_key(
     yield f"{headers[kind]} has nothing like it; remove it"
 
 
-def _with_value(hint: str, value: str, places: Mapping[str, Callable[[str], object]]) -> str:
+def _with_value(hint: str, value: str, places: Places) -> str:
     """Return the hint for an unknown key, with the written endpoint, server or name in place of the example if it is valid."""
     word = next(iter(value.rstrip(";").split()), "").strip("\"'")
     endpoint = f":{word}" if word.isdecimal() else word.removeprefix("*")
@@ -182,11 +173,8 @@ def _with_value(hint: str, value: str, places: Mapping[str, Callable[[str], obje
     is_host = is_address(host) or host == "localhost"
     if hint in {habits.BACKEND, habits.NAMED} and is_host:
         server = f"[{host}]:PORT" if ":" in host else f"{host}:PORT"
-    if (
-        hint in {habits.BACKEND, habits.NAMED}
-        and ":" in server
-        and (is_host or is_read(places["server"], server))
-    ):
+    is_server = ":" in server and (is_host or is_read(places["server"], server))
+    if hint in {habits.BACKEND, habits.NAMED} and is_server:
         return f"write 'backend = {server}'"
     if habits.LISTEN in hint and is_read(places["endpoint"], endpoint):
         return hint.replace(habits.LISTEN, f"endpoint = {endpoint}")

@@ -121,13 +121,8 @@ Matchers = Mapping[str, IProtocolMatcher]
 
 
 def matcher(
-    messages: Texts,
-    name: str,
-    rest: Texts,
-    known: Matchers,
-    starttls: Collection[str],
+    messages: Texts, name: str, rest: Texts, known: Matchers, starttls: Collection[str]
 ) -> Texts:
-    """Answer for a line whose first word is no known matcher, behind `starttls` or not."""
     message = messages[0]
     if name in starttls:
         return [f"{message}; behind 'starttls = {name}' all clients speak TLS: write 'tls'"]
@@ -141,13 +136,8 @@ def matcher(
 
 
 def matcher_options(
-    messages: Texts,
-    matcher: str,
-    words: Texts,
-    takes: str,
-    known: Matchers,
+    messages: Texts, matcher: str, words: Texts, takes: str, known: Matchers
 ) -> Texts:
-    """Answer for the words behind a matcher."""
     names = _options_of(known, matcher)
     wrong = _condition(words, known) or _unquoted(words, _JOINERS.union(known))
     wrong = wrong or _misplaced(words, names, known)

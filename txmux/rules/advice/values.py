@@ -121,13 +121,8 @@ def choice(messages: Texts, text: str, choices: Texts) -> Texts:
 
 
 def options(
-    messages: Texts,
-    words: Texts,
-    readers: Collection[str],
-    names: Texts,
-    takes: str,
+    messages: Texts, words: Texts, readers: Collection[str], names: Texts, takes: str
 ) -> Texts:
-    """Answer for words that each set one option, of which some are flags, without readers."""
     for word, after in pairwise(words):
         if word in readers and after and "=" not in after:
             return [f"{word!r} is not an option; did you mean '{word}={after}'? ({takes})"]
@@ -197,9 +192,7 @@ def check(messages: Texts, word: str, kinds: Texts, options: Collection[str]) ->
     return [f"{messages[0]}{hint}"]
 
 
-_REQUIRING = frozenset(
-    ["on", "optional", "request", "require", "required", "true", "verify", "yes"]
-)
+_REQUIRING = frozenset("on optional request require required true verify yes".split())  # noqa: SIM905 - a table
 """Words of other programs that ask for a certificate, and not for one of these."""
 
 
@@ -237,7 +230,6 @@ def zone(messages: Texts, text: str, days: Texts, forms: str) -> Texts:
 
 
 def owner(messages: Texts, text: str, owners: Texts) -> Texts:
-    """Answer for a name of `under` that is none; the message ends with the list of all."""
     last = text.rsplit(maxsplit=1)[-1].strip("[]")
     hint = f"; did you mean {last!r}?" if last in owners else did_you_mean(text, owners)
     return [f"there is no [listen {text}] and no [route {text}]{hint}"] if hint else messages
@@ -253,7 +245,6 @@ def file_of_networks(messages: Texts, text: str) -> Texts:
 
 
 def paths(messages: Texts, text: str) -> Texts:
-    """Answer for a path of a file that is not there; it may be several."""
     several = text.split()
     if len(several) > 1 and all("." in one.rpartition("/")[2] for one in several):
         return [f"{messages[0].partition('; ')[0]}; write '{', '.join(several)}'"]

@@ -43,8 +43,7 @@ def listening(text: str, forms: str = "write ADDRESS:PORT, [V6]:PORT, :PORT or t
     try:
         return _listening(text, forms)
     except InvalidValueError as error:
-        kinds = sorted(_BUILT_IN | _installed_server_kinds())
-        raise error.ask("endpoints:listening", text, kinds) from None
+        raise error.ask("endpoints:listening", text) from None
 
 
 def _listening(text: str, forms: str) -> str:
@@ -125,7 +124,7 @@ def server(
     try:
         return read(words)
     except InvalidValueError as error:
-        raise error.ask("endpoints:server", text, words, partial(_problems_of, read)) from None
+        raise error.ask("endpoints:server", text, words, read) from None
 
 
 def _server_of(
@@ -151,14 +150,6 @@ def _server_of(
     return attrs.evolve(made, **options)
 
 
-def _problems_of(read: Callable[[Sequence[str]], Server], words: Sequence[str]) -> Sequence[str]:
-    try:
-        read(words)
-    except InvalidValueError as error:
-        return error.messages
-    return ()
-
-
 def name_server(text: str) -> tuple[str, int]:
     """Read ``ADDRESS``, ``ADDRESS:PORT``, ``V6`` or ``[V6]:PORT`` of a name server."""
     if is_address(text):
@@ -178,9 +169,8 @@ def proxy(text: str, read: Callable[[str], Server] = server) -> Via:
     kind = _PROXY_KINDS.get(match["kind"]) if match else None
     if match is None or kind is None:
         message = "is not a proxy; write it as socks5://HOST:PORT or http://HOST:PORT"
-        raise InvalidValueError(message).ask(
-            "endpoints:proxy", *(match.group("kind", "place") if match else ("", ""))
-        )
+        given = match.group("kind", "place") if match else ("", "")
+        raise InvalidValueError(message).ask("endpoints:proxy", *given)
     place = match["place"]
     try:
         its_server = read(place)
@@ -244,8 +234,7 @@ def _server(text: str) -> Server:
     try:
         return _place(text)
     except InvalidValueError as error:
-        kinds = sorted(_BUILT_IN | _installed_client_kinds())
-        raise error.ask("endpoints:place", text, kinds) from None
+        raise error.ask("endpoints:place", text) from None
 
 
 def _place(text: str) -> Server:
