@@ -39,6 +39,8 @@ class ServiceTests(BackendTestCase):
 
     def test_host_called_consul(self) -> None:
         self.assertEqual(server("consul:8500"), Server("consul:8500", "tcp", "consul", 8500))
+        said = self.complaint(server, "consul:8500 passing")
+        self.assertIn("'passing' is not expected after the server", said)
 
     def test_mistakes(self) -> None:
         for text, messages in {

@@ -7,15 +7,10 @@ from hypothesis import strategies as st
 
 from tests.rules.reading.cases import BackendTestCase
 from tests.support.folders import make_folder
-from txmux.installed import read_server
 from txmux.rules.model import Server, Via
 from txmux.rules.problems import InvalidValueError, RulesError
-from txmux.rules.reading import endpoints
+from txmux.rules.reading.endpoints import proxy
 from txmux.rules.reading.parser import load
-
-
-def proxy(text: str) -> Via:
-    return endpoints.proxy(text, read_server)
 
 
 class ViaTests(BackendTestCase):
