@@ -31,6 +31,7 @@ _RULES = {
     "consul:": "[listen x]\nsilent = consul:web\n",
     "crowdsec_key": "[txmux]\ncrowdsec_key = key\n",
     "crowdsec:": "[listen x]\ndeny = crowdsec:http://127.0.0.1:8080\n",
+    "ech_keys": "[listen x]\nech_keys = key\n",
     "geo_databases": "[txmux]\ngeo_databases = key\n",
     "geo:": "[listen x]\nallow = geo:country=FR\n",
     "wake": "[backend y]\nserver = 127.0.0.1:1\nwake = http GET http://127.0.0.1\n",

@@ -168,7 +168,7 @@ class StructureTest(SynchronousTestCase):
             and isinstance(node.value, str)
             and re.fullmatch(r"txmux(\.[a-z_]+){2,}", node.value)
         }
-        self.assertIn(("rules/reading/listener.py", "txmux.client.tls.ech"), named)
+        self.assertIn(("features/ech/__init__.py", "txmux.features.ech.keys"), named)
         gone = {
             one
             for one in named

@@ -32,6 +32,9 @@ HINTS = {
 NETWORKS = {feature.name: feature.networks for feature in FEATURES if feature.networks is not None}
 """What kinds of networks there are beside addresses and files, by the names of their features."""
 
+OPENINGS = tuple(feature.openings for feature in FEATURES if feature.openings is not None)
+"""What opens inner hellos of clients."""
+
 READ_BY_EACH = {name: kind.reader for name, kind in NETWORKS.items() if kind.reader is not None}
 """What each process reads for itself; a source's message is anything that differs when it is to be read again."""
 

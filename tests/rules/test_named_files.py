@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support import named_files as files
 from tests.support.certificates import make_authority
 from tests.support.folders import make_folder
-from tests.support.named_files import OPEN, SECRETS, folder_of_files
+from tests.support.named_files import KEY_FOLDERS, OPEN, SECRETS, folder_of_files
 from txmux.errors import sudo_for
 from txmux.processes.privilege.helper import AllowedPaths
 from txmux.rules.lint.secrets import open_secrets, secret_files
@@ -54,7 +54,7 @@ class KeyTests(SynchronousTestCase):
         folder = folder_of_files(self)
         rules = parse(RULES.format(folder), folder / "rules.ini")
         found = {(file.key, file.path.name): file for file in named_files(rules)}
-        for name in (*chain.from_iterable(SECRETS.values()), *OPEN, "ech_keys", "acme_folder"):
+        for name in (*chain.from_iterable(SECRETS.values()), *OPEN, *KEY_FOLDERS, "acme_folder"):
             self.assertIn((name, name), found)
         texts = set(re.findall(rf"{folder}(/[a-z_./]+)", RULES.format(folder)))
         named = {str(file.path).removeprefix(str(folder)) for file in found.values()}
@@ -69,7 +69,7 @@ class KeyTests(SynchronousTestCase):
         self.assertLessEqual(
             {str(folder / "acme_ca"), str(folder / "acme_folder")}, allowed["supervisor"]
         )
-        self.assertEqual(allowed["worker-folder"], {str(folder / "ech_keys")})
+        self.assertEqual(allowed["worker-folder"], {str(folder / name) for name in KEY_FOLDERS})
         self.assertEqual(allowed["worker-log"], {str(folder / "logs/access.log")})
 
     def test_readable_by_all(self) -> None:
@@ -78,16 +78,17 @@ class KeyTests(SynchronousTestCase):
         rules = parse(RULES.format(folder), folder / "rules.ini")
         identity = make_authority().issue("a.example")
         inside = [
-            identity.write(folder / "ech_keys/a.pem", key=True),
+            *(identity.write(folder / name / "a.pem", key=True) for name in KEY_FOLDERS),
             identity.write(folder / "acme_folder/b.example.pem", key=True),
             identity.write(folder / "acme_folder/account-1.key", key=True),
         ]
         secret = [*(folder / name for name in chain.from_iterable(SECRETS.values())), *inside]
-        (folder / "ech_keys/README").write_text("x")
+        for name in KEY_FOLDERS:
+            (folder / name / "README").write_text("x")
         for file in folder.rglob("*"):
             file.chmod(0o755 if file.is_dir() else 0o600)
         self.assertEqual(_readable(rules), [])
-        for name in ("ech_keys", "acme_folder"):
+        for name in (*KEY_FOLDERS, "acme_folder"):
             (folder / name / "0").symlink_to("nowhere")  # one that cannot be read hides no other
         for file in folder.rglob("*"):
             if file.is_file():

@@ -20,7 +20,7 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, eventAsText
 
 from tests.service.damaged_files import DamagedFilesCase
-from tests.support.named_files import FILES, RULES
+from tests.support.named_files import FILES, KEY_FOLDERS, RULES
 from txmux import load
 from txmux.access.lists.updates import NetworksFile
 from txmux.admin.access import AdminTokens
@@ -57,7 +57,7 @@ _OPTIONAL = (
         for line in RULES.splitlines()
         if re.search("(tok|cons|tls_|geo_|_log|via|users)", line)
     ),
-    "ech_keys = {0}/ech_keys\n",
+    *(f"{name} = {{0}}/{name}\n" for name in KEY_FOLDERS),
     "allow = @{0}/networks\n    ::/0\n",
     *(f"{line}\n" for line in RULES.splitlines() if line.startswith("deny")),
     "shared_limits = redis://127.0.0.1:1/0 password={0}/shared_limits\n",
@@ -175,7 +175,10 @@ class AgreementTest(DamagedFilesCase):
         look = self.problems_of_looks(rules, clock)
         self.assertEqual(look(), [""] * 3)
         files = (
-            ["terminate_tls", "tls_client_ca", "tls_client_crl", "ech_keys/a.pem", "ech_keys"],
+            [
+                *("terminate_tls", "tls_client_ca", "tls_client_crl"),
+                *(path for name in KEY_FOLDERS for path in (f"{name}/a.pem", name)),
+            ],
         )
         kinds = (*files, ["admin_tokens"], ["networks"])
         for kind, names in enumerate(kinds):

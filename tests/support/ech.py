@@ -9,8 +9,8 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from tests.wire.hello_builder import client_hello, extension, server_name, sized, versions
-from txmux.wire.ech import EchKey, make_config, read_configs
-from txmux.wire.hpke import AES_128_GCM, CHACHA20_POLY1305, HKDF_SHA256, Context, kem_secret
+from txmux.features.ech.hello import EchKey, make_config, read_configs
+from txmux.features.ech.hpke import AES_128_GCM, CHACHA20_POLY1305, HKDF_SHA256, Context, kem_secret
 
 ECH, OUTER_EXTENSIONS, KEY_SHARE = 0xFE0D, 0xFD00, 51
 INNER = extension(ECH, b"\1")

@@ -6,7 +6,6 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.certificates import make_authority
-from tests.support.ech import MadeKey
 from tests.support.folders import make_folder
 from tests.support.installed import as_installed
 from tests.support.places import country, write_places
@@ -80,9 +79,10 @@ OPEN = [
     for name in ("acme_ca", "geo_databases", "tls_client_ca", "tls_client_crl", "tls_ca")
     if not missing(name)
 ]
+KEY_FOLDERS = [name for name in ("ech_keys",) if not missing(name)]
 FILES = (
     *re.findall(r"\{0\}/([a-z_./]+)", RULES),
-    *("logs", "acme_folder/b.example.pem", "ech_keys/a.pem"),
+    *("logs", "acme_folder/b.example.pem", *(f"{name}/a.pem" for name in KEY_FOLDERS)),
 )
 _HASH = "$2y$05$" + 53 * "a"
 
@@ -92,7 +92,7 @@ def folder_of_files(test: SynchronousTestCase) -> Path:
     folder = make_folder(test)
     root = make_authority()
     identity = root.issue("a.example")
-    for name in ("ech_keys", "acme_folder", "logs"):
+    for name in (*KEY_FOLDERS, "acme_folder", "logs"):
         (folder / name).mkdir()
     for name in ("acme_ca", "tls_client_ca", "tls_ca"):
         root.write(folder / name)
@@ -100,7 +100,10 @@ def folder_of_files(test: SynchronousTestCase) -> Path:
     for name in ("endpoint", "terminate_tls", "tls_client_certificate", "server"):
         (folder / name).write_bytes(identity.pem + root.pem + identity.key_pem())
     root.issue("b.example").write(folder / "acme_folder/b.example.pem", key=True)
-    MadeKey().write(folder / "ech_keys/a.pem")
+    for name in KEY_FOLDERS:
+        from tests.support.ech import MadeKey  # noqa: PLC0415 - which needs that feature
+
+        MadeKey().write(folder / name / "a.pem")
     for name in ("consul", "crowdsec_key", "shared_limits", "via"):
         (folder / name).write_text("secret")
     (folder / "admin_token").write_text(20 * "x")

@@ -222,7 +222,7 @@ class PreambleCase(TerminationCase):
             found["accept_proxy_from"] = ("127.0.0.1",)
         if "S" in chain:
             found |= {"starttls": "smtp", "starttls_banner": "here ESMTP"}
-        return found | ({"ech_keys": self.keys} if "e" in chain else {})
+        return found | ({"more": {"ech_keys": self.keys}} if "e" in chain else {})
 
     def routes(self, chain: str, backend: Backend) -> list[Any]:
         made: list[Any] = []

@@ -33,7 +33,6 @@ COMMANDS = {
     "completion": "Write the script that completes these commands in a shell.",
     "connections": "List the connections of a running service.",
     "drain": "Stop sending new clients to a backend's servers, or to one of them.",
-    "ech": "Make a key of Encrypted ClientHello, or show what is published.",
     "events": "Show how the last connections ended, or what happens from now on.",
     "explain": "Show what each route says about a client's first bytes, at which byte, and which route wins.",
     "fmt": "Format rules files; their comments and meaning stay.",

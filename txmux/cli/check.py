@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ import attrs
 
 from txmux.detection.registry import installed_matchers
 from txmux.errors import MuxError, own_command, sudo_for
+from txmux.installed import FEATURES
 from txmux.interfaces import IProtocolMatcher
 from txmux.processes.privilege.account import Account, AccountError, account_of
 from txmux.processes.privilege.launch import Launch, launch_of
@@ -155,10 +157,7 @@ def _check(
         *unprivileged,
         *found,
     ]
-    if any(listener.ech_keys for listener in rules.listeners):
-        from txmux.cli.ech_warnings import ech_warnings  # noqa: PLC0415 - OpenSSL takes a while
-
-        mistakes += ech_warnings(rules)
+    mistakes += chain.from_iterable(find(rules) for feature in FEATURES for find in feature.check)
     forget_lines()
     return _Checked(path, rules, warnings(rules, mistakes), hints)
 

@@ -22,7 +22,8 @@ from txmux.cli._output import Output, explained_style
 from txmux.cli.remote import command
 from txmux.detection.detector import Decision, Detector
 from txmux.detection.explain import Explanation, explain
-from txmux.errors import MuxError, OptionError
+from txmux.errors import MuxError, OptionError, joined
+from txmux.installed import OPENINGS
 from txmux.interfaces import Transport, Verdict
 from txmux.matchers.payload import bytes_from_hex, bytes_from_text
 from txmux.rules.advice.words import did_you_mean
@@ -66,11 +67,12 @@ from txmux.wire.second_hello import NOT_READ, is_not_read
 from txmux.wire.tunnel.dialogue import asked_for
 
 if TYPE_CHECKING:
-    from txmux.client.tls.ech import EchKeys
+    from txmux.client.configuration import HelloOpening
 
 _LONGEST_DATAGRAM = 65535
 _PCAP = "txmux explain --pcap"
-_FOR_BYTES = "listener", "client", "inside", "ech_keys"
+_OPENINGS = {kind.key: "--" + kind.key.replace("_", "-") for kind in OPENINGS}
+_FOR_BYTES = "listener", "client", "inside", *_OPENINGS
 
 _SHOWN_BYTES = 48
 _MOST_ROWS = 50  # of a capture, before the routes that say no are folded
@@ -141,12 +143,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="CERT",
         help="with --inside, for 'client_cert': a PEM file with the client's certificate, or revoked, or none, as by default",
     )
-    parser.add_argument(
-        "--ech-keys",
-        metavar="PATH",
-        type=Path,
-        help="open hidden hellos by these keys: a file or a folder, as for 'ech_keys'",
-    )
+    for kind in OPENINGS:
+        parser.add_argument(_OPENINGS[kind.key], metavar="PATH", type=Path, help=kind.option)
     command.configure(parser, seconds=10)
     parser.usage = parser.format_usage().removeprefix("usage: ").strip()
     sources.required = False  # `_usage_error` says more
@@ -174,7 +172,7 @@ def run(arguments: argparse.Namespace) -> int:
     rules = load(arguments.rules_file)
     listeners = _listeners(rules, arguments.listener)
     listeners, end, certificate = _listeners_inside(rules, listeners, arguments)
-    traced = partial(_trace, rules, end, certificate, _keys(arguments.ech_keys))
+    traced = partial(_trace, rules, end, certificate, _opening(arguments))
     try:
         samples = _samples(arguments, listeners)
     except OSError as error:
@@ -259,9 +257,8 @@ def _usage_error(arguments: argparse.Namespace) -> str:
                 "--admin, --rules and --token-file are for --connection; write the rules file alone"
             )
     elif any(getattr(arguments, name) for name in _FOR_BYTES) or arguments.now is not None:
-        return (
-            "--listener, --from, --at, --inside and --ech-keys are for bytes, not for --connection"
-        )
+        options = joined(["--listener", "--from", "--at", "--inside", *_OPENINGS.values()], "and")
+        return f"{options} are for bytes, not for --connection"
     elif arguments.rules_file and arguments.rules:
         return "the rules file is given twice; keep one"
     return ""
@@ -373,7 +370,7 @@ def _trace(
     rules: Rules,
     end: Route | None,
     certificate: FoundCertificate | None,
-    keys: EchKeys | None,
+    opening: HelloOpening | None,
     listener: Listener,
     sample: TracedSample,
 ) -> Trace:
@@ -386,8 +383,8 @@ def _trace(
 
     if sample.datagrams is not None:
         return Trace(listener, explained(sample.datagrams))
-    if keys is not None and end is None:
-        verdicts = _by_inner_hello(keys, listener, sample.data, explained)
+    if opening is not None and end is None:
+        verdicts = _by_inner_hello(opening, listener, sample.data, explained)
     else:
         verdicts = explained(sample.data)
     verdicts = _unread(listener, routes, sample.data, verdicts)
@@ -435,17 +432,20 @@ def _inner_listener(listener: Listener, end: Route) -> Listener:
 
 
 def _by_inner_hello(
-    keys: EchKeys, listener: Listener, data: bytes, explained: Callable[[bytes], Explanation[Any]]
+    opening: HelloOpening,
+    listener: Listener,
+    data: bytes,
+    explained: Callable[[bytes], Explanation[Any]],
 ) -> Explanation[Any]:
     """Return what decides by the inner hello, if there is one that opens."""
-    inner = keys.reader(listener.peek_limit).read(data, last=True)
+    inner = opening.reader(listener.peek_limit).read(data, last=True)
     assert inner is not None  # noqa: S101 - it is the last
     found, facts = explained(inner.stream), {**inner.facts}
     if inner.illegal is not None:
         return attrs.evolve(found, decided_at=len(data), decision=Decision(None, facts))
     route = found.decision.route
     if inner.second is not None and not can_forward_inner_hello(route, listener.default):
-        found, facts = explained(data), {"ech": "outer"}
+        found, facts = explained(data), {**inner.outer}
     elif inner.second is not None:  # at the end of the hello that came
         found = attrs.evolve(found, decided_at=len(data) - len(inner.stream) + inner.end)
     decision = attrs.evolve(found.decision, facts={**facts, **found.decision.facts})
@@ -473,12 +473,9 @@ def _unread(
     return attrs.evolve(found, decision=Decision(None, facts))
 
 
-def _keys(path: Path | None) -> EchKeys | None:
-    if path is None:
-        return None
-    from txmux.client.tls.ech import EchKeys  # noqa: PLC0415 - cryptography takes a while
-
-    return EchKeys(path, time.monotonic)
+def _opening(arguments: argparse.Namespace) -> HelloOpening | None:
+    paths = ((kind, getattr(arguments, kind.key)) for kind in OPENINGS)
+    return next((kind.make(path, time.monotonic) for kind, path in paths if path), None)
 
 
 def _listeners_inside(

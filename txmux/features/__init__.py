@@ -13,6 +13,7 @@ WORDS = {
     "crowdsec": ("crowdsec_key", "crowdsec:"),
     "geo": ("geo_databases", "geo:", "as:"),
     "wake": ("wake",),
+    "ech": ("ech_keys", "txmux ech"),
     "page": (),
     "top": ("txmux top",),
     "docker": ("txmux provider docker",),

@@ -97,6 +97,22 @@ class ServerStart:
 
 
 @attrs.frozen
+class HelloOpenings:
+    """What opens inner hellos of clients, by what a key of ``[listen]`` names.
+
+    Attributes:
+        key: The key, whose value is a path.
+        option: What the option of `txmux explain` of that name does.
+        make: Returns a `txmux.client.configuration.HelloOpening` that is a `txmux.client.watched.WatchedFiles`, by the path and the clock,
+            and by whether files ``may_lack`` and the process ``is_quiet``; raises `TLSFileError`.
+    """
+
+    key: str
+    option: str
+    make: Callable[..., Any]
+
+
+@attrs.frozen
 class Feature:
     """One optional capability.
 
@@ -107,6 +123,8 @@ class Feature:
         networks: Those that rules may name by it; they are `DynamicNetworks` of its name.
         servers: Those that rules may name by it.
         lint: Each yields warnings of rules.
+        check: Each yields warnings of the files that rules name, for `txmux check`.
+        openings: What opens inner hellos of clients by it.
         start_of: Returns what starts the servers of a backend while clients wait for them; ``None`` if it cannot.
         captured: Reads what clients said first in a capture, from its path and the most bytes of each; see `txmux.rules.tracing.TracedSample`.
         providers: Returns the `txmux.interfaces.IProvider`s that `txmux provider` has by it.
@@ -120,6 +138,8 @@ class Feature:
     networks: NetworkKind | None = None
     servers: ServerKind | None = None
     lint: Sequence[Callable[[Rules], Iterator[Problem]]] = ()
+    check: Sequence[Callable[[Rules], Iterator[Problem]]] = ()
+    openings: HelloOpenings | None = None
     start_of: Callable[[Backend], ServerStart | None] = lambda _: None
     captured: Callable[[str, int], Sequence[Any]] | None = None
     providers: Callable[[], Sequence[Any]] = tuple

@@ -13,7 +13,7 @@ import attrs
 from txmux.files import names_in, open_once
 from txmux.rules.keys_in_use import keys_in_use
 from txmux.rules.model import Rules, Section
-from txmux.rules.model.listener import is_ech_file
+from txmux.rules.model.listener import is_key_file
 from txmux.rules.reading.service import KEYS
 from txmux.rules.reading.values import Opens, SectionKey
 
@@ -54,7 +54,7 @@ def opened_for(file: NamedFile) -> Iterator[Path]:
     yield file.path
     if file.row.opens == "worker-folder":
         with suppress(OSError):  # it is a file, or has been yielded for that
-            yield from (file.path / name for name in names_in(file.path) if is_ech_file(name))
+            yield from (file.path / name for name in names_in(file.path) if is_key_file(name))
 
 
 def check_disks(rules: Rules, but: Collection[Path] = ()) -> None:

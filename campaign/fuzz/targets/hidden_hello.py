@@ -10,9 +10,9 @@ from typing import Any
 from campaign.fuzz.target import Target, cuttings, see
 from tests.support.ech import HIDDEN, INNER, MadeKey, Sealer, inner, outer_extensions
 from tests.wire.hello_builder import records, server_name, versions
+from txmux.features.ech.hello import EchKey, EchReader, open_hello
 from txmux.wire.client_hello import parse_client_hello
 from txmux.wire.cursor import IllegalHelloError
-from txmux.wire.ech import EchKey, EchReader, open_hello
 from txmux.wire.preamble import InnerHello
 
 _MADE = MadeKey(secret=b"k" * 32)

@@ -10,9 +10,9 @@ from tests.backends.connect.tls_case import authority
 from tests.cli.support import CommandTestCase
 from tests.support.ech import HIDDEN, MadeKey, Sealer, inner
 from tests.wire.hello_builder import records, server_name, versions
-from txmux.client.tls.ech import read_key_file
+from txmux.features.ech.hello import read_configs
+from txmux.features.ech.keys import read_key_file
 from txmux.rules.model import route
-from txmux.wire.ech import read_configs
 
 _RULES = """\
 [listen public]

@@ -24,11 +24,11 @@ from tests.support.ech import (
 )
 from tests.support.examples import scaled
 from tests.wire.hello_builder import client_hello, extension, records, server_name, sized, versions
+from txmux.features.ech.hello import EchKey, EchReader, SecondInnerHello, open_hello, read_configs
+from txmux.features.ech.hpke import AES_256_GCM, CHACHA20_POLY1305
 from txmux.wire.client_hello import parse_client_hello
 from txmux.wire.cursor import IllegalHelloError, MalformedError
-from txmux.wire.ech import EchKey, EchReader, SecondInnerHello, open_hello, read_configs
 from txmux.wire.hello_records import asks_again, before_hello
-from txmux.wire.hpke import AES_256_GCM, CHACHA20_POLY1305
 from txmux.wire.preamble import InnerHello
 
 _MADE = MadeKey()

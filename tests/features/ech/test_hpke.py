@@ -3,8 +3,8 @@
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from twisted.trial.unittest import SynchronousTestCase
 
+from txmux.features.ech.hpke import AES_128_GCM, CHACHA20_POLY1305, Context, shared_secret
 from txmux.wire.cursor import MalformedError
-from txmux.wire.hpke import AES_128_GCM, CHACHA20_POLY1305, Context, shared_secret
 
 _INFO, _TEXT = b"Ode on a Grecian Urn", b"Beauty is truth, truth beauty"
 _VECTORS = {

@@ -15,8 +15,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support.ech import MadeKey, Sealer, inner
 from tests.support.folders import make_folder
 from tests.wire.hello_builder import records
-from txmux.client.tls.ech import EchKeys, read_key_file
 from txmux.client.tls.terminators import TlsTerminators
+from txmux.features.ech.keys import EchKeys, read_key_file
 from txmux.net.tls.errors import TLSFileError
 from txmux.rules.model import Listener, Rules, Settings
 from txmux.rules.problems import RulesError
@@ -132,7 +132,7 @@ class TlsTerminatorsTest(EchCase):
     """Keys at a start and a reload, as certificates."""
 
     def rules(self, path: Path) -> Rules:
-        listener = Listener("public", endpoints=(":443",), ech_keys=path)
+        listener = Listener("public", endpoints=(":443",), more={"ech_keys": path})
         return Rules(Path("rules"), Settings(), (listener,), ())
 
     def test_start_and_reload(self) -> None:
@@ -152,6 +152,5 @@ class TlsTerminatorsTest(EchCase):
         prepared = terminators.prepare(rules)
         self.assertEqual((prepared.problems, len(prepared.kept_files)), ([], 1))
         prepared.commit()
-        keys = terminators.ech_of(rules.listeners[0])
-        assert keys is not None
+        [keys] = terminators.openings_of(rules.listeners[0])
         self.assertTrue(self.opens(keys, made))

@@ -55,7 +55,7 @@ class HiddenCase(MuxTestCase):
             route(f"tls sni={HIDDEN}", backend_at(self.backend_port()), name="hidden"),
             route(f"tls sni={PUBLIC}", backend_at(listen(self, self.public)), name="public"),
         )
-        return self.mux([*routes, *names], ech_keys=self.keys, **settings)
+        return self.mux([*routes, *names], more={"ech_keys": self.keys}, **settings)
 
     async def assert_by_the_outer_name(self, client: Peer, said: bytes) -> None:
         """The server of the public name gets the hello as it came."""
@@ -335,7 +335,9 @@ class EndsHereTest(TerminationCase):
     async def asked_again(self) -> tuple[Peer, Sealer]:
         made = MadeKey()
         keys = made.write(self.folder / "ech.pem")
-        port = self.mux([self.tls_route(match=f"tls sni={HIDDEN}"), self.inner()], ech_keys=keys)
+        port = self.mux(
+            [self.tls_route(match=f"tls sni={HIDDEN}"), self.inner()], more={"ech_keys": keys}
+        )
         sealer = Sealer(made)
         client = await self.connect(port, records(sealer.hello(self.hello())))
         await client.until(lambda: bool(asks_again(bytes(client.received))))

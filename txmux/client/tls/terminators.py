@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred, succeed
 
 from txmux.detection.ranked import finish
 from txmux.errors import MuxError
+from txmux.installed import OPENINGS
 from txmux.net.tls.errors import TLSFileError
 from txmux.rules.model import Listener, Route, Rules, Section, TlsSettings
 from txmux.rules.problems import Problem, RulesError
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
     from txmux.client.tls.contexts import Contexts
-    from txmux.client.tls.ech import EchKeys
     from txmux.client.tls.terminator import TlsTerminator
 
 
@@ -44,7 +44,7 @@ class TlsTerminators:
         self._is_copied = is_copied
         self._made: dict[tuple[str, TlsSettings], TlsTerminator] = {}
         self._in_use: FilesInUse = {}
-        self._ech: dict[Path, EchKeys] = {}
+        self._openings: dict[tuple[str, Path], Any] = {}
         self._left: list[tuple[str, TlsSettings]] = []  # at which `look` has not looked yet
         self._looking: Deferred[None] = succeed(None)
 
@@ -81,21 +81,18 @@ class TlsTerminators:
             made = self._made[route.name, tls] = TlsTerminator(store, self._reactor)
         return made
 
-    def ech_of(self, listener: Listener, *, may_lack: bool = False) -> EchKeys | None:
-        """Return the keys by which a listener opens hidden names, if it does."""
-        path = listener.ech_keys
-        if path is not None and path not in self._ech:
-            from txmux.client.tls.ech import EchKeys  # noqa: PLC0415 - few need it
-
-            self._ech[path] = EchKeys(
-                path, self._reactor.seconds, may_lack=may_lack, is_quiet=self._is_copied
-            )
-        return None if path is None else self._ech[path]
-
-    def openings_of(self, listener: Listener) -> tuple[EchKeys, ...]:
-        """Return what opens inner hellos of a listener's clients."""
-        keys = self.ech_of(listener)
-        return () if keys is None else (keys,)
+    def openings_of(self, listener: Listener, *, may_lack: bool = False) -> tuple[Any, ...]:
+        """Return what opens inner hellos of a listener's clients; see `HelloOpenings`."""
+        found = []
+        for kind in OPENINGS:
+            path = listener.more.get(kind.key)
+            if path is not None:
+                if (kind.key, path) not in self._openings:
+                    self._openings[kind.key, path] = kind.make(
+                        path, self._reactor.seconds, may_lack=may_lack, is_quiet=self._is_copied
+                    )
+                found.append(self._openings[kind.key, path])
+        return tuple(found)
 
     def prepare(self, rules: Rules, in_use: FilesInUse | None = None) -> PreparedTerminators:
         """Prepare as `prepare_in_steps` does, at once, and raise a `RulesError` if there are problems."""
@@ -122,9 +119,9 @@ class TlsTerminators:
             gone: those that they replace; ``None`` are all that there were.
             in_use: What another process uses of routes whose files cannot be read, where this one starts beside it.
         """
-        prepared = PreparedTerminators(self._made, self._ech)
+        prepared = PreparedTerminators(self._made, self._openings)
         left = self._made if gone is None else dict.fromkeys(filter(None, map(_key_of, gone)))
-        before, known, self._in_use = self._made.copy(), {*self._ech.values()}, in_use or {}
+        before, known, self._in_use = self._made.copy(), {*self._openings.values()}, in_use or {}
         prepared.gone = {key for key in left if key in self._made}
 
         def use(route: Route) -> None:
@@ -135,12 +132,11 @@ class TlsTerminators:
                     prepared.made[key] = self._terminator_of(route, key[1])
 
         def read_keys(listener: Listener) -> None:
-            keys = self.ech_of(listener, may_lack=in_use is not None)
-            if keys is not None:
-                if keys in known:
-                    keys.look_now()
-                prepared.kept_files += filter(None, [keys.trouble])
-                prepared.current_ech.add(listener.ech_keys)
+            for opening in self.openings_of(listener, may_lack=in_use is not None):
+                if opening in known:
+                    opening.look_now()
+                prepared.kept_files += filter(None, [opening.trouble])
+                prepared.openings.add(opening)
 
         try:
             problems = yield from _problems(rules, new, use, read_keys)
@@ -184,8 +180,8 @@ class TlsTerminators:
             self._looking = Deferred.fromCoroutine(self._look())
 
     async def _look(self) -> None:
-        for keys in [*self._ech.values()]:
-            await keys.look_in_thread()
+        for opening in [*self._openings.values()]:
+            await opening.look_in_thread()
         self._left = self._left or [*self._made]
         until = self._reactor.seconds() + _LOOK
         while self._left and self._reactor.seconds() < until:
@@ -206,7 +202,9 @@ class TlsTerminators:
     def troubles(self) -> list[str]:
         found = [made.store.trouble for made in self._made.values()]
         return [
-            trouble for trouble in (*found, *(one.trouble for one in self._ech.values())) if trouble
+            trouble
+            for trouble in (*found, *(one.trouble for one in self._openings.values()))
+            if trouble
         ]
 
 
@@ -246,10 +244,10 @@ class PreparedTerminators:
     """The terminators of changed rules; `kept_files` has a sentence for each route whose files cannot be read."""
 
     _all: dict[tuple[str, TlsSettings], TlsTerminator]
-    _all_ech: dict[Path, EchKeys]
+    _all_openings: dict[tuple[str, Path], Any]
     made: dict[tuple[str, TlsSettings], TlsTerminator] = attrs.field(factory=dict, init=False)
     gone: set[tuple[str, TlsSettings]] = attrs.field(factory=set, init=False)
-    current_ech: set[Path | None] = attrs.field(factory=set, init=False)
+    openings: set[Any] = attrs.field(factory=set, init=False)
     read: dict[TlsTerminator, tuple[Contexts, list[object], str]] = attrs.field(
         factory=dict, init=False
     )
@@ -261,8 +259,8 @@ class PreparedTerminators:
             terminator.store.commit(*read)
         for key in self.gone:
             del self._all[key]
-        for path in [path for path in self._all_ech if path not in self.current_ech]:
-            del self._all_ech[path]
+        for place in [at for at, one in self._all_openings.items() if one not in self.openings]:
+            del self._all_openings[place]
 
     def abandon(self) -> None:
         for key in self.made:

@@ -15,14 +15,14 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from txmux.cli._output import Output
 from txmux.cli.remote import command
-from txmux.client.tls.ech import HOST_NAME, KeyFile, read_key_file, read_key_files
 from txmux.errors import MuxError
+from txmux.features.ech.hello import make_config
+from txmux.features.ech.hpke import AES_128_GCM, CHACHA20_POLY1305
+from txmux.features.ech.keys import HOST_NAME, KeyFile, read_key_file, read_key_files
 from txmux.net.tls.errors import TLSFileError
-from txmux.rules.model.listener import ECH_SUFFIXES
+from txmux.rules.model.listener import KEY_SUFFIXES
 from txmux.rules.reading.parser import load
 from txmux.telemetry.formatting import utc_time
-from txmux.wire.ech import make_config
-from txmux.wire.hpke import AES_128_GCM, CHACHA20_POLY1305
 
 _RECORD = 'NAME. 300 IN HTTPS 1 . alpn="h2,http/1.1" ech="{}"'
 _HEAD = "listener", "id", "public name", "written", "", "file"
@@ -119,9 +119,11 @@ def _show(path: Path) -> None:
 
 
 def _found(path: Path) -> Mapping[str, Sequence[KeyFile]]:
-    if path.is_dir() or path.suffix in ECH_SUFFIXES:
+    if path.is_dir() or path.suffix in KEY_SUFFIXES:
         return {"-": read_key_files(path)}
-    named = {one.name: one.ech_keys for one in load(path).listeners if one.ech_keys is not None}
+    named = {
+        one.name: one.more["ech_keys"] for one in load(path).listeners if "ech_keys" in one.more
+    }
     if not named:
         raise MuxError(
             f"{path}: no [listen] has ech_keys; add it, and make a key by 'txmux ech new PUBLIC_NAME'"

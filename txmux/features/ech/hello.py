@@ -10,11 +10,11 @@ import attrs
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from typing_extensions import override
 
+from txmux.features.ech.hpke import AEADS, HKDF_SHA256, X25519, Context, shared_secret
 from txmux.wire.client_hello import ClientHello, HelloReader, parse_client_hello, read_hello
 from txmux.wire.cursor import Cursor, IllegalHelloError, MalformedError, ShortError
 from txmux.wire.facts import printable
 from txmux.wire.hello_records import records, take_hello
-from txmux.wire.hpke import AEADS, HKDF_SHA256, X25519, Context, shared_secret
 from txmux.wire.preamble import InnerHello
 from txmux.wire.second_hello import ILLEGAL_PARAMETER, MALFORMED, SecondHello, check_same
 

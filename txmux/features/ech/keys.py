@@ -14,11 +14,11 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from typing_extensions import override
 
 from txmux.client.watched import WatchedFiles
+from txmux.features.ech.hello import EchKey, EchReader, read_configs
 from txmux.files import names_in, read_bytes, state_at
 from txmux.net.tls.errors import TLSFileError
-from txmux.rules.model.listener import is_ech_file
+from txmux.rules.model.listener import is_key_file
 from txmux.wire.cursor import MalformedError
-from txmux.wire.ech import EchKey, EchReader, read_configs
 
 RULE = "ech_keys"
 HOST_NAME = re.compile(
@@ -111,7 +111,7 @@ def key_paths(path: Path) -> list[Path]:
         return [path]
     except OSError as problem:
         raise _unreadable(path, problem) from None
-    paths = [path / name for name in sorted(names) if is_ech_file(name)]
+    paths = [path / name for name in sorted(names) if is_key_file(name)]
     if not paths:
         raise _wrong(path, "the folder has no file *.pem or *.ech")
     return paths

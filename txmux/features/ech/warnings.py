@@ -5,8 +5,8 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
-from txmux.client.tls.ech import KeyFile, read_key_files
 from txmux.detection.explain import explain
+from txmux.features.ech.keys import KeyFile, read_key_files
 from txmux.net.tls.errors import TLSFileError
 from txmux.rules.model import Listener, Refusal, Rules
 from txmux.rules.problems import Problem
@@ -15,9 +15,9 @@ from txmux.rules.problems import Problem
 def ech_warnings(rules: Rules) -> Iterator[Problem]:
     """Find public names that no route takes, and keys that open nothing."""
     for listener in rules.listeners:
-        if listener.ech_keys is not None:
+        if "ech_keys" in listener.more:
             with suppress(TLSFileError):  # of a file that only this process may not read
-                keys = read_key_files(listener.ech_keys)
+                keys = read_key_files(listener.more["ech_keys"])
                 yield from _unrouted_names(rules, listener, keys)
                 yield from _covered_keys(listener, keys)
 

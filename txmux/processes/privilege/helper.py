@@ -39,7 +39,7 @@ from txmux.net.channel.message import Message
 from txmux.processes.privilege.account import account_of
 from txmux.processes.supervisor.pidfile import name_process, unname_process
 from txmux.rules.model import Files, Rules
-from txmux.rules.model.listener import is_ech_file
+from txmux.rules.model.listener import is_key_file
 from txmux.rules.named_files import paths_by_opener
 from txmux.rules.reading.parser import load_within_patience
 from txmux.rules.reading.values import Opens
@@ -79,7 +79,7 @@ class AllowedPaths:
         return (
             path in self.opens["worker"]
             or path in self.opens["worker-folder"]
-            or (folder in self.opens["worker-folder"] and is_ech_file(name))
+            or (folder in self.opens["worker-folder"] and is_key_file(name))
             or (may_all and path in self.opens["supervisor"])
         )
 

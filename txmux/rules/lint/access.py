@@ -15,13 +15,11 @@ from txmux.rules.model import (
     Clients,
     Listener,
     NetworkSet,
-    Refusal,
     Route,
     Rules,
     TlsSettings,
 )
 from txmux.rules.model.backend import backends_of
-from txmux.rules.model.route import can_forward_inner_hello
 from txmux.rules.problems import Problem
 from txmux.rules.reading.route import dns_patterns
 from txmux.rules.reading.service import address_of, is_by_tcp
@@ -293,24 +291,12 @@ def token_as_path(rules: Rules) -> Iterator[Problem]:
             yield section.problem(message, "admin_token")
 
 
-def inner_hello_warnings(rules: Rules) -> Iterator[Problem]:
-    """Find routes to which no inner hello can be forwarded."""
-    for listener in rules.listeners:
-        if listener.ech_keys is None:
-            continue
-        for route, number, line in lines_of(rules.routes_of(listener)):
-            is_tls = line.name == "tls" and not line.negated
-            if is_tls and not can_forward_inner_hello(route, Refusal.CLOSE):
-                message = f"hellos in which [listen {listener.name}] finds such a name hidden go by their outer name, since the socket is handed over, or OpenSSL is older than 4 here; do not hide it"
-                yield route.section.problem(message, "match", number)
-
-
 def _is_loopback(host: str) -> bool:
     return ipaddress.ip_address(host).is_loopback if is_address(host) else host == "localhost"
 
 
 FINDERS = (
-    admin_reachable, metrics_without_extra, inner_hello_warnings, open_proxies,
+    admin_reachable, metrics_without_extra, open_proxies,
     matches_without_client_name, non_dns_patterns, any_port_tunnels, invalid_tunnel_users,
     proxy_listeners, ineffective_tls_termination, never_behind_starttls,
 )  # fmt: skip

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, TypeAlias
 
 import attrs
@@ -11,7 +10,7 @@ import attrs
 from txmux.rules.model.backend import Outcome
 from txmux.rules.model.networks import EVERY_CLIENT, Clients, NetworkSet
 from txmux.rules.model.outcomes import Refusal
-from txmux.rules.model.section import NOWHERE, Section
+from txmux.rules.model.section import NOTHING_MORE, NOWHERE, Section
 from txmux.transport import Keepalive, Transport
 
 Logged: TypeAlias = bool | Literal["errors"]
@@ -20,12 +19,12 @@ Logged: TypeAlias = bool | Literal["errors"]
 StartTLSProtocol: TypeAlias = Literal["smtp", "imap", "pop3", "ftp", "xmpp", "ldap"]
 """The protocols that begin in the clear, whose clients then ask for TLS."""
 
-ECH_SUFFIXES = (".ech", ".pem")
-"""What the names of files with keys end with, in a folder that `ech_keys` names."""
+KEY_SUFFIXES = (".ech", ".pem")
+"""What the names of files with keys end with, in a folder that a key names."""
 
 
-def is_ech_file(name: str) -> bool:
-    return name.endswith(ECH_SUFFIXES) and name[0] != "."
+def is_key_file(name: str) -> bool:
+    return name.endswith(KEY_SUFFIXES) and name[0] != "."
 
 
 _ORDER: tuple[Logged, ...] = (False, "errors", True)
@@ -82,6 +81,7 @@ class Listener:
         silent: One outcome is for all clients.
         clients: ``allow =`` and ``deny =``.
         section: Its section of a file; `NOWHERE` if it was made in Python.
+        more: The values of the keys of features, by name.
     """
 
     name: str
@@ -106,12 +106,12 @@ class Listener:
     starttls: StartTLSProtocol | None = None
     starttls_banner: str | None = None
     tls_strict: bool = False
-    ech_keys: Path | None = None
     capture: bool = True
     log: Logged = True
     max_flows: int | None = None
     max_flows_per_source: int = 0
     section: Section = attrs.field(default=NOWHERE, eq=False, repr=False)
+    more: Mapping[str, Any] = attrs.field(default=NOTHING_MORE, hash=False)
 
     @detect_timeout.default
     def _usual_detect_timeout(self) -> float:

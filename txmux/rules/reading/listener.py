@@ -1,7 +1,6 @@
 """The section ``[listen NAME]``: endpoints, admission, and detection."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any, get_args
 
 from txmux.rules.model import (
@@ -56,10 +55,6 @@ def contradictions(section: Section, found: Mapping[str, Any]) -> Iterator[Probl
 
 def _sender(reading: RulesReading, text: str) -> AnyNetworks | UnixClients:
     return UnixClients.UNIX if text == UnixClients.UNIX.value else reading.networks(text)
-
-
-def _ech_keys(reading: RulesReading, text: str) -> Path:
-    return reading.home / values.file_path(text)
 
 
 def _silence(reading: RulesReading, text: str) -> Silence:
@@ -130,7 +125,6 @@ _SILENT = ValueKind(
     "lines",
     in_context=True,
 )
-_ECH_KEYS = ValueKind(_ech_keys, "path", in_context=True, paths=values.one_path)
 _CONNECTION_RATE = ValueKind(values.connection_rate, "rate of connections")
 _STARTTLS = words(*get_args(StartTLSProtocol))
 _BANNER = ValueKind(str, "text")
@@ -183,8 +177,6 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Listener(""), {
         "which connections get a line in the [access log](access-log.md). `errors` leaves out `done`, `handed-over`, and clients that left without a byte, such as a balancer's checks"),
     "tls_strict": SectionKey(BOOLEAN, streams_only="works only over TCP; remove it", is_plain=True, meaning=
         "where TLS is [terminated](#tls-termination): whether a client that closes without a close-notify counts as broken off"),
-    "ech_keys": SectionKey(_ECH_KEYS, example="/etc/txmux/ech", streams_only="works only over TCP; remove it", opens="worker-folder", is_secret=True, reader="txmux.client.tls.ech:read_key_files", loads=lambda _: ("txmux.client.tls.ech", "txmux.client.tls.client_transport"), is_plain=True, meaning=
-        "[open hidden names](#encrypted-clienthello): the path of a file with a key of Encrypted ClientHello, or of a folder of such files (PEM, RFC 9934)"),
     "max_flows": SectionKey(CONNECTIONS, example="10000", datagrams_only=True, meaning=
         "for UDP: the most flows of this listener. Beyond it, the unanswered flow that has been quiet for longest makes room, or the new one is refused. Without it, 70 % of the process's descriptors; `0` means no limit but these"),
     "max_flows_per_source": SectionKey(CONNECTIONS, example="100", datagrams_only=True, meaning=
