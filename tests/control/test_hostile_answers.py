@@ -184,6 +184,8 @@ class ViewsCase(SynchronousTestCase):
     def close(self) -> None:
         self.service._resources.close_sockets(keep_files=False)
         self.supervisor.limits.close()
+        for call in self.clock.clock.getDelayedCalls():
+            call.cancel()  # one starts a server again for clients of which a worker has said that they wait
         del self.service, self.supervisor, self.control, self.site
         gc.collect()  # the counters close their memory
 
