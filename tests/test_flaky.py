@@ -1,6 +1,7 @@
 """Tests that fail and pass again, and further Pythons, as `.ci/run` treats them."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -24,6 +25,18 @@ def test_once():
         raise AssertionError("the first time")
 """
 _LISTS = "from tests.conftest import pytest_runtest_logreport\n"
+
+
+class PathTests(unittest.TestCase):
+    def test_tests_that_scripts_name_are_there(self) -> None:
+        """One that has moved away ends a run of others in which nothing runs."""
+        scripts = [_PROJECT / ".ci/run", *(_PROJECT / "script").rglob("*")]
+        texts = (one.read_text() for one in scripts if one.is_file() and one.suffix != ".pyc")
+        words = {word for text in texts for word in re.findall(r"\btests/[\w{},./*]+", text)}
+        self.assertTrue(any("{" in word for word in words), words)
+        command = ["bash", "-c", f"printf '%s\\n' {' '.join(sorted(words))}"]
+        paths = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+        self.assertEqual([path for path in paths if not any(_PROJECT.glob(f"{path}*"))], [])
 
 
 class FlakyTests(unittest.TestCase):
