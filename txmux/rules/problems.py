@@ -90,18 +90,18 @@ class InvalidValueError(MuxError):
         self._asked: list[tuple[str, Sequence[object]]] = []
 
     def ask(self, adviser: str, *facts: object) -> Self:
-        """Have a function of `txmux.rules.advice`, ``module:name``, say better what may be meant, as soon as somebody reads the messages."""
+        """Let a function of `txmux.rules.advice`, named as ``module:name``, improve the messages when they are first read."""
         self._asked.append((adviser, facts))
         return self
 
     @property
     def messages(self) -> tuple[str, ...]:
-        messages = self.args
-        for adviser, facts in self._asked:
+        while self._asked:
+            adviser, facts = self._asked.pop(0)
             module, _, name = adviser.partition(":")
             advise = getattr(import_module(f"txmux.rules.advice.{module}"), name)
-            messages = tuple(advise(messages, *facts))
-        return messages
+            self.args = tuple(advise(self.args, *facts))
+        return self.args
 
     def __str__(self) -> str:
         return "; ".join(self.messages).replace("?; ", "? ")
