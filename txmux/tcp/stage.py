@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar, Protocol, cast
 
 import attrs
@@ -14,6 +13,7 @@ from txmux.rules.model import Refusal
 from txmux.tcp.transitions import Finished, Outcome, TurnedAway
 from txmux.transport import source_number
 from txmux.wire.first_request import needed
+from txmux.wire.preamble import NOTHING
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
@@ -34,9 +34,6 @@ if TYPE_CHECKING:
     from txmux.wire.preamble import Preamble
     from txmux.wire.proxyprotocol.header import Address, Tlv
     from txmux.wire.second_hello import SecondHello
-
-
-NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 class Client(Protocol):

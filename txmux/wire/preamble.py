@@ -15,7 +15,8 @@ from txmux.wire.cursor import IllegalHelloError
 from txmux.wire.second_hello import SecondHello
 from txmux.wire.steps import RequestRefusedError, Step
 
-_NOTHING: Mapping[str, str] = MappingProxyType({})
+NOTHING: Mapping[str, str] = MappingProxyType({})
+"""What is said where there are no facts."""
 _SHOWN = 40  # bytes
 
 
@@ -37,7 +38,7 @@ class Preamble:
     @property
     def granted(self) -> Mapping[str, str]:
         """What the client was granted something for, as the access log has it; nothing inside replaces it."""
-        return _NOTHING
+        return NOTHING
 
     @property
     def repeats_client(self) -> bool:
@@ -54,16 +55,16 @@ class Preamble:
 
         Args:
             note_greeting: Called with the text of the server's greeting, if it has one.
-            in_clear: Whether the server gets what is inside of the client's TLS, which ends here.
+            in_clear: Whether the server gets what is inside the client's TLS, which ends here.
         """
         return ()
 
     def grant(self) -> bytes:
-        """Return what the client is told once it is served; nothing if it `is_answered`."""
+        """Return the bytes that accept what the client has asked for; none if it `is_answered`."""
         return b""
 
     def refusal(self, reason: str) -> bytes:  # noqa: ARG002
-        """Return what the client is told if it is not, for a reason of the access log."""
+        """Return the bytes that refuse it, for a reason of the access log."""
         return b""
 
     def connect_failed(self, number: int) -> None:
@@ -112,7 +113,7 @@ class InnerHello(Preamble):
     second: SecondHello | None = None
     illegal: IllegalHelloError | None = None
     end: int = 0
-    outer: Mapping[str, str] = _NOTHING
+    outer: Mapping[str, str] = NOTHING
 
     def as_received(self, stream: bytes) -> bytes:
         """Return a stream that has grown since, with the hello as it came."""
