@@ -338,12 +338,19 @@ class ProvidedObject:
 class RulesWriter(Protocol):
     """What a provider writes by. Errors of its file are errors of objects: those are left out, and the others are served."""
 
-    def write(self, objects: Callable[[Any], Sequence[ProvidedObject]], /) -> None:
+    def write(
+        self,
+        objects: Callable[[Any], Sequence[ProvidedObject]],
+        served: Callable[[Sequence[ProvidedObject], str], object] = lambda *_: None,
+        /,
+    ) -> None:
         """Write the file soon: at most once a second, and always the newest state.
 
         Args:
             objects: Gives all objects, in the order of their routes. It gets the `Rules` of the service without
                 those of this file.
+            served: Gets the objects each time when they are written and the service has been asked to take them over: those that
+                are left out have a `problem` and no text. With them comes why the service may not have them yet; empty if it has.
         """
 
     def lost(self, why: str, /) -> None:
@@ -354,7 +361,11 @@ class RulesWriter(Protocol):
 
 
 class IProvider(IPlugin):
-    """A program beside the service that watches another system, and writes a rules file: ``txmux provider NAME``."""
+    """A program beside the service that watches another system, and writes a rules file: ``txmux provider NAME``.
+
+    One more attribute is optional. ``listen_keys`` is a collection of the keys that ``[listen]`` sections of its objects may have;
+    without it, an object with such a section is left out.
+    """
 
     name: str = Attribute("The word after ``txmux provider``.")
     summary: str = Attribute("One line that says what it watches.")

@@ -165,3 +165,40 @@ class WriterTest(SynchronousTestCase):
         self.assertEqual(
             logged.count("does not reload at once, so watch_rules has to do it: you may not"), 1
         )
+
+    def test_listeners_have_the_keys_that_the_provider_may_set(self) -> None:
+        own = ProvidedObject("own", "[listen own]\nendpoint = :1\n")
+        more = ProvidedObject("more", "[ listen more ]\nendpoint = :2\nallow = 10.0.0.1\n")
+        logged = self.write(own, route("listening", "tls sni=listen"))
+        self.assertIn("own is left out: not for its provider: [listen] sections", logged)
+        self.assertEqual(self.routes(), ["[route listening]"])
+        self.writer = ProviderWriter(
+            self.clock, self.path, self.rules, self._ask, listen_keys={"endpoint"}
+        )
+        logged = self.write(own, more)
+        self.assertEqual(self.routes(), ["[listen own]"])
+        self.assertIn("more is left out: not for its provider: allow of [listen]", logged)
+
+    def test_the_provider_learns_what_is_served(self) -> None:
+        told: list[object] = []
+
+        def served(objects: Sequence[ProvidedObject], why: str) -> None:
+            told.append(([one.problem.partition(";")[0] for one in objects], why))
+
+        def write(*objects: ProvidedObject) -> None:
+            self.writer.write(lambda _: objects, served)
+            self.clock.advance(2)
+
+        write(route("a"), route("b", "ssh x=1"))
+        self.assertEqual(told, [(["", "match: unknown option 'x' (ssh takes software=)"], "")])
+        self.refuses = True
+        write(route("c"))
+        write(route("c"))
+        self.assertEqual(told[1:], [([""], "you may not")] * 2)
+        asking: Deferred[Any] = Deferred()
+        self.writer.ask = lambda *_: asking
+        write(route("d"))
+        write(route("d"))
+        self.assertEqual(told[3:], [([""], "the service has not answered yet")])
+        asking.callback(None)
+        self.assertEqual(told[4:], [([""], "")])

@@ -70,12 +70,14 @@ def run(arguments: argparse.Namespace) -> int:
     from txmux.telemetry.journal import is_journal  # noqa: PLC0415
 
     globalLogBeginner.beginLoggingTo([TextLog(sys.stderr, has_priorities=is_journal(2))])
+    provider = providers()[arguments.name]
     writer = ProviderWriter(
         any_reactor,
         arguments.write,
         arguments.rules,
         lambda *question: deferToThread(_request, arguments.rules, *question),
         Notifier(os.environ, any_reactor).ready,
+        getattr(provider, "listen_keys", ()),
     )
     failures: list[Failure] = []
 
@@ -85,7 +87,6 @@ def run(arguments: argparse.Namespace) -> int:
             any_reactor.callLater(0, any_reactor.stop)
 
     def begin() -> None:
-        provider = providers()[arguments.name]
         watching = maybeDeferred(provider.run, any_reactor, arguments, writer).addErrback(end)
         any_reactor.addSystemEventTrigger("before", "shutdown", watching.cancel)
         any_reactor.addSystemEventTrigger("before", "shutdown", writer.stop)

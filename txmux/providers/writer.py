@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from txmux.files import replace_file
 from txmux.interfaces import ProvidedObject
 from txmux.rules.problems import Problem
 from txmux.rules.reading.files import SourceFile
+from txmux.rules.reading.ini import read_ini
 from txmux.rules.reading.parser import try_draft
 from txmux.telemetry.formatting import plural
 
@@ -29,6 +30,7 @@ _LONGEST_WHY = 300
 _MODE = 0o644  # the service is another user
 
 _Objects = Callable[[Any], Sequence[ProvidedObject]]
+_Served = Callable[[Sequence[ProvidedObject], str], object]
 
 
 class _PostponedError(MuxError):
@@ -44,6 +46,7 @@ class ProviderWriter:
         rules: The rules file that includes it.
         ask: Asks the running service; see `RulesWriter`.
         tell: Gets a line on the state, for systemd.
+        listen_keys: What ``[listen]`` sections of objects may set; see `IProvider`.
     """
 
     _log = Logger()
@@ -53,15 +56,18 @@ class ProviderWriter:
     _rules: Path
     ask: Callable[..., Awaitable[Any]]
     _tell: Callable[[str], object] = lambda _: None
+    _listen_keys: Collection[str] = ()
     _objects: _Objects = attrs.field(default=lambda _: (), init=False)
+    _served: _Served = attrs.field(default=lambda *_: None, init=False)
+    _unserved: str = attrs.field(default="", init=False)  # why the service may not have the file
     _timer: Any = attrs.field(default=None, init=False)
     _next: float = attrs.field(default=0.0, init=False)
     _left_out: dict[str, str] = attrs.field(factory=dict, init=False)
     _last: dict[str, str] = attrs.field(factory=dict, init=False)  # texts, by their kinds
 
-    def write(self, objects: _Objects) -> None:
+    def write(self, objects: _Objects, served: _Served = lambda *_: None) -> None:
         """Write the file soon; see `RulesWriter`."""
-        self._objects = objects
+        self._objects, self._served = objects, served
         if self._is_new("lost", ""):
             self._log.info("the source answers again")
         self._schedule(self._next - self._reactor.seconds())
@@ -115,7 +121,7 @@ class ProviderWriter:
         if before.rules is None:
             others = f", and {len(before.problems) - 1} more" if before.problems[1:] else ""
             raise _PostponedError(f"the rules have errors: {before.problems[0]}{others}")
-        draft = _FileDraft(str(self._path), make(before.rules))
+        draft = _FileDraft(str(self._path), [self._allowed(one) for one in make(before.rules)])
         while problems := try_draft(self._rules, draft.source).problems:
             draft = draft.without(problems)
         self._log_left_out(draft.objects)
@@ -124,12 +130,27 @@ class ProviderWriter:
         with suppress(OSError):
             if self._path.read_bytes() == text:
                 self._report(f"{self._path}: {served}")
+                self._served(draft.objects, self._unserved)
                 return
         self._path.parent.mkdir(exist_ok=True)
         replace_file(self._path, text, lambda number: os.fchmod(number, _MODE))
         self._log.info("{path}: {served}", path=self._path, served=served)
         self._report(f"{self._path}: {served}")
-        Deferred.fromCoroutine(self._reload())
+        Deferred.fromCoroutine(self._reload(draft.objects))
+
+    def _allowed(self, one: ProvidedObject) -> ProvidedObject:
+        """Leave an object out that sets of a listener what its provider may not."""
+        sections = read_ini(one.text, "")[0] if "listen" in one.text else ()
+        listeners = [its for its in sections if its.header.split()[:1] == ["listen"]]
+        what = ""
+        if listeners and not self._listen_keys:
+            what = "[listen] sections"
+        for key in dict.fromkeys(key for its in listeners for key in its.entries):
+            if self._listen_keys and key not in self._listen_keys:
+                what = f"{key} of [listen]"
+        return (
+            one if not what else attrs.evolve(one, text="", problem=f"not for its provider: {what}")
+        )
 
     def _log_left_out(self, objects: Sequence[ProvidedObject]) -> None:
         left_out = {one.name: one.problem for one in objects if one.problem}
@@ -139,16 +160,19 @@ class ProviderWriter:
                 self._log.warn("{name} is left out: {why}", name=printable(name), why=why)
         self._left_out = left_out
 
-    async def _reload(self) -> None:
+    async def _reload(self, objects: Sequence[ProvidedObject]) -> None:
         """Ask for a reload at once; a service that does not let this process has ``watch_rules``."""
-        why = ""
+        self._unserved = "the service has not answered yet"
+        why, served = "", self._served
         try:
             await self.ask("POST", "/api/reload")
         except MuxError as problem:
             why = printable(str(problem), _LONGEST_WHY)
+        self._unserved = why
         if self._is_new("not asked", why) and why:
             what = "the service does not reload at once, so watch_rules has to do it"
             self._log.info("{what}: {why}", what=what, why=why)
+        served(objects, why)
 
 
 class _FileDraft:
