@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support.docker import NETWORK, inspected
 from txmux.features.docker import labels as reading
 from txmux.features.docker.labels import Container, LabelRules, read_labels
+from txmux.providers.labels import ALLOWED
 from txmux.rules.reading.files import SourceFile
 from txmux.rules.reading.ini import read_ini
 from txmux.rules.reading.parser import try_draft
@@ -208,4 +209,4 @@ class ExampleTests(SynchronousTestCase):
         self.assertEqual([its.name for its in found.rules.routes], names)
 
     def test_keys_that_labels_may_set(self) -> None:
-        self.assertLessEqual(reading._ALLOWED, reading.SETTABLE)
+        self.assertLessEqual(ALLOWED, reading.SETTABLE)

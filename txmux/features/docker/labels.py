@@ -10,37 +10,30 @@ from typing import Any
 
 import attrs
 
-from txmux.errors import MuxError, printable
+from txmux.errors import printable
 from txmux.interfaces import ProvidedObject
+from txmux.providers.labels import (
+    PREFIX,
+    Keys,
+    LabelError,
+    all_that_labels_may_set,
+    is_of_route,
+    read_by_route,
+    section,
+)
 from txmux.rules.advice.words import did_you_mean
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading import backend, route
 from txmux.rules.reading.values import NAME, positive_duration
 
-PREFIX = "txmux."
 _OF_CONTAINER = frozenset({"backend", "sleep", "wake"})
 _OWN = frozenset({*_OF_CONTAINER, "listen", "match", "port"})
-_ALLOWED = frozenset({
-    "alpn", "answers", "balance", "check", "connect_timeout", "download_rate", "dry_run", "during",
-    "eject", "end_on_down", "from", "hold", "hold_limit", "idle_timeout", "max_connections",
-    "max_duration", "not_from", "proxy_protocol", "proxy_tlvs", "queue", "retries", "slow_start",
-    "terminate_tls", "tls", "tls_name", "unanswered_timeout", "upload_rate",
-})  # fmt: skip
-"""Keys that give a container nothing of the host's: no file, no address but its own, no name. Some are so only in part."""
 SETTABLE = frozenset({*route.KEYS, *backend.KEYS}) - _OWN - {"server"}
 """What ``--allow-label`` may name."""
 _KNOWN = SETTABLE | _OWN
 _PORT = re.compile(r"([0-9]{1,5})(?:/(tcp|udp))?")
-_LABEL = re.compile(r"(?:([A-Za-z0-9_-]+)\.)??([a-z_0-9]+)(?:\.([0-9]{1,9}))?")
-_LONGEST, _MOST = 4096, 200  # characters of a value, labels of a container
 _HOLD = "60s"
 _ANY = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing listens here
-
-_Keys = Mapping[str, Sequence[str]]
-
-
-class LabelError(MuxError):
-    """A container cannot be served; the message says which label is wrong, and what would be right."""
 
 
 @attrs.frozen
@@ -133,7 +126,7 @@ class LabelledRoute:
 
     container: Container
     name: str
-    keys: tuple[_Keys, _Keys]  # of the route, and of the backend
+    keys: tuple[Keys, Keys]  # of the route, and of the backend
     server: str  # nothing listens there while the container does not run
     is_drained: bool
 
@@ -171,18 +164,12 @@ def read_labels(
 
 def _text(group: Sequence[LabelledRoute]) -> str:
     """Return the sections of routes with one name, whose servers are those of one backend."""
-    name, (of_route, of_backend) = group[0].name, group[0].keys
+    name, (route_keys, backend_keys) = group[0].name, group[0].keys
     # Clients wait for one that is down; nothing connects to it.
     using = [its for its in group if its.container.is_running] or group[:1]
     servers = dict.fromkeys(f"{its.server}{' down' * its.is_drained}" for its in using)
-    lines: list[str] = []
-    for kind, keys in (
-        ("route", {**of_route, "backend": [name]}),
-        ("backend", {**of_backend, "server": [*servers]}),
-    ):
-        lines += ["", f"[{kind} {name}]"]
-        lines += [f"{key} = " + "\n    ".join(values) for key, values in keys.items()]
-    return "\n".join(lines)
+    of_route = section("route", name, {**route_keys, "backend": [name]})
+    return f"\n{of_route}\n\n{section('backend', name, {**backend_keys, 'server': [*servers]})}"
 
 
 def _join(groups: dict[str, list[LabelledRoute]], routes: Sequence[LabelledRoute]) -> None:
@@ -205,7 +192,7 @@ def _routes(
 ) -> Iterator[LabelledRoute]:
     _check_container(its)
     is_drained = its.id in drained or its.state != "running" or its.health == "unhealthy"
-    for name, keys in _by_route(its.labels).items():
+    for name, keys in read_by_route(its.labels, _KNOWN, _OF_CONTAINER).items():
         if "match" not in keys:
             raise LabelError(f"{'.'.join(filter(None, ('txmux', name, 'match')))} is missing")
         server = _server(its, settings, *_port(its, keys.pop("port", [""])[0]))
@@ -233,38 +220,9 @@ def _check_container(its: Container) -> None:
         raise LabelError("txmux.sleep: nothing would start it again; add txmux.wake=yes")
 
 
-def _by_route(labels: Mapping[str, str]) -> dict[str, dict[str, list[str]]]:
-    """Return the values of each key, by the names of routes."""
-    if len(labels) > _MOST:
-        raise LabelError(f"it has more than {_MOST} labels that begin with {PREFIX}")
-    found = []
-    for label, text in labels.items():
-        parts = _LABEL.fullmatch(label)
-        if parts is None or parts[2] not in _KNOWN or (parts[1] and parts[2] in _OF_CONTAINER):
-            hint = did_you_mean(label.split(".")[-1], sorted(_KNOWN))
-            raise LabelError(f"txmux.{printable(label, 80)}: there is no such label{hint}")
-        value = text.strip()
-        why = ""
-        if not value:
-            why = "is empty"
-        elif len(value) > _LONGEST:
-            why = f"has more than {_LONGEST} characters"
-        elif not value.isprintable() or value[0] in "#;":
-            why = f"must be one line of text; a further line is txmux.{label}.2"
-        if why:
-            raise LabelError(f"txmux.{label}: {why}")
-        # A single $ would begin a variable of the service's environment.
-        found.append((parts[1] or "", parts[2], int(parts[3] or 1), value.replace("$", "$$")))
-    routes: dict[str, dict[str, list[str]]] = {}
-    for name, key, _, value in sorted(found):
-        if key not in _OF_CONTAINER:
-            routes.setdefault(name, {}).setdefault(key, []).append(value)
-    return routes or {"": {}}
-
-
 def _sections(
-    its: Container, keys: _Keys, settings: LabelRules, listeners: Collection[str]
-) -> tuple[_Keys, _Keys]:
+    its: Container, keys: Keys, settings: LabelRules, listeners: Collection[str]
+) -> tuple[Keys, Keys]:
     of_route = {"match": keys["match"]}
     of_backend: dict[str, Sequence[str]] = {"hold": [_HOLD]} if its.wakes else {}
     if "listen" in keys:
@@ -276,8 +234,7 @@ def _sections(
     for key, values in keys.items():
         if key not in _OWN:
             _check_allowed(key, values, settings)
-            is_of_route = key in route.KEYS and (key not in backend.KEYS or "terminate_tls" in keys)
-            (of_route if is_of_route else of_backend)[key] = values
+            (of_route if is_of_route(key, keys) else of_backend)[key] = values
     if its.wakes:
         of_backend["wake"] = [f"http POST {settings.wake}/{its.word}"]
     return of_route, of_backend
@@ -286,19 +243,9 @@ def _sections(
 def _check_allowed(key: str, values: Sequence[str], settings: LabelRules) -> None:
     if key in settings.allowed:
         return
-    text = re.sub(r"[\"'\\]", "", " ".join(values))  # no quote hides a word
-    if key not in _ALLOWED:
-        only = "nothing there"
-    elif key == "terminate_tls" and any(value.split()[0] != "acme" for value in values):
-        only = "acme, no file"
-    elif key in {"from", "not_from"} and "@" in text:
-        only = "networks, no file"
-    elif key == "check" and settings.network is None and "port=" in text:
-        only = "no other port, which would be one of the host"
-    else:
-        return
-    advice = f"the provider's --allow-label {key} lets them"
-    raise LabelError(f"txmux.{key}: labels may set {only}; {advice}")
+    if only := all_that_labels_may_set(key, values, is_own_address=settings.network is not None):
+        advice = f"the provider's --allow-label {key} lets them"
+        raise LabelError(f"txmux.{key}: labels may set {only}; {advice}")
 
 
 def _port(its: Container, given: str) -> tuple[int, str]:
