@@ -403,7 +403,8 @@ def _used_by(package: str) -> set[str]:
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("txmux."):
                 used.add(str(node.module).split(".")[1])
             elif isinstance(node, ast.ImportFrom) and node.module == "txmux":
+                places = [(_ROOT / "txmux" / alias.name) for alias in node.names]
                 used |= {
-                    alias.name for alias in node.names if (_ROOT / "txmux" / alias.name).exists()
+                    one.name for one in places if one.exists() or one.with_suffix(".py").exists()
                 }
     return used - {own}

@@ -14,10 +14,11 @@ from twisted.trial.unittest import SynchronousTestCase
 import txmux
 from tests.interop.children import PATIENCE
 from tests.support.folders import make_folder
-from txmux import features, installed
+from txmux import optional
 from txmux.admin.site import ADMIN
 from txmux.cli import names_of_commands
-from txmux.installed import FEATURES
+from txmux.rules import installed
+from txmux.rules.installed import FEATURES
 from txmux.rules.model import DynamicNetworks, NetworkSet, Settings
 
 _PACKAGE = Path(txmux.__file__).parent
@@ -58,8 +59,8 @@ class ListTests(SynchronousTestCase):
             words |= {f"txmux {name}" for name in feature.commands}
             words |= {f"txmux provider {one.name}" for one in feature.providers()}
             words |= {"txmux explain --pcap"} if feature.captured else set()
-            self.assertEqual({*features.WORDS[feature.name]}, words)
-        words = {word for words in features.WORDS.values() for word in words if " " not in word}
+            self.assertEqual({*optional.WORDS[feature.name]}, words)
+        words = {word for words in optional.WORDS.values() for word in words if " " not in word}
         self.assertEqual(words, {*_RULES})
 
     def test_rules_made_in_python(self) -> None:
@@ -69,13 +70,13 @@ class ListTests(SynchronousTestCase):
             self.assertEqual([*kind.sources(None, made, Settings())], [], name)
 
     def test_nothing_imports_them(self) -> None:
-        """The core has the list, and for type checkers what a feature is; no feature imports another."""
+        """Neither does the core, nor a feature another one."""
         for path in sorted(_PACKAGE.rglob("*.py")):
             inside = path.relative_to(_PACKAGE).parts
             own = ".".join(("txmux", *inside[:2]))
             for node in ast.walk(ast.parse(path.read_text())):
                 name = node.module or "" if isinstance(node, ast.ImportFrom) else ""
-                if name.startswith("txmux.features.") and name != "txmux.features.feature":
+                if name.startswith("txmux.features."):
                     self.assertEqual(inside[0], "features", path)
                     self.assertTrue(name.startswith(own), f"{path} imports {name}")
 
@@ -87,7 +88,7 @@ class WithoutTests(SynchronousTestCase):
         """They are refused, with the name of what is missing; others are not."""
         for feature in FEATURES:
             folder = self.copy_without(feature.name)
-            for word in features.WORDS[feature.name]:
+            for word in optional.WORDS[feature.name]:
                 if " " in word:
                     continue
                 lines = self.check(folder, _RULES[word])
@@ -99,7 +100,7 @@ class WithoutTests(SynchronousTestCase):
         """It is what the feature says that it has; its commands say why."""
         for feature in FEATURES:
             gone = {*feature.commands, *(one.path for one in feature.resources())}
-            used = [word for word in features.WORDS[feature.name] if word.count(" ") > 1]
+            used = [word for word in optional.WORDS[feature.name] if word.count(" ") > 1]
             if not gone and not used:
                 continue
             folder = self.copy_without(feature.name)

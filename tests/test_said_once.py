@@ -6,7 +6,7 @@ from typing import Literal, get_args, get_origin, get_type_hints
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux import cli, features
+from txmux import cli, optional
 from txmux.admin.api import connections
 from txmux.admin.site import ADMIN
 from txmux.cli import completion
@@ -101,7 +101,7 @@ class CommandsTest(SynchronousTestCase):
         found = {"CHANGES": CHANGES, "REPORTS": REPORTS}
         for name, table in found.items():
             self.assertEqual({one for one, its in cli._TABLES.items() if its == name}, {*table})
-        names = cli.COMMANDS.keys() | features.commands().keys()
+        names = cli.COMMANDS.keys() | optional.commands().keys()
         for name in names - cli._TABLES.keys():
             self.assertTrue(callable(cli._command(name).run), name)
         self.assertLessEqual(cli._TABLES.keys(), cli.COMMANDS.keys())

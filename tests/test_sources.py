@@ -28,7 +28,7 @@ from txmux.access.lists.updates import ListUpdates
 from txmux.access.shared.sharing import Sharing
 from txmux.backends.pool.server_health import MemberState
 from txmux.backends.upstreams import Upstreams
-from txmux.installed import NETWORKS, SERVERS
+from txmux.rules.installed import NETWORKS, SERVERS
 from txmux.rules.reading.parser import parse
 from txmux.serving.embedded import EmbeddedService
 from txmux.telemetry.sources import Kind, Source

@@ -2,7 +2,7 @@
 
 import re
 
-from txmux.features import WORDS, missing
+from txmux.optional import WORDS, missing
 
 
 def names_missing(text: str) -> bool:

@@ -18,7 +18,7 @@ from txmux.admin.guard import AdminGuard, Caller, RefusedError
 from txmux.admin.resource import ApiAnswer, Query, Resource
 from txmux.control.control import Control
 from txmux.errors import printable
-from txmux.installed import FEATURES
+from txmux.rules.installed import FEATURES
 from txmux.telemetry.access_log import quoted
 from txmux.wire.jsontext import parse_json
 

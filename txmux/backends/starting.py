@@ -9,8 +9,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txmux.errors import MuxError, cause_of
-from txmux.features.feature import ServerStart
-from txmux.installed import start_of
+from txmux.rules.feature import ServerStart
+from txmux.rules.installed import start_of
 from txmux.rules.model import Backend
 
 _EVERY = 30.0  # seconds

@@ -17,7 +17,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
-from txmux import __version__, features
+from txmux import __version__, optional
 from txmux.cli.entry_points import commands_of_others, load, missing
 from txmux.errors import MuxError
 from txmux.net.tls.deferred import import_reactor_without_tls
@@ -164,10 +164,10 @@ def make_parser(
     parsers = parser.add_subparsers(required=True, metavar="COMMAND")
     # To look for them takes as long as a short command.
     asked = commands or ()
-    optional = features.commands(asked)
-    own = {**COMMANDS, **{name: summary for name, (_, summary) in optional.items()}}
+    of_features = optional.commands(asked)
+    own = {**COMMANDS, **{name: summary for name, (_, summary) in of_features.items()}}
     others = {} if asked and {*asked} <= own.keys() else commands_of_others()
-    for name in names_of_commands({**optional, **others}):
+    for name in names_of_commands({**of_features, **others}):
         command, summary = None, own.get(name, "")
         if name in own:
             command = _command(name) if commands is None or name in asked else None
@@ -196,7 +196,7 @@ def make_parser(
 def names_of_commands(others: Collection[str] | None = None) -> list[str]:
     """Return the names of all commands, those of features and of other packages included."""
     names = [*COMMANDS]
-    for name in {**features.commands(), **commands_of_others()} if others is None else others:
+    for name in {**optional.commands(), **commands_of_others()} if others is None else others:
         if name not in COMMANDS:
             insort(names, name)
     return names
@@ -206,7 +206,7 @@ def _command(name: str) -> Any:
     table = _TABLES.get(name)
     if table is None:
         own = f"txmux.cli.{name}"
-        return import_module(own if name in COMMANDS else features.commands([name])[name][0])
+        return import_module(own if name in COMMANDS else optional.commands([name])[name][0])
     return getattr(import_module(f"txmux.cli.remote.{table.lower()}"), table)[name]
 
 
@@ -292,7 +292,7 @@ def _unknown(words: Sequence[str]) -> str:
     word = words[0]
     if word in _IN_WHEEL:
         raise missing(word, _IN_WHEEL[word], "txmux")
-    if why := features.missing(f"txmux {word}"):
+    if why := optional.missing(f"txmux {word}"):
         raise MuxError(f"the command {word!r}: {why}")
     file = shlex.join([name for name in words[1:] if not name.startswith("-")][:1]) or "FILE"
     if word in _RULES_OPTIONS:

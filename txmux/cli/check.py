@@ -20,12 +20,12 @@ import attrs
 
 from txmux.detection.registry import installed_matchers
 from txmux.errors import MuxError, own_command, sudo_for
-from txmux.installed import FEATURES
 from txmux.interfaces import IProtocolMatcher
 from txmux.processes.privilege.account import Account, AccountError, account_of
 from txmux.processes.privilege.launch import Launch, launch_of
 from txmux.processes.privilege.sandbox import SandboxError, readable, sandbox_of
 from txmux.processes.usable import closed_files, unusable
+from txmux.rules.installed import FEATURES
 from txmux.rules.lint.access import token_as_path
 from txmux.rules.lint.coverage import forget_lines
 from txmux.rules.lint.patterns import cut_signatures

@@ -17,16 +17,16 @@ from urllib.parse import quote
 
 import attrs
 
-from txmux import features
+from txmux import optional
 from txmux.cli._output import Output, explained_style
 from txmux.cli.remote import command
 from txmux.detection.detector import Decision, Detector
 from txmux.detection.explain import Explanation, explain
 from txmux.errors import MuxError, OptionError, joined
-from txmux.installed import OPENINGS
 from txmux.interfaces import Transport, Verdict
 from txmux.matchers.payload import bytes_from_hex, bytes_from_text
 from txmux.rules.advice.words import did_you_mean
+from txmux.rules.installed import OPENINGS
 from txmux.rules.model import (
     NO_CERTIFICATE,
     REVOKED,
@@ -327,11 +327,11 @@ def _samples(arguments: argparse.Namespace, listeners: tuple[Listener, ...]) -> 
     client = arguments.client
     now = time.time() if arguments.now is None else arguments.now
     if arguments.pcap is not None:
-        if why := features.missing(_PCAP):
+        if why := optional.missing(_PCAP):
             raise MuxError(f"--pcap: {why}")
         samples = [
             TracedSample(s.data, client or unmapped(s.client.host), s, now, s.datagrams)
-            for one in features.that_have(_PCAP)
+            for one in optional.that_have(_PCAP)
             for s in one.captured(arguments.pcap, limit)
         ]
         return [sample for sample in samples if _of_transport(listeners, sample)]

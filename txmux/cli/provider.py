@@ -13,7 +13,7 @@ from typing import Any
 from twisted.plugin import getPlugins
 from twisted.python.failure import Failure
 
-from txmux import features, files
+from txmux import files, optional
 from txmux.cli.remote.command import reach
 from txmux.cli.remote.errors import NoServiceError, of_txmux
 from txmux.interfaces import IProvider
@@ -23,7 +23,7 @@ _PATIENCE = 10.0  # seconds for an answer of the service
 
 
 def providers() -> Mapping[str, IProvider]:
-    own = chain.from_iterable(one.providers() for one in features.that_have("txmux provider "))
+    own = chain.from_iterable(one.providers() for one in optional.that_have("txmux provider "))
     return {provider.name: provider for provider in [*getPlugins(IProvider), *own]}
 
 
@@ -41,7 +41,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def _name(text: str) -> str:
     if text in (known := providers()):
         return text
-    if why := features.missing(f"txmux provider {text}"):
+    if why := optional.missing(f"txmux provider {text}"):
         raise argparse.ArgumentTypeError(f"there is no provider {text!r}: {why}")
     hint = suggestion(text, known)
     if text == "podman":

@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IProtocolFactory
 
 from txmux.detection.registry import installed_matchers
 from txmux.errors import MuxError
-from txmux.installed import read_server
+from txmux.rules.installed import read_server
 from txmux.rules.model import (
     NOWHERE,
     Backend,

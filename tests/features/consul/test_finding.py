@@ -18,7 +18,7 @@ from txmux.backends.pool.pool import BackendPool
 from txmux.features.consul import finding
 from txmux.features.consul.finding import InstancesReader, NotConsulError, next_index
 from txmux.features.consul.reading import CONSUL, ConsulAPI
-from txmux.installed import server_kind_of
+from txmux.rules.installed import server_kind_of
 from txmux.rules.model import Resolve, Settings
 from txmux.rules.reading.endpoints import server
 

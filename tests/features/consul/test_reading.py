@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tests.rules.reading.cases import BackendTestCase
 from txmux.backends.names.resolve import _names_of as names_of
 from txmux.features.consul.reading import ConsulAPI, ConsulService, api_url
-from txmux.installed import read_server as server
+from txmux.rules.installed import read_server as server
 from txmux.rules.model import Backend, Server
 from txmux.rules.problems import InvalidValueError
 

@@ -2,7 +2,7 @@
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.installed import NETWORKS
+from txmux.rules.installed import NETWORKS
 from txmux.rules.model import Settings
 from txmux.rules.problems import InvalidValueError
 

@@ -11,8 +11,8 @@ from typing import Any, TypeAlias
 
 from twisted.internet.defer import Deferred
 
-from txmux.features.feature import NetworkReader
-from txmux.installed import READ_BY_EACH
+from txmux.rules.feature import NetworkReader
+from txmux.rules.installed import READ_BY_EACH
 from txmux.rules.model import Backend, Listener, NetworkSet, Route, Rules
 from txmux.rules.model.networks import EVERY_CLIENT, DynamicNetworks
 

@@ -16,10 +16,10 @@ from twisted.python.failure import Failure
 
 from txmux.access.lists.current import Packed, dynamic_networks_of, pack
 from txmux.errors import MuxError, cause_of
-from txmux.features.feature import FILE_MEANWHILE, FILE_SECONDS, NetworkSource, WatchedSource
 from txmux.files import LARGEST_LIST, FileState, read_list, state_at
-from txmux.installed import NETWORKS, READ_BY_EACH
 from txmux.net.turns import Turns, look_in_thread
+from txmux.rules.feature import FILE_MEANWHILE, FILE_SECONDS, NetworkSource, WatchedSource
+from txmux.rules.installed import NETWORKS, READ_BY_EACH
 from txmux.rules.model import IPNetwork, NetworkSet, Rules
 from txmux.rules.reading.files import text_of
 from txmux.rules.reading.networks import read_lines

@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from txmux.backends.pool.member import ResolvedAddress
 from txmux.backends.pool.pool import BackendPool, is_name
 from txmux.errors import MuxError
-from txmux.installed import SERVERS
+from txmux.rules.installed import SERVERS
 from txmux.rules.model import Backend, Server
 from txmux.telemetry.sources import Source
 

@@ -13,8 +13,8 @@ from twisted.internet.defer import Deferred, succeed
 
 from txmux.detection.ranked import finish
 from txmux.errors import MuxError
-from txmux.installed import OPENINGS
 from txmux.net.tls.errors import TLSFileError
+from txmux.rules.installed import OPENINGS
 from txmux.rules.model import Listener, Route, Rules, Section, TlsSettings
 from txmux.rules.problems import Problem, RulesError
 from txmux.telemetry.formatting import certificate_end

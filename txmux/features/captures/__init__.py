@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from txmux.features.feature import Feature
+from txmux.rules.feature import Feature
 
 
 def _streams(path: str, limit: int) -> Sequence[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from txmux.features.consul.reading import CONSUL, OPTIONS, ConsulAPI, consul_api, consul_server
-from txmux.features.feature import Feature
+from txmux.rules.feature import Feature
 from txmux.rules.reading.endpoints import ServerKind
 from txmux.rules.reading.values import SectionKey, ValueKind
 

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
-from txmux.features.feature import Feature, NetworkKind, WatchedSource
+from txmux.rules.feature import Feature, NetworkKind, WatchedSource
 from txmux.rules.model import DynamicNetworks, NetworkSet, Settings
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading.context import SECRET

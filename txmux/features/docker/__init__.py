@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from txmux.features.feature import Feature
+from txmux.rules.feature import Feature
 
 
 def _providers() -> Sequence[Any]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from txmux.features.feature import Feature, HelloOpenings
+from txmux.rules.feature import Feature, HelloOpenings
 from txmux.rules.model import Refusal, Rules
 from txmux.rules.model.route import can_forward_inner_hello
 from txmux.rules.problems import Problem

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from txmux.errors import how_to_install
-from txmux.features.feature import (
+from txmux.features.geo.region import DATABASES, GeoRegion
+from txmux.rules.feature import (
     FILE_MEANWHILE,
     FILE_SECONDS,
     Feature,
@@ -18,7 +19,6 @@ from txmux.features.feature import (
     NetworkReader,
     WatchedSource,
 )
-from txmux.features.geo.region import DATABASES, GeoRegion
 from txmux.rules.model import DynamicNetworks, Settings
 from txmux.rules.problems import InvalidValueError, suggestion
 from txmux.rules.reading.context import RulesReading

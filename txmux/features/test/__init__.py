@@ -1,6 +1,6 @@
 """`txmux test`: tests whether a port's answers depend on the packets in which a client's first bytes come."""
 
-from txmux.features.feature import Feature
+from txmux.rules.feature import Feature
 
 FEATURE = Feature(
     "test",

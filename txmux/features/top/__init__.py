@@ -1,5 +1,5 @@
 """`txmux top`: a running service, on the whole screen."""
 
-from txmux.features.feature import Feature
+from txmux.rules.feature import Feature
 
 FEATURE = Feature("top", commands={"top": "Watch and control a running service, full-screen."})

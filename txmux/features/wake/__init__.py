@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from txmux.features.feature import Feature, ServerStart
 from txmux.features.wake.reading import read_wake
+from txmux.rules.feature import Feature, ServerStart
 from txmux.rules.model import Backend, Rules
 from txmux.rules.problems import Problem
 from txmux.rules.reading.values import SectionKey, ValueKind

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 
-from txmux.installed import HINTS as HINTS_OF_FEATURES
+from txmux.rules.installed import HINTS as HINTS_OF_FEATURES
 
 LISTEN = "endpoint = :443"
 BACKEND = "write 'backend'"

@@ -8,7 +8,7 @@ from zlib import crc32
 
 import attrs
 
-from txmux.installed import READ_BY_EACH
+from txmux.rules.installed import READ_BY_EACH
 from txmux.rules.model import Clients, Listener, NetworkSet, Route, Rules
 
 _Span = tuple[int, int]

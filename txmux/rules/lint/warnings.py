@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import attrs
 
-from txmux.installed import FEATURES
 from txmux.interfaces import Transport
 from txmux.rules.collecting import uncollected
+from txmux.rules.installed import FEATURES
 from txmux.rules.lint import access, destinations
 from txmux.rules.lint.coverage import forget_lines, lines_of
 from txmux.rules.lint.narrowing import Narrowing, servers_of

@@ -50,8 +50,8 @@ class RulesReading:
     """Reads values that mean something only together with the rest of the rules.
 
     Args:
-        networks: Reads what features know as networks; see `txmux.installed.networks_of`.
-        server_kind_of: Finds what features read as servers; see `txmux.installed.server_kind_of`.
+        networks: Reads what features know as networks; see `txmux.rules.installed.networks_of`.
+        server_kind_of: Finds what features read as servers; see `txmux.rules.installed.server_kind_of`.
         backend: Returns the backend of a section, if there is one of this name.
         on_disk: Which files have to be there that only the service needs.
         alone: Whether the file is read without others, which may define the names that it uses.

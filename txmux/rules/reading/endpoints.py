@@ -109,7 +109,7 @@ def server(
 ) -> Server:
     """Read one line of ``server``: ``HOST:PORT``, ``unix:/path``, ``srv:NAME`` …, and options in any order.
 
-    `kind_of` finds those that a feature reads, see `txmux.installed.server_kind_of`, and needs `settings`.
+    `kind_of` finds those that a feature reads, see `txmux.rules.installed.server_kind_of`, and needs `settings`.
     """
     words = split_words(text)
     if not words:

@@ -12,9 +12,9 @@ import attrs
 
 from txmux.detection.registry import installed_matchers
 from txmux.files import within_patience
-from txmux.installed import networks_of, server_kind_of
 from txmux.interfaces import IProtocolMatcher
 from txmux.rules.collecting import uncollected
+from txmux.rules.installed import networks_of, server_kind_of
 from txmux.rules.model import Backend, Files, Listener, Outcome, Route, Rules, Section, Settings
 from txmux.rules.problems import InvalidValueError, Problem, RulesError
 from txmux.rules.reading import backend, listener, route, service, tunnels

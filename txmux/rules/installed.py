@@ -1,11 +1,11 @@
-"""What the installed features add to rules; the core knows them by this alone, by `txmux.features`, and by their commands."""
+"""What the installed features add to rules."""
 
 from collections.abc import Mapping
 
 import attrs
 
-from txmux.features import WORDS, load, missing
-from txmux.features.feature import Feature, ServerStart
+from txmux.optional import WORDS, load, missing
+from txmux.rules.feature import Feature, ServerStart
 from txmux.rules.model import Backend, DynamicNetworks, Server, Settings
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading import endpoints

@@ -1,0 +1,61 @@
+"""Which features there are in `txmux.features`, and which are installed: a folder that is missing is left out.
+
+The core knows them by this alone, and by what they add to rules: see `txmux.rules.installed`.
+"""
+
+from collections.abc import Collection, Iterator
+from importlib import import_module
+from typing import Any
+
+WORDS = {
+    "consul": ("consul", "consul:"),
+    "crowdsec": ("crowdsec_key", "crowdsec:"),
+    "geo": ("geo_databases", "geo:", "as:"),
+    "wake": ("wake",),
+    "ech": ("ech_keys", "txmux ech"),
+    "page": (),
+    "top": ("txmux top",),
+    "docker": ("txmux provider docker",),
+    "test": ("txmux test",),
+    "captures": ("txmux explain --pcap",),
+}
+"""All features, in the order in which they are asked, with what is unknown without each: its keys, how its networks or servers begin, and
+its commands, as ``txmux NAME``, or words of those of the core."""
+
+_OWNERS = {word: name for name, words in WORDS.items() for word in words}
+
+
+def load(name: str) -> Any:
+    """Import a `Feature`; ``None`` if its folder is missing."""
+    module = f"txmux.features.{name}"
+    try:
+        return import_module(module).FEATURE
+    except ModuleNotFoundError as problem:
+        if problem.name != module:  # it lacks something itself
+            raise
+        return None
+
+
+def missing(word: str) -> str:
+    """Return why a word is unknown here, if a feature that is not installed knows it."""
+    name = _OWNERS.get(word)
+    if name is None or load(name) is not None:
+        return ""
+    return f"this needs the part {name}, which is not installed"
+
+
+def that_have(words: str) -> Iterator[Any]:
+    """Load the features that are there, and by which something is known that begins with these words."""
+    names = dict.fromkeys(name for word, name in _OWNERS.items() if word.startswith(words))
+    return filter(None, map(load, names))
+
+
+def commands(asked: Collection[str] = ()) -> dict[str, tuple[str, str]]:
+    """Return the module and the summary of each command of features; of all, or of those that are ``asked`` for."""
+    owners = {word.split()[1]: name for word, name in _OWNERS.items() if word.count(" ") == 1}
+    features = {name: load(owners[name]) for name in owners if not asked or name in asked}
+    return {
+        name: (f"txmux.features.{feature.name}.{name}", feature.commands[name])
+        for name, feature in features.items()
+        if feature is not None
+    }
