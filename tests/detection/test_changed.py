@@ -60,7 +60,7 @@ def known_of(plan: Plan[Route]) -> object:
         [[*map(type, some or ())] for some in plan.unconditional],
         [*plan.keyed] if plan._index else [],
         [{*some.lists} for some in (plan._index._exact, plan._index._under)] if plan._index else [],
-        (len(plan._learners), len(plan._kinds.lists)),
+        (len(plan._learners), len(plan._ranks_by_kind.lists)),
         [plan.position_of(rank) for rank in plan.dry_runs],
         {plan.position_of(rank): len(found) for rank, found in plan.conversing.items()},
         {*plan.exchanges},

@@ -183,17 +183,17 @@ class LimitsLayout:
         self._allocate(self.tables, limited, SourceTable.size(self.columns), unused)
 
     def _allocate(
-        self, places: dict[str, int], names: Iterable[str], size: int, unused: Iterable[str]
+        self, positions: dict[str, int], names: Iterable[str], size: int, unused: Iterable[str]
     ) -> None:
-        spare = iter([name for name in unused if name in places])
+        spare = iter([name for name in unused if name in positions])
         for name in names:
-            if name in places:
+            if name in positions:
                 continue
             former = next(spare, None)
             if former is not None:
-                places[name] = places.pop(former)
+                positions[name] = positions.pop(former)
             else:
-                places[name] = self.size
+                positions[name] = self.size
                 self.size += size
 
     def changes(self, before: LimitsLayout) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from txmux.backends.names.cache import NameCache
 from txmux.backends.names.destinations import Destinations
 from txmux.backends.names.resolve import NameResolver
 from txmux.backends.pool.member import Member
-from txmux.backends.pool.pool import Standing, is_name
+from txmux.backends.pool.pool import Availability, is_name
 from txmux.backends.pool.server_health import (
     HealthRegistry,
     MemberState,
@@ -83,8 +83,8 @@ class Upstreams:
         self._checking = checking
         self._upstreams: dict[Backend, Upstream] = {}
         self._by_name: dict[str, dict[Upstream, None]] = {}
-        self._standing: dict[Standing, dict[Upstream, None]] = {
-            standing: {} for standing in (Standing.SOME, Standing.NONE)
+        self._by_availability: dict[Availability, dict[Upstream, None]] = {
+            availability: {} for availability in (Availability.SOME, Availability.NONE)
         }
         self._uses = Uses()
         self._with_files: dict[Upstream, None] = {}
@@ -120,8 +120,8 @@ class Upstreams:
             upstream.pool.on_checked = lambda member: self.on_checked(backend, member)
             upstream.destinations = self._destinations_of(backend)
             self._by_name.setdefault(backend.name, {})[upstream] = None
-            upstream.pool.on_standing = partial(self._note_standing, backend)
-            self._note_standing(backend)
+            upstream.pool.on_availability = partial(self._note_availability, backend)
+            self._note_availability(backend)
             if backend.tls is not None or backend.via is not None:
                 self._with_files[upstream] = None
             if self._prepared is not None:
@@ -130,21 +130,23 @@ class Upstreams:
                 self._start_upstream(upstream)
         return upstream
 
-    def _note_standing(self, backend: Backend) -> None:
+    def _note_availability(self, backend: Backend) -> None:
         upstream = self._upstreams[backend]
-        for standing, those in self._standing.items():
-            if upstream.pool.standing is standing:
+        for availability, those in self._by_availability.items():
+            if upstream.pool.availability is availability:
                 those[upstream] = None
             else:
                 those.pop(upstream, None)
 
     def without_server(self, used: Callable[[], Mapping[str, Backend]]) -> list[str]:
         """Return the names of those used backends of which no server is up; `used` is only called if there may be some."""
-        without = {upstream.backend for upstream in self._standing[Standing.NONE]}
+        without = {upstream.backend for upstream in self._by_availability[Availability.NONE]}
         return [name for name, backend in used().items() if backend in without] if without else []
 
     def troubled(self) -> list[str]:
-        return sorted({one.backend.name for those in self._standing.values() for one in those})
+        return sorted(
+            {one.backend.name for those in self._by_availability.values() for one in those}
+        )
 
     def _read_files(self, backend: Backend) -> BackendFiles:
         return read_backend_files(backend, self._tls_in_use, self._password_in_use)
@@ -361,8 +363,8 @@ class Upstreams:
         del self._by_name[backend.name][upstream]
         if not self._by_name[backend.name]:
             del self._by_name[backend.name]
-        upstream.pool.on_standing = None
-        for those in self._standing.values():
+        upstream.pool.on_availability = None
+        for those in self._by_availability.values():
             those.pop(upstream, None)
         self._with_files.pop(upstream, None)
         self._names.remove_pool(upstream.pool)

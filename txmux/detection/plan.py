@@ -109,7 +109,7 @@ class Plan(Generic[R]):
         self.plain: list[Predicate | None] = []
         self.learners_by_winner: dict[int, tuple[Learner, ...]] = {}
         self._learners: dict[object, Learner] = {}  # by the kind of a predicate
-        self._kinds: RanksByKey[object] = RanksByKey()
+        self._ranks_by_kind: RanksByKey[object] = RanksByKey()
         self._readers: dict[Reader, int] = {}  # with the number of the keys that are read so
         self._index: _KeyIndex | None = None
 
@@ -125,7 +125,7 @@ class Plan(Generic[R]):
         for rank, route in change.new:
             made._add(rank, route)
             yield
-        made._kinds.finish()
+        made._ranks_by_kind.finish()
         for start, stop, new in cuts:
             made.ranks[start:stop] = [rank for rank, _ in new]
             made.routes[start:stop] = [route for _, route in new]
@@ -147,15 +147,15 @@ class Plan(Generic[R]):
         made.ranks, made.routes = self.ranks.copy(), self.routes.copy()
         made.dry_runs, made.conversing = self.dry_runs.copy(), self.conversing.copy()
         made.exchanges, made._readers = self.exchanges.copy(), self._readers.copy()
-        made._learners, made._kinds = self._learners.copy(), RanksByKey(self._kinds)
+        made._learners, made._ranks_by_kind = self._learners.copy(), RanksByKey(self._ranks_by_kind)
         return made
 
     def _add(self, rank: int, route: R) -> None:
         if route.dry_run:
             insort(self.dry_runs, rank)
-        for kind, learnt in _kinds(route):
+        for kind, learnt in _learners_of(route):
             self._learners.setdefault(kind, learnt)
-            self._kinds.add(kind, rank)
+            self._ranks_by_kind.add(kind, rank)
         if finders := _exchanges(route):
             self.conversing[rank] = finders
             for find in {*finders}:
@@ -166,9 +166,9 @@ class Plan(Generic[R]):
     def _forget(self, rank: int, route: R) -> None:
         if route.dry_run:
             self.dry_runs.remove(rank)
-        for kind, _ in _kinds(route):
-            self._kinds.remove(kind, rank)
-            if not self._kinds.get(kind):
+        for kind, _ in _learners_of(route):
+            self._ranks_by_kind.remove(kind, rank)
+            if not self._ranks_by_kind.get(kind):
                 self._learners.pop(kind, None)
         for find in {*self.conversing.pop(rank, ())}:
             _decrease(self.exchanges, find)
@@ -217,16 +217,22 @@ class Plan(Generic[R]):
         found = self.learners_by_winner.get(decided)
         if found is None:
             own = {
-                kind for route in self.routes[decided : decided + 1] for kind, _ in _kinds(route)
+                kind
+                for route in self.routes[decided : decided + 1]
+                for kind, _ in _learners_of(route)
             }
             rank = self.rank_at(decided)
             firsts = {
-                kind: ranks[0] for kind, ranks in self._kinds.lists.items() if ranks[0] <= rank
+                kind: ranks[0]
+                for kind, ranks in self._ranks_by_kind.lists.items()
+                if ranks[0] <= rank
             }
             places = {
                 kind: (first, place)
                 for first in {*firsts.values()}
-                for place, (kind, _) in enumerate(_kinds(self.routes[self.position_of(first)]))
+                for place, (kind, _) in enumerate(
+                    _learners_of(self.routes[self.position_of(first)])
+                )
                 if firsts.get(kind) == first
             }
             ordered = sorted(
@@ -336,7 +342,7 @@ def _keys(route: RouteLike) -> list[NameKey]:
     return keys
 
 
-def _kinds(route: RouteLike) -> Iterator[tuple[object, Learner]]:
+def _learners_of(route: RouteLike) -> Iterator[tuple[object, Learner]]:
     for alternative in route.alternatives:
         learnt = _declared(alternative.predicate, "learnt")
         if learnt is None:

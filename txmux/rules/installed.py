@@ -73,5 +73,4 @@ def read_server(text: str) -> Server:
 
 
 def start_of(backend: Backend) -> ServerStart | None:
-    """Return what starts the servers of a backend while clients wait for them."""
     return next(filter(None, (feature.start_of(backend) for feature in FEATURES)), None)

@@ -59,8 +59,7 @@ class ListeningPort:
     def close_port(self, *, is_left: bool = False) -> Deferred[None]:  # noqa: ARG002 - connections have sockets of their own
         return stop_listening(self.port)
 
-    def admit_new(self, *, is_admitted: bool) -> None:
-        """Set whether new flows are accepted."""
+    def admit_new(self, *, is_admitted: bool) -> None: ...
 
     def listen_again(self, listener: ActiveListener) -> bool:  # noqa: ARG002 - as for `close_port`
         """Reopen the port after `close_port`, if it still has flows; return whether it does."""

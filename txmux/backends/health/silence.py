@@ -54,14 +54,14 @@ class Silence:
         self.clients = 0
         self.sources.clear()
 
-    def record(self, now: float, asked: int, answered: int, sources: Iterable[int]) -> None:
+    def record(self, now: float, requests: int, answered: int, sources: Iterable[int]) -> None:
         """Record what came since the last time, in which an answer may have been the last, and the sources of those without one."""
         if answered:
             self.clear()
-        elif asked:
+        elif requests:
             was_enough = self.is_enough
             self.first = self.first if self.clients else now
-            self.clients += asked
+            self.clients += requests
             for source in sources:
                 self.sources.pop(source, None)
                 self.sources[source] = now

@@ -43,8 +43,7 @@ class ServerFinders(Protocol):
     def finder(self, lookup: Lookup, server: Server, backend: Backend) -> Finder:
         """Return what finds those of one server; `lookup` is for names of hosts."""
 
-    def sources(self) -> Iterable[Source]:
-        """Return what is asked for them."""
+    def sources(self) -> Iterable[Source]: ...
 
 
 class AddressFinder:

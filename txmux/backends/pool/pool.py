@@ -35,7 +35,7 @@ class Unavailable(enum.Enum):
     FULL = enum.auto()  # max_connections is reached
 
 
-class Standing(enum.Enum):
+class Availability(enum.Enum):
     """How many members of a pool are up; a name without an address counts as one that is not."""
 
     ALL = enum.auto()
@@ -59,8 +59,8 @@ class BackendPool:
         on_members: Called when a look-up has changed the members.
         on_checked: Called with a member that health checks have found down, or up again.
         on_shortage: Called with true when no member is up any longer, and with false when one is up again.
-        on_standing: Called when `standing` has changed.
-        standing: How many members are up.
+        on_availability: Called when `availability` has changed.
+        availability: How many members are up.
         proxies: The addresses of the proxy of ``via``.
         sockets: How those to the servers are made.
         on_room: Called when a queued connection may get a member, or can get none: see `txmux.backends.pool.queue`.
@@ -84,7 +84,7 @@ class BackendPool:
         self.on_members: Callable[[], None] | None = None
         self.on_checked: Callable[[Member], object] | None = None
         self.on_shortage: Callable[[bool], None] | None = None
-        self.on_standing: Callable[[], object] | None = None
+        self.on_availability: Callable[[], object] | None = None
         self._seconds = seconds
         self._on_change = on_change
         # If the server depends on the client, a failure says nothing about the servers of other clients.
@@ -109,7 +109,7 @@ class BackendPool:
         self._has_last_resort = isinstance(backend.fallback, Refusal) or backend.hold > 0
         self._is_in_turn = False
         self._is_retired = self._is_resolved = False
-        self.standing = Standing.NONE
+        self.availability = Availability.NONE
         self._in_shortage = self._is_short()
         # A pool of prepared rules shares health with the current pool, and must not change it before `commit`.
         self._is_current = not self._backend_health.others(self)
@@ -504,16 +504,18 @@ class BackendPool:
         if self.waiting.blocks and not self._is_in_turn:
             tiers = Tiers(in_shortage=tiers.in_shortage)
         self._tiers, self._arrange_at = tiers, min(tiers.probe_at, step_at)
-        was, self.standing = self.standing, self._standing()
-        if self.standing is not was and self.on_standing is not None:
-            self.on_standing()
+        was, self.availability = self.availability, self._find_availability()
+        if self.availability is not was and self.on_availability is not None:
+            self.on_availability()
 
-    def _standing(self) -> Standing:
+    def _find_availability(self) -> Availability:
         states = [member.state is MemberState.UP for member in self.members]
         if not any(states):
-            return Standing.NONE
+            return Availability.NONE
         # A name has no members until it has been looked up.
-        return Standing.ALL if all(states) and all(self._members.values()) else Standing.SOME
+        return (
+            Availability.ALL if all(states) and all(self._members.values()) else Availability.SOME
+        )
 
     def _record_new_members(self, *, is_start: bool = False) -> None:
         """Start the slow start of new and re-enabled members; with `is_start`, of none, since all are new."""

@@ -22,8 +22,7 @@ class IRelayTransport(interfaces.ITCPTransport, interfaces.IConsumer, interfaces
 class PeerReceiver(Protocol):
     """The current receiver of a peer's events."""
 
-    def data_received(self, data: bytes, /) -> None:
-        """The peer sent bytes."""
+    def data_received(self, data: bytes, /) -> None: ...
 
     def peer_finished(self) -> None:
         """The peer has finished sending, but still reads (half-close)."""

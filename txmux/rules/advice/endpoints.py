@@ -69,21 +69,21 @@ def listening(messages: Texts, text: str) -> Texts:
         return [answer]
     if messages[0].startswith("'*' is not an IP address"):
         return [f"{messages[0]}; did you mean ':{port}'?"]
-    if (kinds := _kinds(messages)) and port.isdecimal() and nearest(host, kinds) is None:
+    if (kinds := _listed_kinds(messages)) and port.isdecimal() and nearest(host, kinds) is None:
         every = f"127.0.0.1:{port}, or :{port} for every address"
         return [f"{host!r} is a name; a listener takes an IP address, such as {every}"]
     return instead_of_list(messages, [host], kinds)
 
 
-def place(messages: Texts, text: str) -> Texts:
+def server_address(messages: Texts, text: str) -> Texts:
     if slip := _slip(text, any_address="127.0.0.1"):
         return [slip]
     if messages[0].startswith(f"{text!r} has no port"):
         return [_without_port(text, text)]
-    return instead_of_list(messages, [text.partition(":")[0].lower()], _kinds(messages))
+    return instead_of_list(messages, [text.partition(":")[0].lower()], _listed_kinds(messages))
 
 
-def _kinds(messages: Texts) -> Texts:
+def _listed_kinds(messages: Texts) -> Texts:
     """Return the kinds of endpoint that a message lists, if it does."""
     there_are = re.fullmatch(r"there is no endpoint type .* \(there are (.*)\)", messages[0])
     return there_are[1].split(", ") if there_are else ()
@@ -218,9 +218,9 @@ def _is_v6(text: str) -> bool:
     return ":" in text and is_address(text)
 
 
-def proxy(messages: Texts, kind: str, place: str) -> Texts:
-    near = _PROXY_KINDS.get(kind.lower()) if ":" in place else None
-    return hinted(messages, f"; did you mean '{near}://{place}'?" if near else "")
+def proxy(messages: Texts, kind: str, address: str) -> Texts:
+    near = _PROXY_KINDS.get(kind.lower()) if ":" in address else None
+    return hinted(messages, f"; did you mean '{near}://{address}'?" if near else "")
 
 
 def outcome(messages: Texts, text: str, sections: Sections, refusals: Texts) -> Texts:

@@ -13,7 +13,7 @@ from txmux.rules.model import Section
 from txmux.transport import is_address
 
 Tables = Mapping[str, Mapping[str, Any]]
-Places = Mapping[str, Callable[[str], object]]
+Readers = Mapping[str, Callable[[str], object]]
 
 _CONVERT = "'txmux convert FILE > rules.ini' writes it as rules"
 _HEADERS = "write sections such as [listen public], and under them lines such as 'endpoint = :443'"
@@ -136,19 +136,19 @@ def unknown_key(messages: Texts, *facts: Any) -> Texts:
 
 
 def _of_key(
-    name: str, kind: str, section: Section, headers: Mapping[str, str], tables: Tables, matchers: Collection[str], places: Places
+    name: str, kind: str, section: Section, headers: Mapping[str, str], tables: Tables, matchers: Collection[str], readers: Readers
 ) -> Iterator[str]:  # fmt: skip
-    """Yield what to do about an unknown key, the best advice first; `places` read what stands for them."""
+    """Yield what to do about an unknown key, the best advice first; `readers` read what stands for them."""
     plain = habits.normalised_key(name)
     value = next((item.text for item in section.items(name)), "")
     if hint := habits.HINTS[kind].get(plain):
-        yield _with_value(hint, value, places)
+        yield _with_value(hint, value, readers)
     if others := [headers[other] for other in tables if name in tables[other]]:
         yield f"it belongs in {joined(others)}"
     for other, hints in habits.HINTS.items():
         hint = hints.get(plain, "")
         if hint.startswith("write") and "[" not in hint:
-            yield f"in {headers[other]}, {_with_value(hint, value, places)}"
+            yield f"in {headers[other]}, {_with_value(hint, value, readers)}"
     if (meant := MEANT.get(name.casefold(), name.casefold())) in matchers and kind != "backend":
         yield f"write 'match = {meant}' in a [route {meant}] with 'backend = HOST:PORT'"
     words = [item.text for item in (*section.items("endpoint"), *section.items("server"))]
@@ -164,7 +164,7 @@ def _of_key(
     yield f"{headers[kind]} has nothing like it; remove it"
 
 
-def _with_value(hint: str, value: str, places: Places) -> str:
+def _with_value(hint: str, value: str, readers: Readers) -> str:
     """Return the hint for an unknown key, with the written endpoint, server or name in place of the example if it is valid."""
     word = next(iter(value.rstrip(";").split()), "").strip("\"'")
     endpoint = f":{word}" if word.isdecimal() else word.removeprefix("*")
@@ -173,9 +173,9 @@ def _with_value(hint: str, value: str, places: Places) -> str:
     is_host = is_address(host) or host == "localhost"
     if hint in {habits.BACKEND, habits.NAMED} and is_host:
         server = f"[{host}]:PORT" if ":" in host else f"{host}:PORT"
-    is_server = ":" in server and (is_host or is_read(places["server"], server))
+    is_server = ":" in server and (is_host or is_read(readers["server"], server))
     if hint in {habits.BACKEND, habits.NAMED} and is_server:
         return f"write 'backend = {server}'"
-    if habits.LISTEN in hint and is_read(places["endpoint"], endpoint):
+    if habits.LISTEN in hint and is_read(readers["endpoint"], endpoint):
         return hint.replace(habits.LISTEN, f"endpoint = {endpoint}")
     return hint.replace("www.example.com", word) if habits.LIKE_HOST.fullmatch(word) else hint

@@ -177,8 +177,8 @@ _CHECKS = {
 """By what others call a kind of check: what to write."""
 
 
-def check(messages: Texts, word: str, kinds: Texts, options: Collection[str]) -> Texts:
-    hint = did_you_mean(word, kinds)
+def check(messages: Texts, word: str, all_kinds: Texts, options: Collection[str]) -> Texts:
+    hint = did_you_mean(word, all_kinds)
     if word.startswith("https"):
         hint = "; write http tls=yes"
     elif word.startswith("http:"):
@@ -196,12 +196,12 @@ _REQUIRING = frozenset("on optional request require required true verify yes".sp
 """Words of other programs that ask for a certificate, and not for one of these."""
 
 
-def certificate_names(messages: Texts, words: Texts, known: Texts, kinds: Texts) -> Texts:
+def certificate_names(messages: Texts, words: Texts, known: Texts, all_kinds: Texts) -> Texts:
     hints: dict[str, str] = {}
     for word in words:
         kind, _, pattern = word.partition("=")
         its, near = pattern.partition(":")[0], did_you_mean(kind, known)
-        hints[f"unknown kind {its!r} "] = did_you_mean(its.lower(), kinds)
+        hints[f"unknown kind {its!r} "] = did_you_mean(its.lower(), all_kinds)
         hints[f"unknown {kind!r} "] = near
         hints[f"unknown {word!r} "] = f"; {CLIENT_CA}" if word in _REQUIRING else near
     return [

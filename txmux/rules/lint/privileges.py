@@ -112,7 +112,7 @@ def obstacles(rules: Rules) -> list[Problem]:
 
 def _addresses(rules: Rules, privileges: Privileges) -> Iterator[Problem]:
     """Find ports and addresses that the process may not listen on, or that this machine does not have."""
-    for place in _places(rules):
+    for place in _listen_addresses(rules):
         text, (host, port), why = place.text, _address(place.text), ""
         zone = host.partition("%")[2]
         if zone and not privileges.has_interface(zone):
@@ -279,7 +279,7 @@ class _Place:
         return self.section.problem(message, self.key, self.number)
 
 
-def _places(rules: Rules) -> Iterator[_Place]:
+def _listen_addresses(rules: Rules) -> Iterator[_Place]:
     for listener in rules.listeners:
         for number, text in enumerate(listener.endpoints):
             yield _Place(listener.section, "endpoint", number, text, listener.freebind)
@@ -294,7 +294,7 @@ def _places(rules: Rules) -> Iterator[_Place]:
 
 def _sockets(rules: Rules) -> Iterator[tuple[_Place, Path]]:
     """Yield the UNIX sockets that the service creates. A relative path starts where the service does, so it is left out."""
-    for place in _places(rules):
+    for place in _listen_addresses(rules):
         if place.text.lower().startswith("unix:"):
             path = Path(SERVER["unix"].check(split_arguments(place.text))["address"])
             if path.is_absolute():

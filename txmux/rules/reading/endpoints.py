@@ -232,12 +232,12 @@ def _server(text: str) -> Server:
     if strings.is_for_datagrams(text):
         return strings.datagram_server(text)
     try:
-        return _place(text)
+        return _one_server(text)
     except InvalidValueError as error:
-        raise error.ask("endpoints:place", text) from None
+        raise error.ask("endpoints:server_address", text) from None
 
 
-def _place(text: str) -> Server:
+def _one_server(text: str) -> Server:
     short = _SHORT.fullmatch(text)
     kind = (_kind_of(text) or "").lower()
     # A name and a number is a host even where a plugin has that name: no such plugin takes one number only.
