@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import itertools
 import multiprocessing
 import os
@@ -25,8 +24,9 @@ if TYPE_CHECKING:
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _LISTEN, _UNCONNECTED = "0A", "07"
 _PATIENCE = 60.0
-_PORTS = [range(first, first + 100) for first in range(30_000, 32_700, 100)]
-"""Which each benchmark takes some of: tests have those below, and Linux gives outgoing connections those above."""
+_PORT_COUNT = 2_700
+_PORTS = itertools.cycle(range(30_000, 30_000 + _PORT_COUNT))
+"""Those that benchmarks choose from: tests have those below, and Linux gives outgoing connections those above."""
 _QUIET, _QUIET_SHARE = 0.15, 0.05
 """Seconds for which a program that has nothing to do is quiet, and the share of them that it may work all the same."""
 
@@ -284,32 +284,27 @@ def eventually(condition: Callable[[], bool], what: str, patience: float = _PATI
         time.sleep(0.02)
 
 
-def free_ports(count: int, kind: socket.SocketKind = socket.SOCK_STREAM) -> list[int]:
-    """Find ports of 127.0.0.1 that nobody has, and that no other benchmark gets."""
+@contextlib.contextmanager
+def free_ports(count: int, kind: socket.SocketKind = socket.SOCK_STREAM) -> Iterator[list[int]]:
+    """Choose ports of 127.0.0.1 that nothing has, and that no benchmark chooses, this one included, until the block ends.
+
+    Raises:
+        BenchmarkError: Fewer are free.
+    """
     found: list[int] = []
-    _, ports = _own_ports()
-    while len(found) < count:
-        port = next(ports)
-        with socket.socket(socket.AF_INET, kind) as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            found.append(port)
-    return found
-
-
-@functools.cache
-def _own_ports() -> tuple[socket.socket, Iterator[int]]:
-    """Give ports that are those of this process until it ends, since then nobody has what keeps them."""
-    for ports in _PORTS:
-        keeper = socket.socket(socket.AF_UNIX)
-        try:
-            keeper.bind(
-                f"\0txmux-benchmarks-{ports.start}"
-            )  # an abstract name (unix(7)) is no file
-        except OSError:
-            keeper.close()
-        else:
-            return keeper, itertools.cycle(ports)
-    raise BenchmarkError("too many benchmarks run at the same time")
+    with contextlib.ExitStack() as stack:
+        for port in itertools.islice(_PORTS, _PORT_COUNT):
+            if len(found) == count:
+                break
+            # A name, since what is meant for a program that does not listen yet, or not always, looks free; an abstract one is no file (unix(7)).
+            keeper = stack.enter_context(socket.socket(socket.AF_UNIX))
+            with contextlib.suppress(OSError), socket.socket(socket.AF_INET, kind) as probe:
+                keeper.bind(f"\0txmux-benchmarks-{port}")
+                probe.bind(("127.0.0.1", port))
+                found.append(port)
+        if len(found) < count:
+            raise BenchmarkError(f"{count} ports are needed, and {len(found)} are free")
+        yield found
 
 
 def is_listening(port: int) -> bool:

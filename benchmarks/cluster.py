@@ -90,7 +90,8 @@ def measure(rounds: int) -> dict[str, list[float | None]]:
         listening = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=1024))
         server = listening.getsockname()[1]
         threading.Thread(target=greet, args=(listening,), daemon=True).start()
-        ports, redis = free_ports(len(_CASES)), dict(zip(_CASES[1:], free_ports(3), strict=True))
+        ports = stack.enter_context(free_ports(len(_CASES)))
+        redis = dict(zip(_CASES[1:], stack.enter_context(free_ports(3)), strict=True))
         stores: dict[str, Child] = {}
         for case, port in redis.items():
             command = ["redis-server", "--bind", "127.0.0.1", "--port", str(port), "--save", ""]

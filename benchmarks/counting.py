@@ -110,12 +110,13 @@ class Service:
 
     Args:
         folder: For its files.
+        port: Where it listens.
         backend: The server's port.
         limit: Seconds after which it is ended, whatever happens.
     """
 
-    def __init__(self, folder: Path, backend: int, limit: float) -> None:
-        (self.port,) = free_ports(1)
+    def __init__(self, folder: Path, port: int, backend: int, limit: float) -> None:
+        self.port = port
         rules = folder / "rules.ini"
         rules.write_text(RULES.format(folder=folder, port=self.port, backend=backend))
         command = [sys.executable, "-m", "benchmarks.counting", "--serve", str(rules)]
@@ -165,11 +166,12 @@ def measure(pairs: int, connections: int) -> Iterator[tuple[float, float]]:
     """Give the cost of a connection without counting and with it, in rounds that follow each other."""
     with (
         tempfile.TemporaryDirectory(prefix="txmux-counting-") as name,
+        free_ports(1) as (port,),
         socket.create_server(("127.0.0.1", 0), backlog=1024) as listening,
         process(partial(serve, listening)),
     ):
         limit = 60 + 0.05 * pairs * connections
-        service = Service(Path(name), listening.getsockname()[1], limit)
+        service = Service(Path(name), port, listening.getsockname()[1], limit)
         try:
             for on in (False, True):
                 service.count(on=on)

@@ -81,14 +81,15 @@ def main() -> None:
     print(f"| | {' | '.join(titles)} |\n|---|{'---|' * len(titles)}")
     with tempfile.TemporaryDirectory(prefix="txmux-cuts-") as made:
         folder = Path(made)
-        ports = dict(zip(("NAMED", "OTHER"), free_ports(2), strict=True))
         make_certificate(folder / "named.pem", _NAME)
         make_certificate(folder / "other.pem", "other.example.com")
-        with started(programs["nginx"], "cuts-servers.conf", folder, ports, ports["NAMED"]):
-            for peer in PEERS:
-                program = programs[peer.key]
-                cells = tested(peer, program, folder, ports)
-                print(f"| {peer.title} | {' | '.join(cells)} |", flush=True)
+        with free_ports(2) as (named, other):
+            ports = {"NAMED": named, "OTHER": other}
+            with started(programs["nginx"], "cuts-servers.conf", folder, ports, named):
+                for peer in PEERS:
+                    program = programs[peer.key]
+                    cells = tested(peer, program, folder, ports)
+                    print(f"| {peer.title} | {' | '.join(cells)} |", flush=True)
     known = described([proxy for proxy in programs.values() if proxy.path() is not None])
     print(f"\n{known['peers']}; {known['system']}")
 
@@ -113,12 +114,18 @@ def started(
 
 def tested(peer: _Peer, proxy: Proxy, folder: Path, ports: Mapping[str, int]) -> list[str]:
     """Give a row of the table."""
-    [port] = free_ports(1)
-    values = {**ports, "PORT": port, "RULES": peer.rules}
-    command = [sys.executable, "-m", "txmux", "test", f"127.0.0.1:{port}", "--sni", _NAME, "--json"]
+    command = [sys.executable, "-m", "txmux", "test", "--sni", _NAME, "--json"]
     try:
-        with started(proxy, peer.template, folder, values, port):
-            done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        with free_ports(1) as (port,):
+            values = {**ports, "PORT": port, "RULES": peer.rules}
+            with started(proxy, peer.template, folder, values, port):
+                done = subprocess.run(
+                    [*command, f"127.0.0.1:{port}"],
+                    capture_output=True,
+                    text=True,
+                    timeout=300,
+                    check=False,
+                )
     except BenchmarkError as error:
         return [str(error)]
     if not done.stdout:

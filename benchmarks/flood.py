@@ -196,11 +196,13 @@ def good_times(port: int, seconds: float) -> list[float]:
 @contextlib.contextmanager
 def running(folder: Path, limits: str) -> Iterator[tuple[Child, int]]:
     """Run txmux with a backend, and give it and its port."""
-    (port,) = free_ports(1)
     cores = sorted(os.sched_getaffinity(0))
     rules = folder / "rules.ini"
     twist = str(Path(sys.executable).with_name("twist"))
-    with socket.create_server(("127.0.0.1", 0), backlog=4096) as listening:
+    with (
+        free_ports(1) as (port,),
+        socket.create_server(("127.0.0.1", 0), backlog=4096) as listening,
+    ):
         backend = listening.getsockname()[1]
         rules.write_text(RULES.format(folder=folder, port=port, limits=limits, backend=backend))
         command = [twist, "--log-format=text", "txmux", "--rules", str(rules)]

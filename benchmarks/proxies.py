@@ -213,32 +213,32 @@ def running(
     program = proxy.path()
     if program is None:
         raise BenchmarkError(f"{proxy.program} is not installed")
-    found = free_ports(len(SERVICES))
-    shared = found[0]
-    own = dict(zip(SERVICES, found, strict=True))
-    ports = dict.fromkeys(SERVICES, shared) if proxy.detects else own
-    values = {
-        **dict.fromkeys(ACCEPTS_PROXY, ""),
-        **proxy.values,
-        **servers.ports,
-        **{f"PORT_{service}": port for service, port in own.items()},
-        "PORT": shared,
-        "OTHER": other,
-        "WORKERS": workers,
-        "WORKERS_LINE": f"workers = {workers}" if workers > 1 else "",
-    }
-    config = fill((tls and proxy.tls) or proxy.template, folder, values)
-    arguments = [word.format(config, workers=workers) for word in proxy.arguments]
-    log = folder / f"{proxy.key}.log"
-    log.unlink(missing_ok=True)
-    with Child([program, *arguments], log, cores) as child:
-        is_ready = _answers if asks and not tls else is_listening
-        eventually(
-            lambda: child.has_ended() or is_ready(ports["HTTP"]), "it leads a client to nginx"
-        )
-        if child.has_ended():
-            raise BenchmarkError(f"it does not start: {child.last_words()}")
-        yield Running(proxy, child, ports)
+    with free_ports(len(SERVICES)) as found:
+        shared = found[0]
+        own = dict(zip(SERVICES, found, strict=True))
+        ports = dict.fromkeys(SERVICES, shared) if proxy.detects else own
+        values = {
+            **dict.fromkeys(ACCEPTS_PROXY, ""),
+            **proxy.values,
+            **servers.ports,
+            **{f"PORT_{service}": port for service, port in own.items()},
+            "PORT": shared,
+            "OTHER": other,
+            "WORKERS": workers,
+            "WORKERS_LINE": f"workers = {workers}" if workers > 1 else "",
+        }
+        config = fill((tls and proxy.tls) or proxy.template, folder, values)
+        arguments = [word.format(config, workers=workers) for word in proxy.arguments]
+        log = folder / f"{proxy.key}.log"
+        log.unlink(missing_ok=True)
+        with Child([program, *arguments], log, cores) as child:
+            is_ready = _answers if asks and not tls else is_listening
+            eventually(
+                lambda: child.has_ended() or is_ready(ports["HTTP"]), "it leads a client to nginx"
+            )
+            if child.has_ended():
+                raise BenchmarkError(f"it does not start: {child.last_words()}")
+            yield Running(proxy, child, ports)
 
 
 @contextlib.contextmanager
@@ -260,21 +260,23 @@ def running_udp(
     if program is None or proxy.udp is None:
         raise BenchmarkError(f"{proxy.program} is not installed, or relays no datagrams")
     names = ("BULK", "LASTING", "ONCE")
-    ports = dict(zip(names, free_ports(len(names), socket.SOCK_DGRAM), strict=True))
-    own = {f"PORT_{name}": port for name, port in ports.items()}
-    config = fill(proxy.udp, folder, {**servers, **own})
-    log = folder / f"{proxy.key}-udp.log"
-    log.unlink(missing_ok=True)
-    with Child(
-        [program, *(word.format(config, workers=1) for word in proxy.arguments)], log, cores
-    ) as child:
-        eventually(
-            lambda: child.has_ended() or all(map(is_bound, ports.values())), "its ports are bound"
-        )
-        if child.has_ended():
-            raise BenchmarkError(f"it does not start: {child.last_words()}")
-        child.settled()
-        yield Running(proxy, child, ports)
+    with free_ports(len(names), socket.SOCK_DGRAM) as found:
+        ports = dict(zip(names, found, strict=True))
+        own = {f"PORT_{name}": port for name, port in ports.items()}
+        config = fill(proxy.udp, folder, {**servers, **own})
+        log = folder / f"{proxy.key}-udp.log"
+        log.unlink(missing_ok=True)
+        with Child(
+            [program, *(word.format(config, workers=1) for word in proxy.arguments)], log, cores
+        ) as child:
+            eventually(
+                lambda: child.has_ended() or all(map(is_bound, ports.values())),
+                "its ports are bound",
+            )
+            if child.has_ended():
+                raise BenchmarkError(f"it does not start: {child.last_words()}")
+            child.settled()
+            yield Running(proxy, child, ports)
 
 
 def _answers(port: int) -> bool:

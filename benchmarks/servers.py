@@ -65,15 +65,22 @@ def running_servers(folder: Path, cores: Sequence[int]) -> Iterator[Servers]:
         folder: For their files.
         cores: The CPU cores that they may use.
     """
-    ports = dict(zip(SERVICES, free_ports(len(SERVICES)), strict=True))
-    config = fill("backend-nginx.conf", folder, ports)
-    nginx = [find_program("nginx") or "nginx", "-e", str(folder / "nginx.err"), "-c", str(config)]
-    redis = ["redis-server", "--bind", "127.0.0.1", "--port", str(ports["REDIS"])]
-    redis += ["--save", "", "--maxclients", "12000", "--dir", str(folder)]
-    with (
-        Child(nginx, folder / "backend-nginx.log", cores, _LIMIT),
-        Child(redis, folder / "redis.log", cores, _LIMIT),
-    ):
-        for name in ("HTTP", "REDIS"):
-            eventually(partial(is_listening, ports[name]), f"the {name} server listens")
-        yield Servers(ports, folder, cores)
+    with free_ports(len(SERVICES)) as found:
+        ports = dict(zip(SERVICES, found, strict=True))
+        config = fill("backend-nginx.conf", folder, ports)
+        nginx = [
+            find_program("nginx") or "nginx",
+            "-e",
+            str(folder / "nginx.err"),
+            "-c",
+            str(config),
+        ]
+        redis = ["redis-server", "--bind", "127.0.0.1", "--port", str(ports["REDIS"])]
+        redis += ["--save", "", "--maxclients", "12000", "--dir", str(folder)]
+        with (
+            Child(nginx, folder / "backend-nginx.log", cores, _LIMIT),
+            Child(redis, folder / "redis.log", cores, _LIMIT),
+        ):
+            for name in ("HTTP", "REDIS"):
+                eventually(partial(is_listening, ports[name]), f"the {name} server listens")
+            yield Servers(ports, folder, cores)

@@ -226,8 +226,8 @@ def _lives(pid: int) -> bool:
 @contextlib.contextmanager
 def running(workers: int) -> Iterator[tuple[Service, int]]:
     """Run txmux with a server, and give it and its port."""
-    (port,) = free_ports(1)
     with (
+        free_ports(1) as (port,),
         tempfile.TemporaryDirectory(prefix="txmux-upgrade-") as folder,
         socket.create_server(("127.0.0.1", 0), backlog=8192) as listening,
         process(partial(serve, listening)),

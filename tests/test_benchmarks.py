@@ -1,10 +1,12 @@
 """The benchmark: what it makes of its figures, and a run on a small scale."""
 
+import itertools
 import math
 import os
 import random
 import re
 import resource
+import socket
 import subprocess
 import sys
 import tempfile
@@ -205,6 +207,21 @@ class ChildTests(SynchronousTestCase):
         command = ["sh", "-c", "echo 'no route'; echo '}'; exit 3"]
         failure = self.assertRaises(BenchmarkError, children.output_of, command, [_a_core()])
         self.assertEqual(str(failure), "sh gave 3: no route")
+
+
+class PortTests(SynchronousTestCase):
+    def test_chosen_once(self) -> None:
+        """A port is chosen once as long as it is meant for something, whether or not that listens; then it is free again."""
+        self.patch(children, "_PORTS", itertools.cycle(range(30_000, 30_060)))
+        self.patch(children, "_PORT_COUNT", 60)
+        with children.free_ports(3) as servers:
+            for _ in range(60):
+                with children.free_ports(2, socket.SOCK_DGRAM) as found:
+                    self.assertEqual(len({*servers, *found}), 5)
+            with self.assertRaisesRegex(BenchmarkError, "58 ports are needed, and"):
+                children.free_ports(58).__enter__()
+        with children.free_ports(6) as found:
+            self.assertEqual(len({*found}), 6)
 
 
 class RunTests(SynchronousTestCase):

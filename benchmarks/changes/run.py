@@ -151,35 +151,35 @@ def _running(
     program = service.proxy().path()
     if program is None:
         raise BenchmarkError(f"{service.family} is not installed")
-    (port,) = free_ports(1)
-    limit = service.limit if kind.limit else service.unlimited
-    values: dict[str, object] = {
-        "DIR": folder,
-        "PORT": port,
-        "SERVER": server,
-        "WORKERS": service.workers,
-        "LIMIT": Template(limit).substitute(SECONDS=kind.limit),
-    }
-    instance = Instance(service, folder, values)
-    instance.write(0)
-    arguments = [Template(word).substitute(values) for word in service.arguments]
-    # `sleep` is still there when the first main process has given way to another, so that all of it can be ended.
-    # nginx takes no upgrade while the parent lives that has started it, which is its way to tell an old process.
-    command = ["sh", "-c", '("$@" & sleep 0.5); exec sleep 3600', "sh", program, *arguments]
-    with Child(command, folder / "output", sorted(os.sched_getaffinity(0)), 3600) as child:
-        try:
-            eventually(
-                lambda: is_listening(port) and bool(instance.pid()), f"{service.title} serves"
-            )
-            eventually(lambda: not instance.has_parent(), "its parent has ended")
-            eventually(lambda: instance.has_said(service.started), "all of it serves")
-            yield instance, child
-        except BenchmarkError as error:
-            raise BenchmarkError(f"{error}; it said last: {child.last_words()}") from None
-        finally:
-            for pid in _processes(child.pid):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+    with free_ports(1) as (port,):
+        limit = service.limit if kind.limit else service.unlimited
+        values: dict[str, object] = {
+            "DIR": folder,
+            "PORT": port,
+            "SERVER": server,
+            "WORKERS": service.workers,
+            "LIMIT": Template(limit).substitute(SECONDS=kind.limit),
+        }
+        instance = Instance(service, folder, values)
+        instance.write(0)
+        arguments = [Template(word).substitute(values) for word in service.arguments]
+        # `sleep` is still there when the first main process has given way to another, so that all of it can be ended.
+        # nginx takes no upgrade while the parent lives that has started it, which is its way to tell an old process.
+        command = ["sh", "-c", '("$@" & sleep 0.5); exec sleep 3600', "sh", program, *arguments]
+        with Child(command, folder / "output", sorted(os.sched_getaffinity(0)), 3600) as child:
+            try:
+                eventually(
+                    lambda: is_listening(port) and bool(instance.pid()), f"{service.title} serves"
+                )
+                eventually(lambda: not instance.has_parent(), "its parent has ended")
+                eventually(lambda: instance.has_said(service.started), "all of it serves")
+                yield instance, child
+            except BenchmarkError as error:
+                raise BenchmarkError(f"{error}; it said last: {child.last_words()}") from None
+            finally:
+                for pid in _processes(child.pid):
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
 
 
 def _processes(group: int) -> set[int]:

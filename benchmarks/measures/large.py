@@ -52,17 +52,19 @@ def rules(port: int, count: int) -> str:
 def measure(bench: Bench, proxy: Proxy) -> dict[str, float]:
     """Measure once, see `Measure`."""
     count = bench.size(20_000, 500)
-    (port,) = free_ports(1)
-    path = bench.folder / "large.ini"
-    path.write_text(rules(port, count))
-    program = proxy.path() or proxy.program
-    checked = cost_of([program, "check", str(path)], bench.proxy_cores)
-    with Child([program, "run", str(path)], bench.folder / "large.log", bench.proxy_cores) as child:
-        eventually(lambda: child.has_ended() or is_listening(port), "it listens", 90)
-        if child.has_ended():
-            raise BenchmarkError(f"it does not start: {child.last_words()}")
-        started = child.settled()
-        memory = child.memory()
+    with free_ports(1) as (port,):
+        path = bench.folder / "large.ini"
+        path.write_text(rules(port, count))
+        program = proxy.path() or proxy.program
+        checked = cost_of([program, "check", str(path)], bench.proxy_cores)
+        with Child(
+            [program, "run", str(path)], bench.folder / "large.log", bench.proxy_cores
+        ) as child:
+            eventually(lambda: child.has_ended() or is_listening(port), "it listens", 90)
+            if child.has_ended():
+                raise BenchmarkError(f"it does not start: {child.last_words()}")
+            started = child.settled()
+            memory = child.memory()
     decided = [sys.executable, "-m", "benchmarks.detection", "--figures", "large", str(count)]
     found = json.loads(output_of(decided, bench.proxy_cores))
     return {"large.check": checked, "large.start": started, "large.memory": memory / 2**20, **found}
