@@ -335,9 +335,9 @@ def parse_client_hello(data: bytes, earlier: HelloReader | None) -> HelloReader:
         earlier: The answer for fewer bytes of the same stream.
     """
     if earlier is None:
-        whole = read_whole(data, _MOST_ELEMENTS)
+        whole = _read_at_once(data)
         if whole is not None:
-            return _of_whole(whole)
+            return whole
         reader = HelloReader()
     elif earlier.malformed or earlier.hello or earlier.stays_with(data):
         return earlier
@@ -357,7 +357,13 @@ def read_hello(message: bytes) -> ClientHello | None:
     return None if reader.malformed else reader.hello
 
 
-def _of_whole(whole: WholeHello) -> HelloReader:
+@functools.lru_cache(
+    1
+)  # what decides on a client, and what terminates its TLS next, read the same bytes
+def _read_at_once(data: bytes) -> HelloReader | None:
+    whole = read_whole(data, _MOST_ELEMENTS)
+    if whole is None:
+        return None
     version = VERSIONS[
         _highest_known(whole.versions) or min(whole.legacy_version, _HIGHEST_LEGACY_VERSION)
     ]
