@@ -38,11 +38,12 @@ class ClientTLSTransport(TLSTransport):
         self._second = second
 
     @override
-    def _encrypted(self) -> bytes:
-        data = super()._encrypted()
-        if self._is_retry is None and data:
-            self._is_retry = asks_again(data)
-        return data
+    def _flushSendBIO(self) -> None:
+        data = self._encrypted()
+        if data:
+            if self._is_retry is None:
+                self._is_retry = asks_again(data)
+            self.transport.write(data)
 
     @override
     def dataReceived(self, data: bytes) -> None:

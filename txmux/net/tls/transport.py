@@ -6,7 +6,7 @@ from typing import Any
 
 from cryptography import x509
 from OpenSSL import SSL
-from OpenSSL.SSL import SENT_SHUTDOWN, Error, WantReadError, ZeroReturnError
+from OpenSSL.SSL import SENT_SHUTDOWN, Error, ZeroReturnError
 from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener
 from twisted.internet.main import CONNECTION_LOST
 from twisted.internet.protocol import connectionDone
@@ -21,10 +21,11 @@ Distrusted = tuple[int, "x509.Certificate | None"]
 
 _RECORD = 2**14  # the most plaintext that a record has (RFC 8446, section 5.1)
 _PIECE = 2**15  # the most ciphertext that is taken at once: a record and more (section 5.2)
+_ROOM = 2**17  # the most ciphertext that is sent in one go
 # What pyOpenSSL calls itself: its own methods allocate a buffer a call, and raise an exception where there is nothing yet.
 _lib: Any = SSL._lib  # type: ignore[attr-defined]
 _ffi: Any = SSL._ffi  # type: ignore[attr-defined]
-_BUFFER = _ffi.new("char[]", _PIECE)
+_BUFFER = _ffi.new("char[]", _ROOM)
 _MOST_UNREAD = 2**16
 """Bytes that OpenSSL answers by itself, as to a KeyUpdate (section 4.6.3), while the client reads nothing."""
 
@@ -63,6 +64,18 @@ class TLSTransport(TLSMemoryBIOProtocol):
         self.factory.registerProtocol(self)
         self.dataReceived(received)
 
+    def dataReceived(self, data: bytes) -> None:
+        connection = self._tlsConnection
+        if _lib.BIO_write(connection._into_ssl, data, len(data)) <= 0:
+            raise MemoryError
+        if not self._handshakeDone:
+            self._checkHandshakeStatus()
+            if not self._handshakeDone:
+                return
+        if self._appSendBuffer:
+            self._unbufferPendingWrites()
+        self._flushReceiveBIO()
+
     def _checkHandshakeStatus(self) -> None:
         if self._aborted:
             return
@@ -81,24 +94,33 @@ class TLSTransport(TLSMemoryBIOProtocol):
             self._flushSendBIO()
 
     def _write(self, data: bytes) -> None:
-        """Encrypt all of it, and send it in one go. Twisted's sends each record by itself."""
+        """Encrypt all of it, and send many records in one go. Twisted's sends each by itself."""
         if self._lostTLSConnection:
             return
-        at, view, failure = 0, memoryview(data), None
-        pieces: list[bytes] = []
-        try:
-            while at < len(data):
-                at += self._tlsConnection.send(view[at : at + _RECORD])
-                # Taken at once: OpenSSL never frees the memory of a connection for the most that has waited there.
-                pieces.append(self._tlsConnection.bio_read(_PIECE))
-        except WantReadError:
-            self._bufferedWrite(data[at:])
-        except Error:
-            failure = Failure()
-        if pieces:
-            self.transport.write(b"".join(pieces))
+        connection = self._tlsConnection
+        ssl, bio = connection._ssl, connection._from_ssl
+        start, at, size, filled = _ffi.from_buffer(data), 0, len(data), 0
+        failure = None
+        while at < size:
+            count = _lib.SSL_write(ssl, start + at, min(size - at, _RECORD))
+            if count <= 0:
+                try:
+                    _expect_more(connection, count)
+                except Error:
+                    failure = Failure()
+                break
+            at += count
+            # Taken at once: OpenSSL never frees the memory of a connection for the most that has waited there.
+            filled += _lib.BIO_read(bio, _BUFFER + filled, _PIECE)
+            if filled > _ROOM - _PIECE:
+                self.transport.write(_ffi.buffer(_BUFFER, filled)[:])
+                filled = 0
+        if filled:
+            self.transport.write(_ffi.buffer(_BUFFER, filled)[:])
         if failure is not None:
             self._tlsShutdownFinished(failure)
+        elif at < size:
+            self._bufferedWrite(data[at:])
 
     def _flushSendBIO(self) -> None:
         data = self._encrypted()
@@ -106,12 +128,12 @@ class TLSTransport(TLSMemoryBIOProtocol):
             self.transport.write(data)
 
     def _encrypted(self) -> bytes:
-        bio, data = self._tlsConnection._from_ssl, b""
-        while (count := _lib.BIO_read(bio, _BUFFER, _PIECE)) > 0:
-            data += _ffi.buffer(_BUFFER, count)[:]
-            if count < _PIECE:
-                break
-        return data
+        bio = self._tlsConnection._from_ssl
+        count = _lib.BIO_read(bio, _BUFFER, _PIECE)
+        if count <= 0:
+            return b""
+        data: bytes = _ffi.buffer(_BUFFER, count)[:]
+        return data if count < _PIECE else data + self._encrypted()
 
     def _answer(self) -> None:
         """Send what OpenSSL answers by itself; to a client that reads none of it, up to a limit."""
