@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
@@ -14,7 +15,7 @@ from txmux.rules.model.client_certificate import AllowedClient, CertificateCondi
 from txmux.rules.model.listener import Listener, Logged
 from txmux.rules.model.networks import EVERY_CLIENT, Clients
 from txmux.rules.model.outcomes import Handover, InProcess, Refusal
-from txmux.rules.model.section import NOWHERE, Section
+from txmux.rules.model.section import NOTHING_MORE, NOWHERE, Section
 from txmux.transport import Transport
 
 if TYPE_CHECKING:
@@ -134,6 +135,7 @@ class Route:
         outcome: ``backend =``. If it `is_outer`, ``None`` is the listener's outcome for clients that no route under it takes.
         clients: ``from =`` and ``not_from =``.
         section: Its section of a file; `NOWHERE` if it was made in Python.
+        more: The values of the keys of features, by name.
     """
 
     name: str
@@ -149,6 +151,7 @@ class Route:
     log: Logged = True
     dry_run: bool = False
     section: Section = attrs.field(default=NOWHERE, eq=False, repr=False)
+    more: Mapping[str, Any] = attrs.field(default=NOTHING_MORE, hash=False)
 
     @property
     def is_outer(self) -> bool:
