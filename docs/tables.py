@@ -13,8 +13,9 @@ from txmux.admin.api.openapi import description
 from txmux.admin.metrics import METRICS
 from txmux.admin.site import ADMIN
 from txmux.detection.registry import installed_matchers, transports_of
+from txmux.rules.installed import STAGES
 from txmux.rules.reading.sections import HEADERS, TABLES
-from txmux.tcp.transitions import CHOICES, TRANSITIONS
+from txmux.tcp.transitions import CHOICES, OF_FEATURES, TRANSITIONS
 from txmux.telemetry import documents
 from txmux.telemetry.attention_rows import ROWS
 
@@ -92,6 +93,9 @@ def _stages() -> Iterator[str]:
         for outcome, following in outcomes.items():
             if following != "over":  # as each stage may be
                 yield f'  "{node}" -> "{following}" [label="{_words(outcome.__name__)}"]'
+    for kind, stages in STAGES.items():
+        for stage in stages:
+            yield f'  "{OF_FEATURES[kind][0]}" -> "{stage.state}" [label="{stage.key}"]'
     yield "}"
 
 

@@ -327,12 +327,12 @@ class AccessLogTests(PageTestCase):
 
     def test_facts_of_stages(self) -> None:
         stages = (
-            "stages/starttls.py",
-            "stages/connecting.py",
-            "stages/handing_off.py",
-            "connection.py",
+            "features/starttls/stage.py",
+            "tcp/stages/connecting.py",
+            "tcp/stages/handing_off.py",
+            "tcp/connection.py",
         )
-        code = "".join((_ROOT / "txmux/tcp" / path).read_text() for path in stages)
+        code = "".join((_ROOT / "txmux" / path).read_text() for path in stages)
         section = "Facts from connecting"
         rows = _rows(_section(self.page, section))
         self.assert_told(rows, set(re.findall(r'facts\["(\w+)"\]', code)), section)

@@ -27,16 +27,23 @@ _FOLDERS = {
     for path in (_PACKAGE / "features").iterdir()
     if path.is_dir() and not path.name.startswith("_")
 }
+_BEGINNINGS = {
+    "txmux": "[txmux]",
+    "listen": "[listen x]",
+    "route": "[route y]\nmatch = ssh\nbackend = close",
+    "backend": "[backend y]\nserver = 127.0.0.1:1",
+}
 _RULES = {
-    "consul": "[txmux]\nconsul = 127.0.0.1:8500\n",
     "consul:": "[listen x]\nsilent = consul:web\n",
-    "crowdsec_key": "[txmux]\ncrowdsec_key = key\n",
     "crowdsec:": "[listen x]\ndeny = crowdsec:http://127.0.0.1:8080\n",
-    "ech_keys": "[listen x]\nech_keys = key\n",
-    "geo_databases": "[txmux]\ngeo_databases = key\n",
     "geo:": "[listen x]\nallow = geo:country=FR\n",
-    "wake": "[backend y]\nserver = 127.0.0.1:1\nwake = http GET http://127.0.0.1\n",
     "as:": "[listen x]\nallow = as:AS64500\n",
+    **{
+        name: f"{_BEGINNINGS[kind]}\n{name} = {key.example}\n"
+        for feature in FEATURES
+        for kind, keys in feature.keys.items()
+        for name, key in keys.items()
+    },
 }
 """What uses each word of a feature that rules may say."""
 
@@ -56,6 +63,7 @@ class ListTests(SynchronousTestCase):
             words = {key for keys in feature.keys.values() for key in keys}
             words |= {f"{word}:" for word in (feature.networks.words if feature.networks else ())}
             words |= {f"{feature.servers.word}:"} if feature.servers else set()
+            words |= {f"stage {stage.state}" for stage in feature.stages}
             words |= {f"txmux {name}" for name in feature.commands}
             words |= {f"txmux provider {one.name}" for one in feature.providers()}
             words |= {"txmux explain --pcap"} if feature.captured else set()

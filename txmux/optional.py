@@ -13,14 +13,15 @@ WORDS = {
     "geo": ("geo_databases", "geo:", "as:"),
     "wake": ("wake",),
     "ech": ("ech_keys", "txmux ech"),
+    "starttls": ("starttls", "starttls_banner", "stage starttls"),
     "page": (),
     "top": ("txmux top",),
     "docker": ("txmux provider docker",),
     "test": ("txmux test",),
     "captures": ("txmux explain --pcap",),
 }
-"""All features, in the order in which they are asked, with what is unknown without each: its keys, how its networks or servers begin, and
-its commands, as ``txmux NAME``, or words of those of the core."""
+"""All features, in the order in which they are asked, with what is unknown without each: its keys, how its networks or servers begin, the
+stages of its connections, as ``stage NAME``, and its commands, as ``txmux NAME``, or words of those of the core."""
 
 _OWNERS = {word: name for name, words in WORDS.items() for word in words}
 
@@ -50,9 +51,21 @@ def that_have(words: str) -> Iterator[Any]:
     return filter(None, map(load, names))
 
 
+def named(text: str) -> Any:
+    """Import what is named as ``module:name``."""
+    module, _, name = text.partition(":")
+    return getattr(import_module(module), name)
+
+
+def words_after(first: str) -> dict[str, str]:
+    """Return the words that stand alone behind a first one, each with the name of its feature."""
+    pairs = ((word.split(), name) for word, name in _OWNERS.items())
+    return {words[1]: name for words, name in pairs if len(words) == 2 and words[0] == first}
+
+
 def commands(asked: Collection[str] = ()) -> dict[str, tuple[str, str]]:
     """Return the module and the summary of each command of features; of all, or of those that are ``asked`` for."""
-    owners = {word.split()[1]: name for word, name in _OWNERS.items() if word.count(" ") == 1}
+    owners = words_after("txmux")
     features = {name: load(owners[name]) for name in owners if not asked or name in asked}
     return {
         name: (f"txmux.features.{feature.name}.{name}", feature.commands[name])

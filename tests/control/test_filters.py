@@ -7,7 +7,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.control.filters import NONE, FilterError, Filters, Page, connection_sort_key
 from txmux.net.addresses import address_in
-from txmux.telemetry.record import STATES, ConnectionRecord
+from txmux.telemetry.documents import STATES
+from txmux.telemetry.record import ConnectionRecord
 
 NAMES = st.text("abc-", min_size=1, max_size=3)
 ADDRESSES = st.one_of(

@@ -8,8 +8,9 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.access.bans import Banned
+from txmux.optional import words_after
 from txmux.serving.ending import DeniedClients
-from txmux.telemetry.record import STATES
+from txmux.telemetry.documents import STATES
 from txmux.wire.proxyprotocol.header import Address
 
 _MANY = 1000
@@ -106,7 +107,7 @@ class DeniedTests(SynchronousTestCase):
             ended,
             [
                 "introduction",
-                "starttls",
+                *words_after("stage"),
                 "peeking",
                 "handshaking",
                 "tunnelling",

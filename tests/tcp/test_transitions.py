@@ -3,20 +3,33 @@
 import inspect
 import re
 from collections.abc import Callable
+from importlib import import_module
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from txmux.rules.installed import STAGES
 from txmux.tcp import connection, socket_connection
 from txmux.tcp.connection import MuxProtocol
 from txmux.tcp.socket_connection import SocketConnection
 from txmux.tcp.stage import Stage
 from txmux.tcp.stages.tunnelling import Tunnelling
 from txmux.tcp.transitions import CHOICES, TRANSITIONS, Finished, Node, TurnedAway
-from txmux.telemetry.record import STATES
+from txmux.telemetry.documents import STATES
 
 _OUTCOMES = {outcome.__name__: outcome for row in TRANSITIONS.values() for outcome in row}
-# Its stage is imported where it is needed.
-_STEPS = {**MuxProtocol._steps, "tunnelling": Tunnelling}
+_OF_FEATURES = {
+    stage.state: vars(import_module(stage.maker.partition(":")[0]))
+    for stages in STAGES.values()
+    for stage in stages
+}
+_STEPS = {
+    **MuxProtocol._steps,
+    "tunnelling": Tunnelling,  # its stage is imported where it is needed
+    **{
+        state: next(one for one in names.values() if getattr(one, "state", "") == state)
+        for state, names in _OF_FEATURES.items()
+    },
+}
 _WITHOUT_STAGE: dict[Node, tuple[Callable[..., object], ...]] = {
     "introduction": (SocketConnection._await_header, SocketConnection._read_header),
     "peeking": (
@@ -59,6 +72,7 @@ class TransitionsTest(SynchronousTestCase):
     def test_every_state_and_choice_is_in_the_table_and_reachable(self) -> None:
         self.assertEqual(set(TRANSITIONS), {"accepted", *CHOICES, *STATES, "over"})
         reached = {node for row in TRANSITIONS.values() for node in row.values()}
+        reached |= {*_OF_FEATURES}
         self.assertEqual(reached, set(TRANSITIONS) - {"accepted"})
         self.assertEqual(set(_STEPS), reached)
 
@@ -73,6 +87,10 @@ class TransitionsTest(SynchronousTestCase):
                 made |= {Finished} if step.connection_lost is Stage.connection_lost else set()
                 made |= {TurnedAway} if step.abort is Stage.abort else set()
                 made |= {TurnedAway} if "super().abort" in inspect.getsource(step) else set()
+                if "return self._then" in inspect.getsource(
+                    step
+                ):  # what a feature's stage is given
+                    made |= set(TRANSITIONS[node]) - {Finished, TurnedAway}
             self.assertEqual((node, set(TRANSITIONS[node])), (node, made))
 
     def test_without_a_stage_the_same_follows(self) -> None:

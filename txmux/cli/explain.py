@@ -392,7 +392,7 @@ def _trace(
         verdicts = _inside_tunnel(verdicts, routes, sample, certificate)
     route = verdicts.decision.route
     if route is None or not route.tunnel:
-        return Trace(listener, verdicts)
+        return Trace(listener, verdicts, before=sample.facts)
     asked, refused = asked_for(
         sample.data,
         lambda head: explained(head).decision.route is route,
@@ -402,12 +402,12 @@ def _trace(
         facts = {"tunnel": asked.kind, "tunnel_error": printable(refused)}
         verdicts.decision.facts.update(facts)
     if refused != "":
-        return Trace(listener, verdicts)
+        return Trace(listener, verdicts, before=sample.facts)
     verdicts.decision.facts.update(asked.granted)
     inner = attrs.evolve(sample, data=asked.received, stream=None)
     inside = _trace(rules, route, certificate, None, _inner_listener(listener, route), inner)
     inside.found.decision.facts.update(asked.granted)
-    return Trace(listener, verdicts, (inner, inside))
+    return Trace(listener, verdicts, (inner, inside), sample.facts)
 
 
 def _inside_tunnel(

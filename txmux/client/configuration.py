@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import attrs
 
@@ -14,6 +14,7 @@ from txmux.detection.detector import Detector, reads_hello
 from txmux.detection.ranked import ListChange, RankedList, filtered, finish
 from txmux.errors import MuxError
 from txmux.net.sockets.plainsocket import SocketOption
+from txmux.rules.installed import stage_makers
 from txmux.rules.model import Handover, InProcess, Listener, Refusal, Route
 from txmux.rules.model.networks import EVERY_CLIENT, Clients
 from txmux.rules.reading import sections
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     from txmux.telemetry.counting.counter_groups import ListenerCounts, RouteCounts
     from txmux.wire.preamble import HelloOpener
 
+StageMaker: TypeAlias = Callable[..., Any]
+"""Makes the stage of a client; see `txmux.rules.feature.FeatureStage`."""
+
 
 @attrs.frozen(eq=False)
 class CompiledRoute(Route):
@@ -41,6 +45,7 @@ class CompiledRoute(Route):
     destination: Destination | None = None
     terminator: TlsTerminator | None = None
     users: TunnelUsers | None = None
+    stages: Sequence[StageMaker] = ()  # of features, the first that its clients pass last
     counts: RouteCounts = attrs.field(kw_only=True)
     is_plain: bool = attrs.field(init=False)  # whether the fast path serves its clients
 
@@ -165,6 +170,7 @@ class Compiler:
             destination=None if outcome is None else self.upstreams.destination_of(outcome),
             terminator=self.terminators.terminator_of(route) if route.terminate_tls else None,
             users=_users_of(route),
+            stages=stage_makers("route", route),
             counts=self.runtime.counters.route(self.settings.name, route.name),
         )
 
@@ -197,6 +203,7 @@ class Configuration:
     version: int = 1  # the version of the rules, counted from 1
     hands_over: bool = False  # whether sockets of clients may be handed over
     openings: tuple[HelloOpening, ...] = ()
+    stages: Sequence[StageMaker] = ()  # as those of a route
     in_process: tuple[InProcess, ...] = ()  # the protocols of all routes, with repetitions
     plain: Configuration | None = None  # the same without the routes for ACME challenges
 
@@ -313,6 +320,7 @@ class Configuration:
             runtime.counters.listener(settings.name),
             version,
             openings=compiler.terminators.openings_of(settings),
+            stages=stage_makers("listen", settings),
         )
         outcomes: list[object] = [*settings.outcomes]
         # Few rules have such outcomes, and thousands of routes are not asked again.

@@ -41,7 +41,7 @@ def listener_documents(
             "endpoints": [address.text for address in addresses],
             # Twisted alone knows those that are not plain.
             "addresses": [sockets.addresses.get(each.key, each.text) for each in addresses],
-            "starttls": listener.starttls,
+            "starttls": listener.more.get("starttls"),
             "accepting": name not in closed,
             "why": closed.get(name, ""),
         }

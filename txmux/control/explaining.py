@@ -82,7 +82,8 @@ async def explain_bytes(
                 routes = rules.routes_over(candidate, over)
                 received = seen.datagrams or seen.data
                 steps = explain_in_steps(routes, received, client, candidate.peek_limit, now)
-                traces.append(Trace(candidate, await turns.run(steps)))
+                found = await turns.run(steps)
+                traces.append(Trace(candidate, found, before=seen.facts))
             traced.append((seen, traces))
     return cast("ExplanationDocument", as_json(str(rules.path), traced))
 

@@ -13,7 +13,8 @@ from txmux.errors import MuxError
 from txmux.rules.model import IPNetwork
 from txmux.rules.problems import InvalidValueError, suggestion
 from txmux.rules.reading.values import network, positive_duration
-from txmux.telemetry.record import STATES, ConnectionRecord, ConnectionState
+from txmux.telemetry.documents import STATES
+from txmux.telemetry.record import ConnectionRecord, ConnectionState
 
 NONE = "-"
 """Stands for a missing value, as in the access log: ``route=-`` matches connections that no route took."""

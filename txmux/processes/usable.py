@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -16,6 +15,7 @@ from txmux.client.tls.terminators import expiry_warnings
 from txmux.errors import ListenError, MuxError, cause_of
 from txmux.files import may_read, read_list
 from txmux.net.tls.errors import CLIENT_CERTIFICATE, TLSFileError
+from txmux.optional import named
 from txmux.processes.privilege.account import AccountError, account_of
 from txmux.rules.lint.privileges import named_servers, obstacles
 from txmux.rules.model import Rules, Section, Server, ServerTLS, TlsSettings
@@ -106,8 +106,7 @@ def _readers_of_strings(rules: Rules) -> Iterator[_Reader]:
 
 
 def _read_by(reader: str, path: Path) -> None:
-    module, _, name = reader.partition(":")
-    getattr(import_module(module), name)(path)
+    named(reader)(path)
 
 
 def _of_authorities(path: Path) -> None:

@@ -113,6 +113,26 @@ class HelloOpenings:
 
 
 @attrs.frozen
+class FeatureStage:
+    """A stage of connections that clients pass by a key: of their listener, once they are admitted, or of their route, once that is decided.
+
+    Attributes:
+        state: Its name, as the API has it.
+        key: The key. A value that is false is as good as none.
+        maker: As ``module:function``: called with the listener or the route, it returns what makes the stage of each client. That is called
+            with the `Client`, and with what follows otherwise, a stage or an outcome; for a route also with the layer that it is of, and with itself.
+        then: The stages and choices that may follow. A client that is turned away, or leaves, never needs to be among them.
+        seen: For `txmux explain`: returns what the routes of a listener see of a `TracedSample`, by the key's value and by that.
+    """
+
+    state: str
+    key: str
+    maker: str
+    then: tuple[str, ...]
+    seen: Callable[[Any, Any], Any] | None = None
+
+
+@attrs.frozen
 class Feature:
     """One optional capability.
 
@@ -120,6 +140,8 @@ class Feature:
         name: That of its folder, and of the part in messages.
         keys: Its keys, by the kind of section. Their values are in `more` of the model.
         hints: What to do about keys that are none, by the kind of section; see `KEY_HINTS`.
+        contradictions: By the kind of section, finds values that are right by themselves, but not together; see those of the core.
+        stages: Those of its clients' connections.
         networks: Those that rules may name by it; they are `DynamicNetworks` of its name.
         servers: Those that rules may name by it.
         lint: Each yields warnings of rules.
@@ -135,6 +157,10 @@ class Feature:
     name: str
     keys: Mapping[str, Mapping[str, SectionKey]] = attrs.field(factory=dict)
     hints: Mapping[str, Mapping[str, str]] = attrs.field(factory=dict)
+    contradictions: Mapping[str, Callable[[Any, Mapping[str, Any]], Iterator[Problem]]] = (
+        attrs.field(factory=dict)
+    )
+    stages: Sequence[FeatureStage] = ()
     networks: NetworkKind | None = None
     servers: ServerKind | None = None
     lint: Sequence[Callable[[Rules], Iterator[Problem]]] = ()

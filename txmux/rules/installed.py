@@ -1,21 +1,30 @@
 """What the installed features add to rules."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import attrs
 
-from txmux.optional import WORDS, load, missing
-from txmux.rules.feature import Feature, ServerStart
-from txmux.rules.model import Backend, DynamicNetworks, Server, Settings
+from txmux.optional import WORDS, load, missing, named
+from txmux.rules.feature import Feature, FeatureStage, ServerStart
+from txmux.rules.model import Backend, DynamicNetworks, Listener, Route, Server, Settings
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading import endpoints
 from txmux.rules.reading.values import SectionKey
 
 FEATURES: tuple[Feature, ...] = tuple(filter(None, map(load, WORDS)))
 
+
+def _key(feature: Feature, name: str, key: SectionKey) -> SectionKey:
+    modules = [one.maker.partition(":")[0] for one in feature.stages if one.key == name]
+    own = key.loads or (lambda _: ())
+    loads = (lambda value: (*modules, *own(value))) if modules else key.loads
+    return attrs.evolve(key, feature=feature.name, loads=loads)
+
+
 KEYS: Mapping[str, Mapping[str, SectionKey]] = {
     kind: {
-        name: attrs.evolve(key, feature=feature.name)
+        name: _key(feature, name, key)
         for feature in FEATURES
         for name, key in feature.keys.get(kind, {}).items()
     }
@@ -29,6 +38,17 @@ HINTS = {
 }
 """What to do about keys that are none, as `KEY_HINTS` of the core has it."""
 
+CONTRADICTIONS = {
+    kind: [of[kind] for feature in FEATURES if kind in (of := feature.contradictions)]
+    for kind in KEYS
+}
+
+STAGES: Mapping[str, Sequence[FeatureStage]] = {
+    kind: [stage for feature in FEATURES for stage in feature.stages if stage.key in keys]
+    for kind, keys in KEYS.items()
+}
+"""The stages that clients pass by keys of a listener, or of a route."""
+
 NETWORKS = {feature.name: feature.networks for feature in FEATURES if feature.networks is not None}
 """What kinds of networks there are beside addresses and files, by the names of their features."""
 
@@ -40,6 +60,16 @@ READ_BY_EACH = {name: kind.reader for name, kind in NETWORKS.items() if kind.rea
 
 SERVERS = {feature.servers.word: feature.servers for feature in FEATURES if feature.servers}
 """The kinds of servers that features find."""
+
+
+def stages_in_use(kind: str, section: Listener | Route) -> list[FeatureStage]:
+    """Return the stages that clients of a listener or a route pass, in their order."""
+    return [stage for stage in STAGES[kind] if section.more.get(stage.key)] if section.more else []
+
+
+def stage_makers(kind: str, section: Listener | Route) -> tuple[Callable[..., Any], ...]:
+    """Return what makes these stages, the last of them first; see `FeatureStage.maker`."""
+    return tuple(named(stage.maker)(section) for stage in reversed(stages_in_use(kind, section)))
 
 
 def networks_of(

@@ -13,6 +13,7 @@ import attrs
 from txmux.detection.detector import is_keepalive_only
 from txmux.detection.explain import Explanation, PredicateAnswer, RouteAnswer
 from txmux.interfaces import Verdict
+from txmux.rules.installed import stages_in_use
 from txmux.rules.model import (
     Backend,
     Handover,
@@ -23,7 +24,6 @@ from txmux.rules.model import (
     Silence,
 )
 from txmux.transport import is_address
-from txmux.wire.facts import printable
 
 SAYS = {Verdict.MATCH: "match", Verdict.NO: "no", Verdict.NEED_MORE: "undecided"}
 
@@ -37,7 +37,8 @@ class TracedSample:
         stream: A `txmux.features.captures.reading.CapturedStream`, if they are from a capture.
         now: The time of its arrival, in seconds since 1970.
         datagrams: The first ones of a flow; ``None`` for a stream.
-        refused: Of a client that has to begin TLS by ``starttls`` and has not, why its connection ends, empty while it may still begin; else ``None``.
+        refused: Of a client whom no route sees before a stage of a feature has let it pass, why its connection ends, empty while it may still pass; else ``None``.
+        facts: What is learnt there.
     """
 
     data: bytes
@@ -46,6 +47,7 @@ class TracedSample:
     now: float = 0.0
     datagrams: tuple[bytes, ...] | None = None
     refused: str | None = None
+    facts: Mapping[str, str] = attrs.field(factory=dict)
 
 
 @attrs.frozen
@@ -55,31 +57,28 @@ class Trace:
     listener: Listener
     found: Explanation[Any]
     inner: tuple[TracedSample, Trace] | None = None
+    before: Mapping[str, str] = attrs.field(factory=dict)  # the facts of the sample
 
     @property
     def facts(self) -> dict[str, str]:
-        facts, protocol = self.found.decision.facts, self.listener.starttls
-        return facts if protocol is None else {"starttls": protocol, **facts}
+        return {**self.before, **self.found.decision.facts}
 
 
 def seen_by(
     listeners: Iterable[Listener], sample: TracedSample, *, is_inner: bool = False
 ) -> Iterator[tuple[TracedSample, list[Listener]]]:
-    """Yield what the routes of listeners see of a client: with ``starttls``, what comes behind its command, unless that is inside TLS."""
+    """Yield what the routes of listeners see of a client: what comes behind the stages of features, unless that is inside TLS."""
 
-    def protocol_of(listener: Listener) -> str:
-        return "" if is_inner or listener.starttls is None else listener.starttls
+    def values_of(listener: Listener) -> list[str]:
+        stages = () if is_inner else stages_in_use("listen", listener)
+        return [f"{stage.key}={listener.more[stage.key]}" for stage in stages if stage.seen]
 
-    for protocol, group in itertools.groupby(sorted(listeners, key=protocol_of), protocol_of):
-        if not protocol:
-            yield sample, [*group]
-            continue
-        from txmux.wire.starttls.protocols import tls_of  # noqa: PLC0415 - few listeners have it
-
-        stream = sample.stream and attrs.evolve(sample.stream, server_first=False)
-        data, problem = tls_of(protocol, sample.data)
-        refused = None if data else printable(problem)
-        yield attrs.evolve(sample, data=data, stream=stream, refused=refused), [*group]
+    for _, same in itertools.groupby(sorted(listeners, key=values_of), values_of):
+        group, seen = [*same], sample
+        for stage in () if is_inner else stages_in_use("listen", group[0]):
+            if stage.seen:
+                seen = stage.seen(group[0].more[stage.key], seen)
+        yield seen, group
 
 
 def as_json(rules: str, traces: Iterable[tuple[TracedSample, Iterable[Trace]]]) -> dict[str, Any]:

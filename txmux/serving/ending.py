@@ -11,7 +11,7 @@ from txmux.client.active_listener import ActiveListener
 from txmux.client.session import ClientSession
 from txmux.net.addresses import address_in
 from txmux.rules.model import Rules
-from txmux.telemetry.record import STATES
+from txmux.telemetry.documents import STATES
 
 _STEPS = 100
 """The most steps of a gradual end."""

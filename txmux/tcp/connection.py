@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
 from twisted.internet.interfaces import IAddress, IDelayedCall
 from twisted.internet.protocol import connectionDone
@@ -27,7 +27,7 @@ from txmux.net.sockets.plainsocket import is_reset
 from txmux.net.sockets.transport import SocketTransport
 from txmux.rules.model import Handover, InProcess, Logged, Refusal, fewer
 from txmux.tcp.moving import MovedConnection, SlotRelease, Sockets, StayReason, accepted_at
-from txmux.tcp.stage import OVER, Client, Stage
+from txmux.tcp.stage import OVER, Client, Stage, Step
 from txmux.tcp.stages.awaiting_retry import AwaitingRetry
 from txmux.tcp.stages.connecting import (
     AwaitingHello,
@@ -43,7 +43,6 @@ from txmux.tcp.stages.peeking import Peeking
 from txmux.tcp.stages.reading_proxy_header import ReadingProxyHeader, is_sender
 from txmux.tcp.stages.relaying import Relaying
 from txmux.tcp.stages.serving_here import ServingHere
-from txmux.tcp.stages.starttls import StartTLS
 from txmux.tcp.stages.turning_away import Closing, Rejecting
 from txmux.tcp.transitions import (
     TRANSITIONS,
@@ -56,7 +55,6 @@ from txmux.tcp.transitions import (
     Node,
     Outcome,
     Routed,
-    StartTLSExpected,
     TerminatesTLS,
     ToBackend,
     ToClosing,
@@ -75,9 +73,6 @@ from txmux.wire.second_hello import FIRST_BYTES
 
 if TYPE_CHECKING:
     from txmux.client.io_runtime import IORuntime
-
-Step: TypeAlias = "Stage | Outcome"
-"""The next step of a connection: a stage to enter, or an outcome, which `TRANSITIONS` maps to the next node."""
 
 _HEADER_EXPECTED, _IDENTIFIED = HeaderExpected(), Identified()
 _log = Logger()  # of the module: an event must not keep a connection's objects alive
@@ -194,7 +189,7 @@ class MuxProtocol(Peer, Client):
         except Exception as problem:  # noqa: BLE001 - a connection with no working stage would never end
             self._abort_on_error(problem)
 
-    def _attach(self, stage: Stage) -> Outcome | None:
+    def _attach(self, stage: Stage) -> Step | None:
         self.stage.leave()
         if self.is_previewed and not stage.only_previews:
             self.is_previewed = False
@@ -275,7 +270,7 @@ class MuxProtocol(Peer, Client):
 
     # The choices of `TRANSITIONS`.
 
-    def _admit(self, header_length: int, deadline: IDelayedCall | None) -> Outcome:
+    def _admit(self, header_length: int, deadline: IDelayedCall | None) -> Step:
         configuration, record = self.configuration, self.record
         admission = configuration.admission
         try:
@@ -296,11 +291,12 @@ class MuxProtocol(Peer, Client):
             if self.is_previewed and isinstance(self.transport, SocketTransport):
                 self.transport.skip(header_length)
             record.bytes_in += len(self.received)
-        if configuration.settings.starttls is not None:
-            return StartTLSExpected(configuration.top, deadline)
-        return Admitted(configuration.top, deadline)
+        step: Step = Admitted(configuration.top, deadline)
+        for make in configuration.stages:
+            step = make(self, step)
+        return step
 
-    def _decide(self, layer: RuleLayer, route: CompiledRoute | None) -> Outcome:
+    def _decide(self, layer: RuleLayer, route: CompiledRoute | None) -> Step:
         record = self.record
         goes_by_hello = layer.goes_by_hello and (
             self.received[:1] in FIRST_BYTES or self.is_request_cut or bool(asked_before(self))
@@ -321,14 +317,19 @@ class MuxProtocol(Peer, Client):
         record.route = route.name
         if route.log is not True:
             self.logged = fewer(self.logged, route.log)
+        step: Step
         if route.terminator is not None:
             self.is_request_cut = False
-            return TerminatesTLS(route.terminator, self.configuration.inside[route.name])
-        if route.tunnel:
+            step = TerminatesTLS(route.terminator, self.configuration.inside[route.name])
+        elif route.tunnel:
             self.is_request_cut = False
-            return AsksForTunnel(layer, route, self.configuration.inside[route.name])
-        assert route.destination is not None  # noqa: S101 - other routes have one
-        return Routed(route.destination, "denied")
+            step = AsksForTunnel(layer, route, self.configuration.inside[route.name])
+        else:
+            assert route.destination is not None  # noqa: S101 - other routes have one
+            step = Routed(route.destination, "denied")
+        for make in route.stages:
+            step = make(self, step, layer, route)
+        return step
 
     def _route(self, destination: Destination, reason: EndReason) -> Outcome:
         record_decision(self, self.record.bytes_in, reason)
@@ -513,7 +514,6 @@ class MuxProtocol(Peer, Client):
 MuxProtocol._steps = {
     "introduction": ReadingProxyHeader,
     "admission": MuxProtocol._admit,
-    "starttls": StartTLS,
     "peeking": Peeking,
     "decision": MuxProtocol._decide,
     "handshaking": Handshaking,

@@ -46,11 +46,11 @@ from txmux.net.sockets.poller import ERROR, FINISHED, READ, WRITE
 from txmux.net.sockets.transport import SocketTransport, address_of, host_of
 from txmux.rules.model import Server
 from txmux.rules.reading.values import MARGIN
-from txmux.tcp.connection import MuxProtocol, Step
+from txmux.tcp.connection import MuxProtocol
 from txmux.tcp.dialling import header_for, target_of
 from txmux.tcp.fast_path import FastPath
 from txmux.tcp.moving import StayReason
-from txmux.tcp.stage import Stage, count_asked
+from txmux.tcp.stage import Stage, Step, count_asked
 from txmux.tcp.stages.awaiting_retry import AwaitingRetry
 from txmux.tcp.stages.connecting import Connecting, goes_by_hello
 from txmux.tcp.stages.peeking import Peeking
@@ -62,7 +62,6 @@ from txmux.tcp.transitions import (
     Detected,
     Finished,
     Identified,
-    Outcome,
 )
 from txmux.telemetry.record import ConnectionRecord, ConnectionState
 from txmux.wire.hello_records import asks_again
@@ -603,7 +602,7 @@ class SocketConnection(MuxProtocol):
         return end
 
     @override
-    def _attach(self, stage: Stage) -> Outcome | None:
+    def _attach(self, stage: Stage) -> Step | None:
         if self.transport is None:
             self._make_transport(reading=True)
         return super()._attach(stage)

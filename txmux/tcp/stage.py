@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, ClassVar, Protocol, cast
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias, cast
 
 import attrs
 from typing_extensions import override
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from txmux.wire.preamble import Preamble
     from txmux.wire.proxyprotocol.header import Address, Tlv
     from txmux.wire.second_hello import SecondHello
+
+Step: TypeAlias = "Stage | Outcome"
+"""The next step of a connection: a stage to enter, or an outcome, which `TRANSITIONS` maps to the next node."""
 
 
 class Client(Protocol):
@@ -88,8 +91,8 @@ class Client(Protocol):
         They are rounded to hundredths: most clients have the same, and timers of one length share a queue.
         """
 
-    def advance(self, outcome: Outcome | None) -> None:
-        """Leave the stage with an outcome; ``None`` is ignored."""
+    def advance(self, step: Step | None) -> None:
+        """Leave the stage with an outcome, or for another stage; ``None`` is ignored."""
 
     @property
     def granted(self) -> Mapping[str, str]:
@@ -141,7 +144,7 @@ def count_asked(client: Client, counts: ServerCounts | None, came: int = 0) -> N
 class Stage:
     """Receives the events of the client's connection, until the connection enters the next stage.
 
-    Methods for subclasses return the stage's outcome, or ``None`` to stay. Callbacks for other objects, such as a connector's,
+    Methods for subclasses return the stage's outcome, or ``None`` to stay; a feature's stage may return the stage that follows. Callbacks for other objects, such as a connector's,
     call `Client.advance` themselves.
     """
 
@@ -152,7 +155,7 @@ class Stage:
     _client: Client
     _deadline: IDelayedCall | None = attrs.field(default=None, init=False)
 
-    def begin(self) -> Outcome | None: ...
+    def begin(self) -> Step | None: ...
 
     def leave(self) -> None:
         """Release what the stage holds, such as its timer; the next stage follows."""
@@ -160,18 +163,18 @@ class Stage:
         if deadline is not None and deadline.active():
             deadline.cancel()
 
-    def wait(self, seconds: float, call: Callable[[], Outcome | None]) -> None:
+    def wait(self, seconds: float, call: Callable[[], Step | None]) -> None:
         """Set the stage's only timer; `leave` cancels it, and another call replaces it."""
         Stage.leave(self)
         self._deadline = self._client.runtime.clock.callLater(seconds, self._wait_is_over, call)
 
-    def _wait_is_over(self, call: Callable[[], Outcome | None]) -> None:
+    def _wait_is_over(self, call: Callable[[], Step | None]) -> None:
         self._client.advance(call())
 
     def data_received(self, data: bytes) -> None:
         self._client.advance(self.receive(data))
 
-    def receive(self, data: bytes) -> Outcome | None:
+    def receive(self, data: bytes) -> Step | None:
         """Buffer what the client sends, and call `on_data`."""
         client = self._client
         client.record.bytes_in += len(data)
@@ -179,7 +182,7 @@ class Stage:
         client.last_received_at = client.runtime.clock.seconds()
         return self.on_data()
 
-    def on_data(self) -> Outcome | None: ...
+    def on_data(self) -> Step | None: ...
 
     def start_detection(
         self, layer: RuleLayer, host: IPv4Address | IPv6Address | None
@@ -199,7 +202,7 @@ class Stage:
         self._client.has_finished = True
         self._client.advance(self.on_finished())
 
-    def on_finished(self) -> Outcome | None: ...
+    def on_finished(self) -> Step | None: ...
 
     def connection_lost(self, reason: Failure) -> None:  # noqa: ARG002
         self._client.advance(Finished("client-gone"))

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, get_args
 
+from txmux.rules.installed import STAGES
+
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall
 
@@ -119,13 +121,6 @@ class Admitted(NamedTuple):
     deadline: IDelayedCall | None  # calls `stop_detection`, or has; ``None``: the time begins now
 
 
-class StartTLSExpected(NamedTuple):
-    """The client is let in, and has a dialogue in the clear before its TLS."""
-
-    layer: RuleLayer
-    deadline: IDelayedCall | None
-
-
 class TerminatesTLS(NamedTuple):
     """The client's route terminates TLS."""
 
@@ -175,13 +170,21 @@ class ToRejecting(NamedTuple):
 
 Outcome: TypeAlias = (
     "HeaderExpected | Identified | Detected | Routed | TLSEstablished | TunnelOpened | ToBackend | Connected | ConnectedByHello | MovedHere"
-    " | TurnedAway | Finished | Admitted | StartTLSExpected | TerminatesTLS | AsksForTunnel | HelloIncomplete | ToProtocol | ToProcess | ToClosing"
+    " | TurnedAway | Finished | Admitted | TerminatesTLS | AsksForTunnel | HelloIncomplete | ToProtocol | ToProcess | ToClosing"
     " | ToRejecting"
 )
 
 Choice = Literal["admission", "decision", "routing", "refusal"]
 CHOICES: tuple[Choice, ...] = get_args(Choice)
 Node: TypeAlias = "Literal['accepted'] | Choice | ConnectionState"
+
+OF_FEATURES: Mapping[str, tuple[Choice, Mapping[type[Outcome], Node]]] = {
+    "listen": ("admission", {Admitted: "peeking"}),
+    "route": ("decision", {TerminatesTLS: "handshaking", Routed: "routing"}),
+}
+"""Stages of features: the choice behind which clients pass them, and what may follow, by the kind of section whose key brings them."""
+
+_ENDS: Mapping[type[Outcome], Node] = {TurnedAway: "refusal", Finished: "over"}
 
 TRANSITIONS: Mapping[Node, Mapping[type[Outcome], Node]] = {
     "accepted": {
@@ -191,8 +194,7 @@ TRANSITIONS: Mapping[Node, Mapping[type[Outcome], Node]] = {
         ToBackend: "connecting",
     },
     "introduction": {Identified: "admission", TurnedAway: "refusal", Finished: "over"},
-    "admission": {Admitted: "peeking", StartTLSExpected: "starttls", TurnedAway: "refusal"},
-    "starttls": {Admitted: "peeking", TurnedAway: "refusal", Finished: "over"},
+    "admission": {Admitted: "peeking", TurnedAway: "refusal"},
     "peeking": {Detected: "decision", Routed: "routing", TurnedAway: "refusal", Finished: "over"},
     "decision": {TerminatesTLS: "handshaking", AsksForTunnel: "tunnelling", Routed: "routing"},
     "handshaking": {TLSEstablished: "peeking", TurnedAway: "refusal", Finished: "over"},
@@ -225,6 +227,14 @@ TRANSITIONS: Mapping[Node, Mapping[type[Outcome], Node]] = {
     "closing": {Finished: "over"},
     "rejecting": {Finished: "over"},
     "over": {},
+    **{
+        stage.state: {
+            **{out: node for out, node in OF_FEATURES[kind][1].items() if node in stage.then},
+            **_ENDS,
+        }
+        for kind, stages in STAGES.items()
+        for stage in stages
+    },
 }
 """The stage or choice that follows each outcome. The diagram of the architecture page is drawn from it.
 

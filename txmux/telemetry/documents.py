@@ -9,8 +9,20 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from itertools import starmap
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar, cast, get_args, get_origin
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Literal,
+    NamedTuple,
+    TypeAlias,
+    TypeVar,
+    cast,
+    get_args,
+    get_origin,
+)
 
+from txmux.optional import words_after
 from txmux.telemetry import presentation
 from txmux.telemetry.formatting import duration
 from txmux.telemetry.presentation import Column, Health, Row, Table
@@ -117,12 +129,17 @@ _IN_LATER, _OUT_LATER = (column._replace(goes=2) for column in (_IN, _OUT))
 _LOGGED = "as in the [access log](access-log.md#keys); `null` if not known yet"
 _IN_RULES = "as in the rules"
 
-LiveState = Literal[
+STATES: tuple[str, ...] = (
     "introduction",  # `ReadingProxyHeader`; the API shows this name
-    "starttls", "peeking", "handshaking", "tunnelling", "awaiting-hello", "connecting", "awaiting-retry", "relaying", "serving",
+    *words_after("stage"), "peeking", "handshaking", "tunnelling", "awaiting-hello", "connecting", "awaiting-retry", "relaying", "serving",
     "handing-over", "rejecting", "closing",
-]
-"""The stages of connections that have not ended, in their order."""
+)
+"""The stages of connections that have not ended, in their order; where those of features come depends on rules."""
+
+if TYPE_CHECKING:
+    LiveState: TypeAlias = str
+else:
+    LiveState = Literal[STATES]
 
 class ConnectionDocument(TypedDict):
     """A row of ``/api/connections``."""

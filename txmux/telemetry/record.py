@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any, TypeAlias
 
 import attrs
 
-from txmux.telemetry.documents import LiveState
 from txmux.telemetry.reasons import EndReason
 
 _KINDS: dict[str, tuple[type, ...]] = {
@@ -91,8 +90,5 @@ def checked_facts(facts: Any) -> dict[str, str]:
     return facts
 
 
-ConnectionState = Literal[LiveState, "over"]
-"""The stages of a connection, in their order."""
-
-STATES: tuple[LiveState, ...] = get_args(LiveState)
-"""The stages of connections that have not ended."""
+ConnectionState: TypeAlias = str
+"""One of `STATES`, or 'over'."""

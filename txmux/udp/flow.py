@@ -35,8 +35,9 @@ from txmux.net.relay.interface import RelayedBytes
 from txmux.rules.model import Logged, fewer
 from txmux.telemetry.access_log import CAPTURED
 from txmux.telemetry.counting.counter_groups import RouteCounts
+from txmux.telemetry.documents import STATES
 from txmux.telemetry.reasons import ConnectFailure, EndReason, understood
-from txmux.telemetry.record import STATES, ConnectionRecord, ConnectionState, checked_facts
+from txmux.telemetry.record import ConnectionRecord, ConnectionState, checked_facts
 from txmux.transport import IPAddress, unmapped
 from txmux.udp import ancillary
 from txmux.udp.connection_ids import ConnectionIds

@@ -2,15 +2,14 @@
 
 import itertools
 from collections.abc import Iterable
-from typing import get_args
 
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.rules.model import StartTLSProtocol
-from txmux.wire.starttls.dialogue import LONGEST_COMMAND, MOST_COMMANDS, NOT_TLS, ClientDialogue
-from txmux.wire.starttls.protocols import PROTOCOLS, begun, tls_of
+from txmux.features.starttls import NAMES
+from txmux.features.starttls.dialogue import LONGEST_COMMAND, MOST_COMMANDS, NOT_TLS, ClientDialogue
+from txmux.features.starttls.protocols import PROTOCOLS, begun, tls_of
 from txmux.wire.steps import RequestRefusedError
 
 _STARTTLS = b"<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>"
@@ -129,7 +128,7 @@ def answered(name: str, parts: Iterable[bytes]) -> tuple[ClientDialogue, bytes]:
 
 class ClientTests(SynchronousTestCase):
     def test_each_protocol_of_rules(self) -> None:
-        for names in (CLIENTS, SERVERS, get_args(StartTLSProtocol)):
+        for names in (CLIENTS, SERVERS, NAMES):
             self.assertEqual(set(names), set(PROTOCOLS))
 
     @given(_names, st.lists(st.integers(0, 1000), max_size=20))

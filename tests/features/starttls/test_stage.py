@@ -4,30 +4,33 @@ from typing import Any
 
 from twisted.logger import capturedLogs, eventAsText
 
+from tests.features.starttls.test_dialogue import CLIENTS
 from tests.support.mux import MuxTestCase, backend_at
 from tests.support.peers import Peer, close
 from tests.support.ports import free_port
+from tests.support.starttls import EHLO, GO, GREETING, HELLO, OFFERS, STARTTLS
 from tests.tcp.stages.handshaking_case import TerminationCase
-from tests.wire.hello_builder import client_hello, records, server_name
-from tests.wire.test_starttls import CLIENTS
 from txmux.net.sockets import client as client_sockets
 from txmux.net.sockets.plainsocket import prepare
 from txmux.rules.embedding import route
 from txmux.rules.model import Backend
 
-HELLO = records(client_hello(server_name("b.example")))
-GO = b"220 2.0.0 Ready to start TLS\r\n"
-GREETING = b"220 b.example ESMTP\r\n"
-EHLO, STARTTLS = b"EHLO txmux.invalid\r\n", b"STARTTLS\r\n"
-OFFERS = b"250-b.example\r\n250 STARTTLS\r\n"
 NOT_TLS = "it sent something else than TLS behind STARTTLS, or did not wait for the answer"
+
+MORE = {"starttls": "smtp", "starttls_banner": "here ESMTP"}
 
 
 class StartTLSCase(MuxTestCase):
-    def port(self, *backends: Backend, **settings: Any) -> int:
+    def port(
+        self,
+        *backends: Backend,
+        protocol: str = "smtp",
+        banner: str = "here ESMTP",
+        **settings: Any,
+    ) -> int:
         made = backends or (backend_at(self.backend_port()),)
-        settings = {"starttls": "smtp", "starttls_banner": "here ESMTP", **settings}
-        return self.mux([route("tls sni=b.example", one) for one in made], **settings)
+        more = {"starttls": protocol, **({"starttls_banner": banner} if banner else {})}
+        return self.mux([route("tls sni=b.example", one) for one in made], more=more, **settings)
 
     async def greeted(self, port: int, said: bytes = STARTTLS, first: bytes = b"") -> Peer:
         """Connect a client that begins TLS when it may."""
@@ -53,7 +56,7 @@ class ClientTest(StartTLSCase):
         other = free_port()
         no = route("tls sni=other.example", backend_at(other))
         yes = route("tls sni=b.example", backend_at(self.backend_port()), name="b")
-        port = self.mux([no, yes], starttls="smtp", starttls_banner="here ESMTP")
+        port = self.mux([no, yes], more=MORE)
         client = await self.greeted(port)
         server = await self.backend.peer()
         await self.asked(server, (b"", GREETING), (EHLO, OFFERS), (STARTTLS, b"220 go\r\n"))
@@ -153,7 +156,7 @@ class ClientTest(StartTLSCase):
 
     async def test_each_protocol(self) -> None:
         for number, (name, dialogue) in enumerate(CLIENTS.items(), start=1):
-            port = self.port(starttls=name, starttls_banner="mail.example ESMTP")
+            port = self.port(protocol=name, banner="mail.example ESMTP")
             client = await self.connect(port)
             for request, answer in dialogue:
                 client.send(request)
@@ -165,7 +168,7 @@ class ClientTest(StartTLSCase):
 class BannerTest(StartTLSCase):
     async def test_of_the_first_server(self) -> None:
         """It is learnt once, and then from each connection."""
-        port = self.port(starttls_banner=None)
+        port = self.port(banner="")
         client = await self.connect(port, STARTTLS)
         await self.asked(await self.backend.peer(), (b"", GREETING))
         await client.has(len(GREETING + GO))
@@ -178,7 +181,7 @@ class BannerTest(StartTLSCase):
 
     async def test_server_is_away(self) -> None:
         """It is not tried for each client."""
-        port = self.port(backend_at(free_port()), starttls_banner=None)
+        port = self.port(backend_at(free_port()), banner="")
         with capturedLogs() as logged:
             for _ in range(3):
                 client = await self.connect(port)
@@ -188,7 +191,7 @@ class BannerTest(StartTLSCase):
         self.assertEqual(len(tried), 1)
 
     async def test_silent_server(self) -> None:
-        port = self.port(starttls_banner=None, detect_timeout=1.5)
+        port = self.port(banner="", detect_timeout=1.5)
         client = await self.connect(port, STARTTLS)
         server = await self.backend.peer()
         await self.seen(len(STARTTLS))
@@ -198,7 +201,7 @@ class BannerTest(StartTLSCase):
         await server.is_lost()
 
     async def test_client_leaves_before(self) -> None:
-        client = await self.connect(self.port(starttls_banner=None))
+        client = await self.connect(self.port(banner=""))
         server = await self.backend.peer()
         client.reset()
         await server.is_lost()
@@ -265,9 +268,7 @@ class TerminatedTest(TerminationCase):
     async def test_server_gets_the_protocol_in_the_clear(self) -> None:
         """Its greeting is not for the client, which was greeted here."""
         backend = backend_at(self.backend_port())
-        port = self.mux(
-            [self.tls_route(outcome=backend)], starttls="smtp", starttls_banner="here ESMTP"
-        )
+        port = self.mux([self.tls_route(outcome=backend)], more=MORE)
         client = await self.connect(port, STARTTLS)
         await client.has(16 + len(GO))
         peer = self.peer()

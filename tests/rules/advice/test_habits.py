@@ -5,6 +5,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.rules.fakes import MATCHERS
 from tests.rules.reading.cases import ReadingTestCase
 from tests.support.folders import make_folder
+from tests.support.installed import names_missing
 from txmux.detection.registry import installed_matchers
 from txmux.rules.advice.habits import HINTS, SECTION_ALIASES
 from txmux.rules.advice.matching import MEANT
@@ -287,6 +288,8 @@ HABITS = {
 class ValueTests(ReadingTestCase):
     def test_habits(self) -> None:
         for text, told in HABITS.items():
+            if names_missing(text):
+                continue
             self.refuses(f"{self.listen}{text}\n", *told.split("\n"))
         self.assertIn("is not a duration", self.complaints(f'{self.listen}detect_timeout = "5"')[0])
 

@@ -455,12 +455,6 @@ class HandoverTests(ReadingTestCase):
             "5 backend: its servers use TCP, but no [listen] does; add a listener",
         )
 
-    def test_nothing_where_clients_begin_in_the_clear(self) -> None:
-        self.refuses(
-            f"[listen a]\nendpoint = :1\nstarttls = smtp\ndefault = {_TO}\n",
-            "4 default: [listen a] has begun with each client by 'starttls', which no other program knows; name a server",
-        )
-
     def test_no_portable_relay(self) -> None:
         self.refuses(
             f"[txmux]\nrelay = portable\n{self.listen}{_ROUTE}",

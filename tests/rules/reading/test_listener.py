@@ -159,29 +159,6 @@ class SendersTests(SynchronousTestCase):
         self.assertNotEqual(both, NetworkSet([network]))
 
 
-class StartTLSTests(ReadingTestCase):
-    def test_values(self) -> None:
-        text = f"{self.listen}starttls = smtp\nstarttls_banner = mail.example.com ESMTP\n"
-        [found] = self.read(text).listeners
-        self.assertEqual(
-            (found.starttls, found.starttls_banner), ("smtp", "mail.example.com ESMTP")
-        )
-
-    def test_wrong(self) -> None:
-        together = "is not for clients that begin in the clear by 'starttls'; remove one of the two"
-        first = "is for 'starttls' of a protocol whose servers speak first; remove it"
-        for text, told in (
-            ("starttls = submission", "3 starttls: must be smtp, imap, pop3, ftp, xmpp or ldap, not 'submission'; write smtp"),
-            ("starttls_banner = x", f"3 starttls_banner: {first}"),
-            ("starttls = ldap\nstarttls_banner = x", f"4 starttls_banner: {first}"),
-            ("starttls = ftp\nfirst = server", f"4 first: {together}"),
-            ("starttls = ftp\nsilent = reset", f"4 silent: {together}"),
-        ):  # fmt: skip
-            self.refuses(f"{self.listen}{text}\n", told)
-        text = "[listen a]\nendpoint = udp:1\nstarttls = smtp\n"
-        self.refuses(text, "3 starttls: works only over TCP; remove it")
-
-
 class WarningTests(SynchronousTestCase):
     def warnings(self, endpoint: str, senders: str) -> list[str]:
         text = (

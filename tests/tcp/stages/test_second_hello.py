@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from typing import Any, ClassVar, Literal
+from unittest import SkipTest
 
 import attrs
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -22,6 +23,7 @@ from tests.wire.hello_builder import (
     sized,
     versions,
 )
+from txmux.optional import missing
 from txmux.rules.embedding import route
 from txmux.rules.model import Route
 from txmux.wire.hello_records import asks_again
@@ -110,8 +112,11 @@ class WithinTest(TerminationCase):
         self.records.clear()
 
     async def test_starttls(self) -> None:
+        if why := missing("starttls"):
+            raise SkipTest(why)
         end = self.tls_route(match="tls sni=a.test")
-        port = self.mux([end], starttls="smtp", starttls_banner="here ESMTP")
+        more = {"starttls": "smtp", "starttls_banner": "here ESMTP"}
+        port = self.mux([end], more=more)
         client = await self.connect(port)
         for said in (b"", b"EHLO me\r\n", b"STARTTLS\r\n"):
             client.received.clear()

@@ -1,9 +1,9 @@
 """LDAP, whose StartTLS is an extended operation (RFC 4511, sections 4.1.1, 4.1.9, 4.12 and 4.14)."""
 
+from txmux.features.starttls import dialogue as common
+from txmux.features.starttls.dialogue import MALFORMED, ClearProtocol, ClientDialogue, Then
 from txmux.wire.ber import read_length
 from txmux.wire.cursor import Cursor, MalformedError, ShortError
-from txmux.wire.starttls import dialogue as common
-from txmux.wire.starttls.dialogue import MALFORMED, ClearProtocol, ClientDialogue, Then
 from txmux.wire.steps import Step
 
 _START_TLS = 0x77, b"\x80\x161.3.6.1.4.1.1466.20037"

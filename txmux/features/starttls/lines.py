@@ -6,7 +6,7 @@ from functools import partial
 
 import attrs
 
-from txmux.wire.starttls.dialogue import ClearProtocol, ClientDialogue, Then, answered
+from txmux.features.starttls.dialogue import ClearProtocol, ClientDialogue, Then, answered
 from txmux.wire.steps import Step
 
 _TAG = re.compile(r"""[^\0- (){%*"\\+\x7f-\uffff]+""")

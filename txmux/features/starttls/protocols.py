@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 
+from txmux.features.starttls.dialogue import NOT_TLS, ClearProtocol, ClientDialogue
+from txmux.features.starttls.ldap import LDAP
+from txmux.features.starttls.lines import FTP, IMAP, POP3, SMTP
+from txmux.features.starttls.xmpp import XMPP
 from txmux.wire.hello_records import HANDSHAKE
-from txmux.wire.starttls.dialogue import NOT_TLS, ClearProtocol, ClientDialogue
-from txmux.wire.starttls.ldap import LDAP
-from txmux.wire.starttls.lines import FTP, IMAP, POP3, SMTP
-from txmux.wire.starttls.xmpp import XMPP
 
 PROTOCOLS: Mapping[str, ClearProtocol] = {
     "smtp": SMTP, "imap": IMAP, "pop3": POP3, "ftp": FTP, "xmpp": XMPP, "ldap": LDAP,

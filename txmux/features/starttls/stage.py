@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar
 
 import attrs
-from twisted.internet.interfaces import IDelayedCall
 from typing_extensions import override
 
 from txmux.backends.connect.client import ProxyClient
 from txmux.backends.pool.member import Member
 from txmux.backends.upstream import Upstream
-from txmux.client.configuration import Configuration, RuleLayer
-from txmux.rules.model import Refusal
+from txmux.client.configuration import Configuration
+from txmux.features.starttls.protocols import begun
+from txmux.rules.model import Listener, Refusal
 from txmux.tcp.dialling import connector_for
-from txmux.tcp.stage import Stage
+from txmux.tcp.stage import Client, Stage, Step
 from txmux.tcp.transitions import Admitted, Outcome, TurnedAway
 from txmux.wire.facts import printable
 from txmux.wire.hello_records import HANDSHAKE
 
 if TYPE_CHECKING:
     from txmux.backends.connect.connector import BackendConnector
+    from txmux.features.starttls.dialogue import ClientDialogue
     from txmux.telemetry.reasons import ConnectFailure
     from txmux.telemetry.record import ConnectionState
-    from txmux.wire.starttls.dialogue import ClientDialogue
 
 _BANNER_WAIT = 1.0  # seconds that a server has to greet, whose banner is not known yet
 
@@ -37,22 +38,23 @@ class StartTLS(Stage):
 
     state: ClassVar[ConnectionState] = "starttls"
 
-    _layer: RuleLayer
-    _detection: IDelayedCall | None
+    _protocol: str
+    _banner: str
+    _then: Step
     _connector: BackendConnector | None = attrs.field(default=None, init=False)
     _upstream: Upstream | None = attrs.field(default=None, init=False)
     _dialogue: ClientDialogue | None = attrs.field(default=None, init=False)  # once it is greeted
 
     @override
-    def begin(self) -> Outcome | None:
-        client, detection = self._client, self._detection
+    def begin(self) -> Step | None:
+        client, detection = self._client, getattr(self._then, "deadline", None)
         if detection is not None and detection.active():
             detection.cancel()  # it has its whole time once TLS begins
-        settings, clear = client.configuration.settings, self._begun()
-        client.record.facts["starttls"] = str(settings.starttls)
+        settings, clear = client.configuration.settings, begun(self._protocol)
+        client.record.facts["starttls"] = self._protocol
         # A connection of this process itself may be the one by which another client's banner is learnt.
         may_loop = client.runtime.loop_detector.hops_of(client.transport)
-        if clear.first and settings.starttls_banner is None and not may_loop:
+        if clear.first and not self._banner and not may_loop:
             self._upstream = _first_upstream(client.configuration)
         upstream = self._upstream
         if upstream is None or upstream.greeting:
@@ -80,16 +82,11 @@ class StartTLS(Stage):
         self._connector = None
         self._client.advance(self._greet())
 
-    def _begun(self, banner: str = "") -> ClientDialogue:
-        from txmux.wire.starttls.protocols import begun  # noqa: PLC0415 - few listeners have it
-
-        settings = self._client.configuration.settings
-        return begun(str(settings.starttls), settings.starttls_banner or banner)
-
-    def _greet(self) -> Outcome | None:
+    def _greet(self) -> Step | None:
         self.leave()
         client, upstream = self._client, self._upstream
-        self._dialogue = dialogue = self._begun("" if upstream is None else upstream.greeting)
+        banner = self._banner or ("" if upstream is None else upstream.greeting)
+        self._dialogue = dialogue = begun(self._protocol, banner)
         if upstream is not None:
             upstream.greeting = dialogue.banner  # of a server that is away, too: until it greets
         timeout = client.configuration.settings.detect_timeout
@@ -98,7 +95,7 @@ class StartTLS(Stage):
         return self.on_data() if client.received else None
 
     @override
-    def on_data(self) -> Outcome | None:
+    def on_data(self) -> Step | None:
         client = self._client
         dialogue, settings = self._dialogue, client.configuration.settings
         if dialogue is None:
@@ -106,9 +103,11 @@ class StartTLS(Stage):
             return self._refuse("it did not wait for the greeting") if is_long else None
         if dialogue.then == "tls" and client.received.startswith(HANDSHAKE):
             client.preambles += (dialogue,)
+            if not isinstance(self._then, Admitted):
+                return self._then
             clock = client.runtime.clock
             deadline = clock.callLater(settings.detect_timeout, client.stop_detection)
-            return Admitted(self._layer, deadline)
+            return self._then._replace(deadline=deadline)
         data, client.received = client.received, b""
         self.send(dialogue.receive(data))
         if dialogue.then != "end":
@@ -127,6 +126,12 @@ class StartTLS(Stage):
         client.received = b""
         client.record.facts = {**client.record.facts, "tls_error": printable(problem)}
         return TurnedAway(Refusal.CLOSE, "tls-failed")
+
+
+def maker(listener: Listener) -> Callable[[Client, Step], StartTLS]:
+    """Return what makes the stage of a client; see `FeatureStage`."""
+    protocol, banner = listener.more["starttls"], listener.more.get("starttls_banner", "")
+    return lambda client, then: StartTLS(client, protocol, banner, then)
 
 
 def _first_upstream(configuration: Configuration) -> Upstream | None:

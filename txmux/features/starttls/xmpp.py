@@ -3,7 +3,13 @@
 import re
 from functools import partial
 
-from txmux.wire.starttls.dialogue import MALFORMED, ClearProtocol, ClientDialogue, Then, answered
+from txmux.features.starttls.dialogue import (
+    MALFORMED,
+    ClearProtocol,
+    ClientDialogue,
+    Then,
+    answered,
+)
 from txmux.wire.steps import RequestRefusedError, Step
 
 _NAMESPACE = "urn:ietf:params:xml:ns:xmpp-tls"

@@ -1,13 +1,15 @@
 """What may be meant by lines of ``match =``, whose matchers and options have other names elsewhere."""
 
+import itertools
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import takewhile
 
 from txmux.interfaces import IProtocolMatcher
 from txmux.rules.advice.habits import LIKE_HOST, each
 from txmux.rules.advice.words import Texts, did_you_mean, with_advice, with_hint
+from txmux.rules.model import Section
 
 _MAIL_FIRST = ("smtp", "lmtp", "imap", "pop3", "managesieve")
 SERVER_FIRST = frozenset((*_MAIL_FIRST, "mysql", "mariadb", "nntp", "ftp", "vnc", "nats"))
@@ -121,10 +123,15 @@ Matchers = Mapping[str, IProtocolMatcher]
 
 
 def matcher(
-    messages: Texts, name: str, rest: Texts, known: Matchers, starttls: Collection[str]
+    messages: Texts,
+    name: str,
+    rest: Texts,
+    known: Matchers,
+    listeners: Mapping[str, Sequence[Section]],
 ) -> Texts:
     message = messages[0]
-    if name in starttls:
+    sections = itertools.chain(*listeners.values())
+    if any(item.text == name for one in sections for item in one.items("starttls")):
         return [f"{message}; behind 'starttls = {name}' all clients speak TLS: write 'tls'"]
     if hint := _hint(name, rest, known):
         return [f"{message}; {hint}"]

@@ -104,19 +104,7 @@ def _without_such_clients(route: Route, inner: Iterable[Route]) -> Iterator[Prob
             yield other.section.problem(message, "client_cert")
 
 
-def never_behind_starttls(rules: Rules) -> Iterator[Problem]:
-    """Find lines that do not match TLS, though all clients of their route begin with that."""
-    if all(listener.starttls is None for listener in rules.listeners):
-        return
-    for route, number, line in lines_of(rules.routes):
-        listeners = [one for one in rules.listeners if route.stands_under(one)]
-        clear = [one.name for one in listeners if one.starttls is not None]
-        if clear and len(clear) == max(len(listeners), len(route.under)) and _is_never_tls(line):
-            message = f"{line.text!r} is never TLS, with which clients of [listen {clear[0]}] begin; match tls, or remove this line"
-            yield route.section.problem(message, "match", number)
-
-
-def _is_never_tls(line: ParsedLine) -> bool:
+def is_never_tls(line: ParsedLine) -> bool:
     first: Any = getattr(line.predicate, "first_bytes", None)
     # What answers a client's request for TLS sees the handshake after that.
     converses = getattr(line.predicate, "exchanges", None) is not None
@@ -126,7 +114,7 @@ def _is_never_tls(line: ParsedLine) -> bool:
 def _never_terminates(line: ParsedLine, tls: TlsSettings) -> str:
     if line.negated:
         return ""
-    if _is_never_tls(line):
+    if is_never_tls(line):
         return f"{line.text!r} is never TLS, but this route terminates TLS; match tls, or remove this line"
     patterns = line.options.get("alpn", "")
     if line.name != "tls" or not patterns or tls.alpn:
@@ -298,5 +286,5 @@ def _is_loopback(host: str) -> bool:
 FINDERS = (
     admin_reachable, metrics_without_extra, open_proxies,
     matches_without_client_name, non_dns_patterns, any_port_tunnels, invalid_tunnel_users,
-    proxy_listeners, ineffective_tls_termination, never_behind_starttls,
+    proxy_listeners, ineffective_tls_termination,
 )  # fmt: skip

@@ -24,7 +24,7 @@ from txmux.rules.model.client_certificate import (
     CertificateCondition,
     FoundCertificate,
 )
-from txmux.rules.model.listener import Listener, Logged, Rate, Silence, StartTLSProtocol, fewer
+from txmux.rules.model.listener import Listener, Logged, Rate, Silence, fewer
 from txmux.rules.model.networks import (
     AnyNetworks,
     Clients,
@@ -50,6 +50,6 @@ __all__ = [
     "Files", "FoundCertificate", "Handover", "IPNetwork", "InProcess", "Keepalive", "KeyEntry",
     "Listener", "Logged", "NetworkSet", "Outcome", "Period", "Public", "Rate", "Reachable",
     "Refusal", "Resolve", "Route", "Rules", "Section", "Senders", "Server", "ServerTLS", "Settings",
-    "Silence", "StartTLSProtocol", "TLSMinimum", "TlsSettings", "UnixClients", "ValueLine", "Via",
+    "Silence", "TLSMinimum", "TlsSettings", "UnixClients", "ValueLine", "Via",
     "backends_of", "fewer",
 ]  # fmt: skip

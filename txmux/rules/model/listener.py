@@ -16,9 +16,6 @@ from txmux.transport import Keepalive, Transport
 Logged: TypeAlias = bool | Literal["errors"]
 """All, none, or only those with something to look into."""
 
-StartTLSProtocol: TypeAlias = Literal["smtp", "imap", "pop3", "ftp", "xmpp", "ldap"]
-"""The protocols that begin in the clear, whose clients then ask for TLS."""
-
 KEY_SUFFIXES = (".ech", ".pem")
 """What the names of files with keys end with, in a folder that a key names."""
 
@@ -103,8 +100,6 @@ class Listener:
     keepalive: Keepalive | None = attrs.field(factory=Keepalive)
     freebind: bool = False
     mptcp: bool = False
-    starttls: StartTLSProtocol | None = None
-    starttls_banner: str | None = None
     tls_strict: bool = False
     capture: bool = True
     log: Logged = True

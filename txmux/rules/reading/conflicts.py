@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from txmux.errors import joined
 from txmux.interfaces import Transport
+from txmux.rules.installed import stages_in_use
 from txmux.rules.model import (
     LOCAL,
     Backend,
@@ -410,8 +411,8 @@ def _why_not(listener: Listener, routes: Iterable[Route], relay: str) -> str:
     where = f"[listen {listener.name}]"
     if listener.transport is Transport.UDP:
         return f"sockets are handed over for TCP only, but {where} uses UDP; name a server"
-    if listener.starttls is not None:
-        return f"{where} has begun with each client by 'starttls', which no other program knows; name a server"
+    if begun := stages_in_use("listen", listener):
+        return f"{where} has begun with each client by {begun[0].key!r}, which no other program knows; name a server"
     if relay == "portable":
         which = "sockets cannot be handed over with 'relay = portable'"
         return f"{which}; remove that, or name a server"

@@ -1,6 +1,5 @@
 """Values that refer to other files, other sections or matchers."""
 
-import itertools
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -108,11 +107,6 @@ class RulesReading:
     @property
     def lists_are_as_read(self) -> bool:
         return self._lists.are_as_read
-
-    def starttls(self) -> set[str]:
-        """Return the protocols of the listeners' ``starttls``."""
-        sections = itertools.chain(*self.sections["listen"].values())
-        return {item.text for section in sections for item in section.items("starttls")}
 
     def pem(self, text: str) -> Path:
         if text in {"letsencrypt", "certbot"}:

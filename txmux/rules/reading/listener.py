@@ -1,7 +1,7 @@
 """The section ``[listen NAME]``: endpoints, admission, and detection."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, get_args
+from typing import Any
 
 from txmux.rules.model import (
     AnyNetworks,
@@ -12,10 +12,9 @@ from txmux.rules.model import (
     Section,
     Senders,
     Silence,
-    StartTLSProtocol,
     UnixClients,
 )
-from txmux.rules.problems import InvalidValueError, Problem
+from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading import endpoints, values
 from txmux.rules.reading.context import DENIED, NETWORKS, OUTCOME, RulesReading
 from txmux.rules.reading.endpointstrings import SERVER, is_for_datagrams
@@ -40,17 +39,6 @@ def make_listener(name: str, section: Section, found: Mapping[str, Any]) -> List
     fields = dict(found)
     clients = Clients(fields.pop("allow", None), fields.pop("deny", None))
     return Listener(name, clients=clients, section=section, **fields)
-
-
-def contradictions(section: Section, found: Mapping[str, Any]) -> Iterator[Problem]:
-    """Find values that are right by themselves, but not together."""
-    protocol = found.get("starttls")
-    for key in {"first", "silent"} & section.entries.keys() if protocol else ():
-        message = "is not for clients that begin in the clear by 'starttls'; remove one of the two"
-        yield section.problem(message, key)
-    if "starttls_banner" in section.entries and protocol in {None, "xmpp", "ldap"}:
-        message = "is for 'starttls' of a protocol whose servers speak first; remove it"
-        yield section.problem(message, "starttls_banner")
 
 
 def _sender(reading: RulesReading, text: str) -> AnyNetworks | UnixClients:
@@ -126,8 +114,6 @@ _SILENT = ValueKind(
     in_context=True,
 )
 _CONNECTION_RATE = ValueKind(values.connection_rate, "rate of connections")
-_STARTTLS = words(*get_args(StartTLSProtocol))
-_BANNER = ValueKind(str, "text")
 
 # fmt: off
 KEYS: Mapping[str, SectionKey] = with_defaults(Listener(""), {
@@ -167,10 +153,6 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Listener(""), {
         "listen on an IP address that this machine does not have (yet), such as a virtual one. Linux only"),
     "mptcp": SectionKey(LINUX_ONLY, streams_only="works only over TCP; remove it", meaning=
         "accept [Multipath TCP](#multipath-tcp), too. Linux only"),
-    "starttls": SectionKey(_STARTTLS, example="smtp", streams_only="works only over TCP; remove it", loads=lambda _: ("txmux.wire.starttls.protocols",), is_plain=True, meaning=
-        "the protocol whose clients begin in the clear and ask for TLS: [STARTTLS](#starttls)"),
-    "starttls_banner": SectionKey(_BANNER, example="mail.example.com ESMTP", streams_only="works only over TCP; remove it", is_plain=True, meaning=
-        "the text with which its clients are greeted; without it that of the first server"),
     "capture": SectionKey(BOOLEAN, is_plain=True, meaning=
         "whether [`/api/recent`](admin-api.md#recent) keeps the first 64 bytes of clients that no route takes"),
     "log": SectionKey(LOG, is_plain=True, meaning=

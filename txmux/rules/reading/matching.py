@@ -1,11 +1,12 @@
 """The lines of ``match =``: ``[not] MATCHER [option=value]…``."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from txmux.detection.registry import UnusableMatcherError, datagram_predicate, transports_of
 from txmux.errors import OptionError
 from txmux.interfaces import IProtocolMatcher, Predicate, Transport
-from txmux.rules.model import Alternative
+from txmux.rules.model import Alternative, Section
+from txmux.rules.model.section import NOTHING_MORE
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading.values import split_words
 
@@ -13,9 +14,9 @@ from txmux.rules.reading.values import split_words
 def read_alternative(
     text: str,
     matchers: Mapping[str, IProtocolMatcher],
-    starttls: Callable[[], Collection[str]] = tuple,
+    listeners: Mapping[str, Sequence[Section]] = NOTHING_MORE,
 ) -> Alternative:
-    """Read one line of ``match =``; `starttls` returns the protocols whose clients ask for TLS by it, for messages."""
+    """Read one line of ``match =``; the sections of listeners are for messages."""
     name, *rest = split_words(text)
     negated = name == "not"
     if negated:
@@ -26,7 +27,7 @@ def read_alternative(
         matcher = matchers[name]
     except KeyError:
         error = InvalidValueError(f"unknown matcher {name!r}")
-        raise error.ask("matching:matcher", name, rest, matchers, starttls()) from None
+        raise error.ask("matching:matcher", name, rest, matchers, listeners) from None
     except UnusableMatcherError as error:
         raise InvalidValueError(str(error)) from None
     options = _options(matcher, rest, matchers)

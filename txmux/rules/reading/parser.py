@@ -14,7 +14,7 @@ from txmux.detection.registry import installed_matchers
 from txmux.files import within_patience
 from txmux.interfaces import IProtocolMatcher
 from txmux.rules.collecting import uncollected
-from txmux.rules.installed import networks_of, server_kind_of
+from txmux.rules.installed import CONTRADICTIONS, networks_of, server_kind_of
 from txmux.rules.model import Backend, Files, Listener, Outcome, Route, Rules, Section, Settings
 from txmux.rules.problems import InvalidValueError, Problem, RulesError
 from txmux.rules.reading import backend, listener, route, service, tunnels
@@ -579,7 +579,6 @@ class _RulesParser:
     def _read_listener(self, name: str, section: Section) -> Listener:
         fields = self._read("listen", name, section)
         self._problems += wrong_transport(section, "listen")
-        self._problems += listener.contradictions(section, fields)
         return listener.make_listener(name, section, fields)
 
     def _route(self, name: str, section: Section) -> Route:
@@ -599,6 +598,8 @@ class _RulesParser:
         # What a second section of the same name has not, it may have in the first.
         if section is self._sections[kind][name][0]:
             self._problems += missing_keys(section, kind)
+        for find in CONTRADICTIONS[kind]:
+            self._problems += find(section, fields)
         return fields
 
 

@@ -425,7 +425,7 @@ def _circle(name: str, under: Mapping[str, Iterable[str]]) -> list[str]:
 
 
 _MATCH = ValueKind(
-    lambda reading, text: read_alternative(text, reading.matchers, reading.starttls),
+    lambda reading, text: read_alternative(text, reading.matchers, reading.sections["listen"]),
     "one a line",
     "lines",
     in_context=True,

@@ -14,7 +14,7 @@ from txmux.interfaces import Exchange
 from txmux.net.sockets.transport import SocketTransport
 from txmux.rules.model import Refusal
 from txmux.rules.model.route import can_forward_inner_hello
-from txmux.tcp.stage import Stage
+from txmux.tcp.stage import Stage, Step
 from txmux.tcp.transitions import Detected, Outcome, Routed, TurnedAway
 from txmux.wire.preamble import AnsweredRequest, InnerHello
 
@@ -42,7 +42,7 @@ class Peeking(Stage):
     _openers: Sequence[HelloOpener] = ()  # until the hello is whole
 
     @override
-    def begin(self) -> Outcome | None:
+    def begin(self) -> Step | None:
         # In this order: a client that no route looks at is routed at once; then the client has until `silent.after` to send
         # something, or else until `detect_timeout`; its first bytes may be here already.
         client, layer, timer = self._client, self.layer, self._timer
