@@ -87,7 +87,7 @@ class TlsTerminatorsTest(TerminationCase):
         self.terminators = TlsTerminators(Clock())
         route = self.tls_route()
         self.prepared(route).commit()
-        context = self.terminators.terminator_of(route).store.context()
+        context = self.terminators.terminator_of(route).store.connection().get_context()
         assert route.terminate_tls is not None
         missing = attrs.evolve(route.terminate_tls, files=(Path("missing.pem"),))
         new = attrs.evolve(route, name="new")
@@ -95,4 +95,6 @@ class TlsTerminatorsTest(TerminationCase):
         self.assertEqual([problem.section for problem in prepared.problems], ["route bad"])
         prepared.abandon()
         self.assertEqual([name for name, _ in self.terminators._made], [route.name])
-        self.assertIs(self.terminators.terminator_of(route).store.context(), context)
+        self.assertIs(
+            self.terminators.terminator_of(route).store.connection().get_context(), context
+        )

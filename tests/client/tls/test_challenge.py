@@ -16,7 +16,7 @@ class ChallengeTest(SynchronousTestCase):
         digest, context = bytes(range(32)), credulous()
         context.set_alpn_protocols(["acme-tls/1"])
         store = ChallengeStore.make("a.example", digest.hex())
-        client = Handshake(store.context(None), context).finish()
+        client = Handshake(store.connection(None), context).finish()
         self.assertEqual(client.selected_alpn_protocol(), "acme-tls/1")
         shown = x509.load_der_x509_certificate(client.getpeercert(binary_form=True) or b"")
         names = shown.extensions.get_extension_for_class(x509.SubjectAlternativeName)

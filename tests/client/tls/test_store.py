@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import functools
 import itertools
 import os
 import ssl
@@ -56,8 +57,12 @@ class StoreCase(SynchronousTestCase):
 class Handshake:
     """A client and a server that shake hands in memory, with session tickets and all."""
 
-    def __init__(self, context: SSL.Context, client: ssl.SSLContext, **options: Any) -> None:
-        self.server = SSL.Connection(context, None)
+    def __init__(
+        self, server: SSL.Context | SSL.Connection, client: ssl.SSLContext, **options: Any
+    ) -> None:
+        if isinstance(server, SSL.Context):
+            server = SSL.Connection(server, None)
+        self.server = server
         self.server.set_accept_state()
         self.server.set_app_data(SimpleNamespace(distrusted=None))
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -275,7 +280,7 @@ class StoreTests(StoreCase):
             text = ssl.DER_cert_to_PEM_cert(der.replace(b"b.example", wrong))
             path.write_bytes(text.encode() + identity.key_pem())
             self.clock.advance(1)
-            self.assertEqual(name_of(shown(store.context())), "a.example")
+            self.assertEqual(name_of(shown(store.connection().get_context())), "a.example")
             self.assertIn("a certificate is damaged", store.trouble)
         self.logged()
 
@@ -331,18 +336,18 @@ class StoreTests(StoreCase):
 
     def test_unchanged(self) -> None:
         store = self.store(self.pem("a.example"))
-        before = store.context()
+        before = store.connection().get_context()
         self.clock.advance(1000)
-        self.assertIs(store.context(), before)
+        self.assertIs(store.connection().get_context(), before)
         self.assertEqual(self.logged(), [])
 
     def test_changed_file_is_read_within_a_second(self) -> None:
         path = self.pem("a.example", file="site.pem")
         store = self.store(path)
         self.pem("b.example", file="site.pem")
-        self.assertEqual(name_of(shown(store.context())), "a.example")
+        self.assertEqual(name_of(shown(store.connection().get_context())), "a.example")
         self.clock.advance(1)
-        self.assertEqual(name_of(shown(store.context())), "b.example")
+        self.assertEqual(name_of(shown(store.connection().get_context())), "b.example")
         self.assertEqual(self.logged(), ["[route site] terminate_tls: certificates reloaded"])
         store.commit(*store.prepare())  # as a reload does
         self.assertEqual(self.logged(), [])
@@ -364,7 +369,7 @@ class StoreTests(StoreCase):
         other.symlink_to(second)
         other.replace(link)
         self.clock.advance(1)
-        self.assertEqual(name_of(shown(store.context())), "b.example")
+        self.assertEqual(name_of(shown(store.connection().get_context())), "b.example")
 
     def test_bad_change_keeps_certificates_and_logs_once(self) -> None:
         path = self.pem("a.example", file="site.pem")
@@ -373,7 +378,7 @@ class StoreTests(StoreCase):
         path.write_bytes(authority().issue("b.example").pem)
         for _ in range(3):
             self.clock.advance(1)
-            self.assertEqual(name_of(shown(store.context())), "a.example")
+            self.assertEqual(name_of(shown(store.connection().get_context())), "a.example")
         (line,) = self.logged()
         until = utc_time(x509.load_pem_x509_certificate(good).not_valid_after_utc.timestamp())
         self.assertEqual(
@@ -383,12 +388,12 @@ class StoreTests(StoreCase):
         )
         path.unlink()
         self.clock.advance(1)
-        store.context()
+        store.connection().get_context()
         (line,) = self.logged()
         self.assertIn("No such file or directory", line)
         path.write_bytes(good)
         self.clock.advance(1)
-        store.context()
+        store.connection().get_context()
         self.assertEqual(self.logged(), ["[route site] terminate_tls: certificates reloaded"])
 
     def test_wrong_file_is_read_again_though_it_looks_the_same(self) -> None:
@@ -400,7 +405,7 @@ class StoreTests(StoreCase):
             path.write_bytes(content)
             os.utime(path, (5, 5))
             self.clock.advance(1)
-            store.context()
+            store.connection().get_context()
             (line,) = self.logged()
             self.assertIn(said, line)
         self.assertEqual(store.trouble, "")
@@ -413,31 +418,123 @@ class StoreTests(StoreCase):
         self.patch(watched, "state_at", Mock(side_effect=silent))
         for _ in range(3):
             self.clock.advance(1)
-            store.context()
+            store.connection().get_context()
         why = "[route site] terminate_tls: the helper that looks at the files does not answer"
         self.assertEqual(self.logged(), [why])
         self.patch(watched, "state_at", state_at)
         path.write_bytes(b"nonsense")
         self.clock.advance(1)
-        store.context()
+        store.connection().get_context()
         self.assertIn("no certificate in it", store.trouble)
         self.logged()
 
     def test_authorities_are_watched(self) -> None:
         ca = authority().write(self.folder / "ca.pem")
         store = self.store(self.pem("a.example"), client_ca=ca)
-        before = store.context()
+        before = store.connection().get_context()
         make_authority("Other").write(ca)
         self.clock.advance(1)
-        self.assertIsNot(store.context(), before)
+        self.assertIsNot(store.connection().get_context(), before)
 
     def test_sessions(self) -> None:
         """A client goes on with its session when the same certificates have been read again, and not when others have."""
         path = self.pem("a.example", file="site.pem")
         store = self.store(path, self.pem("b.example"))
-        before = store.context()
+        before = store.connection().get_context()
         store.commit(*store.prepare())
-        self.assertTrue(is_resumed(before, store.context()))
+        self.assertTrue(is_resumed(before, store.connection().get_context()))
         self.pem("a.example", file="site.pem")
         store.commit(*store.prepare())
-        self.assertFalse(is_resumed(before, store.context()))
+        self.assertFalse(is_resumed(before, store.connection().get_context()))
+
+
+class SharedSessionTest(StoreCase):
+    """Sessions of TLS 1.3 go on with any process that was forked with the same keys, and with the same rules and certificates."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.bob = authority().issue("bob", usage=False).write(self.folder / "bob.pem", key=True)
+        self.ca = authority().write(self.folder / "ca.pem")
+        self.usual: dict[str, Any] = {"files": (self.pem("site.example"),)}
+
+    def shake(
+        self,
+        version: str = "1.3",
+        session: ssl.SSLSession | None = None,
+        *,
+        name: str = "site.example",
+        route: str = "site",
+        **settings: Any,
+    ) -> ssl.SSLObject:
+        """Shake hands with a process that has just started."""
+        store = CertificateStore(TlsSettings(**self.usual | settings), self.clock.seconds, route)
+        context = self.contexts[version]
+        return Handshake(store.connection(name, version), context, session=session).finish()
+
+    def resumes(self, session: ssl.SSLSession | None, **how: Any) -> bool:
+        return bool(self.shake(session=session, **how).session_reused)
+
+    @functools.cached_property
+    def contexts(self) -> dict[str, ssl.SSLContext]:
+        contexts = {"1.2": credulous(self.bob), "1.3": credulous(self.bob)}
+        contexts["1.2"].maximum_version = ssl.TLSVersion.TLSv1_2
+        return contexts
+
+    def test_another_worker(self) -> None:
+        client = self.shake()
+        self.assertEqual((client.version(), client.session_reused), ("TLSv1.3", False))
+        again = self.shake(session=client.session)
+        self.assertEqual((again.version(), again.session_reused), ("TLSv1.3", True))
+        self.assertTrue(self.resumes(again.session))
+
+    def test_no_other_name_route_or_certificate(self) -> None:
+        session = self.shake().session
+        others: tuple[dict[str, Any], ...] = (
+            {"name": "b.site.example"},
+            {"route": "other"},
+            {"minimum": "1.3"},
+            {"alpn": ("h2",)},
+            {"files": (self.pem("site.example", file="renewed.pem"),)},
+        )
+        for other in others:
+            self.assertFalse(self.resumes(session, **other), other)
+        self.assertTrue(self.resumes(session))
+
+    def test_clients_that_are_asked_for_a_certificate(self) -> None:
+        """Neither a session from before, nor one of another worker, passes by the request for a certificate."""
+        other = make_authority("Other").write(self.folder / "other.pem")
+        for client in ("optional", "required"):
+            asked: dict[str, Any] = {"client_ca": self.ca, "client": client}
+            self.assertFalse(self.resumes(self.shake().session, **asked))
+            shown = self.shake(**asked).session
+            self.assertFalse(self.resumes(shown, **asked))
+            changed = asked | {"client_ca": other}
+            if client == "optional":
+                self.assertFalse(self.resumes(shown, **changed))
+            else:
+                self.assertRaises(SSL.Error, self.shake, session=shown, **changed)
+            self.assertFalse(self.resumes(shown))
+
+    def test_old_version(self) -> None:
+        """Whoever learnt the keys later could read all that was said in sessions of TLS 1.2: they are not for all workers."""
+        self.assertFalse(self.resumes(self.shake("1.2").session, version="1.2"))
+
+    def test_settings_hold(self) -> None:
+        """The certificate, its chain, the application protocol and the versions are those of the route."""
+        identity = authority().issue("chain.example")
+        path = identity.write(self.folder / "chain.pem", key=True)
+        path.write_bytes(path.read_bytes() + authority().pem)
+        self.contexts["1.3"].set_alpn_protocols(["http/1.1", "h2"])
+        store = CertificateStore(
+            TlsSettings((path,), alpn=("h2", "http/1.1"), minimum="1.3"), self.clock.seconds, "site"
+        )
+        hands = Handshake(store.connection("chain.example", "1.3"), self.contexts["1.3"])
+        client = hands.finish()
+        self.assertEqual(client.selected_alpn_protocol(), "h2")
+        der = client.getpeercert(binary_form=True) or b""
+        self.assertEqual(name_of(x509.load_der_x509_certificate(der)), "chain.example")
+        chain = client._sslobj.get_unverified_chain()  # type: ignore[attr-defined]  # public from Python 3.13 on
+        self.assertEqual(len(chain), 2)
+        self.contexts["1.3"].maximum_version = ssl.TLSVersion.TLSv1_2
+        hands = Handshake(store.connection("chain.example", "1.3"), self.contexts["1.3"])
+        self.assertRaises(SSL.Error, hands.finish)

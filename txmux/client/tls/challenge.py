@@ -41,5 +41,5 @@ class ChallengeStore:
         context.set_alpn_select_callback(lambda _, __: PROTOCOL)
         return cls(context)
 
-    def context(self, _: str | None) -> SSL.Context:
-        return self._context
+    def connection(self, *_: str | None) -> SSL.Connection:
+        return SSL.Connection(self._context, None)

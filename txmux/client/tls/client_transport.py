@@ -35,6 +35,7 @@ class ClientTLSTransport(TLSTransport):
     ) -> None:
         super().__init__(factory, protocol, _connectWrapped=False)
         self.name = None if hello is None else hello.sni
+        self.version = None if hello is None else hello.version
         self._second = second
 
     @override

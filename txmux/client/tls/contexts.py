@@ -40,7 +40,8 @@ class Contexts:
         shown: For each certificate its names and its issuer.
     """
 
-    def __init__(self, tls: TlsSettings, read: Reader = read_bytes) -> None:
+    def __init__(self, tls: TlsSettings, read: Reader = read_bytes, route: str = "") -> None:
+        self._sharing = _SHARING[tls.minimum]
         self.clients = ClientVerification(tls, read) if tls.client_ca is not None else None
         authorities = self.clients.authorities if self.clients else []
         revoked = self.clients.revoked if self.clients else []
@@ -63,6 +64,8 @@ class Contexts:
             for certificate in group
         ]
         self.content += [(-1, revocations.public_bytes(Encoding.DER)) for revocations in revoked]
+        same = (route, tls.minimum, tls.alpn, tls.client, self.content)
+        self._sessions = sha256(repr(same).encode()).digest()
         for names, pairs in _by_names(key_pairs).items():
             context = _make_context(pairs, tls, self.clients)
             made.append(context)
@@ -75,16 +78,28 @@ class Contexts:
         """Return the context for a connection that is made of it now.
 
         It is that of an exact name, else of a wildcard for its first label (RFC 9525, section 6.3).
-
-        Args:
-            name: What the client's hello asks for, as `ClientHello` has it.
         """
         name = name or ""
         context = self._exact.get(name) or self._under.get(name.partition(".")[2]) or self._default
-        # OpenSSL resumes a session only under the same ID: never for another name (RFC 6066, section 3). A connection copies it.
-        session_id = sha256(name.encode("latin-1")).digest()
+        # OpenSSL resumes a session only under the same ID: never for another name (RFC 6066, section 3), for another route, or
+        # after certificates have changed. A connection copies it.
+        session_id = sha256(self._sessions + name.encode("latin-1")).digest()
         _LIB.SSL_CTX_set_session_id_context(context._context, session_id, len(session_id))
         return context
+
+    def connection_for(self, name: str | None, version: str | None) -> SSL.Connection:
+        """Make a connection for a client.
+
+        Args:
+            name: The server name in the client's hello, as `ClientHello` has it.
+            version: The highest version in it.
+        """
+        context = self.context_for(name)
+        if version != "1.3" or self.clients is not None:
+            return SSL.Connection(context, None)
+        connection = SSL.Connection(self._sharing, None)
+        connection.set_context(context)
+        return connection
 
 
 def _by_names(pairs: Iterable[KeyPair]) -> dict[frozenset[str], list[KeyPair]]:
@@ -113,17 +128,30 @@ def _names_of(certificate: x509.Certificate) -> frozenset[str]:
     return frozenset(str(name).lower().removesuffix(".") for name in names)
 
 
-def _make_context(
-    pairs: Sequence[KeyPair], tls: TlsSettings, clients: ClientVerification | None
-) -> SSL.Context:
+def _new_context(minimum: str) -> SSL.Context:
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
-    context.set_min_proto_version(_MINIMUM[tls.minimum])
+    context.set_min_proto_version(_MINIMUM[minimum])
     context.set_options(_OPTIONS)
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)
     context.set_cipher_list(_CIPHERS)
-    # Sessions are in tickets, whose keys pyOpenSSL cannot set: each context has its own. So a client resumes no session
-    # with another worker, or after certificates have changed.
-    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)  # sessions are in tickets
+    return context
+
+
+_SHARING = {minimum: _new_context(minimum) for minimum in _MINIMUM}
+"""Contexts for their keys of tickets, which pyOpenSSL can neither set nor read: they are made before workers are forked, so all have them.
+
+OpenSSL takes the keys of the context that a connection is made of, and the certificate of the one that it is given then. Each
+session of TLS 1.3 has keys of its own, whoever may learn those of tickets later. In TLS 1.2 a ticket has the keys of all that was
+said: such sessions are resumed by the same worker, and only until certificates change. So are those of clients that are asked for a
+certificate, since the authorities that a client has shown with it are known to that worker alone.
+"""
+
+
+def _make_context(
+    pairs: Sequence[KeyPair], tls: TlsSettings, clients: ClientVerification | None
+) -> SSL.Context:
+    context = _new_context(tls.minimum)
     # OpenSSL tells the client that its name was used (RFC 6066, section 3).
     context.set_tlsext_servername_callback(lambda _: None)
     if tls.alpn:

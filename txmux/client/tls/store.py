@@ -40,14 +40,14 @@ class CertificateStore(WatchedFiles):
         *,
         is_copied: bool = False,
     ) -> None:
-        self._tls = tls
+        self._tls, self._route = tls, route
         self._is_copied = is_copied
         section, is_read = f"[route {route}] ", in_use is None
         super().__init__(seconds, section, is_quiet=is_copied, is_read=is_read)
         if in_use is None:
             self._contexts = self._make_contexts()
         else:  # a disk that did not answer there might halt this process: its first look says more
-            self._contexts = Contexts(tls, in_use.__getitem__)
+            self._contexts = Contexts(tls, in_use.__getitem__, route)
             files = " or ".join(f"'{path}'" for path in in_use)
             self.trouble = self._why_kept(TLSFileError(self._rule, f"cannot use {files}"))
 
@@ -58,14 +58,14 @@ class CertificateStore(WatchedFiles):
 
     def _make_contexts(self) -> Contexts:
         if not self._is_copied:
-            return Contexts(self._tls)
+            return Contexts(self._tls, route=self._route)
         files: dict[Path, bytes] = {}
 
         def read(path: Path) -> bytes:
             data = files[path] = read_bytes(path)
             return data
 
-        contexts = Contexts(self._tls, read)
+        contexts = Contexts(self._tls, read, self._route)
         contexts.files = files
         return contexts
 
@@ -73,10 +73,10 @@ class CertificateStore(WatchedFiles):
     def files(self) -> Mapping[Path, bytes]:
         return self._contexts.files
 
-    def context(self, name: str | None = None) -> SSL.Context:
-        """Return the context for a connection; see `Contexts.context_for`."""
+    def connection(self, name: str | None = None, version: str | None = None) -> SSL.Connection:
+        """Make a connection for a client; see `Contexts.connection_for`."""
         self.look()
-        return self._contexts.context_for(name)
+        return self._contexts.connection_for(name, version)
 
     def valid_until(self) -> list[tuple[str, float]]:
         return self._contexts.valid_until

@@ -133,7 +133,7 @@ class TlsTerminator:
         self.factory = TLSMemoryBIOFactory(self, False, wrapped, reactor)  # noqa: FBT003 - Twisted's signature
 
     def serverConnectionForTLS(self, protocol: Any) -> SSL.Connection:
-        return SSL.Connection(self.store.context(protocol.name), None)
+        return self.store.connection(protocol.name, protocol.version)
 
     def make_transport(
         self, protocol: Any, hello: ClientHello | None, second: SecondHello | None = None

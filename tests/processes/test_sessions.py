@@ -1,0 +1,44 @@
+"""A session of TLS that is terminated outlives the worker that it was made with."""
+
+import os
+import signal
+import socket
+import ssl
+
+from twisted.internet.task import deferLater
+
+from tests.backends.connect.tls_case import authority
+from tests.support.peers import reactor
+from tests.support.secure import client_context
+from tests.support.supervised import SupervisedTestCase
+
+_RULES = """[listen x]
+endpoint = 127.0.0.1:0
+default = close
+[route tls]
+match = tls
+terminate_tls = {}
+"""
+
+
+class SessionTest(SupervisedTestCase):
+    async def test_worker_that_is_replaced(self) -> None:
+        identity = authority().issue("a.example")
+        pem = identity.write(self.folder / "a.pem", key=True)
+        context = client_context(None)
+        (port,) = await self.run_service(_RULES.format(pem))
+        (worker,) = self.supervisor.pool.workers
+
+        def shake(session: ssl.SSLSession | None) -> tuple[ssl.SSLSession | None, bool | None]:
+            plain = socket.create_connection(("127.0.0.1", port), 10)
+            with context.wrap_socket(plain, server_hostname="a.example", session=session) as tls:
+                tls.sendall(b"?")
+                tls.recv(1)
+                return tls.session, tls.session_reused
+
+        session, was_resumed = shake(None)
+        pid = worker.pid
+        os.kill(pid, signal.SIGKILL)
+        while worker.pid == pid or not worker.ready:
+            await deferLater(reactor, 0.01)
+        self.assertEqual((was_resumed, shake(session)[1]), (False, True))
