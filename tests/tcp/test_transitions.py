@@ -47,7 +47,7 @@ _WITHOUT_STAGE: dict[Node, tuple[Callable[..., object], ...]] = {
     ),
     "awaiting-retry": (
         SocketConnection._await_answer,
-        SocketConnection._answered,
+        SocketConnection._takes_hello,
         SocketConnection._awaiting_retry,
     ),
     "relaying": (SocketConnection._relay, SocketConnection._relaying),

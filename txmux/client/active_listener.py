@@ -92,7 +92,7 @@ class ActiveListener:
         if self.runtime.events.has_listener:
             self.runtime.events.begun(connection.record)
 
-    def closed(self, connection: ClientSession) -> None:
+    def closed(self, connection: ClientSession) -> None:  # noqa: C901 - each would pay for calls
         """Log an ended connection, and remove it."""
         if connection in self.connections:
             self.connections.discard(connection)
@@ -100,7 +100,8 @@ class ActiveListener:
                 self._count_retired(connection.configuration)
             if not self.connections:
                 self._rest()
-        self.runtime.descriptors.connection_ended()
+        if self.runtime.descriptors.to_call:
+            self.runtime.descriptors.connection_ended()
         if connection.admitted:
             connection.configuration.admission.leave(connection.permit)
         record, logged = connection.record, connection.logged

@@ -181,11 +181,12 @@ class MuxProtocol(Peer, Client):
                 return  # already reported; a lost connection may report it again
         try:
             while step is not None:
-                if isinstance(step, Stage):
+                outcomes, kind = TRANSITIONS[at], type(step)
+                if kind not in outcomes and isinstance(step, Stage):
                     at, step = step.state, self._attach(step)
                 else:
-                    at = TRANSITIONS[at][type(step)]
-                    step = self._steps[at](self, *step)
+                    at = outcomes[kind]  # type: ignore[index]
+                    step = self._steps[at](self, *step)  # type: ignore[misc]
         except Exception as problem:  # noqa: BLE001 - a connection with no working stage would never end
             self._abort_on_error(problem)
 
@@ -299,15 +300,19 @@ class MuxProtocol(Peer, Client):
     def _decide(self, layer: RuleLayer, route: CompiledRoute | None) -> Step:
         record = self.record
         goes_by_hello = layer.goes_by_hello and (
-            self.received[:1] in FIRST_BYTES or self.is_request_cut or bool(asked_before(self))
+            self.received[:1] in FIRST_BYTES
+            or self.is_request_cut
+            or bool(self.preambles and asked_before(self))
         )
         if self.goes_by_hello is not goes_by_hello:
             self.goes_by_hello = goes_by_hello
-        # As any client that is not recognised in time; only where that would pass by a restriction, it reaches no server.
-        if self.goes_by_hello and not layer.restricting and has_unread_hello(self):
-            self.goes_by_hello = False
-        if self.goes_by_hello:
+        if goes_by_hello:
             self.decided_in, self.decided_route = layer, route
+            is_outermost = self.agreed_tls is None and not self.preambles
+            self.has_read_hello = is_outermost and "ja4" in self.decided
+            # As any client that is not recognised in time; only where that would pass by a restriction, it reaches no server.
+            if not (self.has_read_hello or layer.restricting) and has_unread_hello(self):
+                self.goes_by_hello = False
         if route is None:
             return self._leave_to_default(layer)
         if record.route is not None and self.counted is not None:  # it has terminated TLS
@@ -338,7 +343,7 @@ class MuxProtocol(Peer, Client):
         if isinstance(destination, InProcess):
             self.open_tunnel()
             return ToProtocol(destination)
-        is_unread = self.goes_by_hello and has_unread_hello(self)
+        is_unread = self.goes_by_hello and not self.has_read_hello and has_unread_hello(self)
         if isinstance(destination, Handover):
             return refuse_unread(self) if is_unread else ToProcess(destination)
         if is_unread:

@@ -76,9 +76,6 @@ _CANNOT_MOVE: dict[ConnectionState, StayReason | None] = {
     "over": "ending",
 }
 _TLS = 0x16  # the first byte of a record with a hello
-_BEGINNING = (
-    512  # bytes of an answer that tell a HelloRetryRequest, unless they are in tiny records
-)
 
 
 class SocketConnection(MuxProtocol):
@@ -277,12 +274,12 @@ class SocketConnection(MuxProtocol):
         may_loop = self.runtime.loop_detector.slots[self._name[1]]
         if self.transport is not None or may_loop or not upstream.is_plain:
             return Connecting(self, upstream)
-        if self.goes_by_hello and goes_by_hello(self):
-            record, message = self.received[3:5], self.received[6:9]
-            ends = {5 + int.from_bytes(record, "big"), 9 + int.from_bytes(message, "big")}
-            if ends != {len(self.received)}:
+        if self.goes_by_hello and (self.has_read_hello or goes_by_hello(self)):
+            hello = self.received
+            record, message = hello[3] << 8 | hello[4], hello[6] << 16 | hello[7] << 8 | hello[8]
+            if not 5 + record == 9 + message == len(hello):
                 return Connecting(self, upstream)  # which tells the hello from what follows
-            self._hello = self.received
+            self._hello = hello
         self.state, self._upstream = "connecting", upstream
         self.record.backend = upstream.backend.name
         member = upstream.pool.pick()
@@ -415,32 +412,25 @@ class SocketConnection(MuxProtocol):
             return self._stage()
         assert self.server is not None  # noqa: S101 - it is connected
         watch = self._path.poller.watch
-        watch(self.server.fileno(), READ, self._answered)
-        watch(self.client.fileno(), 0, self._client_ready)  # what it sends waits; it may leave
+        watch(self.server.fileno(), READ, self._from_server)
+        watch(self.client.fileno(), READ, self._client_ready)
         return None
 
-    def _answered(self, events: int) -> None:
-        try:
-            server, member, again, is_lost = self.server, self._member, None, False
-            assert server is not None  # noqa: S101 - it is connected
-            assert member is not None  # noqa: S101 - the same
-            try:
-                again = asks_again(server.recv(_BEGINNING, socket.MSG_PEEK))
-            except BlockingIOError:
-                return
-            except OSError:
-                is_lost = True
-            if again is not False and not is_lost:
-                self.attach_stage()
-                return
+    def _takes_hello(self, answer: bytes) -> bool:
+        """Return whether the server has begun to answer the hello; if not, or if that is not known, a stage takes what it has sent."""
+        member = self._member
+        assert member is not None  # noqa: S101 - it is connected
+        if asks_again(answer) is False:
             self._hello = b""
             self.advance(Connected(self._upstream, member, None))
-            if is_lost:
-                self._side_of(server).lost()
-            else:
-                self._from_server(events)
-        except Exception as problem:  # noqa: BLE001 - as in `_client_ready`
-            self._abort_on_error(problem)
+            return self.state == "relaying"
+        record = self.record  # the wait counts from the hello
+        sent_ms = (record.detect_ms or 0.0) + (record.connect_ms or 0.0)
+        self.last_received_at = self.accepted_at + sent_ms / 1000
+        stage = self._awaiting_retry()
+        self.advance(stage)
+        stage.server.dataReceived(answer)
+        return False
 
     # Relaying.
 
@@ -458,7 +448,8 @@ class SocketConnection(MuxProtocol):
             unsent, self.received = self.received, b""
             return self._relaying(server, unsent)
         watch = self._path.poller.watch
-        watch(server.fileno(), READ, self._from_server)
+        if is_first:
+            watch(server.fileno(), READ, self._from_server)
         watch(client.fileno(), READ, self._from_client)
         return None
 
@@ -468,7 +459,7 @@ class SocketConnection(MuxProtocol):
     def _from_server(self, events: int) -> None:
         self._forward(self.server, self.client, events)
 
-    def _forward(self, source: Any, sink: Any, events: int) -> None:  # noqa: C901 - each message would pay for another call
+    def _forward(self, source: Any, sink: Any, events: int) -> None:  # noqa: C901, PLR0911, PLR0912 - each message would pay for another call
         try:
             if events & ERROR or source is self.finished:
                 self._side_of(source).ready(events)
@@ -491,6 +482,8 @@ class SocketConnection(MuxProtocol):
                 else:
                     record = self.record
                     if not record.bytes_out:
+                        if self._hello and not self._takes_hello(bytes(VIEW[:count])):
+                            return
                         asked_ms = (record.detect_ms or 0.0) + (record.connect_ms or 0.0)
                         waited = (self.last_received_at - self.accepted_at) * 1000 - asked_ms
                         self.server_counts.answered(self._upstream.counts, waited)  # type: ignore[union-attr]  # it is relayed
@@ -511,6 +504,9 @@ class SocketConnection(MuxProtocol):
             self._abort_on_error(problem)
 
     def _peer_finished(self, source: socket.socket, sink: socket.socket) -> None:
+        if self._hello:
+            self.attach_stage()
+            return
         if self.finished is not None:
             self.finish("done")
             return

@@ -65,6 +65,7 @@ class Client(Protocol):
     opens_tunnels: bool = False  # whether a route for CONNECT would take it, and none has
     is_request_cut: bool = False  # whether it was decided while a request for TLS could still come
     goes_by_hello: bool = False  # whether its routes look into hellos, and it may send one
+    has_read_hello: bool = False  # whether it certainly has sent one, which was read
     decided_in: RuleLayer  # where that was decided, if they do …
     decided_route: CompiledRoute | None  # … and for which route
     is_previewed: bool = False  # whether the bytes of `received` were only peeked at (MSG_PEEK)

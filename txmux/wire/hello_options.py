@@ -145,13 +145,15 @@ def name_in(reader: HelloReader) -> str | None:
 
 def hello_facts(reader: HelloReader) -> dict[str, str]:
     """Return the facts of a hello, as far as it has arrived."""
-    facts = {
-        "sni": reader.sni,
-        "alpn": ",".join(reader.alpn or ()),
-        "tls": reader.version,
-        "ja4": reader.ja4(),
-    }
-    return {name: printable(value) for name, value in facts.items() if value}
+    alpn, version, ja4 = reader.alpn, reader.version, reader.ja4()
+    facts = {"sni": printable(reader.sni)} if reader.sni else {}
+    if alpn:
+        facts["alpn"] = printable(",".join(alpn))
+    if version:
+        facts["tls"] = version
+    if ja4:
+        facts["ja4"] = ja4
+    return facts
 
 
 class HelloOpening(Protocol):

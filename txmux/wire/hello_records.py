@@ -14,6 +14,7 @@ _LONGEST, _MOST_RECORDS = 1 << 14, 64
 _HEADER, _RECORD_HEADER = 4, 5
 _RETRY = bytes.fromhex("cf21ad74e59a6111be1d8c021e65b891c2a211167abb8c5e079e09e2c8a8339c")
 """The random of a ServerHello that is a HelloRetryRequest (RFC 8446, section 4.1.3)."""
+_GOAL = _HEADER + 2 + len(_RETRY)
 
 
 def read_records(data: bytes, *types: bytes) -> Iterator[tuple[bytes, int]]:
@@ -57,12 +58,14 @@ def records(message: bytes, version: bytes) -> bytes:
 
 def asks_again(data: bytes) -> bool | None:
     """Return whether a server's first bytes are a HelloRetryRequest; ``None`` while that is not known."""
+    if len(data) >= _RECORD_HEADER + _GOAL and data[0] == 0x16 and (data[3] or data[4] >= _GOAL):
+        data = data[_RECORD_HEADER:]  # as nearly always
+        return data.startswith(_SERVER_HELLO) and data.startswith(_RETRY, _HEADER + 2)
     content, at = b"", 0
-    goal = _HEADER + 2 + len(_RETRY)
     for piece, end in read_records(data, HANDSHAKE):
         content, at = content + piece, end
         if content[:1] not in {b"", _SERVER_HELLO}:
             return False
-        if len(content) >= goal:
-            return content[_HEADER + 2 : goal] == _RETRY
+        if len(content) >= _GOAL:
+            return content[_HEADER + 2 : _GOAL] == _RETRY
     return None if data[at : at + 1] in {b"", HANDSHAKE} else False

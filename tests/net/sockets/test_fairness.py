@@ -16,6 +16,6 @@ class ClientsInTurnsTest(SynchronousTestCase):
         for number, host in enumerate(hosts):
             client: Any = (number, (host, 50_000))
             waiting.add(client)
-        taken = [waiting.take()[0] for _ in range(len(waiting))]
+        taken = [waiting.take()[0] for _ in range(waiting.count)]
         self.assertEqual(taken, [0, 3, 5, 6, 7, 8, 1, 4, 2])
-        self.assertFalse(waiting)
+        self.assertFalse(waiting.count)

@@ -200,11 +200,15 @@ class PassedOnTest(MuxTestCase):
         routes = route("tls sni=vip.test", CLOSE, name="vip"), route("tls", server, name="all")
         return self.mux([*more, *routes], **settings)
 
-    async def asked_again(self, first: bytes, more: bytes = b"") -> tuple[Peer, Peer]:
+    async def asked_again(
+        self, first: bytes, more: bytes = b"", cut: int = 1000
+    ) -> tuple[Peer, Peer]:
         client = await self.connect(self.names(), first + more)
         server = await self.backend.heard(len(first))
         self.assertEqual(bytes(server.received), first)
-        server.send(self.retry)
+        for at in range(0, len(self.retry), cut):
+            server.send(self.retry[at : at + cut])
+            await self.turn(3)
         await client.has(len(self.retry))
         return client, server
 
@@ -230,8 +234,8 @@ class PassedOnTest(MuxTestCase):
 
     async def test_the_same_reaches_it_however_it_is_cut(self) -> None:
         first = hello()
-        for size in (1, 1000):
-            client, server = await self.asked_again(first)
+        for size in (1, 30, 1000):
+            client, server = await self.asked_again(first, cut=size)
             said = CHANGED + hello(share=True) + b"more"
             for at in range(0, len(said), size):
                 client.send(said[at : at + size])
@@ -304,14 +308,20 @@ class PassedOnTest(MuxTestCase):
         return len(self.factory.connections)
 
     async def test_silent_server_is_given_up(self) -> None:
-        client = await self.connect(self.names(), hello())
-        await self.backend.heard(len(hello()))
-        self.time.advance(3595)
-        await self.turn(3)
-        self.assertEqual(self.records, [])
-        self.time.advance(10)
-        await client.has_all()
-        await self.assert_ended(client, reason="idle-timeout")
+        for answer in (b"", self.retry[:20]):
+            client = await self.connect(self.names(), hello())
+            server = await self.backend.heard(len(hello()))
+            self.time.advance(1000)
+            server.send(answer)
+            await client.has(len(answer))
+            self.time.advance(2595)
+            await self.turn(3)
+            self.assertEqual(self.records, [])
+            self.time.advance(10)
+            await client.has_all()
+            await self.assert_ended(client, reason="idle-timeout", bytes_out=len(answer))
+            self.records.clear()
+            self.backend.peers.clear()
 
     async def test_half_a_hello_is_waited_for_and_not_passed_on(self) -> None:
         """A name that has not come would reach the server behind the rules."""

@@ -44,6 +44,7 @@ class Descriptors:
     Attributes:
         reserved: What accepted clients still need: a socket to a server.
         offered: What connections need that other processes are about to hand over; see `offer`.
+        to_call: What `connection_ended` has to call.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class Descriptors:
         self._granted = self._limited = 0
         self._since_looked = AT_ONCE
         self._caches: list[Callable[[], object]] = []
-        self._waiting: dict[Callable[[], object], None] = {}
+        self.to_call: dict[Callable[[], object], None] = {}
         self.reserved = self.offered = 0
 
     def room(self, needed: int = 1) -> int:
@@ -122,16 +123,15 @@ class Descriptors:
             close_cached()
 
     def call_when_freed(self, call: Callable[[], object]) -> None:
-        self._waiting[call] = None
+        self.to_call[call] = None
 
     def cancel_call(self, call: Callable[[], object]) -> None:
-        self._waiting.pop(call, None)
+        self.to_call.pop(call, None)
 
     def connection_ended(self) -> None:
-        if self._waiting:
-            waiting, self._waiting = self._waiting, {}
-            for call in waiting:
-                call()
+        waiting, self.to_call = self.to_call, {}
+        for call in waiting:
+            call()
 
 
 def _count_open() -> int:
@@ -164,6 +164,7 @@ class AcceptPause:
 
     Attributes:
         timer: Ends the pause; ``None`` if there is none.
+        is_short: Whether clients wait in the port's queue.
     """
 
     _clock: IReactorTime
@@ -172,13 +173,10 @@ class AcceptPause:
     _fileno: Callable[[], int]
     _accept_again: Callable[[], object]
     timer: IDelayedCall | None = attrs.field(default=None, init=False)
+    is_short: bool = attrs.field(default=False, init=False)
     _why: str = attrs.field(default="", init=False)
     _since: float = attrs.field(default=0.0, init=False)
     _last: float = attrs.field(default=0.0, init=False)
-
-    @property
-    def is_short(self) -> bool:
-        return self in _short
 
     def trouble(self) -> tuple[int, str, float] | None:
         """Return the descriptor of the port, why it cannot accept, and since when; ``None`` if it accepts again.
@@ -194,11 +192,12 @@ class AcceptPause:
         if self.timer is None:
             self.timer = self._clock.callLater(_BREATH, self._end_pause)
             self._descriptors.call_when_freed(self._hurry)
-        if self not in _short:
+        if not self.is_short:
             self._since = time.time()
         self._why, self._last = shortage or "out of memory", self._clock.seconds()
         is_new = not _short and not _end
         _stop_end()
+        self.is_short = True
         _short.add(self)
         if is_new and shortage is not None:
             _log.error(
@@ -235,14 +234,16 @@ class AcceptPause:
             self._descriptors.cancel_call(self._hurry)
 
     def queue_emptied(self) -> None:
-        if self in _short:
+        if self.is_short:
+            self.is_short = False
             _short.discard(self)
             if not _short:
                 _end.append(self._clock.callLater(_CALM, _log_end))
 
     def port_closed(self) -> None:
         self.cancel_pause()
-        if _end or self in _short:
+        if _end or self.is_short:
+            self.is_short = False
             _short.discard(self)
             if not _short:
                 _stop_end()

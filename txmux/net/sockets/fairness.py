@@ -13,15 +13,12 @@ WaitingClient: TypeAlias = tuple[socket.socket, Any]
 
 
 class ClientsInTurns:
-    """Clients by source; see `source_of_host`."""
+    """Clients by source; see `source_of_host`. There are `count`."""
 
     def __init__(self) -> None:
         self._by_source: dict[str | bytes, deque[WaitingClient]] = {}
         self._order: deque[str | bytes] = deque()
-        self._count = 0
-
-    def __len__(self) -> int:
-        return self._count
+        self.count = 0
 
     def add(self, client: WaitingClient) -> None:
         source = source_of_host(client[1][0])
@@ -30,7 +27,7 @@ class ClientsInTurns:
             clients = self._by_source[source] = deque()
             self._order.append(source)
         clients.append(client)
-        self._count += 1
+        self.count += 1
 
     def take(self) -> WaitingClient:
         """Remove and return the first client of the source whose turn it is."""
@@ -41,5 +38,5 @@ class ClientsInTurns:
             self._order.append(source)
         else:
             del self._by_source[source]
-        self._count -= 1
+        self.count -= 1
         return client

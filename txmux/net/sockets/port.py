@@ -159,7 +159,7 @@ class SocketPort(WatchedPort):
 
     @override
     def _ready(self, events: int) -> None:
-        if self._waiting or (self._backlog >= _BACKLOG and self._serve is not None):
+        if self._waiting.count or (self._backlog >= _BACKLOG and self._serve is not None):
             self._accept_waiting(monotonic() + _TURN)
         else:
             self._accept_and_serve()
@@ -174,7 +174,7 @@ class SocketPort(WatchedPort):
         if self._next_turn is None:
             self._next_turn = self._poller.reactor.callLater(0, self._take_turn)
         while monotonic() < until and not (
-            waiting and len(waiting) >= self._has_room(len(waiting) + 1)
+            waiting.count and waiting.count >= self._has_room(waiting.count + 1)
         ):
             client = self._accept_one()
             if client is None:
@@ -188,16 +188,16 @@ class SocketPort(WatchedPort):
         self._next_turn = None
         until = monotonic() + _TURN
         try:
-            while self._waiting and self._can_serve() and monotonic() < until:
+            while self._waiting.count and self._can_serve() and monotonic() < until:
                 self._serve_next()
         except MemoryError:
             MEMORY.report_shortage()
-        if self._waiting:
+        if self._waiting.count:
             delay = 0.0 if self._can_serve() else _BREATH
             self._next_turn = self._poller.reactor.callLater(delay, self._take_turn)
 
     def _serve_waiting(self) -> None:
-        while self._waiting:
+        while self._waiting.count:
             self._serve_next()
 
     def _can_serve(self) -> bool:

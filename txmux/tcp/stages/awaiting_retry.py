@@ -42,7 +42,7 @@ class AwaitingRetry(Stage):
 
     _upstream: Upstream
     _member: Member
-    _server: ProxyClient
+    server: ProxyClient
     _sent: bytes = b""
     _second: SecondHello = attrs.field(init=False)
     _is_handed_on = False  # the server, to the next stage
@@ -51,7 +51,7 @@ class AwaitingRetry(Stage):
 
     @override
     def begin(self) -> Outcome | None:
-        client, server, counts = self._client, self._server, self._member.counts
+        client, server, counts = self._client, self.server, self._member.counts
         try:
             message, end = take_hello(self._sent or client.received)
         except MalformedError:
@@ -89,7 +89,7 @@ class AwaitingRetry(Stage):
         self._is_handed_on = True
         if not client.has_finished:
             client.transport.resumeProducing()
-        return Connected(self._upstream, self._member, self._server)
+        return Connected(self._upstream, self._member, self.server)
 
     @override
     def on_data(self) -> Outcome | None:
@@ -108,7 +108,7 @@ class AwaitingRetry(Stage):
         client.received = passed if second.is_over else b""
         if second.is_over:
             return self._relayed_on()
-        self._server.transport.write(passed)
+        self.server.transport.write(passed)
         return None
 
     def _refuse(self, illegal: IllegalHelloError) -> Outcome:
@@ -147,7 +147,7 @@ class AwaitingRetry(Stage):
 
     def _server_finished(self) -> None:
         self._client.advance(self._relayed_on())
-        self._server.receiver.peer_finished()
+        self.server.receiver.peer_finished()
 
     def _server_lost(self, reason: Failure) -> None:
         if reason.check(ConnectionDone) is not None:
@@ -162,8 +162,8 @@ class AwaitingRetry(Stage):
         super().leave()
         if not self._is_handed_on:
             self._is_handed_on = True
-            self._server.receiver = NO_RECEIVER
-            self._server.transport.abortConnection()
+            self.server.receiver = NO_RECEIVER
+            self.server.transport.abortConnection()
             self._upstream.pool.released(self._member)
 
 

@@ -1,0 +1,46 @@
+"""What a connection that is passed on costs, in calls of functions, from accept to its line in the access log."""
+
+from tests.support.calls import Calls, within
+from tests.support.ech import server_hello
+from tests.support.mux import MuxTestCase, backend_at
+from tests.support.peers import close
+from tests.wire.hello_builder import alpn, client_hello, records, server_name, versions
+from txmux.rules.embedding import route
+
+_NAME = "a.example"
+_HELLO = client_hello(server_name(_NAME), alpn(b"h2", b"http/1.1"), versions(0x0304, 0x0303))
+
+
+class CallsTest(MuxTestCase):
+    async def test_bounds(self) -> None:
+        for match, asked, answer, bound in (
+            ("ssh", b"SSH-2.0-x\r\n", b"SSH-2.0-y\r\n", Calls(110, 83)),
+            (
+                f"tls sni={_NAME}",
+                records(_HELLO),
+                records(server_hello(bytes(32))),
+                Calls(129, 123),
+            ),
+            (
+                f"http host={_NAME}",
+                b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n",
+                b"HTTP/1.1 204 OK\r\n\r\n",
+                Calls(116, 91),
+            ),
+        ):
+            name = match.split()[0]
+            port = self.mux([route(match, backend_at(self.backend_port()), name=name)])
+
+            async def one(port: int = port, asked: bytes = asked, answer: bytes = answer) -> None:
+                logged, peers = len(self.records), len(self.backend.peers)
+                client = await self.connect(port, asked)
+                server = await self.backend.heard(len(asked), peers)
+                server.send(answer)
+                await client.has(len(answer))
+                close(client, server)
+                await self.until_logged(logged + 1)
+
+            counted = await within(bound, one)
+            self.assertLessEqual(counted.python, bound.python, match)
+            self.assertLessEqual(counted.c, bound.c, match)
+            self.assertEqual((self.records[-1].route, self.records[-1].reason), (name, "done"))
