@@ -110,7 +110,7 @@ def admin_api(page: str) -> str:
     for title in re.findall(r"<!-- (the fields of \w+), by script/docs -->", page):
         names: dict[str, list[str]] = {}
         meaning = ""
-        for field in documents.fields_of(getattr(documents, title.split()[-1])):
+        for field in documents.every_field_of(getattr(documents, title.split()[-1])):
             meaning = field.meaning or meaning
             names.setdefault(meaning, []).append(f"`{field.name}`")
         rows = ((", ".join(named), meaning) for meaning, named in names.items())

@@ -1,13 +1,16 @@
 """A folder of `txmux/features` can be deleted: the core works without it, and says what is missing."""
 
 import ast
+import inspect
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -15,11 +18,12 @@ import txmux
 from tests.interop.children import PATIENCE
 from tests.support.folders import make_folder
 from txmux import optional
-from txmux.admin.site import ADMIN
-from txmux.cli import names_of_commands
+from txmux.control.gauge import Gauge
 from txmux.rules import installed
 from txmux.rules.installed import FEATURES
 from txmux.rules.model import DynamicNetworks, NetworkSet, Settings
+from txmux.telemetry.counting.counter_rows import CounterRow
+from txmux.telemetry.documents import AddedField
 
 _PACKAGE = Path(txmux.__file__).parent
 _FOLDERS = {
@@ -47,12 +51,46 @@ _RULES = {
 }
 """What uses each word of a feature that rules may say."""
 
-_LOOK = """
-import json
-from txmux.admin.site import ADMIN
-from txmux.cli import names_of_commands
-print(json.dumps([*names_of_commands(), *(one.path for one in ADMIN)]))
-"""
+
+def everything() -> list[str]:
+    """Name all commands, resources, metrics, numbers, and fields and columns of documents."""
+    from txmux.admin.metrics import METRICS  # noqa: PLC0415 - another process runs this alone
+    from txmux.admin.site import ADMIN  # noqa: PLC0415
+    from txmux.cli import names_of_commands  # noqa: PLC0415
+    from txmux.control.gauges import GAUGES  # noqa: PLC0415
+    from txmux.telemetry import documents  # noqa: PLC0415
+    from txmux.telemetry.counting.counter_groups import TOTALS  # noqa: PLC0415
+
+    return [
+        *names_of_commands(),
+        *(one.path for one in ADMIN),
+        *(f"metric {metric.name}" for metric in METRICS),
+        *(f"cell {group.kind} {name}" for group in TOTALS for name in group.names),
+        *(f"gauge {row.name}" for row in GAUGES),
+        *(
+            f"field {name} {field.name}"
+            for name, its in vars(documents).items()
+            if hasattr(its, "__required_keys__")
+            for field in documents.every_field_of(its)
+        ),
+        *(f"column {column.title}" for column in documents.listeners().columns),
+    ]
+
+
+def named_by(row: Any) -> Iterator[str]:
+    """Yield what `everything` has of the row of a feature."""
+    if isinstance(row, CounterRow):
+        yield from (f"cell {row.group} {name}" for name in row.names())
+        yield from (f"metric {name}" for name in row.texts[:1])
+    elif isinstance(row, Gauge):
+        yield f"gauge {row.name}"
+        yield from (f"metric {metric.name}" for metric in row.metrics)
+    elif isinstance(row, AddedField):
+        yield f"field {row.document.__name__} {row.field.name}"
+        if row.field.column:
+            yield f"column {row.field.column.title}"
+    else:
+        raise TypeError(row)
 
 
 class ListTests(SynchronousTestCase):
@@ -108,13 +146,15 @@ class WithoutTests(SynchronousTestCase):
         """It is what the feature says that it has; its commands say why."""
         for feature in FEATURES:
             gone = {*feature.commands, *(one.path for one in feature.resources())}
+            gone |= {name for row in feature.rows() for name in named_by(row)}
             used = [word for word in optional.WORDS[feature.name] if word.count(" ") > 1]
             if not gone and not used:
                 continue
             folder = self.copy_without(feature.name)
-            there = json.loads(self.run_python(folder, "-c", _LOOK).stdout)
-            every = [*names_of_commands(), *(one.path for one in ADMIN)]
-            self.assertEqual(there, [one for one in every if one not in gone])
+            look = f"{inspect.getsource(everything)}\nimport json\nprint(json.dumps(everything()))"
+            there = json.loads(self.run_python(folder, "-c", look).stdout)
+            every = everything()
+            self.assertEqual((there, gone - {*every}), ([x for x in every if x not in gone], set()))
             for name in feature.commands:
                 done = self.run_python(folder, "-m", "txmux", name)
                 why = f"the command {name!r}: this needs the part {feature.name}, which is not installed"

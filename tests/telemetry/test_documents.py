@@ -1,7 +1,6 @@
 """The fields of documents: what follows from the one line of each."""
 
 import re
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -61,7 +60,6 @@ class TablesTest(SynchronousTestCase):
         self.assertEqual(titles, ["backend", "server", "found"])
 
     def test_cells_that_are_not_the_value_of_one_field(self) -> None:
-        key = {"id": 7, "public_name": "a.example", "written": time.time() - 3600}
         cases: list[tuple[Table, str, Mapping[str, Any], str]] = [
             (documents.SERVERS, "check", {}, "-"),
             (documents.SERVERS, "check", {"check": {"ok": None, "last": None}}, "-"),
@@ -81,12 +79,6 @@ class TablesTest(SynchronousTestCase):
             (documents.CERTIFICATES, "issuer", {"issuer": "CN=x"}, "CN=x"),
             (documents.CERTIFICATES, "from", {"acme": False, "file": "/a.pem"}, "/a.pem"),
             (documents.CERTIFICATES, "from", {"acme": True, "file": "/a.pem"}, "acme"),
-            (documents.LISTENERS, "hidden names", {}, "-"),
-            (documents.LISTENERS, "hidden names", {"ech": {"keys": [], "opened": 1, "unopened": 0}}, "-"),
-            (documents.LISTENERS, "hidden names", {"ech": {"keys": [key], "opened": 2, "unopened": 1}},
-             "a.example (7), 1 h old; 2 of 3 opened"),
-            (documents.LISTENERS, "hidden names", {"ech": {"keys": [key, key], "opened": 0, "unopened": 0}},
-             "a.example (7), 1 h old, 1 older; 0 of 0 opened"),
         ]  # fmt: skip
         for table, title, row, cell in cases:
             self.assertEqual((title, table.only(title).cells(row, COMMAND, 100.0)), (title, [cell]))

@@ -43,7 +43,7 @@ def _families(
         for server in backend["servers"]
     ]
     counted = counts.listeners, [*counts.routes], counts.backends, counts.servers, [counts.process]
-    gauges = (getattr(counts.gauges, row.name) for row in GAUGES)
+    gauges = map(counts.gauges.value_of, GAUGES)
     values = *counted, *gauges, states, counts
     for value, metrics in zip(values, _METRICS, strict=True):
         for metric in metrics:

@@ -176,13 +176,12 @@ class Compiler:
 
 
 class HelloOpening(Protocol):
-    """What opens inner hellos of a listener's clients."""
+    """What opens inner hellos of a listener's clients, by a key of its."""
 
-    def reader(self, limit: int) -> HelloOpener:
-        """Return what looks at the first bytes of a client, at most so many."""
+    key: str
 
-    def shown(self) -> Sequence[Sequence[Any]]:
-        """Return what is published of its keys, as `Gauges` has them."""
+    def reader(self, limit: int, counts: ListenerCounts | None = None) -> HelloOpener:
+        """Return what looks at the first bytes of a client, at most so many; `counts` are those of its listener."""
 
 
 @attrs.frozen(eq=False)

@@ -234,7 +234,7 @@ class Control:
             "workers": [*served.get("workers", ())],
             "listeners": [
                 *building.listener_documents(
-                    self.rules, self._sockets, self.counters, closed, gauges.ech
+                    self.rules, self._sockets, self.counters, closed, gauges
                 )
             ],
             "connections": {
@@ -342,8 +342,7 @@ class Control:
         self._lost_lines.record(totals, gauges.lost_lines, gauges.written_logs)
         outside = worst([*(source.state() for source in self._sources()), *gauges.outside])
         return attrs.evolve(
-            gauges,
-            **own_gauges(self.state, self.counters),
+            gauges.with_values(own_gauges(self.state, self.counters)),
             outside=outside,
             lost_lines=self._lost_lines.losing,
             missing=answers.missing,

@@ -22,7 +22,7 @@ from txmux.telemetry import documents
 from txmux.telemetry.counting.counter_groups import ListenerTotals, ServerTotals
 from txmux.telemetry.counting.counters import Counters
 from txmux.telemetry.counting.snapshot import Counts
-from txmux.telemetry.documents import row_of
+from txmux.telemetry.documents import add_fields, row_of
 from txmux.telemetry.reasons import FAILURE_TEXTS
 
 
@@ -31,9 +31,9 @@ def listener_documents(
     sockets: ListeningSockets,
     counters: Counters,
     closed: Mapping[str, str],
-    ech: Mapping[str, Sequence[Sequence[Any]]],
+    gauges: Gauges,
 ) -> Iterator[documents.ListenerDocument]:
-    """Yield a row of each listener; `closed` has why listeners do not accept, `ech` the keys of those with some, as `Gauges` has them."""
+    """Yield a row of each listener; `closed` has why listeners do not accept."""
     for listener in rules.listeners:
         addresses, name = listen_addresses(listener), listener.name
         row: documents.ListenerDocument = {
@@ -45,15 +45,8 @@ def listener_documents(
             "accepting": name not in closed,
             "why": closed.get(name, ""),
         }
-        if name in ech:
-            hellos = ListenerTotals.of(counters.cells, name).ech
-            row["ech"] = {
-                "keys": [
-                    {"id": key[0], "public_name": key[1], "written": key[2]} for key in ech[name]
-                ],
-                "opened": hellos["opened"],
-                "unopened": hellos["unopened"],
-            }
+        totals = ListenerTotals.of(counters.cells, name)
+        add_fields(row, documents.ListenerDocument, gauges, totals)
         yield row
 
 

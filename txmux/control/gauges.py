@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Iterable, Iterator, Mapping, Sequence
 from operator import add
 from typing import Any, cast
 
@@ -12,10 +12,12 @@ import attrs
 from txmux.backends.pool.ports import PORT_SHORTAGE
 from txmux.client.configuration import Configuration
 from txmux.control.broadcast import Answers
+from txmux.control.gauge import Gauge, list_of, merged
 from txmux.control.overrides import ServiceState, WorkersCondition
 from txmux.net.channel.message import TEXT, TIME, WORD, Field
 from txmux.net.channel.messages import between
 from txmux.net.turns import Turns
+from txmux.rules.installed import rows
 from txmux.serving.serving import Serving
 from txmux.telemetry.attention import OF_FEW, AttentionItem, beside_busiest
 from txmux.telemetry.counting.counter_rows import Metric, only
@@ -27,74 +29,19 @@ from txmux.telemetry.lines import LOST_LINES
 from txmux.telemetry.sources import SourceState
 
 
-@attrs.frozen
-class Gauge:
-    """A row: how a value comes about, and where it is shown.
-
-    Attributes:
-        meaning: What it is, beside what its metrics say.
-        combine: Makes one value of what the processes report.
-        bounds: Of what a worker may report.
-        collect: Measures it in a worker; it may be awaited, and rows that it yields are collected in turns, since there may be very many.
-        own: Returns what the supervisor knows by itself.
-        metrics: What `/metrics` has of it: `Metric.samples` gets the value, and all `ServiceCounts`.
-        status: The field of `StatusGauges` that has it, and what makes that of the value.
-        is_frequent: Whether it is asked for every few seconds.
-    """
-
-    meaning: str = ""
-    combine: Callable[[list[Any]], Any] = list
-    bounds: Field | None = None
-    collect: Callable[[Serving], Any] | None = None
-    own: Callable[[ServiceState, Counters], Any] | None = None
-    metrics: Sequence[Metric] = ()
-    status: tuple[str, Callable[[Any], Any]] | None = None
-    is_frequent: bool = False
-    name: str = ""
-
-    def __attrs_post_init__(self) -> None:
-        if (self.collect is None) != (self.bounds is None):
-            raise TypeError("what workers report has bounds")
-
-
 def _gauge(default: Any, meaning: str = "", **row: Any) -> Any:
     how = {"factory": default} if callable(default) else {"default": default}
     return attrs.field(metadata={"row": Gauge(meaning, **row)}, **how)
 
 
-def _list(*row: Field) -> Field:
-    return Field(list, of=Field(list, row=row))
-
-
 _FLAG, _NUMBER, _AMOUNT = Field(bool), Field(int), Field(float)
 _NAMES, _COUNTS = Field(list, of=WORD), Field(dict, of=_NUMBER)
-_CERTIFICATES = _list(WORD, WORD, TIME)
+_CERTIFICATES = list_of(WORD, WORD, TIME)
 _SOURCE = WORD, _FLAG, attrs.evolve(TIME, is_nullable=True), TIME, _FLAG, WORD, WORD
 
 
 def _chained(reports: Iterable[Iterable[Any]]) -> list[Any]:
     return [*dict.fromkeys(itertools.chain(*reports))]
-
-
-def _one(values: Sequence[Any]) -> Any:
-    return values[0] if len(values) == 1 else tuple(values)
-
-
-def _merged(
-    how: Callable[[Any, Any], Any] = lambda _, newer: newer, keys: int = 1
-) -> Callable[[list[Any]], dict[Any, Any]]:
-    """Merge the objects of several processes, or their rows, of which the first values are the key; `how` makes one of two values."""
-
-    def merge(reports: list[Any]) -> dict[Any, Any]:
-        merged: dict[Any, Any] = {}
-        for report in reports:
-            rows = report.items() if isinstance(report, dict) else report
-            for row in rows:
-                key, value = _one(row[:keys]), _one(row[keys:])
-                merged[key] = how(merged[key], value) if key in merged else value
-        return merged
-
-    return merge
 
 
 def _more_ports(one: Sequence[Any], newer: Sequence[Any]) -> tuple[str, int, float]:
@@ -159,6 +106,7 @@ class Gauges:
 
     Attributes:
         missing: A line for each worker of which all this is missing, with the reason.
+        of_features: By their names, the values of the rows of features.
     """
 
     # fmt: off
@@ -173,11 +121,11 @@ class Gauges:
             Metric("max_descriptors", "Descriptors that this process may have.", samples=lambda value, _: only(value[1]))],
         status=("descriptors", lambda value: {"open": value[0], "max": value[1]}))
     sources: Mapping[str, int] = _gauge(
-        dict, "By listener; workers count in the same memory.", combine=_merged(max), bounds=_COUNTS,
+        dict, "By listener; workers count in the same memory.", combine=merged(max), bounds=_COUNTS,
         collect=lambda its: {one.settings.name: one.admission.per_source.tracked() for one in _configurations(its) if one.admission.per_source is not None},
         metrics=[Metric("sources_tracked", "Sources of clients that are remembered for limits.", "listener", lambda value, counts: [(one.labels, value.get(one.listener, 0)) for one in counts.listeners])])
     certificates: Sequence[tuple[str, str, float]] = _gauge(
-        (), combine=lambda reports: [(*key, until) for key, until in sorted(_merged(keys=2)(reports).items())], bounds=_CERTIFICATES, collect=_certificates,
+        (), combine=lambda reports: [(*key, until) for key, until in sorted(merged(keys=2)(reports).items())], bounds=_CERTIFICATES, collect=_certificates,
         metrics=[Metric("certificate_expiry_timestamp_seconds", "When a certificate expires, in seconds since 1970.", "route file",
                         lambda value, _: [((route, file), until) for route, file, until in value], "It is one of [`terminate_tls`](rules.md#route-name).")],
         status=("certificates", lambda value: [{"route": route, "file": file, "expires": until} for route, file, until in value]))
@@ -205,7 +153,7 @@ class Gauges:
         metrics=[Metric("certificate_expires_seconds", "In how many seconds a certificate expires that comes by ACME; 0 if there is none yet.", "name",
                         lambda value, _: [([name], left) for name, left in value.items()], "Below a third of its time it could not be [renewed](rules.md#certificates-by-acme).")])
     outside: Sequence[SourceState] = _gauge(
-        (), "The states of the outside sources that txmux uses.", combine=lambda reports: SourceState.read(itertools.chain(*reports)), bounds=_list(*_SOURCE), collect=_source_states, is_frequent=True,
+        (), "The states of the outside sources that txmux uses.", combine=lambda reports: SourceState.read(itertools.chain(*reports)), bounds=list_of(*_SOURCE), collect=_source_states, is_frequent=True,
         metrics=[
             Metric("cluster_up", "Whether limits and bans are shared with other machines.", "", lambda _, counts: [] if counts.gauges.cluster is None else only(counts.gauges.cluster),
                    "They are if every worker shares them. It changes after four seconds, and is missing without [`shared_limits`](rules.md#shared-limits)."),
@@ -213,25 +161,23 @@ class Gauges:
                    "It is if every process gets answers; [`sources`](admin-api.md#status) says why not."),
             Metric("source_age_seconds", "Seconds since the last good answer.", "source", lambda value, _: [([one.name], one.age) for one in value if one.age is not None], "It is absent before the first one.")],
         status=("sources", lambda value: [one.as_json() for one in value]))
-    lost_lines: Mapping[str, int] = _gauge(dict, "How many lines each log has lost that cannot be written now, by its name and the reason.", combine=_merged(add), bounds=_COUNTS, collect=lambda _: LOST_LINES.report())
-    lost_in_all: Mapping[str, int] = _gauge(dict, "How many lines each log has lost until now.", combine=_merged(add), bounds=_COUNTS, collect=lambda _: {**LOST_LINES.totals})
+    lost_lines: Mapping[str, int] = _gauge(dict, "How many lines each log has lost that cannot be written now, by its name and the reason.", combine=merged(add), bounds=_COUNTS, collect=lambda _: LOST_LINES.report())
+    lost_in_all: Mapping[str, int] = _gauge(dict, "How many lines each log has lost until now.", combine=merged(add), bounds=_COUNTS, collect=lambda _: {**LOST_LINES.totals})
     written_logs: Collection[str] = _gauge(frozenset, "The logs that took the last line of some process.", combine=_chained, bounds=_NAMES, collect=lambda _: [*LOST_LINES.written])
     bans: int = _gauge(0, own=lambda state, _: len(state.bans), metrics=[Metric("bans", "Addresses and networks that are banned, beside the rules.", more="See [`txmux ban`](commands.md#txmux-ban).")])
     refusing: Mapping[tuple[str, str, str], float] = _gauge(
-        dict, "Refusals a second, by listener, limit (or ``no-route``) and source, or an empty text for all sources.", combine=_merged(add, keys=3), bounds=_list(WORD, WORD, WORD, _AMOUNT), collect=lambda its: [*its.runtime.clients.refusing()],
+        dict, "Refusals a second, by listener, limit (or ``no-route``) and source, or an empty text for all sources.", combine=merged(add, keys=3), bounds=list_of(WORD, WORD, WORD, _AMOUNT), collect=lambda its: [*its.runtime.clients.refusing()],
         metrics=[Metric("widely_refused_per_second", "Clients a second that a limit refuses, or no route takes (no-route), beside those of the two busiest sources.", "listener reason",
                         lambda _, counts: counts.gauges.refused_by_many().items(), "So it takes three [sources](admin-api.md#clients).")])
     flooding: Mapping[str, float] = _gauge(
-        dict, "Connections and flows a second that keep some process busy, by source, or an empty text for all sources.", combine=_merged(add), bounds=_list(WORD, _AMOUNT), collect=lambda its: [*its.runtime.clients.flooding()])
+        dict, "Connections and flows a second that keep some process busy, by source, or an empty text for all sources.", combine=merged(add), bounds=list_of(WORD, _AMOUNT), collect=lambda its: [*its.runtime.clients.flooding()])
     cannot_accept: Mapping[str, tuple[str, float]] = _gauge(
-        dict, "By listener, why some worker cannot accept its clients, and since when, in seconds since 1970.", combine=_merged(), bounds=_CERTIFICATES, collect=lambda its: [(name, *held) for name, held in its.listening_ports.held_up().items()])
+        dict, "By listener, why some worker cannot accept its clients, and since when, in seconds since 1970.", combine=merged(), bounds=_CERTIFICATES, collect=lambda its: [(name, *held) for name, held in its.listening_ports.held_up().items()])
     ports: Mapping[tuple[str, str], tuple[str, int, float]] = _gauge(
-        dict, "By backend and server, why no source port is left, how many connections failed so, and since when.", combine=_merged(_more_ports, keys=2), bounds=_list(WORD, WORD, WORD, _NUMBER, TIME), collect=_ports)
-    ech: Mapping[str, Sequence[Sequence[Any]]] = _gauge(
-        dict, "By listener, the keys by which it opens hidden hellos, the published one first: each its number, its public name, and when it was written, in seconds since 1970.", combine=_merged(), bounds=Field(dict, of=_list(_NUMBER, WORD, TIME)),
-        collect=lambda its: {one.settings.name: opening.shown() for one in _configurations(its) for opening in one.openings})
-    logins: Mapping[str, tuple[int, str]] = _gauge(dict, "By route, how many logins have waited lately to be checked, and the source of the most wrong ones, if they are many.", combine=_merged(max), bounds=_list(WORD, _NUMBER, WORD), collect=_logins)
+        dict, "By backend and server, why no source port is left, how many connections failed so, and since when.", combine=merged(_more_ports, keys=2), bounds=list_of(WORD, WORD, WORD, _NUMBER, TIME), collect=_ports)
+    logins: Mapping[str, tuple[int, str]] = _gauge(dict, "By route, how many logins have waited lately to be checked, and the source of the most wrong ones, if they are many.", combine=merged(max), bounds=list_of(WORD, _NUMBER, WORD), collect=_logins)
     missing: Sequence[str] = ()
+    of_features: Mapping[str, Any] = attrs.field(factory=lambda: {row.name: row.default for row in rows(Gauge)})
     # fmt: on
 
     def refused_by_many(self) -> dict[tuple[str, str], float]:
@@ -261,19 +207,33 @@ class Gauges:
         """Combine the answers of all processes."""
         answers = [*answers]
         reports = ((row, [one[row.name] for one in answers if row.name in one]) for row in GAUGES)
-        return cls(**{row.name: row.combine(values) for row, values in reports if values})
+        return cls().with_values(
+            {row.name: row.combine(values) for row, values in reports if values}
+        )
+
+    def with_values(self, values: Mapping[str, Any]) -> Gauges:
+        """Return these with other values, by the names of their rows."""
+        of_features = {name: values.get(name, value) for name, value in self.of_features.items()}
+        own = {name: value for name, value in values.items() if name not in of_features}
+        return attrs.evolve(self, of_features=of_features, **own)
+
+    def value_of(self, row: Gauge) -> Any:
+        return getattr(self, row.name) if hasattr(self, row.name) else self.of_features[row.name]
 
     def in_status(self) -> StatusGauges:
-        shown = ((row.status, getattr(self, row.name)) for row in GAUGES if row.status)
+        shown = ((row.status, self.value_of(row)) for row in GAUGES if row.status)
         return cast("StatusGauges", {name: make(value) for (name, make), value in shown})
 
 
 GAUGES: Sequence[Gauge] = [
-    attrs.evolve(field.metadata["row"], name=field.name)
-    for field in attrs.fields(Gauges)
-    if field.metadata
+    *(
+        attrs.evolve(field.metadata["row"], name=field.name)
+        for field in attrs.fields(Gauges)
+        if field.metadata
+    ),
+    *rows(Gauge),
 ]
-"""The rows, in their order."""
+"""The rows, in their order; those of features come last."""
 
 
 async def measure(serving: Serving, *, everything: bool) -> dict[str, Any]:
@@ -292,7 +252,7 @@ async def measure(serving: Serving, *, everything: bool) -> dict[str, Any]:
 
 
 def own_gauges(state: ServiceState | None, counters: Counters) -> dict[str, Any]:
-    """Return what the supervisor knows by itself, for `attrs.evolve`."""
+    """Return what the supervisor knows by itself."""
     if state is None:
         return {}
     return {row.name: row.own(state, counters) for row in GAUGES if row.own is not None}

@@ -147,6 +147,7 @@ class Feature:
         lint: Each yields warnings of rules.
         check: Each yields warnings of the files that rules name, for `txmux check`.
         openings: What opens inner hellos of clients by it.
+        rows: Returns what it measures and reports: a `CounterRow` with its `group`, a `Gauge` with its `name`, an `AddedField` of a document.
         start_of: Returns what starts the servers of a backend while clients wait for them; ``None`` if it cannot.
         captured: Reads what clients said first in a capture, from its path and the most bytes of each; see `txmux.rules.tracing.TracedSample`.
         providers: Returns the `txmux.interfaces.IProvider`s that `txmux provider` has by it.
@@ -166,6 +167,7 @@ class Feature:
     lint: Sequence[Callable[[Rules], Iterator[Problem]]] = ()
     check: Sequence[Callable[[Rules], Iterator[Problem]]] = ()
     openings: HelloOpenings | None = None
+    rows: Callable[[], Sequence[Any]] = tuple
     start_of: Callable[[Backend], ServerStart | None] = lambda _: None
     captured: Callable[[str, int], Sequence[Any]] | None = None
     providers: Callable[[], Sequence[Any]] = tuple

@@ -1,7 +1,8 @@
 """What the installed features add to rules."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from functools import cache
+from typing import Any, TypeVar
 
 import attrs
 
@@ -54,6 +55,15 @@ NETWORKS = {feature.name: feature.networks for feature in FEATURES if feature.ne
 
 OPENINGS = tuple(feature.openings for feature in FEATURES if feature.openings is not None)
 """What opens inner hellos of clients."""
+
+_Row = TypeVar("_Row")
+
+
+@cache
+def rows(kind: type[_Row]) -> tuple[_Row, ...]:
+    """Return the rows of a kind that features bring; see `Feature.rows`."""
+    return tuple(row for feature in FEATURES for row in feature.rows() if isinstance(row, kind))
+
 
 READ_BY_EACH = {name: kind.reader for name, kind in NETWORKS.items() if kind.reader is not None}
 """What each process reads for itself; a source's message is anything that differs when it is to be read again."""

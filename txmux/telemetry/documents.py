@@ -5,7 +5,6 @@ its schema in OpenAPI, its line in the reference, and its column in the commands
 """
 
 import sys
-import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from itertools import starmap
@@ -24,7 +23,6 @@ from typing import (
 
 from txmux.optional import words_after
 from txmux.telemetry import presentation
-from txmux.telemetry.formatting import duration
 from txmux.telemetry.presentation import Column, Health, Row, Table
 from txmux.telemetry.reasons import EndReason
 
@@ -55,9 +53,39 @@ class DocumentField(NamedTuple):
     is_optional: bool
 
 
+class AddedField(NamedTuple):
+    """A row of a feature: a field of a document, which may be missing.
+
+    Attributes:
+        document: One whose maker calls `add_fields`.
+        value: Makes it of what the maker gives; ``None`` if it is missing.
+    """
+
+    document: type
+    field: DocumentField
+    value: Callable[..., Any]
+
+
 @cache
 def fields_of(document: type) -> tuple[DocumentField, ...]:
     return tuple(starmap(_field, document.__annotations__.items()))
+
+
+def every_field_of(document: type) -> tuple[DocumentField, ...]:
+    """Return those that features add, too."""
+    return (*fields_of(document), *(one.field for one in _added_to(document)))
+
+
+def _added_to(document: type) -> list[AddedField]:
+    from txmux.rules.installed import rows  # noqa: PLC0415 - commands do without it
+
+    return [one for one in rows(AddedField) if one.document is document]
+
+
+def add_fields(row: Mapping[str, Any], document: type, *facts: Any) -> None:
+    """Add the fields of features: of `ListenerDocument` by the `Gauges`, and the `ListenerTotals` of the listener."""
+    values = {one.field.name: one.value(*facts) for one in _added_to(document)}
+    cast("dict[str, Any]", row).update({k: v for k, v in values.items() if v is not None})
 
 
 def _field(name: str, written: Any) -> DocumentField:
@@ -107,18 +135,6 @@ def _weight(row: Row) -> float | None:
 
 def _why(row: Row) -> str:
     return presentation.slow_start(row) if row.get("state") == "up" else str(row.get("why") or "")
-
-
-def _hidden_names(listener: Row) -> str:
-    """Name the published key of Encrypted ClientHello, and how many hellos were opened."""
-    ech: Row = listener.get("ech") or {}
-    keys = [f"{key['public_name']} ({key['id']})" for key in ech.get("keys", ())]
-    if not keys:
-        return ""
-    age = duration(time.time() - ech["keys"][0]["written"])
-    older = f", {len(keys) - 1} older" if keys[1:] else ""
-    count = f"{ech['opened']} of {ech['opened'] + ech['unopened']} opened"
-    return f"{keys[0]}, {age} old{older}; {count}"
 
 
 # The documents: short fields several to a line.
@@ -290,9 +306,6 @@ class WorkerDocument(TypedDict):
     undecided: NotRequired[Annotated[int, _COUNT]]
     older: NotRequired[Annotated[int, Column("older rules", kind="count")]]
 
-EchKeyDocument = TypedDict("EchKeyDocument", {"id": int, "public_name": str, "written": float})
-Ech = TypedDict("Ech", {"keys": list[EchKeyDocument], "opened": int, "unopened": int})
-
 class ListenerDocument(TypedDict):
     """A listener, in ``/api/status``."""
     name: Annotated[str, _IN_RULES, Column("listener")]
@@ -301,8 +314,6 @@ class ListenerDocument(TypedDict):
     starttls: Annotated[str | None, _IN_RULES, Column(goes=2)]
     accepting: Annotated[bool, "false if it cannot accept, after such a `POST /api/listeners/NAME`, and at the end", Column("state", value=presentation.listener_state, goes=1)]
     why: Annotated[str, "why it does not"]
-    ech: NotRequired[Annotated[Ech, "with [`ech_keys`](rules.md#encrypted-clienthello): `keys`, the published one first, each with `id`, `public_name` and when it was `written`, and how many hellos were `opened` and `unopened`",
-                               Column("hidden names", value=_hidden_names, goes=2)]]
 
 class AttentionDocument(TypedDict):
     """An item of ``attention`` in ``/api/status``."""
@@ -383,8 +394,15 @@ ENDS = _table(
     "recent ends", "id", "ended client listener route server reason duration_ms bytes_in bytes_out id facts",
     ConnectionDocument, EndDocument)
 CLIENTS = _table("clients", "source", "", ClientDocument, health=lambda row: "partly" if row.get("refused") else None)
-LISTENERS = _table("listeners", "name", "", ListenerDocument, health=presentation.listener_health)
+_LISTENERS = _table("listeners", "name", "", ListenerDocument, health=presentation.listener_health)
 WORKERS = _table("workers", "worker", "", WorkerDocument, health=lambda row: presentation.WORKER_HEALTH.get(presentation.worker_state(row)))
 BANS = _table("bans", "network", "", BanDocument)
 CERTIFICATES = _table("certificates", "names", "names issuer not_after next_renewal route file", CertificateDocument)
 ADDRESSES = _table("addresses", "backend server", "backend server addresses", _OfBackend, ServerDocument)
+
+def listeners(rows: Iterable[Row] | None = None) -> Table:
+    """Return the table of listeners, with the columns of features, which are imported only if one of the rows has more fields."""
+    if rows is not None and all(ListenerDocument.__annotations__.keys() >= row.keys() for row in rows):
+        return _LISTENERS
+    added = (one.field.column for one in _added_to(ListenerDocument))
+    return _LISTENERS._replace(columns=[*_LISTENERS.columns, *filter(None, added)])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import attrs
 
 from txmux.wire.client_hello import ClientHello, HelloReader, parse_client_hello
@@ -80,7 +83,10 @@ class SecondHello:
         rest: What is not passed on yet.
         is_over: Whether all that follows is passed on as it comes.
         is_opened: Whether it had an inner hello.
+        facts: What the access log has of that a server has asked for it.
     """
+
+    facts: ClassVar[Mapping[str, str]] = {}
 
     _first: ClientHello | None
     _hello: HelloReader | None = attrs.field(default=None, init=False)

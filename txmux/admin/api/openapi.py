@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from txmux.admin.resource import LACKS, Resource
 from txmux.control import explaining
 from txmux.telemetry import documents
-from txmux.telemetry.documents import fields_of
+from txmux.telemetry.documents import every_field_of
 from txmux.version import __version__
 
 _REFUSALS = {
@@ -75,7 +75,7 @@ def schema_of(form: Any) -> Schema:  # noqa: PLR0911 - one for each kind of form
 
 
 def _object(document: type) -> Schema:
-    fields = fields_of(document)
+    fields = every_field_of(document)
     properties = {field.name: schema_of(field.type) for field in fields}
     required = [field.name for field in fields if not field.is_optional]
     return Schema(type="object", properties=properties, required=required)

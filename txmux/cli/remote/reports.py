@@ -143,8 +143,9 @@ def _write_status(status: Mapping[str, Any], arguments: Namespace) -> None:
         if route.get("matches") or route.get("active")
     ]
     servers = presentation.server_rows(status.get("backends", ()))
+    listeners = status.get("listeners", ())
     listed: Sequence[tuple[presentation.Table, Sequence[presentation.Row]]] = (
-        (documents.LISTENERS, status.get("listeners", ())),
+        (documents.listeners(listeners), listeners),
         (documents.ROUTES, [*busy, *presentation.unrouted(status, routes)]),
         (documents.SERVERS, servers[:_MOST_SERVERS]),
         (documents.ADDRESSES, [*filter(presentation.found_addresses, servers)]),

@@ -1,5 +1,6 @@
 """The TLS of a client, ended here: OpenSSL gets no second hello that asks for something else than the first (RFC 8446, section 4.1.2)."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from OpenSSL.SSL import Error
@@ -63,5 +64,5 @@ class ClientTLSTransport(TLSTransport):
             super().dataReceived(data)
 
     @property
-    def is_opened_again(self) -> bool:
-        return self._second.is_opened
+    def facts(self) -> Mapping[str, str]:
+        return self._second.facts if self._second.is_opened else {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,12 @@ def _keys(reading: RulesReading, text: str) -> Path:
 
 
 _KEYS = ValueKind(_keys, "path", in_context=True, paths=values.one_path)
+
+
+def _rows() -> Sequence[Any]:
+    from txmux.features.ech.rows import ROWS  # noqa: PLC0415 - commands do without them
+
+    return ROWS
 
 
 def _make(path: Path, *args: Any, **options: Any) -> Any:
@@ -61,6 +67,7 @@ FEATURE = Feature(
     lint=(_lint,),
     check=(_check,),
     openings=HelloOpenings("ech_keys", "open hidden hellos by these keys: a file or a folder, as for 'ech_keys'", _make),
+    rows=_rows,
     commands={"ech": "Make a key of Encrypted ClientHello, or show what is published."},
 )
 # fmt: on

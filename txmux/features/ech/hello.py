@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
 
 import attrs
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from typing_extensions import override
 
 from txmux.features.ech.hpke import AEADS, HKDF_SHA256, X25519, Context, shared_secret
+from txmux.features.ech.rows import HELLOS
 from txmux.wire.client_hello import ClientHello, HelloReader, parse_client_hello, read_hello
 from txmux.wire.cursor import Cursor, IllegalHelloError, MalformedError, ShortError
 from txmux.wire.facts import printable
 from txmux.wire.hello_records import records, take_hello
 from txmux.wire.preamble import InnerHello
 from txmux.wire.second_hello import ILLEGAL_PARAMETER, MALFORMED, SecondHello, check_same
+
+if TYPE_CHECKING:
+    from txmux.telemetry.counting.counter_groups import ListenerCounts
 
 VERSION = 0xFE0D
 """The number of the extension, and that of a configuration."""
@@ -183,6 +188,8 @@ class SecondInnerHello(SecondHello):
         context: The messages of the client.
     """
 
+    facts = MappingProxyType({"ech_retry": "yes"})
+
     def __init__(
         self,
         first: ClientHello | None,
@@ -279,10 +286,13 @@ class EchReader:
     Args:
         keys: By the number of their configuration.
         limit: The most bytes that are looked at.
+        counts: Of the listener, to which its hello is added.
     """
 
-    def __init__(self, keys: Mapping[int, EchKey], limit: int) -> None:
-        self._keys, self._limit = keys, limit
+    def __init__(
+        self, keys: Mapping[int, EchKey], limit: int, counts: ListenerCounts | None = None
+    ) -> None:
+        self._keys, self._limit, self._counts = keys, limit, counts
         self._hello: HelloReader | None = None
 
     def read(self, data: bytes, *, last: bool = False) -> InnerHello | None:
@@ -296,12 +306,19 @@ class EchReader:
             message, end = take_hello(data)
             inner, second = open_hello(message, self._keys)
         except IllegalHelloError as illegal:
+            self._count("opened")
             return InnerHello(data, data, {**facts, "tls_error": str(illegal)}, illegal=illegal)
         except (MalformedError, ShortError):
+            self._count("unopened")
             return InnerHello(data, data, {"ech": "outer"})
+        self._count("opened")
         opened = records(inner, data[1:3])
         outer = {"ech": "outer"}
         return InnerHello(data, opened + data[end:], facts, second, end=len(opened), outer=outer)
+
+    def _count(self, word: str) -> None:
+        if self._counts is not None:
+            self._counts.cells[HELLOS.positions[word]] += 1
 
 
 def _number(number: int) -> bytes:

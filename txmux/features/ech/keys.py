@@ -18,6 +18,7 @@ from txmux.features.ech.hello import EchKey, EchReader, read_configs
 from txmux.files import names_in, read_bytes, state_at
 from txmux.net.tls.errors import TLSFileError
 from txmux.rules.model.listener import is_key_file
+from txmux.telemetry.counting.counter_groups import ListenerCounts
 from txmux.wire.cursor import MalformedError
 
 RULE = "ech_keys"
@@ -139,7 +140,7 @@ class EchKeys(WatchedFiles):
         TLSFileError: A file cannot be used.
     """
 
-    _rule = RULE
+    key = _rule = RULE
 
     def __init__(
         self,
@@ -160,10 +161,10 @@ class EchKeys(WatchedFiles):
                 raise
             self.trouble = str(problem)
 
-    def reader(self, limit: int) -> EchReader:
+    def reader(self, limit: int, counts: ListenerCounts | None = None) -> EchReader:
         """Return a reader of a client's first bytes, with the current keys."""
         self.look()
-        return EchReader(self._by_id, limit)
+        return EchReader(self._by_id, limit, counts)
 
     def shown(self) -> list[tuple[int, str, float]]:
         """Return the number and the public name of each key, and when it was written, the published one first."""

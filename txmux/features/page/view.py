@@ -34,7 +34,8 @@ _LED_TO = {"listener": "#connections", "backend": "#servers"}
 
 _TIMES, _ACTIVE = Column("times", "count", "count"), Column("active", "active", "count")
 _TRAFFIC = Column("traffic", "traffic", "byte rate")
-_LISTENERS = documents.LISTENERS._replace(columns=[*documents.LISTENERS.columns, _ACTIVE, _TRAFFIC])
+_LISTENERS = documents.listeners()
+_LISTENERS = _LISTENERS._replace(columns=[*_LISTENERS.columns, _ACTIVE, _TRAFFIC])
 _OF_ENDS = documents.ENDS.only("route", "reason", "ended", "server", "listener", "client").columns
 _ENDS = documents.ENDS._replace(title="ends", columns=[*_OF_ENDS[:3], _TIMES, *_OF_ENDS[3:]])
 _FACTS = [

@@ -137,8 +137,7 @@ class AwaitingRetry(Stage):
         is_retry = asks_again(self._answer)
         if is_retry:
             self._is_retry = True
-            if "outer_sni" in client.record.facts:
-                client.record.facts = {**client.record.facts, "ech_retry": "yes"}
+            client.record.facts = {**client.record.facts, **self._second.facts}
             self._wait_for(settings.detect_timeout)
             client.transport.resumeProducing()
             client.advance(self.on_data())

@@ -155,9 +155,7 @@ class Handshaking(Stage):
         elif client.agreed_tls is not None:
             agreed = attrs.evolve(agreed, found=client.agreed_tls.found)
         client.agreed_tls = agreed
-        if tls.is_opened_again:
-            facts["ech_retry"] = "yes"
-        record.facts = facts
+        record.facts = {**facts, **tls.facts}
         client.note_decided({k: printable(v) for k, v in agreed.facts().items()})
         # From here on what is inside TLS is counted.
         record.bytes_in = 0

@@ -51,8 +51,9 @@ class Peeking(Stage):
         host = address.host if address else None
         self._detection = detection = self.start_detection(layer, host)
         if layer is client.configuration.top:
-            limit = client.configuration.settings.peek_limit
-            self._openers = [opening.reader(limit) for opening in client.configuration.openings]
+            ours = client.configuration
+            limit, counts = ours.settings.peek_limit, ours.counts
+            self._openers = [opening.reader(limit, counts) for opening in ours.openings]
         self._silent = silent = layer.silent_for(host) or _CLOSE
         can_decide = layer.detector.takes_any_client or detection.can_decide()
         if silent is _CLOSE and not can_decide:
@@ -118,8 +119,6 @@ class Peeking(Stage):
             self._openers = self._openers[1:]
             if inner.facts:
                 client.record.facts = {**client.record.facts, **inner.facts}
-                opened = inner.second is not None or inner.illegal is not None
-                client.configuration.counts.hidden_hello(opened=opened)
             if inner.illegal is not None:
                 self.send(inner.illegal.alert)
                 return TurnedAway(Refusal.CLOSE, "tls-failed")

@@ -93,9 +93,6 @@ class ListenerTotals(Totals, kind="listener"):
     refused = CounterByWord(
         get_args(LimitName), "limit_refused_total", "Clients that were not let in, by the limit.",
         "The limit is the listener's key; `txmux.max_connections` is that of `[txmux]`.", label="limit")
-    ech = CounterByWord(
-        ("opened", "unopened"), "hidden_hellos_total", "Encrypted ClientHellos, by whether a key has opened them.",
-        "They are those of listeners with [`ech_keys`](rules.md#encrypted-clienthello) that have had some.", label="result", chosen=lambda by_word: by_word if any(by_word.values()) else ())
     detect = Histogram(_MILLISECONDS, "detect_seconds", "Time from accept to the decision.", "Buckets are from 1 ms to 10 s.", base=1000)
     detect_bytes = Histogram(
         tuple(2**power for power in range(16)), "detect_bytes", "Bytes that clients had sent when they were decided.", "Buckets are from 1 to 32 Ki.", cell="bytes", is_of_all=True)
@@ -204,7 +201,7 @@ FORMAT = hashlib.blake2b(
 _ACCEPTED, _ADOPTED, _GONE, _UNDECIDED_GONE = LISTENER.total.at, LISTENER.adopted.at, LISTENER.gone.at, LISTENER.undecided_gone.at
 _IN, _OUT = ListenerTotals.traffic.positions.values()
 _DATAGRAMS_IN, _DATAGRAMS_OUT, _LOST, _CUT = ListenerTotals.datagrams.positions.values()
-_REFUSED, _ECH = ListenerTotals.refused.positions, ListenerTotals.ech.positions
+_REFUSED = ListenerTotals.refused.positions
 _DETECT, _DECIDED = ListenerTotals.detect.at, ListenerTotals.detect.counts
 _BYTES = ListenerTotals.detect_bytes.at
 _DURATION, _OVER = ListenerTotals.duration.at, ListenerTotals.duration.counts
@@ -291,9 +288,6 @@ class ListenerCounts(_CountedCells):
 
     def refused(self, limit: LimitName) -> None:
         self.cells[_REFUSED[limit]] += 1
-
-    def hidden_hello(self, *, opened: bool) -> None:
-        self.cells[_ECH["opened" if opened else "unopened"]] += 1
 
     def decided(self, record: ConnectionRecord) -> None:
         cells = self.cells

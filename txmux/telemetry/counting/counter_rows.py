@@ -9,6 +9,8 @@ from typing import Any, ClassVar, Generic, TypeVar, cast, overload
 import attrs
 from typing_extensions import Self
 
+from txmux.rules.installed import rows as rows_of_features
+
 Cells = Sequence[int] | memoryview
 Combine = Callable[[Sequence[int]], int]
 Samples = Iterable[tuple[Sequence[str], Any]]
@@ -63,6 +65,7 @@ class CounterRow(Generic[_T]):
     Args:
         texts: The name of its metric, `Metric.help` and `Metric.more`; nothing if it has none.
         cell: The name of its cells; by default that of the row.
+        group: The kind of `Totals` that a feature's row is one of.
         combine: How the cells of several processes become one.
         shown: Whether the metric has its value for these `Totals`.
 
@@ -75,9 +78,15 @@ class CounterRow(Generic[_T]):
     label = ""
 
     def __init__(
-        self, *texts: str, cell: str = "", combine: Combine = sum, shown: Callable[[Any], bool] | None = None
+        self, *texts: str, cell: str = "", combine: Combine = sum, shown: Callable[[Any], bool] | None = None, group: str = ""
     ) -> None:  # fmt: skip
-        self.texts, self.cell, self.combine, self._shown = texts, cell, combine, shown
+        self.texts, self.cell, self.combine, self._shown, self.group = (
+            texts,
+            cell,
+            combine,
+            shown,
+            group,
+        )
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.cell = self.cell or name.replace("_", " ")
@@ -239,6 +248,7 @@ class Totals:
         for at, label in enumerate(labels.values()):
             label.at = at
         rows = [row for row in vars(cls).values() if isinstance(row, CounterRow)]
+        rows += [row for row in rows_of_features(CounterRow) if row.group == kind]
         cells: list[tuple[str, Combine]] = []
         for row in rows:
             row.at = len(cells)

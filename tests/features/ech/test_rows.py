@@ -1,0 +1,33 @@
+"""What tables have of keys and opened hellos."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from txmux.telemetry import documents
+from txmux.telemetry.presentation import COMMAND
+
+
+class RowsTest(SynchronousTestCase):
+    def test_published_key_and_opened_hellos(self) -> None:
+        key = {"id": 7, "public_name": "a.example", "written": time.time() - 3600}
+        cases: list[tuple[Mapping[str, Any], str]] = [
+            ({}, "-"),
+            ({"ech": {"keys": [], "opened": 1, "unopened": 0}}, "-"),
+            (
+                {"ech": {"keys": [key], "opened": 2, "unopened": 1}},
+                "a.example (7), 1 h old; 2 of 3 opened",
+            ),
+            (
+                {"ech": {"keys": [key, key], "opened": 0, "unopened": 0}},
+                "a.example (7), 1 h old, 1 older; 0 of 0 opened",
+            ),
+        ]
+        for row, cell in cases:
+            table = documents.listeners([{"ech": {}}, {}]).only("hidden names")
+            self.assertEqual(table.cells(row, COMMAND, 100.0), [cell])
+        self.assertEqual(documents.listeners().columns[-1], table.columns[0])
+        titles = [column.title for column in documents.listeners([{"name": "x"}]).columns]
+        self.assertNotIn("hidden names", titles)
