@@ -167,6 +167,10 @@ class FileTests(SynchronousTestCase):
             )
         )
 
+    def test_listeners_that_a_pattern_may_bring(self) -> None:
+        self.write("rules.ini", "[txmux]\ninclude = *.provided\n")
+        self.assertEqual(self.problems(), [])
+
     def test_include_in_a_circle(self) -> None:
         """An included file cannot include: it may have no [txmux]."""
         self.write("rules.ini", f"{LISTEN}[txmux]\ninclude = a.ini\n")

@@ -378,7 +378,9 @@ class _RulesParser:
             for kind in self._sections:
                 self._find_naming_files(kind)
             self._problems += missing_files(self._naming_files)
-        if not (self._sections["listen"] or self._not_text or self._alone):
+        # What a provider writes may bring the first one.
+        is_provided = any("*" in item.text for its in own for item in its.items("include"))
+        if not (self._sections["listen"] or self._not_text or self._alone or is_provided):
             missing = "there is no [listen NAME] section"
             message = f"{missing}; add 'endpoint = :443' in a [listen NAME]"
             self._problems.append(Problem(self._path, 1, "", "", message))
