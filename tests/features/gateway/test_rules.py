@@ -1,0 +1,479 @@
+"""What Gateways and routes become: sections of rules, and the conditions of their status."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.features.gateway.objects import cluster, gateway, route
+from txmux.features.gateway.conditions import statuses
+from txmux.features.gateway.listeners import Settings, read_listeners
+from txmux.features.gateway.routes import read_routes
+from txmux.features.gateway.sections import make_sections
+from txmux.rules.model.rules import Rules
+from txmux.rules.reading.parser import parse
+
+TLS = "name: tls, port: 443, protocol: TLS, tls: {mode: Passthrough}"
+TCP = "name: tcp, port: 5432, protocol: TCP"
+
+
+class Made:
+    """What is made of objects, all of which are served."""
+
+    def __init__(self, text: str, settings: Settings = Settings(), unserved: str = "") -> None:  # noqa: B008 - frozen
+        known = cluster(text)
+        listeners = read_listeners(
+            known, settings, lambda its: "bad" * ("bad" in its["metadata"]["name"])
+        )
+        routes = read_routes(known, listeners)
+        objects = [
+            *make_sections(listeners, routes, settings, lambda key: f"/pem/{'_'.join(key)}.pem")
+        ]
+        self.problems: dict[str, str] = {}
+        for one in objects:
+            if one.problem:
+                self.problems.setdefault(one.name, one.problem)
+        self.text = "\n".join(one.text for one in objects)
+        wanted = statuses(known, settings, listeners, routes, self.problems, unserved, [])
+        self.status = {(its.kind, its.key[1]): its.status for its in wanted}
+
+    def rules(self) -> Rules:
+        return parse(self.text, "x")
+
+    def sections(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for block in self.text.strip().split("\n["):
+            header, *lines = block.split("\n")
+            found[header.strip("[]")] = [line.strip() for line in lines if line.strip()]
+        return found
+
+    def of_route(self, kind: str, name: str, number: int = 0) -> dict[str, str]:
+        return reasons(self.status[kind, name]["parents"][number]["conditions"])
+
+    def of_gateway(self, name: str = "edge") -> dict[str, str]:
+        return reasons(self.status["Gateway", name]["conditions"])
+
+    def of_listener(self, listener: str, name: str = "edge") -> dict[str, str]:
+        its = next(
+            one for one in self.status["Gateway", name]["listeners"] if one["name"] == listener
+        )
+        return {**reasons(its["conditions"]), "routes": its["attachedRoutes"]}
+
+
+def reasons(conditions: Any) -> dict[str, str]:
+    """Return the reasons of conditions, with a ``!`` for those that are not true."""
+    return {one["type"]: "!" * (one["status"] != "True") + one["reason"] for one in conditions}
+
+
+class PortTests(SynchronousTestCase):
+    def test_tcp(self) -> None:
+        made = Made(gateway(TCP) + route("TCPRoute", "db"))
+        self.assertEqual(made.sections(), {
+            "listen shop_edge_5432": ["endpoint = :5432", "default = tcp_shop_db", "first = server"],
+            "backend tcp_shop_db": ["server = 10.0.0.1:15432", "10.0.0.2:15432 down"],
+        })  # fmt: skip
+        made.rules()
+        self.assertEqual(made.of_gateway(), {"Accepted": "Accepted", "Programmed": "Programmed"})
+        listener = {
+            "Accepted": "Accepted",
+            "Conflicted": "!NoConflicts",
+            "ResolvedRefs": "ResolvedRefs",
+        }
+        self.assertEqual(
+            made.of_listener("tcp"), {**listener, "Programmed": "Programmed", "routes": 1}
+        )
+        self.assertEqual(
+            made.of_route("TCPRoute", "db"),
+            {"Accepted": "Accepted", "ResolvedRefs": "ResolvedRefs"},
+        )
+        self.assertEqual(
+            made.status["Gateway", "edge"]["listeners"][0]["supportedKinds"],
+            [{"group": "gateway.networking.k8s.io", "kind": "TCPRoute"}],
+        )
+
+    def test_udp_and_other_ports(self) -> None:
+        text = gateway("name: dns, port: 53, protocol: UDP") + route(
+            "UDPRoute", "dns", "{name: db, port: 53}"
+        )
+        made = Made(text, Settings(ports={53: 1053}))
+        self.assertEqual(made.sections(), {
+            "listen shop_edge_udp_53": ["endpoint = udp:1053", "default = udp_shop_dns"],
+            "backend udp_shop_dns": ["server = udp:10.0.0.1:1053", "udp:10.0.0.2:1053 down"],
+        })  # fmt: skip
+        made.rules()
+
+    def test_the_oldest_route_has_the_port(self) -> None:
+        made = Made(gateway(TCP) + route("TCPRoute", "db") + route("TCPRoute", "late"))
+        self.assertNotIn("late", made.text)
+        self.assertEqual(made.of_route("TCPRoute", "late")["Accepted"], "!Conflicted")
+        self.assertEqual(made.of_listener("tcp")["routes"], 1)
+
+    def test_route_with_keys_of_a_route(self) -> None:
+        more = ', annotations: {txmux.from: "10.0.0.0/8", txmux.check: tcp, other: x}'
+        made = Made(gateway(TCP) + route("TCPRoute", "db", more=more))
+        self.assertEqual(made.sections(), {
+            "listen shop_edge_5432": ["endpoint = :5432", "default = close"],
+            "route tcp_shop_db_shop_edge_tcp": ["match = any", "from = 10.0.0.0/8", "under = shop_edge_5432", "backend = tcp_shop_db"],
+            "backend tcp_shop_db": ["check = tcp", "server = 10.0.0.1:15432", "10.0.0.2:15432 down"],
+        })  # fmt: skip
+        made.rules()
+
+
+class NameTests(SynchronousTestCase):
+    def test_exact_before_wildcard_longer_before_shorter_older_before_younger(self) -> None:
+        text = gateway(TLS)
+        for name, hosts in (
+            ("all", ""),
+            ("wide", '"*.example"'),
+            ("narrow", '"*.a.example"'),
+            ("one", "b.a.example"),
+            ("two", 'b.a.example, "*.b.example"'),
+        ):
+            text += route(
+                "TLSRoute", name, "{name: web, port: 443}", f"hostnames: [{hosts}]" if hosts else ""
+            )
+        made = Made(text)
+        matches = [lines[0] for name, lines in made.sections().items() if name.startswith("route ")]
+        names = ["b.a.example", "*.a.example", "*.b.example", "*.example"]
+        self.assertEqual(
+            matches, [*(f"match = tls sni={name}" for name in names), "match = tls", "match = tls"]
+        )
+        self.assertIn(
+            "backend = tls_shop_one",
+            made.sections()["route tls_shop_one_shop_edge_tls_b.a.example"],
+        )
+        self.assertIn("backend = reject", made.sections()["route shop_edge_tls_rest"])
+        self.assertEqual(
+            made.of_route("TLSRoute", "two"),
+            {
+                "Accepted": "Accepted",
+                "ResolvedRefs": "ResolvedRefs",
+                "PartiallyInvalid": "Conflicted",
+            },
+        )
+        made.rules()
+
+    def test_a_namespace_that_claims_the_name_of_another(self) -> None:
+        text = gateway(f"{TLS}, allowedRoutes: {{namespaces: {{from: All}}}}")
+        text += route("TLSRoute", "mine", "{name: web, port: 443}", "hostnames: [a.example]")
+        text += route(
+            "TLSRoute",
+            "theirs",
+            "{name: web, port: 443}",
+            "hostnames: [a.example]",
+            ", namespace: evil",
+            ", namespace: shop",
+        )
+        made = Made(text)
+        self.assertNotIn("theirs", made.text)
+        parent = made.status["TLSRoute", "theirs"]["parents"][0]
+        self.assertEqual(
+            parent["conditions"][0]["message"],
+            "TLSRoute shop/mine is older, and has a.example of listener tls",
+        )
+
+    def test_names_of_listener_and_route_are_intersected(self) -> None:
+        listeners = (
+            f'{TLS}, hostname: "*.example"',
+            TLS.replace("tls,", "one,") + ", hostname: a.example",
+        )
+        text = gateway(*listeners) + route(
+            "TLSRoute",
+            "web",
+            "{name: web, port: 443}",
+            'hostnames: [b.example, "*.a.example", other.test]',
+        )
+        text += route("TLSRoute", "none", "{name: web, port: 443}", "hostnames: [example]")
+        made = Made(text)
+        sections = made.sections()
+        # Clients of a.example are of its own listener, which has no route.
+        self.assertEqual([*sections], [
+            "listen shop_edge_443", "route shop_edge_one_rest",
+            "route tls_shop_web_shop_edge_tls_b.example", "backend tls_shop_web",
+            "route tls_shop_web_shop_edge_tls_any.a.example", "route shop_edge_tls_rest",
+        ])  # fmt: skip
+        self.assertEqual(sections["route shop_edge_one_rest"][0], "match = tls sni=a.example")
+        self.assertEqual(
+            made.of_route("TLSRoute", "none")["Accepted"], "!NoMatchingListenerHostname"
+        )
+        self.assertEqual(
+            (made.of_listener("tls")["routes"], made.of_listener("one")["routes"]), (1, 0)
+        )
+        made.rules()
+
+    def test_tls_that_ends_here(self) -> None:
+        secret = "---\nkind: Secret\nmetadata: {name: %s, namespace: %s}\ntype: kubernetes.io/tls\n"
+        listener = (
+            "name: end, port: 443, protocol: TLS, hostname: a.example, tls: {certificateRefs: [%s]}"
+        )
+        text = (
+            gateway(listener % "{name: cert}", more="")
+            + secret % ("cert", "shop")
+            + secret % ("bad", "shop")
+            + secret % ("cert", "other")
+        )
+        made = Made(text + route("TCPRoute", "db"))
+        lines = made.sections()["route tcp_shop_db_shop_edge_end_a.example"]
+        self.assertEqual(lines[-1], "terminate_tls = /pem/shop_cert.pem")
+        self.assertEqual(lines[0], "match = tls sni=a.example")
+        made.rules()
+        grant = "---\nkind: ReferenceGrant\nmetadata: {name: x, namespace: other}\nspec: {from: [{group: gateway.networking.k8s.io, kind: Gateway, namespace: shop}], to: [{group: '', kind: Secret%s}]}\n"
+        for refs, more, reason in (
+            ("{name: gone}", "", "!InvalidCertificateRef"),
+            ("{name: bad}", "", "!InvalidCertificateRef"),
+            ("{name: cert, kind: ConfigMap}", "", "!InvalidCertificateRef"),
+            ("", "", "!InvalidCertificateRef"),
+            ("{name: cert, namespace: other}", "", "!RefNotPermitted"),
+            ("{name: cert, namespace: other}", grant % ", name: another", "!RefNotPermitted"),
+            ("{name: cert, namespace: other}", grant % ", name: cert", "ResolvedRefs"),
+            ("{name: cert, namespace: other}", grant % "", "ResolvedRefs"),
+        ):
+            made = Made(text.replace("{name: cert}", refs) + more + route("TLSRoute", "web"))
+            its = made.of_listener("end")
+            self.assertEqual(its["ResolvedRefs"], reason, refs)
+            is_served = reason == "ResolvedRefs"
+            self.assertEqual(its["Programmed"], "Programmed" if is_served else "!Invalid")
+            self.assertEqual("[listen" in made.text, is_served)
+
+
+class SharedPortTests(SynchronousTestCase):
+    MORE = ', annotations: {txmux.shared-port: "yes"}'
+    BOTH = (TLS, "name: rest, port: 443, protocol: TCP")
+
+    def test_without_the_annotation_neither_is_served(self) -> None:
+        made = Made(gateway(*self.BOTH) + route("TCPRoute", "db"))
+        for name in ("tls", "rest"):
+            self.assertEqual(made.of_listener(name)["Conflicted"], "ProtocolConflict")
+        self.assertEqual(made.text, "")
+        self.assertEqual(
+            made.of_gateway(), {"Accepted": "!ListenersNotValid", "Programmed": "!Invalid"}
+        )
+
+    def test_tls_by_name_and_others_by_match(self) -> None:
+        text = gateway(*self.BOTH, more=self.MORE)
+        text += route("TLSRoute", "web", "{name: web, port: 443}", "hostnames: [a.example]")
+        text += route("TCPRoute", "db") + route(
+            "TCPRoute", "ssh", more=", annotations: {txmux.match: ssh, txmux.match.2: telnet}"
+        )
+        made = Made(text)
+        sections = made.sections()
+        self.assertEqual([*sections], [
+            "listen shop_edge_443", "backend tcp_shop_db",
+            "route tls_shop_web_shop_edge_tls_a.example", "backend tls_shop_web", "route shop_edge_tls_rest",
+            "route tcp_shop_ssh_shop_edge_rest", "backend tcp_shop_ssh",
+        ])  # fmt: skip
+        self.assertEqual(
+            sections["listen shop_edge_443"],
+            ["endpoint = :443", "default = tcp_shop_db", "silent = tcp_shop_db"],
+        )
+        self.assertEqual(
+            sections["route tcp_shop_ssh_shop_edge_rest"][:2], ["match = ssh", "telnet"]
+        )
+        self.assertEqual(made.of_route("TCPRoute", "ssh")["Accepted"], "Accepted")
+        made.rules()
+
+    def test_an_older_gateway_has_the_port(self) -> None:
+        made = Made(gateway(TCP) + gateway(TCP.replace("tcp,", "other,"), name="late"))
+        self.assertEqual(made.of_listener("other", "late")["Accepted"], "!PortUnavailable")
+        self.assertEqual(made.of_listener("tcp")["Programmed"], "Programmed")
+
+    def test_same_name_twice_and_http(self) -> None:
+        made = Made(
+            gateway(TLS, TLS.replace("tls,", "again,"), "name: http, port: 80, protocol: HTTP")
+        )
+        self.assertEqual(made.of_listener("tls")["Conflicted"], "HostnameConflict")
+        self.assertEqual(made.of_listener("http")["Accepted"], "!UnsupportedProtocol")
+
+
+class ReferenceTests(SynchronousTestCase):
+    def made(self, refs: str, more: str = "", kind: str = "TCPRoute", spec: str = "") -> Made:
+        return Made(gateway(TCP) + more + route(kind, "db", refs, spec))
+
+    def servers(self, refs: str, more: str = "") -> list[str]:
+        lines = self.made(refs, more).sections()["backend tcp_shop_db"]
+        return " ".join(lines).partition("server = ")[2].split(" ")
+
+    def test_weights_are_shares_of_services(self) -> None:
+        lines = self.servers("{name: db, port: 5432, weight: 3}, {name: web, port: 443, weight: 1}")
+        self.assertEqual(
+            lines,
+            [
+                "10.0.0.1:15432",
+                "weight=9",
+                "10.0.0.2:15432",
+                "down",
+                *(f"[fd00::{n}]:8443" for n in (1, 2, 3)),
+            ],
+        )
+        lines = self.servers("{name: db, port: 5432, weight: 0}, {name: web, port: 443}")
+        self.assertEqual(lines, [f"[fd00::{n}]:8443" for n in (1, 2, 3)])
+        lines = self.servers("{name: db, port: 5432, weight: 1000000}, {name: web, port: 443}")
+        self.assertEqual(lines[1], "weight=65535")
+
+    def test_what_does_not_resolve_takes_its_share(self) -> None:
+        other = "---\nkind: Service\nmetadata: {name: far, namespace: %s}\nspec: {type: %s, ports: [{port: 1}]}\n"
+        for ref, more, reason in (
+            ("{name: gone, port: 1}", "", "BackendNotFound"),
+            ("{name: db, port: 1}", "", "BackendNotFound"),
+            ("{name: db, port: 53}", "", "BackendNotFound"),
+            ("{name: db, kind: Bucket, port: 1}", "", "InvalidKind"),
+            (
+                "{name: far, namespace: far, port: 1}",
+                other % ("far", "ClusterIP"),
+                "RefNotPermitted",
+            ),
+            ("{name: far, port: 1}", other % ("shop", "ExternalName"), "InvalidKind"),
+        ):
+            made = self.made(f"{{name: db, port: 5432, weight: 2}}, {ref}", more)
+            self.assertEqual(
+                made.of_route("TCPRoute", "db"),
+                {"Accepted": "Accepted", "ResolvedRefs": f"!{reason}"},
+                ref,
+            )
+            self.assertEqual(
+                made.sections()["backend tcp_shop_db"],
+                [
+                    "retries = 0",
+                    "eject = off",
+                    "server = 10.0.0.1:15432 weight=2",
+                    "10.0.0.2:15432 down",
+                    "127.0.0.1:1",
+                ],
+            )
+            made.rules()
+
+    def test_no_endpoint_refuses(self) -> None:
+        made = self.made("{name: db, port: 5432, weight: 0}")
+        self.assertEqual(
+            made.sections()["listen shop_edge_5432"],
+            ["endpoint = :5432", "default = close", "first = server"],
+        )
+        made.rules()
+
+    def test_annotations_of_a_service(self) -> None:
+        more = "---\nkind: Service\nmetadata: {name: db, annotations: {txmux.check: tcp, txmux.balance: first}}\nspec: {ports: [{name: sql, port: 5432}]}\n"
+        lines = self.made("{name: db, port: 5432}", more).sections()["backend tcp_shop_db"]
+        self.assertEqual(lines[:2], ["balance = first", "check = tcp"])
+
+
+class HostileTests(SynchronousTestCase):
+    def problem(self, more: str, kind: str = "TCPRoute", spec: str = "") -> str:
+        listener = TCP if kind == "TCPRoute" else TLS
+        made = Made(
+            gateway(listener)
+            + route(kind, "db", spec=spec, more=more)
+            + route(kind, "good", spec="hostnames: [good.example]")
+        )
+        self.assertEqual(made.of_route(kind, "db")["Accepted"], "!Invalid")
+        self.assertEqual(made.of_route(kind, "good")["Accepted"], "Accepted")
+        self.assertIn("_shop_good", made.text)
+        made.rules()
+        return made.problems[f"{kind} shop/db"]
+
+    def test_annotations_that_would_open_more(self) -> None:
+        for key, value in (
+            ("server", "{sni}:443"), ("from", "@/etc/passwd"), ("tls_ca", "/etc/ssl/x"), ("under", "other"), ("backend", "other"),
+            ("terminate_tls", "/etc/ssl/x"), ("fallback", "127.0.0.1:22"), ("source", "client"), ("x.match", "any"), ("nothing", "1"),
+            ("check", "nonsense"), ("check", "tcp\\n[backend x]"),
+        ):  # fmt: skip
+            why = self.problem(f', annotations: {{txmux.{key}: "{value}"}}')
+            self.assertIn(f"txmux.{key.partition('.')[0]}", why)
+
+    def test_names_that_are_none(self) -> None:
+        for name in ("a example", "*", "a,b", "a\\n[route x]", "~.*"):
+            self.assertIn("hostnames", self.problem("", "TLSRoute", f'hostnames: ["{name}"]'))
+        made = Made(
+            gateway(
+                'name: "x y", port: 1, protocol: TCP',
+                'name: a, port: 443, protocol: TLS, hostname: "a b"',
+                "name: b, port: 70000, protocol: TCP",
+            )
+        )
+        self.assertEqual(made.text, "")
+
+    def test_several_rules(self) -> None:
+        text = gateway(TCP) + route("TCPRoute", "db").replace("rules: [", "rules: [{}, ")
+        self.assertIn("several rules", Made(text).problems["TCPRoute shop/db"])
+
+    def test_misshapen_objects_hide_no_others(self) -> None:
+        text = (
+            gateway(TCP)
+            + route("TCPRoute", "a", "{name: [], port: {}}")
+            + route("TCPRoute", "b", "7")
+            + route("TCPRoute", "good")
+        )
+        text += "---\nkind: TCPRoute\nmetadata: {name: c}\n---\nkind: TCPRoute\nmetadata: {name: d}\nspec: {parentRefs: 7}\n"
+        made = Made(text)
+        self.assertIn("default = tcp_shop_good", made.text)
+        self.assertEqual(made.of_route("TCPRoute", "b")["Accepted"], "!Invalid")
+
+
+class ParentTests(SynchronousTestCase):
+    def reason(self, listener: str, more: str = "", parent: str = "", extra: str = "") -> str:
+        made = Made(gateway(listener) + extra + route("TCPRoute", "db", more=more, parent=parent))
+        return (
+            made.of_route("TCPRoute", "db")["Accepted"] if ("TCPRoute", "db") in made.status else ""
+        )
+
+    def test_which_routes_a_listener_takes(self) -> None:
+        away, theirs = ", namespace: away", ", namespace: shop"
+        named = "---\nkind: Namespace\nmetadata: {name: away, labels: {tier: %s}}\n"
+        chosen = f"{TCP}, allowedRoutes: {{namespaces: {{from: Selector, selector: {{matchLabels: {{tier: one}}}}}}}}"
+        every = f"{TCP}, allowedRoutes: {{namespaces: {{from: All}}}}"
+        for case, reason in (
+            ((TCP,), "Accepted"),
+            ((TCP, "", ", sectionName: tcp, port: 5432"), "Accepted"),
+            ((TCP, "", ", sectionName: other"), "!NoMatchingParent"),
+            ((TCP, "", ", port: 1"), "!NoMatchingParent"),
+            ((TCP, "", ", kind: Service"), ""),
+            ((TCP, away, theirs), "!NotAllowedByListeners"),
+            ((every, away, theirs), "Accepted"),
+            ((chosen, away, theirs), "!NotAllowedByListeners"),
+            ((chosen, away, theirs, named % "two"), "!NotAllowedByListeners"),
+            ((chosen, away, theirs, named % "one"), "Accepted"),
+            ((f"{TCP}, allowedRoutes: {{kinds: [{{kind: UDPRoute}}]}}",), "!NotAllowedByListeners"),
+        ):
+            self.assertEqual(self.reason(*case), reason, case)
+
+    def test_classes(self) -> None:
+        text = "---\nkind: GatewayClass\nmetadata: {name: odd}\nspec: {controllerName: txmux/gateway, parametersRef: {name: x}}\n"
+        made = Made(text + gateway(TCP).replace("gatewayClassName: txmux", "gatewayClassName: odd"))
+        self.assertEqual(
+            reasons(made.status["GatewayClass", "odd"]["conditions"]),
+            {"Accepted": "!InvalidParameters"},
+        )
+        self.assertNotIn(("Gateway", "edge"), made.status)
+        self.assertEqual(Made(gateway(TCP), Settings(only="other")).text, "")
+
+    def test_a_route_that_was_ours(self) -> None:
+        text = route("TCPRoute", "db").replace(
+            "metadata", "status: {parents: [{controllerName: txmux/gateway}]}\nmetadata"
+        )
+        self.assertEqual(Made(text).status["TCPRoute", "db"], {"parents": []})
+
+    def test_listener_set(self) -> None:
+        one = "---\nkind: ListenerSet\nmetadata: {name: more}\nspec: {parentRef: {name: edge}, listeners: [{name: sql, port: 1, protocol: TCP}, {name: own, port: 5432, protocol: TCP}]}\n"
+        taken = gateway(TCP).replace(
+            "  gatewayClassName",
+            "  allowedListeners: {namespaces: {from: Same}}\n  gatewayClassName",
+        )
+        for text, reason in ((gateway(TCP), "!NotAllowed"), (taken, "ListenersNotValid")):
+            made = Made(
+                text
+                + one
+                + route("TCPRoute", "db", parent=", kind: ListenerSet").replace(
+                    "name: edge", "name: more"
+                )
+            )
+            status: Mapping[str, Any] = made.status["ListenerSet", "more"]
+            self.assertEqual(reasons(status["conditions"])["Accepted"], reason)
+        self.assertEqual(
+            reasons(status["listeners"][1]["conditions"])["Conflicted"], "ProtocolConflict"
+        )
+        self.assertEqual(made.of_listener("tcp")["Conflicted"], "!NoConflicts")
+        self.assertIn("[listen shop_edge_1]", made.text)
+        made.rules()
+
+    def test_pending(self) -> None:
+        made = Made(gateway(TCP), unserved="no service")
+        self.assertEqual(made.of_gateway(), {"Accepted": "Accepted", "Programmed": "!Pending"})

@@ -1,0 +1,200 @@
+"""What is known of a cluster, and how its objects refer to each other. Pure.
+
+Source: Gateway API 1.5 (gateway.networking.k8s.io/v1, ReferenceGrant v1beta1), EndpointSlice (discovery.k8s.io/v1).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
+from functools import cached_property
+from ipaddress import ip_address
+from typing import Any
+
+import attrs
+
+from txmux.wire.jsontext import MISSHAPEN
+
+GROUP = "gateway.networking.k8s.io"
+NOBODY = "127.0.0.1:1"
+"""Where nothing listens: clients of a reference that does not resolve are refused there."""
+HOSTNAME = re.compile(r"(?:\*\.)?[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?")
+"""A host name, or a wildcard in the place of its first labels."""
+_HEAVIEST = 65535  # the weight of a server
+
+Key = tuple[str, str]
+"""The namespace and the name of an object; the namespace is empty where there is none."""
+
+
+def key_of(thing: Any) -> Key:
+    metadata = thing["metadata"]
+    return metadata.get("namespace", ""), metadata["name"]
+
+
+def age_of(thing: Any) -> Any:
+    """Return what sorts objects as Gateway API does: older ones first, those of one second by their names."""
+    return thing["metadata"].get("creationTimestamp") or "", *key_of(thing)
+
+
+def selects(selector: Any, labels: Mapping[str, str]) -> bool:
+    """Return whether a LabelSelector is met; one without anything is by all."""
+    for name, value in (selector.get("matchLabels") or {}).items():
+        if labels.get(name) != value:
+            return False
+    for one in selector.get("matchExpressions") or ():
+        name, operator, values = one["key"], one["operator"], one.get("values") or ()
+        is_met = {
+            "In": labels.get(name) in values,
+            "NotIn": labels.get(name) not in values,
+            "Exists": name in labels,
+            "DoesNotExist": name not in labels,
+        }.get(operator, False)
+        if not is_met:
+            return False
+    return True
+
+
+@attrs.frozen
+class Reference:
+    """A ``backendRef`` or ``certificateRef``, as it was found.
+
+    Attributes:
+        reason: Why it does not resolve, as Gateway API calls it; empty if it does.
+        message: The same for people.
+        found: The object.
+    """
+
+    reason: str = ""
+    message: str = ""
+    found: Any = None
+
+
+@attrs.frozen(eq=False)
+class Cluster:
+    """The objects of a cluster, by kind and key."""
+
+    objects: Mapping[str, Mapping[Key, Any]]
+
+    def all(self, kind: str) -> list[Any]:
+        """Return all objects of a kind that can be read, the oldest first."""
+        readable = []
+        for thing in self.objects.get(kind, {}).values():
+            try:
+                readable.append((age_of(thing), thing))
+            except MISSHAPEN:  # noqa: PERF203 - no server of the API gives such
+                continue
+        return [thing for _, thing in sorted(readable, key=lambda one: one[0])]
+
+    @cached_property
+    def _grants(self) -> Mapping[str, Sequence[Any]]:
+        grants = defaultdict(list)
+        for grant in self.all("ReferenceGrant"):
+            grants[key_of(grant)[0]].append(grant["spec"])
+        return grants
+
+    @cached_property
+    def _slices(self) -> Mapping[Key, Sequence[Any]]:
+        slices = defaultdict(list)
+        for one in self.all("EndpointSlice"):
+            service = (one["metadata"].get("labels") or {}).get("kubernetes.io/service-name", "")
+            slices[key_of(one)[0], service].append(one)
+        return slices
+
+    def namespace_labels(self, name: str) -> Mapping[str, str]:
+        namespace = self.objects.get("Namespace", {}).get(("", name)) or {"metadata": {}}
+        return namespace["metadata"].get("labels") or {}
+
+    def may_come_from(self, wanted: Any, home: str, namespace: str) -> bool:
+        """Return whether a ``namespaces`` of Gateway API, of an object of `home`, takes objects of a namespace."""
+        where = (wanted or {}).get("from") or "Same"
+        if where == "Selector":
+            return selects(wanted.get("selector") or {}, self.namespace_labels(namespace))
+        return where == "All" or (where == "Same" and namespace == home)
+
+    def resolve(self, ref: Any, kind: str, of: str, namespace: str) -> Reference:
+        """Find what an object of the kind `of`, in a namespace, refers to; only a kind of the core group is allowed."""
+        given = f"{ref.get('kind') or kind}"
+        if (ref.get("group") or "", given) != ("", kind):
+            return Reference("InvalidKind", f"{given} is not supported; name a {kind}")
+        where, name = ref.get("namespace") or namespace, ref["name"]
+        if where != namespace and not self._is_granted(where, kind, name, of, namespace):
+            why = f"no ReferenceGrant of {where} lets a {of} of {namespace} use {kind} {name}"
+            return Reference("RefNotPermitted", why)
+        found = self.objects.get(kind, {}).get((where, name))
+        if found is None:
+            return Reference("NotFound", f"there is no {kind} {where}/{name}")
+        return Reference(found=found)
+
+    def _is_granted(self, where: str, kind: str, name: str, of: str, namespace: str) -> bool:
+        return any(
+            any(
+                (one.get("group"), one.get("kind"), one.get("namespace")) == (GROUP, of, namespace)
+                for one in grant.get("from") or ()
+            )
+            and any(
+                (one.get("group") or "", one.get("kind")) == ("", kind)
+                and one.get("name") in {None, "", name}
+                for one in grant.get("to") or ()
+            )
+            for grant in self._grants.get(where, ())
+        )
+
+    def servers(self, service: Any, port: int, transport: str) -> dict[str, bool] | None:
+        """Return the endpoints behind a port of a Service, and whether each is drained; ``None`` if it has no such port.
+
+        One that ends and still serves is drained, one that is not ready is left out.
+        """
+        names = [
+            its.get("name") or ""
+            for its in service["spec"].get("ports") or ()
+            if its["port"] == port and (its.get("protocol") or "TCP") == transport
+        ]
+        if not names:
+            return None
+        found: dict[str, bool] = {}
+        for one in self._slices.get(key_of(service), ()):
+            ports = [
+                its["port"]
+                for its in one.get("ports") or ()
+                if (its.get("name") or "") == names[0] and its.get("port")
+            ]
+            for address, is_drained in _addresses(one) if ports else ():
+                text = f"[{address}]:{ports[0]}" if ":" in address else f"{address}:{ports[0]}"
+                found[text] = found.get(text, True) and is_drained
+        return dict(sorted(found.items()))
+
+
+def _addresses(one: Any) -> Iterator[tuple[str, bool]]:
+    if one.get("addressType") not in {"IPv4", "IPv6"}:
+        return
+    for endpoint in one.get("endpoints") or ():
+        conditions = endpoint.get("conditions") or {}
+        ends = conditions.get("terminating") is True and conditions.get("serving") is True
+        if ends or conditions.get("ready") is not False:
+            yield str(ip_address(endpoint["addresses"][0])), ends
+
+
+def weighted(shares: Sequence[tuple[int, Mapping[str, bool]]]) -> list[str]:
+    """Return the lines of ``server``, so that each reference has its share of the clients, and its servers have equal ones."""
+    parts: dict[str, tuple[Fraction, bool]] = {}
+    for weight, servers in shares:
+        active = sum(not is_drained for is_drained in servers.values())
+        for server, is_drained in servers.items():
+            share = Fraction(weight, active or 1)
+            before, was_drained = parts.get(server, (Fraction(0), True))
+            if share:
+                parts[server] = before + share, was_drained and is_drained
+    using = [share for share, is_drained in parts.values() if not is_drained]
+    scale = Fraction(math.lcm(*(share.denominator for share in using)))
+    scale /= math.gcd(*(int(share * scale) for share in using)) or 1
+    heaviest = scale * max([*using, Fraction(0)])
+    scale *= min(Fraction(1), _HEAVIEST / heaviest if heaviest else Fraction(1))
+    lines = []
+    for server, (share, is_drained) in parts.items():
+        weight = max(1, round(share * scale))
+        words = [f"weight={weight}"] * (weight > 1 and not is_drained) + ["down"] * is_drained
+        lines.append(" ".join([server, *words]))
+    return lines

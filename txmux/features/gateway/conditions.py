@@ -1,0 +1,216 @@
+"""The status of objects, by the conditions and reasons of Gateway API. Pure.
+
+Source: Gateway API 1.5, ``GatewayClassStatus``, ``GatewayStatus``, ``ListenerStatus`` and ``RouteParentStatus``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from txmux.errors import printable
+from txmux.features.gateway.cluster import GROUP, Cluster, Key, key_of
+from txmux.features.gateway.listeners import (
+    Listener,
+    Settings,
+    our_classes,
+    our_gateways,
+    sets_of,
+)
+from txmux.features.gateway.routes import KINDS, Route
+
+_LONGEST = 1024  # characters of a message; the specification has 32,768
+
+
+@attrs.frozen
+class Wanted:
+    """What the status of an object should be.
+
+    Attributes:
+        kind: That of the object.
+        key: Its namespace and name.
+        status: What of it is ours: lists and conditions without times.
+    """
+
+    kind: str
+    key: Key
+    status: Mapping[str, Any]
+
+
+def conditions(thing: Any, types: Mapping[str, tuple[bool | None, str, str]]) -> list[Any]:
+    """Return conditions by their types: whether they are true, or unknown, the reason, and the message."""
+    words = {True: "True", False: "False", None: "Unknown"}
+    return [
+        {
+            "type": name,
+            "status": words[is_true],
+            "reason": reason,
+            "message": printable(message, _LONGEST),
+            "observedGeneration": thing["metadata"].get("generation", 0),
+        }
+        for name, (is_true, reason, message) in types.items()
+    ]
+
+
+def statuses(
+    cluster: Cluster,
+    settings: Settings,
+    listeners: Sequence[Listener],
+    routes: Sequence[Route],
+    problems: Mapping[str, str],
+    unserved: str,
+    addresses: Sequence[Any],
+) -> Iterator[Wanted]:
+    """Yield the status of all that is ours.
+
+    Args:
+        cluster: What they were read from.
+        settings: Those of the provider.
+        listeners: Of all Gateways.
+        routes: Those with a Gateway of ours.
+        problems: Why objects are left out, by their titles.
+        unserved: Why the service may not have the newest rules; empty if it has.
+        addresses: Where clients reach Gateways.
+    """
+    for one, why in our_classes(cluster, settings):
+        accepted = (not why, "InvalidParameters" if why else "Accepted", why)
+        yield Wanted(
+            "GatewayClass", key_of(one), {"conditions": conditions(one, {"Accepted": accepted})}
+        )
+    gateways = our_gateways(cluster, settings)
+    for one in gateways:
+        mine = [its for its in listeners if its.gateway == key_of(one)]
+        status = _of_gateway(
+            one, mine, problems.get(f"Gateway {'/'.join(key_of(one))}", ""), unserved
+        )
+        own = [its for its in mine if its.of[0] == "Gateway"]
+        status["listeners"] = [_of_listener(one, its, problems, unserved) for its in own]
+        yield Wanted("Gateway", key_of(one), {"addresses": [*addresses], **status})
+    for one, _, why in sets_of(cluster, [key_of(one) for one in gateways]):
+        own = [its for its in listeners if its.of == ("ListenerSet", key_of(one))]
+        status = _of_gateway(one, own, "", unserved)
+        if why:
+            no = (False, "NotAllowed", why)
+            status = {"conditions": conditions(one, {"Accepted": no, "Programmed": no})}
+        status["listeners"] = [_of_listener(one, its, problems, unserved) for its in own]
+        yield Wanted("ListenerSet", key_of(one), status)
+    for its in routes:
+        parents = [*_parents(its, settings, its.problem or problems.get(its.title, ""))]
+        yield Wanted(its.kind, key_of(its.thing), {"parents": parents})
+    here = {(its.kind, key_of(its.thing)) for its in routes}
+    for kind in () if settings.only else KINDS:  # another provider may serve the other classes
+        for one in cluster.all(kind):
+            before = (one.get("status") or {}).get("parents") or ()
+            was_ours = any(its.get("controllerName") == settings.controller for its in before)
+            if was_ours and (kind, key_of(one)) not in here:
+                yield Wanted(kind, key_of(one), {"parents": []})
+
+
+def _of_gateway(
+    thing: Any, listeners: Sequence[Listener], problem: str, unserved: str
+) -> dict[str, Any]:
+    bad = [its.name for its in listeners if not its.is_served or its.problems]
+    accepted = (
+        True,
+        "ListenersNotValid" if bad else "Accepted",
+        f"see {', '.join(bad)}" if bad else "",
+    )
+    if len(bad) == len(listeners) and not any(its.is_served for its in listeners):
+        accepted = (False, *accepted[1:])
+    is_served = any(its.is_served for its in listeners)
+    programmed = _programmed("" if is_served else "no listener can be served", problem, unserved)
+    return {"conditions": conditions(thing, {"Accepted": accepted, "Programmed": programmed})}
+
+
+def _programmed(why: str, problem: str, unserved: str) -> tuple[bool | None, str, str]:
+    if why or problem:
+        return False, "Invalid", why or problem
+    return (None, "Pending", unserved) if unserved else (True, "Programmed", "")
+
+
+def _of_listener(
+    thing: Any, its: Listener, problems: Mapping[str, str], unserved: str
+) -> dict[str, Any]:
+    def of(name: str, reason: str, *, is_true: bool = True) -> tuple[bool | None, str, str]:
+        problem = its.problems.get(name)
+        return (not is_true, *problem) if problem else (is_true, reason, "")
+
+    why = "" if its.is_served else "it cannot be served, see its other conditions"
+    problem = problems.get(f"Gateway {'/'.join(its.gateway)}", "")
+    types = {
+        "Accepted": of("Accepted", "Accepted"),
+        "Conflicted": of("Conflicted", "NoConflicts", is_true=False),
+        "ResolvedRefs": of("ResolvedRefs", "ResolvedRefs"),
+        "Programmed": _programmed(why, problem, unserved),
+    }
+    return {
+        "name": its.name,
+        "supportedKinds": [{"group": GROUP, "kind": kind} for kind in its.kinds],
+        "attachedRoutes": its.routes,
+        "conditions": conditions(thing, types),
+    }
+
+
+def _parents(its: Route, settings: Settings, problem: str) -> Iterator[Any]:
+    for attached in its.parents:
+        accepted = (False, *attached.problem) if attached.problem else (True, "Accepted", "")
+        if problem:
+            accepted = (False, "Invalid", problem)
+        types: dict[str, tuple[bool | None, str, str]] = {"Accepted": accepted}
+        ref = its.reference
+        types["ResolvedRefs"] = (not ref.reason, ref.reason or "ResolvedRefs", ref.message)
+        if attached.partly:
+            types["PartiallyInvalid"] = (True, "Conflicted", attached.partly)
+        yield {
+            "parentRef": attached.ref,
+            "controllerName": settings.controller,
+            "conditions": conditions(its.thing, types),
+        }
+
+
+def merged(thing: Any, wanted: Wanted, controller: str, now: str) -> Mapping[str, Any] | None:
+    """Return the status to write, with the times of conditions and what others have written; ``None`` if nothing changes."""
+    before = thing.get("status") or {}
+    status = dict(wanted.status)
+    if "parents" in status:
+        others = [
+            one for one in before.get("parents") or () if one.get("controllerName") != controller
+        ]
+        times = {_ref(one): one.get("conditions") for one in before.get("parents") or ()}
+        ours = [
+            {**one, "conditions": _timed(one["conditions"], times.get(_ref(one)), now)}
+            for one in status["parents"]
+        ]
+        status["parents"] = [*others, *ours]
+    else:
+        status["conditions"] = _timed(status["conditions"], before.get("conditions"), now)
+    if "listeners" in status:
+        times = {one.get("name"): one.get("conditions") for one in before.get("listeners") or ()}
+        status["listeners"] = [
+            {**one, "conditions": _timed(one["conditions"], times.get(one["name"]), now)}
+            for one in status["listeners"]
+        ]
+    is_new = any(value != (before.get(key) or []) for key, value in status.items())
+    return status if is_new else None
+
+
+def _ref(one: Any) -> object:
+    ref = one.get("parentRef") or {}
+    return (
+        one.get("controllerName"),
+        *(ref.get(key) for key in ("kind", "namespace", "name", "sectionName", "port")),
+    )
+
+
+def _timed(ours: Iterable[Any], before: Iterable[Any] | None, now: str) -> list[Any]:
+    """Give conditions the time of their last change, and keep those of other types."""
+    known = {one.get("type"): one for one in before or ()}
+    timed = []
+    for one in ours:
+        old = known.pop(one["type"], {})
+        is_same = old.get("status") == one["status"]
+        since = old.get("lastTransitionTime") if is_same else None
+        timed.append({**one, "lastTransitionTime": since or now})
+    return timed

@@ -1,0 +1,279 @@
+"""Gateways and their listeners: which are ours, which of them are served, and where. Pure.
+
+Source: Gateway API 1.5, ``GatewaySpec``, ``ListenerSetSpec``, and the reasons of ``ListenerConditionType``.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from txmux.features.gateway.cluster import GROUP, HOSTNAME, Cluster, Key, key_of
+from txmux.rules.reading.values import NAME
+from txmux.wire.jsontext import MISSHAPEN
+
+SHARED_PORT = "txmux.shared-port"
+"""The annotation of a Gateway whose TLS listeners may have the port of a TCP listener."""
+_KINDS = {
+    ("TLS", "Passthrough"): ("TLSRoute",),
+    ("TLS", "Terminate"): ("TLSRoute", "TCPRoute"),
+    ("TCP", ""): ("TCPRoute",),
+    ("UDP", ""): ("UDPRoute",),
+}
+_SPOKEN = sorted({protocol for protocol, _ in _KINDS})
+
+
+@attrs.frozen
+class Settings:
+    """What a provider was started with.
+
+    Attributes:
+        controller: The name of GatewayClasses that are ours.
+        only: The name of the one class to serve; all of the controller if it is empty.
+        ports: Where to listen for a port of a Gateway, if it is another one.
+    """
+
+    controller: str = "txmux/gateway"
+    only: str = ""
+    ports: Mapping[int, int] = attrs.field(factory=dict)
+
+
+@attrs.define(eq=False)
+class Listener:
+    """A listener of a Gateway, or of a ListenerSet that belongs to one.
+
+    Attributes:
+        of: The kind and the key of the object whose spec it is in.
+        gateway: The key of the Gateway.
+        spec: As it was written.
+        kinds: Those of routes that it takes.
+        certificates: The keys of Secrets that can be used.
+        problems: What is wrong, by the type of the condition: its reason, and the message.
+        routes: How many are attached.
+    """
+
+    of: tuple[str, Key]
+    gateway: Key
+    spec: Any
+    kinds: Sequence[str] = ()
+    certificates: Sequence[Key] = ()
+    problems: dict[str, tuple[str, str]] = attrs.field(factory=dict)
+    routes: int = 0
+
+    @property
+    def name(self) -> str:
+        return str(self.spec["name"])
+
+    @property
+    def port(self) -> int:
+        return int(self.spec["port"])
+
+    @property
+    def hostname(self) -> str:
+        return str(self.spec.get("hostname") or "").lower() if self.protocol == "TLS" else ""
+
+    @property
+    def protocol(self) -> str:
+        return str(self.spec["protocol"])
+
+    @property
+    def terminates(self) -> bool:
+        return self.protocol == "TLS" and self._mode == "Terminate"
+
+    @property
+    def _mode(self) -> str:
+        if self.protocol != "TLS":
+            return ""
+        return str((self.spec.get("tls") or {}).get("mode") or "Terminate")
+
+    @property
+    def supported(self) -> Sequence[str]:
+        return _KINDS.get((self.protocol, self._mode), ())
+
+    @property
+    def is_served(self) -> bool:
+        """Whether clients are taken; without a usable certificate they cannot be."""
+        return not {"Accepted", "Conflicted"} & self.problems.keys() and (
+            not self.terminates or bool(self.certificates)
+        )
+
+    @property
+    def section(self) -> str:
+        """The name of its ``[listen]`` section, which is that of all of its port."""
+        transport = "udp_" if self.protocol == "UDP" else ""
+        return f"{'_'.join(self.gateway)}_{transport}{self.port}"
+
+    @property
+    def word(self) -> str:
+        """What tells its routes from those of others in a rules file."""
+        (kind, (namespace, name)) = self.of
+        of = f"set_{namespace}_{name}" if kind == "ListenerSet" else "_".join(self.gateway)
+        return f"{of}_{self.name}"
+
+
+def specificity(hostname: str) -> tuple[bool, bool, int]:
+    """Return what sorts host names by precedence: exact ones first, then wildcards by their length, then none."""
+    return not hostname, hostname.startswith("*"), -len(hostname)
+
+
+def our_classes(cluster: Cluster, settings: Settings) -> Iterator[tuple[Any, str]]:
+    """Yield the GatewayClasses of the controller, each with why it is not accepted."""
+    for one in cluster.all("GatewayClass"):
+        if one["spec"].get("controllerName") == settings.controller:
+            has_parameters = one["spec"].get("parametersRef")
+            yield one, "parametersRef is not supported; remove it" if has_parameters else ""
+
+
+def our_gateways(cluster: Cluster, settings: Settings) -> list[Any]:
+    """Return the Gateways of accepted classes, the oldest first."""
+    classes = {
+        key_of(one)[1]
+        for one, why in our_classes(cluster, settings)
+        if not why and settings.only in {"", key_of(one)[1]}
+    }
+    return [one for one in cluster.all("Gateway") if one["spec"].get("gatewayClassName") in classes]
+
+
+def sets_of(cluster: Cluster, gateways: Collection[Key]) -> list[tuple[Any, Key, str]]:
+    """Return the ListenerSets of these Gateways, the oldest first, each with its Gateway and why that does not take it."""
+    found = []
+    for one in cluster.all("ListenerSet"):
+        parent, namespace = one["spec"]["parentRef"], key_of(one)[0]
+        key = parent.get("namespace") or namespace, parent["name"]
+        if (parent.get("kind") or "Gateway") == "Gateway" and key in gateways:
+            gateway = cluster.objects["Gateway"][key]
+            allowed = (gateway["spec"].get("allowedListeners") or {}).get("namespaces")
+            takes = cluster.may_come_from(allowed or {"from": "None"}, key[0], namespace)
+            why = (
+                "" if takes else f"Gateway {'/'.join(key)} allows no ListenerSet of this namespace"
+            )
+            found.append((one, key, why))
+    return found
+
+
+def read_listeners(
+    cluster: Cluster, settings: Settings, bad_secret: Callable[[Any], str]
+) -> list[Listener]:
+    """Return all listeners of our Gateways, in the order of their precedence.
+
+    `bad_secret` returns why a Secret cannot be used as a certificate; empty if it can.
+    """
+    gateways = our_gateways(cluster, settings)
+    keys = [key_of(one) for one in gateways]
+    sets = [(one, key) for one, key, why in sets_of(cluster, keys) if not why]
+    listeners: list[Listener] = []
+    for gateway, key in zip(gateways, keys, strict=True):
+        listeners += _of("Gateway", gateway, key)
+        for one, its in sets:
+            if its == key:
+                listeners += _of("ListenerSet", one, key)
+    for listener in listeners:
+        _find_kinds(listener)
+        if listener.terminates:
+            _find_certificates(listener, cluster, bad_secret)
+    shared = {
+        key
+        for gateway, key in zip(gateways, keys, strict=True)
+        if (gateway["metadata"].get("annotations") or {}).get(SHARED_PORT) == "yes"
+    }
+    _find_conflicts(listeners, shared, settings)
+    return listeners
+
+
+def secret_namespaces(cluster: Cluster, settings: Settings) -> set[str]:
+    """Return the namespaces of the Secrets that our Gateways name."""
+    gateways = our_gateways(cluster, settings)
+    sets = [one for one, _, why in sets_of(cluster, [key_of(one) for one in gateways]) if not why]
+    return {
+        ref.get("namespace") or key_of(thing)[0]
+        for thing in [*gateways, *sets]
+        for listener in thing["spec"].get("listeners") or ()
+        for ref in (listener.get("tls") or {}).get("certificateRefs") or ()
+    }
+
+
+def _of(kind: str, thing: Any, gateway: Key) -> Iterator[Listener]:
+    for spec in thing["spec"].get("listeners") or ():
+        listener = Listener((kind, key_of(thing)), gateway, spec)
+        try:
+            is_valid = (
+                NAME.fullmatch(listener.name) is not None
+                and HOSTNAME.fullmatch(listener.hostname or "a") is not None
+                and 0 < listener.port < 65536
+            )
+        except MISSHAPEN:
+            is_valid = False
+        if is_valid:  # else no server of the API would have taken it
+            yield listener
+
+
+def _find_kinds(listener: Listener) -> None:
+    supported = listener.supported
+    if not supported:
+        protocol = listener.protocol
+        why = f"{protocol} is not served here, but {', '.join(_SPOKEN)}; let an HTTP gateway stand behind"
+        listener.problems["Accepted"] = "UnsupportedProtocol", why
+        return
+    wanted = (listener.spec.get("allowedRoutes") or {}).get("kinds") or ()
+    names = [one["kind"] for one in wanted if (one.get("group") or GROUP) == GROUP]
+    listener.kinds = [kind for kind in supported if not wanted or kind in names]
+    if len(listener.kinds) < len(wanted):
+        why = f"it can take {', '.join(supported)}"
+        listener.problems["ResolvedRefs"] = "InvalidRouteKinds", why
+
+
+def _find_certificates(
+    listener: Listener, cluster: Cluster, bad_secret: Callable[[Any], str]
+) -> None:
+    kind, (namespace, _) = listener.of
+    refs = (listener.spec.get("tls") or {}).get("certificateRefs") or ()
+    usable = []
+    reason, why = "InvalidCertificateRef", "" if refs else "it names no certificate"
+    for ref in refs:
+        found = cluster.resolve(ref, "Secret", kind, namespace)
+        problem = found.message or bad_secret(found.found)
+        if problem:
+            why = why or problem
+            if found.reason == "RefNotPermitted":
+                reason, why = found.reason, problem
+        else:
+            usable.append(key_of(found.found))
+    listener.certificates = usable
+    if why:
+        listener.problems["ResolvedRefs"] = reason, why
+
+
+def _find_conflicts(
+    listeners: Sequence[Listener], shared: Collection[Key], settings: Settings
+) -> None:
+    """Note which listeners want what another one has: of two of a Gateway's own, neither is served."""
+    on_port: dict[tuple[bool, int], list[Listener]] = defaultdict(list)
+    for listener in listeners:
+        if "Accepted" in listener.problems:
+            continue
+        where = settings.ports.get(listener.port, listener.port)
+        others = on_port[listener.protocol == "UDP", where]
+        others.append(listener)
+        for other in (its for its in others[:-1] if "Accepted" not in its.problems):
+            if other.gateway != listener.gateway:
+                why = f"Gateway {'/'.join(other.gateway)}, which is older, has port {where}"
+                listener.problems["Accepted"] = "PortUnavailable", why
+            elif reason := _conflict(other, listener, is_shared=listener.gateway in shared):
+                why = f"listener {other.name} has the same port"
+                listener.problems.setdefault("Conflicted", (reason, why))
+                if listener.of == other.of:
+                    why = f"listener {listener.name} has the same port"
+                    other.problems.setdefault("Conflicted", (reason, why))
+
+
+def _conflict(one: Listener, other: Listener, *, is_shared: bool) -> str:
+    """Return the reason why two listeners of a Gateway cannot have one port; empty if they can."""
+    protocols = {one.protocol, other.protocol}
+    if protocols == {"TLS"}:
+        return "HostnameConflict" if one.hostname == other.hostname else ""
+    if protocols == {"TLS", "TCP"} and is_shared:
+        return "" if one.port == other.port else "ProtocolConflict"
+    return "ProtocolConflict"

@@ -1,0 +1,306 @@
+"""Routes: which listeners they are attached to, and the sections that this makes. Pure.
+
+Source: Gateway API 1.5, ``ParentReference``, ``TLSRoute``, ``TCPRoute``, ``UDPRoute`` and the reasons of ``RouteConditionType``.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import attrs
+
+from txmux.errors import MuxError, printable
+from txmux.features.gateway.cluster import (
+    GROUP,
+    HOSTNAME,
+    NOBODY,
+    Cluster,
+    Key,
+    Reference,
+    age_of,
+    key_of,
+    weighted,
+)
+from txmux.features.gateway.listeners import Listener
+from txmux.providers.labels import (
+    PREFIX,
+    LabelError,
+    all_that_labels_may_set,
+    is_of_route,
+    read_by_route,
+    section,
+)
+from txmux.rules.problems import RulesError
+from txmux.rules.reading import backend, route
+from txmux.rules.reading.parser import parse
+from txmux.wire.jsontext import MISSHAPEN
+
+KINDS = ("TLSRoute", "TCPRoute", "UDPRoute")
+_ANNOTATIONS = frozenset({*route.KEYS, *backend.KEYS}) - {
+    "backend",
+    "server",
+    "terminate_tls",
+    "under",
+}
+_MOST_NAMES = 64  # host names of a route; the specification has 16
+
+
+@attrs.define(eq=False)
+class Attached:
+    """A route at one of its parents.
+
+    Attributes:
+        ref: The ``parentRef``.
+        listeners: The accepted ones, each with the host names that the route has there.
+        problem: Why it is not accepted: the reason, and the message.
+        partly: What of it is not served.
+    """
+
+    ref: Any
+    listeners: list[tuple[Listener, Sequence[str]]] = attrs.field(factory=list)
+    problem: tuple[str, str] | None = None
+    partly: str = ""
+
+
+@attrs.define(eq=False)
+class Route:
+    """A route with a parent of ours.
+
+    Attributes:
+        thing: The object.
+        parents: Those that are ours.
+        reference: The first that does not resolve, or one that does.
+        problem: Why nothing of it can be served.
+        route_keys: Of its ``[route]`` sections.
+        backend_keys: Of its ``[backend]``; without a server, all clients are refused.
+    """
+
+    kind: str
+    thing: Any
+    parents: list[Attached]
+    reference: Reference = attrs.field(factory=Reference)
+    problem: str = ""
+    route_keys: dict[str, Sequence[str]] = attrs.field(factory=dict)
+    backend_keys: dict[str, Sequence[str]] = attrs.field(factory=dict)
+
+    @property
+    def title(self) -> str:
+        return f"{self.kind} {'/'.join(key_of(self.thing))}"
+
+    @property
+    def section(self) -> str:
+        return "_".join((self.kind.removesuffix("Route").lower(), *key_of(self.thing)))
+
+    @property
+    def backend(self) -> str:
+        """The outcome of its clients; without a server they are refused."""
+        return self.section if "server" in self.backend_keys else "close"
+
+
+def read_routes(cluster: Cluster, listeners: Sequence[Listener]) -> list[Route]:
+    """Return the routes that name our Gateways, the oldest first, and count them at their listeners."""
+    by_object: dict[tuple[str, Key], list[Listener]] = defaultdict(list)
+    for listener in listeners:
+        by_object[listener.of].append(listener)
+        by_object["Gateway", listener.gateway] += ()  # which may have none of its own
+    routes: list[Route] = []
+    for kind in KINDS:
+        for thing in cluster.all(kind):
+            try:
+                parents = [*_attach(cluster, kind, thing, by_object)]
+            except MISSHAPEN:
+                continue
+            if parents:
+                routes.append(Route(kind, thing, parents))
+    routes.sort(key=lambda its: age_of(its.thing))
+    taken: dict[tuple[Listener, str], Route] = {}
+    for its in routes:
+        _read(its, cluster)
+        if its.problem:
+            continue
+        _claim(its, taken)
+        for attached in its.parents:
+            for listener, _ in attached.listeners:
+                listener.routes += 1
+    return routes
+
+
+def _attach(
+    cluster: Cluster, kind: str, thing: Any, by_object: Mapping[tuple[str, Key], Sequence[Listener]]
+) -> Iterator[Attached]:
+    namespace = key_of(thing)[0]
+    names = _hostnames(thing)
+    for ref in thing["spec"].get("parentRefs") or ():
+        of = ref.get("kind") or "Gateway", (ref.get("namespace") or namespace, ref["name"])
+        if (ref.get("group") or GROUP) != GROUP or of not in by_object:
+            continue
+        attached = Attached(ref)
+        named = [
+            its
+            for its in by_object[of]
+            if ref.get("sectionName") in {None, "", its.name}
+            and ref.get("port") in {None, its.port}
+        ]
+        allowed = [its for its in named if kind in its.kinds and _lets_in(cluster, its, namespace)]
+        pairs = [(its, shared_names(its.hostname, names * (kind == "TLSRoute"))) for its in allowed]
+        attached.listeners = [(its, mine) for its, mine in pairs if mine]
+        if not named:
+            attached.problem = "NoMatchingParent", "no listener has this name and port"
+        elif not allowed:
+            why = "no listener takes this kind of route from this namespace"
+            attached.problem = "NotAllowedByListeners", why
+        elif not attached.listeners:
+            why = "no listener has one of these host names"
+            attached.problem = "NoMatchingListenerHostname", why
+        yield attached
+
+
+def _hostnames(thing: Any) -> list[str]:
+    return [str(name).lower() for name in thing["spec"].get("hostnames") or ()]
+
+
+def _lets_in(cluster: Cluster, listener: Listener, namespace: str) -> bool:
+    wanted = (listener.spec.get("allowedRoutes") or {}).get("namespaces")
+    return cluster.may_come_from(wanted, listener.of[1][0], namespace)
+
+
+def shared_names(hostname: str, names: Sequence[str]) -> list[str]:
+    """Return the host names that a listener and a route have in common, the more exact of each two; without any, the name is empty."""
+    if not names:
+        return [hostname]
+    pairs = [(hostname, name) for name in names]
+    return [
+        *dict.fromkeys(
+            b if _covers(a, b) else a for a, b in pairs if _covers(a, b) or _covers(b, a)
+        )
+    ]
+
+
+def _covers(wide: str, name: str) -> bool:
+    """Return whether all clients of a name are of another one; a wildcard is for any number of labels."""
+    return wide in {"", name} or (wide.startswith("*.") and name.endswith(wide[1:]))
+
+
+def _read(its: Route, cluster: Cluster) -> None:
+    """Read annotations and references; what is wrong stands in the route."""
+    try:
+        rules = its.thing["spec"]["rules"]
+        if len(rules) != 1:
+            raise LabelError("several rules are not supported: nothing tells their clients apart")
+        names = _hostnames(its.thing)
+        if len(names) > _MOST_NAMES or not all(map(HOSTNAME.fullmatch, names)):
+            raise LabelError(
+                f"hostnames: at most {_MOST_NAMES}, each a name such as a.example or *.a.example"
+            )
+        _read_annotations(its, its.thing, is_service=False)
+        shares = []
+        for ref in rules[0].get("backendRefs") or ():
+            weight = 1 if ref.get("weight") is None else int(ref["weight"])
+            found, servers = _servers(its, cluster, ref)
+            if found.reason and not its.reference.reason:
+                its.reference = found
+            if weight > 0:
+                shares.append((weight, {NOBODY: False} if found.reason else servers))
+        lines = weighted(shares)
+        _check_keys(its)
+        if its.reference.reason:  # its share may go to no other server
+            its.backend_keys |= {"retries": ["0"], "eject": ["off"]}
+        if lines:
+            udp = "udp:" * (its.kind == "UDPRoute")
+            its.backend_keys["server"] = [udp + line for line in lines]
+    except (MuxError, *MISSHAPEN) as problem:
+        why = str(problem) if isinstance(problem, MuxError) else "its spec cannot be read"
+        its.problem = printable(why, 300)
+
+
+def _check_keys(its: Route) -> None:
+    """Have what annotations say be valid by itself; else a listener that names the route would be left out with it."""
+    udp = "udp:" * (its.kind == "UDPRoute")
+    keys = {"match": ["any"], **its.route_keys, "backend": ["x"]}
+    server = {**its.backend_keys, "server": [f"{udp}{NOBODY}"]}
+    listen = section("listen", "x", {"endpoint": [f"{udp or ':'}2"]})
+    if why := _problem_of(
+        "\n".join((listen, section("route", "x", keys), section("backend", "x", server)))
+    ):
+        raise LabelError(why)
+
+
+@lru_cache(1000)
+def _problem_of(text: str) -> str:
+    try:
+        parse(text, "")
+    except RulesError as error:
+        first = error.problems[0]
+        return f"txmux.{first.key}: {first.message}" if first.key else first.message
+    return ""
+
+
+def _servers(its: Route, cluster: Cluster, ref: Any) -> tuple[Reference, Mapping[str, bool]]:
+    found = cluster.resolve(ref, "Service", its.kind, key_of(its.thing)[0])
+    if found.reason:
+        reason = "BackendNotFound" if found.reason == "NotFound" else found.reason
+        return attrs.evolve(found, reason=reason), {}
+    service, name = found.found, "/".join(key_of(found.found))
+    if service["spec"].get("type") == "ExternalName":
+        why = f"Service {name} is only another name; name one with endpoints"
+        return Reference("InvalidKind", why), {}
+    transport = its.kind.removesuffix("Route") if its.kind == "UDPRoute" else "TCP"
+    servers = cluster.servers(service, int(ref["port"]), transport)
+    if servers is None:
+        why = f"Service {name} has no port {ref['port']} of {transport}"
+        return Reference("BackendNotFound", why), {}
+    _read_annotations(its, service, is_service=True)
+    return found, servers
+
+
+def _read_annotations(its: Route, thing: Any, *, is_service: bool) -> None:
+    annotations = thing["metadata"].get("annotations") or {}
+    labels = {
+        n.removeprefix(PREFIX): str(text) for n, text in annotations.items() if n.startswith(PREFIX)
+    }
+    routes = read_by_route(labels, _ANNOTATIONS)
+    if len(routes) > 1 or "" not in routes:
+        name = next(filter(None, routes))
+        raise LabelError(f"txmux.{name}: an annotation has no name of a route; write txmux.KEY")
+    for key, values in routes[""].items():
+        if key == "match" and its.kind != "TLSRoute" and not is_service:
+            its.route_keys[key] = values
+        elif only := all_that_labels_may_set(key, values, is_own_address=True):
+            raise LabelError(f"txmux.{key}: annotations may set {only}")
+        elif not is_of_route(key, ()):
+            its.backend_keys.setdefault(key, values)
+        elif is_service:
+            raise LabelError(f"txmux.{key} is of a route; write it there")
+        else:
+            its.route_keys[key] = values
+
+
+def _claim(its: Route, taken: dict[tuple[Listener, str], Route]) -> None:
+    """Leave a route what no older one has: the host names of a listener, or all of its clients."""
+    for attached in its.parents:
+        left: list[tuple[Listener, Sequence[str]]] = []
+        lost = []
+        for listener, names in attached.listeners:
+            if "match" in its.route_keys and listener.protocol == "TLS":
+                attached.problem = "UnsupportedValue", "txmux.match is for listeners of TCP and UDP"
+                continue
+            owners = (
+                {}
+                if "match" in its.route_keys
+                else {n: taken.setdefault((listener, n), its) for n in names}
+            )
+            lost += [
+                f"{owner.title} is older, and has {name or 'all clients'} of listener {listener.name}"
+                for name, owner in owners.items()
+                if owner is not its
+            ]
+            if free := [name for name in names if owners.get(name, its) is its]:
+                left.append((listener, free))
+        attached.listeners = left
+        if lost and left:
+            attached.partly = "; ".join(lost)
+        elif lost:
+            attached.problem = "Conflicted", lost[0]

@@ -1,0 +1,119 @@
+"""The sections of a rules file that Gateways and their routes make. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import attrs
+
+from txmux.features.gateway.cluster import Key
+from txmux.features.gateway.listeners import Listener, Settings, specificity
+from txmux.features.gateway.routes import Route
+from txmux.interfaces import ProvidedObject
+from txmux.providers.labels import section
+
+LISTEN_KEYS = frozenset({"endpoint", "default", "first", "silent"})
+"""What the provider writes of listeners."""
+
+
+@attrs.define(eq=False)
+class _Port:
+    """A port of a Gateway, with its listeners, and the host names or all clients that routes have there."""
+
+    listeners: list[Listener] = attrs.field(factory=list)
+    routes: list[tuple[Listener, str, Route]] = attrs.field(factory=list)
+
+
+def make_sections(
+    listeners: Sequence[Listener],
+    routes: Sequence[Route],
+    settings: Settings,
+    pem_path: Callable[[Key], str],
+) -> Iterator[ProvidedObject]:
+    """Yield the objects of a rules file in the order of their routes.
+
+    Of a route with several sections, each is an object with its title; the first has its backend.
+
+    Args:
+        listeners: In the order of their precedence.
+        routes: The oldest first.
+        settings: Where ports are.
+        pem_path: Returns where the certificate of a Secret is, with its key.
+    """
+    ports: dict[str, _Port] = {}
+    for listener in listeners:
+        if listener.is_served:
+            ports.setdefault(listener.section, _Port()).listeners.append(listener)
+    for its in routes:
+        if its.problem:
+            yield ProvidedObject(its.title, problem=its.problem)
+            continue
+        for attached in its.parents:
+            for listener, names in attached.listeners:
+                if listener.is_served:
+                    ports[listener.section].routes += [(listener, name, its) for name in names]
+    begun: set[Route] = set()
+    for name, port in ports.items():
+        yield from _of_port(name, port, settings, pem_path, begun)
+
+
+def _of_port(
+    name: str,
+    port: _Port,
+    settings: Settings,
+    pem_path: Callable[[Key], str],
+    begun: set[Route],
+) -> Iterator[ProvidedObject]:
+    first = port.listeners[0]
+    gateway = f"Gateway {'/'.join(first.gateway)}"
+    udp = "udp" * (first.protocol == "UDP")
+    endpoint = f"{udp}:{settings.ports.get(first.port, first.port)}"
+    plain = [its for listener, _, its in port.routes if listener.protocol != "TLS"]
+    rest = next((its for its in plain if not its.route_keys), None)
+    listen = {"endpoint": [endpoint], "default": [rest.backend if rest else "close"]}
+    if rest and not udp:  # its server may speak first
+        is_alone = len(plain) == len(port.listeners) == 1
+        listen |= {"first": ["server"]} if is_alone else {"silent": [rest.backend]}
+    yield ProvidedObject(gateway, "\n" + section("listen", name, listen))
+    if rest is not None and rest not in begun:
+        begun.add(rest)
+        yield ProvidedObject(rest.title, _backend(rest))
+    for listener in sorted(port.listeners, key=_precedence):
+        mine = [
+            (host, its) for one, host, its in port.routes if one is listener and its is not rest
+        ]
+        # With a match line, a route takes less than all clients.
+        mine.sort(key=lambda one: (specificity(one[0]), "match" not in one[1].route_keys))
+        for host, its in mine:
+            text = _route(listener, host, its, pem_path)
+            if its not in begun:
+                begun.add(its)
+                text += _backend(its)
+            yield ProvidedObject(its.title, text)
+        if listener.protocol == "TLS":  # its clients are of no listener with a wider name
+            keys = {"match": [_sni(listener.hostname)], "under": [name], "backend": ["reject"]}
+            yield ProvidedObject(gateway, "\n" + section("route", f"{listener.word}_rest", keys))
+
+
+def _precedence(listener: Listener) -> tuple[bool, tuple[bool, bool, int]]:
+    return listener.protocol != "TLS", specificity(listener.hostname)
+
+
+def _sni(hostname: str) -> str:
+    return f"tls sni={hostname}" if hostname else "tls"
+
+
+def _backend(its: Route) -> str:
+    if "server" not in its.backend_keys:
+        return ""
+    return "\n" + section("backend", its.section, its.backend_keys)
+
+
+def _route(listener: Listener, host: str, its: Route, pem_path: Callable[[Key], str]) -> str:
+    is_tls = listener.protocol == "TLS"
+    keys = {"match": [_sni(host)] if is_tls else ["any"]} | its.route_keys
+    keys |= {"under": [listener.section], "backend": [its.backend]}
+    if listener.terminates:
+        keys["terminate_tls"] = [pem_path(key) for key in listener.certificates]
+    words = [its.section, listener.word, *[host.replace("*", "any")] * bool(host)]
+    return "\n" + section("route", "_".join(words), keys)
