@@ -17,6 +17,7 @@ WORDS = {
     "page": (),
     "top": ("txmux top",),
     "docker": ("txmux provider docker",),
+    "gateway": ("txmux provider gateway",),
     "test": ("txmux test",),
     "captures": ("txmux explain --pcap",),
 }

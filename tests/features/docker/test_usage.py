@@ -13,7 +13,7 @@ class UsageTests(CommandTestCase):
     def test_mistakes(self) -> None:
         for words, complaint in (
             (("doker",), "there is no provider 'doker'; did you mean 'docker'?"),
-            (("consul",), "there is no provider 'consul' (there are docker)"),
+            (("consul",), "there is no provider 'consul' (there are docker, gateway)"),
             (("podman",), "write docker, with --socket unix:/run/podman/podman.sock"),
             (("docker",), "the following arguments are required: --write"),
             (("docker", "--write", "x", "--allow-label", "server"), "invalid choice: 'server'"),

@@ -1,0 +1,383 @@
+"""A provider whose API server the test plays."""
+
+import base64
+from argparse import ArgumentParser
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import deferLater
+from twisted.logger import capturedLogs, eventAsText
+from twisted.trial.unittest import TestCase
+
+from tests.features.gateway.objects import SERVICES, gateway, route, things
+from tests.features.gateway.test_rules import TCP, reasons
+from tests.support.certificates import make_authority
+from tests.support.folders import make_folder
+from tests.support.kubernetes import GATEWAY, KubernetesPlayed
+from tests.support.peers import reactor
+from txmux.features.gateway import api, lease, provider, reflector, status
+from txmux.features.gateway.provider import gateway as gateway_provider
+from txmux.providers import writer as writing
+from txmux.providers.writer import ProviderWriter
+
+RULES = """
+[txmux]
+include = *.provided
+[listen own]
+endpoint = 127.0.0.1:8443
+"""
+_EXAMPLES = Path(__file__).parents[3] / "examples/kubernetes/gateway"
+END = "name: end, port: 443, protocol: TLS, tls: {certificateRefs: [{name: cert}]}"
+
+
+class GatewayTest(TestCase):
+    def setUp(self) -> None:
+        self.folder = make_folder(self)
+        (self.folder / "rules.ini").write_text(RULES)
+        self.file = self.folder / "gateway.provided"
+        self.kube = KubernetesPlayed(self)
+        self.patch(reflector, "_SHORTEST_PAUSE", 0.05)
+        self.patch(provider, "_STATUS_PAUSE", 0.05)
+        self.patch(lease, "_EVERY", 0.05)
+        self.patch(status, "_EVERY", 0.3)
+        self.patch(writing, "_EVERY", 0.1)
+        self.reloads: list[str] = []
+        logged = capturedLogs()
+        events = logged.__enter__()
+        self.addCleanup(logged.__exit__, None, None, None)
+        self.logged = lambda: "\n".join(map(eventAsText, events))
+
+    async def ask(self, method: str, path: str, _: object = None) -> Any:
+        self.reloads.append(f"{method} {path}")
+
+    def put(self, text: str) -> None:
+        for one in things(text):
+            self.kube.put(one)
+
+    def begin(self, text: str = gateway(TCP) + route("TCPRoute", "db")) -> None:
+        """Have objects, and run the provider."""
+        self.put(SERVICES + text)
+        self.run_provider()
+
+    def run_provider(self, *more: str) -> Callable[[], Deferred[Any]]:
+        parser = ArgumentParser()
+        gateway_provider.options(parser)
+        parser.set_defaults(write=self.file)
+        arguments = parser.parse_args(["--api", self.kube.url, *more])
+        rules = self.folder / "rules.ini"
+        keys = gateway_provider.listen_keys
+        writer = ProviderWriter(reactor, self.file, rules, self.ask, listen_keys=keys)
+        work = gateway_provider.run(reactor, arguments, writer)
+        running: Deferred[Any] = Deferred.fromCoroutine(work)
+        self.running = running.addErrback(lambda failure: failure.trap(CancelledError))
+
+        def end() -> Deferred[Any]:
+            writer.stop()
+            running.cancel()
+            return running
+
+        self.addCleanup(end)
+        return end
+
+    async def until(self, is_so: Callable[[], object]) -> None:
+        while not is_so():
+            assert not self.running.called, self.running.result
+            await deferLater(reactor, 0.01)
+
+    def text(self) -> str:
+        return self.file.read_text() if self.file.exists() else ""
+
+    async def written(self, text: str, *, gone: str = "nothing of this") -> None:
+        await self.until(lambda: text in self.text() and gone not in self.text())
+
+    def of_route(
+        self, name: str, kind: str = "TCPRoute", namespace: str = "shop"
+    ) -> dict[str, str]:
+        parents = self.kube.get(kind, namespace, name).get("status", {}).get("parents") or [{}]
+        return reasons(parents[-1].get("conditions", ()))
+
+
+class FollowTests(GatewayTest):
+    async def test_routes_come_and_go(self) -> None:
+        self.kube.page = 1
+        self.begin()
+        await self.written("default = tcp_shop_db")
+        self.put(
+            gateway(TCP, "name: more, port: 2, protocol: TCP")
+            + route("TCPRoute", "late", parent=", sectionName: more")
+        )
+        await self.written("default = tcp_shop_late")
+        self.kube.remove("TCPRoute", "shop", "db")
+        await self.written("default = tcp_shop_late", gone="tcp_shop_db")
+        self.kube.remove("Gateway", "shop", "edge")
+        await self.written("", gone="[")
+        self.assertGreaterEqual(len(self.reloads), 4)
+        self.assertNotIn("\n", self.logged().replace("gateway.provided", "").partition("rning")[2])
+
+    async def test_endpoints(self) -> None:
+        self.begin()
+        await self.written("10.0.0.2:15432 down")
+        its = self.kube.get("EndpointSlice", "shop", "db-1")
+        endpoints = [{"addresses": ["10.0.0.9"], "conditions": {"ready": True}}]
+        self.kube.put({**its, "metadata": {**its["metadata"]}, "endpoints": endpoints})
+        await self.written("server = 10.0.0.9:15432\n", gone="10.0.0.2")
+
+    async def test_certificates(self) -> None:
+        made = make_authority().issue("a.example")
+        certificate, key = made.pem, made.key_pem()
+        data = {
+            n: base64.b64encode(pem).decode()
+            for n, pem in (("tls.crt", certificate), ("tls.key", key))
+        }
+        secret = {
+            "kind": "Secret",
+            "type": "kubernetes.io/tls",
+            "metadata": {"name": "cert", "namespace": "shop"},
+            "data": data,
+        }
+        self.kube.put(secret)
+        self.begin(gateway(END) + route("TLSRoute", "web", "{name: web, port: 443}"))
+        path = self.folder / "gateway.certificates/shop_cert.pem"
+        await self.written(f"terminate_tls = {path}")
+        self.assertEqual(
+            (path.stat().st_mode & 0o777, path.parent.stat().st_mode & 0o777), (0o600, 0o700)
+        )
+        self.assertEqual(path.read_bytes(), certificate + b"\n" + key)
+        rubbish = {**data, "tls.key": base64.b64encode(b"rubbish").decode()}
+        self.kube.put(
+            {**secret, "metadata": {"name": "cert", "namespace": "shop"}, "data": rubbish}
+        )
+        await self.written("", gone="[")
+        await self.until(lambda: not path.exists())
+        await self.until(
+            lambda: "Invalid" in str(self.kube.get("Gateway", "shop", "edge").get("status"))
+        )
+        listener = self.kube.get("Gateway", "shop", "edge")["status"]["listeners"][0]
+        self.assertEqual(reasons(listener["conditions"])["ResolvedRefs"], "!InvalidCertificateRef")
+
+    async def test_older_versions(self) -> None:
+        new, old = (f"{GATEWAY}/{version}/tcproutes" for version in ("v1", "v1alpha2"))
+        self.put(SERVICES + gateway(TCP) + route("TCPRoute", "db"))
+        self.kube.objects[old] = self.kube.objects.pop(new)
+        self.run_provider()
+        await self.written("default = tcp_shop_db")
+        await self.until(
+            lambda: (
+                f"PATCH {old.replace('tcp', 'namespaces/shop/tcp')}/db/status" in self.kube.asked
+            )
+        )
+
+
+class RightsTests(GatewayTest):
+    async def test_the_example_gives_the_rights_that_are_used_and_no_others(self) -> None:
+        made = make_authority().issue("a.example")
+        pems = {"tls.crt": made.pem, "tls.key": made.key_pem()}
+        data = {name: base64.b64encode(pem).decode() for name, pem in pems.items()}
+        metadata = {"name": "cert", "namespace": "shop"}
+        self.kube.put(
+            {"kind": "Secret", "type": "kubernetes.io/tls", "metadata": metadata, "data": data}
+        )
+        more = "name: dns, port: 53, protocol: UDP"
+        text = gateway(TCP, END, more).replace(
+            "  gatewayClassName",
+            "  allowedListeners: {namespaces: {from: Same}}\n  gatewayClassName",
+        )
+        text += "---\nkind: ListenerSet\nmetadata: {name: more}\nspec: {parentRef: {name: edge}, listeners: []}\n"
+        for kind, port in (("TCPRoute", "db"), ("TLSRoute", "web"), ("UDPRoute", "dns")):
+            text += route(kind, port)
+        self.begin(text)
+        plurals = {
+            kind.plural: kind.group
+            for kind in [*provider.KINDS.values(), provider.SECRETS, lease.LEASES]
+        }
+        plurals["pods"] = ""
+        asked: set[tuple[str, str, str]] = set()
+        verbs = {"POST": "create", "PUT": "update", "PATCH": "patch", "WATCH": "watch"}
+
+        def is_all() -> bool:
+            for one in self.kube.asked:
+                method, path = one.split(" ")
+                its = next((part for part in reversed(path.split("/")) if part in plurals), None)
+                if its is None:  # which versions there are: everybody may ask
+                    continue
+                verb = verbs.get(method, "list" if path.endswith(f"/{its}") else "get")
+                asked.add((verb, plurals[its], its + "/status" * path.endswith("/status")))
+            return asked >= allowed
+
+        allowed = {
+            (verb, group, its)
+            for one in yaml.safe_load_all((_EXAMPLES / "rbac.yaml").read_text())
+            for rule in one.get("rules", ())
+            for verb in rule["verbs"]
+            for group in rule["apiGroups"]
+            for its in rule["resources"]
+        }
+        await self.until(is_all)
+        self.assertEqual(asked, allowed)
+
+
+class FailureTests(GatewayTest):
+    async def test_a_server_that_is_away_at_the_start_and_later(self) -> None:
+        self.put(SERVICES + gateway(TCP) + route("TCPRoute", "db"))
+        await self.kube.leave()
+        self.run_provider()
+        await self.until(lambda: "nothing is written until it answers" in self.logged())
+        self.assertFalse(self.file.exists())
+        self.kube.listen()
+        await self.written("tcp_shop_db")
+        await self.kube.leave()
+        await self.until(lambda: "stays as it is until it answers" in self.logged())
+        self.kube.listen()
+        self.kube.remove("TCPRoute", "shop", "db")
+        await self.written("[listen", gone="tcp_shop_db")
+
+    async def test_watches_that_end_badly(self) -> None:
+        self.begin()
+        await self.written("tcp_shop_db")
+        gone = {"type": "ERROR", "object": {"kind": "Status", "code": 410, "message": "too old"}}
+        for number, line in enumerate(
+            (
+                b"cut",
+                b'{"type": "X"}\n',
+                b"no json\n",
+                str(gone).replace("'", '"').encode() + b"\n",
+                b"x" * 5000,
+            )
+        ):
+            self.patch(api, "_LONGEST_EVENT", 4000)
+            self.kube.tell(line) if line != b"cut" else self.kube.cut()
+            self.put(gateway(TCP, f"name: more, port: {1000 + number}, protocol: TCP"))
+            await self.written(f"endpoint = :{1000 + number}\n")
+
+    async def test_a_list_that_is_too_old_to_watch(self) -> None:
+        self.begin()
+        await self.written("tcp_shop_db")
+        self.kube.oldest = 1 << 30
+        self.kube.cut()
+        self.kube.remove("TCPRoute", "shop", "db")
+        await self.written("[listen", gone="tcp_shop_db")
+
+    async def test_answers_that_are_none(self) -> None:
+        self.patch(api, "_PATIENCE", 0.1)
+        self.patch(api, "_MOST", 4000)
+        answers = (
+            (500, b"{}"),
+            (200, b"[]"),
+            (200, b"no json"),
+            (200, b" " * 5000),
+            (401, b"{}"),
+            "silent",
+            (200, b'{"items": 1, "metadata": {}}'),
+        )
+        wrong: list[Any] = [*answers]
+        self.kube.wrong = lambda _, path: wrong[0] if path.endswith("tcproutes") and wrong else None
+        self.begin()
+        for _ in answers:
+            await self.until(lambda: f"{GATEWAY}/v1/tcproutes" in str(self.kube.asked))
+            self.kube.asked.clear()
+            self.assertFalse(self.file.exists())
+            wrong.pop(0)
+        await self.written("tcp_shop_db")
+
+    async def test_a_kind_that_is_denied_is_left_out(self) -> None:
+        denied = {"udproutes", "listenersets", "leases"}
+        self.kube.wrong = lambda _, path: (
+            (403, b'{"message": "forbidden"}') if denied & set(path.split("/")) else None
+        )
+        self.begin()
+        await self.written("tcp_shop_db")
+        await deferLater(reactor, 0.3)
+        self.assertEqual(self.logged().count("udproutes: "), 1)
+        self.assertIn("forbidden; they are left out", self.logged())
+        self.assertEqual(self.logged().count("no status is written"), 1)
+        denied |= {"tcproutes", "gateways", "services", "endpointslices"}
+        self.kube.oldest = 1 << 30
+        self.kube.cut()
+        await self.until(
+            lambda: "gateways: " in self.logged() and "what was known stays in use" in self.logged()
+        )
+        self.assertIn("tcp_shop_db", self.text())
+
+    async def test_a_kind_that_is_not_installed(self) -> None:
+        del self.kube.objects[f"{GATEWAY}/v1/udproutes"]
+        self.begin()
+        await self.written("tcp_shop_db")
+        self.assertIn("udproutes: the cluster has no such kind", self.logged())
+
+
+class StatusTests(GatewayTest):
+    def patches(self, name: str) -> int:
+        return sum(asked.startswith("PATCH") and f"/{name}/" in asked for asked in self.kube.asked)
+
+    async def test_what_is_served_and_what_is_not(self) -> None:
+        self.begin(
+            gateway(TCP)
+            + route("TCPRoute", "db")
+            + route("TCPRoute", "bad", more=', annotations: {txmux.server: "x"}')
+        )
+        await self.until(lambda: self.of_route("bad"))
+        await self.until(lambda: self.of_route("db"))
+        self.assertEqual(
+            self.of_route("db"), {"Accepted": "Accepted", "ResolvedRefs": "ResolvedRefs"}
+        )
+        self.assertEqual(self.of_route("bad")["Accepted"], "!Invalid")
+        edge = self.kube.get("Gateway", "shop", "edge")
+        await self.until(lambda: "status" in self.kube.get("Gateway", "shop", "edge"))
+        edge = self.kube.get("Gateway", "shop", "edge")["status"]
+        self.assertEqual(
+            reasons(edge["conditions"]), {"Accepted": "Accepted", "Programmed": "Programmed"}
+        )
+        self.assertEqual(edge["listeners"][0]["attachedRoutes"], 1)
+
+    async def test_conditions_of_others_stay_and_nothing_is_written_twice(self) -> None:
+        other = {"controllerName": "example/other", "parentRef": {"name": "edge"}, "conditions": []}
+        self.put(SERVICES + gateway(TCP))
+        (db,) = things(route("TCPRoute", "db"))
+        self.kube.put({**db, "status": {"parents": [other]}})
+        self.run_provider()
+        await self.until(lambda: self.of_route("db"))
+        parents = self.kube.get("TCPRoute", "shop", "db")["status"]["parents"]
+        self.assertEqual((parents[0], parents[1]["controllerName"]), (other, "txmux/gateway"))
+        since = parents[1]["conditions"][0]["lastTransitionTime"]
+        await deferLater(reactor, 0.8)
+        self.assertEqual(self.patches("db"), 1)
+        (changed,) = things(route("TCPRoute", "db", "{name: gone, port: 1}"))
+        self.kube.put({**changed, "status": {"parents": parents}})
+        await self.until(lambda: self.of_route("db").get("ResolvedRefs") == "!BackendNotFound")
+        condition = self.kube.get("TCPRoute", "shop", "db")["status"]["parents"][1]["conditions"][0]
+        self.assertEqual(condition["lastTransitionTime"], since)
+
+    async def test_changes_that_flap_are_few_writes(self) -> None:
+        self.begin()
+        await self.until(lambda: self.of_route("db"))
+        refs = ("{name: gone, port: 1}", "{name: db, port: 5432}")
+        for number in range(40):
+            self.put(route("TCPRoute", "db", refs[number % 2]))
+            await deferLater(reactor, 0.02)
+        await self.until(lambda: self.of_route("db").get("ResolvedRefs") == "ResolvedRefs")
+        self.assertLessEqual(self.patches("db"), 6)
+
+    async def test_one_of_two_writes_and_the_other_takes_over(self) -> None:
+        self.patch(lease, "_DURATION", 0.3)
+        holders: list[str] = []
+        self.patch(provider.socket, "gethostname", lambda: holders[-1])
+        self.patch(provider.os, "environ", {})
+        self.put(SERVICES + gateway(TCP) + route("TCPRoute", "db"))
+        holders.append("one")
+        end_first = self.run_provider()
+        await self.until(lambda: self.of_route("db"))
+        holders.append("two")
+        self.run_provider()
+        lease_now = lambda: self.kube.get("Lease", "default", "txmux-txmux-gateway")["spec"]  # noqa: E731
+        await deferLater(reactor, 0.6)
+        self.assertEqual(lease_now()["holderIdentity"], "one")
+        self.assertEqual(self.patches("db"), 1)
+        await end_first()
+        self.kube.put(things(route("TCPRoute", "db", "{name: gone, port: 1}"))[0])
+        await self.until(lambda: self.of_route("db").get("ResolvedRefs") == "!BackendNotFound")
+        self.assertEqual(
+            (lease_now()["holderIdentity"], lease_now()["leaseTransitions"]), ("two", 2)
+        )

@@ -1,0 +1,222 @@
+"""Follows the Gateways of a cluster, writes their rules, and says in their status what is served."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import deferLater
+from zope.interface import implementer
+
+from txmux.features.gateway.access import find_access
+from txmux.features.gateway.api import Kind, KubeApi, NoServerError
+from txmux.features.gateway.certificates import Certificates
+from txmux.features.gateway.cluster import Cluster, Key, key_of, selects
+from txmux.features.gateway.conditions import statuses
+from txmux.features.gateway.lease import Lease
+from txmux.features.gateway.listeners import (
+    Listener,
+    Settings,
+    read_listeners,
+    secret_namespaces,
+)
+from txmux.features.gateway.reflector import Reflector
+from txmux.features.gateway.routes import Route, read_routes
+from txmux.features.gateway.sections import LISTEN_KEYS, make_sections
+from txmux.features.gateway.status import StatusWriter
+from txmux.interfaces import IProvider, ProvidedObject, RulesWriter
+from txmux.wire.jsontext import MISSHAPEN
+
+KINDS = {
+    its.name: its
+    for its in (
+        Kind("GatewayClass", "gatewayclasses"),
+        Kind("Gateway", "gateways"),
+        Kind("ListenerSet", "listenersets"),
+        Kind("TLSRoute", "tlsroutes", versions=("v1", "v1alpha3", "v1alpha2")),
+        Kind("TCPRoute", "tcproutes", versions=("v1", "v1alpha2")),
+        Kind("UDPRoute", "udproutes", versions=("v1", "v1alpha2")),
+        Kind("ReferenceGrant", "referencegrants", versions=("v1", "v1beta1")),
+        Kind("Namespace", "namespaces", ""),
+        Kind("Service", "services", "", status_counts=True),
+        Kind("EndpointSlice", "endpointslices", "discovery.k8s.io"),
+    )
+}
+SECRETS = Kind("Secret", "secrets", "")
+_TLS_SECRETS = {"fieldSelector": "type=kubernetes.io/tls"}
+_SETTLE = 0.05  # seconds in which several changes are one
+_STATUS_PAUSE = 0.5  # seconds between two looks whether a status is to be written
+_MOST_ADDRESSES = 16  # as the specification has it
+
+
+@implementer(IProvider)
+class GatewayProvider:
+    """Writes the rules of Gateways, TLSRoutes, TCPRoutes and UDPRoutes."""
+
+    name = "gateway"
+    summary = "Kubernetes' Gateway API: Gateways with TLSRoutes, TCPRoutes and UDPRoutes"
+    listen_keys = LISTEN_KEYS
+
+    def options(self, parser: ArgumentParser) -> None:
+        add = parser.add_argument
+        controller_help = (
+            "the controllerName of the GatewayClasses to serve; by default %(default)s"
+        )
+        add("--controller", metavar="NAME", default=Settings().controller, help=controller_help)
+        add(
+            "--class", dest="only", metavar="NAME", default="", help="serve this GatewayClass alone"
+        )
+        api_help = "where the API is; by default as a pod or the kubeconfig says"
+        add("--api", metavar="URL", help=api_help)
+        file_help = "how to reach the API outside of a cluster; by default $KUBECONFIG"
+        add("--kubeconfig", metavar="FILE", help=file_help)
+        port_help = "listen on another port than a Gateway says, such as 443=8443; may be repeated"
+        add("--port", metavar="PORT=PORT", type=_ports, action="append", default=[], help=port_help)
+
+    async def run(self, reactor: Any, arguments: Namespace, writer: RulesWriter) -> None:
+        settings = Settings(arguments.controller, arguments.only, dict(arguments.port))
+        api = KubeApi(reactor, find_access(arguments.api, arguments.kubeconfig))
+        await Follower(reactor, api, settings, writer, arguments.write).run()
+
+
+def _ports(text: str) -> tuple[int, int]:
+    numbers = text.split("=")
+    if len(numbers) != 2 or not all(one.isdecimal() and 0 < int(one) < 65536 for one in numbers):
+        raise ArgumentTypeError(f"{text!r} is not two ports; write for example 443=8443")
+    return int(numbers[0]), int(numbers[1])
+
+
+class Follower:
+    """Keeps the rules and the status of a cluster's Gateways written."""
+
+    def __init__(
+        self, reactor: Any, api: KubeApi, settings: Settings, writer: RulesWriter, file: Path
+    ) -> None:
+        self._reactor = reactor
+        self._api = api
+        self._settings = settings
+        self._writer = writer
+        self._certificates = Certificates(file.absolute().with_suffix(".certificates"))
+        self._running: list[Deferred[None]] = []
+        self._reflectors = {name: self._reflector(kind) for name, kind in KINDS.items()}
+        self._secrets: dict[str, Reflector] = {}  # by namespace
+        self._holder = os.environ.get("HOSTNAME") or socket.gethostname()
+        lease = f"txmux-{settings.controller.replace('/', '-').lower()}"
+        self._lease = Lease(reactor, api, lease, self._holder, time.time)
+        self._status = StatusWriter(reactor, api, settings.controller, self._find)
+        self._labels: Mapping[str, str] = {}  # of this pod
+        self._settling: Any = None
+        self._made: tuple[Cluster, Sequence[Listener], Sequence[Route]] | None = None
+
+    async def run(self) -> None:
+        """Follow until this is cancelled."""
+        self._start(self._lease.run())
+        try:
+            await self._find_labels()
+            while True:
+                await deferLater(self._reactor, _STATUS_PAUSE)
+                if self._lease.is_held:
+                    await self._status.write()
+        finally:
+            for one in self._running:
+                one.addErrback(lambda failure: failure.trap(CancelledError))
+                one.cancel()
+            if self._settling is not None:
+                self._settling.cancel()
+
+    def _start(self, work: Any) -> None:
+        self._running.append(Deferred.fromCoroutine(work))
+
+    def _reflector(self, kind: Kind, namespace: str = "", **query: object) -> Reflector:
+        def changed(key: Key | None, *, is_status: bool) -> None:
+            if key is not None:
+                self._status.touch(kind.name, key)
+            if not is_status and self._settling is None:
+                self._settling = self._reactor.callLater(_SETTLE, self._settle)
+
+        its = Reflector(self._reactor, self._api, kind, changed, namespace, query)
+        self._start(its.run())
+        return its
+
+    def _settle(self) -> None:
+        """Have the file written if all is known."""
+        self._settling = None
+        everything = [*self._reflectors.values(), *self._secrets.values()]
+        if all(its.why for its in everything):
+            self._writer.lost(everything[0].why)
+        elif all(its.objects is not None for its in self._reflectors.values()):
+            for namespace in secret_namespaces(self._cluster(), self._settings):
+                if namespace not in self._secrets:
+                    self._secrets[namespace] = self._reflector(SECRETS, namespace, **_TLS_SECRETS)
+            if all(its.objects is not None for its in self._secrets.values()):
+                self._writer.write(self._objects, self._served)
+
+    def _cluster(self) -> Cluster:
+        objects = {name: its.objects or {} for name, its in self._reflectors.items()}
+        secrets = {k: v for its in self._secrets.values() for k, v in (its.objects or {}).items()}
+        return Cluster({**objects, "Secret": secrets})
+
+    def _objects(self, _: Any) -> Sequence[ProvidedObject]:
+        cluster = self._cluster()
+        listeners = read_listeners(cluster, self._settings, self._certificates.problem)
+        routes = read_routes(cluster, listeners)
+        self._made = cluster, listeners, routes
+        keys = {key for its in listeners if its.is_served for key in its.certificates}
+        self._certificates.write({key: cluster.objects["Secret"][key] for key in keys})
+        return [*make_sections(listeners, routes, self._settings, self._certificates.path)]
+
+    def _served(self, objects: Sequence[ProvidedObject], unserved: str) -> None:
+        if self._made is None:
+            return
+        problems: dict[str, str] = {}
+        for one in objects:
+            if one.problem:
+                problems.setdefault(one.name, one.problem)
+        cluster, listeners, routes = self._made
+        if not unserved:
+            self._certificates.remove_others()
+        addresses = addresses_of(cluster, self._api.access.namespace, self._labels)
+        wanted = statuses(cluster, self._settings, listeners, routes, problems, unserved, addresses)
+        self._status.want(wanted)
+
+    def _find(self, kind: str, key: Key) -> tuple[str, Any]:
+        """Return the path of an object's status, and the object as it is known."""
+        its = self._reflectors[kind]
+        return f"{KINDS[kind].path(its.version, *key)}/status", (its.objects or {}).get(key)
+
+    async def _find_labels(self) -> None:
+        """Ask what labels this pod has, by which the Service before it is found; outside of a cluster, there is none."""
+        path = Kind("Pod", "pods", "").path("v1", self._api.access.namespace, self._holder)
+        with suppress(NoServerError, *MISSHAPEN):
+            self._labels = dict((await self._api.get(path))["metadata"].get("labels") or {})
+
+
+def addresses_of(cluster: Cluster, namespace: str, labels: Mapping[str, str]) -> list[Any]:
+    """Return the addresses of the Services that lead to a pod with these labels: those outside, else those of the cluster."""
+    outside: list[Any] = []
+    inside: list[Any] = []
+    for service in cluster.all("Service"):
+        spec = service["spec"]
+        selector = spec.get("selector") or {}
+        if (
+            key_of(service)[0] == namespace
+            and selector
+            and selects({"matchLabels": selector}, labels)
+        ):
+            status = (service.get("status") or {}).get("loadBalancer") or {}
+            for one in status.get("ingress") or ():
+                kind = "IPAddress" if one.get("ip") else "Hostname"
+                outside.append({"type": kind, "value": one.get("ip") or one.get("hostname")})
+            if spec.get("clusterIP") not in {None, "", "None"}:
+                inside.append({"type": "IPAddress", "value": spec["clusterIP"]})
+    return (outside or inside)[:_MOST_ADDRESSES]
+
+
+gateway = GatewayProvider()

@@ -1,0 +1,176 @@
+"""Keeps what a cluster has of one kind: a list, and what a watch tells after it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+
+from txmux.features.gateway.api import Kind, KubeApi, NoServerError
+from txmux.features.gateway.cluster import GROUP, Key, key_of
+from txmux.wire.jsontext import MISSHAPEN
+
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds between two tries
+_GONE = 410
+_FORBIDDEN, _ABSENT = 403, 404
+# Of no use here, and most of an object: managedFields, and what `kubectl apply` remembers.
+_LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+
+
+class Reflector:
+    """Follows the objects of a kind.
+
+    Args:
+        reactor: The reactor.
+        api: What is asked.
+        kind: What is followed.
+        changed: Called with the key of an object that is new, or ``None``, and with whether its status alone is; see `Kind`.
+        namespace: The only one; all if it is empty.
+        query: Further ones of each request, such as ``fieldSelector``.
+
+    Attributes:
+        objects: By their keys; ``None`` until they are known.
+        version: The version of the kind that is served.
+        why: Why they are not up to date; empty if they are.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        api: KubeApi,
+        kind: Kind,
+        changed: Callable[..., object],
+        namespace: str,
+        query: Mapping[str, object],
+    ) -> None:
+        self._reactor = reactor
+        self._api = api
+        self._kind = kind
+        self._changed = changed
+        self._namespace = namespace
+        self._query = query
+        self._since = ""
+        self.objects: dict[Key, Any] | None = None
+        self.version = ""
+        self.why = ""
+
+    async def run(self) -> None:
+        """Follow them until this is cancelled."""
+        pause = _SHORTEST_PAUSE
+        while True:
+            begun = self._reactor.seconds()
+            why = ""
+            try:
+                await self._session()
+            except NoServerError as problem:
+                why = self._failed(problem)
+            # A stream that is cut after a while is no server that is away.
+            if not why or self._reactor.seconds() - begun > _SHORTEST_PAUSE:
+                pause = _SHORTEST_PAUSE
+            if why or self._reactor.seconds() - begun < _SHORTEST_PAUSE:
+                await deferLater(self._reactor, pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+
+    async def _session(self) -> None:
+        if not self._since:
+            await self._find_version()
+            items, since = await self._api.list(self._path, **self._query)
+            self.objects = dict(map(self._known, filter(_is_object, items)))
+            self._since = since
+        self._good()
+        await self._api.watch(self._path, self._since, self._take, **self._query)
+
+    @property
+    def _path(self) -> str:
+        return self._kind.path(self.version, self._namespace)
+
+    async def _find_version(self) -> None:
+        kind = self._kind
+        if kind.group != GROUP:  # of all clusters
+            self.version = kind.versions[0]
+            return
+        for version in kind.versions:
+            try:
+                answer = await self._api.get(f"/apis/{kind.group}/{version}")
+                names = {one["name"] for one in answer["resources"]}
+            except NoServerError as problem:
+                if problem.status != _ABSENT:
+                    raise
+                continue
+            except MISSHAPEN:
+                continue
+            if kind.plural in names:
+                self.version = version
+                return
+        self.objects = {}
+        raise NoServerError(f"the cluster has no such kind of {kind.group}", _ABSENT)
+
+    def _good(self) -> None:
+        if self.why:
+            self._log.info("{kind} can be read again", kind=self._kind.plural)
+        self.why = ""
+        self._changed(None, is_status=False)
+
+    def _failed(self, problem: NoServerError) -> str:
+        if problem.status == _GONE:
+            self._since = ""
+            return ""
+        is_left_out = problem.status in {_FORBIDDEN, _ABSENT} and not self.objects
+        if is_left_out:  # what was known before stays: who may ask can be unknown for a while
+            self.objects = {}
+        why = str(problem)
+        if why != self.why:
+            what = "they are left out" if is_left_out else "what was known stays in use"
+            self._log.warn("{kind}: {why}; {what}", kind=self._kind.plural, why=why, what=what)
+        self.why = why
+        self._changed(None, is_status=False)
+        return why
+
+    def _take(self, event: Any) -> None:
+        try:
+            kind, thing = event["type"], event["object"]
+            if kind == "ERROR":
+                raise NoServerError(str(thing.get("message")), int(thing.get("code") or 0))
+            self._since = str(thing["metadata"]["resourceVersion"])
+            if kind == "BOOKMARK":
+                return
+            key, thing = self._known(thing)
+            before = (self.objects or {}).get(key)
+            is_status = not self._kind.status_counts and _without_status(thing) == _without_status(
+                before
+            )
+        except MISSHAPEN:
+            raise NoServerError("what answers is not Kubernetes: an event has no object") from None
+        objects = self.objects
+        if objects is None:
+            return
+        if kind == "DELETED":
+            objects.pop(key, None)
+        else:
+            objects[key] = thing
+        self._changed(key, is_status=is_status and kind != "DELETED")
+
+    def _known(self, thing: Any) -> tuple[Key, Any]:
+        metadata = {k: v for k, v in thing["metadata"].items() if k != "managedFields"}
+        if annotations := metadata.get("annotations"):
+            metadata["annotations"] = {k: v for k, v in annotations.items() if k != _LAST_APPLIED}
+        return key_of(thing), {**thing, "metadata": metadata}
+
+
+def _without_status(thing: Any) -> Any:
+    if thing is None:
+        return None
+    metadata = {**thing["metadata"], "resourceVersion": ""}
+    return {**thing, "metadata": metadata, "status": None}
+
+
+def _is_object(thing: Any) -> bool:
+    try:
+        key_of(thing)
+    except MISSHAPEN:
+        return False
+    return True

@@ -1,0 +1,90 @@
+"""Writes the status of objects."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from datetime import datetime, timezone
+from typing import Any
+
+from twisted.internet.defer import Deferred, FirstError, gatherResults
+from twisted.logger import Logger
+
+from txmux.features.gateway.api import KubeApi, NoServerError
+from txmux.features.gateway.cluster import Key
+from txmux.features.gateway.conditions import Wanted, merged
+
+_EVERY = 10.0  # seconds between two writes of one status
+_AT_ONCE = 8
+
+_Find = Callable[[str, Key], tuple[str, Any]]
+
+
+class StatusWriter:
+    """Writes each status when it has changed, and at most once in ten seconds.
+
+    Args:
+        reactor: The reactor.
+        api: Where they are written.
+        controller: Whose conditions of routes are ours.
+        find: Returns the path of an object's status, and the object as it is known, or ``None``.
+    """
+
+    _log = Logger()
+
+    def __init__(self, reactor: Any, api: KubeApi, controller: str, find: _Find) -> None:
+        self._reactor = reactor
+        self._api = api
+        self._controller = controller
+        self._find = find
+        self._wanted: dict[tuple[str, Key], Wanted] = {}
+        self._due: set[tuple[str, Key]] = set()
+        self._written: dict[tuple[str, Key], float] = {}  # when
+        self._why = ""
+
+    def want(self, wanted: Iterable[Wanted]) -> None:
+        """Replace all that is wanted."""
+        new = {(its.kind, its.key): its for its in wanted}
+        self._due = {key for key in new if key in self._due or new[key] != self._wanted.get(key)}
+        self._written = {key: at for key, at in self._written.items() if key in new}
+        self._wanted = new
+
+    def touch(self, kind: str, key: Key) -> None:
+        """Look at a status again, since somebody may have changed it."""
+        if (kind, key) in self._wanted:
+            self._due.add((kind, key))
+
+    async def write(self) -> None:
+        """Write what is due."""
+        oldest = self._reactor.seconds() - _EVERY
+        due = [key for key in self._due if self._written.get(key, oldest) <= oldest]
+        for at in range(0, len(due), _AT_ONCE):
+            some = [Deferred.fromCoroutine(self._write(key)) for key in due[at : at + _AT_ONCE]]
+            try:
+                await gatherResults(some, consumeErrors=True)
+            except FirstError as error:
+                error.subFailure.raiseException()
+
+    async def _write(self, key: tuple[str, Key]) -> None:
+        self._due.discard(key)
+        wanted = self._wanted.get(key)
+        path, thing = self._find(*key)
+        if wanted is None or thing is None:
+            return
+        now = datetime.fromtimestamp(time.time(), timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+        status = merged(thing, wanted, self._controller, now)
+        if status is None:
+            return
+        self._written[key] = self._reactor.seconds()
+        # What has changed meanwhile is not overwritten: then a watch tells of it, and it is looked at again.
+        version = {"resourceVersion": thing["metadata"].get("resourceVersion")}
+        why = ""
+        try:
+            await self._api.send("PATCH", path, {"metadata": version, "status": status})
+        except NoServerError as problem:
+            self._due.add(key)
+            if problem.status not in {404, 409}:
+                why = str(problem)
+        if why and why != self._why:
+            self._log.warn("a status is not written: {why}", why=why)
+        self._why = why
