@@ -1,6 +1,7 @@
 """A provider whose API server the test plays."""
 
 import base64
+import socket
 from argparse import ArgumentParser
 from collections.abc import Callable
 from pathlib import Path
@@ -363,8 +364,7 @@ class StatusTests(GatewayTest):
     async def test_one_of_two_writes_and_the_other_takes_over(self) -> None:
         self.patch(lease, "_DURATION", 0.3)
         holders: list[str] = []
-        self.patch(provider.socket, "gethostname", lambda: holders[-1])
-        self.patch(provider.os, "environ", {})
+        self.patch(socket, "gethostname", lambda: holders[-1])
         self.put(SERVICES + gateway(TCP) + route("TCPRoute", "db"))
         holders.append("one")
         end_first = self.run_provider()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import time
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
@@ -107,7 +106,7 @@ class Follower:
         self._running: list[Deferred[None]] = []
         self._reflectors = {name: self._reflector(kind) for name, kind in KINDS.items()}
         self._secrets: dict[str, Reflector] = {}  # by namespace
-        self._holder = os.environ.get("HOSTNAME") or socket.gethostname()
+        self._holder = socket.gethostname()  # in a pod, its name
         lease = f"txmux-{settings.controller.replace('/', '-').lower()}"
         self._lease = Lease(reactor, api, lease, self._holder, time.time)
         self._status = StatusWriter(reactor, api, settings.controller, self._find)
