@@ -247,11 +247,12 @@ class FlowTests(SynchronousTestCase):
         batches = data.draw(st.sets(st.sampled_from(one_by_one))) | {len(datagrams)}
 
         def decide(counts: Sequence[int]) -> Decision[Route]:
-            detection = Detector(routes, 5).start_flow_detection()
+            detection, fed = Detector(routes, 5).start_flow_detection(), 0
             for count in counts:
-                decision = detection.feed(datagrams[:count])
+                decision = detection.feed((*detection.left, *datagrams[fed:count]))
                 if decision is not None:
                     return decision
+                fed = count
             return detection.finish()
 
         self.assertEqual(decide(one_by_one), decide(sorted(batches)))
