@@ -234,11 +234,14 @@ class NameKey:
             same function for all predicates that depend on the same name. It gets what the predicate gets.
         exact: Names.
         under: ``example.com`` for every name that ends in ``.example.com``.
+        begun: Gives how the name begins, in its normal form, while `read` gives ``None``; empty if that is not known, either.
+            With it, and without `under`, the predicate says ``NO`` as soon as no name in `exact` begins so.
     """
 
     read: Callable[[Any], str | None]
     exact: frozenset[str] = frozenset()
     under: frozenset[str] = frozenset()
+    begun: Callable[[Any], str] | None = None
 
 
 class Narrows(Protocol):

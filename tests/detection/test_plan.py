@@ -1,5 +1,9 @@
 """Short cuts: they cost no route its chance, and make thousands of routes cost little more than ten."""
 
+from ipaddress import ip_network
+from typing import Any
+
+import attrs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -8,11 +12,20 @@ from tests.detection.test_detector import decide
 from tests.support.examples import scaled
 from tests.wire.hello_builder import alpn, client_hello, records, server_name
 from txmux.detection.detector import Detector
-from txmux.detection.plan import first_bytes
+from txmux.detection.plan import beginnings, can_begin
 from txmux.rules.embedding import route
+from txmux.rules.model.networks import Clients, NetworkSet
 from txmux.testing import calls_in
 
 NAMES = ["a.test", "b.test", "x.a.test", "y.x.a.test", "test", "c.other", "other", "~a.*"]
+MATCHES = st.sampled_from(
+    ["tls sni=", "tls alpn=h2 sni=", "not tls sni=", "http host=", "http method=POST host=", "minecraft host="]
+)  # fmt: skip
+KINDS: dict[str, dict[str, Any]] = {
+    " ": {},
+    "d": {"dry_run": True},
+    "e": {"clients": Clients(NetworkSet([ip_network("10.0.0.0/8")]))},
+}
 PATTERNS = [*NAMES, "*.test", "*.a.test", ".a.test", "?.test", "*", "b*.test", "*.other,b.test"]
 
 
@@ -28,35 +41,48 @@ class FirstByteTest(SynchronousTestCase):
             ("payload hex=40 mask=c0", b"G", True), ("payload hex=80 mask=c0", b"G", False),
             ("regex pattern=[^G]", b"G", False), ("redis", b"p", True), ("tls", b"\x16", True),
         ]:  # fmt: skip
-            first = first_bytes(route(lines, "close"))
-            self.assertEqual(first is None or byte[0] in first, can, lines)
+            made = route(lines, "close")
+            begins = frozenset(some for some in beginnings(made) if byte[0] in some)
+            self.assertEqual(can_begin(made, begins), can, lines)
 
 
 class IndexTest(SynchronousTestCase):
     @settings(max_examples=scaled(200), deadline=None)
     @given(
-        patterns=st.lists(
-            st.tuples(
-                st.sampled_from(["tls sni=", "tls alpn=h2 sni=", "not tls sni=", "http host="]),
-                st.sampled_from(PATTERNS),
+        lines=st.lists(
+            st.lists(
+                st.builds(str.__add__, MATCHES, st.sampled_from(PATTERNS)), min_size=1, max_size=3
             ),
             min_size=8,
             max_size=30,
         ),
+        kinds=st.text("  de", min_size=30, max_size=30),
         name=st.sampled_from(["", *NAMES, "b.a.test", "none.such", ".test", "a..test"]),
         http=st.booleans(),
+        cut=st.integers(0, 60),
     )
-    def test_same_winner(self, patterns: list[tuple[str, str]], name: str, http: bool) -> None:  # noqa: FBT001
-        routes = [
-            route(f"{match}{pattern}", "close", name=str(n))
-            for n, (match, pattern) in enumerate(patterns)
-        ]
+    def test_same_winner(
+        self,
+        lines: list[list[str]],
+        kinds: str,
+        name: str,
+        http: bool,  # noqa: FBT001
+        cut: int,
+    ) -> None:
+        made = [route(match, "close", name=str(n)) for n, match in enumerate(lines)]
+        routes = [attrs.evolve(one, **KINDS[kind]) for one, kind in zip(made, kinds, strict=False)]
         request = f"GET / HTTP/1.1\r\nHost: {name}\r\n\r\n".encode()
         data = request if http else hello(name)
-        one_by_one = (r.name for r in routes if decide([r], [data]))
+        data = data[: max(1, len(data) - cut)]
+        one_by_one = (r.name for r in routes if not r.dry_run and decide([r], [data]))
         expected = next(one_by_one, None)
         self.assertEqual(decide(routes, [data]), expected)
         self.assertEqual(decide(routes, (bytes([byte]) for byte in data)), expected)
+        earliest, at_most = (
+            next((n for n in range(1, len(data)) if few.start_detection().feed(data[:n])), 0)
+            for few in (Detector(routes[:7]), Detector(routes[:7] * 2))
+        )
+        self.assertEqual(earliest, at_most, "an index decides later")
 
     def test_ten_thousand_routes_cost_as_ten(self) -> None:
         def calls(count: int, asked: str) -> int:

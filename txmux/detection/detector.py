@@ -13,7 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address
-from itertools import compress
+from itertools import chain
 from math import inf
 from operator import itemgetter
 from typing import Any, Generic
@@ -23,11 +23,15 @@ from twisted.logger import Logger
 
 from txmux.detection.plan import (
     AlternativeLike,
+    Beginnings,
+    Conditions,
     Plan,
     R,
     RouteLike,
+    beginnings,
+    can_begin,
+    conditions_of,
     declared_functions,
-    first_bytes,
 )
 from txmux.detection.ranked import Cut, ListChange, RankedList, RanksByKey, filtered, finish
 from txmux.interfaces import MOST_DATAGRAMS, Datagrams, Exchange, Peeked, Verdict
@@ -41,11 +45,13 @@ class Decision(Generic[R]):
         route: ``None`` if every route was ``NO``.
         facts: For the access log.
         answered: The requests at the beginning of the stream that have been answered during detection.
+        rank: Of the route; see `ListChange`.
     """
 
     route: R | None
     facts: dict[str, str]
     answered: tuple[Exchange, ...] = ()
+    rank: float = attrs.field(default=inf, eq=False, repr=False)
 
 
 class Detector(Generic[R]):
@@ -73,15 +79,16 @@ class Detector(Generic[R]):
         self.peek_limit = peek_limit
         self._list: RankedList[R] = RankedList()
         self._hello_readers: RankedList[R] = RankedList()
-        self._counts: Counter[str] = Counter()
+        # With the number of routes that have them, dry runs among them.
+        self.conditions: Counter[Conditions | None] = Counter()
         self._declared: dict[str, RanksByKey[Any]] = {
             name: RanksByKey() for name in ("drops", "guard")
         }
         self._dry_runs: RankedList[R] = RankedList()
         self._plans: dict[int | None, Plan[R]] = {}
-        self._plans_by_routes: dict[bytes, Plan[R]] = {}
-        self._first_bytes: list[frozenset[int] | None] | None = None
-        self._which: dict[int | None, bytes] = {}
+        self._plans_by_beginnings: dict[Beginnings, Plan[R]] = {}
+        # With the number of lines that have it; they are looked at when there is the first client.
+        self._beginnings: Counter[frozenset[int]] | None = None
         self._reported: set[str] = set()
         for _ in self._change(self, ListChange.to_all(routes)):
             pass
@@ -105,20 +112,18 @@ class Detector(Generic[R]):
             for start, stop, _ in cuts
             for position in range(start, stop)
         ]
-        counts = Counter(before._counts)
+        conditions = Counter(before.conditions)
         declared = {name: RanksByKey(ranks) for name, ranks in before._declared.items()}
         for sign, some in ((-1, gone), (1, change.new)):
             for rank, route in some:
                 yield
-                # Whether some route is restricted neither to clients nor to times.
-                counts["free"] += sign * (not is_conditional(route))
-                counts["limited"] += sign * route.clients.limited
+                conditions[conditions_of(route)] += sign
                 for name, its in declared.items():
                     for function in declared_functions(route, name):
                         (its.add if sign > 0 else its.remove)(function, rank)
         for its in declared.values():
             its.finish()
-        self._counts, self._declared = counts, declared
+        self.conditions, self._declared = +conditions, declared
         self._list = before._list.cut(cuts)
         yield
         reading = ListChange(change.gone, (yield from filtered(change.new, reads_hello)))
@@ -132,8 +137,8 @@ class Detector(Generic[R]):
     def _use_lists(self) -> None:
         self.routes, self.ranks = tuple(self._list.items), self._list.ranks
         self.hello_readers = self._hello_readers.items
-        self.depends_on_client = self._counts["limited"] > 0
-        self.takes_any_client = self._counts["free"] > 0
+        self.depends_on_client = any(its and its.clients.limited for its in self.conditions)
+        self.takes_any_client = self.conditions[None] > 0
         self.would_have_taken = {route.name: 0 for route in self._dry_runs.items}
         self._drops = tuple(self._declared["drops"].lists)
         guards = self._declared["guard"].lists.items()
@@ -143,28 +148,32 @@ class Detector(Generic[R]):
         self, before: Detector[R], cuts: Sequence[Cut[R]], change: ListChange[R]
     ) -> Generator[None, None, None]:
         """Make the plans that there were: those that clients have needed."""
-        if before._first_bytes is None:
+        if before._beginnings is None:
             return
-        begins = {}
-        for rank, route in change.new:
-            begins[rank] = first_bytes(route)
+        self._beginnings = before._beginnings.copy()
+        for _, route in change.new:
+            self._beginnings.update(beginnings(route))
             yield
-        self._first_bytes = before._first_bytes.copy()
-        for start, stop, new in cuts:
-            self._first_bytes[start:stop] = [begins[rank] for rank, _ in new]
+        for start, stop, _ in cuts:
+            for route in before._list.items[start:stop]:
+                self._beginnings.subtract(beginnings(route))
+                yield
+        self._beginnings = +self._beginnings
         for byte, plan in before._plans.items():
             yield
-            which = bytearray(before._which[byte])
-            for start, stop, new in cuts:
-                which[start:stop] = bytes([_can_begin(begins[rank], byte) for rank, _ in new])
-            self._which[byte] = key = bytes(which)
-            if key not in self._plans_by_routes:
-                new = [one for one in change.new if _can_begin(begins[one[0]], byte)]
+            begins = self._beginnings_with(byte)
+            if begins not in self._plans_by_beginnings:
+                new = [one for one in change.new if can_begin(one[1], begins)]
                 own = ListChange[R](change.gone, new)
                 yield
                 has_changed = new or (yield from own.cuts(plan.ranks))
-                self._plans_by_routes[key] = (yield from plan.changed(own)) if has_changed else plan
-            self._plans[byte] = self._plans_by_routes[key]
+                self._plans_by_beginnings[begins] = (
+                    (yield from plan.changed(own, begins)) if has_changed else plan
+                )
+            self._plans[byte] = self._plans_by_beginnings[begins]
+
+    def _beginnings_with(self, first_byte: int | None) -> Beginnings:
+        return frozenset(some for some in self._beginnings or () if first_byte in some)
 
     def start_detection(
         self,
@@ -206,7 +215,8 @@ class Detector(Generic[R]):
                     return None
                 if verdict is _MATCH:
                     learners = plan.learners_by_winner.get(position) or plan.learners_for(position)
-                    return Decision(plan.routes[position], _collect_facts(learners, peeked))
+                    facts = _collect_facts(learners, peeked)
+                    return Decision(plan.routes[position], facts, (), plan.ranks[position])
         return None
 
     def drops_last(self, peeked: Datagrams) -> bool:
@@ -217,11 +227,10 @@ class Detector(Generic[R]):
                     return True
         return False
 
-    def guard(self, route: R | None, peeked: Datagrams | None) -> Any:
-        """Return what judges the later datagrams of a flow that a route has taken; ``None`` if nothing that it was decided by may come again, changed."""
-        decided = inf if route is None else self.ranks[self.routes.index(route)]
+    def guard(self, decision: Decision[R], peeked: Datagrams | None) -> Any:
+        """Return what judges the later datagrams of a flow that is decided; ``None`` if nothing that it was decided by may come again, changed."""
         for rank, guard in self.guards:
-            if rank <= decided and peeked is not None:
+            if rank <= decision.rank and peeked is not None:
                 with contextlib.suppress(Exception):  # a plugin's error
                     return guard(peeked)
         return None
@@ -230,16 +239,16 @@ class Detector(Generic[R]):
         # `None` is an empty datagram.
         plan = self._plans.get(first_byte)
         if plan is None:
-            if self._first_bytes is None:
-                self._first_bytes = [first_bytes(route) for route in self.routes]
+            if self._beginnings is None:
+                self._beginnings = Counter(chain.from_iterable(map(beginnings, self.routes)))
             # There may be thousands of routes, and most first bytes have the same candidates.
-            which = bytes([_can_begin(first, first_byte) for first in self._first_bytes])
-            self._which[first_byte] = which
-            plan = self._plans_by_routes.get(which)
+            begins = self._beginnings_with(first_byte)
+            plan = self._plans_by_beginnings.get(begins)
             if plan is None:
-                ranked = [*compress(zip(self.ranks, self.routes, strict=True), which)]
-                plan = finish(Plan[R]().changed(ListChange((), ranked)))
-                self._plans_by_routes[which] = plan
+                ranked = zip(self.ranks, self.routes, strict=True)
+                own = ListChange((), [one for one in ranked if can_begin(one[1], begins)])
+                plan = finish(Plan[R]().changed(own, begins))
+                self._plans_by_beginnings[begins] = plan
             self._plans[first_byte] = plan
         return plan
 
@@ -271,12 +280,10 @@ class _RouteScan(Generic[R]):
     answered: tuple[Exchange, ...] = attrs.field(default=(), init=False)
 
     def can_decide(self) -> bool:
-        return self._detector.takes_any_client or any(
-            not route.dry_run and self._serves(route) for route in self._detector.routes
-        )
+        return any(map(self._may_decide, self._detector.conditions))
 
     def has_routes_for_client(self) -> bool:
-        return any(self._serves(route) for route in self._detector.routes)
+        return any(one is None or self._serves(one) for one in self._detector.conditions)
 
     def needs_more(self, routes: Iterable[R]) -> bool:
         """Return whether one of these routes could still take the client."""
@@ -307,7 +314,8 @@ class _RouteScan(Generic[R]):
         # will be evaluated with all bytes anyway.
         routes, plain, keyed = plan.routes, plan.plain, plan.keyed
         position, end = self._position, len(routes)
-        named: Sequence[int] | None = None
+        named: Sequence[Sequence[int]] | None = None
+        by_beginnings = False
         while position < end:
             predicate = plain[position]
             if predicate is not None:
@@ -318,17 +326,21 @@ class _RouteScan(Generic[R]):
                     verdict = _NO
             else:
                 if keyed[position]:
-                    named = plan.named(peeked) if named is None else named
-                    candidate = position if named is None else plan.next(position, named)
+                    if named is None:
+                        named = plan.named(peeked, None if last else self._may_decide)
+                    candidate = plan.next(position, named)
                     if candidate != position:
                         position = candidate
                         continue
                 route = routes[position]
                 decides = not route.dry_run and self._serves(route)
                 verdict = self._evaluate(route, peeked) if decides else _NO
+                if verdict is _NO and keyed[position] and not (last or by_beginnings):
+                    named = plan.named(peeked, self._may_decide, by_beginnings=True)
+                    by_beginnings = True
             if verdict is _MATCH:
                 facts = self._facts(plan, position, peeked)
-                return Decision(routes[position], facts, self.answered)
+                return Decision(routes[position], facts, self.answered, plan.ranks[position])
             if verdict is _NEED_MORE and not last:
                 self._position = position
                 return None
@@ -340,10 +352,7 @@ class _RouteScan(Generic[R]):
         """Collect the facts of the routes up to the decided one, and the dry-run route that would have won."""
         # Facts of later routes are left out: parsing for the log alone would cost too much.
         facts = _collect_facts(plan.learners_for(decided), peeked)
-        last = plan.rank_at(decided) if plan.dry_runs else 0
-        for rank in plan.dry_runs:
-            if rank >= last:
-                break
+        for rank in self._dry_runs(plan, peeked, plan.rank_at(decided)) if plan.dry_runs else ():
             route = plan.routes[plan.position_of(rank)]
             if self._serves(route) and self._evaluate(route, peeked) is Verdict.MATCH:
                 self._detector.would_have_taken[route.name] += 1
@@ -352,7 +361,20 @@ class _RouteScan(Generic[R]):
                 break
         return facts
 
-    def _serves(self, route: R) -> bool:
+    def _dry_runs(self, plan: Plan[R], peeked: Peeked, before: float) -> list[int]:
+        """Return the ranks of dry runs that these bytes may match, before the one that decides."""
+        found = [*plan.dry_runs.get(False)]
+        if not plan.has_index:
+            found += plan.dry_runs.get(True)
+        elif plan.dry_runs.get(True):
+            its = {rank for ranks in plan.named(peeked, None) for rank in ranks}
+            found += (rank for rank in its if plan.routes[plan.position_of(rank)].dry_run)
+        return sorted(rank for rank in found if rank < before)
+
+    def _may_decide(self, conditions: Conditions | None) -> bool:
+        return conditions is None or (not conditions.dry_run and self._serves(conditions))
+
+    def _serves(self, route: R | Conditions) -> bool:
         return (
             route.clients.serves(self._client)
             and (route.client_cert is None or route.client_cert.holds(self._certificate))
@@ -418,11 +440,15 @@ class Detection(_RouteScan[R]):
     def _answer(self, plan: Plan[R], peeked: Peeked) -> None:
         """Record an answer that an undecided route declares, unless an earlier route matches."""
         count = len(self.answered)
-        for position in range(self._position, len(plan.routes)):
-            route = plan.routes[position]
-            if route.dry_run or not self._serves(route):
+        named = plan.named(peeked, self._may_decide)
+        position = self._position
+        while position < len(plan.routes):
+            if plan.keyed[position] and (candidate := plan.next(position, named)) != position:
+                position = candidate
                 continue
-            verdict = self._evaluate(route, peeked)
+            route = plan.routes[position]
+            decides = not route.dry_run and self._serves(route)
+            verdict = self._evaluate(route, peeked) if decides else _NO
             if verdict is _MATCH:
                 return
             if verdict is _NEED_MORE:
@@ -431,6 +457,7 @@ class Detection(_RouteScan[R]):
                     if len(exchanges) == count + 1 and exchanges[:count] == self.answered:
                         self.answered = exchanges
                         return
+            position += 1
 
 
 @attrs.define(eq=False)
@@ -490,21 +517,11 @@ class FlowDetection(_RouteScan[R]):
         return self._resolve(self._plan, peeked, last=last)
 
 
-def is_conditional(route: RouteLike) -> bool:
-    """Return whether a route takes some clients only, whatever they send."""
-    limits = route.dry_run, route.clients.limited, route.client_cert, route.during
-    return any(limits)
-
-
 def reads_hello(route: RouteLike) -> bool:
     """Return whether a route goes by what a ClientHello says, so that a second one must not say something else."""
     return not route.dry_run and any(
         getattr(one.predicate, "reads_hello", False) for one in route.alternatives
     )
-
-
-def _can_begin(first: frozenset[int] | None, byte: int | None) -> bool:
-    return first is None or byte in first
 
 
 def is_limit_reached(datagrams: Sequence[bytes], peek_limit: int) -> bool:
@@ -522,7 +539,7 @@ _fact_name = functools.lru_cache(maxsize=256)(functools.partial(_FACT.sub, "_"))
 _NEGATED = {_MATCH: _NO, _NO: _MATCH, _NEED_MORE: _NEED_MORE}
 
 
-def serves_at(route: RouteLike, now: float | None) -> bool:
+def serves_at(route: RouteLike | Conditions, now: float | None) -> bool:
     if not route.during:
         return True
     return now is not None and any(period.covers(now) for period in route.during)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
+from bisect import bisect_left
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from math import inf
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from txmux.detection.ranked import Cut, ListChange, RanksByKey
 
@@ -82,6 +82,8 @@ Finder: TypeAlias = "Callable[[Peeked], Sequence[Exchange]]"
 """Finds the requests that are to be answered."""
 Reader: TypeAlias = "Callable[[Peeked], str | None]"
 """Reads the name that a client asks for."""
+Beginnings: TypeAlias = "frozenset[frozenset[int]]"
+"""The sets of first bytes, of those that predicates declare, that a byte is in; what lines can match follows from it."""
 
 
 class Plan(Generic[R]):
@@ -89,19 +91,21 @@ class Plan(Generic[R]):
 
     Attributes:
         routes: Those routes, and `ranks` has their ranks.
-        dry_runs: The ranks of routes that only count clients.
+        dry_runs: The ranks of routes that only count clients, by whether these may be found by their names.
         conversing: Functions that find the requests which a route needs to have answered, by its rank.
         exchanges: All these functions.
-        keyed: For each route, whether its names can rule it out before it is tried; see `named`.
+        keyed: For each route, whether its names can rule it out before it is tried; see `named`. Only lines that can match a
+            stream with that byte count: a route of one name often has a line for each protocol.
         plain: For each route its predicate, if that alone answers for it, whatever the client's address and the name
             that it asks for. Most routes are so, and take the fast path.
         unconditional: The same of routes with several predicates, one of which has to match.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, begins: Beginnings = frozenset()) -> None:
+        self._begins = begins
         self.ranks: list[int] = []
         self.routes: list[R] = []
-        self.dry_runs: list[int] = []
+        self.dry_runs: RanksByKey[bool] = RanksByKey()
         self.conversing: dict[int, list[Finder]] = {}
         self.exchanges: dict[Finder, int] = {}  # with the number of the routes that need it
         self.keyed = bytearray()
@@ -110,49 +114,51 @@ class Plan(Generic[R]):
         self.learners_by_winner: dict[int, tuple[Learner, ...]] = {}
         self._learners: dict[object, Learner] = {}  # by the kind of a predicate
         self._ranks_by_kind: RanksByKey[object] = RanksByKey()
-        self._readers: dict[Reader, int] = {}  # with the number of the keys that are read so
-        self._index: _KeyIndex | None = None
+        self._by_name = 0  # the number of routes that go by names alone
+        self._indexes: dict[Reader, _KeyIndex] = {}
 
-    def changed(self, change: ListChange[R]) -> Generator[None, None, Plan[R]]:
+    def changed(self, change: ListChange[R], begins: Beginnings) -> Generator[None, None, Plan[R]]:
         """Make the plan of changed routes in steps."""
-        made = self._copy()
+        made = self._copy(begins)
         yield
         cuts = yield from change.cuts(self.ranks)
         for start, stop, _ in cuts:
             for position in range(start, stop):
-                made._forget(self.ranks[position], self.routes[position])
+                rank, route = self.ranks[position], self.routes[position]
+                made._forget(rank, route, has_names=bool(self._keys(route)))
                 yield
         for rank, route in change.new:
             made._add(rank, route)
             yield
         made._ranks_by_kind.finish()
+        made.dry_runs.finish()
         for start, stop, new in cuts:
             made.ranks[start:stop] = [rank for rank, _ in new]
             made.routes[start:stop] = [route for _, route in new]
         yield
-        before = None if self._index is None else self._index.read
-        reader = made._choose_reader(before)
-        if reader is not None:
-            made._index = _KeyIndex(reader, self._index if reader is before else None)
-        if reader is before:
+        if made.has_index is self.has_index:
+            made._indexes = {read: index.copy() for read, index in self._indexes.items()}
             yield from made._enter_instead(self, cuts)
         else:
             yield from made._enter(0, 0, [*zip(made.ranks, made.routes, strict=True)])
-        if made._index is not None:
-            made._index.finish()
+        for read, index in [*made._indexes.items()]:
+            if not index.finish():
+                del made._indexes[read]
         return made
 
-    def _copy(self) -> Plan[R]:
-        made: Plan[R] = Plan()
+    def _copy(self, begins: Beginnings) -> Plan[R]:
+        made: Plan[R] = Plan(begins)
         made.ranks, made.routes = self.ranks.copy(), self.routes.copy()
-        made.dry_runs, made.conversing = self.dry_runs.copy(), self.conversing.copy()
-        made.exchanges, made._readers = self.exchanges.copy(), self._readers.copy()
+        made.dry_runs, made.conversing = RanksByKey(self.dry_runs), self.conversing.copy()
+        made.exchanges, made._by_name = self.exchanges.copy(), self._by_name
         made._learners, made._ranks_by_kind = self._learners.copy(), RanksByKey(self._ranks_by_kind)
         return made
 
     def _add(self, rank: int, route: R) -> None:
+        has_names = bool(self._keys(route))
+        self._by_name += has_names
         if route.dry_run:
-            insort(self.dry_runs, rank)
+            self.dry_runs.add(has_names, rank)
         for kind, learnt in _learners_of(route):
             self._learners.setdefault(kind, learnt)
             self._ranks_by_kind.add(kind, rank)
@@ -160,29 +166,27 @@ class Plan(Generic[R]):
             self.conversing[rank] = finders
             for find in {*finders}:
                 self.exchanges[find] = self.exchanges.get(find, 0) + 1
-        for key in _keys(route):
-            self._readers[key.read] = self._readers.get(key.read, 0) + 1
 
-    def _forget(self, rank: int, route: R) -> None:
+    def _forget(self, rank: int, route: R, *, has_names: bool) -> None:
+        self._by_name -= has_names
         if route.dry_run:
-            self.dry_runs.remove(rank)
+            self.dry_runs.remove(has_names, rank)
         for kind, _ in _learners_of(route):
             self._ranks_by_kind.remove(kind, rank)
             if not self._ranks_by_kind.get(kind):
                 self._learners.pop(kind, None)
         for find in {*self.conversing.pop(rank, ())}:
             _decrease(self.exchanges, find)
-        for key in _keys(route):
-            _decrease(self._readers, key.read)
 
-    def _choose_reader(self, before: Reader | None) -> Reader | None:
-        """Return what reads the name by which most routes differ; None if these are few."""
-        most = max(self._readers.values(), default=0)
-        if most < _WORTH_AN_INDEX:
-            return None
-        if before is not None and self._readers.get(before) == most:
-            return before
-        return next(reader for reader, count in self._readers.items() if count == most)
+    def _keys(self, route: R) -> list[NameKey]:
+        """Return the names by which a route may match; none if it may match without one."""
+        keys: list[NameKey] = []
+        for alternative in _possible(route, self._begins):
+            key: NameKey | None = _declared(alternative.predicate, "key")
+            if alternative.negated or key is None:
+                return []
+            keys.append(key)
+        return keys
 
     def _enter_instead(
         self, before: Plan[R], cuts: Iterable[Cut[R]]
@@ -191,8 +195,11 @@ class Plan(Generic[R]):
         self.unconditional = before.unconditional.copy()
         for start, stop, new in cuts:
             for position in range(start, stop):
-                if self._index is not None and before.keyed[position]:
-                    self._index.remove(before.ranks[position], before.routes[position])
+                if before.keyed[position]:
+                    route = before.routes[position]
+                    for key in before._keys(route):
+                        index = self._indexes[key.read]
+                        index.remove(before.ranks[position], key, conditions_of(route))
                     yield
             yield from self._enter(start, stop, new)
 
@@ -201,9 +208,12 @@ class Plan(Generic[R]):
     ) -> Generator[None, None, None]:
         keyed, unconditional = bytearray(), []
         for rank, route in new:
-            is_keyed = self._index is not None and self._index.add(rank, route)
-            keyed.append(is_keyed)
-            unconditional.append(None if is_keyed else _unconditional_predicates(route))
+            keys = self._keys(route) if self.has_index else []
+            for key in keys:
+                index = self._indexes.setdefault(key.read, _KeyIndex(key))
+                index.add(rank, key, conditions_of(route))
+            keyed.append(bool(keys))
+            unconditional.append(None if keys else self._unconditional_predicates(route))
             yield
         self.keyed[start:stop] = keyed
         self.unconditional[start:stop] = unconditional
@@ -248,98 +258,163 @@ class Plan(Generic[R]):
     def rank_at(self, position: int) -> float:
         return self.ranks[position] if position < len(self.ranks) else inf
 
-    def named(self, peeked: Peeked) -> Sequence[int] | None:
-        """Return the ranks of the `keyed` routes that the name in these bytes leaves; ``None`` while it is not known."""
-        try:
-            return None if self._index is None else self._index.named(peeked)
-        except Exception:  # noqa: BLE001 - a plugin's reader that raises rules out no route
-            return None
+    @property
+    def has_index(self) -> bool:
+        return self._by_name >= _WORTH_AN_INDEX
 
-    def next(self, position: int, named: Sequence[int]) -> int:
-        """Return the next position worth trying from a `keyed` route on, if all before it are NO; `named` are those that the name leaves."""
+    def named(
+        self,
+        peeked: Peeked,
+        serves: Callable[[Conditions], bool] | None,
+        *,
+        by_beginnings: bool = False,
+    ) -> list[Sequence[int]]:
+        """Return lists of the ranks of the `keyed` routes that names in these bytes leave.
+
+        Of those that go by a name which is not known yet, these are the ones that may decide by it later, where the conditions of
+        a route hold. With `by_beginnings`, what is known of the name rules some out.
+
+        Args:
+            peeked: The bytes.
+            serves: Returns whether conditions hold; ``None`` if no more bytes come.
+            by_beginnings: Most often the first undecided route ends the search, so that only few clients need it.
+        """
+        indexes = self._indexes.values()
+        return [ranks for index in indexes for ranks in index.named(peeked, serves, by_beginnings)]
+
+    def next(self, position: int, named: Iterable[Sequence[int]]) -> int:
+        """Return the next position worth trying from a `keyed` route on, if all before it are NO; `named` are those that names leave."""
         end = self.keyed.find(0, position)
         if end < 0:
             end = len(self.keyed)
-        at = bisect_left(named, self.ranks[position])
-        return end if at == len(named) else min(end, bisect_left(self.ranks, named[at]))
+        rank = self.ranks[position]
+        for ranks in named:
+            at = bisect_left(ranks, rank)
+            if at < len(ranks):
+                end = min(end, bisect_left(self.ranks, ranks[at], position))
+        return end
+
+    def _unconditional_predicates(self, route: R) -> list[Predicate] | None:
+        lines = [*_possible(route, self._begins)]
+        if conditions_of(route) or any(line.negated for line in lines):
+            return None
+        return [line.predicate for line in lines]
 
 
 class _KeyIndex:
-    """Finds, among many routes that differ by a name, those that a name may match."""
+    """Finds, among many routes that go by one name of a client, those that a name may match."""
 
-    def __init__(self, read: Reader, before: _KeyIndex | None = None) -> None:
-        self.read = read
+    def __init__(self, key: NameKey, before: _KeyIndex | None = None) -> None:
+        self._key = key
         self._exact: RanksByKey[str] = RanksByKey(None if before is None else before._exact)
         self._under: RanksByKey[str] = RanksByKey(None if before is None else before._under)
+        # By whether the beginning of a name may rule them out, and by their conditions.
+        self._all: RanksByKey[tuple[bool, Conditions | None]] = RanksByKey(
+            None if before is None else before._all
+        )
         # That there ever was.
         self._longest: int = 0 if before is None else before._longest
+        self._sorted: list[tuple[str, int]] | None = None
 
-    def add(self, rank: int, route: RouteLike) -> bool:
-        """Enter a route; return whether it goes by such a name."""
-        keys = _keys(route)
-        if not keys or any(key.read is not self.read for key in keys):
-            return False
-        for key in keys:
-            for name in key.exact:
-                self._exact.add(name, rank)
-            for name in key.under:
-                self._under.add(name, rank)
-                self._longest = max(self._longest, len(name))
-        return True
+    def copy(self) -> _KeyIndex:
+        return _KeyIndex(self._key, self)
 
-    def remove(self, rank: int, route: RouteLike) -> None:
-        for key in _keys(route):
-            for name in key.exact:
-                self._exact.remove(name, rank)
-            for name in key.under:
-                self._under.remove(name, rank)
+    def add(self, rank: int, key: NameKey, conditions: Conditions | None) -> None:
+        self._all.add((_is_told_by_beginning(key), conditions), rank)
+        for name in key.exact:
+            self._exact.add(name, rank)
+        for name in key.under:
+            self._under.add(name, rank)
+            self._longest = max(self._longest, len(name))
 
-    def finish(self) -> None:
-        self._exact.finish()
-        self._under.finish()
+    def remove(self, rank: int, key: NameKey, conditions: Conditions | None) -> None:
+        self._all.remove((_is_told_by_beginning(key), conditions), rank)
+        for name in key.exact:
+            self._exact.remove(name, rank)
+        for name in key.under:
+            self._under.remove(name, rank)
 
-    def named(self, peeked: Peeked) -> Sequence[int] | None:
-        name = self.read(peeked)
+    def finish(self) -> bool:
+        """Return whether any route is left."""
+        for ranks in (self._exact, self._under, self._all):
+            ranks.finish()
+        return bool(self._all)
+
+    def named(
+        self,
+        peeked: Peeked,
+        serves: Callable[[Conditions], bool] | None,
+        by_beginning: bool,  # noqa: FBT001
+    ) -> Iterable[Sequence[int]]:
+        key, begun = self._key, ""
+        try:
+            name = key.read(peeked)
+            if name is None and by_beginning and key.begun is not None:
+                begun = key.begun(peeked)
+        except Exception:  # noqa: BLE001 - a plugin's reader that raises rules out no route
+            return self._all.lists.values()
         if name is None:
-            return None
-        ranks = self._exact.get(name)
+            if serves is None:
+                return ()
+            left = [
+                ranks
+                for (is_told, conditions), ranks in self._all.lists.items()
+                if not (begun and is_told) and (conditions is None or serves(conditions))
+            ]
+            return [*left, self._beginning_with(begun)] if begun else left
+        found = [self._exact.get(name)]
         if self._under:
             # A client may send a name of many thousand labels, of which only the last can be known.
             at = name.find(".", max(0, len(name) - self._longest - 1))
             while at >= 0:
-                below = self._under.get(name[at + 1 :])
-                if below:
-                    ranks = sorted({*ranks, *below})
+                found.append(self._under.get(name[at + 1 :]))
                 at = name.find(".", at + 1)
-        return ranks
+        return found
+
+    def _beginning_with(self, begun: str) -> Sequence[int]:
+        if self._sorted is None:
+            names = self._exact.lists.items()
+            self._sorted = sorted((name, rank) for name, ranks in names for rank in ranks)
+        start, end = (bisect_left(self._sorted, (begun + more,)) for more in ("", "\U0010ffff"))
+        return sorted({rank for _, rank in self._sorted[start:end]})
 
 
-def first_bytes(route: RouteLike) -> frozenset[int] | None:
-    """Return the bytes that a stream which matches a route can begin with; ``None`` is any."""
-    allowed: frozenset[int] = frozenset()
+def _is_told_by_beginning(key: NameKey) -> bool:
+    return key.begun is not None and not key.under
+
+
+class Conditions(NamedTuple):
+    """What a route asks of a client beside its bytes."""
+
+    clients: ClientsLike
+    client_cert: CertificatesLike | None
+    during: Sequence[ServingTimes]
+    dry_run: bool
+
+
+def conditions_of(route: RouteLike) -> Conditions | None:
+    found = Conditions(route.clients, route.client_cert, route.during, route.dry_run)
+    return found if route.clients.limited or any(found[1:]) else None
+
+
+def beginnings(route: RouteLike) -> Iterator[frozenset[int]]:
+    """Yield the sets of first bytes that lines of a route declare, other than negated ones."""
     for alternative in route.alternatives:
         first: frozenset[int] | None = _declared(alternative.predicate, "first_bytes")
-        if alternative.negated or first is None:
-            return None
-        allowed |= first
-    return allowed
+        if first is not None and not alternative.negated:
+            yield first
 
 
-def _unconditional_predicates(route: RouteLike) -> list[Predicate] | None:
-    limited = route.clients.limited or route.client_cert or route.during or route.dry_run
-    if limited or any(alternative.negated for alternative in route.alternatives):
-        return None
-    return [alternative.predicate for alternative in route.alternatives]
+def can_begin(route: RouteLike, begins: Beginnings) -> bool:
+    """Return whether a stream may match a route; `begins` are those of the `beginnings` of all routes that have its first byte."""
+    return next(_possible(route, begins), None) is not None
 
 
-def _keys(route: RouteLike) -> list[NameKey]:
-    keys = []
+def _possible(route: RouteLike, begins: Beginnings) -> Iterator[AlternativeLike]:
     for alternative in route.alternatives:
-        key: NameKey | None = _declared(alternative.predicate, "key")
-        if alternative.negated or key is None:
-            return []
-        keys.append(key)
-    return keys
+        first: frozenset[int] | None = _declared(alternative.predicate, "first_bytes")
+        if alternative.negated or first is None or first in begins:
+            yield alternative
 
 
 def _learners_of(route: RouteLike) -> Iterator[tuple[object, Learner]]:

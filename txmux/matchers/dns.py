@@ -142,6 +142,10 @@ def _name(peeked: Peeked) -> str | None:
     return normal_host(message.name) if message.verdict is Verdict.MATCH else ""
 
 
+def _name_begun(peeked: Peeked) -> str:
+    return normal_host(peeked.parsed(_parse).name)
+
+
 @attrs.frozen
 class _DnsDatagram(Message):
     """Learns the name as it is written for people: in lower case, the root as a dot."""
@@ -156,11 +160,6 @@ def _learnt_of_datagram(peeked: Peeked, /) -> dict[str, str]:
     if fields is None:
         return {}
     return {"name": printable(fields["name"].lower() or "."), "type": fields["type"]}
-
-
-def _datagram_name(peeked: Peeked) -> str:
-    fields = peeked.parsed(_parse_datagram)
-    return "" if fields is None else normal_host(fields["name"])
 
 
 def _read_datagram(cursor: Cursor) -> dict[str, str]:
@@ -264,14 +263,13 @@ class DnsMatcher:
         name = option_globs(options, "name", hosts)
         sizes = range(_SHORTEST_MESSAGE, _LARGEST_WITHIN + 1)
         within = option_size(options, "within", _DEFAULT_WITHIN, sizes)
-        key = name.key(_name) if name else None
+        key = name.key(_name, _name_begun) if name else None
         return _DnsStream(name, option_globs(options, "type", _types), key, within)
 
     def datagram_predicate(self, options: Mapping[str, str]) -> Predicate:
         looked_at = {name: text for name, text in options.items() if name != "within"}
         wanted = patterns_of(looked_at, {"name": hosts, "type": _types})
-        key = wanted["name"].key(_datagram_name) if "name" in wanted else None
-        return _DnsDatagram(_read_datagram, wanted, key=key)
+        return _DnsDatagram(_read_datagram, wanted)
 
 
 dns = DnsMatcher()

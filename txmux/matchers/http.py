@@ -174,6 +174,10 @@ def _host(peeked: Peeked) -> str | None:
     return "" if request.stage in {_REFUSED, _DONE} else None
 
 
+def _host_begun(peeked: Peeked) -> str:
+    return normal_host(peeked.parsed(parse_request).host_begun)
+
+
 @implementer(IProtocolMatcher)
 class HttpMatcher:
     """Matches the first request of an HTTP client without TLS.
@@ -227,7 +231,7 @@ class HttpMatcher:
             http2=http2 and upgrade is None,
             methods=frozenset(filter(method.matches, METHODS)) if method else None,
             host=host,
-            key=host.key(_host) if host else None,
+            key=host.key(_host, _host_begun) if host else None,
             path=option_globs(options, "path"),
             version=version,
             upgrade=upgrade,

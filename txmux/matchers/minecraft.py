@@ -99,6 +99,10 @@ def _host(peeked: Peeked) -> str | None:
     return "" if handshake.verdict is Verdict.NO else None
 
 
+def _host_begun(peeked: Peeked) -> str:
+    return peeked.parsed(_parse).host
+
+
 @implementer(IProtocolMatcher)
 class MinecraftMatcher:
     r"""Matches the handshake of a Minecraft client (Java Edition protocol, minecraft.wiki, "Handshake").
@@ -120,7 +124,7 @@ class MinecraftMatcher:
 
     def predicate(self, options: Mapping[str, str]) -> Predicate:
         host = option_globs(options, "host", hosts)
-        return _MinecraftPredicate(host, host.key(_host) if host else None)
+        return _MinecraftPredicate(host, host.key(_host, _host_begun) if host else None)
 
 
 minecraft = MinecraftMatcher()

@@ -1,6 +1,7 @@
 """The matcher for PostgreSQL."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import attrs
 from zope.interface import implementer
@@ -34,6 +35,12 @@ class _PostgresPredicate:
     @property
     def _has_options(self) -> bool:
         return any((self.user, self.database, self.application))
+
+    @property
+    def key(self) -> NameKey | None:
+        options = self.database, self.user, self.application
+        pairs = zip(options, _NAME_READERS, strict=True)
+        return next(filter(None, (globs.key(read) for globs, read in pairs if globs)), None)
 
     def __call__(self, peeked: Peeked, /) -> Verdict:
         startup = peeked.parsed(parse_startup)
@@ -92,6 +99,16 @@ class _PostgresTlsPredicate:
     def learnt(self, peeked: Peeked, /) -> dict[str, str]:
         reader = peeked.parsed(parse_tls_start).reader
         return {} if reader is None else hello_facts(reader)
+
+
+def _read_name(field: str, peeked: Peeked) -> str | None:
+    startup = peeked.parsed(parse_startup)
+    if startup.malformed or startup.is_request:
+        return ""
+    return _text(getattr(startup, field) or b"") if startup.complete else None
+
+
+_NAME_READERS = tuple(partial(_read_name, field) for field in ("database", "user", "application"))
 
 
 def _requests(peeked: Peeked) -> Sequence[Exchange]:

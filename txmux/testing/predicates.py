@@ -78,6 +78,10 @@ def check_key(
         name = key.read(sample)
     except Exception as error:
         raise AssertionError(f"key.read raised {error!r} of {shown(sample)}") from error
+    if name is None and key.begun is not None and not key.under and verdict is not Verdict.NO:
+        begun = key.begun(sample)
+        if not any(one.startswith(begun) for one in key.exact):
+            fail(f"{verdict.name}, but no name of the key begins with {begun!r}", sample)
     if before is not None and name != before:
         unit = "datagrams" if isinstance(sample, Datagrams) else "bytes"
         fail(f"key.read gave {name!r} after {before!r} for fewer {unit}", sample)

@@ -33,7 +33,8 @@ class Globs:
     _exact: frozenset[str]
     _heads: tuple[str, ...]
     _wild: re.Pattern[str] | StreamPattern | None
-    _normal: Callable[[str], str] | None
+    normal: Callable[[str], str] | None
+    """Returns the form in which names and patterns are compared."""
     _under: frozenset[str] | None = None
     _has_labels: bool = False
     _longest: int = attrs.field(init=False)
@@ -49,7 +50,7 @@ class Globs:
     @_has_addresses.default
     def _find_addresses(self) -> bool:
         begun = (*self._exact, *self._heads)
-        return self._normal is normal_host and any(map(_ADDRESS_CHARACTERS.fullmatch, begun))
+        return self.normal is normal_host and any(map(_ADDRESS_CHARACTERS.fullmatch, begun))
 
     @_longest.default
     def _find_longest(self) -> int:
@@ -57,8 +58,8 @@ class Globs:
 
     def matches(self, name: str) -> bool:
         """Return whether a name matches any of the patterns."""
-        if self._normal is not None:
-            name = self._normal(name)
+        if self.normal is not None:
+            name = self.normal(name)
         if name in self._exact:
             return True
         if self._under:
@@ -78,24 +79,31 @@ class Globs:
             at = name.find(".", at + 1)
         return False
 
-    def key(self, read: Callable[[Peeked], str | None]) -> NameKey | None:
+    def key(
+        self,
+        read: Callable[[Peeked], str | None],
+        begun: Callable[[Peeked], str] | None = None,
+    ) -> NameKey | None:
         """Return the key of a predicate that depends on a host name which has to match.
 
         Args:
             read: Reads the name; see `txmux.interfaces.NameKey`.
+            begun: Reads how it begins, if the predicate asks `could_match_prefix` about that.
 
         Returns:
             The key, if all patterns are names or have their only wildcard in front, as ``*.example.com``; else ``None``.
         """
-        return None if self._under is None else NameKey(read, self._exact, self._under)
+        if self._under is None:
+            return None
+        return NameKey(read, self._exact, self._under, None if self._has_addresses else begun)
 
     def could_match_prefix(self, prefix: str) -> bool:
         """Return whether a name that begins with `prefix` might still match; only a ``False`` is certain."""
         # IPv6 has many forms, and IPv4 one in it.
         if self._has_addresses and _ADDRESS_BEGUN.fullmatch(prefix):
             return True
-        if self._normal is not None:
-            prefix = self._normal(prefix)
+        if self.normal is not None:
+            prefix = self.normal(prefix)
         # Called at every byte of a client, so without generators, which would take longer than the test.
         for head in self._heads:
             if prefix.startswith(head) or head.startswith(prefix):

@@ -24,6 +24,9 @@ from txmux.wire.predicates import possible_first_bytes, verdict_of
 
 __all__ = ["FirstMessage", "Message", "MessageMatcher"]
 
+_FEW = frozenset({"method", "type", "version"})
+"""Names with few values, which would find all routes at once."""
+
 
 @attrs.frozen
 class Message:
@@ -35,14 +38,12 @@ class Message:
             byte. All predicates of a protocol share the function.
         patterns: Patterns for some of these names. A message that does not have the name is a no.
         facts: The names of its facts in the access log.
-        key: The name that `patterns` depend on, if it can be looked up.
         longest: The datagrams to wait for before the verdict is final: always one.
     """
 
     read: Callable[[Cursor], Mapping[str, str]]
     patterns: Mapping[str, Globs] = attrs.field(factory=dict)
     facts: Collection[str] = ()
-    key: NameKey | None = None
     longest: int = attrs.field(default=1, init=False)
     _parse: Callable[[bytes, Any], Mapping[str, str] | None] = attrs.field(
         init=False, eq=False, repr=False
@@ -55,6 +56,10 @@ class Message:
     @property
     def first_bytes(self) -> frozenset[int] | None:
         return _first_bytes(self.read)
+
+    @property
+    def key(self) -> NameKey | None:
+        return _key(self.patterns, self._parse)
 
     def __call__(self, peeked: Peeked, /) -> Verdict:
         fields: Mapping[str, str] | None = peeked.parsed(self._parse)
@@ -94,6 +99,10 @@ class FirstMessage:
     def first_bytes(self) -> frozenset[int] | None:
         return getattr(self.begins, "first_bytes", None)
 
+    @property
+    def key(self) -> NameKey | None:
+        return _key(self.patterns, _stream_parser(self.read, self.most), self.begins)
+
     def __call__(self, peeked: Peeked, /) -> Verdict:
         verdict = self.begins(peeked)
         if verdict is not Verdict.MATCH or not self.patterns:
@@ -113,6 +122,37 @@ def _fits(fields: Mapping[str, str] | None, patterns: Mapping[str, Globs]) -> bo
     return fields is not None and all(
         name in fields and globs.matches(fields[name]) for name, globs in patterns.items()
     )
+
+
+def _key(
+    patterns: Mapping[str, Globs],
+    parse: Callable[[bytes, Any], Any],
+    begins: Any = None,
+) -> NameKey | None:
+    found = (
+        globs.key(_name_reader(name, globs.normal, parse, begins))
+        for name, globs in patterns.items()
+        if name not in _FEW
+    )
+    return next(filter(None, found), None)
+
+
+@cache
+def _name_reader(
+    name: str,
+    normal: Callable[[str], str] | None,
+    parse: Callable[[bytes, Any], Any],
+    begins: Any,
+) -> Callable[[Peeked], str | None]:
+    def read(peeked: Peeked) -> str | None:
+        verdict = Verdict.MATCH if begins is None else begins(peeked)
+        fields = peeked.parsed(parse) if verdict is Verdict.MATCH else None
+        if verdict is Verdict.NEED_MORE or isinstance(fields, ShortError):
+            return None
+        value: str = fields.get(name, "") if fields else ""
+        return normal(value) if normal else value
+
+    return read
 
 
 @cache
