@@ -272,7 +272,7 @@ class SocketConnection(MuxProtocol):
     def _connect(self, upstream: Upstream) -> Step | None:
         # A connection to a server went out from the same port number, so the client may be its other end: a loop.
         may_loop = self.runtime.loop_detector.slots[self._name[1]]
-        if self.transport is not None or may_loop or not upstream.is_plain:
+        if may_loop or not upstream.is_plain or not self._is_quick():
             return Connecting(self, upstream)
         if self.goes_by_hello and (self.has_read_hello or goes_by_hello(self)):
             hello = self.received
@@ -297,6 +297,13 @@ class SocketConnection(MuxProtocol):
             return self._connecting(partial(BackendConnector.start_with, member=member))
         self._server_address = address
         return self._dial()
+
+    def _is_quick(self) -> bool:
+        """Return whether the client's bytes may be sent to a server as soon as its socket takes them, without a stage that waits."""
+        if self.transport is None:
+            return True
+        is_inside = self.agreed_tls is not None and not self.preambles and not self.goes_by_hello
+        return is_inside and bool(self.received) and not self.waited
 
     def _destination_of(self, member: Member) -> Member | None:
         """Return the address that a server of the rules means for this client; ``None`` without one, or before a look-up."""
@@ -332,7 +339,7 @@ class SocketConnection(MuxProtocol):
         try:
             sent = server.send(data)
         except BlockingIOError:
-            if upstream.backend.connect_timeout <= MARGIN:
+            if self.transport is not None or upstream.backend.connect_timeout <= MARGIN:
                 return self._stage()
             watch = self._path.poller.watch
             watch(self.client.fileno(), READ, self._client_ready)
@@ -340,6 +347,7 @@ class SocketConnection(MuxProtocol):
             return None
         except OSError as problem:
             return self._failed(problem.errno or errno.EINVAL)
+        end = None if self.transport is None else self._end_of(server)
         member, record = self._member, self.record
         assert member is not None  # noqa: S101 - it was chosen
         record.server = member.target.text
@@ -355,7 +363,7 @@ class SocketConnection(MuxProtocol):
         upstream.pool.connected(member)
         if self._hello:
             return ConnectedByHello(upstream, member, None)
-        return Connected(upstream, member, None)
+        return Connected(upstream, member, end)
 
     def _server_ready(self, events: int) -> None:  # noqa: ARG002 - the socket is asked
         try:
@@ -436,7 +444,11 @@ class SocketConnection(MuxProtocol):
 
     def _relay(self, upstream: Upstream, member: Member, end: ProxyClient | None) -> Step | None:
         if end is not None:
-            return Relaying(self, upstream, member, end)
+            stage = Relaying(self, upstream, member, end)
+            self._member = self.server = (
+                None  # the stage has them from here on, if it has been chosen here
+            )
+            return stage
         is_first, self.state = self.state == "connecting", "relaying"
         self._may_connect = False
         self.runtime.descriptors.reserved -= 1

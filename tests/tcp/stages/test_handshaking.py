@@ -9,10 +9,14 @@ import attrs
 
 from tests.support.mux import backend_at
 from tests.support.peers import Peer, PeerFactory, make_stalled_port
+from tests.support.ports import free_port
 from tests.support.secure import SecurePeer, client_context, connect_tls
+from tests.support.servers import counted
 from tests.tcp.stages.handshaking_case import SSH, TerminationCase
+from txmux.net.relay.kernel import is_supported
 from txmux.net.tls.transport import TLSTransport
 from txmux.rules.embedding import outcome, route
+from txmux.tcp.stages import connecting
 
 
 def _flush_handshake(peer: SecurePeer, flush: Callable[[], None]) -> None:
@@ -42,6 +46,43 @@ class RelayTests(TerminationCase):
         self.assertLessEqual(expected.items(), record.facts.items())
         self.assertIn("tls_cipher", record.facts)
         self.assertNotIn("tls_client", record.facts)
+
+    async def test_server_is_connected_as_for_clients_without_tls(self) -> None:
+        """Unless the first one refuses, without a connector; the client is counted once, whatever it sends until the answer."""
+        if is_supported():
+            self.patch(connecting, "connector_for", None)
+        client, server = await self.asking()
+        self.assertEqual(counted(self.factory), {"asked": 1})
+        client.send(b"more")
+        await server.has(len(SSH) + 4)
+        server.send(b"hello")
+        await client.has(5)
+        self.assertEqual(counted(self.factory), {"asked": 1, "answered": 1})
+        client.close_notify()
+        await server.has_all()
+        server.close()
+        await self.assert_logged(reason="done", bytes_in=len(SSH) + 4, bytes_out=5)
+
+    async def test_server_that_refuses(self) -> None:
+        closed = free_port()
+        client, server = await self.asking(closed)
+        server.send(b"hello")
+        await client.has(5)
+        self.assertEqual(counted(self.factory)["asked"], 1)
+        client.close_notify()
+        await server.has_all()
+        server.close()
+        record = await self.assert_logged(reason="done", bytes_in=len(SSH), bytes_out=5)
+        self.assertEqual(record.facts["tried"], f"127.0.0.1:{closed} connect-refused")
+
+    async def asking(self, *before: int) -> tuple[SecurePeer, Peer]:
+        """Connect a client to the last of some servers, and have it ask; none has answered."""
+        ports = (*before, self.backend_port())
+        backend = backend_at(*ports, balance="first")
+        inner = attrs.evolve(route("ssh", backend, name="ssh"), under=("tls",))
+        client = await self.client(self.mux([self.tls_route(), inner]))
+        client.send(SSH)
+        return client, await self.backend.heard(len(SSH))
 
     async def test_fallback_in_process_gets_bytes_that_were_held_up(self) -> None:
         stalled = backend_at(make_stalled_port(self), fallback=outcome(self.backend), retries=0)

@@ -72,10 +72,11 @@ class Relaying(Stage):
         )
         received, client.received = client.received, b""
         self._is_answered = client.server_counts is not None  # in the stage before
-        if received and self._member is not None and not self._is_answered:
-            client.first_sent = received
+        first = client.first_sent or received
+        if first and self._member is not None and not self._is_answered:
+            client.first_sent = first
             count_asked(client, self._member.counts)
-        self._watch_first_bytes(bool(received))
+        self._watch_first_bytes(bool(first))
         if client.counted_in and client.server_counts is not None and not self._is_answered:
             # It has waited for a server.
             client.server_counts.relayed(client.counted_in, client.counted_out)
