@@ -9,8 +9,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.admin.asking import LISTEN, AdminCase
 from tests.support.certificates import make_authority
-from tests.support.ech import MadeKey
 from tests.support.folders import make_folder
+from tests.support.installed import as_installed
+from tests.support.named_files import KEY_OF_HELLOS
 from tests.support.peers import PeerFactory, connect, listen
 from txmux.admin.api.openapi import body, description
 from txmux.admin.guard import RefusedError
@@ -119,10 +120,10 @@ class AnswersTest(AdminCase):
 
     async def test_answers_of_a_service_that_has_some_of_everything(self) -> None:
         keys, backend = make_folder(self), PeerFactory()
-        MadeKey().write(keys / "a.pem")
+        (keys / "a.pem").write_text(KEY_OF_HELLOS)
         pem = make_authority("Test", "www.example.com").write(self.folder / "a.pem", key=True)
         await self.start(
-            rules=f"{LISTEN}ech_keys = {keys}\n[route tls]\nmatch = tls\nterminate_tls = {pem}\n"
+            rules=f"{LISTEN}{as_installed(f'ech_keys = {keys}')}\n[route tls]\nmatch = tls\nterminate_tls = {pem}\n"
             "backend = close\n[route ssh]\nmatch = ssh\nbackend = b\n"
             f"[backend b]\nserver = 127.0.0.1:{listen(self, backend)}\ncheck = tcp\n"
         )

@@ -85,6 +85,15 @@ FILES = (
     *("logs", "acme_folder/b.example.pem", *(f"{name}/a.pem" for name in KEY_FOLDERS)),
 )
 _HASH = "$2y$05$" + 53 * "a"
+KEY_OF_HELLOS = """\
+-----BEGIN PRIVATE KEY-----
+MC4CAQAwBQYDK2VuBCIEIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f
+-----END PRIVATE KEY-----
+-----BEGIN ECHCONFIG-----
+AEX+DQBBBwAgACCPQMWtto8lYkrlshTqdnpuyU2CnT17XhrRum8+ITgoXwAIAAEAAQABAANADnB1YmxpYy5leGFtcGxlAAA=
+-----END ECHCONFIG-----
+"""
+"""One that ``txmux ech new`` could have written."""
 
 
 def folder_of_files(test: SynchronousTestCase) -> Path:
@@ -101,9 +110,7 @@ def folder_of_files(test: SynchronousTestCase) -> Path:
         (folder / name).write_bytes(identity.pem + root.pem + identity.key_pem())
     root.issue("b.example").write(folder / "acme_folder/b.example.pem", key=True)
     for name in KEY_FOLDERS:
-        from tests.support.ech import MadeKey  # noqa: PLC0415 - which needs that feature
-
-        MadeKey().write(folder / name / "a.pem")
+        (folder / name / "a.pem").write_text(KEY_OF_HELLOS)
     for name in ("consul", "crowdsec_key", "shared_limits", "via"):
         (folder / name).write_text("secret")
     (folder / "admin_token").write_text(20 * "x")

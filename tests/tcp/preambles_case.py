@@ -9,13 +9,12 @@ import socket
 import ssl
 import struct
 import termios
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
 import attrs
 
-from tests.support.ech import HIDDEN, INNER, KEY_SHARE, SESSION, MadeKey, Sealer, inner
 from tests.support.mux import CLOSE, backend_at
 from tests.support.peers import Peer, PeerFactory, listen
 from tests.support.secure import client_context
@@ -23,7 +22,6 @@ from tests.support.starttls import EHLO, GO, GREETING, HELLO, OFFERS, STARTTLS
 from tests.tcp.stages.handshaking_case import SSH, TerminationCase
 from tests.tcp.stages.test_peeking_exchanges import SSL_REQUEST
 from tests.tcp.stages.test_tunnelling import OPEN, connect_to
-from tests.wire.hello_builder import client_hello, extension, records, server_name, sized, versions
 from txmux.rules.embedding import route
 from txmux.rules.installed import KEYS
 from txmux.rules.model import Backend, TlsSettings
@@ -33,21 +31,18 @@ ANSWER = b"hello"
 HERE = b"220 here ESMTP\r\n"
 CONNECT = connect_to("a.example:22")
 _MIDDLE = ("L", "T", "AL")
-_LAST = ("s", "h", "Ah", "t", "e")
-_MADE = MadeKey()
-_SHARE = extension(KEY_SHARE, sized(2, b"share"))
-_OPENED = client_hello(server_name(HIDDEN), INNER, versions(0x0304), _SHARE, session_id=SESSION)
+LAST = ("s", "h", "Ah", "t")
 
 
-def chains() -> Iterator[str]:
+def chains(lasts: Sequence[str] = LAST) -> Iterator[str]:
     """Give what clients may say one after another: each pair that rules allow, and most three.
 
     A PROXY header (P), STARTTLS (S), TLS that ends here (L), a tunnel (T), and a request for TLS that is answered here (A) stand before
-    SSH (s), TLS that is passed on (h), SSH in a tunnel with one server (t), and a hidden hello (e).
+    SSH (s), TLS that is passed on (h), and SSH in a tunnel with one server (t); or, as a feature's tests have it, a hidden hello (e).
     """
     some = ["", *_MIDDLE, *map("".join, itertools.product(_MIDDLE, repeat=2))]
     firsts = ("", "P", "S", "PS") if "starttls" in KEYS["listen"] else ("", "P")
-    for first, middle, last in itertools.product(firsts, some, _LAST):
+    for first, middle, last in itertools.product(firsts, some, lasts):
         is_right = "S" not in first or (middle + last)[0] in "Lhe"
         is_short = "P" not in first or middle in ("", *_MIDDLE)
         if is_right and is_short and not (middle and last == "e"):
@@ -195,7 +190,6 @@ class PreambleCase(TerminationCase):
     def setUp(self) -> None:
         super().setUp()
         self.context = client_context(self.ca)
-        self.keys = _MADE.write(self.folder / "ech.pem")
         self.certificate = self.pem("a.example")
 
     def serve(self, chain: str, port: int = 0, **settings: Any) -> int:
@@ -225,8 +219,6 @@ class PreambleCase(TerminationCase):
             found["accept_proxy_from"] = ("127.0.0.1",)
         if "S" in chain:
             more |= {"starttls": "smtp", "starttls_banner": "here ESMTP"}
-        if "e" in chain:
-            more["ech_keys"] = self.keys
         return found
 
     def routes(self, chain: str, backend: Backend) -> list[Any]:
@@ -239,7 +231,7 @@ class PreambleCase(TerminationCase):
             match = {
                 "L": f"{speaks} sni=a.example",
                 "h": f"{speaks} sni=b.example",
-                "e": f"tls sni={HIDDEN}",
+                "e": "tls sni=hidden.example",
                 "s": "ssh",
             }.get(letter, "http method=CONNECT")
             speaks = "tls"
@@ -260,8 +252,6 @@ class PreambleCase(TerminationCase):
 
     def payload(self, chain: str) -> tuple[bytes, bytes]:
         """Return what the client says for its server, and what that gets."""
-        if chain[-1] == "e":
-            return records(Sealer(_MADE).hello(inner())), self.asked + records(_OPENED)
         said = HELLO if chain[-1] == "h" else SSH
         return said, self.asked + said
 

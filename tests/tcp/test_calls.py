@@ -1,10 +1,16 @@
 """What a connection that is passed on costs, in calls of functions, from accept to its line in the access log."""
 
 from tests.support.calls import Calls, within
-from tests.support.ech import server_hello
 from tests.support.mux import MuxTestCase, backend_at
 from tests.support.peers import close
-from tests.wire.hello_builder import alpn, client_hello, records, server_name, versions
+from tests.wire.hello_builder import (
+    alpn,
+    client_hello,
+    records,
+    server_hello,
+    server_name,
+    versions,
+)
 from txmux.rules.embedding import route
 
 _NAME = "a.example"

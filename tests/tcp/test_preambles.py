@@ -6,12 +6,12 @@ import json
 import random
 import socket
 import struct
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
 
 from tests.support.peers import reactor
 from tests.support.ports import free_port
-from tests.tcp.preambles_case import ANSWER, PreambleCase, Said, Speaker, chains, said_in
+from tests.tcp.preambles_case import ANSWER, LAST, PreambleCase, Said, Speaker, chains, said_in
 from tests.tcp.stages.test_tunnelling import OPEN
 from txmux.net.relay.kernel import is_supported
 from txmux.rules.model import Listener
@@ -27,15 +27,15 @@ _ENDS = {
 _USUAL_ENDS = {"finishes": "no-route", "resets": "client-gone", "waits": "no-route"}
 
 
-def short_chains() -> list[str]:
+def short_chains(lasts: Sequence[str] = LAST) -> list[str]:
     """Return each pair, and what may precede it in a header, the shortest first."""
-    return sorted((one for one in chains() if len(one.replace("AL", "L")) <= 3), key=len)
+    return sorted((one for one in chains(lasts) if len(one.replace("AL", "L")) <= 3), key=len)
 
 
-def unfinished() -> Iterator[tuple[str, list[Said], Said]]:
+def unfinished(lasts: Sequence[str] = LAST) -> Iterator[tuple[str, list[Said], Said]]:
     """Give a chain with what its client says, and what it says half; each such beginning once."""
     seen = set[str]()
-    for chain in short_chains():
+    for chain in short_chains(lasts):
         said = said_in(chain, b"")
         for number, last in enumerate(said):
             beginning = "".join(one.kind for one in said[: number + 1])
@@ -51,6 +51,7 @@ def is_part(received: bytearray, whole: bytes) -> bool:
 
 class OrderTest(PreambleCase):
     skip = None if is_supported() else "connections move on Linux alone"
+    lasts: ClassVar[Sequence[str]] = LAST
 
     def reload(self) -> None:
         """Take rules by which no client is served; those that are there keep theirs."""
@@ -94,7 +95,7 @@ class OrderTest(PreambleCase):
             connection.detach()
 
     async def test_whole_and_cut(self) -> None:
-        for chain in chains():
+        for chain in chains(self.lasts):
             port = self.serve(chain)
             payload, arrives = self.payload(chain)
             for cuts in (random.Random(chain), None):
@@ -113,7 +114,7 @@ class OrderTest(PreambleCase):
 
     async def test_half_is_nobodys(self) -> None:
         """Whatever a client does who says half, it reaches no server."""
-        for chain, said, last in unfinished():
+        for chain, said, last in unfinished(self.lasts):
             port = self.serve(chain)
             payload, _ = self.payload(chain)
             for does, reason in _ENDS.get(last.kind, _USUAL_ENDS).items():
@@ -155,7 +156,7 @@ class OrderTest(PreambleCase):
 
     async def test_held(self) -> None:
         """Clients wait for a server, which comes up at last."""
-        for chain in short_chains():
+        for chain in short_chains(self.lasts):
             with self.subTest(chain=chain):
                 server = free_port()
                 speaker = await self.is_held(chain, server)
@@ -171,7 +172,7 @@ class OrderTest(PreambleCase):
                 await listening.stopListening()
 
     async def test_held_in_vain(self) -> None:
-        for chain in short_chains():
+        for chain in short_chains(self.lasts):
             for does, reason in (("resets", "client-gone"), ("waits", "connect-refused")):
                 with self.subTest(chain=chain, does=does):
                     speaker = await self.is_held(chain, free_port())

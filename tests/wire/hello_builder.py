@@ -7,6 +7,9 @@ from collections.abc import Iterable
 
 from txmux.wire.client_hello import HelloReader, parse_client_hello
 
+KEY_SHARE = 51
+RETRY_RANDOM = bytes.fromhex("cf21ad74e59a6111be1d8c021e65b891c2a211167abb8c5e079e09e2c8a8339c")
+
 PADDING = 21
 """An extension that says nothing (RFC 7685)."""
 
@@ -96,3 +99,8 @@ def byte_by_byte(data: bytes) -> tuple[HelloReader, int]:
         if reader.malformed or reader.hello:
             return reader, length
     return reader, len(data)
+
+
+def server_hello(random: bytes = RETRY_RANDOM, kind: int = 2) -> bytes:
+    """Make the beginning of a ServerHello, which is enough to tell a HelloRetryRequest."""
+    return bytes([kind]) + sized(3, b"\3\3" + random + b"\0\x13\1\0\0\0")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from campaign.fuzz.target import Target, cuttings, see
-from tests.support.ech import HIDDEN, INNER, MadeKey, Sealer, inner, outer_extensions
+from tests.features.ech.client import HIDDEN, INNER, MadeKey, Sealer, inner, outer_extensions
 from tests.wire.hello_builder import records, server_name, versions
 from txmux.features.ech.hello import EchKey, EchReader, open_hello
 from txmux.wire.client_hello import parse_client_hello

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.admin.asking import LISTEN, AdminCase
-from tests.support.ech import MadeKey, Sealer, inner
+from tests.features.ech.client import MadeKey, Sealer, inner
 from tests.support.folders import make_folder
 from tests.support.peers import connect
 from tests.wire.hello_builder import records

@@ -8,7 +8,7 @@ import stat
 
 from tests.backends.connect.tls_case import authority
 from tests.cli.support import CommandTestCase
-from tests.support.ech import HIDDEN, MadeKey, Sealer, inner
+from tests.features.ech.client import HIDDEN, MadeKey, Sealer, inner
 from tests.wire.hello_builder import records, server_name, versions
 from txmux.features.ech.hello import read_configs
 from txmux.features.ech.keys import read_key_file

@@ -9,21 +9,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.ech import (
+from tests.features.ech.client import (
     ECH,
     HIDDEN,
     INNER,
-    KEY_SHARE,
     PUBLIC,
     SESSION,
     MadeKey,
     Sealer,
     inner,
     outer_extensions,
-    server_hello,
 )
 from tests.support.examples import scaled
-from tests.wire.hello_builder import client_hello, extension, records, server_name, sized, versions
+from tests.wire.hello_builder import (
+    KEY_SHARE,
+    client_hello,
+    extension,
+    records,
+    server_hello,
+    server_name,
+    sized,
+    versions,
+)
 from txmux.features.ech.hello import EchKey, EchReader, SecondInnerHello, open_hello, read_configs
 from txmux.features.ech.hpke import AES_256_GCM, CHACHA20_POLY1305
 from txmux.wire.client_hello import parse_client_hello

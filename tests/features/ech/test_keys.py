@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, eventAsText
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.ech import MadeKey, Sealer, inner
+from tests.features.ech.client import MadeKey, Sealer, inner
 from tests.support.folders import make_folder
 from tests.wire.hello_builder import records
 from txmux.client.tls.terminators import TlsTerminators

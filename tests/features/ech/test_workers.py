@@ -2,10 +2,10 @@
 
 import socket
 
+from tests.features.ech.client import HIDDEN, MadeKey, Sealer, inner
 from tests.interop.children import PATIENCE
 from tests.processes.upgrading import UpgradeTestCase
-from tests.support.ech import HIDDEN, MadeKey, Sealer, inner, server_hello
-from tests.wire.hello_builder import records
+from tests.wire.hello_builder import records, server_hello
 from txmux.wire.client_hello import parse_client_hello
 
 

@@ -9,7 +9,6 @@ from unittest import SkipTest
 import attrs
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from tests.support.ech import server_hello
 from tests.support.mux import CLOSE, MuxTestCase, backend_at
 from tests.support.peers import Peer
 from tests.support.secure import SecurePeer, client_context, connect_tls
@@ -19,6 +18,7 @@ from tests.wire.hello_builder import (
     client_hello,
     extension,
     records,
+    server_hello,
     server_name,
     sized,
     versions,

@@ -7,16 +7,14 @@ from unittest import SkipTest
 
 from OpenSSL import SSL
 
-from tests.support.ech import (
+from tests.features.ech.client import (
     HIDDEN,
     INNER,
-    KEY_SHARE,
     PUBLIC,
     MadeKey,
     Sealer,
     inner,
     outer_extensions,
-    server_hello,
 )
 from tests.support.folders import make_folder
 from tests.support.mux import MuxTestCase, backend_at
@@ -24,10 +22,12 @@ from tests.support.peers import Peer, PeerFactory, listen
 from tests.support.servers import counted
 from tests.tcp.stages.handshaking_case import TerminationCase
 from tests.wire.hello_builder import (
+    KEY_SHARE,
     alpn,
     client_hello,
     extension,
     records,
+    server_hello,
     server_name,
     sized,
     versions,

@@ -8,16 +8,21 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from tests.wire.hello_builder import client_hello, extension, server_name, sized, versions
+from tests.wire.hello_builder import (
+    KEY_SHARE,
+    client_hello,
+    extension,
+    server_name,
+    sized,
+    versions,
+)
 from txmux.features.ech.hello import EchKey, make_config, read_configs
 from txmux.features.ech.hpke import AES_128_GCM, CHACHA20_POLY1305, HKDF_SHA256, Context, kem_secret
 
-ECH, OUTER_EXTENSIONS, KEY_SHARE = 0xFE0D, 0xFD00, 51
+ECH, OUTER_EXTENSIONS = 0xFE0D, 0xFD00
 INNER = extension(ECH, b"\1")
 SESSION = bytes(range(32))
 HIDDEN, PUBLIC = "hidden.example", "public.example"
-
-RETRY_RANDOM = bytes.fromhex("cf21ad74e59a6111be1d8c021e65b891c2a211167abb8c5e079e09e2c8a8339c")
 
 
 def _private(secret: bytes | None) -> X25519PrivateKey:
@@ -105,8 +110,3 @@ class Sealer:
     def second(self, encoded: bytes, aead: int | None = None, public: str = PUBLIC) -> bytes:
         """Make the hello that follows a HelloRetryRequest."""
         return self.hello(encoded, encapsulated=b"", aead=aead, public=public)
-
-
-def server_hello(random: bytes = RETRY_RANDOM, kind: int = 2) -> bytes:
-    """Make the beginning of a ServerHello, which is enough to tell a HelloRetryRequest."""
-    return bytes([kind]) + sized(3, b"\3\3" + random + b"\0\x13\1\0\0\0")
