@@ -12,6 +12,9 @@ from tests.support.folders import make_folder
 from txmux.errors import MuxError
 from txmux.interfaces import ProvidedObject
 from txmux.providers.writer import ProviderWriter
+from txmux.rules.reading import parser
+from txmux.rules.reading.draft import try_draft
+from txmux.rules.reading.files import SourceFile
 
 RULES = """
 [txmux]
@@ -202,3 +205,22 @@ class WriterTest(SynchronousTestCase):
         self.assertEqual(told[3:], [([""], "the service has not answered yet")])
         asking.callback(None)
         self.assertEqual(told[4:], [([""], "")])
+
+    def test_drafts_after_another_are_read_as_the_first(self) -> None:
+        texts = [
+            route(name, match).text
+            for name, match in (("a", "any"), ("a", "oops"), ("ssh", "any"), ("b", "tls sni=b"))
+        ]
+
+        def read(text: str) -> object:
+            its = try_draft(self.rules, SourceFile(str(self.path), text))
+            names = [one.name for one in its.rules.routes] if its.rules else None
+            return names, its.problems, its.is_included
+
+        self.patch(parser, "_last", None)
+        after = [read(text) for text in texts]
+        alone = []
+        for text in texts:
+            self.patch(parser, "_last", None)
+            alone.append(read(text))
+        self.assertEqual(after, alone)

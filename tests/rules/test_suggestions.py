@@ -289,9 +289,9 @@ def _problems(text: str, path: str, matchers: Mapping[str, Any] = _MATCHERS) -> 
 def _provoked() -> dict[tuple[str, str], list[Problem]]:
     """Run the other tests of this folder, and return the problems of each text that they read."""
     found = {("x.ini", text): _problems(text, "x.ini") for text in _texts()}
-    read, warn = parser._RulesParser.rules, lint.warnings
+    read, warn = parser.RulesParser.rules, lint.warnings
 
-    def reading(self: parser._RulesParser) -> Rules:
+    def reading(self: parser.RulesParser) -> Rules:
         try:
             return read(self)
         except RulesError as error:
@@ -309,7 +309,7 @@ def _provoked() -> dict[tuple[str, str], list[Problem]]:
         unittest.defaultTestLoader.loadTestsFromNames(sorted(names))
     ]
     with (
-        patch.object(parser._RulesParser, "rules", reading),
+        patch.object(parser.RulesParser, "rules", reading),
         patch.object(lint, "warnings", warning),
     ):
         for suite in suites:

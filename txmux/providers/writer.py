@@ -17,9 +17,9 @@ from txmux.errors import MuxError, printable
 from txmux.files import replace_file
 from txmux.interfaces import ProvidedObject
 from txmux.rules.problems import Problem
+from txmux.rules.reading.draft import try_draft
 from txmux.rules.reading.files import SourceFile
 from txmux.rules.reading.ini import read_ini
-from txmux.rules.reading.parser import try_draft
 from txmux.telemetry.formatting import plural
 
 _EVERY = 1.0  # seconds between two writes, at least
@@ -114,7 +114,7 @@ class ProviderWriter:
         self._next = begun + max(_EVERY, _LOAD * (now - begun))
 
     def _replace(self, make: _Objects) -> None:
-        before = try_draft(self._rules, SourceFile(str(self._path), ""))
+        before = try_draft(self._rules, SourceFile(str(self._path), ""), remember=False)
         if not before.is_included:
             line = f"[txmux]: include = {self._path.absolute().parent}/*.ini"
             raise _PostponedError(f"{self._rules} does not include it; write there in {line}")

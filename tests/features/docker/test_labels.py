@@ -12,9 +12,9 @@ from tests.support.docker import NETWORK, inspected
 from txmux.features.docker import labels as reading
 from txmux.features.docker.labels import Container, LabelRules, read_labels
 from txmux.providers.labels import ALLOWED
+from txmux.rules.reading.draft import try_draft
 from txmux.rules.reading.files import SourceFile
 from txmux.rules.reading.ini import read_ini
-from txmux.rules.reading.parser import try_draft
 
 _EXAMPLES = Path(__file__).parents[3] / "examples"
 

@@ -179,6 +179,8 @@ def _addresses(one: Any) -> Iterator[tuple[str, bool]]:
 
 def weighted(shares: Sequence[tuple[int, Mapping[str, bool]]]) -> list[str]:
     """Return the lines of ``server``, so that each reference has its share of the clients, and its servers have equal ones."""
+    if len(shares) == 1 and shares[0][0]:
+        return [server + " down" * is_drained for server, is_drained in shares[0][1].items()]
     parts: dict[str, tuple[Fraction, bool]] = {}
     for weight, servers in shares:
         active = sum(not is_drained for is_drained in servers.values())

@@ -110,33 +110,7 @@ def parse(
     Raises:
         RulesError: All that is wrong.
     """
-    return _RulesParser(SourceFile(str(path), text), matchers).rules()
-
-
-@attrs.frozen
-class Draft:
-    """What rules would be with a file that is not written yet.
-
-    Attributes:
-        rules: ``None`` if they would have errors.
-        is_included: Whether the rules include that file.
-    """
-
-    rules: Rules | None
-    problems: tuple[Problem, ...]
-    is_included: bool
-
-
-def try_draft(path: Path, draft: SourceFile) -> Draft:
-    """Read a rules file with a draft in the place of a file that it includes; `OSError` if it cannot be read."""
-    parser = _RulesParser(read_source(path), None, draft=draft)
-    rules: Rules | None = None
-    problems: tuple[Problem, ...] = ()
-    try:
-        rules = parser.rules()
-    except RulesError as error:
-        problems = error.problems
-    return Draft(rules, problems, draft.path in parser._files.files().texts)
+    return RulesParser(SourceFile(str(path), text), matchers).rules()
 
 
 def read_again(files: Files) -> Rules:
@@ -236,19 +210,24 @@ _last: _LastRules | None = None
 
 def _read(main: SourceFile, matchers: Mapping[str, IProtocolMatcher], **options: Any) -> Rules:
     """Read rules, taking over what reads the same as in the last ones. Errors are found by reading all of it."""
-    last = _last  # a thread may read others meanwhile
-    if (
-        last is not None
-        and last.matchers is matchers
-        and str(last.rules.path) == main.path
-        and bool(options.get("on_disk")) == last.reading.looks_on_disk
-    ):
+    if last := last_of(main, matchers, looks_on_disk=bool(options.get("on_disk"))):
         with suppress(RulesError):
-            return _remembered(_RulesParser(main, matchers, last=last, **options))
-    return _remembered(_RulesParser(main, matchers, **options))
+            return remembered(RulesParser(main, matchers, last=last, **options))
+    return remembered(RulesParser(main, matchers, **options))
 
 
-def _remembered(parser: "_RulesParser") -> Rules:
+def last_of(
+    main: SourceFile, matchers: Mapping[str, IProtocolMatcher], *, looks_on_disk: bool = False
+) -> _LastRules | None:
+    """Return what was read last, if it was by the same means."""
+    last = _last  # a thread may read others meanwhile
+    if last is None or last.matchers is not matchers or str(last.rules.path) != main.path:
+        return None
+    return last if last.reading.looks_on_disk == looks_on_disk else None
+
+
+def remembered(parser: "RulesParser") -> Rules:
+    """Return the rules of a parser, from which the next one may take over; raises `RulesError`."""
     global _last  # noqa: PLW0603 - it is about the process
     reading = parser._reading
     rules = parser.rules()
@@ -270,7 +249,7 @@ def errors_alone(
     No other file is read, variables of the environment neither; names are taken to be somewhere.
     """
     try:
-        _RulesParser(source, matchers, alone=True).rules()
+        RulesParser(source, matchers, alone=True).rules()
     except RulesError as error:
         return error.problems
     return ()
@@ -295,7 +274,9 @@ def _outline(rules: Rules) -> object:
     return attrs.evolve(rules, routes=()), routes
 
 
-class _RulesParser:
+class RulesParser:
+    """Reads a rules file with all that it includes, and finds every problem. The arguments are those of `load` and `try_draft`."""
+
     def __init__(
         self,
         main: SourceFile,
