@@ -25,9 +25,13 @@ class Watched:
     """A pool, its clock, and its changes: ``server: before -> after``, and ``short`` when no server is up any more, ``up again``."""
 
     def __init__(
-        self, *of: Server, backend_health: BackendHealth | None = None, **options: Any
+        self,
+        *of: Server,
+        backend_health: BackendHealth | None = None,
+        clock: Clock | None = None,
+        **options: Any,
     ) -> None:
-        self.clock = Clock()
+        self.clock = clock or Clock()
         self.changes: list[str] = []
         backend = Backend("b", of or servers("10.0.0.1:80", "10.0.0.2:80"), **options)
         self.pool = BackendPool(

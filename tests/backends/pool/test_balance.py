@@ -2,17 +2,17 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 from pathlib import Path
 from random import Random
-from typing import get_args
+from typing import TypeAlias, get_args
 
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.backends.pool.balance import Balancer, affinity_of, balancer
+from txmux.backends.pool.balance import Choice, affinity_of
 from txmux.backends.pool.member import Member
 from txmux.rules.model import Balance, Server
 from txmux.rules.reading.endpoints import server
@@ -31,9 +31,26 @@ def members_of(*weights: int) -> list[Member]:
     return [Member(server, server, server.host, server.weight) for server in servers]
 
 
-def make(kind: Balance) -> Balancer:
-    """Make a balancer whose chance is always the same."""
-    return balancer(kind, Random(4))
+Chooser: TypeAlias = Callable[[Sequence[Member], str], Member]
+
+
+def make(kind: Balance) -> Chooser:
+    """Choose as a pool does, with a chance that is always the same."""
+    random = Random(4)
+    before: Sequence[Member] = ()
+    choice = Choice(before, kind, random)
+
+    def choose(members: Sequence[Member], affinity: str) -> Member:
+        nonlocal before, choice
+        if members != before:
+            choice.settle()
+            before, choice = members, Choice(members, kind, random)
+        choice.update([member.health for member in members])
+        found = choice.pick(affinity)
+        assert found is not None
+        return found
+
+    return choose
 
 
 def letters(members: Sequence[Member], picked: Sequence[Member]) -> str:
@@ -193,7 +210,7 @@ def order(balance: Balance, affinity: str, servers: dict[str, int]) -> list[str]
     left = [member(text, weight) for text, weight in servers.items()]
     found = []
     while left:
-        chosen = balancer(balance, Random(1))(left, affinity)
+        chosen = make(balance)(left, affinity)
         found.append(chosen.target.text)
         left = [one for one in left if one is not chosen]
     return found

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import heapq
 import math
-from bisect import bisect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from hashlib import blake2b
-from itertools import accumulate
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
+from txmux.backends.pool.tournament import Tournament
 from txmux.transport import normal_host
 
 if TYPE_CHECKING:
@@ -16,101 +16,122 @@ if TYPE_CHECKING:
     from random import Random
 
     from txmux.backends.pool.member import Member
+    from txmux.backends.pool.server_health import ServerHealth
     from txmux.rules.model import Balance
 
-_MOST_REMEMBERED = 4096
-
-Balancer: TypeAlias = "Callable[[Sequence[Member], str], Member]"
-"""Chooses one of several members.
-
-Takes at least one, in the order of the rules, in a sequence that does not change while it is used: other members are another
-sequence. And takes what the choice by a hash depends on; see `affinity_of`. Without it, members take turns there.
-"""
+_MOST_REMEMBERED = 4096  # clients of a hash, with the members that come first for each
+_RANKED = 8  # of these members: if all are full or tried, the choice takes a look at each member
 
 
-def balancer(kind: Balance, random: Random) -> Balancer:
-    if kind == "random":
-        return _Random(random).pick
-    return _CHOICES.get(kind) or _Hash().pick
+class Choice:
+    """The choice among members that are used alike, in the order of the rules.
 
+    It looks only at a few of them, so it keeps their credit and whether they have room, from when it is made until `settle`.
 
-def _smooth(members: Sequence[Member], _: str = "", /) -> Member:
-    """Choose by weight, no member twice in a row if another is due.
-
-    All get credit by their weights, and the one with most pays for all. nginx published this "smooth weighted
-    round-robin" in 2012; of weights 5, 1, 1 it makes a a b a c a a.
-    """
-    total = 0.0
-    best = members[0]
-    most = -math.inf
-    for member in members:
-        total += member.weight
-        health = member.health
-        health.credit = credit = health.credit + member.weight
-        if credit > most:
-            best, most = member, credit
-    best.health.credit -= total
-    return best
-
-
-def _least_connections(members: Sequence[Member], _: str, /) -> Member:
-    loads = [member.health.connections / member.weight for member in members]
-    if any(member.weight < member.full_weight for member in members):
-        # This connection is included, or a server that has just come would get all connections in a row.
-        loads = [(member.health.connections + 1) / member.weight for member in members]
-    least = min(loads)
-    if loads.count(least) == 1:
-        return members[loads.index(least)]
-    return _smooth([m for m, load in zip(members, loads, strict=True) if load == least])
-
-
-class _Random:
-    """Of two random members, the one with fewer connections by weight: the power of two choices."""
-
-    def __init__(self, random: Random) -> None:
-        self._random = random.random
-        self._members: Sequence[Member] = ()
-        self._ends: list[float] = []
-
-    def pick(self, members: Sequence[Member], _: str, /) -> Member:
-        if members is not self._members:
-            self._members = members
-            self._ends = list(accumulate(member.weight for member in members))
-        first, other = self._any(), self._any()
-        if other.connections * first.weight < first.connections * other.weight:
-            return other
-        return first
-
-    def _any(self) -> Member:
-        ends = self._ends
-        return self._members[bisect(ends, self._random() * ends[-1])]
-
-
-class _Hash:
-    """The member with the best lot for the client's address or name, so that removing one moves only its own clients.
-
-    This is weighted rendezvous hashing (Thaler and Ravishankar, 1998; weights by Schindelhauer and Schomaker, 2005). ``docs/reference/consistent-choice.json``
-    promises the choice: other machines and versions make the same one.
+    Args:
+        balance: How to choose.
+        random: For ``random``.
     """
 
-    def __init__(self) -> None:
-        self._members: Sequence[Member] = ()
-        self._drawn: dict[str, Member] = {}
+    def __init__(self, members: Sequence[Member], balance: Balance, random: Random) -> None:
+        self._members, self._balance, self._random = members, balance, random.random
+        self._has_turns = balance not in {"random", "first"}
+        # While a server starts slowly, this connection is included, or one that has just come would get all connections in a row.
+        self._more = any(member.weight < member.full_weight for member in members)
+        self._positions: dict[ServerHealth, list[int]] = {}
+        for position, member in enumerate(members):
+            self._positions.setdefault(member.health, []).append(position)
+        self._tournament = Tournament(
+            [member.weight for member in members],
+            [member.health.credit if self._has_turns else 0 for member in members],
+            [self._load(member) for member in members],
+        )
+        self._next = self._tournament.take_turn
+        if balance == "random":
+            self._next = self._better_of_two
+        elif balance == "first":
+            self._next = self._tournament.leader
+        self._ranked: dict[str, Sequence[int]] = {}
 
-    def pick(self, members: Sequence[Member], affinity: str, /) -> Member:
-        if not affinity:
-            return _smooth(members)
-        if members is not self._members or len(self._drawn) >= _MOST_REMEMBERED:
-            self._members, self._drawn = members, {}
-        member = self._drawn.get(affinity)
-        if member is None:
-            member = self._drawn[affinity] = _draw(members, affinity)
-        return member
+    def has_untried(self, tried: Collection[Member]) -> bool:
+        return any(member not in tried for member in self._members)
 
+    def pick(self, affinity: str, tried: Collection[Member] = ()) -> Member | None:
+        """Choose a member with room, other than those already tried; ``None`` if none has room.
 
-def _draw(members: Sequence[Member], affinity: str) -> Member:
-    key = int.from_bytes(blake2b(affinity.encode(), digest_size=8).digest(), "big")
-    return min(members, key=lambda member: -math.log(_lot(key ^ member.seed)) / member.weight)
+        `affinity` is what the choice by a hash depends on; see `affinity_of`. Without it, members take turns there.
+        """
+        avoided = self._positions_of(tried) if tried else ()
+        for position in avoided:
+            self._tournament.set_load(position, math.inf)
+        chosen = self._by_hash(affinity) if affinity and self._balance in _FACTS else self._next()
+        for position in avoided:
+            self._tournament.set_load(position, self._load(self._members[position]))
+        return None if chosen is None else self._members[chosen]
+
+    def update(self, changed: Iterable[ServerHealth]) -> None:
+        """Note that servers have another number of connections."""
+        for health in changed:
+            for position in self._positions.get(health, ()):
+                self._tournament.set_load(position, self._load(self._members[position]))
+
+    def settle(self) -> None:
+        """Write the credit into the members' health."""
+        if self._has_turns:
+            for member, credit in zip(self._members, self._tournament.credit(), strict=False):
+                member.health.credit = credit
+
+    def _positions_of(self, tried: Collection[Member]) -> Sequence[int]:
+        # Two of them may be one server, which the rules have twice.
+        found = (position for one in tried for position in self._positions.get(one.health, ()))
+        return [position for position in found if self._members[position] in tried]
+
+    def _load(self, member: Member) -> float:
+        if not member.has_room():
+            return math.inf
+        if self._balance != "least-connections":
+            return 0
+        return (member.connections + self._more) / member.weight
+
+    def _better_of_two(self) -> int | None:
+        """Of two random members, choose the one with fewer connections by weight: the power of two choices."""
+        draw = self._tournament.draw
+        position, other_position = draw(self._random()), draw(self._random())
+        if position is None or other_position is None:
+            return None
+        first, other = self._members[position], self._members[other_position]
+        is_better = other.connections * first.weight < first.connections * other.weight
+        return other_position if is_better else position
+
+    def _by_hash(self, affinity: str) -> int | None:
+        """Choose the member with the best lot for the client's address or name, so that removing one moves only its own clients.
+
+        This is weighted rendezvous hashing (Thaler and Ravishankar, 1998; weights by Schindelhauer and Schomaker, 2005). ``docs/reference/consistent-choice.json``
+        promises the choice: other machines and versions make the same one.
+        """
+        if self._tournament.leader() is None:
+            return None
+        loads = self._tournament.loads
+        ranked = self._ranked.get(affinity)
+        if ranked is None:
+            if len(self._ranked) >= _MOST_REMEMBERED:
+                self._ranked.clear()
+            ranked = self._ranked[affinity] = self._rank(affinity, range(len(self._members)))
+        for position in ranked:
+            if loads[position] < math.inf:
+                return position
+        with_room = (n for n, load in enumerate(loads) if load < math.inf)
+        return self._rank(affinity, with_room)[0]
+
+    def _rank(self, affinity: str, positions: Iterable[int]) -> Sequence[int]:
+        """Return those that come first for a client."""
+        key = int.from_bytes(blake2b(affinity.encode(), digest_size=8).digest(), "big")
+
+        def lot(position: int) -> float:
+            member = self._members[position]
+            return -math.log(_lot(key ^ member.seed)) / member.weight
+
+        return heapq.nsmallest(_RANKED, positions, lot)
 
 
 def _lot(number: int) -> float:
@@ -119,12 +140,6 @@ def _lot(number: int) -> float:
     number = (number ^ number >> 27) * 0x94D049BB133111EB & 0xFFFFFFFFFFFFFFFF
     return ((number ^ number >> 31) + 1) / 2**64
 
-
-_CHOICES: Mapping[Balance, Balancer] = {
-    "round-robin": _smooth,
-    "least-connections": _least_connections,
-    "first": lambda members, _: members[0],
-}
 
 _FACTS: Mapping[Balance, Sequence[str]] = {
     "source-hash": (),

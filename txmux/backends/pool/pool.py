@@ -2,14 +2,14 @@
 
 import enum
 import math
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable
 from random import Random
 from typing import Literal
 
 import attrs
 
 from txmux.backends.connect.socket_plan import ServerSocketPlan
-from txmux.backends.pool.balance import balancer
+from txmux.backends.pool.balance import Choice
 from txmux.backends.pool.hold import WaitingClients
 from txmux.backends.pool.member import Member, ResolvedAddress, Tiers, is_due
 from txmux.backends.pool.ports import PORT_SHORTAGE
@@ -90,7 +90,9 @@ class BackendPool:
         # If the server depends on the client, a failure says nothing about the servers of other clients.
         depends = any(server.depends_on_client for server in backend.servers)
         self._eject = None if depends else backend.eject
-        self._pick = balancer(backend.balance, random or Random())  # nosec B311  # noqa: S311 - not for secrets
+        self._random = random or Random()  # nosec B311  # noqa: S311 - not for secrets
+        self._choices: list[Choice] = []
+        self._sole: Member | None = None  # who gets each connection, without a choice
         self._limited = any(server.max_connections for server in backend.servers)
         self._members: dict[Server, list[Member]] = {
             server: [self._member(server, server)]
@@ -131,6 +133,7 @@ class BackendPool:
     @property
     def is_as_at_start(self) -> bool:
         """Whether nothing has happened to any member since the start of the process."""
+        self._backend_health.settle()
         if self.backend.slow_start:
             return False  # new servers are those of which another process reports nothing
         return all(member.health.is_as_at_start for member in self.members)
@@ -148,17 +151,15 @@ class BackendPool:
         arrange_at = self._arrange_at
         if arrange_at < math.inf and self._seconds() >= arrange_at:
             self._arrange()
-        tiers = self._tiers.usable
-        members = tiers[0] if tiers and not tried and not self._limited else self._eligible(tried)
-        if not members:
-            return Unavailable.NO_SERVER if members is None else Unavailable.FULL
-        most = self.backend.max_connections
-        if most and self._backend_health.connections >= most:
-            return Unavailable.FULL
-        member = members[0] if len(members) == 1 else self._pick(members, affinity)
-        health = member.health
+        sole = self._sole
+        member = self._choose(affinity, tried) if sole is None or tried else sole
+        if isinstance(member, Unavailable):
+            return member
+        health, backend_health = member.health, self._backend_health
         health.connections += 1
-        self._backend_health.connections += 1
+        backend_health.connections += 1
+        if backend_health.changed is not None:
+            backend_health.changed.add(health)
         if (
             health.state is not MemberState.UP
             and member.state is MemberState.EJECTED
@@ -173,15 +174,11 @@ class BackendPool:
         self, affinity: str = "", tried: Collection[Member] = ()
     ) -> Member | Unavailable:
         """Choose a member for the held client whose turn it is; meanwhile, those `waiting` may block all other clients."""
-        if not self.waiting.blocks:
-            return self.pick(affinity, tried)
         self._is_in_turn = True
-        self._arrange()
         try:
             return self.pick(affinity, tried)
         finally:
             self._is_in_turn = False
-            self._arrange()
 
     def has_untried(self, tried: Collection[Member]) -> bool:
         return any(
@@ -193,21 +190,43 @@ class BackendPool:
         return self._backend_health.waiting
 
     def seconds_until_probe(self) -> float:
-        return max(0.0, self._tiers.probe_at - self._seconds())
+        probe_at = math.inf if self.waiting.blocks else self._tiers.probe_at
+        return max(0.0, probe_at - self._seconds())
 
-    def _eligible(self, tried: Collection[Member]) -> Sequence[Member] | None:
-        """Return the members with room of the first tier that may be used; ``None`` if all were tried."""
-        if not tried and not self._limited:
-            tiers = self._tiers.usable or self._tiers.last_resort
-            return tiers[0] if tiers else None
-        for tiers in (self._tiers.usable, self._tiers.last_resort):
-            untried = [left for tier in tiers if (left := [m for m in tier if m not in tried])]
+    def _choose(self, affinity: str, tried: Collection[Member]) -> Member | Unavailable:
+        backend, backend_health = self.backend, self._backend_health
+        if backend_health.waiting.blocks and not self._is_in_turn:
+            return Unavailable.NO_SERVER
+        if backend_health.choosing is not self._choices:
+            self._begin_choosing()
+        elif backend_health.changed:
+            for choice in self._choices:
+                choice.update(backend_health.changed)
+            backend_health.changed.clear()
+        is_full = 0 < backend.max_connections <= backend_health.connections
+        for choices in (self._usable, self._last_resort):
+            untried = [one for one in choices if one.has_untried(tried)] if tried else choices
+            # Where clients can wait, they wait for room at the servers that are to be used first.
+            for choice in untried[: 0 if is_full else 1 if backend.queue else None]:
+                member = choice.pick(affinity, tried)
+                if member is not None:
+                    return member
             if untried:
-                # Where clients can wait, they wait for room at the servers that are to be used first.
-                allowed = untried[:1] if self.backend.queue else untried
-                with_room = ([member for member in tier if member.has_room()] for tier in allowed)
-                return next(filter(None, with_room), [])
-        return None
+                return Unavailable.FULL
+        return Unavailable.NO_SERVER
+
+    def _begin_choosing(self) -> None:
+        """Take over from the pool that chose last, or from before a change."""
+        backend, backend_health = self.backend, self._backend_health
+        backend_health.settle()
+        self._usable, self._last_resort = (
+            [Choice(members, backend.balance, self._random) for members in tiers]
+            for tiers in (self._tiers.usable, self._tiers.last_resort)
+        )
+        self._choices = [*self._usable, *self._last_resort]
+        backend_health.choosing = self._choices
+        if self._limited or backend.balance == "least-connections":
+            backend_health.changed = set()
 
     def adopt(self, server: str, *, is_established: bool = True) -> Member | None:
         """Count a connection of another process to a server's address; end it by `released`.
@@ -493,6 +512,7 @@ class BackendPool:
         return round(member.full_weight * self.ramp(member), 2)
 
     def _arrange(self) -> None:
+        self._backend_health.settle()
         now, slow_start = self._seconds(), self.backend.slow_start
         step_at = math.inf
         for member in self.members:
@@ -501,9 +521,10 @@ class BackendPool:
             if ramp < 1:
                 step_at = now + slow_start / _STEPS
         tiers = Tiers.arranged(self.members, now, has_last_resort=self._has_last_resort)
-        if self.waiting.blocks and not self._is_in_turn:
-            tiers = Tiers(in_shortage=tiers.in_shortage)
         self._tiers, self._arrange_at = tiers, min(tiers.probe_at, step_at)
+        first = tiers.usable[0] if tiers.usable else ()
+        is_sole = len(first) == 1 and not self.is_limited and not self.waiting.blocks
+        self._sole = first[0] if is_sole else None
         was, self.availability = self.availability, self._find_availability()
         if self.availability is not was and self.on_availability is not None:
             self.on_availability()
@@ -527,8 +548,11 @@ class BackendPool:
                 health.came_at = 0.0 if is_start else self._seconds()
 
     def _uncount(self, member: Member) -> None:
-        member.health.connections -= 1
-        self._backend_health.connections -= 1
+        health, backend_health = member.health, self._backend_health
+        health.connections -= 1
+        backend_health.connections -= 1
+        if backend_health.changed is not None:
+            backend_health.changed.add(health)
         if self._leaving and not member.connections and member in self._leaving:
             self._leaving.remove(member)
 

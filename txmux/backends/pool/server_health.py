@@ -111,12 +111,23 @@ class _PoolOfHealth(Protocol):
     def override_changed(self, server: str, previous_state: MemberState | None) -> None: ...
 
 
+class _Choice(Protocol):
+    def settle(self) -> None: ...
+
+
 class BackendHealth:
     """The shared state of one backend's pools: the one of the current rules, and those of older rules.
 
     Connections keep the pool of the rules under which they were accepted. So a server is counted, ejected and let back
     in by all pools together.
+
+    Attributes:
+        choosing: What keeps the servers' credit since a choice, until `settle`.
+        changed: The servers whose number of connections has changed since then; ``None`` if no choice depends on it.
     """
+
+    choosing: Sequence[_Choice] = ()
+    changed: set[ServerHealth] | None = None
 
     def __init__(
         self,
@@ -146,9 +157,16 @@ class BackendHealth:
         """Take over a server's state, which may get its first pool only later; return it, unless there are too many."""
         if key not in self._recalled and len(self._recalled) >= _MOST_RECALLED:
             return None
+        self.settle()
         health = self._recalled[key] = self.health_of(key)
         health.restore(fields, now)
         return health
+
+    def settle(self) -> None:
+        """Let each server's `credit` be right again, for others than the pool that chose last."""
+        for choice in self.choosing:
+            choice.settle()
+        self.choosing, self.changed = (), None
 
     def adopt(self, health: ServerHealth) -> None:
         """Count a connection from another process, unless it was expected and so is counted."""
@@ -157,6 +175,8 @@ class BackendHealth:
         else:
             health.connections += 1
             self.connections += 1
+            if self.changed is not None:
+                self.changed.add(health)
 
     def expect(self, counts: Mapping[str, int]) -> None:
         """Reserve slots for connections in other processes, by the server, whether they are handed over or end there.
@@ -173,6 +193,8 @@ class BackendHealth:
                 health.expected += more
                 health.connections += more
                 self.connections += more
+                if self.changed is not None:
+                    self.changed.add(health)
         for reference in self.pools:
             pool = reference()
             if pool is not None and pool.on_room is not None:
