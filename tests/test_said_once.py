@@ -22,8 +22,7 @@ from txmux.rules.model.settings import RIGHTS
 from txmux.rules.reading import checks, context, endpoints
 from txmux.rules.reading.sections import TABLES
 from txmux.telemetry.counting.counter_groups import SERVER_CAUSES
-from txmux.telemetry.reasons import FAILURE_TEXTS, EndReason, LimitName, ServerFailure
-from txmux.wire.tunnel import dialogue
+from txmux.telemetry.reasons import FAILURE_TEXTS, LimitName, ServerFailure
 from txmux_convert import PROGRAMS, formats
 
 _ROOT = Path(__file__).parents[1]
@@ -90,9 +89,6 @@ class ReasonsTest(SynchronousTestCase):
     def test_causes_in_servers(self) -> None:
         """What one server is blamed for is nothing that a client asks for."""
         self.assertLessEqual({*SERVER_CAUSES}, {*get_args(ServerFailure)})
-
-    def test_answers_of_tunnels(self) -> None:
-        self.assertLessEqual({*dialogue._CODES}, {*get_args(EndReason)})
 
 
 class CommandsTest(SynchronousTestCase):

@@ -14,6 +14,7 @@ WORDS = {
     "wake": ("wake",),
     "ech": ("ech_keys", "txmux ech"),
     "starttls": ("starttls", "starttls_banner", "stage starttls"),
+    "tunnels": ("tunnel", "tunnel_users", "stage tunnelling"),
     "page": (),
     "top": ("txmux top",),
     "docker": ("txmux provider docker",),

@@ -499,37 +499,6 @@ class DestinationTests(ExplainTestCase):
         self.assertIn("undecided", self.explain("--text", r"GET / HTTP/1.1\r\n"))
 
 
-class TunnelTests(ExplainTestCase):
-    text = (
-        "[listen a]\nendpoint = :1\n[route t]\nmatch = http method=CONNECT\n  socks5\ntunnel = yes\ntunnel_users = users\nbackend = b\n"
-        "[backend b]\nserver = {host}:{port}\nallow_names = *.test\n"
-    )
-
-    def test_what_is_asked_for_and_what_is_refused(self) -> None:
-        self.write("users", "ann:$2y$05$" + "a" * 53)
-        login = r"Proxy-Authorization: Basic YW5uOng=\r\n"
-        for text, decided in (
-            (
-                rf"CONNECT h.test:22 HTTP/1.1\r\n{login}\r\n",
-                "default, to backend b ({host}:{port}): h.test\n",
-            ),
-            (
-                rf"CONNECT h.net:22 HTTP/1.1\r\n{login}\r\n",
-                "to backend b ({host}:{port}): h.net, name-denied\n",
-            ),
-            (r"CONNECT h.test:22 HTTP/1.1\r\n", "which opens tunnels; the routes under it decide"),
-            (r"CONNECT h.test:22 HTTP/1.1\r\n\r\n", "which opens no tunnel: it has no login"),
-            (rf"CONNECT h.test HTTP/1.1\r\n{login}\r\n", "which opens no tunnel: it is malformed"),
-            (r"\x05\x01\x02", "which opens tunnels; the routes under it decide"),
-            (r"\x05\x01\x00", "which opens no tunnel: it offers no login"),
-        ):
-            self.assertIn(decided, self.explain("--text", text))
-        trace = json.loads(self.explain("--json", "--text", r"\x05\x01\x00"))["streams"][0][
-            "listeners"
-        ][0]
-        self.assertEqual(trace["facts"], {"tunnel": "socks5", "tunnel_error": "it offers no login"})
-
-
 class CutRequestTests(ExplainTestCase):
     text = (
         "[listen a]\nendpoint = :1\ndefault = 127.0.0.1:8080\n"

@@ -114,7 +114,7 @@ class DifferenceTests(SynchronousTestCase):
             Path("x.ini"),
             old.settings,
             (attrs.evolve(listener, name=Incomparable("p")),),
-            (attrs.evolve(route, tunnel_users=Incomparable("u")),),  # type: ignore[arg-type]
+            (attrs.evolve(route, more={"key": Incomparable("u")}),),
             old.backends,
         )
         again = Rules(old.path, old.settings, old.listeners, old.routes, {**old.backends})

@@ -26,8 +26,8 @@ from txmux.access.lists.updates import NetworksFile
 from txmux.admin.access import AdminTokens
 from txmux.cli import main
 from txmux.client.tls.terminators import TlsTerminators
-from txmux.client.tunnel_users import TunnelUsers
 from txmux.errors import MuxError
+from txmux.optional import missing, named
 from txmux.processes.privilege.account import find_account
 from txmux.processes.usable import unusable
 from txmux.rules.keys_in_use import needed_modules
@@ -192,10 +192,13 @@ class AgreementTest(DamagedFilesCase):
 
     def test_users(self) -> None:
         """A worker says which file of users it cannot use, and why."""
+        if why := missing("tunnel_users"):
+            raise SkipTest(why)
+        users = named("txmux.features.tunnels.users:TunnelUsers")
         path = self.folder / "tunnel_users"
         for damage in self.damages(path):
             with capturedLogs() as events:
-                TunnelUsers("tunnel", path)
+                users("tunnel", path)
             said = "\n".join(eventAsText(one, includeTimestamp=False) for one in events)
             self.assertNotRegex(said, NO_CAUSE, damage)
             self.assertIn(str(path), said, damage)

@@ -110,7 +110,6 @@ class DeniedTests(SynchronousTestCase):
                 *words_after("stage"),
                 "peeking",
                 "handshaking",
-                "tunnelling",
                 "awaiting-hello",
                 "connecting",
                 "awaiting-retry",

@@ -19,9 +19,9 @@ from tests.support.mux import CLOSE, backend_at
 from tests.support.peers import Peer, PeerFactory, listen
 from tests.support.secure import client_context
 from tests.support.starttls import EHLO, GO, GREETING, HELLO, OFFERS, STARTTLS
+from tests.support.tunnels import OPEN, connect_to
 from tests.tcp.stages.handshaking_case import SSH, TerminationCase
 from tests.tcp.stages.test_peeking_exchanges import SSL_REQUEST
-from tests.tcp.stages.test_tunnelling import OPEN, connect_to
 from txmux.rules.embedding import route
 from txmux.rules.installed import KEYS
 from txmux.rules.model import Backend, TlsSettings
@@ -30,8 +30,9 @@ HEADER = b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n"
 ANSWER = b"hello"
 HERE = b"220 here ESMTP\r\n"
 CONNECT = connect_to("a.example:22")
-_MIDDLE = ("L", "T", "AL")
-LAST = ("s", "h", "Ah", "t")
+_TUNNEL = KEYS["route"]["tunnel"].kind.read("yes") if "tunnel" in KEYS["route"] else None
+_MIDDLE = ("L", "T", "AL") if _TUNNEL else ("L", "AL")
+LAST = ("s", "h", "Ah", "t") if _TUNNEL else ("s", "h", "Ah")
 
 
 def chains(lasts: Sequence[str] = LAST) -> Iterator[str]:
@@ -245,7 +246,7 @@ class PreambleCase(TerminationCase):
                     under=under,
                     terminate_tls=end,
                     outcome=outcome,
-                    tunnel=letter in "Tt",
+                    more={"tunnel": _TUNNEL} if letter in "Tt" else {},
                 )
             )
         return made

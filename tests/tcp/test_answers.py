@@ -1,5 +1,7 @@
 """What clients are told that are turned away, in their own protocols."""
 
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -7,9 +9,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.wire.hello_builder import client_hello, records, server_name, sslv2_hello, versions
 from tests.wire.http2_builder import frame, request
 from txmux.interfaces import Peeked
+from txmux.optional import named
+from txmux.rules.installed import STAGES
 from txmux.tcp.answers import RejectionAnswer, answer_to
 from txmux.wire.http2_opening import PREFACE
 
+_MAKERS = [named(stage.maker) for stage in STAGES["route"]]
 NOTHING = RejectionAnswer(b"", complete=True)
 NOT_YET = RejectionAnswer(b"", complete=False)
 
@@ -31,7 +36,7 @@ SPEAKING = (
 )
 
 
-def answer(said: bytes, *, unavailable: bool = False, **more: bool) -> RejectionAnswer:
+def answer(said: bytes, *, unavailable: bool = False, **more: Any) -> RejectionAnswer:
     """Give the answer to a client that has said this."""
     return answer_to(Peeked(said), unavailable=unavailable, **more)
 
@@ -147,7 +152,10 @@ class OtherTests(SynchronousTestCase):
         before, peeked = NOT_YET, None
         options = data.draw(
             st.fixed_dictionaries(
-                dict.fromkeys(("unavailable", "opens_tunnels", "rejects"), st.booleans())
+                {
+                    **dict.fromkeys(("unavailable", "rejects"), st.booleans()),
+                    "first": st.sampled_from([(), *(make.answers for make in _MAKERS)]),
+                }
             )
         )
         for length in range(1, len(said) + 1):

@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 
 from tests.support.peers import reactor
 from tests.support.ports import free_port
+from tests.support.tunnels import OPEN
 from tests.tcp.preambles_case import ANSWER, LAST, PreambleCase, Said, Speaker, chains, said_in
-from tests.tcp.stages.test_tunnelling import OPEN
 from txmux.net.relay.kernel import is_supported
 from txmux.rules.model import Listener
 from txmux.tcp.listener import MuxFactory

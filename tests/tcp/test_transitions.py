@@ -12,7 +12,6 @@ from txmux.tcp import connection, socket_connection
 from txmux.tcp.connection import MuxProtocol
 from txmux.tcp.socket_connection import SocketConnection
 from txmux.tcp.stage import Stage
-from txmux.tcp.stages.tunnelling import Tunnelling
 from txmux.tcp.transitions import CHOICES, TRANSITIONS, Finished, Node, TurnedAway
 from txmux.telemetry.documents import STATES
 
@@ -24,7 +23,6 @@ _OF_FEATURES = {
 }
 _STEPS = {
     **MuxProtocol._steps,
-    "tunnelling": Tunnelling,  # its stage is imported where it is needed
     **{
         state: next(one for one in names.values() if getattr(one, "state", "") == state)
         for state, names in _OF_FEATURES.items()

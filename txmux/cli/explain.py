@@ -26,7 +26,7 @@ from txmux.errors import MuxError, OptionError, joined
 from txmux.interfaces import Transport, Verdict
 from txmux.matchers.payload import bytes_from_hex, bytes_from_text
 from txmux.rules.advice.words import did_you_mean
-from txmux.rules.installed import OPENINGS
+from txmux.rules.installed import OPENINGS, stages_in_use
 from txmux.rules.model import (
     NO_CERTIFICATE,
     REVOKED,
@@ -62,9 +62,7 @@ from txmux.telemetry.formatting import (
 )
 from txmux.transport import unmapped
 from txmux.wire.client_hello import parse_client_hello
-from txmux.wire.facts import printable
 from txmux.wire.second_hello import NOT_READ, is_not_read
-from txmux.wire.tunnel.dialogue import asked_for
 
 if TYPE_CHECKING:
     from txmux.client.configuration import HelloOpening
@@ -388,35 +386,30 @@ def _trace(
     else:
         verdicts = explained(sample.data)
     verdicts = _unread(listener, routes, sample.data, verdicts)
-    if end is not None and end.tunnel:
-        verdicts = _inside_tunnel(verdicts, routes, sample, certificate)
+    if end is not None and end.terminate_tls is None:
+        verdicts = _before_bytes(verdicts, routes, sample, certificate)
     route = verdicts.decision.route
-    if route is None or not route.tunnel:
+    stages = () if route is None else stages_in_use("route", route)
+    seen = next((stage.seen for stage in stages if stage.seen), None)
+    if route is None or seen is None:
         return Trace(listener, verdicts, before=sample.facts)
-    asked, refused = asked_for(
-        sample.data,
-        lambda head: explained(head).decision.route is route,
-        wants_login=route.tunnel_users is not None,
-    )
-    if refused:
-        facts = {"tunnel": asked.kind, "tunnel_error": printable(refused)}
-        verdicts.decision.facts.update(facts)
-    if refused != "":
+    facts, data = seen(route, sample.data, lambda head: explained(head).decision.route is route)
+    verdicts.decision.facts.update(facts)
+    if data is None:
         return Trace(listener, verdicts, before=sample.facts)
-    verdicts.decision.facts.update(asked.granted)
-    inner = attrs.evolve(sample, data=asked.received, stream=None)
+    inner = attrs.evolve(sample, data=data, stream=None)
     inside = _trace(rules, route, certificate, None, _inner_listener(listener, route), inner)
-    inside.found.decision.facts.update(asked.granted)
+    inside.found.decision.facts.update(facts)
     return Trace(listener, verdicts, (inner, inside), sample.facts)
 
 
-def _inside_tunnel(
+def _before_bytes(
     verdicts: Explanation[Route],
     routes: Sequence[Route],
     sample: TracedSample,
     certificate: FoundCertificate | None,
 ) -> Explanation[Route]:
-    """Return what decides where the client need not say anything inside its tunnel."""
+    """Return what decides where the client need not say anything inside what its route has opened."""
     detection = Detector(routes).start_detection(sample.client, sample.now, certificate)
     decision = detection.decide_before_bytes()
     return verdicts if decision is None else Explanation(verdicts.routes, 0, decision)
@@ -554,7 +547,8 @@ def write(output: Output, sample: TracedSample, trace: Trace, *, is_folded: bool
     output.table([((label, text), "") for label, text in _conclusion(sample, trace)])
     if trace.inner is not None:
         output.line()
-        output.line("inside the tunnel", "bold")
+        route: Any = trace.found.decision.route
+        output.line(f"inside {route.opens.inside}", "bold")
         write(output, *trace.inner)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 
@@ -14,6 +14,7 @@ from txmux.detection.detector import Detector, reads_hello
 from txmux.detection.ranked import ListChange, RankedList, filtered, finish
 from txmux.errors import MuxError
 from txmux.net.sockets.plainsocket import SocketOption
+from txmux.rules.feature import StageMaker
 from txmux.rules.installed import stage_makers
 from txmux.rules.model import Handover, InProcess, Listener, Refusal, Route
 from txmux.rules.model.networks import EVERY_CLIENT, Clients
@@ -30,12 +31,8 @@ if TYPE_CHECKING:
     from txmux.client.io_runtime import IORuntime
     from txmux.client.tls.terminator import TlsTerminator
     from txmux.client.tls.terminators import TlsTerminators
-    from txmux.client.tunnel_users import TunnelUsers
     from txmux.telemetry.counting.counter_groups import ListenerCounts, RouteCounts
     from txmux.wire.preamble import HelloOpener
-
-StageMaker: TypeAlias = Callable[..., Any]
-"""Makes the stage of a client; see `txmux.rules.feature.FeatureStage`."""
 
 
 @attrs.frozen(eq=False)
@@ -44,7 +41,6 @@ class CompiledRoute(Route):
 
     destination: Destination | None = None
     terminator: TlsTerminator | None = None
-    users: TunnelUsers | None = None
     stages: Sequence[StageMaker] = ()  # of features, the first that its clients pass last
     counts: RouteCounts = attrs.field(kw_only=True)
     is_plain: bool = attrs.field(init=False)  # whether the fast path serves its clients
@@ -169,7 +165,6 @@ class Compiler:
             **fields,
             destination=None if outcome is None else self.upstreams.destination_of(outcome),
             terminator=self.terminators.terminator_of(route) if route.terminate_tls else None,
-            users=_users_of(route),
             stages=stage_makers("route", route),
             counts=self.runtime.counters.route(self.settings.name, route.name),
         )
@@ -343,12 +338,12 @@ class Configuration:
             in_process=tuple(one for one in in_process if isinstance(one, InProcess)),
         )
 
-    def look_at_users(self) -> Generator[None, None, None]:
-        """Read the files of users again, in steps."""
+    def look_at_files(self) -> Generator[None, None, None]:
+        """Read the files that stages of features need again, in steps."""
         for layer in self.layers if self.inside else ():
             for route in layer.outer.items:
-                if route.users is not None:
-                    route.users.look_now()
+                for make in route.stages:
+                    make.look_now()
                 yield
 
     @property
@@ -378,11 +373,3 @@ def _inner_layers(
                     waiting.append(made)
                 yield
     return inside
-
-
-def _users_of(route: Route) -> TunnelUsers | None:
-    if route.tunnel_users is None:
-        return None
-    from txmux.client.tunnel_users import TunnelUsers  # noqa: PLC0415 - for few rules
-
-    return TunnelUsers(route.name, route.tunnel_users)

@@ -103,7 +103,7 @@ def routes_document(
             "backend": outcome.value if isinstance(outcome, Refusal) else to,
             "dry_run": route.dry_run,
             "ends_tls": route.terminate_tls is not None,
-            "tunnel": route.tunnel,
+            "tunnel": bool(route.more.get("tunnel")),
             "listeners": counted,
             "file": route.section.path or None,
             "line": index.rules.line_of(route.section) or None,

@@ -82,15 +82,15 @@ def _unread(serving: Serving) -> Iterator[str]:
     if serving.runtime.lists.trouble:
         yield serving.runtime.lists.trouble
     for route in _routes(serving):
-        if route.users is not None:
-            route.users.look()  # no client may have come since the file was changed
-            yield from filter(None, [route.users.trouble or route.users.wrong])
+        for make in route.stages:
+            yield from make.troubles()
 
 
 def _logins(serving: Serving) -> Iterator[tuple[str, int, str]]:
     for route in _routes(serving):
-        if route.users is not None and (crowd := route.users.crowded()) is not None:
-            yield route.name, *crowd
+        for make in route.stages:
+            if (crowd := make.crowded()) is not None:
+                yield route.name, *crowd
 
 
 def _source_states(serving: Serving) -> list[Any]:

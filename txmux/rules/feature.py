@@ -112,6 +112,37 @@ class HelloOpenings:
     make: Callable[..., Any]
 
 
+class StageMaker:
+    """Makes the stages of clients, for one listener or route in a process.
+
+    Attributes:
+        asks_by: How clients begin who ask for what the route opens.
+        answers: Rows as `txmux.tcp.answers` has them, for clients that it would be open for, had they asked.
+    """
+
+    asks_by = b""
+    answers: Any = ()
+
+    def __call__(self, client: Any, then: Any, *of: Any) -> Any:
+        """Make a stage of a client.
+
+        Args:
+            client: The `txmux.tcp.stage.Client`.
+            then: What follows otherwise: a stage, or an outcome.
+            of: For a route, the layer that it is of, and the `CompiledRoute`.
+        """
+        raise NotImplementedError
+
+    def look_now(self) -> None:
+        """Read its files again."""
+
+    def troubles(self) -> Iterable[str]:
+        return ()
+
+    def crowded(self) -> tuple[int, str] | None:
+        """Return how many logins have waited lately, and the source of the most wrong ones; ``None`` if they were not many."""
+
+
 @attrs.frozen
 class FeatureStage:
     """A stage of connections that clients pass by a key: of their listener, once they are admitted, or of their route, once that is decided.
@@ -119,17 +150,17 @@ class FeatureStage:
     Attributes:
         state: Its name, as the API has it.
         key: The key. A value that is false is as good as none.
-        maker: As ``module:function``: called with the listener or the route, it returns what makes the stage of each client. That is called
-            with the `Client`, and with what follows otherwise, a stage or an outcome; for a route also with the layer that it is of, and with itself.
+        maker: As ``module:class``: called with the listener or the route, it returns a `StageMaker`.
         then: The stages and choices that may follow. A client that is turned away, or leaves, never needs to be among them.
-        seen: For `txmux explain`: returns what the routes of a listener see of a `TracedSample`, by the key's value and by that.
+        seen: For `txmux explain`. By the value of a listener's key, and a `TracedSample`, it returns what the routes see of that. By a route, the
+            bytes, and a function that returns whether others are for this route, too: the facts, and the bytes inside; ``None`` if it is not opened.
     """
 
     state: str
     key: str
     maker: str
     then: tuple[str, ...]
-    seen: Callable[[Any, Any], Any] | None = None
+    seen: Callable[..., Any] | None = None
 
 
 @attrs.frozen
@@ -141,6 +172,7 @@ class Feature:
         keys: Its keys, by the kind of section. Their values are in `more` of the model.
         hints: What to do about keys that are none, by the kind of section; see `KEY_HINTS`.
         contradictions: By the kind of section, finds values that are right by themselves, but not together; see those of the core.
+        conflicts: Each finds what does not go together in all listeners and routes.
         stages: Those of its clients' connections.
         networks: Those that rules may name by it; they are `DynamicNetworks` of its name.
         servers: Those that rules may name by it.
@@ -161,6 +193,7 @@ class Feature:
     contradictions: Mapping[str, Callable[[Any, Mapping[str, Any]], Iterator[Problem]]] = (
         attrs.field(factory=dict)
     )
+    conflicts: Sequence[Callable[[Sequence[Any], Sequence[Any]], Iterator[Problem]]] = ()
     stages: Sequence[FeatureStage] = ()
     networks: NetworkKind | None = None
     servers: ServerKind | None = None

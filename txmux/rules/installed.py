@@ -1,13 +1,13 @@
 """What the installed features add to rules."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import attrs
 
 from txmux.optional import WORDS, load, missing, named
-from txmux.rules.feature import Feature, FeatureStage, ServerStart
+from txmux.rules.feature import Feature, FeatureStage, ServerStart, StageMaker
 from txmux.rules.model import Backend, DynamicNetworks, Listener, Route, Server, Settings
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading import endpoints
@@ -44,6 +44,10 @@ CONTRADICTIONS = {
     for kind in KEYS
 }
 
+CONFLICTS = [find for feature in FEATURES for find in feature.conflicts]
+
+OUTER = [name for name, key in KEYS["route"].items() if key.is_outer]
+
 STAGES: Mapping[str, Sequence[FeatureStage]] = {
     kind: [stage for feature in FEATURES for stage in feature.stages if stage.key in keys]
     for kind, keys in KEYS.items()
@@ -77,9 +81,14 @@ def stages_in_use(kind: str, section: Listener | Route) -> list[FeatureStage]:
     return [stage for stage in STAGES[kind] if section.more.get(stage.key)] if section.more else []
 
 
-def stage_makers(kind: str, section: Listener | Route) -> tuple[Callable[..., Any], ...]:
-    """Return what makes these stages, the last of them first; see `FeatureStage.maker`."""
+def stage_makers(kind: str, section: Listener | Route) -> tuple[StageMaker, ...]:
+    """Return what makes these stages, the last of them first."""
     return tuple(named(stage.maker)(section) for stage in reversed(stages_in_use(kind, section)))
+
+
+def conditions(route: Route) -> tuple[object, ...]:
+    """Return the values of features' keys by which a route lets only some clients pass."""
+    return tuple(key.value_in(route, name) for name, key in KEYS["route"].items() if key.lets_some)
 
 
 def networks_of(

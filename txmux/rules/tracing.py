@@ -19,6 +19,7 @@ from txmux.rules.model import (
     Handover,
     InProcess,
     Listener,
+    Opening,
     Outcome,
     Refusal,
     Silence,
@@ -52,7 +53,7 @@ class TracedSample:
 
 @attrs.frozen
 class Trace:
-    """What one listener makes of a sample; `inner` is what it makes of the bytes inside a tunnel."""
+    """What one listener makes of a sample; `inner` is what it makes of the bytes inside what its route opens."""
 
     listener: Listener
     found: Explanation[Any]
@@ -112,15 +113,15 @@ class TracedOutcome:
     route: str | None
     outcome: Outcome | None
     facts: Mapping[str, str] = attrs.field(factory=dict)
-    is_tunnel: bool = False
+    opens: Opening | None = None
 
     def __str__(self) -> str:
         by = f"route {self.route}" if self.route else self.by
-        if self.outcome is None and "tunnel_error" in self.facts:
-            return f"{by}, which opens no tunnel: {self.facts['tunnel_error']}"
         if self.outcome is None:
-            what = "opens tunnels" if self.is_tunnel else "ends TLS"
-            return f"{by}, which {what}; the routes under it decide on what is inside"
+            assert self.opens is not None  # noqa: S101 - routes under it decide
+            if why := self.facts.get(self.opens.error):
+                return f"{by}, which {self.opens.fails}: {why}"
+            return f"{by}, which {self.opens.does}; the routes under it decide on what is inside"
         if isinstance(self.outcome, Refusal):
             return f"{by}, {self.outcome.value}"
         servers = ", ".join(self.servers)
@@ -176,7 +177,7 @@ def traced_outcome(sample: TracedSample, trace: Trace) -> TracedOutcome:
             return TracedOutcome("tls-failed" if is_illegal else "silent", None, Refusal.CLOSE)
         return TracedOutcome("default", None, listener.default, trace.facts)
     outcome = None if route.is_outer else route.outcome
-    return TracedOutcome("route", route.name, outcome, trace.facts, route.tunnel)
+    return TracedOutcome("route", route.name, outcome, trace.facts, route.opens)
 
 
 def silence_of(sample: TracedSample, trace: Trace) -> Silence | None:

@@ -363,7 +363,7 @@ class Serving:
                 prepared.configurations[active] = changed = yield from active.configuration.changed(
                     replacement, compiler, admission(listener), version
                 )
-                yield from changed.look_at_users()
+                yield from changed.look_at_files()
             elif replacement is not None:
                 prepared.configurations[active] = yield from self._compile(
                     table, listener, admission(listener), version

@@ -28,15 +28,20 @@ class RejectionAnswer:
     complete: bool
 
 
+AnswerRows: TypeAlias = (
+    "tuple[tuple[Callable[[Peeked], Verdict], Callable[[Peeked, bool], RejectionAnswer]], ...]"
+)
+
+
 def answer_to(
-    peeked: Peeked, *, unavailable: bool, opens_tunnels: bool = False, rejects: bool = True
+    peeked: Peeked, *, unavailable: bool, first: AnswerRows = (), rejects: bool = True
 ) -> RejectionAnswer:
     """Find the answer to a client that is not allowed, or whose servers are unavailable.
 
-    Where it could have a tunnel, one that asks to forward a request learns that, even if it is closed without another answer.
+    The rows of ``first`` are asked before all others, and even if it is closed without another answer.
     """
     undecided = False
-    for speaks, answer in _FORWARDING * opens_tunnels + _PROTOCOLS * rejects:
+    for speaks, answer in (*first, *_PROTOCOLS * rejects):
         verdict = speaks(peeked)
         if verdict is Verdict.MATCH:
             return answer(peeked, unavailable)
@@ -88,7 +93,8 @@ def _ssh(_peeked: Peeked, unavailable: bool) -> RejectionAnswer:  # noqa: FBT001
 _STATUS = {False: "403 Forbidden", True: "503 Service Unavailable"}
 
 
-def _speaks_http1(peeked: Peeked) -> Verdict:
+def speaks_http1(peeked: Peeked) -> Verdict:
+    """Return whether a client speaks HTTP/1, once its request line is whole."""
     request = peeked.parsed(parse_request)
     if request.stage is Stage.REFUSED:
         return Verdict.NO
@@ -97,10 +103,11 @@ def _speaks_http1(peeked: Peeked) -> Verdict:
 
 def _http1(peeked: Peeked, unavailable: bool) -> RejectionAnswer:  # noqa: FBT001
     """Return a response that ends the connection (RFC 9110, sections 9.3.2, 15.5.4 and 15.6.4; RFC 9112, section 9.6)."""
-    return _response(peeked, _STATUS[unavailable])
+    return http_response(peeked, _STATUS[unavailable])
 
 
-def _response(peeked: Peeked, status: str, why: str = "", fields: str = "") -> RejectionAnswer:
+def http_response(peeked: Peeked, status: str, why: str = "", fields: str = "") -> RejectionAnswer:
+    """Return a response that ends the connection, with ``fields`` in its head."""
     body = f"{status}{why}\n"
     head = (
         f"HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {len(body)}\r\n"
@@ -108,19 +115,6 @@ def _response(peeked: Peeked, status: str, why: str = "", fields: str = "") -> R
     )
     is_head = peeked.parsed(parse_request).method == "HEAD"
     return RejectionAnswer((head if is_head else head + body).encode(), complete=True)
-
-
-def _asks_to_forward(peeked: Peeked) -> Verdict:
-    verdict = _speaks_http1(peeked)
-    if verdict is Verdict.MATCH and peeked.parsed(parse_request).method == "CONNECT":
-        return Verdict.NO
-    return verdict
-
-
-def _no_forwarding(peeked: Peeked, _unavailable: bool) -> RejectionAnswer:  # noqa: FBT001
-    """Return a response that names the method that is allowed (RFC 9110, section 15.5.6)."""
-    why = ": this proxy opens tunnels by CONNECT, as for https, and forwards no request"
-    return _response(peeked, "405 Method Not Allowed", why, "Allow: CONNECT\r\n")
 
 
 _HEADERS, _SETTINGS, _GOAWAY = 0x1, 0x4, 0x7
@@ -161,14 +155,10 @@ def _redis(_peeked: Peeked, unavailable: bool) -> RejectionAnswer:  # noqa: FBT0
     return RejectionAnswer(f"-ERR {text}\r\n".encode(), complete=True)
 
 
-_Rows: TypeAlias = (
-    "tuple[tuple[Callable[[Peeked], Verdict], Callable[[Peeked, bool], RejectionAnswer]], ...]"
-)
-_FORWARDING: _Rows = ((_asks_to_forward, _no_forwarding),)
-_PROTOCOLS: _Rows = (
+_PROTOCOLS: AnswerRows = (
     (tls.predicate({}), _tls),
     (ssh.predicate({}), _ssh),
-    (_speaks_http1, _http1),
+    (speaks_http1, _http1),
     (http2.predicate({}), _http2),
     (redis.predicate({}), _redis),
 )

@@ -26,6 +26,7 @@ from txmux.net.sockets.memory import MEMORY, OutOfMemory
 from txmux.net.sockets.plainsocket import is_reset
 from txmux.net.sockets.transport import SocketTransport
 from txmux.rules.model import Handover, InProcess, Logged, Refusal, fewer
+from txmux.tcp.answers import AnswerRows
 from txmux.tcp.moving import MovedConnection, SlotRelease, Sockets, StayReason, accepted_at
 from txmux.tcp.stage import OVER, Client, Stage, Step
 from txmux.tcp.stages.awaiting_retry import AwaitingRetry
@@ -47,7 +48,6 @@ from txmux.tcp.stages.turning_away import Closing, Rejecting
 from txmux.tcp.transitions import (
     TRANSITIONS,
     Admitted,
-    AsksForTunnel,
     HeaderExpected,
     HelloIncomplete,
     Identified,
@@ -326,12 +326,9 @@ class MuxProtocol(Peer, Client):
         if route.terminator is not None:
             self.is_request_cut = False
             step = TerminatesTLS(route.terminator, self.configuration.inside[route.name])
-        elif route.tunnel:
-            self.is_request_cut = False
-            step = AsksForTunnel(layer, route, self.configuration.inside[route.name])
-        else:
-            assert route.destination is not None  # noqa: S101 - other routes have one
-            step = Routed(route.destination, "denied")
+        else:  # without a destination, a stage opens something
+            destination = Refusal.CLOSE if route.destination is None else route.destination
+            step = Routed(destination, "denied")
         for make in route.stages:
             step = make(self, step, layer, route)
         return step
@@ -354,7 +351,7 @@ class MuxProtocol(Peer, Client):
 
     def _refuse(self, how: Refusal, reason: EndReason) -> Outcome:
         is_unanswered = not all(preamble.is_answered for preamble in self.preambles)
-        may_get_answer = self.opens_tunnels or (how is Refusal.REJECT and self.received)
+        may_get_answer = self.first_answers or (how is Refusal.REJECT and self.received)
         if how is not Refusal.RESET and (is_unanswered or may_get_answer):
             return ToRejecting(how, reason)
         return ToClosing(how, reason)
@@ -362,20 +359,23 @@ class MuxProtocol(Peer, Client):
     def _leave_to_default(self, layer: RuleLayer) -> Outcome:
         if self.record.route is None:
             self.unrecognised = self.received[: CAPTURED * self.configuration.settings.capture]
-        if isinstance(layer.default, Refusal) and self._could_have_tunnel(layer):
-            self.opens_tunnels = True
+        if isinstance(layer.default, Refusal) and layer.outer.items:
+            self.first_answers = self._answers_of(layer)
         return Routed(layer.default, "no-route")
 
-    def _could_have_tunnel(self, layer: RuleLayer) -> bool:
-        """Return whether a route of the layer might open a tunnel for the client, had it asked for one by CONNECT."""
-        routes = [route for route in layer.outer.items if route.tunnel and not route.dry_run]
-        if not routes:
-            return False
+    def _answers_of(self, layer: RuleLayer) -> AnswerRows:
+        """Return the answers of the first route that might open something for the client, had it asked for that."""
         address, tls = self.address, self.agreed_tls
         host, found = address.host if address else None, tls.found if tls else None
-        detection = layer.detector.start_detection(host, self.record.time, found)
-        detection.feed(b"CONNECT ")
-        return detection.needs_more(routes)
+        for route in layer.outer.items:
+            for make in route.stages if not route.dry_run else ():
+                if make.asks_by:
+                    detection = layer.detector.start_detection(host, self.record.time, found)
+                    detection.feed(make.asks_by)
+                    if detection.needs_more([route]):
+                        answers: AnswerRows = make.answers
+                        return answers
+        return ()
 
     @override
     def open_tunnel(self) -> None:
@@ -383,11 +383,6 @@ class MuxProtocol(Peer, Client):
         if answer:
             self.record.bytes_out += len(answer)
             self.transport.write(answer)
-
-    def _tunnelling(self, layer: RuleLayer, route: CompiledRoute, inside: RuleLayer) -> Stage:
-        from txmux.tcp.stages.tunnelling import Tunnelling  # noqa: PLC0415 - for few rules
-
-        return Tunnelling(self, layer, route, inside)
 
     # Moving to another process.
 
@@ -522,7 +517,6 @@ MuxProtocol._steps = {
     "peeking": Peeking,
     "decision": MuxProtocol._decide,
     "handshaking": Handshaking,
-    "tunnelling": MuxProtocol._tunnelling,
     "routing": MuxProtocol._route,
     "awaiting-hello": AwaitingHello,
     "connecting": Connecting,

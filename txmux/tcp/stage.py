@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from txmux.detection.detector import Detection
     from txmux.net.relay.interface import RelayState, Timeouts
     from txmux.net.relay.peers import IRelayTransport
+    from txmux.tcp.answers import AnswerRows
     from txmux.tcp.moving import MovedConnection, Sockets, StayReason
     from txmux.telemetry.counting.counter_groups import ServerCounts
     from txmux.telemetry.reasons import AbortReason
@@ -62,7 +63,7 @@ class Client(Protocol):
     destination: Address | None = None
     tlvs: tuple[Tlv, ...] = ()
     agreed_tls: AgreedTLS | None = None  # of the client's TLS, if it was terminated here
-    opens_tunnels: bool = False  # whether a route for CONNECT would take it, and none has
+    first_answers: AnswerRows = ()  # of a route that would have opened something for it
     is_request_cut: bool = False  # whether it was decided while a request for TLS could still come
     goes_by_hello: bool = False  # whether its routes look into hellos, and it may send one
     has_read_hello: bool = False  # whether it certainly has sent one, which was read

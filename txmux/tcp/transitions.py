@@ -53,14 +53,8 @@ class Routed(NamedTuple):
     reason: EndReason
 
 
-class TLSEstablished(NamedTuple):
-    """The client's TLS is established; what is inside it is detected by the routes of ``layer``."""
-
-    layer: RuleLayer
-
-
-class TunnelOpened(NamedTuple):
-    """The client has been told that its tunnel is open; what is inside it is detected by the routes of ``layer``."""
+class Opened(NamedTuple):
+    """The client's TLS is established, or whatever else a route opens; what is inside is detected by the routes of ``layer``."""
 
     layer: RuleLayer
 
@@ -128,14 +122,6 @@ class TerminatesTLS(NamedTuple):
     inside: RuleLayer
 
 
-class AsksForTunnel(NamedTuple):
-    """The client's route answers as a proxy; it is one of ``layer``."""
-
-    layer: RuleLayer
-    route: CompiledRoute
-    inside: RuleLayer
-
-
 class HelloIncomplete(NamedTuple):
     """What is in the client's ClientHello is needed, which has not come in full."""
 
@@ -169,8 +155,8 @@ class ToRejecting(NamedTuple):
 
 
 Outcome: TypeAlias = (
-    "HeaderExpected | Identified | Detected | Routed | TLSEstablished | TunnelOpened | ToBackend | Connected | ConnectedByHello | MovedHere"
-    " | TurnedAway | Finished | Admitted | TerminatesTLS | AsksForTunnel | HelloIncomplete | ToProtocol | ToProcess | ToClosing"
+    "HeaderExpected | Identified | Detected | Routed | Opened | ToBackend | Connected | ConnectedByHello | MovedHere"
+    " | TurnedAway | Finished | Admitted | TerminatesTLS | HelloIncomplete | ToProtocol | ToProcess | ToClosing"
     " | ToRejecting"
 )
 
@@ -180,7 +166,10 @@ Node: TypeAlias = "Literal['accepted'] | Choice | ConnectionState"
 
 OF_FEATURES: Mapping[str, tuple[Choice, Mapping[type[Outcome], Node]]] = {
     "listen": ("admission", {Admitted: "peeking"}),
-    "route": ("decision", {TerminatesTLS: "handshaking", Routed: "routing"}),
+    "route": (
+        "decision",
+        {Detected: "decision", Opened: "peeking", TerminatesTLS: "handshaking", Routed: "routing"},
+    ),
 }
 """Stages of features: the choice behind which clients pass them, and what may follow, by the kind of section whose key brings them."""
 
@@ -196,14 +185,8 @@ TRANSITIONS: Mapping[Node, Mapping[type[Outcome], Node]] = {
     "introduction": {Identified: "admission", TurnedAway: "refusal", Finished: "over"},
     "admission": {Admitted: "peeking", TurnedAway: "refusal"},
     "peeking": {Detected: "decision", Routed: "routing", TurnedAway: "refusal", Finished: "over"},
-    "decision": {TerminatesTLS: "handshaking", AsksForTunnel: "tunnelling", Routed: "routing"},
-    "handshaking": {TLSEstablished: "peeking", TurnedAway: "refusal", Finished: "over"},
-    "tunnelling": {
-        Detected: "decision",
-        TunnelOpened: "peeking",
-        TurnedAway: "refusal",
-        Finished: "over",
-    },
+    "decision": {TerminatesTLS: "handshaking", Routed: "routing"},
+    "handshaking": {Opened: "peeking", TurnedAway: "refusal", Finished: "over"},
     "routing": {
         ToBackend: "connecting",
         HelloIncomplete: "awaiting-hello",

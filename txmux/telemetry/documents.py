@@ -147,7 +147,7 @@ _IN_RULES = "as in the rules"
 
 STATES: tuple[str, ...] = (
     "introduction",  # `ReadingProxyHeader`; the API shows this name
-    *words_after("stage"), "peeking", "handshaking", "tunnelling", "awaiting-hello", "connecting", "awaiting-retry", "relaying", "serving",
+    *words_after("stage"), "peeking", "handshaking", "awaiting-hello", "connecting", "awaiting-retry", "relaying", "serving",
     "handing-over", "rejecting", "closing",
 )
 """The stages of connections that have not ended, in their order; where those of features come depends on rules."""

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from txmux.features.tunnels.dialogue import FurtherRequest, Login, TunnelDialogue, asked_for
 from txmux.transport import normal_host
 from txmux.wire.http_head import parse_request
-from txmux.wire.tunnel.dialogue import FurtherRequest, Login, TunnelDialogue, asked_for
 
 _REQUESTS = (
     b"CONNECT db.example:5432 HTTP/1.1\r\nHost: x\r\n\r\n",

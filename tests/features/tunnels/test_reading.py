@@ -7,11 +7,11 @@ from textwrap import dedent
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.folders import make_folder
+from txmux.features.tunnels.reading import read_users
 from txmux.rules.lint.warnings import lint
 from txmux.rules.model import Rules
 from txmux.rules.problems import RulesError
 from txmux.rules.reading.parser import parse
-from txmux.rules.reading.tunnels import read_users
 
 _HASH = b"$2y$05$" + b"a" * 53
 _LISTEN = "[listen public]\nendpoint = :443\n"

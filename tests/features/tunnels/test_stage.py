@@ -15,22 +15,18 @@ from tests.support.folders import make_folder
 from tests.support.mux import CLOSE, MuxTestCase, backend_at, server_at
 from tests.support.peers import Peer, close
 from tests.support.ports import free_port
+from tests.support.tunnels import OPEN, connect_to
 from tests.wire.hello_builder import client_hello, records, server_name
-from txmux.client.tunnel_users import TunnelUsers
+from txmux.features.tunnels import TUNNEL
+from txmux.features.tunnels.users import TunnelUsers
 from txmux.rules.embedding import route
 from txmux.rules.model import Backend, Clients, NetworkSet, Reachable, Refusal, Route, Server
 from txmux.rules.reading.backend import KEYS
 
 SSH = b"SSH-2.0-test\r\n"
-OPEN = b"HTTP/1.1 200 Connection established\r\n\r\n"
 FORWARD = b"GET http://deb.example/x HTTP/1.1\r\nHost: deb.example\r\n\r\n"
 NO_ADDRESS = b"\0\1" + bytes(6)
 MATCHES = ("http method=CONNECT", "socks5", "socks4")
-
-
-def connect_to(target: str, *fields: str, version: str = "1.1") -> bytes:
-    lines = [f"CONNECT {target} HTTP/{version}", f"Host: {target}", *fields, "", ""]
-    return "\r\n".join(lines).encode()
 
 
 def socks5(host: str, port: int, command: int = 1) -> bytes:
@@ -48,8 +44,10 @@ def by_name(names: str, host: str = "{host}", port: int = 0) -> Backend:
     return Backend("named", (server,), allow_names=kind.collect([kind.read(names)]))
 
 
-def tunnel_route(outcome: Any = None, **more: Any) -> Route:
-    return attrs.evolve(route(MATCHES, CLOSE, name="tunnel"), outcome=outcome, tunnel=True, **more)
+def tunnel_route(outcome: Any = None, users: Path | None = None, **more: Any) -> Route:
+    keys = {"tunnel": TUNNEL, **({"tunnel_users": users} if users else {})}
+    made = route(MATCHES, CLOSE, name="tunnel")
+    return attrs.evolve(made, outcome=outcome, more=keys, **more)
 
 
 def inner(match: str, outcome: Any, under: str = "tunnel") -> Route:
@@ -375,7 +373,7 @@ class LoginTest(TunnelCase):
 
     def port(self) -> int:
         backend = backend_at(self.backend_port())
-        return self.mux([tunnel_route(backend, tunnel_users=self.file)])
+        return self.mux([tunnel_route(backend, users=self.file)])
 
     async def test_client_tries_again_on_the_same_connection(self) -> None:
         client = await self.connect(self.port(), connect_to("a:1"))
@@ -476,7 +474,7 @@ class LoginTest(TunnelCase):
 
         self.patch(TunnelUsers, "check", check)
         backend = backend_at(self.backend_port())
-        port = self.mux([tunnel_route(backend, tunnel_users=self.file)], peek_limit=1024)
+        port = self.mux([tunnel_route(backend, users=self.file)], peek_limit=1024)
         again = connect_to("a:1", basic("ann:secret"), "X: " + "x" * 600)
         client = await self.connect(port, connect_to("a:1", basic("ann:wrong")))
         while not asked:
@@ -521,14 +519,12 @@ class FurtherRequestTest(TunnelCase):
         admin = attrs.evolve(
             route("http method=CONNECT host=127.0.0.2", backend_at(self.backend_port())),
             name="admin",
-            tunnel=True,
-            tunnel_users=self.mine,
+            more={"tunnel": TUNNEL, "tunnel_users": self.mine},
         )
         self.rest = attrs.evolve(
             route("http method=CONNECT version=1.1", backend_at(self.backend_port())),
             name="rest",
-            tunnel=True,
-            tunnel_users=self.others,
+            more={"tunnel": TUNNEL, "tunnel_users": self.others},
         )
         closed = route("http upgrade=h2c", Refusal.REJECT, name="closed")
         self.at = self.mux(

@@ -10,9 +10,10 @@ from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.trial.unittest import TestCase
 
 from tests.support.folders import make_folder
-from txmux.client import login_queue, tunnel_users
-from txmux.client.tunnel_users import TunnelUsers
-from txmux.wire.tunnel.dialogue import Login
+from txmux.client import login_queue
+from txmux.features.tunnels import users
+from txmux.features.tunnels.dialogue import Login
+from txmux.features.tunnels.users import TunnelUsers
 
 _COSTS = {"cheap": 4, "middle": 6, "dear": 7}
 
@@ -95,7 +96,7 @@ class TunnelUsersTest(TestCase):
         self.assertGreaterEqual(found[0], 16)
         await gatherResults(waiting)
         now = monotonic()
-        self.patch(tunnel_users, "monotonic", lambda: now + 70)
+        self.patch(users, "monotonic", lambda: now + 70)
         self.assertIsNone(self.users.crowded())
 
     async def test_too_many_of_one_source(self) -> None:
@@ -121,7 +122,7 @@ class TunnelUsersTest(TestCase):
             self.assertFalse(await self.check(user, user.encode()))
 
     async def test_memory(self) -> None:
-        self.patch(tunnel_users, "_MOST_KNOWN", 2)
+        self.patch(users, "_MOST_KNOWN", 2)
         for user in _COSTS:
             self.assertTrue(await self.check(user, user.encode()))
             self.assertIn(len(self.users._known), {1, 2})

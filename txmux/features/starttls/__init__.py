@@ -66,7 +66,7 @@ FEATURE = Feature(
             "the text with which its clients are greeted; without it that of the first server"),
     }},
     contradictions={"listen": _contradictions},
-    stages=(FeatureStage("starttls", "starttls", "txmux.features.starttls.stage:maker", then=("peeking",), seen=_seen),),
+    stages=(FeatureStage("starttls", "starttls", "txmux.features.starttls.stage:StartTLSMaker", then=("peeking",), seen=_seen),),
     lint=(_lint,),
 )
 # fmt: on

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 from typing_extensions import override
@@ -13,6 +12,7 @@ from txmux.backends.pool.member import Member
 from txmux.backends.upstream import Upstream
 from txmux.client.configuration import Configuration
 from txmux.features.starttls.protocols import begun
+from txmux.rules.feature import StageMaker
 from txmux.rules.model import Listener, Refusal
 from txmux.tcp.dialling import connector_for
 from txmux.tcp.stage import Client, Stage, Step
@@ -128,10 +128,16 @@ class StartTLS(Stage):
         return TurnedAway(Refusal.CLOSE, "tls-failed")
 
 
-def maker(listener: Listener) -> Callable[[Client, Step], StartTLS]:
-    """Return what makes the stage of a client; see `FeatureStage`."""
-    protocol, banner = listener.more["starttls"], listener.more.get("starttls_banner", "")
-    return lambda client, then: StartTLS(client, protocol, banner, then)
+class StartTLSMaker(StageMaker):
+    """Makes the stages of a listener's clients."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._protocol = listener.more["starttls"]
+        self._banner = listener.more.get("starttls_banner", "")
+
+    @override
+    def __call__(self, client: Client, then: Step, *of: Any) -> StartTLS:
+        return StartTLS(client, self._protocol, self._banner, then)
 
 
 def _first_upstream(configuration: Configuration) -> Upstream | None:

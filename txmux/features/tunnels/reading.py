@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from txmux.errors import how_to_install
 from txmux.rules.model import Listener, Route, Section
@@ -36,7 +37,7 @@ def asks_for_tunnel(section: Section) -> bool:
     return [item.text for item in section.items("tunnel")] == ["yes"]
 
 
-def contradictions(section: Section) -> Iterator[Problem]:
+def contradictions(section: Section, _: Mapping[str, Any]) -> Iterator[Problem]:
     """Find what does not go together with ``tunnel`` in one section."""
     has_users = "tunnel_users" in section.entries
     if not asks_for_tunnel(section):
@@ -67,7 +68,7 @@ def contradictions(section: Section) -> Iterator[Problem]:
 def open_tunnels(listeners: Sequence[Listener], routes: Sequence[Route]) -> Iterator[Problem]:
     """Find tunnels without a destination, or to servers whose port clients choose without a limit."""
     for route in routes:
-        if not route.tunnel:
+        if not route.more.get("tunnel"):
             continue
         within = [route]
         for outer in within:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 from twisted.internet.defer import CancelledError, Deferred
 from typing_extensions import override
 
 from txmux.access.per_source import source_of
-from txmux.rules.model import Refusal
-from txmux.tcp.stage import Stage
-from txmux.tcp.transitions import Detected, Outcome, TunnelOpened, TurnedAway
+from txmux.features.tunnels.dialogue import FurtherRequest, Login, TunnelDialogue
+from txmux.features.tunnels.users import TunnelUsers
+from txmux.interfaces import Peeked, Verdict
+from txmux.rules.feature import StageMaker
+from txmux.rules.model import Refusal, Route
+from txmux.tcp.answers import RejectionAnswer, http_response, speaks_http1
+from txmux.tcp.stage import Client, Stage, Step
+from txmux.tcp.transitions import Detected, Opened, Outcome, TurnedAway
 from txmux.wire.facts import printable
 from txmux.wire.http2_opening import PREFACE
-from txmux.wire.tunnel.dialogue import FurtherRequest, Login, TunnelDialogue
+from txmux.wire.http_head import parse_request
 
 if TYPE_CHECKING:
     from txmux.client.configuration import CompiledRoute, RuleLayer
@@ -22,6 +28,53 @@ if TYPE_CHECKING:
 
 
 _NO_ROOM = "too many logins wait to be checked"
+
+
+def _asks_to_forward(peeked: Peeked) -> Verdict:
+    verdict = speaks_http1(peeked)
+    if verdict is Verdict.MATCH and peeked.parsed(parse_request).method == "CONNECT":
+        return Verdict.NO
+    return verdict
+
+
+def _no_forwarding(peeked: Peeked, _unavailable: bool) -> RejectionAnswer:  # noqa: FBT001
+    """Return a response that names the method that is allowed (RFC 9110, section 15.5.6)."""
+    why = ": this proxy opens tunnels by CONNECT, as for https, and forwards no request"
+    return http_response(peeked, "405 Method Not Allowed", why, "Allow: CONNECT\r\n")
+
+
+class TunnelMaker(StageMaker):
+    """Makes the stages of a route's clients; they share its users, if it has some."""
+
+    asks_by = b"CONNECT "
+    answers = ((_asks_to_forward, _no_forwarding),)
+
+    def __init__(self, route: Route) -> None:
+        path = route.more.get("tunnel_users")
+        self._users = None if path is None else TunnelUsers(route.name, path)
+
+    @override
+    def __call__(self, client: Client, then: Step, *of: Any) -> Tunnelling:
+        layer, route = of
+        return Tunnelling(
+            client, layer, route, client.configuration.inside[route.name], self._users
+        )
+
+    @override
+    def look_now(self) -> None:
+        if self._users is not None:
+            self._users.look_now()
+
+    @override
+    def troubles(self) -> Iterator[str]:
+        users = self._users
+        if users is not None:
+            users.look()  # no client may have come since the file was changed
+            yield from filter(None, [users.trouble or users.wrong])
+
+    @override
+    def crowded(self) -> tuple[int, str] | None:
+        return None if self._users is None else self._users.crowded()
 
 
 @attrs.define(eq=False, slots=False)
@@ -37,15 +90,17 @@ class Tunnelling(Stage):
     _layer: RuleLayer  # of `_route`
     _route: CompiledRoute
     _inside: RuleLayer
+    _users: TunnelUsers | None
     _judging: Deferred[bool | None] | None = attrs.field(default=None, init=False)
     _paused = False
 
     @override
     def begin(self) -> Outcome | None:
         client = self._client
+        client.is_request_cut = False
         if client.received.startswith(PREFACE):
             return TurnedAway(Refusal.REJECT, "denied")
-        self._dialogue = TunnelDialogue(client.received, wants_login=self._route.users is not None)
+        self._dialogue = TunnelDialogue(client.received, wants_login=self._users is not None)
         client.end_layer()
         client.preambles += (self._dialogue,)
         why = "it is incomplete after detect_timeout"
@@ -102,7 +157,7 @@ class Tunnelling(Stage):
         return True
 
     def _check(self, login: Login) -> Outcome | None:
-        users, address = self._route.users, self._client.address
+        users, address = self._users, self._client.address
         assert users is not None  # noqa: S101 - otherwise no client is asked to log in
         judged = users.check(source_of(address.host) if address else -1, login)
         if judged is None:
@@ -129,7 +184,7 @@ class Tunnelling(Stage):
         decision = self.start_detection(inside, host).decide_before_bytes()
         if decision is None or (decision.route is not None and decision.route.is_outer):
             client.open_tunnel()
-            return TunnelOpened(inside)
+            return Opened(inside)
         return Detected(inside, decision.route)
 
     def _refuse(self, why: str, status: int = 0) -> Outcome:

@@ -16,11 +16,11 @@ from txmux.access.per_source import text_of_source
 from txmux.client.login_queue import LoginQueue
 from txmux.client.watched import WatchedFiles
 from txmux.errors import MuxError, how_to_install
+from txmux.features.tunnels.dialogue import Login
+from txmux.features.tunnels.reading import read_users
 from txmux.files import read_list
 from txmux.net.tls.errors import TLSFileError
 from txmux.net.turns import outcome_in_thread
-from txmux.rules.reading.tunnels import read_users
-from txmux.wire.tunnel.dialogue import Login
 
 _MANY = 16  # logins that wait: then an operator should know
 _MOST_KNOWN = 1000

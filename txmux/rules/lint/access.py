@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from txmux.errors import how_to_install, joined
-from txmux.files import read_list
 from txmux.interfaces import Transport
+from txmux.rules.installed import conditions
 from txmux.rules.lint.coverage import ParsedLine, lines_of
 from txmux.rules.lint.scopes import scopes, set_of
 from txmux.rules.model import (
@@ -23,15 +23,12 @@ from txmux.rules.model.backend import backends_of
 from txmux.rules.problems import Problem
 from txmux.rules.reading.route import dns_patterns
 from txmux.rules.reading.service import address_of, is_by_tcp
-from txmux.rules.reading.tunnels import read_users
 from txmux.rules.reading.values import network
 from txmux.transport import is_address
 
 _HANDSHAKE = 0x16  # how every record of a TLS client begins that is not spoken to yet (RFC 8446, section 5.1)
 _NAMING = {"sni": ("tls", "quic", "dtls", "postgres"), "host": ("http",)}
 _ANY_NAMES = ("a.invalid", "www.example.net")
-_MOST_LINES = 10
-"""Problems of one file of tokens that are listed."""
 _HTTP2 = frozenset({"http2", "grpc"})
 _EVERY_ADDRESS = {
     family: set_of(Clients(NetworkSet([network(text)])))
@@ -143,9 +140,9 @@ def open_proxies(rules: Rules) -> Iterator[Problem]:
     named = {route.name: route for route in rules.routes if route.is_outer}
     for scope in scopes(rules):
         owner = scope.owner
-        is_open = not isinstance(owner, Route) or _takes_anyone(owner, named)
+        is_open = not isinstance(owner, Route) or takes_anyone(owner, named)
         ways = [
-            (one.outcome, is_open and not (one.clients.allowed or one.tunnel_users))
+            (one.outcome, is_open and not (one.clients.allowed or any(conditions(one))))
             for one in rules.routes_of(owner)
         ]
         if isinstance(owner, Listener):
@@ -163,47 +160,16 @@ def open_proxies(rules: Rules) -> Iterator[Problem]:
                             yield backend.section.problem(message, "allow_names")
 
 
-def _takes_anyone(route: Route, named: Mapping[str, Route]) -> bool:
+def takes_anyone(route: Route, named: Mapping[str, Route]) -> bool:
     """Return whether neither a route nor its outer routes ask who their clients are; `named` has all outer routes."""
     tls, shown = route.terminate_tls, route.client_cert
     asks = tls is not None and tls.client_ca is not None and tls.client == "required"
     asks = asks or (shown is not None and "any" in shown.words)
-    if asks or route.tunnel_users or route.clients.allowed is not None:
+    if asks or any(conditions(route)) or route.clients.allowed is not None:
         return False
     outer = [named[name] for name in route.under if name in named]
     is_at_listener = len(outer) < len(route.under) or not outer
-    return is_at_listener or any(_takes_anyone(one, named) for one in outer)
-
-
-def any_port_tunnels(rules: Rules) -> Iterator[Problem]:
-    """Find tunnels by which everyone can come to every port of what clients may name."""
-    named = {route.name: route for route in rules.routes if route.is_outer}
-    for scope in scopes(rules):
-        owner = scope.owner
-        if not isinstance(owner, Route) or not owner.tunnel or not _takes_anyone(owner, named):
-            continue
-        if any(listener.clients.allowed is not None for listener in scope.listeners):
-            continue
-        ways = [one.outcome for one in rules.routes_of(owner) if one.clients.allowed is None]
-        for backend in backends_of([owner.outcome, *ways]):
-            if any(not server.port and server.kind == "tcp" for server in backend.servers):
-                message = f"everyone may come to any port behind [backend {backend.name}]; add 'from' or 'tunnel_users'"
-                yield owner.section.problem(message, "tunnel")
-
-
-def invalid_tunnel_users(rules: Rules) -> Iterator[Problem]:
-    """Find what is wrong in files of ``tunnel_users``, if this process may read them."""
-    for route in rules.routes:
-        path = route.tunnel_users
-        if path is None:
-            continue
-        try:
-            problems = read_users(read_list(path))[1][:_MOST_LINES]
-        except OSError as error:
-            is_hidden = isinstance(error, PermissionError)
-            problems = [] if is_hidden else [f" cannot be read: {error.strerror}"]
-        for problem in problems:
-            yield route.section.problem(f"{path}{problem}", "tunnel_users")
+    return is_at_listener or any(takes_anyone(one, named) for one in outer)
 
 
 def _dangers(listener: Listener, *, is_for_all: bool) -> Iterator[str]:
@@ -225,12 +191,12 @@ def _dangers(listener: Listener, *, is_for_all: bool) -> Iterator[str]:
 def matches_without_client_name(rules: Rules) -> Iterator[Problem]:
     """Find routes to a server that clients name, whose clients name none."""
     in_the_clear = {route.name for route in rules.routes if route.terminate_tls}
-    tunnels = {route.name for route in rules.routes if route.tunnel}
+    named = {route.name: opens.names for route in rules.routes if (opens := route.opens)}
     for route in rules.routes:
         is_inside = not in_the_clear.isdisjoint(route.under)
-        is_tunnelled = route.tunnel or not tunnels.isdisjoint(route.under)
+        known = {name for one in (route.name, *route.under) for name in named.get(one, ())}
         for fact in route.outcome.names if isinstance(route.outcome, Backend) else ():
-            if (fact == "sni" and is_inside) or (fact == "host" and is_tunnelled):
+            if (fact == "sni" and is_inside) or fact in known:
                 continue
             for _, number, line in lines_of([route]):
                 is_known = type(line.predicate).__module__.startswith("txmux.")
@@ -285,6 +251,6 @@ def _is_loopback(host: str) -> bool:
 
 FINDERS = (
     admin_reachable, metrics_without_extra, open_proxies,
-    matches_without_client_name, non_dns_patterns, any_port_tunnels, invalid_tunnel_users,
+    matches_without_client_name, non_dns_patterns,
     proxy_listeners, ineffective_tls_termination,
 )  # fmt: skip

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from ipaddress import ip_address
 
+from txmux.rules.installed import conditions
 from txmux.rules.lint.coverage import lines_of
 from txmux.rules.lint.scopes import scopes
 from txmux.rules.model import Backend, Listener, Outcome, Refusal, Route, Rules
@@ -142,7 +143,7 @@ def _guarded(route: Route) -> Iterator[tuple[Route, str, str]]:
 def _restrictions(route: Route) -> tuple[object, ...]:
     tls = route.terminate_tls
     clients = route.clients if route.clients.limited else None
-    return clients, route.tunnel_users, route.client_cert, tls and tls.client_ca
+    return clients, *conditions(route), route.client_cert, tls and tls.client_ca
 
 
 def _is_wider(rule: Route | Listener, guard: Route) -> bool:

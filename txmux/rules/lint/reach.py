@@ -195,7 +195,7 @@ def shares_clients_with(name: str) -> set[str]:
 
 
 def _effect_of(route: Route) -> tuple[object, ...]:
-    return route.outcome, route.terminate_tls, route.tunnel
+    return route.outcome, route.terminate_tls, route.opens
 
 
 def _at(rules: Rules, route: Route, number: int) -> str:

@@ -37,7 +37,7 @@ from txmux.rules.model.networks import (
     UnixClients,
 )
 from txmux.rules.model.outcomes import Handover, InProcess, Refusal
-from txmux.rules.model.route import Alternative, Period, Route, TLSMinimum, TlsSettings
+from txmux.rules.model.route import Alternative, Opening, Period, Route, TLSMinimum, TlsSettings
 from txmux.rules.model.rules import Files, Rules
 from txmux.rules.model.section import NOWHERE, KeyEntry, Section, ValueLine
 from txmux.rules.model.settings import Settings
@@ -48,7 +48,7 @@ __all__ = [
     "AllowedNames", "Alternative", "AnyNetworks", "Backend", "Balance", "CertificateCondition",
     "Check", "CheckKind", "Clients", "DynamicNetworks", "Ejection",
     "Files", "FoundCertificate", "Handover", "IPNetwork", "InProcess", "Keepalive", "KeyEntry",
-    "Listener", "Logged", "NetworkSet", "Outcome", "Period", "Public", "Rate", "Reachable",
+    "Listener", "Logged", "NetworkSet", "Opening", "Outcome", "Period", "Public", "Rate", "Reachable",
     "Refusal", "Resolve", "Route", "Rules", "Section", "Senders", "Server", "ServerTLS", "Settings",
     "Silence", "TLSMinimum", "TlsSettings", "UnixClients", "ValueLine", "Via",
     "backends_of", "fewer",

@@ -125,6 +125,45 @@ class Alternative:
 
 
 @attrs.frozen
+class Opening:
+    """What a route opens for its clients, so that the routes ``under`` it decide on what is inside: TLS, or the value of a feature's key.
+
+    Attributes:
+        key: The key by which it does so.
+        inside: What it is, as after "inside".
+        does: What the route does, with the route as its subject.
+        is_over: What happens over TCP only, as before these words.
+        comes_over: The same of the route's clients.
+        otherwise: What to do where their listener uses UDP.
+        answered: Of whom it has to be said that requests were answered here; empty if none were.
+        names: The facts that its clients have named before what is inside.
+        error: The fact that says why it was not opened, and
+        fails: what the route does then.
+    """
+
+    key: str
+    inside: str
+    does: str
+    is_over: str
+    comes_over: str
+    otherwise: str
+    answered: str = ""
+    names: tuple[str, ...] = ()
+    error: str = ""
+    fails: str = ""
+
+
+_TLS = Opening(
+    "terminate_tls",
+    inside="TLS",
+    does="ends TLS",
+    is_over="TLS ends",
+    comes_over="TLS ends",
+    otherwise="use a server that ends DTLS or QUIC itself",
+)
+
+
+@attrs.frozen
 class Route:
     """The conditions under which clients get an outcome.
 
@@ -145,8 +184,6 @@ class Route:
     client_cert: CertificateCondition | None = None
     during: tuple[Period, ...] = ()
     terminate_tls: TlsSettings | None = None
-    tunnel: bool = False
-    tunnel_users: Path | None = None
     under: tuple[str, ...] = ()
     log: Logged = True
     dry_run: bool = False
@@ -154,8 +191,14 @@ class Route:
     more: Mapping[str, Any] = attrs.field(default=NOTHING_MORE, hash=False)
 
     @property
+    def opens(self) -> Opening | None:
+        if self.terminate_tls is not None:
+            return _TLS
+        return next((one for one in self.more.values() if isinstance(one, Opening)), None)
+
+    @property
     def is_outer(self) -> bool:
-        return self.terminate_tls is not None or self.tunnel
+        return self.opens is not None
 
     @property
     def is_restricted(self) -> bool:
@@ -174,7 +217,7 @@ class Route:
 
     @property
     def transport(self) -> Transport | None:
-        """What its clients come by, since TLS or a tunnel ends here or its servers are spoken to by that; ``None`` if it may be either."""
+        """What its clients come by, since what it opens does or its servers are spoken to by that; ``None`` if it may be either."""
         if self.is_outer or isinstance(self.outcome, Handover):
             return Transport.TCP
         return self.outcome.transport if isinstance(self.outcome, Backend) else None

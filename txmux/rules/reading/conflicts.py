@@ -28,6 +28,7 @@ from txmux.rules.reading.endpointstrings import (
     split_arguments,
     udp_listen_address,
 )
+from txmux.rules.reading.route import is_outer
 from txmux.transport import is_address, unmapped
 
 _KEYS = ("endpoint", "admin", "metrics")
@@ -242,19 +243,17 @@ def _of_route(
     route: Route, owners: Mapping[str, Transport], transports: Collection[Transport]
 ) -> Iterator[tuple[str, str]]:
     """Find what does not go together; the owners are those that the route is under."""
-    if route.is_outer and _server_of_another(route.outcome, Transport.TCP):
-        what = "tunnels are" if route.tunnel else "TLS ends"
-        yield "backend", f"its servers use UDP, but {what} over TCP only; use another backend"
+    opens = route.opens
+    if opens and _server_of_another(route.outcome, Transport.TCP):
+        message = f"its servers use UDP, but {opens.is_over} over TCP only; use another backend"
+        yield "backend", message
         return
     own = route.transport
     other = next((owner for owner, over in owners.items() if own not in {None, over}), "")
     is_nowhere = not owners and own is not None and bool(transports) and own not in transports
-    if route.is_outer and (other or is_nowhere):
+    if opens and (other or is_nowhere):
         where = f"{other} uses UDP" if other else "no [listen] uses TCP"
-        message = f"TLS ends over TCP only, and {where}; use a server that ends DTLS or QUIC itself"
-        if route.tunnel:
-            message = f"clients ask for tunnels over TCP only, and {where}; put it under another"
-        yield "tunnel" if route.tunnel else "terminate_tls", message
+        yield opens.key, f"{opens.comes_over} over TCP only, and {where}; {opens.otherwise}"
         return
     if other:
         message = f"its servers use {_word(own)}, but {other} uses {_word(owners[other])}; {_other_server(route.outcome)}"
@@ -323,7 +322,7 @@ def _other_server(outcome: Outcome | None) -> str:
 def unknown_certificates(routes: Sequence[Route]) -> Iterator[Problem]:
     """Find routes whose ``client_cert`` never holds: no client is asked for a certificate, or the conditions exclude each other."""
     # By what is written, since files that cannot be read leave nothing else.
-    ends = {one.name: one for one in routes if one.tunnel or "terminate_tls" in one.section.entries}
+    ends = {one.name: one for one in routes if is_outer(one.section) or one.opens}
     for route in routes:
         condition = route.client_cert
         if condition is None:
@@ -383,8 +382,10 @@ def misplaced(
 
 
 def _why_not_inside_tls(route: Route, ends: Mapping[str, Route]) -> str:
-    if route.tunnel or any(ends[name].tunnel for name in route.under if name in ends):
-        return "clients of a tunnel have been answered here, and their requests cannot be taken back; name a server"
+    outer = [route, *(ends[name] for name in route.under if name in ends)]
+    answered = [opens.answered for one in outer if (opens := one.opens) and opens.answered]
+    if answered:
+        return f"{answered[0]} have been answered here, and their requests cannot be taken back; name a server"
     if route.terminate_tls is not None:
         return "this route terminates TLS, so no other program could use the socket; name a server"
     over = next((name for name in route.under if name in ends), "")
@@ -432,13 +433,14 @@ def _why_not(listener: Listener, routes: Iterable[Route], relay: str) -> str:
 
 
 def _left_inside(listener: Listener, ends: Mapping[str, Route]) -> Iterator[Problem]:
-    """Find routes that end TLS or open tunnels and leave clients to a listener that hands over their sockets."""
+    """Find routes that end TLS or open something and leave clients to a listener that hands over their sockets."""
     for route in ends.values():
-        if route.outcome is None and comes_to(route, listener, ends):
+        opens = route.opens
+        if opens and route.outcome is None and comes_to(route, listener, ends):
             yield route.section.problem(
-                f"clients that no route takes inside {'the tunnel' if route.tunnel else 'TLS'} go to 'silent' or 'default' of [listen {listener.name}], which hands "
+                f"clients that no route takes inside {opens.inside} go to 'silent' or 'default' of [listen {listener.name}], which hands "
                 "over sockets: no other program could use these; add 'backend'",
-                "tunnel" if route.tunnel else "terminate_tls",
+                opens.key,
             )
 
 

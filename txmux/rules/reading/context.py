@@ -139,9 +139,6 @@ class RulesReading:
     def secret(self, text: str) -> Path:
         return self.beside(text, "a file that has the secret as its only line")
 
-    def users(self, text: str) -> Path:
-        return self.beside(text, "a file of users and their passwords")
-
     def server(self, text: str) -> Server:
         return endpoints.server(text, self._server_kind_of, self.settings)
 
@@ -264,5 +261,4 @@ VIA = ValueKind(
     paths=lambda via: (via.password,),
 )
 SECRET = ValueKind(RulesReading.secret, "path", in_context=True, paths=one_path)
-USERS = ValueKind(RulesReading.users, "path", in_context=True, paths=one_path)
 PEMS = ValueKind(RulesReading.pem, "list of paths", "list", in_context=True, paths=tuple)

@@ -14,10 +14,10 @@ from txmux.detection.registry import installed_matchers
 from txmux.files import within_patience
 from txmux.interfaces import IProtocolMatcher
 from txmux.rules.collecting import uncollected
-from txmux.rules.installed import CONTRADICTIONS, networks_of, server_kind_of
+from txmux.rules.installed import CONFLICTS, CONTRADICTIONS, networks_of, server_kind_of
 from txmux.rules.model import Backend, Files, Listener, Outcome, Route, Rules, Section, Settings
 from txmux.rules.problems import InvalidValueError, Problem, RulesError
-from txmux.rules.reading import backend, listener, route, service, tunnels
+from txmux.rules.reading import backend, listener, route, service
 from txmux.rules.reading.conflicts import (
     conflicts,
     has_handover,
@@ -350,7 +350,8 @@ class RulesParser:
         self._problems += wrong_transports(listeners, checked)
         self._problems += misplaced(listeners, checked, settings.relay)
         self._problems += () if self._alone else unknown_certificates(checked)
-        self._problems += () if self._alone else tunnels.open_tunnels(listeners, routes)
+        for find in CONFLICTS if not self._alone else ():
+            self._problems += find(listeners, routes)
         opened = [same[0] for same in self._sections["listen"].values()]
         own = [same[0] for same in self._sections["txmux"].values()]
         self._problems += conflicts([*opened, *own])
@@ -570,7 +571,6 @@ class RulesParser:
     def _read_route(self, name: str, section: Section) -> Route:
         fields = self._read("route", name, section)
         self._problems += route.contradictions(section, fields)
-        self._problems += tunnels.contradictions(section)
         return route.make_route(name, section, fields, self._reading.settings)
 
     def _read(self, kind: str, name: str, section: Section) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from txmux.errors import OptionError, listed
+from txmux.rules.installed import OUTER
 from txmux.rules.model import (
     AllowedClient,
     CertificateCondition,
@@ -28,9 +29,8 @@ from txmux.rules.model.client_certificate import (
 from txmux.rules.model.networks import EVERY_CLIENT
 from txmux.rules.model.route import MIDNIGHT, WEEK, Period, acme_file
 from txmux.rules.problems import InvalidValueError, Problem
-from txmux.rules.reading.context import NETWORKS, OUTCOME, PEM, USERS, RulesReading
+from txmux.rules.reading.context import NETWORKS, OUTCOME, PEM, RulesReading
 from txmux.rules.reading.matching import read_alternative
-from txmux.rules.reading.tunnels import asks_for_tunnel
 from txmux.rules.reading.values import (
     BOOLEAN,
     LOG,
@@ -356,7 +356,8 @@ def make_route(name: str, section: Section, found: Mapping[str, Any], settings: 
 
 
 def is_outer(section: Section) -> bool:
-    return "terminate_tls" in section.entries or asks_for_tunnel(section)
+    is_open = ([item.text for item in section.items(key)] == ["yes"] for key in OUTER)
+    return "terminate_tls" in section.entries or any(is_open)
 
 
 def contradictions(section: Section, found: Mapping[str, Any]) -> Iterator[Problem]:
@@ -476,10 +477,6 @@ KEYS: Mapping[str, SectionKey] = with_defaults(Route("", (), None), {
         "for `terminate_tls`: the oldest version of TLS"),
     "client_cert": SectionKey(_CLIENT_CERT, example="san=*.staff.example.com", is_plain=True, meaning=
         "under a route with `tls_client_ca`: the route serves only clients with [such a certificate](#client_cert), or without one"),
-    "tunnel": SectionKey(BOOLEAN, loads=lambda _: ("txmux.tcp.stages.tunnelling",), is_plain=True, meaning=
-        "txmux answers CONNECT, SOCKS 5 and 4 [as a proxy does](#tunnels), and the routes `under` this one decide on what comes then"),
-    "tunnel_users": SectionKey(USERS, example="tunnel.htpasswd", opens="worker", is_secret=True, loads=lambda _: ("txmux.client.tunnel_users",), is_plain=True, meaning=
-        "for `tunnel`: a file of `htpasswd -B` with the users who may log in; without it, no login is asked for. Needs the extra `txmux[tunnel]`"),
     "log": SectionKey(LOG, is_plain=True, meaning=
         "as for a listener; if the two differ, the one with fewer lines counts"),
     "dry_run": SectionKey(BOOLEAN, is_plain=True, meaning=

@@ -369,6 +369,8 @@ class SectionKey:
         loads: Returns the modules that a value needs, for the process of which workers are forked; nothing is any that is false.
         is_plain: Whether the fast path serves a connection by it, whatever its value is, or by which values. By any other one but
             the default, a connection has its stages from the beginning: what is not thought of is slow, and never ignored.
+        is_outer: Whether routes may be under one for which it is ``yes``; its value is an `Opening` then.
+        lets_some: Whether it lets only some clients pass.
         usual: The model's value if it is not written; see `with_defaults`.
         feature: Which one knows it, if not the core: its value is in `more` of the model.
     """
@@ -388,6 +390,8 @@ class SectionKey:
     shapes_others: bool = False
     loads: Callable[[Any], Iterable[str]] | None = None
     is_plain: bool | Callable[[Any], bool] = False
+    is_outer: bool = False
+    lets_some: bool = False
     usual: Any = None
     feature: str = ""
 

@@ -16,7 +16,7 @@ from txmux.access.handshakes import PATIENCE
 from txmux.access.per_source import source_of
 from txmux.rules.model import Refusal
 from txmux.tcp.stage import Stage
-from txmux.tcp.transitions import Finished, Outcome, TLSEstablished, TurnedAway
+from txmux.tcp.transitions import Finished, Opened, Outcome, TurnedAway
 from txmux.wire.client_hello import parse_client_hello
 from txmux.wire.facts import printable
 from txmux.wire.hello_records import HANDSHAKE
@@ -159,7 +159,7 @@ class Handshaking(Stage):
         client.note_decided({k: printable(v) for k, v in agreed.facts().items()})
         # From here on what is inside TLS is counted.
         record.bytes_in = 0
-        client.advance(TLSEstablished(self._inside))
+        client.advance(Opened(self._inside))
 
     def connectionLost(self, reason: Failure) -> None:
         self.connection_lost(reason)

@@ -98,7 +98,7 @@ class Rejecting(Stage):
             answer = answer_to(
                 self._received,
                 unavailable=self._reason not in _NOT_ALLOWED,
-                opens_tunnels=client.opens_tunnels,
+                first=client.first_answers,
                 rejects=self._how is Refusal.REJECT,
             )
         fresh = answer.data[self._answered :]
