@@ -38,7 +38,9 @@ class Handshakes:
 
     def enter(self, key: _Key, handshake: _WaitingHandshake, limit: int) -> float:
         """Add a handshake; return 0 if it may begin, otherwise in how many seconds to call `end_oldest`. A limit of 0 is none."""
-        source = self._sources.setdefault(key, _SourceHandshakes())
+        source = self._sources.get(key)
+        if source is None:
+            source = self._sources[key] = _SourceHandshakes()
         if 0 < limit <= len(source.began):
             source.waiting[handshake] = None
             # Spread out: if all that came together began at the same time, other clients would wait.
@@ -54,7 +56,9 @@ class Handshakes:
             self.leave(key, oldest)
 
     def leave(self, key: _Key, handshake: _WaitingHandshake) -> None:
-        source = self._sources.get(key, _SourceHandshakes())
+        source = self._sources.get(key)
+        if source is None:
+            return
         source.waiting.pop(handshake, None)
         if source.began.pop(handshake, None) is not None and source.waiting:
             following = next(iter(source.waiting))
@@ -62,4 +66,4 @@ class Handshakes:
             source.began[following] = self._seconds()
             following.has_turn()
         elif not source.began:
-            self._sources.pop(key, None)
+            del self._sources[key]

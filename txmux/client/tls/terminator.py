@@ -85,11 +85,15 @@ class AgreedTLS:
             "tls_version": self.version.removeprefix("TLSv"),
             "tls_cipher": self.cipher,
             "tls_alpn": self.alpn.decode("latin-1") if self.alpn else None,
-            "tls_client": self.certificate.subject.rfc4514_string() if self.certificate else None,
-            "tls_client_names": self._names(),
-            "client_cert": str(self.found or ""),
-            "client_cert_error": self.distrusted and _distrust(*self.distrusted),
         }
+        if self.found is not None:
+            shown = self.certificate
+            values |= {
+                "tls_client": shown.subject.rfc4514_string() if shown else None,
+                "tls_client_names": self._names(),
+                "client_cert": str(self.found),
+                "client_cert_error": self.distrusted and _distrust(*self.distrusted),
+            }
         return {name: printable(value) for name, value in values.items() if value}
 
     def fields(self) -> tuple[Tlv, ...]:

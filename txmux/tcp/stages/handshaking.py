@@ -57,8 +57,10 @@ class Handshaking(Stage):
     @override
     def begin(self) -> Outcome | None:
         client = self._client
-        self.wait(client.configuration.settings.detect_timeout, self._on_timeout)
-        return self.on_finished() if client.has_finished else self.on_data()
+        outcome = self.on_finished() if client.has_finished else self.on_data()
+        if outcome is None and self._key is None:  # its hello is not whole
+            self.wait(client.configuration.settings.detect_timeout, self._on_timeout)
+        return outcome
 
     @override
     def on_data(self) -> Outcome | None:
