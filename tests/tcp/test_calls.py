@@ -1,8 +1,9 @@
-"""What a connection that is passed on costs, in calls of functions, from accept to its line in the access log."""
+"""What a connection costs, in calls of functions, from accept to its line in the access log."""
 
 from tests.support.calls import Calls, within
 from tests.support.mux import MuxTestCase, backend_at
 from tests.support.peers import close
+from tests.tcp.stages.handshaking_case import SSH, TerminationCase
 from tests.wire.hello_builder import (
     alpn,
     client_hello,
@@ -50,3 +51,26 @@ class CallsTest(MuxTestCase):
             self.assertLessEqual(counted.python, bound.python, match)
             self.assertLessEqual(counted.c, bound.c, match)
             self.assertEqual((self.records[-1].route, self.records[-1].reason), (name, "done"))
+
+
+class TerminatedCallsTest(TerminationCase):
+    async def test_bound(self) -> None:
+        """With TLS that ends here."""
+        port, bound = self.mux([self.tls_route(), self.inner()]), Calls(425, 295)
+
+        async def one() -> None:
+            logged, peers = len(self.records), len(self.backend.peers)
+            client = await self.client(port)
+            client.send(SSH)
+            server = await self.backend.heard(len(SSH), peers)
+            server.send(b"hello")
+            await client.has(5)
+            server.close()
+            await client.until(lambda: client.told_close_notify)
+            client.close()
+            await self.until_logged(logged + 1)
+
+        counted = await within(bound, one)
+        self.assertLessEqual(counted.python, bound.python)
+        self.assertLessEqual(counted.c, bound.c)
+        self.assertEqual((self.records[-1].route, self.records[-1].reason), ("ssh", "done"))

@@ -272,7 +272,8 @@ class SocketConnection(MuxProtocol):
     def _connect(self, upstream: Upstream) -> Step | None:
         # A connection to a server went out from the same port number, so the client may be its other end: a loop.
         may_loop = self.runtime.loop_detector.slots[self._name[1]]
-        if may_loop or not upstream.is_plain or not self._is_quick():
+        has_stage = self.transport is not None and not self._is_inside_tls()
+        if has_stage or may_loop or not upstream.is_plain:
             return Connecting(self, upstream)
         if self.goes_by_hello and (self.has_read_hello or goes_by_hello(self)):
             hello = self.received
@@ -298,10 +299,8 @@ class SocketConnection(MuxProtocol):
         self._server_address = address
         return self._dial()
 
-    def _is_quick(self) -> bool:
-        """Return whether the client's bytes may be sent to a server as soon as its socket takes them, without a stage that waits."""
-        if self.transport is None:
-            return True
+    def _is_inside_tls(self) -> bool:
+        """Return whether this is what is inside TLS, which may go to a server as soon as its socket takes it."""
         is_inside = self.agreed_tls is not None and not self.preambles and not self.goes_by_hello
         return is_inside and bool(self.received) and not self.waited
 
