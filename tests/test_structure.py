@@ -225,7 +225,7 @@ class StructureTest(SynchronousTestCase):
 _CORE = PACKAGE.parent / "docs/explanation/core.md"
 _MOST_TO_READ = 6000
 _STILL_NAMED = {
-    "acme", "ech", "ech_keys",
+    "acme",
     "top",  # a layer of routes, too
 }  # fmt: skip
 """Capabilities that these files may name although they have a folder."""

@@ -13,11 +13,18 @@ import attrs
 from txmux.files import names_in, open_once
 from txmux.rules.keys_in_use import keys_in_use
 from txmux.rules.model import Rules, Section
-from txmux.rules.model.listener import is_key_file
-from txmux.rules.reading.service import KEYS
+from txmux.rules.reading.sections import TABLES
 from txmux.rules.reading.values import Opens, SectionKey
 
-_INCLUDE = KEYS["include"]
+_INCLUDE = TABLES["txmux"]["include"]
+SUFFIXES = tuple(
+    suffix for keys in TABLES.values() for key in keys.values() for suffix in key.suffixes
+)
+"""What the names of files with keys end with, in a folder that a key names."""
+
+
+def is_key_file(name: str) -> bool:
+    return name.endswith(SUFFIXES) and name[0] != "."
 
 
 @attrs.frozen

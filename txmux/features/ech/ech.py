@@ -20,7 +20,7 @@ from txmux.features.ech.hello import make_config
 from txmux.features.ech.hpke import AES_128_GCM, CHACHA20_POLY1305
 from txmux.features.ech.keys import HOST_NAME, KeyFile, read_key_file, read_key_files
 from txmux.net.tls.errors import TLSFileError
-from txmux.rules.model.listener import KEY_SUFFIXES
+from txmux.rules.named_files import SUFFIXES
 from txmux.rules.reading.parser import load
 from txmux.telemetry.formatting import utc_time
 
@@ -119,7 +119,7 @@ def _show(path: Path) -> None:
 
 
 def _found(path: Path) -> Mapping[str, Sequence[KeyFile]]:
-    if path.is_dir() or path.suffix in KEY_SUFFIXES:
+    if path.is_dir() or path.suffix in SUFFIXES:
         return {"-": read_key_files(path)}
     named = {
         one.name: one.more["ech_keys"] for one in load(path).listeners if "ech_keys" in one.more

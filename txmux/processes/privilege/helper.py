@@ -39,8 +39,7 @@ from txmux.net.channel.message import Message
 from txmux.processes.privilege.account import account_of
 from txmux.processes.supervisor.pidfile import name_process, unname_process
 from txmux.rules.model import Files, Rules
-from txmux.rules.model.listener import is_key_file
-from txmux.rules.named_files import paths_by_opener
+from txmux.rules.named_files import is_key_file, paths_by_opener
 from txmux.rules.reading.parser import load_within_patience
 from txmux.rules.reading.values import Opens
 from txmux.serving.listen_addresses import ListenAddress, listen_addresses, open_address

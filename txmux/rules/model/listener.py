@@ -16,14 +16,6 @@ from txmux.transport import Keepalive, Transport
 Logged: TypeAlias = bool | Literal["errors"]
 """All, none, or only those with something to look into."""
 
-KEY_SUFFIXES = (".ech", ".pem")
-"""What the names of files with keys end with, in a folder that a key names."""
-
-
-def is_key_file(name: str) -> bool:
-    return name.endswith(KEY_SUFFIXES) and name[0] != "."
-
-
 _ORDER: tuple[Logged, ...] = (False, "errors", True)
 
 

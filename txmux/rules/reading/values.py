@@ -362,6 +362,7 @@ class SectionKey:
         streams_only: Why it is wrong in a section for UDP, and what to do instead; empty if it is not.
         datagrams_only: Whether it is wrong in a section for TCP.
         opens: Which process opens the files that it names; none if it names none.
+        suffixes: How their names end, in a folder that it names.
         is_secret: Whether these files hold a secret, at least those of them with a private key.
         reader: What reads one of these files, as ``module:function``, and raises `MuxError` if it cannot be used; empty if more
             than the file decides that.
@@ -385,6 +386,7 @@ class SectionKey:
     streams_only: str = ""
     datagrams_only: bool = False
     opens: Opens = ""
+    suffixes: tuple[str, ...] = ()
     is_secret: bool = False
     reader: str = ""
     shapes_others: bool = False
